@@ -1,0 +1,35 @@
+# Every target makes its own environment: a fresh clone needs Python 3.11 and a package index, nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= true
+
+.PHONY: install quickstart check test test-slow bad-input clean
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "torch>=2.9,<2.14"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	touch $@
+
+quickstart: install  ## the whole job on bundled data: teacher, signals, student, int8, report
+	$(BIN)/distill run recipes/quickstart.yaml
+
+check: install  ## lint and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check  ## the default suite, lint and types included
+	$(BIN)/python -m pytest
+
+test-slow: install  ## real models, two processes, kills: minutes
+	$(BIN)/python -m pytest -m slow
+
+bad-input: install  ## print what each kind of bad input says
+	$(BIN)/python -m tests.slow.bad_input
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,218 @@
+"""One artefact format: a plain sentence-transformers model folder with `artefact.json` beside the weights.
+
+A bi-encoder is `[Transformer, Pooling, (Dense), Normalize]`, a cross-encoder `[Transformer, Pooling, Dense…, Dense→scores]`;
+stock `SentenceTransformer(path)` and `CrossEncoder(path)` load what is written here. `artefact.json` carries what the
+weights cannot say: lineage (revisions of the parents), the resolved recipe, the data fingerprint, versions, metrics.
+
+A folder is written under a temporary name and renamed, so that a folder that exists is whole.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from distill.errors import BadInput
+
+__all__ = [
+    "CARD",
+    "Artefact",
+    "ModelKind",
+    "check_model_folder",
+    "content_hash",
+    "new_folder",
+    "read_card",
+    "revision",
+    "versions",
+    "write_card",
+    "write_json",
+]
+
+ModelKind = Literal["bi_encoder", "cross_encoder"]
+CARD = "artefact.json"
+_NOT_CONTENT = {CARD, "README.md"}  # what describes the model is not the model
+_MODEL_TYPES: dict[str, ModelKind] = {"SentenceTransformer": "bi_encoder", "CrossEncoder": "cross_encoder"}
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+_GRAPHS = ("openvino/openvino_model.xml", "onnx/model.onnx", "openvino_model.xml", "model.onnx")
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """What `artefact.json` says of the model beside it.
+
+    `revision` is the content hash of the folder's other files, `fingerprint` that of all that went in
+    (recipe sections, data, parents): a stage whose folder carries the right fingerprint is finished.
+    """
+
+    kind: str
+    stage: str
+    fingerprint: str
+    revision: str = ""
+    parents: Mapping[str, str] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the libraries that decide what a model computes."""
+    names = (
+        "matchdistill",
+        "torch",
+        "transformers",
+        "sentence-transformers",
+        "accelerate",
+        "optimum-intel",
+        "openvino",
+    )
+    found = {}
+    for name in names:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def content_hash(value: Any) -> str:
+    """Return 16 hex digits of SHA-256 over a JSON-serialisable value; equal values hash equally in any key order.
+
+    >>> content_hash({"b": 1, "a": [2]}) == content_hash({"a": [2], "b": 1})
+    True
+    """
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def revision(folder: Path) -> str:
+    """Return 16 hex digits of SHA-256 over the names and contents of a model folder's files.
+
+    `artefact.json`, `README.md` and hidden files do not count: they describe the model.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        if path.is_dir() or relative.name in _NOT_CONTENT or any(part.startswith(".") for part in relative.parts):
+            continue
+        digest.update(str(relative).encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write readable JSON under a temporary name, then rename: a reader never sees half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def write_card(folder: Path, artefact: Artefact) -> Artefact:
+    """Write `artefact.json` into a folder whose model is complete; fills in `revision` and `versions`."""
+    whole = Artefact(**{**asdict(artefact), "revision": revision(folder), "versions": versions()})
+    write_json(folder / CARD, asdict(whole))
+    return whole
+
+
+def read_card(folder: Path) -> Artefact | None:
+    """Read `artefact.json`; None where the folder has none (a model from elsewhere).
+
+    :raises BadInput: where the file is there but is not what this toolkit writes.
+    """
+    path = folder / CARD
+    if not path.is_file():
+        return None
+    try:
+        return Artefact(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise BadInput(
+            f"{path} is not a card of this toolkit ({error}); restore it or build the folder again"
+        ) from None
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `target` and rename it to `target` when the block ends well.
+
+    When the block fails nothing is left behind and an existing `target` stays as it was. Leftovers of
+    killed processes under the same name are removed first.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in target.parent.glob(f".{target.name}.*.tmp"):
+        if not _is_running(leftover.name.split(".")[-2]):
+            shutil.rmtree(leftover, ignore_errors=True)
+    temporary = target.parent / f".{target.name}.{os.getpid()}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        _replace_folder(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_running(process_id: str) -> bool:
+    return process_id.isdigit() and Path(f"/proc/{process_id}").exists()
+
+
+def _replace_folder(temporary: Path, target: Path) -> None:
+    old = temporary.with_name(f".{target.name}.old.{os.getpid()}.tmp")
+    if target.exists():
+        target.rename(old)
+    temporary.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def check_model_folder(folder: Path) -> ModelKind:
+    """Check that a model folder has all its pieces and return which kind it is.
+
+    :raises BadInput: naming the piece that is missing.
+    """
+    if not folder.is_dir():
+        raise BadInput(f"{folder} is no model folder: there is no such directory")
+    modules_path = folder / "modules.json"
+    if not modules_path.is_file():
+        raise BadInput(f"{folder} has no modules.json: a sentence-transformers model folder is expected")
+    config = (
+        _read_json(folder / "config_sentence_transformers.json")
+        if _has(folder, "config_sentence_transformers.json")
+        else {}
+    )
+    modules = _read_json(modules_path)
+    _require(folder, "config.json")
+    _require(folder, "tokenizer.json", "tokenizer_config.json", "sentencepiece.bpe.model", "vocab.txt")
+    _require(folder, *_WEIGHTS, *_GRAPHS)
+    for module in modules:
+        if module["path"] and not module["type"].endswith("Normalize"):
+            _require(folder, f"{module['path']}/config.json")
+        if module["type"].endswith("Dense"):
+            _require(folder, *(f"{module['path']}/{name}" for name in _WEIGHTS))
+    return _MODEL_TYPES.get(str(config.get("model_type")), "bi_encoder")
+
+
+def _has(folder: Path, name: str) -> bool:
+    return (folder / name).is_file()
+
+
+def _require(folder: Path, *alternatives: str) -> None:
+    if not any(_has(folder, name) for name in alternatives):
+        raise BadInput(
+            f"{folder} is not a whole model folder: {_one_of(alternatives)} is missing; copy it again or rebuild it"
+        )
+
+
+def _one_of(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"any of {', '.join(names)}"
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadInput(f"{path} is not valid JSON ({error}); copy the folder again or rebuild it") from None

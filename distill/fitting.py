@@ -1,0 +1,151 @@
+"""From a model and its objectives to a finished artefact: what teachers, students and controls have in common."""
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distill.artefact import Artefact, ModelKind, content_hash, new_folder, write_card
+from distill.modeling import save_model, set_dropout, tokenizer_of, transformer_of
+from distill.objectives import Step
+from distill.progress import progress
+from distill.recipe import Lora, Objectives, Training
+from distill.run import Run
+from distill.signals import SignalSource
+from distill.training import TrainResult, train
+from distill.trainset import TrainSet
+
+__all__ = ["Job", "fit"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to train.
+
+    :param build_model: builds the sentence-transformers model, the same on every process and every time
+    :param sources: the teachers' signals by name
+    :param inputs: all that decides the result, for the fingerprint
+    """
+
+    name: str
+    stage: str
+    kind: ModelKind
+    target: Path
+    build_model: Callable[[], Any]
+    objectives: Objectives
+    training: Training
+    max_length: int
+    prompts: tuple[str, str] | None
+    inputs: Mapping[str, Any]
+    parents: Mapping[str, str]
+    lora: Lora | None = None
+    sources: Mapping[str, SignalSource] = field(default_factory=dict)
+    role_prompts: bool = False
+    projected_width: int | None = None
+
+
+def fit(run: Run, job: Job) -> None:
+    """Train a model and put its artefact in place; every process of a launch calls this."""
+    from accelerate import PartialState
+
+    state = PartialState()
+    folder = run.work_folder(job.name, job.inputs)
+    began = time.monotonic()
+    trainset, validation = _training_data(run, job, show=state.is_main_process)
+    log.info("%s: %d units, %d tokens", job.name, len(trainset), len(trainset.tokens.ids))
+    step, result = train(
+        lambda: _build_step(job), trainset, validation if len(validation) else None, job.training,
+        seed=run.recipe.seed, folder=folder, title=job.name, tensorboard_folder=run.folder / "tensorboard" / job.name,
+    )  # fmt: skip
+    if state.is_main_process:
+        _save(run, job, step, result, time.monotonic() - began, state.num_processes)
+        shutil.rmtree(folder, ignore_errors=True)
+    state.wait_for_everyone()
+
+
+def _training_data(run: Run, job: Job, *, show: bool) -> tuple[TrainSet, TrainSet]:
+    split, data = run.split, run.recipe.data
+    tokenizer = tokenizer_of(job.build_model())
+    prompts = job.prompts or ("", "")
+    unlabelled = split.unlabelled if job.objectives.embedding_match is not None else []
+    n_sequences = len(split.train) if job.kind == "cross_encoder" else 2 * len(split.train) + len(unlabelled)
+    with progress(f"{job.name}: tokenizing", n_sequences, show=show) as report:
+        trainset = TrainSet.build(
+            job.kind, tokenizer, split.train, max_length=job.max_length, candidates=data.candidates,
+            unlabelled=unlabelled, prompts=prompts, by_role=job.role_prompts, on_progress=report,
+        )  # fmt: skip
+    labels = job.objectives.labels
+    trainset.in_batch_negatives = labels is not None and labels.loss == "infonce"
+    _attach_signals(trainset, run, job)
+    validation = TrainSet.build(job.kind, tokenizer, split.validation, max_length=job.max_length, prompts=prompts)
+    return trainset, validation
+
+
+def _attach_signals(trainset: TrainSet, run: Run, job: Job) -> None:
+    pairs = run.split.train
+    needs = job.objectives.teachers()
+    trainset.teacher_scores = {
+        name: job.sources[name].scores(pairs.queries, pairs.documents)
+        for name, kinds in needs.items()
+        if "scores" in kinds
+    }
+    match = job.objectives.embedding_match
+    if match is not None:
+        trainset.embeddings = job.sources[match.teacher].embeddings(trainset.texts, trainset.roles)
+
+
+def _build_step(job: Job) -> Step:
+    import torch
+
+    model = job.build_model()
+    if job.training.dropout is not None:
+        set_dropout(model, job.training.dropout)
+    if job.training.gradient_checkpointing:
+        transformer_of(model).gradient_checkpointing_enable({"use_reentrant": False})
+    if job.lora is not None:
+        _add_adapters(model, job.lora)
+    torch.manual_seed(0)  # what is learned beside the model starts the same everywhere
+    kinds = {name: source.kind for name, source in job.sources.items()}
+    return Step(model, job.kind, job.objectives, teacher_kinds=kinds, projected_width=job.projected_width)
+
+
+def _add_adapters(model: Any, lora: Lora) -> None:
+    """Put LoRA adapters into the transformer; the head is trained whole."""
+    from peft import LoraConfig, get_peft_model
+
+    targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets)
+    transformer = transformer_of(model)
+    if transformer.is_gradient_checkpointing:
+        transformer.enable_input_require_grads()  # frozen embeddings would cut the graph
+    model[0].model = get_peft_model(transformer, config)
+
+
+def _merged(model: Any) -> Any:
+    transformer = transformer_of(model)
+    if hasattr(transformer, "merge_and_unload"):
+        model[0].model = transformer.merge_and_unload()
+    return model
+
+
+def _save(run: Run, job: Job, step: Step, result: TrainResult, seconds: float, n_processes: int) -> None:
+    artefact = Artefact(
+        kind=job.kind, stage=job.stage, fingerprint=content_hash(job.inputs), parents=job.parents,
+        recipe=run.recipe.model_dump(mode="json"), data=run.split.describe(),
+        metrics={"validation": result.best_value, "n": len(run.split.validation)},
+        details={
+            "inputs": job.inputs, "n_processes": n_processes, "seconds": round(seconds, 1),
+            "training": {name: value for name, value in vars(result).items() if name != "history"},
+            "history": result.history,
+            "scale_and_bias": None if step.scale_and_bias is None else step.scale_and_bias.tolist(),
+        },
+    )  # fmt: skip
+    with new_folder(job.target) as folder:
+        save_model(_merged(step.model), folder)
+        write_card(folder, artefact)
+    log.info("%s: %s, validation %s", job.name, job.target, result.best_value)

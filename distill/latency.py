@@ -1,0 +1,472 @@
+"""Latency, throughput and memory of model folders, each measured in a process of its own.
+
+    measure(Path("student-int8"), queries=resumes, documents=job_descriptions)
+    measure_all([Request(Path("teacher")), Request(Path("student-int8"))], queries, documents)
+
+`measure_all` keeps one process per model alive and goes round by round through all of them, one working at a time, so
+that whatever else the machine does hits all alike. Results carry the raw samples, the precision that really ran and the
+memory of the process; `environment` says where it was measured.
+
+A pair's latency is one call of `Scorer.score` on it, tokenisation included. OpenVINO takes about 2.8 times as long on
+the first use of a shape: pairs are gone through once before any is timed, and the very first call is kept as `cold_ms`.
+"""
+
+import json
+import os
+import platform
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from distill.artefact import check_model_folder, versions
+from distill.errors import BadInput, JobFailed
+from distill.runtime import GRAPHS, Precision, Runtime, Scorer, load, usable_cpus
+
+__all__ = ["LENGTHS", "Request", "environment", "measure", "measure_all", "size_mb"]
+
+LENGTHS = (32, 64, 128, 256, 512)
+Progress = Callable[[int, int, str], None]
+_N_TIMED_PAIRS = 200  # pairs that latency is taken over: more only means more first uses of a shape
+_N_BUCKET_PAIRS = 8
+_CPU_FLAGS = (
+    "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16", "asimd", "i8mm",
+)  # fmt: skip
+_TORCH_WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "pytorch_model*")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One model to measure, and how it is to run; see `distill.runtime.load` for what None means."""
+
+    path: Path
+    name: str = ""
+    runtime: Runtime | None = None
+    precision: Precision | None = None
+    n_threads: int | None = None
+    max_length: int | None = None
+
+
+def measure(
+    path: str | Path,
+    *,
+    queries: Sequence[str],
+    documents: Sequence[str],
+    runtime: Runtime | None = None,
+    precision: Precision | None = None,
+    n_threads: int | None = None,
+    max_length: int | None = None,
+    seconds: float = 10.0,
+    lengths: Sequence[int] = LENGTHS,
+    on_progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Measure one model folder; see `measure_all`."""
+    request = Request(Path(path), "", runtime, precision, n_threads, max_length)
+    results = measure_all([request], queries, documents, seconds=seconds, lengths=lengths, on_progress=on_progress)
+    return results[0]
+
+
+def measure_all(
+    requests: Sequence[Request],
+    queries: Sequence[str],
+    documents: Sequence[str],
+    *,
+    seconds: float = 10.0,
+    rounds: int = 5,
+    lengths: Sequence[int] = LENGTHS,
+    seed: int = 0,
+    on_progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Measure several model folders, interleaved; all of them are in memory at the same time.
+
+    :param queries: with `documents` the pairs to score. Throughput runs over all of them, or, of a model so slow that
+        this would take longer than a round, over as many as fit (`throughput_pairs` says how many).
+    :param seconds: measuring time per model and kind of measurement (latency, latency by length, throughput).
+    :param rounds: how many slices that time is cut into.
+    :param lengths: upper bounds of the length buckets, in tokens that the model reads of a pair: together in a
+        cross-encoder, the sum of both texts in a bi-encoder. Longer pairs open buckets of twice the last bound.
+    :param on_progress: called with (steps done, steps in all, what is being done).
+    :returns: for each request, in order: name, path, kind, runtime, precision, n_threads, max_length, parameters,
+        size_mb, load_seconds, cold_ms, latency_ms {batch, n, mean, p50, p95, p99}, latency_by_length
+        [{tokens, n, p50, p95}], throughput_pairs_per_s, throughput_pairs, peak_memory_mb, steady_memory_mb, per_run
+        (raw samples: latency_ms, latency_by_length_ms, throughput_pairs_per_s).
+    :raises BadInput: for folders that are not whole and for lists that are no pairs.
+    :raises JobFailed: where a measuring process dies, with its last line on stderr.
+    """
+    _check(requests, queries, documents, seconds, rounds, lengths)
+    report = _Reporter(on_progress, total=len(requests) * (rounds + 1))
+    with ExitStack() as stack:
+        workers = [stack.enter_context(_worker(request)) for request in requests]
+        for worker in workers:
+            report(f"loading {worker.name}")
+            worker.setup(queries, documents, lengths, seconds / rounds, seed)
+        order = list(workers)
+        for number in range(rounds):
+            for worker in order:
+                report(f"round {number + 1}, {worker.name}")
+                worker.round()
+            order.append(order.pop(0))  # nobody is always first after the same neighbour
+        report.finish()
+        return [worker.finish() for worker in workers]
+
+
+class _Reporter:
+    def __init__(self, on_progress: Progress | None, total: int) -> None:
+        self.on_progress, self.total, self.done = on_progress, total, 0
+
+    def __call__(self, what: str) -> None:
+        if self.on_progress is not None:
+            self.on_progress(self.done, self.total, what)
+        self.done += 1
+
+    def finish(self) -> None:
+        if self.on_progress is not None:
+            self.on_progress(self.total, self.total, "measured")
+
+
+def _check(
+    requests: Sequence[Request],
+    queries: Sequence[str],
+    documents: Sequence[str],
+    seconds: float,
+    rounds: int,
+    lengths: Sequence[int],
+) -> None:
+    if not queries or len(queries) != len(documents):
+        raise BadInput(f"{len(queries)} queries and {len(documents)} documents; at least one pair is needed to measure")
+    if seconds <= 0 or rounds < 1:
+        raise BadInput(f"seconds {seconds}, rounds {rounds}; a positive time and at least one round are needed")
+    if not lengths or list(lengths) != sorted(set(lengths)):
+        raise BadInput(f"lengths {list(lengths)}; rising upper bounds in tokens are expected, such as {list(LENGTHS)}")
+    for request in requests:
+        check_model_folder(request.path)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The parent's side: one line of JSON to the process, one line back
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _worker(request: Request) -> Iterator["_Worker"]:
+    with tempfile.TemporaryFile() as errors:
+        n_threads = request.n_threads or usable_cpus()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "distill.latency"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8",
+            env=_worker_environment(n_threads),
+        )  # fmt: skip
+        try:
+            yield _Worker(request, n_threads, process, errors)
+        finally:
+            process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout):
+                _close(stream)
+
+
+def _close(stream: IO[str] | None) -> None:
+    try:
+        if stream is not None:
+            stream.close()
+    except OSError:  # a pipe into a process that died with unread input
+        pass
+
+
+def _worker_environment(n_threads: int) -> dict[str, str]:
+    root = str(Path(__file__).resolve().parent.parent)
+    threads = {name: str(n_threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")}
+    search = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    return {**os.environ, **threads, "PYTHONPATH": search, "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
+
+
+@dataclass
+class _Worker:
+    request: Request
+    n_threads: int
+    process: "subprocess.Popen[str]"
+    errors: IO[bytes]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.request.name or self.request.path.name
+
+    def setup(
+        self, queries: Sequence[str], documents: Sequence[str], lengths: Sequence[int], slice_s: float, seed: int
+    ) -> None:
+        wanted = self.request
+        self.facts = self._ask({
+            "path": str(wanted.path), "runtime": wanted.runtime, "precision": wanted.precision,
+            "n_threads": self.n_threads, "max_length": wanted.max_length, "queries": list(queries),
+            "documents": list(documents), "lengths": list(lengths), "slice_s": slice_s, "seed": seed,
+        })  # fmt: skip
+
+    def round(self) -> None:
+        self._ask({"do": "round"})
+
+    def finish(self) -> dict[str, Any]:
+        measured = self._ask({"do": "finish"})
+        runtime = self.facts["runtime"]
+        size = size_mb(self.request.path, runtime)
+        return {
+            "name": self.name, "path": str(self.request.path), **self.facts, "n_threads": self.n_threads,
+            "size_mb": size, **measured,
+        }  # fmt: skip
+
+    def _ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        try:
+            self.process.stdin.write(json.dumps(message) + "\n")
+            self.process.stdin.flush()
+            answer = self.process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if not answer:
+            raise JobFailed(f"measuring {self.name} failed: {self._last_words()}")
+        values: dict[str, Any] = json.loads(answer)
+        return values
+
+    def _last_words(self) -> str:
+        code = self.process.wait()
+        self.errors.seek(0)
+        lines = self.errors.read().decode(errors="replace").strip().splitlines()
+        if code == -9:
+            return f"its process was killed, most likely for want of memory ({lines[-1] if lines else 'no message'})"
+        return lines[-1] if lines else f"its process ended with code {code} and no message"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The child's side
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class _Meter:
+    """Measures one loaded model, slice by slice."""
+
+    def __init__(self, scorer: Scorer, request: Mapping[str, Any]) -> None:
+        self.scorer, self.slice_s = scorer, float(request["slice_s"])
+        self.queries, self.documents = request["queries"], request["documents"]
+        rng = random.Random(request["seed"])
+        timed = list(range(len(self.queries)))
+        rng.shuffle(timed)
+        self.buckets = _buckets(self._tokens(), request["lengths"])
+        self.timed = timed[:_N_TIMED_PAIRS]
+        self.bucketed = {
+            bound: rng.sample(rows, min(len(rows), _N_BUCKET_PAIRS)) for bound, rows in self.buckets.items()
+        }
+        self.latency: list[float] = []
+        self.by_length: dict[int, list[float]] = {bound: [] for bound in self.buckets}
+        self.throughput: list[float] = []
+        self.position = 0
+        self.cold_ms = self.time_one(self.timed[0])
+        self._warm_up()
+        self.n_throughput = self._fitting_pairs()
+
+    def _tokens(self) -> np.ndarray:
+        """Tokens that the model reads of each pair. *Shape:* (n_pairs,)."""
+        from distill.tokens import tokenize
+
+        length = self.scorer.max_length
+        if self.scorer.kind == "cross_encoder":
+            return tokenize(self.scorer.tokenizer, self.queries, self.documents, max_length=length).lengths
+        sides = (tokenize(self.scorer.tokenizer, texts, max_length=length) for texts in (self.queries, self.documents))
+        total: np.ndarray = sum((table.lengths for table in sides), start=np.zeros(len(self.queries), dtype=np.int64))
+        return total
+
+    def time_one(self, row: int) -> float:
+        """Return the milliseconds that scoring one pair takes."""
+        query, document = [self.queries[row]], [self.documents[row]]
+        start = time.perf_counter_ns()
+        self.scorer.score(query, document)
+        return (time.perf_counter_ns() - start) / 1e6
+
+    def _warm_up(self) -> None:
+        """Meet each shape once, in as much time as a slice has."""
+        rows = [*self.timed[:3], *(row for rows in self.bucketed.values() for row in rows), *self.timed[3:]]
+        end = time.perf_counter() + 2 * self.slice_s
+        for number, row in enumerate(rows):
+            if number >= 3 and time.perf_counter() > end:
+                break
+            self.time_one(row)
+
+    def _fitting_pairs(self) -> int:
+        """Return how many pairs one throughput run takes, so that it fits a slice; never fewer than eight."""
+        one_s = float(np.median([self.time_one(row) for row in self.timed[:5]])) / 1e3
+        n_pairs = min(len(self.queries), max(8, int(self.slice_s / one_s)))
+        self._run_throughput(min(n_pairs, 64))  # meets the shapes of large batches
+        return n_pairs
+
+    def _run_throughput(self, n_pairs: int) -> float:
+        start = time.perf_counter()
+        self.scorer.score(self.queries[:n_pairs], self.documents[:n_pairs])
+        return n_pairs / (time.perf_counter() - start)
+
+    def round(self) -> dict[str, Any]:
+        """Do one slice of each kind."""
+        end = time.perf_counter() + self.slice_s
+        while not self.latency or time.perf_counter() < end:
+            self.latency.append(self.time_one(self.timed[self.position % len(self.timed)]))
+            self.position += 1
+        end, turn = time.perf_counter() + self.slice_s, 0
+        while turn == 0 or time.perf_counter() < end:
+            for bound, rows in self.bucketed.items():
+                self.by_length[bound].append(self.time_one(rows[len(self.by_length[bound]) % len(rows)]))
+            turn += 1
+        end = time.perf_counter() + self.slice_s
+        self.throughput.append(self._run_throughput(self.n_throughput))
+        while time.perf_counter() < end:
+            self.throughput.append(self._run_throughput(self.n_throughput))
+        return {}
+
+    def finish(self) -> dict[str, Any]:
+        """Return all that was measured."""
+        by_length = [{"tokens": bound, **_statistics(values, (50, 95))} for bound, values in self.by_length.items()]
+        return {
+            "cold_ms": self.cold_ms,
+            "latency_ms": {"batch": 1, **_statistics(self.latency, (50, 95, 99)), "mean": float(np.mean(self.latency))},
+            "latency_by_length": by_length,
+            "throughput_pairs_per_s": float(np.median(self.throughput)),
+            "throughput_pairs": self.n_throughput,
+            "steady_memory_mb": _status_mb("VmRSS"),
+            "peak_memory_mb": _status_mb("VmHWM"),
+            "per_run": {
+                "latency_ms": _rounded(self.latency),
+                "latency_by_length_ms": {str(bound): _rounded(values) for bound, values in self.by_length.items()},
+                "throughput_pairs_per_s": _rounded(self.throughput),
+            },
+        }
+
+
+def _buckets(tokens: np.ndarray, bounds: Sequence[int]) -> dict[int, list[int]]:
+    """Return the rows of each bucket that has any, by its upper bound in tokens.
+
+    >>> _buckets(np.array([30, 33, 200]), [32, 64])
+    {32: [0], 64: [1], 256: [2]}
+    """
+    edges = list(bounds)
+    while edges[-1] < int(tokens.max()):
+        edges.append(2 * edges[-1])
+    places = np.searchsorted(edges, tokens, side="left")
+    return {edges[place]: np.flatnonzero(places == place).tolist() for place in np.unique(places)}
+
+
+def _statistics(samples: Sequence[float], percentiles: Sequence[int]) -> dict[str, float]:
+    values = {f"p{point}": float(np.percentile(samples, point)) for point in percentiles}
+    return {"n": len(samples), **values}
+
+
+def _rounded(samples: Sequence[float]) -> list[float]:
+    return [round(value, 4) for value in samples]
+
+
+def _status_mb(name: str) -> float:
+    """Read a memory figure of this process, in 10⁶ bytes; where there is no /proc, the peak stands for both."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) * 1024 / 1e6
+    except (OSError, StopIteration):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def _load(request: Mapping[str, Any]) -> tuple[Scorer, dict[str, Any]]:
+    start = time.perf_counter()
+    scorer = load(
+        request["path"], runtime=request["runtime"], precision=request["precision"], n_threads=request["n_threads"],
+        max_length=request["max_length"], device="cpu",
+    )  # fmt: skip
+    seconds = time.perf_counter() - start
+    facts = {
+        "kind": scorer.kind, "runtime": scorer.runtime, "precision": scorer.precision, "max_length": scorer.max_length,
+        "load_seconds": round(seconds, 3), "loaded_memory_mb": _status_mb("VmRSS"),
+    }  # fmt: skip
+    return scorer, facts
+
+
+def _import_heavy() -> None:
+    """Import what loading needs, so that `load_seconds` is the model's and not Python's."""
+    import sentence_transformers  # noqa: F401
+    import torch  # noqa: F401
+
+
+def _serve(requests: IO[str], answers: IO[str]) -> None:
+    """Answer requests, one line of JSON each, until there are no more."""
+
+    def answer(values: Mapping[str, Any]) -> None:
+        answers.write(json.dumps(values) + "\n")
+        answers.flush()
+
+    first = json.loads(requests.readline())
+    _import_heavy()
+    scorer, facts = _load(first)
+    meter = _Meter(scorer, first)
+    answer(facts)
+    for line in requests:
+        if json.loads(line)["do"] == "round":
+            answer(meter.round())
+        else:
+            # counted last: it may build the architecture, which is not part of serving
+            answer({**meter.finish(), "parameters": scorer.n_parameters})
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is needed to run, and where it ran
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def size_mb(folder: Path, runtime: Runtime) -> float:
+    """Return the size, in 10⁶ bytes, of the files that a runtime needs of a folder: not another runtime's weights."""
+    others = [name for other, names in GRAPHS.items() if other != runtime for name in names]
+    skipped = {(folder / name).with_suffix(suffix) for name in others for suffix in (".xml", ".bin", ".onnx")}
+    if runtime != "torch":
+        skipped |= {path for pattern in _TORCH_WEIGHTS for path in folder.glob(pattern)}
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return sum(path.stat().st_size for path in files if path not in skipped) / 1e6
+
+
+def environment() -> dict[str, Any]:
+    """Describe the machine and the software that numbers were measured on."""
+    cpu, flags = _cpu()
+    return {
+        "cpu": cpu,
+        "cpu_flags": [flag for flag in _CPU_FLAGS if flag in flags],
+        "cores": os.cpu_count(),
+        "threads": usable_cpus(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "load_average": round(os.getloadavg()[0], 2),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "versions": versions(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _cpu() -> tuple[str, set[str]]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine(), set()
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
+    return facts.get("model name", platform.machine()), set(facts.get("flags", facts.get("Features", "")).split())
+
+
+def _main() -> None:
+    # libraries print to stdout: the answers keep the pipe to themselves
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    _serve(sys.stdin, answers)
+
+
+if __name__ == "__main__":
+    _main()

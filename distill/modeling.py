@@ -1,0 +1,268 @@
+"""sentence-transformers models from a backbone: `[Transformer, Pooling, …]`, nothing but stock modules.
+
+    bi-encoder       Transformer → Pooling → (Dense into the teacher's width) → Normalize
+    cross-encoder    Transformer → Pooling → Dense + GELU … → Dense → one score
+
+The cross-encoder is the ablation's: all token embeddings averaged, an MLP, one logit. A model that brings its own head
+(a reranker with a classification head, a bi-encoder with Dense layers) keeps it where the recipe leaves pooling or head open.
+"""
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from distill.artefact import ModelKind, check_model_folder
+from distill.backbone import resolve_name
+from distill.errors import BadInput
+
+__all__ = [
+    "DEFAULT_HEAD",
+    "bi_encoder",
+    "build_model",
+    "cross_encoder",
+    "load_model",
+    "prepared",
+    "quiet",
+    "save_model",
+    "set_dropout",
+    "tokenizer_of",
+    "transformer_of",
+]
+
+Pooling = Literal["mean", "cls"]
+DEFAULT_HEAD = (256,)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the loaders' progress bars, key reports and deprecations off the terminal; errors still raise."""
+    from transformers.utils import logging as transformers_logging
+
+    noisy = [logging.getLogger(name) for name in ("sentence_transformers", "transformers", "optimum", "nncf")]
+    levels = [logger.level for logger in noisy]
+    bars = transformers_logging.is_progress_bar_enabled()
+    for logger in noisy:
+        logger.setLevel(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(noisy, levels, strict=True):
+            logger.setLevel(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def build_model(
+    kind: ModelKind,
+    backbone: str | Path,
+    *,
+    pooling: Pooling | None = None,
+    head: Sequence[int] | None = None,
+    max_length: int,
+    output_width: int | None = None,
+    prompts: tuple[str, str] | None = None,
+    seed: int = 0,
+) -> Any:
+    """Build a model around a backbone; new layers are drawn from `seed`.
+
+    :param pooling: None takes the model's own, or the mean
+    :param head: hidden widths of a cross-encoder's MLP; None takes the model's own head, or (256,)
+    :param output_width: puts a bias-free Dense before Normalize (a bi-encoder that writes into its teacher's space)
+    :raises BadInput: where the name cannot be loaded
+    """
+    import torch
+
+    name = resolve_name(str(backbone))
+    torch.manual_seed(seed)
+    with quiet(), _named(name):
+        if kind == "bi_encoder":
+            model = bi_encoder(_own_modules(name, pooling), pooling, output_width)
+        elif head is None and pooling is None and _has_own_head(name):
+            model = _with_own_head(name)
+        else:
+            model = cross_encoder(_transformer(name), pooling, head)
+    return prepared(model, max_length=max_length, prompts=prompts)
+
+
+def prepared(model: Any, *, max_length: int, prompts: tuple[str, str] | None) -> Any:
+    """Set what holds for every model here: its length, its prompts, and nothing trainable that is never used."""
+    _set_max_length(model, max_length)
+    _freeze_unused(model)
+    if prompts is not None:
+        model.prompts = {**model.prompts, "query": prompts[0], "document": prompts[1]}
+    return model
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    try:
+        yield
+    except BadInput:
+        raise
+    except Exception as error:  # the hub, safetensors, json and tokenizers each raise their own
+        reason = " ".join(str(error).split())[:300]
+        raise BadInput(f"{name} cannot be loaded as an encoder: {reason}") from None
+
+
+def _own_modules(name: str, pooling: Pooling | None) -> list[Any]:
+    from sentence_transformers import SentenceTransformer
+
+    if pooling is None and _says(name, "modules.json"):
+        return list(SentenceTransformer(name, device="cpu", model_kwargs=_model_options()))
+    return [_transformer(name)]
+
+
+def bi_encoder(modules: Sequence[Any], pooling: Pooling | None, output_width: int | None = None) -> Any:
+    """Put a bi-encoder together from a transformer, or from all modules of one, which then keep their pooling."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Dense, Normalize
+    from sentence_transformers.sentence_transformer.modules import Pooling as PoolingModule
+    from torch import nn
+
+    body = [module for module in modules if not isinstance(module, Normalize)]
+    if len(body) == 1:
+        body.append(PoolingModule(body[0].get_embedding_dimension(), pooling_mode=pooling or "mean"))
+    if output_width is not None:
+        width = SentenceTransformer(modules=body, device="cpu").get_embedding_dimension()
+        body.append(Dense(width, output_width, bias=False, activation_function=nn.Identity()))
+    return SentenceTransformer(modules=[*body, Normalize()], device="cpu")
+
+
+def cross_encoder(transformer: Any, pooling: Pooling | None, head: Sequence[int] | None) -> Any:
+    """Put a cross-encoder together: transformer, pooling, an MLP with the given hidden widths, one score."""
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.base.modules import Dense
+    from sentence_transformers.sentence_transformer.modules import Pooling as PoolingModule
+    from torch import nn
+
+    width = transformer.get_embedding_dimension()
+    modules = [transformer, PoolingModule(width, pooling_mode=pooling or "mean")]
+    for hidden in DEFAULT_HEAD if head is None else head:
+        modules.append(Dense(width, hidden, activation_function=nn.GELU()))
+        width = hidden
+    modules.append(Dense(width, 1, activation_function=nn.Identity(), module_output_name="scores"))
+    return CrossEncoder(modules=modules, device="cpu")
+
+
+def _with_own_head(name: str) -> Any:
+    from sentence_transformers import CrossEncoder
+
+    model = CrossEncoder(name, device="cpu", model_kwargs=_model_options())
+    if model.num_labels != 1:
+        raise BadInput(
+            f"{name} puts out {model.num_labels} scores; a cross-encoder here has one; set head to train a new one"
+        )
+    return model
+
+
+def _model_options() -> dict[str, Any]:
+    # transformers 5 loads in the checkpoint's dtype by default; weights are trained in float32
+    import torch
+
+    return {"dtype": torch.float32}
+
+
+def _transformer(name: str) -> Any:
+    from sentence_transformers.base.modules import Transformer
+
+    return Transformer(name, model_kwargs=_model_options())
+
+
+def _says(name: str, file_name: str) -> dict[str, Any] | list[Any] | None:
+    """Read a JSON file of a model folder or hub repository; None where there is none."""
+    from transformers.utils import cached_file
+
+    path = cached_file(
+        name, file_name, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
+    )
+    return None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def _has_own_head(name: str) -> bool:
+    modules = _says(name, "modules.json")
+    if isinstance(modules, list):
+        return any("Dense" in module["type"] for module in modules) or len(modules) == 1
+    config = _says(name, "config.json")
+    architectures = config.get("architectures") if isinstance(config, dict) else None
+    return any(architecture.endswith("ForSequenceClassification") for architecture in architectures or [])
+
+
+def transformer_of(model: Any) -> Any:
+    """Return the transformers encoder inside a sentence-transformers model."""
+    return model[0].model
+
+
+def tokenizer_of(model: Any) -> Any:
+    """Return a model's tokenizer."""
+    return model[0].tokenizer
+
+
+def _set_max_length(model: Any, max_length: int) -> None:
+    config = transformer_of(model).config
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and config.model_type in (
+        "xlm-roberta",
+        "roberta",
+        "camembert",
+        "mpnet",
+        "xlm-roberta-xl",
+    ):
+        positions -= 2  # these count positions from behind the padding id
+    if positions is not None and max_length > positions:
+        raise BadInput(
+            f"max_length {max_length} is more than the {positions} positions of this {config.model_type} encoder; set it to {positions} or less"
+        )
+    model.max_seq_length = max_length
+    # a stored tokenizer.json may carry the truncation and padding of whoever saved it
+    backend = getattr(tokenizer_of(model), "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_truncation()
+        backend.no_padding()
+
+
+def _freeze_unused(model: Any) -> None:
+    """Freeze BERT's pooler: token embeddings are pooled here, so it never gets a gradient and DDP would wait for one."""
+    if len(model) > 1:
+        pooler = getattr(transformer_of(model), "pooler", None)
+        for parameter in [] if pooler is None else pooler.parameters():
+            parameter.requires_grad_(False)
+
+
+def set_dropout(model: Any, probability: float) -> None:
+    """Set every dropout of a model for this run; the saved config keeps its own values."""
+    from torch import nn
+
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = probability
+        for name in ("attention_dropout", "dropout_prob"):  # kept as plain floats by some attention classes
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, probability)
+
+
+def load_model(folder: Path) -> Any:
+    """Load an artefact for training or labelling in torch, float32.
+
+    :raises BadInput: where a piece is missing or does not load
+    """
+    from sentence_transformers import CrossEncoder, SentenceTransformer
+
+    kind = check_model_folder(folder)
+    model_class = SentenceTransformer if kind == "bi_encoder" else CrossEncoder
+    with quiet(), _named(str(folder)):
+        model = model_class(str(folder), device="cpu", model_kwargs=_model_options())
+    _freeze_unused(model)
+    return model
+
+
+def save_model(model: Any, folder: Path) -> None:
+    """Write a model as a plain sentence-transformers folder, safetensors only."""
+    with quiet():
+        model.save(str(folder), create_model_card=False, safe_serialization=True)

@@ -1,0 +1,164 @@
+"""From what a recipe asks for to what a training step computes.
+
+A step is an `nn.Module` around a sentence-transformers model: `forward(batch)` returns named, weighted losses, each the
+batch's share of the mean over the whole optimizer step. The loop adds them up; it does not know a teacher from a
+student. The step also holds what is learned beside the model: a projection into the teacher's space, and the affine map
+that turns a bi-encoder's cosine into a logit (scale and bias), so that BCE and KL see no squashed scores.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distill import losses
+from distill.artefact import ModelKind
+from distill.recipe import EmbeddingMatch, LabelLoss, Labels, Objectives, ScoreMatch
+from distill.trainset import POSITIVE_FROM, Batch
+
+__all__ = ["DEFAULT_LOSS", "Step", "teacher_logits", "teacher_unit"]
+
+DEFAULT_LOSS: dict[str, LabelLoss] = {"cross_encoder": "bce", "bi_encoder": "contrastive"}
+_INITIAL_SCALE = 10.0  # cosines of ±1 start as logits of ±10: a range that the sigmoid can use
+_COSINE_LOGIT_SCALE = 10.0  # the same for a bi-encoder teacher, whose cosines are no logits either
+
+
+def teacher_logits(scores: Tensor, kind: ModelKind) -> Tensor:
+    """Return a teacher's scores on a logit scale: as they are (cross-encoder) or ten times the cosine."""
+    return scores if kind == "cross_encoder" else _COSINE_LOGIT_SCALE * scores
+
+
+def teacher_unit(scores: Tensor, kind: ModelKind, temperature: float = 1.0) -> Tensor:
+    """Return a teacher's scores in [0, 1]: the sigmoid of a logit over τ, or (cos + 1)/2."""
+    return torch.sigmoid(scores / temperature) if kind == "cross_encoder" else (scores + 1) / 2
+
+
+class Step(nn.Module):
+    """One training step of a bi-encoder or cross-encoder.
+
+    :param model: a sentence-transformers `SentenceTransformer` or `CrossEncoder`
+    :param teacher_kinds: the kind of each teacher whose scores a batch carries, for their scale
+    :param projected_width: the teacher's width, where embeddings are matched through a projection that is dropped afterwards
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        kind: ModelKind,
+        objectives: Objectives,
+        *,
+        teacher_kinds: dict[str, ModelKind] | None = None,
+        projected_width: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.model, self.kind, self.objectives = model, kind, objectives
+        self.teacher_kinds = teacher_kinds or {}
+        self.scale_and_bias = None
+        if kind == "bi_encoder" and self._needs_logits():
+            self.scale_and_bias = nn.Parameter(torch.tensor([_INITIAL_SCALE, 0.0]))
+        self.projection = None
+        if projected_width is not None:
+            self.projection = nn.Linear(model.get_embedding_dimension(), projected_width, bias=False)
+
+    def _needs_logits(self) -> bool:
+        labels, scores = self.objectives.labels, self.objectives.score_match
+        by_labels = labels is not None and labels.loss == "bce"
+        by_scores = scores is not None and scores.loss != "mse"
+        return by_labels or by_scores or self.objectives.margin_mse is not None
+
+    def beside_the_model(self) -> list[nn.Parameter]:
+        """Return the parameters that are learned beside the model."""
+        own = [] if self.projection is None else list(self.projection.parameters())
+        return own if self.scale_and_bias is None else [*own, self.scale_and_bias]
+
+    def forward(self, batch: Batch, *, predict: bool = False) -> dict[str, Tensor]:
+        """Return the weighted losses by name, or, to `predict`, {"scores": (n_pairs,)} (cosines or logits)."""
+        if self.kind == "cross_encoder":
+            output = self._run(batch, "scores").squeeze(-1)  # (n_pairs,)
+            scores, embeddings = output, None
+        else:
+            embeddings = self._run(batch, "sentence_embedding")  # (n_sequences, width)
+            unit = nn.functional.normalize(embeddings, dim=-1)
+            scores = (unit[batch.query_rows] * unit[batch.document_rows]).sum(dim=-1)
+        if predict:
+            return {"scores": scores}
+        with torch.autocast(scores.device.type, enabled=False):
+            return self._losses(batch, scores, embeddings)
+
+    def _run(self, batch: Batch, output: str) -> Tensor:
+        parts = [self.model(dict(part))[output].float() for part in batch.inputs]
+        return torch.cat(parts)[batch.order]
+
+    def _losses(self, batch: Batch, scores: Tensor, embeddings: Tensor | None) -> dict[str, Tensor]:
+        terms: dict[str, Tensor] = {}
+        objectives = self.objectives
+        if objectives.labels is not None and batch.labels is not None and len(scores):
+            terms["labels"] = self._labels(objectives.labels, batch, scores, embeddings)
+        if objectives.score_match is not None and len(scores):
+            terms["score_match"] = self._score_match(objectives.score_match, batch, scores)
+        margin = objectives.margin_mse
+        if margin is not None and len(batch.slots):
+            teacher = teacher_logits(batch.teacher_scores[margin.teacher], self.teacher_kinds[margin.teacher])
+            loss = losses.margin_mse(self._logits(scores)[batch.slots], teacher[batch.slots], batch.slot_mask)
+            terms["margin_mse"] = margin.weight * batch.share["groups"] * loss
+        match = objectives.embedding_match
+        if match is not None and embeddings is not None and batch.teacher_embeddings is not None:
+            terms["embedding_match"] = self._embedding_match(match, batch, embeddings)
+        return {**terms, "nothing": self._nothing(scores, embeddings)}
+
+    def _nothing(self, scores: Tensor, embeddings: Tensor | None) -> Tensor:
+        """Zero that depends on every parameter: DDP waits for the gradient of each, used in this pass or not."""
+        output = scores if embeddings is None else embeddings
+        return 0.0 * sum((parameter.sum() for parameter in self.beside_the_model()), start=output.sum())
+
+    def _logits(self, scores: Tensor) -> Tensor:
+        if self.scale_and_bias is None:
+            return scores
+        return self.scale_and_bias[0] * scores + self.scale_and_bias[1]
+
+    def _unit(self, scores: Tensor) -> Tensor:
+        return torch.sigmoid(scores) if self.kind == "cross_encoder" else (scores + 1) / 2
+
+    def _labels(self, term: Labels, batch: Batch, scores: Tensor, embeddings: Tensor | None) -> Tensor:
+        name = term.loss or DEFAULT_LOSS[self.kind]
+        if batch.labels is None:
+            raise ValueError("a batch without labels has no label loss")
+        if name == "infonce" and embeddings is not None and batch.excluded is not None:
+            unit = nn.functional.normalize(embeddings, dim=-1)
+            positive = batch.labels >= POSITIVE_FROM
+            queries, documents = unit[batch.query_rows], unit[batch.document_rows]
+            loss = losses.in_batch_infonce(queries, documents, positive, batch.excluded, term.temperature)
+            return term.weight * batch.share["positives"] * loss
+        if name == "bce":
+            loss = losses.bce(self._logits(scores), batch.labels)
+        else:  # contrastive and mse are one formula; which unit score is the model's kind
+            loss = losses.mse(self._unit(scores), batch.labels)
+        return term.weight * batch.share["pairs"] * loss
+
+    def _score_match(self, term: ScoreMatch, batch: Batch, scores: Tensor) -> Tensor:
+        teacher, kind = batch.teacher_scores[term.teacher], self.teacher_kinds[term.teacher]
+        temperature = term.temperature
+        if term.loss == "kl":
+            if not len(batch.slots):
+                return 0.0 * scores.sum()
+            student = self._logits(scores)[batch.slots]
+            loss = losses.kl_divergence(
+                student, teacher_logits(teacher, kind)[batch.slots], batch.slot_mask, temperature
+            )
+            return term.weight * batch.share["groups"] * loss
+        if term.loss == "mse":
+            loss = losses.mse(self._unit(scores), teacher_unit(teacher, kind))
+        elif term.loss == "logit_mse":
+            loss = losses.mse(self._logits(scores), teacher_logits(teacher, kind))
+        else:
+            loss = temperature**2 * losses.bce(
+                self._logits(scores) / temperature, teacher_unit(teacher, kind, temperature)
+            )
+        return term.weight * batch.share["pairs"] * loss
+
+    def _embedding_match(self, term: EmbeddingMatch, batch: Batch, embeddings: Tensor) -> Tensor:
+        projected = embeddings if self.projection is None else self.projection(embeddings)
+        if batch.teacher_embeddings is None:
+            raise ValueError("a batch without teacher embeddings has no embedding loss")
+        loss_of = losses.embedding_cosine if term.loss == "cosine" else losses.embedding_mse
+        return term.weight * batch.share["texts"] * loss_of(projected, batch.teacher_embeddings.float())

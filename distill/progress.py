@@ -1,0 +1,81 @@
+"""Progress on a terminal as a bar, elsewhere as a line now and then."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+__all__ = ["Progress", "progress"]
+
+_LINE_EVERY_SECONDS = 15.0
+
+
+class Progress(Protocol):
+    """What long work reports to."""
+
+    def __call__(self, n_done: int, note: str = "", *, total: int | None = None) -> None:
+        """Say that `n_done` more are done; `note` replaces the text behind the bar, `total` how many there are."""
+
+
+@contextmanager
+def progress(title: str, total: int, *, start: int = 0, show: bool = True) -> Iterator[Progress]:
+    """Yield a function that counts.
+
+    :param start: what an earlier run had done
+    :param show: False counts in silence (processes other than the first)
+    """
+    if not show:
+        yield _silent
+    elif sys.stderr.isatty():
+        with _bar(title, total, start) as report:
+            yield report
+    else:
+        yield _Lines(title, total, start)
+
+
+def _silent(n_done: int, note: str = "", *, total: int | None = None) -> None:
+    pass
+
+
+@contextmanager
+def _bar(title: str, total: int, start: int) -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with RichProgress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=total, completed=start, note="")
+
+        def report(n_done: int, note: str = "", *, total: int | None = None) -> None:
+            bar.update(task, advance=n_done, total=total)
+            if note:
+                bar.update(task, note=note)
+
+        yield report
+
+
+class _Lines:
+    def __init__(self, title: str, total: int, start: int) -> None:
+        self.title, self.total, self.n_done, self.note = title, total, start, ""
+        self.began = self.last = time.monotonic()
+
+    def __call__(self, n_done: int, note: str = "", *, total: int | None = None) -> None:
+        self.n_done += n_done
+        self.total = total or self.total
+        self.note = note or self.note
+        now, finished = time.monotonic(), self.n_done >= self.total
+        if finished or now - self.last >= _LINE_EVERY_SECONDS:
+            self.last = now
+            print(
+                f"{self.title}  {self.n_done}/{self.total}  {now - self.began:.0f} s  {self.note}",
+                file=sys.stderr,
+                flush=True,
+            )

@@ -1,0 +1,162 @@
+"""A run's folder: where each piece stands, whether it is finished, and who is working in it.
+
+    <run>/teachers/<name>/  signals/<name>/  student/  control/  exports/openvino-<precision>/  report/
+         /.work/            backbones, checkpoints and other leftovers of unfinished stages; safe to remove
+
+A stage is finished when its folder carries the fingerprint of all that went into it: recipe sections, data, parents.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from distill.artefact import Artefact, content_hash, read_card, write_json
+from distill.data import Split, load_split
+from distill.errors import BadInput
+from distill.recipe import Recipe
+from distill.signals import Identity
+
+__all__ = ["Run"]
+
+log = logging.getLogger(__name__)
+_SHOWN_CHANGES = 4
+
+
+class Run:
+    """One recipe and its folder."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.folder = recipe.folder
+
+    @cached_property
+    def split(self) -> Split:
+        """The recipe's data, read once."""
+        return load_split(self.recipe.data, self.recipe.seed)
+
+    def teacher(self, name: str) -> Path:
+        """The folder of a teacher."""
+        return self.folder / "teachers" / name
+
+    def signals(self, name: str) -> Path:
+        """The folder of a teacher's signals."""
+        return self.folder / "signals" / name
+
+    @property
+    def student(self) -> Path:
+        """The student's folder."""
+        return self.folder / "student"
+
+    @property
+    def control(self) -> Path:
+        """The folder of the same student trained without the teacher."""
+        return self.folder / "control"
+
+    def export(self, precision: str) -> Path:
+        """The folder of an export."""
+        return self.folder / "exports" / f"openvino-{precision}"
+
+    @property
+    def report(self) -> Path:
+        """The report's folder."""
+        return self.folder / "report"
+
+    @property
+    def work(self) -> Path:
+        """Where unfinished work lies."""
+        return self.folder / ".work"
+
+    def require(self, folder: Path, stage: str) -> Artefact:
+        """Return the card of a finished folder.
+
+        :raises BadInput: naming the stage that makes it
+        """
+        card = read_card(folder)
+        if card is None:
+            raise BadInput(f"{folder} is not there yet; run the stage {stage} of this recipe first")
+        return card
+
+    def signal_identity(self, name: str) -> Identity:
+        """Return what decides the signals of a teacher of this run."""
+        teacher, signals = self.recipe.teachers[name], self.recipe.signals
+        card = self.require(self.teacher(name), "train_teacher")
+        return Identity(
+            revision=card.revision, kind=teacher.kind, max_length=teacher.max_length, prompts=teacher.prompts or ("", ""),
+            runtime=signals.runtime, precision=signals.precision, dtype=signals.dtype,
+        )  # fmt: skip
+
+    def is_finished(self, folder: Path, inputs: Mapping[str, Any]) -> bool:
+        """Tell whether a folder was made from these inputs.
+
+        :raises BadInput: where it was made from others, naming what changed, unless the recipe says overwrite
+        """
+        card = read_card(folder) if folder.exists() else None
+        if card is not None and card.fingerprint == content_hash(inputs):
+            log.info("%s is finished", folder)
+            return True
+        if card is None:
+            if folder.exists() and any(folder.iterdir()):
+                raise BadInput(f"{folder} holds something that no stage made; move it away or set another output_dir")
+            return False
+        if not self.recipe.overwrite:
+            changes = _changes(card.details.get("inputs", {}), json.loads(json.dumps(inputs, default=str)))
+            shown = ", ".join(changes[:_SHOWN_CHANGES]) + (
+                f" and {len(changes) - _SHOWN_CHANGES} more" if len(changes) > _SHOWN_CHANGES else ""
+            )
+            raise BadInput(
+                f"{folder} was made from something else ({shown}); set output_dir to a new folder, or overwrite=true to replace it"
+            )
+        return False
+
+    def work_folder(self, name: str, inputs: Mapping[str, Any]) -> Path:
+        """Return the checkpoint folder of a stage with these inputs; those of other inputs are removed."""
+        target = self.work / f"{name}-{content_hash(inputs)}"
+        for other in self.work.glob(f"{name}-*"):
+            if other != target and other.name.rpartition("-")[0] == name:
+                shutil.rmtree(other, ignore_errors=True)
+        target.mkdir(parents=True, exist_ok=True)
+        return target
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep a second launch out of this folder.
+
+        :raises BadInput: where another process is working in it
+        """
+        self.work.mkdir(parents=True, exist_ok=True)
+        with (self.work / "lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.seek(0)
+                raise BadInput(
+                    f"{self.folder} is in use by process {file.read().strip() or '?'}; wait for it or set another output_dir"
+                ) from None
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    def write_recipe(self) -> None:
+        """Write the resolved recipe beside the results."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / "recipe.json", self.recipe.model_dump(mode="json"))
+
+
+def _changes(old: Any, new: Any, place: str = "") -> list[str]:
+    """List the leaves in which two JSON values differ, as "training.epochs: 3 → 4"."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = [*old, *(key for key in new if key not in old)]
+        return [
+            change
+            for key in keys
+            for change in _changes(old.get(key), new.get(key), f"{place}.{key}" if place else key)
+        ]
+    return [] if old == new else [f"{place}: {old} → {new}"]

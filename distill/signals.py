@@ -1,0 +1,313 @@
+"""What the teachers say: cached on disk, complete, addressed by content; or asked live, behind the same interface.
+
+    signals/<teacher>/<identity>/manifest.json            who said it: revision, max_length, prompts, precision, dtype
+                                /scores-<chunk>.arrow      key (16 bytes), value
+                                /embeddings-<chunk>.arrow  key (16 bytes), value[width]
+
+An item's key is the hash of its text, or of its query and document. Shards are Arrow files that are memory-mapped and
+never held in memory together; each is written whole under a temporary name, so that a killed run goes on where it was,
+and any number of processes write side by side. A cache made by another teacher, length or precision has another
+identity and is not found: stale signals cannot be used by mistake (sentence-transformers' scripts name the folder by hand).
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, cast
+
+import numpy as np
+import pyarrow as pa
+
+from distill.artefact import ModelKind, content_hash, write_json
+from distill.errors import BadInput
+
+__all__ = [
+    "CachedSignals",
+    "Identity",
+    "LiveSignals",
+    "SignalCache",
+    "SignalKind",
+    "SignalSource",
+    "describe_scores",
+    "pair_keys",
+    "text_keys",
+]
+
+SignalKind = Literal["scores", "embeddings"]
+_KEY_BYTES = 16
+MANIFEST = "manifest.json"
+
+
+def text_keys(texts: Sequence[str], prompt: str = "") -> np.ndarray:
+    """Hash texts, each behind its prompt. *Shape:* (n_texts, 2) uint64."""
+    return _keys(f"{prompt}{text}" for text in texts)
+
+
+def pair_keys(queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
+    """Hash pairs; the query's length keeps ("ab", "c") and ("a", "bc") apart. *Shape:* (n_pairs, 2) uint64."""
+    return _keys(f"{len(query)}:{query}{document}" for query, document in zip(queries, documents, strict=True))
+
+
+def _keys(items: Any) -> np.ndarray:
+    digests = b"".join(
+        hashlib.blake2b(item.encode("utf-8", "surrogatepass"), digest_size=_KEY_BYTES).digest() for item in items
+    )
+    return np.frombuffer(digests, dtype=np.uint64).reshape(-1, 2)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Everything that decides what a teacher says of a text."""
+
+    revision: str
+    kind: ModelKind
+    max_length: int
+    prompts: tuple[str, str] = ("", "")
+    runtime: str = "torch"
+    precision: str = "fp32"
+    dtype: Literal["float16", "float32"] = "float32"
+
+    @property
+    def key(self) -> str:
+        """The name of the cache folder of this identity."""
+        return content_hash(asdict(self))
+
+
+class SignalSource(Protocol):
+    """Where a training run gets a teacher's signals from: the cache, or the teacher itself."""
+
+    @property
+    def kind(self) -> ModelKind:
+        """The teacher's kind, which says what its scores are."""
+
+    def scores(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
+        """Return logits (cross-encoder) or cosines (bi-encoder). *Shape:* (n_pairs,) float32."""
+
+    def embeddings(self, texts: Sequence[str], roles: Sequence[int]) -> Callable[[np.ndarray], np.ndarray]:
+        """Return a function from numbers of these texts to their embeddings, (n, width) float32.
+
+        :param roles: 0 for a query, 1 for a document: which prompt each text has
+        """
+
+    @property
+    def width(self) -> int:
+        """The width of the teacher's embeddings."""
+
+
+class SignalCache:
+    """One identity's shards, for writing and reading."""
+
+    def __init__(self, folder: Path, identity: Identity) -> None:
+        self.identity, self.folder = identity, folder / identity.key
+        self._tables: dict[SignalKind, _Index] = {}
+
+    def missing(self, kind: SignalKind, keys: np.ndarray) -> np.ndarray:
+        """Return the numbers of the first occurrence of each key that no shard has. *Shape:* keys (n, 2) → (n_missing,)."""
+        _, first = np.unique(keys, axis=0, return_index=True)
+        first = np.sort(first)
+        return first[self._index(kind).find(keys[first]) < 0]
+
+    def write(self, kind: SignalKind, keys: np.ndarray, values: np.ndarray) -> None:
+        """Write one shard. *Shape:* keys: (n, 2); values: (n,) scores or (n, width) embeddings."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        data = values.astype(self.identity.dtype)
+        column = (
+            pa.array(data)
+            if data.ndim == 1
+            else pa.FixedSizeListArray.from_arrays(pa.array(data.ravel()), data.shape[1])
+        )
+        key_column = pa.FixedSizeBinaryArray.from_buffers(
+            pa.binary(_KEY_BYTES), len(keys), [None, pa.py_buffer(np.ascontiguousarray(keys).tobytes())]
+        )
+        table = pa.table({"key": key_column, "value": column})
+        chunk = hashlib.sha256(keys.tobytes()).hexdigest()[:16]
+        target = self.folder / f"{kind}-{chunk}.arrow"
+        temporary = self.folder / f".{target.name}.{os.getpid()}.tmp"
+        try:
+            with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+                writer.write_table(table)
+            temporary.replace(target)
+            self._tables.pop(kind, None)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Write the manifest: the identity in full, counts, and what the scores look like."""
+        counts = {kind: len(self._index(kind)) for kind in ("scores", "embeddings")}
+        write_json(self.folder / MANIFEST, {"identity": asdict(self.identity), "items": counts, **summary})
+
+    def refresh(self) -> None:
+        """Look again at what is on disk: other processes write too."""
+        self._tables.clear()
+
+    def find(self, kind: SignalKind, keys: np.ndarray, what: str) -> np.ndarray:
+        """Return the row of each key.
+
+        :raises BadInput: where one is missing
+        """
+        rows = self._index(kind).find(keys)
+        if (rows < 0).any():
+            n_missing = int((rows < 0).sum())
+            others = (
+                sorted(path.parent.name for path in self.folder.parent.glob(f"*/{MANIFEST}"))
+                if self.folder.parent.is_dir()
+                else []
+            )
+            hint = (
+                f"; there is a cache of another teacher, length or precision: {', '.join(others)}"
+                if others and self.folder.name not in others
+                else ""
+            )
+            raise BadInput(
+                f"{self.folder} lacks {what} of {n_missing} of {len(keys)} items{hint}; run cache_signals with this recipe"
+            )
+        return rows
+
+    def read(self, kind: SignalKind, rows: np.ndarray) -> np.ndarray:
+        """Return values by row, float32. *Shape:* (n,) or (n, width)."""
+        return self._index(kind).read(rows)
+
+    def width(self) -> int:
+        """The width of the cached embeddings."""
+        return self._index("embeddings").width
+
+    def _index(self, kind: SignalKind) -> "_Index":
+        if kind not in self._tables:
+            self._tables[kind] = _Index(sorted(self.folder.glob(f"{kind}-*.arrow")))
+        return self._tables[kind]
+
+
+class _Index:
+    """Memory-mapped shards and a sorted table of their keys (24 bytes an item)."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        keys, self._values, starts = [], [], [0]
+        for path in paths:
+            try:
+                table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+            except pa.ArrowInvalid as error:
+                raise BadInput(f"{path} is damaged ({error}); remove it and run cache_signals again") from None
+            keys.append(_numpy_keys(table["key"]))
+            self._values.append(_numpy_values(table["value"]))
+            starts.append(starts[-1] + len(table))
+        self._starts = np.array(starts)
+        self._keys = np.concatenate(keys) if keys else np.zeros((0, 2), dtype=np.uint64)
+        self._order = np.argsort(self._keys[:, 0], kind="stable")
+        self._sorted = self._keys[self._order, 0]
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @property
+    def width(self) -> int:
+        return int(self._values[0].shape[1]) if self._values else 0
+
+    def find(self, keys: np.ndarray) -> np.ndarray:
+        """Return the row of each key, −1 where there is none. Sorted by the first 8 bytes, verified by the rest."""
+        if not len(self):
+            return np.full(len(keys), -1, dtype=np.int64)
+        places = np.minimum(np.searchsorted(self._sorted, keys[:, 0]), len(self) - 1)
+        rows = self._order[places]
+        return np.where((self._keys[rows] == keys).all(axis=1), rows, -1)
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        shape = (len(rows), *self._values[0].shape[1:])
+        out = np.empty(shape, dtype=np.float32)
+        shards = np.searchsorted(self._starts, rows, side="right") - 1
+        for shard in np.unique(shards):
+            chosen = shards == shard
+            out[chosen] = self._values[shard][rows[chosen] - self._starts[shard]]
+        return out
+
+
+def _numpy_keys(column: pa.ChunkedArray) -> np.ndarray:
+    parts = [
+        np.frombuffer(chunk.buffers()[1], dtype=np.uint64).reshape(-1, 2)[chunk.offset : chunk.offset + len(chunk)]
+        for chunk in column.chunks
+    ]
+    return np.concatenate(parts)
+
+
+def _numpy_values(column: pa.ChunkedArray) -> np.ndarray:
+    chunk = column.chunk(0)  # a shard is written as one chunk
+    if pa.types.is_fixed_size_list(chunk.type):
+        return np.asarray(chunk.values.to_numpy(zero_copy_only=True)).reshape(len(chunk), chunk.type.list_size)
+    return np.asarray(chunk.to_numpy(zero_copy_only=True))
+
+
+@dataclass
+class CachedSignals:
+    """Signals from the cache."""
+
+    cache: SignalCache
+
+    @property
+    def kind(self) -> ModelKind:
+        """The teacher's kind."""
+        return self.cache.identity.kind
+
+    @property
+    def width(self) -> int:
+        """The width of the teacher's embeddings."""
+        return self.cache.width()
+
+    def scores(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
+        """Return the cached scores of pairs."""
+        rows = self.cache.find("scores", pair_keys(queries, documents), "scores")
+        return self.cache.read("scores", rows)
+
+    def embeddings(self, texts: Sequence[str], roles: Sequence[int]) -> Callable[[np.ndarray], np.ndarray]:
+        """Return a reader of the cached embeddings; all are there, or this raises."""
+        prompts = self.cache.identity.prompts
+        keys = _keys(prompts[role] + text for text, role in zip(texts, roles, strict=True))
+        rows = self.cache.find("embeddings", keys, "embeddings")
+        return lambda numbers: self.cache.read("embeddings", rows[numbers])
+
+
+class LiveSignals:
+    """The teacher itself, asked during training: nothing on disk, and paid for in every epoch."""
+
+    def __init__(self, scorer: Any, prompts: tuple[str, str]) -> None:
+        self.scorer, self.prompts = scorer, prompts
+
+    @property
+    def kind(self) -> ModelKind:
+        """The teacher's kind."""
+        return cast(ModelKind, self.scorer.kind)
+
+    @property
+    def width(self) -> int:
+        """The width of the teacher's embeddings."""
+        return int(self.scorer.embedding_width)
+
+    def scores(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
+        """Score pairs now, once for the run."""
+        return np.asarray(self.scorer.score(queries, documents), dtype=np.float32)
+
+    def embeddings(self, texts: Sequence[str], roles: Sequence[int]) -> Callable[[np.ndarray], np.ndarray]:
+        """Return a function that encodes when called."""
+        prompted = [self.prompts[role] + text for text, role in zip(texts, roles, strict=True)]
+        return lambda numbers: np.asarray(self.scorer.encode([prompted[i] for i in numbers]), dtype=np.float32)
+
+
+def describe_scores(scores: np.ndarray, labels: np.ndarray | None, kind: ModelKind) -> dict[str, Any]:
+    """Say what a teacher's scores look like: their scale, spread and saturation, and how far they agree with the labels.
+
+    Scores without spread, or all but saturated, are the usual reason why a distillation silently does not work.
+
+    *Shape:* scores, labels: (n_pairs,)
+    """
+    from scipy.stats import spearmanr
+
+    unit = 1 / (1 + np.exp(-scores.astype(np.float64))) if kind == "cross_encoder" else (scores + 1) / 2
+    low, middle, high = np.quantile(scores, [0.05, 0.5, 0.95]).tolist()
+    described: dict[str, Any] = {
+        "scale": "logit" if kind == "cross_encoder" else "cosine",
+        "quantile_5": low, "median": middle, "quantile_95": high, "std": float(scores.std()),
+        "share_saturated": float(((unit < 0.001) | (unit > 0.999)).mean()),
+    }  # fmt: skip
+    if labels is not None and np.ptp(scores) > 0 and np.ptp(labels) > 0:
+        described["spearman_with_labels"] = float(spearmanr(scores, labels).statistic)
+    return described

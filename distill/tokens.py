@@ -1,0 +1,99 @@
+"""Token ids of many sequences in two flat arrays, and padded batches cut from them.
+
+Tokenising once, in bulk and without padding, costs a fraction of doing it per batch and epoch, and gives the lengths
+that the batch planner needs. A million sequences of 60 tokens take 240 MB.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["TokenTable", "pad_token_id", "tokenize"]
+
+_CHUNK = 2048  # sequences per tokenizer call: enough to keep its threads busy, little enough to show progress
+
+
+@dataclass(frozen=True)
+class TokenTable:
+    """Ragged token ids.
+
+    *Shape:* ids, type_ids: (n_tokens,); offsets: (n_sequences + 1,), sequence i is ids[offsets[i]:offsets[i + 1]]
+    """
+
+    ids: np.ndarray
+    offsets: np.ndarray
+    type_ids: np.ndarray | None
+    pad_id: int
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens per sequence. *Shape:* (n_sequences,)."""
+        return np.diff(self.offsets)
+
+    def batch(self, rows: Sequence[int] | np.ndarray, *, multiple: int = 8) -> dict[str, Tensor]:
+        """Pad the given sequences, on the right, to a multiple of the longest.
+
+        *Shape:* each of input_ids, attention_mask, token_type_ids: (n_rows, n_padded)
+        """
+        starts, lengths = self.offsets[rows], self.lengths[rows]
+        width = -(-int(lengths.max()) // multiple) * multiple
+        columns = np.arange(width)
+        mask = columns < lengths[:, None]  # (n_rows, n_padded)
+        positions = np.where(mask, starts[:, None] + columns, 0)
+        batch = {"input_ids": np.where(mask, self.ids[positions], self.pad_id), "attention_mask": mask}
+        if self.type_ids is not None:
+            batch["token_type_ids"] = np.where(mask, self.type_ids[positions], 0)
+        return {name: torch.from_numpy(values.astype(np.int64)) for name, values in batch.items()}
+
+
+def tokenize(
+    tokenizer: Any,
+    texts: Sequence[str],
+    pair_texts: Sequence[str] | None = None,
+    *,
+    max_length: int,
+    on_progress: Callable[[int], None] | None = None,
+) -> TokenTable:
+    """Tokenise texts, or pairs of texts as one sequence each, truncated to `max_length` tokens.
+
+    Pairs are truncated from the longer side first, as sentence-transformers does.
+
+    :param on_progress: called with the number of sequences done since the last call.
+    """
+    ids, types, lengths = [], [], []
+    with_types = "token_type_ids" in tokenizer.model_input_names
+    for start in range(0, len(texts), _CHUNK):
+        chunk = list(texts[start : start + _CHUNK])
+        pairs = None if pair_texts is None else list(pair_texts[start : start + _CHUNK])
+        encoded = tokenizer(
+            chunk, pairs, truncation="longest_first", max_length=max_length, padding=False,
+            return_attention_mask=False, return_token_type_ids=with_types, verbose=False,
+        )  # fmt: skip
+        lengths += [len(sequence) for sequence in encoded["input_ids"]]
+        ids.append(_flat(encoded["input_ids"]))
+        if with_types:
+            types.append(_flat(encoded["token_type_ids"]).astype(np.int8))
+        if on_progress is not None:
+            on_progress(len(chunk))
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    return TokenTable(_joined(ids), offsets, _joined(types) if with_types else None, pad_token_id(tokenizer))
+
+
+def _flat(sequences: Sequence[Sequence[int]]) -> np.ndarray:
+    return np.fromiter((i for sequence in sequences for i in sequence), dtype=np.int32)
+
+
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)
+
+
+def pad_token_id(tokenizer: Any) -> int:
+    """Return the padding id; masked positions may hold anything where a tokenizer has none."""
+    return 0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)

@@ -1,0 +1,370 @@
+"""The one training loop, on accelerate, for teachers and students alike.
+
+    plan (seed, epoch) ──▶ passes of a step ──▶ step(batch) → named losses ──▶ sum, backward ──▶ clip, AdamW
+                                                                  every so often: validate, keep the best, checkpoint
+
+What holds: the curve depends on `global_batch`, not on how it is cut into passes and processes (but for dropout, and for
+losses that couple examples); the learning rate is a pure function of the step; the random state of each pass is drawn from
+(seed, step, pass), so that a run that was killed and started again ends with the same bits.
+"""
+
+import json
+import logging
+import math
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, gather_object
+from torch import Tensor
+
+from distill.artefact import write_json
+from distill.batching import Planner
+from distill.errors import JobFailed
+from distill.memory import keep_freed_memory
+from distill.objectives import Step
+from distill.progress import progress
+from distill.recipe import Training
+from distill.trainset import TrainSet
+
+__all__ = ["TrainResult", "learning_rate_factor", "make_accelerator", "train", "validation_value"]
+
+log = logging.getLogger(__name__)
+_LOG_EVERY_STEPS = 10
+# A projection or a scale starts from nothing: it may move faster than pretrained weights
+_LEAST_RATE_BESIDE_THE_MODEL = 1e-3
+
+
+@dataclass
+class TrainResult:
+    """How a run went; also the loop's state in a checkpoint.
+
+    `history` has {"step", "seconds", losses by name, "learning_rate", "grad_norm"} every few steps and
+    {"step", "validation"} per evaluation.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    best_step: int = 0
+    best_value: float | None = None
+    evaluations_without_gain: int = 0
+    stopped_early: bool = False
+    n_tokens: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def make_accelerator(settings: Training) -> Accelerator:
+    """Return accelerate's view of this machine with the recipe's precision."""
+    precision = "no" if settings.precision == "fp32" else settings.precision
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise JobFailed("training.precision fp16 needs a GPU; set bf16 or fp32")
+    # the schedule is ours, a function of the step: accelerate must not advance one
+    return Accelerator(mixed_precision=precision, step_scheduler_with_optimizer=False)
+
+
+def learning_rate_factor(step: int, n_steps: int, settings: Training) -> float:
+    """Return the share of the learning rate for a step counted from 0: linear warm-up, then the schedule.
+
+    >>> settings = Training(warmup_share=0.5, schedule="linear")
+    >>> [learning_rate_factor(step, 8, settings) for step in (0, 1, 3, 4, 7)]
+    [0.25, 0.5, 1.0, 1.0, 0.25]
+    """
+    n_warmup = round(n_steps * settings.warmup_share)
+    if step < n_warmup:
+        return (step + 1) / n_warmup
+    if settings.schedule == "constant":
+        return 1.0
+    left = (n_steps - step) / max(1, n_steps - n_warmup)  # 1 at the end of the warm-up, 1/n at the last step
+    return left if settings.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * (1 - left)))
+
+
+def validation_value(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Return what picks the best checkpoint: ROC-AUC where labels are two values, else Spearman; −1 for constant scores.
+
+    *Shape:* scores, labels: (n_pairs,)
+
+    >>> validation_value(np.array([0.1, 0.9, 0.8]), np.array([0.0, 1.0, 0.0]))
+    1.0
+    """
+    from scipy.stats import spearmanr
+    from sklearn.metrics import roc_auc_score
+
+    if not np.isfinite(scores).all() or np.ptp(scores) == 0 or np.ptp(labels) == 0:
+        return -1.0
+    values = np.unique(labels)
+    return float(
+        roc_auc_score(labels == values[1], scores) if len(values) == 2 else spearmanr(scores, labels).statistic
+    )
+
+
+def train(
+    build_step: Callable[[], Step],
+    trainset: TrainSet,
+    validation: TrainSet | None,
+    settings: Training,
+    *,
+    seed: int,
+    folder: Path,
+    title: str,
+    tensorboard_folder: Path | None = None,
+) -> tuple[Step, TrainResult]:
+    """Train a step and return it with its best weights (or the last ones, without a validation set).
+
+    :param build_step: builds the step, the same on every process
+    :param folder: holds the checkpoints; a run that finds one there goes on from it
+    :raises JobFailed: where the loss is no number
+    """
+    keep_freed_memory()
+    loop = _Loop(build_step, trainset, validation, settings, seed, folder, title, tensorboard_folder)
+    result = loop.run()
+    return loop.best_step(), result
+
+
+class _Loop:
+    def __init__(
+        self,
+        build_step: Callable[[], Step],
+        trainset: TrainSet,
+        validation: TrainSet | None,
+        settings: Training,
+        seed: int,
+        folder: Path,
+        title: str,
+        tensorboard_folder: Path | None,
+    ) -> None:
+        self.build_step, self.trainset, self.validation, self.settings = build_step, trainset, validation, settings
+        self.seed, self.folder, self.title = seed, folder, title
+        self.accelerator = accelerator = make_accelerator(settings)
+        self.planner = self._planner(trainset)
+        n_steps = math.ceil(settings.epochs * self.planner.steps_per_epoch)
+        self.n_steps = n_steps if settings.max_steps is None else min(n_steps, settings.max_steps)
+        self.evaluate_every = 0
+        if validation is not None and settings.evaluations_per_epoch:
+            self.evaluate_every = max(1, self.planner.steps_per_epoch // settings.evaluations_per_epoch)
+        step = build_step()
+        self.trained = {name for name, parameter in step.named_parameters() if parameter.requires_grad}
+        optimizer = torch.optim.AdamW(self._parameter_groups(step), lr=settings.learning_rate, fused=True)
+        self.step, self.optimizer = accelerator.prepare(step, optimizer)
+        self.state = TrainResult()
+        self.writer = self._writer(tensorboard_folder)
+
+    def _planner(self, trainset: TrainSet) -> Planner:
+        settings = self.settings
+        return Planner(
+            lengths=trainset.unit_lengths, sequences=trainset.unit_sequences,
+            global_batch=settings.global_batch, micro_batch=settings.micro_batch, token_budget=settings.token_budget,
+            seed=self.seed, n_processes=self.accelerator.num_processes, coupled=trainset.in_batch_negatives,
+            device="cuda" if self.accelerator.device.type == "cuda" else "cpu",
+        )  # fmt: skip
+
+    def _parameter_groups(self, step: Step) -> list[dict[str, Any]]:
+        beside = {id(parameter) for parameter in step.beside_the_model()}
+        trained = [
+            parameter for parameter in step.parameters() if parameter.requires_grad and id(parameter) not in beside
+        ]
+        decayed = [parameter for parameter in trained if parameter.ndim > 1]
+        plain = [parameter for parameter in trained if parameter.ndim <= 1]  # biases and norms
+        rate = self.settings.learning_rate
+        groups = [
+            {"params": decayed, "base_rate": rate, "weight_decay": self.settings.weight_decay},
+            {"params": plain, "base_rate": rate, "weight_decay": 0.0},
+            {
+                "params": step.beside_the_model(),
+                "base_rate": max(rate, _LEAST_RATE_BESIDE_THE_MODEL),
+                "weight_decay": 0.0,
+            },
+        ]
+        return [group for group in groups if group["params"]]
+
+    def _writer(self, folder: Path | None) -> Any:
+        if folder is None or not self.settings.tensorboard or not self.accelerator.is_main_process:
+            return None
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(folder))
+
+    def run(self) -> TrainResult:
+        self._resume()
+        state, last_save, began = self.state, time.monotonic(), time.monotonic() - self.state.seconds
+        with progress(self.title, self.n_steps, start=state.step, show=self.accelerator.is_main_process) as report:
+            while state.step < self.n_steps and not state.stopped_early:
+                self._one_step(began)
+                evaluated = self._maybe_evaluate()
+                state.seconds = time.monotonic() - began
+                report(1, self._note())
+                due = time.monotonic() - last_save >= self.settings.checkpoint_seconds
+                if (evaluated or self._agreed(due)) and state.step < self.n_steps:
+                    self._save()
+                    last_save = time.monotonic()
+        if self.writer:
+            self.writer.close()
+        return state
+
+    def _agreed(self, due: bool) -> bool:
+        """Take the first process's clock for all: saving is a collective act."""
+        if self.accelerator.num_processes == 1:
+            return due
+        flag = torch.tensor([float(due and self.accelerator.is_main_process)], device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, "sum").item() > 0)
+
+    def _one_step(self, began: float) -> None:
+        state, settings = self.state, self.settings
+        factor = learning_rate_factor(state.step, self.n_steps, settings)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_rate"] * factor
+        passes = self.planner.step(state.step)
+        totals = self.trainset.counts(np.concatenate([units for per_process in passes for units in per_process]))
+        self.step.train()
+        sums: dict[str, Tensor] = {}
+        for number, per_process in enumerate(passes):
+            batch = self.trainset.batch(
+                per_process[self.accelerator.process_index], totals=totals, n_processes=self.accelerator.num_processes
+            ).to(self.accelerator.device)
+            state.n_tokens += sum(int(part["attention_mask"].sum()) for part in batch.inputs)
+            torch.manual_seed(self._pass_seed(number))
+            last = number == len(passes) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.step):
+                terms = self.step(batch)
+                self.accelerator.backward(torch.stack(list(terms.values())).sum())
+            terms.pop("nothing")
+            for name, value in terms.items():
+                sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value.detach()
+        norm = self._clip()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        state.step += 1
+        if state.step % _LOG_EVERY_STEPS == 0 or state.step in (1, self.n_steps):
+            self._log(sums, norm, settings.learning_rate * factor, time.monotonic() - began)
+
+    def _pass_seed(self, number: int) -> int:
+        """The seed of a pass's dropout, on this process."""
+        place = [self.seed, self.state.step, number, self.accelerator.process_index]
+        return int(np.random.SeedSequence(place).generate_state(1)[0])
+
+    def _clip(self) -> Tensor | None:
+        limit = self.settings.max_grad_norm
+        # clipping to infinity only measures; the norm says when the loss has become no number
+        norm: Tensor | None = self.accelerator.clip_grad_norm_(
+            self.step.parameters(), math.inf if limit is None else limit
+        )
+        return norm
+
+    def _log(self, sums: dict[str, Tensor], norm: Tensor | None, rate: float, seconds: float) -> None:
+        """Average the losses over processes, refuse a NaN, and write the row down."""
+        names = sorted(set(gather_object(sorted(sums)))) if self.accelerator.num_processes > 1 else sorted(sums)
+        zero = torch.zeros((), device=self.accelerator.device)
+        values = torch.stack([sums.get(name, zero) for name in names])
+        values = self.accelerator.reduce(values, "mean") if self.accelerator.num_processes > 1 else values
+        row = dict(zip(names, values.tolist(), strict=True))
+        if not all(math.isfinite(value) for value in row.values()):
+            raise JobFailed(
+                f"{self.title}: the loss is no number at step {self.state.step} ({row}); "
+                "lower training.learning_rate, or set training.precision=fp32 to see whether precision is the cause"
+            )
+        row |= {"learning_rate": rate, "grad_norm": float(norm) if norm is not None else 0.0}
+        self.state.history.append({"step": self.state.step, "seconds": round(seconds, 3), **row})
+        for name, value in row.items() if self.writer else ():
+            self.writer.add_scalar(name, value, self.state.step)
+
+    def _note(self) -> str:
+        last = next((row for row in reversed(self.state.history) if "learning_rate" in row), {})
+        skip = ("step", "seconds", "learning_rate", "grad_norm")
+        loss = sum(value for name, value in last.items() if name not in skip)
+        best = "" if self.state.best_value is None else f"  best {self.state.best_value:.4f}"
+        return f"loss {loss:.4f}{best}" if last else ""
+
+    def _maybe_evaluate(self) -> bool:
+        state = self.state
+        if not self.evaluate_every or (state.step % self.evaluate_every and state.step != self.n_steps):
+            return False
+        value = self._evaluate()
+        state.history.append({"step": state.step, "validation": value})
+        if self.writer:
+            self.writer.add_scalar("validation", value, state.step)
+        if state.best_value is None or value > state.best_value:
+            state.best_value, state.best_step, state.evaluations_without_gain = value, state.step, 0
+            self._save_weights()
+        else:
+            state.evaluations_without_gain += 1
+        patience = self.settings.patience
+        state.stopped_early = patience is not None and state.evaluations_without_gain >= patience
+        return True
+
+    def _evaluate(self) -> float:
+        """Score the validation pairs, each process its part; higher is better."""
+        validation = self.validation
+        if validation is None or validation.labels is None:
+            raise ValueError("evaluation needs a validation set with labels")
+        self.step.eval()
+        mine: list[tuple[np.ndarray, np.ndarray]] = []
+        totals = validation.counts(np.arange(len(validation)))
+        with torch.no_grad():
+            for per_process in self._planner(validation).evaluation():
+                units = per_process[self.accelerator.process_index]
+                batch = validation.batch(units, totals=totals).to(self.accelerator.device)
+                scores = self.step(batch, predict=True)["scores"].float().cpu().numpy()
+                if len(units):
+                    mine.append((batch.pair_rows, scores))
+        everyone = gather_object(mine) if self.accelerator.num_processes > 1 else mine
+        rows, scores = (np.concatenate([part[i] for part in everyone]) for i in (0, 1))
+        return validation_value(scores, validation.labels[rows])
+
+    # -- checkpoints: step-00000123/ is whole, because it was renamed to that
+
+    def _save(self) -> None:
+        state = self.state
+        target, temporary = self.folder / f"step-{state.step:08d}", self.folder / ".checkpoint.tmp"
+        if self.accelerator.is_main_process:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+        self.accelerator.wait_for_everyone()
+        self.accelerator.save_state(str(temporary), safe_serialization=True)
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            write_json(temporary / "loop.json", asdict(state))
+            temporary.rename(target)
+            for old in self.folder.glob("step-*"):
+                if old != target:
+                    shutil.rmtree(old, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+
+    def _resume(self) -> None:
+        checkpoints = sorted(self.folder.glob("step-*"))
+        if not checkpoints:
+            return
+        self.accelerator.load_state(str(checkpoints[-1]))
+        self.state = TrainResult(**json.loads((checkpoints[-1] / "loop.json").read_text(encoding="utf-8")))
+        log.info("%s goes on from step %d", self.title, self.state.step)
+
+    def _save_weights(self) -> None:
+        """Keep what is trained of the best weights; what is frozen has not changed."""
+        from safetensors.torch import save_file
+
+        state_dict = self.accelerator.get_state_dict(self.step)
+        if self.accelerator.is_main_process:
+            kept = {name: value.contiguous().cpu() for name, value in state_dict.items() if name in self.trained}
+            self.folder.mkdir(parents=True, exist_ok=True)
+            temporary = self.folder / ".best.tmp"
+            save_file(kept, temporary)
+            temporary.rename(self.folder / f"best-{self.state.step:08d}.safetensors")
+        self.accelerator.wait_for_everyone()
+
+    def best_step(self) -> Step:
+        """Return a whole, unwrapped step with the best weights, on the CPU."""
+        from safetensors.torch import load_file
+
+        weights = self.accelerator.get_state_dict(self.step)  # on every process: a collective act under FSDP
+        if self.state.best_step:
+            weights |= load_file(self.folder / f"best-{self.state.best_step:08d}.safetensors")
+        sharded = self.accelerator.distributed_type == DistributedType.FSDP
+        step: Step = self.build_step() if sharded else self.accelerator.unwrap_model(self.step)
+        if not sharded or self.accelerator.is_main_process:
+            step.load_state_dict(weights)
+        return step.cpu()

@@ -1,0 +1,240 @@
+"""What a training run reads: tokenised units with their labels and the teachers' signals, and batches of them.
+
+A unit is a pair, a query with its candidates, or a text without a pair (for the embedding objective). Units of all
+kinds are drawn together. A loss is a mean over what it is about: pairs, queries ("groups"), texts or positives; a
+`Batch` knows its share of each in the whole step, so that the shares of all passes and processes add up to that mean.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.artefact import ModelKind
+from distill.data import Pairs
+from distill.tokens import TokenTable, tokenize
+
+__all__ = ["Basis", "Batch", "TrainSet"]
+
+Basis = Literal["pairs", "groups", "texts", "positives"]
+_BASES: tuple[Basis, ...] = ("pairs", "groups", "texts", "positives")
+_SPLIT_GAIN = 0.8  # texts of a pass are encoded in two parts where that leaves at most this share of the padded tokens
+POSITIVE_FROM = 0.5  # a label from here on is a positive for InfoNCE
+
+
+@dataclass
+class Batch:
+    """One forward pass.
+
+    Sequences are the texts of a bi-encoder (every pair's query, then document, then unpaired texts) or a cross-encoder's pairs.
+
+    *Shape:* inputs: parts of the sequences, each {name: (n_part, n_tokens)}; order: (n_sequences,), where sequence i
+    stands in the concatenated parts; query_rows, document_rows: (n_pairs,) sequence of each side (bi-encoder);
+    labels, teacher_scores[name]: (n_pairs,); teacher_embeddings: (n_sequences, teacher_width);
+    slots: (n_groups, n_candidates) pair of each candidate, with slot_mask; excluded: (n_pairs, n_pairs).
+    """
+
+    inputs: list[dict[str, Tensor]]
+    order: Tensor
+    query_rows: Tensor
+    document_rows: Tensor
+    labels: Tensor | None
+    teacher_scores: dict[str, Tensor]
+    teacher_embeddings: Tensor | None
+    slots: Tensor
+    slot_mask: Tensor
+    excluded: Tensor | None
+    share: dict[Basis, float]
+    pair_rows: np.ndarray
+
+    def to(self, device: torch.device) -> "Batch":
+        """Move every tensor to a device."""
+        moved = {name: _moved(value, device) for name, value in vars(self).items()}
+        return Batch(**moved)
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, list):
+        return [_moved(item, device) for item in value]
+    if isinstance(value, dict):
+        return {name: _moved(item, device) for name, item in value.items()}
+    return value
+
+
+@dataclass
+class TrainSet:
+    """Units over a token table.
+
+    :param query_rows: sequence of each pair's query; a cross-encoder's sequence i is pair i. *Shape:* (n_pairs,)
+    :param unit_pairs: the pairs of each unit, empty for a lone text
+    :param unit_texts: the sequences of each unit
+    :param embeddings: gives the teacher's embeddings of sequences, (n, teacher_width)
+    """
+
+    kind: ModelKind
+    tokens: TokenTable
+    query_rows: np.ndarray
+    document_rows: np.ndarray
+    labels: np.ndarray | None
+    unit_pairs: list[np.ndarray]
+    unit_texts: list[np.ndarray]
+    teacher_scores: Mapping[str, np.ndarray] = field(default_factory=dict)
+    embeddings: Callable[[np.ndarray], np.ndarray] | None = None
+    in_batch_negatives: bool = False
+    texts: list[str] = field(default_factory=list)
+    """The bare text of each sequence of a bi-encoder, and in `roles` whether it is a query (0) or a document (1)."""
+    roles: list[int] = field(default_factory=list)
+
+    @classmethod
+    def build(
+        cls,
+        kind: ModelKind,
+        tokenizer: Any,
+        pairs: Pairs,
+        *,
+        max_length: int,
+        candidates: int | None = None,
+        unlabelled: Sequence[str] = (),
+        prompts: tuple[str, str] = ("", ""),
+        by_role: bool = False,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> "TrainSet":
+        """Tokenise pairs (and lone texts, for a bi-encoder) and group them into units.
+
+        :param by_role: keep a text that is both query and document apart: needed where a prompt tells the roles apart
+        """
+        groups = _group(pairs, candidates)
+        if kind == "cross_encoder":
+            tokens = tokenize(tokenizer, pairs.queries, pairs.documents, max_length=max_length, on_progress=on_progress)
+            rows = np.arange(len(pairs))
+            return cls(kind, tokens, rows, rows, pairs.labels, groups, groups)
+        # a text is one sequence in both roles, unless some model of the run prompts them differently
+        sequences: dict[tuple[int, str], int] = {}
+        query_rows, document_rows, lone_rows = (
+            np.array(
+                [sequences.setdefault((role if by_role else 0, text), len(sequences)) for text in texts], dtype=np.int64
+            )
+            for role, texts in ((0, pairs.queries), (1, pairs.documents), (1, unlabelled))
+        )
+        roles, texts = [role for role, _ in sequences], [text for _, text in sequences]
+        prompted = [prompts[role] + text for role, text in sequences]
+        tokens = tokenize(tokenizer, prompted, max_length=max_length, on_progress=on_progress)
+        lone = [np.array([row]) for row in dict.fromkeys(lone_rows.tolist())]
+        unit_texts = [np.unique(np.concatenate([query_rows[group], document_rows[group]])) for group in groups]
+        return cls(
+            kind, tokens, query_rows, document_rows, pairs.labels,
+            groups + [np.zeros(0, dtype=np.int64)] * len(lone), unit_texts + lone, texts=texts, roles=roles,
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.unit_pairs)
+
+    @property
+    def unit_lengths(self) -> np.ndarray:
+        """Tokens of each unit's longest sequence. *Shape:* (n_units,)."""
+        lengths = self.tokens.lengths
+        return np.array([lengths[rows].max() for rows in self.unit_texts])
+
+    @property
+    def unit_sequences(self) -> np.ndarray:
+        """Sequences of each unit. *Shape:* (n_units,)."""
+        return np.array([len(rows) for rows in self.unit_texts])
+
+    def counts(self, units: np.ndarray) -> dict[Basis, int]:
+        """Return how much of each basis the given units hold."""
+        pairs = self._pairs(units)
+        positives = 0 if self.labels is None else int((self.labels[pairs] >= POSITIVE_FROM).sum())
+        groups = sum(len(self.unit_pairs[unit]) > 1 for unit in units)
+        return {
+            "pairs": len(pairs),
+            "groups": groups,
+            "texts": int(self.unit_sequences_of(units)),
+            "positives": positives,
+        }
+
+    def unit_sequences_of(self, units: np.ndarray) -> int:
+        """Return how many sequences the given units hold together."""
+        return sum(len(self.unit_texts[unit]) for unit in units)
+
+    def _pairs(self, units: np.ndarray) -> np.ndarray:
+        parts = [self.unit_pairs[unit] for unit in units]
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+
+    def batch(self, units: np.ndarray, *, totals: Mapping[Basis, int], n_processes: int = 1) -> Batch:
+        """Build the pass over the given units of a step with the given totals.
+
+        An empty `units` gives a pass over unit 0 that counts for nothing: a process that has run out of units still
+        takes part.
+        """
+        counts = self.counts(units)
+        share: dict[Basis, float] = {basis: n_processes * counts[basis] / max(totals[basis], 1) for basis in _BASES}
+        units = units if len(units) else np.array([0])
+        pairs = self._pairs(units)
+        rows = pairs if self.kind == "cross_encoder" else np.concatenate([self.unit_texts[unit] for unit in units])
+        place = {int(row): i for i, row in enumerate(rows)}  # a text in two units: either place will do
+        inputs, order = self._inputs(rows)
+        slots, slot_mask = self._slots(units)
+        return Batch(
+            inputs=inputs,
+            order=order,
+            query_rows=torch.tensor([place[int(row)] for row in self.query_rows[pairs]], dtype=torch.long),
+            document_rows=torch.tensor([place[int(row)] for row in self.document_rows[pairs]], dtype=torch.long),
+            labels=None if self.labels is None else torch.from_numpy(self.labels[pairs]),
+            teacher_scores={name: torch.from_numpy(scores[pairs]) for name, scores in self.teacher_scores.items()},
+            teacher_embeddings=None if self.embeddings is None else torch.from_numpy(self.embeddings(rows)),
+            slots=slots,
+            slot_mask=slot_mask,
+            excluded=self._excluded(pairs) if self.in_batch_negatives else None,
+            share=share,
+            pair_rows=pairs,
+        )
+
+    def _inputs(self, rows: np.ndarray) -> tuple[list[dict[str, Tensor]], Tensor]:
+        """Pad sequences in one part, or in two where short and long ones stand side by side (a query and its document)."""
+        lengths = self.tokens.lengths[rows]
+        by_length = np.argsort(lengths, kind="stable")
+        ascending = lengths[by_length]
+        padded = np.arange(1, len(rows) + 1) * ascending + (len(rows) - np.arange(1, len(rows) + 1)) * ascending[-1]
+        cut = int(np.argmin(padded)) + 1
+        parts = [by_length[:cut], by_length[cut:]] if padded[cut - 1] < _SPLIT_GAIN * padded[-1] else [by_length]
+        order = np.empty(len(rows), dtype=np.int64)
+        order[np.concatenate(parts)] = np.arange(len(rows))
+        return [self.tokens.batch(rows[part]) for part in parts], torch.from_numpy(order)
+
+    def _slots(self, units: np.ndarray) -> tuple[Tensor, Tensor]:
+        sizes = [len(self.unit_pairs[unit]) for unit in units if len(self.unit_pairs[unit]) > 1]
+        slots = torch.zeros(len(sizes), max(sizes, default=0), dtype=torch.long)
+        mask = torch.zeros_like(slots, dtype=torch.bool)
+        start = group = 0
+        for unit in units:
+            size = len(self.unit_pairs[unit])
+            if size > 1:
+                slots[group, :size] = torch.arange(start, start + size)
+                mask[group, :size] = True
+                group += 1
+            start += size
+        return slots, mask
+
+    def _excluded(self, pairs: np.ndarray) -> Tensor:
+        """Documents that are no negatives of a query: the same text, or known to be positive for the same query."""
+        queries, documents = self.query_rows[pairs], self.document_rows[pairs]
+        same_query = queries[:, None] == queries[None, :]
+        positive = np.zeros(len(pairs), dtype=bool) if self.labels is None else self.labels[pairs] >= POSITIVE_FROM
+        known = same_query & positive[None, :]
+        same_document = documents[:, None] == documents[None, :]
+        return torch.from_numpy((known.astype(np.int64) @ same_document.astype(np.int64) > 0) | same_document)
+
+
+def _group(pairs: Pairs, candidates: int | None) -> list[np.ndarray]:
+    """Single pairs, or each query's pairs in runs of at most `candidates`."""
+    if candidates is None:
+        return [np.array([row]) for row in range(len(pairs))]
+    by_query: dict[int, list[int]] = {}
+    for row, query in enumerate(pairs.query_ids):
+        by_query.setdefault(int(query), []).append(row)
+    return [np.array(rows[i : i + candidates]) for rows in by_query.values() for i in range(0, len(rows), candidates)]

@@ -1,0 +1,1 @@
+"""Entry points and YAML; no logic of their own."""

@@ -1,0 +1,85 @@
+"""What every entry point does around its stage: arguments, messages, the lock, the exit code.
+
+0 done · 1 a gate or a job failed · 2 bad input · 130 interrupted (start it again, it goes on)
+"""
+
+import errno
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+from distill.errors import BadInput, MatchDistillError
+
+if TYPE_CHECKING:
+    from distill.run import Run
+
+__all__ = ["guarded", "launch", "set_up_messages", "stage_main"]
+
+log = logging.getLogger("distill")
+_OURS = ("distill", "teachers", "students", "recipes")
+
+
+def set_up_messages() -> None:
+    """Send our messages, and errors of others, to stderr; on the first process of a launch only."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
+    for name in _OURS:
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(level)
+    for name in ("datasets", "huggingface_hub", "httpx"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # they log what they raise, and we report what they raise
+
+
+def guarded(work: Callable[[], None]) -> int:
+    """Run and return the exit code; what went wrong is one message, not a traceback."""
+    try:
+        work()
+    except MatchDistillError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        print(
+            f"error: {error.strerror}: {error.filename or 'the disk'}; nothing finished was lost, make room and start again",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+def launch(recipe_path: str, overrides: Sequence[str], *stages: "Callable[[Run], object]") -> None:
+    """Validate the recipe, lock its folder and run stages one after the other."""
+    from distill.recipe import load_recipe
+
+    recipe = load_recipe(recipe_path, overrides)
+    from distill.run import Run
+
+    run = Run(recipe)
+    is_first = os.environ.get("RANK", "0") == "0"
+    with run.lock() if is_first else nullcontext():
+        if is_first:
+            run.write_recipe()
+        for stage in stages:
+            stage(run)
+
+
+def stage_main(stage: "Callable[[Run], object]", name: str, argv: Sequence[str] | None = None) -> int:
+    """Be the `main` of `accelerate launch -m recipes.<name> recipe.yaml key=value …`."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+
+    def work() -> None:
+        if not arguments or arguments[0] in ("-h", "--help"):
+            raise BadInput(f"usage: accelerate launch -m recipes.{name} recipe.yaml [key=value …]")
+        launch(arguments[0], arguments[1:], stage)
+
+    set_up_messages()
+    return guarded(work)

@@ -1,0 +1,1 @@
+"""accelerate configurations: pass one with `accelerate launch --config_file`."""

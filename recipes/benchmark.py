@@ -1,0 +1,16 @@
+"""Measure every model of the run and write the report: `accelerate launch -m recipes.benchmark recipe.yaml [key=value …]`."""
+
+import sys
+
+from recipes._launch import stage_main
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the stage; returns the exit code."""
+    from distill.benchmark import benchmark
+
+    return stage_main(benchmark, "benchmark", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

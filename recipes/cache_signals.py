@@ -1,0 +1,16 @@
+"""Cache what the teachers say of the training pairs: `accelerate launch -m recipes.cache_signals recipe.yaml [key=value …]`."""
+
+import sys
+
+from recipes._launch import stage_main
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the stage; returns the exit code."""
+    from teachers import cache_signals
+
+    return stage_main(cache_signals, "cache_signals", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

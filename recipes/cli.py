@@ -1,0 +1,178 @@
+"""The `distill` command: the stages of a recipe, and scoring and embedding with any finished model.
+
+Nothing heavy is imported before a command runs, so that `--help` answers at once.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from recipes._launch import guarded, launch, set_up_messages
+
+__all__ = ["main"]
+
+app = typer.Typer(
+    help="Distil large text-matching teachers into small students, int8 on a plain CPU, and show what was lost.",
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+)  # fmt: skip
+
+RecipePath = Annotated[str, typer.Argument(metavar="RECIPE.yaml", help="The recipe.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="As training.learning_rate=1.0e-4.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Runtime = Annotated[
+    str | None, typer.Option(help="torch, openvino or onnx; default: what the folder holds, graphs first.")
+]
+Precision = Annotated[str | None, typer.Option(help="fp32 or bf16; default: the runtime's own.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Default: every CPU this process may use.")]
+MaxLength = Annotated[int | None, typer.Option(min=3, help="Tokens; default: the model's own.")]
+
+
+@app.command()
+def run(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Run all stages: finished ones are skipped, an interrupted one goes on."""
+    from distill.benchmark import benchmark
+    from students import export_student, train_student
+    from teachers import cache_signals, train_teachers
+
+    launch(recipe, overrides or [], train_teachers, cache_signals, train_student, export_student, benchmark)
+    _print_report(recipe, overrides, as_json)
+
+
+@app.command()
+def train_teacher(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Train the recipe's teachers."""
+    from teachers import train_teachers
+
+    launch(recipe, overrides or [], train_teachers)
+
+
+@app.command()
+def cache_signals(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Cache what the teachers say of the training pairs."""
+    from teachers import cache_signals as stage
+
+    launch(recipe, overrides or [], stage)
+
+
+@app.command()
+def train_student(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Train the student and its control."""
+    from students import train_student as stage
+
+    launch(recipe, overrides or [], stage)
+
+
+@app.command()
+def export(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Export the student to OpenVINO, as is and int8, each checked against torch."""
+    from students import export_student
+
+    launch(recipe, overrides or [], export_student)
+    _print_parity(recipe, overrides, as_json)
+
+
+@app.command()
+def benchmark(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Measure every model of the run and write the report."""
+    from distill.benchmark import benchmark as stage
+
+    launch(recipe, overrides or [], stage)
+    _print_report(recipe, overrides, as_json)
+
+
+@app.command()
+def score(
+    model: Annotated[Path, typer.Argument(help="Any model folder: torch, OpenVINO or ONNX.")],
+    pairs: Annotated[str, typer.Argument(help="A .csv, .tsv, .jsonl or .parquet file (or hub dataset) of pairs.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="A .tsv: row, score, unit_score in [0, 1].")],
+    query_column: str = "query",
+    document_column: str = "document",
+    runtime: Runtime = None,
+    precision: Precision = None,
+    threads: Threads = None,
+    max_length: MaxLength = None,
+) -> None:
+    """Score pairs: cosines of a bi-encoder, logits of a cross-encoder."""
+    from distill.apply import score_file
+
+    score_file(
+        model,
+        pairs,
+        output,
+        query_column=query_column,
+        document_column=document_column,
+        runtime=runtime,
+        precision=precision,
+        n_threads=threads,
+        max_length=max_length,
+    )
+
+
+@app.command()
+def embed(
+    model: Annotated[Path, typer.Argument(help="A bi-encoder's folder: torch, OpenVINO or ONNX.")],
+    texts: Annotated[str, typer.Argument(help="A .txt file, one text a line, or a table with a text column.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="A .npy of float32 (n_texts, width).")],
+    column: str = "text",
+    prompt: Annotated[str | None, typer.Option(help="A prompt stored with the model: query or document.")] = None,
+    runtime: Runtime = None,
+    precision: Precision = None,
+    threads: Threads = None,
+    max_length: MaxLength = None,
+) -> None:
+    """Embed texts."""
+    from distill.apply import embed_file
+
+    embed_file(
+        model,
+        texts,
+        output,
+        column=column,
+        prompt=prompt,
+        runtime=runtime,
+        precision=precision,
+        n_threads=threads,
+        max_length=max_length,
+    )
+
+
+def _print_report(recipe: str, overrides: list[str] | None, as_json: bool) -> None:
+    from distill.apply import print_report
+    from distill.recipe import load_recipe
+
+    print_report(load_recipe(recipe, overrides or []).folder, as_json=as_json)
+
+
+def _print_parity(recipe: str, overrides: list[str] | None, as_json: bool) -> None:
+    from distill.apply import print_parity
+    from distill.recipe import load_recipe
+
+    print_parity(load_recipe(recipe, overrides or []).folder, as_json=as_json)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    set_up_messages()
+    code: Any = 0
+
+    def work() -> None:
+        nonlocal code
+        code = app(args=argv, prog_name="distill", standalone_mode=False)
+
+    try:
+        return guarded(work) or int(code or 0)
+    except typer.Exit as stop:
+        return stop.exit_code
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # click's own: a wrong option or argument
+            raise
+        print(f"error: {error.format_message()}; see distill --help", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

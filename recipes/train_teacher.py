@@ -1,0 +1,16 @@
+"""Train the recipe's teachers: `accelerate launch -m recipes.train_teacher recipe.yaml [key=value …]`."""
+
+import sys
+
+from recipes._launch import stage_main
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the stage; returns the exit code."""
+    from teachers import train_teachers
+
+    return stage_main(train_teachers, "train_teacher", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

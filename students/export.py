@@ -1,0 +1,422 @@
+"""OpenVINO exports of a model folder, checked against torch before they are put in place.
+
+    export_openvino(Path("student"), Path("student-int8"), precision="int8", calibration=train, held_back=validation)
+
+The target is a whole sentence-transformers folder without the torch weights: stock
+`SentenceTransformer(path, backend="openvino")` and `CrossEncoder(path, backend="openvino")` load it, offline too.
+Only the transformer becomes a graph; pooling, Dense and Normalize stay the modules they were.
+
+    fp32   the graph, pinned to f32: left alone, OpenVINO computes in bf16 on a CPU that can
+    bf16   the same graph, pinned to bf16
+    int8   weights and activations of the matrix products in int8 (NNCF post-training, SmoothQuant); the rest as the
+           device chooses
+
+The pin is kept where stock sentence-transformers reads OpenVINO options, in `sentence_bert_config.json`.
+"""
+
+import io
+import logging
+import random
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from distill import data, runtime
+from distill.artefact import Artefact, ModelKind, check_model_folder, content_hash, new_folder, revision, write_card
+from distill.errors import BadInput, GateFailed
+from distill.modeling import quiet
+from distill.openvino import copy_without_weights, pin_precision, save_graph, trace
+from distill.recipe import Export
+from distill.run import Run
+
+__all__ = [
+    "DEFAULT_THRESHOLDS",
+    "FFN_DOWN",
+    "ParityReport",
+    "Precision",
+    "Thresholds",
+    "export_openvino",
+    "export_student",
+]
+
+Precision = Literal["fp32", "bf16", "int8"]
+Pairs = Sequence[tuple[str, str]]
+
+log = logging.getLogger(__name__)
+
+FFN_DOWN = (
+    r"layer[s.]*\.\d+\.output\.dense",  # BERT, RoBERTa, XLM-R, ELECTRA, DeBERTa, MPNet; not attention.output.dense
+    r"layers?\.\d+\.ffn\.lin2",  # DistilBERT
+    r"layers\.\d+\.mlp\.Wo",  # ModernBERT
+    r"layers\.\d+\.mlp\.down_proj",  # decoders used as encoders
+)
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What an export must keep of its source; None is not checked.
+
+    Cosines are those of a text's embedding to torch's and hold for bi-encoders only. `rank_agreement` is Spearman's
+    correlation of the pair scores of both, `max_difference` the largest difference of a pair's score in [0, 1].
+    """
+
+    min_cosine: float | None = None
+    mean_cosine: float | None = None
+    rank_agreement: float | None = None
+    max_difference: float | None = None
+
+
+DEFAULT_THRESHOLDS: Mapping[Precision, Thresholds] = {
+    "fp32": Thresholds(min_cosine=0.99999, mean_cosine=0.99999, rank_agreement=0.9999, max_difference=1e-4),
+    "bf16": Thresholds(min_cosine=0.995, mean_cosine=0.999, rank_agreement=0.995, max_difference=0.05),
+    "int8": Thresholds(min_cosine=0.95, mean_cosine=0.985, rank_agreement=0.98, max_difference=0.15),
+}
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """How close an export is to its torch source on held-back pairs.
+
+    `batch_difference` is the largest difference of a score when pairs are scored one by one instead of in batches.
+    `worst` holds the texts (of a cross-encoder: pairs) that differ most, shortened.
+    """
+
+    kind: ModelKind
+    precision: str
+    n_pairs: int
+    min_cosine: float | None
+    mean_cosine: float | None
+    rank_agreement: float | None
+    max_difference: float
+    mean_difference: float
+    batch_difference: float
+    worst: tuple[Mapping[str, Any], ...]
+
+    def failures(self, thresholds: Thresholds) -> list[str]:
+        """Return each threshold that is missed, with what was measured."""
+        checks = [(name, getattr(self, name), getattr(thresholds, name)) for name in asdict(thresholds)]
+        return [
+            f"{name} {value:.6g}, {'at most' if name == 'max_difference' else 'at least'} {limit:.6g} is asked for"
+            for name, value, limit in checks
+            if None not in (value, limit) and (value > limit if name == "max_difference" else not value >= limit)
+        ]
+
+
+def export_student(run: Run) -> None:
+    """Export the student of a run in every precision that the recipe asks for and that is not finished.
+
+    :raises GateFailed: where an export is too far from torch; those of the other precisions stay.
+    """
+    from accelerate import PartialState
+
+    if not PartialState().is_main_process:
+        return
+    settings, student = run.recipe.export, run.require(run.student, "train_student")
+    for precision in settings.precisions:
+        described = run.split.describe()
+        inputs = {
+            "stage": "export", "precision": precision, "student": student.revision,
+            "export": settings.model_dump(mode="json", exclude={"precisions"}), "seed": run.recipe.seed,
+            "data": {part: described[part]["fingerprint"] for part in ("train", "validation")},
+        }  # fmt: skip
+        if run.is_finished(run.export(precision), inputs):
+            continue
+        card = Artefact(
+            kind=student.kind, stage="export", fingerprint=content_hash(inputs), parents={"student": student.revision},
+            recipe=run.recipe.model_dump(mode="json"), data=described, details={"inputs": inputs},
+        )  # fmt: skip
+        report = export_openvino(
+            run.student, run.export(precision), precision=precision, calibration=_rows(run.split.train),
+            held_back=_rows(run.split.validation)[: settings.parity_pairs], n_calibration=settings.calibration_pairs,
+            smooth_quant_alpha=settings.smooth_quant_alpha, keep_float=settings.keep_float,
+            thresholds=_thresholds(settings, precision), seed=run.recipe.seed, card=card,
+        )  # fmt: skip
+        agreement = "" if report.rank_agreement is None else f"rank agreement {report.rank_agreement:.5f}, "
+        log.info("%s: %sgreatest difference %.2g", run.export(precision), agreement, report.max_difference)
+
+
+def _rows(pairs: data.Pairs) -> list[tuple[str, str]]:
+    return list(zip(pairs.queries, pairs.documents, strict=True))
+
+
+def _thresholds(settings: Export, precision: Precision) -> Thresholds:
+    """Lay the recipe's thresholds over the defaults of the precision."""
+    given = {
+        "min_cosine": settings.min_cosine,
+        "mean_cosine": settings.min_mean_cosine,
+        "rank_agreement": settings.min_rank_agreement,
+    }
+    return replace(DEFAULT_THRESHOLDS[precision], **{name: value for name, value in given.items() if value is not None})
+
+
+def export_openvino(
+    source: Path,
+    target: Path,
+    *,
+    precision: Precision,
+    held_back: Pairs,
+    calibration: Pairs = (),
+    n_calibration: int = 300,
+    smooth_quant_alpha: float = 0.5,
+    keep_float: Sequence[str] | Literal["ffn_down"] | None = "ffn_down",
+    thresholds: Thresholds | None = None,
+    seed: int = 0,
+    n_threads: int | None = None,
+    card: Artefact | None = None,
+) -> ParityReport:
+    """Export the transformer of `source` to an OpenVINO graph, check it on held-back pairs, and write `target`.
+
+    :param calibration: pairs of the user's own text that set the int8 ranges; a bi-encoder sees their texts singly.
+    :param n_calibration: inputs taken from them, drawn by `seed` evenly over the lengths, one at a time and unpadded:
+        padding shifts the ranges.
+    :param smooth_quant_alpha: how much of the activations' outliers goes into the weights; -1 turns SmoothQuant off.
+    :param keep_float: which matrix products stay out of int8: regular expressions searched in the names of the
+        graph's nodes, or "ffn_down" for the feed-forward down-projections, which carry almost all of the damage.
+    :param thresholds: what must hold on `held_back`; None is `DEFAULT_THRESHOLDS` of the precision.
+    :param card: what is known of stage, recipe and data; kind, parents and details are filled in here.
+    :raises BadInput: where the source is no whole torch folder, or what is needed for int8 is missing.
+    :raises GateFailed: with a table of the worst texts; nothing is put in place then.
+    """
+    kind = check_model_folder(source)
+    _check_arguments(precision, held_back, calibration, n_calibration, smooth_quant_alpha)
+    reference = runtime.load(source, runtime="torch", precision="fp32", n_threads=n_threads, device="cpu")
+    details: dict[str, Any] = {"precision": precision}
+    with new_folder(target) as folder:
+        copy_without_weights(source, folder)
+        pin_precision(folder, precision)
+        model = trace(source)
+        if precision == "int8":
+            sample = _calibration_inputs(reference, calibration, n_calibration, seed)
+            kept = _quantize(model, sample, smooth_quant_alpha, keep_float)
+            details["calibration"] = _calibration_card(calibration, sample, seed, smooth_quant_alpha, keep_float, kept)
+        save_graph(model, folder)
+        del model
+        exported = runtime.load(folder, runtime="openvino", n_threads=n_threads)
+        report = compare(reference, exported, held_back)
+        limits = DEFAULT_THRESHOLDS[precision] if thresholds is None else thresholds
+        _check_gate(report, limits, source, precision)
+        details |= {"runs_in": exported.precision, "parity": asdict(report), "thresholds": asdict(limits)}
+        _write_card(folder, kind, source, details, card)
+    return report
+
+
+def _check_arguments(
+    precision: Precision, held_back: Pairs, calibration: Pairs, n_calibration: int, smooth_quant_alpha: float
+) -> None:
+    if precision not in DEFAULT_THRESHOLDS:
+        raise BadInput(f"precision {precision!r} is not known; accepted: {', '.join(DEFAULT_THRESHOLDS)}")
+    if len(held_back) < 2:
+        raise BadInput(f"{len(held_back)} held-back pairs; at least 2 (better 200) are needed to check the export")
+    if precision == "int8" and (not calibration or n_calibration < 1):
+        raise BadInput("int8 needs calibration pairs: some hundred of the texts that the model will see; give them")
+    if not (smooth_quant_alpha == -1 or 0 <= smooth_quant_alpha <= 1):
+        raise BadInput(f"smooth_quant_alpha {smooth_quant_alpha}; 0 to 1 is accepted, or -1 for no SmoothQuant")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The folder
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _write_card(folder: Path, kind: ModelKind, source: Path, details: dict[str, Any], card: Artefact | None) -> None:
+    parents = {source.name: revision(source)}
+    inputs = {"parents": parents, "precision": details["precision"], "calibration": details.get("calibration")}
+    base = card or Artefact(kind=kind, stage="export", fingerprint=content_hash(inputs))
+    whole = replace(base, kind=kind, parents={**parents, **base.parents}, details={**base.details, **details})
+    write_card(folder, whole)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The graph
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _quantize(
+    model: Any, sample: Sequence[Mapping[str, np.ndarray]], alpha: float, keep_float: Sequence[str] | str | None
+) -> list[str]:
+    """Quantize in place; return the names of the matrix products kept in float."""
+    kept = _kept_nodes(model.model, keep_float)
+    with quiet():
+        import nncf
+        from optimum.intel import OVConfig, OVQuantizationConfig, OVQuantizer
+    with quiet(), redirect_stdout(io.StringIO()):  # NNCF draws its bars on stdout
+        given = [{name: inputs[name] for name in _input_names(model.model) if name in inputs} for inputs in sample]
+        settings = OVQuantizationConfig(
+            num_samples=len(given), smooth_quant_alpha=alpha, model_type="transformer", ignored_scope={"names": kept}
+        )
+        OVQuantizer(model).quantize(nncf.Dataset(given), ov_config=OVConfig(quantization_config=settings))
+    return kept
+
+
+def _input_names(graph: Any) -> list[str]:
+    return [port.get_any_name() for port in graph.inputs]
+
+
+def _kept_nodes(graph: Any, keep_float: Sequence[str] | str | None) -> list[str]:
+    """Return the names of the matrix products that match, sorted.
+
+    :raises BadInput: for a pattern of the caller's that matches nothing: a typo would cost quality in silence.
+    """
+    names = sorted(node.get_friendly_name() for node in graph.get_ops() if node.get_type_name() == "MatMul")
+    if keep_float == "ffn_down":
+        return [name for name in names if any(re.search(pattern, name) for pattern in FFN_DOWN)]
+    kept: set[str] = set()
+    for pattern in keep_float or ():
+        found = {name for name in names if re.search(pattern, name)}
+        if not found:
+            raise BadInput(f"keep_float {pattern!r} matches no matrix product; there are {', '.join(names[:3])} …")
+        kept |= found
+    return sorted(kept)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Calibration
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _calibration_inputs(
+    reference: runtime.Scorer, pairs: Pairs, n_inputs: int, seed: int
+) -> list[dict[str, np.ndarray]]:
+    """Tokenise and draw single, unpadded inputs. *Shape:* each array (1, n_tokens)."""
+    from distill.tokens import tokenize
+
+    drawn = random.Random(seed).sample(range(len(pairs)), min(len(pairs), 20 * n_inputs))
+    lefts, rights = [pairs[i][0] for i in drawn], [pairs[i][1] for i in drawn]
+    if reference.kind == "bi_encoder":
+        singles = list(dict.fromkeys([*lefts, *rights]))
+        table = tokenize(reference.tokenizer, singles, max_length=reference.max_length)
+    else:
+        table = tokenize(reference.tokenizer, lefts, rights, max_length=reference.max_length)
+    rows = _spread(table.lengths, n_inputs, seed)
+    return [{name: tensor.numpy() for name, tensor in table.batch([row], multiple=1).items()} for row in rows]
+
+
+def _spread(lengths: np.ndarray, n_rows: int, seed: int) -> list[int]:
+    """Draw rows evenly over the lengths: one from each of `n_rows` equal slices of the rows sorted by length.
+
+    >>> _spread(np.array([9, 1, 5, 2]), 2, seed=0)
+    [1, 2]
+    """
+    order = np.argsort(lengths, kind="stable")
+    rng = random.Random(seed)
+    return [int(rng.choice(part)) for part in np.array_split(order, min(n_rows, len(order)))]
+
+
+def _calibration_card(
+    pairs: Pairs,
+    sample: Sequence[Mapping[str, np.ndarray]],
+    seed: int,
+    alpha: float,
+    keep_float: Sequence[str] | str | None,
+    kept: Sequence[str],
+) -> dict[str, Any]:
+    lengths = [inputs["input_ids"].shape[1] for inputs in sample]
+    return {
+        "fingerprint": content_hash([inputs["input_ids"].tolist() for inputs in sample]),
+        "n_pairs_given": len(pairs),
+        "n_inputs": len(sample),
+        "tokens": {"min": min(lengths), "median": float(np.median(lengths)), "max": max(lengths)},
+        "seed": seed,
+        "smooth_quant_alpha": alpha,
+        "keep_float": keep_float if keep_float is None or isinstance(keep_float, str) else list(keep_float),
+        "n_kept_float": len(kept),
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Parity
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def compare(reference: runtime.Scorer, exported: runtime.Scorer, pairs: Pairs) -> ParityReport:
+    """Score pairs with both and report how far they are apart."""
+    queries, documents = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    scores = reference.score(queries, documents)
+    own_scores = exported.score(queries, documents)
+    differences = np.abs(reference.unit(scores) - exported.unit(own_scores))
+    if reference.kind == "bi_encoder":
+        cosines, worst = _compare_embeddings(reference, exported, [*queries, *documents])
+    else:
+        cosines, worst = None, _worst_pairs(pairs, scores, own_scores, differences)
+    return ParityReport(
+        kind=reference.kind,
+        precision=exported.precision,
+        n_pairs=len(pairs),
+        min_cosine=None if cosines is None else float(cosines.min()),
+        mean_cosine=None if cosines is None else float(cosines.mean()),
+        rank_agreement=_rank_agreement(scores, own_scores),
+        max_difference=float(differences.max()),
+        mean_difference=float(differences.mean()),
+        batch_difference=_batch_difference(exported, queries, documents, own_scores),
+        worst=tuple(worst),
+    )
+
+
+def _compare_embeddings(
+    reference: runtime.Scorer, exported: runtime.Scorer, texts: Sequence[str]
+) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    unique = list(dict.fromkeys(texts))
+    ours, theirs = _unit_rows(exported.encode(unique)), _unit_rows(reference.encode(unique))
+    cosines = (ours * theirs).sum(axis=1)
+    order = np.argsort(cosines, kind="stable")[:5]
+    return cosines, [{"text": _short(unique[i]), "cosine": round(float(cosines[i]), 6)} for i in order]
+
+
+def _unit_rows(vectors: np.ndarray) -> np.ndarray:
+    wide = vectors.astype(np.float64)
+    rows: np.ndarray = wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
+    return rows
+
+
+def _worst_pairs(
+    pairs: Pairs, scores: np.ndarray, own_scores: np.ndarray, differences: np.ndarray
+) -> list[dict[str, Any]]:
+    order = np.argsort(-differences, kind="stable")[:5]
+    return [
+        {
+            "text": f"{_short(pairs[i][0], 32)} | {_short(pairs[i][1], 32)}",
+            "torch": round(float(scores[i]), 4),
+            "export": round(float(own_scores[i]), 4),
+            "difference": round(float(differences[i]), 6),
+        }
+        for i in order
+    ]
+
+
+def _short(text: str, n_characters: int = 64) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= n_characters else line[: n_characters - 1] + "…"
+
+
+def _rank_agreement(scores: np.ndarray, own_scores: np.ndarray) -> float | None:
+    """Spearman's correlation; None where one side is constant, which has no ranks."""
+    from scipy.stats import spearmanr
+
+    if np.ptp(scores) == 0 or np.ptp(own_scores) == 0:
+        return None
+    return float(spearmanr(scores, own_scores).statistic)
+
+
+def _batch_difference(
+    exported: runtime.Scorer, queries: Sequence[str], documents: Sequence[str], scores: np.ndarray, n_pairs: int = 16
+) -> float:
+    rows = np.linspace(0, len(queries) - 1, min(n_pairs, len(queries))).astype(int)
+    alone = np.concatenate([exported.score([queries[i]], [documents[i]]) for i in rows])
+    return float(np.abs(exported.unit(alone) - exported.unit(scores[rows])).max())
+
+
+def _check_gate(report: ParityReport, thresholds: Thresholds, source: Path, precision: Precision) -> None:
+    failures = report.failures(thresholds)
+    if not failures:
+        return
+    lines = [f"the {precision} export of {source} is too far from torch: {'; '.join(failures)}", "worst:"]
+    for row in report.worst:
+        numbers = "  ".join(f"{name} {value}" for name, value in row.items() if name != "text")
+        lines.append(f"  {numbers}  {row['text']}")
+    lines.append("calibrate on more of your own text, keep more in float (keep_float), or take precision bf16")
+    raise GateFailed("\n".join(lines))

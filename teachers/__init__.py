@@ -1,0 +1,6 @@
+"""Large models that know: trained on labels, then asked for signals."""
+
+from teachers.label import cache_signals
+from teachers.train import train_teachers
+
+__all__ = ["cache_signals", "train_teachers"]

@@ -1,0 +1,156 @@
+"""Ask the teachers once for all that the student needs, and cache what they say.
+
+Any number of processes may label side by side; each takes its part of what is missing and writes its own shards.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill.data import Pairs, batched
+from distill.errors import JobFailed
+from distill.modeling import quiet
+from distill.openvino import export_graph
+from distill.progress import progress
+from distill.recipe import Teacher
+from distill.run import Run
+from distill.runtime import Scorer, load
+from distill.signals import SignalCache, SignalKind, describe_scores, pair_keys, text_keys
+
+__all__ = ["cache_signals"]
+
+log = logging.getLogger(__name__)
+_LEAST_SPREAD = 1e-4  # of scores in logits or cosines: below it a teacher says the same of everything
+
+
+def cache_signals(run: Run) -> None:
+    """Fill the cache of every teacher that an objective names; what is cached already is not asked again."""
+    if run.recipe.signals.live:
+        log.info("signals.live is set: the teachers are asked during training, nothing is cached")
+        return
+    for name, needs in run.recipe.objectives.teachers().items():
+        _label(run, name, run.recipe.teachers[name], needs)
+
+
+def _label(run: Run, name: str, teacher: Teacher, needs: set[str]) -> None:
+    from accelerate import PartialState
+
+    state, pairs = PartialState(), run.split.train
+    cache = SignalCache(run.signals(name), run.signal_identity(name))
+    todo = {
+        kind: rows for kind, (keys, _) in _items(run, teacher, needs).items() if len(rows := cache.missing(kind, keys))
+    }
+    state.wait_for_everyone()  # all have looked before the first writes
+    if todo:
+        scorer, items = _load_teacher(run, name), _items(run, teacher, needs)
+        for kind, rows in todo.items():
+            _fill(run, cache, kind, rows, items[kind], scorer, title=f"{name}: {kind}")
+    state.wait_for_everyone()
+    cache.refresh()
+    if state.is_main_process:
+        scores = (
+            cache.read("scores", cache.find("scores", pair_keys(pairs.queries, pairs.documents), "scores"))
+            if "scores" in needs
+            else None
+        )
+        cache.finish({"scores": _described(name, scores, pairs, teacher)} if scores is not None else {})
+        log.info("signals of %s: %s", name, cache.folder)
+
+
+def _items(run: Run, teacher: Teacher, needs: set[str]) -> dict[SignalKind, tuple[np.ndarray, Any]]:
+    """Return keys and inputs of every item: pairs for scores, prompted texts for embeddings."""
+    pairs, prompts = run.split.train, teacher.prompts or ("", "")
+    items: dict[SignalKind, tuple[np.ndarray, Any]] = {}
+    if "scores" in needs:
+        items["scores"] = (pair_keys(pairs.queries, pairs.documents), pairs)
+    if "embeddings" in needs:
+        queries = [prompts[0] + text for text in pairs.queries]
+        documents = [prompts[1] + text for text in (*pairs.documents, *run.split.unlabelled)]
+        texts = list(dict.fromkeys([*queries, *documents]))
+        items["embeddings"] = (text_keys(texts), texts)
+    return items
+
+
+def _load_teacher(run: Run, name: str) -> Scorer:
+    """Load a teacher for labelling; for OpenVINO its graph is made in the work folder first."""
+    import torch
+    from accelerate import PartialState
+
+    signals, teacher, state = run.recipe.signals, run.recipe.teachers[name], PartialState()
+    with quiet():
+        if signals.runtime == "openvino" and not torch.cuda.is_available():
+            with state.main_process_first():
+                folder = _graph(run, name)
+            return load(folder, runtime="openvino", precision=signals.precision, max_length=teacher.max_length)
+        device = str(state.device)
+        return load(
+            run.teacher(name),
+            runtime="torch",
+            precision=signals.precision,
+            max_length=teacher.max_length,
+            device=device,
+        )
+
+
+def _graph(run: Run, name: str) -> Path:
+    """Return the teacher as an OpenVINO folder; it is made once for each of its revisions."""
+    revision = run.require(run.teacher(name), "train_teacher").revision
+    target = run.work / f"graph-{name}-{revision}-{run.recipe.signals.precision}"
+    if not target.exists():
+        export_graph(run.teacher(name), target, run.recipe.signals.precision)
+    return target
+
+
+def _fill(
+    run: Run,
+    cache: SignalCache,
+    kind: SignalKind,
+    rows: np.ndarray,
+    items: tuple[np.ndarray, Any],
+    scorer: Scorer,
+    title: str,
+) -> None:
+    from accelerate import PartialState
+
+    state, (keys, inputs) = PartialState(), items
+    mine = rows[state.process_index :: state.num_processes]
+    with progress(title, len(keys), start=len(keys) - len(rows), show=state.is_main_process) as report:
+        for chunk in batched(mine.tolist(), run.recipe.signals.shard_size):
+            values = _ask(scorer, kind, inputs, np.asarray(chunk), lambda n: report(n * state.num_processes))
+            if not np.isfinite(values).all():
+                raise JobFailed(
+                    f"{title}: the teacher says NaN or infinity of {int((~np.isfinite(values)).sum())} items; set signals.precision=fp32, or train it again"
+                )
+            cache.write(kind, keys[chunk], values)
+
+
+def _ask(scorer: Scorer, kind: SignalKind, inputs: Any, rows: np.ndarray, report: Any) -> np.ndarray:
+    if kind == "scores":
+        chosen: Pairs = inputs.select(rows.tolist())
+        return scorer.score(chosen.queries, chosen.documents, progress=report)
+    return scorer.encode([inputs[row] for row in rows], progress=report)
+
+
+def _described(name: str, scores: np.ndarray, pairs: Pairs, teacher: Teacher) -> dict[str, Any]:
+    """Describe the scores, say so, and refuse those that teach nothing."""
+    described = describe_scores(scores, pairs.labels, teacher.kind)
+    log.info(
+        "%s scores: %s",
+        name,
+        ", ".join(
+            f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in described.items()
+        ),
+    )
+    if described["std"] < _LEAST_SPREAD:
+        raise JobFailed(
+            f"the scores of teacher {name} are all but equal (std {described['std']:.2g}): a student learns nothing from them; train the teacher longer or with another learning rate"
+        )
+    if described["share_saturated"] > 0.9:
+        log.warning(
+            "%.0f %% of the scores of teacher %s are saturated: match logits (score_match.loss logit_mse or kl), or raise score_match.temperature",
+            100 * described["share_saturated"],
+            name,
+        )
+    return described

@@ -1,0 +1,87 @@
+"""Train the recipe's teachers on the labels: a cross-encoder and bi-encoders, whole or through LoRA.
+
+A cross-encoder reads query and document together: backbone → mean of all token embeddings (or CLS) → MLP → one score, BCE.
+A bi-encoder embeds each alone: mean or CLS, the ablation's contrastive loss, or InfoNCE over the batch.
+"""
+
+import logging
+from functools import partial
+from typing import Any
+
+from distill.artefact import Artefact, content_hash, new_folder, write_card
+from distill.backbone import fresh_backbone, identify
+from distill.fitting import Job, fit
+from distill.modeling import build_model, save_model
+from distill.objectives import DEFAULT_LOSS
+from distill.recipe import FreshBackbone, Labels, Objectives, Teacher
+from distill.run import Run
+
+__all__ = ["train_teachers"]
+
+log = logging.getLogger(__name__)
+
+
+def train_teachers(run: Run) -> None:
+    """Train (or, where frozen, copy) every teacher that is not finished; every process of a launch calls this."""
+    for name, teacher in run.recipe.teachers.items():
+        inputs = _inputs(run, name, teacher)
+        if not run.is_finished(run.teacher(name), inputs):
+            _make(run, name, teacher, inputs)
+
+
+def _inputs(run: Run, name: str, teacher: Teacher) -> dict[str, Any]:
+    """Return all that decides a teacher; how long checkpoints are kept apart does not."""
+    section = teacher.model_dump(mode="json", exclude={"training": {"checkpoint_seconds", "tensorboard"}})
+    backbone = identify(teacher.backbone) if isinstance(teacher.backbone, str) else None
+    inputs: dict[str, Any] = {"stage": "train_teacher", "name": name, "teacher": section, "backbone": backbone}
+    if teacher.frozen:
+        return inputs
+    described = run.split.describe()
+    return {
+        **inputs,
+        "seed": run.recipe.seed,
+        "candidates": run.recipe.data.candidates,
+        "data": {part: described[part] for part in ("train", "validation")},
+    }
+
+
+def _make(run: Run, name: str, teacher: Teacher, inputs: dict[str, Any]) -> None:
+    from accelerate import PartialState
+
+    with PartialState().main_process_first():
+        backbone = _backbone(run, teacher)
+    build = partial(
+        build_model, teacher.kind, backbone, pooling=teacher.pooling, head=teacher.head,
+        max_length=teacher.max_length, prompts=teacher.prompts, seed=run.recipe.seed,
+    )  # fmt: skip
+    parents = {"backbone": str(inputs["backbone"] or backbone)}
+    if teacher.frozen:
+        if PartialState().is_main_process:
+            _copy(run, name, teacher, build(), inputs, parents)
+        PartialState().wait_for_everyone()
+        return
+    labels = Labels(loss=teacher.loss or DEFAULT_LOSS[teacher.kind], temperature=teacher.temperature)
+    fit(run, Job(
+        name=f"teacher {name}", stage="train_teacher", kind=teacher.kind, target=run.teacher(name), build_model=build,
+        objectives=Objectives(labels=labels), training=teacher.training, max_length=teacher.max_length,
+        prompts=teacher.prompts, inputs=inputs, parents=parents, lora=teacher.lora, role_prompts=teacher.prompts is not None,
+    ))  # fmt: skip
+
+
+def _backbone(run: Run, teacher: Teacher) -> str:
+    if isinstance(teacher.backbone, FreshBackbone):
+        train = run.split.train
+        texts = list(dict.fromkeys([*train.queries, *train.documents, *run.split.unlabelled]))
+        return str(fresh_backbone(teacher.backbone, texts, seed=run.recipe.seed, folder=run.work / "backbones"))
+    return str(teacher.backbone)
+
+
+def _copy(run: Run, name: str, teacher: Teacher, model: Any, inputs: dict[str, Any], parents: dict[str, str]) -> None:
+    artefact = Artefact(
+        kind=teacher.kind, stage="train_teacher", fingerprint=content_hash(inputs), parents=parents,
+        recipe=run.recipe.model_dump(mode="json"), details={"inputs": inputs},
+    )  # fmt: skip
+    with new_folder(run.teacher(name)) as folder:
+        save_model(model, folder)
+        write_card(folder, artefact)
+    log.info("teacher %s: taken as it is into %s", name, run.teacher(name))

@@ -1,0 +1,83 @@
+"""MiniLM-L6 into its layers 0, 2, 4 on STS-B, beside sentence-transformers' own trainer and MSELoss, same wall-clock.
+
+    python -m tests.benchmarks.stsb_against_sentence_transformers ../shared/data/stsb_en runs/stsb_en
+
+Theirs as their distillation script has it: 10,534 training sentences, 4 epochs, lr 3e-4, bf16. The second argument is the
+folder of a finished `distill run recipes/stsb_en.yaml`: its training and labelling seconds are read from its cards.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+
+from distill.artefact import read_card
+from distill.data import Pairs, read_pairs
+from distill.modeling import build_model, quiet
+from distill.recipe import Columns
+from students.build import cut_layers
+
+COLUMNS = Columns(query="sentence1", document="sentence2", label="score")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data", type=Path)
+    parser.add_argument("run", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(2)
+    train = read_pairs(str(arguments.data / "stsb_train.tsv.gz"), COLUMNS, label_range=(0, 5))
+    dev = read_pairs(str(arguments.data / "stsb_dev.tsv.gz"), COLUMNS, label_range=(0, 5))
+    teacher = build_model("bi_encoder", "all-MiniLM-L6-v2", max_length=128)
+    print(json.dumps({"who": "teacher", "spearman": spearman(teacher, dev)}), flush=True)
+    print(json.dumps({"who": "sentence-transformers", **theirs(train, dev)}), flush=True)
+    from sentence_transformers import SentenceTransformer
+
+    card = read_card(arguments.run / "student")
+    manifest = json.loads(next((arguments.run / "signals").glob("*/*/manifest.json")).read_text(encoding="utf-8"))
+    ours = {"spearman": spearman(SentenceTransformer(str(arguments.run / "student"), device="cpu"), dev)}
+    seconds = {"training": card.details["seconds"] if card else None, "labelling": manifest.get("seconds")}
+    print(json.dumps({"who": "ours", **ours, "seconds": seconds}), flush=True)
+
+
+def theirs(train: Pairs, dev: Pairs) -> dict[str, float]:
+    from datasets import Dataset
+    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+    from sentence_transformers.sentence_transformer.losses import MSELoss
+
+    texts = list(dict.fromkeys([*train.queries, *train.documents]))
+    began = time.perf_counter()
+    with quiet(), tempfile.TemporaryDirectory() as folder:
+        teacher = build_model("bi_encoder", "all-MiniLM-L6-v2", max_length=128)
+        target = teacher.encode(texts, batch_size=64, show_progress_bar=False)
+        labelled = time.perf_counter()
+        student = build_model("bi_encoder", "all-MiniLM-L6-v2", max_length=128)
+        cut_layers(student[0].model, [0, 2, 4])
+        arguments = SentenceTransformerTrainingArguments(
+            folder, num_train_epochs=4, per_device_train_batch_size=64, learning_rate=3e-4, warmup_steps=0.1,
+            bf16=True, use_cpu=True, save_strategy="no", report_to=[], seed=42, logging_steps=10_000, disable_tqdm=True,
+        )  # fmt: skip
+        dataset = Dataset.from_dict({"sentence": texts, "label": target.tolist()})
+        SentenceTransformerTrainer(model=student, args=arguments, train_dataset=dataset, loss=MSELoss(student)).train()
+    ended = time.perf_counter()
+    return {
+        "n_texts": len(texts), "labelling_s": round(labelled - began, 1), "training_s": round(ended - labelled, 1),
+        "spearman": spearman(student, dev),
+    }  # fmt: skip
+
+
+def spearman(model: object, dev: Pairs) -> float:
+    queries, documents = (
+        model.eval().encode(texts, batch_size=64, show_progress_bar=False) for texts in (dev.queries, dev.documents)
+    )  # type: ignore[attr-defined]
+    cosines = (queries * documents).sum(axis=1) / np.linalg.norm(queries, axis=1) / np.linalg.norm(documents, axis=1)
+    return round(float(spearmanr(cosines, dev.labels).statistic), 4)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""No network, two threads, caches of their own; and the tiny runs that most tests are made of."""
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+_CACHE = tempfile.mkdtemp(prefix="matchdistill-tests-")
+atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
+# before anything imports torch or datasets; subprocesses inherit it
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    TRANSFORMERS_OFFLINE="1",
+    HF_DATASETS_OFFLINE="1",
+    HF_DATASETS_CACHE=_CACHE,
+    TOKENIZERS_PARALLELISM="false",
+    OMP_NUM_THREADS="2",
+    OMP_WAIT_POLICY="passive",
+    TF_CPP_MIN_LOG_LEVEL="3",
+)
+
+import pytest  # noqa: E402
+import yaml  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+BACKBONE = {
+    "tokenizer": "wordpiece", "vocabulary": 500, "layers": 2, "width": 32, "heads": 2, "feed_forward": 64, "max_length": 96,
+}  # fmt: skip
+TRAINING = {
+    "epochs": 1, "learning_rate": 2e-3, "global_batch": 32, "micro_batch": 32, "precision": "fp32", "dropout": 0.0,
+    "tensorboard": False, "evaluations_per_epoch": 0,
+}  # fmt: skip
+
+
+def merge(base, changes):
+    """Lay nested changes over a mapping; None in a change is a value like any other."""
+    merged = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def tiny_recipe(output_dir, /, **changes):
+    """A whole recipe as a mapping: bundled pairs, one cross-encoder teacher, a student of its first layer."""
+    base = {
+        "name": "tiny",
+        "output_dir": str(output_dir),
+        "data": {"train": "bundled", "bundled_pairs": 240, "validation_share": 0.1},
+        "teachers": {"cross": {"kind": "cross_encoder", "backbone": BACKBONE, "head": [16], "max_length": 64}},
+        "student": {"kind": "cross_encoder", "backbone": {"teacher": "cross", "layers": [0]}, "max_length": 64, "control": False},
+        "objectives": {"score_match": {"teacher": "cross", "loss": "bce"}},
+        "training": TRAINING,
+        "signals": {"precision": "fp32"},
+    }  # fmt: skip
+    return merge(base, changes)
+
+
+def write_recipe(folder, /, **changes):
+    """Write a tiny recipe whose results go to `folder`/run, and return its path."""
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(tiny_recipe(folder / "run", **changes), allow_unicode=True), encoding="utf-8")
+    return path
+
+
+def make_run(output_dir, /, **changes):
+    """A `Run` of a tiny recipe."""
+    from distill.recipe import Recipe
+    from distill.run import Run
+
+    return Run(Recipe.model_validate(tiny_recipe(output_dir, **changes)))
+
+
+def pytest_configure(config):
+    # `datasets` leaves the CSV reader of pandas open; the rest of this warning stays an error
+    config.addinivalue_line("filterwarnings", r"ignore:unclosed file <_io\..* name='.*\.[ct]sv':ResourceWarning")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _two_threads():
+    import torch
+
+    torch.set_num_threads(2)
+
+
+@pytest.fixture
+def tiny_run(tmp_path):
+    """Make runs below the test's own folder: tiny_run("name", training={"epochs": 2})."""
+
+    def make(name="run", **changes):
+        return make_run(tmp_path / name, **changes)
+
+    return make
+
+
+BI_TEACHER = {"kind": "bi_encoder", "backbone": BACKBONE, "max_length": 64}
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A finished run with a cross-encoder and a bi-encoder teacher. Read from it, copy it, leave it as it is."""
+    from teachers import train_teachers
+
+    run = make_run(tmp_path_factory.mktemp("trained") / "run", teachers={"bi": BI_TEACHER})
+    train_teachers(run)
+    return run
+
+
+@pytest.fixture(scope="session")
+def bi_folder(trained):
+    """The folder of a finished tiny bi-encoder."""
+    return trained.teacher("bi")
+
+
+@pytest.fixture(scope="session")
+def cross_folder(trained):
+    """The folder of a finished tiny cross-encoder."""
+    return trained.teacher("cross")

@@ -1,0 +1,186 @@
+"""Exports are whole folders that stock sentence-transformers loads, as close to torch as they claim."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from distill.artefact import check_model_folder, read_card, revision
+from distill.errors import BadInput, GateFailed
+from distill.runtime import load
+from students.export import DEFAULT_THRESHOLDS, Thresholds, _kept_nodes, _spread, export_openvino
+from tests.tiny.conftest import SENTENCES
+
+PAIRS = [(left, right) for left in SENTENCES for right in SENTENCES if left != right]
+HELD_BACK = [*PAIRS[::3], ("", "a"), (" ".join(SENTENCES), "가나다 " * 200)]
+QUERIES, DOCUMENTS = [pair[0] for pair in HELD_BACK], [pair[1] for pair in HELD_BACK]
+NO_GATE = Thresholds()
+
+
+@pytest.fixture(scope="session", params=["bert_bi", "xlmr_bi", "bert_cross", "xlmr_cross"])
+def exported(request, tmp_path_factory):
+    source = request.getfixturevalue(request.param)
+    target = tmp_path_factory.mktemp("export") / "fp32"
+    return source, target, export_openvino(source, target, precision="fp32", held_back=HELD_BACK, n_threads=1)
+
+
+@pytest.fixture(scope="session")
+def quantized(bert_bi, tmp_path_factory):
+    target = tmp_path_factory.mktemp("export") / "int8"
+    return target, _int8(bert_bi, target)
+
+
+def _int8(source, target, **options):
+    options = {"calibration": PAIRS, "n_calibration": 20, "thresholds": NO_GATE, "n_threads": 1, **options}
+    return export_openvino(source, target, precision="int8", held_back=HELD_BACK, **options)
+
+
+def test_fp32_is_torch(exported):
+    source, target, report = exported
+    assert not report.failures(DEFAULT_THRESHOLDS["fp32"])
+    assert report.precision == "fp32" and report.n_pairs == len(HELD_BACK) and report.batch_difference < 1e-4
+    ours, reference = load(target, n_threads=1), load(source, runtime="torch", n_threads=1)
+    assert (ours.runtime, ours.precision, ours.n_parameters) == ("openvino", "fp32", reference.n_parameters)
+    np.testing.assert_allclose(ours.score(QUERIES, DOCUMENTS), reference.score(QUERIES, DOCUMENTS), atol=1e-5)
+
+
+def test_stock_loads_it_and_gives_the_same(exported, monkeypatch):
+    from sentence_transformers import CrossEncoder, SentenceTransformer
+    from torch import nn
+
+    from distill.modeling import quiet
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    source, target, report = exported
+    scorer = load(target, n_threads=1)
+    with quiet():
+        if report.kind == "bi_encoder":
+            stock = SentenceTransformer(str(target), backend="openvino", device="cpu").encode(QUERIES)
+            np.testing.assert_allclose(scorer.encode(QUERIES), stock, atol=1e-5)
+        else:
+            stock = CrossEncoder(str(target), backend="openvino", device="cpu")
+            values = stock.predict(HELD_BACK, activation_fn=nn.Identity())
+            np.testing.assert_allclose(scorer.score(QUERIES, DOCUMENTS), values, atol=2e-5)
+
+
+def test_the_folder_is_whole_and_holds_no_torch_weights(exported):
+    source, target, report = exported
+    assert check_model_folder(target) == report.kind
+    assert not list(target.glob("*.safetensors")) and (target / "openvino/openvino_model.bin").is_file()
+    card = read_card(target)
+    assert card.kind == report.kind and card.stage == "export" and card.parents == {source.name: revision(source)}
+    assert card.details["precision"] == card.details["runs_in"] == "fp32"
+    assert card.details["parity"]["n_pairs"] == len(HELD_BACK)
+    with pytest.raises(BadInput, match="no torch weights, only a graph"):
+        load(target, runtime="torch")
+
+
+def test_fp32_weights_stay_fp32_and_bytes_repeat(bert_bi, exported, tmp_path):
+    import openvino
+
+    source, target, _ = exported
+    graph = openvino.Core().read_model(target / "openvino/openvino_model.xml")
+    kinds = {node.get_element_type().get_type_name() for node in graph.get_ops() if node.get_type_name() == "Constant"}
+    assert not kinds & {"f16", "bf16", "i8", "u8"}
+    if source == bert_bi:
+        export_openvino(source, tmp_path / "again", precision="fp32", held_back=HELD_BACK, n_threads=1)
+        assert revision(tmp_path / "again") == revision(target)
+
+
+def test_bf16_is_the_same_graph_with_another_pin(bert_bi, tmp_path):
+    report = export_openvino(bert_bi, tmp_path / "bf16", precision="bf16", held_back=HELD_BACK, n_threads=1)
+    assert report.precision in ("bf16", "fp32")  # fp32 where the CPU has no bf16
+    settings = json.loads((tmp_path / "bf16/sentence_bert_config.json").read_text(encoding="utf-8"))
+    assert settings["model_kwargs"] == {"ov_config": {"INFERENCE_PRECISION_HINT": "bf16"}}
+
+
+def test_int8_is_int8_and_smaller(bert_bi, quantized):
+    target, report = quantized
+    scorer = load(target, n_threads=1)
+    assert scorer.precision == report.precision == "int8"
+    assert report.mean_cosine > 0.95 and report.rank_agreement > 0.8
+    assert report.batch_difference < 0.02  # static ranges: a text's result does not hang on its neighbours
+    calibration = read_card(target).details["calibration"]
+    assert calibration["n_inputs"] == len(SENTENCES)  # a bi-encoder is calibrated on single texts, each once
+    assert calibration["n_kept_float"] == 2 and calibration["keep_float"] == "ffn_down"
+    weights = (target / "openvino/openvino_model.bin").stat().st_size
+    assert weights < 0.6 * (bert_bi / "model.safetensors").stat().st_size
+
+
+def test_int8_repeats(bert_bi, quantized, tmp_path):
+    _int8(bert_bi, tmp_path / "again")
+    assert revision(tmp_path / "again") == revision(quantized[0])
+
+
+def test_cross_encoder_int8_is_calibrated_on_pairs(xlmr_cross, tmp_path):
+    report = _int8(xlmr_cross, tmp_path / "int8", keep_float=None)
+    assert report.min_cosine is None and report.rank_agreement > 0.8
+    calibration = read_card(tmp_path / "int8").details["calibration"]
+    assert calibration["n_inputs"] == 20 and calibration["n_kept_float"] == 0
+
+
+def test_the_gate_refuses_and_leaves_what_was_there(bert_bi, tmp_path):
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / "old").write_text("kept", encoding="utf-8")
+    with pytest.raises(GateFailed) as caught:
+        _int8(bert_bi, target, thresholds=Thresholds(min_cosine=0.999999, max_difference=1e-9))
+    message = str(caught.value)
+    assert "min_cosine" in message and "max_difference" in message and "at most 1e-09" in message
+    assert message.count("\n  cosine") == 5 and all(len(line) < 220 for line in message.splitlines())
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+    assert [path.name for path in target.iterdir()] == ["old"]
+
+
+def test_bad_arguments_are_refused_before_anything_is_done(bert_bi, tmp_path):
+    target = tmp_path / "target"
+    with pytest.raises(BadInput, match="int8 needs calibration pairs"):
+        _int8(bert_bi, target, calibration=[])
+    with pytest.raises(BadInput, match="smooth_quant_alpha 2"):
+        _int8(bert_bi, target, smooth_quant_alpha=2)
+    with pytest.raises(BadInput, match="1 held-back pairs"):
+        export_openvino(bert_bi, target, precision="fp32", held_back=HELD_BACK[:1])
+    with pytest.raises(BadInput, match="precision 'int4' is not known"):
+        export_openvino(bert_bi, target, precision="int4", held_back=HELD_BACK)
+    with pytest.raises(BadInput, match="matches no matrix product"):
+        _int8(bert_bi, target, keep_float=["no such layer"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_settings_for_torch_weights_do_not_reach_the_graph(bert_bi, tmp_path):
+    source = shutil.copytree(bert_bi, tmp_path / "source")
+    path = source / "sentence_bert_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**settings, "model_kwargs": {"attn_implementation": "eager"}}), encoding="utf-8")
+    export_openvino(source, tmp_path / "target", precision="fp32", held_back=HELD_BACK, n_threads=1)
+    written = json.loads((tmp_path / "target/sentence_bert_config.json").read_text(encoding="utf-8"))
+    assert list(written["model_kwargs"]) == ["ov_config"]
+
+
+def test_bfloat16_weights_become_float32(bert_bi, tmp_path):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    source = shutil.copytree(bert_bi, tmp_path / "source")
+    weights = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(source / "model.safetensors").items()}
+    save_file(weights, source / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    (source / "config.json").write_text(json.dumps({**config, "dtype": "bfloat16"}), encoding="utf-8")
+    report = export_openvino(source, tmp_path / "target", precision="fp32", held_back=HELD_BACK, n_threads=1)
+    assert report.max_difference < 1e-4
+
+
+def test_calibration_is_spread_over_the_lengths():
+    lengths = np.array([5] * 95 + [50, 60, 70, 80, 90])
+    rows = _spread(lengths, 20, seed=0)
+    assert len(rows) == len(set(rows)) == 20 and lengths[rows].max() >= 50
+    assert _spread(lengths, 20, seed=0) == rows != _spread(lengths, 20, seed=1)
+
+
+def test_no_pattern_keeps_nothing(exported):
+    import openvino
+
+    graph = openvino.Core().read_model(exported[1] / "openvino/openvino_model.xml")
+    assert _kept_nodes(graph, None) == []
+    assert len(_kept_nodes(graph, "ffn_down")) == 2

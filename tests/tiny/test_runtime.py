@@ -1,0 +1,210 @@
+"""The scorer gives what stock sentence-transformers gives, whatever the batch, the length or the runtime."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from distill.errors import BadInput
+from distill.runtime import load, padded_length, plan_batches, usable_cpus
+from tests.tiny.conftest import SENTENCES
+
+TEXTS = [*SENTENCES, "", "a", " ".join(SENTENCES), SENTENCES[0], "가나다 " * 300]
+QUERIES, DOCUMENTS = TEXTS, [*TEXTS[3:], *TEXTS[:3]]
+
+
+def stock_encode(folder, texts, **options):
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(folder), device="cpu", **options).encode(texts)
+
+
+def stock_predict(folder, pairs, **options):
+    from sentence_transformers import CrossEncoder
+    from torch import nn
+
+    return CrossEncoder(str(folder), device="cpu", **options).predict(pairs, activation_fn=nn.Identity())
+
+
+@pytest.mark.parametrize("name", ["bert_bi", "xlmr_bi"])
+def test_torch_embeddings_are_those_of_stock_sentence_transformers(name, request):
+    folder = request.getfixturevalue(name)
+    scorer = load(folder, n_threads=1)
+    assert (scorer.kind, scorer.runtime, scorer.precision, scorer.max_length) == ("bi_encoder", "torch", "fp32", 96)
+    ours = scorer.encode(TEXTS)
+    assert ours.dtype == np.float32 and ours.shape == (len(TEXTS), scorer.embedding_width) == (len(TEXTS), 64)
+    np.testing.assert_allclose(ours, stock_encode(folder, TEXTS), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["bert_cross", "xlmr_cross"])
+def test_torch_logits_are_those_of_stock_sentence_transformers(name, request):
+    folder = request.getfixturevalue(name)
+    scorer = load(folder, n_threads=1)
+    assert scorer.kind == "cross_encoder"
+    logits = scorer.score(QUERIES, DOCUMENTS)
+    np.testing.assert_allclose(logits, stock_predict(folder, list(zip(QUERIES, DOCUMENTS, strict=True))), atol=1e-5)
+    np.testing.assert_allclose(scorer.unit(logits), 1 / (1 + np.exp(-logits)), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["bert_bi", "xlmr_bi"])
+def test_bi_encoder_scores_are_cosines(name, request):
+    scorer = load(request.getfixturevalue(name), n_threads=1)
+    scores = scorer.score(QUERIES, DOCUMENTS)
+    left, right = scorer.encode(QUERIES), scorer.encode(DOCUMENTS)
+    np.testing.assert_allclose(scores, (left * right).sum(1), atol=1e-5)
+    assert scorer.unit(np.array([-1, 0, 1])).tolist() == [0, 0.5, 1]
+
+
+@pytest.mark.parametrize("length", [3, 8, 95, 96])
+def test_truncation_is_that_of_stock(bert_bi, length):
+    from sentence_transformers import SentenceTransformer
+
+    stock = SentenceTransformer(str(bert_bi), device="cpu")
+    stock.max_seq_length = length
+    np.testing.assert_allclose(load(bert_bi, max_length=length).encode(TEXTS), stock.encode(TEXTS), atol=1e-5)
+
+
+def test_results_do_not_depend_on_the_batch(xlmr_bi):
+    scorer = load(xlmr_bi, n_threads=1)
+    together = scorer.encode(TEXTS)
+    np.testing.assert_allclose(together, np.concatenate([scorer.encode([text]) for text in TEXTS]), atol=1e-5)
+    np.testing.assert_allclose(together, scorer.encode(TEXTS, batch_tokens=8), atol=1e-5)
+
+
+def test_identical_texts_are_encoded_once_and_order_is_kept(bert_bi):
+    scorer = load(bert_bi, n_threads=1)
+    done = []
+    vectors = scorer.encode([*TEXTS, *TEXTS], progress=done.append)
+    assert sum(done) == len(set(TEXTS))
+    assert (vectors[: len(TEXTS)] == vectors[len(TEXTS) :]).all()
+
+
+def test_stored_truncation_and_padding_are_switched_off(bert_bi, tmp_path):
+    folder = shutil.copytree(bert_bi, tmp_path / "model")
+    state = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    state["truncation"] = {"direction": "Right", "max_length": 5, "strategy": "LongestFirst", "stride": 0}
+    state["padding"] = {
+        "strategy": {"Fixed": 90}, "direction": "Right", "pad_to_multiple_of": None,
+        "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]",
+    }  # fmt: skip
+    (folder / "tokenizer.json").write_text(json.dumps(state), encoding="utf-8")
+    np.testing.assert_allclose(load(folder).encode(TEXTS), load(bert_bi).encode(TEXTS), atol=1e-6)
+
+
+def test_bf16_is_close_and_says_so(bert_bi):
+    scorer = load(bert_bi, precision="bf16", n_threads=1)
+    assert scorer.precision == "bf16"
+    assert (scorer.encode(TEXTS) * load(bert_bi).encode(TEXTS)).sum(1).min() > 0.99
+
+
+def test_prompts_are_those_of_encode_query_and_encode_document(bert_bi, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    folder = shutil.copytree(bert_bi, tmp_path / "model")
+    path = folder / "config_sentence_transformers.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**config, "prompts": {"query": "query: ", "document": "cat: "}}), encoding="utf-8")
+    stock, scorer = SentenceTransformer(str(folder), device="cpu"), load(folder)
+    left, right = stock.encode_query(QUERIES), stock.encode_document(DOCUMENTS)
+    np.testing.assert_allclose(scorer.score(QUERIES, DOCUMENTS), (left * right).sum(1), atol=1e-5)
+    np.testing.assert_allclose(scorer.encode(TEXTS, prompt_name="query"), stock.encode_query(TEXTS), atol=1e-5)
+    with pytest.raises(BadInput, match="no prompt named passage; stored: query, document"):
+        scorer.encode(TEXTS, prompt_name="passage")
+
+
+def test_no_texts_give_no_rows(bert_bi, bert_cross):
+    assert load(bert_bi).encode([]).shape == (0, 64)
+    assert load(bert_bi).score([], []).shape == (0,)
+    assert load(bert_cross).score([], []).shape == (0,)
+
+
+@pytest.mark.parametrize("bad", [None, float("nan"), 3, b"bytes"])
+def test_what_is_no_text_is_named(bert_bi, bert_cross, bad):
+    with pytest.raises(BadInput, match="texts, row 1: a text is expected"):
+        load(bert_bi).encode(["a", bad])
+    with pytest.raises(BadInput, match="documents, row 1: a text is expected"):
+        load(bert_cross).score(["a", "b"], ["a", bad])
+
+
+def test_bad_calls_are_refused(bert_bi, bert_cross, tmp_path):
+    with pytest.raises(BadInput, match="2 queries and 1 documents"):
+        load(bert_bi).score(["a", "b"], ["a"])
+    with pytest.raises(BadInput, match="one text; a list"):
+        load(bert_bi).encode("a")
+    with pytest.raises(BadInput, match="cross-encoder, it has no embeddings"):
+        load(bert_cross).encode(["a"])
+    with pytest.raises(BadInput, match="more than the 96 positions"):
+        load(bert_bi, max_length=97)
+    with pytest.raises(BadInput, match="no room for a text"):
+        load(bert_bi, max_length=2)
+    with pytest.raises(BadInput, match="no openvino/openvino_model.xml; export it"):
+        load(bert_bi, runtime="openvino")
+    with pytest.raises(BadInput, match="no such directory"):
+        load(tmp_path / "nothing")
+
+
+def test_parameters_are_counted_with_the_head(bert_cross):
+    from sentence_transformers import CrossEncoder
+
+    model = CrossEncoder(str(bert_cross), device="cpu")
+    assert load(bert_cross).n_parameters == sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("kind", ["bi", "cross"])
+def test_onnx_gives_what_torch_gives(kind, request, tmp_path):
+    pytest.importorskip("onnxruntime")
+    source = request.getfixturevalue(f"bert_{kind}")
+    folder = shutil.copytree(source, tmp_path / "model")
+    _write_onnx(folder)
+    scorer, reference = load(folder, n_threads=1), load(folder, runtime="torch")
+    assert (scorer.runtime, scorer.precision) == ("onnx", "fp32")
+    assert scorer.n_parameters == reference.n_parameters
+    np.testing.assert_allclose(scorer.score(QUERIES, DOCUMENTS), reference.score(QUERIES, DOCUMENTS), atol=1e-4)
+    with pytest.raises(BadInput, match="no bf16"):
+        load(folder, precision="bf16")
+
+
+def _write_onnx(folder):
+    """Export with the mask handed over ready in four dimensions: transformers 5 breaks the tracer otherwise."""
+    import warnings
+
+    import torch
+    from transformers import AutoModel
+
+    class Wrapper(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids, attention_mask, token_type_ids):
+            mask = (1 - attention_mask[:, None, None, :].float()) * torch.finfo(torch.float32).min
+            return self.model(input_ids, mask, token_type_ids).last_hidden_state
+
+    names = ["input_ids", "attention_mask", "token_type_ids"]
+    example = tuple(torch.ones(2, 7, dtype=torch.int64) for _ in names)
+    (folder / "onnx").mkdir()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            Wrapper(AutoModel.from_pretrained(folder)).eval(), example, str(folder / "onnx/model.onnx"), dynamo=False,
+            input_names=names, output_names=["last_hidden_state"],
+            dynamic_axes={name: {0: "rows", 1: "tokens"} for name in [*names, "last_hidden_state"]}, opset_version=17,
+        )  # fmt: skip
+
+
+def test_few_shapes_and_every_row_once():
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 513, 5000)
+    batches = list(plan_batches(lengths, batch_tokens=2048, fixed_shapes=True))
+    rows = np.concatenate([rows for rows, _ in batches])
+    assert sorted(rows.tolist()) == list(range(5000))
+    assert len({(len(rows), width) for rows, width in batches}) <= 40
+    for chosen, width in batches:
+        assert lengths[chosen].max() <= width and len(chosen) * width <= 2048
+        assert 2 * lengths[chosen].min() >= width or width <= 8
+    assert padded_length(512) == 512
+
+
+def test_usable_cpus_is_at_least_one():
+    assert usable_cpus() >= 1

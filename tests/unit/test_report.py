@@ -1,0 +1,421 @@
+import csv
+import json
+import os
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from distill import report
+from distill.errors import BadInput
+from distill.metrics import METRICS, Estimate
+from distill.report import write_report
+
+
+def interval(value, half=0.012, n=4820):
+    return {"value": value, "low": value - half, "high": min(value + half * 0.9, 1.0), "n": n}
+
+
+def row(name, role, kind, runtime, precision, size, quality, p50, per_second):
+    """A row as the benchmark writes it; `quality` has Spearman, AUC, AP, NDCG, MSE, agreement with the teacher."""
+    spearman, auc, precision_mean, ndcg, mse, agree = quality
+    metrics = {
+        "spearman": interval(spearman, 0.014),
+        "roc_auc": interval(auc, 0.009),
+        "average_precision": interval(precision_mean, 0.016),
+        "ndcg_at_10": interval(ndcg, 0.011, 402),
+        "ablation_mse": interval(mse, 0.004),
+    }
+    if agree is not None:
+        metrics |= {"teacher_spearman": interval(agree), "teacher_kendall": interval(agree - 0.14)}
+    return {
+        "name": name,
+        "role": role,
+        "kind": kind,
+        "runtime": runtime,
+        "precision": precision,
+        "parameters": int(size * 1e6 / (1 if precision == "int8" else 4)),
+        "size_mb": size,
+        "peak_memory_mb": size * 1.6 + 380,
+        "metrics": metrics,
+        "latency_ms": {"batch": 1, "p50": p50, "p95": p50 * 1.18, "p99": p50 * 1.41},
+        "throughput_pairs_per_s": per_second,
+        "latency_by_length": [
+            {"tokens": tokens, "p50": p50 * (tokens / 64) ** 0.9, "p95": p50 * 1.2 * (tokens / 64) ** 0.9}
+            for tokens in (32, 64, 128, 256)
+        ],
+        "per_run": {"latency_ms": [p50, p50 * 1.01]},
+    }
+
+
+def benchmark():
+    teacher = (0.812, 0.958, 0.921, 0.943, 0.071, None)
+    student = (0.783, 0.941, 0.893, 0.926, 0.083, 0.941)
+    export = (0.782, 0.940, 0.892, 0.925, 0.083, 0.940)
+    int8 = (0.778, 0.938, 0.888, 0.922, 0.085, 0.934)
+    control = (0.741, 0.915, 0.852, 0.899, 0.102, 0.861)
+    lexical = (0.512, 0.792, 0.668, 0.781, None, 0.547)
+    rows = [
+        row("한국어 학생 모델", "export", "bi_encoder", "onnx", "int8", 23.4, int8, 3.4, 540.0),
+        row("teacher", "teacher", "cross_encoder", "torch", "fp32", 2271.0, teacher, 212.0, 6.1),
+        row("student", "student", "bi_encoder", "torch", "fp32", 90.9, student, 9.8, 148.0),
+        row("control", "control", "bi_encoder", "torch", "fp32", 90.9, control, 9.9, 147.0),
+        row("student", "export", "bi_encoder", "openvino", "bf16", 90.9, export, 4.6, 402.0),
+        row("student", "export", "bi_encoder", "openvino", "int8", 23.1, int8, 3.1, 611.0),
+        row("TF-IDF", "baseline", "lexical", "scikit-learn", None, 4.2, (*lexical[:4], 0.2, lexical[5]), 0.41, 5200.0),
+    ]
+    rows[-1]["metrics"].pop("ablation_mse")
+    rows[-1]["latency_by_length"] = []
+    return {
+        "title": "Korean and English question matching, MiniLM student of a cross-encoder",
+        "primary_metric": "roc_auc",
+        "recipe": {
+            "name": "match-ko-en",
+            "teacher": {"model": "teachers/cross-encoder", "temperature": 2.0},
+            "student": {"model": "all-MiniLM-L6-v2", "layers": 6},
+            "loss": {"margin_mse": 1.0, "labels": 0.2},
+            "note": "질문 쌍 <script>alert(1)</script>",
+        },
+        "data": {"n_pairs": 4820, "n_queries": 402, "source": "held-out questions, 질문 쌍, deduplicated by text"},
+        "environment": {
+            "cpu": "AMD EPYC 9R14, 2 cores",
+            "threads": 2,
+            "versions": {"torch": "2.11.0", "transformers": "5.5.1", "openvino": "2026.1", "python": "3.11.7"},
+            "platform": "Linux 6.1, glibc 2.36",
+            "date": "2026-05-04",
+        },
+        "rows": rows,
+        "comparisons": [
+            {"name": "student − control", "metric": "roc_auc", "value": 0.026, "low": 0.018, "high": 0.034, "n": 4820},
+            {"name": "int8 − fp32", "metric": "roc_auc", "value": -0.003, "low": -0.007, "high": 0.001, "n": 4820},
+        ],
+        "notes": [
+            "The teacher was run with batches of 8 for throughput and of 1 for latency.",
+            "Questions longer than 256 tokens were cut.",
+        ],
+    }
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text outside of style."""
+
+    VOID = frozenset({"meta", "link", "br", "hr", "img", "line", "rect", "circle", "path"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open, self.words, self.cells = [], [], [], []
+        self.feed(text)
+        self.text = re.sub(r"[ \n]+", " ", "".join(self.words))
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+    def found(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def page(content):
+    text = report._page(report._Benchmark.of(content))
+    return text, Page(text)
+
+
+def test_writes_every_file_and_nothing_else(tmp_path):
+    folder = tmp_path / "new" / "report"
+    written = write_report(benchmark(), folder)
+    assert [path.name for path in written] == [
+        "benchmark.json",
+        "benchmark.csv",
+        "index.html",
+        "quality_latency.png",
+        "quality_throughput.png",
+        "latency_by_length.png",
+    ]
+    assert sorted(folder.iterdir()) == sorted(written)
+    for path in written[3:]:
+        assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_json_is_what_came_in(tmp_path):
+    write_report(benchmark(), tmp_path)
+    assert json.loads((tmp_path / "benchmark.json").read_text(encoding="utf-8")) == benchmark()
+
+
+def test_json_takes_arrays_and_estimates_and_has_no_nan(tmp_path):
+    content = {"rows": [{"name": "a", "metrics": {"spearman": Estimate(0.5, 0.4, 0.6, 9)}, "speedup": float("nan")}]}
+    content["rows"][0]["per_run"] = np.array([1.0, np.inf])
+    content["rows"][0]["parameters"] = np.int64(7)
+    write_report(content, tmp_path)
+    text = (tmp_path / "benchmark.json").read_text(encoding="utf-8")
+    assert "NaN" not in text and "Infinity" not in text
+    assert json.loads(text)["rows"][0] == {
+        "name": "a",
+        "metrics": {"spearman": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9}},
+        "speedup": None,
+        "per_run": [1.0, None],
+        "parameters": 7,
+    }
+
+
+def test_csv_has_one_flat_line_a_row(tmp_path):
+    write_report(benchmark(), tmp_path)
+    with (tmp_path / "benchmark.csv").open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["role"] for line in lines] == [
+        "teacher", "student", "control", "export", "export", "export", "baseline"
+    ]  # fmt: skip
+    teacher, student = lines[:2]
+    assert float(student["roc_auc"]) == 0.941
+    assert float(student["roc_auc_low"]) == pytest.approx(0.932)
+    assert float(student["roc_auc_retention"]) == pytest.approx(0.941 / 0.958)
+    assert float(student["speedup"]) == pytest.approx(148 / 6.1)
+    assert float(teacher["latency_p95_ms"]) == pytest.approx(212 * 1.18)
+    assert float(teacher["latency_64_tokens_p50_ms"]) == pytest.approx(212)
+    assert lines[-1]["precision"] == lines[-1]["ablation_mse"] == lines[-1]["latency_64_tokens_p50_ms"] == ""
+
+
+def test_headline_names_the_fastest_that_keeps_95_percent():
+    _, parsed = page(benchmark())
+    # 0.938/0.958 = 97.9 %; 611/6.1 = 100 times the speed; 23.1/2271 = 1/98 of the size.
+    assert "student (int8): 97.9\u00a0% of the teacher’s ROC-AUC at 100× its speed and 1/98 of its size" in parsed.text
+
+
+def test_headline_without_costs_shares_or_students():
+    metrics = {"spearman": {"value": 0.7}}
+    _, parsed = page({"rows": [{"name": "s", "role": "student", "metrics": metrics}]})
+    assert "s: Spearman 0.700" in parsed.text
+    _, parsed = page({"rows": [{"name": "b", "role": "baseline"}]})
+    assert "One model measured" in parsed.text
+
+
+def test_headline_of_poor_students_names_the_one_that_keeps_most():
+    content = benchmark()
+    for one in content["rows"]:
+        if one["role"] in ("student", "export"):
+            one["metrics"]["roc_auc"]["value"] = 0.8 if one["runtime"] == "torch" else 0.7
+    _, parsed = page(content)
+    assert "student (fp32): 83.5\u00a0% of the teacher’s ROC-AUC" in parsed.text
+
+
+def test_page_is_one_file_that_asks_the_network_for_nothing():
+    text, parsed = page(benchmark())
+    assert not re.search(r"https?://|url\(|@import|<script|<iframe|<object", text)
+    assert all("src" not in attributes for _, attributes in parsed.tags)
+    assert [attributes["href"] for attributes in parsed.found("link")] == ["data:,"]
+    assert parsed.open == []
+
+
+def test_everything_is_escaped():
+    content = benchmark()
+    evil = '"><script>alert(1)</script>&'
+    content["title"] = content["notes"][0] = content["rows"][0]["name"] = evil
+    content["rows"][0]["kind"] = content["rows"][0]["precision"] = content["data"]["source"] = evil
+    content["comparisons"][0]["name"] = content["environment"]["versions"]["torch"] = evil
+    text, parsed = page(content)
+    assert "<script" not in text
+    assert parsed.found("script") == [] and parsed.open == []
+    assert parsed.text.count("<script>alert(1)</script>") >= 8
+
+
+def test_table_comes_first_and_is_a_table_for_a_screen_reader():
+    text, parsed = page(benchmark())
+    assert text.index("<table") < text.index("<svg")
+    assert len(parsed.found("caption")) == len(parsed.found("table")) == 2
+    assert {attributes.get("scope") for attributes in parsed.found("th")} == {"col", "colgroup", "row"}
+    assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in parsed.found("svg"))
+    ids = [attributes["id"] for _, attributes in parsed.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_each_number_has_its_interval_and_each_row_its_precision():
+    text, parsed = page(benchmark())
+    assert "0.915 <small>.906–.923</small>" in text
+    assert "student · bi-encoder · PyTorch · fp32" in parsed.text.replace("\u00a0", " ")
+    assert "export · bi-encoder · OpenVINO · bf16" in parsed.text.replace("\u00a0", " ")
+    assert "baseline · lexical · scikit-learn · precision not recorded" in parsed.text.replace("\u00a0", " ")
+    assert "OpenVINO computes in bf16 by default" in parsed.text
+
+
+def test_best_is_bold_beside_the_teacher():
+    text, _ = page(benchmark())
+    assert "<strong>0.941</strong>" in text
+    assert "<strong>0.958</strong>" not in text
+    # Lower is better: 0.083 is the least error beside the teacher, twice as shown.
+    assert text.count("<strong>0.083</strong>") == 2
+    assert "<strong>0.41</strong>" in text  # milliseconds
+
+
+def test_retention_is_said_for_each_row():
+    _, parsed = page(benchmark())
+    assert "student (fp32) keeps 96.4\u00a0% of the teacher’s Spearman, 98.2\u00a0% of its ROC-AUC, " in parsed.text
+    assert "at 24× its speed and 1/25 of its size" in parsed.text
+    # The control and the baseline had no teacher to keep anything of.
+    assert parsed.text.count(" keeps ") == 4 + 1  # and the heading
+    assert parsed.text.count(" reaches ") == 2
+
+
+@pytest.mark.parametrize(
+    "name, metric, low, high, words",
+    [
+        ("student − control", "roc_auc", 0.01, 0.03, "the interval excludes 0: the teacher helped"),
+        ("student - control", "roc_auc", -0.03, -0.01, "the interval excludes 0: the teacher did harm"),
+        ("student − control", "ablation_mse", -0.03, -0.01, "the interval excludes 0: the teacher helped"),
+        ("student − control", "roc_auc", -0.01, 0.03, "the interval includes 0: no difference shown"),
+        ("student − control", "roc_auc", 0.0, 0.03, "the interval includes 0: no difference shown"),
+        ("int8 − fp32", "roc_auc", -0.03, -0.01, "the interval excludes 0: fp32 is better"),
+        ("int8 − fp32", "roc_auc", 0.01, 0.02, "the interval excludes 0: int8 is better"),
+        ("int8 − fp32", "roc_auc", None, None, "no interval was computed, so nothing is shown"),
+    ],
+)
+def test_comparison_in_plain_words(name, metric, low, high, words):
+    assert report._verdict({"name": name, "metric": metric, "value": 0.0, "low": low, "high": high}) == words
+
+
+def test_almost_nothing_is_enough(tmp_path):
+    content = {"rows": [{"name": "alone"}]}
+    write_report(content, tmp_path)
+    text, parsed = page(content)
+    assert "alone" in parsed.text and "precision not recorded" in parsed.text
+    assert "<svg" not in text and "None" not in parsed.text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["benchmark.csv", "benchmark.json", "index.html"]
+
+
+@pytest.mark.parametrize("key", [*row("a", "student", "b", "c", "d", 1, (0, 0, 0, 0, 0, None), 1, 1)])
+@pytest.mark.parametrize("how", ["missing", "none"])
+def test_any_key_of_a_row_may_be_missing(key, how):
+    if key == "name":
+        pytest.skip("a row has a name")
+    content = benchmark()
+    del content["primary_metric"]
+    for one in content["rows"]:
+        one.pop(key)
+        if how == "none":
+            one[key] = None
+    text, parsed = page(content)
+    assert parsed.open == []
+    assert not re.search(r"\b(None|nan|NaN)\b", text)
+
+
+@pytest.mark.parametrize("key", [*benchmark()])
+def test_any_part_of_a_benchmark_may_be_missing(tmp_path, key):
+    content = benchmark()
+    del content[key]
+    if key == "rows":
+        with pytest.raises(BadInput, match="rows"):
+            write_report(content, tmp_path)
+    else:
+        assert page(content)[1].open == []
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ({}, "nothing to report"),
+        ({"rows": []}, "nothing to report"),
+        ({"rows": [{"role": "teacher"}]}, "row 1 has no name"),
+        ({"rows": [{"name": "a"}], "primary_metric": "auc"}, "no row has 'auc'; there are none"),
+        ({**benchmark(), "primary_metric": "auc"}, "no row has 'auc'; there are spearman, roc_auc"),
+    ],
+)
+def test_bad_benchmark_is_refused_before_anything_is_written(tmp_path, content, message):
+    folder = tmp_path / "report"
+    with pytest.raises(BadInput, match=message):
+        write_report(content, folder)
+    assert not folder.exists()
+
+
+def test_failure_leaves_the_earlier_report_whole(tmp_path, monkeypatch):
+    write_report(benchmark(), tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(report, "_png_traces", fail)
+    with pytest.raises(KeyboardInterrupt):
+        write_report({**benchmark(), "title": "other"}, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_picture_of_an_earlier_report_does_not_stay(tmp_path):
+    write_report(benchmark(), tmp_path)
+    (tmp_path / "mine.txt").write_text("kept")
+    write_report({"rows": [{"name": "alone"}]}, tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["benchmark.csv", "benchmark.json", "index.html", "mine.txt"]
+
+
+def test_single_model_is_drawn(tmp_path):
+    one = benchmark()["rows"][2] | {"latency_by_length": [{"tokens": 64, "p50": 3.0}, {"tokens": None, "p50": 1.0}]}
+    assert len(write_report({"rows": [one]}, tmp_path)) == 6
+
+
+def test_rows_alike_in_name_are_told_apart():
+    rows = [
+        {"name": "s", "runtime": "torch", "precision": "int8"},
+        {"name": "s", "runtime": "openvino", "precision": "int8"},
+        {"name": "t", "precision": "fp32"},
+        {"name": "t-int8", "precision": "int8"},
+        {"name": "u"},
+    ]
+    assert report._labels(rows) == ["s (PyTorch int8)", "s (OpenVINO int8)", "t (fp32)", "t-int8", "u"]
+
+
+@pytest.mark.parametrize("shape", [report.DESK, report.PHONE])
+def test_labels_do_not_cover_each_other(shape):
+    content = report._Benchmark.of(benchmark())
+    points = report._points(content, report._latency)
+    x = report._log_axis([point.x for point in points], 40, shape.width)
+    y = report._linear_axis([point.y for point in points], shape.height - 40, 20)
+    anchors = [(x.at(point.x), y.at(point.y)) for point in points]
+    within = report._Box(40, 20, shape.width, shape.height - 40)
+    boxes = report._place(anchors, [point.label for point in points], shape.text, [], within)
+    areas = [(box.right - box.left) * (box.bottom - box.top) for box in boxes]
+    assert report._overlaps(boxes, [within])[:, 0] == pytest.approx(areas)
+    assert report._overlaps(boxes, boxes) == pytest.approx(np.diag(areas))
+
+
+def test_front_is_what_no_other_beats():
+    def model(name, p50, value):
+        return {"name": name, "latency_ms": {"p50": p50}, "metrics": {"spearman": {"value": value}}}
+
+    # b is slower and worse than a; c is slower but better; d is the same as c.
+    rows = [model("a", 1, 0.5), model("b", 2, 0.4), model("c", 3, 0.9), model("d", 3, 0.9)]
+    points = report._points(report._Benchmark.of({"rows": rows}), report._latency)
+    assert [point.front for point in points] == [True, False, True, True]
+
+
+def test_spread_keeps_a_gap_and_the_order():
+    assert report._spread([10, 11, 50], 8, 0, 100) == [10, 18, 50]
+    assert report._spread([99, 98], 8, 0, 100) == [100, 92]
+
+
+def test_axes_hold_all_values():
+    axis = report._log_axis([0.41, 212], 0, 1000)
+    assert axis.low < 0.41 and axis.high > 212
+    assert axis.at(axis.low) == pytest.approx(0) and axis.at(axis.high) == pytest.approx(1000)
+    assert axis.ticks == pytest.approx([0.5, 1, 2, 5, 10, 20, 50, 100, 200])
+    single = report._log_axis([3.0], 0, 100)
+    assert single.low < 3 < single.high and single.ticks == pytest.approx([2, 5])
+    flat = report._linear_axis([0.5], 0, 100)
+    assert flat.low <= 0.5 <= flat.high and flat.low < flat.high
+
+
+def test_names_of_metrics_are_those_of_the_metrics():
+    assert tuple(report.METRIC_NAMES) == METRICS
+
+
+def test_letter_that_no_font_has_is_left_out_of_the_picture():
+    assert report._drawable("학생 (int8)", "model 1") == "model 1: int8"
+    assert report._drawable("학생", "model 1") == "model 1"
+    assert report._drawable("student (int8)", "model 1") == "student (int8)"
+    assert report._drawable("cost $5 x", "model 1") == r"cost \$5 x"
