@@ -302,10 +302,11 @@ class _Meter:
 
     def _fitting_pairs(self) -> int:
         """Return how many pairs one throughput run takes, so that it fits a slice; never fewer than eight."""
-        one_s = float(np.median([self.time_one(row) for row in self.timed[:5]])) / 1e3
-        n_pairs = min(len(self.queries), max(8, int(self.slice_s / one_s)))
-        self._run_throughput(min(n_pairs, 64))  # meets the shapes of large batches
-        return n_pairs
+        n_pairs = 8
+        for at_most in (64, len(self.queries)):  # the first guess also meets the shapes of large batches
+            n_pairs = min(n_pairs, len(self.queries))
+            n_pairs = min(at_most, max(8, int(self._run_throughput(n_pairs) * self.slice_s)))
+        return min(n_pairs, len(self.queries))
 
     def _run_throughput(self, n_pairs: int) -> float:
         start = time.perf_counter()

@@ -41,7 +41,7 @@ GRAPHS: Mapping[Runtime, tuple[str, ...]] = {
     "onnx": ("onnx/model.onnx", "model.onnx"),
 }
 _CHUNK = 8192  # texts tokenised and sorted together: bounds the memory, and long enough to fill batches of one length
-_BATCH_TOKENS: Mapping[str, int] = {"torch": 2048, "openvino": 2048, "onnx": 512, "cuda": 65_536}
+_BATCH_TOKENS: Mapping[str, int] = {"torch": 1024, "openvino": 2048, "onnx": 512, "cuda": 65_536}
 _OV_PRECISIONS: Mapping[str, str] = {"fp32": "f32", "bf16": "bf16"}
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text")
 _ONNX_INT8_MARKS = (b"DequantizeLinear", b"MatMulInteger", b"DynamicQuantizeMatMul", b"QAttention")
@@ -406,7 +406,7 @@ def padded_length(n_tokens: int) -> int:
 def plan_batches(lengths: np.ndarray, *, batch_tokens: int, fixed_shapes: bool) -> Iterator[tuple[np.ndarray, int]]:
     """Yield (rows, padded length), longest first: memory that suffices for the first batch suffices for all.
 
-    A row is never padded to more than twice its own length. With `fixed_shapes` the number of rows is a power of two,
+    A row is never padded to more than twice its own length, or 16 tokens. With `fixed_shapes` the number of rows is a power of two,
     so that a long list and a remainder share their shapes.
 
     *Shape:* lengths: (n_texts,)
@@ -420,7 +420,8 @@ def plan_batches(lengths: np.ndarray, *, batch_tokens: int, fixed_shapes: bool) 
     while start < len(order):
         longest = int(lengths[order[start]])
         width = padded_length(longest) if fixed_shapes else -(-longest // 8) * 8
-        alike = int(np.searchsorted(ascending, -(width // 2), side="right")) - start  # rows of at least half the width
+        shortest = width // 2 if width > 16 else 0
+        alike = int(np.searchsorted(ascending, -shortest, side="right")) - start
         n_rows = max(1, min(batch_tokens // width, alike))
         if fixed_shapes:
             n_rows = 1 << (n_rows.bit_length() - 1)

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from distill.errors import BadInput
-from distill.synthetic_tables import ENGLISH, FAMILIES, KOREAN, LEVELS, Family, Skill
+from distill.synthetic_tables import ENGLISH, FAMILIES, FOREIGN_LANGUAGES, KOREAN, LEVELS, Family, Skill
 
 __all__ = ["KINDS", "Kind", "Language", "SyntheticPair", "generate_groups", "generate_pairs"]
 
@@ -64,6 +64,7 @@ class _Profile:
     family: Family
     specialism: int
     level: int
+    language: int
     skills: Sequence[Skill]
 
 
@@ -139,8 +140,8 @@ def _draw_resume(rng: random.Random) -> _Resume:
 
 def _draw_profile(rng: random.Random, family: Family, n_skills: int) -> _Profile:
     specialism = rng.randrange(len(family.specialisms))
-    skills = rng.sample(family.specialisms[specialism], n_skills)
-    return _Profile(family, specialism, rng.randrange(len(LEVELS)), skills)
+    level, language = rng.randrange(len(LEVELS)), rng.randrange(len(FOREIGN_LANGUAGES))
+    return _Profile(family, specialism, level, language, rng.sample(family.specialisms[specialism], n_skills))
 
 
 def _pair(rng: random.Random, resume: _Resume, kind: Kind) -> SyntheticPair:
@@ -152,15 +153,16 @@ def _pair(rng: random.Random, resume: _Resume, kind: Kind) -> SyntheticPair:
 
 def _wanted(rng: random.Random, offered: _Profile, kind: Kind) -> _Profile:
     """Return what a job description asks for, so that it makes a pair of this kind with the résumé."""
-    family, specialism, level = offered.family, offered.specialism, offered.level
+    family, level = offered.family, offered.level
     if kind == "random_negative":
         return _draw_profile(rng, _other(rng, FAMILIES, FAMILIES.index(family)), JD_SKILLS)
     if kind == "skill_negative":
-        specialism = _other(rng, range(len(family.specialisms)), specialism)
-        return _Profile(family, specialism, level, rng.sample(family.specialisms[specialism], JD_SKILLS))
+        specialism = _other(rng, range(len(family.specialisms)), offered.specialism)
+        language = _other(rng, range(len(FOREIGN_LANGUAGES)), offered.language)
+        return _Profile(family, specialism, level, language, rng.sample(family.specialisms[specialism], JD_SKILLS))
     if kind == "seniority_negative":  # two steps around the circle: each level is asked for equally often
         level = (level + 2) % len(LEVELS)
-    return _Profile(family, specialism, level, rng.sample(offered.skills, JD_SKILLS))
+    return _Profile(family, offered.specialism, level, offered.language, rng.sample(offered.skills, JD_SKILLS))
 
 
 def _other(rng: random.Random, items: Sequence[_Item], index: int) -> _Item:
@@ -180,10 +182,13 @@ class _Writer:
         """Write a résumé, a section to a line."""
         pick, words, number = self.pick, self.words, self.rng.randrange(10_000)
         sections = (
-            words.contact.format(name=pick(words.people), number=number, line=number % 100),
+            words.contact.format(
+                name=pick(words.people), number=number, line=number % 100, sector=self.term(profile.family.sector)
+            ),
             self.career(profile),
             pick(words.education).format(major=self.term(profile.family.majors)),
             pick(words.skill_list).format(skills=self.listed([*profile.skills, *profile.family.common[:2]])),
+            pick(words.languages).format(languages=self.fluency(profile)),
             pick(words.about).format(trait=pick(words.traits), other=pick(words.traits), extra=pick(words.extras)),
         )
         return "\n".join(sections)
@@ -207,7 +212,9 @@ class _Writer:
             self.opening(profile),
             pick(words.duties).format(duties=self.listed(profile.skills[:2])),
             pick(words.requirements).format(
-                years=words.years_wanted[profile.level], skills=self.listed(profile.skills)
+                years=words.years_wanted[profile.level],
+                skills=self.listed(profile.skills),
+                languages=self.fluency(profile),
             ),
             pick(words.preferred).format(trait=pick(words.traits), extra=pick(words.extras), place=pick(words.places)),
         )
@@ -219,11 +226,18 @@ class _Writer:
             company=self.pick(self.words.companies),
             title=self.term(profile.family.titles),
             grade=self.term(LEVELS[profile.level].grade),
+            sector=self.term(profile.family.sector),
         )
 
     def listed(self, skills: Sequence[Skill]) -> str:
         """Return these skills in any order, each in any of its spellings."""
         return ", ".join(self.spell(skill) for skill in self.rng.sample(skills, len(skills)))
+
+    def fluency(self, profile: _Profile) -> str:
+        """Return two names for the foreign language: the language itself or a certificate of it."""
+        language = FOREIGN_LANGUAGES[profile.language]
+        first, second = self.rng.sample(language.en if self.english else language.ko + language.en, 2)
+        return f"{first} ({second})"
 
     def spell(self, skill: Skill) -> str:
         """Return a spelling of a skill: a Korean text also uses the English ones."""

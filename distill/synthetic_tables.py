@@ -7,7 +7,7 @@ belongs to exactly one specialism.
 
 from dataclasses import dataclass
 
-__all__ = ["ENGLISH", "FAMILIES", "KOREAN", "LEVELS", "Family", "Level", "Skill", "Wording"]
+__all__ = ["ENGLISH", "FAMILIES", "FOREIGN_LANGUAGES", "KOREAN", "LEVELS", "Family", "Level", "Skill", "Wording"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Family:
     """
 
     key: str
+    sector: Skill
     titles: Skill
     employers: Skill
     majors: Skill
@@ -56,6 +57,7 @@ class Wording:
     career: tuple[str, ...]
     education: tuple[str, ...]
     skill_list: tuple[str, ...]
+    languages: tuple[str, ...]
     about: tuple[str, ...]
     opening: tuple[str, ...]
     duties: tuple[str, ...]
@@ -75,9 +77,10 @@ def _skills(text: str) -> tuple[Skill, ...]:
     return tuple(_skill(item) for item in text.split(", "))
 
 
-def _family(key: str, titles: str, employers: str, majors: str, common: str, *specialisms: str) -> Family:
+def _family(key: str, sector: str, titles: str, employers: str, majors: str, common: str, *specialisms: str) -> Family:
     return Family(
         key,
+        SECTORS[sector],
         _skill(titles),
         _skill(employers),
         _skill(majors),
@@ -86,6 +89,23 @@ def _family(key: str, titles: str, employers: str, majors: str, common: str, *sp
     )
 
 
+SECTORS = {
+    "it": _skill("정보기술/소프트웨어=information technology/software"),
+    "factory": _skill("제조업/생산기술=manufacturing/factories"),
+    "site": _skill("건설시설/현장기술=construction and facilities/field work"),
+    "transport": _skill("물류유통/공급망=logistics/supply chain"),
+    "office": _skill("경영지원/전문사무=corporate services/back office"),
+    "brand": _skill("마케팅콘텐츠/커머스=marketing and content/commerce"),
+    "health": _skill("의료보건/헬스케어=health care/medicine"),
+    "service": _skill("외식서비스/접객업=hospitality/guest services"),
+    "people": _skill("교육복지/사회서비스=education and welfare/social services"),
+}
+FOREIGN_LANGUAGES = (
+    _skill("영어/토익=English/TOEIC"),
+    _skill("중국어/한어수평고시=Chinese/HSK"),
+    _skill("일본어/일본어능력시험=Japanese/JLPT"),
+    _skill("독일어/괴테자격증=German/Goethe"),
+)
 LEVELS = (
     Level("entry", (0, 0), _skill("신입/인턴/수습=trainee/intern/graduate"), _skill("신입/초급=entry-level/entry")),
     Level("junior", (1, 3), _skill("사원/주임/주니어=junior/associate"), _skill("주니어/실무자=junior/early-career")),
@@ -95,7 +115,7 @@ LEVELS = (
 
 KOREAN = Wording(
     people=("김예시", "이가상", "박견본", "최보기", "정샘플", "강임의", "조표본", "윤모의", "장허구", "임연습"),
-    contact="[인적사항] {name} / 010-0000-{number:04d} / user{number:04d}@example.com",
+    contact="[인적사항] {name} / 010-0000-{number:04d} / user@example.com / 희망업종 {sector}",
     companies=("가상물산", "예시산업", "견본그룹", "샘플파트너스", "모의기업", "보기홀딩스", "표본상사", "연습컴퍼니"),
     total_years="총 경력 {years}년",
     no_years="경력 없음",
@@ -111,14 +131,18 @@ KOREAN = Wording(
         "[학력사항] 견본전문대학 {major} 전공",
     ),
     skill_list=("[기술] {skills}", "[보유기술] {skills}", "[핵심역량] {skills}"),
+    languages=("[어학] {languages}", "[외국어] {languages}"),
     about=(
         "[자기소개] {trait} 성격으로 {other} 태도를 갖추었습니다.",
         "[자기소개] {trait} 동료라는 평가를 받으며, {extra} 가능합니다.",
         "[자기소개서] {trait} 자세로 일하고 {extra} 경험이 있습니다.",
     ),
-    opening=("[채용] {company} {title} {grade}", "[모집부문] {title} {grade} - {company}"),
+    opening=("[채용] {company} {title} {grade} (업종 {sector})", "[모집부문] {title} {grade} - {company}, {sector}"),
     duties=("[담당업무] {duties} 업무", "[주요업무] {duties} 수행"),
-    requirements=("[자격요건] {years}. {skills} 필수", "[지원자격] {years}, {skills} 가능자"),
+    requirements=(
+        "[자격요건] {years}. {skills} 필수, 어학 {languages}",
+        "[지원자격] {years}, {skills} 가능자. 외국어 {languages}",
+    ),
     preferred=("[우대사항] {extra}, {trait} 분. {place} 근무", "[우대] {trait} 분, {extra}. 근무지 {place}"),
     traits=(
         "꼼꼼한",
@@ -134,12 +158,10 @@ KOREAN = Wording(
     ),
     extras=(
         "엑셀 활용",
-        "영어 회화",
         "운전면허",
         "문서 작성",
         "발표",
-        "중국어 회화",
-        "일본어 회화",
+        "주말 근무",
         "교대 근무",
         "협업 도구 활용",
     ),
@@ -147,7 +169,7 @@ KOREAN = Wording(
 )
 ENGLISH = Wording(
     people=("Sample Kim", "Example Lee", "Mock Park", "Placeholder Choi", "Fictional Jung", "Test Kang", "Dummy Cho"),
-    contact="[Personal] {name} / +1-555-01{line:02d} / user{number:04d}@example.com",
+    contact="[Personal] {name} / +1-555-01{line:02d} / user@example.com / Field: {sector}",
     companies=(
         "Sample Corp",
         "Example Works",
@@ -170,19 +192,24 @@ ENGLISH = Wording(
     ),
     education=("[Education] BSc {major}, Sample University", "[Education] {major}, Example College"),
     skill_list=("[Skills] {skills}", "[Technical skills] {skills}", "[Core skills] {skills}"),
+    languages=("[Languages] {languages}", "[Foreign languages] {languages}"),
     about=("[Summary] A {trait} and {other} colleague.", "[About me] {trait} by nature, with {extra}."),
-    opening=("[Hiring] {title} {grade} at {company}", "[Position] {company}: {title} {grade}"),
+    opening=("[Hiring] {title} {grade} at {company}, {sector}", "[Position] {company} ({sector}): {title} {grade}"),
     duties=("[Duties] {duties}", "[Role] Work on {duties}"),
-    requirements=("[Requirements] {years}. {skills}", "[Must have] {years}, {skills}"),
+    requirements=(
+        "[Requirements] {years}. {skills}. Language: {languages}",
+        "[Must have] {years}, {skills}, fluent {languages}",
+    ),
     preferred=("[Preferred] {extra}, {trait}. Based in {place}", "[Nice to have] {trait}, {extra}. Location: {place}"),
     traits=("careful", "diligent", "proactive", "responsible", "communicative", "considerate", "persistent", "calm"),
-    extras=("Excel", "fluent English", "a driving licence", "report writing", "presentations", "basic Chinese"),
+    extras=("Excel", "a driving licence", "report writing", "presentations", "shift work", "teamwork tools"),
     places=("Seoul", "Busan", "Daejeon", "Gwangju", "Incheon", "Daegu", "Pangyo", "Ulsan", "Sejong", "Jeju"),
 )
 
 FAMILIES = (
     _family(
         "backend",
+        "it",
         "백엔드 개발자/서버 개발자=backend developer/server engineer",
         "핀테크 기업/이커머스 플랫폼=fintech company/e-commerce platform",
         "컴퓨터공학/소프트웨어학=computer science/software engineering",
@@ -193,6 +220,7 @@ FAMILIES = (
     ),
     _family(
         "client",
+        "it",
         "프론트엔드 개발자/앱 개발자=frontend developer/app developer",
         "웹 에이전시/모바일 서비스 기업=web agency/mobile service company",
         "멀티미디어공학/정보통신공학=multimedia engineering/information engineering",
@@ -202,6 +230,7 @@ FAMILIES = (
     ),
     _family(
         "data",
+        "it",
         "데이터 사이언티스트/데이터 분석가=data scientist/data analyst",
         "데이터 분석 기업/추천 서비스 기업=analytics firm/recommender startup",
         "통계학/산업공학=statistics/industrial engineering",
@@ -211,6 +240,7 @@ FAMILIES = (
     ),
     _family(
         "infrastructure",
+        "it",
         "인프라 엔지니어/시스템 엔지니어=infrastructure engineer/systems engineer",
         "클라우드 운영사/데이터센터=cloud operator/data centre",
         "전산학/정보시스템학=computing/information systems",
@@ -220,6 +250,7 @@ FAMILIES = (
     ),
     _family(
         "security",
+        "it",
         "보안 담당자/정보보호 전문가=security specialist/information security analyst",
         "보안 관제사/보안 컨설팅사=security operations centre/security consultancy",
         "정보보호학/사이버보안학=information security/cyber security",
@@ -231,6 +262,7 @@ FAMILIES = (
     ),
     _family(
         "semiconductor",
+        "factory",
         "반도체 공정 엔지니어/공정기술 담당자=semiconductor process engineer/fab engineer",
         "반도체 제조사/파운드리=chip maker/foundry",
         "신소재공학/화학공학=materials science/chemical engineering",
@@ -241,6 +273,7 @@ FAMILIES = (
     ),
     _family(
         "mechanical",
+        "factory",
         "기계설계 엔지니어/기구 개발자=mechanical design engineer/mechanical engineer",
         "자동차 부품사/산업기계 제조사=auto parts maker/machinery maker",
         "기계공학/자동차공학=mechanical engineering/automotive engineering",
@@ -250,6 +283,7 @@ FAMILIES = (
     ),
     _family(
         "electronics",
+        "factory",
         "전기전자 엔지니어/하드웨어 개발자=electronics engineer/hardware engineer",
         "가전 제조사/전장 부품사=appliance maker/automotive electronics maker",
         "전자공학/전기공학=electronic engineering/electrical engineering",
@@ -259,6 +293,7 @@ FAMILIES = (
     ),
     _family(
         "automation",
+        "factory",
         "자동화 설비 엔지니어/설비보전 담당자=automation engineer/maintenance engineer",
         "스마트팩토리 구축사/이차전지 설비사=smart factory integrator/battery equipment maker",
         "제어계측공학/메카트로닉스공학=control engineering/mechatronics",
@@ -268,6 +303,7 @@ FAMILIES = (
     ),
     _family(
         "quality",
+        "factory",
         "품질관리 담당자/품질보증 담당자=quality control officer/quality assurance officer",
         "정밀부품 제조사/화장품 제조사=precision parts maker/cosmetics maker",
         "품질경영학/재료공학=quality management/materials engineering",
@@ -278,6 +314,7 @@ FAMILIES = (
     ),
     _family(
         "construction",
+        "site",
         "건설 현장 관리자/토목 기술자=construction site manager/civil engineer",
         "종합건설사/토목 시공사=general contractor/civil contractor",
         "토목공학/건축공학=civil engineering/architectural engineering",
@@ -289,6 +326,7 @@ FAMILIES = (
     ),
     _family(
         "facility",
+        "site",
         "시설관리 기사/건물 설비 기사=facility technician/building services technician",
         "빌딩 관리사/복합쇼핑몰=building management firm/shopping mall",
         "건축설비학/전기설비학=building services/electrical installation",
@@ -298,6 +336,7 @@ FAMILIES = (
     ),
     _family(
         "logistics",
+        "transport",
         "물류 담당자/물류 운영 관리자=logistics coordinator/logistics operator",
         "종합물류사/택배사=logistics provider/parcel carrier",
         "물류학/국제통상학=logistics/international trade",
@@ -308,6 +347,7 @@ FAMILIES = (
     ),
     _family(
         "procurement",
+        "transport",
         "구매 담당자/자재 담당자=procurement officer/buyer",
         "전자제품 제조사/조선사=electronics manufacturer/shipbuilder",
         "경영학/무역학=business administration/trade",
@@ -319,6 +359,7 @@ FAMILIES = (
     ),
     _family(
         "accounting",
+        "office",
         "회계 담당자/재무회계 담당자=accountant/accounting officer",
         "회계법인/중견 제조사=accounting firm/mid-size manufacturer",
         "회계학/세무학=accounting/taxation",
@@ -330,6 +371,7 @@ FAMILIES = (
     ),
     _family(
         "finance",
+        "office",
         "금융 담당자/금융 분석가=finance officer/financial analyst",
         "시중은행/자산운용사=commercial bank/asset manager",
         "경제학/금융공학=economics/financial engineering",
@@ -340,6 +382,7 @@ FAMILIES = (
     ),
     _family(
         "hr",
+        "office",
         "인사 담당자/피플팀 담당자=HR officer/people partner",
         "지주회사/IT 스타트업=holding company/tech startup",
         "심리학/행정학=psychology/public administration",
@@ -350,6 +393,7 @@ FAMILIES = (
     ),
     _family(
         "legal",
+        "office",
         "법무 담당자/사내 법률 담당자=legal counsel/legal officer",
         "법무법인/바이오 기업=law firm/biotech company",
         "법학/지식재산학=law/intellectual property",
@@ -359,6 +403,7 @@ FAMILIES = (
     ),
     _family(
         "marketing",
+        "brand",
         "마케터/마케팅 담당자=marketer/marketing manager",
         "패션 브랜드/생활용품 기업=fashion brand/consumer goods company",
         "광고홍보학/신문방송학=advertising/mass communication",
@@ -368,6 +413,7 @@ FAMILIES = (
     ),
     _family(
         "sales",
+        "brand",
         "영업 담당자/영업 관리자=sales representative/account manager",
         "의료기기 판매사/식자재 유통사=medical device distributor/food distributor",
         "국제경영학/유통학=international business/distribution",
@@ -377,6 +423,7 @@ FAMILIES = (
     ),
     _family(
         "design",
+        "brand",
         "디자이너/디자인 담당자=designer/design specialist",
         "디자인 스튜디오/게임사=design studio/game company",
         "시각디자인학/산업디자인학=visual design/industrial design",
@@ -388,6 +435,7 @@ FAMILIES = (
     ),
     _family(
         "media",
+        "brand",
         "콘텐츠 제작자/방송 제작자=content producer/media producer",
         "방송 외주사/유튜브 채널 운영사=broadcast production house/video channel operator",
         "방송영상학/문예창작학=film and broadcasting/creative writing",
@@ -397,6 +445,7 @@ FAMILIES = (
     ),
     _family(
         "nursing",
+        "health",
         "간호사/병원 간호사=nurse/registered nurse",
         "종합병원/대학병원=general hospital/university hospital",
         "간호학/간호과학=nursing/nursing science",
@@ -407,6 +456,7 @@ FAMILIES = (
     ),
     _family(
         "clinical",
+        "health",
         "의약품 개발 담당자/임상 담당자=drug development associate/clinical associate",
         "제약사/임상시험 수탁기관=pharmaceutical company/contract research organisation",
         "약학/생명과학=pharmacy/life science",
@@ -417,6 +467,7 @@ FAMILIES = (
     ),
     _family(
         "medical_technology",
+        "health",
         "의료기사/병원 검사 담당자=medical technologist/hospital technologist",
         "검진센터/재활병원=screening centre/rehabilitation hospital",
         "보건의료학/의생명공학=health science/biomedical engineering",
@@ -428,6 +479,7 @@ FAMILIES = (
     ),
     _family(
         "food",
+        "service",
         "조리사/외식 담당자=cook/food service worker",
         "호텔 레스토랑/프랜차이즈 본사=hotel restaurant/franchise headquarters",
         "조리학/식품영양학=culinary arts/food and nutrition",
@@ -438,15 +490,17 @@ FAMILIES = (
     ),
     _family(
         "hospitality",
+        "service",
         "호텔 직원/관광 서비스 담당자=hotel staff/tourism agent",
         "특급호텔/여행사=luxury hotel/travel agency",
         "호텔경영학/관광학=hotel management/tourism",
-        "영어회화=spoken-English, 고객불만=complaints, 예약관리=reservations",
+        "서비스매너=service-manners, 고객불만=complaints, 예약관리=reservations",
         "프런트=front-desk, 객실관리=housekeeping, 오페라=OPERA-PMS, 컨시어지=concierge, 연회=banquet",
         "항공발권=ticketing, 여행상품기획=tour-planning, 가이드=guiding, 아마데우스=Amadeus, 비자대행=visa-service",
     ),
     _family(
         "education",
+        "people",
         "교사/교육 담당자=teacher/educator",
         "교육 기업/어학원=education company/language academy",
         "교육학/아동학=education/child studies",
@@ -457,6 +511,7 @@ FAMILIES = (
     ),
     _family(
         "welfare",
+        "people",
         "사회복지사/복지 담당자=social worker/welfare officer",
         "종합복지관/지역재단=community centre/local foundation",
         "사회복지학/상담학=social welfare/counselling",
@@ -469,6 +524,7 @@ FAMILIES = (
     ),
     _family(
         "beauty",
+        "service",
         "미용사/뷰티 전문가=beautician/beauty specialist",
         "미용실 체인/에스테틱 체인=salon chain/aesthetic chain",
         "미용학/뷰티케어학=cosmetology/beauty care",
@@ -478,6 +534,7 @@ FAMILIES = (
     ),
     _family(
         "agriculture",
+        "site",
         "농장 관리자/영농 담당자=farm manager/agronomist",
         "농업법인/축산법인=agricultural corporation/livestock corporation",
         "농학/동물자원학=agronomy/animal science",
@@ -487,6 +544,7 @@ FAMILIES = (
     ),
     _family(
         "energy",
+        "site",
         "에너지 엔지니어/발전 설비 담당자=energy engineer/power plant engineer",
         "발전 공기업/신재생 개발사=power utility/renewables developer",
         "에너지공학/환경공학=energy engineering/environmental engineering",
@@ -496,6 +554,7 @@ FAMILIES = (
         "급수처리=feedwater",
     ),
     _family(
+        "transport",
         "transport",
         "운전원/운송 담당자=driver/transport operator",
         "시내버스 회사/철도 운영사=bus company/rail operator",

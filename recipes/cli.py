@@ -162,6 +162,8 @@ def main(argv: list[str] | None = None) -> int:
     def work() -> None:
         nonlocal code
         code = app(args=argv, prog_name="distill", standalone_mode=False)
+        if code == 130:  # what typer makes of Ctrl-C, without a word
+            raise KeyboardInterrupt
 
     try:
         return guarded(work) or int(code or 0)

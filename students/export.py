@@ -194,6 +194,7 @@ def export_openvino(
             sample = _calibration_inputs(reference, calibration, n_calibration, seed)
             kept = _quantize(model, sample, smooth_quant_alpha, keep_float)
             details["calibration"] = _calibration_card(calibration, sample, seed, smooth_quant_alpha, keep_float, kept)
+        _number_nodes(model.model)
         save_graph(model, folder)
         del model
         exported = runtime.load(folder, runtime="openvino", n_threads=n_threads)
@@ -253,6 +254,14 @@ def _quantize(
     return kept
 
 
+def _number_nodes(graph: Any) -> None:
+    """Number unnamed nodes by their place: OpenVINO counts them over the whole process, so no two exports had one hash."""
+    graph.set_friendly_name("model")
+    for place, node in enumerate(graph.get_ordered_ops()):
+        if re.fullmatch(r"[A-Za-z]+_\d+", node.get_friendly_name()):
+            node.set_friendly_name(f"{node.get_type_name()}_{place}")
+
+
 def _input_names(graph: Any) -> list[str]:
     return [port.get_any_name() for port in graph.inputs]
 
@@ -300,7 +309,7 @@ def _spread(lengths: np.ndarray, n_rows: int, seed: int) -> list[int]:
     """Draw rows evenly over the lengths: one from each of `n_rows` equal slices of the rows sorted by length.
 
     >>> _spread(np.array([9, 1, 5, 2]), 2, seed=0)
-    [1, 2]
+    [3, 0]
     """
     order = np.argsort(lengths, kind="stable")
     rng = random.Random(seed)

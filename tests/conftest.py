@@ -36,10 +36,10 @@ TRAINING = {
 
 
 def merge(base, changes):
-    """Lay nested changes over a mapping; None in a change is a value like any other."""
+    """Lay nested changes over a mapping; None in a change is a value like any other, a whole backbone replaces one."""
     merged = dict(base)
     for key, value in changes.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict) and "tokenizer" not in value
         merged[key] = merge(merged[key], value) if both else value
     return merged
 
@@ -75,6 +75,7 @@ def make_run(output_dir, /, **changes):
 
 
 def pytest_configure(config):
+    config.addinivalue_line("filterwarnings", r"ignore:'click\.:DeprecationWarning")  # typer 0.25 beside click 8.5
     # `datasets` leaves the CSV reader of pandas open; the rest of this warning stays an error
     config.addinivalue_line("filterwarnings", r"ignore:unclosed file <_io\..* name='.*\.[ct]sv':ResourceWarning")
 

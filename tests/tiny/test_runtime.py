@@ -138,7 +138,7 @@ def test_bad_calls_are_refused(bert_bi, bert_cross, tmp_path):
         load(bert_bi, max_length=97)
     with pytest.raises(BadInput, match="no room for a text"):
         load(bert_bi, max_length=2)
-    with pytest.raises(BadInput, match="no openvino/openvino_model.xml; export it"):
+    with pytest.raises(BadInput, match=r"no openvino/openvino_model\.xml; export it"):
         load(bert_bi, runtime="openvino")
     with pytest.raises(BadInput, match="no such directory"):
         load(tmp_path / "nothing")
@@ -202,7 +202,7 @@ def test_few_shapes_and_every_row_once():
     assert len({(len(rows), width) for rows, width in batches}) <= 40
     for chosen, width in batches:
         assert lengths[chosen].max() <= width and len(chosen) * width <= 2048
-        assert 2 * lengths[chosen].min() >= width or width <= 8
+        assert 2 * lengths[chosen].min() >= width or width <= 16
     assert padded_length(512) == 512
 
 

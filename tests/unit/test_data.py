@@ -189,6 +189,17 @@ class TestFiles:
         path.write_bytes(content)
         assert says in refusal(path)
 
+    @pytest.mark.filterwarnings("ignore:Length of header or names:pandas.errors.ParserWarning")
+    def test_rows_with_a_value_too_many_are_not_shifted(self, tmp_path):
+        # pandas takes the first column for row names where every row is one value longer than the header
+        path = write_lines(tmp_path / "p.tsv", "query\tdocument\tlabel", "a\tb\t1\tx", "c\td\t0\t")
+        pairs = read(path)
+        assert (pairs.queries, pairs.documents, pairs.labels.tolist()) == (["a", "c"], ["b", "d"], [1.0, 0.0])
+
+    def test_rows_that_end_early_lack_a_label(self, tmp_path):
+        path = write_lines(tmp_path / "p.tsv", "query\tdocument\tlabel", "a\tb", "c\td\t0")
+        assert "row 1: label '' is not a number" in refusal(path)
+
     def test_rows_of_another_length_are_refused(self, tmp_path):
         path = write_lines(tmp_path / "p.tsv", "query\tdocument\tlabel", "a\tb\t1", "a\tb\t1\tmore\tand more")
         refusal(path)

@@ -1,0 +1,73 @@
+"""A cross-encoder of BGE-m3's size (568 M, random weights) through every stage on this machine, with its peak memory.
+
+    python -m tests.benchmarks.bge_m3_size runs/bge_m3_size
+
+The architecture is XLM-RoBERTa-large with 250,002 pieces of vocabulary; the tokenizer is trained on the bundled pairs, so
+its pieces fill only the first rows. Scores mean nothing; memory, time and size do.
+"""
+
+import argparse
+import json
+import resource
+import time
+from pathlib import Path
+
+from distill.backbone import fresh_backbone
+from distill.data import load_split
+from distill.modeling import quiet
+from distill.recipe import Data, FreshBackbone
+from recipes.cli import main as distill
+
+N_PAIRS = 96
+RECIPE = """
+name: bge_m3_size
+data: {{train: bundled, bundled_pairs: {n_pairs}, evaluation_share: 0.3, validation_share: 0.2}}
+teachers:
+  large: {{kind: cross_encoder, backbone: {backbone}, frozen: true, head: [256], max_length: 512}}
+student:
+  kind: cross_encoder
+  backbone: {{tokenizer: unigram, vocabulary: 2000, layers: 6, width: 384, heads: 12}}
+objectives: {{score_match: {{teacher: large, loss: mse}}}}
+training: {{epochs: 1, learning_rate: 1.0e-4, evaluations_per_epoch: 0}}
+benchmark: {{throughput_pairs: 24, seconds: 20, lengths: [128, 256, 512]}}
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    backbone = random_large(folder)
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(RECIPE.format(n_pairs=N_PAIRS, backbone=backbone), encoding="utf-8")
+    for stage in ("train-teacher", "cache-signals", "train-student", "export", "benchmark"):
+        began = time.perf_counter()
+        code = distill([stage, str(recipe), f"output_dir={folder / 'run'}"])
+        peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        seconds = round(time.perf_counter() - began, 1)
+        print(json.dumps({"stage": stage, "code": code, "seconds": seconds, "peak_gb_so_far": round(peak_gb, 2)}), flush=True)
+
+
+def random_large(folder: Path) -> Path:
+    """Write XLM-RoBERTa-large with random weights, once."""
+    from transformers import XLMRobertaConfig, XLMRobertaModel
+
+    target = folder / "backbone"
+    if target.is_dir():
+        return target
+    split = load_split(Data(train="bundled", bundled_pairs=N_PAIRS), 0)
+    small = FreshBackbone(tokenizer="unigram", vocabulary=2000, layers=1, width=32, heads=2)
+    source = fresh_backbone(small, [*split.train.queries, *split.train.documents], seed=0, folder=folder / "small")
+    config = XLMRobertaConfig(
+        vocab_size=250_002, hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096,
+        max_position_embeddings=8194, type_vocab_size=1, pad_token_id=1,
+    )  # fmt: skip
+    with quiet():
+        XLMRobertaModel(config, add_pooling_layer=False).save_pretrained(target)
+    for path in source.glob("tokenizer*"):
+        (target / path.name).write_bytes(path.read_bytes())
+    return target
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+import json
+import os
+import shutil
+
+import pytest
+
+from distill.artefact import Artefact, check_model_folder, content_hash, new_folder, read_card, revision, write_card, write_json
+from distill.errors import BadInput
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+class TestNewFolder:
+    def test_puts_the_whole_in_place_at_once(self, tmp_path):
+        target = tmp_path / "deep" / "model"
+        with new_folder(target) as folder:
+            (folder / "a").write_text("1")
+            assert not target.exists()
+        assert names(target) == ["a"]
+        assert names(target.parent) == ["model"]
+
+    @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+    def test_leaves_nothing_on_failure(self, tmp_path, error):
+        with pytest.raises(error), new_folder(tmp_path / "model") as folder:
+            (folder / "a").write_text("1")
+            raise error
+        assert names(tmp_path) == []
+
+    def test_failure_leaves_what_was_there(self, tmp_path):
+        with new_folder(tmp_path / "model") as folder:
+            (folder / "old").write_text("1")
+        with pytest.raises(RuntimeError), new_folder(tmp_path / "model") as folder:
+            (folder / "new").write_text("1")
+            raise RuntimeError
+        assert names(tmp_path / "model") == ["old"]
+        assert names(tmp_path) == ["model"]
+
+    def test_replaces_whole(self, tmp_path):
+        for name in ("old", "new"):
+            with new_folder(tmp_path / "model") as folder:
+                (folder / name).write_text("1")
+        assert names(tmp_path / "model") == ["new"]
+        assert names(tmp_path) == ["model"]
+
+    def test_clears_what_killed_processes_left_but_not_what_others_write(self, tmp_path):
+        dead, alive = tmp_path / ".model.999999999.tmp", tmp_path / f".model.{os.getppid()}.tmp"
+        other = tmp_path / ".other.999999999.tmp"
+        for folder in (dead, alive, other):
+            folder.mkdir()
+        with new_folder(tmp_path / "model"):
+            pass
+        assert names(tmp_path) == sorted([alive.name, other.name, "model"])
+
+
+class TestHashes:
+    def test_content_hash_knows_values_not_key_order(self):
+        assert content_hash({"a": 1, "b": [1, 2]}) == content_hash({"b": [1, 2], "a": 1})
+        hashes = {content_hash(value) for value in ({"a": 1}, {"a": "1"}, {"a": [1]}, {"b": 1}, {"a": None}, {"a": 1.5})}
+        assert len(hashes) == 6
+        assert all(len(value) == 16 for value in hashes)
+
+    def test_revision_changes_with_content_and_names(self, bi_folder, tmp_path):
+        folder = tmp_path / "model"
+        shutil.copytree(bi_folder, folder)
+        first = revision(folder)
+        assert first == revision(bi_folder)
+        (folder / "config.json").write_text((folder / "config.json").read_text() + " ")
+        second = revision(folder)
+        (folder / "more.txt").write_text("")
+        third = revision(folder)
+        (folder / "more.txt").rename(folder / "other.txt")
+        assert len({first, second, third, revision(folder)}) == 4
+
+    def test_revision_ignores_what_describes_the_model(self, bi_folder, tmp_path):
+        folder = tmp_path / "model"
+        shutil.copytree(bi_folder, folder)
+        (folder / "README.md").write_text("# about")
+        (folder / "artefact.json").write_text("{}")
+        (folder / ".cache").mkdir()
+        (folder / ".cache" / "x").write_text("x")
+        assert revision(folder) == revision(bi_folder)
+
+
+class TestCard:
+    def test_is_read_back_with_revision_and_versions(self, bi_folder, tmp_path):
+        folder = tmp_path / "model"
+        shutil.copytree(bi_folder, folder)
+        written = write_card(folder, Artefact(kind="bi_encoder", stage="x", fingerprint="f", parents={"a": "b"}, metrics={"한": 1.5}))
+        assert read_card(folder) == written
+        assert written.revision == revision(folder)
+        assert {"torch", "transformers", "sentence-transformers"} <= set(written.versions)
+
+    def test_of_a_folder_from_elsewhere_is_none(self, tmp_path):
+        assert read_card(tmp_path) is None
+
+    @pytest.mark.parametrize("content", ["{", "[]", '{"a": 1}', "3", "null"])
+    def test_that_is_none_of_ours_is_refused(self, tmp_path, content):
+        (tmp_path / "artefact.json").write_text(content)
+        with pytest.raises(BadInput, match="is not a card of this toolkit"):
+            read_card(tmp_path)
+
+    def test_of_a_finished_teacher_says_what_went_in(self, trained, cross_folder):
+        card = read_card(cross_folder)
+        assert (card.kind, card.stage, card.revision) == ("cross_encoder", "train_teacher", revision(cross_folder))
+        assert card.recipe["name"] == "tiny"
+        assert card.data == trained.split.describe()
+        assert card.details["n_processes"] == 1
+        assert card.fingerprint == content_hash(card.details["inputs"])
+
+    def test_json_with_nan_is_never_written(self, tmp_path):
+        with pytest.raises(ValueError, match="Out of range float"):
+            write_json(tmp_path / "x.json", {"a": float("nan")})
+        assert not (tmp_path / "x.json").exists()
+
+
+CROSS_PIECES = [
+    "modules.json", "config.json", "model.safetensors", "1_Pooling/config.json", "2_Dense/config.json",
+    "2_Dense/model.safetensors", "3_Dense/config.json", "3_Dense/model.safetensors",
+]  # fmt: skip
+
+
+class TestModelFolder:
+    def test_kind_is_told(self, bi_folder, cross_folder):
+        assert check_model_folder(bi_folder) == "bi_encoder"
+        assert check_model_folder(cross_folder) == "cross_encoder"
+
+    @pytest.mark.parametrize("piece", CROSS_PIECES)
+    def test_each_missing_piece_is_named(self, cross_folder, tmp_path, piece):
+        folder = tmp_path / "model"
+        shutil.copytree(cross_folder, folder)
+        (folder / piece).unlink()
+        with pytest.raises(BadInput) as caught:
+            check_model_folder(folder)
+        assert piece in str(caught.value)
+        assert str(folder) in str(caught.value)
+
+    def test_missing_tokenizer_is_named(self, bi_folder, tmp_path):
+        folder = tmp_path / "model"
+        shutil.copytree(bi_folder, folder)
+        for path in folder.glob("tokenizer*"):
+            path.unlink()
+        with pytest.raises(BadInput, match=r"any of tokenizer\.json, tokenizer_config\.json, .* is missing"):
+            check_model_folder(folder)
+
+    def test_missing_folder(self, tmp_path):
+        with pytest.raises(BadInput, match="is no model folder: there is no such directory"):
+            check_model_folder(tmp_path / "none")
+
+    @pytest.mark.parametrize("piece", ["modules.json", "config_sentence_transformers.json"])
+    def test_damaged_json_is_named(self, bi_folder, tmp_path, piece):
+        folder = tmp_path / "model"
+        shutil.copytree(bi_folder, folder)
+        (folder / piece).write_text("{")
+        with pytest.raises(BadInput, match=f"{piece} is not valid JSON"):
+            check_model_folder(folder)
+
+    def test_pieces_are_the_ones_that_are_written(self, cross_folder):
+        # if sentence-transformers writes another piece one day, the list above is to learn of it
+        written = {str(path.relative_to(cross_folder)) for path in cross_folder.rglob("*") if path.is_file()}
+        described = {"artefact.json", "README.md", "config_sentence_transformers.json", "sentence_bert_config.json"}
+        tokenizer = {name for name in written if name.startswith(("tokenizer", "special_tokens", "vocab"))}
+        assert written - described - tokenizer == set(CROSS_PIECES)
+
+    def test_module_list_is_valid_json_of_stock_modules(self, cross_folder):
+        modules = json.loads((cross_folder / "modules.json").read_text())
+        assert all(module["type"].startswith("sentence_transformers.") for module in modules)

@@ -1,0 +1,289 @@
+"""The `distill` command in-process: exit codes, messages, scoring and embedding with tiny models."""
+
+import fcntl
+import json
+import shutil
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from recipes import benchmark, cache_signals, export, train_student, train_teacher
+from recipes.cli import main
+from tests.conftest import write_recipe
+
+PAIRS = [("백엔드 개발자", "Backend engineer wanted"), ("간호사 5년", "a nurse"), ("chef", "요리사 채용"), ("간호사 5년", "요리사 채용")]
+
+
+@pytest.fixture
+def pairs_file(tmp_path):
+    path = tmp_path / "pairs.tsv"
+    path.write_text("query\tdocument\n" + "".join(f"{q}\t{d}\n" for q, d in PAIRS), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def call(capsys):
+    """Run the command; returns (exit code, stdout, stderr)."""
+
+    def run(*argv, entry=main):
+        code = entry([str(argument) for argument in argv])
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return code, out, err
+
+    return run
+
+
+class TestHelp:
+    def test_lists_the_commands(self, call):
+        code, out, err = call("--help")
+        assert (code, err) == (0, "")
+        for command in ("run", "train-teacher", "cache-signals", "train-student", "export", "benchmark", "score", "embed"):
+            assert f" {command} " in out
+
+    @pytest.mark.parametrize("command", ["run", "train-teacher", "cache-signals", "train-student", "export", "benchmark"])
+    def test_of_stages_shows_recipe_and_overrides(self, call, command):
+        code, out, _ = call(command, "--help")
+        assert code == 0
+        assert "RECIPE.yaml [KEY=VALUE]..." in out
+
+    def test_of_score_shows_the_options(self, call):
+        code, out, _ = call("score", "--help")
+        assert code == 0
+        for option in ("--output", "--query-column", "--document-column", "--runtime", "--precision", "--threads", "--max-length"):
+            assert option in out
+
+
+class TestExitCodes:
+    @pytest.mark.parametrize(
+        ("argv", "says"),
+        [
+            (["distil"], "No such command 'distil'"),
+            (["run"], "Missing argument 'RECIPE.yaml'"),
+            (["run", "x.yaml", "--fast"], "No such option"),
+            (["score", "model"], "Missing argument"),
+            (["score", "model", "pairs.tsv"], "Missing option '-o'"),
+            (["score", "model", "pairs.tsv", "-o", "x.tsv", "--threads", "0"], "Invalid value for '--threads'"),
+            (["score", "model", "pairs.tsv", "-o", "x.tsv", "--threads", "many"], "'many' is not a valid integer"),
+        ],
+    )
+    def test_wrong_usage_is_2_with_one_line_on_stderr(self, call, argv, says):
+        code, out, err = call(*argv)
+        assert (code, out) == (2, "")
+        assert says in err
+        assert len(err.splitlines()) == 1
+        assert err.startswith("error: ")
+
+    @pytest.mark.parametrize("entry", [train_teacher, cache_signals, train_student, export, benchmark], ids=lambda m: m.__name__)
+    def test_stage_without_a_recipe_is_2_and_says_how(self, call, entry):
+        code, out, err = call(entry=entry.main)
+        assert (code, out) == (2, "")
+        assert f"usage: accelerate launch -m {entry.__name__} recipe.yaml [key=value …]" in err
+
+    def test_bad_recipe_is_2(self, call, tmp_path):
+        code, out, err = call("run", write_recipe(tmp_path), "trainig.epochs=3")
+        assert (code, out) == (2, "")
+        assert "trainig: unknown key; did you mean 'training'?" in err
+        assert not (tmp_path / "run").exists()
+
+    def test_missing_recipe_is_2(self, call, tmp_path):
+        code, _, err = call("train-teacher", tmp_path / "none.yaml")
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert "no such recipe" in err
+
+    def test_failed_job_is_1(self, call, tmp_path):
+        path = write_recipe(tmp_path)
+        code, _, err = call("train-teacher", path, "training.precision=fp16")
+        assert code == 1
+        assert "error: training.precision fp16 needs a GPU; set bf16 or fp32" in err
+
+    def test_interrupted_is_130_and_says_to_go_on(self, call, tmp_path, monkeypatch):
+        def interrupt(_):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("teachers.train_teachers", interrupt)
+        code, _, err = call("train-teacher", write_recipe(tmp_path))
+        assert code == 130
+        assert "the same command goes on from here" in err
+
+    def test_full_disk_is_1_with_the_file(self, call, tmp_path, monkeypatch):
+        def fill(_):
+            raise OSError(28, "No space left on device", "/data/x")
+
+        monkeypatch.setattr("teachers.train_teachers", fill)
+        code, _, err = call("train-teacher", write_recipe(tmp_path))
+        assert code == 1
+        assert "No space left on device: /data/x" in err
+
+    def test_errors_of_ours_that_are_none_are_not_hidden(self, tmp_path, monkeypatch):
+        def fail(_):
+            raise ZeroDivisionError
+
+        monkeypatch.setattr("teachers.train_teachers", fail)
+        with pytest.raises(ZeroDivisionError):
+            main(["train-teacher", str(write_recipe(tmp_path))])
+
+    def test_missing_stage_is_named(self, call, tmp_path):
+        for command in ("cache-signals", "train-student"):
+            code, _, err = call(command, write_recipe(tmp_path))
+            assert code == 2
+            assert f"{tmp_path / 'run' / 'teachers' / 'cross'} is not there yet; run the stage train_teacher of this recipe first" in err
+
+    def test_second_launch_on_a_folder_is_2(self, call, tmp_path):
+        path, work = write_recipe(tmp_path), tmp_path / "run" / ".work"
+        work.mkdir(parents=True)
+        with (work / "lock").open("w") as file:
+            file.write("4321")
+            file.flush()
+            fcntl.flock(file, fcntl.LOCK_EX)
+            code, _, err = call("train-teacher", path)
+        assert code == 2
+        assert f"error: {tmp_path / 'run'} is in use by process 4321; wait for it or set another output_dir\n" == err
+
+    def test_folder_that_no_stage_made_is_not_touched(self, call, tmp_path):
+        mine = tmp_path / "run" / "teachers" / "cross" / "thesis.txt"
+        mine.parent.mkdir(parents=True)
+        mine.write_text("years of work")
+        code, _, err = call("train-teacher", write_recipe(tmp_path), "overwrite=true")
+        assert code == 2
+        assert "holds something that no stage made" in err
+        assert mine.read_text() == "years of work"
+
+
+def stock_scores(folder, pairs):
+    from sentence_transformers import CrossEncoder, SentenceTransformer
+    from torch import nn
+
+    if "cross" in folder.name:
+        return CrossEncoder(str(folder), device="cpu").predict(pairs, activation_fn=nn.Identity())
+    model = SentenceTransformer(str(folder), device="cpu")
+    left, right = (model.encode([pair[i] for pair in pairs]) for i in (0, 1))
+    return (left * right).sum(axis=1) / np.linalg.norm(left, axis=1) / np.linalg.norm(right, axis=1)
+
+
+class TestScore:
+    @pytest.mark.parametrize("kind", ["bi", "cross"])
+    def test_writes_what_stock_sentence_transformers_says(self, call, trained, pairs_file, tmp_path, kind):
+        folder, output = trained.teacher(kind), tmp_path / "scores.tsv"
+        code, out, err = call("score", folder, pairs_file, "-o", output)
+        assert (code, out) == (0, "")
+        assert "4 pairs → " in err
+        header, *rows = [line.split("\t") for line in output.read_text().splitlines()]
+        assert header == ["row", "score", "unit_score"]
+        assert [row[0] for row in rows] == ["1", "2", "3", "4"]
+        scores = np.array([float(row[1]) for row in rows])
+        np.testing.assert_allclose(scores, stock_scores(folder, PAIRS), atol=2e-5)
+        unit = 1 / (1 + np.exp(-scores)) if kind == "cross" else (scores + 1) / 2
+        np.testing.assert_allclose([float(row[2]) for row in rows], unit, atol=2e-6)
+
+    def test_reads_other_columns(self, call, bi_folder, tmp_path):
+        path, output = tmp_path / "pairs.csv", tmp_path / "scores.tsv"
+        path.write_text("이력서,공고\n개발자,developer\n", encoding="utf-8")
+        code, _, _ = call("score", bi_folder, path, "-o", output, "--query-column", "이력서", "--document-column", "공고")
+        assert code == 0
+        assert len(output.read_text().splitlines()) == 2
+
+    @pytest.mark.parametrize(
+        ("options", "says"),
+        [
+            (["--query-column", "resume"], "has no column 'resume'; it has query, document"),
+            (["--runtime", "tensorrt"], "--runtime tensorrt: one of torch, openvino, onnx is accepted"),
+            (["--precision", "int8"], "--precision int8: one of fp32, bf16 is accepted; int8 comes with an int8 export"),
+            (["--runtime", "openvino"], "holds no openvino/openvino_model.xml; export it, or load it with runtime: torch"),
+            (["--max-length", "5000"], "max_length 5000 is more than the 96 positions of the model"),
+        ],
+    )
+    def test_refuses_in_one_line_and_leaves_no_output(self, call, bi_folder, pairs_file, tmp_path, options, says):
+        output = tmp_path / "scores.tsv"
+        code, out, err = call("score", bi_folder, pairs_file, "-o", output, *options)
+        assert (code, out, len(err.splitlines())) == (2, "", 1)
+        assert says in err
+        assert [path.name for path in tmp_path.iterdir()] == ["pairs.tsv"]
+
+    def test_output_in_a_missing_folder(self, call, bi_folder, pairs_file, tmp_path):
+        code, _, err = call("score", bi_folder, pairs_file, "-o", tmp_path / "no" / "scores.tsv")
+        assert code == 2
+        assert f"{tmp_path / 'no'} is no folder; make it first, or name another output" in err
+
+    def test_missing_model(self, call, pairs_file, tmp_path):
+        code, _, err = call("score", tmp_path / "none", pairs_file, "-o", tmp_path / "scores.tsv")
+        assert code == 2
+        assert "none is no model folder: there is no such directory" in err
+
+    @pytest.mark.parametrize("piece", ["modules.json", "model.safetensors", "2_Dense/model.safetensors", "config.json"])
+    def test_model_folder_with_a_missing_piece(self, call, cross_folder, pairs_file, tmp_path, piece):
+        folder = tmp_path / "model"
+        shutil.copytree(cross_folder, folder)
+        (folder / piece).unlink()
+        code, _, err = call("score", folder, pairs_file, "-o", tmp_path / "scores.tsv")
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert piece in err
+
+    def test_existing_output_is_replaced_only_by_a_whole_one(self, call, bi_folder, pairs_file, tmp_path):
+        output = tmp_path / "scores.tsv"
+        output.write_text("yesterday's")
+        assert call("score", tmp_path / "none", pairs_file, "-o", output)[0] == 2
+        assert output.read_text() == "yesterday's"
+        assert call("score", bi_folder, pairs_file, "-o", output)[0] == 0
+        assert output.read_text().startswith("row\t")
+
+
+class TestEmbed:
+    def test_lines_of_a_text_file(self, call, bi_folder, tmp_path):
+        path, output = tmp_path / "texts.txt", tmp_path / "vectors.npy"
+        texts = ["개발자", "nurse", "", "개발자"]
+        path.write_text("\n".join(texts) + "\n", encoding="utf-8")
+        code, out, err = call("embed", bi_folder, path, "-o", output)
+        assert (code, out) == (0, "")
+        assert "4 texts → " in err
+        from sentence_transformers import SentenceTransformer
+
+        vectors = np.load(output)
+        assert (vectors.shape, vectors.dtype) == ((4, 32), np.float32)
+        np.testing.assert_allclose(vectors, SentenceTransformer(str(bi_folder), device="cpu").encode(texts), atol=1e-5)
+
+    def test_column_of_a_table(self, call, bi_folder, tmp_path):
+        path, output = tmp_path / "texts.jsonl", tmp_path / "vectors.npy"
+        path.write_text("".join(json.dumps({"id": i, "jd": f"text {i}"}) + "\n" for i in range(3)))
+        assert call("embed", bi_folder, path, "-o", output, "--column", "jd")[0] == 0
+        assert np.load(output).shape == (3, 32)
+
+    @pytest.mark.parametrize(
+        ("options", "says"),
+        [([], "has no column 'text'; it has id, jd; set --column"), (["--column", "jd", "--prompt", "title"], "stores no prompt named title; stored: ")],
+    )
+    def test_refuses_in_one_line(self, call, bi_folder, tmp_path, options, says):
+        path = tmp_path / "texts.jsonl"
+        path.write_text('{"id": 1, "jd": "x"}\n')
+        code, _, err = call("embed", bi_folder, path, "-o", tmp_path / "vectors.npy", *options)
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert says in err
+        assert not (tmp_path / "vectors.npy").exists()
+
+    def test_cross_encoder_has_no_embeddings(self, call, cross_folder, tmp_path):
+        (tmp_path / "texts.txt").write_text("a\n")
+        code, _, err = call("embed", cross_folder, tmp_path / "texts.txt", "-o", tmp_path / "vectors.npy")
+        assert code == 2
+        assert "is a cross-encoder, it has no embeddings" in err
+
+    @pytest.mark.parametrize(
+        ("content", "says"), [(b"", "is empty"), ("이력서\n".encode("cp949"), "is not UTF-8"), (None, "no such file")]
+    )
+    def test_bad_text_file(self, call, bi_folder, tmp_path, content, says):
+        path = tmp_path / "texts.txt"
+        if content is not None:
+            path.write_bytes(content)
+        code, _, err = call("embed", bi_folder, path, "-o", tmp_path / "vectors.npy")
+        assert code == 2
+        assert says in err
+
+
+def test_messages_of_a_stage_go_to_stderr(call, tmp_path):
+    code, out, err = call("train-teacher", write_recipe(tmp_path), "training.max_steps=1")
+    assert (code, out) == (0, "")
+    assert "teacher cross" in err
+    assert (tmp_path / "run" / "recipe.json").is_file()
+    again = call("train-teacher", write_recipe(tmp_path), "training.max_steps=1")
+    assert again[0] == 0
+    assert [line for line in islice(again[2].splitlines(), 1)] == [f"{tmp_path / 'run' / 'teachers' / 'cross'} is finished"]

@@ -1,0 +1,119 @@
+"""Who may import whom: recipes → teachers, students → distill, and no circle between files."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from graphlib import CycleError, TopologicalSorter
+
+import pytest
+
+from tests.conftest import ROOT
+
+PACKAGES = ("distill", "teachers", "students", "recipes")
+ALLOWED = {
+    "distill": {"distill"},
+    "teachers": {"teachers", "distill"},
+    "students": {"students", "distill"},
+    "recipes": {"recipes", "teachers", "students", "distill"},
+}
+FILES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for package in PACKAGES
+    for path in sorted((ROOT / package).rglob("*.py"))
+}
+
+
+def type_checking_only(tree):
+    """The nodes below `if TYPE_CHECKING:`, which never run."""
+    guarded = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)]
+    return {id(inner) for node in guarded for inner in ast.walk(node)}
+
+
+def imported_by(name, *, running_only=False):
+    """The modules of ours that a file imports, at the top or inside a function."""
+    tree = ast.parse(FILES[name].read_text(encoding="utf-8"))
+    skipped = type_checking_only(tree) if running_only else set()
+    found = set()
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} imports relatively"
+            # `from distill import losses` is an import of distill.losses
+            below = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (below & set(FILES)) or {node.module}
+    return {module for module in found if module in FILES}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_arrows_run_down_only(name):
+    assert {module.partition(".")[0] for module in imported_by(name)} <= ALLOWED[name.partition(".")[0]]
+
+
+def test_no_file_is_in_an_import_circle():
+    graph = {name: imported_by(name, running_only=True) - {name} for name in FILES}
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(f"import circle: {' → '.join(error.args[1])}")
+
+
+def test_the_files_are_found():
+    assert {"distill.recipe", "teachers.train", "students.build", "recipes.cli", "distill"} <= set(FILES)
+    assert "distill.losses" in imported_by("distill.objectives")
+
+
+STAGES = [name for name in FILES if name.startswith("recipes.") and name not in ("recipes.cli", "recipes._launch")]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_recipes_are_entry_points_without_logic(name):
+    """A docstring, imports, a `main` without branches or loops, and the `__main__` line."""
+    tree = ast.parse(FILES[name].read_text(encoding="utf-8"))
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)]
+    assert {function.name for function in functions} <= {"main"}
+    logic = (ast.For, ast.While, ast.If, ast.Try, ast.With, ast.comprehension, ast.IfExp, ast.Lambda)
+    for function in functions:
+        assert not [node for node in ast.walk(function) if isinstance(node, logic)]
+    assert len(tree.body) <= 5
+
+
+def test_command_line_computes_nothing():
+    """recipes.cli hands over to distill, teachers and students: no loops, no numbers, no files of its own."""
+    tree = ast.parse(FILES["recipes.cli"].read_text(encoding="utf-8"))
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.For | ast.While | ast.comprehension | ast.BinOp)
+                and not isinstance(getattr(node, "op", None), ast.BitOr)]  # fmt: skip
+    called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    assert "open" not in called
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_exports_are_sorted_and_exist(name):
+    tree = ast.parse(FILES[name].read_text(encoding="utf-8"))
+    assigned = [node for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"]
+    if not assigned:
+        assert name.startswith("recipes") or FILES[name].name == "__init__.py"
+        return
+    exported = ast.literal_eval(assigned[0].value)
+    # constants, classes, functions: as ruff sorts them (RUF022)
+    assert exported == sorted(exported, key=lambda item: (not item.isupper(), not item[0].isupper(), item))
+    assert len(exported) == len(set(exported))
+    module = importlib.import_module(name)
+    assert [item for item in exported if not hasattr(module, item)] == []
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("recipes.cli", {"torch", "transformers", "datasets", "pydantic", "sentence_transformers", "pandas", "sklearn"}),
+        ("distill.recipe", {"torch", "transformers", "datasets", "sentence_transformers"}),
+        ("distill.data", {"torch", "transformers", "datasets", "sentence_transformers"}),
+    ],
+)
+def test_imports_stay_light(module, heavy):
+    program = f"import sys, {module}; print(*sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

@@ -1,0 +1,331 @@
+"""Steps over a stub encoder: what a batch's losses add up to, whatever the passes and processes."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from distill.batching import Planner
+from distill.data import Pairs
+from distill.objectives import Step, teacher_logits, teacher_unit
+from distill.recipe import EmbeddingMatch, Labels, MarginMatch, Objectives, ScoreMatch
+from distill.trainset import TrainSet
+
+WIDTH, TEACHER_WIDTH = 6, 4
+
+
+class WordTokenizer:
+    """Numbers words by their hash; pairs are joined by a separator."""
+
+    model_input_names = ("input_ids", "attention_mask")
+    pad_token_id = 0
+
+    def __call__(self, texts, pair_texts=None, *, max_length, **_):
+        pair_texts = pair_texts or [None] * len(texts)
+        joined = [text if pair is None else f"{text} | {pair}" for text, pair in zip(texts, pair_texts, strict=True)]
+        return {"input_ids": [[1 + sum(word.encode()) % 97 for word in text.split()][:max_length] for text in joined]}
+
+
+class Stub(nn.Module):
+    """The mean of word vectors, through one layer: knows nothing of padding."""
+
+    def __init__(self, kind):
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.words = nn.Parameter(torch.randn(100, WIDTH, generator=generator))
+        self.layer = nn.Parameter(torch.randn(WIDTH, 1 if kind == "cross_encoder" else WIDTH, generator=generator))
+        self.output = "scores" if kind == "cross_encoder" else "sentence_embedding"
+
+    def forward(self, features):
+        mask = features["attention_mask"].unsqueeze(-1)
+        mean = (self.words[features["input_ids"]] * mask).sum(1) / mask.sum(1)
+        return {self.output: torch.tanh(mean @ self.layer) * 2}
+
+    def get_embedding_dimension(self):
+        return WIDTH
+
+
+def pairs_of(n_queries=9, n_documents=3):
+    rng = np.random.default_rng(0)
+    queries = [f"query {q} " + "so " * (q % 4) for q in range(n_queries) for _ in range(n_documents)]
+    documents = [f"document {d} " + "long " * int(rng.integers(0, 9)) for d in range(len(queries))]
+    return Pairs(queries, documents, rng.random(len(queries)).astype(np.float32))
+
+
+def trainset_of(kind, candidates=None, unlabelled=(), pairs=None):
+    pairs = pairs_of() if pairs is None else pairs
+    trainset = TrainSet.build(kind, WordTokenizer(), pairs, max_length=16, candidates=candidates, unlabelled=unlabelled)
+    rng = np.random.default_rng(1)
+    trainset.teacher_scores = {
+        "cross": rng.normal(size=len(pairs)).astype(np.float32), "bi": rng.uniform(-1, 1, len(pairs)).astype(np.float32),
+    }  # fmt: skip
+    vectors = rng.normal(size=(len(trainset.tokens), TEACHER_WIDTH)).astype(np.float32)
+    trainset.embeddings = lambda rows: vectors[rows]
+    return trainset
+
+
+def step_of(kind, objectives):
+    torch.manual_seed(0)
+    projected = TEACHER_WIDTH if objectives.embedding_match else None
+    kinds = {"cross": "cross_encoder", "bi": "bi_encoder"}
+    return Step(Stub(kind), kind, objectives, teacher_kinds=kinds, projected_width=projected)
+
+
+def run(step, trainset, units, **plan):
+    """Losses and gradients of one optimizer step: summed over passes, averaged over processes as DDP does.
+
+    Without a plan, all in one pass.
+    """
+    n_processes = plan.get("n_processes", 1)
+    planner = Planner(
+        lengths=trainset.unit_lengths, sequences=trainset.unit_sequences, global_batch=len(units), seed=0,
+        **{"micro_batch": 1000, "token_budget": 10**6, **plan},
+    )  # fmt: skip
+    passes = list(planner._passes(units)) if plan else [[units]]
+    step.zero_grad()
+    sums = {}
+    for per_process in passes:
+        for process in range(n_processes):
+            batch = trainset.batch(per_process[process], totals=trainset.counts(units), n_processes=n_processes)
+            terms = step(batch)
+            (sum(terms.values()) / n_processes).backward()
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + value.item() / n_processes
+    gradients = {name: parameter.grad.clone() for name, parameter in step.named_parameters()}
+    return sums, gradients, len(passes)
+
+
+CROSS, BI = "cross_encoder", "bi_encoder"
+CASES = [
+    (CROSS, Objectives(labels=Labels(loss="bce")), None),
+    (CROSS, Objectives(labels=Labels(loss="mse", weight=0.3)), None),
+    (BI, Objectives(labels=Labels(loss="contrastive")), None),
+    (BI, Objectives(labels=Labels(loss="bce")), None),
+    *((kind, Objectives(score_match=ScoreMatch(teacher=teacher, loss=loss, temperature=2.0)), None)
+      for kind in (CROSS, BI) for teacher in ("cross", "bi") for loss in ("mse", "bce", "logit_mse")),
+    *((kind, Objectives(score_match=ScoreMatch(teacher="cross", loss="kl", temperature=3.0)), 2) for kind in (CROSS, BI)),
+    *((kind, Objectives(margin_mse=MarginMatch(teacher=teacher)), 3) for kind in (CROSS, BI) for teacher in ("cross", "bi")),
+    (BI, Objectives(embedding_match=EmbeddingMatch(teacher="bi", loss="cosine")), None),
+    (BI, Objectives(embedding_match=EmbeddingMatch(teacher="bi", loss="mse")), 2),
+    (BI, Objectives(labels=Labels(weight=0.2), score_match=ScoreMatch(teacher="cross", loss="kl"),
+                    margin_mse=MarginMatch(teacher="cross"), embedding_match=EmbeddingMatch(teacher="bi")), 2),
+]  # fmt: skip
+
+
+def name_of(case):
+    kind, objectives, candidates = case
+    terms = objectives.model_dump(exclude_none=True)
+    details = "-".join(f"{name}-{term.get('loss', '')}-{term.get('teacher', '')}" for name, term in terms.items())
+    return f"{kind}-{details}-{candidates}"
+
+
+@pytest.mark.parametrize("case", CASES, ids=name_of)
+@pytest.mark.parametrize(
+    "plan", [{"micro_batch": 2}, {"token_budget": 60}, {"n_processes": 2}, {"n_processes": 4, "micro_batch": 2}], ids=str
+)
+def test_losses_of_small_passes_and_several_processes_add_up_to_those_of_one_pass(case, plan):
+    kind, objectives, candidates = case
+    unlabelled = [f"lone {i} text" for i in range(5)] if objectives.embedding_match else ()
+    trainset = trainset_of(kind, candidates, unlabelled)
+    units, step = np.arange(len(trainset)), step_of(kind, objectives)
+    whole, whole_gradients, n_passes = run(step, trainset, units)
+    parts, part_gradients, n_small = run(step, trainset, units, **plan)
+    assert n_passes == 1
+    assert n_small > 1 or "n_processes" in plan
+    assert set(whole) == set(parts) == {*objectives.model_dump(exclude_none=True), "nothing"}
+    for name, value in whole.items():
+        assert parts[name] == pytest.approx(value, abs=1e-6, rel=1e-6)
+    for name, gradient in whole_gradients.items():
+        assert (part_gradients[name] - gradient).abs().max() <= 3e-6 * max(1.0, gradient.abs().max()), name
+    assert sum(gradient.abs().sum() for gradient in whole_gradients.values()) > 0
+
+
+class TestByHand:
+    """Two pairs whose scores are set from outside."""
+
+    def losses_of(self, kind, objectives, scores, labels=(1.0, 0.0), teacher=(0.0, 0.0), candidates=None):
+        pairs = Pairs(["same query"] * 2, ["first", "second"], np.array(labels, dtype=np.float32))
+        trainset = TrainSet.build(kind, WordTokenizer(), pairs, max_length=16, candidates=candidates)
+        trainset.teacher_scores = {name: np.array(teacher, dtype=np.float32) for name in ("cross", "bi")}
+        step = step_of(kind, objectives)
+        batch = trainset.batch(np.arange(len(trainset)), totals=trainset.counts(np.arange(len(trainset))))
+        terms = step._losses(batch, torch.tensor(scores), torch.zeros(3, WIDTH) if kind == BI else None)
+        return {name: value.item() for name, value in terms.items() if name != "nothing"}
+
+    def test_labels_of_a_cross_encoder(self):
+        # bce of logits (0, log 3) against (1, 0): log 2 and log(1 + 3); mean (0.693147 + 1.386294)/2, weighted by 2
+        got = self.losses_of(CROSS, Objectives(labels=Labels(weight=2)), (0.0, math.log(3)))
+        assert got == {"labels": pytest.approx(2.079442, abs=1e-5)}
+
+    def test_labels_of_a_bi_encoder(self):
+        # contrastive: (1 − 1)² and (0.5 − 0)²
+        got = self.losses_of(BI, Objectives(labels=Labels()), (1.0, 0.0))
+        assert got == {"labels": pytest.approx(0.125)}
+
+    def test_bce_of_a_bi_encoder_sees_ten_times_the_cosine_at_first(self):
+        # logits (1, 0) against (1, 0): log(1 + e⁻¹) = 0.313262, log 2
+        got = self.losses_of(BI, Objectives(labels=Labels(loss="bce")), (0.1, 0.0))
+        assert got == {"labels": pytest.approx((0.313262 + 0.693147) / 2, abs=1e-5)}
+
+    def test_score_mse_compares_unit_scores_over_both_kinds(self):
+        # the student's cosines 1 and 0 are 1 and 0.5; the teacher's logits 0 and log 3 are 0.5 and 0.75
+        objectives = Objectives(score_match=ScoreMatch(teacher="cross", loss="mse"))
+        got = self.losses_of(BI, objectives, (1.0, 0.0), teacher=(0.0, math.log(3)))
+        assert got == {"score_match": pytest.approx((0.25 + 0.0625) / 2, abs=1e-6)}
+
+    def test_logit_mse_compares_logits(self):
+        # a bi-encoder teacher's cosines count ten times: (1 − 2)², (0 − (−5))²
+        objectives = Objectives(score_match=ScoreMatch(teacher="bi", loss="logit_mse"))
+        got = self.losses_of(CROSS, objectives, (1.0, 0.0), teacher=(0.2, -0.5))
+        assert got == {"score_match": pytest.approx(13.0, rel=1e-5)}
+
+    def test_score_bce_divides_both_logits_by_the_temperature(self):
+        # τ = 2, teacher log 9 / 2 = log 3: 0.75; student 0: log 2 each, times τ² = 4
+        objectives = Objectives(score_match=ScoreMatch(teacher="cross", loss="bce", temperature=2))
+        got = self.losses_of(CROSS, objectives, (0.0, 0.0), teacher=(math.log(9), -7.0))
+        assert got == {"score_match": pytest.approx(4 * math.log(2), rel=1e-5)}
+
+    def test_margin_mse_is_on_the_teachers_scale(self):
+        # the student's cosines 0.3 and 0.1 are logits 3 and 1, the teacher's 1 and 0: (2 − 1)²
+        objectives = Objectives(margin_mse=MarginMatch(teacher="cross"))
+        got = self.losses_of(BI, objectives, (0.3, 0.1), teacher=(1.0, 0.0), candidates=2)
+        assert got == {"margin_mse": pytest.approx(1.0, rel=1e-5)}
+
+    def test_same_scores_cost_nothing(self):
+        for loss, candidates in (("mse", None), ("logit_mse", None), ("kl", 2)):
+            objectives = Objectives(score_match=ScoreMatch(teacher="cross", loss=loss), margin_mse=MarginMatch(teacher="cross"))
+            got = self.losses_of(CROSS, objectives, (1.5, -0.5), teacher=(1.5, -0.5), candidates=candidates)
+            assert all(value == pytest.approx(0, abs=1e-6) for value in got.values())
+
+
+def test_teacher_scores_on_both_scales():
+    scores = torch.tensor([0.0, math.log(3)])
+    assert teacher_logits(scores, CROSS).tolist() == scores.tolist()
+    assert teacher_unit(scores, CROSS).tolist() == pytest.approx([0.5, 0.75])
+    assert teacher_unit(scores, CROSS, temperature=0.5).tolist() == pytest.approx([0.5, 0.9])  # log 9
+    assert teacher_logits(torch.tensor([0.5]), BI).tolist() == [5.0]
+    assert teacher_unit(torch.tensor([0.5]), BI).tolist() == [0.75]
+
+
+class TestInfoNce:
+    def excluded(self, pairs):
+        trainset = TrainSet.build(BI, WordTokenizer(), pairs, max_length=16)
+        trainset.in_batch_negatives = True
+        units = np.arange(len(pairs))
+        return trainset.batch(units, totals=trainset.counts(units)).excluded.tolist()
+
+    def test_same_document_text_is_no_negative(self):
+        labels = np.array([1, 1, 1], dtype=np.float32)
+        assert self.excluded(Pairs(["a", "b", "c"], ["x", "y", "x"], labels)) == [
+            [True, False, True],  # a's x is c's x
+            [False, True, False],
+            [True, False, True],
+        ]  # fmt: skip
+
+    def test_known_positives_of_the_same_query_are_no_negatives(self):
+        # a has the positives x and y and the judged negative z, which stays a negative
+        labels = np.array([1, 1, 0, 1], dtype=np.float32)
+        assert self.excluded(Pairs(["a", "a", "a", "b"], ["x", "y", "z", "w"], labels)) == [
+            [True, True, False, False],
+            [True, True, False, False],
+            [True, True, True, False],  # z against itself is the diagonal, which the loss keeps
+            [False, False, False, True],
+        ]  # fmt: skip
+
+    def test_known_positives_are_recognised_by_text_under_another_query_too(self):
+        # y is a positive of a; b's y is the same text and must not push a away
+        labels = np.array([1, 1, 0], dtype=np.float32)
+        assert self.excluded(Pairs(["a", "a", "b"], ["x", "y", "y"], labels))[0] == [True, True, True]
+
+    def test_is_the_mean_over_the_positives_of_the_step(self):
+        pairs = pairs_of(8, 1)
+        pairs = Pairs(pairs.queries, pairs.documents, np.array([1, 0, 1, 1, 0, 1, 1, 1], dtype=np.float32))
+        trainset = trainset_of(BI, pairs=pairs)
+        trainset.in_batch_negatives = True
+        step = step_of(BI, Objectives(labels=Labels(loss="infonce", temperature=0.5, weight=3)))
+        units = np.arange(8)
+        sums, _, n_passes = run(step, trainset, units, micro_batch=4, coupled=True)
+        assert n_passes == 2
+        # the same from the definition, pass by pass: sums over positives, over the 6 of the step
+        total = 0.0
+        with torch.no_grad():
+            for rows in (units[:4], units[4:]):
+                table = trainset.tokens
+                unit = [
+                    nn.functional.normalize(step.model(table.batch(side[rows]))["sentence_embedding"], dim=-1)
+                    for side in (trainset.query_rows, trainset.document_rows)
+                ]
+                logits = (unit[0] @ unit[1].T / 0.5).tolist()
+                for i, row in enumerate(rows):
+                    if pairs.labels[row]:
+                        total -= math.log(math.exp(logits[i][i]) / sum(math.exp(value) for value in logits[i]))
+        assert sums["labels"] == pytest.approx(3 * total / 6, rel=1e-5)
+
+    def test_pass_without_a_positive_gives_zero_and_no_nan(self):
+        pairs = Pairs(["a", "b"], ["x", "y"], np.zeros(2, dtype=np.float32))
+        trainset = trainset_of(BI, pairs=pairs)
+        trainset.in_batch_negatives = True
+        step = step_of(BI, Objectives(labels=Labels(loss="infonce")))
+        sums, gradients, _ = run(step, trainset, np.arange(2))
+        assert sums["labels"] == 0
+        assert all(gradient.abs().sum() == 0 for gradient in gradients.values())
+
+
+class TestStep:
+    def test_every_parameter_gets_a_gradient_in_a_pass_that_uses_none_of_it(self):
+        # margin_mse over units with one candidate has nothing to say, DDP waits for the scale all the same
+        step = step_of(BI, Objectives(margin_mse=MarginMatch(teacher="cross"), embedding_match=EmbeddingMatch(teacher="bi")))
+        trainset = trainset_of(BI, candidates=2, pairs=pairs_of(3, 1))
+        trainset.embeddings = None
+        _, gradients, _ = run(step, trainset, np.arange(len(trainset)))
+        assert set(gradients) == {"model.words", "model.layer", "projection.weight", "scale_and_bias"}
+
+    def test_scale_is_learned_only_where_a_loss_needs_logits(self):
+        for objectives, needed in [
+            (Objectives(labels=Labels()), False), (Objectives(labels=Labels(loss="bce")), True),
+            (Objectives(score_match=ScoreMatch(teacher="bi", loss="mse")), False),
+            (Objectives(score_match=ScoreMatch(teacher="bi", loss="kl")), True),
+            (Objectives(margin_mse=MarginMatch(teacher="bi")), True),
+        ]:  # fmt: skip
+            assert (step_of(BI, objectives).scale_and_bias is not None) is needed
+            assert step_of(CROSS, objectives).scale_and_bias is None
+
+    @pytest.mark.parametrize("kind", [CROSS, BI])
+    def test_predicts_in_the_order_of_the_pairs_whatever_the_padding(self, kind):
+        trainset, step = trainset_of(kind), step_of(kind, Objectives(labels=Labels()))
+        units = np.random.default_rng(2).permutation(len(trainset))
+        together = trainset.batch(units, totals=trainset.counts(units))
+        assert together.pair_rows.tolist() == units.tolist()
+        with torch.no_grad():
+            scores = step(together, predict=True)["scores"]
+            alone = [step(trainset.batch(units[[i]], totals=trainset.counts(units)), predict=True)["scores"] for i in range(len(units))]
+        assert torch.allclose(scores, torch.cat(alone), atol=1e-6)
+
+
+class TestTrainSet:
+    def test_units_are_pairs_queries_and_lone_texts(self):
+        pairs = Pairs(["a", "b", "a", "a"], ["x", "y", "z", "w"], np.zeros(4, dtype=np.float32))
+        trainset = TrainSet.build(BI, WordTokenizer(), pairs, max_length=16, candidates=2, unlabelled=["l", "x", "l"])
+        # a has three documents: a unit of two and one of one; then b; then the lone texts, each once
+        assert [unit.tolist() for unit in trainset.unit_pairs] == [[0, 2], [3], [1], [], []]
+        assert trainset.texts == ["a", "b", "x", "y", "z", "w", "l"]
+        assert [sorted(trainset.texts[row] for row in rows) for rows in trainset.unit_texts] == [
+            ["a", "x", "z"], ["a", "w"], ["b", "y"], ["l"], ["x"],
+        ]  # fmt: skip
+        assert trainset.counts(np.arange(5)) == {"pairs": 4, "groups": 1, "texts": 9, "positives": 0}
+
+    def test_prompts_keep_a_text_in_both_roles_apart(self):
+        pairs = Pairs(["same"], ["same"], np.ones(1, dtype=np.float32))
+        one = TrainSet.build(BI, WordTokenizer(), pairs, max_length=16)
+        two = TrainSet.build(BI, WordTokenizer(), pairs, max_length=16, prompts=("query: ", "passage: "), by_role=True)
+        assert (len(one.tokens), len(two.tokens)) == (1, 2)
+        assert (two.texts, two.roles) == (["same", "same"], [0, 1])
+        assert two.tokens.lengths.tolist() == [2, 2]
+
+    def test_empty_share_of_a_pass_counts_for_nothing(self):
+        trainset, step = trainset_of(CROSS), step_of(CROSS, Objectives(labels=Labels()))
+        batch = trainset.batch(np.zeros(0, dtype=np.int64), totals=trainset.counts(np.arange(4)), n_processes=2)
+        assert set(batch.share.values()) == {0.0}
+        assert sum(step(batch).values()).item() == 0
