@@ -44,6 +44,8 @@ def _written(path: Path) -> Iterator[Path]:
     """Yield a temporary file that is renamed to `path` when the block ends well, and removed when it does not."""
     if not path.parent.is_dir():
         raise BadInput(f"{path.parent} is no folder; make it first, or name another output")
+    if path.is_dir():
+        raise BadInput(f"{path} is a folder; name a file in it")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary

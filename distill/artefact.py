@@ -39,6 +39,15 @@ CARD = "artefact.json"
 _NOT_CONTENT = {CARD, "README.md"}  # what describes the model is not the model
 _MODEL_TYPES: dict[str, ModelKind] = {"SentenceTransformer": "bi_encoder", "CrossEncoder": "cross_encoder"}
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+_TOKENIZERS = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "sentencepiece.bpe.model",
+    "spm.model",
+    "spiece.model",
+    "tokenizer.model",
+)
 _GRAPHS = ("openvino/openvino_model.xml", "onnx/model.onnx", "openvino_model.xml", "model.onnx")
 
 
@@ -186,7 +195,7 @@ def check_model_folder(folder: Path) -> ModelKind:
     )
     modules = _read_json(modules_path)
     _require(folder, "config.json")
-    _require(folder, "tokenizer.json", "tokenizer_config.json", "sentencepiece.bpe.model", "vocab.txt")
+    _require(folder, *_TOKENIZERS)
     _require(folder, *_WEIGHTS, *_GRAPHS)
     for module in modules:
         if module["path"] and not module["type"].endswith("Normalize"):

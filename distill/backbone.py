@@ -34,7 +34,12 @@ _TRAINING_CHUNK = 1000
 
 
 def resolve_name(name: str) -> str:
-    """Return the path behind a packaged model's name, or the name as it is (a path or a hub name)."""
+    """Return the path behind a packaged model's name, or the name as it is (a path or a hub name).
+
+    :raises BadInput: for what can only be a path and leads nowhere
+    """
+    if name.startswith(("/", "./", "../", "~")) and not Path(name).exists():
+        raise BadInput(f"{name}: no such model folder")
     package = _PACKAGED.get(name)
     spec = None if package is None or Path(name).exists() else importlib.util.find_spec(package)
     if spec is None or spec.origin is None:

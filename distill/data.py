@@ -259,7 +259,9 @@ def _load_file(path: Path, file_format: str) -> Any:
         # every value as text: a NaN or a stray word in a label is then ours to report with its row
         features = datasets.Features({name: datasets.Value("string") for name in header})
         options = {"sep": delimiter, "quoting": quoting, "features": features, "keep_default_na": False}
-        options["index_col"] = False  # rows one value longer than the header would else be shifted by a column in silence
+        options["index_col"] = (
+            False  # rows one value longer than the header would else be shifted by a column in silence
+        )
     try:
         return datasets.load_dataset(
             "csv" if file_format == "tsv" else file_format, data_files=str(path), split="train", **options

@@ -25,6 +25,7 @@ __all__ = [
     "build_model",
     "cross_encoder",
     "load_model",
+    "loading",
     "prepared",
     "quiet",
     "save_model",
@@ -81,7 +82,7 @@ def build_model(
 
     name = resolve_name(str(backbone))
     torch.manual_seed(seed)
-    with quiet(), _named(name):
+    with quiet(), loading(name):
         if kind == "bi_encoder":
             model = bi_encoder(_own_modules(name, pooling), pooling, output_width)
         elif head is None and pooling is None and _has_own_head(name):
@@ -101,7 +102,8 @@ def prepared(model: Any, *, max_length: int, prompts: tuple[str, str] | None) ->
 
 
 @contextmanager
-def _named(name: str) -> Iterator[None]:
+def loading(name: str) -> Iterator[None]:
+    """Turn whatever a loader raises into `BadInput` that names the model."""
     try:
         yield
     except BadInput:
@@ -256,7 +258,7 @@ def load_model(folder: Path) -> Any:
 
     kind = check_model_folder(folder)
     model_class = SentenceTransformer if kind == "bi_encoder" else CrossEncoder
-    with quiet(), _named(str(folder)):
+    with quiet(), loading(str(folder)):
         model = model_class(str(folder), device="cpu", model_kwargs=_model_options())
     _freeze_unused(model)
     return model

@@ -121,14 +121,19 @@ class FreshBackbone(_Section):
 
 
 class CutBackbone(_Section):
-    """Chosen layers of a teacher of this recipe, counted from 0; embeddings and tokenizer stay."""
+    """A teacher of this recipe, or chosen layers of it; embeddings and tokenizer stay.
+
+    A teacher may start from an earlier one: a cross-encoder from random weights stays at chance for thousands of steps
+    where one that was a bi-encoder first takes off at once.
+    """
 
     teacher: str
-    layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
+    """Counted from 0; None is all of them."""
 
     @model_validator(mode="after")
     def _ascending(self) -> "CutBackbone":
-        if list(self.layers) != sorted(set(self.layers)):
+        if self.layers is not None and list(self.layers) != sorted(set(self.layers)):
             raise ValueError(f"layers {list(self.layers)} must ascend without repeats")
         return self
 
@@ -387,12 +392,15 @@ _LOSSES = {"cross_encoder": ("bce", "mse"), "bi_encoder": ("contrastive", "bce",
 
 def _teacher_problems(recipe: Recipe) -> list[str]:
     problems = []
+    earlier: list[str] = []
     for name, teacher in recipe.teachers.items():
         where = f"teachers.{name}"
-        if isinstance(teacher.backbone, CutBackbone):
+        if isinstance(teacher.backbone, CutBackbone) and teacher.backbone.teacher not in earlier:
+            known = ", ".join(earlier) or "none"
             problems.append(
-                f"{where}.backbone: only a student is cut from a teacher; give a name, a path or a fresh encoder"
+                f"{where}.backbone.teacher: no earlier teacher is called {teacher.backbone.teacher!r}; earlier: {known}"
             )
+        earlier.append(name)
         if teacher.frozen and isinstance(teacher.backbone, FreshBackbone):
             problems.append(f"{where}.frozen: a fresh encoder knows nothing yet; train it (frozen: false)")
         problems += _loss_problems(f"{where}.loss", teacher.loss, teacher.kind, recipe.data)

@@ -130,7 +130,12 @@ class Run:
 
         :raises BadInput: where another process is working in it
         """
-        self.work.mkdir(parents=True, exist_ok=True)
+        try:
+            self.work.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInput(
+                f"{self.folder} cannot be made a folder ({error.strerror}); set another output_dir"
+            ) from None
         with (self.work / "lock").open("a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

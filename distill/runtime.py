@@ -27,7 +27,7 @@ import numpy as np
 
 from distill.artefact import ModelKind, check_model_folder
 from distill.errors import BadInput
-from distill.modeling import quiet
+from distill.modeling import loading, quiet
 
 __all__ = ["Precision", "Runtime", "Scorer", "load", "usable_cpus"]
 
@@ -72,11 +72,12 @@ def load(
     modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
     chosen = runtime or _held(folder)
     engine: _Engine
-    if chosen == "torch":
-        engine = _torch_engine(folder, modules[0], precision, n_threads, device)
-    else:
-        engine = _graph_engine(folder, modules[0], chosen, precision, n_threads, device)
-    head = [_head_module(folder, module).to(engine.device).eval() for module in modules[1:]]
+    with loading(str(folder)):
+        if chosen == "torch":
+            engine = _torch_engine(folder, modules[0], precision, n_threads, device)
+        else:
+            engine = _graph_engine(folder, modules[0], chosen, precision, n_threads, device)
+        head = [_head_module(folder, module).to(engine.device).eval() for module in modules[1:]]
     return Scorer(folder, kind, engine, head, max_length)
 
 

@@ -1,23 +1,27 @@
 """Résumé–job-description pairs in Korean and English, made from a seed: data that needs no network.
 
-**What decides the label.**  A résumé belongs to one job family, one specialism of it (a set of must-have skills) and
-one seniority level; a job description asks for one of each.  The label is 1 exactly when all three are the same:
+**What decides the label.**  A résumé belongs to one job family, one specialism of it (a set of must-have skills), one
+seniority level and one foreign language; a job description asks for one of each.  The label is 1 exactly when all four
+are the same:
 
 * the *family* (nursing, accounting, semiconductor process, ...);
 * the *specialism*: then every must-have skill of the job description stands in the skills of the résumé, perhaps in
   its other spelling (``쿠버네티스`` for ``Kubernetes``); of another specialism's must-haves the résumé has none;
+* the *foreign language*, a must-have too, named or certified (``일본어`` or ``JLPT``);
 * the *seniority level*: the total years of the résumé lie in the range of years that the job description states.
 
-Each kind of negative breaks one of these rules:
+The kinds of negative break these rules:
 
-* ``random_negative``: another family; its level is drawn freely;
-* ``skill_negative``: the same family and level, but another specialism;
-* ``seniority_negative``: the same family and specialism, but a level two steps away.
+* ``random_negative``: another family; its level and foreign language are drawn freely;
+* ``skill_negative``: the same family and level, but another specialism and another foreign language;
+* ``seniority_negative``: as in a positive, but for a level two steps away.
 
-Nothing else matters.  Names, employers, majors, skills that a whole family shares, preferred extras and the prose are
-drawn without regard to the label, and each side picks its language and the spelling of every skill on its own, so that
-counting common words does not solve the task.  People and companies are invented: telephone numbers are the unassigned
-``010-0000`` and ``+1-555-01``, addresses end in ``example.com``.
+Nothing else matters: the rest of a text is drawn without regard to the label, and each side picks its own language and
+its own spelling of every skill, so that counting common words does not solve the task.  People and companies are
+invented: telephone numbers are the unassigned ``010-0000`` and ``+1-555-01``, addresses end in ``example.com``.
+
+Trained from random weights on labels alone, a cross-encoder that pools by the mean stays at chance for thousands of
+steps; a minute as a bi-encoder first (contrastive, with the other job descriptions of the batch) starts it.
 """
 
 import random

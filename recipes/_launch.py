@@ -46,7 +46,7 @@ def guarded(work: Callable[[], None]) -> int:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         print(
             f"error: {error.strerror}: {error.filename or 'the disk'}; nothing finished was lost, make room and start again",
@@ -61,8 +61,13 @@ def launch(recipe_path: str, overrides: Sequence[str], *stages: "Callable[[Run],
     from distill.recipe import load_recipe
 
     recipe = load_recipe(recipe_path, overrides)
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
     from distill.run import Run
 
+    # Accelerator reads this flag, a bare PartialState does not: two CPU processes would each take themselves for the only one
+    PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
     run = Run(recipe)
     is_first = os.environ.get("RANK", "0") == "0"
     with run.lock() if is_first else nullcontext():

@@ -172,7 +172,7 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if not hasattr(error, "format_message"):  # click's own: a wrong option or argument
             raise
-        print(f"error: {error.format_message()}; see distill --help", file=sys.stderr)
+        print(f"error: {error.format_message().rstrip('.')}; see distill --help", file=sys.stderr)
         return 2
 
 

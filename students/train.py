@@ -4,12 +4,12 @@ from functools import partial
 from typing import Any
 
 from distill.backbone import identify
+from distill.building import model_builder
 from distill.fitting import Job, fit
 from distill.recipe import CutBackbone, Labels, Objectives
 from distill.run import Run
 from distill.runtime import load
 from distill.signals import CachedSignals, LiveSignals, SignalCache, SignalSource
-from students.build import build_student
 
 __all__ = ["train_student"]
 
@@ -29,17 +29,15 @@ def _train(run: Run, name: str, objectives: Objectives) -> None:
     inputs = _inputs(run, name, objectives, parents)
     if run.is_finished(target, inputs):
         return
-    from accelerate import PartialState
-
     student = run.recipe.student
     sources = {teacher: _source(run, teacher) for teacher in objectives.teachers()}
     widths = _widths(run)
-    with PartialState().main_process_first():
-        own_width = build_student(run).get_embedding_dimension() if widths else None
+    build = model_builder(run, student)
+    own_width = build().get_embedding_dimension() if widths else None
     output_width, projected_width = _projection(run, own_width, widths)
     fit(run, Job(
         name=name, stage="train_student", kind=student.kind, target=target,
-        build_model=partial(build_student, run, output_width=output_width), objectives=objectives,
+        build_model=partial(build, output_width=output_width) if output_width else build, objectives=objectives,
         training=student.training, max_length=student.max_length, prompts=student.prompts, inputs=inputs, parents=parents,
         sources=sources, role_prompts=any(run.recipe.teachers[t].prompts for t in sources) or student.prompts is not None,
         projected_width=projected_width if name == "student" else None,

@@ -5,15 +5,15 @@ A bi-encoder embeds each alone: mean or CLS, the ablation's contrastive loss, or
 """
 
 import logging
-from functools import partial
 from typing import Any
 
 from distill.artefact import Artefact, content_hash, new_folder, write_card
-from distill.backbone import fresh_backbone, identify
+from distill.backbone import identify
+from distill.building import model_builder
 from distill.fitting import Job, fit
-from distill.modeling import build_model, save_model
+from distill.modeling import save_model
 from distill.objectives import DEFAULT_LOSS
-from distill.recipe import FreshBackbone, Labels, Objectives, Teacher
+from distill.recipe import CutBackbone, Labels, Objectives, Teacher
 from distill.run import Run
 
 __all__ = ["train_teachers"]
@@ -32,8 +32,12 @@ def train_teachers(run: Run) -> None:
 def _inputs(run: Run, name: str, teacher: Teacher) -> dict[str, Any]:
     """Return all that decides a teacher; how long checkpoints are kept apart does not."""
     section = teacher.model_dump(mode="json", exclude={"training": {"checkpoint_seconds", "tensorboard"}})
-    backbone = identify(teacher.backbone) if isinstance(teacher.backbone, str) else None
-    inputs: dict[str, Any] = {"stage": "train_teacher", "name": name, "teacher": section, "backbone": backbone}
+    inputs: dict[str, Any] = {
+        "stage": "train_teacher",
+        "name": name,
+        "teacher": section,
+        "parents": _parents(run, teacher),
+    }
     if teacher.frozen:
         return inputs
     described = run.split.describe()
@@ -48,13 +52,7 @@ def _inputs(run: Run, name: str, teacher: Teacher) -> dict[str, Any]:
 def _make(run: Run, name: str, teacher: Teacher, inputs: dict[str, Any]) -> None:
     from accelerate import PartialState
 
-    with PartialState().main_process_first():
-        backbone = _backbone(run, teacher)
-    build = partial(
-        build_model, teacher.kind, backbone, pooling=teacher.pooling, head=teacher.head,
-        max_length=teacher.max_length, prompts=teacher.prompts, seed=run.recipe.seed,
-    )  # fmt: skip
-    parents = {"backbone": str(inputs["backbone"] or backbone)}
+    build, parents = model_builder(run, teacher), _parents(run, teacher)
     if teacher.frozen:
         if PartialState().is_main_process:
             _copy(run, name, teacher, build(), inputs, parents)
@@ -68,12 +66,12 @@ def _make(run: Run, name: str, teacher: Teacher, inputs: dict[str, Any]) -> None
     ))  # fmt: skip
 
 
-def _backbone(run: Run, teacher: Teacher) -> str:
-    if isinstance(teacher.backbone, FreshBackbone):
-        train = run.split.train
-        texts = list(dict.fromkeys([*train.queries, *train.documents, *run.split.unlabelled]))
-        return str(fresh_backbone(teacher.backbone, texts, seed=run.recipe.seed, folder=run.work / "backbones"))
-    return str(teacher.backbone)
+def _parents(run: Run, teacher: Teacher) -> dict[str, str]:
+    """Return what a teacher starts from: a backbone by name or content, or an earlier teacher's revision."""
+    if isinstance(teacher.backbone, CutBackbone):
+        name = teacher.backbone.teacher
+        return {name: run.require(run.teacher(name), "train_teacher").revision}
+    return {"backbone": identify(teacher.backbone)} if isinstance(teacher.backbone, str) else {}
 
 
 def _copy(run: Run, name: str, teacher: Teacher, model: Any, inputs: dict[str, Any], parents: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import random
 import shutil
 import tempfile
 from pathlib import Path
@@ -44,12 +45,31 @@ def merge(base, changes):
     return merged
 
 
+def pairs_file():
+    """240 pairs of 60 queries, from 2 to 30 words long: the bundled ones, cut short."""
+    from distill.synthetic import generate_groups
+
+    path = Path(_CACHE) / "pairs.tsv"
+    if not path.exists():
+        rng, lines = random.Random(0), ["query\tdocument\tlabel"]
+        for number, group in enumerate(generate_groups(60, seed=0, n_candidates=4)):
+            query = cut(f"{number} {group[0].resume}", rng)
+            lines += [f"{query}\t{cut(f'{number}-{i} {pair.jd}', rng)}\t{pair.label}" for i, pair in enumerate(group)]
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(path)
+
+
+def cut(text, rng):
+    """The first words of a text, in one line."""
+    return " ".join(text.split()[: rng.randint(2, 15)])
+
+
 def tiny_recipe(output_dir, /, **changes):
-    """A whole recipe as a mapping: bundled pairs, one cross-encoder teacher, a student of its first layer."""
+    """A whole recipe as a mapping: short pairs, one cross-encoder teacher, a student of its first layer."""
     base = {
         "name": "tiny",
         "output_dir": str(output_dir),
-        "data": {"train": "bundled", "bundled_pairs": 240, "validation_share": 0.1},
+        "data": {"train": pairs_file(), "validation_share": 0.1},
         "teachers": {"cross": {"kind": "cross_encoder", "backbone": BACKBONE, "head": [16], "max_length": 64}},
         "student": {"kind": "cross_encoder", "backbone": {"teacher": "cross", "layers": [0]}, "max_length": 64, "control": False},
         "objectives": {"score_match": {"teacher": "cross", "loss": "bce"}},

@@ -45,7 +45,10 @@ def main() -> None:
         code = distill([stage, str(recipe), f"output_dir={folder / 'run'}"])
         peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         seconds = round(time.perf_counter() - began, 1)
-        print(json.dumps({"stage": stage, "code": code, "seconds": seconds, "peak_gb_so_far": round(peak_gb, 2)}), flush=True)
+        print(
+            json.dumps({"stage": stage, "code": code, "seconds": seconds, "peak_gb_so_far": round(peak_gb, 2)}),
+            flush=True,
+        )
 
 
 def random_large(folder: Path) -> Path:

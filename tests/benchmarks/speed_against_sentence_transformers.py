@@ -112,8 +112,9 @@ def held_out_cosine(student: Any, texts: list[str], target: np.ndarray) -> float
 
 def labelling(folder: Path, texts: list[str], rounds: int) -> None:
     """Label with the frozen teacher: `encode` under bf16 autocast beside our scorer, torch and OpenVINO."""
-    from distill.openvino import export_graph
     from sentence_transformers import SentenceTransformer
+
+    from distill.openvino import export_graph
 
     stock = SentenceTransformer(str(folder), device="cpu")
     export_graph(folder, folder.parent / "graph", "bf16")

@@ -17,10 +17,10 @@ import torch
 from scipy.stats import spearmanr
 
 from distill.artefact import read_card
+from distill.building import cut_layers
 from distill.data import Pairs, read_pairs
 from distill.modeling import build_model, quiet
 from distill.recipe import Columns
-from students.build import cut_layers
 
 COLUMNS = Columns(query="sentence1", document="sentence2", label="score")
 

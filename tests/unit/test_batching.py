@@ -26,7 +26,9 @@ def cheapest(lengths, size, token_budget, pass_price):
     """Try every cut there is."""
     n = len(lengths)
     cuts = ([*inner, n] for k in range(n) for inner in itertools.combinations(range(1, n), k))
-    return min(cost(lengths, list(ends), pass_price) for ends in cuts if allowed(lengths, list(ends), size, token_budget))
+    return min(
+        cost(lengths, list(ends), pass_price) for ends in cuts if allowed(lengths, list(ends), size, token_budget)
+    )
 
 
 class TestCut:
@@ -93,7 +95,9 @@ class TestPlanner:
         assert sizes == [16, 16, 16, 16, 16, 16, 4]
 
     def test_which_units_make_a_step_does_not_depend_on_how_it_is_cut(self):
-        plans = [planner(**settings) for settings in ({}, {"micro_batch": 2}, {"token_budget": 100}, {"n_processes": 2})]
+        plans = [
+            planner(**settings) for settings in ({}, {"micro_batch": 2}, {"token_budget": 100}, {"n_processes": 2})
+        ]
         for number in (0, 3, 6, 9):
             steps = [sorted(units_of(plan.step(number)).tolist()) for plan in plans]
             assert steps.count(steps[0]) == len(steps)
@@ -114,7 +118,10 @@ class TestPlanner:
         plan = planner(global_batch=100, n_processes=2)
         ends = [max(plan.lengths[units].max() for units in per_process if len(units)) for per_process in plan.step(0)]
         starts = [min(plan.lengths[units].min() for units in per_process if len(units)) for per_process in plan.step(0)]
-        assert all(end <= start for end, start in itertools.pairwise([end for pair in zip(starts, ends, strict=True) for end in pair]))
+        assert all(
+            end <= start
+            for end, start in itertools.pairwise([end for pair in zip(starts, ends, strict=True) for end in pair])
+        )
 
     def test_coupled_passes_are_micro_batches_in_random_order(self):
         sizes = [[len(units) for units in per_process] for per_process in planner(coupled=True, n_processes=2).step(0)]

@@ -12,7 +12,12 @@ from recipes import benchmark, cache_signals, export, train_student, train_teach
 from recipes.cli import main
 from tests.conftest import write_recipe
 
-PAIRS = [("백엔드 개발자", "Backend engineer wanted"), ("간호사 5년", "a nurse"), ("chef", "요리사 채용"), ("간호사 5년", "요리사 채용")]
+PAIRS = [
+    ("백엔드 개발자", "Backend engineer wanted"),
+    ("간호사 5년", "a nurse"),
+    ("chef", "요리사 채용"),
+    ("간호사 5년", "요리사 채용"),
+]
 
 
 @pytest.fixture
@@ -39,10 +44,21 @@ class TestHelp:
     def test_lists_the_commands(self, call):
         code, out, err = call("--help")
         assert (code, err) == (0, "")
-        for command in ("run", "train-teacher", "cache-signals", "train-student", "export", "benchmark", "score", "embed"):
+        for command in (
+            "run",
+            "train-teacher",
+            "cache-signals",
+            "train-student",
+            "export",
+            "benchmark",
+            "score",
+            "embed",
+        ):
             assert f" {command} " in out
 
-    @pytest.mark.parametrize("command", ["run", "train-teacher", "cache-signals", "train-student", "export", "benchmark"])
+    @pytest.mark.parametrize(
+        "command", ["run", "train-teacher", "cache-signals", "train-student", "export", "benchmark"]
+    )
     def test_of_stages_shows_recipe_and_overrides(self, call, command):
         code, out, _ = call(command, "--help")
         assert code == 0
@@ -51,7 +67,15 @@ class TestHelp:
     def test_of_score_shows_the_options(self, call):
         code, out, _ = call("score", "--help")
         assert code == 0
-        for option in ("--output", "--query-column", "--document-column", "--runtime", "--precision", "--threads", "--max-length"):
+        for option in (
+            "--output",
+            "--query-column",
+            "--document-column",
+            "--runtime",
+            "--precision",
+            "--threads",
+            "--max-length",
+        ):
             assert option in out
 
 
@@ -75,7 +99,9 @@ class TestExitCodes:
         assert len(err.splitlines()) == 1
         assert err.startswith("error: ")
 
-    @pytest.mark.parametrize("entry", [train_teacher, cache_signals, train_student, export, benchmark], ids=lambda m: m.__name__)
+    @pytest.mark.parametrize(
+        "entry", [train_teacher, cache_signals, train_student, export, benchmark], ids=lambda m: m.__name__
+    )
     def test_stage_without_a_recipe_is_2_and_says_how(self, call, entry):
         code, out, err = call(entry=entry.main)
         assert (code, out) == (2, "")
@@ -128,7 +154,10 @@ class TestExitCodes:
         for command in ("cache-signals", "train-student"):
             code, _, err = call(command, write_recipe(tmp_path))
             assert code == 2
-            assert f"{tmp_path / 'run' / 'teachers' / 'cross'} is not there yet; run the stage train_teacher of this recipe first" in err
+            assert (
+                f"{tmp_path / 'run' / 'teachers' / 'cross'} is not there yet; run the stage train_teacher of this recipe first"
+                in err
+            )
 
     def test_second_launch_on_a_folder_is_2(self, call, tmp_path):
         path, work = write_recipe(tmp_path), tmp_path / "run" / ".work"
@@ -180,7 +209,9 @@ class TestScore:
     def test_reads_other_columns(self, call, bi_folder, tmp_path):
         path, output = tmp_path / "pairs.csv", tmp_path / "scores.tsv"
         path.write_text("이력서,공고\n개발자,developer\n", encoding="utf-8")
-        code, _, _ = call("score", bi_folder, path, "-o", output, "--query-column", "이력서", "--document-column", "공고")
+        code, _, _ = call(
+            "score", bi_folder, path, "-o", output, "--query-column", "이력서", "--document-column", "공고"
+        )
         assert code == 0
         assert len(output.read_text().splitlines()) == 2
 
@@ -189,8 +220,14 @@ class TestScore:
         [
             (["--query-column", "resume"], "has no column 'resume'; it has query, document"),
             (["--runtime", "tensorrt"], "--runtime tensorrt: one of torch, openvino, onnx is accepted"),
-            (["--precision", "int8"], "--precision int8: one of fp32, bf16 is accepted; int8 comes with an int8 export"),
-            (["--runtime", "openvino"], "holds no openvino/openvino_model.xml; export it, or load it with runtime: torch"),
+            (
+                ["--precision", "int8"],
+                "--precision int8: one of fp32, bf16 is accepted; int8 comes with an int8 export",
+            ),
+            (
+                ["--runtime", "openvino"],
+                "holds no openvino/openvino_model.xml; export it, or load it with runtime: torch",
+            ),
             (["--max-length", "5000"], "max_length 5000 is more than the 96 positions of the model"),
         ],
     )
@@ -251,7 +288,10 @@ class TestEmbed:
 
     @pytest.mark.parametrize(
         ("options", "says"),
-        [([], "has no column 'text'; it has id, jd; set --column"), (["--column", "jd", "--prompt", "title"], "stores no prompt named title; stored: ")],
+        [
+            ([], "has no column 'text'; it has id, jd; set --column"),
+            (["--column", "jd", "--prompt", "title"], "stores no prompt named title; stored: "),
+        ],
     )
     def test_refuses_in_one_line(self, call, bi_folder, tmp_path, options, says):
         path = tmp_path / "texts.jsonl"
@@ -286,4 +326,6 @@ def test_messages_of_a_stage_go_to_stderr(call, tmp_path):
     assert (tmp_path / "run" / "recipe.json").is_file()
     again = call("train-teacher", write_recipe(tmp_path), "training.max_steps=1")
     assert again[0] == 0
-    assert [line for line in islice(again[2].splitlines(), 1)] == [f"{tmp_path / 'run' / 'teachers' / 'cross'} is finished"]
+    assert [line for line in islice(again[2].splitlines(), 1)] == [
+        f"{tmp_path / 'run' / 'teachers' / 'cross'} is finished"
+    ]

@@ -13,7 +13,11 @@ from distill.data import Pairs, load_split, load_texts, read_columns, read_pairs
 from distill.errors import BadInput
 from distill.recipe import Columns, Data, Unlabelled
 
-ROWS = [("개발자 이력서", "백엔드 채용", "1"), ("nurse, 5 years", 'a "senior" nurse', "0"), ("요리사", "chef\nwanted", "0.5")]
+ROWS = [
+    ("개발자 이력서", "백엔드 채용", "1"),
+    ("nurse, 5 years", 'a "senior" nurse', "0"),
+    ("요리사", "chef\nwanted", "0.5"),
+]
 HEADER = ("query", "document", "label")
 
 
@@ -73,13 +77,17 @@ class TestFormats:
 
     @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".jsonl.gz"])
     def test_json_lines(self, tmp_path, suffix):
-        text = "".join(json.dumps(dict(zip(HEADER, row, strict=True)), ensure_ascii=False) + "\n" for row in ROWS).encode()
+        text = "".join(
+            json.dumps(dict(zip(HEADER, row, strict=True)), ensure_ascii=False) + "\n" for row in ROWS
+        ).encode()
         path = tmp_path / f"pairs{suffix}"
         path.write_bytes(gzip.compress(text) if suffix.endswith("gz") else text)
         self.check(read(path))
 
     def test_json_numbers_are_labels(self, tmp_path):
-        path = write_lines(tmp_path / "p.jsonl", *(json.dumps({"query": "a", "document": "b", "label": x}) for x in (1, 0, 0.25)))
+        path = write_lines(
+            tmp_path / "p.jsonl", *(json.dumps({"query": "a", "document": "b", "label": x}) for x in (1, 0, 0.25))
+        )
         assert read(path).labels.tolist() == [1.0, 0.0, 0.25]
 
     def test_parquet(self, tmp_path):
@@ -153,7 +161,9 @@ class TestRows:
         assert message.endswith("; and 3 more); mend them or set data.skip_bad_rows=true")
 
     def test_bad_ones_are_left_out_where_asked_for_and_counted(self, tmp_path, caplog):
-        path = write_lines(tmp_path / "p.tsv", "query\tdocument\tlabel", "a\tb\t1", "\td\t0", "e\tf\tx", "g\th\t9", "i\tj\t0")
+        path = write_lines(
+            tmp_path / "p.tsv", "query\tdocument\tlabel", "a\tb\t1", "\td\t0", "e\tf\tx", "g\th\t9", "i\tj\t0"
+        )
         with caplog.at_level("WARNING", "distill.data"):
             pairs = read(path, skip_bad_rows=True)
         assert (pairs.queries, pairs.documents, pairs.labels.tolist()) == (["a", "i"], ["b", "j"], [1.0, 0.0])
@@ -173,12 +183,24 @@ class TestFiles:
             ("p.csv", b"query,document,label\n", "has a header and no rows"),
             ("p.tsv", b"query\tquery\tlabel\na\tb\t1\n", "the first line must name each column once"),
             ("p.tsv", b"query\t\tlabel\na\tb\t1\n", "the first line must name each column once"),
-            ("p.tsv", b"resume\tjd\tlabel\na\tb\t1\n", "has no column 'query'; it has resume, jd, label; set data.columns"),
+            (
+                "p.tsv",
+                b"resume\tjd\tlabel\na\tb\t1\n",
+                "has no column 'query'; it has resume, jd, label; set data.columns",
+            ),
             ("p.tsv", "query\tdocument\tlabel\n이력서\t공고\t1\n".encode("cp949"), "not UTF-8"),
-            ("p.csv", "질문,문서,label\n가,나,1\n".encode("cp949"), "is not UTF-8; save it as UTF-8 (Korean files are often CP949)"),
+            (
+                "p.csv",
+                "질문,문서,label\n가,나,1\n".encode("cp949"),
+                "is not UTF-8; save it as UTF-8 (Korean files are often CP949)",
+            ),
             ("p.tsv.gz", b"query\tdocument\tlabel\na\tb\t1\n", "cannot be read"),
             ("p.tsv.gz", gzip.compress(b"query\tdocument\tlabel\n" + b"a\tb\t1\n" * 5000)[:60], "cannot be read"),
-            ("p.xlsx", b"PK", ".csv, .tsv, .jsonl and .parquet are read (.csv, .tsv and .jsonl also as .gz), not .xlsx"),
+            (
+                "p.xlsx",
+                b"PK",
+                ".csv, .tsv, .jsonl and .parquet are read (.csv, .tsv and .jsonl also as .gz), not .xlsx",
+            ),
             ("pairs", b"x", "not a file without suffix"),
             ("p.jsonl", b"{not json\n", "cannot be read as JSON"),
             ("p.parquet", b"PAR1 no parquet", "cannot be read as PARQUET"),
@@ -257,7 +279,9 @@ class TestSplit:
         assert len(rest)
         assert len(held)
         everything = sorted(rows)
-        kept = sorted([*zip(rest.queries, rest.documents, strict=True), *zip(held.queries, held.documents, strict=True)])
+        kept = sorted(
+            [*zip(rest.queries, rest.documents, strict=True), *zip(held.queries, held.documents, strict=True)]
+        )
         n_dropped = len(everything) - len(kept)
         assert all(everything.count(row) >= kept.count(row) for row in set(kept))
         assert bool(notes) == (n_dropped > 0)
@@ -321,7 +345,9 @@ class TestLoadSplit:
         rows = ["query\tdocument\tlabel", "q0\tnew\t1", "fresh\tfresher\t0"]
         evaluation = str(write_lines(tmp_path / "evaluation.tsv", *rows))
         split = load_split(Data(train=self.write(tmp_path), evaluation=evaluation), seed=1)
-        assert split.notes == ("leak: 1 of 4 evaluation texts also stand in the training pairs; results on them are too good",)
+        assert split.notes == (
+            "leak: 1 of 4 evaluation texts also stand in the training pairs; results on them are too good",
+        )
 
     def test_validation_is_capped(self, tmp_path):
         split = load_split(Data(train=self.write(tmp_path), validation_share=0.5, max_validation_pairs=6), seed=1)

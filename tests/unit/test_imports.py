@@ -62,7 +62,7 @@ def test_no_file_is_in_an_import_circle():
 
 
 def test_the_files_are_found():
-    assert {"distill.recipe", "teachers.train", "students.build", "recipes.cli", "distill"} <= set(FILES)
+    assert {"distill.recipe", "teachers.train", "students.train", "recipes.cli", "distill"} <= set(FILES)
     assert "distill.losses" in imported_by("distill.objectives")
 
 
@@ -73,7 +73,9 @@ STAGES = [name for name in FILES if name.startswith("recipes.") and name not in 
 def test_recipes_are_entry_points_without_logic(name):
     """A docstring, imports, a `main` without branches or loops, and the `__main__` line."""
     tree = ast.parse(FILES[name].read_text(encoding="utf-8"))
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)]
+    functions = [
+        node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    ]
     assert {function.name for function in functions} <= {"main"}
     logic = (ast.For, ast.While, ast.If, ast.Try, ast.With, ast.comprehension, ast.IfExp, ast.Lambda)
     for function in functions:
@@ -93,7 +95,9 @@ def test_command_line_computes_nothing():
 @pytest.mark.parametrize("name", FILES)
 def test_exports_are_sorted_and_exist(name):
     tree = ast.parse(FILES[name].read_text(encoding="utf-8"))
-    assigned = [node for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"]
+    assigned = [
+        node for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    ]
     if not assigned:
         assert name.startswith("recipes") or FILES[name].name == "__init__.py"
         return
@@ -108,7 +112,10 @@ def test_exports_are_sorted_and_exist(name):
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [
-        ("recipes.cli", {"torch", "transformers", "datasets", "pydantic", "sentence_transformers", "pandas", "sklearn"}),
+        (
+            "recipes.cli",
+            {"torch", "transformers", "datasets", "pydantic", "sentence_transformers", "pandas", "sklearn"},
+        ),
         ("distill.recipe", {"torch", "transformers", "datasets", "sentence_transformers"}),
         ("distill.data", {"torch", "transformers", "datasets", "sentence_transformers"}),
     ],

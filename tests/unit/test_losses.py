@@ -31,7 +31,9 @@ class TestBce:
 
 class TestMseAndContrastive:
     def test_mse_is_the_mean_square(self):
-        assert losses.mse(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([1.0, 0.0, 1.0])).item() == pytest.approx((0 + 4 + 9) / 3)
+        assert losses.mse(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([1.0, 0.0, 1.0])).item() == pytest.approx(
+            (0 + 4 + 9) / 3
+        )
 
     def test_contrastive_maps_cosines_to_unit_scores(self):
         # (−1+1)/2 = 0 against 1; (0.5+1)/2 = 0.75 against 0.5; mean of 1 and 0.0625
@@ -168,8 +170,12 @@ class TestEmbeddings:
         assert losses.embedding_mse(student, teacher).item() == 2.5
 
     def test_mse_of_unit_vectors_is_twice_the_cosine_loss(self):
-        vectors = torch.nn.functional.normalize(torch.randn(2, 8, 5, generator=torch.Generator().manual_seed(0)), dim=-1)
-        assert losses.embedding_mse(*vectors).item() == pytest.approx(2 * losses.embedding_cosine(*vectors).item(), rel=1e-5)
+        vectors = torch.nn.functional.normalize(
+            torch.randn(2, 8, 5, generator=torch.Generator().manual_seed(0)), dim=-1
+        )
+        assert losses.embedding_mse(*vectors).item() == pytest.approx(
+            2 * losses.embedding_cosine(*vectors).item(), rel=1e-5
+        )
 
     def test_of_identical_vectors_are_zero(self):
         vectors = torch.tensor([[0.3, -0.4, 1.2]])
@@ -179,4 +185,6 @@ class TestEmbeddings:
 
 def test_log_two_is_what_an_undecided_pair_costs():
     assert losses.bce(torch.zeros(3), torch.tensor([0.0, 1.0, 0.5])).item() == pytest.approx(LOG2)
-    assert losses.in_batch_infonce(torch.ones(2, 1), torch.ones(2, 1), full(2), ~full(2, 2), 1.0).item() == pytest.approx(LOG2)
+    assert losses.in_batch_infonce(
+        torch.ones(2, 1), torch.ones(2, 1), full(2), ~full(2, 2), 1.0
+    ).item() == pytest.approx(LOG2)

@@ -123,7 +123,9 @@ def name_of(case):
 
 @pytest.mark.parametrize("case", CASES, ids=name_of)
 @pytest.mark.parametrize(
-    "plan", [{"micro_batch": 2}, {"token_budget": 60}, {"n_processes": 2}, {"n_processes": 4, "micro_batch": 2}], ids=str
+    "plan",
+    [{"micro_batch": 2}, {"token_budget": 60}, {"n_processes": 2}, {"n_processes": 4, "micro_batch": 2}],
+    ids=str,
 )
 def test_losses_of_small_passes_and_several_processes_add_up_to_those_of_one_pass(case, plan):
     kind, objectives, candidates = case
@@ -195,7 +197,9 @@ class TestByHand:
 
     def test_same_scores_cost_nothing(self):
         for loss, candidates in (("mse", None), ("logit_mse", None), ("kl", 2)):
-            objectives = Objectives(score_match=ScoreMatch(teacher="cross", loss=loss), margin_mse=MarginMatch(teacher="cross"))
+            objectives = Objectives(
+                score_match=ScoreMatch(teacher="cross", loss=loss), margin_mse=MarginMatch(teacher="cross")
+            )
             got = self.losses_of(CROSS, objectives, (1.5, -0.5), teacher=(1.5, -0.5), candidates=candidates)
             assert all(value == pytest.approx(0, abs=1e-6) for value in got.values())
 
@@ -276,7 +280,9 @@ class TestInfoNce:
 class TestStep:
     def test_every_parameter_gets_a_gradient_in_a_pass_that_uses_none_of_it(self):
         # margin_mse over units with one candidate has nothing to say, DDP waits for the scale all the same
-        step = step_of(BI, Objectives(margin_mse=MarginMatch(teacher="cross"), embedding_match=EmbeddingMatch(teacher="bi")))
+        step = step_of(
+            BI, Objectives(margin_mse=MarginMatch(teacher="cross"), embedding_match=EmbeddingMatch(teacher="bi"))
+        )
         trainset = trainset_of(BI, candidates=2, pairs=pairs_of(3, 1))
         trainset.embeddings = None
         _, gradients, _ = run(step, trainset, np.arange(len(trainset)))
@@ -300,7 +306,10 @@ class TestStep:
         assert together.pair_rows.tolist() == units.tolist()
         with torch.no_grad():
             scores = step(together, predict=True)["scores"]
-            alone = [step(trainset.batch(units[[i]], totals=trainset.counts(units)), predict=True)["scores"] for i in range(len(units))]
+            alone = [
+                step(trainset.batch(units[[i]], totals=trainset.counts(units)), predict=True)["scores"]
+                for i in range(len(units))
+            ]
         assert torch.allclose(scores, torch.cat(alone), atol=1e-6)
 
 

@@ -37,7 +37,10 @@ class TestUnknownKeys:
             ({"training": {"learning_rte": 1e-4}}, "training.learning_rte: unknown key; did you mean 'learning_rate'?"),
             ({"data": {"columns": {"qurey": "q"}}}, "data.columns.qurey: unknown key; did you mean 'query'?"),
             ({"teachers": {"cross": {"frosen": True}}}, "teachers.cross.frosen: unknown key; did you mean 'frozen'?"),
-            ({"teachers": {"cross": {"lora": {"rnak": 4}}}}, "teachers.cross.lora.rnak: unknown key; did you mean 'rank'?"),
+            (
+                {"teachers": {"cross": {"lora": {"rnak": 4}}}},
+                "teachers.cross.lora.rnak: unknown key; did you mean 'rank'?",
+            ),
             (
                 {"teachers": {"cross": {"training": {"epoch": 2}}}},
                 "teachers.cross.training.epoch: unknown key; did you mean 'epochs'?",
@@ -71,7 +74,10 @@ class TestUnknownKeys:
     def test_in_a_teacher_whose_name_is_also_a_key(self, tmp_path, name):
         teacher = {"kind": "bi_encoder", "backbone": "some/encoder", "training": {"epoch": 1}, "frosen": True}
         lines = problems(tmp_path, teachers={name: teacher})
-        assert [line.partition(":")[0] for line in lines] == [f"teachers.{name}.training.epoch", f"teachers.{name}.frosen"]
+        assert [line.partition(":")[0] for line in lines] == [
+            f"teachers.{name}.training.epoch",
+            f"teachers.{name}.frosen",
+        ]
         assert lines[1].endswith("did you mean 'frozen'?")
 
     def test_in_both_a_teacher_and_the_recipe_is_said_twice(self, tmp_path):
@@ -102,9 +108,18 @@ class TestValues:
             ({"student": {"max_length": 4}}, "student.max_length: got 4;"),
             ({"student": {"kind": "biencoder"}}, "student.kind: got 'biencoder';"),
             ({"student": {"backbone": {"layers": []}}}, "student.backbone.layers: "),
-            ({"student": {"backbone": {"layers": [1, 0]}}}, "student.backbone: layers [1, 0] must ascend without repeats"),
-            ({"student": {"backbone": {"layers": [0, 0]}}}, "student.backbone: layers [0, 0] must ascend without repeats"),
-            ({"teachers": {"cross": {"backbone": {"heads": 3}}}}, "teachers.cross.backbone: width 32 is not divisible by 3 heads"),
+            (
+                {"student": {"backbone": {"layers": [1, 0]}}},
+                "student.backbone: layers [1, 0] must ascend without repeats",
+            ),
+            (
+                {"student": {"backbone": {"layers": [0, 0]}}},
+                "student.backbone: layers [0, 0] must ascend without repeats",
+            ),
+            (
+                {"teachers": {"cross": {"backbone": {"heads": 3}}}},
+                "teachers.cross.backbone: width 32 is not divisible by 3 heads",
+            ),
             ({"teachers": {"cross": {"head": [0]}}}, "teachers.cross.head.0: got 0;"),
             ({"name": "../up"}, "name: got '../up';"),
             ({"name": ""}, "name: got '';"),

@@ -118,7 +118,9 @@ class TestCache:
         assert np.array_equal(cache.read("scores", cache.find("scores", keys, "scores")), read[:, 0])
         full = SignalCache(tmp_path, identity())
         full.write("embeddings", keys, vectors)
-        sizes = [sum(path.stat().st_size for path in folder.glob("embeddings-*")) for folder in (cache.folder, full.folder)]
+        sizes = [
+            sum(path.stat().st_size for path in folder.glob("embeddings-*")) for folder in (cache.folder, full.folder)
+        ]
         assert sizes[1] - sizes[0] == 20 * 3 * 2  # bytes saved
 
     @pytest.mark.parametrize("damage", ["cut", "emptied", "overwritten"])
@@ -126,7 +128,9 @@ class TestCache:
         cache.write("scores", text_keys(TEXTS), np.zeros(20))
         (path,) = cache.folder.glob("scores-*.arrow")
         content = path.read_bytes()
-        path.write_bytes({"cut": content[: len(content) // 2], "emptied": b"", "overwritten": b"x" * len(content)}[damage])
+        path.write_bytes(
+            {"cut": content[: len(content) // 2], "emptied": b"", "overwritten": b"x" * len(content)}[damage]
+        )
         with pytest.raises(BadInput, match=rf"{path.name} is damaged .*; remove it and run cache_signals again"):
             again(cache).missing("scores", text_keys(TEXTS))
 

@@ -1,4 +1,4 @@
-"""Build a student: a named model, a fresh encoder, or chosen layers of a teacher.
+"""Build the model that a recipe's section describes: a named one, a fresh encoder, or layers of a teacher.
 
 Cutting keeps the teacher's embeddings, tokenizer and, where the kinds agree, its pooling and head. The stack of layers
 is found by structure (a module list as long as the config says), so that BERT, XLM-R, MPNet, DistilBERT and their like
@@ -7,7 +7,8 @@ need no table of attribute names. What was cut is saved, loaded and compared bef
 
 import copy
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,46 +26,59 @@ from distill.modeling import (
     tokenizer_of,
     transformer_of,
 )
-from distill.recipe import CutBackbone, FreshBackbone, Student
+from distill.recipe import CutBackbone, FreshBackbone, Student, Teacher
 from distill.run import Run
 
-__all__ = ["build_student", "cut_layers"]
+__all__ = ["cut_layers", "model_builder"]
 
 _TOLERANCE = 1e-5
 
 
-def build_student(run: Run, *, output_width: int | None = None) -> Any:
-    """Build the recipe's student, untrained; the same on every call.
+def model_builder(run: Run, section: Teacher | Student) -> Callable[..., Any]:
+    """Return a function that builds the section's model, untrained and the same on every call.
 
-    :param output_width: width of the teacher's space, where the student is to write into it
+    It takes `output_width`: the width of a teacher's space, where a bi-encoder is to write into it. Files that all
+    processes share (a fresh backbone) are made here, by the first process.
     """
-    student, seed = run.recipe.student, run.recipe.seed
-    if isinstance(student.backbone, CutBackbone):
-        return _cut_student(run.teacher(student.backbone.teacher), student, student.backbone.layers, output_width, seed)
-    backbone = str(student.backbone)
-    if isinstance(student.backbone, FreshBackbone):
+    from accelerate import PartialState
+
+    backbone, seed = section.backbone, run.recipe.seed
+    if isinstance(backbone, CutBackbone):
+        return partial(_cut, run.teacher(backbone.teacher), section, backbone.layers, seed)
+    name = str(backbone)
+    if isinstance(backbone, FreshBackbone):
         train = run.split.train
         texts = list(dict.fromkeys([*train.queries, *train.documents, *run.split.unlabelled]))
-        backbone = str(fresh_backbone(student.backbone, texts, seed=seed, folder=run.work / "backbones"))
-    return build_model(
-        student.kind, backbone, pooling=student.pooling, head=student.head, max_length=student.max_length,
-        output_width=output_width, prompts=student.prompts, seed=seed,
+        with PartialState().main_process_first(), quiet():
+            name = str(fresh_backbone(backbone, texts, seed=seed, folder=run.work / "backbones"))
+    return partial(
+        build_model, section.kind, name, pooling=section.pooling, head=section.head, max_length=section.max_length,
+        prompts=section.prompts, seed=seed,
     )  # fmt: skip
 
 
-def _cut_student(teacher: Path, student: Student, layers: Sequence[int], output_width: int | None, seed: int) -> Any:
+def _cut(
+    teacher: Path,
+    section: Teacher | Student,
+    layers: Sequence[int] | None,
+    seed: int,
+    *,
+    output_width: int | None = None,
+) -> Any:
     import torch
 
     model, teacher_kind = load_model(teacher), check_model_folder(teacher)
-    cut_layers(transformer_of(model), layers)
+    if layers is not None:
+        cut_layers(transformer_of(model), layers)
     torch.manual_seed(seed)
-    same = student.kind == teacher_kind and student.pooling is None and student.head is None
-    if student.kind == "bi_encoder":
-        model = bi_encoder(list(model) if same else [model[0]], student.pooling, output_width)
+    same = section.kind == teacher_kind and section.pooling is None and section.head is None
+    if section.kind == "bi_encoder":
+        model = bi_encoder(list(model) if same else [model[0]], section.pooling, output_width)
     elif not same:
-        model = cross_encoder(model[0], student.pooling, student.head)
-    _check_reload(model)
-    return prepared(model, max_length=student.max_length, prompts=student.prompts)
+        model = cross_encoder(model[0], section.pooling, section.head)
+    if layers is not None:
+        _check_reload(model)
+    return prepared(model, max_length=section.max_length, prompts=section.prompts)
 
 
 def cut_layers(transformer: Any, layers: Sequence[int]) -> None:

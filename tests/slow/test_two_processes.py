@@ -1,0 +1,115 @@
+"""Two gloo processes on the CPU: the same curve, the same weights and the same cache as one process."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from distill.artefact import read_card
+from distill.signals import SignalCache, pair_keys
+from tests.conftest import BACKBONE, BI_TEACHER, ROOT, make_run, write_recipe
+
+pytestmark = pytest.mark.slow
+
+CHANGES = {
+    "data": {"candidates": 4},
+    "teachers": {"bi": {**BI_TEACHER, "loss": "bce"}},
+    "student": {"kind": "bi_encoder", "backbone": {**BACKBONE, "width": 16, "layers": 1}, "control": True},
+    "objectives": {
+        "labels": {"loss": "bce", "weight": 0.2},
+        "score_match": {"teacher": "cross", "loss": "kl"},
+        "embedding_match": {"teacher": "bi", "projection": "drop"},
+    },
+    "signals": {"shard_size": 16},
+    "training": {"epochs": 8, "global_batch": 16, "micro_batch": 4, "evaluations_per_epoch": 1, "learning_rate": 1e-3},
+}
+
+
+def launch(n_processes, stage, recipe, *overrides):
+    """Run a stage as users do, and return what it printed on stderr."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    accelerate = [str(Path(sys.executable).with_name("accelerate")), "launch", "--num_machines", "1"]
+    several = ["--multi_gpu", "--num_processes", str(n_processes), "--main_process_port", str(port)]
+    command = [*accelerate, *(several if n_processes > 1 else ["--num_processes", "1"]), "-m", f"recipes.{stage}"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, str(recipe), *overrides], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The same recipe through one process and through two."""
+    made = {}
+    for n_processes in (1, 2):
+        folder = tmp_path_factory.mktemp(f"processes{n_processes}")
+        recipe = write_recipe(folder, **CHANGES)
+        printed = [launch(n_processes, stage, recipe) for stage in ("train_teacher", "cache_signals", "train_student")]
+        made[n_processes] = (make_run(folder / "run", **CHANGES), printed)
+    return made
+
+
+def folders(run):
+    return {"cross": run.teacher("cross"), "bi": run.teacher("bi"), "student": run.student, "control": run.control}
+
+
+@pytest.mark.parametrize("name", ["cross", "bi", "student", "control"])
+def test_curve_and_weights_are_those_of_one_process(runs, name):
+    one, two = (folders(runs[n][0])[name] for n in (1, 2))
+    assert [read_card(folder).details["n_processes"] for folder in (one, two)] == [1, 2]
+    histories = [read_card(folder).details["history"] for folder in (one, two)]
+    assert [row["step"] for row in histories[0]] == [row["step"] for row in histories[1]]
+    for ours, theirs in zip(*histories, strict=True):
+        assert set(ours) == set(theirs)
+        for key in set(ours) - {"seconds"}:
+            # a validation value moves in steps where two scores change places
+            assert theirs[key] == pytest.approx(ours[key], abs=0.02 if key == "validation" else 1e-4, rel=1e-3), key
+    for path in one.rglob("*.safetensors"):
+        ours, theirs = load_file(path), load_file(two / path.relative_to(one))
+        for key, value in ours.items():
+            if "key.bias" not in key:  # its gradient is rounding alone, see tests/tiny/test_training.py
+                assert (theirs[key] - value).abs().max() < 1e-3, key
+
+
+def test_cache_is_whole_and_the_same(runs):
+    read = {}
+    for n_processes, (run, _) in runs.items():
+        pairs = run.split.train
+        cache = SignalCache(run.signals("cross"), run.signal_identity("cross"))
+        read[n_processes] = cache.read(
+            "scores", cache.find("scores", pair_keys(pairs.queries, pairs.documents), "scores")
+        )
+        manifest = json.loads((cache.folder / "manifest.json").read_text())
+        assert manifest["items"]["scores"] == len(pairs)
+    np.testing.assert_allclose(read[2], read[1], atol=1e-2)
+
+
+def test_messages_come_from_the_first_process_only(runs):
+    for stage in runs[2][1]:
+        assert "Traceback" not in stage
+    assert runs[2][1][0].count("teacher cross: tokenizing  ") == 1
+    assert runs[2][1][0].count("validation ") == runs[1][1][0].count("validation ")
+
+
+def test_finished_stages_are_skipped_by_two_processes_too(runs):
+    run, _ = runs[2]
+    before = read_card(run.student)
+    assert "is finished" in launch(2, "train_student", write_recipe(run.folder.parent, **CHANGES))
+    assert read_card(run.student) == before
+
+
+def test_bad_input_on_two_processes_ends_with_2_and_one_message(tmp_path):
+    recipe = write_recipe(tmp_path, data={"train": str(tmp_path / "none.tsv")})
+    with pytest.raises(AssertionError) as caught:
+        launch(2, "train_teacher", recipe)
+    assert "none.tsv: no such file" in str(caught.value)
