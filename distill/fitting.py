@@ -21,6 +21,9 @@ from distill.trainset import TrainSet
 __all__ = ["Job", "fit"]
 
 log = logging.getLogger(__name__)
+# On a CPU in bf16 the backward of the fused attention takes a third of a step, written out a tenth: 1.3 times as many
+# sentences per second at up to 128 tokens. It holds the attention matrix in memory, so not for long documents.
+_EAGER_UP_TO_TOKENS = 256
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,8 @@ def _build_step(job: Job) -> Step:
     model = job.build_model()
     if job.training.dropout is not None:
         set_dropout(model, job.training.dropout)
+    if job.max_length <= _EAGER_UP_TO_TOKENS and not torch.cuda.is_available():
+        transformer_of(model).set_attn_implementation("eager")
     if job.training.gradient_checkpointing:
         transformer_of(model).gradient_checkpointing_enable({"use_reentrant": False})
     if job.lora is not None:

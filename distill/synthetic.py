@@ -20,8 +20,9 @@ Nothing else matters: the rest of a text is drawn without regard to the label, a
 its own spelling of every skill, so that counting common words does not solve the task.  People and companies are
 invented: telephone numbers are the unassigned ``010-0000`` and ``+1-555-01``, addresses end in ``example.com``.
 
-Trained from random weights on labels alone, a cross-encoder that pools by the mean stays at chance for thousands of
-steps; a minute as a bi-encoder first (contrastive, with the other job descriptions of the batch) starts it.
+Trained from random weights on labels alone, a small cross-encoder that pools by the mean stayed at chance for more than
+a thousand steps; some hundred steps as a bi-encoder first (contrastive, against the other job descriptions of the
+batch) start it.
 """
 
 import random

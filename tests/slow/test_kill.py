@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 
 import psutil
@@ -31,28 +32,40 @@ CHANGES = {
 N_KILLS = 8
 
 
-def start(recipe):
-    command = [sys.executable, "-m", "recipes.cli", "run", str(recipe)]
-    return subprocess.Popen(
-        command, cwd=ROOT, env=dict(os.environ), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+class Run:
+    """`distill run` in a process of its own, with what it has printed so far."""
 
+    def __init__(self, recipe):
+        command = [sys.executable, "-m", "recipes.cli", "run", str(recipe)]
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, env=dict(os.environ), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        self.printed = []
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
 
-def finish(process):
-    printed, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, printed[-3000:]
-    assert "Traceback" not in printed
-    return printed
+    def read(self):
+        for line in self.process.stdout:
+            self.printed.append(line)
 
+    def wait_for(self, text):
+        """Wait until a line holds this text, or the run has ended."""
+        while self.process.poll() is None and not any(text in line for line in self.printed):
+            time.sleep(0.05)
 
-def kill(process):
-    """Kill the process alone, as the memory killer does; what it started is to end by itself."""
-    children = psutil.Process(process.pid).children(recursive=True)
-    process.kill()
-    process.wait()
-    process.stdout.close()
-    _, alive = psutil.wait_procs(children, timeout=30)
-    return alive
+    def finish(self):
+        self.process.wait(timeout=500)
+        self.reader.join()
+        assert self.process.returncode == 0, "".join(self.printed)[-3000:]
+        assert not any("Traceback" in line for line in self.printed)
+
+    def kill(self):
+        """Kill the process alone, as the memory killer does; return which of the processes it started outlive it."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        self.process.kill()
+        self.process.wait()
+        _, alive = psutil.wait_procs(children, timeout=30)
+        return alive
 
 
 def made(run):
@@ -75,23 +88,21 @@ def leftovers(folder):
 def test_killed_run_ends_as_an_undisturbed_one(tmp_path):
     for name in ("calm", "killed"):
         (tmp_path / name).mkdir()
-    began = time.monotonic()
-    finish(start(write_recipe(tmp_path / "calm", **CHANGES)))
-    whole = time.monotonic() - began
-    recipe, rng, orphans, reached = write_recipe(tmp_path / "killed", **CHANGES), random.Random(1), [], []
+    Run(write_recipe(tmp_path / "calm", **CHANGES)).finish()
+    recipe, rng, reached = write_recipe(tmp_path / "killed", **CHANGES), random.Random(1), []
     for _ in range(N_KILLS):
-        process = start(recipe)
-        try:
-            # past the imports, anywhere in what is left of the run
-            process.wait(timeout=rng.uniform(0.12, 0.5) * whole)
-            break
-        except subprocess.TimeoutExpired:
-            orphans += kill(process)
-            stages = ("teachers/cross", "signals/cross", "student", "control", "exports/openvino-int8", "report")
-            reached.append([stage for stage in stages if (tmp_path / "killed" / "run" / stage).exists()])
-    finish(start(recipe))
+        run = Run(recipe)
+        run.wait_for("teacher cross")  # past the imports
+        time.sleep(rng.uniform(0.1, 6))
+        assert run.kill() == []
+        stages = ("teachers/cross", "signals/cross", "student", "control", "exports/openvino-fp32", "exports/openvino-int8")
+        reached.append([stage for stage in stages if (tmp_path / "killed" / "run" / stage).exists()])
+    assert reached[0] == []
+    assert "teachers/cross" in reached[-1]
+    run = Run(recipe)
+    run.wait_for("measuring")
+    assert run.kill() == []  # the processes that measure end with the one that asked for it
+    Run(recipe).finish()
     calm, killed = (make_run(tmp_path / name / "run", **CHANGES) for name in ("calm", "killed"))
     assert made(killed) == made(calm)
     assert leftovers(killed.folder) == []
-    assert orphans == []
-    assert len(reached) >= 3

@@ -108,7 +108,7 @@ def test_finished_stages_are_skipped_by_two_processes_too(runs):
     assert read_card(run.student) == before
 
 
-def test_bad_input_on_two_processes_ends_with_2_and_one_message(tmp_path):
+def test_bad_input_on_two_processes_is_said(tmp_path):
     recipe = write_recipe(tmp_path, data={"train": str(tmp_path / "none.tsv")})
     with pytest.raises(AssertionError) as caught:
         launch(2, "train_teacher", recipe)

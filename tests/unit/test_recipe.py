@@ -335,8 +335,8 @@ class TestSectionsAgree:
                 "student.prompts: a cross-encoder reads both texts at once; prompts are for bi-encoders",
             ),
             (
-                {"teachers": {"more": {"kind": "bi_encoder", "backbone": {"teacher": "cross", "layers": [0]}}}},
-                "teachers.more.backbone: only a student is cut from a teacher; give a name, a path or a fresh encoder",
+                {"teachers": {"more": {"kind": "bi_encoder", "backbone": {"teacher": "later", "layers": [0]}}, "later": BI}},
+                "teachers.more.backbone.teacher: no earlier teacher is called 'later'; earlier: cross",
             ),
         ],
     )  # fmt: skip
@@ -350,6 +350,10 @@ class TestSectionsAgree:
         assert [line.partition(":")[0] for line in lines] == [
             "teachers.cross.frozen", "teachers.cross.loss", "objectives.score_match.loss",
         ]  # fmt: skip
+
+    def test_a_teacher_may_start_from_an_earlier_one(self, tmp_path):
+        recipe = load(tmp_path, teachers={"more": {"kind": "bi_encoder", "backbone": {"teacher": "cross"}}})
+        assert recipe.teachers["more"].backbone.layers is None
 
     def test_what_agrees_passes(self, tmp_path):
         recipe = load(
