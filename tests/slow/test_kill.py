@@ -92,7 +92,7 @@ def test_killed_run_ends_as_an_undisturbed_one(tmp_path):
     recipe, rng, reached = write_recipe(tmp_path / "killed", **CHANGES), random.Random(1), []
     for _ in range(N_KILLS):
         run = Run(recipe)
-        run.wait_for("teacher cross")  # past the imports
+        run.wait_for("cross")  # past the imports: the first stage speaks
         time.sleep(rng.uniform(0.1, 6))
         assert run.kill() == []
         stages = ("teachers/cross", "signals/cross", "student", "control", "exports/openvino-fp32", "exports/openvino-int8")
@@ -100,7 +100,9 @@ def test_killed_run_ends_as_an_undisturbed_one(tmp_path):
     assert reached[0] == []
     assert "teachers/cross" in reached[-1]
     run = Run(recipe)
-    run.wait_for("measuring")
+    run.wait_for("openvino-int8")  # the last line before the models are scored and measured, each in a process of its own
+    time.sleep(5)
+    assert run.process.poll() is None
     assert run.kill() == []  # the processes that measure end with the one that asked for it
     Run(recipe).finish()
     calm, killed = (make_run(tmp_path / name / "run", **CHANGES) for name in ("calm", "killed"))
