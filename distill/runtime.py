@@ -3,8 +3,8 @@
     scorer = load("student-int8")
     scores = scorer.score(resumes, job_descriptions)
 
-The graph is the transformer alone; pooling, Dense and Normalize are the sentence-transformers modules of the folder and
-run in torch after it, so that a folder means the same in every runtime and in stock sentence-transformers.
+The graph is the transformer alone; pooling, Dense and Normalize are the sentence-transformers modules of the folder, run
+after it in float32, so that a folder means the same in every runtime and in stock sentence-transformers.
 
 Texts are tokenised without padding, sorted by length and cut into batches by a token budget. Graphs see few shapes:
 OpenVINO keeps memory for every new one (400 random shapes of MiniLM int8: +2.1 GB), so lengths go up to the next of
@@ -27,6 +27,7 @@ import numpy as np
 
 from distill.artefact import ModelKind, check_model_folder
 from distill.errors import BadInput
+from distill.head import numpy_head
 from distill.modeling import loading, quiet
 
 __all__ = ["Precision", "Runtime", "Scorer", "load", "usable_cpus"]
@@ -35,6 +36,7 @@ Runtime = Literal["torch", "openvino", "onnx"]
 Precision = Literal["fp32", "bf16"]
 Features = dict[str, Any]
 Progress = Callable[[int], None]
+NumpyHead = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 GRAPHS: Mapping[Runtime, tuple[str, ...]] = {
     "openvino": ("openvino/openvino_model.xml", "openvino_model.xml"),
@@ -212,6 +214,12 @@ class _GraphEngine:
         given = {name: features[name] if name in features else _missing(name, features) for name in names}
         out = torch.from_numpy(self.graph.call(given))
         return {"attention_mask": torch.from_numpy(features["attention_mask"]), self.graph.output_label: out}
+
+    def run_to_end(self, features: Mapping[str, np.ndarray], head: NumpyHead) -> np.ndarray:
+        """Run one padded batch through graph and head without torch. *Shape:* (n_rows, output_width)."""
+        names = self.graph.input_names
+        given = {name: features[name] if name in features else _missing(name, features) for name in names}
+        return head(self.graph.call(given), features["attention_mask"])
 
     def count_parameters(self) -> int:
         """Count those of the torch model, on the meta device: a graph folds and splits its constants."""
@@ -474,6 +482,7 @@ class Scorer:
         self.max_length = _checked_length(max_length, engine)
         self.tokenizer = engine.tokenizer
         self._engine, self._head = engine, list(head)
+        self._numpy_head = numpy_head(self._head) if isinstance(engine, _GraphEngine) else None
         self._prompts = _prompts(path)
 
     def __repr__(self) -> str:
@@ -622,6 +631,8 @@ class Scorer:
 
     def _forward(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
         """Run transformer and head. *Shape:* features each (n_rows, n_padded); result: (n_rows, embedding_width)."""
+        if self._numpy_head is not None and isinstance(self._engine, _GraphEngine):
+            return self._engine.run_to_end(features, self._numpy_head)
         import torch
 
         with torch.inference_mode():

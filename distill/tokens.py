@@ -4,6 +4,7 @@ Tokenising once, in bulk and without padding, costs a fraction of doing it per b
 that the batch planner needs. A million sequences of 60 tokens take 240 MB.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,25 +70,55 @@ def tokenize(
     """
     ids, types, lengths = [], [], []
     with_types = "token_type_ids" in tokenizer.model_input_names
+    encode = _fast(tokenizer, max_length) or _slow(tokenizer, max_length, with_types)
     for start in range(0, len(texts), _CHUNK):
         chunk = list(texts[start : start + _CHUNK])
         pairs = None if pair_texts is None else list(pair_texts[start : start + _CHUNK])
-        encoded = tokenizer(
-            chunk, pairs, truncation="longest_first", max_length=max_length, padding=False,
-            return_attention_mask=False, return_token_type_ids=with_types, verbose=False,
-        )  # fmt: skip
-        lengths += [len(sequence) for sequence in encoded["input_ids"]]
-        ids.append(_flat(encoded["input_ids"]))
+        chunk_ids, chunk_types = encode(chunk, pairs)
+        lengths += [len(sequence) for sequence in chunk_ids]
+        ids.append(_flat(chunk_ids))
         if with_types:
-            types.append(_flat(encoded["token_type_ids"]).astype(np.int8))
+            types.append(_flat(chunk_types).astype(np.int8))
         if on_progress is not None:
             on_progress(len(chunk))
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     return TokenTable(_joined(ids), offsets, _joined(types) if with_types else None, pad_token_id(tokenizer))
 
 
+_Sequences = list[list[int]]
+_Encode = Callable[[list[str], list[str] | None], tuple[_Sequences, _Sequences]]
+
+
+def _fast(tokenizer: Any, max_length: int) -> _Encode | None:
+    """Call the Rust tokenizer itself, without offsets: half the time of the call through transformers."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or not hasattr(backend, "encode_batch_fast"):
+        return None
+    side = getattr(tokenizer, "truncation_side", "right")
+
+    def encode(texts: list[str], pairs: list[str] | None) -> tuple[_Sequences, _Sequences]:
+        backend.enable_truncation(max_length, strategy="longest_first", direction=side)
+        backend.no_padding()
+        encodings = backend.encode_batch_fast(texts if pairs is None else list(zip(texts, pairs, strict=True)))
+        backend.no_truncation()
+        return [encoding.ids for encoding in encodings], [encoding.type_ids for encoding in encodings]
+
+    return encode
+
+
+def _slow(tokenizer: Any, max_length: int, with_types: bool) -> _Encode:
+    def encode(texts: list[str], pairs: list[str] | None) -> tuple[_Sequences, _Sequences]:
+        encoded = tokenizer(
+            texts, pairs, truncation="longest_first", max_length=max_length, padding=False,
+            return_attention_mask=False, return_token_type_ids=with_types, verbose=False,
+        )  # fmt: skip
+        return encoded["input_ids"], encoded.get("token_type_ids", [])
+
+    return encode
+
+
 def _flat(sequences: Sequence[Sequence[int]]) -> np.ndarray:
-    return np.fromiter((i for sequence in sequences for i in sequence), dtype=np.int32)
+    return np.fromiter(itertools.chain.from_iterable(sequences), dtype=np.int32)
 
 
 def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:

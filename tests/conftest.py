@@ -82,7 +82,9 @@ def tiny_recipe(output_dir, /, **changes):
 def write_recipe(folder, /, **changes):
     """Write a tiny recipe whose results go to `folder`/run, and return its path."""
     path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump(tiny_recipe(folder / "run", **changes), allow_unicode=True, sort_keys=False), encoding="utf-8")
+    path.write_text(
+        yaml.safe_dump(tiny_recipe(folder / "run", **changes), allow_unicode=True, sort_keys=False), encoding="utf-8"
+    )
     return path
 
 

@@ -45,8 +45,9 @@ class Run:
         self.reader.start()
 
     def read(self):
-        for line in self.process.stdout:
-            self.printed.append(line)
+        with self.process.stdout as lines:
+            for line in lines:
+                self.printed.append(line)
 
     def wait_for(self, text):
         """Wait until a line holds this text, or the run has ended."""
@@ -64,6 +65,7 @@ class Run:
         children = psutil.Process(self.process.pid).children(recursive=True)
         self.process.kill()
         self.process.wait()
+        self.reader.join(timeout=30)
         _, alive = psutil.wait_procs(children, timeout=30)
         return alive
 
@@ -95,12 +97,21 @@ def test_killed_run_ends_as_an_undisturbed_one(tmp_path):
         run.wait_for("cross")  # past the imports: the first stage speaks
         time.sleep(rng.uniform(0.1, 6))
         assert run.kill() == []
-        stages = ("teachers/cross", "signals/cross", "student", "control", "exports/openvino-fp32", "exports/openvino-int8")
+        stages = (
+            "teachers/cross",
+            "signals/cross",
+            "student",
+            "control",
+            "exports/openvino-fp32",
+            "exports/openvino-int8",
+        )
         reached.append([stage for stage in stages if (tmp_path / "killed" / "run" / stage).exists()])
     assert reached[0] == []
     assert "teachers/cross" in reached[-1]
     run = Run(recipe)
-    run.wait_for("openvino-int8")  # the last line before the models are scored and measured, each in a process of its own
+    run.wait_for(
+        "openvino-int8"
+    )  # the last line before the models are scored and measured, each in a process of its own
     time.sleep(5)
     assert run.process.poll() is None
     assert run.kill() == []  # the processes that measure end with the one that asked for it
