@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import math
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -237,7 +238,13 @@ def read_columns(
         raise BadInput(f"{source}: no such file")
     if path.is_file() and path.stat().st_size == 0:
         raise BadInput(f"{source} is empty")
-    dataset = _load_file(path, _SUFFIXES[suffix]) if path.is_file() else _load_hub(source, hub_split)
+    # datasets keeps a copy of what it reads in a cache; of a user's own résumés there shall be none
+    with tempfile.TemporaryDirectory() as cache:
+        dataset = _load_file(path, _SUFFIXES[suffix], cache) if path.is_file() else _load_hub(source, hub_split)
+        return _columns_of(dataset, source, names, section)
+
+
+def _columns_of(dataset: Any, source: str, names: Sequence[str], section: str) -> dict[str, list[Any]]:
     missing = [name for name in names if name not in dataset.column_names]
     if missing:
         raise BadInput(
@@ -248,7 +255,7 @@ def read_columns(
     return {name: dataset[name][:] for name in dict.fromkeys(names)}
 
 
-def _load_file(path: Path, file_format: str) -> Any:
+def _load_file(path: Path, file_format: str, cache: str) -> Any:
     import datasets
 
     datasets.disable_progress_bars()
@@ -259,13 +266,13 @@ def _load_file(path: Path, file_format: str) -> Any:
         # every value as text: a NaN or a stray word in a label is then ours to report with its row
         features = datasets.Features({name: datasets.Value("string") for name in header})
         options = {"sep": delimiter, "quoting": quoting, "features": features, "keep_default_na": False}
-        options["index_col"] = (
-            False  # rows one value longer than the header would else be shifted by a column in silence
-        )
+        # rows one value longer than the header would else be shifted by a column in silence
+        options["index_col"] = False
     try:
         return datasets.load_dataset(
-            "csv" if file_format == "tsv" else file_format, data_files=str(path), split="train", **options
-        )
+            "csv" if file_format == "tsv" else file_format,
+            data_files=str(path), split="train", cache_dir=cache, **options,
+        )  # fmt: skip
     except Exception as error:  # pandas, pyarrow and datasets each raise their own
         if "corresponds to no data" in str(error):
             raise BadInput(f"{path} has a header and no rows") from None

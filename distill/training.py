@@ -333,7 +333,13 @@ class _Loop:
             for old in self.folder.glob("step-*"):
                 if old != target:
                     shutil.rmtree(old, ignore_errors=True)
+            for old in self.folder.glob("best-*"):
+                if old != self._best_weights():
+                    old.unlink()
         self.accelerator.wait_for_everyone()
+
+    def _best_weights(self) -> Path:
+        return self.folder / f"best-{self.state.best_step:08d}.safetensors"
 
     def _resume(self) -> None:
         checkpoints = sorted(self.folder.glob("step-*"))
@@ -353,7 +359,7 @@ class _Loop:
             self.folder.mkdir(parents=True, exist_ok=True)
             temporary = self.folder / ".best.tmp"
             save_file(kept, temporary)
-            temporary.rename(self.folder / f"best-{self.state.step:08d}.safetensors")
+            temporary.rename(self._best_weights())
         self.accelerator.wait_for_everyone()
 
     def best_step(self) -> Step:
@@ -362,7 +368,7 @@ class _Loop:
 
         weights = self.accelerator.get_state_dict(self.step)  # on every process: a collective act under FSDP
         if self.state.best_step:
-            weights |= load_file(self.folder / f"best-{self.state.best_step:08d}.safetensors")
+            weights |= load_file(self._best_weights())
         sharded = self.accelerator.distributed_type == DistributedType.FSDP
         step: Step = self.build_step() if sharded else self.accelerator.unwrap_model(self.step)
         if not sharded or self.accelerator.is_main_process:

@@ -16,6 +16,8 @@ from distill.errors import BadInput, MatchDistillError
 if TYPE_CHECKING:
     from distill.run import Run
 
+    LoadStages = Callable[[], Sequence[Callable[[Run], object]]]
+
 __all__ = ["guarded", "launch", "set_up_messages", "stage_main"]
 
 log = logging.getLogger("distill")
@@ -56,8 +58,11 @@ def guarded(work: Callable[[], None]) -> int:
     return 0
 
 
-def launch(recipe_path: str, overrides: Sequence[str], *stages: "Callable[[Run], object]") -> None:
-    """Validate the recipe, lock its folder and run stages one after the other."""
+def launch(recipe_path: str, overrides: Sequence[str], load_stages: "LoadStages") -> None:
+    """Validate the recipe, lock its folder and run stages one after the other.
+
+    :param load_stages: imports and returns them: a wrong recipe is refused before anything heavy is imported
+    """
     from distill.recipe import load_recipe
 
     recipe = load_recipe(recipe_path, overrides)
@@ -71,20 +76,20 @@ def launch(recipe_path: str, overrides: Sequence[str], *stages: "Callable[[Run],
     run = Run(recipe)
     is_first = os.environ.get("RANK", "0") == "0"
     with run.lock() if is_first else nullcontext():
+        for stage in load_stages():
+            stage(run)
         if is_first:
             run.write_recipe()
-        for stage in stages:
-            stage(run)
 
 
-def stage_main(stage: "Callable[[Run], object]", name: str, argv: Sequence[str] | None = None) -> int:
+def stage_main(load_stages: "LoadStages", name: str, argv: Sequence[str] | None = None) -> int:
     """Be the `main` of `accelerate launch -m recipes.<name> recipe.yaml key=value …`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
 
     def work() -> None:
         if not arguments or arguments[0] in ("-h", "--help"):
             raise BadInput(f"usage: accelerate launch -m recipes.{name} recipe.yaml [key=value …]")
-        launch(arguments[0], arguments[1:], stage)
+        launch(arguments[0], arguments[1:], load_stages)
 
     set_up_messages()
     return guarded(work)

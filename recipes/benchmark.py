@@ -3,12 +3,11 @@
 import sys
 
 from recipes._launch import stage_main
+from recipes._stages import benchmark
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the stage; returns the exit code."""
-    from distill.benchmark import benchmark
-
     return stage_main(benchmark, "benchmark", argv)
 
 

@@ -3,12 +3,11 @@
 import sys
 
 from recipes._launch import stage_main
+from recipes._stages import cache_signals
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the stage; returns the exit code."""
-    from teachers import cache_signals
-
     return stage_main(cache_signals, "cache_signals", argv)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from recipes import _stages
 from recipes._launch import guarded, launch, set_up_messages
 
 __all__ = ["main"]
@@ -34,53 +35,39 @@ MaxLength = Annotated[int | None, typer.Option(min=3, help="Tokens; default: the
 @app.command()
 def run(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Run all stages: finished ones are skipped, an interrupted one goes on."""
-    from distill.benchmark import benchmark
-    from students import export_student, train_student
-    from teachers import cache_signals, train_teachers
-
-    launch(recipe, overrides or [], train_teachers, cache_signals, train_student, export_student, benchmark)
+    launch(recipe, overrides or [], _stages.every_stage)
     _print_report(recipe, overrides, as_json)
 
 
 @app.command()
 def train_teacher(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Train the recipe's teachers."""
-    from teachers import train_teachers
-
-    launch(recipe, overrides or [], train_teachers)
+    launch(recipe, overrides or [], _stages.train_teacher)
 
 
 @app.command()
 def cache_signals(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Cache what the teachers say of the training pairs."""
-    from teachers import cache_signals as stage
-
-    launch(recipe, overrides or [], stage)
+    launch(recipe, overrides or [], _stages.cache_signals)
 
 
 @app.command()
 def train_student(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Train the student and its control."""
-    from students import train_student as stage
-
-    launch(recipe, overrides or [], stage)
+    launch(recipe, overrides or [], _stages.train_student)
 
 
 @app.command()
 def export(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Export the student to OpenVINO, as is and int8, each checked against torch."""
-    from students import export_student
-
-    launch(recipe, overrides or [], export_student)
+    launch(recipe, overrides or [], _stages.export)
     _print_parity(recipe, overrides, as_json)
 
 
 @app.command()
 def benchmark(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Measure every model of the run and write the report."""
-    from distill.benchmark import benchmark as stage
-
-    launch(recipe, overrides or [], stage)
+    launch(recipe, overrides or [], _stages.benchmark)
     _print_report(recipe, overrides, as_json)
 
 

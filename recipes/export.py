@@ -3,13 +3,12 @@
 import sys
 
 from recipes._launch import stage_main
+from recipes._stages import export
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the stage; returns the exit code."""
-    from students import export_student
-
-    return stage_main(export_student, "export", argv)
+    return stage_main(export, "export", argv)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,11 @@
 import sys
 
 from recipes._launch import stage_main
+from recipes._stages import train_student
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the stage; returns the exit code."""
-    from students import train_student
-
     return stage_main(train_student, "train_student", argv)
 
 

@@ -3,13 +3,12 @@
 import sys
 
 from recipes._launch import stage_main
+from recipes._stages import train_teacher
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the stage; returns the exit code."""
-    from teachers import train_teachers
-
-    return stage_main(train_teachers, "train_teacher", argv)
+    return stage_main(train_teacher, "train_teacher", argv)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,8 @@ def _inputs(run: Run, name: str, objectives: Objectives, parents: dict[str, str]
     )
     return {
         "stage": "train_student", "name": name, "student": section, "objectives": objectives.model_dump(mode="json"),
-        "parents": parents, "seed": run.recipe.seed, "candidates": run.recipe.data.candidates,
+        "parents": parents, "signals": {teacher: run.signal_identity(teacher).key for teacher in objectives.teachers()},
+        "seed": run.recipe.seed, "candidates": run.recipe.data.candidates,
         "data": {part: described[part] for part in parts},
     }  # fmt: skip
 

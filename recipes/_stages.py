@@ -1,0 +1,51 @@
+"""Which functions a stage's name stands for; each is imported when it is asked for, not before."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from distill.run import Run
+
+    Stages = Sequence[Callable[[Run], object]]
+
+__all__ = ["benchmark", "cache_signals", "every_stage", "export", "train_student", "train_teacher"]
+
+
+def train_teacher() -> "Stages":
+    """Return the training of teachers."""
+    from teachers import train_teachers
+
+    return (train_teachers,)
+
+
+def cache_signals() -> "Stages":
+    """Return the caching of signals."""
+    from teachers import cache_signals as stage
+
+    return (stage,)
+
+
+def train_student() -> "Stages":
+    """Return the training of student and control."""
+    from students import train_student as stage
+
+    return (stage,)
+
+
+def export() -> "Stages":
+    """Return the exports."""
+    from students import export_student
+
+    return (export_student,)
+
+
+def benchmark() -> "Stages":
+    """Return the measurement and its report."""
+    from distill.benchmark import benchmark as stage
+
+    return (stage,)
+
+
+def every_stage() -> "Stages":
+    """Return all stages in the order of the flow."""
+    return tuple(stage for name in (train_teacher, cache_signals, train_student, export, benchmark) for stage in name())
