@@ -1,0 +1,42 @@
+"""`distill run` from a recipe to a report, as a user calls it, and a second time."""
+
+import json
+
+import pytest
+
+from recipes.cli import main
+from tests.conftest import write_recipe
+
+STAGES = ("teachers/cross", "student", "control", "exports/openvino-fp32", "exports/openvino-int8", "report")
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    changes = {
+        "student": {"control": True},
+        "export": {"precisions": ["fp32", "int8"], "calibration_pairs": 20, "parity_pairs": 20},
+        "benchmark": {"seconds": 0.1, "throughput_pairs": 16, "bootstrap": 50, "lengths": [16, 32], "threads": 2},
+    }
+    return write_recipe(tmp_path_factory.mktemp("whole"), **changes)
+
+
+def test_run_leaves_all_folders_and_the_documented_report(recipe, capsys):
+    assert main(["run", str(recipe), "--json"]) == 0
+    folder = recipe.parent / "run"
+    assert all((folder / stage).is_dir() for stage in STAGES)
+    report = json.loads(capsys.readouterr().out)
+    rows = {row["name"]: row for row in report["rows"]}
+    assert [row["role"] for row in report["rows"]] == ["teacher", "student", "control", "export", "export"]
+    assert rows["student (int8)"]["precision"] == "int8"
+    assert rows["student (fp32)"]["precision"] == "fp32"
+    for row in report["rows"]:
+        assert {"p50", "p95", "p99", "batch"} <= set(row["latency_ms"])
+        assert row["throughput_pairs_per_s"] > 0 and row["peak_memory_mb"] > 0 and row["parameters"] > 0
+        assert all(
+            m["low"] <= m["value"] <= m["high"] for name, m in row["metrics"].items() if name != "teacher_kendall"
+        )
+    assert {"cpu", "threads", "versions"} <= set(report["environment"])
+    # a second run finds all of it finished and changes nothing
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("artefact.json")}
+    assert main(["run", str(recipe)]) == 0
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("artefact.json")} == before
