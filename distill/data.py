@@ -10,7 +10,6 @@ sentence on both sides, so both columns count. What is wrong in a file is said w
 import csv
 import gzip
 import hashlib
-import json
 import logging
 import math
 import tempfile
@@ -390,13 +389,3 @@ def batched(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """Yield slices of at most `size` items."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def write_rows(path: Path, rows: Iterable[Sequence[Any]]) -> None:
-    """Write a TSV (JSON-escaped where a value holds a tab or line break)."""
-    with path.open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(
-                "\t".join(json.dumps(v) if isinstance(v, str) and set(v) & set("\t\n\r") else str(v) for v in row)
-                + "\n"
-            )

@@ -117,8 +117,8 @@ def export_student(run: Run) -> None:
     if not PartialState().is_main_process:
         return
     settings, student = run.recipe.export, run.require(run.student, "train_student")
+    described = run.split.describe()
     for precision in settings.precisions:
-        described = run.split.describe()
         inputs = {
             "stage": "export", "precision": precision, "student": student.revision,
             "export": settings.model_dump(mode="json", exclude={"precisions"}), "seed": run.recipe.seed,

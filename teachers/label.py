@@ -39,12 +39,11 @@ def _label(run: Run, name: str, teacher: Teacher, needs: set[str]) -> None:
 
     state, pairs = PartialState(), run.split.train
     cache = SignalCache(run.signals(name), run.signal_identity(name))
-    todo = {
-        kind: rows for kind, (keys, _) in _items(run, teacher, needs).items() if len(rows := cache.missing(kind, keys))
-    }
+    items = _items(run, teacher, needs)
+    todo = {kind: rows for kind, (keys, _) in items.items() if len(rows := cache.missing(kind, keys))}
     state.wait_for_everyone()  # all have looked before the first writes
     if todo:
-        scorer, items = _load_teacher(run, name), _items(run, teacher, needs)
+        scorer = _load_teacher(run, name)
         for kind, rows in todo.items():
             _fill(run, cache, kind, rows, items[kind], scorer, title=f"{name}: {kind}")
     state.wait_for_everyone()
