@@ -1,0 +1,425 @@
+"""`distill.remote` against a real local server: retries, limits, money, the key, and embeddings that are paid once."""
+
+import asyncio
+import json
+import logging
+import time
+
+import numpy as np
+import pytest
+from pydantic import BaseModel
+
+from distill import remote
+from distill.errors import BadInput, JobFailed
+from distill.remote import (
+    BadAnswer,
+    Budget,
+    BudgetSpent,
+    Client,
+    Endpoint,
+    Price,
+    RemoteEmbeddings,
+    estimated_tokens,
+    most_tokens,
+)
+from tests.unit.misbehaving_server import INPUT_PRICE, OUTPUT_PRICE, MisbehavingServer, vector_of
+
+KEY = "sk-a-secret-that-must-not-leak-0123456789"
+ASK = [{"role": "user", "content": "Request 1.1"}]
+
+
+class Shape(BaseModel):
+    word: str
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setattr(remote, "_FIRST_WAIT_SECONDS", 0.01)
+
+
+def endpoint_of(server, **changes):
+    return Endpoint(
+        **{"model": "m", "base_url": server.url, "input_price": INPUT_PRICE, "output_price": OUTPUT_PRICE, "timeout_s": 0.5}
+        | changes
+    )  # fmt: skip
+
+
+def ask(endpoint, n=1, budget=None):
+    """Ask n times at once; return the client afterwards."""
+
+    async def main():
+        async with Client(endpoint, budget) as client:
+            await asyncio.gather(*(client.chat(ASK, Shape, max_tokens=100) for _ in range(n)))
+            return client
+
+    return asyncio.run(main())
+
+
+# failures
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [
+        ("429", "status 429"),
+        ("429_seconds", "status 429"),
+        ("500", "status 500"),
+        ("503", "status 503"),
+        ("reset", "broken connection (ReadError)"),
+        ("hang", "timeout"),
+        ("html", "status 200 without JSON"),
+    ],
+)
+def test_what_may_pass_is_tried_again(fault, cause):
+    with MisbehavingServer([fault, fault]) as server:
+        client = ask(endpoint_of(server))
+        assert client.faults == {cause: 2} and len(server.ledger) == client.n_requests == 3
+
+
+@pytest.mark.parametrize(("fault", "least"), [("429_seconds", 0.05), ("429_date", 0.9)])
+def test_retry_after_is_honoured_in_seconds_and_as_a_date(fault, least):
+    with MisbehavingServer([fault]) as server:
+        ask(endpoint_of(server))
+        first, second = (entry["time"] for entry in server.ledger)
+    assert least <= second - first < least + 1.5
+
+
+def test_retry_after_makes_all_wait():
+    with MisbehavingServer(["429_date"], delay=0.02) as server:
+        began = time.monotonic()
+        ask(endpoint_of(server, concurrency=1), n=3)
+        assert all(entry["time"] - began > 0.9 for entry in server.ledger[1:])
+
+
+def test_retry_after_of_hours_ends_the_work():
+    assert remote._retry_after("7200") == 7200 and remote._retry_after("soon") is None
+    assert remote._retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "hint"),
+    [("401", "check the key in OPENAI_API_KEY"), ("404", "check base_url and the model 'm'"), ("quota", "quota of this key")],
+)  # fmt: skip
+def test_what_stays_ends_at_once_in_one_line(fault, hint, caplog):
+    caplog.set_level(logging.DEBUG)
+    with MisbehavingServer([fault], echo_key=True) as server:
+        with pytest.raises((BadInput, JobFailed), match=hint) as caught:
+            ask(endpoint_of(server))
+        assert len(server.ledger) == 1
+    assert KEY not in str(caught.value) and KEY not in repr(caught.value) and KEY not in caplog.text
+    assert "[key]" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_no_server_at_all():
+    with MisbehavingServer() as server:
+        endpoint = endpoint_of(server, max_attempts=2)
+    with pytest.raises(JobFailed, match=r"failed 2 times in a row \(last: cannot connect"):
+        ask(endpoint)
+
+
+def test_a_slow_drip_is_a_timeout():
+    """httpx limits each read; an answer that comes byte by byte must end too."""
+
+    async def main():
+        async def drip(reader, writer):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n")
+            try:
+                for _ in range(100):
+                    writer.write(b" ")
+                    await writer.drain()
+                    await asyncio.sleep(0.05)
+            except OSError:
+                pass
+            writer.close()
+
+        server = await asyncio.start_server(drip, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        endpoint = Endpoint(model="m", base_url=f"http://127.0.0.1:{port}", timeout_s=0.3, max_attempts=1)
+        async with Client(endpoint) as client:
+            with pytest.raises(JobFailed, match="last: timeout"):
+                await client.chat(ASK, Shape, max_tokens=10)
+        server.close()
+        await asyncio.sleep(0.1)
+
+    asyncio.run(main())
+
+
+# formats, headers, keys
+
+
+@pytest.mark.parametrize("formats", [("json_schema",), ("json_object", "plain"), ("plain",)])
+def test_the_best_format_that_the_server_takes(formats):
+    with MisbehavingServer(formats=formats) as server:
+        ask(endpoint_of(server))
+        last = server.bodies[-1]
+    assert last.get("response_format", {}).get("type", "plain") == formats[0]
+    assert ("word" in last["messages"][0]["content"]) == (formats[0] != "json_schema")
+
+
+def test_a_late_refusal_of_a_format_that_was_given_up_is_no_failure():
+    with MisbehavingServer(formats=("plain",)) as server:
+        server.refusal_delays = [0.0, 0.3]
+        ask(endpoint_of(server), n=2)
+        assert len(server.ledger) == 2
+
+
+def test_a_400_once_the_format_is_proven_is_final():
+    with MisbehavingServer([None, "400"]) as server:
+
+        async def main():
+            async with Client(endpoint_of(server)) as client:
+                await client.chat(ASK, Shape, max_tokens=100)
+                await client.chat(ASK, Shape, max_tokens=100)
+
+        with pytest.raises(BadInput, match="answered 400"):
+            asyncio.run(main())
+        assert len(server.ledger) == 2
+
+
+def test_a_model_with_another_name_for_the_limit():
+    with MisbehavingServer(["400_limit"]) as server:
+        ask(endpoint_of(server))
+        assert [name for body in server.bodies for name in body if name.startswith("max_")] == [
+            "max_tokens",
+            "max_completion_tokens",
+        ]
+        assert server.bodies[-1]["response_format"]["type"] == "json_schema"
+
+
+def test_a_prompt_that_a_filter_stops_is_a_bad_answer():
+    with MisbehavingServer(["400_filter"]) as server, pytest.raises(BadAnswer, match="content filter"):
+        ask(endpoint_of(server))
+
+
+def test_a_wrong_endpoint_does_not_repeat_what_was_given():
+    for wrong in ({"key_variable": KEY}, {"base_url": f"https://{KEY}@host/v1"}):
+        with pytest.raises(ValueError) as caught:
+            Endpoint(**{"model": "m"} | wrong)
+        assert KEY not in str(caught.value)
+
+
+def test_azure_gets_its_header_and_version():
+    with MisbehavingServer() as server:
+        ask(endpoint_of(server, api_version="2024-10-21"))
+        assert server.headers[0]["api-key"] == KEY and "authorization" not in server.headers[0]
+    assert Endpoint(model="gpt-4o", base_url="https://x.openai.azure.com/openai/v1").is_azure
+
+
+def test_a_local_server_needs_neither_key_nor_price(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with MisbehavingServer() as server:
+        client = ask(Endpoint(model="mine", base_url=server.url))
+        assert "authorization" not in server.headers[0]
+    assert client.budget.spent == 0
+
+
+@pytest.mark.parametrize("key", ["sk-with space", "sk-two\nlines", "sk-한글"])
+def test_a_key_that_no_header_can_hold_is_refused_without_naming_it(monkeypatch, key):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(BadInput) as caught:
+        Endpoint(model="gpt-4o").key()
+    assert "sk-" not in str(caught.value)
+
+
+def test_the_key_is_in_no_repr():
+    endpoint = Endpoint(model="gpt-4o")
+
+    async def main():
+        async with Client(endpoint) as client:
+            return repr(client) + repr(vars(client))
+
+    assert KEY not in repr(endpoint) + str(endpoint.model_dump()) + asyncio.run(main())
+
+
+def test_prices():
+    assert Endpoint(model="gpt-4o-mini-2024-07-18").price == Price(0.15, 0.60)
+    assert Endpoint(model="mine", base_url="http://localhost:11434/v1").price == Price(0, 0)
+    assert Endpoint(model="gpt-4o", output_price=1.0).price == Price(2.5, 1.0)
+    assert Endpoint(model="mine", input_price=0.1, output_price=0).price == Price(0.1, 0)
+    for half in ({}, {"input_price": 1.0}, {"output_price": 1.0}):  # a forgotten half would not be counted
+        with pytest.raises(BadInput, match="0 for a server that is free"):
+            Endpoint(model="mine", **half).price  # noqa: B018
+
+
+@pytest.mark.parametrize("text", ["Kubernetes", "쿠버네티스 운영 경험 5년", "🙂" * 9, ""])
+def test_token_bounds(text):
+    assert estimated_tokens(text) <= max(3, most_tokens(text))
+
+
+# limits
+
+
+def test_requests_per_minute_come_evenly():
+    with MisbehavingServer() as server:
+        ask(endpoint_of(server, requests_per_minute=1200, concurrency=30), n=30)
+        times = sorted(entry["time"] for entry in server.ledger)
+    assert times[-1] - times[0] > 0.4  # 20 per second, 20 of the 30 at once
+
+
+def test_tokens_per_minute_are_corrected_by_what_was_used():
+    async def main():
+        rate = remote._Rate(6000)  # 100 per second
+        began = time.monotonic()
+        await rate.take(120)  # more than the bucket holds: a debt
+        rate.correct(-100)
+        await rate.take(80)
+        assert time.monotonic() - began < 0.1
+        await rate.take(30)
+        assert 0.25 < time.monotonic() - began < 0.6
+
+    asyncio.run(main())
+
+
+def test_concurrency():
+    with MisbehavingServer(delay=0.05) as server:
+        began = time.monotonic()
+        ask(endpoint_of(server, concurrency=2), n=6)
+    assert time.monotonic() - began > 0.14
+
+
+def test_the_budget_waits_for_what_comes_back_and_then_stops():
+    async def main():
+        changes = []
+        budget = Budget(1.0, spent=0.2, record=changes.append)
+        first = await budget.hold(0.5)
+        waiting = asyncio.create_task(budget.hold(0.5))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        budget.settle(first, 0.1)
+        second = await waiting
+        budget.settle(second, None)  # nobody knows: all of it
+        assert budget.spent == pytest.approx(0.8)
+        with pytest.raises(BudgetSpent, match=r"budget of \$1.0000 is used up: \$0.8000 are spent"):
+            await budget.hold(0.3)
+        assert [set(change) for change in changes] == [{"hold", "dollars"}, {"settled", "dollars"}] * 2
+
+    asyncio.run(main())
+
+
+def test_money_follows_usage_and_what_is_unknown_counts_in_full():
+    with MisbehavingServer(["500", "hang", None]) as server:
+        budget = Budget(1.0)
+        ask(endpoint_of(server), budget=budget)
+        worst = (most_tokens(json.dumps(server.bodies[0])) * INPUT_PRICE + 100 * OUTPUT_PRICE) / 1e6
+        assert budget.spent == pytest.approx(worst + server.ledger[-1]["dollars"], rel=0.05)
+        assert budget.spent > server.dollars
+
+
+# embeddings
+
+
+def embeddings(server, folder, **changes):
+    endpoint = endpoint_of(server, model="text-embedding-3-large", input_price=0.13)
+    return RemoteEmbeddings(endpoint, folder, **changes)
+
+
+def test_the_second_run_asks_nothing(tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="distill")
+    texts = [f"text {i % 40}" for i in range(100)]
+    with MisbehavingServer() as server:
+        encoder = embeddings(server, tmp_path, batch_size=7)
+        first = encoder.encode(texts)
+        assert first.dtype == np.float32 and first.shape == (100, 8)
+        assert np.allclose(first, [vector_of(text) for text in texts])
+        sent = [text for entry in server.ledger for text in entry["texts"]]
+        assert sorted(sent) == sorted(set(texts)) and encoder.n_requests == 6
+        assert encoder.cost == pytest.approx(server.dollars)
+        again = embeddings(server, tmp_path)
+        assert np.array_equal(again.encode(texts[::-1]), first[::-1])
+        assert again.n_requests == 0 and again.cost == 0 and len(server.ledger) == 6
+        again.encode([*texts, "one more"])
+        assert again.n_requests == 1 and server.ledger[-1]["texts"] == ["one more"]
+    assert "text-embedding-3-large: 100 texts, 40 asked, $0.0000 so far" in caplog.text
+    assert all(KEY.encode() not in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_models_and_dimensions_do_not_mix(tmp_path):
+    with MisbehavingServer() as server:
+        assert embeddings(server, tmp_path).encode(["a"]).shape == (1, 8)
+        assert embeddings(server, tmp_path, dimensions=4).encode(["a"]).shape == (1, 4)
+        assert len(server.ledger) == 2
+
+
+def test_a_shard_cut_at_any_byte_loses_only_the_torn_vector(tmp_path):
+    texts = [f"text {i}" for i in range(10)]
+    with MisbehavingServer() as server:
+        expected = embeddings(server, tmp_path).encode(texts)
+        shard = next(tmp_path.rglob("*.vectors"))
+        content = shard.read_bytes()
+        size = len(content) // 10
+        for cut in (0, 1, size - 1, size, 5 * size + 3, len(content) - 1):
+            shard.write_bytes(content[:cut])
+            assert np.array_equal(embeddings(server, tmp_path).encode(texts), expected)
+            assert len(server.ledger[-1]["texts"]) == 10 - cut // size
+            for other in set(tmp_path.rglob("*.vectors")) - {shard}:
+                other.unlink()
+        shard.write_bytes(content[:50] + b"\xff" + content[51:])  # a flipped byte in the first vector
+        assert np.array_equal(embeddings(server, tmp_path).encode(texts), expected)
+        assert server.ledger[-1]["texts"] == texts[:1]
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("wrong_count", "3 texts were sent and 2 embeddings came back"),
+        ("wrong_width", "no common width"),
+        ("nan", "NaN or infinity"),
+        ("no_message", "no list of embeddings"),
+    ],
+)
+def test_wrong_embeddings_are_refused_and_not_kept(tmp_path, fault, message):
+    with MisbehavingServer([fault]) as server:
+        with pytest.raises(BadAnswer, match=message):
+            embeddings(server, tmp_path).encode(["a", "b", "c"])
+        assert embeddings(server, tmp_path).encode(["a", "b", "c"]).shape == (3, 8)
+
+
+def test_a_model_that_changed_its_width_is_refused(tmp_path):
+    with MisbehavingServer([None, "other_width"]) as server:
+        embeddings(server, tmp_path).encode(["a"])
+        with pytest.raises(BadAnswer, match="width 4, those kept in .* have 8"):
+            embeddings(server, tmp_path).encode(["b"])
+
+
+def test_failures_on_the_way_do_not_change_the_vectors(tmp_path):
+    texts = [f"text {i}" for i in range(30)]
+    with MisbehavingServer(["500", "reset", "429_seconds", "html", "503"]) as server:
+        vectors = embeddings(server, tmp_path, batch_size=4).encode(texts)
+    assert np.allclose(vectors, [vector_of(text) for text in texts])
+
+
+def test_long_texts_are_cut_with_a_warning(tmp_path, caplog):
+    with MisbehavingServer() as server:
+        encoder = embeddings(server, tmp_path, max_tokens=10)
+        encoder.encode(["short", "가" * 100, "a" * 100])
+        assert sorted(map(len, server.ledger[0]["texts"])) == [5, 6, 30]
+    assert encoder.n_truncated == 2 and "2 of 3 texts were cut to about 10 tokens" in caplog.text
+
+
+def test_batches_are_limited_by_tokens(tmp_path):
+    with MisbehavingServer() as server:
+        embeddings(server, tmp_path, batch_tokens=100).encode([f"{i} " + "가" * 30 for i in range(6)])
+        assert [len(entry["texts"]) for entry in server.ledger] == [2, 2, 2]
+
+
+def test_empty_texts_are_refused(tmp_path):
+    with MisbehavingServer() as server, pytest.raises(BadInput, match=r"1 of 2 texts are empty \(first: number 2\)"):
+        embeddings(server, tmp_path).encode(["a", " "])
+
+
+def test_the_budget_of_embeddings_stops_and_keeps_what_was_paid(tmp_path):
+    texts = [f"text number {i}" for i in range(50)]
+    with MisbehavingServer() as server:
+        with pytest.raises(BudgetSpent):
+            embeddings(server, tmp_path, batch_size=5, budget=Budget(0.00003)).encode(texts)
+        n_asked = len(server.ledger)
+        assert 0 < n_asked < 10 and server.dollars <= 0.00003
+        embeddings(server, tmp_path, batch_size=5).encode(texts)
+        assert len(server.ledger) == 10
+
+
+def test_no_texts(tmp_path):
+    with MisbehavingServer() as server:
+        assert len(embeddings(server, tmp_path).encode([])) == 0
