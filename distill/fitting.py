@@ -15,10 +15,11 @@ from distill.progress import progress
 from distill.recipe import Lora, Objectives, Training
 from distill.run import Run
 from distill.signals import SignalSource
+from distill.task import TaskStep, Units
 from distill.training import TrainResult, train
 from distill.trainset import TrainSet
 
-__all__ = ["Job", "fit"]
+__all__ = ["Job", "built_for_training", "fit"]
 
 log = logging.getLogger(__name__)
 # On a CPU in bf16 the backward of the fused attention takes a third of a step, written out a tenth: 1.3 times as many
@@ -52,17 +53,26 @@ class Job:
     projected_width: int | None = None
 
 
-def fit(run: Run, job: Job) -> None:
-    """Train a model and put its artefact in place; every process of a launch calls this."""
+LoadUnits = Callable[[Run, Job, bool], tuple[Units, Units]]
+
+
+def fit(
+    run: Run, job: Job, load_units: LoadUnits | None = None, build_step: Callable[[Job], TaskStep] | None = None
+) -> None:
+    """Train a model and put its artefact in place; every process of a launch calls this.
+
+    :param load_units: gives what is trained on and what picks the best weights; None is the recipe's pairs
+    :param build_step: gives the step, on every process the same; None is that of matching
+    """
     from accelerate import PartialState
 
     state = PartialState()
     folder = run.work_folder(job.name, job.inputs)
     began = time.monotonic()
-    trainset, validation = _training_data(run, job, show=state.is_main_process)
+    trainset, validation = (load_units or _load_pairs)(run, job, state.is_main_process)
     log.info("%s: %d units, %d tokens", job.name, len(trainset), len(trainset.tokens.ids))
     step, result = train(
-        lambda: _build_step(job), trainset, validation if len(validation) else None, job.training,
+        lambda: (build_step or _build_step)(job), trainset, validation if len(validation) else None, job.training,
         seed=run.recipe.seed, folder=folder, title=job.name, tensorboard_folder=run.folder / "tensorboard" / job.name,
     )  # fmt: skip
     if state.is_main_process:
@@ -71,7 +81,7 @@ def fit(run: Run, job: Job) -> None:
     state.wait_for_everyone()
 
 
-def _training_data(run: Run, job: Job, *, show: bool) -> tuple[TrainSet, TrainSet]:
+def _load_pairs(run: Run, job: Job, show: bool) -> tuple[TrainSet, TrainSet]:
     split, data = run.split, run.recipe.data
     tokenizer = tokenizer_of(job.build_model())
     prompts = job.prompts or ("", "")
@@ -105,6 +115,18 @@ def _attach_signals(trainset: TrainSet, run: Run, job: Job) -> None:
 def _build_step(job: Job) -> Step:
     import torch
 
+    model = built_for_training(job)
+    if job.lora is not None:
+        _add_adapters(model, job.lora)
+    torch.manual_seed(0)  # what is learned beside the model starts the same everywhere
+    kinds = {name: source.kind for name, source in job.sources.items()}
+    return Step(model, job.kind, job.objectives, teacher_kinds=kinds, projected_width=job.projected_width)
+
+
+def built_for_training(job: Job) -> Any:
+    """Build the job's model with the dropout, attention and checkpointing of its training section."""
+    import torch
+
     model = job.build_model()
     if job.training.dropout is not None:
         set_dropout(model, job.training.dropout)
@@ -112,11 +134,7 @@ def _build_step(job: Job) -> Step:
         transformer_of(model).set_attn_implementation("eager")
     if job.training.gradient_checkpointing:
         transformer_of(model).gradient_checkpointing_enable({"use_reentrant": False})
-    if job.lora is not None:
-        _add_adapters(model, job.lora)
-    torch.manual_seed(0)  # what is learned beside the model starts the same everywhere
-    kinds = {name: source.kind for name, source in job.sources.items()}
-    return Step(model, job.kind, job.objectives, teacher_kinds=kinds, projected_width=job.projected_width)
+    return model
 
 
 def _add_adapters(model: Any, lora: Lora) -> None:
@@ -138,7 +156,7 @@ def _merged(model: Any) -> Any:
     return model
 
 
-def _save(run: Run, job: Job, step: Step, result: TrainResult, seconds: float, n_processes: int) -> None:
+def _save(run: Run, job: Job, step: TaskStep, result: TrainResult, seconds: float, n_processes: int) -> None:
     artefact = Artefact(
         kind=job.kind, stage=job.stage, fingerprint=content_hash(job.inputs), parents=job.parents,
         recipe=run.recipe.model_dump(mode="json"), data=run.split.describe(),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from distill import losses
 from distill.artefact import ModelKind
 from distill.recipe import EmbeddingMatch, LabelLoss, Labels, Objectives, ScoreMatch
+from distill.task import TaskStep
 from distill.trainset import POSITIVE_FROM, Batch
 
 __all__ = ["DEFAULT_LOSS", "Step", "teacher_logits", "teacher_unit"]
@@ -33,7 +34,7 @@ def teacher_unit(scores: Tensor, kind: ModelKind, temperature: float = 1.0) -> T
     return torch.sigmoid(scores / temperature) if kind == "cross_encoder" else (scores + 1) / 2
 
 
-class Step(nn.Module):
+class Step(TaskStep):
     """One training step of a bi-encoder or cross-encoder.
 
     :param model: a sentence-transformers `SentenceTransformer` or `CrossEncoder`
@@ -53,7 +54,6 @@ class Step(nn.Module):
         super().__init__()
         self.model, self.kind, self.objectives = model, kind, objectives
         self.teacher_kinds = teacher_kinds or {}
-        self.scale_and_bias = None
         if kind == "bi_encoder" and self._needs_logits():
             self.scale_and_bias = nn.Parameter(torch.tensor([_INITIAL_SCALE, 0.0]))
         self.projection = None

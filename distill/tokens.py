@@ -60,17 +60,19 @@ def tokenize(
     pair_texts: Sequence[str] | None = None,
     *,
     max_length: int,
+    special_tokens: bool = True,
     on_progress: Callable[[int], None] | None = None,
 ) -> TokenTable:
     """Tokenise texts, or pairs of texts as one sequence each, truncated to `max_length` tokens.
 
     Pairs are truncated from the longer side first, as sentence-transformers does.
 
+    :param special_tokens: put CLS, SEP and their like around, as the model expects; False gives the bare text
     :param on_progress: called with the number of sequences done since the last call.
     """
     ids, types, lengths = [], [], []
     with_types = "token_type_ids" in tokenizer.model_input_names
-    encode = _fast(tokenizer, max_length) or _slow(tokenizer, max_length, with_types)
+    encode = _fast(tokenizer, max_length, special_tokens) or _slow(tokenizer, max_length, with_types, special_tokens)
     for start in range(0, len(texts), _CHUNK):
         chunk = list(texts[start : start + _CHUNK])
         pairs = None if pair_texts is None else list(pair_texts[start : start + _CHUNK])
@@ -89,7 +91,7 @@ _Sequences = list[list[int]]
 _Encode = Callable[[list[str], list[str] | None], tuple[_Sequences, _Sequences]]
 
 
-def _fast(tokenizer: Any, max_length: int) -> _Encode | None:
+def _fast(tokenizer: Any, max_length: int, special_tokens: bool) -> _Encode | None:
     """Call the Rust tokenizer itself, without offsets: half the time of the call through transformers."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or not hasattr(backend, "encode_batch_fast"):
@@ -99,18 +101,19 @@ def _fast(tokenizer: Any, max_length: int) -> _Encode | None:
     def encode(texts: list[str], pairs: list[str] | None) -> tuple[_Sequences, _Sequences]:
         backend.enable_truncation(max_length, strategy="longest_first", direction=side)
         backend.no_padding()
-        encodings = backend.encode_batch_fast(texts if pairs is None else list(zip(texts, pairs, strict=True)))
+        inputs = texts if pairs is None else list(zip(texts, pairs, strict=True))
+        encodings = backend.encode_batch_fast(inputs, add_special_tokens=special_tokens)
         backend.no_truncation()
         return [encoding.ids for encoding in encodings], [encoding.type_ids for encoding in encodings]
 
     return encode
 
 
-def _slow(tokenizer: Any, max_length: int, with_types: bool) -> _Encode:
+def _slow(tokenizer: Any, max_length: int, with_types: bool, special_tokens: bool) -> _Encode:
     def encode(texts: list[str], pairs: list[str] | None) -> tuple[_Sequences, _Sequences]:
         encoded = tokenizer(
             texts, pairs, truncation="longest_first", max_length=max_length, padding=False,
-            return_attention_mask=False, return_token_type_ids=with_types, verbose=False,
+            return_attention_mask=False, return_token_type_ids=with_types, add_special_tokens=special_tokens, verbose=False,
         )  # fmt: skip
         return encoded["input_ids"], encoded.get("token_type_ids", [])
 

@@ -29,12 +29,11 @@ from distill.artefact import write_json
 from distill.batching import Planner
 from distill.errors import JobFailed
 from distill.memory import keep_freed_memory
-from distill.objectives import Step
 from distill.progress import progress
 from distill.recipe import Training
-from distill.trainset import TrainSet
+from distill.task import TaskStep, Units
 
-__all__ = ["TrainResult", "learning_rate_factor", "make_accelerator", "train", "validation_value"]
+__all__ = ["TrainResult", "learning_rate_factor", "make_accelerator", "train"]
 
 log = logging.getLogger(__name__)
 _LOG_EVERY_STEPS = 10
@@ -85,36 +84,17 @@ def learning_rate_factor(step: int, n_steps: int, settings: Training) -> float:
     return left if settings.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * (1 - left)))
 
 
-def validation_value(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Return what picks the best checkpoint: ROC-AUC where labels are two values, else Spearman; −1 for constant scores.
-
-    *Shape:* scores, labels: (n_pairs,)
-
-    >>> validation_value(np.array([0.1, 0.9, 0.8]), np.array([0.0, 1.0, 0.0]))
-    1.0
-    """
-    from scipy.stats import spearmanr
-    from sklearn.metrics import roc_auc_score
-
-    if not np.isfinite(scores).all() or np.ptp(scores) == 0 or np.ptp(labels) == 0:
-        return -1.0
-    values = np.unique(labels)
-    return float(
-        roc_auc_score(labels == values[1], scores) if len(values) == 2 else spearmanr(scores, labels).statistic
-    )
-
-
 def train(
-    build_step: Callable[[], Step],
-    trainset: TrainSet,
-    validation: TrainSet | None,
+    build_step: Callable[[], TaskStep],
+    trainset: Units,
+    validation: Units | None,
     settings: Training,
     *,
     seed: int,
     folder: Path,
     title: str,
     tensorboard_folder: Path | None = None,
-) -> tuple[Step, TrainResult]:
+) -> tuple[TaskStep, TrainResult]:
     """Train a step and return it with its best weights (or the last ones, without a validation set).
 
     :param build_step: builds the step, the same on every process
@@ -130,9 +110,9 @@ def train(
 class _Loop:
     def __init__(
         self,
-        build_step: Callable[[], Step],
-        trainset: TrainSet,
-        validation: TrainSet | None,
+        build_step: Callable[[], TaskStep],
+        trainset: Units,
+        validation: Units | None,
         settings: Training,
         seed: int,
         folder: Path,
@@ -155,7 +135,7 @@ class _Loop:
         self.state = TrainResult()
         self.writer = self._writer(tensorboard_folder)
 
-    def _planner(self, trainset: TrainSet) -> Planner:
+    def _planner(self, trainset: Units) -> Planner:
         settings = self.settings
         return Planner(
             lengths=trainset.unit_lengths, sequences=trainset.unit_sequences,
@@ -164,7 +144,7 @@ class _Loop:
             device="cuda" if self.accelerator.device.type == "cuda" else "cpu",
         )  # fmt: skip
 
-    def _parameter_groups(self, step: Step) -> list[dict[str, Any]]:
+    def _parameter_groups(self, step: TaskStep) -> list[dict[str, Any]]:
         beside = {id(parameter) for parameter in step.beside_the_model()}
         trained = [
             parameter for parameter in step.parameters() if parameter.requires_grad and id(parameter) not in beside
@@ -193,6 +173,8 @@ class _Loop:
     def run(self) -> TrainResult:
         self._resume()
         state, last_save, began = self.state, time.monotonic(), time.monotonic() - self.state.seconds
+        if not state.step and self.validation is not None and self.validation.valued_at_start:
+            state.history.append({"step": 0, "validation": self._evaluate()})
         with progress(self.title, self.n_steps, start=state.step, show=self.accelerator.is_main_process) as report:
             while state.step < self.n_steps and not state.stopped_early:
                 self._one_step(began)
@@ -298,10 +280,10 @@ class _Loop:
         return True
 
     def _evaluate(self) -> float:
-        """Score the validation pairs, each process its part; higher is better."""
+        """Predict the validation units, each process its part; higher is better."""
         validation = self.validation
-        if validation is None or validation.labels is None:
-            raise ValueError("evaluation needs a validation set with labels")
+        if validation is None:
+            raise ValueError("evaluation needs a validation set")
         self.step.eval()
         mine: list[tuple[np.ndarray, np.ndarray]] = []
         totals = validation.counts(np.arange(len(validation)))
@@ -311,10 +293,10 @@ class _Loop:
                 batch = validation.batch(units, totals=totals).to(self.accelerator.device)
                 scores = self.step(batch, predict=True)["scores"].float().cpu().numpy()
                 if len(units):
-                    mine.append((batch.pair_rows, scores))
+                    mine.append((batch.rows, scores))
         everyone = gather_object(mine) if self.accelerator.num_processes > 1 else mine
         rows, scores = (np.concatenate([part[i] for part in everyone]) for i in (0, 1))
-        return validation_value(scores, validation.labels[rows])
+        return validation.value(rows, scores)
 
     # -- checkpoints: step-00000123/ is whole, because it was renamed to that
 
@@ -362,7 +344,7 @@ class _Loop:
             temporary.rename(self._best_weights())
         self.accelerator.wait_for_everyone()
 
-    def best_step(self) -> Step:
+    def best_step(self) -> TaskStep:
         """Return a whole, unwrapped step with the best weights, on the CPU."""
         from safetensors.torch import load_file
 
@@ -370,7 +352,7 @@ class _Loop:
         if self.state.best_step:
             weights |= load_file(self._best_weights())
         sharded = self.accelerator.distributed_type == DistributedType.FSDP
-        step: Step = self.build_step() if sharded else self.accelerator.unwrap_model(self.step)
+        step: TaskStep = self.build_step() if sharded else self.accelerator.unwrap_model(self.step)
         if not sharded or self.accelerator.is_main_process:
             step.load_state_dict(weights)
         return step.cpu()

@@ -17,7 +17,7 @@ from distill.artefact import ModelKind
 from distill.data import Pairs
 from distill.tokens import TokenTable, tokenize
 
-__all__ = ["Basis", "Batch", "TrainSet"]
+__all__ = ["Basis", "Batch", "TrainSet", "validation_value"]
 
 Basis = Literal["pairs", "groups", "texts", "positives"]
 _BASES: tuple[Basis, ...] = ("pairs", "groups", "texts", "positives")
@@ -48,7 +48,7 @@ class Batch:
     slot_mask: Tensor
     excluded: Tensor | None
     share: dict[Basis, float]
-    pair_rows: np.ndarray
+    rows: np.ndarray
 
     def to(self, device: torch.device) -> "Batch":
         """Move every tensor to a device."""
@@ -86,6 +86,7 @@ class TrainSet:
     teacher_scores: Mapping[str, np.ndarray] = field(default_factory=dict)
     embeddings: Callable[[np.ndarray], np.ndarray] | None = None
     in_batch_negatives: bool = False
+    valued_at_start: bool = False
     texts: list[str] = field(default_factory=list)
     """The bare text of each sequence of a bi-encoder, and in `roles` whether it is a query (0) or a document (1)."""
     roles: list[int] = field(default_factory=list)
@@ -191,8 +192,14 @@ class TrainSet:
             slot_mask=slot_mask,
             excluded=self._excluded(pairs) if self.in_batch_negatives else None,
             share=share,
-            pair_rows=pairs,
+            rows=pairs,
         )
+
+    def value(self, rows: np.ndarray, outputs: np.ndarray) -> float:
+        """Return how well predictions of pairs agree with their labels. *Shape:* rows, outputs: (n_pairs,)."""
+        if self.labels is None:
+            raise ValueError("pairs without labels give no validation value")
+        return validation_value(outputs, self.labels[rows])
 
     def _inputs(self, rows: np.ndarray) -> tuple[list[dict[str, Tensor]], Tensor]:
         """Pad sequences in one part, or in two where short and long ones stand side by side (a query and its document)."""
@@ -238,3 +245,22 @@ def _group(pairs: Pairs, candidates: int | None) -> list[np.ndarray]:
     for row, query in enumerate(pairs.query_ids):
         by_query.setdefault(int(query), []).append(row)
     return [np.array(rows[i : i + candidates]) for rows in by_query.values() for i in range(0, len(rows), candidates)]
+
+
+def validation_value(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Return what picks the best checkpoint: ROC-AUC where labels are two values, else Spearman; −1 for constant scores.
+
+    *Shape:* scores, labels: (n_pairs,)
+
+    >>> validation_value(np.array([0.1, 0.9, 0.8]), np.array([0.0, 1.0, 0.0]))
+    1.0
+    """
+    from scipy.stats import spearmanr
+    from sklearn.metrics import roc_auc_score
+
+    if not np.isfinite(scores).all() or np.ptp(scores) == 0 or np.ptp(labels) == 0:
+        return -1.0
+    values = np.unique(labels)
+    return float(
+        roc_auc_score(labels == values[1], scores) if len(values) == 2 else spearmanr(scores, labels).statistic
+    )

@@ -16,7 +16,7 @@ from distill.errors import BadInput, JobFailed
 from distill.modeling import load_model, save_model
 from distill.recipe import Training
 from distill.runtime import load
-from distill.trainset import TrainSet
+from distill.trainset import TrainSet, validation_value
 from recipes.cli import main
 from students import train_student
 from teachers import cache_signals, train_teachers
@@ -240,7 +240,7 @@ class TestEvaluation:
     def scripted(self, monkeypatch, values):
         """Let the evaluations give these values, one after the other."""
         left = iter(values)
-        monkeypatch.setattr(training, "validation_value", lambda scores, labels: next(left))
+        monkeypatch.setattr("distill.trainset.validation_value", lambda scores, labels: next(left))
 
     def test_stops_after_patience_without_gain(self, tiny_run, monkeypatch):
         self.scripted(monkeypatch, [0.6, 0.7, 0.7, 0.65, 0.9])
@@ -284,7 +284,7 @@ class TestEvaluation:
         ],
     )
     def test_value_by_hand(self, scores, labels, value):
-        assert training.validation_value(np.array(scores), np.array(labels)) == pytest.approx(value)
+        assert validation_value(np.array(scores), np.array(labels)) == pytest.approx(value)
 
 
 class TestFailures:

@@ -303,7 +303,7 @@ class TestStep:
         trainset, step = trainset_of(kind), step_of(kind, Objectives(labels=Labels()))
         units = np.random.default_rng(2).permutation(len(trainset))
         together = trainset.batch(units, totals=trainset.counts(units))
-        assert together.pair_rows.tolist() == units.tolist()
+        assert together.rows.tolist() == units.tolist()
         with torch.no_grad():
             scores = step(together, predict=True)["scores"]
             alone = [

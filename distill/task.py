@@ -1,0 +1,79 @@
+"""What the training loop asks of a task: units to draw steps from, and a module that turns a pass into losses.
+
+Matching (`trainset.TrainSet`, `objectives.Step`) and masked-language modelling (`mlm.PackedText`, `mlm.MlmStep`) are the
+two tasks. The loop knows neither: it plans by length, adds up named losses, and keeps the weights of the highest value.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from distill.tokens import TokenTable
+
+__all__ = ["Pass", "TaskStep", "Units"]
+
+
+class Pass(Protocol):
+    """One forward pass of a step."""
+
+    @property
+    def inputs(self) -> list[dict[str, Tensor]]:
+        """Padded parts of the sequences. *Shape:* each value (n_part, n_tokens)."""
+
+    @property
+    def rows(self) -> np.ndarray:
+        """What the outputs of a prediction are about: pairs, or blocks of text. *Shape:* (n_outputs,)."""
+
+    def to(self, device: torch.device) -> "Pass":
+        """Move every tensor to a device."""
+
+
+class Units(Protocol):
+    """What can be drawn into a step."""
+
+    in_batch_negatives: bool
+    """The loss compares units with each other: passes are then drawn at random, not by length."""
+    valued_at_start: bool
+    """Evaluate before the first step too: how far training moved the value is part of the result."""
+
+    @property
+    def tokens(self) -> TokenTable:
+        """All token ids."""
+
+    def __len__(self) -> int: ...
+    @property
+    def unit_lengths(self) -> np.ndarray:
+        """Tokens of each unit's longest sequence. *Shape:* (n_units,)."""
+
+    @property
+    def unit_sequences(self) -> np.ndarray:
+        """Sequences of each unit. *Shape:* (n_units,)."""
+
+    def counts(self, units: np.ndarray) -> Mapping[Any, int]:
+        """Return how much of everything that a loss is a mean over the given units hold."""
+
+    def batch(self, units: np.ndarray, *, totals: Mapping[Any, int], n_processes: int = 1) -> Pass:
+        """Build the pass over the given units of a step with the given totals."""
+
+    def value(self, rows: np.ndarray, outputs: np.ndarray) -> float:
+        """Return what picks the best checkpoint from all predictions: higher is better."""
+
+
+class TaskStep(nn.Module):
+    """`forward(batch)` returns named losses, "nothing" among them; `forward(batch, predict=True)` {"scores": …} by row."""
+
+    model: Any
+    """The sentence-transformers model that is trained and saved."""
+    scale_and_bias: nn.Parameter | None
+    """Turns a bi-encoder's cosine into a logit, where a loss needs one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_parameter("scale_and_bias", None)
+
+    def beside_the_model(self) -> list[nn.Parameter]:
+        """Return parameters that are learned beside the model, from nothing: they move faster and are not saved."""
+        return []

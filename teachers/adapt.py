@@ -1,0 +1,70 @@
+"""Adapt an encoder to the recipe's text by masked-language modelling: `kind: mlm`.
+
+It reads the training pairs' texts and `data.unlabelled`, each text once; the validation pairs' texts give the perplexity
+before and after. The artefact is a plain bi-encoder folder, so that it can be scored as it is, and the backbone of a
+later teacher (`backbone: {teacher: <name>}`) or, by its path, of another recipe.
+"""
+
+import logging
+import math
+from itertools import chain
+
+from distill.backbone import resolve_name
+from distill.data import Pairs
+from distill.errors import BadInput
+from distill.fitting import Job, built_for_training, fit
+from distill.mlm import MlmStep, PackedText
+from distill.modeling import tokenizer_of
+from distill.progress import progress
+from distill.recipe import Mlm, Teacher
+from distill.run import Run
+
+__all__ = ["adapt"]
+
+log = logging.getLogger(__name__)
+
+
+def adapt(run: Run, job: Job, teacher: Teacher) -> None:
+    """Train the job's encoder on its own text; every process of a launch calls this.
+
+    :raises BadInput: where the architecture or the tokenizer knows no masking, or there is no text
+    """
+    settings = teacher.mlm or Mlm()
+
+    def load_units(run: Run, job: Job, show: bool) -> tuple[PackedText, PackedText]:
+        tokenizer = tokenizer_of(job.build_model())
+        train, validation = (
+            list(dict.fromkeys(texts))
+            for texts in (chain(_texts(run.split.train), run.split.unlabelled), _texts(run.split.validation))
+        )
+        with progress(f"{job.name}: tokenizing", len(train), show=show) as report:
+            packed = PackedText.build(
+                tokenizer, train, max_length=job.max_length, probability=settings.probability, on_progress=report
+            )
+        if not len(packed):
+            raise BadInput(f"{job.name}: the training texts hold no tokens to learn from")
+        held_back = PackedText.build(tokenizer, validation, max_length=job.max_length, probability=settings.probability)
+        return packed, held_back
+
+    def build_step(job: Job) -> MlmStep:
+        import torch
+
+        model = built_for_training(job)
+        torch.manual_seed(0)  # a new head starts the same everywhere
+        pretrained = resolve_name(teacher.backbone) if isinstance(teacher.backbone, str) else None
+        return MlmStep(model, settings, pretrained=pretrained)
+
+    fit(run, job, load_units, build_step)
+    history = run.require(job.target, "train_teacher").details["history"]
+    values = [row["validation"] for row in history if "validation" in row]
+    if values:
+        log.info(
+            "%s: perplexity %.2f before, %.2f after",
+            job.name,
+            math.exp(-values[0]),
+            math.exp(-max(values[1:], default=values[0])),
+        )
+
+
+def _texts(pairs: Pairs) -> chain[str]:
+    return chain(pairs.queries, pairs.documents)
