@@ -1,19 +1,20 @@
 """Use a finished model from the command line: score pairs, embed texts, print what a run found."""
 
+import csv
 import json
-import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
+from distill.artefact import new_file
+from distill.baselines import open_scorer
 from distill.data import batched, read_columns, read_pairs
 from distill.errors import BadInput
 from distill.recipe import Columns
-from distill.runtime import Precision, Runtime, Scorer, load
+from distill.runtime import load
 
 __all__ = ["embed_file", "print_parity", "print_report", "score_file"]
 
@@ -21,37 +22,16 @@ _ROWS_AT_ONCE = 50_000
 _RUNTIMES, _PRECISIONS = ("torch", "openvino", "onnx"), ("fp32", "bf16")
 
 
-def _load(
-    model: Path, runtime: str | None, precision: str | None, n_threads: int | None, max_length: int | None
-) -> Scorer:
+def _options(
+    runtime: str | None, precision: str | None, n_threads: int | None, max_length: int | None
+) -> dict[str, Any]:
     if runtime is not None and runtime not in _RUNTIMES:
         raise BadInput(f"--runtime {runtime}: one of {', '.join(_RUNTIMES)} is accepted")
     if precision is not None and precision not in _PRECISIONS:
         raise BadInput(
             f"--precision {precision}: one of {', '.join(_PRECISIONS)} is accepted; int8 comes with an int8 export"
         )
-    return load(
-        model,
-        runtime=cast(Runtime, runtime),
-        precision=cast(Precision, precision),
-        n_threads=n_threads,
-        max_length=max_length,
-    )
-
-
-@contextmanager
-def _written(path: Path) -> Iterator[Path]:
-    """Yield a temporary file that is renamed to `path` when the block ends well, and removed when it does not."""
-    if not path.parent.is_dir():
-        raise BadInput(f"{path.parent} is no folder; make it first, or name another output")
-    if path.is_dir():
-        raise BadInput(f"{path} is a folder; name a file in it")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return {"runtime": runtime, "precision": precision, "n_threads": n_threads, "max_length": max_length}
 
 
 def score_file(
@@ -68,8 +48,8 @@ def score_file(
 ) -> None:
     """Score the pairs of a file into a TSV: row (from 1), score (cosine or logit), unit_score (in [0, 1])."""
     pairs = read_pairs(source, Columns(query=query_column, document=document_column), labelled=False)
-    with _written(output) as temporary:
-        scorer = _load(model, runtime, precision, n_threads, max_length)
+    with new_file(output) as temporary:
+        scorer = open_scorer(model, **_options(runtime, precision, n_threads, max_length))
         scores = scorer.score(pairs.queries, pairs.documents, progress=True)
         with temporary.open("w", encoding="utf-8") as file:
             file.write("row\tscore\tunit_score\n")
@@ -94,8 +74,8 @@ def embed_file(
 ) -> None:
     """Embed the lines of a .txt file, or a column of a table, into a .npy of float32 (n_texts, width)."""
     texts = _read_texts(source, column)
-    with _written(output) as temporary:
-        scorer = _load(model, runtime, precision, n_threads, max_length)
+    with new_file(output) as temporary:
+        scorer = load(model, **_options(runtime, precision, n_threads, max_length))
         with temporary.open("wb") as file:
             width = scorer.embedding_width
             header = {
@@ -145,8 +125,28 @@ def _report_cells(row: Mapping[str, Any], metric: str) -> list[str]:
     return [
         row["name"], f"{row['runtime']} {row['precision']}", f"{estimate['value']:.4f}",
         f"{estimate['low']:.4f}–{estimate['high']:.4f}", "" if retention is None else f"{100 * retention:.1f} %",
-        f"{row['latency_ms']['p50']:.2f}", f"{row['throughput_pairs_per_s']:.0f}", f"{row['speedup']:.1f}×", f"{row['size_mb']:.1f}",
+        _written_number((row["latency_ms"] or {}).get("p50"), ".2f"), _written_number(row["throughput_pairs_per_s"], ".0f"),
+        _written_number(row["speedup"], ".1f", "×"), _written_number(row["size_mb"], ".1f"),
     ]  # fmt: skip
+
+
+def _written_number(value: float | None, form: str, unit: str = "") -> str:
+    return "" if value is None else f"{value:{form}}{unit}"
+
+
+def print_ablation(folder: Path, *, as_json: bool) -> None:
+    """Print an ablation's table, or the JSON that it is made from; nothing where there is none yet."""
+    path = folder / "ablation.json"
+    if not path.is_file():
+        return
+    if as_json:
+        print(path.read_text(encoding="utf-8"), end="")
+        return
+    with (folder / "ablation.csv").open(encoding="utf-8", newline="") as file:
+        header, *lines = csv.reader(file)
+    short = [i for i, name in enumerate(header) if not name.endswith(("95 %", "nDCG@10", "Spearman"))]
+    _print_table([header[i] for i in short], [[line[i] for i in short] for line in lines])
+    print(f"table: {folder / 'ablation.html'}")
 
 
 def print_parity(folder: Path, *, as_json: bool) -> None:

@@ -26,6 +26,7 @@ __all__ = [
     "ModelKind",
     "check_model_folder",
     "content_hash",
+    "new_file",
     "new_folder",
     "read_card",
     "revision",
@@ -143,6 +144,26 @@ def read_card(folder: Path) -> Artefact | None:
         raise BadInput(
             f"{path} is not a card of this toolkit ({error}); restore it or build the folder again"
         ) from None
+
+
+@contextmanager
+def new_file(target: Path) -> Iterator[Path]:
+    """Yield a temporary file beside `target` that is renamed to it when the block ends well, and removed when it does not.
+
+    It has the same suffixes: writers go by them.
+
+    :raises BadInput: where there is no folder to write into, or a folder of that name
+    """
+    if not target.parent.is_dir():
+        raise BadInput(f"{target.parent} is no folder; make it first, or name another output")
+    if target.is_dir():
+        raise BadInput(f"{target} is a folder; name a file in it")
+    temporary = target.with_name(f".{os.getpid()}.tmp.{target.name}")
+    try:
+        yield temporary
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

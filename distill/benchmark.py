@@ -6,6 +6,7 @@ model's own, round by round in turns, so that a noisy neighbour slows all alike;
 
 import json
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,34 +14,47 @@ from typing import Any
 
 import numpy as np
 
-from distill.artefact import read_card
+from distill.artefact import Artefact, content_hash, new_folder, read_card, revision, write_card
+from distill.baselines import open_scorer, write_paragraphs, write_remote, write_tfidf
+from distill.building import model_builder
+from distill.errors import BadInput
 from distill.latency import Request, environment, measure_all
 from distill.metrics import Estimate, evaluate_scores, paired_difference, retention
+from distill.modeling import save_model
 from distill.progress import progress
+from distill.recipe import Paragraphs, Remote, TfIdf
 from distill.report import write_report
 from distill.run import Run
-from distill.runtime import Precision, Runtime, load
+from distill.runtime import Precision, Runtime
 
-__all__ = ["benchmark"]
+__all__ = ["Row", "Scored", "benchmark", "make_baseline", "score_row"]
 
 log = logging.getLogger(__name__)
+_RAW = ("latency_by_length", "throughput_pairs", "load_seconds", "cold_ms", "steady_memory_mb", "n_threads", "max_length", "per_run")  # fmt: skip
+_UNMEASURED: Mapping[str, Any] = {
+    "kind": "remote", "runtime": "remote", "precision": "unknown",
+    **dict.fromkeys(("parameters", "size_mb", "peak_memory_mb", "latency_ms", "throughput_pairs_per_s", *_RAW)),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
-class _Row:
+class Row:
     """One model of the report."""
 
     name: str
     role: str
     path: Path
-    runtime: Runtime
+    runtime: Runtime | None
     precision: Precision | None
-    max_length: int
+    max_length: int | None
 
 
 def benchmark(run: Run) -> None:
     """Measure what the run has made and write `report/`; a report of the same models and settings is kept."""
+    make_baselines(run)
     rows = _rows(run)
+    if not rows:
+        raise BadInput("this recipe has no model to measure; add teachers, a student or benchmark.baselines")
     inputs = _inputs(run, rows)
     report = run.report / "benchmark.json"
     if (
@@ -51,14 +65,14 @@ def benchmark(run: Run) -> None:
         log.info("%s is finished", run.report)
         return
     pairs = run.split.evaluation
-    scores = {row.name: _scores(run, row) for row in rows}
+    scored = {row.name: score_row(run, row) for row in rows}
     speed = _speed(run, rows)
-    teacher = next(row.name for row in rows if row.role == "teacher")
+    teacher = next((row.name for row in rows if row.role == "teacher"), rows[0].name)
     query_ids = pairs.query_ids
     metrics = {
         row.name: evaluate_scores(
-            scores=scores[row.name][0], labels=pairs.labels, query_ids=query_ids, unit_scores=scores[row.name][1],
-            teacher_scores=None if row.name == teacher else scores[teacher][0],
+            scores=scored[row.name].scores, labels=pairs.labels, query_ids=query_ids, unit_scores=scored[row.name].unit,
+            teacher_scores=None if row.name == teacher else scored[teacher].scores,
             n_bootstrap=run.recipe.benchmark.bootstrap, seed=run.recipe.seed,
         )
         for row in rows
@@ -69,10 +83,59 @@ def benchmark(run: Run) -> None:
         "data": {"n_pairs": len(pairs), "n_queries": len(set(pairs.queries)), "source": run.recipe.data.evaluation or run.recipe.data.train},
         "environment": environment(),
         "rows": [_described(row, metrics, speed, teacher) for row in rows],
-        "comparisons": _comparisons(run, scores, teacher, primary), "notes": [*run.split.notes, *_notes(run, rows, speed)],
+        "comparisons": _comparisons(run, scored, teacher, primary), "notes": [*run.split.notes, *_notes(run, rows, speed)],
     }  # fmt: skip
     write_report(result, run.report)
     log.info("report: %s", run.report / "index.html")
+
+
+def make_baselines(run: Run) -> None:
+    """Write the folder of every baseline that is not there yet; paragraphs last, they run another one's model."""
+    baselines = run.recipe.benchmark.baselines
+    for name in sorted(baselines, key=lambda name: isinstance(baselines[name], Paragraphs)):
+        make_baseline(run, name)
+
+
+def make_baseline(run: Run, name: str) -> None:
+    """Write the folder of one baseline, unless it is there."""
+    baseline = run.recipe.benchmark.baselines[name]
+    inputs: dict[str, Any] = {"stage": "baseline", "name": name, "baseline": baseline.model_dump(mode="json")}
+    if isinstance(baseline, TfIdf) and baseline.fit == "corpus":
+        inputs["data"] = run.split.describe()["train"]
+    if isinstance(baseline, Paragraphs):
+        inputs["model"] = revision(_inner_folder(run, baseline))
+    # a remote one is three lines, and its address may change without its vectors changing
+    if not isinstance(baseline, Remote) and run.is_finished(run.baseline(name), inputs):
+        return
+    artefact = Artefact(
+        kind=baseline.kind, stage="benchmark", fingerprint=content_hash(inputs),
+        recipe=run.recipe.model_dump(mode="json"), details={"inputs": inputs},
+    )  # fmt: skip
+    train = run.split.train
+    with new_folder(run.baseline(name)) as folder:
+        if isinstance(baseline, TfIdf):
+            write_tfidf(folder, baseline, list(dict.fromkeys([*train.queries, *train.documents])))
+        elif isinstance(baseline, Remote):
+            write_remote(folder, baseline)
+        elif isinstance(baseline, Paragraphs):
+            inner = os.path.relpath(_inner_folder(run, baseline), run.baseline(name))
+            write_paragraphs(folder, baseline.model_copy(update={"model": inner}))
+        else:
+            save_model(model_builder(run, baseline)(), folder)
+        write_card(folder, artefact)
+
+
+def _inner_folder(run: Run, baseline: Paragraphs) -> Path:
+    model = baseline.model
+    if model in run.recipe.teachers:
+        return run.teacher(model)
+    if model in run.recipe.benchmark.baselines:
+        return run.baseline(model)
+    return run.student if model == "student" else Path(model)
+
+
+def _is_remote(run: Run, row: Row) -> bool:
+    return isinstance(run.recipe.benchmark.baselines.get(row.name), Remote)
 
 
 def _primary_metric(metrics: Mapping[str, Estimate], labels: np.ndarray | None) -> str:
@@ -82,26 +145,37 @@ def _primary_metric(metrics: Mapping[str, Estimate], labels: np.ndarray | None) 
     return next((name for name in wanted if name in metrics), "ablation_mse")
 
 
-def _rows(run: Run) -> list[_Row]:
+def _rows(run: Run) -> list[Row]:
     """List the models: the teacher that is matched first, others, student, control, exports."""
     recipe = run.recipe
-    names = list(recipe.teachers) if recipe.benchmark.teachers is None else list(recipe.benchmark.teachers)
+    trained = [name for name, teacher in recipe.teachers.items() if teacher.kind != "mlm"]
+    names = trained if recipe.benchmark.teachers is None else list(recipe.benchmark.teachers)
     names.sort(key=lambda name: name != primary_teacher(run))
     rows = [
-        _Row(name, "teacher", run.teacher(name), "torch", "fp32", recipe.teachers[name].max_length) for name in names
+        Row(name, "teacher", run.teacher(name), "torch", "fp32", recipe.teachers[name].max_length) for name in names
     ]
     for row in rows:
         run.require(row.path, "train_teacher")
+    return [*rows, *_student_rows(run), *_baseline_rows(run)]
+
+
+def _student_rows(run: Run) -> list[Row]:
+    recipe = run.recipe
+    if recipe.student is None:
+        return []
     run.require(run.student, "train_student")
-    rows.append(_Row("student", "student", run.student, "torch", "fp32", recipe.student.max_length))
+    length = recipe.student.max_length
+    rows = [Row("student", "student", run.student, "torch", "fp32", length)]
     if read_card(run.control) is not None:
-        rows.append(_Row("control", "control", run.control, "torch", "fp32", recipe.student.max_length))
+        rows.append(Row("control", "control", run.control, "torch", "fp32", length))
     for precision in recipe.export.precisions:
         run.require(run.export(precision), "export")
-        rows.append(
-            _Row(f"student ({precision})", "export", run.export(precision), "openvino", None, recipe.student.max_length)
-        )
+        rows.append(Row(f"student ({precision})", "export", run.export(precision), "openvino", None, length))
     return rows
+
+
+def _baseline_rows(run: Run) -> list[Row]:
+    return [Row(name, "baseline", run.baseline(name), None, None, None) for name in run.recipe.benchmark.baselines]
 
 
 def primary_teacher(run: Run) -> str:
@@ -113,7 +187,7 @@ def primary_teacher(run: Run) -> str:
     return named[0] if named else next(iter(run.recipe.teachers))
 
 
-def _inputs(run: Run, rows: list[_Row]) -> dict[str, Any]:
+def _inputs(run: Run, rows: list[Row]) -> dict[str, Any]:
     revisions = {row.name: getattr(read_card(row.path), "revision", None) for row in rows}
     return {
         "models": revisions,
@@ -122,33 +196,40 @@ def _inputs(run: Run, rows: list[_Row]) -> dict[str, Any]:
     }
 
 
-def _scores(run: Run, row: _Row) -> tuple[np.ndarray, np.ndarray]:
-    """Score the evaluation pairs, or find the scores that a killed run left. *Shape:* (n_pairs,), (n_pairs,) in [0, 1]."""
+@dataclass(frozen=True)
+class Scored:
+    """What one model says of the evaluation pairs. *Shape:* scores, unit (in [0, 1]): (n_pairs,)."""
+
+    scores: np.ndarray
+    unit: np.ndarray
+    n_parameters: int
+
+
+def score_row(run: Run, row: Row) -> Scored:
+    """Score the evaluation pairs, or find the scores that a killed run left."""
     pairs, card = run.split.evaluation, read_card(row.path)
-    revision = "none" if card is None else card.revision
-    kept = run.work / f"scores-{revision}-{pairs.fingerprint()}.npz"
+    identity = "none" if card is None else f"{card.revision}-{card.fingerprint}"
+    kept = run.work / f"scores-{identity}-{pairs.fingerprint()}.npz"
     if kept.is_file():
         with np.load(kept) as stored:
-            return stored["scores"], stored["unit"]
-    scorer = load(
-        row.path,
-        runtime=row.runtime,
-        precision=row.precision,
-        n_threads=run.recipe.benchmark.threads,
+            return Scored(stored["scores"], stored["unit"], int(stored["n_parameters"]))
+    scorer = open_scorer(
+        row.path, runtime=row.runtime, precision=row.precision, n_threads=run.recipe.benchmark.threads,
         max_length=row.max_length,
-    )
+    )  # fmt: skip
     n_items = len(pairs) if scorer.kind == "cross_encoder" else len({*pairs.queries, *pairs.documents})
     with progress(f"{row.name}: scoring", n_items) as report:
         scores = scorer.score(pairs.queries, pairs.documents, progress=report)
-    unit = scorer.unit(scores)
+    scored = Scored(scores, scorer.unit(scores), scorer.n_parameters)
     temporary = kept.with_suffix(".tmp.npz")
-    np.savez(temporary, scores=scores, unit=unit)
+    np.savez(temporary, scores=scores, unit=scored.unit, n_parameters=scored.n_parameters)
     temporary.replace(kept)
-    return scores, unit
+    return scored
 
 
-def _speed(run: Run, rows: list[_Row]) -> dict[str, dict[str, Any]]:
+def _speed(run: Run, rows: list[Row]) -> dict[str, dict[str, Any]]:
     settings, pairs = run.recipe.benchmark, run.split.evaluation
+    rows = [row for row in rows if not _is_remote(run, row)]  # its speed is the network's, and each call is paid for
     requests = [
         Request(row.path, row.name, row.runtime, row.precision, settings.threads, row.max_length) for row in rows
     ]
@@ -176,46 +257,46 @@ def _speed(run: Run, rows: list[_Row]) -> dict[str, dict[str, Any]]:
 
 
 def _described(
-    row: _Row, metrics: Mapping[str, Mapping[str, Estimate]], speed: Mapping[str, Mapping[str, Any]], teacher: str
+    row: Row, metrics: Mapping[str, Mapping[str, Estimate]], speed: Mapping[str, Mapping[str, Any]], teacher: str
 ) -> dict[str, Any]:
     """Return one row of the contract that the README documents."""
-    measured = speed[row.name]
+    measured = speed.get(row.name) or _UNMEASURED
     kept = {"retention": {}} if row.name == teacher else {"retention": retention(metrics[row.name], metrics[teacher])}
     return {
         "name": row.name, "role": row.role, "kind": measured["kind"], "runtime": measured["runtime"], "precision": measured["precision"],
         "parameters": measured["parameters"], "size_mb": measured["size_mb"], "peak_memory_mb": measured["peak_memory_mb"],
         "metrics": {name: estimate.to_dict() for name, estimate in metrics[row.name].items()}, **kept,
         "latency_ms": measured["latency_ms"], "throughput_pairs_per_s": measured["throughput_pairs_per_s"],
-        "speedup": measured["throughput_pairs_per_s"] / speed[teacher]["throughput_pairs_per_s"],
-        **{name: measured[name] for name in ("latency_by_length", "throughput_pairs", "load_seconds", "cold_ms", "steady_memory_mb", "n_threads", "max_length", "per_run")},
+        "speedup": None if measured is _UNMEASURED else measured["throughput_pairs_per_s"] / speed[teacher]["throughput_pairs_per_s"],
+        **{name: measured[name] for name in _RAW},
     }  # fmt: skip
 
 
-def _comparisons(
-    run: Run, scores: Mapping[str, tuple[np.ndarray, np.ndarray]], teacher: str, metric: str
-) -> list[dict[str, Any]]:
+def _comparisons(run: Run, scored: Mapping[str, Scored], teacher: str, metric: str) -> list[dict[str, Any]]:
     """Compare what a reader asks of: student and control, teacher and student, exports and student."""
     pairs, recipe = run.split.evaluation, run.recipe
     wanted = [("student", "control"), (teacher, "student")] + [
-        (name, "student") for name in scores if name.startswith("student (")
+        (name, "student") for name in scored if name.startswith("student (")
     ]
     compared = []
     for one, other in wanted:
-        if one in scores and other in scores:
+        if one in scored and other in scored:
             difference = paired_difference(
-                metric, scores_a=scores[one][0], scores_b=scores[other][0], labels=pairs.labels, query_ids=pairs.query_ids,
+                metric, scores_a=scored[one].scores, scores_b=scored[other].scores, labels=pairs.labels, query_ids=pairs.query_ids,
                 n_bootstrap=recipe.benchmark.bootstrap, seed=recipe.seed,
             )  # fmt: skip
             compared.append({"name": f"{one} − {other}", "metric": metric, **difference.to_dict()})
     return compared
 
 
-def _notes(run: Run, rows: list[_Row], speed: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _notes(run: Run, rows: list[Row], speed: Mapping[str, Mapping[str, Any]]) -> list[str]:
     notes = []
-    if any(speed[row.name]["precision"] == "bf16" for row in rows):
+    if any(_is_remote(run, row) for row in rows):
+        notes.append("The speed of a remote baseline is its network's and is not measured.")
+    if any(speed.get(row.name, _UNMEASURED)["precision"] == "bf16" for row in rows):
         notes.append(
             "OpenVINO computes in bf16 by default on a CPU that can; each row states the precision that really ran."
         )
-    if all(row.role != "control" for row in rows):
+    if run.recipe.student is not None and all(row.role != "control" for row in rows):
         notes.append("There is no control: how much of the student's quality is the teacher's doing is not shown.")
     return notes

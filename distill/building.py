@@ -26,7 +26,7 @@ from distill.modeling import (
     tokenizer_of,
     transformer_of,
 )
-from distill.recipe import CutBackbone, FreshBackbone, Student, Teacher
+from distill.recipe import CutBackbone, Encoder, FreshBackbone, Student, Teacher
 from distill.run import Run
 
 __all__ = ["cut_layers", "model_builder"]
@@ -34,7 +34,7 @@ __all__ = ["cut_layers", "model_builder"]
 _TOLERANCE = 1e-5
 
 
-def model_builder(run: Run, section: Teacher | Student) -> Callable[..., Any]:
+def model_builder(run: Run, section: Teacher | Student | Encoder) -> Callable[..., Any]:
     """Return a function that builds the section's model, untrained and the same on every call.
 
     It takes `output_width`: the width of a teacher's space, where a bi-encoder is to write into it. Files that all
@@ -42,7 +42,7 @@ def model_builder(run: Run, section: Teacher | Student) -> Callable[..., Any]:
     """
     from accelerate import PartialState
 
-    backbone, seed = section.backbone, run.recipe.seed
+    backbone, seed, kind = section.backbone, run.recipe.seed, section.model_kind
     if isinstance(backbone, CutBackbone):
         return partial(_cut, run.teacher(backbone.teacher), section, backbone.layers, seed)
     name = str(backbone)
@@ -52,14 +52,14 @@ def model_builder(run: Run, section: Teacher | Student) -> Callable[..., Any]:
         with PartialState().main_process_first(), quiet():
             name = str(fresh_backbone(backbone, texts, seed=seed, folder=run.work / "backbones"))
     return partial(
-        build_model, section.kind, name, pooling=section.pooling, head=section.head, max_length=section.max_length,
+        build_model, kind, name, pooling=section.pooling, head=section.head, max_length=section.max_length,
         prompts=section.prompts, seed=seed,
     )  # fmt: skip
 
 
 def _cut(
     teacher: Path,
-    section: Teacher | Student,
+    section: Teacher | Student | Encoder,
     layers: Sequence[int] | None,
     seed: int,
     *,
@@ -71,8 +71,8 @@ def _cut(
     if layers is not None:
         cut_layers(transformer_of(model), layers)
     torch.manual_seed(seed)
-    same = section.kind == teacher_kind and section.pooling is None and section.head is None
-    if section.kind == "bi_encoder":
+    same = section.model_kind == teacher_kind and section.pooling is None and section.head is None
+    if section.model_kind == "bi_encoder":
         model = bi_encoder(list(model) if same else [model[0]], section.pooling, output_width)
     elif not same:
         model = cross_encoder(model[0], section.pooling, section.head)

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from distill.errors import BadInput
-from distill.recipe import Columns, Data, Unlabelled
+from distill.recipe import Columns, Data, Resume, Unlabelled
 from distill.synthetic import generate_groups
 
 __all__ = ["Pairs", "Split", "load_split", "load_texts", "read_columns", "read_pairs", "split_pairs"]
@@ -96,12 +96,12 @@ def load_split(data: Data, seed: int) -> Split:
 
     :raises BadInput: on anything that cannot be trained on.
     """
-    pairs = _load_pairs(data.train, data, seed)
     notes: list[str] = []
+    pairs = _load_pairs(data.train, data, seed, notes)
     if data.evaluation is None:
         rest, evaluation = split_pairs(pairs, data.evaluation_share, seed=seed, notes=notes, name="evaluation")
     else:
-        rest, evaluation = pairs, _load_pairs(data.evaluation, data, seed)
+        rest, evaluation = pairs, _load_pairs(data.evaluation, data, seed, notes)
         notes += _leaks(rest, evaluation)
     if evaluation.labels is None:
         raise BadInput("the evaluation pairs have no labels; the report has nothing to compare with")
@@ -117,13 +117,48 @@ def load_split(data: Data, seed: int) -> Split:
     return Split(train, validation, evaluation, unlabelled, tuple(notes))
 
 
-def _load_pairs(source: str, data: Data, seed: int) -> Pairs:
+def _load_pairs(source: str, data: Data, seed: int, notes: list[str]) -> Pairs:
     if source == "bundled":
-        return _bundled_pairs(data.bundled_pairs, seed)
-    pairs = read_pairs(
-        source, data.columns, label_range=data.label_range, skip_bad_rows=data.skip_bad_rows, hub_split=data.hub_split
-    )
-    return pairs if data.max_pairs is None else pairs.select(range(min(data.max_pairs, len(pairs))))
+        pairs = _bundled_pairs(data.bundled_pairs, seed)
+    else:
+        pairs = read_pairs(
+            source, data.columns, label_range=data.label_range, skip_bad_rows=data.skip_bad_rows,
+            hub_split=data.hub_split,
+        )  # fmt: skip
+        if data.max_pairs is not None:
+            pairs = pairs.select(range(min(data.max_pairs, len(pairs))))
+    if data.resume is None:
+        return pairs
+    pairs, said = _read_as_resumes(pairs, data.resume)
+    notes += said
+    return pairs
+
+
+def _read_as_resumes(pairs: Pairs, resume: Resume) -> tuple[Pairs, list[str]]:
+    """Blind one side and keep its wanted sections, each text once. Returns what the reader should know, too."""
+    from distill.blinding import blind
+    from distill.sections import keep_sections
+
+    texts = pairs.queries if resume.side == "query" else pairs.documents
+    read: dict[str, str] = {}
+    n_whole = 0
+    for text in dict.fromkeys(texts):
+        # blinded whole: a name that only the personal data tell is found in the rest
+        seen = blind(text).text if resume.blind else text
+        if resume.keep is not None:
+            kept = keep_sections(seen, resume.keep)
+            n_whole += not kept.found
+            seen = kept.text if kept.found else seen
+        read[text] = seen if seen.strip() else text
+    notes = []
+    if n_whole and resume.keep is not None:
+        notes.append(
+            f"{n_whole} of {len(read)} résumés hold none of the sections {', '.join(resume.keep)} and were read whole"
+        )
+    changed = [read[text] for text in texts]
+    if resume.side == "query":
+        return Pairs(changed, pairs.documents, pairs.labels), notes
+    return Pairs(pairs.queries, changed, pairs.labels), notes
 
 
 def _bundled_pairs(n_pairs: int, seed: int) -> Pairs:

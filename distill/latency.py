@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,9 +29,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from distill.artefact import check_model_folder, versions
+from distill.artefact import versions
+from distill.baselines import PairScorer, check_scorer_folder, model_folder, open_scorer
 from distill.errors import BadInput, JobFailed
-from distill.runtime import GRAPHS, Precision, Runtime, Scorer, load, usable_cpus
+from distill.runtime import GRAPHS, Precision, Runtime, usable_cpus
 
 __all__ = ["LENGTHS", "Request", "environment", "measure", "measure_all", "size_mb"]
 
@@ -107,6 +108,8 @@ def measure_all(
     report = _Reporter(on_progress, total=len(requests) * (rounds + 1))
     with ExitStack() as stack:
         workers = [stack.enter_context(_worker(request)) for request in requests]
+        for worker in workers:  # all import side by side; nothing is measured before the last is done
+            worker.wait_until_ready()
         for worker in workers:
             report(f"loading {worker.name}")
             worker.setup(queries, documents, lengths, seconds / rounds, seed)
@@ -149,7 +152,7 @@ def _check(
     if not lengths or list(lengths) != sorted(set(lengths)):
         raise BadInput(f"lengths {list(lengths)}; rising upper bounds in tokens are expected, such as {list(LENGTHS)}")
     for request in requests:
-        check_model_folder(request.path)
+        check_scorer_folder(request.path)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -212,26 +215,31 @@ class _Worker:
             "documents": list(documents), "lengths": list(lengths), "slice_s": slice_s, "seed": seed,
         })  # fmt: skip
 
+    def wait_until_ready(self) -> None:
+        self._answer()
+
     def round(self) -> None:
         self._ask({"do": "round"})
 
     def finish(self) -> dict[str, Any]:
         measured = self._ask({"do": "finish"})
         runtime = self.facts["runtime"]
-        size = size_mb(self.request.path, runtime)
+        size = size_mb(model_folder(self.request.path), runtime)
         return {
             "name": self.name, "path": str(self.request.path), **self.facts, "n_threads": self.n_threads,
             "size_mb": size, **measured,
         }  # fmt: skip
 
     def _ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        assert self.process.stdin is not None and self.process.stdout is not None
-        try:
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):  # it has died: there will be no answer either
             self.process.stdin.write(json.dumps(message) + "\n")
             self.process.stdin.flush()
-            answer = self.process.stdout.readline()
-        except BrokenPipeError:
-            answer = ""
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        answer = self.process.stdout.readline()
         if not answer:
             raise JobFailed(f"measuring {self.name} failed: {self._last_words()}")
         values: dict[str, Any] = json.loads(answer)
@@ -254,13 +262,13 @@ class _Worker:
 class _Meter:
     """Measures one loaded model, slice by slice."""
 
-    def __init__(self, scorer: Scorer, request: Mapping[str, Any]) -> None:
+    def __init__(self, scorer: PairScorer, request: Mapping[str, Any]) -> None:
         self.scorer, self.slice_s = scorer, float(request["slice_s"])
         self.queries, self.documents = request["queries"], request["documents"]
         rng = random.Random(request["seed"])
         timed = list(range(len(self.queries)))
         rng.shuffle(timed)
-        self.buckets = _buckets(self._tokens(), request["lengths"])
+        self.buckets = _buckets(scorer.token_counts(self.queries, self.documents), request["lengths"])
         self.timed = timed[:_N_TIMED_PAIRS]
         self.bucketed = {
             bound: rng.sample(rows, min(len(rows), _N_BUCKET_PAIRS)) for bound, rows in self.buckets.items()
@@ -272,17 +280,6 @@ class _Meter:
         self.cold_ms = self.time_one(self.timed[0])
         self._warm_up()
         self.n_throughput = self._fitting_pairs()
-
-    def _tokens(self) -> np.ndarray:
-        """Tokens that the model reads of each pair. *Shape:* (n_pairs,)."""
-        from distill.tokens import tokenize
-
-        length = self.scorer.max_length
-        if self.scorer.kind == "cross_encoder":
-            return tokenize(self.scorer.tokenizer, self.queries, self.documents, max_length=length).lengths
-        sides = (tokenize(self.scorer.tokenizer, texts, max_length=length) for texts in (self.queries, self.documents))
-        total: np.ndarray = sum((table.lengths for table in sides), start=np.zeros(len(self.queries), dtype=np.int64))
-        return total
 
     def time_one(self, row: int) -> float:
         """Return the milliseconds that scoring one pair takes."""
@@ -303,7 +300,7 @@ class _Meter:
     def _fitting_pairs(self) -> int:
         """Return how many pairs one throughput run takes, so that it fits a slice; never fewer than eight."""
         n_pairs = 8
-        for at_most in (64, len(self.queries)):  # the first guess also meets the shapes of large batches
+        for at_most in (64, 512, len(self.queries)):  # small runs underrate a fast model; each also meets new shapes
             n_pairs = min(n_pairs, len(self.queries))
             n_pairs = min(at_most, max(8, int(self._run_throughput(n_pairs) * self.slice_s)))
         return min(n_pairs, len(self.queries))
@@ -381,9 +378,9 @@ def _status_mb(name: str) -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def _load(request: Mapping[str, Any]) -> tuple[Scorer, dict[str, Any]]:
+def _load(request: Mapping[str, Any]) -> tuple[PairScorer, dict[str, Any]]:
     start = time.perf_counter()
-    scorer = load(
+    scorer = open_scorer(
         request["path"], runtime=request["runtime"], precision=request["precision"], n_threads=request["n_threads"],
         max_length=request["max_length"], device="cpu",
     )  # fmt: skip
@@ -408,8 +405,9 @@ def _serve(requests: IO[str], answers: IO[str]) -> None:
         answers.write(json.dumps(values) + "\n")
         answers.flush()
 
-    first = json.loads(requests.readline())
     _import_heavy()
+    answer({"ready": True})
+    first = json.loads(requests.readline())
     scorer, facts = _load(first)
     meter = _Meter(scorer, first)
     answer(facts)

@@ -11,48 +11,66 @@ import difflib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from distill.errors import BadInput
+from distill.remote import Endpoint
+from distill.sections import Kind as SectionKind
 
 __all__ = [
     "Backbone",
+    "Baseline",
     "Benchmark",
     "Columns",
     "CutBackbone",
     "Data",
     "EmbeddingMatch",
+    "Encoder",
+    "Endpoint",
     "Export",
     "FreshBackbone",
     "LabelLoss",
     "Labels",
     "Lora",
     "MarginMatch",
+    "Mlm",
+    "Name",
     "Objectives",
+    "Paragraphs",
     "Recipe",
+    "Remote",
+    "Resume",
     "ScoreMatch",
+    "Section",
     "Signals",
     "Student",
     "Teacher",
+    "TfIdf",
     "Training",
     "Unlabelled",
     "load_recipe",
+    "merge_training",
+    "read_raw",
+    "validated",
 ]
 
+S = TypeVar("S", bound=BaseModel)
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A part of a recipe: frozen, and no key that it does not know."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
-class Columns(_Section):
+class Columns(Section):
     """Which column holds what."""
 
     query: str = "query"
@@ -60,7 +78,7 @@ class Columns(_Section):
     label: str = "label"
 
 
-class Unlabelled(_Section):
+class Unlabelled(Section):
     """Texts without pairs or labels, for the embedding objective: a file and its text columns."""
 
     path: str
@@ -69,7 +87,18 @@ class Unlabelled(_Section):
     """None takes all of them."""
 
 
-class Data(_Section):
+class Resume(Section):
+    """What of a résumé is read; see `distill.sections`."""
+
+    side: Literal["query", "document"] = "query"
+    keep: Annotated[tuple[SectionKind, ...], Field(min_length=1)] | None = None
+    """Sections to keep, as [experience, education, skills] for the published V2; None keeps all. A résumé in which none of
+    them is found stays whole, and is counted."""
+    blind: bool = False
+    """Take out names, birth dates, addresses, numbers and the like."""
+
+
+class Data(Section):
     """Where pairs come from. Labels are mapped from `label_range` to [0, 1]."""
 
     train: str
@@ -81,6 +110,8 @@ class Data(_Section):
     """Share of the training queries that picks the best checkpoint and stops early."""
     max_validation_pairs: Count = 1000
     columns: Columns = Columns()
+    resume: Resume | None = None
+    """Read one side as résumés; None reads every text as it is."""
     label_range: tuple[float, float] = (0.0, 1.0)
     candidates: Annotated[int, Field(ge=2)] | None = None
     """Train on queries with up to this many of their documents; None trains on single pairs."""
@@ -100,7 +131,7 @@ class Data(_Section):
         return self
 
 
-class FreshBackbone(_Section):
+class FreshBackbone(Section):
     """An encoder with random weights and a tokenizer trained on the recipe's own text."""
 
     tokenizer: Literal["wordpiece", "unigram"] = "wordpiece"
@@ -120,7 +151,7 @@ class FreshBackbone(_Section):
         return self
 
 
-class CutBackbone(_Section):
+class CutBackbone(Section):
     """A teacher of this recipe, or chosen layers of it; embeddings and tokenizer stay.
 
     A teacher may start from an earlier one: a cross-encoder from random weights stays at chance for thousands of steps
@@ -152,7 +183,7 @@ Backbone = Annotated[
 """A model's name or path, a fresh encoder, or layers of a teacher (students only)."""
 
 
-class Lora(_Section):
+class Lora(Section):
     """Low-rank adapters through peft (Hu et al. 2021), merged when the teacher is saved."""
 
     rank: Count = 16
@@ -162,7 +193,16 @@ class Lora(_Section):
     target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
 
 
-class Training(_Section):
+class Mlm(Section):
+    """Masked-language modelling: how a teacher of `kind: mlm` goes on learning on the recipe's text."""
+
+    probability: Annotated[float, Field(gt=0, le=0.5)] = 0.15
+    """Share of the tokens that is chosen."""
+    whole_words: bool = False
+    """Choose all pieces of a word together: for Korean in small pieces, single ones are too easy."""
+
+
+class Training(Section):
     """The one loop. A unit is a pair, or a query with its candidates where `data.candidates` is set."""
 
     epochs: Positive = 3.0
@@ -195,10 +235,13 @@ class Training(_Section):
 LabelLoss = Literal["bce", "mse", "contrastive", "infonce"]
 
 
-class Teacher(_Section):
-    """A teacher: trained on the labels, or `frozen` and used as it comes."""
+class Teacher(Section):
+    """A teacher: trained on the labels, or `frozen` and used as it comes.
 
-    kind: Literal["cross_encoder", "bi_encoder"]
+    `kind: mlm` learns no labels: it adapts an encoder to the recipe's text, for a later teacher to start from.
+    """
+
+    kind: Literal["cross_encoder", "bi_encoder", "mlm"]
     backbone: Backbone
     frozen: bool = False
     pooling: Literal["mean", "cls"] | None = None
@@ -213,10 +256,17 @@ class Teacher(_Section):
     prompts: tuple[str, str] | None = None
     """Texts put before every query and every document, as ("query: ", "passage: ")."""
     lora: Lora | None = None
+    mlm: Mlm | None = None
+    """Of `kind: mlm`; None is its defaults."""
     training: Training = Training()
 
+    @property
+    def model_kind(self) -> Literal["cross_encoder", "bi_encoder"]:
+        """What the saved model is: an adapted encoder is saved as a bi-encoder."""
+        return "bi_encoder" if self.kind == "mlm" else self.kind
 
-class Signals(_Section):
+
+class Signals(Section):
     """The cache of what the teachers say."""
 
     dtype: Literal["float16", "float32"] = "float32"
@@ -229,7 +279,7 @@ class Signals(_Section):
     """Ask the teachers during training instead of the cache."""
 
 
-class Student(_Section):
+class Student(Section):
     """What is shipped. `control` trains the same student without the teacher, for the report."""
 
     kind: Literal["cross_encoder", "bi_encoder"]
@@ -242,8 +292,13 @@ class Student(_Section):
     control: bool = True
     training: Training = Training()
 
+    @property
+    def model_kind(self) -> Literal["cross_encoder", "bi_encoder"]:
+        """What the saved model is."""
+        return self.kind
 
-class Labels(_Section):
+
+class Labels(Section):
     """Learn from the labels; losses as for teachers."""
 
     loss: LabelLoss | None = None
@@ -251,7 +306,7 @@ class Labels(_Section):
     temperature: Positive = 0.05
 
 
-class ScoreMatch(_Section):
+class ScoreMatch(Section):
     """Match the teacher's scores.
 
     mse: squared difference of scores in [0, 1]. bce: the teacher's probability as a soft label.
@@ -265,14 +320,14 @@ class ScoreMatch(_Section):
     """Divides the logits of teacher and student (bce, kl)."""
 
 
-class MarginMatch(_Section):
+class MarginMatch(Section):
     """MarginMSE (Hofstätter et al. 2020): match score differences between the candidates of a query."""
 
     teacher: str
     weight: Positive = 1.0
 
 
-class EmbeddingMatch(_Section):
+class EmbeddingMatch(Section):
     """Match the teacher's text embeddings, through a learned projection where the widths differ."""
 
     teacher: str
@@ -282,7 +337,7 @@ class EmbeddingMatch(_Section):
     """keep: the student puts out vectors of the teacher's width and space; drop: of its own."""
 
 
-class Objectives(_Section):
+class Objectives(Section):
     """What the student learns from: each is one weighted term, null is off."""
 
     labels: Labels | None = None
@@ -303,7 +358,7 @@ class Objectives(_Section):
         return needs
 
 
-class Export(_Section):
+class Export(Section):
     """OpenVINO exports of the student, each checked against torch before it is put in place."""
 
     precisions: tuple[Literal["fp32", "bf16", "int8"], ...] = ("fp32", "int8")
@@ -320,7 +375,69 @@ class Export(_Section):
     """Spearman between the export's and torch's pair scores."""
 
 
-class Benchmark(_Section):
+class TfIdf(Section):
+    """Cosine of TF-IDF vectors, through scikit-learn."""
+
+    kind: Literal["tfidf"] = "tfidf"
+    fit: Literal["corpus", "pair"] = "corpus"
+    """corpus: fitted once on the training texts. pair: on each pair alone, as the published ablation did."""
+    analyzer: Literal["word", "char", "char_wb"] = "word"
+    ngrams: tuple[Count, Count] = (1, 1)
+
+    @model_validator(mode="after")
+    def _rising(self) -> "TfIdf":
+        if self.ngrams[0] > self.ngrams[1]:
+            raise ValueError(f"ngrams {list(self.ngrams)}: the shortest comes first")
+        return self
+
+
+class Remote(Section):
+    """Embeddings of an OpenAI-compatible endpoint, each text asked once and kept on disk."""
+
+    kind: Literal["remote"] = "remote"
+    endpoint: Endpoint
+    dimensions: Count | None = None
+    """None is the model's own width."""
+    cache: str | None = None
+    """A folder; None is one beside the run's baselines."""
+
+
+class Encoder(Section):
+    """An encoder as it comes, untrained for the task ("zero-shot")."""
+
+    kind: Literal["encoder"] = "encoder"
+    backbone: Backbone
+    pooling: Literal["mean", "cls"] | None = None
+    max_length: Annotated[int, Field(ge=8)] = 512
+    prompts: tuple[str, str] | None = None
+
+    @property
+    def model_kind(self) -> Literal["bi_encoder"]:
+        """What the saved model is."""
+        return "bi_encoder"
+
+    head: None = None
+
+
+class Paragraphs(Section):
+    """Any bi-encoder on paragraphs of long documents: the mean of the best `top_k` matches from either side."""
+
+    kind: Literal["paragraphs"] = "paragraphs"
+    model: str
+    """`student`, the name of a bi-encoder teacher or baseline of this recipe, or a model folder."""
+    top_k: Count = 3
+    max_characters: Annotated[int, Field(ge=40)] = 400
+    """Longer blocks are cut at their lines and sentences."""
+
+
+Baseline = Annotated[TfIdf | Remote | Encoder | Paragraphs, Field(discriminator="kind")]
+
+
+def _tfidf_alone() -> dict[str, Baseline]:
+    return {"tfidf": TfIdf()}
+
+
+class Benchmark(Section):
     """The report: quality beside latency beside size."""
 
     threads: Count | None = None
@@ -333,10 +450,12 @@ class Benchmark(_Section):
     bootstrap: Count = 1000
     """Resamples behind each 95 % interval."""
     teachers: tuple[str, ...] | None = None
-    """Which teachers get a row; None is all."""
+    """Which teachers get a row; None is all but adapted encoders (kind mlm)."""
+    baselines: dict[Name, Baseline] = Field(default_factory=_tfidf_alone)
+    """What the models are compared with; {} is nothing."""
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """A whole run."""
 
     name: Name
@@ -348,8 +467,9 @@ class Recipe(_Section):
     data: Data
     teachers: dict[Name, Teacher] = Field(default_factory=dict)
     signals: Signals = Signals()
-    student: Student
-    objectives: Objectives
+    student: Student | None = None
+    """None: teachers alone are trained and compared."""
+    objectives: Objectives = Objectives()
     training: Training = Training()
     export: Export = Export()
     benchmark: Benchmark = Benchmark()
@@ -362,22 +482,31 @@ class Recipe(_Section):
     @model_validator(mode="before")
     @classmethod
     def _merge_training(cls, raw: Any) -> Any:
-        """Lay each teacher's and the student's own `training` over the recipe's."""
-        if not isinstance(raw, Mapping) or not isinstance(raw.get("training", {}), Mapping):
-            return raw
-        merged = dict(raw)
-        if isinstance(raw.get("teachers"), Mapping):
-            merged["teachers"] = {name: _with_training(teacher, raw) for name, teacher in raw["teachers"].items()}
-        if isinstance(raw.get("student"), Mapping):
-            merged["student"] = _with_training(raw["student"], raw)
-        return merged
+        return merge_training(raw)
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> "Recipe":
-        problems = [*_teacher_problems(self), *_student_problems(self), *_objective_problems(self)]
+        problems = [
+            *_teacher_problems(self),
+            *_student_problems(self),
+            *_objective_problems(self),
+            *_baseline_problems(self),
+        ]
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+
+def merge_training(raw: Any) -> Any:
+    """Lay each teacher's and the student's own `training` over that of the whole."""
+    if not isinstance(raw, Mapping) or not isinstance(raw.get("training", {}), Mapping):
+        return raw
+    merged = dict(raw)
+    if isinstance(raw.get("teachers"), Mapping):
+        merged["teachers"] = {name: _with_training(teacher, raw) for name, teacher in raw["teachers"].items()}
+    if isinstance(raw.get("student"), Mapping):
+        merged["student"] = _with_training(raw["student"], raw)
+    return merged
 
 
 def _with_training(section: Any, raw: Mapping[str, Any]) -> Any:
@@ -387,7 +516,8 @@ def _with_training(section: Any, raw: Mapping[str, Any]) -> Any:
     return {**section, "training": {**(raw.get("training") or {}), **own}}
 
 
-_LOSSES = {"cross_encoder": ("bce", "mse"), "bi_encoder": ("contrastive", "bce", "infonce")}
+_LOSSES = {"cross_encoder": ("bce", "mse"), "bi_encoder": ("contrastive", "bce", "infonce"), "mlm": ()}
+_NOT_FOR_MLM = ("frozen", "head", "loss", "prompts", "lora")
 
 
 def _teacher_problems(recipe: Recipe) -> list[str]:
@@ -403,12 +533,25 @@ def _teacher_problems(recipe: Recipe) -> list[str]:
         earlier.append(name)
         if teacher.frozen and isinstance(teacher.backbone, FreshBackbone):
             problems.append(f"{where}.frozen: a fresh encoder knows nothing yet; train it (frozen: false)")
-        problems += _loss_problems(f"{where}.loss", teacher.loss, teacher.kind, recipe.data)
+        problems += _mlm_problems(where, teacher)
+        if teacher.kind != "mlm":
+            problems += _loss_problems(f"{where}.loss", teacher.loss, teacher.kind, recipe.data)
         problems += _section_problems(where, teacher)
     return problems
 
 
+def _mlm_problems(where: str, teacher: Teacher) -> list[str]:
+    if teacher.kind != "mlm":
+        return (
+            [] if teacher.mlm is None else [f"{where}.mlm: only a teacher of kind mlm has it, this is a {teacher.kind}"]
+        )
+    given = [name for name in _NOT_FOR_MLM if getattr(teacher, name)]
+    return [f"{where}.{name}: means nothing for kind mlm; leave it out" for name in given]
+
+
 def _student_problems(recipe: Recipe) -> list[str]:
+    if recipe.student is None:
+        return []
     backbone, problems = recipe.student.backbone, []
     if isinstance(backbone, CutBackbone) and backbone.teacher not in recipe.teachers:
         problems.append(_unknown_teacher("student.backbone.teacher", backbone.teacher, recipe))
@@ -436,16 +579,24 @@ def _objective_problems(recipe: Recipe) -> list[str]:
     terms = {
         name: getattr(objectives, name) for name in Objectives.model_fields if getattr(objectives, name) is not None
     }
+    if student is None:
+        return ["objectives: there is no student to learn by them; add the section student"] if terms else []
     if not terms:
         return [f"objectives: the student learns nothing; set one of {', '.join(Objectives.model_fields)}"]
     problems = []
     for name, term in terms.items():
-        if not isinstance(term, Labels) and term.teacher not in recipe.teachers:
+        if isinstance(term, Labels):
+            continue
+        if term.teacher not in recipe.teachers:
             problems.append(_unknown_teacher(f"objectives.{name}.teacher", term.teacher, recipe))
+        elif recipe.teachers[term.teacher].kind == "mlm":
+            problems.append(
+                f"objectives.{name}.teacher: {term.teacher} is of kind mlm, an encoder to start from; it has learned no labels to teach"
+            )
     if objectives.labels:
         problems += _loss_problems("objectives.labels.loss", objectives.labels.loss, student.kind, recipe.data)
     problems += _candidate_problems(recipe)
-    return problems + _embedding_problems(recipe)
+    return problems + _embedding_problems(recipe, student)
 
 
 def _candidate_problems(recipe: Recipe) -> list[str]:
@@ -461,21 +612,55 @@ def _candidate_problems(recipe: Recipe) -> list[str]:
     return problems
 
 
-def _embedding_problems(recipe: Recipe) -> list[str]:
+def _embedding_problems(recipe: Recipe, student: Student) -> list[str]:
     match, problems = recipe.objectives.embedding_match, []
     if match is None:
-        if recipe.data.unlabelled:
+        if recipe.data.unlabelled and all(teacher.kind != "mlm" for teacher in recipe.teachers.values()):
             problems.append(
-                "data.unlabelled: only objectives.embedding_match learns from texts without pairs; set it or drop them"
+                "data.unlabelled: only objectives.embedding_match and a teacher of kind mlm learn from texts without pairs; set one or drop them"
             )
         return problems
-    if recipe.student.kind != "bi_encoder":
+    if student.kind != "bi_encoder":
         problems.append("objectives.embedding_match: a cross-encoder student has no text embeddings; use score_match")
-    if match.teacher in recipe.teachers and recipe.teachers[match.teacher].kind != "bi_encoder":
+    if match.teacher in recipe.teachers and recipe.teachers[match.teacher].kind == "cross_encoder":
         problems.append(
             f"objectives.embedding_match.teacher: {match.teacher} is a cross-encoder; only a bi-encoder has text embeddings"
         )
     return problems
+
+
+def _baseline_problems(recipe: Recipe) -> list[str]:
+    problems = []
+    for name, baseline in recipe.benchmark.baselines.items():
+        where = f"benchmark.baselines.{name}"
+        if name in recipe.teachers or name in ("student", "control"):
+            problems.append(f"{where}: the report has a row of that name already; choose another")
+        if isinstance(baseline, Encoder) and isinstance(baseline.backbone, CutBackbone):
+            problems.append(
+                f"{where}.backbone: an encoder as it comes is a name, a path or a fresh one; a teacher has a row of its own"
+            )
+        if isinstance(baseline, Paragraphs):
+            problems += _paragraph_problems(f"{where}.model", baseline.model, recipe)
+    return problems
+
+
+def _paragraph_problems(where: str, model: str, recipe: Recipe) -> list[str]:
+    section = recipe.student if model == "student" else recipe.teachers.get(model)
+    if section is not None:
+        kind = section.model_kind
+        return (
+            [f"{where}: {model} is a cross-encoder; paragraphs are matched by a bi-encoder"]
+            if kind == "cross_encoder"
+            else []
+        )
+    if isinstance(recipe.benchmark.baselines.get(model), Encoder) or Path(model).is_dir():
+        return []
+    known = [
+        *recipe.teachers,
+        "student",
+        *(name for name, other in recipe.benchmark.baselines.items() if isinstance(other, Encoder)),
+    ]
+    return [f"{where}: no model or folder is called {model!r}; {_suggest(model, known)}"]
 
 
 def _unknown_teacher(where: str, name: str, recipe: Recipe) -> str:
@@ -493,11 +678,27 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     :param overrides: as `training.learning_rate=1.0e-4`; the value is YAML.
     :raises BadInput: with one line per problem, all of them.
     """
+    return validated(Recipe, read_raw(path, overrides), path)
+
+
+def read_raw(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a YAML and lay `key=value` overrides over it.
+
+    :raises BadInput: for what is no YAML or no override
+    """
     raw = _read_yaml(Path(path))
     for override in overrides:
         _apply_override(raw, override)
+    return raw
+
+
+def validated(schema: type[S], raw: Mapping[str, Any], path: str | Path) -> S:
+    """Validate the whole of a mapping.
+
+    :raises BadInput: with one line per problem, all of them
+    """
     try:
-        return Recipe.model_validate(raw)
+        return schema.model_validate(raw)
     except ValidationError as error:
         lines = _problem_lines(error, raw)
         raise BadInput(
@@ -580,10 +781,10 @@ def _describe(place: str, problem: Any) -> list[str]:
 def _known_keys(loc: Sequence[Any]) -> list[str]:
     """The field names of the section that an unknown key was found in."""
     sections: dict[str, type[BaseModel]] = {
-        "data": Data, "columns": Columns, "unlabelled": Unlabelled, "signals": Signals, "student": Student,
+        "data": Data, "columns": Columns, "resume": Resume, "unlabelled": Unlabelled, "signals": Signals, "student": Student,
         "objectives": Objectives, "labels": Labels, "score_match": ScoreMatch, "margin_mse": MarginMatch,
         "embedding_match": EmbeddingMatch, "training": Training, "export": Export, "benchmark": Benchmark,
-        "lora": Lora, "fresh": FreshBackbone, "cut": CutBackbone,
+        "lora": Lora, "mlm": Mlm, "tfidf": TfIdf, "remote": Remote, "encoder": Encoder, "paragraphs": Paragraphs, "endpoint": Endpoint, "fresh": FreshBackbone, "cut": CutBackbone,
     }  # fmt: skip
     for part in reversed(loc[2 if loc[0] == "teachers" else 0 : -1]):  # a teacher may be named like a section
         if part in sections:

@@ -1,6 +1,6 @@
 """A run's folder: where each piece stands, whether it is finished, and who is working in it.
 
-    <run>/teachers/<name>/  signals/<name>/  student/  control/  exports/openvino-<precision>/  report/
+    <run>/teachers/<name>/  signals/<name>/  student/  control/  exports/openvino-<precision>/  baselines/<name>/  report/
          /.work/            backbones, checkpoints and other leftovers of unfinished stages; safe to remove
 
 A stage is finished when its folder carries the fingerprint of all that went into it: recipe sections, data, parents.
@@ -20,7 +20,7 @@ from typing import Any
 from distill.artefact import Artefact, content_hash, read_card, write_json
 from distill.data import Split, load_split
 from distill.errors import BadInput
-from distill.recipe import Recipe
+from distill.recipe import Recipe, Student
 from distill.signals import Identity
 
 __all__ = ["Run"]
@@ -40,6 +40,16 @@ class Run:
     def split(self) -> Split:
         """The recipe's data, read once."""
         return load_split(self.recipe.data, self.recipe.seed)
+
+    @property
+    def student_section(self) -> Student:
+        """The recipe's section of the student.
+
+        :raises BadInput: where it has none
+        """
+        if self.recipe.student is None:
+            raise BadInput("this recipe has no student; add the sections student and objectives")
+        return self.recipe.student
 
     def teacher(self, name: str) -> Path:
         """The folder of a teacher."""
@@ -62,6 +72,10 @@ class Run:
     def export(self, precision: str) -> Path:
         """The folder of an export."""
         return self.folder / "exports" / f"openvino-{precision}"
+
+    def baseline(self, name: str) -> Path:
+        """The folder of a baseline of the report."""
+        return self.folder / "baselines" / name
 
     @property
     def report(self) -> Path:
@@ -88,7 +102,7 @@ class Run:
         teacher, signals = self.recipe.teachers[name], self.recipe.signals
         card = self.require(self.teacher(name), "train_teacher")
         return Identity(
-            revision=card.revision, kind=teacher.kind, max_length=teacher.max_length, prompts=teacher.prompts or ("", ""),
+            revision=card.revision, kind=teacher.model_kind, max_length=teacher.max_length, prompts=teacher.prompts or ("", ""),
             runtime=signals.runtime, precision=signals.precision, dtype=signals.dtype,
         )  # fmt: skip
 

@@ -46,6 +46,7 @@ _CHUNK = 8192  # texts tokenised and sorted together: bounds the memory, and lon
 _BATCH_TOKENS: Mapping[str, int] = {"torch": 1024, "openvino": 2048, "onnx": 512, "cuda": 65_536}
 _OV_PRECISIONS: Mapping[str, str] = {"fp32": "f32", "bf16": "bf16"}
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text")
+_QUERY_PROMPTS, _DOCUMENT_PROMPTS = ("query",), ("document", "passage", "corpus")
 _ONNX_INT8_MARKS = (b"DequantizeLinear", b"MatMulInteger", b"DynamicQuantizeMatMul", b"QAttention")
 _LOW_PRECISION = ("i8", "u8", "i4", "u4", "nf4", "f8e4m3", "f8e5m2")
 
@@ -549,6 +550,24 @@ class Scorer:
             return self._score_jointly(left, right, batch_tokens, progress)
         return self._cosines(left, right, batch_tokens, progress)
 
+    def encode_queries(self, texts: Sequence[str], *, progress: bool | Progress = False) -> np.ndarray:
+        """Return embeddings under the stored query prompt, if any, as `score` uses them; see `encode`."""
+        return self._encode(_check_texts("texts", texts), self._task_prompt(*_QUERY_PROMPTS), None, progress)
+
+    def encode_documents(self, texts: Sequence[str], *, progress: bool | Progress = False) -> np.ndarray:
+        """Return embeddings under the stored document prompt, if any, as `score` uses them; see `encode`."""
+        return self._encode(_check_texts("texts", texts), self._task_prompt(*_DOCUMENT_PROMPTS), None, progress)
+
+    def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
+        """Return how many tokens are read of each pair: together, or of both sides. *Shape:* (n_pairs,)."""
+        from distill.tokens import tokenize
+
+        if self.kind == "cross_encoder":
+            return tokenize(self.tokenizer, queries, documents, max_length=self.max_length).lengths
+        left, right = (tokenize(self.tokenizer, texts, max_length=self.max_length) for texts in (queries, documents))
+        total: np.ndarray = left.lengths + right.lengths
+        return total
+
     def unit(self, scores: np.ndarray) -> np.ndarray:
         """Map scores onto [0, 1]: (cosine + 1) / 2, or the sigmoid of the logit. *Shape:* that of scores, float32."""
         values = np.asarray(scores, dtype=np.float64)
@@ -559,8 +578,8 @@ class Scorer:
     def _cosines(
         self, queries: list[str], documents: list[str], batch_tokens: int | None, progress: bool | Progress
     ) -> np.ndarray:
-        texts = [self._task_prompt("query") + text for text in queries]
-        texts += [self._task_prompt("document", "passage", "corpus") + text for text in documents]
+        asked, told = self._task_prompt(*_QUERY_PROMPTS), self._task_prompt(*_DOCUMENT_PROMPTS)
+        texts = [asked + text for text in queries] + [told + text for text in documents]
         unique, positions = _unique(texts)
         vectors = self._run(unique, None, batch_tokens, progress, "encoding")
         vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

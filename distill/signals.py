@@ -11,6 +11,7 @@ identity and is not found: stale signals cannot be used by mistake (sentence-tra
 """
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -133,10 +134,21 @@ class SignalCache:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def finish(self, summary: Mapping[str, Any]) -> None:
-        """Write the manifest: the identity in full, counts, and what the scores look like."""
+    def finish(self, summary: Mapping[str, Any], seconds: float) -> None:
+        """Write the manifest: the identity in full, counts, what the scores look like, and the time it all took.
+
+        :param seconds: of this labelling run; those of earlier ones that came to their end are added
+        """
         counts = {kind: len(self._index(kind)) for kind in ("scores", "embeddings")}
-        write_json(self.folder / MANIFEST, {"identity": asdict(self.identity), "items": counts, **summary})
+        path = self.folder / MANIFEST
+        before = json.loads(path.read_text(encoding="utf-8")).get("seconds", 0.0) if path.is_file() else 0.0
+        manifest = {
+            "identity": asdict(self.identity),
+            "items": counts,
+            "seconds": round(before + seconds, 1),
+            **summary,
+        }
+        write_json(path, manifest)
 
     def refresh(self) -> None:
         """Look again at what is on disk: other processes write too."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     LoadStages = Callable[[], Sequence[Callable[[Run], object]]]
 
-__all__ = ["guarded", "launch", "set_up_messages", "stage_main"]
+__all__ = ["guarded", "join_processes", "launch", "set_up_messages", "stage_main"]
 
 log = logging.getLogger("distill")
 _OURS = ("distill", "teachers", "students", "recipes")
@@ -66,13 +66,9 @@ def launch(recipe_path: str, overrides: Sequence[str], load_stages: "LoadStages"
     from distill.recipe import load_recipe
 
     recipe = load_recipe(recipe_path, overrides)
-    from accelerate import PartialState
-    from accelerate.utils import parse_flag_from_env
-
+    join_processes()
     from distill.run import Run
 
-    # Accelerator reads this flag, a bare PartialState does not: two CPU processes would each take themselves for the only one
-    PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
     run = Run(recipe)
     is_first = os.environ.get("RANK", "0") == "0"
     with run.lock() if is_first else nullcontext():
@@ -80,6 +76,15 @@ def launch(recipe_path: str, overrides: Sequence[str], load_stages: "LoadStages"
             stage(run)
         if is_first:
             run.write_recipe()
+
+
+def join_processes() -> None:
+    """Find the other processes of this launch, if any."""
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
+    # Accelerator reads this flag, a bare PartialState does not: two CPU processes would each take themselves for the only one
+    PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
 
 
 def stage_main(load_stages: "LoadStages", name: str, argv: Sequence[str] | None = None) -> int:

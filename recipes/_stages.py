@@ -47,5 +47,10 @@ def benchmark() -> "Stages":
 
 
 def every_stage() -> "Stages":
-    """Return all stages in the order of the flow."""
-    return tuple(stage for name in (train_teacher, cache_signals, train_student, export, benchmark) for stage in name())
+    """Return all stages in the order of the flow; those of the student pass where the recipe has none."""
+    middle = tuple(_if_student(stage) for name in (cache_signals, train_student, export) for stage in name())
+    return (*train_teacher(), *middle, *benchmark())
+
+
+def _if_student(stage: "Callable[[Run], object]") -> "Callable[[Run], object]":
+    return lambda run: stage(run) if run.recipe.student is not None else None

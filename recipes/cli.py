@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from recipes import _stages
-from recipes._launch import guarded, launch, set_up_messages
+from recipes._launch import guarded, join_processes, launch, set_up_messages
 
 __all__ = ["main"]
 
@@ -72,6 +72,30 @@ def benchmark(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson =
 
 
 @app.command()
+def ablate(
+    recipe: Annotated[str, typer.Argument(metavar="ABLATION.yaml", help="As recipes/ablation_resume_jd.yaml.")],
+    overrides: Overrides = None,
+    rows: Annotated[str, typer.Option(help="Models of the rows to run, as tfidf,mbert; default: all.")] = "",
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Generated pairs and tiny encoders: minutes on a CPU.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train and score all rows of a published table, and print it with ours beside it."""
+    from distill.ablation import load_ablation
+    from distill.apply import print_ablation
+
+    ablation = load_ablation(recipe, overrides or [], smoke=smoke)
+    join_processes()
+    from teachers.ablation import run_ablation
+
+    try:
+        run_ablation(ablation, only=rows.split(",") if rows else (), smoke=smoke)
+    finally:
+        print_ablation(ablation.folder, as_json=as_json)
+
+
+@app.command()
 def score(
     model: Annotated[Path, typer.Argument(help="Any model folder: torch, OpenVINO or ONNX.")],
     pairs: Annotated[str, typer.Argument(help="A .csv, .tsv, .jsonl or .parquet file (or hub dataset) of pairs.")],
@@ -125,6 +149,68 @@ def embed(
         n_threads=threads,
         max_length=max_length,
     )
+
+
+@app.command()
+def prepare(
+    resumes: Annotated[str, typer.Argument(help="A .csv, .tsv, .jsonl or .parquet file with a column of résumés.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="A file of the same format.")],
+    column: str = "resume",
+    keep: Annotated[
+        str, typer.Option(help="Sections to keep, as experience,education,skills; default: all of the text.")
+    ] = "",
+    blind: Annotated[bool, typer.Option("--blind", help="Take out who the person is.")] = False,
+    dropped: Annotated[Path | None, typer.Option(help="A .tsv that lists what was dropped.")] = None,
+) -> None:
+    """Cut résumés to sections (the published V2), take out names, addresses and the like, or both."""
+    from distill.resume_file import prepare_file
+
+    print(
+        prepare_file(
+            resumes, output, column=column, keep=keep.split(",") if keep else None, blind=blind, dropped=dropped
+        )
+    )
+
+
+@app.command()
+def synthesize(
+    output: Annotated[Path, typer.Argument(help="A folder; started again, it goes on where it was.")],
+    pairs: Annotated[int, typer.Option(min=2, help="How many pairs to have in the end.")],
+    model: Annotated[str, typer.Option(help="The model's name at the endpoint.")] = "gpt-4o-mini",
+    base_url: Annotated[str | None, typer.Option(help="Any OpenAI-compatible server; default: OpenAI's.")] = None,
+    api_version: Annotated[str | None, typer.Option(help="Of an Azure deployment.")] = None,
+    key_variable: Annotated[
+        str | None, typer.Option(help="Environment variable with the key; default: OPENAI_API_KEY.")
+    ] = None,
+    languages: Annotated[str, typer.Option(help="As ko,en.")] = "ko,en",
+    grades: Annotated[bool, typer.Option("--grades", help="Grades 0 to 4 instead of 0 and 1.")] = False,
+    budget: Annotated[
+        float, typer.Option(help="Dollars that are never exceeded, over all runs into the folder.")
+    ] = 5.0,
+    concurrency: Annotated[int | None, typer.Option(min=1)] = None,
+    rpm: Annotated[int | None, typer.Option(min=1, help="Requests per minute at most.")] = None,
+    tpm: Annotated[int | None, typer.Option(min=1, help="Tokens per minute at most.")] = None,
+    input_price: Annotated[
+        float | None, typer.Option(help="Dollars per million tokens, of a model without a known price.")
+    ] = None,
+    output_price: Annotated[float | None, typer.Option()] = None,
+    seed: int = 0,
+    estimate: Annotated[bool, typer.Option("--estimate", help="Print what it would cost, and ask nothing.")] = False,
+) -> None:
+    """Have a language model write résumé-JD pairs: positives, hard negatives, random ones."""
+    from distill.synthesize import estimate as estimated
+    from distill.synthesize import make_settings
+    from distill.synthesize import synthesize as write
+
+    settings = make_settings(
+        n_pairs=pairs, model=model, base_url=base_url, api_version=api_version, key_variable=key_variable,
+        languages=languages, labels="grades" if grades else "binary", budget_usd=budget, concurrency=concurrency,
+        requests_per_minute=rpm, tokens_per_minute=tpm, input_price=input_price, output_price=output_price, seed=seed,
+    )  # fmt: skip
+    if estimate:
+        print(estimated(settings))
+    else:
+        write(settings, output)
 
 
 def _print_report(recipe: str, overrides: list[str] | None, as_json: bool) -> None:

@@ -18,7 +18,7 @@ def train_student(run: Run) -> None:
     """Train what is not finished of student and control; every process of a launch calls this."""
     objectives = run.recipe.objectives
     _train(run, "student", objectives)
-    if run.recipe.student.control:
+    if run.student_section.control:
         if run.split.train.labels is not None:
             _train(run, "control", Objectives(labels=objectives.labels or Labels()))
 
@@ -29,7 +29,7 @@ def _train(run: Run, name: str, objectives: Objectives) -> None:
     inputs = _inputs(run, name, objectives, parents)
     if run.is_finished(target, inputs):
         return
-    student = run.recipe.student
+    student = run.student_section
     sources = {teacher: _source(run, teacher) for teacher in objectives.teachers()}
     widths = _widths(run)
     build = model_builder(run, student)
@@ -45,7 +45,7 @@ def _train(run: Run, name: str, objectives: Objectives) -> None:
 
 
 def _inputs(run: Run, name: str, objectives: Objectives, parents: dict[str, str]) -> dict[str, Any]:
-    student, described = run.recipe.student, run.split.describe()
+    student, described = run.student_section, run.split.describe()
     parts = ("train", "validation", "unlabelled") if objectives.embedding_match else ("train", "validation")
     section = student.model_dump(
         mode="json", exclude={"control": True, "training": {"checkpoint_seconds", "tensorboard"}}
@@ -60,7 +60,7 @@ def _inputs(run: Run, name: str, objectives: Objectives, parents: dict[str, str]
 
 def _parents(run: Run, objectives: Objectives) -> dict[str, str]:
     """Return the revisions of everything that a student comes from."""
-    backbone, names = run.recipe.student.backbone, set(objectives.teachers())
+    backbone, names = run.student_section.backbone, set(objectives.teachers())
     parents = {}
     if isinstance(backbone, CutBackbone):
         names.add(backbone.teacher)

@@ -4,6 +4,7 @@ Any number of processes may label side by side; each takes its part of what is m
 """
 
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def cache_signals(run: Run) -> None:
 def _label(run: Run, name: str, teacher: Teacher, needs: set[str]) -> None:
     from accelerate import PartialState
 
-    state, pairs = PartialState(), run.split.train
+    began, state, pairs = time.monotonic(), PartialState(), run.split.train
     cache = SignalCache(run.signals(name), run.signal_identity(name))
     items = _items(run, teacher, needs)
     todo = {kind: rows for kind, (keys, _) in items.items() if len(rows := cache.missing(kind, keys))}
@@ -54,7 +55,8 @@ def _label(run: Run, name: str, teacher: Teacher, needs: set[str]) -> None:
             if "scores" in needs
             else None
         )
-        cache.finish({"scores": _described(name, scores, pairs, teacher)} if scores is not None else {})
+        summary = {"scores": _described(name, scores, pairs, teacher)} if scores is not None else {}
+        cache.finish(summary, time.monotonic() - began)
         log.info("signals of %s: %s", name, cache.folder)
 
 
@@ -134,7 +136,7 @@ def _ask(scorer: Scorer, kind: SignalKind, inputs: Any, rows: np.ndarray, report
 
 def _described(name: str, scores: np.ndarray, pairs: Pairs, teacher: Teacher) -> dict[str, Any]:
     """Describe the scores, say so, and refuse those that teach nothing."""
-    described = describe_scores(scores, pairs.labels, teacher.kind)
+    described = describe_scores(scores, pairs.labels, teacher.model_kind)
     log.info(
         "%s scores: %s",
         name,

@@ -1,5 +1,7 @@
 """Train the recipe's teachers on the labels: a cross-encoder and bi-encoders, whole or through LoRA.
 
+A teacher of kind mlm learns no labels: it adapts an encoder to the recipe's text, for a later one to start from.
+
 A cross-encoder reads query and document together: backbone → mean of all token embeddings (or CLS) → MLP → one score, BCE.
 A bi-encoder embeds each alone: mean or CLS, the ablation's contrastive loss, or InfoNCE over the batch.
 """
@@ -10,23 +12,33 @@ from typing import Any
 from distill.artefact import Artefact, content_hash, new_folder, write_card
 from distill.backbone import identify
 from distill.building import model_builder
+from distill.errors import BadInput
 from distill.fitting import Job, fit
 from distill.modeling import save_model
 from distill.objectives import DEFAULT_LOSS
 from distill.recipe import CutBackbone, Labels, Objectives, Teacher
 from distill.run import Run
+from teachers.adapt import adapt
 
-__all__ = ["train_teachers"]
+__all__ = ["train_teacher", "train_teachers"]
 
 log = logging.getLogger(__name__)
 
 
 def train_teachers(run: Run) -> None:
     """Train (or, where frozen, copy) every teacher that is not finished; every process of a launch calls this."""
-    for name, teacher in run.recipe.teachers.items():
-        inputs = _inputs(run, name, teacher)
-        if not run.is_finished(run.teacher(name), inputs):
-            _make(run, name, teacher, inputs)
+    if not run.recipe.teachers and run.recipe.student is None:
+        raise BadInput("this recipe has neither teachers nor a student; there is nothing to train")
+    for name in run.recipe.teachers:
+        train_teacher(run, name)
+
+
+def train_teacher(run: Run, name: str) -> None:
+    """Train one teacher, unless it is finished; what it starts from must be."""
+    teacher = run.recipe.teachers[name]
+    inputs = _inputs(run, name, teacher)
+    if not run.is_finished(run.teacher(name), inputs):
+        _make(run, name, teacher, inputs)
 
 
 def _inputs(run: Run, name: str, teacher: Teacher) -> dict[str, Any]:
@@ -45,8 +57,12 @@ def _inputs(run: Run, name: str, teacher: Teacher) -> dict[str, Any]:
         **inputs,
         "seed": run.recipe.seed,
         "candidates": run.recipe.data.candidates,
-        "data": {part: described[part] for part in ("train", "validation")},
+        "data": {part: described[part] for part in _parts(teacher)},
     }
+
+
+def _parts(teacher: Teacher) -> tuple[str, ...]:
+    return ("train", "validation", "unlabelled") if teacher.kind == "mlm" else ("train", "validation")
 
 
 def _make(run: Run, name: str, teacher: Teacher, inputs: dict[str, Any]) -> None:
@@ -58,12 +74,17 @@ def _make(run: Run, name: str, teacher: Teacher, inputs: dict[str, Any]) -> None
             _copy(run, name, teacher, build(), inputs, parents)
         PartialState().wait_for_everyone()
         return
-    labels = Labels(loss=teacher.loss or DEFAULT_LOSS[teacher.kind], temperature=teacher.temperature)
-    fit(run, Job(
-        name=f"teacher {name}", stage="train_teacher", kind=teacher.kind, target=run.teacher(name), build_model=build,
+    kind = teacher.model_kind
+    labels = Labels(loss=teacher.loss or DEFAULT_LOSS[kind], temperature=teacher.temperature)
+    job = Job(
+        name=f"teacher {name}", stage="train_teacher", kind=kind, target=run.teacher(name), build_model=build,
         objectives=Objectives(labels=labels), training=teacher.training, max_length=teacher.max_length,
         prompts=teacher.prompts, inputs=inputs, parents=parents, lora=teacher.lora, role_prompts=teacher.prompts is not None,
-    ))  # fmt: skip
+    )  # fmt: skip
+    if teacher.kind == "mlm":
+        adapt(run, job, teacher)
+    else:
+        fit(run, job)
 
 
 def _parents(run: Run, teacher: Teacher) -> dict[str, str]:
@@ -76,7 +97,7 @@ def _parents(run: Run, teacher: Teacher) -> dict[str, str]:
 
 def _copy(run: Run, name: str, teacher: Teacher, model: Any, inputs: dict[str, Any], parents: dict[str, str]) -> None:
     artefact = Artefact(
-        kind=teacher.kind, stage="train_teacher", fingerprint=content_hash(inputs), parents=parents,
+        kind=teacher.model_kind, stage="train_teacher", fingerprint=content_hash(inputs), parents=parents,
         recipe=run.recipe.model_dump(mode="json"), details={"inputs": inputs},
     )  # fmt: skip
     with new_folder(run.teacher(name)) as folder:

@@ -53,6 +53,9 @@ class TestHelp:
             "benchmark",
             "score",
             "embed",
+            "ablate",
+            "prepare",
+            "synthesize",
         ):
             assert f" {command} " in out
 
@@ -329,3 +332,72 @@ def test_messages_of_a_stage_go_to_stderr(call, tmp_path):
     assert [line for line in islice(again[2].splitlines(), 1)] == [
         f"{tmp_path / 'run' / 'teachers' / 'cross'} is finished"
     ]
+
+
+class TestData:
+    """Commands that make or change data."""
+
+    def test_synthesis_is_estimated_without_a_key_or_a_request(self, call, tmp_path, monkeypatch):
+        monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+        code, out, _ = call("synthesize", tmp_path / "pairs", "--pairs", 1000, "--estimate")
+        assert code == 0
+        assert "500 requests" in out and "$" in out
+        assert not (tmp_path / "pairs").exists()
+
+    def test_synthesis_without_a_key_is_one_line(self, call, tmp_path, monkeypatch):
+        monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+        code, _, err = call("synthesize", tmp_path / "pairs", "--pairs", 10)
+        assert code == 2
+        assert "set the environment variable OPENAI_API_KEY" in err
+        assert not (tmp_path / "pairs").exists()
+
+    def test_synthesis_names_every_wrong_option(self, call, tmp_path):
+        code, _, err = call("synthesize", tmp_path / "pairs", "--pairs", 10, "--languages", "ko,xx", "--budget", -1)
+        assert code == 2
+        assert "languages" in err and "budget_usd" in err
+
+    def test_resumes_are_cut_blinded_and_what_went_is_listed(self, call, tmp_path):
+        source, output, dropped = (tmp_path / name for name in ("in.csv", "out.csv", "dropped.tsv"))
+        source.write_text('id,resume\n1,"성명: 홍길동\n[경력]\n한빛병원 간호사 3년"\n', encoding="utf-8")
+        code, _, err = call("prepare", source, "-o", output, "--keep", "experience", "--blind", "--dropped", dropped)
+        assert code == 0, err
+        assert "한빛병원" in output.read_text(encoding="utf-8") and "홍길동" not in output.read_text(encoding="utf-8")
+        assert "홍길동" in dropped.read_text(encoding="utf-8")
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            ((), "nothing to do"),
+            (("--keep", "hobbies"), "'hobbies' is no kind of section"),
+            (("--blind", "--column", "cv"), "has no column 'cv'; it has id, resume"),
+        ],
+    )
+    def test_what_cannot_be_prepared_is_one_line(self, call, tmp_path, options, words):
+        source = tmp_path / "in.csv"
+        source.write_text("id,resume\n1,text\n", encoding="utf-8")
+        code, _, err = call("prepare", source, "-o", tmp_path / "out.csv", *options)
+        assert code == 2
+        assert words in err
+        assert not (tmp_path / "out.csv").exists()
+
+    def test_ablation_without_a_smoke_section_is_one_line(self, call, tmp_path):
+        path = tmp_path / "table.yaml"
+        path.write_text(
+            "name: x\ndata: {V1: {train: bundled}}\nbaselines: {tfidf: {kind: tfidf}}\nrows: [{name: a, model: tfidf}]\n"
+        )
+        code, _, err = call("ablate", path, "--smoke")
+        assert code == 2
+        assert "has no section smoke" in err
+        code, _, err = call("ablate", path, "--rows", "nobody", f"output_dir={tmp_path / 'out'}")
+        assert code == 2
+        assert "no row has that model; there are tfidf" in err
+
+    def test_a_recipe_with_nothing_to_train_is_one_line(self, call, tmp_path):
+        path = tmp_path / "recipe.yaml"
+        path.write_text("name: x\ndata: {train: bundled}\n")
+        code, _, err = call("run", path, f"output_dir={tmp_path / 'out'}")
+        assert code == 2
+        assert "neither teachers nor a student" in err
+        code, _, err = call("train-student", path, f"output_dir={tmp_path / 'out'}")
+        assert code == 2
+        assert "this recipe has no student" in err

@@ -394,3 +394,37 @@ class TestUnlabelledTexts:
         path = write_lines(tmp_path / "t.tsv", "sentence", "a")
         with pytest.raises(BadInput, match=r"has no column 'text'; it has sentence; set data\.unlabelled\.columns"):
             load_texts(Unlabelled(path=str(path)))
+
+
+class TestResumes:
+    """One side read as résumés: sections, blinding, or both."""
+
+    RESUME = "홍길동\n010-1234-5678\n\n[경력사항]\n한빛병원 간호사 3년\n\n[자기소개]\n저는 홍길동입니다. 성실합니다."
+
+    def write(self, tmp_path, resumes):
+        path = tmp_path / "pairs.jsonl"
+        rows = [{"query": r, "document": f"JD {i}", "label": i % 2} for i, r in enumerate(resumes)]
+        path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+        return str(path)
+
+    def read(self, tmp_path, **resume):
+        resumes = [self.RESUME.replace("3년", f"{i + 2}년") for i in range(39)] + ["텍스트 하나"]
+        data = Data(train=self.write(tmp_path, resumes), resume=resume)
+        split = load_split(data, seed=0)
+        parts = (split.train, split.validation, split.evaluation)
+        return [text for part in parts for text in part.queries], split
+
+    def test_wanted_sections_are_kept_and_the_rest_is_counted(self, tmp_path):
+        texts, split = self.read(tmp_path, keep=["experience"])
+        assert sum("한빛병원" in text for text in texts) == 39
+        assert not any("홍길동" in text or "성실" in text for text in texts)
+        assert split.notes[0].startswith("1 of 40 résumés hold none of the sections experience")
+
+    def test_blinding_takes_the_name_out_everywhere(self, tmp_path):
+        texts, _ = self.read(tmp_path, blind=True)
+        assert not any("홍길동" in text or "010-1234" in text for text in texts)
+        assert sum("성실합니다" in text for text in texts) == 39
+
+    def test_the_other_side_is_not_touched(self, tmp_path):
+        _, split = self.read(tmp_path, side="document", keep=["experience"])
+        assert any("홍길동" in text for text in split.train.queries)

@@ -97,7 +97,7 @@ class TestCache:
     def test_of_another_identity_is_not_read_and_is_named(self, tmp_path, cache):
         keys = text_keys(TEXTS)
         cache.write("scores", keys, np.zeros(20))
-        cache.finish({})
+        cache.finish({}, seconds=0.0)
         for changes in (
             {"revision": "abd"}, {"max_length": 65}, {"prompts": ("q: ", "")}, {"precision": "bf16"}, {"dtype": "float16"},
             {"runtime": "openvino"}, {"kind": "bi_encoder"},
@@ -186,7 +186,7 @@ class TestCache:
         import json
 
         cache.write("scores", text_keys(TEXTS), np.zeros(20))
-        cache.finish({"scores": {"std": 0.5}})
+        cache.finish({"scores": {"std": 0.5}}, seconds=2.0)
         manifest = json.loads((cache.folder / "manifest.json").read_text())
         assert manifest["identity"]["revision"] == "abc"
         assert manifest["items"] == {"scores": 20, "embeddings": 0}

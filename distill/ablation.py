@@ -1,0 +1,350 @@
+"""An ablation as a recipe: data versions × rows, each row a trained model or a baseline, beside the published values.
+
+    data: {V1: …, V2: …}   teachers: …   baselines: …   rows: [{name, model, published: {V1: 0.2214}}, …]   smoke: …
+
+`recipe_of` makes the ordinary recipe of one version, so that every row is trained and scored as it would be alone, and
+shared stages (an adapted encoder under two rows) are one folder. `write_table` prints what came out: the published
+metric with its interval, what that metric hides (ROC-AUC, Spearman, nDCG), parameters and training time.
+"""
+
+import csv
+import html
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from distill.artefact import write_json
+from distill.errors import BadInput
+from distill.metrics import Estimate
+from distill.recipe import (
+    Baseline,
+    Data,
+    FreshBackbone,
+    Name,
+    Recipe,
+    Section,
+    Teacher,
+    Training,
+    merge_training,
+    read_raw,
+    validated,
+)
+
+__all__ = ["Ablation", "Cell", "TableRow", "ancestors", "load_ablation", "recipe_of", "squeezed", "write_table"]
+
+_METRIC = "ablation_mse"
+_SHOWN = {"roc_auc": "ROC-AUC", "spearman": "Spearman", "ndcg_at_10": "nDCG@10"}
+_CLEARLY = 0.01  # of ROC-AUC: a smaller difference is no reason for a note
+
+
+class TableRowSettings(Section):
+    """One row of the table."""
+
+    name: str
+    """As the table prints it."""
+    model: Name
+    """A teacher or a baseline of this recipe."""
+    published: dict[Name, float] = Field(default_factory=dict)
+    """The published value by data version."""
+
+
+class Smoke(Section):
+    """Stand-ins that take minutes on a CPU: generated pairs, tiny fresh encoders, an embedding server on this machine."""
+
+    data: dict[Name, Data]
+    backbones: dict[str, FreshBackbone]
+    """What stands in for each backbone by its name."""
+    max_length: int = 256
+    training: dict[str, Any] = Field(default_factory=dict)
+
+
+class Ablation(Section):
+    """The whole table."""
+
+    name: Name
+    output_dir: str | None = None
+    seed: int = 42
+    overwrite: bool = False
+    data: dict[Name, Data] = Field(min_length=1)
+    teachers: dict[Name, Teacher] = Field(default_factory=dict)
+    baselines: dict[Name, Baseline] = Field(default_factory=dict)
+    training: Training = Training()
+    rows: tuple[TableRowSettings, ...] = Field(min_length=1)
+    bootstrap: int = Field(default=1000, ge=1)
+    smoke: Smoke | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The folder of all versions and of the table."""
+        return Path(self.output_dir or f"runs/{self.name}")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _merge_training(cls, raw: Any) -> Any:
+        return merge_training(raw)
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> "Ablation":
+        problems = []
+        names = [row.name for row in self.rows]
+        problems += [f"rows: {name!r} is there twice" for name in dict.fromkeys(names) if names.count(name) > 1]
+        for number, row in enumerate(self.rows):
+            if row.model not in self.teachers and row.model not in self.baselines:
+                known = ", ".join([*self.teachers, *self.baselines])
+                problems.append(f"rows.{number}.model: no teacher or baseline is called {row.model!r}; known: {known}")
+            problems += [
+                f"rows.{number}.published.{version}: no data version of that name; known: {', '.join(self.data)}"
+                for version in row.published
+                if version not in self.data
+            ]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+def load_ablation(path: str | Path, overrides: Sequence[str] = (), *, smoke: bool = False) -> Ablation:
+    """Read an ablation recipe and validate it with the recipe of each of its versions.
+
+    :param smoke: lay the section `smoke` over the rest
+    :raises BadInput: with one line per problem
+    """
+    raw = read_raw(path, overrides)
+    if smoke:
+        raw = _with_stand_ins(raw, path)
+    ablation = validated(Ablation, raw, path)
+    for version in ablation.data:
+        recipe_of(ablation, version)
+    return ablation
+
+
+def _with_stand_ins(raw: dict[str, Any], path: str | Path) -> dict[str, Any]:
+    settings = raw.get("smoke")
+    if not isinstance(settings, Mapping):
+        raise BadInput(f"{path} has no section smoke; say there what stands in for the models and the data")
+    smoke = validated(Smoke, settings, path)
+
+    def small(section: Mapping[str, Any]) -> dict[str, Any]:
+        shrunk = {key: value for key, value in section.items() if key not in ("training", "lora")}
+        if isinstance(section.get("backbone"), str):
+            stand_in = smoke.backbones.get(section["backbone"])
+            if stand_in is None:
+                raise BadInput(f"{path}: smoke.backbones has nothing for {section['backbone']}")
+            shrunk["backbone"] = stand_in.model_dump()
+        if "backbone" in section:
+            shrunk["max_length"] = smoke.max_length
+        return shrunk
+
+    sections = {
+        part: {name: small(section) for name, section in (raw.get(part) or {}).items()}
+        for part in ("teachers", "baselines")
+    }
+    folder = raw.get("output_dir") or f"runs/{raw.get('name')}"
+    return {**raw, **sections, "data": settings["data"], "training": smoke.training, "output_dir": f"{folder}-smoke"}
+
+
+def recipe_of(ablation: Ablation, version: str) -> Recipe:
+    """Return the recipe of one data version: its teachers and baselines, no student."""
+    raw = {
+        "name": f"{ablation.name}-{version}", "output_dir": str(ablation.folder / version), "seed": ablation.seed,
+        "overwrite": ablation.overwrite, "data": ablation.data[version].model_dump(),
+        "teachers": {name: teacher.model_dump() for name, teacher in ablation.teachers.items()},
+        "training": ablation.training.model_dump(),
+        "benchmark": {
+            "bootstrap": ablation.bootstrap,
+            "baselines": {name: baseline.model_dump() for name, baseline in ablation.baselines.items()},
+        },
+    }  # fmt: skip
+    return validated(Recipe, raw, f"{ablation.name}, {version}")
+
+
+def ancestors(recipe: Recipe, name: str) -> list[str]:
+    """Return the teachers that a teacher starts from, the first one first, and itself.
+
+    >>> from distill.recipe import Teacher
+    >>> start = Teacher(kind="mlm", backbone="some/encoder")
+    >>> after = Teacher(kind="bi_encoder", backbone={"teacher": "adapted"})
+    >>> ancestors(Recipe(name="x", data={"train": "bundled"}, teachers={"adapted": start, "bi": after}), "bi")
+    ['adapted', 'bi']
+    """
+    backbone = recipe.teachers[name].backbone
+    if isinstance(backbone, str | FreshBackbone):
+        return [name]
+    return [*ancestors(recipe, backbone.teacher), name]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The table
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model on one data version.
+
+    `spread` is the standard deviation of its scores in [0, 1]; `seconds` the training time, with that of what it starts
+    from; `problem` why there is no value.
+    """
+
+    metrics: Mapping[str, Estimate]
+    spread: float | None = None
+    n_parameters: int | None = None
+    seconds: float | None = None
+    notes: tuple[str, ...] = ()
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One line of the table, over all data versions."""
+
+    name: str
+    published: Mapping[str, float]
+    cells: Mapping[str, Cell]
+
+
+def squeezed(name: str, cell: Cell, others: Mapping[str, Cell]) -> str | None:
+    """Say so where a model beats another in the published metric but ranks clearly worse, its scores lying closer together.
+
+    The squared error of (cos + 1)/2 rewards scores near the labels' mean; it says little about which pair is better.
+    """
+    worse = []
+    for other_name, other in others.items():
+        lacking = {_METRIC, "roc_auc"} - (set(cell.metrics) & set(other.metrics))
+        if other_name == name or lacking or cell.spread is None or other.spread is None:
+            continue
+        wins = cell.metrics[_METRIC].value < other.metrics[_METRIC].value
+        lost = other.metrics["roc_auc"].value - cell.metrics["roc_auc"].value
+        if wins and lost > _CLEARLY and cell.spread < other.spread:
+            worse.append((lost, other_name, other))
+    if not worse:
+        return None
+    _, other_name, other = max(worse)
+    return (
+        f"lower error than {other_name}, but ranks worse (ROC-AUC {cell.metrics['roc_auc'].value:.3f} against "
+        f"{other.metrics['roc_auc'].value:.3f}): its scores are squeezed together (spread {cell.spread:.3f} against {other.spread:.3f})"
+    )
+
+
+def write_table(
+    title: str, rows: Sequence[TableRow], versions: Sequence[str], notes: Sequence[str], folder: Path
+) -> None:
+    """Write `ablation.json`, `.csv`, `.md` and `.html`, each whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    value = {"title": title, "metric": _METRIC, "versions": list(versions), "notes": list(notes), "rows": [_as_json(row) for row in rows]}  # fmt: skip
+    write_json(folder / "ablation.json", value)
+    header, lines = _cells(rows, versions)
+    remarks = [*notes, *(f"{row.name}, {v}: {note}" for row in rows for v in versions for note in _remarks(row.cells.get(v)))]  # fmt: skip
+    for name, text in (
+        ("ablation.csv", _csv(header, lines)),
+        ("ablation.md", _markdown(title, header, lines, remarks)),
+        ("ablation.html", _html(title, header, lines, remarks)),
+    ):
+        temporary = folder / f".{name}.tmp"
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(folder / name)
+
+
+def _as_json(row: TableRow) -> dict[str, Any]:
+    cells = {
+        version: {**asdict(cell), "metrics": {name: value.to_dict() for name, value in cell.metrics.items()}}
+        for version, cell in row.cells.items()
+    }
+    return {"name": row.name, "published": dict(row.published), "ours": cells}
+
+
+def _remarks(cell: Cell | None) -> tuple[str, ...]:
+    if cell is None:
+        return ()
+    return cell.notes if cell.problem is None else (f"not run: {cell.problem}",)
+
+
+def _cells(rows: Sequence[TableRow], versions: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Return the table as text: a header and one list of cells for each row."""
+    header = ["model", "parameters"]
+    for version in versions:
+        header += [f"{version} published", f"{version} ours", f"{version} 95 %", *(f"{version} {name}" for name in _SHOWN.values()), f"{version} training"]  # fmt: skip
+    lines = []
+    for row in rows:
+        counts = [cell.n_parameters for cell in row.cells.values() if cell.n_parameters]
+        line = [row.name, _millions(counts[0]) if counts else "–"]
+        for version in versions:
+            cell = row.cells.get(version)
+            published = row.published.get(version)
+            line.append("–" if published is None else f"{published:.4f}")
+            line += ["–"] * (3 + len(_SHOWN)) if cell is None else _version_cells(cell)
+        lines.append(line)
+    return header, lines
+
+
+def _version_cells(cell: Cell) -> list[str]:
+    ours = cell.metrics.get(_METRIC)
+    values = [cell.metrics.get(name) for name in _SHOWN]
+    return [
+        "–" if ours is None else f"{ours.value:.4f}",
+        "–" if ours is None or ours.low is None else f"{ours.low:.4f}–{ours.high:.4f}",
+        *("–" if value is None else f"{value.value:.4f}" for value in values),
+        "–" if cell.seconds is None else f"{cell.seconds:,.0f} s",
+    ]
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count:,}"
+
+
+def _csv(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerows([header, *([cell if cell != "–" else "" for cell in line] for line in lines)])
+    return buffer.getvalue()
+
+
+def _markdown(title: str, header: Sequence[str], lines: Sequence[Sequence[str]], remarks: Sequence[str]) -> str:
+    def row(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    table = [row(header), row(["---"] + ["---:"] * (len(header) - 1)), *map(row, lines)]
+    return "\n".join([f"# {title}", "", _EXPLAINED, "", *table, "", *(f"- {remark}" for remark in remarks)]) + "\n"
+
+
+def _html(title: str, header: Sequence[str], lines: Sequence[Sequence[str]], remarks: Sequence[str]) -> str:
+    def row(cells: Sequence[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    return _PAGE.substitute(
+        title=html.escape(title), explained=html.escape(_EXPLAINED), head=row(header, "th"),
+        body="\n".join(row(line, "td") for line in lines),
+        remarks="\n".join(f"<li>{html.escape(remark)}</li>" for remark in remarks),
+    )  # fmt: skip
+
+
+_EXPLAINED = (
+    "Published and ours: the mean of (score − label)², the score being (cosine + 1)/2 or the probability of a "
+    "cross-encoder; lower is better. ROC-AUC, Spearman and nDCG@10: higher is better, and blind to the scale of scores. "
+    "Training: seconds, with those of what a model starts from."
+)
+_PAGE = Template("""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+<style>
+:root { color-scheme: light dark; --line: #8884; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 90rem; padding: 0 1rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: Canvas; }
+@media print { body { font-size: 9px; margin: 0; } .scroll { overflow: visible; } th, td { padding: .1rem .3rem; } }
+</style></head><body>
+<h1>$title</h1><p>$explained</p>
+<div class="scroll"><table><thead>$head</thead><tbody>
+$body
+</tbody></table></div>
+<ul>
+$remarks
+</ul>
+</body></html>
+""")

@@ -1,0 +1,396 @@
+"""What a model is compared with: TF-IDF, an encoder as it comes, an encoder behind an endpoint, paragraph-wise matching.
+
+Each is a scorer like any other: a folder under `<run>/baselines/`, opened by `open_scorer`, scored by `distill score`,
+a row of every report. An encoder as it comes is an ordinary model folder; the others hold a `scorer.json` that says what
+they are, and no pickle. All of them give a cosine, so that (cos + 1) / 2 is their score in [0, 1].
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from distill.artefact import check_model_folder, write_json
+from distill.errors import BadInput
+from distill.recipe import Endpoint, Paragraphs, Remote, TfIdf
+from distill.runtime import Precision, Runtime, Scorer, load
+
+__all__ = [
+    "SCORER_FILE",
+    "PairScorer",
+    "ParagraphScorer",
+    "RemoteScorer",
+    "TfIdfScorer",
+    "check_scorer_folder",
+    "model_folder",
+    "open_scorer",
+    "split_paragraphs",
+    "write_paragraphs",
+    "write_remote",
+    "write_tfidf",
+]
+
+SCORER_FILE = "scorer.json"
+_VOCABULARY, _IDF = "vocabulary.json", "idf.npy"
+_PAIRS_AT_ONCE = 4096
+_SENTENCE_END = re.compile(r"(?<=[.!?。])\s+")
+_BLANK_LINES = re.compile(r"\n\s*\n")
+Progress = Callable[[int], None]
+
+
+class PairScorer(Protocol):
+    """What the benchmark needs of anything that scores pairs."""
+
+    @property
+    def kind(self) -> str:
+        """Such as "bi_encoder" or "tfidf"."""
+
+    @property
+    def runtime(self) -> str:
+        """What computes, such as "torch"."""
+
+    @property
+    def precision(self) -> str:
+        """What it computes in, such as "int8"."""
+
+    @property
+    def max_length(self) -> int | None:
+        """Tokens of a text or pair; None: all of them."""
+
+    @property
+    def n_parameters(self) -> int:
+        """Numbers that were learned."""
+
+    def score(
+        self, queries: Sequence[str], documents: Sequence[str], *, progress: bool | Progress = False
+    ) -> np.ndarray:
+        """Score pairs. *Shape:* (n_pairs,), float32."""
+
+    def unit(self, scores: np.ndarray) -> np.ndarray:
+        """Map scores onto [0, 1]. *Shape:* that of scores, float32."""
+
+    def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
+        """Tokens that are read of each pair. *Shape:* (n_pairs,)."""
+
+
+def open_scorer(
+    path: str | Path,
+    *,
+    runtime: Runtime | None = None,
+    precision: Precision | None = None,
+    n_threads: int | None = None,
+    max_length: int | None = None,
+    device: str | None = None,
+) -> PairScorer:
+    """Open a model folder, as `distill.runtime.load` does, or a baseline's; options are for the model inside.
+
+    :raises BadInput: where the folder is not whole
+    """
+    folder = Path(path)
+    options: dict[str, Any] = {
+        "runtime": runtime, "precision": precision, "n_threads": n_threads, "max_length": max_length, "device": device,
+    }  # fmt: skip
+    if not (folder / SCORER_FILE).is_file():
+        return load(folder, **options)
+    settings = _read_settings(folder)
+    if isinstance(settings, TfIdf):
+        return TfIdfScorer(folder, settings)
+    if isinstance(settings, Remote):
+        return RemoteScorer(folder, settings)
+    return ParagraphScorer(load(_inner(folder, settings), **options), settings)
+
+
+def check_scorer_folder(folder: Path) -> str:
+    """Check that a folder can be opened as a scorer and return its kind.
+
+    :raises BadInput: naming the piece that is missing
+    """
+    if not (folder / SCORER_FILE).is_file():
+        return check_model_folder(folder)
+    settings = _read_settings(folder)
+    if isinstance(settings, Paragraphs):
+        check_model_folder(_inner(folder, settings))
+    return settings.kind
+
+
+def model_folder(folder: Path) -> Path:
+    """Return the folder whose files a scorer runs: that of the model inside, for paragraphs."""
+    settings = _read_settings(folder) if (folder / SCORER_FILE).is_file() else None
+    return _inner(folder, settings) if isinstance(settings, Paragraphs) else folder
+
+
+def _read_settings(folder: Path) -> TfIdf | Remote | Paragraphs:
+    path = folder / SCORER_FILE
+    kinds: dict[str, type[TfIdf | Remote | Paragraphs]] = {"tfidf": TfIdf, "remote": Remote, "paragraphs": Paragraphs}
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        return kinds[raw["kind"]].model_validate(raw)
+    except (ValueError, KeyError, TypeError):
+        raise BadInput(f"{path} is not what this toolkit writes; build the folder again") from None
+
+
+class _Cosines:
+    """What scorers that give cosines have in common."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({getattr(self, 'settings', '')})"
+
+    def unit(self, scores: np.ndarray) -> np.ndarray:
+        """Return (cosine + 1) / 2, as the published ablation did for every encoder. *Shape:* that of scores, float32."""
+        return np.clip((np.asarray(scores, dtype=np.float64) + 1) / 2, 0, 1).astype(np.float32)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# TF-IDF
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class TfIdfScorer(_Cosines):
+    """Cosines of TF-IDF vectors, by scikit-learn: fitted on the training texts, or anew on each pair.
+
+    Fitted on a pair alone, as the published ablation did, a term has one of two weights: in both texts, or in one. What
+    is rare in the language counts no more than what is not.
+    """
+
+    kind, runtime, precision, max_length = "tfidf", "scikit-learn", "fp64", None
+
+    def __init__(self, path: Path, settings: TfIdf) -> None:
+        self.path, self.settings = path, settings
+
+    @cached_property
+    def _vectorizer(self) -> Any:
+        vectorizer = _vectorizer(self.settings, vocabulary=self._vocabulary)
+        vectorizer.idf_ = np.load(self.path / _IDF)
+        return vectorizer
+
+    @cached_property
+    def _vocabulary(self) -> list[str]:
+        terms: list[str] = json.loads((self.path / _VOCABULARY).read_text(encoding="utf-8"))
+        return terms
+
+    @property
+    def n_parameters(self) -> int:
+        """Inverse document frequencies that were fitted."""
+        return 0 if self.settings.fit == "pair" else len(self._vocabulary)
+
+    def score(
+        self, queries: Sequence[str], documents: Sequence[str], *, progress: bool | Progress = False
+    ) -> np.ndarray:
+        """Return the cosine of each pair, 0 where a text has no term. *Shape:* (n_pairs,), float32."""
+        report = progress if callable(progress) else (lambda _: None)
+        score = self._by_pair if self.settings.fit == "pair" else self._by_corpus
+        parts = [np.zeros(0)]
+        for start in range(0, len(queries), _PAIRS_AT_ONCE):
+            part = slice(start, start + _PAIRS_AT_ONCE)
+            parts.append(score(queries[part], documents[part]))
+            report(len(parts[-1]))
+        return np.concatenate(parts).astype(np.float32)
+
+    def _by_corpus(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
+        left, right = (self._vectorizer.transform(texts) for texts in (queries, documents))  # rows of unit length
+        return np.asarray(left.multiply(right).sum(axis=1)).ravel()
+
+    def _by_pair(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
+        return np.array([self._one(query, document) for query, document in zip(queries, documents, strict=True)])
+
+    def _one(self, query: str, document: str) -> float:
+        try:
+            rows = _vectorizer(self.settings).fit_transform([query, document])
+        except ValueError:  # neither text has a term
+            return 0.0
+        return float((rows[0] @ rows[1].T)[0, 0])
+
+    def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
+        """Terms of each pair. *Shape:* (n_pairs,)."""
+        terms = _vectorizer(self.settings).build_analyzer()
+        return np.array([len(terms(query)) + len(terms(doc)) for query, doc in zip(queries, documents, strict=True)])
+
+
+def _vectorizer(settings: TfIdf, vocabulary: Sequence[str] | None = None) -> Any:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    return TfidfVectorizer(analyzer=settings.analyzer, ngram_range=settings.ngrams, vocabulary=vocabulary)
+
+
+def write_tfidf(folder: Path, settings: TfIdf, texts: Sequence[str]) -> None:
+    """Fit and write a TF-IDF scorer.
+
+    :raises BadInput: where the texts hold no term
+    """
+    write_json(folder / SCORER_FILE, settings.model_dump(mode="json"))
+    if settings.fit == "pair":
+        return
+    try:
+        fitted = _vectorizer(settings).fit(texts)
+    except ValueError as error:
+        raise BadInput(f"TF-IDF finds nothing to count in the training texts ({error})") from None
+    write_json(folder / _VOCABULARY, fitted.get_feature_names_out().tolist())
+    np.save(folder / _IDF, fitted.idf_)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# An encoder behind an endpoint
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class RemoteScorer(_Cosines):
+    """Cosines of embeddings that an OpenAI-compatible endpoint gives; each text is paid for once."""
+
+    kind, runtime, precision, max_length, n_parameters = "remote", "remote", "unknown", None, 0
+
+    def __init__(self, path: Path, settings: Remote) -> None:
+        from distill.remote import RemoteEmbeddings
+
+        self.path, self.settings = path, settings
+        cache = Path(settings.cache) if settings.cache else path.parent / "embeddings"
+        endpoint: Endpoint = settings.endpoint
+        self.embeddings = RemoteEmbeddings(endpoint, cache, dimensions=settings.dimensions)
+
+    def score(
+        self, queries: Sequence[str], documents: Sequence[str], *, progress: bool | Progress = False
+    ) -> np.ndarray:
+        """Return the cosine of each pair. *Shape:* (n_pairs,), float32."""
+        texts = list(dict.fromkeys([*queries, *documents]))
+        row = {text: number for number, text in enumerate(texts)}
+        vectors = self.embeddings.encode(texts)
+        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        left, right = ([row[text] for text in side] for side in (queries, documents))
+        if callable(progress):
+            progress(len(texts))
+        cosines: np.ndarray = np.einsum("ij,ij->i", vectors[left], vectors[right])
+        return cosines.astype(np.float32)
+
+    def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
+        """An estimate: the tokenizer is the server's. *Shape:* (n_pairs,)."""
+        from distill.remote import estimated_tokens
+
+        return np.array([estimated_tokens(q) + estimated_tokens(d) for q, d in zip(queries, documents, strict=True)])
+
+
+def write_remote(folder: Path, settings: Remote) -> None:
+    """Write a remote scorer; no key is written."""
+    write_json(folder / SCORER_FILE, settings.model_dump(mode="json"))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Paragraph by paragraph
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def split_paragraphs(text: str, max_characters: int = 400, min_characters: int = 20) -> list[str]:
+    r"""Cut a text at blank lines; a long block also at its lines, then sentences, then anywhere. Never empty-handed.
+
+    Pieces below `min_characters`, such as headings, open the next one.
+
+    >>> split_paragraphs("Skills\n\nPython and SQL for ten years.\n\nNursing in intensive care.", 40, 10)
+    ['Skills\nPython and SQL for ten years.', 'Nursing in intensive care.']
+    """
+    pieces: list[str] = []
+    opening = ""
+    for block in _BLANK_LINES.split(text):
+        for piece in _cut(block.strip(), max_characters):
+            whole = f"{opening}\n{piece}" if opening else piece
+            if len(whole) < min_characters:
+                opening = whole
+            else:
+                pieces.append(whole)
+                opening = ""
+    if opening:
+        pieces = [*pieces[:-1], f"{pieces[-1]}\n{opening}"] if pieces else [opening]
+    return pieces or [text]
+
+
+def _cut(block: str, at_most: int) -> Iterator[str]:
+    """Yield runs of lines, of sentences of a line, and of characters of a sentence, each as long as fits."""
+    held = ""
+    for part, joint in _parts(block, at_most):
+        if held and len(held) + len(joint) + len(part) > at_most:
+            yield held
+            held = part
+        else:
+            held = f"{held}{joint}{part}" if held else part
+    if held:
+        yield held
+
+
+def _parts(block: str, at_most: int) -> Iterator[tuple[str, str]]:
+    for line in filter(None, (line.strip() for line in block.splitlines())):
+        if len(line) <= at_most:
+            yield line, "\n"
+            continue
+        for number, sentence in enumerate(_SENTENCE_END.split(line)):
+            for start in range(0, len(sentence), at_most):
+                joint = "" if start else " " if number else "\n"
+                yield sentence[start : start + at_most], joint
+
+
+class ParagraphScorer(_Cosines):
+    """A bi-encoder on paragraphs: the mean of the `top_k` best matches, from either side.
+
+    Each paragraph of the query has one best match in the document; the k highest of these are averaged, and the same from
+    the document's side; the score is the mean of both. What stands in one place of a long text is not diluted by the rest.
+    """
+
+    kind = "paragraphs"
+
+    def __init__(self, scorer: Scorer, settings: Paragraphs) -> None:
+        if scorer.kind != "bi_encoder":
+            raise BadInput(f"{scorer.path} is a cross-encoder; paragraphs are matched by a bi-encoder")
+        self.scorer, self.settings = scorer, settings
+        self.runtime, self.precision, self.max_length = str(scorer.runtime), scorer.precision, scorer.max_length
+
+    @property
+    def n_parameters(self) -> int:
+        """Those of the bi-encoder."""
+        return self.scorer.n_parameters
+
+    def score(
+        self, queries: Sequence[str], documents: Sequence[str], *, progress: bool | Progress = False
+    ) -> np.ndarray:
+        """Return the symmetric mean of the best paragraph cosines. *Shape:* (n_pairs,), float32."""
+        report = progress if callable(progress) else (lambda _: None)
+        parts = [np.zeros(0, dtype=np.float32)]
+        for start in range(0, len(queries), _PAIRS_AT_ONCE):
+            part = slice(start, start + _PAIRS_AT_ONCE)
+            left = self._embedded(queries[part], self.scorer.encode_queries)
+            right = self._embedded(documents[part], self.scorer.encode_documents)
+            pairs = zip(queries[part], documents[part], strict=True)
+            parts.append(np.array([self._match(left[q] @ right[d].T) for q, d in pairs], dtype=np.float32))
+            report(len({*queries[part], *documents[part]}))
+        return np.concatenate(parts)
+
+    def _embedded(self, texts: Sequence[str], encode: Callable[[Sequence[str]], np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the unit vectors of each text's paragraphs. *Shape:* each (n_paragraphs, width)."""
+        pieces = {text: self._paragraphs(text) for text in texts}
+        flat = [piece for own in pieces.values() for piece in own]
+        vectors = encode(flat)
+        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        ends = np.cumsum([len(own) for own in pieces.values()])
+        return dict(zip(pieces, np.split(vectors, ends[:-1]), strict=True))
+
+    def _paragraphs(self, text: str) -> list[str]:
+        return split_paragraphs(text, self.settings.max_characters)
+
+    def _match(self, cosines: np.ndarray) -> float:
+        """*Shape:* cosines: (n_query_paragraphs, n_document_paragraphs)."""
+        k = self.settings.top_k
+        sides = (np.sort(cosines.max(axis=axis))[-k:].mean() for axis in (1, 0))
+        return float(sum(sides)) / 2
+
+    def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
+        """Tokens that the bi-encoder reads of each pair, without the paragraphs' special ones. *Shape:* (n_pairs,)."""
+        return self.scorer.token_counts(queries, documents)
+
+
+def write_paragraphs(folder: Path, settings: Paragraphs) -> None:
+    """Write a paragraph scorer: which model folder it runs, seen from its own place, and how."""
+    write_json(folder / SCORER_FILE, settings.model_dump(mode="json"))
+
+
+def _inner(folder: Path, settings: Paragraphs) -> Path:
+    path = Path(settings.model)
+    return path if path.is_absolute() else folder / path

@@ -1,0 +1,184 @@
+"""Run an ablation: train what its rows need, score everything on the same pairs, print the table.
+
+Each data version is a run of its own (`<output_dir>/<version>/`), with teachers and baselines where every run has them:
+what is finished is skipped, what was interrupted goes on, and an encoder that two rows start from is adapted once. A row
+that cannot be run (no network, no key) says why in the table, and the others are there.
+"""
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill.ablation import Ablation, Cell, TableRow, ancestors, recipe_of, squeezed, write_table
+from distill.benchmark import Row, make_baseline, score_row
+from distill.errors import BadInput, JobFailed
+from distill.metrics import evaluate_scores
+from distill.recipe import Paragraphs, Recipe, Remote
+from distill.run import Run
+from teachers.train import train_teacher
+
+__all__ = ["run_ablation"]
+
+log = logging.getLogger(__name__)
+
+
+def run_ablation(ablation: Ablation, *, only: Sequence[str] = (), smoke: bool = False) -> Path:
+    """Fill the table and return its folder; every process of a launch calls this.
+
+    :param only: models of the rows to run; none is all of them
+    :raises BadInput: for a row that does not exist
+    :raises JobFailed: after the table is written, where a row could not be run
+    """
+    from accelerate import PartialState
+
+    known = [row.model for row in ablation.rows]
+    if unknown := [name for name in only if name not in known]:
+        raise BadInput(f"--rows {unknown[0]}: no row has that model; there are {', '.join(known)}")
+    rows = [row for row in ablation.rows if not only or row.model in only]
+    cells: dict[str, dict[str, Cell]] = {row.name: {} for row in rows}
+    notes: list[str] = []
+    with _embedding_server(smoke) as address:
+        for version in ablation.data:
+            run = Run(_with_address(recipe_of(ablation, version), address))
+            with run.lock() if PartialState().is_main_process else _nothing():
+                for row in rows:
+                    if row.published and version not in row.published and not smoke and _is_remote(run, row.model):
+                        continue  # what was never published is not paid for
+                    log.info("%s · %s", version, row.name)
+                    cells[row.name][version] = _cell(run, row.model)
+            notes += _notes(version, run, {name: by_version.get(version) for name, by_version in cells.items()})
+    table = [TableRow(row.name, row.published, _with_notes(row.name, cells)) for row in rows]
+    if PartialState().is_main_process:
+        write_table(ablation.name, table, list(ablation.data), notes, ablation.folder)
+    failed = [f"{row.name} ({v}): {cell.problem}" for row in table for v, cell in row.cells.items() if cell.problem]
+    if failed:
+        raise JobFailed(f"{len(failed)} rows could not be run; the table in {ablation.folder} has the others\n  " + "\n  ".join(failed))  # fmt: skip
+    return ablation.folder
+
+
+def _cell(run: Run, model: str) -> Cell:
+    """Make and score one model; what stops it is kept as its problem."""
+    try:
+        row, seconds = _made(run, model)
+        scored = score_row(run, row)
+    except (BadInput, JobFailed) as error:
+        log.warning("not run: %s", error)
+        return Cell({}, problem=" ".join(str(error).split()))
+    pairs = run.split.evaluation
+    metrics = evaluate_scores(
+        scores=scored.scores, labels=pairs.labels, query_ids=pairs.query_ids, unit_scores=scored.unit,
+        n_bootstrap=run.recipe.benchmark.bootstrap, seed=run.recipe.seed,
+    )  # fmt: skip
+    return Cell(metrics, float(np.std(scored.unit)), scored.n_parameters, seconds)
+
+
+def _made(run: Run, model: str) -> tuple[Row, float | None]:
+    """Return a model's row of the benchmark, and the seconds that its training took, ancestors included."""
+    if model in run.recipe.teachers:
+        names = ancestors(run.recipe, model)
+        for name in names:
+            train_teacher(run, name)
+        cards = [run.require(run.teacher(name), "train_teacher") for name in names]
+        seconds = [card.details["seconds"] for card in cards if "seconds" in card.details]
+        length = run.recipe.teachers[model].max_length
+        return Row(model, "teacher", run.teacher(model), "torch", "fp32", length), sum(seconds) if seconds else None
+    baseline = run.recipe.benchmark.baselines[model]
+    seconds_inside = None
+    if isinstance(baseline, Paragraphs) and (baseline.model in run.recipe.teachers or baseline.model in run.recipe.benchmark.baselines):  # fmt: skip
+        _, seconds_inside = _made(run, baseline.model)
+    make_baseline(run, model)
+    return Row(model, "baseline", run.baseline(model), None, None, None), seconds_inside
+
+
+def _is_remote(run: Run, model: str) -> bool:
+    return isinstance(run.recipe.benchmark.baselines.get(model), Remote)
+
+
+def _notes(version: str, run: Run, cells: dict[str, Cell | None]) -> list[str]:
+    pairs = run.split.evaluation
+    labels = pairs.labels
+    notes = [
+        f"{version}: {len(run.split.train):,} pairs for training, {len(pairs):,} for this table; seed {run.recipe.seed}."
+    ]
+    if labels is not None and any(cell is not None and cell.metrics for cell in cells.values()):
+        notes.append(f"{version}: a score that is the same for every pair has {float(np.var(labels)):.4f} at best.")
+    return notes + [f"{version}: {note}" for note in run.split.notes]
+
+
+def _with_notes(name: str, cells: dict[str, dict[str, Cell]]) -> dict[str, Cell]:
+    noted = {}
+    for version, cell in cells[name].items():
+        others = {other: by_version[version] for other, by_version in cells.items() if version in by_version}
+        note = squeezed(name, cell, others)
+        noted[version] = cell if note is None else Cell(**{**vars(cell), "notes": (note,)})
+    return noted
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What stands in for a paid endpoint in a smoke run
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _with_address(recipe: Recipe, address: str | None) -> Recipe:
+    if address is None:
+        return recipe
+    baselines = {
+        name: baseline.model_copy(update={"endpoint": baseline.endpoint.model_copy(update={"base_url": address})})
+        if isinstance(baseline, Remote)
+        else baseline
+        for name, baseline in recipe.benchmark.baselines.items()
+    }
+    return recipe.model_copy(update={"benchmark": recipe.benchmark.model_copy(update={"baselines": baselines})})
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def _embedding_server(wanted: bool) -> Iterator[str | None]:
+    """Serve hashed character trigrams as embeddings on this machine, over HTTP as the real endpoint does."""
+    if not wanted:
+        yield None
+        return
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Embeddings)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Embeddings(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        import json
+
+        from sklearn.feature_extraction.text import HashingVectorizer
+
+        asked: dict[str, Any] = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        hashed = HashingVectorizer(n_features=256, analyzer="char", ngram_range=(3, 3)).transform(asked["input"])
+        vectors = np.asarray(hashed.todense()).tolist()
+        answer = {
+            "object": "list", "model": asked["model"],
+            "data": [{"object": "embedding", "index": i, "embedding": vector} for i, vector in enumerate(vectors)],
+            "usage": {"prompt_tokens": 0, "total_tokens": 0},
+        }  # fmt: skip
+        body = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing on stderr."""

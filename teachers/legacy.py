@@ -1,0 +1,118 @@
+"""The published project's way in: `Trainer(config_file=…, …).train()`, translated into a recipe of this toolkit.
+
+    from teachers import Trainer
+    Trainer(config_file="config.json", checkpoints_path="checkpoints", csv_file_path="pairs.csv",
+            col_name1="resume", col_name2="jd", label_col="label").train()
+
+Their JSON keys mean what they meant: a contrastive bi-encoder on the MSE of (cos + 1)/2 and the label, a random share held
+out, evaluated `num_logs_per_epoch` times an epoch. What is trained is the same folder that the recipe would make.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from distill.errors import BadInput
+from distill.recipe import Recipe, validated
+from distill.run import Run
+from teachers.train import train_teachers
+
+__all__ = ["Trainer"]
+
+log = logging.getLogger(__name__)
+_PRECISION = {True: "fp16", False: "fp32"}
+_POOLING = {"CLS": "cls", "mean": "mean"}
+
+
+class Trainer:
+    """Train a contrastive bi-encoder from a configuration of the published project.
+
+    :param config_file: JSON with model_name, device, batch_size, val_split, lr, epoch_num, patience, num_logs_per_epoch,
+        use_fp16, max_length, embedding_option ("CLS" or "mean"); only model_name must be there
+    :param checkpoints_path: the run's folder; the model is in its `teachers/model`
+    :param csv_file_path: the pairs, with a header
+    :raises BadInput: for keys that mean nothing here, naming all of them, and for values out of range
+    """
+
+    def __init__(
+        self,
+        config_file: str | Path,
+        checkpoints_path: str | Path,
+        csv_file_path: str | Path,
+        col_name1: str = "resume",
+        col_name2: str = "jd",
+        label_col: str = "label",
+    ) -> None:
+        config = _read(Path(config_file))
+        columns = {"query": col_name1, "document": col_name2, "label": label_col}
+        self.device = str(config.pop("device", "auto"))
+        self.recipe = _recipe(config, Path(config_file), str(checkpoints_path), str(csv_file_path), columns)
+
+    def train(self) -> Path:
+        """Train, or go on where a killed run stopped, and return the model's folder."""
+        from accelerate import PartialState
+
+        PartialState(cpu=self.device == "cpu")
+        run = Run(self.recipe)
+        with run.lock():
+            train_teachers(run)
+        return run.teacher("model")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise BadInput(f"{path}: no such configuration file")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadInput(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise BadInput(f"{path}: a JSON object is expected, this is {type(config).__name__}")
+    if unknown := [key for key in config if key not in {*_KEYS, "device"}]:
+        raise BadInput(
+            f"{path}: {', '.join(unknown)} mean{'s' * (len(unknown) == 1)} nothing here; known: {', '.join([*_KEYS, 'device'])}"
+        )
+    if "model_name" not in config:
+        raise BadInput(f"{path}: model_name is missing; name the encoder to train")
+    return config
+
+
+# Their key → where it stands in a recipe, and how its value is written there
+_KEYS: Mapping[str, tuple[tuple[str, ...], Callable[[Any], Any]]] = {
+    "model_name": (("teacher", "backbone"), str),
+    "max_length": (("teacher", "max_length"), int),
+    "embedding_option": (("teacher", "pooling"), lambda value: _POOLING.get(value, value)),
+    "batch_size": (("training", "global_batch"), int),
+    "lr": (("training", "learning_rate"), float),
+    "epoch_num": (("training", "epochs"), float),
+    "patience": (("training", "patience"), int),
+    "num_logs_per_epoch": (("training", "evaluations_per_epoch"), int),
+    "use_fp16": (("training", "precision"), lambda value: _PRECISION.get(value, value)),
+    "val_split": (("data", "validation_share"), float),
+}
+_THEIR_DEFAULTS = {
+    "batch_size": 8, "val_split": 0.03, "lr": 2e-5, "epoch_num": 3, "patience": 5, "num_logs_per_epoch": 5,
+    "use_fp16": False, "max_length": 512, "embedding_option": "mean",
+}  # fmt: skip
+
+
+def _recipe(config: Mapping[str, Any], path: Path, folder: str, pairs: str, columns: Mapping[str, str]) -> Recipe:
+    sections: dict[str, dict[str, Any]] = {
+        "teacher": {"kind": "bi_encoder", "loss": "contrastive"},
+        "training": {},
+        "data": {"train": pairs, "columns": dict(columns)},
+    }
+    for key, value in {**_THEIR_DEFAULTS, **config}.items():
+        (section, name), written = _KEYS[key]
+        try:
+            sections[section][name] = written(value)
+        except (TypeError, ValueError):
+            raise BadInput(f"{path}: {key} is {value!r}; a number is expected") from None
+    training = sections["training"] | {"micro_batch": sections["training"]["global_batch"]}
+    raw = {
+        "name": "trainer", "output_dir": folder, "data": sections["data"],
+        "teachers": {"model": {**sections["teacher"], "training": training}},
+    }  # fmt: skip
+    return validated(Recipe, raw, path)

@@ -1,0 +1,114 @@
+"""An ablation on tiny models: shared stages once, rows that fail alone, a table that is whole."""
+
+import json
+
+import pytest
+import yaml
+
+from distill.ablation import load_ablation
+from distill.artefact import read_card
+from distill.errors import BadInput, JobFailed
+from recipes.cli import main
+from teachers.ablation import run_ablation
+from tests.conftest import BACKBONE, TRAINING, pairs_file
+
+CONTRASTIVE = {"kind": "bi_encoder", "backbone": "stand/in", "loss": "contrastive", "max_length": 64}
+TABLE = {
+    "name": "tiny",
+    "data": {"V1": {"train": "unused"}},
+    "teachers": {
+        "mlm": {"kind": "mlm", "backbone": "stand/in", "max_length": 64},
+        "contrastive": CONTRASTIVE,
+        "both": {**CONTRASTIVE, "backbone": {"teacher": "mlm"}},
+    },
+    "baselines": {
+        "tfidf": {"kind": "tfidf", "fit": "pair"},
+        "remote": {"kind": "remote", "endpoint": {"model": "text-embedding-3-large"}},
+        "bare": {"kind": "encoder", "backbone": "stand/in", "max_length": 64},
+        "paragraphs": {"kind": "paragraphs", "model": "contrastive"},
+    },
+    "training": TRAINING,
+    "rows": [
+        {"name": "TF-IDF", "model": "tfidf", "published": {"V1": 0.2214}},
+        {"name": "remote", "model": "remote"},
+        {"name": "bare", "model": "bare"},
+        {"name": "MLM", "model": "mlm"},
+        {"name": "contrastive", "model": "contrastive"},
+        {"name": "MLM + contrastive", "model": "both"},
+        {"name": "paragraphs", "model": "paragraphs"},
+    ],
+    "bootstrap": 50,
+    "smoke": {
+        "data": {"V1": {"train": "bundled", "bundled_pairs": 160, "resume": {"keep": ["skills"], "blind": True}}},
+        "backbones": {"stand/in": BACKBONE},
+        "max_length": 64,
+        "training": {**TRAINING, "epochs": 2},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a finished table, and how it was called for."""
+    folder = tmp_path_factory.mktemp("ablation")
+    path = folder / "table.yaml"
+    path.write_text(yaml.safe_dump({**TABLE, "output_dir": str(folder / "out")}, sort_keys=False), encoding="utf-8")
+    assert main(["ablate", str(path), "--smoke"]) == 0
+    return path, folder / "out-smoke"
+
+
+class TestTable:
+    def test_every_row_has_its_values(self, finished):
+        rows = json.loads((finished[1] / "ablation.json").read_text())["rows"]
+        assert [row["name"] for row in rows] == [row["name"] for row in TABLE["rows"]]
+        for row in rows:
+            cell = row["ours"]["V1"]
+            assert cell["problem"] is None
+            assert {"ablation_mse", "roc_auc", "spearman"} <= set(cell["metrics"])
+        trained = {row["name"]: row["ours"]["V1"]["seconds"] for row in rows}
+        assert trained["TF-IDF"] is None
+        assert trained["MLM + contrastive"] > trained["MLM"] > 0
+        assert trained["paragraphs"] == trained["contrastive"]
+
+    def test_the_adapted_encoder_is_made_once_and_started_from(self, finished):
+        teachers = finished[1] / "V1" / "teachers"
+        assert read_card(teachers / "both").parents == {"mlm": read_card(teachers / "mlm").revision}
+
+    def test_a_second_run_trains_nothing_and_asks_nothing(self, finished, capsys):
+        path, folder = finished
+        before = {file: file.stat().st_mtime_ns for file in (folder / "V1").rglob("*.safetensors")}
+        vectors = sorted((folder / "V1" / "baselines" / "embeddings").rglob("*"))
+        assert main(["ablate", str(path), "--smoke", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["versions"] == ["V1"]
+        assert before == {file: file.stat().st_mtime_ns for file in (folder / "V1").rglob("*.safetensors")}
+        assert vectors == sorted((folder / "V1" / "baselines" / "embeddings").rglob("*"))
+
+    def test_chosen_rows_alone(self, finished):
+        path, folder = finished
+        ablation = load_ablation(path, [f"output_dir={folder}-few"], smoke=True)
+        run_ablation(ablation, only=["tfidf"], smoke=True)
+        assert [row["name"] for row in json.loads((ablation.folder / "ablation.json").read_text())["rows"]] == [
+            "TF-IDF"
+        ]
+        assert not (ablation.folder / "V1" / "teachers").exists()
+        with pytest.raises(BadInput, match="no row has that model"):
+            run_ablation(ablation, only=["nobody"], smoke=True)
+
+
+def test_a_row_that_cannot_run_leaves_the_others(tmp_path, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    real = {"train": pairs_file(), "max_pairs": 120}
+    path = tmp_path / "table.yaml"
+    rows = [row for row in TABLE["rows"] if row["model"] in ("tfidf", "remote", "bare")]
+    path.write_text(
+        yaml.safe_dump(
+            {**TABLE, "data": {"V1": real}, "rows": rows, "output_dir": str(tmp_path / "out")}, sort_keys=False
+        )
+    )
+    with pytest.raises(JobFailed) as error:
+        run_ablation(load_ablation(path))
+    assert "2 rows could not be run" in str(error.value)
+    assert "set the environment variable OPENAI_API_KEY" in str(error.value)
+    values = json.loads((tmp_path / "out" / "ablation.json").read_text())["rows"]
+    assert values[0]["ours"]["V1"]["metrics"]["ablation_mse"]["value"] > 0
+    assert "cannot be loaded" in values[2]["ours"]["V1"]["problem"]

@@ -1,0 +1,73 @@
+"""The published project's way in."""
+
+import json
+
+import pytest
+
+from distill.artefact import check_model_folder, read_card
+from distill.backbone import fresh_backbone
+from distill.errors import BadInput
+from distill.recipe import FreshBackbone
+from teachers import Trainer
+from tests.conftest import BACKBONE, pairs_file
+from tests.tiny.conftest import SENTENCES
+
+COLUMNS = {"col_name1": "query", "col_name2": "document", "label_col": "label"}
+CONFIG = {
+    "device": "cpu", "batch_size": 16, "val_split": 0.1, "lr": 2e-3, "epoch_num": 1, "patience": 5,
+    "num_logs_per_epoch": 2, "use_fp16": False, "max_length": 64, "embedding_option": "CLS",
+}  # fmt: skip
+
+
+def write(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**CONFIG, **changes}))
+    return path
+
+
+def trainer(tmp_path, **changes):
+    return Trainer(write(tmp_path, **changes), tmp_path / "out", pairs_file(), **COLUMNS)
+
+
+def test_it_trains_a_contrastive_bi_encoder(tmp_path):
+    backbone = fresh_backbone(FreshBackbone(**BACKBONE), SENTENCES * 20, seed=1, folder=tmp_path / "backbones")
+    folder = trainer(tmp_path, model_name=str(backbone)).train()
+    card = read_card(folder)
+    assert check_model_folder(folder) == "bi_encoder"
+    section = card.details["inputs"]["teacher"]
+    assert (section["loss"], section["pooling"], section["training"]["global_batch"]) == ("contrastive", "cls", 16)
+    assert sum("validation" in row for row in card.details["history"]) >= 2
+
+
+def test_their_keys_mean_what_they_meant(tmp_path):
+    teacher = trainer(tmp_path, model_name="some/model", use_fp16=True, lr="2e-5").recipe.teachers["model"]
+    assert (teacher.backbone, teacher.max_length, teacher.pooling) == ("some/model", 64, "cls")
+    assert (teacher.training.precision, teacher.training.learning_rate, teacher.training.patience) == ("fp16", 2e-5, 5)
+    assert trainer(tmp_path, model_name="some/model").recipe.data.validation_share == 0.1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "model_name is missing"),
+        (
+            {"model_name": "m", "wandb": True, "optimiser": "sgd"},
+            "wandb, optimiser mean nothing here; known: model_name",
+        ),
+        ({"model_name": "m", "lr": "fast"}, "lr is 'fast'; a number is expected"),
+        ({"model_name": "m", "embedding_option": "max"}, "pooling"),
+        ({"model_name": "m", "val_split": 2}, "validation_share"),
+    ],
+)
+def test_what_does_not_fit_is_said(tmp_path, changes, words):
+    with pytest.raises(BadInput) as error:
+        trainer(tmp_path, **changes)
+    assert words in str(error.value)
+
+
+def test_a_configuration_that_is_not_there(tmp_path):
+    with pytest.raises(BadInput, match="no such configuration file"):
+        Trainer(tmp_path / "none.json", tmp_path, "pairs.csv")
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(BadInput, match="not valid JSON"):
+        Trainer(tmp_path / "broken.json", tmp_path, "pairs.csv")

@@ -1,0 +1,129 @@
+"""What models are compared with: TF-IDF against scikit-learn, paragraphs by hand, and folders that are whole."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from distill.baselines import (
+    ParagraphScorer,
+    check_scorer_folder,
+    open_scorer,
+    split_paragraphs,
+    write_paragraphs,
+    write_tfidf,
+)
+from distill.errors import BadInput
+from distill.metrics import AblationMse
+from distill.recipe import Paragraphs, TfIdf
+
+QUERIES = [
+    "백엔드 개발자 Python Django 5년",
+    "간호사 면허, 중환자실 경력",
+    "a nurse in intensive care",
+    "!!",
+    "데이터 분석가 SQL SQL SQL",
+]
+DOCUMENTS = [
+    "Python 백엔드 개발자 채용",
+    "간호사를 찾습니다 중환자실",
+    "we look for a welder",
+    "??",
+    "SQL 데이터 엔지니어",
+]
+
+
+def expected_by_pair(query, document, **options):
+    """The published computation: a vectorizer that has seen nothing but the two texts."""
+    try:
+        rows = TfidfVectorizer(**options).fit_transform([query, document]).toarray()
+    except ValueError:
+        return 0.0
+    return float(rows[0] @ rows[1])
+
+
+class TestTfIdf:
+    @pytest.mark.parametrize(
+        "options", [{}, {"analyzer": "char", "ngrams": (2, 4)}, {"analyzer": "char_wb", "ngrams": (3, 3)}]
+    )
+    def test_each_pair_alone_is_scikit_learn(self, tmp_path, options):
+        write_tfidf(tmp_path, TfIdf(fit="pair", **options), [])
+        plain = {"analyzer": options.get("analyzer", "word"), "ngram_range": options.get("ngrams", (1, 1))}
+        expected = [expected_by_pair(q, d, **plain) for q, d in zip(QUERIES, DOCUMENTS, strict=True)]
+        scorer = open_scorer(tmp_path)
+        assert scorer._by_pair(QUERIES, DOCUMENTS) == pytest.approx(expected, abs=1e-9)
+        assert scorer.score(QUERIES, DOCUMENTS) == pytest.approx(expected, abs=1e-6)
+
+    @pytest.mark.parametrize("options", [{}, {"analyzer": "char", "ngrams": (2, 4)}])
+    def test_of_a_corpus_is_scikit_learn(self, tmp_path, options):
+        corpus = [*QUERIES, *DOCUMENTS, "another text about Python"]
+        write_tfidf(tmp_path, TfIdf(**options), corpus)
+        plain = TfidfVectorizer(analyzer=options.get("analyzer", "word"), ngram_range=options.get("ngrams", (1, 1)))
+        plain.fit(corpus)
+        left, right = (plain.transform(texts).toarray() for texts in (QUERIES, DOCUMENTS))
+        scorer = open_scorer(tmp_path)
+        assert scorer._by_corpus(QUERIES, DOCUMENTS) == pytest.approx((left * right).sum(axis=1), abs=1e-9)
+        assert scorer.n_parameters == len(plain.vocabulary_)
+
+    def test_scores_are_on_the_scale_of_the_published_table(self, tmp_path):
+        write_tfidf(tmp_path, TfIdf(fit="pair"), [])
+        unit = open_scorer(tmp_path).unit(np.array([-1.0, 0.0, 0.5, 1.0]))
+        assert unit == pytest.approx([0, 0.5, 0.75, 1])
+        # by hand: ((0.5 − 1)² + (0.75 − 0)²) / 2
+        mse = AblationMse().compute(predictions=unit[1:3], references=np.array([1.0, 0.0]))
+        assert mse["ablation_mse"] == pytest.approx((0.25 + 0.5625) / 2, abs=1e-9)
+
+    def test_texts_without_terms_are_refused(self, tmp_path):
+        with pytest.raises(BadInput, match="nothing to count"):
+            write_tfidf(tmp_path, TfIdf(), ["!", "?"])
+
+    def test_no_pairs_have_no_scores(self, tmp_path):
+        write_tfidf(tmp_path, TfIdf(fit="pair"), [])
+        assert open_scorer(tmp_path).score([], []).shape == (0,)
+
+    @pytest.mark.parametrize("content", ["{", '{"kind": "bm25"}', '{"kind": "tfidf", "fit": "moon"}', "[]"])
+    def test_a_damaged_folder_is_one_line(self, tmp_path, content):
+        (tmp_path / "scorer.json").write_text(content)
+        with pytest.raises(BadInput, match="build the folder again"):
+            check_scorer_folder(tmp_path)
+
+
+class TestParagraphs:
+    @given(st.text(alphabet=st.sampled_from(list("ab가 \n.!")), max_size=400), st.integers(40, 80))
+    @settings(max_examples=150, deadline=None)
+    def test_nothing_but_space_is_lost_and_none_is_long(self, text, at_most):
+        pieces = split_paragraphs(text, at_most, 10)
+        assert pieces
+        assert "".join("".join(pieces).split()) == "".join(text.split())
+        assert all(len(piece) <= at_most + 2 * 10 + 2 for piece in pieces) or not text.strip()
+
+    def test_the_score_is_the_mean_of_the_best_from_either_side(self):
+        vectors = {"q1": [1, 0], "q2": [0, 1], "d1": [1, 0], "d2": [0.6, 0.8], "d3": [-1, 0]}
+        scorer = ParagraphScorer(FakeEncoder(vectors), Paragraphs(model="x", top_k=2))
+        scorer._paragraphs = str.split
+        # best of each query paragraph: 1 and 0.8; of each document paragraph: 1, 0.8 and 0 (two best: 0.9)
+        assert scorer.score(["q1 q2"], ["d1 d2 d3"]) == pytest.approx([(0.9 + 0.9) / 2])
+        assert scorer.score(["q1 q2"], ["d1 d2 d3"]) == pytest.approx(scorer.score(["d1 d2 d3"], ["q1 q2"]))
+        scorer = ParagraphScorer(FakeEncoder(vectors), Paragraphs(model="x", top_k=5))
+        scorer._paragraphs = str.split
+        assert scorer.score(["q1 q2"], ["d1 d2 d3"]) == pytest.approx([(0.9 + 0.6) / 2])
+
+    def test_a_model_that_is_gone_is_one_line(self, tmp_path):
+        write_paragraphs(tmp_path, Paragraphs(model="../teachers/bi"))
+        with pytest.raises(BadInput, match="no such directory"):
+            check_scorer_folder(tmp_path)
+
+
+class FakeEncoder:
+    """Known vectors by paragraph."""
+
+    kind, runtime, precision, max_length = "bi_encoder", "torch", "fp32", 64
+
+    def __init__(self, vectors):
+        self.vectors = vectors
+
+    def encode_queries(self, texts):
+        return np.array([self.vectors[text] for text in texts], dtype=np.float32)
+
+    encode_documents = encode_queries
