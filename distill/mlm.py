@@ -50,8 +50,9 @@ def pack(table: TokenTable, *, length: int, first: int | None, last: int | None)
     blocks = []
     for start in range(0, len(stream), room):
         body = stream[start : start + room]
-        if closing and len(body) and body[-1] == last:
-            body = body[:-1]
+        if closing:  # a text that ends where a block does closes it, and does not open the next
+            body = body[int(body[0] == last) :]
+            body = body[: len(body) - int(len(body) > 0 and body[-1] == last)]
         if len(body):
             blocks.append(np.concatenate([opening, body, closing]).astype(np.int32))
     offsets = np.concatenate([[0], np.cumsum([len(block) for block in blocks], dtype=np.int64)]).astype(np.int64)

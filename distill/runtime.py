@@ -17,7 +17,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +27,7 @@ import numpy as np
 
 from distill.artefact import ModelKind, check_model_folder
 from distill.errors import BadInput
-from distill.head import numpy_head
+from distill.head import numpy_head, one_blas_thread
 from distill.modeling import loading, quiet
 
 __all__ = ["Precision", "Runtime", "Scorer", "load", "usable_cpus"]
@@ -628,7 +628,8 @@ class Scorer:
         budget = batch_tokens or _BATCH_TOKENS["torch" if self.device == "cpu" else "cuda"]
         if batch_tokens is None and self.runtime != "torch":
             budget = _BATCH_TOKENS[self.runtime]
-        with _reporter(progress, what, len(texts)) as report:
+        quiet_blas = nullcontext() if self._numpy_head is None else one_blas_thread()
+        with _reporter(progress, what, len(texts)) as report, quiet_blas:
             for start in range(0, len(texts), _CHUNK):
                 part = slice(start, start + _CHUNK)
                 self._run_chunk(

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["guarded", "join_processes", "launch", "set_up_messages", "stage_main"]
 
 log = logging.getLogger("distill")
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+_TORCH_CANNOT_WRITE = ("PytorchStreamWriter failed writing", "file write failed")  # all it says of a full disk
 _OURS = ("distill", "teachers", "students", "recipes")
 
 
@@ -47,15 +49,22 @@ def guarded(work: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
+    except Exception as error:
+        reason = _disk_trouble(error)
+        if reason is None:
             raise
-        print(
-            f"error: {error.strerror}: {error.filename or 'the disk'}; nothing finished was lost, make room and start again",
-            file=sys.stderr,
-        )
+        print(f"error: {reason}; nothing finished was lost, make room and start again", file=sys.stderr)
         return 1
     return 0
+
+
+def _disk_trouble(error: Exception) -> str | None:
+    """Say what is wrong with the disk, if that is it: not every library raises an OSError for it."""
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        return f"{error.strerror}: {error.filename or 'the disk'}"
+    said = str(error)
+    full = os.strerror(errno.ENOSPC)
+    return f"{full}: the disk" if full in said or any(words in said for words in _TORCH_CANNOT_WRITE) else None
 
 
 def launch(recipe_path: str, overrides: Sequence[str], load_stages: "LoadStages") -> None:

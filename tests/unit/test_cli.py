@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from recipes import benchmark, cache_signals, export, train_student, train_teacher
+from recipes._launch import guarded
 from recipes.cli import main
 from tests.conftest import write_recipe
 
@@ -401,3 +402,31 @@ class TestData:
         code, _, err = call("train-student", path, f"output_dir={tmp_path / 'out'}")
         assert code == 2
         assert "this recipe has no student" in err
+
+
+class TestDisk:
+    """A full disk is one line and exit code 1, whichever library met it."""
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            OSError(28, "No space left on device", "/runs/x"),
+            RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+            RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"),
+        ],
+    )
+    def test_it_is_said_in_one_line(self, capsys, error):
+        def work():
+            raise error
+
+        assert guarded(work) == 1
+        said = capsys.readouterr().err
+        assert said.startswith("error: No space left on device: ")
+        assert said.endswith("make room and start again\n")
+
+    def test_other_errors_keep_their_traceback(self):
+        def work():
+            raise RuntimeError("a defect")
+
+        with pytest.raises(RuntimeError, match="a defect"):
+            guarded(work)

@@ -377,7 +377,11 @@ def test_ctrl_c_leaves_a_folder_that_goes_on(tmp_path):
         options = {"n_pairs": 60, "base_url": server.url, "input_price": INPUT_PRICE, "output_price": OUTPUT_PRICE}
         options |= {"timeout_s": 0.5, "budget_usd": 100.0, "concurrency": 2}
         command = [sys.executable, "-c", DRIVER, json.dumps(options), str(tmp_path / "out")]
-        process = subprocess.Popen(command, cwd=ROOT, env=dict(os.environ), stderr=subprocess.PIPE, text=True)
+        # a suite that runs in the background has SIGINT ignored, and its children would inherit that
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=dict(os.environ), stderr=subprocess.PIPE, text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
         answers = tmp_path / "out" / "answers.jsonl"
         while process.poll() is None and not (answers.exists() and answers.read_bytes().count(b"\n") >= 4):
             time.sleep(0.02)
