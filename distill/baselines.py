@@ -68,7 +68,7 @@ class PairScorer(Protocol):
     def score(
         self, queries: Sequence[str], documents: Sequence[str], *, progress: bool | Progress = False
     ) -> np.ndarray:
-        """Score pairs. *Shape:* (n_pairs,), float32."""
+        """Score pairs. *Shape:* (n_pairs,), float32 or float64."""
 
     def unit(self, scores: np.ndarray) -> np.ndarray:
         """Map scores onto [0, 1]. *Shape:* that of scores, float32."""
@@ -180,7 +180,7 @@ class TfIdfScorer(_Cosines):
     def score(
         self, queries: Sequence[str], documents: Sequence[str], *, progress: bool | Progress = False
     ) -> np.ndarray:
-        """Return the cosine of each pair, 0 where a text has no term. *Shape:* (n_pairs,), float32."""
+        """Return the cosine of each pair, 0 where a text has no term. *Shape:* (n_pairs,), float64 as scikit-learn's."""
         report = progress if callable(progress) else (lambda _: None)
         score = self._by_pair if self.settings.fit == "pair" else self._by_corpus
         parts = [np.zeros(0)]
@@ -188,7 +188,7 @@ class TfIdfScorer(_Cosines):
             part = slice(start, start + _PAIRS_AT_ONCE)
             parts.append(score(queries[part], documents[part]))
             report(len(parts[-1]))
-        return np.concatenate(parts).astype(np.float32)
+        return np.concatenate(parts)
 
     def _by_corpus(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
         left, right = (self._vectorizer.transform(texts) for texts in (queries, documents))  # rows of unit length
@@ -243,7 +243,7 @@ class RemoteScorer(_Cosines):
     kind, runtime, precision, max_length, n_parameters = "remote", "remote", "unknown", None, 0
 
     def __init__(self, path: Path, settings: Remote) -> None:
-        from distill.remote import RemoteEmbeddings
+        from distill.remote_embeddings import RemoteEmbeddings
 
         self.path, self.settings = path, settings
         cache = Path(settings.cache) if settings.cache else path.parent / "embeddings"

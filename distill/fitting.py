@@ -157,10 +157,11 @@ def _merged(model: Any) -> Any:
 
 
 def _save(run: Run, job: Job, step: TaskStep, result: TrainResult, seconds: float, n_processes: int) -> None:
+    values = [row["validation"] for row in result.history if "validation" in row]
     artefact = Artefact(
         kind=job.kind, stage=job.stage, fingerprint=content_hash(job.inputs), parents=job.parents,
         recipe=run.recipe.model_dump(mode="json"), data=run.split.describe(),
-        metrics={"validation": result.best_value, "n": len(run.split.validation)},
+        metrics={"validation": result.best_value, "n": len(run.split.validation), **step.metrics(values)},
         details={
             "inputs": job.inputs, "n_processes": n_processes, "seconds": round(seconds, 1),
             "training": {name: value for name, value in vars(result).items() if name != "history"},

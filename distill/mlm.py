@@ -9,6 +9,7 @@ The head runs on the chosen positions alone: over a vocabulary of 250,000 the lo
 Validation masks are drawn from each block's number, the same in every evaluation: perplexities before and after compare.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -179,6 +180,15 @@ class MlmStep(TaskStep):
         self.register_buffer("special", special, persistent=False)
         self.register_buffer("starts", _word_starts(tokenizer, n_vocabulary, settings.whole_words), persistent=False)
         self.language_model = _language_model(model, pretrained)
+
+    def metrics(self, values: Sequence[float]) -> dict[str, float]:
+        """Return the perplexity of the chosen tokens before training and of the weights that were kept."""
+        if not values:
+            return {}
+        return {
+            "perplexity_before": math.exp(-values[0]),
+            "perplexity_after": math.exp(-max(values[1:], default=values[0])),
+        }
 
     def forward(self, batch: MaskedPass, *, predict: bool = False) -> dict[str, Tensor]:
         """Return {"mlm": the pass's share of the step's mean loss}, or {"scores": (n_blocks, 2)}."""

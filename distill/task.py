@@ -4,7 +4,7 @@ Matching (`trainset.TrainSet`, `objectives.Step`) and masked-language modelling 
 two tasks. The loop knows neither: it plans by length, adds up named losses, and keeps the weights of the highest value.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -77,3 +77,10 @@ class TaskStep(nn.Module):
     def beside_the_model(self) -> list[nn.Parameter]:
         """Return parameters that are learned beside the model, from nothing: they move faster and are not saved."""
         return []
+
+    def metrics(self, values: Sequence[float]) -> dict[str, float]:
+        """Say in the task's own terms what the validation values mean, for the card.
+
+        :param values: in the order of training, the one before the first step included where the units ask for it
+        """
+        return {}

@@ -26,6 +26,10 @@ from teachers.train import train_teacher
 __all__ = ["run_ablation"]
 
 log = logging.getLogger(__name__)
+_STAND_INS = (
+    "A smoke run: generated pairs, and in place of every named model a tiny one with random weights. It shows that the rows "
+    "run, and nothing of what the published models do."
+)
 
 
 def run_ablation(ablation: Ablation, *, only: Sequence[str] = (), smoke: bool = False) -> Path:
@@ -42,7 +46,8 @@ def run_ablation(ablation: Ablation, *, only: Sequence[str] = (), smoke: bool = 
         raise BadInput(f"--rows {unknown[0]}: no row has that model; there are {', '.join(known)}")
     rows = [row for row in ablation.rows if not only or row.model in only]
     cells: dict[str, dict[str, Cell]] = {row.name: {} for row in rows}
-    notes: list[str] = []
+    title = f"{ablation.name}, smoke run" if smoke else ablation.name
+    notes = [_STAND_INS] if smoke else []
     with _embedding_server(smoke) as address:
         for version in ablation.data:
             run = Run(_with_address(recipe_of(ablation, version), address))
@@ -55,7 +60,7 @@ def run_ablation(ablation: Ablation, *, only: Sequence[str] = (), smoke: bool = 
             notes += _notes(version, run, {name: by_version.get(version) for name, by_version in cells.items()})
     table = [TableRow(row.name, row.published, _with_notes(row.name, cells)) for row in rows]
     if PartialState().is_main_process:
-        write_table(ablation.name, table, list(ablation.data), notes, ablation.folder)
+        write_table(title, table, list(ablation.data), notes, ablation.folder)
     failed = [f"{row.name} ({v}): {cell.problem}" for row in table for v, cell in row.cells.items() if cell.problem]
     if failed:
         raise JobFailed(f"{len(failed)} rows could not be run; the table in {ablation.folder} has the others\n  " + "\n  ".join(failed))  # fmt: skip

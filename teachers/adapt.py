@@ -6,7 +6,6 @@ later teacher (`backbone: {teacher: <name>}`) or, by its path, of another recipe
 """
 
 import logging
-import math
 from itertools import chain
 
 from distill.backbone import resolve_name
@@ -55,14 +54,10 @@ def adapt(run: Run, job: Job, teacher: Teacher) -> None:
         return MlmStep(model, settings, pretrained=pretrained)
 
     fit(run, job, load_units, build_step)
-    history = run.require(job.target, "train_teacher").details["history"]
-    values = [row["validation"] for row in history if "validation" in row]
-    if values:
+    said = run.require(job.target, "train_teacher").metrics
+    if "perplexity_before" in said:
         log.info(
-            "%s: perplexity %.2f before, %.2f after",
-            job.name,
-            math.exp(-values[0]),
-            math.exp(-max(values[1:], default=values[0])),
+            "%s: perplexity %.2f before, %.2f after", job.name, said["perplexity_before"], said["perplexity_after"]
         )
 
 

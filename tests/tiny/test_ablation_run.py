@@ -59,7 +59,9 @@ def finished(tmp_path_factory):
 
 class TestTable:
     def test_every_row_has_its_values(self, finished):
-        rows = json.loads((finished[1] / "ablation.json").read_text())["rows"]
+        table = json.loads((finished[1] / "ablation.json").read_text())
+        rows = table["rows"]
+        assert table["notes"][0].startswith("A smoke run")
         assert [row["name"] for row in rows] == [row["name"] for row in TABLE["rows"]]
         for row in rows:
             cell = row["ours"]["V1"]

@@ -136,7 +136,9 @@ class TestStage:
         card = read_card(run.teacher("adapted"))
         values = [row["validation"] for row in card.details["history"] if "validation" in row]
         assert len(values) == 4  # before, and after each epoch
-        assert math.exp(-values[-1]) < 0.9 * math.exp(-values[0])
+        assert card.metrics["perplexity_before"] == pytest.approx(math.exp(-values[0]))
+        assert card.metrics["perplexity_after"] == pytest.approx(math.exp(-max(values[1:])))
+        assert card.metrics["perplexity_after"] < 0.9 * card.metrics["perplexity_before"]
         assert check_model_folder(run.teacher("adapted")) == "bi_encoder"
         assert read_card(run.teacher("bi")).parents == {"adapted": card.revision}
 

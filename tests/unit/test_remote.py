@@ -18,10 +18,10 @@ from distill.remote import (
     Client,
     Endpoint,
     Price,
-    RemoteEmbeddings,
     estimated_tokens,
     most_tokens,
 )
+from distill.remote_embeddings import RemoteEmbeddings
 from tests.unit.misbehaving_server import INPUT_PRICE, OUTPUT_PRICE, MisbehavingServer, vector_of
 
 KEY = "sk-a-secret-that-must-not-leak-0123456789"

@@ -15,19 +15,9 @@ import pytest
 
 from distill.errors import BadInput, JobFailed
 from distill.remote import Answer, Usage
-from distill.synthesize import (
-    NearDuplicates,
-    ResumeAndJobs,
-    _Unusable,
-    asked_kinds,
-    cell_of,
-    estimate,
-    make_settings,
-    makes_random_negative,
-    messages_of,
-    read_answer,
-    synthesize,
-)
+from distill.synthesis_answers import NearDuplicates, Unusable, read_answer
+from distill.synthesis_prompts import ResumeAndJobs, asked_kinds, cell_of, makes_random_negative, messages_of
+from distill.synthesize import estimate, make_settings, synthesize
 from distill.synthetic_tables import FAMILIES, LEVELS
 from tests.conftest import ROOT
 from tests.unit.misbehaving_server import (
@@ -157,7 +147,7 @@ def content_text(language="ko", **changes):
     ],
 )  # fmt: skip
 def test_what_cannot_be_used_says_why(answer, reason):
-    with pytest.raises(_Unusable) as caught:
+    with pytest.raises(Unusable) as caught:
         read_answer(answer, 2, "ko")
     assert caught.value.reason == reason
 
@@ -169,7 +159,7 @@ def test_a_fence_is_forgiven():
 
 def test_chinese_is_not_english():
     resume = good_content(random.Random(1), "en", 2)["resume"] | {"experience": "工作经验" * 100}
-    with pytest.raises(_Unusable, match="wrong language"):
+    with pytest.raises(Unusable, match="wrong language"):
         read_answer(answer_with(content_text("en", resume=resume)), 2, "en")
 
 
@@ -437,7 +427,7 @@ def test_the_estimate_grows_with_the_pairs_and_stays_below_the_worst_case():
 
 
 def test_the_pairs_do_not_depend_on_the_hash_seed():
-    program = "from distill.synthesize import *; from distill.synthesize import messages_of; print(messages_of(5, 1, make_settings(n_pairs=50)))"
+    program = "from distill.synthesize import *; from distill.synthesis_prompts import messages_of; print(messages_of(5, 1, make_settings(n_pairs=50)))"
     printed = {
         hashlib.sha256(
             subprocess.run(
