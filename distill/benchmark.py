@@ -50,7 +50,14 @@ class Row:
 
 
 def benchmark(run: Run) -> None:
-    """Measure what the run has made and write `report/`; a report of the same models and settings is kept."""
+    """Measure what the run has made and write `report/`; a report of the same models and settings is kept.
+
+    Of several processes the first one measures, alone.
+    """
+    from accelerate import PartialState
+
+    if not PartialState().is_main_process:
+        return
     make_baselines(run)
     rows = _rows(run)
     if not rows:

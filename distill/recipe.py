@@ -409,14 +409,14 @@ class Encoder(Section):
     backbone: Backbone
     pooling: Literal["mean", "cls"] | None = None
     max_length: Annotated[int, Field(ge=8)] = 512
+    head: None = None
+    """A bi-encoder has none."""
     prompts: tuple[str, str] | None = None
 
     @property
     def model_kind(self) -> Literal["bi_encoder"]:
         """What the saved model is."""
         return "bi_encoder"
-
-    head: None = None
 
 
 class Paragraphs(Section):

@@ -68,10 +68,14 @@ def run_ablation(ablation: Ablation, *, only: Sequence[str] = (), smoke: bool = 
 
 
 def _cell(run: Run, model: str) -> Cell:
-    """Make and score one model; what stops it is kept as its problem."""
+    """Make and score one model; what stops it is kept as its problem. All processes train, the first one scores."""
+    from accelerate import PartialState
+
     try:
-        row, seconds = _made(run, model)
-        scored = score_row(run, row)
+        seconds = _train(run, model)
+        if not PartialState().is_main_process:
+            return Cell({})
+        scored = score_row(run, _row(run, model))
     except (BadInput, JobFailed) as error:
         log.warning("not run: %s", error)
         return Cell({}, problem=" ".join(str(error).split()))
@@ -83,22 +87,30 @@ def _cell(run: Run, model: str) -> Cell:
     return Cell(metrics, float(np.std(scored.unit)), scored.n_parameters, seconds)
 
 
-def _made(run: Run, model: str) -> tuple[Row, float | None]:
-    """Return a model's row of the benchmark, and the seconds that its training took, ancestors included."""
+def _train(run: Run, model: str) -> float | None:
+    """Train what a row needs, and return the seconds that it took when it was trained; None for what is not trained."""
+    baseline = run.recipe.benchmark.baselines.get(model)
+    if isinstance(baseline, Paragraphs):
+        return _train(run, baseline.model)
+    if model not in run.recipe.teachers:
+        return None
+    names = ancestors(run.recipe, model)
+    for name in names:
+        train_teacher(run, name)
+    cards = [run.require(run.teacher(name), "train_teacher") for name in names]
+    seconds = [card.details["seconds"] for card in cards if "seconds" in card.details]
+    return sum(seconds) if seconds else None
+
+
+def _row(run: Run, model: str) -> Row:
+    """Return a model as a row of the benchmark; folders of baselines are written here."""
     if model in run.recipe.teachers:
-        names = ancestors(run.recipe, model)
-        for name in names:
-            train_teacher(run, name)
-        cards = [run.require(run.teacher(name), "train_teacher") for name in names]
-        seconds = [card.details["seconds"] for card in cards if "seconds" in card.details]
-        length = run.recipe.teachers[model].max_length
-        return Row(model, "teacher", run.teacher(model), "torch", "fp32", length), sum(seconds) if seconds else None
+        return Row(model, "teacher", run.teacher(model), "torch", "fp32", run.recipe.teachers[model].max_length)
     baseline = run.recipe.benchmark.baselines[model]
-    seconds_inside = None
-    if isinstance(baseline, Paragraphs) and (baseline.model in run.recipe.teachers or baseline.model in run.recipe.benchmark.baselines):  # fmt: skip
-        _, seconds_inside = _made(run, baseline.model)
+    if isinstance(baseline, Paragraphs) and baseline.model in run.recipe.benchmark.baselines:
+        make_baseline(run, baseline.model)
     make_baseline(run, model)
-    return Row(model, "baseline", run.baseline(model), None, None, None), seconds_inside
+    return Row(model, "baseline", run.baseline(model), None, None, None)
 
 
 def _is_remote(run: Run, model: str) -> bool:

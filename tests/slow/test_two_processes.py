@@ -108,6 +108,41 @@ def test_finished_stages_are_skipped_by_two_processes_too(runs):
     assert read_card(run.student) == before
 
 
+def test_export_and_report_are_the_first_process_s_alone(runs):
+    run, _ = runs[2]
+    recipe = write_recipe(run.folder.parent, **CHANGES)
+    overrides = (
+        "export.precisions=[fp32]",
+        "export.min_rank_agreement=0.9",
+        "export.min_mean_cosine=0.9",
+        "export.min_cosine=0.5",
+    )
+    launch(2, "export", recipe, *overrides)
+    said = launch(2, "benchmark", recipe, *overrides, "benchmark.seconds=0.1", "benchmark.bootstrap=20")
+    assert said.count("report: ") == 1
+    report = json.loads((run.report / "benchmark.json").read_text())
+    assert [row["role"] for row in report["rows"]] == ["teacher", "teacher", "student", "control", "export", "baseline"]
+
+
+def test_an_adapted_encoder_is_nearly_that_of_one_process(tmp_path):
+    """The masks are drawn by pass, so curves agree as two seeds do, not to the last digit."""
+    adapted = {
+        "kind": "mlm",
+        "backbone": BACKBONE,
+        "max_length": 64,
+        "training": {"evaluations_per_epoch": 1, "epochs": 2},
+    }
+    perplexities = []
+    for n_processes in (1, 2):
+        folder = tmp_path / str(n_processes)
+        folder.mkdir()
+        launch(n_processes, "train_teacher", write_recipe(folder, teachers={"adapted": adapted}))
+        card = read_card(folder / "run" / "teachers" / "adapted")
+        perplexities.append((card.metrics["perplexity_before"], card.metrics["perplexity_after"]))
+    assert perplexities[1] == pytest.approx(perplexities[0], rel=0.05)
+    assert perplexities[1][1] < perplexities[1][0]
+
+
 def test_bad_input_on_two_processes_is_said(tmp_path):
     recipe = write_recipe(tmp_path, data={"train": str(tmp_path / "none.tsv")})
     with pytest.raises(AssertionError) as caught:
