@@ -741,18 +741,20 @@ def _problem_lines(error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
     lines: dict[str, None] = {}
     for problem in error.errors():
         loc = problem["loc"]
-        # pydantic puts the form of a backbone (name, fresh or cut) behind its key
-        place = [
-            str(part)
-            for i, part in enumerate(loc)
-            if not (i and loc[i - 1] == "backbone" and part in ("name", "fresh", "cut"))
-        ]
+        place = [str(part) for i, part in enumerate(loc) if not _is_form(loc, i)]
         own = place[2:] if place[:1] == ["teachers"] else place[1:]
         if own[:1] == ["training"] and not _is_given(raw, place):
             place = own
         for line in _describe(".".join(place), problem):
             lines.setdefault(line)
     return list(lines)
+
+
+def _is_form(loc: Sequence[Any], i: int) -> bool:
+    """Tell whether a part of a place is not a key but the form that pydantic took a backbone or a baseline for."""
+    if i and loc[i - 1] == "backbone":
+        return loc[i] in ("name", "fresh", "cut")
+    return i > 1 and loc[i - 2] == "baselines"
 
 
 def _is_given(raw: Any, place: Sequence[str]) -> bool:

@@ -87,12 +87,15 @@ def ablate(
 
     ablation = load_ablation(recipe, overrides or [], smoke=smoke)
     join_processes()
+    from distill.errors import JobFailed
     from teachers.ablation import run_ablation
 
     try:
         run_ablation(ablation, only=rows.split(",") if rows else (), smoke=smoke)
-    finally:
+    except JobFailed:  # the table is there, without the rows that failed
         print_ablation(ablation.folder, as_json=as_json)
+        raise
+    print_ablation(ablation.folder, as_json=as_json)
 
 
 @app.command()

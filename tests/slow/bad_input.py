@@ -265,6 +265,69 @@ score_case("int8 of a float model", lambda model: None, "--precision", "int8")
 score_case("wrong column of a file to score", lambda model: None, "--query-column", "resume")
 score_case("max_length over the model's", lambda model: None, "--max-length", "4096")
 
+recipe_case("mlm that is asked to teach", {"teachers": {"cross": {"kind": "mlm", "head": None}}})
+recipe_case("mlm with a loss", {"teachers": {"more": {"kind": "mlm", "backbone": "some/encoder", "loss": "bce"}}})
+recipe_case("baseline of an unknown kind", {"benchmark": {"baselines": {"x": {"kind": "bm25"}}}})
+recipe_case(
+    "paragraphs of a cross-encoder", {"benchmark": {"baselines": {"x": {"kind": "paragraphs", "model": "cross"}}}}
+)
+recipe_case(
+    "remote baseline without a price",
+    {"benchmark": {"baselines": {"x": {"kind": "remote", "endpoint": {"modle": "m"}}}}},
+)
+recipe_case("sections of an unknown kind", {"data": {"resume": {"keep": ["hobbies"]}}})
+
+
+def table_case(title, command, content, *options):
+    """A command over a file with this content."""
+
+    def prepare(folder, _):
+        (folder / "in.csv").write_bytes(content)
+        return [command, folder / "in.csv", "-o", folder / "out.csv", *options]
+
+    CASES.append((title, 2, prepare))
+
+
+RESUMES = "id,resume\n1,텍스트\n".encode()
+table_case("nothing to prepare", "prepare", RESUMES)
+table_case("column of résumés that is not there", "prepare", RESUMES, "--blind", "--column", "cv")
+table_case("résumés in CP949", "prepare", "id,resume\n1,이력서\n".encode("cp949"), "--blind")
+table_case("résumés without a row", "prepare", b"id,resume\n", "--blind")
+table_case("résumés of an empty file", "prepare", b"", "--blind")
+
+
+@case("synthesis without a key")
+def _(folder, _):
+    os.environ.pop("OPENAI_API_KEY", None)
+    return ["synthesize", folder / "pairs", "--pairs", "10"]
+
+
+@case("synthesis in an unknown language")
+def _(folder, _):
+    return ["synthesize", folder / "pairs", "--pairs", "10", "--languages", "ko,fr"]
+
+
+@case("synthesis with a model of unknown price")
+def _(folder, _):
+    return ["synthesize", folder / "pairs", "--pairs", "10", "--model", "some-model"]
+
+
+@case("ablation of rows that are not there")
+def _(folder, _):
+    return [
+        "ablate",
+        Path(__file__).parent.parent.parent / "recipes" / "ablation_resume_jd.yaml",
+        "--smoke",
+        "--rows",
+        "x",
+    ]
+
+
+@case("a recipe where an ablation is expected")
+def _(folder, _):
+    return ["ablate", write_recipe(folder)]
+
+
 MORE = {"teachers": {"bi": BI_TEACHER}}
 KEPT = []
 
