@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 CHANGES = {
     "training": {
-        "epochs": 40,
+        "epochs": 30,
         "dropout": 0.1,
         "checkpoint_seconds": 0.2,
         "evaluations_per_epoch": 1,
@@ -92,7 +92,8 @@ def test_killed_run_ends_as_an_undisturbed_one(tmp_path):
         (tmp_path / name).mkdir()
     Run(write_recipe(tmp_path / "calm", **CHANGES)).finish()
     recipe, rng, reached = write_recipe(tmp_path / "killed", **CHANGES), random.Random(1), []
-    for _ in range(N_KILLS):
+    # a slow machine gets further by and by
+    while len(reached) < N_KILLS or ("teachers/cross" not in reached[-1] and len(reached) < 4 * N_KILLS):
         run = Run(recipe)
         run.wait_for("cross")  # past the imports: the first stage speaks
         time.sleep(rng.uniform(0.1, 6))
