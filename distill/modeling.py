@@ -67,7 +67,6 @@ def build_model(
     pooling: Pooling | None = None,
     head: Sequence[int] | None = None,
     max_length: int,
-    output_width: int | None = None,
     prompts: tuple[str, str] | None = None,
     seed: int = 0,
 ) -> Any:
@@ -75,7 +74,6 @@ def build_model(
 
     :param pooling: None takes the model's own, or the mean
     :param head: hidden widths of a cross-encoder's MLP; None takes the model's own head, or (256,)
-    :param output_width: puts a bias-free Dense before Normalize (a bi-encoder that writes into its teacher's space)
     :raises BadInput: where the name cannot be loaded
     """
     import torch
@@ -84,7 +82,7 @@ def build_model(
     torch.manual_seed(seed)
     with quiet(), loading(name):
         if kind == "bi_encoder":
-            model = bi_encoder(_own_modules(name, pooling), pooling, output_width)
+            model = bi_encoder(_own_modules(name, pooling), pooling)
         elif head is None and pooling is None and _has_own_head(name):
             model = _with_own_head(name)
         else:
@@ -122,7 +120,10 @@ def _own_modules(name: str, pooling: Pooling | None) -> list[Any]:
 
 
 def bi_encoder(modules: Sequence[Any], pooling: Pooling | None, output_width: int | None = None) -> Any:
-    """Put a bi-encoder together from a transformer, or from all modules of one, which then keep their pooling."""
+    """Put a bi-encoder together from a transformer, or from all modules of one, which then keep their pooling.
+
+    :param output_width: puts a bias-free Dense before Normalize (a bi-encoder that writes into its teacher's space)
+    """
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Dense, Normalize
     from sentence_transformers.sentence_transformer.modules import Pooling as PoolingModule

@@ -9,9 +9,9 @@ section: its keys win over the recipe's, so that the resolved recipe (stored wit
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
@@ -25,7 +25,6 @@ __all__ = [
     "Baseline",
     "Benchmark",
     "Columns",
-    "CutBackbone",
     "Data",
     "EmbeddingMatch",
     "Encoder",
@@ -48,6 +47,7 @@ __all__ = [
     "Signals",
     "Student",
     "Teacher",
+    "TeacherBackbone",
     "TfIdf",
     "Training",
     "Unlabelled",
@@ -151,36 +151,28 @@ class FreshBackbone(Section):
         return self
 
 
-class CutBackbone(Section):
-    """A teacher of this recipe, or chosen layers of it; embeddings and tokenizer stay.
+class TeacherBackbone(Section):
+    """A teacher of this recipe, whole; what a student leaves out of it is said by the student's own keys.
 
     A teacher may start from an earlier one: a cross-encoder from random weights stays at chance for thousands of steps
     where one that was a bi-encoder first takes off at once.
     """
 
     teacher: str
-    layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
-    """Counted from 0; None is all of them."""
-
-    @model_validator(mode="after")
-    def _ascending(self) -> "CutBackbone":
-        if self.layers is not None and list(self.layers) != sorted(set(self.layers)):
-            raise ValueError(f"layers {list(self.layers)} must ascend without repeats")
-        return self
 
 
 def _backbone_form(value: Any) -> str:
     if isinstance(value, str):
         return "name"
     keys = value if isinstance(value, Mapping) else vars(value)
-    return "cut" if "teacher" in keys else "fresh"
+    return "teacher" if "teacher" in keys else "fresh"
 
 
 Backbone = Annotated[
-    Annotated[str, Tag("name")] | Annotated[FreshBackbone, Tag("fresh")] | Annotated[CutBackbone, Tag("cut")],
+    Annotated[str, Tag("name")] | Annotated[FreshBackbone, Tag("fresh")] | Annotated[TeacherBackbone, Tag("teacher")],
     Discriminator(_backbone_form),
 ]
-"""A model's name or path, a fresh encoder, or layers of a teacher (students only)."""
+"""A model's name or path, a fresh encoder, or a teacher of this recipe."""
 
 
 class Lora(Section):
@@ -284,13 +276,21 @@ class Student(Section):
 
     kind: Literal["cross_encoder", "bi_encoder"]
     backbone: Backbone
+    layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
+    """Which of the backbone's layers stay, counted from 0; None is all of them."""
     pooling: Literal["mean", "cls"] | None = None
-    """None takes the backbone's or, cut from a teacher, the teacher's."""
+    """None takes the backbone's."""
     head: tuple[Count, ...] | None = None
     max_length: Annotated[int, Field(ge=8)] = 512
     prompts: tuple[str, str] | None = None
     control: bool = True
     training: Training = Training()
+
+    @model_validator(mode="after")
+    def _ascending(self) -> "Student":
+        if self.layers is not None and list(self.layers) != sorted(set(self.layers)):
+            raise ValueError(f"layers {list(self.layers)} must ascend without repeats")
+        return self
 
     @property
     def model_kind(self) -> Literal["cross_encoder", "bi_encoder"]:
@@ -525,7 +525,7 @@ def _teacher_problems(recipe: Recipe) -> list[str]:
     earlier: list[str] = []
     for name, teacher in recipe.teachers.items():
         where = f"teachers.{name}"
-        if isinstance(teacher.backbone, CutBackbone) and teacher.backbone.teacher not in earlier:
+        if isinstance(teacher.backbone, TeacherBackbone) and teacher.backbone.teacher not in earlier:
             known = ", ".join(earlier) or "none"
             problems.append(
                 f"{where}.backbone.teacher: no earlier teacher is called {teacher.backbone.teacher!r}; earlier: {known}"
@@ -553,7 +553,7 @@ def _student_problems(recipe: Recipe) -> list[str]:
     if recipe.student is None:
         return []
     backbone, problems = recipe.student.backbone, []
-    if isinstance(backbone, CutBackbone) and backbone.teacher not in recipe.teachers:
+    if isinstance(backbone, TeacherBackbone) and backbone.teacher not in recipe.teachers:
         problems.append(_unknown_teacher("student.backbone.teacher", backbone.teacher, recipe))
     return problems + _section_problems("student", recipe.student)
 
@@ -635,7 +635,7 @@ def _baseline_problems(recipe: Recipe) -> list[str]:
         where = f"benchmark.baselines.{name}"
         if name in recipe.teachers or name in ("student", "control"):
             problems.append(f"{where}: the report has a row of that name already; choose another")
-        if isinstance(baseline, Encoder) and isinstance(baseline.backbone, CutBackbone):
+        if isinstance(baseline, Encoder) and isinstance(baseline.backbone, TeacherBackbone):
             problems.append(
                 f"{where}.backbone: an encoder as it comes is a name, a path or a fresh one; a teacher has a row of its own"
             )
@@ -700,7 +700,7 @@ def validated(schema: type[S], raw: Mapping[str, Any], path: str | Path) -> S:
     try:
         return schema.model_validate(raw)
     except ValidationError as error:
-        lines = _problem_lines(error, raw)
+        lines = _problem_lines(schema, error, raw)
         raise BadInput(
             f"{path}: {len(lines)} problem{'s' * (len(lines) > 1)}\n" + "\n".join(f"  {line}" for line in lines)
         ) from None
@@ -736,7 +736,7 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         raise BadInput(f"{override!r}: the value is not valid YAML") from None
 
 
-def _problem_lines(error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
+def _problem_lines(schema: type[BaseModel], error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
     """One line per problem; what `training` passed on to its heirs is said once."""
     lines: dict[str, None] = {}
     for problem in error.errors():
@@ -745,7 +745,7 @@ def _problem_lines(error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
         own = place[2:] if place[:1] == ["teachers"] else place[1:]
         if own[:1] == ["training"] and not _is_given(raw, place):
             place = own
-        for line in _describe(".".join(place), problem):
+        for line in _describe(schema, ".".join(place), problem):
             lines.setdefault(line)
     return list(lines)
 
@@ -753,7 +753,7 @@ def _problem_lines(error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
 def _is_form(loc: Sequence[Any], i: int) -> bool:
     """Tell whether a part of a place is not a key but the form that pydantic took a backbone or a baseline for."""
     if i and loc[i - 1] == "backbone":
-        return loc[i] in ("name", "fresh", "cut")
+        return loc[i] in ("name", "fresh", "teacher")
     return i > 1 and loc[i - 2] == "baselines"
 
 
@@ -765,11 +765,11 @@ def _is_given(raw: Any, place: Sequence[str]) -> bool:
     return True
 
 
-def _describe(place: str, problem: Any) -> list[str]:
+def _describe(schema: type[BaseModel], place: str, problem: Any) -> list[str]:
     kind, given = problem["type"], problem["input"]
     if kind == "extra_forbidden":
         name = place.rpartition(".")[2]
-        return [f"{place}: unknown key; {_suggest(name, _known_keys(problem['loc']))}"]
+        return [f"{place}: unknown key; {_suggest(name, _known_keys(schema, problem['loc']))}"]
     if kind == "missing":
         return [f"{place}: missing"]
     if kind == "value_error":
@@ -780,15 +780,32 @@ def _describe(place: str, problem: Any) -> list[str]:
     return [f"{place}: got {given!r}; {problem['msg'].replace('Input should', 'it should')}"]
 
 
-def _known_keys(loc: Sequence[Any]) -> list[str]:
-    """The field names of the section that an unknown key was found in."""
-    sections: dict[str, type[BaseModel]] = {
-        "data": Data, "columns": Columns, "resume": Resume, "unlabelled": Unlabelled, "signals": Signals, "student": Student,
-        "objectives": Objectives, "labels": Labels, "score_match": ScoreMatch, "margin_mse": MarginMatch,
-        "embedding_match": EmbeddingMatch, "training": Training, "export": Export, "benchmark": Benchmark,
-        "lora": Lora, "mlm": Mlm, "tfidf": TfIdf, "remote": Remote, "encoder": Encoder, "paragraphs": Paragraphs, "endpoint": Endpoint, "fresh": FreshBackbone, "cut": CutBackbone,
-    }  # fmt: skip
-    for part in reversed(loc[2 if loc[0] == "teachers" else 0 : -1]):  # a teacher may be named like a section
-        if part in sections:
-            return list(sections[part].model_fields)
-    return list(Teacher.model_fields if loc[0] == "teachers" else Recipe.model_fields)
+def _known_keys(schema: type[BaseModel], loc: Sequence[Any]) -> list[str]:
+    """The field names of the section that an unknown key was found in: the schema is walked along the place."""
+    sections, is_name = [schema], False
+    for part in loc[:-1]:
+        if is_name:  # a teacher may be named like a section
+            is_name = False
+            continue
+        taken = [section for section in sections if part in _forms(section)]
+        fields = [section.model_fields[part] for section in sections if part in section.model_fields]
+        if len(sections) > 1 and taken:  # the form that a union was taken for
+            sections = taken
+        elif fields:  # else a place in a list
+            sections = list(dict.fromkeys(found for field in fields for found in _sections_in(field.annotation)))
+            is_name = get_origin(fields[0].annotation) is dict
+    return list(dict.fromkeys(name for section in sections for name in section.model_fields))
+
+
+def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _sections_in(inner)
+
+
+def _forms(section: type[BaseModel]) -> tuple[Any, ...]:
+    """What pydantic calls a section of a union in a place."""
+    named = {FreshBackbone: "fresh", TeacherBackbone: "teacher"}.get(section)
+    kind = section.model_fields.get("kind")
+    return (section.__name__, named, *(get_args(kind.annotation) if kind else ()))

@@ -1,6 +1,6 @@
 """A run's folder: where each piece stands, whether it is finished, and who is working in it.
 
-    <run>/teachers/<name>/  signals/<name>/  student/  control/  exports/openvino-<precision>/  baselines/<name>/  report/
+    <run>/teachers/<name>/  signals/<name>/  built/  student/  control/  exports/openvino-<precision>/  baselines/<name>/  report/
          /.work/            backbones, checkpoints and other leftovers of unfinished stages; safe to remove
 
 A stage is finished when its folder carries the fingerprint of all that went into it: recipe sections, data, parents.
@@ -58,6 +58,11 @@ class Run:
     def signals(self, name: str) -> Path:
         """The folder of a teacher's signals."""
         return self.folder / "signals" / name
+
+    @property
+    def built(self) -> Path:
+        """The folder of the student before training."""
+        return self.folder / "built"
 
     @property
     def student(self) -> Path:

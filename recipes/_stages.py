@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
     Stages = Sequence[Callable[[Run], object]]
 
-__all__ = ["benchmark", "cache_signals", "every_stage", "export", "train_student", "train_teacher"]
+__all__ = ["benchmark", "build_student", "cache_signals", "every_stage", "export", "train_student", "train_teacher"]
 
 
 def train_teacher() -> "Stages":
@@ -25,8 +25,15 @@ def cache_signals() -> "Stages":
     return (stage,)
 
 
+def build_student() -> "Stages":
+    """Return the building of the student."""
+    from students import build_student as stage
+
+    return (stage,)
+
+
 def train_student() -> "Stages":
-    """Return the training of student and control."""
+    """Return the training of student and control, which builds what is not built yet."""
     from students import train_student as stage
 
     return (stage,)

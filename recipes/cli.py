@@ -52,6 +52,12 @@ def cache_signals(recipe: RecipePath, overrides: Overrides = None) -> None:
 
 
 @app.command()
+def build_student(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Build the student, untrained: its backbone, and what the recipe takes away from it."""
+    launch(recipe, overrides or [], _stages.build_student)
+
+
+@app.command()
 def train_student(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Train the student and its control."""
     launch(recipe, overrides or [], _stages.train_student)

@@ -1,6 +1,7 @@
 """Small models that ship: built, trained on signals, exported."""
 
+from students.build import build_student
 from students.export import export_student
 from students.train import train_student
 
-__all__ = ["export_student", "train_student"]
+__all__ = ["build_student", "export_student", "train_student"]

@@ -1,0 +1,113 @@
+"""Build the student before it is trained: its backbone, and what the recipe takes away from it.
+
+The result is an artefact of its own, `<run>/built`: a plain model folder, from which the student and its control both
+start. What was cut is saved, loaded with the stock library and compared before it is put in place, so that a config that
+does not describe its weights is found here and not in a worse student.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill.artefact import Artefact, content_hash, new_folder, write_card
+from distill.backbone import identify
+from distill.building import model_builder
+from distill.errors import JobFailed
+from distill.modeling import bi_encoder, load_model, prepared, quiet, save_model, transformer_of
+from distill.recipe import Student, TeacherBackbone
+from distill.run import Run
+from students.depth import keep_layers
+
+__all__ = ["build_student"]
+
+log = logging.getLogger(__name__)
+_TOLERANCE = 1e-5
+_PROBE = ("one two three", "하나 둘", "four")
+# what of the section decides the training and not the model that is trained
+_NOT_BUILDING = {"control", "training"}
+
+
+def build_student(run: Run) -> None:
+    """Build the student of a run, if it is not built yet; every process of a launch calls this."""
+    from accelerate import PartialState
+
+    state = PartialState()
+    build = model_builder(run, run.student_section)
+    if state.is_main_process:
+        _build(run, build)
+    state.wait_for_everyone()
+
+
+def _build(run: Run, build: Any) -> None:
+    section = run.student_section
+    parents, output_width = _parents(run), _output_width(run)
+    described = run.split.describe()
+    inputs = {
+        "stage": "build_student", "student": section.model_dump(mode="json", exclude=_NOT_BUILDING), "parents": parents,
+        "output_width": output_width, "seed": run.recipe.seed,
+        "data": {part: described[part] for part in ("train", "unlabelled")},
+    }  # fmt: skip
+    if run.is_finished(run.built, inputs):
+        return
+    model = build()
+    details = _take_away(run, model, section)
+    if output_width is not None and output_width != model.get_embedding_dimension():
+        model = bi_encoder(list(model), None, output_width)
+    model = prepared(model, max_length=section.max_length, prompts=section.prompts)
+    card = Artefact(
+        kind=section.kind, stage="build_student", fingerprint=content_hash(inputs), parents=parents,
+        recipe=run.recipe.model_dump(mode="json"), data=described, details={"inputs": inputs, **details},
+    )  # fmt: skip
+    with new_folder(run.built) as folder:
+        save_model(model, folder)
+        _check_reload(model, folder)
+        write_card(folder, card)
+    log.info("built: %s, %.1f M parameters", run.built, sum(weight.numel() for weight in model.parameters()) / 1e6)
+
+
+def _take_away(run: Run, model: Any, section: Student) -> dict[str, Any]:
+    """Apply the recipe's surgery in place, in the order of the section's keys; return what is to be said of each."""
+    details: dict[str, Any] = {}
+    if section.layers is not None:
+        keep_layers(transformer_of(model), section.layers)
+        details["layers"] = list(section.layers)
+    return details
+
+
+def _parents(run: Run) -> dict[str, str]:
+    """Return the revision of what the student is built from."""
+    backbone = run.student_section.backbone
+    if isinstance(backbone, TeacherBackbone):
+        return {backbone.teacher: run.require(run.teacher(backbone.teacher), "train_teacher").revision}
+    return {"backbone": identify(backbone)} if isinstance(backbone, str) else {}
+
+
+def _output_width(run: Run) -> int | None:
+    """Return the width of the teacher's space, where the student is to write into it and to keep the way there."""
+    match = run.recipe.objectives.embedding_match
+    if match is None or match.projection == "drop":
+        return None
+    run.require(run.teacher(match.teacher), "train_teacher")
+    return int(load_model(run.teacher(match.teacher)).get_embedding_dimension())
+
+
+def _check_reload(model: Any, folder: Path) -> None:
+    """Load what was written and compare: a config that does not describe the cut would come back as another model."""
+    again = load_model(folder)
+    with quiet():
+        here, there = (_outputs(one.eval()) for one in (model, again))
+    difference = float(np.abs(here - there).max())
+    if not difference < _TOLERANCE:
+        raise JobFailed(
+            f"the student built from {type(transformer_of(model)).__name__} is another model when loaded again (difference {difference:.2g}); name a small model as student.backbone instead"
+        )
+
+
+def _outputs(model: Any) -> np.ndarray:
+    if hasattr(model, "encode"):
+        vectors: np.ndarray = model.encode(list(_PROBE), show_progress_bar=False)
+        return vectors
+    scores: np.ndarray = model.predict([(text, _PROBE[0]) for text in _PROBE], show_progress_bar=False)
+    return scores
