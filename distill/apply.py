@@ -12,11 +12,12 @@ import numpy as np
 from distill.artefact import new_file
 from distill.baselines import open_scorer
 from distill.data import batched, read_columns, read_pairs
+from distill.dial import read_dial
 from distill.errors import BadInput
 from distill.recipe import Columns
 from distill.runtime import load
 
-__all__ = ["embed_file", "print_parity", "print_report", "score_file"]
+__all__ = ["embed_file", "print_dial", "print_parity", "print_report", "score_file"]
 
 _ROWS_AT_ONCE = 50_000
 _RUNTIMES, _PRECISIONS = ("torch", "openvino", "onnx"), ("fp32", "bf16")
@@ -147,6 +148,30 @@ def print_ablation(folder: Path, *, as_json: bool) -> None:
     short = [i for i, name in enumerate(header) if not name.endswith(("95 %", "nDCG@10", "Spearman"))]
     _print_table([header[i] for i in short], [[line[i] for i in short] for line in lines])
     print(f"table: {folder / 'ablation.html'}")
+
+
+def print_dial(folder: Path, *, as_json: bool) -> None:
+    """Print a run's cascade: quality and cost at each share of pairs that the teacher is asked."""
+    dial = read_dial(folder / "cascade")
+    if as_json:
+        print(json.dumps(dial, ensure_ascii=False, indent=2))
+        return
+    metric = dial["metric"]
+    columns = ("asked", metric, "95 %", "drawn blindly", "− teacher, 95 %", "ms a pair", "of its cost")
+    _print_table(columns, [_dial_cells(place, metric) for place in dial["positions"]])
+    alone = (
+        f"{name} alone {row['value']:.4f} at {row['ms_per_pair']:.3f} ms a pair" for name, row in dial["alone"].items()
+    )
+    print(f"{', '.join(alone)}\n{dial['verdict']}\ncascade: {folder / 'cascade'}")
+
+
+def _dial_cells(place: Mapping[str, Any], metric: str) -> list[str]:
+    estimate, difference = place[metric], place["minus_teacher"]
+    return [
+        f"top {place['top_k']}: {place['share']:.0%}" if "top_k" in place else f"{place['share']:.0%}", f"{estimate['value']:.4f}",
+        f"{estimate['low']:.4f}–{estimate['high']:.4f}", f"{place['blind']:.4f}",
+        f"{difference['low']:+.4f} to {difference['high']:+.4f}", f"{place['ms_per_pair']:.3f}", f"{place['share_of_teacher_cost']:.0%}",
+    ]  # fmt: skip
 
 
 def print_parity(folder: Path, *, as_json: bool) -> None:

@@ -27,7 +27,7 @@ from distill.report import write_report
 from distill.run import Run
 from distill.runtime import Precision, Runtime
 
-__all__ = ["Row", "Scored", "benchmark", "make_baseline", "score_row"]
+__all__ = ["Row", "Scored", "benchmark", "make_baseline", "primary_metric", "primary_teacher", "score_row"]
 
 log = logging.getLogger(__name__)
 _RAW = ("latency_by_length", "throughput_pairs", "load_seconds", "cold_ms", "steady_memory_mb", "n_threads", "max_length", "per_run")  # fmt: skip
@@ -84,7 +84,7 @@ def benchmark(run: Run) -> None:
         )
         for row in rows
     }  # fmt: skip
-    primary = _primary_metric(metrics[teacher], pairs.labels)
+    primary = primary_metric(metrics[teacher], pairs.labels)
     result = {
         "title": run.recipe.name, "primary_metric": primary, "inputs": inputs, "recipe": run.recipe.model_dump(mode="json"),
         "data": {"n_pairs": len(pairs), "n_queries": len(set(pairs.queries)), "source": run.recipe.data.evaluation or run.recipe.data.train},
@@ -145,7 +145,7 @@ def _is_remote(run: Run, row: Row) -> bool:
     return isinstance(run.recipe.benchmark.baselines.get(row.name), Remote)
 
 
-def _primary_metric(metrics: Mapping[str, Estimate], labels: np.ndarray | None) -> str:
+def primary_metric(metrics: Mapping[str, Estimate], labels: np.ndarray | None) -> str:
     """Return what the report leads with: ROC-AUC where labels are two values, else Spearman."""
     graded = labels is not None and len(np.unique(labels)) > 2
     wanted = ("spearman", "roc_auc", "ndcg_at_10") if graded else ("roc_auc", "spearman", "ndcg_at_10")

@@ -24,6 +24,7 @@ __all__ = [
     "Backbone",
     "Baseline",
     "Benchmark",
+    "CascadeDial",
     "Columns",
     "Data",
     "EmbeddingMatch",
@@ -455,6 +456,17 @@ class Benchmark(Section):
     """What the models are compared with; {} is nothing."""
 
 
+class CascadeDial(Section):
+    """Student first, teacher only where in doubt: `distill cascade`; see `distill.cascade`."""
+
+    teacher: Name | None = None
+    """None is the teacher whose scores are matched."""
+    share: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Of the pairs that go to the teacher; None is the least that equals the teacher within the interval."""
+    top_k: Count | None = None
+    """The k best documents of each query go to the teacher, instead of a share by doubt."""
+
+
 class Recipe(Section):
     """A whole run."""
 
@@ -473,6 +485,7 @@ class Recipe(Section):
     training: Training = Training()
     export: Export = Export()
     benchmark: Benchmark = Benchmark()
+    cascade: CascadeDial = CascadeDial()
 
     @property
     def folder(self) -> Path:
@@ -491,6 +504,7 @@ class Recipe(Section):
             *_student_problems(self),
             *_objective_problems(self),
             *_baseline_problems(self),
+            *_cascade_problems(self),
         ]
         if problems:
             raise ValueError("\n".join(problems))
@@ -641,6 +655,15 @@ def _baseline_problems(recipe: Recipe) -> list[str]:
             )
         if isinstance(baseline, Paragraphs):
             problems += _paragraph_problems(f"{where}.model", baseline.model, recipe)
+    return problems
+
+
+def _cascade_problems(recipe: Recipe) -> list[str]:
+    name, problems = recipe.cascade.teacher, []
+    if name is not None and name not in recipe.teachers:
+        problems.append(_unknown_teacher("cascade.teacher", name, recipe))
+    if recipe.cascade.share is not None and recipe.cascade.top_k is not None:
+        problems.append("cascade: share and top_k are two ways to choose; set one")
     return problems
 
 

@@ -83,6 +83,11 @@ class Run:
         return self.folder / "baselines" / name
 
     @property
+    def cascade(self) -> Path:
+        """The folder of student and teacher together."""
+        return self.folder / "cascade"
+
+    @property
     def report(self) -> Path:
         """The report's folder."""
         return self.folder / "report"

@@ -8,7 +8,16 @@ if TYPE_CHECKING:
 
     Stages = Sequence[Callable[[Run], object]]
 
-__all__ = ["benchmark", "build_student", "cache_signals", "every_stage", "export", "train_student", "train_teacher"]
+__all__ = [
+    "benchmark",
+    "build_student",
+    "cache_signals",
+    "cascade",
+    "every_stage",
+    "export",
+    "train_student",
+    "train_teacher",
+]
 
 
 def train_teacher() -> "Stages":
@@ -51,6 +60,13 @@ def benchmark() -> "Stages":
     from distill.benchmark import benchmark as stage
 
     return (stage,)
+
+
+def cascade() -> "Stages":
+    """Return the measurement of student and teacher together."""
+    from distill.dial import measure_cascade
+
+    return (measure_cascade,)
 
 
 def every_stage() -> "Stages":

@@ -78,6 +78,16 @@ def benchmark(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson =
 
 
 @app.command()
+def cascade(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Put student and teacher together, the teacher only where in doubt, and measure the dial between them."""
+    launch(recipe, overrides or [], _stages.cascade)
+    from distill.apply import print_dial
+    from distill.recipe import load_recipe
+
+    print_dial(load_recipe(recipe, overrides or []).folder, as_json=as_json)
+
+
+@app.command()
 def ablate(
     recipe: Annotated[str, typer.Argument(metavar="ABLATION.yaml", help="As recipes/ablation_resume_jd.yaml.")],
     overrides: Overrides = None,
