@@ -8,7 +8,10 @@
 A message says what came, what is accepted and what to do, in one line per problem.
 """
 
-__all__ = ["BadInput", "GateFailed", "JobFailed", "MatchDistillError"]
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["BadInput", "GateFailed", "JobFailed", "MatchDistillError", "loading"]
 
 
 class MatchDistillError(Exception):
@@ -29,3 +32,15 @@ class JobFailed(MatchDistillError):
 
 class GateFailed(JobFailed):
     """A quality gate refused a result; nothing was put in place; exit code 1."""
+
+
+@contextmanager
+def loading(name: str) -> Iterator[None]:
+    """Turn whatever a loader raises into `BadInput` that names the model."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except Exception as error:  # the hub, safetensors, json and tokenizers each raise their own
+        reason = " ".join(str(error).split())[:300]
+        raise BadInput(f"{name} cannot be loaded as an encoder: {reason}") from None

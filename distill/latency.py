@@ -32,7 +32,9 @@ import numpy as np
 from distill.artefact import versions
 from distill.baselines import PairScorer, check_scorer_folder, model_folder, open_scorer
 from distill.errors import BadInput, JobFailed
-from distill.runtime import GRAPHS, Precision, Runtime, usable_cpus
+from distill.machine import cpu_model, usable_cpus
+from distill.model_files import GRAPHS, Runtime
+from distill.runtime import Precision
 
 __all__ = ["LENGTHS", "Request", "environment", "measure", "measure_all", "size_mb"]
 
@@ -436,7 +438,7 @@ def size_mb(folder: Path, runtime: Runtime) -> float:
 
 def environment() -> dict[str, Any]:
     """Describe the machine and the software that numbers were measured on."""
-    cpu, flags = _cpu()
+    cpu, flags = cpu_model()
     return {
         "cpu": cpu,
         "cpu_flags": [flag for flag in _CPU_FLAGS if flag in flags],
@@ -449,15 +451,6 @@ def environment() -> dict[str, Any]:
         "versions": versions(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def _cpu() -> tuple[str, set[str]]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine(), set()
-    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
-    return facts.get("model name", platform.machine()), set(facts.get("flags", facts.get("Features", "")).split())
 
 
 def _main() -> None:

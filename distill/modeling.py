@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from distill.artefact import ModelKind, check_model_folder
 from distill.backbone import resolve_name
-from distill.errors import BadInput
+from distill.errors import BadInput, loading
 
 __all__ = [
     "DEFAULT_HEAD",
@@ -97,18 +97,6 @@ def prepared(model: Any, *, max_length: int, prompts: tuple[str, str] | None) ->
     if prompts is not None:
         model.prompts = {**model.prompts, "query": prompts[0], "document": prompts[1]}
     return model
-
-
-@contextmanager
-def loading(name: str) -> Iterator[None]:
-    """Turn whatever a loader raises into `BadInput` that names the model."""
-    try:
-        yield
-    except BadInput:
-        raise
-    except Exception as error:  # the hub, safetensors, json and tokenizers each raise their own
-        reason = " ".join(str(error).split())[:300]
-        raise BadInput(f"{name} cannot be loaded as an encoder: {reason}") from None
 
 
 def _own_modules(name: str, pooling: Pooling | None) -> list[Any]:

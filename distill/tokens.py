@@ -7,11 +7,12 @@ that the batch planner needs. A million sequences of 60 tokens take 240 MB.
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["TokenTable", "pad_token_id", "tokenize"]
 
@@ -38,20 +39,31 @@ class TokenTable:
         """Tokens per sequence. *Shape:* (n_sequences,)."""
         return np.diff(self.offsets)
 
-    def batch(self, rows: Sequence[int] | np.ndarray, *, multiple: int = 8) -> dict[str, Tensor]:
-        """Pad the given sequences, on the right, to a multiple of the longest.
+    def padded(self, rows: np.ndarray, width: int) -> dict[str, np.ndarray]:
+        """Pad the given sequences, on the right, to `width` tokens.
 
-        *Shape:* each of input_ids, attention_mask, token_type_ids: (n_rows, n_padded)
+        *Shape:* rows: (n_rows,); each of input_ids, attention_mask, token_type_ids: (n_rows, width), int64
         """
-        starts, lengths = self.offsets[rows], self.lengths[rows]
-        width = -(-int(lengths.max()) // multiple) * multiple
-        columns = np.arange(width)
-        mask = columns < lengths[:, None]  # (n_rows, n_padded)
-        positions = np.where(mask, starts[:, None] + columns, 0)
-        batch = {"input_ids": np.where(mask, self.ids[positions], self.pad_id), "attention_mask": mask}
+        lengths = self.offsets[rows + 1] - self.offsets[rows]
+        mask = np.arange(width) < lengths[:, None]  # (n_rows, width)
+        # the tokens of a row lie side by side, so the masked places in reading order are filled from one flat run
+        places = np.repeat(self.offsets[rows] - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
+        ids = np.full(mask.shape, self.pad_id, dtype=np.int64)
+        ids[mask] = self.ids[places]
+        batch = {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
         if self.type_ids is not None:
-            batch["token_type_ids"] = np.where(mask, self.type_ids[positions], 0)
-        return {name: torch.from_numpy(values.astype(np.int64)) for name, values in batch.items()}
+            batch["token_type_ids"] = types = np.zeros(mask.shape, dtype=np.int64)
+            types[mask] = self.type_ids[places]
+        return batch
+
+    def batch(self, rows: Sequence[int] | np.ndarray, *, multiple: int = 8) -> "dict[str, Tensor]":
+        """Pad the given sequences, on the right, to a multiple of the longest, as torch tensors; see `padded`."""
+        import torch
+
+        rows = np.asarray(rows)
+        longest = int((self.offsets[rows + 1] - self.offsets[rows]).max())
+        batch = self.padded(rows, -(-longest // multiple) * multiple)
+        return {name: torch.from_numpy(values) for name, values in batch.items()}
 
 
 def tokenize(

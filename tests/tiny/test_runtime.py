@@ -6,8 +6,10 @@ import shutil
 import numpy as np
 import pytest
 
+from distill.buckets import padded_length, plan_batches
 from distill.errors import BadInput
-from distill.runtime import load, padded_length, plan_batches, usable_cpus
+from distill.machine import usable_cpus
+from distill.runtime import load
 from tests.tiny.conftest import SENTENCES
 
 TEXTS = [*SENTENCES, "", "a", " ".join(SENTENCES), SENTENCES[0], "가나다 " * 300]

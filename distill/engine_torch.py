@@ -1,0 +1,138 @@
+"""The folder's own modules in torch, float32 or under bf16 autocast."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from distill.buckets import Batch, Features
+from distill.errors import BadInput
+from distill.model_files import ModelFiles, Precision, Runtime, length_limit
+
+__all__ = ["TorchEngine", "TorchHead", "load_torch_head", "open_torch"]
+
+
+class TorchHead:
+    """The folder's modules behind the transformer as torch has them; called like `NumpyHead`."""
+
+    def __init__(self, modules: Sequence[Any], width: int) -> None:
+        self._modules = modules
+        widths = [int(m.get_embedding_dimension()) for m in modules if hasattr(m, "get_embedding_dimension")]
+        self.output_width = widths[-1] if widths else width
+        self.n_parameters = sum(parameter.numel() for module in modules for parameter in module.parameters())
+
+    def __call__(self, tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """*Shape:* (n_rows, n_tokens, width), (n_rows, n_tokens) → (n_rows, output_width)."""
+        import torch
+
+        with torch.inference_mode():
+            given = {"token_embeddings": torch.from_numpy(tokens), "attention_mask": torch.from_numpy(mask)}
+            return _result(self.apply(given))
+
+    def apply(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Run the modules one after the other."""
+        for module in self._modules:
+            state = module(state)
+        return state
+
+
+def _result(state: Mapping[str, Any]) -> np.ndarray:
+    """Return what a row of modules ends in. *Shape:* (n_rows, output_width), float32."""
+    values = state["scores"] if "scores" in state else state["sentence_embedding"]
+    result: np.ndarray = values.float().cpu().numpy()
+    return result.reshape(len(result), -1)
+
+
+def load_torch_head(files: ModelFiles, width: int, device: str) -> TorchHead:
+    """Load the modules behind the transformer onto a device."""
+    return TorchHead([_module(files, module).to(device).eval() for module in files.modules[1:]], width)
+
+
+def _module(files: ModelFiles, module: Mapping[str, Any]) -> Any:
+    from sentence_transformers.util import import_from_string
+
+    if not str(module["type"]).startswith("sentence_transformers."):
+        raise BadInput(
+            f"{files.folder}/modules.json: {module['type']}; only sentence_transformers' own modules are run"
+        )
+    return import_from_string(module["type"]).load(str(files.folder), subfolder=module["path"], local_files_only=True)
+
+
+@dataclass(frozen=True)
+class TorchEngine:
+    """A loaded transformer and its head."""
+
+    transformer: Any
+    head: TorchHead
+    precision: str
+    device: str
+    files: ModelFiles
+    runtime: Runtime = "torch"
+    fixed_shapes: bool = False
+
+    @property
+    def tokenizer(self) -> Any:
+        """The transformers tokenizer."""
+        return self.transformer.tokenizer
+
+    @property
+    def output_width(self) -> int:
+        """Width of an embedding, or the number of scores."""
+        own_head = len(self.files.modules) == 1 and self.files.kind == "cross_encoder"
+        return int(self.transformer.config.num_labels) if own_head else self.head.output_width
+
+    def length_limit(self, wanted: int | None) -> int:
+        """Return how many tokens the model takes."""
+        stored = self.files.settings.get("max_seq_length")
+        config = self.transformer.config.to_dict()  # with the defaults that config.json may leave out
+        return length_limit(config, wanted or stored, self.tokenizer.model_max_length)
+
+    def run(self, batches: Iterable[Batch]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield (rows, values) of every batch."""
+        import torch
+
+        for rows, features in batches:
+            with torch.inference_mode():  # left before the yield: the caller's own torch code is not ours to switch
+                values = self._forward(features)
+            yield rows, values
+
+    def _forward(self, features: Features) -> np.ndarray:
+        import torch
+
+        placed = {name: torch.from_numpy(values).to(self.device) for name, values in features.items()}
+        device_type = torch.device(self.device).type
+        with torch.autocast(device_type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+            out = self.transformer(placed)
+        name = self.transformer.module_output_name
+        return _result(self.head.apply({**out, name: out[name].float()}))
+
+    def count_parameters(self) -> int:
+        """Return the number of parameters."""
+        total: int = self.head.n_parameters + sum(parameter.numel() for parameter in self.transformer.parameters())
+        return total
+
+
+def open_torch(files: ModelFiles, precision: Precision | None, n_threads: int, device: str | None) -> TorchEngine:
+    """Load the modules; `device` None takes a GPU where there is one."""
+    import torch
+    from sentence_transformers.base.modules import Transformer
+
+    from distill.modeling import quiet
+
+    weights = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+    if not any((files.transformer_folder / name).is_file() for name in weights):
+        raise BadInput(
+            f"{files.folder} holds no torch weights, only a graph; load it with runtime: {files.held_runtime}"
+        )
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if torch.device(chosen).type == "cpu":
+        torch.set_num_threads(n_threads)
+    # transformers 5 loads the dtype of the checkpoint unless told otherwise
+    kwargs = {"dtype": torch.float32}
+    with quiet():
+        transformer = Transformer.load(
+            str(files.folder), subfolder=files.modules[0]["path"], local_files_only=True, model_kwargs=kwargs
+        ).to(chosen)
+        head = load_torch_head(files, int(transformer.config.hidden_size), chosen)
+    return TorchEngine(transformer.eval(), head, precision or "fp32", chosen, files)

@@ -1,0 +1,185 @@
+"""What runs a model folder: padded token ids in, sentence embeddings or scores out, in torch or through a graph.
+
+A graph that ends in `sentence_embedding` (bi-encoder) or `logits` (cross-encoder) is the whole model. One that ends in
+`last_hidden_state` is the transformer alone, and the folder's modules follow it in numpy, float32; a module that numpy
+does not know runs in torch, which is imported for it.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from distill.buckets import Batch, Features
+from distill.errors import BadInput
+from distill.head import one_blas_thread, read_head
+from distill.machine import usable_cpus
+from distill.model_files import TRANSFORMER_ALONE, ModelFiles, Precision, Runtime, length_limit, open_tokenizer
+
+__all__ = ["CompiledGraph", "Engine", "GraphEngine", "open_engine"]
+
+
+class Engine(Protocol):
+    """What a scorer asks of torch and graphs alike."""
+
+    @property
+    def runtime(self) -> Runtime:
+        """What runs it."""
+
+    @property
+    def precision(self) -> str:
+        """What it really computes in: "fp32", "bf16", "int8"."""
+
+    @property
+    def device(self) -> str:
+        """The CPU, or which GPU."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer, as `distill.tokens` takes it."""
+
+    @property
+    def output_width(self) -> int:
+        """Width of an embedding, or the number of scores."""
+
+    @property
+    def fixed_shapes(self) -> bool:
+        """Whether every new shape costs memory, so that they have to be few."""
+
+    def length_limit(self, wanted: int | None) -> int:
+        """Return how many tokens the model takes where `wanted` are asked for; None is the folder's own setting."""
+
+    def run(self, batches: Iterable[Batch]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield (rows, values) of every batch; values may be overwritten when the next are asked for.
+
+        *Shape:* features: each (n_rows, n_padded); values: (n_rows, output_width), float32
+        """
+
+    def count_parameters(self) -> int:
+        """Return the number of parameters of transformer and head."""
+
+
+def open_engine(
+    files: ModelFiles, runtime: Runtime, precision: Precision | None, n_threads: int | None, device: str | None
+) -> Engine:
+    """Open a folder in a runtime; see `distill.runtime.load` for what None means."""
+    if runtime == "torch":
+        from distill.engine_torch import open_torch
+
+        return open_torch(files, precision, n_threads or usable_cpus(), device)
+    path = files.graph(runtime)
+    if path is None:
+        wanted = "openvino/openvino_model.xml" if runtime == "openvino" else "onnx/model.onnx"
+        raise BadInput(f"{files.folder} holds no {wanted}; export it, or load it with runtime: {files.held_runtime}")
+    if device not in (None, "cpu"):
+        raise BadInput(f"runtime {runtime} runs on the CPU here, not on {device}; use runtime: torch for a GPU")
+    graph: CompiledGraph
+    if runtime == "openvino":
+        from distill.engine_openvino import open_openvino
+
+        graph = open_openvino(path, files, precision, n_threads or usable_cpus())
+    else:
+        from distill.engine_onnx import open_onnx
+
+        graph = open_onnx(path, precision, n_threads or usable_cpus())
+    return GraphEngine(runtime, files, open_tokenizer(files), graph)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Graphs
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class CompiledGraph(Protocol):
+    """A graph ready to run; `output_width` is the last dimension of its output, 0 where the graph leaves it open."""
+
+    @property
+    def precision(self) -> str:
+        """What it really computes in: "fp32", "bf16", "int8"."""
+
+    @property
+    def input_names(self) -> Sequence[str]:
+        """The inputs that the graph takes."""
+
+    @property
+    def output_name(self) -> str:
+        """The output that is read."""
+
+    @property
+    def output_width(self) -> int:
+        """Width of an embedding, or the number of scores."""
+
+    def run(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, np.ndarray]]:
+        """Yield every batch with the graph's output, which may be overwritten when the next is asked for."""
+
+
+class Head(Protocol):
+    """The modules behind the transformer."""
+
+    n_parameters: int
+    output_width: int
+
+    def __call__(self, tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """*Shape:* (n_rows, n_padded, width), (n_rows, n_padded) → (n_rows, output_width)."""
+
+
+class GraphEngine:
+    """A compiled graph, and what follows it."""
+
+    device, fixed_shapes = "cpu", True
+
+    def __init__(self, runtime: Runtime, files: ModelFiles, tokenizer: Any, graph: CompiledGraph) -> None:
+        self.runtime, self.precision, self.tokenizer = runtime, graph.precision, tokenizer
+        self._files, self._graph = files, graph
+        self._head: Head | None = None
+        width = graph.output_width or int(files.config.get("hidden_size") or files.config["dim"])
+        if graph.output_name in TRANSFORMER_ALONE:
+            self._head = read_head(files.folder, files.modules[1:], width) or _torch_head(files, width)
+        self.output_width = width if self._head is None else self._head.output_width
+
+    def length_limit(self, wanted: int | None) -> int:
+        """Return how many tokens the model takes."""
+        stored = self._files.settings.get("max_seq_length")
+        return length_limit(self._files.config, wanted or stored, self.tokenizer.model_max_length)
+
+    def run(self, batches: Iterable[Batch]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield (rows, values) of every batch."""
+        with one_blas_thread():
+            for (rows, features), values in self._graph.run(self._given(batches)):
+                yield rows, values if self._head is None else self._head(values, features["attention_mask"])
+
+    def _given(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Give the graph the inputs that it names, and those only."""
+        names = self._graph.input_names
+        for rows, features in batches:
+            given = {name: features[name] if name in features else _missing(name, features) for name in names}
+            yield rows, {**given, "attention_mask": features["attention_mask"]}
+
+    def count_parameters(self) -> int:
+        """Count those of the torch model, on the meta device: a graph folds and splits its constants."""
+        import torch
+        from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+
+        from distill.modeling import quiet
+
+        has_own_head = len(self._files.modules) == 1 and self._files.kind == "cross_encoder"
+        auto = AutoModelForSequenceClassification if has_own_head else AutoModel
+        with torch.device("meta"), quiet():
+            config = AutoConfig.from_pretrained(str(self._files.transformer_folder), local_files_only=True)
+            encoder = sum(parameter.numel() for parameter in auto.from_config(config).parameters())
+        head = self._head or read_head(self._files.folder, self._files.modules[1:], self.output_width)
+        return int(encoder) + (0 if head is None else head.n_parameters)
+
+
+def _torch_head(files: ModelFiles, width: int) -> Head:
+    from distill.engine_torch import load_torch_head
+
+    return load_torch_head(files, width, "cpu")
+
+
+def _missing(name: str, features: Features) -> np.ndarray:
+    """Make an input the tokenizer does not give: types are zero, positions count up."""
+    ids = features["input_ids"]
+    if name == "position_ids":
+        return np.broadcast_to(np.arange(ids.shape[1], dtype=np.int64), ids.shape).copy()
+    return np.zeros_like(ids)

@@ -1,0 +1,191 @@
+"""What a model folder says of itself, read from its JSON files and its tokenizer.json alone.
+
+Neither torch nor transformers is imported: they take seconds, and a graph needs neither.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from distill.artefact import ModelKind, check_model_folder
+from distill.errors import BadInput
+
+__all__ = [
+    "GRAPHS",
+    "TRANSFORMER_ALONE",
+    "WHOLE_MODEL",
+    "LightTokenizer",
+    "ModelFiles",
+    "Precision",
+    "Runtime",
+    "graph_output",
+    "length_limit",
+    "open_tokenizer",
+    "read_model_files",
+]
+
+Runtime = Literal["torch", "openvino", "onnx"]
+Precision = Literal["fp32", "bf16"]
+
+WHOLE_MODEL = ("sentence_embedding", "logits")  # outputs of a graph that are the result
+TRANSFORMER_ALONE = ("last_hidden_state", "token_embeddings")  # outputs that the folder's modules follow
+
+GRAPHS: Mapping[Runtime, tuple[str, ...]] = {
+    "openvino": ("openvino/openvino_model.xml", "openvino_model.xml"),
+    "onnx": ("onnx/model.onnx", "model.onnx"),
+}
+_OFFSET_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text")
+_PAD_IDS = {"roberta": 1, "xlm-roberta": 1, "xlm-roberta-xl": 1, "camembert": 1, "mpnet": 1}
+_NO_LIMIT = 10**30  # what transformers takes where a tokenizer states none
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A whole model folder: `modules` as in modules.json, `settings` and `config` of its transformer, its prompts."""
+
+    folder: Path
+    kind: ModelKind
+    modules: Sequence[Mapping[str, Any]]
+    settings: Mapping[str, Any]
+    config: Mapping[str, Any]
+    prompts: Mapping[str, str]
+    default_prompt_name: str | None
+
+    @property
+    def transformer_folder(self) -> Path:
+        """Where the transformer's config and tokenizer are."""
+        return self.folder / str(self.modules[0]["path"])
+
+    @property
+    def held_runtime(self) -> Runtime:
+        """The runtime to take where none is asked for: a graph's before torch."""
+        return next((runtime for runtime in GRAPHS if self.graph(runtime) is not None), "torch")
+
+    def graph(self, runtime: Runtime) -> Path | None:
+        """Return the graph file of a runtime, if the folder holds one."""
+        paths = (self.folder / name for name in GRAPHS[runtime])
+        return next((path for path in paths if path.is_file()), None)
+
+
+def read_model_files(folder: Path) -> ModelFiles:
+    """Read a model folder, ours or any of sentence-transformers.
+
+    :raises BadInput: where a piece is missing or is not valid JSON
+    """
+    kind = check_model_folder(folder)
+    modules = _read(folder / "modules.json")
+    base = folder / modules[0]["path"]
+    # the name of today, or one of its older names
+    named = [base / "sentence_bert_config.json", *sorted(base.glob("sentence_*_config.json"))]
+    settings = next((path for path in named if path.is_file()), None)
+    stored = _read(folder / "config_sentence_transformers.json")
+    return ModelFiles(
+        folder, kind, modules, {} if settings is None else _read(settings), _read(base / "config.json"),
+        stored.get("prompts") or {}, stored.get("default_prompt_name"),
+    )  # fmt: skip
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise BadInput(f"{path} is not valid JSON ({error}); copy the folder again or rebuild it") from None
+
+
+def length_limit(config: Mapping[str, Any], wanted: int | None, model_max_length: int) -> int:
+    """Return how many tokens a model takes: the folder's setting, cut to the positions that the model really has.
+
+    >>> length_limit({"model_type": "xlm-roberta", "max_position_embeddings": 514, "pad_token_id": 1}, None, 10**30)
+    512
+    """
+    positions = config.get("max_position_embeddings")
+    limit = wanted or model_max_length
+    if not positions or positions < 0:
+        return int(min(limit, 8192))
+    model_type = str(config.get("model_type"))
+    if model_type in _OFFSET_POSITIONS:
+        # counted from after the padding id: 514 rows, 512 tokens
+        positions -= (config.get("pad_token_id") or _PAD_IDS.get(model_type, 0)) + 1
+    return int(min(limit, positions))
+
+
+def graph_output(graph: object, names: Sequence[str]) -> str:
+    """Return the output to read: the result where the graph gives it, else the token embeddings.
+
+    :raises BadInput: where it gives neither
+    """
+    accepted = (*WHOLE_MODEL, *TRANSFORMER_ALONE)
+    for name in accepted:
+        if name in names:
+            return name
+    raise BadInput(f"{graph} gives {', '.join(names)}; one of {', '.join(accepted)} is needed: export the model again")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The tokenizer
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LightTokenizer:
+    """A tokenizer.json with the few facts that `distill.tokens` asks of a transformers tokenizer, by the same names."""
+
+    backend_tokenizer: Any
+    model_input_names: Sequence[str]
+    pad_token_id: int | None
+    truncation_side: str
+    model_max_length: int
+    is_fast: bool = True
+
+
+def open_tokenizer(files: ModelFiles) -> Any:
+    """Open the folder's tokenizer.json; a folder without one (old or slow tokenizers) needs transformers."""
+    base = files.transformer_folder
+    if not (base / "tokenizer.json").is_file():
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(str(base), local_files_only=True)
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+    else:
+        from tokenizers import Tokenizer
+
+        backend = Tokenizer.from_file(str(base / "tokenizer.json"))
+        tokenizer = _light(backend, files.config, _read(base / "tokenizer_config.json"))
+    if files.settings.get("do_lower_case") and backend is not None:
+        _add_lower_case(backend)
+    return tokenizer
+
+
+def _light(backend: Any, config: Mapping[str, Any], stated: Mapping[str, Any]) -> LightTokenizer:
+    _set_bert_normalizer(backend, stated)
+    pad = stated.get("pad_token")
+    pad = pad.get("content") if isinstance(pad, Mapping) else pad
+    pad_id = None if pad is None else backend.token_to_id(pad)
+    # every model takes types, and ignores them where it has only one; a graph names the inputs that it wants
+    names = stated.get("model_input_names") or ["input_ids", "token_type_ids", "attention_mask"]
+    return LightTokenizer(
+        backend, names, config.get("pad_token_id") if pad_id is None else pad_id,
+        stated.get("truncation_side") or "right", int(min(stated.get("model_max_length") or _NO_LIMIT, _NO_LIMIT)),
+    )  # fmt: skip
+
+
+def _set_bert_normalizer(backend: Any, stated: Mapping[str, Any]) -> None:
+    """Let tokenizer_config.json rule over tokenizer.json, as transformers does for BERT's own tokenizer."""
+    normalizer = backend.normalizer
+    if type(normalizer).__name__ != "BertNormalizer" or not str(stated.get("tokenizer_class")).startswith("BertToken"):
+        return
+    normalizer.lowercase = stated.get("do_lower_case", True)
+    normalizer.strip_accents = stated.get("strip_accents")
+    normalizer.handle_chinese_chars = stated.get("tokenize_chinese_chars", True)
+    backend.normalizer = normalizer
+
+
+def _add_lower_case(backend: Any) -> None:
+    """Lower-case in front of the tokenizer's own normalizer, as sentence-transformers does; twice does no harm."""
+    from tokenizers.normalizers import Lowercase, Sequence
+
+    backend.normalizer = Sequence([Lowercase(), *([] if backend.normalizer is None else [backend.normalizer])])

@@ -1,0 +1,128 @@
+"""Embeddings for an index: int8 and binary, and searching them with rescoring.
+
+    index = Index(binary=scorer.encode(texts, output="binary"), vectors=scorer.encode(texts, output="int8"))
+    rows, cosines = scorer.search(queries, index, top_k=10)
+
+int8 keeps each vector scaled to its own greatest value, so nothing has to be calibrated and stored beside it: a cosine
+does not see the scale. Binary keeps the signs, eight a byte, 32 times smaller than float32; alone it misorders, so it
+finds candidates, and the vectors (float32 or int8, in memory or mapped from a file) decide among them
+(Yamada et al. 2021, https://aclanthology.org/2021.acl-short.123).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from distill.errors import BadInput
+
+__all__ = ["Index", "Output", "packed", "top_rows"]
+
+Output = Literal["float32", "int8", "binary"]
+_BLOCK = 65_536  # documents compared at once: bounds the memory of a search
+_BITS = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
+
+
+def packed(vectors: np.ndarray, output: Output) -> np.ndarray:
+    """Return float32 embeddings as they are, as int8, or as signs of eight dimensions a byte.
+
+    *Shape:* vectors: (n, width); result: (n, width), or (n, ceil(width / 8)) of uint8
+
+    >>> packed(np.array([[0.5, -0.25, 0.1]]), "int8").tolist(), packed(np.array([[0.5, -0.25, 0.1]]), "binary").tolist()
+    ([[127, -64, 25]], [[160]])
+    """
+    if output == "float32":
+        return vectors
+    if output == "binary":
+        return np.packbits(vectors > 0, axis=1)
+    if output != "int8":
+        raise BadInput(f"output {output!r}; one of float32, int8, binary is accepted")
+    greatest = np.maximum(np.abs(vectors).max(axis=1, keepdims=True, initial=0), 1e-12)
+    scaled: np.ndarray = np.rint(vectors * (127 / greatest)).astype(np.int8)
+    return scaled
+
+
+def top_rows(scores: np.ndarray, k: int) -> np.ndarray:
+    """Return the rows of the k greatest scores, greatest first; equal ones keep their order. *Shape:* (n,) → (k,).
+
+    >>> top_rows(np.array([0.1, 0.9, 0.5, 0.9]), 3)
+    array([1, 3, 2])
+    """
+    if k < len(scores):
+        # all that reach the k-th greatest, so that the order of equal ones does not depend on the partition
+        edge = np.partition(scores, len(scores) - k)[len(scores) - k]
+        chosen = np.flatnonzero(scores >= edge)
+    else:
+        chosen = np.arange(len(scores))
+    return chosen[np.argsort(-scores[chosen], kind="stable")][:k]
+
+
+@dataclass(frozen=True)
+class Index:
+    """Embeddings of documents to search: vectors, or binary ones that find candidates, or best both.
+
+    `n_candidates` documents by Hamming distance are rescored for each of the `top_k` asked for.
+
+    *Shape:* vectors: (n_documents, width), float32 or int8; binary: (n_documents, ceil(width / 8)), uint8
+    """
+
+    vectors: np.ndarray | None = None
+    binary: np.ndarray | None = None
+    n_candidates: int = 8
+
+    def __post_init__(self) -> None:
+        if self.vectors is None and self.binary is None:
+            raise BadInput("an index needs vectors, binary embeddings or both")
+        if self.vectors is not None and self.binary is not None and len(self.vectors) != len(self.binary):
+            raise BadInput(f"{len(self.vectors)} vectors and {len(self.binary)} binary ones; one of each a document")
+
+    def search(self, queries: np.ndarray, *, top_k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return for each query the rows of its nearest documents, nearest first, and their cosines.
+
+        With binary embeddings alone the second result is the share of equal signs, mapped onto [-1, 1].
+
+        *Shape:* queries: (n_queries, width), float32; results: (n_queries, k), k being at most the documents
+        """
+        unit = queries / np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), 1e-12)
+        if self.binary is None:
+            found = [self._nearest(query, top_k) for query in unit]
+        elif self.vectors is None:
+            found = [self._alike(query, top_k) for query in unit]
+        else:
+            found = [self._rescored(query, top_k) for query in unit]
+        rows, scores = zip(*found, strict=True) if found else ((), ())
+        k = min(top_k, len(self.vectors if self.vectors is not None else self.binary or ()))
+        shape = (len(queries), k)
+        return np.array(rows, dtype=np.int64).reshape(shape), np.array(scores, dtype=np.float32).reshape(shape)
+
+    def _rescored(self, query: np.ndarray, top_k: int) -> tuple[np.ndarray, np.ndarray]:
+        assert self.vectors is not None
+        candidates = np.sort(
+            self._alike(query, top_k * self.n_candidates)[0]
+        )  # in order: they may lie in a mapped file
+        scores = _cosines(query, self.vectors[candidates])
+        chosen = top_rows(scores, top_k)
+        return candidates[chosen], scores[chosen]
+
+    def _nearest(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        assert self.vectors is not None
+        blocks = range(0, len(self.vectors), _BLOCK)
+        scores = np.concatenate([_cosines(query, self.vectors[i : i + _BLOCK]) for i in blocks] or [np.zeros(0)])
+        chosen = top_rows(scores, k)
+        return chosen, scores[chosen]
+
+    def _alike(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        assert self.binary is not None
+        signs = np.packbits(query > 0)
+        blocks = range(0, len(self.binary), _BLOCK)
+        distances = [_BITS[self.binary[i : i + _BLOCK] ^ signs].sum(axis=1, dtype=np.int32) for i in blocks]
+        scores = 1 - 2 * np.concatenate(distances or [np.zeros(0)]) / len(query)
+        chosen = top_rows(scores, k)
+        return chosen, scores[chosen]
+
+
+def _cosines(query: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """*Shape:* query: (width,), of unit length; vectors: (n, width); result: (n,)."""
+    wide = vectors.astype(np.float32, copy=False)
+    cosines: np.ndarray = wide @ query / np.maximum(np.linalg.norm(wide, axis=1), 1e-12)
+    return cosines
