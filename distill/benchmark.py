@@ -20,6 +20,7 @@ from distill.building import model_builder
 from distill.errors import BadInput
 from distill.latency import Request, environment, measure_all
 from distill.metrics import Estimate, evaluate_scores, paired_difference, retention
+from distill.model_card import write_model_cards
 from distill.modeling import save_model
 from distill.progress import progress
 from distill.recipe import Paragraphs, Remote, TfIdf
@@ -93,6 +94,7 @@ def benchmark(run: Run) -> None:
         "comparisons": _comparisons(run, scored, teacher, primary), "notes": [*run.split.notes, *_notes(run, rows, speed)],
     }  # fmt: skip
     write_report(result, run.report)
+    write_model_cards(run, result, {row.name: row.path for row in rows if row.role != "baseline"})
     log.info("report: %s", run.report / "index.html")
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "Backbone",
     "Baseline",
     "Benchmark",
+    "Card",
     "CascadeDial",
     "Columns",
     "Data",
@@ -456,6 +457,15 @@ class Benchmark(Section):
     """What the models are compared with; {} is nothing."""
 
 
+class Card(Section):
+    """What the model cards say and no number shows."""
+
+    license: str | None = None
+    """As the hub spells it, such as apache-2.0; None: the parents' terms are named instead."""
+    languages: tuple[str, ...] = ()
+    """As ko, en."""
+
+
 class CascadeDial(Section):
     """Student first, teacher only where in doubt: `distill cascade`; see `distill.cascade`."""
 
@@ -486,6 +496,7 @@ class Recipe(Section):
     export: Export = Export()
     benchmark: Benchmark = Benchmark()
     cascade: CascadeDial = CascadeDial()
+    card: Card = Card()
 
     @property
     def folder(self) -> Path:

@@ -88,6 +88,18 @@ def cascade(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = F
 
 
 @app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="A finished model folder with its card.")],
+    repository: Annotated[str, typer.Argument(help="On the Hugging Face hub, as name/model.")],
+    public: Annotated[bool, typer.Option("--public", help="For everybody to see; default: private.")] = False,
+) -> None:
+    """Upload a model folder to the Hugging Face hub."""
+    from distill.model_card import push as upload
+
+    print(upload(folder, repository, private=not public))
+
+
+@app.command()
 def ablate(
     recipe: Annotated[str, typer.Argument(metavar="ABLATION.yaml", help="As recipes/ablation_resume_jd.yaml.")],
     overrides: Overrides = None,
