@@ -3,7 +3,7 @@
 import csv
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,15 @@ import numpy as np
 
 from distill.artefact import new_file
 from distill.baselines import open_scorer
+from distill.bench import bench_folders, check_against
 from distill.data import batched, read_columns, read_pairs
 from distill.dial import read_dial
 from distill.errors import BadInput
-from distill.recipe import Columns
+from distill.latency import Load
+from distill.recipe import Benchmark, Columns
 from distill.runtime import load
 
-__all__ = ["embed_file", "print_dial", "print_parity", "print_report", "score_file"]
+__all__ = ["bench", "embed_file", "print_dial", "print_parity", "print_report", "score_file"]
 
 _ROWS_AT_ONCE = 50_000
 _RUNTIMES, _PRECISIONS = ("torch", "openvino", "onnx"), ("fp32", "bf16")
@@ -108,16 +110,63 @@ def _read_texts(source: str, column: str) -> list[str]:
     return lines
 
 
+def bench(
+    folders: Sequence[str], pairs: str | None, output: Path, *, columns: tuple[str, str, str], label_range: str, seconds: float,
+    threads: str, batches: str, loads: str, n_shapes: int, against: Path | None, max_slowdown: float | None,
+    max_metric_drop: float | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Measure model folders side by side, print the report, and hold it against an earlier one."""
+    if pairs is None:
+        raise BadInput("--pairs is missing: model folders are measured on labelled pairs of yours")
+    if against is None and (max_slowdown, max_metric_drop) != (None, None):
+        raise BadInput("--max-slowdown and --max-metric-drop compare with an earlier report; name it with --against")
+    low, high = _numbers("--label-range", label_range, float, n=2)
+    load = Load(tuple(_numbers("--batches", batches, int)), tuple(_numbers("--loads", loads, float)), n_shapes, seconds)
+    if any(not 0 < share < 2 for share in load.rates):
+        raise BadInput(f"--loads {loads}: shares of the capacity are expected, as 0.25,0.5,0.9")
+    counts = [int(n) for n in _numbers("--threads", threads, int)]
+    if min([*counts, *load.batches, 1]) < 1:
+        raise BadInput("--threads and --batches: numbers from 1 are expected")
+    query, document, label = columns
+    read = read_pairs(pairs, Columns(query=query, document=document, label=label), label_range=(low, high))
+    result = bench_folders(
+        [Path(folder) for folder in folders], read, output, settings=Benchmark(seconds=seconds), threads=counts, load=load,
+        source=pairs,
+    )  # fmt: skip
+    _print_benchmark(result, output, as_json=as_json)
+    if against is not None:
+        rows = check_against(result, against, max_slowdown=max_slowdown, max_metric_drop=max_metric_drop)
+        for row in rows:
+            ratios = ", ".join(f"{what} × {ratio['value']:.3f} ({ratio['low']:.3f}–{ratio['high']:.3f})" for what, ratio in row["slowdown"].items())  # fmt: skip
+            print(f"{row['name']}: slowdown {ratios}; metric drop {row['metric_drop']}", file=sys.stderr)
+
+
+def _numbers(option: str, text: str, form: type[int] | type[float], n: int | None = None) -> list[Any]:
+    try:
+        values = [form(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        values = None
+    if values is None or (n is not None and len(values) != n):
+        raise BadInput(
+            f"{option} {text}: {'numbers' if n is None else f'{n} numbers'} with commas between are expected"
+        )
+    return values
+
+
 def print_report(folder: Path, *, as_json: bool) -> None:
     """Print the rows of a run's report, as a table or as the JSON that the report is made from."""
     benchmark = json.loads((folder / "report" / "benchmark.json").read_text(encoding="utf-8"))
+    _print_benchmark(benchmark, folder / "report", as_json=as_json)
+
+
+def _print_benchmark(benchmark: Mapping[str, Any], folder: Path, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(benchmark, ensure_ascii=False, indent=2))
         return
     metric = benchmark["primary_metric"]
     columns = ("name", "runtime", metric, "95 %", "of teacher", "p50 ms", "pairs/s", "speed-up", "MB")
     _print_table(columns, [_report_cells(row, metric) for row in benchmark["rows"]])
-    print(f"report: {folder / 'report' / 'index.html'}")
+    print(f"report: {folder / 'index.html'}")
 
 
 def _report_cells(row: Mapping[str, Any], metric: str) -> list[str]:

@@ -12,10 +12,10 @@ from distill.artefact import Artefact, check_model_folder, read_card
 from distill.errors import BadInput, JobFailed
 from distill.run import Run
 
-__all__ = ["push", "write_model_cards"]
+__all__ = ["NAMES", "push", "write_model_cards"]
 
 _ENDING = {"openvino": ', backend="openvino"', "onnx": ', backend="onnx"', "torch": ""}
-_NAMES = {
+NAMES = {
     "spearman": "Spearman", "roc_auc": "ROC-AUC", "average_precision": "average precision", "ndcg_at_10": "nDCG@10",
     "ablation_mse": "MSE in [0, 1]", "teacher_spearman": "Spearman with the teacher", "teacher_kendall": "Kendall τ with the teacher",
 }  # fmt: skip
@@ -68,7 +68,7 @@ def _metadata(run: Run, row: Mapping[str, Any], result: Mapping[str, Any], artef
         EvalResult(
             task_type=task, dataset_type="custom" if "/" not in source or Path(source).exists() else source,
             dataset_name=f"{run.recipe.name} (evaluation)", metric_type=name, metric_value=round(estimate["value"], 4),
-            metric_name=_NAMES.get(name, name),
+            metric_name=NAMES.get(name, name),
         )
         for name, estimate in row["metrics"].items()
     ]  # fmt: skip
@@ -100,7 +100,7 @@ def _what(row: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     if share is None or teacher is None or row["role"] == "teacher":
         return said
     faster = "" if row.get("speedup") is None else f" at {row['speedup']:.1f} times its pairs a second"
-    return f"{said} It keeps {100 * share:.1f} % of the {_NAMES.get(result['primary_metric'])} of its teacher, `{teacher}`,{faster}."
+    return f"{said} It keeps {100 * share:.1f} % of the {NAMES.get(result['primary_metric'])} of its teacher, `{teacher}`,{faster}."
 
 
 def _quality(row: Mapping[str, Any], result: Mapping[str, Any]) -> str:
@@ -112,7 +112,7 @@ def _quality(row: Mapping[str, Any], result: Mapping[str, Any]) -> str:
         share = (row.get("retention") or {}).get(name)
         kept = "" if share is None else f"{100 * share:.1f} %"
         lines.append(
-            f"| {_NAMES.get(name, name)} | {estimate['value']:.4f} | {estimate['low']:.4f}–{estimate['high']:.4f} | {kept} |"
+            f"| {NAMES.get(name, name)} | {estimate['value']:.4f} | {estimate['low']:.4f}–{estimate['high']:.4f} | {kept} |"
         )
     compared = [
         one
@@ -120,7 +120,7 @@ def _quality(row: Mapping[str, Any], result: Mapping[str, Any]) -> str:
         if row["name"] in (one["name"].split(" − ")[0], one["name"].split(" − ")[-1])
     ]
     lines += [""] * bool(compared) + [
-        f"- {one['name']}: {one['value']:+.4f} ({one['low']:+.4f} to {one['high']:+.4f}) {_NAMES.get(one['metric'])}"
+        f"- {one['name']}: {one['value']:+.4f} ({one['low']:+.4f} to {one['high']:+.4f}) {NAMES.get(one['metric'])}"
         for one in compared
     ]
     return "\n".join(lines)

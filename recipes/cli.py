@@ -71,10 +71,43 @@ def export(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = Fa
 
 
 @app.command()
-def benchmark(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Measure every model of the run and write the report."""
-    launch(recipe, overrides or [], _stages.benchmark)
-    _print_report(recipe, overrides, as_json)
+def benchmark(
+    targets: Annotated[
+        list[str],
+        typer.Argument(metavar="RECIPE.yaml [KEY=VALUE]... | MODEL...", help="A recipe's run, or any model folders."),
+    ],
+    as_json: AsJson = False,
+    pairs: Annotated[str | None, typer.Option(help="Of model folders: the labelled pairs to measure them on.")] = None,
+    query_column: str = "query",
+    document_column: str = "document",
+    label_column: str = "label",
+    label_range: Annotated[str, typer.Option(help="Of the label column, as 0,5.")] = "0,1",
+    output: Annotated[Path, typer.Option("-o", "--output", help="Of model folders: where the report goes.")] = Path(
+        "report"
+    ),
+    seconds: Annotated[float, typer.Option(min=0.1, help="Measuring time per model and kind of measurement.")] = 10.0,
+    threads: Annotated[str, typer.Option(help="Numbers of threads, as 1,2; default: the machine's.")] = "",
+    batches: Annotated[str, typer.Option(help="Batch sizes to time on each length, as 1,8,32.")] = "",
+    loads: Annotated[
+        str, typer.Option(help="Open-loop arrival rates as shares of the capacity, as 0.25,0.5,0.75,0.9.")
+    ] = "",
+    shapes: Annotated[int, typer.Option(min=0, help="Random shapes over which the growth of memory is taken.")] = 0,
+    against: Annotated[Path | None, typer.Option(help="An earlier benchmark.json to be no worse than.")] = None,
+    max_slowdown: Annotated[float | None, typer.Option(min=1.0, help="As 1.10, of latency and throughput.")] = None,
+    max_metric_drop: Annotated[float | None, typer.Option(min=0.0, help="As 0.005, of the primary metric.")] = None,
+) -> None:
+    """Measure every model of a recipe's run, or any model folders, and write the report."""
+    if targets[0].endswith((".yaml", ".yml")):
+        launch(targets[0], targets[1:], _stages.benchmark)
+        _print_report(targets[0], targets[1:], as_json)
+        return
+    from distill.apply import bench
+
+    bench(
+        targets, pairs, output, columns=(query_column, document_column, label_column), label_range=label_range,
+        seconds=seconds, threads=threads, batches=batches, loads=loads, n_shapes=shapes, against=against,
+        max_slowdown=max_slowdown, max_metric_drop=max_metric_drop, as_json=as_json,
+    )  # fmt: skip
 
 
 @app.command()
