@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from distill.errors import BadInput
 from distill.remote import Endpoint
@@ -40,6 +40,7 @@ __all__ = [
     "Name",
     "Objectives",
     "Paragraphs",
+    "Plan",
     "Recipe",
     "Remote",
     "Resume",
@@ -62,6 +63,12 @@ S = TypeVar("S", bound=BaseModel)
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+T = TypeVar("T")
+OneOrMore = Annotated[
+    tuple[T, ...],
+    BeforeValidator(lambda given: (given,) if isinstance(given, int | float) else given),
+    Field(min_length=1),
+]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
@@ -467,6 +474,39 @@ class CascadeDial(Section):
     """The k best documents of each query go to the teacher, instead of a share by doubt."""
 
 
+class Plan(Section):
+    """What a student may cost: `distill plan` finds the largest shapes that cost no more, measured on this machine."""
+
+    budget_p95_ms: Positive | None = None
+    """p95 of one text at a time (a cross-encoder: one pair), tokenisation included; None is no limit."""
+    budget_mb: Positive | None = None
+    """Of the int8 folder, in 10⁶ bytes; None is no limit."""
+    length: Annotated[int, Field(ge=8)] = 256
+    """Tokens of that text, or of that pair together."""
+    threads: Count | None = None
+    """None is what the machine (or its container) gives."""
+    kind: Literal["cross_encoder", "bi_encoder"] | None = None
+    """None is the student's, else bi_encoder."""
+    teacher: Name | None = None
+    """Plan cuts of this teacher; None: of the one that `student.backbone` names, else fresh encoders."""
+    family: Literal["bert", "xlm-roberta"] | None = None
+    """Of fresh encoders; None is bert."""
+    vocabulary: OneOrMore[Annotated[int, Field(ge=64)]] | None = None
+    """Sizes to choose from, of fresh encoders; None is 32000."""
+    widths: OneOrMore[Annotated[int, Field(ge=16)]] | None = None
+    """Of fresh encoders; None is 128 to 768. Attention heads are 64 wide where that divides it, else 32 or 16."""
+    feed_forward: OneOrMore[Positive] | None = None
+    """Multiples of the width, of fresh encoders; None is [2, 4]."""
+    layers: OneOrMore[Count] | None = None
+    """How many; None is 2 to 12 of a fresh encoder, 1 to all of a teacher."""
+    measured: Annotated[int, Field(ge=3)] = 10
+    """Shapes that are measured before the rest is predicted."""
+    verified: Count = 3
+    """Of the shapes that come out, how many are measured as well."""
+    seconds: Positive = 1.5
+    """Measuring time per shape and kind of measurement."""
+
+
 class Recipe(Section):
     """A whole run."""
 
@@ -486,6 +526,7 @@ class Recipe(Section):
     export: Export = Export()
     benchmark: Benchmark = Benchmark()
     cascade: CascadeDial = CascadeDial()
+    plan: Plan = Plan()
 
     @property
     def folder(self) -> Path:
@@ -505,6 +546,7 @@ class Recipe(Section):
             *_objective_problems(self),
             *_baseline_problems(self),
             *_cascade_problems(self),
+            *_plan_problems(self),
         ]
         if problems:
             raise ValueError("\n".join(problems))
@@ -686,6 +728,23 @@ def _paragraph_problems(where: str, model: str, recipe: Recipe) -> list[str]:
     return [f"{where}: no model or folder is called {model!r}; {_suggest(model, known)}"]
 
 
+_FRESH_ONLY = ("family", "vocabulary", "widths", "feed_forward")
+
+
+def _plan_problems(recipe: Recipe) -> list[str]:
+    plan, backbone = recipe.plan, None if recipe.student is None else recipe.student.backbone
+    if plan.teacher is not None and plan.teacher not in recipe.teachers:
+        return [_unknown_teacher("plan.teacher", plan.teacher, recipe)]
+    teacher = plan.teacher or getattr(backbone, "teacher", None)
+    if teacher is None:
+        return []
+    given = [name for name in _FRESH_ONLY if getattr(plan, name) is not None]
+    return [
+        f"plan.{name}: means nothing here, the plan cuts layers of {teacher}; leave it out, or make student.backbone a fresh encoder"
+        for name in given
+    ]
+
+
 def _unknown_teacher(where: str, name: str, recipe: Recipe) -> str:
     return f"{where}: no teacher is called {name!r}; {_suggest(name, list(recipe.teachers))}"
 
@@ -704,12 +763,12 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return validated(Recipe, read_raw(path, overrides), path)
 
 
-def read_raw(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Read a YAML and lay `key=value` overrides over it.
+def read_raw(path: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a YAML, or take what it would hold, and lay `key=value` overrides over it.
 
     :raises BadInput: for what is no YAML or no override
     """
-    raw = _read_yaml(Path(path))
+    raw = dict(path) if isinstance(path, Mapping) else _read_yaml(Path(path))
     for override in overrides:
         _apply_override(raw, override)
     return raw
