@@ -198,6 +198,8 @@ def print_plan(folder: Path, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(plan, ensure_ascii=False, indent=2))
         return
+    where = plan["environment"]
+    print(f"{plan['kind']}, int8, {plan['length']} tokens, {plan['threads']} threads of {where['cpu']}")
     columns = ("layers", "width", "feed-forward", "vocabulary", "encoder M", "p95 ms", "predicted", "p50 ms", "per s", "MB", "predicted")  # fmt: skip
     _print_table(columns, [_student_cells(student) for student in plan["students"]])
     errors = plan["median_error"]

@@ -481,14 +481,14 @@ class Plan(Section):
     """p95 of one text at a time (a cross-encoder: one pair), tokenisation included; None is no limit."""
     budget_mb: Positive | None = None
     """Of the int8 folder, in 10⁶ bytes; None is no limit."""
-    length: Annotated[int, Field(ge=8)] = 256
-    """Tokens of that text, or of that pair together."""
+    length: Annotated[int, Field(ge=8)] | None = None
+    """Tokens of that text, or of that pair together; None is 256, or the student's max_length where that is less."""
     threads: Count | None = None
     """None is what the machine (or its container) gives."""
     kind: Literal["cross_encoder", "bi_encoder"] | None = None
     """None is the student's, else bi_encoder."""
     teacher: Name | None = None
-    """Plan cuts of this teacher; None: of the one that `student.backbone` names, else fresh encoders."""
+    """Plan cuts of this teacher; None: of what `student.backbone` names, else fresh encoders."""
     family: Literal["bert", "xlm-roberta"] | None = None
     """Of fresh encoders; None is bert."""
     vocabulary: OneOrMore[Annotated[int, Field(ge=64)]] | None = None
@@ -735,13 +735,15 @@ def _plan_problems(recipe: Recipe) -> list[str]:
     plan, backbone = recipe.plan, None if recipe.student is None else recipe.student.backbone
     if plan.teacher is not None and plan.teacher not in recipe.teachers:
         return [_unknown_teacher("plan.teacher", plan.teacher, recipe)]
-    teacher = plan.teacher or getattr(backbone, "teacher", None)
-    if teacher is None:
+    if recipe.student is not None and plan.length is not None and plan.length > recipe.student.max_length:
+        return [f"plan.length: {plan.length} is more than the {recipe.student.max_length} tokens of student.max_length"]
+    cut = plan.teacher or (backbone.teacher if isinstance(backbone, TeacherBackbone) else backbone)
+    if not isinstance(cut, str):
         return []
-    given = [name for name in _FRESH_ONLY if getattr(plan, name) is not None]
     return [
-        f"plan.{name}: means nothing here, the plan cuts layers of {teacher}; leave it out, or make student.backbone a fresh encoder"
-        for name in given
+        f"plan.{name}: means nothing here, the plan cuts layers of {cut}; leave it out, or make student.backbone a fresh encoder"
+        for name in _FRESH_ONLY
+        if getattr(plan, name) is not None
     ]
 
 

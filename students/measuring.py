@@ -1,97 +1,19 @@
-"""Measurements of candidate shapes: taken with the toolkit's one meter, kept on disk, never taken twice.
+"""Measuring int8 students on texts of one length, with the toolkit's one meter."""
 
-They are kept by what decides them: CPU, versions, threads, and all of the candidate besides its shape. A plan that was
-killed, or asked again with another budget, goes on with what is there.
-"""
-
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from bisect import bisect_left
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distill.artefact import content_hash, write_json
-from distill.latency import Request, environment, measure_all
+from distill.errors import BadInput
+from distill.latency import Request, measure_all
 from distill.progress import progress
-from distill.runtime import usable_cpus
-from students.cost_model import Measurement, Shape
-from students.shapes import Candidates
+from distill.tokens import tokenize
 
-__all__ = ["Ledger", "cost_row", "measure_folders"]
+__all__ = ["cost_row", "measure_folders", "texts_of_length"]
 
-_MEMORY_PER_PROCESS_MB = 700
 _ROUNDS = 5
-Write = Callable[[Shape], Path]
-
-
-class Ledger:
-    """What was measured, by phase: `scouts` (roughly), `measured` (all in turns), `verified`."""
-
-    def __init__(self, path: Path, candidates: Candidates) -> None:
-        self.path, self.candidates = path, candidates
-        where = environment()
-        self.key = content_hash([
-            where["cpu"], where["cpu_flags"], where["cores"], where["versions"], self.n_threads, candidates.identity(),
-        ])  # fmt: skip
-        stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        self.stored: dict[str, Any] = stored
-        self.phases: dict[str, Any] = stored.setdefault(self.key, {"environment": where, "phases": {}})["phases"]
-
-    @property
-    def n_threads(self) -> int:
-        """Threads of a measured model."""
-        return self.candidates.plan.threads or usable_cpus()
-
-    def rows(self, *phases: str) -> list[Measurement]:
-        """Return what is known of these phases, one measurement a shape, the last phase's word."""
-        found = {
-            Shape(**row["shape"]): Measurement(Shape(**row["shape"]), **row["costs"])
-            for phase in phases
-            for row in self.phases.get(phase, [])
-        }
-        return list(found.values())
-
-    def measure(
-        self, phase: str, shapes: Sequence[Shape], *, seconds: float, along: Sequence[Shape] = ()
-    ) -> list[float]:
-        """Measure the shapes that a phase lacks, in turns.
-
-        :param along: shapes that an earlier phase knows, measured again in between
-        :returns: for each of `along`, its p50 over that of the earlier phase: how far the machine has drifted
-        """
-        known = {one.shape for one in self.rows(phase)}
-        missing = [shape for shape in shapes if shape not in known]
-        if not missing:
-            return []
-        folders = self._write([*missing, *along])
-        before = {one.shape: one.p50_ms for one in self.rows("measured")}
-        drift = []
-        for group in _groups([*missing, *along]):
-            results = self._measure_group(group, [folders[shape] for shape in group], seconds)
-            for shape, result in zip(group, results, strict=True):
-                if shape in missing:
-                    row = {"shape": asdict(shape), **cost_row(result)}
-                    self.phases.setdefault(phase, []).append(row)
-                else:
-                    drift.append(result["latency_ms"]["p50"] / before[shape])
-            write_json(self.path, self.stored)
-        return drift
-
-    def _write(self, shapes: Sequence[Shape]) -> dict[Shape, Path]:
-        folders = {}
-        with progress("building int8 candidates", len(shapes)) as report:
-            for shape in shapes:
-                folders[shape] = self.candidates.write(shape)
-                report(1, str(shape))
-        return folders
-
-    def _measure_group(self, shapes: Sequence[Shape], folders: Sequence[Path], seconds: float) -> list[dict[str, Any]]:
-        plan = self.candidates.plan
-        names = [f"{shape.layers} × {shape.width}" for shape in shapes]
-        texts = self.candidates.texts()
-        return measure_folders(
-            folders, names, texts, length=plan.length, n_threads=self.n_threads, seconds=seconds, seed=0
-        )
+_N_TEXTS = 32
 
 
 def measure_folders(
@@ -127,10 +49,28 @@ def cost_row(result: dict[str, Any]) -> dict[str, Any]:
     return {"costs": costs, "n": latency["n"], "latency_ms": result["per_run"]["latency_ms"]}
 
 
-def _groups(shapes: Sequence[Shape]) -> list[list[Shape]]:
-    """Cut into groups whose processes fit the memory together; one group where they all do."""
-    import psutil
+def texts_of_length(
+    tokenizer: Any, sources: Sequence[str], n_tokens: int, kind: str, n_texts: int = _N_TEXTS
+) -> tuple[list[str], list[str]]:
+    """Make texts of a given number of tokens out of any texts, cut at words, the last of which may be truncated.
 
-    at_once = max(2, int(psutil.virtual_memory().available / 1e6 / _MEMORY_PER_PROCESS_MB))
-    n_groups = -(-len(shapes) // at_once)
-    return [list(shapes[number::n_groups]) for number in range(n_groups)]
+    A bi-encoder's query and document are one text of `n_tokens`, a cross-encoder's have half of them each.
+    """
+    n_each = n_tokens if kind == "bi_encoder" else -(-n_tokens // 2)
+    words = [word for text in sources for word in text.split()]
+    if not words:
+        raise BadInput("a plan needs text to measure with; the recipe's training pairs hold no word")
+    step = max(1, len(words) // (2 * n_texts))
+    made = [_text_from(tokenizer, words, place * step, n_each) for place in range(2 * n_texts)]
+    return (made[:n_texts], made[:n_texts]) if kind == "bi_encoder" else (made[:n_texts], made[n_texts:])
+
+
+def _text_from(tokenizer: Any, words: Sequence[str], start: int, n_tokens: int) -> str:
+    """Return the shortest run of words from `start`, going round at the end, that has at least `n_tokens` tokens."""
+    run = [words[(start + place) % len(words)] for place in range(n_tokens)]  # a word is a token at least
+
+    def n_of(n_words: int) -> int:
+        return int(tokenize(tokenizer, [" ".join(run[:n_words])], max_length=1 << 20).lengths[0])
+
+    n_words = bisect_left(range(1, len(run) + 1), n_tokens, key=n_of) + 1
+    return " ".join(run[:n_words])

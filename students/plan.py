@@ -38,9 +38,10 @@ from students.cost_model import (
     held_out_errors,
     nearest,
 )
-from students.measuring import Ledger, cost_row, measure_folders
+from students.ledger import Ledger
+from students.measuring import cost_row, measure_folders, texts_of_length
 from students.plan_picture import draw_plan
-from students.shapes import Candidates, texts_of_length
+from students.shapes import Candidates, length_of
 
 __all__ = ["MARGIN", "check_model", "choose_shapes", "make_plan"]
 
@@ -85,10 +86,10 @@ def _check_threads(recipe: Recipe) -> None:
 
 def _nothing_fits(result: Mapping[str, Any], budget: Budget) -> str:
     close = result["students"][0]
-    costs = close["measured"] or close["predicted"]
+    costs = close["measured"]
     return (
         f"no shape meets {budget}; nearest: {Shape(**close['shape'])}: p95 {costs['p95_ms']:.2f} ms, {costs['size_mb']:.1f} MB "
-        "(measured); raise the budget, shorten the texts, or allow fewer layers, smaller widths or a smaller vocabulary"
+        "as measured; raise the budget, shorten the texts, or allow fewer layers, smaller widths or a smaller vocabulary"
     )
 
 
@@ -99,6 +100,7 @@ def _search(candidates: Candidates, ledger: Ledger, budget: Budget) -> dict[str,
         ledger.measure("scouts", scouts, seconds=min(_SCOUT_SECONDS, plan.seconds))
         rough = fit([one for one in ledger.rows("scouts") if one.shape in scouts])
         chosen = choose_shapes(shapes, scouts, rough, budget, plan.measured, candidates.run.recipe.seed)
+        log.info("%d of %d shapes, around the budget, are measured in turns", len(chosen), len(shapes))
     else:
         chosen = shapes
     ledger.measure("measured", chosen, seconds=plan.seconds)
@@ -155,7 +157,7 @@ def _proposed(costs: _Costs, budget: Budget, n_shapes: int) -> list[Shape]:
 
 
 def _verify(candidates: Candidates, ledger: Ledger, budget: Budget, shapes: Sequence[Shape]) -> list[str]:
-    """Measure what is proposed, until all of it was: what turns out too large gives way to the next."""
+    """Measure what is proposed, until all of it was or rounds run out: what turns out too large gives way to the next."""
     plan, notes = candidates.plan, []
     for _ in range(_VERIFY_ROUNDS):
         measured = ledger.rows("measured", "verified")
@@ -178,18 +180,24 @@ def _result(
 ) -> dict[str, Any]:  # fmt: skip
     plan, known = candidates.plan, {one.shape: one.costs() for one in measured}
     costs, model = _costs(shapes, measured), fit(measured)
-    students: list[dict[str, Any]] = [
+    here = {shape: known[shape] for shape in shapes if shape in known}  # the ledger may know shapes of other plans
+    fitting = [shape for shape in here if budget.fits(here[shape])]
+    # a plan proposes nothing that was not measured; what is only predicted is shown beside it
+    chosen = max(fitting, key=lambda shape: shape.capacity) if fitting else None
+    shown = best_by_depth(costs, budget) if chosen is not None else [nearest(here, budget)]
+    shown = sorted({*shown, *([chosen] if chosen else [])}, key=lambda shape: shape.capacity, reverse=True)
+    students = [
         {
-            "shape": asdict(shape), "encoder_parameters": shape.encoder_parameters, "predicted": model_before.predict(shape),
-            "measured": known.get(shape), "fits": budget.fits(costs[shape]), "student": candidates.section(shape),
+            "shape": asdict(shape), "encoder_parameters": shape.encoder_parameters, "measured": known.get(shape),
+            "predicted": (model_before if shape in known else model).predict(shape), "fits": budget.fits(costs[shape]),
+            "student": candidates.section(shape),
         }
-        for shape in best_by_depth(costs, budget) or [nearest(costs, budget)]
+        for shape in shown
     ]  # fmt: skip
-    chosen = next((student for student in students if student["fits"] and student["measured"]), None)
     return {
-        "budget": asdict(budget), "plan": plan.model_dump(mode="json"), "kind": candidates.kind, "teacher": candidates.teacher,
+        "budget": asdict(budget), "plan": plan.model_dump(mode="json"), "kind": candidates.kind, "cut": candidates.cut_name, "length": candidates.length,
         "threads": ledger.n_threads, "environment": environment(), "largest": "parameters outside the embeddings, then vocabulary",
-        "students": students, "yaml": None if chosen is None else _yaml(chosen["student"]),
+        "students": students, "yaml": None if chosen is None else _yaml(candidates.section(chosen)),
         "measured": [
             {"shape": asdict(one.shape), **one.costs(), "predicted": model_before.predict(one.shape), "fitted": one in ledger.rows("measured")}
             for one in measured
@@ -215,11 +223,12 @@ def check_model(recipe: Recipe, model: Path) -> dict[str, Any]:
 
     _check_threads(recipe)
     plan, run = recipe.plan, Run(recipe)
-    scorer = load(model, runtime="openvino", n_threads=plan.threads)
+    length = length_of(run)
+    scorer = load(model, runtime="openvino", n_threads=plan.threads, max_length=length)
     sources = list(dict.fromkeys([*run.split.train.queries, *run.split.train.documents]))
-    texts = texts_of_length(scorer.tokenizer, sources, plan.length, scorer.kind)
+    texts = texts_of_length(scorer.tokenizer, sources, length, scorer.kind)
     result = measure_folders(
-        [model], [model.name], texts, length=plan.length, n_threads=plan.threads or usable_cpus(), seconds=2 * plan.seconds, seed=0
+        [model], [model.name], texts, length=length, n_threads=plan.threads or usable_cpus(), seconds=2 * plan.seconds, seed=0
     )[0]  # fmt: skip
     budget = Budget(plan.budget_p95_ms, plan.budget_mb)
     costs = cost_row(result)["costs"]

@@ -57,14 +57,6 @@ def _draw_frontier(axes: Any, result: Mapping[str, Any]) -> None:
             )  # fmt: skip
     small = [(row["p95_ms"], row["encoder_parameters"] / 1e6) for row, fit in zip(grid, fits, strict=True) if fit]
     axes.plot(*zip(*frontier(small), strict=True), "--", color=ACCENT, alpha=0.5) if small else None
-    for student in result["students"]:
-        if student["measured"]:
-            at = (student["measured"]["p95_ms"], student["encoder_parameters"] / 1e6)
-            axes.plot(*at, "o", color=ACCENT)
-            shape = student["shape"]
-            axes.annotate(
-                f"{shape['layers']} × {shape['width']}", at, (-6, 4), textcoords="offset points", fontsize=9, color=INK, ha="right"
-            )  # fmt: skip
     if result["budget"]["p95_ms"] is not None:
         axes.axvline(result["budget"]["p95_ms"], color=INK, linewidth=1, label="budget")
     axes.set(
@@ -74,6 +66,20 @@ def _draw_frontier(axes: Any, result: Mapping[str, Any]) -> None:
     _plain(axes.xaxis, axes.get_xlim())
     _plain(axes.yaxis, axes.get_ylim())
     axes.legend(frameon=False, loc="lower right")
+    _draw_students(axes, [student for student in result["students"] if student["measured"]])
+
+
+def _draw_students(axes: Any, students: Sequence[Mapping[str, Any]]) -> None:
+    """Mark what is proposed; names stand to the left, one below the other."""
+    below = float("inf")
+    for student in students:  # largest first, and so from top to bottom
+        at = (student["measured"]["p95_ms"], student["encoder_parameters"] / 1e6)
+        axes.plot(*at, "o", color=ACCENT)
+        height = min(float(axes.transData.transform(at)[1]) + 10, below - 14)
+        shift = (height - float(axes.transData.transform(at)[1])) * 72 / 100  # points; the layout is at 100 dpi
+        name = f"{student['shape']['layers']} × {student['shape']['width']}"
+        axes.annotate(name, at, (-8, shift), textcoords="offset points", fontsize=9, color=INK, ha="right", va="center")
+        below = height
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

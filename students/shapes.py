@@ -7,7 +7,6 @@ head around it, the export stage's int8. Only its weights are drawn, not learned
 import copy
 import json
 import tempfile
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -17,20 +16,20 @@ from typing import Any
 from distill.artefact import content_hash
 from distill.backbone import fresh_backbone, resolve_name
 from distill.errors import BadInput
-from distill.modeling import build_model, loading, quiet, save_model
-from distill.recipe import FreshBackbone, Plan
+from distill.modeling import bi_encoder, build_model, loading, prepared, quiet, save_model
+from distill.recipe import Backbone, FreshBackbone, Plan, TeacherBackbone
 from distill.run import Run
-from distill.tokens import tokenize
 from students.cost_model import Shape
 from students.export import Thresholds, export_openvino
+from students.measuring import texts_of_length
 
-__all__ = ["Candidates", "fresh_shapes", "heads_of", "shaped", "spread", "teacher_of", "texts_of_length"]
+__all__ = ["Candidates", "cut_backbone", "fresh_shapes", "heads_of", "length_of", "shaped", "spread"]
 
 _WIDTHS = (128, 192, 256, 320, 384, 448, 512, 640, 768)
 _LAYERS = (2, 3, 4, 5, 6, 8, 10, 12)
 _FEED_FORWARD = (2.0, 4.0)
 _VOCABULARY = (32000,)
-_N_TEXTS = 32
+_LENGTH = 256
 _CALIBRATION_WORDS = 8  # ranges decide no speed: the shortest calibration will do
 
 
@@ -46,10 +45,10 @@ def heads_of(width: int) -> int:
     return width // size
 
 
-def fresh_shapes(plan: Plan, vocabularies: Sequence[int]) -> list[Shape]:
+def fresh_shapes(plan: Plan, vocabularies: Sequence[int], length: int) -> list[Shape]:
     """Return every shape of a fresh encoder that the plan allows."""
     return [
-        Shape(layers, width, round(ratio * width), heads_of(width), vocabulary, plan.length)
+        Shape(layers, width, round(ratio * width), heads_of(width), vocabulary, length)
         for vocabulary in vocabularies
         for layers in plan.layers or _LAYERS
         for width in plan.widths or _WIDTHS
@@ -66,10 +65,19 @@ def spread(n_layers: int, n_kept: int) -> tuple[int, ...]:
     return tuple(place * n_layers // n_kept for place in range(n_kept))
 
 
-def teacher_of(run: Run) -> str | None:
-    """Return the teacher that the plan cuts, None for fresh encoders."""
-    student = run.recipe.student
-    return run.recipe.plan.teacher or getattr(None if student is None else student.backbone, "teacher", None)
+def cut_backbone(run: Run) -> str | TeacherBackbone | None:
+    """Return what the plan cuts, a teacher or a named encoder; None for fresh encoders."""
+    plan, student = run.recipe.plan, run.recipe.student
+    if plan.teacher is not None:
+        return TeacherBackbone(teacher=plan.teacher)
+    return None if student is None or isinstance(student.backbone, FreshBackbone) else student.backbone
+
+
+def length_of(run: Run) -> int:
+    """Return the tokens that a plan measures with."""
+    plan, student = run.recipe.plan, run.recipe.student
+    longest = _LENGTH if student is None else min(_LENGTH, student.max_length)
+    return longest if plan.length is None else plan.length
 
 
 @dataclass(frozen=True)
@@ -88,42 +96,46 @@ class Candidates:
 
     def __init__(self, run: Run, folder: Path) -> None:
         self.run, self.plan, self.folder = run, run.recipe.plan, folder
-        self.teacher = teacher_of(run)
+        self.cut = cut_backbone(run)
         student = run.recipe.student
         self.kind = self.plan.kind or (student.kind if student is not None else "bi_encoder")
-        self.max_length = max(self.plan.length, student.max_length if student is not None else 0)
+        self.length = length_of(run)
+        self.max_length = self.length if student is None else student.max_length
+
+    @property
+    def cut_name(self) -> str | None:
+        """The teacher or encoder that is cut."""
+        return self.cut.teacher if isinstance(self.cut, TeacherBackbone) else self.cut
 
     def shapes(self) -> list[Shape]:
         """Return all shapes to choose from.
 
-        :raises BadInput: where the plan asks for more layers than the teacher has
+        :raises BadInput: where the plan asks for more layers than there are
         """
-        if self.teacher is None:
-            return fresh_shapes(self.plan, sorted(self._bases))
-        config = self._teacher_base.config
+        if self.cut is None:
+            return fresh_shapes(self.plan, sorted(self._bases), self.length)
+        config = self._cut_base.config
         n_layers = int(config.num_hidden_layers)
         wanted = self.plan.layers or tuple(range(1, n_layers + 1))
         if max(wanted) > n_layers:
-            raise BadInput(f"plan.layers: {max(wanted)} of teacher {self.teacher}, which has {n_layers}")
+            raise BadInput(f"plan.layers: {max(wanted)} of {self.cut_name}, which has {n_layers}")
         feed_forward = int(getattr(config, "intermediate_size", 0) or getattr(config, "hidden_dim", 0))
         width, heads = int(config.hidden_size), int(config.num_attention_heads)
-        return [
-            Shape(layers, width, feed_forward, heads, int(config.vocab_size), self.plan.length) for layers in wanted
-        ]
+        return [Shape(layers, width, feed_forward, heads, int(config.vocab_size), self.length) for layers in wanted]
 
     def identity(self) -> dict[str, Any]:
         """Return what decides a measurement besides shape, machine and versions."""
         export, student = self.run.recipe.export, self.run.recipe.student
         return {
             "kind": self.kind, "encoder": self._encoder_identity(), "max_length": self.max_length,
-            "length": self.plan.length, "keep_float": export.keep_float, "smooth_quant_alpha": export.smooth_quant_alpha,
+            "length": self.length, "keep_float": export.keep_float, "smooth_quant_alpha": export.smooth_quant_alpha,
             "head": None if student is None else student.head, "pooling": self._pooling, "output_width": self._output_width,
         }  # fmt: skip
 
     def _encoder_identity(self) -> str:
-        if self.teacher is None:
+        if self.cut is None:
             return self.plan.family or "bert"
-        return content_hash(self._teacher_base.config.to_dict())
+        return content_hash(self._cut_base.config.to_dict())
 
     @property
     def _pooling(self) -> Any:
@@ -132,21 +144,23 @@ class Candidates:
     def section(self, shape: Shape) -> dict[str, Any]:
         """Return the recipe's `student` section of a shape."""
         backbone: dict[str, Any]
-        if self.teacher is None:
+        if self.cut is None:
             family = "unigram" if self.plan.family == "xlm-roberta" else "wordpiece"
             backbone = {
                 "tokenizer": family, "vocabulary": shape.vocabulary, "layers": shape.layers, "width": shape.width,
                 "heads": shape.heads, "feed_forward": shape.feed_forward, "max_length": self.max_length,
             }  # fmt: skip
             return {"kind": self.kind, "backbone": backbone, "max_length": self.max_length}
-        n_layers = int(self._teacher_base.config.num_hidden_layers)
-        backbone = {"teacher": self.teacher, "layers": list(spread(n_layers, shape.layers))}
-        return {"kind": self.kind, "backbone": backbone, "max_length": self.max_length}
+        n_layers = int(self._cut_base.config.num_hidden_layers)
+        named = self.cut if isinstance(self.cut, str) else self.cut.model_dump()
+        return {
+            "kind": self.kind, "backbone": named, "layers": list(spread(n_layers, shape.layers)), "max_length": self.max_length,
+        }  # fmt: skip
 
     def texts(self) -> tuple[list[str], list[str]]:
         """Return queries and documents that make the plan's number of tokens; for a bi-encoder both are one text."""
-        base = self._teacher_base if self.teacher is not None else self._bases[max(self._bases)]
-        return texts_of_length(base.tokenizer, self._sources, self.plan.length, self.kind)
+        base = self._cut_base if self.cut is not None else self._bases[max(self._bases)]
+        return texts_of_length(base.tokenizer, self._sources, self.length, self.kind)
 
     def write(self, shape: Shape) -> Path:
         """Return the int8 folder of a shape; it is made where it is not there yet."""
@@ -168,7 +182,7 @@ class Candidates:
         import torch
         from transformers import AutoModel
 
-        base = self._teacher_base if self.teacher is not None else self._bases[shape.vocabulary]
+        base = self._cut_base if self.cut is not None else self._bases[shape.vocabulary]
         config = shaped(base.config, shape)
         student, seed = self.run.recipe.student, self.run.recipe.seed
         torch.manual_seed(seed)
@@ -177,8 +191,12 @@ class Candidates:
             base.tokenizer.save_pretrained(folder / "encoder")
             model = build_model(
                 self.kind, folder / "encoder", pooling=self._pooling, head=None if student is None else student.head,
-                max_length=self.max_length, output_width=None if self._output_width == shape.width else self._output_width, seed=seed,
+                max_length=self.max_length, seed=seed,
             )  # fmt: skip
+            if self._output_width not in (None, shape.width):
+                model = prepared(
+                    bi_encoder(list(model), None, self._output_width), max_length=self.max_length, prompts=None
+                )
             save_model(model, folder / "model")
         return folder / "model"
 
@@ -189,7 +207,9 @@ class Candidates:
         if match is None or match.projection == "drop" or self.kind != "bi_encoder":
             return None
         with quiet():
-            return int(_config_of(_encoder_of(self.run, match.teacher, self._sources)).hidden_size)
+            return int(
+                _config_of(_encoder_of(self.run, TeacherBackbone(teacher=match.teacher), self._sources)).hidden_size
+            )
 
     @cached_property
     def _sources(self) -> list[str]:
@@ -197,10 +217,9 @@ class Candidates:
         return list(dict.fromkeys([*split.train.queries, *split.train.documents, *split.unlabelled]))
 
     @cached_property
-    def _teacher_base(self) -> _Base:
-        assert self.teacher is not None
-        name = _encoder_of(self.run, self.teacher, self._sources)
-        return _base_of(name)
+    def _cut_base(self) -> _Base:
+        assert self.cut is not None
+        return _base_of(_encoder_of(self.run, self.cut, self._sources))
 
     @cached_property
     def _bases(self) -> dict[int, _Base]:
@@ -223,15 +242,14 @@ class Candidates:
         return bases
 
 
-def _encoder_of(run: Run, name: str, texts: Sequence[str]) -> str:
-    """Return the folder or hub name of a teacher's encoder: trained or not, its shape is the same."""
-    backbone = run.recipe.teachers[name].backbone
+def _encoder_of(run: Run, backbone: Backbone, texts: Sequence[str]) -> str:
+    """Return the folder or hub name of an encoder; a teacher, trained or not, has its backbone's shape."""
     if isinstance(backbone, str):
         return resolve_name(backbone)
     if isinstance(backbone, FreshBackbone):
         with quiet():
             return str(fresh_backbone(backbone, texts, seed=run.recipe.seed, folder=run.work / "backbones"))
-    return _encoder_of(run, backbone.teacher, texts)
+    return _encoder_of(run, run.recipe.teachers[backbone.teacher].backbone, texts)
 
 
 def _base_of(name: str) -> _Base:
@@ -275,30 +293,3 @@ def _filled(tokenizer: Any, n_pieces: int) -> Any:
     filled = copy.deepcopy(tokenizer)
     filled._tokenizer = type(tokenizer.backend_tokenizer).from_str(json.dumps(state))
     return filled
-
-
-def texts_of_length(
-    tokenizer: Any, sources: Sequence[str], n_tokens: int, kind: str, n_texts: int = _N_TEXTS
-) -> tuple[list[str], list[str]]:
-    """Make texts of a given number of tokens out of any texts, cut at words, the last of which may be truncated.
-
-    A bi-encoder's query and document are one text of `n_tokens`, a cross-encoder's have half of them each.
-    """
-    n_each = n_tokens if kind == "bi_encoder" else -(-n_tokens // 2)
-    words = [word for text in sources for word in text.split()]
-    if not words:
-        raise BadInput("a plan needs text to measure with; the recipe's training pairs hold no word")
-    step = max(1, len(words) // (2 * n_texts))
-    made = [_text_from(tokenizer, words, place * step, n_each) for place in range(2 * n_texts)]
-    return (made[:n_texts], made[:n_texts]) if kind == "bi_encoder" else (made[:n_texts], made[n_texts:])
-
-
-def _text_from(tokenizer: Any, words: Sequence[str], start: int, n_tokens: int) -> str:
-    """Return the shortest run of words from `start`, going round at the end, that has at least `n_tokens` tokens."""
-    run = [words[(start + place) % len(words)] for place in range(n_tokens)]  # a word is a token at least
-
-    def n_of(n_words: int) -> int:
-        return int(tokenize(tokenizer, [" ".join(run[:n_words])], max_length=1 << 20).lengths[0])
-
-    n_words = bisect_left(range(1, len(run) + 1), n_tokens, key=n_of) + 1
-    return " ".join(run[:n_words])
