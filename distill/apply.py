@@ -44,6 +44,7 @@ def score_file(
     *,
     query_column: str,
     document_column: str,
+    other_side: Path | None = None,
     runtime: str | None = None,
     precision: str | None = None,
     n_threads: int | None = None,
@@ -52,7 +53,7 @@ def score_file(
     """Score the pairs of a file into a TSV: row (from 1), score (cosine or logit), unit_score (in [0, 1])."""
     pairs = read_pairs(source, Columns(query=query_column, document=document_column), labelled=False)
     with new_file(output) as temporary:
-        scorer = open_scorer(model, **_options(runtime, precision, n_threads, max_length))
+        scorer = open_scorer(model, other_side=other_side, **_options(runtime, precision, n_threads, max_length))
         scores = scorer.score(pairs.queries, pairs.documents, progress=True)
         with temporary.open("w", encoding="utf-8") as file:
             file.write("row\tscore\tunit_score\n")

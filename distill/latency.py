@@ -34,7 +34,8 @@ from distill.baselines import PairScorer, check_scorer_folder, model_folder, ope
 from distill.errors import BadInput, JobFailed
 from distill.machine import cpu_model, usable_cpus
 from distill.model_files import GRAPHS, Runtime
-from distill.runtime import Precision
+from distill.pairing import OneSide
+from distill.runtime import Precision, Scorer
 
 __all__ = ["LENGTHS", "Request", "environment", "measure", "measure_all", "size_mb"]
 
@@ -387,6 +388,8 @@ def _load(request: Mapping[str, Any]) -> tuple[PairScorer, dict[str, Any]]:
         max_length=request["max_length"], device="cpu",
     )  # fmt: skip
     seconds = time.perf_counter() - start
+    if isinstance(scorer, Scorer) and scorer.side is not None:  # the other side is the teacher's, before and after
+        scorer = OneSide(scorer)
     facts = {
         "kind": scorer.kind, "runtime": scorer.runtime, "precision": scorer.precision, "max_length": scorer.max_length,
         "load_seconds": round(seconds, 3), "loaded_memory_mb": _status_mb("VmRSS"),

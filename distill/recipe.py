@@ -21,6 +21,7 @@ from distill.remote import Endpoint
 from distill.sections import Kind as SectionKind
 
 __all__ = [
+    "Asymmetric",
     "Backbone",
     "Baseline",
     "Benchmark",
@@ -279,6 +280,26 @@ class Signals(Section):
     """Ask the teachers during training instead of the cache."""
 
 
+class Asymmetric(Section):
+    """A student that serves one side, in the space of the teacher whose embeddings are matched.
+
+    The other side stays the frozen teacher: queries by a small student against an index that the teacher has built, or
+    documents by a small student for the teacher's queries. What is exported is checked against the teacher's own vectors.
+    """
+
+    side: Literal["query", "document"] = "query"
+    min_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.8
+    """The least mean cosine of the student's vectors to the teacher's own, on held-back texts."""
+    min_recall: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """The least share of the teacher's `top_k` documents that the pair finds, too."""
+    top_k: Count = 10
+
+    @property
+    def role(self) -> int:
+        """0 where the student reads queries, 1 where it reads documents."""
+        return int(self.side == "document")
+
+
 class Student(Section):
     """What is shipped. `control` trains the same student without the teacher, for the report."""
 
@@ -291,6 +312,8 @@ class Student(Section):
     head: tuple[Count, ...] | None = None
     max_length: Annotated[int, Field(ge=8)] = 512
     prompts: tuple[str, str] | None = None
+    asymmetric: Asymmetric | None = None
+    """Serve one side only, beside the frozen teacher; None serves both."""
     control: bool = True
     training: Training = Training()
 
@@ -652,7 +675,7 @@ def _objective_problems(recipe: Recipe) -> list[str]:
     if objectives.labels:
         problems += _loss_problems("objectives.labels.loss", objectives.labels.loss, student.kind, recipe.data)
     problems += _candidate_problems(recipe)
-    return problems + _embedding_problems(recipe, student)
+    return problems + _embedding_problems(recipe, student) + _asymmetric_problems(recipe, student)
 
 
 def _candidate_problems(recipe: Recipe) -> list[str]:
@@ -685,6 +708,23 @@ def _embedding_problems(recipe: Recipe, student: Student) -> list[str]:
     return problems
 
 
+def _asymmetric_problems(recipe: Recipe, student: Student) -> list[str]:
+    match = recipe.objectives.embedding_match
+    if student.asymmetric is None:
+        return []
+    if student.kind != "bi_encoder":
+        return ["student.asymmetric: a cross-encoder reads both sides at once; set student.kind to bi_encoder"]
+    if match is None:
+        return [
+            "student.asymmetric: the student learns to write into a teacher's space; set objectives.embedding_match to that teacher"
+        ]
+    if match.projection == "drop":
+        return [
+            "objectives.embedding_match.projection: an asymmetric student stays in the teacher's space; leave it at keep"
+        ]
+    return []
+
+
 def _baseline_problems(recipe: Recipe) -> list[str]:
     problems = []
     for name, baseline in recipe.benchmark.baselines.items():
@@ -711,6 +751,8 @@ def _cascade_problems(recipe: Recipe) -> list[str]:
 
 def _paragraph_problems(where: str, model: str, recipe: Recipe) -> list[str]:
     section = recipe.student if model == "student" else recipe.teachers.get(model)
+    if isinstance(section, Student) and section.asymmetric is not None:
+        return [f"{where}: the student serves one side only; paragraphs are matched by a model of both"]
     if section is not None:
         kind = section.model_kind
         return (

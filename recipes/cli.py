@@ -161,6 +161,9 @@ def score(
     output: Annotated[Path, typer.Option("-o", "--output", help="A .tsv: row, score, unit_score in [0, 1].")],
     query_column: str = "query",
     document_column: str = "document",
+    other_side: Annotated[
+        Path | None, typer.Option(help="The teacher's folder, where MODEL serves one side of pairs only.")
+    ] = None,
     runtime: Runtime = None,
     precision: Precision = None,
     threads: Threads = None,
@@ -175,6 +178,7 @@ def score(
         output,
         query_column=query_column,
         document_column=document_column,
+        other_side=other_side,
         runtime=runtime,
         precision=precision,
         n_threads=threads,
