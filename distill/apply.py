@@ -14,12 +14,14 @@ from distill.baselines import open_scorer
 from distill.bench import bench_folders, check_against
 from distill.data import batched, read_columns, read_pairs
 from distill.dial import read_dial
-from distill.errors import BadInput
+from distill.errors import BadInput, GateFailed
 from distill.latency import Load
 from distill.recipe import Benchmark, Columns
 from distill.runtime import load
 
-__all__ = ["bench", "embed_file", "print_dial", "print_parity", "print_report", "score_file"]
+__all__ = [
+    "bench", "embed_file", "print_check", "print_dial", "print_parity", "print_plan", "print_report", "score_file",
+]  # fmt: skip
 
 _ROWS_AT_ONCE = 50_000
 _RUNTIMES, _PRECISIONS = ("torch", "openvino", "onnx"), ("fp32", "bf16")
@@ -44,6 +46,7 @@ def score_file(
     *,
     query_column: str,
     document_column: str,
+    other_side: Path | None = None,
     runtime: str | None = None,
     precision: str | None = None,
     n_threads: int | None = None,
@@ -52,7 +55,7 @@ def score_file(
     """Score the pairs of a file into a TSV: row (from 1), score (cosine or logit), unit_score (in [0, 1])."""
     pairs = read_pairs(source, Columns(query=query_column, document=document_column), labelled=False)
     with new_file(output) as temporary:
-        scorer = open_scorer(model, **_options(runtime, precision, n_threads, max_length))
+        scorer = open_scorer(model, other_side=other_side, **_options(runtime, precision, n_threads, max_length))
         scores = scorer.score(pairs.queries, pairs.documents, progress=True)
         with temporary.open("w", encoding="utf-8") as file:
             file.write("row\tscore\tunit_score\n")
@@ -237,6 +240,59 @@ def print_parity(folder: Path, *, as_json: bool) -> None:
         names,
         [[f"{row[name]:.5f}" if isinstance(row[name], float) else str(row[name]) for name in names] for row in parity],
     )
+
+
+def print_plan(folder: Path, *, as_json: bool) -> None:
+    """Print the students that a plan proposes, or the JSON that holds all of it."""
+    plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+    if as_json:
+        print(json.dumps(plan, ensure_ascii=False, indent=2))
+        return
+    where = plan["environment"]
+    print(f"{plan['kind']}, int8, {plan['length']} tokens, {plan['threads']} threads of {where['cpu']}")
+    columns = ("layers", "width", "feed-forward", "vocabulary", "encoder M", "p95 ms", "predicted", "p50 ms", "per s", "MB", "predicted")  # fmt: skip
+    _print_table(columns, [_student_cells(student) for student in plan["students"]])
+    errors = plan["median_error"]
+    print(
+        f"largest: by {plan['largest']}; a row without p95 was predicted, not measured. Held out one by one, the shapes that "
+        f"were fitted to are predicted within {100 * errors['p95_ms']:.0f} % (p95), {100 * errors['p50_ms']:.0f} % (p50), "
+        f"{100 * errors['size_mb']:.1f} % (size), in the median."
+    )
+    for note in plan["notes"]:
+        print(note)
+    print(f"\n{plan['yaml']}\n{folder / 'plan.png'}  {folder / 'student.yaml'}  {folder / 'plan.json'}")
+
+
+def _student_cells(student: Mapping[str, Any]) -> list[str]:
+    shape, measured, predicted = student["shape"], student["measured"] or {}, student["predicted"]
+    per_second = None if not measured else 1000 / measured["text_ms"]
+    return [
+        str(shape["layers"]), str(shape["width"]), str(shape["feed_forward"]), str(shape["vocabulary"]),
+        f"{student['encoder_parameters'] / 1e6:.2f}", _written_number(measured.get("p95_ms"), ".2f"),
+        f"{predicted['p95_ms']:.2f}", _written_number(measured.get("p50_ms"), ".2f"), _written_number(per_second, ".0f"),
+        _written_number(measured.get("size_mb"), ".1f"), f"{predicted['size_mb']:.1f}",
+    ]  # fmt: skip
+
+
+def print_check(costs: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print what a model was measured to cost beside its budget.
+
+    :raises GateFailed: where it costs more, by more than the margin of a second measurement
+    """
+    if as_json:
+        print(json.dumps(costs, ensure_ascii=False, indent=2))
+    else:
+        budget = costs["budget"]
+        columns = ("model", "p95 ms", "budget", "p50 ms", "per s", "MB", "budget")
+        cells = [
+            costs["model"], f"{costs['p95_ms']:.2f}", _written_number(budget["p95_ms"], "g"), f"{costs['p50_ms']:.2f}",
+            f"{1000 / costs['text_ms']:.0f}", f"{costs['size_mb']:.1f}", _written_number(budget["size_mb"], "g"),
+        ]  # fmt: skip
+        _print_table(columns, [cells])
+    if costs["excess"] > costs["margin"]:
+        raise GateFailed(
+            f"{costs['model']} costs {costs['excess']:.2f} times its budget; {costs['margin']:g} is allowed"
+        )
 
 
 def _print_table(columns: Any, rows: list[list[str]]) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from distill.artefact import check_model_folder, write_json
 from distill.cascade import CascadeScorer, CascadeSettings
 from distill.errors import BadInput
+from distill.pairing import pair_up
 from distill.recipe import Endpoint, Paragraphs, Remote, TfIdf
 from distill.runtime import Precision, Runtime, Scorer, load
 from distill.scoring import PairScorer, Progress
@@ -51,15 +52,20 @@ def open_scorer(
     n_threads: int | None = None,
     max_length: int | None = None,
     device: str | None = None,
+    other_side: Path | None = None,
 ) -> PairScorer:
     """Open a model folder, as `distill.runtime.load` does, or a baseline's; options are for the model inside.
 
+    :param other_side: the teacher of a student that serves one side of pairs; it runs as its folder says
     :raises BadInput: where the folder is not whole
     """
     folder = Path(path)
     options: dict[str, Any] = {
         "runtime": runtime, "precision": precision, "n_threads": n_threads, "max_length": max_length, "device": device,
     }  # fmt: skip
+    if other_side is not None:
+        check_model_folder(folder)
+        return pair_up(load(folder, **options), load(other_side, n_threads=n_threads, device=device))
     if not (folder / SCORER_FILE).is_file():
         return load(folder, **options)
     settings = _read_settings(folder)

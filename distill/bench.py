@@ -49,7 +49,7 @@ def bench_folders(
         check_scorer_folder(folder)
     names = _names(folders)
     rows = [
-        Row(name if len(threads) < 2 else f"{name} ({n} threads)", "teacher" if not (place or i) else "export", folder, None, None, None, n)
+        Row(name if len(threads) < 2 else f"{name} ({n} threads)", "teacher" if not (place or i) else "export", folder, None, None, None, threads=n)
         for i, (name, folder) in enumerate(zip(names, folders, strict=True))
         for place, n in enumerate(threads or (settings.threads,))
     ]  # fmt: skip

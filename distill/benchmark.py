@@ -50,6 +50,8 @@ class Row:
     runtime: Runtime | None
     precision: Precision | None
     max_length: int | None
+    other_side: Path | None = None
+    """The teacher that serves the other side of an asymmetric student's pairs."""
     threads: int | None = None
 
 
@@ -205,13 +207,14 @@ def _student_rows(run: Run) -> list[Row]:
     if recipe.student is None:
         return []
     run.require(run.student, "train_student")
-    length = recipe.student.max_length
-    rows = [Row("student", "student", run.student, "torch", "fp32", length)]
+    length, match = recipe.student.max_length, recipe.objectives.embedding_match
+    other = run.teacher(match.teacher) if recipe.student.asymmetric is not None and match is not None else None
+    rows = [Row("student", "student", run.student, "torch", "fp32", length, other)]
     if read_card(run.control) is not None:
-        rows.append(Row("control", "control", run.control, "torch", "fp32", length))
+        rows.append(Row("control", "control", run.control, "torch", "fp32", length, other))
     for precision in recipe.export.precisions:
         run.require(run.export(precision), "export")
-        rows.append(Row(f"student ({precision})", "export", run.export(precision), "openvino", None, length))
+        rows.append(Row(f"student ({precision})", "export", run.export(precision), "openvino", None, length, other))
     return rows
 
 
@@ -256,7 +259,7 @@ def score_row(run: Run, row: Row) -> Scored:
             return Scored(stored["scores"], stored["unit"], int(stored["n_parameters"]))
     scorer = open_scorer(
         row.path, runtime=row.runtime, precision=row.precision, n_threads=run.recipe.benchmark.threads,
-        max_length=row.max_length,
+        max_length=row.max_length, other_side=row.other_side,
     )  # fmt: skip
     n_items = len(pairs) if scorer.kind == "cross_encoder" else len({*pairs.queries, *pairs.documents})
     with progress(f"{row.name}: scoring", n_items) as report:
@@ -315,6 +318,13 @@ def _notes(run: Run, rows: list[Row], speed: Mapping[str, Mapping[str, Any]]) ->
     if any(speed.get(row.name, _UNMEASURED)["precision"] == "bf16" for row in rows):
         notes.append(
             "OpenVINO computes in bf16 by default on a CPU that can; each row states the precision that really ran."
+        )
+    asymmetric = None if run.recipe.student is None else run.recipe.student.asymmetric
+    if asymmetric is not None:
+        side = asymmetric.side
+        notes.append(
+            f"The student reads the {side} side of pairs only: its quality is that of its vectors beside the teacher's of the other side; "
+            f"its latency, throughput, memory, size and parameters are of the {side} side alone, where other rows read both."
         )
     if run.recipe.student is not None and all(row.role != "control" for row in rows):
         notes.append("There is no control: how much of the student's quality is the teacher's doing is not shown.")

@@ -34,6 +34,8 @@ class Job:
     :param build_model: builds the sentence-transformers model, the same on every process and every time
     :param sources: the teachers' signals by name
     :param inputs: all that decides the result, for the fingerprint
+    :param own_role: learn queries (0) or documents (1) alone, against the vectors that `other_source` has of the other side
+    :param details: what is to stand in the artefact's card besides
     """
 
     name: str
@@ -51,6 +53,9 @@ class Job:
     sources: Mapping[str, SignalSource] = field(default_factory=dict)
     role_prompts: bool = False
     projected_width: int | None = None
+    own_role: int | None = None
+    other_source: SignalSource | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 LoadUnits = Callable[[Run, Job, bool], tuple[Units, Units]]
@@ -91,11 +96,17 @@ def _load_pairs(run: Run, job: Job, show: bool) -> tuple[TrainSet, TrainSet]:
         trainset = TrainSet.build(
             job.kind, tokenizer, split.train, max_length=job.max_length, candidates=data.candidates,
             unlabelled=unlabelled, prompts=prompts, by_role=job.role_prompts, on_progress=report,
+            lone_role=1 if job.own_role is None else job.own_role,
         )  # fmt: skip
     labels = job.objectives.labels
     trainset.in_batch_negatives = labels is not None and labels.loss == "infonce"
     _attach_signals(trainset, run, job)
-    validation = TrainSet.build(job.kind, tokenizer, split.validation, max_length=job.max_length, prompts=prompts)
+    validation = TrainSet.build(
+        job.kind, tokenizer, split.validation, max_length=job.max_length, prompts=prompts,
+        by_role=job.own_role is not None,
+    )  # fmt: skip
+    for units in (trainset, validation):
+        _learn_one_side(units, job)
     return trainset, validation
 
 
@@ -110,6 +121,12 @@ def _attach_signals(trainset: TrainSet, run: Run, job: Job) -> None:
     match = job.objectives.embedding_match
     if match is not None:
         trainset.embeddings = job.sources[match.teacher].embeddings(trainset.texts, trainset.roles)
+
+
+def _learn_one_side(units: TrainSet, job: Job) -> None:
+    if job.own_role is not None and job.other_source is not None:
+        units.learn_one_side(job.own_role)
+        units.embeddings = job.other_source.embeddings(units.texts, units.roles)
 
 
 def _build_step(job: Job) -> Step:
@@ -167,6 +184,7 @@ def _save(run: Run, job: Job, step: TaskStep, result: TrainResult, seconds: floa
             "training": {name: value for name, value in vars(result).items() if name != "history"},
             "history": result.history,
             "scale_and_bias": None if step.scale_and_bias is None else step.scale_and_bias.tolist(),
+            **job.details,
         },
     )  # fmt: skip
     with new_folder(job.target) as folder:

@@ -34,6 +34,8 @@ from distill.errors import BadInput, JobFailed
 from distill.machine import cpu_model, usable_cpus
 from distill.memory import peak_mb, resident_mb
 from distill.model_files import GRAPHS, Precision, Runtime, read_model_files
+from distill.pairing import OneSide
+from distill.runtime import Scorer
 from distill.scoring import PairScorer
 from distill.serving import batch_grid, memory_growth, open_loop, saturated_pairs_per_s
 
@@ -435,6 +437,8 @@ def _load(request: Mapping[str, Any]) -> tuple[PairScorer, dict[str, Any]]:
         max_length=request["max_length"], device="cpu",
     )  # fmt: skip
     seconds = time.perf_counter() - start
+    if isinstance(scorer, Scorer) and scorer.side is not None:  # the other side is the teacher's, before and after
+        scorer = OneSide(scorer)
     facts = {
         "kind": scorer.kind, "runtime": scorer.runtime, "precision": scorer.precision, "max_length": scorer.max_length,
         "load_seconds": round(seconds, 3), "loaded_memory_mb": resident_mb(),

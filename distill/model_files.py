@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from distill.artefact import ModelKind, check_model_folder
+from distill.artefact import ModelKind, check_model_folder, read_routes
 from distill.errors import BadInput
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "length_limit",
     "open_tokenizer",
     "read_model_files",
+    "read_sides",
 ]
 
 Runtime = Literal["torch", "openvino", "onnx"]
@@ -65,7 +66,7 @@ class ModelFiles:
 
     def graph(self, runtime: Runtime) -> Path | None:
         """Return the graph file of a runtime, if the folder holds one."""
-        paths = (self.folder / name for name in GRAPHS[runtime])
+        paths = (base / name for base in (self.transformer_folder, self.folder) for name in GRAPHS[runtime])
         return next((path for path in paths if path.is_file()), None)
 
 
@@ -74,8 +75,19 @@ def read_model_files(folder: Path) -> ModelFiles:
 
     :raises BadInput: where a piece is missing or is not valid JSON
     """
-    kind = check_model_folder(folder)
-    modules = _read(folder / "modules.json")
+    return _files(folder, check_model_folder(folder), _read(folder / "modules.json"))
+
+
+def read_sides(folder: Path) -> dict[str, ModelFiles] | None:
+    """Read a sentence-transformers Router as two models, of queries and of documents; None where it is one model.
+
+    :raises BadInput: where a piece is missing or is not valid JSON
+    """
+    kind, routes = check_model_folder(folder), read_routes(folder)
+    return None if routes is None else {side: _files(folder, kind, modules) for side, modules in routes.items()}
+
+
+def _files(folder: Path, kind: ModelKind, modules: Sequence[Mapping[str, Any]]) -> ModelFiles:
     base = folder / modules[0]["path"]
     # the name of today, or one of its older names
     named = [base / "sentence_bert_config.json", *sorted(base.glob("sentence_*_config.json"))]

@@ -34,6 +34,18 @@ def teacher_unit(scores: Tensor, kind: ModelKind, temperature: float = 1.0) -> T
     return torch.sigmoid(scores / temperature) if kind == "cross_encoder" else (scores + 1) / 2
 
 
+def _sides(batch: Batch, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+    """Return unit vectors of queries and documents; of a side that is not learned the teacher's.
+
+    *Shape:* embeddings: (n_sequences, width); result: (n_pairs, width) each
+    """
+    unit = nn.functional.normalize(embeddings, dim=-1)
+    if batch.other_embeddings is None:
+        return unit[batch.query_rows], unit[batch.document_rows]
+    own, other = unit[batch.query_rows], nn.functional.normalize(batch.other_embeddings.float(), dim=-1)
+    return (own, other) if batch.other_role else (other, own)
+
+
 class Step(TaskStep):
     """One training step of a bi-encoder or cross-encoder.
 
@@ -78,8 +90,8 @@ class Step(TaskStep):
             scores, embeddings = output, None
         else:
             embeddings = self._run(batch, "sentence_embedding")  # (n_sequences, width)
-            unit = nn.functional.normalize(embeddings, dim=-1)
-            scores = (unit[batch.query_rows] * unit[batch.document_rows]).sum(dim=-1)
+            queries, documents = _sides(batch, embeddings)
+            scores = (queries * documents).sum(dim=-1)
         if predict:
             return {"scores": scores}
         with torch.autocast(scores.device.type, enabled=False):
@@ -124,9 +136,8 @@ class Step(TaskStep):
         if batch.labels is None:
             raise ValueError("a batch without labels has no label loss")
         if name == "infonce" and embeddings is not None and batch.excluded is not None:
-            unit = nn.functional.normalize(embeddings, dim=-1)
             positive = batch.labels >= POSITIVE_FROM
-            queries, documents = unit[batch.query_rows], unit[batch.document_rows]
+            queries, documents = _sides(batch, embeddings)
             loss = losses.in_batch_infonce(queries, documents, positive, batch.excluded, term.temperature)
             return term.weight * batch.share["positives"] * loss
         if name == "bce":

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from distill.errors import BadInput
 from distill.remote import Endpoint
 from distill.sections import Kind as SectionKind
 
 __all__ = [
+    "Asymmetric",
     "Backbone",
     "Baseline",
     "Benchmark",
@@ -41,6 +42,7 @@ __all__ = [
     "Name",
     "Objectives",
     "Paragraphs",
+    "Plan",
     "Recipe",
     "Remote",
     "Resume",
@@ -63,6 +65,12 @@ S = TypeVar("S", bound=BaseModel)
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+T = TypeVar("T")
+OneOrMore = Annotated[
+    tuple[T, ...],
+    BeforeValidator(lambda given: (given,) if isinstance(given, int | float) else given),
+    Field(min_length=1),
+]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
@@ -273,6 +281,26 @@ class Signals(Section):
     """Ask the teachers during training instead of the cache."""
 
 
+class Asymmetric(Section):
+    """A student that serves one side, in the space of the teacher whose embeddings are matched.
+
+    The other side stays the frozen teacher: queries by a small student against an index that the teacher has built, or
+    documents by a small student for the teacher's queries. What is exported is checked against the teacher's own vectors.
+    """
+
+    side: Literal["query", "document"] = "query"
+    min_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.8
+    """The least mean cosine of the student's vectors to the teacher's own, on held-back texts."""
+    min_recall: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """The least share of the teacher's `top_k` documents that the pair finds, too."""
+    top_k: Count = 10
+
+    @property
+    def role(self) -> int:
+        """0 where the student reads queries, 1 where it reads documents."""
+        return int(self.side == "document")
+
+
 class Student(Section):
     """What is shipped. `control` trains the same student without the teacher, for the report."""
 
@@ -285,6 +313,8 @@ class Student(Section):
     head: tuple[Count, ...] | None = None
     max_length: Annotated[int, Field(ge=8)] = 512
     prompts: tuple[str, str] | None = None
+    asymmetric: Asymmetric | None = None
+    """Serve one side only, beside the frozen teacher; None serves both."""
     control: bool = True
     training: Training = Training()
 
@@ -477,6 +507,39 @@ class CascadeDial(Section):
     """The k best documents of each query go to the teacher, instead of a share by doubt."""
 
 
+class Plan(Section):
+    """What a student may cost: `distill plan` finds the largest shapes that cost no more, measured on this machine."""
+
+    budget_p95_ms: Positive | None = None
+    """p95 of one text at a time (a cross-encoder: one pair), tokenisation included; None is no limit."""
+    budget_mb: Positive | None = None
+    """Of the int8 folder, in 10⁶ bytes; None is no limit."""
+    length: Annotated[int, Field(ge=8)] | None = None
+    """Tokens of that text, or of that pair together; None is 256, or the student's max_length where that is less."""
+    threads: Count | None = None
+    """None is what the machine (or its container) gives."""
+    kind: Literal["cross_encoder", "bi_encoder"] | None = None
+    """None is the student's, else bi_encoder."""
+    teacher: Name | None = None
+    """Plan cuts of this teacher; None: of what `student.backbone` names, else fresh encoders."""
+    family: Literal["bert", "xlm-roberta"] | None = None
+    """Of fresh encoders; None is bert."""
+    vocabulary: OneOrMore[Annotated[int, Field(ge=64)]] | None = None
+    """Sizes to choose from, of fresh encoders; None is 32000."""
+    widths: OneOrMore[Annotated[int, Field(ge=16)]] | None = None
+    """Of fresh encoders; None is 128 to 768. Attention heads are 64 wide where that divides it, else 32 or 16."""
+    feed_forward: OneOrMore[Positive] | None = None
+    """Multiples of the width, of fresh encoders; None is [2, 4]."""
+    layers: OneOrMore[Count] | None = None
+    """How many; None is 2 to 12 of a fresh encoder, 1 to all of a teacher."""
+    measured: Annotated[int, Field(ge=3)] = 10
+    """Shapes that are measured before the rest is predicted."""
+    verified: Count = 3
+    """Of the shapes that come out, how many are measured as well."""
+    seconds: Positive = 1.5
+    """Measuring time per shape and kind of measurement."""
+
+
 class Recipe(Section):
     """A whole run."""
 
@@ -497,6 +560,7 @@ class Recipe(Section):
     benchmark: Benchmark = Benchmark()
     cascade: CascadeDial = CascadeDial()
     card: Card = Card()
+    plan: Plan = Plan()
 
     @property
     def folder(self) -> Path:
@@ -516,6 +580,7 @@ class Recipe(Section):
             *_objective_problems(self),
             *_baseline_problems(self),
             *_cascade_problems(self),
+            *_plan_problems(self),
         ]
         if problems:
             raise ValueError("\n".join(problems))
@@ -621,7 +686,7 @@ def _objective_problems(recipe: Recipe) -> list[str]:
     if objectives.labels:
         problems += _loss_problems("objectives.labels.loss", objectives.labels.loss, student.kind, recipe.data)
     problems += _candidate_problems(recipe)
-    return problems + _embedding_problems(recipe, student)
+    return problems + _embedding_problems(recipe, student) + _asymmetric_problems(recipe, student)
 
 
 def _candidate_problems(recipe: Recipe) -> list[str]:
@@ -654,6 +719,23 @@ def _embedding_problems(recipe: Recipe, student: Student) -> list[str]:
     return problems
 
 
+def _asymmetric_problems(recipe: Recipe, student: Student) -> list[str]:
+    match = recipe.objectives.embedding_match
+    if student.asymmetric is None:
+        return []
+    if student.kind != "bi_encoder":
+        return ["student.asymmetric: a cross-encoder reads both sides at once; set student.kind to bi_encoder"]
+    if match is None:
+        return [
+            "student.asymmetric: the student learns to write into a teacher's space; set objectives.embedding_match to that teacher"
+        ]
+    if match.projection == "drop":
+        return [
+            "objectives.embedding_match.projection: an asymmetric student stays in the teacher's space; leave it at keep"
+        ]
+    return []
+
+
 def _baseline_problems(recipe: Recipe) -> list[str]:
     problems = []
     for name, baseline in recipe.benchmark.baselines.items():
@@ -680,6 +762,8 @@ def _cascade_problems(recipe: Recipe) -> list[str]:
 
 def _paragraph_problems(where: str, model: str, recipe: Recipe) -> list[str]:
     section = recipe.student if model == "student" else recipe.teachers.get(model)
+    if isinstance(section, Student) and section.asymmetric is not None:
+        return [f"{where}: the student serves one side only; paragraphs are matched by a model of both"]
     if section is not None:
         kind = section.model_kind
         return (
@@ -695,6 +779,25 @@ def _paragraph_problems(where: str, model: str, recipe: Recipe) -> list[str]:
         *(name for name, other in recipe.benchmark.baselines.items() if isinstance(other, Encoder)),
     ]
     return [f"{where}: no model or folder is called {model!r}; {_suggest(model, known)}"]
+
+
+_FRESH_ONLY = ("family", "vocabulary", "widths", "feed_forward")
+
+
+def _plan_problems(recipe: Recipe) -> list[str]:
+    plan, backbone = recipe.plan, None if recipe.student is None else recipe.student.backbone
+    if plan.teacher is not None and plan.teacher not in recipe.teachers:
+        return [_unknown_teacher("plan.teacher", plan.teacher, recipe)]
+    if recipe.student is not None and plan.length is not None and plan.length > recipe.student.max_length:
+        return [f"plan.length: {plan.length} is more than the {recipe.student.max_length} tokens of student.max_length"]
+    cut = plan.teacher or (backbone.teacher if isinstance(backbone, TeacherBackbone) else backbone)
+    if not isinstance(cut, str):
+        return []
+    return [
+        f"plan.{name}: means nothing here, the plan cuts layers of {cut}; leave it out, or make student.backbone a fresh encoder"
+        for name in _FRESH_ONLY
+        if getattr(plan, name) is not None
+    ]
 
 
 def _unknown_teacher(where: str, name: str, recipe: Recipe) -> str:
@@ -715,12 +818,12 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return validated(Recipe, read_raw(path, overrides), path)
 
 
-def read_raw(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Read a YAML and lay `key=value` overrides over it.
+def read_raw(path: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a YAML, or take what it would hold, and lay `key=value` overrides over it.
 
     :raises BadInput: for what is no YAML or no override
     """
-    raw = _read_yaml(Path(path))
+    raw = dict(path) if isinstance(path, Mapping) else _read_yaml(Path(path))
     for override in overrides:
         _apply_override(raw, override)
     return raw

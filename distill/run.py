@@ -83,6 +83,11 @@ class Run:
         return self.folder / "baselines" / name
 
     @property
+    def router(self) -> Path:
+        """The folder of an asymmetric student and its teacher together."""
+        return self.folder / "exports" / "router"
+
+    @property
     def cascade(self) -> Path:
         """The folder of student and teacher together."""
         return self.folder / "cascade"

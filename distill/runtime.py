@@ -19,15 +19,16 @@ from pathlib import Path
 
 import numpy as np
 
+from distill.artefact import Side, served_side
 from distill.buckets import Batch, plan_batches
 from distill.engines import Engine, open_engine
 from distill.errors import BadInput, loading
 from distill.machine import usable_cpus
-from distill.model_files import ModelFiles, Precision, Runtime, read_model_files
+from distill.model_files import ModelFiles, Precision, Runtime, read_model_files, read_sides
 from distill.tokens import TokenTable, tokenize
 from distill.vectors import Index, Output, packed, top_rows
 
-__all__ = ["Precision", "Runtime", "Scorer", "load", "usable_cpus"]
+__all__ = ["PairedScorer", "Precision", "Runtime", "Scorer", "load", "usable_cpus"]
 
 Progress = Callable[[int], None]
 
@@ -55,10 +56,18 @@ def load(
     :param device: such as "cpu" or "cuda:0", torch only; None takes a GPU where there is one.
     :raises BadInput: where the folder is not whole or lacks what the runtime needs.
     """
-    files = read_model_files(Path(path))
-    with loading(str(path)):
-        engine = open_engine(files, runtime or files.held_runtime, precision, n_threads, device)
-    return Scorer(files, engine, max_length)
+    sides = read_sides(Path(path))
+
+    def opened(files: ModelFiles) -> Scorer:
+        with loading(str(path)):
+            engine = open_engine(files, runtime or files.held_runtime, precision, n_threads, device)
+        return Scorer(files, engine, max_length)
+
+    if sides is not None:
+        return PairedScorer(Path(path), opened(sides["query"]), opened(sides["document"]))
+    scorer = opened(read_model_files(Path(path)))
+    scorer.side = served_side(scorer.path)
+    return scorer
 
 
 class Scorer:
@@ -73,6 +82,7 @@ class Scorer:
         self.runtime, self.precision, self.device = engine.runtime, engine.precision, engine.device
         self.max_length = _checked_length(max_length, engine)
         self.tokenizer = engine.tokenizer
+        self.side: Side | None = None  # the one that it serves, beside another model
         self._files, self._engine, self._lock = files, engine, threading.Lock()
 
     def __repr__(self) -> str:
@@ -233,17 +243,16 @@ class Scorer:
     def _cosines(
         self, queries: list[str], documents: list[str], batch_tokens: int | None, progress: bool | Progress
     ) -> np.ndarray:
+        if self.side is not None:
+            raise BadInput(
+                f"{self.path} reads the {self.side} side of pairs only; give the other side's model too, see distill.pairing"
+            )
         asked, told = self._task_prompt(*_QUERY_PROMPTS), self._task_prompt(*_DOCUMENT_PROMPTS)
         texts = [asked + text for text in queries] + [told + text for text in documents]
         unique, positions = _unique(texts)
         vectors = self._run(unique, None, batch_tokens, progress, "encoding")
-        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         left, right = positions[: len(queries)], positions[len(queries) :]
-        parts = [
-            np.einsum("ij,ij->i", vectors[left[i : i + _CHUNK]], vectors[right[i : i + _CHUNK]])
-            for i in range(0, len(queries), _CHUNK)
-        ]
-        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
+        return _row_cosines(vectors, left, vectors, right)
 
     def _cosines_to(self, query: str, vectors: np.ndarray) -> np.ndarray:
         if vectors.ndim != 2 or vectors.shape[1] != self.embedding_width:
@@ -313,6 +322,96 @@ class Scorer:
             )
             for rows, width in planned:
                 yield start + rows, table.padded(rows, width)
+
+
+class PairedScorer(Scorer):
+    """A model of queries and another of documents that write into one space: a Router, or a student beside its teacher.
+
+    `tokenizer`, `precision`, `n_parameters` and their like are those of the query's model.
+    """
+
+    def __init__(self, path: Path, query: Scorer, document: Scorer) -> None:
+        if query.embedding_width != document.embedding_width:
+            raise BadInput(
+                f"{query.path} writes vectors of {query.embedding_width} numbers, {document.path} of "
+                f"{document.embedding_width}: they share no space"
+            )
+        super().__init__(query._files, query._engine, query.max_length)
+        self.path, self.query, self.document = path, query, document
+        self._lock = query._lock
+
+    def __repr__(self) -> str:
+        return f"PairedScorer(query={self.query!r}, document={self.document!r})"
+
+    def encode(
+        self,
+        texts: Iterable[str],
+        *,
+        output: Output = "float32",
+        batch_tokens: int | None = None,
+        progress: bool | Progress = False,
+        prompt_name: str | None = None,
+    ) -> np.ndarray:
+        """Return embeddings of the side that `prompt_name` names, else of documents, as stock `encode` does.
+
+        See `Scorer.encode`.
+        """
+        if prompt_name in _QUERY_PROMPTS:
+            return packed(self.encode_queries(texts, progress=progress), output)
+        if prompt_name in _DOCUMENT_PROMPTS:
+            return packed(self.encode_documents(texts, progress=progress), output)
+        return self.document.encode(
+            texts, output=output, batch_tokens=batch_tokens, progress=progress, prompt_name=prompt_name
+        )
+
+    def encode_iter(
+        self,
+        texts: Iterable[str],
+        *,
+        chunk_size: int = _CHUNK,
+        output: Output = "float32",
+        batch_tokens: int | None = None,
+        progress: bool | Progress = False,
+        prompt_name: str | None = None,
+    ) -> Iterator[np.ndarray]:
+        """Yield the embeddings of `chunk_size` texts after the other, of the side that `prompt_name` names."""
+        left = iter(texts)
+        while chunk := list(itertools.islice(left, chunk_size)):
+            yield self.encode(
+                chunk, output=output, batch_tokens=batch_tokens, progress=progress, prompt_name=prompt_name
+            )
+
+    def encode_queries(self, texts: Iterable[str], *, progress: bool | Progress = False) -> np.ndarray:
+        """Return embeddings of the query's model."""
+        return self.query.encode_queries(texts, progress=progress)
+
+    def encode_documents(self, texts: Iterable[str], *, progress: bool | Progress = False) -> np.ndarray:
+        """Return embeddings of the document's model."""
+        return self.document.encode_documents(texts, progress=progress)
+
+    def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
+        """Return how many tokens both models read of each pair. *Shape:* (n_pairs,)."""
+        total: np.ndarray = self.query._tokens(queries).lengths + self.document._tokens(documents).lengths
+        return total
+
+    def _cosines(
+        self, queries: list[str], documents: list[str], batch_tokens: int | None, progress: bool | Progress
+    ) -> np.ndarray:
+        (asked, left), (told, right) = _unique(queries), _unique(documents)
+        return _row_cosines(
+            self.encode_queries(asked, progress=progress), left, self.encode_documents(told, progress=progress), right
+        )
+
+
+def _row_cosines(one: np.ndarray, left: np.ndarray, other: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return the cosines of chosen rows. *Shape:* (n, width), (n_pairs,), (m, width), (n_pairs,) → (n_pairs,)."""
+    for vectors in (one, other):
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    parts = [
+        np.einsum("ij,ij->i", one[left[i : i + _CHUNK]], other[right[i : i + _CHUNK]])
+        for i in range(0, len(left), _CHUNK)
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
 
 
 def _checked_length(wanted: int | None, engine: Engine) -> int:

@@ -49,10 +49,10 @@ def train_student() -> "Stages":
 
 
 def export() -> "Stages":
-    """Return the exports."""
-    from students import export_student
+    """Return the exports, and of an asymmetric student the Router of it and its teacher."""
+    from students import export_router, export_student
 
-    return (export_student,)
+    return (export_student, export_router)
 
 
 def benchmark() -> "Stages":

@@ -160,12 +160,55 @@ def ablate(
 
 
 @app.command()
+def plan(
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="[RECIPE.yaml]", help="Its section plan, data, teacher and student.")
+    ] = None,
+    overrides: Overrides = None,
+    budget_p95_ms: Annotated[float | None, typer.Option(help="p95 of one text (or pair) at a time.")] = None,
+    budget_mb: Annotated[float | None, typer.Option(help="Of the int8 folder.")] = None,
+    length: Annotated[int | None, typer.Option(help="Tokens of the text (or pair); default: 256.")] = None,
+    threads: Threads = None,
+    kind: Annotated[str | None, typer.Option(help="bi_encoder or cross_encoder; default: the recipe's.")] = None,
+    vocabulary: Annotated[int | None, typer.Option(help="Of a fresh encoder; default: 32000.")] = None,
+    family: Annotated[str | None, typer.Option(help="Of a fresh encoder: bert or xlm-roberta; default: bert.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="A folder; default: plan in the run's, or runs/plan.")
+    ] = None,
+    check: Annotated[
+        Path | None, typer.Option(help="Measure this finished int8 model against the budget instead.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find the largest students that meet a budget of latency and size, by measuring on this machine."""
+    from distill.apply import print_check, print_plan
+    from distill.planning import load_plan
+
+    given = {
+        "budget_p95_ms": budget_p95_ms, "budget_mb": budget_mb, "length": length, "threads": threads, "kind": kind,
+        "vocabulary": vocabulary, "family": family,
+    }  # fmt: skip
+    loaded, folder = load_plan(recipe, overrides or [], given, output)
+    join_processes()
+    from students.plan import check_model, make_plan
+
+    if check is not None:
+        print_check(check_model(loaded, check), as_json=as_json)
+        return
+    make_plan(loaded, folder)
+    print_plan(folder, as_json=as_json)
+
+
+@app.command()
 def score(
     model: Annotated[Path, typer.Argument(help="Any model folder: torch, OpenVINO or ONNX.")],
     pairs: Annotated[str, typer.Argument(help="A .csv, .tsv, .jsonl or .parquet file (or hub dataset) of pairs.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="A .tsv: row, score, unit_score in [0, 1].")],
     query_column: str = "query",
     document_column: str = "document",
+    other_side: Annotated[
+        Path | None, typer.Option(help="The teacher's folder, where MODEL serves one side of pairs only.")
+    ] = None,
     runtime: Runtime = None,
     precision: Precision = None,
     threads: Threads = None,
@@ -180,6 +223,7 @@ def score(
         output,
         query_column=query_column,
         document_column=document_column,
+        other_side=other_side,
         runtime=runtime,
         precision=precision,
         n_threads=threads,

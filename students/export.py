@@ -18,21 +18,23 @@ import io
 import logging
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from distill import data, runtime
+from distill import runtime
 from distill.artefact import Artefact, ModelKind, check_model_folder, content_hash, new_folder, revision, write_card
 from distill.errors import BadInput, GateFailed
 from distill.modeling import quiet
 from distill.openvino import copy_without_weights, pin_precision, save_graph, trace
 from distill.recipe import Export
 from distill.run import Run
+from students.asymmetric import check_side, own_side_pairs, pair_details
 
 __all__ = [
     "DEFAULT_THRESHOLDS",
@@ -123,25 +125,32 @@ def export_student(run: Run) -> None:
             "stage": "export", "precision": precision, "student": student.revision,
             "export": settings.model_dump(mode="json", exclude={"precisions"}), "seed": run.recipe.seed,
             "data": {part: described[part]["fingerprint"] for part in ("train", "validation")},
+            **_asymmetric_inputs(run),
         }  # fmt: skip
         if run.is_finished(run.export(precision), inputs):
             continue
         card = Artefact(
             kind=student.kind, stage="export", fingerprint=content_hash(inputs), parents={"student": student.revision},
-            recipe=run.recipe.model_dump(mode="json"), data=described, details={"inputs": inputs},
+            recipe=run.recipe.model_dump(mode="json"), data=described, details={"inputs": inputs, **pair_details(run)},
         )  # fmt: skip
         report = export_openvino(
-            run.student, run.export(precision), precision=precision, calibration=_rows(run.split.train),
-            held_back=_rows(run.split.validation)[: settings.parity_pairs], n_calibration=settings.calibration_pairs,
+            run.student, run.export(precision), precision=precision, calibration=own_side_pairs(run, run.split.train),
+            held_back=own_side_pairs(run, run.split.validation)[: settings.parity_pairs], n_calibration=settings.calibration_pairs,
             smooth_quant_alpha=settings.smooth_quant_alpha, keep_float=settings.keep_float,
             thresholds=_thresholds(settings, precision), seed=run.recipe.seed, card=card,
+            check=None if run.student_section.asymmetric is None else partial(_check_side, run),
         )  # fmt: skip
         agreement = "" if report.rank_agreement is None else f"rank agreement {report.rank_agreement:.5f}, "
         log.info("%s: %sgreatest difference %.2g", run.export(precision), agreement, report.max_difference)
 
 
-def _rows(pairs: data.Pairs) -> list[tuple[str, str]]:
-    return list(zip(pairs.queries, pairs.documents, strict=True))
+def _asymmetric_inputs(run: Run) -> dict[str, Any]:
+    asymmetric = run.student_section.asymmetric
+    return {} if asymmetric is None else {"asymmetric": asymmetric.model_dump(mode="json")}
+
+
+def _check_side(run: Run, exported: runtime.Scorer) -> dict[str, Any]:
+    return {"compatibility": asdict(check_side(run, exported))}
 
 
 def _thresholds(settings: Export, precision: Precision) -> Thresholds:
@@ -168,6 +177,7 @@ def export_openvino(
     seed: int = 0,
     n_threads: int | None = None,
     card: Artefact | None = None,
+    check: Callable[[runtime.Scorer], dict[str, Any]] | None = None,
 ) -> ParityReport:
     """Export the transformer of `source` to an OpenVINO graph, check it on held-back pairs, and write `target`.
 
@@ -178,6 +188,7 @@ def export_openvino(
     :param keep_float: which matrix products stay out of int8: regular expressions searched in the names of the
         graph's nodes, or "ffn_down" for the feed-forward down-projections, which carry almost all of the damage.
     :param thresholds: what must hold on `held_back`; None is `DEFAULT_THRESHOLDS` of the precision.
+    :param check: what else is to hold of the export: returns details for its card, or raises `GateFailed`
     :param card: what is known of stage, recipe and data; kind, parents and details are filled in here.
     :raises BadInput: where the source is no whole torch folder, or what is needed for int8 is missing.
     :raises GateFailed: with a table of the worst texts; nothing is put in place then.
@@ -185,6 +196,7 @@ def export_openvino(
     kind = check_model_folder(source)
     _check_arguments(precision, held_back, calibration, n_calibration, smooth_quant_alpha)
     reference = runtime.load(source, runtime="torch", precision="fp32", n_threads=n_threads, device="cpu")
+    reference.side = None  # of an asymmetric student, pairs of its own side's texts are compared
     details: dict[str, Any] = {"precision": precision}
     with new_folder(target) as folder:
         copy_without_weights(source, folder)
@@ -201,6 +213,7 @@ def export_openvino(
         report = compare(reference, exported, held_back)
         limits = DEFAULT_THRESHOLDS[precision] if thresholds is None else thresholds
         _check_gate(report, limits, source, precision)
+        details |= {} if check is None else check(exported)
         details |= {"runs_in": exported.precision, "parity": asdict(report), "thresholds": asdict(limits)}
         _write_card(folder, kind, source, details, card)
     return report

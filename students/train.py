@@ -9,6 +9,7 @@ from distill.recipe import Labels, Objectives
 from distill.run import Run
 from distill.runtime import load
 from distill.signals import CachedSignals, LiveSignals, SignalCache, SignalSource
+from students.asymmetric import index_teacher, pair_details
 from students.build import build_student
 
 __all__ = ["train_student"]
@@ -20,6 +21,7 @@ def train_student(run: Run) -> None:
     objectives = run.recipe.objectives
     _train(run, "student", objectives)
     if run.student_section.control and run.split.train.labels is not None:
+        # of an asymmetric student the control learns the labels alone, too, but against the same index: it is given
         _train(run, "control", Objectives(labels=objectives.labels or Labels()))
 
 
@@ -31,12 +33,14 @@ def _train(run: Run, name: str, objectives: Objectives) -> None:
         return
     student = run.student_section
     sources = {teacher: _source(run, teacher) for teacher in objectives.teachers()}
+    index = index_teacher(run)
     fit(run, Job(
         name=name, stage="train_student", kind=student.kind, target=target, build_model=partial(_built, run),
         objectives=objectives, training=student.training, max_length=student.max_length, prompts=student.prompts,
         inputs=inputs, parents=parents, sources=sources,
-        role_prompts=any(run.recipe.teachers[t].prompts for t in sources) or student.prompts is not None,
-        projected_width=_projected_width(run, objectives),
+        role_prompts=index is not None or any(run.recipe.teachers[t].prompts for t in sources) or student.prompts is not None,
+        projected_width=_projected_width(run, objectives), own_role=None if student.asymmetric is None else student.asymmetric.role,
+        other_source=None if index is None else _source(run, index), details=pair_details(run),
     ))  # fmt: skip
 
 
@@ -48,12 +52,15 @@ def _built(run: Run) -> Any:
 def _inputs(run: Run, name: str, objectives: Objectives, parents: dict[str, str]) -> dict[str, Any]:
     student, described = run.student_section, run.split.describe()
     parts = ("train", "validation", "unlabelled") if objectives.embedding_match else ("train", "validation")
-    section = student.model_dump(
-        mode="json", exclude={"control": True, "training": {"checkpoint_seconds", "tensorboard"}}
-    )
+    not_learned: Any = {
+        "control": True, "training": {"checkpoint_seconds", "tensorboard"},
+        "asymmetric": {"min_cosine", "min_recall", "top_k"},
+    }  # fmt: skip
+    section = student.model_dump(mode="json", exclude=not_learned)
+    named = {*objectives.teachers(), *filter(None, [index_teacher(run)])}
     return {
         "stage": "train_student", "name": name, "student": section, "objectives": objectives.model_dump(mode="json"),
-        "parents": parents, "signals": {teacher: run.signal_identity(teacher).key for teacher in objectives.teachers()},
+        "parents": parents, "signals": {teacher: run.signal_identity(teacher).key for teacher in sorted(named)},
         "seed": run.recipe.seed, "candidates": run.recipe.data.candidates,
         "data": {part: described[part] for part in parts},
     }  # fmt: skip
@@ -62,7 +69,8 @@ def _inputs(run: Run, name: str, objectives: Objectives, parents: dict[str, str]
 def _parents(run: Run, objectives: Objectives) -> dict[str, str]:
     """Return the revisions of everything that a student comes from."""
     built = {"built": run.require(run.built, "build_student").revision}
-    return built | {name: run.require(run.teacher(name), "train_teacher").revision for name in objectives.teachers()}
+    named = {*objectives.teachers(), *filter(None, [index_teacher(run)])}
+    return built | {name: run.require(run.teacher(name), "train_teacher").revision for name in sorted(named)}
 
 
 def _source(run: Run, name: str) -> SignalSource:

@@ -1,0 +1,295 @@
+"""Candidate students of a plan: which shapes there are, and int8 folders of them with random weights.
+
+A candidate goes the way of a real student: the encoder's config with the shape's numbers, the recipe's kind, pooling and
+head around it, the export stage's int8. Only its weights are drawn, not learned: no speed depends on them.
+"""
+
+import copy
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from distill.artefact import content_hash
+from distill.backbone import fresh_backbone, resolve_name
+from distill.errors import BadInput
+from distill.modeling import bi_encoder, build_model, loading, prepared, quiet, save_model
+from distill.recipe import Backbone, FreshBackbone, Plan, TeacherBackbone
+from distill.run import Run
+from students.cost_model import Shape
+from students.export import Thresholds, export_openvino
+from students.measuring import texts_of_length
+
+__all__ = ["Candidates", "cut_backbone", "fresh_shapes", "heads_of", "length_of", "shaped", "spread"]
+
+_WIDTHS = (128, 192, 256, 320, 384, 448, 512, 640, 768)
+_LAYERS = (2, 3, 4, 5, 6, 8, 10, 12)
+_FEED_FORWARD = (2.0, 4.0)
+_VOCABULARY = (32000,)
+_LENGTH = 256
+_CALIBRATION_WORDS = 8  # ranges decide no speed: the shortest calibration will do
+
+
+def heads_of(width: int) -> int:
+    """Return the attention heads of a fresh encoder: 64 wide where that divides the width, else 32, else 16.
+
+    >>> heads_of(384), heads_of(160), heads_of(48)
+    (6, 5, 3)
+    """
+    size = next((size for size in (64, 32, 16) if width % size == 0), None)
+    if size is None:
+        raise BadInput(f"plan.widths: {width} is no multiple of 16; attention heads need one")
+    return width // size
+
+
+def fresh_shapes(plan: Plan, vocabularies: Sequence[int], length: int) -> list[Shape]:
+    """Return every shape of a fresh encoder that the plan allows."""
+    return [
+        Shape(layers, width, round(ratio * width), heads_of(width), vocabulary, length)
+        for vocabulary in vocabularies
+        for layers in plan.layers or _LAYERS
+        for width in plan.widths or _WIDTHS
+        for ratio in plan.feed_forward or _FEED_FORWARD
+    ]
+
+
+def spread(n_layers: int, n_kept: int) -> tuple[int, ...]:
+    """Choose layers evenly, the first one among them.
+
+    >>> spread(6, 3), spread(12, 5)
+    ((0, 2, 4), (0, 2, 4, 7, 9))
+    """
+    return tuple(place * n_layers // n_kept for place in range(n_kept))
+
+
+def cut_backbone(run: Run) -> str | TeacherBackbone | None:
+    """Return what the plan cuts, a teacher or a named encoder; None for fresh encoders."""
+    plan, student = run.recipe.plan, run.recipe.student
+    if plan.teacher is not None:
+        return TeacherBackbone(teacher=plan.teacher)
+    return None if student is None or isinstance(student.backbone, FreshBackbone) else student.backbone
+
+
+def length_of(run: Run) -> int:
+    """Return the tokens that a plan measures with."""
+    plan, student = run.recipe.plan, run.recipe.student
+    longest = _LENGTH if student is None else min(_LENGTH, student.max_length)
+    return longest if plan.length is None else plan.length
+
+
+@dataclass(frozen=True)
+class _Base:
+    """An encoder that shapes are variations of: a config, and a tokenizer."""
+
+    config: Any
+    tokenizer: Any
+
+
+class Candidates:
+    """The candidates of a plan, written when they are asked for.
+
+    :param folder: where they are written, one folder for each shape
+    """
+
+    def __init__(self, run: Run, folder: Path) -> None:
+        self.run, self.plan, self.folder = run, run.recipe.plan, folder
+        self.cut = cut_backbone(run)
+        student = run.recipe.student
+        self.kind = self.plan.kind or (student.kind if student is not None else "bi_encoder")
+        self.length = length_of(run)
+        self.max_length = self.length if student is None else student.max_length
+
+    @property
+    def cut_name(self) -> str | None:
+        """The teacher or encoder that is cut."""
+        return self.cut.teacher if isinstance(self.cut, TeacherBackbone) else self.cut
+
+    def shapes(self) -> list[Shape]:
+        """Return all shapes to choose from.
+
+        :raises BadInput: where the plan asks for more layers than there are
+        """
+        if self.cut is None:
+            return fresh_shapes(self.plan, sorted(self._bases), self.length)
+        config = self._cut_base.config
+        n_layers = int(config.num_hidden_layers)
+        wanted = self.plan.layers or tuple(range(1, n_layers + 1))
+        if max(wanted) > n_layers:
+            raise BadInput(f"plan.layers: {max(wanted)} of {self.cut_name}, which has {n_layers}")
+        feed_forward = int(getattr(config, "intermediate_size", 0) or getattr(config, "hidden_dim", 0))
+        width, heads = int(config.hidden_size), int(config.num_attention_heads)
+        return [Shape(layers, width, feed_forward, heads, int(config.vocab_size), self.length) for layers in wanted]
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides a measurement besides shape, machine and versions."""
+        export, student = self.run.recipe.export, self.run.recipe.student
+        return {
+            "kind": self.kind, "encoder": self._encoder_identity(), "max_length": self.max_length,
+            "length": self.length, "keep_float": export.keep_float, "smooth_quant_alpha": export.smooth_quant_alpha,
+            "head": None if student is None else student.head, "pooling": self._pooling, "output_width": self._output_width,
+        }  # fmt: skip
+
+    def _encoder_identity(self) -> str:
+        if self.cut is None:
+            return self.plan.family or "bert"
+        return content_hash(self._cut_base.config.to_dict())
+
+    @property
+    def _pooling(self) -> Any:
+        return None if self.run.recipe.student is None else self.run.recipe.student.pooling
+
+    def section(self, shape: Shape) -> dict[str, Any]:
+        """Return the recipe's `student` section of a shape."""
+        backbone: dict[str, Any]
+        if self.cut is None:
+            family = "unigram" if self.plan.family == "xlm-roberta" else "wordpiece"
+            backbone = {
+                "tokenizer": family, "vocabulary": shape.vocabulary, "layers": shape.layers, "width": shape.width,
+                "heads": shape.heads, "feed_forward": shape.feed_forward, "max_length": self.max_length,
+            }  # fmt: skip
+            return {"kind": self.kind, "backbone": backbone, "max_length": self.max_length}
+        n_layers = int(self._cut_base.config.num_hidden_layers)
+        named = self.cut if isinstance(self.cut, str) else self.cut.model_dump()
+        return {
+            "kind": self.kind, "backbone": named, "layers": list(spread(n_layers, shape.layers)), "max_length": self.max_length,
+        }  # fmt: skip
+
+    def texts(self) -> tuple[list[str], list[str]]:
+        """Return queries and documents that make the plan's number of tokens; for a bi-encoder both are one text."""
+        base = self._cut_base if self.cut is not None else self._bases[max(self._bases)]
+        return texts_of_length(base.tokenizer, self._sources, self.length, self.kind)
+
+    def write(self, shape: Shape) -> Path:
+        """Return the int8 folder of a shape; it is made where it is not there yet."""
+        target = self.folder / f"shape-{content_hash([asdict(shape), self.identity()])}"
+        if target.exists():
+            return target
+        export = self.run.recipe.export
+        snippets = [" ".join(text.split()[:_CALIBRATION_WORDS]) for text in self._sources[:4]]
+        pairs = list(zip(snippets[::2], snippets[1::2], strict=False))
+        with tempfile.TemporaryDirectory(prefix="shape-", dir=self.folder) as scratch:
+            source = self._write_torch(shape, Path(scratch))
+            export_openvino(
+                source, target, precision="int8", held_back=pairs, calibration=pairs, n_calibration=2, thresholds=Thresholds(),
+                smooth_quant_alpha=export.smooth_quant_alpha, keep_float=export.keep_float, seed=self.run.recipe.seed,
+            )  # fmt: skip
+        return target
+
+    def _write_torch(self, shape: Shape, folder: Path) -> Path:
+        import torch
+        from transformers import AutoModel
+
+        base = self._cut_base if self.cut is not None else self._bases[shape.vocabulary]
+        config = shaped(base.config, shape)
+        student, seed = self.run.recipe.student, self.run.recipe.seed
+        torch.manual_seed(seed)
+        with quiet():
+            AutoModel.from_config(config, dtype=torch.float32).save_pretrained(folder / "encoder")
+            base.tokenizer.save_pretrained(folder / "encoder")
+            model = build_model(
+                self.kind, folder / "encoder", pooling=self._pooling, head=None if student is None else student.head,
+                max_length=self.max_length, seed=seed,
+            )  # fmt: skip
+            if self._output_width not in (None, shape.width):
+                model = prepared(
+                    bi_encoder(list(model), None, self._output_width), max_length=self.max_length, prompts=None
+                )
+            save_model(model, folder / "model")
+        return folder / "model"
+
+    @cached_property
+    def _output_width(self) -> int | None:
+        """The width of the teacher's space, where the student's Dense into it is kept."""
+        match = self.run.recipe.objectives.embedding_match
+        if match is None or match.projection == "drop" or self.kind != "bi_encoder":
+            return None
+        with quiet():
+            return int(
+                _config_of(_encoder_of(self.run, TeacherBackbone(teacher=match.teacher), self._sources)).hidden_size
+            )
+
+    @cached_property
+    def _sources(self) -> list[str]:
+        split = self.run.split
+        return list(dict.fromkeys([*split.train.queries, *split.train.documents, *split.unlabelled]))
+
+    @cached_property
+    def _cut_base(self) -> _Base:
+        assert self.cut is not None
+        return _base_of(_encoder_of(self.run, self.cut, self._sources))
+
+    @cached_property
+    def _bases(self) -> dict[int, _Base]:
+        """By the size of the vocabulary, as it is reached on the recipe's own text."""
+        bases = {}
+        for wanted in _VOCABULARY if self.plan.vocabulary is None else self.plan.vocabulary:
+            settings = FreshBackbone(
+                tokenizer="unigram" if self.plan.family == "xlm-roberta" else "wordpiece", vocabulary=wanted,
+                layers=1, width=16, heads=1, max_length=self.max_length,
+            )  # fmt: skip
+            with quiet():
+                folder = fresh_backbone(
+                    settings, self._sources, seed=self.run.recipe.seed, folder=self.run.work / "backbones"
+                )
+            base = _base_of(str(folder))
+            if self.run.recipe.data.train == "bundled":  # stands in for a text that would fill it
+                base = replace(base, tokenizer=_filled(base.tokenizer, wanted))
+            base.config.vocab_size = len(base.tokenizer)
+            bases[len(base.tokenizer)] = base
+        return bases
+
+
+def _encoder_of(run: Run, backbone: Backbone, texts: Sequence[str]) -> str:
+    """Return the folder or hub name of an encoder; a teacher, trained or not, has its backbone's shape."""
+    if isinstance(backbone, str):
+        return resolve_name(backbone)
+    if isinstance(backbone, FreshBackbone):
+        with quiet():
+            return str(fresh_backbone(backbone, texts, seed=run.recipe.seed, folder=run.work / "backbones"))
+    return _encoder_of(run, run.recipe.teachers[backbone.teacher].backbone, texts)
+
+
+def _base_of(name: str) -> _Base:
+    from transformers import AutoTokenizer
+
+    with quiet(), loading(name):
+        return _Base(_config_of(name), AutoTokenizer.from_pretrained(name))
+
+
+def _config_of(name: str) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(name)
+
+
+def shaped(config: Any, shape: Shape) -> Any:
+    """Return the config with a shape's numbers; what the shape shares with it is left as it is."""
+    config, n_layers = copy.deepcopy(config), int(config.num_hidden_layers)
+    config.num_hidden_layers = shape.layers
+    if config.hidden_size != shape.width:
+        config.hidden_size, config.num_attention_heads = shape.width, shape.heads
+        config.intermediate_size = shape.feed_forward
+    elif getattr(config, "intermediate_size", shape.feed_forward) != shape.feed_forward:
+        config.intermediate_size = shape.feed_forward
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None:  # local and global attention by layer, as in ModernBERT
+        config.layer_types = [kinds[place] for place in spread(n_layers, shape.layers)]
+    return config
+
+
+def _filled(tokenizer: Any, n_pieces: int) -> Any:
+    """Fill a vocabulary up with pieces that no text has: its file then weighs what a full one would."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    vocabulary, n_missing = state["model"]["vocab"], n_pieces - len(tokenizer)
+    fillers = [f"##쓰임{place:05}" for place in range(max(n_missing, 0))]
+    if isinstance(vocabulary, dict):
+        vocabulary |= {piece: len(tokenizer) + place for place, piece in enumerate(fillers)}
+    else:
+        lowest = min(score for _, score in vocabulary)
+        vocabulary += [[piece, lowest] for piece in fillers]
+    filled = copy.deepcopy(tokenizer)
+    filled._tokenizer = type(tokenizer.backend_tokenizer).from_str(json.dumps(state))
+    return filled
