@@ -90,6 +90,8 @@ class TrainSet:
     texts: list[str] = field(default_factory=list)
     """The bare text of each sequence of a bi-encoder, and in `roles` whether it is a query (0) or a document (1)."""
     roles: list[int] = field(default_factory=list)
+    teacher_texts: list[str] = field(default_factory=list)
+    """The text whose teacher embedding each sequence is to match: its own, or the one that it translates."""
 
     @classmethod
     def build(
@@ -101,12 +103,14 @@ class TrainSet:
         max_length: int,
         candidates: int | None = None,
         unlabelled: Sequence[str] = (),
+        parallel: Sequence[tuple[str, str]] = (),
         prompts: tuple[str, str] = ("", ""),
         by_role: bool = False,
         on_progress: Callable[[int], None] | None = None,
     ) -> "TrainSet":
         """Tokenise pairs (and lone texts, for a bi-encoder) and group them into units.
 
+        :param parallel: source and target texts: each is a lone text, both with the teacher's embedding of the source
         :param by_role: keep a text that is both query and document apart: needed where a prompt tells the roles apart
         """
         groups = _group(pairs, candidates)
@@ -115,21 +119,35 @@ class TrainSet:
             rows = np.arange(len(pairs))
             return cls(kind, tokens, rows, rows, pairs.labels, groups, groups)
         # a text is one sequence in both roles, unless some model of the run prompts them differently
-        sequences: dict[tuple[int, str], int] = {}
-        query_rows, document_rows, lone_rows = (
+        sequences: dict[tuple[int, str, str], int] = {}
+        targets = [target for _, target in parallel]
+        sources = [source for source, _ in parallel]
+        query_rows, document_rows, lone_rows, source_rows, target_rows = (
             np.array(
-                [sequences.setdefault((role if by_role else 0, text), len(sequences)) for text in texts], dtype=np.int64
+                [
+                    sequences.setdefault((role if by_role else 0, text, taught), len(sequences))
+                    for text, taught in zip(texts, teacher_texts, strict=True)
+                ],
+                dtype=np.int64,
             )
-            for role, texts in ((0, pairs.queries), (1, pairs.documents), (1, unlabelled))
+            for role, texts, teacher_texts in (
+                (0, pairs.queries, pairs.queries),
+                (1, pairs.documents, pairs.documents),
+                (1, unlabelled, unlabelled),
+                (1, sources, sources),
+                (1, targets, sources),
+            )
         )
-        roles, texts = [role for role, _ in sequences], [text for _, text in sequences]
-        prompted = [prompts[role] + text for role, text in sequences]
+        roles = [role for role, _, _ in sequences]
+        texts, teacher_texts = [text for _, text, _ in sequences], [taught for _, _, taught in sequences]
+        prompted = [prompts[role] + text for role, text, _ in sequences]
         tokens = tokenize(tokenizer, prompted, max_length=max_length, on_progress=on_progress)
+        lone_rows = np.concatenate([lone_rows, source_rows, target_rows])
         lone = [np.array([row]) for row in dict.fromkeys(lone_rows.tolist())]
         unit_texts = [np.unique(np.concatenate([query_rows[group], document_rows[group]])) for group in groups]
         return cls(
             kind, tokens, query_rows, document_rows, pairs.labels,
-            groups + [np.zeros(0, dtype=np.int64)] * len(lone), unit_texts + lone, texts=texts, roles=roles,
+            groups + [np.zeros(0, dtype=np.int64)] * len(lone), unit_texts + lone, texts=texts, roles=roles, teacher_texts=teacher_texts,
         )  # fmt: skip
 
     def __len__(self) -> int:

@@ -18,6 +18,7 @@ from distill.errors import JobFailed
 from distill.modeling import bi_encoder, load_model, prepared, quiet, save_model, transformer_of
 from distill.recipe import Student, TeacherBackbone
 from distill.run import Run
+from students.corpus import change_vocabulary, factorise, student_corpus
 from students.depth import keep_layers
 
 __all__ = ["build_student"]
@@ -47,8 +48,10 @@ def _build(run: Run, build: Any) -> None:
     inputs = {
         "stage": "build_student", "student": section.model_dump(mode="json", exclude=_NOT_BUILDING), "parents": parents,
         "output_width": output_width, "seed": run.recipe.seed,
-        "data": {part: described[part] for part in ("train", "unlabelled")},
+        "data": {part: described[part] for part in ("train", "unlabelled", "parallel")},
     }  # fmt: skip
+    if section.vocabulary is not None and section.vocabulary.texts:
+        inputs["texts"] = student_corpus(run).fingerprint()
     if run.is_finished(run.built, inputs):
         return
     model = build()
@@ -73,6 +76,10 @@ def _take_away(run: Run, model: Any, section: Student) -> dict[str, Any]:
     if section.layers is not None:
         keep_layers(transformer_of(model), section.layers)
         details["layers"] = list(section.layers)
+    if section.vocabulary is not None:
+        details["vocabulary"] = change_vocabulary(model, section.vocabulary, student_corpus(run), seed=run.recipe.seed)
+    if section.embedding_rank is not None:
+        details["embedding_rank"] = factorise(model, section.embedding_rank, student_corpus(run))
     return details
 
 

@@ -72,7 +72,7 @@ def factorise_embeddings(
         target.position_embeddings.weight.copy_(source.position_embeddings.weight[first_place:])
         target.token_type_embeddings.weight.copy_(source.token_type_embeddings.weight)
         target.LayerNorm.load_state_dict(source.LayerNorm.state_dict())
-        factorised.encoder.load_state_dict(transformer.encoder.state_dict())  # strict: the layers are the same, name by name
+        factorised.encoder.load_state_dict(transformer.encoder.state_dict())  # the same layers, name by name
     return factorised.train(transformer.training), FactorisationReport(
         rank=rank, width=config.hidden_size, n_parameters=(transformer.num_parameters(), factorised.num_parameters()),
         energy=energy,
@@ -121,7 +121,9 @@ def _factors(rows: Any, rank: int, frequencies: Any) -> tuple[Any, Any, Any, flo
     import torch
 
     wide = rows.double()
-    weights = torch.ones(len(wide), dtype=torch.double) if frequencies is None else torch.as_tensor(frequencies).double()
+    weights = (
+        torch.ones(len(wide), dtype=torch.double) if frequencies is None else torch.as_tensor(frequencies).double()
+    )
     weights = (weights / weights.sum())[:, None]
     mean = (weights * wide).sum(dim=0)
     centred = wide - mean

@@ -1,8 +1,7 @@
-"""A new vocabulary for a model that hardly has one for a language: a tokenizer trained on the corpus, and where its
-embeddings start.
+"""A new vocabulary for a language that a model hardly has: a tokenizer of the corpus, and where its embeddings start.
 
     exact   the old embedding of the same text, marks of word boundaries aside; all others are drawn at random
-    mean    … else the mean of the old pieces of the same text (as in WECHSEL's and VIPI's first steps)
+    mean    … else the mean of the old pieces of the same text (VIPI, Mosin et al. 2023)
     focus   … else a mixture of the embeddings that both vocabularies have, weighted by sparsemax over the similarity in
             an auxiliary space (FOCUS, Dobler & de Melo 2023)
 
@@ -80,7 +79,9 @@ def new_vocabulary(
     old = TokenizerJson.of(tokenizer)
     new, new_tokenizer = _trained(transformer, tokenizer, old, texts, kind, size)
     special = {i: new.ids[token] for i, token in old.tokens.items() if i in _special(tokenizer, old)}
-    mixing, drawn, starts = _mixing(transformer, old, new, new_tokenizer, special, start, contexts or [[t] for t in texts])
+    mixing, drawn, starts = _mixing(
+        transformer, old, new, new_tokenizer, special, start, contexts or [[t] for t in texts]
+    )
     n_before = transformer.num_parameters()
     replace_vocabulary(transformer, lambda rows: _rows(rows, mixing, drawn, seed), len(new.tokens), special)
     counted = {name: _counted(old, new, given) for name, given in sources.items() if given}

@@ -48,7 +48,8 @@ class OldPieces:
 
     @cached_property
     def _by_surface(self) -> dict[tuple[bool, str], int]:
-        skipped, found = self.old.named_ids(), {}
+        skipped = self.old.named_ids()
+        found: dict[tuple[bool, str], int] = {}
         for i, piece in self.old.model_pieces.items():
             shown = surface(self.old, piece) if i not in skipped else None
             if shown is not None:

@@ -236,7 +236,8 @@ def renumbered(processor: Mapping[str, Any] | None, new: Mapping[int, int]) -> d
             changed[name] = [processor[name][0], new[processor[name][1]]]
     if "special_tokens" in processor:
         changed["special_tokens"] = {
-            name: {**token, "ids": [new[i] for i in token["ids"]]} for name, token in processor["special_tokens"].items()
+            name: {**token, "ids": [new[i] for i in token["ids"]]}
+            for name, token in processor["special_tokens"].items()
         }
     return changed
 

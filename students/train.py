@@ -47,7 +47,7 @@ def _built(run: Run) -> Any:
 
 def _inputs(run: Run, name: str, objectives: Objectives, parents: dict[str, str]) -> dict[str, Any]:
     student, described = run.student_section, run.split.describe()
-    parts = ("train", "validation", "unlabelled") if objectives.embedding_match else ("train", "validation")
+    parts = ["train", "validation", *(["unlabelled", "parallel"] if objectives.embedding_match else [])]
     section = student.model_dump(
         mode="json", exclude={"control": True, "training": {"checkpoint_seconds", "tensorboard"}}
     )

@@ -28,7 +28,9 @@ __all__ = ["Sources", "TextCounts", "TrimReport", "kept_scripts", "trim_vocabula
 
 Sources = Mapping[str, Sequence[str]]
 _NO_LIMIT = 1 << 24  # tokens: nothing is truncated while a corpus is counted
-_LEAST_SCRIPT_SHARE = 0.01  # of a source's letters: below it a script's single characters are kept only where they are used
+_LEAST_SCRIPT_SHARE = (
+    0.01  # of a source's letters: below it single characters of a script stay only where they are used
+)
 _TOLERANCE = 1e-6
 _CHECKED_TEXTS = 200
 _CHECKED_TOKENS = 128
@@ -103,7 +105,9 @@ def trim_vocabulary(
     always = before.named_ids() | before.letter_ids(lambda letter: script_of(letter) in ("", *scripts))
     always |= set(special_ids(transformer.config).values()) & set(before.tokens)
     counts = [np.bincount(table.ids, minlength=n_rows) for table in tables.values() if len(table.ids)]
-    kept = _covering(before, counts, always, coverage) if coverage else _most_frequent(before, counts, always, size or 0)
+    kept = (
+        _covering(before, counts, always, coverage) if coverage else _most_frequent(before, counts, always, size or 0)
+    )
     position = padding_position(transformer)
     order = before.in_order(kept, tokenizer.pad_token_id if position is None else position)
     after = before.cut(order)
@@ -218,13 +222,15 @@ def _most_frequent(before: TokenizerJson, counts: Sequence[np.ndarray], always: 
 def _covered(before: TokenizerJson, table: TokenTable, texts: Sequence[str], survives: np.ndarray) -> np.ndarray:
     """Return the numbers of the texts whose tokens all survive. *Shape:* (n_covered,)."""
     n_lost = np.concatenate([[0], np.cumsum(~survives[table.ids])])[table.offsets]
-    rows = np.flatnonzero(np.diff(n_lost) == 0)
+    rows: np.ndarray = np.flatnonzero(np.diff(n_lost) == 0)
     if before.algorithm != "WordPiece" or before.unk_id is None:
         return rows
     n_unknown = np.concatenate([[0], np.cumsum(table.ids == before.unk_id)])[table.offsets]
     unknown = np.diff(n_unknown) > 0
     tried = _Tried(before)
-    return np.array([i for i in rows if not unknown[i] or all(survives[list(tried.of(texts[i]))])], dtype=np.int64)
+    return np.array(
+        [i for i in rows.tolist() if not unknown[i] or all(survives[list(tried.of(texts[i]))])], dtype=np.int64
+    )
 
 
 class _Tried:
@@ -241,7 +247,11 @@ class _Tried:
     def of(self, text: str) -> Iterator[int]:
         backend = self.backend
         normal = text if backend.normalizer is None else backend.normalizer.normalize_str(text)
-        words = [normal] if backend.pre_tokenizer is None else [w for w, _ in backend.pre_tokenizer.pre_tokenize_str(normal)]
+        words = (
+            [normal]
+            if backend.pre_tokenizer is None
+            else [w for w, _ in backend.pre_tokenizer.pre_tokenize_str(normal)]
+        )
         for word in words:
             yield from self._of_word(word) if len(word) <= self.max_characters else ()
 

@@ -20,7 +20,9 @@ def word_embedding(transformer: Any) -> Any:
 
     found = transformer.get_input_embeddings()
     if not isinstance(found, nn.Embedding):
-        raise BadInput(f"{type(transformer).__name__} has no word embeddings of the ordinary kind; its vocabulary stays")
+        raise BadInput(
+            f"{type(transformer).__name__} has no word embeddings of the ordinary kind; its vocabulary stays"
+        )
     return found
 
 

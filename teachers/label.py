@@ -68,7 +68,8 @@ def _items(run: Run, teacher: Teacher, needs: set[str]) -> dict[SignalKind, tupl
         items["scores"] = (pair_keys(pairs.queries, pairs.documents), pairs)
     if "embeddings" in needs:
         queries = [prompts[0] + text for text in pairs.queries]
-        documents = [prompts[1] + text for text in (*pairs.documents, *run.split.unlabelled)]
+        sources = (source for source, _ in run.split.parallel)  # their translations are to match the same embedding
+        documents = [prompts[1] + text for text in (*pairs.documents, *run.split.unlabelled, *sources)]
         texts = list(dict.fromkeys([*queries, *documents]))
         items["embeddings"] = (text_keys(texts), texts)
     return items
