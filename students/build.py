@@ -21,7 +21,7 @@ from distill.run import Run
 from students.corpus import change_vocabulary, factorise, student_corpus
 from students.depth import keep_layers
 
-__all__ = ["build_student"]
+__all__ = ["build_student", "check_reload"]
 
 log = logging.getLogger(__name__)
 _TOLERANCE = 1e-5
@@ -65,7 +65,7 @@ def _build(run: Run, build: Any) -> None:
     )  # fmt: skip
     with new_folder(run.built) as folder:
         save_model(model, folder)
-        _check_reload(model, folder)
+        check_reload(model, folder)
         write_card(folder, card)
     log.info("built: %s, %.1f M parameters", run.built, sum(weight.numel() for weight in model.parameters()) / 1e6)
 
@@ -100,8 +100,11 @@ def _output_width(run: Run) -> int | None:
     return int(load_model(run.teacher(match.teacher)).get_embedding_dimension())
 
 
-def _check_reload(model: Any, folder: Path) -> None:
-    """Load what was written and compare: a config that does not describe the cut would come back as another model."""
+def check_reload(model: Any, folder: Path) -> None:
+    """Load what was written and compare: a config that does not describe the cut would come back as another model.
+
+    :raises JobFailed: where it does
+    """
     again = load_model(folder)
     with quiet():
         here, there = (_outputs(one.eval()) for one in (model, again))
