@@ -176,9 +176,14 @@ def _train_unigram(texts: Sequence[str], size: int, specials: Sequence[str], unk
 
     def cut(state: dict[str, Any]) -> None:
         head, learned = state["model"]["vocab"][: len(specials)], state["model"]["vocab"][len(specials) :]
-        # characters that no piece needed stand below the rest, in the order of a hash map: they get one score
+        # characters that no piece needed are numbered through from the lowest score on, a ten-thousandth apart and in the
+        # order of a hash map: all of that stretch get one score
         floor = round(min(score for piece, score in learned if len(piece) > 1), 3)
-        pieces = [(piece, max(round(score, 3), floor)) for piece, score in learned]
+        stretch = floor + 1e-4 * sum(len(piece) == 1 for piece, _ in learned)
+        pieces = [
+            (piece, floor if len(piece) == 1 and score <= stretch else max(round(score, 3), floor))
+            for piece, score in learned
+        ]
         pieces.sort(
             key=lambda item: (len(item[0]) > 1, -item[1], item[0])
         )  # single characters stay, whatever their score
