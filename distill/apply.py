@@ -20,7 +20,8 @@ from distill.recipe import Benchmark, Columns
 from distill.runtime import load
 
 __all__ = [
-    "bench", "embed_file", "print_check", "print_dial", "print_parity", "print_plan", "print_report", "score_file",
+    "bench", "embed_file", "print_check", "print_dial", "print_parity", "print_plan", "print_report", "print_trim",
+    "read_texts", "score_file",
 ]  # fmt: skip
 
 _ROWS_AT_ONCE = 50_000
@@ -79,7 +80,7 @@ def embed_file(
     max_length: int | None = None,
 ) -> None:
     """Embed the lines of a .txt file, or a column of a table, into a .npy of float32 (n_texts, width)."""
-    texts = _read_texts(source, column)
+    texts = read_texts(source, column)
     with new_file(output) as temporary:
         scorer = load(model, **_options(runtime, precision, n_threads, max_length))
         with temporary.open("wb") as file:
@@ -99,7 +100,8 @@ def embed_file(
     print(f"{len(texts)} texts → {output}  ({scorer!r})", file=sys.stderr)
 
 
-def _read_texts(source: str, column: str) -> list[str]:
+def read_texts(source: str, column: str) -> list[str]:
+    """Read the lines of a .txt file, or a column of a table."""
     if not source.endswith(".txt"):
         return [str(text) for text in read_columns(source, [column], section="--column")[column]]
     try:
@@ -293,6 +295,30 @@ def print_check(costs: Mapping[str, Any], *, as_json: bool) -> None:
         raise GateFailed(
             f"{costs['model']} costs {costs['excess']:.2f} times its budget; {costs['margin']:g} is allowed"
         )
+
+
+def print_trim(report: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print what trimming a vocabulary did: a row for each source, and the model as a whole."""
+    if as_json:
+        print(json.dumps(report, ensure_ascii=False, indent=2))
+        return
+    columns = ("source", "texts", "unchanged", "of tokens", "tokens/word", "after", "unknown", "after")
+    rows = []
+    for name, counts in report["sources"].items():
+        fertility, unknown = counts["fertility"], counts["unknown"]
+        rows.append([
+            name, str(counts["n_texts"]), f"{counts['n_same'] / counts['n_texts']:.2%}", f"{counts['coverage']:.3%}",
+            *(f"{value:.3f}" for value in fertility), *(f"{value:.3%}" for value in unknown),
+        ])  # fmt: skip
+    _print_table(columns, rows)
+    for name, (before, after) in (
+        (f"{report['algorithm']} tokens", report["n_tokens"]), ("parameters", report["n_parameters"]),
+        ("MB on disk", report["size_mb"]), ("tokens that are never given", report["unreachable"]),
+    ):  # fmt: skip
+        print(f"{name}: {before:,} → {after:,}")
+    print(
+        f"texts whose tokens all survive are unchanged: checked on all of them, and the model on {report['n_checked']} (largest difference {report['max_difference']:.1g})"
+    )
 
 
 def _print_table(columns: Any, rows: list[list[str]]) -> None:

@@ -31,7 +31,7 @@ def model_builder(run: Run, section: Teacher | Student | Encoder) -> Callable[..
     name = str(backbone)
     if isinstance(backbone, FreshBackbone):
         train = run.split.train
-        texts = list(dict.fromkeys([*train.queries, *train.documents, *run.split.unlabelled]))
+        texts = list(dict.fromkeys([*train.queries, *train.documents, *run.split.unpaired]))
         with PartialState().main_process_first(), quiet():
             name = str(fresh_backbone(backbone, texts, seed=seed, folder=run.work / "backbones"))
     return partial(

@@ -90,12 +90,15 @@ def _load_pairs(run: Run, job: Job, show: bool) -> tuple[TrainSet, TrainSet]:
     split, data = run.split, run.recipe.data
     tokenizer = tokenizer_of(job.build_model())
     prompts = job.prompts or ("", "")
-    unlabelled = split.unlabelled if job.objectives.embedding_match is not None else []
-    n_sequences = len(split.train) if job.kind == "cross_encoder" else 2 * len(split.train) + len(unlabelled)
+    unlabelled, parallel = (
+        (split.unlabelled, split.parallel) if job.objectives.embedding_match is not None else ([], [])
+    )
+    n_lone = len(unlabelled) + 2 * len(parallel)
+    n_sequences = len(split.train) if job.kind == "cross_encoder" else 2 * len(split.train) + n_lone
     with progress(f"{job.name}: tokenizing", n_sequences, show=show) as report:
         trainset = TrainSet.build(
             job.kind, tokenizer, split.train, max_length=job.max_length, candidates=data.candidates,
-            unlabelled=unlabelled, prompts=prompts, by_role=job.role_prompts, on_progress=report,
+            unlabelled=unlabelled, parallel=parallel, prompts=prompts, by_role=job.role_prompts, on_progress=report,
             lone_role=1 if job.own_role is None else job.own_role,
         )  # fmt: skip
     labels = job.objectives.labels
@@ -120,7 +123,7 @@ def _attach_signals(trainset: TrainSet, run: Run, job: Job) -> None:
     }
     match = job.objectives.embedding_match
     if match is not None:
-        trainset.embeddings = job.sources[match.teacher].embeddings(trainset.texts, trainset.roles)
+        trainset.embeddings = job.sources[match.teacher].embeddings(trainset.teacher_texts, trainset.roles)
 
 
 def _learn_one_side(units: TrainSet, job: Job) -> None:

@@ -28,6 +28,8 @@ __all__ = [
     "loading",
     "prepared",
     "quiet",
+    "replace_tokenizer",
+    "replace_transformer",
     "save_model",
     "set_dropout",
     "tokenizer_of",
@@ -195,6 +197,20 @@ def tokenizer_of(model: Any) -> Any:
     return model[0].tokenizer
 
 
+def replace_tokenizer(model: Any, tokenizer: Any) -> None:
+    """Give a model another tokenizer."""
+    processor = model[0].processor
+    if processor is tokenizer_of(model):
+        model[0].processor = tokenizer
+    else:  # one for more than text
+        processor.tokenizer = tokenizer
+
+
+def replace_transformer(model: Any, transformer: Any) -> None:
+    """Give a model another transformers encoder."""
+    model[0].model = transformer
+
+
 def _set_max_length(model: Any, max_length: int) -> None:
     config = transformer_of(model).config
     positions = getattr(config, "max_position_embeddings", None)
@@ -238,9 +254,10 @@ def set_dropout(model: Any, probability: float) -> None:
                 setattr(module, name, probability)
 
 
-def load_model(folder: Path) -> Any:
-    """Load an artefact for training or labelling in torch, float32.
+def load_model(folder: Path, *, dtype: Literal["float32", "auto"] = "float32") -> Any:
+    """Load an artefact for training or labelling in torch.
 
+    :param dtype: float32 is what is trained; auto is that of the stored weights
     :raises BadInput: where a piece is missing or does not load
     """
     from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -248,7 +265,7 @@ def load_model(folder: Path) -> Any:
     kind = check_model_folder(folder)
     model_class = SentenceTransformer if kind == "bi_encoder" else CrossEncoder
     with quiet(), loading(str(folder)):
-        model = model_class(str(folder), device="cpu", model_kwargs=_model_options())
+        model = model_class(str(folder), device="cpu", model_kwargs={**_model_options(), "dtype": dtype})
     _freeze_unused(model)
     return model
 

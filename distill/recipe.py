@@ -40,8 +40,10 @@ __all__ = [
     "MarginMatch",
     "Mlm",
     "Name",
+    "NewVocabulary",
     "Objectives",
     "Paragraphs",
+    "Parallel",
     "Plan",
     "Recipe",
     "Remote",
@@ -54,7 +56,9 @@ __all__ = [
     "TeacherBackbone",
     "TfIdf",
     "Training",
+    "Trim",
     "Unlabelled",
+    "Vocabulary",
     "load_recipe",
     "merge_training",
     "read_raw",
@@ -97,6 +101,20 @@ class Unlabelled(Section):
     """None takes all of them."""
 
 
+class Parallel(Section):
+    """Texts with their translations, for a student of more languages than its teacher (Reimers & Gurevych 2020).
+
+    The teacher's embedding of the source text is what the student's embeddings of both sides are to match.
+    """
+
+    path: str
+    source: str = "en"
+    """The column in a language that the teacher knows."""
+    target: str = "ko"
+    max_pairs: Count | None = None
+    """None takes all of them."""
+
+
 class Resume(Section):
     """What of a résumé is read; see `distill.sections`."""
 
@@ -126,6 +144,7 @@ class Data(Section):
     candidates: Annotated[int, Field(ge=2)] | None = None
     """Train on queries with up to this many of their documents; None trains on single pairs."""
     unlabelled: tuple[Unlabelled, ...] = ()
+    parallel: tuple[Parallel, ...] = ()
     hub_split: str = "train"
     max_pairs: Count | None = None
     skip_bad_rows: bool = False
@@ -301,6 +320,47 @@ class Asymmetric(Section):
         return int(self.side == "document")
 
 
+class Trim(Section):
+    """Cut the vocabulary to the tokens that a corpus uses; one of the two."""
+
+    coverage: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the token occurrences of every source of the corpus that stays at least, as 0.999."""
+    size: Annotated[int, Field(ge=64)] | None = None
+    """Tokens that stay at most."""
+
+    @model_validator(mode="after")
+    def _one(self) -> "Trim":
+        if (self.coverage is None) == (self.size is None):
+            raise ValueError("set coverage (as 0.999) or size (as 32000), one of them")
+        return self
+
+
+class NewVocabulary(Section):
+    """Train a tokenizer on the corpus and give the backbone embeddings for it; its layers stay."""
+
+    tokenizer: Literal["unigram", "wordpiece"] = "unigram"
+    size: Annotated[int, Field(ge=64)] = 16000
+    start: Literal["exact", "mean", "focus"] = "focus"
+    """exact: the old embedding of the same text, else drawn. mean: else the mean of its old pieces. focus: else a mixture
+    of what both vocabularies have, by similarity in the corpus (Dobler & de Melo 2023)."""
+
+
+class Vocabulary(Section):
+    """What becomes of the backbone's vocabulary: trimmed, or replaced by a new one."""
+
+    trim: Trim | None = None
+    train: NewVocabulary | None = None
+    texts: tuple[Unlabelled, ...] = ()
+    """The corpus, each column a source of its own, columns of a row belonging together (as translations do); () is the
+    recipe's own training, unlabelled and parallel text."""
+
+    @model_validator(mode="after")
+    def _one(self) -> "Vocabulary":
+        if (self.trim is None) == (self.train is None):
+            raise ValueError("set trim or train, one of them")
+        return self
+
+
 class Student(Section):
     """What is shipped. `control` trains the same student without the teacher, for the report."""
 
@@ -308,6 +368,11 @@ class Student(Section):
     backbone: Backbone
     layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
     """Which of the backbone's layers stay, counted from 0; None is all of them."""
+    vocabulary: Vocabulary | None = None
+    """None keeps the backbone's."""
+    embedding_rank: Count | None = None
+    """Word embeddings as a product of two matrices, this wide between; None keeps them whole. It makes a BERT or XLM-R an
+    ordinary MobileBERT, whose layers are the same."""
     pooling: Literal["mean", "cls"] | None = None
     """None takes the backbone's."""
     head: tuple[Count, ...] | None = None
@@ -705,9 +770,14 @@ def _candidate_problems(recipe: Recipe) -> list[str]:
 def _embedding_problems(recipe: Recipe, student: Student) -> list[str]:
     match, problems = recipe.objectives.embedding_match, []
     if match is None:
-        if recipe.data.unlabelled and all(teacher.kind != "mlm" for teacher in recipe.teachers.values()):
+        is_read = any(teacher.kind == "mlm" for teacher in recipe.teachers.values()) or student.vocabulary is not None
+        if recipe.data.unlabelled and not is_read:
             problems.append(
                 "data.unlabelled: only objectives.embedding_match and a teacher of kind mlm learn from texts without pairs; set one or drop them"
+            )
+        if recipe.data.parallel:
+            problems.append(
+                "data.parallel: translations are learned by objectives.embedding_match alone; set it or drop them"
             )
         return problems
     if student.kind != "bi_encoder":

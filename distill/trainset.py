@@ -97,6 +97,8 @@ class TrainSet:
     roles: list[int] = field(default_factory=list)
     own_role: int | None = None
     """The one side that is learned, the other being the teacher's; None learns both."""
+    teacher_texts: list[str] = field(default_factory=list)
+    """The text whose teacher embedding each sequence is to match: its own, or the one that it translates."""
 
     @classmethod
     def build(
@@ -108,6 +110,7 @@ class TrainSet:
         max_length: int,
         candidates: int | None = None,
         unlabelled: Sequence[str] = (),
+        parallel: Sequence[tuple[str, str]] = (),
         prompts: tuple[str, str] = ("", ""),
         by_role: bool = False,
         lone_role: int = 1,
@@ -115,6 +118,7 @@ class TrainSet:
     ) -> "TrainSet":
         """Tokenise pairs (and lone texts, for a bi-encoder) and group them into units.
 
+        :param parallel: source and target texts: each is a lone text, both with the teacher's embedding of the source
         :param by_role: keep a text that is both query and document apart: needed where a prompt tells the roles apart
         :param lone_role: the role of the texts without a pair
         """
@@ -124,21 +128,35 @@ class TrainSet:
             rows = np.arange(len(pairs))
             return cls(kind, tokens, rows, rows, pairs.labels, groups, groups)
         # a text is one sequence in both roles, unless some model of the run prompts them differently
-        sequences: dict[tuple[int, str], int] = {}
-        query_rows, document_rows, lone_rows = (
+        sequences: dict[tuple[int, str, str], int] = {}
+        targets = [target for _, target in parallel]
+        sources = [source for source, _ in parallel]
+        query_rows, document_rows, lone_rows, source_rows, target_rows = (
             np.array(
-                [sequences.setdefault((role if by_role else 0, text), len(sequences)) for text in texts], dtype=np.int64
+                [
+                    sequences.setdefault((role if by_role else 0, text, taught), len(sequences))
+                    for text, taught in zip(texts, teacher_texts, strict=True)
+                ],
+                dtype=np.int64,
             )
-            for role, texts in ((0, pairs.queries), (1, pairs.documents), (lone_role, unlabelled))
+            for role, texts, teacher_texts in (
+                (0, pairs.queries, pairs.queries),
+                (1, pairs.documents, pairs.documents),
+                (lone_role, unlabelled, unlabelled),
+                (lone_role, sources, sources),
+                (lone_role, targets, sources),
+            )
         )
-        roles, texts = [role for role, _ in sequences], [text for _, text in sequences]
-        prompted = [prompts[role] + text for role, text in sequences]
+        roles = [role for role, _, _ in sequences]
+        texts, teacher_texts = [text for _, text, _ in sequences], [taught for _, _, taught in sequences]
+        prompted = [prompts[role] + text for role, text, _ in sequences]
         tokens = tokenize(tokenizer, prompted, max_length=max_length, on_progress=on_progress)
+        lone_rows = np.concatenate([lone_rows, source_rows, target_rows])
         lone = [np.array([row]) for row in dict.fromkeys(lone_rows.tolist())]
         unit_texts = [np.unique(np.concatenate([query_rows[group], document_rows[group]])) for group in groups]
         return cls(
             kind, tokens, query_rows, document_rows, pairs.labels,
-            groups + [np.zeros(0, dtype=np.int64)] * len(lone), unit_texts + lone, texts=texts, roles=roles,
+            groups + [np.zeros(0, dtype=np.int64)] * len(lone), unit_texts + lone, texts=texts, roles=roles, teacher_texts=teacher_texts,
         )  # fmt: skip
 
     def learn_one_side(self, role: int) -> None:

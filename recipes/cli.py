@@ -260,6 +260,27 @@ def embed(
 
 
 @app.command()
+def trim(
+    model: Annotated[str, typer.Argument(help="A model folder.")],
+    target: Annotated[Path, typer.Argument(help="A folder that is not there yet.")],
+    texts: Annotated[
+        list[str], typer.Option(help="A .txt, or FILE:COLUMN,… of a table; again for more languages and domains.")
+    ],
+    coverage: Annotated[
+        float | None, typer.Option(help="Share of each source's tokens that stays; default: 0.999.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Tokens that stay at most, instead.")] = None,
+    changed: Annotated[Path | None, typer.Option(help="A .tsv that lists the texts with other pieces.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Cut a model to the tokens that some texts use: the same embeddings, a smaller vocabulary."""
+    from distill.apply import print_trim
+    from students.trim import trim_folder
+
+    print_trim(trim_folder(model, target, texts, coverage=coverage, size=size, changed=changed), as_json=as_json)
+
+
+@app.command()
 def prepare(
     resumes: Annotated[str, typer.Argument(help="A .csv, .tsv, .jsonl or .parquet file with a column of résumés.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="A file of the same format.")],

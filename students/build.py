@@ -18,9 +18,10 @@ from distill.errors import JobFailed
 from distill.modeling import bi_encoder, load_model, prepared, quiet, save_model, transformer_of
 from distill.recipe import Student, TeacherBackbone
 from distill.run import Run
+from students.corpus import change_vocabulary, factorise, student_corpus
 from students.depth import keep_layers
 
-__all__ = ["build_student"]
+__all__ = ["build_student", "check_reload"]
 
 log = logging.getLogger(__name__)
 _TOLERANCE = 1e-5
@@ -47,8 +48,10 @@ def _build(run: Run, build: Any) -> None:
     inputs = {
         "stage": "build_student", "student": section.model_dump(mode="json", exclude=_NOT_BUILDING), "parents": parents,
         "output_width": output_width, "seed": run.recipe.seed,
-        "data": {part: described[part] for part in ("train", "unlabelled")},
+        "data": {part: described[part] for part in ("train", "unlabelled", "parallel")},
     }  # fmt: skip
+    if section.vocabulary is not None and section.vocabulary.texts:
+        inputs["texts"] = student_corpus(run).fingerprint()
     if run.is_finished(run.built, inputs):
         return
     model = build()
@@ -62,7 +65,7 @@ def _build(run: Run, build: Any) -> None:
     )  # fmt: skip
     with new_folder(run.built) as folder:
         save_model(model, folder)
-        _check_reload(model, folder)
+        check_reload(model, folder)
         write_card(folder, card)
     log.info("built: %s, %.1f M parameters", run.built, sum(weight.numel() for weight in model.parameters()) / 1e6)
 
@@ -73,6 +76,10 @@ def _take_away(run: Run, model: Any, section: Student) -> dict[str, Any]:
     if section.layers is not None:
         keep_layers(transformer_of(model), section.layers)
         details["layers"] = list(section.layers)
+    if section.vocabulary is not None:
+        details["vocabulary"] = change_vocabulary(model, section.vocabulary, student_corpus(run), seed=run.recipe.seed)
+    if section.embedding_rank is not None:
+        details["embedding_rank"] = factorise(model, section.embedding_rank, student_corpus(run))
     return details
 
 
@@ -93,8 +100,11 @@ def _output_width(run: Run) -> int | None:
     return int(load_model(run.teacher(match.teacher)).get_embedding_dimension())
 
 
-def _check_reload(model: Any, folder: Path) -> None:
-    """Load what was written and compare: a config that does not describe the cut would come back as another model."""
+def check_reload(model: Any, folder: Path) -> None:
+    """Load what was written and compare: a config that does not describe the cut would come back as another model.
+
+    :raises JobFailed: where it does
+    """
     again = load_model(folder)
     with quiet():
         here, there = (_outputs(one.eval()) for one in (model, again))

@@ -51,7 +51,7 @@ def _built(run: Run) -> Any:
 
 def _inputs(run: Run, name: str, objectives: Objectives, parents: dict[str, str]) -> dict[str, Any]:
     student, described = run.student_section, run.split.describe()
-    parts = ("train", "validation", "unlabelled") if objectives.embedding_match else ("train", "validation")
+    parts = ["train", "validation", *(["unlabelled", "parallel"] if objectives.embedding_match else [])]
     not_learned: Any = {
         "control": True, "training": {"checkpoint_seconds", "tensorboard"},
         "asymmetric": {"min_cosine", "min_recall", "top_k"},

@@ -70,7 +70,8 @@ def _items(run: Run, teacher: Teacher, needs: set[str]) -> dict[SignalKind, tupl
         own_role = _own_role(run)
         queries = [prompts[0] + text for text in pairs.queries]
         documents = [prompts[1] + text for text in pairs.documents]
-        lone = [prompts[1 if own_role is None else own_role] + text for text in run.split.unlabelled]
+        sources = (source for source, _ in run.split.parallel)  # their translations are to match the same embedding
+        lone = [prompts[1 if own_role is None else own_role] + text for text in (*run.split.unlabelled, *sources)]
         if own_role is not None:  # one side is learned, and validated, against the teacher's vectors of the other
             queries += [prompts[0] + text for text in run.split.validation.queries]
             documents += [prompts[1] + text for text in run.split.validation.documents]

@@ -62,7 +62,7 @@ def _inputs(run: Run, name: str, teacher: Teacher) -> dict[str, Any]:
 
 
 def _parts(teacher: Teacher) -> tuple[str, ...]:
-    return ("train", "validation", "unlabelled") if teacher.kind == "mlm" else ("train", "validation")
+    return ("train", "validation", "unlabelled", "parallel") if teacher.kind == "mlm" else ("train", "validation")
 
 
 def _make(run: Run, name: str, teacher: Teacher, inputs: dict[str, Any]) -> None:
