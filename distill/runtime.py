@@ -3,8 +3,9 @@
     scorer = load("student-int8")
     scores = scorer.score(resumes, job_descriptions)
 
-The graph is the transformer alone; pooling, Dense and Normalize are the sentence-transformers modules of the folder, run
-after it in float32, so that a folder means the same in every runtime and in stock sentence-transformers.
+A graph of ours goes from token ids to the result (`distill.graph`). Behind one that gives token embeddings alone, pooling,
+Dense and Normalize are the sentence-transformers modules of the folder, run in float32: a folder means the same in every
+runtime and in stock sentence-transformers.
 
 Texts are tokenised without padding, sorted by length and cut into batches by a token budget. Graphs see few shapes:
 OpenVINO keeps memory for every new one (400 random shapes of MiniLM int8: +2.1 GB), so lengths go up to the next of
@@ -222,6 +223,17 @@ class _GraphEngine:
         given = {name: features[name] if name in features else _missing(name, features) for name in names}
         return head(self.graph.call(given), features["attention_mask"])
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the graph ends in the result and not in token embeddings."""
+        return self.graph.output_label != "token_embeddings"
+
+    def run_whole(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Run one padded batch through a whole graph. *Shape:* (n_rows, output_width)."""
+        names = self.graph.input_names
+        given = {name: features[name] if name in features else _missing(name, features) for name in names}
+        return self.graph.call(given)
+
     def count_parameters(self) -> int:
         """Count those of the torch model, on the meta device: a graph folds and splits its constants."""
         import torch
@@ -263,7 +275,7 @@ def _graph_engine(
 
 @dataclass(frozen=True)
 class _Graph:
-    """A compiled graph; `output_label` is the feature that its output is to sentence-transformers."""
+    """A compiled graph; `output_label` says what it gives: token_embeddings, scores of a head of its own, or the result."""
 
     precision: str
     input_names: Sequence[str]
@@ -277,6 +289,10 @@ def _open_openvino(graph: Path, settings: Mapping[str, Any], precision: Precisio
     core = openvino.Core()
     model = core.read_model(graph)
     names, outputs = [_name(port) for port in model.inputs], [_name(port) for port in model.outputs]
+    wanted, label = _graph_output(graph, outputs)
+    for port, name in zip(list(model.outputs), outputs, strict=True):
+        if name != wanted:
+            model.remove_result(port.node)  # what nobody asks for is not computed, converted or copied
     # where stock sentence-transformers looks for OpenVINO options, so that both run the same
     stored = (settings.get("model_kwargs") or {}).get("ov_config") or {}
     options = {"PERFORMANCE_HINT": "LATENCY", **stored, "INFERENCE_NUM_THREADS": n_threads}
@@ -284,7 +300,6 @@ def _open_openvino(graph: Path, settings: Mapping[str, Any], precision: Precisio
         options["INFERENCE_PRECISION_HINT"] = _OV_PRECISIONS[precision]
     compiled = core.compile_model(model, "CPU", options)
     request = compiled.create_infer_request()
-    wanted, label = _graph_output(graph, outputs)
     port = compiled.output(wanted)
 
     def call(given: dict[str, np.ndarray]) -> np.ndarray:
@@ -340,11 +355,14 @@ def _onnx_precision(graph: Path) -> str:
 
 
 def _graph_output(graph: Path, names: Sequence[str]) -> tuple[str, str]:
-    accepted = {"last_hidden_state": "token_embeddings", "token_embeddings": "token_embeddings", "logits": "scores"}
-    for name, label in accepted.items():
+    tokens = next((name for name in ("last_hidden_state", "token_embeddings") if name in names), None)
+    for name in ("sentence_embedding", "logits"):
         if name in names:
-            return name, label
-    raise BadInput(f"{graph} gives {', '.join(names)}; one of {', '.join(accepted)} is needed: export the model again")
+            return name, "scores" if name == "logits" and tokens is None else "result"
+    if tokens is not None:
+        return tokens, "token_embeddings"
+    accepted = "sentence_embedding, logits, last_hidden_state, token_embeddings"
+    raise BadInput(f"{graph} gives {', '.join(names)}; one of {accepted} is needed: export the model again")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -651,6 +669,8 @@ class Scorer:
 
     def _forward(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
         """Run transformer and head. *Shape:* features each (n_rows, n_padded); result: (n_rows, embedding_width)."""
+        if isinstance(self._engine, _GraphEngine) and self._engine.is_whole:
+            return self._engine.run_whole(features).reshape(len(features["input_ids"]), -1)
         if self._numpy_head is not None and isinstance(self._engine, _GraphEngine):
             return self._engine.run_to_end(features, self._numpy_head)
         import torch
