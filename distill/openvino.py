@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["GraphPrecision", "copy_without_weights", "export_graph", "pin_precision", "save_graph", "trace"]
 
 log = logging.getLogger(__name__)
-GraphPrecision = Literal["fp32", "bf16", "fp16", "int8", "int8_weights"]
+GraphPrecision = Literal["fp32", "bf16"]
 _NOT_COPIED = (
     "model*.safetensors", "model.safetensors.index.json", "pytorch_model*", "*.onnx", "*.onnx_data", "openvino_model*",
     "artefact.json", "training_args.bin", "optimizer.pt", "scheduler.pt", "trainer_state.json", "checkpoint-*",
@@ -49,15 +49,18 @@ def copy_without_weights(source: Path, folder: Path) -> None:
             shutil.copytree(path, folder / path.name)
 
 
-def pin_precision(folder: Path, precision: GraphPrecision) -> None:
-    """Store the precision where stock sentence-transformers looks: model_kwargs.ov_config of its transformer module."""
+def pin_precision(folder: Path, precision: str | None) -> None:
+    """Store the precision where stock sentence-transformers looks: model_kwargs.ov_config of its transformer module.
+
+    None, and a precision that the weights carry, pins nothing.
+    """
     found = [folder / "sentence_bert_config.json", *sorted(folder.glob("sentence_*_config.json"))]
     path = next((path for path in found if path.is_file()), found[0])
     settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     # options for loading torch weights (dtype, attention) mean nothing to a graph
     settings.pop("model_args", None)
     settings.pop("model_kwargs", None)
-    if precision in _STORED_HINT:
+    if precision is not None and precision in _STORED_HINT:
         settings["model_kwargs"] = {"ov_config": {"INFERENCE_PRECISION_HINT": _STORED_HINT[precision]}}
     text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
     found[0].write_text(text, encoding="utf-8")
