@@ -212,9 +212,11 @@ def _student_rows(run: Run) -> list[Row]:
     rows = [Row("student", "student", run.student, "torch", "fp32", length, other)]
     if read_card(run.control) is not None:
         rows.append(Row("control", "control", run.control, "torch", "fp32", length, other))
-    for precision in recipe.export.precisions:
-        run.require(run.export(precision), "export")
-        rows.append(Row(f"student ({precision})", "export", run.export(precision), "openvino", None, length, other))
+    for format, precision in recipe.export.wanted:
+        folder = run.export(precision, format)
+        run.require(folder, "export")
+        name = f"student ({precision})" if format == "openvino" else f"student ({format} {precision})"
+        rows.append(Row(name, "export", folder, format, None, length, other))
     return rows
 
 

@@ -21,6 +21,7 @@ from distill.remote import Endpoint
 from distill.sections import Kind as SectionKind
 
 __all__ = [
+    "PRECISIONS",
     "Asymmetric",
     "Backbone",
     "Baseline",
@@ -33,6 +34,8 @@ __all__ = [
     "Encoder",
     "Endpoint",
     "Export",
+    "ExportFormat",
+    "ExportPrecision",
     "FreshBackbone",
     "LabelLoss",
     "Labels",
@@ -455,13 +458,28 @@ class Objectives(Section):
         return needs
 
 
-class Export(Section):
-    """OpenVINO exports of the student, each checked against torch before it is put in place."""
+ExportFormat = Literal["openvino", "onnx"]
+ExportPrecision = Literal["fp32", "bf16", "fp16", "int8", "int8_dynamic", "int8_weights"]
+PRECISIONS: Mapping[ExportFormat, tuple[ExportPrecision, ...]] = {
+    "openvino": ("fp32", "bf16", "fp16", "int8", "int8_weights"),
+    "onnx": ("fp32", "int8", "int8_dynamic"),
+}
+"""What each export format comes in."""
 
-    precisions: tuple[Literal["fp32", "bf16", "int8"], ...] = ("fp32", "int8")
+
+class Export(Section):
+    """Exports of the student, each checked against torch before it is put in place."""
+
+    formats: tuple[ExportFormat, ...] = ("openvino",)
+    """openvino runs fastest on a CPU; onnx is what fastembed, text-embeddings-inference, transformers.js and others read."""
+    precisions: tuple[ExportPrecision, ...] = ("fp32", "int8")
+    """fp32 and int8 (weights and activations, static ranges) come in both formats, the others in the one that has them:
+    in openvino bf16, fp16 (weights of half the size) and int8_weights (of a quarter), in onnx int8_dynamic, whose
+    result for a text changes with its neighbours in the batch: not for an index."""
     calibration_pairs: Count = 300
     """Pairs of the recipe's own training text that set the int8 ranges."""
     smooth_quant_alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Of openvino; onnx goes without: ONNX Runtime does not fuse what SmoothQuant puts in."""
     keep_float: tuple[str, ...] | Literal["ffn_down"] | None = "ffn_down"
     """What stays out of int8: the feed-forward down-projections carry almost all of the damage."""
     parity_pairs: Count = 500
@@ -470,6 +488,16 @@ class Export(Section):
     min_mean_cosine: float | None = None
     min_rank_agreement: float | None = None
     """Spearman between the export's and torch's pair scores."""
+
+    @property
+    def wanted(self) -> list[tuple[ExportFormat, ExportPrecision]]:
+        """Each format with each precision that it comes in."""
+        return [
+            (format, precision)
+            for format in self.formats
+            for precision in self.precisions
+            if precision in PRECISIONS[format]
+        ]
 
 
 class TfIdf(Section):
@@ -643,6 +671,7 @@ class Recipe(Section):
             *_teacher_problems(self),
             *_student_problems(self),
             *_objective_problems(self),
+            *_export_problems(self.export),
             *_baseline_problems(self),
             *_cascade_problems(self),
             *_plan_problems(self),
@@ -752,6 +781,21 @@ def _objective_problems(recipe: Recipe) -> list[str]:
         problems += _loss_problems("objectives.labels.loss", objectives.labels.loss, student.kind, recipe.data)
     problems += _candidate_problems(recipe)
     return problems + _embedding_problems(recipe, student) + _asymmetric_problems(recipe, student)
+
+
+def _export_problems(export: Export) -> list[str]:
+    made = export.wanted
+    idle = [precision for precision in export.precisions if precision not in dict((p, f) for f, p in made)]
+    problems = [
+        f"export.precisions: {precision} does not come in {' or '.join(export.formats)}; "
+        f"add {next(format for format, known in PRECISIONS.items() if precision in known)} to export.formats"
+        for precision in idle
+    ]
+    return problems + [
+        f"export.precisions: none comes in {format}; it has {', '.join(PRECISIONS[format])}"
+        for format in export.formats
+        if format not in dict(made) and export.precisions and not idle
+    ]
 
 
 def _candidate_problems(recipe: Recipe) -> list[str]:

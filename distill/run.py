@@ -1,6 +1,6 @@
 """A run's folder: where each piece stands, whether it is finished, and who is working in it.
 
-    <run>/teachers/<name>/  signals/<name>/  built/  student/  control/  exports/openvino-<precision>/  baselines/<name>/  report/
+    <run>/teachers/<name>/  signals/<name>/  built/  student/  control/  exports/<format>-<precision>/  baselines/<name>/  report/
          /.work/            backbones, checkpoints and other leftovers of unfinished stages; safe to remove
 
 A stage is finished when its folder carries the fingerprint of all that went into it: recipe sections, data, parents.
@@ -74,9 +74,9 @@ class Run:
         """The folder of the same student trained without the teacher."""
         return self.folder / "control"
 
-    def export(self, precision: str) -> Path:
+    def export(self, precision: str, format: str = "openvino") -> Path:
         """The folder of an export."""
-        return self.folder / "exports" / f"openvino-{precision}"
+        return self.folder / "exports" / f"{format}-{precision}"
 
     def baseline(self, name: str) -> Path:
         """The folder of a baseline of the report."""

@@ -1,17 +1,19 @@
-"""OpenVINO exports of a model folder, checked against torch before they are put in place.
+"""Exports of a model folder, OpenVINO or ONNX, checked against torch before they are put in place.
 
-    export_openvino(Path("student"), Path("student-int8"), precision="int8", calibration=train, held_back=validation)
+    export_model(Path("student"), Path("student-int8"), precision="int8", calibration=train, held_back=validation)
 
-The target is a whole sentence-transformers folder without the torch weights: stock
-`SentenceTransformer(path, backend="openvino")` and `CrossEncoder(path, backend="openvino")` load it, offline too.
-Only the transformer becomes a graph; pooling, Dense and Normalize stay the modules they were.
+The target is a whole sentence-transformers folder without the torch weights: stock `SentenceTransformer(path, backend=…)`
+and `CrossEncoder(path, backend=…)` load it, offline too. The graph goes from token ids to the result (`distill.graph`).
 
-    fp32   the graph, pinned to f32: left alone, OpenVINO computes in bf16 on a CPU that can
-    bf16   the same graph, pinned to bf16
-    int8   weights and activations of the matrix products in int8 (NNCF post-training, SmoothQuant); the rest as the
-           device chooses
+    fp32           the graph; in OpenVINO pinned to f32: left alone, it computes in bf16 on a CPU that can
+    bf16           OpenVINO: the same graph, pinned to bf16
+    fp16           OpenVINO: weights stored in half the size, computed as the device chooses
+    int8           weights and activations of the matrix products in int8, with static ranges: NNCF through optimum
+                   (SmoothQuant) in OpenVINO, QDQ in ONNX; the rest as the device chooses
+    int8_weights   OpenVINO: the weights alone in int8, a quarter of the size
+    int8_dynamic   ONNX: activations in int8 with a range for each batch, so that a text's result changes with its neighbours
 
-The pin is kept where stock sentence-transformers reads OpenVINO options, in `sentence_bert_config.json`.
+The Dense layers and the score behind the transformer stay in float: they are tiny and decide everything.
 """
 
 import io
@@ -31,22 +33,28 @@ from distill import runtime
 from distill.artefact import Artefact, ModelKind, check_model_folder, content_hash, new_folder, revision, write_card
 from distill.errors import BadInput, GateFailed
 from distill.modeling import quiet
+from distill.onnx import write_onnx
 from distill.openvino import copy_without_weights, pin_precision, save_graph, trace
-from distill.recipe import Export
+from distill.recipe import PRECISIONS, Export, ExportFormat, ExportPrecision
 from distill.run import Run
 from students.asymmetric import check_side, own_side_pairs, pair_details
+from students.onnx import quantize_dynamic, quantize_static
 
 __all__ = [
     "DEFAULT_THRESHOLDS",
+    "DYNAMIC_WARNING",
     "FFN_DOWN",
+    "Format",
     "ParityReport",
     "Precision",
     "Thresholds",
+    "export_model",
     "export_openvino",
     "export_student",
 ]
 
-Precision = Literal["fp32", "bf16", "int8"]
+Format = ExportFormat
+Precision = ExportPrecision
 Pairs = Sequence[tuple[str, str]]
 
 log = logging.getLogger(__name__)
@@ -56,6 +64,12 @@ FFN_DOWN = (
     r"layers?\.\d+\.ffn\.lin2",  # DistilBERT
     r"layers\.\d+\.mlp\.Wo",  # ModernBERT
     r"layers\.\d+\.mlp\.down_proj",  # decoders used as encoders
+)
+
+
+DYNAMIC_WARNING = (
+    "dynamic int8 takes its ranges from each batch: the same text alone and beside others gets different results "
+    "(cosine down to 0.96 measured); never build an index with it in batches and ask it one by one"
 )
 
 
@@ -76,7 +90,10 @@ class Thresholds:
 DEFAULT_THRESHOLDS: Mapping[Precision, Thresholds] = {
     "fp32": Thresholds(min_cosine=0.99999, mean_cosine=0.99999, rank_agreement=0.9999, max_difference=1e-4),
     "bf16": Thresholds(min_cosine=0.995, mean_cosine=0.999, rank_agreement=0.995, max_difference=0.05),
+    "fp16": Thresholds(min_cosine=0.995, mean_cosine=0.999, rank_agreement=0.995, max_difference=0.05),
     "int8": Thresholds(min_cosine=0.95, mean_cosine=0.985, rank_agreement=0.98, max_difference=0.15),
+    "int8_dynamic": Thresholds(min_cosine=0.95, mean_cosine=0.985, rank_agreement=0.98, max_difference=0.15),
+    "int8_weights": Thresholds(min_cosine=0.99, mean_cosine=0.997, rank_agreement=0.995, max_difference=0.05),
 }
 
 
@@ -120,28 +137,31 @@ def export_student(run: Run) -> None:
         return
     settings, student = run.recipe.export, run.require(run.student, "train_student")
     described = run.split.describe()
-    for precision in settings.precisions:
+    for format, precision in settings.wanted:
+        target = run.export(precision, format)
         inputs = {
-            "stage": "export", "precision": precision, "student": student.revision,
-            "export": settings.model_dump(mode="json", exclude={"precisions"}), "seed": run.recipe.seed,
+            "stage": "export", "format": format, "precision": precision, "student": student.revision,
+            "export": settings.model_dump(mode="json", exclude={"formats", "precisions"}), "seed": run.recipe.seed,
             "data": {part: described[part]["fingerprint"] for part in ("train", "validation")},
             **_asymmetric_inputs(run),
         }  # fmt: skip
-        if run.is_finished(run.export(precision), inputs):
+        if run.is_finished(target, inputs):
             continue
         card = Artefact(
             kind=student.kind, stage="export", fingerprint=content_hash(inputs), parents={"student": student.revision},
             recipe=run.recipe.model_dump(mode="json"), data=described, details={"inputs": inputs, **pair_details(run)},
         )  # fmt: skip
-        report = export_openvino(
-            run.student, run.export(precision), precision=precision, calibration=own_side_pairs(run, run.split.train),
+        report = export_model(
+            run.student, target, format=format, precision=precision, calibration=own_side_pairs(run, run.split.train),
             held_back=own_side_pairs(run, run.split.validation)[: settings.parity_pairs], n_calibration=settings.calibration_pairs,
             smooth_quant_alpha=settings.smooth_quant_alpha, keep_float=settings.keep_float,
             thresholds=_thresholds(settings, precision), seed=run.recipe.seed, card=card,
             check=None if run.student_section.asymmetric is None else partial(_check_side, run),
         )  # fmt: skip
         agreement = "" if report.rank_agreement is None else f"rank agreement {report.rank_agreement:.5f}, "
-        log.info("%s: %sgreatest difference %.2g", run.export(precision), agreement, report.max_difference)
+        log.info("%s: %sgreatest difference %.2g", target, agreement, report.max_difference)
+        if precision == "int8_dynamic":
+            log.warning("%s: %s", target, DYNAMIC_WARNING)
 
 
 def _asymmetric_inputs(run: Run) -> dict[str, Any]:
@@ -163,10 +183,11 @@ def _thresholds(settings: Export, precision: Precision) -> Thresholds:
     return replace(DEFAULT_THRESHOLDS[precision], **{name: value for name, value in given.items() if value is not None})
 
 
-def export_openvino(
+def export_model(
     source: Path,
     target: Path,
     *,
+    format: Format = "openvino",
     precision: Precision,
     held_back: Pairs,
     calibration: Pairs = (),
@@ -179,12 +200,13 @@ def export_openvino(
     card: Artefact | None = None,
     check: Callable[[runtime.Scorer], dict[str, Any]] | None = None,
 ) -> ParityReport:
-    """Export the transformer of `source` to an OpenVINO graph, check it on held-back pairs, and write `target`.
+    """Export `source` to one graph, check it on held-back pairs, and write `target`.
 
     :param calibration: pairs of the user's own text that set the int8 ranges; a bi-encoder sees their texts singly.
     :param n_calibration: inputs taken from them, drawn by `seed` evenly over the lengths, one at a time and unpadded:
         padding shifts the ranges.
     :param smooth_quant_alpha: how much of the activations' outliers goes into the weights; -1 turns SmoothQuant off.
+        OpenVINO alone: ONNX Runtime does not fuse what it puts in (262 instead of 183 ms).
     :param keep_float: which matrix products stay out of int8: regular expressions searched in the names of the
         graph's nodes, or "ffn_down" for the feed-forward down-projections, which carry almost all of the damage.
     :param thresholds: what must hold on `held_back`; None is `DEFAULT_THRESHOLDS` of the precision.
@@ -194,22 +216,23 @@ def export_openvino(
     :raises GateFailed: with a table of the worst texts; nothing is put in place then.
     """
     kind = check_model_folder(source)
-    _check_arguments(precision, held_back, calibration, n_calibration, smooth_quant_alpha)
+    _check_arguments(format, precision, held_back, calibration, n_calibration, smooth_quant_alpha)
     reference = runtime.load(source, runtime="torch", precision="fp32", n_threads=n_threads, device="cpu")
     reference.side = None  # of an asymmetric student, pairs of its own side's texts are compared
-    details: dict[str, Any] = {"precision": precision}
+    details: dict[str, Any] = {"format": format, "precision": precision}
+    sample = _calibration_inputs(reference, calibration, n_calibration, seed) if precision == "int8" else []
+    alpha = smooth_quant_alpha if format == "openvino" else None
     with new_folder(target) as folder:
         copy_without_weights(source, folder)
-        pin_precision(folder, precision)
-        model = trace(source)
+        if format == "openvino":
+            kept = _write_openvino(source, folder, precision, sample, smooth_quant_alpha, keep_float)
+        else:
+            kept = _write_onnx(source, folder, precision, sample, keep_float)
         if precision == "int8":
-            sample = _calibration_inputs(reference, calibration, n_calibration, seed)
-            kept = _quantize(model, sample, smooth_quant_alpha, keep_float)
-            details["calibration"] = _calibration_card(calibration, sample, seed, smooth_quant_alpha, keep_float, kept)
-        _number_nodes(model.model)
-        save_graph(model, folder)
-        del model
-        exported = runtime.load(folder, runtime="openvino", n_threads=n_threads)
+            details["calibration"] = _calibration_card(calibration, sample, seed, alpha, keep_float, kept)
+        if precision == "int8_dynamic":
+            details["warning"] = DYNAMIC_WARNING
+        exported = runtime.load(folder, runtime=format, n_threads=n_threads)
         report = compare(reference, exported, held_back)
         limits = DEFAULT_THRESHOLDS[precision] if thresholds is None else thresholds
         _check_gate(report, limits, source, precision)
@@ -219,11 +242,22 @@ def export_openvino(
     return report
 
 
+export_openvino = partial(export_model, format="openvino")
+"""`export_model` to OpenVINO."""
+
+
 def _check_arguments(
-    precision: Precision, held_back: Pairs, calibration: Pairs, n_calibration: int, smooth_quant_alpha: float
+    format: Format,
+    precision: Precision,
+    held_back: Pairs,
+    calibration: Pairs,
+    n_calibration: int,
+    smooth_quant_alpha: float,
 ) -> None:
-    if precision not in DEFAULT_THRESHOLDS:
-        raise BadInput(f"precision {precision!r} is not known; accepted: {', '.join(DEFAULT_THRESHOLDS)}")
+    if format not in PRECISIONS:
+        raise BadInput(f"format {format!r} is not known; accepted: {', '.join(PRECISIONS)}")
+    if precision not in PRECISIONS[format]:
+        raise BadInput(f"precision {precision!r} is not known in {format}; accepted: {', '.join(PRECISIONS[format])}")
     if len(held_back) < 2:
         raise BadInput(f"{len(held_back)} held-back pairs; at least 2 (better 200) are needed to check the export")
     if precision == "int8" and (not calibration or n_calibration < 1):
@@ -239,7 +273,7 @@ def _check_arguments(
 
 def _write_card(folder: Path, kind: ModelKind, source: Path, details: dict[str, Any], card: Artefact | None) -> None:
     parents = {source.name: revision(source)}
-    inputs = {"parents": parents, "precision": details["precision"], "calibration": details.get("calibration")}
+    inputs = {"parents": parents, **{name: details.get(name) for name in ("format", "precision", "calibration")}}
     base = card or Artefact(kind=kind, stage="export", fingerprint=content_hash(inputs))
     whole = replace(base, kind=kind, parents={**parents, **base.parents}, details={**base.details, **details})
     write_card(folder, whole)
@@ -250,21 +284,84 @@ def _write_card(folder: Path, kind: ModelKind, source: Path, details: dict[str, 
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+def _write_openvino(
+    source: Path,
+    folder: Path,
+    precision: Precision,
+    sample: Sequence[Mapping[str, np.ndarray]],
+    alpha: float,
+    keep_float: Sequence[str] | str | None,
+) -> list[str]:
+    """Write the graph and its pin; return the names of the matrix products kept in float."""
+    pin_precision(folder, precision)
+    model, kept = trace(source), []
+    if precision == "int8":
+        kept = _quantize(model, sample, alpha, keep_float)
+    elif precision == "int8_weights":
+        kept = _compress(model, keep_float)
+    _number_nodes(model.model)
+    save_graph(model, folder, half=precision == "fp16")
+    return kept
+
+
+def _write_onnx(
+    source: Path,
+    folder: Path,
+    precision: Precision,
+    sample: Sequence[Mapping[str, np.ndarray]],
+    keep_float: Sequence[str] | str | None,
+) -> list[str]:
+    """Write the graph; return the names of the matrix products kept in float."""
+    pin_precision(folder, None)
+    write_onnx(source, folder)
+    patterns = FFN_DOWN if keep_float == "ffn_down" else tuple(keep_float or ())
+    if precision == "int8":
+        return quantize_static(folder, sample, patterns, may_be_idle=keep_float == "ffn_down")
+    if precision == "int8_dynamic":
+        return quantize_dynamic(folder, patterns, may_be_idle=keep_float == "ffn_down")
+    return []
+
+
 def _quantize(
     model: Any, sample: Sequence[Mapping[str, np.ndarray]], alpha: float, keep_float: Sequence[str] | str | None
 ) -> list[str]:
     """Quantize in place; return the names of the matrix products kept in float."""
     kept = _kept_nodes(model.model, keep_float)
+    ignored = sorted({*kept, *_behind_pooling(model.model)})
     with quiet():
         import nncf
         from optimum.intel import OVConfig, OVQuantizationConfig, OVQuantizer
     with quiet(), redirect_stdout(io.StringIO()):  # NNCF draws its bars on stdout
         given = [{name: inputs[name] for name in _input_names(model.model) if name in inputs} for inputs in sample]
         settings = OVQuantizationConfig(
-            num_samples=len(given), smooth_quant_alpha=alpha, model_type="transformer", ignored_scope={"names": kept}
+            num_samples=len(given), smooth_quant_alpha=alpha, model_type="transformer", ignored_scope={"names": ignored}
         )
         OVQuantizer(model).quantize(nncf.Dataset(given), ov_config=OVConfig(quantization_config=settings))
     return kept
+
+
+def _compress(model: Any, keep_float: Sequence[str] | str | None) -> list[str]:
+    """Store the weights in int8, in place; return the names of the matrix products kept in float.
+
+    Nothing is lost in activations here, so the feed-forward down-projections need no exception.
+    """
+    kept = [] if keep_float == "ffn_down" else _kept_nodes(model.model, keep_float)
+    ignored = sorted({*kept, *_behind_pooling(model.model)})
+    with quiet():
+        from optimum.intel import OVConfig, OVQuantizer, OVWeightQuantizationConfig
+    with quiet(), redirect_stdout(io.StringIO()):
+        settings = OVWeightQuantizationConfig(bits=8, ignored_scope={"names": ignored})
+        OVQuantizer(model).quantize(ov_config=OVConfig(quantization_config=settings))
+    return kept
+
+
+def _behind_pooling(graph: Any) -> list[str]:
+    """Return the matrix products of Dense layers and score: one vector a text, where the transformer has one a token."""
+    return [
+        node.get_friendly_name()
+        for node in graph.get_ops()
+        if node.get_type_name() == "MatMul" and node.get_output_partial_shape(0).rank.get_length() == 2
+    ]
 
 
 def _number_nodes(graph: Any) -> None:
@@ -333,7 +430,7 @@ def _calibration_card(
     pairs: Pairs,
     sample: Sequence[Mapping[str, np.ndarray]],
     seed: int,
-    alpha: float,
+    alpha: float | None,
     keep_float: Sequence[str] | str | None,
     kept: Sequence[str],
 ) -> dict[str, Any]:
