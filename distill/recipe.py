@@ -480,14 +480,21 @@ class Export(Section):
     """Pairs of the recipe's own training text that set the int8 ranges."""
     smooth_quant_alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Of openvino; onnx goes without: ONNX Runtime does not fuse what SmoothQuant puts in."""
-    keep_float: tuple[str, ...] | Literal["ffn_down"] | None = "ffn_down"
-    """What stays out of int8: the feed-forward down-projections carry almost all of the damage."""
+    keep_float: tuple[str, ...] | Literal["ffn_down", "search"] | None = "ffn_down"
+    """What stays out of int8: the feed-forward down-projections carry almost all of the damage. search: the least that
+    holds the gate, by trying (minutes); it is what follows, too, where the gate does not hold."""
     parity_pairs: Count = 500
     min_cosine: float | None = None
     """Of any text's embedding to torch's; None is the default of the precision."""
     min_mean_cosine: float | None = None
     min_rank_agreement: float | None = None
     """Spearman between the export's and torch's pair scores."""
+    min_batch_cosine: float | None = None
+    """Of a text alone to the same text in a batch."""
+    min_top_k_overlap: float | None = None
+    """Mean share of a query's best documents that export and torch both name."""
+    max_metric_drop: float | None = None
+    """What the metric on the validation labels may lose."""
 
     @property
     def wanted(self) -> list[tuple[ExportFormat, ExportPrecision]]:

@@ -20,6 +20,7 @@ import io
 import logging
 import random
 import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
@@ -31,14 +32,16 @@ import numpy as np
 
 from distill import runtime
 from distill.artefact import Artefact, ModelKind, check_model_folder, content_hash, new_folder, revision, write_card
-from distill.errors import BadInput, GateFailed
-from distill.modeling import quiet
+from distill.errors import BadInput
+from distill.modeling import load_model, quiet, transformer_of
 from distill.onnx import write_onnx
 from distill.openvino import copy_without_weights, pin_precision, save_graph, trace
 from distill.recipe import PRECISIONS, Export, ExportFormat, ExportPrecision
 from distill.run import Run
 from students.asymmetric import check_side, own_side_pairs, pair_details
+from students.gate import DEFAULT_THRESHOLDS, Pairs, ParityReport, Thresholds, check_gate, compare
 from students.onnx import quantize_dynamic, quantize_static
+from students.search import ALPHAS, Trial, layer_errors, search
 
 __all__ = [
     "DEFAULT_THRESHOLDS",
@@ -55,7 +58,6 @@ __all__ = [
 
 Format = ExportFormat
 Precision = ExportPrecision
-Pairs = Sequence[tuple[str, str]]
 
 log = logging.getLogger(__name__)
 
@@ -71,59 +73,6 @@ DYNAMIC_WARNING = (
     "dynamic int8 takes its ranges from each batch: the same text alone and beside others gets different results "
     "(cosine down to 0.96 measured); never build an index with it in batches and ask it one by one"
 )
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """What an export must keep of its source; None is not checked.
-
-    Cosines are those of a text's embedding to torch's and hold for bi-encoders only. `rank_agreement` is Spearman's
-    correlation of the pair scores of both, `max_difference` the largest difference of a pair's score in [0, 1].
-    """
-
-    min_cosine: float | None = None
-    mean_cosine: float | None = None
-    rank_agreement: float | None = None
-    max_difference: float | None = None
-
-
-DEFAULT_THRESHOLDS: Mapping[Precision, Thresholds] = {
-    "fp32": Thresholds(min_cosine=0.99999, mean_cosine=0.99999, rank_agreement=0.9999, max_difference=1e-4),
-    "bf16": Thresholds(min_cosine=0.995, mean_cosine=0.999, rank_agreement=0.995, max_difference=0.05),
-    "fp16": Thresholds(min_cosine=0.995, mean_cosine=0.999, rank_agreement=0.995, max_difference=0.05),
-    "int8": Thresholds(min_cosine=0.95, mean_cosine=0.985, rank_agreement=0.98, max_difference=0.15),
-    "int8_dynamic": Thresholds(min_cosine=0.95, mean_cosine=0.985, rank_agreement=0.98, max_difference=0.15),
-    "int8_weights": Thresholds(min_cosine=0.99, mean_cosine=0.997, rank_agreement=0.995, max_difference=0.05),
-}
-
-
-@dataclass(frozen=True)
-class ParityReport:
-    """How close an export is to its torch source on held-back pairs.
-
-    `batch_difference` is the largest difference of a score when pairs are scored one by one instead of in batches.
-    `worst` holds the texts (of a cross-encoder: pairs) that differ most, shortened.
-    """
-
-    kind: ModelKind
-    precision: str
-    n_pairs: int
-    min_cosine: float | None
-    mean_cosine: float | None
-    rank_agreement: float | None
-    max_difference: float
-    mean_difference: float
-    batch_difference: float
-    worst: tuple[Mapping[str, Any], ...]
-
-    def failures(self, thresholds: Thresholds) -> list[str]:
-        """Return each threshold that is missed, with what was measured."""
-        checks = [(name, getattr(self, name), getattr(thresholds, name)) for name in asdict(thresholds)]
-        return [
-            f"{name} {value:.6g}, {'at most' if name == 'max_difference' else 'at least'} {limit:.6g} is asked for"
-            for name, value, limit in checks
-            if None not in (value, limit) and (value > limit if name == "max_difference" else not value >= limit)
-        ]
 
 
 def export_student(run: Run) -> None:
@@ -156,12 +105,20 @@ def export_student(run: Run) -> None:
             held_back=own_side_pairs(run, run.split.validation)[: settings.parity_pairs], n_calibration=settings.calibration_pairs,
             smooth_quant_alpha=settings.smooth_quant_alpha, keep_float=settings.keep_float,
             thresholds=_thresholds(settings, precision), seed=run.recipe.seed, card=card,
-            check=None if run.student_section.asymmetric is None else partial(_check_side, run),
+            labels=_labels(run), check=None if run.student_section.asymmetric is None else partial(_check_side, run),
         )  # fmt: skip
         agreement = "" if report.rank_agreement is None else f"rank agreement {report.rank_agreement:.5f}, "
         log.info("%s: %sgreatest difference %.2g", target, agreement, report.max_difference)
         if precision == "int8_dynamic":
             log.warning("%s: %s", target, DYNAMIC_WARNING)
+
+
+def _labels(run: Run) -> np.ndarray | None:
+    """The labels of the held-back pairs; an asymmetric student is checked on texts of its own side, which have none."""
+    labels = run.split.validation.labels
+    if labels is None or run.student_section.asymmetric is not None:
+        return None
+    return labels[: run.recipe.export.parity_pairs]
 
 
 def _asymmetric_inputs(run: Run) -> dict[str, Any]:
@@ -178,7 +135,10 @@ def _thresholds(settings: Export, precision: Precision) -> Thresholds:
     given = {
         "min_cosine": settings.min_cosine,
         "mean_cosine": settings.min_mean_cosine,
+        "batch_cosine": settings.min_batch_cosine,
         "rank_agreement": settings.min_rank_agreement,
+        "top_k_overlap": settings.min_top_k_overlap,
+        "metric_drop": settings.max_metric_drop,
     }
     return replace(DEFAULT_THRESHOLDS[precision], **{name: value for name, value in given.items() if value is not None})
 
@@ -193,12 +153,13 @@ def export_model(
     calibration: Pairs = (),
     n_calibration: int = 300,
     smooth_quant_alpha: float = 0.5,
-    keep_float: Sequence[str] | Literal["ffn_down"] | None = "ffn_down",
+    keep_float: Sequence[str] | Literal["ffn_down", "search"] | None = "ffn_down",
     thresholds: Thresholds | None = None,
     seed: int = 0,
     n_threads: int | None = None,
     card: Artefact | None = None,
     check: Callable[[runtime.Scorer], dict[str, Any]] | None = None,
+    labels: np.ndarray | None = None,
 ) -> ParityReport:
     """Export `source` to one graph, check it on held-back pairs, and write `target`.
 
@@ -208,9 +169,11 @@ def export_model(
     :param smooth_quant_alpha: how much of the activations' outliers goes into the weights; -1 turns SmoothQuant off.
         OpenVINO alone: ONNX Runtime does not fuse what it puts in (262 instead of 183 ms).
     :param keep_float: which matrix products stay out of int8: regular expressions searched in the names of the
-        graph's nodes, or "ffn_down" for the feed-forward down-projections, which carry almost all of the damage.
+        graph's nodes, or "ffn_down" for the feed-forward down-projections, which carry almost all of the damage, or
+        "search" for the least that holds the gate (`students.search`). A gate that does not hold is searched for, too.
     :param thresholds: what must hold on `held_back`; None is `DEFAULT_THRESHOLDS` of the precision.
     :param check: what else is to hold of the export: returns details for its card, or raises `GateFailed`
+    :param labels: of the held-back pairs, in [0, 1]: the metric on them is then part of the gate. *Shape:* (n_pairs,)
     :param card: what is known of stage, recipe and data; kind, parents and details are filled in here.
     :raises BadInput: where the source is no whole torch folder, or what is needed for int8 is missing.
     :raises GateFailed: with a table of the worst texts; nothing is put in place then.
@@ -219,27 +182,71 @@ def export_model(
     _check_arguments(format, precision, held_back, calibration, n_calibration, smooth_quant_alpha)
     reference = runtime.load(source, runtime="torch", precision="fp32", n_threads=n_threads, device="cpu")
     reference.side = None  # of an asymmetric student, pairs of its own side's texts are compared
-    details: dict[str, Any] = {"format": format, "precision": precision}
+    limits = DEFAULT_THRESHOLDS[precision] if thresholds is None else thresholds
     sample = _calibration_inputs(reference, calibration, n_calibration, seed) if precision == "int8" else []
-    alpha = smooth_quant_alpha if format == "openvino" else None
     with new_folder(target) as folder:
         copy_without_weights(source, folder)
-        if format == "openvino":
-            kept = _write_openvino(source, folder, precision, sample, smooth_quant_alpha, keep_float)
-        else:
-            kept = _write_onnx(source, folder, precision, sample, keep_float)
-        if precision == "int8":
-            details["calibration"] = _calibration_card(calibration, sample, seed, alpha, keep_float, kept)
-        if precision == "int8_dynamic":
-            details["warning"] = DYNAMIC_WARNING
-        exported = runtime.load(folder, runtime=format, n_threads=n_threads)
-        report = compare(reference, exported, held_back)
-        limits = DEFAULT_THRESHOLDS[precision] if thresholds is None else thresholds
-        _check_gate(report, limits, source, precision)
-        details |= {} if check is None else check(exported)
-        details |= {"runs_in": exported.precision, "parity": asdict(report), "thresholds": asdict(limits)}
+
+        def attempt(alpha: float | None, keep: Sequence[str] | str | None) -> _Attempt:
+            for name in ("openvino", "onnx"):
+                shutil.rmtree(folder / name, ignore_errors=True)
+            if format == "openvino":
+                kept = _write_openvino(source, folder, precision, sample, -1 if alpha is None else alpha, keep)
+            else:
+                kept = _write_onnx(source, folder, precision, sample, keep)
+            exported = runtime.load(folder, runtime=format, n_threads=n_threads)
+            return _Attempt(alpha, keep, kept, exported, compare(reference, exported, held_back, labels, seed=seed))
+
+        alpha = smooth_quant_alpha if format == "openvino" else None
+        trials: list[Trial] = []
+        searched = keep_float == "search" and precision == "int8"
+        made = None if searched else attempt(alpha, "ffn_down" if keep_float == "search" else keep_float)
+        if precision == "int8" and (made is None or made.report.failures(limits)):
+            if made is not None:
+                log.warning(
+                    "%s: %s; looking for what has to stay in float", target, "; ".join(made.report.failures(limits))
+                )
+            errors = layer_errors(transformer_of(load_model(source)).eval(), sample)
+            alphas = ALPHAS if format == "openvino" else (None,)
+            best, trials = search(lambda one, keep: attempt(one, keep).report, errors, limits, alphas)
+            made = attempt(best.alpha, best.keep_float)
+        assert made is not None
+        check_gate(made.report, limits, source, precision)
+        details = _details(made, precision, format, calibration, sample, seed, trials)
+        details |= {} if check is None else check(made.exported)
+        details |= {"runs_in": made.exported.precision, "parity": asdict(made.report), "thresholds": asdict(limits)}
         _write_card(folder, kind, source, details, card)
-    return report
+    return made.report
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """A graph that was written, and how close it came."""
+
+    alpha: float | None
+    keep_float: Sequence[str] | str | None
+    kept: Sequence[str]
+    exported: runtime.Scorer
+    report: ParityReport
+
+
+def _details(
+    made: _Attempt,
+    precision: Precision,
+    format: Format,
+    calibration: Pairs,
+    sample: Sequence[Mapping[str, np.ndarray]],
+    seed: int,
+    trials: Sequence[Trial],
+) -> dict[str, Any]:
+    details: dict[str, Any] = {"format": format, "precision": precision}
+    if precision == "int8":
+        details["calibration"] = _calibration_card(calibration, sample, seed, made.alpha, made.keep_float, made.kept)
+    if trials:
+        details["search"] = {"kept_float": list(made.kept), "trials": [trial.described() for trial in trials]}
+    if precision == "int8_dynamic":
+        details["warning"] = DYNAMIC_WARNING
+    return details
 
 
 export_openvino = partial(export_model, format="openvino")
@@ -445,97 +452,3 @@ def _calibration_card(
         "keep_float": keep_float if keep_float is None or isinstance(keep_float, str) else list(keep_float),
         "n_kept_float": len(kept),
     }
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Parity
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def compare(reference: runtime.Scorer, exported: runtime.Scorer, pairs: Pairs) -> ParityReport:
-    """Score pairs with both and report how far they are apart."""
-    queries, documents = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    scores = reference.score(queries, documents)
-    own_scores = exported.score(queries, documents)
-    differences = np.abs(reference.unit(scores) - exported.unit(own_scores))
-    if reference.kind == "bi_encoder":
-        cosines, worst = _compare_embeddings(reference, exported, [*queries, *documents])
-    else:
-        cosines, worst = None, _worst_pairs(pairs, scores, own_scores, differences)
-    return ParityReport(
-        kind=reference.kind,
-        precision=exported.precision,
-        n_pairs=len(pairs),
-        min_cosine=None if cosines is None else float(cosines.min()),
-        mean_cosine=None if cosines is None else float(cosines.mean()),
-        rank_agreement=_rank_agreement(scores, own_scores),
-        max_difference=float(differences.max()),
-        mean_difference=float(differences.mean()),
-        batch_difference=_batch_difference(exported, queries, documents, own_scores),
-        worst=tuple(worst),
-    )
-
-
-def _compare_embeddings(
-    reference: runtime.Scorer, exported: runtime.Scorer, texts: Sequence[str]
-) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    unique = list(dict.fromkeys(texts))
-    ours, theirs = _unit_rows(exported.encode(unique)), _unit_rows(reference.encode(unique))
-    cosines = (ours * theirs).sum(axis=1)
-    order = np.argsort(cosines, kind="stable")[:5]
-    return cosines, [{"text": _short(unique[i]), "cosine": round(float(cosines[i]), 6)} for i in order]
-
-
-def _unit_rows(vectors: np.ndarray) -> np.ndarray:
-    wide = vectors.astype(np.float64)
-    rows: np.ndarray = wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
-    return rows
-
-
-def _worst_pairs(
-    pairs: Pairs, scores: np.ndarray, own_scores: np.ndarray, differences: np.ndarray
-) -> list[dict[str, Any]]:
-    order = np.argsort(-differences, kind="stable")[:5]
-    return [
-        {
-            "text": f"{_short(pairs[i][0], 32)} | {_short(pairs[i][1], 32)}",
-            "torch": round(float(scores[i]), 4),
-            "export": round(float(own_scores[i]), 4),
-            "difference": round(float(differences[i]), 6),
-        }
-        for i in order
-    ]
-
-
-def _short(text: str, n_characters: int = 64) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= n_characters else line[: n_characters - 1] + "…"
-
-
-def _rank_agreement(scores: np.ndarray, own_scores: np.ndarray) -> float | None:
-    """Spearman's correlation; None where one side is constant, which has no ranks."""
-    from scipy.stats import spearmanr
-
-    if np.ptp(scores) == 0 or np.ptp(own_scores) == 0:
-        return None
-    return float(spearmanr(scores, own_scores).statistic)
-
-
-def _batch_difference(
-    exported: runtime.Scorer, queries: Sequence[str], documents: Sequence[str], scores: np.ndarray, n_pairs: int = 16
-) -> float:
-    rows = np.linspace(0, len(queries) - 1, min(n_pairs, len(queries))).astype(int)
-    alone = np.concatenate([exported.score([queries[i]], [documents[i]]) for i in rows])
-    return float(np.abs(exported.unit(alone) - exported.unit(scores[rows])).max())
-
-
-def _check_gate(report: ParityReport, thresholds: Thresholds, source: Path, precision: Precision) -> None:
-    failures = report.failures(thresholds)
-    if not failures:
-        return
-    lines = [f"the {precision} export of {source} is too far from torch: {'; '.join(failures)}", "worst:"]
-    for row in report.worst:
-        numbers = "  ".join(f"{name} {value}" for name, value in row.items() if name != "text")
-        lines.append(f"  {numbers}  {row['text']}")
-    lines.append("calibrate on more of your own text, keep more in float (keep_float), or take precision bf16")
-    raise GateFailed("\n".join(lines))
