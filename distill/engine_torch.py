@@ -72,6 +72,11 @@ class TorchEngine:
     fixed_shapes: bool = False
 
     @property
+    def batch_tokens(self) -> int:
+        """Padded tokens of a batch: a GPU wants many, a CPU's cache few."""
+        return 1024 if self.device == "cpu" else 65_536
+
+    @property
     def tokenizer(self) -> Any:
         """The transformers tokenizer."""
         return self.transformer.tokenizer
