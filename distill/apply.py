@@ -4,6 +4,7 @@ import csv
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import numpy as np
 from distill.artefact import new_file
 from distill.baselines import open_scorer
 from distill.data import batched, read_columns, read_pairs
-from distill.errors import BadInput
+from distill.errors import BadInput, loading
+from distill.machine import usable_cpus
+from distill.model_files import read_model_files
 from distill.recipe import Columns
 from distill.runtime import load
 
-__all__ = ["embed_file", "print_parity", "print_report", "score_file"]
+__all__ = ["embed_file", "print_parity", "print_report", "score_file", "tune_model"]
 
 _ROWS_AT_ONCE = 50_000
 _RUNTIMES, _PRECISIONS = ("torch", "openvino", "onnx"), ("fp32", "bf16")
@@ -105,6 +108,30 @@ def _read_texts(source: str, column: str) -> list[str]:
     if not lines:
         raise BadInput(f"{source} is empty")
     return lines
+
+
+def tune_model(
+    model: Path, *, runtime: str | None, precision: str | None, n_threads: int | None, seconds: float, as_json: bool
+) -> None:
+    """Measure how a graph runs fastest here, store it, and print every candidate."""
+    from distill.tuning import tune
+
+    options = _options(runtime, precision, None, None)
+    files = read_model_files(model)
+    chosen = options["runtime"] or files.held_runtime
+    with loading(str(model)):
+        settings, measured = tune(files, chosen, options["precision"], n_threads or usable_cpus(), seconds=seconds)
+    if as_json:
+        print(json.dumps({"settings": asdict(settings), "measured": measured}, indent=2))
+        return
+    columns = ("measured", *asdict(settings), "tokens/s")
+    rows = [[_cell(value) for value in row.values()] for row in measured]
+    _print_table(columns, rows)
+    print("stored: " + ", ".join(f"{name} {_cell(value)}" for name, value in asdict(settings).items()))
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.0f}" if isinstance(value, float) else str(value)
 
 
 def print_report(folder: Path, *, as_json: bool) -> None:

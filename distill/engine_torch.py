@@ -70,6 +70,7 @@ class TorchEngine:
     files: ModelFiles
     runtime: Runtime = "torch"
     fixed_shapes: bool = False
+    settings: None = None
 
     @property
     def batch_tokens(self) -> int:

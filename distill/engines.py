@@ -43,6 +43,10 @@ class Engine(Protocol):
         """Width of an embedding, or the number of scores."""
 
     @property
+    def settings(self) -> RunSettings | None:
+        """How a graph is run; None in torch."""
+
+    @property
     def batch_tokens(self) -> int:
         """Padded tokens of a batch, where the caller does not say."""
 
@@ -140,7 +144,8 @@ class GraphEngine:
         self, runtime: Runtime, files: ModelFiles, tokenizer: Any, graph: CompiledGraph, settings: RunSettings
     ) -> None:
         self.runtime, self.precision, self.tokenizer = runtime, graph.precision, tokenizer
-        self.batch_tokens, self._files, self._graph = settings.batch_tokens, files, graph
+        self.settings, self.batch_tokens = settings, settings.batch_tokens
+        self._files, self._graph = files, graph
         self._head: Head | None = None
         width = graph.output_width or int(files.config.get("hidden_size") or files.config["dim"])
         if graph.output_name in TRANSFORMER_ALONE:

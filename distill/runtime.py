@@ -112,6 +112,11 @@ class Scorer:
         return self._engine.count_parameters()
 
     @property
+    def settings(self) -> RunSettings | None:
+        """How a graph is run here: measured, or the defaults; None in torch."""
+        return self._engine.settings
+
+    @property
     def embedding_width(self) -> int:
         """Width of a sentence embedding; of a cross-encoder, the number of scores a pair gets."""
         return self._engine.output_width
