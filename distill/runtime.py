@@ -279,6 +279,7 @@ class Scorer:
         return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
 
     def _cosines_to(self, query: str, vectors: np.ndarray) -> np.ndarray:
+        self._check_bi_encoder()
         if vectors.ndim != 2 or vectors.shape[1] != self.embedding_width:
             raise BadInput(f"documents of shape {vectors.shape}; (n_documents, {self.embedding_width}) is expected")
         wide = vectors.astype(np.float32, copy=False)
