@@ -4,6 +4,7 @@ import csv
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,16 @@ from distill.baselines import open_scorer
 from distill.bench import bench_folders, check_against
 from distill.data import batched, read_columns, read_pairs
 from distill.dial import read_dial
-from distill.errors import BadInput, GateFailed
+from distill.errors import BadInput, GateFailed, loading
 from distill.latency import Load
+from distill.machine import usable_cpus
+from distill.model_files import read_model_files
 from distill.recipe import Benchmark, Columns
 from distill.runtime import load
 
 __all__ = [
     "bench", "embed_file", "print_check", "print_dial", "print_parity", "print_plan", "print_report", "print_trim",
-    "read_texts", "score_file",
+    "read_texts", "score_file", "tune_model",
 ]  # fmt: skip
 
 _ROWS_AT_ONCE = 50_000
@@ -156,6 +159,30 @@ def _numbers(option: str, text: str, form: type[int] | type[float], n: int | Non
             f"{option} {text}: {'numbers' if n is None else f'{n} numbers'} with commas between are expected"
         )
     return values
+
+
+def tune_model(
+    model: Path, *, runtime: str | None, precision: str | None, n_threads: int | None, seconds: float, as_json: bool
+) -> None:
+    """Measure how a graph runs fastest here, store it, and print every candidate."""
+    from distill.tuning import tune
+
+    options = _options(runtime, precision, None, None)
+    files = read_model_files(model)
+    chosen = options["runtime"] or files.held_runtime
+    with loading(str(model)):
+        settings, measured = tune(files, chosen, options["precision"], n_threads or usable_cpus(), seconds=seconds)
+    if as_json:
+        print(json.dumps({"settings": asdict(settings), "measured": measured}, indent=2))
+        return
+    columns = ("measured", *asdict(settings), "tokens/s")
+    rows = [[_cell(value) for value in row.values()] for row in measured]
+    _print_table(columns, rows)
+    print("stored: " + ", ".join(f"{name} {_cell(value)}" for name, value in asdict(settings).items()))
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.0f}" if isinstance(value, float) else str(value)
 
 
 def print_report(folder: Path, *, as_json: bool) -> None:

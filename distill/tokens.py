@@ -113,12 +113,28 @@ def _fast(tokenizer: Any, max_length: int, special_tokens: bool) -> _Encode | No
     def encode(texts: list[str], pairs: list[str] | None) -> tuple[_Sequences, _Sequences]:
         backend.enable_truncation(max_length, strategy="longest_first", direction=side)
         backend.no_padding()
-        inputs = texts if pairs is None else list(zip(texts, pairs, strict=True))
-        encodings = backend.encode_batch_fast(inputs, add_special_tokens=special_tokens)
+        try:
+            encodings = backend.encode_batch_fast(_inputs(texts, pairs), add_special_tokens=special_tokens)
+        except TypeError:  # lone surrogates, which are no text in Rust
+            repaired = _inputs(_repaired(texts), None if pairs is None else _repaired(pairs))
+            encodings = backend.encode_batch_fast(repaired, add_special_tokens=special_tokens)
         backend.no_truncation()
         return [encoding.ids for encoding in encodings], [encoding.type_ids for encoding in encodings]
 
     return encode
+
+
+def _inputs(texts: list[str], pairs: list[str] | None) -> list[Any]:
+    return list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
+
+
+def _repaired(texts: Sequence[str]) -> list[str]:
+    r"""Put a replacement character for each lone surrogate; two that belong together become their character.
+
+    >>> _repaired(["a\ud800b", "\ud83d\ude00"])
+    ['a�b', '😀']
+    """
+    return [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts]
 
 
 def _slow(tokenizer: Any, max_length: int, with_types: bool, special_tokens: bool) -> _Encode:

@@ -281,6 +281,21 @@ def trim(
 
 
 @app.command()
+def tune(
+    model: Annotated[Path, typer.Argument(help="A model folder with an OpenVINO or ONNX graph.")],
+    runtime: Runtime = None,
+    precision: Precision = None,
+    threads: Threads = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long to measure, about.")] = 15.0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how a graph runs fastest on this machine, and store it for later loads."""
+    from distill.apply import tune_model
+
+    tune_model(model, runtime=runtime, precision=precision, n_threads=threads, seconds=seconds, as_json=as_json)
+
+
+@app.command()
 def prepare(
     resumes: Annotated[str, typer.Argument(help="A .csv, .tsv, .jsonl or .parquet file with a column of résumés.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="A file of the same format.")],
