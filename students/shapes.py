@@ -30,6 +30,7 @@ _LAYERS = (2, 3, 4, 5, 6, 8, 10, 12)
 _FEED_FORWARD = (2.0, 4.0)
 _VOCABULARY = (32000,)
 _LENGTH = 256
+_KEPT = {"pooling", "head", "prompts", "asymmetric", "control"}
 _CALIBRATION_WORDS = 8  # ranges decide no speed: the shortest calibration will do
 
 
@@ -142,19 +143,22 @@ class Candidates:
         return None if self.run.recipe.student is None else self.run.recipe.student.pooling
 
     def section(self, shape: Shape) -> dict[str, Any]:
-        """Return the recipe's `student` section of a shape."""
+        """Return the recipe's `student` section of a shape: what is not its shape stays as the recipe has it."""
         backbone: dict[str, Any]
+        student = self.run.recipe.student
+        kept = {} if student is None else student.model_dump(mode="json", include=_KEPT & student.model_fields_set)
         if self.cut is None:
             family = "unigram" if self.plan.family == "xlm-roberta" else "wordpiece"
             backbone = {
                 "tokenizer": family, "vocabulary": shape.vocabulary, "layers": shape.layers, "width": shape.width,
                 "heads": shape.heads, "feed_forward": shape.feed_forward, "max_length": self.max_length,
             }  # fmt: skip
-            return {"kind": self.kind, "backbone": backbone, "max_length": self.max_length}
+            return {"kind": self.kind, "backbone": backbone, "max_length": self.max_length, **kept}
         n_layers = int(self._cut_base.config.num_hidden_layers)
         named = self.cut if isinstance(self.cut, str) else self.cut.model_dump()
         return {
-            "kind": self.kind, "backbone": named, "layers": list(spread(n_layers, shape.layers)), "max_length": self.max_length,
+            "kind": self.kind, "backbone": named, "layers": list(spread(n_layers, shape.layers)),
+            "max_length": self.max_length, **kept,
         }  # fmt: skip
 
     def texts(self) -> tuple[list[str], list[str]]:
