@@ -39,7 +39,9 @@ def write_model_cards(run: Run, result: Mapping[str, Any], folders: Mapping[str,
 def _exports(run: Run) -> dict[str, Mapping[str, Any]]:
     """Return what each export's check found, by the folder's name."""
     found = {path.name: read_card(path) for path in sorted((run.folder / "exports").glob("*"))}
-    return {name: card.details.get("parity") or {} for name, card in found.items() if card is not None}
+    return {
+        name: card.details["parity"] for name, card in found.items() if card is not None and "parity" in card.details
+    }
 
 
 def _text(
