@@ -260,6 +260,9 @@ def print_parity(folder: Path, *, as_json: bool) -> None:
     cards = [
         json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / "exports").glob("*/artefact.json"))
     ]
+    cards = [
+        card for card in cards if "parity" in card["details"]
+    ]  # a Router has none: it is not an export of one model
     parity = [card["details"]["parity"] | {"precision": card["details"]["precision"]} for card in cards]
     if as_json:
         print(json.dumps(parity, ensure_ascii=False, indent=2))

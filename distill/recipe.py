@@ -618,7 +618,8 @@ class Plan(Section):
     family: Literal["bert", "xlm-roberta"] | None = None
     """Of fresh encoders; None is bert."""
     vocabulary: OneOrMore[Annotated[int, Field(ge=64)]] | None = None
-    """Sizes to choose from, of fresh encoders; None is 32000."""
+    """Sizes to choose from: of a fresh encoder, where None is 32000; or to trim a cut one to, where None is as the student's
+    own section says."""
     widths: OneOrMore[Annotated[int, Field(ge=16)]] | None = None
     """Of fresh encoders; None is 128 to 768. Attention heads are 64 wide where that divides it, else 32 or 16."""
     feed_forward: OneOrMore[Positive] | None = None
@@ -895,7 +896,7 @@ def _paragraph_problems(where: str, model: str, recipe: Recipe) -> list[str]:
     return [f"{where}: no model or folder is called {model!r}; {_suggest(model, known)}"]
 
 
-_FRESH_ONLY = ("family", "vocabulary", "widths", "feed_forward")
+_FRESH_ONLY = ("family", "widths", "feed_forward")
 
 
 def _plan_problems(recipe: Recipe) -> list[str]:

@@ -170,7 +170,9 @@ def plan(
     length: Annotated[int | None, typer.Option(help="Tokens of the text (or pair); default: 256.")] = None,
     threads: Threads = None,
     kind: Annotated[str | None, typer.Option(help="bi_encoder or cross_encoder; default: the recipe's.")] = None,
-    vocabulary: Annotated[int | None, typer.Option(help="Of a fresh encoder; default: 32000.")] = None,
+    vocabulary: Annotated[
+        int | None, typer.Option(help="Pieces; default: 32000 of a fresh encoder, a cut one's own.")
+    ] = None,
     family: Annotated[str | None, typer.Option(help="Of a fresh encoder: bert or xlm-roberta; default: bert.")] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="A folder; default: plan in the run's, or runs/plan.")
