@@ -33,10 +33,12 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--algorithm", choices=[*FAMILY, "minilm"], required=True)
     parser.add_argument("--texts", type=int, default=40_000, help="of each language at most")
+    parser.add_argument("--keep", type=Path, help="a folder to keep the trained tokenizer in")
     arguments = parser.parse_args()
     languages = {name: texts[: arguments.texts] for name, texts in read_languages(arguments.data).items()}
     began = time.perf_counter()
-    tokenizer, model = with_model(arguments.algorithm, [text for texts in languages.values() for text in texts])
+    texts = [text for some in languages.values() for text in some]
+    tokenizer, model = with_model(arguments.algorithm, texts, arguments.keep)
     print(f"{arguments.algorithm}: {len(tokenizer):,} tokens, {time.perf_counter() - began:.0f} s to build")
     print({name: len(texts) for name, texts in languages.items()})
     mined = {name: [t for i, t in enumerate(languages[name]) if i % 100] for name in ("ko", "en")}
@@ -94,7 +96,7 @@ def read_languages(data: Path) -> dict[str, list[str]]:
     return {name: list(dict.fromkeys(texts)) for name, texts in found.items()}
 
 
-def with_model(algorithm: str, texts: list[str]):
+def with_model(algorithm: str, texts: list[str], keep: Path | None):
     import torch
     import transformers
 
@@ -102,8 +104,18 @@ def with_model(algorithm: str, texts: list[str]):
         with quiet():
             name = resolve_name("all-MiniLM-L6-v2")
             return transformers.AutoTokenizer.from_pretrained(name), transformers.AutoModel.from_pretrained(name).eval()
-    backend = byte_level(texts) if algorithm == "bpe" else train_tokenizer(algorithm, texts, SIZE[algorithm], SPECIALS)
-    from tokenizers import processors
+    from tokenizers import Tokenizer, processors
+
+    kept = None if keep is None else keep / f"{algorithm}-{len(texts)}.json"
+    if kept is not None and kept.exists():
+        backend = Tokenizer.from_file(str(kept))
+    else:
+        backend = (
+            byte_level(texts) if algorithm == "bpe" else train_tokenizer(algorithm, texts, SIZE[algorithm], SPECIALS)
+        )
+    if kept is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+        backend.save(str(kept))
 
     backend.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=512, **SPECIALS)
