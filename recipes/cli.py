@@ -65,7 +65,7 @@ def train_student(recipe: RecipePath, overrides: Overrides = None) -> None:
 
 @app.command()
 def export(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Export the student to OpenVINO, as is and int8, each checked against torch."""
+    """Export the student to OpenVINO or ONNX, as is and int8, each checked against torch."""
     launch(recipe, overrides or [], _stages.export)
     _print_parity(recipe, overrides, as_json)
 
@@ -295,6 +295,19 @@ def tune(
     from distill.apply import tune_model
 
     tune_model(model, runtime=runtime, precision=precision, n_threads=threads, seconds=seconds, as_json=as_json)
+
+
+@app.command()
+def layout(
+    model: Annotated[Path, typer.Argument(help="An export's folder, as runs/quickstart/exports/onnx-int8.")],
+    target: Annotated[Path, typer.Argument(help="The folder to write.")],
+    tool: Annotated[str, typer.Option("--for", help="fastembed, tei, transformers.js, triton or optimum.")],
+) -> None:
+    """Write an export into the folder that another tool reads."""
+    from students.layouts import write_layout
+
+    write_layout(model, target, tool=tool)  # type: ignore[arg-type]  # it says what is accepted
+    print(f"{model} → {target}", file=sys.stderr)
 
 
 @app.command()

@@ -33,7 +33,7 @@ from distill import runtime
 from distill.artefact import Artefact, ModelKind, check_model_folder, content_hash, new_folder, revision, write_card
 from distill.errors import BadInput, GateFailed
 from distill.modeling import quiet
-from distill.onnx import write_onnx
+from distill.onnx import write_onnx, write_tokenizer
 from distill.openvino import copy_without_weights, pin_precision, save_graph, trace
 from distill.recipe import PRECISIONS, Export, ExportFormat, ExportPrecision
 from distill.run import Run
@@ -233,6 +233,8 @@ def export_model(
         if precision == "int8_dynamic":
             details["warning"] = DYNAMIC_WARNING
         exported = runtime.load(folder, runtime=format, n_threads=n_threads)
+        if format == "onnx":
+            write_tokenizer(source, folder, max_length=exported.max_length)
         report = compare(reference, exported, held_back)
         limits = DEFAULT_THRESHOLDS[precision] if thresholds is None else thresholds
         _check_gate(report, limits, source, precision)
