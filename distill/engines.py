@@ -62,7 +62,16 @@ class Engine(Protocol):
 def open_engine(
     files: ModelFiles, runtime: Runtime, precision: Precision | None, n_threads: int | None, device: str | None
 ) -> Engine:
-    """Open a folder in a runtime; see `distill.runtime.load` for what None means."""
+    """Open a folder in a runtime; see `distill.runtime.load` for what None means.
+
+    A static model has one engine, in numpy, and takes "torch" for it: the numbers are the same.
+    """
+    if files.is_static and runtime in ("numpy", "torch"):
+        from distill.engine_static import open_static
+
+        return open_static(files)
+    if runtime == "numpy":
+        raise BadInput(f"{files.folder} is no static model; load it with runtime: {files.held_runtime}")
     if runtime == "torch":
         from distill.engine_torch import open_torch
 

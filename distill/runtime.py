@@ -33,7 +33,7 @@ __all__ = ["PairedScorer", "Precision", "Runtime", "Scorer", "load", "usable_cpu
 Progress = Callable[[int], None]
 
 _CHUNK = 8192  # texts tokenised and sorted together: bounds the memory, and long enough to fill batches of one length
-_BATCH_TOKENS = {"torch": 1024, "openvino": 2048, "onnx": 512, "cuda": 65_536}
+_BATCH_TOKENS = {"torch": 1024, "openvino": 2048, "onnx": 512, "numpy": 16_384, "cuda": 65_536}
 _QUERY_PROMPTS, _DOCUMENT_PROMPTS = ("query",), ("document", "passage", "corpus")
 
 
@@ -48,7 +48,7 @@ def load(
 ) -> "Scorer":
     """Load a model folder, ours or any of sentence-transformers, ready to encode or score.
 
-    :param runtime: None takes what the folder holds, a graph before weights.
+    :param runtime: None takes what the folder holds, a graph before weights. A static model runs in numpy.
     :param precision: None is fp32 in torch; in OpenVINO what the folder asks for, else the device's own choice
         (bf16 where the CPU has it). An int8 graph stays int8: the precision is then that of its float remainder.
     :param n_threads: None is every CPU this process may use. In torch the number holds for the whole process.
