@@ -700,6 +700,13 @@ class Recipe(Section):
         """The run's folder."""
         return Path(self.output_dir or f"runs/{self.name}")
 
+    @property
+    def exports(self) -> list[tuple[ExportFormat | Literal["numpy"], ExportPrecision]]:
+        """Formats and precisions of the student's exports. A static student is its own fp32 and has no graph."""
+        if self.student is None or self.student.static is None:
+            return [*self.export.wanted]
+        return [("numpy", "int8")] if "int8" in self.export.precisions else []
+
     @model_validator(mode="before")
     @classmethod
     def _merge_training(cls, raw: Any) -> Any:
