@@ -41,6 +41,7 @@ __all__ = [
     "Labels",
     "Lora",
     "MarginMatch",
+    "Matryoshka",
     "Mlm",
     "Name",
     "NewVocabulary",
@@ -54,6 +55,7 @@ __all__ = [
     "ScoreMatch",
     "Section",
     "Signals",
+    "Static",
     "Student",
     "Teacher",
     "TeacherBackbone",
@@ -364,6 +366,14 @@ class Vocabulary(Section):
         return self
 
 
+class Static(Section):
+    """A student without layers: the mean of one vector for each token, each made by the backbone. Microseconds a text."""
+
+    weighting: Literal["sif", "zipf", "none"] = "sif"
+    """How much a token counts by its share p of the recipe's text: sif a / (a + p) with a = 1e-4 (Arora et al. 2017),
+    zipf log(1 + rank), none 1."""
+
+
 class Student(Section):
     """What is shipped. `control` trains the same student without the teacher, for the report."""
 
@@ -379,6 +389,10 @@ class Student(Section):
     pooling: Literal["mean", "cls"] | None = None
     """None takes the backbone's."""
     head: tuple[Count, ...] | None = None
+    static: Static | None = None
+    """A table of token vectors in place of the backbone's layers; None keeps the layers."""
+    dimensions: Annotated[int, Field(ge=2)] | None = None
+    """Width of the embeddings, the most important dimensions first; None is the backbone's, or the matched teacher's."""
     max_length: Annotated[int, Field(ge=8)] = 512
     prompts: tuple[str, str] | None = None
     asymmetric: Asymmetric | None = None
@@ -437,6 +451,30 @@ class EmbeddingMatch(Section):
     """keep: the student puts out vectors of the teacher's width and space; drop: of its own."""
 
 
+class Matryoshka(Section):
+    """Embeddings that may be cut short: all terms are learned on prefixes too (Kusupati et al. 2022). A list of widths will do."""
+
+    dimensions: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)]
+    """The widths; the whole one, `student.dimensions`, is always among them."""
+    weights: tuple[Positive, ...] | None = None
+    """Of each width in turn; None is equal ones. They are divided by their sum, the whole width's being 1 where it is not listed."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_list(cls, raw: Any) -> Any:
+        return {"dimensions": raw} if isinstance(raw, list | tuple) else raw
+
+    @model_validator(mode="after")
+    def _one_weight_each(self) -> "Matryoshka":
+        if len(set(self.dimensions)) != len(self.dimensions):
+            raise ValueError(f"dimensions {list(self.dimensions)}: each width once")
+        if self.weights is not None and len(self.weights) != len(self.dimensions):
+            raise ValueError(
+                f"{len(self.weights)} weights for {len(self.dimensions)} dimensions; one of each is expected"
+            )
+        return self
+
+
 class Objectives(Section):
     """What the student learns from: each is one weighted term, null is off."""
 
@@ -444,6 +482,8 @@ class Objectives(Section):
     score_match: ScoreMatch | None = None
     margin_mse: MarginMatch | None = None
     embedding_match: EmbeddingMatch | None = None
+    matryoshka: Matryoshka | None = None
+    """No term of its own: widths at which the others are learned as well; null is the whole width alone."""
 
     def teachers(self) -> dict[str, set[str]]:
         """Return the signals ("scores", "embeddings") that each teacher must have cached."""
@@ -661,6 +701,13 @@ class Recipe(Section):
         """The run's folder."""
         return Path(self.output_dir or f"runs/{self.name}")
 
+    @property
+    def exports(self) -> list[tuple[ExportFormat | Literal["numpy"], ExportPrecision]]:
+        """Formats and precisions of the student's exports. A static student is its own fp32 and has no graph."""
+        if self.student is None or self.student.static is None:
+            return [*self.export.wanted]
+        return [("numpy", "int8")] if "int8" in self.export.precisions else []
+
     @model_validator(mode="before")
     @classmethod
     def _merge_training(cls, raw: Any) -> Any:
@@ -740,7 +787,47 @@ def _student_problems(recipe: Recipe) -> list[str]:
     backbone, problems = recipe.student.backbone, []
     if isinstance(backbone, TeacherBackbone) and backbone.teacher not in recipe.teachers:
         problems.append(_unknown_teacher("student.backbone.teacher", backbone.teacher, recipe))
+    problems += _static_problems(recipe.student)
+    problems += _dimension_problems(recipe.student, recipe.objectives)
     return problems + _section_problems("student", recipe.student)
+
+
+def _static_problems(student: Student) -> list[str]:
+    if student.static is None:
+        return []
+    problems = []
+    if student.kind == "cross_encoder":
+        problems.append(
+            "student.static: a table of token vectors embeds one text alone; set student.kind to bi_encoder"
+        )
+    if isinstance(student.backbone, FreshBackbone):
+        problems.append("student.static: a fresh encoder has nothing to put into the table; name a teacher or a model")
+    given = [name for name in ("layers", "head") if getattr(student, name) is not None]
+    return problems + [f"student.{name}: means nothing for a static student; leave it out" for name in given]
+
+
+def _dimension_problems(student: Student, objectives: Objectives) -> list[str]:
+    problems = []
+    if student.dimensions is not None and student.kind == "cross_encoder":
+        problems.append("student.dimensions: a cross-encoder puts out one score; dimensions are for bi-encoders")
+    if objectives.matryoshka is None:
+        return problems
+    where = "objectives.matryoshka"
+    if student.kind == "cross_encoder":
+        return [*problems, f"{where}: a cross-encoder has no embeddings to cut short"]
+    if student.dimensions is None:
+        return [*problems, f"{where}: set student.dimensions too, the width of the whole embedding (say 384)"]
+    problems += [
+        f"{where}: {width} is more than student.dimensions, {student.dimensions}"
+        for width in objectives.matryoshka.dimensions
+        if width > student.dimensions
+    ]
+    match = objectives.embedding_match
+    if match is not None and match.projection == "drop":
+        problems.append(
+            f"{where}: each width would need a projection of its own; set embedding_match.projection to keep"
+        )
+    return problems
 
 
 def _section_problems(where: str, section: Teacher | Student) -> list[str]:
@@ -761,13 +848,13 @@ def _loss_problems(where: str, loss: str | None, kind: str, data: Data) -> list[
 
 def _objective_problems(recipe: Recipe) -> list[str]:
     objectives, student = recipe.objectives, recipe.student
-    terms = {
-        name: getattr(objectives, name) for name in Objectives.model_fields if getattr(objectives, name) is not None
-    }
+    names = [name for name in Objectives.model_fields if name != "matryoshka"]
+    terms = {name: getattr(objectives, name) for name in names if getattr(objectives, name) is not None}
     if student is None:
-        return ["objectives: there is no student to learn by them; add the section student"] if terms else []
+        given = terms or objectives.matryoshka
+        return ["objectives: there is no student to learn by them; add the section student"] if given else []
     if not terms:
-        return [f"objectives: the student learns nothing; set one of {', '.join(Objectives.model_fields)}"]
+        return [f"objectives: the student learns nothing; set one of {', '.join(names)}"]
     problems = []
     for name, term in terms.items():
         if isinstance(term, Labels):

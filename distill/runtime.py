@@ -50,7 +50,7 @@ def load(
 ) -> "Scorer":
     """Load a model folder, ours or any of sentence-transformers, ready to encode or score.
 
-    :param runtime: None takes what the folder holds, a graph before weights.
+    :param runtime: None takes what the folder holds, a graph before weights. A static model runs in numpy.
     :param precision: None is fp32 in torch; in OpenVINO what the folder asks for, else the device's own choice
         (bf16 where the CPU has it). An int8 graph stays int8: the precision is then that of its float remainder.
     :param n_threads: None is every CPU this process may use. In torch the number holds for the whole process.
@@ -67,6 +67,12 @@ def load(
     def opened(files: ModelFiles) -> Scorer:
         chosen, threads = runtime or files.held_runtime, n_threads or usable_cpus()
         with loading(str(path)):
+            if files.is_static and chosen in ("numpy", "torch"):  # one engine, in numpy: the numbers are the same
+                from distill.engine_static import open_static
+
+                return Scorer(files, open_static(files), max_length)
+            if chosen == "numpy":
+                raise BadInput(f"{path} is no static model; load it with runtime: {files.held_runtime}")
             if chosen == "torch":
                 from distill.engine_torch import open_torch
 

@@ -133,8 +133,8 @@ def export_student(run: Run) -> None:
     """
     from accelerate import PartialState
 
-    if not PartialState().is_main_process:
-        return
+    if not PartialState().is_main_process or run.student_section.static is not None:
+        return  # a static student has no graph: see students.export_static
     settings, student = run.recipe.export, run.require(run.student, "train_student")
     described = run.split.describe()
     for format, precision in settings.wanted:

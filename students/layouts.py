@@ -28,6 +28,7 @@ import numpy as np
 from distill import runtime
 from distill.artefact import new_folder, read_card, write_json
 from distill.errors import BadInput, GateFailed
+from distill.model_files import GRAPHS
 from distill.onnx import keep_outputs, write_tokenizer
 
 __all__ = ["TOOLS", "Tool", "write_layout"]
@@ -75,7 +76,7 @@ def write_layout(source: Path, target: Path, *, tool: Tool) -> None:
 
 
 def _has_graph(source: Path, name: str) -> bool:
-    return any((source / graph).is_file() for graph in runtime.GRAPHS["onnx" if name == "onnx" else "openvino"])
+    return any((source / graph).is_file() for graph in GRAPHS["onnx" if name == "onnx" else "openvino"])
 
 
 class _Export:
@@ -95,7 +96,7 @@ class _Export:
     @property
     def graph(self) -> Path:
         """The ONNX graph."""
-        names = runtime.GRAPHS["onnx"]
+        names = GRAPHS["onnx"]
         return next(self.source / name for name in names if (self.source / name).is_file())
 
     def loaded_config(self) -> Any:
@@ -201,7 +202,7 @@ def _optimum(export: _Export, folder: Path, name: str) -> Path:
     if export.scorer.runtime == "onnx":
         keep_outputs(export.graph, folder / "model.onnx", None)
         return folder / "model.onnx"
-    graph = next(export.source / name for name in runtime.GRAPHS["openvino"] if (export.source / name).is_file())
+    graph = next(export.source / name for name in GRAPHS["openvino"] if (export.source / name).is_file())
     for suffix in (".xml", ".bin"):
         shutil.copyfile(graph.with_suffix(suffix), folder / f"openvino_model{suffix}")
     return folder / "openvino_model.xml"
