@@ -112,11 +112,11 @@ class TestValues:
             ({"student": {"layers": []}}, "student.layers: "),
             (
                 {"student": {"layers": [1, 0]}},
-                "student: layers [1, 0] must ascend without repeats",
+                "student.layers: [1, 0] must ascend without repeats",
             ),
             (
                 {"student": {"layers": [0, 0]}},
-                "student: layers [0, 0] must ascend without repeats",
+                "student.layers: [0, 0] must ascend without repeats",
             ),
             (
                 {"teachers": {"cross": {"backbone": {"heads": 3}}}},
