@@ -39,6 +39,8 @@ __all__ = [
     "FreshBackbone",
     "LabelLoss",
     "Labels",
+    "LayerChoice",
+    "Layers",
     "Lora",
     "MarginMatch",
     "Matryoshka",
@@ -64,6 +66,7 @@ __all__ = [
     "Trim",
     "Unlabelled",
     "Vocabulary",
+    "Width",
     "load_recipe",
     "merge_training",
     "read_raw",
@@ -374,13 +377,104 @@ class Static(Section):
     zipf log(1 + rank), none 1."""
 
 
+LayerRule = Literal["every", "first", "last", "spread", "importance"]
+_LAYERS_ARE = (
+    f"layers are a list from 0 on, as [0, 2, 4], or one of {', '.join(get_args(LayerRule))}, as {{importance: 3}}"
+)
+
+
+class LayerChoice(Section):
+    """Which layers of the backbone a student keeps, by one rule."""
+
+    every: Count | None = None
+    """Every n-th, from the first on."""
+    first: Count | None = None
+    last: Count | None = None
+    spread: Count | None = None
+    """As many, from the first to the last at equal distances."""
+    importance: Count | None = None
+    """As many, the others left out one after the other: always the one without which the backbone's own scores (of a
+    bi-encoder, all cosines between texts) change least on a sample of the training pairs."""
+
+    @property
+    def rule(self) -> LayerRule:
+        """The name of the rule."""
+        return next(name for name in get_args(LayerRule) if getattr(self, name) is not None)
+
+    @property
+    def number(self) -> int:
+        """The rule's number: of layers, or for `every` the step."""
+        return int(getattr(self, self.rule))
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> "LayerChoice":
+        given = [name for name in get_args(LayerRule) if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"{' and '.join(given) or 'no rule'} given; {_LAYERS_ARE}")
+        return self
+
+
+def _checked_layers(value: Any) -> Any:
+    if isinstance(value, Mapping | LayerChoice):
+        return value
+    if not isinstance(value, list | tuple) or not value or any(type(layer) is not int or layer < 0 for layer in value):
+        raise ValueError(f"got {value}; {_LAYERS_ARE}")
+    if list(value) != sorted(set(value)):
+        raise ValueError(f"{list(value)} must ascend without repeats")
+    return value
+
+
+def _layers_form(value: Any) -> str:
+    return "rule" if isinstance(value, Mapping | LayerChoice) else "list"
+
+
+Layers = Annotated[
+    Annotated[tuple[int, ...], Tag("list")] | Annotated[LayerChoice, Tag("rule")],
+    Discriminator(_layers_form),
+    BeforeValidator(_checked_layers),
+]
+"""Which layers stay: a list, counted from 0, or a rule."""
+
+
+def _share_or_count(value: Any) -> Any:
+    if type(value) not in (int, float) or value <= 0 or (type(value) is float and value > 1):
+        raise ValueError(f"got {value!r}; a share in (0, 1], as 0.5, or a whole number, as 256")
+    return value
+
+
+Part = Annotated[int | float, BeforeValidator(_share_or_count)]
+"""How much stays: a share (0.5) or a count (256); 1.0 is all, 1 is one."""
+
+
+class Width(Section):
+    """How wide the layers of a student are: what does least for the backbone's own scores is taken out of each."""
+
+    feed_forward: Part | None = None
+    """Neurons of each feed-forward network; None is all."""
+    heads: Part | None = None
+    """Attention heads of each layer; None is all, or what `hidden` asks for. Most architectures tie heads × head size to
+    the hidden size, and then it is set by `hidden` alone."""
+    hidden: Part | None = None
+    """The hidden size; None is the backbone's."""
+    hidden_by: Literal["pca", "dimensions"] = "pca"
+    """pca: the directions in which hidden states vary most. dimensions: the dimensions without which they are predicted best."""
+
+    @model_validator(mode="after")
+    def _something(self) -> "Width":
+        if self.feed_forward is None and self.heads is None and self.hidden is None:
+            raise ValueError("nothing is made narrower; set feed_forward, heads or hidden, or leave width out")
+        return self
+
+
 class Student(Section):
     """What is shipped. `control` trains the same student without the teacher, for the report."""
 
     kind: Literal["cross_encoder", "bi_encoder"]
     backbone: Backbone
-    layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
-    """Which of the backbone's layers stay, counted from 0; None is all of them."""
+    layers: Layers | None = None
+    """Which of the backbone's layers stay: a list counted from 0, as [0, 2, 4], or a rule, as {importance: 3}; None is all."""
+    width: Width | None = None
+    """How wide the layers are; None is as wide as the backbone's."""
     vocabulary: Vocabulary | None = None
     """None keeps the backbone's."""
     embedding_rank: Count | None = None
@@ -399,12 +493,6 @@ class Student(Section):
     """Serve one side only, beside the frozen teacher; None serves both."""
     control: bool = True
     training: Training = Training()
-
-    @model_validator(mode="after")
-    def _ascending(self) -> "Student":
-        if self.layers is not None and list(self.layers) != sorted(set(self.layers)):
-            raise ValueError(f"layers {list(self.layers)} must ascend without repeats")
-        return self
 
     @property
     def model_kind(self) -> Literal["cross_encoder", "bi_encoder"]:
@@ -1090,9 +1178,11 @@ def _problem_lines(schema: type[BaseModel], error: ValidationError, raw: Mapping
 
 
 def _is_form(loc: Sequence[Any], i: int) -> bool:
-    """Tell whether a part of a place is not a key but the form that pydantic took a backbone or a baseline for."""
+    """Tell whether a part of a place is not a key but the form that pydantic took a value of several forms for."""
     if i and loc[i - 1] == "backbone":
         return loc[i] in ("name", "fresh", "teacher")
+    if i and loc[i - 1] == "layers":
+        return loc[i] in ("list", "rule")
     return i > 1 and loc[i - 2] == "baselines"
 
 
@@ -1145,6 +1235,6 @@ def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def _forms(section: type[BaseModel]) -> tuple[Any, ...]:
     """What pydantic calls a section of a union in a place."""
-    named = {FreshBackbone: "fresh", TeacherBackbone: "teacher"}.get(section)
+    named = {FreshBackbone: "fresh", TeacherBackbone: "teacher", LayerChoice: "rule"}.get(section)
     kind = section.model_fields.get("kind")
     return (section.__name__, named, *(get_args(kind.annotation) if kind else ()))

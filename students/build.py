@@ -19,9 +19,11 @@ from distill.modeling import is_static, load_model, prepared, quiet, save_model,
 from distill.recipe import Student, TeacherBackbone
 from distill.run import Run
 from students.corpus import change_vocabulary, factorise, student_corpus
-from students.depth import keep_layers
+from students.depth import choose_layers, keep_layers
 from students.dimensions import with_output, write_axes
+from students.importance import pair_batches
 from students.static import static_model
+from students.width import narrow
 
 __all__ = ["build_student", "check_reload"]
 
@@ -57,7 +59,7 @@ def _build(run: Run, build: Any) -> None:
     if run.is_finished(run.built, inputs):
         return
     backbone = model = build()
-    details = _take_away(run, model, section)
+    details = _take_away(run, model, section, output_width)
     axes = None
     if section.static is not None:
         texts = [*run.split.train.queries, *run.split.train.documents, *run.split.unlabelled]
@@ -79,12 +81,27 @@ def _build(run: Run, build: Any) -> None:
     log.info("built: %s, %.1f M parameters", run.built, sum(weight.numel() for weight in model.parameters()) / 1e6)
 
 
-def _take_away(run: Run, model: Any, section: Student) -> dict[str, Any]:
+def _take_away(run: Run, model: Any, section: Student, output_width: int | None) -> dict[str, Any]:
     """Apply the recipe's surgery in place, in the order of the section's keys; return what is to be said of each."""
     details: dict[str, Any] = {}
+    if section.layers is not None or section.width is not None:
+        batches = pair_batches(
+            model,
+            section.kind,
+            run.split.train,
+            max_length=section.max_length,
+            prompts=section.prompts,
+            seed=run.recipe.seed,
+        )
     if section.layers is not None:
-        keep_layers(transformer_of(model), section.layers)
-        details["layers"] = list(section.layers)
+        layers, steps = choose_layers(model, section.kind, section.layers, batches)
+        keep_layers(transformer_of(model), layers)
+        details["layers"] = {"kept": list(layers), "left_out": steps}
+        log.info("layers: %s", list(layers))
+    if section.width is not None:
+        way_back = output_width == model.get_embedding_dimension() if section.kind == "bi_encoder" else False
+        details["width"] = narrow(model, section.kind, section.width, batches, way_back=way_back)
+        log.info("width: %s", details["width"])
     if section.vocabulary is not None:
         details["vocabulary"] = change_vocabulary(model, section.vocabulary, student_corpus(run), seed=run.recipe.seed)
     if section.embedding_rank is not None:
