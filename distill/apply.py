@@ -144,7 +144,9 @@ def print_ablation(folder: Path, *, as_json: bool) -> None:
         return
     with (folder / "ablation.csv").open(encoding="utf-8", newline="") as file:
         header, *lines = csv.reader(file)
-    short = [i for i, name in enumerate(header) if not name.endswith(("95 %", "nDCG@10", "Spearman"))]
+    short = [
+        i for i, name in enumerate(header) if not name.endswith(("95 %", "nDCG@10", "Spearman", "parameters published"))
+    ]
     _print_table([header[i] for i in short], [[line[i] for i in short] for line in lines])
     print(f"table: {folder / 'ablation.html'}")
 

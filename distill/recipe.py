@@ -700,7 +700,7 @@ def validated(schema: type[S], raw: Mapping[str, Any], path: str | Path) -> S:
     try:
         return schema.model_validate(raw)
     except ValidationError as error:
-        lines = _problem_lines(error, raw)
+        lines = _problem_lines(error, raw, list(schema.model_fields))
         raise BadInput(
             f"{path}: {len(lines)} problem{'s' * (len(lines) > 1)}\n" + "\n".join(f"  {line}" for line in lines)
         ) from None
@@ -736,7 +736,7 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         raise BadInput(f"{override!r}: the value is not valid YAML") from None
 
 
-def _problem_lines(error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
+def _problem_lines(error: ValidationError, raw: Mapping[str, Any], sections: list[str]) -> list[str]:
     """One line per problem; what `training` passed on to its heirs is said once."""
     lines: dict[str, None] = {}
     for problem in error.errors():
@@ -745,7 +745,7 @@ def _problem_lines(error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
         own = place[2:] if place[:1] == ["teachers"] else place[1:]
         if own[:1] == ["training"] and not _is_given(raw, place):
             place = own
-        for line in _describe(".".join(place), problem):
+        for line in _describe(".".join(place), problem, sections):
             lines.setdefault(line)
     return list(lines)
 
@@ -765,11 +765,11 @@ def _is_given(raw: Any, place: Sequence[str]) -> bool:
     return True
 
 
-def _describe(place: str, problem: Any) -> list[str]:
+def _describe(place: str, problem: Any, sections: list[str]) -> list[str]:
     kind, given = problem["type"], problem["input"]
     if kind == "extra_forbidden":
         name = place.rpartition(".")[2]
-        return [f"{place}: unknown key; {_suggest(name, _known_keys(problem['loc']))}"]
+        return [f"{place}: unknown key; {_suggest(name, _known_keys(problem['loc']) or sections)}"]
     if kind == "missing":
         return [f"{place}: missing"]
     if kind == "value_error":
@@ -781,7 +781,7 @@ def _describe(place: str, problem: Any) -> list[str]:
 
 
 def _known_keys(loc: Sequence[Any]) -> list[str]:
-    """The field names of the section that an unknown key was found in."""
+    """The field names of the section that an unknown key was found in; none for the recipe itself."""
     sections: dict[str, type[BaseModel]] = {
         "data": Data, "columns": Columns, "resume": Resume, "unlabelled": Unlabelled, "signals": Signals, "student": Student,
         "objectives": Objectives, "labels": Labels, "score_match": ScoreMatch, "margin_mse": MarginMatch,
@@ -791,4 +791,4 @@ def _known_keys(loc: Sequence[Any]) -> list[str]:
     for part in reversed(loc[2 if loc[0] == "teachers" else 0 : -1]):  # a teacher may be named like a section
         if part in sections:
             return list(sections[part].model_fields)
-    return list(Teacher.model_fields if loc[0] == "teachers" else Recipe.model_fields)
+    return list(Teacher.model_fields) if loc[0] == "teachers" else []

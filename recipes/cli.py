@@ -76,6 +76,7 @@ def ablate(
     recipe: Annotated[str, typer.Argument(metavar="ABLATION.yaml", help="As recipes/ablation_resume_jd.yaml.")],
     overrides: Overrides = None,
     rows: Annotated[str, typer.Option(help="Models of the rows to run, as tfidf,mbert; default: all.")] = "",
+    versions: Annotated[str, typer.Option(help="Data versions to run, as V1; default: all.")] = "",
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Generated pairs and tiny encoders: minutes on a CPU.")
     ] = False,
@@ -91,7 +92,7 @@ def ablate(
     from teachers.ablation import run_ablation
 
     try:
-        run_ablation(ablation, only=rows.split(",") if rows else (), smoke=smoke)
+        run_ablation(ablation, only=_names(rows), versions=_names(versions), smoke=smoke)
     except JobFailed:  # the table is there, without the rows that failed
         print_ablation(ablation.folder, as_json=as_json)
         raise
@@ -169,9 +170,7 @@ def prepare(
     from distill.resume_file import prepare_file
 
     print(
-        prepare_file(
-            resumes, output, column=column, keep=keep.split(",") if keep else None, blind=blind, dropped=dropped
-        )
+        prepare_file(resumes, output, column=column, keep=_names(keep) if keep else None, blind=blind, dropped=dropped)
     )
 
 
@@ -197,6 +196,7 @@ def synthesize(
         float | None, typer.Option(help="Dollars per million tokens, of a model without a known price.")
     ] = None,
     output_price: Annotated[float | None, typer.Option()] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds for a whole answer; default: 120.")] = None,
     seed: int = 0,
     estimate: Annotated[bool, typer.Option("--estimate", help="Print what it would cost, and ask nothing.")] = False,
 ) -> None:
@@ -208,12 +208,17 @@ def synthesize(
     settings = make_settings(
         n_pairs=pairs, model=model, base_url=base_url, api_version=api_version, key_variable=key_variable,
         languages=languages, labels="grades" if grades else "binary", budget_usd=budget, concurrency=concurrency,
-        requests_per_minute=rpm, tokens_per_minute=tpm, input_price=input_price, output_price=output_price, seed=seed,
+        requests_per_minute=rpm, tokens_per_minute=tpm, input_price=input_price, output_price=output_price, timeout_s=timeout,
+        seed=seed,
     )  # fmt: skip
     if estimate:
         print(estimated(settings))
     else:
         write(settings, output)
+
+
+def _names(listed: str) -> list[str]:
+    return [name.strip() for name in listed.split(",") if name.strip()]
 
 
 def _print_report(recipe: str, overrides: list[str] | None, as_json: bool) -> None:
