@@ -16,7 +16,7 @@ from distill.errors import BadInput
 from distill.recipe import Columns
 from distill.runtime import load
 
-__all__ = ["embed_file", "print_parity", "print_report", "score_file"]
+__all__ = ["embed_file", "names_in", "print_ablation", "print_parity", "print_report", "score_file"]
 
 _ROWS_AT_ONCE = 50_000
 _RUNTIMES, _PRECISIONS = ("torch", "openvino", "onnx"), ("fp32", "bf16")
@@ -132,6 +132,15 @@ def _report_cells(row: Mapping[str, Any], metric: str) -> list[str]:
 
 def _written_number(value: float | None, form: str, unit: str = "") -> str:
     return "" if value is None else f"{value:{form}}{unit}"
+
+
+def names_in(listed: str) -> list[str]:
+    """Return the names of a comma-separated option.
+
+    >>> names_in("tfidf, mbert,")
+    ['tfidf', 'mbert']
+    """
+    return [name.strip() for name in listed.split(",") if name.strip()]
 
 
 def print_ablation(folder: Path, *, as_json: bool) -> None:

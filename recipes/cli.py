@@ -84,7 +84,7 @@ def ablate(
 ) -> None:
     """Train and score all rows of a published table, and print it with ours beside it."""
     from distill.ablation import load_ablation
-    from distill.apply import print_ablation
+    from distill.apply import names_in, print_ablation
 
     ablation = load_ablation(recipe, overrides or [], smoke=smoke)
     join_processes()
@@ -92,7 +92,7 @@ def ablate(
     from teachers.ablation import run_ablation
 
     try:
-        run_ablation(ablation, only=_names(rows), versions=_names(versions), smoke=smoke)
+        run_ablation(ablation, only=names_in(rows), versions=names_in(versions), smoke=smoke)
     except JobFailed:  # the table is there, without the rows that failed
         print_ablation(ablation.folder, as_json=as_json)
         raise
@@ -167,10 +167,13 @@ def prepare(
     dropped: Annotated[Path | None, typer.Option(help="A .tsv that lists what was dropped.")] = None,
 ) -> None:
     """Cut résumés to sections (the published V2), take out names, addresses and the like, or both."""
+    from distill.apply import names_in
     from distill.resume_file import prepare_file
 
     print(
-        prepare_file(resumes, output, column=column, keep=_names(keep) if keep else None, blind=blind, dropped=dropped)
+        prepare_file(
+            resumes, output, column=column, keep=names_in(keep) if keep else None, blind=blind, dropped=dropped
+        )
     )
 
 
@@ -215,10 +218,6 @@ def synthesize(
         print(estimated(settings))
     else:
         write(settings, output)
-
-
-def _names(listed: str) -> list[str]:
-    return [name.strip() for name in listed.split(",") if name.strip()]
 
 
 def _print_report(recipe: str, overrides: list[str] | None, as_json: bool) -> None:
