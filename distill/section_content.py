@@ -4,28 +4,39 @@ import re
 
 from distill.section_headings import Kind
 
-__all__ = ["HAS_WORD", "PERSONAL_LABEL", "SENTENCE", "WEAK_MARKS", "content_kind", "seems_dated"]
+__all__ = [
+    "CLOSING",
+    "HAS_WORD",
+    "LANGUAGE",
+    "PERSONAL_LABEL",
+    "SENTENCE",
+    "WEAK_MARKS",
+    "content_kind",
+    "is_dated",
+    "is_titled",
+    "seems_dated",
+]
 
 WEAK_MARKS = frozenset("-·•*+◦∙ㆍ・‣")
 HAS_WORD = re.compile(r"[^\W_]")
 PERSONAL_LABEL = re.compile(
     r"[^\w]{0,6}(?:성[ ]{0,6}명|이[ ]{0,6}름|영문명|연[ ]?락[ ]?처|전화(?:번호)?|휴대(?:폰|전화)|핸드폰|이메일|e-?mail|메일|주[ ]{0,6}소|현주소|거주지|생년월일|"
-    r"나[ ]{0,6}이|연령|성별|지원자|국적|본적|name|full name|phone|mobile|tel|telephone|address|date of birth|d\.?o\.?b|gender|nationality|age|sex|cell|"
+    r"나[ ]{0,6}이|연령|성별|지원자|국적|본적|종교|주민(?:등록)?번호|여권(?:번호)?|passport|seaman'?s? book|next of kin|home|religion|name|full name|phone|mobile|tel|telephone|address|date of birth|d\.?o\.?b|gender|nationality|age|sex|cell|"
     r"marital status|결혼여부|혼인여부|github|linkedin|블로그|사진|photo)(?:[ ]?[(/][^)\n:]{1,20}\)?)?[ ]{0,4}(?:[:|\t]|  |[ ](?=[\d(+@]))",
     re.IGNORECASE,
 )
 _PERSONAL = re.compile(
-    r"@|0\d{1,2}[-. )]{1,3}\d{3,4}[-. ]\d{4}|\(?\d{3}\)?[-. ]\d{3}[-. ]\d{4}|\+\d{1,3}[ .-]\d|555-\d{4}|년생|(?:만 ?)?\d\d세|linkedin\.com/|github\.com/|"
+    r"@|0\d{1,2}[-. )]{1,3}\d{3,4}[-. ]\d{4}|\(?\d{3}\)?[-. ]\d{3}[-. ]\d{4}|\+\d{1,3}[ .-]\d|555-\d{4}|년생|(?:만 ?)?\d\d세|\(\d{5}\) ?[가-힣]|\d{1,4}호(?![가-힣])|linkedin\.com/|github\.com/|"
     r"\[(?:이름|생년월일|나이|성별|주소|전화|이메일|링크|NAME|BIRTH DATE|AGE|GENDER|ADDRESS|PHONE NUMBER|EMAIL|LINK)\]"
 )
 _DATE = re.compile(
-    r"(?<!\d)(?:19[5-9]\d|20[0-4]\d)(?!\d)|(?<!\d)'?\d\d\.\d\d ?[-~]|현재|재직|\bpresent\b|\b\d{1,2} ?(?:years?|yrs?)\b|\d년",
+    r"(?<!\d)(?:19[5-9]\d|20[0-4]\d)(?!\d)|(?<!\d)'?\d\d\.\d\d ?[-~]|[-~–] ?현재|재직|\bpresent\b|\b\d{1,2} ?(?:years?|yrs?)\b|\d년",
     re.IGNORECASE,
 )
 _SCHOOL = re.compile(
     r"대학교?(?!병원| ?식당)|대학원|고등학교|고교|전문대|폴리텍|학과|학부|전공|학사|석사|박사|졸업|중퇴|수료|재학|교육대|여고|공고|상고|직업학교|"
     r"\b(?:universit\w{1,4}|college|school|institute|academy|polytechnic|bachelor|master|diploma|degree|graduated|major)\b|"
-    r"\b(?-i:Ph\.?D|B\.?Sc?|B\.?A|M\.?Sc?|M\.A|MA(?= in)|MBA|B\.?Ed|GED|GCSEs?|A-levels?|GPA)\b",
+    r"\b(?-i:Ph\.?D|B\.?Sc?|B\.?A|M\.?Sc?|M\.A|MA(?= in)|MBA|B\.?Ed|GED|GCSEs?|A-levels?|GPA)\b(?!-?\d)",
     re.IGNORECASE,
 )
 _COMPANY = re.compile(r"\(주\)|㈜|주식회사|\b(?:inc|ltd|llc|gmbh|corp|co|plc|s\.a|llp)\b\.?", re.IGNORECASE)
@@ -47,6 +58,24 @@ _YEARS = re.compile(
 )
 _LETTER = re.compile(r"(?:dear |to whom|안녕하(?:세요|십니까))", re.IGNORECASE)
 SENTENCE = re.compile(r"(?:니다|어요|아요|해요|에요|예요|[가-힣]다)[.!]?$|^[A-Z].{50,}[.!]$")
+CLOSING = re.compile(
+    r"(?:사실과|사실임|틀림|허위).{0,12}(?:없|확인|합니다)|\b(?:hereby|solemnly) (?:declare|certify|affirm)|declare that",
+    re.IGNORECASE,
+)
+_WORKED = re.compile(
+    r"일했|일하였|근무했|근무하였|재직했|다녔|\bworked (?:for|at|as|in|with)\b|\bfreelance", re.IGNORECASE
+)
+_STUDIED = re.compile(r"졸업|전공했|공부했|수료|\b(?:studied|graduated)\b", re.IGNORECASE)
+_USES = re.compile(
+    r"다룹니다|다룰 (?:수|줄)|사용합니다|쓸 (?:수|줄)|능숙|\bI (?:work with|use|know)\b|\b(?:fluent|proficient) in\b"
+)
+_INSTITUTION = re.compile(
+    r"대학(?!교수)|학교|학원|폴리텍|\b(?:universit|college|school|institute|academy|polytechnic)", re.IGNORECASE
+)
+LANGUAGE = re.compile(
+    r"[^\w]{0,6}(?:영어|일본어|일어|중국어|독일어|불어|프랑스어|스페인어|english|korean|japanese|chinese|mandarin|german|french|spanish)[ ]{0,3}[:|(]",
+    re.IGNORECASE,
+)
 _MILITARY = re.compile(
     r"(?:육군|해군|공군|해병대?|의경|공익|사회복무요원).{0,20}(?:병장|전역|제대|복무|소집해제)|만기 ?전역|군필"
 )
@@ -56,6 +85,16 @@ _CERTIFICATE = re.compile(
     re.IGNORECASE,
 )
 _LIST_BREAK = re.compile(r"\s*[,/·|;]\s*")
+
+
+def is_dated(line: str) -> bool:
+    """Tell whether a line names a year or a length of time."""
+    return bool(_DATE.search(line))
+
+
+def is_titled(line: str) -> bool:
+    """Tell whether a line speaks of a degree alone, as behind a name: neither where nor when."""
+    return not _DATE.search(line) and not _INSTITUTION.search(line) and bool(_SCHOOL.search(line))
 
 
 def seems_dated(line: str) -> bool:
@@ -72,8 +111,12 @@ def content_kind(line: str) -> Kind | None:
     line = line[:200]
     dated, school, company = _DATE.search(line), _SCHOOL.search(line), _COMPANY.search(line)
     job = _JOB.search(line)
-    if SENTENCE.search(line) and not (dated and (company or school)):
-        return "summary"
+    if CLOSING.search(line):
+        return "personal"
+    if LANGUAGE.match(line):
+        return "languages"
+    if SENTENCE.search(line) and ((told := _told(line)) != "summary" or not (dated and (company or school))):
+        return told
     if _MILITARY.search(line):
         return "military"
     if school and not company and not (job and dated and not re.search("졸업|학사|석사|박사", line)):
@@ -87,6 +130,15 @@ def content_kind(line: str) -> Kind | None:
     if _CERTIFICATE.search(line):
         return "certificates"
     return None
+
+
+def _told(line: str) -> Kind:
+    """Tell what a sentence speaks of: work and study by their verbs, beside a time or a school."""
+    if _WORKED.search(line) and (_DATE.search(line) or re.search(r"\byears?\b", line)):
+        return "experience"
+    if _STUDIED.search(line) and _SCHOOL.search(line):
+        return "education"
+    return "skills" if _USES.search(line) and line.count(",") > 1 else "summary"
 
 
 def _is_list(line: str) -> bool:

@@ -59,18 +59,18 @@ _ENGLISH_HEADINGS: dict[Kind, str] = {
     "schooling,training,study,academics,qualifications,educational qualifications,education history,coursework,courses,school,academic record,academic,diplomas,degree,learning,professional training",
     "skills": "skills,skill,competencies,competences,expertise,areas of expertise,technologies,technology,tech stack,tools,"
     "strengths,proficiencies,abilities,capabilities,skill set,skillset,skillsets,toolbox,toolkit,stack,software,"
-    "areas of competence,summary of skills,summary of qualifications,tools of the trade,specialties,what i can do,equipment,techniques,oa,computer literacy,it literacy,competency,core competency,proficiency,programming,know-how,craft",
+    "what i use,what i work with,tools i use,areas of competence,summary of skills,summary of qualifications,tools of the trade,specialties,what i can do,equipment,techniques,oa,computer literacy,it literacy,competency,core competency,proficiency,programming,know-how,craft",
     "projects": "projects,project,portfolio,project experience,works,selected works,case studies",
     "certificates": "certifications,certification,certificates,certificate,licenses,licences,license,licence,licensure,"
     "credentials,accreditations,registrations,registration,tickets,bar admissions,certs",
     "awards": "awards,award,honors,honours,achievements,accomplishments,scholarships,prizes,distinctions,recognition,honors and awards",
-    "languages": "languages,language,language skills,foreign languages,linguistic skills,language proficiency",
+    "languages": "languages,language,languages known,languages spoken,language skills,foreign languages,linguistic skills,language proficiency",
     "summary": "summary,profile,objective,about,about me,overview,qualities,personal qualities,highlights,introduction,bio,biography,career objective,"
     "career profile,statement,in brief,who i am,goal,career goal",
     "cover_letter": "cover letter,letter of motivation,motivation,personal statement,motivation letter,covering letter,statement of purpose",
     "references": "references,referees,reference,recommendations",
     "personal": "personal,personal details,personal information,personal data,personal info,contact,contact details,contact info,"
-    "contact information,contacts,personal particulars,particulars,biodata,bio data,basic information,details",
+    "contact information,contacts,personal particulars,particulars,biodata,bio data,declaration,basic information,details",
     "military": "military,military service,national service,armed forces",
     "other": "interests,hobbies,publications,publication,papers,volunteering,volunteer,activities,memberships,affiliations,patents,"
     "conferences,additional information,miscellaneous,other,others,availability,talks,press,exhibitions,community,pastimes,"
@@ -165,8 +165,10 @@ def _part_kind(part: str) -> Kind | None:
         words = ["".join(words)]
     if not 0 < len(words) <= 5:
         return None
-    if kind := _ENGLISH.get(" ".join(words)):
-        return kind
+    phrase = " ".join(words)
+    for form in (phrase, phrase + "s", phrase.removesuffix("s")):
+        if kind := _ENGLISH.get(form):
+            return kind
     if len(words) > 4 or _NO_HEADING_BEFORE & set(words[:-1]):
         return None
     if not _set_as_title(part) and not (part[0].isupper() and _ENGLISH_MODIFIERS.issuperset(words[:-1])):

@@ -17,7 +17,18 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from distill.errors import BadInput
-from distill.section_content import HAS_WORD, PERSONAL_LABEL, SENTENCE, WEAK_MARKS, content_kind, seems_dated
+from distill.section_content import (
+    CLOSING,
+    HAS_WORD,
+    LANGUAGE,
+    PERSONAL_LABEL,
+    SENTENCE,
+    WEAK_MARKS,
+    content_kind,
+    is_dated,
+    is_titled,
+    seems_dated,
+)
 from distill.section_headings import HANGUL, KINDS, MAX_TITLE, Kind, kind_of_heading
 
 __all__ = [
@@ -153,6 +164,7 @@ _ASIDE = re.compile(
 _LINE_MARKS = frozenset("#*-=~━─_·•+■□◆◇●○•▶▷►★☆※◎▪▫❖☞◈»>✔✓◦∙ㆍ・‣ \t")
 _NOTE = re.compile(r"[ ]?\([^()\n]{0,30}\d[^()\n]{0,30}\)$")  # "경력사항 (총 6년 2개월)"
 _MAX_UNKNOWN = 30
+_MAX_FIRST = 60
 _NOT_A_TITLE = re.compile(r"[\d,;:|@\t]|  |[.!?다요]$")
 _WITH_TITLES: tuple[Kind, ...] = ("experience", "projects", "education")
 
@@ -178,9 +190,13 @@ def _lead(line: str) -> _Lead:
         return _Lead(position, "emoji", 0, False, indent)
     weak = len(mark) == 1 and mark in WEAK_MARKS and line[indent + 1 : indent + 2] in (" ", "\t")
     level = len(mark) if not mark.strip("#") else 0
-    if not mark and line.isupper() and line.isascii():
+    if not mark and _is_capital(line):
         mark = "capitals"
     return _Lead(position, mark.replace(" ", ""), level, weak, indent)
+
+
+def _is_capital(words: str) -> bool:
+    return words.isupper() and words.isascii()
 
 
 def match_end(pattern: re.Pattern[str], line: str, position: int) -> int:
@@ -202,7 +218,8 @@ def _heading(line: str) -> _Heading | None:
         kind = "skills"
     if not inline:
         title_end = body_start = len(line)
-    return _Heading(kind, title_end, body_start, inline, lead.style + bracket, lead.level, lead.weak, lead.indent)
+    style = lead.style or ("capitals" if _is_capital(line[lead.words_start : title_end]) else "")
+    return _Heading(kind, title_end, body_start, inline, style + bracket, lead.level, lead.weak, lead.indent)
 
 
 def _unknown_heading(line: str, current: _Open, blank_before: bool) -> _Heading | None:
@@ -346,12 +363,18 @@ def _unheaded(line: str, current: _Open | None, headed: bool, blank_before: bool
     """Return the kind of a line without a heading where it differs from its surroundings, else None."""
     if headed and current is not None:
         outside = current.kind in ("experience", "education", "skills", "certificates", "languages", "other")
-        if outside and line[:1] not in WEAK_MARKS and PERSONAL_LABEL.match(line):
+        if outside and line[:1] not in WEAK_MARKS and (PERSONAL_LABEL.match(line) or CLOSING.search(line)):
             return "personal"
+        if current.kind in ("experience", "education") and LANGUAGE.match(line):
+            return "languages"
         if current.kind == "personal" and current.heading is None:
             return content_kind(line)
         return None
     kind = content_kind(line)
+    if current is None and kind in ("experience", "education") and len(line) <= _MAX_FIRST and not is_dated(line):
+        return "personal"  # who it is: a name with a title or a degree
+    if current is not None and current.kind == "personal" and kind == "education" and is_titled(line):
+        return None
     if current is None:
         return kind if kind not in (None, "languages", "certificates", "skills") else "personal"
     if kind == "summary" and current.kind not in ("personal", "summary"):
