@@ -9,32 +9,14 @@ Each regular expression takes linear time: quantifiers are bounded or possessive
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from distill.blinding_fields import labelled
-from distill.blinding_forms import Identifier, Span
-from distill.blinding_names import header_names, names_of_handles, occurrences, other_spelling
+from distill.blinding_fields import entries, labelled
+from distill.blinding_forms import PLACEHOLDERS, Identifier, Span
+from distill.blinding_names import header_names, names_of_handles, occurrences, other_spelling, romanized_names
 from distill.blinding_patterns import cells_of, patterns, personal_cells
 from distill.section_headings import HANGUL
 from distill.sections import plain_characters, split_sections
 
 __all__ = ["PLACEHOLDERS", "Blinded", "Identifier", "Removed", "blind"]
-
-PLACEHOLDERS: dict[Identifier, tuple[str, str]] = {  # in a Korean text, in any other
-    "name": ("[이름]", "[NAME]"),
-    "photo": ("[사진]", "[PHOTO]"),
-    "birth": ("[생년월일]", "[BIRTH DATE]"),
-    "age": ("[나이]", "[AGE]"),
-    "gender": ("[성별]", "[GENDER]"),
-    "family": ("[가족]", "[FAMILY]"),
-    "address": ("[주소]", "[ADDRESS]"),
-    "resident_number": ("[주민번호]", "[ID NUMBER]"),
-    "phone": ("[전화]", "[PHONE NUMBER]"),
-    "email": ("[이메일]", "[EMAIL]"),
-    "link": ("[링크]", "[LINK]"),
-    "body": ("[신체]", "[BODY]"),
-    "origin": ("[출신]", "[ORIGIN]"),
-    "property": ("[재산]", "[PROPERTY]"),
-    "religion": ("[종교]", "[RELIGION]"),
-}
 
 
 @dataclass(frozen=True)
@@ -72,17 +54,20 @@ def blind(text: str) -> Blinded:
     """
     plain = plain_characters(text)
     personal = [section for section in split_sections(text) if section.kind == "personal"]
-    spans = [*labelled(plain, personal), *patterns(plain), *personal_cells(plain, personal)]
-    told = {(start, end) for start, end, kind in spans if kind == "name"}
+    spans = list(labelled(plain, personal))
+    fields = {start: kind for start, _, kind in spans}
+    spans += [*patterns(plain), *personal_cells(plain, personal)]
     header = list(header_names(plain, personal))
-    spans += [*header, *names_of_handles(plain)]
+    spans += [*header, *names_of_handles(plain), *romanized_names(plain)]
     for start, end, _ in header:  # what stands beside the name is of the person, whatever the line is taken for
         spans += cells_of(plain, plain.rfind("\n", 0, start) + 1, (plain + "\n").index("\n", end))
     for start, end, kind in [*spans]:
         if kind == "name":
-            spans += other_spelling(plain, start, end, labelled=(start, end) in told)
+            spans += other_spelling(plain, start, end, labelled=fields.get(start) == "name")
     for name in dict.fromkeys(plain[start:end] for start, end, kind in spans if kind == "name"):
         spans += occurrences(plain, name)
+    # a finer rule knows better what an entry is
+    spans += [(start, end, fields.get(start, kind)) for start, end, kind in entries(plain, personal)]
     removed = [Removed(kind, text[start:end], start, end) for start, end, kind in _merged(plain, spans)]
     token = 0 if HANGUL.search(text) else 1
     pieces, position = [], 0

@@ -5,7 +5,7 @@ from typing import Literal
 from distill.section_content import SENTENCE
 
 __all__ = [
-    "AGE_IN_WORDS", "DIGIT", "ENGLISH_AGE", "ENGLISH_DATE", "KOREAN_DATE", "PLACE", "PROVINCE", "RELATIVES", "UPPER", "YEAR_OF_BIRTH",
+    "AGE_IN_WORDS", "CITY", "COUNTRY", "DIGIT", "ENGLISH_AGE", "ENGLISH_DATE", "KOREAN_DATE", "PLACE", "PLACEHOLDERS", "PROVINCE", "RELATIVES", "STATE", "UPPER", "YEAR_OF_BIRTH",
     "Identifier", "Span", "is_form", "signs",
 ]  # fmt: skip
 
@@ -14,6 +14,23 @@ Identifier = Literal[
     "origin", "property", "religion",
 ]  # fmt: skip
 Span = tuple[int, int, Identifier]
+PLACEHOLDERS: dict[Identifier, tuple[str, str]] = {  # in a Korean text, in any other
+    "name": ("[이름]", "[NAME]"),
+    "photo": ("[사진]", "[PHOTO]"),
+    "birth": ("[생년월일]", "[BIRTH DATE]"),
+    "age": ("[나이]", "[AGE]"),
+    "gender": ("[성별]", "[GENDER]"),
+    "family": ("[가족]", "[FAMILY]"),
+    "address": ("[주소]", "[ADDRESS]"),
+    "resident_number": ("[주민번호]", "[ID NUMBER]"),
+    "phone": ("[전화]", "[PHONE NUMBER]"),
+    "email": ("[이메일]", "[EMAIL]"),
+    "link": ("[링크]", "[LINK]"),
+    "body": ("[신체]", "[BODY]"),
+    "origin": ("[출신]", "[ORIGIN]"),
+    "property": ("[재산]", "[PROPERTY]"),
+    "religion": ("[종교]", "[RELIGION]"),
+}
 
 YEAR_OF_BIRTH = r"(?:19[3-9]\d|20(?:0\d|1[0-2]))"  # of someone who looks for work
 KOREAN_DATE = (
@@ -32,7 +49,20 @@ PROVINCE = (
     r"(?:서울(?:특별시|시)?|(?:부산|대구|인천|광주|대전|울산)(?:광역시|시)?|세종(?:특별자치시|시)?|경기도?|강원(?:특별자치)?도?|"
     r"(?:충청|전라|경상)[남북]도|충[남북]|전[남북]|경[남북]|전북특별자치도|제주(?:특별자치)?도?)"
 )
-PLACE = rf"(?:{PROVINCE}(?: [가-힣]{{1,5}}[시군구])?|[가-힣]{{1,5}}[시군구])(?: [가-힣\d]{{1,6}}[구읍면동리가])?(?: [가-힣\d]{{1,6}}[동리])?"
+CITY = (
+    "수원|성남|의정부|안양|부천|광명|평택|동두천|안산|고양|과천|구리|남양주|오산|시흥|군포|의왕|하남|용인|파주|이천|안성|김포|화성|양주|포천|여주|춘천|원주|강릉|동해|태백|속초|삼척|청주|충주|제천|천안|공주|보령|"
+    "아산|서산|논산|계룡|당진|전주|군산|익산|정읍|남원|김제|목포|여수|순천|나주|광양|포항|경주|김천|안동|구미|영주|영천|상주|문경|경산|창원|진주|통영|사천|김해|밀양|거제|양산|제주|서귀포|마산|진해"
+)
+STATE = (
+    "Alabama|Alaska|Arizona|Arkansas|California|Colorado|Connecticut|Delaware|Florida|Georgia|Hawaii|Idaho|Illinois|Indiana|Iowa|Kansas|Kentucky|Louisiana|Maine|Maryland|Massachusetts|Michigan|Minnesota|"
+    "Mississippi|Missouri|Montana|Nebraska|Nevada|New (?:Hampshire|Jersey|Mexico|York)|(?:North|South) (?:Carolina|Dakota)|Ohio|Oklahoma|Oregon|Pennsylvania|Rhode Island|Tennessee|Texas|Utah|Vermont|"
+    "(?:West )?Virginia|Washington|Wisconsin|Wyoming"
+)
+COUNTRY = (
+    "United Kingdom|UK|England|Scotland|Wales|USA|U\\.S\\.A\\.|United States|(?:South |Republic of )?Korea|Canada|Australia|New Zealand|Germany|France|Ireland|Italy|Spain|Portugal|Poland|Sweden|Norway|Denmark|Finland|"
+    "Netherlands|Belgium|Switzerland|Austria|India|Pakistan|Bangladesh|Nepal|Singapore|Malaysia|Indonesia|Thailand|Japan|China|Taiwan|Vietnam|Philippines|Mongolia|Uzbekistan|Nigeria|Kenya|Ghana|South Africa|Egypt|Mexico|Brazil|Turkey"
+)
+PLACE = rf"(?:(?:{PROVINCE}|{CITY})(?: [가-힣]{{1,5}}[시군구]|(?: [가-힣]{{2,4}}(?=[에이])))?|[가-힣]{{1,5}}[시군구])(?: [가-힣\d]{{1,6}}[구읍면동리가])?(?: [가-힣\d]{{1,6}}[동리])?"
 RELATIVES = "조부|조모|외조부|외조모|아버지|어머니|부친|모친|남편|아내|배우자|형제|자매|형|누나|오빠|언니|남동생|여동생|동생|장남|장녀|차남|차녀|아들|딸|자녀|시부모|장인|장모"
 UPPER = "[A-ZÀ-ÖØ-ÞĀ-ſƠƯḀ-ỹ]"  # with the capitals that have marks; the last ranges hold small letters as well
 DIGIT = "[공영일이삼사오육륙칠팔구]"  # as a number is read out

@@ -14,7 +14,7 @@ __all__ = [
 ]
 
 _PARTS = "de|del|della|da|dos|du|di|van|von|der|den|la|le|bin|binti|ibn|al|el|ten|y|Mc|Mac"
-ENGLISH_WORD = rf"{UPPER}[^\W\d_]*+(?:[.'-][^\W\d_]++)*+\.?(?! ?:)"
+ENGLISH_WORD = rf"{UPPER}[^\W\d_가-힣一-龥]*+(?:[.'-][^\W\d_가-힣一-龥]++)*+\.?(?! ?:)"
 ENGLISH_NAME = (
     rf"(?-i:(?:(?:Mr|Mrs|Ms|Miss|Dr|Prof)\.? )?{ENGLISH_WORD}(?:,? (?:(?:{_PARTS})(?= )|{ENGLISH_WORD})){{0,5}})"
 )

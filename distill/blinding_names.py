@@ -18,7 +18,7 @@ from distill.blinding_name_words import (
 from distill.section_headings import HANGUL
 from distill.sections import LINE, MARKS, Section, match_end
 
-__all__ = ["header_names", "names_of_handles", "occurrences", "other_spelling"]
+__all__ = ["header_names", "names_of_handles", "occurrences", "other_spelling", "romanized_names"]
 
 _ROLE_END = r"(?:[가-힣]{1,8}(?:사|자|원|이너|니어|너|트|생|가|인|터|직|장|셰프)|지원자)"
 _KOREAN_ROLE_NAME = re.compile(
@@ -31,6 +31,12 @@ _INTRODUCTIONS = tuple(
         ("저_", r"(?<![가-힣])저 ([가-힣]{3})(?=[은는의],? )"),
         ("라고", r"(?m:(?:^|[.!?,]|저는|지원자|자)) ?([가-힣]{2,4}?)(?:이라고|라고) ?(?:합니다|해요|불립니다|부릅니다)"),
         ("라고", r"(?<=[가-힣 ])(?:된|는|던|인|한|할) ([가-힣]{3})(?:이라고|라고) ?(?:합니다|해요|하고|합니당)"),
+        ("입니다 에요 예요", r"(?<=[가-힣])(?:하는|하는|한|된|인|온|의) ([가-힣]{2}[^사자원직인장가생공관수\W])(?=입니다|이에요|예요)"),
+        ("지원자 작성자 신청인 응시자", r"(?<![가-힣])(?:지원자|작성자|신청인|응시자|제출자) ?:? ?([가-힣]{3})(?![가-힣])"),
+        ("라고", rf"({ENGLISH_WORD}(?: {ENGLISH_WORD}){{1,3}})(?=이?라고 (?:합|해|하|불|씁|쓰|적))"),
+        ("née nee_", rf"\b(?:née|nee) ({ENGLISH_WORD})"),
+        ("belongs_to", rf"\b(?:CV|[Rr]esume|[Rr]ésumé|[Pp]rofile) belongs to ({ENGLISH_NAME})"),
+        ("_here", rf"\b(?:Hi|Hello|Hey)[,!]? ({ENGLISH_WORD}(?: {ENGLISH_WORD}){{0,2}}) here\b"),
         ("입니다", r"(?:\A\s{0,9}|안녕하(?:세요|십니까)[.!,~]{0,3}\s{1,3})([가-힣]{3})입니다"),
         ("드림 올림 배상 (인) (서명)", r"(?m:(?<![가-힣])([가-힣]{3,4}|[가-힣](?: {1,2}[가-힣]){1,3}) ?(?:(?:드림|올림|배상)[. ]{0,3}$|\((?:인|서명)\)))"),
         ("입니다 이라고", rf"(?<![가-힣]){_ROLE_END} ([가-힣]{{3}})(?=입니다|이라고)"),
@@ -39,7 +45,7 @@ _INTRODUCTIONS = tuple(
         ("I_am_ I'm_ his_is_", rf"\b(?:I am|I'm|[Tt]his is) ({ENGLISH_WORD}(?: {ENGLISH_WORD}){{1,3}})(?=[,;!\n]|\.(?:\s|$)| and | from | - |$)"),
         ("call_me goes_by go_by known_as friends nick", rf"\b(?:call me|goes by|go by|(?:also )?known as|nick ?name(?: is)?:?) [\"'“‘]?({ENGLISH_WORD})(?=[\"'”’,.;!)\n -]|$)"),
         ("by_", rf"\b(?:[Pp]repared|[Ss]ubmitted|[Ss]igned|[Cc]ompiled) by:? ({ENGLISH_WORD}(?: {ENGLISH_WORD}){{1,3}})"),
-        ("incerely egards aithfully ruly espectfully ours wishes SINCERELY REGARDS", rf"\b(?i:sincerely|regards|faithfully|truly|respectfully(?: submitted)?|yours|best wishes)(?: yours)?,?\n{{1,3}} {{0,4}}({ENGLISH_NAME})"),
+        ("incerely egards aithfully ruly espectfully ours est_ est, hanks heers armly SINCERELY REGARDS", rf"\b(?i:sincerely|regards|faithfully|truly|respectfully(?: submitted)?|yours|best wishes|best|many thanks|thanks|cheers|warmly)(?: yours)?,?\n{{1,3}} {{0,4}}({ENGLISH_NAME})"),
     )
 )  # fmt: skip
 _NAME_LINE = re.compile(
@@ -75,7 +81,7 @@ def _lines(plain: str, start: int, end: int) -> Iterator[re.Match[str]]:
     return (line for line in LINE.finditer(plain, start, end) if line[0].strip())
 
 
-_HEADER_CELLS = re.compile(r"[^|/,·:\t()\n<>\[\]【】*]++")
+_HEADER_CELLS = re.compile(r"(?:[^|/,·∙•:\t()\n<>\[\]【】*-]|(?<=\S)-(?=\S))++")
 _CELLS_WITH_A_NAME = 3
 _RESUME_OF = re.compile(r"(?:resume|résumé|cv|curriculum vitae)(?: of| for| -)? (?=[A-Z])", re.IGNORECASE)
 
@@ -113,7 +119,7 @@ def _is_of_a_label(line: str, cell: re.Match[str]) -> bool:
 
 
 _OTHER_SPELLING = re.compile(
-    rf" {{0,2}}[(\[/,|·] ?(?:((?:前 ?)?[가-힣]{{1,6}}(?: [가-힣]{{1,6}}){{0,3}})|([一-龥](?: ?[一-龥]){{1,3}})|({ENGLISH_NAME}))(?= ?(?:[)\]|,/\n·]|$| {{2}}))"
+    rf" {{0,2}}[(\[/,|·∙•-] ?(?:((?:前 ?)?[가-힣]{{1,6}}(?: [가-힣]{{1,6}}){{0,3}})|([一-龥](?: ?[一-龥]){{1,3}})|({ENGLISH_NAME}))(?= ?(?:[)\]|,/\n·∙•-]|$| {{2}}))"
 )
 
 
@@ -131,6 +137,19 @@ def other_spelling(plain: str, start: int, end: int, *, labelled: bool) -> Itera
         yield *match.span(1), "name"
     elif english and is_korean and is_name(english) and (labelled or len(english.split()) > 1):
         yield *match.span(3), "name"
+
+
+_ROMANIZED = re.compile(rf"(?<![가-힣])([가-힣]{{2,4}}) ?[(/] ?({ENGLISH_WORD}(?: {ENGLISH_WORD}){{1,2}}) ?[)/\n]")
+
+
+def romanized_names(plain: str) -> Iterator[Span]:
+    """Find Korean names with what they are in Latin letters beside them: 채서윤 (Chae Seoyoon)."""
+    for match in _ROMANIZED.finditer(plain):
+        korean, words = match[1], match[2].split()
+        pairs = ((words[0], words[-1]), (words[-1], words[0]))  # the surname comes first or last
+        if is_name(korean) and any(sounds_alike(f"{korean[0]} {korean[1]}", f"{a} {b}") for a, b in pairs):
+            yield *match.span(1), "name"
+            yield *match.span(2), "name"
 
 
 _HANDLES = re.compile(

@@ -5,7 +5,6 @@ import re
 from distill.section_headings import Kind
 
 __all__ = [
-    "CLOSING",
     "HAS_WORD",
     "LANGUAGE",
     "PERSONAL_LABEL",
@@ -15,14 +14,16 @@ __all__ = [
     "is_dated",
     "is_titled",
     "seems_dated",
+    "told_outright",
 ]
 
 WEAK_MARKS = frozenset("-·•*+◦∙ㆍ・‣")
 HAS_WORD = re.compile(r"[^\W_]")
 PERSONAL_LABEL = re.compile(
-    r"[^\w]{0,6}(?:성[ ]{0,6}명|이[ ]{0,6}름|영문명|연[ ]?락[ ]?처|전화(?:번호)?|휴대(?:폰|전화)|핸드폰|이메일|e-?mail|메일|주[ ]{0,6}소|현주소|거주지|생년월일|"
-    r"나[ ]{0,6}이|연령|성별|지원자|국적|본적|종교|주민(?:등록)?번호|여권(?:번호)?|passport|seaman'?s? book|next of kin|home|religion|name|full name|phone|mobile|tel|telephone|address|date of birth|d\.?o\.?b|gender|nationality|age|sex|cell|"
-    r"marital status|결혼여부|혼인여부|github|linkedin|블로그|사진|photo)(?:[ ]?[(/][^)\n:]{1,20}\)?)?[ ]{0,4}(?:[:|\t]|  |[ ](?=[\d(+@]))",
+    r"[^\w]{0,6}(?:(?:present|current|permanent|home|mailing|hand|full|first|last|family|married|date|place|driving|mobile|email|e-mail|seafarer's|candidate's|applicant's)(?: &| and| of)? ){0,3}"
+    r"(?:성[ ]{0,6}명|이[ ]{0,6}름|영문명|연[ ]?락[ ]?처|전[ ]{0,6}화(?:번호)?|휴[ ]?대[ ]?(?:폰|전화)|핸드폰|이메일|e-?mail|메일|주[ ]{0,6}소|현[ ]?주[ ]?소|거주지?|생년월일|생[ ]?년|"
+    r"나[ ]{0,6}이|연령|성별|지원자|국적|본적|종교|주민(?:등록)?번호|여권(?:번호)?|passport|seaman'?s? book|next of kin|home|religion|name|phone|mobile|tel|telephone|address|birth|d\.?o\.?b\.?|gender|nationality|age|sex|cell|"
+    r"applicant|licen[cs]e|marital status|civil status|결혼여부|혼인여부|github|linkedin|블로그|사진|photo)(?:[ ]?[(/][^)\n:]{1,20}\)?)?[ ]{0,4}(?:[:|\t]|  |[ ](?=[\d(+@]))",
     re.IGNORECASE,
 )
 _PERSONAL = re.compile(
@@ -58,8 +59,9 @@ _YEARS = re.compile(
 )
 _LETTER = re.compile(r"(?:dear |to whom|안녕하(?:세요|십니까))", re.IGNORECASE)
 SENTENCE = re.compile(r"(?:니다|어요|아요|해요|에요|예요|[가-힣]다)[.!]?$|^[A-Z].{50,}[.!]$")
-CLOSING = re.compile(
-    r"(?:사실과|사실임|틀림|허위).{0,12}(?:없|확인|합니다)|\b(?:hereby|solemnly) (?:declare|certify|affirm)|declare that",
+_REFERENCES = re.compile(r"[^\w]{0,6}references?\b.{0,20}(?:available|upon|on) request", re.IGNORECASE)
+_CLOSING = re.compile(
+    r"(?:사실과|사실임|틀림|허위).{0,12}(?:없|확인|합니다)|지원자.{0,20}\((?:인|서명)\)|\b(?:hereby|solemnly) (?:declare|certify|affirm)|(?:declare|certify) that",
     re.IGNORECASE,
 )
 _WORKED = re.compile(
@@ -102,17 +104,24 @@ def seems_dated(line: str) -> bool:
     return bool(_DATE.search(line)) and (len(line) > 20 or (len(line) > 14 and bool(_YEARS.search(line))))
 
 
+def told_outright(line: str) -> Kind | None:
+    """Return the kind of a line that says what it is wherever it stands: the closing words, the note on references."""
+    if _REFERENCES.match(line):
+        return "references"
+    return "personal" if _CLOSING.search(line) else None
+
+
 def content_kind(line: str) -> Kind | None:
     """Judge a line by what it says; None where it could stand anywhere."""
     if PERSONAL_LABEL.match(line) or (len(line) < 200 and _PERSONAL.search(line)):
         return "personal"
+    if kind := told_outright(line):
+        return kind
     if _LETTER.match(line):
         return "cover_letter"
     line = line[:200]
     dated, school, company = _DATE.search(line), _SCHOOL.search(line), _COMPANY.search(line)
     job = _JOB.search(line)
-    if CLOSING.search(line):
-        return "personal"
     if LANGUAGE.match(line):
         return "languages"
     if SENTENCE.search(line) and ((told := _told(line)) != "summary" or not (dated and (company or school))):

@@ -34,12 +34,12 @@ _KOREAN_NOUNS: dict[Kind, str] = {
     "other": "취미|특이|비고|자원봉사|가입단체|소속|단체|강연|강의|번역|링크|관심(?:분야|사)?|봉사|대외|동아리|논문|출판물?|저서|학회|학술|특허|희망(?:근무|연봉|직무|근무지|조건|급여|업종)*(?:조건|사항)?|기타|활동|"
     "사회공헌|교육봉사|여행|전시|공연|저술|업적|발표|입사가능일|방송|연구업적|지식재산권?",
     "personal": "인적|기본|개인|신상|지원자|기본인적|개인신상|연락|연락처|프로필|가족|가족관계|신체|개인기본|인적기본|본인|기초|보훈|장애|우대",
-    "skills": "기술|스킬|역량|능력|특기|강점|툴|도구|테크|프로그램|장비|기술스택|스택|소프트웨어|할수있는일|할줄아는것|노하우|전문분야|기능|주특기|장기|컴퓨터활용|전산|OA활용|활용|하드스킬|소프트스킬|가능업무|할수있는것|기법|시술",
-    "education": "학력|학업|교육|학위|출신학교|학교|학벌|교육및?훈련|교육이수|훈련|연수|학적|출신교|졸업학교|직업훈련",
+    "skills": "기술|스킬|역량|능력|특기|강점|툴|도구|테크|프로그램|장비|기술스택|스택|소프트웨어|할수있는(?:일|거)|할줄아는(?:것|거)|노하우|전문분야|기능|주특기|장기|컴퓨터활용|전산|OA활용|활용|하드스킬|소프트스킬|가능업무|할수있는것|기법|시술",
+    "education": "배움|배운것|학력|학업|교육|학위|출신학교|학교|학벌|교육및?훈련|교육이수|훈련|연수|학적|출신교|졸업학교|직업훈련",
     "experience": "경력|경험|이력|근무|커리어|인턴십?|직장|일|아르바이트|알바|직업|일했던곳|재직|업무경력|근무처|걸어온길|일경험|일한곳|수행업무|실습|경력기술서",
 }
 _NEEDS_ENDING = re.compile(
-    r"(?:인적|기본|개인|신상|지원자|본인|기초|우대|가족|신체|연락|일|직업|주|학교|훈련|활동|복무|소속|단체|활용|장기|기능명|번역|강의|전산)"
+    r"(?:인적|기본|개인|신상|지원자|본인|기초|우대|가족|신체|연락|일|직업|주|훈련|활동|복무|소속|단체|활용|장기|기능명|번역|강의|전산)"
 )
 _KOREAN_HEADING = re.compile(
     f"(?:{_KOREAN_MODIFIERS}){{0,4}}(?:"
@@ -59,7 +59,7 @@ _ENGLISH_HEADINGS: dict[Kind, str] = {
     "schooling,training,study,academics,qualifications,educational qualifications,education history,coursework,courses,school,academic record,academic,diplomas,degree,learning,professional training",
     "skills": "skills,skill,competencies,competences,expertise,areas of expertise,technologies,technology,tech stack,tools,"
     "strengths,proficiencies,abilities,capabilities,skill set,skillset,skillsets,toolbox,toolkit,stack,software,"
-    "what i use,what i work with,tools i use,areas of competence,summary of skills,summary of qualifications,tools of the trade,specialties,what i can do,equipment,techniques,oa,computer literacy,it literacy,competency,core competency,proficiency,programming,know-how,craft",
+    "what i use,what i work with,tools i use,areas of competence,summary of skills,summary of qualifications,tools of the trade,specialties,what i can do,equipment,techniques,oa,computing,computer literacy,it literacy,competency,core competency,proficiency,programming,know-how,craft",
     "projects": "projects,project,portfolio,project experience,works,selected works,case studies",
     "certificates": "certifications,certification,certificates,certificate,licenses,licences,license,licence,licensure,"
     "credentials,accreditations,registrations,registration,tickets,bar admissions,certs",
@@ -144,11 +144,13 @@ def kind_of_heading(title: str) -> Kind | None:
     if not parts or len(parts) > 4 or len(title) > MAX_TITLE:
         return None
     whole = _part_kind(title)
-    if whole or len(parts) == 1:
+    if len(parts) == 1:
         return whole
     kinds = [_part_kind(part) for part in parts]
     if all(kinds):
-        return kinds[0]
+        return _ENGLISH.get(title.strip().lower()) or kinds[0]
+    if whole:
+        return whole
     # "Education & Bar Admissions": one unknown part is fine where the line is set like a heading
     if not HANGUL.search(title) and _set_as_title(title) and kinds[-1 if kinds[0] is None else 0]:
         return kinds[0] or kinds[-1]

@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 from distill.errors import BadInput
 from distill.section_content import (
-    CLOSING,
     HAS_WORD,
     LANGUAGE,
     PERSONAL_LABEL,
@@ -28,6 +27,7 @@ from distill.section_content import (
     is_dated,
     is_titled,
     seems_dated,
+    told_outright,
 )
 from distill.section_headings import HANGUL, KINDS, MAX_TITLE, Kind, kind_of_heading
 
@@ -166,6 +166,8 @@ _NOTE = re.compile(r"[ ]?\([^()\n]{0,30}\d[^()\n]{0,30}\)$")  # "경력사항 (�
 _MAX_UNKNOWN = 30
 _MAX_FIRST = 60
 _NOT_A_TITLE = re.compile(r"[\d,;:|@\t]|  |[.!?다요]$")
+_CORE = ("experience", "education", "references")  # never the label of a line within another section
+_AFTER_STUDIES = ("languages", "certificates", "military", "other")  # nor are these among one's studies
 _WITH_TITLES: tuple[Kind, ...] = ("experience", "projects", "education")
 
 
@@ -351,7 +353,9 @@ def _opens(heading: _Heading, current: _Open | None, headed: bool, blank_before:
     if heading.inline and not opener.inline:
         if heading.style or opener.style:
             return same_style or (blank_before and bool(heading.style)) or heading.kind in ("experience", "education")
-        core = heading.kind in ("experience", "education") and heading.indent <= opener.indent
+        core = heading.kind in _CORE and heading.indent <= opener.indent
+        if current.kind == "education" and heading.kind in _AFTER_STUDIES and heading.indent <= opener.indent:
+            return True
         return core or (blank_before and heading.indent <= opener.indent)
     if heading.inline:
         return heading.indent <= opener.indent or same_style
@@ -362,14 +366,7 @@ def _opens(heading: _Heading, current: _Open | None, headed: bool, blank_before:
 def _unheaded(line: str, current: _Open | None, headed: bool, blank_before: bool) -> Kind | None:
     """Return the kind of a line without a heading where it differs from its surroundings, else None."""
     if headed and current is not None:
-        outside = current.kind in ("experience", "education", "skills", "certificates", "languages", "other")
-        if outside and line[:1] not in WEAK_MARKS and (PERSONAL_LABEL.match(line) or CLOSING.search(line)):
-            return "personal"
-        if current.kind in ("experience", "education") and LANGUAGE.match(line):
-            return "languages"
-        if current.kind == "personal" and current.heading is None:
-            return content_kind(line)
-        return None
+        return _within(line, current)
     kind = content_kind(line)
     if current is None and kind in ("experience", "education") and len(line) <= _MAX_FIRST and not is_dated(line):
         return "personal"  # who it is: a name with a title or a degree
@@ -386,6 +383,19 @@ def _unheaded(line: str, current: _Open | None, headed: bool, blank_before: bool
     if kind is None and seems_dated(line) and HAS_WORD.search(line) and current.kind == "personal":
         return "experience"
     return kind
+
+
+def _within(line: str, current: _Open) -> Kind | None:
+    """Return the kind of a line under a heading where it is plainly another's, else None."""
+    outside = current.kind in ("experience", "education", "skills", "certificates", "languages", "other")
+    kind = told_outright(line)
+    if kind and (outside or current.kind == "cover_letter"):
+        return kind
+    if outside and line[:1] not in WEAK_MARKS and PERSONAL_LABEL.match(line):
+        return "personal"
+    if current.kind in ("experience", "education") and LANGUAGE.match(line):
+        return "languages"
+    return content_kind(line) if current.kind == "personal" and current.heading is None else None
 
 
 def _closed(text: str, opened: _Open, end: int) -> Section:
