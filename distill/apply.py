@@ -23,8 +23,8 @@ from distill.recipe import Benchmark, Columns
 from distill.runtime import load
 
 __all__ = [
-    "bench", "embed_file", "print_check", "print_dial", "print_parity", "print_plan", "print_report", "print_trim",
-    "read_texts", "score_file", "tune_model",
+    "bench", "embed_file", "names_in", "print_ablation", "print_check", "print_dial", "print_parity", "print_plan", "print_report",
+    "print_trim", "read_texts", "score_file", "tune_model",
 ]  # fmt: skip
 
 _ROWS_AT_ONCE = 50_000
@@ -216,6 +216,15 @@ def _written_number(value: float | None, form: str, unit: str = "") -> str:
     return "" if value is None else f"{value:{form}}{unit}"
 
 
+def names_in(listed: str) -> list[str]:
+    """Return the names of a comma-separated option.
+
+    >>> names_in("tfidf, mbert,")
+    ['tfidf', 'mbert']
+    """
+    return [name.strip() for name in listed.split(",") if name.strip()]
+
+
 def print_ablation(folder: Path, *, as_json: bool) -> None:
     """Print an ablation's table, or the JSON that it is made from; nothing where there is none yet."""
     path = folder / "ablation.json"
@@ -226,7 +235,9 @@ def print_ablation(folder: Path, *, as_json: bool) -> None:
         return
     with (folder / "ablation.csv").open(encoding="utf-8", newline="") as file:
         header, *lines = csv.reader(file)
-    short = [i for i, name in enumerate(header) if not name.endswith(("95 %", "nDCG@10", "Spearman"))]
+    short = [
+        i for i, name in enumerate(header) if not name.endswith(("95 %", "nDCG@10", "Spearman", "parameters published"))
+    ]
     _print_table([header[i] for i in short], [[line[i] for i in short] for line in lines])
     print(f"table: {folder / 'ablation.html'}")
 

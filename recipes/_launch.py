@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["guarded", "join_processes", "launch", "set_up_messages", "stage_main"]
 
 log = logging.getLogger("distill")
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 _TORCH_CANNOT_WRITE = ("PytorchStreamWriter failed writing", "file write failed")  # all it says of a full disk
 _OURS = ("distill", "teachers", "students", "recipes")
 

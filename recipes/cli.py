@@ -137,6 +137,7 @@ def ablate(
     recipe: Annotated[str, typer.Argument(metavar="ABLATION.yaml", help="As recipes/ablation_resume_jd.yaml.")],
     overrides: Overrides = None,
     rows: Annotated[str, typer.Option(help="Models of the rows to run, as tfidf,mbert; default: all.")] = "",
+    versions: Annotated[str, typer.Option(help="Data versions to run, as V1; default: all.")] = "",
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Generated pairs and tiny encoders: minutes on a CPU.")
     ] = False,
@@ -144,7 +145,7 @@ def ablate(
 ) -> None:
     """Train and score all rows of a published table, and print it with ours beside it."""
     from distill.ablation import load_ablation
-    from distill.apply import print_ablation
+    from distill.apply import names_in, print_ablation
 
     ablation = load_ablation(recipe, overrides or [], smoke=smoke)
     join_processes()
@@ -152,7 +153,7 @@ def ablate(
     from teachers.ablation import run_ablation
 
     try:
-        run_ablation(ablation, only=rows.split(",") if rows else (), smoke=smoke)
+        run_ablation(ablation, only=names_in(rows), versions=names_in(versions), smoke=smoke)
     except JobFailed:  # the table is there, without the rows that failed
         print_ablation(ablation.folder, as_json=as_json)
         raise
@@ -322,11 +323,12 @@ def prepare(
     dropped: Annotated[Path | None, typer.Option(help="A .tsv that lists what was dropped.")] = None,
 ) -> None:
     """Cut résumés to sections (the published V2), take out names, addresses and the like, or both."""
+    from distill.apply import names_in
     from distill.resume_file import prepare_file
 
     print(
         prepare_file(
-            resumes, output, column=column, keep=keep.split(",") if keep else None, blind=blind, dropped=dropped
+            resumes, output, column=column, keep=names_in(keep) if keep else None, blind=blind, dropped=dropped
         )
     )
 
@@ -353,6 +355,7 @@ def synthesize(
         float | None, typer.Option(help="Dollars per million tokens, of a model without a known price.")
     ] = None,
     output_price: Annotated[float | None, typer.Option()] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds for a whole answer; default: 120.")] = None,
     seed: int = 0,
     estimate: Annotated[bool, typer.Option("--estimate", help="Print what it would cost, and ask nothing.")] = False,
 ) -> None:
@@ -364,7 +367,8 @@ def synthesize(
     settings = make_settings(
         n_pairs=pairs, model=model, base_url=base_url, api_version=api_version, key_variable=key_variable,
         languages=languages, labels="grades" if grades else "binary", budget_usd=budget, concurrency=concurrency,
-        requests_per_minute=rpm, tokens_per_minute=tpm, input_price=input_price, output_price=output_price, seed=seed,
+        requests_per_minute=rpm, tokens_per_minute=tpm, input_price=input_price, output_price=output_price, timeout_s=timeout,
+        seed=seed,
     )  # fmt: skip
     if estimate:
         print(estimated(settings))
