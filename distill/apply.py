@@ -4,6 +4,7 @@ import csv
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,16 @@ from distill.baselines import open_scorer
 from distill.bench import bench_folders, check_against
 from distill.data import batched, read_columns, read_pairs
 from distill.dial import read_dial
-from distill.errors import BadInput, GateFailed
+from distill.errors import BadInput, GateFailed, loading
 from distill.latency import Load
+from distill.machine import usable_cpus
+from distill.model_files import read_model_files
 from distill.recipe import Benchmark, Columns
 from distill.runtime import load
 
 __all__ = [
-    "bench", "embed_file", "print_check", "print_dial", "print_parity", "print_plan", "print_report", "print_trim",
-    "read_texts", "score_file",
+    "bench", "embed_file", "names_in", "print_ablation", "print_check", "print_dial", "print_parity", "print_plan", "print_report",
+    "print_trim", "read_texts", "score_file", "tune_model",
 ]  # fmt: skip
 
 _ROWS_AT_ONCE = 50_000
@@ -158,6 +161,30 @@ def _numbers(option: str, text: str, form: type[int] | type[float], n: int | Non
     return values
 
 
+def tune_model(
+    model: Path, *, runtime: str | None, precision: str | None, n_threads: int | None, seconds: float, as_json: bool
+) -> None:
+    """Measure how a graph runs fastest here, store it, and print every candidate."""
+    from distill.tuning import tune
+
+    options = _options(runtime, precision, None, None)
+    files = read_model_files(model)
+    chosen = options["runtime"] or files.held_runtime
+    with loading(str(model)):
+        settings, measured = tune(files, chosen, options["precision"], n_threads or usable_cpus(), seconds=seconds)
+    if as_json:
+        print(json.dumps({"settings": asdict(settings), "measured": measured}, indent=2))
+        return
+    columns = ("measured", *asdict(settings), "tokens/s")
+    rows = [[_cell(value) for value in row.values()] for row in measured]
+    _print_table(columns, rows)
+    print("stored: " + ", ".join(f"{name} {_cell(value)}" for name, value in asdict(settings).items()))
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.0f}" if isinstance(value, float) else str(value)
+
+
 def print_report(folder: Path, *, as_json: bool) -> None:
     """Print the rows of a run's report, as a table or as the JSON that the report is made from."""
     benchmark = json.loads((folder / "report" / "benchmark.json").read_text(encoding="utf-8"))
@@ -189,6 +216,15 @@ def _written_number(value: float | None, form: str, unit: str = "") -> str:
     return "" if value is None else f"{value:{form}}{unit}"
 
 
+def names_in(listed: str) -> list[str]:
+    """Return the names of a comma-separated option.
+
+    >>> names_in("tfidf, mbert,")
+    ['tfidf', 'mbert']
+    """
+    return [name.strip() for name in listed.split(",") if name.strip()]
+
+
 def print_ablation(folder: Path, *, as_json: bool) -> None:
     """Print an ablation's table, or the JSON that it is made from; nothing where there is none yet."""
     path = folder / "ablation.json"
@@ -199,7 +235,9 @@ def print_ablation(folder: Path, *, as_json: bool) -> None:
         return
     with (folder / "ablation.csv").open(encoding="utf-8", newline="") as file:
         header, *lines = csv.reader(file)
-    short = [i for i, name in enumerate(header) if not name.endswith(("95 %", "nDCG@10", "Spearman"))]
+    short = [
+        i for i, name in enumerate(header) if not name.endswith(("95 %", "nDCG@10", "Spearman", "parameters published"))
+    ]
     _print_table([header[i] for i in short], [[line[i] for i in short] for line in lines])
     print(f"table: {folder / 'ablation.html'}")
 
@@ -233,6 +271,9 @@ def print_parity(folder: Path, *, as_json: bool) -> None:
     cards = [
         json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / "exports").glob("*/artefact.json"))
     ]
+    cards = [
+        card for card in cards if "parity" in card["details"]
+    ]  # a Router has none: it is not an export of one model
     parity = [card["details"]["parity"] | {"precision": card["details"]["precision"]} for card in cards]
     if as_json:
         print(json.dumps(parity, ensure_ascii=False, indent=2))

@@ -28,6 +28,7 @@ __all__ = [
     "Side",
     "check_model_folder",
     "content_hash",
+    "is_static_module",
     "new_file",
     "new_folder",
     "read_card",
@@ -263,14 +264,23 @@ def _below(path: str) -> str:
 
 def _check_modules(folder: Path, modules: Sequence[Mapping[str, str]]) -> None:
     base = _below(modules[0]["path"])
-    _require(folder, f"{base}config.json")
-    _require(folder, *(f"{base}{name}" for name in _TOKENIZERS))
-    _require(folder, *(f"{base}{name}" for name in (*_WEIGHTS, *_GRAPHS)))
+    if is_static_module(modules[0]):  # a table and its tokenizer, nothing to configure
+        _require(folder, f"{base}tokenizer.json")
+        _require(folder, f"{base}model.safetensors")
+    else:
+        _require(folder, f"{base}config.json")
+        _require(folder, *(f"{base}{name}" for name in _TOKENIZERS))
+        _require(folder, *(f"{base}{name}" for name in (*_WEIGHTS, *_GRAPHS)))
     for module in modules:
-        if module["path"] and not module["type"].endswith("Normalize"):
+        if module["path"] and not module["type"].endswith(("Normalize", "StaticEmbedding")):
             _require(folder, f"{module['path']}/config.json")
         if module["type"].endswith("Dense"):
             _require(folder, *(f"{module['path']}/{name}" for name in _WEIGHTS))
+
+
+def is_static_module(module: Mapping[str, Any]) -> bool:
+    """Tell whether an entry of modules.json is a table of token vectors."""
+    return str(module["type"]).endswith(".StaticEmbedding")
 
 
 def _has(folder: Path, name: str) -> bool:

@@ -212,7 +212,7 @@ def _student_rows(run: Run) -> list[Row]:
     rows = [Row("student", "student", run.student, "torch", "fp32", length, other)]
     if read_card(run.control) is not None:
         rows.append(Row("control", "control", run.control, "torch", "fp32", length, other))
-    for format, precision in recipe.export.wanted:
+    for format, precision in recipe.exports:
         folder = run.export(precision, format)
         run.require(folder, "export")
         name = f"student ({precision})" if format == "openvino" else f"student ({format} {precision})"

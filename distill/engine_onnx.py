@@ -1,7 +1,15 @@
-"""ONNX graphs in ONNX Runtime."""
+"""ONNX graphs in ONNX Runtime: one session for single calls, one without threads of its own that several threads call.
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+A session does not scale with threads as several one-thread calls side by side do, and its fusion of addition and
+LayerNorm is slower than the two on some CPUs: of 32 × 134 tokens through MiniLM int8 the defaults took 173 ms, two
+one-thread sessions without that fusion 114 (AMD Zen 5). Which is better here is measured, see `distill.tuning`.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -10,44 +18,73 @@ import numpy as np
 from distill.buckets import Batch
 from distill.errors import BadInput
 from distill.model_files import Precision, graph_output
+from distill.settings import Mode, RunSettings
 
-__all__ = ["OnnxGraph", "open_onnx"]
+__all__ = ["OnnxGraph"]
 
 _INT8_MARKS = (b"DequantizeLinear", b"MatMulInteger", b"DynamicQuantizeMatMul", b"QAttention")
 
 
-@dataclass(frozen=True)
 class OnnxGraph:
-    """A session."""
+    """A graph opened for single calls, for many side by side, or (mode None) each way when it is first needed."""
 
-    precision: str
-    input_names: Sequence[str]
-    output_name: str
-    output_width: int
-    session: Any
+    def __init__(
+        self, path: Path, precision: Precision | None, n_threads: int, settings: RunSettings, mode: Mode | None
+    ) -> None:
+        if precision == "bf16":
+            raise BadInput("ONNX Runtime has no bf16 on x86 CPUs; leave precision out, or use runtime: openvino")
+        self._path, self._n_threads, self._settings, self._mode = path, n_threads, settings, mode
+        session = self._side_by_side if mode == "throughput" else self._alone
+        ports = {port.name: port.shape[-1] for port in session.get_outputs()}
+        self.input_names = [port.name for port in session.get_inputs()]
+        self.output_name = graph_output(path, list(ports))
+        self.output_width = ports[self.output_name] if isinstance(ports[self.output_name], int) else 0
+        self.precision = _precision(path)
 
     def run(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, np.ndarray]]:
-        """Yield every batch with the graph's output."""
-        for batch in batches:
-            given = {name: batch[1][name] for name in self.input_names}
-            yield batch, self.session.run([self.output_name], given)[0]
+        """Yield every batch with the graph's output, in order; while one is read the others are computed."""
+        ahead = iter(batches)
+        first = list(islice(ahead, self._settings.n_streams))
+        many = self._mode == "throughput" or (self._mode is None and len(first) > 1)
+        if many and self._settings.n_streams > 1:
+            return self._run_side_by_side(chain(first, ahead))
+        return ((batch, self._call(self._alone, batch)) for batch in chain(first, ahead))
 
+    @cached_property
+    def _alone(self) -> Any:
+        return self._open(self._settings.n_latency_threads)
 
-def open_onnx(path: Path, precision: Precision | None, n_threads: int) -> OnnxGraph:
-    """Open a graph in a session."""
-    try:
-        import onnxruntime
-    except ImportError:
-        raise BadInput(f"{path} needs onnxruntime; install it with: pip install 'matchdistill[onnx]'") from None
-    if precision == "bf16":
-        raise BadInput("ONNX Runtime has no bf16 on x86 CPUs; leave precision out, or use runtime: openvino")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = n_threads
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    ports = {port.name: port.shape[-1] for port in session.get_outputs()}
-    output = graph_output(path, list(ports))
-    width = ports[output] if isinstance(ports[output], int) else 0
-    return OnnxGraph(_precision(path), [port.name for port in session.get_inputs()], output, width, session)
+    @cached_property
+    def _side_by_side(self) -> Any:
+        return self._open(max(1, self._n_threads // self._settings.n_streams))
+
+    def _open(self, n_threads: int) -> Any:
+        try:
+            import onnxruntime
+        except ImportError:
+            raise BadInput(f"{self._path} needs onnxruntime: pip install 'matchdistill[onnx]'") from None
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = n_threads
+        if not self._settings.skip_layer_norm_fusion:
+            options.add_session_config_entry("optimization.disable_specified_optimizers", "SkipLayerNormFusion")
+        return onnxruntime.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])
+
+    def _call(self, session: Any, batch: Batch) -> np.ndarray:
+        given = {name: batch[1][name] for name in self.input_names}
+        values: np.ndarray = session.run([self.output_name], given)[0]
+        return values
+
+    def _run_side_by_side(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, np.ndarray]]:
+        session, running = self._side_by_side, deque[tuple[Batch, Future[np.ndarray]]]()
+        with ThreadPoolExecutor(self._settings.n_streams) as threads:
+            for batch in batches:
+                running.append((batch, threads.submit(self._call, session, batch)))
+                # one more than can run: nobody waits for the next batch to be padded
+                if len(running) > self._settings.n_streams:
+                    done, values = running.popleft()
+                    yield done, values.result()
+            for done, values in running:
+                yield done, values.result()
 
 
 def _precision(path: Path) -> str:

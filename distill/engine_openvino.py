@@ -1,35 +1,98 @@
-"""OpenVINO graphs: compiled for this machine, run by requests that work side by side."""
+"""OpenVINO graphs: compiled for this machine once, run by requests that work side by side."""
 
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from distill.buckets import Batch
+from distill.cache import cached, file_identity, machine_identity
 from distill.model_files import ModelFiles, Precision, graph_output
+from distill.settings import Mode, RunSettings
 
-__all__ = ["OpenVinoGraph", "open_openvino"]
+__all__ = ["OpenVinoGraph"]
 
 _PRECISIONS: Mapping[str, str] = {"fp32": "f32", "bf16": "bf16"}
-_LOW_PRECISION = ("i8", "u8", "i4", "u4", "nf4", "f8e4m3", "f8e5m2")
+# a scalar of a small type may be a mask or a flag, a matrix is a weight
+_INT8 = re.compile(rb'type="FakeQuantize"|element_type="(?:i8|u8|i4|u4|nf4|f8e4m3|f8e5m2)" shape="\d+, ?\d+')
+_MOST_CACHED_MB = 600  # what is kept is about twice the weights; larger graphs are compiled every time
 
 
-@dataclass(frozen=True)
 class OpenVinoGraph:
-    """A compiled graph and its requests, which are used again and again: a new one costs memory and time."""
+    """A graph compiled for single requests, for many side by side, or (mode None) each way when it is first needed.
 
-    precision: str
-    input_names: Sequence[str]
-    output_name: str
-    output_width: int
-    requests: Sequence[Any]
+    Requests are used again and again: a new one costs memory and time.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        files: ModelFiles,
+        precision: Precision | None,
+        n_threads: int,
+        settings: RunSettings,
+        mode: Mode | None,
+    ) -> None:
+        import openvino
+
+        self._core, self._path, self._mode = openvino.Core(), path, mode
+        self._n_threads, self._settings = n_threads, settings
+        # where stock sentence-transformers looks for OpenVINO options, so that both run the same
+        self._options = {**((files.settings.get("model_kwargs") or {}).get("ov_config") or {})}
+        if precision is not None:
+            self._options["INFERENCE_PRECISION_HINT"] = _PRECISIONS[precision]
+        compiled = self._side_by_side if self._takes_streams else self._alone
+        self.input_names = [_name(port) for port in compiled[0].inputs]
+        self.output_name = graph_output(path, [name for port in compiled[0].outputs for name in port.get_names()])
+        width = compiled[0].output(self.output_name).get_partial_shape()[-1]
+        self.output_width = int(width.get_length()) if width.is_static else 0
+        self.precision = _precision(path, compiled[0])
 
     def run(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, np.ndarray]]:
         """Yield every batch with the graph's output, in order; while one is read the others are computed."""
-        free, running = list(self.requests), deque[tuple[Any, Batch]]()
+        ahead = iter(batches)
+        first = list(islice(ahead, self._settings.n_streams))
+        many = self._takes_streams or (self._mode is None and len(first) > 1)
+        requests = (self._side_by_side if many else self._alone)[1]
+        return self._run(requests, chain(first, ahead))
+
+    @property
+    def _takes_streams(self) -> bool:
+        return self._mode == "throughput"
+
+    @cached_property
+    def _alone(self) -> tuple[Any, Sequence[Any]]:
+        return self._compile(1, self._settings.n_latency_threads)
+
+    @cached_property
+    def _side_by_side(self) -> tuple[Any, Sequence[Any]]:
+        if self._settings.n_streams == 1 and self._settings.n_latency_threads == self._n_threads:
+            return self._alone
+        return self._compile(self._settings.n_streams, self._n_threads)
+
+    def _compile(self, n_streams: int, n_threads: int) -> tuple[Any, Sequence[Any]]:
+        options = {**self._options, "NUM_STREAMS": n_streams, "INFERENCE_NUM_THREADS": n_threads}
+
+        def make(folder: Path | None) -> Any:
+            kept = {} if folder is None else {"CACHE_DIR": str(folder)}
+            return self._core.compile_model(str(self._path), "CPU", {**options, **kept})
+
+        weights = self._path.with_suffix(".bin")
+        # a hidden folder is one that is being written, and gets another name
+        if weights.stat().st_size > _MOST_CACHED_MB * 1e6 or self._path.parent.parent.name.startswith("."):
+            compiled = make(None)
+        else:
+            graph = [file_identity(path) for path in (self._path, weights)]
+            compiled = cached("openvino", [graph, options, machine_identity(), _version()], make)
+        return compiled, [compiled.create_infer_request() for _ in range(n_streams)]
+
+    def _run(self, requests: Sequence[Any], batches: Iterable[Batch]) -> Iterator[tuple[Batch, np.ndarray]]:
+        free, running = list(requests), deque[tuple[Any, Batch]]()
         try:
             for batch in batches:
                 if not free:
@@ -54,36 +117,16 @@ class OpenVinoGraph:
         return values
 
 
-def open_openvino(path: Path, files: ModelFiles, precision: Precision | None, n_threads: int) -> OpenVinoGraph:
-    """Compile a graph; `precision` None is what the folder pins, else the device's own choice."""
+def _version() -> str:
     import openvino
 
-    core = openvino.Core()
-    model = core.read_model(path)
-    # where stock sentence-transformers looks for OpenVINO options, so that both run the same
-    stored = (files.settings.get("model_kwargs") or {}).get("ov_config") or {}
-    options = {"PERFORMANCE_HINT": "LATENCY", **stored, "INFERENCE_NUM_THREADS": n_threads}
-    if precision is not None:
-        options["INFERENCE_PRECISION_HINT"] = _PRECISIONS[precision]
-    output = graph_output(path, [name for port in model.outputs for name in port.get_names()])
-    compiled = core.compile_model(model, "CPU", options)
-    shape = compiled.output(output).get_partial_shape()
-    width = shape[len(shape) - 1]
-    return OpenVinoGraph(
-        _precision(model, compiled), [_name(port) for port in model.inputs], output,
-        width.get_length() if width.is_static else 0, [compiled.create_infer_request()],
-    )  # fmt: skip
+    return str(openvino.get_version())
 
 
-def _precision(model: Any, compiled: Any) -> str:
+def _precision(path: Path, compiled: Any) -> str:
     """Say what really runs: "int8" where weights or activations are quantized, else what the plugin settled on."""
-    for node in model.get_ops():
-        kind = node.get_type_name()
-        if kind == "FakeQuantize":
-            return "int8"
-        # a scalar of a small type may be a mask or a flag, a matrix is a weight
-        if kind == "Constant" and len(node.shape) > 1 and node.get_element_type().get_type_name() in _LOW_PRECISION:
-            return "int8"
+    if _INT8.search(path.read_bytes()):
+        return "int8"
     hint: str = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     return {"f32": "fp32", "f16": "fp16"}.get(hint, hint)
 

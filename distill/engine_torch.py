@@ -70,6 +70,12 @@ class TorchEngine:
     files: ModelFiles
     runtime: Runtime = "torch"
     fixed_shapes: bool = False
+    settings: None = None
+
+    @property
+    def batch_tokens(self) -> int:
+        """Padded tokens of a batch: a GPU wants many, a CPU's cache few."""
+        return 1024 if self.device == "cpu" else 65_536
 
     @property
     def tokenizer(self) -> Any:

@@ -13,10 +13,10 @@ import numpy as np
 from distill.buckets import Batch, Features
 from distill.errors import BadInput
 from distill.head import one_blas_thread, read_head
-from distill.machine import usable_cpus
 from distill.model_files import TRANSFORMER_ALONE, ModelFiles, Precision, Runtime, length_limit, open_tokenizer
+from distill.settings import Mode, RunSettings, read_settings, settings_key
 
-__all__ = ["CompiledGraph", "Engine", "GraphEngine", "open_engine"]
+__all__ = ["CompiledGraph", "Engine", "GraphEngine", "open_graph"]
 
 
 class Engine(Protocol):
@@ -43,6 +43,14 @@ class Engine(Protocol):
         """Width of an embedding, or the number of scores."""
 
     @property
+    def settings(self) -> RunSettings | None:
+        """How a graph is run; None in torch."""
+
+    @property
+    def batch_tokens(self) -> int:
+        """Padded tokens of a batch, where the caller does not say."""
+
+    @property
     def fixed_shapes(self) -> bool:
         """Whether every new shape costs memory, so that they have to be few."""
 
@@ -59,30 +67,34 @@ class Engine(Protocol):
         """Return the number of parameters of transformer and head."""
 
 
-def open_engine(
-    files: ModelFiles, runtime: Runtime, precision: Precision | None, n_threads: int | None, device: str | None
-) -> Engine:
-    """Open a folder in a runtime; see `distill.runtime.load` for what None means."""
-    if runtime == "torch":
-        from distill.engine_torch import open_torch
+def open_graph(
+    files: ModelFiles,
+    runtime: Runtime,
+    precision: Precision | None,
+    n_threads: int,
+    settings: RunSettings | None = None,
+    mode: Mode | None = None,
+) -> "GraphEngine":
+    """Open the graph of a folder; `settings` None are those stored for this machine, or the defaults.
 
-        return open_torch(files, precision, n_threads or usable_cpus(), device)
+    :raises BadInput: where the folder holds no such graph
+    """
     path = files.graph(runtime)
     if path is None:
         wanted = "openvino/openvino_model.xml" if runtime == "openvino" else "onnx/model.onnx"
         raise BadInput(f"{files.folder} holds no {wanted}; export it, or load it with runtime: {files.held_runtime}")
-    if device not in (None, "cpu"):
-        raise BadInput(f"runtime {runtime} runs on the CPU here, not on {device}; use runtime: torch for a GPU")
+    settings = settings or read_settings(files, settings_key(files, runtime, precision, n_threads))
+    settings = settings or RunSettings.default(runtime, n_threads)
     graph: CompiledGraph
     if runtime == "openvino":
-        from distill.engine_openvino import open_openvino
+        from distill.engine_openvino import OpenVinoGraph
 
-        graph = open_openvino(path, files, precision, n_threads or usable_cpus())
+        graph = OpenVinoGraph(path, files, precision, n_threads, settings, mode)
     else:
-        from distill.engine_onnx import open_onnx
+        from distill.engine_onnx import OnnxGraph
 
-        graph = open_onnx(path, precision, n_threads or usable_cpus())
-    return GraphEngine(runtime, files, open_tokenizer(files), graph)
+        graph = OnnxGraph(path, precision, n_threads, settings, mode)
+    return GraphEngine(runtime, files, open_tokenizer(files), graph, settings)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -128,8 +140,11 @@ class GraphEngine:
 
     device, fixed_shapes = "cpu", True
 
-    def __init__(self, runtime: Runtime, files: ModelFiles, tokenizer: Any, graph: CompiledGraph) -> None:
+    def __init__(
+        self, runtime: Runtime, files: ModelFiles, tokenizer: Any, graph: CompiledGraph, settings: RunSettings
+    ) -> None:
         self.runtime, self.precision, self.tokenizer = runtime, graph.precision, tokenizer
+        self.settings, self.batch_tokens = settings, settings.batch_tokens
         self._files, self._graph = files, graph
         self._head: Head | None = None
         width = graph.output_width or int(files.config.get("hidden_size") or files.config["dim"])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.artefact import Artefact, ModelKind, content_hash, new_folder, write_card
-from distill.modeling import save_model, set_dropout, tokenizer_of, transformer_of
+from distill.modeling import is_static, save_model, set_dropout, tokenizer_of, transformer_of
 from distill.objectives import Step
 from distill.progress import progress
 from distill.recipe import Lora, Objectives, Training
@@ -146,8 +146,13 @@ def _build_step(job: Job) -> Step:
 def built_for_training(job: Job) -> Any:
     """Build the job's model with the dropout, attention and checkpointing of its training section."""
     import torch
+    from accelerate import PartialState
 
     model = job.build_model()
+    if is_static(model):
+        # gradients of the rows that a step met, not of the whole table; between processes they are dense
+        model[0].embedding.sparse = PartialState().num_processes == 1
+        return model
     if job.training.dropout is not None:
         set_dropout(model, job.training.dropout)
     if job.max_length <= _EAGER_UP_TO_TOKENS and not torch.cuda.is_available():
@@ -170,9 +175,8 @@ def _add_adapters(model: Any, lora: Lora) -> None:
 
 
 def _merged(model: Any) -> Any:
-    transformer = transformer_of(model)
-    if hasattr(transformer, "merge_and_unload"):
-        model[0].model = transformer.merge_and_unload()
+    if not is_static(model) and hasattr(transformer_of(model), "merge_and_unload"):
+        model[0].model = transformer_of(model).merge_and_unload()
     return model
 
 

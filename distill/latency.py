@@ -489,7 +489,7 @@ def size_mb(folder: Path, runtime: Runtime) -> float:
     """Return the size, in 10⁶ bytes, of the files that a runtime needs of a folder: not another runtime's weights."""
     others = [name for other, names in GRAPHS.items() if other != runtime for name in names]
     skipped = {(folder / name).with_suffix(suffix) for name in others for suffix in (".xml", ".bin", ".onnx")}
-    if runtime != "torch":
+    if runtime not in ("torch", "numpy"):
         skipped |= {path for pattern in _TORCH_WEIGHTS for path in folder.glob(pattern)}
     files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     return sum(path.stat().st_size for path in files if path not in skipped) / 1e6

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distill.artefact import Artefact, check_model_folder, read_card
+from distill.artefact import ASYMMETRIC, Artefact, check_model_folder, read_card
 from distill.errors import BadInput, JobFailed
 from distill.run import Run
 
@@ -39,7 +39,9 @@ def write_model_cards(run: Run, result: Mapping[str, Any], folders: Mapping[str,
 def _exports(run: Run) -> dict[str, Mapping[str, Any]]:
     """Return what each export's check found, by the folder's name."""
     found = {path.name: read_card(path) for path in sorted((run.folder / "exports").glob("*"))}
-    return {name: card.details.get("parity") or {} for name, card in found.items() if card is not None}
+    return {
+        name: card.details["parity"] for name, card in found.items() if card is not None and "parity" in card.details
+    }
 
 
 def _text(
@@ -156,7 +158,11 @@ def _loading(row: Mapping[str, Any], artefact: Artefact) -> str:
     else:
         use = f'from sentence_transformers import SentenceTransformer\n\nmodel = SentenceTransformer("path/to/this/folder"{backend})\nvectors = model.encode(["a text", "another"])  # unit length'  # fmt: skip
         own = 'load("path/to/this/folder").encode(["a text", "another"])'
-    return f"## Use\n\n```python\n{use}\n```\n\nor, faster on a CPU and with the same numbers: `from distill.runtime import load; {own}`."
+    loading = f"## Use\n\n```python\n{use}\n```\n\nor, faster on a CPU and with the same numbers: `from distill.runtime import load; {own}`."
+    stated = artefact.details.get(ASYMMETRIC)
+    if stated is None:
+        return loading
+    return f"{loading}\n\nIt reads the {stated['side']} side of pairs. Vectors of the other side are those of `{stated['teacher']}` at revision `{stated['revision']}`, and of no other model."
 
 
 def _origin(run: Run, row: Mapping[str, Any], artefact: Artefact, result: Mapping[str, Any]) -> str:

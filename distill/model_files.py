@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from distill.artefact import ModelKind, check_model_folder, read_routes
+from distill.artefact import ModelKind, check_model_folder, is_static_module, read_routes
 from distill.errors import BadInput
 
 __all__ = [
@@ -25,9 +25,10 @@ __all__ = [
     "open_tokenizer",
     "read_model_files",
     "read_sides",
+    "static_tokenizer",
 ]
 
-Runtime = Literal["torch", "openvino", "onnx"]
+Runtime = Literal["torch", "openvino", "onnx", "numpy"]
 Precision = Literal["fp32", "bf16"]
 
 WHOLE_MODEL = ("sentence_embedding", "logits")  # outputs of a graph that are the result
@@ -60,8 +61,15 @@ class ModelFiles:
         return self.folder / str(self.modules[0]["path"])
 
     @property
+    def is_static(self) -> bool:
+        """Whether it is a table of token vectors, without a transformer."""
+        return is_static_module(self.modules[0])
+
+    @property
     def held_runtime(self) -> Runtime:
-        """The runtime to take where none is asked for: a graph's before torch."""
+        """The runtime to take where none is asked for: a graph's before torch, and numpy for a static model."""
+        if self.is_static:
+            return "numpy"
         return next((runtime for runtime in GRAPHS if self.graph(runtime) is not None), "torch")
 
     def graph(self, runtime: Runtime) -> Path | None:
@@ -154,9 +162,21 @@ class LightTokenizer:
     is_fast: bool = True
 
 
+def static_tokenizer(backend: Any) -> LightTokenizer:
+    """Wrap the tokenizer of a static model, which reads no special tokens and no padding; its truncation is the limit."""
+    backend.post_processor = None
+    backend.no_padding()
+    limit = backend.truncation or {"max_length": _NO_LIMIT, "direction": "right"}
+    return LightTokenizer(backend, ("input_ids", "attention_mask"), 0, limit["direction"], limit["max_length"])
+
+
 def open_tokenizer(files: ModelFiles) -> Any:
     """Open the folder's tokenizer.json; a folder without one (old or slow tokenizers) needs transformers."""
     base = files.transformer_folder
+    if files.is_static:
+        from tokenizers import Tokenizer
+
+        return static_tokenizer(Tokenizer.from_file(str(base / "tokenizer.json")))
     if not (base / "tokenizer.json").is_file():
         from transformers import AutoTokenizer
 

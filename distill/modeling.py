@@ -1,6 +1,7 @@
 """sentence-transformers models from a backbone: `[Transformer, Pooling, …]`, nothing but stock modules.
 
     bi-encoder       Transformer → Pooling → (Dense into the teacher's width) → Normalize
+    static           StaticEmbedding → Normalize: a bi-encoder that is a table of token vectors
     cross-encoder    Transformer → Pooling → Dense + GELU … → Dense → one score
 
 The cross-encoder is the ablation's: all token embeddings averaged, an MLP, one logit. A model that brings its own head
@@ -18,12 +19,14 @@ from typing import Any, Literal
 from distill.artefact import ModelKind, check_model_folder
 from distill.backbone import resolve_name
 from distill.errors import BadInput, loading
+from distill.model_files import static_tokenizer
 
 __all__ = [
     "DEFAULT_HEAD",
     "bi_encoder",
     "build_model",
     "cross_encoder",
+    "is_static",
     "load_model",
     "loading",
     "prepared",
@@ -120,7 +123,7 @@ def bi_encoder(modules: Sequence[Any], pooling: Pooling | None, output_width: in
     from torch import nn
 
     body = [module for module in modules if not isinstance(module, Normalize)]
-    if len(body) == 1:
+    if len(body) == 1 and not is_static(body):
         body.append(PoolingModule(body[0].get_embedding_dimension(), pooling_mode=pooling or "mean"))
     if output_width is not None:
         width = SentenceTransformer(modules=body, device="cpu").get_embedding_dimension()
@@ -193,8 +196,15 @@ def transformer_of(model: Any) -> Any:
 
 
 def tokenizer_of(model: Any) -> Any:
-    """Return a model's tokenizer."""
-    return model[0].tokenizer
+    """Return a model's tokenizer, as `distill.tokens` takes it."""
+    tokenizer = model[0].tokenizer
+    return static_tokenizer(tokenizer) if is_static(model) else tokenizer
+
+
+def is_static(model: Any) -> bool:
+    """Tell whether a model, or the first of a list of modules, is a table of token vectors without a transformer."""
+    modules = model if isinstance(model, list) else model.children()
+    return type(next(iter(modules), None)).__name__ == "StaticEmbedding"
 
 
 def replace_tokenizer(model: Any, tokenizer: Any) -> None:
@@ -212,6 +222,11 @@ def replace_transformer(model: Any, transformer: Any) -> None:
 
 
 def _set_max_length(model: Any, max_length: int) -> None:
+    if is_static(model):
+        # stock sentence-transformers cuts a text where tokenizer.json says so, and reads no special tokens
+        static_tokenizer(model[0].tokenizer)
+        model[0].tokenizer.enable_truncation(max_length)
+        return
     config = transformer_of(model).config
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and config.model_type in (
@@ -236,7 +251,7 @@ def _set_max_length(model: Any, max_length: int) -> None:
 
 def _freeze_unused(model: Any) -> None:
     """Freeze BERT's pooler: token embeddings are pooled here, so it never gets a gradient and DDP would wait for one."""
-    if len(model) > 1:
+    if len(model) > 1 and not is_static(model):
         pooler = getattr(transformer_of(model), "pooler", None)
         for parameter in [] if pooler is None else pooler.parameters():
             parameter.requires_grad_(False)

@@ -5,6 +5,7 @@ The TorchScript exporter is used, whose graphs ONNX Runtime runs faster than tho
 `distill.graph`; what comes out counts only after `check_graph` has run it beside torch.
 """
 
+import json
 import logging
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -18,7 +19,7 @@ from distill.modeling import quiet
 if TYPE_CHECKING:
     from distill.graph import GraphModule
 
-__all__ = ["GRAPH", "keep_outputs", "open_session", "save_onnx", "write_onnx"]
+__all__ = ["GRAPH", "keep_outputs", "open_session", "save_onnx", "write_onnx", "write_tokenizer"]
 
 log = logging.getLogger(__name__)
 
@@ -114,12 +115,54 @@ def open_session(path: Path, *, n_threads: int | None = None) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def keep_outputs(path: Path, target: Path, names: Sequence[str]) -> None:
-    """Write a graph with only these outputs, for tools that take the first one, or all."""
+def keep_outputs(path: Path, target: Path, names: Sequence[str] | None) -> None:
+    """Write a graph with only these outputs, for tools that take the first one; None keeps all.
+
+    :raises BadInput: where the graph lacks one
+    """
     import onnx
 
     model = onnx.load(str(path))
-    kept = {output.name: output for output in model.graph.output if output.name in names}
-    del model.graph.output[:]
-    model.graph.output.extend(kept[name] for name in names)
+    if names is not None:
+        kept = {output.name: output for output in model.graph.output}
+        missing = [name for name in names if name not in kept]
+        if missing:
+            raise BadInput(f"{path} gives {', '.join(kept)} and not {missing[0]}; export the model again")
+        del model.graph.output[:]
+        model.graph.output.extend(kept[name] for name in names)
     save_onnx(model, target)
+
+
+def write_tokenizer(source: Path, folder: Path, *, max_length: int) -> Any:
+    """Write `tokenizer.json` with truncation, padding and lower-casing in it, and return transformers' tokenizer.
+
+    transformers sets the first two at each call and sentence-transformers the third; who has `tokenizers` alone gets them
+    from the file.
+
+    :raises BadInput: for a tokenizer that has no such file
+    """
+    from tokenizers import Tokenizer, normalizers
+    from transformers import AutoTokenizer
+
+    with quiet():
+        tokenizer = AutoTokenizer.from_pretrained(str(source), local_files_only=True)
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+    if fast is None:
+        raise BadInput(f"{type(tokenizer).__name__} has no tokenizer.json, which everything but transformers reads")
+    backend = Tokenizer.from_str(fast.to_str())
+    if _lower_cases(source):
+        own = [] if backend.normalizer is None else [backend.normalizer]
+        backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
+    backend.enable_truncation(max_length, strategy="longest_first", direction=tokenizer.truncation_side)
+    if tokenizer.pad_token is not None:
+        backend.enable_padding(
+            direction=tokenizer.padding_side, pad_id=tokenizer.pad_token_id,
+            pad_type_id=tokenizer.pad_token_type_id, pad_token=str(tokenizer.pad_token),
+        )  # fmt: skip
+    backend.save(str(folder / "tokenizer.json"))
+    return tokenizer
+
+
+def _lower_cases(source: Path) -> bool:
+    path = next(iter(sorted(source.glob("sentence_*_config.json"))), None)
+    return path is not None and bool(json.loads(path.read_text(encoding="utf-8")).get("do_lower_case"))

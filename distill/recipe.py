@@ -39,8 +39,11 @@ __all__ = [
     "FreshBackbone",
     "LabelLoss",
     "Labels",
+    "LayerChoice",
+    "Layers",
     "Lora",
     "MarginMatch",
+    "Matryoshka",
     "Mlm",
     "Name",
     "NewVocabulary",
@@ -54,6 +57,7 @@ __all__ = [
     "ScoreMatch",
     "Section",
     "Signals",
+    "Static",
     "Student",
     "Teacher",
     "TeacherBackbone",
@@ -62,6 +66,7 @@ __all__ = [
     "Trim",
     "Unlabelled",
     "Vocabulary",
+    "Width",
     "load_recipe",
     "merge_training",
     "read_raw",
@@ -364,13 +369,112 @@ class Vocabulary(Section):
         return self
 
 
+class Static(Section):
+    """A student without layers: the mean of one vector for each token, each made by the backbone. Microseconds a text."""
+
+    weighting: Literal["sif", "zipf", "none"] = "sif"
+    """How much a token counts by its share p of the recipe's text: sif a / (a + p) with a = 1e-4 (Arora et al. 2017),
+    zipf log(1 + rank), none 1."""
+
+
+LayerRule = Literal["every", "first", "last", "spread", "importance"]
+_LAYERS_ARE = (
+    f"layers are a list from 0 on, as [0, 2, 4], or one of {', '.join(get_args(LayerRule))}, as {{importance: 3}}"
+)
+
+
+class LayerChoice(Section):
+    """Which layers of the backbone a student keeps, by one rule."""
+
+    every: Count | None = None
+    """Every n-th, from the first on."""
+    first: Count | None = None
+    last: Count | None = None
+    spread: Count | None = None
+    """As many, from the first to the last at equal distances."""
+    importance: Count | None = None
+    """As many, the others left out one after the other: always the one without which the backbone's own scores (of a
+    bi-encoder, all cosines between texts) change least on a sample of the training pairs."""
+
+    @property
+    def rule(self) -> LayerRule:
+        """The name of the rule."""
+        return next(name for name in get_args(LayerRule) if getattr(self, name) is not None)
+
+    @property
+    def number(self) -> int:
+        """The rule's number: of layers, or for `every` the step."""
+        return int(getattr(self, self.rule))
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> "LayerChoice":
+        given = [name for name in get_args(LayerRule) if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"{' and '.join(given) or 'no rule'} given; {_LAYERS_ARE}")
+        return self
+
+
+def _checked_layers(value: Any) -> Any:
+    if isinstance(value, Mapping | LayerChoice):
+        return value
+    if not isinstance(value, list | tuple) or not value or any(type(layer) is not int or layer < 0 for layer in value):
+        raise ValueError(f"got {value}; {_LAYERS_ARE}")
+    if list(value) != sorted(set(value)):
+        raise ValueError(f"{list(value)} must ascend without repeats")
+    return value
+
+
+def _layers_form(value: Any) -> str:
+    return "rule" if isinstance(value, Mapping | LayerChoice) else "list"
+
+
+Layers = Annotated[
+    Annotated[tuple[int, ...], Tag("list")] | Annotated[LayerChoice, Tag("rule")],
+    Discriminator(_layers_form),
+    BeforeValidator(_checked_layers),
+]
+"""Which layers stay: a list, counted from 0, or a rule."""
+
+
+def _share_or_count(value: Any) -> Any:
+    if type(value) not in (int, float) or value <= 0 or (type(value) is float and value > 1):
+        raise ValueError(f"got {value!r}; a share in (0, 1], as 0.5, or a whole number, as 256")
+    return value
+
+
+Part = Annotated[int | float, BeforeValidator(_share_or_count)]
+"""How much stays: a share (0.5) or a count (256); 1.0 is all, 1 is one."""
+
+
+class Width(Section):
+    """How wide the layers of a student are: what does least for the backbone's own scores is taken out of each."""
+
+    feed_forward: Part | None = None
+    """Neurons of each feed-forward network; None is all."""
+    heads: Part | None = None
+    """Attention heads of each layer; None is all, or what `hidden` asks for. Most architectures tie heads × head size to
+    the hidden size, and then it is set by `hidden` alone."""
+    hidden: Part | None = None
+    """The hidden size; None is the backbone's."""
+    hidden_by: Literal["pca", "dimensions"] = "pca"
+    """pca: the directions in which hidden states vary most. dimensions: the dimensions without which they are predicted best."""
+
+    @model_validator(mode="after")
+    def _something(self) -> "Width":
+        if self.feed_forward is None and self.heads is None and self.hidden is None:
+            raise ValueError("nothing is made narrower; set feed_forward, heads or hidden, or leave width out")
+        return self
+
+
 class Student(Section):
     """What is shipped. `control` trains the same student without the teacher, for the report."""
 
     kind: Literal["cross_encoder", "bi_encoder"]
     backbone: Backbone
-    layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
-    """Which of the backbone's layers stay, counted from 0; None is all of them."""
+    layers: Layers | None = None
+    """Which of the backbone's layers stay: a list counted from 0, as [0, 2, 4], or a rule, as {importance: 3}; None is all."""
+    width: Width | None = None
+    """How wide the layers are; None is as wide as the backbone's."""
     vocabulary: Vocabulary | None = None
     """None keeps the backbone's."""
     embedding_rank: Count | None = None
@@ -379,18 +483,16 @@ class Student(Section):
     pooling: Literal["mean", "cls"] | None = None
     """None takes the backbone's."""
     head: tuple[Count, ...] | None = None
+    static: Static | None = None
+    """A table of token vectors in place of the backbone's layers; None keeps the layers."""
+    dimensions: Annotated[int, Field(ge=2)] | None = None
+    """Width of the embeddings, the most important dimensions first; None is the backbone's, or the matched teacher's."""
     max_length: Annotated[int, Field(ge=8)] = 512
     prompts: tuple[str, str] | None = None
     asymmetric: Asymmetric | None = None
     """Serve one side only, beside the frozen teacher; None serves both."""
     control: bool = True
     training: Training = Training()
-
-    @model_validator(mode="after")
-    def _ascending(self) -> "Student":
-        if self.layers is not None and list(self.layers) != sorted(set(self.layers)):
-            raise ValueError(f"layers {list(self.layers)} must ascend without repeats")
-        return self
 
     @property
     def model_kind(self) -> Literal["cross_encoder", "bi_encoder"]:
@@ -437,6 +539,30 @@ class EmbeddingMatch(Section):
     """keep: the student puts out vectors of the teacher's width and space; drop: of its own."""
 
 
+class Matryoshka(Section):
+    """Embeddings that may be cut short: all terms are learned on prefixes too (Kusupati et al. 2022). A list of widths will do."""
+
+    dimensions: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)]
+    """The widths; the whole one, `student.dimensions`, is always among them."""
+    weights: tuple[Positive, ...] | None = None
+    """Of each width in turn; None is equal ones. They are divided by their sum, the whole width's being 1 where it is not listed."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_list(cls, raw: Any) -> Any:
+        return {"dimensions": raw} if isinstance(raw, list | tuple) else raw
+
+    @model_validator(mode="after")
+    def _one_weight_each(self) -> "Matryoshka":
+        if len(set(self.dimensions)) != len(self.dimensions):
+            raise ValueError(f"dimensions {list(self.dimensions)}: each width once")
+        if self.weights is not None and len(self.weights) != len(self.dimensions):
+            raise ValueError(
+                f"{len(self.weights)} weights for {len(self.dimensions)} dimensions; one of each is expected"
+            )
+        return self
+
+
 class Objectives(Section):
     """What the student learns from: each is one weighted term, null is off."""
 
@@ -444,6 +570,8 @@ class Objectives(Section):
     score_match: ScoreMatch | None = None
     margin_mse: MarginMatch | None = None
     embedding_match: EmbeddingMatch | None = None
+    matryoshka: Matryoshka | None = None
+    """No term of its own: widths at which the others are learned as well; null is the whole width alone."""
 
     def teachers(self) -> dict[str, set[str]]:
         """Return the signals ("scores", "embeddings") that each teacher must have cached."""
@@ -625,7 +753,8 @@ class Plan(Section):
     family: Literal["bert", "xlm-roberta"] | None = None
     """Of fresh encoders; None is bert."""
     vocabulary: OneOrMore[Annotated[int, Field(ge=64)]] | None = None
-    """Sizes to choose from, of fresh encoders; None is 32000."""
+    """Sizes to choose from: of a fresh encoder, where None is 32000; or to trim a cut one to, where None is as the student's
+    own section says."""
     widths: OneOrMore[Annotated[int, Field(ge=16)]] | None = None
     """Of fresh encoders; None is 128 to 768. Attention heads are 64 wide where that divides it, else 32 or 16."""
     feed_forward: OneOrMore[Positive] | None = None
@@ -666,6 +795,13 @@ class Recipe(Section):
     def folder(self) -> Path:
         """The run's folder."""
         return Path(self.output_dir or f"runs/{self.name}")
+
+    @property
+    def exports(self) -> list[tuple[ExportFormat | Literal["numpy"], ExportPrecision]]:
+        """Formats and precisions of the student's exports. A static student is its own fp32 and has no graph."""
+        if self.student is None or self.student.static is None:
+            return [*self.export.wanted]
+        return [("numpy", "int8")] if "int8" in self.export.precisions else []
 
     @model_validator(mode="before")
     @classmethod
@@ -746,7 +882,47 @@ def _student_problems(recipe: Recipe) -> list[str]:
     backbone, problems = recipe.student.backbone, []
     if isinstance(backbone, TeacherBackbone) and backbone.teacher not in recipe.teachers:
         problems.append(_unknown_teacher("student.backbone.teacher", backbone.teacher, recipe))
+    problems += _static_problems(recipe.student)
+    problems += _dimension_problems(recipe.student, recipe.objectives)
     return problems + _section_problems("student", recipe.student)
+
+
+def _static_problems(student: Student) -> list[str]:
+    if student.static is None:
+        return []
+    problems = []
+    if student.kind == "cross_encoder":
+        problems.append(
+            "student.static: a table of token vectors embeds one text alone; set student.kind to bi_encoder"
+        )
+    if isinstance(student.backbone, FreshBackbone):
+        problems.append("student.static: a fresh encoder has nothing to put into the table; name a teacher or a model")
+    given = [name for name in ("layers", "head") if getattr(student, name) is not None]
+    return problems + [f"student.{name}: means nothing for a static student; leave it out" for name in given]
+
+
+def _dimension_problems(student: Student, objectives: Objectives) -> list[str]:
+    problems = []
+    if student.dimensions is not None and student.kind == "cross_encoder":
+        problems.append("student.dimensions: a cross-encoder puts out one score; dimensions are for bi-encoders")
+    if objectives.matryoshka is None:
+        return problems
+    where = "objectives.matryoshka"
+    if student.kind == "cross_encoder":
+        return [*problems, f"{where}: a cross-encoder has no embeddings to cut short"]
+    if student.dimensions is None:
+        return [*problems, f"{where}: set student.dimensions too, the width of the whole embedding (say 384)"]
+    problems += [
+        f"{where}: {width} is more than student.dimensions, {student.dimensions}"
+        for width in objectives.matryoshka.dimensions
+        if width > student.dimensions
+    ]
+    match = objectives.embedding_match
+    if match is not None and match.projection == "drop":
+        problems.append(
+            f"{where}: each width would need a projection of its own; set embedding_match.projection to keep"
+        )
+    return problems
 
 
 def _section_problems(where: str, section: Teacher | Student) -> list[str]:
@@ -767,13 +943,13 @@ def _loss_problems(where: str, loss: str | None, kind: str, data: Data) -> list[
 
 def _objective_problems(recipe: Recipe) -> list[str]:
     objectives, student = recipe.objectives, recipe.student
-    terms = {
-        name: getattr(objectives, name) for name in Objectives.model_fields if getattr(objectives, name) is not None
-    }
+    names = [name for name in Objectives.model_fields if name != "matryoshka"]
+    terms = {name: getattr(objectives, name) for name in names if getattr(objectives, name) is not None}
     if student is None:
-        return ["objectives: there is no student to learn by them; add the section student"] if terms else []
+        given = terms or objectives.matryoshka
+        return ["objectives: there is no student to learn by them; add the section student"] if given else []
     if not terms:
-        return [f"objectives: the student learns nothing; set one of {', '.join(Objectives.model_fields)}"]
+        return [f"objectives: the student learns nothing; set one of {', '.join(names)}"]
     problems = []
     for name, term in terms.items():
         if isinstance(term, Labels):
@@ -902,7 +1078,7 @@ def _paragraph_problems(where: str, model: str, recipe: Recipe) -> list[str]:
     return [f"{where}: no model or folder is called {model!r}; {_suggest(model, known)}"]
 
 
-_FRESH_ONLY = ("family", "vocabulary", "widths", "feed_forward")
+_FRESH_ONLY = ("family", "widths", "feed_forward")
 
 
 def _plan_problems(recipe: Recipe) -> list[str]:
@@ -1009,9 +1185,11 @@ def _problem_lines(schema: type[BaseModel], error: ValidationError, raw: Mapping
 
 
 def _is_form(loc: Sequence[Any], i: int) -> bool:
-    """Tell whether a part of a place is not a key but the form that pydantic took a backbone or a baseline for."""
+    """Tell whether a part of a place is not a key but the form that pydantic took a value of several forms for."""
     if i and loc[i - 1] == "backbone":
         return loc[i] in ("name", "fresh", "teacher")
+    if i and loc[i - 1] == "layers":
+        return loc[i] in ("list", "rule")
     return i > 1 and loc[i - 2] == "baselines"
 
 
@@ -1064,6 +1242,6 @@ def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def _forms(section: type[BaseModel]) -> tuple[Any, ...]:
     """What pydantic calls a section of a union in a place."""
-    named = {FreshBackbone: "fresh", TeacherBackbone: "teacher"}.get(section)
+    named = {FreshBackbone: "fresh", TeacherBackbone: "teacher", LayerChoice: "rule"}.get(section)
     kind = section.model_fields.get("kind")
     return (section.__name__, named, *(get_args(kind.annotation) if kind else ()))

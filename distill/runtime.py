@@ -21,19 +21,19 @@ import numpy as np
 
 from distill.artefact import Side, served_side
 from distill.buckets import Batch, plan_batches
-from distill.engines import Engine, open_engine
+from distill.engines import Engine, open_graph
 from distill.errors import BadInput, loading
 from distill.machine import usable_cpus
 from distill.model_files import ModelFiles, Precision, Runtime, read_model_files, read_sides
+from distill.settings import Mode, RunSettings, read_settings, settings_key
 from distill.tokens import TokenTable, tokenize
 from distill.vectors import Index, Output, packed, top_rows
 
-__all__ = ["PairedScorer", "Precision", "Runtime", "Scorer", "load", "usable_cpus"]
+__all__ = ["Mode", "PairedScorer", "Precision", "RunSettings", "Runtime", "Scorer", "load", "usable_cpus"]
 
 Progress = Callable[[int], None]
 
 _CHUNK = 8192  # texts tokenised and sorted together: bounds the memory, and long enough to fill batches of one length
-_BATCH_TOKENS = {"torch": 1024, "openvino": 2048, "onnx": 512, "cuda": 65_536}
 _QUERY_PROMPTS, _DOCUMENT_PROMPTS = ("query",), ("document", "passage", "corpus")
 
 
@@ -45,29 +45,63 @@ def load(
     n_threads: int | None = None,
     max_length: int | None = None,
     device: str | None = None,
+    mode: Mode | None = None,
+    tune: bool | RunSettings | None = None,
 ) -> "Scorer":
     """Load a model folder, ours or any of sentence-transformers, ready to encode or score.
 
-    :param runtime: None takes what the folder holds, a graph before weights.
+    :param runtime: None takes what the folder holds, a graph before weights. A static model runs in numpy.
     :param precision: None is fp32 in torch; in OpenVINO what the folder asks for, else the device's own choice
         (bf16 where the CPU has it). An int8 graph stays int8: the precision is then that of its float remainder.
     :param n_threads: None is every CPU this process may use. In torch the number holds for the whole process.
     :param max_length: tokens of a text or of a pair; None is the model's own limit.
     :param device: such as "cpu" or "cuda:0", torch only; None takes a GPU where there is one.
+    :param mode: how a graph is compiled: "latency" for calls of a few texts on all threads, "throughput" for many texts,
+        requests side by side; None does both, each when it is first needed, at the memory of both.
+    :param tune: None runs a graph with the settings that `distill tune` stored for this machine, if any; True measures
+        and stores them where there are none; False takes the defaults; settings are taken as they are.
     :raises BadInput: where the folder is not whole or lacks what the runtime needs.
     """
     sides = read_sides(Path(path))
 
     def opened(files: ModelFiles) -> Scorer:
+        chosen, threads = runtime or files.held_runtime, n_threads or usable_cpus()
         with loading(str(path)):
-            engine = open_engine(files, runtime or files.held_runtime, precision, n_threads, device)
-        return Scorer(files, engine, max_length)
+            if files.is_static and chosen in ("numpy", "torch"):  # one engine, in numpy: the numbers are the same
+                from distill.engine_static import open_static
+
+                return Scorer(files, open_static(files), max_length)
+            if chosen == "numpy":
+                raise BadInput(f"{path} is no static model; load it with runtime: {files.held_runtime}")
+            if chosen == "torch":
+                from distill.engine_torch import open_torch
+
+                return Scorer(files, open_torch(files, precision, threads, device), max_length)
+            if device not in (None, "cpu"):
+                raise BadInput(f"runtime {chosen} runs on the CPU here, not on {device}; use runtime: torch for a GPU")
+            settings = _settings(files, chosen, precision, threads, tune)
+            return Scorer(files, open_graph(files, chosen, precision, threads, settings, mode), max_length)
 
     if sides is not None:
         return PairedScorer(Path(path), opened(sides["query"]), opened(sides["document"]))
     scorer = opened(read_model_files(Path(path)))
     scorer.side = served_side(scorer.path)
     return scorer
+
+
+def _settings(
+    files: ModelFiles, runtime: Runtime, precision: Precision | None, n_threads: int, tune: bool | RunSettings | None
+) -> RunSettings | None:
+    """Return the settings to run with; None for those that are stored, or the defaults."""
+    if isinstance(tune, RunSettings):
+        return tune
+    if tune is False:
+        return RunSettings.default(runtime, n_threads)
+    if tune and files.graph(runtime) and not read_settings(files, settings_key(files, runtime, precision, n_threads)):
+        from distill.tuning import tune as measure
+
+        return measure(files, runtime, precision, n_threads)[0]
+    return None
 
 
 class Scorer:
@@ -92,6 +126,11 @@ class Scorer:
     def n_parameters(self) -> int:
         """Parameters of the transformer and of the head; of the torch architecture also where a graph runs."""
         return self._engine.count_parameters()
+
+    @property
+    def settings(self) -> RunSettings | None:
+        """How a graph is run here: measured, or the defaults; None in torch."""
+        return self._engine.settings
 
     @property
     def embedding_width(self) -> int:
@@ -255,6 +294,7 @@ class Scorer:
         return _row_cosines(vectors, left, vectors, right)
 
     def _cosines_to(self, query: str, vectors: np.ndarray) -> np.ndarray:
+        self._check_bi_encoder()
         if vectors.ndim != 2 or vectors.shape[1] != self.embedding_width:
             raise BadInput(f"documents of shape {vectors.shape}; (n_documents, {self.embedding_width}) is expected")
         wide = vectors.astype(np.float32, copy=False)
@@ -305,7 +345,7 @@ class Scorer:
     ) -> np.ndarray:
         """Run texts, or pairs, chunk by chunk. *Shape:* result: (n_texts, embedding_width)."""
         out = np.empty((len(texts), self.embedding_width), dtype=np.float32)
-        budget = batch_tokens or _BATCH_TOKENS[self.runtime if self.device == "cpu" else "cuda"]
+        budget = batch_tokens or self._engine.batch_tokens
         with self._lock, _reporter(progress, what, len(texts)) as report:
             for rows, values in self._engine.run(self._batches(texts, pair_texts, budget)):
                 out[rows] = values

@@ -31,6 +31,7 @@ from distill.errors import JobFailed
 from distill.memory import keep_freed_memory
 from distill.progress import progress
 from distill.recipe import Training
+from distill.row_adam import RowAdamW, clip_row_gradients
 from distill.task import TaskStep, Units
 
 __all__ = ["TrainResult", "learning_rate_factor", "make_accelerator", "train"]
@@ -130,7 +131,7 @@ class _Loop:
             self.evaluate_every = max(1, self.planner.steps_per_epoch // settings.evaluations_per_epoch)
         step = build_step()
         self.trained = {name for name, parameter in step.named_parameters() if parameter.requires_grad}
-        optimizer = torch.optim.AdamW(self._parameter_groups(step), lr=settings.learning_rate, fused=True)
+        optimizer = RowAdamW(self._parameter_groups(step), lr=settings.learning_rate, fused=True)
         self.step, self.optimizer = accelerator.prepare(step, optimizer)
         self.state = TrainResult()
         self.writer = self._writer(tensorboard_folder)
@@ -233,9 +234,11 @@ class _Loop:
     def _clip(self) -> Tensor | None:
         limit = self.settings.max_grad_norm
         # clipping to infinity only measures; the norm says when the loss has become no number
-        norm: Tensor | None = self.accelerator.clip_grad_norm_(
-            self.step.parameters(), math.inf if limit is None else limit
-        )
+        limit = math.inf if limit is None else limit
+        parameters = [parameter for parameter in self.step.parameters() if parameter.grad is not None]
+        if any(parameter.grad.is_sparse for parameter in parameters):
+            return clip_row_gradients(parameters, limit)
+        norm: Tensor | None = self.accelerator.clip_grad_norm_(self.step.parameters(), limit)
         return norm
 
     def _log(self, sums: dict[str, Tensor], norm: Tensor | None, rate: float, seconds: float) -> None:

@@ -76,6 +76,10 @@ class Index:
         if self.vectors is not None and self.binary is not None and len(self.vectors) != len(self.binary):
             raise BadInput(f"{len(self.vectors)} vectors and {len(self.binary)} binary ones; one of each a document")
 
+    def __len__(self) -> int:
+        held = self.binary if self.vectors is None else self.vectors
+        return 0 if held is None else len(held)
+
     def search(self, queries: np.ndarray, *, top_k: int) -> tuple[np.ndarray, np.ndarray]:
         """Return for each query the rows of its nearest documents, nearest first, and their cosines.
 
@@ -91,8 +95,7 @@ class Index:
         else:
             found = [self._rescored(query, top_k) for query in unit]
         rows, scores = zip(*found, strict=True) if found else ((), ())
-        k = min(top_k, len(self.vectors if self.vectors is not None else self.binary or ()))
-        shape = (len(queries), k)
+        shape = (len(queries), min(top_k, len(self)))
         return np.array(rows, dtype=np.int64).reshape(shape), np.array(scores, dtype=np.float32).reshape(shape)
 
     def _rescored(self, query: np.ndarray, top_k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -50,9 +50,9 @@ def train_student() -> "Stages":
 
 def export() -> "Stages":
     """Return the exports, and of an asymmetric student the Router of it and its teacher."""
-    from students import export_router, export_student
+    from students import export_router, export_static_student, export_student
 
-    return (export_student, export_router)
+    return (export_student, export_static_student, export_router)
 
 
 def benchmark() -> "Stages":

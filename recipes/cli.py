@@ -65,7 +65,7 @@ def train_student(recipe: RecipePath, overrides: Overrides = None) -> None:
 
 @app.command()
 def export(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Export the student to OpenVINO, as is and int8, each checked against torch."""
+    """Export the student to OpenVINO or ONNX, as is and int8, each checked against torch."""
     launch(recipe, overrides or [], _stages.export)
     _print_parity(recipe, overrides, as_json)
 
@@ -137,6 +137,7 @@ def ablate(
     recipe: Annotated[str, typer.Argument(metavar="ABLATION.yaml", help="As recipes/ablation_resume_jd.yaml.")],
     overrides: Overrides = None,
     rows: Annotated[str, typer.Option(help="Models of the rows to run, as tfidf,mbert; default: all.")] = "",
+    versions: Annotated[str, typer.Option(help="Data versions to run, as V1; default: all.")] = "",
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Generated pairs and tiny encoders: minutes on a CPU.")
     ] = False,
@@ -144,7 +145,7 @@ def ablate(
 ) -> None:
     """Train and score all rows of a published table, and print it with ours beside it."""
     from distill.ablation import load_ablation
-    from distill.apply import print_ablation
+    from distill.apply import names_in, print_ablation
 
     ablation = load_ablation(recipe, overrides or [], smoke=smoke)
     join_processes()
@@ -152,7 +153,7 @@ def ablate(
     from teachers.ablation import run_ablation
 
     try:
-        run_ablation(ablation, only=rows.split(",") if rows else (), smoke=smoke)
+        run_ablation(ablation, only=names_in(rows), versions=names_in(versions), smoke=smoke)
     except JobFailed:  # the table is there, without the rows that failed
         print_ablation(ablation.folder, as_json=as_json)
         raise
@@ -170,7 +171,9 @@ def plan(
     length: Annotated[int | None, typer.Option(help="Tokens of the text (or pair); default: 256.")] = None,
     threads: Threads = None,
     kind: Annotated[str | None, typer.Option(help="bi_encoder or cross_encoder; default: the recipe's.")] = None,
-    vocabulary: Annotated[int | None, typer.Option(help="Of a fresh encoder; default: 32000.")] = None,
+    vocabulary: Annotated[
+        int | None, typer.Option(help="Pieces; default: 32000 of a fresh encoder, a cut one's own.")
+    ] = None,
     family: Annotated[str | None, typer.Option(help="Of a fresh encoder: bert or xlm-roberta; default: bert.")] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="A folder; default: plan in the run's, or runs/plan.")
@@ -281,6 +284,34 @@ def trim(
 
 
 @app.command()
+def tune(
+    model: Annotated[Path, typer.Argument(help="A model folder with an OpenVINO or ONNX graph.")],
+    runtime: Runtime = None,
+    precision: Precision = None,
+    threads: Threads = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long to measure, about.")] = 15.0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how a graph runs fastest on this machine, and store it for later loads."""
+    from distill.apply import tune_model
+
+    tune_model(model, runtime=runtime, precision=precision, n_threads=threads, seconds=seconds, as_json=as_json)
+
+
+@app.command()
+def layout(
+    model: Annotated[Path, typer.Argument(help="An export's folder, as runs/quickstart/exports/onnx-int8.")],
+    target: Annotated[Path, typer.Argument(help="The folder to write.")],
+    tool: Annotated[str, typer.Option("--for", help="fastembed, tei, transformers.js, triton or optimum.")],
+) -> None:
+    """Write an export into the folder that another tool reads."""
+    from students.layouts import write_layout
+
+    write_layout(model, target, tool=tool)  # type: ignore[arg-type]  # it says what is accepted
+    print(f"{model} → {target}", file=sys.stderr)
+
+
+@app.command()
 def prepare(
     resumes: Annotated[str, typer.Argument(help="A .csv, .tsv, .jsonl or .parquet file with a column of résumés.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="A file of the same format.")],
@@ -292,11 +323,12 @@ def prepare(
     dropped: Annotated[Path | None, typer.Option(help="A .tsv that lists what was dropped.")] = None,
 ) -> None:
     """Cut résumés to sections (the published V2), take out names, addresses and the like, or both."""
+    from distill.apply import names_in
     from distill.resume_file import prepare_file
 
     print(
         prepare_file(
-            resumes, output, column=column, keep=keep.split(",") if keep else None, blind=blind, dropped=dropped
+            resumes, output, column=column, keep=names_in(keep) if keep else None, blind=blind, dropped=dropped
         )
     )
 
@@ -323,6 +355,7 @@ def synthesize(
         float | None, typer.Option(help="Dollars per million tokens, of a model without a known price.")
     ] = None,
     output_price: Annotated[float | None, typer.Option()] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds for a whole answer; default: 120.")] = None,
     seed: int = 0,
     estimate: Annotated[bool, typer.Option("--estimate", help="Print what it would cost, and ask nothing.")] = False,
 ) -> None:
@@ -334,7 +367,8 @@ def synthesize(
     settings = make_settings(
         n_pairs=pairs, model=model, base_url=base_url, api_version=api_version, key_variable=key_variable,
         languages=languages, labels="grades" if grades else "binary", budget_usd=budget, concurrency=concurrency,
-        requests_per_minute=rpm, tokens_per_minute=tpm, input_price=input_price, output_price=output_price, seed=seed,
+        requests_per_minute=rpm, tokens_per_minute=tpm, input_price=input_price, output_price=output_price, timeout_s=timeout,
+        seed=seed,
     )  # fmt: skip
     if estimate:
         print(estimated(settings))

@@ -15,11 +15,15 @@ from distill.artefact import Artefact, content_hash, new_folder, write_card
 from distill.backbone import identify
 from distill.building import model_builder
 from distill.errors import JobFailed
-from distill.modeling import bi_encoder, load_model, prepared, quiet, save_model, transformer_of
+from distill.modeling import is_static, load_model, prepared, quiet, save_model, transformer_of
 from distill.recipe import Student, TeacherBackbone
 from distill.run import Run
 from students.corpus import change_vocabulary, factorise, student_corpus
-from students.depth import keep_layers
+from students.depth import choose_layers, keep_layers
+from students.dimensions import with_output, write_axes
+from students.importance import pair_batches
+from students.static import static_model
+from students.width import narrow
 
 __all__ = ["build_student", "check_reload"]
 
@@ -54,10 +58,15 @@ def _build(run: Run, build: Any) -> None:
         inputs["texts"] = student_corpus(run).fingerprint()
     if run.is_finished(run.built, inputs):
         return
-    model = build()
-    details = _take_away(run, model, section)
-    if output_width is not None and output_width != model.get_embedding_dimension():
-        model = bi_encoder(list(model), None, output_width)
+    backbone = model = build()
+    details = _take_away(run, model, section, output_width)
+    axes = None
+    if section.static is not None:
+        texts = [*run.split.train.queries, *run.split.train.documents, *run.split.unlabelled]
+        model = static_model(backbone, section.static, texts, max_length=section.max_length)
+    if section.kind == "bi_encoder":
+        model, output, axes = with_output(run, model, backbone, output_width)
+        details |= output
     model = prepared(model, max_length=section.max_length, prompts=section.prompts)
     card = Artefact(
         kind=section.kind, stage="build_student", fingerprint=content_hash(inputs), parents=parents,
@@ -66,16 +75,33 @@ def _build(run: Run, build: Any) -> None:
     with new_folder(run.built) as folder:
         save_model(model, folder)
         check_reload(model, folder)
+        if axes is not None:
+            write_axes(folder, axes)
         write_card(folder, card)
     log.info("built: %s, %.1f M parameters", run.built, sum(weight.numel() for weight in model.parameters()) / 1e6)
 
 
-def _take_away(run: Run, model: Any, section: Student) -> dict[str, Any]:
+def _take_away(run: Run, model: Any, section: Student, output_width: int | None) -> dict[str, Any]:
     """Apply the recipe's surgery in place, in the order of the section's keys; return what is to be said of each."""
     details: dict[str, Any] = {}
+    if section.layers is not None or section.width is not None:
+        batches = pair_batches(
+            model,
+            section.kind,
+            run.split.train,
+            max_length=section.max_length,
+            prompts=section.prompts,
+            seed=run.recipe.seed,
+        )
     if section.layers is not None:
-        keep_layers(transformer_of(model), section.layers)
-        details["layers"] = list(section.layers)
+        layers, steps = choose_layers(model, section.kind, section.layers, batches)
+        keep_layers(transformer_of(model), layers)
+        details["layers"] = {"kept": list(layers), "left_out": steps}
+        log.info("layers: %s", list(layers))
+    if section.width is not None:
+        way_back = output_width == model.get_embedding_dimension() if section.kind == "bi_encoder" else False
+        details["width"] = narrow(model, section.kind, section.width, batches, way_back=way_back)
+        log.info("width: %s", details["width"])
     if section.vocabulary is not None:
         details["vocabulary"] = change_vocabulary(model, section.vocabulary, student_corpus(run), seed=run.recipe.seed)
     if section.embedding_rank is not None:
@@ -85,10 +111,12 @@ def _take_away(run: Run, model: Any, section: Student) -> dict[str, Any]:
 
 def _parents(run: Run) -> dict[str, str]:
     """Return the revision of what the student is built from."""
-    backbone = run.student_section.backbone
-    if isinstance(backbone, TeacherBackbone):
-        return {backbone.teacher: run.require(run.teacher(backbone.teacher), "train_teacher").revision}
-    return {"backbone": identify(backbone)} if isinstance(backbone, str) else {}
+    backbone, match = run.student_section.backbone, run.recipe.objectives.embedding_match
+    names = {backbone.teacher} if isinstance(backbone, TeacherBackbone) else set()
+    if match is not None and match.projection == "keep":  # its embeddings are where the output starts
+        names.add(match.teacher)
+    parents = {"backbone": identify(backbone)} if isinstance(backbone, str) else {}
+    return parents | {name: run.require(run.teacher(name), "train_teacher").revision for name in sorted(names)}
 
 
 def _output_width(run: Run) -> int | None:
@@ -111,8 +139,12 @@ def check_reload(model: Any, folder: Path) -> None:
     difference = float(np.abs(here - there).max())
     if not difference < _TOLERANCE:
         raise JobFailed(
-            f"the student built from {type(transformer_of(model)).__name__} is another model when loaded again (difference {difference:.2g}); name a small model as student.backbone instead"
+            f"the student built from {_name(model)} is another model when loaded again (difference {difference:.2g}); name a small model as student.backbone instead"
         )
+
+
+def _name(model: Any) -> str:
+    return type(model[0] if is_static(model) else transformer_of(model)).__name__
 
 
 def _outputs(model: Any) -> np.ndarray:

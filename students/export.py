@@ -34,7 +34,7 @@ from distill import runtime
 from distill.artefact import Artefact, ModelKind, check_model_folder, content_hash, new_folder, revision, write_card
 from distill.errors import BadInput
 from distill.modeling import load_model, quiet, transformer_of
-from distill.onnx import write_onnx
+from distill.onnx import write_onnx, write_tokenizer
 from distill.openvino import copy_without_weights, pin_precision, save_graph, trace
 from distill.recipe import PRECISIONS, Export, ExportFormat, ExportPrecision
 from distill.run import Run
@@ -82,8 +82,8 @@ def export_student(run: Run) -> None:
     """
     from accelerate import PartialState
 
-    if not PartialState().is_main_process:
-        return
+    if not PartialState().is_main_process or run.student_section.static is not None:
+        return  # a static student has no graph: see students.export_static
     settings, student = run.recipe.export, run.require(run.student, "train_student")
     described = run.split.describe()
     for format, precision in settings.wanted:
@@ -195,6 +195,8 @@ def export_model(
             else:
                 kept = _write_onnx(source, folder, precision, sample, keep)
             exported = runtime.load(folder, runtime=format, n_threads=n_threads)
+            if format == "onnx":
+                write_tokenizer(source, folder, max_length=exported.max_length)
             return _Attempt(alpha, keep, kept, exported, compare(reference, exported, held_back, labels, seed=seed))
 
         alpha = smooth_quant_alpha if format == "openvino" else None

@@ -19,9 +19,9 @@ import numpy as np
 from distill.backbone import train_tokenizer
 from distill.errors import BadInput
 from distill.tokens import tokenize
+from students.scripts import Sources
 from students.surface import OldPieces
 from students.tokenizer_json import TokenizerJson, rebuilt, renumbered
-from students.vocabulary import Sources
 from students.word_embeddings import padding_position, replace_vocabulary, word_embedding
 
 __all__ = ["NewVocabularyReport", "auxiliary_space", "new_vocabulary", "sparsemax"]

@@ -127,6 +127,8 @@ def _excluded(path: Path, keep_float: Sequence[str], may_be_idle: bool) -> tuple
             )
         kept |= found
     others = {node.name for node in graph.node if node.op_type in _OPERATIONS and not _is_quantizable(node, weights)}
+    # Gemm is a product of two-dimensional things: Dense layers and score. The dynamic quantizer rewrites it, under this name
+    others |= {f"{node.name}_MatMul" for node in graph.node if node.op_type == "Gemm"}
     return sorted(kept), sorted({products[name] for name in kept} | others)
 
 

@@ -5,20 +5,19 @@ head around it, the export stage's int8. Only its weights are drawn, not learned
 """
 
 import copy
-import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from distill.artefact import content_hash
-from distill.backbone import fresh_backbone, resolve_name
 from distill.errors import BadInput
-from distill.modeling import bi_encoder, build_model, loading, prepared, quiet, save_model
-from distill.recipe import Backbone, FreshBackbone, Plan, TeacherBackbone
+from distill.modeling import bi_encoder, build_model, prepared, quiet, save_model
+from distill.recipe import FreshBackbone, Plan, TeacherBackbone
 from distill.run import Run
+from students.bases import Base, base_of, cut_bases, fresh_bases
 from students.cost_model import Shape
 from students.export import Thresholds, export_openvino
 from students.measuring import texts_of_length
@@ -28,8 +27,9 @@ __all__ = ["Candidates", "cut_backbone", "fresh_shapes", "heads_of", "length_of"
 _WIDTHS = (128, 192, 256, 320, 384, 448, 512, 640, 768)
 _LAYERS = (2, 3, 4, 5, 6, 8, 10, 12)
 _FEED_FORWARD = (2.0, 4.0)
-_VOCABULARY = (32000,)
 _LENGTH = 256
+_CUT_KEPT = {"vocabulary", "embedding_rank"}
+_KEPT = {"pooling", "head", "prompts", "asymmetric", "control"}
 _CALIBRATION_WORDS = 8  # ranges decide no speed: the shortest calibration will do
 
 
@@ -80,14 +80,6 @@ def length_of(run: Run) -> int:
     return longest if plan.length is None else plan.length
 
 
-@dataclass(frozen=True)
-class _Base:
-    """An encoder that shapes are variations of: a config, and a tokenizer."""
-
-    config: Any
-    tokenizer: Any
-
-
 class Candidates:
     """The candidates of a plan, written when they are asked for.
 
@@ -114,14 +106,22 @@ class Candidates:
         """
         if self.cut is None:
             return fresh_shapes(self.plan, sorted(self._bases), self.length)
-        config = self._cut_base.config
-        n_layers = int(config.num_hidden_layers)
+        config, n_layers = self._any_base.config, self._any_base.n_layers
         wanted = self.plan.layers or tuple(range(1, n_layers + 1))
         if max(wanted) > n_layers:
             raise BadInput(f"plan.layers: {max(wanted)} of {self.cut_name}, which has {n_layers}")
         feed_forward = int(getattr(config, "intermediate_size", 0) or getattr(config, "hidden_dim", 0))
         width, heads = int(config.hidden_size), int(config.num_attention_heads)
-        return [Shape(layers, width, feed_forward, heads, int(config.vocab_size), self.length) for layers in wanted]
+        return [
+            Shape(layers, width, feed_forward, heads, vocabulary, self.length)
+            for vocabulary in sorted(self._bases)
+            for layers in wanted
+        ]
+
+    @property
+    def _any_base(self) -> Base:
+        """The base of the largest vocabulary."""
+        return self._bases[max(self._bases)]
 
     def identity(self) -> dict[str, Any]:
         """Return what decides a measurement besides shape, machine and versions."""
@@ -135,32 +135,34 @@ class Candidates:
     def _encoder_identity(self) -> str:
         if self.cut is None:
             return self.plan.family or "bert"
-        return content_hash(self._cut_base.config.to_dict())
+        return content_hash({**self._any_base.config.to_dict(), "vocab_size": None})
 
     @property
     def _pooling(self) -> Any:
         return None if self.run.recipe.student is None else self.run.recipe.student.pooling
 
     def section(self, shape: Shape) -> dict[str, Any]:
-        """Return the recipe's `student` section of a shape."""
+        """Return the recipe's `student` section of a shape: what is not its shape stays as the recipe has it."""
         backbone: dict[str, Any]
+        student = self.run.recipe.student
+        names = _KEPT if self.cut is None else _KEPT | _CUT_KEPT
+        kept = {} if student is None else student.model_dump(mode="json", include=names & student.model_fields_set)
         if self.cut is None:
             family = "unigram" if self.plan.family == "xlm-roberta" else "wordpiece"
             backbone = {
                 "tokenizer": family, "vocabulary": shape.vocabulary, "layers": shape.layers, "width": shape.width,
                 "heads": shape.heads, "feed_forward": shape.feed_forward, "max_length": self.max_length,
             }  # fmt: skip
-            return {"kind": self.kind, "backbone": backbone, "max_length": self.max_length}
-        n_layers = int(self._cut_base.config.num_hidden_layers)
+            return {"kind": self.kind, "backbone": backbone, "max_length": self.max_length, **kept}
         named = self.cut if isinstance(self.cut, str) else self.cut.model_dump()
         return {
-            "kind": self.kind, "backbone": named, "layers": list(spread(n_layers, shape.layers)), "max_length": self.max_length,
+            "kind": self.kind, "backbone": named, "layers": list(spread(self._any_base.n_layers, shape.layers)),
+            "max_length": self.max_length, **kept, **self._bases[shape.vocabulary].section,
         }  # fmt: skip
 
     def texts(self) -> tuple[list[str], list[str]]:
         """Return queries and documents that make the plan's number of tokens; for a bi-encoder both are one text."""
-        base = self._cut_base if self.cut is not None else self._bases[max(self._bases)]
-        return texts_of_length(base.tokenizer, self._sources, self.length, self.kind)
+        return texts_of_length(self._any_base.tokenizer, self._sources, self.length, self.kind)
 
     def write(self, shape: Shape) -> Path:
         """Return the int8 folder of a shape; it is made where it is not there yet."""
@@ -182,8 +184,8 @@ class Candidates:
         import torch
         from transformers import AutoModel
 
-        base = self._cut_base if self.cut is not None else self._bases[shape.vocabulary]
-        config = shaped(base.config, shape)
+        base = self._bases[shape.vocabulary]
+        config = shaped(base.config, shape, base.n_layers)
         student, seed = self.run.recipe.student, self.run.recipe.seed
         torch.manual_seed(seed)
         with quiet():
@@ -207,67 +209,27 @@ class Candidates:
         if match is None or match.projection == "drop" or self.kind != "bi_encoder":
             return None
         with quiet():
-            return int(
-                _config_of(_encoder_of(self.run, TeacherBackbone(teacher=match.teacher), self._sources)).hidden_size
-            )
+            return int(base_of(self.run, TeacherBackbone(teacher=match.teacher), self._sources).config.hidden_size)
+
+    @cached_property
+    def _bases(self) -> dict[int, Base]:
+        """By the size of the vocabulary."""
+        if self.cut is None:
+            return fresh_bases(self.run, self._sources, self.max_length)
+        return cut_bases(self.run, self.cut, self._sources)
 
     @cached_property
     def _sources(self) -> list[str]:
         split = self.run.split
         return list(dict.fromkeys([*split.train.queries, *split.train.documents, *split.unlabelled]))
 
-    @cached_property
-    def _cut_base(self) -> _Base:
-        assert self.cut is not None
-        return _base_of(_encoder_of(self.run, self.cut, self._sources))
 
-    @cached_property
-    def _bases(self) -> dict[int, _Base]:
-        """By the size of the vocabulary, as it is reached on the recipe's own text."""
-        bases = {}
-        for wanted in _VOCABULARY if self.plan.vocabulary is None else self.plan.vocabulary:
-            settings = FreshBackbone(
-                tokenizer="unigram" if self.plan.family == "xlm-roberta" else "wordpiece", vocabulary=wanted,
-                layers=1, width=16, heads=1, max_length=self.max_length,
-            )  # fmt: skip
-            with quiet():
-                folder = fresh_backbone(
-                    settings, self._sources, seed=self.run.recipe.seed, folder=self.run.work / "backbones"
-                )
-            base = _base_of(str(folder))
-            if self.run.recipe.data.train == "bundled":  # stands in for a text that would fill it
-                base = replace(base, tokenizer=_filled(base.tokenizer, wanted))
-            base.config.vocab_size = len(base.tokenizer)
-            bases[len(base.tokenizer)] = base
-        return bases
+def shaped(config: Any, shape: Shape, n_layers: int) -> Any:
+    """Return the config with a shape's numbers; what the shape shares with it is left as it is.
 
-
-def _encoder_of(run: Run, backbone: Backbone, texts: Sequence[str]) -> str:
-    """Return the folder or hub name of an encoder; a teacher, trained or not, has its backbone's shape."""
-    if isinstance(backbone, str):
-        return resolve_name(backbone)
-    if isinstance(backbone, FreshBackbone):
-        with quiet():
-            return str(fresh_backbone(backbone, texts, seed=run.recipe.seed, folder=run.work / "backbones"))
-    return _encoder_of(run, run.recipe.teachers[backbone.teacher].backbone, texts)
-
-
-def _base_of(name: str) -> _Base:
-    from transformers import AutoTokenizer
-
-    with quiet(), loading(name):
-        return _Base(_config_of(name), AutoTokenizer.from_pretrained(name))
-
-
-def _config_of(name: str) -> Any:
-    from transformers import AutoConfig
-
-    return AutoConfig.from_pretrained(name)
-
-
-def shaped(config: Any, shape: Shape) -> Any:
-    """Return the config with a shape's numbers; what the shape shares with it is left as it is."""
-    config, n_layers = copy.deepcopy(config), int(config.num_hidden_layers)
+    :param n_layers: of which the shape's layers are some
+    """
+    config = copy.deepcopy(config)
     config.num_hidden_layers = shape.layers
     if config.hidden_size != shape.width:
         config.hidden_size, config.num_attention_heads = shape.width, shape.heads
@@ -278,18 +240,3 @@ def shaped(config: Any, shape: Shape) -> Any:
     if kinds is not None:  # local and global attention by layer, as in ModernBERT
         config.layer_types = [kinds[place] for place in spread(n_layers, shape.layers)]
     return config
-
-
-def _filled(tokenizer: Any, n_pieces: int) -> Any:
-    """Fill a vocabulary up with pieces that no text has: its file then weighs what a full one would."""
-    state = json.loads(tokenizer.backend_tokenizer.to_str())
-    vocabulary, n_missing = state["model"]["vocab"], n_pieces - len(tokenizer)
-    fillers = [f"##쓰임{place:05}" for place in range(max(n_missing, 0))]
-    if isinstance(vocabulary, dict):
-        vocabulary |= {piece: len(tokenizer) + place for place, piece in enumerate(fillers)}
-    else:
-        lowest = min(score for _, score in vocabulary)
-        vocabulary += [[piece, lowest] for piece in fillers]
-    filled = copy.deepcopy(tokenizer)
-    filled._tokenizer = type(tokenizer.backend_tokenizer).from_str(json.dumps(state))
-    return filled

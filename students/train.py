@@ -7,10 +7,10 @@ from distill.fitting import Job, fit
 from distill.modeling import load_model, prepared
 from distill.recipe import Labels, Objectives
 from distill.run import Run
-from distill.runtime import load
-from distill.signals import CachedSignals, LiveSignals, SignalCache, SignalSource
 from students.asymmetric import index_teacher, pair_details
 from students.build import build_student
+from students.dimensions import read_axes
+from students.sources import AlongAxes, signal_source
 
 __all__ = ["train_student"]
 
@@ -22,7 +22,7 @@ def train_student(run: Run) -> None:
     _train(run, "student", objectives)
     if run.student_section.control and run.split.train.labels is not None:
         # of an asymmetric student the control learns the labels alone, too, but against the same index: it is given
-        _train(run, "control", Objectives(labels=objectives.labels or Labels()))
+        _train(run, "control", Objectives(labels=objectives.labels or Labels(), matryoshka=objectives.matryoshka))
 
 
 def _train(run: Run, name: str, objectives: Objectives) -> None:
@@ -32,7 +32,10 @@ def _train(run: Run, name: str, objectives: Objectives) -> None:
     if run.is_finished(target, inputs):
         return
     student = run.student_section
-    sources = {teacher: _source(run, teacher) for teacher in objectives.teachers()}
+    sources = {teacher: signal_source(run, teacher) for teacher in objectives.teachers()}
+    axes, match = read_axes(run.built), objectives.embedding_match
+    if axes is not None and match is not None:
+        sources[match.teacher] = AlongAxes(sources[match.teacher], axes)
     index = index_teacher(run)
     fit(run, Job(
         name=name, stage="train_student", kind=student.kind, target=target, build_model=partial(_built, run),
@@ -40,7 +43,7 @@ def _train(run: Run, name: str, objectives: Objectives) -> None:
         inputs=inputs, parents=parents, sources=sources,
         role_prompts=index is not None or any(run.recipe.teachers[t].prompts for t in sources) or student.prompts is not None,
         projected_width=_projected_width(run, objectives), own_role=None if student.asymmetric is None else student.asymmetric.role,
-        other_source=None if index is None else _source(run, index), details=pair_details(run),
+        other_source=None if index is None else signal_source(run, index), details=pair_details(run),
     ))  # fmt: skip
 
 
@@ -73,20 +76,10 @@ def _parents(run: Run, objectives: Objectives) -> dict[str, str]:
     return built | {name: run.require(run.teacher(name), "train_teacher").revision for name in sorted(named)}
 
 
-def _source(run: Run, name: str) -> SignalSource:
-    teacher = run.recipe.teachers[name]
-    if run.recipe.signals.live:
-        scorer = load(
-            run.teacher(name), runtime="torch", precision=run.recipe.signals.precision, max_length=teacher.max_length
-        )
-        return LiveSignals(scorer, teacher.prompts or ("", ""))
-    return CachedSignals(SignalCache(run.signals(name), run.signal_identity(name)))
-
-
 def _projected_width(run: Run, objectives: Objectives) -> int | None:
     """Return the width of a projection into the teacher's space that is learned beside the student and left out of it."""
     match = objectives.embedding_match
     if match is None or match.projection == "keep":
         return None
-    teacher_width = _source(run, match.teacher).width
+    teacher_width = signal_source(run, match.teacher).width
     return None if teacher_width == load_model(run.built).get_embedding_dimension() else teacher_width

@@ -9,28 +9,21 @@ million lines of another language would else be all in the last thousandth.
 """
 
 import copy
-import unicodedata
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
-from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from distill.errors import BadInput, JobFailed
 from distill.tokens import TokenTable, tokenize
+from students.scripts import Sources, kept_scripts, script_of
 from students.tokenizer_json import TokenizerJson, rebuilt
 from students.word_embeddings import padding_position, replace_vocabulary, special_ids, word_embedding
 
-__all__ = ["Sources", "TextCounts", "TrimReport", "kept_scripts", "trim_vocabulary"]
+__all__ = ["TextCounts", "TrimReport", "trim_vocabulary"]
 
-Sources = Mapping[str, Sequence[str]]
 _NO_LIMIT = 1 << 24  # tokens: nothing is truncated while a corpus is counted
-_LEAST_SCRIPT_SHARE = (
-    0.01  # of a source's letters: below it single characters of a script stay only where they are used
-)
 _TOLERANCE = 1e-6
 _CHECKED_TEXTS = 200
 _CHECKED_TOKENS = 128
@@ -154,31 +147,6 @@ def _tokenized(tokenizer: Any, texts: Sequence[str]) -> TokenTable:
 # ---------------------------------------------------------------------------------------------------------------------
 # What is kept
 # ---------------------------------------------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=200_000)
-def script_of(letter: str) -> str:
-    """Return the script of a letter by the first word of its Unicode name; "" for what all scripts share.
-
-    >>> script_of("한"), script_of("é"), script_of("語"), script_of("7")
-    ('HANGUL', 'LATIN', 'CJK', '')
-    """
-    if len(letter) != 1 or not unicodedata.category(letter).startswith("L"):
-        return ""
-    return unicodedata.name(letter, "").split(" ")[0].split("-")[0]
-
-
-def kept_scripts(sources: Sources) -> list[str]:
-    """Return the scripts that at least a hundredth of some source's letters are written in."""
-    found = set()
-    for texts in sources.values():
-        letters = Counter(chain.from_iterable(texts))
-        scripts: Counter[str] = Counter()
-        for letter, n in letters.items():
-            scripts[script_of(letter)] += n
-        n_letters = sum(scripts.values()) - scripts.pop("", 0)
-        found |= {script for script, n in scripts.items() if n >= _LEAST_SCRIPT_SHARE * n_letters}
-    return sorted(found)
 
 
 def _covering(before: TokenizerJson, counts: Sequence[np.ndarray], always: set[int], coverage: float) -> set[int]:

@@ -15,6 +15,7 @@ os.environ.update(
     TRANSFORMERS_OFFLINE="1",
     HF_DATASETS_OFFLINE="1",
     HF_DATASETS_CACHE=_CACHE,
+    MATCHDISTILL_CACHE=os.path.join(_CACHE, "matchdistill"),
     TOKENIZERS_PARALLELISM="false",
     OMP_NUM_THREADS="2",
     OMP_WAIT_POLICY="passive",

@@ -1,5 +1,6 @@
 """Tiny random models with tokenizers trained on a few sentences: whole folders, built once a session in seconds."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,44 @@ def bert_cross(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def xlmr_cross(tmp_path_factory) -> Path:
     return build(tmp_path_factory.mktemp("xlmr_cross"), "cross_encoder", "unigram")
+
+
+def write_onnx(folder):
+    """Export with the mask handed over ready in four dimensions: transformers 5 breaks the tracer otherwise."""
+    import warnings
+
+    import torch
+    from transformers import AutoModel
+
+    class Wrapper(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids, attention_mask, token_type_ids):
+            mask = (1 - attention_mask[:, None, None, :].float()) * torch.finfo(torch.float32).min
+            return self.model(input_ids, mask, token_type_ids).last_hidden_state
+
+    names = ["input_ids", "attention_mask", "token_type_ids"]
+    example = tuple(torch.ones(2, 7, dtype=torch.int64) for _ in names)
+    (folder / "onnx").mkdir()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            Wrapper(AutoModel.from_pretrained(folder)).eval(), example, str(folder / "onnx/model.onnx"), dynamo=False,
+            input_names=names, output_names=["last_hidden_state"],
+            dynamic_axes={name: {0: "rows", 1: "tokens"} for name in [*names, "last_hidden_state"]}, opset_version=17,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def graphs(bert_bi, bert_cross, xlmr_bi, tmp_path_factory):
+    """OpenVINO folders of three models, and an ONNX one, all of the transformer alone."""
+    from distill.openvino import export_graph
+
+    root = tmp_path_factory.mktemp("graphs")
+    for name, source in {"bert_bi": bert_bi, "bert_cross": bert_cross, "xlmr_bi": xlmr_bi}.items():
+        export_graph(source, root / name, "fp32")
+    shutil.copytree(bert_bi, root / "onnx_bi")
+    write_onnx(root / "onnx_bi")
+    return root

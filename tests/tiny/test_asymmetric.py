@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from distill import benchmark, latency
+from distill import benchmark, latency, model_card
 from distill.artefact import read_card, revision, write_card
 from distill.baselines import open_scorer
 from distill.errors import BadInput, GateFailed
@@ -165,6 +165,12 @@ def test_rows_of_the_report_pair_student_and_teacher(finished):
     assert any(
         "reads the query side of pairs only" in note for note in benchmark._notes(finished, list(rows.values()), {})
     )
+
+
+def test_the_model_card_names_the_other_side(finished):
+    card = read_card(finished.export("int8"))
+    said = model_card._loading({"runtime": "openvino"}, card)
+    assert f"It reads the query side of pairs. Vectors of the other side are those of `bi` at revision `{revision(finished.teacher('bi'))}`" in said  # fmt: skip
 
 
 def test_latency_is_that_of_the_own_side(finished):

@@ -9,11 +9,10 @@ import sys
 import numpy as np
 import pytest
 
-from distill.openvino import export_graph
 from distill.runtime import load
 from tests.conftest import ROOT
 from tests.tiny.conftest import SENTENCES
-from tests.tiny.test_runtime import DOCUMENTS, QUERIES, TEXTS, _write_onnx, stock_encode
+from tests.tiny.test_runtime import DOCUMENTS, QUERIES, TEXTS, stock_encode
 
 HEAVY = ["torch", "transformers", "sentence_transformers", "scipy", "pydantic", "datasets"]
 PROGRAM = f"""
@@ -27,17 +26,6 @@ if scorer.kind == "bi_encoder":
     scorer.encode(texts, output="int8")
 print(json.dumps([scores.tolist(), sorted(set({HEAVY}) & set(sys.modules))]))
 """
-
-
-@pytest.fixture(scope="session")
-def graphs(bert_bi, bert_cross, xlmr_bi, tmp_path_factory):
-    """OpenVINO folders of three models, and an ONNX one, all of the transformer alone."""
-    root = tmp_path_factory.mktemp("graphs")
-    for name, source in {"bert_bi": bert_bi, "bert_cross": bert_cross, "xlmr_bi": xlmr_bi}.items():
-        export_graph(source, root / name, "fp32")
-    shutil.copytree(bert_bi, root / "onnx_bi")
-    _write_onnx(root / "onnx_bi")
-    return root
 
 
 @pytest.mark.parametrize("name", ["bert_bi", "bert_cross", "xlmr_bi", "onnx_bi"])

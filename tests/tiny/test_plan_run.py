@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from distill import runtime
+from distill.modeling import load_model, tokenizer_of, transformer_of
 from distill.recipe import FreshBackbone, load_recipe
 from recipes.cli import main
 from students import plan as planner
@@ -70,15 +71,37 @@ def test_a_shape_is_the_model_that_it_describes(tmp_path):
     run = make_run(tmp_path / "run", student={"backbone": BACKBONE}, plan={"vocabulary": 300})
     candidates = Candidates(run, tmp_path)
     for shape in (Shape(1, 16, 32, 1, 300, 64), Shape(3, 48, 192, 3, 300, 64)):
-        model = AutoModel.from_config(shaped(candidates._bases[300].config, shape))
+        model = AutoModel.from_config(shaped(candidates._bases[300].config, shape, 1))
         assert sum(weight.numel() for weight in model.encoder.parameters()) == shape.encoder_parameters
         assert model.embeddings.word_embeddings.weight.shape == (300, shape.width)
     cut = Candidates(make_run(tmp_path / "cut"), tmp_path)
     assert [(shape.layers, shape.width, shape.feed_forward) for shape in cut.shapes()] == [(1, 32, 64), (2, 32, 64)]
 
 
+def test_a_cut_teacher_is_trimmed_to_the_sizes_of_the_plan(tmp_path):
+    run = make_run(tmp_path / "run", plan={"vocabulary": [320, 400]})
+    candidates = Candidates(run, tmp_path)
+    shapes = candidates.shapes()
+    assert [(shape.layers, shape.vocabulary) for shape in shapes] == [(1, 320), (2, 320), (1, 400), (2, 400)]
+    section = candidates.section(shapes[1])
+    assert section["vocabulary"] == {"trim": {"size": 320}} and section["layers"] == [0, 1]
+    folder = candidates._write_torch(shapes[0], tmp_path)
+    model = load_model(folder)
+    embeddings = transformer_of(model).get_input_embeddings().weight
+    assert embeddings.shape == (320, 32) and len(tokenizer_of(model)) == 320
+    # and what the student's own section takes away is taken away from every shape
+    own = make_run(tmp_path / "own", student={"vocabulary": {"trim": {"coverage": 0.9}}, "embedding_rank": 8})
+    shapes = Candidates(own, tmp_path).shapes()
+    assert len({shape.vocabulary for shape in shapes}) == 1 and shapes[0].vocabulary < 500
+    planned = Candidates(own, tmp_path).section(shapes[0])
+    assert planned["vocabulary"] == {"trim": {"coverage": 0.9}} and planned["embedding_rank"] == 8
+    factorised = load_model(Candidates(own, tmp_path)._write_torch(shapes[0], tmp_path / "own"))
+    assert transformer_of(factorised).config.num_hidden_layers == 1
+    assert max(weight.shape[1] for weight in transformer_of(factorised).embeddings.parameters() if weight.dim() == 2 and len(weight) == shapes[0].vocabulary) == 8  # fmt: skip
+
+
 def test_a_filled_vocabulary_changes_no_token(tmp_path):
-    from students.shapes import _filled
+    from students.bases import _filled
 
     run = make_run(tmp_path / "run", student={"backbone": BACKBONE}, plan={"vocabulary": 300})
     for family in ("bert", "xlm-roberta"):

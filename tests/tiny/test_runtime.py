@@ -10,7 +10,7 @@ from distill.buckets import padded_length, plan_batches
 from distill.errors import BadInput
 from distill.machine import usable_cpus
 from distill.runtime import load
-from tests.tiny.conftest import SENTENCES
+from tests.tiny.conftest import SENTENCES, write_onnx
 
 TEXTS = [*SENTENCES, "", "a", " ".join(SENTENCES), SENTENCES[0], "가나다 " * 300]
 QUERIES, DOCUMENTS = TEXTS, [*TEXTS[3:], *TEXTS[:3]]
@@ -158,41 +158,13 @@ def test_onnx_gives_what_torch_gives(kind, request, tmp_path):
     pytest.importorskip("onnxruntime")
     source = request.getfixturevalue(f"bert_{kind}")
     folder = shutil.copytree(source, tmp_path / "model")
-    _write_onnx(folder)
+    write_onnx(folder)
     scorer, reference = load(folder, n_threads=1), load(folder, runtime="torch")
     assert (scorer.runtime, scorer.precision) == ("onnx", "fp32")
     assert scorer.n_parameters == reference.n_parameters
     np.testing.assert_allclose(scorer.score(QUERIES, DOCUMENTS), reference.score(QUERIES, DOCUMENTS), atol=1e-4)
     with pytest.raises(BadInput, match="no bf16"):
         load(folder, precision="bf16")
-
-
-def _write_onnx(folder):
-    """Export with the mask handed over ready in four dimensions: transformers 5 breaks the tracer otherwise."""
-    import warnings
-
-    import torch
-    from transformers import AutoModel
-
-    class Wrapper(torch.nn.Module):
-        def __init__(self, model):
-            super().__init__()
-            self.model = model
-
-        def forward(self, input_ids, attention_mask, token_type_ids):
-            mask = (1 - attention_mask[:, None, None, :].float()) * torch.finfo(torch.float32).min
-            return self.model(input_ids, mask, token_type_ids).last_hidden_state
-
-    names = ["input_ids", "attention_mask", "token_type_ids"]
-    example = tuple(torch.ones(2, 7, dtype=torch.int64) for _ in names)
-    (folder / "onnx").mkdir()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            Wrapper(AutoModel.from_pretrained(folder)).eval(), example, str(folder / "onnx/model.onnx"), dynamo=False,
-            input_names=names, output_names=["last_hidden_state"],
-            dynamic_axes={name: {0: "rows", 1: "tokens"} for name in [*names, "last_hidden_state"]}, opset_version=17,
-        )  # fmt: skip
 
 
 def test_few_shapes_and_every_row_once():

@@ -430,3 +430,39 @@ class TestDisk:
 
         with pytest.raises(RuntimeError, match="a defect"):
             guarded(work)
+
+
+class TestUnderALauncher:
+    """Of several processes the first one prints what went wrong, and each leaves it where torch's launcher looks."""
+
+    @pytest.fixture
+    def error_file(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+        return tmp_path / "error.json"
+
+    @pytest.mark.parametrize(("rank", "printed"), [("0", True), ("1", False)])
+    def test_bad_input_is_printed_once_and_left_for_the_summary(self, call, error_file, monkeypatch, rank, printed):
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+
+        monkeypatch.setenv("RANK", rank)
+        code, _, err = call(error_file.with_name("none.yaml"), entry=train_teacher.main)
+        assert code == 2
+        assert ("no such recipe" in err) is printed
+        failure = ProcessFailure(local_rank=int(rank), pid=1, exitcode=code, error_file=str(error_file))
+        assert "none.yaml: no such recipe" in str(ChildFailedError("recipes.train_teacher", {int(rank): failure}))
+        assert [path.name for path in error_file.parent.iterdir()] == ["error.json"]
+
+    def test_a_process_that_cannot_leave_it_prints_it(self, call, error_file, monkeypatch):
+        monkeypatch.setenv("RANK", "1")
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(error_file.parent / "none" / "error.json"))
+        assert "no such recipe" in call(error_file.with_name("none.yaml"), entry=train_teacher.main)[2]
+
+    def test_a_defect_leaves_its_traceback(self, error_file):
+        def work():
+            raise RuntimeError("a defect")
+
+        with pytest.raises(RuntimeError, match="a defect"):
+            guarded(work)
+        left = json.loads(error_file.read_text(encoding="utf-8"))["message"]["message"]
+        assert left.startswith("Traceback")
+        assert left.endswith("RuntimeError: a defect\n")

@@ -136,7 +136,7 @@ def test_the_section_is_valid_in_the_recipe_it_was_planned_for(tmp_path, changes
     raw["student"] = yaml.safe_load(yaml.safe_dump(section))
     path.write_text(yaml.safe_dump(raw))
     student = load_recipe(path).student
-    assert student.kind == "cross_encoder" and student.max_length == 64
+    assert student.kind == "cross_encoder" and student.max_length == 64 and student.control is False
     if changes:
         assert (student.backbone.layers, student.backbone.width, student.backbone.vocabulary) == (2, 32, 500)
     else:

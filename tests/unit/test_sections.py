@@ -246,7 +246,7 @@ class TestBlind:
             assert set(keep_sections(blind(text).text).found) == set(keep_sections(text).found), title
 
 
-MEGABYTE = 1_000_000
+LONG = 300_000
 PATHOLOGICAL = {
     "resumes": "\n".join(text for _, _, text, _ in RESUMES),
     "korean sentence": "저는 경력 5년의 개발자이며 서울시 강남구에서 일했습니다. ",
@@ -263,12 +263,12 @@ class TestTime:
     @pytest.mark.parametrize("name", PATHOLOGICAL)
     def test_a_long_text_takes_linear_time(self, name):
         piece = PATHOLOGICAL[name]
-        n_characters = MEGABYTE if name == "resumes" else 100_000
+        n_characters = LONG if name == "resumes" else 100_000
         text = (piece * (n_characters // len(piece) + 1))[:n_characters]
         started = time.process_time()
         split_sections(text)
         blind(text)
-        assert time.process_time() - started < (40 if name == "resumes" else 15)
+        assert time.process_time() - started < 15
 
 
 def test_all_is_sorted_and_there():

@@ -1,0 +1,159 @@
+"""A short measured search for the fastest way to run a graph on this machine.
+
+    distill tune student-int8          # seconds; later loads of the folder on such a machine find the result
+
+What wins depends on the CPU, the number of threads, the graph and the library's version, by up to half of the speed, and
+not on the weights or the words: random token ids of mixed lengths are timed. Searched one after the other, the candidates
+of each interleaved: streams (in ONNX Runtime with and without the LayerNorm fusion), tokens a batch, threads of a single
+call. The least time of each counts, since whatever else the machine does only adds to it.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from distill.buckets import Batch, plan_batches
+from distill.engines import Engine, open_graph
+from distill.errors import BadInput
+from distill.model_files import ModelFiles, Precision, Runtime
+from distill.settings import Mode, RunSettings, settings_key, store_settings
+from distill.tokens import TokenTable
+
+__all__ = ["Measured", "search", "tune"]
+
+Measured = list[dict[str, Any]]
+_BATCH_TOKENS = (256, 512, 1024, 2048, 4096)
+_LONGEST = 400
+_SINGLE_LENGTHS = (24, 64, 160)
+_ROUNDS = (2, 6)  # at least, at most
+_GAIN = 0.98  # of the time before: what is taken instead has to be this much faster
+
+
+def tune(
+    files: ModelFiles, runtime: Runtime, precision: Precision | None, n_threads: int, *, seconds: float = 15.0
+) -> tuple[RunSettings, Measured]:
+    """Search, store what was found and return it; see `search`."""
+    if runtime == "torch":
+        raise BadInput(f"{files.folder} is a torch model: there is nothing to tune, export it first")
+    settings, measured = search(files, runtime, precision, n_threads, seconds=seconds)
+    store_settings(files, settings_key(files, runtime, precision, n_threads), settings, measured)
+    return settings, measured
+
+
+def search(
+    files: ModelFiles, runtime: Runtime, precision: Precision | None, n_threads: int, *, seconds: float = 15.0
+) -> tuple[RunSettings, Measured]:
+    """Return the fastest settings found in about `seconds`, and every candidate with its tokens per second.
+
+    A model too slow to be run twice over the sample in that time takes longer.
+    """
+
+    def opened(settings: RunSettings, mode: Mode) -> Engine:
+        return open_graph(files, runtime, precision, n_threads, settings, mode)
+
+    best, measured = RunSettings.default(runtime, n_threads), Measured()
+    streams = list(_powers(n_threads))
+    fusions = (True, False) if runtime == "onnx" else (best.skip_layer_norm_fusion,)
+    ways = [replace(best, n_streams=n, skip_layer_norm_fusion=fused) for n in streams for fused in fusions]
+    engines = {way: opened(way, "throughput") for way in ways}
+    table = _sample(next(iter(engines.values())), files)
+    runs = {way: _throughput(engine, table, way.batch_tokens) for way, engine in engines.items()}
+    best = _fastest(runs, best, seconds * 0.4, "throughput", int(table.lengths.sum()), measured)
+    engine = engines[best]
+    del engines, runs  # each holds the weights once more
+    sizes = [replace(best, batch_tokens=n) for n in _BATCH_TOKENS]
+    runs = {way: _throughput(engine, table, way.batch_tokens) for way in sizes}
+    best = _fastest(runs, best, seconds * 0.4, "throughput", int(table.lengths.sum()), measured)
+    del engine, runs
+    single = [replace(best, n_latency_threads=n) for n in streams]
+    runs = {way: _single_calls(opened(way, "latency"), table) for way in single}
+    best = _fastest(runs, best, seconds * 0.2, "latency", sum(_SINGLE_LENGTHS), measured)
+    return best, measured
+
+
+def _powers(n_threads: int) -> Iterator[int]:
+    """Return 1, 2, 4 … and the number itself.
+
+    >>> list(_powers(6))
+    [1, 2, 4, 6]
+    """
+    n = 1
+    while n < n_threads:
+        yield n
+        n *= 2
+    yield n_threads
+
+
+def _fastest(
+    runs: Mapping[RunSettings, Callable[[], None]],
+    default: RunSettings,
+    seconds: float,
+    what: str,
+    n_tokens: int,
+    measured: Measured,
+) -> RunSettings:
+    """Time all candidates in turn until the time is up; the default stays unless another is clearly faster."""
+    times: dict[RunSettings, list[float]] = {settings: [] for settings in runs}
+    for run in runs.values():
+        run()  # each meets its shapes
+    end = time.perf_counter() + seconds
+    for round_number in range(_ROUNDS[1]):
+        if round_number >= _ROUNDS[0] and time.perf_counter() > end:
+            break
+        for settings, run in runs.items():
+            start = time.perf_counter()
+            run()
+            times[settings].append(time.perf_counter() - start)
+    least = {settings: min(values) for settings, values in times.items()}
+    measured += [{"what": what, **asdict(way), "tokens_per_s": n_tokens / took} for way, took in least.items()]
+    best = min(least, key=lambda settings: least[settings])
+    return best if default not in least or least[best] < _GAIN * least[default] else default
+
+
+def _throughput(engine: Engine, table: TokenTable, batch_tokens: int) -> Callable[[], None]:
+    planned = plan_batches(table.lengths, batch_tokens=batch_tokens, fixed_shapes=engine.fixed_shapes)
+    batches: list[Batch] = [(rows, table.padded(rows, width)) for rows, width in planned]
+
+    def run() -> None:
+        for _ in engine.run(iter(batches)):
+            pass
+
+    return run
+
+
+def _single_calls(engine: Engine, table: TokenTable) -> Callable[[], None]:
+    longest = int(table.lengths.max())
+    rows = [int(np.argmin(np.abs(table.lengths - length))) for length in _SINGLE_LENGTHS if length <= longest]
+    batches: Sequence[Batch] = [(np.array([row]), table.padded(np.array([row]), longest)) for row in rows or [0]]
+
+    def run() -> None:
+        for batch in batches:
+            for _ in engine.run([batch]):
+                pass
+
+    return run
+
+
+def _sample(engine: Engine, files: ModelFiles) -> TokenTable:
+    """Draw token ids of mixed lengths, log-uniform to 400 tokens: fewer of them for a slower model."""
+    longest, rng = min(engine.length_limit(None), _LONGEST), np.random.default_rng(0)
+    vocabulary = int(files.config.get("vocab_size", 1000))
+
+    def table(n_sequences: int) -> TokenTable:
+        steps = np.linspace(np.log(min(8, longest)), np.log(longest), n_sequences)
+        lengths = np.maximum(1, np.exp(steps).astype(np.int64))
+        ids = rng.integers(0, vocabulary, int(lengths.sum()), dtype=np.int32)
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        return TokenTable(ids, offsets, np.zeros(len(ids), dtype=np.int8), 0)
+
+    probe = table(8)
+    run = _throughput(engine, probe, 512)
+    run()
+    start = time.perf_counter()
+    run()
+    tokens_per_s = probe.lengths.sum() / (time.perf_counter() - start)
+    # a quarter of a second each, within what fills a few batches and what is no longer a short search
+    return table(int(np.clip(tokens_per_s * 0.25 / 100, 32, 512)))
