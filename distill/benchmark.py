@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from distill.artefact import Artefact, content_hash, new_folder, read_card, revision, write_card
+from distill.artefact import Artefact, content_hash, new_file, new_folder, read_card, revision, write_card
 from distill.baselines import open_scorer, write_paragraphs, write_remote, write_tfidf
 from distill.building import model_builder
 from distill.data import Pairs
@@ -267,9 +267,8 @@ def score_row(run: Run, row: Row) -> Scored:
     with progress(f"{row.name}: scoring", n_items) as report:
         scores = scorer.score(pairs.queries, pairs.documents, progress=report)
     scored = Scored(scores, scorer.unit(scores), scorer.n_parameters)
-    temporary = kept.with_suffix(".tmp.npz")
-    np.savez(temporary, scores=scores, unit=scored.unit, n_parameters=scored.n_parameters)
-    temporary.replace(kept)
+    with new_file(kept) as temporary:
+        np.savez(temporary, scores=scores, unit=scored.unit, n_parameters=scored.n_parameters)
     return scored
 
 

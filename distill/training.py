@@ -25,7 +25,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, gather_object
 from torch import Tensor
 
-from distill.artefact import write_json
+from distill.artefact import new_file, write_json
 from distill.batching import Planner
 from distill.errors import JobFailed
 from distill.memory import keep_freed_memory
@@ -310,11 +310,16 @@ class _Loop:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
         self.accelerator.wait_for_everyone()
-        self.accelerator.save_state(str(temporary), safe_serialization=True)
-        self.accelerator.wait_for_everyone()
+        try:
+            self.accelerator.save_state(str(temporary), safe_serialization=True)
+            self.accelerator.wait_for_everyone()
+            if self.accelerator.is_main_process:
+                write_json(temporary / "loop.json", asdict(state))
+                temporary.rename(target)
+        finally:
+            if self.accelerator.is_main_process:  # on a full disk, half a checkpoint would take what room there is
+                shutil.rmtree(temporary, ignore_errors=True)
         if self.accelerator.is_main_process:
-            write_json(temporary / "loop.json", asdict(state))
-            temporary.rename(target)
             for old in self.folder.glob("step-*"):
                 if old != target:
                     shutil.rmtree(old, ignore_errors=True)
@@ -342,9 +347,8 @@ class _Loop:
         if self.accelerator.is_main_process:
             kept = {name: value.contiguous().cpu() for name, value in state_dict.items() if name in self.trained}
             self.folder.mkdir(parents=True, exist_ok=True)
-            temporary = self.folder / ".best.tmp"
-            save_file(kept, temporary)
-            temporary.rename(self._best_weights())
+            with new_file(self._best_weights()) as temporary:
+                save_file(kept, temporary)
         self.accelerator.wait_for_everyone()
 
     def best_step(self) -> TaskStep:

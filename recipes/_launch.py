@@ -11,10 +11,12 @@ import json
 import logging
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +31,8 @@ __all__ = ["guarded", "join_processes", "launch", "set_up_messages", "stage_main
 
 log = logging.getLogger("distill")
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
-_TORCH_CANNOT_WRITE = ("PytorchStreamWriter failed writing", "file write failed")  # all it says of a full disk
+# all that torch and OpenVINO say of a full disk
+_CANNOT_WRITE = ("PytorchStreamWriter failed writing", "file write failed", "iostream error")
 _OURS = ("distill", "teachers", "students", "recipes")
 
 
@@ -48,6 +51,7 @@ def set_up_messages() -> None:
 
 def guarded(work: Callable[[], None]) -> int:
     """Run and return the exit code; what went wrong is one message, not a traceback."""
+    _hear_threads()
     try:
         work()
     except MatchDistillError as error:
@@ -64,6 +68,18 @@ def guarded(work: Callable[[], None]) -> int:
         _say(f"error: {reason}; nothing finished was lost, make room and start again")
         return 1
     return 0
+
+
+@cache
+def _hear_threads() -> None:
+    """Keep a full disk to one message: TensorBoard's thread meets it first, and hands it on to the next who writes."""
+    report = threading.excepthook
+
+    def hear(failed: threading.ExceptHookArgs) -> None:
+        if failed.exc_value is None or _disk_trouble(failed.exc_value) is None:
+            report(failed)
+
+    threading.excepthook = hear
 
 
 def _say(message: str) -> None:
@@ -90,13 +106,18 @@ def _is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _disk_trouble(error: Exception) -> str | None:
+def _disk_trouble(error: BaseException) -> str | None:
     """Say what is wrong with the disk, if that is it: not every library raises an OSError for it."""
     if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
-        return f"{error.strerror}: {error.filename or 'the disk'}"
+        return f"{os.strerror(error.errno)}: {error.filename or 'the disk'}"  # pyarrow has a text of its own
     said = str(error)
     full = os.strerror(errno.ENOSPC)
-    return f"{full}: the disk" if full in said or any(words in said for words in _TORCH_CANNOT_WRITE) else None
+    if full in said or any(words in said for words in _CANNOT_WRITE):
+        return f"{full}: the disk"
+    earlier = (
+        error.__cause__ or error.__context__
+    )  # a file that cannot be closed hides the one that could not be written
+    return None if earlier is None else _disk_trouble(earlier)
 
 
 def launch(recipe_path: str, overrides: Sequence[str], load_stages: "LoadStages") -> None:

@@ -3,13 +3,14 @@
 import fcntl
 import json
 import shutil
+import threading
 from itertools import islice
 
 import numpy as np
 import pytest
 
 from recipes import benchmark, cache_signals, export, train_student, train_teacher
-from recipes._launch import guarded
+from recipes._launch import _hear_threads, guarded
 from recipes.cli import main
 from tests.conftest import write_recipe
 
@@ -404,6 +405,10 @@ class TestData:
         assert "this recipe has no student" in err
 
 
+def _raise(error):
+    raise error
+
+
 class TestDisk:
     """A full disk is one line and exit code 1, whichever library met it."""
 
@@ -412,7 +417,9 @@ class TestDisk:
         [
             OSError(28, "No space left on device", "/runs/x"),
             RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+            OSError(28, "Error writing bytes to file. Detail: [errno 28] No space left on device"),
             RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"),
+            RuntimeError("basic_ios::clear: iostream error"),
         ],
     )
     def test_it_is_said_in_one_line(self, capsys, error):
@@ -423,6 +430,31 @@ class TestDisk:
         said = capsys.readouterr().err
         assert said.startswith("error: No space left on device: ")
         assert said.endswith("make room and start again\n")
+
+    def test_it_is_heard_through_the_error_of_closing_the_file(self, capsys):
+        def work():
+            try:
+                raise OSError(28, "No space left on device")
+            finally:
+                raise RuntimeError("unexpected pos 9664 vs 9556")
+
+        assert guarded(work) == 1
+        assert capsys.readouterr().err.startswith("error: No space left on device: ")
+
+    def test_a_thread_that_meets_it_first_is_silent_another_is_not(self, capsys, monkeypatch):
+        heard = []
+        monkeypatch.setattr(threading, "excepthook", heard.append)
+        _hear_threads.cache_clear()
+
+        def work():
+            for error in (OSError(28, "No space left on device"), ValueError("a defect")):
+                thread = threading.Thread(target=_raise, args=(error,))
+                thread.start()
+                thread.join()
+
+        assert guarded(work) == 0
+        assert [type(failed.exc_value) for failed in heard] == [ValueError]
+        assert capsys.readouterr().err == ""
 
     def test_other_errors_keep_their_traceback(self):
         def work():
