@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from distill.artefact import Artefact, content_hash, new_folder, write_card
 from distill.backbone import identify
@@ -74,14 +75,10 @@ def _take_away(run: Run, model: Any, section: Student, output_width: int | None)
     details: dict[str, Any] = {}
     if section.layers is None and section.width is None:
         return details
+    model.to("cuda" if torch.cuda.is_available() else "cpu")  # to measure what may go takes many forward passes
     batches = pair_batches(
-        model,
-        section.kind,
-        run.split.train,
-        max_length=section.max_length,
-        prompts=section.prompts,
-        seed=run.recipe.seed,
-    )
+        model, section.kind, run.split.train, max_length=section.max_length, prompts=section.prompts, seed=run.recipe.seed
+    )  # fmt: skip
     if section.layers is not None:
         layers, steps = choose_layers(model, section.kind, section.layers, batches)
         keep_layers(transformer_of(model), layers)
@@ -91,6 +88,7 @@ def _take_away(run: Run, model: Any, section: Student, output_width: int | None)
         way_back = output_width == model.get_embedding_dimension() if section.kind == "bi_encoder" else False
         details["width"] = narrow(model, section.kind, section.width, batches, way_back=way_back)
         log.info("width: %s", details["width"])
+    model.to("cpu")
     return details
 
 
