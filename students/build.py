@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from distill.artefact import Artefact, content_hash, new_folder, write_card
 from distill.backbone import identify
@@ -85,14 +86,22 @@ def _take_away(run: Run, model: Any, section: Student, output_width: int | None)
     """Apply the recipe's surgery in place, in the order of the section's keys; return what is to be said of each."""
     details: dict[str, Any] = {}
     if section.layers is not None or section.width is not None:
-        batches = pair_batches(
-            model,
-            section.kind,
-            run.split.train,
-            max_length=section.max_length,
-            prompts=section.prompts,
-            seed=run.recipe.seed,
-        )
+        details = _cut_layers_and_width(run, model, section, output_width)
+    if section.vocabulary is not None:
+        details["vocabulary"] = change_vocabulary(model, section.vocabulary, student_corpus(run), seed=run.recipe.seed)
+    if section.embedding_rank is not None:
+        details["embedding_rank"] = factorise(model, section.embedding_rank, student_corpus(run))
+    return details
+
+
+def _cut_layers_and_width(run: Run, model: Any, section: Student, output_width: int | None) -> dict[str, Any]:
+    import torch
+
+    details: dict[str, Any] = {}
+    model.to("cuda" if torch.cuda.is_available() else "cpu")  # to measure what may go takes many forward passes
+    batches = pair_batches(
+        model, section.kind, run.split.train, max_length=section.max_length, prompts=section.prompts, seed=run.recipe.seed
+    )  # fmt: skip
     if section.layers is not None:
         layers, steps = choose_layers(model, section.kind, section.layers, batches)
         keep_layers(transformer_of(model), layers)
@@ -102,10 +111,7 @@ def _take_away(run: Run, model: Any, section: Student, output_width: int | None)
         way_back = output_width == model.get_embedding_dimension() if section.kind == "bi_encoder" else False
         details["width"] = narrow(model, section.kind, section.width, batches, way_back=way_back)
         log.info("width: %s", details["width"])
-    if section.vocabulary is not None:
-        details["vocabulary"] = change_vocabulary(model, section.vocabulary, student_corpus(run), seed=run.recipe.seed)
-    if section.embedding_rank is not None:
-        details["embedding_rank"] = factorise(model, section.embedding_rank, student_corpus(run))
+    model.to("cpu")
     return details
 
 

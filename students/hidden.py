@@ -206,7 +206,7 @@ def choose_dimensions(covariance: Tensor, n: int) -> tuple[Tensor, float]:
         left = left - torch.outer(left[:, best], left[best]) / variances[best]
     basis = torch.zeros(len(covariance), n)
     basis[torch.tensor(sorted(chosen)), torch.arange(n)] = 1.0
-    return basis, 1 - max(0.0, float(left.trace())) / total
+    return basis.to(covariance.device), 1 - max(0.0, float(left.trace())) / total
 
 
 def _normalised(norm: nn.Module, states: Tensor) -> Tensor:
