@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("data", type=Path)
     parser.add_argument("--algorithm", choices=[*FAMILY, "minilm"], required=True)
-    parser.add_argument("--texts", type=int, default=40_000, help="of each language at most")
+    parser.add_argument("--texts", type=int, default=20_000, help="of each language at most")
     parser.add_argument("--keep", type=Path, help="a folder to keep the trained tokenizer in")
     arguments = parser.parse_args()
     languages = {name: texts[: arguments.texts] for name, texts in read_languages(arguments.data).items()}
