@@ -26,7 +26,7 @@ from distill.errors import BadInput, loading
 from distill.machine import usable_cpus
 from distill.model_files import ModelFiles, Precision, Runtime, read_model_files, read_sides
 from distill.tokens import TokenTable, tokenize
-from distill.vectors import Index, Output, packed, top_rows
+from distill.vectors import Index, Output, packed, top_rows, truncated
 
 __all__ = ["PairedScorer", "Precision", "Runtime", "Scorer", "load", "usable_cpus"]
 
@@ -45,6 +45,7 @@ def load(
     n_threads: int | None = None,
     max_length: int | None = None,
     device: str | None = None,
+    truncate: int | None = None,
 ) -> "Scorer":
     """Load a model folder, ours or any of sentence-transformers, ready to encode or score.
 
@@ -54,6 +55,8 @@ def load(
     :param n_threads: None is every CPU this process may use. In torch the number holds for the whole process.
     :param max_length: tokens of a text or of a pair; None is the model's own limit.
     :param device: such as "cpu" or "cuda:0", torch only; None takes a GPU where there is one.
+    :param truncate: keep this many dimensions of each embedding, in unit length again (stock `truncate_dim` leaves that to
+        `normalize_embeddings=True`); right for students with `dimensions`.
     :raises BadInput: where the folder is not whole or lacks what the runtime needs.
     """
     sides = read_sides(Path(path))
@@ -61,7 +64,7 @@ def load(
     def opened(files: ModelFiles) -> Scorer:
         with loading(str(path)):
             engine = open_engine(files, runtime or files.held_runtime, precision, n_threads, device)
-        return Scorer(files, engine, max_length)
+        return Scorer(files, engine, max_length, truncate)
 
     if sides is not None:
         return PairedScorer(Path(path), opened(sides["query"]), opened(sides["document"]))
@@ -77,8 +80,12 @@ class Scorer:
     the tokens of a text, or of a pair in a cross-encoder.
     """
 
-    def __init__(self, files: ModelFiles, engine: Engine, max_length: int | None) -> None:
+    def __init__(self, files: ModelFiles, engine: Engine, max_length: int | None, truncate: int | None = None) -> None:
         self.path, self.kind = files.folder, files.kind
+        if truncate is not None and (self.kind != "bi_encoder" or not 1 <= truncate <= engine.output_width):
+            held = f"embeddings of {engine.output_width}" if self.kind == "bi_encoder" else "no embeddings but scores"
+            raise BadInput(f"truncate {truncate}: {self.path} gives {held}")
+        self.truncate = truncate
         self.runtime, self.precision, self.device = engine.runtime, engine.precision, engine.device
         self.max_length = _checked_length(max_length, engine)
         self.tokenizer = engine.tokenizer
@@ -96,7 +103,7 @@ class Scorer:
     @property
     def embedding_width(self) -> int:
         """Width of a sentence embedding; of a cross-encoder, the number of scores a pair gets."""
-        return self._engine.output_width
+        return self.truncate or self._engine.output_width
 
     # -----------------------------------------------------------------------------------------------------------------
     # Embeddings
@@ -308,7 +315,7 @@ class Scorer:
         budget = batch_tokens or _BATCH_TOKENS[self.runtime if self.device == "cpu" else "cuda"]
         with self._lock, _reporter(progress, what, len(texts)) as report:
             for rows, values in self._engine.run(self._batches(texts, pair_texts, budget)):
-                out[rows] = values
+                out[rows] = values if self.truncate is None else truncated(values, self.truncate)
                 report(len(rows))
         return out
 

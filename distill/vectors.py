@@ -16,7 +16,7 @@ import numpy as np
 
 from distill.errors import BadInput
 
-__all__ = ["Index", "Output", "packed", "top_rows"]
+__all__ = ["Index", "Output", "packed", "top_rows", "truncated"]
 
 Output = Literal["float32", "int8", "binary"]
 _BLOCK = 65_536  # documents compared at once: bounds the memory of a search
@@ -76,6 +76,10 @@ class Index:
         if self.vectors is not None and self.binary is not None and len(self.vectors) != len(self.binary):
             raise BadInput(f"{len(self.vectors)} vectors and {len(self.binary)} binary ones; one of each a document")
 
+    def __len__(self) -> int:
+        held = self.binary if self.vectors is None else self.vectors
+        return 0 if held is None else len(held)
+
     def search(self, queries: np.ndarray, *, top_k: int) -> tuple[np.ndarray, np.ndarray]:
         """Return for each query the rows of its nearest documents, nearest first, and their cosines.
 
@@ -91,8 +95,7 @@ class Index:
         else:
             found = [self._rescored(query, top_k) for query in unit]
         rows, scores = zip(*found, strict=True) if found else ((), ())
-        k = min(top_k, len(self.vectors if self.vectors is not None else self.binary or ()))
-        shape = (len(queries), k)
+        shape = (len(queries), min(top_k, len(self)))
         return np.array(rows, dtype=np.int64).reshape(shape), np.array(scores, dtype=np.float32).reshape(shape)
 
     def _rescored(self, query: np.ndarray, top_k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -126,3 +129,14 @@ def _cosines(query: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     wide = vectors.astype(np.float32, copy=False)
     cosines: np.ndarray = wide @ query / np.maximum(np.linalg.norm(wide, axis=1), 1e-12)
     return cosines
+
+
+def truncated(vectors: np.ndarray, width: int) -> np.ndarray:
+    """Keep the first dimensions of each vector, in unit length again. *Shape:* (n, any) → (n, width).
+
+    >>> truncated(np.array([[0.6, 0.0, 0.8]]), 2).tolist()
+    [[1.0, 0.0]]
+    """
+    kept = vectors[:, :width]
+    unit: np.ndarray = kept / np.maximum(np.linalg.norm(kept, axis=1, keepdims=True), 1e-12)
+    return unit

@@ -60,7 +60,7 @@ def _build(run: Run, build: Any) -> None:
     details = _take_away(run, model, section)
     axes = None
     if section.static is not None:
-        texts = [*run.split.train.queries, *run.split.train.documents, *run.split.unlabelled]
+        texts = [*run.split.train.queries, *run.split.train.documents, *run.split.unpaired]
         model = static_model(backbone, section.static, texts, max_length=section.max_length)
     if section.kind == "bi_encoder":
         model, output, axes = with_output(run, model, backbone, output_width)

@@ -1,15 +1,12 @@
 """Static students and output dimensions, through the stages of a tiny run."""
 
-import numpy as np
-import pytest
-
 from tests.conftest import BI_TEACHER
 
 
 def test_smoke(tiny_run):
-    from students import build_student, export_static_student, train_student
-    from teachers import cache_signals, train_teachers
     from distill.benchmark import benchmark
+    from students import export_static_student, train_student
+    from teachers import cache_signals, train_teachers
 
     run = tiny_run(
         teachers={"bi": {**BI_TEACHER, "loss": "contrastive"}},
