@@ -16,6 +16,7 @@ from distill.bench import bench_folders, check_against
 from distill.data import batched, read_columns, read_pairs
 from distill.dial import read_dial
 from distill.errors import BadInput, GateFailed, loading
+from distill.index_quality import index_quality, table_cells
 from distill.latency import Load
 from distill.machine import usable_cpus
 from distill.model_files import read_model_files
@@ -23,12 +24,12 @@ from distill.recipe import Benchmark, Columns
 from distill.runtime import load
 
 __all__ = [
-    "bench", "embed_file", "names_in", "print_ablation", "print_check", "print_dial", "print_parity", "print_plan", "print_report",
-    "print_trim", "read_texts", "score_file", "tune_model",
+    "bench", "embed_file", "names_in", "print_ablation", "print_check", "print_dial", "print_index_quality", "print_parity",
+    "print_plan", "print_report", "print_trim", "read_texts", "score_file", "tune_model",
 ]  # fmt: skip
 
 _ROWS_AT_ONCE = 50_000
-_RUNTIMES, _PRECISIONS = ("torch", "openvino", "onnx"), ("fp32", "bf16")
+_RUNTIMES, _PRECISIONS = ("torch", "openvino", "onnx", "numpy"), ("fp32", "bf16")
 
 
 def _options(
@@ -81,11 +82,12 @@ def embed_file(
     precision: str | None = None,
     n_threads: int | None = None,
     max_length: int | None = None,
+    truncate: int | None = None,
 ) -> None:
     """Embed the lines of a .txt file, or a column of a table, into a .npy of float32 (n_texts, width)."""
     texts = read_texts(source, column)
     with new_file(output) as temporary:
-        scorer = load(model, **_options(runtime, precision, n_threads, max_length))
+        scorer = load(model, truncate=truncate, **_options(runtime, precision, n_threads, max_length))
         with temporary.open("wb") as file:
             width = scorer.embedding_width
             header = {
@@ -116,6 +118,28 @@ def read_texts(source: str, column: str) -> list[str]:
     if not lines:
         raise BadInput(f"{source} is empty")
     return lines
+
+
+def print_index_quality(
+    model: Path, source: str, *, columns: tuple[str, str, str | None], label_range: str, truncate: str, corpus: str | None,
+    column: str, max_queries: int, runtime: str | None, precision: str | None, n_threads: int | None, max_length: int | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Print what each form of a search index keeps, as a table or JSON."""
+    query, document, label = columns
+    named = Columns(query=query, document=document, label=label or "label")
+    low, high = _numbers("--label-range", label_range, float, n=2)
+    widths = _numbers("--truncate", truncate, int) if truncate else []
+    pairs = read_pairs(source, named, label_range=(low, high), labelled=label is not None)
+    more = [] if corpus is None else read_texts(corpus, column)
+    scorer = load(model, **_options(runtime, precision, n_threads, max_length))
+    result = index_quality(scorer, pairs, more, widths=widths, max_queries=max_queries, progress=True)
+    if as_json:
+        print(json.dumps(result, ensure_ascii=False, indent=2))
+        return
+    columns_shown = ("form", "dimensions", "MB", "MB searched", "as exact", "recall@10", "lost (95 %)", "nDCG@10", "lost (95 %)")  # fmt: skip
+    _print_table(columns_shown, [table_cells(row, result["n_documents"]) for row in result["rows"]])
+    print(f"{result['n_queries']} queries, {result['n_documents']} documents, {scorer!r}")
 
 
 def bench(

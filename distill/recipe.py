@@ -897,7 +897,7 @@ def _static_problems(student: Student) -> list[str]:
         )
     if isinstance(student.backbone, FreshBackbone):
         problems.append("student.static: a fresh encoder has nothing to put into the table; name a teacher or a model")
-    given = [name for name in ("layers", "head") if getattr(student, name) is not None]
+    given = [name for name in ("layers", "head", "embedding_rank") if getattr(student, name) is not None]
     return problems + [f"student.{name}: means nothing for a static student; leave it out" for name in given]
 
 
@@ -905,6 +905,8 @@ def _dimension_problems(student: Student, objectives: Objectives) -> list[str]:
     problems = []
     if student.dimensions is not None and student.kind == "cross_encoder":
         problems.append("student.dimensions: a cross-encoder puts out one score; dimensions are for bi-encoders")
+    if student.dimensions is not None and student.asymmetric is not None:
+        problems.append("student.dimensions: an asymmetric student writes into the teacher's whole space; leave it out")
     if objectives.matryoshka is None:
         return problems
     where = "objectives.matryoshka"

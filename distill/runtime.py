@@ -27,7 +27,7 @@ from distill.machine import usable_cpus
 from distill.model_files import ModelFiles, Precision, Runtime, read_model_files, read_sides
 from distill.settings import Mode, RunSettings, read_settings, settings_key
 from distill.tokens import TokenTable, tokenize
-from distill.vectors import Index, Output, packed, top_rows
+from distill.vectors import Index, Output, packed, top_rows, truncated
 
 __all__ = ["Mode", "PairedScorer", "Precision", "RunSettings", "Runtime", "Scorer", "load", "usable_cpus"]
 
@@ -47,6 +47,7 @@ def load(
     device: str | None = None,
     mode: Mode | None = None,
     tune: bool | RunSettings | None = None,
+    truncate: int | None = None,
 ) -> "Scorer":
     """Load a model folder, ours or any of sentence-transformers, ready to encode or score.
 
@@ -60,6 +61,8 @@ def load(
         requests side by side; None does both, each when it is first needed, at the memory of both.
     :param tune: None runs a graph with the settings that `distill tune` stored for this machine, if any; True measures
         and stores them where there are none; False takes the defaults; settings are taken as they are.
+    :param truncate: keep this many dimensions of each embedding, in unit length again (stock `truncate_dim` leaves that to
+        `normalize_embeddings=True`); right for students with `dimensions`.
     :raises BadInput: where the folder is not whole or lacks what the runtime needs.
     """
     sides = read_sides(Path(path))
@@ -70,17 +73,17 @@ def load(
             if files.is_static and chosen in ("numpy", "torch"):  # one engine, in numpy: the numbers are the same
                 from distill.engine_static import open_static
 
-                return Scorer(files, open_static(files), max_length)
+                return Scorer(files, open_static(files), max_length, truncate)
             if chosen == "numpy":
                 raise BadInput(f"{path} is no static model; load it with runtime: {files.held_runtime}")
             if chosen == "torch":
                 from distill.engine_torch import open_torch
 
-                return Scorer(files, open_torch(files, precision, threads, device), max_length)
+                return Scorer(files, open_torch(files, precision, threads, device), max_length, truncate)
             if device not in (None, "cpu"):
                 raise BadInput(f"runtime {chosen} runs on the CPU here, not on {device}; use runtime: torch for a GPU")
             settings = _settings(files, chosen, precision, threads, tune)
-            return Scorer(files, open_graph(files, chosen, precision, threads, settings, mode), max_length)
+            return Scorer(files, open_graph(files, chosen, precision, threads, settings, mode), max_length, truncate)
 
     if sides is not None:
         return PairedScorer(Path(path), opened(sides["query"]), opened(sides["document"]))
@@ -111,8 +114,12 @@ class Scorer:
     the tokens of a text, or of a pair in a cross-encoder.
     """
 
-    def __init__(self, files: ModelFiles, engine: Engine, max_length: int | None) -> None:
+    def __init__(self, files: ModelFiles, engine: Engine, max_length: int | None, truncate: int | None = None) -> None:
         self.path, self.kind = files.folder, files.kind
+        if truncate is not None and (self.kind != "bi_encoder" or not 1 <= truncate <= engine.output_width):
+            held = f"embeddings of {engine.output_width}" if self.kind == "bi_encoder" else "no embeddings but scores"
+            raise BadInput(f"truncate {truncate}: {self.path} gives {held}")
+        self.truncate = truncate
         self.runtime, self.precision, self.device = engine.runtime, engine.precision, engine.device
         self.max_length = _checked_length(max_length, engine)
         self.tokenizer = engine.tokenizer
@@ -135,7 +142,7 @@ class Scorer:
     @property
     def embedding_width(self) -> int:
         """Width of a sentence embedding; of a cross-encoder, the number of scores a pair gets."""
-        return self._engine.output_width
+        return self.truncate or self._engine.output_width
 
     # -----------------------------------------------------------------------------------------------------------------
     # Embeddings
@@ -348,7 +355,7 @@ class Scorer:
         budget = batch_tokens or self._engine.batch_tokens
         with self._lock, _reporter(progress, what, len(texts)) as report:
             for rows, values in self._engine.run(self._batches(texts, pair_texts, budget)):
-                out[rows] = values
+                out[rows] = values if self.truncate is None else truncated(values, self.truncate)
                 report(len(rows))
         return out
 

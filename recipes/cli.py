@@ -25,7 +25,7 @@ Overrides = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Runtime = Annotated[
-    str | None, typer.Option(help="torch, openvino or onnx; default: what the folder holds, graphs first.")
+    str | None, typer.Option(help="torch, openvino, onnx or numpy; default: what the folder holds, graphs first.")
 ]
 Precision = Annotated[str | None, typer.Option(help="fp32 or bf16; default: the runtime's own.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Default: every CPU this process may use.")]
@@ -245,6 +245,9 @@ def embed(
     precision: Precision = None,
     threads: Threads = None,
     max_length: MaxLength = None,
+    truncate: Annotated[
+        int | None, typer.Option(min=1, help="Keep the first dimensions, of a student trained for it.")
+    ] = None,
 ) -> None:
     """Embed texts."""
     from distill.apply import embed_file
@@ -259,7 +262,38 @@ def embed(
         precision=precision,
         n_threads=threads,
         max_length=max_length,
+        truncate=truncate,
     )
+
+
+@app.command()
+def index_quality(
+    model: Annotated[Path, typer.Argument(help="A bi-encoder's folder.")],
+    pairs: Annotated[str, typer.Argument(help="A .csv, .tsv, .jsonl or .parquet file (or hub dataset) of pairs.")],
+    query_column: str = "query",
+    document_column: str = "document",
+    label_column: Annotated[
+        str | None, typer.Option(help="Without labels the forms are compared with the exact search alone.")
+    ] = None,
+    label_range: Annotated[str, typer.Option(help="As 0,5; a document is relevant from the middle on.")] = "0,1",
+    truncate: Annotated[str, typer.Option(help="Fewer dimensions to measure as well, as 256,128.")] = "",
+    corpus: Annotated[str | None, typer.Option(help="More documents to search: a .txt or a table.")] = None,
+    column: Annotated[str, typer.Option(help="Of the corpus.")] = "text",
+    max_queries: Annotated[int, typer.Option(min=1)] = 500,
+    runtime: Runtime = None,
+    precision: Precision = None,
+    threads: Threads = None,
+    max_length: MaxLength = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what a search index loses in int8, as sign bits and in fewer dimensions."""
+    from distill.apply import print_index_quality
+
+    print_index_quality(
+        model, pairs, columns=(query_column, document_column, label_column), label_range=label_range, truncate=truncate,
+        corpus=corpus, column=column, max_queries=max_queries, runtime=runtime, precision=precision, n_threads=threads,
+        max_length=max_length, as_json=as_json,
+    )  # fmt: skip
 
 
 @app.command()

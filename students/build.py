@@ -63,7 +63,7 @@ def _build(run: Run, build: Any) -> None:
     details = _take_away(run, model, section, output_width)
     axes = None
     if section.static is not None:
-        texts = [*run.split.train.queries, *run.split.train.documents, *run.split.unlabelled]
+        texts = [*run.split.train.queries, *run.split.train.documents, *run.split.unpaired]
         model = static_model(backbone, section.static, texts, max_length=section.max_length)
     if section.kind == "bi_encoder":
         model, output, axes = with_output(run, model, backbone, output_width)
@@ -95,7 +95,6 @@ def _take_away(run: Run, model: Any, section: Student, output_width: int | None)
 
 
 def _cut_layers_and_width(run: Run, model: Any, section: Student, output_width: int | None) -> dict[str, Any]:
-    import torch
 
     details: dict[str, Any] = {}
     model.to("cuda" if torch.cuda.is_available() else "cpu")  # to measure what may go takes many forward passes

@@ -84,17 +84,17 @@ def with_output(
     section, own_width = run.student_section, int(model.get_embedding_dimension())
     if section.dimensions is None and not is_static(model) and matched_width in (None, own_width):
         return model, {}, None
-    texts, roles = _sample(run)
-    vectors = _embedded(model, texts, roles, section.prompts)
-    targets = _targets(run, texts, roles, matched_width)
+    sample = _sample(run)
+    vectors = _embedded(model, sample, section.prompts)
+    targets = _targets(run, sample, matched_width)
     if targets is None and is_static(model):
-        targets = _embedded(backbone, texts, roles, section.prompts)
-    details: dict[str, Any] = {"sample_texts": len(texts)}
+        targets = _embedded(backbone, sample, section.prompts)
+    details: dict[str, Any] = {"sample_texts": len(sample)}
     axes: Array | None = None
     if section.dimensions is not None:
-        axes, details["share_kept"] = _axes(
-            section.dimensions, vectors if targets is None else targets, targets is None
-        )
+        space = vectors if targets is None else targets
+        own = np.array([text == told for text, told, _ in sample])  # not translations: they would count a text twice
+        axes, details["share_kept"] = _axes(section.dimensions, space[own], is_own=targets is None)
         targets = None if targets is None else targets @ axes
     if targets is not None:
         weight = least_squares(vectors, targets)
@@ -116,43 +116,47 @@ def _axes(n_axes: int, space: Array, is_own: bool) -> tuple[Array, float]:
     return principal_axes(space, n_axes)
 
 
-def _sample(run: Run) -> tuple[list[str], list[int]]:
-    """Return texts of the pairs and whether each is a query (0) or a document (1); other text where there are few."""
-    train = run.split.train
-    roles = dict.fromkeys(train.documents, 1) | dict.fromkeys(train.queries, 0)
-    texts = list(roles)
+Told = tuple[str, str, int]  # the student's text, the text that the teacher is asked, query (0) or document (1)
+
+
+def _sample(run: Run) -> list[Told]:
+    """Return texts of the pairs, other text where there are few, and translations where the teacher reads one language."""
+    split, rng = run.split, np.random.default_rng(run.recipe.seed)
+    roles = dict.fromkeys(split.train.documents, 1) | dict.fromkeys(split.train.queries, 0)
+    texts = [(text, text, role) for text, role in roles.items()]
     if len(texts) < _SAMPLE_TEXTS:
-        roles |= {text: 1 for text in run.split.unlabelled if text not in roles}
-        texts += list(roles)[len(texts) : _SAMPLE_TEXTS]
-    chosen = np.random.default_rng(run.recipe.seed).permutation(len(texts))[:_SAMPLE_TEXTS]
-    texts = [texts[i] for i in np.sort(chosen)]
-    return texts, [roles[text] for text in texts]
+        texts += [(text, text, 1) for text in split.unlabelled if text not in roles][: _SAMPLE_TEXTS - len(texts)]
+    translations = [(target, source, 1) for source, target in split.parallel]
+    if run.recipe.objectives.embedding_match is None:
+        translations = []
+    return [*_drawn(texts, rng), *_drawn(translations, rng)]
 
 
-def _embedded(model: Any, texts: list[str], roles: list[int], prompts: tuple[str, str] | None) -> Array:
+def _drawn(items: list[Told], rng: np.random.Generator) -> list[Told]:
+    return [items[i] for i in np.sort(rng.permutation(len(items))[:_SAMPLE_TEXTS])]
+
+
+def _embedded(model: Any, sample: list[Told], prompts: tuple[str, str] | None) -> Array:
     """Embed with a model as it stands. *Shape:* (n_texts, width), unit length."""
-    vectors: Array = model.encode(
-        _prompted(texts, roles, prompts), batch_size=64, show_progress_bar=False, normalize_embeddings=True
-    )
+    texts = [(prompts or ("", ""))[role] + text for text, _, role in sample]
+    vectors: Array = model.encode(texts, batch_size=64, show_progress_bar=False, normalize_embeddings=True)
     return vectors
 
 
-def _prompted(texts: list[str], roles: list[int], prompts: tuple[str, str] | None) -> list[str]:
-    return [(prompts or ("", ""))[role] + text for text, role in zip(texts, roles, strict=True)]
-
-
-def _targets(run: Run, texts: list[str], roles: list[int], matched_width: int | None) -> Array | None:
+def _targets(run: Run, sample: list[Told], matched_width: int | None) -> Array | None:
     """Return what the student is to put out: the matched teacher's embeddings, else those of the teacher it comes from."""
+    told, roles = [told for _, told, _ in sample], [role for _, _, role in sample]
     if matched_width is not None:
         match = run.recipe.objectives.embedding_match
         assert match is not None
-        return _unit(signal_source(run, match.teacher).embeddings(texts, roles)(np.arange(len(texts))))
+        return _unit(signal_source(run, match.teacher).embeddings(told, roles)(np.arange(len(told))))
     backbone = run.student_section.backbone
     teacher = run.recipe.teachers[backbone.teacher] if isinstance(backbone, TeacherBackbone) else None
     if teacher is None or teacher.kind != "bi_encoder" or not isinstance(backbone, TeacherBackbone):
         return None
     scorer = load(run.teacher(backbone.teacher), runtime="torch", max_length=teacher.max_length)
-    return _unit(scorer.encode(_prompted(texts, roles, teacher.prompts)))
+    prompts = teacher.prompts or ("", "")
+    return _unit(scorer.encode([prompts[role] + text for text, role in zip(told, roles, strict=True)]))
 
 
 def _unit(vectors: Array) -> Array:
