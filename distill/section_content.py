@@ -57,7 +57,10 @@ _JOB_TABLE = re.compile(
 _YEARS = re.compile(
     r"(?<!\d)(?:19|20)\d\d[./년 \d월]{0,6}[ ]?[-~][ ]?(?:(?:19|20)\d\d|현재|now|present)?", re.IGNORECASE
 )
-_LETTER = re.compile(r"(?:dear |to whom|안녕하(?:세요|십니까))", re.IGNORECASE)
+_LETTER = re.compile(
+    r"(?:dear |to whom|(?:[가-힣]{1,10} ){0,3}[가-힣]{1,8}(?:님|자|장|분들?)께[,.!]?$|안녕하(?:세요|십니까))",
+    re.IGNORECASE,
+)
 SENTENCE = re.compile(r"(?:니다|어요|아요|해요|에요|예요|[가-힣]다)[.!]?$|^[A-Z].{50,}[.!]$")
 _REFERENCES = re.compile(r"[^\w]{0,6}references?\b.{0,20}(?:available|upon|on) request", re.IGNORECASE)
 _CLOSING = re.compile(
