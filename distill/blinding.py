@@ -6,11 +6,13 @@ removed wherever it stands.  Rules, no model: an unseen phrasing leaks, so read 
 Each regular expression takes linear time: quantifiers are bounded or possessive.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from distill.blinding_fields import entries, labelled
 from distill.blinding_forms import PLACEHOLDERS, Identifier, Span
+from distill.blinding_name_words import is_name
 from distill.blinding_names import header_names, names_of_handles, occurrences, other_spelling, romanized_names
 from distill.blinding_patterns import cells_of, patterns, personal_cells
 from distill.section_headings import HANGUL
@@ -64,10 +66,13 @@ def blind(text: str) -> Blinded:
     for start, end, kind in [*spans]:
         if kind == "name":
             spans += other_spelling(plain, start, end, labelled=fields.get(start) == "name")
-    for name in dict.fromkeys(plain[start:end] for start, end, kind in spans if kind == "name"):
-        spans += occurrences(plain, name)
     # a finer rule knows better what an entry is
-    spans += [(start, end, fields.get(start, kind)) for start, end, kind in entries(plain, personal)]
+    whole = [(start, end, fields.get(start, kind)) for start, end, kind in entries(plain, personal)]
+    for name in dict.fromkeys(
+        plain[start:end] for start, end, kind in [*spans, *_names_in(plain, whole)] if kind == "name"
+    ):
+        spans += occurrences(plain, name)
+    spans += whole
     removed = [Removed(kind, text[start:end], start, end) for start, end, kind in _merged(plain, spans)]
     token = 0 if HANGUL.search(text) else 1
     pieces, position = [], 0
@@ -75,6 +80,17 @@ def blind(text: str) -> Blinded:
         pieces += [text[position : one.start], PLACEHOLDERS[one.kind][token]]
         position = one.end
     return Blinded("".join([*pieces, text[position:]]), removed)
+
+
+def _names_in(plain: str, whole: Iterable[Span]) -> Iterator[Span]:
+    """Yield the names that fill an entry, up to a bracket or a stroke."""
+    for start, end, kind in whole:
+        name = _UP_TO.match(plain, start, end)
+        if kind == "name" and name and is_name(name[0].strip()):
+            yield start, start + len(name[0].rstrip()), kind
+
+
+_UP_TO = re.compile(r"[^(/,|\n]{2,40}")
 
 
 def _merged(plain: str, spans: Iterable[Span]) -> Iterator[Span]:

@@ -32,13 +32,15 @@ _NO_NAMES = frozenset(
     "인사팀 영업팀 홍보팀 전기공 전기사 용접사 조경사 요리사 제빵사 영양사 방송인 방송국 신입생 졸업생 대학생 고등학 인턴 사원 주임 대리 과장 차장 부장 "
     "팀장 실장 소장 원장 한국인 한국어 영어 일본어 중국어 이수자 수료자 자격증 경력 학력 병역 기타 사항 성명 이름 성별 연령 나이 주소 전화 사진 국적 본적 "
     "정규직 계약직 현재 안녕 우수 성격 장점 단점 동기 포부 소개 인적 기본 정보 서류 지원 전형 부문 직무 희망 연봉 직원 반장 기장 부기장 조종사 정비사 "
-    "설계사 금융인 은행원 교사 교수 교직원 선수 가수 배우 모델 작가 화가 농부 어부 유통업 제조업 서비스 사무직 생산직 기술직 영업직 관리자 관리직 관리인 소방관 정비공 도배사 도장공 배관공 미장공 방수공 사육사 석공 설비사 설계자 성악가 소설가 속기사 수의사 안마사 안무가 안경사 양봉가 역사가 연주자 연출가 염색사 예술가 용접공 운전사 운전자 원예사 음악가 인쇄공 조각가 조련사 조사원 조산사 주방장 지도사 지휘자 진행자 통역사 하역사 한의사 해설사 현장직 양력 음력 한글 한자 한문 도로명 지번 신장 체중 고졸 대졸 초졸 중졸 석사 박사 학사 남성 여성 남자 여자 기혼 미혼 남편 모친 부친 현주소 연락망 기간 주요 주임급 상세 최종 현재 이상 이하 공통 전체 사람 자신 오늘 우리 모두 문제 장소 이유 이때 이곳 여기 하나".split()
+    "설계사 금융인 은행원 교사 교수 교직원 선수 가수 배우 모델 작가 화가 농부 어부 유통업 제조업 서비스 사무직 생산직 기술직 영업직 관리자 관리직 관리인 소방관 정비공 도배사 도장공 배관공 미장공 방수공 사육사 석공 설비사 설계자 성악가 소설가 속기사 수의사 안마사 안무가 안경사 양봉가 역사가 연주자 연출가 염색사 예술가 용접공 운전사 운전자 원예사 음악가 인쇄공 조각가 조련사 조사원 조산사 주방장 지도사 지휘자 진행자 통역사 하역사 한의사 해설사 현장직 사무실 사무소 양력 음력 한글 한자 한문 도로명 지번 신장 체중 고졸 대졸 초졸 중졸 석사 박사 학사 남성 여성 남자 여자 기혼 미혼 군필 미필 면제 남편 모친 부친 현주소 연락망 기간 주요 주임급 상세 최종 현재 이상 이하 공통 전체 사람 자신 오늘 우리 모두 문제 장소 이유 이때 이곳 여기 하나".split()
 )
 NOT_ENGLISH_NAMES = frozenset(
     "resume cv curriculum vitae engineer developer nurse manager designer teacher senior junior lead staff software data product project "
     "registered certified professional personal contact profile summary experience education skills work street road avenue university college "
     "school hospital company inc ltd llc the and of for analyst accountant consultant director assistant officer specialist technician operator "
     "chef cook driver welder mechanic electrician plumber architect scientist researcher marketing sales finance human resources information "
+    "hotel restaurant cafe bank airlines airline institute academy center centre group corporation department ministry church clinic store shop market museum library plaza tower "
+    "services solutions technologies partners associates logistics motors foods pharmacy studio agency foundation association society council club line mill mills factory plant garage bakery farm "
     "details dear hiring team sir madam letter cover application applicant candidate new york united states kingdom south korea north seoul "
     "english korean professor doctor student graduate intern executive chief head president vice associate coordinator administrator web full stack "
     "front end back frontend backend business google microsoft amazon cloud machine learning artificial intelligence january february march april "

@@ -43,6 +43,7 @@ _INTRODUCTIONS = tuple(
         ("이름 본명 성함", r"(?<![가-힣])(?:이름|본명|성함)[은는]? ?['\"‘“]?([가-힣]{2,4}?)(?=['\"’”]?(?:입니다|이고|이며|이에요|예요|,|\. |\.?$))"),
         ("name", rf"\b[Mm]y (?:full )?name(?: is|'s) ({ENGLISH_NAME})"),
         ("I_am_ I'm_ his_is_", rf"\b(?:I am|I'm|[Tt]his is) ({ENGLISH_WORD}(?: {ENGLISH_WORD}){{1,3}})(?=[,;!\n]|\.(?:\s|$)| and | from | - |$)"),
+        ("I'm_ I_am_", rf"\bI(?:'m| am) ({ENGLISH_WORD})(?=, an? )"),
         ("call_me goes_by go_by known_as friends nick", rf"\b(?:call me|goes by|go by|(?:also )?known as|nick ?name(?: is)?:?) [\"'“‘]?({ENGLISH_WORD})(?=[\"'”’,.;!)\n -]|$)"),
         ("by_", rf"\b(?:[Pp]repared|[Ss]ubmitted|[Ss]igned|[Cc]ompiled) by:? ({ENGLISH_WORD}(?: {ENGLISH_WORD}){{1,3}})"),
         ("incerely egards aithfully ruly espectfully ours est_ est, hanks heers armly SINCERELY REGARDS", rf"\b(?i:sincerely|regards|faithfully|truly|respectfully(?: submitted)?|yours|best wishes|best|many thanks|thanks|cheers|warmly)(?: yours)?,?\n{{1,3}} {{0,4}}({ENGLISH_NAME})"),

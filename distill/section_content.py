@@ -22,12 +22,12 @@ HAS_WORD = re.compile(r"[^\W_]")
 PERSONAL_LABEL = re.compile(
     r"[^\w]{0,6}(?:(?:present|current|permanent|home|mailing|hand|full|first|last|family|married|date|place|driving|mobile|email|e-mail|seafarer's|candidate's|applicant's)(?: &| and| of)? ){0,3}"
     r"(?:성[ ]{0,6}명|이[ ]{0,6}름|영문명|연[ ]?락[ ]?처|전[ ]{0,6}화(?:번호)?|휴[ ]?대[ ]?(?:폰|전화)|핸드폰|이메일|e-?mail|메일|주[ ]{0,6}소|현[ ]?주[ ]?소|거주지?|생년월일|생[ ]?년|"
-    r"나[ ]{0,6}이|연령|성별|지원자|국적|본적|종교|주민(?:등록)?번호|여권(?:번호)?|passport|seaman'?s? book|next of kin|home|religion|name|phone|mobile|tel|telephone|address|birth|d\.?o\.?b\.?|gender|nationality|age|sex|cell|"
-    r"applicant|licen[cs]e|marital status|civil status|결혼여부|혼인여부|github|linkedin|블로그|사진|photo)(?:[ ]?[(/][^)\n:]{1,20}\)?)?[ ]{0,4}(?:[:|\t]|  |[ ](?=[\d(+@]))",
+    r"나[ ]{0,6}이|연령|성별|지원자|국적|본적|종교|가족(?:사항|관계)?|결혼(?:여부)?|혼인|주민(?:등록)?번호|여권(?:번호)?|passport|seaman'?s? book|next of kin|home|religion|name|phone|mobile|tel|telephone|address|birth|d\.?o\.?b\.?|gender|nationality|age|sex|cell|"
+    r"applicant|licen[cs]e|marital status|civil status|결혼여부|혼인여부|github|linkedin|블로그|사진|photo)(?:[ ]?[(/][^)\n:]{1,20}\)?|[ ][A-Za-z][A-Za-z ]{1,20}(?=:| :))?[ ]{0,4}(?:[:|\t]|  |[ ](?=[\d(+@]))",
     re.IGNORECASE,
 )
 _PERSONAL = re.compile(
-    r"@|0\d{1,2}[-. )]{1,3}\d{3,4}[-. ]\d{4}|\(?\d{3}\)?[-. ]\d{3}[-. ]\d{4}|\+\d{1,3}[ .-]\d|555-\d{4}|년생|(?:만 ?)?\d\d세|\(\d{5}\) ?[가-힣]|\d{1,4}호(?![가-힣])|linkedin\.com/|github\.com/|"
+    r"@|0\d{1,2}[-. )]{1,3}\d{3,4}[-. ]\d{4}|\(?\d{3}\)?[-. ]\d{3}[-. ]\d{4}|\+\d{1,3}[ .-]\d|555-\d{4}|년생|(?:만 ?)?\d\d세|\(\d{5}\) ?[가-힣]|(?-i:\b[A-Z]\d[A-Z] ?\d[A-Z]\d\b|\b[A-Z]{1,2}\d[A-Z\d]? \d[A-Z]{2}\b|, [A-Z]{2} \d{5}\b)|\d{1,4}호(?![가-힣])|linkedin\.com/|github\.com/|"
     r"\[(?:이름|생년월일|나이|성별|주소|전화|이메일|링크|NAME|BIRTH DATE|AGE|GENDER|ADDRESS|PHONE NUMBER|EMAIL|LINK)\]"
 )
 _DATE = re.compile(
@@ -57,7 +57,10 @@ _JOB_TABLE = re.compile(
 _YEARS = re.compile(
     r"(?<!\d)(?:19|20)\d\d[./년 \d월]{0,6}[ ]?[-~][ ]?(?:(?:19|20)\d\d|현재|now|present)?", re.IGNORECASE
 )
-_LETTER = re.compile(r"(?:dear |to whom|안녕하(?:세요|십니까))", re.IGNORECASE)
+_LETTER = re.compile(
+    r"(?:dear |to whom|(?:[가-힣]{1,10} ){0,3}[가-힣]{1,8}(?:님|자|장|분들?)께[,.!]?$|안녕하(?:세요|십니까))",
+    re.IGNORECASE,
+)
 SENTENCE = re.compile(r"(?:니다|어요|아요|해요|에요|예요|[가-힣]다)[.!]?$|^[A-Z].{50,}[.!]$")
 _REFERENCES = re.compile(r"[^\w]{0,6}references?\b.{0,20}(?:available|upon|on) request", re.IGNORECASE)
 _CLOSING = re.compile(
@@ -104,6 +107,10 @@ def seems_dated(line: str) -> bool:
     return bool(_DATE.search(line)) and (len(line) > 20 or (len(line) > 14 and bool(_YEARS.search(line))))
 
 
+def _is_prose(line: str) -> bool:
+    return len(line) > 40 and bool(SENTENCE.search(line))
+
+
 def told_outright(line: str) -> Kind | None:
     """Return the kind of a line that says what it is wherever it stands: the closing words, the note on references."""
     if _REFERENCES.match(line):
@@ -113,7 +120,7 @@ def told_outright(line: str) -> Kind | None:
 
 def content_kind(line: str) -> Kind | None:
     """Judge a line by what it says; None where it could stand anywhere."""
-    if PERSONAL_LABEL.match(line) or (len(line) < 200 and _PERSONAL.search(line)):
+    if PERSONAL_LABEL.match(line) or (len(line) < 200 and _PERSONAL.search(line) and not _is_prose(line)):
         return "personal"
     if kind := told_outright(line):
         return kind

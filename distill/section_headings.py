@@ -19,7 +19,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _KOREAN_ENDINGS = "사항|내용|내역|정보|이력|현황|명세|목록|요약|소개|상세|경험|실적|능력|활동|관련|기술서|기술|취득|수행|이수|과정|배경|구사|실력|성적|점수|시험|역량|스택|셋"
 _KOREAN_MODIFIERS = (
-    "주요|세부|상세|최종|보유|핵심|전문|나의|저의|기타|관련|활용|사용|가능한?|대표|개인|팀|참여|수행|진행|총|직무|업무|실무|직장|근무|사회|현장|해외|국내외?|"
+    "주요|세부|상세|최종|보유|핵심|전문|나의|저의|기타|관련|활용|사용|가능한?|대표|개인|팀|참여|수행|진행|쓰는|써본|자주|잘하는|하는|다루는|배운|다닌|해본|총|직무|업무|실무|직장|근무|사회|현장|해외|국내외?|"
     "임상|교육|강의|연구|실험|개발|취득|국가|공인|교내|교외|전공|회사|인턴|프리랜서|간호|영업|디자인|주|직업|전직|이전|간단|한줄|IT|OA|컴퓨터|소프트"
 )
 _KOREAN_NOUNS: dict[Kind, str] = {
@@ -34,7 +34,7 @@ _KOREAN_NOUNS: dict[Kind, str] = {
     "other": "취미|특이|비고|자원봉사|가입단체|소속|단체|강연|강의|번역|링크|관심(?:분야|사)?|봉사|대외|동아리|논문|출판물?|저서|학회|학술|특허|희망(?:근무|연봉|직무|근무지|조건|급여|업종)*(?:조건|사항)?|기타|활동|"
     "사회공헌|교육봉사|여행|전시|공연|저술|업적|발표|입사가능일|방송|연구업적|지식재산권?",
     "personal": "인적|기본|개인|신상|지원자|기본인적|개인신상|연락|연락처|프로필|가족|가족관계|신체|개인기본|인적기본|본인|기초|보훈|장애|우대",
-    "skills": "기술|스킬|역량|능력|특기|강점|툴|도구|테크|프로그램|장비|기술스택|스택|소프트웨어|할수있는(?:일|거)|할줄아는(?:것|거)|노하우|전문분야|기능|주특기|장기|컴퓨터활용|전산|OA활용|활용|하드스킬|소프트스킬|가능업무|할수있는것|기법|시술",
+    "skills": "기술|스킬|역량|능력|특기|강점|툴|도구|테크|프로그램|장비|기술스택|스택|소프트웨어|할수있는(?:일|거)|할줄아는(?:것|거)|노하우|전문분야|기능|주특기|장기|컴퓨터활용|전산|OA활용|활용|하드스킬|소프트스킬|가능업무|할수있는것|잘하는것|잘하는일|기법|시술",
     "education": "배움|배운것|학력|학업|교육|학위|출신학교|학교|학벌|교육및?훈련|교육이수|훈련|연수|학적|출신교|졸업학교|직업훈련",
     "experience": "경력|경험|이력|근무|커리어|인턴십?|직장|일|아르바이트|알바|직업|일했던곳|재직|업무경력|근무처|걸어온길|일경험|일한곳|수행업무|실습|경력기술서",
 }
@@ -56,7 +56,7 @@ _ENGLISH_HEADINGS: dict[Kind, str] = {
     "professional background,professional history,job history,internship,internships,employment record,work background,"
     "appointments,positions,jobs,career path,where i have worked,professional career,employment details,practice,placements,placement,engagements,roles,career summary,career details,career highlights,previous employment,where i worked,occupational history,assignments,sea service,career experience",
     "education": "education,academic background,academic history,academic qualifications,educational background,studies,degrees,"
-    "schooling,training,study,academics,qualifications,educational qualifications,education history,coursework,courses,school,academic record,academic,diplomas,degree,learning,professional training",
+    "schooling,institutions attended,schools attended,institutions attended with dates,schools attended with dates,training,study,academics,qualifications,educational qualifications,education history,coursework,courses,school,academic record,academic,diplomas,degree,learning,professional training",
     "skills": "skills,skill,competencies,competences,expertise,areas of expertise,technologies,technology,tech stack,tools,"
     "strengths,proficiencies,abilities,capabilities,skill set,skillset,skillsets,toolbox,toolkit,stack,software,"
     "what i use,what i work with,tools i use,areas of competence,summary of skills,summary of qualifications,tools of the trade,specialties,what i can do,equipment,techniques,oa,computing,computer literacy,it literacy,competency,core competency,proficiency,programming,know-how,craft",
@@ -132,6 +132,7 @@ _ENGLISH_MODIFIERS = frozenset(
 _SMALL_WORDS = frozenset("and or of the in for to a an with".split())
 _WORD = re.compile(r"[^\W_]+(?:'[a-z]+)?")
 _PARTS = re.compile(r"\s*(?:[/|&+,·ㆍ・()]|(?<=\s)and(?=\s)|(?<=\s)및(?=\s))\s*", re.IGNORECASE)
+_SCRIPTS = re.compile(r"(?<=[A-Za-z]) +(?=[가-힣])|(?<=[가-힣]) +(?=[A-Za-z])")
 _NOT_LETTER = re.compile(r"[\W_]+")
 HANGUL = re.compile(r"[가-힣]")
 MAX_TITLE = 48
@@ -144,6 +145,8 @@ def kind_of_heading(title: str) -> Kind | None:
     if not parts or len(parts) > 4 or len(title) > MAX_TITLE:
         return None
     whole = _part_kind(title)
+    if len(parts) == 1 and whole is None:  # "WORK EXPERIENCE 경력"
+        parts = _SCRIPTS.split(title.strip())
     if len(parts) == 1:
         return whole
     kinds = [_part_kind(part) for part in parts]
@@ -173,13 +176,17 @@ def _part_kind(part: str) -> Kind | None:
             return kind
     if len(words) > 4 or _NO_HEADING_BEFORE & set(words[:-1]):
         return None
-    if not _set_as_title(part) and not (part[0].isupper() and _ENGLISH_MODIFIERS.issuperset(words[:-1])):
+    if not _set_as_title(part) and not (part[0].isupper() and _ENGLISH_MODIFIERS.issuperset(_no_acronyms(part)[:-1])):
         return None
     if words[0].startswith("volunteer"):
         return "other"
     if words[0] in ("project", "projects") and words[-1] == "experience":
         return "projects"
     return _ENGLISH_LAST.get(words[-1])
+
+
+def _no_acronyms(part: str) -> list[str]:
+    return [word.lower() for word in _WORD.findall(part) if not word.isupper()]
 
 
 def _korean_kind(compact: str) -> Kind | None:

@@ -162,9 +162,9 @@ class TestRefusals:
 
 def test_half_a_surrogate_pair_goes_out_as_it_came(tmp_path):
     source = tmp_path / "table.jsonl"
-    source.write_text('{"resume": "성명: 홍길동 \\ud83d"}\n', encoding="utf-8")
+    source.write_text('{"resume": "성명: 홍길동\\n경력 \\ud83d"}\n', encoding="utf-8")
     prepare_file(str(source), tmp_path / "out.jsonl", column="resume", blind=True, dropped=tmp_path / "dropped.tsv")
-    assert (tmp_path / "out.jsonl").read_text(encoding="utf-8") == '{"resume": "성명: [이름] \\ud83d"}\n'
+    assert (tmp_path / "out.jsonl").read_text(encoding="utf-8") == '{"resume": "성명: [이름]\\n경력 \\ud83d"}\n'
 
 
 def test_a_disk_that_is_full_is_no_fault_of_the_input(tmp_path, monkeypatch):
