@@ -197,7 +197,6 @@ def export_model(
     :param n_calibration: inputs taken from them, drawn by `seed` evenly over the lengths, one at a time and unpadded:
         padding shifts the ranges.
     :param smooth_quant_alpha: how much of the activations' outliers goes into the weights; -1 turns SmoothQuant off.
-        OpenVINO alone: ONNX Runtime does not fuse what it puts in (262 instead of 183 ms).
     :param keep_float: which matrix products stay out of int8: regular expressions searched in the names of the
         graph's nodes, or "ffn_down" for the feed-forward down-projections, which carry almost all of the damage.
     :param thresholds: what must hold on `held_back`; None is `DEFAULT_THRESHOLDS` of the precision.
@@ -210,15 +209,14 @@ def export_model(
     reference = runtime.load(source, runtime="torch", precision="fp32", n_threads=n_threads, device="cpu")
     details: dict[str, Any] = {"format": format, "precision": precision}
     sample = _calibration_inputs(reference, calibration, n_calibration, seed) if precision == "int8" else []
-    alpha = smooth_quant_alpha if format == "openvino" else None
     with new_folder(target) as folder:
         copy_without_weights(source, folder)
         if format == "openvino":
             kept = _write_openvino(source, folder, precision, sample, smooth_quant_alpha, keep_float)
         else:
-            kept = _write_onnx(source, folder, precision, sample, keep_float)
+            kept = _write_onnx(source, folder, precision, sample, smooth_quant_alpha, keep_float)
         if precision == "int8":
-            details["calibration"] = _calibration_card(calibration, sample, seed, alpha, keep_float, kept)
+            details["calibration"] = _calibration_card(calibration, sample, seed, smooth_quant_alpha, keep_float, kept)
         if precision == "int8_dynamic":
             details["warning"] = DYNAMIC_WARNING
         exported = runtime.load(folder, runtime=format, n_threads=n_threads)
@@ -299,6 +297,7 @@ def _write_onnx(
     folder: Path,
     precision: Precision,
     sample: Sequence[Mapping[str, np.ndarray]],
+    alpha: float,
     keep_float: Sequence[str] | str | None,
 ) -> list[str]:
     """Write the graph; return the names of the matrix products kept in float."""
@@ -306,7 +305,7 @@ def _write_onnx(
     write_onnx(source, folder)
     patterns = FFN_DOWN if keep_float == "ffn_down" else tuple(keep_float or ())
     if precision == "int8":
-        return quantize_static(folder, sample, patterns, may_be_idle=keep_float == "ffn_down")
+        return quantize_static(folder, sample, patterns, alpha=alpha, may_be_idle=keep_float == "ffn_down")
     if precision == "int8_dynamic":
         return quantize_dynamic(folder, patterns, may_be_idle=keep_float == "ffn_down")
     return []
@@ -420,7 +419,7 @@ def _calibration_card(
     pairs: Pairs,
     sample: Sequence[Mapping[str, np.ndarray]],
     seed: int,
-    alpha: float | None,
+    alpha: float,
     keep_float: Sequence[str] | str | None,
     kept: Sequence[str],
 ) -> dict[str, Any]:
