@@ -607,7 +607,7 @@ class Export(Section):
     calibration_pairs: Count = 300
     """Pairs of the recipe's own training text that set the int8 ranges."""
     smooth_quant_alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Of openvino; onnx goes without: ONNX Runtime does not fuse what SmoothQuant puts in."""
+    """How much of the activations' outliers goes into the weights."""
     keep_float: tuple[str, ...] | Literal["ffn_down", "search"] | None = "ffn_down"
     """What stays out of int8: the feed-forward down-projections carry almost all of the damage. search: the least that
     holds the gate, by trying (minutes); it is what follows, too, where the gate does not hold."""

@@ -41,7 +41,7 @@ from distill.run import Run
 from students.asymmetric import check_side, own_side_pairs, pair_details
 from students.gate import DEFAULT_THRESHOLDS, Pairs, ParityReport, Thresholds, check_gate, compare
 from students.onnx import quantize_dynamic, quantize_static
-from students.search import ALPHAS, Trial, layer_errors, search
+from students.search import Trial, layer_errors, search
 
 __all__ = [
     "DEFAULT_THRESHOLDS",
@@ -167,7 +167,6 @@ def export_model(
     :param n_calibration: inputs taken from them, drawn by `seed` evenly over the lengths, one at a time and unpadded:
         padding shifts the ranges.
     :param smooth_quant_alpha: how much of the activations' outliers goes into the weights; -1 turns SmoothQuant off.
-        OpenVINO alone: ONNX Runtime does not fuse what it puts in (262 instead of 183 ms).
     :param keep_float: which matrix products stay out of int8: regular expressions searched in the names of the
         graph's nodes, or "ffn_down" for the feed-forward down-projections, which carry almost all of the damage, or
         "search" for the least that holds the gate (`students.search`). A gate that does not hold is searched for, too.
@@ -187,30 +186,28 @@ def export_model(
     with new_folder(target) as folder:
         copy_without_weights(source, folder)
 
-        def attempt(alpha: float | None, keep: Sequence[str] | str | None) -> _Attempt:
+        def attempt(alpha: float, keep: Sequence[str] | str | None) -> _Attempt:
             for name in ("openvino", "onnx"):
                 shutil.rmtree(folder / name, ignore_errors=True)
             if format == "openvino":
-                kept = _write_openvino(source, folder, precision, sample, -1 if alpha is None else alpha, keep)
+                kept = _write_openvino(source, folder, precision, sample, alpha, keep)
             else:
-                kept = _write_onnx(source, folder, precision, sample, keep)
+                kept = _write_onnx(source, folder, precision, sample, alpha, keep)
             exported = runtime.load(folder, runtime=format, n_threads=n_threads)
             if format == "onnx":
                 write_tokenizer(source, folder, max_length=exported.max_length)
             return _Attempt(alpha, keep, kept, exported, compare(reference, exported, held_back, labels, seed=seed))
 
-        alpha = smooth_quant_alpha if format == "openvino" else None
         trials: list[Trial] = []
         searched = keep_float == "search" and precision == "int8"
-        made = None if searched else attempt(alpha, "ffn_down" if keep_float == "search" else keep_float)
+        made = None if searched else attempt(smooth_quant_alpha, "ffn_down" if keep_float == "search" else keep_float)
         if precision == "int8" and (made is None or made.report.failures(limits)):
             if made is not None:
                 log.warning(
                     "%s: %s; looking for what has to stay in float", target, "; ".join(made.report.failures(limits))
                 )
             errors = layer_errors(transformer_of(load_model(source)).eval(), sample)
-            alphas = ALPHAS if format == "openvino" else (None,)
-            best, trials = search(lambda one, keep: attempt(one, keep).report, errors, limits, alphas)
+            best, trials = search(lambda alpha, keep: attempt(alpha, keep).report, errors, limits)
             made = attempt(best.alpha, best.keep_float)
         assert made is not None
         check_gate(made.report, limits, source, precision)
@@ -225,7 +222,7 @@ def export_model(
 class _Attempt:
     """A graph that was written, and how close it came."""
 
-    alpha: float | None
+    alpha: float
     keep_float: Sequence[str] | str | None
     kept: Sequence[str]
     exported: runtime.Scorer
@@ -318,6 +315,7 @@ def _write_onnx(
     folder: Path,
     precision: Precision,
     sample: Sequence[Mapping[str, np.ndarray]],
+    alpha: float,
     keep_float: Sequence[str] | str | None,
 ) -> list[str]:
     """Write the graph; return the names of the matrix products kept in float."""
@@ -325,7 +323,7 @@ def _write_onnx(
     write_onnx(source, folder)
     patterns = FFN_DOWN if keep_float == "ffn_down" else tuple(keep_float or ())
     if precision == "int8":
-        return quantize_static(folder, sample, patterns, may_be_idle=keep_float == "ffn_down")
+        return quantize_static(folder, sample, patterns, alpha=alpha, may_be_idle=keep_float == "ffn_down")
     if precision == "int8_dynamic":
         return quantize_dynamic(folder, patterns, may_be_idle=keep_float == "ffn_down")
     return []
@@ -439,7 +437,7 @@ def _calibration_card(
     pairs: Pairs,
     sample: Sequence[Mapping[str, np.ndarray]],
     seed: int,
-    alpha: float | None,
+    alpha: float,
     keep_float: Sequence[str] | str | None,
     kept: Sequence[str],
 ) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What has to stay out of int8 so that the gate holds: found by measuring, least first.
 
-    1. SmoothQuant's α, with everything in int8 (OpenVINO alone: ONNX Runtime does not fuse what it puts in).
+    1. SmoothQuant's α, with everything in int8.
     2. Each linear layer's own error in int8, from its weights and its inputs on calibration texts: one pass in torch.
        What carries the damage stands out by orders of magnitude: down-projections, whose inputs have outliers.
     3. The worst 1, 2, 4, … layers in float until the gate holds, then back to the least number that does.
@@ -29,7 +29,7 @@ _N_ERROR_INPUTS = 24
 class Trial:
     """One export: what it was made with and how close it came."""
 
-    alpha: float | None
+    alpha: float
     keep_float: tuple[str, ...]
     """Patterns of the linear layers in float."""
     report: ParityReport
@@ -51,21 +51,21 @@ class Trial:
 
 
 def search(
-    attempt: Callable[[float | None, tuple[str, ...]], ParityReport],
+    attempt: Callable[[float, tuple[str, ...]], ParityReport],
     errors: Mapping[str, float],
     thresholds: Thresholds,
-    alphas: Sequence[float | None] = ALPHAS,
+    alphas: Sequence[float] = ALPHAS,
 ) -> tuple[Trial, list[Trial]]:
     """Find the fewest layers in float with which the gate holds.
 
     :param attempt: makes an export with an α and patterns of layers in float, and compares it
     :param errors: the linear layers by name, with their error in int8
-    :param alphas: to try; [None] where there is no such choice
+    :param alphas: to try
     :returns: the best trial (one that holds, if any does) and all of them in order
     """
     trials: list[Trial] = []
 
-    def tried(alpha: float | None, n_float: int) -> Trial:
+    def tried(alpha: float, n_float: int) -> Trial:
         patterns = tuple(_pattern(name) for name in worst[:n_float])
         report = attempt(alpha, patterns)
         trial = Trial(alpha, patterns, report, tuple(report.failures(thresholds)))

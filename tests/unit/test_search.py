@@ -58,7 +58,7 @@ def test_the_least_that_holds_is_found(needed, n_float):
 
 
 def test_where_nothing_holds_the_closest_is_given():
-    best, trials = search(lambda alpha, patterns: report(0.5 + len(patterns) / 100), ERRORS, LIMITS, [None])
+    best, trials = search(lambda alpha, patterns: report(0.5 + len(patterns) / 100), ERRORS, LIMITS, [0.5])
     assert best.failures and len(best.keep_float) == 8
     assert [len(trial.keep_float) for trial in trials] == [0, 1, 2, 4, 8]
 
