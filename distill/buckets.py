@@ -44,7 +44,7 @@ def plan_batches(
     ascending = -lengths[order]
     start = 0
     while start < len(order):
-        longest = int(lengths[order[start]])
+        longest = max(1, int(lengths[order[start]]))  # a static model reads no tokens of an empty text
         width = padded_length(longest) if fixed_shapes else -(-longest // 8) * 8
         width = width if at_most is None else max(longest, min(width, at_most))
         shortest = width // 2 if width > 16 else 0

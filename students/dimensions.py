@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 _AXES = "teacher_axes.safetensors"
 _SAMPLE_TEXTS = 5000
 _RIDGE_TEXTS = 10.0
+_SAME_COSINE = 0.999  # cached embeddings may be those of bf16
 Array = np.ndarray
 
 
@@ -91,17 +92,22 @@ def with_output(
         targets = _embedded(backbone, sample, section.prompts)
     details: dict[str, Any] = {"sample_texts": len(sample)}
     axes: Array | None = None
+    # nothing was taken away: the teacher turned, without the ridge
+    is_own = targets is not None and targets.shape == vectors.shape and _mean_cosine(vectors, targets) > _SAME_COSINE
     if section.dimensions is not None:
         space = vectors if targets is None else targets
         own = np.array([text == told for text, told, _ in sample])  # not translations: they would count a text twice
         axes, details["share_kept"] = _axes(section.dimensions, space[own], is_own=targets is None)
         targets = None if targets is None else targets @ axes
-    if targets is not None:
-        weight = least_squares(vectors, targets)
-        details["cosine_to_teacher"] = float((_unit(vectors @ weight) * _unit(targets)).sum(axis=1).mean())
-    else:
-        assert axes is not None  # only student.dimensions asks for an output where there is nobody to match
+    if axes is not None and (targets is None or is_own):
         weight = axes
+    else:
+        assert (
+            targets is not None
+        )  # without student.dimensions there is an output only where there is somebody to match
+        weight = least_squares(vectors, targets)
+    if targets is not None:
+        details["cosine_to_teacher"] = _mean_cosine(vectors @ weight, targets)
     details["width"] = weight.shape[1]
     log.info("output: %s", ", ".join(f"{name} {value:.4g}" for name, value in details.items()))
     return _with_map(model, weight), {"output": details}, None if matched_width is None else axes
@@ -162,6 +168,10 @@ def _targets(run: Run, sample: list[Told], matched_width: int | None) -> Array |
 def _unit(vectors: Array) -> Array:
     unit: Array = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     return unit
+
+
+def _mean_cosine(left: Array, right: Array) -> float:
+    return float((_unit(left) * _unit(right)).sum(axis=1).mean())
 
 
 def _with_map(model: Any, weight: Array) -> Any:
