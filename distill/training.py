@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, gather_object
 from torch import Tensor
 
@@ -65,6 +66,8 @@ def make_accelerator(settings: Training) -> Accelerator:
     precision = "no" if settings.precision == "fp32" else settings.precision
     if precision == "fp16" and not torch.cuda.is_available():
         raise JobFailed("training.precision fp16 needs a GPU; set bf16 or fp32")
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
+        AcceleratorState._reset_state()  # it would refuse a second training of this process in another precision
     # the schedule is ours, a function of the step: accelerate must not advance one
     return Accelerator(mixed_precision=precision, step_scheduler_with_optimizer=False)
 
