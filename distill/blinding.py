@@ -52,7 +52,7 @@ def blind(text: str) -> Blinded:
     Employers' addresses go with the others.  Military service stays: it is asked of applicants by law.
 
     >>> blind("성명: 홍길동 (만 29세)\n경력: 한빛병원 2019.03 ~ 2022.05\n동료들은 홍길동을 믿습니다.").text
-    '성명: [이름] ([나이])\n경력: 한빛병원 2019.03 ~ 2022.05\n동료들은 [이름]을 믿습니다.'
+    '성명: [이름]\n경력: 한빛병원 2019.03 ~ 2022.05\n동료들은 [이름]을 믿습니다.'
     """
     plain = plain_characters(text)
     personal = [section for section in split_sections(text) if section.kind == "personal"]

@@ -3,6 +3,8 @@
 import json
 import shutil
 
+import pytest
+
 from recipes.cli import main
 
 LINES = ["query\tdocument\tlabel"] + [
@@ -10,6 +12,7 @@ LINES = ["query\tdocument\tlabel"] + [
 ]
 
 
+@pytest.mark.slow
 def test_folders_side_by_side_and_against_the_last_time(bert_bi, bert_cross, tmp_path, capsys):
     pairs = tmp_path / "pairs.tsv"
     pairs.write_text("\n".join(LINES) + "\n", encoding="utf-8")

@@ -224,7 +224,7 @@ class TestScore:
         ("options", "says"),
         [
             (["--query-column", "resume"], "has no column 'resume'; it has query, document"),
-            (["--runtime", "tensorrt"], "--runtime tensorrt: one of torch, openvino, onnx is accepted"),
+            (["--runtime", "tensorrt"], "--runtime tensorrt: one of torch, openvino, onnx, numpy is accepted"),
             (
                 ["--precision", "int8"],
                 "--precision int8: one of fp32, bf16 is accepted; int8 comes with an int8 export",
