@@ -177,6 +177,7 @@ def test_near_duplicates_follow_the_true_similarity():
     assert found == {"nearly": 60, "half": 0} or found == {"nearly": 60}
 
 
+@pytest.mark.slow  # a measurement of time: not for a busy machine
 def test_near_duplicates_take_linear_time_on_texts_that_have_much_in_common():
     """Two thirds of each text are sentences of a pool: many meet in a band, and all of them are compared."""
     rng = random.Random(2)
