@@ -21,12 +21,12 @@ import numpy as np
 
 from distill.artefact import read_card
 from distill.baselines import check_scorer_folder, open_scorer
-from distill.benchmark import Row, Scored, assemble
+from distill.benchmark import Row, Scored, assemble, measure_rows
 from distill.data import Pairs
 from distill.errors import BadInput, GateFailed, JobFailed
-from distill.latency import Load, Request, measure_all
+from distill.latency import Load
 from distill.model_card import NAMES
-from distill.progress import progress, step_progress
+from distill.progress import progress
 from distill.recipe import Benchmark
 from distill.report import write_report
 
@@ -54,15 +54,8 @@ def bench_folders(
         for place, n in enumerate(threads or (settings.threads,))
     ]  # fmt: skip
     scored = {row.name: _scored(row, pairs) for row in rows}
-    requests = [Request(row.path, row.name, None, None, row.threads, None) for row in rows]
-    rows_of_speed = np.unique(np.linspace(0, len(pairs) - 1, min(settings.throughput_pairs, len(pairs))).astype(int))
-    sample = pairs.select(rows_of_speed.tolist())
-    with step_progress("measuring") as on_progress:
-        speed = measure_all(
-            requests, sample.queries, sample.documents, seconds=settings.seconds, lengths=settings.lengths, seed=seed,
-            load=load, on_progress=on_progress,
-        )  # fmt: skip
-    measured = {row.name: one | _first_score(row, sample) for row, one in zip(rows, speed, strict=True)}
+    speed = measure_rows(rows, pairs, settings, seed=seed, load=load)
+    measured = {row.name: speed[row.name] | _first_score(row, pairs) for row in rows}
     result = assemble(
         rows, scored, measured, pairs, n_bootstrap=settings.bootstrap, seed=seed,
         comparisons=[(row.name, rows[0].name) for row in rows[1:]],

@@ -19,17 +19,20 @@ from distill.baselines import open_scorer, write_paragraphs, write_remote, write
 from distill.building import model_builder
 from distill.data import Pairs
 from distill.errors import BadInput
-from distill.latency import Request, environment, measure_all
-from distill.metrics import Estimate, evaluate_scores, paired_difference, retention
+from distill.latency import Load, Request, environment, measure_all
+from distill.metrics import Estimate, evaluate_scores, paired_difference, primary_metric, retention
 from distill.model_card import write_model_cards
 from distill.modeling import save_model
 from distill.progress import progress, step_progress
-from distill.recipe import Paragraphs, Remote, TfIdf
+from distill.recipe import Benchmark, Paragraphs, Remote, TfIdf
 from distill.report import write_report
 from distill.run import Run
 from distill.runtime import Precision, Runtime
 
-__all__ = ["Row", "Scored", "assemble", "benchmark", "make_baseline", "primary_metric", "primary_teacher", "score_row"]
+__all__ = [
+    "Row", "Scored", "assemble", "benchmark", "make_baseline", "measure_rows", "primary_teacher", "score_row", "student_rows",
+    "teacher_row",
+]  # fmt: skip
 
 log = logging.getLogger(__name__)
 _RAW = ("latency_by_length", "throughput_pairs", "load_seconds", "cold_ms", "steady_memory_mb", "n_threads", "max_length", "per_run")  # fmt: skip
@@ -78,8 +81,9 @@ def benchmark(run: Run) -> None:
         log.info("%s is finished", run.report)
         return
     pairs = run.split.evaluation
-    scored = {row.name: score_row(run, row) for row in rows}
-    speed = _speed(run, rows)
+    scored = {row.name: score_row(run, row, pairs) for row in rows}
+    local = [row for row in rows if not _is_remote(run, row)]  # its speed is the network's, and each call is paid for
+    speed = measure_rows(local, pairs, run.recipe.benchmark, seed=run.recipe.seed)
     result = {
         "title": run.recipe.name, "inputs": inputs, "recipe": run.recipe.model_dump(mode="json"),
         **assemble(
@@ -181,28 +185,23 @@ def _is_remote(run: Run, row: Row) -> bool:
     return isinstance(run.recipe.benchmark.baselines.get(row.name), Remote)
 
 
-def primary_metric(metrics: Mapping[str, Estimate], labels: np.ndarray | None) -> str:
-    """Return what the report leads with: ROC-AUC where labels are two values, else Spearman."""
-    graded = labels is not None and len(np.unique(labels)) > 2
-    wanted = ("spearman", "roc_auc", "ndcg_at_10") if graded else ("roc_auc", "spearman", "ndcg_at_10")
-    return next((name for name in wanted if name in metrics), "ablation_mse")
-
-
 def _rows(run: Run) -> list[Row]:
     """List the models: the teacher that is matched first, others, student, control, exports."""
     recipe = run.recipe
     trained = [name for name, teacher in recipe.teachers.items() if teacher.kind != "mlm"]
     names = trained if recipe.benchmark.teachers is None else list(recipe.benchmark.teachers)
     names.sort(key=lambda name: name != primary_teacher(run))
-    rows = [
-        Row(name, "teacher", run.teacher(name), "torch", "fp32", recipe.teachers[name].max_length) for name in names
-    ]
-    for row in rows:
-        run.require(row.path, "train_teacher")
-    return [*rows, *_student_rows(run), *_baseline_rows(run)]
+    return [*(teacher_row(run, name) for name in names), *student_rows(run), *_baseline_rows(run)]
 
 
-def _student_rows(run: Run) -> list[Row]:
+def teacher_row(run: Run, name: str) -> Row:
+    """Return the row of a finished teacher."""
+    run.require(run.teacher(name), "train_teacher")
+    return Row(name, "teacher", run.teacher(name), "torch", "fp32", run.recipe.teachers[name].max_length)
+
+
+def student_rows(run: Run) -> list[Row]:
+    """Return the rows of the finished student, its control and its exports; none where the recipe has no student."""
     recipe = run.recipe
     if recipe.student is None:
         return []
@@ -251,9 +250,9 @@ class Scored:
     n_parameters: int
 
 
-def score_row(run: Run, row: Row) -> Scored:
-    """Score the evaluation pairs, or find the scores that a killed run left."""
-    pairs, card = run.split.evaluation, read_card(row.path)
+def score_row(run: Run, row: Row, pairs: Pairs) -> Scored:
+    """Score pairs of the run's own data, or find the scores that a killed run left."""
+    card = read_card(row.path)
     identity = "none" if card is None else f"{card.revision}-{card.fingerprint}"
     kept = run.work / f"scores-{identity}-{pairs.fingerprint()}.npz"
     if kept.is_file():
@@ -272,19 +271,23 @@ def score_row(run: Run, row: Row) -> Scored:
     return scored
 
 
-def _speed(run: Run, rows: list[Row]) -> dict[str, dict[str, Any]]:
-    settings, pairs = run.recipe.benchmark, run.split.evaluation
-    rows = [row for row in rows if not _is_remote(run, row)]  # its speed is the network's, and each call is paid for
-    requests = [
-        Request(row.path, row.name, row.runtime, row.precision, settings.threads, row.max_length) for row in rows
-    ]
-    # evenly over the evaluation pairs, so that all lengths are there
+def measure_rows(
+    rows: Sequence[Row], pairs: Pairs, settings: Benchmark, *, seed: int, load: Load | None = None
+) -> dict[str, dict[str, Any]]:
+    """Measure models in turns on a sample of the pairs; return what `measure_all` gives, by name.
+
+    The sample is even over the pairs, so that all lengths are there.
+    """
     chosen = np.unique(np.linspace(0, len(pairs) - 1, min(settings.throughput_pairs, len(pairs))).astype(int))
     sample = pairs.select(chosen.tolist())
+    requests = [
+        Request(row.path, row.name, row.runtime, row.precision, row.threads or settings.threads, row.max_length)
+        for row in rows
+    ]
     with step_progress("measuring") as on_progress:
         measured = measure_all(
-            requests, sample.queries, sample.documents, seconds=settings.seconds, lengths=settings.lengths,
-            seed=run.recipe.seed, on_progress=on_progress,
+            requests, sample.queries, sample.documents, seconds=settings.seconds, lengths=settings.lengths, seed=seed,
+            load=load, on_progress=on_progress,
         )  # fmt: skip
     return {row.name: result for row, result in zip(rows, measured, strict=True)}
 

@@ -17,14 +17,13 @@ from typing import Any
 import numpy as np
 
 from distill.artefact import Artefact, content_hash, new_folder, read_card, write_card, write_json
-from distill.baselines import SCORER_FILE, open_scorer
-from distill.benchmark import Row, primary_metric, primary_teacher, score_row
+from distill.baselines import SCORER_FILE
+from distill.benchmark import Row, measure_rows, primary_teacher, score_row, student_rows, teacher_row
 from distill.cascade import Cascade, CascadeSettings, fit_cascade, top_k_of_queries
 from distill.data import Pairs
 from distill.errors import BadInput
-from distill.latency import Request, environment, measure_all
-from distill.metrics import evaluate_scores, paired_difference
-from distill.progress import progress
+from distill.latency import environment
+from distill.metrics import evaluate_scores, paired_difference, primary_metric
 from distill.run import Run
 
 __all__ = ["DIAL", "measure_cascade", "read_dial"]
@@ -56,11 +55,14 @@ def measure_cascade(run: Run) -> None:
         return
     if validation.labels is None or evaluation.labels is None:
         raise BadInput("a cascade is fitted on labels; this recipe's pairs have none")
-    held_back = {row.name: _scores(run, row, validation) for row in (student, teacher)}
+    held_back, evaluated = (
+        {row.name: score_row(run, row, pairs).scores.astype(np.float64) for row in (student, teacher)}
+        for pairs in (validation, evaluation)
+    )
     cascade = fit_cascade(held_back[student.name], held_back[teacher.name], validation.labels)
-    student_scores, teacher_scores = (score_row(run, row).scores.astype(np.float64) for row in (student, teacher))
-    seconds = _seconds_a_pair(run, student, teacher)
-    dial = _dial(run, cascade, student_scores, teacher_scores, seconds)
+    speed = measure_rows((student, teacher), evaluation, run.recipe.benchmark, seed=run.recipe.seed)
+    seconds = 1 / speed[student.name]["throughput_pairs_per_s"], 1 / speed[teacher.name]["throughput_pairs_per_s"]
+    dial = _dial(run, cascade, evaluated[student.name], evaluated[teacher.name], seconds)
     dial |= {"student": student.name, "teacher": teacher.name, "environment": environment()}
     chosen = _chosen(settings.share, dial)
     level = None if settings.top_k else cascade.level(held_back[student.name], chosen)
@@ -83,42 +85,12 @@ def measure_cascade(run: Run) -> None:
 
 
 def _models(run: Run) -> tuple[Row, Row]:
-    """Return the student (its int8 export, where there is one) and the teacher."""
-    section, settings = run.student_section, run.recipe.cascade
-    name = settings.teacher or primary_teacher(run)
-    run.require(run.teacher(name), "train_teacher")
-    teacher = Row(name, "teacher", run.teacher(name), "torch", "fp32", run.recipe.teachers[name].max_length)
-    precision = "int8" if "int8" in run.recipe.export.precisions else next(iter(run.recipe.export.precisions), None)
-    if precision is None:
-        run.require(run.student, "train_student")
-        return Row("student", "student", run.student, "torch", "fp32", section.max_length), teacher
-    run.require(run.export(precision), "export")
-    return Row(f"student ({precision})", "export", run.export(precision), "openvino", None, section.max_length), teacher
-
-
-def _scores(run: Run, row: Row, pairs: Pairs) -> np.ndarray:
-    scorer = open_scorer(
-        row.path, runtime=row.runtime, precision=row.precision, n_threads=run.recipe.benchmark.threads,
-        max_length=row.max_length,
-    )  # fmt: skip
-    n_items = len(pairs) if scorer.kind == "cross_encoder" else len({*pairs.queries, *pairs.documents})
-    with progress(f"{row.name}: scoring held-back pairs", n_items) as report:
-        return np.asarray(scorer.score(pairs.queries, pairs.documents, progress=report), dtype=np.float64)
-
-
-def _seconds_a_pair(run: Run, student: Row, teacher: Row) -> tuple[float, float]:
-    """Measure both in turns, as the benchmark does."""
-    settings, pairs = run.recipe.benchmark, run.split.evaluation
-    rows = np.unique(np.linspace(0, len(pairs) - 1, min(settings.throughput_pairs, len(pairs))).astype(int))
-    sample = pairs.select(rows.tolist())
-    requests = [
-        Request(row.path, row.name, row.runtime, row.precision, settings.threads, row.max_length)
-        for row in (student, teacher)
-    ]
-    one, two = measure_all(
-        requests, sample.queries, sample.documents, seconds=settings.seconds, lengths=settings.lengths
-    )
-    return 1 / one["throughput_pairs_per_s"], 1 / two["throughput_pairs_per_s"]
+    """Return the student (an int8 export, else any, else the student itself) and the teacher."""
+    teacher = teacher_row(run, run.recipe.cascade.teacher or primary_teacher(run))
+    _ = run.student_section  # refuses a recipe without one
+    rows = student_rows(run)
+    exports = [row for row in rows if row.role == "export"]
+    return next((row for row in exports if row.path.name.endswith("-int8")), (exports or rows)[0]), teacher
 
 
 def _dial(

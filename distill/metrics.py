@@ -51,6 +51,7 @@ __all__ = [
     "TeacherSpearman",
     "evaluate_scores",
     "paired_difference",
+    "primary_metric",
     "retention",
 ]
 
@@ -683,3 +684,10 @@ def retention(metrics: Mapping[str, Estimate], teacher_metrics: Mapping[str, Est
         for key in shared
         if key not in skipped and teacher_metrics[key].value > 0
     }
+
+
+def primary_metric(metrics: Mapping[str, Estimate], labels: npt.NDArray[Any] | None) -> str:
+    """Return what the report leads with: ROC-AUC where labels are two values, else Spearman."""
+    graded = labels is not None and len(np.unique(labels)) > 2
+    wanted = ("spearman", "roc_auc", "ndcg_at_10") if graded else ("roc_auc", "spearman", "ndcg_at_10")
+    return next((name for name in wanted if name in metrics), "ablation_mse")

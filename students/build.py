@@ -48,17 +48,18 @@ def build_student(run: Run) -> None:
 
 def _build(run: Run, build: Any) -> None:
     section = run.student_section
-    parents, output_width = _parents(run), _output_width(run)
+    parents = _parents(run)
     described = run.split.describe()
     inputs = {
         "stage": "build_student", "student": section.model_dump(mode="json", exclude=_NOT_BUILDING), "parents": parents,
-        "output_width": output_width, "seed": run.recipe.seed,
+        "writes_into_teacher": _matched(run) is not None, "seed": run.recipe.seed,
         "data": {part: described[part] for part in ("train", "unlabelled", "parallel")},
     }  # fmt: skip
     if section.vocabulary is not None and section.vocabulary.texts:
         inputs["texts"] = student_corpus(run).fingerprint()
     if run.is_finished(run.built, inputs):
         return
+    output_width = _output_width(run)
     backbone = model = build()
     details = _take_away(run, model, section, output_width)
     axes = None
@@ -95,7 +96,6 @@ def _take_away(run: Run, model: Any, section: Student, output_width: int | None)
 
 
 def _cut_layers_and_width(run: Run, model: Any, section: Student, output_width: int | None) -> dict[str, Any]:
-
     details: dict[str, Any] = {}
     model.to("cuda" if torch.cuda.is_available() else "cpu")  # to measure what may go takes many forward passes
     batches = pair_batches(
@@ -116,21 +116,24 @@ def _cut_layers_and_width(run: Run, model: Any, section: Student, output_width: 
 
 def _parents(run: Run) -> dict[str, str]:
     """Return the revision of what the student is built from."""
-    backbone, match = run.student_section.backbone, run.recipe.objectives.embedding_match
+    backbone, matched = run.student_section.backbone, _matched(run)
     names = {backbone.teacher} if isinstance(backbone, TeacherBackbone) else set()
-    if match is not None and match.projection == "keep":  # its embeddings are where the output starts
-        names.add(match.teacher)
+    if matched is not None:  # its embeddings are where the output starts
+        names.add(matched)
     parents = {"backbone": identify(backbone)} if isinstance(backbone, str) else {}
     return parents | {name: run.require(run.teacher(name), "train_teacher").revision for name in sorted(names)}
 
 
-def _output_width(run: Run) -> int | None:
-    """Return the width of the teacher's space, where the student is to write into it and to keep the way there."""
+def _matched(run: Run) -> str | None:
+    """Return the teacher into whose space the student is to write, keeping the way there."""
     match = run.recipe.objectives.embedding_match
-    if match is None or match.projection == "drop":
-        return None
-    run.require(run.teacher(match.teacher), "train_teacher")
-    return int(load_model(run.teacher(match.teacher)).get_embedding_dimension())
+    return None if match is None or match.projection == "drop" else match.teacher
+
+
+def _output_width(run: Run) -> int | None:
+    """Return the width of that space."""
+    matched = _matched(run)
+    return None if matched is None else int(load_model(run.teacher(matched)).get_embedding_dimension())
 
 
 def check_reload(model: Any, folder: Path) -> None:

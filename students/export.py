@@ -36,21 +36,18 @@ from distill.errors import BadInput
 from distill.modeling import load_model, quiet, transformer_of
 from distill.onnx import write_onnx, write_tokenizer
 from distill.openvino import copy_without_weights, pin_precision, save_graph, trace
-from distill.recipe import PRECISIONS, Export, ExportFormat, ExportPrecision
+from distill.recipe import PRECISIONS, ExportFormat, ExportPrecision
 from distill.run import Run
 from students.asymmetric import check_side, own_side_pairs, pair_details
-from students.gate import DEFAULT_THRESHOLDS, Pairs, ParityReport, Thresholds, check_gate, compare
+from students.gate import DEFAULT_THRESHOLDS, Pairs, ParityReport, Thresholds, check_gate, compare, thresholds_of
 from students.onnx import quantize_dynamic, quantize_static
 from students.search import Trial, layer_errors, search
 
 __all__ = [
-    "DEFAULT_THRESHOLDS",
     "DYNAMIC_WARNING",
     "FFN_DOWN",
     "Format",
-    "ParityReport",
     "Precision",
-    "Thresholds",
     "export_model",
     "export_openvino",
     "export_student",
@@ -104,7 +101,7 @@ def export_student(run: Run) -> None:
             run.student, target, format=format, precision=precision, calibration=own_side_pairs(run, run.split.train),
             held_back=own_side_pairs(run, run.split.validation)[: settings.parity_pairs], n_calibration=settings.calibration_pairs,
             smooth_quant_alpha=settings.smooth_quant_alpha, keep_float=settings.keep_float,
-            thresholds=_thresholds(settings, precision), seed=run.recipe.seed, card=card,
+            thresholds=thresholds_of(settings, precision), seed=run.recipe.seed, card=card,
             labels=_labels(run), check=None if run.student_section.asymmetric is None else partial(_check_side, run),
         )  # fmt: skip
         agreement = "" if report.rank_agreement is None else f"rank agreement {report.rank_agreement:.5f}, "
@@ -128,19 +125,6 @@ def _asymmetric_inputs(run: Run) -> dict[str, Any]:
 
 def _check_side(run: Run, exported: runtime.Scorer) -> dict[str, Any]:
     return {"compatibility": asdict(check_side(run, exported))}
-
-
-def _thresholds(settings: Export, precision: Precision) -> Thresholds:
-    """Lay the recipe's thresholds over the defaults of the precision."""
-    given = {
-        "min_cosine": settings.min_cosine,
-        "mean_cosine": settings.min_mean_cosine,
-        "batch_cosine": settings.min_batch_cosine,
-        "rank_agreement": settings.min_rank_agreement,
-        "top_k_overlap": settings.min_top_k_overlap,
-        "metric_drop": settings.max_metric_drop,
-    }
-    return replace(DEFAULT_THRESHOLDS[precision], **{name: value for name, value in given.items() if value is not None})
 
 
 def export_model(
@@ -207,8 +191,15 @@ def export_model(
                     "%s: %s; looking for what has to stay in float", target, "; ".join(made.report.failures(limits))
                 )
             errors = layer_errors(transformer_of(load_model(source)).eval(), sample)
-            best, trials = search(lambda alpha, keep: attempt(alpha, keep).report, errors, limits)
-            made = attempt(best.alpha, best.keep_float)
+            attempts: list[_Attempt] = []
+
+            def judged(alpha: float, keep: tuple[str, ...]) -> ParityReport:
+                attempts.append(attempt(alpha, keep))
+                return attempts[-1].report
+
+            best, trials = search(judged, errors, limits)
+            # what was tried last lies in the folder: it is made again only where an earlier one was better
+            made = attempts[-1] if best is trials[-1] else attempt(best.alpha, best.keep_float)
         assert made is not None
         check_gate(made.report, limits, source, precision)
         details = _details(made, precision, format, calibration, sample, seed, trials)

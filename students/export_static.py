@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from distill.artefact import CARD, Artefact, content_hash, new_folder, write_card
-from distill.errors import BadInput, GateFailed
+from distill.errors import BadInput
 from distill.run import Run
 from distill.runtime import load
-from students.gate import DEFAULT_THRESHOLDS, ParityReport, Thresholds, compare
+from students.gate import ParityReport, Thresholds, check_gate, compare, thresholds_of
 
 __all__ = ["export_static_student", "export_table", "int8_rows"]
 
@@ -46,11 +46,9 @@ def export_static_student(run: Run) -> None:
         kind=student.kind, stage="export", fingerprint=content_hash(inputs), parents={"student": student.revision},
         recipe=run.recipe.model_dump(mode="json"), data=run.split.describe(), details={"inputs": inputs},
     )  # fmt: skip
-    given = {"min_cosine": settings.min_cosine, "mean_cosine": settings.min_mean_cosine, "rank_agreement": settings.min_rank_agreement}  # fmt: skip
-    limits = replace(DEFAULT_THRESHOLDS["int8"], **{name: value for name, value in given.items() if value is not None})
     held_back = run.split.validation.select(range(min(len(run.split.validation), settings.parity_pairs)))
     pairs = list(zip(held_back.queries, held_back.documents, strict=True))
-    report = export_table(run.student, target, pairs, limits, card)
+    report = export_table(run.student, target, pairs, thresholds_of(settings, "int8"), card)
     log.info("%s: least cosine %.5f, greatest difference %.2g", target, report.min_cosine, report.max_difference)  # fmt: skip
 
 
@@ -75,8 +73,7 @@ def export_table(
                 shutil.copyfile(path, folder / path.name)
         save_file({"embeddings": codes, "weights": scales}, folder / _WEIGHTS)
         report = compare(load(source), load(folder), held_back)
-        if failures := report.failures(thresholds):
-            raise GateFailed(f"the int8 table of {source} is too far from its float one: {'; '.join(failures)}")
+        check_gate(report, thresholds, source, "int8")
         details: dict[str, Any] = {
             "precision": "int8", "format": "numpy", "runs_in": "int8", "parity": asdict(report), "thresholds": asdict(thresholds),
         }  # fmt: skip

@@ -6,7 +6,7 @@ the numbers: an index built in batches then disagrees with queries that come alo
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,11 @@ import numpy as np
 
 from distill import runtime
 from distill.artefact import ModelKind
-from distill.benchmark import primary_metric
 from distill.errors import BadInput, GateFailed
-from distill.metrics import evaluate_scores, paired_difference
-from distill.recipe import ExportPrecision
+from distill.metrics import evaluate_scores, paired_difference, primary_metric
+from distill.recipe import Export, ExportPrecision
 
-__all__ = ["DEFAULT_THRESHOLDS", "Pairs", "ParityReport", "Thresholds", "check_gate", "compare"]
+__all__ = ["DEFAULT_THRESHOLDS", "Pairs", "ParityReport", "Thresholds", "check_gate", "compare", "thresholds_of"]
 
 Pairs = Sequence[tuple[str, str]]
 _N_ALONE = 32  # texts or pairs that are also run one by one
@@ -60,6 +59,19 @@ DEFAULT_THRESHOLDS: Mapping[ExportPrecision, Thresholds] = {
     "int8_dynamic": Thresholds(min_cosine=0.95, mean_cosine=0.985, rank_agreement=0.98, max_difference=0.15, metric_drop=0.01),
     "int8_weights": Thresholds(min_cosine=0.99, mean_cosine=0.997, batch_cosine=0.995, rank_agreement=0.995, max_difference=0.05, metric_drop=0.005),
 }  # fmt: skip
+
+
+def thresholds_of(settings: Export, precision: ExportPrecision) -> Thresholds:
+    """Lay the recipe's thresholds over the defaults of the precision."""
+    given = {
+        "min_cosine": settings.min_cosine,
+        "mean_cosine": settings.min_mean_cosine,
+        "batch_cosine": settings.min_batch_cosine,
+        "rank_agreement": settings.min_rank_agreement,
+        "top_k_overlap": settings.min_top_k_overlap,
+        "metric_drop": settings.max_metric_drop,
+    }
+    return replace(DEFAULT_THRESHOLDS[precision], **{name: value for name, value in given.items() if value is not None})
 
 
 @dataclass(frozen=True)

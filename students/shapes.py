@@ -19,7 +19,8 @@ from distill.recipe import FreshBackbone, Plan, TeacherBackbone
 from distill.run import Run
 from students.bases import Base, base_of, cut_bases, fresh_bases
 from students.cost_model import Shape
-from students.export import Thresholds, export_openvino
+from students.export import export_openvino
+from students.gate import Thresholds
 from students.measuring import texts_of_length
 
 __all__ = ["Candidates", "cut_backbone", "fresh_shapes", "heads_of", "length_of", "shaped", "spread"]

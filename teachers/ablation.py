@@ -106,7 +106,7 @@ def _cell(run: Run, model: str) -> Cell:
         seconds = _train(run, model)
         if not PartialState().is_main_process:
             return Cell({})
-        scored = score_row(run, _row(run, model))
+        scored = score_row(run, _row(run, model), run.split.evaluation)
     except (BadInput, JobFailed) as error:
         log.warning("not run: %s", error)
         return Cell({}, problem=" ".join(str(error).split()))

@@ -6,9 +6,11 @@ import random
 import numpy as np
 import pytest
 
+from distill.artefact import Artefact, write_card
 from distill.baselines import open_scorer
+from distill.dial import _models
 from recipes.cli import main
-from tests.conftest import write_recipe
+from tests.conftest import BI_TEACHER, make_run, write_recipe
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +72,27 @@ def test_second_run_changes_nothing_and_score_reads_it(finished, tmp_path, capsy
 def test_share_and_top_k_together_are_refused(finished, capsys):
     assert main(["cascade", str(finished[0]), "cascade.top_k=3"]) == 2
     assert "cascade: share and top_k are two ways to choose; set one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "made", "chosen"),
+    [
+        ({}, ["exports/openvino-fp32", "exports/openvino-int8"], "exports/openvino-int8"),
+        ({"export": {"precisions": ["fp32"]}}, ["exports/openvino-fp32"], "exports/openvino-fp32"),
+        ({"export": {"formats": ["onnx"]}}, ["exports/onnx-fp32", "exports/onnx-int8"], "exports/onnx-int8"),
+        ({"export": {"precisions": []}}, [], "student"),
+        (
+            {"student": {"kind": "bi_encoder", "layers": None, "static": {}}, "teachers": {"bi": BI_TEACHER}},
+            ["exports/numpy-int8"],
+            "exports/numpy-int8",
+        ),
+    ],
+)
+def test_the_student_is_the_int8_export_in_whatever_format(tmp_path, changes, made, chosen):
+    run = make_run(tmp_path / "run", **changes)
+    for folder in ("teachers/cross", "student", *made):
+        (run.folder / folder).mkdir(parents=True)
+        write_card(run.folder / folder, Artefact(kind="bi_encoder", stage="test", fingerprint="test"))
+    student, teacher = _models(run)
+    assert student.path == run.folder / chosen and teacher.path == run.teacher("cross")
+    assert student.runtime == ("torch" if chosen == "student" else student.path.name.partition("-")[0])

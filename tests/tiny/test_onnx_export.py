@@ -168,7 +168,7 @@ def test_smaller_openvino_weights(bert_bi, monkeypatch, tmp_path):
 
 
 def test_the_stage_and_the_report_cover_both_formats(bi_folder, tmp_path):
-    from distill.benchmark import _student_rows
+    from distill.benchmark import student_rows
     from students.export import export_student
 
     run = make_run(
@@ -183,8 +183,8 @@ def test_the_stage_and_the_report_cover_both_formats(bi_folder, tmp_path):
     )
     shutil.copytree(bi_folder, run.student)
     export_student(run)
-    assert [row.name for row in _student_rows(run)] == ["student", "student (onnx fp32)", "student (onnx int8_dynamic)"]
-    assert [row.path.name for row in _student_rows(run)[1:]] == ["onnx-fp32", "onnx-int8_dynamic"]
+    assert [row.name for row in student_rows(run)] == ["student", "student (onnx fp32)", "student (onnx int8_dynamic)"]
+    assert [row.path.name for row in student_rows(run)[1:]] == ["onnx-fp32", "onnx-int8_dynamic"]
     written = read_card(run.export("fp32", "onnx"))
     export_student(run)  # finished
     assert read_card(run.export("fp32", "onnx")) == written
