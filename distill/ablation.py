@@ -51,6 +51,8 @@ class TableRowSettings(Section):
     """A teacher or a baseline of this recipe."""
     published: dict[Name, float] = Field(default_factory=dict)
     """The published value by data version."""
+    parameters: str | None = None
+    """The published number of parameters, as "135M"."""
 
 
 class Smoke(Section):
@@ -205,6 +207,7 @@ class TableRow:
     name: str
     published: Mapping[str, float]
     cells: Mapping[str, Cell]
+    published_parameters: str | None = None
 
 
 def squeezed(name: str, cell: Cell, others: Mapping[str, Cell]) -> str | None:
@@ -254,7 +257,8 @@ def _as_json(row: TableRow) -> dict[str, Any]:
         version: {**asdict(cell), "metrics": {name: value.to_dict() for name, value in cell.metrics.items()}}
         for version, cell in row.cells.items()
     }
-    return {"name": row.name, "published": dict(row.published), "ours": cells}
+    published = {"published": dict(row.published), "published_parameters": row.published_parameters}
+    return {"name": row.name, **published, "ours": cells}
 
 
 def _remarks(cell: Cell | None) -> tuple[str, ...]:
@@ -265,13 +269,13 @@ def _remarks(cell: Cell | None) -> tuple[str, ...]:
 
 def _cells(rows: Sequence[TableRow], versions: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """Return the table as text: a header and one list of cells for each row."""
-    header = ["model", "parameters"]
+    header = ["model", "parameters published", "parameters"]
     for version in versions:
         header += [f"{version} published", f"{version} ours", f"{version} 95 %", *(f"{version} {name}" for name in _SHOWN.values()), f"{version} training"]  # fmt: skip
     lines = []
     for row in rows:
         counts = [cell.n_parameters for cell in row.cells.values() if cell.n_parameters]
-        line = [row.name, _millions(counts[0]) if counts else "–"]
+        line = [row.name, row.published_parameters or "–", _millions(counts[0]) if counts else "–"]
         for version in versions:
             cell = row.cells.get(version)
             published = row.published.get(version)

@@ -3,7 +3,7 @@
 import csv
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,24 @@ import numpy as np
 
 from distill.artefact import new_file
 from distill.baselines import open_scorer
+from distill.bench import bench_folders, check_against
 from distill.data import batched, read_columns, read_pairs
-from distill.errors import BadInput, loading
+from distill.dial import read_dial
+from distill.errors import BadInput, GateFailed, loading
+from distill.index_quality import index_quality, table_cells
+from distill.latency import Load
 from distill.machine import usable_cpus
 from distill.model_files import read_model_files
-from distill.recipe import Columns
+from distill.recipe import Benchmark, Columns
 from distill.runtime import load
 
-__all__ = ["embed_file", "print_parity", "print_report", "score_file", "tune_model"]
+__all__ = [
+    "bench", "embed_file", "names_in", "print_ablation", "print_check", "print_dial", "print_index_quality", "print_parity",
+    "print_plan", "print_report", "print_trim", "read_texts", "score_file", "tune_model",
+]  # fmt: skip
 
 _ROWS_AT_ONCE = 50_000
-_RUNTIMES, _PRECISIONS = ("torch", "openvino", "onnx"), ("fp32", "bf16")
+_RUNTIMES, _PRECISIONS = ("torch", "openvino", "onnx", "numpy"), ("fp32", "bf16")
 
 
 def _options(
@@ -44,6 +51,7 @@ def score_file(
     *,
     query_column: str,
     document_column: str,
+    other_side: Path | None = None,
     runtime: str | None = None,
     precision: str | None = None,
     n_threads: int | None = None,
@@ -52,7 +60,7 @@ def score_file(
     """Score the pairs of a file into a TSV: row (from 1), score (cosine or logit), unit_score (in [0, 1])."""
     pairs = read_pairs(source, Columns(query=query_column, document=document_column), labelled=False)
     with new_file(output) as temporary:
-        scorer = open_scorer(model, **_options(runtime, precision, n_threads, max_length))
+        scorer = open_scorer(model, other_side=other_side, **_options(runtime, precision, n_threads, max_length))
         scores = scorer.score(pairs.queries, pairs.documents, progress=True)
         with temporary.open("w", encoding="utf-8") as file:
             file.write("row\tscore\tunit_score\n")
@@ -74,11 +82,12 @@ def embed_file(
     precision: str | None = None,
     n_threads: int | None = None,
     max_length: int | None = None,
+    truncate: int | None = None,
 ) -> None:
     """Embed the lines of a .txt file, or a column of a table, into a .npy of float32 (n_texts, width)."""
-    texts = _read_texts(source, column)
+    texts = read_texts(source, column)
     with new_file(output) as temporary:
-        scorer = load(model, **_options(runtime, precision, n_threads, max_length))
+        scorer = load(model, truncate=truncate, **_options(runtime, precision, n_threads, max_length))
         with temporary.open("wb") as file:
             width = scorer.embedding_width
             header = {
@@ -96,7 +105,8 @@ def embed_file(
     print(f"{len(texts)} texts → {output}  ({scorer!r})", file=sys.stderr)
 
 
-def _read_texts(source: str, column: str) -> list[str]:
+def read_texts(source: str, column: str) -> list[str]:
+    """Read the lines of a .txt file, or a column of a table."""
     if not source.endswith(".txt"):
         return [str(text) for text in read_columns(source, [column], section="--column")[column]]
     try:
@@ -108,6 +118,71 @@ def _read_texts(source: str, column: str) -> list[str]:
     if not lines:
         raise BadInput(f"{source} is empty")
     return lines
+
+
+def print_index_quality(
+    model: Path, source: str, *, columns: tuple[str, str, str | None], label_range: str, truncate: str, corpus: str | None,
+    column: str, max_queries: int, runtime: str | None, precision: str | None, n_threads: int | None, max_length: int | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Print what each form of a search index keeps, as a table or JSON."""
+    query, document, label = columns
+    named = Columns(query=query, document=document, label=label or "label")
+    low, high = _numbers("--label-range", label_range, float, n=2)
+    widths = _numbers("--truncate", truncate, int) if truncate else []
+    pairs = read_pairs(source, named, label_range=(low, high), labelled=label is not None)
+    more = [] if corpus is None else read_texts(corpus, column)
+    scorer = load(model, **_options(runtime, precision, n_threads, max_length))
+    result = index_quality(scorer, pairs, more, widths=widths, max_queries=max_queries, progress=True)
+    if as_json:
+        print(json.dumps(result, ensure_ascii=False, indent=2))
+        return
+    columns_shown = ("form", "dimensions", "MB", "MB searched", "as exact", "recall@10", "lost (95 %)", "nDCG@10", "lost (95 %)")  # fmt: skip
+    _print_table(columns_shown, [table_cells(row, result["n_documents"]) for row in result["rows"]])
+    print(f"{result['n_queries']} queries, {result['n_documents']} documents, {scorer!r}")
+
+
+def bench(
+    folders: Sequence[str], pairs: str | None, output: Path, *, columns: tuple[str, str, str], label_range: str, seconds: float,
+    threads: str, batches: str, loads: str, n_shapes: int, against: Path | None, max_slowdown: float | None,
+    max_metric_drop: float | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Measure model folders side by side, print the report, and hold it against an earlier one."""
+    if pairs is None:
+        raise BadInput("--pairs is missing: model folders are measured on labelled pairs of yours")
+    if against is None and (max_slowdown, max_metric_drop) != (None, None):
+        raise BadInput("--max-slowdown and --max-metric-drop compare with an earlier report; name it with --against")
+    low, high = _numbers("--label-range", label_range, float, n=2)
+    load = Load(tuple(_numbers("--batches", batches, int)), tuple(_numbers("--loads", loads, float)), n_shapes, seconds)
+    if any(not 0 < share < 2 for share in load.rates):
+        raise BadInput(f"--loads {loads}: shares of the capacity are expected, as 0.25,0.5,0.9")
+    counts = [int(n) for n in _numbers("--threads", threads, int)]
+    if min([*counts, *load.batches, 1]) < 1:
+        raise BadInput("--threads and --batches: numbers from 1 are expected")
+    query, document, label = columns
+    read = read_pairs(pairs, Columns(query=query, document=document, label=label), label_range=(low, high))
+    result = bench_folders(
+        [Path(folder) for folder in folders], read, output, settings=Benchmark(seconds=seconds), threads=counts, load=load,
+        source=pairs,
+    )  # fmt: skip
+    _print_benchmark(result, output, as_json=as_json)
+    if against is not None:
+        rows = check_against(result, against, max_slowdown=max_slowdown, max_metric_drop=max_metric_drop)
+        for row in rows:
+            ratios = ", ".join(f"{what} × {ratio['value']:.3f} ({ratio['low']:.3f}–{ratio['high']:.3f})" for what, ratio in row["slowdown"].items())  # fmt: skip
+            print(f"{row['name']}: slowdown {ratios}; metric drop {row['metric_drop']}", file=sys.stderr)
+
+
+def _numbers(option: str, text: str, form: type[int] | type[float], n: int | None = None) -> list[Any]:
+    try:
+        values = [form(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        values = None
+    if values is None or (n is not None and len(values) != n):
+        raise BadInput(
+            f"{option} {text}: {'numbers' if n is None else f'{n} numbers'} with commas between are expected"
+        )
+    return values
 
 
 def tune_model(
@@ -137,13 +212,17 @@ def _cell(value: Any) -> str:
 def print_report(folder: Path, *, as_json: bool) -> None:
     """Print the rows of a run's report, as a table or as the JSON that the report is made from."""
     benchmark = json.loads((folder / "report" / "benchmark.json").read_text(encoding="utf-8"))
+    _print_benchmark(benchmark, folder / "report", as_json=as_json)
+
+
+def _print_benchmark(benchmark: Mapping[str, Any], folder: Path, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(benchmark, ensure_ascii=False, indent=2))
         return
     metric = benchmark["primary_metric"]
     columns = ("name", "runtime", metric, "95 %", "of teacher", "p50 ms", "pairs/s", "speed-up", "MB")
     _print_table(columns, [_report_cells(row, metric) for row in benchmark["rows"]])
-    print(f"report: {folder / 'report' / 'index.html'}")
+    print(f"report: {folder / 'index.html'}")
 
 
 def _report_cells(row: Mapping[str, Any], metric: str) -> list[str]:
@@ -161,6 +240,15 @@ def _written_number(value: float | None, form: str, unit: str = "") -> str:
     return "" if value is None else f"{value:{form}}{unit}"
 
 
+def names_in(listed: str) -> list[str]:
+    """Return the names of a comma-separated option.
+
+    >>> names_in("tfidf, mbert,")
+    ['tfidf', 'mbert']
+    """
+    return [name.strip() for name in listed.split(",") if name.strip()]
+
+
 def print_ablation(folder: Path, *, as_json: bool) -> None:
     """Print an ablation's table, or the JSON that it is made from; nothing where there is none yet."""
     path = folder / "ablation.json"
@@ -171,9 +259,35 @@ def print_ablation(folder: Path, *, as_json: bool) -> None:
         return
     with (folder / "ablation.csv").open(encoding="utf-8", newline="") as file:
         header, *lines = csv.reader(file)
-    short = [i for i, name in enumerate(header) if not name.endswith(("95 %", "nDCG@10", "Spearman"))]
+    short = [
+        i for i, name in enumerate(header) if not name.endswith(("95 %", "nDCG@10", "Spearman", "parameters published"))
+    ]
     _print_table([header[i] for i in short], [[line[i] for i in short] for line in lines])
     print(f"table: {folder / 'ablation.html'}")
+
+
+def print_dial(folder: Path, *, as_json: bool) -> None:
+    """Print a run's cascade: quality and cost at each share of pairs that the teacher is asked."""
+    dial = read_dial(folder / "cascade")
+    if as_json:
+        print(json.dumps(dial, ensure_ascii=False, indent=2))
+        return
+    metric = dial["metric"]
+    columns = ("asked", metric, "95 %", "drawn blindly", "− teacher, 95 %", "ms a pair", "of its cost")
+    _print_table(columns, [_dial_cells(place, metric) for place in dial["positions"]])
+    alone = (
+        f"{name} alone {row['value']:.4f} at {row['ms_per_pair']:.3f} ms a pair" for name, row in dial["alone"].items()
+    )
+    print(f"{', '.join(alone)}\n{dial['verdict']}\ncascade: {folder / 'cascade'}")
+
+
+def _dial_cells(place: Mapping[str, Any], metric: str) -> list[str]:
+    estimate, difference = place[metric], place["minus_teacher"]
+    return [
+        f"top {place['top_k']}: {place['share']:.0%}" if "top_k" in place else f"{place['share']:.0%}", f"{estimate['value']:.4f}",
+        f"{estimate['low']:.4f}–{estimate['high']:.4f}", f"{place['blind']:.4f}",
+        f"{difference['low']:+.4f} to {difference['high']:+.4f}", f"{place['ms_per_pair']:.3f}", f"{place['share_of_teacher_cost']:.0%}",
+    ]  # fmt: skip
 
 
 def print_parity(folder: Path, *, as_json: bool) -> None:
@@ -181,6 +295,9 @@ def print_parity(folder: Path, *, as_json: bool) -> None:
     cards = [
         json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / "exports").glob("*/artefact.json"))
     ]
+    cards = [
+        card for card in cards if "parity" in card["details"]
+    ]  # a Router has none: it is not an export of one model
     parity = [card["details"]["parity"] | {"precision": card["details"]["precision"]} for card in cards]
     if as_json:
         print(json.dumps(parity, ensure_ascii=False, indent=2))
@@ -189,6 +306,83 @@ def print_parity(folder: Path, *, as_json: bool) -> None:
     _print_table(
         names,
         [[f"{row[name]:.5f}" if isinstance(row[name], float) else str(row[name]) for name in names] for row in parity],
+    )
+
+
+def print_plan(folder: Path, *, as_json: bool) -> None:
+    """Print the students that a plan proposes, or the JSON that holds all of it."""
+    plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+    if as_json:
+        print(json.dumps(plan, ensure_ascii=False, indent=2))
+        return
+    where = plan["environment"]
+    print(f"{plan['kind']}, int8, {plan['length']} tokens, {plan['threads']} threads of {where['cpu']}")
+    columns = ("layers", "width", "feed-forward", "vocabulary", "encoder M", "p95 ms", "predicted", "p50 ms", "per s", "MB", "predicted")  # fmt: skip
+    _print_table(columns, [_student_cells(student) for student in plan["students"]])
+    errors = plan["median_error"]
+    print(
+        f"largest: by {plan['largest']}; a row without p95 was predicted, not measured. Held out one by one, the shapes that "
+        f"were fitted to are predicted within {100 * errors['p95_ms']:.0f} % (p95), {100 * errors['p50_ms']:.0f} % (p50), "
+        f"{100 * errors['size_mb']:.1f} % (size), in the median."
+    )
+    for note in plan["notes"]:
+        print(note)
+    print(f"\n{plan['yaml']}\n{folder / 'plan.png'}  {folder / 'student.yaml'}  {folder / 'plan.json'}")
+
+
+def _student_cells(student: Mapping[str, Any]) -> list[str]:
+    shape, measured, predicted = student["shape"], student["measured"] or {}, student["predicted"]
+    per_second = None if not measured else 1000 / measured["text_ms"]
+    return [
+        str(shape["layers"]), str(shape["width"]), str(shape["feed_forward"]), str(shape["vocabulary"]),
+        f"{student['encoder_parameters'] / 1e6:.2f}", _written_number(measured.get("p95_ms"), ".2f"),
+        f"{predicted['p95_ms']:.2f}", _written_number(measured.get("p50_ms"), ".2f"), _written_number(per_second, ".0f"),
+        _written_number(measured.get("size_mb"), ".1f"), f"{predicted['size_mb']:.1f}",
+    ]  # fmt: skip
+
+
+def print_check(costs: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print what a model was measured to cost beside its budget.
+
+    :raises GateFailed: where it costs more, by more than the margin of a second measurement
+    """
+    if as_json:
+        print(json.dumps(costs, ensure_ascii=False, indent=2))
+    else:
+        budget = costs["budget"]
+        columns = ("model", "p95 ms", "budget", "p50 ms", "per s", "MB", "budget")
+        cells = [
+            costs["model"], f"{costs['p95_ms']:.2f}", _written_number(budget["p95_ms"], "g"), f"{costs['p50_ms']:.2f}",
+            f"{1000 / costs['text_ms']:.0f}", f"{costs['size_mb']:.1f}", _written_number(budget["size_mb"], "g"),
+        ]  # fmt: skip
+        _print_table(columns, [cells])
+    if costs["excess"] > costs["margin"]:
+        raise GateFailed(
+            f"{costs['model']} costs {costs['excess']:.2f} times its budget; {costs['margin']:g} is allowed"
+        )
+
+
+def print_trim(report: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print what trimming a vocabulary did: a row for each source, and the model as a whole."""
+    if as_json:
+        print(json.dumps(report, ensure_ascii=False, indent=2))
+        return
+    columns = ("source", "texts", "unchanged", "of tokens", "tokens/word", "after", "unknown", "after")
+    rows = []
+    for name, counts in report["sources"].items():
+        fertility, unknown = counts["fertility"], counts["unknown"]
+        rows.append([
+            name, str(counts["n_texts"]), f"{counts['n_same'] / counts['n_texts']:.2%}", f"{counts['coverage']:.3%}",
+            *(f"{value:.3f}" for value in fertility), *(f"{value:.3%}" for value in unknown),
+        ])  # fmt: skip
+    _print_table(columns, rows)
+    for name, (before, after) in (
+        (f"{report['algorithm']} tokens", report["n_tokens"]), ("parameters", report["n_parameters"]),
+        ("MB on disk", report["size_mb"]), ("tokens that are never given", report["unreachable"]),
+    ):  # fmt: skip
+        print(f"{name}: {before:,} → {after:,}")
+    print(
+        f"texts whose tokens all survive are unchanged: checked on all of them, and the model on {report['n_checked']} (largest difference {report['max_difference']:.1g})"
     )
 
 

@@ -21,21 +21,28 @@ from typing import Any, Literal
 from distill.errors import BadInput
 
 __all__ = [
+    "ASYMMETRIC",
     "CARD",
     "Artefact",
     "ModelKind",
+    "Side",
     "check_model_folder",
     "content_hash",
+    "is_static_module",
     "new_file",
     "new_folder",
     "read_card",
+    "read_routes",
     "revision",
+    "served_side",
     "versions",
     "write_card",
     "write_json",
 ]
 
 ModelKind = Literal["bi_encoder", "cross_encoder"]
+Side = Literal["query", "document"]
+ASYMMETRIC = "asymmetric"  # in a card's details: which side the model serves, and which teacher has the other
 CARD = "artefact.json"
 _NOT_CONTENT = {CARD, "README.md"}  # what describes the model is not the model
 _MODEL_TYPES: dict[str, ModelKind] = {"SentenceTransformer": "bi_encoder", "CrossEncoder": "cross_encoder"}
@@ -49,6 +56,7 @@ _TOKENIZERS = (
     "spiece.model",
     "tokenizer.model",
 )
+_ROUTER = "router_config.json"
 _GRAPHS = ("openvino/openvino_model.xml", "onnx/model.onnx", "openvino_model.xml", "model.onnx")
 
 
@@ -119,8 +127,12 @@ def revision(folder: Path) -> str:
 def write_json(path: Path, value: Any) -> None:
     """Write readable JSON under a temporary name, then rename: a reader never sees half a file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_card(folder: Path, artefact: Artefact) -> Artefact:
@@ -215,15 +227,64 @@ def check_model_folder(folder: Path) -> ModelKind:
         else {}
     )
     modules = _read_json(modules_path)
-    _require(folder, "config.json")
-    _require(folder, *_TOKENIZERS)
-    _require(folder, *_WEIGHTS, *_GRAPHS)
+    routes = read_routes(folder)
+    for chain in [modules] if routes is None else routes.values():
+        _check_modules(folder, chain)
+    return _MODEL_TYPES.get(str(config.get("model_type")), "bi_encoder")
+
+
+def served_side(folder: Path) -> Side | None:
+    """Return the side of pairs that a model was trained to serve alone; None where it serves both.
+
+    A Router holds both sides, whatever its card says of the small one.
+    """
+    card = read_card(folder)
+    stated = None if card is None else card.details.get(ASYMMETRIC)
+    return None if stated is None or read_routes(folder) is not None else stated["side"]
+
+
+def read_routes(folder: Path) -> dict[str, list[dict[str, str]]] | None:
+    """Return the modules of each side of a sentence-transformers Router, as modules.json would list them; else None.
+
+    :raises BadInput: where the sides are not queries and documents
+    """
+    first, *rest = _read_json(folder / "modules.json")
+    if not first["type"].endswith(".Router"):
+        return None
+    _require(folder, f"{_below(first['path'])}{_ROUTER}")
+    stated = _read_json(folder / first["path"] / _ROUTER)
+    routes = {
+        route: [{"path": f"{_below(first['path'])}{name}", "type": stated["types"][name]} for name in names] + rest
+        for route, names in stated["structure"].items()
+    }
+    if set(routes) != {"query", "document"}:
+        raise BadInput(f"{folder} routes {', '.join(routes)}; a Router of query and document is expected")
+    return routes
+
+
+def _below(path: str) -> str:
+    return f"{path}/" if path else ""
+
+
+def _check_modules(folder: Path, modules: Sequence[Mapping[str, str]]) -> None:
+    base = _below(modules[0]["path"])
+    if is_static_module(modules[0]):  # a table and its tokenizer, nothing to configure
+        _require(folder, f"{base}tokenizer.json")
+        _require(folder, f"{base}model.safetensors")
+    else:
+        _require(folder, f"{base}config.json")
+        _require(folder, *(f"{base}{name}" for name in _TOKENIZERS))
+        _require(folder, *(f"{base}{name}" for name in (*_WEIGHTS, *_GRAPHS)))
     for module in modules:
-        if module["path"] and not module["type"].endswith("Normalize"):
+        if module["path"] and not module["type"].endswith(("Normalize", "StaticEmbedding")):
             _require(folder, f"{module['path']}/config.json")
         if module["type"].endswith("Dense"):
             _require(folder, *(f"{module['path']}/{name}" for name in _WEIGHTS))
-    return _MODEL_TYPES.get(str(config.get("model_type")), "bi_encoder")
+
+
+def is_static_module(module: Mapping[str, Any]) -> bool:
+    """Tell whether an entry of modules.json is a table of token vectors."""
+    return str(module["type"]).endswith(".StaticEmbedding")
 
 
 def _has(folder: Path, name: str) -> bool:

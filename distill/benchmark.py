@@ -7,30 +7,33 @@ model's own, round by round in turns, so that a noisy neighbour slows all alike;
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from distill.artefact import Artefact, content_hash, new_folder, read_card, revision, write_card
+from distill.artefact import Artefact, content_hash, new_file, new_folder, read_card, revision, write_card
 from distill.baselines import open_scorer, write_paragraphs, write_remote, write_tfidf
 from distill.building import model_builder
+from distill.data import Pairs
 from distill.errors import BadInput
 from distill.latency import Request, environment, measure_all
 from distill.metrics import Estimate, evaluate_scores, paired_difference, retention
+from distill.model_card import write_model_cards
 from distill.modeling import save_model
-from distill.progress import progress
+from distill.progress import progress, step_progress
 from distill.recipe import Paragraphs, Remote, TfIdf
 from distill.report import write_report
 from distill.run import Run
 from distill.runtime import Precision, Runtime
 
-__all__ = ["Row", "Scored", "benchmark", "make_baseline", "score_row"]
+__all__ = ["Row", "Scored", "assemble", "benchmark", "make_baseline", "primary_metric", "primary_teacher", "score_row"]
 
 log = logging.getLogger(__name__)
 _RAW = ("latency_by_length", "throughput_pairs", "load_seconds", "cold_ms", "steady_memory_mb", "n_threads", "max_length", "per_run")  # fmt: skip
+_OPTIONAL = ("under_load", "first_score_seconds", "first_score_cold_seconds")
 _UNMEASURED: Mapping[str, Any] = {
     "kind": "remote", "runtime": "remote", "precision": "unknown",
     **dict.fromkeys(("parameters", "size_mb", "peak_memory_mb", "latency_ms", "throughput_pairs_per_s", *_RAW)),
@@ -47,6 +50,9 @@ class Row:
     runtime: Runtime | None
     precision: Precision | None
     max_length: int | None
+    other_side: Path | None = None
+    """The teacher that serves the other side of an asymmetric student's pairs."""
+    threads: int | None = None
 
 
 def benchmark(run: Run) -> None:
@@ -74,26 +80,56 @@ def benchmark(run: Run) -> None:
     pairs = run.split.evaluation
     scored = {row.name: score_row(run, row) for row in rows}
     speed = _speed(run, rows)
+    result = {
+        "title": run.recipe.name, "inputs": inputs, "recipe": run.recipe.model_dump(mode="json"),
+        **assemble(
+            rows, scored, speed, pairs, n_bootstrap=run.recipe.benchmark.bootstrap, seed=run.recipe.seed,
+            comparisons=_comparisons(rows),
+        ),
+        "notes": [*run.split.notes, *_notes(run, rows, speed)],
+    }  # fmt: skip
+    result["data"]["source"] = run.recipe.data.evaluation or run.recipe.data.train
+    write_report(result, run.report)
+    write_model_cards(run, result, {row.name: row.path for row in rows if row.role != "baseline"})
+    log.info("report: %s", run.report / "index.html")
+
+
+def assemble(
+    rows: Sequence[Row],
+    scored: Mapping[str, "Scored"],
+    speed: Mapping[str, Mapping[str, Any]],
+    pairs: Pairs,
+    *,
+    n_bootstrap: int,
+    seed: int,
+    comparisons: Sequence[tuple[str, str]],
+) -> dict[str, Any]:
+    """Put scores and measurements together into what `benchmark.json` holds; the first teacher's row is the measure.
+
+    :param speed: what `measure_all` gave, by name; a row that is not there was not measured
+    :param comparisons: names of two rows each; those that were not scored are passed over
+    """
     teacher = next((row.name for row in rows if row.role == "teacher"), rows[0].name)
     query_ids = pairs.query_ids
     metrics = {
         row.name: evaluate_scores(
             scores=scored[row.name].scores, labels=pairs.labels, query_ids=query_ids, unit_scores=scored[row.name].unit,
-            teacher_scores=None if row.name == teacher else scored[teacher].scores,
-            n_bootstrap=run.recipe.benchmark.bootstrap, seed=run.recipe.seed,
+            teacher_scores=None if row.name == teacher else scored[teacher].scores, n_bootstrap=n_bootstrap, seed=seed,
         )
         for row in rows
     }  # fmt: skip
-    primary = _primary_metric(metrics[teacher], pairs.labels)
-    result = {
-        "title": run.recipe.name, "primary_metric": primary, "inputs": inputs, "recipe": run.recipe.model_dump(mode="json"),
-        "data": {"n_pairs": len(pairs), "n_queries": len(set(pairs.queries)), "source": run.recipe.data.evaluation or run.recipe.data.train},
-        "environment": environment(),
-        "rows": [_described(row, metrics, speed, teacher) for row in rows],
-        "comparisons": _comparisons(run, scored, teacher, primary), "notes": [*run.split.notes, *_notes(run, rows, speed)],
+    primary = primary_metric(metrics[teacher], pairs.labels)
+    return {
+        "primary_metric": primary, "data": {"n_pairs": len(pairs), "n_queries": len(set(pairs.queries))},
+        "environment": environment(), "rows": [_described(row, metrics, speed, teacher) for row in rows],
+        "comparisons": [
+            {"name": f"{one} − {other}", "metric": primary, **paired_difference(
+                primary, scores_a=scored[one].scores, scores_b=scored[other].scores, labels=pairs.labels, query_ids=query_ids,
+                n_bootstrap=n_bootstrap, seed=seed,
+            ).to_dict()}
+            for one, other in comparisons if one in scored and other in scored
+        ],
     }  # fmt: skip
-    write_report(result, run.report)
-    log.info("report: %s", run.report / "index.html")
 
 
 def make_baselines(run: Run) -> None:
@@ -145,7 +181,7 @@ def _is_remote(run: Run, row: Row) -> bool:
     return isinstance(run.recipe.benchmark.baselines.get(row.name), Remote)
 
 
-def _primary_metric(metrics: Mapping[str, Estimate], labels: np.ndarray | None) -> str:
+def primary_metric(metrics: Mapping[str, Estimate], labels: np.ndarray | None) -> str:
     """Return what the report leads with: ROC-AUC where labels are two values, else Spearman."""
     graded = labels is not None and len(np.unique(labels)) > 2
     wanted = ("spearman", "roc_auc", "ndcg_at_10") if graded else ("roc_auc", "spearman", "ndcg_at_10")
@@ -171,13 +207,16 @@ def _student_rows(run: Run) -> list[Row]:
     if recipe.student is None:
         return []
     run.require(run.student, "train_student")
-    length = recipe.student.max_length
-    rows = [Row("student", "student", run.student, "torch", "fp32", length)]
+    length, match = recipe.student.max_length, recipe.objectives.embedding_match
+    other = run.teacher(match.teacher) if recipe.student.asymmetric is not None and match is not None else None
+    rows = [Row("student", "student", run.student, "torch", "fp32", length, other)]
     if read_card(run.control) is not None:
-        rows.append(Row("control", "control", run.control, "torch", "fp32", length))
-    for precision in recipe.export.precisions:
-        run.require(run.export(precision), "export")
-        rows.append(Row(f"student ({precision})", "export", run.export(precision), "openvino", None, length))
+        rows.append(Row("control", "control", run.control, "torch", "fp32", length, other))
+    for format, precision in recipe.exports:
+        folder = run.export(precision, format)
+        run.require(folder, "export")
+        name = f"student ({precision})" if format == "openvino" else f"student ({format} {precision})"
+        rows.append(Row(name, "export", folder, format, None, length, other))
     return rows
 
 
@@ -222,15 +261,14 @@ def score_row(run: Run, row: Row) -> Scored:
             return Scored(stored["scores"], stored["unit"], int(stored["n_parameters"]))
     scorer = open_scorer(
         row.path, runtime=row.runtime, precision=row.precision, n_threads=run.recipe.benchmark.threads,
-        max_length=row.max_length,
+        max_length=row.max_length, other_side=row.other_side,
     )  # fmt: skip
     n_items = len(pairs) if scorer.kind == "cross_encoder" else len({*pairs.queries, *pairs.documents})
     with progress(f"{row.name}: scoring", n_items) as report:
         scores = scorer.score(pairs.queries, pairs.documents, progress=report)
     scored = Scored(scores, scorer.unit(scores), scorer.n_parameters)
-    temporary = kept.with_suffix(".tmp.npz")
-    np.savez(temporary, scores=scores, unit=scored.unit, n_parameters=scored.n_parameters)
-    temporary.replace(kept)
+    with new_file(kept) as temporary:
+        np.savez(temporary, scores=scores, unit=scored.unit, n_parameters=scored.n_parameters)
     return scored
 
 
@@ -243,23 +281,11 @@ def _speed(run: Run, rows: list[Row]) -> dict[str, dict[str, Any]]:
     # evenly over the evaluation pairs, so that all lengths are there
     chosen = np.unique(np.linspace(0, len(pairs) - 1, min(settings.throughput_pairs, len(pairs))).astype(int))
     sample = pairs.select(chosen.tolist())
-    with progress("measuring", 0) as report:
-        last = 0
-
-        def on_progress(done: int, total: int, what: str) -> None:
-            nonlocal last
-            report(done - last, what, total=total)
-            last = done
-
+    with step_progress("measuring") as on_progress:
         measured = measure_all(
-            requests,
-            sample.queries,
-            sample.documents,
-            seconds=settings.seconds,
-            lengths=settings.lengths,
-            seed=run.recipe.seed,
-            on_progress=on_progress,
-        )
+            requests, sample.queries, sample.documents, seconds=settings.seconds, lengths=settings.lengths,
+            seed=run.recipe.seed, on_progress=on_progress,
+        )  # fmt: skip
     return {row.name: result for row, result in zip(rows, measured, strict=True)}
 
 
@@ -275,25 +301,15 @@ def _described(
         "metrics": {name: estimate.to_dict() for name, estimate in metrics[row.name].items()}, **kept,
         "latency_ms": measured["latency_ms"], "throughput_pairs_per_s": measured["throughput_pairs_per_s"],
         "speedup": None if measured is _UNMEASURED else measured["throughput_pairs_per_s"] / speed[teacher]["throughput_pairs_per_s"],
-        **{name: measured[name] for name in _RAW},
+        **{name: measured[name] for name in _RAW}, **{name: measured[name] for name in _OPTIONAL if name in measured},
     }  # fmt: skip
 
 
-def _comparisons(run: Run, scored: Mapping[str, Scored], teacher: str, metric: str) -> list[dict[str, Any]]:
-    """Compare what a reader asks of: student and control, teacher and student, exports and student."""
-    pairs, recipe = run.split.evaluation, run.recipe
-    wanted = [("student", "control"), (teacher, "student")] + [
-        (name, "student") for name in scored if name.startswith("student (")
-    ]
-    compared = []
-    for one, other in wanted:
-        if one in scored and other in scored:
-            difference = paired_difference(
-                metric, scores_a=scored[one].scores, scores_b=scored[other].scores, labels=pairs.labels, query_ids=pairs.query_ids,
-                n_bootstrap=recipe.benchmark.bootstrap, seed=recipe.seed,
-            )  # fmt: skip
-            compared.append({"name": f"{one} − {other}", "metric": metric, **difference.to_dict()})
-    return compared
+def _comparisons(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Return what a reader asks of: student and control, teacher and student, exports and student."""
+    teacher = next((row.name for row in rows if row.role == "teacher"), rows[0].name)
+    exports = [(row.name, "student") for row in rows if row.role == "export"]
+    return [("student", "control"), (teacher, "student"), *exports]
 
 
 def _notes(run: Run, rows: list[Row], speed: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -303,6 +319,13 @@ def _notes(run: Run, rows: list[Row], speed: Mapping[str, Mapping[str, Any]]) ->
     if any(speed.get(row.name, _UNMEASURED)["precision"] == "bf16" for row in rows):
         notes.append(
             "OpenVINO computes in bf16 by default on a CPU that can; each row states the precision that really ran."
+        )
+    asymmetric = None if run.recipe.student is None else run.recipe.student.asymmetric
+    if asymmetric is not None:
+        side = asymmetric.side
+        notes.append(
+            f"The student reads the {side} side of pairs only: its quality is that of its vectors beside the teacher's of the other side; "
+            f"its latency, throughput, memory, size and parameters are of the {side} side alone, where other rows read both."
         )
     if run.recipe.student is not None and all(row.role != "control" for row in rows):
         notes.append("There is no control: how much of the student's quality is the teacher's doing is not shown.")

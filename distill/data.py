@@ -21,10 +21,19 @@ from typing import Any, TypeVar
 import numpy as np
 
 from distill.errors import BadInput
-from distill.recipe import Columns, Data, Resume, Unlabelled
+from distill.recipe import Columns, Data, Parallel, Resume, Unlabelled
 from distill.synthetic import generate_groups
 
-__all__ = ["Pairs", "Split", "load_split", "load_texts", "read_columns", "read_pairs", "split_pairs"]
+__all__ = [
+    "Pairs",
+    "Split",
+    "load_parallel",
+    "load_split",
+    "load_texts",
+    "read_columns",
+    "read_pairs",
+    "split_pairs",
+]
 
 log = logging.getLogger(__name__)
 _SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
@@ -71,13 +80,22 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Split:
-    """Three disjoint sets, texts without pairs, and what the reader should know of how they were made."""
+    """Three disjoint sets, texts without pairs, and what the reader should know of how they were made.
+
+    :param parallel: source and target texts, translations of each other
+    """
 
     train: Pairs
     validation: Pairs
     evaluation: Pairs
     unlabelled: list[str] = field(default_factory=list)
     notes: tuple[str, ...] = ()
+    parallel: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def unpaired(self) -> list[str]:
+        """Every text of training that no labelled pair is about, each once."""
+        return list(dict.fromkeys([*self.unlabelled, *(text for pair in self.parallel for text in pair)]))
 
     def describe(self) -> dict[str, Any]:
         """Return sizes and fingerprints, for `artefact.json`."""
@@ -88,6 +106,8 @@ class Split:
         }
         texts = Pairs(self.unlabelled, [""] * len(self.unlabelled))
         described["unlabelled"] = {"n_texts": len(texts), "fingerprint": texts.fingerprint()}
+        translations = Pairs([source for source, _ in self.parallel], [target for _, target in self.parallel])
+        described["parallel"] = {"n_pairs": len(translations), "fingerprint": translations.fingerprint()}
         return described
 
 
@@ -112,9 +132,13 @@ def load_split(data: Data, seed: int) -> Split:
     unlabelled = [text for text in dict.fromkeys(texts) if text not in held_out]
     if dropped := len(set(texts)) - len(unlabelled):
         notes.append(f"{dropped} unlabelled texts are also held-out texts and were left out of training")
+    found = list(dict.fromkeys(pair for given in data.parallel for pair in load_parallel(given)))
+    parallel = [pair for pair in found if held_out.isdisjoint(pair)]
+    if dropped := len(found) - len(parallel):
+        notes.append(f"{dropped} parallel pairs hold a held-out text and were left out of training")
     for note in notes:
         log.warning(note)
-    return Split(train, validation, evaluation, unlabelled, tuple(notes))
+    return Split(train, validation, evaluation, unlabelled, tuple(notes), parallel)
 
 
 def _load_pairs(source: str, data: Data, seed: int, notes: list[str]) -> Pairs:
@@ -248,6 +272,14 @@ def load_texts(source: Unlabelled) -> list[str]:
     table = read_columns(source.path, list(source.columns), section="data.unlabelled.columns")
     texts = dict.fromkeys(text.strip() for name in source.columns for text in table[name] if text and text.strip())
     return list(texts)[: source.max_texts]
+
+
+def load_parallel(given: Parallel) -> list[tuple[str, str]]:
+    """Read texts with their translations as (source, target), each pair once, without those that lack a side."""
+    table = read_columns(given.path, [given.source, given.target], section="data.parallel")
+    rows = zip(table[given.source], table[given.target], strict=True)
+    pairs = dict.fromkeys((source.strip(), target.strip()) for source, target in rows if source and target)
+    return [pair for pair in pairs if all(pair)][: given.max_pairs]
 
 
 def read_columns(

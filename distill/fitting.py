@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.artefact import Artefact, ModelKind, content_hash, new_folder, write_card
-from distill.modeling import save_model, set_dropout, tokenizer_of, transformer_of
+from distill.modeling import is_static, save_model, set_dropout, tokenizer_of, transformer_of
 from distill.objectives import Step
 from distill.progress import progress
 from distill.recipe import Lora, Objectives, Training
@@ -34,6 +34,8 @@ class Job:
     :param build_model: builds the sentence-transformers model, the same on every process and every time
     :param sources: the teachers' signals by name
     :param inputs: all that decides the result, for the fingerprint
+    :param own_role: learn queries (0) or documents (1) alone, against the vectors that `other_source` has of the other side
+    :param details: what is to stand in the artefact's card besides
     """
 
     name: str
@@ -51,6 +53,9 @@ class Job:
     sources: Mapping[str, SignalSource] = field(default_factory=dict)
     role_prompts: bool = False
     projected_width: int | None = None
+    own_role: int | None = None
+    other_source: SignalSource | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 LoadUnits = Callable[[Run, Job, bool], tuple[Units, Units]]
@@ -85,17 +90,26 @@ def _load_pairs(run: Run, job: Job, show: bool) -> tuple[TrainSet, TrainSet]:
     split, data = run.split, run.recipe.data
     tokenizer = tokenizer_of(job.build_model())
     prompts = job.prompts or ("", "")
-    unlabelled = split.unlabelled if job.objectives.embedding_match is not None else []
-    n_sequences = len(split.train) if job.kind == "cross_encoder" else 2 * len(split.train) + len(unlabelled)
+    unlabelled, parallel = (
+        (split.unlabelled, split.parallel) if job.objectives.embedding_match is not None else ([], [])
+    )
+    n_lone = len(unlabelled) + 2 * len(parallel)
+    n_sequences = len(split.train) if job.kind == "cross_encoder" else 2 * len(split.train) + n_lone
     with progress(f"{job.name}: tokenizing", n_sequences, show=show) as report:
         trainset = TrainSet.build(
             job.kind, tokenizer, split.train, max_length=job.max_length, candidates=data.candidates,
-            unlabelled=unlabelled, prompts=prompts, by_role=job.role_prompts, on_progress=report,
+            unlabelled=unlabelled, parallel=parallel, prompts=prompts, by_role=job.role_prompts, on_progress=report,
+            lone_role=1 if job.own_role is None else job.own_role,
         )  # fmt: skip
     labels = job.objectives.labels
     trainset.in_batch_negatives = labels is not None and labels.loss == "infonce"
     _attach_signals(trainset, run, job)
-    validation = TrainSet.build(job.kind, tokenizer, split.validation, max_length=job.max_length, prompts=prompts)
+    validation = TrainSet.build(
+        job.kind, tokenizer, split.validation, max_length=job.max_length, prompts=prompts,
+        by_role=job.own_role is not None,
+    )  # fmt: skip
+    for units in (trainset, validation):
+        _learn_one_side(units, job)
     return trainset, validation
 
 
@@ -109,7 +123,13 @@ def _attach_signals(trainset: TrainSet, run: Run, job: Job) -> None:
     }
     match = job.objectives.embedding_match
     if match is not None:
-        trainset.embeddings = job.sources[match.teacher].embeddings(trainset.texts, trainset.roles)
+        trainset.embeddings = job.sources[match.teacher].embeddings(trainset.teacher_texts, trainset.roles)
+
+
+def _learn_one_side(units: TrainSet, job: Job) -> None:
+    if job.own_role is not None and job.other_source is not None:
+        units.learn_one_side(job.own_role)
+        units.embeddings = job.other_source.embeddings(units.texts, units.roles)
 
 
 def _build_step(job: Job) -> Step:
@@ -126,8 +146,13 @@ def _build_step(job: Job) -> Step:
 def built_for_training(job: Job) -> Any:
     """Build the job's model with the dropout, attention and checkpointing of its training section."""
     import torch
+    from accelerate import PartialState
 
     model = job.build_model()
+    if is_static(model):
+        # gradients of the rows that a step met, not of the whole table; between processes they are dense
+        model[0].embedding.sparse = PartialState().num_processes == 1
+        return model
     if job.training.dropout is not None:
         set_dropout(model, job.training.dropout)
     if job.max_length <= _EAGER_UP_TO_TOKENS and not torch.cuda.is_available():
@@ -150,9 +175,8 @@ def _add_adapters(model: Any, lora: Lora) -> None:
 
 
 def _merged(model: Any) -> Any:
-    transformer = transformer_of(model)
-    if hasattr(transformer, "merge_and_unload"):
-        model[0].model = transformer.merge_and_unload()
+    if not is_static(model) and hasattr(transformer_of(model), "merge_and_unload"):
+        model[0].model = transformer_of(model).merge_and_unload()
     return model
 
 
@@ -167,6 +191,7 @@ def _save(run: Run, job: Job, step: TaskStep, result: TrainResult, seconds: floa
             "training": {name: value for name, value in vars(result).items() if name != "history"},
             "history": result.history,
             "scale_and_bias": None if step.scale_and_bias is None else step.scale_and_bias.tolist(),
+            **job.details,
         },
     )  # fmt: skip
     with new_folder(job.target) as folder:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["NumpyHead", "one_blas_thread", "read_head"]
+__all__ = ["NumpyHead", "one_blas_thread", "read_head", "read_stages"]
 
 _Array = np.ndarray
 _Stage = Callable[[_Array], _Array]
@@ -73,9 +73,15 @@ def read_head(folder: Path, modules: Sequence[Mapping[str, Any]], width: int) ->
     # a prompt that is left out of the pooling has to be counted in tokens: torch's module does
     if config.get("include_prompt") is False or not set(pools) <= set(_POOLS):
         return None
+    read = read_stages(folder, modules[1:], width * len(pools))
+    return None if read is None else NumpyHead(pools, *read)
+
+
+def read_stages(folder: Path, modules: Sequence[Mapping[str, Any]], width: int) -> tuple[list[_Stage], int, int] | None:
+    """Read what follows a sentence embedding of this width: its functions, their number of parameters, the width after them."""
     stages: list[_Stage] = []
-    n_parameters, output_width = 0, width * len(pools)
-    for module in modules[1:]:
+    n_parameters, output_width = 0, width
+    for module in modules:
         if _kind(module) == "Dropout":  # does nothing outside of training
             continue
         read = _READERS.get(_kind(module))
@@ -85,7 +91,7 @@ def read_head(folder: Path, modules: Sequence[Mapping[str, Any]], width: int) ->
         run, n_own, out_width = stage
         stages.append(run)
         n_parameters, output_width = n_parameters + n_own, out_width or output_width
-    return NumpyHead(pools, stages, n_parameters, output_width)
+    return stages, n_parameters, output_width
 
 
 def _kind(module: Mapping[str, Any]) -> str:

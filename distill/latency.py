@@ -15,14 +15,13 @@ import json
 import os
 import platform
 import random
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -30,13 +29,17 @@ from typing import IO, Any
 import numpy as np
 
 from distill.artefact import versions
-from distill.baselines import PairScorer, check_scorer_folder, model_folder, open_scorer
+from distill.baselines import SCORER_FILE, check_scorer_folder, model_folder, open_scorer
 from distill.errors import BadInput, JobFailed
 from distill.machine import cpu_model, usable_cpus
-from distill.model_files import GRAPHS, Runtime
-from distill.runtime import Precision
+from distill.memory import peak_mb, resident_mb
+from distill.model_files import GRAPHS, Precision, Runtime, read_model_files
+from distill.pairing import OneSide
+from distill.runtime import Scorer
+from distill.scoring import PairScorer
+from distill.serving import batch_grid, memory_growth, open_loop, saturated_pairs_per_s
 
-__all__ = ["LENGTHS", "Request", "environment", "measure", "measure_all", "size_mb"]
+__all__ = ["LENGTHS", "Load", "Request", "environment", "measure", "measure_all", "size_mb"]
 
 LENGTHS = (32, 64, 128, 256, 512)
 Progress = Callable[[int, int, str], None]
@@ -46,6 +49,20 @@ _CPU_FLAGS = (
     "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16", "asimd", "i8mm",
 )  # fmt: skip
 _TORCH_WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "pytorch_model*")
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is measured beyond latency and throughput; see `distill.serving`."""
+
+    batches: tuple[int, ...] = ()
+    """Batch sizes, each timed on each length bucket."""
+    rates: tuple[float, ...] = ()
+    """Arrival rates of an open loop, as shares of the capacity measured just before."""
+    n_shapes: int = 0
+    """Random shapes over which the growth of memory is taken."""
+    seconds: float = 10.0
+    """Of each of them."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +105,7 @@ def measure_all(
     rounds: int = 5,
     lengths: Sequence[int] = LENGTHS,
     seed: int = 0,
+    load: Load | None = None,
     on_progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Measure several model folders, interleaved; all of them are in memory at the same time.
@@ -98,16 +116,18 @@ def measure_all(
     :param rounds: how many slices that time is cut into.
     :param lengths: upper bounds of the length buckets, in tokens that the model reads of a pair: together in a
         cross-encoder, the sum of both texts in a bi-encoder. Longer pairs open buckets of twice the last bound.
+    :param load: what is measured afterwards, model by model; None is nothing.
     :param on_progress: called with (steps done, steps in all, what is being done).
     :returns: for each request, in order: name, path, kind, runtime, precision, n_threads, max_length, parameters,
         size_mb, load_seconds, cold_ms, latency_ms {batch, n, mean, p50, p95, p99}, latency_by_length
         [{tokens, n, p50, p95}], throughput_pairs_per_s, throughput_pairs, peak_memory_mb, steady_memory_mb, per_run
-        (raw samples: latency_ms, latency_by_length_ms, throughput_pairs_per_s).
+        (raw samples: latency_ms, latency_by_length_ms, throughput_pairs_per_s); with `load` also under_load {batches,
+        capacity_pairs_per_s, open_loop, memory}.
     :raises BadInput: for folders that are not whole and for lists that are no pairs.
     :raises JobFailed: where a measuring process dies, with its last line on stderr.
     """
     _check(requests, queries, documents, seconds, rounds, lengths)
-    report = _Reporter(on_progress, total=len(requests) * (rounds + 1))
+    report = _Reporter(on_progress, total=len(requests) * (rounds + 1 + (load is not None)))
     with ExitStack() as stack:
         workers = [stack.enter_context(_worker(request)) for request in requests]
         for worker in workers:  # all import side by side; nothing is measured before the last is done
@@ -121,6 +141,10 @@ def measure_all(
                 report(f"round {number + 1}, {worker.name}")
                 worker.round()
             order.append(order.pop(0))  # nobody is always first after the same neighbour
+        if load is not None:
+            for worker in workers:
+                report(f"under load, {worker.name}")
+                worker.under_load(load, seed)
         report.finish()
         return [worker.finish() for worker in workers]
 
@@ -167,7 +191,7 @@ def _worker(request: Request) -> Iterator["_Worker"]:
     with tempfile.TemporaryFile() as errors:
         n_threads = request.n_threads or usable_cpus()
         process = subprocess.Popen(
-            [sys.executable, "-m", "distill.latency"],
+            [sys.executable, "-m", "distill.latency", _runtime_of(request)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8",
             env=_worker_environment(n_threads),
         )  # fmt: skip
@@ -178,6 +202,13 @@ def _worker(request: Request) -> Iterator["_Worker"]:
             process.wait()
             for stream in (process.stdin, process.stdout):
                 _close(stream)
+
+
+def _runtime_of(request: Request) -> str:
+    """What a process is to import before it is ready; nothing for what is no model folder."""
+    if (request.path / SCORER_FILE).is_file():
+        return ""
+    return request.runtime or read_model_files(request.path).held_runtime
 
 
 def _close(stream: IO[str] | None) -> None:
@@ -222,6 +253,9 @@ class _Worker:
 
     def round(self) -> None:
         self._ask({"do": "round"})
+
+    def under_load(self, load: Load, seed: int) -> None:
+        self._ask({"do": "load", "load": asdict(load), "seed": seed})
 
     def finish(self) -> dict[str, Any]:
         measured = self._ask({"do": "finish"})
@@ -278,6 +312,7 @@ class _Meter:
         self.latency: list[float] = []
         self.by_length: dict[int, list[float]] = {bound: [] for bound in self.buckets}
         self.throughput: list[float] = []
+        self.loaded: dict[str, Any] = {}
         self.position = 0
         self.cold_ms = self.time_one(self.timed[0])
         self._warm_up()
@@ -329,6 +364,30 @@ class _Meter:
             self.throughput.append(self._run_throughput(self.n_throughput))
         return {}
 
+    def under_load(self, load: Load, seed: int) -> dict[str, Any]:
+        """Measure what `load` asks for."""
+        if load.batches:
+            self.loaded["batches"] = batch_grid(
+                self.scorer, self.queries, self.documents, self.buckets, batches=load.batches, seconds=load.seconds
+            )
+        if load.rates:
+            sides = self.queries, self.documents
+            saturated_pairs_per_s(self.scorer, *sides, seconds=load.seconds / 4)  # meets the shapes
+            capacity = saturated_pairs_per_s(self.scorer, *sides, seconds=load.seconds)
+            self.loaded["capacity_pairs_per_s"] = capacity
+            self.loaded["open_loop"] = [
+                {
+                    "load": share,
+                    **open_loop(self.scorer, *sides, rate=share * capacity, seconds=load.seconds, seed=seed),
+                }
+                for share in load.rates
+            ]
+        if load.n_shapes:
+            self.loaded["memory"] = memory_growth(
+                self.scorer, self.queries, self.documents, n_shapes=load.n_shapes, seed=seed
+            )
+        return {}
+
     def finish(self) -> dict[str, Any]:
         """Return all that was measured."""
         by_length = [{"tokens": bound, **_statistics(values, (50, 95))} for bound, values in self.by_length.items()]
@@ -338,8 +397,9 @@ class _Meter:
             "latency_by_length": by_length,
             "throughput_pairs_per_s": float(np.median(self.throughput)),
             "throughput_pairs": self.n_throughput,
-            "steady_memory_mb": _status_mb("VmRSS"),
-            "peak_memory_mb": _status_mb("VmHWM"),
+            "steady_memory_mb": resident_mb(),
+            "peak_memory_mb": peak_mb(),
+            **({"under_load": self.loaded} if self.loaded else {}),
             "per_run": {
                 "latency_ms": _rounded(self.latency),
                 "latency_by_length_ms": {str(bound): _rounded(values) for bound, values in self.by_length.items()},
@@ -370,16 +430,6 @@ def _rounded(samples: Sequence[float]) -> list[float]:
     return [round(value, 4) for value in samples]
 
 
-def _status_mb(name: str) -> float:
-    """Read a memory figure of this process, in 10⁶ bytes; where there is no /proc, the peak stands for both."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) * 1024 / 1e6
-    except (OSError, StopIteration):
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-
-
 def _load(request: Mapping[str, Any]) -> tuple[PairScorer, dict[str, Any]]:
     start = time.perf_counter()
     scorer = open_scorer(
@@ -387,35 +437,44 @@ def _load(request: Mapping[str, Any]) -> tuple[PairScorer, dict[str, Any]]:
         max_length=request["max_length"], device="cpu",
     )  # fmt: skip
     seconds = time.perf_counter() - start
+    if isinstance(scorer, Scorer) and scorer.side is not None:  # the other side is the teacher's, before and after
+        scorer = OneSide(scorer)
     facts = {
         "kind": scorer.kind, "runtime": scorer.runtime, "precision": scorer.precision, "max_length": scorer.max_length,
-        "load_seconds": round(seconds, 3), "loaded_memory_mb": _status_mb("VmRSS"),
+        "load_seconds": round(seconds, 3), "loaded_memory_mb": resident_mb(),
     }  # fmt: skip
     return scorer, facts
 
 
-def _import_heavy() -> None:
+def _import_heavy(runtime: str) -> None:
     """Import what loading needs, so that `load_seconds` is the model's and not Python's."""
-    import sentence_transformers  # noqa: F401
-    import torch  # noqa: F401
+    if runtime == "torch":
+        import torch  # noqa: F401
+    elif runtime == "openvino":
+        import openvino  # noqa: F401
+    elif runtime == "onnx":
+        import onnxruntime  # noqa: F401
 
 
-def _serve(requests: IO[str], answers: IO[str]) -> None:
+def _serve(requests: IO[str], answers: IO[str], runtime: str) -> None:
     """Answer requests, one line of JSON each, until there are no more."""
 
     def answer(values: Mapping[str, Any]) -> None:
         answers.write(json.dumps(values) + "\n")
         answers.flush()
 
-    _import_heavy()
+    _import_heavy(runtime)
     answer({"ready": True})
     first = json.loads(requests.readline())
     scorer, facts = _load(first)
     meter = _Meter(scorer, first)
     answer(facts)
     for line in requests:
-        if json.loads(line)["do"] == "round":
+        message = json.loads(line)
+        if message["do"] == "round":
             answer(meter.round())
+        elif message["do"] == "load":
+            answer(meter.under_load(Load(**message["load"]), message["seed"]))
         else:
             # counted last: it may build the architecture, which is not part of serving
             answer({**meter.finish(), "parameters": scorer.n_parameters})
@@ -430,7 +489,7 @@ def size_mb(folder: Path, runtime: Runtime) -> float:
     """Return the size, in 10⁶ bytes, of the files that a runtime needs of a folder: not another runtime's weights."""
     others = [name for other, names in GRAPHS.items() if other != runtime for name in names]
     skipped = {(folder / name).with_suffix(suffix) for name in others for suffix in (".xml", ".bin", ".onnx")}
-    if runtime != "torch":
+    if runtime not in ("torch", "numpy"):
         skipped |= {path for pattern in _TORCH_WEIGHTS for path in folder.glob(pattern)}
     files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     return sum(path.stat().st_size for path in files if path not in skipped) / 1e6
@@ -457,7 +516,7 @@ def _main() -> None:
     # libraries print to stdout: the answers keep the pipe to themselves
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    _serve(sys.stdin, answers)
+    _serve(sys.stdin, answers, sys.argv[1] if len(sys.argv) > 1 else "")
 
 
 if __name__ == "__main__":

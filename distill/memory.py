@@ -1,10 +1,12 @@
-"""Memory habits of long CPU work."""
+"""Memory: habits of long CPU work, and how much this process holds."""
 
 import ctypes
 import ctypes.util
+import resource
 import sys
+from pathlib import Path
 
-__all__ = ["keep_freed_memory"]
+__all__ = ["keep_freed_memory", "peak_mb", "resident_mb"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 _ONE_GIB = 1 << 30
@@ -23,3 +25,22 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _ONE_GIB)
         mallopt(_M_TRIM_THRESHOLD, _ONE_GIB)
+
+
+def resident_mb() -> float:
+    """Return the memory that this process holds now, in 10⁶ bytes; where there is no /proc, its peak."""
+    return _status_mb("VmRSS")
+
+
+def peak_mb() -> float:
+    """Return the most memory that this process ever held, in 10⁶ bytes."""
+    return _status_mb("VmHWM")
+
+
+def _status_mb(name: str) -> float:
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) * 1024 / 1e6
+    except (OSError, StopIteration):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

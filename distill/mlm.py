@@ -3,12 +3,14 @@
 Texts are packed back to back into blocks of the full length, so that no token of a step is padding. In every block an
 exact share of the tokens is chosen anew in each pass: 80 % become the mask, 10 % a random token, 10 % stay. With
 `whole_words` all pieces of a chosen word are (Cui et al. 2021): where a Korean word is cut into syllables, a single hidden
-one is read off its neighbours and nothing is learned of the word. A block then never takes a word that would exceed its share.
+one is read off its neighbours and nothing is learned of the word. What becomes of it is then drawn for the word, as SpanBERT
+does for a span (Joshi et al. 2020). A block never takes a word that would exceed its share.
 
 The head runs on the chosen positions alone: over a vocabulary of 250,000 the logits of all positions would be gigabytes.
 Validation masks are drawn from each block's number, the same in every evaluation: perplexities before and after compare.
 """
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,7 +30,8 @@ from distill.tokens import TokenTable, pad_token_id, tokenize
 __all__ = ["MaskedPass", "MlmStep", "PackedText", "choose_tokens", "pack"]
 
 _MASKED, _RANDOM = 0.8, 0.9  # below the first: the mask; up to the second: a random token; above: as it was
-_IGNORED = -100
+# head and encoder share weights on purpose: a checkpoint holds them once, and accelerate lists all of them each time
+logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
 
 
 def pack(table: TokenTable, *, length: int, first: int | None, last: int | None) -> TokenTable:
@@ -69,14 +72,17 @@ def choose_tokens(may: Tensor, starts: Tensor, n_chosen: Tensor, draw: Tensor) -
     n_chosen: (n_rows,); result: (n_rows, n_tokens), bool
     """
     word = starts.long().cumsum(dim=1)  # (n_rows, n_tokens): the number of each token's word
-    by_word = torch.gather(draw, 1, word.clamp(max=draw.shape[1] - 1))
-    by_word = by_word.masked_fill(~may, torch.inf)
-    order = by_word.argsort(dim=1, stable=True)
+    order = _by_word(draw, starts).masked_fill(~may, torch.inf).argsort(dim=1, stable=True)
     rank = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1]).expand_as(order))
     # a word is in when its last piece is
     last_rank = torch.zeros(len(word), word.shape[1] + 1, dtype=torch.long)
     last_rank.scatter_reduce_(1, word, torch.where(may, rank, 0), "amax")
     return may & (torch.gather(last_rank, 1, word) < n_chosen[:, None])
+
+
+def _by_word(draw: Tensor, starts: Tensor) -> Tensor:
+    """Give all tokens of a word one random number. *Shape:* all (n_rows, n_tokens)."""
+    return torch.gather(draw, 1, starts.long().cumsum(dim=1).clamp(max=draw.shape[1] - 1))
 
 
 @dataclass
@@ -199,8 +205,8 @@ class MlmStep(TaskStep):
         else:
             draw = torch.rand(3, n_rows, n_tokens)
         ids = inputs["input_ids"].cpu()
-        chosen = self._chosen(ids, inputs["attention_mask"].cpu(), draw[0])
-        masked = self._replaced(ids, chosen, draw[1], draw[2]).to(inputs["input_ids"].device)
+        masked, chosen = self._masked(ids, inputs["attention_mask"].cpu(), draw)
+        masked = masked.to(inputs["input_ids"].device)
         targets, chosen = ids[chosen].to(masked.device), chosen.to(masked.device)
         logits = self._logits({**inputs, "input_ids": masked}, chosen)
         loss = nn.functional.cross_entropy(logits.float(), targets, reduction="none")  # (n_chosen,)
@@ -210,10 +216,13 @@ class MlmStep(TaskStep):
             return {"scores": sums.index_add(0, rows, torch.stack([loss, torch.ones_like(loss)], dim=1))}
         return {"mlm": batch.weight * loss.sum(), "nothing": 0.0 * logits.float().sum()}
 
-    def _chosen(self, ids: Tensor, mask: Tensor, draw: Tensor) -> Tensor:
+    def _masked(self, ids: Tensor, mask: Tensor, draw: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the ids with some hidden, and which were chosen. *Shape:* draw: (3, n_blocks, n_tokens)."""
         may = mask.bool() & ~self.special.cpu()[ids]
+        starts = self.starts.cpu()[ids] | ~may
         counts = torch.from_numpy(n_chosen(mask.sum(dim=1).numpy(), self.settings.probability))
-        return choose_tokens(may, self.starts.cpu()[ids] | ~may, counts, draw)
+        chosen = choose_tokens(may, starts, counts, draw[0])
+        return self._replaced(ids, chosen, _by_word(draw[1], starts), draw[2]), chosen
 
     def _replaced(self, ids: Tensor, chosen: Tensor, how: Tensor, which: Tensor) -> Tensor:
         random_ids = (which * self.n_random).long().clamp(max=self.n_random - 1)

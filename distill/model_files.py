@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from distill.artefact import ModelKind, check_model_folder
+from distill.artefact import ModelKind, check_model_folder, is_static_module, read_routes
 from distill.errors import BadInput
 
 __all__ = [
@@ -24,9 +24,11 @@ __all__ = [
     "length_limit",
     "open_tokenizer",
     "read_model_files",
+    "read_sides",
+    "static_tokenizer",
 ]
 
-Runtime = Literal["torch", "openvino", "onnx"]
+Runtime = Literal["torch", "openvino", "onnx", "numpy"]
 Precision = Literal["fp32", "bf16"]
 
 WHOLE_MODEL = ("sentence_embedding", "logits")  # outputs of a graph that are the result
@@ -59,13 +61,20 @@ class ModelFiles:
         return self.folder / str(self.modules[0]["path"])
 
     @property
+    def is_static(self) -> bool:
+        """Whether it is a table of token vectors, without a transformer."""
+        return is_static_module(self.modules[0])
+
+    @property
     def held_runtime(self) -> Runtime:
-        """The runtime to take where none is asked for: a graph's before torch."""
+        """The runtime to take where none is asked for: a graph's before torch, and numpy for a static model."""
+        if self.is_static:
+            return "numpy"
         return next((runtime for runtime in GRAPHS if self.graph(runtime) is not None), "torch")
 
     def graph(self, runtime: Runtime) -> Path | None:
         """Return the graph file of a runtime, if the folder holds one."""
-        paths = (self.folder / name for name in GRAPHS[runtime])
+        paths = (base / name for base in (self.transformer_folder, self.folder) for name in GRAPHS[runtime])
         return next((path for path in paths if path.is_file()), None)
 
 
@@ -74,8 +83,19 @@ def read_model_files(folder: Path) -> ModelFiles:
 
     :raises BadInput: where a piece is missing or is not valid JSON
     """
-    kind = check_model_folder(folder)
-    modules = _read(folder / "modules.json")
+    return _files(folder, check_model_folder(folder), _read(folder / "modules.json"))
+
+
+def read_sides(folder: Path) -> dict[str, ModelFiles] | None:
+    """Read a sentence-transformers Router as two models, of queries and of documents; None where it is one model.
+
+    :raises BadInput: where a piece is missing or is not valid JSON
+    """
+    kind, routes = check_model_folder(folder), read_routes(folder)
+    return None if routes is None else {side: _files(folder, kind, modules) for side, modules in routes.items()}
+
+
+def _files(folder: Path, kind: ModelKind, modules: Sequence[Mapping[str, Any]]) -> ModelFiles:
     base = folder / modules[0]["path"]
     # the name of today, or one of its older names
     named = [base / "sentence_bert_config.json", *sorted(base.glob("sentence_*_config.json"))]
@@ -142,9 +162,21 @@ class LightTokenizer:
     is_fast: bool = True
 
 
+def static_tokenizer(backend: Any) -> LightTokenizer:
+    """Wrap the tokenizer of a static model, which reads no special tokens and no padding; its truncation is the limit."""
+    backend.post_processor = None
+    backend.no_padding()
+    limit = backend.truncation or {"max_length": _NO_LIMIT, "direction": "right"}
+    return LightTokenizer(backend, ("input_ids", "attention_mask"), 0, limit["direction"], limit["max_length"])
+
+
 def open_tokenizer(files: ModelFiles) -> Any:
     """Open the folder's tokenizer.json; a folder without one (old or slow tokenizers) needs transformers."""
     base = files.transformer_folder
+    if files.is_static:
+        from tokenizers import Tokenizer
+
+        return static_tokenizer(Tokenizer.from_file(str(base / "tokenizer.json")))
     if not (base / "tokenizer.json").is_file():
         from transformers import AutoTokenizer
 

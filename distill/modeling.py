@@ -1,6 +1,7 @@
 """sentence-transformers models from a backbone: `[Transformer, Pooling, …]`, nothing but stock modules.
 
     bi-encoder       Transformer → Pooling → (Dense into the teacher's width) → Normalize
+    static           StaticEmbedding → Normalize: a bi-encoder that is a table of token vectors
     cross-encoder    Transformer → Pooling → Dense + GELU … → Dense → one score
 
 The cross-encoder is the ablation's: all token embeddings averaged, an MLP, one logit. A model that brings its own head
@@ -18,16 +19,20 @@ from typing import Any, Literal
 from distill.artefact import ModelKind, check_model_folder
 from distill.backbone import resolve_name
 from distill.errors import BadInput, loading
+from distill.model_files import static_tokenizer
 
 __all__ = [
     "DEFAULT_HEAD",
     "bi_encoder",
     "build_model",
     "cross_encoder",
+    "is_static",
     "load_model",
     "loading",
     "prepared",
     "quiet",
+    "replace_tokenizer",
+    "replace_transformer",
     "save_model",
     "set_dropout",
     "tokenizer_of",
@@ -67,7 +72,6 @@ def build_model(
     pooling: Pooling | None = None,
     head: Sequence[int] | None = None,
     max_length: int,
-    output_width: int | None = None,
     prompts: tuple[str, str] | None = None,
     seed: int = 0,
 ) -> Any:
@@ -75,7 +79,6 @@ def build_model(
 
     :param pooling: None takes the model's own, or the mean
     :param head: hidden widths of a cross-encoder's MLP; None takes the model's own head, or (256,)
-    :param output_width: puts a bias-free Dense before Normalize (a bi-encoder that writes into its teacher's space)
     :raises BadInput: where the name cannot be loaded
     """
     import torch
@@ -84,7 +87,7 @@ def build_model(
     torch.manual_seed(seed)
     with quiet(), loading(name):
         if kind == "bi_encoder":
-            model = bi_encoder(_own_modules(name, pooling), pooling, output_width)
+            model = bi_encoder(_own_modules(name, pooling), pooling)
         elif head is None and pooling is None and _has_own_head(name):
             model = _with_own_head(name)
         else:
@@ -110,14 +113,17 @@ def _own_modules(name: str, pooling: Pooling | None) -> list[Any]:
 
 
 def bi_encoder(modules: Sequence[Any], pooling: Pooling | None, output_width: int | None = None) -> Any:
-    """Put a bi-encoder together from a transformer, or from all modules of one, which then keep their pooling."""
+    """Put a bi-encoder together from a transformer, or from all modules of one, which then keep their pooling.
+
+    :param output_width: puts a bias-free Dense before Normalize (a bi-encoder that writes into its teacher's space)
+    """
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Dense, Normalize
     from sentence_transformers.sentence_transformer.modules import Pooling as PoolingModule
     from torch import nn
 
     body = [module for module in modules if not isinstance(module, Normalize)]
-    if len(body) == 1:
+    if len(body) == 1 and not is_static(body):
         body.append(PoolingModule(body[0].get_embedding_dimension(), pooling_mode=pooling or "mean"))
     if output_width is not None:
         width = SentenceTransformer(modules=body, device="cpu").get_embedding_dimension()
@@ -190,11 +196,37 @@ def transformer_of(model: Any) -> Any:
 
 
 def tokenizer_of(model: Any) -> Any:
-    """Return a model's tokenizer."""
-    return model[0].tokenizer
+    """Return a model's tokenizer, as `distill.tokens` takes it."""
+    tokenizer = model[0].tokenizer
+    return static_tokenizer(tokenizer) if is_static(model) else tokenizer
+
+
+def is_static(model: Any) -> bool:
+    """Tell whether a model, or the first of a list of modules, is a table of token vectors without a transformer."""
+    modules = model if isinstance(model, list) else model.children()
+    return type(next(iter(modules), None)).__name__ == "StaticEmbedding"
+
+
+def replace_tokenizer(model: Any, tokenizer: Any) -> None:
+    """Give a model another tokenizer."""
+    processor = model[0].processor
+    if processor is tokenizer_of(model):
+        model[0].processor = tokenizer
+    else:  # one for more than text
+        processor.tokenizer = tokenizer
+
+
+def replace_transformer(model: Any, transformer: Any) -> None:
+    """Give a model another transformers encoder."""
+    model[0].model = transformer
 
 
 def _set_max_length(model: Any, max_length: int) -> None:
+    if is_static(model):
+        # stock sentence-transformers cuts a text where tokenizer.json says so, and reads no special tokens
+        static_tokenizer(model[0].tokenizer)
+        model[0].tokenizer.enable_truncation(max_length)
+        return
     config = transformer_of(model).config
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and config.model_type in (
@@ -219,7 +251,7 @@ def _set_max_length(model: Any, max_length: int) -> None:
 
 def _freeze_unused(model: Any) -> None:
     """Freeze BERT's pooler: token embeddings are pooled here, so it never gets a gradient and DDP would wait for one."""
-    if len(model) > 1:
+    if len(model) > 1 and not is_static(model):
         pooler = getattr(transformer_of(model), "pooler", None)
         for parameter in [] if pooler is None else pooler.parameters():
             parameter.requires_grad_(False)
@@ -237,9 +269,10 @@ def set_dropout(model: Any, probability: float) -> None:
                 setattr(module, name, probability)
 
 
-def load_model(folder: Path) -> Any:
-    """Load an artefact for training or labelling in torch, float32.
+def load_model(folder: Path, *, dtype: Literal["float32", "auto"] = "float32") -> Any:
+    """Load an artefact for training or labelling in torch.
 
+    :param dtype: float32 is what is trained; auto is that of the stored weights
     :raises BadInput: where a piece is missing or does not load
     """
     from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -247,7 +280,7 @@ def load_model(folder: Path) -> Any:
     kind = check_model_folder(folder)
     model_class = SentenceTransformer if kind == "bi_encoder" else CrossEncoder
     with quiet(), loading(str(folder)):
-        model = model_class(str(folder), device="cpu", model_kwargs=_model_options())
+        model = model_class(str(folder), device="cpu", model_kwargs={**_model_options(), "dtype": dtype})
     _freeze_unused(model)
     return model
 

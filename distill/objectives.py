@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from distill import losses
 from distill.artefact import ModelKind
-from distill.recipe import EmbeddingMatch, LabelLoss, Labels, Objectives, ScoreMatch
+from distill.modeling import is_static
+from distill.recipe import EmbeddingMatch, LabelLoss, Labels, Matryoshka, Objectives, ScoreMatch
 from distill.task import TaskStep
+from distill.tokens import bags
 from distill.trainset import POSITIVE_FROM, Batch
 
-__all__ = ["DEFAULT_LOSS", "Step", "teacher_logits", "teacher_unit"]
+__all__ = ["DEFAULT_LOSS", "Step", "matryoshka_shares", "teacher_logits", "teacher_unit"]
 
 DEFAULT_LOSS: dict[str, LabelLoss] = {"cross_encoder": "bce", "bi_encoder": "contrastive"}
 _INITIAL_SCALE = 10.0  # cosines of ±1 start as logits of ±10: a range that the sigmoid can use
@@ -32,6 +34,18 @@ def teacher_logits(scores: Tensor, kind: ModelKind) -> Tensor:
 def teacher_unit(scores: Tensor, kind: ModelKind, temperature: float = 1.0) -> Tensor:
     """Return a teacher's scores in [0, 1]: the sigmoid of a logit over τ, or (cos + 1)/2."""
     return torch.sigmoid(scores / temperature) if kind == "cross_encoder" else (scores + 1) / 2
+
+
+def _sides(batch: Batch, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+    """Return unit vectors of queries and documents; of a side that is not learned the teacher's.
+
+    *Shape:* embeddings: (n_sequences, width); result: (n_pairs, width) each
+    """
+    unit = nn.functional.normalize(embeddings, dim=-1)
+    if batch.other_embeddings is None:
+        return unit[batch.query_rows], unit[batch.document_rows]
+    own, other = unit[batch.query_rows], nn.functional.normalize(batch.other_embeddings.float(), dim=-1)
+    return (own, other) if batch.other_role else (other, own)
 
 
 class Step(TaskStep):
@@ -53,6 +67,7 @@ class Step(TaskStep):
     ) -> None:
         super().__init__()
         self.model, self.kind, self.objectives = model, kind, objectives
+        self.is_static = is_static(model)
         self.teacher_kinds = teacher_kinds or {}
         if kind == "bi_encoder" and self._needs_logits():
             self.scale_and_bias = nn.Parameter(torch.tensor([_INITIAL_SCALE, 0.0]))
@@ -78,16 +93,28 @@ class Step(TaskStep):
             scores, embeddings = output, None
         else:
             embeddings = self._run(batch, "sentence_embedding")  # (n_sequences, width)
-            unit = nn.functional.normalize(embeddings, dim=-1)
-            scores = (unit[batch.query_rows] * unit[batch.document_rows]).sum(dim=-1)
+            scores = _cosines(embeddings, batch)
         if predict:
             return {"scores": scores}
         with torch.autocast(scores.device.type, enabled=False):
-            return self._losses(batch, scores, embeddings)
+            terms = self._losses_at_widths(batch, scores, embeddings)
+            return {**terms, "nothing": self._nothing(scores, embeddings)}
 
     def _run(self, batch: Batch, output: str) -> Tensor:
-        parts = [self.model(dict(part))[output].float() for part in batch.inputs]
+        inputs = [bags(part) for part in batch.inputs] if self.is_static else [dict(part) for part in batch.inputs]
+        parts = [self.model(part)[output].float() for part in inputs]
         return torch.cat(parts)[batch.order]
+
+    def _losses_at_widths(self, batch: Batch, scores: Tensor, embeddings: Tensor | None) -> dict[str, Tensor]:
+        """Return each loss as its weighted mean over the widths of the Matryoshka, or at the whole width where there is none."""
+        if self.objectives.matryoshka is None or embeddings is None:
+            return self._losses(batch, scores, embeddings)
+        terms: dict[str, Tensor] = {}
+        for width, share in matryoshka_shares(self.objectives.matryoshka, embeddings.shape[1]).items():
+            prefix = nn.functional.normalize(embeddings[:, :width], dim=-1)
+            for name, loss in self._losses(batch, _cosines(prefix, batch), prefix).items():
+                terms[name] = terms[name] + share * loss if name in terms else share * loss
+        return terms
 
     def _losses(self, batch: Batch, scores: Tensor, embeddings: Tensor | None) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
@@ -104,7 +131,7 @@ class Step(TaskStep):
         match = objectives.embedding_match
         if match is not None and embeddings is not None and batch.teacher_embeddings is not None:
             terms["embedding_match"] = self._embedding_match(match, batch, embeddings)
-        return {**terms, "nothing": self._nothing(scores, embeddings)}
+        return terms
 
     def _nothing(self, scores: Tensor, embeddings: Tensor | None) -> Tensor:
         """Zero that depends on every parameter: DDP waits for the gradient of each, used in this pass or not."""
@@ -124,9 +151,8 @@ class Step(TaskStep):
         if batch.labels is None:
             raise ValueError("a batch without labels has no label loss")
         if name == "infonce" and embeddings is not None and batch.excluded is not None:
-            unit = nn.functional.normalize(embeddings, dim=-1)
             positive = batch.labels >= POSITIVE_FROM
-            queries, documents = unit[batch.query_rows], unit[batch.document_rows]
+            queries, documents = _sides(batch, embeddings)
             loss = losses.in_batch_infonce(queries, documents, positive, batch.excluded, term.temperature)
             return term.weight * batch.share["positives"] * loss
         if name == "bce":
@@ -160,5 +186,28 @@ class Step(TaskStep):
         projected = embeddings if self.projection is None else self.projection(embeddings)
         if batch.teacher_embeddings is None:
             raise ValueError("a batch without teacher embeddings has no embedding loss")
+        teacher = batch.teacher_embeddings.float()
+        if projected.shape[1] < teacher.shape[1]:  # a prefix, and so is what it is to match
+            teacher = nn.functional.normalize(teacher[:, : projected.shape[1]], dim=-1)
         loss_of = losses.embedding_cosine if term.loss == "cosine" else losses.embedding_mse
-        return term.weight * batch.share["texts"] * loss_of(projected, batch.teacher_embeddings.float())
+        return term.weight * batch.share["texts"] * loss_of(projected, teacher)
+
+
+def matryoshka_shares(settings: Matryoshka, whole: int) -> dict[int, float]:
+    """Return what each width counts in the mean over all; the whole width is always among them.
+
+    >>> matryoshka_shares(Matryoshka(dimensions=(64, 32)), 128)
+    {64: 0.333333, 32: 0.333333, 128: 0.333333}
+    >>> matryoshka_shares(Matryoshka(dimensions=(128, 64), weights=(3.0, 1.0)), 128)
+    {128: 0.75, 64: 0.25}
+    """
+    weights = dict(zip(settings.dimensions, settings.weights or (1.0,) * len(settings.dimensions), strict=True))
+    weights.setdefault(whole, 1.0)
+    total = sum(weights.values())
+    return {width: weight / total for width, weight in weights.items()}
+
+
+def _cosines(embeddings: Tensor, batch: Batch) -> Tensor:
+    """Return the cosine of each pair. *Shape:* (n_sequences, width) → (n_pairs,)."""
+    queries, documents = _sides(batch, embeddings)
+    return (queries * documents).sum(dim=-1)

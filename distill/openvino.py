@@ -1,27 +1,34 @@
 """OpenVINO graphs of model folders: traced, pinned to a precision, written as whole sentence-transformers folders.
 
-Only the transformer becomes a graph; pooling, Dense and Normalize stay the modules they were. The pin is kept where
-stock sentence-transformers reads OpenVINO options, in `sentence_bert_config.json`.
+What the graph holds is told in `distill.graph`. The pin is kept where stock sentence-transformers reads OpenVINO options,
+in `sentence_bert_config.json`.
 """
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from distill.artefact import check_model_folder, new_folder
+from distill.artefact import new_folder
+from distill.errors import JobFailed
 from distill.modeling import quiet
+
+if TYPE_CHECKING:
+    from distill.graph import GraphModule
 
 __all__ = ["GraphPrecision", "copy_without_weights", "export_graph", "pin_precision", "save_graph", "trace"]
 
-GraphPrecision = Literal["fp32", "bf16", "int8"]
+log = logging.getLogger(__name__)
+GraphPrecision = Literal["fp32", "bf16"]
 _NOT_COPIED = (
     "model*.safetensors", "model.safetensors.index.json", "pytorch_model*", "*.onnx", "*.onnx_data", "openvino_model*",
     "artefact.json", "training_args.bin", "optimizer.pt", "scheduler.pt", "trainer_state.json", "checkpoint-*",
 )  # fmt: skip
 _NOT_COPIED_FOLDERS = ("openvino", "onnx")
 _STORED_HINT: Mapping[str, str] = {"fp32": "f32", "bf16": "bf16"}
+_TINY = 5_000_000  # parameters
 
 
 def export_graph(source: Path, target: Path, precision: GraphPrecision) -> None:
@@ -43,38 +50,82 @@ def copy_without_weights(source: Path, folder: Path) -> None:
             shutil.copytree(path, folder / path.name)
 
 
-def pin_precision(folder: Path, precision: GraphPrecision) -> None:
-    """Store the precision where stock sentence-transformers looks: model_kwargs.ov_config of its transformer module."""
+def pin_precision(folder: Path, precision: str | None) -> None:
+    """Store the precision where stock sentence-transformers looks: model_kwargs.ov_config of its transformer module.
+
+    None, and a precision that the weights carry, pins nothing.
+    """
     found = [folder / "sentence_bert_config.json", *sorted(folder.glob("sentence_*_config.json"))]
     path = next((path for path in found if path.is_file()), found[0])
     settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     # options for loading torch weights (dtype, attention) mean nothing to a graph
     settings.pop("model_args", None)
     settings.pop("model_kwargs", None)
-    if precision in _STORED_HINT:
+    if precision is not None and precision in _STORED_HINT:
         settings["model_kwargs"] = {"ov_config": {"INFERENCE_PRECISION_HINT": _STORED_HINT[precision]}}
     text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
     found[0].write_text(text, encoding="utf-8")
 
 
 def trace(source: Path) -> Any:
-    """Trace the transformer into an OpenVINO graph with float32 weights and dynamic shapes, not yet compiled."""
-    with quiet():  # on its own: the import sets the level of optimum's logger again
-        from optimum.intel import OVModelForFeatureExtraction, OVModelForSequenceClassification
-    with quiet():  # the tracer's warnings on data-dependent branches: parity at other shapes is what settles those
-        settings = json.loads((source / "modules.json").read_text(encoding="utf-8"))
-        has_own_head = len(settings) == 1 and check_model_folder(source) == "cross_encoder"
+    """Trace a folder into an OpenVINO graph with float32 weights and dynamic shapes, checked against torch.
+
+    :returns: optimum's model around it, not compiled, as OVQuantizer wants it; the graph is its `model`
+    :raises JobFailed: where no way of tracing gives what torch computes
+    """
+    from distill.graph import load_graph_module
+
+    refused = ""
+    for attention in ("sdpa", "eager"):
+        module = load_graph_module(source, attention=attention)
+        try:
+            graph = _converted(module)
+            _check(module, graph)
+        except Exception as error:  # a tracer raises whatever the modelling code does under it
+            refused = refused or " ".join(str(error).split())[:300]
+            log.debug("%s with attention %s: %s", source, attention, error)
+            continue
+        with quiet():  # on its own: the import sets the level of optimum's logger again
+            from optimum.intel import OVModelForFeatureExtraction, OVModelForSequenceClassification
+        has_own_head = module.output_names == ("logits",)
         model_class = OVModelForSequenceClassification if has_own_head else OVModelForFeatureExtraction
-        # load_in_8bit=False: optimum compresses the weights of models over 1 B parameters unless told not to
-        return model_class.from_pretrained(
-            str(source.resolve()), export=True, compile=False, load_in_8bit=False, local_files_only=True
-        )
+        with quiet():
+            return model_class(graph, module.config, compile=False)
+    raise JobFailed(f"{source} cannot be exported to OpenVINO: {refused}")
 
 
-def save_graph(model: Any, folder: Path) -> None:
-    """Write a traced (and perhaps quantized) graph with its weights as they are, float32 or int8."""
+def _converted(module: "GraphModule") -> Any:
+    import openvino
+    import torch
+
+    from distill.graph import traceable_masks
+
+    # the tracer's warnings on data-dependent branches: what other shapes give is checked
+    with quiet(), torch.no_grad(), traceable_masks():
+        graph = openvino.convert_model(module, example_input=module.example)
+    for ports, names in ((graph.inputs, module.input_names), (graph.outputs, module.output_names)):
+        for port, name in zip(ports, names, strict=True):
+            port.get_tensor().set_names({name})
+    graph.validate_nodes_and_infer_types()
+    return graph
+
+
+def _check(module: "GraphModule", graph: Any) -> None:
+    import openvino
+
+    from distill.graph import check_graph
+
+    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+    if sum(parameter.numel() for parameter in module.parameters()) < _TINY:
+        options["INFERENCE_NUM_THREADS"] = 1  # starting the others takes longer than the graph
+    compiled = openvino.Core().compile_model(graph, "CPU", options)
+    check_graph(module, lambda features: list(compiled(features).values()), "the OpenVINO graph")
+
+
+def save_graph(model: Any, folder: Path, *, half: bool = False) -> None:
+    """Write a traced (and perhaps quantized) graph with its weights as they are, float32 or int8, or in float16."""
     import openvino
 
     path = folder / "openvino" / "openvino_model.xml"
     path.parent.mkdir()
-    openvino.save_model(model.model, path, compress_to_fp16=False)  # the default of save_model is True
+    openvino.save_model(model.model, path, compress_to_fp16=half)  # the default of save_model is True

@@ -2,11 +2,11 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-__all__ = ["Progress", "progress"]
+__all__ = ["Progress", "progress", "step_progress"]
 
 _LINE_EVERY_SECONDS = 15.0
 
@@ -32,6 +32,20 @@ def progress(title: str, total: int, *, start: int = 0, show: bool = True) -> It
             yield report
     else:
         yield _Lines(title, total, start)
+
+
+@contextmanager
+def step_progress(title: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Yield a function that is told (steps done, steps in all, what is being done)."""
+    with progress(title, 0) as report:
+        last = 0
+
+        def on_progress(done: int, total: int, what: str) -> None:
+            nonlocal last
+            report(done - last, what, total=total)
+            last = done
+
+        yield on_progress
 
 
 def _silent(n_done: int, note: str = "", *, total: int | None = None) -> None:

@@ -9,48 +9,64 @@ section: its keys win over the recipe's, so that the resolved recipe (stored wit
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from distill.errors import BadInput
 from distill.remote import Endpoint
 from distill.sections import Kind as SectionKind
 
 __all__ = [
+    "PRECISIONS",
+    "Asymmetric",
     "Backbone",
     "Baseline",
     "Benchmark",
+    "Card",
+    "CascadeDial",
     "Columns",
-    "CutBackbone",
     "Data",
     "EmbeddingMatch",
     "Encoder",
     "Endpoint",
     "Export",
+    "ExportFormat",
+    "ExportPrecision",
     "FreshBackbone",
     "LabelLoss",
     "Labels",
+    "LayerChoice",
+    "Layers",
     "Lora",
     "MarginMatch",
+    "Matryoshka",
     "Mlm",
     "Name",
+    "NewVocabulary",
     "Objectives",
     "Paragraphs",
+    "Parallel",
+    "Plan",
     "Recipe",
     "Remote",
     "Resume",
     "ScoreMatch",
     "Section",
     "Signals",
+    "Static",
     "Student",
     "Teacher",
+    "TeacherBackbone",
     "TfIdf",
     "Training",
+    "Trim",
     "Unlabelled",
+    "Vocabulary",
+    "Width",
     "load_recipe",
     "merge_training",
     "read_raw",
@@ -61,6 +77,12 @@ S = TypeVar("S", bound=BaseModel)
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+T = TypeVar("T")
+OneOrMore = Annotated[
+    tuple[T, ...],
+    BeforeValidator(lambda given: (given,) if isinstance(given, int | float) else given),
+    Field(min_length=1),
+]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
@@ -84,6 +106,20 @@ class Unlabelled(Section):
     path: str
     columns: tuple[str, ...] = ("text",)
     max_texts: Count | None = None
+    """None takes all of them."""
+
+
+class Parallel(Section):
+    """Texts with their translations, for a student of more languages than its teacher (Reimers & Gurevych 2020).
+
+    The teacher's embedding of the source text is what the student's embeddings of both sides are to match.
+    """
+
+    path: str
+    source: str = "en"
+    """The column in a language that the teacher knows."""
+    target: str = "ko"
+    max_pairs: Count | None = None
     """None takes all of them."""
 
 
@@ -116,6 +152,7 @@ class Data(Section):
     candidates: Annotated[int, Field(ge=2)] | None = None
     """Train on queries with up to this many of their documents; None trains on single pairs."""
     unlabelled: tuple[Unlabelled, ...] = ()
+    parallel: tuple[Parallel, ...] = ()
     hub_split: str = "train"
     max_pairs: Count | None = None
     skip_bad_rows: bool = False
@@ -151,36 +188,28 @@ class FreshBackbone(Section):
         return self
 
 
-class CutBackbone(Section):
-    """A teacher of this recipe, or chosen layers of it; embeddings and tokenizer stay.
+class TeacherBackbone(Section):
+    """A teacher of this recipe, whole; what a student leaves out of it is said by the student's own keys.
 
     A teacher may start from an earlier one: a cross-encoder from random weights stays at chance for thousands of steps
     where one that was a bi-encoder first takes off at once.
     """
 
     teacher: str
-    layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
-    """Counted from 0; None is all of them."""
-
-    @model_validator(mode="after")
-    def _ascending(self) -> "CutBackbone":
-        if self.layers is not None and list(self.layers) != sorted(set(self.layers)):
-            raise ValueError(f"layers {list(self.layers)} must ascend without repeats")
-        return self
 
 
 def _backbone_form(value: Any) -> str:
     if isinstance(value, str):
         return "name"
     keys = value if isinstance(value, Mapping) else vars(value)
-    return "cut" if "teacher" in keys else "fresh"
+    return "teacher" if "teacher" in keys else "fresh"
 
 
 Backbone = Annotated[
-    Annotated[str, Tag("name")] | Annotated[FreshBackbone, Tag("fresh")] | Annotated[CutBackbone, Tag("cut")],
+    Annotated[str, Tag("name")] | Annotated[FreshBackbone, Tag("fresh")] | Annotated[TeacherBackbone, Tag("teacher")],
     Discriminator(_backbone_form),
 ]
-"""A model's name or path, a fresh encoder, or layers of a teacher (students only)."""
+"""A model's name or path, a fresh encoder, or a teacher of this recipe."""
 
 
 class Lora(Section):
@@ -279,16 +308,189 @@ class Signals(Section):
     """Ask the teachers during training instead of the cache."""
 
 
+class Asymmetric(Section):
+    """A student that serves one side, in the space of the teacher whose embeddings are matched.
+
+    The other side stays the frozen teacher: queries by a small student against an index that the teacher has built, or
+    documents by a small student for the teacher's queries. What is exported is checked against the teacher's own vectors.
+    """
+
+    side: Literal["query", "document"] = "query"
+    min_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.8
+    """The least mean cosine of the student's vectors to the teacher's own, on held-back texts."""
+    min_recall: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """The least share of the teacher's `top_k` documents that the pair finds, too."""
+    top_k: Count = 10
+
+    @property
+    def role(self) -> int:
+        """0 where the student reads queries, 1 where it reads documents."""
+        return int(self.side == "document")
+
+
+class Trim(Section):
+    """Cut the vocabulary to the tokens that a corpus uses; one of the two."""
+
+    coverage: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the token occurrences of every source of the corpus that stays at least, as 0.999."""
+    size: Annotated[int, Field(ge=64)] | None = None
+    """Tokens that stay at most."""
+
+    @model_validator(mode="after")
+    def _one(self) -> "Trim":
+        if (self.coverage is None) == (self.size is None):
+            raise ValueError("set coverage (as 0.999) or size (as 32000), one of them")
+        return self
+
+
+class NewVocabulary(Section):
+    """Train a tokenizer on the corpus and give the backbone embeddings for it; its layers stay."""
+
+    tokenizer: Literal["unigram", "wordpiece"] = "unigram"
+    size: Annotated[int, Field(ge=64)] = 16000
+    start: Literal["exact", "mean", "focus"] = "focus"
+    """exact: the old embedding of the same text, else drawn. mean: else the mean of its old pieces. focus: else a mixture
+    of what both vocabularies have, by similarity in the corpus (Dobler & de Melo 2023)."""
+
+
+class Vocabulary(Section):
+    """What becomes of the backbone's vocabulary: trimmed, or replaced by a new one."""
+
+    trim: Trim | None = None
+    train: NewVocabulary | None = None
+    texts: tuple[Unlabelled, ...] = ()
+    """The corpus, each column a source of its own, columns of a row belonging together (as translations do); () is the
+    recipe's own training, unlabelled and parallel text."""
+
+    @model_validator(mode="after")
+    def _one(self) -> "Vocabulary":
+        if (self.trim is None) == (self.train is None):
+            raise ValueError("set trim or train, one of them")
+        return self
+
+
+class Static(Section):
+    """A student without layers: the mean of one vector for each token, each made by the backbone. Microseconds a text."""
+
+    weighting: Literal["sif", "zipf", "none"] = "sif"
+    """How much a token counts by its share p of the recipe's text: sif a / (a + p) with a = 1e-4 (Arora et al. 2017),
+    zipf log(1 + rank), none 1."""
+
+
+LayerRule = Literal["every", "first", "last", "spread", "importance"]
+_LAYERS_ARE = (
+    f"layers are a list from 0 on, as [0, 2, 4], or one of {', '.join(get_args(LayerRule))}, as {{importance: 3}}"
+)
+
+
+class LayerChoice(Section):
+    """Which layers of the backbone a student keeps, by one rule."""
+
+    every: Count | None = None
+    """Every n-th, from the first on."""
+    first: Count | None = None
+    last: Count | None = None
+    spread: Count | None = None
+    """As many, from the first to the last at equal distances."""
+    importance: Count | None = None
+    """As many, the others left out one after the other: always the one without which the backbone's own scores (of a
+    bi-encoder, all cosines between texts) change least on a sample of the training pairs."""
+
+    @property
+    def rule(self) -> LayerRule:
+        """The name of the rule."""
+        return next(name for name in get_args(LayerRule) if getattr(self, name) is not None)
+
+    @property
+    def number(self) -> int:
+        """The rule's number: of layers, or for `every` the step."""
+        return int(getattr(self, self.rule))
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> "LayerChoice":
+        given = [name for name in get_args(LayerRule) if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"{' and '.join(given) or 'no rule'} given; {_LAYERS_ARE}")
+        return self
+
+
+def _checked_layers(value: Any) -> Any:
+    if isinstance(value, Mapping | LayerChoice):
+        return value
+    if not isinstance(value, list | tuple) or not value or any(type(layer) is not int or layer < 0 for layer in value):
+        raise ValueError(f"got {value}; {_LAYERS_ARE}")
+    if list(value) != sorted(set(value)):
+        raise ValueError(f"{list(value)} must ascend without repeats")
+    return value
+
+
+def _layers_form(value: Any) -> str:
+    return "rule" if isinstance(value, Mapping | LayerChoice) else "list"
+
+
+Layers = Annotated[
+    Annotated[tuple[int, ...], Tag("list")] | Annotated[LayerChoice, Tag("rule")],
+    Discriminator(_layers_form),
+    BeforeValidator(_checked_layers),
+]
+"""Which layers stay: a list, counted from 0, or a rule."""
+
+
+def _share_or_count(value: Any) -> Any:
+    if type(value) not in (int, float) or value <= 0 or (type(value) is float and value > 1):
+        raise ValueError(f"got {value!r}; a share in (0, 1], as 0.5, or a whole number, as 256")
+    return value
+
+
+Part = Annotated[int | float, BeforeValidator(_share_or_count)]
+"""How much stays: a share (0.5) or a count (256); 1.0 is all, 1 is one."""
+
+
+class Width(Section):
+    """How wide the layers of a student are: what does least for the backbone's own scores is taken out of each."""
+
+    feed_forward: Part | None = None
+    """Neurons of each feed-forward network; None is all."""
+    heads: Part | None = None
+    """Attention heads of each layer; None is all, or what `hidden` asks for. Most architectures tie heads × head size to
+    the hidden size, and then it is set by `hidden` alone."""
+    hidden: Part | None = None
+    """The hidden size; None is the backbone's."""
+    hidden_by: Literal["pca", "dimensions"] = "pca"
+    """pca: the directions in which hidden states vary most. dimensions: the dimensions without which they are predicted best."""
+
+    @model_validator(mode="after")
+    def _something(self) -> "Width":
+        if self.feed_forward is None and self.heads is None and self.hidden is None:
+            raise ValueError("nothing is made narrower; set feed_forward, heads or hidden, or leave width out")
+        return self
+
+
 class Student(Section):
     """What is shipped. `control` trains the same student without the teacher, for the report."""
 
     kind: Literal["cross_encoder", "bi_encoder"]
     backbone: Backbone
+    layers: Layers | None = None
+    """Which of the backbone's layers stay: a list counted from 0, as [0, 2, 4], or a rule, as {importance: 3}; None is all."""
+    width: Width | None = None
+    """How wide the layers are; None is as wide as the backbone's."""
+    vocabulary: Vocabulary | None = None
+    """None keeps the backbone's."""
+    embedding_rank: Count | None = None
+    """Word embeddings as a product of two matrices, this wide between; None keeps them whole. It makes a BERT or XLM-R an
+    ordinary MobileBERT, whose layers are the same."""
     pooling: Literal["mean", "cls"] | None = None
-    """None takes the backbone's or, cut from a teacher, the teacher's."""
+    """None takes the backbone's."""
     head: tuple[Count, ...] | None = None
+    static: Static | None = None
+    """A table of token vectors in place of the backbone's layers; None keeps the layers."""
+    dimensions: Annotated[int, Field(ge=2)] | None = None
+    """Width of the embeddings, the most important dimensions first; None is the backbone's, or the matched teacher's."""
     max_length: Annotated[int, Field(ge=8)] = 512
     prompts: tuple[str, str] | None = None
+    asymmetric: Asymmetric | None = None
+    """Serve one side only, beside the frozen teacher; None serves both."""
     control: bool = True
     training: Training = Training()
 
@@ -337,6 +539,30 @@ class EmbeddingMatch(Section):
     """keep: the student puts out vectors of the teacher's width and space; drop: of its own."""
 
 
+class Matryoshka(Section):
+    """Embeddings that may be cut short: all terms are learned on prefixes too (Kusupati et al. 2022). A list of widths will do."""
+
+    dimensions: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)]
+    """The widths; the whole one, `student.dimensions`, is always among them."""
+    weights: tuple[Positive, ...] | None = None
+    """Of each width in turn; None is equal ones. They are divided by their sum, the whole width's being 1 where it is not listed."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_list(cls, raw: Any) -> Any:
+        return {"dimensions": raw} if isinstance(raw, list | tuple) else raw
+
+    @model_validator(mode="after")
+    def _one_weight_each(self) -> "Matryoshka":
+        if len(set(self.dimensions)) != len(self.dimensions):
+            raise ValueError(f"dimensions {list(self.dimensions)}: each width once")
+        if self.weights is not None and len(self.weights) != len(self.dimensions):
+            raise ValueError(
+                f"{len(self.weights)} weights for {len(self.dimensions)} dimensions; one of each is expected"
+            )
+        return self
+
+
 class Objectives(Section):
     """What the student learns from: each is one weighted term, null is off."""
 
@@ -344,6 +570,8 @@ class Objectives(Section):
     score_match: ScoreMatch | None = None
     margin_mse: MarginMatch | None = None
     embedding_match: EmbeddingMatch | None = None
+    matryoshka: Matryoshka | None = None
+    """No term of its own: widths at which the others are learned as well; null is the whole width alone."""
 
     def teachers(self) -> dict[str, set[str]]:
         """Return the signals ("scores", "embeddings") that each teacher must have cached."""
@@ -358,21 +586,53 @@ class Objectives(Section):
         return needs
 
 
-class Export(Section):
-    """OpenVINO exports of the student, each checked against torch before it is put in place."""
+ExportFormat = Literal["openvino", "onnx"]
+ExportPrecision = Literal["fp32", "bf16", "fp16", "int8", "int8_dynamic", "int8_weights"]
+PRECISIONS: Mapping[ExportFormat, tuple[ExportPrecision, ...]] = {
+    "openvino": ("fp32", "bf16", "fp16", "int8", "int8_weights"),
+    "onnx": ("fp32", "int8", "int8_dynamic"),
+}
+"""What each export format comes in."""
 
-    precisions: tuple[Literal["fp32", "bf16", "int8"], ...] = ("fp32", "int8")
+
+class Export(Section):
+    """Exports of the student, each checked against torch before it is put in place."""
+
+    formats: tuple[ExportFormat, ...] = ("openvino",)
+    """openvino runs fastest on a CPU; onnx is what fastembed, text-embeddings-inference, transformers.js and others read."""
+    precisions: tuple[ExportPrecision, ...] = ("fp32", "int8")
+    """fp32 and int8 (weights and activations, static ranges) come in both formats, the others in the one that has them:
+    in openvino bf16, fp16 (weights of half the size) and int8_weights (of a quarter), in onnx int8_dynamic, whose
+    result for a text changes with its neighbours in the batch: not for an index."""
     calibration_pairs: Count = 300
     """Pairs of the recipe's own training text that set the int8 ranges."""
     smooth_quant_alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
-    keep_float: tuple[str, ...] | Literal["ffn_down"] | None = "ffn_down"
-    """What stays out of int8: the feed-forward down-projections carry almost all of the damage."""
+    """How much of the activations' outliers goes into the weights."""
+    keep_float: tuple[str, ...] | Literal["ffn_down", "search"] | None = "ffn_down"
+    """What stays out of int8: the feed-forward down-projections carry almost all of the damage. search: the least that
+    holds the gate, by trying (minutes); it is what follows, too, where the gate does not hold."""
     parity_pairs: Count = 500
     min_cosine: float | None = None
     """Of any text's embedding to torch's; None is the default of the precision."""
     min_mean_cosine: float | None = None
     min_rank_agreement: float | None = None
     """Spearman between the export's and torch's pair scores."""
+    min_batch_cosine: float | None = None
+    """Of a text alone to the same text in a batch."""
+    min_top_k_overlap: float | None = None
+    """Mean share of a query's best documents that export and torch both name."""
+    max_metric_drop: float | None = None
+    """What the metric on the validation labels may lose."""
+
+    @property
+    def wanted(self) -> list[tuple[ExportFormat, ExportPrecision]]:
+        """Each format with each precision that it comes in."""
+        return [
+            (format, precision)
+            for format in self.formats
+            for precision in self.precisions
+            if precision in PRECISIONS[format]
+        ]
 
 
 class TfIdf(Section):
@@ -455,6 +715,60 @@ class Benchmark(Section):
     """What the models are compared with; {} is nothing."""
 
 
+class Card(Section):
+    """What the model cards say and no number shows."""
+
+    license: str | None = None
+    """As the hub spells it, such as apache-2.0; None: the parents' terms are named instead."""
+    languages: tuple[str, ...] = ()
+    """As ko, en."""
+
+
+class CascadeDial(Section):
+    """Student first, teacher only where in doubt: `distill cascade`; see `distill.cascade`."""
+
+    teacher: Name | None = None
+    """None is the teacher whose scores are matched."""
+    share: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Of the pairs that go to the teacher; None is the least that equals the teacher within the interval."""
+    top_k: Count | None = None
+    """The k best documents of each query go to the teacher, instead of a share by doubt."""
+
+
+class Plan(Section):
+    """What a student may cost: `distill plan` finds the largest shapes that cost no more, measured on this machine."""
+
+    budget_p95_ms: Positive | None = None
+    """p95 of one text at a time (a cross-encoder: one pair), tokenisation included; None is no limit."""
+    budget_mb: Positive | None = None
+    """Of the int8 folder, in 10⁶ bytes; None is no limit."""
+    length: Annotated[int, Field(ge=8)] | None = None
+    """Tokens of that text, or of that pair together; None is 256, or the student's max_length where that is less."""
+    threads: Count | None = None
+    """None is what the machine (or its container) gives."""
+    kind: Literal["cross_encoder", "bi_encoder"] | None = None
+    """None is the student's, else bi_encoder."""
+    teacher: Name | None = None
+    """Plan cuts of this teacher; None: of what `student.backbone` names, else fresh encoders."""
+    family: Literal["bert", "xlm-roberta"] | None = None
+    """Of fresh encoders; None is bert."""
+    vocabulary: OneOrMore[Annotated[int, Field(ge=64)]] | None = None
+    """Sizes to choose from: of a fresh encoder, where None is 32000; or to trim a cut one to, where None is as the student's
+    own section says."""
+    widths: OneOrMore[Annotated[int, Field(ge=16)]] | None = None
+    """Of fresh encoders; None is 128 to 768. Attention heads are 64 wide where that divides it, else 32 or 16."""
+    feed_forward: OneOrMore[Positive] | None = None
+    """Multiples of the width, of fresh encoders; None is [2, 4]."""
+    layers: OneOrMore[Count] | None = None
+    """How many; None is 2 to 12 of a fresh encoder, 1 to all of a teacher."""
+    measured: Annotated[int, Field(ge=3)] = 10
+    """Shapes that are measured before the rest is predicted."""
+    verified: Count = 3
+    """Of the shapes that come out, how many are measured as well."""
+    seconds: Positive = 1.5
+    """Measuring time per shape and kind of measurement."""
+
+
 class Recipe(Section):
     """A whole run."""
 
@@ -473,11 +787,21 @@ class Recipe(Section):
     training: Training = Training()
     export: Export = Export()
     benchmark: Benchmark = Benchmark()
+    cascade: CascadeDial = CascadeDial()
+    card: Card = Card()
+    plan: Plan = Plan()
 
     @property
     def folder(self) -> Path:
         """The run's folder."""
         return Path(self.output_dir or f"runs/{self.name}")
+
+    @property
+    def exports(self) -> list[tuple[ExportFormat | Literal["numpy"], ExportPrecision]]:
+        """Formats and precisions of the student's exports. A static student is its own fp32 and has no graph."""
+        if self.student is None or self.student.static is None:
+            return [*self.export.wanted]
+        return [("numpy", "int8")] if "int8" in self.export.precisions else []
 
     @model_validator(mode="before")
     @classmethod
@@ -490,7 +814,10 @@ class Recipe(Section):
             *_teacher_problems(self),
             *_student_problems(self),
             *_objective_problems(self),
+            *_export_problems(self.export),
             *_baseline_problems(self),
+            *_cascade_problems(self),
+            *_plan_problems(self),
         ]
         if problems:
             raise ValueError("\n".join(problems))
@@ -525,7 +852,7 @@ def _teacher_problems(recipe: Recipe) -> list[str]:
     earlier: list[str] = []
     for name, teacher in recipe.teachers.items():
         where = f"teachers.{name}"
-        if isinstance(teacher.backbone, CutBackbone) and teacher.backbone.teacher not in earlier:
+        if isinstance(teacher.backbone, TeacherBackbone) and teacher.backbone.teacher not in earlier:
             known = ", ".join(earlier) or "none"
             problems.append(
                 f"{where}.backbone.teacher: no earlier teacher is called {teacher.backbone.teacher!r}; earlier: {known}"
@@ -553,9 +880,51 @@ def _student_problems(recipe: Recipe) -> list[str]:
     if recipe.student is None:
         return []
     backbone, problems = recipe.student.backbone, []
-    if isinstance(backbone, CutBackbone) and backbone.teacher not in recipe.teachers:
+    if isinstance(backbone, TeacherBackbone) and backbone.teacher not in recipe.teachers:
         problems.append(_unknown_teacher("student.backbone.teacher", backbone.teacher, recipe))
+    problems += _static_problems(recipe.student)
+    problems += _dimension_problems(recipe.student, recipe.objectives)
     return problems + _section_problems("student", recipe.student)
+
+
+def _static_problems(student: Student) -> list[str]:
+    if student.static is None:
+        return []
+    problems = []
+    if student.kind == "cross_encoder":
+        problems.append(
+            "student.static: a table of token vectors embeds one text alone; set student.kind to bi_encoder"
+        )
+    if isinstance(student.backbone, FreshBackbone):
+        problems.append("student.static: a fresh encoder has nothing to put into the table; name a teacher or a model")
+    given = [name for name in ("layers", "head", "embedding_rank") if getattr(student, name) is not None]
+    return problems + [f"student.{name}: means nothing for a static student; leave it out" for name in given]
+
+
+def _dimension_problems(student: Student, objectives: Objectives) -> list[str]:
+    problems = []
+    if student.dimensions is not None and student.kind == "cross_encoder":
+        problems.append("student.dimensions: a cross-encoder puts out one score; dimensions are for bi-encoders")
+    if student.dimensions is not None and student.asymmetric is not None:
+        problems.append("student.dimensions: an asymmetric student writes into the teacher's whole space; leave it out")
+    if objectives.matryoshka is None:
+        return problems
+    where = "objectives.matryoshka"
+    if student.kind == "cross_encoder":
+        return [*problems, f"{where}: a cross-encoder has no embeddings to cut short"]
+    if student.dimensions is None:
+        return [*problems, f"{where}: set student.dimensions too, the width of the whole embedding (say 384)"]
+    problems += [
+        f"{where}: {width} is more than student.dimensions, {student.dimensions}"
+        for width in objectives.matryoshka.dimensions
+        if width > student.dimensions
+    ]
+    match = objectives.embedding_match
+    if match is not None and match.projection == "drop":
+        problems.append(
+            f"{where}: each width would need a projection of its own; set embedding_match.projection to keep"
+        )
+    return problems
 
 
 def _section_problems(where: str, section: Teacher | Student) -> list[str]:
@@ -576,13 +945,13 @@ def _loss_problems(where: str, loss: str | None, kind: str, data: Data) -> list[
 
 def _objective_problems(recipe: Recipe) -> list[str]:
     objectives, student = recipe.objectives, recipe.student
-    terms = {
-        name: getattr(objectives, name) for name in Objectives.model_fields if getattr(objectives, name) is not None
-    }
+    names = [name for name in Objectives.model_fields if name != "matryoshka"]
+    terms = {name: getattr(objectives, name) for name in names if getattr(objectives, name) is not None}
     if student is None:
-        return ["objectives: there is no student to learn by them; add the section student"] if terms else []
+        given = terms or objectives.matryoshka
+        return ["objectives: there is no student to learn by them; add the section student"] if given else []
     if not terms:
-        return [f"objectives: the student learns nothing; set one of {', '.join(Objectives.model_fields)}"]
+        return [f"objectives: the student learns nothing; set one of {', '.join(names)}"]
     problems = []
     for name, term in terms.items():
         if isinstance(term, Labels):
@@ -596,7 +965,22 @@ def _objective_problems(recipe: Recipe) -> list[str]:
     if objectives.labels:
         problems += _loss_problems("objectives.labels.loss", objectives.labels.loss, student.kind, recipe.data)
     problems += _candidate_problems(recipe)
-    return problems + _embedding_problems(recipe, student)
+    return problems + _embedding_problems(recipe, student) + _asymmetric_problems(recipe, student)
+
+
+def _export_problems(export: Export) -> list[str]:
+    made = export.wanted
+    idle = [precision for precision in export.precisions if precision not in dict((p, f) for f, p in made)]
+    problems = [
+        f"export.precisions: {precision} does not come in {' or '.join(export.formats)}; "
+        f"add {next(format for format, known in PRECISIONS.items() if precision in known)} to export.formats"
+        for precision in idle
+    ]
+    return problems + [
+        f"export.precisions: none comes in {format}; it has {', '.join(PRECISIONS[format])}"
+        for format in export.formats
+        if format not in dict(made) and export.precisions and not idle
+    ]
 
 
 def _candidate_problems(recipe: Recipe) -> list[str]:
@@ -615,9 +999,14 @@ def _candidate_problems(recipe: Recipe) -> list[str]:
 def _embedding_problems(recipe: Recipe, student: Student) -> list[str]:
     match, problems = recipe.objectives.embedding_match, []
     if match is None:
-        if recipe.data.unlabelled and all(teacher.kind != "mlm" for teacher in recipe.teachers.values()):
+        is_read = any(teacher.kind == "mlm" for teacher in recipe.teachers.values()) or student.vocabulary is not None
+        if recipe.data.unlabelled and not is_read:
             problems.append(
                 "data.unlabelled: only objectives.embedding_match and a teacher of kind mlm learn from texts without pairs; set one or drop them"
+            )
+        if recipe.data.parallel:
+            problems.append(
+                "data.parallel: translations are learned by objectives.embedding_match alone; set it or drop them"
             )
         return problems
     if student.kind != "bi_encoder":
@@ -629,13 +1018,30 @@ def _embedding_problems(recipe: Recipe, student: Student) -> list[str]:
     return problems
 
 
+def _asymmetric_problems(recipe: Recipe, student: Student) -> list[str]:
+    match = recipe.objectives.embedding_match
+    if student.asymmetric is None:
+        return []
+    if student.kind != "bi_encoder":
+        return ["student.asymmetric: a cross-encoder reads both sides at once; set student.kind to bi_encoder"]
+    if match is None:
+        return [
+            "student.asymmetric: the student learns to write into a teacher's space; set objectives.embedding_match to that teacher"
+        ]
+    if match.projection == "drop":
+        return [
+            "objectives.embedding_match.projection: an asymmetric student stays in the teacher's space; leave it at keep"
+        ]
+    return []
+
+
 def _baseline_problems(recipe: Recipe) -> list[str]:
     problems = []
     for name, baseline in recipe.benchmark.baselines.items():
         where = f"benchmark.baselines.{name}"
         if name in recipe.teachers or name in ("student", "control"):
             problems.append(f"{where}: the report has a row of that name already; choose another")
-        if isinstance(baseline, Encoder) and isinstance(baseline.backbone, CutBackbone):
+        if isinstance(baseline, Encoder) and isinstance(baseline.backbone, TeacherBackbone):
             problems.append(
                 f"{where}.backbone: an encoder as it comes is a name, a path or a fresh one; a teacher has a row of its own"
             )
@@ -644,8 +1050,19 @@ def _baseline_problems(recipe: Recipe) -> list[str]:
     return problems
 
 
+def _cascade_problems(recipe: Recipe) -> list[str]:
+    name, problems = recipe.cascade.teacher, []
+    if name is not None and name not in recipe.teachers:
+        problems.append(_unknown_teacher("cascade.teacher", name, recipe))
+    if recipe.cascade.share is not None and recipe.cascade.top_k is not None:
+        problems.append("cascade: share and top_k are two ways to choose; set one")
+    return problems
+
+
 def _paragraph_problems(where: str, model: str, recipe: Recipe) -> list[str]:
     section = recipe.student if model == "student" else recipe.teachers.get(model)
+    if isinstance(section, Student) and section.asymmetric is not None:
+        return [f"{where}: the student serves one side only; paragraphs are matched by a model of both"]
     if section is not None:
         kind = section.model_kind
         return (
@@ -661,6 +1078,25 @@ def _paragraph_problems(where: str, model: str, recipe: Recipe) -> list[str]:
         *(name for name, other in recipe.benchmark.baselines.items() if isinstance(other, Encoder)),
     ]
     return [f"{where}: no model or folder is called {model!r}; {_suggest(model, known)}"]
+
+
+_FRESH_ONLY = ("family", "widths", "feed_forward")
+
+
+def _plan_problems(recipe: Recipe) -> list[str]:
+    plan, backbone = recipe.plan, None if recipe.student is None else recipe.student.backbone
+    if plan.teacher is not None and plan.teacher not in recipe.teachers:
+        return [_unknown_teacher("plan.teacher", plan.teacher, recipe)]
+    if recipe.student is not None and plan.length is not None and plan.length > recipe.student.max_length:
+        return [f"plan.length: {plan.length} is more than the {recipe.student.max_length} tokens of student.max_length"]
+    cut = plan.teacher or (backbone.teacher if isinstance(backbone, TeacherBackbone) else backbone)
+    if not isinstance(cut, str):
+        return []
+    return [
+        f"plan.{name}: means nothing here, the plan cuts layers of {cut}; leave it out, or make student.backbone a fresh encoder"
+        for name in _FRESH_ONLY
+        if getattr(plan, name) is not None
+    ]
 
 
 def _unknown_teacher(where: str, name: str, recipe: Recipe) -> str:
@@ -681,12 +1117,12 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return validated(Recipe, read_raw(path, overrides), path)
 
 
-def read_raw(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Read a YAML and lay `key=value` overrides over it.
+def read_raw(path: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a YAML, or take what it would hold, and lay `key=value` overrides over it.
 
     :raises BadInput: for what is no YAML or no override
     """
-    raw = _read_yaml(Path(path))
+    raw = dict(path) if isinstance(path, Mapping) else _read_yaml(Path(path))
     for override in overrides:
         _apply_override(raw, override)
     return raw
@@ -700,7 +1136,7 @@ def validated(schema: type[S], raw: Mapping[str, Any], path: str | Path) -> S:
     try:
         return schema.model_validate(raw)
     except ValidationError as error:
-        lines = _problem_lines(error, raw)
+        lines = _problem_lines(schema, error, raw)
         raise BadInput(
             f"{path}: {len(lines)} problem{'s' * (len(lines) > 1)}\n" + "\n".join(f"  {line}" for line in lines)
         ) from None
@@ -736,7 +1172,7 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         raise BadInput(f"{override!r}: the value is not valid YAML") from None
 
 
-def _problem_lines(error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
+def _problem_lines(schema: type[BaseModel], error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
     """One line per problem; what `training` passed on to its heirs is said once."""
     lines: dict[str, None] = {}
     for problem in error.errors():
@@ -745,15 +1181,17 @@ def _problem_lines(error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
         own = place[2:] if place[:1] == ["teachers"] else place[1:]
         if own[:1] == ["training"] and not _is_given(raw, place):
             place = own
-        for line in _describe(".".join(place), problem):
+        for line in _describe(schema, ".".join(place), problem):
             lines.setdefault(line)
     return list(lines)
 
 
 def _is_form(loc: Sequence[Any], i: int) -> bool:
-    """Tell whether a part of a place is not a key but the form that pydantic took a backbone or a baseline for."""
+    """Tell whether a part of a place is not a key but the form that pydantic took a value of several forms for."""
     if i and loc[i - 1] == "backbone":
-        return loc[i] in ("name", "fresh", "cut")
+        return loc[i] in ("name", "fresh", "teacher")
+    if i and loc[i - 1] == "layers":
+        return loc[i] in ("list", "rule")
     return i > 1 and loc[i - 2] == "baselines"
 
 
@@ -765,11 +1203,11 @@ def _is_given(raw: Any, place: Sequence[str]) -> bool:
     return True
 
 
-def _describe(place: str, problem: Any) -> list[str]:
+def _describe(schema: type[BaseModel], place: str, problem: Any) -> list[str]:
     kind, given = problem["type"], problem["input"]
     if kind == "extra_forbidden":
         name = place.rpartition(".")[2]
-        return [f"{place}: unknown key; {_suggest(name, _known_keys(problem['loc']))}"]
+        return [f"{place}: unknown key; {_suggest(name, _known_keys(schema, problem['loc']))}"]
     if kind == "missing":
         return [f"{place}: missing"]
     if kind == "value_error":
@@ -780,15 +1218,32 @@ def _describe(place: str, problem: Any) -> list[str]:
     return [f"{place}: got {given!r}; {problem['msg'].replace('Input should', 'it should')}"]
 
 
-def _known_keys(loc: Sequence[Any]) -> list[str]:
-    """The field names of the section that an unknown key was found in."""
-    sections: dict[str, type[BaseModel]] = {
-        "data": Data, "columns": Columns, "resume": Resume, "unlabelled": Unlabelled, "signals": Signals, "student": Student,
-        "objectives": Objectives, "labels": Labels, "score_match": ScoreMatch, "margin_mse": MarginMatch,
-        "embedding_match": EmbeddingMatch, "training": Training, "export": Export, "benchmark": Benchmark,
-        "lora": Lora, "mlm": Mlm, "tfidf": TfIdf, "remote": Remote, "encoder": Encoder, "paragraphs": Paragraphs, "endpoint": Endpoint, "fresh": FreshBackbone, "cut": CutBackbone,
-    }  # fmt: skip
-    for part in reversed(loc[2 if loc[0] == "teachers" else 0 : -1]):  # a teacher may be named like a section
-        if part in sections:
-            return list(sections[part].model_fields)
-    return list(Teacher.model_fields if loc[0] == "teachers" else Recipe.model_fields)
+def _known_keys(schema: type[BaseModel], loc: Sequence[Any]) -> list[str]:
+    """The field names of the section that an unknown key was found in: the schema is walked along the place."""
+    sections, is_name = [schema], False
+    for part in loc[:-1]:
+        if is_name:  # a teacher may be named like a section
+            is_name = False
+            continue
+        taken = [section for section in sections if part in _forms(section)]
+        fields = [section.model_fields[part] for section in sections if part in section.model_fields]
+        if len(sections) > 1 and taken:  # the form that a union was taken for
+            sections = taken
+        elif fields:  # else a place in a list
+            sections = list(dict.fromkeys(found for field in fields for found in _sections_in(field.annotation)))
+            is_name = get_origin(fields[0].annotation) is dict
+    return list(dict.fromkeys(name for section in sections for name in section.model_fields))
+
+
+def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _sections_in(inner)
+
+
+def _forms(section: type[BaseModel]) -> tuple[Any, ...]:
+    """What pydantic calls a section of a union in a place."""
+    named = {FreshBackbone: "fresh", TeacherBackbone: "teacher", LayerChoice: "rule"}.get(section)
+    kind = section.model_fields.get("kind")
+    return (section.__name__, named, *(get_args(kind.annotation) if kind else ()))

@@ -28,12 +28,12 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
 import httpx
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from distill.errors import BadInput, JobFailed
 
@@ -144,12 +144,21 @@ class Endpoint(BaseModel):
     @field_validator("base_url")
     @classmethod
     def _without_secrets(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise ValueError("base_url must hold no user, password or query: the key belongs in the environment")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        parts = urlsplit(url.strip())
+        if parts.username or parts.password:
+            raise ValueError("base_url must hold no user or password: the key belongs in the environment")
+        if parts.query or parts.fragment:
+            raise ValueError("base_url must end before the '?'; what stands behind Azure's api-version= is api_version")
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:  # a bad port raises
             raise ValueError("base_url must look like https://api.openai.com/v1")
-        return url.rstrip("/")
+        path = parts.path.rstrip("/").removesuffix("/chat/completions").removesuffix("/embeddings")
+        return parts._replace(path=path).geturl()
+
+    @model_validator(mode="after")
+    def _has_a_version(self) -> Self:
+        if self.is_azure and "/deployments/" in self.base_url and self.api_version is None:
+            raise ValueError("api_version is missing: the URL of an Azure deployment wants one, as 2024-10-21")
+        return self
 
     @property
     def is_local(self) -> bool:
@@ -409,6 +418,8 @@ class Client:
                             f"{self.endpoint.base_url} failed {attempt} times in a row (last: {failure.cause}); "
                             "call again when it works, what is stored will not be asked again"
                         ) from None
+                    if self.faults[failure.cause] == 1:  # the next ones of its kind are counted only
+                        log.warning("%s: %s; trying again", self.endpoint.base_url, failure.cause)
                     await self._back_off(attempt, failure)
                 except (JobFailed, BadInput):
                     self.budget.settle(hold, 0.0)
@@ -460,7 +471,7 @@ class Client:
             raise self._failure(response, answer)
         try:
             value = json.loads(answer)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
             raise _Transient("status 200 without JSON", billed=True)
@@ -497,7 +508,9 @@ class _Refused(BadInput):
 def _redactor(key: str | None) -> Callable[[str], str]:
     if key is None or len(key) < _SHORTEST_SECRET:
         return lambda text: text
-    return lambda text: text.replace(key, "[key]")
+    forms = {key, json.dumps(key)[1:-1], key.replace("/", "\\/"), quote(key, safe="")}  # as a server may repeat it
+    pattern = re.compile("|".join(map(re.escape, sorted(forms, key=len, reverse=True))))
+    return lambda text: pattern.sub("[key]", text)
 
 
 def _key_header(endpoint: Endpoint, key: str | None) -> dict[str, str]:
@@ -541,7 +554,7 @@ def _read_answer(response: Record) -> Answer:
 def _read_usage(response: Record) -> Usage | None:
     try:
         usage = Usage(int(response["usage"]["prompt_tokens"]), int(response["usage"].get("completion_tokens") or 0))
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None
     return usage if min(usage) >= 0 else None
 
@@ -551,7 +564,7 @@ def _read_vectors(response: Record, n_texts: int, dimensions: int | None) -> np.
         entries = sorted(response["data"], key=lambda entry: int(entry["index"]))
         rows = [np.asarray(entry["embedding"], dtype=np.float32) for entry in entries]
         indices = [int(entry["index"]) for entry in entries]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise BadAnswer("the response holds no list of embeddings with their index") from None
     if indices != list(range(n_texts)):
         raise BadAnswer(f"{n_texts} texts were sent and {len(rows)} embeddings came back, or their numbers are wrong")

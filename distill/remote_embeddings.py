@@ -136,9 +136,15 @@ class _VectorStore:
         self._added: dict[bytes, np.ndarray] = {}
         self._file: Any = None
         if self._card.is_file():
-            self._width = json.loads(self._card.read_text(encoding="utf-8"))["width"]
+            self._width = self._known_width()
             for path in sorted(self._folder.glob("*.vectors")):
                 self._load(path)
+
+    def _known_width(self) -> int:
+        try:
+            return int(json.loads(self._card.read_text(encoding="utf-8"))["width"])
+        except (ValueError, KeyError, TypeError):
+            raise BadInput(f"{self._card} is damaged; remove {self._folder} and pay again, or restore it") from None
 
     def __contains__(self, text: str) -> bool:
         key = _text_key(text)

@@ -68,7 +68,10 @@ LOWER_IS_BETTER = {"ablation_mse"}
 NO_SHARE = {"ablation_mse", "teacher_spearman", "teacher_kendall"}
 PRIMARY = ("ndcg_at_10", "roc_auc", "spearman")
 ROLES = ("teacher", "student", "control", "export", "baseline")
-KINDS = {"cross_encoder": "cross-encoder", "bi_encoder": "bi-encoder"}
+KINDS = {
+    "cross_encoder": "cross-encoder", "bi_encoder": "bi-encoder",
+    "query_encoder": "query side of a bi-encoder", "document_encoder": "document side of a bi-encoder",
+}  # fmt: skip
 RUNTIMES = {"torch": "PyTorch", "openvino": "OpenVINO", "onnx": "ONNX Runtime"}
 GOOD_SHARE = 0.95  # the headline names the fastest model that keeps this much
 JSON_NAME, CSV_NAME, HTML_NAME = "benchmark.json", "benchmark.csv", "index.html"

@@ -70,14 +70,14 @@ def prepare_file(
         raise BadInput(f"{output} is to be of the format of {path}: *{_suffix(path)}, perhaps with .gz")
     targets = [path.resolve(), output.resolve(), *([dropped.resolve()] if dropped else [])]
     if len(set(targets)) < len(targets):
-        raise BadInput(f"{path}, {output} and {dropped} must be different files")
+        raise BadInput(f"{' and '.join(map(str, targets))} must be different files")
 
     done = Prepared()
     with ExitStack() as stack:
         temporary = stack.enter_context(new_file(output))
         listing: IO[str] | None = None
         if dropped:
-            listing = stack.enter_context(stack.enter_context(new_file(dropped)).open("w", encoding="utf-8"))
+            listing = stack.enter_context(_opened(stack.enter_context(new_file(dropped)), "wt"))
             listing.write("row\tkind\ttext\n")
 
         def change(value: Any) -> Any:
@@ -161,16 +161,18 @@ def _escaped(text: str) -> str:
 @contextmanager
 def _opened(path: Path, mode: str, *, bom: bool = False) -> Iterator[IO[str]]:
     opener: Any = gzip.open if path.suffix == ".gz" else open
-    with opener(path, mode, encoding="utf-8-sig" if bom else "utf-8", newline="") as file:
+    errors = (
+        "strict" if "r" in mode else "backslashreplace"
+    )  # half a surrogate pair, as \\ud800 in JSON, goes out as it came
+    with opener(path, mode, encoding="utf-8-sig" if bom else "utf-8", errors=errors, newline="") as file:
         yield file
 
 
-@contextmanager
-def _readable(path: Path) -> Iterator[IO[str]]:
-    """Open a text for reading; what cannot be read is said with its file."""
+def _lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a text with their ends; what cannot be read is said with its file."""
     try:
         with _opened(path, "rt", bom=True) as file:  # spreadsheets put a byte order mark first
-            yield file
+            yield from file
     except UnicodeDecodeError:
         raise BadInput(f"{path} is not UTF-8; save it as UTF-8 (Korean files are often CP949)") from None
     except (OSError, EOFError) as error:
@@ -179,8 +181,8 @@ def _readable(path: Path) -> Iterator[IO[str]]:
 
 def _copy_csv(source: Path, target: Path, column: str, change: Change) -> None:
     csv.field_size_limit(_MAX_CELL)
-    with _readable(source) as file, _opened(target, "wt") as out:
-        rows, writer = csv.reader(file), csv.writer(out, lineterminator="\n")
+    with _opened(target, "wt") as out:
+        rows, writer = _csv_rows(source), csv.writer(out, lineterminator="\n")
         header = next(rows, [])
         at = _column(source, header, column)
         writer.writerow(header)
@@ -193,10 +195,18 @@ def _copy_csv(source: Path, target: Path, column: str, change: Change) -> None:
             writer.writerow(row)
 
 
+def _csv_rows(source: Path) -> Iterator[list[str]]:
+    reader = csv.reader(_lines(source), strict=True)
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise BadInput(f"{source} line {reader.line_num} is no CSV: {error}") from None
+
+
 def _copy_tsv(source: Path, target: Path, column: str, change: Change) -> None:
     """Copy a TSV, which has no quotes: its values hold neither tabs nor line breaks, and a text that got some loses them."""
-    with _readable(source) as file, _opened(target, "wt") as out:
-        lines = (line.rstrip("\r\n") for line in file)
+    with _opened(target, "wt") as out:
+        lines = (line.rstrip("\r\n") for line in _lines(source))
         header = next(lines, "").split("\t")
         at = _column(source, header, column)
         out.write("\t".join(header) + "\n")
@@ -209,14 +219,14 @@ def _copy_tsv(source: Path, target: Path, column: str, change: Change) -> None:
 
 
 def _copy_jsonl(source: Path, target: Path, column: str, change: Change) -> None:
-    with _readable(source) as file, _opened(target, "wt") as out:
-        for number, line in enumerate(file, start=1):
+    with _opened(target, "wt") as out:
+        for number, line in enumerate(_lines(source), start=1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise BadInput(f"{source} line {number} is no JSON: {error}") from None
+            except (ValueError, RecursionError) as error:  # an integer of 5,000 digits is a ValueError
+                raise BadInput(f"{source} line {number} is no JSON object: {error}") from None
             if not isinstance(row, dict):
                 raise BadInput(f"{source} line {number} is {type(row).__name__}; each line must be an object")
             if column not in row:

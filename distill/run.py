@@ -1,6 +1,6 @@
 """A run's folder: where each piece stands, whether it is finished, and who is working in it.
 
-    <run>/teachers/<name>/  signals/<name>/  student/  control/  exports/openvino-<precision>/  baselines/<name>/  report/
+    <run>/teachers/<name>/  signals/<name>/  built/  student/  control/  exports/<format>-<precision>/  baselines/<name>/  report/
          /.work/            backbones, checkpoints and other leftovers of unfinished stages; safe to remove
 
 A stage is finished when its folder carries the fingerprint of all that went into it: recipe sections, data, parents.
@@ -60,6 +60,11 @@ class Run:
         return self.folder / "signals" / name
 
     @property
+    def built(self) -> Path:
+        """The folder of the student before training."""
+        return self.folder / "built"
+
+    @property
     def student(self) -> Path:
         """The student's folder."""
         return self.folder / "student"
@@ -69,13 +74,23 @@ class Run:
         """The folder of the same student trained without the teacher."""
         return self.folder / "control"
 
-    def export(self, precision: str) -> Path:
+    def export(self, precision: str, format: str = "openvino") -> Path:
         """The folder of an export."""
-        return self.folder / "exports" / f"openvino-{precision}"
+        return self.folder / "exports" / f"{format}-{precision}"
 
     def baseline(self, name: str) -> Path:
         """The folder of a baseline of the report."""
         return self.folder / "baselines" / name
+
+    @property
+    def router(self) -> Path:
+        """The folder of an asymmetric student and its teacher together."""
+        return self.folder / "exports" / "router"
+
+    @property
+    def cascade(self) -> Path:
+        """The folder of student and teacher together."""
+        return self.folder / "cascade"
 
     @property
     def report(self) -> Path:

@@ -19,16 +19,17 @@ from pathlib import Path
 
 import numpy as np
 
+from distill.artefact import Side, served_side
 from distill.buckets import Batch, plan_batches
 from distill.engines import Engine, open_graph
 from distill.errors import BadInput, loading
 from distill.machine import usable_cpus
-from distill.model_files import ModelFiles, Precision, Runtime, read_model_files
+from distill.model_files import ModelFiles, Precision, Runtime, read_model_files, read_sides
 from distill.settings import Mode, RunSettings, read_settings, settings_key
 from distill.tokens import TokenTable, tokenize
-from distill.vectors import Index, Output, packed, top_rows
+from distill.vectors import Index, Output, packed, top_rows, truncated
 
-__all__ = ["Mode", "Precision", "RunSettings", "Runtime", "Scorer", "load", "usable_cpus"]
+__all__ = ["Mode", "PairedScorer", "Precision", "RunSettings", "Runtime", "Scorer", "load", "usable_cpus"]
 
 Progress = Callable[[int], None]
 
@@ -46,10 +47,11 @@ def load(
     device: str | None = None,
     mode: Mode | None = None,
     tune: bool | RunSettings | None = None,
+    truncate: int | None = None,
 ) -> "Scorer":
     """Load a model folder, ours or any of sentence-transformers, ready to encode or score.
 
-    :param runtime: None takes what the folder holds, a graph before weights.
+    :param runtime: None takes what the folder holds, a graph before weights. A static model runs in numpy.
     :param precision: None is fp32 in torch; in OpenVINO what the folder asks for, else the device's own choice
         (bf16 where the CPU has it). An int8 graph stays int8: the precision is then that of its float remainder.
     :param n_threads: None is every CPU this process may use. In torch the number holds for the whole process.
@@ -59,19 +61,35 @@ def load(
         requests side by side; None does both, each when it is first needed, at the memory of both.
     :param tune: None runs a graph with the settings that `distill tune` stored for this machine, if any; True measures
         and stores them where there are none; False takes the defaults; settings are taken as they are.
+    :param truncate: keep this many dimensions of each embedding, in unit length again (stock `truncate_dim` leaves that to
+        `normalize_embeddings=True`); right for students with `dimensions`.
     :raises BadInput: where the folder is not whole or lacks what the runtime needs.
     """
-    files = read_model_files(Path(path))
-    chosen, threads = runtime or files.held_runtime, n_threads or usable_cpus()
-    with loading(str(path)):
-        if chosen == "torch":
-            from distill.engine_torch import open_torch
+    sides = read_sides(Path(path))
 
-            return Scorer(files, open_torch(files, precision, threads, device), max_length)
-        if device not in (None, "cpu"):
-            raise BadInput(f"runtime {chosen} runs on the CPU here, not on {device}; use runtime: torch for a GPU")
-        settings = _settings(files, chosen, precision, threads, tune)
-        return Scorer(files, open_graph(files, chosen, precision, threads, settings, mode), max_length)
+    def opened(files: ModelFiles) -> Scorer:
+        chosen, threads = runtime or files.held_runtime, n_threads or usable_cpus()
+        with loading(str(path)):
+            if files.is_static and chosen in ("numpy", "torch"):  # one engine, in numpy: the numbers are the same
+                from distill.engine_static import open_static
+
+                return Scorer(files, open_static(files), max_length, truncate)
+            if chosen == "numpy":
+                raise BadInput(f"{path} is no static model; load it with runtime: {files.held_runtime}")
+            if chosen == "torch":
+                from distill.engine_torch import open_torch
+
+                return Scorer(files, open_torch(files, precision, threads, device), max_length, truncate)
+            if device not in (None, "cpu"):
+                raise BadInput(f"runtime {chosen} runs on the CPU here, not on {device}; use runtime: torch for a GPU")
+            settings = _settings(files, chosen, precision, threads, tune)
+            return Scorer(files, open_graph(files, chosen, precision, threads, settings, mode), max_length, truncate)
+
+    if sides is not None:
+        return PairedScorer(Path(path), opened(sides["query"]), opened(sides["document"]))
+    scorer = opened(read_model_files(Path(path)))
+    scorer.side = served_side(scorer.path)
+    return scorer
 
 
 def _settings(
@@ -96,11 +114,16 @@ class Scorer:
     the tokens of a text, or of a pair in a cross-encoder.
     """
 
-    def __init__(self, files: ModelFiles, engine: Engine, max_length: int | None) -> None:
+    def __init__(self, files: ModelFiles, engine: Engine, max_length: int | None, truncate: int | None = None) -> None:
         self.path, self.kind = files.folder, files.kind
+        if truncate is not None and (self.kind != "bi_encoder" or not 1 <= truncate <= engine.output_width):
+            held = f"embeddings of {engine.output_width}" if self.kind == "bi_encoder" else "no embeddings but scores"
+            raise BadInput(f"truncate {truncate}: {self.path} gives {held}")
+        self.truncate = truncate
         self.runtime, self.precision, self.device = engine.runtime, engine.precision, engine.device
         self.max_length = _checked_length(max_length, engine)
         self.tokenizer = engine.tokenizer
+        self.side: Side | None = None  # the one that it serves, beside another model
         self._files, self._engine, self._lock = files, engine, threading.Lock()
 
     def __repr__(self) -> str:
@@ -119,7 +142,7 @@ class Scorer:
     @property
     def embedding_width(self) -> int:
         """Width of a sentence embedding; of a cross-encoder, the number of scores a pair gets."""
-        return self._engine.output_width
+        return self.truncate or self._engine.output_width
 
     # -----------------------------------------------------------------------------------------------------------------
     # Embeddings
@@ -266,17 +289,16 @@ class Scorer:
     def _cosines(
         self, queries: list[str], documents: list[str], batch_tokens: int | None, progress: bool | Progress
     ) -> np.ndarray:
+        if self.side is not None:
+            raise BadInput(
+                f"{self.path} reads the {self.side} side of pairs only; give the other side's model too, see distill.pairing"
+            )
         asked, told = self._task_prompt(*_QUERY_PROMPTS), self._task_prompt(*_DOCUMENT_PROMPTS)
         texts = [asked + text for text in queries] + [told + text for text in documents]
         unique, positions = _unique(texts)
         vectors = self._run(unique, None, batch_tokens, progress, "encoding")
-        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         left, right = positions[: len(queries)], positions[len(queries) :]
-        parts = [
-            np.einsum("ij,ij->i", vectors[left[i : i + _CHUNK]], vectors[right[i : i + _CHUNK]])
-            for i in range(0, len(queries), _CHUNK)
-        ]
-        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
+        return _row_cosines(vectors, left, vectors, right)
 
     def _cosines_to(self, query: str, vectors: np.ndarray) -> np.ndarray:
         self._check_bi_encoder()
@@ -333,7 +355,7 @@ class Scorer:
         budget = batch_tokens or self._engine.batch_tokens
         with self._lock, _reporter(progress, what, len(texts)) as report:
             for rows, values in self._engine.run(self._batches(texts, pair_texts, budget)):
-                out[rows] = values
+                out[rows] = values if self.truncate is None else truncated(values, self.truncate)
                 report(len(rows))
         return out
 
@@ -347,6 +369,96 @@ class Scorer:
             )
             for rows, width in planned:
                 yield start + rows, table.padded(rows, width)
+
+
+class PairedScorer(Scorer):
+    """A model of queries and another of documents that write into one space: a Router, or a student beside its teacher.
+
+    `tokenizer`, `precision`, `n_parameters` and their like are those of the query's model.
+    """
+
+    def __init__(self, path: Path, query: Scorer, document: Scorer) -> None:
+        if query.embedding_width != document.embedding_width:
+            raise BadInput(
+                f"{query.path} writes vectors of {query.embedding_width} numbers, {document.path} of "
+                f"{document.embedding_width}: they share no space"
+            )
+        super().__init__(query._files, query._engine, query.max_length)
+        self.path, self.query, self.document = path, query, document
+        self._lock = query._lock
+
+    def __repr__(self) -> str:
+        return f"PairedScorer(query={self.query!r}, document={self.document!r})"
+
+    def encode(
+        self,
+        texts: Iterable[str],
+        *,
+        output: Output = "float32",
+        batch_tokens: int | None = None,
+        progress: bool | Progress = False,
+        prompt_name: str | None = None,
+    ) -> np.ndarray:
+        """Return embeddings of the side that `prompt_name` names, else of documents, as stock `encode` does.
+
+        See `Scorer.encode`.
+        """
+        if prompt_name in _QUERY_PROMPTS:
+            return packed(self.encode_queries(texts, progress=progress), output)
+        if prompt_name in _DOCUMENT_PROMPTS:
+            return packed(self.encode_documents(texts, progress=progress), output)
+        return self.document.encode(
+            texts, output=output, batch_tokens=batch_tokens, progress=progress, prompt_name=prompt_name
+        )
+
+    def encode_iter(
+        self,
+        texts: Iterable[str],
+        *,
+        chunk_size: int = _CHUNK,
+        output: Output = "float32",
+        batch_tokens: int | None = None,
+        progress: bool | Progress = False,
+        prompt_name: str | None = None,
+    ) -> Iterator[np.ndarray]:
+        """Yield the embeddings of `chunk_size` texts after the other, of the side that `prompt_name` names."""
+        left = iter(texts)
+        while chunk := list(itertools.islice(left, chunk_size)):
+            yield self.encode(
+                chunk, output=output, batch_tokens=batch_tokens, progress=progress, prompt_name=prompt_name
+            )
+
+    def encode_queries(self, texts: Iterable[str], *, progress: bool | Progress = False) -> np.ndarray:
+        """Return embeddings of the query's model."""
+        return self.query.encode_queries(texts, progress=progress)
+
+    def encode_documents(self, texts: Iterable[str], *, progress: bool | Progress = False) -> np.ndarray:
+        """Return embeddings of the document's model."""
+        return self.document.encode_documents(texts, progress=progress)
+
+    def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
+        """Return how many tokens both models read of each pair. *Shape:* (n_pairs,)."""
+        total: np.ndarray = self.query._tokens(queries).lengths + self.document._tokens(documents).lengths
+        return total
+
+    def _cosines(
+        self, queries: list[str], documents: list[str], batch_tokens: int | None, progress: bool | Progress
+    ) -> np.ndarray:
+        (asked, left), (told, right) = _unique(queries), _unique(documents)
+        return _row_cosines(
+            self.encode_queries(asked, progress=progress), left, self.encode_documents(told, progress=progress), right
+        )
+
+
+def _row_cosines(one: np.ndarray, left: np.ndarray, other: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return the cosines of chosen rows. *Shape:* (n, width), (n_pairs,), (m, width), (n_pairs,) → (n_pairs,)."""
+    for vectors in (one, other):
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    parts = [
+        np.einsum("ij,ij->i", one[left[i : i + _CHUNK]], other[right[i : i + _CHUNK]])
+        for i in range(0, len(left), _CHUNK)
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
 
 
 def _checked_length(wanted: int | None, engine: Engine) -> int:

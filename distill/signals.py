@@ -13,6 +13,7 @@ identity and is not found: stale signals cannot be used by mistake (sentence-tra
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -125,7 +126,7 @@ class SignalCache:
         table = pa.table({"key": key_column, "value": column})
         chunk = hashlib.sha256(keys.tobytes()).hexdigest()[:16]
         target = self.folder / f"{kind}-{chunk}.arrow"
-        temporary = self.folder / f".{target.name}.{os.getpid()}.tmp"
+        temporary = self.folder / f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp"
         try:
             with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
                 writer.write_table(table)

@@ -33,6 +33,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import UnionType
 from typing import BinaryIO
 
 from distill.artefact import content_hash, write_json
@@ -78,9 +79,12 @@ _ESTIMATED_FROM = 200  # prompts
 
 
 class _JsonLines:
-    """An append-only file of JSON objects. What a kill left of a last line is cut off when it is read."""
+    """An append-only file of JSON objects. What a kill left of a last line is cut off when it is read.
 
-    def __init__(self, path: Path) -> None:
+    :param fields: a type for each field that every object must have
+    """
+
+    def __init__(self, path: Path, **fields: type | UnionType) -> None:
         self._path = path
         self._file: BinaryIO | None = None
         self.records: list[Record] = []
@@ -88,9 +92,15 @@ class _JsonLines:
         whole = content[: content.rfind(b"\n") + 1]
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
-                self.records.append(json.loads(line))
-            except ValueError:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
                 raise BadInput(f"{path}: line {number} is not JSON; restore the file or name another folder") from None
+            if not isinstance(record, dict) or not all(isinstance(record.get(f), t) for f, t in fields.items()):
+                wanted = ", ".join(fields) or "fields"
+                raise BadInput(
+                    f"{path}: line {number} is not an object with {wanted}; restore the file or name another folder"
+                )
+            self.records.append(record)
         if len(whole) < len(content):
             os.truncate(path, len(whole))
 
@@ -115,9 +125,12 @@ class _Store:
 
     def __init__(self, folder: Path, settings: SynthesisSettings) -> None:
         self.folder, self.settings = folder, settings
-        self._answers = _JsonLines(folder / "answers.jsonl")
-        self._rejected = _JsonLines(folder / "rejected.jsonl")
-        self._spending = _JsonLines(folder / "spending.jsonl")
+        self._answers = _JsonLines(
+            folder / "answers.jsonl", request=int, family=str, seniority=str, language=str, kinds=list, resume=dict,
+            jobs=list, usage=dict,
+        )  # fmt: skip
+        self._rejected = _JsonLines(folder / "rejected.jsonl", request=int, reason=str)
+        self._spending = _JsonLines(folder / "spending.jsonl", dollars=int | float)
         self.answers = {record["request"] % settings.n_requests: record for record in self._answers.records}
         self._tries = Counter(record["request"] for record in self.rejected)
         self._duplicates = {record["request"] for record in self.rejected if record["reason"] == "near duplicate"}
@@ -145,7 +158,7 @@ class _Store:
         """Return the budget with what earlier runs have spent; what a kill left open counts in full."""
         dollars: dict[str, float] = {}
         for change in self._spending.records:
-            dollars[change.get("hold") or change["settled"]] = change["dollars"]
+            dollars[change.get("hold") or change.get("settled") or ""] = change["dollars"]
         # only a hold must be on disk before the request goes out: a lost settlement errs on the safe side
         return Budget(
             self.settings.budget_usd,
@@ -279,13 +292,13 @@ def _opened(folder: Path, settings: SynthesisSettings) -> Iterator[_Store]:
     """Yield the store of a folder that belongs to these settings and to no other process."""
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"{folder} is a file; name a folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    _check_settings(folder, settings.content())
+    _make(folder)
     with (folder / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go of it when the process dies
         except OSError:
             raise BadInput(f"another process is writing to {folder}; wait for it or name another folder") from None
+        _check_settings(folder, settings.content())
         store = _Store(folder, settings)
         try:
             yield store
@@ -293,14 +306,27 @@ def _opened(folder: Path, settings: SynthesisSettings) -> Iterator[_Store]:
             store.close()
 
 
+def _make(folder: Path) -> None:
+    """Make a folder, or see that it is empty or one of ours: in another one not even a lock is left."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileNotFoundError, NotADirectoryError, FileExistsError) as error:
+        raise BadInput(f"{folder} cannot be made a folder ({error.strerror}); name another one") from None
+    if not (folder / "settings.json").is_file() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+        raise BadInput(f"{folder} holds other files; name a new folder")
+
+
 def _check_settings(folder: Path, content: Record) -> None:
     path = folder / "settings.json"
     if not path.is_file():
-        if any(not entry.name.startswith(".") for entry in folder.iterdir()):
-            raise BadInput(f"{folder} holds other files; name a new folder")
         write_json(path, content)
         return
-    begun = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        begun: Record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        begun = {}
+    if not isinstance(begun, dict) or not begun:
+        raise BadInput(f"{path} is damaged; restore it or name another folder") from None
     if changed := [name for name in content if begun.get(name) != content[name]]:
         named = ", ".join(f"{name} was {begun.get(name)!r} and is now {content[name]!r}" for name in changed)
         raise BadInput(f"{folder} was begun with other settings: {named}; set them back or name another folder")

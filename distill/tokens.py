@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["TokenTable", "pad_token_id", "tokenize"]
+__all__ = ["TokenTable", "bags", "pad_token_id", "tokenize"]
 
 _CHUNK = 2048  # sequences per tokenizer call: enough to keep its threads busy, little enough to show progress
 
@@ -66,6 +66,16 @@ class TokenTable:
         return {name: torch.from_numpy(values) for name, values in batch.items()}
 
 
+def bags(features: "dict[str, Tensor]") -> "dict[str, Tensor]":
+    """Turn a padded batch into what a static model takes: all ids one after the other, and where each text starts.
+
+    *Shape:* input_ids, attention_mask: (n_rows, n_padded) → input_ids: (n_tokens,), offsets: (n_rows,)
+    """
+    mask = features["attention_mask"].bool()
+    lengths = mask.sum(dim=1)
+    return {"input_ids": features["input_ids"][mask], "offsets": lengths.cumsum(0) - lengths}
+
+
 def tokenize(
     tokenizer: Any,
     texts: Sequence[str],
@@ -111,6 +121,7 @@ def _fast(tokenizer: Any, max_length: int, special_tokens: bool) -> _Encode | No
     side = getattr(tokenizer, "truncation_side", "right")
 
     def encode(texts: list[str], pairs: list[str] | None) -> tuple[_Sequences, _Sequences]:
+        stored = backend.truncation  # a static model's folder keeps its limit there
         backend.enable_truncation(max_length, strategy="longest_first", direction=side)
         backend.no_padding()
         try:
@@ -118,7 +129,10 @@ def _fast(tokenizer: Any, max_length: int, special_tokens: bool) -> _Encode | No
         except TypeError:  # lone surrogates, which are no text in Rust
             repaired = _inputs(_repaired(texts), None if pairs is None else _repaired(pairs))
             encodings = backend.encode_batch_fast(repaired, add_special_tokens=special_tokens)
-        backend.no_truncation()
+        if stored is None:
+            backend.no_truncation()
+        else:
+            backend.enable_truncation(**stored)
         return [encoding.ids for encoding in encodings], [encoding.type_ids for encoding in encodings]
 
     return encode

@@ -22,15 +22,17 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, gather_object
 from torch import Tensor
 
-from distill.artefact import write_json
+from distill.artefact import new_file, write_json
 from distill.batching import Planner
 from distill.errors import JobFailed
 from distill.memory import keep_freed_memory
 from distill.progress import progress
 from distill.recipe import Training
+from distill.row_adam import RowAdamW, clip_row_gradients
 from distill.task import TaskStep, Units
 
 __all__ = ["TrainResult", "learning_rate_factor", "make_accelerator", "train"]
@@ -64,6 +66,8 @@ def make_accelerator(settings: Training) -> Accelerator:
     precision = "no" if settings.precision == "fp32" else settings.precision
     if precision == "fp16" and not torch.cuda.is_available():
         raise JobFailed("training.precision fp16 needs a GPU; set bf16 or fp32")
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
+        AcceleratorState._reset_state()  # it would refuse a second training of this process in another precision
     # the schedule is ours, a function of the step: accelerate must not advance one
     return Accelerator(mixed_precision=precision, step_scheduler_with_optimizer=False)
 
@@ -130,7 +134,7 @@ class _Loop:
             self.evaluate_every = max(1, self.planner.steps_per_epoch // settings.evaluations_per_epoch)
         step = build_step()
         self.trained = {name for name, parameter in step.named_parameters() if parameter.requires_grad}
-        optimizer = torch.optim.AdamW(self._parameter_groups(step), lr=settings.learning_rate, fused=True)
+        optimizer = RowAdamW(self._parameter_groups(step), lr=settings.learning_rate, fused=True)
         self.step, self.optimizer = accelerator.prepare(step, optimizer)
         self.state = TrainResult()
         self.writer = self._writer(tensorboard_folder)
@@ -233,9 +237,11 @@ class _Loop:
     def _clip(self) -> Tensor | None:
         limit = self.settings.max_grad_norm
         # clipping to infinity only measures; the norm says when the loss has become no number
-        norm: Tensor | None = self.accelerator.clip_grad_norm_(
-            self.step.parameters(), math.inf if limit is None else limit
-        )
+        limit = math.inf if limit is None else limit
+        parameters = [parameter for parameter in self.step.parameters() if parameter.grad is not None]
+        if any(parameter.grad.is_sparse for parameter in parameters):
+            return clip_row_gradients(parameters, limit)
+        norm: Tensor | None = self.accelerator.clip_grad_norm_(self.step.parameters(), limit)
         return norm
 
     def _log(self, sums: dict[str, Tensor], norm: Tensor | None, rate: float, seconds: float) -> None:
@@ -307,11 +313,16 @@ class _Loop:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
         self.accelerator.wait_for_everyone()
-        self.accelerator.save_state(str(temporary), safe_serialization=True)
-        self.accelerator.wait_for_everyone()
+        try:
+            self.accelerator.save_state(str(temporary), safe_serialization=True)
+            self.accelerator.wait_for_everyone()
+            if self.accelerator.is_main_process:
+                write_json(temporary / "loop.json", asdict(state))
+                temporary.rename(target)
+        finally:
+            if self.accelerator.is_main_process:  # on a full disk, half a checkpoint would take what room there is
+                shutil.rmtree(temporary, ignore_errors=True)
         if self.accelerator.is_main_process:
-            write_json(temporary / "loop.json", asdict(state))
-            temporary.rename(target)
             for old in self.folder.glob("step-*"):
                 if old != target:
                     shutil.rmtree(old, ignore_errors=True)
@@ -339,9 +350,8 @@ class _Loop:
         if self.accelerator.is_main_process:
             kept = {name: value.contiguous().cpu() for name, value in state_dict.items() if name in self.trained}
             self.folder.mkdir(parents=True, exist_ok=True)
-            temporary = self.folder / ".best.tmp"
-            save_file(kept, temporary)
-            temporary.rename(self._best_weights())
+            with new_file(self._best_weights()) as temporary:
+                save_file(kept, temporary)
         self.accelerator.wait_for_everyone()
 
     def best_step(self) -> TaskStep:

@@ -35,6 +35,9 @@ class Batch:
     stands in the concatenated parts; query_rows, document_rows: (n_pairs,) sequence of each side (bi-encoder);
     labels, teacher_scores[name]: (n_pairs,); teacher_embeddings: (n_sequences, teacher_width);
     slots: (n_groups, n_candidates) pair of each candidate, with slot_mask; excluded: (n_pairs, n_pairs).
+
+    Where one side alone is learned, `query_rows` and `document_rows` both name its sequences, and the teacher's vectors
+    of the other side, queries (0) or documents (1) by `other_role`, are given. *Shape:* other_embeddings: (n_pairs, teacher_width)
     """
 
     inputs: list[dict[str, Tensor]]
@@ -49,6 +52,8 @@ class Batch:
     excluded: Tensor | None
     share: dict[Basis, float]
     rows: np.ndarray
+    other_embeddings: Tensor | None = None
+    other_role: int | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """Move every tensor to a device."""
@@ -90,6 +95,10 @@ class TrainSet:
     texts: list[str] = field(default_factory=list)
     """The bare text of each sequence of a bi-encoder, and in `roles` whether it is a query (0) or a document (1)."""
     roles: list[int] = field(default_factory=list)
+    own_role: int | None = None
+    """The one side that is learned, the other being the teacher's; None learns both."""
+    teacher_texts: list[str] = field(default_factory=list)
+    """The text whose teacher embedding each sequence is to match: its own, or the one that it translates."""
 
     @classmethod
     def build(
@@ -101,13 +110,17 @@ class TrainSet:
         max_length: int,
         candidates: int | None = None,
         unlabelled: Sequence[str] = (),
+        parallel: Sequence[tuple[str, str]] = (),
         prompts: tuple[str, str] = ("", ""),
         by_role: bool = False,
+        lone_role: int = 1,
         on_progress: Callable[[int], None] | None = None,
     ) -> "TrainSet":
         """Tokenise pairs (and lone texts, for a bi-encoder) and group them into units.
 
+        :param parallel: source and target texts: each is a lone text, both with the teacher's embedding of the source
         :param by_role: keep a text that is both query and document apart: needed where a prompt tells the roles apart
+        :param lone_role: the role of the texts without a pair
         """
         groups = _group(pairs, candidates)
         if kind == "cross_encoder":
@@ -115,22 +128,45 @@ class TrainSet:
             rows = np.arange(len(pairs))
             return cls(kind, tokens, rows, rows, pairs.labels, groups, groups)
         # a text is one sequence in both roles, unless some model of the run prompts them differently
-        sequences: dict[tuple[int, str], int] = {}
-        query_rows, document_rows, lone_rows = (
+        sequences: dict[tuple[int, str, str], int] = {}
+        targets = [target for _, target in parallel]
+        sources = [source for source, _ in parallel]
+        query_rows, document_rows, lone_rows, source_rows, target_rows = (
             np.array(
-                [sequences.setdefault((role if by_role else 0, text), len(sequences)) for text in texts], dtype=np.int64
+                [
+                    sequences.setdefault((role if by_role else 0, text, taught), len(sequences))
+                    for text, taught in zip(texts, teacher_texts, strict=True)
+                ],
+                dtype=np.int64,
             )
-            for role, texts in ((0, pairs.queries), (1, pairs.documents), (1, unlabelled))
+            for role, texts, teacher_texts in (
+                (0, pairs.queries, pairs.queries),
+                (1, pairs.documents, pairs.documents),
+                (lone_role, unlabelled, unlabelled),
+                (lone_role, sources, sources),
+                (lone_role, targets, sources),
+            )
         )
-        roles, texts = [role for role, _ in sequences], [text for _, text in sequences]
-        prompted = [prompts[role] + text for role, text in sequences]
+        roles = [role for role, _, _ in sequences]
+        texts, teacher_texts = [text for _, text, _ in sequences], [taught for _, _, taught in sequences]
+        prompted = [prompts[role] + text for role, text, _ in sequences]
         tokens = tokenize(tokenizer, prompted, max_length=max_length, on_progress=on_progress)
+        lone_rows = np.concatenate([lone_rows, source_rows, target_rows])
         lone = [np.array([row]) for row in dict.fromkeys(lone_rows.tolist())]
         unit_texts = [np.unique(np.concatenate([query_rows[group], document_rows[group]])) for group in groups]
         return cls(
             kind, tokens, query_rows, document_rows, pairs.labels,
-            groups + [np.zeros(0, dtype=np.int64)] * len(lone), unit_texts + lone, texts=texts, roles=roles,
+            groups + [np.zeros(0, dtype=np.int64)] * len(lone), unit_texts + lone, texts=texts, roles=roles, teacher_texts=teacher_texts,
         )  # fmt: skip
+
+    def learn_one_side(self, role: int) -> None:
+        """Learn the queries (0) or the documents (1) alone, which must have been kept apart (`by_role`)."""
+        own = self.document_rows if role else self.query_rows
+        self.own_role = role
+        self.unit_texts = [
+            np.unique(own[pairs]) if len(pairs) else texts
+            for pairs, texts in zip(self.unit_pairs, self.unit_texts, strict=True)
+        ]
 
     def __len__(self) -> int:
         return len(self.unit_pairs)
@@ -180,11 +216,12 @@ class TrainSet:
         place = {int(row): i for i, row in enumerate(rows)}  # a text in two units: either place will do
         inputs, order = self._inputs(rows)
         slots, slot_mask = self._slots(units)
+        query_rows, document_rows, other = self._sides(pairs)
         return Batch(
             inputs=inputs,
             order=order,
-            query_rows=torch.tensor([place[int(row)] for row in self.query_rows[pairs]], dtype=torch.long),
-            document_rows=torch.tensor([place[int(row)] for row in self.document_rows[pairs]], dtype=torch.long),
+            query_rows=torch.tensor([place[int(row)] for row in query_rows], dtype=torch.long),
+            document_rows=torch.tensor([place[int(row)] for row in document_rows], dtype=torch.long),
             labels=None if self.labels is None else torch.from_numpy(self.labels[pairs]),
             teacher_scores={name: torch.from_numpy(scores[pairs]) for name, scores in self.teacher_scores.items()},
             teacher_embeddings=None if self.embeddings is None else torch.from_numpy(self.embeddings(rows)),
@@ -193,7 +230,19 @@ class TrainSet:
             excluded=self._excluded(pairs) if self.in_batch_negatives else None,
             share=share,
             rows=pairs,
+            other_embeddings=other,
+            other_role=None if self.own_role is None else 1 - self.own_role,
         )
+
+    def _sides(self, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray, Tensor | None]:
+        """Return the sequences of both sides; where one is learned, its own twice, and the teacher's vectors of the other."""
+        queries, documents = self.query_rows[pairs], self.document_rows[pairs]
+        if self.own_role is None:
+            return queries, documents, None
+        if self.embeddings is None:
+            raise ValueError("one side is learned against the teacher's embeddings of the other; there are none")
+        own, other = (documents, queries) if self.own_role else (queries, documents)
+        return own, own, torch.from_numpy(self.embeddings(other))
 
     def value(self, rows: np.ndarray, outputs: np.ndarray) -> float:
         """Return how well predictions of pairs agree with their labels. *Shape:* rows, outputs: (n_pairs,)."""

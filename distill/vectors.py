@@ -16,7 +16,7 @@ import numpy as np
 
 from distill.errors import BadInput
 
-__all__ = ["Index", "Output", "packed", "top_rows"]
+__all__ = ["Index", "Output", "packed", "top_rows", "truncated"]
 
 Output = Literal["float32", "int8", "binary"]
 _BLOCK = 65_536  # documents compared at once: bounds the memory of a search
@@ -129,3 +129,14 @@ def _cosines(query: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     wide = vectors.astype(np.float32, copy=False)
     cosines: np.ndarray = wide @ query / np.maximum(np.linalg.norm(wide, axis=1), 1e-12)
     return cosines
+
+
+def truncated(vectors: np.ndarray, width: int) -> np.ndarray:
+    """Keep the first dimensions of each vector, in unit length again. *Shape:* (n, any) → (n, width).
+
+    >>> truncated(np.array([[0.6, 0.0, 0.8]]), 2).tolist()
+    [[1.0, 0.0]]
+    """
+    kept = vectors[:, :width]
+    unit: np.ndarray = kept / np.maximum(np.linalg.norm(kept, axis=1, keepdims=True), 1e-12)
+    return unit

@@ -1,14 +1,23 @@
 """What every entry point does around its stage: arguments, messages, the lock, the exit code.
 
 0 done · 1 a gate or a job failed · 2 bad input · 130 interrupted (start it again, it goes on)
+
+`accelerate launch` makes 1 of any of them but 0, and prints its own traceback. Of several processes the first one prints
+what went wrong; all of them leave it in the file that the launcher asks for, so that its summary names the reason.
 """
 
 import errno
+import json
 import logging
 import os
 import sys
+import threading
+import time
+import traceback
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distill.errors import BadInput, MatchDistillError
@@ -21,8 +30,9 @@ if TYPE_CHECKING:
 __all__ = ["guarded", "join_processes", "launch", "set_up_messages", "stage_main"]
 
 log = logging.getLogger("distill")
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
-_TORCH_CANNOT_WRITE = ("PytorchStreamWriter failed writing", "file write failed")  # all it says of a full disk
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
+# all that torch and OpenVINO say of a full disk
+_CANNOT_WRITE = ("PytorchStreamWriter failed writing", "file write failed", "iostream error")
 _OURS = ("distill", "teachers", "students", "recipes")
 
 
@@ -30,7 +40,7 @@ def set_up_messages() -> None:
     """Send our messages, and errors of others, to stderr; on the first process of a launch only."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
-    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
+    level = logging.INFO if _is_first() else logging.ERROR
     for name in _OURS:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
@@ -41,10 +51,11 @@ def set_up_messages() -> None:
 
 def guarded(work: Callable[[], None]) -> int:
     """Run and return the exit code; what went wrong is one message, not a traceback."""
+    _hear_threads()
     try:
         work()
     except MatchDistillError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}")
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
@@ -52,19 +63,61 @@ def guarded(work: Callable[[], None]) -> int:
     except Exception as error:
         reason = _disk_trouble(error)
         if reason is None:
+            _tell_launcher(traceback.format_exc())
             raise
-        print(f"error: {reason}; nothing finished was lost, make room and start again", file=sys.stderr)
+        _say(f"error: {reason}; nothing finished was lost, make room and start again")
         return 1
     return 0
 
 
-def _disk_trouble(error: Exception) -> str | None:
+@cache
+def _hear_threads() -> None:
+    """Keep a full disk to one message: TensorBoard's thread meets it first, and hands it on to the next who writes."""
+    report = threading.excepthook
+
+    def hear(failed: threading.ExceptHookArgs) -> None:
+        if failed.exc_value is None or _disk_trouble(failed.exc_value) is None:
+            report(failed)
+
+    threading.excepthook = hear
+
+
+def _say(message: str) -> None:
+    """Print what went wrong, once: of several processes most have the same to say, and the launcher sums them up."""
+    if not _tell_launcher(message) or _is_first():
+        print(message, file=sys.stderr)
+
+
+def _tell_launcher(message: str) -> bool:
+    """Leave a message for the summary of torch's launcher, in the form that it reads; tell whether there is one."""
+    asked_for = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if not asked_for:
+        return False
+    said = {"message": {"message": message, "extraInfo": {"timestamp": str(int(time.time()))}}}
+    temporary = Path(f"{asked_for}.{os.getpid()}")
+    with suppress(OSError):  # whatever went wrong is worth more than this file
+        temporary.write_text(json.dumps(said), encoding="utf-8")
+        temporary.replace(asked_for)  # the launcher stops at half a file
+        return True
+    return False
+
+
+def _is_first() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _disk_trouble(error: BaseException) -> str | None:
     """Say what is wrong with the disk, if that is it: not every library raises an OSError for it."""
     if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
-        return f"{error.strerror}: {error.filename or 'the disk'}"
+        return f"{os.strerror(error.errno)}: {error.filename or 'the disk'}"  # pyarrow has a text of its own
     said = str(error)
     full = os.strerror(errno.ENOSPC)
-    return f"{full}: the disk" if full in said or any(words in said for words in _TORCH_CANNOT_WRITE) else None
+    if full in said or any(words in said for words in _CANNOT_WRITE):
+        return f"{full}: the disk"
+    earlier = (
+        error.__cause__ or error.__context__
+    )  # a file that cannot be closed hides the one that could not be written
+    return None if earlier is None else _disk_trouble(earlier)
 
 
 def launch(recipe_path: str, overrides: Sequence[str], load_stages: "LoadStages") -> None:
@@ -79,11 +132,10 @@ def launch(recipe_path: str, overrides: Sequence[str], load_stages: "LoadStages"
     from distill.run import Run
 
     run = Run(recipe)
-    is_first = os.environ.get("RANK", "0") == "0"
-    with run.lock() if is_first else nullcontext():
+    with run.lock() if _is_first() else nullcontext():
         for stage in load_stages():
             stage(run)
-        if is_first:
+        if _is_first():
             run.write_recipe()
 
 

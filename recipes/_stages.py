@@ -8,7 +8,16 @@ if TYPE_CHECKING:
 
     Stages = Sequence[Callable[[Run], object]]
 
-__all__ = ["benchmark", "cache_signals", "every_stage", "export", "train_student", "train_teacher"]
+__all__ = [
+    "benchmark",
+    "build_student",
+    "cache_signals",
+    "cascade",
+    "every_stage",
+    "export",
+    "train_student",
+    "train_teacher",
+]
 
 
 def train_teacher() -> "Stages":
@@ -25,18 +34,25 @@ def cache_signals() -> "Stages":
     return (stage,)
 
 
+def build_student() -> "Stages":
+    """Return the building of the student."""
+    from students import build_student as stage
+
+    return (stage,)
+
+
 def train_student() -> "Stages":
-    """Return the training of student and control."""
+    """Return the training of student and control, which builds what is not built yet."""
     from students import train_student as stage
 
     return (stage,)
 
 
 def export() -> "Stages":
-    """Return the exports."""
-    from students import export_student
+    """Return the exports, and of an asymmetric student the Router of it and its teacher."""
+    from students import export_router, export_static_student, export_student
 
-    return (export_student,)
+    return (export_student, export_static_student, export_router)
 
 
 def benchmark() -> "Stages":
@@ -44,6 +60,13 @@ def benchmark() -> "Stages":
     from distill.benchmark import benchmark as stage
 
     return (stage,)
+
+
+def cascade() -> "Stages":
+    """Return the measurement of student and teacher together."""
+    from distill.dial import measure_cascade
+
+    return (measure_cascade,)
 
 
 def every_stage() -> "Stages":

@@ -25,7 +25,7 @@ Overrides = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Runtime = Annotated[
-    str | None, typer.Option(help="torch, openvino or onnx; default: what the folder holds, graphs first.")
+    str | None, typer.Option(help="torch, openvino, onnx or numpy; default: what the folder holds, graphs first.")
 ]
 Precision = Annotated[str | None, typer.Option(help="fp32 or bf16; default: the runtime's own.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Default: every CPU this process may use.")]
@@ -52,6 +52,12 @@ def cache_signals(recipe: RecipePath, overrides: Overrides = None) -> None:
 
 
 @app.command()
+def build_student(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Build the student, untrained: its backbone, and what the recipe takes away from it."""
+    launch(recipe, overrides or [], _stages.build_student)
+
+
+@app.command()
 def train_student(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Train the student and its control."""
     launch(recipe, overrides or [], _stages.train_student)
@@ -59,16 +65,71 @@ def train_student(recipe: RecipePath, overrides: Overrides = None) -> None:
 
 @app.command()
 def export(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Export the student to OpenVINO, as is and int8, each checked against torch."""
+    """Export the student to OpenVINO or ONNX, as is and int8, each checked against torch."""
     launch(recipe, overrides or [], _stages.export)
     _print_parity(recipe, overrides, as_json)
 
 
 @app.command()
-def benchmark(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Measure every model of the run and write the report."""
-    launch(recipe, overrides or [], _stages.benchmark)
-    _print_report(recipe, overrides, as_json)
+def benchmark(
+    targets: Annotated[
+        list[str],
+        typer.Argument(metavar="RECIPE.yaml [KEY=VALUE]... | MODEL...", help="A recipe's run, or any model folders."),
+    ],
+    as_json: AsJson = False,
+    pairs: Annotated[str | None, typer.Option(help="Of model folders: the labelled pairs to measure them on.")] = None,
+    query_column: str = "query",
+    document_column: str = "document",
+    label_column: str = "label",
+    label_range: Annotated[str, typer.Option(help="Of the label column, as 0,5.")] = "0,1",
+    output: Annotated[Path, typer.Option("-o", "--output", help="Of model folders: where the report goes.")] = Path(
+        "report"
+    ),
+    seconds: Annotated[float, typer.Option(min=0.1, help="Measuring time per model and kind of measurement.")] = 10.0,
+    threads: Annotated[str, typer.Option(help="Numbers of threads, as 1,2; default: the machine's.")] = "",
+    batches: Annotated[str, typer.Option(help="Batch sizes to time on each length, as 1,8,32.")] = "",
+    loads: Annotated[
+        str, typer.Option(help="Open-loop arrival rates as shares of the capacity, as 0.25,0.5,0.75,0.9.")
+    ] = "",
+    shapes: Annotated[int, typer.Option(min=0, help="Random shapes over which the growth of memory is taken.")] = 0,
+    against: Annotated[Path | None, typer.Option(help="An earlier benchmark.json to be no worse than.")] = None,
+    max_slowdown: Annotated[float | None, typer.Option(min=1.0, help="As 1.10, of latency and throughput.")] = None,
+    max_metric_drop: Annotated[float | None, typer.Option(min=0.0, help="As 0.005, of the primary metric.")] = None,
+) -> None:
+    """Measure every model of a recipe's run, or any model folders, and write the report."""
+    if targets[0].endswith((".yaml", ".yml")):
+        launch(targets[0], targets[1:], _stages.benchmark)
+        _print_report(targets[0], targets[1:], as_json)
+        return
+    from distill.apply import bench
+
+    bench(
+        targets, pairs, output, columns=(query_column, document_column, label_column), label_range=label_range,
+        seconds=seconds, threads=threads, batches=batches, loads=loads, n_shapes=shapes, against=against,
+        max_slowdown=max_slowdown, max_metric_drop=max_metric_drop, as_json=as_json,
+    )  # fmt: skip
+
+
+@app.command()
+def cascade(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Put student and teacher together, the teacher only where in doubt, and measure the dial between them."""
+    launch(recipe, overrides or [], _stages.cascade)
+    from distill.apply import print_dial
+    from distill.recipe import load_recipe
+
+    print_dial(load_recipe(recipe, overrides or []).folder, as_json=as_json)
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="A finished model folder with its card.")],
+    repository: Annotated[str, typer.Argument(help="On the Hugging Face hub, as name/model.")],
+    public: Annotated[bool, typer.Option("--public", help="For everybody to see; default: private.")] = False,
+) -> None:
+    """Upload a model folder to the Hugging Face hub."""
+    from distill.model_card import push as upload
+
+    print(upload(folder, repository, private=not public))
 
 
 @app.command()
@@ -76,6 +137,7 @@ def ablate(
     recipe: Annotated[str, typer.Argument(metavar="ABLATION.yaml", help="As recipes/ablation_resume_jd.yaml.")],
     overrides: Overrides = None,
     rows: Annotated[str, typer.Option(help="Models of the rows to run, as tfidf,mbert; default: all.")] = "",
+    versions: Annotated[str, typer.Option(help="Data versions to run, as V1; default: all.")] = "",
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Generated pairs and tiny encoders: minutes on a CPU.")
     ] = False,
@@ -83,7 +145,7 @@ def ablate(
 ) -> None:
     """Train and score all rows of a published table, and print it with ours beside it."""
     from distill.ablation import load_ablation
-    from distill.apply import print_ablation
+    from distill.apply import names_in, print_ablation
 
     ablation = load_ablation(recipe, overrides or [], smoke=smoke)
     join_processes()
@@ -91,11 +153,53 @@ def ablate(
     from teachers.ablation import run_ablation
 
     try:
-        run_ablation(ablation, only=rows.split(",") if rows else (), smoke=smoke)
+        run_ablation(ablation, only=names_in(rows), versions=names_in(versions), smoke=smoke)
     except JobFailed:  # the table is there, without the rows that failed
         print_ablation(ablation.folder, as_json=as_json)
         raise
     print_ablation(ablation.folder, as_json=as_json)
+
+
+@app.command()
+def plan(
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="[RECIPE.yaml]", help="Its section plan, data, teacher and student.")
+    ] = None,
+    overrides: Overrides = None,
+    budget_p95_ms: Annotated[float | None, typer.Option(help="p95 of one text (or pair) at a time.")] = None,
+    budget_mb: Annotated[float | None, typer.Option(help="Of the int8 folder.")] = None,
+    length: Annotated[int | None, typer.Option(help="Tokens of the text (or pair); default: 256.")] = None,
+    threads: Threads = None,
+    kind: Annotated[str | None, typer.Option(help="bi_encoder or cross_encoder; default: the recipe's.")] = None,
+    vocabulary: Annotated[
+        int | None, typer.Option(help="Pieces; default: 32000 of a fresh encoder, a cut one's own.")
+    ] = None,
+    family: Annotated[str | None, typer.Option(help="Of a fresh encoder: bert or xlm-roberta; default: bert.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="A folder; default: plan in the run's, or runs/plan.")
+    ] = None,
+    check: Annotated[
+        Path | None, typer.Option(help="Measure this finished int8 model against the budget instead.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find the largest students that meet a budget of latency and size, by measuring on this machine."""
+    from distill.apply import print_check, print_plan
+    from distill.planning import load_plan
+
+    given = {
+        "budget_p95_ms": budget_p95_ms, "budget_mb": budget_mb, "length": length, "threads": threads, "kind": kind,
+        "vocabulary": vocabulary, "family": family,
+    }  # fmt: skip
+    loaded, folder = load_plan(recipe, overrides or [], given, output)
+    join_processes()
+    from students.plan import check_model, make_plan
+
+    if check is not None:
+        print_check(check_model(loaded, check), as_json=as_json)
+        return
+    make_plan(loaded, folder)
+    print_plan(folder, as_json=as_json)
 
 
 @app.command()
@@ -105,6 +209,9 @@ def score(
     output: Annotated[Path, typer.Option("-o", "--output", help="A .tsv: row, score, unit_score in [0, 1].")],
     query_column: str = "query",
     document_column: str = "document",
+    other_side: Annotated[
+        Path | None, typer.Option(help="The teacher's folder, where MODEL serves one side of pairs only.")
+    ] = None,
     runtime: Runtime = None,
     precision: Precision = None,
     threads: Threads = None,
@@ -119,6 +226,7 @@ def score(
         output,
         query_column=query_column,
         document_column=document_column,
+        other_side=other_side,
         runtime=runtime,
         precision=precision,
         n_threads=threads,
@@ -137,6 +245,9 @@ def embed(
     precision: Precision = None,
     threads: Threads = None,
     max_length: MaxLength = None,
+    truncate: Annotated[
+        int | None, typer.Option(min=1, help="Keep the first dimensions, of a student trained for it.")
+    ] = None,
 ) -> None:
     """Embed texts."""
     from distill.apply import embed_file
@@ -151,7 +262,59 @@ def embed(
         precision=precision,
         n_threads=threads,
         max_length=max_length,
+        truncate=truncate,
     )
+
+
+@app.command()
+def index_quality(
+    model: Annotated[Path, typer.Argument(help="A bi-encoder's folder.")],
+    pairs: Annotated[str, typer.Argument(help="A .csv, .tsv, .jsonl or .parquet file (or hub dataset) of pairs.")],
+    query_column: str = "query",
+    document_column: str = "document",
+    label_column: Annotated[
+        str | None, typer.Option(help="Without labels the forms are compared with the exact search alone.")
+    ] = None,
+    label_range: Annotated[str, typer.Option(help="As 0,5; a document is relevant from the middle on.")] = "0,1",
+    truncate: Annotated[str, typer.Option(help="Fewer dimensions to measure as well, as 256,128.")] = "",
+    corpus: Annotated[str | None, typer.Option(help="More documents to search: a .txt or a table.")] = None,
+    column: Annotated[str, typer.Option(help="Of the corpus.")] = "text",
+    max_queries: Annotated[int, typer.Option(min=1)] = 500,
+    runtime: Runtime = None,
+    precision: Precision = None,
+    threads: Threads = None,
+    max_length: MaxLength = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what a search index loses in int8, as sign bits and in fewer dimensions."""
+    from distill.apply import print_index_quality
+
+    print_index_quality(
+        model, pairs, columns=(query_column, document_column, label_column), label_range=label_range, truncate=truncate,
+        corpus=corpus, column=column, max_queries=max_queries, runtime=runtime, precision=precision, n_threads=threads,
+        max_length=max_length, as_json=as_json,
+    )  # fmt: skip
+
+
+@app.command()
+def trim(
+    model: Annotated[str, typer.Argument(help="A model folder.")],
+    target: Annotated[Path, typer.Argument(help="A folder that is not there yet.")],
+    texts: Annotated[
+        list[str], typer.Option(help="A .txt, or FILE:COLUMN,… of a table; again for more languages and domains.")
+    ],
+    coverage: Annotated[
+        float | None, typer.Option(help="Share of each source's tokens that stays; default: 0.999.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Tokens that stay at most, instead.")] = None,
+    changed: Annotated[Path | None, typer.Option(help="A .tsv that lists the texts with other pieces.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Cut a model to the tokens that some texts use: the same embeddings, a smaller vocabulary."""
+    from distill.apply import print_trim
+    from students.trim import trim_folder
+
+    print_trim(trim_folder(model, target, texts, coverage=coverage, size=size, changed=changed), as_json=as_json)
 
 
 @app.command()
@@ -170,6 +333,19 @@ def tune(
 
 
 @app.command()
+def layout(
+    model: Annotated[Path, typer.Argument(help="An export's folder, as runs/quickstart/exports/onnx-int8.")],
+    target: Annotated[Path, typer.Argument(help="The folder to write.")],
+    tool: Annotated[str, typer.Option("--for", help="fastembed, tei, transformers.js, triton or optimum.")],
+) -> None:
+    """Write an export into the folder that another tool reads."""
+    from students.layouts import write_layout
+
+    write_layout(model, target, tool=tool)  # type: ignore[arg-type]  # it says what is accepted
+    print(f"{model} → {target}", file=sys.stderr)
+
+
+@app.command()
 def prepare(
     resumes: Annotated[str, typer.Argument(help="A .csv, .tsv, .jsonl or .parquet file with a column of résumés.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="A file of the same format.")],
@@ -181,11 +357,12 @@ def prepare(
     dropped: Annotated[Path | None, typer.Option(help="A .tsv that lists what was dropped.")] = None,
 ) -> None:
     """Cut résumés to sections (the published V2), take out names, addresses and the like, or both."""
+    from distill.apply import names_in
     from distill.resume_file import prepare_file
 
     print(
         prepare_file(
-            resumes, output, column=column, keep=keep.split(",") if keep else None, blind=blind, dropped=dropped
+            resumes, output, column=column, keep=names_in(keep) if keep else None, blind=blind, dropped=dropped
         )
     )
 
@@ -212,6 +389,7 @@ def synthesize(
         float | None, typer.Option(help="Dollars per million tokens, of a model without a known price.")
     ] = None,
     output_price: Annotated[float | None, typer.Option()] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds for a whole answer; default: 120.")] = None,
     seed: int = 0,
     estimate: Annotated[bool, typer.Option("--estimate", help="Print what it would cost, and ask nothing.")] = False,
 ) -> None:
@@ -223,7 +401,8 @@ def synthesize(
     settings = make_settings(
         n_pairs=pairs, model=model, base_url=base_url, api_version=api_version, key_variable=key_variable,
         languages=languages, labels="grades" if grades else "binary", budget_usd=budget, concurrency=concurrency,
-        requests_per_minute=rpm, tokens_per_minute=tpm, input_price=input_price, output_price=output_price, seed=seed,
+        requests_per_minute=rpm, tokens_per_minute=tpm, input_price=input_price, output_price=output_price, timeout_s=timeout,
+        seed=seed,
     )  # fmt: skip
     if estimate:
         print(estimated(settings))

@@ -1,6 +1,9 @@
 """Small models that ship: built, trained on signals, exported."""
 
+from students.asymmetric import export_router
+from students.build import build_student
 from students.export import export_student
+from students.export_static import export_static_student
 from students.train import train_student
 
-__all__ = ["export_student", "train_student"]
+__all__ = ["build_student", "export_router", "export_static_student", "export_student", "train_student"]

@@ -1,51 +1,63 @@
-"""OpenVINO exports of a model folder, checked against torch before they are put in place.
+"""Exports of a model folder, OpenVINO or ONNX, checked against torch before they are put in place.
 
-    export_openvino(Path("student"), Path("student-int8"), precision="int8", calibration=train, held_back=validation)
+    export_model(Path("student"), Path("student-int8"), precision="int8", calibration=train, held_back=validation)
 
-The target is a whole sentence-transformers folder without the torch weights: stock
-`SentenceTransformer(path, backend="openvino")` and `CrossEncoder(path, backend="openvino")` load it, offline too.
-Only the transformer becomes a graph; pooling, Dense and Normalize stay the modules they were.
+The target is a whole sentence-transformers folder without the torch weights: stock `SentenceTransformer(path, backend=…)`
+and `CrossEncoder(path, backend=…)` load it, offline too. The graph goes from token ids to the result (`distill.graph`).
 
-    fp32   the graph, pinned to f32: left alone, OpenVINO computes in bf16 on a CPU that can
-    bf16   the same graph, pinned to bf16
-    int8   weights and activations of the matrix products in int8 (NNCF post-training, SmoothQuant); the rest as the
-           device chooses
+    fp32           the graph; in OpenVINO pinned to f32: left alone, it computes in bf16 on a CPU that can
+    bf16           OpenVINO: the same graph, pinned to bf16
+    fp16           OpenVINO: weights stored in half the size, computed as the device chooses
+    int8           weights and activations of the matrix products in int8, with static ranges: NNCF through optimum
+                   (SmoothQuant) in OpenVINO, QDQ in ONNX; the rest as the device chooses
+    int8_weights   OpenVINO: the weights alone in int8, a quarter of the size
+    int8_dynamic   ONNX: activations in int8 with a range for each batch, so that a text's result changes with its neighbours
 
-The pin is kept where stock sentence-transformers reads OpenVINO options, in `sentence_bert_config.json`.
+The Dense layers and the score behind the transformer stay in float: they are tiny and decide everything.
 """
 
 import io
 import logging
 import random
 import re
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from distill import data, runtime
+from distill import runtime
 from distill.artefact import Artefact, ModelKind, check_model_folder, content_hash, new_folder, revision, write_card
-from distill.errors import BadInput, GateFailed
-from distill.modeling import quiet
+from distill.errors import BadInput
+from distill.modeling import load_model, quiet, transformer_of
+from distill.onnx import write_onnx, write_tokenizer
 from distill.openvino import copy_without_weights, pin_precision, save_graph, trace
-from distill.recipe import Export
+from distill.recipe import PRECISIONS, Export, ExportFormat, ExportPrecision
 from distill.run import Run
+from students.asymmetric import check_side, own_side_pairs, pair_details
+from students.gate import DEFAULT_THRESHOLDS, Pairs, ParityReport, Thresholds, check_gate, compare
+from students.onnx import quantize_dynamic, quantize_static
+from students.search import Trial, layer_errors, search
 
 __all__ = [
     "DEFAULT_THRESHOLDS",
+    "DYNAMIC_WARNING",
     "FFN_DOWN",
+    "Format",
     "ParityReport",
     "Precision",
     "Thresholds",
+    "export_model",
     "export_openvino",
     "export_student",
 ]
 
-Precision = Literal["fp32", "bf16", "int8"]
-Pairs = Sequence[tuple[str, str]]
+Format = ExportFormat
+Precision = ExportPrecision
 
 log = logging.getLogger(__name__)
 
@@ -57,54 +69,10 @@ FFN_DOWN = (
 )
 
 
-@dataclass(frozen=True)
-class Thresholds:
-    """What an export must keep of its source; None is not checked.
-
-    Cosines are those of a text's embedding to torch's and hold for bi-encoders only. `rank_agreement` is Spearman's
-    correlation of the pair scores of both, `max_difference` the largest difference of a pair's score in [0, 1].
-    """
-
-    min_cosine: float | None = None
-    mean_cosine: float | None = None
-    rank_agreement: float | None = None
-    max_difference: float | None = None
-
-
-DEFAULT_THRESHOLDS: Mapping[Precision, Thresholds] = {
-    "fp32": Thresholds(min_cosine=0.99999, mean_cosine=0.99999, rank_agreement=0.9999, max_difference=1e-4),
-    "bf16": Thresholds(min_cosine=0.995, mean_cosine=0.999, rank_agreement=0.995, max_difference=0.05),
-    "int8": Thresholds(min_cosine=0.95, mean_cosine=0.985, rank_agreement=0.98, max_difference=0.15),
-}
-
-
-@dataclass(frozen=True)
-class ParityReport:
-    """How close an export is to its torch source on held-back pairs.
-
-    `batch_difference` is the largest difference of a score when pairs are scored one by one instead of in batches.
-    `worst` holds the texts (of a cross-encoder: pairs) that differ most, shortened.
-    """
-
-    kind: ModelKind
-    precision: str
-    n_pairs: int
-    min_cosine: float | None
-    mean_cosine: float | None
-    rank_agreement: float | None
-    max_difference: float
-    mean_difference: float
-    batch_difference: float
-    worst: tuple[Mapping[str, Any], ...]
-
-    def failures(self, thresholds: Thresholds) -> list[str]:
-        """Return each threshold that is missed, with what was measured."""
-        checks = [(name, getattr(self, name), getattr(thresholds, name)) for name in asdict(thresholds)]
-        return [
-            f"{name} {value:.6g}, {'at most' if name == 'max_difference' else 'at least'} {limit:.6g} is asked for"
-            for name, value, limit in checks
-            if None not in (value, limit) and (value > limit if name == "max_difference" else not value >= limit)
-        ]
+DYNAMIC_WARNING = (
+    "dynamic int8 takes its ranges from each batch: the same text alone and beside others gets different results "
+    "(cosine down to 0.96 measured); never build an index with it in batches and ask it one by one"
+)
 
 
 def export_student(run: Run) -> None:
@@ -114,34 +82,52 @@ def export_student(run: Run) -> None:
     """
     from accelerate import PartialState
 
-    if not PartialState().is_main_process:
-        return
+    if not PartialState().is_main_process or run.student_section.static is not None:
+        return  # a static student has no graph: see students.export_static
     settings, student = run.recipe.export, run.require(run.student, "train_student")
     described = run.split.describe()
-    for precision in settings.precisions:
+    for format, precision in settings.wanted:
+        target = run.export(precision, format)
         inputs = {
-            "stage": "export", "precision": precision, "student": student.revision,
-            "export": settings.model_dump(mode="json", exclude={"precisions"}), "seed": run.recipe.seed,
+            "stage": "export", "format": format, "precision": precision, "student": student.revision,
+            "export": settings.model_dump(mode="json", exclude={"formats", "precisions"}), "seed": run.recipe.seed,
             "data": {part: described[part]["fingerprint"] for part in ("train", "validation")},
+            **_asymmetric_inputs(run),
         }  # fmt: skip
-        if run.is_finished(run.export(precision), inputs):
+        if run.is_finished(target, inputs):
             continue
         card = Artefact(
             kind=student.kind, stage="export", fingerprint=content_hash(inputs), parents={"student": student.revision},
-            recipe=run.recipe.model_dump(mode="json"), data=described, details={"inputs": inputs},
+            recipe=run.recipe.model_dump(mode="json"), data=described, details={"inputs": inputs, **pair_details(run)},
         )  # fmt: skip
-        report = export_openvino(
-            run.student, run.export(precision), precision=precision, calibration=_rows(run.split.train),
-            held_back=_rows(run.split.validation)[: settings.parity_pairs], n_calibration=settings.calibration_pairs,
+        report = export_model(
+            run.student, target, format=format, precision=precision, calibration=own_side_pairs(run, run.split.train),
+            held_back=own_side_pairs(run, run.split.validation)[: settings.parity_pairs], n_calibration=settings.calibration_pairs,
             smooth_quant_alpha=settings.smooth_quant_alpha, keep_float=settings.keep_float,
             thresholds=_thresholds(settings, precision), seed=run.recipe.seed, card=card,
+            labels=_labels(run), check=None if run.student_section.asymmetric is None else partial(_check_side, run),
         )  # fmt: skip
         agreement = "" if report.rank_agreement is None else f"rank agreement {report.rank_agreement:.5f}, "
-        log.info("%s: %sgreatest difference %.2g", run.export(precision), agreement, report.max_difference)
+        log.info("%s: %sgreatest difference %.2g", target, agreement, report.max_difference)
+        if precision == "int8_dynamic":
+            log.warning("%s: %s", target, DYNAMIC_WARNING)
 
 
-def _rows(pairs: data.Pairs) -> list[tuple[str, str]]:
-    return list(zip(pairs.queries, pairs.documents, strict=True))
+def _labels(run: Run) -> np.ndarray | None:
+    """The labels of the held-back pairs; an asymmetric student is checked on texts of its own side, which have none."""
+    labels = run.split.validation.labels
+    if labels is None or run.student_section.asymmetric is not None:
+        return None
+    return labels[: run.recipe.export.parity_pairs]
+
+
+def _asymmetric_inputs(run: Run) -> dict[str, Any]:
+    asymmetric = run.student_section.asymmetric
+    return {} if asymmetric is None else {"asymmetric": asymmetric.model_dump(mode="json")}
+
+
+def _check_side(run: Run, exported: runtime.Scorer) -> dict[str, Any]:
+    return {"compatibility": asdict(check_side(run, exported))}
 
 
 def _thresholds(settings: Export, precision: Precision) -> Thresholds:
@@ -149,68 +135,135 @@ def _thresholds(settings: Export, precision: Precision) -> Thresholds:
     given = {
         "min_cosine": settings.min_cosine,
         "mean_cosine": settings.min_mean_cosine,
+        "batch_cosine": settings.min_batch_cosine,
         "rank_agreement": settings.min_rank_agreement,
+        "top_k_overlap": settings.min_top_k_overlap,
+        "metric_drop": settings.max_metric_drop,
     }
     return replace(DEFAULT_THRESHOLDS[precision], **{name: value for name, value in given.items() if value is not None})
 
 
-def export_openvino(
+def export_model(
     source: Path,
     target: Path,
     *,
+    format: Format = "openvino",
     precision: Precision,
     held_back: Pairs,
     calibration: Pairs = (),
     n_calibration: int = 300,
     smooth_quant_alpha: float = 0.5,
-    keep_float: Sequence[str] | Literal["ffn_down"] | None = "ffn_down",
+    keep_float: Sequence[str] | Literal["ffn_down", "search"] | None = "ffn_down",
     thresholds: Thresholds | None = None,
     seed: int = 0,
     n_threads: int | None = None,
     card: Artefact | None = None,
+    check: Callable[[runtime.Scorer], dict[str, Any]] | None = None,
+    labels: np.ndarray | None = None,
 ) -> ParityReport:
-    """Export the transformer of `source` to an OpenVINO graph, check it on held-back pairs, and write `target`.
+    """Export `source` to one graph, check it on held-back pairs, and write `target`.
 
     :param calibration: pairs of the user's own text that set the int8 ranges; a bi-encoder sees their texts singly.
     :param n_calibration: inputs taken from them, drawn by `seed` evenly over the lengths, one at a time and unpadded:
         padding shifts the ranges.
     :param smooth_quant_alpha: how much of the activations' outliers goes into the weights; -1 turns SmoothQuant off.
     :param keep_float: which matrix products stay out of int8: regular expressions searched in the names of the
-        graph's nodes, or "ffn_down" for the feed-forward down-projections, which carry almost all of the damage.
+        graph's nodes, or "ffn_down" for the feed-forward down-projections, which carry almost all of the damage, or
+        "search" for the least that holds the gate (`students.search`). A gate that does not hold is searched for, too.
     :param thresholds: what must hold on `held_back`; None is `DEFAULT_THRESHOLDS` of the precision.
+    :param check: what else is to hold of the export: returns details for its card, or raises `GateFailed`
+    :param labels: of the held-back pairs, in [0, 1]: the metric on them is then part of the gate. *Shape:* (n_pairs,)
     :param card: what is known of stage, recipe and data; kind, parents and details are filled in here.
     :raises BadInput: where the source is no whole torch folder, or what is needed for int8 is missing.
     :raises GateFailed: with a table of the worst texts; nothing is put in place then.
     """
     kind = check_model_folder(source)
-    _check_arguments(precision, held_back, calibration, n_calibration, smooth_quant_alpha)
+    _check_arguments(format, precision, held_back, calibration, n_calibration, smooth_quant_alpha)
     reference = runtime.load(source, runtime="torch", precision="fp32", n_threads=n_threads, device="cpu")
-    details: dict[str, Any] = {"precision": precision}
+    reference.side = None  # of an asymmetric student, pairs of its own side's texts are compared
+    limits = DEFAULT_THRESHOLDS[precision] if thresholds is None else thresholds
+    sample = _calibration_inputs(reference, calibration, n_calibration, seed) if precision == "int8" else []
     with new_folder(target) as folder:
         copy_without_weights(source, folder)
-        pin_precision(folder, precision)
-        model = trace(source)
-        if precision == "int8":
-            sample = _calibration_inputs(reference, calibration, n_calibration, seed)
-            kept = _quantize(model, sample, smooth_quant_alpha, keep_float)
-            details["calibration"] = _calibration_card(calibration, sample, seed, smooth_quant_alpha, keep_float, kept)
-        _number_nodes(model.model)
-        save_graph(model, folder)
-        del model
-        exported = runtime.load(folder, runtime="openvino", n_threads=n_threads)
-        report = compare(reference, exported, held_back)
-        limits = DEFAULT_THRESHOLDS[precision] if thresholds is None else thresholds
-        _check_gate(report, limits, source, precision)
-        details |= {"runs_in": exported.precision, "parity": asdict(report), "thresholds": asdict(limits)}
+
+        def attempt(alpha: float, keep: Sequence[str] | str | None) -> _Attempt:
+            for name in ("openvino", "onnx"):
+                shutil.rmtree(folder / name, ignore_errors=True)
+            if format == "openvino":
+                kept = _write_openvino(source, folder, precision, sample, alpha, keep)
+            else:
+                kept = _write_onnx(source, folder, precision, sample, alpha, keep)
+            exported = runtime.load(folder, runtime=format, n_threads=n_threads)
+            if format == "onnx":
+                write_tokenizer(source, folder, max_length=exported.max_length)
+            return _Attempt(alpha, keep, kept, exported, compare(reference, exported, held_back, labels, seed=seed))
+
+        trials: list[Trial] = []
+        searched = keep_float == "search" and precision == "int8"
+        made = None if searched else attempt(smooth_quant_alpha, "ffn_down" if keep_float == "search" else keep_float)
+        if precision == "int8" and (made is None or made.report.failures(limits)):
+            if made is not None:
+                log.warning(
+                    "%s: %s; looking for what has to stay in float", target, "; ".join(made.report.failures(limits))
+                )
+            errors = layer_errors(transformer_of(load_model(source)).eval(), sample)
+            best, trials = search(lambda alpha, keep: attempt(alpha, keep).report, errors, limits)
+            made = attempt(best.alpha, best.keep_float)
+        assert made is not None
+        check_gate(made.report, limits, source, precision)
+        details = _details(made, precision, format, calibration, sample, seed, trials)
+        details |= {} if check is None else check(made.exported)
+        details |= {"runs_in": made.exported.precision, "parity": asdict(made.report), "thresholds": asdict(limits)}
         _write_card(folder, kind, source, details, card)
-    return report
+    return made.report
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """A graph that was written, and how close it came."""
+
+    alpha: float
+    keep_float: Sequence[str] | str | None
+    kept: Sequence[str]
+    exported: runtime.Scorer
+    report: ParityReport
+
+
+def _details(
+    made: _Attempt,
+    precision: Precision,
+    format: Format,
+    calibration: Pairs,
+    sample: Sequence[Mapping[str, np.ndarray]],
+    seed: int,
+    trials: Sequence[Trial],
+) -> dict[str, Any]:
+    details: dict[str, Any] = {"format": format, "precision": precision}
+    if precision == "int8":
+        details["calibration"] = _calibration_card(calibration, sample, seed, made.alpha, made.keep_float, made.kept)
+    if trials:
+        details["search"] = {"kept_float": list(made.kept), "trials": [trial.described() for trial in trials]}
+    if precision == "int8_dynamic":
+        details["warning"] = DYNAMIC_WARNING
+    return details
+
+
+export_openvino = partial(export_model, format="openvino")
+"""`export_model` to OpenVINO."""
 
 
 def _check_arguments(
-    precision: Precision, held_back: Pairs, calibration: Pairs, n_calibration: int, smooth_quant_alpha: float
+    format: Format,
+    precision: Precision,
+    held_back: Pairs,
+    calibration: Pairs,
+    n_calibration: int,
+    smooth_quant_alpha: float,
 ) -> None:
-    if precision not in DEFAULT_THRESHOLDS:
-        raise BadInput(f"precision {precision!r} is not known; accepted: {', '.join(DEFAULT_THRESHOLDS)}")
+    if format not in PRECISIONS:
+        raise BadInput(f"format {format!r} is not known; accepted: {', '.join(PRECISIONS)}")
+    if precision not in PRECISIONS[format]:
+        raise BadInput(f"precision {precision!r} is not known in {format}; accepted: {', '.join(PRECISIONS[format])}")
     if len(held_back) < 2:
         raise BadInput(f"{len(held_back)} held-back pairs; at least 2 (better 200) are needed to check the export")
     if precision == "int8" and (not calibration or n_calibration < 1):
@@ -226,7 +279,7 @@ def _check_arguments(
 
 def _write_card(folder: Path, kind: ModelKind, source: Path, details: dict[str, Any], card: Artefact | None) -> None:
     parents = {source.name: revision(source)}
-    inputs = {"parents": parents, "precision": details["precision"], "calibration": details.get("calibration")}
+    inputs = {"parents": parents, **{name: details.get(name) for name in ("format", "precision", "calibration")}}
     base = card or Artefact(kind=kind, stage="export", fingerprint=content_hash(inputs))
     whole = replace(base, kind=kind, parents={**parents, **base.parents}, details={**base.details, **details})
     write_card(folder, whole)
@@ -237,21 +290,85 @@ def _write_card(folder: Path, kind: ModelKind, source: Path, details: dict[str, 
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+def _write_openvino(
+    source: Path,
+    folder: Path,
+    precision: Precision,
+    sample: Sequence[Mapping[str, np.ndarray]],
+    alpha: float,
+    keep_float: Sequence[str] | str | None,
+) -> list[str]:
+    """Write the graph and its pin; return the names of the matrix products kept in float."""
+    pin_precision(folder, precision)
+    model, kept = trace(source), []
+    if precision == "int8":
+        kept = _quantize(model, sample, alpha, keep_float)
+    elif precision == "int8_weights":
+        kept = _compress(model, keep_float)
+    _number_nodes(model.model)
+    save_graph(model, folder, half=precision == "fp16")
+    return kept
+
+
+def _write_onnx(
+    source: Path,
+    folder: Path,
+    precision: Precision,
+    sample: Sequence[Mapping[str, np.ndarray]],
+    alpha: float,
+    keep_float: Sequence[str] | str | None,
+) -> list[str]:
+    """Write the graph; return the names of the matrix products kept in float."""
+    pin_precision(folder, None)
+    write_onnx(source, folder)
+    patterns = FFN_DOWN if keep_float == "ffn_down" else tuple(keep_float or ())
+    if precision == "int8":
+        return quantize_static(folder, sample, patterns, alpha=alpha, may_be_idle=keep_float == "ffn_down")
+    if precision == "int8_dynamic":
+        return quantize_dynamic(folder, patterns, may_be_idle=keep_float == "ffn_down")
+    return []
+
+
 def _quantize(
     model: Any, sample: Sequence[Mapping[str, np.ndarray]], alpha: float, keep_float: Sequence[str] | str | None
 ) -> list[str]:
     """Quantize in place; return the names of the matrix products kept in float."""
     kept = _kept_nodes(model.model, keep_float)
+    ignored = sorted({*kept, *_behind_pooling(model.model)})
     with quiet():
         import nncf
         from optimum.intel import OVConfig, OVQuantizationConfig, OVQuantizer
     with quiet(), redirect_stdout(io.StringIO()):  # NNCF draws its bars on stdout
         given = [{name: inputs[name] for name in _input_names(model.model) if name in inputs} for inputs in sample]
         settings = OVQuantizationConfig(
-            num_samples=len(given), smooth_quant_alpha=alpha, model_type="transformer", ignored_scope={"names": kept}
+            num_samples=len(given), smooth_quant_alpha=alpha, model_type="transformer", ignored_scope={"names": ignored}
         )
         OVQuantizer(model).quantize(nncf.Dataset(given), ov_config=OVConfig(quantization_config=settings))
     return kept
+
+
+def _compress(model: Any, keep_float: Sequence[str] | str | None) -> list[str]:
+    """Store the weights in int8, in place; return the names of the matrix products kept in float.
+
+    Nothing is lost in activations here, so the feed-forward down-projections need no exception.
+    """
+    kept = [] if keep_float == "ffn_down" else _kept_nodes(model.model, keep_float)
+    ignored = sorted({*kept, *_behind_pooling(model.model)})
+    with quiet():
+        from optimum.intel import OVConfig, OVQuantizer, OVWeightQuantizationConfig
+    with quiet(), redirect_stdout(io.StringIO()):
+        settings = OVWeightQuantizationConfig(bits=8, ignored_scope={"names": ignored})
+        OVQuantizer(model).quantize(ov_config=OVConfig(quantization_config=settings))
+    return kept
+
+
+def _behind_pooling(graph: Any) -> list[str]:
+    """Return the matrix products of Dense layers and score: one vector a text, where the transformer has one a token."""
+    return [
+        node.get_friendly_name()
+        for node in graph.get_ops()
+        if node.get_type_name() == "MatMul" and node.get_output_partial_shape(0).rank.get_length() == 2
+    ]
 
 
 def _number_nodes(graph: Any) -> None:
@@ -335,97 +452,3 @@ def _calibration_card(
         "keep_float": keep_float if keep_float is None or isinstance(keep_float, str) else list(keep_float),
         "n_kept_float": len(kept),
     }
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Parity
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def compare(reference: runtime.Scorer, exported: runtime.Scorer, pairs: Pairs) -> ParityReport:
-    """Score pairs with both and report how far they are apart."""
-    queries, documents = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    scores = reference.score(queries, documents)
-    own_scores = exported.score(queries, documents)
-    differences = np.abs(reference.unit(scores) - exported.unit(own_scores))
-    if reference.kind == "bi_encoder":
-        cosines, worst = _compare_embeddings(reference, exported, [*queries, *documents])
-    else:
-        cosines, worst = None, _worst_pairs(pairs, scores, own_scores, differences)
-    return ParityReport(
-        kind=reference.kind,
-        precision=exported.precision,
-        n_pairs=len(pairs),
-        min_cosine=None if cosines is None else float(cosines.min()),
-        mean_cosine=None if cosines is None else float(cosines.mean()),
-        rank_agreement=_rank_agreement(scores, own_scores),
-        max_difference=float(differences.max()),
-        mean_difference=float(differences.mean()),
-        batch_difference=_batch_difference(exported, queries, documents, own_scores),
-        worst=tuple(worst),
-    )
-
-
-def _compare_embeddings(
-    reference: runtime.Scorer, exported: runtime.Scorer, texts: Sequence[str]
-) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    unique = list(dict.fromkeys(texts))
-    ours, theirs = _unit_rows(exported.encode(unique)), _unit_rows(reference.encode(unique))
-    cosines = (ours * theirs).sum(axis=1)
-    order = np.argsort(cosines, kind="stable")[:5]
-    return cosines, [{"text": _short(unique[i]), "cosine": round(float(cosines[i]), 6)} for i in order]
-
-
-def _unit_rows(vectors: np.ndarray) -> np.ndarray:
-    wide = vectors.astype(np.float64)
-    rows: np.ndarray = wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
-    return rows
-
-
-def _worst_pairs(
-    pairs: Pairs, scores: np.ndarray, own_scores: np.ndarray, differences: np.ndarray
-) -> list[dict[str, Any]]:
-    order = np.argsort(-differences, kind="stable")[:5]
-    return [
-        {
-            "text": f"{_short(pairs[i][0], 32)} | {_short(pairs[i][1], 32)}",
-            "torch": round(float(scores[i]), 4),
-            "export": round(float(own_scores[i]), 4),
-            "difference": round(float(differences[i]), 6),
-        }
-        for i in order
-    ]
-
-
-def _short(text: str, n_characters: int = 64) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= n_characters else line[: n_characters - 1] + "…"
-
-
-def _rank_agreement(scores: np.ndarray, own_scores: np.ndarray) -> float | None:
-    """Spearman's correlation; None where one side is constant, which has no ranks."""
-    from scipy.stats import spearmanr
-
-    if np.ptp(scores) == 0 or np.ptp(own_scores) == 0:
-        return None
-    return float(spearmanr(scores, own_scores).statistic)
-
-
-def _batch_difference(
-    exported: runtime.Scorer, queries: Sequence[str], documents: Sequence[str], scores: np.ndarray, n_pairs: int = 16
-) -> float:
-    rows = np.linspace(0, len(queries) - 1, min(n_pairs, len(queries))).astype(int)
-    alone = np.concatenate([exported.score([queries[i]], [documents[i]]) for i in rows])
-    return float(np.abs(exported.unit(alone) - exported.unit(scores[rows])).max())
-
-
-def _check_gate(report: ParityReport, thresholds: Thresholds, source: Path, precision: Precision) -> None:
-    failures = report.failures(thresholds)
-    if not failures:
-        return
-    lines = [f"the {precision} export of {source} is too far from torch: {'; '.join(failures)}", "worst:"]
-    for row in report.worst:
-        numbers = "  ".join(f"{name} {value}" for name, value in row.items() if name != "text")
-        lines.append(f"  {numbers}  {row['text']}")
-    lines.append("calibrate on more of your own text, keep more in float (keep_float), or take precision bf16")
-    raise GateFailed("\n".join(lines))

@@ -3,24 +3,26 @@
 from functools import partial
 from typing import Any
 
-from distill.backbone import identify
-from distill.building import model_builder
 from distill.fitting import Job, fit
-from distill.recipe import CutBackbone, Labels, Objectives
+from distill.modeling import load_model, prepared
+from distill.recipe import Labels, Objectives
 from distill.run import Run
-from distill.runtime import load
-from distill.signals import CachedSignals, LiveSignals, SignalCache, SignalSource
+from students.asymmetric import index_teacher, pair_details
+from students.build import build_student
+from students.dimensions import read_axes
+from students.sources import AlongAxes, signal_source
 
 __all__ = ["train_student"]
 
 
 def train_student(run: Run) -> None:
-    """Train what is not finished of student and control; every process of a launch calls this."""
+    """Build the student, train what is not finished of it and its control; every process of a launch calls this."""
+    build_student(run)
     objectives = run.recipe.objectives
     _train(run, "student", objectives)
-    if run.student_section.control:
-        if run.split.train.labels is not None:
-            _train(run, "control", Objectives(labels=objectives.labels or Labels()))
+    if run.student_section.control and run.split.train.labels is not None:
+        # of an asymmetric student the control learns the labels alone, too, but against the same index: it is given
+        _train(run, "control", Objectives(labels=objectives.labels or Labels(), matryoshka=objectives.matryoshka))
 
 
 def _train(run: Run, name: str, objectives: Objectives) -> None:
@@ -30,29 +32,38 @@ def _train(run: Run, name: str, objectives: Objectives) -> None:
     if run.is_finished(target, inputs):
         return
     student = run.student_section
-    sources = {teacher: _source(run, teacher) for teacher in objectives.teachers()}
-    widths = _widths(run)
-    build = model_builder(run, student)
-    own_width = build().get_embedding_dimension() if widths else None
-    output_width, projected_width = _projection(run, own_width, widths)
+    sources = {teacher: signal_source(run, teacher) for teacher in objectives.teachers()}
+    axes, match = read_axes(run.built), objectives.embedding_match
+    if axes is not None and match is not None:
+        sources[match.teacher] = AlongAxes(sources[match.teacher], axes)
+    index = index_teacher(run)
     fit(run, Job(
-        name=name, stage="train_student", kind=student.kind, target=target,
-        build_model=partial(build, output_width=output_width) if output_width else build, objectives=objectives,
-        training=student.training, max_length=student.max_length, prompts=student.prompts, inputs=inputs, parents=parents,
-        sources=sources, role_prompts=any(run.recipe.teachers[t].prompts for t in sources) or student.prompts is not None,
-        projected_width=projected_width if name == "student" else None,
+        name=name, stage="train_student", kind=student.kind, target=target, build_model=partial(_built, run),
+        objectives=objectives, training=student.training, max_length=student.max_length, prompts=student.prompts,
+        inputs=inputs, parents=parents, sources=sources,
+        role_prompts=index is not None or any(run.recipe.teachers[t].prompts for t in sources) or student.prompts is not None,
+        projected_width=_projected_width(run, objectives), own_role=None if student.asymmetric is None else student.asymmetric.role,
+        other_source=None if index is None else signal_source(run, index), details=pair_details(run),
     ))  # fmt: skip
+
+
+def _built(run: Run) -> Any:
+    student = run.student_section
+    return prepared(load_model(run.built), max_length=student.max_length, prompts=student.prompts)
 
 
 def _inputs(run: Run, name: str, objectives: Objectives, parents: dict[str, str]) -> dict[str, Any]:
     student, described = run.student_section, run.split.describe()
-    parts = ("train", "validation", "unlabelled") if objectives.embedding_match else ("train", "validation")
-    section = student.model_dump(
-        mode="json", exclude={"control": True, "training": {"checkpoint_seconds", "tensorboard"}}
-    )
+    parts = ["train", "validation", *(["unlabelled", "parallel"] if objectives.embedding_match else [])]
+    not_learned: Any = {
+        "control": True, "training": {"checkpoint_seconds", "tensorboard"},
+        "asymmetric": {"min_cosine", "min_recall", "top_k"},
+    }  # fmt: skip
+    section = student.model_dump(mode="json", exclude=not_learned)
+    named = {*objectives.teachers(), *filter(None, [index_teacher(run)])}
     return {
         "stage": "train_student", "name": name, "student": section, "objectives": objectives.model_dump(mode="json"),
-        "parents": parents, "signals": {teacher: run.signal_identity(teacher).key for teacher in objectives.teachers()},
+        "parents": parents, "signals": {teacher: run.signal_identity(teacher).key for teacher in sorted(named)},
         "seed": run.recipe.seed, "candidates": run.recipe.data.candidates,
         "data": {part: described[part] for part in parts},
     }  # fmt: skip
@@ -60,34 +71,15 @@ def _inputs(run: Run, name: str, objectives: Objectives, parents: dict[str, str]
 
 def _parents(run: Run, objectives: Objectives) -> dict[str, str]:
     """Return the revisions of everything that a student comes from."""
-    backbone, names = run.student_section.backbone, set(objectives.teachers())
-    parents = {}
-    if isinstance(backbone, CutBackbone):
-        names.add(backbone.teacher)
-    elif isinstance(backbone, str):
-        parents["backbone"] = identify(backbone)
-    return parents | {name: run.require(run.teacher(name), "train_teacher").revision for name in sorted(names)}
+    built = {"built": run.require(run.built, "build_student").revision}
+    named = {*objectives.teachers(), *filter(None, [index_teacher(run)])}
+    return built | {name: run.require(run.teacher(name), "train_teacher").revision for name in sorted(named)}
 
 
-def _source(run: Run, name: str) -> SignalSource:
-    teacher = run.recipe.teachers[name]
-    if run.recipe.signals.live:
-        scorer = load(
-            run.teacher(name), runtime="torch", precision=run.recipe.signals.precision, max_length=teacher.max_length
-        )
-        return LiveSignals(scorer, teacher.prompts or ("", ""))
-    return CachedSignals(SignalCache(run.signals(name), run.signal_identity(name)))
-
-
-def _widths(run: Run) -> int | None:
-    """Return the width of the teacher whose embeddings are matched."""
-    match = run.recipe.objectives.embedding_match
-    return None if match is None else _source(run, match.teacher).width
-
-
-def _projection(run: Run, own_width: int | None, teacher_width: int | None) -> tuple[int | None, int | None]:
-    """Return (width of a Dense that stays, width of a projection that goes): the control has the first one too."""
-    match = run.recipe.objectives.embedding_match
-    if match is None or own_width == teacher_width:
-        return None, None
-    return (teacher_width, None) if match.projection == "keep" else (None, teacher_width)
+def _projected_width(run: Run, objectives: Objectives) -> int | None:
+    """Return the width of a projection into the teacher's space that is learned beside the student and left out of it."""
+    match = objectives.embedding_match
+    if match is None or match.projection == "keep":
+        return None
+    teacher_width = signal_source(run, match.teacher).width
+    return None if teacher_width == load_model(run.built).get_embedding_dimension() else teacher_width

@@ -32,11 +32,14 @@ _STAND_INS = (
 )
 
 
-def run_ablation(ablation: Ablation, *, only: Sequence[str] = (), smoke: bool = False) -> Path:
+def run_ablation(
+    ablation: Ablation, *, only: Sequence[str] = (), versions: Sequence[str] = (), smoke: bool = False
+) -> Path:
     """Fill the table and return its folder; every process of a launch calls this.
 
     :param only: models of the rows to run; none is all of them
-    :raises BadInput: for a row that does not exist
+    :param versions: data versions to run; none is all of them
+    :raises BadInput: for a row or a version that does not exist, and where no version's data can be read
     :raises JobFailed: after the table is written, where a row could not be run
     """
     from accelerate import PartialState
@@ -44,27 +47,55 @@ def run_ablation(ablation: Ablation, *, only: Sequence[str] = (), smoke: bool = 
     known = [row.model for row in ablation.rows]
     if unknown := [name for name in only if name not in known]:
         raise BadInput(f"--rows {unknown[0]}: no row has that model; there are {', '.join(known)}")
+    if unknown := [name for name in versions if name not in ablation.data]:
+        raise BadInput(f"--versions {unknown[0]}: no data version of that name; there are {', '.join(ablation.data)}")
     rows = [row for row in ablation.rows if not only or row.model in only]
+    chosen = [version for version in ablation.data if not versions or version in versions]
     cells: dict[str, dict[str, Cell]] = {row.name: {} for row in rows}
     title = f"{ablation.name}, smoke run" if smoke else ablation.name
     notes = [_STAND_INS] if smoke else []
     with _embedding_server(smoke) as address:
-        for version in ablation.data:
-            run = Run(_with_address(recipe_of(ablation, version), address))
+        runs = {version: Run(_with_address(recipe_of(ablation, version), address)) for version in chosen}
+        unreadable = _unreadable(runs)
+        for version, run in runs.items():
+            if version in unreadable:
+                continue
             with run.lock() if PartialState().is_main_process else _nothing():
                 for row in rows:
-                    if row.published and version not in row.published and not smoke and _is_remote(run, row.model):
+                    unasked = version not in row.published and row.model not in only
+                    if row.published and unasked and not smoke and _is_remote(run, row.model):
                         continue  # what was never published is not paid for
                     log.info("%s · %s", version, row.name)
                     cells[row.name][version] = _cell(run, row.model)
             notes += _notes(version, run, {name: by_version.get(version) for name, by_version in cells.items()})
-    table = [TableRow(row.name, row.published, _with_notes(row.name, cells)) for row in rows]
+    notes += [" ".join(problem.split()) for problem in unreadable.values()]
+    table = [TableRow(row.name, row.published, _with_notes(row.name, cells), row.parameters) for row in rows]
     if PartialState().is_main_process:
-        write_table(title, table, list(ablation.data), notes, ablation.folder)
+        write_table(title, table, chosen, notes, ablation.folder)
     failed = [f"{row.name} ({v}): {cell.problem}" for row in table for v, cell in row.cells.items() if cell.problem]
-    if failed:
-        raise JobFailed(f"{len(failed)} rows could not be run; the table in {ablation.folder} has the others\n  " + "\n  ".join(failed))  # fmt: skip
+    if failed or unreadable:
+        n_failed = len(failed) + len(unreadable) * len(rows)
+        lines = "\n  ".join([*unreadable.values(), *failed])
+        raise JobFailed(f"{n_failed} rows could not be run; the table in {ablation.folder} has the others\n  {lines}")
     return ablation.folder
+
+
+def _unreadable(runs: dict[str, Run]) -> dict[str, str]:
+    """Read the data of all versions before hours go into one, and return what is wrong with which.
+
+    :raises BadInput: where none can be read
+    """
+    problems = {}
+    for version, run in runs.items():
+        try:
+            run.split  # noqa: B018  # kept, for all rows
+        except BadInput as error:
+            problems[version] = f"{version}: {error}"
+    if len(problems) == len(runs):
+        raise BadInput("\n".join(problems.values()))
+    for problem in problems.values():
+        log.warning("not run: %s", problem)
+    return problems
 
 
 def _cell(run: Run, model: str) -> Cell:

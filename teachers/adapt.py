@@ -1,6 +1,6 @@
 """Adapt an encoder to the recipe's text by masked-language modelling: `kind: mlm`.
 
-It reads the training pairs' texts and `data.unlabelled`, each text once; the validation pairs' texts give the perplexity
+It reads the training pairs' texts and the texts of `data.unlabelled` and `data.parallel`, each text once; the validation pairs' texts give the perplexity
 before and after. The artefact is a plain bi-encoder folder, so that it can be scored as it is, and the backbone of a
 later teacher (`backbone: {teacher: <name>}`) or, by its path, of another recipe.
 """
@@ -34,7 +34,7 @@ def adapt(run: Run, job: Job, teacher: Teacher) -> None:
         tokenizer = tokenizer_of(job.build_model())
         train, validation = (
             list(dict.fromkeys(texts))
-            for texts in (chain(_texts(run.split.train), run.split.unlabelled), _texts(run.split.validation))
+            for texts in (chain(_texts(run.split.train), run.split.unpaired), _texts(run.split.validation))
         )
         with progress(f"{job.name}: tokenizing", len(train), show=show) as report:
             packed = PackedText.build(

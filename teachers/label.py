@@ -67,11 +67,22 @@ def _items(run: Run, teacher: Teacher, needs: set[str]) -> dict[SignalKind, tupl
     if "scores" in needs:
         items["scores"] = (pair_keys(pairs.queries, pairs.documents), pairs)
     if "embeddings" in needs:
+        own_role = _own_role(run)
         queries = [prompts[0] + text for text in pairs.queries]
-        documents = [prompts[1] + text for text in (*pairs.documents, *run.split.unlabelled)]
-        texts = list(dict.fromkeys([*queries, *documents]))
+        documents = [prompts[1] + text for text in pairs.documents]
+        sources = (source for source, _ in run.split.parallel)  # their translations are to match the same embedding
+        lone = [prompts[1 if own_role is None else own_role] + text for text in (*run.split.unlabelled, *sources)]
+        if own_role is not None:  # one side is learned, and validated, against the teacher's vectors of the other
+            queries += [prompts[0] + text for text in run.split.validation.queries]
+            documents += [prompts[1] + text for text in run.split.validation.documents]
+        texts = list(dict.fromkeys([*queries, *documents, *lone]))
         items["embeddings"] = (text_keys(texts), texts)
     return items
+
+
+def _own_role(run: Run) -> int | None:
+    student = run.recipe.student
+    return None if student is None or student.asymmetric is None else student.asymmetric.role
 
 
 def _load_teacher(run: Run, name: str) -> Scorer:

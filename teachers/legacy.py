@@ -10,7 +10,9 @@ out, evaluated `num_logs_per_epoch` times an epoch. What is trained is the same 
 
 import json
 import logging
+import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from teachers.train import train_teachers
 __all__ = ["Trainer"]
 
 log = logging.getLogger(__name__)
+_DEVICES = re.compile(r"auto|cpu|mps|cuda(?::\d+)?")
 _PRECISION = {True: "fp16", False: "fp32"}
 _POOLING = {"CLS": "cls", "mean": "mean"}
 
@@ -47,14 +50,25 @@ class Trainer:
     ) -> None:
         config = _read(Path(config_file))
         columns = {"query": col_name1, "document": col_name2, "label": label_col}
-        self.device = str(config.pop("device", "auto"))
-        self.recipe = _recipe(config, Path(config_file), str(checkpoints_path), str(csv_file_path), columns)
+        self.device = _device(config.pop("device", "auto"), Path(config_file))
+        make = partial(
+            _recipe, path=Path(config_file), folder=str(checkpoints_path), pairs=str(csv_file_path), columns=columns
+        )
+        self.recipe = make(config)
+        self._on_a_cpu = make({**config, "use_fp16": "bf16"}) if config.get("use_fp16") else self.recipe
 
     def train(self) -> Path:
         """Train, or go on where a killed run stopped, and return the model's folder."""
         from accelerate import PartialState
 
-        PartialState(cpu=self.device == "cpu")
+        state = PartialState(cpu=self.device == "cpu")
+        if self.device not in ("auto", "cpu") and state.device.type != self.device.partition(":")[0]:
+            log.warning("device is %s, this machine has none: training on %s", self.device, state.device.type)
+        elif self.device.partition(":")[2] not in ("", "0"):
+            log.warning("device is %s: the first visible GPU is used, set CUDA_VISIBLE_DEVICES to choose", self.device)
+        if state.device.type != "cuda" and self.recipe is not self._on_a_cpu:
+            log.warning("use_fp16 wants a GPU: training in bf16")
+            self.recipe = self._on_a_cpu
         run = Run(self.recipe)
         with run.lock():
             train_teachers(run)
@@ -65,7 +79,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise BadInput(f"{path}: no such configuration file")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise BadInput(f"{path} is not valid JSON: {error}") from None
     if not isinstance(config, dict):
@@ -76,19 +90,36 @@ def _read(path: Path) -> dict[str, Any]:
         )
     if "model_name" not in config:
         raise BadInput(f"{path}: model_name is missing; name the encoder to train")
+    if not isinstance(config["model_name"], str) or not config["model_name"].strip():
+        raise BadInput(
+            f"{path}: model_name is {config['model_name']!r}; the name or the folder of an encoder is expected"
+        )
     return config
+
+
+def _device(given: Any, path: Path) -> str:
+    if not isinstance(given, str) or not _DEVICES.fullmatch(given):
+        raise BadInput(f"{path}: device is {given!r}; auto, cpu, mps, cuda and cuda:0 are accepted")
+    return given
+
+
+def _whole(value: Any) -> int:
+    number = float(value)
+    if isinstance(value, bool) or not number.is_integer():
+        raise ValueError("not a whole number")
+    return int(number)
 
 
 # Their key → where it stands in a recipe, and how its value is written there
 _KEYS: Mapping[str, tuple[tuple[str, ...], Callable[[Any], Any]]] = {
     "model_name": (("teacher", "backbone"), str),
-    "max_length": (("teacher", "max_length"), int),
+    "max_length": (("teacher", "max_length"), _whole),
     "embedding_option": (("teacher", "pooling"), lambda value: _POOLING.get(value, value)),
-    "batch_size": (("training", "global_batch"), int),
+    "batch_size": (("training", "global_batch"), _whole),
     "lr": (("training", "learning_rate"), float),
     "epoch_num": (("training", "epochs"), float),
-    "patience": (("training", "patience"), int),
-    "num_logs_per_epoch": (("training", "evaluations_per_epoch"), int),
+    "patience": (("training", "patience"), _whole),
+    "num_logs_per_epoch": (("training", "evaluations_per_epoch"), _whole),
     "use_fp16": (("training", "precision"), lambda value: _PRECISION.get(value, value)),
     "val_split": (("data", "validation_share"), float),
 }
@@ -108,11 +139,26 @@ def _recipe(config: Mapping[str, Any], path: Path, folder: str, pairs: str, colu
         (section, name), written = _KEYS[key]
         try:
             sections[section][name] = written(value)
-        except (TypeError, ValueError):
-            raise BadInput(f"{path}: {key} is {value!r}; a number is expected") from None
+        except (TypeError, ValueError, OverflowError):
+            kind = "a whole number" if written is _whole else "a number"
+            raise BadInput(f"{path}: {key} is {value!r}; {kind} is expected") from None
     training = sections["training"] | {"micro_batch": sections["training"]["global_batch"]}
     raw = {
         "name": "trainer", "output_dir": folder, "data": sections["data"],
         "teachers": {"model": {**sections["teacher"], "training": training}},
     }  # fmt: skip
-    return validated(Recipe, raw, path)
+    try:
+        return validated(Recipe, raw, path)
+    except BadInput as error:
+        raise BadInput(_in_their_words(str(error))) from None
+
+
+def _in_their_words(problems: str) -> str:
+    """Name their keys in place of ours, and what is said of two of ours once."""
+    for key, ((section, name), _) in _KEYS.items():
+        place = {"teacher": "teachers.model.", "training": "teachers.model.training.", "data": "data."}[section]
+        problems = problems.replace(f"{place}{name}:", f"{key}:")
+    lines = problems.replace("teachers.model.training.micro_batch:", "batch_size:").split("\n")[1:]
+    head = problems.partition(":")[0]
+    lines = list(dict.fromkeys(lines))
+    return "\n".join([f"{head}: {len(lines)} problem{'s' * (len(lines) > 1)}", *lines])

@@ -16,7 +16,7 @@ from distill.errors import BadInput
 from distill.fitting import Job, fit
 from distill.modeling import save_model
 from distill.objectives import DEFAULT_LOSS
-from distill.recipe import CutBackbone, Labels, Objectives, Teacher
+from distill.recipe import Labels, Objectives, Teacher, TeacherBackbone
 from distill.run import Run
 from teachers.adapt import adapt
 
@@ -62,7 +62,7 @@ def _inputs(run: Run, name: str, teacher: Teacher) -> dict[str, Any]:
 
 
 def _parts(teacher: Teacher) -> tuple[str, ...]:
-    return ("train", "validation", "unlabelled") if teacher.kind == "mlm" else ("train", "validation")
+    return ("train", "validation", "unlabelled", "parallel") if teacher.kind == "mlm" else ("train", "validation")
 
 
 def _make(run: Run, name: str, teacher: Teacher, inputs: dict[str, Any]) -> None:
@@ -89,7 +89,7 @@ def _make(run: Run, name: str, teacher: Teacher, inputs: dict[str, Any]) -> None
 
 def _parents(run: Run, teacher: Teacher) -> dict[str, str]:
     """Return what a teacher starts from: a backbone by name or content, or an earlier teacher's revision."""
-    if isinstance(teacher.backbone, CutBackbone):
+    if isinstance(teacher.backbone, TeacherBackbone):
         name = teacher.backbone.teacher
         return {name: run.require(run.teacher(name), "train_teacher").revision}
     return {"backbone": identify(teacher.backbone)} if isinstance(teacher.backbone, str) else {}

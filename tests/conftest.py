@@ -72,7 +72,7 @@ def tiny_recipe(output_dir, /, **changes):
         "output_dir": str(output_dir),
         "data": {"train": pairs_file(), "validation_share": 0.1},
         "teachers": {"cross": {"kind": "cross_encoder", "backbone": BACKBONE, "head": [16], "max_length": 64}},
-        "student": {"kind": "cross_encoder", "backbone": {"teacher": "cross", "layers": [0]}, "max_length": 64, "control": False},
+        "student": {"kind": "cross_encoder", "backbone": {"teacher": "cross"}, "layers": [0], "max_length": 64, "control": False},
         "objectives": {"score_match": {"teacher": "cross", "loss": "bce"}},
         "training": TRAINING,
         "signals": {"precision": "fp32"},

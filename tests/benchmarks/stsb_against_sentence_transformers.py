@@ -17,10 +17,10 @@ import torch
 from scipy.stats import spearmanr
 
 from distill.artefact import read_card
-from distill.building import cut_layers
 from distill.data import Pairs, read_pairs
 from distill.modeling import build_model, quiet
 from distill.recipe import Columns
+from students.depth import keep_layers
 
 COLUMNS = Columns(query="sentence1", document="sentence2", label="score")
 
@@ -57,7 +57,7 @@ def theirs(train: Pairs, dev: Pairs) -> dict[str, float]:
         target = teacher.encode(texts, batch_size=64, show_progress_bar=False)
         labelled = time.perf_counter()
         student = build_model("bi_encoder", "all-MiniLM-L6-v2", max_length=128)
-        cut_layers(student[0].model, [0, 2, 4])
+        keep_layers(student[0].model, [0, 2, 4])
         arguments = SentenceTransformerTrainingArguments(
             folder, num_train_epochs=4, per_device_train_batch_size=64, learning_rate=3e-4, warmup_steps=0.1,
             bf16=True, use_cpu=True, save_strategy="no", report_to=[], seed=42, logging_steps=10_000, disable_tqdm=True,

@@ -138,7 +138,7 @@ recipe_case("output_dir below a file", lambda folder, _: {"output_dir": str(fold
 @case("layers out of range")
 def layers_out_of_range(folder, finished):
     shutil.copytree(finished.folder, folder / "run")
-    return ["train-student", write_recipe(folder, **MORE, student={"backbone": {"layers": [5]}}), "overwrite=true"]
+    return ["train-student", write_recipe(folder, **MORE, student={"layers": [5]}), "overwrite=true"]
 
 
 @case("changed recipe on a finished folder")

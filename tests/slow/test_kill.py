@@ -1,12 +1,14 @@
-"""SIGKILL at random moments, until the run is done: what stands there at the end is what an undisturbed run makes."""
+"""SIGKILL at random moments of each stage, until the run is done: what stands there at the end is what an undisturbed run makes."""
 
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 
 import psutil
 import pytest
@@ -25,15 +27,35 @@ CHANGES = {
         "global_batch": 16,
     },
     "student": {"control": True},
-    "signals": {"shard_size": 16},
+    "signals": {"shard_size": 1},
     "export": {"precisions": ["fp32", "int8"], "calibration_pairs": 20, "parity_pairs": 20},
     "benchmark": {"seconds": 0.1, "throughput_pairs": 16, "bootstrap": 50, "lengths": [16, 32], "threads": 2},
 }
-N_KILLS = 8
+N_KILLS = 5  # in each stage
+N_TRIES = 20
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage makes, the words that say that it begins and that it is done, and whether it goes on where it was."""
+
+    makes: tuple[str, ...]
+    begins: tuple[str, ...]
+    ends: str
+    goes_on: bool = True
+
+
+STAGES = {
+    "train_teacher": Stage(("teachers", ".work"), ("teacher cross: tokenizing",), "teacher cross: /"),
+    "cache_signals": Stage(("signals",), ("teacher cross: /", "teachers/cross is finished"), "signals of cross: "),
+    "train_student": Stage(("student", "control"), ("student: tokenizing", "student is finished"), "control: /"),
+    "export": Stage(("exports",), ("control: /", "control is finished"), "openvino-int8: ", goes_on=False),
+    "benchmark": Stage(("report", "baselines"), ("openvino-int8: ", "int8 is finished"), "report: ", goes_on=False),
+}
 
 
 class Run:
-    """`distill run` in a process of its own, with what it has printed so far."""
+    """`distill run` in a process of its own, with what it has printed so far and when."""
 
     def __init__(self, recipe):
         command = [sys.executable, "-m", "recipes.cli", "run", str(recipe)]
@@ -47,18 +69,23 @@ class Run:
     def read(self):
         with self.process.stdout as lines:
             for line in lines:
-                self.printed.append(line)
+                self.printed.append((time.monotonic(), line))
 
-    def wait_for(self, text):
-        """Wait until a line holds this text, or the run has ended."""
-        while self.process.poll() is None and not any(text in line for line in self.printed):
-            time.sleep(0.05)
+    def when(self, *texts):
+        """When a line with one of these texts was printed first; None if none was."""
+        return next((at for at, line in self.printed if any(text in line for text in texts)), None)
+
+    def wait_for(self, *texts):
+        """Wait until a line holds one of these texts, or the run has ended."""
+        while self.process.poll() is None and self.when(*texts) is None:
+            time.sleep(0.01)
 
     def finish(self):
         self.process.wait(timeout=500)
         self.reader.join()
-        assert self.process.returncode == 0, "".join(self.printed)[-3000:]
-        assert not any("Traceback" in line for line in self.printed)
+        lines = [line for _, line in self.printed]
+        assert self.process.returncode == 0, "".join(lines)[-3000:]
+        assert not any("Traceback" in line for line in lines)
 
     def kill(self):
         """Kill the process alone, as the memory killer does; return which of the processes it started outlive it."""
@@ -87,36 +114,48 @@ def leftovers(folder):
     return [path for path in folder.rglob("*") if path.name.endswith(".tmp") or ".tmp." in path.name]
 
 
-def test_killed_run_ends_as_an_undisturbed_one(tmp_path):
-    for name in ("calm", "killed"):
-        (tmp_path / name).mkdir()
-    Run(write_recipe(tmp_path / "calm", **CHANGES)).finish()
-    recipe, rng, reached = write_recipe(tmp_path / "killed", **CHANGES), random.Random(1), []
-    # a slow machine gets further by and by
-    while len(reached) < N_KILLS or ("teachers/cross" not in reached[-1] and len(reached) < 4 * N_KILLS):
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory):
+    """An undisturbed run: its folder, and how many seconds each stage took."""
+    folder = tmp_path_factory.mktemp("calm")
+    run = Run(write_recipe(folder, **CHANGES))
+    run.finish()
+    seconds = {name: run.when(stage.ends) - run.when(*stage.begins) for name, stage in STAGES.items()}
+    return folder / "run", seconds
+
+
+def undone(calm_folder, folder, name):
+    """Put a folder into the state in which a stage has not begun."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(calm_folder, folder)
+    for later in list(STAGES)[list(STAGES).index(name) :]:
+        for part in STAGES[later].makes:
+            shutil.rmtree(folder / part, ignore_errors=True)
+
+
+@pytest.mark.parametrize("name", list(STAGES))
+def test_a_stage_killed_five_times_ends_as_an_undisturbed_one(calm, tmp_path, name):
+    calm_folder, seconds = calm
+    stage, recipe, rng = STAGES[name], write_recipe(tmp_path, **CHANGES), random.Random(name)
+    longest = seconds[name] * (0.4 if stage.goes_on else 1)  # so that five kills come to its end, by and by or each
+    undone(calm_folder, tmp_path / "run", name)
+    n_kills = 0
+    for _ in range(N_TRIES):
         run = Run(recipe)
-        run.wait_for("cross")  # past the imports: the first stage speaks
-        time.sleep(rng.uniform(0.1, 6))
-        assert run.kill() == []
-        stages = (
-            "teachers/cross",
-            "signals/cross",
-            "student",
-            "control",
-            "exports/openvino-fp32",
-            "exports/openvino-int8",
-        )
-        reached.append([stage for stage in stages if (tmp_path / "killed" / "run" / stage).exists()])
-    assert reached[0] == []
-    assert "teachers/cross" in reached[-1]
-    run = Run(recipe)
-    run.wait_for(
-        "openvino-int8"
-    )  # the last line before the models are scored and measured, each in a process of its own
-    time.sleep(5)
-    assert run.process.poll() is None
-    assert run.kill() == []  # the processes that measure end with the one that asked for it
+        run.wait_for(*stage.begins)
+        time.sleep(rng.uniform(0, longest))
+        over = run.process.poll() is not None or run.when(stage.ends) is not None
+        assert run.kill() == []  # the processes that measure end with the one that asked for it
+        if over:
+            run.reader.join()
+            assert not any("Traceback" in line for _, line in run.printed)
+            undone(calm_folder, tmp_path / "run", name)
+            continue
+        n_kills += 1
+        if n_kills == N_KILLS:
+            break
+    assert n_kills == N_KILLS
     Run(recipe).finish()
-    calm, killed = (make_run(tmp_path / name / "run", **CHANGES) for name in ("calm", "killed"))
-    assert made(killed) == made(calm)
-    assert leftovers(killed.folder) == []
+    disturbed, undisturbed = make_run(tmp_path / "run", **CHANGES), make_run(calm_folder, **CHANGES)
+    assert made(disturbed) == made(undisturbed)
+    assert leftovers(disturbed.folder) == []

@@ -97,6 +97,34 @@ class TestTable:
             run_ablation(ablation, only=["nobody"], smoke=True)
 
 
+class TestVersions:
+    @pytest.fixture
+    def table(self, tmp_path):
+        path = tmp_path / "table.yaml"
+        data = {"V1": {"train": pairs_file(), "max_pairs": 120}, "V2": {"train": str(tmp_path / "none.csv")}}
+        rows = [row for row in TABLE["rows"] if row["model"] == "tfidf"]
+        out = str(tmp_path / "out")
+        path.write_text(yaml.safe_dump({**TABLE, "data": data, "rows": rows, "output_dir": out}, sort_keys=False))
+        return path
+
+    def test_one_that_cannot_be_read_leaves_the_others(self, table, tmp_path, capsys):
+        assert main(["ablate", str(table)]) == 1
+        assert "V2: " in (said := capsys.readouterr().err) and "no such file" in said
+        value = json.loads((tmp_path / "out" / "ablation.json").read_text())
+        assert value["rows"][0]["ours"]["V1"]["metrics"]["ablation_mse"]["value"] > 0
+        assert "no such file" in value["notes"][-1]
+
+    def test_one_can_be_chosen(self, table, tmp_path, capsys):
+        assert main(["ablate", str(table), "--versions", "V1"]) == 0
+        assert json.loads((tmp_path / "out" / "ablation.json").read_text())["versions"] == ["V1"]
+        assert main(["ablate", str(table), "--versions", "V3"]) == 2
+        assert "there are V1, V2" in capsys.readouterr().err
+
+    def test_none_that_can_be_read_is_bad_input(self, table, tmp_path):
+        assert main(["ablate", str(table), "--versions", "V2"]) == 2
+        assert not (tmp_path / "out" / "ablation.json").exists()
+
+
 def test_a_row_that_cannot_run_leaves_the_others(tmp_path, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     real = {"train": pairs_file(), "max_pairs": 120}

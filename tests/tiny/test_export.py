@@ -6,12 +6,14 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from distill.artefact import check_model_folder, read_card, revision
 from distill.errors import BadInput, GateFailed
 from distill.runtime import load
 from students import export
-from students.export import DEFAULT_THRESHOLDS, Thresholds, _kept_nodes, _spread, export_openvino
+from students.export import _kept_nodes, _spread, export_openvino
+from students.gate import DEFAULT_THRESHOLDS, Thresholds
 from tests.tiny.conftest import SENTENCES
 
 PAIRS = [(left, right) for left in SENTENCES for right in SENTENCES if left != right]
@@ -212,3 +214,27 @@ def test_no_pattern_keeps_nothing(exported):
     graph = openvino.Core().read_model(exported[1] / "openvino/openvino_model.xml")
     assert _kept_nodes(graph, None) == []
     assert len(_kept_nodes(graph, "ffn_down")) == 2
+
+
+def test_a_layer_that_int8_breaks_is_found_and_kept_in_float(bert_bi, tmp_path):
+    from distill.modeling import load_model, save_model, transformer_of
+
+    model = load_model(bert_bi)
+    layer = transformer_of(model).encoder.layer[1]
+    with (
+        torch.no_grad()
+    ):  # four channels of the feed-forward layer so wide that nothing is left of the others in 256 steps
+        layer.intermediate.dense.weight[:4] = 0
+        layer.intermediate.dense.bias[:4] = 4000
+        layer.output.dense.weight[:, :4] *= 1e-5
+    save_model(model, tmp_path / "source")
+    limits = Thresholds(min_cosine=0.9993)
+    options = {"calibration": HELD_BACK, "n_calibration": 20, "n_threads": 1, "thresholds": limits}
+    report = export_openvino(
+        tmp_path / "source", tmp_path / "int8", precision="int8", held_back=HELD_BACK, keep_float=None, **options
+    )
+    assert not report.failures(limits)
+    found = read_card(tmp_path / "int8").details["search"]
+    assert found["trials"][-1]["holds"] or any(trial["holds"] for trial in found["trials"])
+    assert any("layer.1.output.dense" in name for name in found["kept_float"])
+    assert len(found["kept_float"]) < 12

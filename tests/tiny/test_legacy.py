@@ -1,6 +1,7 @@
 """The published project's way in."""
 
 import json
+import logging
 
 import pytest
 
@@ -39,6 +40,21 @@ def test_it_trains_a_contrastive_bi_encoder(tmp_path):
     assert sum("validation" in row for row in card.details["history"]) >= 2
 
 
+def test_on_a_cpu_fp16_is_bf16_and_a_gpu_that_is_not_there_is_said(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(logging.getLogger("teachers"), "propagate", True)
+    backbone = fresh_backbone(FreshBackbone(**BACKBONE), SENTENCES * 20, seed=1, folder=tmp_path / "backbones")
+    folder = trainer(tmp_path, model_name=str(backbone), use_fp16=True, device="cpu").train()
+    assert read_card(folder).details["inputs"]["teacher"]["training"]["precision"] == "bf16"
+    assert "use_fp16 wants a GPU: training in bf16" in caplog.text
+
+
+def test_a_configuration_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**CONFIG, "model_name": "some/model"}), encoding="utf-8-sig")
+    assert Trainer(path, tmp_path / "out", pairs_file(), **COLUMNS).recipe.teachers["model"].backbone == "some/model"
+
+
 def test_their_keys_mean_what_they_meant(tmp_path):
     teacher = trainer(tmp_path, model_name="some/model", use_fp16=True, lr="2e-5").recipe.teachers["model"]
     assert (teacher.backbone, teacher.max_length, teacher.pooling) == ("some/model", 64, "cls")
@@ -55,8 +71,13 @@ def test_their_keys_mean_what_they_meant(tmp_path):
             "wandb, optimiser mean nothing here; known: model_name",
         ),
         ({"model_name": "m", "lr": "fast"}, "lr is 'fast'; a number is expected"),
-        ({"model_name": "m", "embedding_option": "max"}, "pooling"),
-        ({"model_name": "m", "val_split": 2}, "validation_share"),
+        ({"model_name": "m", "lr": float("nan")}, "lr: got nan; it should be a finite number"),
+        ({"model_name": "m", "batch_size": -8}, "1 problem\n  batch_size: got -8"),
+        ({"model_name": "m", "batch_size": 8.5}, "batch_size is 8.5; a whole number is expected"),
+        ({"model_name": None}, "model_name is None; the name or the folder of an encoder"),
+        ({"model_name": "m", "device": 0}, "device is 0; auto, cpu, mps, cuda and cuda:0 are accepted"),
+        ({"model_name": "m", "embedding_option": "max"}, "embedding_option: got 'max'"),
+        ({"model_name": "m", "val_split": 2}, "val_split: got 2"),
     ],
 )
 def test_what_does_not_fit_is_said(tmp_path, changes, words):

@@ -18,6 +18,7 @@ from recipes.cli import main
 from teachers import train_teachers
 from tests.conftest import BACKBONE, write_recipe
 from tests.tiny.conftest import SENTENCES
+from tests.tiny.test_training import Interrupted
 
 ADAPTED = {"kind": "mlm", "backbone": BACKBONE, "max_length": 64, "mlm": {"whole_words": True}, "training": {"evaluations_per_epoch": 1, "epochs": 3}}  # fmt: skip
 
@@ -88,8 +89,7 @@ class TestStep:
         batch = packed.batch(np.arange(3), totals=packed.counts(np.arange(3)))
         ids, mask = batch.inputs[0]["input_ids"], batch.inputs[0]["attention_mask"]
         draw = torch.rand(3, *ids.shape, generator=torch.Generator().manual_seed(0))
-        chosen = step._chosen(ids, mask, draw[0])
-        masked = step._replaced(ids, chosen, draw[1], draw[2])
+        masked, chosen = step._masked(ids, mask, draw)
         assert chosen.any()
         assert not step.special[ids[chosen]].any()
         assert (masked[~chosen] == ids[~chosen]).all()
@@ -107,6 +107,32 @@ class TestStep:
             together = step(packed.batch(np.arange(4), totals=totals), predict=True)["scores"]
             alone = step(packed.batch(np.array([2]), totals=totals), predict=True)["scores"]
         torch.testing.assert_close(together[2:3], alone, atol=1e-4, rtol=1e-4)
+
+    @pytest.mark.parametrize("folder", ["bert_bi", "xlmr_bi"])
+    def test_a_korean_word_is_hidden_whole(self, folder, request):
+        """Words as they are read off the text, with the pieces that the tokenizer's own offsets give each."""
+        model, step = self.make(request.getfixturevalue(folder), whole_words=True, probability=0.3)
+        tokenizer = tokenizer_of(model)
+        text = "머신러닝 엔지니어로 3년간 엔지니어를 엔지니어로 머신러닝 엔지니어를 엔지니어로"  # pieces that both know
+        encoded = tokenizer(text, return_tensors="pt", return_offsets_mapping=True)
+        ends = np.cumsum(
+            [len(word) + 1 for word in text.split()]
+        )  # a blank is of the word before, "▁" of the one after
+        spans = [(a + len(text[a:b]) - len(text[a:b].lstrip()), b) for a, b in encoded.offset_mapping[0].tolist()]
+        word_of = [int(np.searchsorted(ends, a, side="right")) if b else -1 for a, b in spans]
+        cut = [word for word in range(len(ends)) if word_of.count(word) > 1]
+        assert len(cut) > 4
+        hidden = 0
+        for seed in range(40):
+            draw = torch.rand(3, *encoded.input_ids.shape, generator=torch.Generator().manual_seed(seed))
+            masked, chosen = step._masked(encoded.input_ids, encoded.attention_mask, draw)
+            for word in cut:
+                places = torch.tensor([i for i, other in enumerate(word_of) if other == word])
+                assert chosen[0, places].all() or not chosen[0, places].any()
+                masks = masked[0, places] == tokenizer.mask_token_id
+                assert masks.all() or not masks.any()
+                hidden += int(masks.all())
+        assert hidden > 20
 
     def test_passes_add_up_to_the_step(self, bert_bi):
         model, _ = self.make(bert_bi)
@@ -141,6 +167,21 @@ class TestStage:
         assert card.metrics["perplexity_after"] < 0.9 * card.metrics["perplexity_before"]
         assert check_model_folder(run.teacher("adapted")) == "bi_encoder"
         assert read_card(run.teacher("bi")).parents == {"adapted": card.revision}
+
+    def test_it_ends_with_the_same_bits_when_interrupted(self, tiny_run, monkeypatch, caplog):
+        training = {"epochs": 2, "checkpoint_seconds": 0, "evaluations_per_epoch": 1}
+        folders = []
+        for name in ("calm", "disturbed"):
+            run = tiny_run(name, teachers={"adapted": {**ADAPTED, "training": training}})
+            if name == "disturbed":
+                with pytest.raises(KeyboardInterrupt), monkeypatch.context() as patch:
+                    Interrupted(patch, 2)
+                    train_teachers(run)
+            train_teachers(run)
+            folders.append(run.teacher("adapted"))
+        assert read_card(folders[0]).revision == read_card(folders[1]).revision
+        assert read_card(folders[0]).metrics == read_card(folders[1]).metrics
+        assert "Removed shared tensor" not in caplog.text
 
     def test_it_is_the_same_twice(self, tiny_run):
         revisions = []

@@ -11,19 +11,19 @@ from safetensors.torch import load_file
 
 from distill import training
 from distill.artefact import read_card, revision
-from distill.building import cut_layers, model_builder
 from distill.errors import BadInput, JobFailed
-from distill.modeling import load_model, save_model
+from distill.modeling import load_model
 from distill.recipe import Training
 from distill.runtime import load
 from distill.trainset import TrainSet, validation_value
 from recipes.cli import main
-from students import train_student
+from students import build_student, train_student
+from students.depth import keep_layers
 from teachers import cache_signals, train_teachers
 from tests.conftest import BACKBONE, BI_TEACHER, make_run, write_recipe
 
 SHORT = {"max_pairs": 120}  # 96 pairs for training: 3 steps of 32 an epoch
-BI_STUDENT = {"kind": "bi_encoder", "backbone": {"teacher": "bi", "layers": [0]}, "max_length": 64, "control": False}
+BI_STUDENT = {"kind": "bi_encoder", "backbone": {"teacher": "bi"}, "layers": [0], "max_length": 64, "control": False}
 CROSS = {"kind": "cross_encoder", "backbone": BACKBONE, "head": [16], "max_length": 64}
 
 
@@ -80,6 +80,12 @@ def losses_of(folder):
 def teacher_of(run, name="cross"):
     train_teachers(run)
     return run.teacher(name)
+
+
+def built_of(run):
+    """The student before training."""
+    build_student(run)
+    return load_model(run.built)
 
 
 def student_of(run):
@@ -332,10 +338,10 @@ class TestFailures:
             train_teachers(run)
 
     def test_layers_out_of_range(self, tiny_run):
-        run = tiny_run(data=SHORT, student={"backbone": {"layers": [0, 2]}})
+        run = tiny_run(data=SHORT, student={"layers": [0, 2]})
         train_teachers(run)
         cache_signals(run)
-        with pytest.raises(BadInput, match=r"layers \[0, 2\]: the teacher has 2, counted from 0 to 1"):
+        with pytest.raises(BadInput, match=r"layers \[0, 2\]: the backbone has 2, counted from 0 to 1"):
             train_student(run)
 
 
@@ -419,28 +425,23 @@ def parameter_shapes(folder):
 
 
 class TestStudents:
-    def test_cut_layers_are_the_teachers_and_load_again(self, tiny_run, tmp_path):
-        run = tiny_run(data=SHORT, student={"backbone": {"teacher": "cross", "layers": [1]}})
-        teacher, student = load_model(teacher_of(run)), model_builder(run, run.recipe.student)()
+    def test_kept_layers_are_the_teachers(self, tiny_run):
+        run = tiny_run(data=SHORT, student={"backbone": {"teacher": "cross"}, "layers": [1]})
+        teacher, student = load_model(teacher_of(run)), built_of(run)
         ours, theirs = student[0].model.state_dict(), teacher[0].model.state_dict()
         assert student[0].model.config.num_hidden_layers == 1
         for name, value in ours.items():
             assert torch.equal(value, theirs[name.replace("layer.0.", "layer.1.")])
-        save_model(student, tmp_path / "saved")
-        pairs = [("개발자", "developer"), ("간호사", "nurse wanted")]
-        assert np.array_equal(student.predict(pairs), load_model(tmp_path / "saved").predict(pairs))
 
     def test_with_all_layers_is_the_teacher(self, tiny_run):
-        run = tiny_run(data=SHORT, student={"backbone": {"teacher": "cross", "layers": [0, 1]}})
+        run = tiny_run(data=SHORT, student={"backbone": {"teacher": "cross"}, "layers": [0, 1]})
         teacher = load_model(teacher_of(run))
         pairs = [("개발자", "developer"), ("간호사", "nurse wanted")]
-        np.testing.assert_allclose(
-            model_builder(run, run.recipe.student)().predict(pairs), teacher.predict(pairs), atol=1e-6
-        )
+        assert np.array_equal(built_of(run).predict(pairs), teacher.predict(pairs))
 
     def test_layers_that_are_not_there(self, cross_folder):
-        with pytest.raises(BadInput, match=r"layers \[2\]: the teacher has 2"):
-            cut_layers(load_model(cross_folder)[0].model, [2])
+        with pytest.raises(BadInput, match=r"layers \[2\]: the backbone has 2"):
+            keep_layers(load_model(cross_folder)[0].model, [2])
 
     @pytest.mark.parametrize(("projection", "width"), [("keep", 32), ("drop", 16)])
     def test_embeddings_of_another_width(self, tiny_run, projection, width):
@@ -483,7 +484,10 @@ class TestStudents:
         assert parameter_shapes(run.control) == parameter_shapes(run.student)
         # cut from the teacher, the teacher is the parent of both; both start from the same weights
         teacher = read_card(run.teacher("cross")).revision
-        assert read_card(run.student).parents == read_card(run.control).parents == {"cross": teacher}
+        built = read_card(run.built)
+        assert built.parents == {"cross": teacher}
+        assert read_card(run.student).parents == {"built": built.revision, "cross": teacher}
+        assert read_card(run.control).parents == {"built": built.revision}
         assert furthest(run.student, run.control) > 1e-4
 
     @pytest.mark.parametrize(
@@ -592,7 +596,8 @@ class TestFolders:
         first = read_card(other.student)
         student_of(other)
         assert read_card(other.student).revision != first.revision
-        assert read_card(other.student).parents == {"cross": read_card(other.teacher("cross")).revision}
+        assert read_card(other.student).parents["cross"] == read_card(other.teacher("cross")).revision
+        assert read_card(other.built).parents == {"cross": read_card(other.teacher("cross")).revision}
         assert len(list(other.signals("cross").iterdir())) == 2  # the old teacher's signals keep their own identity
 
     def test_student_of_a_teacher_that_changed_is_refused(self, tiny_run):
@@ -602,7 +607,7 @@ class TestFolders:
         other = tiny_run(data=SHORT, teachers={"cross": {"training": {"epochs": 2}}})
         train_teachers(other)
         cache_signals(other)
-        with pytest.raises(BadInput, match=r"student was made from something else \(parents\.cross: "):
+        with pytest.raises(BadInput, match=r"built was made from something else \(parents\.cross: "):
             train_student(other)
 
     def test_cache_is_filled_only_with_what_is_missing(self, tiny_run, monkeypatch):
@@ -642,7 +647,7 @@ class TestFolders:
         run = tiny_run(data=SHORT, training={"checkpoint_seconds": 0, "evaluations_per_epoch": 2})
         student_of(run)
         assert {path.name for path in run.work.iterdir()} <= {"lock", "backbones"}
-        assert {path.name for path in run.folder.iterdir()} == {".work", "signals", "student", "teachers"}
+        assert {path.name for path in run.folder.iterdir()} == {".work", "built", "signals", "student", "teachers"}
 
 
 def test_trainset_is_the_same_on_every_process(tiny_run):

@@ -1,6 +1,7 @@
 """`distill run` from a recipe to a report, as a user calls it, and a second time."""
 
 import json
+import re
 
 import pytest
 
@@ -40,3 +41,26 @@ def test_run_leaves_all_folders_and_the_documented_report(recipe, capsys):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("artefact.json")}
     assert main(["run", str(recipe)]) == 0
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("artefact.json")} == before
+
+
+@pytest.mark.parametrize("folder", ["teachers/cross", "student", "control", "exports/openvino-int8"])
+def test_each_model_has_a_card_that_the_hub_reads_and_whose_code_runs(recipe, folder, capsys):
+    from huggingface_hub import ModelCard
+
+    assert main(["run", str(recipe)]) == 0
+    capsys.readouterr()
+    model = recipe.parent / "run" / folder
+    card = ModelCard.load(model / "README.md")
+    assert card.data.library_name == "sentence-transformers"
+    assert card.data.pipeline_tag == "text-ranking"
+    metrics = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    report = json.loads((recipe.parent / "run" / "report" / "benchmark.json").read_text())
+    named = {"teachers/cross": "cross", "exports/openvino-int8": "student (int8)"}.get(folder, folder)
+    row = next(row for row in report["rows"] if row["name"] == named)
+    assert metrics == {name: round(estimate["value"], 4) for name, estimate in row["metrics"].items()}
+    (code,) = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
+    found = {}
+    exec(code.replace("path/to/this/folder", str(model)), found)
+    assert found["scores"].shape == (1,)
+    if folder.startswith("exports"):
+        assert "| openvino-int8 |" in card.text and "of its teacher, `cross`" in card.text

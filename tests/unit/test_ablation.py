@@ -32,6 +32,9 @@ class TestRecipe:
         assert published["mpnet_contrastive"] == {"V1": 0.1038, "V2": 0.1024}
         assert published["bge_contrastive"] == {"V1": 0.1085, "V2": 0.1052}
         assert published["bge_cross"] == {"V1": 0.0016, "V2": 0.0803}
+        parameters = {row.name: row.parameters for row in ablation.rows}
+        assert [parameters[name] for name in ("mBERT", "mPNet", "BGE-m3-korean")] == ["135M", "278M", "568M"]
+        assert parameters["cross-encoder BGE-m3-korean + MLP"] == "568M"
 
     def test_their_settings_are_there(self):
         recipe = recipe_of(load_ablation(PUBLISHED), "V1")
@@ -60,6 +63,8 @@ class TestRecipe:
             ("rows=[{name: a, model: tfidf}, {name: a, model: mbert}]", "'a' is there twice"),
             ("teachers.x={kind: mlm, backbone: {teacher: nobody}}", "no earlier teacher is called 'nobody'"),
             ("colour=red", "colour: unknown key"),
+            ("rowz=[]", "rowz: unknown key; did you mean 'rows'?"),
+            ("student={}", "student: unknown key; known: baselines, bootstrap"),
         ],
     )
     def test_what_does_not_fit_is_said(self, override, words):
@@ -92,7 +97,7 @@ class TestTable:
     @pytest.fixture
     def folder(self, tmp_path):
         rows = [
-            TableRow("a|b <x>", {"V1": 0.2214}, {"V1": cell(0.2, 0.8, 0.1, n_parameters=135_000_000, seconds=61.4), "V2": cell(0.3, 0.7, 0.1)}),
+            TableRow("a|b <x>", {"V1": 0.2214}, {"V1": cell(0.2, 0.8, 0.1, n_parameters=135_000_000, seconds=61.4), "V2": cell(0.3, 0.7, 0.1)}, "134M"),
             TableRow("remote", {}, {"V2": Cell({}, problem="no key")}),
         ]  # fmt: skip
         write_table("title", rows, ["V1", "V2"], ["a note"], tmp_path)
@@ -103,6 +108,7 @@ class TestTable:
             header, first, second = csv.reader(file)
         line = dict(zip(header, first, strict=True))
         assert (line["V1 published"], line["V1 ours"], line["V1 95 %"]) == ("0.2214", "0.2000", "0.1900–0.2100")
+        assert line["parameters published"] == "134M"
         assert (line["parameters"], line["V1 training"], line["V2 published"]) == ("135.0 M", "61 s", "")
         assert dict(zip(header, second, strict=True))["V1 ours"] == ""
 

@@ -3,13 +3,14 @@
 import fcntl
 import json
 import shutil
+import threading
 from itertools import islice
 
 import numpy as np
 import pytest
 
 from recipes import benchmark, cache_signals, export, train_student, train_teacher
-from recipes._launch import guarded
+from recipes._launch import _hear_threads, guarded
 from recipes.cli import main
 from tests.conftest import write_recipe
 
@@ -223,7 +224,7 @@ class TestScore:
         ("options", "says"),
         [
             (["--query-column", "resume"], "has no column 'resume'; it has query, document"),
-            (["--runtime", "tensorrt"], "--runtime tensorrt: one of torch, openvino, onnx is accepted"),
+            (["--runtime", "tensorrt"], "--runtime tensorrt: one of torch, openvino, onnx, numpy is accepted"),
             (
                 ["--precision", "int8"],
                 "--precision int8: one of fp32, bf16 is accepted; int8 comes with an int8 export",
@@ -404,6 +405,10 @@ class TestData:
         assert "this recipe has no student" in err
 
 
+def _raise(error):
+    raise error
+
+
 class TestDisk:
     """A full disk is one line and exit code 1, whichever library met it."""
 
@@ -412,7 +417,9 @@ class TestDisk:
         [
             OSError(28, "No space left on device", "/runs/x"),
             RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+            OSError(28, "Error writing bytes to file. Detail: [errno 28] No space left on device"),
             RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"),
+            RuntimeError("basic_ios::clear: iostream error"),
         ],
     )
     def test_it_is_said_in_one_line(self, capsys, error):
@@ -424,9 +431,70 @@ class TestDisk:
         assert said.startswith("error: No space left on device: ")
         assert said.endswith("make room and start again\n")
 
+    def test_it_is_heard_through_the_error_of_closing_the_file(self, capsys):
+        def work():
+            try:
+                raise OSError(28, "No space left on device")
+            finally:
+                raise RuntimeError("unexpected pos 9664 vs 9556")
+
+        assert guarded(work) == 1
+        assert capsys.readouterr().err.startswith("error: No space left on device: ")
+
+    def test_a_thread_that_meets_it_first_is_silent_another_is_not(self, capsys, monkeypatch):
+        heard = []
+        monkeypatch.setattr(threading, "excepthook", heard.append)
+        _hear_threads.cache_clear()
+
+        def work():
+            for error in (OSError(28, "No space left on device"), ValueError("a defect")):
+                thread = threading.Thread(target=_raise, args=(error,))
+                thread.start()
+                thread.join()
+
+        assert guarded(work) == 0
+        assert [type(failed.exc_value) for failed in heard] == [ValueError]
+        assert capsys.readouterr().err == ""
+
     def test_other_errors_keep_their_traceback(self):
         def work():
             raise RuntimeError("a defect")
 
         with pytest.raises(RuntimeError, match="a defect"):
             guarded(work)
+
+
+class TestUnderALauncher:
+    """Of several processes the first one prints what went wrong, and each leaves it where torch's launcher looks."""
+
+    @pytest.fixture
+    def error_file(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+        return tmp_path / "error.json"
+
+    @pytest.mark.parametrize(("rank", "printed"), [("0", True), ("1", False)])
+    def test_bad_input_is_printed_once_and_left_for_the_summary(self, call, error_file, monkeypatch, rank, printed):
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+
+        monkeypatch.setenv("RANK", rank)
+        code, _, err = call(error_file.with_name("none.yaml"), entry=train_teacher.main)
+        assert code == 2
+        assert ("no such recipe" in err) is printed
+        failure = ProcessFailure(local_rank=int(rank), pid=1, exitcode=code, error_file=str(error_file))
+        assert "none.yaml: no such recipe" in str(ChildFailedError("recipes.train_teacher", {int(rank): failure}))
+        assert [path.name for path in error_file.parent.iterdir()] == ["error.json"]
+
+    def test_a_process_that_cannot_leave_it_prints_it(self, call, error_file, monkeypatch):
+        monkeypatch.setenv("RANK", "1")
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(error_file.parent / "none" / "error.json"))
+        assert "no such recipe" in call(error_file.with_name("none.yaml"), entry=train_teacher.main)[2]
+
+    def test_a_defect_leaves_its_traceback(self, error_file):
+        def work():
+            raise RuntimeError("a defect")
+
+        with pytest.raises(RuntimeError, match="a defect"):
+            guarded(work)
+        left = json.loads(error_file.read_text(encoding="utf-8"))["message"]["message"]
+        assert left.startswith("Traceback")
+        assert left.endswith("RuntimeError: a defect\n")

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from distill.errors import BadInput
-from distill.recipe import CutBackbone, FreshBackbone, Recipe, load_recipe
+from distill.recipe import FreshBackbone, Recipe, TeacherBackbone, load_recipe
 from tests.conftest import ROOT, merge, write_recipe
 
 SHIPPED = sorted(path for path in (ROOT / "recipes").glob("*.yaml") if not path.name.startswith("ablation"))
@@ -50,7 +50,8 @@ class TestUnknownKeys:
                 {"teachers": {"cross": {"backbone": {"vocabulray": 500}}}},
                 "teachers.cross.backbone.vocabulray: unknown key; did you mean 'vocabulary'?",
             ),
-            ({"student": {"backbone": {"layer": [0]}}}, "student.backbone.layer: unknown key; did you mean 'layers'?"),
+            ({"student": {"layer": [0]}}, "student.layer: unknown key; did you mean 'layers'?"),
+            ({"student": {"backbone": {"layers": [0]}}}, "student.backbone.layers: unknown key; known: teacher"),
             (
                 {"objectives": {"score_match": {"temprature": 2}}},
                 "objectives.score_match.temprature: unknown key; did you mean 'temperature'?",
@@ -108,14 +109,26 @@ class TestValues:
             ({"training": {"learning_rate": float("nan")}}, "training.learning_rate: got nan;"),
             ({"student": {"max_length": 4}}, "student.max_length: got 4;"),
             ({"student": {"kind": "biencoder"}}, "student.kind: got 'biencoder';"),
-            ({"student": {"backbone": {"layers": []}}}, "student.backbone.layers: "),
+            ({"student": {"layers": []}}, "student.layers: got []; layers are a list from 0 on"),
+            ({"student": {"layers": 3}}, "student.layers: got 3; layers are a list from 0 on"),
+            ({"student": {"layers": [-1]}}, "student.layers: got [-1]; layers are a list from 0 on"),
+            ({"student": {"layers": {"evry": 2}}}, "student.layers.evry: unknown key; did you mean 'every'?"),
+            ({"student": {"layers": {"first": 0}}}, "student.layers.first: got 0;"),
+            ({"student": {"layers": {"first": 1, "last": 1}}}, "student.layers: first and last given; layers are"),
+            ({"student": {"layers": {}}}, "student.layers: no rule given; layers are"),
+            ({"student": {"width": {}}}, "student.width: nothing is made narrower; set feed_forward, heads or hidden"),
+            ({"student": {"width": {"hiden": 8}}}, "student.width.hiden: unknown key; did you mean 'hidden'?"),
+            ({"student": {"width": {"heads": 1.5}}}, "student.width.heads: got 1.5; a share in (0, 1], as 0.5, or a"),
+            ({"student": {"width": {"hidden": 0}}}, "student.width.hidden: got 0; a share in (0, 1]"),
+            ({"student": {"width": {"hidden": True}}}, "student.width.hidden: got True; a share in (0, 1]"),
+            ({"student": {"width": {"hidden": 8, "hidden_by": "svd"}}}, "student.width.hidden_by: got 'svd';"),
             (
-                {"student": {"backbone": {"layers": [1, 0]}}},
-                "student.backbone: layers [1, 0] must ascend without repeats",
+                {"student": {"layers": [1, 0]}},
+                "student.layers: [1, 0] must ascend without repeats",
             ),
             (
-                {"student": {"backbone": {"layers": [0, 0]}}},
-                "student.backbone: layers [0, 0] must ascend without repeats",
+                {"student": {"layers": [0, 0]}},
+                "student.layers: [0, 0] must ascend without repeats",
             ),
             (
                 {"teachers": {"cross": {"backbone": {"heads": 3}}}},
@@ -206,11 +219,11 @@ class TestOverrides:
     def test_are_yaml_and_reach_any_depth(self, tmp_path):
         recipe = load(
             tmp_path,
-            ["training.learning_rate=5.0e-4", "student.backbone.layers=[0, 1]", "data.max_pairs=null", "signals.live=true",
+            ["training.learning_rate=5.0e-4", "student.layers=[0, 1]", "data.max_pairs=null", "signals.live=true",
              "teachers.cross.training.epochs=7", "data.columns.query=이력서"],
         )  # fmt: skip
         assert recipe.training.learning_rate == 0.0005
-        assert recipe.student.backbone.layers == (0, 1)
+        assert recipe.student.layers == (0, 1)
         assert recipe.data.max_pairs is None
         assert recipe.signals.live is True
         assert recipe.teachers["cross"].training.epochs == 7
@@ -343,7 +356,7 @@ class TestSectionsAgree:
                 "student.prompts: a cross-encoder reads both texts at once; prompts are for bi-encoders",
             ),
             (
-                {"teachers": {"more": {"kind": "bi_encoder", "backbone": {"teacher": "later", "layers": [0]}}, "later": BI}},
+                {"teachers": {"more": {"kind": "bi_encoder", "backbone": {"teacher": "later"}}, "later": BI}},
                 "teachers.more.backbone.teacher: no earlier teacher is called 'later'; earlier: cross",
             ),
         ],
@@ -361,7 +374,7 @@ class TestSectionsAgree:
 
     def test_a_teacher_may_start_from_an_earlier_one(self, tmp_path):
         recipe = load(tmp_path, teachers={"more": {"kind": "bi_encoder", "backbone": {"teacher": "cross"}}})
-        assert recipe.teachers["more"].backbone.layers is None
+        assert recipe.teachers["more"].backbone.teacher == "cross"
 
     def test_what_agrees_passes(self, tmp_path):
         recipe = load(
@@ -384,7 +397,7 @@ class TestResolved:
         stored = json.loads(json.dumps(recipe.model_dump(mode="json")))
         again = Recipe.model_validate(stored)
         assert again == recipe
-        assert isinstance(again.student.backbone, CutBackbone)
+        assert isinstance(again.student.backbone, TeacherBackbone)
         assert isinstance(again.teachers["cross"].backbone, FreshBackbone)
         assert again.student.training.epochs == 9
 

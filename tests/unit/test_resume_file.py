@@ -1,4 +1,5 @@
 import csv
+import errno
 import gzip
 import json
 
@@ -119,7 +120,14 @@ class TestRefusals:
         assert "row 2: resume is 5, a int" in refusal(source, tmp_path / "out.jsonl")
 
     @pytest.mark.parametrize(
-        ("line", "message"), [("{", "line 1 is no JSON"), ("[1]", "line 1 is list"), ('{"cv": ""}', "no column")]
+        ("line", "message"),
+        [
+            ("{", "line 1 is no JSON"),
+            ("[1]", "line 1 is list"),
+            ('{"cv": ""}', "no column"),
+            ('{"n": ' + "9" * 5000 + "}", "is no JSON object"),
+            ("[" * 99_999, "is no JSON object"),
+        ],
     )
     def test_bad_json(self, tmp_path, line, message):
         source = tmp_path / "table.jsonl"
@@ -129,6 +137,10 @@ class TestRefusals:
     def test_a_row_of_another_length(self, tmp_path):
         source = write_csv(tmp_path / "table.csv", [["1", RESUME, "x"], ["2", RESUME]])
         assert "row 2: 2 values under 3 columns" in refusal(source, tmp_path / "out.csv")
+
+    def test_a_quote_that_is_never_closed(self, tmp_path):
+        (tmp_path / "table.csv").write_text('id,resume\n1,"경력\n2,학력\n', encoding="utf-8")
+        assert "line 3 is no CSV: unexpected end of data" in refusal(tmp_path / "table.csv", tmp_path / "out.csv")
 
     def test_another_encoding(self, tmp_path):
         (tmp_path / "table.csv").write_bytes("id,resume\n1,경력\n".encode("cp949"))
@@ -146,6 +158,24 @@ class TestRefusals:
         assert "format of" in refusal(source, tmp_path / "out.tsv")
         assert "different files" in refusal(source, out, dropped=out)
         assert "no folder" in refusal(source, tmp_path / "missing" / "out.csv")
+
+
+def test_half_a_surrogate_pair_goes_out_as_it_came(tmp_path):
+    source = tmp_path / "table.jsonl"
+    source.write_text('{"resume": "성명: 홍길동\\n경력 \\ud83d"}\n', encoding="utf-8")
+    prepare_file(str(source), tmp_path / "out.jsonl", column="resume", blind=True, dropped=tmp_path / "dropped.tsv")
+    assert (tmp_path / "out.jsonl").read_text(encoding="utf-8") == '{"resume": "성명: [이름]\\n경력 \\ud83d"}\n'
+
+
+def test_a_disk_that_is_full_is_no_fault_of_the_input(tmp_path, monkeypatch):
+    source = write_csv(tmp_path / "table.csv", [["1", RESUME, "x"]])
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(resume_file, "blind_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        prepare_file(str(source), tmp_path / "out.csv", column="resume", blind=True)
 
 
 def test_a_failure_leaves_the_old_output(tmp_path, monkeypatch):

@@ -3,6 +3,8 @@
 `resumes/korean.txt`, `english.txt`, `mixed.txt`: a résumé starts with `@@ what it is`; each line has a tag of three letters
 that the test takes off (` +tag| ` within a line continues it in another section).
 `resumes/identifiers.txt`: `kind | context`, what must go in «», line breaks as ⏎.  `resumes/unchanged.txt`: a sentence a line.
+`resumes/held_out*.txt`: written after the rules, in styles that they had not seen, and only then learned from; identifiers
+in «» in the résumés too.  The rules do not find all of these: the tests hold them to what they do find.
 """
 
 import re
@@ -26,6 +28,38 @@ TAGS = {
     "crt": "certificates", "awd": "awards", "lng": "languages", "cov": "cover_letter", "mil": "military",
     "ref": "references", "oth": "other",
 }  # fmt: skip
+
+
+def unmarked(context):
+    """Return a text without «», and the places of the characters that stood in them, blanks left out."""
+    text, marked = "", []
+    for piece in re.split("(«[^»]*»)", context):
+        words = piece.strip("«»")
+        if piece.startswith("«"):
+            marked += [i for i in range(len(text), len(text) + len(words)) if not words[i - len(text)].isspace()]
+        text += words
+    return text, marked
+
+
+def taken_from(text):
+    """Return the places of the characters that blinding takes."""
+    return {i for removed in blind(text).removed for i in range(removed.start, removed.end)}
+
+
+def f1_of(resumes):
+    """Return F1 of characters by kind, and the share of all characters that are in the right kind."""
+    right, wrong, missed = Counter(), Counter(), Counter()
+    for text, kinds in resumes:
+        for section in split_sections(text):
+            for i in range(section.start, section.end):
+                if kinds[i] is None or text[i].isspace():
+                    continue
+                right[kinds[i]] += kinds[i] == section.kind
+                missed[kinds[i]] += kinds[i] != section.kind
+                wrong[section.kind] += kinds[i] != section.kind
+    seen = [kind for kind in KINDS if right[kind] + wrong[kind] + missed[kind]]
+    f1 = {kind: 2 * right[kind] / (2 * right[kind] + wrong[kind] + missed[kind]) for kind in seen}
+    return f1, right.total() / (right.total() + missed.total())
 
 
 def read_resumes(language):
@@ -71,16 +105,8 @@ class TestSplit:
         assert languages["korean"] >= 25 and languages["english"] >= 20 and languages["mixed"] >= 10
 
     def test_f1_of_characters_per_kind(self):
-        right, wrong, missed = Counter(), Counter(), Counter()
-        for _, _, text, kinds in RESUMES:
-            for section in split_sections(text):
-                for i in range(section.start, section.end):
-                    if kinds[i] is None or text[i].isspace():
-                        continue
-                    right[kinds[i]] += kinds[i] == section.kind
-                    missed[kinds[i]] += kinds[i] != section.kind
-                    wrong[section.kind] += kinds[i] != section.kind
-        f1 = {kind: 2 * right[kind] / (2 * right[kind] + wrong[kind] + missed[kind]) for kind in KINDS}
+        f1, _ = f1_of((text, kinds) for _, _, text, kinds in RESUMES)
+        assert set(f1) == set(KINDS)
         assert all(f1[kind] >= 0.95 for kind in KINDS), f1
 
     @given(TEXTS)
@@ -183,12 +209,7 @@ class TestBlind:
 
     @pytest.mark.parametrize(("kind", "context"), IDENTIFIERS)
     def test_no_identifier_is_left(self, kind, context):
-        text, marked = "", []
-        for piece in re.split("(«[^»]*»)", context):
-            words = piece.strip("«»")
-            if piece.startswith("«"):
-                marked += [i for i in range(len(text), len(text) + len(words)) if not words[i - len(text)].isspace()]
-            text += words
+        text, marked = unmarked(context)
         blinded = blind(text)
         gone = {i for removed in blinded.removed for i in range(removed.start, removed.end)}
         assert set(marked) <= gone, blinded.text
@@ -246,7 +267,40 @@ class TestBlind:
             assert set(keep_sections(blind(text).text).found) == set(keep_sections(text).found), title
 
 
-MEGABYTE = 1_000_000
+def held_out_resumes():
+    """Yield (text, kind of each character, places of the identifiers)."""
+    for _, text, kinds in read_resumes("held_out"):
+        bare, marked = unmarked(text)
+        yield bare, [kind for character, kind in zip(text, kinds, strict=True) if character not in "«»"], marked
+
+
+class TestHeldOut:
+    RESUMES = tuple(held_out_resumes())
+    CONTEXTS = tuple(
+        unmarked(line.replace("⏎", "\n").split(" | ", 1)[1])
+        for line in (FOLDER / "held_out_identifiers.txt").read_text(encoding="utf-8").splitlines()
+    )
+
+    def test_sections(self):
+        f1, share = f1_of((text, kinds) for text, kinds, _ in self.RESUMES)
+        assert share > 0.94
+        assert all(f1[kind] > 0.88 for kind in ("experience", "education", "skills")), f1
+
+    @pytest.mark.parametrize(("name", "least"), [("RESUMES", 0.93), ("CONTEXTS", 0.9)])
+    def test_identifiers(self, name, least):
+        sets = [(entry[0], entry[-1]) for entry in getattr(self, name)]
+        n_gone = sum(len(set(marked) & taken_from(text)) for text, marked in sets)
+        assert n_gone / sum(len(marked) for _, marked in sets) > least
+
+    def test_work_is_left_whole(self):
+        core = taken = 0
+        for text, kinds, marked in self.RESUMES:
+            own = {i for i, kind in enumerate(kinds) if kind in ("experience", "education", "skills")} - set(marked)
+            core, taken = core + len(own), taken + len(own & taken_from(text))
+        assert taken / core < 0.005
+
+
+LONG = 300_000
 PATHOLOGICAL = {
     "resumes": "\n".join(text for _, _, text, _ in RESUMES),
     "korean sentence": "저는 경력 5년의 개발자이며 서울시 강남구에서 일했습니다. ",
@@ -263,12 +317,12 @@ class TestTime:
     @pytest.mark.parametrize("name", PATHOLOGICAL)
     def test_a_long_text_takes_linear_time(self, name):
         piece = PATHOLOGICAL[name]
-        n_characters = MEGABYTE if name == "resumes" else 100_000
+        n_characters = LONG if name == "resumes" else 100_000
         text = (piece * (n_characters // len(piece) + 1))[:n_characters]
         started = time.process_time()
         split_sections(text)
         blind(text)
-        assert time.process_time() - started < (40 if name == "resumes" else 15)
+        assert time.process_time() - started < 15
 
 
 def test_all_is_sorted_and_there():

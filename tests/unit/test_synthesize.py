@@ -177,6 +177,22 @@ def test_near_duplicates_follow_the_true_similarity():
     assert found == {"nearly": 60, "half": 0} or found == {"nearly": 60}
 
 
+@pytest.mark.slow  # a measurement of time: not for a busy machine
+def test_near_duplicates_take_linear_time_on_texts_that_have_much_in_common():
+    """Two thirds of each text are sentences of a pool: many meet in a band, and all of them are compared."""
+    rng = random.Random(2)
+    pool = [words(rng, "ko", 9) for _ in range(15)]
+    texts = ["\n".join(rng.sample(pool, 11) + [words(rng, "ko", 9) for _ in range(4)]) for _ in range(1600)]
+    found, seconds = NearDuplicates(threshold=0.7), []
+    for half in (texts[:800], texts[800:]):
+        started = time.process_time()
+        for text in half:
+            found.find(text)
+            found.add(text[:9], text)
+        seconds.append(time.process_time() - started)
+    assert seconds[1] < 1.5 * seconds[0] + 0.1  # twice the texts to compare with
+
+
 # the run
 
 
@@ -285,6 +301,32 @@ def test_a_damaged_line_is_named(tmp_path):
         path.write_bytes(b"{nonsense\n" + path.read_bytes())
         with pytest.raises(BadInput, match=r"answers.jsonl: line 1 is not JSON"):
             synthesize(settings_for(server), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("answers.jsonl", '{"request": 1}', "answers.jsonl: line 1 is not an object with request, family"),
+        ("answers.jsonl", "[1]", "is not an object with"),
+        ("spending.jsonl", '{"hold": "a", "dollars": "1"}', "is not an object with dollars"),
+        ("rejected.jsonl", "{}", "is not an object with request, reason"),
+        ("settings.json", "", "settings.json is damaged"),
+        ("settings.json", "[]", "settings.json is damaged"),
+    ],
+)
+def test_a_file_of_another_shape_is_named(tmp_path, name, content, message):
+    with MisbehavingServer() as server:
+        synthesize(settings_for(server), tmp_path / "out")
+        (tmp_path / "out" / "card.json").unlink()
+        (tmp_path / "out" / name).write_text(content + "\n")
+        with pytest.raises(BadInput, match=message):
+            synthesize(settings_for(server), tmp_path / "out")
+
+
+def test_a_place_where_no_folder_can_be_is_said(tmp_path):
+    (tmp_path / "file").touch()
+    with MisbehavingServer() as server, pytest.raises(BadInput, match="cannot be made a folder"):
+        synthesize(settings_for(server), tmp_path / "file" / "out")
 
 
 def test_the_budget_stops_cleanly_and_a_larger_one_goes_on(tmp_path):

@@ -1,0 +1,205 @@
+"""Measure any model folders side by side: `distill benchmark A B C --pairs pairs.tsv`, and a gate for CI.
+
+The first folder is what the others are compared with. The report is that of a run (`distill.benchmark`), with what is
+asked for beyond it: batches of each size, an open loop, memory over random shapes, and the time from a cold start to a
+first score, in a process that does nothing else.
+
+`check_against` compares two such reports: speed as a ratio with an interval from the raw samples, quality as a
+difference. Where the machines differ only what each model is relative to its run's first one can be compared, and is.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill.artefact import read_card
+from distill.baselines import check_scorer_folder, open_scorer
+from distill.benchmark import Row, Scored, assemble
+from distill.data import Pairs
+from distill.errors import BadInput, GateFailed, JobFailed
+from distill.latency import Load, Request, measure_all
+from distill.model_card import NAMES
+from distill.progress import progress, step_progress
+from distill.recipe import Benchmark
+from distill.report import write_report
+
+__all__ = ["bench_folders", "check_against"]
+
+_N_RESAMPLES = 1000
+_FIRST_SCORE = "import sys; from distill.baselines import open_scorer; open_scorer(sys.argv[1]).score([sys.argv[2]], [sys.argv[3]])"
+
+
+def bench_folders(
+    folders: Sequence[Path], pairs: Pairs, output: Path, *, settings: Benchmark, threads: Sequence[int] = (), load: Load,
+    title: str = "benchmark", source: str = "", seed: int = 0,
+) -> dict[str, Any]:  # fmt: skip
+    """Measure model folders on the same pairs and write a report; return what its `benchmark.json` holds.
+
+    :param threads: each model is measured with each of these numbers of threads; () is what the machine gives
+    :raises BadInput: for a folder that is not whole, and names that stand for two folders
+    """
+    for folder in folders:
+        check_scorer_folder(folder)
+    names = _names(folders)
+    rows = [
+        Row(name if len(threads) < 2 else f"{name} ({n} threads)", "teacher" if not (place or i) else "export", folder, None, None, None, threads=n)
+        for i, (name, folder) in enumerate(zip(names, folders, strict=True))
+        for place, n in enumerate(threads or (settings.threads,))
+    ]  # fmt: skip
+    scored = {row.name: _scored(row, pairs) for row in rows}
+    requests = [Request(row.path, row.name, None, None, row.threads, None) for row in rows]
+    rows_of_speed = np.unique(np.linspace(0, len(pairs) - 1, min(settings.throughput_pairs, len(pairs))).astype(int))
+    sample = pairs.select(rows_of_speed.tolist())
+    with step_progress("measuring") as on_progress:
+        speed = measure_all(
+            requests, sample.queries, sample.documents, seconds=settings.seconds, lengths=settings.lengths, seed=seed,
+            load=load, on_progress=on_progress,
+        )  # fmt: skip
+    measured = {row.name: one | _first_score(row, sample) for row, one in zip(rows, speed, strict=True)}
+    result = assemble(
+        rows, scored, measured, pairs, n_bootstrap=settings.bootstrap, seed=seed,
+        comparisons=[(row.name, rows[0].name) for row in rows[1:]],
+    )  # fmt: skip
+    cards = {row.name: read_card(row.path) for row in rows}
+    result |= {
+        "title": title,
+        "notes": [],
+        "models": {name: getattr(card, "revision", None) for name, card in cards.items()},
+    }
+    result["data"]["source"] = source
+    write_report(result, output)
+    return result
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """Call each folder by as many of its last parts as it takes to tell them apart."""
+    resolved = [folder.resolve() for folder in folders]
+    if len(set(resolved)) < len(resolved):
+        raise BadInput("a folder is given twice; name each model once")
+    for depth in range(1, max(len(path.parts) for path in resolved) + 1):
+        names = ["/".join(path.parts[-depth:]) for path in resolved]
+        if len(set(names)) == len(names):
+            return names
+    raise AssertionError("different paths have different parts")
+
+
+def _scored(row: Row, pairs: Pairs) -> Scored:
+    scorer = open_scorer(row.path, n_threads=row.threads)
+    with progress(f"{row.name}: scoring", len(pairs)) as report:
+        scores = scorer.score(pairs.queries, pairs.documents)
+        report(len(pairs))
+    return Scored(scores, scorer.unit(scores), scorer.n_parameters)
+
+
+def _first_score(row: Row, pairs: Pairs) -> dict[str, float]:
+    """Time a process from its start to its first score, the better of two: the first may compile and fill caches."""
+    root = str(Path(__file__).resolve().parent.parent)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
+    seconds = []
+    for _ in range(2):
+        start = time.perf_counter()
+        command = [sys.executable, "-c", _FIRST_SCORE, str(row.path), pairs.queries[0], pairs.documents[0]]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        seconds.append(time.perf_counter() - start)
+        if done.returncode:
+            raise JobFailed(f"{row.name} does not score in a process of its own: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")  # fmt: skip
+    return {"first_score_seconds": round(min(seconds), 3), "first_score_cold_seconds": round(seconds[0], 3)}
+
+
+def check_against(
+    result: Mapping[str, Any], previous: Path, *, max_slowdown: float | None, max_metric_drop: float | None
+) -> list[dict[str, Any]]:
+    """Compare each model with its row of an earlier report.
+
+    :param max_slowdown: of the median latency and of the throughput, as 1.10; None is not checked
+    :param max_metric_drop: of the primary metric, as 0.005; None is not checked
+    :returns: a row for each model that both have: name, relative, slowdown {latency, throughput: {value, low, high}},
+        metric_drop, failures
+    :raises GateFailed: naming what is slower or worse; a slowdown counts when its whole interval lies above 1
+    :raises BadInput: for a report that is none, or has none of these models
+    """
+    earlier = _read(previous)
+    before = {row["name"]: row for row in earlier["rows"]}
+    shared = [row["name"] for row in result["rows"] if row["name"] in before]
+    if not shared:
+        raise BadInput(f"{previous} has none of these models; it has {', '.join(before)}")
+    now = {row["name"]: row for row in result["rows"]}
+    machines = [(report.get("environment") or {}).get("cpu") for report in (earlier, result)]
+    reference = (
+        result["rows"][0]["name"] if machines[0] != machines[1] and result["rows"][0]["name"] in before else None
+    )
+    rows = [
+        _compared(now[name], before[name], reference and (now[reference], before[reference]), result["primary_metric"])
+        for name in shared
+    ]
+    for row in rows:
+        row["failures"] = _failures(row, max_slowdown, max_metric_drop)
+    failures = [f"{row['name']}: {failure}" for row in rows for failure in row["failures"]]
+    if failures:
+        raise GateFailed(f"worse than {previous}\n" + "\n".join(f"  {failure}" for failure in failures))
+    return rows
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        report["rows"][0]["per_run"]
+        return report
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file") from None
+    except (ValueError, LookupError, TypeError):
+        raise BadInput(f"{path} is no benchmark.json; give one that `distill benchmark` wrote") from None
+
+
+def _compared(now: Any, before: Any, reference: Any, metric: str) -> dict[str, Any]:
+    latency = _slowdown([_samples(row, "latency_ms") for row in (now, before)], False)
+    throughput = _slowdown([_samples(row, "throughput_pairs_per_s") for row in (now, before)], True)
+    if reference:
+        latency = latency / _slowdown([_samples(row, "latency_ms") for row in reference], False)
+        throughput = throughput / _slowdown([_samples(row, "throughput_pairs_per_s") for row in reference], True)
+    one, other = (row["metrics"].get(metric) for row in (now, before))
+    drop = None if one is None or other is None else other["value"] - one["value"]
+    return {
+        "name": now["name"], "relative": bool(reference), "metric": metric, "metric_drop": drop,
+        "slowdown": {"latency": _interval(latency), "throughput": _interval(throughput)},
+    }  # fmt: skip
+
+
+def _samples(row: Mapping[str, Any], name: str) -> np.ndarray:
+    return np.asarray(row["per_run"][name], dtype=np.float64)
+
+
+def _slowdown(samples: Sequence[np.ndarray], more_is_faster: bool) -> np.ndarray:
+    """Return ratios of medians, the plain one first and then those of resamples. *Shape:* (1 + n_resamples,)."""
+    rng = np.random.default_rng(0)
+    now, before = (
+        np.concatenate([[np.median(values)], np.median(rng.choice(values, (_N_RESAMPLES, len(values))), axis=1)])
+        for values in samples
+    )
+    return np.asarray(before / now if more_is_faster else now / before)
+
+
+def _interval(ratios: np.ndarray) -> dict[str, float]:
+    low, high = np.percentile(ratios[1:], (2.5, 97.5)).tolist()
+    return {"value": float(ratios[0]), "low": low, "high": high}
+
+
+def _failures(row: Mapping[str, Any], max_slowdown: float | None, max_metric_drop: float | None) -> list[str]:
+    failures = []
+    for what, ratio in row["slowdown"].items():
+        if max_slowdown is not None and ratio["value"] > max_slowdown and ratio["low"] > 1:
+            place = ", relative to the first model" if row["relative"] else ""
+            failures.append(f"{what} {ratio['value']:.3f} times slower ({ratio['low']:.3f}–{ratio['high']:.3f}{place}), at most {max_slowdown:g} is allowed")  # fmt: skip
+    drop = row["metric_drop"]
+    if max_metric_drop is not None and drop is not None and drop > max_metric_drop:
+        failures.append(
+            f"{NAMES.get(row['metric'], row['metric'])} fell by {drop:.4f}, at most {max_metric_drop:g} is allowed"
+        )
+    return failures

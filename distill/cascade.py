@@ -1,0 +1,255 @@
+"""A cascade: the student scores every pair, the teacher only those of which the student's score says least.
+
+    cascade = fit_cascade(student_scores, teacher_scores, labels)      # on held-back pairs
+    routed = cascade.routed(student_scores, share=0.2)                 # which pairs the teacher is asked
+    scores = cascade.combined(student_scores, teacher_scores, routed)
+
+Three small functions are fitted on held-back pairs, none of them on the pairs that are reported:
+
+    student      p_s = σ(a·s + b), the student's score as the probability of a match; monotone, so ranks stay
+    both         p_b = σ(c·s + d·t + e), what both say together: the student's score is there anyway, and costs nothing
+    doubt        E[(p_b − p_s)² | s], how much asking the teacher moves a pair that the student scored s
+
+Doubt is a smooth curve over the student's score. With yes/no labels it is high in the middle and low at both ends (the
+usual band around the threshold); with graded labels it is high wherever student and teacher part, which no threshold
+shows. A level of doubt is the dial: pairs above it go to the teacher. `top_k` asks the teacher of the k best documents of
+each query instead, whatever the doubt: what reranking does.
+
+Cascades of classifiers: Viola & Jones 2001; deferral by estimated gain: Jitkrittum et al. 2023, arXiv 2307.02764.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from distill.errors import BadInput, JobFailed
+from distill.runtime import Runtime
+from distill.scoring import PairScorer, Progress
+
+__all__ = ["Cascade", "CascadeScorer", "CascadeSettings", "fit_cascade"]
+
+_N_KNOTS = 33
+_MIN_PAIRS = 50
+
+
+class Cascade(BaseModel):
+    """The fitted functions. `knots` and `doubts` are the curve of doubt over the student's score, in between linear."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    student: tuple[float, float]
+    """(a, b) of p_s."""
+    both: tuple[float, float, float]
+    """(c, d, e) of p_b."""
+    knots: tuple[float, ...]
+    doubts: tuple[float, ...]
+
+    def alone(self, student_scores: np.ndarray) -> np.ndarray:
+        """Return p_s. *Shape:* that of the scores, float64."""
+        slope, bias = self.student
+        return _sigmoid(slope * np.asarray(student_scores, dtype=np.float64) + bias)
+
+    def together(self, student_scores: np.ndarray, teacher_scores: np.ndarray) -> np.ndarray:
+        """Return p_b. *Shape:* that of the scores, float64."""
+        c, d, e = self.both
+        return _sigmoid(c * np.asarray(student_scores, np.float64) + d * np.asarray(teacher_scores, np.float64) + e)
+
+    def doubt(self, student_scores: np.ndarray) -> np.ndarray:
+        """Return how much the teacher is expected to move each pair. *Shape:* that of the scores."""
+        return np.asarray(np.interp(student_scores, self.knots, self.doubts))
+
+    def level(self, student_scores: np.ndarray, share: float) -> float:
+        """Return the level of doubt that sends this share of such pairs to the teacher; inf for none of them."""
+        n_routed = round(share * len(student_scores))
+        if n_routed == 0:
+            return float("inf")
+        return float(np.sort(self.doubt(student_scores))[-n_routed])
+
+    def routed(self, student_scores: np.ndarray, share: float) -> np.ndarray:
+        """Return which pairs the teacher is asked: exactly this share of them, those of most doubt. *Shape:* (n,), bool."""
+        order = np.argsort(-self.doubt(student_scores), kind="stable")
+        chosen = np.zeros(len(order), dtype=bool)
+        chosen[order[: round(share * len(order))]] = True
+        return chosen
+
+    def combined(self, student_scores: np.ndarray, teacher_scores: np.ndarray, routed: np.ndarray) -> np.ndarray:
+        """Return p_b where the teacher was asked, p_s elsewhere.
+
+        :param teacher_scores: read where `routed` only. *Shape:* each (n,)
+        """
+        scores = self.alone(student_scores)
+        scores[routed] = self.together(student_scores[routed], teacher_scores[routed])
+        return scores
+
+
+def fit_cascade(student_scores: np.ndarray, teacher_scores: np.ndarray, labels: np.ndarray) -> Cascade:
+    """Fit a cascade on held-back pairs.
+
+    :param labels: in [0, 1]; grades count as probabilities. *Shape:* each (n_pairs,)
+    :raises BadInput: for fewer than 50 pairs, labels that are all alike, or scores that are
+    :raises JobFailed: where the student's scores do not rise with the labels
+    """
+    if len(labels) < _MIN_PAIRS:
+        raise BadInput(
+            f"{len(labels)} held-back pairs; a cascade is fitted on {_MIN_PAIRS} at least (better 500): raise data.validation_share"
+        )
+    for name, values in (
+        ("labels", labels),
+        ("student's scores", student_scores),
+        ("teacher's scores", teacher_scores),
+    ):
+        if np.ptp(values) == 0:
+            raise BadInput(f"the {name} of the held-back pairs are all {values[0]:.6g}; nothing can be fitted to them")
+    columns = np.column_stack([student_scores, teacher_scores]).astype(np.float64)
+    a, b = _logistic(columns[:, :1], labels)
+    if a <= 0:
+        raise JobFailed(
+            "the student's scores do not rise with the labels of the held-back pairs; there is nothing to start a cascade from"
+        )
+    c, d, e = _logistic(columns, labels)
+    fitted = Cascade(student=(a, b), both=(c, d, e), knots=(0.0, 1.0), doubts=(0.0, 0.0))
+    moved = (fitted.together(student_scores, teacher_scores) - fitted.alone(student_scores)) ** 2
+    knots, doubts = _smooth_curve(columns[:, 0], moved)
+    return fitted.model_copy(update={"knots": tuple(knots.tolist()), "doubts": tuple(doubts.tolist())})
+
+
+def _sigmoid(values: np.ndarray) -> np.ndarray:
+    from scipy.special import expit
+
+    result: np.ndarray = expit(values)
+    return result
+
+
+def _logistic(columns: np.ndarray, labels: np.ndarray) -> tuple[float, ...]:
+    """Fit σ(columns · w + bias) to labels in [0, 1]; return (*w, bias). *Shape:* columns (n, n_columns), labels (n,)."""
+    from sklearn.linear_model import LogisticRegression
+
+    centre, scale = columns.mean(axis=0), columns.std(axis=0)
+    standard = (columns - centre) / scale
+    # a grade y is y of a match and 1 − y of none
+    doubled = np.concatenate([standard, standard])
+    classes, weights = np.repeat([1, 0], len(labels)), np.concatenate([labels, 1 - labels])
+    model = LogisticRegression(C=10.0, max_iter=1000).fit(doubled, classes, sample_weight=weights)
+    slopes = model.coef_[0] / scale
+    return (*map(float, slopes), float(model.intercept_[0] - slopes @ centre))
+
+
+def _smooth_curve(scores: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Average `values` over neighbours in score; return knots and the curve there. *Shape:* each (n_knots,).
+
+    Nadaraya–Watson over ranks, so that every place has as many neighbours; a twelfth of the pairs is one width.
+    """
+    order = np.argsort(scores, kind="stable")
+    ranks = (np.arange(len(order)) + 0.5) / len(order)
+    places = np.linspace(0, 1, _N_KNOTS)
+    weights = np.exp(-0.5 * ((places[:, None] - ranks[None, :]) * 12) ** 2)  # (n_knots, n_pairs)
+    curve = (weights @ values[order]) / weights.sum(axis=1)
+    knots, first = np.unique(np.quantile(scores, places), return_index=True)
+    return knots, curve[first]
+
+
+class CascadeSettings(BaseModel):
+    """What stands in the `scorer.json` of a cascade's folder; paths are seen from the folder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["cascade"] = "cascade"
+    student: str
+    teacher: str
+    student_runtime: Runtime
+    teacher_runtime: Runtime
+    student_max_length: int
+    teacher_max_length: int
+    level: float | None = None
+    """Pairs of more doubt go to the teacher; None: no pair does for its doubt."""
+    top_k: int | None = None
+    """Best documents of each query that go to the teacher; None goes by doubt."""
+    cascade: Cascade
+
+    def models(self) -> tuple[tuple[str, Runtime, int], tuple[str, Runtime, int]]:
+        """Return (path, runtime, max_length) of student and teacher."""
+        return (
+            (self.student, self.student_runtime, self.student_max_length),
+            (self.teacher, self.teacher_runtime, self.teacher_max_length),
+        )
+
+
+@dataclass(frozen=True)
+class CascadeScorer:
+    """Two scorers and the dial between them: a scorer like any other. Scores are probabilities."""
+
+    student: PairScorer
+    teacher: PairScorer
+    settings: CascadeSettings
+    kind = "cascade"
+
+    @property
+    def runtime(self) -> str:
+        """Of the student, which sees every pair."""
+        return str(self.student.runtime)
+
+    @property
+    def precision(self) -> str:
+        """Of the student."""
+        return str(self.student.precision)
+
+    @property
+    def max_length(self) -> int | None:
+        """Of the student."""
+        return self.student.max_length
+
+    @property
+    def n_parameters(self) -> int:
+        """Of both."""
+        return self.student.n_parameters + self.teacher.n_parameters
+
+    def score(
+        self, queries: Sequence[str], documents: Sequence[str], *, progress: bool | Progress = False
+    ) -> np.ndarray:
+        """Return the probability of a match of each pair. *Shape:* (n_pairs,), float64."""
+        student_scores = np.asarray(self.student.score(queries, documents, progress=progress), dtype=np.float64)
+        routed = self.routed(queries, student_scores)
+        teacher_scores = np.zeros_like(student_scores)
+        rows = np.flatnonzero(routed)
+        if len(rows):
+            teacher_scores[rows] = self.teacher.score(
+                [queries[int(i)] for i in rows], [documents[int(i)] for i in rows]
+            )
+        return self.settings.cascade.combined(student_scores, teacher_scores, routed)
+
+    def routed(self, queries: Sequence[str], student_scores: np.ndarray) -> np.ndarray:
+        """Return which pairs the teacher is asked. *Shape:* (n_pairs,), bool."""
+        if self.settings.top_k is not None:
+            return top_k_of_queries(queries, student_scores, self.settings.top_k)
+        level = float("inf") if self.settings.level is None else self.settings.level
+        return np.asarray(self.settings.cascade.doubt(student_scores) >= level)
+
+    def unit(self, scores: np.ndarray) -> np.ndarray:
+        """Return the scores: they are probabilities. *Shape:* that of scores, float32."""
+        return np.asarray(scores, dtype=np.float32)
+
+    def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
+        """Tokens that the student reads of each pair. *Shape:* (n_pairs,)."""
+        return self.student.token_counts(queries, documents)
+
+    def __repr__(self) -> str:
+        dial = f"top {self.settings.top_k}" if self.settings.top_k else f"doubt ≥ {self.settings.level}"
+        return f"CascadeScorer({self.student!r} → {self.teacher!r}, {dial})"
+
+
+def top_k_of_queries(queries: Sequence[str], scores: np.ndarray, k: int) -> np.ndarray:
+    """Return which pairs are among the k best of their query; earlier ones win ties. *Shape:* (n_pairs,), bool.
+
+    >>> top_k_of_queries(["a", "a", "b", "a"], np.array([0.1, 0.9, 0.0, 0.5]), 2)
+    array([False,  True,  True,  True])
+    """
+    _, codes = np.unique(np.asarray(queries, dtype=object).astype(str), return_inverse=True)
+    order = np.lexsort((np.arange(len(codes)), -np.asarray(scores), codes))  # by query, best first
+    starts = np.flatnonzero(np.r_[True, np.diff(codes[order]) > 0])
+    places = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))
+    chosen = np.zeros(len(order), dtype=bool)
+    chosen[order[places < k]] = True
+    return chosen

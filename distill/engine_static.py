@@ -1,0 +1,126 @@
+"""A static model: a table of token vectors, their mean, and what follows it. Numpy alone, microseconds a text.
+
+Two forms of the table, which stock sentence-transformers loads as one: `embedding.weight` in float, and what model2vec
+writes, `embeddings` with a weight for each row (and perhaps a row for each token). Ours is int8 with each row's scale as
+its weight: a quarter of the size, decoded where it is looked up.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+
+from distill.buckets import Batch
+from distill.errors import BadInput
+from distill.head import one_blas_thread, read_stages
+from distill.model_files import ModelFiles, Runtime, open_tokenizer
+
+__all__ = ["StaticEngine", "TokenVectors", "open_static"]
+
+_NO_LIMIT = 1 << 20  # tokens of a text: there are no positions to run out of
+_FEW_TEXTS = 8  # up to here looking rows up costs less than building a sparse matrix
+
+
+class TokenVectors:
+    """Means of token vectors.
+
+    *Shape:* table: (n_rows, width); scales: (n_rows,), or None where the table holds the values themselves; rows: (n_tokens,)
+    the row of each token, or None where they are one to one
+    """
+
+    def __init__(self, table: np.ndarray, scales: np.ndarray | None = None, rows: np.ndarray | None = None) -> None:
+        self.table, self._scales, self._rows = table, scales, rows
+
+    @property
+    def precision(self) -> str:
+        """What a token's vector is stored in."""
+        return {"float32": "fp32", "float16": "fp16"}.get(self.table.dtype.name, self.table.dtype.name)
+
+    @property
+    def n_parameters(self) -> int:
+        """Numbers that were learned."""
+        return self.table.size + (0 if self._scales is None else self._scales.size)
+
+    def means(self, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Average the vectors of each text; a text without tokens is zero.
+
+        Tokens are added one after the other in either way, so that a text has the same bits alone and among many.
+
+        *Shape:* ids: (n_tokens,), texts one after the other; lengths: (n_texts,) → (n_texts, width), float32
+        """
+        sums = self._sums_of_few(ids, lengths) if len(lengths) <= _FEW_TEXTS else self._sums(ids, lengths)
+        sums /= np.maximum(lengths, 1).astype(np.float32)[:, None]
+        return sums
+
+    def _vectors(self, ids: np.ndarray) -> np.ndarray:
+        weights = None if self._scales is None else self._scales[ids].astype(np.float32)
+        rows = ids if self._rows is None else self._rows[ids]
+        vectors: np.ndarray = self.table[rows].astype(np.float32, copy=False)
+        return vectors if weights is None else vectors * weights[:, None]
+
+    def _sums_of_few(self, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        vectors, ends = self._vectors(ids), np.cumsum(lengths)
+        return np.stack([vectors[end - n : end].sum(axis=0) for n, end in zip(lengths, ends, strict=True)])
+
+    def _sums(self, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        from scipy.sparse import csr_matrix
+
+        table: np.ndarray = self.table
+        if self._scales is not None or self._rows is not None or table.dtype != np.float32:
+            used, ids = np.unique(ids, return_inverse=True)  # only these rows are decoded
+            table = self._vectors(used)
+        ones, starts = np.ones(len(ids), dtype=np.float32), np.concatenate([[0], np.cumsum(lengths)])
+        sums: np.ndarray = csr_matrix((ones, ids, starts), shape=(len(lengths), len(table))) @ table
+        return sums
+
+
+class StaticEngine:
+    """A table of token vectors and the modules behind it."""
+
+    runtime: Runtime = "numpy"
+    device, fixed_shapes, batch_tokens = "cpu", False, 16_384
+    settings: None = None
+
+    def __init__(self, tokenizer: Any, vectors: TokenVectors, stages: Sequence[Any], n_more: int, width: int) -> None:
+        self.tokenizer, self.precision, self.output_width = tokenizer, vectors.precision, width
+        self._vectors, self._stages, self._n_more = vectors, stages, n_more
+
+    def length_limit(self, wanted: int | None) -> int:
+        """Return how many tokens the model takes: as many as are asked for, else what its tokenizer.json says."""
+        return int(min(wanted or self.tokenizer.model_max_length, _NO_LIMIT))
+
+    def run(self, batches: Iterable[Batch]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield (rows, values) of every batch."""
+        # without a Dense there is no product to run: the switch alone would cost more than a text
+        with one_blas_thread() if self._n_more else nullcontext():
+            for rows, features in batches:
+                mask = features["attention_mask"].astype(bool)
+                values = self._vectors.means(features["input_ids"][mask], mask.sum(axis=1))
+                for stage in self._stages:
+                    values = stage(values)
+                yield rows, values
+
+    def count_parameters(self) -> int:
+        """Return the number of parameters."""
+        return self._vectors.n_parameters + self._n_more
+
+
+def open_static(files: ModelFiles) -> StaticEngine:
+    """Open a folder whose first module is a `StaticEmbedding`."""
+    from safetensors.numpy import load_file
+
+    vectors = _token_vectors(files, load_file(files.transformer_folder / "model.safetensors"))
+    read = read_stages(files.folder, files.modules[1:], vectors.table.shape[1])
+    if read is None:
+        names = ", ".join(str(module["type"]) for module in files.modules[1:])
+        raise BadInput(f"{files.folder}/modules.json: {names}; behind a static table Dense and Normalize are run")
+    return StaticEngine(open_tokenizer(files), vectors, *read)
+
+
+def _token_vectors(files: ModelFiles, tensors: Mapping[str, np.ndarray]) -> TokenVectors:
+    if "embedding.weight" in tensors:
+        return TokenVectors(tensors["embedding.weight"])
+    if "embeddings" not in tensors:
+        raise BadInput(f"{files.folder} holds no token vectors (embedding.weight or embeddings); build it again")
+    return TokenVectors(tensors["embeddings"], tensors.get("weights"), tensors.get("mapping"))

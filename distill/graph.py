@@ -1,0 +1,211 @@
+"""A model folder as one traceable module: token ids in; pooling, Dense, Normalize or the score inside.
+
+    bi-encoder      input_ids, attention_mask, (token_type_ids) → last_hidden_state, sentence_embedding
+    cross-encoder   the same → last_hidden_state, logits; with a classification head of its own → logits alone
+
+`sentence_embedding` and `logits` are the result. `last_hidden_state` stands beside them because stock sentence-transformers
+and optimum ask a graph for it and run pooling themselves; a runtime that does not ask for it does not pay for it.
+
+The modules that are traced are those of the folder, so that a graph means what stock code means. One thing is replaced:
+transformers 5 builds attention masks with operations that no tracer follows (`IndexError` in `sdpa_mask`). Through its own
+register of mask functions a plain one is put in their place, which serves full and sliding-window attention alike; MPNet
+and DeBERTa build their masks themselves, traceably. Nothing is taken for granted: `check_graph` runs what came out beside
+torch at shapes that the tracer never saw.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from distill.artefact import ModelKind, check_model_folder
+from distill.errors import BadInput, JobFailed
+from distill.modeling import load_model, tokenizer_of, transformer_of
+from distill.tokens import pad_token_id
+
+__all__ = ["TOLERANCE", "GraphModule", "check_graph", "load_graph_module", "traceable_masks"]
+
+TOLERANCE = 1e-4
+_LONGEST_CHECKED = 512  # tokens: a row of a large model's full 8,192 would take minutes
+_SHAPES = ((1, 1), (3, 5), (2, 40), (5, 17))  # rows, tokens: none is the traced one, (2, 9)
+_TRACED = (2, 9)
+_RESULT: Mapping[ModelKind, str] = {"bi_encoder": "sentence_embedding", "cross_encoder": "logits"}
+
+
+class GraphModule(nn.Module):
+    """All modules of a folder behind tensors by position, as tracers want them.
+
+    `head` names the part behind the transformer in the names of the graph's nodes.
+    """
+
+    head = "modules_behind"
+
+    def __init__(self, model: Any, kind: ModelKind, path: Path) -> None:
+        super().__init__()
+        transformer, *behind = model
+        self.transformer = transformer
+        self.modules_behind = nn.ModuleList(behind)
+        self.kind, self.path = kind, path
+        self.config = transformer_of(model).config
+        self.tokenizer = tokenizer_of(model)
+        self.max_length = int(model.max_seq_length or 512)
+        self.input_names = _input_names(transformer_of(model), self.tokenizer)
+        self.output_names = ("last_hidden_state",) * bool(behind) + (_RESULT[kind],)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Run all modules.
+
+        *Shape:* inputs, in the order of `input_names`: (n_rows, n_tokens) each;
+        last_hidden_state: (n_rows, n_tokens, width), sentence_embedding: (n_rows, width), logits: (n_rows, 1)
+        """
+        features: dict[str, Any] = dict(zip(self.input_names, inputs, strict=True))
+        features = self.transformer(features)
+        tokens = features.get("token_embeddings")
+        for module in self.modules_behind:
+            features = module(features)
+        result = features["sentence_embedding" if self.kind == "bi_encoder" else "scores"]
+        return (result,) if tokens is None else (tokens, result)
+
+    @property
+    def example(self) -> tuple[Tensor, ...]:
+        """Inputs to trace with. *Shape:* (2, 9) each, the second row padded."""
+        features = self.features(*_TRACED, seed=0)
+        return tuple(torch.from_numpy(features[name]) for name in self.input_names)
+
+    def features(self, n_rows: int, n_tokens: int, *, seed: int, left: bool = False) -> dict[str, np.ndarray]:
+        """Draw random inputs of ragged lengths, the first row full. *Shape:* (n_rows, n_tokens) each."""
+        rng = np.random.default_rng(seed)
+        special = set(self.tokenizer.all_special_ids)
+        candidates = np.array([i for i in range(min(len(self.tokenizer), 5000)) if i not in special])
+        ids = rng.choice(candidates, size=(n_rows, n_tokens))
+        lengths = np.concatenate([[n_tokens], rng.integers(1, n_tokens + 1, n_rows - 1)])
+        columns = np.arange(n_tokens)
+        mask = columns >= n_tokens - lengths[:, None] if left else columns < lengths[:, None]
+        types = (columns >= lengths[:, None] // 2) & mask
+        made = {
+            "input_ids": np.where(mask, ids, pad_token_id(self.tokenizer)),
+            "attention_mask": mask,
+            "token_type_ids": types if getattr(self.config, "type_vocab_size", 0) > 1 else np.zeros_like(ids),
+        }
+        return {name: made[name].astype(np.int64) for name in self.input_names}
+
+
+def load_graph_module(source: Path, *, attention: str = "sdpa") -> GraphModule:
+    """Load a folder in float32, ready to be traced.
+
+    :param attention: "sdpa" leaves one operation that a runtime may fuse; "eager" writes it out in matrix products.
+        A family that knows only one of them keeps its own.
+    :raises BadInput: for a folder that is not whole, and for modules whose result no graph of token ids can have
+    """
+    kind = check_model_folder(source)
+    model = load_model(source).eval()
+    if type(model[0]).__name__ != "Transformer":
+        raise BadInput(f"{source} starts with {type(model[0]).__name__}; only a Transformer in front becomes a graph")
+    if any(getattr(module, "include_prompt", True) is False for module in model):
+        raise BadInput(f"{source} pools without the prompt (include_prompt: false), whose length no graph is told")
+    encoder = transformer_of(model)
+    if attention == "eager" or encoder._supports_sdpa:
+        encoder.set_attn_implementation(attention)
+    return GraphModule(model, kind, source).eval()  # of the whole: tracers put the parts back to what the whole says
+
+
+def _input_names(encoder: Any, tokenizer: Any) -> tuple[str, ...]:
+    """Token types only where the tokenizer makes them and the encoder looks at them."""
+    takes = inspect.signature(encoder.forward).parameters
+    wanted = "token_type_ids" in tokenizer.model_input_names and "token_type_ids" in takes
+    has_types = wanted and getattr(encoder.config, "type_vocab_size", 1) > 0
+    return ("input_ids", "attention_mask", "token_type_ids") if has_types else ("input_ids", "attention_mask")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Masks that tracers follow
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def traceable_masks() -> Iterator[None]:
+    """Have transformers build attention masks by a function that tracers follow, inside this block."""
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS as registered
+
+    for name in ("eager", "sdpa"):
+        registered[name] = _additive_mask
+    try:
+        yield
+    finally:
+        for name in ("eager", "sdpa"):
+            del registered[name]  # the local entry: the global one, beneath, was never touched
+
+
+def _additive_mask(
+    q_length: int,
+    kv_length: int,
+    mask_function: Callable[..., Tensor],
+    attention_mask: Tensor | None = None,
+    **_: Any,
+) -> Tensor:
+    """Return 0 where a token may look and a huge negative number where not.
+
+    *Shape:* attention_mask: (n_rows, n_tokens); result: (n_rows, 1, 1 or n_tokens, n_tokens)
+    """
+    from transformers.masking_utils import bidirectional_mask_function
+
+    seen = None if attention_mask is None else attention_mask.bool()[:, None, None, :]
+    if seen is None or mask_function is not bidirectional_mask_function:
+        zero = torch.zeros(1, dtype=torch.long)
+        queries = torch.arange(q_length)[None, None, :, None]
+        keys = torch.arange(kv_length)[None, None, None, :]
+        in_reach = mask_function(zero, zero, queries, keys)
+        seen = in_reach if seen is None else seen & in_reach
+    # the least number of bfloat16 and not of float32, which a runtime in bfloat16 would round to minus infinity
+    return (1.0 - seen.to(torch.float32)) * torch.finfo(torch.bfloat16).min
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Is it the same?
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def check_graph(
+    module: GraphModule, run: Callable[[dict[str, np.ndarray]], Sequence[np.ndarray]], what: str
+) -> dict[str, float]:
+    """Run a graph beside torch at unseen shapes: one token, ragged, padded on either side, the longest.
+
+    :param run: takes named inputs, gives the outputs in the order of `output_names`
+    :returns: the greatest difference of each output, over real tokens
+    :raises JobFailed: where one is more than `TOLERANCE` (of values beyond 1: of the greatest of them)
+    """
+    greatest = dict.fromkeys(module.output_names, 0.0)
+    for number, features in enumerate(_checked_features(module)):
+        with torch.inference_mode():
+            expected = module(*(torch.from_numpy(features[name]) for name in module.input_names))
+        given = run(features)
+        for name, reference, values in zip(module.output_names, expected, given, strict=True):
+            wanted = reference.numpy()
+            if values.shape != wanted.shape:
+                raise JobFailed(f"{what} of {module.path}: {name} is {values.shape}, torch's {wanted.shape}")
+            seen = features["attention_mask"].astype(bool) if wanted.ndim == 3 else slice(None)
+            gap = float(np.abs(values[seen] - wanted[seen]).max())
+            limit = TOLERANCE * max(1.0, float(np.abs(wanted[seen]).max()))
+            if not gap <= limit:  # a NaN too
+                shape = "×".join(map(str, features["input_ids"].shape))
+                raise JobFailed(
+                    f"{what} of {module.path} ({module.config.model_type}) is not what torch computes: {name} differs by "
+                    f"{gap:.2g} at {shape} tokens (check {number}), at most {limit:.2g} is accepted; this family cannot be exported so"
+                )
+            greatest[name] = max(greatest[name], gap)
+    return greatest
+
+
+def _checked_features(module: GraphModule) -> Iterator[dict[str, np.ndarray]]:
+    limit = min(module.max_length, _LONGEST_CHECKED)
+    for seed, (n_rows, n_tokens) in enumerate(_SHAPES):
+        yield module.features(n_rows, min(n_tokens, limit), seed=seed + 1)
+    # a classification head reads the first position: with padding there, its result means nothing in torch either
+    has_own_head = len(module.output_names) == 1
+    yield module.features(3, min(23, limit), seed=8, left=not has_own_head or module.tokenizer.padding_side == "left")
+    yield module.features(1, limit, seed=9)

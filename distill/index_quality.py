@@ -1,0 +1,186 @@
+"""What a search index loses when its embeddings are made smaller: recall, nDCG and size of each form, on the user's own pairs.
+
+    distill index-quality student pairs.tsv --truncate 256,128 --corpus documents.txt
+
+Queries search all documents of the pairs, and those of the corpus. Each form is compared with the exact search over the
+full float32 vectors, by the documents that both find, and with the labels, by recall and nDCG; intervals are over queries.
+The searches are those of `distill.vectors.Index`, which `Scorer.search` runs.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from distill.artefact import revision
+from distill.data import Pairs
+from distill.errors import BadInput
+from distill.runtime import Scorer
+from distill.vectors import Index, packed, truncated
+
+__all__ = ["Relevance", "index_quality", "measure_forms", "table_cells"]
+
+TOP_K = 10
+_RELEVANT_FROM = 0.5
+_N_BOOTSTRAP = 1000
+Array = np.ndarray
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Relevance:
+    """Which documents answer which query, and how well.
+
+    :param gains: of each query its documents and their labels
+    :param own: the document that is the query's own text, which it is not to find; −1 where there is none
+    """
+
+    gains: Sequence[Mapping[int, float]]
+    own: Sequence[int]
+
+    def recall(self, found: Array) -> Array:
+        """Share of the relevant documents (label ≥ 0.5) among the first ten, at most ten; NaN where there are none."""
+        return np.array([self._recall(row, gains) for row, gains in zip(found, self.gains, strict=True)])
+
+    def _recall(self, row: Array, gains: Mapping[int, float]) -> float:
+        relevant = {document for document, gain in gains.items() if gain >= _RELEVANT_FROM}
+        if not relevant:
+            return float("nan")
+        return len(relevant & {int(document) for document in row}) / min(len(relevant), TOP_K)
+
+    def ndcg(self, found: Array) -> Array:
+        """Σ gain / log₂(place + 1) over the first ten, of its best possible value (Järvelin & Kekäläinen 2002)."""
+        return np.array([self._ndcg(row, gains) for row, gains in zip(found, self.gains, strict=True)])
+
+    def _ndcg(self, row: Array, gains: Mapping[int, float]) -> float:
+        best = _dcg(sorted(gains.values(), reverse=True)[:TOP_K])
+        return _dcg([gains.get(int(document), 0.0) for document in row]) / best if best else float("nan")
+
+
+def _dcg(gains: Sequence[float]) -> float:
+    return float(sum(gain / np.log2(place + 2) for place, gain in enumerate(gains)))
+
+
+def index_quality(
+    scorer: Scorer,
+    pairs: Pairs,
+    corpus: Sequence[str],
+    *,
+    widths: Sequence[int] = (),
+    max_queries: int = 500,
+    seed: int = 0,
+    progress: Progress | bool = False,
+) -> dict[str, Any]:
+    """Measure every form of a bi-encoder's index at its whole width and at shorter ones.
+
+    :param corpus: more documents that are searched and answer nothing
+    :param max_queries: queries that search, drawn from those with a relevant document where there are labels
+    :raises BadInput: for a cross-encoder, and where no query is left
+    """
+    if scorer.kind != "bi_encoder":
+        raise BadInput(f"{scorer.path} is a cross-encoder, it has no embeddings to index")
+    wrong = [width for width in widths if not 1 <= width < scorer.embedding_width]
+    if wrong:
+        raise BadInput(
+            f"--truncate {wrong[0]}: {scorer.path} gives {scorer.embedding_width} dimensions, less is expected"
+        )
+    documents = list(dict.fromkeys([*pairs.documents, *corpus]))
+    queries, relevance = _questions(pairs, documents, max_queries, seed)
+    told = scorer.encode_documents(documents, progress=progress)
+    asked = scorer.encode_queries(queries)
+    rows = measure_forms(asked, told, relevance, widths=[scorer.embedding_width, *widths], seed=seed)
+    return {
+        "model": str(scorer.path), "revision": revision(scorer.path), "runtime": scorer.runtime, "precision": scorer.precision,
+        "n_queries": len(queries), "n_documents": len(documents), "top_k": TOP_K, "rows": rows,
+    }  # fmt: skip
+
+
+def _questions(pairs: Pairs, documents: Sequence[str], max_queries: int, seed: int) -> tuple[list[str], Relevance]:
+    places = {text: place for place, text in enumerate(documents)}
+    gains: dict[str, dict[int, float]] = {}
+    labels = np.zeros(len(pairs)) if pairs.labels is None else pairs.labels
+    for query, document, label in zip(pairs.queries, pairs.documents, labels, strict=True):
+        if query != document:  # finding itself is no merit
+            gains.setdefault(query, {})[places[document]] = float(label)
+    answered = [query for query, found in gains.items() if max(found.values()) >= _RELEVANT_FROM]
+    queries = answered if pairs.labels is not None else list(gains)
+    if not queries:
+        raise BadInput("no query has a document with a label of 0.5 or more; check --label-column and --label-range")
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(queries))[:max_queries])
+    queries = [queries[i] for i in chosen]
+    judged = [gains[query] if pairs.labels is not None else {} for query in queries]
+    return queries, Relevance(judged, [places.get(query, -1) for query in queries])
+
+
+def measure_forms(
+    queries: Array, documents: Array, relevance: Relevance, *, widths: Sequence[int], seed: int = 0
+) -> list[dict[str, Any]]:
+    """Search in every form and compare; the first row is the exact search that the others are compared with.
+
+    *Shape:* queries: (n_queries, width); documents: (n_documents, width), unit length
+    """
+    rows: list[dict[str, Any]] = []
+    exact: Array | None = None
+    values: dict[str, Array] = {}
+    for width in widths:
+        asked, told = truncated(queries, width), truncated(documents, width)
+        for form, index, sizes in _forms(told):
+            found = _found(index, asked, relevance.own)
+            if exact is None:
+                exact = found
+                values = {"recall": relevance.recall(found), "ndcg": relevance.ndcg(found)}
+            row: dict[str, Any] = {"form": form, "dimensions": width, **sizes, "found_as_exact": _overlap(found, exact)}
+            for name, of in (("recall", relevance.recall), ("ndcg", relevance.ndcg)):
+                if not np.isnan(values[name]).all():
+                    row[name] = _estimate(of(found), seed)
+                    row[f"{name}_lost"] = _estimate(values[name] - of(found), seed)
+            rows.append(row)
+    return rows
+
+
+def _forms(documents: Array) -> list[tuple[str, Index, dict[str, int]]]:
+    """Return the forms of an index: bytes of a document, and how many of them a search goes through."""
+    codes, bits = packed(documents, "int8"), packed(documents, "binary")
+    wide, narrow, bit = 4 * documents.shape[1], documents.shape[1], bits.shape[1]
+    return [
+        ("float32", Index(vectors=documents), {"bytes": wide, "bytes_searched": wide}),
+        ("int8", Index(vectors=codes), {"bytes": narrow, "bytes_searched": narrow}),
+        ("binary, then int8", Index(vectors=codes, binary=bits), {"bytes": bit + narrow, "bytes_searched": bit}),
+        ("binary", Index(binary=bits), {"bytes": bit, "bytes_searched": bit}),
+    ]
+
+
+def _found(index: Index, queries: Array, own: Sequence[int]) -> Array:
+    """Return the first ten documents of each query, its own text left out. *Shape:* (n_queries, at most 10)."""
+    rows, _ = index.search(queries, top_k=TOP_K + 1)
+    return np.stack(
+        [row[row != self][:TOP_K] if self in row else row[:TOP_K] for row, self in zip(rows, own, strict=True)]
+    )
+
+
+def _overlap(found: Array, exact: Array) -> float:
+    return float(np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found, exact, strict=True)]))
+
+
+def _estimate(values: Array, seed: int) -> dict[str, float]:
+    """Return the mean over queries and its 95 % percentile interval (bootstrap)."""
+    known = values[~np.isnan(values)]
+    drawn = np.random.default_rng(seed).integers(0, len(known), (_N_BOOTSTRAP, len(known)))
+    low, high = np.quantile(known[drawn].mean(axis=1), [0.025, 0.975])
+    return {"value": float(known.mean()), "low": float(low), "high": float(high), "n": len(known)}
+
+
+def table_cells(row: Mapping[str, Any], n_documents: int) -> list[str]:
+    """Return a row as the command prints it."""
+    judged = [_cells(row.get(name), row.get(f"{name}_lost")) for name in ("recall", "ndcg")]
+    return [
+        row["form"], str(row["dimensions"]), f"{row['bytes'] * n_documents / 1e6:.1f}",
+        f"{row['bytes_searched'] * n_documents / 1e6:.1f}", f"{row['found_as_exact']:.4f}", *(cell for pair in judged for cell in pair),
+    ]  # fmt: skip
+
+
+def _cells(estimate: Mapping[str, float] | None, lost: Mapping[str, float] | None) -> tuple[str, str]:
+    if estimate is None or lost is None:
+        return "", ""
+    return f"{estimate['value']:.4f}", f"{lost['value']:.4f} ({lost['low']:.4f}–{lost['high']:.4f})"

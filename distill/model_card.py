@@ -1,0 +1,224 @@
+"""The model card: a `README.md` in each folder of a run that says what the model is, lost and won, and how to load it.
+
+Written when the report is, from the report's own numbers and the folders' `artefact.json`; the metadata on top are what
+the Hugging Face hub reads. A card describes the model and is no part of it: it does not change the revision.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from distill.artefact import ASYMMETRIC, Artefact, check_model_folder, read_card
+from distill.errors import BadInput, JobFailed
+from distill.run import Run
+
+__all__ = ["NAMES", "push", "write_model_cards"]
+
+_ENDING = {"openvino": ', backend="openvino"', "onnx": ', backend="onnx"', "torch": ""}
+NAMES = {
+    "spearman": "Spearman", "roc_auc": "ROC-AUC", "average_precision": "average precision", "ndcg_at_10": "nDCG@10",
+    "ablation_mse": "MSE in [0, 1]", "teacher_spearman": "Spearman with the teacher", "teacher_kendall": "Kendall τ with the teacher",
+}  # fmt: skip
+
+
+def write_model_cards(run: Run, result: Mapping[str, Any], folders: Mapping[str, Path]) -> None:
+    """Write the `README.md` of every model that the report measured.
+
+    :param result: what `report/benchmark.json` holds
+    :param folders: where the models of its rows lie, by name
+    """
+    exports = _exports(run)
+    for row in result["rows"]:
+        folder = folders.get(row["name"])
+        artefact = None if folder is None else read_card(folder)
+        if folder is not None and artefact is not None:
+            text = _text(run, row, result, artefact, exports)
+            (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _exports(run: Run) -> dict[str, Mapping[str, Any]]:
+    """Return what each export's check found, by the folder's name."""
+    found = {path.name: read_card(path) for path in sorted((run.folder / "exports").glob("*"))}
+    return {
+        name: card.details["parity"] for name, card in found.items() if card is not None and "parity" in card.details
+    }
+
+
+def _text(
+    run: Run, row: Mapping[str, Any], result: Mapping[str, Any], artefact: Artefact, exports: Mapping[str, Any]
+) -> str:
+    parts = [
+        _metadata(run, row, result, artefact),
+        f"# {run.recipe.name}: {row['name']}\n\n{_what(row, result)}",
+        _quality(row, result),
+        _speed(row, result["environment"]),
+        _parity(exports) if row["role"] in ("student", "export") else "",
+        _loading(row, artefact),
+        _origin(run, row, artefact, result),
+        _limits(run, row, result),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _metadata(run: Run, row: Mapping[str, Any], result: Mapping[str, Any], artefact: Artefact) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    cross, card = artefact.kind == "cross_encoder", run.recipe.card
+    task = "text-ranking" if cross else "sentence-similarity"
+    source = str(result["data"]["source"])
+    results = [
+        EvalResult(
+            task_type=task, dataset_type="custom" if "/" not in source or Path(source).exists() else source,
+            dataset_name=f"{run.recipe.name} (evaluation)", metric_type=name, metric_value=round(estimate["value"], 4),
+            metric_name=NAMES.get(name, name),
+        )
+        for name, estimate in row["metrics"].items()
+    ]  # fmt: skip
+    tags = ["sentence-transformers", "cross-encoder" if cross else "feature-extraction", "knowledge-distillation"]
+    data = ModelCardData(
+        model_name=f"{run.recipe.name}-{row['name']}", library_name="sentence-transformers", pipeline_tag=task,
+        tags=[*tags, *([row["runtime"]] if row["runtime"] != "torch" else [])], language=list(card.languages) or None,
+        license=card.license, base_model=_hub_parents(run) or None, eval_results=results or None,
+    )  # fmt: skip
+    return f"---\n{data.to_yaml().strip()}\n---"
+
+
+def _hub_parents(run: Run) -> list[str]:
+    """Return the backbones that have a name on the hub."""
+    backbones = [teacher.backbone for teacher in run.recipe.teachers.values()]
+    if run.recipe.student is not None:
+        backbones.append(run.recipe.student.backbone)
+    names = [backbone for backbone in backbones if isinstance(backbone, str)]
+    return list(
+        dict.fromkeys(name for name in names if not name.startswith(("/", ".", "~")) and not Path(name).exists())
+    )
+
+
+def _what(row: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    kind = "cross-encoder: one score for a pair of texts" if row["kind"] == "cross_encoder" else "bi-encoder: vectors whose cosine is the match of two texts"  # fmt: skip
+    said = f"A {kind}. {row['parameters'] / 1e6:.1f} M parameters, {row['size_mb']:.1f} MB, {row['runtime']} {row['precision']}."
+    share = (row.get("retention") or {}).get(result["primary_metric"])
+    teacher = next((other["name"] for other in result["rows"] if other["role"] == "teacher"), None)
+    if share is None or teacher is None or row["role"] == "teacher":
+        return said
+    faster = "" if row.get("speedup") is None else f" at {row['speedup']:.1f} times its pairs a second"
+    return f"{said} It keeps {100 * share:.1f} % of the {NAMES.get(result['primary_metric'])} of its teacher, `{teacher}`,{faster}."
+
+
+def _quality(row: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    lines = [
+        f"## Quality\n\n{result['data']['n_pairs']} evaluation pairs of {result['data']['n_queries']} queries; 95 % bootstrap intervals.\n",
+        "| metric | value | 95 % | of the teacher |", "|---|---:|---|---:|",
+    ]  # fmt: skip
+    for name, estimate in row["metrics"].items():
+        share = (row.get("retention") or {}).get(name)
+        kept = "" if share is None else f"{100 * share:.1f} %"
+        lines.append(
+            f"| {NAMES.get(name, name)} | {estimate['value']:.4f} | {estimate['low']:.4f}–{estimate['high']:.4f} | {kept} |"
+        )
+    compared = [
+        one
+        for one in result["comparisons"]
+        if row["name"] in (one["name"].split(" − ")[0], one["name"].split(" − ")[-1])
+    ]
+    lines += [""] * bool(compared) + [
+        f"- {one['name']}: {one['value']:+.4f} ({one['low']:+.4f} to {one['high']:+.4f}) {NAMES.get(one['metric'])}"
+        for one in compared
+    ]
+    return "\n".join(lines)
+
+
+def _speed(row: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
+    latency = row.get("latency_ms")
+    if not latency:
+        return ""
+    machine = f"{environment['cpu']}, {environment['threads']} threads, {environment['date'][:10]}"
+    return (
+        f"## Speed\n\n{machine}; tokenisation included. One pair: p50 {latency['p50']:.2f} ms, p95 {latency['p95']:.2f}, p99 {latency['p99']:.2f}; "
+        f"in batches {row['throughput_pairs_per_s']:.0f} pairs/s; {row['peak_memory_mb']:.0f} MB of memory at most."
+    )
+
+
+def _parity(exports: Mapping[str, Mapping[str, Any]]) -> str:
+    if not exports:
+        return ""
+    lines = ["## Against torch fp32\n", "| export | rank agreement | mean cosine | least cosine | greatest difference | alone or in a batch |", "|---|---:|---:|---:|---:|---:|"]  # fmt: skip
+    for name, parity in exports.items():
+        values = [parity.get(key) for key in ("rank_agreement", "mean_cosine", "min_cosine", "max_difference", "batch_difference")]  # fmt: skip
+        lines.append(f"| {name} | {' | '.join('' if value is None else f'{value:.5f}' for value in values)} |")
+    lines.append("\nDifferences are of pair scores in [0, 1].")
+    return "\n".join(lines)
+
+
+def _loading(row: Mapping[str, Any], artefact: Artefact) -> str:
+    backend = _ENDING.get(row["runtime"], "")
+    if artefact.kind == "cross_encoder":
+        use = f'from sentence_transformers import CrossEncoder\n\nmodel = CrossEncoder("path/to/this/folder"{backend})\nscores = model.predict([("a query", "a document")])'  # fmt: skip
+        own = 'load("path/to/this/folder").score(["a query"], ["a document"])'
+    else:
+        use = f'from sentence_transformers import SentenceTransformer\n\nmodel = SentenceTransformer("path/to/this/folder"{backend})\nvectors = model.encode(["a text", "another"])  # unit length'  # fmt: skip
+        own = 'load("path/to/this/folder").encode(["a text", "another"])'
+    loading = f"## Use\n\n```python\n{use}\n```\n\nor, faster on a CPU and with the same numbers: `from distill.runtime import load; {own}`."
+    stated = artefact.details.get(ASYMMETRIC)
+    if stated is None:
+        return loading
+    return f"{loading}\n\nIt reads the {stated['side']} side of pairs. Vectors of the other side are those of `{stated['teacher']}` at revision `{stated['revision']}`, and of no other model."
+
+
+def _origin(run: Run, row: Mapping[str, Any], artefact: Artefact, result: Mapping[str, Any]) -> str:
+    objectives = {name: term for name, term in run.recipe.objectives.model_dump(mode="json").items() if term}
+    lines = ["## Where it comes from\n", f"- revision `{artefact.revision}`, stage {artefact.stage}"]
+    lines += [f"- parent `{name}`, revision `{revision}`" for name, revision in artefact.parents.items()]
+    for part in ("train", "validation", "evaluation"):
+        described = artefact.data.get(part)
+        if described:
+            lines.append(f"- {part} data: {described['n_pairs']} pairs, fingerprint `{described['fingerprint']}`")
+    lines.append(f"- source of the data: `{result['data']['source']}`")
+    if row["role"] in ("student", "export"):
+        lines += [f"- objective `{name}`: {_settings(term)}" for name, term in objectives.items()]
+    if row["role"] == "control":
+        lines.append("- trained on the labels alone: the same student without its teacher")
+    lines.append("- versions: " + ", ".join(f"{name} {version}" for name, version in artefact.versions.items()))
+    return "\n".join(lines)
+
+
+def _settings(term: Any) -> str:
+    if not isinstance(term, Mapping):
+        return str(term)
+    return ", ".join(f"{key} {value}" for key, value in term.items() if value is not None)
+
+
+def _limits(run: Run, row: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    card, notes = run.recipe.card, [str(note) for note in result["notes"]]
+    origins: Sequence[str] = [*_hub_parents(run), str(result["data"]["source"])]
+    lines = [
+        "## Limits\n",
+        "- Intervals cover these evaluation pairs, not other data and not another training with another seed.",
+        "- Scores say how well two texts match in the sense of the training labels; they judge nobody.",
+        *(f"- {note}" for note in notes),
+        f"- Licence: {card.license}." if card.license else f"- Licence: not stated by the recipe (`card.license`); the terms of {', '.join(origins)} hold.",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def push(folder: Path, repository: str, *, private: bool = True) -> str:
+    """Upload a model folder to the Hugging Face hub and return its address.
+
+    :raises BadInput: where the folder is not whole or has no card
+    :raises JobFailed: where the hub refuses
+    """
+    check_model_folder(folder)
+    if not (folder / "README.md").is_file():
+        raise BadInput(f"{folder} has no README.md; run the stage benchmark of its recipe first, or write one")
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    api = HfApi()
+    try:
+        api.create_repo(repository, private=private, exist_ok=True)
+        found = api.upload_folder(folder_path=str(folder), repo_id=repository, ignore_patterns=[".*"])
+    except HFValidationError as error:
+        raise BadInput(f"{repository}: {' '.join(str(error).split())}") from None
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+        raise JobFailed(f"the hub did not take {folder}: {' '.join(str(error).split())[:300]}") from None
+    return str(getattr(found, "repo_url", None) or f"https://huggingface.co/{repository}")

@@ -1,0 +1,87 @@
+"""A student that serves one side of pairs, beside the teacher that serves the other.
+
+    pair = pair_up(load("runs/r/exports/openvino-int8"), load("runs/r/teachers/bi"))
+    scores = pair.score(queries, documents)          # the student's query vectors, the teacher's document vectors
+
+The student's card names the one revision of the teacher whose space it writes into. Vectors of another revision, or of
+another model, would give scores that look like scores: they are refused.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill.artefact import ASYMMETRIC, read_card, revision
+from distill.errors import BadInput
+from distill.runtime import PairedScorer, Scorer
+from distill.scoring import Progress
+
+__all__ = ["OneSide", "check_index", "pair_up"]
+
+
+def pair_up(own: Scorer, other: Scorer) -> PairedScorer:
+    """Put the model of one side and that of the other together.
+
+    :raises BadInput: where `own` serves both sides, or `other` is not the revision that `own` was trained beside
+    """
+    if own.side is None:
+        raise BadInput(f"{own.path} reads both sides of pairs; leave out the model of the other side")
+    check_index(own.path, other.path)
+    query, document = (own, other) if own.side == "query" else (other, own)
+    return PairedScorer(own.path, query, document)
+
+
+def check_index(own: Path, other: Path) -> None:
+    """Check that a folder is the teacher, or an export of it, of exactly the revision that a student was trained beside.
+
+    :raises BadInput: naming both revisions
+    """
+    card, others = read_card(own), read_card(other)
+    stated: dict[str, Any] = {} if card is None else dict(card.details.get(ASYMMETRIC) or {})
+    own_revision = revision(other)  # of the files themselves: a card may have been left beside others
+    exported_from = others.parents.values() if others is not None and others.stage == "export" else ()
+    if stated.get("revision") in (own_revision, *exported_from):
+        return
+    raise BadInput(
+        f"{own} writes into the space of {stated.get('teacher')} at revision {stated.get('revision')}; {other} is revision "
+        f"{own_revision}: give that teacher, or train the student again beside this one"
+    )
+
+
+class OneSide:
+    """The own side of an asymmetric student as a scorer, for its latency: only that side of a pair is read.
+
+    `score` gives the length of the vector: what is measured is the time it takes.
+    """
+
+    def __init__(self, scorer: Scorer) -> None:
+        assert scorer.side is not None
+        self.scorer, self.side = scorer, scorer.side
+        self.kind, self.runtime, self.precision = f"{scorer.side}_encoder", str(scorer.runtime), scorer.precision
+        self.max_length: int | None = scorer.max_length
+
+    @property
+    def n_parameters(self) -> int:
+        """Those of the one side."""
+        return self.scorer.n_parameters
+
+    def score(
+        self, queries: Sequence[str], documents: Sequence[str], *, progress: bool | Progress = False
+    ) -> np.ndarray:
+        """Encode the own side of each pair. *Shape:* (n_pairs,), float32."""
+        if self.side == "query":
+            vectors = self.scorer.encode_queries(queries, progress=progress)
+        else:
+            vectors = self.scorer.encode_documents(documents, progress=progress)
+        lengths: np.ndarray = np.linalg.norm(vectors, axis=1)
+        return lengths
+
+    def unit(self, scores: np.ndarray) -> np.ndarray:
+        """Return what `score` gave: there is no score of one side. *Shape:* that of scores."""
+        return scores
+
+    def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
+        """Tokens that the own side reads. *Shape:* (n_pairs,)."""
+        return self.scorer._tokens(queries if self.side == "query" else documents).lengths

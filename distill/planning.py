@@ -1,0 +1,40 @@
+"""What a plan is asked for: the section `plan` of a recipe, or of none, with the command line's keys laid over it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from distill.errors import BadInput
+from distill.recipe import Recipe, read_raw, validated
+
+__all__ = ["load_plan"]
+
+_STANDALONE = "runs/plan"
+
+
+def load_plan(
+    path: str | None, overrides: Sequence[str], given: Mapping[str, Any], output: Path | None
+) -> tuple[Recipe, Path]:
+    """Return the recipe to plan for and the folder of the plan.
+
+    Without a recipe the shapes are those of fresh encoders, and generated résumé–JD pairs stand in for the text.
+
+    :param given: keys of the section `plan`; None leaves the recipe's
+    :param output: None is `plan` in the run's folder, or runs/plan without a recipe
+    :raises BadInput: for a recipe that is not valid, and where no budget is set
+    """
+    if path is not None and "=" in path:  # no recipe, only overrides
+        overrides, path = [path, *overrides], None
+    alone = {
+        "name": "plan", "output_dir": str(output or _STANDALONE), "data": {"train": "bundled", "bundled_pairs": 2000},
+    }  # fmt: skip
+    raw = read_raw(alone if path is None else path, overrides)
+    section = raw.get("plan") or {}
+    if isinstance(section, Mapping):
+        raw["plan"] = {**section, **{key: value for key, value in given.items() if value is not None}}
+    recipe = validated(Recipe, raw, path or "distill plan")
+    if recipe.plan.budget_p95_ms is None and recipe.plan.budget_mb is None:
+        raise BadInput(
+            "a plan needs a budget: --budget-p95-ms, --budget-mb or both (plan.budget_p95_ms, plan.budget_mb)"
+        )
+    return recipe, output or (recipe.folder if path is None else recipe.folder / "plan")

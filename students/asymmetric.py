@@ -1,0 +1,243 @@
+"""Asymmetric pairs: a small student for one side, the frozen teacher's vectors for the other.
+
+    student: {kind: bi_encoder, backbone: {teacher: bi}, layers: [0], asymmetric: {side: query}}
+
+The index of documents stays as the teacher built it, and queries, which come one at a time and have to be answered at
+once, are read by a model that is many times smaller (LEAF, Vujanic & Rueckstieß 2025); or the other way round, where
+documents are many and queries few. The student learns its own side's embeddings of the teacher, and scores against the
+teacher's vectors of the other side: these are given, in training as in use.
+
+`exports/router` is both in one sentence-transformers folder: stock `encode_query` and `encode_document` take the right
+one. Every export is compared with the teacher on texts that were held back: do its vectors lie where the teacher's own
+would, and do they find the same documents?
+"""
+
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill.artefact import ASYMMETRIC, Artefact, Side, content_hash, new_folder, write_card
+from distill.data import Pairs
+from distill.errors import GateFailed
+from distill.modeling import load_model, quiet, save_model
+from distill.pairing import check_index
+from distill.recipe import Asymmetric
+from distill.run import Run
+from distill.runtime import Scorer, load
+from distill.signals import CachedSignals, LiveSignals, SignalCache, SignalSource
+
+__all__ = [
+    "Compatibility",
+    "check_side",
+    "compare_sides",
+    "export_router",
+    "index_teacher",
+    "own_side_pairs",
+    "pair_details",
+    "write_router",
+]
+
+log = logging.getLogger(__name__)
+_MOST_OWN, _MOST_OTHER = 1000, 5000  # texts compared: 5 million cosines
+
+
+def index_teacher(run: Run) -> str | None:
+    """Return the teacher that serves the other side; None where the student serves both."""
+    match = run.recipe.objectives.embedding_match
+    return None if run.student_section.asymmetric is None or match is None else match.teacher
+
+
+def pair_details(run: Run) -> dict[str, Any]:
+    """Return what a card says of an asymmetric student: its side, and the one revision of the teacher that it fits."""
+    asymmetric, teacher = run.student_section.asymmetric, index_teacher(run)
+    if asymmetric is None or teacher is None:
+        return {}
+    revision = run.require(run.teacher(teacher), "train_teacher").revision
+    return {ASYMMETRIC: {"side": asymmetric.side, "teacher": teacher, "revision": revision}}
+
+
+def own_side_pairs(run: Run, pairs: Pairs) -> list[tuple[str, str]]:
+    """Return pairs for calibration and parity: of one side's texts alone, each with its neighbour, where one is served."""
+    asymmetric = run.student_section.asymmetric
+    if asymmetric is None:
+        return list(zip(pairs.queries, pairs.documents, strict=True))
+    texts = list(dict.fromkeys(pairs.documents if asymmetric.role else pairs.queries))
+    return list(zip(texts, [*texts[1:], *texts[:1]], strict=True))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Compatibility
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Compatibility:
+    """How far one side's vectors can stand for the teacher's own: on `n_own` held-back texts, `n_other` of the other side.
+
+    `recall` is the mean share of the `top_k` documents of a query that the teacher finds with its own vectors and that
+    are found with the student's as well.
+    """
+
+    n_own: int
+    n_other: int
+    width: int
+    mean_cosine: float
+    min_cosine: float
+    top_k: int
+    recall: float
+
+    def failures(self, thresholds: Asymmetric) -> list[str]:
+        """Return each threshold that is missed, with what was measured."""
+        checks = (
+            ("mean cosine to the teacher's vectors", self.mean_cosine, "min_cosine", thresholds.min_cosine),
+            (f"recall of the teacher's {self.top_k} best", self.recall, "min_recall", thresholds.min_recall),
+        )
+        return [
+            f"{what} {value:.3f}, at least {limit:g} is asked for (student.asymmetric.{key})"
+            for what, value, key, limit in checks
+            if not value >= limit
+        ]
+
+
+def compare_sides(
+    student: np.ndarray, teacher: np.ndarray, other: np.ndarray, *, role: int, top_k: int
+) -> Compatibility:
+    """Compare vectors of one side with the teacher's own of the same texts, and by what they find on the other side.
+
+    *Shape:* student, teacher: (n_own, width); other: (n_other, width), the teacher's
+
+    :param role: 0 where the own side asks (each of its rows ranks the other side), 1 where it is asked (each row of the
+        other side ranks it)
+    :raises GateFailed: where the widths differ: the vectors share no space
+    """
+    if student.shape[1] != teacher.shape[1]:
+        raise GateFailed(
+            f"the student's vectors have {student.shape[1]} numbers, the teacher's {teacher.shape[1]}: they share no space"
+        )
+    student, teacher, other = (_unit(vectors) for vectors in (student, teacher, other))
+    cosines = (student * teacher).sum(axis=1)
+    found, wanted = student @ other.T, teacher @ other.T  # (n_own, n_other)
+    if role:
+        found, wanted = found.T, wanted.T
+    k = min(top_k, found.shape[1])
+    best, meant = (np.argsort(-scores, axis=1, kind="stable")[:, :k] for scores in (found, wanted))
+    shares = [len(np.intersect1d(*rows)) / k for rows in zip(best, meant, strict=True)]
+    return Compatibility(
+        len(student),
+        len(other),
+        int(student.shape[1]),
+        float(cosines.mean()),
+        float(cosines.min()),
+        k,
+        float(np.mean(shares)),
+    )
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    wide = vectors.astype(np.float32)
+    rows: np.ndarray = wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
+    return rows
+
+
+def check_side(run: Run, scorer: Scorer) -> Compatibility:
+    """Compare a student's vectors with the teacher's cached ones.
+
+    The held-back texts are those of the validation pairs; the other side's are these and as many of training as fit.
+
+    :raises GateFailed: where a threshold of the recipe is missed
+    """
+    asymmetric, teacher = run.student_section.asymmetric, index_teacher(run)
+    assert asymmetric is not None and teacher is not None
+    role, source = asymmetric.role, _source(run, teacher)
+    held_back, train = run.split.validation, run.split.train
+    own = _side(held_back, role)[:_MOST_OWN]
+    other = list(dict.fromkeys([*_side(held_back, 1 - role), *_side(train, 1 - role)]))[:_MOST_OTHER]
+    encode = scorer.encode_documents if role else scorer.encode_queries
+    report = compare_sides(
+        encode(own), _vectors(source, own, role), _vectors(source, other, 1 - role), role=role, top_k=asymmetric.top_k
+    )
+    failures = report.failures(asymmetric)
+    if failures:
+        raise GateFailed(
+            f"the {scorer.runtime} {scorer.precision} student does not fit the vectors of {teacher}: {'; '.join(failures)}; train longer, keep more layers, or add data.unlabelled"
+        )
+    log.info(
+        "the %s %s student beside %s: mean cosine %.4f, recall at %d %.3f",
+        scorer.runtime, scorer.precision, teacher, report.mean_cosine, report.top_k, report.recall,
+    )  # fmt: skip
+    return report
+
+
+def _side(pairs: Pairs, role: int) -> list[str]:
+    return list(dict.fromkeys(pairs.documents if role else pairs.queries))
+
+
+def _source(run: Run, teacher: str) -> SignalSource:
+    if not run.recipe.signals.live:
+        return CachedSignals(SignalCache(run.signals(teacher), run.signal_identity(teacher)))
+    section = run.recipe.teachers[teacher]
+    scorer = load(
+        run.teacher(teacher), runtime="torch", precision=run.recipe.signals.precision, max_length=section.max_length
+    )
+    return LiveSignals(scorer, section.prompts or ("", ""))
+
+
+def _vectors(source: SignalSource, texts: list[str], role: int) -> np.ndarray:
+    return source.embeddings(texts, [role] * len(texts))(np.arange(len(texts)))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The Router
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def export_router(run: Run) -> None:
+    """Write student and teacher as one sentence-transformers Router, checked; nothing to do where both sides are one model."""
+    from accelerate import PartialState
+
+    asymmetric, teacher = run.student_section.asymmetric, index_teacher(run)
+    if asymmetric is None or teacher is None or not PartialState().is_main_process:
+        return
+    student_card = run.require(run.student, "train_student")
+    teacher_card = run.require(run.teacher(teacher), "train_teacher")
+    check_index(run.student, run.teacher(teacher))
+    described = run.split.describe()
+    inputs = {
+        "stage": "export", "student": student_card.revision, "teacher": teacher_card.revision,
+        "asymmetric": asymmetric.model_dump(mode="json"),
+        "data": {part: described[part]["fingerprint"] for part in ("train", "validation")},
+    }  # fmt: skip
+    if run.is_finished(run.router, inputs):
+        return
+    report = check_side(
+        run, load(run.student, runtime="torch", precision="fp32", max_length=run.student_section.max_length)
+    )
+    card = Artefact(
+        kind="bi_encoder", stage="export", fingerprint=content_hash(inputs),
+        parents={"student": student_card.revision, teacher: teacher_card.revision},
+        recipe=run.recipe.model_dump(mode="json"), data=described,
+        details={"inputs": inputs, **pair_details(run), "compatibility": asdict(report)},
+    )  # fmt: skip
+    with new_folder(run.router) as folder:
+        write_router(folder, run.student, run.teacher(teacher), asymmetric.side)
+        write_card(folder, card)
+    log.info("router: %s", run.router)
+
+
+def write_router(folder: Path, student: Path, teacher: Path, side: Side) -> None:
+    """Write a Router whose one side is the student and whose other is the teacher."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Router
+
+    models = {name: load_model(student if name == side else teacher) for name in ("query", "document")}
+    with quiet():
+        router = Router.for_query_document(list(models["query"]), list(models["document"]))
+        prompts = {name: model.prompts.get(name) for name, model in models.items()}
+        whole = SentenceTransformer(
+            modules=[router], device="cpu", prompts={name: prompt for name, prompt in prompts.items() if prompt},
+            similarity_fn_name="cosine",
+        )  # fmt: skip
+        save_model(whole, folder)

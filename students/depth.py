@@ -1,0 +1,155 @@
+"""Which layers of an encoder a student keeps.
+
+A student with fewer layers is faster in proportion, and keeps its embeddings, its width and its tokenizer. Which layers
+stay is a list, a rule, or measured: `importance` leaves out, one after the other, the layer without which the model says
+most nearly what the whole model says (a greedy search, as in Sajjad et al. 2020 and Peer et al. 2022).
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from distill.artefact import ModelKind
+from distill.errors import BadInput
+from distill.modeling import transformer_of
+from distill.recipe import LayerChoice
+from students.importance import PairBatch, output_change, outputs
+from students.structure import check_family, layer_stack, rebuild, stock_difference
+
+__all__ = ["choose_layers", "keep_layers", "layers_by_importance", "layers_by_rule"]
+
+
+def choose_layers(
+    model: Any, kind: ModelKind, choice: Sequence[int] | LayerChoice, batches: Sequence[PairBatch]
+) -> tuple[tuple[int, ...], list[dict[str, float]]]:
+    """Return the layers that a recipe's choice stands for, and, where it was measured, what each step of it cost.
+
+    :param batches: the sample that importance is measured on; other choices do not read it
+    :raises BadInput: where the encoder has not so many layers
+    """
+    n_layers = transformer_of(model).config.num_hidden_layers
+    if isinstance(choice, LayerChoice) and choice.importance is not None:
+        return layers_by_importance(model, kind, choice.importance, batches)
+    layers = layers_by_rule(choice, n_layers) if isinstance(choice, LayerChoice) else tuple(choice)
+    return layers, []
+
+
+def layers_by_rule(choice: LayerChoice, n_layers: int) -> tuple[int, ...]:
+    """Return the layers of a rule, counted from 0.
+
+    >>> [layers_by_rule(LayerChoice(**{rule: 3}), 12) for rule in ("first", "last", "spread", "every")]
+    [(0, 1, 2), (9, 10, 11), (0, 6, 11), (0, 3, 6, 9)]
+    """
+    n = choice.number
+    _check_number(choice.rule, n, n_layers)
+    if choice.rule == "first":
+        return tuple(range(n))
+    if choice.rule == "last":
+        return tuple(range(n_layers - n, n_layers))
+    if choice.rule == "every":
+        return tuple(range(0, n_layers, n))
+    if n == 1:
+        return (0,)
+    # from the first to the last at equal distances, halves rounded up
+    return tuple((2 * i * (n_layers - 1) + n - 1) // (2 * (n - 1)) for i in range(n))
+
+
+def _check_number(rule: str, n: int, n_layers: int) -> None:
+    if n > n_layers:
+        raise BadInput(f"student.layers.{rule}: {n}; the backbone has {n_layers} layers, set {n_layers} or fewer")
+
+
+def keep_layers(transformer: Any, layers: Sequence[int]) -> None:
+    """Keep only the given layers of a transformers encoder, counted from 0, in place; its config says so afterwards.
+
+    :raises BadInput: for an architecture that this was not verified on, a layer that does not exist, or a cut that the
+        stock class cannot load
+    """
+    check_family(transformer)
+    path, stack = layer_stack(transformer)
+    if max(layers) >= len(stack):
+        raise BadInput(f"layers {list(layers)}: the backbone has {len(stack)}, counted from 0 to {len(stack) - 1}")
+    config, weights = _cut_config(transformer.config, layers), _cut_weights(transformer, path, layers)
+    wrong = stock_difference(transformer, config, weights)
+    if wrong:
+        raise BadInput(
+            f"layers {list(layers)}: a {config.model_type} whose first layer was layer {layers[0]} cannot be saved ({wrong[0]} has no place there); keep layer 0"
+        )
+    rebuild(transformer, config, weights)
+
+
+def _cut_config(config: Any, layers: Sequence[int]) -> Any:
+    """Return the config of the cut encoder; what it says of single layers is cut with them (as ModernBERT's windows)."""
+    n_layers, changed = config.num_hidden_layers, copy.deepcopy(config)
+    changed.num_hidden_layers = len(layers)
+    for name, value in config.to_dict().items():
+        if isinstance(value, list | tuple) and name.startswith("layer") and len(value) == n_layers:
+            setattr(changed, name, [value[i] for i in layers])
+    return changed
+
+
+def _cut_weights(transformer: Any, path: str, layers: Sequence[int]) -> dict[str, Tensor]:
+    """Return the weights that stay, under the names that they will have."""
+    places = {str(layer): str(place) for place, layer in enumerate(layers)}
+    weights = {}
+    for name, weight in transformer.state_dict().items():
+        if not name.startswith(f"{path}."):
+            weights[name] = weight
+            continue
+        number, _, rest = name.removeprefix(f"{path}.").partition(".")
+        if number in places:
+            weights[f"{path}.{places[number]}.{rest}"] = weight
+    return weights
+
+
+def layers_by_importance(
+    model: Any, kind: ModelKind, n_kept: int, batches: Sequence[PairBatch]
+) -> tuple[tuple[int, ...], list[dict[str, float]]]:
+    """Leave out the layer without which the outputs change least, until `n_kept` are left.
+
+    Layers without which the stock class could not load the rest (ModernBERT's first) are kept throughout.
+
+    :return: the layers that stay, and {"layer", "change"} of each that went, in that order
+    """
+    transformer = transformer_of(model)
+    check_family(transformer)
+    kept = list(range(transformer.config.num_hidden_layers))
+    _check_number("importance", n_kept, len(kept))
+    training = model.training
+    model.eval()
+    whole, steps = outputs(model, kind, batches), []
+    while len(kept) > n_kept:
+        changes = {}
+        for layer in kept:
+            others = [other for other in kept if other != layer]
+            if not _is_loadable(transformer, others):
+                continue
+            with _only(transformer, others):
+                changes[layer] = output_change(whole, outputs(model, kind, batches))
+        least = min(changes, key=lambda layer: changes[layer])
+        kept.remove(least)
+        steps.append({"layer": least, "change": changes[least]})
+    model.train(training)
+    return tuple(kept), steps
+
+
+def _is_loadable(transformer: Any, layers: Sequence[int]) -> bool:
+    path, _ = layer_stack(transformer)
+    weights = _cut_weights(transformer, path, layers)
+    return not stock_difference(transformer, _cut_config(transformer.config, layers), weights)
+
+
+@contextmanager
+def _only(transformer: Any, layers: Sequence[int]) -> Iterator[None]:
+    """Let an encoder run through some of its layers only."""
+    path, stack = layer_stack(transformer)
+    parent = transformer.get_submodule(path.rpartition(".")[0])
+    name = path.rpartition(".")[2]
+    setattr(parent, name, nn.ModuleList(stack[i] for i in layers))
+    try:
+        yield
+    finally:
+        setattr(parent, name, stack)

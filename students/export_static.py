@@ -1,0 +1,98 @@
+"""The int8 export of a static student: each token's vector in one byte a number, with a scale of its own.
+
+A static student needs no graph: its folder is what runs, in numpy. Its export is the same folder with a table a quarter of
+the size, in the form of model2vec (`embeddings` and `weights`), which stock `SentenceTransformer(path)` loads as well.
+"""
+
+import logging
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill.artefact import CARD, Artefact, content_hash, new_folder, write_card
+from distill.errors import BadInput, GateFailed
+from distill.run import Run
+from distill.runtime import load
+from students.gate import DEFAULT_THRESHOLDS, ParityReport, Thresholds, compare
+
+__all__ = ["export_static_student", "export_table", "int8_rows"]
+
+log = logging.getLogger(__name__)
+_WEIGHTS = "model.safetensors"
+_NOT_COPIED = (CARD, "README.md", _WEIGHTS)
+
+
+def export_static_student(run: Run) -> None:
+    """Write the int8 table of a run's static student where the recipe asks for int8; fp32 is the student itself.
+
+    Other students are for `students.export`.
+
+    :raises GateFailed: where it is too far from the student's
+    """
+    from accelerate import PartialState
+
+    settings = run.recipe.export
+    target = run.export("int8", "numpy")
+    if ("numpy", "int8") not in run.recipe.exports or not PartialState().is_main_process:
+        return
+    student = run.require(run.student, "train_student")
+    inputs = {"stage": "export", "precision": "int8", "student": student.revision, "export": settings.model_dump(mode="json", exclude={"precisions"})}  # fmt: skip
+    if run.is_finished(target, inputs):
+        return
+    card = Artefact(
+        kind=student.kind, stage="export", fingerprint=content_hash(inputs), parents={"student": student.revision},
+        recipe=run.recipe.model_dump(mode="json"), data=run.split.describe(), details={"inputs": inputs},
+    )  # fmt: skip
+    given = {"min_cosine": settings.min_cosine, "mean_cosine": settings.min_mean_cosine, "rank_agreement": settings.min_rank_agreement}  # fmt: skip
+    limits = replace(DEFAULT_THRESHOLDS["int8"], **{name: value for name, value in given.items() if value is not None})
+    held_back = run.split.validation.select(range(min(len(run.split.validation), settings.parity_pairs)))
+    pairs = list(zip(held_back.queries, held_back.documents, strict=True))
+    report = export_table(run.student, target, pairs, limits, card)
+    log.info("%s: least cosine %.5f, greatest difference %.2g", target, report.min_cosine, report.max_difference)  # fmt: skip
+
+
+def export_table(
+    source: Path, target: Path, held_back: list[tuple[str, str]], thresholds: Thresholds, card: Artefact
+) -> ParityReport:
+    """Write `target`: the static model `source` with its table in int8, checked on held-back pairs.
+
+    :raises BadInput: where there are no pairs to check it on
+    :raises GateFailed: where it is too far; nothing is put in place then
+    """
+    from safetensors.numpy import load_file, save_file
+
+    if len(held_back) < 2:
+        raise BadInput(f"{len(held_back)} held-back pairs; at least 2 (better 200) are needed to check the export")
+    codes, scales = int8_rows(load_file(source / _WEIGHTS)["embedding.weight"])
+    with new_folder(target) as folder:
+        for path in sorted(source.iterdir()):
+            if path.is_dir():
+                shutil.copytree(path, folder / path.name)
+            elif path.name not in _NOT_COPIED and not path.name.startswith("."):
+                shutil.copyfile(path, folder / path.name)
+        save_file({"embeddings": codes, "weights": scales}, folder / _WEIGHTS)
+        report = compare(load(source), load(folder), held_back)
+        if failures := report.failures(thresholds):
+            raise GateFailed(f"the int8 table of {source} is too far from its float one: {'; '.join(failures)}")
+        details: dict[str, Any] = {
+            "precision": "int8", "format": "numpy", "runs_in": "int8", "parity": asdict(report), "thresholds": asdict(thresholds),
+        }  # fmt: skip
+        write_card(folder, replace(card, details={**card.details, **details}))
+    return report
+
+
+def int8_rows(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return each row in signed bytes, and what a byte of it is worth: row ≈ scale · codes, off by half a scale at most.
+
+    *Shape:* table: (n_rows, width) → codes: (n_rows, width) int8, scales: (n_rows,) float32
+
+    >>> codes, scales = int8_rows(np.array([[0.5, -0.25], [0.0, 0.0]], dtype=np.float32))
+    >>> codes.tolist(), scales.round(5).tolist()
+    ([[127, -64], [0, 0]], [0.00394, 0.0])
+    """
+    scales = np.abs(table).max(axis=1) / np.float32(127)
+    codes = np.rint(table / np.maximum(scales, np.float32(1e-30))[:, None]).astype(np.int8)
+    return codes, scales.astype(np.float32)

@@ -1,0 +1,171 @@
+"""How much each part of a model does for what the model says, on a sample of the recipe's own pairs.
+
+No labels are asked: what is to be kept is the model's own answer, a pair's score, and for a bi-encoder the geometry of
+its embeddings. Layers are judged by what changes without them (`output_change`); heads and neurons, too many to be left
+out one by one, by the first-order estimate of that change (`head_and_neuron_importance`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from distill.artefact import ModelKind
+from distill.data import Pairs
+from distill.modeling import tokenizer_of, transformer_of
+from distill.tokens import tokenize
+from students.structure import Layer
+
+__all__ = ["Importance", "PairBatch", "head_and_neuron_importance", "output_change", "outputs", "pair_batches"]
+
+_N_PAIRS = 256
+_N_TOKENS = 16_384
+_LEAST_PAIRS = 16
+_BATCH_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Padded token ids of some pairs: one row each for a cross-encoder, for a bi-encoder all queries, then all documents.
+
+    *Shape:* each value of features: (n_rows, n_tokens)
+    """
+
+    features: dict[str, Tensor]
+    n_pairs: int
+
+
+def pair_batches(
+    model: Any, kind: ModelKind, pairs: Pairs, *, max_length: int, prompts: tuple[str, str] | None = None, seed: int = 0
+) -> list[PairBatch]:
+    """Draw pairs and batch them by length: at most 256, fewer where texts are long (16,384 tokens, but 16 pairs)."""
+    rows = np.random.default_rng([seed, len(pairs)]).permutation(len(pairs))[:_N_PAIRS]
+    sample, (query_prompt, document_prompt) = pairs.select(rows), prompts or ("", "")
+    tokenizer, n = tokenizer_of(model), len(sample)
+    if kind == "cross_encoder":
+        tokens = tokenize(tokenizer, sample.queries, sample.documents, max_length=max_length)
+        lengths = tokens.lengths
+    else:
+        texts = [query_prompt + text for text in sample.queries] + [document_prompt + text for text in sample.documents]
+        tokens = tokenize(tokenizer, texts, max_length=max_length)
+        lengths = tokens.lengths[:n] + tokens.lengths[n:]
+    n_kept = max(min(n, _LEAST_PAIRS), int(np.searchsorted(np.cumsum(lengths), _N_TOKENS, side="right")))
+    order = np.argsort(lengths[:n_kept], kind="stable")
+    size = max(1, _BATCH_TOKENS // max(1, int(lengths[order[-1]])))
+    batches = []
+    for start in range(0, n_kept, size):
+        chunk = order[start : start + size]
+        sequences = chunk if kind == "cross_encoder" else np.concatenate([chunk, n + chunk])
+        batches.append(PairBatch(tokens.batch(sequences), len(chunk)))
+    return batches
+
+
+def _forward(model: Any, kind: ModelKind, batch: PairBatch) -> Tensor:
+    """Return logits, or embeddings of length one. *Shape:* (n_pairs, 1) or (2 · n_pairs, width)."""
+    device = next(model.parameters()).device
+    result = model({name: value.to(device) for name, value in batch.features.items()})
+    if kind == "cross_encoder":
+        scores: Tensor = result["scores"].reshape(-1, 1)
+        return scores
+    return nn.functional.normalize(result["sentence_embedding"], dim=-1)
+
+
+@torch.no_grad()
+def outputs(model: Any, kind: ModelKind, batches: Sequence[PairBatch]) -> Tensor:
+    """Return what a model says of all pairs. *Shape:* (n_pairs, 1) logits, or (2 · n_pairs, width) embeddings."""
+    return torch.cat([_forward(model, kind, batch).float() for batch in batches])
+
+
+def output_change(before: Tensor, after: Tensor) -> float:
+    """Return 1 − the correlation of two models' scores, or of all cosines between their embeddings.
+
+    A shift or another scale of all scores is no change: a short training takes it back, and no rank depends on it.
+
+    *Shape:* (n, 1) scores, or (n, width) embeddings of length one; the widths may differ
+
+    >>> output_change(torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([[3.0], [5.0], [9.0]]))
+    0.0
+    >>> output_change(torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[2.0], [1.0], [0.0]]))
+    2.0
+    """
+    one, other = (_values(values).double() for values in (before, after))
+    one, other = one - one.mean(), other - other.mean()
+    norms = float(one.norm() * other.norm())
+    return 1.0 if norms == 0 else round(1 - float(one @ other) / norms, 9)
+
+
+def _values(outputs: Tensor) -> Tensor:
+    if outputs.shape[1] == 1:
+        return outputs[:, 0]
+    above = torch.triu_indices(len(outputs), len(outputs), offset=1)
+    return (outputs @ outputs.T)[above[0], above[1]]
+
+
+@dataclass(frozen=True)
+class Importance:
+    """*Shape:* heads: (n_layers, n_heads); neurons: (n_layers, n_neurons)."""
+
+    heads: Tensor
+    neurons: Tensor
+
+
+def head_and_neuron_importance(
+    model: Any, kind: ModelKind, layers: Sequence[Layer], batches: Sequence[PairBatch]
+) -> Importance:
+    """Return the mean over pairs of |∂s/∂ξ|: how far a pair's score s moves, to first order, as a part's gate ξ closes.
+
+    Of a gate that multiplies a head's output (or a neuron's activation) a, ∂s/∂ξ at ξ = 1 is Σ a · ∂s/∂a over the pair's
+    tokens and the head's dimensions (Michel et al. 2019, there of the loss; CoFi learns the gates instead).
+    """
+    transformer = transformer_of(model)
+    n_heads = transformer.config.num_attention_heads
+    names = [name for layer in layers for name in (layer.attention_out, layer.feed_forward_out)]
+    entered: dict[str, Tensor] = {}
+
+    def noting(name: str) -> Any:
+        def note(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            inputs[0].retain_grad()
+            entered[name] = inputs[0]
+
+        return note
+
+    handles = [transformer.get_submodule(name).register_forward_pre_hook(noting(name)) for name in names]
+    totals: dict[str, Tensor] = {}
+    try:
+        for batch in batches:
+            scores = _pair_scores(_forward(model, kind, batch), kind, batch.n_pairs)
+            torch.autograd.backward(scores.sum())
+            for layer in layers:
+                for name, n_gates in ((layer.attention_out, n_heads), (layer.feed_forward_out, None)):
+                    moved = _gate_gradients(entered[name], batch.n_pairs, n_gates).abs().sum(dim=0)
+                    totals[name] = totals[name] + moved if name in totals else moved
+    finally:
+        for handle in handles:
+            handle.remove()
+        model.zero_grad(set_to_none=True)
+    n = sum(batch.n_pairs for batch in batches)
+    return Importance(
+        heads=torch.stack([totals[layer.attention_out] for layer in layers]).cpu() / n,
+        neurons=torch.stack([totals[layer.feed_forward_out] for layer in layers]).cpu() / n,
+    )
+
+
+def _pair_scores(said: Tensor, kind: ModelKind, n_pairs: int) -> Tensor:
+    """Return logits or cosines. *Shape:* (n_pairs,)."""
+    return said[:, 0] if kind == "cross_encoder" else (said[:n_pairs] * said[n_pairs:]).sum(dim=-1)
+
+
+def _gate_gradients(value: Tensor, n_pairs: int, n_gates: int | None) -> Tensor:
+    """Sum value · gradient over tokens, over both texts of a pair, and over what one gate multiplies.
+
+    *Shape:* (n_rows, n_tokens, width) → (n_pairs, n_gates); None is a gate for each of the width
+    """
+    if value.grad is None:
+        raise ValueError("the scores do not depend on a part whose importance is asked")
+    moved = (value.detach() * value.grad).sum(dim=1).float()  # (n_rows, width)
+    if len(moved) > n_pairs:
+        moved = moved[:n_pairs] + moved[n_pairs:]
+    return moved if n_gates is None else moved.view(n_pairs, n_gates, -1).sum(dim=-1)

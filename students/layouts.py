@@ -1,0 +1,267 @@
+"""One export in the folders that other tools read.
+
+    write_layout(Path("exports/onnx-int8"), Path("for-fastembed"), tool="fastembed")
+
+What `students.export` writes is the layout of sentence-transformers. Others look for other files, and know nothing of
+pooling, Dense layers or lower-casing that sentence-transformers does beside the tokenizer: here that is in the graph and in
+`tokenizer.json`. Before a folder is put in place its graph is run with its `tokenizer.json`, by ONNX Runtime and tokenizers
+alone, and must give what the export gives.
+
+    fastembed         model.onnx with the result alone (it takes the first output), special_tokens_map.json, the length
+                      and the padding token in tokenizer_config.json; `add_custom_model(…, pooling=PoolingType.DISABLED)`
+    tei               text-embeddings-inference: model.onnx, the pooling in the words of sentence-transformers 2, and for a
+                      cross-encoder the configuration of a classifier with one label, without which it is no reranker
+    transformers.js   onnx/model.onnx or onnx/model_quantized.onnx, and which of them in config.json; a tokenizer class
+                      that it knows: from an unknown one no pair gets token types
+    triton            config.pbtxt and 1/model.onnx; the folder's name is the model's
+    optimum           the graph beside config.json and the tokenizer, OpenVINO or ONNX
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from distill import runtime
+from distill.artefact import new_folder, read_card, write_json
+from distill.errors import BadInput, GateFailed
+from distill.model_files import GRAPHS
+from distill.onnx import keep_outputs, write_tokenizer
+
+__all__ = ["TOOLS", "Tool", "write_layout"]
+
+Tool = Literal["fastembed", "tei", "transformers.js", "triton", "optimum"]
+_SAMPLES = (
+    "백엔드 개발자를 채용합니다. Python과 Django 경험이 필요합니다.",
+    "Backend engineer with five years of PYTHON, Django and PostgreSQL.",
+    "a",
+    "Kubernetes와 AWS로 서비스를 운영한 DevOps 엔지니어 " * 100,  # longer than the model takes: cut the same way
+)
+_TOLERANCE = 1e-4
+_DYNAMIC_TOLERANCE = 0.1  # the runtime pads, a reader of one text does not: to dynamic ranges that is another batch
+_TOKENIZER_CLASSES: Mapping[str, str] = {
+    "bert": "BertTokenizer",
+    "deberta-v2": "DebertaV2Tokenizer",
+    "distilbert": "DistilBertTokenizer",
+    "electra": "ElectraTokenizer",
+    "mpnet": "MPNetTokenizer",
+    "roberta": "RobertaTokenizer",
+    "xlm-roberta": "XLMRobertaTokenizer",
+}
+_TRITON_MAX_BATCH = 64
+
+
+def write_layout(source: Path, target: Path, *, tool: Tool) -> None:
+    """Write the export `source` as `tool` reads it.
+
+    :raises BadInput: for an unknown tool, and for an export in a format that the tool does not read
+    :raises GateFailed: where the written files do not give what the export gives; nothing is put in place then
+    """
+    if tool not in TOOLS:
+        raise BadInput(f"layout {tool!r} is not known; accepted: {', '.join(TOOLS)}")
+    held = next((name for name in ("onnx", "openvino") if _has_graph(source, name)), None)
+    if held is None or (held == "openvino" and tool != "optimum"):
+        formats = "an ONNX or OpenVINO export" if tool == "optimum" else "an ONNX export"
+        raise BadInput(
+            f"{source} is not what {tool} can be made from: {formats} is needed; add onnx to export.formats and run the export"
+        )
+    scorer = runtime.load(source, runtime="onnx" if held == "onnx" else "openvino")
+    with new_folder(target) as folder:
+        graph = TOOLS[tool](_Export(source, scorer), folder, target.name)
+        if graph.suffix == ".onnx":
+            _check(scorer, graph, folder, source, tool)
+
+
+def _has_graph(source: Path, name: str) -> bool:
+    return any((source / graph).is_file() for graph in GRAPHS["onnx" if name == "onnx" else "openvino"])
+
+
+class _Export:
+    """What the writers need to know of an export."""
+
+    def __init__(self, source: Path, scorer: runtime.Scorer) -> None:
+        self.source, self.scorer = source, scorer
+        self.is_cross_encoder = scorer.kind == "cross_encoder"
+        self.config: dict[str, Any] = _read(source / "config.json")
+        self.tokenizer_config: dict[str, Any] = _read(source / "tokenizer_config.json")
+
+    @property
+    def result(self) -> str:
+        """The name of the graph's result."""
+        return "logits" if self.is_cross_encoder else "sentence_embedding"
+
+    @property
+    def graph(self) -> Path:
+        """The ONNX graph."""
+        names = GRAPHS["onnx"]
+        return next(self.source / name for name in names if (self.source / name).is_file())
+
+    def loaded_config(self) -> Any:
+        """The configuration as transformers understands it, under the names that all families share."""
+        from transformers import AutoConfig
+
+        return AutoConfig.from_pretrained(str(self.source), local_files_only=True)
+
+    def classifier_config(self) -> dict[str, Any]:
+        """The configuration; of a cross-encoder that of a classifier with one label, whatever its head is made of."""
+        if not self.is_cross_encoder:
+            return self.config
+        from transformers.models.auto.modeling_auto import (
+            MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as classifiers,
+        )
+
+        name = classifiers.get(self.config["model_type"], "BertForSequenceClassification")
+        return {**self.config, "architectures": [name], "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
+
+    def write_tokenizer(self, folder: Path, **changes: Any) -> dict[str, str]:
+        """Write tokenizer.json and tokenizer_config.json, with changes to the latter; return the named special tokens."""
+        tokenizer = write_tokenizer(self.source, folder, max_length=self.scorer.max_length)
+        specials = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+        named = {name: token for name, token in specials.items() if name.endswith("_token")}
+        config = {**self.tokenizer_config, **named, "model_max_length": self.scorer.max_length, **changes}
+        if config.get("tokenizer_class") in (None, "TokenizersBackend"):  # a name that only transformers 5 knows
+            config["tokenizer_class"] = "PreTrainedTokenizerFast"
+        write_json(folder / "tokenizer_config.json", config)
+        return named
+
+
+def _fastembed(export: _Export, folder: Path, name: str) -> Path:
+    graph = folder / "model.onnx"
+    keep_outputs(export.graph, graph, [export.result])
+    write_json(folder / "config.json", export.config)
+    specials = export.write_tokenizer(folder)
+    if "pad_token" not in specials:
+        raise BadInput(f"{export.source} has no padding token, which fastembed needs")
+    write_json(folder / "special_tokens_map.json", specials)  # transformers 5 no longer writes it
+    return graph
+
+
+def _text_embeddings_inference(export: _Export, folder: Path, name: str) -> Path:
+    graph = folder / "model.onnx"
+    keep_outputs(export.graph, graph, [export.result])
+    config, loaded = export.classifier_config(), export.loaded_config()
+    # names that its readers want and that some families, such as DistilBERT, call otherwise
+    aliases = ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings", "pad_token_id")
+    present = {alias: getattr(loaded, alias) for alias in aliases if getattr(loaded, alias, None) is not None}
+    write_json(folder / "config.json", {**present, **config})
+    export.write_tokenizer(folder)
+    settings = {"max_seq_length": export.scorer.max_length, "do_lower_case": False}
+    write_json(folder / "sentence_bert_config.json", settings)
+    if not export.is_cross_encoder:
+        # it wants to know, but takes sentence_embedding where the graph has it
+        modes = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
+        pooling = {"word_embedding_dimension": export.scorer.embedding_width}
+        (folder / "1_Pooling").mkdir()
+        flags = {f"pooling_mode_{mode}": mode == "mean_tokens" for mode in modes}
+        write_json(folder / "1_Pooling" / "config.json", {**pooling, **flags})
+        prompts = export.source / "config_sentence_transformers.json"
+        if prompts.is_file():
+            shutil.copyfile(prompts, folder / prompts.name)
+    return graph
+
+
+def _transformers_js(export: _Export, folder: Path, name: str) -> Path:
+    quantized = export.scorer.precision == "int8"
+    graph = folder / "onnx" / ("model_quantized.onnx" if quantized else "model.onnx")
+    graph.parent.mkdir()
+    keep_outputs(export.graph, graph, None)  # its feature-extraction pipeline pools last_hidden_state itself
+    beside = graph.with_name(f"{graph.name}_data").is_file()
+    loader = {"dtype": "q8" if quantized else "fp32", **({"use_external_data_format": True} if beside else {})}
+    write_json(folder / "config.json", {**export.classifier_config(), "transformers.js_config": loader})
+    known = _TOKENIZER_CLASSES.get(export.config["model_type"])
+    export.write_tokenizer(folder, **({} if known is None else {"tokenizer_class": known}))
+    return graph
+
+
+def _triton(export: _Export, folder: Path, name: str) -> Path:
+    graph = folder / "1" / "model.onnx"
+    graph.parent.mkdir()
+    keep_outputs(export.graph, graph, [export.result])
+    export.write_tokenizer(folder)
+    width = export.scorer.embedding_width
+    inputs = ",\n".join(_triton_tensor(name, "TYPE_INT64", -1) for name in _input_names(graph))
+    config = [
+        f'name: "{name}"', 'backend: "onnxruntime"', f"max_batch_size: {_TRITON_MAX_BATCH}",
+        f"input [\n{inputs}\n]", f"output [\n{_triton_tensor(export.result, 'TYPE_FP32', width)}\n]",
+        "dynamic_batching {}",
+    ]  # fmt: skip
+    (folder / "config.pbtxt").write_text("\n".join(config) + "\n", encoding="utf-8")
+    return graph
+
+
+def _triton_tensor(name: str, kind: str, size: int) -> str:
+    return f'  {{\n    name: "{name}"\n    data_type: {kind}\n    dims: [ {size} ]\n  }}'
+
+
+def _optimum(export: _Export, folder: Path, name: str) -> Path:
+    write_json(folder / "config.json", export.classifier_config())
+    export.write_tokenizer(folder)
+    if export.scorer.runtime == "onnx":
+        keep_outputs(export.graph, folder / "model.onnx", None)
+        return folder / "model.onnx"
+    graph = next(export.source / name for name in GRAPHS["openvino"] if (export.source / name).is_file())
+    for suffix in (".xml", ".bin"):
+        shutil.copyfile(graph.with_suffix(suffix), folder / f"openvino_model{suffix}")
+    return folder / "openvino_model.xml"
+
+
+TOOLS: Mapping[str, Callable[[_Export, Path, str], Path]] = {
+    "fastembed": _fastembed,
+    "tei": _text_embeddings_inference,
+    "transformers.js": _transformers_js,
+    "triton": _triton,
+    "optimum": _optimum,
+}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Is it the same?
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _check(scorer: runtime.Scorer, graph: Path, folder: Path, source: Path, tool: Tool) -> None:
+    """Run the written graph with the written tokenizer beside the export, one text or pair at a time."""
+    prompts = _read(source / "config_sentence_transformers.json")
+    prompt = (prompts.get("prompts") or {}).get(prompts.get("default_prompt_name") or "", "")
+    if scorer.kind == "bi_encoder":
+        given: list[Any] = [prompt + text for text in _SAMPLES]
+        expected, result = scorer.encode(_SAMPLES), "sentence_embedding"
+    else:
+        given = [(left, right) for left in _SAMPLES for right in reversed(_SAMPLES)]
+        expected = scorer.score([left for left, _ in given], [right for _, right in given])[:, None]
+        result = "logits"
+    card = read_card(source)
+    is_dynamic = card is not None and card.details.get("precision") == "int8_dynamic"
+    limit = (_DYNAMIC_TOLERANCE if is_dynamic else _TOLERANCE) * max(1.0, float(np.abs(expected).max()))
+    gap = float(np.abs(_run(graph, folder / "tokenizer.json", given, result) - expected).max())
+    if not gap <= limit:
+        raise GateFailed(f"the {tool} layout of {source} differs from it by {gap:.2g}, at most {limit:.2g} is accepted")
+
+
+def _run(graph: Path, tokenizer_file: Path, texts: list[Any], result: str) -> np.ndarray:
+    """Run texts, or pairs, as a reader does that has ONNX Runtime and tokenizers and nothing else."""
+    import onnxruntime
+    from tokenizers import Tokenizer
+
+    session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    names, rows = [port.name for port in session.get_inputs()], []
+    for text in texts:
+        one = tokenizer.encode(*text) if isinstance(text, tuple) else tokenizer.encode(text)
+        made = {"input_ids": one.ids, "attention_mask": one.attention_mask, "token_type_ids": one.type_ids}
+        rows.append(session.run([result], {name: np.array([made[name]], dtype=np.int64) for name in names})[0])
+    return np.concatenate(rows)
+
+
+def _input_names(graph: Path) -> list[str]:
+    import onnx
+
+    return [value.name for value in onnx.load(str(graph), load_external_data=False).graph.input]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return values

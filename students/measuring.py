@@ -1,0 +1,76 @@
+"""Measuring int8 students on texts of one length, with the toolkit's one meter."""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from distill.errors import BadInput
+from distill.latency import Request, measure_all
+from distill.progress import progress
+from distill.tokens import tokenize
+
+__all__ = ["cost_row", "measure_folders", "texts_of_length"]
+
+_ROUNDS = 5
+_N_TEXTS = 32
+
+
+def measure_folders(
+    folders: Sequence[Path], names: Sequence[str], texts: tuple[list[str], list[str]], *, length: int, n_threads: int,
+    seconds: float, seed: int,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Measure int8 folders in turns, as `distill.latency.measure_all` does, on texts of one length."""
+    requests = [
+        Request(folder, name, "openvino", None, n_threads, length) for folder, name in zip(folders, names, strict=True)
+    ]
+    with progress("measuring", 0) as report:
+        last = 0
+
+        def on_progress(done: int, total: int, what: str) -> None:
+            nonlocal last
+            report(done - last, what, total=total)
+            last = done
+
+        queries, documents = texts
+        return measure_all(
+            requests, queries, documents, seconds=seconds, rounds=_ROUNDS, lengths=(2 * length,), seed=seed,
+            on_progress=on_progress,
+        )  # fmt: skip
+
+
+def cost_row(result: dict[str, Any]) -> dict[str, Any]:
+    """Return the costs of a measurement, and the raw samples behind them."""
+    latency = result["latency_ms"]
+    costs = {
+        "p50_ms": latency["p50"], "p95_ms": latency["p95"], "text_ms": 1000 / result["throughput_pairs_per_s"],
+        "size_mb": result["size_mb"],
+    }  # fmt: skip
+    return {"costs": costs, "n": latency["n"], "latency_ms": result["per_run"]["latency_ms"]}
+
+
+def texts_of_length(
+    tokenizer: Any, sources: Sequence[str], n_tokens: int, kind: str, n_texts: int = _N_TEXTS
+) -> tuple[list[str], list[str]]:
+    """Make texts of a given number of tokens out of any texts, cut at words, the last of which may be truncated.
+
+    A bi-encoder's query and document are one text of `n_tokens`, a cross-encoder's have half of them each.
+    """
+    n_each = n_tokens if kind == "bi_encoder" else -(-n_tokens // 2)
+    words = [word for text in sources for word in text.split()]
+    if not words:
+        raise BadInput("a plan needs text to measure with; the recipe's training pairs hold no word")
+    step = max(1, len(words) // (2 * n_texts))
+    made = [_text_from(tokenizer, words, place * step, n_each) for place in range(2 * n_texts)]
+    return (made[:n_texts], made[:n_texts]) if kind == "bi_encoder" else (made[:n_texts], made[n_texts:])
+
+
+def _text_from(tokenizer: Any, words: Sequence[str], start: int, n_tokens: int) -> str:
+    """Return the shortest run of words from `start`, going round at the end, that has at least `n_tokens` tokens."""
+    run = [words[(start + place) % len(words)] for place in range(n_tokens)]  # a word is a token at least
+
+    def n_of(n_words: int) -> int:
+        return int(tokenize(tokenizer, [" ".join(run[:n_words])], max_length=1 << 20).lengths[0])
+
+    n_words = bisect_left(range(1, len(run) + 1), n_tokens, key=n_of) + 1
+    return " ".join(run[:n_words])

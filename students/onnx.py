@@ -1,0 +1,288 @@
+"""int8 for ONNX graphs: ONNX Runtime's own quantizer, around it what it lacks, and settings that were measured.
+
+Static (the default): quantize–dequantize pairs around the weights' matrix products, unsigned activations with ranges from
+calibration, signed weights a scale for each output. What the quantizer's defaults would add costs more than it gives: with
+products of two activations and outputs quantized too, the same graph took 408 instead of 182 ms and fell to cosine 0.947.
+
+Two things are done before, on the float graph, where they change nothing:
+
+    SmoothQuant   (Xiao et al. 2022) s = max|x|^α / max|W|^(1−α) for each channel; x / s and s·W are multiplied instead.
+                  Only where x comes out of a layer norm, into which 1/s is folded where nothing else reads it: on the others
+                  it gains nothing. Of MiniLM-L6 with down-projections in float the mean and the least cosine go from
+                  0.994 and 0.983 to 0.9985 and 0.996.
+    embeddings    the lookup tables in int8 with a scale for each column: 0.9999. The quantizer's one scale for a table: 0.998.
+
+Dynamic: ranges from each batch as it comes. It needs no calibration, and a text's result then depends on the texts beside
+it, which ONNX Runtime's maintainers call expected (https://github.com/microsoft/onnxruntime/issues/10111).
+"""
+
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill.errors import BadInput
+from distill.graph import GraphModule
+from distill.modeling import quiet
+from distill.onnx import GRAPH, open_session, save_onnx
+
+__all__ = ["quantize_dynamic", "quantize_static"]
+
+_Array = np.ndarray
+_Sample = Sequence[Mapping[str, _Array]]
+
+
+def quantize_static(
+    folder: Path, sample: _Sample, keep_float: Sequence[str], *, alpha: float = 0.5, may_be_idle: bool = False
+) -> list[str]:
+    """Quantize the graph of a folder in place; return the names of the matrix products that were kept in float.
+
+    :param sample: calibration inputs, unpadded and one at a time. *Shape:* each array (1, n_tokens)
+    :param keep_float: regular expressions, searched in names like "transformer.encoder.layer.0.output.dense.MatMul"
+    :param alpha: how much of the activations' outliers goes into the weights; -1 turns SmoothQuant off
+    :param may_be_idle: accept patterns that match nothing
+    :raises BadInput: for a pattern that matches nothing
+    """
+    import onnx
+    from onnxruntime.quantization import QuantFormat, QuantType
+    from onnxruntime.quantization import quantize_static as quantize
+
+    path = folder / GRAPH
+    model = onnx.load(str(path))
+    names = [value.name for value in model.graph.input]
+    given = [{name: inputs[name] for name in names} for inputs in sample]
+    kept, excluded = _excluded(model.graph, keep_float, may_be_idle)
+    if alpha >= 0:
+        _smooth(model, path, given, alpha, excluded)
+    _quantize_tables(model.graph)
+    with _replacing(model, path) as (prepared, written):
+        quantize(
+            str(prepared), str(written), _Reader(given), quant_format=QuantFormat.QDQ, op_types_to_quantize=["MatMul"],
+            per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, nodes_to_exclude=excluded,
+            extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"]}, **_storage(prepared),
+        )  # fmt: skip
+    return kept
+
+
+def quantize_dynamic(folder: Path, keep_float: Sequence[str], *, may_be_idle: bool = False) -> list[str]:
+    """Quantize the graph of a folder in place, with ranges found as it runs; see `quantize_static`."""
+    import onnx
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization import quantize_dynamic as quantize
+
+    path = folder / GRAPH
+    model = onnx.load(str(path))
+    kept, excluded = _excluded(model.graph, keep_float, may_be_idle)
+    _quantize_tables(model.graph)
+    with _replacing(model, path) as (prepared, written):
+        quantize(
+            str(prepared), str(written), op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8,
+            nodes_to_exclude=excluded, extra_options={"MatMulConstBOnly": True}, **_storage(prepared),
+        )  # fmt: skip
+    return kept
+
+
+class _Reader:
+    """What ONNX Runtime's calibration reads from."""
+
+    def __init__(self, inputs: Sequence[Mapping[str, np.ndarray]]) -> None:
+        self._rest = iter(inputs)
+
+    def get_next(self) -> Mapping[str, np.ndarray] | None:
+        """Return the next input, None at the end."""
+        return next(self._rest, None)
+
+
+@contextmanager
+def _replacing(model: Any, path: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield the path of the prepared graph and one to write to; what is written there takes the place of `path`."""
+    import onnx
+
+    prepared, written = path.with_name("prepared.onnx"), path.with_name("quantized.onnx")
+    save_onnx(model, prepared)
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # it advises on the root logger to run a preparation that fails on such graphs
+    try:
+        with quiet():
+            yield prepared, written
+    finally:
+        logging.disable(disabled)
+    quantized = onnx.load(str(written))
+    for old in path.parent.iterdir():
+        old.unlink()
+    save_onnx(quantized, path)
+
+
+def _storage(path: Path) -> dict[str, bool]:
+    """Weights of a model that is too large for one file stay beside it while it is quantized."""
+    return {"use_external_data_format": path.with_name(f"{path.name}_data").is_file()}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Which products
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _excluded(graph: Any, keep_float: Sequence[str], may_be_idle: bool) -> tuple[list[str], list[str]]:
+    """Return the matrix products that the caller keeps in float, and all nodes that are not to be quantized."""
+    weights = {value.name for value in graph.initializer}
+    products = {_dotted(node.name): node.name for node in graph.node if _is_weighted_product(node, weights)}
+    kept: set[str] = set()
+    for pattern in keep_float:
+        found = {name for name in products if re.search(pattern, name)}
+        if not found and not may_be_idle:
+            known = ", ".join(sorted(products)[:3])
+            raise BadInput(f"keep_float {pattern!r} matches no matrix product; there are {known} …")
+        kept |= found
+    others = {node.name for node in graph.node if node.op_type == "MatMul" and node.name not in products.values()}
+    # Gemm is a product of two-dimensional things: Dense layers and score. The dynamic quantizer rewrites it, under this name
+    others |= {f"{node.name}_MatMul" for node in graph.node if node.op_type == "Gemm"}
+    return sorted(kept), sorted({products[name] for name in kept} | others)
+
+
+def _dotted(name: str) -> str:
+    """Write a node's name as OpenVINO does, with dots, so that one pattern serves both."""
+    return name.strip("/").replace("/", ".")
+
+
+def _is_weighted_product(node: Any, weights: set[str]) -> bool:
+    in_head = GraphModule.head in node.name
+    return node.op_type == "MatMul" and node.input[1] in weights and not in_head
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is done to the float graph before
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _smooth(model: Any, path: Path, sample: _Sample, alpha: float, excluded: Sequence[str]) -> None:
+    """Move outliers of activations into the weights, in place; the float graph computes the same."""
+    graph = model.graph
+    weights = {value.name: value for value in graph.initializer}
+    readers: dict[str, list[Any]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    norms = {node.output[0]: node for node in graph.node if node.op_type == "LayerNormalization"}
+    groups = {
+        name: [
+            node
+            for node in readers.get(name, [])
+            if _is_weighted_product(node, set(weights)) and node.name not in excluded
+        ]
+        for name in norms
+    }
+    groups = {name: group for name, group in groups.items() if group}
+    outputs = {value.name for value in graph.output}
+    for name, greatest in _greatest(model, path, list(groups), sample).items():
+        group, norm = groups[name], norms[name]
+        scale = _smooth_scale(greatest, [_values(weights[node.input[1]]) for node in group], alpha)
+        for node in group:
+            node.input[1] = _added(graph, node.input[1], _values(weights[node.input[1]]) * scale[:, None])
+        if len(group) == len(readers[name]) and name not in outputs:
+            for place in range(1, len(norm.input)):  # its own scale and shift
+                norm.input[place] = _added(graph, f"{name}_{place}", _values(weights[norm.input[place]]) / scale)
+        else:
+            _insert_division(graph, norm, group, scale)
+    _drop_unread(graph)
+
+
+def _smooth_scale(greatest: _Array, weights: Sequence[_Array], alpha: float) -> _Array:
+    """Return s for each channel, with a geometric mean of one.
+
+    *Shape:* greatest: (n_in,); weights: (n_in, n_out) each; result: (n_in,)
+
+    >>> _smooth_scale(np.array([16.0, 1.0]), [np.array([[1.0], [1.0]])], 0.5).tolist()
+    [2.0, 0.5]
+    """
+    of_weights = np.max([np.abs(values).max(axis=1) for values in weights], axis=0)
+    scale = np.maximum(greatest, 1e-5) ** alpha / np.maximum(of_weights, 1e-5) ** (1 - alpha)
+    normalised: _Array = scale / np.exp(np.log(scale).mean())
+    return normalised
+
+
+def _greatest(model: Any, path: Path, names: Sequence[str], sample: _Sample) -> dict[str, _Array]:
+    """Return the greatest absolute value of each channel over the calibration. *Shape:* (n_channels,) each."""
+    import onnx
+
+    if not names:  # everything is kept in float
+        return {}
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    del watched.graph.output[:]
+    watched.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
+    place = path.with_name("watched.onnx")
+    save_onnx(watched, place)
+    session, seen = open_session(place), dict.fromkeys(names, np.zeros(1, dtype=np.float32))
+    for inputs in sample:
+        for name, values in zip(names, session.run(list(names), dict(inputs)), strict=True):
+            seen[name] = np.maximum(seen[name], np.abs(values).reshape(-1, values.shape[-1]).max(axis=0))
+    return seen
+
+
+def _insert_division(graph: Any, norm: Any, group: Sequence[Any], scale: _Array) -> None:
+    """Let a group of products read a layer norm's output divided by `scale`, which others read as it is."""
+    import onnx
+
+    smoothed = f"{norm.output[0]}_smoothed"
+    factor = _added(graph, smoothed, 1 / scale)
+    division = onnx.helper.make_node("Mul", [norm.output[0], factor], [smoothed], name=f"{norm.name}_smooth")
+    for node in group:
+        node.input[0] = smoothed
+    graph.node.insert(list(graph.node).index(norm) + 1, division)
+
+
+def _quantize_tables(graph: Any) -> None:
+    """Put the tables of lookups into int8, with a scale for each column, in place.
+
+    Rows are looked up in int8, then turned into float and multiplied: each is as wide as one product of a vector.
+    """
+    import onnx
+
+    weights = {value.name: value for value in graph.initializer}
+    for node in [node for node in graph.node if node.op_type == "Gather" and node.input[0] in weights]:
+        table = weights[node.input[0]]
+        if len(table.dims) != 2 or table.data_type != onnx.TensorProto.FLOAT:
+            continue
+        values, result = _values(table), node.output[0]
+        scale = np.maximum(np.abs(values).max(axis=0), 1e-12) / 127
+        node.input[0] = _added(graph, f"{table.name}_int8", np.rint(values / scale).astype(np.int8))
+        node.output[0] = f"{result}_int8"
+        cast = onnx.helper.make_node(
+            "Cast", [node.output[0]], [f"{result}_steps"], name=f"{node.name}_float", to=onnx.TensorProto.FLOAT
+        )
+        factor = _added(graph, f"{result}_scale", scale.astype(np.float32))
+        product = onnx.helper.make_node("Mul", [cast.output[0], factor], [result], name=f"{node.name}_scaled")
+        place = list(graph.node).index(node)
+        graph.node.insert(place + 1, cast)
+        graph.node.insert(place + 2, product)
+    _drop_unread(graph)
+
+
+def _values(weight: Any) -> _Array:
+    import onnx
+
+    values: _Array = onnx.numpy_helper.to_array(weight)
+    return values
+
+
+def _added(graph: Any, name: str, values: _Array) -> str:
+    """Add a weight under a free name like `name` and return it."""
+    import onnx
+
+    taken = {value.name for value in graph.initializer}
+    free = next(f"{name}_{number}" for number in range(len(taken) + 1) if f"{name}_{number}" not in taken)
+    kind = values.dtype if values.dtype == np.int8 else np.float32
+    graph.initializer.append(onnx.numpy_helper.from_array(np.ascontiguousarray(values, dtype=kind), free))
+    return free
+
+
+def _drop_unread(graph: Any) -> None:
+    read = {name for node in graph.node for name in node.input}
+    kept = [value for value in graph.initializer if value.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)

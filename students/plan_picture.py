@@ -1,0 +1,103 @@
+"""A plan as a picture: what was predicted beside what was measured, and how large a student each latency buys."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from distill.report import ACCENT, INK, SOFT
+
+__all__ = ["draw_plan", "frontier"]
+
+
+def draw_plan(result: Mapping[str, Any], path: Path) -> None:
+    """Draw a plan's result into a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 5), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color="#e2e2dc")
+        axes.set_axisbelow(True)
+    _draw_errors(left, result)
+    _draw_frontier(right, result)
+    figure.savefig(path, dpi=200, format="png")
+
+
+def _draw_errors(axes: Any, result: Mapping[str, Any]) -> None:
+    rows = result["measured"]
+    ends = [min(row["p95_ms"] for row in rows) / 1.3, max(row["p95_ms"] for row in rows) * 1.3]
+    axes.fill_between(
+        ends, [0.9 * end for end in ends], [1.1 * end for end in ends], color=ACCENT, alpha=0.12, linewidth=0
+    )
+    axes.plot(ends, ends, color=SOFT, linewidth=1)
+    for fitted, color, label in ((True, SOFT, "fitted to"), (False, ACCENT, "predicted, then measured")):
+        chosen = [row for row in rows if row["fitted"] is fitted]
+        axes.plot(
+            [row["p95_ms"] for row in chosen], [row["predicted"]["p95_ms"] for row in chosen], "o", color=color, label=label
+        )  # fmt: skip
+    axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel="measured p95, ms", ylabel="predicted p95, ms")
+    axes.set_title("prediction and measurement, band ±10 %", loc="left", fontsize=11, color=INK)
+    _plain(axes.xaxis, ends)
+    _plain(axes.yaxis, ends)
+    axes.legend(frameon=False, loc="lower right")
+
+
+def _draw_frontier(axes: Any, result: Mapping[str, Any]) -> None:
+    grid, limit = result["grid"], result["budget"]["size_mb"]
+    fits = [limit is None or row["size_mb"] <= limit for row in grid]
+    for wanted, color, label in ((True, SOFT, "shapes"), (False, "#d9d9d2", f"over {limit} MB")):
+        chosen = [row for row, fit in zip(grid, fits, strict=True) if fit is wanted]
+        if chosen:
+            axes.plot(
+                [row["p95_ms"] for row in chosen], [row["encoder_parameters"] / 1e6 for row in chosen], "o",
+                color=color, markersize=4, label=label,
+            )  # fmt: skip
+    small = [(row["p95_ms"], row["encoder_parameters"] / 1e6) for row, fit in zip(grid, fits, strict=True) if fit]
+    axes.plot(*zip(*frontier(small), strict=True), "--", color=ACCENT, alpha=0.5) if small else None
+    if result["budget"]["p95_ms"] is not None:
+        axes.axvline(result["budget"]["p95_ms"], color=INK, linewidth=1, label="budget")
+    axes.set(
+        xscale="log", yscale="log", xlabel="p95 at batch 1, ms", ylabel="million parameters outside the embeddings"
+    )
+    axes.set_title("what a latency buys", loc="left", fontsize=11, color=INK)
+    _plain(axes.xaxis, axes.get_xlim())
+    _plain(axes.yaxis, axes.get_ylim())
+    axes.legend(frameon=False, loc="lower right")
+    _draw_students(axes, [student for student in result["students"] if student["measured"]])
+
+
+def _draw_students(axes: Any, students: Sequence[Mapping[str, Any]]) -> None:
+    """Mark what is proposed; names stand to the left, one below the other."""
+    below = float("inf")
+    for student in students:  # largest first, and so from top to bottom
+        at = (student["measured"]["p95_ms"], student["encoder_parameters"] / 1e6)
+        axes.plot(*at, "o", color=ACCENT)
+        height = min(float(axes.transData.transform(at)[1]) + 10, below - 14)
+        shift = (height - float(axes.transData.transform(at)[1])) * 72 / 100  # points; the layout is at 100 dpi
+        name = f"{student['shape']['layers']} × {student['shape']['width']}"
+        axes.annotate(name, at, (-8, shift), textcoords="offset points", fontsize=9, color=INK, ha="right", va="center")
+        below = height
+
+
+def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the points that none beats at less cost, cheapest first.
+
+    >>> frontier([(1.0, 5.0), (2.0, 4.0), (3.0, 9.0)])
+    [(1.0, 5.0), (3.0, 9.0)]
+    """
+    best: list[tuple[float, float]] = []
+    for cost, value in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not best or value > best[-1][1]:
+            best.append((cost, value))
+    return best
+
+
+def _plain(axis: Any, ends: Sequence[float]) -> None:
+    """Label a log axis at 1, 2 and 5 times powers of ten, with plain numbers."""
+    ticks = [lead * 10**power for power in range(-3, 6) for lead in (1, 2, 5)]
+    shown = [tick for tick in ticks if ends[0] <= tick <= ends[-1]]
+    axis.set_ticks(shown, [f"{tick:,g}" for tick in shown])
+    axis.set_ticks([], minor=True)

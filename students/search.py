@@ -1,0 +1,148 @@
+"""What has to stay out of int8 so that the gate holds: found by measuring, least first.
+
+    1. SmoothQuant's α, with everything in int8.
+    2. Each linear layer's own error in int8, from its weights and its inputs on calibration texts: one pass in torch.
+       What carries the damage stands out by orders of magnitude: down-projections, whose inputs have outliers.
+    3. The worst 1, 2, 4, … layers in float until the gate holds, then back to the least number that does.
+
+The judge is the gate itself, the order of pairs first; a trial is a whole export, quantized and compared.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from students.gate import ParityReport, Thresholds
+
+__all__ = ["Trial", "layer_errors", "search"]
+
+log = logging.getLogger(__name__)
+ALPHAS = (0.5, 0.7, 0.3, 0.95)
+_N_ERROR_INPUTS = 24
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One export: what it was made with and how close it came."""
+
+    alpha: float
+    keep_float: tuple[str, ...]
+    """Patterns of the linear layers in float."""
+    report: ParityReport
+    failures: tuple[str, ...]
+
+    @property
+    def closeness(self) -> tuple[float, float]:
+        """What is better first: the order of pairs, then the worst text."""
+        worst = self.report.min_cosine if self.report.min_cosine is not None else -self.report.max_difference
+        return (self.report.rank_agreement or -1.0, worst)
+
+    def described(self) -> dict[str, Any]:
+        """What the card keeps of it."""
+        report = self.report
+        return {
+            "smooth_quant_alpha": self.alpha, "n_layers_float": len(self.keep_float), "rank_agreement": report.rank_agreement,
+            "mean_cosine": report.mean_cosine, "min_cosine": report.min_cosine, "holds": not self.failures,
+        }  # fmt: skip
+
+
+def search(
+    attempt: Callable[[float, tuple[str, ...]], ParityReport],
+    errors: Mapping[str, float],
+    thresholds: Thresholds,
+    alphas: Sequence[float] = ALPHAS,
+) -> tuple[Trial, list[Trial]]:
+    """Find the fewest layers in float with which the gate holds.
+
+    :param attempt: makes an export with an α and patterns of layers in float, and compares it
+    :param errors: the linear layers by name, with their error in int8
+    :param alphas: to try
+    :returns: the best trial (one that holds, if any does) and all of them in order
+    """
+    trials: list[Trial] = []
+
+    def tried(alpha: float, n_float: int) -> Trial:
+        patterns = tuple(_pattern(name) for name in worst[:n_float])
+        report = attempt(alpha, patterns)
+        trial = Trial(alpha, patterns, report, tuple(report.failures(thresholds)))
+        trials.append(trial)
+        log.info(
+            "int8 with α %s and %d of %d layers in float: rank agreement %s%s", alpha, n_float, len(worst),
+            report.rank_agreement, "" if trial.failures else ", the gate holds",
+        )  # fmt: skip
+        return trial
+
+    worst = sorted(errors, key=lambda name: -errors[name])
+    for alpha in alphas:
+        if not tried(alpha, 0).failures:
+            return trials[-1], trials
+    alpha = max(trials, key=lambda trial: trial.closeness).alpha
+    fails, holds, n_float = 0, None, 1
+    while holds is None and fails < len(worst):
+        n_float = min(n_float, len(worst))
+        if tried(alpha, n_float).failures:
+            fails, n_float = n_float, 2 * n_float
+        else:
+            holds = trials[-1]
+    if holds is None:
+        return max(trials, key=lambda trial: trial.closeness), trials
+    while len(holds.keep_float) - fails > 1:
+        middle = (len(holds.keep_float) + fails) // 2
+        if tried(alpha, middle).failures:
+            fails = middle
+        else:
+            holds = trials[-1]
+    return holds, trials
+
+
+def _pattern(name: str) -> str:
+    """Match a layer's matrix product in either graph: "…layer.0.output.dense/aten::linear/MatMul" or "….dense.MatMul"."""
+    return rf"(?:^|\.){re.escape(name)}[./]"
+
+
+def layer_errors(transformer: Any, inputs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:
+    """Return the relative error of each linear layer's output when weights and inputs are in int8.
+
+    Weights symmetric by output channel, inputs asymmetric over all of what calibration gave: what a static int8 graph
+    does, without what the layers before did to the inputs. ‖Wx − Q(W)Q(x)‖² / ‖Wx‖², over all inputs.
+
+    :param inputs: unpadded, one text at a time. *Shape:* each array (1, n_tokens)
+    """
+    import torch
+    from torch import nn
+
+    chosen = [inputs[i] for i in np.linspace(0, len(inputs) - 1, min(_N_ERROR_INPUTS, len(inputs))).astype(int)]
+    layers = {name: module for name, module in transformer.named_modules() if isinstance(module, nn.Linear)}
+    seen: dict[str, list[Any]] = {name: [] for name in layers}
+
+    def note(name: str, given: Any) -> None:
+        if given[0].dim() > 2:  # one vector a token: a pooler sees one a text, and is in no graph
+            seen[name].append(given[0].flatten(0, -2))
+
+    hooks = [
+        module.register_forward_pre_hook(lambda _, given, name=name: note(name, given))
+        for name, module in layers.items()
+    ]
+    with torch.no_grad():
+        try:
+            for features in chosen:
+                transformer(**{name: torch.from_numpy(values) for name, values in features.items()})
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return {name: _int8_error(layers[name].weight, torch.cat(rows)) for name, rows in seen.items() if rows}
+
+
+def _int8_error(weight: Any, rows: Any) -> float:
+    """*Shape:* weight (n_out, n_in), rows (n_rows, n_in)."""
+    scale = weight.abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / 127
+    rounded_weight = (weight / scale).round() * scale
+    low, high = rows.amin().clamp_max(0), rows.amax().clamp_min(0)
+    step = (high - low).clamp_min(1e-12) / 255
+    rounded_rows = ((rows - low) / step).round() * step + low
+    exact = rows @ weight.T
+    return float(((rounded_rows @ rounded_weight.T - exact) ** 2).sum() / (exact**2).sum().clamp_min(1e-20))

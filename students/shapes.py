@@ -1,0 +1,242 @@
+"""Candidate students of a plan: which shapes there are, and int8 folders of them with random weights.
+
+A candidate goes the way of a real student: the encoder's config with the shape's numbers, the recipe's kind, pooling and
+head around it, the export stage's int8. Only its weights are drawn, not learned: no speed depends on them.
+"""
+
+import copy
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from distill.artefact import content_hash
+from distill.errors import BadInput
+from distill.modeling import bi_encoder, build_model, prepared, quiet, save_model
+from distill.recipe import FreshBackbone, Plan, TeacherBackbone
+from distill.run import Run
+from students.bases import Base, base_of, cut_bases, fresh_bases
+from students.cost_model import Shape
+from students.export import Thresholds, export_openvino
+from students.measuring import texts_of_length
+
+__all__ = ["Candidates", "cut_backbone", "fresh_shapes", "heads_of", "length_of", "shaped", "spread"]
+
+_WIDTHS = (128, 192, 256, 320, 384, 448, 512, 640, 768)
+_LAYERS = (2, 3, 4, 5, 6, 8, 10, 12)
+_FEED_FORWARD = (2.0, 4.0)
+_LENGTH = 256
+_CUT_KEPT = {"vocabulary", "embedding_rank"}
+_KEPT = {"pooling", "head", "prompts", "asymmetric", "control"}
+_CALIBRATION_WORDS = 8  # ranges decide no speed: the shortest calibration will do
+
+
+def heads_of(width: int) -> int:
+    """Return the attention heads of a fresh encoder: 64 wide where that divides the width, else 32, else 16.
+
+    >>> heads_of(384), heads_of(160), heads_of(48)
+    (6, 5, 3)
+    """
+    size = next((size for size in (64, 32, 16) if width % size == 0), None)
+    if size is None:
+        raise BadInput(f"plan.widths: {width} is no multiple of 16; attention heads need one")
+    return width // size
+
+
+def fresh_shapes(plan: Plan, vocabularies: Sequence[int], length: int) -> list[Shape]:
+    """Return every shape of a fresh encoder that the plan allows."""
+    return [
+        Shape(layers, width, round(ratio * width), heads_of(width), vocabulary, length)
+        for vocabulary in vocabularies
+        for layers in plan.layers or _LAYERS
+        for width in plan.widths or _WIDTHS
+        for ratio in plan.feed_forward or _FEED_FORWARD
+    ]
+
+
+def spread(n_layers: int, n_kept: int) -> tuple[int, ...]:
+    """Choose layers evenly, the first one among them.
+
+    >>> spread(6, 3), spread(12, 5)
+    ((0, 2, 4), (0, 2, 4, 7, 9))
+    """
+    return tuple(place * n_layers // n_kept for place in range(n_kept))
+
+
+def cut_backbone(run: Run) -> str | TeacherBackbone | None:
+    """Return what the plan cuts, a teacher or a named encoder; None for fresh encoders."""
+    plan, student = run.recipe.plan, run.recipe.student
+    if plan.teacher is not None:
+        return TeacherBackbone(teacher=plan.teacher)
+    return None if student is None or isinstance(student.backbone, FreshBackbone) else student.backbone
+
+
+def length_of(run: Run) -> int:
+    """Return the tokens that a plan measures with."""
+    plan, student = run.recipe.plan, run.recipe.student
+    longest = _LENGTH if student is None else min(_LENGTH, student.max_length)
+    return longest if plan.length is None else plan.length
+
+
+class Candidates:
+    """The candidates of a plan, written when they are asked for.
+
+    :param folder: where they are written, one folder for each shape
+    """
+
+    def __init__(self, run: Run, folder: Path) -> None:
+        self.run, self.plan, self.folder = run, run.recipe.plan, folder
+        self.cut = cut_backbone(run)
+        student = run.recipe.student
+        self.kind = self.plan.kind or (student.kind if student is not None else "bi_encoder")
+        self.length = length_of(run)
+        self.max_length = self.length if student is None else student.max_length
+
+    @property
+    def cut_name(self) -> str | None:
+        """The teacher or encoder that is cut."""
+        return self.cut.teacher if isinstance(self.cut, TeacherBackbone) else self.cut
+
+    def shapes(self) -> list[Shape]:
+        """Return all shapes to choose from.
+
+        :raises BadInput: where the plan asks for more layers than there are
+        """
+        if self.cut is None:
+            return fresh_shapes(self.plan, sorted(self._bases), self.length)
+        config, n_layers = self._any_base.config, self._any_base.n_layers
+        wanted = self.plan.layers or tuple(range(1, n_layers + 1))
+        if max(wanted) > n_layers:
+            raise BadInput(f"plan.layers: {max(wanted)} of {self.cut_name}, which has {n_layers}")
+        feed_forward = int(getattr(config, "intermediate_size", 0) or getattr(config, "hidden_dim", 0))
+        width, heads = int(config.hidden_size), int(config.num_attention_heads)
+        return [
+            Shape(layers, width, feed_forward, heads, vocabulary, self.length)
+            for vocabulary in sorted(self._bases)
+            for layers in wanted
+        ]
+
+    @property
+    def _any_base(self) -> Base:
+        """The base of the largest vocabulary."""
+        return self._bases[max(self._bases)]
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides a measurement besides shape, machine and versions."""
+        export, student = self.run.recipe.export, self.run.recipe.student
+        return {
+            "kind": self.kind, "encoder": self._encoder_identity(), "max_length": self.max_length,
+            "length": self.length, "keep_float": export.keep_float, "smooth_quant_alpha": export.smooth_quant_alpha,
+            "head": None if student is None else student.head, "pooling": self._pooling, "output_width": self._output_width,
+        }  # fmt: skip
+
+    def _encoder_identity(self) -> str:
+        if self.cut is None:
+            return self.plan.family or "bert"
+        return content_hash({**self._any_base.config.to_dict(), "vocab_size": None})
+
+    @property
+    def _pooling(self) -> Any:
+        return None if self.run.recipe.student is None else self.run.recipe.student.pooling
+
+    def section(self, shape: Shape) -> dict[str, Any]:
+        """Return the recipe's `student` section of a shape: what is not its shape stays as the recipe has it."""
+        backbone: dict[str, Any]
+        student = self.run.recipe.student
+        names = _KEPT if self.cut is None else _KEPT | _CUT_KEPT
+        kept = {} if student is None else student.model_dump(mode="json", include=names & student.model_fields_set)
+        if self.cut is None:
+            family = "unigram" if self.plan.family == "xlm-roberta" else "wordpiece"
+            backbone = {
+                "tokenizer": family, "vocabulary": shape.vocabulary, "layers": shape.layers, "width": shape.width,
+                "heads": shape.heads, "feed_forward": shape.feed_forward, "max_length": self.max_length,
+            }  # fmt: skip
+            return {"kind": self.kind, "backbone": backbone, "max_length": self.max_length, **kept}
+        named = self.cut if isinstance(self.cut, str) else self.cut.model_dump()
+        return {
+            "kind": self.kind, "backbone": named, "layers": list(spread(self._any_base.n_layers, shape.layers)),
+            "max_length": self.max_length, **kept, **self._bases[shape.vocabulary].section,
+        }  # fmt: skip
+
+    def texts(self) -> tuple[list[str], list[str]]:
+        """Return queries and documents that make the plan's number of tokens; for a bi-encoder both are one text."""
+        return texts_of_length(self._any_base.tokenizer, self._sources, self.length, self.kind)
+
+    def write(self, shape: Shape) -> Path:
+        """Return the int8 folder of a shape; it is made where it is not there yet."""
+        target = self.folder / f"shape-{content_hash([asdict(shape), self.identity()])}"
+        if target.exists():
+            return target
+        export = self.run.recipe.export
+        snippets = [" ".join(text.split()[:_CALIBRATION_WORDS]) for text in self._sources[:4]]
+        pairs = list(zip(snippets[::2], snippets[1::2], strict=False))
+        with tempfile.TemporaryDirectory(prefix="shape-", dir=self.folder) as scratch:
+            source = self._write_torch(shape, Path(scratch))
+            export_openvino(
+                source, target, precision="int8", held_back=pairs, calibration=pairs, n_calibration=2, thresholds=Thresholds(),
+                smooth_quant_alpha=export.smooth_quant_alpha, keep_float=export.keep_float, seed=self.run.recipe.seed,
+            )  # fmt: skip
+        return target
+
+    def _write_torch(self, shape: Shape, folder: Path) -> Path:
+        import torch
+        from transformers import AutoModel
+
+        base = self._bases[shape.vocabulary]
+        config = shaped(base.config, shape, base.n_layers)
+        student, seed = self.run.recipe.student, self.run.recipe.seed
+        torch.manual_seed(seed)
+        with quiet():
+            AutoModel.from_config(config, dtype=torch.float32).save_pretrained(folder / "encoder")
+            base.tokenizer.save_pretrained(folder / "encoder")
+            model = build_model(
+                self.kind, folder / "encoder", pooling=self._pooling, head=None if student is None else student.head,
+                max_length=self.max_length, seed=seed,
+            )  # fmt: skip
+            if self._output_width not in (None, shape.width):
+                model = prepared(
+                    bi_encoder(list(model), None, self._output_width), max_length=self.max_length, prompts=None
+                )
+            save_model(model, folder / "model")
+        return folder / "model"
+
+    @cached_property
+    def _output_width(self) -> int | None:
+        """The width of the teacher's space, where the student's Dense into it is kept."""
+        match = self.run.recipe.objectives.embedding_match
+        if match is None or match.projection == "drop" or self.kind != "bi_encoder":
+            return None
+        with quiet():
+            return int(base_of(self.run, TeacherBackbone(teacher=match.teacher), self._sources).config.hidden_size)
+
+    @cached_property
+    def _bases(self) -> dict[int, Base]:
+        """By the size of the vocabulary."""
+        if self.cut is None:
+            return fresh_bases(self.run, self._sources, self.max_length)
+        return cut_bases(self.run, self.cut, self._sources)
+
+    @cached_property
+    def _sources(self) -> list[str]:
+        split = self.run.split
+        return list(dict.fromkeys([*split.train.queries, *split.train.documents, *split.unlabelled]))
+
+
+def shaped(config: Any, shape: Shape, n_layers: int) -> Any:
+    """Return the config with a shape's numbers; what the shape shares with it is left as it is.
+
+    :param n_layers: of which the shape's layers are some
+    """
+    config = copy.deepcopy(config)
+    config.num_hidden_layers = shape.layers
+    if config.hidden_size != shape.width:
+        config.hidden_size, config.num_attention_heads = shape.width, shape.heads
+        config.intermediate_size = shape.feed_forward
+    elif getattr(config, "intermediate_size", shape.feed_forward) != shape.feed_forward:
+        config.intermediate_size = shape.feed_forward
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None:  # local and global attention by layer, as in ModernBERT
+        config.layer_types = [kinds[place] for place in spread(n_layers, shape.layers)]
+    return config

@@ -1,0 +1,60 @@
+"""Where a student's training gets a teacher's signals from, and the teacher's embeddings in fewer dimensions."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from distill.artefact import ModelKind
+from distill.run import Run
+from distill.runtime import load
+from distill.signals import CachedSignals, LiveSignals, SignalCache, SignalSource
+
+__all__ = ["AlongAxes", "signal_source"]
+
+
+def signal_source(run: Run, name: str) -> SignalSource:
+    """Return the signals of a teacher: the cache, or the teacher itself where the recipe says live."""
+    teacher = run.recipe.teachers[name]
+    if run.recipe.signals.live:
+        scorer = load(
+            run.teacher(name), runtime="torch", precision=run.recipe.signals.precision, max_length=teacher.max_length
+        )
+        return LiveSignals(scorer, teacher.prompts or ("", ""))
+    return CachedSignals(SignalCache(run.signals(name), run.signal_identity(name)))
+
+
+@dataclass(frozen=True)
+class AlongAxes:
+    """A teacher whose embeddings are told along other axes, such as its principal ones.
+
+    *Shape:* axes: (teacher_width, width)
+    """
+
+    source: SignalSource
+    axes: np.ndarray
+
+    @property
+    def kind(self) -> ModelKind:
+        """The teacher's kind."""
+        return self.source.kind
+
+    @property
+    def width(self) -> int:
+        """The width of its embeddings along the axes."""
+        return int(self.axes.shape[1])
+
+    def scores(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
+        """Return the teacher's scores as they are."""
+        return self.source.scores(queries, documents)
+
+    def embeddings(self, texts: Sequence[str], roles: Sequence[int]) -> Callable[[np.ndarray], np.ndarray]:
+        """Return a function from numbers of these texts to their embeddings along the axes, (n, width) in unit length."""
+        read = self.source.embeddings(texts, roles)
+
+        def along(numbers: np.ndarray) -> np.ndarray:
+            turned: np.ndarray = read(numbers) @ self.axes
+            turned /= np.maximum(np.linalg.norm(turned, axis=1, keepdims=True), 1e-12)
+            return turned
+
+        return along

@@ -1,0 +1,111 @@
+"""Static students: one vector for each token, made by the backbone, and a text is their mean (model2vec, Tulkens & van Dongen 2024).
+
+    each token between the special tokens ──▶ backbone, its pooling ──▶ minus the mean of all tokens ──▶ × weight
+
+The weight is where the quality is. With the share p of a token in the recipe's own text, SIF a / (a + p) brings Spearman on
+STS-B dev from .685 to .798 before any training (MiniLM's 30,522 tokens; the weights by rank in the vocabulary, which
+model2vec takes where it has no text: .749). The least-squares start of `students.dimensions` then brings it to .811,
+training on the teacher's embeddings to .837, of the teacher's .867.
+
+Special tokens get no vector: stock `StaticEmbedding` reads none, and the token for unknown text says nothing.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from distill.errors import BadInput
+from distill.modeling import bi_encoder, tokenizer_of
+from distill.recipe import Static
+from distill.tokens import tokenize
+
+__all__ = ["static_model", "token_vectors", "token_weights"]
+
+Array = np.ndarray
+SIF_SMOOTHING = 1e-4
+_TOKENS_AT_ONCE = 1024
+
+
+def static_model(model: Any, settings: Static, texts: Sequence[str], *, max_length: int) -> Any:
+    """Return the static student of a bi-encoder: its tokenizer, a table, Normalize.
+
+    :param texts: what tokens are counted in
+    :raises BadInput: for a tokenizer without a tokenizer.json, which stock `StaticEmbedding` cannot read
+    """
+    import copy
+
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    tokenizer = tokenizer_of(model)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise BadInput("student.static: this tokenizer has no fast form, which a static student needs")
+    table = tokenize(tokenizer, texts, max_length=max_length, special_tokens=False)
+    vectors = token_vectors(model)
+    counts = np.bincount(table.ids, minlength=len(vectors))
+    special = np.isin(np.arange(len(vectors)), tokenizer.all_special_ids)
+    vectors = (vectors - vectors[~special].mean(axis=0)) * token_weights(counts, settings.weighting)[:, None]
+    vectors[special] = 0.0
+    return bi_encoder([StaticEmbedding(copy.deepcopy(backend), embedding_weights=vectors.astype(np.float32))], None)
+
+
+def token_weights(counts: Array, weighting: str) -> Array:
+    """Return how much each token counts, from how often it stands in the text.
+
+    sif: a / (a + p) with a = 1e-4 and p the token's share of all tokens (Arora, Liang & Ma 2017). zipf: log(1 + rank), the
+    most frequent token having rank 1. none: 1.
+
+    *Shape:* counts: (n_tokens,) → (n_tokens,)
+
+    >>> token_weights(np.array([9999, 1, 0]), "sif").round(4).tolist()  # shares .9999, .0001 and 0
+    [0.0001, 0.5, 1.0]
+    >>> token_weights(np.array([1, 5, 0]), "zipf").round(4).tolist()  # ranks 2, 1, 3
+    [1.0986, 0.6931, 1.3863]
+    """
+    if weighting == "sif":
+        return np.asarray(SIF_SMOOTHING / (SIF_SMOOTHING + counts / max(1, counts.sum())))
+    if weighting == "zipf":
+        rank = np.empty(len(counts))
+        rank[np.argsort(-counts, kind="stable")] = np.arange(1, len(counts) + 1)
+        return np.asarray(np.log1p(rank))
+    return np.ones(len(counts))
+
+
+def token_vectors(model: Any) -> Array:
+    """Embed each token of a bi-encoder's vocabulary alone, between the special tokens, before normalisation.
+
+    *Shape:* (n_tokens, width)
+    """
+    import torch
+
+    body = [module for module in model if type(module).__name__ != "Normalize"]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    before, after = _special_tokens(tokenizer_of(model))
+    n_tokens = model[0].model.get_input_embeddings().weight.shape[0]
+    parts = []
+    model.eval().to(device)
+    with torch.inference_mode():
+        for ids in _blocks(n_tokens):
+            inputs = torch.tensor([[*before, token, *after] for token in ids], device=device)
+            state = {"input_ids": inputs, "attention_mask": torch.ones_like(inputs)}
+            for module in body:
+                state = module(state)
+            parts.append(state["sentence_embedding"].float().cpu().numpy())
+    model.to("cpu")
+    return np.concatenate(parts)
+
+
+def _blocks(n_tokens: int) -> Iterator[range]:
+    return (range(i, min(i + _TOKENS_AT_ONCE, n_tokens)) for i in range(0, n_tokens, _TOKENS_AT_ONCE))
+
+
+def _special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Return the ids that a tokenizer puts before and after a text, read off a text of one letter."""
+    bare, whole = (
+        tokenize(tokenizer, ["a"], max_length=16, special_tokens=special).ids.tolist() for special in (False, True)
+    )
+    for start in range(len(whole) - len(bare) + 1):
+        if whole[start : start + len(bare)] == bare:
+            return whole[:start], whole[start + len(bare) :]
+    return [], []

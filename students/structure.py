@@ -1,0 +1,274 @@
+"""What an encoder is made of, found by watching it run: its stack of layers, and the parts of each layer.
+
+    x ─▶ attention_in (query, key, value: three maps or one) ─▶ heads ─▶ attention_out ─▶ + x
+      ─▶ feed_forward_in (one map or, gated, two) ─▶ neurons ─▶ feed_forward_out ─▶ +
+
+No attribute name is looked up: the stack is the one module list as long as the config says, and the parts follow from
+which linear maps read the same tensor, and in which order. What is found is checked before it is trusted: with its heads
+and neurons in another order the encoder must say the same (`check_order`), and a changed encoder is always the stock class
+built from the changed config, so that it has no weight that the class would not load (`rebuild`).
+"""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distill.errors import BadInput
+
+__all__ = [
+    "FAMILIES",
+    "Layer",
+    "check_family",
+    "check_order",
+    "find_layers",
+    "hooked",
+    "keep_heads",
+    "keep_neurons",
+    "layer_stack",
+    "per_head_tables",
+    "rebuild",
+    "stock_difference",
+    "stock_model",
+]
+
+FAMILIES = (
+    "bert", "camembert", "deberta-v2", "distilbert", "electra", "eurobert", "modernbert", "mpnet", "nomic_bert", "roberta",
+    "xlm-roberta",
+)  # fmt: skip
+"""The model types that every surgery is tested on."""
+
+_ORDER_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The linear maps of one layer, by what they do; names are paths in the encoder.
+
+    *Shape:* attention_out: (hidden_size, n_heads · head_size); each of attention_in and position_in:
+    (k · n_heads · head_size, hidden_size), k = 3 where one map makes query, key and value; feed_forward_out:
+    (hidden_size, n_neurons); each of feed_forward_in: (k · n_neurons, hidden_size), k = 2 where one map is gate and value.
+    """
+
+    attention_in: tuple[str, ...]
+    position_in: tuple[str, ...]
+    """Maps of relative positions to heads, as in DeBERTa."""
+    attention_out: str
+    feed_forward_in: tuple[str, ...]
+    feed_forward_out: str
+
+
+def check_family(transformer: Any) -> None:
+    """Refuse an architecture that no surgery was verified on.
+
+    :raises BadInput: with the list of those that were
+    """
+    kind = transformer.config.model_type
+    if kind not in FAMILIES:
+        raise BadInput(
+            f"{kind}: layers and width are taken from these families, each verified by tests: {', '.join(FAMILIES)}; name a small model as student.backbone instead"
+        )
+
+
+def layer_stack(transformer: Any) -> tuple[str, nn.ModuleList]:
+    """Return the path and the list of an encoder's layers.
+
+    :raises BadInput: where there is not exactly one list of equal modules as long as the config says
+    """
+    n_layers = transformer.config.num_hidden_layers
+    stacks = [
+        (path, module)
+        for path, module in transformer.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == n_layers and len({type(layer) for layer in module}) == 1
+    ]
+    if len(stacks) != 1:
+        raise BadInput(
+            f"{type(transformer).__name__}: {len(stacks)} stacks of {n_layers} layers found where one is expected; name a small model as student.backbone instead"
+        )
+    return stacks[0]
+
+
+@contextmanager
+def hooked(modules: Mapping[str, nn.Module], hook: Any) -> Iterator[None]:
+    """Call hook(name, inputs, output) after every forward of the given modules; what it returns replaces the output."""
+
+    def calling(name: str) -> Any:
+        return lambda module, inputs, output: hook(name, inputs, output)
+
+    handles = [module.register_forward_hook(calling(name)) for name, module in modules.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def find_layers(transformer: Any, features: Mapping[str, Tensor]) -> list[Layer]:
+    """Watch one forward pass and return the parts of every layer.
+
+    :param features: any batch of token ids with its mask
+    :raises BadInput: where the maps of a layer do not follow one another as attention and a feed-forward network do
+    """
+    path, stack = layer_stack(transformer)
+    calls: dict[int, list[tuple[str, Tensor]]] = {i: [] for i in range(len(stack))}
+    maps = {
+        f"{path}.{i}.{name}": module
+        for i, layer in enumerate(stack)
+        for name, module in layer.named_modules()
+        if isinstance(module, nn.Linear)
+    }
+
+    def note(name: str, inputs: tuple[Tensor, ...], _: Tensor) -> None:
+        calls[int(name.removeprefix(f"{path}.").partition(".")[0])].append((name, inputs[0]))
+
+    with hooked(maps, note):
+        transformer(**features)
+    return [_parts(transformer, made) for made in calls.values()]
+
+
+def _parts(transformer: Any, calls: Sequence[tuple[str, Tensor]]) -> Layer:
+    reading = [name for name, tensor in calls if _same(tensor, calls[0][1])]
+    ups = [name for name, tensor in calls[:-1] if _same(tensor, calls[-2][1])]
+    before = [name for name, _ in calls[: len(calls) - 1 - len(ups)]]
+    if len(before) < 2 or before[-1] in reading or set(ups) & set(before):
+        raise BadInput(
+            f"{type(transformer).__name__}: no attention and feed-forward network found in {[name for name, _ in calls]}; name a small model as student.backbone instead"
+        )
+    positions = dict.fromkeys(name for name in before[:-1] if name not in reading)
+    return Layer(tuple(dict.fromkeys(reading)), tuple(positions), before[-1], tuple(ups), calls[-1][0])
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.data_ptr() == other.data_ptr() and one.shape == other.shape
+
+
+def per_head_tables(transformer: Any) -> list[str]:
+    """Return the embedding tables with one column for each head that all layers share, as MPNet's relative positions."""
+    path, _ = layer_stack(transformer)
+    n_heads = transformer.config.num_attention_heads
+    return [
+        name
+        for name, module in transformer.named_modules()
+        if isinstance(module, nn.Embedding) and module.embedding_dim == n_heads and not name.startswith(f"{path}.")
+    ]
+
+
+def keep_heads(weights: dict[str, Tensor], layer: Layer, heads: Sequence[int], head_size: int) -> None:
+    """Keep the given heads of a layer, in the given order, by editing its weights in place in the mapping."""
+    inner = weights[f"{layer.attention_out}.weight"].shape[1]
+    kept = torch.cat([torch.arange(head * head_size, (head + 1) * head_size) for head in heads])
+    for name in (*layer.attention_in, *layer.position_in):
+        _keep_rows(weights, name, kept, inner)
+    weights[f"{layer.attention_out}.weight"] = weights[f"{layer.attention_out}.weight"][:, kept]
+
+
+def keep_neurons(weights: dict[str, Tensor], layer: Layer, neurons: Sequence[int]) -> None:
+    """Keep the given feed-forward neurons of a layer, in the given order, by editing its weights in the mapping."""
+    n_neurons = weights[f"{layer.feed_forward_out}.weight"].shape[1]
+    kept = torch.as_tensor(neurons)
+    for name in layer.feed_forward_in:
+        _keep_rows(weights, name, kept, n_neurons)
+    weights[f"{layer.feed_forward_out}.weight"] = weights[f"{layer.feed_forward_out}.weight"][:, kept]
+
+
+def _keep_rows(weights: dict[str, Tensor], name: str, kept: Tensor, block: int) -> None:
+    """Keep rows of a map whose output is one or several blocks of `block` rows: the same ones of each."""
+    n_rows = len(weights[f"{name}.weight"])
+    if n_rows % block:
+        raise BadInput(
+            f"{name} has {n_rows} rows, no multiple of {block}: grouped heads are not taken apart; name a small model as student.backbone instead"
+        )
+    rows = torch.cat([start + kept for start in range(0, n_rows, block)])
+    for suffix in ("weight", "bias"):
+        if f"{name}.{suffix}" in weights:
+            weights[f"{name}.{suffix}"] = weights[f"{name}.{suffix}"][rows]
+
+
+@torch.no_grad()
+def check_order(transformer: Any, layers: Sequence[Layer], features: Mapping[str, Tensor]) -> None:
+    """Put heads and neurons in another order and see that the outputs stay: the proof that the parts were found right.
+
+    :raises BadInput: where they do not
+    """
+    n_heads = transformer.config.num_attention_heads
+    head_size = transformer.get_submodule(layers[0].attention_out).in_features // n_heads
+    weights = {name: weight.clone() for name, weight in transformer.state_dict().items()}
+    changed = dict(weights)
+    generator = torch.Generator().manual_seed(0)
+    heads = torch.randperm(n_heads, generator=generator)
+    for name in per_head_tables(transformer):
+        changed[f"{name}.weight"] = changed[f"{name}.weight"][:, heads]
+    for layer in layers:
+        keep_heads(changed, layer, heads.tolist(), head_size)
+        n_neurons = changed[f"{layer.feed_forward_out}.weight"].shape[1]
+        keep_neurons(changed, layer, torch.randperm(n_neurons, generator=generator).tolist())
+    before = transformer(**features)[0]
+    transformer.load_state_dict(changed)
+    after = transformer(**features)[0]
+    transformer.load_state_dict(weights)
+    difference = float((before - after).abs().max() / before.abs().max())
+    if not difference < _ORDER_TOLERANCE:
+        raise BadInput(
+            f"{type(transformer).__name__}: its heads and neurons are not where they were taken to be (another order changes the outputs by {difference:.2g}); name a small model as student.backbone instead"
+        )
+
+
+def stock_model(transformer: Any, config: Any) -> Any:
+    """Return what an encoder's class builds from a config, without memory for its weights; None where it refuses."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    config = copy.deepcopy(config)
+    try:
+        config.validate()  # as the library does when it saves
+        with torch.device("meta"):
+            return _without_absent(type(transformer)(config), transformer)
+    except (ValueError, StrictDataclassError):
+        return None
+
+
+def stock_difference(transformer: Any, config: Any, weights: Mapping[str, Tensor]) -> list[str]:
+    """List the weights that the class, built from a config, would not load as they are, and those that it would miss."""
+    stock = stock_model(transformer, config)
+    if stock is None:
+        return [f"{type(transformer).__name__} refuses the config"]
+    expected = {name: weight.shape for name, weight in stock.state_dict().items()}
+    given = {name: weight.shape for name, weight in weights.items()}
+    return sorted(name for name in {*expected, *given} if expected.get(name) != given.get(name))
+
+
+def rebuild(transformer: Any, config: Any, weights: Mapping[str, Tensor]) -> None:
+    """Turn an encoder, in place, into what its stock class builds from a config, holding the given weights.
+
+    Whatever the class derives from the config (head counts, layer numbers, windows) is then right by construction.
+
+    :raises BadInput: where the class builds other weights from that config
+    """
+    from transformers.initialization import no_init_weights
+
+    wrong = stock_difference(transformer, config, weights)
+    if wrong:
+        raise BadInput(
+            f"{type(transformer).__name__} cannot be loaded from such a config: {', '.join(wrong[:3])}{' …' if len(wrong) > 3 else ''} would not fit"
+        )
+    with no_init_weights():
+        stock = _without_absent(type(transformer)(copy.deepcopy(config)), transformer)
+    stock.load_state_dict(dict(weights))
+    trained = {name: parameter.requires_grad for name, parameter in transformer.named_parameters()}
+    for name, parameter in stock.named_parameters():
+        parameter.requires_grad_(trained.get(name, True))
+    first = next(transformer.parameters())
+    stock.to(device=first.device, dtype=first.dtype).train(transformer.training)
+    transformer.__dict__ = stock.__dict__  # the same class: what it holds is all that it is
+
+
+def _without_absent(stock: Any, transformer: Any) -> Any:
+    """Leave out what the class builds by default and this encoder has not, as BERT's pooler."""
+    for name, child in transformer._modules.items():
+        if child is None:
+            stock._modules[name] = None
+    return stock

@@ -1,0 +1,269 @@
+"""A fast tokenizer as its own JSON: which ids it names where, and the same tokenizer over fewer of them.
+
+Unigram, WordPiece and BPE models are cut on `tokenizer.json` itself, never through a class: transformers 5 rebuilds
+`XLMRobertaTokenizer` with `unk_id=3` and a pre-tokenizer of its own, whatever the file says, so what comes out here is
+a plain `PreTrainedTokenizerFast`, which every version loads as the file stands.
+
+Where an id stands: `model.vocab`, Unigram's `unk_id`, `added_tokens`, the post-processor (also inside a Sequence),
+`padding.pad_id`. Tokens that are only added (not in the model) are numbered behind the model by the loader, so they
+stay behind it here.
+"""
+
+import json
+import re
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from distill.errors import BadInput, JobFailed
+
+__all__ = ["LEAD", "WORD_MARK", "TokenizerJson", "rebuilt", "renumbered"]
+
+Algorithm = Literal["Unigram", "WordPiece", "BPE"]
+_ALGORITHMS = ("Unigram", "WordPiece", "BPE")
+_BYTE_PIECE = re.compile(r"<0x[0-9A-F]{2}>")
+WORD_MARK = "▁"
+LEAD = "."  # a first piece of one character: what stands behind it is the inside of a word to the model
+
+
+class TokenizerJson:
+    """What a tokenizer's JSON says of its tokens.
+
+    :raises BadInput: for a tokenizer that has no such JSON, or a model of another kind
+    """
+
+    def __init__(self, state: Mapping[str, Any]) -> None:
+        self.state = state
+        name = state["model"].get("type")
+        if name not in _ALGORITHMS:
+            raise BadInput(f"a tokenizer of type {name}; Unigram, WordPiece and BPE vocabularies can be cut")
+        self.algorithm: Algorithm = name
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> "TokenizerJson":
+        """Read the JSON of a transformers tokenizer as it is now (not as the file that it came from)."""
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            raise BadInput(f"{type(tokenizer).__name__} is no fast tokenizer; save one with a tokenizer.json first")
+        return cls.of_backend(backend)
+
+    @classmethod
+    def of_backend(cls, backend: Any) -> "TokenizerJson":
+        """Read the JSON of a tokenizer of the `tokenizers` library."""
+        return cls(json.loads(backend.to_str()))
+
+    @cached_property
+    def model_pieces(self) -> dict[int, str]:
+        """The model's pieces by id, ascending."""
+        vocab = self.state["model"]["vocab"]
+        if self.algorithm == "Unigram":
+            return {i: piece for i, (piece, _) in enumerate(vocab)}
+        return dict(sorted((i, piece) for piece, i in vocab.items()))
+
+    @cached_property
+    def added(self) -> dict[int, str]:
+        """The added tokens by id: special ones, and others that are matched before the model sees the text."""
+        return {token["id"]: token["content"] for token in self.state["added_tokens"]}
+
+    @cached_property
+    def tokens(self) -> dict[int, str]:
+        """All tokens by id."""
+        return dict(sorted({**self.model_pieces, **self.added}.items()))
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """All ids by token."""
+        return {token: i for i, token in self.tokens.items()}
+
+    @property
+    def unk_id(self) -> int | None:
+        """The id of what the model does not know; None where every text can be written in bytes."""
+        model = self.state["model"]
+        if self.algorithm == "Unigram":
+            return model["unk_id"] if model["unk_id"] is None else int(model["unk_id"])
+        return None if model["unk_token"] is None else self.ids[model["unk_token"]]
+
+    @cached_property
+    def is_byte_level(self) -> bool:
+        """Whether pieces are written in the 256 letters that byte-level BPE has for bytes."""
+        found = self.state["pre_tokenizer"] or {}
+        parts = found.get("pretokenizers", [found])
+        return self.algorithm == "BPE" and any(part.get("type") == "ByteLevel" for part in parts)
+
+    def post_processor_ids(self) -> set[int]:
+        """The ids of what is put around a text."""
+        return set(_post_processor_ids(self.state["post_processor"]))
+
+    def named_ids(self) -> set[int]:
+        """Every id that the JSON names outside the model's vocabulary, and the unknown token's."""
+        found = set(self.added) | self.post_processor_ids()
+        if self.state["padding"] is not None:
+            found.add(self.state["padding"]["pad_id"])
+        if self.unk_id is not None:
+            found.add(self.unk_id)
+        return found & set(self.tokens)
+
+    def letter_ids(self, is_kept: Callable[[str], bool]) -> set[int]:
+        """Ids without which a text falls apart: byte pieces, and single characters (c, ##c, ▁) that `is_kept` wants.
+
+        Of byte-level BPE all 256 bytes; of Unigram the lowest score, too: what is unknown costs ten less than that, so
+        a higher lowest score would shift the paths of texts with unknown characters.
+        """
+        prefix = self.state["model"].get("continuing_subword_prefix") or ""
+        found = set()
+        for i, piece in self.model_pieces.items():
+            letter = piece.removeprefix(prefix) if len(piece) > 1 else piece
+            whole = self.is_byte_level or letter == WORD_MARK or is_kept(letter)
+            if (len(letter) == 1 and whole) or _BYTE_PIECE.fullmatch(piece):
+                found.add(i)
+        if self.algorithm == "Unigram":
+            scores = self.state["model"]["vocab"]
+            found.add(min(range(len(scores)), key=lambda i: (scores[i][1], i)))
+        return found
+
+    @cached_property
+    def parents(self) -> dict[int, set[int]]:
+        """Of BPE: the ids that any merge makes a piece from; {} for the others."""
+        found: dict[int, set[int]] = {}
+        for left, right, result in self._merges():
+            found.setdefault(self.ids[result], set()).update((self.ids[left], self.ids[right]))
+        return found
+
+    def with_parents(self, kept: Iterable[int]) -> set[int]:
+        """Close a set of ids over the parents of its pieces: a merge whose parts are gone can never be made."""
+        todo, closed = list(kept), set(kept)
+        while todo:
+            new = self.parents.get(todo.pop(), set()) - closed
+            closed |= new
+            todo += new
+        return closed
+
+    def _merges(self) -> Iterator[tuple[str, str, str]]:
+        if self.algorithm != "BPE":
+            return
+        n_prefix = len(self.state["model"].get("continuing_subword_prefix") or "")
+        for merge in self.state["model"]["merges"]:
+            left, right = merge.split(" ") if isinstance(merge, str) else merge
+            yield left, right, left + right[n_prefix:]
+
+    def in_order(self, kept: Collection[int], pad_id: int | None) -> list[int]:
+        """Return old ids in their new order: the model's, then the added ones; padding keeps its id where it can.
+
+        RoBERTa's family counts positions from behind the padding id: there it must stay.
+        """
+        model = [i for i in self.model_pieces if i in kept]
+        if pad_id in model and model.index(pad_id) < pad_id < len(model):
+            model.remove(pad_id)
+            model.insert(pad_id, pad_id)
+        return model + sorted(i for i in kept if i not in self.model_pieces)
+
+    def cut(self, order: list[int]) -> "TokenizerJson":
+        """Return the tokenizer over the given old ids, renumbered in that order (see `in_order`)."""
+        new = {old: i for i, old in enumerate(order)}
+        model = dict(self.state["model"])
+        if self.algorithm == "Unigram":
+            model["vocab"] = [self.state["model"]["vocab"][i] for i in order if i in self.model_pieces]
+            model["unk_id"] = None if self.unk_id is None else new[self.unk_id]
+        else:
+            model["vocab"] = {self.model_pieces[i]: new[i] for i in order if i in self.model_pieces}
+        if self.algorithm == "BPE":
+            model["merges"] = [
+                [left, right] for left, right, result in self._merges()
+                if {left, right, result} <= model["vocab"].keys()
+            ]  # fmt: skip
+        padding = self.state["padding"]
+        return TokenizerJson({
+            **self.state, "model": model,
+            "added_tokens": sorted(
+                ({**token, "id": new[token["id"]]} for token in self.state["added_tokens"]), key=lambda token: token["id"]
+            ),
+            "post_processor": renumbered(self.state["post_processor"], new),
+            "padding": padding and {**padding, "pad_id": new.get(padding["pad_id"], 0)},
+        })  # fmt: skip
+
+    def unreachable(self) -> list[str]:
+        """Return pieces that the model never gives: their own text comes out as other pieces.
+
+        Added and byte pieces do not count: they are given without the model, or for want of another.
+        """
+        model = self.backend().model
+        prefix = self.state["model"].get("continuing_subword_prefix") or ""
+        inner = bool(prefix) and self.algorithm == "WordPiece"
+        skipped = self.named_ids()
+        found = []
+        for i, piece in self.model_pieces.items():
+            if i in skipped or _BYTE_PIECE.fullmatch(piece):
+                continue
+            if inner and piece.startswith(prefix) and len(piece) > len(prefix):
+                given = [token.value for token in model.tokenize(LEAD + piece.removeprefix(prefix))][1:]
+                reached = given == [piece] or LEAD not in self.ids  # no word can be led by what is not there
+            else:
+                reached = [token.value for token in model.tokenize(piece)] == [piece]
+            if not reached:
+                found.append(piece)
+        return found
+
+    def backend(self) -> Any:
+        """Return the tokenizer of the `tokenizers` library, without truncation and padding."""
+        from tokenizers import Tokenizer
+
+        return Tokenizer.from_str(json.dumps({**self.state, "truncation": None, "padding": None}, ensure_ascii=False))
+
+
+def _post_processor_ids(processor: Mapping[str, Any] | None) -> Iterator[int]:
+    if processor is None:
+        return
+    for part in processor.get("processors", []):
+        yield from _post_processor_ids(part)
+    for name in ("sep", "cls"):
+        if name in processor:
+            yield processor[name][1]
+    for token in (processor.get("special_tokens") or {}).values():
+        yield from token["ids"]
+
+
+def renumbered(processor: Mapping[str, Any] | None, new: Mapping[int, int]) -> dict[str, Any] | None:
+    """Return a post-processor with other ids."""
+    if processor is None:
+        return None
+    changed = dict(processor)
+    if "processors" in processor:
+        changed["processors"] = [renumbered(part, new) for part in processor["processors"]]
+    for name in ("sep", "cls"):
+        if name in processor:
+            changed[name] = [processor[name][0], new[processor[name][1]]]
+    if "special_tokens" in processor:
+        changed["special_tokens"] = {
+            name: {**token, "ids": [new[i] for i in token["ids"]]}
+            for name, token in processor["special_tokens"].items()
+        }
+    return changed
+
+
+def rebuilt(tokenizer: Any, changed: TokenizerJson, **settings: Any) -> Any:
+    """Return a transformers tokenizer with another JSON and everything else of the given one.
+
+    :param settings: laid over its `tokenizer_config.json`
+    :raises JobFailed: where the loader does not give every token the id that the JSON says
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tokenizer.save_pretrained(folder)
+        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")) | settings
+        # a plain fast tokenizer has no token types unless told; told of beginnings and ends it writes a template of its own
+        settings |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": tokenizer.model_input_names}
+        for key in ("added_tokens_decoder", "add_bos_token", "add_eos_token", "vocab_file", "merges_file"):
+            settings.pop(key, None)
+        for path in folder.iterdir():  # vocab.txt, merges.txt, sentencepiece.bpe.model would still hold every token
+            path.unlink()
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings, ensure_ascii=False), encoding="utf-8")
+        text = json.dumps(changed.state, ensure_ascii=False)
+        (folder / "tokenizer.json").write_text(text, encoding="utf-8")
+        new = PreTrainedTokenizerFast.from_pretrained(folder)
+    if new.get_vocab() != changed.ids:
+        raise JobFailed(f"the cut tokenizer has {len(new)} tokens when loaded, {len(changed.ids)} were written")
+    return new

@@ -1,0 +1,97 @@
+"""`distill trim`: a model folder in, the same model over fewer tokens out, with what was lost."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from distill.apply import read_texts
+from distill.artefact import (
+    Artefact,
+    check_model_folder,
+    content_hash,
+    new_file,
+    new_folder,
+    read_card,
+    revision,
+    write_card,
+)
+from distill.backbone import resolve_name
+from distill.errors import BadInput
+from distill.modeling import load_model, replace_tokenizer, save_model, tokenizer_of, transformer_of
+from students.build import check_reload
+from students.corpus import Corpus
+from students.vocabulary import TrimReport, trim_vocabulary
+
+__all__ = ["trim_folder"]
+
+
+def trim_folder(
+    model: str,
+    target: Path,
+    texts: Sequence[str],
+    *,
+    coverage: float | None = None,
+    size: int | None = None,
+    changed: Path | None = None,
+) -> dict[str, Any]:
+    """Trim a model folder's vocabulary to files of text and write it to another folder; return the report.
+
+    :param texts: .txt files of one text a line, or tables as FILE:COLUMN,COLUMN; each column is a source
+    :param coverage: share of each source's token occurrences to keep; 0.999 where size is not given either
+    :param changed: a .tsv that lists every text with a lost token
+    :raises BadInput: where a file, the model or the target cannot be used
+    """
+    source = Path(resolve_name(model))
+    kind = check_model_folder(source)
+    if target.exists():
+        raise BadInput(f"{target} is there already; name a new folder")
+    if coverage is not None and size is not None:
+        raise BadInput("--coverage and --size: give one of them")
+    if coverage is not None and not 0 < coverage <= 1:
+        raise BadInput(f"--coverage {coverage}: a share above 0 and up to 1 is accepted")
+    coverage = 0.999 if coverage is None and size is None else coverage
+    corpus = _read(texts)
+    loaded = load_model(source, dtype="auto")
+    tokenizer, report = trim_vocabulary(
+        transformer_of(loaded), tokenizer_of(loaded), corpus.sources, coverage=coverage, size=size
+    )
+    replace_tokenizer(loaded, tokenizer)
+    if changed is not None:
+        _list_changed(report, changed)
+    parents, settings = {source.name: revision(source)}, {"coverage": coverage, "size": size}
+    inputs = {"stage": "trim", "parents": parents, "corpus": corpus.fingerprint(), **settings}
+    base = read_card(source) or Artefact(kind=kind, stage="trim", fingerprint="")
+    card = replace(
+        base, stage="trim", fingerprint=content_hash(inputs), parents={**base.parents, **parents},
+        details={**base.details, "trim": {**settings, "corpus": corpus.fingerprint(), **report.to_json()}},
+    )  # fmt: skip
+    with new_folder(target) as folder:
+        save_model(loaded, folder)
+        check_reload(loaded, folder)
+        write_card(folder, card)
+    return {"model": str(source), "target": str(target), "size_mb": (_mb(source), _mb(target)), **report.to_json()}
+
+
+def _read(texts: Sequence[str]) -> Corpus:
+    corpus = Corpus()
+    for given in texts:
+        name, colon, columns = given.partition(":")
+        for column in columns.split(",") if colon else ["text"]:
+            corpus.add(f"{Path(name).name.partition('.')[0]} {column}".removesuffix(" text"), read_texts(name, column))
+    if not corpus.sources:
+        raise BadInput("--texts: no text was found in the files; the tokens that they use are what is kept")
+    return corpus
+
+
+def _list_changed(report: TrimReport, path: Path) -> None:
+    with new_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write("source\ttext\tbefore\tafter\n")
+        for row in report.changed:
+            file.write(
+                "\t".join(" ".join(str(row[name]).split()) for name in ("source", "text", "before", "after")) + "\n"
+            )
+
+
+def _mb(folder: Path) -> float:
+    return round(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6, 1)

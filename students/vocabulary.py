@@ -1,0 +1,296 @@
+"""Vocabulary trimming: the tokens that a corpus uses, and a model over these alone.
+
+Of a multilingual encoder's parameters most are word embeddings of languages that the student will never read. Cutting
+them (Abdaoui et al. 2020, "Load What You Need") is exact where it can be: a text whose tokens all survive gets the same
+pieces and the same embedding as before. Which texts these are, and what becomes of the rest, is counted here.
+
+A source is a named list of texts, a language or a domain. Coverage holds in each of them: a thousand résumés beside a
+million lines of another language would else be all in the last thousandth.
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from distill.errors import BadInput, JobFailed
+from distill.tokens import TokenTable, tokenize
+from students.scripts import Sources, kept_scripts, script_of
+from students.tokenizer_json import TokenizerJson, rebuilt
+from students.word_embeddings import padding_position, replace_vocabulary, special_ids, word_embedding
+
+__all__ = ["TextCounts", "TrimReport", "trim_vocabulary"]
+
+_NO_LIMIT = 1 << 24  # tokens: nothing is truncated while a corpus is counted
+_TOLERANCE = 1e-6
+_CHECKED_TEXTS = 200
+_CHECKED_TOKENS = 128
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class TextCounts:
+    """How a source fares.
+
+    :param n_covered: texts whose tokens all survive
+    :param n_same: texts of these that have the same pieces after the cut; every other one is an error
+    :param coverage: share of the token occurrences that survive
+    :param fertility: tokens per word (between spaces), before and after
+    :param unknown: share of unknown tokens, before and after
+    """
+
+    n_texts: int
+    n_covered: int
+    n_same: int
+    coverage: float
+    fertility: tuple[float, float]
+    unknown: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class TrimReport:
+    """What a cut did.
+
+    :param unreachable: pieces that the tokenizer never gives, before and after
+    :param max_difference: the largest of any value of any token's last hidden state, over `n_checked` covered texts
+    :param changed: of texts with a lost token: source, text, pieces before and after
+    """
+
+    algorithm: str
+    n_tokens: tuple[int, int]
+    n_parameters: tuple[int, int]
+    unreachable: tuple[int, int]
+    scripts: tuple[str, ...]
+    sources: dict[str, TextCounts]
+    n_checked: int
+    max_difference: float
+    changed: tuple[dict[str, Any], ...] = field(repr=False)
+
+    def to_json(self, *, n_changed: int = _SHOWN) -> dict[str, Any]:
+        """Return the report for a card, with the first few of the changed texts."""
+        return {**asdict(self), "n_changed": len(self.changed), "changed": list(self.changed[:n_changed])}
+
+
+def trim_vocabulary(
+    transformer: Any, tokenizer: Any, sources: Sources, *, coverage: float | None = None, size: int | None = None
+) -> tuple[Any, TrimReport]:
+    """Cut a model, in place, to the tokens that the sources use; return its new tokenizer and what was lost.
+
+    :param coverage: share of each source's token occurrences to keep at least
+    :param size: tokens to keep at most, the most frequent first, each source counting the same
+    :raises BadInput: where the tokenizer, the model or the size do not allow it
+    :raises JobFailed: where a covered text came out differently
+    """
+    if (coverage is None) == (size is None):
+        raise BadInput("give coverage or size to trim a vocabulary, one of them")
+    texts = {name: list(dict.fromkeys(given)) for name, given in sources.items()}
+    if not any(texts.values()):
+        raise BadInput("a vocabulary is trimmed to the tokens of a corpus; there are no texts")
+    before = TokenizerJson.of(tokenizer)
+    n_rows = word_embedding(transformer).num_embeddings
+    if max(before.tokens) >= n_rows:
+        raise BadInput(f"the tokenizer has token {max(before.tokens)}, the model {n_rows} word embeddings")
+    reading = copy.deepcopy(tokenizer)  # what is asked to tokenize forgets the truncation and padding of its file
+    tables = {name: _tokenized(reading, given) for name, given in texts.items()}
+    scripts = kept_scripts(texts)
+    always = before.named_ids() | before.letter_ids(lambda letter: script_of(letter) in ("", *scripts))
+    always |= set(special_ids(transformer.config).values()) & set(before.tokens)
+    counts = [np.bincount(table.ids, minlength=n_rows) for table in tables.values() if len(table.ids)]
+    kept = (
+        _covering(before, counts, always, coverage) if coverage else _most_frequent(before, counts, always, size or 0)
+    )
+    position = padding_position(transformer)
+    order = before.in_order(kept, tokenizer.pad_token_id if position is None else position)
+    after = before.cut(order)
+    new_tokenizer = rebuilt(tokenizer, after)
+    new_reading = copy.deepcopy(new_tokenizer)
+
+    survives = np.zeros(n_rows, dtype=bool)
+    survives[order] = True
+    covered = {name: _covered(before, table, texts[name], survives) for name, table in tables.items()}
+    drawn = _sample([text for name, rows in covered.items() for text in np.array(texts[name], dtype=object)[rows]])
+    hidden = _hidden_states(transformer, reading, drawn)
+    n_parameters = transformer.num_parameters()
+    replace_vocabulary(transformer, lambda old: old[order].clone(), len(order), {old: i for i, old in enumerate(order)})
+    difference = _difference(hidden, _hidden_states(transformer, new_reading, drawn))
+
+    changed: list[dict[str, Any]] = []
+    counted = {
+        name: _compare(before, after, order, texts[name], table, _tokenized(new_reading, texts[name]), covered[name], survives, name, changed)
+        for name, table in tables.items()
+    }  # fmt: skip
+    report = TrimReport(
+        algorithm=before.algorithm, n_tokens=(len(before.tokens), len(order)),
+        n_parameters=(n_parameters, transformer.num_parameters()),
+        unreachable=(len(before.unreachable()), len(after.unreachable())), scripts=tuple(scripts), sources=counted,
+        n_checked=len(drawn), max_difference=difference, changed=tuple(changed),
+    )  # fmt: skip
+    _refuse_inexact(report)
+    return new_tokenizer, report
+
+
+def _refuse_inexact(report: TrimReport) -> None:
+    wrong = {name: counts.n_covered - counts.n_same for name, counts in report.sources.items()}
+    if any(wrong.values()):
+        shown = ", ".join(f"{n} of {name}" for name, n in wrong.items() if n)
+        raise JobFailed(f"trimmed, {shown} of the texts whose tokens all survive have other pieces than before")
+    if not report.max_difference <= _TOLERANCE:
+        raise JobFailed(f"trimmed, the model differs by {report.max_difference:.2g} on texts whose tokens all survive")
+
+
+def _tokenized(tokenizer: Any, texts: Sequence[str]) -> TokenTable:
+    return tokenize(tokenizer, texts, max_length=_NO_LIMIT, special_tokens=False)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is kept
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _covering(before: TokenizerJson, counts: Sequence[np.ndarray], always: set[int], coverage: float) -> set[int]:
+    """Return the smallest set by frequency that covers every source, with all that it needs."""
+    kept = set(always)
+    for n_uses in counts:
+        order = np.lexsort((np.arange(len(n_uses)), -n_uses))
+        free = np.zeros(len(n_uses), dtype=bool)
+        free[list(always)] = True
+        order = order[~free[order]]
+        reached = n_uses[free].sum() + np.concatenate([[0], np.cumsum(n_uses[order])])
+        n_needed = int(np.argmax(reached >= coverage * n_uses.sum()))  # the first place that has enough
+        kept |= set(order[:n_needed].tolist())
+    return before.with_parents(kept)
+
+
+def _most_frequent(before: TokenizerJson, counts: Sequence[np.ndarray], always: set[int], size: int) -> set[int]:
+    kept = before.with_parents(always)
+    if len(kept) > size:
+        raise BadInput(
+            f"size {size}: special tokens, bytes and single characters of the scripts in the corpus are {len(kept)} tokens already; give more"
+        )
+    shares = sum(n_uses / n_uses.sum() for n_uses in counts)
+    order = np.lexsort((np.arange(len(shares)), -np.asarray(shares)))
+    for i in order[np.asarray(shares)[order] > 0].tolist():
+        if i in kept:
+            continue
+        grown = kept | before.with_parents([i])
+        if len(grown) <= size:
+            kept = grown
+        if len(kept) == size:
+            break
+    return kept
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What became of it
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _covered(before: TokenizerJson, table: TokenTable, texts: Sequence[str], survives: np.ndarray) -> np.ndarray:
+    """Return the numbers of the texts whose tokens all survive. *Shape:* (n_covered,)."""
+    n_lost = np.concatenate([[0], np.cumsum(~survives[table.ids])])[table.offsets]
+    rows: np.ndarray = np.flatnonzero(np.diff(n_lost) == 0)
+    if before.algorithm != "WordPiece" or before.unk_id is None:
+        return rows
+    n_unknown = np.concatenate([[0], np.cumsum(table.ids == before.unk_id)])[table.offsets]
+    unknown = np.diff(n_unknown) > 0
+    tried = _Tried(before)
+    return np.array(
+        [i for i in rows.tolist() if not unknown[i] or all(survives[list(tried.of(texts[i]))])], dtype=np.int64
+    )
+
+
+class _Tried:
+    """What WordPiece finds in a word before it gives up: tokens of a path whose end is [UNK].
+
+    Without one of them another piece would be taken there, and the word might no longer be unknown.
+    """
+
+    def __init__(self, before: TokenizerJson) -> None:
+        model = before.state["model"]
+        self.ids, self.prefix = before.ids, model["continuing_subword_prefix"]
+        self.max_characters, self.backend = model["max_input_chars_per_word"], before.backend()
+
+    def of(self, text: str) -> Iterator[int]:
+        backend = self.backend
+        normal = text if backend.normalizer is None else backend.normalizer.normalize_str(text)
+        words = (
+            [normal]
+            if backend.pre_tokenizer is None
+            else [w for w, _ in backend.pre_tokenizer.pre_tokenize_str(normal)]
+        )
+        for word in words:
+            yield from self._of_word(word) if len(word) <= self.max_characters else ()
+
+    def _of_word(self, word: str) -> Iterator[int]:
+        start = 0
+        while start < len(word):
+            pieces = ((self.prefix * (start > 0) + word[start:end], end) for end in range(len(word), start, -1))
+            found = next(((piece, end) for piece, end in pieces if piece in self.ids), None)
+            if found is None:
+                return
+            yield self.ids[found[0]]
+            start = found[1]
+
+
+def _compare(
+    before: TokenizerJson,
+    after: TokenizerJson,
+    order: Sequence[int],
+    texts: Sequence[str],
+    old: TokenTable,
+    new: TokenTable,
+    covered: np.ndarray,
+    survives: np.ndarray,
+    source: str,
+    changed: list[dict[str, Any]],
+) -> TextCounts:
+    back = np.array(order)[new.ids]  # new tokens as old ids: (n_new_tokens,)
+    is_covered = np.zeros(len(texts), dtype=bool)
+    is_covered[covered] = True
+    n_same = 0
+    for i, text in enumerate(texts):
+        first, second = old.ids[old.offsets[i] : old.offsets[i + 1]], back[new.offsets[i] : new.offsets[i + 1]]
+        if is_covered[i]:
+            n_same += np.array_equal(first, second)
+        else:
+            pieces = [" ".join(before.tokens[int(token)] for token in side) for side in (first, second)]
+            changed.append({"source": source, "text": text, "before": pieces[0], "after": pieces[1]})
+    n_words = max(sum(len(text.split()) for text in texts), 1)
+    unknown = [float((ids == unk).mean()) if len(ids) and unk is not None else 0.0
+               for ids, unk in ((old.ids, before.unk_id), (new.ids, after.unk_id))]  # fmt: skip
+    return TextCounts(
+        n_texts=len(texts), n_covered=len(covered), n_same=n_same,
+        coverage=float(survives[old.ids].mean()) if len(old.ids) else 1.0,
+        fertility=(len(old.ids) / n_words, len(new.ids) / n_words), unknown=(unknown[0], unknown[1]),
+    )  # fmt: skip
+
+
+def _sample(texts: Sequence[str]) -> list[str]:
+    """Take texts evenly over their lengths, so that short and long ones are checked."""
+    ascending = sorted(texts, key=lambda text: (len(text), text))
+    places = np.unique(np.linspace(0, len(ascending) - 1, min(_CHECKED_TEXTS, len(ascending))).astype(int))
+    return [ascending[i] for i in places]
+
+
+def _hidden_states(transformer: Any, tokenizer: Any, texts: Sequence[str]) -> list[Any]:
+    """Return the last hidden states, zero where padded. *Shape:* of each batch (n_texts, n_tokens, width)."""
+    import torch
+
+    was_training, found = transformer.training, []
+    transformer.eval()
+    with torch.no_grad():
+        for start in range(0, len(texts), 32):
+            batch = tokenizer(
+                list(texts[start : start + 32]), padding=True, truncation=True, return_tensors="pt",
+                max_length=min(tokenizer.model_max_length, _CHECKED_TOKENS),
+            ).to(transformer.device)  # fmt: skip
+            output = transformer(**batch, output_hidden_states=True).hidden_states[-1]
+            found.append(output.float() * batch["attention_mask"].unsqueeze(-1))
+    transformer.train(was_training)
+    return found
+
+
+def _difference(before: Sequence[Any], after: Sequence[Any]) -> float:
+    return max((float((a - b).abs().max()) for a, b in zip(before, after, strict=True)), default=0.0)

@@ -1,0 +1,62 @@
+"""`distill benchmark A B --pairs …` as a user calls it, a second time against the first."""
+
+import json
+import shutil
+
+import pytest
+
+from recipes.cli import main
+
+LINES = ["query\tdocument\tlabel"] + [
+    f"query {i}\t{'맞음' if i % 2 else '아님'} document {i}\t{i % 2}" for i in range(24)
+]
+
+
+@pytest.mark.slow
+def test_folders_side_by_side_and_against_the_last_time(bert_bi, bert_cross, tmp_path, capsys):
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("\n".join(LINES) + "\n", encoding="utf-8")
+    other = shutil.copytree(bert_bi, tmp_path / "other")
+    command = ["benchmark", str(bert_cross), str(other), "--pairs", str(pairs), "--seconds", "0.2", "--json"]
+    extra = ["--batches", "1,4", "--loads", "0.5", "--shapes", "20"]
+    assert main([*command, *extra, "-o", str(tmp_path / "one")]) == 0
+    report = json.loads(capsys.readouterr().out)
+    first, second = report["rows"]
+    assert (first["name"], second["name"]) == ("model", "other")
+    assert second["speedup"] == second["throughput_pairs_per_s"] / first["throughput_pairs_per_s"]
+    for row in report["rows"]:
+        load = row["under_load"]
+        assert {cell["batch"] for cell in load["batches"]} == {1, 4}
+        assert load["open_loop"][0]["rate"] == 0.5 * load["capacity_pairs_per_s"]
+        assert load["memory"]["n_shapes"] == 20
+        assert 0 < row["first_score_seconds"] <= row["first_score_cold_seconds"]
+    assert (tmp_path / "one" / "index.html").is_file()
+    previous = str(tmp_path / "one" / "benchmark.json")
+    worse = ["--against", previous, "--max-metric-drop", "0.0", "--max-slowdown", "1000"]
+    assert main([*command, *worse, "-o", str(tmp_path / "two")]) == 0
+    # a report that was better: exit code 1, and the new report is there to look at
+    better = json.loads((tmp_path / "one" / "benchmark.json").read_text(encoding="utf-8"))
+    better["rows"][1]["metrics"][better["primary_metric"]]["value"] += 0.1
+    (tmp_path / "better.json").write_text(json.dumps(better), encoding="utf-8")
+    worse[1] = str(tmp_path / "better.json")
+    assert main([*command, *worse, "-o", str(tmp_path / "three")]) == 1
+    assert "other: ROC-AUC fell by 0.1000, at most 0 is allowed" in capsys.readouterr().err
+    assert (tmp_path / "three" / "benchmark.json").is_file()
+
+
+def test_bad_options_are_one_line(bert_bi, tmp_path, capsys):
+    for arguments, said in (
+        ([str(bert_bi)], "--pairs is missing"),
+        ([str(bert_bi), "--pairs", "x.tsv", "--max-slowdown", "1.1"], "name it with --against"),
+        (
+            [str(bert_bi), "--pairs", "x.tsv", "--batches", "one"],
+            "--batches one: numbers with commas between are expected",
+        ),
+        ([str(bert_bi), "--pairs", "x.tsv", "--loads", "50"], "--loads 50: shares of the capacity are expected"),
+        ([str(bert_bi), "--pairs", "x.tsv", "--threads", "0"], "numbers from 1 are expected"),
+        ([str(bert_bi), "--pairs", str(tmp_path / "none.tsv")], "no such file"),
+        ([str(tmp_path / "none"), "--pairs", str(tmp_path / "none.tsv")], "no such file"),
+    ):
+        assert main(["benchmark", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert said in error and "Traceback" not in error

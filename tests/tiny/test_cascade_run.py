@@ -1,0 +1,72 @@
+"""A cascade of a whole tiny run: its folder opens like any other model, and its dial adds up."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+
+from distill.baselines import open_scorer
+from recipes.cli import main
+from tests.conftest import write_recipe
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cascade")
+    rng = random.Random(0)
+    lines = ["query\tdocument\tlabel"]
+    for number in range(300):  # one word decides, nine times in ten
+        label = number % 2
+        word = "맞음" if (rng.random() < 0.9) == bool(label) else "아님"
+        lines.append(f"query {number}\t{word} document {number * 7}\t{label}")
+    pairs = folder / "pairs.tsv"
+    pairs.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    recipe = write_recipe(
+        folder, data={"train": str(pairs), "validation_share": 0.4}, training={"epochs": 4}, export={"precisions": ["fp32"]},
+        benchmark={"seconds": 0.3, "throughput_pairs": 20, "bootstrap": 50, "baselines": {}},
+        cascade={"share": 0.3},
+    )  # fmt: skip
+    assert main(["train-student", str(recipe)]) == 2  # nothing to learn from yet
+    for stage in ("train-teacher", "cache-signals", "train-student", "export"):
+        assert main([stage, str(recipe)]) == 0
+    assert main(["cascade", str(recipe)]) == 0
+    return recipe, folder / "run"
+
+
+def test_dial_adds_up(finished):
+    dial = json.loads((finished[1] / "cascade" / "dial.json").read_text())
+    metric, places = dial["metric"], dial["positions"]
+    assert places[0]["share"] == 0 and places[-1]["share"] == 1
+    assert places[0][metric]["value"] == pytest.approx(dial["alone"]["student"]["value"])  # calibrated, the same ranks
+    costs = [place["ms_per_pair"] for place in places]
+    assert costs == sorted(costs)
+    assert costs[-1] == pytest.approx(dial["alone"]["student"]["ms_per_pair"] + dial["alone"]["teacher"]["ms_per_pair"])
+    assert dial["verdict"] and (finished[1] / "cascade" / "dial.png").stat().st_size > 5000
+
+
+def test_folder_is_a_scorer_that_asks_the_teacher_where_in_doubt(finished):
+    cascade = open_scorer(finished[1] / "cascade")
+    queries, documents = ["개발자 파이썬", "간호사 병동", "a cook"], ["python developer", "ward nurse", "chef wanted"]
+    student, teacher = (np.float64(one.score(queries, documents)) for one in (cascade.student, cascade.teacher))
+    fitted = cascade.settings.cascade
+    routed = fitted.doubt(student) >= cascade.settings.level
+    expected = np.where(routed, fitted.together(student, teacher), fitted.alone(student))
+    np.testing.assert_allclose(cascade.score(queries, documents), expected, atol=1e-6)
+
+
+def test_second_run_changes_nothing_and_score_reads_it(finished, tmp_path, capsys):
+    recipe, run = finished
+    before = (run / "cascade" / "dial.json").read_bytes()
+    assert main(["cascade", str(recipe), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["positions"]
+    assert (run / "cascade" / "dial.json").read_bytes() == before
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("query\tdocument\n개발자\tdeveloper\n요리사\tnurse\n", encoding="utf-8")
+    assert main(["score", str(run / "cascade"), str(pairs), "-o", str(tmp_path / "scores.tsv")]) == 0
+    assert len((tmp_path / "scores.tsv").read_text().splitlines()) == 3
+
+
+def test_share_and_top_k_together_are_refused(finished, capsys):
+    assert main(["cascade", str(finished[0]), "cascade.top_k=3"]) == 2
+    assert "cascade: share and top_k are two ways to choose; set one" in capsys.readouterr().err

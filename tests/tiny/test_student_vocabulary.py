@@ -1,0 +1,92 @@
+"""Recipes that change a student's vocabulary, learn from translations, or factorise: built, trained, exported, loaded."""
+
+import json
+
+import pytest
+
+from distill.artefact import read_card
+from distill.modeling import load_model, tokenizer_of, transformer_of
+from distill.recipe import Unlabelled
+from students import build_student, export_student, train_student
+from students.corpus import read_corpus, student_corpus
+from teachers import cache_signals
+from tests.conftest import BI_TEACHER, make_run
+
+KO_EN = [("고양이가 잔다", "the cat sleeps"), ("개가 짖는다", "the dog barks"), ("나는 파이썬을 안다", "I know Python")]
+
+
+@pytest.fixture
+def parallel(tmp_path):
+    path = tmp_path / "parallel.tsv"
+    rows = [(f"{ko} {i}", f"{en} {i}") for i in range(12) for ko, en in KO_EN]
+    path.write_text("ko\ten\n" + "".join(f"{ko}\t{en}\n" for ko, en in rows), encoding="utf-8")
+    return str(path)
+
+
+def run_of(trained, tmp_path, parallel, **student):
+    """A run on a copy of the finished teachers."""
+    import shutil
+
+    run = make_run(
+        tmp_path / "run", teachers={"bi": BI_TEACHER}, data={"parallel": [{"path": parallel}], "max_pairs": 120},
+        student={"kind": "bi_encoder", "backbone": {"teacher": "bi"}, "layers": [0], "max_length": 64, "control": False} | student,
+        objectives={"score_match": None, "embedding_match": {"teacher": "bi"}}, export={"precisions": ["fp32"]},
+    )  # fmt: skip
+    shutil.copytree(trained.folder / "teachers", run.folder / "teachers")
+    return run
+
+
+def test_a_new_vocabulary_is_built_trained_and_exported(trained, tmp_path, parallel):
+    run = run_of(
+        trained, tmp_path, parallel, vocabulary={"train": {"tokenizer": "unigram", "size": 400, "start": "focus"}},
+        embedding_rank=16,
+    )  # fmt: skip
+    cache_signals(run)
+    train_student(run)
+    card = read_card(run.built)
+    assert card.details["vocabulary"]["starts"]["copied"] > 5
+    assert set(card.details["vocabulary"]["fertility"]) == {"train", "parallel source", "parallel target"}
+    assert card.details["embedding_rank"]["rank"] == 16
+    student = load_model(run.student)
+    assert transformer_of(student).config.model_type == "mobilebert"
+    assert transformer_of(student).config.vocab_size == len(tokenizer_of(student)) <= 400
+    assert student.encode("고양이가 잔다").shape == (32,)
+    export_student(run)
+    assert read_card(run.export("fp32")).details["parity"]["min_cosine"] > 0.9999
+
+
+def test_translations_teach_their_source(trained, tmp_path, parallel):
+    run = run_of(trained, tmp_path, parallel)
+    cache_signals(run)
+    cached = json.loads(next(run.signals("bi").glob("*/manifest.json")).read_text())["items"]["embeddings"]
+    pairs = run.split.train
+    assert cached == len({*pairs.queries, *pairs.documents, *(source for source, _ in run.split.parallel)})
+    train_student(run)  # Korean texts were never asked of the teacher: they are not missed
+
+
+def test_a_trimmed_student_is_another_build_when_its_texts_change(trained, tmp_path, parallel):
+    texts = {"texts": [{"path": parallel, "columns": ["ko", "en"]}]}
+    run = run_of(trained, tmp_path, parallel, vocabulary={"trim": {"coverage": 1.0}, **texts})
+    build_student(run)
+    report = read_card(run.built).details["vocabulary"]
+    assert set(report["sources"]) == {"parallel ko", "parallel en"}
+    assert report["n_tokens"][1] < report["n_tokens"][0]
+    before = read_card(run.built).fingerprint
+    with open(parallel, "a", encoding="utf-8") as file:
+        file.write("새 문장\tnew sentence\n")
+    again = make_run(
+        run.folder, **{**json.loads(run.recipe.model_dump_json(exclude={"output_dir", "name"})), "overwrite": True}
+    )
+    build_student(again)
+    assert read_card(run.built).fingerprint != before
+
+
+def test_columns_of_a_row_belong_together(parallel):
+    corpus = read_corpus([Unlabelled(path=parallel, columns=("ko", "en"), max_texts=2)], without={"the cat sleeps 0"})
+    assert corpus.contexts == [("개가 짖는다 0", "the dog barks 0"), ("나는 파이썬을 안다 0", "I know Python 0")]
+    assert corpus.sources["parallel en"] == ["the dog barks 0", "I know Python 0"]
+
+
+def test_prompts_are_part_of_the_corpus(trained, tmp_path, parallel):
+    run = run_of(trained, tmp_path, parallel, prompts=["query: ", "passage: "])
+    assert student_corpus(run).sources["prompts"] == ["query: ", "passage: "]

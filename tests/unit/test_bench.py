@@ -1,0 +1,127 @@
+"""Serving under load with a model whose speed is known, and reports held against earlier ones."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+
+from distill.bench import _names, check_against
+from distill.errors import BadInput, GateFailed
+from distill.serving import batch_grid, memory_growth, open_loop, saturated_pairs_per_s
+
+
+class Sleeper:
+    """Takes 2 ms a call and 0.5 ms a pair."""
+
+    def __init__(self):
+        self.calls = []
+
+    def score(self, queries, documents, *, progress=False):
+        self.calls.append((list(queries), list(documents)))
+        time.sleep(0.002 + 0.0005 * len(queries))
+        return np.zeros(len(queries))
+
+
+PAIRS = [f"query {i}" for i in range(20)], [f"a document of {i} words and more" for i in range(20)]
+
+
+def test_capacity_is_that_of_full_batches():
+    rate = saturated_pairs_per_s(Sleeper(), *PAIRS, seconds=0.3)
+    assert 0.6 * 1600 < rate < 1600  # 16 pairs in 10 ms
+
+
+def test_open_loop_serves_every_arrival_and_counts_the_waiting():
+    idle = open_loop(Sleeper(), *PAIRS, rate=40, seconds=0.8, seed=0)
+    assert idle["n"] == 32 and idle["p50"] >= 2.5
+    assert idle["mean_batch"] < 1.5
+    scorer = Sleeper()
+    busy = open_loop(scorer, *PAIRS, rate=1200, seconds=0.5, seed=0)
+    assert busy["n"] == sum(len(queries) for queries, _ in scorer.calls) == 600
+    assert busy["mean_batch"] > 2 and max(len(queries) for queries, _ in scorer.calls) <= 16
+    assert busy["p50"] <= busy["p95"] <= busy["p99"]
+    over = open_loop(Sleeper(), *PAIRS, rate=4000, seconds=0.3, seed=0)
+    assert over["p50"] > 5 * idle["p50"]  # more arrives than can be served: the line grows
+
+
+def test_grid_times_each_batch_of_each_length():
+    cells = batch_grid(Sleeper(), *PAIRS, {8: [0, 1, 2], 16: [3]}, batches=(1, 4), seconds=0.2)
+    assert [(cell["tokens"], cell["batch"]) for cell in cells] == [(8, 1), (8, 4), (16, 1), (16, 4)]
+    assert all(cell["n"] >= 2 and cell["p50"] >= 2 + 0.5 * cell["batch"] for cell in cells)
+
+
+def test_growth_sees_what_a_scorer_keeps():
+    class Hoarder(Sleeper):
+        def score(self, queries, documents, *, progress=False):
+            self.calls.append(np.ones(125_000))  # 1 MB a call
+            return np.zeros(len(queries))
+
+    found = memory_growth(Hoarder(), *PAIRS, n_shapes=50, seed=0)
+    assert found["n_shapes"] == 50
+    assert 35 < found["growth_mb"] < 80
+
+
+def report(path, cpu="cpu", **rows):
+    """A benchmark.json whose models have these (latency, throughput, spearman)."""
+    rng = np.random.default_rng(0)
+    value = {
+        "primary_metric": "spearman", "environment": {"cpu": cpu},
+        "rows": [
+            {"name": name, "metrics": {"spearman": {"value": quality, "low": 0, "high": 1, "n": 9}},
+             "per_run": {"latency_ms": (latency * rng.normal(1, 0.02, 200)).tolist(),
+                         "throughput_pairs_per_s": (speed * rng.normal(1, 0.02, 40)).tolist()}}
+            for name, (latency, speed, quality) in rows.items()
+        ],
+    }  # fmt: skip
+    path.write_text(json.dumps(value), encoding="utf-8")
+    return value
+
+
+LIMITS = {"max_slowdown": 1.1, "max_metric_drop": 0.005}
+
+
+def test_the_same_passes_and_states_its_ratio(tmp_path):
+    report(tmp_path / "old.json", a=(10, 100, 0.8), b=(5, 200, 0.79))
+    now = report(tmp_path / "new.json", a=(10.2, 99, 0.8), b=(5, 200, 0.788))
+    rows = check_against(now, tmp_path / "old.json", **LIMITS)
+    assert [row["name"] for row in rows] == ["a", "b"]
+    assert rows[0]["slowdown"]["latency"]["value"] == pytest.approx(1.02, abs=0.01)
+    assert rows[0]["slowdown"]["latency"]["low"] < 1.02 < rows[0]["slowdown"]["latency"]["high"] + 0.01
+    assert rows[1]["metric_drop"] == pytest.approx(0.002)
+
+
+def test_what_is_slower_or_worse_is_named(tmp_path):
+    report(tmp_path / "old.json", a=(10, 100, 0.8), b=(5, 200, 0.79))
+    now = report(tmp_path / "new.json", a=(12, 100, 0.8), b=(5, 150, 0.78))
+    with pytest.raises(GateFailed) as failure:
+        check_against(now, tmp_path / "old.json", **LIMITS)
+    lines = str(failure.value).splitlines()[1:]
+    assert [line.split(":")[0].strip() for line in lines] == ["a", "b", "b"]
+    assert "latency 1.2" in lines[0] and "throughput 1.3" in lines[1] and "Spearman fell by 0.0100" in lines[2]
+    assert check_against(now, tmp_path / "old.json", max_slowdown=None, max_metric_drop=None)
+
+
+def test_on_another_machine_models_are_compared_relative_to_the_first(tmp_path):
+    report(tmp_path / "old.json", cpu="fast", a=(10, 100, 0.8), b=(5, 200, 0.79))
+    now = report(tmp_path / "new.json", cpu="slow", a=(20, 50, 0.8), b=(10, 100, 0.79))
+    rows = check_against(now, tmp_path / "old.json", **LIMITS)
+    assert all(row["relative"] for row in rows)
+    assert rows[1]["slowdown"]["latency"]["value"] == pytest.approx(1, abs=0.02)
+    now = report(tmp_path / "new.json", cpu="slow", a=(20, 50, 0.8), b=(20, 100, 0.79))
+    with pytest.raises(GateFailed, match="b: latency 2.* relative to the first model"):
+        check_against(now, tmp_path / "old.json", **LIMITS)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "no json", '{"rows": []}'])
+def test_what_is_no_report_is_refused(tmp_path, text):
+    (tmp_path / "old.json").write_text(text)
+    with pytest.raises(BadInput):
+        check_against(report(tmp_path / "new.json", a=(1, 1, 1)), tmp_path / "old.json", **LIMITS)
+
+
+def test_names_tell_folders_apart(tmp_path):
+    folders = [tmp_path / "one" / "int8", tmp_path / "two" / "int8"]
+    assert _names(folders) == ["one/int8", "two/int8"]
+    assert _names([tmp_path / "x", tmp_path / "y"]) == ["x", "y"]
+    with pytest.raises(BadInput, match="given twice"):
+        _names([tmp_path / "x", tmp_path / "one" / ".." / "x"])
