@@ -44,8 +44,8 @@ class OnnxGraph:
     def run(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, np.ndarray]]:
         """Yield every batch with the graph's output, in order; while one is read the others are computed."""
         ahead = iter(batches)
-        first = list(islice(ahead, self._settings.n_streams))
-        many = self._mode == "throughput" or (self._mode is None and len(first) > 1)
+        first = list(islice(ahead, 2 * self._settings.n_streams + 1))
+        many = self._mode == "throughput" or (self._mode is None and len(first) > 2 * self._settings.n_streams)
         if many and self._settings.n_streams > 1:
             return self._run_side_by_side(chain(first, ahead))
         return ((batch, self._call(self._alone, batch)) for batch in chain(first, ahead))

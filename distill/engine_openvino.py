@@ -56,8 +56,8 @@ class OpenVinoGraph:
     def run(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, np.ndarray]]:
         """Yield every batch with the graph's output, in order; while one is read the others are computed."""
         ahead = iter(batches)
-        first = list(islice(ahead, self._settings.n_streams))
-        many = self._takes_streams or (self._mode is None and len(first) > 1)
+        first = list(islice(ahead, 2 * self._settings.n_streams + 1))
+        many = self._takes_streams or (self._mode is None and len(first) > 2 * self._settings.n_streams)
         requests = (self._side_by_side if many else self._alone)[1]
         return self._run(requests, chain(first, ahead))
 
@@ -89,7 +89,8 @@ class OpenVinoGraph:
         else:
             graph = [file_identity(path) for path in (self._path, weights)]
             compiled = cached("openvino", [graph, options, machine_identity(), _version()], make)
-        return compiled, [compiled.create_infer_request() for _ in range(n_streams)]
+        # one more than can run: a stream need not wait while the last result is read and the next batch padded
+        return compiled, [compiled.create_infer_request() for _ in range(n_streams + (n_streams > 1))]
 
     def _run(self, requests: Sequence[Any], batches: Iterable[Batch]) -> Iterator[tuple[Batch, np.ndarray]]:
         free, running = list(requests), deque[tuple[Any, Batch]]()

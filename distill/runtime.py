@@ -34,6 +34,7 @@ __all__ = ["Mode", "PairedScorer", "Precision", "RunSettings", "Runtime", "Score
 Progress = Callable[[int], None]
 
 _CHUNK = 8192  # texts tokenised and sorted together: bounds the memory, and long enough to fill batches of one length
+_ANY_LENGTH = 2**31  # more than any model reads: what a model makes of it is its own limit
 _QUERY_PROMPTS, _DOCUMENT_PROMPTS = ("query",), ("document", "passage", "corpus")
 
 
@@ -122,6 +123,7 @@ class Scorer:
         self.truncate = truncate
         self.runtime, self.precision, self.device = engine.runtime, engine.precision, engine.device
         self.max_length = _checked_length(max_length, engine)
+        self._n_positions = engine.length_limit(_ANY_LENGTH)
         self.tokenizer = engine.tokenizer
         self.side: Side | None = None  # the one that it serves, beside another model
         self._files, self._engine, self._lock = files, engine, threading.Lock()
@@ -365,7 +367,7 @@ class Scorer:
             part = slice(start, start + _CHUNK)
             table = self._tokens(texts[part], None if pair_texts is None else pair_texts[part])
             planned = plan_batches(
-                table.lengths, batch_tokens=budget, fixed_shapes=self._engine.fixed_shapes, at_most=self.max_length
+                table.lengths, batch_tokens=budget, fixed_shapes=self._engine.fixed_shapes, at_most=self._n_positions
             )
             for rows, width in planned:
                 yield start + rows, table.padded(rows, width)

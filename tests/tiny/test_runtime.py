@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from distill.buckets import padded_length, plan_batches
+from distill.buckets import _CALL_TOKENS, padded_length, plan_batches
 from distill.errors import BadInput
 from distill.machine import usable_cpus
 from distill.runtime import load
@@ -173,11 +173,39 @@ def test_few_shapes_and_every_row_once():
     batches = list(plan_batches(lengths, batch_tokens=2048, fixed_shapes=True))
     rows = np.concatenate([rows for rows, _ in batches])
     assert sorted(rows.tolist()) == list(range(5000))
-    assert len({(len(rows), width) for rows, width in batches}) <= 40
+    assert len({(len(rows), width) for rows, width in batches}) <= 60
     for chosen, width in batches:
-        assert lengths[chosen].max() <= width and len(chosen) * width <= 2048
-        assert 2 * lengths[chosen].min() >= width or width <= 16
+        assert lengths[chosen].max() <= width == padded_length(int(lengths[chosen].max()))
+        assert len(chosen) * width <= 2048
+    padded = sum(len(chosen) * width for chosen, width in batches)
+    assert padded < 1.05 * lengths.sum()
+    assert {len(chosen) for chosen, _ in batches} <= {1, 4, 16, 64, 256}
     assert padded_length(512) == 512
+
+
+def test_batches_cost_the_least_of_all_cuts():
+    """Against every way to cut the sorted lengths into pieces of 1 and 4."""
+
+    def cheapest(widths):
+        if not widths:
+            return 0
+        cuts = [cheapest(widths[n:]) + n * widths[0] + _CALL_TOKENS for n in (1, 4) if n <= len(widths)]
+        return min(cuts)
+
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        lengths = rng.integers(1, 200, 9)
+        planned = list(plan_batches(lengths, batch_tokens=10_000, fixed_shapes=True))
+        widths = [padded_length(int(n)) for n in np.sort(lengths)[::-1]]
+        assert sum(len(rows) * width + _CALL_TOKENS for rows, width in planned) == cheapest(widths)
+
+
+@pytest.mark.parametrize("fixed_shapes", [True, False])
+def test_no_batch_is_longer_than_the_model(fixed_shapes):
+    lengths = np.array([100, 99, 3, 0])
+    widths = [n for _, n in plan_batches(lengths, batch_tokens=512, fixed_shapes=fixed_shapes, at_most=100)]
+    assert max(widths) == 100 and min(widths) == 8
+    assert list(plan_batches(lengths[:0], batch_tokens=512, fixed_shapes=fixed_shapes)) == []
 
 
 def test_usable_cpus_is_at_least_one():
