@@ -37,4 +37,6 @@ def load_plan(
         raise BadInput(
             "a plan needs a budget: --budget-p95-ms, --budget-mb or both (plan.budget_p95_ms, plan.budget_mb)"
         )
+    if recipe.student is not None and recipe.student.static is not None:
+        raise BadInput("student.static: a static student has no layers to plan; leave it out to plan one that has")
     return recipe, output or (recipe.folder if path is None else recipe.folder / "plan")

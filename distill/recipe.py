@@ -756,9 +756,10 @@ class Plan(Section):
     """Sizes to choose from: of a fresh encoder, where None is 32000; or to trim a cut one to, where None is as the student's
     own section says."""
     widths: OneOrMore[Annotated[int, Field(ge=16)]] | None = None
-    """Of fresh encoders; None is 128 to 768. Attention heads are 64 wide where that divides it, else 32 or 16."""
+    """Of a fresh encoder; None is 128 to 768, and attention heads are 64 wide where that divides it, else 32 or 16. Of a cut
+    one the hidden sizes to make it (`student.width.hidden`); None is as the student's own section says."""
     feed_forward: OneOrMore[Positive] | None = None
-    """Multiples of the width, of fresh encoders; None is [2, 4]."""
+    """Multiples of the width of a fresh encoder; None is [2, 4]. Of a cut one the shares that stay; None is all."""
     layers: OneOrMore[Count] | None = None
     """How many; None is 2 to 12 of a fresh encoder, 1 to all of a teacher."""
     measured: Annotated[int, Field(ge=3)] = 10
@@ -1080,9 +1081,6 @@ def _paragraph_problems(where: str, model: str, recipe: Recipe) -> list[str]:
     return [f"{where}: no model or folder is called {model!r}; {_suggest(model, known)}"]
 
 
-_FRESH_ONLY = ("family", "widths", "feed_forward")
-
-
 def _plan_problems(recipe: Recipe) -> list[str]:
     plan, backbone = recipe.plan, None if recipe.student is None else recipe.student.backbone
     if plan.teacher is not None and plan.teacher not in recipe.teachers:
@@ -1090,13 +1088,11 @@ def _plan_problems(recipe: Recipe) -> list[str]:
     if recipe.student is not None and plan.length is not None and plan.length > recipe.student.max_length:
         return [f"plan.length: {plan.length} is more than the {recipe.student.max_length} tokens of student.max_length"]
     cut = plan.teacher or (backbone.teacher if isinstance(backbone, TeacherBackbone) else backbone)
-    if not isinstance(cut, str):
-        return []
-    return [
-        f"plan.{name}: means nothing here, the plan cuts layers of {cut}; leave it out, or make student.backbone a fresh encoder"
-        for name in _FRESH_ONLY
-        if getattr(plan, name) is not None
-    ]
+    if isinstance(cut, str) and plan.family is not None:
+        return [
+            f"plan.family: means nothing here, the plan cuts layers of {cut}; leave it out, or make student.backbone a fresh encoder"
+        ]
+    return []
 
 
 def _unknown_teacher(where: str, name: str, recipe: Recipe) -> str:

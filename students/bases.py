@@ -5,6 +5,7 @@ is what the recipe's vocabulary surgery makes of it; the surgery is done once on
 """
 
 import copy
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,10 +14,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from distill.backbone import fresh_backbone, resolve_name
+from distill.errors import BadInput
 from distill.modeling import build_model, loading, quiet, tokenizer_of, transformer_of
-from distill.recipe import Backbone, FreshBackbone, Student, TeacherBackbone, Vocabulary
+from distill.recipe import Backbone, FreshBackbone, Student, TeacherBackbone, Trim, Vocabulary, Width
 from distill.run import Run
 from students.corpus import change_vocabulary, factorise, student_corpus
+from students.importance import pair_batches
+from students.width import narrow
 
 __all__ = ["Base", "base_of", "cut_bases", "fresh_bases"]
 
@@ -25,17 +29,24 @@ _VOCABULARY = (32000,)
 
 @dataclass(frozen=True)
 class Base:
-    """A config and a tokenizer; `section` is what the recipe's student says of this vocabulary."""
+    """A config and a tokenizer; `section` is what a recipe's student says of its vocabulary and width."""
 
     config: Any
     tokenizer: Any
     n_layers: int
     section: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """Vocabulary, width, feed-forward and heads."""
+        config = self.config
+        feed_forward = int(getattr(config, "intermediate_size", 0) or getattr(config, "hidden_dim", 0))
+        return int(config.vocab_size), int(config.hidden_size), feed_forward, int(config.num_attention_heads)
 
-def fresh_bases(run: Run, texts: Sequence[str], max_length: int) -> dict[int, Base]:
-    """Return a fresh encoder for each vocabulary of the plan, by the size that it reaches on these texts."""
-    plan, bases = run.recipe.plan, {}
+
+def fresh_bases(run: Run, texts: Sequence[str], max_length: int) -> list[Base]:
+    """Return a fresh encoder for each vocabulary of the plan, as large as it gets on these texts."""
+    plan, bases = run.recipe.plan, []
     for wanted in plan.vocabulary or _VOCABULARY:
         settings = FreshBackbone(
             tokenizer="unigram" if plan.family == "xlm-roberta" else "wordpiece", vocabulary=wanted,
@@ -45,38 +56,60 @@ def fresh_bases(run: Run, texts: Sequence[str], max_length: int) -> dict[int, Ba
         if run.recipe.data.train == "bundled":  # stands in for a text that would fill it
             base = replace(base, tokenizer=_filled(base.tokenizer, wanted))
         base.config.vocab_size = len(base.tokenizer)
-        bases[len(base.tokenizer)] = base
+        bases.append(base)
     return bases
 
 
-def cut_bases(run: Run, backbone: str | TeacherBackbone, texts: Sequence[str]) -> dict[int, Base]:
-    """Return an encoder to cut layers from, for each vocabulary that the plan, or the student's section, makes of its own."""
-    whole, student, sizes = base_of(run, backbone, texts), run.recipe.student, run.recipe.plan.vocabulary
-    own = None if student is None else student.vocabulary
-    wanted: list[Vocabulary | None] = [own]
-    if sizes is not None:
-        corpus = () if own is None else own.texts
-        wanted = [Vocabulary.model_validate({"trim": {"size": size}, "texts": corpus}) for size in sizes]
-    rank = None if student is None else student.embedding_rank
-    changed = [_changed(run, backbone, whole, vocabulary, rank) for vocabulary in wanted]
-    return {int(base.config.vocab_size): base for base in changed}
+def cut_bases(run: Run, backbone: str | TeacherBackbone, texts: Sequence[str]) -> list[Base]:
+    """Return an encoder to cut layers from, for each vocabulary and width that the plan, or the student's section, leaves."""
+    whole, student, plan = base_of(run, backbone, texts), run.recipe.student, run.recipe.plan
+    own = Student(kind="bi_encoder", backbone=backbone) if student is None else student
+    vocabularies, narrower = [own.vocabulary], [own.width]
+    if plan.vocabulary is not None:
+        corpus = () if own.vocabulary is None else own.vocabulary.texts
+        vocabularies = [Vocabulary(trim=Trim(size=size), texts=corpus) for size in plan.vocabulary]
+    if plan.widths is not None or plan.feed_forward is not None:
+        sizes = itertools.product(plan.widths or (None,), plan.feed_forward or (None,))
+        narrower = [_width(whole, hidden, share) for hidden, share in sizes]
+    return [
+        _changed(run, whole, own.model_copy(update={"vocabulary": vocabulary, "width": width}))
+        for vocabulary in vocabularies
+        for width in narrower
+    ]
 
 
-def _changed(run: Run, backbone: Backbone, whole: Base, vocabulary: Vocabulary | None, rank: int | None) -> Base:
+def _width(whole: Base, hidden: int | None, share: float | None) -> Width | None:
+    """Return the section that leaves so much of the encoder; None where that is all of it.
+
+    :raises BadInput: where it has less
+    """
+    if hidden is not None and hidden > whole.config.hidden_size:
+        raise BadInput(
+            f"plan.widths: {hidden} of an encoder that is {whole.config.hidden_size} wide; a cut one is no wider"
+        )
+    if share is not None and share > 1:
+        raise BadInput(f"plan.feed_forward: {share:g}; of an encoder that is cut a share, as 0.5, is expected")
+    hidden = None if hidden == whole.config.hidden_size else hidden
+    share = None if share == 1 else share
+    return None if hidden is None and share is None else Width(hidden=hidden, feed_forward=share)
+
+
+def _changed(run: Run, whole: Base, section: Student) -> Base:
     """Do to one random layer of the encoder what the stage build_student would do to the whole."""
-    if vocabulary is None and rank is None:
+    if section.vocabulary is None and section.width is None and section.embedding_rank is None:
         return whole
-    section = {"backbone": backbone, "vocabulary": vocabulary, "embedding_rank": rank}
-    student = run.recipe.student or Student(kind="bi_encoder", backbone=backbone)
-    planned = Run(run.recipe.model_copy(update={"student": student.model_copy(update=section)}))
+    planned, seed = Run(run.recipe.model_copy(update={"student": section})), run.recipe.seed
     planned.split = run.split
-    model, corpus = _one_layer(whole, student.max_length, run.recipe.seed), student_corpus(planned)
+    model = _one_layer(whole, section.max_length, seed)
     with quiet():
-        if vocabulary is not None:
-            change_vocabulary(model, vocabulary, corpus, seed=run.recipe.seed)
-        if rank is not None:
-            factorise(model, rank, corpus)
-    stated = {} if vocabulary is None else {"vocabulary": vocabulary.model_dump(mode="json", exclude_defaults=True)}
+        if section.width is not None:
+            batches = pair_batches(model, "bi_encoder", run.split.train, max_length=section.max_length, seed=seed)
+            narrow(model, "bi_encoder", section.width, batches)
+        if section.vocabulary is not None:
+            change_vocabulary(model, section.vocabulary, student_corpus(planned), seed=seed)
+        if section.embedding_rank is not None:
+            factorise(model, section.embedding_rank, student_corpus(planned))
+    stated = section.model_dump(mode="json", include={"vocabulary", "width"}, exclude_none=True, exclude_defaults=True)
     return Base(transformer_of(model).config, tokenizer_of(model), whole.n_layers, stated)
 
 

@@ -29,8 +29,8 @@ _WIDTHS = (128, 192, 256, 320, 384, 448, 512, 640, 768)
 _LAYERS = (2, 3, 4, 5, 6, 8, 10, 12)
 _FEED_FORWARD = (2.0, 4.0)
 _LENGTH = 256
-_CUT_KEPT = {"vocabulary", "embedding_rank"}
-_KEPT = {"pooling", "head", "prompts", "asymmetric", "control"}
+_CUT_KEPT = {"vocabulary", "width", "embedding_rank"}
+_KEPT = {"pooling", "head", "dimensions", "prompts", "asymmetric", "control"}
 _CALIBRATION_WORDS = 8  # ranges decide no speed: the shortest calibration will do
 
 
@@ -106,23 +106,28 @@ class Candidates:
         :raises BadInput: where the plan asks for more layers than there are
         """
         if self.cut is None:
-            return fresh_shapes(self.plan, sorted(self._bases), self.length)
-        config, n_layers = self._any_base.config, self._any_base.n_layers
+            return fresh_shapes(self.plan, sorted({base.sizes[0] for base in self._bases}), self.length)
+        n_layers = self._any_base.n_layers
         wanted = self.plan.layers or tuple(range(1, n_layers + 1))
         if max(wanted) > n_layers:
             raise BadInput(f"plan.layers: {max(wanted)} of {self.cut_name}, which has {n_layers}")
-        feed_forward = int(getattr(config, "intermediate_size", 0) or getattr(config, "hidden_dim", 0))
-        width, heads = int(config.hidden_size), int(config.num_attention_heads)
+        sizes = sorted({base.sizes for base in self._bases})
         return [
             Shape(layers, width, feed_forward, heads, vocabulary, self.length)
-            for vocabulary in sorted(self._bases)
+            for vocabulary, width, feed_forward, heads in sizes
             for layers in wanted
         ]
+
+    def _base(self, shape: Shape) -> Base:
+        """Return what a shape is a variation of: its vocabulary, and of a cut encoder its width as well."""
+        sizes = (shape.vocabulary, shape.width, shape.feed_forward, shape.heads)
+        n_same = 1 if self.cut is None else len(sizes)
+        return next(base for base in self._bases if base.sizes[:n_same] == sizes[:n_same])
 
     @property
     def _any_base(self) -> Base:
         """The base of the largest vocabulary."""
-        return self._bases[max(self._bases)]
+        return max(self._bases, key=lambda base: base.sizes[0])
 
     def identity(self) -> dict[str, Any]:
         """Return what decides a measurement besides shape, machine and versions."""
@@ -136,7 +141,8 @@ class Candidates:
     def _encoder_identity(self) -> str:
         if self.cut is None:
             return self.plan.family or "bert"
-        return content_hash({**self._any_base.config.to_dict(), "vocab_size": None})
+        sized = ("vocab_size", "hidden_size", "intermediate_size", "num_attention_heads")
+        return content_hash({**self._any_base.config.to_dict(), **dict.fromkeys(sized)})
 
     @property
     def _pooling(self) -> Any:
@@ -158,7 +164,7 @@ class Candidates:
         named = self.cut if isinstance(self.cut, str) else self.cut.model_dump()
         return {
             "kind": self.kind, "backbone": named, "layers": list(spread(self._any_base.n_layers, shape.layers)),
-            "max_length": self.max_length, **kept, **self._bases[shape.vocabulary].section,
+            "max_length": self.max_length, **kept, **self._base(shape).section,
         }  # fmt: skip
 
     def texts(self) -> tuple[list[str], list[str]]:
@@ -185,7 +191,7 @@ class Candidates:
         import torch
         from transformers import AutoModel
 
-        base = self._bases[shape.vocabulary]
+        base = self._base(shape)
         config = shaped(base.config, shape, base.n_layers)
         student, seed = self.run.recipe.student, self.run.recipe.seed
         torch.manual_seed(seed)
@@ -205,16 +211,19 @@ class Candidates:
 
     @cached_property
     def _output_width(self) -> int | None:
-        """The width of the teacher's space, where the student's Dense into it is kept."""
-        match = self.run.recipe.objectives.embedding_match
-        if match is None or match.projection == "drop" or self.kind != "bi_encoder":
+        """The width that the recipe asks a bi-encoder's vectors to have: its own, or that of the matched teacher."""
+        student, match = self.run.recipe.student, self.run.recipe.objectives.embedding_match
+        if self.kind != "bi_encoder":
             return None
-        with quiet():
-            return int(base_of(self.run, TeacherBackbone(teacher=match.teacher), self._sources).config.hidden_size)
+        if student is not None and student.dimensions is not None:
+            return student.dimensions
+        if match is None or match.projection == "drop":
+            return None
+        return base_of(self.run, TeacherBackbone(teacher=match.teacher), self._sources).sizes[1]
 
     @cached_property
-    def _bases(self) -> dict[int, Base]:
-        """By the size of the vocabulary."""
+    def _bases(self) -> list[Base]:
+        """One for each vocabulary, and of a cut encoder for each width."""
         if self.cut is None:
             return fresh_bases(self.run, self._sources, self.max_length)
         return cut_bases(self.run, self.cut, self._sources)

@@ -71,7 +71,7 @@ def test_a_shape_is_the_model_that_it_describes(tmp_path):
     run = make_run(tmp_path / "run", student={"backbone": BACKBONE}, plan={"vocabulary": 300})
     candidates = Candidates(run, tmp_path)
     for shape in (Shape(1, 16, 32, 1, 300, 64), Shape(3, 48, 192, 3, 300, 64)):
-        model = AutoModel.from_config(shaped(candidates._bases[300].config, shape, 1))
+        model = AutoModel.from_config(shaped(candidates._bases[0].config, shape, 1))
         assert sum(weight.numel() for weight in model.encoder.parameters()) == shape.encoder_parameters
         assert model.embeddings.word_embeddings.weight.shape == (300, shape.width)
     cut = Candidates(make_run(tmp_path / "cut"), tmp_path)
@@ -89,6 +89,16 @@ def test_a_cut_teacher_is_trimmed_to_the_sizes_of_the_plan(tmp_path):
     model = load_model(folder)
     embeddings = transformer_of(model).get_input_embeddings().weight
     assert embeddings.shape == (320, 32) and len(tokenizer_of(model)) == 320
+    # and narrower, by what the plan offers
+    narrow = Candidates(
+        make_run(tmp_path / "narrow", plan={"widths": [16, 32], "feed_forward": [0.5, 1], "layers": 1}), tmp_path
+    )
+    assert [(shape.width, shape.feed_forward, shape.heads) for shape in narrow.shapes()] == [(16, 32, 1), (16, 64, 1), (32, 32, 2), (32, 64, 2)]  # fmt: skip
+    assert narrow.section(narrow.shapes()[0])["width"] == {"feed_forward": 0.5, "hidden": 16}
+    assert "width" not in narrow.section(narrow.shapes()[3])
+    (tmp_path / "narrow").mkdir(exist_ok=True)
+    small = transformer_of(load_model(narrow._write_torch(narrow.shapes()[0], tmp_path / "narrow")))
+    assert (small.config.hidden_size, small.config.intermediate_size, small.config.num_hidden_layers) == (16, 32, 1)
     # and what the student's own section takes away is taken away from every shape
     own = make_run(tmp_path / "own", student={"vocabulary": {"trim": {"coverage": 0.9}}, "embedding_rank": 8})
     shapes = Candidates(own, tmp_path).shapes()
@@ -106,7 +116,7 @@ def test_a_filled_vocabulary_changes_no_token(tmp_path):
     run = make_run(tmp_path / "run", student={"backbone": BACKBONE}, plan={"vocabulary": 300})
     for family in ("bert", "xlm-roberta"):
         run = make_run(tmp_path / family, student={"backbone": BACKBONE}, plan={"vocabulary": 300, "family": family})
-        tokenizer = Candidates(run, tmp_path)._bases[300].tokenizer
+        tokenizer = Candidates(run, tmp_path)._bases[0].tokenizer
         filled = _filled(tokenizer, 400)
         assert len(filled) == 400 and len(tokenizer) == 300
         for text in run.split.train.queries[:50]:
