@@ -102,9 +102,7 @@ def with_output(
     if axes is not None and (targets is None or is_own):
         weight = axes
     else:
-        assert (
-            targets is not None
-        )  # without student.dimensions there is an output only where there is somebody to match
+        assert targets is not None  # no student.dimensions: the output is there to match somebody
         weight = least_squares(vectors, targets)
     if targets is not None:
         details["cosine_to_teacher"] = _mean_cosine(vectors @ weight, targets)
