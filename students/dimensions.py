@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 _AXES = "teacher_axes.safetensors"
 _SAMPLE_TEXTS = 5000
 _RIDGE_TEXTS = 10.0
+_STATIC_MEAN_SIZE = 0.1  # of a table's numbers: ten steps of a learning rate of 0.01
 _SAME_COSINE = 0.999  # cached embeddings may be those of bf16
 Array = np.ndarray
 
@@ -200,9 +201,14 @@ def _is_linear(dense: Any) -> bool:
 
 
 def _static_along(model: Any, table: Any) -> Any:
+    """Put another table into a static model, scaled so that a learning rate means the same for all of them.
+
+    Adam's steps have the size of the rate whatever the table's is, and after Normalize the table's says nothing.
+    """
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
-    return bi_encoder([StaticEmbedding(model[0].tokenizer, embedding_weights=table.contiguous())], None)
+    scaled = table * (_STATIC_MEAN_SIZE / table.abs().mean())
+    return bi_encoder([StaticEmbedding(model[0].tokenizer, embedding_weights=scaled.contiguous())], None)
 
 
 def write_axes(folder: Path, axes: Array) -> None:
