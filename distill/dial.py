@@ -88,12 +88,14 @@ def _models(run: Run) -> tuple[Row, Row]:
     name = settings.teacher or primary_teacher(run)
     run.require(run.teacher(name), "train_teacher")
     teacher = Row(name, "teacher", run.teacher(name), "torch", "fp32", run.recipe.teachers[name].max_length)
-    precision = "int8" if "int8" in run.recipe.export.precisions else next(iter(run.recipe.export.precisions), None)
-    if precision is None:
+    exports = run.recipe.exports
+    if not exports:
         run.require(run.student, "train_student")
         return Row("student", "student", run.student, "torch", "fp32", section.max_length), teacher
-    run.require(run.export(precision), "export")
-    return Row(f"student ({precision})", "export", run.export(precision), "openvino", None, section.max_length), teacher
+    format, precision = next((export for export in exports if export[1] == "int8"), exports[0])
+    folder = run.export(precision, format)
+    run.require(folder, "export")
+    return Row(f"student ({precision})", "export", folder, format, None, section.max_length), teacher
 
 
 def _scores(run: Run, row: Row, pairs: Pairs) -> np.ndarray:

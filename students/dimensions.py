@@ -17,6 +17,10 @@ pass over some thousand texts. Without a teacher to match it starts as the stude
 **Matryoshka.** A prefix of these embeddings is matched with the same prefix of the teacher's along its axes. Matching the
 geometry instead (similarities within the batch) was worse at each width (static student, STS-B dev: .823 against .837 at
 384, .775 against .807 at 64).
+
+**Signs.** What is sorted along principal axes makes poor sign bits: late dimensions are small and weigh as much as the first.
+Of the ten nearest of 21,365 sentences 65 % are found by the signs of MiniLM's own embeddings (95 % with int8 deciding), 35 %
+(56 %) by those of a static student along its axes. For a binary index leave `student.dimensions` out.
 """
 
 import logging
