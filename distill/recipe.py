@@ -372,9 +372,9 @@ class Vocabulary(Section):
 class Static(Section):
     """A student without layers: the mean of one vector for each token, each made by the backbone. Microseconds a text."""
 
-    weighting: Literal["sif", "zipf", "none"] = "sif"
-    """How much a token counts by its share p of the recipe's text: sif a / (a + p) with a = 1e-4 (Arora et al. 2017),
-    zipf log(1 + rank), none 1."""
+    weighting: Literal["zipf", "sif", "none"] = "zipf"
+    """How much a token counts, by how often it stands in the recipe's text: zipf log(1 + rank), sif a / (a + share) with
+    a = 1e-3 (Arora et al. 2017), none 1."""
 
 
 LayerRule = Literal["every", "first", "last", "spread", "importance"]

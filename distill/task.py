@@ -67,6 +67,8 @@ class TaskStep(nn.Module):
 
     model: Any
     """The sentence-transformers model that is trained and saved."""
+    is_static: bool = False
+    """Whether it is a table of token vectors."""
     scale_and_bias: nn.Parameter | None
     """Turns a bi-encoder's cosine into a logit, where a loss needs one."""
 

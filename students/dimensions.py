@@ -17,6 +17,10 @@ pass over some thousand texts. Without a teacher to match it starts as the stude
 **Matryoshka.** A prefix of these embeddings is matched with the same prefix of the teacher's along its axes. Matching the
 geometry instead (similarities within the batch) was worse at each width (static student, STS-B dev: .823 against .837 at
 384, .775 against .807 at 64).
+
+**Signs.** What is sorted along principal axes makes poor sign bits: late dimensions are small and weigh as much as the first.
+Of the ten nearest of 21,365 sentences 65 % are found by the signs of MiniLM's own embeddings (95 % with int8 deciding), 35 %
+(56 %) by those of a static student along its axes. For a binary index leave `student.dimensions` out.
 """
 
 import logging
@@ -38,6 +42,7 @@ log = logging.getLogger(__name__)
 _AXES = "teacher_axes.safetensors"
 _SAMPLE_TEXTS = 5000
 _RIDGE_TEXTS = 10.0
+_STATIC_MEAN_SIZE = 0.1  # of a table's numbers: ten steps of a learning rate of 0.01
 _SAME_COSINE = 0.999  # cached embeddings may be those of bf16
 Array = np.ndarray
 
@@ -102,9 +107,7 @@ def with_output(
     if axes is not None and (targets is None or is_own):
         weight = axes
     else:
-        assert (
-            targets is not None
-        )  # without student.dimensions there is an output only where there is somebody to match
+        assert targets is not None  # no student.dimensions: the output is there to match somebody
         weight = least_squares(vectors, targets)
     if targets is not None:
         details["cosine_to_teacher"] = _mean_cosine(vectors @ weight, targets)
@@ -202,9 +205,14 @@ def _is_linear(dense: Any) -> bool:
 
 
 def _static_along(model: Any, table: Any) -> Any:
+    """Put another table into a static model, scaled so that a learning rate means the same for all of them.
+
+    Adam's steps have the size of the rate whatever the table's is, and after Normalize the table's says nothing.
+    """
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
-    return bi_encoder([StaticEmbedding(model[0].tokenizer, embedding_weights=table.contiguous())], None)
+    scaled = table * (_STATIC_MEAN_SIZE / table.abs().mean())
+    return bi_encoder([StaticEmbedding(model[0].tokenizer, embedding_weights=scaled.contiguous())], None)
 
 
 def write_axes(folder: Path, axes: Array) -> None:

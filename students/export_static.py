@@ -6,7 +6,9 @@ the size, in the form of model2vec (`embeddings` and `weights`), which stock `Se
 
 import logging
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ import numpy as np
 from distill.artefact import CARD, Artefact, content_hash, new_folder, write_card
 from distill.errors import BadInput
 from distill.run import Run
-from distill.runtime import load
+from distill.runtime import Scorer, load
+from students.asymmetric import Compatibility, check_side, own_side_pairs, pair_details
 from students.gate import ParityReport, Thresholds, check_gate, compare, thresholds_of
 
 __all__ = ["export_static_student", "export_table", "int8_rows"]
@@ -44,19 +47,26 @@ def export_static_student(run: Run) -> None:
         return
     card = Artefact(
         kind=student.kind, stage="export", fingerprint=content_hash(inputs), parents={"student": student.revision},
-        recipe=run.recipe.model_dump(mode="json"), data=run.split.describe(), details={"inputs": inputs},
+        recipe=run.recipe.model_dump(mode="json"), data=run.split.describe(),
+        details={"inputs": inputs, **pair_details(run)},
     )  # fmt: skip
-    held_back = run.split.validation.select(range(min(len(run.split.validation), settings.parity_pairs)))
-    pairs = list(zip(held_back.queries, held_back.documents, strict=True))
-    report = export_table(run.student, target, pairs, thresholds_of(settings, "int8"), card)
+    held_back = own_side_pairs(run, run.split.validation)[: settings.parity_pairs]
+    check = None if run.student_section.asymmetric is None else partial(check_side, run)
+    report = export_table(run.student, target, held_back, thresholds_of(settings, "int8"), card, check)
     log.info("%s: least cosine %.5f, greatest difference %.2g", target, report.min_cosine, report.max_difference)  # fmt: skip
 
 
 def export_table(
-    source: Path, target: Path, held_back: list[tuple[str, str]], thresholds: Thresholds, card: Artefact
+    source: Path,
+    target: Path,
+    held_back: list[tuple[str, str]],
+    thresholds: Thresholds,
+    card: Artefact,
+    check: Callable[[Scorer], Compatibility] | None = None,
 ) -> ParityReport:
     """Write `target`: the static model `source` with its table in int8, checked on held-back pairs.
 
+    :param check: what else has to hold, of a student that serves one side beside its teacher
     :raises BadInput: where there are no pairs to check it on
     :raises GateFailed: where it is too far; nothing is put in place then
     """
@@ -72,11 +82,15 @@ def export_table(
             elif path.name not in _NOT_COPIED and not path.name.startswith("."):
                 shutil.copyfile(path, folder / path.name)
         save_file({"embeddings": codes, "weights": scales}, folder / _WEIGHTS)
-        report = compare(load(source), load(folder), held_back)
+        reference, exported = load(source), load(folder)
+        reference.side = exported.side = None  # of an asymmetric student, pairs of its own side's texts are compared
+        report = compare(reference, exported, held_back)
         check_gate(report, thresholds, source, "int8")
         details: dict[str, Any] = {
             "precision": "int8", "format": "numpy", "runs_in": "int8", "parity": asdict(report), "thresholds": asdict(thresholds),
         }  # fmt: skip
+        if check is not None:
+            details["compatibility"] = asdict(check(exported))
         write_card(folder, replace(card, details={**card.details, **details}))
     return report
 

@@ -27,7 +27,7 @@ from students import build_student, export_static_student, train_student
 from teachers import cache_signals, train_teachers
 
 LAYERS = {"backbone": {"teacher": "minilm"}, "layers": [0, 2, 4]}
-STATIC = {"backbone": {"teacher": "minilm"}, "training": {"learning_rate": 1.0e-2, "global_batch": 256, "micro_batch": 256}}  # fmt: skip
+STATIC = {"backbone": {"teacher": "minilm"}, "training": {"learning_rate": 1.0e-2, "global_batch": 256, "micro_batch": 256, "token_budget": 65536}}  # fmt: skip
 MATRYOSHKA = {"matryoshka": [256, 128, 64]}
 # name: student, more objectives, trained or only built, widths that it is cut to
 PIECES: dict[str, tuple[dict[str, Any], dict[str, Any], bool, list[int]]] = {
@@ -42,7 +42,7 @@ PIECES: dict[str, tuple[dict[str, Any], dict[str, Any], bool, list[int]]] = {
     "layers128": ({**LAYERS, "dimensions": 128}, {}, True, []),
     "layers64": ({**LAYERS, "dimensions": 64}, {}, True, []),
     "static-none": ({**STATIC, "static": {"weighting": "none"}, "dimensions": 256}, {}, True, []),
-    "static-zipf": ({**STATIC, "static": {"weighting": "zipf"}, "dimensions": 256}, {}, True, []),
+    "static-sif": ({**STATIC, "static": {"weighting": "sif"}, "dimensions": 256}, {}, True, []),
     "static": ({**STATIC, "static": {}, "dimensions": 256}, {}, True, []),
     "static-matryoshka": ({**STATIC, "static": {}, "dimensions": 384}, MATRYOSHKA, True, [256, 128, 64]),
 }

@@ -187,7 +187,7 @@ class TestTraining:
         losses = [row["labels"] for row in read_card(run.student).details["history"] if "labels" in row]
         assert np.mean(losses[-3:]) < np.mean(losses[:3])
 
-    @pytest.mark.parametrize("weighting", ["zipf", "none"])
+    @pytest.mark.parametrize("weighting", ["sif", "none"])
     def test_other_weightings_build(self, run, tmp_path, weighting):
         other = static_run(tmp_path / "run", student={**STATIC, "static": {"weighting": weighting}}, objectives=MATCH)
         train_teachers(other)
@@ -294,3 +294,18 @@ class TestDimensions:
         cosines = (load(run.built).encode(texts) * load(run.teacher("bi")).encode(texts)).sum(axis=1)
         assert cosines.mean() > 0.5  # drawn at random the map would be at right angles
         assert read_axes(run.built) is None
+
+
+def test_serves_one_side_beside_its_teacher(tmp_path):
+    """A table for queries against the teacher's index: its int8 export and the stock Router of both."""
+    from students import export_router
+
+    one_side = {"side": "query", "min_cosine": 0.3, "min_recall": 0.0}
+    run = trained_student(static_run(tmp_path / "run", student={**STATIC, "dimensions": None, "asymmetric": one_side}))
+    export_static_student(run)
+    export_router(run)
+    details = read_card(run.export("int8", "numpy")).details
+    assert details["compatibility"]["mean_cosine"] > 0.3
+    routed = load(run.router)
+    assert np.abs(routed.encode_queries(TEXTS) - stock(run.router).encode_query(TEXTS)).max() < 1e-6
+    assert np.abs(routed.encode_documents(TEXTS) - load(run.teacher("bi")).encode_documents(TEXTS)).max() < 1e-6
