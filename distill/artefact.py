@@ -164,13 +164,17 @@ def new_file(target: Path) -> Iterator[Path]:
 
     It has the same suffixes: writers go by them.
 
-    :raises BadInput: where there is no folder to write into, or a folder of that name
+    :raises BadInput: where there is no folder that can be written into, or a folder of that name
     """
     if not target.parent.is_dir():
         raise BadInput(f"{target.parent} is no folder; make it first, or name another output")
     if target.is_dir():
         raise BadInput(f"{target} is a folder; name a file in it")
     temporary = target.with_name(f".{os.getpid()}.tmp.{target.name}")
+    try:
+        temporary.touch()  # what cannot be written is known before any work
+    except OSError as error:
+        raise BadInput(f"{target} cannot be written: {error.strerror}") from None
     try:
         yield temporary
         temporary.replace(target)

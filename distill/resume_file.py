@@ -182,17 +182,18 @@ def _lines(path: Path) -> Iterator[str]:
 def _copy_csv(source: Path, target: Path, column: str, change: Change) -> None:
     csv.field_size_limit(_MAX_CELL)
     with _opened(target, "wt") as out:
-        rows, writer = _csv_rows(source), csv.writer(out, lineterminator="\n")
+        rows, plain = _csv_rows(source), csv.writer(out, lineterminator="\n")
+        quoted = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)  # before 3.13 a lone \r was left bare
         header = next(rows, [])
         at = _column(source, header, column)
-        writer.writerow(header)
+        plain.writerow(header)
         for number, row in enumerate(rows, start=1):
             if not row:
                 continue
             if len(row) != len(header):
                 raise BadInput(f"{source} row {number}: {len(row)} values under {len(header)} columns")
             row[at] = change(row[at])
-            writer.writerow(row)
+            (quoted if any("\r" in value for value in row) else plain).writerow(row)
 
 
 def _csv_rows(source: Path) -> Iterator[list[str]]:

@@ -1,6 +1,7 @@
 """ONNX exports: fp32 is torch, int8 is int8 where it should be, and what other tools read gives the same."""
 
 import json
+import random
 import re
 import shutil
 from pathlib import Path
@@ -211,7 +212,10 @@ def test_the_readme_example_gives_what_sentence_transformers_gives(exports, bert
 
 
 def texts_and_pairs(kind):
+    """200 texts or pairs, Korean and English, from one word to more than the model reads."""
+    rng, words = random.Random(0), " ".join(SENTENCES).split()
     texts = [*SENTENCES, "A", "가나다 " * 300]
+    texts += [" ".join(rng.choices(words, k=rng.randint(1, 40))) for _ in range(200 - len(texts))]
     return texts if kind == "bi" else list(zip(texts, reversed(texts), strict=True))
 
 

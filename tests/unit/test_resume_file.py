@@ -2,6 +2,7 @@ import csv
 import errno
 import gzip
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -49,6 +50,18 @@ def test_csv_keeps_the_other_columns(tmp_path, name):
         ["008", "", "0.50"],
     ]
     assert (done.n_rows, done.n_sections, done.n_identifiers, done.whole) == (2, 2, 0, 0)
+
+
+def test_a_lone_carriage_return_stays_in_its_value(tmp_path):
+    source = write_csv(tmp_path / "in.csv", [["1", RESUME, "a\rb"], ["2", RESUME, "c"]])
+    prepare_file(source, tmp_path / "out.csv", column="resume", keep=KEEP)
+    assert read_csv(tmp_path / "out.csv") == [["id", "resume", "label"], ["1", CUT, "a\rb"], ["2", CUT, "c"]]
+
+
+def test_an_output_that_cannot_be_written(tmp_path):
+    source = write_csv(tmp_path / "in.csv", [["1", RESUME, "a"]])
+    with pytest.raises(BadInput, match="/proc/out.csv cannot be written"):
+        prepare_file(source, Path("/proc/out.csv"), column="resume", keep=KEEP)
 
 
 def test_blinding_knows_the_name_that_cutting_drops(tmp_path):
