@@ -13,10 +13,14 @@ __all__ = ["cpu_model", "usable_cpus"]
 
 
 def usable_cpus() -> int:
-    """Return how many CPUs this process may use: its affinity, cut by the quota of its cgroup (v1 or v2)."""
+    """Return how many CPUs this process may use: its affinity, cut by its cgroup's quota (v1 or v2) and OMP_NUM_THREADS.
+
+    The variable is how one says that others are at work: torch heeds it alone, and would be told otherwise by a runtime.
+    """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _cgroup_quota()
-    return allowed if quota is None else max(1, min(allowed, math.floor(quota)))
+    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # "2,1" is one number a nesting level
+    limits = [allowed, math.floor(_cgroup_quota() or allowed), int(said) if said.isdigit() else allowed]
+    return max(1, min(limits))
 
 
 def _cgroup_quota() -> float | None:

@@ -191,15 +191,15 @@ def export_model(
                     "%s: %s; looking for what has to stay in float", target, "; ".join(made.report.failures(limits))
                 )
             errors = layer_errors(transformer_of(load_model(source)).eval(), sample)
-            attempts: list[_Attempt] = []
 
             def judged(alpha: float, keep: tuple[str, ...]) -> ParityReport:
-                attempts.append(attempt(alpha, keep))
-                return attempts[-1].report
+                nonlocal made
+                made = attempt(alpha, keep)
+                return made.report
 
             best, trials = search(judged, errors, limits)
-            # what was tried last lies in the folder: it is made again only where an earlier one was better
-            made = attempts[-1] if best is trials[-1] else attempt(best.alpha, best.keep_float)
+            if best is not trials[-1]:  # the folder holds what was tried last
+                made = attempt(best.alpha, best.keep_float)
         assert made is not None
         check_gate(made.report, limits, source, precision)
         details = _details(made, precision, format, calibration, sample, seed, trials)

@@ -1,6 +1,7 @@
 """A cross-encoder of BGE-m3's size (568 M, random weights) through every stage on this machine, with its peak memory.
 
     python -m tests.benchmarks.bge_m3_size runs/bge_m3_size
+    python -m tests.benchmarks.bge_m3_size runs/bge_m3_size --export     # the large one itself in int8, in a process of its own
 
 The architecture is XLM-RoBERTa-large with 250,002 pieces of vocabulary; the tokenizer is trained on the bundled pairs, so
 its pieces fill only the first rows. Scores mean nothing; memory, time and size do.
@@ -11,12 +12,16 @@ import json
 import resource
 import time
 from pathlib import Path
+from typing import Any
 
 from distill.backbone import fresh_backbone
 from distill.data import load_split
+from distill.latency import size_mb
 from distill.modeling import quiet
 from distill.recipe import Data, FreshBackbone
 from recipes.cli import main as distill
+from students.export import export_openvino
+from students.gate import Thresholds
 
 N_PAIRS = 48
 RECIPE = """
@@ -36,19 +41,36 @@ benchmark: {{throughput_pairs: 8, seconds: 10, lengths: [128, 256, 512]}}
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
+    parser.add_argument("--export", action="store_true")
+    arguments = parser.parse_args()
+    folder = arguments.folder
+    if arguments.export:
+        return export_large(folder)
     backbone = random_large(folder)
     recipe = folder / "recipe.yaml"
     recipe.write_text(RECIPE.format(n_pairs=N_PAIRS, backbone=backbone), encoding="utf-8")
     for stage in ("train-teacher", "cache-signals", "train-student", "export", "benchmark"):
         began = time.perf_counter()
         code = distill([stage, str(recipe), f"output_dir={folder / 'run'}"])
-        peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-        seconds = round(time.perf_counter() - began, 1)
-        print(
-            json.dumps({"stage": stage, "code": code, "seconds": seconds, "peak_gb_so_far": round(peak_gb, 2)}),
-            flush=True,
-        )
+        report({"stage": stage, "code": code}, began)
+
+
+def report(said: dict[str, Any], began: float) -> None:
+    peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    seconds = round(time.perf_counter() - began, 1)
+    print(json.dumps({**said, "seconds": seconds, "peak_gb_so_far": round(peak_gb, 2)}), flush=True)
+
+
+def export_large(folder: Path) -> None:
+    """Export the teacher of a finished run to OpenVINO int8 and measure it; random weights are held to no gate."""
+    split = load_split(Data(train="bundled", bundled_pairs=N_PAIRS), 0)
+    pairs = list(zip(split.train.queries, split.train.documents, strict=True))
+    source, target = folder / "run/teachers/large", folder / "large-int8"
+    began = time.perf_counter()
+    export_openvino(
+        source, target, precision="int8", calibration=pairs, held_back=pairs[:4], n_calibration=16, thresholds=Thresholds(),
+    )  # fmt: skip
+    report({"stage": "export large", "size_mb": round(size_mb(target, "openvino"))}, began)
 
 
 def random_large(folder: Path) -> Path:

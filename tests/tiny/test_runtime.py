@@ -208,5 +208,10 @@ def test_no_batch_is_longer_than_the_model(fixed_shapes):
     assert list(plan_batches(lengths[:0], batch_tokens=512, fixed_shapes=fixed_shapes)) == []
 
 
-def test_usable_cpus_is_at_least_one():
-    assert usable_cpus() >= 1
+def test_usable_cpus_heed_what_torch_heeds(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    there = usable_cpus()
+    assert there >= 1
+    for said, expected in (("1", 1), ("1,2", 1), ("9999", there), ("many", there), ("", there)):
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+        assert usable_cpus() == expected

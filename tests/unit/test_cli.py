@@ -2,17 +2,19 @@
 
 import fcntl
 import json
+import shlex
 import shutil
 import threading
 from itertools import islice
 
 import numpy as np
 import pytest
+import yaml
 
 from recipes import benchmark, cache_signals, export, train_student, train_teacher
 from recipes._launch import _hear_threads, guarded
-from recipes.cli import main
-from tests.conftest import write_recipe
+from recipes.cli import app, main
+from tests.conftest import ROOT, write_recipe
 
 PAIRS = [
     ("백엔드 개발자", "Backend engineer wanted"),
@@ -60,6 +62,16 @@ class TestHelp:
             "synthesize",
         ):
             assert f" {command} " in out
+
+    def test_the_pipelines_gate_is_made_of_commands_that_there_are(self):
+        import typer
+
+        steps = yaml.safe_load((ROOT / "recipes/ci/gate.yaml").read_text(encoding="utf-8"))["jobs"]["gate"]["steps"]
+        lines = [shlex.split(step["run"]) for step in steps if step.get("run", "").startswith("distill ")]
+        commands = typer.main.get_command(app).commands
+        assert [line[1] for line in lines] == ["export", "benchmark"]
+        for _, command, *arguments in lines:
+            commands[command].make_context(command, arguments)  # refuses an option that is none
 
     @pytest.mark.parametrize(
         "command", ["run", "train-teacher", "cache-signals", "train-student", "export", "benchmark"]
