@@ -28,7 +28,7 @@ from distill.recipe import Columns
 from recipes.cli import main as distill
 
 COLUMNS = Columns(query="sentence1", document="sentence2", label="score")
-LAYERS = {6: [0, 1, 2, 3, 4, 5], 3: [0, 2, 4], 2: [0, 3]}
+LAYERS = {6: [0, 1, 2, 3, 4, 5], 3: [0, 3, 5], 2: [0, 5]}
 N_PAIRS = 12_000
 
 
