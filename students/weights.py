@@ -72,9 +72,7 @@ def compress_to_int4(
     return found
 
 
-def _compress(
-    model: Any, ignored: Sequence[str], sample: Sequence[Mapping[str, np.ndarray]], **options: Any
-) -> None:
+def _compress(model: Any, ignored: Sequence[str], sample: Sequence[Mapping[str, np.ndarray]], **options: Any) -> None:
     with quiet():
         import nncf
         from optimum.intel import OVConfig, OVQuantizer, OVWeightQuantizationConfig

@@ -202,6 +202,15 @@ def test_int4_weights_where_the_gate_holds_and_nowhere_else(bert_bi, monkeypatch
     assert sorted(path.name for path in tmp_path.iterdir()) == ["int4", "int8", "kept"]
 
 
+def test_int4_leaves_the_head_of_a_cross_encoder_in_float(xlmr_cross, tmp_path):
+    report = export_model(
+        xlmr_cross, tmp_path / "int4", precision="int4_weights", held_back=HELD_BACK[:4], calibration=PAIRS, n_calibration=2,
+        thresholds=Thresholds(), n_threads=1,
+    )  # fmt: skip
+    assert report.precision == "int4" and report.batch_difference < 1e-4
+    assert read_card(tmp_path / "int4").details["weights"] == {"int4": 12, "int8": 0, "float": 2}
+
+
 def test_the_stage_and_the_report_cover_both_formats(bi_folder, tmp_path):
     from distill.benchmark import student_rows
     from students.export import export_student
