@@ -61,9 +61,6 @@ class Smoke(Section):
     data: dict[Name, Data]
     backbones: dict[str, FreshBackbone]
     """What stands in for each backbone by its name."""
-    pretraining: dict[str, Any] | None = None
-    """What a stand-in learns before its row and those that start from it, as keys of a bi-encoder teacher: a named encoder has
-    read much, and from random weights the published loss learns the mean of the labels. None leaves it random."""
     max_length: int = 256
     training: dict[str, Any] = Field(default_factory=dict)
 
@@ -133,14 +130,13 @@ def _with_stand_ins(raw: dict[str, Any], path: str | Path) -> dict[str, Any]:
         raise BadInput(f"{path} has no section smoke; say there what stands in for the models and the data")
     smoke = validated(Smoke, settings, path)
 
-    taught = {} if smoke.pretraining is None else _pretrained(raw, smoke)
-
     def small(section: Mapping[str, Any]) -> dict[str, Any]:
         shrunk = {key: value for key, value in section.items() if key not in ("training", "lora")}
-        if isinstance(named := section.get("backbone"), str):
-            if named not in smoke.backbones:
-                raise BadInput(f"{path}: smoke.backbones has nothing for {named}")
-            shrunk["backbone"] = {"teacher": taught[named]} if named in taught else smoke.backbones[named].model_dump()
+        if isinstance(section.get("backbone"), str):
+            stand_in = smoke.backbones.get(section["backbone"])
+            if stand_in is None:
+                raise BadInput(f"{path}: smoke.backbones has nothing for {section['backbone']}")
+            shrunk["backbone"] = stand_in.model_dump()
         if "backbone" in section:
             shrunk["max_length"] = smoke.max_length
         return shrunk
@@ -149,22 +145,8 @@ def _with_stand_ins(raw: dict[str, Any], path: str | Path) -> dict[str, Any]:
         part: {name: small(section) for name, section in (raw.get(part) or {}).items()}
         for part in ("teachers", "baselines")
     }
-    for backbone, name in taught.items():  # what was an untrained row is what the others start from
-        own = {"kind": "bi_encoder", "backbone": smoke.backbones[backbone].model_dump(), "max_length": smoke.max_length}
-        sections["baselines"].pop(name, None)
-        sections["teachers"] = {name: own | dict(smoke.pretraining or {}), **sections["teachers"]}
     folder = raw.get("output_dir") or f"runs/{raw.get('name')}"
     return {**raw, **sections, "data": settings["data"], "training": smoke.training, "output_dir": f"{folder}-smoke"}
-
-
-def _pretrained(raw: Mapping[str, Any], smoke: Smoke) -> dict[str, str]:
-    """Return the name of the teacher that each stand-in becomes: that of the row that shows the encoder as it comes."""
-    rows = {
-        section.get("backbone"): name
-        for name, section in (raw.get("baselines") or {}).items()
-        if section.get("kind") == "encoder"
-    }
-    return {backbone: rows.get(backbone, f"stand_in_{n}") for n, backbone in enumerate(smoke.backbones, start=1)}
 
 
 def recipe_of(ablation: Ablation, version: str) -> Recipe:

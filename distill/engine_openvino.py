@@ -20,6 +20,7 @@ __all__ = ["OpenVinoGraph"]
 _PRECISIONS: Mapping[str, str] = {"fp32": "f32", "bf16": "bf16"}
 # a scalar of a small type may be a mask or a flag, a matrix is a weight
 _INT8 = re.compile(rb'type="FakeQuantize"|element_type="(?:i8|u8|i4|u4|nf4|f8e4m3|f8e5m2)" shape="\d+, ?\d+')
+_INT4 = re.compile(rb'element_type="(?:i4|u4)" shape="\d+, ?\d+')
 _MOST_CACHED_MB = 600  # what is kept is about twice the weights; larger graphs are compiled every time
 
 
@@ -125,8 +126,11 @@ def _version() -> str:
 
 
 def _precision(path: Path, compiled: Any) -> str:
-    """Say what really runs: "int8" where weights or activations are quantized, else what the plugin settled on."""
-    if _INT8.search(path.read_bytes()):
+    """Say what really runs: the fewest bits of weights or activations, else what the plugin settled on."""
+    graph = path.read_bytes()
+    if _INT4.search(graph):
+        return "int4"
+    if _INT8.search(graph):
         return "int8"
     hint: str = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     return {"f32": "fp32", "f16": "fp16"}.get(hint, hint)

@@ -28,7 +28,7 @@ class Engine(Protocol):
 
     @property
     def precision(self) -> str:
-        """What it really computes in: "fp32", "bf16", "int8"."""
+        """What it really computes in: "fp32", "bf16", "int8", "int4"."""
 
     @property
     def device(self) -> str:
@@ -107,7 +107,7 @@ class CompiledGraph(Protocol):
 
     @property
     def precision(self) -> str:
-        """What it really computes in: "fp32", "bf16", "int8"."""
+        """What it really computes in: "fp32", "bf16", "int8", "int4"."""
 
     @property
     def input_names(self) -> Sequence[str]:

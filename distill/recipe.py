@@ -587,9 +587,9 @@ class Objectives(Section):
 
 
 ExportFormat = Literal["openvino", "onnx"]
-ExportPrecision = Literal["fp32", "bf16", "fp16", "int8", "int8_dynamic", "int8_weights"]
+ExportPrecision = Literal["fp32", "bf16", "fp16", "int8", "int8_dynamic", "int8_weights", "int4_weights"]
 PRECISIONS: Mapping[ExportFormat, tuple[ExportPrecision, ...]] = {
-    "openvino": ("fp32", "bf16", "fp16", "int8", "int8_weights"),
+    "openvino": ("fp32", "bf16", "fp16", "int8", "int8_weights", "int4_weights"),
     "onnx": ("fp32", "int8", "int8_dynamic"),
 }
 """What each export format comes in."""
@@ -602,10 +602,11 @@ class Export(Section):
     """openvino runs fastest on a CPU; onnx is what fastembed, text-embeddings-inference, transformers.js and others read."""
     precisions: tuple[ExportPrecision, ...] = ("fp32", "int8")
     """fp32 and int8 (weights and activations, static ranges) come in both formats, the others in the one that has them:
-    in openvino bf16, fp16 (weights of half the size) and int8_weights (of a quarter), in onnx int8_dynamic, whose
-    result for a text changes with its neighbours in the batch: not for an index."""
+    in openvino bf16, fp16 (weights of half the size), int8_weights (of a quarter) and int4_weights (an eighth but for the
+    word embeddings, as far as the gate holds), in onnx int8_dynamic, whose result for a text changes with its neighbours in
+    the batch: not for an index."""
     calibration_pairs: Count = 300
-    """Pairs of the recipe's own training text that set the int8 ranges."""
+    """Pairs of the recipe's own training text that set the int8 ranges; int4 weights are fitted on 128 of their texts."""
     smooth_quant_alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
     """How much of the activations' outliers goes into the weights."""
     keep_float: tuple[str, ...] | Literal["ffn_down", "search"] | None = "ffn_down"

@@ -21,6 +21,9 @@ and a row:
     latency_ms      {batch, p50, p95, p99}
     throughput_pairs_per_s, speedup (× the teacher's throughput)
     latency_by_length  [{tokens, p50, p95}]
+    under_load      {batches: [{tokens, batch, p50}], capacity_pairs_per_s, open_loop: [{load, rate, p50, p95, p99}]}:
+                    milliseconds of a whole batch; then latencies of pairs that arrive at `rate` a second, which is
+                    `load` of the capacity
     per_run         raw samples: kept in the JSON, not shown
 
 Only `rows` and each row's `name` must be there. What is missing or not finite is left out, never guessed; a share or a
@@ -73,6 +76,7 @@ KINDS = {
     "query_encoder": "query side of a bi-encoder", "document_encoder": "document side of a bi-encoder",
 }  # fmt: skip
 RUNTIMES = {"torch": "PyTorch", "openvino": "OpenVINO", "onnx": "ONNX Runtime"}
+PERCENTILES = ("p50", "p95", "p99")
 GOOD_SHARE = 0.95  # the headline names the fastest model that keeps this much
 JSON_NAME, CSV_NAME, HTML_NAME = "benchmark.json", "benchmark.csv", "index.html"
 QUALITY_LATENCY, QUALITY_THROUGHPUT = "quality_latency.png", "quality_throughput.png"
@@ -417,6 +421,8 @@ def _page(content: _Benchmark) -> str:
         _kept_section(content),
         _comparison_section(content),
         _length_section(content),
+        _batch_section(content),
+        _load_section(content),
         _facts_section(content),
         _notes_section(content),
         _recipe_section(content),
@@ -670,6 +676,111 @@ def _length_cells(line: "_Line", tokens: Sequence[float]) -> str:
     return "".join(cells)
 
 
+def _batch_section(content: _Benchmark) -> str:
+    grids = _grids(content)
+    if not grids:
+        return ""
+    rates = [cell.per_second for grid in grids for cell in grid.cells]
+    about = (
+        "Pairs a second by the size of the batch and the tokens of a pair, and in small type the p50 of the whole batch "
+        "in milliseconds. The stronger the tint, the faster, on one scale for all models. Bold: the batch that gives "
+        "most at a length."
+    )
+    tables = [_batch_table(grid, min(rates), max(rates)) for grid in grids]
+    return _section("Batches", f'<p class="soft">{about}</p>', '<div class="panels">', *tables, "</div>")
+
+
+def _batch_table(grid: "_Grid", slowest: float, fastest: float) -> str:
+    tokens = sorted({cell.tokens for cell in grid.cells})
+    heads = "".join(f'<th scope="col">{count:g}</th>' for count in tokens)
+    found = {(cell.batch, cell.tokens): cell for cell in grid.cells}
+    best = {count: max(cell.per_second for cell in grid.cells if cell.tokens == count) for count in tokens}
+    body = [
+        f'<tr><th scope="row">{batch:g}</th>'
+        + "".join(_batch_cell(found.get((batch, count)), best[count], slowest, fastest) for count in tokens)
+        + "</tr>"
+        for batch in sorted({cell.batch for cell in grid.cells})
+    ]
+    over = f'<tr><td></td><th scope="colgroup" colspan="{len(tokens)}">tokens</th></tr>'
+    head = f'<thead>{over}<tr><th scope="col">batch</th>{heads}</tr></thead>'
+    name = _escape(grid.label)
+    region = f'<div class="scroll" tabindex="0" role="region" aria-label="{name}, batches by length">'
+    caption = f'<caption class="name">{name}</caption>'
+    return "\n".join(
+        [region, '<table class="heat">', caption, head, "<tbody>", *body, "</tbody>", "</table>", "</div>"]
+    )
+
+
+def _batch_cell(cell: "_Cell | None", best: float, slowest: float, fastest: float) -> str:
+    if cell is None:
+        return '<td><span class="none" title="not measured">–</span></td>'
+    share = math.log(cell.per_second / slowest) / math.log(fastest / slowest) if fastest > slowest else 0.0
+    text = _three(cell.per_second)
+    text = f"<strong>{text}</strong>" if cell.per_second == best else text
+    return f'<td style="--heat: {share * 100:.0f}%">{text} <small>{_three(cell.p50)} ms</small></td>'
+
+
+def _load_section(content: _Benchmark) -> str:
+    services = _services(content)
+    if not services:
+        return ""
+    about = (
+        "Pairs arrive at random, so many a second, and wait in line: latency is what a user sees, waiting included. Each "
+        "model was given shares of its own capacity; look for your rate on the scale below, which is the same for all."
+    )
+    loads = [load for service in services for load in service.loads]
+    x = _log_axis([load.rate for load in loads], PANEL.text * 3.6, PANEL.width - PANEL.text * 3)
+    times = [load.times[name] for load in loads for name in PERCENTILES]
+    y = _log_axis(times, PANEL.height - PANEL.text * 3.8, PANEL.text * 2.2)
+    panels = [_load_panel(service, x, y) for service in services]
+    return _section(
+        "Latency under load", f'<p class="soft">{about}</p>', '<div class="panels">', *panels, "</div>",
+        _load_table(services),
+    )  # fmt: skip
+
+
+def _load_panel(service: "_Service", x: "_Axis", y: "_Axis") -> str:
+    lines = [
+        _Line(name, service.role, [_Measured(load.rate, load.times[name], None) for load in service.loads])
+        for name in PERCENTILES
+    ]
+    title = f"{service.label}: latency in milliseconds by pairs a second"
+    svg = _svg(PANEL, title, "; ".join(_trace_about(line) for line in lines), _load_parts(lines, x, y))
+    return f'<figure><figcaption class="name">{_escape(service.label)}</figcaption>\n{svg}\n</figure>'
+
+
+def _load_table(services: Sequence["_Service"]) -> str:
+    shares = sorted({load.share for service in services for load in service.loads})
+    heads = "".join(f'<th scope="col">{share * 100:.0f}\u00a0%</th>' for share in shares)
+    body = [
+        f'<tr><th scope="row">{_escape(service.label)}{_capacity(service)}</th>{_load_cells(service, shares)}</tr>'
+        for service in services
+    ]
+    caption = "<caption>p50 in milliseconds by the share of the capacity that arrives; p95, p99 and the rate in small type.</caption>"
+    head = f'<thead><tr><th scope="col">Model</th>{heads}</tr></thead>'
+    region = '<div class="scroll half" tabindex="0" role="region" aria-label="Latency under load">'
+    return "\n".join([region, "<table>", caption, head, "<tbody>", *body, "</tbody>", "</table>", "</div>"])
+
+
+def _capacity(service: "_Service") -> str:
+    return "" if service.capacity is None else f" <small>at most {_three(service.capacity)} pairs/s</small>"
+
+
+def _load_cells(service: "_Service", shares: Sequence[float]) -> str:
+    found = {load.share: load for load in service.loads}
+    cells = []
+    for share in shares:
+        load = found.get(share)
+        if load is None:
+            cells.append('<td><span class="none" title="not measured">–</span></td>')
+            continue
+        p50, p95, p99 = (_three(load.times[name]) for name in PERCENTILES)
+        cells.append(
+            f"<td>{p50} <small>p95 {p95}</small> <small>p99 {p99}</small> <small>{_three(load.rate)}/s</small></td>"
+        )
+    return "".join(cells)
+
+
 def _facts_section(content: _Benchmark) -> str:
     lists = [("Data", content.raw.get("data")), ("Environment", content.raw.get("environment"))]
     parts = [f"<div><h2>{heading}</h2>{_facts(facts)}</div>" for heading, facts in lists if facts]
@@ -776,6 +887,83 @@ def _lines(content: _Benchmark) -> list[_Line]:
     return lines
 
 
+@dataclass(frozen=True)
+class _Cell:
+    """A batch size at a length: milliseconds of a batch, and pairs a second."""
+
+    batch: float
+    tokens: float
+    p50: float
+
+    @property
+    def per_second(self) -> float:
+        return 1000 * self.batch / self.p50
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """A model in batches of each size at each length."""
+
+    label: str
+    cells: list[_Cell]
+
+
+@dataclass(frozen=True)
+class _Load:
+    """Latencies in milliseconds, by the name of the percentile, where `rate` pairs a second arrive."""
+
+    share: float  # of the capacity
+    rate: float
+    times: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Service:
+    """A model under each load, the least first."""
+
+    label: str
+    role: str
+    capacity: float | None  # pairs a second
+    loads: list[_Load]
+
+
+def _grids(content: _Benchmark) -> list[_Grid]:
+    grids = []
+    for label, row in content.labelled():
+        given = [_positive(one, ("batch", "tokens", "p50")) for one in _under_load(row, "batches")]
+        cells = [_Cell(**one) for one in given if one is not None]
+        if cells:
+            grids.append(_Grid(label, cells))
+    return grids
+
+
+def _services(content: _Benchmark) -> list[_Service]:
+    services = []
+    for label, row in content.labelled():
+        given = [_positive(one, ("load", "rate", *PERCENTILES)) for one in _under_load(row, "open_loop")]
+        loads = [
+            _Load(one["load"], one["rate"], {name: one[name] for name in PERCENTILES})
+            for one in given
+            if one is not None
+        ]
+        if loads:
+            capacity = _number(row, "under_load", "capacity_pairs_per_s")
+            loads.sort(key=lambda load: load.rate)
+            services.append(_Service(label, str(row.get("role")), capacity, loads))
+    return services
+
+
+def _under_load(row: Row, what: str) -> list[Any]:
+    found = (row.get("under_load") or {}).get(what)
+    return found if isinstance(found, list) else []
+
+
+def _positive(values: Any, keys: Sequence[str]) -> dict[str, float] | None:
+    """Give these numbers, or None where one of them is missing or has no logarithm."""
+    known = {key: number for key in keys if (number := _number(values, key)) is not None and number > 0}
+    return known if len(known) == len(keys) else None
+
+
 # --- Pictures: layout ----------------------------------------------------------------------------------------------
 
 
@@ -792,6 +980,7 @@ class _Shape:
 DESK = _Shape("desk", 928, 440)
 DESK_HALF = _Shape("desk", 736, 360)
 PHONE = _Shape("phone", 344, 340, 12)
+PANEL = _Shape("panel", 344, 248, 12)  # one of several side by side, of the same size on a phone
 
 
 @dataclass(frozen=True)
@@ -1037,6 +1226,17 @@ def _trace(line: _Line, x: _Axis, y: _Axis, at: tuple[float, float], size: float
     lead = _rule(spots[-1][0] + 5, spots[-1][1], at[0] - 3, at[1], "lead") if abs(at[1] - spots[-1][1]) > 3 else ""
     body = f'<g class="{role}"><path d="{path}" class="trace"/>{dots}</g>'
     return [body, lead, _text(at[0], at[1] + size * 0.35, line.label)]
+
+
+def _load_parts(lines: Sequence[_Line], x: _Axis, y: _Axis) -> list[str]:
+    """Draw a model's percentiles by the rate of arrivals, each named at its end."""
+    size = PANEL.text
+    parts = _frame(PANEL, x, y, ("pairs/s that arrive (log scale)", "ms (log scale)"), None)
+    ends = _spread([y.at(line.points[-1].p50) for line in lines], size * 1.15, y.end, y.start)
+    right = x.at(lines[0].points[-1].tokens) + 10
+    for line, end in zip(lines, ends, strict=True):
+        parts += _trace(line, x, y, (right, end), size)
+    return parts
 
 
 def _trace_about(line: _Line) -> str:

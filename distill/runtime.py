@@ -111,7 +111,7 @@ def _settings(
 class Scorer:
     """A loaded model folder. Calls from several threads wait for one another: each uses all CPUs that it may.
 
-    `kind` is "bi_encoder" or "cross_encoder"; `precision` is what really runs ("fp32", "bf16" or "int8"), `max_length`
+    `kind` is "bi_encoder" or "cross_encoder"; `precision` is what really runs ("fp32", "bf16", "int8" or "int4"), `max_length`
     the tokens of a text, or of a pair in a cross-encoder.
     """
 

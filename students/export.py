@@ -11,6 +11,8 @@ and `CrossEncoder(path, backend=…)` load it, offline too. The graph goes from 
     int8           weights and activations of the matrix products in int8, with static ranges: NNCF through optimum
                    (SmoothQuant) in OpenVINO, QDQ in ONNX; the rest as the device chooses
     int8_weights   OpenVINO: the weights alone in int8, a quarter of the size
+    int4_weights   OpenVINO: the transformer's weights in int4 as far as the gate holds, the rest of them and the word
+                   embeddings in int8 (`students.weights`)
     int8_dynamic   ONNX: activations in int8 with a range for each batch, so that a text's result changes with its neighbours
 
 The Dense layers and the score behind the transformer stay in float: they are tiny and decide everything.
@@ -42,6 +44,7 @@ from students.asymmetric import check_side, own_side_pairs, pair_details
 from students.gate import DEFAULT_THRESHOLDS, Pairs, ParityReport, Thresholds, check_gate, compare, thresholds_of
 from students.onnx import quantize_dynamic, quantize_static
 from students.search import Trial, layer_errors, search
+from students.weights import MOST_INPUTS, compress_to_int4, compress_to_int8, shrink
 
 __all__ = [
     "DYNAMIC_WARNING",
@@ -66,6 +69,7 @@ FFN_DOWN = (
 )
 
 
+_CALIBRATED: tuple[Precision, ...] = ("int8", "int4_weights")
 DYNAMIC_WARNING = (
     "dynamic int8 takes its ranges from each batch: the same text alone and beside others gets different results "
     "(cosine down to 0.96 measured); never build an index with it in batches and ask it one by one"
@@ -147,7 +151,8 @@ def export_model(
 ) -> ParityReport:
     """Export `source` to one graph, check it on held-back pairs, and write `target`.
 
-    :param calibration: pairs of the user's own text that set the int8 ranges; a bi-encoder sees their texts singly.
+    :param calibration: pairs of the user's own text that set the int8 ranges, and that int4 weights are fitted on; a
+        bi-encoder sees their texts singly.
     :param n_calibration: inputs taken from them, drawn by `seed` evenly over the lengths, one at a time and unpadded:
         padding shifts the ranges.
     :param smooth_quant_alpha: how much of the activations' outliers goes into the weights; -1 turns SmoothQuant off.
@@ -158,7 +163,7 @@ def export_model(
     :param check: what else is to hold of the export: returns details for its card, or raises `GateFailed`
     :param labels: of the held-back pairs, in [0, 1]: the metric on them is then part of the gate. *Shape:* (n_pairs,)
     :param card: what is known of stage, recipe and data; kind, parents and details are filled in here.
-    :raises BadInput: where the source is no whole torch folder, or what is needed for int8 is missing.
+    :raises BadInput: where the source is no whole torch folder, or the calibration that a precision needs is missing.
     :raises GateFailed: with a table of the worst texts; nothing is put in place then.
     """
     kind = check_model_folder(source)
@@ -166,25 +171,35 @@ def export_model(
     reference = runtime.load(source, runtime="torch", precision="fp32", n_threads=n_threads, device="cpu")
     reference.side = None  # of an asymmetric student, pairs of its own side's texts are compared
     limits = DEFAULT_THRESHOLDS[precision] if thresholds is None else thresholds
-    sample = _calibration_inputs(reference, calibration, n_calibration, seed) if precision == "int8" else []
+    n_inputs = min(n_calibration, MOST_INPUTS) if precision == "int4_weights" else n_calibration
+    sample = _calibration_inputs(reference, calibration, n_inputs, seed) if precision in _CALIBRATED else []
     with new_folder(target) as folder:
         copy_without_weights(source, folder)
 
-        def attempt(alpha: float, keep: Sequence[str] | str | None) -> _Attempt:
+        def attempt(alpha: float, keep: Sequence[str] | str | None, int4_share: float = 1.0) -> _Attempt:
             for name in ("openvino", "onnx"):
                 shutil.rmtree(folder / name, ignore_errors=True)
+            stored: Mapping[str, int] = {}
             if format == "openvino":
-                kept = _write_openvino(source, folder, precision, sample, alpha, keep)
+                kept, stored = _write_openvino(source, folder, precision, sample, alpha, keep, int4_share)
             else:
                 kept = _write_onnx(source, folder, precision, sample, alpha, keep)
             exported = runtime.load(folder, runtime=format, n_threads=n_threads)
             if format == "onnx":
                 write_tokenizer(source, folder, max_length=exported.max_length)
-            return _Attempt(alpha, keep, kept, exported, compare(reference, exported, held_back, labels, seed=seed))
+            report = compare(reference, exported, held_back, labels, seed=seed)
+            return _Attempt(alpha, keep, int4_share, kept, stored, exported, report)
 
         trials: list[Trial] = []
-        searched = keep_float == "search" and precision == "int8"
-        made = None if searched else attempt(smooth_quant_alpha, "ffn_down" if keep_float == "search" else keep_float)
+        first_keep = "ffn_down" if keep_float == "search" else keep_float
+        shares: list[_Attempt] = []
+        made: _Attempt | None = None
+        if precision == "int4_weights":
+            keep_int4 = None if first_keep == "ffn_down" else first_keep
+            shares = shrink(lambda share: attempt(-1, keep_int4, share), limits)
+            made = shares[-1]
+        elif not (keep_float == "search" and precision == "int8"):
+            made = attempt(smooth_quant_alpha, first_keep)
         if precision == "int8" and (made is None or made.report.failures(limits)):
             if made is not None:
                 log.warning(
@@ -203,6 +218,7 @@ def export_model(
         assert made is not None
         check_gate(made.report, limits, source, precision)
         details = _details(made, precision, format, calibration, sample, seed, trials)
+        details |= _int4_card(made, shares, limits) if shares else {}
         details |= {} if check is None else check(made.exported)
         details |= {"runs_in": made.exported.precision, "parity": asdict(made.report), "thresholds": asdict(limits)}
         _write_card(folder, kind, source, details, card)
@@ -215,7 +231,10 @@ class _Attempt:
 
     alpha: float
     keep_float: Sequence[str] | str | None
+    int4_share: float
     kept: Sequence[str]
+    stored: Mapping[str, int]
+    """How many matrix products have their weights in int4, int8 and float; known of int4_weights alone."""
     exported: runtime.Scorer
     report: ParityReport
 
@@ -230,13 +249,24 @@ def _details(
     trials: Sequence[Trial],
 ) -> dict[str, Any]:
     details: dict[str, Any] = {"format": format, "precision": precision}
-    if precision == "int8":
+    if precision in _CALIBRATED:
         details["calibration"] = _calibration_card(calibration, sample, seed, made.alpha, made.keep_float, made.kept)
     if trials:
         details["search"] = {"kept_float": list(made.kept), "trials": [trial.described() for trial in trials]}
     if precision == "int8_dynamic":
         details["warning"] = DYNAMIC_WARNING
     return details
+
+
+def _int4_card(made: _Attempt, tried: Sequence[_Attempt], limits: Thresholds) -> dict[str, Any]:
+    trials = [
+        {
+            "int4_share": one.int4_share, "rank_agreement": one.report.rank_agreement, "mean_cosine": one.report.mean_cosine,
+            "min_cosine": one.report.min_cosine, "holds": not one.report.failures(limits),
+        }
+        for one in tried
+    ]  # fmt: skip
+    return {"weights": dict(made.stored), "search": {"int4_share": made.int4_share, "trials": trials}}
 
 
 export_openvino = partial(export_model, format="openvino")
@@ -257,8 +287,10 @@ def _check_arguments(
         raise BadInput(f"precision {precision!r} is not known in {format}; accepted: {', '.join(PRECISIONS[format])}")
     if len(held_back) < 2:
         raise BadInput(f"{len(held_back)} held-back pairs; at least 2 (better 200) are needed to check the export")
-    if precision == "int8" and (not calibration or n_calibration < 1):
-        raise BadInput("int8 needs calibration pairs: some hundred of the texts that the model will see; give them")
+    if precision in _CALIBRATED and (not calibration or n_calibration < 1):
+        raise BadInput(
+            f"{precision} needs calibration pairs: some hundred of the texts that the model will see; give them"
+        )
     if not (smooth_quant_alpha == -1 or 0 <= smooth_quant_alpha <= 1):
         raise BadInput(f"smooth_quant_alpha {smooth_quant_alpha}; 0 to 1 is accepted, or -1 for no SmoothQuant")
 
@@ -288,17 +320,24 @@ def _write_openvino(
     sample: Sequence[Mapping[str, np.ndarray]],
     alpha: float,
     keep_float: Sequence[str] | str | None,
-) -> list[str]:
-    """Write the graph and its pin; return the names of the matrix products kept in float."""
+    int4_share: float,
+) -> tuple[list[str], dict[str, int]]:
+    """Write the graph and its pin; return the matrix products kept in float, and for int4 how many are stored how."""
     pin_precision(folder, precision)
-    model, kept = trace(source), []
+    model, kept, stored = trace(source), list[str](), dict[str, int]()
     if precision == "int8":
         kept = _quantize(model, sample, alpha, keep_float)
-    elif precision == "int8_weights":
-        kept = _compress(model, keep_float)
+    elif precision in ("int8_weights", "int4_weights"):
+        # nothing is lost in activations here, so the feed-forward down-projections need no exception
+        kept = [] if keep_float == "ffn_down" else _kept_nodes(model.model, keep_float)
+        ignored = sorted({*kept, *_behind_pooling(model.model)})
+        if precision == "int8_weights":
+            compress_to_int8(model, ignored)
+        else:
+            stored = compress_to_int4(model, ignored, sample, int4_share)
     _number_nodes(model.model)
     save_graph(model, folder, half=precision == "fp16")
-    return kept
+    return kept, stored
 
 
 def _write_onnx(
@@ -335,21 +374,6 @@ def _quantize(
             num_samples=len(given), smooth_quant_alpha=alpha, model_type="transformer", ignored_scope={"names": ignored}
         )
         OVQuantizer(model).quantize(nncf.Dataset(given), ov_config=OVConfig(quantization_config=settings))
-    return kept
-
-
-def _compress(model: Any, keep_float: Sequence[str] | str | None) -> list[str]:
-    """Store the weights in int8, in place; return the names of the matrix products kept in float.
-
-    Nothing is lost in activations here, so the feed-forward down-projections need no exception.
-    """
-    kept = [] if keep_float == "ffn_down" else _kept_nodes(model.model, keep_float)
-    ignored = sorted({*kept, *_behind_pooling(model.model)})
-    with quiet():
-        from optimum.intel import OVConfig, OVQuantizer, OVWeightQuantizationConfig
-    with quiet(), redirect_stdout(io.StringIO()):
-        settings = OVWeightQuantizationConfig(bits=8, ignored_scope={"names": ignored})
-        OVQuantizer(model).quantize(ov_config=OVConfig(quantization_config=settings))
     return kept
 
 

@@ -58,7 +58,13 @@ DEFAULT_THRESHOLDS: Mapping[ExportPrecision, Thresholds] = {
     # the batch is not held against dynamic ranges: that it decides is what they are, and said in the card
     "int8_dynamic": Thresholds(min_cosine=0.95, mean_cosine=0.985, rank_agreement=0.98, max_difference=0.15, metric_drop=0.01),
     "int8_weights": Thresholds(min_cosine=0.99, mean_cosine=0.997, batch_cosine=0.995, rank_agreement=0.995, max_difference=0.05, metric_drop=0.005),
+    # as int8, but for the batch: no range is taken from one
+    "int4_weights": Thresholds(min_cosine=0.95, mean_cosine=0.985, batch_cosine=0.995, rank_agreement=0.98, max_difference=0.15, metric_drop=0.01),
 }  # fmt: skip
+_ADVICE: Mapping[ExportPrecision, str] = {
+    "int8_weights": "keep more in float (keep_float), or take precision fp16",
+    "int4_weights": "keep more in float (keep_float), or take precision int8_weights",
+}
 
 
 def thresholds_of(settings: Export, precision: ExportPrecision) -> Thresholds:
@@ -265,5 +271,6 @@ def check_gate(report: ParityReport, thresholds: Thresholds, source: Path, preci
     for row in report.worst:
         numbers = "  ".join(f"{name} {value}" for name, value in row.items() if name != "text")
         lines.append(f"  {numbers}  {row['text']}")
-    lines.append("calibrate on more of your own text, keep more in float (keep_float), or take precision bf16")
+    calibrated = "calibrate on more of your own text, keep more in float (keep_float), or take precision bf16"
+    lines.append(_ADVICE.get(precision, calibrated))
     raise GateFailed("\n".join(lines))

@@ -27,8 +27,8 @@ __all__ = ["run_ablation"]
 
 log = logging.getLogger(__name__)
 _STAND_INS = (
-    "A smoke run: generated pairs, and in place of every named model a tiny one, as the recipe's section smoke says. It shows "
-    "that the rows run, and nothing of what the published models do."
+    "A smoke run: generated pairs, and in place of every named model a tiny one with random weights. It shows that the rows "
+    "run, and nothing of what the published models do."
 )
 
 

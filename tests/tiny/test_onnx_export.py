@@ -4,6 +4,7 @@ import json
 import random
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from distill.graph import GraphModule
 from distill.recipe import PRECISIONS
 from distill.runtime import load
 from students import export as export_module
-from students import layouts
+from students import layouts, weights
 from students.export import DEFAULT_THRESHOLDS, FFN_DOWN, Thresholds, _behind_pooling, _kept_nodes, export_model
 from students.layouts import TOOLS, write_layout
 from tests.conftest import ROOT, make_run
@@ -166,6 +167,48 @@ def test_smaller_openvino_weights(bert_bi, monkeypatch, tmp_path):
         assert weights < share * (bert_bi / "model.safetensors").stat().st_size
         assert report.min_cosine > 0.99
     assert report.precision == "int8"
+
+
+def weights_mb(folder):
+    return (folder / "openvino/openvino_model.bin").stat().st_size / 1e6
+
+
+def test_int4_weights_where_the_gate_holds_and_nowhere_else(bert_bi, monkeypatch, tmp_path):
+    traced = export_module.trace(bert_bi)
+    graph = traced.model
+
+    def trace(_):
+        traced.model = graph.clone()
+        return traced
+
+    monkeypatch.setattr(export_module, "trace", trace)
+    monkeypatch.setattr(weights, "INT4_SHARES", (1.0, 0.5))
+    make = partial(export_model, bert_bi, held_back=HELD_BACK[:12], calibration=PAIRS, n_calibration=4, n_threads=1)
+    make(tmp_path / "int8", precision="int8_weights", thresholds=Thresholds())
+    report = make(tmp_path / "int4", precision="int4_weights", thresholds=Thresholds())
+    assert weights_mb(tmp_path / "int4") < 0.9 * weights_mb(tmp_path / "int8")
+    assert report.precision == "int4" and report.rank_agreement > 0.8
+    assert report.batch_cosine > 0.99999 and report.batch_difference < 1e-4
+    details = read_card(tmp_path / "int4").details
+    assert (details["precision"], details["runs_in"]) == ("int4_weights", "int4")
+    assert details["weights"] == {"int4": 11, "int8": 1, "float": 0}  # six a layer, and the last is left alone
+    assert [trial["int4_share"] for trial in details["search"]["trials"]] == [1.0]
+
+    make(tmp_path / "kept", precision="int4_weights", thresholds=Thresholds(), keep_float=[r"layer\.0\."])
+    assert read_card(tmp_path / "kept").details["weights"] == {"int4": 5, "int8": 1, "float": 6}
+
+    with pytest.raises(GateFailed, match=r"int4_weights export of .*min_cosine(.|\n)*int8_weights"):
+        make(tmp_path / "strict", precision="int4_weights", thresholds=Thresholds(min_cosine=0.9999999))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["int4", "int8", "kept"]
+
+
+def test_int4_leaves_the_head_of_a_cross_encoder_in_float(xlmr_cross, tmp_path):
+    report = export_model(
+        xlmr_cross, tmp_path / "int4", precision="int4_weights", held_back=HELD_BACK[:4], calibration=PAIRS, n_calibration=2,
+        thresholds=Thresholds(), n_threads=1,
+    )  # fmt: skip
+    assert report.precision == "int4" and report.batch_difference < 1e-4
+    assert read_card(tmp_path / "int4").details["weights"] == {"int4": 12, "int8": 0, "float": 2}
 
 
 def test_the_stage_and_the_report_cover_both_formats(bi_folder, tmp_path):

@@ -3,6 +3,7 @@ import json
 import os
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -208,15 +209,110 @@ def test_headline_of_poor_students_names_the_one_that_keeps_most():
 
 
 def test_page_is_one_file_that_asks_the_network_for_nothing():
-    text, parsed = page(benchmark())
+    text, parsed = page(under_load())
     assert not re.search(r"https?://|url\(|@import|<script|<iframe|<object", text)
     assert all("src" not in attributes for _, attributes in parsed.tags)
     assert [attributes["href"] for attributes in parsed.found("link")] == ["data:,"]
     assert parsed.open == []
 
 
-def test_everything_is_escaped():
+def loaded(scale, *, lengths=(32, 64, 128, 256), batches=(1, 8, 32)):
+    """What was measured under load: a call costs `scale` ms, and each token of each pair 1/100 of it."""
+    return {
+        "batches": [
+            {"tokens": tokens, "batch": size, "n": 40, "p50": (took := scale * (1 + size * tokens / 100)),
+             "p95": 1.2 * took, "pairs_per_s": 1000 * size / took}
+            for tokens in lengths for size in batches
+        ],
+        "capacity_pairs_per_s": 1000 / scale,
+        "open_loop": [
+            {"load": share, "rate": share * 1000 / scale, "n": 200, "p50": scale / (1 - share), "p95": 3 * scale / (1 - share),
+             "p99": 5 * scale / (1 - share), "mean_batch": 1.4}
+            for share in (0.25, 0.5, 0.9)
+        ],
+        "memory": {"n_shapes": 400, "growth_mb": 12.0, "end_mb": 600.0},
+    }  # fmt: skip
+
+
+def under_load():
     content = benchmark()
+    for one, scale in zip(content["rows"][:3], (1.0, 40.0, 4.0), strict=True):
+        one["under_load"] = loaded(scale)
+    return content
+
+
+def test_batches_are_shown_by_length_and_the_best_of_each_is_bold():
+    text, parsed = page(under_load())
+    assert parsed.open == [] and "Batches" in parsed.text
+    tables = [one for one in text.split("<table")[1:] if one.startswith(' class="heat"')]
+    assert ["teacher" in tables[0], "student" in tables[1], "한국어" in tables[2]] == [True] * 3
+    assert all(table.count("<strong>") == 4 for table in tables)
+    # the student: 4 ms a call and 0.04 a token; 32 pairs of 32 tokens take 44.96 ms, 712 a second
+    student = tables[1]
+    assert "<strong>712</strong> <small>45.0 ms</small>" in student
+    assert student.index(">5.28 ms<") < student.index(">14.2 ms<") < student.index(">45.0 ms<")
+    # one scale for all: the slowest cell is the teacher's single pair of 256 tokens, the fastest the export's batch
+    assert tables[0].count("--heat: 0%") == tables[2].count("--heat: 100%") == 1
+    assert text.count("--heat: 0%") == text.count("--heat: 100%") == 1
+
+
+def test_load_is_drawn_for_each_model_on_one_scale():
+    text, parsed = page(under_load())
+    panels = [one.split("</svg>")[0] for one in text.split('<svg class="panel"')[1:]]
+    assert len(panels) == 3
+    for panel in panels:
+        assert panel.count('class="trace"') == 3
+        assert [name for name in ("p50", "p95", "p99") if f">{name}</text>" in panel] == ["p50", "p95", "p99"]
+    ticks = [re.findall(r'class="tick"[^>]*>([^<]+)<', panel) for panel in panels]
+    assert ticks[0] == ticks[1] == ticks[2]
+    assert "p50: 5.33 ms at 62.5" in panels[1]  # in words, for who does not see it
+    assert "5.33 <small>p95 16.0</small> <small>p99 26.7</small> <small>62.5/s</small>" in text
+    assert "at most 250 pairs/s" in parsed.text
+
+
+def test_labels_of_a_panel_stay_inside_and_apart():
+    text, _ = page(under_load())
+    for panel in text.split('<svg class="panel"')[1:]:
+        found = re.findall(r'<text x="([\d.]+)" y="([\d.]+)" class="" text-anchor="start">(p\d\d)<', panel)
+        places = sorted(float(y) for _, y, _ in found)
+        assert min(after - before for before, after in pairwise(places)) >= 12
+        assert all(float(x) + report._text_width(name, 12) <= report.PANEL.width for x, _, name in found)
+        assert all(0 < place < report.PANEL.height for place in places)
+
+
+@pytest.mark.parametrize("missing", ["batches", "open_loop", "capacity_pairs_per_s"])
+def test_what_was_not_measured_under_load_is_left_out(missing):
+    content = under_load()
+    for one in content["rows"]:
+        one.get("under_load", {}).pop(missing, None)
+    text, parsed = page(content)
+    assert parsed.open == [] and not re.search(r"\b(None|nan|NaN)\b", parsed.text)
+    assert ('class="heat"' in text) == (missing != "batches")
+    assert ("Latency under load" in text) == (missing != "open_loop")
+    assert ("at most" in parsed.text) == (missing == "batches")
+
+
+def test_cells_that_are_missing_or_senseless_are_dashes():
+    content = under_load()
+    cells = content["rows"][2]["under_load"]["batches"]
+    cells[0]["p50"], cells[4]["p50"] = None, 0
+    del cells[8]["tokens"]
+    content["rows"][2]["under_load"]["open_loop"][1]["p99"] = float("nan")
+    text, parsed = page(content)
+    assert parsed.open == []
+    student = next(one for one in text.split('<table class="heat"') if ">student (fp32)</caption>" in one)
+    assert student.count('title="not measured"') == 3
+    assert text.split("Latency under load")[-1].split("</section>")[0].count('title="not measured"') == 1
+
+
+def test_one_cell_and_one_load_are_enough():
+    under = {"batches": loaded(2.0)["batches"][:1], "open_loop": loaded(2.0)["open_loop"][:1]}
+    text, parsed = page({"rows": [{"name": "alone", "under_load": under}]})
+    assert parsed.open == [] and text.count('class="heat"') == 1 and text.count('class="panel"') == 1
+
+
+def test_everything_is_escaped():
+    content = under_load()
     evil = '"><script>alert(1)</script>&'
     content["title"] = content["notes"][0] = content["rows"][0]["name"] = evil
     content["rows"][0]["kind"] = content["rows"][0]["precision"] = content["data"]["source"] = evil

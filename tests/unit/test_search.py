@@ -9,6 +9,7 @@ from torch import nn
 
 from students.gate import ParityReport, Thresholds, _top_k_overlap
 from students.search import _int8_error, _pattern, layer_errors, search
+from students.weights import INT4_SHARES, shrink
 
 LIMITS = Thresholds(rank_agreement=0.99)
 
@@ -61,6 +62,15 @@ def test_where_nothing_holds_the_closest_is_given():
     best, trials = search(lambda alpha, patterns: report(0.5 + len(patterns) / 100), ERRORS, LIMITS, [0.5])
     assert best.failures and len(best.keep_float) == 8
     assert [len(trial.keep_float) for trial in trials] == [0, 1, 2, 4, 8]
+
+
+def test_int4_gives_way_to_int8_until_the_gate_holds():
+    def export(share):
+        return SimpleNamespace(share=share, report=report(1 - share / 50))
+
+    assert [one.share for one in shrink(export, LIMITS)] == [1.0, 0.8, 0.6, 0.4]
+    assert [one.share for one in shrink(export, Thresholds(rank_agreement=0.9))] == [1.0]
+    assert [one.share for one in shrink(export, Thresholds(rank_agreement=1.0))] == list(INT4_SHARES)
 
 
 def test_pattern_finds_its_layer_in_both_graphs_and_no_other():
