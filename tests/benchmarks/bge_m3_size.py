@@ -34,6 +34,7 @@ student:
   backbone: {{tokenizer: unigram, vocabulary: 2000, layers: 6, width: 384, heads: 12}}
 objectives: {{score_match: {{teacher: large, loss: mse}}}}
 training: {{epochs: 1, learning_rate: 1.0e-4, evaluations_per_epoch: 0}}
+export: {{min_rank_agreement: -1.0}}
 benchmark: {{throughput_pairs: 8, seconds: 10, lengths: [128, 256, 512]}}
 """
 
