@@ -159,7 +159,7 @@ def test_rows_of_the_report_pair_student_and_teacher(finished):
     assert rows["student"].other_side == rows["student (int8)"].other_side == finished.teacher("bi")
     assert rows["bi"].other_side is None
     queries, documents = texts(finished)
-    scored = benchmark.score_row(finished, rows["student"])
+    scored = benchmark.score_row(finished, rows["student"], finished.split.evaluation)
     expected = load(finished.router, runtime="torch").score(queries, documents)
     np.testing.assert_allclose(scored.scores, expected, atol=1e-5)
     assert any(
