@@ -52,6 +52,7 @@ __all__ = [
     "Parallel",
     "Plan",
     "Recipe",
+    "Recover",
     "Remote",
     "Resume",
     "ScoreMatch",
@@ -595,6 +596,21 @@ PRECISIONS: Mapping[ExportFormat, tuple[ExportPrecision, ...]] = {
 """What each export format comes in."""
 
 
+class Recover(Section):
+    """Recovery for int8: the student goes on training for a moment with int8 simulated in what the export quantizes.
+
+    Straight-through gradients (Jacob et al. 2018), the recipe's own objectives and cached signals, and the batches,
+    precision and schedule of the student's training. It is done where int8 does not hold at the gate, before anything
+    more is put into float, and the gate still compares with the student as it was.
+    """
+
+    steps: Count = 200
+    learning_rate: Positive = 2e-5
+    match_student: Positive | None = 1.0
+    """Weight of one more term: the float student's own results, which the gate compares with (of a bi-encoder 1 − cosine,
+    of a cross-encoder the squared difference of logits). None learns from the objectives alone."""
+
+
 class Export(Section):
     """Exports of the student, each checked against torch before it is put in place."""
 
@@ -611,6 +627,8 @@ class Export(Section):
     keep_float: tuple[str, ...] | Literal["ffn_down", "search"] | None = "ffn_down"
     """What stays out of int8: the feed-forward down-projections carry almost all of the damage. search: the least that
     holds the gate, by trying (minutes); it is what follows, too, where the gate does not hold."""
+    recover: Recover | None = None
+    """Train the student on with int8 simulated where int8 does not hold, before layers are put into float; None is off."""
     parity_pairs: Count = 500
     min_cosine: float | None = None
     """Of any text's embedding to torch's; None is the default of the precision."""
@@ -816,6 +834,7 @@ class Recipe(Section):
             *_student_problems(self),
             *_objective_problems(self),
             *_export_problems(self.export),
+            *_recover_problems(self),
             *_baseline_problems(self),
             *_cascade_problems(self),
             *_plan_problems(self),
@@ -982,6 +1001,19 @@ def _export_problems(export: Export) -> list[str]:
         for format in export.formats
         if format not in dict(made) and export.precisions and not idle
     ]
+
+
+def _recover_problems(recipe: Recipe) -> list[str]:
+    export, student, where = recipe.export, recipe.student, "export.recover"
+    if export.recover is None:
+        return []
+    if student is None:
+        return [f"{where}: there is no student to train on; add the section student, or leave it out"]
+    if student.static is not None:
+        return [f"{where}: a static student has no layers that int8 could be simulated in; leave it out"]
+    if "int8" not in export.precisions:
+        return [f"{where}: it is for int8 alone; add int8 to export.precisions, or leave it out"]
+    return []
 
 
 def _candidate_problems(recipe: Recipe) -> list[str]:
