@@ -599,16 +599,25 @@ PRECISIONS: Mapping[ExportFormat, tuple[ExportPrecision, ...]] = {
 class Recover(Section):
     """Recovery for int8: the student goes on training for a moment with int8 simulated in what the export quantizes.
 
-    Straight-through gradients (Jacob et al. 2018), the recipe's own objectives and cached signals, and the batches,
-    precision and schedule of the student's training. It is done where int8 does not hold at the gate, before anything
-    more is put into float, and the gate still compares with the student as it was.
+    Straight-through gradients (Jacob et al. 2018), and the batches, precision and schedule of the student's training. It is
+    done where int8 does not hold at the gate, before anything more is put into float, and the gate still compares with the
+    student as it was: that one teaches first, the recipe's teachers beside it.
     """
 
     steps: Count = 200
     learning_rate: Positive = 2e-5
     match_student: Positive | None = 1.0
-    """Weight of one more term: the float student's own results, which the gate compares with (of a bi-encoder 1 − cosine,
-    of a cross-encoder the squared difference of logits). None learns from the objectives alone."""
+    """Weight of the float student's own results, which the gate compares with: of a bi-encoder 1 − cosine, of a
+    cross-encoder the squared difference of logits. None learns from the objectives alone."""
+    objectives: Positive | None = 0.1
+    """Weight of the recipe's objectives, with their teachers' cached signals; None learns from the float student alone.
+    What a student that is not trained to the end still learns by them takes it away from what it was."""
+
+    @model_validator(mode="after")
+    def _something(self) -> "Recover":
+        if self.match_student is None and self.objectives is None:
+            raise ValueError("nothing is learned; set match_student (say 1.0), objectives (say 0.1), or both")
+        return self
 
 
 class Export(Section):

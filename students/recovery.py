@@ -1,15 +1,16 @@
 """The student trained on for a moment with int8 simulated, for where its int8 does not hold at the gate.
 
     <run>/student ─▶ calibration sets the ranges ─▶ int8 simulated in what the export quantizes
-                                                  ─▶ the recipe's objectives + the float student's own results
+                                                  ─▶ the float student's own results + the recipe's objectives
                                                   ─▶ <run>/recovered, ordinary float weights
 
 It goes through the one training loop, on the student's own job: teachers' signals from the cache, batches, resumption.
 
-The gate compares with the float student, and no objective of a recipe knows that one: trained by a teacher's scores alone,
-a student may score as well as before with other embeddings. One term more says what is wanted: the results of the float
-student on the same batch, as full-precision weights teach quantized ones in LLM-QAT (Liu et al. 2023). The teachers keep
-the task in view.
+The gate compares with the float student, and no objective of a recipe knows that one: what it still learns by them takes a
+student away from what it was, to a better place or not. So the float student's results on the same batch teach first, as
+full-precision weights teach quantized ones in LLM-QAT (Liu et al. 2023), and the teachers keep the task in view. A tiny
+student of one epoch, 100 steps at 2e-4: its rank agreement went from 1.0 to 0.896 by the objectives alone, to 0.954 with
+equal weights, to 0.992 with a tenth of the objectives.
 """
 
 from dataclasses import replace
@@ -90,9 +91,7 @@ def _build_step(run: Run, settings: Recover, scale_and_bias: list[float] | None,
     simulate_int8(
         transformer_of(model), _sample(run, job, model), keep_float=export.keep_float, alpha=export.smooth_quant_alpha
     )
-    step = RecoveryStep(
-        model, job, load_model(run.student) if settings.match_student else None, settings.match_student or 0.0
-    )
+    step = RecoveryStep(model, job, settings, load_model(run.student))
     if step.scale_and_bias is not None and scale_and_bias is not None:
         step.scale_and_bias.data = torch.tensor(scale_and_bias)  # what the student has learned beside it
     return step
@@ -105,18 +104,20 @@ def _sample(run: Run, job: Job, model: Any) -> Sample:
 
 
 class RecoveryStep(Step):
-    """A training step with one more term, "float_student": stay where the float student is.
+    """The job's objectives, less of them, and one more term, "float_student": stay where the float student is.
 
     Of a bi-encoder 1 − cosine of the embeddings, of a cross-encoder the squared difference of the logits.
 
-    :param float_student: the student as it was; it is frozen here. None leaves the term out.
+    :param float_student: the student as it was; it is frozen here
     """
 
-    def __init__(self, model: Any, job: Job, float_student: Any | None, weight: float) -> None:
+    def __init__(self, model: Any, job: Job, settings: Recover, float_student: Any) -> None:
         kinds = {name: source.kind for name, source in job.sources.items()}
         super().__init__(model, job.kind, job.objectives, teacher_kinds=kinds)
-        self.float_student = None if float_student is None else float_student.requires_grad_(False).eval()
-        self.weight = weight
+        self.settings = settings
+        self.float_student = None
+        if settings.match_student is not None:
+            self.float_student = float_student.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "RecoveryStep":
         """Set the mode of what is trained; the float student stays without dropout."""
@@ -126,15 +127,18 @@ class RecoveryStep(Step):
         return self
 
     def _losses_at_widths(self, batch: Batch, scores: Tensor, embeddings: Tensor | None) -> dict[str, Tensor]:
-        terms = super()._losses_at_widths(batch, scores, embeddings)
-        if self.float_student is None:
+        terms: dict[str, Tensor] = {}
+        if self.settings.objectives is not None:
+            own = super()._losses_at_widths(batch, scores, embeddings)
+            terms = {name: self.settings.objectives * loss for name, loss in own.items()}
+        if self.settings.match_student is None:
             return terms
         if embeddings is None:
             loss = losses.mse(scores, self._float_results(batch, "scores").squeeze(-1))
         else:
             loss = losses.embedding_cosine(embeddings, self._float_results(batch, "sentence_embedding"))
         share = batch.share["pairs" if embeddings is None else "texts"]
-        return {**terms, "float_student": self.weight * share * loss}
+        return {**terms, "float_student": self.settings.match_student * share * loss}
 
     def _float_results(self, batch: Batch, output: str) -> Tensor:
         assert self.float_student is not None
