@@ -219,6 +219,10 @@ def export_model(
                     "%s: %s; looking for what has to stay in float", target, "; ".join(made.report.failures(limits))
                 )
             made, trials = _search(writer, limits)
+            if made.report.failures(limits) and writer.weights != source:
+                writer.weights = source  # what recovery moved, no layer in float brings back
+                made, trials = _search(writer, limits)
+                recovery["recovery"]["used"] = False
         assert made is not None
         check_gate(made.report, limits, source, precision)
         details = _details(made, precision, format, calibration, sample, seed, trials) | recovery

@@ -16,7 +16,8 @@ from students.simulation import Int8Linear, rounded, simulate_int8, stays_float
 from students.train import train_student
 from tests.conftest import BI_TEACHER, make_run, write_recipe
 
-RECOVER = {"steps": 30, "learning_rate": 2e-3}
+# of the planted student's teacher little is learned here: planting took it far from what that one says
+RECOVER = {"steps": 30, "learning_rate": 1e-3, "objectives": 1e-3}
 OUTLIERS = "encoder.layer.1.output.dense"
 
 
@@ -123,9 +124,11 @@ def plant(folder):
     model = load_model(folder)
     layer = transformer_of(model).encoder.layer[1]
     with torch.no_grad():
+        for parameter in model.parameters():  # weights as drawn add next to nothing to what they are added to
+            parameter.mul_(10 if parameter.dim() == 2 else 1)
         layer.intermediate.dense.weight[0] = 0
         layer.intermediate.dense.bias[0] = 0
-        layer.output.dense.weight[:, 0] = 40 * layer.output.dense.weight.std()
+        layer.output.dense.weight[:, 0] = 60 * layer.output.dense.weight.std()
     card = read_card(folder)
     save_model(model, folder)
     write_card(folder, card)
