@@ -6,7 +6,8 @@
 
 Activation ranges are fixed by a calibration pass, as those of a static int8 graph are. `round` has the gradient of the
 identity ("straight through"), `clamp` its own: what lies outside of the range learns nothing. Where the export smooths
-(SmoothQuant, Xiao et al. 2022), x/s and s·W are what is rounded, here as there.
+(SmoothQuant, Xiao et al. 2022), x/s and s·W are what is rounded, here as there: behind layer norms. OpenVINO smooths the
+other layers, too; ONNX does not, and what is simulated is to hold in both.
 
 A simulated layer has the parameters and the state of the layer it stands for: what is saved is an ordinary model.
 """
@@ -109,16 +110,27 @@ def simulate_int8(
     """
     low: dict[str, Tensor] = {}
     high: dict[str, Tensor] = {}
+    behind_norm: set[str] = set()
+    normed: dict[int, Tensor] = {}  # held on to: the memory of a tensor that is gone may be another's
 
     def note(name: str, rows: Tensor) -> None:
+        if rows.data_ptr() in {output.data_ptr() for output in normed.values()}:
+            behind_norm.add(name)
         least, most = rows.amin(dim=0), rows.amax(dim=0)
         low[name] = torch.minimum(low[name], least) if name in low else least
         high[name] = torch.maximum(high[name], most) if name in high else most
 
     transformer.eval()
+    hooks = [
+        module.register_forward_hook(lambda norm, _, output: normed.update({id(norm): output}))
+        for module in transformer.modules()
+        if isinstance(module, nn.LayerNorm)
+    ]
     show_linear_inputs(transformer, sample, note)
+    for hook in hooks:
+        hook.remove()
     names = [name for name in low if not stays_float(name, keep_float)]
     for name in names:
         layer = transformer.get_submodule(name)
-        transformer.set_submodule(name, Int8Linear(layer, low[name], high[name], alpha))
+        transformer.set_submodule(name, Int8Linear(layer, low[name], high[name], alpha if name in behind_norm else -1))
     return names
