@@ -52,6 +52,7 @@ __all__ = [
     "Parallel",
     "Plan",
     "Recipe",
+    "Recover",
     "Remote",
     "Resume",
     "ScoreMatch",
@@ -595,6 +596,30 @@ PRECISIONS: Mapping[ExportFormat, tuple[ExportPrecision, ...]] = {
 """What each export format comes in."""
 
 
+class Recover(Section):
+    """Recovery for int8: the student goes on training for a moment with int8 simulated in what the export quantizes.
+
+    Straight-through gradients (Jacob et al. 2018), and the batches, precision and schedule of the student's training. It is
+    done where int8 does not hold at the gate, before anything more is put into float, and the gate still compares with the
+    student as it was: that one teaches first, the recipe's teachers beside it.
+    """
+
+    steps: Count = 200
+    learning_rate: Positive = 2e-5
+    match_student: Positive | None = 1.0
+    """Weight of the float student's own results, which the gate compares with: of a bi-encoder 1 − cosine, of a
+    cross-encoder the squared difference of logits. None learns from the objectives alone."""
+    objectives: Positive | None = 0.1
+    """Weight of the recipe's objectives, with their teachers' cached signals; None learns from the float student alone.
+    What a student that is not trained to the end still learns by them takes it away from what it was."""
+
+    @model_validator(mode="after")
+    def _something(self) -> "Recover":
+        if self.match_student is None and self.objectives is None:
+            raise ValueError("nothing is learned; set match_student (say 1.0), objectives (say 0.1), or both")
+        return self
+
+
 class Export(Section):
     """Exports of the student, each checked against torch before it is put in place."""
 
@@ -612,6 +637,8 @@ class Export(Section):
     keep_float: tuple[str, ...] | Literal["ffn_down", "search"] | None = "ffn_down"
     """What stays out of int8: the feed-forward down-projections carry almost all of the damage. search: the least that
     holds the gate, by trying (minutes); it is what follows, too, where the gate does not hold."""
+    recover: Recover | None = None
+    """Train the student on with int8 simulated where int8 does not hold, before layers are put into float; None is off."""
     parity_pairs: Count = 500
     min_cosine: float | None = None
     """Of any text's embedding to torch's; None is the default of the precision."""
@@ -817,6 +844,7 @@ class Recipe(Section):
             *_student_problems(self),
             *_objective_problems(self),
             *_export_problems(self.export),
+            *_recover_problems(self),
             *_baseline_problems(self),
             *_cascade_problems(self),
             *_plan_problems(self),
@@ -983,6 +1011,19 @@ def _export_problems(export: Export) -> list[str]:
         for format in export.formats
         if format not in dict(made) and export.precisions and not idle
     ]
+
+
+def _recover_problems(recipe: Recipe) -> list[str]:
+    export, student, where = recipe.export, recipe.student, "export.recover"
+    if export.recover is None:
+        return []
+    if student is None:
+        return [f"{where}: there is no student to train on; add the section student, or leave it out"]
+    if student.static is not None:
+        return [f"{where}: a static student has no layers that int8 could be simulated in; leave it out"]
+    if "int8" not in export.precisions:
+        return [f"{where}: it is for int8 alone; add int8 to export.precisions, or leave it out"]
+    return []
 
 
 def _candidate_problems(recipe: Recipe) -> list[str]:

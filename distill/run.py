@@ -1,6 +1,6 @@
 """A run's folder: where each piece stands, whether it is finished, and who is working in it.
 
-    <run>/teachers/<name>/  signals/<name>/  built/  student/  control/  exports/<format>-<precision>/  baselines/<name>/  report/
+    <run>/teachers/<name>/  signals/<name>/  built/  student/  control/  recovered/  exports/<format>-<precision>/  baselines/<name>/  report/
          /.work/            backbones, checkpoints and other leftovers of unfinished stages; safe to remove
 
 A stage is finished when its folder carries the fingerprint of all that went into it: recipe sections, data, parents.
@@ -68,6 +68,11 @@ class Run:
     def student(self) -> Path:
         """The student's folder."""
         return self.folder / "student"
+
+    @property
+    def recovered(self) -> Path:
+        """The folder of the student that was trained on with int8 simulated, where an export asked for it."""
+        return self.folder / "recovered"
 
     @property
     def control(self) -> Path:

@@ -20,7 +20,6 @@ The Dense layers and the score behind the transformer stay in float: they are ti
 
 import io
 import logging
-import random
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -41,9 +40,11 @@ from distill.openvino import copy_without_weights, pin_precision, save_graph, tr
 from distill.recipe import PRECISIONS, ExportFormat, ExportPrecision
 from distill.run import Run
 from students.asymmetric import check_side, own_side_pairs, pair_details
+from students.calibration import Sample, calibration_inputs
 from students.gate import DEFAULT_THRESHOLDS, Pairs, ParityReport, Thresholds, check_gate, compare, thresholds_of
 from students.onnx import quantize_dynamic, quantize_static
-from students.search import Trial, layer_errors, search
+from students.recovery import from_first_process, recover_student
+from students.search import FFN_DOWN, Trial, layer_errors, search
 from students.weights import MOST_INPUTS, compress_to_int4, compress_to_int8, shrink
 
 __all__ = [
@@ -61,14 +62,6 @@ Precision = ExportPrecision
 
 log = logging.getLogger(__name__)
 
-FFN_DOWN = (
-    r"layer[s.]*\.\d+\.output\.dense",  # BERT, RoBERTa, XLM-R, ELECTRA, DeBERTa, MPNet; not attention.output.dense
-    r"layers?\.\d+\.ffn\.lin2",  # DistilBERT
-    r"layers\.\d+\.mlp\.Wo",  # ModernBERT
-    r"layers\.\d+\.mlp\.down_proj",  # decoders used as encoders
-)
-
-
 _CALIBRATED: tuple[Precision, ...] = ("int8", "int4_weights")
 DYNAMIC_WARNING = (
     "dynamic int8 takes its ranges from each batch: the same text alone and beside others gets different results "
@@ -79,39 +72,74 @@ DYNAMIC_WARNING = (
 def export_student(run: Run) -> None:
     """Export the student of a run in every precision that the recipe asks for and that is not finished.
 
+    Every process of a launch calls this: one of them exports, all of them train where a student has to be recovered.
+
     :raises GateFailed: where an export is too far from torch; those of the other precisions stay.
     """
     from accelerate import PartialState
 
-    if not PartialState().is_main_process or run.student_section.static is not None:
+    if run.student_section.static is not None:
         return  # a static student has no graph: see students.export_static
+    for format, precision in run.recipe.export.wanted:
+        if precision == "int8" and run.recipe.export.recover is not None:
+            _export_or_recover(run, format)
+        elif PartialState().is_main_process:
+            _export(run, format, precision)
+
+
+def _export_or_recover(run: Run, format: Format) -> None:
+    """Export in int8; the first process finds out whether the student has to be recovered, and all take part in it."""
+    from accelerate import PartialState
+
+    if not PartialState().is_main_process:
+        if from_first_process(None):
+            recover_student(run)
+        return
+    asked = False
+
+    def recovered() -> Path:
+        nonlocal asked
+        asked = from_first_process(True)
+        return recover_student(run)
+
+    _export(run, format, "int8", recovered)
+    if not asked:
+        from_first_process(False)
+
+
+def _export(run: Run, format: Format, precision: Precision, recovered: Callable[[], Path] | None = None) -> None:
     settings, student = run.recipe.export, run.require(run.student, "train_student")
     described = run.split.describe()
-    for format, precision in settings.wanted:
-        target = run.export(precision, format)
-        inputs = {
-            "stage": "export", "format": format, "precision": precision, "student": student.revision,
-            "export": settings.model_dump(mode="json", exclude={"formats", "precisions"}), "seed": run.recipe.seed,
-            "data": {part: described[part]["fingerprint"] for part in ("train", "validation")},
-            **_asymmetric_inputs(run),
-        }  # fmt: skip
-        if run.is_finished(target, inputs):
-            continue
-        card = Artefact(
-            kind=student.kind, stage="export", fingerprint=content_hash(inputs), parents={"student": student.revision},
-            recipe=run.recipe.model_dump(mode="json"), data=described, details={"inputs": inputs, **pair_details(run)},
-        )  # fmt: skip
-        report = export_model(
-            run.student, target, format=format, precision=precision, calibration=own_side_pairs(run, run.split.train),
-            held_back=own_side_pairs(run, run.split.validation)[: settings.parity_pairs], n_calibration=settings.calibration_pairs,
-            smooth_quant_alpha=settings.smooth_quant_alpha, keep_float=settings.keep_float,
-            thresholds=thresholds_of(settings, precision), seed=run.recipe.seed, card=card,
-            labels=_labels(run), check=None if run.student_section.asymmetric is None else partial(_check_side, run),
-        )  # fmt: skip
-        agreement = "" if report.rank_agreement is None else f"rank agreement {report.rank_agreement:.5f}, "
-        log.info("%s: %sgreatest difference %.2g", target, agreement, report.max_difference)
-        if precision == "int8_dynamic":
-            log.warning("%s: %s", target, DYNAMIC_WARNING)
+    target = run.export(precision, format)
+    left_out = {"formats", "precisions"} if recovered is not None else {"formats", "precisions", "recover"}
+    inputs = {
+        "stage": "export", "format": format, "precision": precision, "student": student.revision,
+        "export": settings.model_dump(mode="json", exclude=left_out), "seed": run.recipe.seed,
+        "data": {part: described[part]["fingerprint"] for part in ("train", "validation")},
+        **_asymmetric_inputs(run),
+    }  # fmt: skip
+    if run.is_finished(target, inputs):
+        return
+    card = Artefact(
+        kind=student.kind, stage="export", fingerprint=content_hash(inputs), parents={"student": student.revision},
+        recipe=run.recipe.model_dump(mode="json"), data=described, details={"inputs": inputs, **pair_details(run)},
+    )  # fmt: skip
+    report = export_model(
+        run.student, target, format=format, precision=precision, calibration=own_side_pairs(run, run.split.train),
+        held_back=own_side_pairs(run, run.split.validation)[: settings.parity_pairs], n_calibration=settings.calibration_pairs,
+        smooth_quant_alpha=settings.smooth_quant_alpha, keep_float=settings.keep_float,
+        thresholds=thresholds_of(settings, precision), seed=run.recipe.seed, card=card,
+        labels=_labels(run), check=None if run.student_section.asymmetric is None else partial(_check_side, run),
+        recovered=recovered,
+    )  # fmt: skip
+    log.info("%s: %s", target, _in_words(report))
+    if precision == "int8_dynamic":
+        log.warning("%s: %s", target, DYNAMIC_WARNING)
+
+
+def _in_words(report: ParityReport) -> str:
+    agreement = "" if report.rank_agreement is None else f"rank agreement {report.rank_agreement:.5f}, "
+    return f"{agreement}greatest difference {report.max_difference:.2g}"
 
 
 def _labels(run: Run) -> np.ndarray | None:
@@ -148,6 +176,7 @@ def export_model(
     card: Artefact | None = None,
     check: Callable[[runtime.Scorer], dict[str, Any]] | None = None,
     labels: np.ndarray | None = None,
+    recovered: Callable[[], Path] | None = None,
 ) -> ParityReport:
     """Export `source` to one graph, check it on held-back pairs, and write `target`.
 
@@ -162,6 +191,9 @@ def export_model(
     :param thresholds: what must hold on `held_back`; None is `DEFAULT_THRESHOLDS` of the precision.
     :param check: what else is to hold of the export: returns details for its card, or raises `GateFailed`
     :param labels: of the held-back pairs, in [0, 1]: the metric on them is then part of the gate. *Shape:* (n_pairs,)
+    :param recovered: makes the same model trained on with int8 simulated (`students.recovery`). It is asked for where int8
+        does not hold with what `keep_float` says ("search": with nothing in float), exported in place of `source` and
+        judged against it; layers are searched for only where that does not hold either.
     :param card: what is known of stage, recipe and data; kind, parents and details are filled in here.
     :raises BadInput: where the source is no whole torch folder, or the calibration that a precision needs is missing.
     :raises GateFailed: with a table of the worst texts; nothing is put in place then.
@@ -171,57 +203,41 @@ def export_model(
     reference = runtime.load(source, runtime="torch", precision="fp32", n_threads=n_threads, device="cpu")
     reference.side = None  # of an asymmetric student, pairs of its own side's texts are compared
     limits = DEFAULT_THRESHOLDS[precision] if thresholds is None else thresholds
+    is_int8 = precision == "int8"
     n_inputs = min(n_calibration, MOST_INPUTS) if precision == "int4_weights" else n_calibration
     sample = _calibration_inputs(reference, calibration, n_inputs, seed) if precision in _CALIBRATED else []
     with new_folder(target) as folder:
-        copy_without_weights(source, folder)
-
-        def attempt(alpha: float, keep: Sequence[str] | str | None, int4_share: float = 1.0) -> _Attempt:
-            for name in ("openvino", "onnx"):
-                shutil.rmtree(folder / name, ignore_errors=True)
-            stored: Mapping[str, int] = {}
-            if format == "openvino":
-                kept, stored = _write_openvino(source, folder, precision, sample, alpha, keep, int4_share)
-            else:
-                kept = _write_onnx(source, folder, precision, sample, alpha, keep)
-            exported = runtime.load(folder, runtime=format, n_threads=n_threads)
-            if format == "onnx":
-                write_tokenizer(source, folder, max_length=exported.max_length)
-            report = compare(reference, exported, held_back, labels, seed=seed)
-            return _Attempt(alpha, keep, int4_share, kept, stored, exported, report)
-
-        trials: list[Trial] = []
-        first_keep = "ffn_down" if keep_float == "search" else keep_float
-        shares: list[_Attempt] = []
+        writer = _Writer(
+            source, folder, format, precision, sample, lambda export: compare(reference, export, held_back, labels, seed=seed), n_threads
+        )  # fmt: skip
         made: _Attempt | None = None
+        trials: list[Trial] = []
+        found: dict[str, Any] = {}
+        keep = keep_float if keep_float != "search" else None if is_int8 else "ffn_down"
         if precision == "int4_weights":
-            keep_int4 = None if first_keep == "ffn_down" else first_keep
-            shares = shrink(lambda share: attempt(-1, keep_int4, share), limits)
-            made = shares[-1]
-        elif not (keep_float == "search" and precision == "int8"):
-            made = attempt(smooth_quant_alpha, first_keep)
-        if precision == "int8" and (made is None or made.report.failures(limits)):
+            shares = shrink(lambda share: writer.attempt(-1, None if keep == "ffn_down" else keep, share), limits)
+            made, found = shares[-1], _int4_card(shares, limits)
+        elif not (is_int8 and keep_float == "search" and recovered is None):
+            made = writer.attempt(smooth_quant_alpha, keep)
+        if is_int8 and recovered is not None and made is not None and made.report.failures(limits):
+            log.warning("%s: %s; recovering the student", target, "; ".join(made.report.failures(limits)))
+            made, found = _recover(writer, made, recovered(), limits)
+        if is_int8 and (made is None or made.report.failures(limits)):
             if made is not None:
                 log.warning(
                     "%s: %s; looking for what has to stay in float", target, "; ".join(made.report.failures(limits))
                 )
-            errors = layer_errors(transformer_of(load_model(source)).eval(), sample)
-
-            def judged(alpha: float, keep: tuple[str, ...]) -> ParityReport:
-                nonlocal made
-                made = attempt(alpha, keep)
-                return made.report
-
-            best, trials = search(judged, errors, limits)
-            if best is not trials[-1]:  # the folder holds what was tried last
-                made = attempt(best.alpha, best.keep_float)
+            made, trials = _search(writer, limits)
+            if made.report.failures(limits) and writer.weights != source:
+                writer.weights = source  # what recovery moved, no layer in float brings back
+                made, trials = _search(writer, limits)
+                found["recovery"]["used"] = False
         assert made is not None
         check_gate(made.report, limits, source, precision)
-        details = _details(made, precision, format, calibration, sample, seed, trials)
-        details |= _int4_card(made, shares, limits) if shares else {}
+        details = _details(made, precision, format, calibration, sample, seed, trials) | found
         details |= {} if check is None else check(made.exported)
         details |= {"runs_in": made.exported.precision, "parity": asdict(made.report), "thresholds": asdict(limits)}
-        _write_card(folder, kind, source, details, card)
+        _write_card(folder, kind, {source, writer.weights}, details, card)
     return made.report
 
 
@@ -239,12 +255,76 @@ class _Attempt:
     report: ParityReport
 
 
+@dataclass
+class _Writer:
+    """Writes one export into a folder, as often as it takes; what was tried last lies there."""
+
+    weights: Path
+    folder: Path
+    format: Format
+    precision: Precision
+    sample: Sample
+    judge: Callable[[runtime.Scorer], ParityReport]
+    n_threads: int | None
+
+    def attempt(self, alpha: float, keep: Sequence[str] | str | None, int4_share: float = 1.0) -> _Attempt:
+        """Write a graph of the weights and compare it."""
+        shutil.rmtree(self.folder)  # the layers behind the transformer, too: they are those of the weights
+        self.folder.mkdir()
+        copy_without_weights(self.weights, self.folder)
+        given, stored = (self.weights, self.folder, self.precision, self.sample, alpha, keep), dict[str, int]()
+        if self.format == "openvino":
+            kept, stored = _write_openvino(*given, int4_share)
+        else:
+            kept = _write_onnx(*given)
+        exported = runtime.load(self.folder, runtime=self.format, n_threads=self.n_threads)
+        if self.format == "onnx":
+            write_tokenizer(self.weights, self.folder, max_length=exported.max_length)
+        return _Attempt(alpha, keep, int4_share, kept, stored, exported, self.judge(exported))
+
+
+def _recover(writer: _Writer, before: _Attempt, recovered: Path, limits: Thresholds) -> tuple[_Attempt, dict[str, Any]]:
+    """Export the recovered weights in the same way; they are kept, also for a search, where they come closer."""
+    source, writer.weights = writer.weights, recovered
+    after = writer.attempt(before.alpha, before.keep_float)
+    helped = not after.report.failures(limits) or after.report.closeness > before.report.closeness
+    parity = {"before": _numbers(before.report), "after": _numbers(after.report)}
+    details = {"recovery": {"revision": revision(recovered), "used": helped, **parity}}
+    log.info(
+        "recovered with int8 simulated: %s before, %s after%s", _in_words(before.report), _in_words(after.report),
+        "" if helped else "; that is no gain, the student stays as it was",
+    )  # fmt: skip
+    if not helped:
+        writer.weights = source
+    return (after if helped else before), details
+
+
+def _numbers(report: ParityReport) -> dict[str, Any]:
+    return {name: value for name, value in asdict(report).items() if name != "worst"}
+
+
+def _search(writer: _Writer, limits: Thresholds) -> tuple[_Attempt, list[Trial]]:
+    """Find what has to stay in float; what is given lies in the folder."""
+    errors = layer_errors(transformer_of(load_model(writer.weights)).eval(), writer.sample)
+    made: _Attempt | None = None
+
+    def judged(alpha: float, keep: tuple[str, ...]) -> ParityReport:
+        nonlocal made
+        made = writer.attempt(alpha, keep)
+        return made.report
+
+    best, trials = search(judged, errors, limits)
+    if made is None or best is not trials[-1]:  # the folder holds what was tried last
+        made = writer.attempt(best.alpha, best.keep_float)
+    return made, trials
+
+
 def _details(
     made: _Attempt,
     precision: Precision,
     format: Format,
     calibration: Pairs,
-    sample: Sequence[Mapping[str, np.ndarray]],
+    sample: Sample,
     seed: int,
     trials: Sequence[Trial],
 ) -> dict[str, Any]:
@@ -258,7 +338,8 @@ def _details(
     return details
 
 
-def _int4_card(made: _Attempt, tried: Sequence[_Attempt], limits: Thresholds) -> dict[str, Any]:
+def _int4_card(tried: Sequence[_Attempt], limits: Thresholds) -> dict[str, Any]:
+    made = tried[-1]
     trials = [
         {
             "int4_share": one.int4_share, "rank_agreement": one.report.rank_agreement, "mean_cosine": one.report.mean_cosine,
@@ -300,8 +381,10 @@ def _check_arguments(
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _write_card(folder: Path, kind: ModelKind, source: Path, details: dict[str, Any], card: Artefact | None) -> None:
-    parents = {source.name: revision(source)}
+def _write_card(
+    folder: Path, kind: ModelKind, sources: set[Path], details: dict[str, Any], card: Artefact | None
+) -> None:
+    parents = {source.name: revision(source) for source in sorted(sources)}
     inputs = {"parents": parents, **{name: details.get(name) for name in ("format", "precision", "calibration")}}
     base = card or Artefact(kind=kind, stage="export", fingerprint=content_hash(inputs))
     whole = replace(base, kind=kind, parents={**parents, **base.parents}, details={**base.details, **details})
@@ -317,7 +400,7 @@ def _write_openvino(
     source: Path,
     folder: Path,
     precision: Precision,
-    sample: Sequence[Mapping[str, np.ndarray]],
+    sample: Sample,
     alpha: float,
     keep_float: Sequence[str] | str | None,
     int4_share: float,
@@ -344,7 +427,7 @@ def _write_onnx(
     source: Path,
     folder: Path,
     precision: Precision,
-    sample: Sequence[Mapping[str, np.ndarray]],
+    sample: Sample,
     alpha: float,
     keep_float: Sequence[str] | str | None,
 ) -> list[str]:
@@ -359,9 +442,7 @@ def _write_onnx(
     return []
 
 
-def _quantize(
-    model: Any, sample: Sequence[Mapping[str, np.ndarray]], alpha: float, keep_float: Sequence[str] | str | None
-) -> list[str]:
+def _quantize(model: Any, sample: Sample, alpha: float, keep_float: Sequence[str] | str | None) -> list[str]:
     """Quantize in place; return the names of the matrix products kept in float."""
     kept = _kept_nodes(model.model, keep_float)
     ignored = sorted({*kept, *_behind_pooling(model.model)})
@@ -415,42 +496,13 @@ def _kept_nodes(graph: Any, keep_float: Sequence[str] | str | None) -> list[str]
     return sorted(kept)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Calibration
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def _calibration_inputs(
-    reference: runtime.Scorer, pairs: Pairs, n_inputs: int, seed: int
-) -> list[dict[str, np.ndarray]]:
-    """Tokenise and draw single, unpadded inputs. *Shape:* each array (1, n_tokens)."""
-    from distill.tokens import tokenize
-
-    drawn = random.Random(seed).sample(range(len(pairs)), min(len(pairs), 20 * n_inputs))
-    lefts, rights = [pairs[i][0] for i in drawn], [pairs[i][1] for i in drawn]
-    if reference.kind == "bi_encoder":
-        singles = list(dict.fromkeys([*lefts, *rights]))
-        table = tokenize(reference.tokenizer, singles, max_length=reference.max_length)
-    else:
-        table = tokenize(reference.tokenizer, lefts, rights, max_length=reference.max_length)
-    rows = _spread(table.lengths, n_inputs, seed)
-    return [{name: tensor.numpy() for name, tensor in table.batch([row], multiple=1).items()} for row in rows]
-
-
-def _spread(lengths: np.ndarray, n_rows: int, seed: int) -> list[int]:
-    """Draw rows evenly over the lengths: one from each of `n_rows` equal slices of the rows sorted by length.
-
-    >>> _spread(np.array([9, 1, 5, 2]), 2, seed=0)
-    [3, 0]
-    """
-    order = np.argsort(lengths, kind="stable")
-    rng = random.Random(seed)
-    return [int(rng.choice(part)) for part in np.array_split(order, min(n_rows, len(order)))]
+def _calibration_inputs(reference: runtime.Scorer, pairs: Pairs, n_inputs: int, seed: int) -> Sample:
+    return calibration_inputs(reference.kind, reference.tokenizer, reference.max_length, pairs, n_inputs, seed)
 
 
 def _calibration_card(
     pairs: Pairs,
-    sample: Sequence[Mapping[str, np.ndarray]],
+    sample: Sample,
     seed: int,
     alpha: float,
     keep_float: Sequence[str] | str | None,

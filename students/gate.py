@@ -110,6 +110,12 @@ class ParityReport:
             return None
         return -self.metric_difference["value"] if self.metric_difference["high"] < 0 else 0.0
 
+    @property
+    def closeness(self) -> tuple[float, float]:
+        """What is better first: the order of pairs, then the worst text."""
+        worst = self.min_cosine if self.min_cosine is not None else -self.max_difference
+        return (self.rank_agreement or -1.0, worst)
+
     def failures(self, thresholds: Thresholds) -> list[str]:
         """Return each threshold that is missed, with what was measured."""
         checks = [(name, getattr(self, name), getattr(thresholds, name)) for name in asdict(thresholds)]

@@ -30,7 +30,7 @@ from distill.graph import GraphModule
 from distill.modeling import quiet
 from distill.onnx import GRAPH, open_session, save_onnx
 
-__all__ = ["quantize_dynamic", "quantize_static"]
+__all__ = ["quantize_dynamic", "quantize_static", "smooth_scale"]
 
 _Array = np.ndarray
 _Sample = Sequence[Mapping[str, _Array]]
@@ -180,7 +180,7 @@ def _smooth(model: Any, path: Path, sample: _Sample, alpha: float, excluded: Seq
     outputs = {value.name for value in graph.output}
     for name, greatest in _greatest(model, path, list(groups), sample).items():
         group, norm = groups[name], norms[name]
-        scale = _smooth_scale(greatest, [_values(weights[node.input[1]]) for node in group], alpha)
+        scale = smooth_scale(greatest, [_values(weights[node.input[1]]) for node in group], alpha)
         for node in group:
             node.input[1] = _added(graph, node.input[1], _values(weights[node.input[1]]) * scale[:, None])
         if len(group) == len(readers[name]) and name not in outputs:
@@ -191,12 +191,12 @@ def _smooth(model: Any, path: Path, sample: _Sample, alpha: float, excluded: Seq
     _drop_unread(graph)
 
 
-def _smooth_scale(greatest: _Array, weights: Sequence[_Array], alpha: float) -> _Array:
+def smooth_scale(greatest: _Array, weights: Sequence[_Array], alpha: float) -> _Array:
     """Return s for each channel, with a geometric mean of one.
 
     *Shape:* greatest: (n_in,); weights: (n_in, n_out) each; result: (n_in,)
 
-    >>> _smooth_scale(np.array([16.0, 1.0]), [np.array([[1.0], [1.0]])], 0.5).tolist()
+    >>> smooth_scale(np.array([16.0, 1.0]), [np.array([[1.0], [1.0]])], 0.5).tolist()
     [2.0, 0.5]
     """
     of_weights = np.max([np.abs(values).max(axis=1) for values in weights], axis=0)

@@ -16,11 +16,18 @@ from typing import Any
 
 import numpy as np
 
+from students.calibration import Sample, show_linear_inputs
 from students.gate import ParityReport, Thresholds
 
-__all__ = ["Trial", "layer_errors", "search"]
+__all__ = ["FFN_DOWN", "Trial", "layer_errors", "search"]
 
 log = logging.getLogger(__name__)
+FFN_DOWN = (
+    r"layer[s.]*\.\d+\.output\.dense",  # BERT, RoBERTa, XLM-R, ELECTRA, DeBERTa, MPNet; not attention.output.dense
+    r"layers?\.\d+\.ffn\.lin2",  # DistilBERT
+    r"layers\.\d+\.mlp\.Wo",  # ModernBERT
+    r"layers\.\d+\.mlp\.down_proj",  # decoders used as encoders
+)
 ALPHAS = (0.5, 0.7, 0.3, 0.95)
 _N_ERROR_INPUTS = 24
 
@@ -34,12 +41,6 @@ class Trial:
     """Patterns of the linear layers in float."""
     report: ParityReport
     failures: tuple[str, ...]
-
-    @property
-    def closeness(self) -> tuple[float, float]:
-        """What is better first: the order of pairs, then the worst text."""
-        worst = self.report.min_cosine if self.report.min_cosine is not None else -self.report.max_difference
-        return (self.report.rank_agreement or -1.0, worst)
 
     def described(self) -> dict[str, Any]:
         """What the card keeps of it."""
@@ -80,7 +81,7 @@ def search(
     for alpha in alphas:
         if not tried(alpha, 0).failures:
             return trials[-1], trials
-    alpha = max(trials, key=lambda trial: trial.closeness).alpha
+    alpha = max(trials, key=lambda trial: trial.report.closeness).alpha
     fails, holds, n_float = 0, None, 1
     while holds is None and fails < len(worst):
         n_float = min(n_float, len(worst))
@@ -89,7 +90,7 @@ def search(
         else:
             holds = trials[-1]
     if holds is None:
-        return max(trials, key=lambda trial: trial.closeness), trials
+        return max(trials, key=lambda trial: trial.report.closeness), trials
     while len(holds.keep_float) - fails > 1:
         middle = (len(holds.keep_float) + fails) // 2
         if tried(alpha, middle).failures:
@@ -104,7 +105,7 @@ def _pattern(name: str) -> str:
     return rf"(?:^|\.){re.escape(name)}[./]"
 
 
-def layer_errors(transformer: Any, inputs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:
+def layer_errors(transformer: Any, inputs: Sample) -> dict[str, float]:
     """Return the relative error of each linear layer's output when weights and inputs are in int8.
 
     Weights symmetric by output channel, inputs asymmetric over all of what calibration gave: what a static int8 graph
@@ -113,28 +114,14 @@ def layer_errors(transformer: Any, inputs: Sequence[Mapping[str, np.ndarray]]) -
     :param inputs: unpadded, one text at a time. *Shape:* each array (1, n_tokens)
     """
     import torch
-    from torch import nn
 
     chosen = [inputs[i] for i in np.linspace(0, len(inputs) - 1, min(_N_ERROR_INPUTS, len(inputs))).astype(int)]
-    layers = {name: module for name, module in transformer.named_modules() if isinstance(module, nn.Linear)}
-    seen: dict[str, list[Any]] = {name: [] for name in layers}
-
-    def note(name: str, given: Any) -> None:
-        if given[0].dim() > 2:  # one vector a token: a pooler sees one a text, and is in no graph
-            seen[name].append(given[0].flatten(0, -2))
-
-    hooks = [
-        module.register_forward_pre_hook(lambda _, given, name=name: note(name, given))
-        for name, module in layers.items()
-    ]
+    seen: dict[str, list[Any]] = {}
+    show_linear_inputs(transformer, chosen, lambda name, rows: seen.setdefault(name, []).append(rows))
     with torch.no_grad():
-        try:
-            for features in chosen:
-                transformer(**{name: torch.from_numpy(values) for name, values in features.items()})
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return {name: _int8_error(layers[name].weight, torch.cat(rows)) for name, rows in seen.items() if rows}
+        return {
+            name: _int8_error(transformer.get_submodule(name).weight, torch.cat(rows)) for name, rows in seen.items()
+        }
 
 
 def _int8_error(weight: Any, rows: Any) -> float:

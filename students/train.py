@@ -1,5 +1,6 @@
 """Train the student on the teachers' signals, and its control: the same student, on the same pairs, without them."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ from students.build import build_student
 from students.dimensions import read_axes
 from students.sources import AlongAxes, signal_source
 
-__all__ = ["train_student"]
+__all__ = ["train_student", "training_inputs", "training_job"]
 
 
 def train_student(run: Run) -> None:
@@ -26,25 +27,28 @@ def train_student(run: Run) -> None:
 
 
 def _train(run: Run, name: str, objectives: Objectives) -> None:
+    inputs = training_inputs(run, name, objectives)
+    if not run.is_finished(run.student if name == "student" else run.control, inputs):
+        fit(run, training_job(run, name, objectives, inputs))
+
+
+def training_job(run: Run, name: str, objectives: Objectives, inputs: Mapping[str, Any]) -> Job:
+    """Return how the student, or its control, learns by objectives; see `training_inputs`."""
     target = run.student if name == "student" else run.control
-    parents = _parents(run, objectives)
-    inputs = _inputs(run, name, objectives, parents)
-    if run.is_finished(target, inputs):
-        return
     student = run.student_section
     sources = {teacher: signal_source(run, teacher) for teacher in objectives.teachers()}
     axes, match = read_axes(run.built), objectives.embedding_match
     if axes is not None and match is not None:
         sources[match.teacher] = AlongAxes(sources[match.teacher], axes)
     index = index_teacher(run)
-    fit(run, Job(
+    return Job(
         name=name, stage="train_student", kind=student.kind, target=target, build_model=partial(_built, run),
         objectives=objectives, training=student.training, max_length=student.max_length, prompts=student.prompts,
-        inputs=inputs, parents=parents, sources=sources,
+        inputs=inputs, parents=inputs["parents"], sources=sources,
         role_prompts=index is not None or any(run.recipe.teachers[t].prompts for t in sources) or student.prompts is not None,
         projected_width=_projected_width(run, objectives), own_role=None if student.asymmetric is None else student.asymmetric.role,
         other_source=None if index is None else signal_source(run, index), details=pair_details(run),
-    ))  # fmt: skip
+    )  # fmt: skip
 
 
 def _built(run: Run) -> Any:
@@ -52,7 +56,9 @@ def _built(run: Run) -> Any:
     return prepared(load_model(run.built), max_length=student.max_length, prompts=student.prompts)
 
 
-def _inputs(run: Run, name: str, objectives: Objectives, parents: dict[str, str]) -> dict[str, Any]:
+def training_inputs(run: Run, name: str, objectives: Objectives) -> dict[str, Any]:
+    """Return all that decides how the student, or its control, comes out."""
+    parents = _parents(run, objectives)
     student, described = run.student_section, run.split.describe()
     parts = ["train", "validation", *(["unlabelled", "parallel"] if objectives.embedding_match else [])]
     not_learned: Any = {

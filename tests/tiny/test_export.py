@@ -12,7 +12,8 @@ from distill.artefact import check_model_folder, read_card, revision
 from distill.errors import BadInput, GateFailed
 from distill.runtime import load
 from students import export
-from students.export import _kept_nodes, _spread, export_openvino
+from students.calibration import spread
+from students.export import _kept_nodes, export_openvino
 from students.gate import DEFAULT_THRESHOLDS, Thresholds
 from tests.tiny.conftest import SENTENCES
 
@@ -203,9 +204,9 @@ def _change(path, **changes):
 
 def test_calibration_is_spread_over_the_lengths():
     lengths = np.array([5] * 95 + [50, 60, 70, 80, 90])
-    rows = _spread(lengths, 20, seed=0)
+    rows = spread(lengths, 20, seed=0)
     assert len(rows) == len(set(rows)) == 20 and lengths[rows].max() >= 50
-    assert _spread(lengths, 20, seed=0) == rows != _spread(lengths, 20, seed=1)
+    assert spread(lengths, 20, seed=0) == rows != spread(lengths, 20, seed=1)
 
 
 def test_no_pattern_keeps_nothing(exported):

@@ -1,0 +1,75 @@
+"""The inputs that set int8 ranges: the user's own text, one text at a time and unpadded, and what layers make of it."""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from distill.artefact import ModelKind
+
+__all__ = ["Sample", "calibration_inputs", "show_linear_inputs", "spread"]
+
+Sample = Sequence[Mapping[str, np.ndarray]]
+"""Inputs by name. *Shape:* each array (1, n_tokens)."""
+
+
+def calibration_inputs(
+    kind: ModelKind,
+    tokenizer: Any,
+    max_length: int,
+    pairs: Sequence[tuple[str, str]],
+    n_inputs: int,
+    seed: int,
+) -> list[dict[str, np.ndarray]]:
+    """Tokenise and draw single, unpadded inputs, evenly over the lengths. *Shape:* each array (1, n_tokens)."""
+    from distill.tokens import tokenize
+
+    drawn = random.Random(seed).sample(range(len(pairs)), min(len(pairs), 20 * n_inputs))
+    lefts, rights = [pairs[i][0] for i in drawn], [pairs[i][1] for i in drawn]
+    if kind == "bi_encoder":
+        singles = list(dict.fromkeys([*lefts, *rights]))
+        table = tokenize(tokenizer, singles, max_length=max_length)
+    else:
+        table = tokenize(tokenizer, lefts, rights, max_length=max_length)
+    rows = spread(table.lengths, n_inputs, seed)
+    return [{name: tensor.numpy() for name, tensor in table.batch([row], multiple=1).items()} for row in rows]
+
+
+def spread(lengths: np.ndarray, n_rows: int, seed: int) -> list[int]:
+    """Draw rows evenly over the lengths: one from each of `n_rows` equal slices of the rows sorted by length.
+
+    >>> spread(np.array([9, 1, 5, 2]), 2, seed=0)
+    [3, 0]
+    """
+    order = np.argsort(lengths, kind="stable")
+    rng = random.Random(seed)
+    return [int(rng.choice(part)) for part in np.array_split(order, min(n_rows, len(order)))]
+
+
+def show_linear_inputs(transformer: Any, sample: Sample, note: Callable[[str, Any], None]) -> None:
+    """Run a transformer over a sample and hand on what each of its linear layers reads, by the layer's name.
+
+    A pooler is left out: it sees one vector a text, and is in no graph.
+
+    :param note: takes the name of a layer and its input. *Shape:* (n_tokens, n_in)
+    """
+    import torch
+    from torch import nn
+
+    def hook(name: str, given: Any) -> None:
+        if given[0].dim() > 2:
+            note(name, given[0].flatten(0, -2))
+
+    hooks = [
+        module.register_forward_pre_hook(lambda _, given, name=name: hook(name, given))
+        for name, module in transformer.named_modules()
+        if isinstance(module, nn.Linear)
+    ]
+    with torch.no_grad():
+        try:
+            for features in sample:
+                transformer(**{name: torch.from_numpy(values) for name, values in features.items()})
+        finally:
+            for each in hooks:
+                each.remove()
