@@ -638,7 +638,8 @@ class Export(Section):
     """What stays out of int8: the feed-forward down-projections carry almost all of the damage. search: the least that
     holds the gate, by trying (minutes); it is what follows, too, where the gate does not hold."""
     recover: Recover | None = None
-    """Train the student on with int8 simulated where int8 does not hold, before layers are put into float; None is off."""
+    """Train the student on with int8 simulated where int8 does not hold, before layers are put into float; None is off. It
+    mends what outliers among the weights do, not the rounding of activations."""
     parity_pairs: Count = 500
     min_cosine: float | None = None
     """Of any text's embedding to torch's; None is the default of the precision."""
