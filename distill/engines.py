@@ -84,7 +84,7 @@ def open_graph(
         wanted = "openvino/openvino_model.xml" if runtime == "openvino" else "onnx/model.onnx"
         raise BadInput(f"{files.folder} holds no {wanted}; export it, or load it with runtime: {files.held_runtime}")
     settings = settings or read_settings(files, settings_key(files, runtime, precision, n_threads))
-    settings = settings or RunSettings.default(runtime, n_threads)
+    settings = settings or RunSettings.default(files, runtime, n_threads)
     graph: CompiledGraph
     if runtime == "openvino":
         from distill.engine_openvino import OpenVinoGraph

@@ -28,6 +28,7 @@ from distill.model_files import ModelFiles, Precision, Runtime, read_model_files
 from distill.settings import Mode, RunSettings, read_settings, settings_key
 from distill.tokens import TokenTable, tokenize
 from distill.vectors import Index, Output, packed, top_rows, truncated
+from distill.words import WordMemory
 
 __all__ = ["Mode", "PairedScorer", "Precision", "RunSettings", "Runtime", "Scorer", "load", "usable_cpus"]
 
@@ -100,7 +101,7 @@ def _settings(
     if isinstance(tune, RunSettings):
         return tune
     if tune is False:
-        return RunSettings.default(runtime, n_threads)
+        return RunSettings.default(files, runtime, n_threads)
     if tune and files.graph(runtime) and not read_settings(files, settings_key(files, runtime, precision, n_threads)):
         from distill.tuning import tune as measure
 
@@ -127,6 +128,7 @@ class Scorer:
         self.tokenizer = engine.tokenizer
         self.side: Side | None = None  # the one that it serves, beside another model
         self._files, self._engine, self._lock = files, engine, threading.Lock()
+        self._words = WordMemory.of(engine.tokenizer)
 
     def __repr__(self) -> str:
         return f"Scorer({str(self.path)!r}, {self.kind}, {self.runtime} {self.precision}, max_length={self.max_length})"
@@ -342,6 +344,8 @@ class Scorer:
         return self._prompt(next((name for name in names if self._files.prompts.get(name)), None))
 
     def _tokens(self, texts: Sequence[str], pair_texts: Sequence[str] | None = None) -> TokenTable:
+        if self._words is not None and pair_texts is None:
+            return self._words.tokenize(texts, max_length=self.max_length)
         return tokenize(self.tokenizer, texts, pair_texts, max_length=self.max_length)
 
     def _run(

@@ -20,7 +20,8 @@ from distill.model_files import ModelFiles, Precision, Runtime
 __all__ = ["Mode", "RunSettings", "read_settings", "settings_key", "store_settings"]
 
 Mode = Literal["latency", "throughput"]
-_DEFAULT_BATCH_TOKENS = {"openvino": 1024, "onnx": 512}
+_DEFAULT_BATCH_TOKENS = {"openvino": 1024, "onnx": 512}  # of a MiniLM; its widest states then take 6 MB, or 3
+_MINILM_FEED_FORWARD = 1536
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,13 @@ class RunSettings:
     skip_layer_norm_fusion: bool = True
 
     @classmethod
-    def default(cls, runtime: Runtime, n_threads: int) -> "RunSettings":
-        """Return what is taken where nothing was measured."""
-        return cls(n_threads, n_threads, _DEFAULT_BATCH_TOKENS[runtime], skip_layer_norm_fusion=runtime != "onnx")
+    def default(cls, files: ModelFiles, runtime: Runtime, n_threads: int) -> "RunSettings":
+        """Return what is taken where nothing was measured: a narrow model fills the same memory with more tokens."""
+        feed_forward = files.config.get("intermediate_size") or files.config.get("hidden_dim") or _MINILM_FEED_FORWARD
+        batch_tokens = _DEFAULT_BATCH_TOKENS[runtime]
+        if feed_forward < _MINILM_FEED_FORWARD:
+            batch_tokens = min(4096, batch_tokens * _MINILM_FEED_FORWARD // int(feed_forward))
+        return cls(n_threads, n_threads, batch_tokens, skip_layer_norm_fusion=runtime != "onnx")
 
 
 def settings_key(files: ModelFiles, runtime: Runtime, precision: Precision | None, n_threads: int) -> str:

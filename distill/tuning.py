@@ -54,7 +54,7 @@ def search(
     def opened(settings: RunSettings, mode: Mode) -> Engine:
         return open_graph(files, runtime, precision, n_threads, settings, mode)
 
-    best, measured = RunSettings.default(runtime, n_threads), Measured()
+    best, measured = RunSettings.default(files, runtime, n_threads), Measured()
     streams = list(_powers(n_threads))
     fusions = (True, False) if runtime == "onnx" else (best.skip_layer_norm_fusion,)
     ways = [replace(best, n_streams=n, skip_layer_norm_fusion=fused) for n in streams for fused in fusions]

@@ -1,6 +1,7 @@
 """Tiny random models with tokenizers trained on a few sentences: whole folders, built once a session in seconds."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,14 @@ def sharpen(model) -> None:
         for name, parameter in model.named_parameters():
             if parameter.dim() == 2 and "LayerNorm" not in name:
                 parameter.mul_(3)
+
+
+@pytest.fixture(autouse=True)
+def threads_of_torch():
+    """Loading a torch model with `n_threads` sets them for the process; the last bits of a training depend on them."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(2)
 
 
 @pytest.fixture(scope="session")

@@ -110,8 +110,8 @@ def test_stored_settings_are_found_by_machine_threads_and_graph(folder, cache, m
     key = settings_key(files, "openvino", None, 1)
     assert store_settings(files, key, wanted, []).parent == folder
     assert load(folder, n_threads=1).settings == wanted
-    assert load(folder, n_threads=1, tune=False).settings == RunSettings.default("openvino", 1)
-    assert load(folder, n_threads=2).settings == RunSettings.default("openvino", 2)
+    assert load(folder, n_threads=1, tune=False).settings == RunSettings.default(files, "openvino", 1)
+    assert load(folder, n_threads=2).settings == RunSettings.default(files, "openvino", 2)
     assert load(folder, n_threads=1, precision="bf16").settings != wanted
     with monkeypatch.context() as patch:
         patch.setattr(settings_module, "machine_identity", lambda: ["another CPU"])

@@ -1,0 +1,130 @@
+"""Ids from remembered words are the tokenizer's own, for every text; what reads over spaces has no memory."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers, processors
+
+import distill.words
+from distill.backbone import train_tokenizer
+from distill.model_files import LightTokenizer, static_tokenizer
+from distill.synthetic import generate_pairs
+from distill.tokens import tokenize
+from distill.words import WordMemory, forget_words
+
+TEXTS = [text for pair in generate_pairs(30, seed=3) for text in (pair.resume, pair.jd)]
+SPECIALS = {"cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]", "mask_token": "[MASK]"}
+AROUND = processors.TemplateProcessing(
+    single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 0), ("[SEP]", 1)]
+)
+TRAINED = {kind: train_tokenizer(kind, TEXTS, 400, SPECIALS) for kind in ("wordpiece", "unigram")}
+
+
+def variant(kind, pre_tokenizer=None, normalizer=None, added=()):
+    """A copy of a trained tokenizer with another way of cutting words."""
+    backend = Tokenizer.from_str(TRAINED[kind].to_str())
+    backend.post_processor = AROUND
+    if pre_tokenizer is not None:
+        backend.pre_tokenizer = pre_tokenizer
+    if normalizer is not None:
+        backend.normalizer = normalizer
+    backend.add_special_tokens(list(added))
+    return LightTokenizer(backend, ("input_ids", "token_type_ids", "attention_mask"), 0, "right", 10**30)
+
+
+xlm_r = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+many_spaces = normalizers.Replace(Regex(" {2,}"), "▁")
+REMEMBERED = {
+    "wordpiece": variant("wordpiece"),
+    "wordpiece, accents stripped": variant("wordpiece", normalizer=normalizers.BertNormalizer()),
+    "unigram": variant("unigram"),
+    "unigram like XLM-R": variant("unigram", xlm_r, added=[AddedToken("<mask>", lstrip=True)]),
+    "unigram like T5": variant("unigram", None, normalizers.Sequence([normalizers.NFKC(), normalizers.Strip(), many_spaces])),
+    "unigram without a normalizer": variant("unigram", None, normalizers.Sequence([])),
+}  # fmt: skip
+TRAPS = st.sampled_from([
+    " ", " ", " ", "  ", "\n", "\t", "▁", "¨", "\u3000", "\xa0", "\u200b", "\u0301", "\x1c", "é", "경력", "k8s", "Σ", "[MASK]",
+    "[SEP]", "<mask>", "ﬁ", "ㅎ", "한", "\ud800", "日本語", "🙂", "x" * 60, "-", "a",
+])  # fmt: skip
+HARD_TEXTS = st.lists(st.one_of(TRAPS, st.text(max_size=4)), max_size=12).map("".join)
+
+
+def same(tokenizer, texts, memory=None, max_length=64):
+    memory = memory or WordMemory.of(tokenizer)
+    wanted = tokenize(tokenizer, texts, max_length=max_length)
+    for _ in range(2):  # learned, and remembered
+        found = memory.tokenize(texts, max_length=max_length)
+        for name in ("ids", "offsets", "type_ids", "pad_id"):
+            one, other = getattr(wanted, name), getattr(found, name)
+            assert np.array_equal(one, other), (texts, name)
+            assert getattr(one, "dtype", None) == getattr(other, "dtype", None)
+
+
+@pytest.mark.parametrize("name", REMEMBERED)
+class TestIdsAreTheTokenizersOwn:
+    def test_of_documents_cut_to_length(self, name):
+        same(REMEMBERED[name], TEXTS)
+        same(REMEMBERED[name], TEXTS, max_length=3)
+
+    def test_of_any_text(self, name):
+        memory = WordMemory.of(REMEMBERED[name])
+
+        @settings(max_examples=100, deadline=None)
+        @given(st.lists(HARD_TEXTS, min_size=1, max_size=4))
+        def check(texts):
+            same(REMEMBERED[name], texts, memory)
+
+        check()
+
+    def test_of_nothing(self, name):
+        same(REMEMBERED[name], ["", " ", "\n"])
+        assert len(WordMemory.of(REMEMBERED[name]).tokenize([], max_length=8)) == 0
+
+
+def test_a_static_model_has_no_special_tokens():
+    tokenizer = static_tokenizer(Tokenizer.from_str(TRAINED["wordpiece"].to_str()))
+    same(tokenizer, TEXTS)
+    assert WordMemory.of(tokenizer).tokenize([""], max_length=8).lengths.tolist() == [0]
+
+
+def test_a_known_word_is_not_asked_again(monkeypatch):
+    memory = WordMemory.of(REMEMBERED["wordpiece"])
+    asked = []
+    monkeypatch.setattr(
+        distill.words, "tokenize", lambda tokenizer, texts, **options: asked.extend(texts) or tokenize(tokenizer, texts, **options)
+    )  # fmt: skip
+    memory.tokenize(["Python 경력\n5년", "경력 Python"], max_length=64)
+    assert sorted(asked) == ["5년", "Python", "경력"]
+    memory.tokenize(["5년 Python"], max_length=64)
+    assert len(asked) == 3
+    forget_words()
+    memory.tokenize(["Python"], max_length=64)
+    assert len(asked) == 4
+
+
+def test_memory_is_bounded(monkeypatch):
+    monkeypatch.setattr(distill.words, "_MOST_WORDS", 50)
+    memory = WordMemory.of(REMEMBERED["unigram"])
+    for start in range(0, len(TEXTS), 4):
+        same(REMEMBERED["unigram"], TEXTS[start : start + 4], memory)
+    memory.tokenize(["one"], max_length=8)
+    memory.tokenize(["two"], max_length=8)
+    assert len(memory._ids) <= 2
+
+
+@pytest.mark.parametrize(
+    "tokenizer",
+    [
+        variant("wordpiece", pre_tokenizers.ByteLevel()),
+        variant("unigram", pre_tokenizers.Metaspace(split=False)),
+        variant("unigram", pre_tokenizers.Metaspace(prepend_scheme="first")),
+        variant("wordpiece", None, normalizers.Replace("New York", "NY")),
+        variant("wordpiece", added=["New York"]),
+        LightTokenizer(REMEMBERED["wordpiece"].backend_tokenizer, ("input_ids",), 0, "left", 512),
+        object(),
+    ],
+    ids=["byte-level", "over spaces", "only the first word marked", "rewritten", "a token of two words", "cut on the left", "slow"],
+)  # fmt: skip
+def test_what_may_read_over_a_space_has_no_memory(tokenizer):
+    assert WordMemory.of(tokenizer) is None
