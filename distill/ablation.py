@@ -10,7 +10,7 @@ metric with its interval, what that metric hides (ROC-AUC, Spearman, nDCG), para
 import csv
 import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from string import Template
@@ -24,19 +24,25 @@ from distill.metrics import Estimate
 from distill.recipe import (
     Baseline,
     Data,
+    Encoder,
     FreshBackbone,
     Name,
+    Paragraphs,
     Recipe,
     Section,
     Teacher,
+    TeacherBackbone,
     Training,
     merge_training,
     read_raw,
     validated,
 )
 
-__all__ = ["Ablation", "Cell", "TableRow", "ancestors", "load_ablation", "recipe_of", "squeezed", "write_table"]
+__all__ = [
+    "Ablation", "Cell", "TableRow", "ancestors", "load_ablation", "recipe_of", "squeezed", "stand_ins_of", "write_table",
+]  # fmt: skip
 
+STAND_INS = "stand-ins"
 _METRIC = "ablation_mse"
 _SHOWN = {"roc_auc": "ROC-AUC", "spearman": "Spearman", "ndcg_at_10": "nDCG@10"}
 _CLEARLY = 0.01  # of ROC-AUC: a smaller difference is no reason for a note
@@ -55,12 +61,22 @@ class TableRowSettings(Section):
     """The published number of parameters, as "135M"."""
 
 
+class Pretraining(Section):
+    """What every stand-in learns before a row starts from it, as real encoders learned from the web: InfoNCE."""
+
+    pairs: int = Field(ge=8)
+    """Generated ones, with another seed than those of the rows."""
+    training: Training = Training()
+
+
 class Smoke(Section):
-    """Stand-ins that take minutes on a CPU: generated pairs, tiny fresh encoders, an embedding server on this machine."""
+    """Stand-ins that take minutes on a CPU: generated pairs, tiny encoders, an embedding server on this machine."""
 
     data: dict[Name, Data]
     backbones: dict[str, FreshBackbone]
     """What stands in for each backbone by its name."""
+    pretraining: Pretraining | None = None
+    """None starts every row from random weights."""
     max_length: int = 256
     training: dict[str, Any] = Field(default_factory=dict)
 
@@ -129,6 +145,7 @@ def _with_stand_ins(raw: dict[str, Any], path: str | Path) -> dict[str, Any]:
     if not isinstance(settings, Mapping):
         raise BadInput(f"{path} has no section smoke; say there what stands in for the models and the data")
     smoke = validated(Smoke, settings, path)
+    folder = f"{raw.get('output_dir') or Path('runs', str(raw.get('name')))}-smoke"
 
     def small(section: Mapping[str, Any]) -> dict[str, Any]:
         shrunk = {key: value for key, value in section.items() if key not in ("training", "lora")}
@@ -136,7 +153,8 @@ def _with_stand_ins(raw: dict[str, Any], path: str | Path) -> dict[str, Any]:
             stand_in = smoke.backbones.get(section["backbone"])
             if stand_in is None:
                 raise BadInput(f"{path}: smoke.backbones has nothing for {section['backbone']}")
-            shrunk["backbone"] = stand_in.model_dump()
+            learned = smoke.pretraining is not None
+            shrunk["backbone"] = _stand_in(Path(folder), section["backbone"]) if learned else stand_in.model_dump()
         if "backbone" in section:
             shrunk["max_length"] = smoke.max_length
         return shrunk
@@ -145,8 +163,55 @@ def _with_stand_ins(raw: dict[str, Any], path: str | Path) -> dict[str, Any]:
         part: {name: small(section) for name, section in (raw.get(part) or {}).items()}
         for part in ("teachers", "baselines")
     }
-    folder = raw.get("output_dir") or f"runs/{raw.get('name')}"
-    return {**raw, **sections, "data": settings["data"], "training": smoke.training, "output_dir": f"{folder}-smoke"}
+    return {**raw, **sections, "data": settings["data"], "training": smoke.training, "output_dir": folder}
+
+
+def _stand_in(folder: Path, backbone: str) -> str:
+    return str(folder.resolve() / STAND_INS / "teachers" / _short(backbone))
+
+
+def _short(backbone: str) -> str:
+    """Return a folder's name for a model's.
+
+    >>> _short("sentence-transformers/all-MiniLM-L6-v2")
+    'sentence-transformers--all-MiniLM-L6-v2'
+    """
+    return backbone.replace("/", "--")
+
+
+def stand_ins_of(ablation: Ablation, models: Iterable[str]) -> Recipe | None:
+    """Return the recipe that trains what stands in below these models; None where nothing is trained for it.
+
+    Its teachers are the folders that the backbones of a smoke run's ablation name.
+    """
+    smoke = ablation.smoke
+    if smoke is None or smoke.pretraining is None:
+        return None
+    used = {str(backbone) for model in models for backbone in _backbones(ablation, model)}
+    teachers = {
+        _short(name): {"kind": "bi_encoder", "backbone": settings.model_dump(), "loss": "infonce", "max_length": smoke.max_length}
+        for name, settings in smoke.backbones.items()
+        if _stand_in(ablation.folder, name) in used
+    }  # fmt: skip
+    raw = {
+        "name": f"{ablation.name}-{STAND_INS}", "output_dir": str(ablation.folder / STAND_INS), "seed": ablation.seed + 1,
+        "data": {"train": "bundled", "bundled_pairs": smoke.pretraining.pairs}, "teachers": teachers,
+        "training": smoke.pretraining.training.model_dump(),
+    }  # fmt: skip
+    return validated(Recipe, raw, f"{ablation.name}, {STAND_INS}") if teachers else None
+
+
+def _backbones(ablation: Ablation, model: str) -> Iterator[Any]:
+    """Yield the backbones that a model is made from, directly or through others."""
+    if model in ablation.teachers:
+        backbone = ablation.teachers[model].backbone
+        yield from _backbones(ablation, backbone.teacher) if isinstance(backbone, TeacherBackbone) else [backbone]
+        return
+    baseline = ablation.baselines[model]
+    if isinstance(baseline, Paragraphs):
+        yield from _backbones(ablation, baseline.model)
+    elif isinstance(baseline, Encoder):
+        yield baseline.backbone
 
 
 def recipe_of(ablation: Ablation, version: str) -> Recipe:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from distill.ablation import Ablation, Cell, TableRow, ancestors, recipe_of, squeezed, write_table
+from distill.ablation import Ablation, Cell, TableRow, ancestors, recipe_of, squeezed, stand_ins_of, write_table
 from distill.benchmark import Row, make_baseline, score_row
 from distill.errors import BadInput, JobFailed
 from distill.metrics import evaluate_scores
@@ -27,7 +27,7 @@ __all__ = ["run_ablation"]
 
 log = logging.getLogger(__name__)
 _STAND_INS = (
-    "A smoke run: generated pairs, and in place of every named model a tiny one with random weights. It shows that the rows "
+    "A smoke run: generated pairs, and in place of every named model a tiny one that was made here. It shows that the rows "
     "run, and nothing of what the published models do."
 )
 
@@ -54,6 +54,8 @@ def run_ablation(
     cells: dict[str, dict[str, Cell]] = {row.name: {} for row in rows}
     title = f"{ablation.name}, smoke run" if smoke else ablation.name
     notes = [_STAND_INS] if smoke else []
+    if smoke and (learned := stand_ins_of(ablation, [row.model for row in rows])) is not None:
+        _pretrain(Run(learned))
     with _embedding_server(smoke) as address:
         runs = {version: Run(_with_address(recipe_of(ablation, version), address)) for version in chosen}
         unreadable = _unreadable(runs)
@@ -78,6 +80,14 @@ def run_ablation(
         lines = "\n  ".join([*unreadable.values(), *failed])
         raise JobFailed(f"{n_failed} rows could not be run; the table in {ablation.folder} has the others\n  {lines}")
     return ablation.folder
+
+
+def _pretrain(run: Run) -> None:
+    from accelerate import PartialState
+
+    with run.lock() if PartialState().is_main_process else _nothing():
+        for name in run.recipe.teachers:
+            train_teacher(run, name)
 
 
 def _unreadable(runs: dict[str, Run]) -> dict[str, str]:

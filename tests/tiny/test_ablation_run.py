@@ -41,6 +41,7 @@ TABLE = {
     "smoke": {
         "data": {"V1": {"train": "bundled", "bundled_pairs": 160, "resume": {"keep": ["skills"], "blind": True}}},
         "backbones": {"stand/in": BACKBONE},
+        "pretraining": {"pairs": 80, "training": {**TRAINING, "epochs": 1}},
         "max_length": 64,
         "training": {**TRAINING, "epochs": 2},
     },
@@ -76,6 +77,13 @@ class TestTable:
         teachers = finished[1] / "V1" / "teachers"
         assert read_card(teachers / "both").parents == {"mlm": read_card(teachers / "mlm").revision}
 
+    def test_rows_start_from_the_stand_in_that_learned_first(self, finished):
+        (stand_in,) = (finished[1] / "stand-ins" / "teachers").iterdir()
+        for name in ("mlm", "contrastive"):
+            assert read_card(finished[1] / "V1" / "teachers" / name).parents == {
+                "backbone": read_card(stand_in).revision
+            }
+
     def test_a_second_run_trains_nothing_and_asks_nothing(self, finished, capsys):
         path, folder = finished
         before = {file: file.stat().st_mtime_ns for file in (folder / "V1").rglob("*.safetensors")}
@@ -93,6 +101,7 @@ class TestTable:
             "TF-IDF"
         ]
         assert not (ablation.folder / "V1" / "teachers").exists()
+        assert not (ablation.folder / "stand-ins").exists()
         with pytest.raises(BadInput, match="no row has that model"):
             run_ablation(ablation, only=["nobody"], smoke=True)
 

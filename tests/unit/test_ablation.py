@@ -2,10 +2,11 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 
-from distill.ablation import Cell, TableRow, load_ablation, recipe_of, squeezed, write_table
+from distill.ablation import Cell, TableRow, load_ablation, recipe_of, squeezed, stand_ins_of, write_table
 from distill.errors import BadInput
 from distill.metrics import Estimate
 from tests.conftest import ROOT
@@ -51,9 +52,24 @@ class TestRecipe:
         recipe = recipe_of(ablation, "V2")
         assert recipe.data.train == "bundled"
         assert recipe.data.resume.keep == ("experience", "education", "skills")
-        assert all(not isinstance(teacher.backbone, str) for teacher in recipe.teachers.values())
+        learned = stand_ins_of(ablation, [row.model for row in ablation.rows])
+        made = {str(Path(learned.output_dir).resolve() / "teachers" / name) for name in learned.teachers}
+        named = [teacher.backbone for teacher in recipe.teachers.values() if isinstance(teacher.backbone, str)]
+        assert (set(named), len(made), len(named)) == (made, 3, 5)
         assert recipe.teachers["mbert_mlm_contrastive"].backbone.teacher == "mbert_mlm"
         assert str(ablation.folder).endswith("-smoke")
+
+    def test_only_the_stand_ins_of_chosen_rows_are_made(self):
+        ablation = load_ablation(PUBLISHED, smoke=True)
+        assert stand_ins_of(ablation, ["tfidf", "openai"]) is None
+        assert list(stand_ins_of(ablation, ["bge_paragraphs"]).teachers) == ["upskyy--bge-m3-korean"]
+        (name,) = stand_ins_of(ablation, ["mbert_mlm_contrastive", "mbert"]).teachers
+        assert name == "sentence-transformers--distiluse-base-multilingual-cased-v2"
+
+    def test_without_pretraining_every_row_starts_from_random_weights(self):
+        ablation = load_ablation(PUBLISHED, ["smoke.pretraining=null"], smoke=True)
+        assert stand_ins_of(ablation, [row.model for row in ablation.rows]) is None
+        assert ablation.teachers["bge_cross"].backbone.layers == 3
 
     @pytest.mark.parametrize(
         ("override", "words"),

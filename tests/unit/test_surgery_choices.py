@@ -23,7 +23,7 @@ class TestRules:
             ({"every": 2}, 7, (0, 2, 4, 6)),
             ({"every": 1}, 3, (0, 1, 2)),
             ({"every": 9}, 6, None),
-            ({"spread": 1}, 6, (0,)),
+            ({"spread": 1}, 6, (5,)),
             ({"spread": 2}, 6, (0, 5)),
             ({"spread": 3}, 6, (0, 3, 5)),
             ({"spread": 4}, 6, (0, 2, 3, 5)),
@@ -41,11 +41,11 @@ class TestRules:
         else:
             assert layers_by_rule(choice, n_layers) == layers
 
-    def test_spread_never_repeats(self):
+    def test_spread_never_repeats_and_keeps_the_last(self):
         for n_layers in range(1, 30):
             for n in range(1, n_layers + 1):
                 layers = layers_by_rule(LayerChoice(spread=n), n_layers)
-                assert len(set(layers)) == n and layers[0] == 0 and (n == 1 or layers[-1] == n_layers - 1)
+                assert len(set(layers)) == n and layers[-1] == n_layers - 1 and (n == 1 or layers[0] == 0)
 
 
 class TestChange:
