@@ -20,6 +20,7 @@ from distill.tokens import TokenTable, pad_token_id, tokenize
 __all__ = ["WordMemory", "forget_words"]
 
 _MOST_WORDS = 65_536  # about 15 MB; then all are forgotten
+_CHUNK = 1024  # texts split at a time: the words of a million texts are never there at once
 _LONGEST = 48  # characters: longer ones are addresses, or a script without spaces, and do not come again
 _LOCAL_NORMALIZERS = (
     "BertNormalizer", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Strip", "Nmt", "Precompiled",
@@ -81,23 +82,27 @@ class WordMemory:
         room = max(0, 4 * max_length - len(self._before) - len(self._after))
         rows: list[bytes] = []
         whole: list[int] = []
-        with self._lock:
-            parts = [(text.replace("\n", " ") if self._drops_spaces else text).split(" ") for text in texts]
-            self._learn(parts)
-            ids = self._ids.__getitem__
-            for row, words in enumerate(parts):
-                try:
-                    rows.append(self._before + b"".join(map(ids, words))[:room] + self._after)  # type: ignore[arg-type]
-                except TypeError:  # one of them is None
-                    whole.append(row)
-                    rows.append(b"")
+        for start in range(0, len(texts), _CHUNK):
+            with self._lock:
+                parts = [self._words_of(text) for text in texts[start : start + _CHUNK]]
+                self._learn(parts)
+                ids = self._ids.__getitem__
+                for row, words in enumerate(parts, start):
+                    try:
+                        rows.append(self._before + b"".join(map(ids, words))[:room] + self._after)  # type: ignore[arg-type]
+                    except TypeError:  # one of them is None
+                        whole.append(row)
+                        rows.append(b"")
         if whole:
             table = tokenize(self._tokenizer, [texts[row] for row in whole], max_length=max_length)
-            for row, start, end in zip(whole, table.offsets[:-1], table.offsets[1:], strict=True):
-                rows[row] = table.ids[start:end].tobytes()
+            for row, first, end in zip(whole, table.offsets[:-1], table.offsets[1:], strict=True):
+                rows[row] = table.ids[first:end].tobytes()
         offsets = np.concatenate([[0], np.cumsum([len(row) // 4 for row in rows], dtype=np.int64)])
         types = np.zeros(offsets[-1], np.int8) if "token_type_ids" in self._tokenizer.model_input_names else None
         return TokenTable(np.frombuffer(b"".join(rows), np.int32), offsets, types, pad_token_id(self._tokenizer))
+
+    def _words_of(self, text: str) -> list[str]:
+        return (text.replace("\n", " ") if self._drops_spaces else text).split(" ")
 
     def _learn(self, parts: Sequence[Sequence[str]]) -> None:
         if len(self._ids) > _MOST_WORDS:

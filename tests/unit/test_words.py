@@ -105,9 +105,10 @@ def test_a_known_word_is_not_asked_again(monkeypatch):
 
 def test_memory_is_bounded(monkeypatch):
     monkeypatch.setattr(distill.words, "_MOST_WORDS", 50)
+    monkeypatch.setattr(distill.words, "_CHUNK", 4)
     memory = WordMemory.of(REMEMBERED["unigram"])
-    for start in range(0, len(TEXTS), 4):
-        same(REMEMBERED["unigram"], TEXTS[start : start + 4], memory)
+    same(REMEMBERED["unigram"], TEXTS, memory)
+    assert len(memory._ids) < 50 + 4 * 100 < sum(len(text.split()) for text in TEXTS)
     memory.tokenize(["one"], max_length=8)
     memory.tokenize(["two"], max_length=8)
     assert len(memory._ids) <= 2
