@@ -405,6 +405,7 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 90rem
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+thead th { white-space: normal; vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: Canvas; white-space: normal; }
 td:first-child { min-width: 8rem; max-width: 40vw; }
 @media print { body { font-size: 9px; margin: 0; } .scroll { overflow: visible; } th, td { padding: .1rem .3rem; } }
