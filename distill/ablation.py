@@ -10,7 +10,7 @@ metric with its interval, what that metric hides (ROC-AUC, Spearman, nDCG), para
 import csv
 import html
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from string import Template
@@ -31,7 +31,6 @@ from distill.recipe import (
     Recipe,
     Section,
     Teacher,
-    TeacherBackbone,
     Training,
     merge_training,
     read_raw,
@@ -187,7 +186,7 @@ def stand_ins_of(ablation: Ablation, models: Iterable[str]) -> Recipe | None:
     smoke = ablation.smoke
     if smoke is None or smoke.pretraining is None:
         return None
-    used = {str(backbone) for model in models for backbone in _backbones(ablation, model)}
+    used = {_backbone(ablation, model) for model in models}
     teachers = {
         _short(name): {"kind": "bi_encoder", "backbone": settings.model_dump(), "loss": "infonce", "max_length": smoke.max_length}
         for name, settings in smoke.backbones.items()
@@ -201,17 +200,14 @@ def stand_ins_of(ablation: Ablation, models: Iterable[str]) -> Recipe | None:
     return validated(Recipe, raw, f"{ablation.name}, {STAND_INS}") if teachers else None
 
 
-def _backbones(ablation: Ablation, model: str) -> Iterator[Any]:
-    """Yield the backbones that a model is made from, directly or through others."""
+def _backbone(ablation: Ablation, model: str) -> object:
+    """Return the backbone that a model is made from, directly or through others; None where it has none."""
     if model in ablation.teachers:
-        backbone = ablation.teachers[model].backbone
-        yield from _backbones(ablation, backbone.teacher) if isinstance(backbone, TeacherBackbone) else [backbone]
-        return
+        return ablation.teachers[ancestors(ablation, model)[0]].backbone
     baseline = ablation.baselines[model]
     if isinstance(baseline, Paragraphs):
-        yield from _backbones(ablation, baseline.model)
-    elif isinstance(baseline, Encoder):
-        yield baseline.backbone
+        return _backbone(ablation, baseline.model)
+    return baseline.backbone if isinstance(baseline, Encoder) else None
 
 
 def recipe_of(ablation: Ablation, version: str) -> Recipe:
@@ -229,7 +225,7 @@ def recipe_of(ablation: Ablation, version: str) -> Recipe:
     return validated(Recipe, raw, f"{ablation.name}, {version}")
 
 
-def ancestors(recipe: Recipe, name: str) -> list[str]:
+def ancestors(recipe: Recipe | Ablation, name: str) -> list[str]:
     """Return the teachers that a teacher starts from, the first one first, and itself.
 
     >>> from distill.recipe import Teacher

@@ -128,7 +128,6 @@ class Scorer:
         self.tokenizer = engine.tokenizer
         self.side: Side | None = None  # the one that it serves, beside another model
         self._files, self._engine, self._lock = files, engine, threading.Lock()
-        self._words = WordMemory.of(engine.tokenizer)
 
     def __repr__(self) -> str:
         return f"Scorer({str(self.path)!r}, {self.kind}, {self.runtime} {self.precision}, max_length={self.max_length})"
@@ -343,8 +342,12 @@ class Scorer:
     def _task_prompt(self, *names: str) -> str:
         return self._prompt(next((name for name in names if self._files.prompts.get(name)), None))
 
+    @cached_property
+    def _words(self) -> WordMemory | None:
+        return WordMemory.of(self.tokenizer)
+
     def _tokens(self, texts: Sequence[str], pair_texts: Sequence[str] | None = None) -> TokenTable:
-        if self._words is not None and pair_texts is None:
+        if pair_texts is None and self._words is not None:
             return self._words.tokenize(texts, max_length=self.max_length)
         return tokenize(self.tokenizer, texts, pair_texts, max_length=self.max_length)
 

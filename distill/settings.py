@@ -43,9 +43,8 @@ class RunSettings:
     def default(cls, files: ModelFiles, runtime: Runtime, n_threads: int) -> "RunSettings":
         """Return what is taken where nothing was measured: a narrow model fills the same memory with more tokens."""
         feed_forward = files.config.get("intermediate_size") or files.config.get("hidden_dim") or _MINILM_FEED_FORWARD
-        batch_tokens = _DEFAULT_BATCH_TOKENS[runtime]
-        if feed_forward < _MINILM_FEED_FORWARD:
-            batch_tokens = min(4096, batch_tokens * _MINILM_FEED_FORWARD // int(feed_forward))
+        least = _DEFAULT_BATCH_TOKENS[runtime]
+        batch_tokens = max(least, min(4096, least * _MINILM_FEED_FORWARD // int(feed_forward)))
         return cls(n_threads, n_threads, batch_tokens, skip_layer_norm_fusion=runtime != "onnx")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["TokenTable", "bags", "pad_token_id", "tokenize"]
+__all__ = ["TokenTable", "bags", "pad_token_id", "special_tokens", "tokenize"]
 
 _CHUNK = 2048  # sequences per tokenizer call: enough to keep its threads busy, little enough to show progress
 
@@ -168,6 +168,17 @@ def _flat(sequences: Sequence[Sequence[int]]) -> np.ndarray:
 
 def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)
+
+
+def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]] | None:
+    """Return the ids that a tokenizer puts before and after a text, read off a text of one letter; None where it cannot be."""
+    bare, whole = (
+        tokenize(tokenizer, ["a"], max_length=64, special_tokens=special).ids.tolist() for special in (False, True)
+    )
+    for start in range(len(whole) - len(bare) + 1):
+        if whole[start : start + len(bare)] == bare:
+            return whole[:start], whole[start + len(bare) :]
+    return None
 
 
 def pad_token_id(tokenizer: Any) -> int:

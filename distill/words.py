@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from distill.tokens import TokenTable, pad_token_id, tokenize
+from distill.tokens import TokenTable, pad_token_id, special_tokens, tokenize
 
 __all__ = ["WordMemory", "forget_words"]
 
@@ -69,8 +69,11 @@ class WordMemory:
             return None
         if not all(step["type"] in _LOCAL_NORMALIZERS or step.get("pattern") == _MANY_SPACES for step in normalizers):
             return None
-        ends = _special_tokens(tokenizer)
-        return None if ends is None else cls(tokenizer, drops_spaces, *ends)
+        around, types = special_tokens(tokenizer), tokenize(tokenizer, ["a"], max_length=64).type_ids
+        if around is None or (types is not None and types.any()):
+            return None
+        before, after = (np.array(ids, np.int32).tobytes() for ids in around)
+        return cls(tokenizer, drops_spaces, before, after)
 
     def forget(self) -> None:
         """Forget all words."""
@@ -142,13 +145,3 @@ def _steps(component: Any) -> list[Mapping[str, Any]]:
     state = json.loads(component.__getstate__())
     steps: list[Mapping[str, Any]] = state.get("pretokenizers", state.get("normalizers", [state]))
     return steps
-
-
-def _special_tokens(tokenizer: Any) -> tuple[bytes, bytes] | None:
-    """Return the ids before and after a text; None where its tokens do not stand in their midst, or have types."""
-    full, bare = (tokenize(tokenizer, ["a"], max_length=64, special_tokens=special) for special in (True, False))
-    for start in range(len(full.ids) - len(bare.ids) + 1):
-        end = start + len(bare.ids)
-        if (full.ids[start:end] == bare.ids).all() and not (full.type_ids is not None and full.type_ids.any()):
-            return full.ids[:start].tobytes(), full.ids[end:].tobytes()
-    return None

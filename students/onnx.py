@@ -29,15 +29,15 @@ from distill.errors import BadInput
 from distill.graph import GraphModule
 from distill.modeling import quiet
 from distill.onnx import GRAPH, open_session, save_onnx
+from students.calibration import Sample
 
 __all__ = ["quantize_dynamic", "quantize_static", "smooth_scale"]
 
 _Array = np.ndarray
-_Sample = Sequence[Mapping[str, _Array]]
 
 
 def quantize_static(
-    folder: Path, sample: _Sample, keep_float: Sequence[str], *, alpha: float = 0.5, may_be_idle: bool = False
+    folder: Path, sample: Sample, keep_float: Sequence[str], *, alpha: float = 0.5, may_be_idle: bool = False
 ) -> list[str]:
     """Quantize the graph of a folder in place; return the names of the matrix products that were kept in float.
 
@@ -89,7 +89,7 @@ def quantize_dynamic(folder: Path, keep_float: Sequence[str], *, may_be_idle: bo
 class _Reader:
     """What ONNX Runtime's calibration reads from."""
 
-    def __init__(self, inputs: Sequence[Mapping[str, np.ndarray]]) -> None:
+    def __init__(self, inputs: Sample) -> None:
         self._rest = iter(inputs)
 
     def get_next(self) -> Mapping[str, np.ndarray] | None:
@@ -159,7 +159,7 @@ def _is_weighted_product(node: Any, weights: set[str]) -> bool:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _smooth(model: Any, path: Path, sample: _Sample, alpha: float, excluded: Sequence[str]) -> None:
+def _smooth(model: Any, path: Path, sample: Sample, alpha: float, excluded: Sequence[str]) -> None:
     """Move outliers of activations into the weights, in place; the float graph computes the same."""
     graph = model.graph
     weights = {value.name: value for value in graph.initializer}
@@ -205,7 +205,7 @@ def smooth_scale(greatest: _Array, weights: Sequence[_Array], alpha: float) -> _
     return normalised
 
 
-def _greatest(model: Any, path: Path, names: Sequence[str], sample: _Sample) -> dict[str, _Array]:
+def _greatest(model: Any, path: Path, names: Sequence[str], sample: Sample) -> dict[str, _Array]:
     """Return the greatest absolute value of each channel over the calibration. *Shape:* (n_channels,) each."""
     import onnx
 

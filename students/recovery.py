@@ -28,7 +28,7 @@ from torch import Tensor
 
 from distill import losses
 from distill.fitting import Job, built_for_training, fit
-from distill.modeling import load_model, prepared, tokenizer_of, transformer_of
+from distill.modeling import load_model, tokenizer_of, transformer_of
 from distill.objectives import Step
 from distill.recipe import Recover, Training
 from distill.run import Run
@@ -36,7 +36,7 @@ from distill.trainset import Batch
 from students.asymmetric import own_side_pairs
 from students.calibration import Sample, calibration_inputs
 from students.simulation import simulate_int8
-from students.train import training_inputs, training_job
+from students.train import student_from, training_inputs, training_job
 
 __all__ = ["RecoveryStep", "from_first_process", "recover_student"]
 
@@ -57,7 +57,7 @@ def recover_student(run: Run) -> Path:
         # the projection was left out of the student, and a new one would pull it somewhere else
         job = replace(job, objectives=job.objectives.model_copy(update={"embedding_match": None}), projected_width=None)
     job = replace(
-        job, name="recovered", stage="recover_student", target=run.recovered, build_model=partial(_student, run),
+        job, name="recovered", stage="recover_student", target=run.recovered, build_model=partial(student_from, run, run.student),
         training=_training(student.training, settings), inputs=inputs,
     )  # fmt: skip
     fit(run, job, build_step=partial(_build_step, run, settings, card.details.get("scale_and_bias")))
@@ -84,11 +84,6 @@ def _training(training: Training, settings: Recover) -> Training:
         "dropout": 0.0, "evaluations_per_epoch": 0, "patience": None,
     }  # fmt: skip
     return training.model_copy(update=changes)
-
-
-def _student(run: Run) -> Any:
-    student = run.student_section
-    return prepared(load_model(run.student), max_length=student.max_length, prompts=student.prompts)
 
 
 def _build_step(run: Run, settings: Recover, scale_and_bias: list[float] | None, job: Job) -> Step:

@@ -23,7 +23,7 @@ import numpy as np
 from distill.errors import BadInput
 from distill.modeling import bi_encoder, tokenizer_of
 from distill.recipe import Static
-from distill.tokens import tokenize
+from distill.tokens import special_tokens, tokenize
 
 __all__ = ["static_model", "token_vectors", "token_weights"]
 
@@ -86,7 +86,7 @@ def token_vectors(model: Any) -> Array:
 
     body = [module for module in model if type(module).__name__ != "Normalize"]
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    before, after = _special_tokens(tokenizer_of(model))
+    before, after = special_tokens(tokenizer_of(model)) or ([], [])
     n_tokens = model[0].model.get_input_embeddings().weight.shape[0]
     parts = []
     model.eval().to(device)
@@ -103,14 +103,3 @@ def token_vectors(model: Any) -> Array:
 
 def _blocks(n_tokens: int) -> Iterator[range]:
     return (range(i, min(i + _TOKENS_AT_ONCE, n_tokens)) for i in range(0, n_tokens, _TOKENS_AT_ONCE))
-
-
-def _special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Return the ids that a tokenizer puts before and after a text, read off a text of one letter."""
-    bare, whole = (
-        tokenize(tokenizer, ["a"], max_length=16, special_tokens=special).ids.tolist() for special in (False, True)
-    )
-    for start in range(len(whole) - len(bare) + 1):
-        if whole[start : start + len(bare)] == bare:
-            return whole[:start], whole[start + len(bare) :]
-    return [], []

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from distill.fitting import Job, fit
@@ -13,7 +14,7 @@ from students.build import build_student
 from students.dimensions import read_axes
 from students.sources import AlongAxes, signal_source
 
-__all__ = ["train_student", "training_inputs", "training_job"]
+__all__ = ["student_from", "train_student", "training_inputs", "training_job"]
 
 
 def train_student(run: Run) -> None:
@@ -42,7 +43,7 @@ def training_job(run: Run, name: str, objectives: Objectives, inputs: Mapping[st
         sources[match.teacher] = AlongAxes(sources[match.teacher], axes)
     index = index_teacher(run)
     return Job(
-        name=name, stage="train_student", kind=student.kind, target=target, build_model=partial(_built, run),
+        name=name, stage="train_student", kind=student.kind, target=target, build_model=partial(student_from, run, run.built),
         objectives=objectives, training=student.training, max_length=student.max_length, prompts=student.prompts,
         inputs=inputs, parents=inputs["parents"], sources=sources,
         role_prompts=index is not None or any(run.recipe.teachers[t].prompts for t in sources) or student.prompts is not None,
@@ -51,9 +52,10 @@ def training_job(run: Run, name: str, objectives: Objectives, inputs: Mapping[st
     )  # fmt: skip
 
 
-def _built(run: Run) -> Any:
+def student_from(run: Run, folder: Path) -> Any:
+    """Load a stage of the student, to be trained as the recipe's section says."""
     student = run.student_section
-    return prepared(load_model(run.built), max_length=student.max_length, prompts=student.prompts)
+    return prepared(load_model(folder), max_length=student.max_length, prompts=student.prompts)
 
 
 def training_inputs(run: Run, name: str, objectives: Objectives) -> dict[str, Any]:

@@ -21,14 +21,13 @@ Mean and least cosine to fp32 of MiniLM-L6 on 3,000 sentences of STS-B, calibrat
 import io
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from typing import Any, Protocol, TypeVar
 
-import numpy as np
-
 from distill.errors import BadInput
 from distill.modeling import quiet
+from students.calibration import Sample
 from students.gate import ParityReport, Thresholds
 
 __all__ = ["INT4_SHARES", "MOST_INPUTS", "compress_to_int4", "compress_to_int8", "shrink"]
@@ -48,9 +47,7 @@ def compress_to_int8(model: Any, ignored: Sequence[str]) -> None:
     _compress(model, ignored, (), bits=8)
 
 
-def compress_to_int4(
-    model: Any, ignored: Sequence[str], sample: Sequence[Mapping[str, np.ndarray]], share: float
-) -> dict[str, int]:
+def compress_to_int4(model: Any, ignored: Sequence[str], sample: Sample, share: float) -> dict[str, int]:
     """Store the weights in int4 and int8, in place; return how many matrix products are in each.
 
     :param ignored: matrix products that stay in float
@@ -72,7 +69,7 @@ def compress_to_int4(
     return found
 
 
-def _compress(model: Any, ignored: Sequence[str], sample: Sequence[Mapping[str, np.ndarray]], **options: Any) -> None:
+def _compress(model: Any, ignored: Sequence[str], sample: Sample, **options: Any) -> None:
     with quiet():
         import nncf
         from optimum.intel import OVConfig, OVQuantizer, OVWeightQuantizationConfig

@@ -21,7 +21,7 @@ from distill.errors import BadInput, JobFailed
 from distill.metrics import evaluate_scores
 from distill.recipe import Paragraphs, Recipe, Remote
 from distill.run import Run
-from teachers.train import train_teacher
+from teachers.train import train_teacher, train_teachers
 
 __all__ = ["run_ablation"]
 
@@ -55,7 +55,9 @@ def run_ablation(
     title = f"{ablation.name}, smoke run" if smoke else ablation.name
     notes = [_STAND_INS] if smoke else []
     if smoke and (learned := stand_ins_of(ablation, [row.model for row in rows])) is not None:
-        _pretrain(Run(learned))
+        stand_ins = Run(learned)
+        with stand_ins.lock() if PartialState().is_main_process else _nothing():
+            train_teachers(stand_ins)
     with _embedding_server(smoke) as address:
         runs = {version: Run(_with_address(recipe_of(ablation, version), address)) for version in chosen}
         unreadable = _unreadable(runs)
@@ -80,14 +82,6 @@ def run_ablation(
         lines = "\n  ".join([*unreadable.values(), *failed])
         raise JobFailed(f"{n_failed} rows could not be run; the table in {ablation.folder} has the others\n  {lines}")
     return ablation.folder
-
-
-def _pretrain(run: Run) -> None:
-    from accelerate import PartialState
-
-    with run.lock() if PartialState().is_main_process else _nothing():
-        for name in run.recipe.teachers:
-            train_teacher(run, name)
 
 
 def _unreadable(runs: dict[str, Run]) -> dict[str, str]:
