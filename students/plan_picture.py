@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distill.report import ACCENT, INK, SOFT
+from distill.report_png import ACCENT, INK, SOFT
 
 __all__ = ["draw_plan", "frontier"]
 

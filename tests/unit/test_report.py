@@ -8,10 +8,16 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from distill import report
+from distill import report_layout, report_png
 from distill.errors import BadInput
 from distill.metrics import METRICS, Estimate
 from distill.report import write_report
+from distill.report_content import METRIC_NAMES, Benchmark, latency_of
+from distill.report_layout import Box, linear_axis, log_axis, place, spread, text_width
+from distill.report_page import page as html_page
+from distill.report_series import points_of
+from distill.report_svg import DESK, PANEL, PHONE
+from distill.report_words import verdict
 
 
 def interval(value, half=0.012, n=4820):
@@ -127,7 +133,7 @@ class Page(HTMLParser):
 
 
 def page(content):
-    text = report._page(report._Benchmark.of(content))
+    text = html_page(Benchmark.of(content))
     return text, Page(text)
 
 
@@ -276,8 +282,8 @@ def test_labels_of_a_panel_stay_inside_and_apart():
         found = re.findall(r'<text x="([\d.]+)" y="([\d.]+)" class="" text-anchor="start">(p\d\d)<', panel)
         places = sorted(float(y) for _, y, _ in found)
         assert min(after - before for before, after in pairwise(places)) >= 12
-        assert all(float(x) + report._text_width(name, 12) <= report.PANEL.width for x, _, name in found)
-        assert all(0 < place < report.PANEL.height for place in places)
+        assert all(float(x) + text_width(name, 12) <= PANEL.width for x, _, name in found)
+        assert all(0 < place < PANEL.height for place in places)
 
 
 @pytest.mark.parametrize("missing", ["batches", "open_loop", "capacity_pairs_per_s"])
@@ -374,7 +380,7 @@ def test_retention_is_said_for_each_row():
     ],
 )
 def test_comparison_in_plain_words(name, metric, low, high, words):
-    assert report._verdict({"name": name, "metric": metric, "value": 0.0, "low": low, "high": high}) == words
+    assert verdict({"name": name, "metric": metric, "value": 0.0, "low": low, "high": high}) == words
 
 
 def test_almost_nothing_is_enough(tmp_path):
@@ -437,7 +443,7 @@ def test_failure_leaves_the_earlier_report_whole(tmp_path, monkeypatch):
     def fail(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(report, "_png_traces", fail)
+    monkeypatch.setattr(report_png, "_draw_lines", fail)
     with pytest.raises(KeyboardInterrupt):
         write_report({**benchmark(), "title": "other"}, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -463,21 +469,21 @@ def test_rows_alike_in_name_are_told_apart():
         {"name": "t-int8", "precision": "int8"},
         {"name": "u"},
     ]
-    assert report._labels(rows) == ["s (PyTorch int8)", "s (OpenVINO int8)", "t (fp32)", "t-int8", "u"]
+    assert Benchmark.of({"rows": rows}).labels == ["s (PyTorch int8)", "s (OpenVINO int8)", "t (fp32)", "t-int8", "u"]
 
 
-@pytest.mark.parametrize("shape", [report.DESK, report.PHONE])
+@pytest.mark.parametrize("shape", [DESK, PHONE])
 def test_labels_do_not_cover_each_other(shape):
-    content = report._Benchmark.of(benchmark())
-    points = report._points(content, report._latency)
-    x = report._log_axis([point.x for point in points], 40, shape.width)
-    y = report._linear_axis([point.y for point in points], shape.height - 40, 20)
+    content = Benchmark.of(benchmark())
+    points = points_of(content, latency_of)
+    x = log_axis([point.x for point in points], 40, shape.width)
+    y = linear_axis([point.y for point in points], shape.height - 40, 20)
     anchors = [(x.at(point.x), y.at(point.y)) for point in points]
-    within = report._Box(40, 20, shape.width, shape.height - 40)
-    boxes = report._place(anchors, [point.label for point in points], shape.text, [], within)
+    within = Box(40, 20, shape.width, shape.height - 40)
+    boxes = place(anchors, [point.label for point in points], shape.text, [], within)
     areas = [(box.right - box.left) * (box.bottom - box.top) for box in boxes]
-    assert report._overlaps(boxes, [within])[:, 0] == pytest.approx(areas)
-    assert report._overlaps(boxes, boxes) == pytest.approx(np.diag(areas))
+    assert report_layout._overlaps(boxes, [within])[:, 0] == pytest.approx(areas)
+    assert report_layout._overlaps(boxes, boxes) == pytest.approx(np.diag(areas))
 
 
 def test_front_is_what_no_other_beats():
@@ -486,32 +492,32 @@ def test_front_is_what_no_other_beats():
 
     # b is slower and worse than a; c is slower but better; d is the same as c.
     rows = [model("a", 1, 0.5), model("b", 2, 0.4), model("c", 3, 0.9), model("d", 3, 0.9)]
-    points = report._points(report._Benchmark.of({"rows": rows}), report._latency)
+    points = points_of(Benchmark.of({"rows": rows}), latency_of)
     assert [point.front for point in points] == [True, False, True, True]
 
 
 def test_spread_keeps_a_gap_and_the_order():
-    assert report._spread([10, 11, 50], 8, 0, 100) == [10, 18, 50]
-    assert report._spread([99, 98], 8, 0, 100) == [100, 92]
+    assert spread([10, 11, 50], 8, 0, 100) == [10, 18, 50]
+    assert spread([99, 98], 8, 0, 100) == [100, 92]
 
 
 def test_axes_hold_all_values():
-    axis = report._log_axis([0.41, 212], 0, 1000)
+    axis = log_axis([0.41, 212], 0, 1000)
     assert axis.low < 0.41 and axis.high > 212
     assert axis.at(axis.low) == pytest.approx(0) and axis.at(axis.high) == pytest.approx(1000)
     assert axis.ticks == pytest.approx([0.5, 1, 2, 5, 10, 20, 50, 100, 200])
-    single = report._log_axis([3.0], 0, 100)
+    single = log_axis([3.0], 0, 100)
     assert single.low < 3 < single.high and single.ticks == pytest.approx([2, 5])
-    flat = report._linear_axis([0.5], 0, 100)
+    flat = linear_axis([0.5], 0, 100)
     assert flat.low <= 0.5 <= flat.high and flat.low < flat.high
 
 
 def test_names_of_metrics_are_those_of_the_metrics():
-    assert tuple(report.METRIC_NAMES) == METRICS
+    assert tuple(METRIC_NAMES) == METRICS
 
 
 def test_letter_that_no_font_has_is_left_out_of_the_picture():
-    assert report._drawable("학생 (int8)", "model 1") == "model 1: int8"
-    assert report._drawable("학생", "model 1") == "model 1"
-    assert report._drawable("student (int8)", "model 1") == "student (int8)"
-    assert report._drawable("cost $5 x", "model 1") == r"cost \$5 x"
+    assert report_png._drawable("학생 (int8)", "model 1") == "model 1: int8"
+    assert report_png._drawable("학생", "model 1") == "model 1"
+    assert report_png._drawable("student (int8)", "model 1") == "student (int8)"
+    assert report_png._drawable("cost $5 x", "model 1") == r"cost \$5 x"

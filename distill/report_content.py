@@ -1,0 +1,170 @@
+"""The content of a report: a benchmark that was checked and completed, and the numbers in its rows.
+
+What a benchmark may hold is said in `distill.report`. Any of it may be missing: `number_at` and what is built on it
+give None then, and whoever shows a number leaves it out.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any
+
+import numpy as np
+
+from distill.errors import BadInput
+
+__all__ = [
+    "LOWER_IS_BETTER",
+    "METRIC_NAMES",
+    "NO_SHARE",
+    "RUNTIMES",
+    "Benchmark",
+    "Row",
+    "latency_of",
+    "metric_of",
+    "number_at",
+    "ratio",
+    "role_of",
+    "throughput_of",
+]
+
+Row = Mapping[str, Any]
+
+METRIC_NAMES = {
+    "spearman": "Spearman",
+    "roc_auc": "ROC-AUC",
+    "average_precision": "Average precision",
+    "ndcg_at_10": "NDCG@10",
+    "ablation_mse": "Ablation MSE",
+    "teacher_spearman": "Teacher ρ",
+    "teacher_kendall": "Teacher τ-b",
+}
+LOWER_IS_BETTER = {"ablation_mse"}
+NO_SHARE = {"ablation_mse", "teacher_spearman", "teacher_kendall"}
+RUNTIMES = {"torch": "PyTorch", "openvino": "OpenVINO", "onnx": "ONNX Runtime"}
+_PRIMARY = ("ndcg_at_10", "roc_auc", "spearman")
+_ROLES = ("teacher", "student", "control", "export", "baseline")
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A checked benchmark, its rows in the order of their roles."""
+
+    raw: dict[str, Any]
+    rows: list[Row]
+    labels: list[str]  # one a row, no two alike unless the rows are
+    metrics: list[str]  # those that any row has
+    primary: str | None
+    teacher: Row | None
+
+    @classmethod
+    def of(cls, benchmark: Mapping[str, Any]) -> "Benchmark":
+        """Check what `benchmark.json` holds and complete its rows; `BadInput` where there is nothing to report."""
+        raw = _plain(benchmark)
+        rows = _checked_rows(raw.get("rows"))
+        teacher = next((row for row in rows if row.get("role") == "teacher"), None)
+        rows = [_completed(row, teacher) for row in rows]
+        metrics = _metrics_in(rows)
+        return cls(raw, rows, _labels(rows), metrics, _primary(raw.get("primary_metric"), metrics), teacher)
+
+    def labelled(self) -> list[tuple[str, Row]]:
+        """Each row after its label."""
+        return list(zip(self.labels, self.rows, strict=True))
+
+
+def number_at(values: Mapping[str, Any] | None, *path: str) -> float | None:
+    """Give the number at a path of keys, or None where there is none."""
+    found: Any = values
+    for key in path:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
+
+
+def metric_of(row: Row, key: str, part: str = "value") -> float | None:
+    """Give a metric's value, or the `low`, `high` or `n` of its interval."""
+    return number_at(row, "metrics", key, part)
+
+
+def latency_of(row: Row) -> float | None:
+    """Give the median latency in milliseconds."""
+    return number_at(row, "latency_ms", "p50")
+
+
+def throughput_of(row: Row) -> float | None:
+    """Give the pairs a second."""
+    return number_at(row, "throughput_pairs_per_s")
+
+
+def role_of(row: Row) -> str:
+    """Give the role that a row is shown in: a baseline's where it has none that is known."""
+    return str(row["role"]) if row.get("role") in _ROLES else "baseline"
+
+
+def ratio(above: float | None, below: float | None) -> float | None:
+    """Divide, where both are known and there is something to divide by."""
+    return above / below if above is not None and below is not None and below > 0 else None
+
+
+def _plain(value: Any) -> Any:
+    """Turn arrays, dataclasses and paths into what JSON knows, and numbers that are not finite into None."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int) else str(value)
+
+
+def _checked_rows(rows: Any) -> list[Row]:
+    if not isinstance(rows, list) or not rows:
+        raise BadInput("rows: a benchmark without models has nothing to report; give one row a model")
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, Mapping) or not row.get("name"):
+            raise BadInput(f"rows: row {number} has no name; give each model one")
+    return sorted(rows, key=lambda row: _ROLES.index(row["role"]) if row.get("role") in _ROLES else len(_ROLES))
+
+
+def _metrics_in(rows: Sequence[Row]) -> list[str]:
+    there = {key for row in rows for key in row.get("metrics") or {} if metric_of(row, key) is not None}
+    return [key for key in METRIC_NAMES if key in there] + sorted(there - set(METRIC_NAMES))
+
+
+def _primary(asked: str | None, metrics: list[str]) -> str | None:
+    if asked and asked not in metrics:
+        raise BadInput(f"primary_metric: no row has {asked!r}; there are {', '.join(metrics) or 'none'}")
+    return asked or next((key for key in (*_PRIMARY, *metrics) if key in metrics), None)
+
+
+def _completed(row: Row, teacher: Row | None) -> Row:
+    """Add shares of the teacher and the speed-up where they are missing and can be worked out."""
+    if teacher is None:
+        return row
+    keys = [key for key in row.get("metrics") or {} if key not in NO_SHARE]
+    shares = {key: ratio(metric_of(row, key), metric_of(teacher, key)) for key in keys}
+    given = {key: value for key, value in (row.get("retention") or {}).items() if value is not None}
+    speedup = number_at(row, "speedup")
+    if speedup is None:
+        speedup = ratio(throughput_of(row), throughput_of(teacher))
+    return {**row, "retention": {**shares, **given}, "speedup": speedup}
+
+
+def _labels(rows: Sequence[Row]) -> list[str]:
+    """Name and precision, and the runtime where two rows would still be alike."""
+    short = [_label(row, "precision") for row in rows]
+    alike = {label for label, count in Counter(short).items() if count > 1}
+    return [
+        _label(row, "runtime", "precision") if name in alike else name for name, row in zip(short, rows, strict=True)
+    ]
+
+
+def _label(row: Row, *keys: str) -> str:
+    name = str(row["name"])
+    shown = [RUNTIMES.get(str(row[key]), str(row[key])) for key in keys if row.get(key)]
+    more = [text for text in shown if text.lower() not in name.lower()]
+    return f"{name} ({' '.join(more)})" if more else name

@@ -1,0 +1,168 @@
+"""What a report draws and tabulates: each model's points, lines, batches and loads, checked number by number."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from distill.report_content import LOWER_IS_BETTER, Benchmark, Row, metric_of, number_at, role_of
+
+__all__ = [
+    "PERCENTILES",
+    "Cell",
+    "Grid",
+    "Line",
+    "Load",
+    "Measured",
+    "Point",
+    "Service",
+    "grids_of",
+    "lines_of",
+    "points_of",
+    "services_of",
+]
+
+PERCENTILES = ("p50", "p95", "p99")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A model in a picture of quality against time."""
+
+    label: str
+    role: str
+    x: float
+    y: float
+    low: float
+    high: float
+    front: bool = False
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Latency at a length, in milliseconds."""
+
+    tokens: float
+    p50: float
+    p95: float | None
+
+
+@dataclass(frozen=True)
+class Line:
+    """Latency of a model by length, the least first."""
+
+    label: str
+    role: str
+    points: list[Measured]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A batch size at a length: milliseconds of a batch, and pairs a second."""
+
+    batch: float
+    tokens: float
+    p50: float
+
+    @property
+    def per_second(self) -> float:
+        """Pairs a second."""
+        return 1000 * self.batch / self.p50
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A model in batches of each size at each length."""
+
+    label: str
+    cells: list[Cell]
+
+
+@dataclass(frozen=True)
+class Load:
+    """Latencies in milliseconds, by the name of the percentile, where `rate` pairs a second arrive."""
+
+    share: float  # of the capacity
+    rate: float
+    times: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Service:
+    """A model under each load, the least first."""
+
+    label: str
+    role: str
+    capacity: float | None  # pairs a second
+    loads: list[Load]
+
+
+def points_of(content: Benchmark, x: Callable[[Row], float | None], less: bool = True) -> list[Point]:
+    """Models that have the primary metric and `x`, a time; those that no other beats in both are the front.
+
+    `less`: a model with less of `x` is better; a throughput is better where there is more of it.
+    """
+    given = [_point(label, row, content.primary or "", x(row)) for label, row in content.labelled()]
+    found = [point for point in given if point is not None]
+    sign = -1 if content.primary in LOWER_IS_BETTER else 1
+    keys = [(point.x if less else -point.x, -sign * point.y) for point in found]
+    front = [not any(other != own and other[0] <= own[0] and other[1] <= own[1] for other in keys) for own in keys]
+    return [replace(point, front=leads) for point, leads in zip(found, front, strict=True)]
+
+
+def _point(label: str, row: Row, primary: str, across: float | None) -> Point | None:
+    up, low, high = (metric_of(row, primary, part) for part in ("value", "low", "high"))
+    if across is None or across <= 0 or up is None:
+        return None
+    return Point(label, role_of(row), across, up, up if low is None else low, up if high is None else high)
+
+
+def lines_of(content: Benchmark) -> list[Line]:
+    """Models whose latency was measured by length."""
+    lines = []
+    for label, row in content.labelled():
+        points = [
+            Measured(**known, p95=number_at(one, "p95"))
+            for one in row.get("latency_by_length") or []
+            if (known := _positive(one, ("tokens", "p50"))) is not None
+        ]
+        if points:
+            lines.append(Line(label, role_of(row), sorted(points, key=lambda point: point.tokens)))
+    return lines
+
+
+def grids_of(content: Benchmark) -> list[Grid]:
+    """Models that were measured in batches."""
+    grids = []
+    for label, row in content.labelled():
+        given = [_positive(one, ("batch", "tokens", "p50")) for one in _under_load(row, "batches")]
+        cells = [Cell(**one) for one in given if one is not None]
+        if cells:
+            grids.append(Grid(label, cells))
+    return grids
+
+
+def services_of(content: Benchmark) -> list[Service]:
+    """Models that were measured under pairs that arrive at random."""
+    services = []
+    for label, row in content.labelled():
+        given = [_positive(one, ("load", "rate", *PERCENTILES)) for one in _under_load(row, "open_loop")]
+        loads = [
+            Load(one["load"], one["rate"], {name: one[name] for name in PERCENTILES})
+            for one in given
+            if one is not None
+        ]
+        if loads:
+            capacity = number_at(row, "under_load", "capacity_pairs_per_s")
+            services.append(Service(label, role_of(row), capacity, sorted(loads, key=lambda load: load.rate)))
+    return services
+
+
+def _under_load(row: Row, what: str) -> list[Any]:
+    found = (row.get("under_load") or {}).get(what)
+    return found if isinstance(found, list) else []
+
+
+def _positive(values: Any, keys: Sequence[str]) -> dict[str, float] | None:
+    """Give these numbers, or None where one of them is missing or has no logarithm."""
+    known = {key: number for key in keys if (number := number_at(values, key)) is not None and number > 0}
+    return known if len(known) == len(keys) else None

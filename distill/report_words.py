@@ -1,0 +1,182 @@
+"""The numbers of a report as they are read, and what it says in words: plain text, nothing escaped."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from distill.report_content import LOWER_IS_BETTER, METRIC_NAMES, RUNTIMES, Benchmark, Row, metric_of, number_at, ratio
+
+__all__ = [
+    "bound",
+    "headline",
+    "in_units",
+    "kept",
+    "listed",
+    "megabytes",
+    "metric_name",
+    "nature",
+    "percent",
+    "signed",
+    "three_decimals",
+    "three_digits",
+    "times",
+    "verdict",
+]
+
+_KINDS = {
+    "cross_encoder": "cross-encoder", "bi_encoder": "bi-encoder",
+    "query_encoder": "query side of a bi-encoder", "document_encoder": "document side of a bi-encoder",
+}  # fmt: skip
+_GOOD_SHARE = 0.95  # the headline names the fastest model that keeps this much
+_OURS = ("student", "export")
+
+
+def three_digits(value: float) -> str:
+    """Three significant digits, at most two decimals, thousands apart.
+
+    >>> [three_digits(value) for value in (0.1234, 1.234, 12.34, 123.4, 12345.6)]
+    ['0.12', '1.23', '12.3', '123', '12,346']
+    """
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def three_decimals(value: float) -> str:
+    """Write a quality."""
+    return f"{value:.3f}".replace("-", "−")
+
+
+def signed(value: float) -> str:
+    """Write a difference of two qualities."""
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def bound(value: float) -> str:
+    """Write a bound of an interval in little room.
+
+    >>> bound(0.8123), bound(-0.05), bound(1.0)
+    ('.812', '−.050', '1.000')
+    """
+    text = three_decimals(value)
+    return text.replace("0.", ".", 1) if abs(value) < 0.9995 else text
+
+
+def percent(share: float) -> str:
+    """Write a share: 97.9 %."""
+    return f"{share * 100:.1f}\u00a0%"
+
+
+def times(factor: float) -> str:
+    """Write a factor as it is read: 41×, 1.8×, 0.62×."""
+    return f"{factor:,.0f}×" if factor >= 10 else f"{factor:.1f}×" if factor >= 1 else f"{factor:.2g}×"
+
+
+def megabytes(size: float) -> str:
+    """Write a size: 23.1 MB, 2.27 GB."""
+    return f"{size / 1000:.2f} GB" if size >= 1000 else f"{three_digits(size)} MB"
+
+
+def in_units(count: float) -> str:
+    """Write a number of parameters: 22.7 M, 1.24 G."""
+    for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= scale:
+            return f"{three_digits(count / scale)} {unit}"
+    return f"{count:.0f}"
+
+
+def metric_name(key: str) -> str:
+    """Name a metric; one that is not known goes by its key."""
+    return METRIC_NAMES.get(key, key)
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Join phrases as a sentence does.
+
+    >>> listed(["a", "b", "c"]), listed(["a"])
+    ('a, b and c', 'a')
+    """
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def nature(row: Row) -> str:
+    """Role, kind, runtime and precision in one line; a precision that is not known is said to be so."""
+    kind, runtime = str(row.get("kind") or ""), str(row.get("runtime") or "")
+    precision = row.get("precision") or "precision not recorded"
+    parts = (row.get("role"), _KINDS.get(kind, kind), RUNTIMES.get(runtime, runtime), precision)
+    return "\u00a0· ".join(str(part) for part in parts if part)
+
+
+def headline(content: Benchmark) -> str:
+    """Name the fastest student that keeps 95 % of the teacher, or else the one that keeps most, in one sentence."""
+    ours = [pair for pair in content.labelled() if pair[1].get("role") in _OURS]
+    if not ours or content.primary is None:
+        return "One model measured" if len(content.rows) == 1 else f"{len(content.rows)} models compared"
+    key = content.primary
+    good = [pair for pair in ours if (number_at(pair[1], "retention", key) or 0) >= _GOOD_SHARE]
+    label, row = max(good, key=lambda pair: number_at(pair[1], "speedup") or 0) if good else _keeps_most(ours, key)
+    share = number_at(row, "retention", key)
+    if share is None:
+        value = metric_of(row, key)
+        return f"{label}: not measured" if value is None else f"{label}: {metric_name(key)} {three_decimals(value)}"
+    cost = " and ".join(_costs(row, content.teacher))
+    return f"{label}: {percent(share)} of the teacher’s {_spoken(key)}{f' at {cost}' if cost else ''}"
+
+
+def _keeps_most(ours: Sequence[tuple[str, Row]], key: str) -> tuple[str, Row]:
+    sign = -1 if key in LOWER_IS_BETTER else 1
+
+    def share_and_value(pair: tuple[str, Row]) -> tuple[float, float]:
+        value = metric_of(pair[1], key)
+        return number_at(pair[1], "retention", key) or 0, -math.inf if value is None else sign * value
+
+    return max(ours, key=share_and_value)
+
+
+def kept(row: Row, content: Benchmark) -> str | None:
+    """Say what a model keeps of its teacher, without its name, or give None where no share is known."""
+    shares = [(key, number_at(row, "retention", key)) for key in content.metrics]
+    known = [f"{percent(share)} of its {_spoken(key)}" for key, share in shares if share is not None]
+    if not known:
+        return None
+    said = listed(known).replace("of its", "of the teacher’s", 1)
+    verb = "keeps" if row.get("role") in _OURS else "reaches"
+    costs = _costs(row, content.teacher)
+    return f"{verb} {said}{f', at {listed(costs)}' if costs else ''}"
+
+
+def _costs(row: Row, teacher: Row | None) -> list[str]:
+    speedup = number_at(row, "speedup")
+    size = ratio(number_at(row, "size_mb"), number_at(teacher, "size_mb"))
+    said = [] if speedup is None else [f"{times(speedup)} its speed"]
+    return said + ([] if not size or size < 0 else [f"{_part(size)} {'of ' if size < 1 else ''}its size"])
+
+
+def _part(share: float) -> str:
+    """Put a share of a size in words.
+
+    >>> _part(0.0512), _part(1.3)
+    ('1/20', '1.3×')
+    """
+    if share >= 1:
+        return times(share)
+    return f"1/{1 / share:.0f}" if share < 0.4 else f"{share * 100:.0f}\u00a0%"
+
+
+def _spoken(key: str) -> str:
+    """Name a metric inside a sentence."""
+    return "average precision" if key == "average_precision" else metric_name(key)
+
+
+def verdict(comparison: Mapping[str, Any]) -> str:
+    """Say in plain words what an interval of a difference shows."""
+    low, high = number_at(comparison, "low"), number_at(comparison, "high")
+    if low is None or high is None:
+        return "no interval was computed, so nothing is shown"
+    if low <= 0 <= high:
+        return "the interval includes 0: no difference shown"
+    first, _, second = str(comparison.get("name", "")).replace(" - ", " − ").partition(" − ")
+    wins = (low > 0) != (comparison.get("metric") in LOWER_IS_BETTER)
+    if "control" in second:
+        return f"the interval excludes 0: the teacher {'helped' if wins else 'did harm'}"
+    return f"the interval excludes 0: {(first if wins else second) or 'one of them'} is better"
