@@ -44,7 +44,7 @@ class OpenVinoGraph:
         self._core, self._path, self._mode = openvino.Core(), path, mode
         self._n_threads, self._settings = n_threads, settings
         # where stock sentence-transformers looks for OpenVINO options, so that both run the same
-        self._options = {**((files.settings.get("model_kwargs") or {}).get("ov_config") or {})}
+        self._options = {**(files.model_options.get("ov_config") or {})}
         if precision is not None:
             self._options["INFERENCE_PRECISION_HINT"] = _PRECISIONS[precision]
         compiled = self._side_by_side if self._takes_streams else self._alone

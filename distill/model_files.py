@@ -61,6 +61,11 @@ class ModelFiles:
         return self.folder / str(self.modules[0]["path"])
 
     @property
+    def model_options(self) -> Mapping[str, Any]:
+        """What stock code hands to the loader of the transformer, under either of its names."""
+        return self.settings.get("model_kwargs") or self.settings.get("model_args") or {}
+
+    @property
     def is_static(self) -> bool:
         """Whether it is a table of token vectors, without a transformer."""
         return is_static_module(self.modules[0])

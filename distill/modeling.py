@@ -20,6 +20,7 @@ from distill.artefact import ModelKind, check_model_folder
 from distill.backbone import resolve_name
 from distill.errors import BadInput, loading
 from distill.model_files import static_tokenizer
+from distill.portable import make_portable
 
 __all__ = [
     "DEFAULT_HEAD",
@@ -286,6 +287,7 @@ def load_model(folder: Path, *, dtype: Literal["float32", "auto"] = "float32") -
 
 
 def save_model(model: Any, folder: Path) -> None:
-    """Write a model as a plain sentence-transformers folder, safetensors only."""
+    """Write a model as a plain sentence-transformers folder, safetensors only, that older releases read, too."""
     with quiet():
         model.save(str(folder), create_model_card=False, safe_serialization=True)
+    make_portable(folder)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from distill.artefact import new_folder
 from distill.errors import JobFailed
 from distill.modeling import quiet
+from distill.portable import make_portable
 
 if TYPE_CHECKING:
     from distill.graph import GraphModule
@@ -48,10 +49,11 @@ def copy_without_weights(source: Path, folder: Path) -> None:
             shutil.copyfile(path, folder / path.name)
         elif path.name not in _NOT_COPIED_FOLDERS:
             shutil.copytree(path, folder / path.name)
+    make_portable(folder)  # the source may be anybody's
 
 
 def pin_precision(folder: Path, precision: str | None) -> None:
-    """Store the precision where stock sentence-transformers looks: model_kwargs.ov_config of its transformer module.
+    """Store the precision where stock sentence-transformers looks: model_args.ov_config of its transformer module.
 
     None, and a precision that the weights carry, pins nothing.
     """
@@ -62,7 +64,7 @@ def pin_precision(folder: Path, precision: str | None) -> None:
     settings.pop("model_args", None)
     settings.pop("model_kwargs", None)
     if precision is not None and precision in _STORED_HINT:
-        settings["model_kwargs"] = {"ov_config": {"INFERENCE_PRECISION_HINT": _STORED_HINT[precision]}}
+        settings["model_args"] = {"ov_config": {"INFERENCE_PRECISION_HINT": _STORED_HINT[precision]}}
     text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
     found[0].write_text(text, encoding="utf-8")
 

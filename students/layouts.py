@@ -12,7 +12,8 @@ alone, and must give what the export gives.
     tei               text-embeddings-inference: model.onnx, the pooling in the words of sentence-transformers 2, and for a
                       cross-encoder the configuration of a classifier with one label, without which it is no reranker
     transformers.js   onnx/model.onnx or onnx/model_quantized.onnx, and which of them in config.json; a tokenizer class
-                      that it knows: from an unknown one no pair gets token types
+                      that it knows: from an unknown one no pair gets token types. It cuts what is too long at the end,
+                      closing token and all, so a longer text has other numbers there
     triton            config.pbtxt and 1/model.onnx; the folder's name is the model's
     optimum           the graph beside config.json and the tokenizer, OpenVINO or ONNX
 """
@@ -30,6 +31,7 @@ from distill.artefact import new_folder, read_card, write_json
 from distill.errors import BadInput, GateFailed
 from distill.model_files import GRAPHS
 from distill.onnx import keep_outputs, write_tokenizer
+from distill.portable import pooling_flags, portable_tokenizer
 
 __all__ = ["TOOLS", "Tool", "write_layout"]
 
@@ -121,9 +123,13 @@ class _Export:
         tokenizer = write_tokenizer(self.source, folder, max_length=self.scorer.max_length)
         specials = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
         named = {name: token for name, token in specials.items() if name.endswith("_token")}
-        config = {**self.tokenizer_config, **named, "model_max_length": self.scorer.max_length, **changes}
-        if config.get("tokenizer_class") in (None, "TokenizersBackend"):  # a name that only transformers 5 knows
-            config["tokenizer_class"] = "PreTrainedTokenizerFast"
+        config = {
+            **portable_tokenizer(self.tokenizer_config),
+            **named,
+            "model_max_length": self.scorer.max_length,
+            **changes,
+        }
+        config.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
         write_json(folder / "tokenizer_config.json", config)
         return named
 
@@ -152,11 +158,8 @@ def _text_embeddings_inference(export: _Export, folder: Path, name: str) -> Path
     write_json(folder / "sentence_bert_config.json", settings)
     if not export.is_cross_encoder:
         # it wants to know, but takes sentence_embedding where the graph has it
-        modes = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
-        pooling = {"word_embedding_dimension": export.scorer.embedding_width}
         (folder / "1_Pooling").mkdir()
-        flags = {f"pooling_mode_{mode}": mode == "mean_tokens" for mode in modes}
-        write_json(folder / "1_Pooling" / "config.json", {**pooling, **flags})
+        write_json(folder / "1_Pooling" / "config.json", pooling_flags(export.scorer.embedding_width, {"mean"}))
         prompts = export.source / "config_sentence_transformers.json"
         if prompts.is_file():
             shutil.copyfile(prompts, folder / prompts.name)

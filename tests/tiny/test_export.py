@@ -127,7 +127,7 @@ def test_bf16_is_the_same_graph_with_another_pin(bert_bi, untraced, tmp_path):
     report = export_openvino(bert_bi, tmp_path / "bf16", precision="bf16", held_back=HELD_BACK, n_threads=1)
     assert report.precision in ("bf16", "fp32")  # fp32 where the CPU has no bf16
     settings = json.loads((tmp_path / "bf16/sentence_bert_config.json").read_text(encoding="utf-8"))
-    assert settings["model_kwargs"] == {"ov_config": {"INFERENCE_PRECISION_HINT": "bf16"}}
+    assert settings["model_args"] == {"ov_config": {"INFERENCE_PRECISION_HINT": "bf16"}}
 
 
 def test_int8_is_int8_and_smaller(bert_bi, quantized):
@@ -195,7 +195,7 @@ def test_bfloat16_weights_become_float32_and_settings_for_torch_stay_behind(bert
     report = export_openvino(source, tmp_path / "target", precision="fp32", held_back=HELD_BACK, n_threads=1)
     assert report.max_difference < 1e-4
     settings = json.loads((tmp_path / "target/sentence_bert_config.json").read_text(encoding="utf-8"))
-    assert settings["model_kwargs"] == {"ov_config": {"INFERENCE_PRECISION_HINT": "f32"}}
+    assert settings["model_args"] == {"ov_config": {"INFERENCE_PRECISION_HINT": "f32"}}
 
 
 def _change(path, **changes):

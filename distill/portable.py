@@ -1,0 +1,126 @@
+"""Saved folders in words that earlier releases read as well.
+
+sentence-transformers 6 and transformers 5 save names that only they know, and read all those that came before. Stock
+`SentenceTransformer(path, backend="onnx")` needs optimum-onnx, which stops at transformers 4.57, and much that serves models
+is older still: as saved, such a reader ends in a ModuleNotFoundError or an "Unrecognized processing class".
+
+    modules.json                 sentence_transformers.base.modules.normalize.Normalize → sentence_transformers.models.Normalize;
+                                 router_config.json alike
+    Pooling/config.json          pooling_mode: mean → word_embedding_dimension, pooling_mode_mean_tokens: true, …
+    Dense/config.json            less the names of features that are what they always were
+    sentence_bert_config.json    less what is said of every text encoder, with max_seq_length; model_kwargs → model_args
+    tokenizer_config.json        TokenizersBackend → PreTrainedTokenizerFast, of which it is the new name; a list of
+                                 extra_special_tokens → additional_special_tokens
+
+A bi-encoder then opens in sentence-transformers 3 to 6, a cross-encoder with modules of its own in 5.4 to 6: before that a
+`CrossEncoder` was a classification head of transformers and nothing else.
+"""
+
+import json
+import re
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+from distill.artefact import write_json
+
+__all__ = ["make_portable", "pooling_flags", "portable_tokenizer"]
+
+_Config = dict[str, Any]
+_MODULE = re.compile(r"sentence_transformers\.(?:base|sentence_transformer)\.modules\.(?:\w+\.)?(\w+)")
+_SHARED_MODULES = ("Dense", "Normalize", "Pooling", "Router", "StaticEmbedding", "Transformer")
+_POOLING_FLAGS = {
+    "cls": "cls_token", "max": "max_tokens", "mean": "mean_tokens", "mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "weightedmean": "weightedmean_tokens", "lasttoken": "lasttoken",
+}  # fmt: skip
+_TEXT_ENCODER = {
+    "transformer_task": "feature-extraction",
+    "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+    "module_output_name": "token_embeddings",
+}
+_ONE_VECTOR = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}
+
+
+def make_portable(folder: Path) -> None:
+    """Rewrite the JSON files of a folder that sentence-transformers saved; what is not known stays as it is."""
+    for path in folder.rglob("modules.json"):
+        write_json(path, [{**module, "type": _shared_name(module["type"])} for module in _read(path)])
+    for path in folder.rglob("router_config.json"):
+        _rewrite(path, _router)
+    for path in folder.rglob("*_Pooling/config.json"):
+        _rewrite(path, _pooling)
+    for path in folder.rglob("*_Dense/config.json"):
+        _rewrite(path, lambda config: _without(config, _ONE_VECTOR))
+    for path in folder.rglob("tokenizer_config.json"):
+        _rewrite(path, portable_tokenizer)
+    for path in folder.rglob("sentence_bert_config.json"):
+        beside = path.with_name("tokenizer_config.json")
+        limit = _read(beside).get("model_max_length") if beside.is_file() else None
+        _rewrite(path, lambda config, limit=limit: _transformer(config, limit))  # type: ignore[misc]
+
+
+def pooling_flags(width: int, modes: Collection[str]) -> dict[str, Any]:
+    """Describe a pooling of token embeddings of a width as every release did up to 5.3."""
+    flags = {f"pooling_mode_{flag}": mode in modes for mode, flag in _POOLING_FLAGS.items()}
+    return {"word_embedding_dimension": width, **flags}
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _rewrite(path: Path, change: Callable[[_Config], _Config]) -> None:
+    write_json(path, change(_read(path)))
+
+
+def _shared_name(name: str) -> str:
+    """Give the name that a module has had since it exists.
+
+    >>> _shared_name("sentence_transformers.sentence_transformer.modules.pooling.Pooling")
+    'sentence_transformers.models.Pooling'
+    """
+    known = _MODULE.fullmatch(name)
+    return f"sentence_transformers.models.{known[1]}" if known and known[1] in _SHARED_MODULES else name
+
+
+def _router(config: _Config) -> _Config:
+    return {**config, "types": {name: _shared_name(kind) for name, kind in config["types"].items()}}
+
+
+def _pooling(config: _Config) -> _Config:
+    modes = config.get("pooling_mode")
+    chosen = {modes} if isinstance(modes, str) else set(modes or ())
+    if not chosen or not chosen <= set(_POOLING_FLAGS):
+        return config
+    others = {key: value for key, value in config.items() if key not in ("embedding_dimension", "pooling_mode")}
+    return {**pooling_flags(config["embedding_dimension"], chosen), **others}
+
+
+def _without(config: _Config, defaults: _Config) -> _Config:
+    """Leave out what says the default, all of it or nothing: a reader that knows one of the names knows them all."""
+    said = {key: config[key] for key in defaults if key in config}
+    return {key: value for key, value in config.items() if key not in defaults} if said == defaults else config
+
+
+def _transformer(config: _Config, max_length: int | None) -> _Config:
+    config = _without(config, _TEXT_ENCODER)
+    if "transformer_task" in config:  # a classification head, an image encoder: nothing that older releases read so
+        return config
+    for now, before in (
+        ("model_kwargs", "model_args"),
+        ("processor_kwargs", "tokenizer_args"),
+        ("config_kwargs", "config_args"),
+    ):
+        if now in config:
+            config[before] = config.pop(now)
+    return {"max_seq_length": max_length, "do_lower_case": False, **config}
+
+
+def portable_tokenizer(config: _Config) -> _Config:
+    """Rewrite what tokenizer_config.json says."""
+    config = {key: value for key, value in config.items() if key not in ("backend", "is_local")}
+    if config.get("tokenizer_class") == "TokenizersBackend":
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(config.get("extra_special_tokens"), list):
+        config["additional_special_tokens"] = config.pop("extra_special_tokens")
+    return config
