@@ -33,9 +33,8 @@ from distill.recipe import (
     Teacher,
     Training,
     merge_training,
-    read_raw,
-    validated,
 )
+from distill.recipe_reading import read_raw, validated
 
 __all__ = [
     "Ablation", "Cell", "TableRow", "ancestors", "load_ablation", "recipe_of", "squeezed", "stand_ins_of", "write_table",

@@ -18,7 +18,7 @@ from distill.artefact import check_model_folder, write_json
 from distill.cascade import CascadeScorer, CascadeSettings
 from distill.errors import BadInput
 from distill.pairing import pair_up
-from distill.recipe import Endpoint, Paragraphs, Remote, TfIdf
+from distill.recipe import Paragraphs, Remote, TfIdf
 from distill.runtime import Precision, Runtime, Scorer, load
 from distill.scoring import PairScorer, Progress
 
@@ -242,8 +242,7 @@ class RemoteScorer(_Cosines):
 
         self.path, self.settings = path, settings
         cache = Path(settings.cache) if settings.cache else path.parent / "embeddings"
-        endpoint: Endpoint = settings.endpoint
-        self.embeddings = RemoteEmbeddings(endpoint, cache, dimensions=settings.dimensions)
+        self.embeddings = RemoteEmbeddings(settings.endpoint, cache, dimensions=settings.dimensions)
 
     def score(
         self, queries: Sequence[str], documents: Sequence[str], *, progress: bool | Progress = False

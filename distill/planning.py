@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import BadInput
-from distill.recipe import Recipe, read_raw, validated
+from distill.recipe import Recipe
+from distill.recipe_reading import read_raw, validated
 
 __all__ = ["load_plan"]
 

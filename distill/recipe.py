@@ -2,26 +2,26 @@
 
     data → teachers → signals → student → objectives → training → export → benchmark
 
-Every knob of the toolkit is a field on this page, with its unit and meaning. Unknown keys are refused with the nearest
-name, and all problems are reported at once. `null` means off. A teacher or the student may carry its own `training`
-section: its keys win over the recipe's, so that the resolved recipe (stored with every artefact) states each run in full.
+Every knob of the toolkit is a field on this page, with its unit and meaning. `null` means off. A teacher or the student
+may carry its own `training` section: its keys win over the recipe's, so that the resolved recipe (stored with every
+artefact) states each run in full.
+
+A section refuses what is wrong within it; what sections must agree on with each other is `distill.recipe_checks`. Files
+and overrides are read by `distill.recipe_reading`, which reports all problems at once.
 """
 
-import difflib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from distill.errors import BadInput
+from distill.recipe_checks import problems_of
 from distill.remote import Endpoint
 from distill.sections import Kind as SectionKind
 
 __all__ = [
-    "PRECISIONS",
     "Asymmetric",
     "Backbone",
     "Baseline",
@@ -32,7 +32,6 @@ __all__ = [
     "Data",
     "EmbeddingMatch",
     "Encoder",
-    "Endpoint",
     "Export",
     "ExportFormat",
     "ExportPrecision",
@@ -68,13 +67,9 @@ __all__ = [
     "Unlabelled",
     "Vocabulary",
     "Width",
-    "load_recipe",
     "merge_training",
-    "read_raw",
-    "validated",
 ]
 
-S = TypeVar("S", bound=BaseModel)
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -172,6 +167,8 @@ class Data(Section):
 class FreshBackbone(Section):
     """An encoder with random weights and a tokenizer trained on the recipe's own text."""
 
+    form: ClassVar[Literal["fresh"]] = "fresh"
+    """What this form is called where a value may have several."""
     tokenizer: Literal["wordpiece", "unigram"] = "wordpiece"
     """WordPiece gives a BERT, Unigram an XLM-RoBERTa architecture."""
     vocabulary: Annotated[int, Field(ge=64)] = 16000
@@ -196,6 +193,7 @@ class TeacherBackbone(Section):
     where one that was a bi-encoder first takes off at once.
     """
 
+    form: ClassVar[Literal["teacher"]] = "teacher"
     teacher: str
 
 
@@ -387,6 +385,7 @@ _LAYERS_ARE = (
 class LayerChoice(Section):
     """Which layers of the backbone a student keeps, by one rule."""
 
+    form: ClassVar[Literal["rule"]] = "rule"
     every: Count | None = None
     """Every n-th, from the first on."""
     first: Count | None = None
@@ -589,11 +588,6 @@ class Objectives(Section):
 
 ExportFormat = Literal["openvino", "onnx"]
 ExportPrecision = Literal["fp32", "bf16", "fp16", "int8", "int8_dynamic", "int8_weights", "int4_weights"]
-PRECISIONS: Mapping[ExportFormat, tuple[ExportPrecision, ...]] = {
-    "openvino": ("fp32", "bf16", "fp16", "int8", "int8_weights", "int4_weights"),
-    "onnx": ("fp32", "int8", "int8_dynamic"),
-}
-"""What each export format comes in."""
 
 
 class Recover(Section):
@@ -623,6 +617,11 @@ class Recover(Section):
 class Export(Section):
     """Exports of the student, each checked against torch before it is put in place."""
 
+    PRECISIONS: ClassVar[Mapping[ExportFormat, tuple[ExportPrecision, ...]]] = {
+        "openvino": ("fp32", "bf16", "fp16", "int8", "int8_weights", "int4_weights"),
+        "onnx": ("fp32", "int8", "int8_dynamic"),
+    }
+    """What each format comes in."""
     formats: tuple[ExportFormat, ...] = ("openvino",)
     """openvino runs fastest on a CPU; onnx is what fastembed, text-embeddings-inference, transformers.js and others read."""
     precisions: tuple[ExportPrecision, ...] = ("fp32", "int8")
@@ -660,7 +659,7 @@ class Export(Section):
             (format, precision)
             for format in self.formats
             for precision in self.precisions
-            if precision in PRECISIONS[format]
+            if precision in self.PRECISIONS[format]
         ]
 
 
@@ -840,17 +839,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> "Recipe":
-        problems = [
-            *_teacher_problems(self),
-            *_student_problems(self),
-            *_objective_problems(self),
-            *_export_problems(self.export),
-            *_recover_problems(self),
-            *_baseline_problems(self),
-            *_cascade_problems(self),
-            *_plan_problems(self),
-        ]
-        if problems:
+        if problems := problems_of(self):
             raise ValueError("\n".join(problems))
         return self
 
@@ -872,417 +861,3 @@ def _with_training(section: Any, raw: Mapping[str, Any]) -> Any:
     if not isinstance(own, Mapping):
         return section
     return {**section, "training": {**(raw.get("training") or {}), **own}}
-
-
-_LOSSES = {"cross_encoder": ("bce", "mse"), "bi_encoder": ("contrastive", "bce", "infonce"), "mlm": ()}
-_NOT_FOR_MLM = ("frozen", "head", "loss", "prompts", "lora")
-
-
-def _teacher_problems(recipe: Recipe) -> list[str]:
-    problems = []
-    earlier: list[str] = []
-    for name, teacher in recipe.teachers.items():
-        where = f"teachers.{name}"
-        if isinstance(teacher.backbone, TeacherBackbone) and teacher.backbone.teacher not in earlier:
-            known = ", ".join(earlier) or "none"
-            problems.append(
-                f"{where}.backbone.teacher: no earlier teacher is called {teacher.backbone.teacher!r}; earlier: {known}"
-            )
-        earlier.append(name)
-        if teacher.frozen and isinstance(teacher.backbone, FreshBackbone):
-            problems.append(f"{where}.frozen: a fresh encoder knows nothing yet; train it (frozen: false)")
-        problems += _mlm_problems(where, teacher)
-        if teacher.kind != "mlm":
-            problems += _loss_problems(f"{where}.loss", teacher.loss, teacher.kind, recipe.data)
-        problems += _section_problems(where, teacher)
-    return problems
-
-
-def _mlm_problems(where: str, teacher: Teacher) -> list[str]:
-    if teacher.kind != "mlm":
-        return (
-            [] if teacher.mlm is None else [f"{where}.mlm: only a teacher of kind mlm has it, this is a {teacher.kind}"]
-        )
-    given = [name for name in _NOT_FOR_MLM if getattr(teacher, name)]
-    return [f"{where}.{name}: means nothing for kind mlm; leave it out" for name in given]
-
-
-def _student_problems(recipe: Recipe) -> list[str]:
-    if recipe.student is None:
-        return []
-    backbone, problems = recipe.student.backbone, []
-    if isinstance(backbone, TeacherBackbone) and backbone.teacher not in recipe.teachers:
-        problems.append(_unknown_teacher("student.backbone.teacher", backbone.teacher, recipe))
-    problems += _static_problems(recipe.student)
-    problems += _dimension_problems(recipe.student, recipe.objectives)
-    return problems + _section_problems("student", recipe.student)
-
-
-def _static_problems(student: Student) -> list[str]:
-    if student.static is None:
-        return []
-    problems = []
-    if student.kind == "cross_encoder":
-        problems.append(
-            "student.static: a table of token vectors embeds one text alone; set student.kind to bi_encoder"
-        )
-    if isinstance(student.backbone, FreshBackbone):
-        problems.append("student.static: a fresh encoder has nothing to put into the table; name a teacher or a model")
-    given = [name for name in ("layers", "head", "embedding_rank") if getattr(student, name) is not None]
-    return problems + [f"student.{name}: means nothing for a static student; leave it out" for name in given]
-
-
-def _dimension_problems(student: Student, objectives: Objectives) -> list[str]:
-    problems = []
-    if student.dimensions is not None and student.kind == "cross_encoder":
-        problems.append("student.dimensions: a cross-encoder puts out one score; dimensions are for bi-encoders")
-    if student.dimensions is not None and student.asymmetric is not None:
-        problems.append("student.dimensions: an asymmetric student writes into the teacher's whole space; leave it out")
-    if objectives.matryoshka is None:
-        return problems
-    where = "objectives.matryoshka"
-    if student.kind == "cross_encoder":
-        return [*problems, f"{where}: a cross-encoder has no embeddings to cut short"]
-    if student.dimensions is None:
-        return [*problems, f"{where}: set student.dimensions too, the width of the whole embedding (say 384)"]
-    problems += [
-        f"{where}: {width} is more than student.dimensions, {student.dimensions}"
-        for width in objectives.matryoshka.dimensions
-        if width > student.dimensions
-    ]
-    match = objectives.embedding_match
-    if match is not None and match.projection == "drop":
-        problems.append(
-            f"{where}: each width would need a projection of its own; set embedding_match.projection to keep"
-        )
-    return problems
-
-
-def _section_problems(where: str, section: Teacher | Student) -> list[str]:
-    if section.prompts is not None and section.kind == "cross_encoder":
-        return [f"{where}.prompts: a cross-encoder reads both texts at once; prompts are for bi-encoders"]
-    if isinstance(section.backbone, FreshBackbone) and section.max_length > section.backbone.max_length:
-        return [
-            f"{where}.max_length: {section.max_length} is more than the fresh backbone's {section.backbone.max_length}"
-        ]
-    return []
-
-
-def _loss_problems(where: str, loss: str | None, kind: str, data: Data) -> list[str]:
-    if loss is not None and loss not in _LOSSES[kind]:
-        return [f"{where}: a {kind} learns labels by {' or '.join(_LOSSES[kind])}, not {loss}"]
-    return []
-
-
-def _objective_problems(recipe: Recipe) -> list[str]:
-    objectives, student = recipe.objectives, recipe.student
-    names = [name for name in Objectives.model_fields if name != "matryoshka"]
-    terms = {name: getattr(objectives, name) for name in names if getattr(objectives, name) is not None}
-    if student is None:
-        given = terms or objectives.matryoshka
-        return ["objectives: there is no student to learn by them; add the section student"] if given else []
-    if not terms:
-        return [f"objectives: the student learns nothing; set one of {', '.join(names)}"]
-    problems = []
-    for name, term in terms.items():
-        if isinstance(term, Labels):
-            continue
-        if term.teacher not in recipe.teachers:
-            problems.append(_unknown_teacher(f"objectives.{name}.teacher", term.teacher, recipe))
-        elif recipe.teachers[term.teacher].kind == "mlm":
-            problems.append(
-                f"objectives.{name}.teacher: {term.teacher} is of kind mlm, an encoder to start from; it has learned no labels to teach"
-            )
-    if objectives.labels:
-        problems += _loss_problems("objectives.labels.loss", objectives.labels.loss, student.kind, recipe.data)
-    problems += _candidate_problems(recipe)
-    return problems + _embedding_problems(recipe, student) + _asymmetric_problems(recipe, student)
-
-
-def _export_problems(export: Export) -> list[str]:
-    made = export.wanted
-    idle = [precision for precision in export.precisions if precision not in dict((p, f) for f, p in made)]
-    problems = [
-        f"export.precisions: {precision} does not come in {' or '.join(export.formats)}; "
-        f"add {next(format for format, known in PRECISIONS.items() if precision in known)} to export.formats"
-        for precision in idle
-    ]
-    return problems + [
-        f"export.precisions: none comes in {format}; it has {', '.join(PRECISIONS[format])}"
-        for format in export.formats
-        if format not in dict(made) and export.precisions and not idle
-    ]
-
-
-def _recover_problems(recipe: Recipe) -> list[str]:
-    export, student, where = recipe.export, recipe.student, "export.recover"
-    if export.recover is None:
-        return []
-    if student is None:
-        return [f"{where}: there is no student to train on; add the section student, or leave it out"]
-    if student.static is not None:
-        return [f"{where}: a static student has no layers that int8 could be simulated in; leave it out"]
-    if "int8" not in export.precisions:
-        return [f"{where}: it is for int8 alone; add int8 to export.precisions, or leave it out"]
-    return []
-
-
-def _candidate_problems(recipe: Recipe) -> list[str]:
-    if recipe.data.candidates is not None:
-        return []
-    match, problems = recipe.objectives.score_match, []
-    if match is not None and match.loss == "kl":
-        problems.append(
-            "objectives.score_match.loss: kl compares the candidates of a query; set data.candidates (say 4)"
-        )
-    if recipe.objectives.margin_mse is not None:
-        problems.append("objectives.margin_mse: margins need several documents per query; set data.candidates (say 4)")
-    return problems
-
-
-def _embedding_problems(recipe: Recipe, student: Student) -> list[str]:
-    match, problems = recipe.objectives.embedding_match, []
-    if match is None:
-        is_read = any(teacher.kind == "mlm" for teacher in recipe.teachers.values()) or student.vocabulary is not None
-        if recipe.data.unlabelled and not is_read:
-            problems.append(
-                "data.unlabelled: only objectives.embedding_match and a teacher of kind mlm learn from texts without pairs; set one or drop them"
-            )
-        if recipe.data.parallel:
-            problems.append(
-                "data.parallel: translations are learned by objectives.embedding_match alone; set it or drop them"
-            )
-        return problems
-    if student.kind != "bi_encoder":
-        problems.append("objectives.embedding_match: a cross-encoder student has no text embeddings; use score_match")
-    if match.teacher in recipe.teachers and recipe.teachers[match.teacher].kind == "cross_encoder":
-        problems.append(
-            f"objectives.embedding_match.teacher: {match.teacher} is a cross-encoder; only a bi-encoder has text embeddings"
-        )
-    return problems
-
-
-def _asymmetric_problems(recipe: Recipe, student: Student) -> list[str]:
-    match = recipe.objectives.embedding_match
-    if student.asymmetric is None:
-        return []
-    if student.kind != "bi_encoder":
-        return ["student.asymmetric: a cross-encoder reads both sides at once; set student.kind to bi_encoder"]
-    if match is None:
-        return [
-            "student.asymmetric: the student learns to write into a teacher's space; set objectives.embedding_match to that teacher"
-        ]
-    if match.projection == "drop":
-        return [
-            "objectives.embedding_match.projection: an asymmetric student stays in the teacher's space; leave it at keep"
-        ]
-    return []
-
-
-def _baseline_problems(recipe: Recipe) -> list[str]:
-    problems = []
-    for name, baseline in recipe.benchmark.baselines.items():
-        where = f"benchmark.baselines.{name}"
-        if name in recipe.teachers or name in ("student", "control"):
-            problems.append(f"{where}: the report has a row of that name already; choose another")
-        if isinstance(baseline, Encoder) and isinstance(baseline.backbone, TeacherBackbone):
-            problems.append(
-                f"{where}.backbone: an encoder as it comes is a name, a path or a fresh one; a teacher has a row of its own"
-            )
-        if isinstance(baseline, Paragraphs):
-            problems += _paragraph_problems(f"{where}.model", baseline.model, recipe)
-    return problems
-
-
-def _cascade_problems(recipe: Recipe) -> list[str]:
-    name, problems = recipe.cascade.teacher, []
-    if name is not None and name not in recipe.teachers:
-        problems.append(_unknown_teacher("cascade.teacher", name, recipe))
-    if recipe.cascade.share is not None and recipe.cascade.top_k is not None:
-        problems.append("cascade: share and top_k are two ways to choose; set one")
-    return problems
-
-
-def _paragraph_problems(where: str, model: str, recipe: Recipe) -> list[str]:
-    section = recipe.student if model == "student" else recipe.teachers.get(model)
-    if isinstance(section, Student) and section.asymmetric is not None:
-        return [f"{where}: the student serves one side only; paragraphs are matched by a model of both"]
-    if section is not None:
-        kind = section.model_kind
-        return (
-            [f"{where}: {model} is a cross-encoder; paragraphs are matched by a bi-encoder"]
-            if kind == "cross_encoder"
-            else []
-        )
-    if isinstance(recipe.benchmark.baselines.get(model), Encoder) or Path(model).is_dir():
-        return []
-    known = [
-        *recipe.teachers,
-        "student",
-        *(name for name, other in recipe.benchmark.baselines.items() if isinstance(other, Encoder)),
-    ]
-    return [f"{where}: no model or folder is called {model!r}; {_suggest(model, known)}"]
-
-
-def _plan_problems(recipe: Recipe) -> list[str]:
-    plan, backbone = recipe.plan, None if recipe.student is None else recipe.student.backbone
-    if plan.teacher is not None and plan.teacher not in recipe.teachers:
-        return [_unknown_teacher("plan.teacher", plan.teacher, recipe)]
-    if recipe.student is not None and plan.length is not None and plan.length > recipe.student.max_length:
-        return [f"plan.length: {plan.length} is more than the {recipe.student.max_length} tokens of student.max_length"]
-    cut = plan.teacher or (backbone.teacher if isinstance(backbone, TeacherBackbone) else backbone)
-    if isinstance(cut, str) and plan.family is not None:
-        return [
-            f"plan.family: means nothing here, the plan cuts layers of {cut}; leave it out, or make student.backbone a fresh encoder"
-        ]
-    return []
-
-
-def _unknown_teacher(where: str, name: str, recipe: Recipe) -> str:
-    return f"{where}: no teacher is called {name!r}; {_suggest(name, list(recipe.teachers))}"
-
-
-def _suggest(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known)) or 'none'}"
-
-
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe, lay `key=value` overrides over it and validate the whole.
-
-    :param overrides: as `training.learning_rate=1.0e-4`; the value is YAML.
-    :raises BadInput: with one line per problem, all of them.
-    """
-    return validated(Recipe, read_raw(path, overrides), path)
-
-
-def read_raw(path: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Read a YAML, or take what it would hold, and lay `key=value` overrides over it.
-
-    :raises BadInput: for what is no YAML or no override
-    """
-    raw = dict(path) if isinstance(path, Mapping) else _read_yaml(Path(path))
-    for override in overrides:
-        _apply_override(raw, override)
-    return raw
-
-
-def validated(schema: type[S], raw: Mapping[str, Any], path: str | Path) -> S:
-    """Validate the whole of a mapping.
-
-    :raises BadInput: with one line per problem, all of them
-    """
-    try:
-        return schema.model_validate(raw)
-    except ValidationError as error:
-        lines = _problem_lines(schema, error, raw)
-        raise BadInput(
-            f"{path}: {len(lines)} problem{'s' * (len(lines) > 1)}\n" + "\n".join(f"  {line}" for line in lines)
-        ) from None
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        packaged = Path(__file__).parent.parent / "recipes" / path.name
-        hint = f"; the ones that come with the toolkit are in {packaged.parent}" if packaged.parent.is_dir() else ""
-        raise BadInput(f"{path}: no such recipe{hint}")
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(raw, dict):
-        raise BadInput(f"{path}: a recipe is a mapping of sections, this is {type(raw).__name__}")
-    return raw
-
-
-def _apply_override(raw: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    if override.startswith("-") or not equals or not key:
-        raise BadInput(f"{override!r} is no override; write key=value, as training.learning_rate=1.0e-4")
-    *parents, last = key.split(".")
-    node = raw
-    for parent in parents:
-        if not isinstance(node.setdefault(parent, {}), dict):
-            node[parent] = {}
-        node = node[parent]
-    try:
-        node[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise BadInput(f"{override!r}: the value is not valid YAML") from None
-
-
-def _problem_lines(schema: type[BaseModel], error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
-    """One line per problem; what `training` passed on to its heirs is said once."""
-    lines: dict[str, None] = {}
-    for problem in error.errors():
-        loc = problem["loc"]
-        place = [str(part) for i, part in enumerate(loc) if not _is_form(loc, i)]
-        own = place[2:] if place[:1] == ["teachers"] else place[1:]
-        if own[:1] == ["training"] and not _is_given(raw, place):
-            place = own
-        for line in _describe(schema, ".".join(place), problem):
-            lines.setdefault(line)
-    return list(lines)
-
-
-def _is_form(loc: Sequence[Any], i: int) -> bool:
-    """Tell whether a part of a place is not a key but the form that pydantic took a value of several forms for."""
-    if i and loc[i - 1] == "backbone":
-        return loc[i] in ("name", "fresh", "teacher")
-    if i and loc[i - 1] == "layers":
-        return loc[i] in ("list", "rule")
-    return i > 1 and loc[i - 2] == "baselines"
-
-
-def _is_given(raw: Any, place: Sequence[str]) -> bool:
-    for part in place:
-        if not isinstance(raw, Mapping) or part not in raw:
-            return False
-        raw = raw[part]
-    return True
-
-
-def _describe(schema: type[BaseModel], place: str, problem: Any) -> list[str]:
-    kind, given = problem["type"], problem["input"]
-    if kind == "extra_forbidden":
-        name = place.rpartition(".")[2]
-        return [f"{place}: unknown key; {_suggest(name, _known_keys(schema, problem['loc']))}"]
-    if kind == "missing":
-        return [f"{place}: missing"]
-    if kind == "value_error":
-        text = str(problem["ctx"]["error"])
-        return text.split("\n") if not place else [f"{place}: {text}"]
-    if isinstance(given, Mapping | list):
-        return [f"{place}: {problem['msg']}"]
-    return [f"{place}: got {given!r}; {problem['msg'].replace('Input should', 'it should')}"]
-
-
-def _known_keys(schema: type[BaseModel], loc: Sequence[Any]) -> list[str]:
-    """The field names of the section that an unknown key was found in: the schema is walked along the place."""
-    sections, is_name = [schema], False
-    for part in loc[:-1]:
-        if is_name:  # a teacher may be named like a section
-            is_name = False
-            continue
-        taken = [section for section in sections if part in _forms(section)]
-        fields = [section.model_fields[part] for section in sections if part in section.model_fields]
-        if len(sections) > 1 and taken:  # the form that a union was taken for
-            sections = taken
-        elif fields:  # else a place in a list
-            sections = list(dict.fromkeys(found for field in fields for found in _sections_in(field.annotation)))
-            is_name = get_origin(fields[0].annotation) is dict
-    return list(dict.fromkeys(name for section in sections for name in section.model_fields))
-
-
-def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for inner in get_args(annotation):
-        yield from _sections_in(inner)
-
-
-def _forms(section: type[BaseModel]) -> tuple[Any, ...]:
-    """What pydantic calls a section of a union in a place."""
-    named = {FreshBackbone: "fresh", TeacherBackbone: "teacher", LayerChoice: "rule"}.get(section)
-    kind = section.model_fields.get("kind")
-    return (section.__name__, named, *(get_args(kind.annotation) if kind else ()))

@@ -115,7 +115,7 @@ def cascade(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = F
     """Put student and teacher together, the teacher only where in doubt, and measure the dial between them."""
     launch(recipe, overrides or [], _stages.cascade)
     from distill.apply import print_dial
-    from distill.recipe import load_recipe
+    from distill.recipe_reading import load_recipe
 
     print_dial(load_recipe(recipe, overrides or []).folder, as_json=as_json)
 
@@ -412,14 +412,14 @@ def synthesize(
 
 def _print_report(recipe: str, overrides: list[str] | None, as_json: bool) -> None:
     from distill.apply import print_report
-    from distill.recipe import load_recipe
+    from distill.recipe_reading import load_recipe
 
     print_report(load_recipe(recipe, overrides or []).folder, as_json=as_json)
 
 
 def _print_parity(recipe: str, overrides: list[str] | None, as_json: bool) -> None:
     from distill.apply import print_parity
-    from distill.recipe import load_recipe
+    from distill.recipe_reading import load_recipe
 
     print_parity(load_recipe(recipe, overrides or []).folder, as_json=as_json)
 

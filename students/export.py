@@ -37,7 +37,7 @@ from distill.errors import BadInput
 from distill.modeling import load_model, quiet, transformer_of
 from distill.onnx import write_onnx, write_tokenizer
 from distill.openvino import copy_without_weights, pin_precision, save_graph, trace
-from distill.recipe import PRECISIONS, ExportFormat, ExportPrecision
+from distill.recipe import Export, ExportFormat, ExportPrecision
 from distill.run import Run
 from students.asymmetric import check_side, own_side_pairs, pair_details
 from students.calibration import Sample, calibration_inputs
@@ -362,10 +362,12 @@ def _check_arguments(
     n_calibration: int,
     smooth_quant_alpha: float,
 ) -> None:
-    if format not in PRECISIONS:
-        raise BadInput(f"format {format!r} is not known; accepted: {', '.join(PRECISIONS)}")
-    if precision not in PRECISIONS[format]:
-        raise BadInput(f"precision {precision!r} is not known in {format}; accepted: {', '.join(PRECISIONS[format])}")
+    if format not in Export.PRECISIONS:
+        raise BadInput(f"format {format!r} is not known; accepted: {', '.join(Export.PRECISIONS)}")
+    if precision not in Export.PRECISIONS[format]:
+        raise BadInput(
+            f"precision {precision!r} is not known in {format}; accepted: {', '.join(Export.PRECISIONS[format])}"
+        )
     if len(held_back) < 2:
         raise BadInput(f"{len(held_back)} held-back pairs; at least 2 (better 200) are needed to check the export")
     if precision in _CALIBRATED and (not calibration or n_calibration < 1):

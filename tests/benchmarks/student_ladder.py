@@ -22,7 +22,7 @@ import numpy as np
 from distill.artefact import write_json
 from distill.latency import Request, measure_all, size_mb
 from distill.metrics import evaluate_scores
-from distill.recipe import load_recipe
+from distill.recipe_reading import load_recipe
 from distill.run import Run
 from distill.runtime import load
 

@@ -13,7 +13,7 @@ import pytest
 from distill.artefact import check_model_folder, read_card, revision
 from distill.errors import BadInput, GateFailed
 from distill.graph import GraphModule
-from distill.recipe import PRECISIONS
+from distill.recipe import Export
 from distill.runtime import load
 from students import export as export_module
 from students import layouts, weights
@@ -232,7 +232,7 @@ def test_the_stage_and_the_report_cover_both_formats(bi_folder, tmp_path):
     written = read_card(run.export("fp32", "onnx"))
     export_student(run)  # finished
     assert read_card(run.export("fp32", "onnx")) == written
-    assert set(PRECISIONS) == {"openvino", "onnx"}
+    assert set(Export.PRECISIONS) == {"openvino", "onnx"}
 
 
 def test_the_readme_example_gives_what_sentence_transformers_gives(exports, bert_bi, capsys):

@@ -8,7 +8,8 @@ import yaml
 
 from distill import runtime
 from distill.modeling import load_model, tokenizer_of, transformer_of
-from distill.recipe import FreshBackbone, load_recipe
+from distill.recipe import FreshBackbone
+from distill.recipe_reading import load_recipe
 from recipes.cli import main
 from students import plan as planner
 from students.cost_model import Shape

@@ -10,7 +10,7 @@ from torch import nn
 from distill.artefact import read_card, revision, write_card
 from distill.errors import BadInput
 from distill.modeling import load_model, save_model, transformer_of
-from distill.recipe import load_recipe
+from distill.recipe_reading import load_recipe
 from students.export import export_student
 from students.simulation import Int8Linear, rounded, simulate_int8, stays_float
 from students.train import train_student

@@ -7,7 +7,8 @@ import yaml
 
 from distill.errors import BadInput
 from distill.planning import load_plan
-from distill.recipe import Plan, Recipe, load_recipe
+from distill.recipe import Plan, Recipe
+from distill.recipe_reading import load_recipe
 from recipes.cli import main
 from students.cost_model import Budget, Measurement, Shape, best_by_depth, fit, held_out_errors, nearest
 from students.ledger import Ledger

@@ -5,7 +5,8 @@ import pytest
 import yaml
 
 from distill.errors import BadInput
-from distill.recipe import FreshBackbone, Recipe, TeacherBackbone, load_recipe
+from distill.recipe import FreshBackbone, Recipe, TeacherBackbone
+from distill.recipe_reading import load_recipe
 from tests.conftest import ROOT, merge, write_recipe
 
 SHIPPED = sorted(path for path in (ROOT / "recipes").glob("*.yaml") if not path.name.startswith("ablation"))

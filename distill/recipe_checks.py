@@ -1,0 +1,309 @@
+"""What the sections of a recipe must agree on with each other: from a recipe to problems, a line each with place and remedy.
+
+Pure functions, in the order of the recipe. `distill.recipe` calls them on every recipe that is made, so its classes are
+known here by name only: which of several forms a section has is told by its `kind` or `form`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from distill.recipe import Backbone, Export, FreshBackbone, Objectives, Recipe, Student, Teacher
+
+__all__ = ["problems_of", "suggest"]
+
+_LOSSES = {"cross_encoder": ("bce", "mse"), "bi_encoder": ("contrastive", "bce", "infonce"), "mlm": ()}
+_NOT_FOR_MLM = ("frozen", "head", "loss", "prompts", "lora")
+
+
+def problems_of(recipe: Recipe) -> list[str]:
+    """Return what a recipe contradicts itself in; [] where it is sound."""
+    return [
+        *_teacher_problems(recipe),
+        *_student_problems(recipe),
+        *_objective_problems(recipe),
+        *_export_problems(recipe.export),
+        *_recover_problems(recipe),
+        *_baseline_problems(recipe),
+        *_cascade_problems(recipe),
+        *_plan_problems(recipe),
+    ]
+
+
+def suggest(name: str, known: Sequence[str]) -> str:
+    """Return what an unknown name may have been meant for: the nearest known one, else all of them.
+
+    >>> suggest("frosen", ["kind", "frozen"]), suggest("zzz", ["kind", "frozen"])
+    ("did you mean 'frozen'?", 'known: frozen, kind')
+    """
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known)) or 'none'}"
+
+
+def _teacher_problems(recipe: Recipe) -> list[str]:
+    problems = []
+    earlier: list[str] = []
+    for name, teacher in recipe.teachers.items():
+        where, parent = f"teachers.{name}", _teacher_in(teacher.backbone)
+        if parent is not None and parent not in earlier:
+            known = ", ".join(earlier) or "none"
+            problems.append(f"{where}.backbone.teacher: no earlier teacher is called {parent!r}; earlier: {known}")
+        earlier.append(name)
+        if teacher.frozen and _fresh_in(teacher.backbone):
+            problems.append(f"{where}.frozen: a fresh encoder knows nothing yet; train it (frozen: false)")
+        problems += _mlm_problems(where, teacher)
+        if teacher.kind != "mlm":
+            problems += _loss_problems(f"{where}.loss", teacher.loss, teacher.kind)
+        problems += _text_problems(where, teacher)
+    return problems
+
+
+def _mlm_problems(where: str, teacher: Teacher) -> list[str]:
+    if teacher.kind != "mlm":
+        return (
+            [] if teacher.mlm is None else [f"{where}.mlm: only a teacher of kind mlm has it, this is a {teacher.kind}"]
+        )
+    given = [name for name in _NOT_FOR_MLM if getattr(teacher, name)]
+    return [f"{where}.{name}: means nothing for kind mlm; leave it out" for name in given]
+
+
+def _student_problems(recipe: Recipe) -> list[str]:
+    student = recipe.student
+    if student is None:
+        return []
+    parent, problems = _teacher_in(student.backbone), []
+    if parent is not None and parent not in recipe.teachers:
+        problems.append(_unknown_teacher("student.backbone.teacher", parent, recipe))
+    problems += _static_problems(student)
+    problems += _dimension_problems(student, recipe.objectives)
+    return problems + _text_problems("student", student)
+
+
+def _static_problems(student: Student) -> list[str]:
+    if student.static is None:
+        return []
+    problems = []
+    if student.kind == "cross_encoder":
+        problems.append(
+            "student.static: a table of token vectors embeds one text alone; set student.kind to bi_encoder"
+        )
+    if _fresh_in(student.backbone):
+        problems.append("student.static: a fresh encoder has nothing to put into the table; name a teacher or a model")
+    given = [name for name in ("layers", "head", "embedding_rank") if getattr(student, name) is not None]
+    return problems + [f"student.{name}: means nothing for a static student; leave it out" for name in given]
+
+
+def _dimension_problems(student: Student, objectives: Objectives) -> list[str]:
+    problems = []
+    if student.dimensions is not None and student.kind == "cross_encoder":
+        problems.append("student.dimensions: a cross-encoder puts out one score; dimensions are for bi-encoders")
+    if student.dimensions is not None and student.asymmetric is not None:
+        problems.append("student.dimensions: an asymmetric student writes into the teacher's whole space; leave it out")
+    if objectives.matryoshka is None:
+        return problems
+    where = "objectives.matryoshka"
+    if student.kind == "cross_encoder":
+        return [*problems, f"{where}: a cross-encoder has no embeddings to cut short"]
+    if student.dimensions is None:
+        return [*problems, f"{where}: set student.dimensions too, the width of the whole embedding (say 384)"]
+    problems += [
+        f"{where}: {width} is more than student.dimensions, {student.dimensions}"
+        for width in objectives.matryoshka.dimensions
+        if width > student.dimensions
+    ]
+    match = objectives.embedding_match
+    if match is not None and match.projection == "drop":
+        problems.append(
+            f"{where}: each width would need a projection of its own; set embedding_match.projection to keep"
+        )
+    return problems
+
+
+def _text_problems(where: str, section: Teacher | Student) -> list[str]:
+    if section.prompts is not None and section.kind == "cross_encoder":
+        return [f"{where}.prompts: a cross-encoder reads both texts at once; prompts are for bi-encoders"]
+    fresh = _fresh_in(section.backbone)
+    if fresh and section.max_length > fresh.max_length:
+        return [f"{where}.max_length: {section.max_length} is more than the fresh backbone's {fresh.max_length}"]
+    return []
+
+
+def _loss_problems(where: str, loss: str | None, kind: str) -> list[str]:
+    if loss is not None and loss not in _LOSSES[kind]:
+        return [f"{where}: a {kind} learns labels by {' or '.join(_LOSSES[kind])}, not {loss}"]
+    return []
+
+
+def _objective_problems(recipe: Recipe) -> list[str]:
+    objectives, student = recipe.objectives, recipe.student
+    terms = {name: term for name, term in objectives if name != "matryoshka"}
+    given = {name: term for name, term in terms.items() if term is not None}
+    if student is None:
+        idle = given or objectives.matryoshka
+        return ["objectives: there is no student to learn by them; add the section student"] if idle else []
+    if not given:
+        return [f"objectives: the student learns nothing; set one of {', '.join(terms)}"]
+    problems = []
+    for name, teacher in {name: term.teacher for name, term in given.items() if name != "labels"}.items():
+        where = f"objectives.{name}.teacher"
+        if teacher not in recipe.teachers:
+            problems.append(_unknown_teacher(where, teacher, recipe))
+        elif recipe.teachers[teacher].kind == "mlm":
+            problems.append(
+                f"{where}: {teacher} is of kind mlm, an encoder to start from; it has learned no labels to teach"
+            )
+    if objectives.labels is not None:
+        problems += _loss_problems("objectives.labels.loss", objectives.labels.loss, student.kind)
+    problems += _candidate_problems(recipe)
+    return problems + _embedding_problems(recipe, student) + _asymmetric_problems(recipe, student)
+
+
+def _candidate_problems(recipe: Recipe) -> list[str]:
+    if recipe.data.candidates is not None:
+        return []
+    match, problems = recipe.objectives.score_match, []
+    if match is not None and match.loss == "kl":
+        problems.append(
+            "objectives.score_match.loss: kl compares the candidates of a query; set data.candidates (say 4)"
+        )
+    if recipe.objectives.margin_mse is not None:
+        problems.append("objectives.margin_mse: margins need several documents per query; set data.candidates (say 4)")
+    return problems
+
+
+def _embedding_problems(recipe: Recipe, student: Student) -> list[str]:
+    match, problems = recipe.objectives.embedding_match, []
+    if match is None:
+        is_read = any(teacher.kind == "mlm" for teacher in recipe.teachers.values()) or student.vocabulary is not None
+        if recipe.data.unlabelled and not is_read:
+            problems.append(
+                "data.unlabelled: only objectives.embedding_match and a teacher of kind mlm learn from texts without pairs; set one or drop them"
+            )
+        if recipe.data.parallel:
+            problems.append(
+                "data.parallel: translations are learned by objectives.embedding_match alone; set it or drop them"
+            )
+        return problems
+    if student.kind != "bi_encoder":
+        problems.append("objectives.embedding_match: a cross-encoder student has no text embeddings; use score_match")
+    if match.teacher in recipe.teachers and recipe.teachers[match.teacher].kind == "cross_encoder":
+        problems.append(
+            f"objectives.embedding_match.teacher: {match.teacher} is a cross-encoder; only a bi-encoder has text embeddings"
+        )
+    return problems
+
+
+def _asymmetric_problems(recipe: Recipe, student: Student) -> list[str]:
+    match = recipe.objectives.embedding_match
+    if student.asymmetric is None:
+        return []
+    if student.kind != "bi_encoder":
+        return ["student.asymmetric: a cross-encoder reads both sides at once; set student.kind to bi_encoder"]
+    if match is None:
+        return [
+            "student.asymmetric: the student learns to write into a teacher's space; set objectives.embedding_match to that teacher"
+        ]
+    if match.projection == "drop":
+        return [
+            "objectives.embedding_match.projection: an asymmetric student stays in the teacher's space; leave it at keep"
+        ]
+    return []
+
+
+def _export_problems(export: Export) -> list[str]:
+    made = export.wanted
+    idle = [precision for precision in export.precisions if precision not in {made_in for _, made_in in made}]
+    problems = [
+        f"export.precisions: {precision} does not come in {' or '.join(export.formats)}; "
+        f"add {next(format for format, known in export.PRECISIONS.items() if precision in known)} to export.formats"
+        for precision in idle
+    ]
+    return problems + [
+        f"export.precisions: none comes in {format}; it has {', '.join(export.PRECISIONS[format])}"
+        for format in export.formats
+        if format not in dict(made) and export.precisions and not idle
+    ]
+
+
+def _recover_problems(recipe: Recipe) -> list[str]:
+    export, student, where = recipe.export, recipe.student, "export.recover"
+    if export.recover is None:
+        return []
+    if student is None:
+        return [f"{where}: there is no student to train on; add the section student, or leave it out"]
+    if student.static is not None:
+        return [f"{where}: a static student has no layers that int8 could be simulated in; leave it out"]
+    if "int8" not in export.precisions:
+        return [f"{where}: it is for int8 alone; add int8 to export.precisions, or leave it out"]
+    return []
+
+
+def _baseline_problems(recipe: Recipe) -> list[str]:
+    problems = []
+    for name, baseline in recipe.benchmark.baselines.items():
+        where = f"benchmark.baselines.{name}"
+        if name in recipe.teachers or name in ("student", "control"):
+            problems.append(f"{where}: the report has a row of that name already; choose another")
+        if baseline.kind == "encoder" and _teacher_in(baseline.backbone) is not None:
+            problems.append(
+                f"{where}.backbone: an encoder as it comes is a name, a path or a fresh one; a teacher has a row of its own"
+            )
+        if baseline.kind == "paragraphs":
+            problems += _paragraph_problems(f"{where}.model", baseline.model, recipe)
+    return problems
+
+
+def _paragraph_problems(where: str, model: str, recipe: Recipe) -> list[str]:
+    student = recipe.student if model == "student" else None
+    if student is not None and student.asymmetric is not None:
+        return [f"{where}: the student serves one side only; paragraphs are matched by a model of both"]
+    section = recipe.student if model == "student" else recipe.teachers.get(model)
+    if section is not None:
+        is_cross = section.model_kind == "cross_encoder"
+        return [f"{where}: {model} is a cross-encoder; paragraphs are matched by a bi-encoder"] if is_cross else []
+    encoders = [name for name, baseline in recipe.benchmark.baselines.items() if baseline.kind == "encoder"]
+    if model in encoders or Path(model).is_dir():
+        return []
+    known = [*recipe.teachers, "student", *encoders]
+    return [f"{where}: no model or folder is called {model!r}; {suggest(model, known)}"]
+
+
+def _cascade_problems(recipe: Recipe) -> list[str]:
+    name, problems = recipe.cascade.teacher, []
+    if name is not None and name not in recipe.teachers:
+        problems.append(_unknown_teacher("cascade.teacher", name, recipe))
+    if recipe.cascade.share is not None and recipe.cascade.top_k is not None:
+        problems.append("cascade: share and top_k are two ways to choose; set one")
+    return problems
+
+
+def _plan_problems(recipe: Recipe) -> list[str]:
+    plan, student = recipe.plan, recipe.student
+    if plan.teacher is not None and plan.teacher not in recipe.teachers:
+        return [_unknown_teacher("plan.teacher", plan.teacher, recipe)]
+    if student is not None and plan.length is not None and plan.length > student.max_length:
+        return [f"plan.length: {plan.length} is more than the {student.max_length} tokens of student.max_length"]
+    cut = plan.teacher
+    if cut is None and student is not None:
+        cut = student.backbone if isinstance(student.backbone, str) else _teacher_in(student.backbone)
+    if cut is not None and plan.family is not None:
+        return [
+            f"plan.family: means nothing here, the plan cuts layers of {cut}; leave it out, or make student.backbone a fresh encoder"
+        ]
+    return []
+
+
+def _unknown_teacher(where: str, name: str, recipe: Recipe) -> str:
+    return f"{where}: no teacher is called {name!r}; {suggest(name, list(recipe.teachers))}"
+
+
+def _teacher_in(backbone: Backbone) -> str | None:
+    return backbone.teacher if not isinstance(backbone, str) and backbone.form == "teacher" else None
+
+
+def _fresh_in(backbone: Backbone) -> FreshBackbone | None:
+    return backbone if not isinstance(backbone, str) and backbone.form == "fresh" else None

@@ -1,0 +1,160 @@
+"""Reading a recipe: a YAML, `key=value` overrides laid over it, and the whole validated at once.
+
+Whatever is wrong comes in one error, a line per problem with its place; an unknown key comes with the nearest name. The
+recipe of an ablation and the section of a plan are read the same way.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from distill.errors import BadInput
+from distill.recipe import Recipe
+from distill.recipe_checks import suggest
+
+__all__ = ["load_recipe", "read_raw", "validated"]
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe, lay `key=value` overrides over it and validate the whole.
+
+    :param overrides: as `training.learning_rate=1.0e-4`; the value is YAML.
+    :raises BadInput: with one line per problem, all of them.
+    """
+    return validated(Recipe, read_raw(path, overrides), path)
+
+
+def read_raw(path: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a YAML, or take what it would hold, and lay `key=value` overrides over it.
+
+    :raises BadInput: for what is no YAML or no override
+    """
+    raw = dict(path) if isinstance(path, Mapping) else _read_yaml(Path(path))
+    for override in overrides:
+        _apply_override(raw, override)
+    return raw
+
+
+def validated(schema: type[S], raw: Mapping[str, Any], path: str | Path) -> S:
+    """Validate the whole of a mapping.
+
+    :raises BadInput: with one line per problem, all of them
+    """
+    try:
+        return schema.model_validate(raw)
+    except ValidationError as error:
+        lines = _problem_lines(schema, error, raw)
+        raise BadInput(
+            f"{path}: {len(lines)} problem{'s' * (len(lines) > 1)}\n" + "\n".join(f"  {line}" for line in lines)
+        ) from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        packaged = Path(__file__).parent.parent / "recipes" / path.name
+        hint = f"; the ones that come with the toolkit are in {packaged.parent}" if packaged.parent.is_dir() else ""
+        raise BadInput(f"{path}: no such recipe{hint}")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise BadInput(f"{path}: a recipe is a mapping of sections, this is {type(raw).__name__}")
+    return raw
+
+
+def _apply_override(raw: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if override.startswith("-") or not equals or not key:
+        raise BadInput(f"{override!r} is no override; write key=value, as training.learning_rate=1.0e-4")
+    *parents, last = key.split(".")
+    node = raw
+    for parent in parents:
+        if not isinstance(node.setdefault(parent, {}), dict):
+            node[parent] = {}
+        node = node[parent]
+    try:
+        node[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise BadInput(f"{override!r}: the value is not valid YAML") from None
+
+
+def _problem_lines(schema: type[BaseModel], error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
+    """One line per problem; what `training` passed on to its heirs is said once."""
+    lines: dict[str, None] = {}
+    for problem in error.errors():
+        loc = problem["loc"]
+        place = [str(part) for i, part in enumerate(loc) if not _is_form(loc, i)]
+        own = place[2:] if place[:1] == ["teachers"] else place[1:]
+        if own[:1] == ["training"] and not _is_given(raw, place):
+            place = own
+        for line in _describe(schema, ".".join(place), problem):
+            lines.setdefault(line)
+    return list(lines)
+
+
+def _is_form(loc: Sequence[Any], i: int) -> bool:
+    """Tell whether a part of a place is not a key but the form that pydantic took a value of several forms for."""
+    if i and loc[i - 1] == "backbone":
+        return loc[i] in ("name", "fresh", "teacher")
+    if i and loc[i - 1] == "layers":
+        return loc[i] in ("list", "rule")
+    return i > 1 and loc[i - 2] == "baselines"
+
+
+def _is_given(raw: Any, place: Sequence[str]) -> bool:
+    for part in place:
+        if not isinstance(raw, Mapping) or part not in raw:
+            return False
+        raw = raw[part]
+    return True
+
+
+def _describe(schema: type[BaseModel], place: str, problem: Any) -> list[str]:
+    kind, given = problem["type"], problem["input"]
+    if kind == "extra_forbidden":
+        name = place.rpartition(".")[2]
+        return [f"{place}: unknown key; {suggest(name, _known_keys(schema, problem['loc']))}"]
+    if kind == "missing":
+        return [f"{place}: missing"]
+    if kind == "value_error":
+        text = str(problem["ctx"]["error"])
+        return text.split("\n") if not place else [f"{place}: {text}"]
+    if isinstance(given, Mapping | list):
+        return [f"{place}: {problem['msg']}"]
+    return [f"{place}: got {given!r}; {problem['msg'].replace('Input should', 'it should')}"]
+
+
+def _known_keys(schema: type[BaseModel], loc: Sequence[Any]) -> list[str]:
+    """The field names of the section that an unknown key was found in: the schema is walked along the place."""
+    sections, is_name = [schema], False
+    for part in loc[:-1]:
+        if is_name:  # a teacher may be named like a section
+            is_name = False
+            continue
+        taken = [section for section in sections if part in _forms(section)]
+        fields = [section.model_fields[part] for section in sections if part in section.model_fields]
+        if len(sections) > 1 and taken:  # the form that a union was taken for
+            sections = taken
+        elif fields:  # else a place in a list
+            sections = list(dict.fromkeys(found for field in fields for found in _sections_in(field.annotation)))
+            is_name = get_origin(fields[0].annotation) is dict
+    return list(dict.fromkeys(name for section in sections for name in section.model_fields))
+
+
+def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _sections_in(inner)
+
+
+def _forms(section: type[BaseModel]) -> tuple[Any, ...]:
+    """What pydantic calls a section of a union in a place."""
+    kind = section.model_fields.get("kind")
+    return (section.__name__, getattr(section, "form", None), *(get_args(kind.annotation) if kind else ()))
