@@ -1,0 +1,104 @@
+import pytest
+
+from tests.unit.test_recipe import BI, load, problems
+
+
+class TestSectionsAgree:
+    @pytest.mark.parametrize(
+        ("changes", "line"),
+        [
+            (
+                {"objectives": {"score_match": {"teacher": "cros"}}},
+                "objectives.score_match.teacher: no teacher is called 'cros'; did you mean 'cross'?",
+            ),
+            (
+                {"objectives": {"margin_mse": {"teacher": "zzz"}}, "data": {"candidates": 4}},
+                "objectives.margin_mse.teacher: no teacher is called 'zzz'; known: cross",
+            ),
+            (
+                {"student": {"backbone": {"teacher": "crss"}}},
+                "student.backbone.teacher: no teacher is called 'crss'; did you mean 'cross'?",
+            ),
+            (
+                {"objectives": {"score_match": {"loss": "kl"}}},
+                "objectives.score_match.loss: kl compares the candidates of a query; set data.candidates (say 4)",
+            ),
+            (
+                {"objectives": {"margin_mse": {"teacher": "cross"}}},
+                "objectives.margin_mse: margins need several documents per query; set data.candidates (say 4)",
+            ),
+            (
+                {"objectives": {"score_match": None}},
+                "objectives: the student learns nothing; set one of labels, score_match, margin_mse, embedding_match",
+            ),
+            (
+                {"objectives": {"embedding_match": {"teacher": "bi"}}, "teachers": {"bi": BI}},
+                "objectives.embedding_match: a cross-encoder student has no text embeddings; use score_match",
+            ),
+            (
+                {"objectives": {"embedding_match": {"teacher": "cross"}}, "student": {"kind": "bi_encoder"}},
+                "objectives.embedding_match.teacher: cross is a cross-encoder; only a bi-encoder has text embeddings",
+            ),
+            (
+                {"data": {"unlabelled": [{"path": "x.tsv"}]}},
+                "data.unlabelled: only objectives.embedding_match and a teacher of kind mlm learn from texts without pairs; set one or drop them",
+            ),
+            (
+                {"objectives": {"labels": {"loss": "infonce"}}},
+                "objectives.labels.loss: a cross_encoder learns labels by bce or mse, not infonce",
+            ),
+            (
+                {"objectives": {"labels": {"loss": "mse"}}, "student": {"kind": "bi_encoder"}},
+                "objectives.labels.loss: a bi_encoder learns labels by contrastive or bce or infonce, not mse",
+            ),
+            (
+                {"teachers": {"cross": {"loss": "contrastive"}}},
+                "teachers.cross.loss: a cross_encoder learns labels by bce or mse, not contrastive",
+            ),
+            (
+                {"teachers": {"cross": {"frozen": True}}},
+                "teachers.cross.frozen: a fresh encoder knows nothing yet; train it (frozen: false)",
+            ),
+            (
+                {"teachers": {"cross": {"max_length": 128}}},
+                "teachers.cross.max_length: 128 is more than the fresh backbone's 96",
+            ),
+            (
+                {"teachers": {"cross": {"prompts": ["q: ", "d: "]}}},
+                "teachers.cross.prompts: a cross-encoder reads both texts at once; prompts are for bi-encoders",
+            ),
+            (
+                {"student": {"prompts": ["q: ", "d: "]}},
+                "student.prompts: a cross-encoder reads both texts at once; prompts are for bi-encoders",
+            ),
+            (
+                {"teachers": {"more": {"kind": "bi_encoder", "backbone": {"teacher": "later"}}, "later": BI}},
+                "teachers.more.backbone.teacher: no earlier teacher is called 'later'; earlier: cross",
+            ),
+        ],
+    )  # fmt: skip
+    def test_or_say_which_do_not(self, tmp_path, changes, line):
+        assert problems(tmp_path, **changes) == [line]
+
+    def test_several_disagreements_come_together(self, tmp_path):
+        lines = problems(
+            tmp_path, teachers={"cross": {"frozen": True, "loss": "infonce"}}, objectives={"score_match": {"loss": "kl"}}
+        )  # fmt: skip
+        assert [line.partition(":")[0] for line in lines] == [
+            "teachers.cross.frozen", "teachers.cross.loss", "objectives.score_match.loss",
+        ]  # fmt: skip
+
+    def test_a_teacher_may_start_from_an_earlier_one(self, tmp_path):
+        recipe = load(tmp_path, teachers={"more": {"kind": "bi_encoder", "backbone": {"teacher": "cross"}}})
+        assert recipe.teachers["more"].backbone.teacher == "cross"
+
+    def test_what_agrees_passes(self, tmp_path):
+        recipe = load(
+            tmp_path, data={"candidates": 4, "unlabelled": [{"path": "x.tsv"}]}, teachers={"bi": BI},
+            student={"kind": "bi_encoder", "prompts": ["q: ", "d: "]},
+            objectives={
+                "labels": {"loss": "infonce"}, "score_match": {"loss": "kl"}, "margin_mse": {"teacher": "bi"},
+                "embedding_match": {"teacher": "bi"},
+            },
+        )  # fmt: skip
+        assert recipe.objectives.teachers() == {"cross": {"scores"}, "bi": {"scores", "embeddings"}}

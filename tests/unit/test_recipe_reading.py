@@ -1,0 +1,130 @@
+import pytest
+
+from distill.errors import BadInput
+from distill.recipe_reading import load_recipe
+from tests.unit.test_recipe import SHIPPED, load, problems, write
+
+
+class TestUnknownKeys:
+    @pytest.mark.parametrize(
+        ("changes", "line"),
+        [
+            ({"trainign": {}}, "trainign: unknown key; did you mean 'training'?"),
+            ({"training": {"learning_rte": 1e-4}}, "training.learning_rte: unknown key; did you mean 'learning_rate'?"),
+            ({"data": {"columns": {"qurey": "q"}}}, "data.columns.qurey: unknown key; did you mean 'query'?"),
+            ({"teachers": {"cross": {"frosen": True}}}, "teachers.cross.frosen: unknown key; did you mean 'frozen'?"),
+            (
+                {"teachers": {"cross": {"lora": {"rnak": 4}}}},
+                "teachers.cross.lora.rnak: unknown key; did you mean 'rank'?",
+            ),
+            (
+                {"teachers": {"cross": {"training": {"epoch": 2}}}},
+                "teachers.cross.training.epoch: unknown key; did you mean 'epochs'?",
+            ),
+            (
+                {"teachers": {"cross": {"backbone": {"vocabulray": 500}}}},
+                "teachers.cross.backbone.vocabulray: unknown key; did you mean 'vocabulary'?",
+            ),
+            ({"student": {"layer": [0]}}, "student.layer: unknown key; did you mean 'layers'?"),
+            ({"student": {"backbone": {"layers": [0]}}}, "student.backbone.layers: unknown key; known: teacher"),
+            (
+                {"objectives": {"score_match": {"temprature": 2}}},
+                "objectives.score_match.temprature: unknown key; did you mean 'temperature'?",
+            ),
+            ({"objectives": {"score_mtach": None}}, "objectives.score_mtach: unknown key; did you mean 'score_match'?"),
+            ({"signals": {"dtpye": "float16"}}, "signals.dtpye: unknown key; did you mean 'dtype'?"),
+            ({"export": {"keep_flaot": None}}, "export.keep_flaot: unknown key; did you mean 'keep_float'?"),
+            ({"benchmark": {"thread": 2}}, "benchmark.thread: unknown key; did you mean 'threads'?"),
+        ],
+    )
+    def test_is_named_with_its_path_and_the_nearest_name(self, tmp_path, changes, line):
+        assert problems(tmp_path, **changes) == [line]
+
+    def test_without_a_near_name_lists_what_is_known(self, tmp_path):
+        (line,) = problems(tmp_path, data={"columns": {"zzz": "q"}})
+        assert line == "data.columns.zzz: unknown key; known: document, label, query"
+
+    def test_of_a_section_that_others_inherit_is_said_once(self, tmp_path):
+        assert len(problems(tmp_path, training={"learning_rte": 1e-4})) == 1
+
+    @pytest.mark.parametrize("name", ["training", "name", "fresh", "cut", "data"])
+    def test_in_a_teacher_whose_name_is_also_a_key(self, tmp_path, name):
+        teacher = {"kind": "bi_encoder", "backbone": "some/encoder", "training": {"epoch": 1}, "frosen": True}
+        lines = problems(tmp_path, teachers={name: teacher})
+        assert [line.partition(":")[0] for line in lines] == [
+            f"teachers.{name}.training.epoch",
+            f"teachers.{name}.frosen",
+        ]
+        assert lines[1].endswith("did you mean 'frozen'?")
+
+    def test_in_both_a_teacher_and_the_recipe_is_said_twice(self, tmp_path):
+        lines = problems(tmp_path, training={"epoch": 1}, teachers={"cross": {"training": {"epoch": 2}}})
+        assert [line.partition(":")[0] for line in lines] == ["teachers.cross.training.epoch", "training.epoch"]
+
+
+class TestFile:
+    @pytest.mark.parametrize(
+        ("text", "says"),
+        [
+            ("name: [", "is not valid YAML"),
+            ("name: x\n\tdata: y", "is not valid YAML"),
+            ("", "a recipe is a mapping of sections, this is NoneType"),
+            ("- a\n- b", "a recipe is a mapping of sections, this is list"),
+            ("just words", "a recipe is a mapping of sections, this is str"),
+            ("name: 이력서".encode("cp949"), "is not valid YAML"),
+        ],
+    )
+    def test_that_is_no_recipe_is_refused(self, tmp_path, text, says):
+        with pytest.raises(BadInput, match=says):
+            load_recipe(write(tmp_path, text))
+
+    def test_that_is_not_there_says_where_recipes_are(self, tmp_path):
+        with pytest.raises(BadInput, match="no such recipe; the ones that come with the toolkit are in .*recipes"):
+            load_recipe(tmp_path / "missing.yaml")
+
+    @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+    def test_that_ships_is_valid_short_and_explained(self, path):
+        text = path.read_text(encoding="utf-8")
+        assert load_recipe(path).name == path.stem
+        assert len(text.splitlines()) <= 40
+        assert text.startswith("# ")
+
+
+class TestOverrides:
+    def test_are_yaml_and_reach_any_depth(self, tmp_path):
+        recipe = load(
+            tmp_path,
+            ["training.learning_rate=5.0e-4", "student.layers=[0, 1]", "data.max_pairs=null", "signals.live=true",
+             "teachers.cross.training.epochs=7", "data.columns.query=이력서"],
+        )  # fmt: skip
+        assert recipe.training.learning_rate == 0.0005
+        assert recipe.student.layers == (0, 1)
+        assert recipe.data.max_pairs is None
+        assert recipe.signals.live is True
+        assert recipe.teachers["cross"].training.epochs == 7
+        assert recipe.data.columns.query == "이력서"
+
+    def test_may_hold_an_equals_sign_in_the_value(self, tmp_path):
+        assert load(tmp_path, ["output_dir=a=b"]).output_dir == "a=b"
+
+    def test_replace_what_is_no_mapping(self, tmp_path):
+        recipe = load(tmp_path, ["student.backbone=some/model", "teachers.cross.lora.rank=2"])
+        assert recipe.student.backbone == "some/model"
+        assert recipe.teachers["cross"].lora.rank == 2
+
+    def test_switch_an_objective_off(self, tmp_path):
+        recipe = load(tmp_path, ["objectives.score_match=null", "objectives.labels={weight: 2}"])
+        assert recipe.objectives.score_match is None
+        assert recipe.objectives.labels.weight == 2
+
+    @pytest.mark.parametrize("override", ["training.epochs", "=3", "--overwrite", "-x=1", "training.epochs: 3"])
+    def test_that_are_none_are_refused(self, tmp_path, override):
+        with pytest.raises(BadInput, match="is no override; write key=value"):
+            load(tmp_path, [override])
+
+    def test_whose_value_is_no_yaml_are_refused(self, tmp_path):
+        with pytest.raises(BadInput, match="the value is not valid YAML"):
+            load(tmp_path, ["training.epochs=[1"])
+
+    def test_with_unknown_keys_are_refused_like_the_file(self, tmp_path):
+        assert problems(tmp_path, ["training.epoch=3"]) == ["training.epoch: unknown key; did you mean 'epochs'?"]
