@@ -158,8 +158,9 @@ def _with_stand_ins(raw: dict[str, Any], path: str | Path) -> dict[str, Any]:
         return shrunk
 
     sections = {
-        part: {name: small(section) for name, section in (raw.get(part) or {}).items()}
+        part: {name: small(section) if isinstance(section, Mapping) else section for name, section in raw[part].items()}
         for part in ("teachers", "baselines")
+        if isinstance(raw.get(part), Mapping)  # what else stands there, the validation of the whole names
     }
     return {**raw, **sections, "data": settings["data"], "training": smoke.training, "output_dir": folder}
 

@@ -198,10 +198,11 @@ class TeacherBackbone(Section):
 
 
 def _backbone_form(value: Any) -> str:
-    if isinstance(value, str):
-        return "name"
-    keys = value if isinstance(value, Mapping) else vars(value)
-    return "teacher" if "teacher" in keys else "fresh"
+    if isinstance(value, Section):
+        return str(value.form)  # type: ignore[attr-defined]
+    if isinstance(value, Mapping):
+        return "teacher" if "teacher" in value else "fresh"
+    return "name"
 
 
 Backbone = Annotated[
@@ -622,7 +623,7 @@ class Export(Section):
         "onnx": ("fp32", "int8", "int8_dynamic"),
     }
     """What each format comes in."""
-    formats: tuple[ExportFormat, ...] = ("openvino",)
+    formats: Annotated[tuple[ExportFormat, ...], Field(min_length=1)] = ("openvino",)
     """openvino runs fastest on a CPU; onnx is what fastembed, text-embeddings-inference, transformers.js and others read."""
     precisions: tuple[ExportPrecision, ...] = ("fp32", "int8")
     """fp32 and int8 (weights and activations, static ranges) come in both formats, the others in the one that has them:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["problems_of", "suggest"]
 
 _LOSSES = {"cross_encoder": ("bce", "mse"), "bi_encoder": ("contrastive", "bce", "infonce"), "mlm": ()}
+_ROWS_OF_THE_STUDENT = ("student", "control")
 _NOT_FOR_MLM = ("frozen", "head", "loss", "prompts", "lora")
 
 
@@ -53,6 +54,8 @@ def _teacher_problems(recipe: Recipe) -> list[str]:
             known = ", ".join(earlier) or "none"
             problems.append(f"{where}.backbone.teacher: no earlier teacher is called {parent!r}; earlier: {known}")
         earlier.append(name)
+        if name in _ROWS_OF_THE_STUDENT:
+            problems.append(f"{where}: the report calls a row {name} that is no teacher; choose another name")
         if teacher.frozen and _fresh_in(teacher.backbone):
             problems.append(f"{where}.frozen: a fresh encoder knows nothing yet; train it (frozen: false)")
         problems += _mlm_problems(where, teacher)
@@ -67,7 +70,7 @@ def _mlm_problems(where: str, teacher: Teacher) -> list[str]:
         return (
             [] if teacher.mlm is None else [f"{where}.mlm: only a teacher of kind mlm has it, this is a {teacher.kind}"]
         )
-    given = [name for name in _NOT_FOR_MLM if getattr(teacher, name)]
+    given = [name for name in _NOT_FOR_MLM if getattr(teacher, name) not in (None, False)]
     return [f"{where}.{name}: means nothing for kind mlm; leave it out" for name in given]
 
 

@@ -44,7 +44,7 @@ def scatter(points: Sequence[Point], metric: str, title: str, shape: Shape) -> s
     """Quality against latency: marks with intervals, labels that keep clear of each other, and the front."""
     size = shape.text
     x = log_axis([point.x for point in points], size * 3.6, shape.width - 4)
-    y = linear_axis([v for p in points for v in (p.low, p.high)], shape.height - size * 3.8, size * 2.2)
+    y = linear_axis([v for p in points for v in (p.low, p.y, p.high)], shape.height - size * 3.8, size * 2.2)
     step = y.ticks[1] - y.ticks[0]
     frame = _frame(shape, x, y, ("p50 latency, ms (log scale)", metric), max(0, math.ceil(-math.log10(step) - 1e-9)))
     anchors = [(x.at(point.x), y.at(point.y)) for point in points]

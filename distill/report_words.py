@@ -43,13 +43,17 @@ def three_digits(value: float) -> str:
 
 
 def three_decimals(value: float) -> str:
-    """Write a quality."""
-    return f"{value:.3f}".replace("-", "−")
+    """Write a quality.
+
+    >>> three_decimals(0.98765), three_decimals(-0.05), three_decimals(-0.0001)
+    ('0.988', '−0.050', '0.000')
+    """
+    return f"{value:z.3f}".replace("-", "−")
 
 
 def signed(value: float) -> str:
     """Write a difference of two qualities."""
-    return f"{value:+.3f}".replace("-", "−")
+    return f"{value:+z.3f}".replace("-", "−")
 
 
 def bound(value: float) -> str:

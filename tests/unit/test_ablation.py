@@ -88,6 +88,11 @@ class TestRecipe:
             load_ablation(PUBLISHED, [override])
         assert words in str(error.value)
 
+    @pytest.mark.parametrize("override", ["teachers=[1]", "teachers.mbert=3", "baselines=x"])
+    def test_smoke_names_what_is_no_section(self, override):
+        with pytest.raises(BadInput, match=f"{override.partition('=')[0]}: .*dictionary"):
+            load_ablation(PUBLISHED, [override], smoke=True)
+
     def test_smoke_names_a_backbone_without_a_stand_in(self):
         with pytest.raises(BadInput, match=r"smoke\.backbones has nothing for some/other"):
             load_ablation(PUBLISHED, ["teachers.bge_cross.backbone=some/other"], smoke=True)

@@ -56,6 +56,14 @@ class TestSectionsAgree:
                 "teachers.cross.loss: a cross_encoder learns labels by bce or mse, not contrastive",
             ),
             (
+                {"teachers": {"control": BI}},
+                "teachers.control: the report calls a row control that is no teacher; choose another name",
+            ),
+            (
+                {"teachers": {"adapted": {"kind": "mlm", "backbone": "some/encoder", "head": []}}},
+                "teachers.adapted.head: means nothing for kind mlm; leave it out",
+            ),
+            (
                 {"teachers": {"cross": {"frozen": True}}},
                 "teachers.cross.frozen: a fresh encoder knows nothing yet; train it (frozen: false)",
             ),

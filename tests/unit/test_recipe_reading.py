@@ -44,6 +44,11 @@ class TestUnknownKeys:
         (line,) = problems(tmp_path, data={"columns": {"zzz": "q"}})
         assert line == "data.columns.zzz: unknown key; known: document, label, query"
 
+    @pytest.mark.parametrize("backbone", [5, 2.5, None, ["a"]])
+    def test_a_backbone_that_is_neither_a_name_nor_a_section(self, tmp_path, backbone):
+        (line,) = problems(tmp_path, teachers={"cross": {"backbone": backbone}})
+        assert line.startswith("teachers.cross.backbone: ") and "should be a valid string" in line
+
     def test_of_a_section_that_others_inherit_is_said_once(self, tmp_path):
         assert len(problems(tmp_path, training={"learning_rte": 1e-4})) == 1
 

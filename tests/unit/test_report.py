@@ -512,6 +512,13 @@ def test_axes_hold_all_values():
     assert flat.low <= 0.5 <= flat.high and flat.low < flat.high
 
 
+def test_value_outside_its_own_interval_is_drawn_all_the_same(tmp_path):
+    content = benchmark()
+    content["rows"][1]["metrics"]["spearman"] = {"value": 1e6, "low": 0.9, "high": 0.95, "n": 9}
+    write_report(content, tmp_path)
+    assert (tmp_path / "quality_latency.png").is_file()
+
+
 def test_names_of_metrics_are_those_of_the_metrics():
     assert tuple(METRIC_NAMES) == METRICS
 
