@@ -19,6 +19,7 @@ import numpy as np
 from distill.artefact import Artefact, content_hash, new_folder, read_card, write_card, write_json
 from distill.baselines import SCORER_FILE
 from distill.benchmark import Row, measure_rows, primary_teacher, score_row, student_rows, teacher_row
+from distill.canvas import ACCENT, INK, SOFT, new_canvas, save_canvas
 from distill.cascade import Cascade, CascadeSettings, fit_cascade, top_k_of_queries
 from distill.data import Pairs
 from distill.errors import BadInput
@@ -182,26 +183,20 @@ def _chosen(share: float | None, dial: Mapping[str, Any]) -> float:
 
 def _draw(dial: Mapping[str, Any], path: Path) -> None:
     """Draw quality against share, with the two models alone and blind routing beside it."""
-    from matplotlib.figure import Figure
-
     positions, metric = dial["positions"], dial["metric"]
     shares = [100 * place["share"] for place in positions]
     values = [place[metric]["value"] for place in positions]
-    figure = Figure(figsize=(7, 4.2), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
+    figure, (axes,) = new_canvas(size=(7, 4.2))
     low, high = ([place[metric][end] for place in positions] for end in ("low", "high"))
-    axes.fill_between(shares, low, high, alpha=0.15, color="#1f6feb", linewidth=0)
-    axes.plot(shares, values, "o-", color="#1f6feb", label="cascade")
-    axes.plot(
-        shares, [place["blind"] for place in positions], ":", color="#6e7781", label="the same share, drawn blindly"
-    )
-    for name, colour in (("teacher", "#1a7f37"), ("student", "#bc4c00")):
-        axes.axhline(dial["alone"][name]["value"], color=colour, linestyle="--", linewidth=1, label=f"{name} alone")
+    axes.fill_between(shares, low, high, alpha=0.15, color=ACCENT, linewidth=0)
+    axes.plot(shares, values, "o-", color=ACCENT, label="cascade")
+    axes.plot(shares, [place["blind"] for place in positions], ":", color=SOFT, label="the same share, drawn blindly")
+    for name, color in (("teacher", INK), ("student", ACCENT)):
+        axes.axhline(dial["alone"][name]["value"], color=color, linestyle="--", linewidth=1, label=f"{name} alone")
     axes.set_xlabel("pairs that the teacher is asked, %")
     axes.set_ylabel(metric)
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    figure.savefig(path)
+    save_canvas(figure, path)
 
 
 def read_dial(folder: Path) -> dict[str, Any]:

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from distill.canvas import ACCENT, INK, LAYOUT_DPI, SOFT, new_canvas, plain_ticks, save_canvas
 from distill.report_content import Benchmark, latency_of, throughput_of
 from distill.report_layout import Box, along, log_axis, place, spread
 from distill.report_series import Line, Point, lines_of, points_of
 from distill.report_words import metric_name
 
-__all__ = ["ACCENT", "INK", "PICTURES", "SOFT", "write_pictures"]
+__all__ = ["PICTURES", "write_pictures"]
 
 PICTURES = ("quality_latency.png", "quality_throughput.png", "latency_by_length.png")
-INK, ACCENT, SOFT = "#1c2024", "#0a6b66", "#5d656d"
 
 
 def write_pictures(content: Benchmark, folder: Path) -> list[str]:
@@ -36,10 +36,10 @@ def write_pictures(content: Benchmark, folder: Path) -> list[str]:
 
 
 def _draw_points(points: Sequence[Point], metric: str, across: str, path: Path) -> str:
-    figure, axes = _canvas()
+    figure, (axes,) = new_canvas()
     axis = log_axis([point.x for point in points], 0, 800)
     axes.set(xscale="log", xlim=(axis.low, axis.high), xlabel=across, ylabel=_drawable(metric, "quality"))
-    _plain_ticks(axes.xaxis, axis.ticks)
+    plain_ticks(axes.xaxis, axis.ticks)
     front = sorted((point.x, point.y) for point in points if point.front)
     axes.plot(*zip(*front, strict=True), "--", color=ACCENT, alpha=0.4)
     for point in points:
@@ -47,7 +47,7 @@ def _draw_points(points: Sequence[Point], metric: str, across: str, path: Path) 
         axes.plot([point.x] * 2, [point.low, point.high], color=style["color"], alpha=0.5, linewidth=1.25)
         axes.plot(point.x, point.y, **style)
     _name_points(figure, axes, points)
-    return _save(figure, path)
+    return save_canvas(figure, path)
 
 
 def _name_points(figure: Any, axes: Any, points: Sequence[Point]) -> None:
@@ -66,19 +66,19 @@ def _name_points(figure: Any, axes: Any, points: Sequence[Point]) -> None:
 
 
 def _draw_lines(lines: Sequence[Line], path: Path) -> str:
-    figure, axes = _canvas()
+    figure, (axes,) = new_canvas()
     for line in lines:
         style = _style(line.role)
         tokens, medians = [point.tokens for point in line.points], [point.p50 for point in line.points]
         axes.plot(tokens, medians, linestyle="--" if style["color"] == SOFT else "-", **style)
     axes.set(xscale="log", yscale="log", xlabel="tokens a pair", ylabel="p50 latency, ms (log scale)")
-    _plain_ticks(axes.xaxis, sorted({point.tokens for line in lines for point in line.points}))
+    plain_ticks(axes.xaxis, sorted({point.tokens for line in lines for point in line.points}))
     axis = log_axis([point.p50 for line in lines for point in line.points], 0, 400)
     axes.set_ylim(axis.low, axis.high)
-    _plain_ticks(axes.yaxis, axis.ticks)
+    plain_ticks(axes.yaxis, axis.ticks)
     figure.canvas.draw()
     _name_lines(axes, lines)
-    return _save(figure, path)
+    return save_canvas(figure, path)
 
 
 def _name_lines(axes: Any, lines: Sequence[Line]) -> None:
@@ -87,34 +87,14 @@ def _name_lines(axes: Any, lines: Sequence[Line]) -> None:
     heights = [axes.transData.transform(end)[1] for end in ends]
     moved = spread(heights, 16, 0, 1e9)
     for number, (line, end, own, to) in enumerate(zip(lines, ends, heights, moved, strict=True), 1):
-        beside = (9, (to - own) * 72 / 100)  # points; the layout is at 100 dpi
+        beside = (9, (to - own) * 72 / LAYOUT_DPI)  # points
         text = _drawable(line.label, f"model {number}")
         axes.annotate(text, end, beside, textcoords="offset points", fontsize=9, va="center", color=INK)
-
-
-def _canvas() -> tuple[Any, Any]:
-    """Figure and axes without a global state or a display; 100 dpi while laying out."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 5), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#e2e2dc")
-    axes.set_axisbelow(True)
-    return figure, axes
 
 
 def _style(role: str) -> dict[str, Any]:
     color = INK if role == "teacher" else ACCENT if role in ("student", "export") else SOFT
     return {"color": color, "marker": "s" if role == "teacher" else "o", "mfc": "white" if color == SOFT else color}
-
-
-def _plain_ticks(axis: Any, ticks: Sequence[float]) -> None:
-    """Label the given places of a log axis with plain numbers, and no others."""
-    axis.set_ticks(ticks, [f"{tick:,g}" for tick in ticks])
-    axis.set_ticks([], minor=True)
 
 
 def _drawable(text: str, instead: str) -> str:
@@ -127,8 +107,3 @@ def _drawable(text: str, instead: str) -> str:
         return plain
     kept = "".join(letter for letter in plain if ord(letter) in known).strip(" ()")
     return f"{instead}: {kept}" if any(letter.isalpha() for letter in kept) else instead
-
-
-def _save(figure: Any, path: Path) -> str:
-    figure.savefig(path, dpi=200, format="png")
-    return path.name

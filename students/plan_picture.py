@@ -4,26 +4,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distill.report_png import ACCENT, INK, SOFT
+from distill.canvas import ACCENT, INK, LAYOUT_DPI, PAPER, SOFT, new_canvas, plain_ticks, save_canvas
 
 __all__ = ["draw_plan", "frontier"]
 
 
 def draw_plan(result: Mapping[str, Any], path: Path) -> None:
     """Draw a plan's result into a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 5), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(color="#e2e2dc")
-        axes.set_axisbelow(True)
+    figure, (left, right) = new_canvas(2, size=(12, 5), grid="both")
     _draw_errors(left, result)
     _draw_frontier(right, result)
-    figure.savefig(path, dpi=200, format="png")
+    save_canvas(figure, path)
 
 
 def _draw_errors(axes: Any, result: Mapping[str, Any]) -> None:
@@ -48,7 +39,7 @@ def _draw_errors(axes: Any, result: Mapping[str, Any]) -> None:
 def _draw_frontier(axes: Any, result: Mapping[str, Any]) -> None:
     grid, limit = result["grid"], result["budget"]["size_mb"]
     fits = [limit is None or row["size_mb"] <= limit for row in grid]
-    for wanted, color, label in ((True, SOFT, "shapes"), (False, "#d9d9d2", f"over {limit} MB")):
+    for wanted, color, label in ((True, SOFT, "shapes"), (False, PAPER, f"over {limit} MB")):
         chosen = [row for row, fit in zip(grid, fits, strict=True) if fit is wanted]
         if chosen:
             axes.plot(
@@ -76,7 +67,7 @@ def _draw_students(axes: Any, students: Sequence[Mapping[str, Any]]) -> None:
         at = (student["measured"]["p95_ms"], student["encoder_parameters"] / 1e6)
         axes.plot(*at, "o", color=ACCENT)
         height = min(float(axes.transData.transform(at)[1]) + 10, below - 14)
-        shift = (height - float(axes.transData.transform(at)[1])) * 72 / 100  # points; the layout is at 100 dpi
+        shift = (height - float(axes.transData.transform(at)[1])) * 72 / LAYOUT_DPI  # points
         name = f"{student['shape']['layers']} × {student['shape']['width']}"
         axes.annotate(name, at, (-8, shift), textcoords="offset points", fontsize=9, color=INK, ha="right", va="center")
         below = height
@@ -99,5 +90,4 @@ def _plain(axis: Any, ends: Sequence[float]) -> None:
     """Label a log axis at 1, 2 and 5 times powers of ten, with plain numbers."""
     ticks = [lead * 10**power for power in range(-3, 6) for lead in (1, 2, 5)]
     shown = [tick for tick in ticks if ends[0] <= tick <= ends[-1]]
-    axis.set_ticks(shown, [f"{tick:,g}" for tick in shown])
-    axis.set_ticks([], minor=True)
+    plain_ticks(axis, shown)
