@@ -1,9 +1,9 @@
 """The shapes that a graph sees: few lengths, few numbers of rows, cut so that the least is computed in vain.
 
 OpenVINO keeps memory for every new shape (400 random ones of MiniLM int8: +2.1 GB), so lengths go up to the next of 28
-steps and batches hold a power of four. Which texts share a batch is then a shortest path: sorted by length, every cut
+steps and batches hold a power of two. Which texts share a batch is then a shortest path: sorted by length, every cut
 costs what a call costs, every padded token what a token costs. Of 250 texts of 8 to 400 tokens (mean 100) the plan
-computes 12 % more than the tokens there are, calls included; a greedy one with coarser steps, 17 %.
+computes 12 % more than the tokens there are, calls included, in 45 batches; with powers of four 14 %, in 61.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ __all__ = ["Batch", "Features", "padded_length", "plan_batches"]
 Features = Mapping[str, np.ndarray]  # the inputs of a model by name, each (n_rows, n_padded), int64
 Batch = tuple[np.ndarray, Features]  # which rows of the caller's these are, and their padded inputs
 
-_ROWS = tuple(4**power for power in range(8))
+_ROWS = tuple(2**power for power in range(14))
 _CALL_TOKENS = 26  # what starting a batch costs, in tokens of a six-layer student: about 1.7 ms of one core
 
 
@@ -46,7 +46,7 @@ def plan_batches(
 
     >>> lengths = np.array([3, 60, 5, 64, 3, 2])
     >>> [(rows.tolist(), n) for rows, n in plan_batches(lengths, batch_tokens=128, fixed_shapes=True)]
-    [([3], 64), ([1], 64), ([2, 0, 4, 5], 8)]
+    [([3, 1], 64), ([2, 0, 4, 5], 8)]
     """
     order = np.argsort(-lengths, kind="stable")
     descending = lengths[order]
