@@ -5,15 +5,15 @@ sentence-transformers 6 and transformers 5 save names that only they know, and r
 is older still: as saved, such a reader ends in a ModuleNotFoundError or an "Unrecognized processing class".
 
     modules.json                 sentence_transformers.base.modules.normalize.Normalize → sentence_transformers.models.Normalize;
-                                 router_config.json alike
+                                 router_config.json alike, less route_mappings where there are none
     Pooling/config.json          pooling_mode: mean → word_embedding_dimension, pooling_mode_mean_tokens: true, …
     Dense/config.json            less the names of features that are what they always were
     sentence_bert_config.json    less what is said of every text encoder, with max_seq_length; model_kwargs → model_args
     tokenizer_config.json        TokenizersBackend → PreTrainedTokenizerFast, of which it is the new name; a list of
                                  extra_special_tokens → additional_special_tokens
 
-A bi-encoder then opens in sentence-transformers 3 to 6, a cross-encoder with modules of its own in 5.4 to 6: before that a
-`CrossEncoder` was a classification head of transformers and nothing else.
+A bi-encoder then opens in sentence-transformers 3 to 6, a Router in 5 and 6, a cross-encoder with modules of its own in 5.4
+to 6: before that a `CrossEncoder` was a classification head of transformers and nothing else.
 """
 
 import json
@@ -84,7 +84,9 @@ def _shared_name(name: str) -> str:
 
 
 def _router(config: _Config) -> _Config:
-    return {**config, "types": {name: _shared_name(kind) for name, kind in config["types"].items()}}
+    parameters = {key: value for key, value in config.get("parameters", {}).items() if key != "route_mappings" or value}
+    types = {name: _shared_name(kind) for name, kind in config["types"].items()}
+    return {**config, "types": types, "parameters": parameters}
 
 
 def _pooling(config: _Config) -> _Config:

@@ -25,7 +25,11 @@ def test_modules_have_the_names_that_they_always_had(tmp_path):
         "my_package.modules.Own",
         "sentence_transformers.sentence_transformer.modules.bow.BoW",
     ]
-    router = {"types": {"query_0_Transformer": kinds[0]}, "structure": {"query": ["query_0_Transformer"]}}
+    router = {
+        "types": {"query_0_Transformer": kinds[0]},
+        "structure": {"query": ["query_0_Transformer"]},
+        "parameters": {"default_route": "query", "route_mappings": {}},
+    }
     made = rewritten(tmp_path, modules=[{"idx": 0, "type": kind} for kind in kinds], router_config=router)
     assert [module["type"].rpartition(".")[0] for module in made["modules"]] == [
         *["sentence_transformers.models"] * 3,
@@ -34,6 +38,7 @@ def test_modules_have_the_names_that_they_always_had(tmp_path):
     ]
     assert made["router_config"]["types"] == {"query_0_Transformer": "sentence_transformers.models.Transformer"}
     assert made["router_config"]["structure"] == router["structure"]
+    assert made["router_config"]["parameters"] == {"default_route": "query"}
 
 
 def test_pooling_is_said_in_flags(tmp_path):
