@@ -155,10 +155,15 @@ def _difference(run: Run, one: np.ndarray, other: np.ndarray, pairs: Pairs, metr
 def _verdict(metric: str, positions: list[dict[str, Any]]) -> str:
     """Say at which share the teacher is equalled, and whether the cascade beats the best model that its cost could buy.
 
-    Below the teacher's cost that is the student; at the teacher's cost it is the teacher.
+    Below the teacher's cost that is the student; at the teacher's cost it is the better of the two.
     """
+    student = next((place for place in positions if place["share"] == 0), None)
+    rivals: tuple[str, ...] = ("teacher", "student")
     equal = next((place for place in positions if place["minus_teacher"]["high"] >= 0), None)
-    if equal is None:
+    if student is not None and student["minus_teacher"]["low"] > 0:
+        rivals = ("student",)
+        said = f"the student alone beats the teacher's {metric}, at {student['share_of_teacher_cost']:.0%} of its cost"
+    elif equal is None:
         said = f"no share equals the teacher's {metric}"
     else:
         said = (
@@ -166,7 +171,7 @@ def _verdict(metric: str, positions: list[dict[str, Any]]) -> str:
             f"at {equal['share_of_teacher_cost']:.0%} of its cost"
         )
     affordable = [place for place in positions if place["share"] > 0 and place["share_of_teacher_cost"] <= 1]
-    for other in ("teacher", "student"):
+    for other in rivals:
         better = next((place for place in affordable if place[f"minus_{other}"]["low"] > 0), None)
         if better is not None:
             return f"{said}; beats the {other} alone, at no more than the teacher's cost, from {better['share']:.0%} on"

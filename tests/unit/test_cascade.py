@@ -5,6 +5,7 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
+from distill import dial
 from distill.cascade import Cascade, fit_cascade, top_k_of_queries
 from distill.errors import BadInput, JobFailed
 
@@ -109,3 +110,45 @@ def test_top_k_of_each_query():
     assert top_k_of_queries(queries, scores, 2).tolist() == [True, True, True, True, False]  # the earlier of two ties
     assert not top_k_of_queries(queries, scores, 0).any()
     assert top_k_of_queries([], np.zeros(0), 3).shape == (0,)
+
+
+def place(share, cost, teacher, student):
+    """A position of a dial with its differences to both models, as (low, high)."""
+    return {
+        "share": share,
+        "share_of_teacher_cost": cost,
+        "minus_teacher": {"low": teacher[0], "high": teacher[1]},
+        "minus_student": {"low": student[0], "high": student[1]},
+    }
+
+
+ALONE, SAME = place(0.0, 0.2, (-0.05, -0.01), (0.0, 0.0)), (-0.01, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("positions", "words"),
+    [
+        ([ALONE, place(0.5, 0.7, (-0.03, -0.01), SAME)], "no share equals the teacher's spearman; beats no single model of equal cost"),
+        (
+            [ALONE, place(0.5, 0.7, SAME, (0.01, 0.03))],
+            "equals the teacher's spearman within the interval from 50% of the pairs on, at 70% of its cost; "
+            "beats the student alone, at no more than the teacher's cost, from 50% on",
+        ),
+        (
+            [ALONE, place(0.5, 0.7, (0.01, 0.03), (0.02, 0.04))],
+            "equals the teacher's spearman within the interval from 50% of the pairs on, at 70% of its cost; "
+            "beats the teacher alone, at no more than the teacher's cost, from 50% on",
+        ),
+        (
+            [place(0.0, 0.13, (0.01, 0.03), (0.0, 0.0)), place(0.5, 0.63, (0.01, 0.03), SAME)],
+            "the student alone beats the teacher's spearman, at 13% of its cost; beats no single model of equal cost",
+        ),
+        (
+            [ALONE, place(1.0, 1.2, (0.01, 0.03), (0.01, 0.03))],
+            "equals the teacher's spearman within the interval from 100% of the pairs on, at 120% of its cost; "
+            "beats no single model of equal cost",
+        ),
+    ],
+)  # fmt: skip
+def test_the_verdict_is_about_models_of_equal_cost(positions, words):
+    assert dial._verdict("spearman", positions) == words
