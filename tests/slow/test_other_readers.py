@@ -3,7 +3,6 @@
 Each is installed from its package index into a temporary folder; without the index, or without Node, the test is skipped.
 """
 
-import gzip
 import json
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ from itertools import product
 import numpy as np
 import pytest
 
+from distill.data import read_columns
 from distill.runtime import load
 from students.export import Thresholds, export_model
 from students.layouts import write_layout
@@ -72,14 +72,12 @@ def sentences(name, n):
     path = ROOT.parent / "shared/data" / name
     if not path.is_file():
         return SENTENCES * (n // len(SENTENCES))
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        head, *rows = (line.rstrip("\n").split("\t") for line in lines)
-    return [row[head.index("sentence1")] for row in rows][:n]
+    return read_columns(str(path), ["sentence1"])["sentence1"][:n]
 
 
 @pytest.fixture(scope="module")
 def pairs():
-    korean, english = sentences("korsts/korsts_dev.tsv.gz", 100), sentences("stsb_en/stsb_en_dev.tsv.gz", 100)
+    korean, english = sentences("korsts/korsts_dev.tsv.gz", 100), sentences("stsb_en/stsb_dev.tsv.gz", 100)
     return list(zip(korean + english, english + korean, strict=True))
 
 
@@ -97,7 +95,7 @@ def models(tmp_path_factory, pairs):
 
 
 def asked(kind, pairs, folder):
-    """Write what a reader is asked, and what torch says to it."""
+    """Write what a reader is asked."""
     texts = [text for pair in pairs for text in pair]
     path = folder / "given.json"
     path.write_text(json.dumps({"kind": kind, "texts": texts, "pairs": pairs}), encoding="utf-8")
