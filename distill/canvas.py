@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ACCENT", "INK", "LAYOUT_DPI", "PAPER", "SOFT", "new_canvas", "plain_ticks", "save_canvas"]
+__all__ = ["ACCENT", "INK", "PAPER", "SOFT", "in_points", "new_canvas", "plain_ticks", "save_canvas"]
 
 INK, ACCENT, SOFT = "#1c2024", "#0a6b66", "#5d656d"
 PAPER = "#d9d9d2"  # what stands behind the rest
-LAYOUT_DPI = 100  # in which pixels are counted while laying out
+_LAYOUT_DPI = 100  # in which pixels are counted while laying out
 _SAVED_DPI = 200
 
 
@@ -24,7 +24,7 @@ def new_canvas(n_axes: int = 1, *, size: tuple[float, float] = (9, 5), grid: str
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, dpi=LAYOUT_DPI, layout="constrained")
+    figure = Figure(figsize=size, dpi=_LAYOUT_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     made = list(figure.subplots(1, n_axes, squeeze=False)[0])
     for axes in made:
@@ -38,6 +38,11 @@ def plain_ticks(axis: Any, ticks: Sequence[float]) -> None:
     """Label the given places of a log axis with plain numbers, and no others."""
     axis.set_ticks(ticks, [f"{tick:,g}" for tick in ticks])
     axis.set_ticks([], minor=True)
+
+
+def in_points(pixels: float) -> float:
+    """Turn pixels of the layout into points, in which matplotlib shifts a text."""
+    return pixels * 72 / _LAYOUT_DPI
 
 
 def save_canvas(figure: Any, path: Path) -> str:

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["NumpyHead", "one_blas_thread", "read_head", "read_stages"]
+__all__ = ["LEGACY_POOLING", "NumpyHead", "one_blas_thread", "pooling_modes", "read_head", "read_stages"]
 
 _Array = np.ndarray
 _Stage = Callable[[_Array], _Array]
-_LEGACY_POOLING = {
+LEGACY_POOLING = {
     "pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max", "pooling_mode_mean_tokens": "mean",
     "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens", "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
@@ -69,7 +69,7 @@ def read_head(folder: Path, modules: Sequence[Mapping[str, Any]], width: int) ->
     if not modules or _kind(modules[0]) != "Pooling":
         return None
     config = _config(folder, modules[0])
-    pools = _pooling_modes(config)
+    pools = pooling_modes(config)
     # a prompt that is left out of the pooling has to be counted in tokens: torch's module does
     if config.get("include_prompt") is False or not set(pools) <= set(_POOLS):
         return None
@@ -112,15 +112,15 @@ def _config(folder: Path, module: Mapping[str, Any]) -> Mapping[str, Any]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _pooling_modes(config: Mapping[str, Any]) -> list[str]:
+def pooling_modes(config: Mapping[str, Any]) -> list[str]:
     """Return the modes whose results are joined, from the key of today or its older switches.
 
-    >>> _pooling_modes({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False})
+    >>> pooling_modes({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False})
     ['cls']
     """
     mode = config.get("pooling_mode")
     if mode is None:
-        return [name for key, name in _LEGACY_POOLING.items() if config.get(key)] or ["mean"]
+        return [name for key, name in LEGACY_POOLING.items() if config.get(key)] or ["mean"]
     return [mode] if isinstance(mode, str) else list(mode)
 
 

@@ -23,16 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from distill.artefact import write_json
+from distill.head import LEGACY_POOLING, pooling_modes
 
 __all__ = ["make_portable", "pooling_flags", "portable_tokenizer"]
 
 _Config = dict[str, Any]
 _MODULE = re.compile(r"sentence_transformers\.(?:base|sentence_transformer)\.modules\.(?:\w+\.)?(\w+)")
 _SHARED_MODULES = ("Dense", "Normalize", "Pooling", "Router", "StaticEmbedding", "Transformer")
-_POOLING_FLAGS = {
-    "cls": "cls_token", "max": "max_tokens", "mean": "mean_tokens", "mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
-    "weightedmean": "weightedmean_tokens", "lasttoken": "lasttoken",
-}  # fmt: skip
 _TEXT_ENCODER = {
     "transformer_task": "feature-extraction",
     "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
@@ -56,13 +53,12 @@ def make_portable(folder: Path) -> None:
     for path in folder.rglob("sentence_bert_config.json"):
         beside = path.with_name("tokenizer_config.json")
         limit = _read(beside).get("model_max_length") if beside.is_file() else None
-        _rewrite(path, lambda config, limit=limit: _transformer(config, limit))  # type: ignore[misc]
+        write_json(path, _transformer(_read(path), limit))
 
 
 def pooling_flags(width: int, modes: Collection[str]) -> dict[str, Any]:
     """Describe a pooling of token embeddings of a width as every release did up to 5.3."""
-    flags = {f"pooling_mode_{flag}": mode in modes for mode, flag in _POOLING_FLAGS.items()}
-    return {"word_embedding_dimension": width, **flags}
+    return {"word_embedding_dimension": width, **{flag: mode in modes for flag, mode in LEGACY_POOLING.items()}}
 
 
 def _read(path: Path) -> Any:
@@ -90,12 +86,11 @@ def _router(config: _Config) -> _Config:
 
 
 def _pooling(config: _Config) -> _Config:
-    modes = config.get("pooling_mode")
-    chosen = {modes} if isinstance(modes, str) else set(modes or ())
-    if not chosen or not chosen <= set(_POOLING_FLAGS):
+    modes = pooling_modes(config)
+    if not config.get("pooling_mode") or not set(modes) <= set(LEGACY_POOLING.values()):
         return config
     others = {key: value for key, value in config.items() if key not in ("embedding_dimension", "pooling_mode")}
-    return {**pooling_flags(config["embedding_dimension"], chosen), **others}
+    return {**pooling_flags(config["embedding_dimension"], modes), **others}
 
 
 def _without(config: _Config, defaults: _Config) -> _Config:

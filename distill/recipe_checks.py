@@ -249,7 +249,7 @@ def _baseline_problems(recipe: Recipe) -> list[str]:
     problems = []
     for name, baseline in recipe.benchmark.baselines.items():
         where = f"benchmark.baselines.{name}"
-        if name in recipe.teachers or name in ("student", "control"):
+        if name in recipe.teachers or name in _ROWS_OF_THE_STUDENT:
             problems.append(f"{where}: the report has a row of that name already; choose another")
         if baseline.kind == "encoder" and _teacher_in(baseline.backbone) is not None:
             problems.append(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distill.canvas import ACCENT, INK, LAYOUT_DPI, SOFT, new_canvas, plain_ticks, save_canvas
+from distill.canvas import ACCENT, INK, SOFT, in_points, new_canvas, plain_ticks, save_canvas
 from distill.report_content import Benchmark, latency_of, throughput_of
 from distill.report_layout import Box, along, log_axis, place, spread
 from distill.report_series import Line, Point, lines_of, points_of
@@ -87,7 +87,7 @@ def _name_lines(axes: Any, lines: Sequence[Line]) -> None:
     heights = [axes.transData.transform(end)[1] for end in ends]
     moved = spread(heights, 16, 0, 1e9)
     for number, (line, end, own, to) in enumerate(zip(lines, ends, heights, moved, strict=True), 1):
-        beside = (9, (to - own) * 72 / LAYOUT_DPI)  # points
+        beside = (9, in_points(to - own))
         text = _drawable(line.label, f"model {number}")
         axes.annotate(text, end, beside, textcoords="offset points", fontsize=9, va="center", color=INK)
 

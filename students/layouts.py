@@ -129,7 +129,7 @@ class _Export:
             "model_max_length": self.scorer.max_length,
             **changes,
         }
-        config.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
+        config["tokenizer_class"] = config.get("tokenizer_class") or "PreTrainedTokenizerFast"
         write_json(folder / "tokenizer_config.json", config)
         return named
 

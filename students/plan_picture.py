@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distill.canvas import ACCENT, INK, LAYOUT_DPI, PAPER, SOFT, new_canvas, plain_ticks, save_canvas
+from distill.canvas import ACCENT, INK, PAPER, SOFT, in_points, new_canvas, plain_ticks, save_canvas
 
 __all__ = ["draw_plan", "frontier"]
 
@@ -67,7 +67,7 @@ def _draw_students(axes: Any, students: Sequence[Mapping[str, Any]]) -> None:
         at = (student["measured"]["p95_ms"], student["encoder_parameters"] / 1e6)
         axes.plot(*at, "o", color=ACCENT)
         height = min(float(axes.transData.transform(at)[1]) + 10, below - 14)
-        shift = (height - float(axes.transData.transform(at)[1])) * 72 / LAYOUT_DPI  # points
+        shift = in_points(height - float(axes.transData.transform(at)[1]))
         name = f"{student['shape']['layers']} × {student['shape']['width']}"
         axes.annotate(name, at, (-8, shift), textcoords="offset points", fontsize=9, color=INK, ha="right", va="center")
         below = height
