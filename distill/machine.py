@@ -1,4 +1,4 @@
-"""The CPUs that this process may use, and what they are called.
+"""The CPUs that this process may use, what they are called, and what they can multiply.
 
 OpenVINO, ONNX Runtime and torch count the machine's cores; a container with a quota of two on a machine of 64 then runs
 64 threads in the time of two.
@@ -7,9 +7,59 @@ OpenVINO, ONNX Runtime and torch count the machine's cores; a container with a q
 import math
 import os
 import platform
+from functools import cache
 from pathlib import Path
+from typing import Literal
 
-__all__ = ["cpu_model", "usable_cpus"]
+__all__ = ["CpuClass", "cpu_class", "cpu_features", "cpu_model", "multiplies_bf16", "multiplies_int8", "usable_cpus"]
+
+CpuClass = Literal["amx", "avx512-bf16", "avx512-vnni", "avx512", "avx2-vnni", "avx2", "other"]
+"""What decides the fastest precision, strongest first. "avx2-vnni" is a desktop CPU since 2021, "other" is no x86 of the
+last ten years."""
+
+_CLASSES: tuple[tuple[CpuClass, frozenset[str]], ...] = (
+    ("amx", frozenset({"amx_int8", "amx_bf16"})),
+    ("avx512-bf16", frozenset({"avx512f", "avx512_bf16"})),
+    ("avx512-vnni", frozenset({"avx512f", "avx512_vnni"})),
+    ("avx512", frozenset({"avx512f"})),
+    ("avx2-vnni", frozenset({"avx2", "avx_vnni"})),
+    ("avx2", frozenset({"avx2"})),
+)
+# what each value of ONEDNN_MAX_CPU_ISA leaves of the flags that are looked at here
+_BELOW_AVX512 = {"avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16", "amx_fp16"}
+_AMX = {"amx_int8", "amx_bf16", "amx_fp16"}
+_TAKEN_AWAY: dict[str, set[str]] = {
+    "SSE41": {*_BELOW_AVX512, "avx_vnni", "avx2"},
+    "AVX": {*_BELOW_AVX512, "avx_vnni", "avx2"},
+    "AVX2": {*_BELOW_AVX512, "avx_vnni"},
+    "AVX2_VNNI": _BELOW_AVX512,
+    "AVX2_VNNI_2": _BELOW_AVX512,
+    "AVX512_CORE": {*_AMX, "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni"},
+    "AVX512_CORE_VNNI": {*_AMX, "avx512_bf16", "avx512_fp16"},
+    "AVX512_CORE_BF16": {*_AMX, "avx512_fp16"},
+    "AVX512_CORE_FP16": _AMX,
+}
+
+
+def cpu_class() -> CpuClass:
+    """Return the class of this CPU, as far as `ONEDNN_MAX_CPU_ISA` lets its instructions be used."""
+    features = cpu_features()
+    return next((name for name, needed in _CLASSES if needed <= features), "other")
+
+
+def cpu_features() -> set[str]:
+    """Return the CPU's flags less those that `ONEDNN_MAX_CPU_ISA` takes away from torch."""
+    return _flags() - _TAKEN_AWAY.get(os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper(), set())
+
+
+def multiplies_bf16() -> bool:
+    """Whether the CPU multiplies bf16: elsewhere torch computes it about 60 times slower than fp32 (AVX2)."""
+    return bool({"avx512_bf16", "amx_bf16"} & cpu_features())
+
+
+def multiplies_int8() -> bool:
+    """Whether the CPU sums products of 8 bits in 32 (VNNI or AMX). Elsewhere sums of two saturate at 16 bits."""
+    return bool({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"} & cpu_features())
 
 
 def usable_cpus() -> int:
@@ -38,9 +88,20 @@ def _cgroup_quota() -> float | None:
 
 def cpu_model() -> tuple[str, set[str]]:
     """Return the CPU's name and its flags; where there is no /proc, what Python knows and no flags."""
+    facts = _cpuinfo()
+    return facts.get("model name") or platform.processor() or platform.machine(), _flags()
+
+
+def _flags() -> set[str]:
+    facts = _cpuinfo()
+    return set(facts.get("flags", facts.get("Features", "")).split())
+
+
+@cache
+def _cpuinfo() -> dict[str, str]:
+    """Facts of the first CPU in /proc/cpuinfo; none where there is no /proc."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return platform.processor() or platform.machine(), set()
-    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
-    return facts.get("model name", platform.machine()), set(facts.get("flags", facts.get("Features", "")).split())
+        return {}
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
