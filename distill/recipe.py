@@ -247,7 +247,8 @@ class Training(Section):
     """Units per forward pass and process at most; accumulation follows."""
     token_budget: Count = 8192
     """Padded tokens per forward pass and process at most."""
-    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """auto is bf16 where the hardware multiplies it (AVX512-BF16, AMX, CUDA from 8.0), else fp32."""
     max_grad_norm: Positive | None = 1.0
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """None keeps the model's own."""
@@ -301,7 +302,8 @@ class Signals(Section):
     dtype: Literal["float16", "float32"] = "float32"
     runtime: Literal["torch", "openvino"] = "torch"
     """What labels on a CPU; OpenVINO is about 1.5 times as fast. A GPU always runs torch."""
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """What the teachers compute in; auto as in `training`."""
     shard_size: Count = 4096
     """Items per shard: what a killed run loses at most."""
     live: bool = False

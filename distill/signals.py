@@ -68,7 +68,7 @@ class Identity:
     max_length: int
     prompts: tuple[str, str] = ("", "")
     runtime: str = "torch"
-    precision: str = "fp32"
+    precision: Literal["bf16", "fp32"] = "fp32"
     dtype: Literal["float16", "float32"] = "float32"
 
     @property

@@ -13,7 +13,7 @@ import numpy as np
 from distill.data import Pairs, batched
 from distill.errors import JobFailed
 from distill.modeling import quiet
-from distill.openvino import export_graph
+from distill.openvino import GraphPrecision, export_graph
 from distill.progress import progress
 from distill.recipe import Teacher
 from distill.run import Run
@@ -91,27 +91,28 @@ def _load_teacher(run: Run, name: str) -> Scorer:
     from accelerate import PartialState
 
     signals, teacher, state = run.recipe.signals, run.recipe.teachers[name], PartialState()
+    precision = run.signal_identity(name).precision
     with quiet():
         if signals.runtime == "openvino" and not torch.cuda.is_available():
             with state.main_process_first():
-                folder = _graph(run, name)
-            return load(folder, runtime="openvino", precision=signals.precision, max_length=teacher.max_length)
+                folder = _graph(run, name, precision)
+            return load(folder, runtime="openvino", precision=precision, max_length=teacher.max_length)
         device = str(state.device)
         return load(
             run.teacher(name),
             runtime="torch",
-            precision=signals.precision,
+            precision=precision,
             max_length=teacher.max_length,
             device=device,
         )
 
 
-def _graph(run: Run, name: str) -> Path:
+def _graph(run: Run, name: str, precision: GraphPrecision) -> Path:
     """Return the teacher as an OpenVINO folder; it is made once for each of its revisions."""
     revision = run.require(run.teacher(name), "train_teacher").revision
-    target = run.work / f"graph-{name}-{revision}-{run.recipe.signals.precision}"
+    target = run.work / f"graph-{name}-{revision}-{precision}"
     if not target.exists():
-        export_graph(run.teacher(name), target, run.recipe.signals.precision)
+        export_graph(run.teacher(name), target, precision)
     return target
 
 
