@@ -43,6 +43,7 @@ def test_it_trains_a_contrastive_bi_encoder(tmp_path):
 def test_on_a_cpu_fp16_is_auto_and_a_gpu_that_is_not_there_is_said(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr(logging.getLogger("teachers"), "propagate", True)
+    caplog.set_level(logging.WARNING, "teachers")
     backbone = fresh_backbone(FreshBackbone(**BACKBONE), SENTENCES * 20, seed=1, folder=tmp_path / "backbones")
     folder = trainer(tmp_path, model_name=str(backbone), use_fp16=True, device="cpu").train()
     assert read_card(folder).details["inputs"]["teacher"]["training"]["precision"] == "auto"
