@@ -13,7 +13,7 @@ import numpy as np
 from distill.artefact import new_file
 from distill.baselines import open_scorer
 from distill.bench import bench_folders, check_against
-from distill.data import batched, read_columns, read_pairs
+from distill.data import batched, read_pairs
 from distill.dial import read_dial
 from distill.errors import BadInput, GateFailed, loading
 from distill.index_quality import index_quality, table_cells
@@ -22,6 +22,7 @@ from distill.machine import usable_cpus
 from distill.model_files import read_model_files
 from distill.recipe import Benchmark, Columns
 from distill.runtime import load
+from distill.tables import read_texts
 
 __all__ = [
     "bench", "embed_file", "names_in", "print_ablation", "print_check", "print_dial", "print_index_quality", "print_parity",
@@ -105,21 +106,6 @@ def embed_file(
     print(f"{len(texts)} texts → {output}  ({scorer!r})", file=sys.stderr)
 
 
-def read_texts(source: str, column: str) -> list[str]:
-    """Read the lines of a .txt file, or a column of a table."""
-    if not source.endswith(".txt"):
-        return [str(text) for text in read_columns(source, [column], section="--column")[column]]
-    try:
-        lines = Path(source).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise BadInput(f"{source}: no such file") from None
-    except UnicodeDecodeError:
-        raise BadInput(f"{source} is not UTF-8; save it as UTF-8 (Korean files are often CP949)") from None
-    if not lines:
-        raise BadInput(f"{source} is empty")
-    return lines
-
-
 def print_index_quality(
     model: Path, source: str, *, columns: tuple[str, str, str | None], label_range: str, truncate: str, corpus: str | None,
     column: str, max_queries: int, runtime: str | None, precision: str | None, n_threads: int | None, max_length: int | None,
@@ -131,7 +117,7 @@ def print_index_quality(
     low, high = _numbers("--label-range", label_range, float, n=2)
     widths = _numbers("--truncate", truncate, int) if truncate else []
     pairs = read_pairs(source, named, label_range=(low, high), labelled=label is not None)
-    more = [] if corpus is None else read_texts(corpus, column)
+    more = [] if corpus is None else read_texts(corpus, column, gaps=True)
     scorer = load(model, **_options(runtime, precision, n_threads, max_length))
     result = index_quality(scorer, pairs, more, widths=widths, max_queries=max_queries, progress=True)
     if as_json:

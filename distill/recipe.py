@@ -102,7 +102,7 @@ class Unlabelled(Section):
     path: str
     columns: tuple[str, ...] = ("text",)
     max_texts: Count | None = None
-    """None takes all of them."""
+    """None takes all of them; a number, as many at random with the recipe's seed."""
 
 
 class Parallel(Section):
@@ -116,7 +116,7 @@ class Parallel(Section):
     """The column in a language that the teacher knows."""
     target: str = "ko"
     max_pairs: Count | None = None
-    """None takes all of them."""
+    """None takes all of them; a number, as many at random with the recipe's seed."""
 
 
 class Resume(Section):
@@ -136,7 +136,11 @@ class Data(Section):
     train: str
     """`bundled` (generated résumé–JD pairs), a .csv, .tsv (.gz), .jsonl or .parquet file, or the name of a hub dataset."""
     evaluation: str | None = None
-    """Pairs that only the report sees; None splits `evaluation_share` from train, by query."""
+    """Pairs that only the report sees; None splits `evaluation_share` from train."""
+    split: Literal["auto", "component", "query", "document"] = "auto"
+    """What is held out whole. No text ever stands on both sides: component holds out pairs that share texts together and drops
+    none, query and document drop the training pairs that share a text with the held-out ones. auto takes components, or
+    queries where these are too large."""
     evaluation_share: Share = 0.1
     validation_share: Share = 0.05
     """Share of the training queries that picks the best checkpoint and stops early."""
@@ -151,6 +155,7 @@ class Data(Section):
     parallel: tuple[Parallel, ...] = ()
     hub_split: str = "train"
     max_pairs: Count | None = None
+    """None takes all of them; a number, as many of each file at random with the recipe's seed."""
     skip_bad_rows: bool = False
     """Leave rows with an empty text or an unusable label out (and count them) instead of stopping."""
     bundled_pairs: Count = 8000
