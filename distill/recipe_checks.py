@@ -7,17 +7,22 @@ known here by name only: which of several forms a section has is told by its `ki
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from distill.recipe import Backbone, Export, FreshBackbone, Objectives, Recipe, Student, Teacher
+    from distill.recipe import Backbone, Export, FreshBackbone, LabelLoss, Objectives, Recipe, Student, Teacher
 
-__all__ = ["problems_of", "suggest"]
+__all__ = ["LABEL_LOSSES", "problems_of", "suggest"]
 
-_LOSSES = {"cross_encoder": ("bce", "mse"), "bi_encoder": ("contrastive", "bce", "infonce"), "mlm": ()}
-_ROWS_OF_THE_STUDENT = ("student", "control")
+LABEL_LOSSES: Mapping[str, tuple[LabelLoss, ...]] = {
+    "cross_encoder": ("bce", "mse"),
+    "bi_encoder": ("contrastive", "bce", "infonce"),
+    "mlm": (),
+}
+"""The label losses of each kind of model, the default first."""
+_ROWS_OF_THE_STUDENT = ("untrained", "student", "control")
 _NOT_FOR_MLM = ("frozen", "head", "loss", "prompts", "lora")
 
 
@@ -79,6 +84,8 @@ def _student_problems(recipe: Recipe) -> list[str]:
     if student is None:
         return []
     parent, problems = _teacher_in(student.backbone), []
+    if not isinstance(student.control, bool):
+        problems += _loss_problems("student.control.loss", student.control.loss, student.kind)
     if parent is not None and parent not in recipe.teachers:
         problems.append(_unknown_teacher("student.backbone.teacher", parent, recipe))
     problems += _static_problems(student)
@@ -136,8 +143,8 @@ def _text_problems(where: str, section: Teacher | Student) -> list[str]:
 
 
 def _loss_problems(where: str, loss: str | None, kind: str) -> list[str]:
-    if loss is not None and loss not in _LOSSES[kind]:
-        return [f"{where}: a {kind} learns labels by {' or '.join(_LOSSES[kind])}, not {loss}"]
+    if loss is not None and loss not in LABEL_LOSSES[kind]:
+        return [f"{where}: a {kind} learns labels by {' or '.join(LABEL_LOSSES[kind])}, not {loss}"]
     return []
 
 

@@ -177,9 +177,7 @@ def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         row = _parsed(path, line, f"line {number}")
         if not isinstance(row, dict):
-            raise BadInput(
-                f"{path} cannot be read as JSON: line {number} is {_kind(row)}; each line must be an object"
-            )
+            raise BadInput(f"{path} cannot be read as JSON: line {number} is {_kind(row)}; each line must be an object")
         yield line.strip(), row
 
 
