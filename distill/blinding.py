@@ -15,8 +15,8 @@ from distill.blinding_forms import PLACEHOLDERS, Identifier, Span
 from distill.blinding_name_words import is_name
 from distill.blinding_names import header_names, names_of_handles, occurrences, other_spelling, romanized_names
 from distill.blinding_patterns import cells_of, patterns, personal_cells
-from distill.section_headings import HANGUL
 from distill.plain_text import plain as plain_form
+from distill.section_headings import HANGUL
 from distill.sections import split_sections
 
 __all__ = ["PLACEHOLDERS", "Blinded", "Identifier", "Removed", "blind"]

@@ -148,9 +148,7 @@ def held_out_keys(*parts: Pairs) -> set[str]:
     return {text_key(text) for part in parts for text in (*part.queries, *part.documents)}
 
 
-def _held_out(
-    pairs: Pairs, share: float, way: Way, seed: int, notes: list[str], name: str
-) -> tuple[Pairs, Pairs]:
+def _held_out(pairs: Pairs, share: float, way: Way, seed: int, notes: list[str], name: str) -> tuple[Pairs, Pairs]:
     """Split and say what could not be held out, besides what `split_pairs` says."""
     rest, held = split_pairs(pairs, share, seed=seed, notes=notes, name=name, way=way)
     if way in ("auto", "component"):

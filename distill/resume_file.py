@@ -6,7 +6,6 @@ out as it went in, numbers of JSON in their spelling. What is read, and what is 
 
 import csv
 import gzip
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager

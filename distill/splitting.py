@@ -118,7 +118,9 @@ def _most(target: int) -> float:
     return target * _ROOM + 1
 
 
-def held_together(queries: Sequence[str], documents: Sequence[str], share: float, *, seed: int, name: str) -> str | None:
+def held_together(
+    queries: Sequence[str], documents: Sequence[str], share: float, *, seed: int, name: str
+) -> str | None:
     """Say how many rows no draw of whole components can hold out, and what the other ways cost; None where there are none."""
     most = _most(max(1, round(len(queries) * share)))
     large = [len(rows) for rows in _components(queries, documents).values() if len(rows) > most]
@@ -133,7 +135,9 @@ def held_together(queries: Sequence[str], documents: Sequence[str], share: float
     )
 
 
-def label_shift(labels: np.ndarray, clusters: Iterable[str], others: np.ndarray, other_clusters: Iterable[str]) -> float:
+def label_shift(
+    labels: np.ndarray, clusters: Iterable[str], others: np.ndarray, other_clusters: Iterable[str]
+) -> float:
     """Return how far two means of labels lie apart, in standard errors over clusters of rows; 0 where rows are too few.
 
     The variance of a mean over clusters c is Σ_c (Σ_{i∈c} (yᵢ − ȳ))² / n². *Shape:* labels: (n,), others: (m,)

@@ -15,7 +15,7 @@ import logging
 import re
 import zlib
 from collections.abc import Iterator
-from json.decoder import scanstring
+from json.decoder import scanstring  # type: ignore[attr-defined]
 from pathlib import Path
 from typing import IO, Any
 
@@ -177,9 +177,7 @@ def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         row = _parsed(path, line, f"line {number}")
         if not isinstance(row, dict):
-            raise BadInput(
-                f"{path} cannot be read as JSON: line {number} is {_kind(row)}; each line must be an object"
-            )
+            raise BadInput(f"{path} cannot be read as JSON: line {number} is {_kind(row)}; each line must be an object")
         yield line.strip(), row
 
 

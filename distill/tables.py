@@ -156,7 +156,7 @@ def _json_columns(table: Table, names: Sequence[str], section: str) -> dict[str,
 
 
 def _parquet_columns(table: Table, names: Sequence[str], section: str) -> dict[str, list[Any]]:
-    schema, batches = parquet_batches(table.path, _ROWS_AT_ONCE, names, section)
+    _, batches = parquet_batches(table.path, _ROWS_AT_ONCE, names, section)
     columns: dict[str, list[Any]] = {name: [] for name in names}
     for batch in batches:
         for name, values in columns.items():
