@@ -178,9 +178,7 @@ def test_half_a_surrogate_pair_is_refused_and_goes_out_of_other_columns_as_it_ca
     source = tmp_path / "table.jsonl"
     source.write_text('{"resume": "성명: 홍길동\\n경력", "x": "\\ud83d"}\n', encoding="utf-8")
     prepare_file(str(source), tmp_path / "out.jsonl", column="resume", blind=True, dropped=tmp_path / "dropped.tsv")
-    assert (tmp_path / "out.jsonl").read_text(
-        encoding="utf-8"
-    ) == '{"resume": "성명: [이름]\\n경력", "x": "\\ud83d"}\n'
+    assert (tmp_path / "out.jsonl").read_text(encoding="utf-8") == '{"resume": "성명: [이름]\\n경력", "x": "\\ud83d"}\n'
     assert "row 1: x holds half a surrogate pair" in refusal(source, tmp_path / "other.jsonl", column="x")
 
 
