@@ -2,6 +2,7 @@ import csv
 import errno
 import gzip
 import json
+import logging
 from pathlib import Path
 
 import pyarrow as pa
@@ -106,7 +107,8 @@ def test_parquet_keeps_the_schema(tmp_path):
     assert out.to_pylist() == [{"id": 1, "resume": CUT, "v": [1.5]}, {"id": 2, "resume": None, "v": []}]
 
 
-def test_a_resume_without_the_wanted_sections_stays_whole_and_is_counted(tmp_path, caplog):
+def test_a_resume_without_the_wanted_sections_stays_whole_and_is_counted(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("distill"), "propagate", True)  # the command line turns it off
     source = write_csv(tmp_path / "table.csv", [["1", "[취미]\n등산", "x"]])
     done = prepare_file(source, tmp_path / "out.csv", column="resume", keep=KEEP)
     assert done.whole == 1

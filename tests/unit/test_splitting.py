@@ -1,5 +1,6 @@
 """Texts are compared as readers see them, and a split says what it cannot represent."""
 
+import logging
 import unicodedata
 
 import numpy as np
@@ -192,7 +193,8 @@ class TestCutTexts:
         lengths = tokenize(tokenizer, self.TEXTS, max_length=1 << 10).lengths
         assert count_cut_texts(tokenizer, lengths, self.TEXTS, max_length=1 << 10).n_cut == 0
 
-    def test_are_said(self, caplog):
+    def test_are_said(self, caplog, monkeypatch):
+        monkeypatch.setattr(logging.getLogger("distill"), "propagate", True)  # the command line turns it off
         tokenizer = WordTokenizer()
         with caplog.at_level("INFO", "distill.cut_texts"):
             sample_cut_texts(
