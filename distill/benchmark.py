@@ -342,6 +342,12 @@ def _notes(run: Run, rows: list[Row], speed: Mapping[str, Mapping[str, Any]]) ->
         )
     if run.recipe.student is not None and all(row.role != "control" for row in rows):
         notes.append("There is no control: how much of the student's quality is the teacher's doing is not shown.")
+    card = None if run.recipe.student is None else read_card(run.student)
+    cut = {} if card is None else card.details.get("cut_texts", {})
+    if cut.get("n_cut"):
+        notes.append(
+            f"max_length {cut['max_length']} cuts {100 * cut['share']:.1f} % of the student's training texts, which lose {cut['median_lost']} tokens each in the median."
+        )
     return [*notes, *_control_notes(run, rows), *_floor_notes(run)]
 
 

@@ -151,6 +151,11 @@ class SignalCache:
         }
         write_json(path, manifest)
 
+    def summary(self, name: str) -> Any:
+        """Return what an earlier labelling run said of the signals under a name, or None."""
+        path = self.folder / MANIFEST
+        return json.loads(path.read_text(encoding="utf-8")).get(name) if path.is_file() else None
+
     def refresh(self) -> None:
         """Look again at what is on disk: other processes write too."""
         self._tables.clear()

@@ -156,7 +156,7 @@ def _json_columns(table: Table, names: Sequence[str], section: str) -> dict[str,
 
 
 def _parquet_columns(table: Table, names: Sequence[str], section: str) -> dict[str, list[Any]]:
-    schema, batches = parquet_batches(table.path, _ROWS_AT_ONCE, names, section)
+    _, batches = parquet_batches(table.path, _ROWS_AT_ONCE, names, section)
     columns: dict[str, list[Any]] = {name: [] for name in names}
     for batch in batches:
         for name, values in columns.items():
@@ -309,18 +309,19 @@ def _checked(source: str, name: str, values: Sequence[Any], gaps: bool, what: st
 def read_texts(source: str, column: str = "text", *, section: str = "--column", gaps: bool = False) -> list[str]:
     r"""Read the lines of a .txt file, split at \n and \r\n alone, or a column of a table.
 
-    :param gaps: leave the empty lines of a .txt out, and count them in the log; else they are refused
+    :param gaps: leave the empty lines of a .txt out; else they are empty texts, so that lines keep their numbers. Either is
+        counted in the log. A table's empty values are refused.
     :raises BadInput: naming the line or row that is no text
     """
     table = locate(source, texts=True)
     if table is None or table.format != "txt":
         return read_text_columns(source, [column], section=section)[column]
     lines = [line.removesuffix("\n").removesuffix("\r") for line in text_lines(table.path)]
-    if gaps:
-        kept = [line for line in lines if line.strip(_BLANK)]
-        if len(kept) < len(lines):
-            log.info("%s: %d empty lines left out", source, len(lines) - len(kept))
-        lines = kept
-    if not lines:
+    kept = [line for line in lines if line.strip(_BLANK)]
+    if len(kept) < len(lines):
+        log.warning(
+            "%s: %d of %d lines are empty%s", source, len(lines) - len(kept), len(lines), " and left out" * gaps
+        )
+    if not kept:
         raise BadInput(f"{source} is empty")
-    return _checked(source, "text", lines, gaps=False)
+    return _checked(source, "text", kept if gaps else lines, gaps=True)

@@ -1,5 +1,6 @@
 """`distill trim`: a model folder in, the same model over fewer tokens out, with what was lost."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -76,7 +77,7 @@ def trim_folder(
 def _read(texts: Sequence[str]) -> Corpus:
     corpus = Corpus()
     for given in texts:
-        name, colon, columns = (given, "", "") if Path(given).exists() else given.partition(":")
+        name, colon, columns = (given, "", "") if os.path.exists(given) else given.partition(":")
         for column in columns.split(",") if colon else ["text"]:
             read = read_texts(name, column, section="--texts FILE:COLUMN", gaps=True)
             corpus.add(f"{Path(name).name.partition('.')[0]} {column}".removesuffix(" text"), read)

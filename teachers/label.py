@@ -5,11 +5,13 @@ Any number of processes may label side by side; each takes its part of what is m
 
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from distill.cut_texts import sample_cut_texts
 from distill.data import Pairs, batched
 from distill.errors import JobFailed
 from distill.modeling import quiet
@@ -41,10 +43,12 @@ def _label(run: Run, name: str, teacher: Teacher, needs: set[str]) -> None:
     began, state, pairs = time.monotonic(), PartialState(), run.split.train
     cache = SignalCache(run.signals(name), run.signal_identity(name))
     items = _items(run, teacher, needs)
+    cut = cache.summary("cut_texts")
     todo = {kind: rows for kind, (keys, _) in items.items() if len(rows := cache.missing(kind, keys))}
     state.wait_for_everyone()  # all have looked before the first writes
     if todo:
         scorer = _load_teacher(run, name)
+        cut = _cut_texts(name, scorer, items, say=state.is_main_process)
         for kind, rows in todo.items():
             _fill(run, cache, kind, rows, items[kind], scorer, title=f"{name}: {kind}")
     state.wait_for_everyone()
@@ -56,6 +60,7 @@ def _label(run: Run, name: str, teacher: Teacher, needs: set[str]) -> None:
             else None
         )
         summary = {"scores": _described(name, scores, pairs, teacher)} if scores is not None else {}
+        summary |= {} if cut is None else {"cut_texts": cut}
         cache.finish(summary, time.monotonic() - began)
         log.info("signals of %s: %s", name, cache.folder)
 
@@ -78,6 +83,18 @@ def _items(run: Run, teacher: Teacher, needs: set[str]) -> dict[SignalKind, tupl
         texts = list(dict.fromkeys([*queries, *documents, *lone]))
         items["embeddings"] = (text_keys(texts), texts)
     return items
+
+
+def _cut_texts(name: str, scorer: Scorer, items: Mapping[SignalKind, tuple[np.ndarray, Any]], *, say: bool) -> Any:
+    """Return, by kind of signal, how much of what the teacher is asked its `max_length` cuts off."""
+    counted = {}
+    for kind, (_, inputs) in items.items():
+        texts = (inputs.queries, inputs.documents) if kind == "scores" else (inputs,)
+        cut = sample_cut_texts(scorer.tokenizer, *texts, max_length=scorer.max_length)
+        counted[kind] = cut.to_json()
+        if say:
+            cut.say(f"{name}: {kind}")
+    return counted
 
 
 def _own_role(run: Run) -> int | None:

@@ -2,6 +2,7 @@ import csv
 import errno
 import gzip
 import json
+import logging
 from pathlib import Path
 
 import pyarrow as pa
@@ -106,7 +107,8 @@ def test_parquet_keeps_the_schema(tmp_path):
     assert out.to_pylist() == [{"id": 1, "resume": CUT, "v": [1.5]}, {"id": 2, "resume": None, "v": []}]
 
 
-def test_a_resume_without_the_wanted_sections_stays_whole_and_is_counted(tmp_path, caplog):
+def test_a_resume_without_the_wanted_sections_stays_whole_and_is_counted(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("distill"), "propagate", True)  # the command line turns it off
     source = write_csv(tmp_path / "table.csv", [["1", "[취미]\n등산", "x"]])
     done = prepare_file(source, tmp_path / "out.csv", column="resume", keep=KEEP)
     assert done.whole == 1
@@ -178,9 +180,7 @@ def test_half_a_surrogate_pair_is_refused_and_goes_out_of_other_columns_as_it_ca
     source = tmp_path / "table.jsonl"
     source.write_text('{"resume": "성명: 홍길동\\n경력", "x": "\\ud83d"}\n', encoding="utf-8")
     prepare_file(str(source), tmp_path / "out.jsonl", column="resume", blind=True, dropped=tmp_path / "dropped.tsv")
-    assert (tmp_path / "out.jsonl").read_text(
-        encoding="utf-8"
-    ) == '{"resume": "성명: [이름]\\n경력", "x": "\\ud83d"}\n'
+    assert (tmp_path / "out.jsonl").read_text(encoding="utf-8") == '{"resume": "성명: [이름]\\n경력", "x": "\\ud83d"}\n'
     assert "row 1: x holds half a surrogate pair" in refusal(source, tmp_path / "other.jsonl", column="x")
 
 
