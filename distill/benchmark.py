@@ -382,9 +382,4 @@ def _control_notes(run: Run, rows: list[Row]) -> list[str]:
     notes = [
         f"The control learned the labels by {chosen['loss']}{how}, then {chosen['steps']} steps, as many as the student."
     ]
-    if n_more := len(run.split.unlabelled_pairs):
-        notes.append(
-            f"Teachers and control learned from {len(run.split.train):,} labelled pairs; the student from what the teachers say of "
-            f"these and of {n_more:,} pairs without labels."
-        )
     return notes

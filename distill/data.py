@@ -13,13 +13,12 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
 
 from distill.errors import BadInput
-from distill.recipe import Columns, Data, Parallel, Resume, Unlabelled, UnlabelledPairs
+from distill.recipe import Columns, Data, Parallel, Resume, Unlabelled
 from distill.splitting import Way, beyond_chance, draw, held_together, label_shift, sample, text_key
 from distill.synthetic import generate_groups
 from distill.tables import as_text, read_columns, read_text_columns, refused_rows, text_problem
@@ -31,7 +30,6 @@ __all__ = [
     "load_parallel",
     "load_split",
     "load_texts",
-    "load_unlabelled_pairs",
     "read_columns",
     "read_pairs",
     "split_pairs",
@@ -39,7 +37,6 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 _BUNDLED_CANDIDATES = 4  # documents per query in the bundled data
-_BUNDLED_UNLABELLED = 8000
 _A_NUMBER = re.compile(r"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\s*")
 T = TypeVar("T")
 
@@ -93,25 +90,11 @@ class Split:
     unlabelled: list[str] = field(default_factory=list)
     notes: tuple[str, ...] = ()
     parallel: list[tuple[str, str]] = field(default_factory=list)
-    unlabelled_pairs: Pairs = field(default_factory=lambda: Pairs([], []))
-
-    @cached_property
-    def taught(self) -> Pairs:
-        """All pairs that a student learns from its teachers: those of `train`, then the unlabelled ones with NaN as label."""
-        more = self.unlabelled_pairs
-        if not len(more):
-            return self.train
-        labels = self.train.labels
-        if labels is not None:
-            labels = np.concatenate([labels, np.full(len(more), np.nan, dtype=labels.dtype)])
-        return Pairs(self.train.queries + more.queries, self.train.documents + more.documents, labels)
 
     @property
     def unpaired(self) -> list[str]:
         """Every text of training that no labelled pair is about, each once."""
-        more = self.unlabelled_pairs
-        translated = (text for pair in self.parallel for text in pair)
-        return list(dict.fromkeys([*more.queries, *more.documents, *self.unlabelled, *translated]))
+        return list(dict.fromkeys([*self.unlabelled, *(text for pair in self.parallel for text in pair)]))
 
     def describe(self) -> dict[str, Any]:
         """Return sizes and fingerprints, for `artefact.json`."""
@@ -124,8 +107,6 @@ class Split:
         described["unlabelled"] = {"n_texts": len(texts), "fingerprint": texts.fingerprint()}
         translations = Pairs([source for source, _ in self.parallel], [target for _, target in self.parallel])
         described["parallel"] = {"n_pairs": len(translations), "fingerprint": translations.fingerprint()}
-        more = self.unlabelled_pairs
-        described["unlabelled_pairs"] = {"n_pairs": len(more), "fingerprint": more.fingerprint()}
         return described
 
 
@@ -143,14 +124,12 @@ def load_split(data: Data, seed: int) -> Split:
         notes += _leaks(rest, evaluation)
     if evaluation.labels is None:
         raise BadInput("the evaluation pairs have no labels; the report has nothing to compare with")
-    rest, extra = _without_labels(rest, data.labelled_pairs, seed)
     share = min(data.validation_share, data.max_validation_pairs / max(len(rest), 1))
     train, validation = _held_out(rest, share, data.split, seed + 1, notes, "validation")
     if data.evaluation is None:
         _check_classes(pairs, {"training": train, "evaluation": evaluation})
     notes += _unlike(train, {"evaluation": evaluation, "validation": validation})
     held_out = held_out_keys(validation, evaluation)
-    unlabelled_pairs = load_unlabelled_pairs(data, extra, train, held_out, seed=seed, notes=notes)
     texts = dict.fromkeys(text for source in data.unlabelled for text in load_texts(source, seed=seed))
     unlabelled = [text for text in texts if text_key(text) not in held_out]
     if dropped := len(texts) - len(unlabelled):
@@ -161,54 +140,7 @@ def load_split(data: Data, seed: int) -> Split:
         notes.append(f"{dropped} parallel pairs hold a held-out text and were left out of training")
     for note in notes:
         log.warning(note)
-    return Split(train, validation, evaluation, unlabelled, tuple(notes), parallel, unlabelled_pairs)
-
-
-def _without_labels(pairs: Pairs, n_labelled: int | None, seed: int) -> tuple[Pairs, Pairs]:
-    """Take the labels off all but `n_labelled` pairs, whole queries in a random order; return (labelled, without)."""
-    if n_labelled is None or n_labelled >= len(pairs):
-        return pairs, Pairs([], [])
-    ids = pairs.query_ids
-    place = np.random.default_rng([seed, 2]).permutation(int(ids.max()) + 1)[ids]
-    order = np.argsort(place, kind="stable")
-    kept, other = np.sort(order[:n_labelled]), np.sort(order[n_labelled:])
-    rest = pairs.select(other.tolist())
-    return pairs.select(kept.tolist()), Pairs(rest.queries, rest.documents)
-
-
-def load_unlabelled_pairs(
-    data: Data, extra: Pairs, train: Pairs, held_out: set[str], *, seed: int, notes: list[str]
-) -> Pairs:
-    """Read the pairs of `data.unlabelled_pairs` and lay them behind `extra`, each once.
-
-    Pairs that are labelled ones, or use a held-out text (by its `text_key`), are left out and counted in `notes`.
-    """
-    found = list(zip(extra.queries, extra.documents, strict=True))
-    for given in data.unlabelled_pairs:
-        pairs = _unlabelled_pairs(given, data, seed)
-        found += zip(pairs.queries, pairs.documents, strict=True)
-    labelled = set(zip(train.queries, train.documents, strict=True))
-    unique = [pair for pair in dict.fromkeys(found) if pair not in labelled]
-    kept = [pair for pair in unique if held_out.isdisjoint(map(text_key, pair))]
-    if repeated := len(found) - len(unique):
-        notes.append(f"{repeated} unlabelled pairs are labelled ones or repeats and were left out")
-    if dropped := len(unique) - len(kept):
-        notes.append(f"{dropped} unlabelled pairs hold a held-out text and were left out of training")
-    return Pairs([query for query, _ in kept], [document for _, document in kept])
-
-
-def _unlabelled_pairs(given: UnlabelledPairs, data: Data, seed: int) -> Pairs:
-    if given.path == "bundled":
-        pairs = _bundled_pairs(given.max_pairs or _BUNDLED_UNLABELLED, seed + 1_000_003)  # other people, other jobs
-    else:
-        pairs = read_pairs(
-            given.path, given.columns, labelled=False, skip_bad_rows=data.skip_bad_rows, hub_split=data.hub_split
-        )
-        if given.max_pairs is not None:
-            pairs = pairs.select(sample(len(pairs), given.max_pairs, seed))
-    if data.resume is not None:
-        pairs, _ = _read_as_resumes(pairs, data.resume)
-    return Pairs(pairs.queries, pairs.documents)
+    return Split(train, validation, evaluation, unlabelled, tuple(notes), parallel)
 
 
 def held_out_keys(*parts: Pairs) -> set[str]:

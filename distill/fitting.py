@@ -10,7 +10,6 @@ from typing import Any
 
 from distill.artefact import Artefact, ModelKind, content_hash, new_folder, write_card
 from distill.cut_texts import CutTexts
-from distill.data import Pairs
 from distill.modeling import is_static, save_model, set_dropout, tokenizer_of, transformer_of
 from distill.objectives import Step
 from distill.progress import progress
@@ -91,17 +90,16 @@ def fit(
 
 def _load_pairs(run: Run, job: Job, show: bool) -> tuple[TrainSet, TrainSet]:
     split, data = run.split, run.recipe.data
-    pairs = _pairs_of(run, job)
     tokenizer = tokenizer_of(job.build_model())
     prompts = job.prompts or ("", "")
     unlabelled, parallel = (
         (split.unlabelled, split.parallel) if job.objectives.embedding_match is not None else ([], [])
     )
     n_lone = len(unlabelled) + 2 * len(parallel)
-    n_sequences = len(pairs) if job.kind == "cross_encoder" else 2 * len(pairs) + n_lone
+    n_sequences = len(split.train) if job.kind == "cross_encoder" else 2 * len(split.train) + n_lone
     with progress(f"{job.name}: tokenizing", n_sequences, show=show) as report:
         trainset = TrainSet.build(
-            job.kind, tokenizer, pairs, max_length=job.max_length, candidates=data.candidates,
+            job.kind, tokenizer, split.train, max_length=job.max_length, candidates=data.candidates,
             unlabelled=unlabelled, parallel=parallel, prompts=prompts, by_role=job.role_prompts, on_progress=report,
             lone_role=1 if job.own_role is None else job.own_role,
         )  # fmt: skip
@@ -119,13 +117,8 @@ def _load_pairs(run: Run, job: Job, show: bool) -> tuple[TrainSet, TrainSet]:
     return trainset, validation
 
 
-def _pairs_of(run: Run, job: Job) -> Pairs:
-    """Return what is learned from: of unlabelled pairs only a teacher can say anything."""
-    return run.split.taught if job.sources else run.split.train
-
-
 def _attach_signals(trainset: TrainSet, run: Run, job: Job) -> None:
-    pairs = _pairs_of(run, job)
+    pairs = run.split.train
     needs = job.objectives.teachers()
     trainset.teacher_scores = {
         name: job.sources[name].scores(pairs.queries, pairs.documents)

@@ -119,7 +119,7 @@ class Step(TaskStep):
     def _losses(self, batch: Batch, scores: Tensor, embeddings: Tensor | None) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
         objectives = self.objectives
-        if objectives.labels is not None and batch.share["labelled"]:
+        if objectives.labels is not None and batch.labels is not None and len(scores):
             terms["labels"] = self._labels(objectives.labels, batch, scores, embeddings)
         if objectives.score_match is not None and len(scores):
             terms["score_match"] = self._score_match(objectives.score_match, batch, scores)
@@ -155,13 +155,11 @@ class Step(TaskStep):
             queries, documents = _sides(batch, embeddings)
             loss = losses.in_batch_infonce(queries, documents, positive, batch.excluded, term.temperature)
             return term.weight * batch.share["positives"] * loss
-        known = torch.isfinite(batch.labels)
-        scores, labels = scores[known], batch.labels[known]
         if name == "bce":
-            loss = losses.bce(self._logits(scores), labels)
+            loss = losses.bce(self._logits(scores), batch.labels)
         else:  # contrastive and mse are one formula; which unit score is the model's kind
-            loss = losses.mse(self._unit(scores), labels)
-        return term.weight * batch.share["labelled"] * loss
+            loss = losses.mse(self._unit(scores), batch.labels)
+        return term.weight * batch.share["pairs"] * loss
 
     def _score_match(self, term: ScoreMatch, batch: Batch, scores: Tensor) -> Tensor:
         teacher, kind = batch.teacher_scores[term.teacher], self.teacher_kinds[term.teacher]

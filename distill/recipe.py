@@ -130,16 +130,6 @@ class Resume(Section):
     """Take out names, birth dates, addresses, numbers and the like."""
 
 
-class UnlabelledPairs(Section):
-    """Pairs without labels, from a file, a hub dataset, or `bundled` (generated: other people and jobs than `train: bundled`)."""
-
-    path: str
-    columns: Columns = Columns()
-    """The column of labels is not read."""
-    max_pairs: Count | None = None
-    """None takes all of a file, and 8,000 of `bundled`; a number, as many at random with the recipe's seed."""
-
-
 class Data(Section):
     """Where pairs come from. Labels are mapped from `label_range` to [0, 1]."""
 
@@ -161,12 +151,6 @@ class Data(Section):
     label_range: tuple[float, float] = (0.0, 1.0)
     candidates: Annotated[int, Field(ge=2)] | None = None
     """Train on queries with up to this many of their documents; None trains on single pairs."""
-    labelled_pairs: Count | None = None
-    """Keep the labels of this many pairs, whole queries drawn with the seed, for training and validation together. The rest of
-    the training pairs count as unlabelled; None keeps all labels."""
-    unlabelled_pairs: tuple[UnlabelledPairs, ...] = ()
-    """Pairs that nobody labelled. Teachers and the control learn from the labelled pairs, the student from its teachers'
-    signals on all."""
     unlabelled: tuple[Unlabelled, ...] = ()
     parallel: tuple[Parallel, ...] = ()
     hub_split: str = "train"
@@ -490,21 +474,6 @@ class Width(Section):
         return self
 
 
-class Control(Section):
-    """The best that labels alone can do for this student: the same start, steps and units a step, without the teacher.
-
-    Every label loss that the student's kind allows is tried for a few steps, and the one with the best validation value is
-    trained to the end.
-    """
-
-    loss: LabelLoss | None = None
-    """None tries all of them."""
-    steps: Count | None = None
-    """Optimizer steps; None is as many as the student made."""
-    trial_steps: Count | None = None
-    """Steps of each trial; None is a fifth of the steps."""
-
-
 class Student(Section):
     """What is shipped. `control` trains the same student without the teacher, for the report."""
 
@@ -530,8 +499,7 @@ class Student(Section):
     prompts: tuple[str, str] | None = None
     asymmetric: Asymmetric | None = None
     """Serve one side only, beside the frozen teacher; None serves both."""
-    control: bool | Control = True
-    """false trains none, true is a `control` section of its defaults."""
+    control: bool = True
     training: Training = Training()
 
     @property

@@ -84,8 +84,6 @@ def _student_problems(recipe: Recipe) -> list[str]:
     if student is None:
         return []
     parent, problems = _teacher_in(student.backbone), []
-    if not isinstance(student.control, bool):
-        problems += _loss_problems("student.control.loss", student.control.loss, student.kind)
     if parent is not None and parent not in recipe.teachers:
         problems.append(_unknown_teacher("student.backbone.teacher", parent, recipe))
     problems += _static_problems(student)

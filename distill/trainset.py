@@ -20,8 +20,8 @@ from distill.tokens import TokenTable, tokenize
 
 __all__ = ["Basis", "Batch", "TrainSet", "validation_value"]
 
-Basis = Literal["pairs", "labelled", "groups", "texts", "positives"]
-_BASES: tuple[Basis, ...] = ("pairs", "labelled", "groups", "texts", "positives")
+Basis = Literal["pairs", "groups", "texts", "positives"]
+_BASES: tuple[Basis, ...] = ("pairs", "groups", "texts", "positives")
 _SPLIT_GAIN = 0.8  # texts of a pass are encoded in two parts where that leaves at most this share of the padded tokens
 POSITIVE_FROM = 0.5  # a label from here on is a positive for InfoNCE
 
@@ -34,7 +34,7 @@ class Batch:
 
     *Shape:* inputs: parts of the sequences, each {name: (n_part, n_tokens)}; order: (n_sequences,), where sequence i
     stands in the concatenated parts; query_rows, document_rows: (n_pairs,) sequence of each side (bi-encoder);
-    labels, teacher_scores[name]: (n_pairs,), a label of NaN being none; teacher_embeddings: (n_sequences, teacher_width);
+    labels, teacher_scores[name]: (n_pairs,); teacher_embeddings: (n_sequences, teacher_width);
     slots: (n_groups, n_candidates) pair of each candidate, with slot_mask; excluded: (n_pairs, n_pairs).
 
     Where one side alone is learned, `query_rows` and `document_rows` both name its sequences, and the teacher's vectors
@@ -190,12 +190,10 @@ class TrainSet:
     def counts(self, units: np.ndarray) -> dict[Basis, int]:
         """Return how much of each basis the given units hold."""
         pairs = self._pairs(units)
-        labels = np.full(0, np.nan) if self.labels is None else self.labels[pairs]
-        positives = int((labels >= POSITIVE_FROM).sum())
+        positives = 0 if self.labels is None else int((self.labels[pairs] >= POSITIVE_FROM).sum())
         groups = sum(len(self.unit_pairs[unit]) > 1 for unit in units)
         return {
             "pairs": len(pairs),
-            "labelled": int(np.isfinite(labels).sum()),
             "groups": groups,
             "texts": int(self.unit_sequences_of(units)),
             "positives": positives,
@@ -284,11 +282,11 @@ class TrainSet:
         return slots, mask
 
     def _excluded(self, pairs: np.ndarray) -> Tensor:
-        """Documents that are no negatives of a query: the same text, or positive for the same query, or of an unknown label."""
+        """Documents that are no negatives of a query: the same text, or known to be positive for the same query."""
         queries, documents = self.query_rows[pairs], self.document_rows[pairs]
         same_query = queries[:, None] == queries[None, :]
-        no_negative = np.zeros(len(pairs), dtype=bool) if self.labels is None else ~(self.labels[pairs] < POSITIVE_FROM)
-        known = same_query & no_negative[None, :]
+        positive = np.zeros(len(pairs), dtype=bool) if self.labels is None else self.labels[pairs] >= POSITIVE_FROM
+        known = same_query & positive[None, :]
         same_document = documents[:, None] == documents[None, :]
         return torch.from_numpy((known.astype(np.int64) @ same_document.astype(np.int64) > 0) | same_document)
 

@@ -1,25 +1,16 @@
-"""Train the student on the teachers' signals, and its control: the same student on the labels alone."""
+"""Train the student on the teachers' signals, and its control: the same student, on the same pairs, without them."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from distill.fitting import Job, fit
 from distill.modeling import load_model, prepared
-from distill.recipe import LabelLoss, Objectives
+from distill.recipe import Labels, Objectives
 from distill.run import Run
 from students.asymmetric import index_teacher, pair_details
 from students.build import build_student
-from students.control import (
-    choose_loss,
-    control_objectives,
-    control_training,
-    describe,
-    plan_control,
-    remove_trials,
-)
 from students.dimensions import read_axes
 from students.sources import AlongAxes, signal_source
 
@@ -30,36 +21,16 @@ def train_student(run: Run) -> None:
     """Build the student, train what is not finished of it and its control; every process of a launch calls this."""
     build_student(run)
     objectives = run.recipe.objectives
-    inputs = training_inputs(run, "student", objectives)
-    if not run.is_finished(run.student, inputs):
-        fit(run, training_job(run, "student", objectives, inputs))
-    _train_control(run)
+    _train(run, "student", objectives)
+    if run.student_section.control and run.split.train.labels is not None:
+        # of an asymmetric student the control learns the labels alone, too, but against the same index: it is given
+        _train(run, "control", Objectives(labels=objectives.labels or Labels(), matryoshka=objectives.matryoshka))
 
 
-def _train_control(run: Run) -> None:
-    """Train the best control; of an asymmetric student it learns against the same index, which is given."""
-    from accelerate import PartialState
-
-    plan = plan_control(run)
-    if plan is None:
-        return
-    inputs = training_inputs(run, "control", control_objectives(run, plan.losses[0]))
-    inputs |= {"objectives": {"labels of": list(plan.losses)}, "control": asdict(plan)}
-    if run.is_finished(run.control, inputs):
-        return
-
-    def job_of(loss: LabelLoss, folder: Path, given: Mapping[str, Any], steps: int) -> Job:
-        name = "control" if folder == run.control else f"control-{loss}"
-        job = training_job(run, name, control_objectives(run, loss), given)
-        return replace(job, target=folder, training=control_training(job.training, steps))
-
-    loss, values = choose_loss(
-        run, plan, inputs, lambda tried, folder, given: fit(run, job_of(tried, folder, given, plan.trial_steps))
-    )
-    job = job_of(loss, run.control, inputs, plan.steps)
-    fit(run, replace(job, details={**job.details, **describe(plan, loss, values)}))
-    if PartialState().is_main_process:
-        remove_trials(run)
+def _train(run: Run, name: str, objectives: Objectives) -> None:
+    inputs = training_inputs(run, name, objectives)
+    if not run.is_finished(run.student if name == "student" else run.control, inputs):
+        fit(run, training_job(run, name, objectives, inputs))
 
 
 def training_job(run: Run, name: str, objectives: Objectives, inputs: Mapping[str, Any]) -> Job:
@@ -92,7 +63,6 @@ def training_inputs(run: Run, name: str, objectives: Objectives) -> dict[str, An
     parents = _parents(run, objectives)
     student, described = run.student_section, run.split.describe()
     parts = ["train", "validation", *(["unlabelled", "parallel"] if objectives.embedding_match else [])]
-    parts += ["unlabelled_pairs"] if objectives.teachers() else []
     not_learned: Any = {
         "control": True, "training": {"checkpoint_seconds", "tensorboard"},
         "asymmetric": {"min_cosine", "min_recall", "top_k"},
