@@ -11,9 +11,10 @@ import torch
 from distill.artefact import check_model_folder, read_card, revision
 from distill.errors import BadInput, GateFailed
 from distill.runtime import load
-from students import export
+from students import export_graphs
 from students.calibration import spread
-from students.export import _kept_nodes, export_openvino
+from students.export import export_openvino
+from students.export_graphs import kept_nodes
 from students.gate import DEFAULT_THRESHOLDS, Thresholds
 from tests.tiny.conftest import SENTENCES
 
@@ -55,14 +56,14 @@ def traced(bert_bi, tmp_path_factory):
 
 @pytest.fixture
 def untraced(traced, monkeypatch):
-    monkeypatch.setattr(export, "trace", traced)
+    monkeypatch.setattr(export_graphs, "trace", traced)
 
 
 @pytest.fixture(scope="session")
 def quantized(bert_bi, traced, tmp_path_factory):
     target = tmp_path_factory.mktemp("export") / "int8"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "trace", traced)
+        patch.setattr(export_graphs, "trace", traced)
         return target, _int8(bert_bi, target)
 
 
@@ -213,8 +214,8 @@ def test_no_pattern_keeps_nothing(exported):
     import openvino
 
     graph = openvino.Core().read_model(exported[1] / "openvino/openvino_model.xml")
-    assert _kept_nodes(graph, None) == []
-    assert len(_kept_nodes(graph, "ffn_down")) == 2
+    assert kept_nodes(graph, None) == []
+    assert len(kept_nodes(graph, "ffn_down")) == 2
 
 
 def test_a_layer_that_int8_breaks_is_found_and_kept_in_float(bert_bi, tmp_path):

@@ -15,9 +15,9 @@ from distill.errors import BadInput, GateFailed
 from distill.graph import GraphModule
 from distill.recipe import Export
 from distill.runtime import load
-from students import export as export_module
-from students import layouts, weights
-from students.export import DEFAULT_THRESHOLDS, FFN_DOWN, Thresholds, _behind_pooling, _kept_nodes, export_model
+from students import export_graphs, layouts, weights
+from students.export import DEFAULT_THRESHOLDS, FFN_DOWN, Thresholds, export_model
+from students.export_graphs import behind_pooling, kept_nodes
 from students.layouts import TOOLS, write_layout
 from tests.conftest import ROOT, make_run
 from tests.tiny.conftest import SENTENCES
@@ -126,8 +126,8 @@ def test_openvino_leaves_what_is_behind_pooling_alone(xlmr_cross, tmp_path):
         thresholds=Thresholds(), n_threads=1, keep_float=None,
     )  # fmt: skip
     graph = openvino.Core().read_model(tmp_path / "int8/openvino/openvino_model.xml")
-    behind = set(_behind_pooling(graph))
-    assert len(behind) == 2 and len(_kept_nodes(graph, [GraphModule.head])) == 2
+    behind = set(behind_pooling(graph))
+    assert len(behind) == 2 and len(kept_nodes(graph, [GraphModule.head])) == 2
     fed = {
         port.get_node().get_friendly_name()
         for node in graph.get_ops()
@@ -159,8 +159,8 @@ def test_formats_have_their_precisions(bert_bi, tmp_path):
 
 
 def test_smaller_openvino_weights(bert_bi, monkeypatch, tmp_path):
-    traced = export_module.trace(bert_bi)
-    monkeypatch.setattr(export_module, "trace", lambda _: traced)  # the first leaves it as it is
+    traced = export_graphs.trace(bert_bi)
+    monkeypatch.setattr(export_graphs, "trace", lambda _: traced)  # the first leaves it as it is
     for precision, share in (("fp16", 0.6), ("int8_weights", 0.4)):
         report = export_model(bert_bi, tmp_path / precision, precision=precision, held_back=HELD_BACK, n_threads=1)
         weights = (tmp_path / precision / "openvino/openvino_model.bin").stat().st_size
@@ -174,14 +174,14 @@ def weights_mb(folder):
 
 
 def test_int4_weights_where_the_gate_holds_and_nowhere_else(bert_bi, monkeypatch, tmp_path):
-    traced = export_module.trace(bert_bi)
+    traced = export_graphs.trace(bert_bi)
     graph = traced.model
 
     def trace(_):
         traced.model = graph.clone()
         return traced
 
-    monkeypatch.setattr(export_module, "trace", trace)
+    monkeypatch.setattr(export_graphs, "trace", trace)
     monkeypatch.setattr(weights, "INT4_SHARES", (1.0, 0.5))
     make = partial(export_model, bert_bi, held_back=HELD_BACK[:12], calibration=PAIRS, n_calibration=4, n_threads=1)
     make(tmp_path / "int8", precision="int8_weights", thresholds=Thresholds())
