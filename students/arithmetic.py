@@ -9,34 +9,30 @@
 MiniLM-L6 with weights of 8 bits, cosine to fp32 in Korean: .995 exact and .905 with 16 bits; with 7 bits .994 in both. An index
 that one CPU has built and another one is asked from would mix the two.
 
-Exact arithmetic needs no other CPU: the same rounded numbers are multiplied in float, in a twin of the folder.
+Exact arithmetic needs no other CPU: both runtimes have an option for it, see `int8_results`.
 """
 
-import json
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from distill import runtime
-from distill.machine import cpu_class, cpu_model, multiplies_int8
-from distill.onnx import GRAPH, save_onnx
+from distill.machine import cpu_class, cpu_model, multiplies_int8, usable_cpus
+from distill.onnx import GRAPH, open_session
 from distill.recipe import ExportFormat
+from distill.tokens import tokenize
 from students.agreement import rank_agreement
 from students.gate import Pairs
 from students.weights import constant_of
 
-__all__ = ["SAFE_CODE", "Arithmetic", "compare_arithmetics", "exact_twin", "greatest_code"]
+__all__ = ["SAFE_CODE", "Arithmetic", "compare_arithmetics", "greatest_code", "int8_results"]
 
 SAFE_CODE = 64
 """Weights up to this (7 bits) cannot saturate: 2 · 255 · 64 = 32,640 is less than 2¹⁵."""
-_PLACE = ".exact."
+_WIDTHS = 16  # tokens: OpenVINO keeps memory for each length that it has seen
 _VNNI = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"}
 
 
@@ -62,7 +58,7 @@ class Arithmetic:
 def compare_arithmetics(
     exported: runtime.Scorer, format: ExportFormat, pairs: Pairs, n_threads: int | None
 ) -> Arithmetic | None:
-    """Run held-back pairs through an int8 export as this CPU computes it, and through its exact twin.
+    """Run held-back pairs through an int8 export as this CPU computes it, and with exact sums.
 
     :returns: None for an export without int8 products
     """
@@ -76,135 +72,92 @@ def compare_arithmetics(
         "overflow_safe": safe,
         "judged": _in_words(format, safe),
     }
-    # on a CPU that multiplies bf16 the float remainder is computed in it: what is compared here is int8
-    own = runtime.load(
-        exported.path, runtime=format, precision="fp32" if format == "openvino" else None, n_threads=n_threads
+    shown: Sequence[str] = list(dict.fromkeys(text for pair in pairs for text in pair))
+    documents: Sequence[str] | None = None
+    if exported.kind == "cross_encoder":
+        shown, documents = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    own, exact = (
+        int8_results(exported, format, shown, documents, exact=exact, n_threads=n_threads) for exact in (False, True)
     )
-    with exact_twin(exported.path, format) as folder:
-        exact = runtime.load(folder, runtime=format, n_threads=n_threads)
-        own.side = exact.side = exported.side
-        compare = _of_logits if exported.kind == "cross_encoder" else _of_embeddings
-        return Arithmetic(**told, **compare(own, exact, pairs))
+    return Arithmetic(**(told | (_of_embeddings if documents is None else _of_logits)(own, exact)))
 
 
-def _of_embeddings(own: runtime.Scorer, exact: runtime.Scorer, pairs: Pairs) -> dict[str, float | None]:
-    texts = list(dict.fromkeys(text for pair in pairs for text in pair))
-    left, right = (scorer.encode(texts).astype(np.float64) for scorer in (own, exact))
-    norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
-    cosines = (left * right).sum(axis=1) / np.maximum(norms, 1e-24)
+def _of_embeddings(own: np.ndarray, exact: np.ndarray) -> dict[str, float | None]:
+    """*Shape:* (n_texts, width) each."""
+    norms = np.linalg.norm(own, axis=1) * np.linalg.norm(exact, axis=1)
+    cosines = (own * exact).sum(axis=1) / np.maximum(norms, 1e-24)
     return {"mean_cosine": float(cosines.mean()), "min_cosine": float(cosines.min())}
 
 
-def _of_logits(own: runtime.Scorer, exact: runtime.Scorer, pairs: Pairs) -> dict[str, float | None]:
-    queries, documents = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    left, right = (scorer.score(queries, documents).astype(np.float64) for scorer in (own, exact))
+def _of_logits(own: np.ndarray, exact: np.ndarray) -> dict[str, float | None]:
+    """*Shape:* (n_pairs, 1) each."""
+    left, right = own[:, 0], exact[:, 0]
     spread = max(float(right.std()), 1e-12)
     return {"rank_agreement": rank_agreement(right, left), "difference": float(np.abs(left - right).max()) / spread}
+
+
+def int8_results(
+    exported: runtime.Scorer,
+    format: ExportFormat,
+    texts: Sequence[str],
+    documents: Sequence[str] | None = None,
+    *,
+    exact: bool,
+    n_threads: int | None = None,
+) -> np.ndarray:
+    """Return an int8 graph's own result for each text or pair, run alone: as this CPU computes it, or exact.
+
+    Exact sums are those of a private property of OpenVINO's CPU plugin, `LP_TRANSFORMS_MODE: NO`, which leaves the rounded
+    numbers in float (float sums in another order: MiniLM-L6 comes to cosines of .9995 by that alone), and in ONNX Runtime of
+    `session.x64quantprecision`, to the last bit.
+
+    *Shape:* (n_texts, width), of a cross-encoder (n_pairs, 1); float64
+    """
+    table = tokenize(exported.tokenizer, texts, documents, max_length=exported.max_length)
+    name = "sentence_embedding" if exported.kind == "bi_encoder" else "logits"
+    run = (_openvino if format == "openvino" else _onnx)(exported.path, name, exact, n_threads)
+    rows = []
+    for row, length in enumerate(table.lengths):
+        width = min(-(-int(length) // _WIDTHS) * _WIDTHS, max(exported.max_length, int(length)))
+        rows.append(run(table.padded(np.array([row]), width)))
+    return np.concatenate(rows).astype(np.float64)
+
+
+_Run = Callable[[Mapping[str, np.ndarray]], np.ndarray]
+
+
+def _openvino(folder: Path, name: str, exact: bool, n_threads: int | None) -> _Run:
+    import openvino
+
+    # on a CPU that multiplies bf16 the float remainder would be computed in it: what is compared here is int8
+    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": n_threads or usable_cpus()}
+    options |= {"LP_TRANSFORMS_MODE": "NO"} if exact else {}
+    compiled = openvino.Core().compile_model(folder / "openvino" / "openvino_model.xml", "CPU", options)
+    inputs = [next(one for one in port.get_names() if "/" not in one) for port in compiled.inputs]
+    request = compiled.create_infer_request()
+
+    def run(features: Mapping[str, np.ndarray]) -> np.ndarray:
+        request.infer({one: features[one] for one in inputs})
+        values: np.ndarray = request.get_tensor(name).data.copy()
+        return values
+
+    return run
+
+
+def _onnx(folder: Path, name: str, exact: bool, n_threads: int | None) -> _Run:
+    options = {"session.x64quantprecision": "1"} if exact else {}
+    session = open_session(folder / GRAPH, n_threads=n_threads or usable_cpus(), options=options)
+    inputs = [port.name for port in session.get_inputs()]
+    return lambda features: session.run([name], {one: features[one] for one in inputs})[0]
 
 
 def _in_words(format: ExportFormat, safe: bool) -> str:
     # ONEDNN_MAX_CPU_ISA, which multiplies_int8 heeds, means nothing to ONNX Runtime
     exact = bool(_VNNI & cpu_model()[1]) if format == "onnx" else multiplies_int8()
     if not exact:
-        return f"sums in 16 bits, as this CPU ({cpu_class()}, no VNNI) computes them, and exact sums, computed in float"
+        return f"sums in 16 bits, as this CPU ({cpu_class()}, no VNNI) computes them, and exact sums"
     other = "which weights in 7 bits make equal" if safe else "in which weights in 8 bits saturate"
-    return (
-        f"exact sums, on this CPU ({cpu_class()}) and in float; not run: sums in 16 bits (AVX2 without VNNI), {other}"
-    )
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The twin
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def exact_twin(folder: Path, format: ExportFormat) -> Iterator[Path]:
-    """Yield a copy of an int8 export that multiplies its rounded numbers in float: what exact int8 comes to, on any CPU.
-
-    In OpenVINO the low-precision transformations of the plugin are left out (`LP_TRANSFORMS_MODE`, a private property);
-    in ONNX the weights are unpacked beforehand, so that there is nothing to fuse into integer products.
-    """
-    with TemporaryDirectory(
-        dir=folder, prefix=_PLACE
-    ) as place:  # inside: it goes with the folder where a process is killed
-        twin = Path(place) / ".twin"  # hidden: its compiled graph is not kept
-        shutil.copytree(folder, twin, copy_function=_linked, ignore=shutil.ignore_patterns(f"{_PLACE}*"))
-        if format == "openvino":
-            _say_no_transformations(twin)
-        else:
-            _unpack_weights(twin / GRAPH)
-        yield twin
-
-
-def _linked(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without links
-        shutil.copyfile(source, target)
-
-
-def _say_no_transformations(twin: Path) -> None:
-    path = twin / "sentence_bert_config.json"
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    settings["model_args"] = {"ov_config": {"INFERENCE_PRECISION_HINT": "f32", "LP_TRANSFORMS_MODE": "NO"}}
-    path.unlink()  # it is the export's own file
-    path.write_text(json.dumps(settings), encoding="utf-8")
-
-
-def _unpack_weights(path: Path) -> None:
-    import onnx
-
-    model = onnx.load(str(path))
-    graph = model.graph
-    stored = {value.name: value for value in graph.initializer}
-    nodes: list[Any] = []
-    for node in graph.node:
-        if node.op_type == "DequantizeLinear" and node.input[0] in stored:
-            graph.initializer.append(onnx.numpy_helper.from_array(_unpacked(node, stored), node.output[0]))
-        elif node.op_type == "MatMulInteger":
-            nodes += _in_float(graph, node, stored)
-        else:
-            nodes.append(node)
-    del graph.node[:]
-    graph.node.extend(nodes)
-    for old in path.parent.iterdir():
-        old.unlink()
-    save_onnx(model, path)
-
-
-def _unpacked(node: Any, stored: dict[str, Any]) -> np.ndarray:
-    """Return a weight in float. *Shape:* that of the weight."""
-    import onnx
-
-    codes, scale, *zero = (onnx.numpy_helper.to_array(stored[name]).astype(np.float32) for name in node.input)
-    axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
-    shape = [1] * codes.ndim
-    if scale.ndim:
-        shape[axis] = -1
-    offset = zero[0].reshape(shape) if zero else np.float32(0)
-    values: np.ndarray = (codes - offset) * scale.reshape(shape)
-    return values.astype(np.float32)
-
-
-def _in_float(graph: Any, node: Any, stored: dict[str, Any]) -> list[Any]:
-    """Return what computes an integer product in float; whoever reads it turns it into float anyway."""
-    import onnx
-
-    inputs, weight, zero_of_inputs, *zero_of_weight = node.input
-    codes = onnx.numpy_helper.to_array(stored[weight]).astype(np.float32)
-    if zero_of_weight:
-        codes = codes - onnx.numpy_helper.to_array(stored[zero_of_weight[0]]).astype(np.float32)
-    result = node.output[0]
-    names = [f"{result}_{part}" for part in ("weight", "codes", "zero", "shifted")]
-    graph.initializer.append(onnx.numpy_helper.from_array(codes, names[0]))
-    make, kind = onnx.helper.make_node, onnx.TensorProto.FLOAT
-    return [
-        make("Cast", [inputs], [names[1]], to=kind),
-        make("Cast", [zero_of_inputs], [names[2]], to=kind),
-        make("Sub", names[1:3], [names[3]]),
-        make("MatMul", [names[3], names[0]], [result]),
-    ]
+    return f"exact sums, on this CPU ({cpu_class()}); not run: sums in 16 bits (AVX2 without VNNI), {other}"
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -42,8 +42,18 @@ from students.arithmetic import SAFE_CODE, compare_arithmetics, greatest_code
 from students.asymmetric import check_side, own_side_pairs, pair_details
 from students.calibration import Sample, calibration_inputs
 from students.export_graphs import write_onnx_graph, write_openvino_graph
-from students.gate import DEFAULT_THRESHOLDS, Pairs, ParityReport, Thresholds, check_gate, compare, thresholds_of
+from students.gate import (
+    DEFAULT_THRESHOLDS,
+    N_OF_SCRIPT,
+    Pairs,
+    ParityReport,
+    Thresholds,
+    check_gate,
+    compare,
+    thresholds_of,
+)
 from students.recovery import from_first_process, recover_student
+from students.scripts import rows_by_script, rows_with_every_script
 from students.search import FFN_DOWN, Trial, layer_errors, search
 from students.weights import MOST_INPUTS, shrink
 
@@ -124,12 +134,13 @@ def _export(run: Run, format: Format, precision: Precision, recovered: Callable[
         kind=student.kind, stage="export", fingerprint=content_hash(inputs), parents={"student": student.revision},
         recipe=run.recipe.model_dump(mode="json"), data=described, details={"inputs": inputs, **pair_details(run)},
     )  # fmt: skip
+    held_back, labels = _held_back(run)
     report = export_model(
         run.student, target, format=format, precision=precision, calibration=own_side_pairs(run, run.split.train),
-        held_back=own_side_pairs(run, run.split.validation)[: settings.parity_pairs], n_calibration=settings.calibration_pairs,
+        held_back=held_back, n_calibration=settings.calibration_pairs,
         smooth_quant_alpha=settings.smooth_quant_alpha, keep_float=settings.keep_float,
         thresholds=thresholds_of(settings, precision), seed=run.recipe.seed, card=card,
-        labels=_labels(run), check=None if run.student_section.asymmetric is None else partial(_check_side, run),
+        labels=labels, check=None if run.student_section.asymmetric is None else partial(_check_side, run),
         recovered=recovered,
     )  # fmt: skip
     log.info("%s: %s", target, _in_words(report))
@@ -142,12 +153,21 @@ def _in_words(report: ParityReport) -> str:
     return f"{agreement}greatest difference {report.max_difference:.2g}"
 
 
-def _labels(run: Run) -> np.ndarray | None:
-    """The labels of the held-back pairs; an asymmetric student is checked on texts of its own side, which have none."""
-    labels = run.split.validation.labels
-    if labels is None or run.student_section.asymmetric is not None:
-        return None
-    return labels[: run.recipe.export.parity_pairs]
+def _held_back(run: Run) -> tuple[list[tuple[str, str]], np.ndarray | None]:
+    """Return the pairs that the gate judges on, the first ones and some of every script, and their labels.
+
+    An asymmetric student is checked on texts of its own side, which have no labels.
+    """
+    pairs, labels = own_side_pairs(run, run.split.validation), run.split.validation.labels
+    rows = rows_with_every_script([" ".join(pair) for pair in pairs], run.recipe.export.parity_pairs, N_OF_SCRIPT)
+    unseen = set(rows_by_script([" ".join(pair) for pair in own_side_pairs(run, run.split.train)]))
+    unseen -= set(rows_by_script([" ".join(pairs[row]) for row in rows]))
+    if unseen:
+        log.warning(
+            "no held-back pair is in %s, which training pairs are in: not judged there", ", ".join(sorted(unseen))
+        )
+    is_labelled = labels is not None and run.student_section.asymmetric is None
+    return [pairs[row] for row in rows], labels[rows] if is_labelled and labels is not None else None
 
 
 def _asymmetric_inputs(run: Run) -> dict[str, Any]:

@@ -6,7 +6,16 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 
-__all__ = ["NO_LETTERS", "Sources", "kept_scripts", "main_script", "rows_by_script", "script_of", "stratified"]
+__all__ = [
+    "NO_LETTERS",
+    "Sources",
+    "kept_scripts",
+    "main_script",
+    "rows_by_script",
+    "rows_with_every_script",
+    "script_of",
+    "stratified",
+]
 
 Sources = Mapping[str, Sequence[str]]
 """Texts by the name of a language or domain."""
@@ -89,3 +98,16 @@ def stratified(counts: Mapping[str, int], n: int) -> dict[str, int]:
     for script in by_remainder[: spare - sum(given.values())]:
         given[script] += 1
     return {script: least[script] + given[script] for script in counts}
+
+
+def rows_with_every_script(texts: Sequence[str], n: int, least: int) -> list[int]:
+    """Return the first `n` rows, and of each script that has fewer than `least` among them its next ones, up to `least`.
+
+    >>> rows_with_every_script(["a", "b", "c", "가", "나", "d"], 2, 1)
+    [0, 1, 3]
+    """
+    rows = list(range(min(n, len(texts))))
+    for of_script in rows_by_script(texts).values():
+        n_in = sum(row < n for row in of_script)
+        rows += of_script[n_in : max(n_in, least)]
+    return rows

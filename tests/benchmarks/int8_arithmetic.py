@@ -25,8 +25,8 @@ from distill.data import Pairs, read_pairs
 from distill.machine import cpu_class, cpu_model
 from distill.modeling import build_model, save_model
 from distill.recipe import Columns
-from distill.runtime import Scorer, load
-from students.arithmetic import exact_twin
+from distill.runtime import load
+from students.arithmetic import int8_results
 from students.export import export_model
 from students.gate import Thresholds
 
@@ -91,15 +91,15 @@ def _export(source, target, format, train, dev, options):
 
 def _judge(source: Path, language: str, pairs: Pairs, n: int, kind: str, format: str, folder: Path) -> None:
     shown, labels = _texts(pairs, n), pairs.labels[_rows(pairs, n)]
-    reference, own = (
-        load(source, runtime="torch"),
-        load(folder, runtime=format, precision="fp32" if format == "openvino" else None),
-    )
-    with exact_twin(folder, format) as twin:
-        exact = load(twin, runtime=format)
-        compare = _cosines if kind == "bi_encoder" else _logits
-        arithmetic, to_fp32 = compare(own, exact, shown), compare(own, reference, shown)
+    reference, own = load(source, runtime="torch"), load(folder, runtime=format)
     left, right = [pair[0] for pair in shown], [pair[1] for pair in shown]
+    if kind == "bi_encoder":
+        texts = list(dict.fromkeys([*left, *right]))
+        here, exact = (int8_results(own, format, texts, exact=exact) for exact in (False, True))
+        arithmetic, to_fp32 = _cosines(here, exact), _cosines(own.encode(texts), reference.encode(texts))
+    else:
+        here, exact = (int8_results(own, format, left, right, exact=exact)[:, 0] for exact in (False, True))
+        arithmetic, to_fp32 = _logits(here, exact), _logits(own.score(left, right), reference.score(left, right))
     before, after = (float(spearmanr(scorer.score(left, right), labels).statistic) for scorer in (reference, own))
     print(
         f"{kind:14} {format:10} {language:8} {arithmetic[0]:8.5f} {arithmetic[1]:8.5f} {to_fp32[0]:8.5f} {to_fp32[1]:8.5f} "
@@ -108,17 +108,15 @@ def _judge(source: Path, language: str, pairs: Pairs, n: int, kind: str, format:
     )
 
 
-def _cosines(own: Scorer, other: Scorer, pairs: list[tuple[str, str]]) -> tuple[float, float]:
-    texts = list(dict.fromkeys(text for pair in pairs for text in pair))
-    left, right = own.encode(texts), other.encode(texts)
-    cosines = (left * right).sum(axis=1) / (np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1))
+def _cosines(own: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """*Shape:* (n_texts, width) each."""
+    cosines = (own * other).sum(axis=1) / (np.linalg.norm(own, axis=1) * np.linalg.norm(other, axis=1))
     return float(cosines.mean()), float(cosines.min())
 
 
-def _logits(own: Scorer, other: Scorer, pairs: list[tuple[str, str]]) -> tuple[float, float]:
-    left, right = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    ours, theirs = own.score(left, right), other.score(left, right)
-    return float(spearmanr(ours, theirs).statistic), float(np.abs(ours - theirs).max() / theirs.std())
+def _logits(own: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """*Shape:* (n_pairs,) each."""
+    return float(spearmanr(own, other).statistic), float(np.abs(own - other).max() / other.std())
 
 
 def _cross_encoder(train: dict[str, Pairs], place: Path, n_steps: int) -> Path:

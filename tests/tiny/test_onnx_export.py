@@ -16,6 +16,7 @@ from distill.graph import GraphModule
 from distill.recipe import Export
 from distill.runtime import load
 from students import export_graphs, layouts, weights
+from students.arithmetic import greatest_code
 from students.export import DEFAULT_THRESHOLDS, FFN_DOWN, Thresholds, export_model
 from students.export_graphs import behind_pooling, kept_nodes
 from students.layouts import TOOLS, write_layout
@@ -97,6 +98,51 @@ def test_static_int8_does_not_hang_on_the_batch(kind, exports, bert_bi, xlmr_cro
     assert (target / "onnx/model.onnx").stat().st_size < 0.7 * (source / "model.safetensors").stat().st_size
     calibration = read_card(target).details["calibration"]
     assert calibration["smooth_quant_alpha"] == 0.5 and calibration["n_kept_float"] == 2
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8_dynamic"])
+@pytest.mark.parametrize("kind", ["bi", "cross"])
+def test_int8_is_the_same_on_every_cpu(kind, precision, exports):
+    target, report = exports(kind, precision)
+    found = report.arithmetic
+    assert greatest_code(target, "onnx") == found["greatest_code"] == 64 and found["overflow_safe"]
+    assert read_card(target).details["overflow_safe"]
+    if kind == "bi":
+        assert found["min_cosine"] > 0.99999 and found["rank_agreement"] is None
+    else:
+        assert found["rank_agreement"] > 0.9999 and found["difference"] < 1e-3 and found["min_cosine"] is None
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8_dynamic"])
+def test_weights_of_8_bits_are_refused(precision, bert_bi, tmp_path):
+    limits = Thresholds(arithmetic_mean_cosine=0.9995, arithmetic_min_cosine=0.999)
+    with pytest.raises(GateFailed, match="weights up to 12[78] saturate on CPUs without VNNI"):
+        export(bert_bi, tmp_path / "int8", precision, thresholds=limits, _overflow_safe=False)
+
+
+def test_an_encoder_without_a_length_limit_has_that_of_its_positions(tmp_path):
+    from distill.backbone import fresh_backbone
+    from distill.modeling import build_model, save_model
+    from distill.recipe import FreshBackbone
+
+    settings = FreshBackbone(tokenizer="unigram", vocabulary=200, layers=1, width=32, heads=2, max_length=40)
+    backbone = fresh_backbone(settings, SENTENCES * 20, seed=1, folder=tmp_path / "backbones")
+    save_model(build_model("bi_encoder", backbone, max_length=40), tmp_path / "source")
+    for name, key in (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
+        settings = json.loads((tmp_path / "source" / name).read_text(encoding="utf-8"))
+        settings.pop(key, None)
+        (tmp_path / "source" / name).write_text(json.dumps(settings), encoding="utf-8")
+    assert load(tmp_path / "source", n_threads=1).max_length == 40
+    for format in ("openvino", "onnx"):
+        export_model(
+            tmp_path / "source",
+            tmp_path / format,
+            format=format,
+            precision="fp32",
+            held_back=HELD_BACK[-4:],
+            n_threads=1,
+        )
+        assert load(tmp_path / format, n_threads=1).max_length == 40
 
 
 def test_dynamic_int8_does_and_says_so(exports):
