@@ -12,7 +12,7 @@ import numpy as np
 
 from distill.buckets import Batch, Features
 from distill.errors import BadInput
-from distill.head import one_blas_thread, read_head
+from distill.head import leaves_prompt_out, one_blas_thread, read_head
 from distill.model_files import TRANSFORMER_ALONE, ModelFiles, Precision, Runtime, length_limit, open_tokenizer
 from distill.settings import Mode, RunSettings, read_settings, settings_key
 
@@ -57,8 +57,10 @@ class Engine(Protocol):
     def length_limit(self, wanted: int | None) -> int:
         """Return how many tokens the model takes where `wanted` are asked for; None is the folder's own setting."""
 
-    def run(self, batches: Iterable[Batch]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def run(self, batches: Iterable[Batch], n_left_out: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield (rows, values) of every batch; values may be overwritten when the next are asked for.
+
+        :param n_left_out: first tokens of each text, a prompt's, that the pooling leaves out
 
         *Shape:* features: each (n_rows, n_padded); values: (n_rows, output_width), float32
         """
@@ -131,7 +133,7 @@ class Head(Protocol):
     n_parameters: int
     output_width: int
 
-    def __call__(self, tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    def __call__(self, tokens: np.ndarray, mask: np.ndarray, n_left_out: int = 0) -> np.ndarray:
         """*Shape:* (n_rows, n_padded, width), (n_rows, n_padded) → (n_rows, output_width)."""
 
 
@@ -150,6 +152,11 @@ class GraphEngine:
         width = graph.output_width or int(files.config.get("hidden_size") or files.config["dim"])
         if graph.output_name in TRANSFORMER_ALONE:
             self._head = read_head(files.folder, files.modules[1:], width) or _torch_head(files, width)
+        elif any(files.prompts.values()) and leaves_prompt_out(files.folder, files.modules[1:]):
+            raise BadInput(
+                f"{files.folder} pools without the prompt (include_prompt: false), and its graph pools inside, with it; "
+                "export the transformer alone, or load it with runtime: torch"
+            )
         self.output_width = width if self._head is None else self._head.output_width
 
     def length_limit(self, wanted: int | None) -> int:
@@ -157,11 +164,11 @@ class GraphEngine:
         stored = self._files.settings.get("max_seq_length")
         return length_limit(self._files.config, wanted or stored, self.tokenizer.model_max_length)
 
-    def run(self, batches: Iterable[Batch]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def run(self, batches: Iterable[Batch], n_left_out: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield (rows, values) of every batch."""
         with one_blas_thread():
             for (rows, features), values in self._graph.run(self._given(batches)):
-                yield rows, values if self._head is None else self._head(values, features["attention_mask"])
+                yield rows, values if self._head is None else self._head(values, features["attention_mask"], n_left_out)
 
     def _given(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Give the graph the inputs that it names, and those only."""

@@ -14,6 +14,8 @@ from distill.errors import BadInput
 
 __all__ = [
     "GRAPHS",
+    "PRECISIONS",
+    "RUNTIMES",
     "TRANSFORMER_ALONE",
     "WHOLE_MODEL",
     "LightTokenizer",
@@ -30,6 +32,7 @@ __all__ = [
 
 Runtime = Literal["torch", "openvino", "onnx", "numpy"]
 Precision = Literal["fp32", "bf16"]
+RUNTIMES, PRECISIONS = ("torch", "openvino", "onnx", "numpy"), ("fp32", "bf16")
 
 WHOLE_MODEL = ("sentence_embedding", "logits")  # outputs of a graph that are the result
 TRANSFORMER_ALONE = ("last_hidden_state", "token_embeddings")  # outputs that the folder's modules follow
