@@ -29,6 +29,8 @@ __all__ = ["GraphContent", "cache_folder", "cached", "file_hash", "machine_ident
 Made = TypeVar("Made")
 _UNUSED_SECONDS = 30 * 24 * 3600.0
 _LEFTOVER_SECONDS = 3600.0
+# the first two cap oneDNN's kernels (of torch too), the third OpenVINO's own: both, for a smaller CPU all through
+_CAPS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "OV_CPU_MAX_ISA")
 _CHECKSUMS = "checksums.json"
 _LARGE_MB = (
     600  # what is kept is about twice the weights; larger graphs are compiled every time, and not read for a hash
@@ -50,9 +52,10 @@ def cache_folder(part: str) -> Path | None:
 
 
 def machine_identity() -> list[Any]:
-    """Return what a compiled graph or a measured setting depends on: the CPU by name and by what it can do."""
+    """Return what a compiled graph or a measured setting depends on: the CPU by name and by what it can and may do."""
     name, flags = cpu_model()
-    return [name, sorted(flags)]
+    capped = {variable: os.environ[variable] for variable in _CAPS if variable in os.environ}
+    return [name, sorted(flags), *([capped] if capped else [])]
 
 
 def file_hash(path: Path) -> str:

@@ -36,7 +36,13 @@ class OnnxGraph:
     """
 
     def __init__(
-        self, path: Path, precision: Precision | None, n_threads: int, settings: RunSettings, mode: Mode | None
+        self,
+        path: Path,
+        precision: Precision | None,
+        n_threads: int,
+        settings: RunSettings,
+        mode: Mode | None,
+        tokens_first: bool = False,
     ) -> None:
         if precision == "bf16":
             raise BadInput("ONNX Runtime has no bf16 on x86 CPUs; leave precision out, or use runtime: openvino")
@@ -46,7 +52,7 @@ class OnnxGraph:
         session = self._side_by_side if mode == "throughput" else self._alone
         ports = {port.name: port.shape[-1] for port in session.get_outputs()}
         self.input_names = [port.name for port in session.get_inputs()]
-        self.output_name = graph_output(path, list(ports))
+        self.output_name = graph_output(path, list(ports), tokens_first=tokens_first)
         self.output_width = ports[self.output_name] if isinstance(ports[self.output_name], int) else 0
         self.precision = _precision(path)
 

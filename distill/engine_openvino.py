@@ -38,6 +38,7 @@ class OpenVinoGraph:
         n_threads: int,
         settings: RunSettings,
         mode: Mode | None,
+        tokens_first: bool = False,
     ) -> None:
         self._core, self._path, self._mode = PerProcess[Any](), path, mode
         self._n_threads, self._settings = n_threads, settings
@@ -49,7 +50,8 @@ class OpenVinoGraph:
         self._for_one, self._for_many = PerProcess[_Compiled](), PerProcess[_Compiled]()
         compiled = self._side_by_side if self._takes_streams else self._alone
         self.input_names = [_name(port) for port in compiled[0].inputs]
-        self.output_name = graph_output(path, [name for port in compiled[0].outputs for name in port.get_names()])
+        outputs = [name for port in compiled[0].outputs for name in port.get_names()]
+        self.output_name = graph_output(path, outputs, tokens_first=tokens_first)
         width = compiled[0].output(self.output_name).get_partial_shape()[-1]
         self.output_width = int(width.get_length()) if width.is_static else 0
         self.precision = _precision(path, compiled[0])

@@ -87,15 +87,22 @@ def open_graph(
         raise BadInput(f"{files.folder} holds no {wanted}; export it, or load it with runtime: {files.held_runtime}")
     settings = settings or read_settings(files, settings_key(files, runtime, precision, n_threads))
     settings = settings or RunSettings.default(files, runtime, n_threads)
+    # the pooling inside of a graph knows no prompt; what it pools may be an output as well
+    tokens_first = any(files.prompts.values()) and leaves_prompt_out(files.folder, files.modules[1:])
     graph: CompiledGraph
     if runtime == "openvino":
         from distill.engine_openvino import OpenVinoGraph
 
-        graph = OpenVinoGraph(path, files, precision, n_threads, settings, mode)
+        graph = OpenVinoGraph(path, files, precision, n_threads, settings, mode, tokens_first)
     else:
         from distill.engine_onnx import OnnxGraph
 
-        graph = OnnxGraph(path, precision, n_threads, settings, mode)
+        graph = OnnxGraph(path, precision, n_threads, settings, mode, tokens_first)
+    if tokens_first and graph.output_name not in TRANSFORMER_ALONE:
+        raise BadInput(
+            f"{files.folder} pools without the prompt (include_prompt: false), and its graph pools inside, with it; "
+            "export the transformer alone, or load it with runtime: torch"
+        )
     return GraphEngine(runtime, files, open_tokenizer(files), graph, settings)
 
 
@@ -152,11 +159,6 @@ class GraphEngine:
         width = graph.output_width or int(files.config.get("hidden_size") or files.config["dim"])
         if graph.output_name in TRANSFORMER_ALONE:
             self._head = read_head(files.folder, files.modules[1:], width) or _torch_head(files, width)
-        elif any(files.prompts.values()) and leaves_prompt_out(files.folder, files.modules[1:]):
-            raise BadInput(
-                f"{files.folder} pools without the prompt (include_prompt: false), and its graph pools inside, with it; "
-                "export the transformer alone, or load it with runtime: torch"
-            )
         self.output_width = width if self._head is None else self._head.output_width
 
     def length_limit(self, wanted: int | None) -> int:

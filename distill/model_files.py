@@ -141,12 +141,12 @@ def length_limit(config: Mapping[str, Any], wanted: int | None, model_max_length
     return int(min(limit, positions))
 
 
-def graph_output(graph: object, names: Sequence[str]) -> str:
-    """Return the output to read: the result where the graph gives it, else the token embeddings.
+def graph_output(graph: object, names: Sequence[str], *, tokens_first: bool = False) -> str:
+    """Return the output to read: the result where the graph gives it, else the token embeddings; or the other way round.
 
     :raises BadInput: where it gives neither
     """
-    accepted = (*WHOLE_MODEL, *TRANSFORMER_ALONE)
+    accepted = (*TRANSFORMER_ALONE, *WHOLE_MODEL) if tokens_first else (*WHOLE_MODEL, *TRANSFORMER_ALONE)
     for name in accepted:
         if name in names:
             return name

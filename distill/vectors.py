@@ -178,7 +178,8 @@ def _finite(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
 def _cosines(query: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """*Shape:* query: (width,), of unit length; vectors: (n, width); result: (n,)."""
     wide = vectors.astype(np.float32, copy=False)
-    cosines: np.ndarray = wide @ query / np.maximum(np.linalg.norm(wide, axis=1), 1e-12)
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is told by name, see `_finite`
+        cosines: np.ndarray = wide @ query / np.maximum(np.linalg.norm(wide, axis=1), 1e-12)
     return cosines
 
 
