@@ -57,11 +57,13 @@ def score_file(
     precision: str | None = None,
     n_threads: int | None = None,
     max_length: int | None = None,
+    special_tokens_as_text: bool = False,
 ) -> None:
     """Score the pairs of a file into a TSV: row (from 1), score (cosine or logit), unit_score (in [0, 1])."""
     pairs = read_pairs(source, Columns(query=query_column, document=document_column), labelled=False)
     with new_file(output) as temporary:
-        scorer = open_scorer(model, other_side=other_side, **_options(runtime, precision, n_threads, max_length))
+        options = _options(runtime, precision, n_threads, max_length)
+        scorer = open_scorer(model, other_side=other_side, special_tokens_as_text=special_tokens_as_text, **options)
         scores = scorer.score(pairs.queries, pairs.documents, progress=True)
         with temporary.open("w", encoding="utf-8") as file:
             file.write("row\tscore\tunit_score\n")
@@ -84,11 +86,13 @@ def embed_file(
     n_threads: int | None = None,
     max_length: int | None = None,
     truncate: int | None = None,
+    special_tokens_as_text: bool = False,
 ) -> None:
     """Embed the lines of a .txt file, or a column of a table, into a .npy of float32 (n_texts, width)."""
     texts = read_texts(source, column)
     with new_file(output) as temporary:
-        scorer = load(model, truncate=truncate, **_options(runtime, precision, n_threads, max_length))
+        options = _options(runtime, precision, n_threads, max_length)
+        scorer = load(model, truncate=truncate, special_tokens_as_text=special_tokens_as_text, **options)
         with temporary.open("wb") as file:
             width = scorer.embedding_width
             header = {

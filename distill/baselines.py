@@ -59,6 +59,7 @@ def open_scorer(
     max_length: int | None = None,
     device: str | None = None,
     other_side: Path | None = None,
+    special_tokens_as_text: bool = False,
 ) -> PairScorer:
     """Open a model folder, as `distill.runtime.load` does, or a baseline's; options are for the model inside.
 
@@ -68,10 +69,12 @@ def open_scorer(
     folder = Path(path)
     options: dict[str, Any] = {
         "runtime": runtime, "precision": precision, "n_threads": n_threads, "max_length": max_length, "device": device,
+        "special_tokens_as_text": special_tokens_as_text,
     }  # fmt: skip
     if other_side is not None:
         check_model_folder(folder)
-        return pair_up(load(folder, **options), load(other_side, n_threads=n_threads, device=device))
+        other = load(other_side, n_threads=n_threads, device=device, special_tokens_as_text=special_tokens_as_text)
+        return pair_up(load(folder, **options), other)
     if not (folder / SCORER_FILE).is_file():
         return load(folder, **options)
     settings = _read_settings(folder)
@@ -81,14 +84,7 @@ def open_scorer(
         return RemoteScorer(folder, settings)
     if isinstance(settings, CascadeSettings):
         student, teacher = (
-            load(
-                folder / path,
-                runtime=runtime,
-                precision=precision,
-                n_threads=n_threads,
-                device=device,
-                max_length=length,
-            )
+            load(folder / path, **{**options, "runtime": runtime, "max_length": length})
             for path, runtime, length in settings.models()
         )
         return CascadeScorer(student, teacher, settings)
