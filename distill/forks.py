@@ -56,10 +56,15 @@ class PerProcess(Generic[Value]):
                 self._held.append(make())
             return self._held[0]
 
-    def abandon(self) -> None:
-        """Let go of the parent's value without destroying it: its destructor would wait for threads that are not here."""
-        never_destroy(self._held)
-        self._held = []
+    def abandon(self) -> bool:
+        """Let go of the parent's value without destroying it: its destructor would wait for threads that are not here.
+
+        Return whether there was one.
+        """
+        held, self._held = self._held, []
+        if held:
+            never_destroy(held)
+        return bool(held)
 
 
 _locks: "weakref.WeakSet[ForkSafeLock]" = weakref.WeakSet()
@@ -69,6 +74,17 @@ _values: "weakref.WeakSet[PerProcess[Any]]" = weakref.WeakSet()
 def never_destroy(value: object) -> None:
     """Hold a value until the process is gone, through the interpreter's own end as well."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
+
+
+def _leave_at_once() -> None:
+    """Let this process end before the destructors of libraries that its parent has loaded: they wait for its threads.
+
+    ONNX Runtime 1.32 hangs there. Python has ended by then: its own handlers have run and its files are flushed. The C
+    library calls what was registered last first, with the exit code.
+    """
+    library = ctypes.CDLL(None)
+    if hasattr(library, "on_exit"):  # glibc
+        library.on_exit(library._exit, None)
 
 
 def is_forked_since(pid: int) -> bool:
@@ -107,8 +123,8 @@ def _after_in_child() -> None:
     _tokenizers.after_in_child()
     for lock in list(_locks):
         lock.free()
-    for value in list(_values):
-        value.abandon()
+    if any([value.abandon() for value in list(_values)]):  # a list: each of them
+        _leave_at_once()
 
 
 _tokenizers = _Tokenizers()

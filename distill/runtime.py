@@ -10,6 +10,7 @@ cut into batches of few shapes by a token budget; identical texts are encoded on
 """
 
 import itertools
+import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,8 +26,17 @@ from distill.engines import Engine, open_graph
 from distill.errors import BadInput, loading
 from distill.forks import ForkSafeLock
 from distill.head import leaves_prompt_out
-from distill.machine import usable_cpus
-from distill.model_files import PRECISIONS, RUNTIMES, ModelFiles, Precision, Runtime, read_model_files, read_sides
+from distill.machine import cpu_class, multiplies_int8, usable_cpus
+from distill.model_files import (
+    GRAPHS,
+    PRECISIONS,
+    RUNTIMES,
+    ModelFiles,
+    Precision,
+    Runtime,
+    read_model_files,
+    read_sides,
+)
 from distill.own_tokenizer import own_tokenizer, special_ids
 from distill.settings import MODES, Mode, RunSettings, read_settings, settings_key
 from distill.tokens import TokenTable, tokenize
@@ -35,6 +45,7 @@ from distill.words import WordMemory
 
 __all__ = ["Mode", "PairedScorer", "Precision", "RunSettings", "Runtime", "Scorer", "load", "usable_cpus"]
 
+log = logging.getLogger(__name__)
 Progress = Callable[[int], None]
 
 _CHUNK = 8192  # texts tokenised and sorted together: bounds the memory, and long enough to fill batches of one length
@@ -109,7 +120,18 @@ def load(
         return PairedScorer(Path(path), opened(sides["query"]), opened(sides["document"]))
     scorer = opened(read_model_files(Path(path)))
     scorer.side = served_side(scorer.path)
+    _tell_faster_sibling(scorer)
     return scorer
+
+
+def _tell_faster_sibling(scorer: "Scorer") -> None:
+    """Say where fp32 is expected to be faster: beside an int8 graph, on a CPU without instructions for int8."""
+    name = scorer.path.name
+    if scorer.precision != "int8" or scorer.runtime not in GRAPHS or not name.endswith("-int8") or multiplies_int8():
+        return
+    sibling = scorer.path.with_name(f"{name.removesuffix('int8')}fp32")
+    if sibling.is_dir():
+        log.info("fp32 is faster here, as expected of %s (no VNNI, no AMX; not measured): %s", cpu_class(), sibling)
 
 
 def _check_options(path: object, runtime: object, precision: object, mode: object, tune: object) -> None:

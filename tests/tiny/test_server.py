@@ -296,3 +296,18 @@ def test_a_graph_that_pools_the_prompt_in_is_refused(graphs, tmp_path):
     path.write_text(json.dumps({**json.loads(path.read_text()), "prompts": {"query": "q: "}}), encoding="utf-8")
     with pytest.raises(BadInput, match="pools without the prompt .*export the transformer alone"):
         load(folder, n_threads=1)
+
+
+@pytest.mark.parametrize("multiplies", [False, True])
+def test_an_int8_graph_says_where_fp32_is_faster(multiplies, graphs, tmp_path, monkeypatch, caplog):
+    """The class of the CPU decides; two copies of a graph whose precision is told by the folder's own facts."""
+    shutil.copytree(graphs / "bert_bi", tmp_path / "openvino-int8")
+    monkeypatch.setattr("distill.engine_openvino._precision", lambda *_: "int8")
+    monkeypatch.setattr("distill.runtime.multiplies_int8", lambda: multiplies)
+    with caplog.at_level("INFO", logger="distill.runtime"):
+        load(tmp_path / "openvino-int8", n_threads=1)
+        assert not caplog.records  # there is no sibling
+        shutil.copytree(graphs / "bert_bi", tmp_path / "openvino-fp32")
+        load(tmp_path / "openvino-int8", n_threads=1)
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == (not multiplies) and all("fp32 is faster here, as expected of" in line for line in told)
