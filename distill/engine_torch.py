@@ -9,6 +9,7 @@ import numpy as np
 from distill.buckets import Batch, Features
 from distill.errors import BadInput
 from distill.model_files import ModelFiles, Precision, Runtime, length_limit
+from distill.trust import NO_CODE
 
 __all__ = ["TorchEngine", "TorchHead", "load_torch_head", "open_torch"]
 
@@ -126,7 +127,7 @@ def open_torch(files: ModelFiles, precision: Precision | None, n_threads: int, d
 
     from distill.modeling import quiet
 
-    weights = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+    weights = ("model.safetensors", "model.safetensors.index.json")
     if not any((files.transformer_folder / name).is_file() for name in weights):
         raise BadInput(
             f"{files.folder} holds no torch weights, only a graph; load it with runtime: {files.held_runtime}"
@@ -138,7 +139,7 @@ def open_torch(files: ModelFiles, precision: Precision | None, n_threads: int, d
     kwargs = {"dtype": torch.float32}
     with quiet():
         transformer = Transformer.load(
-            str(files.folder), subfolder=files.modules[0]["path"], local_files_only=True, model_kwargs=kwargs
+            str(files.folder), subfolder=files.modules[0]["path"], local_files_only=True, model_kwargs=kwargs, **NO_CODE
         ).to(chosen)
         head = load_torch_head(files, int(transformer.config.hidden_size), chosen)
     return TorchEngine(transformer.eval(), head, precision or "fp32", chosen, files)

@@ -15,6 +15,7 @@ from distill.errors import BadInput
 from distill.head import one_blas_thread, read_head
 from distill.model_files import TRANSFORMER_ALONE, ModelFiles, Precision, Runtime, length_limit, open_tokenizer
 from distill.settings import Mode, RunSettings, read_settings, settings_key
+from distill.trust import load_auto
 
 __all__ = ["CompiledGraph", "Engine", "GraphEngine", "open_graph"]
 
@@ -180,7 +181,7 @@ class GraphEngine:
         has_own_head = len(self._files.modules) == 1 and self._files.kind == "cross_encoder"
         auto = AutoModelForSequenceClassification if has_own_head else AutoModel
         with torch.device("meta"), quiet():
-            config = AutoConfig.from_pretrained(str(self._files.transformer_folder), local_files_only=True)
+            config = load_auto(AutoConfig, self._files.transformer_folder, local_files_only=True)
             encoder = sum(parameter.numel() for parameter in auto.from_config(config).parameters())
         head = self._head or read_head(self._files.folder, self._files.modules[1:], self.output_width)
         return int(encoder) + (0 if head is None else head.n_parameters)
