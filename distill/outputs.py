@@ -16,7 +16,7 @@ from pathlib import Path
 from distill.artefact import CARD, new_file
 from distill.errors import BadInput
 
-__all__ = ["check_output_file", "check_output_folder", "is_stream", "output_file"]
+__all__ = ["check_output_file", "check_output_folder", "inert", "is_stream", "output_file"]
 
 _MODEL_FILES = ("modules.json", CARD, "scorer.json", "router_config.json")
 _BESIDE_CONFIG = (
@@ -216,3 +216,12 @@ def _check_can_be_made(target: Path) -> None:
         raise BadInput(f"{nearest} is a file, and {target} would lie below it; name another folder")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise BadInput(f"{nearest} cannot be written into; name another folder")
+
+
+def inert(markdown: str) -> str:
+    """Return a text in Markdown whose strings from elsewhere make no tag and load no picture where it is shown.
+
+    >>> inert("a <img src=x> ![y](http://z)")
+    'a &lt;img src=x> !&#91;y](http://z)'
+    """
+    return markdown.replace("<", "&lt;").replace("![", "!&#91;")

@@ -28,7 +28,18 @@ __all__ = ["Run"]
 
 log = logging.getLogger(__name__)
 _SHOWN_CHANGES = 4
-_FOLDERS = ("teachers", "signals", "built", "student", "control", "recovered", "exports", "baselines", "cascade", "report")
+_FOLDERS = (
+    "teachers",
+    "signals",
+    "built",
+    "student",
+    "control",
+    "recovered",
+    "exports",
+    "baselines",
+    "cascade",
+    "report",
+)
 _REPORT = ("benchmark.json",)
 
 
@@ -195,7 +206,9 @@ class Run:
         check_output_folder(self.folder / "report", ours=_REPORT, overwrite=True)
         if self.work.is_dir() or (self.folder / "recipe.json").is_file():
             return
-        taken = [name for name in (".work", *_FOLDERS) if (self.folder / name).exists() or (self.folder / name).is_symlink()]
+        taken = [
+            name for name in (".work", *_FOLDERS) if (self.folder / name).exists() or (self.folder / name).is_symlink()
+        ]
         foreign = [name for name in taken if not (self.folder / name).is_dir() or any((self.folder / name).iterdir())]
         if foreign:
             raise BadInput(

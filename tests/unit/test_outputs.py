@@ -55,7 +55,9 @@ class TestFile:
             raise RuntimeError
         assert os.listdir(tmp_path) == []
 
-    @pytest.mark.parametrize("how", ["itself", "another spelling", "link", "hard link", "in a folder", "hard link into a folder"])
+    @pytest.mark.parametrize(
+        "how", ["itself", "another spelling", "link", "hard link", "in a folder", "hard link into a folder"]
+    )
     def test_is_no_input(self, tmp_path, how):
         folder = tmp_path / "inputs"
         folder.mkdir()
@@ -73,7 +75,9 @@ class TestFile:
             write(target, inputs=["hub/name", *inputs], overwrite=True)
         assert given.read_text() == "mine"
 
-    @pytest.mark.parametrize("names", [("modules.json",), ("artefact.json",), ("scorer.json",), ("config.json", "model.safetensors")])
+    @pytest.mark.parametrize(
+        "names", [("modules.json",), ("artefact.json",), ("scorer.json",), ("config.json", "model.safetensors")]
+    )
     def test_lies_in_no_model_folder(self, tmp_path, names):
         model = model_folder(tmp_path / "model", *names)
         (model / "openvino").mkdir()
@@ -134,7 +138,9 @@ class TestFolder:
             check_output_folder(tmp_path, ours=["benchmark.json"])
         check_output_folder(tmp_path, ours=["benchmark.json"], overwrite=True)
 
-    @pytest.mark.parametrize("place", ["model", "model/inner", ".", "link", "model/modules.json", "model/modules.json/x"])
+    @pytest.mark.parametrize(
+        "place", ["model", "model/inner", ".", "link", "model/modules.json", "model/modules.json/x"]
+    )
     def test_is_no_input_and_around_none(self, tmp_path, place):
         model = model_folder(tmp_path / "model")
         (tmp_path / "link").symlink_to(model)
