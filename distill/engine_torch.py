@@ -8,7 +8,7 @@ import numpy as np
 
 from distill.buckets import Batch, Features
 from distill.errors import BadInput
-from distill.model_files import ModelFiles, Precision, Runtime, length_limit
+from distill.model_files import ModelFiles, Precision, Runtime, check_ids, length_limit
 from distill.trust import NO_CODE
 
 __all__ = ["TorchEngine", "TorchHead", "load_torch_head", "open_torch"]
@@ -100,6 +100,7 @@ class TorchEngine:
         import torch
 
         for rows, features in batches:
+            check_ids(self.files, features["input_ids"])
             with torch.inference_mode():  # left before the yield: the caller's own torch code is not ours to switch
                 values = self._forward(features)
             yield rows, values

@@ -13,7 +13,15 @@ import numpy as np
 from distill.buckets import Batch, Features
 from distill.errors import BadInput
 from distill.head import one_blas_thread, read_head
-from distill.model_files import TRANSFORMER_ALONE, ModelFiles, Precision, Runtime, length_limit, open_tokenizer
+from distill.model_files import (
+    TRANSFORMER_ALONE,
+    ModelFiles,
+    Precision,
+    Runtime,
+    check_ids,
+    length_limit,
+    open_tokenizer,
+)
 from distill.settings import Mode, RunSettings, read_settings, settings_key
 from distill.trust import load_auto
 
@@ -168,6 +176,7 @@ class GraphEngine:
         """Give the graph the inputs that it names, and those only."""
         names = self._graph.input_names
         for rows, features in batches:
+            check_ids(self._files, features["input_ids"])
             given = {name: features[name] if name in features else _missing(name, features) for name in names}
             yield rows, {**given, "attention_mask": features["attention_mask"]}
 

@@ -20,6 +20,7 @@ __all__ = [
     "ModelFiles",
     "Precision",
     "Runtime",
+    "check_ids",
     "graph_output",
     "length_limit",
     "open_tokenizer",
@@ -116,6 +117,22 @@ def _files(folder: Path, kind: ModelKind, modules: Sequence[Mapping[str, Any]]) 
 
 def _read(path: Path) -> Any:
     return read_json(path) if path.exists() else {}
+
+
+def check_ids(files: ModelFiles, ids: Any, n_rows: int | None = None) -> None:
+    """Check that a tokenizer's ids have rows in the table of embeddings.
+
+    *Shape:* ids: any, integers
+
+    :param n_rows: None is the vocabulary that config.json states
+    :raises BadInput: naming the id; torch would stop without a name, and a graph may read what lies behind the table
+    """
+    stated = files.config.get("vocab_size") if n_rows is None else n_rows
+    if isinstance(stated, int) and ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < stated:
+        raise BadInput(
+            f"{files.folder}: its tokenizer gives the id {int(ids.max())}, its table of embeddings has {stated} rows; "
+            "tokenizer and weights are not of one model, copy the folder again"
+        )
 
 
 def length_limit(config: Mapping[str, Any], wanted: int | None, model_max_length: int) -> int:
