@@ -21,6 +21,7 @@ from pydantic import Field, model_validator
 from distill.artefact import write_json
 from distill.errors import BadInput
 from distill.metrics import Estimate
+from distill.outputs import inert
 from distill.recipe import (
     Baseline,
     Data,
@@ -381,7 +382,9 @@ def _markdown(title: str, header: Sequence[str], lines: Sequence[Sequence[str]],
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
     table = [row(header), row(["---"] + ["---:"] * (len(header) - 1)), *map(row, lines)]
-    return "\n".join([f"# {title}", "", _EXPLAINED, "", *table, "", *(f"- {remark}" for remark in remarks)]) + "\n"
+    return (
+        inert("\n".join([f"# {title}", "", _EXPLAINED, "", *table, "", *(f"- {remark}" for remark in remarks)])) + "\n"
+    )
 
 
 def _html(title: str, header: Sequence[str], lines: Sequence[Sequence[str]], remarks: Sequence[str]) -> str:
@@ -402,6 +405,8 @@ _EXPLAINED = (
 )
 _PAGE = Template("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<link rel="icon" href="data:,">
 <title>$title</title>
 <style>
 :root { color-scheme: light dark; --line: #8884; }

@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from distill.artefact import new_file
 from distill.baselines import open_scorer
-from distill.bench import bench_folders, check_against
+from distill.bench import bench_folders, check_against, check_earlier
 from distill.data import batched, read_pairs
 from distill.dial import read_dial
 from distill.errors import BadInput, GateFailed, loading
@@ -20,6 +19,7 @@ from distill.index_quality import index_quality, table_cells
 from distill.latency import Load
 from distill.machine import usable_cpus
 from distill.model_files import read_model_files
+from distill.outputs import check_output_folder, output_file
 from distill.recipe import Benchmark, Columns
 from distill.runtime import load
 from distill.tables import read_texts
@@ -30,6 +30,7 @@ __all__ = [
 ]  # fmt: skip
 
 _ROWS_AT_ONCE = 50_000
+_LARGEST = 1e12  # of a number on the command line; what is larger, or no number, is a slip
 _RUNTIMES, _PRECISIONS = ("torch", "openvino", "onnx", "numpy"), ("fp32", "bf16")
 
 
@@ -58,12 +59,23 @@ def score_file(
     n_threads: int | None = None,
     max_length: int | None = None,
     special_tokens_as_text: bool = False,
+    allow_hosts: Sequence[str] = (),
+    key_variable: str | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Score the pairs of a file into a TSV: row (from 1), score (cosine or logit), unit_score (in [0, 1])."""
-    pairs = read_pairs(source, Columns(query=query_column, document=document_column), labelled=False)
-    with new_file(output) as temporary:
-        options = _options(runtime, precision, n_threads, max_length)
-        scorer = open_scorer(model, other_side=other_side, special_tokens_as_text=special_tokens_as_text, **options)
+    options = _options(runtime, precision, n_threads, max_length)
+    inputs: list[str | Path] = [model, source, *([] if other_side is None else [other_side])]
+    with output_file(output, inputs=inputs, overwrite=overwrite) as temporary:
+        pairs = read_pairs(source, Columns(query=query_column, document=document_column), labelled=False)
+        scorer = open_scorer(
+            model,
+            other_side=other_side,
+            special_tokens_as_text=special_tokens_as_text,
+            allow_hosts=allow_hosts,
+            key_variable=key_variable,
+            **options,
+        )
         scores = scorer.score(pairs.queries, pairs.documents, progress=True)
         with temporary.open("w", encoding="utf-8") as file:
             file.write("row\tscore\tunit_score\n")
@@ -87,11 +99,12 @@ def embed_file(
     max_length: int | None = None,
     truncate: int | None = None,
     special_tokens_as_text: bool = False,
+    overwrite: bool = False,
 ) -> None:
     """Embed the lines of a .txt file, or a column of a table, into a .npy of float32 (n_texts, width)."""
-    texts = read_texts(source, column)
-    with new_file(output) as temporary:
-        options = _options(runtime, precision, n_threads, max_length)
+    options = _options(runtime, precision, n_threads, max_length)
+    with output_file(output, inputs=[model, source], overwrite=overwrite) as temporary:
+        texts = read_texts(source, column)
         scorer = load(model, truncate=truncate, special_tokens_as_text=special_tokens_as_text, **options)
         with temporary.open("wb") as file:
             width = scorer.embedding_width
@@ -118,7 +131,7 @@ def print_index_quality(
     """Print what each form of a search index keeps, as a table or JSON."""
     query, document, label = columns
     named = Columns(query=query, document=document, label=label or "label")
-    low, high = _numbers("--label-range", label_range, float, n=2)
+    low, high = _label_range(label_range)
     widths = _numbers("--truncate", truncate, int) if truncate else []
     pairs = read_pairs(source, named, label_range=(low, high), labelled=label is not None)
     more = [] if corpus is None else read_texts(corpus, column, gaps=True)
@@ -135,20 +148,24 @@ def print_index_quality(
 def bench(
     folders: Sequence[str], pairs: str | None, output: Path, *, columns: tuple[str, str, str], label_range: str, seconds: float,
     threads: str, batches: str, loads: str, n_shapes: int, against: Path | None, max_slowdown: float | None,
-    max_metric_drop: float | None, as_json: bool,
+    max_metric_drop: float | None, as_json: bool, overwrite: bool = False,
 ) -> None:  # fmt: skip
     """Measure model folders side by side, print the report, and hold it against an earlier one."""
     if pairs is None:
         raise BadInput("--pairs is missing: model folders are measured on labelled pairs of yours")
     if against is None and (max_slowdown, max_metric_drop) != (None, None):
         raise BadInput("--max-slowdown and --max-metric-drop compare with an earlier report; name it with --against")
-    low, high = _numbers("--label-range", label_range, float, n=2)
+    low, high = _label_range(label_range)
     load = Load(tuple(_numbers("--batches", batches, int)), tuple(_numbers("--loads", loads, float)), n_shapes, seconds)
     if any(not 0 < share < 2 for share in load.rates):
         raise BadInput(f"--loads {loads}: shares of the capacity are expected, as 0.25,0.5,0.9")
     counts = [int(n) for n in _numbers("--threads", threads, int)]
     if min([*counts, *load.batches, 1]) < 1:
         raise BadInput("--threads and --batches: numbers from 1 are expected")
+    inputs: list[str | Path] = [*folders, pairs, *([] if against is None else [against])]
+    check_output_folder(output, inputs=inputs, ours=["benchmark.json"], overwrite=overwrite)
+    if against is not None:
+        check_earlier(against, [Path(folder) for folder in folders])
     query, document, label = columns
     read = read_pairs(pairs, Columns(query=query, document=document, label=label), label_range=(low, high))
     result = bench_folders(
@@ -163,12 +180,19 @@ def bench(
             print(f"{row['name']}: slowdown {ratios}; metric drop {row['metric_drop']}", file=sys.stderr)
 
 
+def _label_range(text: str) -> tuple[float, float]:
+    low, high = _numbers("--label-range", text, float, n=2)
+    if not low < high:
+        raise BadInput(f"--label-range {text}: the lower end comes first, as 0,5")
+    return low, high
+
+
 def _numbers(option: str, text: str, form: type[int] | type[float], n: int | None = None) -> list[Any]:
     try:
         values = [form(part) for part in text.split(",") if part.strip()]
     except ValueError:
         values = None
-    if values is None or (n is not None and len(values) != n):
+    if values is None or any(not abs(value) < _LARGEST for value in values) or (n is not None and len(values) != n):
         raise BadInput(
             f"{option} {text}: {'numbers' if n is None else f'{n} numbers'} with commas between are expected"
         )

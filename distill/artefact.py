@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distill.errors import BadInput
+from distill.trust import check_files, check_module, check_settings, check_shards, read_json, refuse_pickles
 
 __all__ = [
     "ASYMMETRIC",
@@ -32,6 +33,7 @@ __all__ = [
     "new_file",
     "new_folder",
     "read_card",
+    "read_json",
     "read_routes",
     "revision",
     "served_side",
@@ -46,7 +48,8 @@ ASYMMETRIC = "asymmetric"  # in a card's details: which side the model serves, a
 CARD = "artefact.json"
 _NOT_CONTENT = {CARD, "README.md"}  # what describes the model is not the model
 _MODEL_TYPES: dict[str, ModelKind] = {"SentenceTransformer": "bi_encoder", "CrossEncoder": "cross_encoder"}
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _TOKENIZERS = (
     "tokenizer.json",
     "vocab.txt",
@@ -116,7 +119,7 @@ def revision(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
-        if path.is_dir() or relative.name in _NOT_CONTENT or any(part.startswith(".") for part in relative.parts):
+        if not path.is_file() or relative.name in _NOT_CONTENT or any(part.startswith(".") for part in relative.parts):
             continue
         digest.update(str(relative).encode())
         with path.open("rb") as file:
@@ -150,20 +153,28 @@ def read_card(folder: Path) -> Artefact | None:
     path = folder / CARD
     if not path.is_file():
         return None
+    mappings = ("parents", "recipe", "data", "metrics", "details", "versions")
     try:
-        return Artefact(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        value = read_json(path)
+        card = Artefact(**value)
+        wrong = [name for name in value if not isinstance(value[name], dict if name in mappings else str)]
+        if wrong:
+            raise TypeError(f"{', '.join(wrong)} of another type")
+        _ = [details["side"] for details in [card.details.get(ASYMMETRIC)] if details is not None]
+        return card
+    except (BadInput, TypeError, LookupError) as error:
         raise BadInput(
             f"{path} is not a card of this toolkit ({error}); restore it or build the folder again"
         ) from None
 
 
 @contextmanager
-def new_file(target: Path) -> Iterator[Path]:
+def new_file(target: Path, *, keep: bool = True) -> Iterator[Path]:
     """Yield a temporary file beside `target` that is renamed to it when the block ends well, and removed when it does not.
 
-    It has the same suffixes: writers go by them.
+    It has the same suffixes: writers go by them. A path that a user names goes through `distill.outputs` first.
 
+    :param keep: False tries only whether the file could be written
     :raises BadInput: where there is no folder that can be written into, or a folder of that name
     """
     if not target.parent.is_dir():
@@ -177,7 +188,10 @@ def new_file(target: Path) -> Iterator[Path]:
         raise BadInput(f"{target} cannot be written: {error.strerror}") from None
     try:
         yield temporary
-        temporary.replace(target)
+        if keep:
+            if target.is_file():
+                temporary.chmod(target.stat().st_mode & 0o777)  # who may read it stays as it was
+            temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -216,25 +230,41 @@ def _replace_folder(temporary: Path, target: Path) -> None:
 
 
 def check_model_folder(folder: Path) -> ModelKind:
-    """Check that a model folder has all its pieces and return which kind it is.
+    """Check that a model folder has all its pieces, and nothing that leads out of it, and return which kind it is.
 
-    :raises BadInput: naming the piece that is missing.
+    :raises BadInput: naming the piece that is missing, or what is wrong with it.
     """
-    if not folder.is_dir():
+    if not _is_folder(folder):
         raise BadInput(f"{folder} is no model folder: there is no such directory")
-    modules_path = folder / "modules.json"
-    if not modules_path.is_file():
+    if not (folder / "modules.json").is_file():
         raise BadInput(f"{folder} has no modules.json: a sentence-transformers model folder is expected")
-    config = (
-        _read_json(folder / "config_sentence_transformers.json")
-        if _has(folder, "config_sentence_transformers.json")
-        else {}
-    )
-    modules = _read_json(modules_path)
+    check_files(folder)
+    stated = folder / "config_sentence_transformers.json"
+    config = read_json(stated) if stated.is_file() else {}
+    prompts = config.get("prompts") or {}
+    if not isinstance(prompts, dict) or any(not isinstance(text, str | None) for text in prompts.values()):
+        raise BadInput(f"{stated}: prompts are to be texts by name; copy the folder again or rebuild it")
+    modules = _read_modules(folder)
     routes = read_routes(folder)
     for chain in [modules] if routes is None else routes.values():
         _check_modules(folder, chain)
     return _MODEL_TYPES.get(str(config.get("model_type")), "bi_encoder")
+
+
+def _is_folder(folder: Path) -> bool:
+    try:
+        return folder.is_dir()
+    except OSError:  # a name that is too long
+        return False
+
+
+def _read_modules(folder: Path) -> list[dict[str, str]]:
+    modules: list[dict[str, str]] = read_json(folder / "modules.json", list)
+    if not modules:
+        raise BadInput(f"{folder}/modules.json lists no module; copy the folder again or rebuild it")
+    for number, module in enumerate(modules):
+        check_module(folder, module, f"modules.json: module {number}")
+    return modules
 
 
 def served_side(folder: Path) -> Side | None:
@@ -252,15 +282,24 @@ def read_routes(folder: Path) -> dict[str, list[dict[str, str]]] | None:
 
     :raises BadInput: where the sides are not queries and documents
     """
-    first, *rest = _read_json(folder / "modules.json")
+    first, *rest = _read_modules(folder)
     if not first["type"].endswith(".Router"):
         return None
     _require(folder, f"{_below(first['path'])}{_ROUTER}")
-    stated = _read_json(folder / first["path"] / _ROUTER)
-    routes = {
-        route: [{"path": f"{_below(first['path'])}{name}", "type": stated["types"][name]} for name in names] + rest
-        for route, names in stated["structure"].items()
-    }
+    path = folder / first["path"] / _ROUTER
+    stated = read_json(path)
+    try:
+        routes = {
+            route: [{"path": f"{_below(first['path'])}{name}", "type": stated["types"][name]} for name in names] + rest
+            for route, names in stated["structure"].items()
+        }
+    except (KeyError, TypeError, AttributeError):
+        raise BadInput(f"{path} does not name the modules of each side; copy the folder again or rebuild it") from None
+    for route, chain in routes.items():
+        if len(chain) == len(rest):
+            raise BadInput(f"{path} names no module for {str(route)[:80]}; copy the folder again or rebuild it")
+        for number, module in enumerate(chain):
+            check_module(folder, module, f"{_ROUTER}: {route}: module {number}")
     if set(routes) != {"query", "document"}:
         raise BadInput(f"{folder} routes {', '.join(routes)}; a Router of query and document is expected")
     return routes
@@ -272,6 +311,9 @@ def _below(path: str) -> str:
 
 def _check_modules(folder: Path, modules: Sequence[Mapping[str, str]]) -> None:
     base = _below(modules[0]["path"])
+    check_settings(folder / modules[0]["path"])
+    check_shards(folder / modules[0]["path"])
+    refuse_pickles(folder / modules[0]["path"], (*_WEIGHTS, *_GRAPHS), _PICKLES)
     if is_static_module(modules[0]):  # a table and its tokenizer, nothing to configure
         _require(folder, f"{base}tokenizer.json")
         _require(folder, f"{base}model.safetensors")
@@ -283,6 +325,7 @@ def _check_modules(folder: Path, modules: Sequence[Mapping[str, str]]) -> None:
         if module["path"] and not module["type"].endswith(("Normalize", "StaticEmbedding")):
             _require(folder, f"{module['path']}/config.json")
         if module["type"].endswith("Dense"):
+            refuse_pickles(folder / module["path"], _WEIGHTS, _PICKLES)
             _require(folder, *(f"{module['path']}/{name}" for name in _WEIGHTS))
 
 
@@ -304,10 +347,3 @@ def _require(folder: Path, *alternatives: str) -> None:
 
 def _one_of(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"any of {', '.join(names)}"
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BadInput(f"{path} is not valid JSON ({error}); copy the folder again or rebuild it") from None

@@ -31,6 +31,7 @@ _XLMR_SPECIALS = {
     "cls_token": "<s>", "sep_token": "</s>",
 }  # fmt: skip
 _TRAINING_CHUNK = 1000
+_LONGEST_NAME = 1000
 
 
 def resolve_name(name: str) -> str:
@@ -38,13 +39,24 @@ def resolve_name(name: str) -> str:
 
     :raises BadInput: for what can only be a path and leads nowhere
     """
+    if not name.strip() or len(name) > _LONGEST_NAME:
+        raise BadInput(f"{name[:80]!r} is the name of no model")
     if name.startswith(("/", "./", "../", "~")) and not Path(name).exists():
         raise BadInput(f"{name}: no such model folder")
+    if _is_folder(name) and not any((Path(name) / file).is_file() for file in ("config.json", "modules.json")):
+        raise BadInput(f"{name} is no model folder: it has neither config.json nor modules.json")
     package = _PACKAGED.get(name)
     spec = None if package is None or Path(name).exists() else importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         return name
     return str(Path(spec.origin).parent / "model")
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return Path(name).is_dir()
+    except (OSError, ValueError):  # a name that is too long
+        return False
 
 
 def identify(name: str) -> str:

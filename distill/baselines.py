@@ -5,24 +5,27 @@ a row of every report. An encoder as it comes is an ordinary model folder; the o
 they are, and no pickle. All of them give a cosine, so that (cos + 1) / 2 is their score in [0, 1].
 """
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import numpy as np
 
 from distill.artefact import check_model_folder, write_json
+from distill.cache import cache_folder
 from distill.cascade import CascadeScorer, CascadeSettings
 from distill.data import Pairs
-from distill.errors import BadInput
+from distill.errors import BadInput, loading
 from distill.pairing import pair_up
 from distill.recipe import Paragraphs, Remote, TfIdf
+from distill.remote import Endpoint
 from distill.runtime import Precision, Runtime, Scorer, load
 from distill.scoring import PairScorer, Progress
+from distill.trust import check_files, read_json
 
 __all__ = [
     "SCORER_FILE",
@@ -60,11 +63,18 @@ def open_scorer(
     device: str | None = None,
     other_side: Path | None = None,
     special_tokens_as_text: bool = False,
+    allow_hosts: Sequence[str] = (),
+    key_variable: str | None = None,
+    own: Remote | None = None,
 ) -> PairScorer:
     """Open a model folder, as `distill.runtime.load` does, or a baseline's; options are for the model inside.
 
     :param other_side: the teacher of a student that serves one side of pairs; it runs as its folder says
-    :raises BadInput: where the folder is not whole
+    :param allow_hosts: where a remote scorer may send texts and the key, as "api.openai.com" or "localhost:8000"; () is
+        nowhere: a folder may come from anybody, and names any host
+    :param key_variable: the environment variable with the key of that host; None is OPENAI_API_KEY
+    :param own: the remote baseline as the caller's own recipe states it: it is asked as it says
+    :raises BadInput: where the folder is not whole, or wants to send texts to a host that is not allowed
     """
     folder = Path(path)
     options: dict[str, Any] = {
@@ -81,10 +91,10 @@ def open_scorer(
     if isinstance(settings, TfIdf):
         return TfIdfScorer(folder, settings)
     if isinstance(settings, Remote):
-        return RemoteScorer(folder, settings)
+        return RemoteScorer(folder, own or _allowed(folder, settings, allow_hosts, key_variable))
     if isinstance(settings, CascadeSettings):
         student, teacher = (
-            load(folder / path, **{**options, "runtime": runtime, "max_length": length})
+            load(_within(folder, path), **{**options, "runtime": runtime, "max_length": length})
             for path, runtime, length in settings.models()
         )
         return CascadeScorer(student, teacher, settings)
@@ -103,7 +113,7 @@ def check_scorer_folder(folder: Path) -> str:
         check_model_folder(_inner(folder, settings))
     if isinstance(settings, CascadeSettings):
         for path, _, _ in settings.models():
-            check_model_folder(folder / path)
+            check_model_folder(_within(folder, path))
     return settings.kind
 
 
@@ -111,7 +121,7 @@ def model_folder(folder: Path) -> Path:
     """Return the folder whose files a scorer runs: that of the model inside, for paragraphs and of a cascade the student's."""
     settings = _read_settings(folder) if (folder / SCORER_FILE).is_file() else None
     if isinstance(settings, CascadeSettings):
-        return folder / settings.student
+        return _within(folder, settings.student)
     return _inner(folder, settings) if isinstance(settings, Paragraphs) else folder
 
 
@@ -123,11 +133,43 @@ def _read_settings(folder: Path) -> _Settings:
     kinds: dict[str, type[_Settings]] = {
         "tfidf": TfIdf, "remote": Remote, "paragraphs": Paragraphs, "cascade": CascadeSettings,
     }  # fmt: skip
+    check_files(folder)
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_json(path)
         return kinds[raw["kind"]].model_validate(raw)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, BadInput):
         raise BadInput(f"{path} is not what this toolkit writes; build the folder again") from None
+
+
+def _allowed(folder: Path, settings: Remote, allow_hosts: Sequence[str], key_variable: str | None) -> Remote:
+    """Return a remote scorer as a folder states it, once the caller has named its host.
+
+    A folder names neither which secret is sent nor where files are written.
+    """
+    endpoint = settings.endpoint
+    parts = urlsplit(endpoint.base_url)
+    if not {str(parts.hostname), parts.netloc} & {host.strip().lower() for host in allow_hosts}:
+        raise BadInput(
+            f"{folder} would send every text to {parts.netloc}; allow it with --allow-host {parts.netloc}, or leave it"
+        )
+    wanted = key_variable or Endpoint.model_fields["key_variable"].default
+    if endpoint.key_variable != wanted:
+        raise BadInput(
+            f"{folder} asks for the key in {endpoint.key_variable}, the one in {wanted} would be sent; "
+            f"say --key-variable {endpoint.key_variable} where that is meant"
+        )
+    return settings.model_copy(update={"cache": str(_cache_of(folder))})
+
+
+def _cache_of(folder: Path) -> Path:
+    """Return where a scorer's embeddings are kept: beside the baselines of a run, else in the user's cache."""
+    run = folder.resolve().parent.parent
+    if folder.resolve().parent.name == "baselines" and (run / "recipe.json").is_file():
+        return folder.resolve().parent / "embeddings"
+    kept = cache_folder("embeddings")
+    if kept is None:
+        raise BadInput("there is no folder for the embeddings that are paid for; set MATCHDISTILL_CACHE to one")
+    return kept
 
 
 class _Cosines:
@@ -161,12 +203,18 @@ class TfIdfScorer(_Cosines):
     @cached_property
     def _vectorizer(self) -> Any:
         vectorizer = _vectorizer(self.settings, vocabulary=self._vocabulary)
-        vectorizer.idf_ = np.load(self.path / _IDF)
+        with loading(str(self.path)):
+            idf = np.load(self.path / _IDF, allow_pickle=False)
+            if idf.shape != (len(self._vocabulary),) or not np.isfinite(idf).all():
+                raise BadInput(f"{self.path / _IDF} does not fit the vocabulary beside it; build the folder again")
+            vectorizer.idf_ = idf
         return vectorizer
 
     @cached_property
     def _vocabulary(self) -> list[str]:
-        terms: list[str] = json.loads((self.path / _VOCABULARY).read_text(encoding="utf-8"))
+        terms: list[str] = read_json(self.path / _VOCABULARY, list)
+        if len({term for term in terms if isinstance(term, str)}) < len(terms):
+            raise BadInput(f"{self.path / _VOCABULARY} is no list of different words; build the folder again")
         return terms
 
     @property
@@ -417,5 +465,25 @@ def write_paragraphs(folder: Path, settings: Paragraphs) -> None:
 
 
 def _inner(folder: Path, settings: Paragraphs) -> Path:
-    path = Path(settings.model)
-    return path if path.is_absolute() else folder / path
+    return _within(folder, settings.model)
+
+
+def _within(folder: Path, stated: str) -> Path:
+    """Return the model folder that a scorer.json names: a part of a run may name any, another one those in its folder.
+
+    :raises BadInput: for a path that leads elsewhere
+    """
+    try:
+        place = (folder / stated).resolve()
+    except (OSError, ValueError, RuntimeError):
+        raise BadInput(f"{folder / SCORER_FILE} names a model folder that cannot be: {stated[:80]!r}") from None
+    is_of_a_run = any(_is_run(root) for root in folder.resolve().parents[:2])
+    if not is_of_a_run and not place.is_relative_to(folder.resolve()):
+        raise BadInput(
+            f"{folder / SCORER_FILE} names the model folder {stated[:120]}, which lies outside of it; copy that one into the folder"
+        )
+    return place
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "recipe.json").is_file() or (folder / ".work").is_dir()

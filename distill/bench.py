@@ -8,7 +8,6 @@ first score, in a process that does nothing else.
 difference. Where the machines differ only what each model is relative to its run's first one can be compared, and is.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from distill.artefact import read_card
+from distill.artefact import read_card, read_json
 from distill.baselines import check_scorer_folder, open_scorer
 from distill.benchmark import Row, Scored, assemble, measure_rows
 from distill.data import Pairs
@@ -30,7 +29,7 @@ from distill.progress import progress
 from distill.recipe import Benchmark
 from distill.report import write_report
 
-__all__ = ["bench_folders", "check_against"]
+__all__ = ["bench_folders", "check_against", "check_earlier"]
 
 _N_RESAMPLES = 1000
 _FIRST_SCORE = "import sys; from distill.baselines import open_scorer; open_scorer(sys.argv[1]).score([sys.argv[2]], [sys.argv[3]])"
@@ -46,7 +45,10 @@ def bench_folders(
     :raises BadInput: for a folder that is not whole, and names that stand for two folders
     """
     for folder in folders:
-        check_scorer_folder(folder)
+        if check_scorer_folder(folder) == "remote":
+            raise BadInput(
+                f"{folder} is a remote scorer, whose speed is its network's; name it in a recipe's benchmark.baselines"
+            )
     names = _names(folders)
     rows = [
         Row(name if len(threads) < 2 else f"{name} ({n} threads)", "teacher" if not (place or i) else "export", folder, None, None, None, threads=n)
@@ -106,6 +108,17 @@ def _first_score(row: Row, pairs: Pairs) -> dict[str, float]:
     return {"first_score_seconds": round(min(seconds), 3), "first_score_cold_seconds": round(seconds[0], 3)}
 
 
+def check_earlier(previous: Path, folders: Sequence[Path]) -> None:
+    """Check, before anything is measured, that an earlier report is one and has some of these models.
+
+    :raises BadInput: where it is none, or has none of them
+    """
+    known = [row["name"] for row in _read(previous)["rows"]]
+    names = _names(folders)
+    if not any(row.partition(" (")[0] in names for row in known):
+        raise BadInput(f"{previous} has none of {', '.join(names)}; it has {', '.join(known)}")
+
+
 def check_against(
     result: Mapping[str, Any], previous: Path, *, max_slowdown: float | None, max_metric_drop: float | None
 ) -> list[dict[str, Any]]:
@@ -142,12 +155,16 @@ def check_against(
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        report["rows"][0]["per_run"]
+        report: dict[str, Any] = read_json(path)
+        for row in report["rows"]:
+            str.strip(row["name"]), row["metrics"].get(report["primary_metric"])
+            samples = [
+                np.asarray(row["per_run"][name], np.float64) for name in ("latency_ms", "throughput_pairs_per_s")
+            ]
+            if any(values.ndim != 1 or not values.size or not np.isfinite(values).all() for values in samples):
+                raise ValueError(path)
         return report
-    except FileNotFoundError:
-        raise BadInput(f"{path}: no such file") from None
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, AttributeError, IndexError):
         raise BadInput(f"{path} is no benchmark.json; give one that `distill benchmark` wrote") from None
 
 

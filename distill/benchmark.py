@@ -188,8 +188,14 @@ def _inner_folder(run: Run, baseline: Paragraphs) -> Path:
     return run.student if model == "student" else Path(model)
 
 
+def _own_remote(run: Run, row: Row) -> Remote | None:
+    """Return the remote baseline of the user's own recipe, which says whom to ask and with which key."""
+    baseline = run.recipe.benchmark.baselines.get(row.name)
+    return baseline if isinstance(baseline, Remote) else None
+
+
 def _is_remote(run: Run, row: Row) -> bool:
-    return isinstance(run.recipe.benchmark.baselines.get(row.name), Remote)
+    return _own_remote(run, row) is not None
 
 
 def _rows(run: Run) -> list[Row]:
@@ -270,7 +276,7 @@ def score_row(run: Run, row: Row, pairs: Pairs) -> Scored:
             return Scored(stored["scores"], stored["unit"], int(stored["n_parameters"]))
     scorer = open_scorer(
         row.path, runtime=row.runtime, precision=row.precision, n_threads=run.recipe.benchmark.threads,
-        max_length=row.max_length, other_side=row.other_side,
+        max_length=row.max_length, other_side=row.other_side, own=_own_remote(run, row),
     )  # fmt: skip
     n_items = len(pairs) if scorer.kind == "cross_encoder" else len({*pairs.queries, *pairs.documents})
     with progress(f"{row.name}: scoring", n_items) as report:

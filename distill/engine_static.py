@@ -54,6 +54,16 @@ class TokenVectors:
         return sums
 
     def _vectors(self, ids: np.ndarray) -> np.ndarray:
+        n_rows = min(
+            len(part)
+            for part in (self._scales, self._rows, self.table if self._rows is None else None)
+            if part is not None
+        )
+        if ids.size and int(ids.max()) >= n_rows:
+            raise BadInput(
+                f"the tokenizer gives the id {int(ids.max())}, the table of token vectors has {n_rows} rows; tokenizer and "
+                "weights are not of one model, copy the folder again"
+            )
         weights = None if self._scales is None else self._scales[ids].astype(np.float32)
         rows = ids if self._rows is None else self._rows[ids]
         vectors: np.ndarray = self.table[rows].astype(np.float32, copy=False)

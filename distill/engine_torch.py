@@ -12,7 +12,8 @@ import numpy as np
 from distill.buckets import Batch, Features
 from distill.errors import BadInput
 from distill.forks import is_forked_since
-from distill.model_files import ModelFiles, Precision, Runtime, length_limit
+from distill.model_files import ModelFiles, Precision, Runtime, check_ids, length_limit
+from distill.trust import NO_CODE
 
 __all__ = ["TorchEngine", "TorchHead", "load_torch_head", "open_torch"]
 
@@ -128,6 +129,7 @@ class TorchEngine:
         if self.device != "cpu" and is_forked_since(self.process):
             raise BadInput(f"{self.files.folder} lies on {self.device}, which a forked child cannot use; load it there")
         for rows, features in batches:
+            check_ids(self.files, features["input_ids"])
             with torch.inference_mode():  # left before the yield: the caller's own torch code is not ours to switch
                 values = self._forward(features, n_left_out)
             yield rows, values
@@ -155,7 +157,7 @@ def open_torch(files: ModelFiles, precision: Precision | None, n_threads: int, d
 
     from distill.modeling import quiet
 
-    weights = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+    weights = ("model.safetensors", "model.safetensors.index.json")
     if not any((files.transformer_folder / name).is_file() for name in weights):
         raise BadInput(
             f"{files.folder} holds no torch weights, only a graph; load it with runtime: {files.held_runtime}"
@@ -167,7 +169,7 @@ def open_torch(files: ModelFiles, precision: Precision | None, n_threads: int, d
     kwargs = {"dtype": torch.float32}
     with quiet():
         transformer = Transformer.load(
-            str(files.folder), subfolder=files.modules[0]["path"], local_files_only=True, model_kwargs=kwargs
+            str(files.folder), subfolder=files.modules[0]["path"], local_files_only=True, model_kwargs=kwargs, **NO_CODE
         ).to(chosen)
         head = load_torch_head(files, int(transformer.config.hidden_size), chosen)
     return TorchEngine(transformer.eval(), head, precision or "fp32", chosen, files)

@@ -13,8 +13,17 @@ import numpy as np
 from distill.buckets import Batch, Features
 from distill.errors import BadInput
 from distill.head import leaves_prompt_out, one_blas_thread, read_head
-from distill.model_files import TRANSFORMER_ALONE, ModelFiles, Precision, Runtime, length_limit, open_tokenizer
+from distill.model_files import (
+    TRANSFORMER_ALONE,
+    ModelFiles,
+    Precision,
+    Runtime,
+    check_ids,
+    length_limit,
+    open_tokenizer,
+)
 from distill.settings import Mode, RunSettings, read_settings, settings_key
+from distill.trust import load_auto
 
 __all__ = ["CompiledGraph", "Engine", "GraphEngine", "open_graph"]
 
@@ -176,6 +185,7 @@ class GraphEngine:
         """Give the graph the inputs that it names, and those only."""
         names = self._graph.input_names
         for rows, features in batches:
+            check_ids(self._files, features["input_ids"])
             given = {name: features[name] if name in features else _missing(name, features) for name in names}
             yield rows, {**given, "attention_mask": features["attention_mask"]}
 
@@ -189,7 +199,7 @@ class GraphEngine:
         has_own_head = len(self._files.modules) == 1 and self._files.kind == "cross_encoder"
         auto = AutoModelForSequenceClassification if has_own_head else AutoModel
         with torch.device("meta"), quiet():
-            config = AutoConfig.from_pretrained(str(self._files.transformer_folder), local_files_only=True)
+            config = load_auto(AutoConfig, self._files.transformer_folder, local_files_only=True)
             encoder = sum(parameter.numel() for parameter in auto.from_config(config).parameters())
         head = self._head or read_head(self._files.folder, self._files.modules[1:], self.output_width)
         return int(encoder) + (0 if head is None else head.n_parameters)

@@ -41,6 +41,12 @@ def loading(name: str) -> Iterator[None]:
         yield
     except BadInput:
         raise
-    except Exception as error:  # the hub, safetensors, json and tokenizers each raise their own
-        reason = " ".join(str(error).split())[:300]
-        raise BadInput(f"{name} cannot be loaded as an encoder: {reason}") from None
+    except BaseException as error:  # the hub, safetensors, json and tokenizers each raise their own
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # of libraries in Rust
+            raise
+        reason = " ".join(str(error).split())
+        if "trust_remote_code" in reason:
+            raise BadInput(
+                f"{name} asks to run code of its own (auto_map), which is never run here; use a model whose architecture transformers has"
+            ) from None
+        raise BadInput(f"{name} cannot be loaded as an encoder: {reason[:300] or type(error).__name__}") from None

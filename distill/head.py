@@ -7,7 +7,6 @@ Numpy's own BLAS has such a pool too, whose threads go on spinning after a produ
 pairs through a three-layer int8 cross-encoder took 1.51 s, and with one BLAS thread take 0.70 s.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from distill.forks import ForkSafeLock
+from distill.trust import read_json
 
 __all__ = [
     "LEGACY_POOLING",
@@ -149,9 +149,7 @@ def _kind(module: Mapping[str, Any]) -> str:
 
 def _config(folder: Path, module: Mapping[str, Any]) -> Mapping[str, Any]:
     path = folder / module["path"] / "config.json"
-    config: Mapping[str, Any] = (
-        json.loads(path.read_text(encoding="utf-8")) if module["path"] and path.is_file() else {}
-    )
+    config: Mapping[str, Any] = read_json(path) if module["path"] and path.is_file() else {}
     return config
 
 

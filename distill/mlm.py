@@ -26,6 +26,7 @@ from distill.modeling import loading, quiet, tokenizer_of, transformer_of
 from distill.recipe import Mlm
 from distill.task import TaskStep
 from distill.tokens import TokenTable, pad_token_id, tokenize
+from distill.trust import load_auto
 
 __all__ = ["MaskedPass", "MlmStep", "PackedText", "choose_tokens", "pack"]
 
@@ -276,7 +277,7 @@ def _language_model(model: Any, pretrained: str | None) -> Any:
         if pretrained is None:
             language_model = AutoModelForMaskedLM.from_config(encoder.config)
         else:
-            language_model = AutoModelForMaskedLM.from_pretrained(pretrained, dtype=torch.float32)
+            language_model = load_auto(AutoModelForMaskedLM, pretrained, dtype=torch.float32)
     setattr(language_model, language_model.base_model_prefix, encoder)
     language_model.tie_weights()
     return language_model

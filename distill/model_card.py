@@ -10,6 +10,7 @@ from typing import Any
 
 from distill.artefact import ASYMMETRIC, Artefact, check_model_folder, read_card
 from distill.errors import BadInput, JobFailed
+from distill.outputs import inert
 from distill.run import Run
 
 __all__ = ["NAMES", "push", "write_model_cards"]
@@ -48,7 +49,6 @@ def _text(
     run: Run, row: Mapping[str, Any], result: Mapping[str, Any], artefact: Artefact, exports: Mapping[str, Any]
 ) -> str:
     parts = [
-        _metadata(run, row, result, artefact),
         f"# {run.recipe.name}: {row['name']}\n\n{_what(row, result)}",
         _quality(row, result),
         _speed(row, result["environment"]),
@@ -57,7 +57,8 @@ def _text(
         _origin(run, row, artefact, result),
         _limits(run, row, result),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    body = inert("\n\n".join(part for part in parts if part))
+    return f"{_metadata(run, row, result, artefact)}\n\n{body}\n"
 
 
 def _metadata(run: Run, row: Mapping[str, Any], result: Mapping[str, Any], artefact: Artefact) -> str:

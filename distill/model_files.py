@@ -3,14 +3,14 @@
 Neither torch nor transformers is imported: they take seconds, and a graph needs neither.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from distill.artefact import ModelKind, check_model_folder, is_static_module, read_routes
-from distill.errors import BadInput
+from distill.errors import BadInput, loading
+from distill.trust import load_auto, read_json
 
 __all__ = [
     "GRAPHS",
@@ -22,6 +22,7 @@ __all__ = [
     "ModelFiles",
     "Precision",
     "Runtime",
+    "check_ids",
     "graph_output",
     "length_limit",
     "open_tokenizer",
@@ -91,7 +92,8 @@ def read_model_files(folder: Path) -> ModelFiles:
 
     :raises BadInput: where a piece is missing or is not valid JSON
     """
-    return _files(folder, check_model_folder(folder), _read(folder / "modules.json"))
+    with loading(str(folder)):
+        return _files(folder, check_model_folder(folder), read_json(folder / "modules.json", list))
 
 
 def read_sides(folder: Path) -> dict[str, ModelFiles] | None:
@@ -99,8 +101,9 @@ def read_sides(folder: Path) -> dict[str, ModelFiles] | None:
 
     :raises BadInput: where a piece is missing or is not valid JSON
     """
-    kind, routes = check_model_folder(folder), read_routes(folder)
-    return None if routes is None else {side: _files(folder, kind, modules) for side, modules in routes.items()}
+    with loading(str(folder)):
+        kind, routes = check_model_folder(folder), read_routes(folder)
+        return None if routes is None else {side: _files(folder, kind, modules) for side, modules in routes.items()}
 
 
 def _files(folder: Path, kind: ModelKind, modules: Sequence[Mapping[str, Any]]) -> ModelFiles:
@@ -116,12 +119,23 @@ def _files(folder: Path, kind: ModelKind, modules: Sequence[Mapping[str, Any]]) 
 
 
 def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise BadInput(f"{path} is not valid JSON ({error}); copy the folder again or rebuild it") from None
+    return read_json(path) if path.exists() else {}
+
+
+def check_ids(files: ModelFiles, ids: Any, n_rows: int | None = None) -> None:
+    """Check that a tokenizer's ids have rows in the table of embeddings.
+
+    *Shape:* ids: any, integers
+
+    :param n_rows: None is the vocabulary that config.json states
+    :raises BadInput: naming the id; torch would stop without a name, and a graph may read what lies behind the table
+    """
+    stated = files.config.get("vocab_size") if n_rows is None else n_rows
+    if isinstance(stated, int) and ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < stated:
+        raise BadInput(
+            f"{files.folder}: its tokenizer gives the id {int(ids.max())}, its table of embeddings has {stated} rows; "
+            "tokenizer and weights are not of one model, copy the folder again"
+        )
 
 
 def length_limit(config: Mapping[str, Any], wanted: int | None, model_max_length: int) -> int:
@@ -188,7 +202,7 @@ def open_tokenizer(files: ModelFiles) -> Any:
     if not (base / "tokenizer.json").is_file():
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(str(base), local_files_only=True)
+        tokenizer = load_auto(AutoTokenizer, base, local_files_only=True)
         backend = getattr(tokenizer, "backend_tokenizer", None)
     else:
         from tokenizers import Tokenizer

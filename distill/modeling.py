@@ -8,7 +8,6 @@ The cross-encoder is the ablation's: all token embeddings averaged, an MLP, one 
 (a reranker with a classification head, a bi-encoder with Dense layers) keeps it where the recipe leaves pooling or head open.
 """
 
-import json
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from distill.backbone import resolve_name
 from distill.errors import BadInput, loading
 from distill.model_files import static_tokenizer
 from distill.portable import make_portable
+from distill.trust import NO_CODE, check_module, check_source, read_json
 
 __all__ = [
     "DEFAULT_HEAD",
@@ -87,6 +87,7 @@ def build_model(
     name = resolve_name(str(backbone))
     torch.manual_seed(seed)
     with quiet(), loading(name):
+        check_source(name)
         if kind == "bi_encoder":
             model = bi_encoder(_own_modules(name, pooling), pooling)
         elif head is None and pooling is None and _has_own_head(name):
@@ -108,8 +109,11 @@ def prepared(model: Any, *, max_length: int, prompts: tuple[str, str] | None) ->
 def _own_modules(name: str, pooling: Pooling | None) -> list[Any]:
     from sentence_transformers import SentenceTransformer
 
-    if pooling is None and _says(name, "modules.json"):
-        return list(SentenceTransformer(name, device="cpu", model_kwargs=_model_options()))
+    stated = _says(name, "modules.json")
+    if pooling is None and stated:
+        for number, module in enumerate(stated):  # of a hub's repository, before anything of it is imported
+            check_module(Path(name), module, f"modules.json: module {number}")
+        return list(SentenceTransformer(name, device="cpu", model_kwargs=_model_options(), **NO_CODE))
     return [_transformer(name)]
 
 
@@ -151,7 +155,7 @@ def cross_encoder(transformer: Any, pooling: Pooling | None, head: Sequence[int]
 def _with_own_head(name: str) -> Any:
     from sentence_transformers import CrossEncoder
 
-    model = CrossEncoder(name, device="cpu", model_kwargs=_model_options())
+    model = CrossEncoder(name, device="cpu", model_kwargs=_model_options(), **NO_CODE)
     if model.num_labels != 1:
         raise BadInput(
             f"{name} puts out {model.num_labels} scores; a cross-encoder here has one; set head to train a new one"
@@ -169,7 +173,10 @@ def _model_options() -> dict[str, Any]:
 def _transformer(name: str) -> Any:
     from sentence_transformers.base.modules import Transformer
 
-    return Transformer(name, model_kwargs=_model_options())
+    # unless each of its loaders is told, transformers asks on a terminal whether to run the code, and "y" does it
+    return Transformer(
+        name, model_kwargs={**_model_options(), **NO_CODE}, processor_kwargs={**NO_CODE}, config_kwargs={**NO_CODE}
+    )
 
 
 def _says(name: str, file_name: str) -> dict[str, Any] | list[Any] | None:
@@ -179,7 +186,10 @@ def _says(name: str, file_name: str) -> dict[str, Any] | list[Any] | None:
     path = cached_file(
         name, file_name, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
     )
-    return None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+    if path is None:
+        return None
+    found: dict[str, Any] | list[Any] = read_json(Path(path), list if file_name == "modules.json" else dict)
+    return found
 
 
 def _has_own_head(name: str) -> bool:
@@ -281,7 +291,7 @@ def load_model(folder: Path, *, dtype: Literal["float32", "auto"] = "float32") -
     kind = check_model_folder(folder)
     model_class = SentenceTransformer if kind == "bi_encoder" else CrossEncoder
     with quiet(), loading(str(folder)):
-        model = model_class(str(folder), device="cpu", model_kwargs={**_model_options(), "dtype": dtype})
+        model = model_class(str(folder), device="cpu", model_kwargs={**_model_options(), "dtype": dtype}, **NO_CODE)
     _freeze_unused(model)
     return model
 

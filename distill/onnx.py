@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.errors import BadInput, JobFailed
 from distill.modeling import quiet
+from distill.trust import load_auto
 
 if TYPE_CHECKING:
     from distill.graph import GraphModule
@@ -150,7 +151,7 @@ def write_tokenizer(source: Path, folder: Path, *, max_length: int) -> Any:
     from transformers import AutoTokenizer
 
     with quiet():
-        tokenizer = AutoTokenizer.from_pretrained(str(source), local_files_only=True)
+        tokenizer = load_auto(AutoTokenizer, source, local_files_only=True)
     fast = getattr(tokenizer, "backend_tokenizer", None)
     if fast is None:
         raise BadInput(f"{type(tokenizer).__name__} has no tokenizer.json, which everything but transformers reads")

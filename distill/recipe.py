@@ -70,8 +70,11 @@ __all__ = [
     "merge_training",
 ]
 
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, le=1e30)]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Seconds = Annotated[float, Field(gt=0, le=1e6)]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Tokens = Annotated[int, Field(ge=8, le=1_000_000)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 T = TypeVar("T")
 OneOrMore = Annotated[
@@ -79,7 +82,7 @@ OneOrMore = Annotated[
     BeforeValidator(lambda given: (given,) if isinstance(given, int | float) else given),
     Field(min_length=1),
 ]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
 
 
 class Section(BaseModel):
@@ -176,13 +179,13 @@ class FreshBackbone(Section):
     """What this form is called where a value may have several."""
     tokenizer: Literal["wordpiece", "unigram"] = "wordpiece"
     """WordPiece gives a BERT, Unigram an XLM-RoBERTa architecture."""
-    vocabulary: Annotated[int, Field(ge=64)] = 16000
-    layers: Count = 4
-    width: Count = 256
-    heads: Count = 4
-    feed_forward: Count | None = None
+    vocabulary: Annotated[int, Field(ge=64, le=5_000_000)] = 16000
+    layers: Annotated[int, Field(ge=1, le=512)] = 4
+    width: Annotated[int, Field(ge=1, le=65_536)] = 256
+    heads: Annotated[int, Field(ge=1, le=4096)] = 4
+    feed_forward: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """None is four times the width."""
-    max_length: Annotated[int, Field(ge=8)] = 512
+    max_length: Tokens = 512
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "FreshBackbone":
@@ -239,7 +242,7 @@ class Mlm(Section):
 class Training(Section):
     """The one loop. A unit is a pair, or a query with its candidates where `data.candidates` is set."""
 
-    epochs: Positive = 3.0
+    epochs: Annotated[float, Field(gt=0, le=10_000)] = 3.0
     max_steps: Count | None = None
     """Stops earlier than `epochs` would; the schedule ends there too."""
     learning_rate: Positive = 2e-5
@@ -257,12 +260,12 @@ class Training(Section):
     max_grad_norm: Positive | None = 1.0
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """None keeps the model's own."""
-    evaluations_per_epoch: Annotated[int, Field(ge=0)] = 2
+    evaluations_per_epoch: Annotated[int, Field(ge=0, le=100_000)] = 2
     """0 turns evaluation during training off: the last weights are taken."""
     patience: Count | None = None
     """Evaluations without a better value before training stops; None never stops early."""
     gradient_checkpointing: bool = False
-    checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
+    checkpoint_seconds: Annotated[float, Field(ge=0, le=1e9)] = 60.0
     """At most this much work is lost to a kill; 0 writes a checkpoint after every step."""
     tensorboard: bool = True
 
@@ -281,13 +284,13 @@ class Teacher(Section):
     frozen: bool = False
     pooling: Literal["mean", "cls"] | None = None
     """None takes the backbone's own, else the mean of all token embeddings."""
-    head: tuple[Count, ...] | None = None
+    head: Annotated[tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...], Field(max_length=20)] | None = None
     """Hidden widths of the cross-encoder's MLP; [] is one linear layer, None the backbone's own head, else [256]."""
     loss: LabelLoss | None = None
     """Cross-encoder: bce or mse. Bi-encoder: contrastive (MSE of (cos+1)/2), bce or infonce. None is the first."""
     temperature: Positive = 0.05
     """Of InfoNCE."""
-    max_length: Annotated[int, Field(ge=8)] = 512
+    max_length: Tokens = 512
     prompts: tuple[str, str] | None = None
     """Texts put before every query and every document, as ("query: ", "passage: ")."""
     lora: Lora | None = None
@@ -340,7 +343,7 @@ class Trim(Section):
 
     coverage: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of the token occurrences of every source of the corpus that stays at least, as 0.999."""
-    size: Annotated[int, Field(ge=64)] | None = None
+    size: Annotated[int, Field(ge=64, le=5_000_000)] | None = None
     """Tokens that stay at most."""
 
     @model_validator(mode="after")
@@ -354,7 +357,7 @@ class NewVocabulary(Section):
     """Train a tokenizer on the corpus and give the backbone embeddings for it; its layers stay."""
 
     tokenizer: Literal["unigram", "wordpiece"] = "unigram"
-    size: Annotated[int, Field(ge=64)] = 16000
+    size: Annotated[int, Field(ge=64, le=5_000_000)] = 16000
     start: Literal["exact", "mean", "focus"] = "focus"
     """exact: the old embedding of the same text, else drawn. mean: else the mean of its old pieces. focus: else a mixture
     of what both vocabularies have, by similarity in the corpus (Dobler & de Melo 2023)."""
@@ -426,7 +429,7 @@ def _checked_layers(value: Any) -> Any:
     if isinstance(value, Mapping | LayerChoice):
         return value
     if not isinstance(value, list | tuple) or not value or any(type(layer) is not int or layer < 0 for layer in value):
-        raise ValueError(f"got {value}; {_LAYERS_ARE}")
+        raise ValueError(f"got {str(value)[:80]}; {_LAYERS_ARE}")
     if list(value) != sorted(set(value)):
         raise ValueError(f"{list(value)} must ascend without repeats")
     return value
@@ -446,7 +449,7 @@ Layers = Annotated[
 
 def _share_or_count(value: Any) -> Any:
     if type(value) not in (int, float) or value <= 0 or (type(value) is float and value > 1):
-        raise ValueError(f"got {value!r}; a share in (0, 1], as 0.5, or a whole number, as 256")
+        raise ValueError(f"got {repr(value)[:80]}; a share in (0, 1], as 0.5, or a whole number, as 256")
     return value
 
 
@@ -490,12 +493,12 @@ class Student(Section):
     ordinary MobileBERT, whose layers are the same."""
     pooling: Literal["mean", "cls"] | None = None
     """None takes the backbone's."""
-    head: tuple[Count, ...] | None = None
+    head: Annotated[tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...], Field(max_length=20)] | None = None
     static: Static | None = None
     """A table of token vectors in place of the backbone's layers; None keeps the layers."""
-    dimensions: Annotated[int, Field(ge=2)] | None = None
+    dimensions: Annotated[int, Field(ge=2, le=1_000_000)] | None = None
     """Width of the embeddings, the most important dimensions first; None is the backbone's, or the matched teacher's."""
-    max_length: Annotated[int, Field(ge=8)] = 512
+    max_length: Tokens = 512
     prompts: tuple[str, str] | None = None
     asymmetric: Asymmetric | None = None
     """Serve one side only, beside the frozen teacher; None serves both."""
@@ -712,7 +715,7 @@ class Encoder(Section):
     kind: Literal["encoder"] = "encoder"
     backbone: Backbone
     pooling: Literal["mean", "cls"] | None = None
-    max_length: Annotated[int, Field(ge=8)] = 512
+    max_length: Tokens = 512
     head: None = None
     """A bi-encoder has none."""
     prompts: tuple[str, str] | None = None
@@ -746,12 +749,12 @@ class Benchmark(Section):
 
     threads: Count | None = None
     """None is what the machine (or its container) gives."""
-    seconds: Positive = 10.0
+    seconds: Seconds = 10.0
     """Measuring time per row and kind of measurement."""
     throughput_pairs: Count = 512
     lengths: tuple[Count, ...] = (32, 64, 128, 256, 512)
     """Length buckets in tokens."""
-    bootstrap: Count = 1000
+    bootstrap: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     """Resamples behind each 95 % interval."""
     teachers: tuple[str, ...] | None = None
     """Which teachers get a row; None is all but adapted encoders (kind mlm)."""
@@ -786,7 +789,7 @@ class Plan(Section):
     """p95 of one text at a time (a cross-encoder: one pair), tokenisation included; None is no limit."""
     budget_mb: Positive | None = None
     """Of the int8 folder, in 10⁶ bytes; None is no limit."""
-    length: Annotated[int, Field(ge=8)] | None = None
+    length: Tokens | None = None
     """Tokens of that text, or of that pair together; None is 256, or the student's max_length where that is less."""
     threads: Count | None = None
     """None is what the machine (or its container) gives."""
@@ -810,7 +813,7 @@ class Plan(Section):
     """Shapes that are measured before the rest is predicted."""
     verified: Count = 3
     """Of the shapes that come out, how many are measured as well."""
-    seconds: Positive = 1.5
+    seconds: Seconds = 1.5
     """Measuring time per shape and kind of measurement."""
 
 
@@ -820,7 +823,7 @@ class Recipe(Section):
     name: Name
     output_dir: str | None = None
     """None is runs/<name>."""
-    seed: int = 42
+    seed: Seed = 42
     overwrite: bool = False
     """Rebuild a finished folder that was made by another recipe, instead of stopping."""
     data: Data

@@ -8,16 +8,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from distill.errors import BadInput
 from distill.recipe import Recipe
 from distill.recipe_checks import suggest
+from distill.yaml_reading import parse_yaml, read_yaml
 
 __all__ = ["load_recipe", "read_raw", "validated"]
 
 S = TypeVar("S", bound=BaseModel)
+_DEEPEST_KEY = 20
+_MOST_LINES = 50
+_LONGEST_LINE = 600
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -47,25 +50,31 @@ def validated(schema: type[S], raw: Mapping[str, Any], path: str | Path) -> S:
     """
     try:
         return schema.model_validate(raw)
+    except RecursionError:
+        raise BadInput(f"{path}: it is nested too deeply for a recipe") from None
     except ValidationError as error:
         lines = _problem_lines(schema, error, raw)
-        raise BadInput(
-            f"{path}: {len(lines)} problem{'s' * (len(lines) > 1)}\n" + "\n".join(f"  {line}" for line in lines)
-        ) from None
+        shown = [f"  {line[:_LONGEST_LINE]}" for line in lines[:_MOST_LINES]]
+        more = [f"  and {len(lines) - _MOST_LINES} more"] if len(lines) > _MOST_LINES else []
+        raise BadInput(f"{path}: {len(lines)} problem{'s' * (len(lines) > 1)}\n" + "\n".join([*shown, *more])) from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+    if not _is_file(path):
         packaged = Path(__file__).parent.parent / "recipes" / path.name
         hint = f"; the ones that come with the toolkit are in {packaged.parent}" if packaged.parent.is_dir() else ""
-        raise BadInput(f"{path}: no such recipe{hint}")
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        raise BadInput(f"{str(path)[:200]}: no such recipe{hint}")
+    raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise BadInput(f"{path}: a recipe is a mapping of sections, this is {type(raw).__name__}")
     return raw
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _apply_override(raw: dict[str, Any], override: str) -> None:
@@ -74,14 +83,15 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         raise BadInput(f"{override!r} is no override; write key=value, as training.learning_rate=1.0e-4")
     *parents, last = key.split(".")
     node = raw
+    if "" in (last, *parents):
+        raise BadInput(f"{override[:120]!r} has an empty key; write key=value, as training.learning_rate=1.0e-4")
+    if len(parents) > _DEEPEST_KEY:
+        raise BadInput(f"{override[:120]!r} goes {len(parents) + 1} sections deep; no recipe does")
     for parent in parents:
         if not isinstance(node.setdefault(parent, {}), dict):
             node[parent] = {}
         node = node[parent]
-    try:
-        node[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise BadInput(f"{override!r}: the value is not valid YAML") from None
+    node[last] = parse_yaml(value, f"{override[:120]!r}: the value")
 
 
 def _problem_lines(schema: type[BaseModel], error: ValidationError, raw: Mapping[str, Any]) -> list[str]:

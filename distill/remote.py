@@ -63,6 +63,7 @@ _SHORTEST_SECRET = 8  # shorter keys are placeholders ("EMPTY", "ollama") and ma
 _CONNECT_SECONDS = 10.0
 _LONGEST_WAIT_SECONDS = 600.0
 _FIRST_WAIT_SECONDS, _LONGEST_BACK_OFF_SECONDS = 1.0, 60.0
+_LARGEST_ANSWER = 64 << 20  # bytes, unpacked: 2,048 embeddings of 1,536 numbers have half of it
 _MAYBE_BILLED = {502, 504}  # a gateway gave up, perhaps after the model had answered
 
 
@@ -421,8 +422,8 @@ class Client:
                     if self.faults[failure.cause] == 1:  # the next ones of its kind are counted only
                         log.warning("%s: %s; trying again", self.endpoint.base_url, failure.cause)
                     await self._back_off(attempt, failure)
-                except (JobFailed, BadInput):
-                    self.budget.settle(hold, 0.0)
+                except (JobFailed, BadInput) as failure:
+                    self.budget.settle(hold, None if isinstance(failure, _TooLong) else 0.0)
                     raise
                 except asyncio.CancelledError:
                     self.budget.settle(hold, None)
@@ -455,18 +456,14 @@ class Client:
         self.n_requests += 1
         try:
             async with asyncio.timeout(self.endpoint.timeout_s):  # httpx limits each read, not the whole
-                response = await self._http.post(
-                    f"{self.endpoint.base_url}/{path}",
-                    content=text.encode("utf-8", "replace"),
-                    headers={"content-type": "application/json"},
-                )
+                response, content = await self._ask(path, text)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise _Transient(f"cannot connect ({type(error).__name__})") from None
         except (TimeoutError, httpx.TimeoutException):
             raise _Transient("timeout", billed=True) from None
         except httpx.RequestError as error:
             raise _Transient(f"broken connection ({type(error).__name__})", billed=True) from None
-        answer = self._redact(response.text)
+        answer = self._redact(content.decode("utf-8", "replace"))
         if response.status_code != 200:
             raise self._failure(response, answer)
         try:
@@ -476,6 +473,22 @@ class Client:
         if not isinstance(value, dict):
             raise _Transient("status 200 without JSON", billed=True)
         return value
+
+    async def _ask(self, path: str, text: str) -> tuple[httpx.Response, bytes]:
+        """Return the response with its body, read as it comes: a server may send without end.
+
+        :raises JobFailed: for a body of more than any answer has
+        """
+        url, content = f"{self.endpoint.base_url}/{path}", bytearray()
+        headers = {"content-type": "application/json"}
+        async with self._http.stream("POST", url, content=text.encode("utf-8", "replace"), headers=headers) as response:
+            async for chunk in response.aiter_bytes():
+                content += chunk
+                if len(content) > _LARGEST_ANSWER:
+                    raise _TooLong(
+                        f"{url} sends more than {_LARGEST_ANSWER >> 20} MiB, which is no answer; check base_url"
+                    )
+        return response, bytes(content)
 
     def _failure(self, response: httpx.Response, answer: str) -> Exception:
         status, (message, code) = response.status_code, _error_of(answer)
@@ -495,6 +508,10 @@ _HINTS = {
     403: "; the key in {variable} may not use {model!r}",
     404: "; check base_url and the model {model!r}",
 }
+
+
+class _TooLong(JobFailed):
+    """An answer without end; the server may charge for it."""
 
 
 class _Refused(BadInput):

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from distill.artefact import new_file
 from distill.blinding import blind as blind_text
 from distill.errors import BadInput
+from distill.outputs import is_stream, output_file
 from distill.sections import KINDS, Kind, keep_sections
 from distill.table_rows import RepeatedKeys, delimited_rows, is_array, json_rows, with_value
 from distill.tables import Table, as_text, column_values, locate, parquet_batches, text_problem
@@ -48,6 +48,7 @@ def prepare_file(
     keep: Sequence[str] | None = None,
     blind: bool = False,
     dropped: Path | None = None,
+    overwrite: bool = False,
 ) -> Prepared:
     r"""Write a copy of a table in which one column of résumés is cut to sections, blinded, or both.
 
@@ -58,7 +59,8 @@ def prepare_file(
     :param blind: whether to take out identifiers; done before sections are cut, so that a name that only the personal
         data tell is found in the rest.
     :param dropped: a TSV of what went: row (from 1), kind, text (tabs, line breaks and backslashes as \t, \n, \\).
-    :raises BadInput: on a missing file or column, an empty file, a value that is no text, or nothing to do.
+    :param overwrite: replace an output that is there already.
+    :raises BadInput: on an output that cannot be written, a missing file or column, an empty file, a value that is no text, or nothing to do.
     """
     kinds = _checked_kinds(keep)
     if kinds is None and not blind:
@@ -67,7 +69,8 @@ def prepare_file(
     if table is None:
         raise BadInput(f"{source}: no such file")
     path = table.path
-    if _suffix(output) != _suffix(path) or (table.format == "parquet" and output.suffix == ".gz"):
+    same = _suffix(output) == _suffix(path) and not (table.format == "parquet" and output.suffix == ".gz")
+    if not same and not is_stream(output):
         gz = "" if table.format == "parquet" else ", perhaps with .gz"
         raise BadInput(f"{output} is to be of the format of {path}: *{_suffix(path)}{gz}")
     targets = [path.resolve(), output.resolve(), *([dropped.resolve()] if dropped else [])]
@@ -76,10 +79,11 @@ def prepare_file(
 
     done = Prepared()
     with ExitStack() as stack:
-        temporary = stack.enter_context(new_file(output))
+        temporary = stack.enter_context(output_file(output, inputs=[path], overwrite=overwrite))
         listing: IO[str] | None = None
         if dropped:
-            listing = stack.enter_context(_opened(stack.enter_context(new_file(dropped)), "wt"))
+            written = stack.enter_context(output_file(dropped, inputs=[path], overwrite=overwrite))
+            listing = stack.enter_context(_opened(written, "wt"))
             listing.write("row\tkind\ttext\n")
 
         def change(value: Any) -> Any:

@@ -21,6 +21,7 @@ from typing import Any, Literal
 from distill.artefact import Artefact, content_hash, read_card, write_json
 from distill.data import Split, load_split
 from distill.errors import BadInput
+from distill.outputs import check_output_folder
 from distill.precision import resolve_precision
 from distill.recipe import Recipe, Student
 from distill.signals import MANIFEST, Identity
@@ -29,6 +30,19 @@ __all__ = ["Run"]
 
 log = logging.getLogger(__name__)
 _SHOWN_CHANGES = 4
+_FOLDERS = (
+    "teachers",
+    "signals",
+    "built",
+    "student",
+    "control",
+    "recovered",
+    "exports",
+    "baselines",
+    "cascade",
+    "report",
+)
+_REPORT = ("benchmark.json",)
 
 
 class Run:
@@ -185,6 +199,7 @@ class Run:
 
         :raises BadInput: where another process is working in it
         """
+        self._check_place()
         try:
             self.work.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -203,6 +218,23 @@ class Run:
             file.write(str(os.getpid()))
             file.flush()
             yield
+
+    def _check_place(self) -> None:
+        """Check that the folder is this toolkit's, or holds nothing in the places where stages write.
+
+        :raises BadInput: for a model folder, a path in one, and a folder of something else
+        """
+        check_output_folder(self.folder / "report", ours=_REPORT, overwrite=True)
+        if self.work.is_dir() or (self.folder / "recipe.json").is_file():
+            return
+        taken = [
+            name for name in (".work", *_FOLDERS) if (self.folder / name).exists() or (self.folder / name).is_symlink()
+        ]
+        foreign = [name for name in taken if not (self.folder / name).is_dir() or any((self.folder / name).iterdir())]
+        if foreign:
+            raise BadInput(
+                f"{self.folder} holds something that no stage made ({', '.join(foreign)}); move it away or set another output_dir"
+            )
 
     def write_recipe(self) -> None:
         """Write the resolved recipe beside the results."""

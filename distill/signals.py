@@ -1,12 +1,13 @@
 """What the teachers say: cached on disk, complete, addressed by content; or asked live, behind the same interface.
 
     signals/<teacher>/<identity>/manifest.json            who said it: revision, max_length, prompts, precision, dtype
-                                /scores-<chunk>.arrow      key (16 bytes), value
-                                /embeddings-<chunk>.arrow  key (16 bytes), value[width]
+                                /scores-<chunk>-<checksum>.arrow      key (16 bytes), value
+                                /embeddings-<chunk>-<checksum>.arrow  key (16 bytes), value[width]
 
 An item's key is the hash of its text, or of its query and document. Shards are Arrow files that are memory-mapped and
 never held in memory together; each is written whole under a temporary name, so that a killed run goes on where it was,
-and any number of processes write side by side. A cache made by another teacher, length or precision has another
+and any number of processes write side by side. The checksum of a shard's bytes stands in its name and is verified when it
+is opened: a bit that flipped on the disk is refused, not trained on. A cache made by another teacher, length or precision has another
 identity and is not found: stale signals cannot be used by mistake (sentence-transformers' scripts name the folder by hand).
 """
 
@@ -22,7 +23,7 @@ from typing import Any, Literal, Protocol, cast
 import numpy as np
 import pyarrow as pa
 
-from distill.artefact import ModelKind, content_hash, write_json
+from distill.artefact import ModelKind, content_hash, read_json, write_json
 from distill.errors import BadInput
 
 __all__ = [
@@ -104,6 +105,7 @@ class SignalCache:
     def __init__(self, folder: Path, identity: Identity) -> None:
         self.identity, self.folder = identity, folder / identity.key
         self._tables: dict[SignalKind, _Index] = {}
+        self._verified: set[str] = set()
 
     def missing(self, kind: SignalKind, keys: np.ndarray) -> np.ndarray:
         """Return the numbers of the first occurrence of each key that no shard has. *Shape:* keys (n, 2) → (n_missing,)."""
@@ -125,12 +127,13 @@ class SignalCache:
         )
         table = pa.table({"key": key_column, "value": column})
         chunk = hashlib.sha256(keys.tobytes()).hexdigest()[:16]
-        target = self.folder / f"{kind}-{chunk}.arrow"
-        temporary = self.folder / f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp"
+        temporary = self.folder / f".{kind}-{chunk}.{os.getpid()}-{threading.get_ident()}.tmp"
         try:
             with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
                 writer.write_table(table)
+            target = self.folder / f"{kind}-{chunk}-{_checksum(temporary)}.arrow"
             temporary.replace(target)
+            self._verified.add(target.name)
             self._tables.pop(kind, None)
         finally:
             temporary.unlink(missing_ok=True)
@@ -142,7 +145,8 @@ class SignalCache:
         """
         counts = {kind: len(self._index(kind)) for kind in ("scores", "embeddings")}
         path = self.folder / MANIFEST
-        before = json.loads(path.read_text(encoding="utf-8")).get("seconds", 0.0) if path.is_file() else 0.0
+        stated = read_json(path).get("seconds", 0.0) if path.is_file() else 0.0
+        before = stated if isinstance(stated, int | float) else 0.0
         manifest = {
             "identity": asdict(self.identity),
             "items": counts,
@@ -193,22 +197,52 @@ class SignalCache:
 
     def _index(self, kind: SignalKind) -> "_Index":
         if kind not in self._tables:
-            self._tables[kind] = _Index(sorted(self.folder.glob(f"{kind}-*.arrow")))
+            paths = sorted(self.folder.glob(f"{kind}-*.arrow"))
+            for path in paths:
+                if path.name not in self._verified:
+                    _verify(path)
+                    self._verified.add(path.name)
+            self._tables[kind] = _Index(paths)
         return self._tables[kind]
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+
+
+def _verify(path: Path) -> None:
+    """Check that a shard is a file that holds what was written; one of an earlier release has no checksum in its name.
+
+    :raises BadInput: naming it
+    """
+    if not path.is_file():
+        raise BadInput(f"{path} is no file; remove it and run cache_signals again")
+    stated = path.stem.split("-")[2:]
+    try:
+        if stated and _checksum(path) != stated[0]:
+            raise BadInput(f"{path} is damaged (its checksum is another); remove it and run cache_signals again")
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read ({error.strerror}); remove it and run cache_signals again") from None
 
 
 class _Index:
     """Memory-mapped shards and a sorted table of their keys (24 bytes an item)."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        keys, self._values, starts = [], [], [0]
+        keys, starts = [], [0]
+        self._values: list[np.ndarray] = []
         for path in paths:
             try:
                 table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-            except pa.ArrowInvalid as error:
-                raise BadInput(f"{path} is damaged ({error}); remove it and run cache_signals again") from None
-            keys.append(_numpy_keys(table["key"]))
-            self._values.append(_numpy_values(table["value"]))
+                keys.append(_numpy_keys(table["key"]))
+                values = _numpy_values(table["value"])
+                if keys[-1].shape != (len(values), 2) or values.shape[1:] != (self._values or [values])[0].shape[1:]:
+                    raise ValueError("its columns do not fit together, or not to the other shards")
+            except (pa.ArrowException, OSError, ValueError, LookupError, AttributeError, TypeError) as error:
+                reason = " ".join(str(error).split())[:200]
+                raise BadInput(f"{path} is damaged ({reason}); remove it and run cache_signals again") from None
+            self._values.append(values)
             starts.append(starts[-1] + len(table))
         self._starts = np.array(starts)
         self._keys = np.concatenate(keys) if keys else np.zeros((0, 2), dtype=np.uint64)

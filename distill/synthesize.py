@@ -38,6 +38,7 @@ from typing import BinaryIO
 
 from distill.artefact import content_hash, write_json
 from distill.errors import BadInput, JobFailed
+from distill.outputs import check_output_folder
 from distill.progress import Progress, progress
 from distill.remote import (
     PRICES_AS_OF,
@@ -308,6 +309,8 @@ def _opened(folder: Path, settings: SynthesisSettings) -> Iterator[_Store]:
 
 def _make(folder: Path) -> None:
     """Make a folder, or see that it is empty or one of ours: in another one not even a lock is left."""
+    hidden = [entry.name for entry in folder.glob(".*")] if folder.is_dir() else []
+    check_output_folder(folder, ours=["settings.json", *hidden], overwrite=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileNotFoundError, NotADirectoryError, FileExistsError) as error:

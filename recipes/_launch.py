@@ -31,6 +31,8 @@ __all__ = ["guarded", "join_processes", "launch", "set_up_messages", "stage_main
 
 log = logging.getLogger("distill")
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
+# a path that cannot be: too long, a file taken for a folder or the other way round, links in a circle
+_WRONG_PATHS = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 # all that torch and OpenVINO say of a full disk
 _CANNOT_WRITE = ("PytorchStreamWriter failed writing", "file write failed", "iostream error")
 _OURS = ("distill", "teachers", "students", "recipes")
@@ -61,6 +63,12 @@ def guarded(work: Callable[[], None]) -> int:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _WRONG_PATHS:
+            _say(f"error: {str(error.filename)[:200]}: {os.strerror(error.errno)}; name another path")
+            return BadInput.exit_code
+        if isinstance(error, MemoryError):
+            _say("error: the memory of this machine does not suffice; make the model, the batch or the lengths smaller")
+            return 1
         reason = _disk_trouble(error)
         if reason is None:
             _tell_launcher(traceback.format_exc())

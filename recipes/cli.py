@@ -3,6 +3,7 @@
 Nothing heavy is imported before a command runs, so that `--help` answers at once.
 """
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +20,16 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
 )  # fmt: skip
 
+_MOST = 1_000_000  # of tokens, and of seconds: what is more is a slip
+
+
+def _finite(value: float | None) -> float | None:
+    """Refuse what is no number, and what is endless: click's own bounds let NaN through."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no finite number.")
+    return value
+
+
 RecipePath = Annotated[str, typer.Argument(metavar="RECIPE.yaml", help="The recipe.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="As training.learning_rate=1.0e-4.")
@@ -28,8 +39,9 @@ Runtime = Annotated[
     str | None, typer.Option(help="torch, openvino, onnx or numpy; default: what the folder holds, graphs first.")
 ]
 Precision = Annotated[str | None, typer.Option(help="fp32 or bf16; default: the runtime's own.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="Default: every CPU this process may use.")]
-MaxLength = Annotated[int | None, typer.Option(min=3, help="Tokens; default: the model's own.")]
+Threads = Annotated[int | None, typer.Option(min=1, max=4096, help="Default: every CPU this process may use.")]
+MaxLength = Annotated[int | None, typer.Option(min=3, max=_MOST, help="Tokens; default: the model's own.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at the output already.")]
 AsText = Annotated[
     bool,
     typer.Option(
@@ -92,16 +104,26 @@ def benchmark(
     output: Annotated[Path, typer.Option("-o", "--output", help="Of model folders: where the report goes.")] = Path(
         "report"
     ),
-    seconds: Annotated[float, typer.Option(min=0.1, help="Measuring time per model and kind of measurement.")] = 10.0,
+    seconds: Annotated[
+        float,
+        typer.Option(min=0.1, max=_MOST, callback=_finite, help="Measuring time per model and kind of measurement."),
+    ] = 10.0,
     threads: Annotated[str, typer.Option(help="Numbers of threads, as 1,2; default: the machine's.")] = "",
     batches: Annotated[str, typer.Option(help="Batch sizes to time on each length, as 1,8,32.")] = "",
     loads: Annotated[
         str, typer.Option(help="Open-loop arrival rates as shares of the capacity, as 0.25,0.5,0.75,0.9.")
     ] = "",
-    shapes: Annotated[int, typer.Option(min=0, help="Random shapes over which the growth of memory is taken.")] = 0,
+    shapes: Annotated[
+        int, typer.Option(min=0, max=_MOST, help="Random shapes over which the growth of memory is taken.")
+    ] = 0,
     against: Annotated[Path | None, typer.Option(help="An earlier benchmark.json to be no worse than.")] = None,
-    max_slowdown: Annotated[float | None, typer.Option(min=1.0, help="As 1.10, of latency and throughput.")] = None,
-    max_metric_drop: Annotated[float | None, typer.Option(min=0.0, help="As 0.005, of the primary metric.")] = None,
+    max_slowdown: Annotated[
+        float | None, typer.Option(min=1.0, callback=_finite, help="As 1.10, of latency and throughput.")
+    ] = None,
+    max_metric_drop: Annotated[
+        float | None, typer.Option(min=0.0, callback=_finite, help="As 0.005, of the primary metric.")
+    ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Measure every model of a recipe's run, or any model folders, and write the report."""
     if targets[0].endswith((".yaml", ".yml")):
@@ -113,7 +135,7 @@ def benchmark(
     bench(
         targets, pairs, output, columns=(query_column, document_column, label_column), label_range=label_range,
         seconds=seconds, threads=threads, batches=batches, loads=loads, n_shapes=shapes, against=against,
-        max_slowdown=max_slowdown, max_metric_drop=max_metric_drop, as_json=as_json,
+        max_slowdown=max_slowdown, max_metric_drop=max_metric_drop, as_json=as_json, overwrite=overwrite,
     )  # fmt: skip
 
 
@@ -173,8 +195,10 @@ def plan(
         str | None, typer.Argument(metavar="[RECIPE.yaml]", help="Its section plan, data, teacher and student.")
     ] = None,
     overrides: Overrides = None,
-    budget_p95_ms: Annotated[float | None, typer.Option(help="p95 of one text (or pair) at a time.")] = None,
-    budget_mb: Annotated[float | None, typer.Option(help="Of the int8 folder.")] = None,
+    budget_p95_ms: Annotated[
+        float | None, typer.Option(callback=_finite, help="p95 of one text (or pair) at a time.")
+    ] = None,
+    budget_mb: Annotated[float | None, typer.Option(callback=_finite, help="Of the int8 folder.")] = None,
     length: Annotated[int | None, typer.Option(help="Tokens of the text (or pair); default: 256.")] = None,
     threads: Threads = None,
     kind: Annotated[str | None, typer.Option(help="bi_encoder or cross_encoder; default: the recipe's.")] = None,
@@ -188,6 +212,7 @@ def plan(
     check: Annotated[
         Path | None, typer.Option(help="Measure this finished int8 model against the budget instead.")
     ] = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Find the largest students that meet a budget of latency and size, by measuring on this machine."""
@@ -199,6 +224,15 @@ def plan(
         "vocabulary": vocabulary, "family": family,
     }  # fmt: skip
     loaded, folder = load_plan(recipe, overrides or [], given, output)
+    if check is None:
+        from distill.outputs import check_output_folder
+
+        # the plan of a run, and the unnamed one, are made again where they are
+        check_output_folder(
+            folder,
+            ours=("plan.json", "measurements.json", "recipe.json", ".work/lock"),
+            overwrite=overwrite or output is None,
+        )
     join_processes()
     from students.plan import check_model, make_plan
 
@@ -224,6 +258,13 @@ def score(
     threads: Threads = None,
     max_length: MaxLength = None,
     special_tokens_as_text: AsText = False,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="A host that a remote scorer may send the texts to, as api.openai.com.")
+    ] = None,
+    key_variable: Annotated[
+        str | None, typer.Option(help="Environment variable with that host's key; default: OPENAI_API_KEY.")
+    ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Score pairs: cosines of a bi-encoder, logits of a cross-encoder."""
     from distill.apply import score_file
@@ -240,6 +281,9 @@ def score(
         n_threads=threads,
         max_length=max_length,
         special_tokens_as_text=special_tokens_as_text,
+        allow_hosts=allow_host or [],
+        key_variable=key_variable,
+        overwrite=overwrite,
     )
 
 
@@ -258,6 +302,7 @@ def embed(
         int | None, typer.Option(min=1, help="Keep the first dimensions, of a student trained for it.")
     ] = None,
     special_tokens_as_text: AsText = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Embed texts."""
     from distill.apply import embed_file
@@ -274,6 +319,7 @@ def embed(
         max_length=max_length,
         truncate=truncate,
         special_tokens_as_text=special_tokens_as_text,
+        overwrite=overwrite,
     )
 
 
@@ -290,7 +336,7 @@ def index_quality(
     truncate: Annotated[str, typer.Option(help="Fewer dimensions to measure as well, as 256,128.")] = "",
     corpus: Annotated[str | None, typer.Option(help="More documents to search: a .txt or a table.")] = None,
     column: Annotated[str, typer.Option(help="Of the corpus.")] = "text",
-    max_queries: Annotated[int, typer.Option(min=1)] = 500,
+    max_queries: Annotated[int, typer.Option(min=1, max=_MOST)] = 500,
     runtime: Runtime = None,
     precision: Precision = None,
     threads: Threads = None,
@@ -315,17 +361,21 @@ def trim(
         list[str], typer.Option(help="A .txt, or FILE:COLUMN,… of a table; again for more languages and domains.")
     ],
     coverage: Annotated[
-        float | None, typer.Option(help="Share of each source's tokens that stays; default: 0.999.")
+        float | None, typer.Option(callback=_finite, help="Share of each source's tokens that stays; default: 0.999.")
     ] = None,
     size: Annotated[int | None, typer.Option(min=1, help="Tokens that stay at most, instead.")] = None,
     changed: Annotated[Path | None, typer.Option(help="A .tsv that lists the texts with other pieces.")] = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Cut a model to the tokens that some texts use: the same embeddings, a smaller vocabulary."""
     from distill.apply import print_trim
     from students.trim import trim_folder
 
-    print_trim(trim_folder(model, target, texts, coverage=coverage, size=size, changed=changed), as_json=as_json)
+    print_trim(
+        trim_folder(model, target, texts, coverage=coverage, size=size, changed=changed, overwrite=overwrite),
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -334,7 +384,9 @@ def tune(
     runtime: Runtime = None,
     precision: Precision = None,
     threads: Threads = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long to measure, about.")] = 15.0,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, max=_MOST, callback=_finite, help="How long to measure, about.")
+    ] = 15.0,
     as_json: AsJson = False,
 ) -> None:
     """Measure how a graph runs fastest on this machine, and store it for later loads."""
@@ -366,6 +418,7 @@ def prepare(
     ] = "",
     blind: Annotated[bool, typer.Option("--blind", help="Take out who the person is.")] = False,
     dropped: Annotated[Path | None, typer.Option(help="A .tsv that lists what was dropped.")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Cut résumés to sections (the published V2), take out names, addresses and the like, or both."""
     from distill.apply import names_in
@@ -373,7 +426,13 @@ def prepare(
 
     print(
         prepare_file(
-            resumes, output, column=column, keep=names_in(keep) if keep else None, blind=blind, dropped=dropped
+            resumes,
+            output,
+            column=column,
+            keep=names_in(keep) if keep else None,
+            blind=blind,
+            dropped=dropped,
+            overwrite=overwrite,
         )
     )
 
@@ -391,17 +450,20 @@ def synthesize(
     languages: Annotated[str, typer.Option(help="As ko,en.")] = "ko,en",
     grades: Annotated[bool, typer.Option("--grades", help="Grades 0 to 4 instead of 0 and 1.")] = False,
     budget: Annotated[
-        float, typer.Option(help="Dollars that are never exceeded, over all runs into the folder.")
+        float, typer.Option(callback=_finite, help="Dollars that are never exceeded, over all runs into the folder.")
     ] = 5.0,
     concurrency: Annotated[int | None, typer.Option(min=1)] = None,
     rpm: Annotated[int | None, typer.Option(min=1, help="Requests per minute at most.")] = None,
     tpm: Annotated[int | None, typer.Option(min=1, help="Tokens per minute at most.")] = None,
     input_price: Annotated[
-        float | None, typer.Option(help="Dollars per million tokens, of a model without a known price.")
+        float | None,
+        typer.Option(callback=_finite, help="Dollars per million tokens, of a model without a known price."),
     ] = None,
-    output_price: Annotated[float | None, typer.Option()] = None,
-    timeout: Annotated[float | None, typer.Option(help="Seconds for a whole answer; default: 120.")] = None,
-    seed: int = 0,
+    output_price: Annotated[float | None, typer.Option(callback=_finite)] = None,
+    timeout: Annotated[
+        float | None, typer.Option(callback=_finite, help="Seconds for a whole answer; default: 120.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2_147_483_647)] = 0,
     estimate: Annotated[bool, typer.Option("--estimate", help="Print what it would cost, and ask nothing.")] = False,
 ) -> None:
     """Have a language model write résumé-JD pairs: positives, hard negatives, random ones."""

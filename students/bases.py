@@ -18,6 +18,7 @@ from distill.errors import BadInput
 from distill.modeling import build_model, loading, quiet, tokenizer_of, transformer_of
 from distill.recipe import Backbone, FreshBackbone, Student, TeacherBackbone, Trim, Vocabulary, Width
 from distill.run import Run
+from distill.trust import check_source, load_auto
 from students.corpus import change_vocabulary, factorise, student_corpus
 from students.importance import pair_batches
 from students.width import narrow
@@ -134,8 +135,9 @@ def base_of(run: Run, backbone: Backbone, texts: Sequence[str]) -> Base:
 
     name = _encoder_of(run, backbone, texts)
     with quiet(), loading(name):
-        config = AutoConfig.from_pretrained(name)
-        return Base(config, AutoTokenizer.from_pretrained(name), int(config.num_hidden_layers))
+        check_source(name)
+        config = load_auto(AutoConfig, name)
+        return Base(config, load_auto(AutoTokenizer, name), int(config.num_hidden_layers))
 
 
 def _encoder_of(run: Run, backbone: Backbone, texts: Sequence[str]) -> str:

@@ -18,7 +18,6 @@ alone, and must give what the export gives.
     optimum           the graph beside config.json and the tokenizer, OpenVINO or ONNX
 """
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -31,7 +30,9 @@ from distill.artefact import new_folder, read_card, write_json
 from distill.errors import BadInput, GateFailed
 from distill.model_files import GRAPHS
 from distill.onnx import keep_outputs, write_tokenizer
+from distill.outputs import check_output_folder
 from distill.portable import pooling_flags, portable_tokenizer
+from distill.trust import load_auto, read_json
 
 __all__ = ["TOOLS", "Tool", "write_layout"]
 
@@ -59,7 +60,8 @@ _TRITON_MAX_BATCH = 64
 def write_layout(source: Path, target: Path, *, tool: Tool) -> None:
     """Write the export `source` as `tool` reads it.
 
-    :raises BadInput: for an unknown tool, and for an export in a format that the tool does not read
+    :param target: a folder that is not there yet, or is empty
+    :raises BadInput: for an unknown tool, for a target that holds something, and for an export in a format that the tool does not read
     :raises GateFailed: where the written files do not give what the export gives; nothing is put in place then
     """
     if tool not in TOOLS:
@@ -70,6 +72,7 @@ def write_layout(source: Path, target: Path, *, tool: Tool) -> None:
         raise BadInput(
             f"{source} is not what {tool} can be made from: {formats} is needed; add onnx to export.formats and run the export"
         )
+    check_output_folder(target, inputs=[source])
     scorer = runtime.load(source, runtime="onnx" if held == "onnx" else "openvino")
     with new_folder(target) as folder:
         graph = TOOLS[tool](_Export(source, scorer), folder, target.name)
@@ -105,7 +108,7 @@ class _Export:
         """The configuration as transformers understands it, under the names that all families share."""
         from transformers import AutoConfig
 
-        return AutoConfig.from_pretrained(str(self.source), local_files_only=True)
+        return load_auto(AutoConfig, self.source, local_files_only=True)
 
     def classifier_config(self) -> dict[str, Any]:
         """The configuration; of a cross-encoder that of a classifier with one label, whatever its head is made of."""
@@ -266,5 +269,5 @@ def _input_names(graph: Path) -> list[str]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    values: dict[str, Any] = read_json(path) if path.is_file() else {}
     return values

@@ -10,7 +10,6 @@ from distill.artefact import (
     Artefact,
     check_model_folder,
     content_hash,
-    new_file,
     new_folder,
     read_card,
     revision,
@@ -19,6 +18,7 @@ from distill.artefact import (
 from distill.backbone import resolve_name
 from distill.errors import BadInput
 from distill.modeling import load_model, replace_tokenizer, save_model, tokenizer_of, transformer_of
+from distill.outputs import check_output_file, check_output_folder, output_file
 from distill.tables import read_texts
 from students.build import check_reload
 from students.corpus import Corpus
@@ -35,18 +35,24 @@ def trim_folder(
     coverage: float | None = None,
     size: int | None = None,
     changed: Path | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Trim a model folder's vocabulary to files of text and write it to another folder; return the report.
 
     :param texts: .txt files of one text a line, or tables as FILE:COLUMN,COLUMN; each column is a source
     :param coverage: share of each source's token occurrences to keep; 0.999 where size is not given either
     :param changed: a .tsv that lists every text with a lost token
+    :param overwrite: replace `changed` where it is there already; the target has to be new
     :raises BadInput: where a file, the model or the target cannot be used
     """
     source = Path(resolve_name(model))
     kind = check_model_folder(source)
-    if target.exists():
-        raise BadInput(f"{target} is there already; name a new folder")
+    read: list[str | Path] = [source, *(_source_file(text) for text in texts)]
+    check_output_folder(target, inputs=read)
+    if changed is not None:
+        if target.resolve() in changed.resolve().parents:
+            raise BadInput(f"{changed} lies in {target}, which is to be a new folder; name a path outside of it")
+        check_output_file(changed, inputs=read, overwrite=overwrite)
     if coverage is not None and size is not None:
         raise BadInput("--coverage and --size: give one of them")
     if coverage is not None and not 0 < coverage <= 1:
@@ -59,7 +65,7 @@ def trim_folder(
     )
     replace_tokenizer(loaded, tokenizer)
     if changed is not None:
-        _list_changed(report, changed)
+        _list_changed(report, changed, read, overwrite)
     parents, settings = {source.name: revision(source)}, {"coverage": coverage, "size": size}
     inputs = {"stage": "trim", "parents": parents, "corpus": corpus.fingerprint(), **settings}
     base = read_card(source) or Artefact(kind=kind, stage="trim", fingerprint="")
@@ -86,8 +92,15 @@ def _read(texts: Sequence[str]) -> Corpus:
     return corpus
 
 
-def _list_changed(report: TrimReport, path: Path) -> None:
-    with new_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+def _source_file(given: str) -> str:
+    return given.partition(":")[0]
+
+
+def _list_changed(report: TrimReport, path: Path, inputs: Sequence[str | Path], overwrite: bool) -> None:
+    with (
+        output_file(path, inputs=inputs, overwrite=overwrite) as temporary,
+        temporary.open("w", encoding="utf-8") as file,
+    ):
         file.write("source\ttext\tbefore\tafter\n")
         for row in report.changed:
             file.write(

@@ -109,8 +109,17 @@ class TestParagraphs:
         assert scorer.score(["q1 q2"], ["d1 d2 d3"]) == pytest.approx([(0.9 + 0.6) / 2])
 
     def test_a_model_that_is_gone_is_one_line(self, tmp_path):
-        write_paragraphs(tmp_path, Paragraphs(model="../teachers/bi"))
+        (tmp_path / ".work").mkdir()  # a run's folder
+        folder = tmp_path / "baselines" / "paragraphs"
+        folder.mkdir(parents=True)
+        write_paragraphs(folder, Paragraphs(model="../../teachers/bi"))
         with pytest.raises(BadInput, match="no such directory"):
+            check_scorer_folder(folder)
+
+    @pytest.mark.parametrize("model", ["../teachers/bi", "/etc", "inner/../../bi"])
+    def test_a_folder_of_no_run_names_no_model_elsewhere(self, tmp_path, model):
+        write_paragraphs(tmp_path, Paragraphs(model=model))
+        with pytest.raises(BadInput, match="which lies outside of it"):
             check_scorer_folder(tmp_path)
 
 

@@ -278,8 +278,11 @@ class TestScore:
         output = tmp_path / "scores.tsv"
         output.write_text("yesterday's")
         assert call("score", tmp_path / "none", pairs_file, "-o", output)[0] == 2
+        code, _, err = call("score", bi_folder, pairs_file, "-o", output)
+        assert code == 2 and "would be lost" in err and "--overwrite" in err
+        assert call("score", tmp_path / "none", pairs_file, "-o", output, "--overwrite")[0] == 2
         assert output.read_text() == "yesterday's"
-        assert call("score", bi_folder, pairs_file, "-o", output)[0] == 0
+        assert call("score", bi_folder, pairs_file, "-o", output, "--overwrite")[0] == 0
         assert output.read_text().startswith("row\t")
 
 

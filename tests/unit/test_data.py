@@ -195,7 +195,11 @@ class TestFiles:
                 "is not UTF-8; save it as UTF-8 (Korean files are often CP949)",
             ),
             ("p.tsv.gz", b"query\tdocument\tlabel\na\tb\t1\n", "cannot be read"),
-            ("p.tsv.gz", gzip.compress(b"query\tdocument\tlabel\n" + b"a\tb\t1\n" * 5000, mtime=0)[:60], "cannot be read"),
+            (
+                "p.tsv.gz",
+                gzip.compress(b"query\tdocument\tlabel\n" + b"a\tb\t1\n" * 5000, mtime=0)[:60],
+                "cannot be read",
+            ),
             (
                 "p.xlsx",
                 b"PK",

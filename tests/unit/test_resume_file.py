@@ -227,6 +227,6 @@ def test_a_failure_leaves_the_old_output(tmp_path, monkeypatch):
 
     monkeypatch.setattr(resume_file, "keep_sections", fail)
     with pytest.raises(RuntimeError, match="fire"):
-        prepare_file(source, out, column="resume", keep=KEEP, dropped=dropped)
+        prepare_file(source, out, column="resume", keep=KEEP, dropped=dropped, overwrite=True)
     assert out.read_text(encoding="utf-8") == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "table.csv"]

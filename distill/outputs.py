@@ -1,0 +1,227 @@
+"""The one door for every output whose path a user names: what is refused, how it is written, what an overwrite needs.
+
+A file is written under a temporary name beside the target and renamed when it is whole. What is no regular file (a
+terminal, /dev/stdout, /dev/null, a named pipe) is written into as it is: renaming would put a file in the place of a
+device node, as root even of /dev/null. A folder has to be new or empty, or to be one that the command wrote before.
+
+All checks run before the work: a refused output costs no minute.
+"""
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from distill.artefact import CARD, new_file
+from distill.errors import BadInput
+
+__all__ = ["check_output_file", "check_output_folder", "inert", "is_stream", "output_file"]
+
+_MODEL_FILES = ("modules.json", CARD, "scorer.json", "router_config.json")
+_BESIDE_CONFIG = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "pytorch_model.bin",
+    "*.onnx",
+    "*.xml",
+    "tokenizer*.json",
+)
+_STREAMS = ("/dev/", "/proc/")
+
+
+@contextmanager
+def output_file(target: Path, *, inputs: Sequence[str | Path] = (), overwrite: bool = False) -> Iterator[Path]:
+    """Check an output file and yield the path to write to; see `check_output_file`.
+
+    It is in place when the block ends well, and as it was before when the block fails.
+    """
+    check_output_file(target, inputs=inputs, overwrite=overwrite)
+    if is_stream(target):
+        yield target
+        return
+    with new_file(target) as temporary:
+        yield temporary
+        _refuse_existing(target, overwrite)  # another process may have written it meanwhile
+
+
+def check_output_file(target: Path, *, inputs: Sequence[str | Path] = (), overwrite: bool = False) -> None:
+    """Check a path that a command is going to write a file to.
+
+    :param inputs: what the command reads: files, and folders with all their files
+    :param overwrite: replace a regular file that is there already
+    :raises BadInput: for an input, a path in a model folder, a folder, a link, a disk, a file that is there already,
+        and a parent that is no folder or cannot be written into
+    """
+    _refuse_inputs(target, inputs)
+    if is_stream(target):
+        return
+    _refuse_link(target)
+    found = _facts(target)
+    if found is not None and stat.S_ISDIR(found.st_mode):
+        raise BadInput(f"{target} is a folder; name a file in it")
+    if found is not None and not stat.S_ISREG(found.st_mode):
+        raise BadInput(f"{target} is a disk or a socket, not a file; name another output")
+    if not target.parent.is_dir():
+        raise BadInput(f"{target.parent} is no folder; make it first, or name another output")
+    _refuse_model_folder(target)
+    _refuse_existing(target, overwrite)
+    with new_file(target, keep=False):  # what cannot be written is known before any work
+        pass
+
+
+def check_output_folder(
+    target: Path, *, inputs: Sequence[str | Path] = (), ours: Sequence[str] = (), overwrite: bool = False
+) -> None:
+    """Check a path that a command is going to write a folder to.
+
+    :param inputs: what the command reads
+    :param ours: files that tell a folder which this command wrote before; () accepts new and empty folders alone
+    :param overwrite: write into such a folder once more
+    :raises BadInput: for an input or a folder around it, a path in a model folder, a file, a link, and a folder that holds
+        something else
+    """
+    _refuse_inputs(target, inputs)
+    _refuse_link(target)
+    found = _facts(target)
+    if found is not None and not stat.S_ISDIR(found.st_mode):
+        raise BadInput(f"{target} is a file; name a folder")
+    _refuse_model_folder(target)
+    _check_can_be_made(target)
+    try:
+        names = [] if found is None else os.listdir(target)
+    except OSError as error:
+        raise BadInput(f"{target} cannot be read ({error.strerror}); name another folder") from None
+    if not names:
+        return
+    if not any((target / name).is_file() for name in ours):
+        raise BadInput(
+            f"{target} holds other files ({_shown(names)}), which would be lost or mixed up; name a new folder"
+        )
+    if not overwrite:
+        raise BadInput(
+            f"{target} holds an earlier result, which would be lost; name another folder, or add --overwrite"
+        )
+
+
+def _shown(names: Sequence[str]) -> str:
+    first = ", ".join(sorted(names)[:3])
+    return first if len(names) < 4 else f"{first} and {len(names) - 3} more"
+
+
+def _facts(path: Path) -> os.stat_result | None:
+    """Return what a path leads to; None where there is nothing.
+
+    :raises BadInput: for a path that cannot be: a name that is too long, a file taken for a folder
+    """
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise BadInput(f"{str(path)[:120]} cannot be made a folder or a file ({reason}); name another output") from None
+
+
+def is_stream(target: Path) -> bool:
+    """Tell whether a target is written into as it is: a terminal, a pipe, a character device."""
+    found = _facts(target)
+    if found is None:
+        return False
+    if str(target).startswith(_STREAMS) and stat.S_ISREG(found.st_mode):
+        return True  # /dev/stdout that a shell sends into a file
+    return stat.S_ISCHR(found.st_mode) or stat.S_ISFIFO(found.st_mode)
+
+
+def _refuse_link(target: Path) -> None:
+    if target.is_symlink():
+        raise BadInput(f"{target} is a link to {os.readlink(target)}; name that path itself, or another output")
+
+
+def _refuse_existing(target: Path, overwrite: bool) -> None:
+    found = _facts(target)
+    if found is not None and found.st_size and not overwrite:
+        raise BadInput(
+            f"{target} is there already ({found.st_size:,} bytes, which would be lost); name another output, or add --overwrite"
+        )
+
+
+def _refuse_inputs(target: Path, inputs: Sequence[str | Path]) -> None:
+    found, place = _facts(target), _resolved(target)
+    for given in map(Path, inputs):
+        facts = _input_facts(given)
+        if facts is None:  # the name of a data set or model of the hub
+            continue
+        if found is not None and os.path.samestat(facts, found):
+            raise BadInput(f"{target} is an input of this command ({given}); name another output")
+        if not stat.S_ISDIR(facts.st_mode):
+            continue
+        folder = _resolved(given)
+        if place.is_relative_to(folder):
+            raise BadInput(f"{target} lies in an input of this command ({given}); name a path outside of it")
+        if folder.is_relative_to(place):
+            raise BadInput(f"{target} holds an input of this command ({given}); name another output")
+        if found is not None and stat.S_ISREG(found.st_mode) and found.st_nlink > 1 and _holds(given, found):
+            raise BadInput(f"{target} is a file of an input of this command ({given}); name another output")
+
+
+def _input_facts(given: Path) -> os.stat_result | None:
+    try:
+        return given.stat()
+    except (OSError, ValueError):
+        return None
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError) as error:
+        raise BadInput(f"{path} leads nowhere ({error}); name another output") from None
+
+
+def _holds(folder: Path, facts: os.stat_result) -> bool:
+    """Tell whether one of a folder's files is this one under another name."""
+    for root, _, names in os.walk(folder):
+        for name in names:
+            found = _input_facts(Path(root) / name)
+            if found is not None and os.path.samestat(found, facts):
+                return True
+    return False
+
+
+def _refuse_model_folder(target: Path) -> None:
+    for folder in _resolved(target).parents:
+        if _is_model_folder(folder):
+            raise BadInput(
+                f"{target} lies in the model folder {folder}, which is no place for results; name a path outside of it"
+            )
+
+
+def _is_model_folder(folder: Path) -> bool:
+    try:
+        if any((folder / name).is_file() for name in _MODEL_FILES):
+            return True
+        has_config = (folder / "config.json").is_file()
+        return has_config and any(next(folder.glob(pattern), None) is not None for pattern in _BESIDE_CONFIG)
+    except OSError:  # a folder that may not be looked into
+        return False
+
+
+def _check_can_be_made(target: Path) -> None:
+    """Check that the nearest folder there is can be written into."""
+    nearest = target
+    while _input_facts(nearest) is None and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise BadInput(f"{nearest} is a file, and {target} would lie below it; name another folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise BadInput(f"{nearest} cannot be written into; name another folder")
+
+
+def inert(markdown: str) -> str:
+    """Return a text in Markdown whose strings from elsewhere make no tag and load no picture where it is shown.
+
+    >>> inert("a <img src=x> ![y](http://z)")
+    'a &lt;img src=x> !&#91;y](http://z)'
+    """
+    return markdown.replace("<", "&lt;").replace("![", "!&#91;")

@@ -1,0 +1,217 @@
+"""A model folder is somebody else's: what its files may say, and where they may lead.
+
+    files      regular files and folders alone; a link stays in the folder (or in the hub's cache that the folder is part of)
+    paths      relative, downwards
+    modules    those of sentence-transformers that import nothing which a folder names
+    code       none: `trust_remote_code` is False at every door, and no setting of a folder turns it on
+    weights    safetensors; a pickle runs what it likes when it is opened
+
+Neither torch nor transformers is imported here.
+"""
+
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+from distill.errors import BadInput, loading
+
+__all__ = [
+    "ALLOWED_MODULES",
+    "NO_CODE",
+    "check_files",
+    "check_module",
+    "check_settings",
+    "check_shards",
+    "check_source",
+    "inside",
+    "load_auto",
+    "read_json",
+    "refuse_pickles",
+]
+
+T = TypeVar("T")
+ALLOWED_MODULES = (
+    "Transformer", "Pooling", "Dense", "Normalize", "LayerNorm", "Dropout", "StaticEmbedding", "Router", "Asym",
+    "WeightedLayerPooling", "CNN", "LSTM", "LogitScore",
+)  # fmt: skip
+NO_CODE: Mapping[str, Any] = {"trust_remote_code": False}
+"""For every loader of others that may run code which comes with a model."""
+_MODULE = re.compile(rf"sentence_transformers(\.[a-z_0-9]+)*\.({'|'.join(ALLOWED_MODULES)})")
+_MOST_JSON_BYTES = 200_000_000  # tokenizer.json of a large vocabulary has 40 MB
+_MOST_FILES = 20_000
+_NAMES_ELSEWHERE = ("tokenizer_name_or_path", "model_name_or_path", "cache_dir", "cache_folder", "subfolder", "token")
+_SETTINGS = ("sentence_bert_config.json", "config_sentence_transformers.json")
+
+
+def read_json(path: Path, kind: type[T] | None = None) -> Any:
+    """Read a JSON file that somebody else wrote.
+
+    :param kind: what its outermost value has to be; None is an object
+    :raises BadInput: for what is no file, no JSON, nested too deeply, or something else
+    """
+    wanted: type = dict if kind is None else kind
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise BadInput(f"{path} is no file; copy the folder again or rebuild it")
+        if path.stat().st_size > _MOST_JSON_BYTES:
+            raise BadInput(f"{path} has more than {_MOST_JSON_BYTES // 10**6} MB, which no JSON file here has")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file") from None
+    except (ValueError, RecursionError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadInput(f"{path} is not valid JSON ({reason}); copy the folder again or rebuild it") from None
+    if not isinstance(value, wanted):
+        named = "an object" if wanted is dict else "a list"
+        raise BadInput(f"{path} is to hold {named}, not {type(value).__name__}; copy the folder again or rebuild it")
+    return value
+
+
+def inside(folder: Path, stated: Any, where: str) -> str:
+    """Return a path that a folder's file states, once it is known to stay in the folder.
+
+    :raises BadInput: for an absolute path, one that climbs, and what is no text
+    """
+    if not isinstance(stated, str) or "\0" in stated or "\\" in stated or len(stated) > 255:
+        raise BadInput(f"{folder}: {where} is {str(stated)[:80]!r}; a path within the folder is expected")
+    path = PurePosixPath(stated)
+    if path.is_absolute() or ".." in path.parts or stated.startswith("~"):
+        raise BadInput(f"{folder}: {where} is {stated!r}, which leads out of the folder; only paths within it are read")
+    return stated
+
+
+def check_source(name: str) -> None:
+    """Check a model folder of any kind, before any library opens it; a name of the hub is left to its loader.
+
+    :raises BadInput: naming the file and what is wrong with it
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        return
+    check_files(folder)
+    if (folder / "modules.json").is_file():
+        for number, module in enumerate(read_json(folder / "modules.json", list)):
+            check_module(folder, module, f"modules.json: module {number}")
+    check_settings(folder)
+
+
+def check_files(folder: Path) -> None:
+    """Check that a folder holds files and folders alone, and no link that leads out of it.
+
+    :raises BadInput: naming the first that is something else
+    """
+    # a snapshot of the hub's cache is a folder of links into blobs/ beside it
+    root = (folder.parent.parent if folder.parent.name == "snapshots" else folder).resolve()
+    for number, path in enumerate(_paths(folder)):
+        if number > _MOST_FILES:
+            raise BadInput(f"{folder} holds more than {_MOST_FILES} files: it is no model folder")
+        if path.is_symlink() and not path.resolve().is_relative_to(root):
+            raise BadInput(f"{path} is a link out of the folder, to {os.readlink(path)}; copy the file into its place")
+        try:
+            mode = path.stat().st_mode
+        except OSError as error:
+            raise BadInput(f"{path} cannot be read ({error.strerror}); copy the folder again or rebuild it") from None
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise BadInput(f"{path} is neither a file nor a folder (a pipe, a socket or a device); remove it")
+
+
+def _paths(folder: Path) -> Iterator[Path]:
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name != ".git"]
+        yield from (Path(root) / name for name in (*folders, *names) if not name.startswith("."))
+
+
+def check_module(folder: Path, module: Any, where: str) -> None:
+    """Check an entry of modules.json.
+
+    :raises BadInput: for what is no entry, a path out of the folder, and a module of a kind that is not run here
+    """
+    if not isinstance(module, Mapping) or "path" not in module or "type" not in module:
+        raise BadInput(f"{folder}/{where} is no entry with path and type; copy the folder again or rebuild it")
+    inside(folder, module["path"], f"{where}: path")
+    if not _MODULE.fullmatch(str(module["type"])):
+        raise BadInput(
+            f"{folder}/{where}: {str(module['type'])[:120]} is not run here; accepted are sentence_transformers' own "
+            f"{', '.join(ALLOWED_MODULES)}"
+        )
+    config = folder / module["path"] / "config.json"
+    if str(module["type"]).endswith(".Dense") and module["path"] and config.is_file():
+        activation = str(read_json(config).get("activation_function", "torch.nn.Tanh"))
+        if not re.fullmatch(r"torch\.nn\.[A-Za-z_.]+", activation):
+            raise BadInput(f"{config}: activation_function {activation[:120]}; one of torch.nn is expected")
+
+
+def check_settings(folder: Path) -> None:
+    """Check what a folder's settings ask of a loader: no code, no other model, no path elsewhere.
+
+    :raises BadInput: naming the file and the key
+    """
+    if (folder / "adapter_config.json").is_file():
+        raise BadInput(
+            f"{folder} holds an adapter of another model (adapter_config.json); merge it into that model first"
+        )
+    named = [folder / name for name in _SETTINGS]
+    for path in {*named, *folder.glob("sentence_*_config.json")}:
+        if path.is_file():
+            _check_keys(path, read_json(path), "")
+
+
+def _check_keys(path: Path, value: Any, place: str) -> None:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            name = f"{place}.{key}" if place else str(key)
+            if key == "trust_remote_code" and inner:
+                raise BadInput(
+                    f"{path}: {name} asks to run code of the folder's own; such code is never run here, remove the key"
+                )
+            if key in _NAMES_ELSEWHERE and inner:
+                raise BadInput(
+                    f"{path}: {name} names something outside of the folder ({str(inner)[:80]!r}); remove the key"
+                )
+            if str(key).endswith(("file_name", "_file", "_path")) and inner:
+                inside(path.parent, inner, f"{path.name}: {name}")
+            _check_keys(path, inner, name)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_keys(path, inner, place)
+
+
+def refuse_pickles(folder: Path, wanted: Sequence[str], pickles: Sequence[str]) -> None:
+    """Refuse a folder whose weights are a pickle alone.
+
+    :raises BadInput: saying how to make safetensors of it
+    """
+    found = next((name for name in pickles if (folder / name).is_file()), None)
+    if found is not None and not any((folder / name).is_file() for name in wanted):
+        raise BadInput(
+            f"{folder / found} is a pickle, which can run code when it is opened; ask for safetensors, or make them where you "
+            f"trust the file: transformers' save_pretrained(…, safe_serialization=True)"
+        )
+
+
+def check_shards(folder: Path, index: str = "model.safetensors.index.json") -> None:
+    """Check that the shards which an index names lie beside it.
+
+    :raises BadInput: for an index that is none, a path out of the folder, and a shard that is missing
+    """
+    if not (folder / index).is_file() or (folder / "model.safetensors").is_file():
+        return
+    shards = read_json(folder / index).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise BadInput(f"{folder / index} has no weight_map; copy the folder again or rebuild it")
+    for name in set(map(str, shards.values())):
+        if not (folder / inside(folder, name, f"{index}: a shard")).is_file():
+            raise BadInput(f"{folder} is not a whole model folder: {name} is missing; copy it again or rebuild it")
+
+
+def load_auto(auto_class: Any, name: str | Path, **options: Any) -> Any:
+    """Call `from_pretrained` of one of transformers' Auto classes, without ever running code that comes with a model.
+
+    :raises BadInput: where it cannot be loaded, or only with such code
+    """
+    with loading(str(name)):
+        return auto_class.from_pretrained(str(name), **NO_CODE, **options)

@@ -1,0 +1,128 @@
+"""YAML as a recipe needs it: plain values, each key once, and no more of it than anybody writes.
+
+`yaml.safe_load` alone takes the second of two equal keys without a word, lets nine lines of aliases stand for a
+thousand million values, and fails in many ways on what is nested a thousand deep.
+"""
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from distill.errors import BadInput
+
+__all__ = ["parse_yaml", "read_yaml"]
+
+_MOST_BYTES = 5_000_000
+_MOST_VALUES = 200_000  # with every alias written out
+_DEEPEST = 50
+_LONGEST_KEY = 200
+
+
+class _Loader(yaml.SafeLoader):
+    """Each key of a mapping once; `<<` and aliases as ever."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        """Refuse a second key of the same name."""
+        seen: set[Any] = set()
+        for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else []:
+            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
+            if key is not None and key != "<<" and key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands there twice", key_node.start_mark
+                )
+            seen.add(key)
+        mapping: dict[Hashable, Any] = super().construct_mapping(node, deep=deep)
+        return mapping
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file.
+
+    :raises BadInput: for what is no file, not UTF-8, no YAML, or more than a recipe can be
+    """
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise BadInput(f"{path} has {path.stat().st_size / 1e6:.0f} MB: that is no recipe")
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} is not valid YAML: byte {error.start + 1} is not UTF-8; save it as UTF-8") from None
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path} cannot be read: {error}") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Parse a text as YAML.
+
+    :param where: what the messages call it
+    :raises BadInput: in one line, whatever is wrong
+    """
+    try:
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            if node is not None:
+                _measure(node, {}, 0)
+            value = None if node is None else loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except RecursionError:
+        raise BadInput(f"{where} is not valid YAML: it is nested deeper than {_DEEPEST} levels") from None
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
+        raise BadInput(f"{where} is not valid YAML: {' '.join(str(error).split())[:400]}") from None
+    _check_values(value, where, "")
+    return value
+
+
+def _measure(node: yaml.Node, known: dict[int, int], depth: int) -> int:
+    """Return how many values a node stands for with its aliases written out."""
+    if depth > _DEEPEST:
+        raise ValueError(f"it is nested deeper than {_DEEPEST} levels, or holds itself")
+    if id(node) in known:
+        return known[id(node)]
+    parts: list[yaml.Node] = []
+    if isinstance(node, yaml.SequenceNode):
+        parts = list(node.value)
+    elif isinstance(node, yaml.MappingNode):
+        parts = [part for pair in node.value for part in pair]
+    n = 1 + sum(_measure(part, known, depth + 1) for part in parts)
+    if n > _MOST_VALUES:
+        raise ValueError(f"with its aliases it stands for more than {_MOST_VALUES:,} values")
+    known[id(node)] = n
+    return n
+
+
+def _check_values(value: Any, where: str, place: str) -> None:
+    """Check keys and values: nothing here is handed to a schema that it would not survive."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if not isinstance(key, str) or len(key) > _LONGEST_KEY:
+                raise BadInput(
+                    f"{where}: {place or 'the outermost mapping'} has the key {str(key)[:80]!r} ({type(key).__name__}); keys are short texts, put it in quotes"
+                )
+            _check_text(key, where, place)
+            _check_values(inner, where, f"{place}.{key}" if place else key)
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            _check_values(inner, where, f"{place}[{number}]")
+    elif isinstance(value, str):
+        _check_text(value, where, place)
+    elif isinstance(value, int) and abs(value) > 2**63:
+        raise BadInput(
+            f"{where}: {place or 'the value'} is a number of {len(str(abs(value)))} digits; no setting is that large"
+        )
+    elif value is not None and not isinstance(value, bool | int | float):
+        raise BadInput(
+            f"{where}: {place or 'the value'} is a {type(value).__name__} in YAML; put it in quotes if a text is meant"
+        )
+
+
+def _check_text(text: str, where: str, place: str) -> None:
+    if "\0" in text:
+        raise BadInput(f"{where}: {place or 'the value'} holds a NUL character; remove it")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise BadInput(
+            f"{where}: {place or 'the value'} holds half of a surrogate pair, which is no character; remove it"
+        )

@@ -1,0 +1,90 @@
+"""A model folder with random changes to its files loads and scores, or is refused in words: never another exception.
+
+MATCHDISTILL_FUZZ_RUNS=2000 runs more of them.
+"""
+
+import json
+import os
+import shutil
+import time
+
+import pytest
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+
+from distill.baselines import open_scorer
+from distill.errors import MatchDistillError
+from tests.tiny.conftest import build
+from tests.unit.test_fuzz_recipe import at, odd, places
+
+RUNS = int(os.environ.get("MATCHDISTILL_FUZZ_RUNS", "0"))
+SECONDS = 20
+fuzzed = settings(max_examples=RUNS or 25, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folders = tmp_path_factory.mktemp("fuzz")
+    build(folders / "bi", "bi_encoder", "wordpiece")
+    build(folders / "cross", "cross_encoder", "unigram")
+    return [folders / "bi" / "model", folders / "cross" / "model"]
+
+
+def used(folder):
+    """Open a folder and score two pairs; what is refused is one message."""
+    start = time.perf_counter()
+    try:
+        open_scorer(folder, n_threads=1).score(["개발자 nurse", "a"], ["서울 engineer", "b"])
+    except MatchDistillError as refused:
+        assert str(refused).strip() and len(str(refused)) < 3000
+    assert time.perf_counter() - start < SECONDS
+
+
+def copied(source, tmp_path_factory):
+    target = tmp_path_factory.getbasetemp() / "fuzzed-model"
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target)
+    return target
+
+
+@seed(1)
+@fuzzed
+@given(st.data())
+def test_changed_json(whole, tmp_path_factory, data):
+    folder = copied(data.draw(st.sampled_from(whole)), tmp_path_factory)
+    files = sorted(path for path in folder.rglob("*.json"))
+    for path in data.draw(st.lists(st.sampled_from(files), min_size=1, max_size=2, unique=True)):
+        value = json.loads(path.read_text(encoding="utf-8"))
+        # of a tokenizer the few keys around the vocabulary, of the others any
+        found = [
+            place for place in places(value) if place and len(place) <= (2 if path.name == "tokenizer.json" else 4)
+        ]
+        *parents, last = data.draw(st.sampled_from(found))
+        node, changed = at(value, parents), data.draw(odd)
+        if data.draw(st.booleans()):
+            node[last] = changed
+        else:
+            del node[last]
+        path.write_text(json.dumps(value, default=str, skipkeys=True), encoding="utf-8")
+    used(folder)
+
+
+@seed(2)
+@fuzzed
+@given(st.data())
+def test_changed_bytes(whole, tmp_path_factory, data):
+    folder = copied(data.draw(st.sampled_from(whole)), tmp_path_factory)
+    path = data.draw(st.sampled_from(sorted(path for path in folder.rglob("*") if path.is_file())))
+    content = bytearray(path.read_bytes())
+    how = data.draw(st.sampled_from(["cut", "flip", "empty", "grow", "gone", "folder"]))
+    if how in ("gone", "folder"):
+        path.unlink()
+        if how == "folder":
+            path.mkdir()
+        used(folder)
+        return
+    if how == "flip" and content:  # mostly in the header, where lengths and names are
+        for place in data.draw(st.lists(st.integers(0, min(len(content), 400) - 1), min_size=1, max_size=4)):
+            content[place] = data.draw(st.integers(0, 255))
+    path.write_bytes({"cut": content[: len(content) // 2], "empty": b"", "grow": content + b"\0" * 7}.get(how, content))
+    used(folder)

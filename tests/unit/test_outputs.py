@@ -1,0 +1,149 @@
+"""The one door for outputs: what is refused, what is written as it is, what an overwrite needs."""
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from distill.errors import BadInput
+from distill.outputs import check_output_folder, output_file
+
+
+def write(target, text="new", **options):
+    with output_file(target, **options) as path:
+        path.write_text(text)
+
+
+def model_folder(folder, *names):
+    folder.mkdir(parents=True)
+    for name in names or ("modules.json",):
+        (folder / name).write_text("{}")
+    return folder
+
+
+class TestFile:
+    def test_is_new_and_alone(self, tmp_path):
+        write(tmp_path / "out.tsv")
+        assert (tmp_path / "out.tsv").read_text() == "new"
+        assert os.listdir(tmp_path) == ["out.tsv"]
+
+    def test_of_the_user_stays_unless_told(self, tmp_path):
+        target = tmp_path / "out.tsv"
+        target.write_text("mine")
+        target.chmod(0o640)
+        with pytest.raises(BadInput, match="4 bytes, which would be lost.*--overwrite"):
+            write(target)
+        assert target.read_text() == "mine"
+        write(target, overwrite=True)
+        assert target.read_text() == "new" and target.stat().st_mode & 0o777 == 0o640
+
+    def test_that_is_empty_loses_nothing(self, tmp_path):
+        (tmp_path / "out.tsv").touch()  # as mktemp leaves it
+        write(tmp_path / "out.tsv")
+        assert (tmp_path / "out.tsv").read_text() == "new"
+
+    def test_that_comes_meanwhile_stays(self, tmp_path):
+        with pytest.raises(BadInput, match="there already"), output_file(tmp_path / "out") as path:
+            path.write_text("new")
+            (tmp_path / "out").write_text("other")
+        assert (tmp_path / "out").read_text() == "other" and os.listdir(tmp_path) == ["out"]
+
+    def test_that_fails_leaves_nothing(self, tmp_path):
+        with pytest.raises(RuntimeError), output_file(tmp_path / "out") as path:
+            path.write_text("half")
+            raise RuntimeError
+        assert os.listdir(tmp_path) == []
+
+    @pytest.mark.parametrize(
+        "how", ["itself", "another spelling", "link", "hard link", "in a folder", "hard link into a folder"]
+    )
+    def test_is_no_input(self, tmp_path, how):
+        folder = tmp_path / "inputs"
+        folder.mkdir()
+        given = folder / "pairs.tsv"
+        given.write_text("mine")
+        target, inputs = given, [given]
+        if how == "another spelling":
+            target = tmp_path / "inputs" / ".." / "inputs" / "pairs.tsv"
+        elif how == "in a folder":
+            target, inputs = folder / "new.tsv", [folder]
+        elif how != "itself":
+            target, inputs = tmp_path / "link", [folder] if "folder" in how else [given]
+            os.link(given, target) if "hard" in how else target.symlink_to(given)
+        with pytest.raises(BadInput, match="input of this command"):
+            write(target, inputs=["hub/name", *inputs], overwrite=True)
+        assert given.read_text() == "mine"
+
+    @pytest.mark.parametrize(
+        "names", [("modules.json",), ("artefact.json",), ("scorer.json",), ("config.json", "model.safetensors")]
+    )
+    def test_lies_in_no_model_folder(self, tmp_path, names):
+        model = model_folder(tmp_path / "model", *names)
+        (model / "openvino").mkdir()
+        for target in (model / "scores.tsv", model / "openvino" / "scores.tsv", model / names[-1]):
+            with pytest.raises(BadInput, match="lies in the model folder"):
+                write(target, overwrite=True)
+
+    def test_beside_a_config_of_something_else_is_fine(self, tmp_path):
+        (tmp_path / "config.json").write_text("{}")
+        write(tmp_path / "out.tsv")
+
+    def test_is_no_link(self, tmp_path):
+        (tmp_path / "mine").write_text("mine")
+        for goal in ("mine", "nowhere"):
+            (tmp_path / "link").unlink(missing_ok=True)
+            (tmp_path / "link").symlink_to(tmp_path / goal)
+            with pytest.raises(BadInput, match=f"is a link to .*{goal}"):
+                write(tmp_path / "link", overwrite=True)
+        assert (tmp_path / "mine").read_text() == "mine" and (tmp_path / "link").is_symlink()
+
+    @pytest.mark.parametrize("name", ["no/out", "file/out", ".", "x" * 300, "x" * 250, "a\0b"])
+    def test_has_a_place(self, tmp_path, name):
+        (tmp_path / "file").touch()
+        with pytest.raises(BadInput, match="folder|cannot be written"):
+            write(tmp_path / name)
+        assert os.listdir(tmp_path) == ["file"]
+
+    def test_a_device_is_written_into(self):
+        before = os.stat("/dev/null")
+        write(Path("/dev/null"))
+        assert os.path.samestat(before, os.stat("/dev/null"))
+
+    def test_a_pipe_is_written_into(self, tmp_path):
+        pipe, read = tmp_path / "pipe", []
+        os.mkfifo(pipe)
+        reader = threading.Thread(target=lambda: read.append(pipe.read_text()))
+        reader.start()
+        write(pipe)
+        reader.join(10)
+        assert read == ["new"] and pipe.is_fifo()
+
+
+class TestFolder:
+    def test_is_new_or_empty(self, tmp_path):
+        (tmp_path / "empty").mkdir()
+        check_output_folder(tmp_path / "new" / "deep")
+        check_output_folder(tmp_path / "empty")
+        assert os.listdir(tmp_path) == ["empty"]
+
+    def test_of_something_else_is_refused_whatever_is_said(self, tmp_path):
+        (tmp_path / "notes.txt").write_text("mine")
+        with pytest.raises(BadInput, match=r"holds other files \(notes.txt\)"):
+            check_output_folder(tmp_path, ours=["benchmark.json"], overwrite=True)
+
+    def test_of_ours_needs_a_word(self, tmp_path):
+        (tmp_path / "benchmark.json").touch()
+        with pytest.raises(BadInput, match="--overwrite"):
+            check_output_folder(tmp_path, ours=["benchmark.json"])
+        check_output_folder(tmp_path, ours=["benchmark.json"], overwrite=True)
+
+    @pytest.mark.parametrize(
+        "place", ["model", "model/inner", ".", "link", "model/modules.json", "model/modules.json/x"]
+    )
+    def test_is_no_input_and_around_none(self, tmp_path, place):
+        model = model_folder(tmp_path / "model")
+        (tmp_path / "link").symlink_to(model)
+        with pytest.raises(BadInput):
+            check_output_folder(tmp_path / place, inputs=[model], ours=["modules.json"], overwrite=True)
+        assert os.listdir(model) == ["modules.json"]
