@@ -20,6 +20,7 @@ from typing import Any
 from distill.artefact import Artefact, content_hash, read_card, write_json
 from distill.data import Split, load_split
 from distill.errors import BadInput
+from distill.prompts import NO_PROMPTS, folder_prompts
 from distill.recipe import Recipe, Student
 from distill.signals import Identity
 
@@ -54,6 +55,12 @@ class Run:
     def teacher(self, name: str) -> Path:
         """The folder of a teacher."""
         return self.folder / "teachers" / name
+
+    def teacher_prompts(self, name: str) -> tuple[str, str]:
+        """What a finished teacher puts before queries and documents: the recipe's prompts, or those that it came with."""
+        if self.recipe.teachers[name].model_kind == "cross_encoder":
+            return NO_PROMPTS
+        return folder_prompts(self.teacher(name))
 
     def signals(self, name: str) -> Path:
         """The folder of a teacher's signals."""
@@ -122,7 +129,7 @@ class Run:
         teacher, signals = self.recipe.teachers[name], self.recipe.signals
         card = self.require(self.teacher(name), "train_teacher")
         return Identity(
-            revision=card.revision, kind=teacher.model_kind, max_length=teacher.max_length, prompts=teacher.prompts or ("", ""),
+            revision=card.revision, kind=teacher.model_kind, max_length=teacher.max_length, prompts=self.teacher_prompts(name),
             runtime=signals.runtime, precision=signals.precision, dtype=signals.dtype,
         )  # fmt: skip
 

@@ -20,7 +20,7 @@ def signal_source(run: Run, name: str) -> SignalSource:
         scorer = load(
             run.teacher(name), runtime="torch", precision=run.recipe.signals.precision, max_length=teacher.max_length
         )
-        return LiveSignals(scorer, teacher.prompts or ("", ""))
+        return LiveSignals(scorer, run.teacher_prompts(name))
     return CachedSignals(SignalCache(run.signals(name), run.signal_identity(name)))
 
 
