@@ -293,7 +293,9 @@ class _Loop:
         else:
             norm = self._clip()
             self.optimizer.step()
-            self.state.n_skipped_steps += int(self.optimizer.step_was_skipped)
+            # a fused optimizer skips inside its kernel, and `step_was_skipped` of accelerate does not see it
+            if self.accelerator.scaler is not None and norm is not None and not math.isfinite(float(norm)):
+                self.state.n_skipped_steps += 1
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
@@ -308,6 +310,7 @@ class _Loop:
         limit = math.inf if limit is None else limit
         parameters = [parameter for parameter in self.step.parameters() if parameter.grad is not None]
         if any(parameter.grad.is_sparse for parameter in parameters):
+            self.accelerator.unscale_gradients()  # of fp16; nothing otherwise
             return clip_row_gradients(parameters, limit)
         norm: Tensor | None = self.accelerator.clip_grad_norm_(self.step.parameters(), limit)
         return norm

@@ -139,6 +139,11 @@ class TestStepsWithoutAnything:
 
 
 class TestUnrelatedSignals:
+    def many(self, tmp_path):
+        """360 pairs that a few steps tell apart: enough to tell a teacher from noise."""
+        rows = [(f"job {i}", f"{'good' if i % 2 else 'bad'} {i}", i % 2) for i in range(360)]
+        return written(tmp_path / "many.tsv", rows)
+
     def shuffle(self, run):
         """Give the cached scores to other pairs than those that the teacher scored."""
         pairs = run.split.train
@@ -150,10 +155,10 @@ class TestUnrelatedSignals:
         for shard in cache.folder.glob("scores-*.arrow"):
             shard.unlink()
         cache.refresh()
-        cache.write("scores", keys, np.random.default_rng(0).permutation(scores))
+        cache.write("scores", keys, np.random.default_rng(3).permutation(scores))
 
-    def test_that_are_shuffled_stop_the_student(self, tiny_run):
-        run = tiny_run(training={"epochs": 4})
+    def test_that_are_shuffled_stop_the_student(self, tiny_run, tmp_path):
+        run = tiny_run(data={"train": self.many(tmp_path)}, training={"epochs": 4})
         train_teachers(run)
         cache_signals(run)
         self.shuffle(run)
@@ -163,10 +168,10 @@ class TestUnrelatedSignals:
             train_student(run)
         assert not run.student.exists()
 
-    def test_of_a_teacher_of_noise_stop_the_labelling(self, tiny_run, monkeypatch):
-        run = tiny_run()
+    def test_of_a_teacher_of_noise_stop_the_labelling(self, tiny_run, tmp_path, monkeypatch):
+        run = tiny_run(data={"train": self.many(tmp_path)})
         train_teachers(run)
-        rng = np.random.default_rng(0)
+        rng = np.random.default_rng(3)
         monkeypatch.setattr(
             "distill.runtime.Scorer.score", lambda self, queries, documents, **_: rng.normal(size=len(queries))
         )
@@ -196,24 +201,25 @@ class TestLengths:
             assert np.isfinite(scores).all()
 
 
+@pytest.fixture(scope="module")
+def reranker(tmp_path_factory):
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from distill.backbone import fresh_backbone
+    from distill.modeling import quiet
+    from distill.recipe import FreshBackbone
+    from tests.tiny.conftest import SENTENCES
+
+    folder = tmp_path_factory.mktemp("reranker")
+    settings = FreshBackbone(tokenizer="unigram", vocabulary=200, layers=1, width=32, heads=2, max_length=96)
+    encoder = fresh_backbone(settings, SENTENCES * 20, seed=1, folder=folder)
+    with quiet():
+        AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=1).save_pretrained(folder / "rr")
+        AutoTokenizer.from_pretrained(encoder).save_pretrained(folder / "rr")
+    return folder / "rr"
+
+
 class TestLora:
-    @pytest.fixture(scope="class")
-    def reranker(self, tmp_path_factory):
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-        from distill.backbone import fresh_backbone
-        from distill.modeling import quiet
-        from distill.recipe import FreshBackbone
-        from tests.tiny.conftest import SENTENCES
-
-        folder = tmp_path_factory.mktemp("reranker")
-        settings = FreshBackbone(tokenizer="unigram", vocabulary=200, layers=1, width=32, heads=2, max_length=96)
-        encoder = fresh_backbone(settings, SENTENCES * 20, seed=1, folder=folder)
-        with quiet():
-            AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=1).save_pretrained(folder / "rr")
-            AutoTokenizer.from_pretrained(encoder).save_pretrained(folder / "rr")
-        return folder / "rr"
-
     def teacher(self, reranker, targets):
         lora = {"rank": 4, "target_modules": targets}
         return {"cross": {**CROSS, "head": None, "backbone": str(reranker), "lora": lora}}
