@@ -10,8 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from distill.artefact import check_model_folder
-from distill.backbone import fresh_backbone
-from distill.modeling import bi_encoder, build_model, cross_encoder, load_model, prepared, quiet
+from distill.backbone import fresh_backbone, resolve_name
+from distill.errors import BadInput, loading
+from distill.modeling import (
+    architectures,
+    bi_encoder,
+    brings_scores,
+    build_model,
+    cross_encoder,
+    load_model,
+    prepared,
+    quiet,
+)
+from distill.prompts import keep_prompts
 from distill.recipe import Encoder, FreshBackbone, Student, Teacher, TeacherBackbone
 from distill.run import Run
 
@@ -26,6 +37,8 @@ def model_builder(run: Run, section: Teacher | Student | Encoder) -> Callable[..
     from accelerate import PartialState
 
     backbone, seed, kind = section.backbone, run.recipe.seed, section.model_kind
+    if isinstance(section, Teacher) and section.frozen:
+        _check_frozen_scorer(run, section)
     if isinstance(backbone, TeacherBackbone):
         return partial(_from_teacher, run.teacher(backbone.teacher), section, seed)
     name = str(backbone)
@@ -47,7 +60,42 @@ def _from_teacher(teacher: Path, section: Teacher | Student | Encoder, seed: int
     torch.manual_seed(seed)
     same = section.model_kind == teacher_kind and section.pooling is None and section.head is None
     if section.model_kind == "bi_encoder":
-        model = bi_encoder(list(model) if same else [model[0]], section.pooling)
+        whole = model
+        model = bi_encoder(list(whole) if same else [whole[0]], section.pooling)
+        if teacher_kind == "bi_encoder":
+            keep_prompts(model, whole.prompts, whole.default_prompt_name)
     elif not same:
         model = cross_encoder(model[0], section.pooling, section.head)
     return prepared(model, max_length=section.max_length, prompts=section.prompts)
+
+
+def _check_frozen_scorer(run: Run, teacher: Teacher) -> None:
+    """Refuse a frozen cross-encoder that brings no head: a new one would be random, and what it says of pairs noise.
+
+    :raises BadInput: naming the model and what it is
+    """
+    if teacher.kind != "cross_encoder":
+        return
+    whole = isinstance(teacher.backbone, TeacherBackbone)
+    name = (
+        str(run.teacher(teacher.backbone.teacher))
+        if isinstance(teacher.backbone, TeacherBackbone)
+        else str(teacher.backbone)
+    )
+    way_out = "train it (frozen: false), or name a reranker with a head of its own"
+    if teacher.pooling is not None or teacher.head is not None:
+        raise BadInput(
+            f"{name} is frozen, but pooling and head ask for a new, random head: leave them out, or {way_out}"
+        )
+    resolved = name if whole else resolve_name(name)
+    with quiet(), loading(name):
+        if brings_scores(resolved):
+            return
+        known = architectures(resolved)
+    if any(kind.endswith("ForCausalLM") for kind in known):
+        raise BadInput(
+            f"{name} is a generative reranker ({known[0]}): it answers yes or no in words, which frozen teachers here do not read; name its sequence-classification form, or {way_out}"
+        )
+    raise BadInput(
+        f"{name} ({', '.join(known) or 'an encoder'}) has no head that scores pairs, and a frozen teacher gets no new one; {way_out}"
+    )

@@ -40,7 +40,7 @@ class TorchHead:
     """The folder's modules behind the transformer as torch has them; called like `NumpyHead`."""
 
     def __init__(self, modules: Sequence[Any], width: int) -> None:
-        self._modules = modules
+        self.modules = modules
         widths = [int(m.get_embedding_dimension()) for m in modules if hasattr(m, "get_embedding_dimension")]
         self.output_width = widths[-1] if widths else width
         self.n_parameters = sum(parameter.numel() for module in modules for parameter in module.parameters())
@@ -55,7 +55,7 @@ class TorchHead:
 
     def apply(self, state: dict[str, Any]) -> dict[str, Any]:
         """Run the modules one after the other."""
-        for module in self._modules:
+        for module in self.modules:
             state = module(state)
         return state
 
@@ -156,6 +156,7 @@ def open_torch(files: ModelFiles, precision: Precision | None, n_threads: int, d
     from sentence_transformers.base.modules import Transformer
 
     from distill.modeling import quiet
+    from distill.whole_weights import check_finite, whole_weights
 
     weights = ("model.safetensors", "model.safetensors.index.json")
     if not any((files.transformer_folder / name).is_file() for name in weights):
@@ -167,9 +168,11 @@ def open_torch(files: ModelFiles, precision: Precision | None, n_threads: int, d
         torch.set_num_threads(n_threads)
     # transformers 5 loads the dtype of the checkpoint unless told otherwise
     kwargs = {"dtype": torch.float32}
-    with quiet():
+    with quiet(), whole_weights(str(files.folder)):
         transformer = Transformer.load(
             str(files.folder), subfolder=files.modules[0]["path"], local_files_only=True, model_kwargs=kwargs, **NO_CODE
         ).to(chosen)
         head = load_torch_head(files, int(transformer.config.hidden_size), chosen)
+    for part in (transformer, *head.modules):
+        check_finite(str(files.folder), part)
     return TorchEngine(transformer.eval(), head, precision or "fp32", chosen, files)

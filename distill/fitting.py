@@ -10,9 +10,13 @@ from typing import Any
 
 from distill.artefact import Artefact, ModelKind, content_hash, new_folder, write_card
 from distill.cut_texts import CutTexts
+from distill.errors import BadInput
+from distill.learnable import check_learnable, check_related
+from distill.lora import add_adapters
 from distill.modeling import is_static, save_model, set_dropout, tokenizer_of, transformer_of
 from distill.objectives import Step
 from distill.progress import progress
+from distill.prompts import NO_PROMPTS, leaves_prompt_out, model_prompts
 from distill.recipe import Lora, Objectives, Training
 from distill.run import Run
 from distill.signals import SignalSource
@@ -90,8 +94,9 @@ def fit(
 
 def _load_pairs(run: Run, job: Job, show: bool) -> tuple[TrainSet, TrainSet]:
     split, data = run.split, run.recipe.data
-    tokenizer = tokenizer_of(job.build_model())
-    prompts = job.prompts or ("", "")
+    model = job.build_model()
+    tokenizer, prompts = tokenizer_of(model), _prompts(model, job)
+    by_role = job.role_prompts or any(prompts)
     unlabelled, parallel = (
         (split.unlabelled, split.parallel) if job.objectives.embedding_match is not None else ([], [])
     )
@@ -100,7 +105,7 @@ def _load_pairs(run: Run, job: Job, show: bool) -> tuple[TrainSet, TrainSet]:
     with progress(f"{job.name}: tokenizing", n_sequences, show=show) as report:
         trainset = TrainSet.build(
             job.kind, tokenizer, split.train, max_length=job.max_length, candidates=data.candidates,
-            unlabelled=unlabelled, parallel=parallel, prompts=prompts, by_role=job.role_prompts, on_progress=report,
+            unlabelled=unlabelled, parallel=parallel, prompts=prompts, by_role=by_role, on_progress=report,
             lone_role=1 if job.own_role is None else job.own_role,
         )  # fmt: skip
     if trainset.cut is not None and show:
@@ -114,7 +119,26 @@ def _load_pairs(run: Run, job: Job, show: bool) -> tuple[TrainSet, TrainSet]:
     )  # fmt: skip
     for units in (trainset, validation):
         _learn_one_side(units, job)
+    check_learnable(job.name, trainset, job.objectives, micro_batch=job.training.micro_batch)
+    check_related(job.name, trainset, allow_unrelated=run.recipe.signals.allow_unrelated)
     return trainset, validation
+
+
+def _prompts(model: Any, job: Job) -> tuple[str, str]:
+    """Return what is put before queries and documents: the recipe's prompts, or those that the model came with; said.
+
+    :raises BadInput: where the model pools without the prompt's tokens, which training does not
+    """
+    if job.kind == "cross_encoder":
+        return NO_PROMPTS
+    prompts = model_prompts(model)
+    if any(prompts):
+        log.info("%s: %r before queries, %r before documents", job.name, *prompts)
+        if leaves_prompt_out(model):
+            raise BadInput(
+                f'{job.name}: its model pools without the prompt\'s tokens (include_prompt: false), which training does not; set prompts: ["", ""] to train without prompts'
+            )
+    return prompts
 
 
 def _attach_signals(trainset: TrainSet, run: Run, job: Job) -> None:
@@ -141,7 +165,7 @@ def _build_step(job: Job) -> Step:
 
     model = built_for_training(job)
     if job.lora is not None:
-        _add_adapters(model, job.lora)
+        add_adapters(model, job.lora)
     torch.manual_seed(0)  # what is learned beside the model starts the same everywhere
     kinds = {name: source.kind for name, source in job.sources.items()}
     return Step(model, job.kind, job.objectives, teacher_kinds=kinds, projected_width=job.projected_width)
@@ -166,18 +190,6 @@ def built_for_training(job: Job) -> Any:
     return model
 
 
-def _add_adapters(model: Any, lora: Lora) -> None:
-    """Put LoRA adapters into the transformer; the head is trained whole."""
-    from peft import LoraConfig, get_peft_model
-
-    targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
-    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets)
-    transformer = transformer_of(model)
-    if transformer.is_gradient_checkpointing:
-        transformer.enable_input_require_grads()  # frozen embeddings would cut the graph
-    model[0].model = get_peft_model(transformer, config)
-
-
 def _merged(model: Any) -> Any:
     if not is_static(model) and hasattr(transformer_of(model), "merge_and_unload"):
         model[0].model = transformer_of(model).merge_and_unload()
@@ -187,7 +199,7 @@ def _merged(model: Any) -> Any:
 def _save(
     run: Run, job: Job, step: TaskStep, result: TrainResult, seconds: float, n_processes: int, cut: CutTexts | None
 ) -> None:
-    values = [row["validation"] for row in result.history if "validation" in row]
+    values = [value for row in result.history if (value := row.get("validation")) is not None]
     artefact = Artefact(
         kind=job.kind, stage=job.stage, fingerprint=content_hash(job.inputs), parents=job.parents,
         recipe=run.recipe.model_dump(mode="json"), data=run.split.describe(),
@@ -204,4 +216,5 @@ def _save(
     with new_folder(job.target) as folder:
         save_model(_merged(step.model), folder)
         write_card(folder, artefact)
-    log.info("%s: %s, validation %s", job.name, job.target, result.best_value)
+    kept = "the last weights" if result.kept == "last" else f"validation {result.best_value:.4f}"
+    log.info("%s: %s, %s", job.name, job.target, kept)

@@ -63,7 +63,7 @@ def pack(table: TokenTable, *, length: int, first: int | None, last: int | None)
     offsets = np.concatenate([[0], np.cumsum([len(block) for block in blocks], dtype=np.int64)]).astype(np.int64)
     ids = np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.int32)
     types = None if table.type_ids is None else np.zeros(len(ids), dtype=np.int8)
-    return TokenTable(ids, offsets, types, table.pad_id)
+    return TokenTable(ids, offsets, types, table.pad_id, length)
 
 
 def choose_tokens(may: Tensor, starts: Tensor, n_chosen: Tensor, draw: Tensor) -> Tensor:
@@ -128,6 +128,11 @@ class PackedText:
         first = tokenizer.cls_token_id if tokenizer.cls_token_id is not None else tokenizer.bos_token_id
         last = tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
         return cls(pack(bare, length=max_length, first=first, last=last), probability)
+
+    @property
+    def cannot_rank(self) -> str | None:
+        """None: a perplexity is always there."""
+        return None
 
     def __len__(self) -> int:
         return len(self.tokens)

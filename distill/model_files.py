@@ -29,6 +29,7 @@ __all__ = [
     "read_model_files",
     "read_sides",
     "static_tokenizer",
+    "usable_positions",
 ]
 
 Runtime = Literal["torch", "openvino", "onnx", "numpy"]
@@ -42,8 +43,12 @@ GRAPHS: Mapping[Runtime, tuple[str, ...]] = {
     "openvino": ("openvino/openvino_model.xml", "openvino_model.xml"),
     "onnx": ("onnx/model.onnx", "model.onnx"),
 }
-_OFFSET_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text")
-_PAD_IDS = {"roberta": 1, "xlm-roberta": 1, "xlm-roberta-xl": 1, "camembert": 1, "mpnet": 1}
+# their positions are counted from behind the padding id, which is 1 where the config names none
+_OFFSET_POSITIONS = (
+    "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod", "camembert", "mpnet", "longformer",
+    "data2vec-text", "ibert", "luke", "lilt", "markuplm",
+)  # fmt: skip
+_DEFAULT_PAD_ID = 1
 _NO_LIMIT = 10**30  # what transformers takes where a tokenizer states none
 
 
@@ -144,15 +149,29 @@ def length_limit(config: Mapping[str, Any], wanted: int | None, model_max_length
     >>> length_limit({"model_type": "xlm-roberta", "max_position_embeddings": 514, "pad_token_id": 1}, None, 10**30)
     512
     """
-    positions = config.get("max_position_embeddings")
+    positions = usable_positions(config)
     limit = wanted or model_max_length
+    return int(min(limit, 8192 if positions is None else positions))
+
+
+def usable_positions(config: Mapping[str, Any]) -> int | None:
+    """Return how many tokens a model has positions for, from its config; None where it has no table of them.
+
+    RoBERTa's family counts from behind the padding id: of 514 rows 512 are left, of a padding id of 3 510.
+
+    >>> usable_positions({"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 3})
+    510
+    >>> usable_positions({"model_type": "bert", "max_position_embeddings": 512, "pad_token_id": 3})
+    512
+    """
+    positions = config.get("max_position_embeddings")
     if not positions or positions < 0:
-        return int(min(limit, 8192))
-    model_type = str(config.get("model_type"))
-    if model_type in _OFFSET_POSITIONS:
-        # counted from after the padding id: 514 rows, 512 tokens
-        positions -= (config.get("pad_token_id") or _PAD_IDS.get(model_type, 0)) + 1
-    return int(min(limit, positions))
+        return None
+    if config.get("model_type") not in _OFFSET_POSITIONS:
+        return int(positions)
+    pad_id = config.get("pad_token_id")
+    fixed = config.get("model_type") == "mpnet"  # transformers counts from behind 1 there, whatever the config says
+    return int(positions) - (_DEFAULT_PAD_ID if pad_id is None or fixed else int(pad_id)) - 1
 
 
 def graph_output(graph: object, names: Sequence[str], *, tokens_first: bool = False) -> str:

@@ -18,13 +18,17 @@ from typing import Any, Literal
 from distill.artefact import ModelKind, check_model_folder
 from distill.backbone import resolve_name
 from distill.errors import BadInput, loading
-from distill.model_files import static_tokenizer
+from distill.model_files import static_tokenizer, usable_positions
 from distill.portable import make_portable
+from distill.prompts import PROMPTS_FILE, give_prompts, keep_prompts, role_prompts
 from distill.trust import NO_CODE, check_module, check_source, read_json
+from distill.whole_weights import check_finite, whole_weights
 
 __all__ = [
     "DEFAULT_HEAD",
+    "architectures",
     "bi_encoder",
+    "brings_scores",
     "build_model",
     "cross_encoder",
     "is_static",
@@ -36,6 +40,7 @@ __all__ = [
     "replace_transformer",
     "save_model",
     "set_dropout",
+    "stored_prompts",
     "tokenizer_of",
     "transformer_of",
 ]
@@ -86,23 +91,29 @@ def build_model(
 
     name = resolve_name(str(backbone))
     torch.manual_seed(seed)
-    with quiet(), loading(name):
+    with quiet(), loading(name), whole_weights(name):
         check_source(name)
         if kind == "bi_encoder":
             model = bi_encoder(_own_modules(name, pooling), pooling)
-        elif head is None and pooling is None and _has_own_head(name):
+            stored = _stored(name)
+            keep_prompts(model, stored.get("prompts"), stored.get("default_prompt_name"))
+        elif head is None and pooling is None and brings_scores(name):
             model = _with_own_head(name)
         else:
             model = cross_encoder(_transformer(name), pooling, head)
+    check_finite(name, model)
     return prepared(model, max_length=max_length, prompts=prompts)
 
 
 def prepared(model: Any, *, max_length: int, prompts: tuple[str, str] | None) -> Any:
-    """Set what holds for every model here: its length, its prompts, and nothing trainable that is never used."""
+    """Set what holds for every model here: its length, its prompts, and nothing trainable that is never used.
+
+    :param prompts: of queries and documents; None keeps those that the model came with
+    """
     _set_max_length(model, max_length)
     _freeze_unused(model)
     if prompts is not None:
-        model.prompts = {**model.prompts, "query": prompts[0], "document": prompts[1]}
+        give_prompts(model, prompts)
     return model
 
 
@@ -160,6 +171,11 @@ def _with_own_head(name: str) -> Any:
         raise BadInput(
             f"{name} puts out {model.num_labels} scores; a cross-encoder here has one; set head to train a new one"
         )
+    prompt = model.prompts.get(model.default_prompt_name or "")
+    if prompt:
+        raise BadInput(
+            f"{name} puts the prompt {prompt!r} before every pair, which no cross-encoder here does; remove its default_prompt_name, or name another model"
+        )
     return model
 
 
@@ -192,13 +208,38 @@ def _says(name: str, file_name: str) -> dict[str, Any] | list[Any] | None:
     return found
 
 
-def _has_own_head(name: str) -> bool:
+def brings_scores(name: str) -> bool:
+    """Tell whether a model has a trained head that scores pairs: a sequence classifier's, or a Dense that puts out scores."""
     modules = _says(name, "modules.json")
-    if isinstance(modules, list):
-        return any("Dense" in module["type"] for module in modules) or len(modules) == 1
-    config = _says(name, "config.json")
-    architectures = config.get("architectures") if isinstance(config, dict) else None
-    return any(architecture.endswith("ForSequenceClassification") for architecture in architectures or [])
+    if not isinstance(modules, list):
+        return any(architecture.endswith("ForSequenceClassification") for architecture in architectures(name))
+    if len(modules) == 1:
+        return any(kind.endswith("ForSequenceClassification") for kind in architectures(name, modules[0]["path"]))
+    dense = [module["path"] for module in modules if str(module["type"]).endswith(".Dense")]
+    told = [_says(name, f"{path}/config.json") for path in dense]
+    return any(isinstance(config, dict) and config.get("module_output_name") == "scores" for config in told)
+
+
+def architectures(name: str, path: str = "") -> list[str]:
+    """Return the classes that a model's config names, as ["Qwen3ForCausalLM"]."""
+    config = _says(name, f"{path}/config.json" if path else "config.json")
+    return list(config.get("architectures") or []) if isinstance(config, dict) else []
+
+
+def stored_prompts(name: str) -> tuple[str, str]:
+    """Return the prompts that a model by name or path stores for queries and documents.
+
+    :raises BadInput: where the name cannot be loaded
+    """
+    resolved = resolve_name(name)
+    with quiet(), loading(name):
+        stored = _stored(resolved)
+        return role_prompts(stored.get("prompts"), stored.get("default_prompt_name"))
+
+
+def _stored(name: str) -> dict[str, Any]:
+    said = _says(name, PROMPTS_FILE)
+    return said if isinstance(said, dict) else {}
 
 
 def transformer_of(model: Any) -> Any:
@@ -239,15 +280,7 @@ def _set_max_length(model: Any, max_length: int) -> None:
         model[0].tokenizer.enable_truncation(max_length)
         return
     config = transformer_of(model).config
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None and config.model_type in (
-        "xlm-roberta",
-        "roberta",
-        "camembert",
-        "mpnet",
-        "xlm-roberta-xl",
-    ):
-        positions -= 2  # these count positions from behind the padding id
+    positions = usable_positions(config.to_dict())  # with the defaults that config.json may leave out
     if positions is not None and max_length > positions:
         raise BadInput(
             f"max_length {max_length} is more than the {positions} positions of this {config.model_type} encoder; set it to {positions} or less"
@@ -290,14 +323,19 @@ def load_model(folder: Path, *, dtype: Literal["float32", "auto"] = "float32") -
 
     kind = check_model_folder(folder)
     model_class = SentenceTransformer if kind == "bi_encoder" else CrossEncoder
-    with quiet(), loading(str(folder)):
+    with quiet(), loading(str(folder)), whole_weights(str(folder)):
         model = model_class(str(folder), device="cpu", model_kwargs={**_model_options(), "dtype": dtype}, **NO_CODE)
+    check_finite(str(folder), model)
     _freeze_unused(model)
     return model
 
 
 def save_model(model: Any, folder: Path) -> None:
-    """Write a model as a plain sentence-transformers folder, safetensors only, that older releases read, too."""
+    """Write a model as a plain sentence-transformers folder, safetensors only, that older releases read, too.
+
+    :raises JobFailed: where its weights hold NaN or infinity
+    """
+    check_finite(folder.name.strip("."), model, trained=True)
     with quiet():
         model.save(str(folder), create_model_card=False, safe_serialization=True)
     make_portable(folder)

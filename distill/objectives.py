@@ -6,6 +6,7 @@ student. The step also holds what is learned beside the model: a projection into
 that turns a bi-encoder's cosine into a logit (scale and bias), so that BCE and KL see no squashed scores.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from distill.modeling import is_static
 from distill.recipe import EmbeddingMatch, LabelLoss, Labels, Matryoshka, Objectives, ScoreMatch
 from distill.task import TaskStep
 from distill.tokens import bags
-from distill.trainset import POSITIVE_FROM, Batch
+from distill.trainset import POSITIVE_FROM, Basis, Batch
 
 __all__ = ["DEFAULT_LOSS", "Step", "matryoshka_shares", "teacher_logits", "teacher_unit"]
 
@@ -32,8 +33,17 @@ def teacher_logits(scores: Tensor, kind: ModelKind) -> Tensor:
 
 
 def teacher_unit(scores: Tensor, kind: ModelKind, temperature: float = 1.0) -> Tensor:
-    """Return a teacher's scores in [0, 1]: the sigmoid of a logit over τ, or (cos + 1)/2."""
-    return torch.sigmoid(scores / temperature) if kind == "cross_encoder" else (scores + 1) / 2
+    """Return a teacher's probability at a temperature: σ(z/τ), with z a cross-encoder's logit, or that of p = (cos + 1)/2.
+
+    The student's logits are divided by τ, too, so that a student of the teacher's own probabilities is the best one at any τ.
+
+    >>> teacher_unit(torch.tensor([0.8]), "bi_encoder"), teacher_unit(torch.tensor([0.8]), "bi_encoder", 4.0)
+    (tensor([0.9000]), tensor([0.6340]))
+    """
+    if kind == "cross_encoder":
+        return torch.sigmoid(scores / temperature)
+    unit = ((scores + 1) / 2).clamp(0, 1)  # rounding takes a cosine over 1
+    return unit if temperature == 1 else torch.sigmoid(torch.logit(unit) / temperature)
 
 
 def _sides(batch: Batch, embeddings: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,6 +96,21 @@ class Step(TaskStep):
         own = [] if self.projection is None else list(self.projection.parameters())
         return own if self.scale_and_bias is None else [*own, self.scale_and_bias]
 
+    def learns_from(self, totals: Mapping[Basis, int]) -> bool:
+        """Tell whether a step that holds so many pairs, groups, texts and positives has a loss at all."""
+        objectives = self.objectives
+        by_labels, by_scores = objectives.labels, objectives.score_match
+        bases: list[Basis] = []
+        if by_labels is not None:
+            bases.append("positives" if by_labels.loss == "infonce" else "pairs")
+        if by_scores is not None:
+            bases.append("groups" if by_scores.loss == "kl" else "pairs")
+        if objectives.margin_mse is not None:
+            bases.append("groups")
+        if objectives.embedding_match is not None:
+            bases.append("texts")
+        return any(totals[basis] for basis in bases)
+
     def forward(self, batch: Batch, *, predict: bool = False) -> dict[str, Tensor]:
         """Return the weighted losses by name, or, to `predict`, {"scores": (n_pairs,)} (cosines or logits)."""
         if self.kind == "cross_encoder":
@@ -121,7 +146,9 @@ class Step(TaskStep):
         objectives = self.objectives
         if objectives.labels is not None and batch.labels is not None and len(scores):
             terms["labels"] = self._labels(objectives.labels, batch, scores, embeddings)
-        if objectives.score_match is not None and len(scores):
+        if objectives.score_match is not None and (
+            len(batch.slots) if objectives.score_match.loss == "kl" else len(scores)
+        ):
             terms["score_match"] = self._score_match(objectives.score_match, batch, scores)
         margin = objectives.margin_mse
         if margin is not None and len(batch.slots):
@@ -165,8 +192,6 @@ class Step(TaskStep):
         teacher, kind = batch.teacher_scores[term.teacher], self.teacher_kinds[term.teacher]
         temperature = term.temperature
         if term.loss == "kl":
-            if not len(batch.slots):
-                return 0.0 * scores.sum()
             student = self._logits(scores)[batch.slots]
             loss = losses.kl_divergence(
                 student, teacher_logits(teacher, kind)[batch.slots], batch.slot_mask, temperature

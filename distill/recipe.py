@@ -316,6 +316,8 @@ class Signals(Section):
     """Items per shard: what a killed run loses at most."""
     live: bool = False
     """Ask the teachers during training instead of the cache."""
+    allow_unrelated: bool = False
+    """Go on where a teacher's scores have nothing to do with the labels; False stops there, naming the correlation."""
 
 
 class Asymmetric(Section):

@@ -23,6 +23,7 @@ from distill.data import Split, load_split
 from distill.errors import BadInput
 from distill.outputs import check_output_folder
 from distill.precision import resolve_precision
+from distill.prompts import NO_PROMPTS, folder_prompts
 from distill.recipe import Recipe, Student
 from distill.signals import MANIFEST, Identity
 
@@ -70,6 +71,12 @@ class Run:
     def teacher(self, name: str) -> Path:
         """The folder of a teacher."""
         return self.folder / "teachers" / name
+
+    def teacher_prompts(self, name: str) -> tuple[str, str]:
+        """What a finished teacher puts before queries and documents: the recipe's prompts, or those that it came with."""
+        if self.recipe.teachers[name].model_kind == "cross_encoder":
+            return NO_PROMPTS
+        return folder_prompts(self.teacher(name))
 
     def signals(self, name: str) -> Path:
         """The folder of a teacher's signals."""
@@ -138,7 +145,7 @@ class Run:
         teacher, signals = self.recipe.teachers[name], self.recipe.signals
         card = self.require(self.teacher(name), "train_teacher")
         identity = Identity(
-            revision=card.revision, kind=teacher.model_kind, max_length=teacher.max_length, prompts=teacher.prompts or ("", ""),
+            revision=card.revision, kind=teacher.model_kind, max_length=teacher.max_length, prompts=self.teacher_prompts(name),
             runtime=signals.runtime, precision="fp32", dtype=signals.dtype,
         )  # fmt: skip
         return replace(identity, precision=self._signal_precision(name, identity))

@@ -38,6 +38,8 @@ from distill.model_files import (
     read_sides,
 )
 from distill.own_tokenizer import own_tokenizer, special_ids
+from distill.prompts import DOCUMENT_PROMPTS as _DOCUMENT_PROMPTS
+from distill.prompts import QUERY_PROMPTS as _QUERY_PROMPTS
 from distill.settings import MODES, Mode, RunSettings, read_settings, settings_key
 from distill.tokens import TokenTable, tokenize
 from distill.vectors import OUTPUTS, Index, Output, packed, top_rows, truncated
@@ -50,7 +52,6 @@ Progress = Callable[[int], None]
 
 _CHUNK = 8192  # texts tokenised and sorted together: bounds the memory, and long enough to fill batches of one length
 _ANY_LENGTH = 2**31  # more than any model reads: what a model makes of it is its own limit
-_QUERY_PROMPTS, _DOCUMENT_PROMPTS = ("query",), ("document", "passage", "corpus")
 
 
 def load(

@@ -25,6 +25,7 @@ import pyarrow as pa
 
 from distill.artefact import ModelKind, content_hash, read_json, write_json
 from distill.errors import BadInput
+from distill.prompts import encode_by_role
 
 __all__ = [
     "CachedSignals",
@@ -319,7 +320,10 @@ class CachedSignals:
 
 
 class LiveSignals:
-    """The teacher itself, asked during training: nothing on disk, and paid for in every epoch."""
+    """The teacher itself, asked during training: nothing on disk, and paid for in every epoch.
+
+    :param prompts: those of a scorer that is asked with `encode` alone; one that knows queries from documents has its own
+    """
 
     def __init__(self, scorer: Any, prompts: tuple[str, str]) -> None:
         self.scorer, self.prompts = scorer, prompts
@@ -340,6 +344,10 @@ class LiveSignals:
 
     def embeddings(self, texts: Sequence[str], roles: Sequence[int]) -> Callable[[np.ndarray], np.ndarray]:
         """Return a function that encodes when called."""
+        if hasattr(self.scorer, "encode_queries"):
+            return lambda numbers: encode_by_role(
+                self.scorer, [texts[number] for number in numbers], [roles[number] for number in numbers]
+            )
         prompted = [self.prompts[role] + text for text, role in zip(texts, roles, strict=True)]
         return lambda numbers: np.asarray(self.scorer.encode([prompted[i] for i in numbers]), dtype=np.float32)
 

@@ -43,6 +43,10 @@ class Units(Protocol):
     def tokens(self) -> TokenTable:
         """All token ids."""
 
+    @property
+    def cannot_rank(self) -> str | None:
+        """Why, as validation units, they cannot tell good weights from bad ones; None where they can."""
+
     def __len__(self) -> int: ...
     @property
     def unit_lengths(self) -> np.ndarray:
@@ -59,7 +63,7 @@ class Units(Protocol):
         """Build the pass over the given units of a step with the given totals."""
 
     def value(self, rows: np.ndarray, outputs: np.ndarray) -> float:
-        """Return what picks the best checkpoint from all predictions: higher is better."""
+        """Return what picks the best checkpoint from all predictions: higher is better, NaN where it is undefined."""
 
 
 class TaskStep(nn.Module):
@@ -79,6 +83,10 @@ class TaskStep(nn.Module):
     def beside_the_model(self) -> list[nn.Parameter]:
         """Return parameters that are learned beside the model, from nothing: they move faster and are not saved."""
         return []
+
+    def learns_from(self, totals: Mapping[Any, int]) -> bool:
+        """Tell whether a step that holds this much, by `Units.counts`, has a loss at all."""
+        return True
 
     def metrics(self, values: Sequence[float]) -> dict[str, float]:
         """Say in the task's own terms what the validation values mean, for the card.

@@ -29,12 +29,15 @@ class TokenTable:
     """Ragged token ids.
 
     *Shape:* ids, type_ids: (n_tokens,); offsets: (n_sequences + 1,), sequence i is ids[offsets[i]:offsets[i + 1]]
+
+    :param max_length: tokens that no sequence exceeds, and no padding either: the model may have no more positions
     """
 
     ids: np.ndarray
     offsets: np.ndarray
     type_ids: np.ndarray | None
     pad_id: int
+    max_length: int | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -62,12 +65,18 @@ class TokenTable:
         return batch
 
     def batch(self, rows: Sequence[int] | np.ndarray, *, multiple: int = 8) -> "dict[str, Tensor]":
-        """Pad the given sequences, on the right, to a multiple of the longest, as torch tensors; see `padded`."""
+        """Pad the given sequences, on the right, to the next multiple that the longest fits into, as torch tensors.
+
+        Padding stops at `max_length`, which may be no multiple. See `padded`.
+        """
         import torch
 
         rows = np.asarray(rows)
         longest = int((self.offsets[rows + 1] - self.offsets[rows]).max())
-        batch = self.padded(rows, -(-longest // multiple) * multiple)
+        width = -(-longest // multiple) * multiple
+        if self.max_length is not None:
+            width = max(longest, min(width, self.max_length))
+        batch = self.padded(rows, width)
         return {name: torch.from_numpy(values) for name, values in batch.items()}
 
 
@@ -111,7 +120,8 @@ def tokenize(
         if on_progress is not None:
             on_progress(len(chunk))
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    return TokenTable(_joined(ids), offsets, _joined(types) if with_types else None, pad_token_id(tokenizer))
+    types_of_all = _joined(types) if with_types else None
+    return TokenTable(_joined(ids), offsets, types_of_all, pad_token_id(tokenizer), max_length)
 
 
 _Sequences = list[list[int]]

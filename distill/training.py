@@ -13,7 +13,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -49,7 +49,8 @@ class TrainResult:
     """How a run went; also the loop's state in a checkpoint.
 
     `history` has {"step", "seconds", losses by name, "learning_rate", "grad_norm"} every few steps and
-    {"step", "validation"} per evaluation.
+    {"step", "validation"} per evaluation. None stands for a value that is not there: the norm of a gradient that has
+    overflowed in fp16, a validation value that is undefined.
     """
 
     step: int = 0
@@ -58,10 +59,18 @@ class TrainResult:
     best_value: float | None = None
     evaluations_without_gain: int = 0
     stopped_early: bool = False
+    kept: str = "best"
+    """Which weights were kept: of the best evaluation, or the last."""
+    kept_because: str | None = None
+    """Why the last ones were."""
+    n_idle_steps: int = 0
+    """Steps whose units held nothing that the objectives learn from, such as no group: they change no weight."""
+    n_skipped_steps: int = 0
+    """Steps that fp16's scaler skipped, because a gradient had overflowed."""
     n_tokens: int = 0
     precision: str = ""
     """What was computed in; of a run that went on elsewhere, the last."""
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[dict[str, float | None]] = field(default_factory=list)
 
 
 def make_accelerator(settings: Training) -> Accelerator:
@@ -151,12 +160,22 @@ class _Loop:
         self.evaluate_every = 0
         if validation is not None and settings.evaluations_per_epoch:
             self.evaluate_every = max(1, self.planner.steps_per_epoch // settings.evaluations_per_epoch)
+        self.cannot_rank = self._why_unranked()
+        self.learns_from = step.learns_from
         self.trained = {name for name, parameter in step.named_parameters() if parameter.requires_grad}
         optimizer = RowAdamW(self._parameter_groups(step), lr=settings.learning_rate, fused=True)
         self.step, self.optimizer = accelerator.prepare(step, optimizer)
         self.state = TrainResult()
         self.precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
         self.writer = self._writer(tensorboard_folder)
+
+    def _why_unranked(self) -> str | None:
+        """Return why no evaluation can pick the best weights; None where one can."""
+        if self.validation is None:
+            return "there are no validation pairs"
+        if not self.evaluate_every:
+            return "training.evaluations_per_epoch is 0"
+        return self.validation.cannot_rank
 
     def _planner(self, trainset: Units) -> Planner:
         settings = self.settings
@@ -196,6 +215,10 @@ class _Loop:
     def run(self) -> TrainResult:
         self._resume()
         self.state.precision = self.precision
+        if self.cannot_rank is not None:
+            # evaluations that were turned off are no news
+            tell = log.warning if self.settings.evaluations_per_epoch else log.info
+            tell("%s: %s, so no evaluation can pick weights; the last ones are kept", self.title, self.cannot_rank)
         state, last_save, began = self.state, time.monotonic(), time.monotonic() - self.state.seconds
         if not state.step and self.validation is not None and self.validation.valued_at_start:
             state.history.append({"step": 0, "validation": self._evaluate()})
@@ -211,7 +234,24 @@ class _Loop:
                     last_save = time.monotonic()
         if self.writer:
             self.writer.close()
+        self._conclude()
         return state
+
+    def _conclude(self) -> None:
+        """Say which weights are kept and why, and how many steps learned nothing."""
+        state = self.state
+        if not state.best_step:
+            state.kept = "last"
+            state.kept_because = self.cannot_rank or "the validation value was undefined in every evaluation"
+            if self.cannot_rank is None:
+                log.warning("%s: %s; the last weights are kept", self.title, state.kept_because)
+        if state.n_idle_steps:
+            log.warning(
+                "%s: %d of %d steps held nothing to learn from (no group, no positive); they counted for nothing",
+                self.title, state.n_idle_steps, state.step,
+            )  # fmt: skip
+        if state.n_skipped_steps:
+            log.info("%s: %d steps were skipped, their gradients overflowed fp16", self.title, state.n_skipped_steps)
 
     def _agreed(self, due: bool) -> bool:
         """Take the first process's clock for all: saving is a collective act."""
@@ -242,12 +282,26 @@ class _Loop:
             terms.pop("nothing")
             for name, value in terms.items():
                 sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value.detach()
-        norm = self._clip()
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        if not self.learns_from(totals):
+            sums = {}  # all losses are zero for want of what they are means over, not because they are learned
+        norm = self._update(idle=not self.learns_from(totals))
         state.step += 1
         if state.step % _LOG_EVERY_STEPS == 0 or state.step in (1, self.n_steps):
             self._log(sums, norm, settings.learning_rate * factor, time.monotonic() - began)
+
+    def _update(self, *, idle: bool) -> Tensor | None:
+        """Change the weights and return the gradient's norm; an idle step moves nothing, weight decay and momentum included."""
+        norm = None
+        if idle:
+            self.state.n_idle_steps += 1
+        else:
+            norm = self._clip()
+            self.optimizer.step()
+            # a fused optimizer skips inside its kernel, and `step_was_skipped` of accelerate does not see it
+            if self.accelerator.scaler is not None and norm is not None and not math.isfinite(float(norm)):
+                self.state.n_skipped_steps += 1
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
 
     def _pass_seed(self, number: int) -> int:
         """The seed of a pass's dropout, on this process."""
@@ -260,31 +314,54 @@ class _Loop:
         limit = math.inf if limit is None else limit
         parameters = [parameter for parameter in self.step.parameters() if parameter.grad is not None]
         if any(parameter.grad.is_sparse for parameter in parameters):
+            self.accelerator.unscale_gradients()  # of fp16; nothing otherwise
             return clip_row_gradients(parameters, limit)
         norm: Tensor | None = self.accelerator.clip_grad_norm_(self.step.parameters(), limit)
         return norm
 
     def _log(self, sums: dict[str, Tensor], norm: Tensor | None, rate: float, seconds: float) -> None:
         """Average the losses over processes, refuse a NaN, and write the row down."""
-        names = sorted(set(gather_object(sorted(sums)))) if self.accelerator.num_processes > 1 else sorted(sums)
-        zero = torch.zeros((), device=self.accelerator.device)
-        values = torch.stack([sums.get(name, zero) for name in names])
-        values = self.accelerator.reduce(values, "mean") if self.accelerator.num_processes > 1 else values
-        row = dict(zip(names, values.tolist(), strict=True))
-        if not all(math.isfinite(value) for value in row.values()):
+        row: dict[str, float | None] = {**self._averaged(sums)}
+        if not all(math.isfinite(value) for value in row.values() if value is not None):
             raise JobFailed(
                 f"{self.title}: the loss is no number at step {self.state.step} ({row}); "
                 "lower training.learning_rate, or set training.precision=fp32 to see whether precision is the cause"
             )
-        row |= {"learning_rate": rate, "grad_norm": float(norm) if norm is not None else 0.0}
+        row |= {"learning_rate": rate, "grad_norm": self._recorded(norm)}
         self.state.history.append({"step": self.state.step, "seconds": round(seconds, 3), **row})
         for name, value in row.items() if self.writer else ():
-            self.writer.add_scalar(name, value, self.state.step)
+            if value is not None:
+                self.writer.add_scalar(name, value, self.state.step)
+
+    def _averaged(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return the mean of every loss over processes; {} of a step that held nothing to learn from."""
+        names = sorted(set(gather_object(sorted(sums)))) if self.accelerator.num_processes > 1 else sorted(sums)
+        if not names:
+            return {}
+        zero = torch.zeros((), device=self.accelerator.device)
+        values = torch.stack([sums.get(name, zero) for name in names])
+        values = self.accelerator.reduce(values, "mean") if self.accelerator.num_processes > 1 else values
+        return dict(zip(names, values.tolist(), strict=True))
+
+    def _recorded(self, norm: Tensor | None) -> float | None:
+        """Return the gradient's norm for the history, None where it overflowed and fp16's scaler skips the step.
+
+        :raises JobFailed: where no scaler does: the weights are no numbers any more
+        """
+        value = 0.0 if norm is None else float(norm)
+        if math.isfinite(value):
+            return value
+        if self.accelerator.scaler is None:
+            raise JobFailed(
+                f"{self.title}: the gradient is no number at step {self.state.step}; lower training.learning_rate, "
+                "or set training.precision=fp32 to see whether precision is the cause"
+            )
+        return None
 
     def _note(self) -> str:
         last = next((row for row in reversed(self.state.history) if "learning_rate" in row), {})
         skip = ("step", "seconds", "learning_rate", "grad_norm")
-        loss = sum(value for name, value in last.items() if name not in skip)
+        loss = sum(value for name, value in last.items() if name not in skip and value is not None)
         best = "" if self.state.best_value is None else f"  best {self.state.best_value:.4f}"
         return f"loss {loss:.4f}{best}" if last else ""
 
@@ -292,11 +369,14 @@ class _Loop:
         state = self.state
         if not self.evaluate_every or (state.step % self.evaluate_every and state.step != self.n_steps):
             return False
+        if self.cannot_rank is not None:
+            return False
         value = self._evaluate()
-        state.history.append({"step": state.step, "validation": value})
-        if self.writer:
+        defined = math.isfinite(value)
+        state.history.append({"step": state.step, "validation": value if defined else None})
+        if self.writer and defined:
             self.writer.add_scalar("validation", value, state.step)
-        if state.best_value is None or value > state.best_value:
+        if defined and (state.best_value is None or value > state.best_value):
             state.best_value, state.best_step, state.evaluations_without_gain = value, state.step, 0
             self._save_weights()
         else:
@@ -322,6 +402,11 @@ class _Loop:
                     mine.append((batch.rows, scores))
         everyone = gather_object(mine) if self.accelerator.num_processes > 1 else mine
         rows, scores = (np.concatenate([part[i] for part in everyone]) for i in (0, 1))
+        if not np.isfinite(scores).all():
+            raise JobFailed(
+                f"{self.title}: {int((~np.isfinite(scores)).sum())} of {scores.size} validation scores are NaN or infinity at step {self.state.step}; "
+                "lower training.learning_rate, or set training.precision=fp32 to see whether precision is the cause"
+            )
         return validation.value(rows, scores)
 
     # -- checkpoints: step-00000123/ is whole, because it was renamed to that

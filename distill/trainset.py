@@ -173,6 +173,15 @@ class TrainSet:
             for pairs, texts in zip(self.unit_pairs, self.unit_texts, strict=True)
         ]
 
+    @property
+    def cannot_rank(self) -> str | None:
+        """Why the pairs' labels rank no predictions; None where they do."""
+        if self.labels is None:
+            return "the validation pairs have no labels"
+        if len(self.labels) and np.ptp(self.labels) == 0:
+            return f"every validation label is {float(self.labels[0]):g}"
+        return None
+
     def __len__(self) -> int:
         return len(self.unit_pairs)
 
@@ -302,7 +311,7 @@ def _group(pairs: Pairs, candidates: int | None) -> list[np.ndarray]:
 
 
 def validation_value(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Return what picks the best checkpoint: ROC-AUC where labels are two values, else Spearman; −1 for constant scores.
+    """Return what picks the best checkpoint: ROC-AUC where labels are two values, else Spearman; NaN for constant scores.
 
     *Shape:* scores, labels: (n_pairs,)
 
@@ -313,7 +322,7 @@ def validation_value(scores: np.ndarray, labels: np.ndarray) -> float:
     from sklearn.metrics import roc_auc_score
 
     if not np.isfinite(scores).all() or np.ptp(scores) == 0 or np.ptp(labels) == 0:
-        return -1.0
+        return float("nan")
     values = np.unique(labels)
     return float(
         roc_auc_score(labels == values[1], scores) if len(values) == 2 else spearmanr(scores, labels).statistic

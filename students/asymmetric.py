@@ -185,7 +185,7 @@ def _source(run: Run, teacher: str) -> SignalSource:
         precision=run.signal_identity(teacher).precision,
         max_length=section.max_length,
     )
-    return LiveSignals(scorer, section.prompts or ("", ""))
+    return LiveSignals(scorer, run.teacher_prompts(teacher))
 
 
 def _vectors(source: SignalSource, texts: list[str], role: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from distill.backbone import identify
 from distill.building import model_builder
 from distill.errors import JobFailed
 from distill.modeling import is_static, load_model, prepared, quiet, save_model, transformer_of
+from distill.prompts import keep_prompts, model_prompts
 from distill.recipe import Student, TeacherBackbone
 from distill.run import Run
 from students.corpus import change_vocabulary, factorise, student_corpus
@@ -61,6 +62,8 @@ def _build(run: Run, build: Any) -> None:
         return
     output_width = _output_width(run)
     backbone = model = build()
+    if section.kind == "bi_encoder" and section.prompts is None and any(prompts := model_prompts(model)):
+        log.info("student: keeps the prompts of its backbone, %r before queries, %r before documents", *prompts)
     details = _take_away(run, model, section, output_width)
     axes = None
     if section.static is not None:
@@ -69,6 +72,7 @@ def _build(run: Run, build: Any) -> None:
     if section.kind == "bi_encoder":
         model, output, axes = with_output(run, model, backbone, output_width)
         details |= output
+        keep_prompts(model, backbone.prompts, backbone.default_prompt_name)
     model = prepared(model, max_length=section.max_length, prompts=section.prompts)
     card = Artefact(
         kind=section.kind, stage="build_student", fingerprint=content_hash(inputs), parents=parents,
@@ -89,7 +93,11 @@ def _take_away(run: Run, model: Any, section: Student, output_width: int | None)
     if section.layers is not None or section.width is not None:
         details = _cut_layers_and_width(run, model, section, output_width)
     if section.vocabulary is not None:
-        details["vocabulary"] = change_vocabulary(model, section.vocabulary, student_corpus(run), seed=run.recipe.seed)
+        corpus = student_corpus(run)
+        corpus.add(
+            "prompts", model_prompts(model)
+        )  # of the backbone: they stand before every text, as the recipe's own do
+        details["vocabulary"] = change_vocabulary(model, section.vocabulary, corpus, seed=run.recipe.seed)
     if section.embedding_rank is not None:
         details["embedding_rank"] = factorise(model, section.embedding_rank, student_corpus(run))
     return details
@@ -99,7 +107,8 @@ def _cut_layers_and_width(run: Run, model: Any, section: Student, output_width: 
     details: dict[str, Any] = {}
     model.to("cuda" if torch.cuda.is_available() else "cpu")  # to measure what may go takes many forward passes
     batches = pair_batches(
-        model, section.kind, run.split.train, max_length=section.max_length, prompts=section.prompts, seed=run.recipe.seed
+        model, section.kind, run.split.train, max_length=section.max_length,
+        prompts=section.prompts or model_prompts(model), seed=run.recipe.seed,
     )  # fmt: skip
     if section.layers is not None:
         layers, steps = choose_layers(model, section.kind, section.layers, batches)

@@ -31,6 +31,7 @@ import numpy as np
 
 from distill.errors import BadInput
 from distill.modeling import bi_encoder, is_static
+from distill.prompts import encode_by_role, model_prompts
 from distill.recipe import TeacherBackbone
 from distill.run import Run
 from distill.runtime import load
@@ -91,10 +92,11 @@ def with_output(
     if section.dimensions is None and not is_static(model) and matched_width in (None, own_width):
         return model, {}, None
     sample = _sample(run)
-    vectors = _embedded(model, sample, section.prompts)
+    prompts = section.prompts or model_prompts(backbone)
+    vectors = _embedded(model, sample, prompts)
     targets = _targets(run, sample, matched_width)
     if targets is None and is_static(model):
-        targets = _embedded(backbone, sample, section.prompts)
+        targets = _embedded(backbone, sample, prompts)
     details: dict[str, Any] = {"sample_texts": len(sample)}
     axes: Array | None = None
     # nothing was taken away: the teacher turned, without the ridge
@@ -145,10 +147,11 @@ def _drawn(items: list[Told], rng: np.random.Generator) -> list[Told]:
     return [items[i] for i in np.sort(rng.permutation(len(items))[:_SAMPLE_TEXTS])]
 
 
-def _embedded(model: Any, sample: list[Told], prompts: tuple[str, str] | None) -> Array:
+def _embedded(model: Any, sample: list[Told], prompts: tuple[str, str]) -> Array:
     """Embed with a model as it stands. *Shape:* (n_texts, width), unit length."""
-    texts = [(prompts or ("", ""))[role] + text for text, _, role in sample]
-    vectors: Array = model.encode(texts, batch_size=64, show_progress_bar=False, normalize_embeddings=True)
+    texts = [prompts[role] + text for text, _, role in sample]
+    # prompt="": a default prompt that the model stores is in the texts already
+    vectors: Array = model.encode(texts, prompt="", batch_size=64, show_progress_bar=False, normalize_embeddings=True)
     return vectors
 
 
@@ -164,8 +167,7 @@ def _targets(run: Run, sample: list[Told], matched_width: int | None) -> Array |
     if teacher is None or teacher.kind != "bi_encoder" or not isinstance(backbone, TeacherBackbone):
         return None
     scorer = load(run.teacher(backbone.teacher), runtime="torch", max_length=teacher.max_length)
-    prompts = teacher.prompts or ("", "")
-    return _unit(scorer.encode([prompts[role] + text for text, role in zip(told, roles, strict=True)]))
+    return _unit(encode_by_role(scorer, told, roles))
 
 
 def _unit(vectors: Array) -> Array:

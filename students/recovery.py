@@ -18,6 +18,7 @@ MiniLM-L6, all of them in int8, stayed at 0.0025 (0.0023 after 100 steps at 5e-5
 tries first, or a layer in float is the way.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,7 @@ from distill.modeling import load_model, tokenizer_of, transformer_of
 from distill.objectives import Step
 from distill.recipe import Recover, Training
 from distill.run import Run
-from distill.trainset import Batch
+from distill.trainset import Basis, Batch
 from students.asymmetric import own_side_pairs
 from students.calibration import Sample, calibration_inputs
 from students.simulation import simulate_int8
@@ -125,6 +126,10 @@ class RecoveryStep(Step):
         if self.float_student is not None:
             self.float_student.eval()
         return self
+
+    def learns_from(self, totals: Mapping[Basis, int]) -> bool:
+        """Tell whether a step has a loss: the float student's results are there in each."""
+        return self.float_student is not None or super().learns_from(totals)
 
     def _losses_at_widths(self, batch: Batch, scores: Tensor, embeddings: Tensor | None) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}

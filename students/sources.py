@@ -23,7 +23,7 @@ def signal_source(run: Run, name: str) -> SignalSource:
             precision=run.signal_identity(name).precision,
             max_length=teacher.max_length,
         )
-        return LiveSignals(scorer, teacher.prompts or ("", ""))
+        return LiveSignals(scorer, run.teacher_prompts(name))
     return CachedSignals(SignalCache(run.signals(name), run.signal_identity(name)))
 
 

@@ -1,14 +1,19 @@
 """Train the student on the teachers' signals, and its control: the same student, on the same pairs, without them."""
 
+import logging
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from distill.errors import BadInput
 from distill.fitting import Job, fit
 from distill.modeling import load_model, prepared
 from distill.recipe import Labels, Objectives
 from distill.run import Run
+from distill.trainset import POSITIVE_FROM
 from students.asymmetric import index_teacher, pair_details
 from students.build import build_student
 from students.dimensions import read_axes
@@ -17,14 +22,36 @@ from students.sources import AlongAxes, signal_source
 __all__ = ["student_from", "train_student", "training_inputs", "training_job"]
 
 
+log = logging.getLogger(__name__)
+
+
 def train_student(run: Run) -> None:
     """Build the student, train what is not finished of it and its control; every process of a launch calls this."""
-    build_student(run)
     objectives = run.recipe.objectives
+    control = _control_labels(run)
+    build_student(run)
     _train(run, "student", objectives)
-    if run.student_section.control and run.split.train.labels is not None:
+    if control is not None:
         # of an asymmetric student the control learns the labels alone, too, but against the same index: it is given
-        _train(run, "control", Objectives(labels=objectives.labels or Labels(), matryoshka=objectives.matryoshka))
+        _train(run, "control", Objectives(labels=control, matryoshka=objectives.matryoshka))
+
+
+def _control_labels(run: Run) -> Labels | None:
+    """Return how the control learns from the labels; None where the recipe wants none, or no label is there.
+
+    :raises BadInput: where the labels are all the same, so that a control would learn one score for all pairs
+    """
+    student, labels, given = run.student_section, run.split.train.labels, run.recipe.objectives.labels
+    if not student.control or labels is None:
+        return None
+    if given is not None or not len(labels) or np.ptp(labels) > 0:
+        return given or Labels()
+    if student.kind == "bi_encoder" and labels[0] >= POSITIVE_FROM:
+        log.info("control: every training label is %g, so it learns by infonce", labels[0])
+        return Labels(loss="infonce")
+    raise BadInput(
+        f"every training label is {labels[0]:g}, so that labels alone teach the control nothing; set student.control=false"
+    )
 
 
 def _train(run: Run, name: str, objectives: Objectives) -> None:
@@ -46,7 +73,7 @@ def training_job(run: Run, name: str, objectives: Objectives, inputs: Mapping[st
         name=name, stage="train_student", kind=student.kind, target=target, build_model=partial(student_from, run, run.built),
         objectives=objectives, training=student.training, max_length=student.max_length, prompts=student.prompts,
         inputs=inputs, parents=inputs["parents"], sources=sources,
-        role_prompts=index is not None or any(run.recipe.teachers[t].prompts for t in sources) or student.prompts is not None,
+        role_prompts=index is not None or any(any(run.teacher_prompts(t)) for t in sources) or student.prompts is not None,
         projected_width=_projected_width(run, objectives), own_role=None if student.asymmetric is None else student.asymmetric.role,
         other_source=None if index is None else signal_source(run, index), details=pair_details(run),
     )  # fmt: skip

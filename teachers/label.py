@@ -14,10 +14,11 @@ import numpy as np
 from distill.cut_texts import sample_cut_texts
 from distill.data import Pairs, batched
 from distill.errors import JobFailed
+from distill.learnable import LEAST_SPREAD, unrelated
 from distill.modeling import quiet
 from distill.openvino import GraphPrecision, export_graph
 from distill.progress import progress
-from distill.recipe import Teacher
+from distill.prompts import encode_by_role
 from distill.run import Run
 from distill.runtime import Scorer, load
 from distill.signals import SignalCache, SignalKind, describe_scores, pair_keys, text_keys
@@ -25,7 +26,6 @@ from distill.signals import SignalCache, SignalKind, describe_scores, pair_keys,
 __all__ = ["cache_signals"]
 
 log = logging.getLogger(__name__)
-_LEAST_SPREAD = 1e-4  # of scores in logits or cosines: below it a teacher says the same of everything
 
 
 def cache_signals(run: Run) -> None:
@@ -34,15 +34,17 @@ def cache_signals(run: Run) -> None:
         log.info("signals.live is set: the teachers are asked during training, nothing is cached")
         return
     for name, needs in run.recipe.objectives.teachers().items():
-        _label(run, name, run.recipe.teachers[name], needs)
+        _label(run, name, needs)
 
 
-def _label(run: Run, name: str, teacher: Teacher, needs: set[str]) -> None:
+def _label(run: Run, name: str, needs: set[str]) -> None:
     from accelerate import PartialState
 
     began, state, pairs = time.monotonic(), PartialState(), run.split.train
     cache = SignalCache(run.signals(name), run.signal_identity(name))
-    items = _items(run, teacher, needs)
+    if any(prompts := run.teacher_prompts(name)):
+        log.info("teacher %s: %r before queries, %r before documents", name, *prompts)
+    items = _items(run, name, needs)
     cut = cache.summary("cut_texts")
     todo = {kind: rows for kind, (keys, _) in items.items() if len(rows := cache.missing(kind, keys))}
     state.wait_for_everyone()  # all have looked before the first writes
@@ -59,29 +61,30 @@ def _label(run: Run, name: str, teacher: Teacher, needs: set[str]) -> None:
             if "scores" in needs
             else None
         )
-        summary = {"scores": _described(name, scores, pairs, teacher)} if scores is not None else {}
+        summary = {"scores": _described(run, name, scores)} if scores is not None else {}
         summary |= {} if cut is None else {"cut_texts": cut}
         cache.finish(summary, time.monotonic() - began)
         log.info("signals of %s: %s", name, cache.folder)
 
 
-def _items(run: Run, teacher: Teacher, needs: set[str]) -> dict[SignalKind, tuple[np.ndarray, Any]]:
-    """Return keys and inputs of every item: pairs for scores, prompted texts for embeddings."""
-    pairs, prompts = run.split.train, teacher.prompts or ("", "")
+def _items(run: Run, name: str, needs: set[str]) -> dict[SignalKind, tuple[np.ndarray, Any]]:
+    """Return keys and inputs of every item: pairs for scores, (role, text) for embeddings."""
+    pairs = run.split.train
     items: dict[SignalKind, tuple[np.ndarray, Any]] = {}
     if "scores" in needs:
         items["scores"] = (pair_keys(pairs.queries, pairs.documents), pairs)
     if "embeddings" in needs:
         own_role = _own_role(run)
-        queries = [prompts[0] + text for text in pairs.queries]
-        documents = [prompts[1] + text for text in pairs.documents]
+        queries, documents = list(pairs.queries), list(pairs.documents)
         sources = (source for source, _ in run.split.parallel)  # their translations are to match the same embedding
-        lone = [prompts[1 if own_role is None else own_role] + text for text in (*run.split.unlabelled, *sources)]
+        lone = [(1 if own_role is None else own_role, text) for text in (*run.split.unlabelled, *sources)]
         if own_role is not None:  # one side is learned, and validated, against the teacher's vectors of the other
-            queries += [prompts[0] + text for text in run.split.validation.queries]
-            documents += [prompts[1] + text for text in run.split.validation.documents]
-        texts = list(dict.fromkeys([*queries, *documents, *lone]))
-        items["embeddings"] = (text_keys(texts), texts)
+            queries += run.split.validation.queries
+            documents += run.split.validation.documents
+        told = list(dict.fromkeys([*((0, text) for text in queries), *((1, text) for text in documents), *lone]))
+        prompts = run.teacher_prompts(name)
+        # equal texts of both roles have one key where no prompt tells them apart, and are asked once
+        items["embeddings"] = (text_keys([prompts[role] + text for role, text in told]), told)
     return items
 
 
@@ -160,12 +163,14 @@ def _ask(scorer: Scorer, kind: SignalKind, inputs: Any, rows: np.ndarray, report
     if kind == "scores":
         chosen: Pairs = inputs.select(rows.tolist())
         return scorer.score(chosen.queries, chosen.documents, progress=report)
-    return scorer.encode([inputs[row] for row in rows], progress=report)
+    roles, texts = zip(*(inputs[row] for row in rows), strict=True)
+    return encode_by_role(scorer, texts, roles, progress=report)
 
 
-def _described(name: str, scores: np.ndarray, pairs: Pairs, teacher: Teacher) -> dict[str, Any]:
+def _described(run: Run, name: str, scores: np.ndarray) -> dict[str, Any]:
     """Describe the scores, say so, and refuse those that teach nothing."""
-    described = describe_scores(scores, pairs.labels, teacher.model_kind)
+    labels = run.split.train.labels
+    described = describe_scores(scores, labels, run.recipe.teachers[name].model_kind)
     log.info(
         "%s scores: %s",
         name,
@@ -173,10 +178,15 @@ def _described(name: str, scores: np.ndarray, pairs: Pairs, teacher: Teacher) ->
             f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in described.items()
         ),
     )
-    if described["std"] < _LEAST_SPREAD:
+    if described["std"] < LEAST_SPREAD:
         raise JobFailed(
             f"the scores of teacher {name} are all but equal (std {described['std']:.2g}): a student learns nothing from them; train the teacher longer or with another learning rate"
         )
+    problem = unrelated(f"the scores of teacher {name}", scores, labels)
+    if problem is not None:
+        if not run.recipe.signals.allow_unrelated:
+            raise JobFailed(problem)
+        log.warning("%s (signals.allow_unrelated is set)", problem)
     if described["share_saturated"] > 0.9:
         log.warning(
             "%.0f %% of the scores of teacher %s are saturated: match logits (score_match.loss logit_mse or kl), or raise score_match.temperature",

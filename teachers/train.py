@@ -14,8 +14,9 @@ from distill.backbone import identify
 from distill.building import model_builder
 from distill.errors import BadInput
 from distill.fitting import Job, fit
-from distill.modeling import save_model
+from distill.modeling import save_model, stored_prompts
 from distill.objectives import DEFAULT_LOSS
+from distill.prompts import NO_PROMPTS
 from distill.recipe import Labels, Objectives, Teacher, TeacherBackbone
 from distill.run import Run
 from teachers.adapt import adapt
@@ -50,6 +51,8 @@ def _inputs(run: Run, name: str, teacher: Teacher) -> dict[str, Any]:
         "teacher": section,
         "parents": _parents(run, teacher),
     }
+    if any(prompts := _stored_prompts(run, teacher)):
+        inputs["prompts"] = list(prompts)  # earlier releases dropped them: a teacher that was made then is another one
     if teacher.frozen:
         return inputs
     described = run.split.describe()
@@ -59,6 +62,15 @@ def _inputs(run: Run, name: str, teacher: Teacher) -> dict[str, Any]:
         "candidates": run.recipe.data.candidates,
         "data": {part: described[part] for part in _parts(teacher)},
     }
+
+
+def _stored_prompts(run: Run, teacher: Teacher) -> tuple[str, str]:
+    """Return the prompts that a bi-encoder's backbone brings, where the recipe states none."""
+    if teacher.model_kind == "cross_encoder" or teacher.prompts is not None:
+        return NO_PROMPTS
+    if isinstance(teacher.backbone, TeacherBackbone):
+        return run.teacher_prompts(teacher.backbone.teacher)
+    return stored_prompts(teacher.backbone) if isinstance(teacher.backbone, str) else NO_PROMPTS
 
 
 def _parts(teacher: Teacher) -> tuple[str, ...]:
@@ -104,3 +116,5 @@ def _copy(run: Run, name: str, teacher: Teacher, model: Any, inputs: dict[str, A
         save_model(model, folder)
         write_card(folder, artefact)
     log.info("teacher %s: taken as it is into %s", name, run.teacher(name))
+    if any(prompts := run.teacher_prompts(name)):
+        log.info("teacher %s: %r before queries, %r before documents", name, *prompts)

@@ -284,13 +284,13 @@ class TestEvaluation:
             ([0.1, 0.2, 0.3, 0.4], [0, 1, 0, 1], 0.75),  # of 4 positive–negative pairs, 3 are in order
             ([1, 2, 3], [0.1, 0.2, 0.9], 1.0),
             ([1, 2, 3], [0.5, 0.9, 0.1], -0.5),  # ranks 1, 2, 3 against 2, 3, 1: 1 − 6·(1 + 1 + 4)/24
-            ([1, 1, 1], [0, 1, 0], -1.0),
-            ([1, float("nan"), 1], [0, 1, 0], -1.0),
-            ([1, 2, 3], [1, 1, 1], -1.0),
+            ([1, 1, 1], [0, 1, 0], math.nan),  # undefined is no value
+            ([1, float("nan"), 1], [0, 1, 0], math.nan),
+            ([1, 2, 3], [1, 1, 1], math.nan),
         ],
     )
     def test_value_by_hand(self, scores, labels, value):
-        assert validation_value(np.array(scores), np.array(labels)) == pytest.approx(value)
+        assert validation_value(np.array(scores), np.array(labels)) == pytest.approx(value, nan_ok=True)
 
 
 class TestFailures:

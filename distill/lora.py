@@ -1,0 +1,67 @@
+"""Low-rank adapters in the encoder of a model (Hu et al. 2021); whatever else it has, its head above all, is trained whole."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from distill.errors import BadInput
+from distill.modeling import transformer_of
+from distill.recipe import Lora
+
+__all__ = ["add_adapters"]
+
+
+def add_adapters(model: Any, lora: Lora) -> None:
+    """Put LoRA adapters into a model's encoder and freeze the rest of it; modules behind it and its own head stay trainable.
+
+    :raises BadInput: for a target that the encoder does not have, naming those that it has
+    """
+    from peft import LoraConfig, get_peft_model
+
+    transformer = transformer_of(model)
+    config = LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=_targets(transformer, lora)
+    )
+    if transformer.is_gradient_checkpointing:
+        transformer.enable_input_require_grads()  # frozen embeddings would cut the graph
+    head = [parameter for module in _head(transformer) for parameter in module.parameters()]
+    model[0].model = get_peft_model(transformer, config)
+    for parameter in head:
+        parameter.requires_grad_(True)
+
+
+def _head(transformer: Any) -> list[Any]:
+    """Return what a sequence classifier has beside its encoder: the head, of one module or several."""
+    encoder = transformer.base_model
+    return [] if encoder is transformer else [child for child in transformer.children() if child is not encoder]
+
+
+def _targets(transformer: Any, lora: Lora) -> list[str]:
+    """Return the full names of the encoder's linear layers that the recipe's targets name.
+
+    :raises BadInput: for a target that names none of them
+    """
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    in_head = {id(module) for part in _head(transformer) for module in part.modules()}
+    kinds = (nn.Linear, nn.Embedding, Conv1D)
+    layers = {name: module for name, module in transformer.named_modules() if isinstance(module, kinds)}
+    in_encoder = {name: module for name, module in layers.items() if id(module) not in in_head}
+    if lora.target_modules == "all-linear":
+        return [name for name, module in in_encoder.items() if not isinstance(module, nn.Embedding)]
+    wanted: Sequence[str] = lora.target_modules
+    if unknown := [target for target in wanted if not _matching(target, layers)]:
+        known = sorted({name.rpartition(".")[2] for name in in_encoder})
+        raise BadInput(
+            f"lora.target_modules: {type(transformer).__name__} has no {' and no '.join(unknown)}; there are {', '.join(known)}"
+        )
+    chosen = list(dict.fromkeys(name for target in wanted for name in _matching(target, in_encoder)))
+    if not chosen:
+        raise BadInput(
+            f"lora.target_modules: {', '.join(wanted)} are of the head, which is trained whole anyway; name layers of the encoder, or all-linear"
+        )
+    return chosen
+
+
+def _matching(target: str, names: Any) -> list[str]:
+    return [name for name in names if name == target or name.endswith(f".{target}")]

@@ -1,0 +1,93 @@
+"""The texts that a bi-encoder wants before its queries and its documents: one reading of what a folder stores.
+
+Qwen3-Embedding, E5 and EmbeddingGemma store prompts in config_sentence_transformers.json, and score lower without. A
+model keeps the prompts that it comes with, unless the recipe states others; both are written into what is saved.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill.errors import BadInput
+
+__all__ = [
+    "DOCUMENT_PROMPTS", "NO_PROMPTS", "PROMPTS_FILE", "QUERY_PROMPTS", "encode_by_role", "folder_prompts", "give_prompts",
+    "keep_prompts", "leaves_prompt_out", "model_prompts", "role_prompts",
+]  # fmt: skip
+
+PROMPTS_FILE = "config_sentence_transformers.json"
+QUERY_PROMPTS, DOCUMENT_PROMPTS = ("query",), ("document", "passage", "corpus")
+NO_PROMPTS = ("", "")
+
+
+def role_prompts(prompts: Mapping[str, str] | None, default_name: str | None = None) -> tuple[str, str]:
+    """Return what is put before a query and before a document; the default prompt stands where a role has none.
+
+    >>> role_prompts({"query": "query: ", "passage": "passage: "})
+    ('query: ', 'passage: ')
+    >>> role_prompts({"retrieval": "represent: "}, "retrieval")
+    ('represent: ', 'represent: ')
+    """
+    stored = prompts or {}
+    default = stored.get(default_name) or "" if default_name else ""
+
+    def of(names: Sequence[str]) -> str:
+        return next((stored[name] for name in names if stored.get(name)), default)
+
+    return of(QUERY_PROMPTS), of(DOCUMENT_PROMPTS)
+
+
+def folder_prompts(folder: Path) -> tuple[str, str]:
+    """Return the prompts that a model folder stores for queries and documents.
+
+    :raises BadInput: where its file of prompts is no JSON
+    """
+    path = folder / PROMPTS_FILE
+    if not path.is_file():
+        return NO_PROMPTS
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadInput(f"{path} is not valid JSON ({error}); copy the folder again or rebuild it") from None
+    return role_prompts(stored.get("prompts"), stored.get("default_prompt_name"))
+
+
+def model_prompts(model: Any) -> tuple[str, str]:
+    """Return the prompts of a loaded sentence-transformers model for queries and documents."""
+    return role_prompts(getattr(model, "prompts", None), getattr(model, "default_prompt_name", None))
+
+
+def keep_prompts(model: Any, prompts: Mapping[str, str] | None, default_name: str | None) -> None:
+    """Give a model the prompts that it came with: putting its modules together anew drops them."""
+    stored = {name: prompt for name, prompt in (prompts or {}).items() if prompt is not None}
+    model.prompts = {**model.prompts, **stored}
+    model.default_prompt_name = default_name if default_name in stored else None
+
+
+def give_prompts(model: Any, prompts: tuple[str, str]) -> None:
+    """Let a recipe's prompts rule over all that a model stores for queries and documents."""
+    others = {name: text for name, text in model.prompts.items() if name not in (*QUERY_PROMPTS, *DOCUMENT_PROMPTS)}
+    model.prompts = {**others, "query": prompts[0], "document": prompts[1]}
+    model.default_prompt_name = None  # it would stand where a role is to have none
+
+
+def leaves_prompt_out(model: Any) -> bool:
+    """Tell whether a model pools without the prompt's tokens, as INSTRUCTOR does (include_prompt: false)."""
+    return any(getattr(module, "include_prompt", True) is False for module in model)
+
+
+def encode_by_role(scorer: Any, texts: Sequence[str], roles: Sequence[int], *, progress: Any = False) -> np.ndarray:
+    """Embed texts as queries (role 0) or documents (role 1), each under the prompt of its role that the folder stores.
+
+    *Shape:* texts, roles: (n_texts,); result: (n_texts, width), float32
+    """
+    told = np.asarray(roles, dtype=np.int64)
+    out = np.zeros((len(texts), scorer.embedding_width), dtype=np.float32)
+    for role, encode in ((0, scorer.encode_queries), (1, scorer.encode_documents)):
+        rows = np.flatnonzero(told == role)
+        if len(rows):
+            out[rows] = encode([texts[row] for row in rows.tolist()], progress=progress)
+    return out

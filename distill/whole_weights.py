@@ -1,0 +1,126 @@
+"""Weights as their file says: nothing missing and drawn at random, nothing NaN.
+
+transformers fills what a checkpoint lacks with random numbers and says so in a log that nobody reads: a layer that was left
+out, a `module.` prefix of a wrapped model, a config with more layers than the file. Such a model labels noise. Every
+loader of weights for training, labelling or export goes through `whole_weights`, and what it gives through `check_finite`.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from distill.errors import BadInput, JobFailed
+
+__all__ = ["check_finite", "check_loaded", "not_finite", "whole_weights"]
+
+log = logging.getLogger(__name__)
+_BUFFERS = ("position_ids", "token_type_ids", "inv_freq")  # counted anew by the model, whatever the file says
+_SHOWN = 4
+
+
+@contextmanager
+def whole_weights(name: str) -> Iterator[None]:
+    """Within the block, `from_pretrained` of transformers refuses a checkpoint that lacks tensors of its model.
+
+    :param name: what is loaded, for the message
+    :raises BadInput: naming the tensors that are missing or have another shape
+    """
+    from transformers import PreTrainedModel
+
+    original = PreTrainedModel.__dict__["from_pretrained"]
+
+    def from_pretrained(cls: type, *args: Any, **options: Any) -> Any:
+        wanted = options.pop("output_loading_info", False)
+        # a shape that differs is refused below, by name; transformers would point to a report that is not shown
+        options.setdefault("ignore_mismatched_sizes", True)
+        model, info = original.__func__(cls, *args, output_loading_info=True, **options)
+        check_loaded(name, model, info)
+        return (model, info) if wanted else model
+
+    PreTrainedModel.from_pretrained = classmethod(from_pretrained)
+    try:
+        yield
+    finally:
+        PreTrainedModel.from_pretrained = original
+
+
+def check_loaded(name: str, model: Any, info: Mapping[str, Any]) -> None:
+    """Refuse a model part of which was drawn at random, and say what its file holds besides.
+
+    A pooler that nobody uses may be missing, and so may buffers that the model computes itself; weights that are tied to
+    others are not missing, transformers knows of them.
+
+    :param info: what `from_pretrained(…, output_loading_info=True)` returns beside the model
+    :raises BadInput: naming the tensors
+    """
+    missing = [key for key in sorted(info["missing_keys"]) if not _may_miss(key, model)]
+    unexpected = sorted(info["unexpected_keys"])
+    mismatched = sorted(str(entry[0]) for entry in info["mismatched_keys"])
+    kind = type(model).__name__
+    if missing:
+        instead = f"; it has {_named(unexpected)} instead" if unexpected else ""
+        raise BadInput(
+            f"{name}: the weights lack {_named(missing)} of {kind}{instead}; transformers would draw them at random: copy the whole model, or correct config.json"
+        )
+    if mismatched:
+        raise BadInput(f"{name}: {_named(mismatched)} of {kind} have another shape in the file than in config.json")
+    if unexpected:
+        tell = log.warning if any(_is_of(key, model) for key in unexpected) else log.info
+        tell("%s: the file also holds %s, which %s has no place for; left out", name, _named(unexpected), kind)
+
+
+def _may_miss(key: str, model: Any) -> bool:
+    if key.rpartition(".")[2] in _BUFFERS:
+        return True
+    # a sequence classifier reads its pooler; a bare encoder is pooled by a module of its own
+    is_classifier = type(model).__name__.endswith("ForSequenceClassification")
+    return not is_classifier and "pooler" in key.split(".")
+
+
+def _is_of(key: str, model: Any) -> bool:
+    """Tell whether an unexpected tensor belongs to the encoder itself, such as a layer that config.json does not count."""
+    parts = key.removeprefix(f"{model.base_model_prefix}.").split(".")
+    return any(child == parts[0] for child, _ in model.base_model.named_children()) and "pooler" not in parts
+
+
+def _named(keys: Iterable[str]) -> str:
+    listed = list(keys)
+    more = len(listed) - _SHOWN
+    return ", ".join(listed[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def not_finite(tensors: Iterable[tuple[str, Any]]) -> str | None:
+    """Return the first tensor that holds NaN or infinity, with its first such row; None where all are numbers.
+
+    >>> import torch
+    >>> not_finite([("bias", torch.ones(2)), ("weight", torch.tensor([[0.0], [torch.nan]]))])
+    'weight (row 1)'
+    """
+    import torch
+
+    for name, tensor in tensors:
+        # the sum is finite only if all are; one pass without a mask of the tensor's size
+        if not tensor.is_floating_point() or torch.isfinite(tensor.sum(dtype=torch.float64)):
+            continue
+        bad = ~torch.isfinite(tensor)
+        if bad.any():
+            return f"{name} (row {int(bad.nonzero()[0, 0])})" if tensor.ndim else name
+    return None
+
+
+def check_finite(name: str, model: Any, *, trained: bool = False) -> None:
+    """Refuse a model whose weights hold NaN or infinity.
+
+    :param trained: it was trained here, so that the work failed and not the input
+    :raises BadInput: naming the tensor
+    :raises JobFailed: the same, of a model that was trained here
+    """
+    found = not_finite(model.state_dict().items())
+    if found is None:
+        return
+    if trained:
+        raise JobFailed(
+            f"{name}: training left NaN or infinity in {found}; lower training.learning_rate, or set training.precision=fp32"
+        )
+    raise BadInput(f"{name}: {found} holds NaN or infinity; copy the model again or train it again")

@@ -1,0 +1,195 @@
+"""What is refused before a training that would learn nothing; and that temperature moves no optimum."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from distill import losses
+from distill.data import Pairs
+from distill.errors import BadInput, JobFailed
+from distill.learnable import check_learnable, check_related, rank_correlation, unrelated
+from distill.objectives import teacher_logits, teacher_unit
+from distill.recipe import EmbeddingMatch, Labels, MarginMatch, Objectives, ScoreMatch
+from distill.trainset import validation_value
+from tests.unit.test_objectives import step_of, trainset_of
+
+BI, CROSS = "bi_encoder", "cross_encoder"
+
+
+def pairs(queries, documents, labels):
+    return Pairs(queries, documents, None if labels is None else np.array(labels, dtype=np.float32))
+
+
+LONE = pairs(["a", "b", "c", "d"], ["w", "x", "y", "z"], [0, 1, 0, 1])
+GROUPED = pairs(["a", "a", "b", "b"], ["w", "x", "y", "z"], [0, 1, 0, 1])
+KL, MARGIN = Objectives(score_match=ScoreMatch(teacher="cross", loss="kl")), Objectives(margin_mse=MarginMatch(teacher="cross"))  # fmt: skip
+INFONCE = Objectives(labels=Labels(loss="infonce"))
+
+
+def check(objectives, units, micro_batch=32):
+    check_learnable("student", units, objectives, micro_batch=micro_batch)
+
+
+class TestNothingToLearn:
+    @pytest.mark.parametrize("objectives", [KL, MARGIN])
+    def test_no_query_with_two_documents(self, objectives):
+        with pytest.raises(BadInput, match=r"student: .*no training query has two documents"):
+            check(objectives, trainset_of(CROSS, candidates=4, pairs=LONE))
+        check(objectives, trainset_of(CROSS, candidates=4, pairs=GROUPED))
+
+    @pytest.mark.parametrize("objectives", [KL, MARGIN])
+    def test_the_same_score_for_all_candidates(self, objectives):
+        units = trainset_of(CROSS, candidates=4, pairs=GROUPED)
+        units.teacher_scores["cross"] = np.array(
+            [1.0, 1.0, -2.0, -2.0], dtype=np.float32
+        )  # differs between queries alone
+        with pytest.raises(JobFailed, match="teacher cross gives all candidates of every query the same score"):
+            check(objectives, units)
+
+    @pytest.mark.parametrize("loss", ["mse", "bce", "logit_mse"])
+    def test_the_same_score_for_all_pairs(self, loss):
+        units = trainset_of(CROSS, pairs=LONE)
+        objectives = Objectives(score_match=ScoreMatch(teacher="cross", loss=loss))
+        check(objectives, units)
+        units.teacher_scores["cross"] = np.full(4, 0.3, dtype=np.float32)
+        with pytest.raises(JobFailed, match="teacher cross gives every pair the same score, 0.3"):
+            check(objectives, units)
+
+    def test_the_same_embedding_for_all_texts(self):
+        units = trainset_of(BI, pairs=LONE)
+        objectives = Objectives(embedding_match=EmbeddingMatch(teacher="bi"))
+        check(objectives, units)
+        units.embeddings = lambda rows: np.ones((len(rows), 4), dtype=np.float32)
+        with pytest.raises(JobFailed, match="teacher bi gives every text the same embedding"):
+            check(objectives, units)
+
+    def test_labels_that_are_all_the_same(self):
+        units = trainset_of(BI, pairs=pairs(LONE.queries, LONE.documents, [1, 1, 1, 1]))
+        for loss in ("contrastive", "bce", None):
+            with pytest.raises(BadInput, match="every training label is 1, .* use loss infonce"):
+                check(Objectives(labels=Labels(loss=loss)), units)
+        check(INFONCE, units)
+
+    def test_no_labels(self):
+        with pytest.raises(BadInput, match="the training pairs have no labels"):
+            check(INFONCE, trainset_of(BI, pairs=pairs(LONE.queries, LONE.documents, None)))
+
+    def test_infonce_without_a_positive(self):
+        with pytest.raises(BadInput, match=r"infonce learns from positives, and no training label is 0\.5 or more"):
+            check(INFONCE, trainset_of(BI, pairs=pairs(LONE.queries, LONE.documents, [0, 0.2, 0.4, 0])))
+
+    def test_infonce_over_a_single_document(self):
+        with pytest.raises(BadInput, match="needs documents that do not answer a query, and the one document all do"):
+            check(INFONCE, trainset_of(BI, pairs=pairs(["a", "b", "c"], ["x", "x", "x"], [1, 1, 1])))
+
+    def test_infonce_over_one_query_that_all_documents_answer(self):
+        with pytest.raises(BadInput, match="the 3 documents all do"):
+            check(INFONCE, trainset_of(BI, pairs=pairs(["a", "a", "a"], ["x", "y", "z"], [1, 1, 1])))
+
+    def test_infonce_in_passes_of_one_pair(self):
+        units = trainset_of(BI, pairs=LONE)
+        with pytest.raises(BadInput, match=r"a pass holds one; set training\.micro_batch"):
+            check(INFONCE, units, micro_batch=1)
+        check(INFONCE, units, micro_batch=2)
+
+    def test_scores_that_are_no_numbers(self):
+        units = trainset_of(CROSS, pairs=LONE)
+        units.teacher_scores["cross"] = np.array([0, 1, np.nan, np.inf], dtype=np.float32)
+        with pytest.raises(JobFailed, match="says NaN or infinity of 2 of 4 items, the first in row 2"):
+            check(Objectives(score_match=ScoreMatch(teacher="cross")), units)
+
+
+def test_a_step_learns_where_it_holds_what_a_loss_is_a_mean_over():
+    held = {"pairs": 4, "groups": 0, "texts": 8, "positives": 0}
+    assert not step_of(CROSS, KL).learns_from(held)
+    assert not step_of(BI, MARGIN).learns_from(held)
+    assert not step_of(BI, INFONCE).learns_from(held)
+    assert step_of(CROSS, KL).learns_from({**held, "groups": 1})
+    assert step_of(BI, INFONCE).learns_from({**held, "positives": 1})
+    assert step_of(BI, Objectives(margin_mse=MarginMatch(teacher="cross"), labels=Labels())).learns_from(held)
+
+
+class TestRelation:
+    LABELS = np.tile([0.0, 1.0], 150)
+
+    def test_interval_by_hand(self):
+        # ρ = 1 − 6·Σd²/(n(n² − 1)) with two neighbours exchanged: 1 − 12/(10·99); z ± 1.96·√((1 + ρ²/2)/7)
+        rho, low, high = rank_correlation(np.array([1, 0, *range(2, 10)]), np.arange(10))
+        z, half = math.atanh(1 - 12 / 990), 1.959964 * math.sqrt((1 + (1 - 12 / 990) ** 2 / 2) / 7)
+        assert (rho, low, high) == pytest.approx((1 - 12 / 990, math.tanh(z - half), math.tanh(z + half)))
+
+    def test_of_a_good_teacher_is_fine(self):
+        assert unrelated("x", self.LABELS + np.random.default_rng(0).normal(size=300), self.LABELS) is None
+
+    def test_of_noise_is_refused(self):
+        said = unrelated("the scores of teacher t", np.random.default_rng(3).normal(size=300), self.LABELS)
+        assert said is not None and "have nothing to do with the labels: Spearman " in said and "over 300 pairs" in said
+
+    def test_of_a_good_teacher_shuffled_is_refused(self):
+        rng = np.random.default_rng(1)
+        assert unrelated("x", rng.permutation(self.LABELS + rng.normal(size=300)), self.LABELS) is not None
+
+    def test_against_the_labels_is_refused(self):
+        assert "are against the labels" in (unrelated("x", -self.LABELS + np.arange(300) * 1e-4, self.LABELS) or "")
+
+    def test_of_few_pairs_is_not_told(self):
+        assert unrelated("x", np.random.default_rng(0).normal(size=40), self.LABELS[:40]) is None
+
+    def test_weak_but_shown_is_fine(self):
+        rng = np.random.default_rng(0)
+        labels = np.tile([0.0, 1.0], 2000)
+        scores = labels + 5 * rng.normal(size=4000)  # ρ ≈ 0.1
+        assert 0 < rank_correlation(scores, labels)[1] and rank_correlation(scores, labels)[2] < 0.15
+        assert unrelated("x", scores, labels) is None
+
+    def test_of_constant_labels_is_not_asked(self):
+        assert unrelated("x", np.arange(300.0), np.ones(300)) is None
+
+    def test_the_recipe_may_allow_it(self):
+        units = trainset_of(CROSS, pairs=pairs([f"q{i}" for i in range(300)], ["d"] * 300, self.LABELS))
+        units.teacher_scores = {"cross": np.random.default_rng(3).normal(size=300)}
+        with pytest.raises(JobFailed, match=r"student: the scores of teacher cross .*signals\.allow_unrelated=true"):
+            check_related("student", units, allow_unrelated=False)
+        check_related("student", units, allow_unrelated=True)
+
+
+@pytest.mark.parametrize("scores", [[1, 1, 1], [1, float("nan"), 1], [1, float("inf"), 0]])
+def test_a_validation_value_of_nothing_is_undefined(scores):
+    assert math.isnan(validation_value(np.array(scores, dtype=float), np.array([0, 1, 0])))
+    assert math.isnan(validation_value(np.array([1.0, 2, 3]), np.ones(3)))
+
+
+class TestTemperatureMovesNoOptimum:
+    """A student of the teacher's own probabilities has no gradient, whatever divides both logits."""
+
+    @pytest.mark.parametrize("kind", [BI, CROSS])
+    @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0, 20.0])
+    def test_of_soft_labels(self, kind, temperature):
+        scores = torch.tensor([0.8, -0.3, 0.0, 0.99])
+        student = (torch.logit((scores + 1) / 2) if kind == BI else scores).requires_grad_()
+        loss = temperature**2 * losses.bce(student / temperature, teacher_unit(scores.detach(), kind, temperature))
+        (gradient,) = torch.autograd.grad(loss, student)
+        assert gradient.abs().max() < 1e-6
+
+    def test_at_four_the_optimum_stays_at_nine_tenths(self):
+        grid = torch.linspace(0.5, 0.9999, 5001, dtype=torch.float64)
+        target = teacher_unit(torch.tensor(0.8, dtype=torch.float64), BI, 4.0).expand(len(grid))
+        logits = torch.logit(grid) / 4
+        loss = -(
+            target * torch.nn.functional.logsigmoid(logits) + (1 - target) * torch.nn.functional.logsigmoid(-logits)
+        )
+        assert grid[loss.argmin()].item() == pytest.approx(0.9, abs=2e-4)
+
+    @pytest.mark.parametrize("kind", [BI, CROSS])
+    @pytest.mark.parametrize("temperature", [0.5, 4.0])
+    def test_of_candidates(self, kind, temperature):
+        teacher = teacher_logits(torch.tensor([[0.8, -0.3, 0.1]]), kind)
+        student = teacher.clone().requires_grad_()
+        loss = losses.kl_divergence(student, teacher, torch.ones(1, 3, dtype=torch.bool), temperature)
+        (gradient,) = torch.autograd.grad(loss, student)
+        assert gradient.abs().max() < 1e-6
+
+    def test_cosines_of_one_are_certain(self):
+        assert teacher_unit(torch.tensor([1.0, -1.0, 1.0000001]), BI, 4.0).tolist() == [1.0, 0.0, 1.0]
