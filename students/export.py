@@ -228,10 +228,12 @@ def export_model(
     n_inputs = min(n_calibration, MOST_INPUTS) if precision == "int4_weights" else n_calibration
     sample = _calibration_inputs(reference, calibration, n_inputs, seed) if precision in _CALIBRATED else []
     with new_folder(target) as folder:
-        writer = _Writer(
-            source, folder, format, precision, sample, lambda export: compare(reference, export, held_back, labels, seed=seed), n_threads,
-            _overflow_safe,
-        )  # fmt: skip
+
+        def judge(export: runtime.Scorer) -> ParityReport:
+            report = compare(reference, export, held_back, labels, seed=seed)
+            return _on_both(report, export, precision, format, held_back, n_threads)
+
+        writer = _Writer(source, folder, format, precision, sample, judge, n_threads, _overflow_safe)
         made: _Attempt | None = None
         trials: list[Trial] = []
         found: dict[str, Any] = {}
@@ -244,7 +246,8 @@ def export_model(
         if is_int8 and recovered is not None and made is not None and made.report.failures(limits):
             log.warning("%s: %s; recovering the student", target, "; ".join(made.report.failures(limits)))
             made, found = _recover(writer, made, recovered(), limits)
-        if is_int8 and (made is None or made.report.failures(limits)):
+        # weights that saturate are mended by no layer in float
+        if is_int8 and (made is None or (_overflow_safe and made.report.failures(limits))):
             if made is not None:
                 log.warning(
                     "%s: %s; looking for what has to stay in float", target, "; ".join(made.report.failures(limits))
@@ -255,31 +258,35 @@ def export_model(
                 made, trials = _search(writer, limits)
                 found["recovery"]["used"] = False
         assert made is not None
-        report = _judged_on_both(made, precision, format, held_back, n_threads)
-        check_gate(report, limits, source, precision)
+        check_gate(made.report, limits, source, precision)
         details = _details(made, precision, format, calibration, sample, seed, trials) | found
         details |= {} if check is None else check(made.exported)
         details |= {
             "runs_in": made.exported.precision,
             "exported_on": cpu_class(),
-            "parity": asdict(report),
+            "parity": asdict(made.report),
             "thresholds": asdict(limits),
         }
         _write_card(folder, kind, {source, writer.weights}, details, card)
-    return report
+    return made.report
 
 
-def _judged_on_both(
-    made: "_Attempt", precision: Precision, format: Format, held_back: Pairs, n_threads: int | None
+def _on_both(
+    report: ParityReport,
+    exported: runtime.Scorer,
+    precision: Precision,
+    format: Format,
+    held_back: Pairs,
+    n_threads: int | None,
 ) -> ParityReport:
     """Add how far apart the two classes of CPU are, where that can differ."""
     if precision not in ("int8", "int8_dynamic"):
-        return made.report
-    arithmetic = compare_arithmetics(made.exported, format, held_back, n_threads)
+        return report
+    arithmetic = compare_arithmetics(exported, format, held_back, n_threads)
     if arithmetic is None:
-        log.warning("%s: everything is kept in float, nothing is multiplied in int8", made.exported.path)
-        return made.report
-    return replace(made.report, arithmetic=asdict(arithmetic))
+        log.warning("%s: everything is kept in float, nothing is multiplied in int8", exported.path)
+        return report
+    return replace(report, arithmetic=asdict(arithmetic))
 
 
 @dataclass(frozen=True)
