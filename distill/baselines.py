@@ -6,7 +6,9 @@ they are, and no pickle. All of them give a cosine, so that (cos + 1) / 2 is the
 """
 
 import json
+import logging
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +18,7 @@ import numpy as np
 
 from distill.artefact import check_model_folder, write_json
 from distill.cascade import CascadeScorer, CascadeSettings
+from distill.data import Pairs
 from distill.errors import BadInput
 from distill.pairing import pair_up
 from distill.recipe import Paragraphs, Remote, TfIdf
@@ -32,11 +35,13 @@ __all__ = [
     "model_folder",
     "open_scorer",
     "split_paragraphs",
+    "term_words",
     "write_paragraphs",
     "write_remote",
     "write_tfidf",
 ]
 
+log = logging.getLogger(__name__)
 SCORER_FILE = "scorer.json"
 _VOCABULARY, _IDF = "vocabulary.json", "idf.npy"
 _PAIRS_AT_ONCE = 4096
@@ -156,6 +161,11 @@ class TfIdfScorer(_Cosines):
     def __init__(self, path: Path, settings: TfIdf) -> None:
         self.path, self.settings = path, settings
 
+    @property
+    def variant(self) -> str:
+        """What it counts, for the report's row."""
+        return term_words(self.settings)
+
     @cached_property
     def _vectorizer(self) -> Any:
         vectorizer = _vectorizer(self.settings, vocabulary=self._vocabulary)
@@ -208,14 +218,58 @@ class TfIdfScorer(_Cosines):
 def _vectorizer(settings: TfIdf, vocabulary: Sequence[str] | None = None) -> Any:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    return TfidfVectorizer(analyzer=settings.analyzer, ngram_range=settings.ngrams, vocabulary=vocabulary)
+    return TfidfVectorizer(
+        analyzer=settings.analyzer or "word", ngram_range=settings.ngrams or (1, 1), vocabulary=vocabulary
+    )
 
 
-def write_tfidf(folder: Path, settings: TfIdf, texts: Sequence[str]) -> None:
+def term_words(settings: TfIdf) -> str:
+    """Say what a TF-IDF scorer counts.
+
+    >>> term_words(TfIdf()), term_words(TfIdf(analyzer="char", ngrams=(1, 3)))
+    ('words', 'characters 1–3')
+    """
+    first, last = settings.ngrams or (1, 1)
+    name = {"word": "words", "char": "characters", "char_wb": "characters within words"}[settings.analyzer or "word"]
+    return name if (name, first, last) == ("words", 1, 1) else f"{name} {first}" + (f"–{last}" if last > first else "")
+
+
+_CHOICES: tuple[dict[str, Any], ...] = (
+    {"analyzer": "word", "ngrams": (1, 1)},
+    {"analyzer": "char_wb", "ngrams": (2, 4)},
+    {"analyzer": "char", "ngrams": (1, 3)},
+)
+"""What a floor is chosen from: words fail where they inflect or are spelled apart, as in Korean."""
+
+
+def write_tfidf(folder: Path, settings: TfIdf, texts: Sequence[str], validation: Pairs | None = None) -> None:
     """Fit and write a TF-IDF scorer.
 
+    :param validation: labelled pairs on which the terms are chosen, where the settings leave them open; None: words
     :raises BadInput: where the texts hold no term
     """
+    if not settings.is_open or validation is None or validation.labels is None or not len(validation):
+        _write_fitted(folder, settings, texts)
+        return
+    tried = []
+    for choice in _CHOICES:
+        chosen = settings.model_copy(update=choice)
+        with tempfile.TemporaryDirectory() as scratch:
+            _write_fitted(Path(scratch), chosen, texts)
+            scores = TfIdfScorer(Path(scratch), chosen).score(validation.queries, validation.documents)
+        tried.append((validation_value(scores, validation.labels), chosen))
+        log.info("TF-IDF, %s: validation %.4f", term_words(chosen), tried[-1][0])
+    _write_fitted(folder, max(tried, key=lambda pair: pair[0])[1], texts)  # of equals the first
+
+
+def validation_value(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Return `distill.trainset.validation_value`, which needs torch: imported when a floor is chosen, not before."""
+    from distill import trainset
+
+    return trainset.validation_value(scores, labels)
+
+
+def _write_fitted(folder: Path, settings: TfIdf, texts: Sequence[str]) -> None:
     write_json(folder / SCORER_FILE, settings.model_dump(mode="json"))
     if settings.fit == "pair":
         return

@@ -25,19 +25,22 @@ from distill.recipe import Columns, Data, Parallel, Resume, Unlabelled
 from distill.synthetic import generate_groups
 
 __all__ = [
+    "BUNDLED_CANDIDATES",
     "Pairs",
     "Split",
     "load_parallel",
     "load_split",
     "load_texts",
+    "read_as_resumes",
     "read_columns",
     "read_pairs",
     "split_pairs",
+    "take_groups",
 ]
 
 log = logging.getLogger(__name__)
 _SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
-_BUNDLED_CANDIDATES = 4  # documents per query in the bundled data
+BUNDLED_CANDIDATES = 4  # documents per query in the bundled data
 _SHOWN_ROWS = 5
 T = TypeVar("T")
 
@@ -83,6 +86,7 @@ class Split:
     """Three disjoint sets, texts without pairs, and what the reader should know of how they were made.
 
     :param parallel: source and target texts, translations of each other
+    :param unlabelled_pairs: pairs of training without labels; see `distill.unlabelled`
     """
 
     train: Pairs
@@ -91,11 +95,13 @@ class Split:
     unlabelled: list[str] = field(default_factory=list)
     notes: tuple[str, ...] = ()
     parallel: list[tuple[str, str]] = field(default_factory=list)
+    unlabelled_pairs: Pairs = field(default_factory=lambda: Pairs([], []))
 
     @property
     def unpaired(self) -> list[str]:
         """Every text of training that no labelled pair is about, each once."""
-        return list(dict.fromkeys([*self.unlabelled, *(text for pair in self.parallel for text in pair)]))
+        paired = (*self.unlabelled_pairs.queries, *self.unlabelled_pairs.documents)
+        return list(dict.fromkeys([*self.unlabelled, *(text for pair in self.parallel for text in pair), *paired]))
 
     def describe(self) -> dict[str, Any]:
         """Return sizes and fingerprints, for `artefact.json`."""
@@ -106,6 +112,9 @@ class Split:
         }
         texts = Pairs(self.unlabelled, [""] * len(self.unlabelled))
         described["unlabelled"] = {"n_texts": len(texts), "fingerprint": texts.fingerprint()}
+        if len(self.unlabelled_pairs):
+            paired = {"n_pairs": len(self.unlabelled_pairs), "pairs": self.unlabelled_pairs.fingerprint()}
+            described["unlabelled"] |= paired
         translations = Pairs([source for source, _ in self.parallel], [target for _, target in self.parallel])
         described["parallel"] = {"n_pairs": len(translations), "fingerprint": translations.fingerprint()}
         return described
@@ -116,6 +125,8 @@ def load_split(data: Data, seed: int) -> Split:
 
     :raises BadInput: on anything that cannot be trained on.
     """
+    from distill.unlabelled import keep_labelled, load_unlabelled_pairs  # it reads through this module
+
     notes: list[str] = []
     pairs = _load_pairs(data.train, data, seed, notes)
     if data.evaluation is None:
@@ -128,6 +139,9 @@ def load_split(data: Data, seed: int) -> Split:
     share = min(data.validation_share, data.max_validation_pairs / max(len(rest), 1))
     train, validation = split_pairs(rest, share, seed=seed + 1, notes=notes, name="validation")
     held_out = {text for part in (validation, evaluation) for text in (*part.queries, *part.documents)}
+    train, unlabelled_pairs = keep_labelled(train, data, seed, notes)
+    more = load_unlabelled_pairs(data, seed, _together(train, unlabelled_pairs), held_out, notes)
+    unlabelled_pairs = _together(unlabelled_pairs, more)
     texts = [text for source in data.unlabelled for text in load_texts(source)]
     unlabelled = [text for text in dict.fromkeys(texts) if text not in held_out]
     if dropped := len(set(texts)) - len(unlabelled):
@@ -138,7 +152,12 @@ def load_split(data: Data, seed: int) -> Split:
         notes.append(f"{dropped} parallel pairs hold a held-out text and were left out of training")
     for note in notes:
         log.warning(note)
-    return Split(train, validation, evaluation, unlabelled, tuple(notes), parallel)
+    return Split(train, validation, evaluation, unlabelled, tuple(notes), parallel, unlabelled_pairs)
+
+
+def _together(one: Pairs, other: Pairs) -> Pairs:
+    """Return the texts of both."""
+    return Pairs([*one.queries, *other.queries], [*one.documents, *other.documents])
 
 
 def _load_pairs(source: str, data: Data, seed: int, notes: list[str]) -> Pairs:
@@ -153,12 +172,12 @@ def _load_pairs(source: str, data: Data, seed: int, notes: list[str]) -> Pairs:
             pairs = pairs.select(range(min(data.max_pairs, len(pairs))))
     if data.resume is None:
         return pairs
-    pairs, said = _read_as_resumes(pairs, data.resume)
+    pairs, said = read_as_resumes(pairs, data.resume)
     notes += said
     return pairs
 
 
-def _read_as_resumes(pairs: Pairs, resume: Resume) -> tuple[Pairs, list[str]]:
+def read_as_resumes(pairs: Pairs, resume: Resume) -> tuple[Pairs, list[str]]:
     """Blind one side and keep its wanted sections, each text once. Returns what the reader should know, too."""
     from distill.blinding import blind
     from distill.sections import keep_sections
@@ -186,7 +205,7 @@ def _read_as_resumes(pairs: Pairs, resume: Resume) -> tuple[Pairs, list[str]]:
 
 
 def _bundled_pairs(n_pairs: int, seed: int) -> Pairs:
-    groups = generate_groups(-(-n_pairs // _BUNDLED_CANDIDATES), seed=seed, n_candidates=_BUNDLED_CANDIDATES)
+    groups = generate_groups(-(-n_pairs // BUNDLED_CANDIDATES), seed=seed, n_candidates=BUNDLED_CANDIDATES)
     pairs = [pair for group in groups for pair in group][:n_pairs]
     labels = np.array([pair.label for pair in pairs], dtype=np.float32)
     return Pairs([pair.resume for pair in pairs], [pair.jd for pair in pairs], labels)
@@ -389,12 +408,12 @@ def split_pairs(
     """
     target = max(1, round(len(pairs) * share))
     components = _components(pairs)
-    held_out = _take(components, target, seed)
+    held_out = take_groups(components, target, seed)
     if len(held_out) < target // 2:
         by_query: dict[str, list[int]] = {}
         for row, query in enumerate(pairs.queries):
             by_query.setdefault(query, []).append(row)
-        held_out = _take(by_query, target, seed)
+        held_out = take_groups(by_query, target, seed)
     held = pairs.select(held_out)
     texts = {*held.queries, *held.documents}
     taken = set(held_out)
@@ -428,7 +447,7 @@ def _components(pairs: Pairs) -> dict[str, list[int]]:
     return groups
 
 
-def _take(groups: dict[str, list[int]], target: int, seed: int) -> list[int]:
+def take_groups(groups: dict[str, list[int]], target: int, seed: int) -> list[int]:
     """Take whole groups in an order given by the seed until `target` rows are reached, never much more."""
     taken: list[int] = []
     for key in sorted(

@@ -30,7 +30,7 @@ from typing import IO, Any
 import numpy as np
 
 from distill.artefact import versions
-from distill.baselines import SCORER_FILE, check_scorer_folder, model_folder, open_scorer
+from distill.baselines import SCORER_FILE, TfIdfScorer, check_scorer_folder, model_folder, open_scorer
 from distill.errors import BadInput, JobFailed
 from distill.machine import cpu_model, usable_cpus
 from distill.memory import peak_mb, resident_mb
@@ -447,6 +447,7 @@ def _load(request: Mapping[str, Any]) -> tuple[PairScorer, dict[str, Any]]:
     facts = {
         "kind": scorer.kind, "runtime": scorer.runtime, "precision": scorer.precision, "max_length": scorer.max_length,
         "load_seconds": round(seconds, 3), "loaded_memory_mb": resident_mb(),
+        **({"variant": scorer.variant} if isinstance(scorer, TfIdfScorer) else {}),
     }  # fmt: skip
     return scorer, facts
 

@@ -101,6 +101,11 @@ def _what(row: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     teacher = next((other["name"] for other in result["rows"] if other["role"] == "teacher"), None)
     if share is None or teacher is None or row["role"] == "teacher":
         return said
+    floor = next((other for other in result["rows"] if other["role"] == "baseline" and other["kind"] == "tfidf"), None)
+    if row.get("under_floor") and floor is not None:
+        said += f" **It is under the floor: counting common terms (`{floor['name']}`) matches these pairs better.**"
+    if row.get("problem"):
+        said += f" **{row['problem'][0].upper()}{row['problem'][1:]}.**"
     faster = "" if row.get("speedup") is None else f" at {row['speedup']:.1f} times its pairs a second"
     return f"{said} It keeps {100 * share:.1f} % of the {NAMES.get(result['primary_metric'])} of its teacher, `{teacher}`,{faster}."
 
@@ -178,6 +183,13 @@ def _origin(run: Run, row: Mapping[str, Any], artefact: Artefact, result: Mappin
         lines += [f"- objective `{name}`: {_settings(term)}" for name, term in objectives.items()]
     if row["role"] == "control":
         lines.append("- trained on the labels alone: the same student without its teacher")
+        said = artefact.details.get("control") or {}
+        if said:
+            lines.append(
+                f"- label loss `{said['loss']}`, {said['steps']} steps; trials on validation pairs: {said['trials'] or 'none'}"
+            )
+    if row["role"] == "untrained":
+        lines.append("- the built student before its first step")
     lines.append("- versions: " + ", ".join(f"{name} {version}" for name, version in artefact.versions.items()))
     return "\n".join(lines)
 

@@ -138,7 +138,9 @@ def _caption(content: Benchmark) -> str:
     if NO_SHARE.intersection(content.metrics) - LOWER_IS_BETTER:
         text += " Teacher ρ and τ-b: rank agreement with the teacher’s scores."
     if any(row.get("role") == "control" for row in content.rows):
-        text += " The control is the same student, trained without the teacher."
+        text += " The control is the same student, trained as well as the labels alone allow."
+    if any(row.get("role") == "untrained" for row in content.rows):
+        text += " Untrained: the student before its first step; its speed is the student’s."
     if any(row.get("runtime") == "openvino" for row in content.rows):
         text += (
             " OpenVINO computes in bf16 by default on CPUs that can; precision is named in each row for that reason."

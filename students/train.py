@@ -11,6 +11,7 @@ from distill.recipe import Labels, Objectives
 from distill.run import Run
 from students.asymmetric import index_teacher, pair_details
 from students.build import build_student
+from students.control import train_control
 from students.dimensions import read_axes
 from students.sources import AlongAxes, signal_source
 
@@ -21,16 +22,13 @@ def train_student(run: Run) -> None:
     """Build the student, train what is not finished of it and its control; every process of a launch calls this."""
     build_student(run)
     objectives = run.recipe.objectives
-    _train(run, "student", objectives)
+    inputs = training_inputs(run, "student", objectives)
+    if not run.is_finished(run.student, inputs):
+        fit(run, training_job(run, "student", objectives, inputs))
     if run.student_section.control and run.split.train.labels is not None:
         # of an asymmetric student the control learns the labels alone, too, but against the same index: it is given
-        _train(run, "control", Objectives(labels=objectives.labels or Labels(), matryoshka=objectives.matryoshka))
-
-
-def _train(run: Run, name: str, objectives: Objectives) -> None:
-    inputs = training_inputs(run, name, objectives)
-    if not run.is_finished(run.student if name == "student" else run.control, inputs):
-        fit(run, training_job(run, name, objectives, inputs))
+        by_labels = Objectives(labels=objectives.labels or Labels(), matryoshka=objectives.matryoshka)
+        train_control(run, training_inputs(run, "control", by_labels), partial(training_job, run))
 
 
 def training_job(run: Run, name: str, objectives: Objectives, inputs: Mapping[str, Any]) -> Job:
@@ -63,6 +61,9 @@ def training_inputs(run: Run, name: str, objectives: Objectives) -> dict[str, An
     parents = _parents(run, objectives)
     student, described = run.student_section, run.split.describe()
     parts = ["train", "validation", *(["unlabelled", "parallel"] if objectives.embedding_match else [])]
+    if objectives.teachers() and len(run.taught_pairs) > len(run.split.train):
+        described = described | {"taught": {"fingerprint": run.taught_pairs.fingerprint()}}
+        parts.append("taught")
     not_learned: Any = {
         "control": True, "training": {"checkpoint_seconds", "tensorboard"},
         "asymmetric": {"min_cosine", "min_recall", "top_k"},

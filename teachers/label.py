@@ -62,7 +62,7 @@ def _label(run: Run, name: str, teacher: Teacher, needs: set[str]) -> None:
 
 def _items(run: Run, teacher: Teacher, needs: set[str]) -> dict[SignalKind, tuple[np.ndarray, Any]]:
     """Return keys and inputs of every item: pairs for scores, prompted texts for embeddings."""
-    pairs, prompts = run.split.train, teacher.prompts or ("", "")
+    pairs, prompts = run.taught_pairs, teacher.prompts or ("", "")
     items: dict[SignalKind, tuple[np.ndarray, Any]] = {}
     if "scores" in needs:
         items["scores"] = (pair_keys(pairs.queries, pairs.documents), pairs)
