@@ -4,7 +4,11 @@ BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= true
 
-.PHONY: install quickstart check test test-slow bad-input clean
+# two test processes of one thread each: what two cores hold
+PROCESSES ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
+
+.PHONY: install quickstart check test test-fast test-slow bad-input clean
 
 install: .venv/installed
 
@@ -23,7 +27,10 @@ check: install  ## lint and types
 	$(BIN)/mypy
 
 test: check  ## the default suite, lint and types included
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+test-fast: install  ## the inner loop: no whole exports, plans or ablations
+	$(PYTEST) -m "not slow and not integration"
 
 test-slow: install  ## real models, two processes, kills: minutes
 	$(BIN)/python -m pytest -m slow

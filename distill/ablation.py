@@ -162,7 +162,15 @@ def _with_stand_ins(raw: dict[str, Any], path: str | Path) -> dict[str, Any]:
         for part in ("teachers", "baselines")
         if isinstance(raw.get(part), Mapping)  # what else stands there, the validation of the whole names
     }
-    return {**raw, **sections, "data": settings["data"], "training": smoke.training, "output_dir": folder}
+    training = {"precision": _smoke_precision(raw), **smoke.training}
+    return {**raw, **sections, "data": settings["data"], "training": training, "output_dir": folder}
+
+
+def _smoke_precision(raw: Mapping[str, Any]) -> Any:
+    """Return the precision that the recipe or an override states; fp16 is for the GPU that a smoke run does without."""
+    training = raw.get("training")
+    stated = training.get("precision", "auto") if isinstance(training, Mapping) else "auto"
+    return "auto" if stated == "fp16" else stated
 
 
 def _stand_in(folder: Path, backbone: str) -> str:
@@ -195,7 +203,7 @@ def stand_ins_of(ablation: Ablation, models: Iterable[str]) -> Recipe | None:
     raw = {
         "name": f"{ablation.name}-{STAND_INS}", "output_dir": str(ablation.folder / STAND_INS), "seed": ablation.seed + 1,
         "data": {"train": "bundled", "bundled_pairs": smoke.pretraining.pairs}, "teachers": teachers,
-        "training": smoke.pretraining.training.model_dump(),
+        "training": {"precision": ablation.training.precision} | smoke.pretraining.training.model_dump(exclude_unset=True),
     }  # fmt: skip
     return validated(Recipe, raw, f"{ablation.name}, {STAND_INS}") if teachers else None
 

@@ -13,7 +13,7 @@ import numpy as np
 from distill.artefact import new_file
 from distill.baselines import open_scorer
 from distill.bench import bench_folders, check_against
-from distill.data import batched, read_columns, read_pairs
+from distill.data import batched, read_pairs
 from distill.dial import read_dial
 from distill.errors import BadInput, GateFailed, loading
 from distill.index_quality import index_quality, table_cells
@@ -22,6 +22,7 @@ from distill.machine import usable_cpus
 from distill.model_files import read_model_files
 from distill.recipe import Benchmark, Columns
 from distill.runtime import load
+from distill.tables import read_texts
 
 __all__ = [
     "bench", "embed_file", "names_in", "print_ablation", "print_check", "print_dial", "print_index_quality", "print_parity",
@@ -56,11 +57,13 @@ def score_file(
     precision: str | None = None,
     n_threads: int | None = None,
     max_length: int | None = None,
+    special_tokens_as_text: bool = False,
 ) -> None:
     """Score the pairs of a file into a TSV: row (from 1), score (cosine or logit), unit_score (in [0, 1])."""
     pairs = read_pairs(source, Columns(query=query_column, document=document_column), labelled=False)
     with new_file(output) as temporary:
-        scorer = open_scorer(model, other_side=other_side, **_options(runtime, precision, n_threads, max_length))
+        options = _options(runtime, precision, n_threads, max_length)
+        scorer = open_scorer(model, other_side=other_side, special_tokens_as_text=special_tokens_as_text, **options)
         scores = scorer.score(pairs.queries, pairs.documents, progress=True)
         with temporary.open("w", encoding="utf-8") as file:
             file.write("row\tscore\tunit_score\n")
@@ -83,11 +86,13 @@ def embed_file(
     n_threads: int | None = None,
     max_length: int | None = None,
     truncate: int | None = None,
+    special_tokens_as_text: bool = False,
 ) -> None:
     """Embed the lines of a .txt file, or a column of a table, into a .npy of float32 (n_texts, width)."""
     texts = read_texts(source, column)
     with new_file(output) as temporary:
-        scorer = load(model, truncate=truncate, **_options(runtime, precision, n_threads, max_length))
+        options = _options(runtime, precision, n_threads, max_length)
+        scorer = load(model, truncate=truncate, special_tokens_as_text=special_tokens_as_text, **options)
         with temporary.open("wb") as file:
             width = scorer.embedding_width
             header = {
@@ -105,21 +110,6 @@ def embed_file(
     print(f"{len(texts)} texts → {output}  ({scorer!r})", file=sys.stderr)
 
 
-def read_texts(source: str, column: str) -> list[str]:
-    """Read the lines of a .txt file, or a column of a table."""
-    if not source.endswith(".txt"):
-        return [str(text) for text in read_columns(source, [column], section="--column")[column]]
-    try:
-        lines = Path(source).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise BadInput(f"{source}: no such file") from None
-    except UnicodeDecodeError:
-        raise BadInput(f"{source} is not UTF-8; save it as UTF-8 (Korean files are often CP949)") from None
-    if not lines:
-        raise BadInput(f"{source} is empty")
-    return lines
-
-
 def print_index_quality(
     model: Path, source: str, *, columns: tuple[str, str, str | None], label_range: str, truncate: str, corpus: str | None,
     column: str, max_queries: int, runtime: str | None, precision: str | None, n_threads: int | None, max_length: int | None,
@@ -131,7 +121,7 @@ def print_index_quality(
     low, high = _numbers("--label-range", label_range, float, n=2)
     widths = _numbers("--truncate", truncate, int) if truncate else []
     pairs = read_pairs(source, named, label_range=(low, high), labelled=label is not None)
-    more = [] if corpus is None else read_texts(corpus, column)
+    more = [] if corpus is None else read_texts(corpus, column, gaps=True)
     scorer = load(model, **_options(runtime, precision, n_threads, max_length))
     result = index_quality(scorer, pairs, more, widths=widths, max_queries=max_queries, progress=True)
     if as_json:

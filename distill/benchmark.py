@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from distill.artefact import Artefact, content_hash, new_file, new_folder, read_card, revision, write_card
-from distill.baselines import open_scorer, write_paragraphs, write_remote, write_tfidf
+from distill.baselines import choose_tfidf, open_scorer, write_paragraphs, write_remote, write_tfidf
 from distill.building import model_builder
 from distill.data import Pairs
 from distill.errors import BadInput
@@ -114,7 +114,6 @@ def benchmark(run: Run) -> None:
         *changed,
         *_notes(run, rows, speed),
         *said_of_quality(result),
-        *_control_notes(run),
     ]
     result["data"]["source"] = run.recipe.data.evaluation or run.recipe.data.train
     write_report(result, run.report)
@@ -181,22 +180,27 @@ def make_baseline(run: Run, name: str) -> None:
     baseline = run.recipe.benchmark.baselines[name]
     inputs: dict[str, Any] = {"stage": "baseline", "name": name, "baseline": baseline.model_dump(mode="json")}
     if isinstance(baseline, TfIdf) and baseline.fit == "corpus":
-        inputs["data"] = run.split.describe()["train"]
-        if baseline.is_open:
-            inputs["validation"] = run.split.describe()["validation"]
+        described = run.split.describe()
+        inputs["data"] = described["train"]
+        if baseline.is_chosen_by_validation:
+            inputs["validation"] = described["validation"]
     if isinstance(baseline, Paragraphs):
         inputs["model"] = revision(_inner_folder(run, baseline))
     # a remote one is three lines, and its address may change without its vectors changing
     if not isinstance(baseline, Remote) and run.is_finished(run.baseline(name), inputs):
         return
+    train, details = run.split.train, {"inputs": inputs}
+    texts = list(dict.fromkeys([*train.queries, *train.documents]))
+    if isinstance(baseline, TfIdf) and baseline.is_chosen_by_validation:
+        baseline, values = choose_tfidf(texts, run.split.validation)
+        details["validation"] = values
     artefact = Artefact(
         kind=baseline.kind, stage="benchmark", fingerprint=content_hash(inputs),
-        recipe=run.recipe.model_dump(mode="json"), details={"inputs": inputs},
+        recipe=run.recipe.model_dump(mode="json"), details=details,
     )  # fmt: skip
-    train = run.split.train
     with new_folder(run.baseline(name)) as folder:
         if isinstance(baseline, TfIdf):
-            write_tfidf(folder, baseline, list(dict.fromkeys([*train.queries, *train.documents])), run.split.validation)
+            write_tfidf(folder, baseline, texts)
         elif isinstance(baseline, Remote):
             write_remote(folder, baseline)
         elif isinstance(baseline, Paragraphs):
@@ -236,20 +240,19 @@ def teacher_row(run: Run, name: str) -> Row:
 
 
 def student_rows(run: Run) -> list[Row]:
-    """Return the rows of the finished student, its control and its exports; none where the recipe has no student."""
+    """Return the rows of the student before and after training, its control and its exports; none without a student."""
     recipe = run.recipe
     if recipe.student is None:
         return []
     run.require(run.student, "train_student")
     length, match = recipe.student.max_length, recipe.objectives.embedding_match
     other = run.teacher(match.teacher) if recipe.student.asymmetric is not None and match is not None else None
-    rows = [Row("student", "student", run.student, "torch", "fp32", length, other)]
-    alike = (("control", run.control), ("untrained", run.built))
-    rows += [
-        Row(name, name, folder, "torch", "fp32", length, other, measured_as="student")
-        for name, folder in alike
-        if read_card(folder) is not None
+    rows = [
+        Row("untrained", "untrained", run.built, "torch", "fp32", length, other, measured_as="student"),
+        Row("student", "student", run.student, "torch", "fp32", length, other),
     ]
+    if read_card(run.control) is not None:
+        rows.append(Row("control", "control", run.control, "torch", "fp32", length, other, measured_as="student"))
     for format, precision in recipe.exports:
         folder = run.export(precision, format)
         run.require(folder, "export")
@@ -380,7 +383,7 @@ def _comparisons(rows: Sequence[Row]) -> list[tuple[str, str]]:
     teacher = next((row.name for row in rows if row.role == "teacher"), rows[0].name)
     exports = [(row.name, "student") for row in rows if row.role == "export"]
     floor = [("student", row.name) for row in rows if row.role == "baseline" and row.runtime is None][:1]
-    return [("student", "control"), ("student", "untrained"), (teacher, "student"), *floor, *exports]
+    return [("student", "control"), ("control", "untrained"), (teacher, "student"), *floor, *exports]
 
 
 def said_of_quality(result: Mapping[str, Any]) -> list[str]:
@@ -434,4 +437,24 @@ def _notes(run: Run, rows: list[Row], speed: Mapping[str, Mapping[str, Any]]) ->
         )
     if run.recipe.student is not None and all(row.role != "control" for row in rows):
         notes.append("There is no control: how much of the student's quality is the teacher's doing is not shown.")
+    card = None if run.recipe.student is None else read_card(run.student)
+    cut = {} if card is None else card.details.get("cut_texts", {})
+    if cut.get("n_cut"):
+        notes.append(
+            f"max_length {cut['max_length']} cuts {100 * cut['share']:.1f} % of the student's training texts, which lose {cut['median_lost']} tokens each in the median."
+        )
+    return [*notes, *_control_notes(run), *_floor_notes(run)]
+
+
+def _floor_notes(run: Run) -> list[str]:
+    """Say which terms each TF-IDF counts, where validation chose them."""
+    notes = []
+    for name, baseline in run.recipe.benchmark.baselines.items():
+        if isinstance(baseline, TfIdf) and baseline.is_chosen_by_validation:
+            card = run.require(run.baseline(name), "benchmark")
+            said = ", ".join(
+                f"{terms} {'undefined' if value is None else f'{value:.4f}'}"
+                for terms, value in card.details["validation"].items()
+            )
+            notes.append(f"{name} counts the terms that rank the validation pairs best ({said}).")
     return notes

@@ -15,8 +15,9 @@ from distill.blinding_forms import PLACEHOLDERS, Identifier, Span
 from distill.blinding_name_words import is_name
 from distill.blinding_names import header_names, names_of_handles, occurrences, other_spelling, romanized_names
 from distill.blinding_patterns import cells_of, patterns, personal_cells
+from distill.plain_text import plain as plain_form
 from distill.section_headings import HANGUL
-from distill.sections import plain_characters, split_sections
+from distill.sections import split_sections
 
 __all__ = ["PLACEHOLDERS", "Blinded", "Identifier", "Removed", "blind"]
 
@@ -46,6 +47,9 @@ def blind(text: str) -> Blinded:
     property; education, work and property of relatives) and what blind hiring leaves out besides: name, photo, birth
     date, age, gender, religion, address, identity numbers, phone, e-mail, personal pages.
 
+    The rules read the plain form of the text (:mod:`distill.plain_text`): decomposed Hangul, full-width and zero-width
+    characters hide nothing. What is not taken out stays as it is written.
+
     Each piece gives way to a neutral token (:data:`PLACEHOLDERS`, Korean where the text has any Hangul) and labels stay:
     all résumés keep the layout they had, and a model cannot tell a blinded one from one whose owner left a line out.
     A name that was found once is removed wherever it stands; parts of it only where they cannot be a common word.
@@ -54,8 +58,9 @@ def blind(text: str) -> Blinded:
     >>> blind("성명: 홍길동 (만 29세)\n경력: 한빛병원 2019.03 ~ 2022.05\n동료들은 홍길동을 믿습니다.").text
     '성명: [이름]\n경력: 한빛병원 2019.03 ~ 2022.05\n동료들은 [이름]을 믿습니다.'
     """
-    plain = plain_characters(text)
-    personal = [section for section in split_sections(text) if section.kind == "personal"]
+    source = plain_form(text)
+    plain = source.text
+    personal = [section for section in split_sections(plain) if section.kind == "personal"]
     spans = list(labelled(plain, personal))
     fields = {start: kind for start, _, kind in spans}
     spans += [*patterns(plain), *personal_cells(plain, personal)]
@@ -73,8 +78,9 @@ def blind(text: str) -> Blinded:
     ):
         spans += occurrences(plain, name)
     spans += whole
-    removed = [Removed(kind, text[start:end], start, end) for start, end, kind in _merged(plain, spans)]
-    token = 0 if HANGUL.search(text) else 1
+    found = ((kind, *source.span(start, end)) for start, end, kind in _merged(plain, spans))
+    removed = [Removed(kind, text[start:end], start, end) for kind, start, end in found]
+    token = 0 if HANGUL.search(plain) else 1
     pieces, position = [], 0
     for one in removed:
         pieces += [text[position : one.start], PLACEHOLDERS[one.kind][token]]

@@ -173,6 +173,8 @@ def _entries(plain: str, start: int, end: int) -> Iterator[Span]:
     """Find the entries of a line of personal data: label: value, or cells of which one is the label of the next."""
     above: Identifier | None = None
     for cell in _TABLE_CELL.finditer(plain, start, end):
+        if not HAS_WORD.search(cell[0]):
+            continue  # a colon with gaps around it
         if above is not None and not _BLINDED.match(cell[0]):
             yield *cell.span(), above
         above = None

@@ -4,26 +4,37 @@
 own folder: it may be read-only, shared by unlike machines, or hashed. Whatever cannot be written or read is done
 without: a cache saves time and decides nothing.
 
-An entry is a folder named by the hash of all that it depends on, written under a temporary name and renamed, so that
-two processes that start together each write their own and one of them wins. Entries unused for a month are removed when
-a new one is written.
+An entry is a folder named by the hash of all that it depends on, a graph's content among it: SHA-256, 1.4 GB/s where the CPU
+has instructions for it, a third of that elsewhere. It is written under a temporary name and renamed, so that two processes
+that start together each write their own and one of them wins. Beside what it holds lie its checksums; an entry that does
+not agree with them is made anew. Entries unused for a month are removed when a new one is written.
 """
 
+import hashlib
+import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from distill.artefact import content_hash
+from distill.errors import BadInput
 from distill.machine import cpu_model
 
-__all__ = ["cache_folder", "cached", "file_identity", "machine_identity"]
+__all__ = ["GraphContent", "cache_folder", "cached", "file_hash", "machine_identity"]
 
 Made = TypeVar("Made")
 _UNUSED_SECONDS = 30 * 24 * 3600.0
 _LEFTOVER_SECONDS = 3600.0
+# the first two cap oneDNN's kernels (of torch too), the third OpenVINO's own: both, for a smaller CPU all through
+_CAPS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "OV_CPU_MAX_ISA")
+_CHECKSUMS = "checksums.json"
+_LARGE_MB = (
+    600  # what is kept is about twice the weights; larger graphs are compiled every time, and not read for a hash
+)
 
 
 def cache_folder(part: str) -> Path | None:
@@ -41,22 +52,77 @@ def cache_folder(part: str) -> Path | None:
 
 
 def machine_identity() -> list[Any]:
-    """Return what a compiled graph or a measured setting depends on: the CPU by name and by what it can do."""
+    """Return what a compiled graph or a measured setting depends on: the CPU by name and by what it can and may do."""
     name, flags = cpu_model()
-    return [name, sorted(flags)]
+    capped = {variable: os.environ[variable] for variable in _CAPS if variable in os.environ}
+    return [name, sorted(flags), *([capped] if capped else [])]
 
 
-def file_identity(path: Path) -> list[Any]:
-    """Return what tells one version of a file from another without reading it."""
+def file_hash(path: Path) -> str:
+    """Return 64 hex digits of SHA-256 over a file's content; read once in a process as long as the file stays as it is."""
     facts = path.stat()
-    return [str(path.resolve()), facts.st_size, facts.st_mtime_ns]
+    # a changed file has another time of change (ctime), which no tool sets: times of modification may be fixed
+    return _file_hash(str(path.resolve()), facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+
+
+@lru_cache(maxsize=256)
+def _file_hash(path: str, *_: int) -> str:
+    return _hash(path)
+
+
+def _hash(path: str | Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class GraphContent:
+    """What a graph's files held when it was opened: compiled once more, in a forked child perhaps, it is the same graph.
+
+    Of files of more than 600 MB size and time of modification are looked at.
+
+    :param paths: of which those count that there are
+    :ivar content: size and hash of each
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = [path for path in paths if path.is_file()]
+        self.content = self._read()
+
+    @property
+    def is_large(self) -> bool:
+        """Whether there is more of it than is read for a hash, or kept compiled."""
+        return any(size > _LARGE_MB * 1e6 for size, _ in self.content)
+
+    def identity(self) -> list[Any]:
+        """Return what tells it from every other graph: path, size, time of modification and hash of each file."""
+        facts = [(str(path.resolve()), path.stat().st_mtime_ns) for path in self._paths]
+        return [[*fact, *content] for fact, content in zip(facts, self.content, strict=True)]
+
+    def check(self) -> None:
+        """Check that the files are those that were opened.
+
+        :raises BadInput: where they were replaced or removed in the meantime
+        """
+        try:
+            same = self._read() == self.content
+        except OSError:
+            same = False
+        if not same:
+            raise BadInput(f"{self._paths[0]} was replaced after it was loaded; load the folder again")
+
+    def _read(self) -> list[tuple[int, str]]:
+        facts = [path.stat() for path in self._paths]
+        return [
+            (fact.st_size, f"modified {fact.st_mtime_ns}" if fact.st_size > _LARGE_MB * 1e6 else file_hash(path))
+            for path, fact in zip(self._paths, facts, strict=True)
+        ]
 
 
 def cached(part: str, identity: Any, make: Callable[[Path | None], Made]) -> Made:
     """Return `make(folder)` with the entry's folder, or with a new one that becomes the entry when it went well.
 
-    `make` writes what it makes into an empty folder, and reads it where the folder is not empty. Where an entry does
-    not serve it is made anew, and without a cache in the end: `make(None)`.
+    `make` writes what it makes into an empty folder, and reads it where the folder is not empty. Where an entry is damaged or
+    does not serve it is made anew, and without a cache in the end: `make(None)`.
     """
     root = cache_folder(part)
     if root is None:
@@ -64,6 +130,7 @@ def cached(part: str, identity: Any, make: Callable[[Path | None], Made]) -> Mad
     entry = root / content_hash(identity)
     if entry.is_dir():
         try:
+            _check(entry)
             made = make(entry)
             os.utime(entry)
             return made
@@ -73,12 +140,27 @@ def cached(part: str, identity: Any, make: Callable[[Path | None], Made]) -> Mad
     try:
         temporary.mkdir()
         made = make(temporary)
+        (temporary / _CHECKSUMS).write_text(json.dumps(_checksums(temporary)), encoding="utf-8")
     except Exception:  # a full disk is no reason to fail; a bad graph fails again, by itself
         shutil.rmtree(temporary, ignore_errors=True)
         return make(None)
     _put_in_place(temporary, entry)
     _remove_unused(root)
     return made
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != _CHECKSUMS]
+    return {path.relative_to(folder).as_posix(): _hash(path) for path in files}
+
+
+def _check(entry: Path) -> None:
+    """Check that an entry holds what was written; a disk or another program may have changed it.
+
+    :raises ValueError: where it does not; OSError and JSON errors are as good
+    """
+    if json.loads((entry / _CHECKSUMS).read_text(encoding="utf-8")) != _checksums(entry):
+        raise ValueError(f"{entry} is damaged")
 
 
 def _put_in_place(temporary: Path, entry: Path) -> None:

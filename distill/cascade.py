@@ -25,6 +25,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from distill.arguments import check_texts
 from distill.errors import BadInput, JobFailed
 from distill.runtime import Runtime
 from distill.scoring import PairScorer, Progress
@@ -210,14 +211,13 @@ class CascadeScorer:
         self, queries: Sequence[str], documents: Sequence[str], *, progress: bool | Progress = False
     ) -> np.ndarray:
         """Return the probability of a match of each pair. *Shape:* (n_pairs,), float64."""
+        queries, documents = check_texts("queries", queries), check_texts("documents", documents)
         student_scores = np.asarray(self.student.score(queries, documents, progress=progress), dtype=np.float64)
         routed = self.routed(queries, student_scores)
         teacher_scores = np.zeros_like(student_scores)
         rows = np.flatnonzero(routed)
         if len(rows):
-            teacher_scores[rows] = self.teacher.score(
-                [queries[int(i)] for i in rows], [documents[int(i)] for i in rows]
-            )
+            teacher_scores[rows] = self.teacher.score([queries[i] for i in rows], [documents[i] for i in rows])
         return self.settings.cascade.combined(student_scores, teacher_scores, routed)
 
     def routed(self, queries: Sequence[str], student_scores: np.ndarray) -> np.ndarray:

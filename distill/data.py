@@ -7,27 +7,27 @@ A text that stands on the evaluation side, as a query or as a document, stands o
 sentence on both sides, so both columns count. What is wrong in a file is said with its row before anything is trained.
 """
 
-import csv
-import gzip
 import hashlib
 import logging
 import math
-import tempfile
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from distill.errors import BadInput
 from distill.recipe import Columns, Data, Parallel, Resume, Unlabelled
+from distill.splitting import Way, beyond_chance, draw, held_together, label_shift, sample, text_key
 from distill.synthetic import generate_groups
+from distill.tables import as_text, read_columns, read_text_columns, refused_rows, text_problem
 
 __all__ = [
     "BUNDLED_CANDIDATES",
     "Pairs",
     "Split",
+    "held_out_keys",
     "load_parallel",
     "load_split",
     "load_texts",
@@ -35,13 +35,11 @@ __all__ = [
     "read_columns",
     "read_pairs",
     "split_pairs",
-    "take_groups",
 ]
 
 log = logging.getLogger(__name__)
-_SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 BUNDLED_CANDIDATES = 4  # documents per query in the bundled data
-_SHOWN_ROWS = 5
+_A_NUMBER = re.compile(r"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\s*")
 T = TypeVar("T")
 
 
@@ -130,24 +128,26 @@ def load_split(data: Data, seed: int) -> Split:
     notes: list[str] = []
     pairs = _load_pairs(data.train, data, seed, notes)
     if data.evaluation is None:
-        rest, evaluation = split_pairs(pairs, data.evaluation_share, seed=seed, notes=notes, name="evaluation")
+        rest, evaluation = _held_out(pairs, data.evaluation_share, data.split, seed, notes, "evaluation")
     else:
         rest, evaluation = pairs, _load_pairs(data.evaluation, data, seed, notes)
         notes += _leaks(rest, evaluation)
     if evaluation.labels is None:
         raise BadInput("the evaluation pairs have no labels; the report has nothing to compare with")
+    rest, unjudged = keep_labelled(rest, data, seed, notes)  # validation labels are labels too
     share = min(data.validation_share, data.max_validation_pairs / max(len(rest), 1))
-    train, validation = split_pairs(rest, share, seed=seed + 1, notes=notes, name="validation")
-    held_out = {text for part in (validation, evaluation) for text in (*part.queries, *part.documents)}
-    train, unlabelled_pairs = keep_labelled(train, data, seed, notes)
-    more = load_unlabelled_pairs(data, seed, _together(train, unlabelled_pairs), held_out, notes)
-    unlabelled_pairs = _together(unlabelled_pairs, more)
-    texts = [text for source in data.unlabelled for text in load_texts(source)]
-    unlabelled = [text for text in dict.fromkeys(texts) if text not in held_out]
-    if dropped := len(set(texts)) - len(unlabelled):
+    train, validation = _held_out(rest, share, data.split, seed + 1, notes, "validation")
+    if data.evaluation is None:
+        _check_classes(pairs, {"training": train, "evaluation": evaluation})
+    notes += _unlike(train, {"evaluation": evaluation, "validation": validation})
+    held_out = held_out_keys(validation, evaluation)
+    unlabelled_pairs = load_unlabelled_pairs(data, seed, train, unjudged, held_out, notes)
+    texts = dict.fromkeys(text for source in data.unlabelled for text in load_texts(source, seed=seed))
+    unlabelled = [text for text in texts if text_key(text) not in held_out]
+    if dropped := len(texts) - len(unlabelled):
         notes.append(f"{dropped} unlabelled texts are also held-out texts and were left out of training")
-    found = list(dict.fromkeys(pair for given in data.parallel for pair in load_parallel(given)))
-    parallel = [pair for pair in found if held_out.isdisjoint(pair)]
+    found = list(dict.fromkeys(pair for given in data.parallel for pair in load_parallel(given, seed=seed)))
+    parallel = [pair for pair in found if held_out.isdisjoint(map(text_key, pair))]
     if dropped := len(found) - len(parallel):
         notes.append(f"{dropped} parallel pairs hold a held-out text and were left out of training")
     for note in notes:
@@ -155,9 +155,49 @@ def load_split(data: Data, seed: int) -> Split:
     return Split(train, validation, evaluation, unlabelled, tuple(notes), parallel, unlabelled_pairs)
 
 
-def _together(one: Pairs, other: Pairs) -> Pairs:
-    """Return the texts of both."""
-    return Pairs([*one.queries, *other.queries], [*one.documents, *other.documents])
+def held_out_keys(*parts: Pairs) -> set[str]:
+    """Return every text of these pairs by its `text_key`, which what is trained on must not have."""
+    return {text_key(text) for part in parts for text in (*part.queries, *part.documents)}
+
+
+def _held_out(pairs: Pairs, share: float, way: Way, seed: int, notes: list[str], name: str) -> tuple[Pairs, Pairs]:
+    """Split and say what could not be held out, besides what `split_pairs` says."""
+    rest, held = split_pairs(pairs, share, seed=seed, notes=notes, name=name, way=way)
+    if way in ("auto", "component"):
+        keys = [text_key(text) for text in pairs.queries], [text_key(text) for text in pairs.documents]
+        if draw(*keys, share, seed=seed, way=way).way == "component" and (
+            said := held_together(*keys, share, seed=seed, name=name)
+        ):
+            notes.append(said)
+    return rest, held
+
+
+def _check_classes(whole: Pairs, parts: dict[str, Pairs]) -> None:
+    """Refuse a split that leaves a part with one label where the data have several."""
+    if whole.labels is None or np.ptp(whole.labels) == 0:
+        return
+    for name, part in parts.items():
+        if part.labels is not None and np.ptp(part.labels) == 0:
+            raise BadInput(
+                f"all {len(part)} {name} pairs got the label {part.labels[0]:g} in the split of {len(whole)} pairs with labels of "
+                f"{whole.labels.min():g} to {whole.labels.max():g}; set another data.split, a larger data.evaluation_share or another "
+                "seed, or give evaluation pairs of their own"
+            )
+
+
+def _unlike(train: Pairs, parts: dict[str, Pairs]) -> list[str]:
+    """Say which parts have other labels than the training pairs, beyond chance over queries."""
+    notes = []
+    for name, part in parts.items():
+        if train.labels is None or part.labels is None:
+            continue
+        shift = label_shift(part.labels, map(text_key, part.queries), train.labels, map(text_key, train.queries))
+        if beyond_chance(shift):
+            notes.append(
+                f"the {name} pairs are unlike the training pairs: their mean label is {part.labels.mean():.2f}, that of training "
+                f"{train.labels.mean():.2f}, {shift:.0f} standard errors apart; results on them say little of the rest"
+            )
+    return notes
 
 
 def _load_pairs(source: str, data: Data, seed: int, notes: list[str]) -> Pairs:
@@ -168,8 +208,8 @@ def _load_pairs(source: str, data: Data, seed: int, notes: list[str]) -> Pairs:
             source, data.columns, label_range=data.label_range, skip_bad_rows=data.skip_bad_rows,
             hub_split=data.hub_split,
         )  # fmt: skip
-        if data.max_pairs is not None:
-            pairs = pairs.select(range(min(data.max_pairs, len(pairs))))
+        if data.max_pairs is not None and data.max_pairs < len(pairs):
+            pairs = pairs.select(sample(len(pairs), data.max_pairs, seed))
     if data.resume is None:
         return pairs
     pairs, said = read_as_resumes(pairs, data.resume)
@@ -228,18 +268,19 @@ def read_pairs(
     names = [columns.query, columns.document] + ([columns.label] if labelled else [])
     table = read_columns(source, names, hub_split=hub_split, section="data.columns")
     queries, documents = table[columns.query], table[columns.document]
-    problems = _text_problems(queries, columns.query) | _text_problems(documents, columns.document)
+    problems = _text_problems(documents, columns.document) | _text_problems(queries, columns.query)
     labels = None
     if labelled:
         labels, label_problems = _to_unit(table[columns.label], label_range)
         problems = label_problems | problems
     keep = _without_problems(source, len(queries), problems, skip_bad_rows)
-    pairs = Pairs([str(text) for text in queries], [str(text) for text in documents], labels)
+    pairs = Pairs([as_text(text) for text in queries], [as_text(text) for text in documents], labels)
     return pairs if len(keep) == len(pairs) else pairs.select(keep)
 
 
 def _text_problems(texts: Sequence[Any], column: str) -> dict[int, str]:
-    return {i: f"{column} is empty" for i, text in enumerate(texts) if text is None or not str(text).strip()}
+    found = ((i, text_problem(text)) for i, text in enumerate(texts))
+    return {i: f"{column} {problem}" for i, problem in found if problem is not None}
 
 
 def _to_unit(values: Sequence[Any], label_range: tuple[float, float]) -> tuple[np.ndarray, dict[int, str]]:
@@ -257,20 +298,19 @@ def _to_unit(values: Sequence[Any], label_range: tuple[float, float]) -> tuple[n
 
 
 def _number(value: Any) -> float | None:
+    """Return a number, or a string that is one as CSV and JSON write them ("1_0" and "１" are none), else None."""
+    if isinstance(value, str) and not _A_NUMBER.fullmatch(value):
+        return None
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
 
 
 def _without_problems(source: str, n_rows: int, problems: dict[int, str], skip: bool) -> list[int]:
     if problems and not skip:
-        shown = "; ".join(f"row {i + 1}: {problems[i]}" for i in sorted(problems)[:_SHOWN_ROWS])
-        more = f"; and {len(problems) - _SHOWN_ROWS} more" if len(problems) > _SHOWN_ROWS else ""
-        raise BadInput(
-            f"{source}: {len(problems)} of {n_rows} rows cannot be used ({shown}{more}); mend them or set data.skip_bad_rows=true"
-        )
+        raise refused_rows(source, n_rows, problems, advice="mend them or set data.skip_bad_rows=true")
     if problems:
         log.warning(
             "%s: %d of %d rows left out (first: row %d, %s)",
@@ -286,184 +326,65 @@ def _without_problems(source: str, n_rows: int, problems: dict[int, str], skip: 
     return keep
 
 
-def load_texts(source: Unlabelled) -> list[str]:
-    """Read the text columns of an unlabelled source, column after column, without empty texts and repeats."""
-    table = read_columns(source.path, list(source.columns), section="data.unlabelled.columns")
-    texts = dict.fromkeys(text.strip() for name in source.columns for text in table[name] if text and text.strip())
-    return list(texts)[: source.max_texts]
+def load_texts(source: Unlabelled, *, seed: int = 0) -> list[str]:
+    """Read the text columns of an unlabelled source, column after column, without empty texts and repeats.
 
-
-def load_parallel(given: Parallel) -> list[tuple[str, str]]:
-    """Read texts with their translations as (source, target), each pair once, without those that lack a side."""
-    table = read_columns(given.path, [given.source, given.target], section="data.parallel")
-    rows = zip(table[given.source], table[given.target], strict=True)
-    pairs = dict.fromkeys((source.strip(), target.strip()) for source, target in rows if source and target)
-    return [pair for pair in pairs if all(pair)][: given.max_pairs]
-
-
-def read_columns(
-    source: str, names: Sequence[str], *, hub_split: str = "train", section: str = "columns"
-) -> dict[str, list[Any]]:
-    """Read columns of a file or hub dataset through `datasets`.
-
-    A .csv is read with double quotes as quotes, a .tsv without any (tabs cannot occur in its values).
-
-    :param section: what to set in the recipe where a column is missing, for the message.
-    :raises BadInput: naming the file and what it has instead.
+    :param seed: draws the `max_texts` that are taken
     """
-    path = Path(source)
-    suffix = next((s for s in reversed(path.suffixes) if s != ".gz"), "")
-    if path.is_file() and suffix not in _SUFFIXES:
-        raise BadInput(
-            f"{source}: .csv, .tsv, .jsonl and .parquet are read (.csv, .tsv and .jsonl also as .gz), not {suffix or 'a file without suffix'}"
-        )
-    if path.is_dir():
-        raise BadInput(f"{source} is a folder; name a .csv, .tsv, .jsonl or .parquet file in it")
-    if not path.is_file() and (suffix in _SUFFIXES or source.count("/") != 1):
-        raise BadInput(f"{source}: no such file")
-    if path.is_file() and path.stat().st_size == 0:
-        raise BadInput(f"{source} is empty")
-    # datasets keeps a copy of what it reads in a cache; of a user's own résumés there shall be none
-    with tempfile.TemporaryDirectory() as cache:
-        dataset = _load_file(path, _SUFFIXES[suffix], cache) if path.is_file() else _load_hub(source, hub_split)
-        return _columns_of(dataset, source, names, section)
+    table = read_text_columns(source.path, source.columns, gaps=True, section="data.unlabelled.columns")
+    given = [text.strip() for name in source.columns for text in table[name]]
+    texts = list(dict.fromkeys(filter(None, given)))
+    if len(texts) < len(given):
+        log.info("%s: %d of %d texts are empty or repeats", source.path, len(given) - len(texts), len(given))
+    return [texts[row] for row in sample(len(texts), source.max_texts, seed)]
 
 
-def _columns_of(dataset: Any, source: str, names: Sequence[str], section: str) -> dict[str, list[Any]]:
-    missing = [name for name in names if name not in dataset.column_names]
-    if missing:
-        raise BadInput(
-            f"{source} has no column {missing[0]!r}; it has {', '.join(dataset.column_names)}; set {section}"
-        )
-    if len(dataset) == 0:
-        raise BadInput(f"{source} has a header and no rows")
-    return {name: dataset[name][:] for name in dict.fromkeys(names)}
+def load_parallel(given: Parallel, *, seed: int = 0) -> list[tuple[str, str]]:
+    """Read texts with their translations as (source, target), each pair once, without those that lack a side.
 
-
-def _load_file(path: Path, file_format: str, cache: str) -> Any:
-    import datasets
-
-    datasets.disable_progress_bars()
-    options: dict[str, Any] = {}
-    if file_format in ("csv", "tsv"):
-        delimiter, quoting = (",", csv.QUOTE_MINIMAL) if file_format == "csv" else ("\t", csv.QUOTE_NONE)
-        header = _header(path, delimiter, quoting)
-        # every value as text: a NaN or a stray word in a label is then ours to report with its row
-        features = datasets.Features({name: datasets.Value("string") for name in header})
-        options = {"sep": delimiter, "quoting": quoting, "features": features, "keep_default_na": False}
-        # rows one value longer than the header would else be shifted by a column in silence
-        options["index_col"] = False
-    try:
-        return datasets.load_dataset(
-            "csv" if file_format == "tsv" else file_format,
-            data_files=str(path), split="train", cache_dir=cache, **options,
-        )  # fmt: skip
-    except Exception as error:  # pandas, pyarrow and datasets each raise their own
-        if "corresponds to no data" in str(error):
-            raise BadInput(f"{path} has a header and no rows") from None
-        raise BadInput(f"{path} cannot be read as {file_format.upper()}: {_innermost(error)}") from None
-
-
-def _header(path: Path, delimiter: str, quoting: int) -> list[str]:
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:  # spreadsheets put a byte order mark first
-            header = next(csv.reader(file, delimiter=delimiter, quoting=quoting), [])  # type: ignore[arg-type]
-    except UnicodeDecodeError:
-        raise BadInput(f"{path} is not UTF-8; save it as UTF-8 (Korean files are often CP949)") from None
-    except (OSError, EOFError) as error:
-        raise BadInput(f"{path} cannot be read: {error}") from None
-    if len(set(header)) != len(header) or not all(header):
-        raise BadInput(f"{path}: the first line must name each column once, it is {header}")
-    return header
-
-
-def _innermost(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
-def _load_hub(name: str, split: str) -> Any:
-    import datasets
-
-    try:
-        return datasets.load_dataset(name, split=split)
-    except Exception as error:  # network, name and split errors come in many types
-        raise BadInput(
-            f"{name} is no file here, and as a hub dataset it cannot be loaded: {_innermost(error)}"
-        ) from None
+    :param seed: draws the `max_pairs` that are taken
+    """
+    table = read_text_columns(given.path, [given.source, given.target], gaps=True, section="data.parallel")
+    rows = zip(table[given.source], table[given.target], strict=True)
+    pairs = [pair for pair in dict.fromkeys((source.strip(), target.strip()) for source, target in rows) if all(pair)]
+    if len(pairs) < (n_rows := len(table[given.source])):
+        log.info("%s: %d of %d pairs lack a side or are repeats", given.path, n_rows - len(pairs), n_rows)
+    return [pairs[row] for row in sample(len(pairs), given.max_pairs, seed)]
 
 
 def split_pairs(
-    pairs: Pairs, share: float, *, seed: int, notes: list[str] | None = None, name: str = "held-out"
+    pairs: Pairs,
+    share: float,
+    *,
+    seed: int,
+    notes: list[str] | None = None,
+    name: str = "held-out",
+    way: Way = "auto",
 ) -> tuple[Pairs, Pairs]:
-    """Split pairs into (rest, held out) by query, so that no text stands on both sides.
+    """Split pairs into (rest, held out), so that no text stands on both sides; texts are compared by `text_key`.
 
     Pairs that share a text, directly or over others, form a component. Whole components are held out in an order that
-    depends on the seed and their texts alone. Where one component is too large for that (a document that everyone is
+    depends on the seed and their texts alone. Where components are too large for that (a document that everyone is
     paired with), queries are held out instead and the remaining pairs that use a held-out text are dropped.
 
+    :param way: hold out whole components, queries or documents; auto is as above
     :raises BadInput: where nothing could be held out, or nothing would be left.
     """
-    target = max(1, round(len(pairs) * share))
-    components = _components(pairs)
-    held_out = take_groups(components, target, seed)
-    if len(held_out) < target // 2:
-        by_query: dict[str, list[int]] = {}
-        for row, query in enumerate(pairs.queries):
-            by_query.setdefault(query, []).append(row)
-        held_out = take_groups(by_query, target, seed)
-    held = pairs.select(held_out)
-    texts = {*held.queries, *held.documents}
-    taken = set(held_out)
-    rest = [i for i in range(len(pairs)) if i not in taken]
-    clean = [i for i in rest if pairs.queries[i] not in texts and pairs.documents[i] not in texts]
-    if not held_out or not clean:
+    queries, documents = [text_key(text) for text in pairs.queries], [text_key(text) for text in pairs.documents]
+    drawn = draw(queries, documents, share, seed=seed, way=way)
+    if not drawn.held or not drawn.rest:
+        other = "" if way == "auto" else ", or set data.split=auto"
         raise BadInput(
-            f"{len(pairs)} pairs cannot be split into training and {name}: too few texts are independent of each other; give {name} pairs of their own"
+            f"{len(pairs)} pairs cannot be split into training and {name}: too few texts are independent of each other; give {name} pairs of their own{other}"
         )
-    if notes is not None and len(clean) < len(rest):
-        notes.append(f"{len(rest) - len(clean)} pairs were dropped because they use a text of the {name} pairs")
-    return pairs.select(clean), held
-
-
-def _components(pairs: Pairs) -> dict[str, list[int]]:
-    """Group rows that share a text, directly or over others; keyed by the component's smallest text."""
-    parent: dict[str, str] = {}
-
-    def root(text: str) -> str:
-        while parent.setdefault(text, text) != text:
-            parent[text] = parent[parent[text]]
-            text = parent[text]
-        return text
-
-    for query, document in zip(pairs.queries, pairs.documents, strict=True):
-        a, b = root(query), root(document)
-        parent[max(a, b)] = min(a, b)
-    groups: dict[str, list[int]] = {}
-    for row, query in enumerate(pairs.queries):
-        groups.setdefault(root(query), []).append(row)
-    return groups
-
-
-def take_groups(groups: dict[str, list[int]], target: int, seed: int) -> list[int]:
-    """Take whole groups in an order given by the seed until `target` rows are reached, never much more."""
-    taken: list[int] = []
-    for key in sorted(
-        groups, key=lambda text: hashlib.sha256(f"{seed}:{text}".encode("utf-8", "surrogatepass")).digest()
-    ):
-        if len(taken) >= target:
-            break
-        if len(taken) + len(groups[key]) <= target * 1.5 + 1:
-            taken += groups[key]
-    return sorted(taken)
+    if notes is not None and drawn.n_dropped:
+        notes.append(f"{drawn.n_dropped} pairs were dropped because they use a text of the {name} pairs")
+    return pairs.select(drawn.rest), pairs.select(drawn.held)
 
 
 def _leaks(train: Pairs, evaluation: Pairs) -> list[str]:
-    train_texts = {*train.queries, *train.documents}
-    texts = {*evaluation.queries, *evaluation.documents}
-    shared = len(texts & train_texts)
+    texts = held_out_keys(evaluation)
+    shared = len(texts & held_out_keys(train))
     if not shared:
         return []
     return [

@@ -11,7 +11,6 @@ arrive at half of the capacity the 99th percentile went from 37–62 to 29–32 
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,9 @@ from typing import Any
 import numpy as np
 
 from distill.buckets import Batch
+from distill.cache import GraphContent
 from distill.errors import BadInput
+from distill.forks import PerProcess
 from distill.model_files import Precision, graph_output
 from distill.settings import Mode, RunSettings
 
@@ -29,18 +30,29 @@ _INT8_MARKS = (b"DequantizeLinear", b"MatMulInteger", b"DynamicQuantizeMatMul", 
 
 
 class OnnxGraph:
-    """A graph opened for single calls, for many side by side, or (mode None) each way when it is first needed."""
+    """A graph opened for single calls, for many side by side, or (mode None) each way when it is first needed.
+
+    A forked child opens its own.
+    """
 
     def __init__(
-        self, path: Path, precision: Precision | None, n_threads: int, settings: RunSettings, mode: Mode | None
+        self,
+        path: Path,
+        precision: Precision | None,
+        n_threads: int,
+        settings: RunSettings,
+        mode: Mode | None,
+        tokens_first: bool = False,
     ) -> None:
         if precision == "bf16":
             raise BadInput("ONNX Runtime has no bf16 on x86 CPUs; leave precision out, or use runtime: openvino")
         self._path, self._n_threads, self._settings, self._mode = path, n_threads, settings, mode
+        self._opened = GraphContent([path])
+        self._for_one, self._for_many = PerProcess[Any](), PerProcess[Any]()
         session = self._side_by_side if mode == "throughput" else self._alone
         ports = {port.name: port.shape[-1] for port in session.get_outputs()}
         self.input_names = [port.name for port in session.get_inputs()]
-        self.output_name = graph_output(path, list(ports))
+        self.output_name = graph_output(path, list(ports), tokens_first=tokens_first)
         self.output_width = ports[self.output_name] if isinstance(ports[self.output_name], int) else 0
         self.precision = _precision(path)
 
@@ -51,17 +63,19 @@ class OnnxGraph:
         many = self._mode == "throughput" or (self._mode is None and len(first) > 2 * self._settings.n_streams)
         if many and self._settings.n_streams > 1:
             return self._run_side_by_side(chain(first, ahead))
-        return ((batch, self._call(self._alone, batch)) for batch in chain(first, ahead))
+        session = self._alone
+        return ((batch, self._call(session, batch)) for batch in chain(first, ahead))
 
-    @cached_property
+    @property
     def _alone(self) -> Any:
-        return self._open(self._settings.n_latency_threads)
+        return self._for_one.get(lambda: self._open(self._settings.n_latency_threads))
 
-    @cached_property
+    @property
     def _side_by_side(self) -> Any:
-        return self._open(max(1, self._n_threads // self._settings.n_streams))
+        return self._for_many.get(lambda: self._open(max(1, self._n_threads // self._settings.n_streams)))
 
     def _open(self, n_threads: int) -> Any:
+        self._opened.check()
         try:
             import onnxruntime
         except ImportError:

@@ -3,7 +3,6 @@
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from distill.buckets import Batch
-from distill.cache import cached, file_identity, machine_identity
+from distill.cache import GraphContent, cached, machine_identity
+from distill.forks import PerProcess
 from distill.model_files import ModelFiles, Precision, graph_output
 from distill.settings import Mode, RunSettings
 
@@ -21,13 +21,13 @@ _PRECISIONS: Mapping[str, str] = {"fp32": "f32", "bf16": "bf16"}
 # a scalar of a small type may be a mask or a flag, a matrix is a weight
 _INT8 = re.compile(rb'type="FakeQuantize"|element_type="(?:i8|u8|i4|u4|nf4|f8e4m3|f8e5m2)" shape="\d+, ?\d+')
 _INT4 = re.compile(rb'element_type="(?:i4|u4)" shape="\d+, ?\d+')
-_MOST_CACHED_MB = 600  # what is kept is about twice the weights; larger graphs are compiled every time
+_Compiled = tuple[Any, Sequence[Any]]  # a model, and the requests that it is run by
 
 
 class OpenVinoGraph:
     """A graph compiled for single requests, for many side by side, or (mode None) each way when it is first needed.
 
-    Requests are used again and again: a new one costs memory and time.
+    Requests are used again and again: a new one costs memory and time. A forked child compiles its own.
     """
 
     def __init__(
@@ -38,18 +38,20 @@ class OpenVinoGraph:
         n_threads: int,
         settings: RunSettings,
         mode: Mode | None,
+        tokens_first: bool = False,
     ) -> None:
-        import openvino
-
-        self._core, self._path, self._mode = openvino.Core(), path, mode
+        self._core, self._path, self._mode = PerProcess[Any](), path, mode
         self._n_threads, self._settings = n_threads, settings
         # where stock sentence-transformers looks for OpenVINO options, so that both run the same
         self._options = {**(files.model_options.get("ov_config") or {})}
         if precision is not None:
             self._options["INFERENCE_PRECISION_HINT"] = _PRECISIONS[precision]
+        self._opened = GraphContent([path, path.with_suffix(".bin")])
+        self._for_one, self._for_many = PerProcess[_Compiled](), PerProcess[_Compiled]()
         compiled = self._side_by_side if self._takes_streams else self._alone
         self.input_names = [_name(port) for port in compiled[0].inputs]
-        self.output_name = graph_output(path, [name for port in compiled[0].outputs for name in port.get_names()])
+        outputs = [name for port in compiled[0].outputs for name in port.get_names()]
+        self.output_name = graph_output(path, outputs, tokens_first=tokens_first)
         width = compiled[0].output(self.output_name).get_partial_shape()[-1]
         self.output_width = int(width.get_length()) if width.is_static else 0
         self.precision = _precision(path, compiled[0])
@@ -66,30 +68,33 @@ class OpenVinoGraph:
     def _takes_streams(self) -> bool:
         return self._mode == "throughput"
 
-    @cached_property
-    def _alone(self) -> tuple[Any, Sequence[Any]]:
-        return self._compile(1, self._settings.n_latency_threads)
+    @property
+    def _alone(self) -> _Compiled:
+        return self._for_one.get(lambda: self._compile(1, self._settings.n_latency_threads))
 
-    @cached_property
-    def _side_by_side(self) -> tuple[Any, Sequence[Any]]:
+    @property
+    def _side_by_side(self) -> _Compiled:
         if self._settings.n_streams == 1 and self._settings.n_latency_threads == self._n_threads:
             return self._alone
-        return self._compile(self._settings.n_streams, self._n_threads)
+        return self._for_many.get(lambda: self._compile(self._settings.n_streams, self._n_threads))
 
-    def _compile(self, n_streams: int, n_threads: int) -> tuple[Any, Sequence[Any]]:
+    def _compile(self, n_streams: int, n_threads: int) -> _Compiled:
+        import openvino
+
+        self._opened.check()
+        core = self._core.get(openvino.Core)
         options = {**self._options, "NUM_STREAMS": n_streams, "INFERENCE_NUM_THREADS": n_threads}
 
         def make(folder: Path | None) -> Any:
             kept = {} if folder is None else {"CACHE_DIR": str(folder)}
-            return self._core.compile_model(str(self._path), "CPU", {**options, **kept})
+            return core.compile_model(str(self._path), "CPU", {**options, **kept})
 
-        weights = self._path.with_suffix(".bin")
         # a hidden folder is one that is being written, and gets another name
-        if weights.stat().st_size > _MOST_CACHED_MB * 1e6 or self._path.parent.parent.name.startswith("."):
+        if self._opened.is_large or self._path.parent.parent.name.startswith("."):
             compiled = make(None)
         else:
-            graph = [file_identity(path) for path in (self._path, weights)]
-            compiled = cached("openvino", [graph, options, machine_identity(), _version()], make)
+            # OpenVINO names what it keeps by path, size and time, none of which tells two trainings apart
+            compiled = cached("openvino", [self._opened.identity(), options, machine_identity(), _version()], make)
         # one more than can run: a stream need not wait while the last result is read and the next batch padded
         return compiled, [compiled.create_infer_request() for _ in range(n_streams + (n_streams > 1))]
 

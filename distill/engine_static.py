@@ -90,8 +90,8 @@ class StaticEngine:
         """Return how many tokens the model takes: as many as are asked for, else what its tokenizer.json says."""
         return int(min(wanted or self.tokenizer.model_max_length, _NO_LIMIT))
 
-    def run(self, batches: Iterable[Batch]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield (rows, values) of every batch."""
+    def run(self, batches: Iterable[Batch], n_left_out: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield (rows, values) of every batch; there is no pooling to leave tokens out of."""
         # without a Dense there is no product to run: the switch alone would cost more than a text
         with one_blas_thread() if self._n_more else nullcontext():
             for rows, features in batches:

@@ -1,16 +1,38 @@
 """The folder's own modules in torch, float32 or under bf16 autocast."""
 
+import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from distill.buckets import Batch, Features
 from distill.errors import BadInput
+from distill.forks import is_forked_since
 from distill.model_files import ModelFiles, Precision, Runtime, length_limit
 
 __all__ = ["TorchEngine", "TorchHead", "load_torch_head", "open_torch"]
+
+
+log = logging.getLogger(__name__)
+
+
+@cache
+def _one_thread_in_children() -> None:
+    """Let forked children compute on one thread: OpenMP's pool is not there, and a second thread would be waited for."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_take_one_thread)
+
+
+def _take_one_thread() -> None:
+    import torch
+
+    if torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
+        log.info("torch computes on one thread in this forked process; load the model after the fork for more")
 
 
 class TorchHead:
@@ -22,13 +44,13 @@ class TorchHead:
         self.output_width = widths[-1] if widths else width
         self.n_parameters = sum(parameter.numel() for module in modules for parameter in module.parameters())
 
-    def __call__(self, tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    def __call__(self, tokens: np.ndarray, mask: np.ndarray, n_left_out: int = 0) -> np.ndarray:
         """*Shape:* (n_rows, n_tokens, width), (n_rows, n_tokens) → (n_rows, output_width)."""
         import torch
 
         with torch.inference_mode():
             given = {"token_embeddings": torch.from_numpy(tokens), "attention_mask": torch.from_numpy(mask)}
-            return _result(self.apply(given))
+            return _result(self.apply({**given, "prompt_length": n_left_out}))
 
     def apply(self, state: dict[str, Any]) -> dict[str, Any]:
         """Run the modules one after the other."""
@@ -46,6 +68,7 @@ def _result(state: Mapping[str, Any]) -> np.ndarray:
 
 def load_torch_head(files: ModelFiles, width: int, device: str) -> TorchHead:
     """Load the modules behind the transformer onto a device."""
+    _one_thread_in_children()
     return TorchHead([_module(files, module).to(device).eval() for module in files.modules[1:]], width)
 
 
@@ -71,6 +94,7 @@ class TorchEngine:
     runtime: Runtime = "torch"
     fixed_shapes: bool = False
     settings: None = None
+    process: int = field(default_factory=os.getpid)
 
     @property
     def batch_tokens(self) -> int:
@@ -94,16 +118,21 @@ class TorchEngine:
         config = self.transformer.config.to_dict()  # with the defaults that config.json may leave out
         return length_limit(config, wanted or stored, self.tokenizer.model_max_length)
 
-    def run(self, batches: Iterable[Batch]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield (rows, values) of every batch."""
+    def run(self, batches: Iterable[Batch], n_left_out: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield (rows, values) of every batch.
+
+        :raises BadInput: in a forked child of a process that put the model onto a GPU
+        """
         import torch
 
+        if self.device != "cpu" and is_forked_since(self.process):
+            raise BadInput(f"{self.files.folder} lies on {self.device}, which a forked child cannot use; load it there")
         for rows, features in batches:
             with torch.inference_mode():  # left before the yield: the caller's own torch code is not ours to switch
-                values = self._forward(features)
+                values = self._forward(features, n_left_out)
             yield rows, values
 
-    def _forward(self, features: Features) -> np.ndarray:
+    def _forward(self, features: Features, n_left_out: int) -> np.ndarray:
         import torch
 
         placed = {name: torch.from_numpy(values).to(self.device) for name, values in features.items()}
@@ -111,7 +140,7 @@ class TorchEngine:
         with torch.autocast(device_type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
             out = self.transformer(placed)
         name = self.transformer.module_output_name
-        return _result(self.head.apply({**out, name: out[name].float()}))
+        return _result(self.head.apply({**out, name: out[name].float(), "prompt_length": n_left_out}))
 
     def count_parameters(self) -> int:
         """Return the number of parameters."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from distill.buckets import Batch, Features
 from distill.errors import BadInput
-from distill.head import one_blas_thread, read_head
+from distill.head import leaves_prompt_out, one_blas_thread, read_head
 from distill.model_files import TRANSFORMER_ALONE, ModelFiles, Precision, Runtime, length_limit, open_tokenizer
 from distill.settings import Mode, RunSettings, read_settings, settings_key
 
@@ -57,8 +57,10 @@ class Engine(Protocol):
     def length_limit(self, wanted: int | None) -> int:
         """Return how many tokens the model takes where `wanted` are asked for; None is the folder's own setting."""
 
-    def run(self, batches: Iterable[Batch]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def run(self, batches: Iterable[Batch], n_left_out: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield (rows, values) of every batch; values may be overwritten when the next are asked for.
+
+        :param n_left_out: first tokens of each text, a prompt's, that the pooling leaves out
 
         *Shape:* features: each (n_rows, n_padded); values: (n_rows, output_width), float32
         """
@@ -85,15 +87,22 @@ def open_graph(
         raise BadInput(f"{files.folder} holds no {wanted}; export it, or load it with runtime: {files.held_runtime}")
     settings = settings or read_settings(files, settings_key(files, runtime, precision, n_threads))
     settings = settings or RunSettings.default(files, runtime, n_threads)
+    # the pooling inside of a graph knows no prompt; what it pools may be an output as well
+    tokens_first = any(files.prompts.values()) and leaves_prompt_out(files.folder, files.modules[1:])
     graph: CompiledGraph
     if runtime == "openvino":
         from distill.engine_openvino import OpenVinoGraph
 
-        graph = OpenVinoGraph(path, files, precision, n_threads, settings, mode)
+        graph = OpenVinoGraph(path, files, precision, n_threads, settings, mode, tokens_first)
     else:
         from distill.engine_onnx import OnnxGraph
 
-        graph = OnnxGraph(path, precision, n_threads, settings, mode)
+        graph = OnnxGraph(path, precision, n_threads, settings, mode, tokens_first)
+    if tokens_first and graph.output_name not in TRANSFORMER_ALONE:
+        raise BadInput(
+            f"{files.folder} pools without the prompt (include_prompt: false), and its graph pools inside, with it; "
+            "export the transformer alone, or load it with runtime: torch"
+        )
     return GraphEngine(runtime, files, open_tokenizer(files), graph, settings)
 
 
@@ -131,7 +140,7 @@ class Head(Protocol):
     n_parameters: int
     output_width: int
 
-    def __call__(self, tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    def __call__(self, tokens: np.ndarray, mask: np.ndarray, n_left_out: int = 0) -> np.ndarray:
         """*Shape:* (n_rows, n_padded, width), (n_rows, n_padded) → (n_rows, output_width)."""
 
 
@@ -157,11 +166,11 @@ class GraphEngine:
         stored = self._files.settings.get("max_seq_length")
         return length_limit(self._files.config, wanted or stored, self.tokenizer.model_max_length)
 
-    def run(self, batches: Iterable[Batch]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def run(self, batches: Iterable[Batch], n_left_out: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield (rows, values) of every batch."""
         with one_blas_thread():
             for (rows, features), values in self._graph.run(self._given(batches)):
-                yield rows, values if self._head is None else self._head(values, features["attention_mask"])
+                yield rows, values if self._head is None else self._head(values, features["attention_mask"], n_left_out)
 
     def _given(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Give the graph the inputs that it names, and those only."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.artefact import Artefact, ModelKind, content_hash, new_folder, write_card
+from distill.cut_texts import CutTexts
 from distill.data import Pairs
 from distill.modeling import is_static, save_model, set_dropout, tokenizer_of, transformer_of
 from distill.objectives import Step
@@ -82,7 +83,8 @@ def fit(
         seed=run.recipe.seed, folder=folder, title=job.name, tensorboard_folder=run.folder / "tensorboard" / job.name,
     )  # fmt: skip
     if state.is_main_process:
-        _save(run, job, step, result, time.monotonic() - began, state.num_processes)
+        cut = trainset.cut if isinstance(trainset, TrainSet) else None
+        _save(run, job, step, result, time.monotonic() - began, state.num_processes, cut)
         shutil.rmtree(folder, ignore_errors=True)
     state.wait_for_everyone()
 
@@ -103,6 +105,8 @@ def _load_pairs(run: Run, job: Job, show: bool) -> tuple[TrainSet, TrainSet]:
             unlabelled=unlabelled, parallel=parallel, prompts=prompts, by_role=job.role_prompts, on_progress=report,
             lone_role=1 if job.own_role is None else job.own_role,
         )  # fmt: skip
+    if trainset.cut is not None and show:
+        trainset.cut.say(job.name)
     labels = job.objectives.labels
     trainset.in_batch_negatives = labels is not None and labels.loss == "infonce"
     _attach_signals(trainset, run, job)
@@ -187,7 +191,9 @@ def _merged(model: Any) -> Any:
     return model
 
 
-def _save(run: Run, job: Job, step: TaskStep, result: TrainResult, seconds: float, n_processes: int) -> None:
+def _save(
+    run: Run, job: Job, step: TaskStep, result: TrainResult, seconds: float, n_processes: int, cut: CutTexts | None
+) -> None:
     values = [row["validation"] for row in result.history if "validation" in row]
     artefact = Artefact(
         kind=job.kind, stage=job.stage, fingerprint=content_hash(job.inputs), parents=job.parents,
@@ -198,6 +204,7 @@ def _save(run: Run, job: Job, step: TaskStep, result: TrainResult, seconds: floa
             "training": {name: value for name, value in vars(result).items() if name != "history"},
             "history": result.history,
             "scale_and_bias": None if step.scale_and_bias is None else step.scale_and_bias.tolist(),
+            **({} if cut is None else {"cut_texts": cut.to_json()}),
             **job.details,
         },
     )  # fmt: skip

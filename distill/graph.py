@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from distill.artefact import ModelKind, check_model_folder
 from distill.errors import BadInput, JobFailed
+from distill.model_files import length_limit
 from distill.modeling import load_model, tokenizer_of, transformer_of
 from distill.tokens import pad_token_id
 
@@ -53,7 +54,7 @@ class GraphModule(nn.Module):
         self.kind, self.path = kind, path
         self.config = transformer_of(model).config
         self.tokenizer = tokenizer_of(model)
-        self.max_length = int(model.max_seq_length or 512)
+        self.max_length = length_limit(self.config.to_dict(), model.max_seq_length, self.tokenizer.model_max_length)
         self.input_names = _input_names(transformer_of(model), self.tokenizer)
         self.output_names = ("last_hidden_state",) * bool(behind) + (_RESULT[kind],)
 

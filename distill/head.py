@@ -10,16 +10,26 @@ pairs through a three-layer int8 cross-encoder took 1.51 s, and with one BLAS th
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["LEGACY_POOLING", "NumpyHead", "one_blas_thread", "pooling_modes", "read_head", "read_stages"]
+from distill.forks import ForkSafeLock
+
+__all__ = [
+    "LEGACY_POOLING",
+    "NumpyHead",
+    "leaves_prompt_out",
+    "one_blas_thread",
+    "pooling_modes",
+    "read_head",
+    "read_stages",
+]
 
 _Array = np.ndarray
 _Stage = Callable[[_Array], _Array]
+_Pool = Callable[[_Array, _Array, _Array], _Array]
 LEGACY_POOLING = {
     "pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max", "pooling_mode_mean_tokens": "mean",
     "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens", "pooling_mode_weightedmean_tokens": "weightedmean",
@@ -30,16 +40,39 @@ LEGACY_POOLING = {
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
     """Keep numpy's BLAS to the calling thread, and give it back its threads afterwards."""
-    with _controller().limit(limits=1, user_api="blas"):
+    _one_thread.enter()
+    try:
         yield
+    finally:
+        _one_thread.leave()
 
 
-@cache
-def _controller() -> Any:
-    """Find the libraries once: looking for them takes milliseconds, setting them microseconds."""
-    import threadpoolctl
+class _OneThread:
+    """The switch behind `one_blas_thread`: the first of several threads sets it, the last puts it back."""
 
-    return threadpoolctl.ThreadpoolController()
+    def __init__(self) -> None:
+        self._lock, self._n_inside = ForkSafeLock(), 0
+        self._controller: Any = None
+        self._limit: Any = None
+
+    def enter(self) -> None:
+        with self._lock:
+            if self._n_inside == 0:
+                if self._controller is None:  # looking for the libraries takes milliseconds, setting them microseconds
+                    import threadpoolctl
+
+                    self._controller = threadpoolctl.ThreadpoolController()
+                self._limit = self._controller.limit(limits=1, user_api="blas")
+            self._n_inside += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._n_inside -= 1
+            if self._n_inside == 0:
+                self._limit.restore_original_limits()
+
+
+_one_thread = _OneThread()
 
 
 class NumpyHead:
@@ -52,13 +85,29 @@ class NumpyHead:
         self._pools, self._stages = [_POOLS[name] for name in pools], stages
         self.n_parameters, self.output_width = n_parameters, output_width
 
-    def __call__(self, tokens: _Array, mask: _Array) -> _Array:
-        """*Shape:* (n_rows, n_tokens, width), (n_rows, n_tokens) → (n_rows, output_width)."""
-        pooled = [pool(tokens, mask) for pool in self._pools]
+    def __call__(self, tokens: _Array, mask: _Array, n_left_out: int = 0) -> _Array:
+        """Pool and transform.
+
+        :param n_left_out: first tokens of each row that the pooling leaves out
+
+        *Shape:* (n_rows, n_tokens, width), (n_rows, n_tokens) → (n_rows, output_width)
+        """
+        pooled_mask = mask
+        if n_left_out:
+            pooled_mask = mask.copy()
+            pooled_mask[:, :n_left_out] = 0
+        pooled = [pool(tokens, pooled_mask, mask) for pool in self._pools]
         values = pooled[0] if len(pooled) == 1 else np.concatenate(pooled, axis=1)
         for stage in self._stages:
             values = stage(values)
         return values
+
+
+def leaves_prompt_out(folder: Path, modules: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the pooling leaves a prompt's tokens out (`include_prompt: false`, INSTRUCTOR and its like)."""
+    return any(
+        _config(folder, module).get("include_prompt") is False for module in modules if _kind(module) == "Pooling"
+    )
 
 
 def read_head(folder: Path, modules: Sequence[Mapping[str, Any]], width: int) -> NumpyHead | None:
@@ -70,8 +119,7 @@ def read_head(folder: Path, modules: Sequence[Mapping[str, Any]], width: int) ->
         return None
     config = _config(folder, modules[0])
     pools = pooling_modes(config)
-    # a prompt that is left out of the pooling has to be counted in tokens: torch's module does
-    if config.get("include_prompt") is False or not set(pools) <= set(_POOLS):
+    if not set(pools) <= set(_POOLS):
         return None
     read = read_stages(folder, modules[1:], width * len(pools))
     return None if read is None else NumpyHead(pools, *read)
@@ -134,39 +182,43 @@ def _counted(mask: _Array) -> _Array:
     return counts
 
 
-def _mean(tokens: _Array, mask: _Array) -> _Array:
+# each takes the token embeddings, the mask of the tokens to pool, and the mask of all tokens
+
+
+def _mean(tokens: _Array, mask: _Array, _: _Array) -> _Array:
     pooled: _Array = _sum(tokens, mask.astype(np.float32)) / _counted(mask)
     return pooled
 
 
-def _mean_sqrt(tokens: _Array, mask: _Array) -> _Array:
+def _mean_sqrt(tokens: _Array, mask: _Array, _: _Array) -> _Array:
     pooled: _Array = _sum(tokens, mask.astype(np.float32)) / np.sqrt(_counted(mask))
     return pooled
 
 
-def _weighted_mean(tokens: _Array, mask: _Array) -> _Array:
-    places = np.cumsum(mask, axis=1) * mask  # 1, 2, … from the first real token
+def _weighted_mean(tokens: _Array, mask: _Array, whole_mask: _Array) -> _Array:
+    places = np.cumsum(whole_mask, axis=1) * mask  # 1, 2, … from the first real token, be it pooled or not
     pooled: _Array = _sum(tokens, places.astype(np.float32)) / _counted(places)
     return pooled
 
 
-def _max(tokens: _Array, mask: _Array) -> _Array:
+def _max(tokens: _Array, mask: _Array, _: _Array) -> _Array:
     greatest: _Array = np.where(mask[:, :, None] > 0, tokens, -np.inf).max(axis=1).astype(np.float32)
     return greatest
 
 
-def _first(tokens: _Array, mask: _Array) -> _Array:
+def _first(tokens: _Array, mask: _Array, _: _Array) -> _Array:
     # the first real token, also where padding stands on the left
     chosen: _Array = tokens[np.arange(len(tokens)), mask.argmax(axis=1)]
     return chosen
 
 
-def _last(tokens: _Array, mask: _Array) -> _Array:
+def _last(tokens: _Array, mask: _Array, _: _Array) -> _Array:
     chosen: _Array = tokens[np.arange(len(tokens)), mask.shape[1] - 1 - mask[:, ::-1].argmax(axis=1)]
-    return chosen
+    kept: _Array = chosen * mask.any(axis=1, keepdims=True).astype(chosen.dtype)  # zero where no token is left
+    return kept
 
 
-_POOLS: Mapping[str, Callable[[_Array, _Array], _Array]] = {
+_POOLS: Mapping[str, _Pool] = {
     "mean": _mean, "cls": _first, "max": _max, "mean_sqrt_len_tokens": _mean_sqrt, "weightedmean": _weighted_mean,
     "lasttoken": _last,
 }  # fmt: skip

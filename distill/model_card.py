@@ -11,6 +11,7 @@ from typing import Any
 from distill.artefact import ASYMMETRIC, Artefact, check_model_folder, read_card
 from distill.errors import BadInput, JobFailed
 from distill.run import Run
+from distill.standing import floor_of
 
 __all__ = ["NAMES", "push", "write_model_cards"]
 
@@ -97,15 +98,15 @@ def _hub_parents(run: Run) -> list[str]:
 def _what(row: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     kind = "cross-encoder: one score for a pair of texts" if row["kind"] == "cross_encoder" else "bi-encoder: vectors whose cosine is the match of two texts"  # fmt: skip
     said = f"A {kind}. {row['parameters'] / 1e6:.1f} M parameters, {row['size_mb']:.1f} MB, {row['runtime']} {row['precision']}."
-    share = (row.get("retention") or {}).get(result["primary_metric"])
-    teacher = next((other["name"] for other in result["rows"] if other["role"] == "teacher"), None)
-    if share is None or teacher is None or row["role"] == "teacher":
-        return said
-    floor = next((other for other in result["rows"] if other["role"] == "baseline" and other["kind"] == "tfidf"), None)
+    floor = floor_of(result["rows"], result["primary_metric"])
     if row.get("under_floor") and floor is not None:
         said += f" **It is under the floor: counting common terms (`{floor['name']}`) matches these pairs better.**"
     if row.get("problem"):
         said += f" **{row['problem'][0].upper()}{row['problem'][1:]}.**"
+    share = (row.get("retention") or {}).get(result["primary_metric"])
+    teacher = next((other["name"] for other in result["rows"] if other["role"] == "teacher"), None)
+    if share is None or teacher is None or row["role"] == "teacher":
+        return said
     faster = "" if row.get("speedup") is None else f" at {row['speedup']:.1f} times its pairs a second"
     return f"{said} It keeps {100 * share:.1f} % of the {NAMES.get(result['primary_metric'])} of its teacher, `{teacher}`,{faster}."
 
@@ -152,7 +153,50 @@ def _parity(exports: Mapping[str, Mapping[str, Any]]) -> str:
         values = [parity.get(key) for key in ("rank_agreement", "mean_cosine", "min_cosine", "max_difference", "batch_difference")]  # fmt: skip
         lines.append(f"| {name} | {' | '.join('' if value is None else f'{value:.5f}' for value in values)} |")
     lines.append("\nDifferences are of pair scores in [0, 1].")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_by_script(exports), *_arithmetic(exports)])
+
+
+def _by_script(exports: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return a line for each export that was judged on texts of several scripts."""
+    lines = []
+    for name, parity in exports.items():
+        scripts = parity.get("scripts") or {}
+        told = [
+            f"{script.title()} {_closeness(numbers)} ({numbers['n']})"
+            for script, numbers in scripts.items()
+            if _closeness(numbers)
+        ]
+        if len(told) > 1:
+            lines.append(f"\n{name} by script, with the number of texts: {'; '.join(told)}.")
+    return lines
+
+
+def _closeness(numbers: Mapping[str, Any]) -> str:
+    if "mean_cosine" in numbers:
+        return f"cosine {numbers['mean_cosine']:.4f}, least {numbers['min_cosine']:.4f}"
+    agreement = numbers.get("rank_agreement")
+    return "" if agreement is None else f"rank agreement {agreement:.4f}"
+
+
+def _arithmetic(exports: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Say of each int8 export whether other CPUs come to the same, and how that was judged."""
+    lines = []
+    for name, parity in exports.items():
+        found = parity.get("arithmetic")
+        if found is None:
+            continue
+        if found["mean_cosine"] is not None:
+            apart = f"cosine between them {found['mean_cosine']:.5f}, least {found['min_cosine']:.5f}"
+        else:
+            apart = f"logits differ by {found['difference']:.2g} standard deviations at most"
+        safe = (
+            "weights in 7 bits, safe from overflow" if found["overflow_safe"] else "weights in 8 bits, which overflow"
+        )
+        lines.append(
+            f"\n{name} was exported on a CPU of class {found['cpu_class']}: {safe} on CPUs without VNNI. "
+            f"Judged: {found['judged']}; {apart}."
+        )
+    return lines
 
 
 def _loading(row: Mapping[str, Any], artefact: Artefact) -> str:

@@ -14,6 +14,8 @@ from distill.errors import BadInput
 
 __all__ = [
     "GRAPHS",
+    "PRECISIONS",
+    "RUNTIMES",
     "TRANSFORMER_ALONE",
     "WHOLE_MODEL",
     "LightTokenizer",
@@ -30,6 +32,7 @@ __all__ = [
 
 Runtime = Literal["torch", "openvino", "onnx", "numpy"]
 Precision = Literal["fp32", "bf16"]
+RUNTIMES, PRECISIONS = ("torch", "openvino", "onnx", "numpy"), ("fp32", "bf16")
 
 WHOLE_MODEL = ("sentence_embedding", "logits")  # outputs of a graph that are the result
 TRANSFORMER_ALONE = ("last_hidden_state", "token_embeddings")  # outputs that the folder's modules follow
@@ -138,12 +141,12 @@ def length_limit(config: Mapping[str, Any], wanted: int | None, model_max_length
     return int(min(limit, positions))
 
 
-def graph_output(graph: object, names: Sequence[str]) -> str:
-    """Return the output to read: the result where the graph gives it, else the token embeddings.
+def graph_output(graph: object, names: Sequence[str], *, tokens_first: bool = False) -> str:
+    """Return the output to read: the result where the graph gives it, else the token embeddings; or the other way round.
 
     :raises BadInput: where it gives neither
     """
-    accepted = (*WHOLE_MODEL, *TRANSFORMER_ALONE)
+    accepted = (*TRANSFORMER_ALONE, *WHOLE_MODEL) if tokens_first else (*WHOLE_MODEL, *TRANSFORMER_ALONE)
     for name in accepted:
         if name in names:
             return name

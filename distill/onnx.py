@@ -7,7 +7,7 @@ The TorchScript exporter is used, whose graphs ONNX Runtime runs faster than tho
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -105,14 +105,19 @@ def save_onnx(model: Any, path: Path) -> None:
     )
 
 
-def open_session(path: Path, *, n_threads: int | None = None) -> Any:
-    """Open a graph in ONNX Runtime on the CPU."""
+def open_session(path: Path, *, n_threads: int | None = None, options: Mapping[str, str] | None = None) -> Any:
+    """Open a graph in ONNX Runtime on the CPU.
+
+    :param options: entries of the session's configuration, such as "session.x64quantprecision"
+    """
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
+    settings = onnxruntime.SessionOptions()
     if n_threads is not None:
-        options.intra_op_num_threads = n_threads
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        settings.intra_op_num_threads = n_threads
+    for name, value in (options or {}).items():
+        settings.add_session_config_entry(name, value)
+    return onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
 
 
 def keep_outputs(path: Path, target: Path, names: Sequence[str] | None) -> None:

@@ -104,7 +104,7 @@ class Unlabelled(Section):
     path: str
     columns: tuple[str, ...] = ("text",)
     max_texts: Count | None = None
-    """None takes all of them."""
+    """None takes all of them; a number, as many at random with the recipe's seed."""
 
 
 class UnlabelledPairs(Section):
@@ -152,7 +152,7 @@ class Parallel(Section):
     """The column in a language that the teacher knows."""
     target: str = "ko"
     max_pairs: Count | None = None
-    """None takes all of them."""
+    """None takes all of them; a number, as many at random with the recipe's seed."""
 
 
 class Resume(Section):
@@ -172,7 +172,11 @@ class Data(Section):
     train: str
     """`bundled` (generated résumé–JD pairs), a .csv, .tsv (.gz), .jsonl or .parquet file, or the name of a hub dataset."""
     evaluation: str | None = None
-    """Pairs that only the report sees; None splits `evaluation_share` from train, by query."""
+    """Pairs that only the report sees; None splits `evaluation_share` from train."""
+    split: Literal["auto", "component", "query", "document"] = "auto"
+    """What is held out whole. No text ever stands on both sides: component holds out pairs that share texts together and drops
+    none, query and document drop the training pairs that share a text with the held-out ones. auto takes components, or
+    queries where these are too large."""
     evaluation_share: Share = 0.1
     validation_share: Share = 0.05
     """Share of the training queries that picks the best checkpoint and stops early."""
@@ -195,6 +199,7 @@ class Data(Section):
     parallel: tuple[Parallel, ...] = ()
     hub_split: str = "train"
     max_pairs: Count | None = None
+    """None takes all of them; a number, as many of each file at random with the recipe's seed."""
     skip_bad_rows: bool = False
     """Leave rows with an empty text or an unusable label out (and count them) instead of stopping."""
     bundled_pairs: Count = 8000
@@ -293,7 +298,8 @@ class Training(Section):
     """Units per forward pass and process at most; accumulation follows."""
     token_budget: Count = 8192
     """Padded tokens per forward pass and process at most."""
-    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """auto is bf16 where the hardware multiplies it (AVX512-BF16, AMX, CUDA from 8.0), else fp32."""
     max_grad_norm: Positive | None = 1.0
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """None keeps the model's own."""
@@ -347,7 +353,8 @@ class Signals(Section):
     dtype: Literal["float16", "float32"] = "float32"
     runtime: Literal["torch", "openvino"] = "torch"
     """What labels on a CPU; OpenVINO is about 1.5 times as fast. A GPU always runs torch."""
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """What the teachers compute in; auto as in `training`."""
     shard_size: Count = 4096
     """Items per shard: what a killed run loses at most."""
     live: bool = False
@@ -729,21 +736,21 @@ class TfIdf(Section):
     fit: Literal["corpus", "pair"] = "corpus"
     """corpus: fitted once on the training texts. pair: on each pair alone, as the published ablation did."""
     analyzer: Literal["word", "char", "char_wb"] | None = None
-    """None is word; where ngrams is not set either, the best of word 1, char_wb 2 to 4 and char 1 to 3 on the validation
-    pairs (of `fit: pair`: word 1, as published)."""
+    """None of analyzer and ngrams tries words, characters 2 to 4 within words and characters 1 to 3, and takes what ranks the
+    validation pairs best; else None is word."""
     ngrams: tuple[Count, Count] | None = None
-    """None is (1, 1), or as above."""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the terms are to be chosen on the validation pairs."""
-        return self.fit == "corpus" and self.analyzer is None and self.ngrams is None
+    """The shortest and the longest; None is 1 to 1 beside a stated analyzer."""
 
     @model_validator(mode="after")
     def _rising(self) -> "TfIdf":
         if self.ngrams is not None and self.ngrams[0] > self.ngrams[1]:
             raise ValueError(f"ngrams {list(self.ngrams)}: the shortest comes first")
         return self
+
+    @property
+    def is_chosen_by_validation(self) -> bool:
+        """Whether the recipe leaves the terms open."""
+        return self.fit == "corpus" and self.analyzer is None and self.ngrams is None
 
 
 class Remote(Section):

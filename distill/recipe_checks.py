@@ -7,7 +7,7 @@ known here by name only: which of several forms a section has is told by its `ki
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 __all__ = ["LABEL_LOSSES", "problems_of", "suggest"]
 
-LABEL_LOSSES: dict[str, tuple[LabelLoss, ...]] = {
+LABEL_LOSSES: Mapping[str, tuple[LabelLoss, ...]] = {
     "cross_encoder": ("bce", "mse"),
     "bi_encoder": ("contrastive", "bce", "infonce"),
     "mlm": (),
 }
-"""The losses by which each kind may learn labels."""
-_ROWS_OF_THE_STUDENT = ("student", "control", "untrained")
+"""The label losses of each kind of model, the default first."""
+_ROWS_OF_THE_STUDENT = ("untrained", "student", "control")
 _NOT_FOR_MLM = ("frozen", "head", "loss", "prompts", "lora")
 
 

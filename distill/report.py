@@ -14,7 +14,7 @@
 
 and a row:
 
-    name, role (teacher, student, control, untrained, export, baseline), kind, runtime, precision
+    name, role (teacher, untrained, student, control, export, baseline), kind, runtime, precision
     parameters, size_mb, peak_memory_mb
     metrics         {key: {value, low, high, n}}
     retention       {key: share of the teacher's value}

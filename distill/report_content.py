@@ -44,7 +44,7 @@ LOWER_IS_BETTER = {"ablation_mse"}
 NO_SHARE = {"ablation_mse", "teacher_spearman", "teacher_kendall"}
 RUNTIMES = {"torch": "PyTorch", "openvino": "OpenVINO", "onnx": "ONNX Runtime"}
 _PRIMARY = ("ndcg_at_10", "roc_auc", "spearman")
-_ROLES = ("teacher", "student", "control", "untrained", "export", "baseline")
+_ROLES = ("teacher", "untrained", "student", "control", "export", "baseline")
 
 
 @dataclass(frozen=True)

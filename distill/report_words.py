@@ -70,7 +70,7 @@ def bound(value: float) -> str:
 
 def percent(share: float) -> str:
     """Write a share: 97.9 %."""
-    return f"{share * 100:.1f}\u00a0%"
+    return f"{share * 100:.1f}\u00a0%".replace("-", "−")
 
 
 def times(factor: float) -> str:
@@ -215,6 +215,10 @@ def verdict(comparison: Mapping[str, Any]) -> str:
         return "the interval includes 0: no difference shown"
     first, _, second = str(comparison.get("name", "")).replace(" - ", " − ").partition(" − ")
     wins = (low > 0) != (comparison.get("metric") in LOWER_IS_BETTER)
-    if "control" in second:
+    if first == "control":
+        return "the interval excludes 0: " + (
+            "the labels taught it something" if wins else "the control is broken: it is worse than untrained"
+        )
+    if second == "control":
         return f"the interval excludes 0: the teacher {'helped' if wins else 'did harm'}"
     return f"the interval excludes 0: {(first if wins else second) or 'one of them'} is better"

@@ -1,12 +1,11 @@
 """Prepare the résumés of a table: take out who a person is, keep the wanted sections, list what went.
 
 Rows are read, changed and written one by one, so that a file of any size fits in memory, and every other column comes
-out as it went in: the readers of :mod:`distill.data` would hold the whole table and guess the types of JSON values.
+out as it went in, numbers of JSON in their spelling. What is read, and what is refused, is said in :mod:`distill.tables`.
 """
 
 import csv
 import gzip
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,13 +17,13 @@ from distill.artefact import new_file
 from distill.blinding import blind as blind_text
 from distill.errors import BadInput
 from distill.sections import KINDS, Kind, keep_sections
+from distill.table_rows import RepeatedKeys, delimited_rows, is_array, json_rows, with_value
+from distill.tables import Table, as_text, column_values, locate, parquet_batches, text_problem
 
 __all__ = ["Prepared", "prepare_file"]
 
 log = logging.getLogger(__name__)
-_FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
 _ROWS_AT_ONCE = 10_000  # of Parquet
-_MAX_CELL = 2**31 - 1  # csv refuses values of more than 128 KiB unless told
 Change = Callable[[Any], Any]
 
 
@@ -61,13 +60,16 @@ def prepare_file(
     :param dropped: a TSV of what went: row (from 1), kind, text (tabs, line breaks and backslashes as \t, \n, \\).
     :raises BadInput: on a missing file or column, an empty file, a value that is no text, or nothing to do.
     """
-    path = Path(source)
     kinds = _checked_kinds(keep)
     if kinds is None and not blind:
         raise BadInput("there is nothing to do: name sections to keep, or ask for blinding")
-    file_format = _checked_format(path)
-    if _format(output) != file_format:
-        raise BadInput(f"{output} is to be of the format of {path}: *{_suffix(path)}, perhaps with .gz")
+    table = locate(source)
+    if table is None:
+        raise BadInput(f"{source}: no such file")
+    path = table.path
+    if _suffix(output) != _suffix(path) or (table.format == "parquet" and output.suffix == ".gz"):
+        gz = "" if table.format == "parquet" else ", perhaps with .gz"
+        raise BadInput(f"{output} is to be of the format of {path}: *{_suffix(path)}{gz}")
     targets = [path.resolve(), output.resolve(), *([dropped.resolve()] if dropped else [])]
     if len(set(targets)) < len(targets):
         raise BadInput(f"{' and '.join(map(str, targets))} must be different files")
@@ -84,7 +86,7 @@ def prepare_file(
             done.n_rows += 1
             return _changed(value, f"{path} row {done.n_rows}: {column}", kinds, blind, listing, done)
 
-        _COPIERS[file_format](path, temporary, column, change)
+        _COPIERS[table.format](table, temporary, column, change)
         if done.n_rows == 0:
             raise BadInput(f"{path} has a header and no rows")
     if done.whole:
@@ -108,31 +110,16 @@ def _suffix(path: Path) -> str:
     return next((suffix for suffix in reversed(path.suffixes) if suffix != ".gz"), "")
 
 
-def _format(path: Path) -> str | None:
-    return _FORMATS.get(_suffix(path))
-
-
-def _checked_format(path: Path) -> str:
-    if path.is_dir():
-        raise BadInput(f"{path} is a folder; name a .csv, .tsv, .jsonl or .parquet file in it")
-    if not path.is_file():
-        raise BadInput(f"{path}: no such file")
-    file_format = _format(path)
-    if file_format is None or (file_format == "parquet" and path.suffix == ".gz"):
-        raise BadInput(f"{path}: .csv, .tsv, .jsonl and .parquet are read (.csv, .tsv and .jsonl also as .gz)")
-    if path.stat().st_size == 0:
-        raise BadInput(f"{path} is empty")
-    return file_format
-
-
 def _changed(
     value: Any, where: str, kinds: tuple[Kind, ...] | None, blind: bool, listing: IO[str] | None, done: Prepared
 ) -> Any:
     """Return the prepared text, and write down and count what it lost."""
-    if value is None or value == "":
+    problem = text_problem(value)
+    if problem == "is empty":
         return value
-    if not isinstance(value, str):
-        raise BadInput(f"{where} is {value!r}, a {type(value).__name__}; a résumé is a text")
+    if problem:
+        raise BadInput(f"{where} {problem}")
+    value = as_text(value)
     went: list[tuple[str, str]] = []
     if blind:
         blinded = blind_text(value)
@@ -159,111 +146,87 @@ def _escaped(text: str) -> str:
 
 
 @contextmanager
-def _opened(path: Path, mode: str, *, bom: bool = False) -> Iterator[IO[str]]:
+def _opened(path: Path, mode: str) -> Iterator[IO[str]]:
     opener: Any = gzip.open if path.suffix == ".gz" else open
-    errors = (
-        "strict" if "r" in mode else "backslashreplace"
-    )  # half a surrogate pair, as \\ud800 in JSON, goes out as it came
-    with opener(path, mode, encoding="utf-8-sig" if bom else "utf-8", errors=errors, newline="") as file:
+    with opener(path, mode, encoding="utf-8", newline="") as file:
         yield file
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a text with their ends; what cannot be read is said with its file."""
-    try:
-        with _opened(path, "rt", bom=True) as file:  # spreadsheets put a byte order mark first
-            yield from file
-    except UnicodeDecodeError:
-        raise BadInput(f"{path} is not UTF-8; save it as UTF-8 (Korean files are often CP949)") from None
-    except (OSError, EOFError) as error:
-        raise BadInput(f"{path} cannot be read: {error}") from None
-
-
-def _copy_csv(source: Path, target: Path, column: str, change: Change) -> None:
-    csv.field_size_limit(_MAX_CELL)
+def _copy_csv(table: Table, target: Path, column: str, change: Change) -> None:
     with _opened(target, "wt") as out:
-        rows, plain = _csv_rows(source), csv.writer(out, lineterminator="\n")
+        header, rows = delimited_rows(table.path, "csv")
+        plain = csv.writer(out, lineterminator="\n")
         quoted = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)  # before 3.13 a lone \r was left bare
-        header = next(rows, [])
-        at = _column(source, header, column)
+        at = _column(table.path, header, column)
         plain.writerow(header)
-        for number, row in enumerate(rows, start=1):
-            if not row:
-                continue
-            if len(row) != len(header):
-                raise BadInput(f"{source} row {number}: {len(row)} values under {len(header)} columns")
+        for row in rows:
             row[at] = change(row[at])
             (quoted if any("\r" in value for value in row) else plain).writerow(row)
 
 
-def _csv_rows(source: Path) -> Iterator[list[str]]:
-    reader = csv.reader(_lines(source), strict=True)
-    try:
-        yield from reader
-    except csv.Error as error:
-        raise BadInput(f"{source} line {reader.line_num} is no CSV: {error}") from None
-
-
-def _copy_tsv(source: Path, target: Path, column: str, change: Change) -> None:
+def _copy_tsv(table: Table, target: Path, column: str, change: Change) -> None:
     """Copy a TSV, which has no quotes: its values hold neither tabs nor line breaks, and a text that got some loses them."""
     with _opened(target, "wt") as out:
-        lines = (line.rstrip("\r\n") for line in _lines(source))
-        header = next(lines, "").split("\t")
-        at = _column(source, header, column)
+        header, rows = delimited_rows(table.path, "tsv")
+        at = _column(table.path, header, column)
         out.write("\t".join(header) + "\n")
-        for number, line in enumerate(lines, start=1):
-            row = line.split("\t")
-            if len(row) != len(header):
-                raise BadInput(f"{source} row {number}: {len(row)} values under {len(header)} columns")
+        for row in rows:
             row[at] = " ".join(change(row[at]).split("\n"))
             out.write("\t".join(row) + "\n")
 
 
-def _copy_jsonl(source: Path, target: Path, column: str, change: Change) -> None:
+def _copy_jsonl(table: Table, target: Path, column: str, change: Change) -> None:
+    array, known, names = is_array(table.path), False, dict[str, None]()
     with _opened(target, "wt") as out:
-        for number, line in enumerate(_lines(source), start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:  # an integer of 5,000 digits is a ValueError
-                raise BadInput(f"{source} line {number} is no JSON object: {error}") from None
-            if not isinstance(row, dict):
-                raise BadInput(f"{source} line {number} is {type(row).__name__}; each line must be an object")
-            if column not in row:
-                _column(source, list(row), column)
-            row[column] = change(row[column])
-            out.write(json.dumps(row, ensure_ascii=False) + "\n")
+        for number, (line, row) in enumerate(json_rows(table.path), start=1):
+            if isinstance(row, RepeatedKeys) and column in row.names:
+                raise BadInput(f"{table.path} row {number}: {column!r} stands twice in one object")
+            known = known or column in row
+            if not known:
+                names |= dict.fromkeys(row)
+            before = row.get(column)
+            after = change(before)
+            if array:
+                out.write("[" if number == 1 else ",\n")
+            out.write(line if after == before else with_value(line, column, after))
+            out.write("" if array else "\n")
+        out.write("]\n" if array else "")
+    if names and not known:
+        _column(table.path, list(names), column)
 
 
-def _copy_parquet(source: Path, target: Path, column: str, change: Change) -> None:
+def _copy_parquet(table: Table, target: Path, column: str, change: Change) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    try:
-        table = pyarrow.parquet.ParquetFile(source)
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise BadInput(f"{source} cannot be read as PARQUET: {' '.join(str(error).split())[:300]}") from None
-    with table:
-        at = _column(source, table.schema_arrow.names, column)
-        kind = table.schema_arrow.field(at)
-        with pyarrow.parquet.ParquetWriter(target, table.schema_arrow) as writer:
-            for batch in table.iter_batches(batch_size=_ROWS_AT_ONCE):
-                values = [change(value) for value in batch.column(at).to_pylist()]
-                columns = [*batch.columns]
+    schema, batches = parquet_batches(table.path, _ROWS_AT_ONCE)
+    at = _column(table.path, schema.names, column)
+    kind = schema.field(at)
+    with pyarrow.parquet.ParquetWriter(target, schema) as writer:
+        for batch in batches:
+            values = [_kept(value, change(value)) for value in column_values(table.path, column, batch.column(at))]
+            columns = [*batch.columns]
+            try:
                 columns[at] = pyarrow.array(values, type=kind.type)
-                writer.write_batch(pyarrow.RecordBatch.from_arrays(columns, schema=table.schema_arrow))
+            except (pyarrow.ArrowException, TypeError, ValueError):
+                raise BadInput(
+                    f"{table.path}: column {column} is of type {kind.type}, which holds no prepared text; write it as text"
+                ) from None
+            writer.write_batch(pyarrow.RecordBatch.from_arrays(columns, schema=schema))
+
+
+def _kept(before: Any, after: Any) -> Any:
+    """Return a number as it was where preparing it changed nothing."""
+    return before if before is None or after == as_text(before) else after
 
 
 def _column(source: Path, names: Sequence[str], column: str) -> int:
     if column not in names:
         raise BadInput(f"{source} has no column {column!r}; it has {', '.join(names)}; set --column")
-    if len(set(names)) != len(names):
-        raise BadInput(f"{source}: the first line must name each column once, it is {list(names)}")
     return list(names).index(column)
 
 
-_COPIERS: dict[str, Callable[[Path, Path, str, Change], None]] = {
+_COPIERS: dict[str, Callable[[Table, Path, str, Change], None]] = {
     "csv": _copy_csv,
     "tsv": _copy_tsv,
     "jsonl": _copy_jsonl,

@@ -13,15 +13,17 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from distill.artefact import Artefact, content_hash, read_card, write_json
 from distill.data import Pairs, Split, load_split
 from distill.errors import BadInput
+from distill.precision import resolve_precision
 from distill.recipe import Recipe, Student
-from distill.signals import Identity
+from distill.signals import MANIFEST, Identity
 
 __all__ = ["Run", "differences"]
 
@@ -128,10 +130,29 @@ class Run:
         """Return what decides the signals of a teacher of this run."""
         teacher, signals = self.recipe.teachers[name], self.recipe.signals
         card = self.require(self.teacher(name), "train_teacher")
-        return Identity(
+        identity = Identity(
             revision=card.revision, kind=teacher.model_kind, max_length=teacher.max_length, prompts=teacher.prompts or ("", ""),
-            runtime=signals.runtime, precision=signals.precision, dtype=signals.dtype,
+            runtime=signals.runtime, precision="fp32", dtype=signals.dtype,
         )  # fmt: skip
+        return replace(identity, precision=self._signal_precision(name, identity))
+
+    def _signal_precision(self, name: str, identity: Identity) -> Literal["bf16", "fp32"]:
+        """Return what a teacher computes its signals in; where the recipe says auto, a finished cache of another machine serves."""
+        stated = self.recipe.signals.precision
+        if stated != "auto":
+            return stated
+        here = self._signals_here
+        known: tuple[Literal["bf16", "fp32"], ...] = (here, "bf16", "fp32")
+        finished = (
+            precision for precision in known
+            if (self.signals(name) / replace(identity, precision=precision).key / MANIFEST).is_file()
+        )  # fmt: skip
+        return next(finished, here)
+
+    @cached_property
+    def _signals_here(self) -> Literal["bf16", "fp32"]:
+        """What teachers compute in on this machine where the recipe says auto."""
+        return "bf16" if resolve_precision("auto", field="signals.precision") == "bf16" else "fp32"
 
     def is_finished(self, folder: Path, inputs: Mapping[str, Any]) -> bool:
         """Tell whether a folder was made from these inputs.

@@ -11,23 +11,26 @@ cut into batches of few shapes by a token budget; identical texts are encoded on
 
 import itertools
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from distill.arguments import check_choice, check_count, check_texts, check_vectors, is_texts
 from distill.artefact import Side, served_side
 from distill.buckets import Batch, plan_batches
 from distill.engines import Engine, open_graph
 from distill.errors import BadInput, loading
+from distill.forks import ForkSafeLock
+from distill.head import leaves_prompt_out
 from distill.machine import usable_cpus
-from distill.model_files import ModelFiles, Precision, Runtime, read_model_files, read_sides
-from distill.settings import Mode, RunSettings, read_settings, settings_key
+from distill.model_files import PRECISIONS, RUNTIMES, ModelFiles, Precision, Runtime, read_model_files, read_sides
+from distill.own_tokenizer import own_tokenizer, special_ids
+from distill.settings import MODES, Mode, RunSettings, read_settings, settings_key
 from distill.tokens import TokenTable, tokenize
-from distill.vectors import Index, Output, packed, top_rows, truncated
+from distill.vectors import OUTPUTS, Index, Output, packed, top_rows, truncated
 from distill.words import WordMemory
 
 __all__ = ["Mode", "PairedScorer", "Precision", "RunSettings", "Runtime", "Scorer", "load", "usable_cpus"]
@@ -50,8 +53,13 @@ def load(
     mode: Mode | None = None,
     tune: bool | RunSettings | None = None,
     truncate: int | None = None,
+    special_tokens_as_text: bool = False,
 ) -> "Scorer":
     """Load a model folder, ours or any of sentence-transformers, ready to encode or score.
+
+    Several threads may use what is returned, and so may forked children (gunicorn --preload, a multiprocessing pool): a child
+    compiles a graph anew when it first needs it, or reads it from the cache; torch computes on one thread there, and a model
+    on a GPU is refused.
 
     :param runtime: None takes what the folder holds, a graph before weights. A static model runs in numpy.
     :param precision: None is fp32 in torch; in OpenVINO what the folder asks for, else the device's own choice
@@ -65,9 +73,19 @@ def load(
         and stores them where there are none; False takes the defaults; settings are taken as they are.
     :param truncate: keep this many dimensions of each embedding, in unit length again (stock `truncate_dim` leaves that to
         `normalize_embeddings=True`); right for students with `dimensions`.
-    :raises BadInput: where the folder is not whole or lacks what the runtime needs.
+    :param special_tokens_as_text: read "[SEP]" or "</s>" in a text as ordinary text. Stock sentence-transformers reads it as the
+        special token, and so does False: whoever writes a text can then move its score. Prompts are part of the text.
+    :raises BadInput: where the folder is not whole or lacks what the runtime needs, and for an option of no such value.
     """
+    _check_options(path, runtime, precision, mode, tune)
+    n_threads = check_count("n_threads", n_threads, none="every CPU this process may use")
+    max_length = check_count("max_length", max_length, none="the model's own limit")
+    truncate = check_count("truncate", truncate, none="the whole embedding")
     sides = read_sides(Path(path))
+
+    def scorer_of(files: ModelFiles, engine: Engine) -> Scorer:
+        own = own_tokenizer(engine.tokenizer, special_tokens_as_text=special_tokens_as_text)
+        return Scorer(files, engine, max_length, truncate, own)
 
     def opened(files: ModelFiles) -> Scorer:
         chosen, threads = runtime or files.held_runtime, n_threads or usable_cpus()
@@ -75,23 +93,33 @@ def load(
             if files.is_static and chosen in ("numpy", "torch"):  # one engine, in numpy: the numbers are the same
                 from distill.engine_static import open_static
 
-                return Scorer(files, open_static(files), max_length, truncate)
+                return scorer_of(files, open_static(files))
             if chosen == "numpy":
                 raise BadInput(f"{path} is no static model; load it with runtime: {files.held_runtime}")
             if chosen == "torch":
                 from distill.engine_torch import open_torch
 
-                return Scorer(files, open_torch(files, precision, threads, device), max_length, truncate)
+                return scorer_of(files, open_torch(files, precision, threads, device))
             if device not in (None, "cpu"):
                 raise BadInput(f"runtime {chosen} runs on the CPU here, not on {device}; use runtime: torch for a GPU")
             settings = _settings(files, chosen, precision, threads, tune)
-            return Scorer(files, open_graph(files, chosen, precision, threads, settings, mode), max_length, truncate)
+            return scorer_of(files, open_graph(files, chosen, precision, threads, settings, mode))
 
     if sides is not None:
         return PairedScorer(Path(path), opened(sides["query"]), opened(sides["document"]))
     scorer = opened(read_model_files(Path(path)))
     scorer.side = served_side(scorer.path)
     return scorer
+
+
+def _check_options(path: object, runtime: object, precision: object, mode: object, tune: object) -> None:
+    if not isinstance(path, str | Path):
+        raise BadInput(f"a model folder is expected, got {path!r}")
+    check_choice("runtime", runtime, RUNTIMES)
+    check_choice("precision", precision, PRECISIONS, "; int8 comes with an int8 export: load its folder")
+    check_choice("mode", mode, MODES)
+    if tune is not None and not isinstance(tune, bool | RunSettings):
+        raise BadInput(f"tune {tune!r}: True, False or RunSettings are accepted, or None for what is stored")
 
 
 def _settings(
@@ -112,11 +140,20 @@ def _settings(
 class Scorer:
     """A loaded model folder. Calls from several threads wait for one another: each uses all CPUs that it may.
 
+    In a forked child it works on, see `load`.
+
     `kind` is "bi_encoder" or "cross_encoder"; `precision` is what really runs ("fp32", "bf16", "int8" or "int4"), `max_length`
     the tokens of a text, or of a pair in a cross-encoder.
     """
 
-    def __init__(self, files: ModelFiles, engine: Engine, max_length: int | None, truncate: int | None = None) -> None:
+    def __init__(
+        self,
+        files: ModelFiles,
+        engine: Engine,
+        max_length: int | None,
+        truncate: int | None = None,
+        tokenizer: Any = None,
+    ) -> None:
         self.path, self.kind = files.folder, files.kind
         if truncate is not None and (self.kind != "bi_encoder" or not 1 <= truncate <= engine.output_width):
             held = f"embeddings of {engine.output_width}" if self.kind == "bi_encoder" else "no embeddings but scores"
@@ -127,15 +164,22 @@ class Scorer:
         self._n_positions = engine.length_limit(_ANY_LENGTH)
         self.tokenizer = engine.tokenizer
         self.side: Side | None = None  # the one that it serves, beside another model
-        self._files, self._engine, self._lock = files, engine, threading.Lock()
+        self._files, self._engine, self._lock = files, engine, ForkSafeLock()
+        self._tokenizer = tokenizer or own_tokenizer(engine.tokenizer, special_tokens_as_text=False)
+        self._words: WordMemory | None = None
+        self._has_words: bool | None = None  # not asked yet
+        self._leaves_prompt_out = leaves_prompt_out(files.folder, files.modules[1:])
+        self._n_parameters: int | None = None
 
     def __repr__(self) -> str:
         return f"Scorer({str(self.path)!r}, {self.kind}, {self.runtime} {self.precision}, max_length={self.max_length})"
 
-    @cached_property
+    @property
     def n_parameters(self) -> int:
         """Parameters of the transformer and of the head; of the torch architecture also where a graph runs."""
-        return self._engine.count_parameters()
+        if self._n_parameters is None:
+            self._n_parameters = self._engine.count_parameters()
+        return self._n_parameters
 
     @property
     def settings(self) -> RunSettings | None:
@@ -172,8 +216,9 @@ class Scorer:
         *Shape:* result: (n_texts, embedding_width), float32 or int8; binary (n_texts, embedding_width / 8), uint8
         """
         self._check_bi_encoder()
+        check_choice("output", output, OUTPUTS)
         prompt = self._prompt(prompt_name)
-        return packed(self._encode(_check_texts("texts", texts), prompt, batch_tokens, progress), output)
+        return packed(self._encode(check_texts("texts", texts), prompt, batch_tokens, progress), output)
 
     def encode_iter(
         self,
@@ -190,23 +235,21 @@ class Scorer:
         The texts may come from a generator, which is read a chunk at a time; see `encode`.
         """
         self._check_bi_encoder()
-        prompt, left, start = self._prompt(prompt_name), iter(texts), 0
-        if isinstance(texts, str):
-            _check_texts("texts", texts)
-        while chunk := list(itertools.islice(left, chunk_size)):
-            vectors = self._encode(_check_texts("texts", chunk, start), prompt, batch_tokens, progress)
-            yield packed(vectors, output)
+        check_choice("output", output, OUTPUTS)
+        prompt, start = self._prompt(prompt_name), 0
+        for chunk in _chunks(texts, chunk_size):
+            yield packed(self._encode(check_texts("texts", chunk, start), prompt, batch_tokens, progress), output)
             start += len(chunk)
 
     def encode_queries(self, texts: Iterable[str], *, progress: bool | Progress = False) -> np.ndarray:
         """Return embeddings under the stored query prompt, if any, as `score` uses them; see `encode`."""
         self._check_bi_encoder()
-        return self._encode(_check_texts("texts", texts), self._task_prompt(*_QUERY_PROMPTS), None, progress)
+        return self._encode(check_texts("texts", texts), self._task_prompt(*_QUERY_PROMPTS), None, progress)
 
     def encode_documents(self, texts: Iterable[str], *, progress: bool | Progress = False) -> np.ndarray:
         """Return embeddings under the stored document prompt, if any, as `score` uses them; see `encode`."""
         self._check_bi_encoder()
-        return self._encode(_check_texts("texts", texts), self._task_prompt(*_DOCUMENT_PROMPTS), None, progress)
+        return self._encode(check_texts("texts", texts), self._task_prompt(*_DOCUMENT_PROMPTS), None, progress)
 
     # -----------------------------------------------------------------------------------------------------------------
     # Scores
@@ -229,9 +272,7 @@ class Scorer:
 
         *Shape:* queries, documents: n texts each; result: (n,), float32
         """
-        left, right = _check_texts("queries", queries), _check_texts("documents", documents)
-        if len(left) != len(right):
-            raise BadInput(f"{len(left)} queries and {len(right)} documents; pairs are expected, one document a query")
+        left, right = _check_pairs(queries, documents)
         if self.kind == "cross_encoder":
             return self._score_jointly(left, right, batch_tokens, progress)
         return self._cosines(left, right, batch_tokens, progress)
@@ -246,22 +287,23 @@ class Scorer:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows of the best documents for one query, best first, and their scores as `score` gives them.
 
-        :param documents: texts, or of a bi-encoder their embeddings (n_documents, embedding_width), float32 or int8.
+        :param documents: texts (a list, a numpy array or a pandas Series), or of a bi-encoder their embeddings
+            (n_documents, embedding_width), float32, float64, float16 or int8.
         :param top_k: None ranks all documents.
+        :raises BadInput: for what is neither, and for embeddings that are not finite
 
         *Shape:* result: (k,) rows, int64, and (k,) scores, float32; equal scores keep the order of the documents
         """
-        asked = _check_texts("query", [query])
-        if top_k is not None and top_k < 1:
-            raise BadInput(f"top_k {top_k}; at least 1 is expected, or None for all documents")
-        if isinstance(documents, np.ndarray):
+        asked = check_texts("query", [query])
+        top_k = check_count("top_k", top_k, none="all documents")
+        if not is_texts(documents):
             scores = self._cosines_to(asked[0], documents)
         elif self.kind == "cross_encoder":
-            told = _check_texts("documents", documents)
+            told = check_texts("documents", documents)
             unique, positions = _unique(told)
             scores = self._score_jointly(asked * len(unique), unique, None, progress)[positions]
         else:
-            told = _check_texts("documents", documents)
+            told = check_texts("documents", documents)
             scores = self._cosines(asked * len(told), told, None, progress)
         rows = top_rows(scores, len(scores) if top_k is None else top_k)
         return rows, scores[rows]
@@ -271,15 +313,23 @@ class Scorer:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return for each query the rows of its best documents in an index, best first, and their cosines.
 
+        :raises BadInput: for an index of another width, or with vectors that are not finite, and for a top_k below 1
+
         *Shape:* result: (n_queries, k) rows, int64, and (n_queries, k) cosines, float32
         """
+        if not isinstance(index, Index):
+            raise BadInput(
+                f"index is {type(index).__name__}; Index(vectors=…, binary=…) of distill.vectors is expected"
+            )
+        check_count("top_k", top_k)
         return index.search(self.encode_queries(queries, progress=progress), top_k=top_k)
 
     def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
         """Return how many tokens are read of each pair: together, or of both sides. *Shape:* (n_pairs,)."""
+        left, right = _check_pairs(queries, documents)
         if self.kind == "cross_encoder":
-            return self._tokens(queries, documents).lengths
-        total: np.ndarray = self._tokens(queries).lengths + self._tokens(documents).lengths
+            return self._tokens(left, right).lengths
+        total: np.ndarray = self._tokens(left).lengths + self._tokens(right).lengths
         return total
 
     def unit(self, scores: np.ndarray) -> np.ndarray:
@@ -297,16 +347,23 @@ class Scorer:
                 f"{self.path} reads the {self.side} side of pairs only; give the other side's model too, see distill.pairing"
             )
         asked, told = self._task_prompt(*_QUERY_PROMPTS), self._task_prompt(*_DOCUMENT_PROMPTS)
+        if self._leaves_prompt_out and asked != told:  # equal texts are two where other tokens of them are pooled
+            sides = (
+                self._encode(texts, prompt, batch_tokens, progress)
+                for texts, prompt in ((queries, asked), (documents, told))
+            )
+            each = np.arange(len(queries))
+            return _row_cosines(next(sides), each, next(sides), each)
         texts = [asked + text for text in queries] + [told + text for text in documents]
         unique, positions = _unique(texts)
-        vectors = self._run(unique, None, batch_tokens, progress, "encoding")
+        n_left_out = self._n_left_out(asked)
+        vectors = self._run(unique, None, batch_tokens, progress, "encoding", n_left_out)
         left, right = positions[: len(queries)], positions[len(queries) :]
         return _row_cosines(vectors, left, vectors, right)
 
-    def _cosines_to(self, query: str, vectors: np.ndarray) -> np.ndarray:
+    def _cosines_to(self, query: str, documents: Any) -> np.ndarray:
         self._check_bi_encoder()
-        if vectors.ndim != 2 or vectors.shape[1] != self.embedding_width:
-            raise BadInput(f"documents of shape {vectors.shape}; (n_documents, {self.embedding_width}) is expected")
+        vectors = check_vectors("documents", documents, self.embedding_width, what="n_documents")
         wide = vectors.astype(np.float32, copy=False)
         asked = self.encode_queries([query])[0]
         norms = np.linalg.norm(wide, axis=1) * np.linalg.norm(asked)
@@ -330,26 +387,33 @@ class Scorer:
 
     def _encode(self, texts: list[str], prompt: str, batch_tokens: int | None, progress: bool | Progress) -> np.ndarray:
         unique, positions = _unique([prompt + text for text in texts] if prompt else texts)
-        vectors = self._run(unique, None, batch_tokens, progress, "encoding")
+        vectors = self._run(unique, None, batch_tokens, progress, "encoding", self._n_left_out(prompt))
         return vectors if len(unique) == len(texts) else vectors[positions]
 
     def _prompt(self, name: str | None) -> str:
         name, prompts = name or self._files.default_prompt_name, self._files.prompts
-        if name is not None and name not in prompts:
+        if name is not None and (not isinstance(name, str) or name not in prompts):
             raise BadInput(f"{self.path} stores no prompt named {name}; stored: {', '.join(prompts) or 'none'}")
         return "" if name is None else prompts[name]
 
     def _task_prompt(self, *names: str) -> str:
         return self._prompt(next((name for name in names if self._files.prompts.get(name)), None))
 
-    @cached_property
-    def _words(self) -> WordMemory | None:
-        return WordMemory.of(self.tokenizer)
+    def _n_left_out(self, prompt: str) -> int:
+        """Return how many first tokens the pooling leaves out: the prompt's, counted as stock sentence-transformers does."""
+        if not (prompt and self._leaves_prompt_out):
+            return 0
+        ids = tokenize(self._tokenizer, [prompt], max_length=self.max_length).ids
+        return len(ids) - (len(ids) > 0 and int(ids[-1]) in special_ids(self.tokenizer))
 
     def _tokens(self, texts: Sequence[str], pair_texts: Sequence[str] | None = None) -> TokenTable:
-        if pair_texts is None and self._words is not None:
-            return self._words.tokenize(texts, max_length=self.max_length)
-        return tokenize(self.tokenizer, texts, pair_texts, max_length=self.max_length)
+        if self._has_words is None:  # two threads may make one each: the later stays, and neither is wrong
+            self._words = WordMemory.of(self._tokenizer)
+            self._has_words = self._words is not None
+        words = self._words
+        if pair_texts is None and words is not None:
+            return words.tokenize(texts, max_length=self.max_length)
+        return tokenize(self._tokenizer, texts, pair_texts, max_length=self.max_length)
 
     def _run(
         self,
@@ -358,12 +422,14 @@ class Scorer:
         batch_tokens: int | None,
         progress: bool | Progress,
         what: str,
+        n_left_out: int = 0,
     ) -> np.ndarray:
         """Run texts, or pairs, chunk by chunk. *Shape:* result: (n_texts, embedding_width)."""
         out = np.empty((len(texts), self.embedding_width), dtype=np.float32)
-        budget = batch_tokens or self._engine.batch_tokens
+        stated = check_count("batch_tokens", batch_tokens, none="the measured best of the runtime")
+        budget = stated or self._engine.batch_tokens
         with self._lock, _reporter(progress, what, len(texts)) as report:
-            for rows, values in self._engine.run(self._batches(texts, pair_texts, budget)):
+            for rows, values in self._engine.run(self._batches(texts, pair_texts, budget), n_left_out):
                 out[rows] = values if self.truncate is None else truncated(values, self.truncate)
                 report(len(rows))
         return out
@@ -392,7 +458,7 @@ class PairedScorer(Scorer):
                 f"{query.path} writes vectors of {query.embedding_width} numbers, {document.path} of "
                 f"{document.embedding_width}: they share no space"
             )
-        super().__init__(query._files, query._engine, query.max_length)
+        super().__init__(query._files, query._engine, query.max_length, query.truncate, query._tokenizer)
         self.path, self.query, self.document = path, query, document
         self._lock = query._lock
 
@@ -412,6 +478,7 @@ class PairedScorer(Scorer):
 
         See `Scorer.encode`.
         """
+        check_choice("output", output, OUTPUTS)
         if prompt_name in _QUERY_PROMPTS:
             return packed(self.encode_queries(texts, progress=progress), output)
         if prompt_name in _DOCUMENT_PROMPTS:
@@ -431,8 +498,7 @@ class PairedScorer(Scorer):
         prompt_name: str | None = None,
     ) -> Iterator[np.ndarray]:
         """Yield the embeddings of `chunk_size` texts after the other, of the side that `prompt_name` names."""
-        left = iter(texts)
-        while chunk := list(itertools.islice(left, chunk_size)):
+        for chunk in _chunks(texts, chunk_size):
             yield self.encode(
                 chunk, output=output, batch_tokens=batch_tokens, progress=progress, prompt_name=prompt_name
             )
@@ -447,7 +513,8 @@ class PairedScorer(Scorer):
 
     def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
         """Return how many tokens both models read of each pair. *Shape:* (n_pairs,)."""
-        total: np.ndarray = self.query._tokens(queries).lengths + self.document._tokens(documents).lengths
+        left, right = _check_pairs(queries, documents)
+        total: np.ndarray = self.query._tokens(left).lengths + self.document._tokens(right).lengths
         return total
 
     def _cosines(
@@ -479,14 +546,22 @@ def _checked_length(wanted: int | None, engine: Engine) -> int:
     return limit
 
 
-def _check_texts(name: str, texts: Iterable[str], first_row: int = 0) -> list[str]:
-    if isinstance(texts, str):
-        raise BadInput(f"{name} is one text; a list of texts is expected")
-    listed = list(texts)
-    for row, text in enumerate(listed, start=first_row):
-        if not isinstance(text, str):
-            raise BadInput(f"{name}, row {row}: a text is expected, got {text!r} ({type(text).__name__})")
-    return listed
+def _check_pairs(queries: Iterable[str], documents: Iterable[str]) -> tuple[list[str], list[str]]:
+    left, right = check_texts("queries", queries), check_texts("documents", documents)
+    if len(left) != len(right):
+        raise BadInput(f"{len(left)} queries and {len(right)} documents; pairs are expected, one document a query")
+    return left, right
+
+
+def _chunks(texts: Iterable[str], chunk_size: int) -> Iterator[list[str]]:
+    """Yield `chunk_size` texts after the other, not checked yet."""
+    size = check_count("chunk_size", chunk_size) or 1
+    check_texts(
+        "texts", texts if isinstance(texts, str | bytes) else texts[:0] if isinstance(texts, np.ndarray) else []
+    )
+    left = iter(texts)
+    while chunk := list(itertools.islice(left, size)):
+        yield chunk
 
 
 def _unique(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:

@@ -8,7 +8,8 @@ a label with its text behind it, whose words all belong to a small grammar of he
 running sentence is none.  What stands under no heading is judged by its content.
 
 Each regular expression takes linear time: quantifiers are bounded or possessive, and none that is open stands beside
-another that accepts the same characters.  Offsets survive because texts are made plain one character by one.
+another that accepts the same characters.  Rules read the text in its plain form (:mod:`distill.plain_text`); offsets are
+those of the text as it is.
 """
 
 import re
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from distill.errors import BadInput
+from distill.plain_text import Plain, plain, plain_characters
 from distill.section_content import (
     HAS_WORD,
     LANGUAGE,
@@ -75,7 +77,7 @@ def split_sections(text: str) -> list[Section]:
     experience '[경력사항]' '한빛병원 간호사 3년'
     education '학력' '가온대학교 간호학과'
     """
-    return _split(text, plain_characters(text))
+    return _split(plain(text))
 
 
 def keep_sections(text: str, kinds: Sequence[Kind] = ("experience", "education", "skills")) -> Kept:
@@ -102,19 +104,6 @@ def keep_sections(text: str, kinds: Sequence[Kind] = ("experience", "education",
         return Kept(text, [], ())
     kept = [text[section.start : section.end].rstrip() for section in sections if section.kind in found]
     return Kept("\n\n".join(kept).strip("\r\n"), [section for section in sections if section.kind not in found], found)
-
-
-# --- plain characters -------------------------------------------------------------------------------------------------
-
-_PLAIN = {chr(0xFF01 + i): chr(0x21 + i) for i in range(94)}  # full-width forms
-_PLAIN |= dict.fromkeys("\u00a0\u2002\u2003\u2007\u2009\u202f\u200b\ufeff\u3000", " ")
-_PLAIN |= dict.fromkeys("‐‑‒–—―−", "-") | dict.fromkeys("│┃ㅣ∣", "|") | dict.fromkeys("’‘", "'") | {"∶": ":"}
-_NOT_PLAIN = re.compile(f"[{''.join(map(re.escape, _PLAIN))}]")
-
-
-def plain_characters(text: str) -> str:
-    """Return a text of the same length with one form of each space, dash, bar and full-width character."""
-    return text if text.isascii() else _NOT_PLAIN.sub(lambda match: _PLAIN[match[0]], text)
 
 
 # --- headings ---------------------------------------------------------------------------------------------------------
@@ -275,20 +264,20 @@ _LABEL_INSIDE = re.compile(r"(?<=[\s/|.;,])[^\W\d_]{2,14}(?: [^\W\d_]{2,12})?[ ]
 _LONG_LINE = 80
 
 
-def _segments(plain: str) -> Iterator[tuple[int, int]]:
+def _segments(words: str) -> Iterator[tuple[int, int]]:
     """Yield the lines, and of a line that holds several headings its parts."""
-    for match in LINE.finditer(plain):
+    for match in LINE.finditer(words):
         start, end = match.span()
         if start == end:
             continue
-        for cut in _cuts(plain, start, end):
+        for cut in _cuts(words, start, end):
             yield start, cut
             start = cut
         yield start, end
 
 
-def _cuts(plain: str, start: int, end: int) -> list[int]:
-    line = plain[start:end]
+def _cuts(words: str, start: int, end: int) -> list[int]:
+    line = words[start:end]
     cuts: list[int] = []
     if any(sign in line for sign in "[【■◆▶●◈"):
         cuts = [
@@ -302,13 +291,13 @@ def _cuts(plain: str, start: int, end: int) -> list[int]:
     return [start + cut for cut in cuts if line[:cut].strip()]
 
 
-def _split(text: str, plain: str) -> list[Section]:
+def _split(source: Plain) -> list[Section]:
     sections: list[Section] = []
     current: _Open | None = None
     headed = False  # after the first heading, content decides no more
     blank_before = True
-    for start, end in _segments(plain):
-        line = plain[start:end].rstrip()
+    for start, end in _segments(source.text):
+        line = source.text[start:end].rstrip()
         if not HAS_WORD.search(line):
             blank_before = blank_before or not line.strip()
             continue
@@ -328,15 +317,15 @@ def _split(text: str, plain: str) -> list[Section]:
             blank_before = False
             continue
         if current:
-            sections.append(_closed(text, current, following.start))
+            sections.append(_closed(source, current, following.start))
         else:
             following.start = 0
         current = following
         blank_before = False
     if current:
-        sections.append(_closed(text, current, len(text)))
-    elif text:
-        sections.append(Section("other", "", text.strip(), 0, len(text)))
+        sections.append(_closed(source, current, len(source.text)))
+    elif source.original:
+        sections.append(Section("other", "", source.original.strip(), 0, len(source.original)))
     return sections
 
 
@@ -398,14 +387,18 @@ def _within(line: str, current: _Open) -> Kind | None:
     return content_kind(line) if current.kind == "personal" and current.heading is None else None
 
 
-def _closed(text: str, opened: _Open, end: int) -> Section:
-    heading, start = opened.heading, opened.start
+def _closed(source: Plain, opened: _Open, end: int) -> Section:
+    """Return a section of the original; `opened` and `end` are of the plain text."""
+    heading, bounds = opened.heading, (source.boundary(opened.start), source.boundary(end))
     if heading is None:
-        return Section(opened.kind, "", text[start:end].strip(), start, end)
+        return Section(opened.kind, "", source.original[slice(*bounds)].strip(), *bounds)
     at = opened.segment_start
-    title = text[at : at + heading.title_end].strip()
-    body = text[at + heading.body_start : end].strip()
-    first, _, rest = body.partition("\n")
+    title = source.original[slice(*source.span(at, at + heading.title_end))].strip()
+    body = source.original[slice(*source.span(at + heading.body_start, end))].strip()
+    first, *rest = _LINE_END.split(body, maxsplit=1)
     if not heading.inline and not HAS_WORD.search(first):  # the line under an underlined heading
-        body = rest.strip()
-    return Section(opened.kind, title, body, start, end)
+        body = "".join(rest).strip()
+    return Section(opened.kind, title, body, *bounds)
+
+
+_LINE_END = re.compile("\r\n?|\n")

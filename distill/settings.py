@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distill.artefact import content_hash, write_json
-from distill.cache import cache_folder, file_identity, machine_identity
+from distill.cache import GraphContent, cache_folder, machine_identity
 from distill.errors import BadInput
 from distill.model_files import ModelFiles, Precision, Runtime
 
-__all__ = ["Mode", "RunSettings", "read_settings", "settings_key", "store_settings"]
+__all__ = ["MODES", "Mode", "RunSettings", "read_settings", "settings_key", "store_settings"]
 
 Mode = Literal["latency", "throughput"]
+MODES = ("latency", "throughput")
 _DEFAULT_BATCH_TOKENS = {"openvino": 1024, "onnx": 512}  # of a MiniLM; its widest states then take 6 MB, or 3
 _MINILM_FEED_FORWARD = 1536
 
@@ -52,10 +53,10 @@ def settings_key(files: ModelFiles, runtime: Runtime, precision: Precision | Non
     """Return the hash of all that the fastest settings depend on; the path does not count, a folder may be moved."""
     graph = files.graph(runtime)
     assert graph is not None
-    size_and_time = [file_identity(path)[1:] for path in (graph, graph.with_suffix(".bin")) if path.is_file()]
+    content = GraphContent([graph, graph.with_suffix(".bin")]).content
     package = {"openvino": "openvino", "onnx": "onnxruntime"}[runtime]
     version = importlib.metadata.version(package)
-    return content_hash([machine_identity(), n_threads, runtime, version, precision, size_and_time])
+    return content_hash([machine_identity(), n_threads, runtime, version, precision, content])
 
 
 def read_settings(files: ModelFiles, key: str) -> RunSettings | None:

@@ -68,7 +68,7 @@ class Identity:
     max_length: int
     prompts: tuple[str, str] = ("", "")
     runtime: str = "torch"
-    precision: str = "fp32"
+    precision: Literal["bf16", "fp32"] = "fp32"
     dtype: Literal["float16", "float32"] = "float32"
 
     @property
@@ -150,6 +150,11 @@ class SignalCache:
             **summary,
         }
         write_json(path, manifest)
+
+    def summary(self, name: str) -> Any:
+        """Return what an earlier labelling run said of the signals under a name, or None."""
+        path = self.folder / MANIFEST
+        return json.loads(path.read_text(encoding="utf-8")).get(name) if path.is_file() else None
 
     def refresh(self) -> None:
         """Look again at what is on disk: other processes write too."""

@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from distill.forks import ForkSafeLock
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["TokenTable", "bags", "pad_token_id", "special_tokens", "tokenize"]
 
+# truncation is a setting of the tokenizer, not of a call, and setting it while another thread encodes raises "Already
+# borrowed"; a Rust object takes no attributes and no weak references, so its lock is found by its address
+_LOCKS = tuple(ForkSafeLock() for _ in range(64))
 _CHUNK = 2048  # sequences per tokenizer call: enough to keep its threads busy, little enough to show progress
 
 
@@ -87,7 +92,7 @@ def tokenize(
 ) -> TokenTable:
     """Tokenise texts, or pairs of texts as one sequence each, truncated to `max_length` tokens.
 
-    Pairs are truncated from the longer side first, as sentence-transformers does.
+    Pairs are truncated from the longer side first, as sentence-transformers does. Several threads may share a tokenizer.
 
     :param special_tokens: put CLS, SEP and their like around, as the model expects; False gives the bare text
     :param on_progress: called with the number of sequences done since the last call.
@@ -119,23 +124,32 @@ def _fast(tokenizer: Any, max_length: int, special_tokens: bool) -> _Encode | No
     if backend is None or not hasattr(backend, "encode_batch_fast"):
         return None
     side = getattr(tokenizer, "truncation_side", "right")
+    lock = _LOCKS[(id(backend) >> 4) % len(_LOCKS)]
 
     def encode(texts: list[str], pairs: list[str] | None) -> tuple[_Sequences, _Sequences]:
-        stored = backend.truncation  # a static model's folder keeps its limit there
-        backend.enable_truncation(max_length, strategy="longest_first", direction=side)
-        backend.no_padding()
-        try:
-            encodings = backend.encode_batch_fast(_inputs(texts, pairs), add_special_tokens=special_tokens)
-        except TypeError:  # lone surrogates, which are no text in Rust
-            repaired = _inputs(_repaired(texts), None if pairs is None else _repaired(pairs))
-            encodings = backend.encode_batch_fast(repaired, add_special_tokens=special_tokens)
-        if stored is None:
-            backend.no_truncation()
-        else:
-            backend.enable_truncation(**stored)
+        with lock:
+            stored = backend.truncation  # a static model's folder keeps its limit there
+            backend.enable_truncation(max_length, strategy="longest_first", direction=side)
+            backend.no_padding()
+            try:
+                encodings = _encoded(backend, texts, pairs, special_tokens)
+            finally:
+                if stored is None:
+                    backend.no_truncation()
+                else:
+                    backend.enable_truncation(**stored)
         return [encoding.ids for encoding in encodings], [encoding.type_ids for encoding in encodings]
 
     return encode
+
+
+def _encoded(backend: Any, texts: list[str], pairs: list[str] | None, special_tokens: bool) -> list[Any]:
+    try:
+        encodings = backend.encode_batch_fast(_inputs(texts, pairs), add_special_tokens=special_tokens)
+    except TypeError:  # lone surrogates, which are no text in Rust
+        repaired = _inputs(_repaired(texts), None if pairs is None else _repaired(pairs))
+        encodings = backend.encode_batch_fast(repaired, add_special_tokens=special_tokens)
+    return list(encodings)
 
 
 def _inputs(texts: list[str], pairs: list[str] | None) -> list[Any]:

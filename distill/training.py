@@ -30,6 +30,7 @@ from distill.artefact import new_file, write_json
 from distill.batching import Planner
 from distill.errors import JobFailed
 from distill.memory import keep_freed_memory
+from distill.precision import resolve_precision
 from distill.progress import progress
 from distill.recipe import Training
 from distill.row_adam import RowAdamW, clip_row_gradients
@@ -58,14 +59,15 @@ class TrainResult:
     evaluations_without_gain: int = 0
     stopped_early: bool = False
     n_tokens: int = 0
+    precision: str = ""
+    """What was computed in; of a run that went on elsewhere, the last."""
     history: list[dict[str, float]] = field(default_factory=list)
 
 
 def make_accelerator(settings: Training) -> Accelerator:
-    """Return accelerate's view of this machine with the recipe's precision."""
-    precision = "no" if settings.precision == "fp32" else settings.precision
-    if precision == "fp16" and not torch.cuda.is_available():
-        raise JobFailed("training.precision fp16 needs a GPU; set bf16 or fp32")
+    """Return accelerate's view of this machine with the recipe's precision, resolved where it says auto."""
+    computed = resolve_precision(settings.precision, field="training.precision")
+    precision = "no" if computed == "fp32" else computed
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
         AcceleratorState._reset_state()  # it would refuse a second training of this process in another precision
     # the schedule is ours, a function of the step: accelerate must not advance one
@@ -153,6 +155,7 @@ class _Loop:
         optimizer = RowAdamW(self._parameter_groups(step), lr=settings.learning_rate, fused=True)
         self.step, self.optimizer = accelerator.prepare(step, optimizer)
         self.state = TrainResult()
+        self.precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
         self.writer = self._writer(tensorboard_folder)
 
     def _planner(self, trainset: Units) -> Planner:
@@ -192,6 +195,7 @@ class _Loop:
 
     def run(self) -> TrainResult:
         self._resume()
+        self.state.precision = self.precision
         state, last_save, began = self.state, time.monotonic(), time.monotonic() - self.state.seconds
         if not state.step and self.validation is not None and self.validation.valued_at_start:
             state.history.append({"step": 0, "validation": self._evaluate()})

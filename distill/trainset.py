@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from distill.artefact import ModelKind
+from distill.cut_texts import CutTexts, count_cut_texts
 from distill.data import Pairs
 from distill.tokens import TokenTable, tokenize
 
@@ -99,6 +100,8 @@ class TrainSet:
     """The one side that is learned, the other being the teacher's; None learns both."""
     teacher_texts: list[str] = field(default_factory=list)
     """The text whose teacher embedding each sequence is to match: its own, or the one that it translates."""
+    cut: CutTexts | None = None
+    """What `max_length` cut off the sequences."""
 
     @classmethod
     def build(
@@ -126,7 +129,8 @@ class TrainSet:
         if kind == "cross_encoder":
             tokens = tokenize(tokenizer, pairs.queries, pairs.documents, max_length=max_length, on_progress=on_progress)
             rows = np.arange(len(pairs))
-            return cls(kind, tokens, rows, rows, pairs.labels, groups, groups)
+            cut = count_cut_texts(tokenizer, tokens.lengths, pairs.queries, pairs.documents, max_length=max_length)
+            return cls(kind, tokens, rows, rows, pairs.labels, groups, groups, cut=cut)
         # a text is one sequence in both roles, unless some model of the run prompts them differently
         sequences: dict[tuple[int, str, str], int] = {}
         targets = [target for _, target in parallel]
@@ -151,12 +155,13 @@ class TrainSet:
         texts, teacher_texts = [text for _, text, _ in sequences], [taught for _, _, taught in sequences]
         prompted = [prompts[role] + text for role, text, _ in sequences]
         tokens = tokenize(tokenizer, prompted, max_length=max_length, on_progress=on_progress)
+        cut = count_cut_texts(tokenizer, tokens.lengths, prompted, max_length=max_length)
         lone_rows = np.concatenate([lone_rows, source_rows, target_rows])
         lone = [np.array([row]) for row in dict.fromkeys(lone_rows.tolist())]
         unit_texts = [np.unique(np.concatenate([query_rows[group], document_rows[group]])) for group in groups]
         return cls(
             kind, tokens, query_rows, document_rows, pairs.labels,
-            groups + [np.zeros(0, dtype=np.int64)] * len(lone), unit_texts + lone, texts=texts, roles=roles, teacher_texts=teacher_texts,
+            groups + [np.zeros(0, dtype=np.int64)] * len(lone), unit_texts + lone, texts=texts, roles=roles, teacher_texts=teacher_texts, cut=cut,
         )  # fmt: skip
 
     def learn_one_side(self, role: int) -> None:

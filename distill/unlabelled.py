@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from distill.artefact import content_hash, write_json
-from distill.data import BUNDLED_CANDIDATES, Pairs, read_as_resumes, read_pairs, take_groups
+from distill.data import BUNDLED_CANDIDATES, Pairs, read_as_resumes, read_pairs
 from distill.errors import BadInput
 from distill.recipe import Data, UnlabelledPairs
 from distill.run import Run
+from distill.splitting import take_groups, text_key
 from distill.synthetic import generate_groups
 
 __all__ = ["find_pairs", "keep_labelled", "load_unlabelled_pairs", "taught_pairs"]
@@ -29,7 +30,9 @@ _QUERIES_AT_ONCE = 256
 
 
 def keep_labelled(train: Pairs, data: Data, seed: int, notes: list[str]) -> tuple[Pairs, Pairs]:
-    """Split training pairs by query into (labelled, the rest without labels), as `labelled_share` or `max_labelled` say.
+    """Split pairs by query into (labelled, the rest without labels), as `labelled_share` or `max_labelled` say.
+
+    What keeps its labels is training and validation together: checkpoints are picked on few labels, too.
 
     The queries are taken in an order that depends on the seed and their texts alone: a small share is part of a larger one.
 
@@ -42,7 +45,7 @@ def keep_labelled(train: Pairs, data: Data, seed: int, notes: list[str]) -> tupl
         return train, Pairs([], [])
     by_query: dict[str, list[int]] = {}
     for row, query in enumerate(train.queries):
-        by_query.setdefault(query, []).append(row)
+        by_query.setdefault(text_key(query), []).append(row)
     kept = take_groups(by_query, max(1, target), seed)
     if data.max_labelled is not None:
         kept = kept[:target]
@@ -53,22 +56,28 @@ def keep_labelled(train: Pairs, data: Data, seed: int, notes: list[str]) -> tupl
         )
     labelled, taken = train.select(kept), set(kept)
     rest = train.select(row for row in range(len(train)) if row not in taken)
-    notes.append(f"{len(labelled)} of {len(train)} training pairs keep their labels; the others are used without")
+    notes.append(
+        f"{len(labelled)} of {len(train)} pairs keep their labels, for training and validation together; the others are used without"
+    )
     return labelled, Pairs(rest.queries, rest.documents)
 
 
-def load_unlabelled_pairs(data: Data, seed: int, known: Pairs, held_out: set[str], notes: list[str]) -> Pairs:
-    """Read and generate the pairs of `data.unlabelled_pairs` that need no teacher; without labels.
+def load_unlabelled_pairs(
+    data: Data, seed: int, train: Pairs, rest: Pairs, held_out: set[str], notes: list[str]
+) -> Pairs:
+    """Return the pairs that lost their labels, and those of `data.unlabelled_pairs` that need no teacher.
 
-    :param known: pairs of training that are there already
-    :param held_out: texts that must not be trained on
+    :param train: the labelled pairs
+    :param rest: those whose labels are not used
+    :param held_out: keys of texts that must not be trained on (`distill.splitting.text_key`)
     """
-    found = [pair for given in data.unlabelled_pairs for pair in _source(given, data, seed, notes)]
+    found = list(zip(rest.queries, rest.documents, strict=True))
+    found += [pair for given in data.unlabelled_pairs for pair in _source(given, data, seed, notes)]
     if not found:
         return Pairs([], [])
-    already = set(zip(known.queries, known.documents, strict=True))
+    already = set(zip(train.queries, train.documents, strict=True))
     fresh = [pair for pair in dict.fromkeys(found) if pair not in already]
-    clean = [pair for pair in fresh if held_out.isdisjoint(pair)]
+    clean = [pair for pair in fresh if held_out.isdisjoint(map(text_key, pair))]
     if dropped := len(fresh) - len(clean):
         notes.append(f"{dropped} unlabelled pairs hold a held-out text and were left out of training")
     if dropped := len(found) - len(fresh):

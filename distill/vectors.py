@@ -14,11 +14,13 @@ from typing import Literal
 
 import numpy as np
 
+from distill.arguments import check_choice, check_count, check_vectors
 from distill.errors import BadInput
 
-__all__ = ["Index", "Output", "packed", "top_rows", "truncated"]
+__all__ = ["OUTPUTS", "Index", "Output", "packed", "top_rows", "truncated"]
 
 Output = Literal["float32", "int8", "binary"]
+OUTPUTS = ("float32", "int8", "binary")
 _BLOCK = 65_536  # documents compared at once: bounds the memory of a search
 _BITS = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
 
@@ -31,12 +33,11 @@ def packed(vectors: np.ndarray, output: Output) -> np.ndarray:
     >>> packed(np.array([[0.5, -0.25, 0.1]]), "int8").tolist(), packed(np.array([[0.5, -0.25, 0.1]]), "binary").tolist()
     ([[127, -64, 25]], [[160]])
     """
+    check_choice("output", output, OUTPUTS)
     if output == "float32":
         return vectors
     if output == "binary":
         return np.packbits(vectors > 0, axis=1)
-    if output != "int8":
-        raise BadInput(f"output {output!r}; one of float32, int8, binary is accepted")
     greatest = np.maximum(np.abs(vectors).max(axis=1, keepdims=True, initial=0), 1e-12)
     scaled: np.ndarray = np.rint(vectors * (127 / greatest)).astype(np.int8)
     return scaled
@@ -63,7 +64,7 @@ class Index:
 
     `n_candidates` documents by Hamming distance are rescored for each of the `top_k` asked for.
 
-    *Shape:* vectors: (n_documents, width), float32 or int8; binary: (n_documents, ceil(width / 8)), uint8
+    *Shape:* vectors: (n_documents, width), float16, float32, float64 or int8; binary: (n_documents, ceil(width / 8)), uint8
     """
 
     vectors: np.ndarray | None = None
@@ -73,8 +74,18 @@ class Index:
     def __post_init__(self) -> None:
         if self.vectors is None and self.binary is None:
             raise BadInput("an index needs vectors, binary embeddings or both")
-        if self.vectors is not None and self.binary is not None and len(self.vectors) != len(self.binary):
+        check_count("n_candidates", self.n_candidates)
+        for name, held in (("vectors", self.vectors), ("binary", self.binary)):
+            _check_kind(name, held)
+        if self.vectors is None or self.binary is None:
+            return
+        if len(self.vectors) != len(self.binary):
             raise BadInput(f"{len(self.vectors)} vectors and {len(self.binary)} binary ones; one of each a document")
+        if self.binary.shape[1] != _n_bytes(self.vectors.shape[1]):
+            raise BadInput(
+                f"vectors of {self.vectors.shape[1]} numbers and binary ones of {self.binary.shape[1]} bytes; "
+                f"{_n_bytes(self.vectors.shape[1])} are expected"
+            )
 
     def __len__(self) -> int:
         held = self.binary if self.vectors is None else self.vectors
@@ -85,8 +96,14 @@ class Index:
 
         With binary embeddings alone the second result is the share of equal signs, mapped onto [-1, 1].
 
-        *Shape:* queries: (n_queries, width), float32; results: (n_queries, k), k being at most the documents
+        :raises BadInput: for a top_k below 1, queries of another width, and vectors that are not finite
+
+        *Shape:* queries: (n_queries, width), float or int8; results: (n_queries, k), k being at most the documents
         """
+        top_k = check_count("top_k", top_k) or 1
+        queries = check_vectors("queries", queries, self._width(queries), what="n_queries").astype(
+            np.float32, copy=False
+        )
         unit = queries / np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), 1e-12)
         if self.binary is None:
             found = [self._nearest(query, top_k) for query in unit]
@@ -98,12 +115,20 @@ class Index:
         shape = (len(queries), min(top_k, len(self)))
         return np.array(rows, dtype=np.int64).reshape(shape), np.array(scores, dtype=np.float32).reshape(shape)
 
+    def _width(self, queries: np.ndarray) -> int:
+        """Return how wide queries have to be; binary embeddings alone leave up to seven dimensions open."""
+        if self.vectors is not None:
+            return int(self.vectors.shape[1])
+        assert self.binary is not None
+        n_bytes, asked = int(self.binary.shape[1]), int((np.shape(queries) or (0,))[-1])
+        return asked if _n_bytes(asked) == n_bytes else 8 * n_bytes
+
     def _rescored(self, query: np.ndarray, top_k: int) -> tuple[np.ndarray, np.ndarray]:
         assert self.vectors is not None
         candidates = np.sort(
             self._alike(query, top_k * self.n_candidates)[0]
         )  # in order: they may lie in a mapped file
-        scores = _cosines(query, self.vectors[candidates])
+        scores = _finite(_cosines(query, self.vectors[candidates]), candidates)
         chosen = top_rows(scores, top_k)
         return candidates[chosen], scores[chosen]
 
@@ -111,6 +136,7 @@ class Index:
         assert self.vectors is not None
         blocks = range(0, len(self.vectors), _BLOCK)
         scores = np.concatenate([_cosines(query, self.vectors[i : i + _BLOCK]) for i in blocks] or [np.zeros(0)])
+        _finite(scores, np.arange(len(scores)))
         chosen = top_rows(scores, k)
         return chosen, scores[chosen]
 
@@ -124,10 +150,36 @@ class Index:
         return chosen, scores[chosen]
 
 
+def _check_kind(name: str, held: np.ndarray | None) -> None:
+    if held is None:
+        return
+    shape, dtype = getattr(held, "shape", ()), getattr(held, "dtype", np.dtype(object))
+    numbers = dtype == np.uint8 if name == "binary" else dtype.kind == "f" or dtype == np.int8
+    if len(shape) != 2 or not numbers:
+        accepted = "(n_documents, bytes) of uint8" if name == "binary" else "(n_documents, width) of float or int8"
+        raise BadInput(f"{name} of shape {shape}, {dtype}; {accepted} is expected")
+
+
+def _n_bytes(width: int) -> int:
+    return -(-width // 8)
+
+
+def _finite(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return scores as they are. Vectors are looked at as they are searched: they may lie in a mapped file.
+
+    :raises BadInput: naming the first row whose vector is NaN or infinite
+    """
+    wrong = ~np.isfinite(scores)
+    if wrong.any():
+        raise BadInput(f"vectors, row {int(rows[wrong.argmax()])}: NaN or infinite; every number is to be finite")
+    return scores
+
+
 def _cosines(query: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """*Shape:* query: (width,), of unit length; vectors: (n, width); result: (n,)."""
     wide = vectors.astype(np.float32, copy=False)
-    cosines: np.ndarray = wide @ query / np.maximum(np.linalg.norm(wide, axis=1), 1e-12)
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is told by name, see `_finite`
+        cosines: np.ndarray = wide @ query / np.maximum(np.linalg.norm(wide, axis=1), 1e-12)
     return cosines
 
 

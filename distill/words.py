@@ -2,12 +2,23 @@
 
 Where no token reaches over a space, a text's ids are those of its words, one after the other, and words repeat (Zipf 1935):
 a dictionary answers for a known one ten times as fast as the tokenizer. One-layer and static students spend a third to most
-of their time there. The ids are always the tokenizer's own: what may read over a space has no memory (byte-level BPE), and a
-text with a word that cannot be told from its neighbours goes to the tokenizer whole.
+of their time there. The ids are always the tokenizer's own. Only pipelines of which that is known have a memory, by the exact
+sequence of their parts:
+
+- a pre-tokenizer that cuts at white space first, and what follows it sees one word (`_CUT_AT_SPACES`); behind a normalizer
+  that maps each character, or each run of a letter and its marks, by itself (`_BY_CHARACTER`). A space is neither a letter
+  nor a mark, so that no such run reaches over it; the charsmap of SentencePiece (`Precompiled`) maps grapheme clusters, to
+  which a space may belong, and each word is checked with a space on either side.
+- `Metaspace` alone that marks every word, behind such normalizers, with the `Strip` and the `Replace` of many spaces that
+  converters of SentencePiece models write. Each word is checked as well, and many spaces have no memory.
+
+Punctuation or Digits in front of Metaspace, "never" and "first", byte-level BPE, a Replace or a Split of one's own: the
+tokenizer reads every text. So it does a text with an added token in it, which may take the spaces beside it, or with a
+word that fails its check.
 """
 
 import json
-import threading
+import re
 import weakref
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -15,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from distill.forks import ForkSafeLock
 from distill.tokens import TokenTable, pad_token_id, special_tokens, tokenize
 
 __all__ = ["WordMemory", "forget_words"]
@@ -22,10 +34,14 @@ __all__ = ["WordMemory", "forget_words"]
 _MOST_WORDS = 65_536  # about 15 MB; then all are forgotten
 _CHUNK = 1024  # texts split at a time: the words of a million texts are never there at once
 _LONGEST = 48  # characters: longer ones are addresses, or a script without spaces, and do not come again
-_LOCAL_NORMALIZERS = (
-    "BertNormalizer", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Strip", "Nmt", "Precompiled",
-)  # fmt: skip
-_DROP_SPACES = ("BertPreTokenizer", "Whitespace", "WhitespaceSplit")
+_BY_CHARACTER = frozenset(
+    {"BertNormalizer", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Nmt", "Precompiled"}
+)
+_CUT_AT_SPACES = frozenset(
+    {("BertPreTokenizer",), ("Whitespace",), ("WhitespaceSplit",), ("WhitespaceSplit", "Metaspace")}
+)
+_MODELS = frozenset({"WordPiece", "Unigram", "BPE", "WordLevel"})
+_AROUND = frozenset({"TemplateProcessing", "BertProcessing", "RobertaProcessing"})
 _MANY_SPACES = {"Regex": " {2,}"}
 
 _memories: "weakref.WeakSet[WordMemory]" = weakref.WeakSet()
@@ -41,39 +57,33 @@ class WordMemory:
     """The ids of the words that a tokenizer was asked for. Several threads may use it.
 
     :param drops_spaces: whether spaces and line breaks leave no token, however many there are
+    :param is_checked: whether each word is checked to be normalised by itself
     """
 
-    def __init__(self, tokenizer: Any, drops_spaces: bool, before: bytes, after: bytes) -> None:
-        self._tokenizer, self._drops_spaces = tokenizer, drops_spaces
+    def __init__(self, tokenizer: Any, drops_spaces: bool, is_checked: bool, before: bytes, after: bytes) -> None:
+        self._tokenizer, self._drops_spaces, self._is_checked = tokenizer, drops_spaces, is_checked
         self._before, self._after = before, after
         self._ids: dict[str, bytes | None] = {}  # int32; None: a text with this word goes to the tokenizer whole
-        added = [token.content for token in tokenizer.backend_tokenizer.get_added_tokens_decoder().values()]
-        self._marks = {" ", "▁", *added, *map(self._normalized, added)}
-        self._lock = threading.Lock()
+        added = _added_tokens(tokenizer)
+        marks = {*added, *map(self._normalized, added), *(() if drops_spaces else (" ", "▁"))} - {""}
+        self._marks = re.compile("|".join(map(re.escape, marks))) if marks else None
+        self._lock = ForkSafeLock()
         _memories.add(self)
 
     @classmethod
     def of(cls, tokenizer: Any) -> "WordMemory | None":
-        """Return an empty memory, or None for a tokenizer whose tokens may depend on what stands beyond a space."""
+        """Return an empty memory, or None for a tokenizer of which it is not known that no token reads over a space."""
         backend = getattr(tokenizer, "backend_tokenizer", None)
-        if backend is None or getattr(backend.model, "dropout", None) or tokenizer.truncation_side != "right":
+        if backend is None or tokenizer.truncation_side != "right" or not _is_plain_model(backend):
             return None
-        if any({" ", "\n"} & set(token.content) for token in backend.get_added_tokens_decoder().values()):
-            return None
-        pre_tokenizers, normalizers = _steps(backend.pre_tokenizer), _steps(backend.normalizer)
-        drops_spaces = any(step["type"] in _DROP_SPACES for step in pre_tokenizers)
-        marks = [step for step in pre_tokenizers if step["type"] == "Metaspace"]
-        if not drops_spaces and not any(step["split"] for step in marks):
-            return None
-        if any(step["prepend_scheme"] == "first" for step in marks):
-            return None
-        if not all(step["type"] in _LOCAL_NORMALIZERS or step.get("pattern") == _MANY_SPACES for step in normalizers):
+        kinds = _kinds(backend)
+        if kinds is None or not _spaces_stay_outside(tokenizer):
             return None
         around, types = special_tokens(tokenizer), tokenize(tokenizer, ["a"], max_length=64).type_ids
         if around is None or (types is not None and types.any()):
             return None
         before, after = (np.array(ids, np.int32).tobytes() for ids in around)
-        return cls(tokenizer, drops_spaces, before, after)
+        return cls(tokenizer, *kinds, before, after)
 
     def forget(self) -> None:
         """Forget all words."""
@@ -112,7 +122,7 @@ class WordMemory:
             self._ids.clear()
         new = set(chain.from_iterable(parts)).difference(self._ids)
         self._ids.update(dict.fromkeys(new))
-        asked = [word for word in new if len(word) <= _LONGEST and (self._drops_spaces or self._stands_alone(word))]
+        asked = [word for word in new if len(word) <= _LONGEST and self._stands_alone(word)]
         if asked:
             table = tokenize(self._tokenizer, asked, max_length=1 << 20, special_tokens=False)
             flat, ends = table.ids.tobytes(), (4 * table.offsets).tolist()
@@ -125,23 +135,84 @@ class WordMemory:
         return text if normalizer is None else str(normalizer.normalize_str(text))
 
     def _stands_alone(self, word: str) -> bool:
-        """Whether a mark stands for the one space in front of a word, and for nothing else.
+        """Whether a word is normalised to the same between spaces, and holds no added token and nothing that reads as one.
 
-        Spaces beside an added token get a mark of their own, and so does what is normalised to a space. What is cut off the
-        ends of a text stays inside of one.
+        Where a mark stands for the space in front of a word, spaces beside an added token get a mark of their own, and so does
+        what is normalised to a space; what is cut off the ends of a text stays inside of one.
         """
+        if self._marks is not None and self._marks.search(word):
+            return False
+        if not self._is_checked:
+            return True
         try:
-            alone, between = self._normalized(word), self._normalized(f"a{word}a")
+            alone, between = self._normalized(word), self._normalized(f"a {word} a")
         except UnicodeEncodeError:  # a lone surrogate, which is no text in Rust
             return False
-        plain = not any(mark in alone or mark in word for mark in self._marks)
-        return plain and alone != "" and between == f"a{alone}a"
+        if self._drops_spaces:
+            return between == f"a {alone} a"
+        return alone != "" and between == f"a {alone} a" and not (self._marks and self._marks.search(alone))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Which pipelines are known
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _is_plain_model(backend: Any) -> bool:
+    """Whether the model reads each word by itself, and fixed ids stand around one text."""
+    if type(backend.model).__name__ not in _MODELS or getattr(backend.model, "dropout", None):
+        return False
+    processor = backend.post_processor
+    if processor is None:
+        return True
+    state = json.loads(processor.__getstate__())
+    pieces = [piece for piece in state.get("single", []) if "Sequence" in piece]
+    return state["type"] in _AROUND and (state["type"] != "TemplateProcessing" or len(pieces) == 1)
+
+
+def _kinds(backend: Any) -> tuple[bool, bool] | None:
+    """Return whether spaces leave no token, and whether each word has to be checked; None for what is not known."""
+    pre_tokenizers, normalizers = _steps(backend.pre_tokenizer), _steps(backend.normalizer)
+    if not all(_marks_every_word(step) for step in pre_tokenizers if step["type"] == "Metaspace"):
+        return None
+    cuts, kinds = tuple(step["type"] for step in pre_tokenizers), {step["type"] for step in normalizers}
+    if cuts in _CUT_AT_SPACES:
+        known = all(step["type"] in _BY_CHARACTER or _joins_spaces(step, " ") for step in normalizers)
+        return (True, not kinds <= _BY_CHARACTER - {"Precompiled"}) if known else None
+    if cuts == ("Metaspace",):
+        known = all(step["type"] in _BY_CHARACTER | {"Strip"} or _joins_spaces(step, " ", "▁") for step in normalizers)
+        return (False, True) if known else None
+    return None
+
+
+def _marks_every_word(step: Mapping[str, Any]) -> bool:
+    return bool(step["replacement"] == "▁" and step["prepend_scheme"] == "always" and step["split"])
+
+
+def _joins_spaces(step: Mapping[str, Any], *contents: str) -> bool:
+    """Whether a normalizer puts one character for many spaces, as converters of SentencePiece models have it."""
+    return bool(step["type"] == "Replace" and step["pattern"] == _MANY_SPACES and step["content"] in contents)
+
+
+def _spaces_stay_outside(tokenizer: Any) -> bool:
+    """Whether no added token has white space in it, as it is written or as it is normalised."""
+    normalizer = tokenizer.backend_tokenizer.normalizer
+    added = _added_tokens(tokenizer)
+    written = [*added, *(() if normalizer is None else map(normalizer.normalize_str, added))]
+    return not any(character.isspace() for text in written for character in text)
+
+
+def _added_tokens(tokenizer: Any) -> list[str]:
+    return [token.content for token in tokenizer.backend_tokenizer.get_added_tokens_decoder().values()]
 
 
 def _steps(component: Any) -> list[Mapping[str, Any]]:
-    """Return the parts of a normalizer or pre-tokenizer, as in a tokenizer.json."""
+    """Return the parts of a normalizer or pre-tokenizer, as in a tokenizer.json; parts of parts in their order."""
     if component is None:
         return []
-    state = json.loads(component.__getstate__())
-    steps: list[Mapping[str, Any]] = state.get("pretokenizers", state.get("normalizers", [state]))
-    return steps
+    return _flat_steps(json.loads(component.__getstate__()))
+
+
+def _flat_steps(state: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    inner = state.get("pretokenizers", state.get("normalizers"))
+    return [state] if inner is None else [step for part in inner for step in _flat_steps(part)]

@@ -30,6 +30,13 @@ Runtime = Annotated[
 Precision = Annotated[str | None, typer.Option(help="fp32 or bf16; default: the runtime's own.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Default: every CPU this process may use.")]
 MaxLength = Annotated[int | None, typer.Option(min=3, help="Tokens; default: the model's own.")]
+AsText = Annotated[
+    bool,
+    typer.Option(
+        "--special-tokens-as-text",
+        help='Read "[SEP]" or "</s>" in a text as text; default: as the special token, as stock sentence-transformers does.',
+    ),
+]
 
 
 @app.command()
@@ -216,6 +223,7 @@ def score(
     precision: Precision = None,
     threads: Threads = None,
     max_length: MaxLength = None,
+    special_tokens_as_text: AsText = False,
 ) -> None:
     """Score pairs: cosines of a bi-encoder, logits of a cross-encoder."""
     from distill.apply import score_file
@@ -231,6 +239,7 @@ def score(
         precision=precision,
         n_threads=threads,
         max_length=max_length,
+        special_tokens_as_text=special_tokens_as_text,
     )
 
 
@@ -248,6 +257,7 @@ def embed(
     truncate: Annotated[
         int | None, typer.Option(min=1, help="Keep the first dimensions, of a student trained for it.")
     ] = None,
+    special_tokens_as_text: AsText = False,
 ) -> None:
     """Embed texts."""
     from distill.apply import embed_file
@@ -263,6 +273,7 @@ def embed(
         n_threads=threads,
         max_length=max_length,
         truncate=truncate,
+        special_tokens_as_text=special_tokens_as_text,
     )
 
 

@@ -180,7 +180,10 @@ def _source(run: Run, teacher: str) -> SignalSource:
         return CachedSignals(SignalCache(run.signals(teacher), run.signal_identity(teacher)))
     section = run.recipe.teachers[teacher]
     scorer = load(
-        run.teacher(teacher), runtime="torch", precision=run.recipe.signals.precision, max_length=section.max_length
+        run.teacher(teacher),
+        runtime="torch",
+        precision=run.signal_identity(teacher).precision,
+        max_length=section.max_length,
     )
     return LiveSignals(scorer, section.prompts or ("", ""))
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from distill.artefact import ModelKind
+from students.scripts import rows_by_script, stratified
 
 __all__ = ["Sample", "calibration_inputs", "show_linear_inputs", "spread"]
 
@@ -22,17 +23,28 @@ def calibration_inputs(
     n_inputs: int,
     seed: int,
 ) -> list[dict[str, np.ndarray]]:
-    """Tokenise and draw single, unpadded inputs, evenly over the lengths. *Shape:* each array (1, n_tokens)."""
+    """Tokenise and draw single, unpadded inputs, over the scripts and in each evenly over the lengths.
+
+    A script of few texts gets half of an equal share (`students.scripts.stratified`): ranges that the frequent one sets cut
+    off what only the rare one reaches.
+
+    *Shape:* each array (1, n_tokens)
+    """
     from distill.tokens import tokenize
 
     drawn = random.Random(seed).sample(range(len(pairs)), min(len(pairs), 20 * n_inputs))
     lefts, rights = [pairs[i][0] for i in drawn], [pairs[i][1] for i in drawn]
     if kind == "bi_encoder":
         singles = list(dict.fromkeys([*lefts, *rights]))
-        table = tokenize(tokenizer, singles, max_length=max_length)
+        table, shown = tokenize(tokenizer, singles, max_length=max_length), singles
     else:
         table = tokenize(tokenizer, lefts, rights, max_length=max_length)
-    rows = spread(table.lengths, n_inputs, seed)
+        shown = [f"{left} {right}" for left, right in zip(lefts, rights, strict=True)]
+    rows: list[int] = []
+    groups = {script: np.array(group) for script, group in rows_by_script(shown).items()}
+    for script, n_rows in stratified({name: len(group) for name, group in groups.items()}, n_inputs).items():
+        if n_rows:
+            rows += groups[script][spread(table.lengths[groups[script]], n_rows, seed)].tolist()
     return [{name: tensor.numpy() for name, tensor in table.batch([row], multiple=1).items()} for row in rows]
 
 

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from distill.artefact import content_hash
-from distill.data import read_columns
+from distill.data import held_out_keys
 from distill.modeling import replace_tokenizer, replace_transformer, tokenizer_of, transformer_of
 from distill.recipe import Unlabelled, Vocabulary
 from distill.run import Run
+from distill.splitting import sample, text_key
+from distill.tables import read_text_columns
 from students.factorisation import factorise_embeddings
 from students.new_vocabulary import new_vocabulary
 from students.tokenizer_json import TokenizerJson
@@ -44,8 +46,8 @@ def student_corpus(run: Run) -> Corpus:
     """Return what the recipe names as the corpus of the student's vocabulary: texts of its own, or what it trains on."""
     vocabulary, split = run.student_section.vocabulary, run.split
     if vocabulary is not None and vocabulary.texts:
-        held_out = {text for part in (split.validation, split.evaluation) for text in (*part.queries, *part.documents)}
-        corpus = read_corpus(vocabulary.texts, without=held_out)
+        held_out = held_out_keys(split.validation, split.evaluation)
+        corpus = read_corpus(vocabulary.texts, without=held_out, seed=run.recipe.seed)
     else:
         corpus = Corpus()
         corpus.add("train", [*split.train.queries, *split.train.documents])
@@ -59,16 +61,22 @@ def student_corpus(run: Run) -> Corpus:
     return corpus
 
 
-def read_corpus(texts: Sequence[Unlabelled], *, without: Collection[str] = ()) -> Corpus:
-    """Read files, each column as a source, each row as a context."""
+def read_corpus(texts: Sequence[Unlabelled], *, without: Collection[str] = (), seed: int = 0) -> Corpus:
+    """Read files, each column as a source, each row as a context.
+
+    :param without: texts, by their `text_key`, whose rows are left out
+    :param seed: draws the `max_texts` rows that are taken
+    """
     corpus = Corpus()
     for given in texts:
-        table = read_columns(given.path, list(given.columns), section="texts.columns")
-        rows = zip(*(table[column] for column in given.columns), strict=True)
-        kept = [row for row in rows if not any(text in without for text in row)][: given.max_texts]
+        table = read_text_columns(given.path, given.columns, gaps=True, section="texts.columns")
+        rows = list(zip(*(table[column] for column in given.columns), strict=True))
+        if without:
+            rows = [row for row in rows if not any(text_key(text) in without for text in row)]
+        kept = [rows[row] for row in sample(len(rows), given.max_texts, seed)]
         name = Path(given.path).name.partition(".")[0]
         for column, found in zip(given.columns, zip(*kept, strict=True), strict=False):
-            corpus.add(f"{name} {column}", [text or "" for text in found])
+            corpus.add(f"{name} {column}", found)
         corpus.contexts.extend(context for row in kept if (context := tuple(text for text in row if text)))
     return corpus
 

@@ -9,7 +9,8 @@ and `CrossEncoder(path, backend=…)` load it, offline too. The graph goes from 
     bf16           OpenVINO: the same graph, pinned to bf16
     fp16           OpenVINO: weights stored in half the size, computed as the device chooses
     int8           weights and activations of the matrix products in int8, with static ranges: NNCF through optimum
-                   (SmoothQuant) in OpenVINO, QDQ in ONNX; the rest as the device chooses
+                   (SmoothQuant) in OpenVINO, QDQ in ONNX; the rest as the device chooses. Weights are in 7 bits, so that
+                   CPUs with VNNI and without come to the same (`students.arithmetic`)
     int8_weights   OpenVINO: the weights alone in int8, a quarter of the size
     int4_weights   OpenVINO: the transformer's weights in int4 as far as the gate holds, the rest of them and the word
                    embeddings in int8 (`students.weights`)
@@ -18,12 +19,9 @@ and `CrossEncoder(path, backend=…)` load it, offline too. The graph goes from 
 The Dense layers and the score behind the transformer stay in float: they are tiny and decide everything.
 """
 
-import io
 import logging
-import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,18 +32,30 @@ import numpy as np
 from distill import runtime
 from distill.artefact import Artefact, ModelKind, check_model_folder, content_hash, new_folder, revision, write_card
 from distill.errors import BadInput
-from distill.modeling import load_model, quiet, transformer_of
-from distill.onnx import write_onnx, write_tokenizer
-from distill.openvino import copy_without_weights, pin_precision, save_graph, trace
+from distill.machine import cpu_class
+from distill.modeling import load_model, transformer_of
+from distill.onnx import write_tokenizer
+from distill.openvino import copy_without_weights
 from distill.recipe import Export, ExportFormat, ExportPrecision
 from distill.run import Run
+from students.arithmetic import SAFE_CODE, compare_arithmetics, greatest_code
 from students.asymmetric import check_side, own_side_pairs, pair_details
 from students.calibration import Sample, calibration_inputs
-from students.gate import DEFAULT_THRESHOLDS, Pairs, ParityReport, Thresholds, check_gate, compare, thresholds_of
-from students.onnx import quantize_dynamic, quantize_static
+from students.export_graphs import write_onnx_graph, write_openvino_graph
+from students.gate import (
+    DEFAULT_THRESHOLDS,
+    N_OF_SCRIPT,
+    Pairs,
+    ParityReport,
+    Thresholds,
+    check_gate,
+    compare,
+    thresholds_of,
+)
 from students.recovery import from_first_process, recover_student
+from students.scripts import rows_by_script, rows_with_every_script
 from students.search import FFN_DOWN, Trial, layer_errors, search
-from students.weights import MOST_INPUTS, compress_to_int4, compress_to_int8, shrink
+from students.weights import MOST_INPUTS, shrink
 
 __all__ = [
     "DYNAMIC_WARNING",
@@ -124,12 +134,13 @@ def _export(run: Run, format: Format, precision: Precision, recovered: Callable[
         kind=student.kind, stage="export", fingerprint=content_hash(inputs), parents={"student": student.revision},
         recipe=run.recipe.model_dump(mode="json"), data=described, details={"inputs": inputs, **pair_details(run)},
     )  # fmt: skip
+    held_back, labels = _held_back(run)
     report = export_model(
         run.student, target, format=format, precision=precision, calibration=own_side_pairs(run, run.split.train),
-        held_back=own_side_pairs(run, run.split.validation)[: settings.parity_pairs], n_calibration=settings.calibration_pairs,
+        held_back=held_back, n_calibration=settings.calibration_pairs,
         smooth_quant_alpha=settings.smooth_quant_alpha, keep_float=settings.keep_float,
         thresholds=thresholds_of(settings, precision), seed=run.recipe.seed, card=card,
-        labels=_labels(run), check=None if run.student_section.asymmetric is None else partial(_check_side, run),
+        labels=labels, check=None if run.student_section.asymmetric is None else partial(_check_side, run),
         recovered=recovered,
     )  # fmt: skip
     log.info("%s: %s", target, _in_words(report))
@@ -142,12 +153,21 @@ def _in_words(report: ParityReport) -> str:
     return f"{agreement}greatest difference {report.max_difference:.2g}"
 
 
-def _labels(run: Run) -> np.ndarray | None:
-    """The labels of the held-back pairs; an asymmetric student is checked on texts of its own side, which have none."""
-    labels = run.split.validation.labels
-    if labels is None or run.student_section.asymmetric is not None:
-        return None
-    return labels[: run.recipe.export.parity_pairs]
+def _held_back(run: Run) -> tuple[list[tuple[str, str]], np.ndarray | None]:
+    """Return the pairs that the gate judges on, the first ones and some of every script, and their labels.
+
+    An asymmetric student is checked on texts of its own side, which have no labels.
+    """
+    pairs, labels = own_side_pairs(run, run.split.validation), run.split.validation.labels
+    rows = rows_with_every_script([" ".join(pair) for pair in pairs], run.recipe.export.parity_pairs, N_OF_SCRIPT)
+    unseen = set(rows_by_script([" ".join(pair) for pair in own_side_pairs(run, run.split.train)]))
+    unseen -= set(rows_by_script([" ".join(pairs[row]) for row in rows]))
+    if unseen:
+        log.warning(
+            "no held-back pair is in %s, which training pairs are in: not judged there", ", ".join(sorted(unseen))
+        )
+    is_labelled = labels is not None and run.student_section.asymmetric is None
+    return [pairs[row] for row in rows], labels[rows] if is_labelled and labels is not None else None
 
 
 def _asymmetric_inputs(run: Run) -> dict[str, Any]:
@@ -177,6 +197,7 @@ def export_model(
     check: Callable[[runtime.Scorer], dict[str, Any]] | None = None,
     labels: np.ndarray | None = None,
     recovered: Callable[[], Path] | None = None,
+    _overflow_safe: bool = True,
 ) -> ParityReport:
     """Export `source` to one graph, check it on held-back pairs, and write `target`.
 
@@ -208,7 +229,8 @@ def export_model(
     sample = _calibration_inputs(reference, calibration, n_inputs, seed) if precision in _CALIBRATED else []
     with new_folder(target) as folder:
         writer = _Writer(
-            source, folder, format, precision, sample, lambda export: compare(reference, export, held_back, labels, seed=seed), n_threads
+            source, folder, format, precision, sample, lambda export: compare(reference, export, held_back, labels, seed=seed), n_threads,
+            _overflow_safe,
         )  # fmt: skip
         made: _Attempt | None = None
         trials: list[Trial] = []
@@ -233,12 +255,31 @@ def export_model(
                 made, trials = _search(writer, limits)
                 found["recovery"]["used"] = False
         assert made is not None
-        check_gate(made.report, limits, source, precision)
+        report = _judged_on_both(made, precision, format, held_back, n_threads)
+        check_gate(report, limits, source, precision)
         details = _details(made, precision, format, calibration, sample, seed, trials) | found
         details |= {} if check is None else check(made.exported)
-        details |= {"runs_in": made.exported.precision, "parity": asdict(made.report), "thresholds": asdict(limits)}
+        details |= {
+            "runs_in": made.exported.precision,
+            "exported_on": cpu_class(),
+            "parity": asdict(report),
+            "thresholds": asdict(limits),
+        }
         _write_card(folder, kind, {source, writer.weights}, details, card)
-    return made.report
+    return report
+
+
+def _judged_on_both(
+    made: "_Attempt", precision: Precision, format: Format, held_back: Pairs, n_threads: int | None
+) -> ParityReport:
+    """Add how far apart the two classes of CPU are, where that can differ."""
+    if precision not in ("int8", "int8_dynamic"):
+        return made.report
+    arithmetic = compare_arithmetics(made.exported, format, held_back, n_threads)
+    if arithmetic is None:
+        log.warning("%s: everything is kept in float, nothing is multiplied in int8", made.exported.path)
+        return made.report
+    return replace(made.report, arithmetic=asdict(arithmetic))
 
 
 @dataclass(frozen=True)
@@ -266,6 +307,7 @@ class _Writer:
     sample: Sample
     judge: Callable[[runtime.Scorer], ParityReport]
     n_threads: int | None
+    overflow_safe: bool = True
 
     def attempt(self, alpha: float, keep: Sequence[str] | str | None, int4_share: float = 1.0) -> _Attempt:
         """Write a graph of the weights and compare it."""
@@ -274,9 +316,9 @@ class _Writer:
         copy_without_weights(self.weights, self.folder)
         given, stored = (self.weights, self.folder, self.precision, self.sample, alpha, keep), dict[str, int]()
         if self.format == "openvino":
-            kept, stored = _write_openvino(*given, int4_share)
+            kept, stored = write_openvino_graph(*given, int4_share, self.overflow_safe)
         else:
-            kept = _write_onnx(*given)
+            kept = write_onnx_graph(*given, self.overflow_safe)
         exported = runtime.load(self.folder, runtime=self.format, n_threads=self.n_threads)
         if self.format == "onnx":
             write_tokenizer(self.weights, self.folder, max_length=exported.max_length)
@@ -333,6 +375,9 @@ def _details(
         details["calibration"] = _calibration_card(calibration, sample, seed, made.alpha, made.keep_float, made.kept)
     if trials:
         details["search"] = {"kept_float": list(made.kept), "trials": [trial.described() for trial in trials]}
+    if precision in ("int8", "int8_dynamic"):
+        code = greatest_code(made.exported.path, format)
+        details["overflow_safe"] = code is None or code <= SAFE_CODE
     if precision == "int8_dynamic":
         details["warning"] = DYNAMIC_WARNING
     return details
@@ -391,111 +436,6 @@ def _write_card(
     base = card or Artefact(kind=kind, stage="export", fingerprint=content_hash(inputs))
     whole = replace(base, kind=kind, parents={**parents, **base.parents}, details={**base.details, **details})
     write_card(folder, whole)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The graph
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def _write_openvino(
-    source: Path,
-    folder: Path,
-    precision: Precision,
-    sample: Sample,
-    alpha: float,
-    keep_float: Sequence[str] | str | None,
-    int4_share: float,
-) -> tuple[list[str], dict[str, int]]:
-    """Write the graph and its pin; return the matrix products kept in float, and for int4 how many are stored how."""
-    pin_precision(folder, precision)
-    model, kept, stored = trace(source), list[str](), dict[str, int]()
-    if precision == "int8":
-        kept = _quantize(model, sample, alpha, keep_float)
-    elif precision in ("int8_weights", "int4_weights"):
-        # nothing is lost in activations here, so the feed-forward down-projections need no exception
-        kept = [] if keep_float == "ffn_down" else _kept_nodes(model.model, keep_float)
-        ignored = sorted({*kept, *_behind_pooling(model.model)})
-        if precision == "int8_weights":
-            compress_to_int8(model, ignored)
-        else:
-            stored = compress_to_int4(model, ignored, sample, int4_share)
-    _number_nodes(model.model)
-    save_graph(model, folder, half=precision == "fp16")
-    return kept, stored
-
-
-def _write_onnx(
-    source: Path,
-    folder: Path,
-    precision: Precision,
-    sample: Sample,
-    alpha: float,
-    keep_float: Sequence[str] | str | None,
-) -> list[str]:
-    """Write the graph; return the names of the matrix products kept in float."""
-    pin_precision(folder, None)
-    write_onnx(source, folder)
-    patterns = FFN_DOWN if keep_float == "ffn_down" else tuple(keep_float or ())
-    if precision == "int8":
-        return quantize_static(folder, sample, patterns, alpha=alpha, may_be_idle=keep_float == "ffn_down")
-    if precision == "int8_dynamic":
-        return quantize_dynamic(folder, patterns, may_be_idle=keep_float == "ffn_down")
-    return []
-
-
-def _quantize(model: Any, sample: Sample, alpha: float, keep_float: Sequence[str] | str | None) -> list[str]:
-    """Quantize in place; return the names of the matrix products kept in float."""
-    kept = _kept_nodes(model.model, keep_float)
-    ignored = sorted({*kept, *_behind_pooling(model.model)})
-    with quiet():
-        import nncf
-        from optimum.intel import OVConfig, OVQuantizationConfig, OVQuantizer
-    with quiet(), redirect_stdout(io.StringIO()):  # NNCF draws its bars on stdout
-        given = [{name: inputs[name] for name in _input_names(model.model) if name in inputs} for inputs in sample]
-        settings = OVQuantizationConfig(
-            num_samples=len(given), smooth_quant_alpha=alpha, model_type="transformer", ignored_scope={"names": ignored}
-        )
-        OVQuantizer(model).quantize(nncf.Dataset(given), ov_config=OVConfig(quantization_config=settings))
-    return kept
-
-
-def _behind_pooling(graph: Any) -> list[str]:
-    """Return the matrix products of Dense layers and score: one vector a text, where the transformer has one a token."""
-    return [
-        node.get_friendly_name()
-        for node in graph.get_ops()
-        if node.get_type_name() == "MatMul" and node.get_output_partial_shape(0).rank.get_length() == 2
-    ]
-
-
-def _number_nodes(graph: Any) -> None:
-    """Number unnamed nodes by their place: OpenVINO counts them over the whole process, so no two exports had one hash."""
-    graph.set_friendly_name("model")
-    for place, node in enumerate(graph.get_ordered_ops()):
-        if re.fullmatch(r"[A-Za-z]+_\d+", node.get_friendly_name()):
-            node.set_friendly_name(f"{node.get_type_name()}_{place}")
-
-
-def _input_names(graph: Any) -> list[str]:
-    return [port.get_any_name() for port in graph.inputs]
-
-
-def _kept_nodes(graph: Any, keep_float: Sequence[str] | str | None) -> list[str]:
-    """Return the names of the matrix products that match, sorted.
-
-    :raises BadInput: for a pattern of the caller's that matches nothing: a typo would cost quality in silence.
-    """
-    names = sorted(node.get_friendly_name() for node in graph.get_ops() if node.get_type_name() == "MatMul")
-    if keep_float == "ffn_down":
-        return [name for name in names if any(re.search(pattern, name) for pattern in FFN_DOWN)]
-    kept: set[str] = set()
-    for pattern in keep_float or ():
-        found = {name for name in names if re.search(pattern, name)}
-        if not found:
-            raise BadInput(f"keep_float {pattern!r} matches no matrix product; there are {', '.join(names[:3])} …")
-        kept |= found
-    return sorted(kept)
 
 
 def _calibration_inputs(reference: runtime.Scorer, pairs: Pairs, n_inputs: int, seed: int) -> Sample:

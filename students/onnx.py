@@ -37,7 +37,13 @@ _Array = np.ndarray
 
 
 def quantize_static(
-    folder: Path, sample: Sample, keep_float: Sequence[str], *, alpha: float = 0.5, may_be_idle: bool = False
+    folder: Path,
+    sample: Sample,
+    keep_float: Sequence[str],
+    *,
+    alpha: float = 0.5,
+    may_be_idle: bool = False,
+    overflow_safe: bool = True,
 ) -> list[str]:
     """Quantize the graph of a folder in place; return the names of the matrix products that were kept in float.
 
@@ -45,6 +51,7 @@ def quantize_static(
     :param keep_float: regular expressions, searched in names like "transformer.encoder.layer.0.output.dense.MatMul"
     :param alpha: how much of the activations' outliers goes into the weights; -1 turns SmoothQuant off
     :param may_be_idle: accept patterns that match nothing
+    :param overflow_safe: weights in 7 bits, see `students.arithmetic`
     :raises BadInput: for a pattern that matches nothing
     """
     import onnx
@@ -63,12 +70,14 @@ def quantize_static(
         quantize(
             str(prepared), str(written), _Reader(given), quant_format=QuantFormat.QDQ, op_types_to_quantize=["MatMul"],
             per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, nodes_to_exclude=excluded,
-            extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"]}, **_storage(prepared),
+            reduce_range=overflow_safe, extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"]}, **_storage(prepared),
         )  # fmt: skip
     return kept
 
 
-def quantize_dynamic(folder: Path, keep_float: Sequence[str], *, may_be_idle: bool = False) -> list[str]:
+def quantize_dynamic(
+    folder: Path, keep_float: Sequence[str], *, may_be_idle: bool = False, overflow_safe: bool = True
+) -> list[str]:
     """Quantize the graph of a folder in place, with ranges found as it runs; see `quantize_static`."""
     import onnx
     from onnxruntime.quantization import QuantType
@@ -81,7 +90,7 @@ def quantize_dynamic(folder: Path, keep_float: Sequence[str], *, may_be_idle: bo
     with _replacing(model, path) as (prepared, written):
         quantize(
             str(prepared), str(written), op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8,
-            nodes_to_exclude=excluded, extra_options={"MatMulConstBOnly": True}, **_storage(prepared),
+            nodes_to_exclude=excluded, reduce_range=overflow_safe, extra_options={"MatMulConstBOnly": True}, **_storage(prepared),
         )  # fmt: skip
     return kept
 

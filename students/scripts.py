@@ -1,4 +1,4 @@
-"""Which scripts a corpus is written in: their single characters stay in a vocabulary, used or not."""
+"""Which scripts texts are written in: a vocabulary keeps their characters, calibration and gate heed each of them."""
 
 import unicodedata
 from collections import Counter
@@ -6,10 +6,22 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 
-__all__ = ["Sources", "kept_scripts", "script_of"]
+__all__ = [
+    "NO_LETTERS",
+    "Sources",
+    "kept_scripts",
+    "main_script",
+    "rows_by_script",
+    "rows_with_every_script",
+    "script_of",
+    "stratified",
+]
 
 Sources = Mapping[str, Sequence[str]]
 """Texts by the name of a language or domain."""
+NO_LETTERS = "NO LETTERS"
+"""Where `main_script` puts what is written without any."""
+_KANA = ("HIRAGANA", "KATAKANA")
 _LEAST_SCRIPT_SHARE = (
     0.01  # of a source's letters: below it single characters of a script stay only where they are used
 )
@@ -38,3 +50,64 @@ def kept_scripts(sources: Sources) -> list[str]:
         n_letters = sum(scripts.values()) - scripts.pop("", 0)
         found |= {script for script, n in scripts.items() if n >= _LEAST_SCRIPT_SHARE * n_letters}
     return sorted(found)
+
+
+def main_script(text: str) -> str:
+    """Return the script that most letters of a text are in; Japanese with its Chinese characters is KANA.
+
+    >>> main_script("Python 개발자를 찾습니다"), main_script("日本語のテキスト"), main_script("2024-05")
+    ('HANGUL', 'KANA', 'NO LETTERS')
+    """
+    scripts: Counter[str] = Counter()
+    for letter, n in Counter(text).items():
+        script = script_of(letter)
+        scripts["KANA" if script in _KANA else script] += n
+    del scripts[""]
+    if scripts["KANA"]:  # what stands beside kana is Japanese, too
+        scripts["KANA"] += scripts.pop("CJK", 0)
+    if not +scripts:
+        return NO_LETTERS
+    return max(sorted(scripts), key=lambda script: scripts[script])
+
+
+def rows_by_script(texts: Sequence[str]) -> dict[str, list[int]]:
+    """Return the rows of the texts in each main script, the scripts by name."""
+    found: dict[str, list[int]] = {}
+    for row, text in enumerate(texts):
+        found.setdefault(main_script(text), []).append(row)
+    return dict(sorted(found.items()))
+
+
+def stratified(counts: Mapping[str, int], n: int) -> dict[str, int]:
+    """Share a sample of `n` among scripts: by their number of texts, but half of an equal share at least.
+
+    :param counts: texts by script
+    :returns: texts of each to take, `n` in all (or all that there are)
+
+    >>> stratified({"HANGUL": 990, "LATIN": 10}, 20), stratified({"HANGUL": 990, "LATIN": 2}, 20)
+    ({'HANGUL': 15, 'LATIN': 5}, {'HANGUL': 18, 'LATIN': 2})
+    """
+    total = sum(counts.values())
+    n = min(n, total)
+    least = {script: min(count, n // (2 * len(counts))) for script, count in counts.items()}
+    spare = n - sum(least.values())
+    room = {script: count - least[script] for script, count in counts.items()}
+    wanted = {script: spare * of_it / max(1, sum(room.values())) for script, of_it in room.items()}
+    given = {script: int(share) for script, share in wanted.items()}
+    by_remainder = sorted(counts, key=lambda script: (given[script] - wanted[script], script))
+    for script in by_remainder[: spare - sum(given.values())]:
+        given[script] += 1
+    return {script: least[script] + given[script] for script in counts}
+
+
+def rows_with_every_script(texts: Sequence[str], n: int, least: int) -> list[int]:
+    """Return the first `n` rows, and of each script that has fewer than `least` among them its next ones, up to `least`.
+
+    >>> rows_with_every_script(["a", "b", "c", "가", "나", "d"], 2, 1)
+    [0, 1, 3]
+    """
+    rows = list(range(min(n, len(texts))))
+    for of_script in rows_by_script(texts).values():
+        n_in = sum(row < n for row in of_script)
+        rows += of_script[n_in : max(n_in, least)]
+    return rows

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from students.arithmetic import SAFE_CODE
 from students.calibration import Sample, show_linear_inputs
 from students.gate import ParityReport, Thresholds
 
@@ -108,7 +109,7 @@ def _pattern(name: str) -> str:
 def layer_errors(transformer: Any, inputs: Sample) -> dict[str, float]:
     """Return the relative error of each linear layer's output when weights and inputs are in int8.
 
-    Weights symmetric by output channel, inputs asymmetric over all of what calibration gave: what a static int8 graph
+    Weights symmetric by output channel in 7 bits, inputs asymmetric over all of what calibration gave: what a static int8 graph
     does, without what the layers before did to the inputs. ‖Wx − Q(W)Q(x)‖² / ‖Wx‖², over all inputs.
 
     :param inputs: unpadded, one text at a time. *Shape:* each array (1, n_tokens)
@@ -126,7 +127,7 @@ def layer_errors(transformer: Any, inputs: Sample) -> dict[str, float]:
 
 def _int8_error(weight: Any, rows: Any) -> float:
     """*Shape:* weight (n_out, n_in), rows (n_rows, n_in)."""
-    scale = weight.abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / 127
+    scale = weight.abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / SAFE_CODE
     rounded_weight = (weight / scale).round() * scale
     low, high = rows.amin().clamp_max(0), rows.amax().clamp_min(0)
     step = (high - low).clamp_min(1e-12) / 255

@@ -1,7 +1,7 @@
 """int8 simulated in float, so that a model can be trained to live with it (Jacob et al. 2018).
 
     x̂ = Δ·(clamp(round(x/Δ) + z, 0, 255) − z)     activations: one step Δ and zero point z for the whole tensor
-    Ŵ = δ·round(W/δ),  δ = max|W|/127              weights: one step for each output, of the weights as they are now
+    Ŵ = δ·round(W/δ),  δ = max|W|/64               weights: one step for each output, of the weights as they are now, in 7 bits
     y = x̂·Ŵᵀ + b
 
 Activation ranges are fixed by a calibration pass, as those of a static int8 graph are. `round` has the gradient of the
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from students.arithmetic import SAFE_CODE
 from students.calibration import Sample, show_linear_inputs
 from students.onnx import smooth_scale
 from students.search import FFN_DOWN
@@ -72,7 +73,7 @@ class Int8Linear(nn.Linear):
             scaled = input.float() / (self.smooth * self.step) + self.zero
             codes = rounded(scaled.clamp(0, 255)) - self.zero
             weight = self.weight * self.smooth
-            scale = weight.detach().abs().amax(dim=1, keepdim=True).clamp_min(_LEAST) / 127
+            scale = weight.detach().abs().amax(dim=1, keepdim=True).clamp_min(_LEAST) / SAFE_CODE
             weight_codes = rounded(weight / scale)
         # whole numbers up to 255, which bfloat16 has, too: autocast rounds nothing but the products
         products = functional.linear(codes, weight_codes)

@@ -18,7 +18,10 @@ def signal_source(run: Run, name: str) -> SignalSource:
     teacher = run.recipe.teachers[name]
     if run.recipe.signals.live:
         scorer = load(
-            run.teacher(name), runtime="torch", precision=run.recipe.signals.precision, max_length=teacher.max_length
+            run.teacher(name),
+            runtime="torch",
+            precision=run.signal_identity(name).precision,
+            max_length=teacher.max_length,
         )
         return LiveSignals(scorer, teacher.prompts or ("", ""))
     return CachedSignals(SignalCache(run.signals(name), run.signal_identity(name)))

@@ -1,11 +1,11 @@
 """`distill trim`: a model folder in, the same model over fewer tokens out, with what was lost."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from distill.apply import read_texts
 from distill.artefact import (
     Artefact,
     check_model_folder,
@@ -19,6 +19,7 @@ from distill.artefact import (
 from distill.backbone import resolve_name
 from distill.errors import BadInput
 from distill.modeling import load_model, replace_tokenizer, save_model, tokenizer_of, transformer_of
+from distill.tables import read_texts
 from students.build import check_reload
 from students.corpus import Corpus
 from students.vocabulary import TrimReport, trim_vocabulary
@@ -76,9 +77,10 @@ def trim_folder(
 def _read(texts: Sequence[str]) -> Corpus:
     corpus = Corpus()
     for given in texts:
-        name, colon, columns = given.partition(":")
+        name, colon, columns = (given, "", "") if os.path.exists(given) else given.partition(":")
         for column in columns.split(",") if colon else ["text"]:
-            corpus.add(f"{Path(name).name.partition('.')[0]} {column}".removesuffix(" text"), read_texts(name, column))
+            read = read_texts(name, column, section="--texts FILE:COLUMN", gaps=True)
+            corpus.add(f"{Path(name).name.partition('.')[0]} {column}".removesuffix(" text"), read)
     if not corpus.sources:
         raise BadInput("--texts: no text was found in the files; the tokens that they use are what is kept")
     return corpus

@@ -30,7 +30,7 @@ from distill.modeling import quiet
 from students.calibration import Sample
 from students.gate import ParityReport, Thresholds
 
-__all__ = ["INT4_SHARES", "MOST_INPUTS", "compress_to_int4", "compress_to_int8", "shrink"]
+__all__ = ["INT4_SHARES", "MOST_INPUTS", "compress_to_int4", "compress_to_int8", "constant_of", "shrink"]
 
 log = logging.getLogger(__name__)
 INT4_SHARES = (1.0, 0.8, 0.6, 0.4, 0.2)  # with less in int4 the file is as large as with int8
@@ -83,15 +83,15 @@ def _stored(graph: Any) -> dict[str, int]:
     """Count the weights of matrix products by their type; embeddings, which are looked up, are not among them."""
     counts = Counter({"int4": 0, "int8": 0, "float": 0})
     for node in graph.get_ops():
-        if node.get_type_name() == "MatMul" and (constant := _constant_of(node.input_value(1).get_node())) is not None:
+        if node.get_type_name() == "MatMul" and (constant := constant_of(node.input_value(1).get_node())) is not None:
             name = constant.get_element_type().get_type_name()
             counts[{"u4": "int4", "i4": "int4", "u8": "int8", "i8": "int8"}.get(name, "float")] += 1
     return dict(counts)
 
 
-def _constant_of(node: Any) -> Any | None:
-    """Follow what unpacks a weight (convert, subtract, multiply, reshape) to where it is stored; None where it is computed."""
-    while node.get_type_name() in ("Convert", "Subtract", "Multiply", "Reshape"):
+def constant_of(node: Any) -> Any | None:
+    """Follow what unpacks a weight (convert, subtract, multiply, reshape, transpose) to where it is stored; None where it is computed."""
+    while node.get_type_name() in ("Convert", "Subtract", "Multiply", "Reshape", "Transpose"):
         node = node.input_value(0).get_node()
     return node if node.get_type_name() == "Constant" else None
 

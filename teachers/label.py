@@ -5,15 +5,17 @@ Any number of processes may label side by side; each takes its part of what is m
 
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from distill.cut_texts import sample_cut_texts
 from distill.data import Pairs, batched
 from distill.errors import JobFailed
 from distill.modeling import quiet
-from distill.openvino import export_graph
+from distill.openvino import GraphPrecision, export_graph
 from distill.progress import progress
 from distill.recipe import Teacher
 from distill.run import Run
@@ -41,10 +43,12 @@ def _label(run: Run, name: str, teacher: Teacher, needs: set[str]) -> None:
     began, state, pairs = time.monotonic(), PartialState(), run.split.train
     cache = SignalCache(run.signals(name), run.signal_identity(name))
     items = _items(run, teacher, needs)
+    cut = cache.summary("cut_texts")
     todo = {kind: rows for kind, (keys, _) in items.items() if len(rows := cache.missing(kind, keys))}
     state.wait_for_everyone()  # all have looked before the first writes
     if todo:
         scorer = _load_teacher(run, name)
+        cut = _cut_texts(name, scorer, items, say=state.is_main_process)
         for kind, rows in todo.items():
             _fill(run, cache, kind, rows, items[kind], scorer, title=f"{name}: {kind}")
     state.wait_for_everyone()
@@ -56,6 +60,7 @@ def _label(run: Run, name: str, teacher: Teacher, needs: set[str]) -> None:
             else None
         )
         summary = {"scores": _described(name, scores, pairs, teacher)} if scores is not None else {}
+        summary |= {} if cut is None else {"cut_texts": cut}
         cache.finish(summary, time.monotonic() - began)
         log.info("signals of %s: %s", name, cache.folder)
 
@@ -80,6 +85,18 @@ def _items(run: Run, teacher: Teacher, needs: set[str]) -> dict[SignalKind, tupl
     return items
 
 
+def _cut_texts(name: str, scorer: Scorer, items: Mapping[SignalKind, tuple[np.ndarray, Any]], *, say: bool) -> Any:
+    """Return, by kind of signal, how much of what the teacher is asked its `max_length` cuts off."""
+    counted = {}
+    for kind, (_, inputs) in items.items():
+        texts = (inputs.queries, inputs.documents) if kind == "scores" else (inputs,)
+        cut = sample_cut_texts(scorer.tokenizer, *texts, max_length=scorer.max_length)
+        counted[kind] = cut.to_json()
+        if say:
+            cut.say(f"{name}: {kind}")
+    return counted
+
+
 def _own_role(run: Run) -> int | None:
     student = run.recipe.student
     return None if student is None or student.asymmetric is None else student.asymmetric.role
@@ -91,27 +108,28 @@ def _load_teacher(run: Run, name: str) -> Scorer:
     from accelerate import PartialState
 
     signals, teacher, state = run.recipe.signals, run.recipe.teachers[name], PartialState()
+    precision = run.signal_identity(name).precision
     with quiet():
         if signals.runtime == "openvino" and not torch.cuda.is_available():
             with state.main_process_first():
-                folder = _graph(run, name)
-            return load(folder, runtime="openvino", precision=signals.precision, max_length=teacher.max_length)
+                folder = _graph(run, name, precision)
+            return load(folder, runtime="openvino", precision=precision, max_length=teacher.max_length)
         device = str(state.device)
         return load(
             run.teacher(name),
             runtime="torch",
-            precision=signals.precision,
+            precision=precision,
             max_length=teacher.max_length,
             device=device,
         )
 
 
-def _graph(run: Run, name: str) -> Path:
+def _graph(run: Run, name: str, precision: GraphPrecision) -> Path:
     """Return the teacher as an OpenVINO folder; it is made once for each of its revisions."""
     revision = run.require(run.teacher(name), "train_teacher").revision
-    target = run.work / f"graph-{name}-{revision}-{run.recipe.signals.precision}"
+    target = run.work / f"graph-{name}-{revision}-{precision}"
     if not target.exists():
-        export_graph(run.teacher(name), target, run.recipe.signals.precision)
+        export_graph(run.teacher(name), target, precision)
     return target
 
 

@@ -56,7 +56,7 @@ class Trainer:
             _recipe, path=Path(config_file), folder=str(checkpoints_path), pairs=str(csv_file_path), columns=columns
         )
         self.recipe = make(config)
-        self._on_a_cpu = make({**config, "use_fp16": "bf16"}) if config.get("use_fp16") else self.recipe
+        self._on_a_cpu = make({**config, "use_fp16": "auto"}) if config.get("use_fp16") else self.recipe
 
     def train(self) -> Path:
         """Train, or go on where a killed run stopped, and return the model's folder."""
@@ -68,7 +68,7 @@ class Trainer:
         elif self.device.partition(":")[2] not in ("", "0"):
             log.warning("device is %s: the first visible GPU is used, set CUDA_VISIBLE_DEVICES to choose", self.device)
         if state.device.type != "cuda" and self.recipe is not self._on_a_cpu:
-            log.warning("use_fp16 wants a GPU: training in bf16")
+            log.warning("use_fp16 wants a GPU: training in what this CPU multiplies")
             self.recipe = self._on_a_cpu
         run = Run(self.recipe)
         with run.lock():

@@ -1,4 +1,4 @@
-"""No network, two threads, caches of their own; and the tiny runs that most tests are made of."""
+"""No network, one thread a test process, caches of their own; and the tiny runs that most tests are made of."""
 
 import atexit
 import os
@@ -7,6 +7,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+# two processes share the tests of two cores, and tiny models are not faster on two threads
+N_THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
 _CACHE = tempfile.mkdtemp(prefix="matchdistill-tests-")
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 # before anything imports torch or datasets; subprocesses inherit it
@@ -17,7 +19,7 @@ os.environ.update(
     HF_DATASETS_CACHE=_CACHE,
     MATCHDISTILL_CACHE=os.path.join(_CACHE, "matchdistill"),
     TOKENIZERS_PARALLELISM="false",
-    OMP_NUM_THREADS="2",
+    OMP_NUM_THREADS=str(N_THREADS),
     OMP_WAIT_POLICY="passive",
     TF_CPP_MIN_LOG_LEVEL="3",
 )
@@ -104,10 +106,10 @@ def pytest_configure(config):
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _two_threads():
+def _threads():
     import torch
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(N_THREADS)
 
 
 @pytest.fixture

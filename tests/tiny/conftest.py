@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import N_THREADS
+
 SENTENCES = [
     "백엔드 개발자를 채용합니다. Python과 Django 경험이 필요합니다.",
     "머신러닝 엔지니어로 3년간 추천 시스템을 개발했습니다.",
@@ -56,7 +58,7 @@ def threads_of_torch():
     """Loading a torch model with `n_threads` sets them for the process; the last bits of a training depend on them."""
     yield
     if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(2)
+        sys.modules["torch"].set_num_threads(N_THREADS)
 
 
 @pytest.fixture(scope="session")

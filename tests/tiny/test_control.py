@@ -60,13 +60,14 @@ def test_a_loss_of_another_kind_is_refused(tiny_run):
 def test_the_student_learns_from_all_pairs_and_the_others_from_the_labelled_ones(tiny_run):
     data = {**SHORT, "max_labelled": 32}
     student, control = finished(run := tiny_run(**LEARNS_FROM_BI, data=data))
-    assert len(run.split.train) == 32 and len(run.split.unlabelled_pairs) == 64
-    assert len(run.taught_pairs) == 96 and np.isnan(run.taught_pairs.labels).sum() == 64
+    n_train, n_more = len(run.split.train), len(run.split.unlabelled_pairs)
+    assert n_train + len(run.split.validation) == 32  # few labels to pick a checkpoint by, too
+    assert len(run.taught_pairs) == n_train + n_more and np.isnan(run.taught_pairs.labels).sum() == n_more
     teacher = read_card(run.teacher("bi"))
-    assert teacher.details["training"]["step"] == 1  # 32 pairs in steps of 32
-    assert student.details["training"]["step"] == control.details["training"]["step"] == 3
+    assert teacher.details["training"]["step"] == 1  # at most 32 pairs in a step of 32
+    assert student.details["training"]["step"] == control.details["training"]["step"] > 1
     (manifest,) = run.signals("bi").glob("*/manifest.json")
-    assert json.loads(manifest.read_text())["items"]["scores"] == 96
+    assert json.loads(manifest.read_text())["items"]["scores"] == n_train + n_more
 
 
 def test_a_bi_encoder_finds_pairs_for_the_student(tiny_run):
@@ -107,7 +108,7 @@ def test_bundled_pairs_without_labels_are_others_than_the_labelled_ones(tiny_run
     ).split
     known = {*split.train.queries, *split.validation.queries, *split.evaluation.queries}
     rest = len(split.unlabelled_pairs) - 40
-    assert rest > 0 and abs(len(split.train) - rest) <= 4
+    assert rest > 0 and abs(len(split.train) + len(split.validation) - rest) <= 4
     assert known.isdisjoint(split.unlabelled_pairs.queries[rest:])
     assert split.unlabelled_pairs.labels is None
 

@@ -10,10 +10,12 @@ import torch
 
 from distill.artefact import check_model_folder, read_card, revision
 from distill.errors import BadInput, GateFailed
+from distill.machine import cpu_class
 from distill.runtime import load
-from students import export
+from students import export_graphs
 from students.calibration import spread
-from students.export import _kept_nodes, export_openvino
+from students.export import export_openvino
+from students.export_graphs import kept_nodes
 from students.gate import DEFAULT_THRESHOLDS, Thresholds
 from tests.tiny.conftest import SENTENCES
 
@@ -55,14 +57,14 @@ def traced(bert_bi, tmp_path_factory):
 
 @pytest.fixture
 def untraced(traced, monkeypatch):
-    monkeypatch.setattr(export, "trace", traced)
+    monkeypatch.setattr(export_graphs, "trace", traced)
 
 
 @pytest.fixture(scope="session")
 def quantized(bert_bi, traced, tmp_path_factory):
     target = tmp_path_factory.mktemp("export") / "int8"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "trace", traced)
+        patch.setattr(export_graphs, "trace", traced)
         return target, _int8(bert_bi, target)
 
 
@@ -143,6 +145,24 @@ def test_int8_is_int8_and_smaller(bert_bi, quantized):
     assert weights < 0.6 * (bert_bi / "model.safetensors").stat().st_size
 
 
+def test_int8_is_the_same_on_every_cpu(quantized):
+    from students.arithmetic import greatest_code
+
+    target, report = quantized
+    assert greatest_code(target, "openvino") == 64 == report.arithmetic["greatest_code"]
+    assert report.arithmetic["mean_cosine"] > 0.9995 and report.arithmetic["min_cosine"] > 0.999
+    details = read_card(target).details
+    assert details["overflow_safe"] and details["exported_on"] == cpu_class() == report.arithmetic["cpu_class"]
+    assert cpu_class() in details["parity"]["arithmetic"]["judged"]
+
+
+def test_weights_of_8_bits_are_refused(bert_bi, untraced, tmp_path):
+    limits = Thresholds(arithmetic_mean_cosine=0.9995, arithmetic_min_cosine=0.999)
+    with pytest.raises(GateFailed, match="weights up to 12[78] saturate on CPUs without VNNI"):
+        _int8(bert_bi, tmp_path / "int8", thresholds=limits, _overflow_safe=False)
+    assert not list(tmp_path.iterdir())
+
+
 def test_int8_repeats(bert_bi, quantized, untraced, tmp_path):
     _int8(bert_bi, tmp_path / "again")
     assert revision(tmp_path / "again") == revision(quantized[0])
@@ -213,11 +233,11 @@ def test_no_pattern_keeps_nothing(exported):
     import openvino
 
     graph = openvino.Core().read_model(exported[1] / "openvino/openvino_model.xml")
-    assert _kept_nodes(graph, None) == []
-    assert len(_kept_nodes(graph, "ffn_down")) == 2
+    assert kept_nodes(graph, None) == []
+    assert len(kept_nodes(graph, "ffn_down")) == 2
 
 
-def test_a_layer_that_int8_breaks_is_found_and_kept_in_float(bert_bi, tmp_path):
+def test_a_layer_that_int8_breaks_is_found_and_kept_in_float(bert_bi, monkeypatch, tmp_path):
     from distill.modeling import load_model, save_model, transformer_of
 
     model = load_model(bert_bi)
@@ -229,6 +249,14 @@ def test_a_layer_that_int8_breaks_is_found_and_kept_in_float(bert_bi, tmp_path):
         layer.intermediate.dense.bias[:4] = 4000
         layer.output.dense.weight[:, :4] *= 1e-5
     save_model(model, tmp_path / "source")
+    traced = export_graphs.trace(tmp_path / "source")  # once: each trial is of the same graph
+    graph = traced.model
+
+    def trace(_):
+        traced.model = graph.clone()
+        return traced
+
+    monkeypatch.setattr(export_graphs, "trace", trace)
     limits = Thresholds(min_cosine=0.9993)
     options = {"calibration": HELD_BACK, "n_calibration": 20, "n_threads": 1, "thresholds": limits}
     report = export_openvino(

@@ -40,13 +40,14 @@ def test_it_trains_a_contrastive_bi_encoder(tmp_path):
     assert sum("validation" in row for row in card.details["history"]) >= 2
 
 
-def test_on_a_cpu_fp16_is_bf16_and_a_gpu_that_is_not_there_is_said(tmp_path, caplog, monkeypatch):
+def test_on_a_cpu_fp16_is_auto_and_a_gpu_that_is_not_there_is_said(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr(logging.getLogger("teachers"), "propagate", True)
+    caplog.set_level(logging.WARNING, "teachers")
     backbone = fresh_backbone(FreshBackbone(**BACKBONE), SENTENCES * 20, seed=1, folder=tmp_path / "backbones")
     folder = trainer(tmp_path, model_name=str(backbone), use_fp16=True, device="cpu").train()
-    assert read_card(folder).details["inputs"]["teacher"]["training"]["precision"] == "bf16"
-    assert "use_fp16 wants a GPU: training in bf16" in caplog.text
+    assert read_card(folder).details["inputs"]["teacher"]["training"]["precision"] == "auto"
+    assert "use_fp16 wants a GPU: training in what this CPU multiplies" in caplog.text
 
 
 def test_a_configuration_with_a_byte_order_mark(tmp_path):

@@ -15,9 +15,10 @@ from distill.errors import BadInput, GateFailed
 from distill.graph import GraphModule
 from distill.recipe import Export
 from distill.runtime import load
-from students import export as export_module
-from students import layouts, weights
-from students.export import DEFAULT_THRESHOLDS, FFN_DOWN, Thresholds, _behind_pooling, _kept_nodes, export_model
+from students import export_graphs, layouts, weights
+from students.arithmetic import greatest_code
+from students.export import DEFAULT_THRESHOLDS, FFN_DOWN, Thresholds, export_model
+from students.export_graphs import behind_pooling, kept_nodes
 from students.layouts import TOOLS, write_layout
 from tests.conftest import ROOT, make_run
 from tests.tiny.conftest import SENTENCES
@@ -99,6 +100,51 @@ def test_static_int8_does_not_hang_on_the_batch(kind, exports, bert_bi, xlmr_cro
     assert calibration["smooth_quant_alpha"] == 0.5 and calibration["n_kept_float"] == 2
 
 
+@pytest.mark.parametrize("precision", ["int8", "int8_dynamic"])
+@pytest.mark.parametrize("kind", ["bi", "cross"])
+def test_int8_is_the_same_on_every_cpu(kind, precision, exports):
+    target, report = exports(kind, precision)
+    found = report.arithmetic
+    assert greatest_code(target, "onnx") == found["greatest_code"] == 64 and found["overflow_safe"]
+    assert read_card(target).details["overflow_safe"]
+    if kind == "bi":
+        assert found["min_cosine"] > 0.99999 and found["rank_agreement"] is None
+    else:
+        assert found["rank_agreement"] > 0.9999 and found["difference"] < 1e-3 and found["min_cosine"] is None
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8_dynamic"])
+def test_weights_of_8_bits_are_refused(precision, bert_bi, tmp_path):
+    limits = Thresholds(arithmetic_mean_cosine=0.9995, arithmetic_min_cosine=0.999)
+    with pytest.raises(GateFailed, match="weights up to 12[78] saturate on CPUs without VNNI"):
+        export(bert_bi, tmp_path / "int8", precision, thresholds=limits, _overflow_safe=False)
+
+
+def test_an_encoder_without_a_length_limit_has_that_of_its_positions(tmp_path):
+    from distill.backbone import fresh_backbone
+    from distill.modeling import build_model, save_model
+    from distill.recipe import FreshBackbone
+
+    settings = FreshBackbone(tokenizer="unigram", vocabulary=200, layers=1, width=32, heads=2, max_length=40)
+    backbone = fresh_backbone(settings, SENTENCES * 20, seed=1, folder=tmp_path / "backbones")
+    save_model(build_model("bi_encoder", backbone, max_length=40), tmp_path / "source")
+    for name, key in (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
+        settings = json.loads((tmp_path / "source" / name).read_text(encoding="utf-8"))
+        settings.pop(key, None)
+        (tmp_path / "source" / name).write_text(json.dumps(settings), encoding="utf-8")
+    assert load(tmp_path / "source", n_threads=1).max_length == 40
+    for format in ("openvino", "onnx"):
+        export_model(
+            tmp_path / "source",
+            tmp_path / format,
+            format=format,
+            precision="fp32",
+            held_back=HELD_BACK[-4:],
+            n_threads=1,
+        )
+        assert load(tmp_path / format, n_threads=1).max_length == 40
+
+
 def test_dynamic_int8_does_and_says_so(exports):
     target, report = exports("cross", "int8_dynamic")
     _, static = exports("cross", "int8")
@@ -126,8 +172,8 @@ def test_openvino_leaves_what_is_behind_pooling_alone(xlmr_cross, tmp_path):
         thresholds=Thresholds(), n_threads=1, keep_float=None,
     )  # fmt: skip
     graph = openvino.Core().read_model(tmp_path / "int8/openvino/openvino_model.xml")
-    behind = set(_behind_pooling(graph))
-    assert len(behind) == 2 and len(_kept_nodes(graph, [GraphModule.head])) == 2
+    behind = set(behind_pooling(graph))
+    assert len(behind) == 2 and len(kept_nodes(graph, [GraphModule.head])) == 2
     fed = {
         port.get_node().get_friendly_name()
         for node in graph.get_ops()
@@ -159,8 +205,8 @@ def test_formats_have_their_precisions(bert_bi, tmp_path):
 
 
 def test_smaller_openvino_weights(bert_bi, monkeypatch, tmp_path):
-    traced = export_module.trace(bert_bi)
-    monkeypatch.setattr(export_module, "trace", lambda _: traced)  # the first leaves it as it is
+    traced = export_graphs.trace(bert_bi)
+    monkeypatch.setattr(export_graphs, "trace", lambda _: traced)  # the first leaves it as it is
     for precision, share in (("fp16", 0.6), ("int8_weights", 0.4)):
         report = export_model(bert_bi, tmp_path / precision, precision=precision, held_back=HELD_BACK, n_threads=1)
         weights = (tmp_path / precision / "openvino/openvino_model.bin").stat().st_size
@@ -174,14 +220,14 @@ def weights_mb(folder):
 
 
 def test_int4_weights_where_the_gate_holds_and_nowhere_else(bert_bi, monkeypatch, tmp_path):
-    traced = export_module.trace(bert_bi)
+    traced = export_graphs.trace(bert_bi)
     graph = traced.model
 
     def trace(_):
         traced.model = graph.clone()
         return traced
 
-    monkeypatch.setattr(export_module, "trace", trace)
+    monkeypatch.setattr(export_graphs, "trace", trace)
     monkeypatch.setattr(weights, "INT4_SHARES", (1.0, 0.5))
     make = partial(export_model, bert_bi, held_back=HELD_BACK[:12], calibration=PAIRS, n_calibration=4, n_threads=1)
     make(tmp_path / "int8", precision="int8_weights", thresholds=Thresholds())

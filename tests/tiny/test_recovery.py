@@ -29,9 +29,9 @@ def simulated(alpha=-1.0):
 
 
 def by_hand(layer, rows, low, high, smooth):
-    """Quantize and dequantize in numpy, with ranges over the whole tensor."""
+    """Quantize and dequantize in numpy, with ranges over the whole tensor and weights in 7 bits."""
     weight, x = layer.weight.detach().numpy() * smooth, rows / smooth
-    step, scale = (high - low) / 255, np.abs(weight).max(axis=1, keepdims=True) / 127
+    step, scale = (high - low) / 255, np.abs(weight).max(axis=1, keepdims=True) / 64
     zero = np.round(-low / step)
     codes = np.clip(np.round(x / step + zero), 0, 255)
     return (codes - zero) * step, np.round(weight / scale) * scale

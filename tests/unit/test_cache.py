@@ -6,7 +6,8 @@ import time
 import pytest
 
 from distill import cache
-from distill.cache import cache_folder, cached
+from distill.cache import GraphContent, cache_folder, cached, file_hash
+from distill.errors import BadInput
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +45,54 @@ def test_a_broken_entry_is_made_anew(root):
     cached("part", "a", maker(calls))
     next((root / "part").iterdir()).joinpath("value").write_text("ma")
     assert cached("part", "a", maker(calls)) == "made"
-    assert calls == ["write", "read", "write"]
+    assert calls == ["write", "write"]  # a damaged one is not read
+
+
+@pytest.mark.parametrize("damage", ["made!", "mads", ""])
+def test_a_damaged_entry_is_not_trusted_even_where_it_can_be_read(damage):
+    def make(folder):
+        path = folder / "value"
+        if not path.exists():
+            path.write_text("made")
+        return path.read_text()
+
+    assert cached("part", "a", make) == "made"
+    next(cache_folder("part").iterdir()).joinpath("value").write_text(damage)
+    assert cached("part", "a", make) == "made"
+    next(cache_folder("part").iterdir()).joinpath("checksums.json").unlink()
+    assert cached("part", "a", make) == "made"
+
+
+def test_an_entry_that_cannot_be_read_is_made_anew():
+    calls = []
+
+    def make(folder):
+        calls.append(len(list(folder.iterdir())))
+        if len(calls) == 2:
+            raise RuntimeError("of another version")
+        (folder / "value").write_text("made")
+        return "made"
+
+    assert [cached("part", "a", make) for _ in range(2)] == ["made", "made"]
+    assert calls == [0, 2, 0]  # empty; with its checksums; empty again
+
+
+def test_a_hash_is_of_the_content_whatever_the_time_says(tmp_path):
+    path = tmp_path / "graph"
+    hashes = set()
+    for text in ("one", "two"):
+        path.unlink(missing_ok=True)
+        path.write_text(text)
+        os.utime(path, (1, 1))
+        hashes.add(file_hash(path))
+    assert len(hashes) == 2
+    content = GraphContent([path, tmp_path / "nothing"])
+    content.check()
+    os.utime(path, (2, 2))
+    content.check()  # touched, and the same
+    path.write_text("six")
+    with pytest.raises(BadInput, match="graph was replaced after it was loaded; load the folder again"):
+        content.check()
 
 
 @pytest.mark.parametrize("stated", ["off", "/proc/nowhere"])

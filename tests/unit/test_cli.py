@@ -139,7 +139,7 @@ class TestExitCodes:
         path = write_recipe(tmp_path)
         code, _, err = call("train-teacher", path, "training.precision=fp16")
         assert code == 1
-        assert "error: training.precision fp16 needs a GPU; set bf16 or fp32" in err
+        assert "error: training.precision fp16 needs a GPU; set auto, bf16 or fp32" in err
 
     def test_interrupted_is_130_and_says_to_go_on(self, call, tmp_path, monkeypatch):
         def interrupt(_):

@@ -2,6 +2,7 @@ import csv
 import errno
 import gzip
 import json
+import logging
 from pathlib import Path
 
 import pyarrow as pa
@@ -106,7 +107,8 @@ def test_parquet_keeps_the_schema(tmp_path):
     assert out.to_pylist() == [{"id": 1, "resume": CUT, "v": [1.5]}, {"id": 2, "resume": None, "v": []}]
 
 
-def test_a_resume_without_the_wanted_sections_stays_whole_and_is_counted(tmp_path, caplog):
+def test_a_resume_without_the_wanted_sections_stays_whole_and_is_counted(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("distill"), "propagate", True)  # the command line turns it off
     source = write_csv(tmp_path / "table.csv", [["1", "[취미]\n등산", "x"]])
     done = prepare_file(source, tmp_path / "out.csv", column="resume", keep=KEEP)
     assert done.whole == 1
@@ -129,8 +131,9 @@ class TestRefusals:
 
     def test_a_value_that_is_no_text(self, tmp_path):
         source = tmp_path / "table.jsonl"
-        source.write_text('{"resume": "a"}\n{"resume": 5}\n', encoding="utf-8")
-        assert "row 2: resume is 5, a int" in refusal(source, tmp_path / "out.jsonl")
+        source.write_text('{"resume": "a"}\n{"resume": ["b"]}\n', encoding="utf-8")
+        said = refusal(source, tmp_path / "out.jsonl")
+        assert "row 2: resume is no text: a text is expected, got ['b'] (list)" in said
 
     @pytest.mark.parametrize(
         ("line", "message"),
@@ -138,7 +141,7 @@ class TestRefusals:
             ("{", "line 1 is no JSON"),
             ("[1]", "line 1 is list"),
             ('{"cv": ""}', "no column"),
-            ('{"n": ' + "9" * 5000 + "}", "is no JSON object"),
+            ('{"n": ' + "9" * 5000 + "}", "no column 'resume'; it has n"),
             ("[" * 99_999, "is no JSON object"),
         ],
     )
@@ -173,11 +176,32 @@ class TestRefusals:
         assert "no folder" in refusal(source, tmp_path / "missing" / "out.csv")
 
 
-def test_half_a_surrogate_pair_goes_out_as_it_came(tmp_path):
+def test_half_a_surrogate_pair_is_refused_and_goes_out_of_other_columns_as_it_came(tmp_path):
     source = tmp_path / "table.jsonl"
-    source.write_text('{"resume": "성명: 홍길동\\n경력 \\ud83d"}\n', encoding="utf-8")
+    source.write_text('{"resume": "성명: 홍길동\\n경력", "x": "\\ud83d"}\n', encoding="utf-8")
     prepare_file(str(source), tmp_path / "out.jsonl", column="resume", blind=True, dropped=tmp_path / "dropped.tsv")
-    assert (tmp_path / "out.jsonl").read_text(encoding="utf-8") == '{"resume": "성명: [이름]\\n경력 \\ud83d"}\n'
+    assert (tmp_path / "out.jsonl").read_text(encoding="utf-8") == '{"resume": "성명: [이름]\\n경력", "x": "\\ud83d"}\n'
+    assert "row 1: x holds half a surrogate pair" in refusal(source, tmp_path / "other.jsonl", column="x")
+
+
+def test_numbers_of_json_keep_their_spelling(tmp_path):
+    source = tmp_path / "table.jsonl"
+    lines = ['{"a": 1e5, "resume": "성명: 홍길동", "b" : 0.10}', '{"resume": 123}', '{"b": 1.0}', '{"resume": null}']
+    source.write_text("\n".join(lines), encoding="utf-8")
+    prepare_file(str(source), tmp_path / "out.jsonl", column="resume", blind=True)
+    assert (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines() == [
+        lines[0].replace("홍길동", "[이름]"),
+        *lines[1:],
+    ]
+
+
+def test_an_array_stays_one(tmp_path):
+    source = tmp_path / "table.json"
+    source.write_text('[{"resume": "성명: 홍길동", "n": 1.50},\n {"n": {"resume": 2}}]', encoding="utf-8")
+    prepare_file(str(source), tmp_path / "out.json", column="resume", blind=True)
+    assert (tmp_path / "out.json").read_text(
+        encoding="utf-8"
+    ) == '[{"resume": "성명: [이름]", "n": 1.50},\n{"n": {"resume": 2}}]\n'
 
 
 def test_a_disk_that_is_full_is_no_fault_of_the_input(tmp_path, monkeypatch):

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from students.gate import ParityReport, Thresholds, _top_k_overlap
+from students.agreement import top_k_overlap
+from students.gate import ParityReport, Thresholds
 from students.search import _int8_error, _pattern, layer_errors, search
 from students.weights import INT4_SHARES, shrink
 
@@ -92,7 +93,7 @@ def test_pattern_finds_its_layer_in_both_graphs_and_no_other():
 
 
 def test_error_by_hand():
-    # rows 0 and 255: steps of 1; weights ±127: steps of 1: both are exact
+    # rows 0 and 255: steps of 1; weights ±127 are ±64 steps: both are exact
     assert _int8_error(torch.tensor([[127.0, -127.0]]), torch.tensor([[0.0, 255.0], [7.0, 9.0]])) == 0
     # one row of 2.4 beside a range of 0 to 255 is read as 2: the output 2.4 becomes 2
     error = _int8_error(torch.tensor([[1.0]]), torch.tensor([[2.4], [255.0], [0.0]]))
@@ -125,5 +126,5 @@ def test_top_k_overlap_by_hand():
     queries = ["a"] * 4 + ["b"] * 2 + ["c"]
     scores = np.array([4, 3, 2, 1, 1, 0, 9.0])
     own = np.array([4, 1, 2, 3, 0, 1, 9.0])  # a: {0, 1} and {0, 3}; b: {0} and {1}; c has one document
-    assert _top_k_overlap(queries, scores, own) == pytest.approx((0.5 + 0) / 2)
-    assert _top_k_overlap(["c"], np.ones(1), np.ones(1)) is None
+    assert top_k_overlap(queries, scores, own) == pytest.approx((0.5 + 0) / 2)
+    assert top_k_overlap(["c"], np.ones(1), np.ones(1)) is None

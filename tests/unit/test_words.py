@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 import distill.words
 from distill.backbone import train_tokenizer
 from distill.model_files import LightTokenizer, static_tokenizer
+from distill.own_tokenizer import own_tokenizer, special_ids
 from distill.synthetic import generate_pairs
 from distill.tokens import tokenize
 from distill.words import WordMemory, forget_words
@@ -80,6 +81,108 @@ class TestIdsAreTheTokenizersOwn:
     def test_of_nothing(self, name):
         same(REMEMBERED[name], ["", " ", "\n"])
         assert len(WordMemory.of(REMEMBERED[name]).tokenize([], max_length=8)) == 0
+
+
+NORMALIZERS = [
+    None, normalizers.BertNormalizer(), normalizers.BertNormalizer(clean_text=False, strip_accents=False, lowercase=False),
+    normalizers.NFC(), normalizers.NFKC(), normalizers.NFKD(), normalizers.Lowercase(), normalizers.StripAccents(),
+    normalizers.Nmt(), normalizers.Strip(), normalizers.Strip(left=False), many_spaces, normalizers.Prepend("▁"),
+    normalizers.Replace(" ", "▁"), normalizers.Replace(Regex(" {2,}"), " "), normalizers.Replace(Regex(r"\s+"), " "),
+    normalizers.Replace("a ", "b"),
+]  # fmt: skip
+PRE_TOKENIZERS = [
+    pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Whitespace(), pre_tokenizers.WhitespaceSplit(),
+    pre_tokenizers.Punctuation(), pre_tokenizers.Digits(True), pre_tokenizers.Digits(False), pre_tokenizers.Metaspace(),
+    pre_tokenizers.Metaspace(prepend_scheme="never"), pre_tokenizers.Metaspace(prepend_scheme="first"),
+    pre_tokenizers.Metaspace(replacement="_"), pre_tokenizers.Metaspace(split=False), pre_tokenizers.ByteLevel(),
+    pre_tokenizers.Split(Regex(r"\w+ ?"), "isolated"), pre_tokenizers.Split(" ", "merged_with_next"),
+    pre_tokenizers.CharDelimiterSplit("-"),
+]  # fmt: skip
+ADDED = [
+    AddedToken("<mask>", lstrip=True), AddedToken("<x>", rstrip=True), AddedToken("k8s", single_word=True),
+    AddedToken("Python", normalized=True), AddedToken("경력", lstrip=True, rstrip=True, special=True), AddedToken("é"),
+]  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(sorted(TRAINED)), st.lists(st.sampled_from(PRE_TOKENIZERS), min_size=1, max_size=2),
+    st.lists(st.sampled_from(NORMALIZERS[1:]), max_size=3), st.lists(st.sampled_from(ADDED), max_size=2),
+    st.lists(HARD_TEXTS, min_size=1, max_size=4),
+)  # fmt: skip
+def test_any_pipeline_has_the_tokenizers_own_ids_or_no_memory(kind, cuts, changes, added, texts):
+    cut = cuts[0] if len(cuts) == 1 else pre_tokenizers.Sequence(cuts)
+    tokenizer = variant(kind, cut, normalizers.Sequence(changes), added)
+    memory = WordMemory.of(tokenizer)
+    if memory is not None:
+        same(tokenizer, [*texts, "a <mask> k8s <x> b 경력  é", "Python 3 , (주) 5년", " \u0301a b\u0d4e c"], memory)
+
+
+def test_what_is_known_of_real_models_has_a_memory():
+    """BERT, XLM-R as converted in its two ways, T5 and bge-m3, a static model."""
+    nfkc = normalizers.NFKC()  # in the place of their charsmap
+    for cut, change in (
+        (pre_tokenizers.BertPreTokenizer(), normalizers.BertNormalizer()), (xlm_r, nfkc),
+        (pre_tokenizers.Metaspace(), normalizers.Sequence([nfkc, normalizers.Replace(Regex(" {2,}"), " ")])),
+        (pre_tokenizers.Metaspace(), normalizers.Sequence([nfkc, normalizers.Strip(left=False), many_spaces])),
+        (pre_tokenizers.Whitespace(), normalizers.Lowercase()), (pre_tokenizers.WhitespaceSplit(), nfkc),
+    ):  # fmt: skip
+        tokenizer = variant("unigram", cut, change, [AddedToken("<mask>", lstrip=True, special=True)])
+        memory = WordMemory.of(tokenizer)
+        assert memory is not None
+        same(tokenizer, [*TEXTS, "a <mask> b", "a  b"], memory)
+        assert sum(ids is not None for ids in memory._ids.values()) > 500
+
+
+@pytest.mark.parametrize("kind", sorted(TRAINED))
+def test_special_tokens_as_text_are_ordinary_words(kind):
+    tokenizer = variant(kind)
+    plain = own_tokenizer(tokenizer, special_tokens_as_text=True)
+    special = special_ids(tokenizer)
+    assert len(special) == 4 and own_tokenizer(tokenizer, special_tokens_as_text=False) is tokenizer
+    texts = ["a [SEP] b", "[CLS]", "x[MASK]y", "[UNK] [SEP][SEP]", "a"]
+    for row, text in enumerate(texts):
+        ids = tokenize(plain, [text], max_length=64).ids.tolist()
+        assert (ids[0], ids[-1]) == (0, 1) and not set(ids[1:-1]) & special - {2}, (
+            text
+        )  # 2: of what no piece stands for
+        assert row == 4 or set(tokenize(tokenizer, [text], max_length=64).ids.tolist()[1:-1]) & special
+    for one in (plain, own_tokenizer(LightTokenizer(plain.backend_tokenizer, ("input_ids",), 0, "right", 9), special_tokens_as_text=True)):  # fmt: skip
+        assert (
+            tokenize(one, TEXTS, max_length=64).ids.tolist() == tokenize(tokenizer, TEXTS, max_length=64).ids.tolist()
+        )
+    same(plain, [*texts, *TEXTS])
+
+
+def test_a_whole_word_that_is_a_special_token_is_text_as_well():
+    """No algorithm finds it among its pieces: WordPiece and WordLevel without a cut at '[', BPE with such a merge, Unigram."""
+    pieces = {
+        "[PAD]": 0,
+        "[UNK]": 1,
+        "[SEP]": 2,
+        "a": 3,
+        "[": 4,
+        "S": 5,
+        "[S": 6,
+        "E": 7,
+        "P": 8,
+        "]": 9,
+        "EP": 10,
+        "EP]": 11,
+    }
+    merges = [("[", "S"), ("E", "P"), ("EP", "]"), ("[S", "EP]")]
+    for model in (
+        models.WordPiece(pieces, unk_token="[UNK]"), models.WordLevel(pieces, "[UNK]"), models.BPE(pieces, merges, unk_token="[UNK]"),
+        models.Unigram([(piece, -float(n)) for piece, n in pieces.items()], 1),
+    ):  # fmt: skip
+        backend = Tokenizer(model)
+        backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        backend.add_special_tokens(["[PAD]", "[UNK]", "[SEP]"])
+        tokenizer = LightTokenizer(backend, ("input_ids",), 0, "right", 64)
+        plain = own_tokenizer(tokenizer, special_tokens_as_text=True)
+        assert tokenize(tokenizer, ["a [SEP]"], max_length=9).ids.tolist() == [3, 2]
+        ids = tokenize(plain, ["a [SEP]", "[PAD] a"], max_length=9).ids.tolist()
+        assert 2 not in ids and 0 not in ids and ids.count(3) == 2
 
 
 def test_a_static_model_has_no_special_tokens():

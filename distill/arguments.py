@@ -1,0 +1,110 @@
+"""What a caller hands to the runtime, checked once at the door: texts, vectors, numbers and names.
+
+Each check returns what the code behind it works with, and raises `BadInput` with one line that names the row.
+"""
+
+import numbers
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import Any
+
+import numpy as np
+
+from distill.errors import BadInput
+
+__all__ = ["check_choice", "check_count", "check_texts", "check_vectors", "is_texts"]
+
+
+def check_texts(name: str, texts: Iterable[str], first_row: int = 0) -> list[str]:
+    """Return texts as a list of str; they may come as any sequence or iterator, a numpy array or a pandas Series.
+
+    :param first_row: the number of the first of them, for messages
+    :raises BadInput: for one text, for what has no order or more columns than one, and for a row that is no text
+    """
+    if isinstance(texts, str):
+        raise BadInput(f"{name} is one text; a list of texts is expected")
+    unordered = isinstance(texts, bytes | bytearray | Mapping | Set) or getattr(texts, "ndim", 1) != 1
+    if unordered or not isinstance(texts, Iterable):
+        shape = f" of shape {texts.shape}" if hasattr(texts, "shape") else ""
+        raise BadInput(f"{name} is {_kind(texts)}{shape}; a list of texts is expected")
+    listed = list(texts)
+    for row, text in enumerate(listed):
+        if type(text) is not str:
+            if not isinstance(text, str):
+                raise BadInput(f"{name}, row {first_row + row}: a text is expected, got {_shown(text)} ({_kind(text)})")
+            listed[row] = str(text)  # numpy's own kind of str
+    return listed
+
+
+def is_texts(values: Any) -> bool:
+    """Whether documents are texts, whatever holds them, and not the vectors of a matrix.
+
+    >>> is_texts(["a"]), is_texts(np.array(["a"])), is_texts(np.array(["a"], dtype=object)), is_texts(np.zeros((2, 3)))
+    (True, True, True, False)
+    """
+    if not hasattr(values, "__array__"):
+        return True
+    dtype, ndim = getattr(values, "dtype", None), getattr(values, "ndim", 1)
+    return ndim == 1 and getattr(dtype, "kind", "O") in "OSUT"  # T: numpy's strings of any length
+
+
+def check_vectors(name: str, vectors: Any, width: int, *, what: str = "n") -> np.ndarray:
+    """Return vectors as a float32 or int8 matrix of this width.
+
+    :param what: how the number of rows is called in a message
+    :raises BadInput: for another shape or type, and for a row that is not finite
+
+    *Shape:* (n, width), float16, float32, float64 or int8 → (n, width), float32 or int8
+    """
+    try:
+        array = np.asarray(vectors)
+    except (TypeError, ValueError, RuntimeError) as error:  # ragged rows, a tensor on a GPU or with a gradient
+        raise BadInput(
+            f"{name}: {' '.join(str(error).split())[:200]}; a matrix ({what}, {width}) is expected"
+        ) from None
+    if array.dtype.kind != "f" and array.dtype != np.int8:
+        hint = "; binary codes are searched with an Index" if array.dtype == np.uint8 else ""
+        raise BadInput(f"{name} of {array.dtype}; float32, float64, float16 or int8 is accepted{hint}")
+    if array.ndim != 2 or array.shape[1] != width:
+        raise BadInput(f"{name} of shape {array.shape}; ({what}, {width}) is expected")
+    if array.dtype == np.int8:
+        return array
+    with np.errstate(over="ignore"):  # what is too large for float32 is infinite, and told
+        wide = array.astype(np.float32, copy=False)
+    finite = np.isfinite(wide).all(axis=1)
+    if not finite.all():
+        raise BadInput(f"{name}, row {int(finite.argmin())}: NaN or infinite; every number is to be finite")
+    return wide
+
+
+def check_count(name: str, value: Any, *, least: int = 1, none: str | None = None) -> int | None:
+    """Return a whole number as an int.
+
+    :param none: what None means, where it is accepted
+    :raises BadInput: for a smaller number, and for what is no whole number: a bool, a float, a text
+    """
+    if value is None and none is not None:
+        return None
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_)
+    if not whole or int(value) < least:
+        instead = "" if none is None else f", or None for {none}"
+        raise BadInput(f"{name} {_shown(value)}; at least {least} is expected, a whole number{instead}")
+    return int(value)
+
+
+def check_choice(name: str, value: Any, accepted: Sequence[str], hint: str = "") -> None:
+    """Check that a name is one of those accepted, or None.
+
+    :raises BadInput: naming them
+    """
+    if value is not None and value not in accepted:
+        raise BadInput(f"{name} {_shown(value)}; one of {', '.join(accepted)} is accepted{hint}")
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__
+
+
+def _shown(value: Any) -> str:
+    """Return a value in one short line."""
+    shown = " ".join(repr(value).split())
+    return shown if len(shown) <= 80 else f"{shown[:77]}…"

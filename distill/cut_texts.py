@@ -1,0 +1,87 @@
+"""How much of the texts `max_length` cuts off: counted once where a stage has its texts, said in the log and on the card."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from distill.tokens import tokenize
+
+__all__ = ["CutTexts", "count_cut_texts", "sample_cut_texts"]
+
+log = logging.getLogger(__name__)
+_SAMPLED = 2000  # of the sequences as long as the limit: their whole lengths cost a second look
+_NO_LIMIT = 1 << 20
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class CutTexts:
+    """Sequences (texts, or a cross-encoder's pairs) that are longer than `max_length` tokens, and the tokens that they lose."""
+
+    n: int
+    n_cut: int
+    median_lost: int
+    max_length: int
+
+    @property
+    def share(self) -> float:
+        """The share of sequences that are cut."""
+        return self.n_cut / max(self.n, 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what stands on a card."""
+        return {**asdict(self), "share": round(self.share, 4)}
+
+    def say(self, name: str) -> None:
+        """Log what is cut, as a warning where it is any."""
+        if self.n_cut:
+            log.warning(
+                "%s: max_length %d cuts %d of %d texts (%.1f %%), which lose %d tokens each in the median",
+                name, self.max_length, self.n_cut, self.n, 100 * self.share, self.median_lost,
+            )  # fmt: skip
+        else:
+            log.info("%s: max_length %d cuts none of %d texts", name, self.max_length, self.n)
+
+
+def count_cut_texts(
+    tokenizer: Any,
+    lengths: np.ndarray,
+    texts: Sequence[str],
+    pair_texts: Sequence[str] | None = None,
+    *,
+    max_length: int,
+) -> CutTexts:
+    """Count the sequences that were cut to `max_length` tokens.
+
+    :param lengths: tokens of each sequence after the cut. *Shape:* (n_sequences,)
+    :param texts: the same sequences; `pair_texts` their second halves
+    """
+    full = np.flatnonzero(lengths >= max_length)
+    looked = full
+    if len(full) > _SAMPLED:
+        looked = np.sort(np.random.default_rng(_SEED).choice(full, _SAMPLED, replace=False))
+    if len(looked) == 0:
+        return CutTexts(len(lengths), 0, 0, max_length)
+    firsts = [texts[row] for row in looked.tolist()]
+    seconds = None if pair_texts is None else [pair_texts[row] for row in looked.tolist()]
+    lost = tokenize(tokenizer, firsts, seconds, max_length=_NO_LIMIT).lengths - lengths[looked]
+    cut = lost[lost > 0]
+    n_cut = round(len(full) * len(cut) / len(looked))
+    return CutTexts(len(lengths), n_cut, int(np.median(cut)) if len(cut) else 0, max_length)
+
+
+def sample_cut_texts(
+    tokenizer: Any, texts: Sequence[str], pair_texts: Sequence[str] | None = None, *, max_length: int
+) -> CutTexts:
+    """Estimate from up to 2,000 texts, drawn at random, how many a model of `max_length` tokens cuts; exact for fewer."""
+    rows = np.arange(len(texts))
+    if len(rows) > _SAMPLED:
+        rows = np.sort(np.random.default_rng(_SEED).choice(rows, _SAMPLED, replace=False))
+    seconds = None if pair_texts is None else [pair_texts[row] for row in rows.tolist()]
+    lengths = tokenize(tokenizer, [texts[row] for row in rows.tolist()], seconds, max_length=_NO_LIMIT).lengths
+    lost = lengths[lengths > max_length] - max_length
+    n_cut = round(len(texts) * len(lost) / max(len(rows), 1))
+    return CutTexts(len(texts), n_cut, int(np.median(lost)) if len(lost) else 0, max_length)

@@ -1,0 +1,76 @@
+"""The tokenizer that a scorer keeps to itself: nobody else sets its truncation, and it may read special tokens as text.
+
+Stock sentence-transformers reads "[SEP]" or "</s>" in a text as the special token: whoever writes the text moves the score.
+As text such a string is cut like any other word, whatever the algorithm; SentencePiece's own library does the same.
+"""
+
+import json
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from distill.errors import BadInput
+from distill.model_files import LightTokenizer
+
+__all__ = ["own_tokenizer", "special_ids"]
+
+
+def own_tokenizer(tokenizer: Any, *, special_tokens_as_text: bool) -> Any:
+    """Return a tokenizer with the same ids that is nobody else's.
+
+    :param tokenizer: of transformers, or a `LightTokenizer`, which is the scorer's own already
+    :param special_tokens_as_text: read special tokens in a text as ordinary text; those around it stay
+    :raises BadInput: where that is asked of a tokenizer without a tokenizer.json
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or not hasattr(backend, "encode_batch_fast"):
+        if special_tokens_as_text:
+            raise BadInput("special_tokens_as_text needs a tokenizer.json; save the tokenizer as a fast one")
+        return tokenizer
+    if isinstance(tokenizer, LightTokenizer) and not special_tokens_as_text:
+        return tokenizer
+    state = json.loads(backend.to_str())
+    if special_tokens_as_text:
+        state = _without_special_tokens(state)
+    return LightTokenizer(
+        _read(state), tuple(tokenizer.model_input_names), tokenizer.pad_token_id, tokenizer.truncation_side,
+        tokenizer.model_max_length,
+    )  # fmt: skip
+
+
+def special_ids(tokenizer: Any) -> set[int]:
+    """Return the ids of a tokenizer's special tokens."""
+    stated = getattr(tokenizer, "all_special_ids", None)
+    if stated is not None:
+        return set(stated)
+    added = tokenizer.backend_tokenizer.get_added_tokens_decoder()
+    return {number for number, token in added.items() if token.special}
+
+
+def _read(state: Mapping[str, Any]) -> Any:
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_str(json.dumps(state, ensure_ascii=False))
+
+
+def _without_special_tokens(state: dict[str, Any]) -> dict[str, Any]:
+    """Take special tokens out of what is looked for in a text; ids, and what is put around a text, stay.
+
+    They are no longer cut out of a text before the model reads it, and the model's own pieces of that name get one that no
+    text holds: a Unigram model would find "</s>" among its pieces, and a WordPiece model "[SEP]" where nothing cuts at "[".
+    """
+    special = {token["content"] for token in state.get("added_tokens") or [] if token["special"]}
+    prefix = secrets.token_hex(8)  # drawn anew each time, so that no text can hold it on purpose
+    model = dict(state["model"])
+    unknown = model.get("unk_token")
+    if isinstance(model["vocab"], Mapping):
+        model["vocab"] = {prefix + piece if piece in special else piece: n for piece, n in model["vocab"].items()}
+    else:
+        model["vocab"] = [[prefix + piece if piece in special else piece, score] for piece, score in model["vocab"]]
+    if unknown is not None and unknown in special:
+        model["unk_token"] = prefix + unknown
+    if model.get("merges"):
+        parts = ((pair, pair if isinstance(pair, list) else pair.split(" ", 1)) for pair in model["merges"])
+        model["merges"] = [pair for pair, (left, right) in parts if not {left, right, left + right} & special]
+    added = [token for token in state.get("added_tokens") or [] if not token["special"]]
+    return {**state, "model": model, "added_tokens": added}

@@ -1,0 +1,226 @@
+r"""Rows of a table file, one after the other and as they are written: the one place that decodes and parses tables.
+
+    .csv    double quotes are quotes; a line break of any kind within them is kept
+    .tsv    no quotes; lines end in \n or \r\n alone, so that a value may hold a lone \r
+    .jsonl  an object a line; .json besides: one array of objects
+    .txt    a text a line; lines end in \n or \r\n alone (a form feed or U+2028 is part of a text)
+
+Each may be gzipped. UTF-8 is read, with or without its mark, and UTF-16 with it.
+"""
+
+import csv
+import gzip
+import json
+import logging
+import re
+import zlib
+from collections.abc import Iterator
+from json.decoder import scanstring  # type: ignore[attr-defined]
+from pathlib import Path
+from typing import IO, Any
+
+from distill.errors import BadInput
+
+__all__ = ["RepeatedKeys", "delimited_rows", "is_array", "json_rows", "text_lines", "with_value"]
+
+log = logging.getLogger(__name__)
+_MAX_CELL = 2**31 - 1  # csv refuses values of more than 128 KiB unless told
+_SHOWN = 200
+_MARKS = {
+    b"\xff\xfe\x00\x00": "utf-32", b"\x00\x00\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16",
+}  # fmt: skip
+_OTHER_FILES = {b"\x1f\x8b": "gzipped; name it with .gz at its end", b"PK\x03\x04": "a ZIP or Excel file; save it as text",
+                b"PAR1": "a Parquet file; name it .parquet"}  # fmt: skip
+
+
+class RepeatedKeys(dict[str, Any]):
+    """A JSON object that names some of its keys twice: `names`."""
+
+    names: frozenset[str] = frozenset()
+
+
+def text_lines(path: Path, *, newline: str = "\n") -> Iterator[str]:
+    r"""Yield the lines of a file with their ends.
+
+    :param newline: "\n" ends a line, or "" for any of \n, \r\n and \r
+    :raises BadInput: where it is another encoding, no text, or a damaged .gz
+    """
+    opener: Any = gzip.open if path.suffix == ".gz" else open
+    encoding = "UTF-8"
+    try:
+        with opener(path, "rb") as raw:
+            encoding = _encoding(path, raw)
+        with opener(path, "rt", encoding=encoding, newline=newline) as file:
+            yield from file
+    except UnicodeError:
+        raise BadInput(_not_decoded(path, encoding)) from None
+    except EOFError:
+        raise BadInput(f"{path} cannot be read: it ends early; it was cut off, copy it again") from None
+    except (OSError, zlib.error) as error:
+        raise BadInput(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _encoding(path: Path, raw: IO[bytes]) -> str:
+    head = raw.read(4)
+    for mark, what in _OTHER_FILES.items():
+        if head.startswith(mark):
+            raise BadInput(f"{path} is {what}")
+    return next((encoding for mark, encoding in _MARKS.items() if head.startswith(mark)), "utf-8-sig")
+
+
+def _not_decoded(path: Path, encoding: str) -> str:
+    if encoding == "utf-8-sig":
+        return f"{path} is not UTF-8; save it as UTF-8 (Korean files are often CP949): iconv -f cp949 -t utf-8"
+    return f"{path} is not {encoding.upper()}, whatever its first bytes say; save it as UTF-8"
+
+
+# --- CSV and TSV ------------------------------------------------------------------------------------------------------
+
+
+def delimited_rows(path: Path, file_format: str) -> tuple[list[str], Iterator[list[str]]]:
+    """Return the header of a .csv or .tsv and its rows, each with a value for every column.
+
+    Empty lines are no rows, and are counted in the log; where there is one column, an empty line is an empty value.
+
+    :raises BadInput: naming the row, where one has more or fewer values than the header has columns
+    """
+    raw = _csv_rows(path) if file_format == "csv" else _tsv_rows(path)
+    header = next(raw, None)
+    if header is None:
+        raise BadInput(f"{path} is empty")
+    if any("\0" in name for name in header):
+        raise BadInput(f"{path} holds NUL bytes: it is no text, or UTF-16 without its mark; save it as UTF-8")
+    if len(set(header)) != len(header) or not all(header):
+        raise BadInput(f"{path}: the first line must name each column once, it is {str(header)[:_SHOWN]}")
+    if file_format == "tsv" and "\r" in "".join(header):
+        raise BadInput(f"{path}: its lines end in \\r alone; save it with \\n")
+    return header, _whole_rows(path, header, raw, file_format)
+
+
+def _whole_rows(path: Path, header: list[str], raw: Iterator[list[str]], file_format: str) -> Iterator[list[str]]:
+    number = n_empty = pending = 0
+    n_columns = len(header)
+    for row in raw:
+        if not row:
+            pending += 1
+            continue
+        if n_columns == 1:
+            yield from ([""] for _ in range(pending))
+            number += pending
+        else:
+            n_empty += pending
+        pending = 0
+        number += 1
+        if len(row) != n_columns:
+            raise BadInput(f"{path} row {number}: {len(row)} values under {n_columns} columns; {_ADVICE[file_format]}")
+        yield row
+    if n_empty:
+        log.warning("%s: %d empty lines are no rows; row numbers leave them out", path, n_empty)
+
+
+_ADVICE = {
+    "csv": 'a text with a comma, a quote or a line break in it stands in double quotes, a quote in it as ""',
+    "tsv": "a text holds no tab and no line break",
+}
+
+
+def _csv_rows(path: Path) -> Iterator[list[str]]:
+    csv.field_size_limit(_MAX_CELL)
+    reader = csv.reader(text_lines(path, newline=""), strict=True)
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise BadInput(f"{path} line {reader.line_num} is no CSV: {error}") from None
+
+
+def _tsv_rows(path: Path) -> Iterator[list[str]]:
+    for line in text_lines(path):
+        bare = line.removesuffix("\n").removesuffix("\r")
+        yield bare.split("\t") if bare else []
+
+
+# --- JSON -------------------------------------------------------------------------------------------------------------
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) == len(pairs):
+        return row
+    repeated = RepeatedKeys(row)
+    names = [name for name, _ in pairs]
+    repeated.names = frozenset(name for name in row if names.count(name) > 1)
+    return repeated
+
+
+# numbers stay as they are written; NaN and infinities, which are no JSON, become floats and are refused as values
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=str, parse_float=str, parse_constant=float)
+
+
+def is_array(path: Path) -> bool:
+    """Tell whether a .json holds one array of objects, not an object a line."""
+    if not path.name.removesuffix(".gz").endswith(".json"):
+        return False
+    first = next((line.lstrip() for line in text_lines(path) if line.strip()), "")
+    return first.startswith("[")
+
+
+def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each object as it is written, and parsed, with its numbers as strings.
+
+    :raises BadInput: naming the line that is no object
+    """
+    if is_array(path):
+        yield from _array_rows(path, "".join(text_lines(path)))
+        return
+    for number, line in enumerate(text_lines(path), start=1):
+        if not line.strip():
+            continue
+        row = _parsed(path, line, f"line {number}")
+        if not isinstance(row, dict):
+            raise BadInput(f"{path} cannot be read as JSON: line {number} is {_kind(row)}; each line must be an object")
+        yield line.strip(), row
+
+
+def _array_rows(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    rows = _parsed(path, text, "it")
+    at = text.index("[") + 1
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise BadInput(f"{path} cannot be read as JSON: row {number} is {_kind(row)}; each must be an object")
+        at = text.index("{", at)
+        _, end = _DECODER.raw_decode(text, at)
+        yield text[at:end], row
+        at = end
+
+
+def with_value(line: str, key: str, text: str) -> str:
+    """Return an object, as it is written, with another string under one of its keys.
+
+    >>> with_value('{"n": 1e5, "a": "b"}', "a", "c")
+    '{"n": 1e5, "a": "c"}'
+    """
+    at = line.index("{") + 1
+    while True:
+        name, at = scanstring(line, line.index('"', at) + 1, True)
+        at = _NOT_BLANK.search(line, line.index(":", at) + 1).start()  # type: ignore[union-attr]
+        _, end = _DECODER.raw_decode(line, at)
+        if name == key:
+            return line[:at] + json.dumps(text, ensure_ascii=False) + line[end:]
+        at = end
+
+
+_NOT_BLANK = re.compile(r"[^ \t\r\n]")
+
+
+def _parsed(path: Path, text: str, where: str) -> Any:
+    try:
+        return _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        reason = f"{error.msg} at character {error.pos + 1}"
+    except RecursionError:
+        reason = "it is nested too deeply"
+    raise BadInput(f"{path} cannot be read as JSON: {where} is no JSON object: {reason}")
+
+
+def _kind(value: Any) -> str:
+    return "null" if value is None else "a number" if isinstance(value, float) else type(value).__name__

@@ -1,0 +1,79 @@
+"""How far two models agree on the order of pairs, where differences that are only rounding are no disagreement.
+
+Texts that are identical have cosines of 1 ± 1e-7, in each runtime another: whose rank is better there, rounding decides.
+Of 3,000 question pairs with a fifth of the positives identical strings, Spearman's correlation of a perfect export was .99976.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+__all__ = ["is_constant", "rank_agreement", "settled", "top_k_overlap"]
+
+_SHARE_OF_RANGE = 1e-4
+_ROUNDING = 2e-6  # of the greatest score: what float32 leaves of sums over some thousand numbers
+
+
+def is_constant(scores: np.ndarray) -> bool:
+    """Tell whether all scores are one number, but for rounding."""
+    return bool(np.ptp(scores) <= _rounding(scores))
+
+
+def _rounding(scores: np.ndarray) -> float:
+    return _ROUNDING * float(np.abs(scores).max())
+
+
+def settled(scores: np.ndarray, own_scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ranks of both sides, with ties for what is equal but for rounding.
+
+    First each score of the second side moves towards that of the first by a ten-thousandth of the first's range at most:
+    less than that is what the gate takes for the same score. Then neighbours that rounding alone keeps apart share a rank.
+
+    *Shape:* (n_pairs,) each
+
+    >>> ranks, own = settled(np.array([0.2, 1.0, 1.0000001]), np.array([0.2, 1.0000001, 1.0]))
+    >>> ranks.tolist(), own.tolist()
+    ([0, 1, 1], [0, 1, 1])
+    """
+    wide, own = np.asarray(scores, dtype=np.float64), np.asarray(own_scores, dtype=np.float64)
+    tolerance = max(_SHARE_OF_RANGE * float(np.ptp(wide)), _rounding(wide))
+    moved = own + np.clip(wide - own, -tolerance, tolerance)
+    return _ranks(wide), _ranks(moved)
+
+
+def _ranks(scores: np.ndarray) -> np.ndarray:
+    """Number the scores from the least on, those alike to rounding with one number. *Shape:* that of scores."""
+    order = np.argsort(scores, kind="stable")
+    steps = np.diff(scores[order]) > _rounding(scores)
+    ranks = np.empty(len(scores), dtype=np.int64)
+    ranks[order] = np.concatenate([[0], np.cumsum(steps)])
+    return ranks
+
+
+def rank_agreement(scores: np.ndarray, own_scores: np.ndarray) -> float | None:
+    """Return Spearman's correlation of the settled ranks; None where one side is constant, which has no ranks."""
+    from scipy.stats import spearmanr
+
+    if not (np.isfinite(scores).all() and np.isfinite(own_scores).all()):
+        return None
+    ranks, own = settled(scores, own_scores)
+    if np.ptp(ranks) == 0 or np.ptp(own) == 0 or is_constant(own_scores):
+        return None
+    return float(spearmanr(ranks, own).statistic)
+
+
+def top_k_overlap(queries: Sequence[str], scores: np.ndarray, own_scores: np.ndarray) -> float | None:
+    """Return the mean share of a query's better half (ten at most) that both name; None without queries of several documents."""
+    ranks, own_ranks = settled(scores, own_scores)
+    rows: dict[str, list[int]] = {}
+    for row, query in enumerate(queries):
+        rows.setdefault(query, []).append(row)
+    shares = []
+    for group in rows.values():
+        k = min(10, len(group) // 2)
+        if k:
+            best, own_best = (
+                {group[i] for i in np.argsort(-side[group], kind="stable")[:k]} for side in (ranks, own_ranks)
+            )
+            shares.append(len(best & own_best) / k)
+    return float(np.mean(shares)) if shares else None

@@ -1,0 +1,146 @@
+"""The graphs of an export: traced, quantized and written into a folder, in OpenVINO or ONNX.
+
+What int8 leaves in float whatever is asked for: products of two activations (attention), where both sides have 8 bits and
+no CPU without VNNI sums them right, and what stands behind pooling.
+"""
+
+import io
+import re
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from distill.errors import BadInput
+from distill.modeling import quiet
+from distill.onnx import write_onnx
+from distill.openvino import pin_precision, save_graph, trace
+from distill.recipe import ExportPrecision
+from students.calibration import Sample
+from students.onnx import quantize_dynamic, quantize_static
+from students.search import FFN_DOWN
+from students.weights import compress_to_int4, compress_to_int8, constant_of
+
+__all__ = ["behind_pooling", "kept_nodes", "write_onnx_graph", "write_openvino_graph"]
+
+
+def write_openvino_graph(
+    source: Path,
+    folder: Path,
+    precision: ExportPrecision,
+    sample: Sample,
+    alpha: float,
+    keep_float: Sequence[str] | str | None,
+    int4_share: float,
+    overflow_safe: bool = True,
+) -> tuple[list[str], dict[str, int]]:
+    """Write the graph and its pin; return the matrix products kept in float, and for int4 how many are stored how.
+
+    :param overflow_safe: int8 weights in 7 bits, see `students.arithmetic`
+    """
+    pin_precision(folder, precision)
+    model, kept, stored = trace(source), list[str](), dict[str, int]()
+    if precision == "int8":
+        kept = _quantize(model, sample, alpha, keep_float, overflow_safe)
+    elif precision in ("int8_weights", "int4_weights"):
+        # nothing is lost in activations here, so the feed-forward down-projections need no exception
+        kept = [] if keep_float == "ffn_down" else kept_nodes(model.model, keep_float)
+        ignored = sorted({*kept, *behind_pooling(model.model)})
+        if precision == "int8_weights":
+            compress_to_int8(model, ignored)
+        else:
+            stored = compress_to_int4(model, ignored, sample, int4_share)
+    _number_nodes(model.model)
+    save_graph(model, folder, half=precision == "fp16")
+    return kept, stored
+
+
+def write_onnx_graph(
+    source: Path,
+    folder: Path,
+    precision: ExportPrecision,
+    sample: Sample,
+    alpha: float,
+    keep_float: Sequence[str] | str | None,
+    overflow_safe: bool = True,
+) -> list[str]:
+    """Write the graph; return the names of the matrix products kept in float.
+
+    :param overflow_safe: int8 weights in 7 bits, see `students.arithmetic`
+    """
+    pin_precision(folder, None)
+    write_onnx(source, folder)
+    patterns = FFN_DOWN if keep_float == "ffn_down" else tuple(keep_float or ())
+    options = {"may_be_idle": keep_float == "ffn_down", "overflow_safe": overflow_safe}
+    if precision == "int8":
+        return quantize_static(folder, sample, patterns, alpha=alpha, **options)
+    if precision == "int8_dynamic":
+        return quantize_dynamic(folder, patterns, **options)
+    return []
+
+
+def _quantize(
+    model: Any, sample: Sample, alpha: float, keep_float: Sequence[str] | str | None, overflow_safe: bool
+) -> list[str]:
+    """Quantize in place; return the names of the matrix products kept in float."""
+    kept = kept_nodes(model.model, keep_float)
+    ignored = sorted({*kept, *behind_pooling(model.model), *_of_two_activations(model.model)})
+    with quiet():
+        import nncf
+        from optimum.intel import OVConfig, OVQuantizationConfig, OVQuantizer
+    with quiet(), redirect_stdout(io.StringIO()):  # NNCF draws its bars on stdout
+        given = [{name: inputs[name] for name in _input_names(model.model) if name in inputs} for inputs in sample]
+        settings = OVQuantizationConfig(
+            num_samples=len(given), smooth_quant_alpha=alpha, model_type="transformer", ignored_scope={"names": ignored},
+            overflow_fix="enable" if overflow_safe else "disable",
+        )  # fmt: skip
+        OVQuantizer(model).quantize(nncf.Dataset(given), ov_config=OVConfig(quantization_config=settings))
+    return kept
+
+
+def behind_pooling(graph: Any) -> list[str]:
+    """Return the matrix products of Dense layers and score: one vector a text, where the transformer has one a token."""
+    return [
+        node.get_friendly_name()
+        for node in graph.get_ops()
+        if node.get_type_name() == "MatMul" and node.get_output_partial_shape(0).rank.get_length() == 2
+    ]
+
+
+def _of_two_activations(graph: Any) -> list[str]:
+    """Return the matrix products without a weight: attention, where it is no operation of its own."""
+    return [
+        node.get_friendly_name()
+        for node in graph.get_ops()
+        if node.get_type_name() == "MatMul"
+        and not any(constant_of(node.input_value(side).get_node()) for side in (0, 1))
+    ]
+
+
+def _number_nodes(graph: Any) -> None:
+    """Number unnamed nodes by their place: OpenVINO counts them over the whole process, so no two exports had one hash."""
+    graph.set_friendly_name("model")
+    for place, node in enumerate(graph.get_ordered_ops()):
+        if re.fullmatch(r"[A-Za-z]+_\d+", node.get_friendly_name()):
+            node.set_friendly_name(f"{node.get_type_name()}_{place}")
+
+
+def _input_names(graph: Any) -> list[str]:
+    return [port.get_any_name() for port in graph.inputs]
+
+
+def kept_nodes(graph: Any, keep_float: Sequence[str] | str | None) -> list[str]:
+    """Return the names of the matrix products that match, sorted.
+
+    :raises BadInput: for a pattern of the caller's that matches nothing: a typo would cost quality in silence.
+    """
+    names = sorted(node.get_friendly_name() for node in graph.get_ops() if node.get_type_name() == "MatMul")
+    if keep_float == "ffn_down":
+        return [name for name in names if any(re.search(pattern, name) for pattern in FFN_DOWN)]
+    kept: set[str] = set()
+    for pattern in keep_float or ():
+        found = {name for name in names if re.search(pattern, name)}
+        if not found:
+            raise BadInput(f"keep_float {pattern!r} matches no matrix product; there are {', '.join(names[:3])} …")
+        kept |= found
+    return sorted(kept)

@@ -1,0 +1,372 @@
+"""One behaviour of all readers: recipe data, score, embed, prepare, trim --texts and index-quality, on the same odd inputs.
+
+A reader is asked through the function that its command calls for its texts. `None` as the expected result is the texts
+"a b" and "c d"; a string is what the one line of `BadInput` says.
+"""
+
+import codecs
+import csv
+import gzip
+import io
+import json
+import os
+from datetime import date, datetime
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distill.data import load_parallel, load_texts, read_columns, read_pairs
+from distill.errors import BadInput
+from distill.recipe import Columns, Parallel, Unlabelled
+from distill.resume_file import prepare_file
+from distill.tables import read_texts
+from students.corpus import read_corpus
+from students.trim import _read as read_trim_texts
+
+RIGHT = ["a b", "c d"]
+ONE = Columns(query="text", document="text")
+
+
+def recipe(path, _):
+    return read_pairs(str(path), Columns(query="text", document="text", label="label")).queries
+
+
+def score(path, _):
+    return read_pairs(str(path), ONE, labelled=False).queries
+
+
+def embed(path, _):
+    return read_texts(str(path), "text")
+
+
+def index_quality(path, _):
+    return read_texts(str(path), "text", gaps=True)
+
+
+def trim(path, _):
+    (texts,) = read_trim_texts([str(path)]).sources.values()
+    return texts
+
+
+def prepare(path, folder):
+    out = folder / f"out{''.join(path.suffixes[-2:])}"
+    try:
+        prepare_file(str(path), out, column="text", blind=True)
+    except BadInput:
+        assert not out.exists()
+        raise
+    return [str(text) for text in read_columns(str(out), ["text"])["text"]]
+
+
+def unlabelled(path, _):
+    return load_texts(Unlabelled(path=str(path)))
+
+
+def parallel(path, _):
+    return [source for source, _ in load_parallel(Parallel(path=str(path), source="text", target="text"))]
+
+
+def vocabulary(path, _):
+    (texts,) = read_corpus([Unlabelled(path=str(path))]).sources.values()
+    return texts
+
+
+READERS = [recipe, score, embed, prepare, trim, index_quality, unlabelled, parallel, vocabulary]
+KEEP_GAPS = {"prepare": ["a b", "None", "c d"]}  # a copy keeps an empty value
+SKIP_GAPS = {"unlabelled", "parallel", "vocabulary"}  # sets of texts: empty ones are counted in the log
+
+
+def jsonl(*rows):
+    return "\n".join(row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows).encode()
+
+
+def parquet(values, label=True):
+    rows = {"text": values, **({"label": [1] * len(values)} if label else {})}
+    sink = io.BytesIO()
+    pa.parquet.write_table(pa.table(rows), sink)
+    return sink.getvalue()
+
+
+A, C = {"text": "a b", "label": 1}, {"text": "c d", "label": 0}
+CSV = b"text,label\na b,1\nc d,0\n"
+TSV = CSV.replace(b",", b"\t")
+INPUTS = {
+    # delimited
+    "row too long.csv": (b"text,label\na b,1\nc, d,0\n", "row 2: 3 values under 2 columns"),
+    "all rows too long.csv": (b"text,label\na, b,1\nc, d,0\n", "row 1: 3 values under 2 columns"),
+    "row too long.tsv": (b"text\tlabel\na\tb\t1\n", "row 1: 3 values under 2 columns"),
+    "row too short.csv": (b"text,label\na b,1\nc d\n", "row 2: 1 values under 2 columns"),
+    "row too short.tsv": (b"text\tlabel\na b\n", "row 1: 1 values under 2 columns"),
+    "quote not closed.csv": (b'text,label\n"a b,1\nc d,0\n', "is no CSV"),
+    "windows.csv": (CSV.replace(b"\n", b"\r\n"), None),
+    "windows.tsv": (TSV.replace(b"\n", b"\r\n"), None),
+    "old mac.csv": (CSV.replace(b"\n", b"\r"), None),
+    "old mac.tsv": (TSV.replace(b"\n", b"\r"), "its lines end in \\r alone"),
+    "no end of line.csv": (CSV.rstrip(), None),
+    "empty lines.csv": (b"text,label\na b,1\n\nc d,0\n\n\n", None),
+    "empty lines.tsv": (b"text\tlabel\na b\t1\n\nc d\t0\n\n\n", None),
+    "lone carriage return.csv": (b'text,label\n"a\rb",1\n', ["a\rb"]),
+    "lone carriage return.tsv": (b"text\tlabel\na\rb\t1\n", ["a\rb"]),
+    "odd line ends.csv": ('text,label\n"a\u2028b\x0cc\x85d\x1ce",1\n'.encode(), ["a\u2028b\x0cc\x85d\x1ce"]),
+    "odd line ends.tsv": ("text\tlabel\na\u2028b\x0cc\x85d\x1ce\t1\n".encode(), ["a\u2028b\x0cc\x85d\x1ce"]),
+    "spellings.csv": (b"text,label\n007,1\n1e5,1\nNA,1\n1.50,1\n", ["007", "1e5", "NA", "1.50"]),
+    "header twice.csv": (b"text,text,label\na,b,1\n", "must name each column once"),
+    "header with a gap.tsv": (b"text\t\tlabel\na\tb\t1\n", "must name each column once"),
+    "header only.csv": (b"text,label\n", "has a header and no rows"),
+    "header only.tsv": (b"text\tlabel", "has a header and no rows"),
+    "nothing.csv": (b"", "is empty"),
+    "nothing but a mark.csv": (codecs.BOM_UTF8, "is empty"),
+    "no such column.csv": (b"words,label\na,1\n", "has no column 'text'; it has words, label"),
+    "nul.csv": (b"text,label\na\0b,1\n", "row 1: text holds a NUL character"),
+    "nul in the header.tsv": (b"te\0xt\tlabel\na\t1\n", "holds NUL bytes"),
+    # encodings
+    "marked.csv": (codecs.BOM_UTF8 + CSV, None),
+    "utf-16.csv": (CSV.decode().encode("utf-16"), None),
+    "utf-16 big.tsv": (codecs.BOM_UTF16_BE + TSV.decode().encode("utf-16-be"), None),
+    "utf-16.jsonl": (jsonl(A, C).decode().encode("utf-16"), None),
+    "utf-16 without a mark.csv": (CSV.decode().encode("utf-16-le"), "holds NUL bytes"),
+    "utf-16 cut off.csv": (CSV.decode().encode("utf-16")[:-1], "is not UTF-16"),
+    "cp949.csv": ("text,label\n경력,1\n".encode("cp949"), "is not UTF-8; save it as UTF-8 (Korean files are often CP949)"),
+    "cp949.jsonl": ('{"text": "경력"}'.encode("cp949"), "is not UTF-8"),
+    "cp949.tsv": ("글\tlabel\n경력\t1\n".encode("cp949"), "is not UTF-8"),
+    "gzip.csv.gz": (gzip.compress(CSV), None),
+    "gzip.jsonl.gz": (gzip.compress(jsonl(A, C)), None),
+    "gzip cut off.csv.gz": (gzip.compress(CSV * 500)[:60], "cannot be read"),
+    "gzip damaged.tsv.gz": (gzip.compress(TSV)[:12] + b"\xff\xff\xff" + gzip.compress(TSV)[15:], "cannot be read"),
+    "no gzip.csv.gz": (CSV, "cannot be read"),
+    "gzip unnamed.csv": (gzip.compress(CSV), "is gzipped; name it with .gz"),
+    "gzip.parquet.gz": (gzip.compress(parquet(["a b"])), "not .parquet.gz"),
+    "workbook.csv": (b"PK\x03\x04rest", "a ZIP or Excel file"),
+    "other.xlsx": (b"PK\x03\x04rest", "not .xlsx"),
+    # JSON
+    "late key.jsonl": (jsonl(A, {**C, "source": "web"}), None),
+    "mixed types beside.jsonl": (jsonl({**A, "id": 7, "m": None}, {**C, "id": "x7", "m": {"a": [1]}}), None),
+    "numbers.jsonl": (jsonl('{"text": 1, "label": 0}', '{"text": 1.50, "label": 0.5}', '{"text": 1e5, "label": 1}'), ["1", "1.50", "1e5"]),
+    "number then word.jsonl": (jsonl({"text": 5, "label": 1}, {"text": "word", "label": 0.5}), ["5", "word"]),
+    "list.jsonl": (jsonl({**A, "text": ["a", "b"]}), "row 1: text is no text: a text is expected, got ['a', 'b'] (list)"),
+    "object.jsonl": (jsonl(A, {**C, "text": {"t": "d"}}), "row 2: text is no text: a text is expected, got {'t': 'd'} (dict)"),
+    "bool.jsonl": (jsonl({**A, "text": True}), "row 1: text is no text: a text is expected, got True (bool)"),
+    "nan.jsonl": (b'{"text": NaN, "label": 1}', "row 1: text is no text: a text is expected, got nan (float)"),
+    "half a pair.jsonl": (b'{"text": "a \\ud800", "label": 1}', "row 1: text holds half a surrogate pair (\\ud800)"),
+    "escaped nul.jsonl": (b'{"text": "a \\u0000", "label": 1}', "row 1: text holds a NUL character"),
+    "key twice.jsonl": (b'{"text": "a", "text": "b", "label": 1}', "row 1: 'text' stands twice in one object"),
+    "other key twice.jsonl": (b'{"text": "a b", "x": 1, "x": 2, "label": 1}', ["a b"]),
+    "broken line.jsonl": (jsonl(A) + b'\n{"text": ', "line 2 is no JSON object"),
+    "list as a line.jsonl": (jsonl(A) + b"\n[1]", "line 2 is list; each line must be an object"),
+    "null as a line.jsonl": (b"null", "line 1 is null"),
+    "deep.jsonl": (b'{"x": ' + b"[" * 99_999, "nested too deeply"),
+    "never the key.jsonl": (jsonl({"words": "a"}, {"other": "b"}), "has no column 'text'; it has words, other"),
+    "array.json": (json.dumps([A, C]).encode(), None),
+    "array of numbers.json": (b"[1]", "row 1 is str"),
+    # Parquet
+    "strings.parquet": (parquet(RIGHT), None),
+    "large strings.parquet": (parquet(pa.array(RIGHT, pa.large_string())), None),
+    "dictionary.parquet": (parquet(pa.array(RIGHT).dictionary_encode()), None),
+    "integers.parquet": (parquet(pa.array([7, 8], pa.int16())), ["7", "8"]),
+    "floats.parquet": (parquet([1.5, 0.25]), ["1.5", "0.25"]),
+    "lists.parquet": (parquet([["a"], ["b"]]), "row 1: text is no text: a text is expected, got ['a'] (list)"),
+    "bools.parquet": (parquet([True]), "row 1: text is no text: a text is expected, got True (bool)"),
+    "bytes.parquet": (parquet([b"a"]), "row 1: text is no text: a text is expected, got b'a' (bytes)"),
+    "structs.parquet": (parquet([{"t": "d"}]), "row 1: text is no text: a text is expected, got {'t': 'd'} (dict)"),
+    "dates.parquet": (parquet([date(2024, 1, 2)]), "text is of type date32[day]; write dates as the text that they should be"),
+    "times.parquet": (parquet([datetime(2024, 1, 2)]), "text is of type timestamp[us]"),
+    "no rows.parquet": (parquet(pa.array([], pa.string())), "has a header and no rows"),
+    "text as parquet.parquet": (CSV, "cannot be read as PARQUET"),
+    "damaged.parquet": (parquet(RIGHT)[:-30] + b"PAR1", "cannot be read as PARQUET"),
+    # names
+    "pairs[1].tsv": (TSV, None),
+    "pairs*.csv": (CSV, None),
+    "없음?.jsonl": (jsonl(A, C), None),
+}  # fmt: skip
+
+
+def said(reader, path, folder):
+    with pytest.raises(BadInput) as caught:
+        reader(path, folder)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 1000
+    return message
+
+
+@pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.__name__)
+class TestReaders:
+    @pytest.mark.parametrize("name", INPUTS)
+    def test_odd_inputs(self, reader, name, tmp_path):
+        content, expected = INPUTS[name]
+        path = tmp_path / name
+        path.write_bytes(content)
+        (tmp_path / "pairs1.tsv").write_text("text\tlabel\nanother\t1\n")
+        if isinstance(expected, str):
+            message = said(reader, path, tmp_path)
+            assert expected.removeprefix("row 1: ") in message if reader is prepare else expected in message
+        else:
+            assert reader(path, tmp_path) == (expected or RIGHT)
+
+    @pytest.mark.parametrize("name", ["d.csv", "d.jsonl"])
+    def test_dates_stay_as_they_are_written(self, reader, name, tmp_path):
+        date_like = "2024-01-02T00:00:00"
+        path = tmp_path / name
+        path.write_text(
+            f"text,label\n{date_like},1\n" if name == "d.csv" else json.dumps({"text": date_like, "label": 1})
+        )
+        if reader is not prepare:  # takes it for a birth date, and out
+            assert reader(path, tmp_path) == [date_like]
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            ("g.jsonl", jsonl(A, {**C, "text": None}, C)), ("g.jsonl", jsonl(A, {"label": 1}, C)),
+            ("g.parquet", parquet(["a b", None, "c d"])),
+        ],
+    )  # fmt: skip
+    def test_a_gap_is_no_word(self, reader, content, tmp_path):
+        path = tmp_path / content[0]
+        path.write_bytes(content[1])
+        if reader is prepare:
+            assert reader(path, tmp_path) == KEEP_GAPS["prepare"]
+        elif reader.__name__ in SKIP_GAPS:
+            assert reader(path, tmp_path) == RIGHT
+        else:
+            assert "row 2: text is empty" in said(reader, path, tmp_path)
+
+    @pytest.mark.parametrize("blank", ["", " ", "\u00a0", "\u200b", "\ufeff \u3000"])
+    def test_blank_texts_are_gaps(self, reader, blank, tmp_path):
+        path = tmp_path / "g.tsv"
+        path.write_text(f"text\tlabel\na b\t1\n{blank}\t0\nc d\t0\n", encoding="utf-8")
+        if reader is prepare:
+            assert reader(path, tmp_path) == ["a b", blank, "c d"]
+        elif reader.__name__ in SKIP_GAPS:
+            assert reader(path, tmp_path) == RIGHT
+        else:
+            assert "row 2: text is empty" in said(reader, path, tmp_path)
+
+    def test_what_is_no_file_is_said_without_waiting(self, reader, tmp_path):
+        (tmp_path / "folder.csv").mkdir()
+        assert "is a folder" in said(reader, tmp_path / "folder.csv", tmp_path)
+        os.mkfifo(tmp_path / "pipe.csv")
+        assert "is a pipe or a device" in said(reader, tmp_path / "pipe.csv", tmp_path)
+        (tmp_path / "device.csv").symlink_to("/dev/zero")
+        assert "is a pipe or a device" in said(reader, tmp_path / "device.csv", tmp_path)
+
+    def test_a_name_that_is_not_there_is_said_with_its_neighbours(self, reader, tmp_path):
+        (tmp_path / "pairs.tsv").write_bytes(TSV)
+        assert "no such file; near it: pairs.tsv" in said(reader, tmp_path / "pairs.csv", tmp_path)
+        assert "there is no folder" in said(reader, tmp_path / "none" / "pairs.csv", tmp_path)
+        assert "cannot be read" in said(reader, tmp_path / ("a" * 300 + ".csv"), tmp_path)
+
+    def test_a_file_that_looks_like_a_hub_name_is_a_file(self, reader, tmp_path, monkeypatch):
+        (tmp_path / "team").mkdir()
+        (tmp_path / "team" / "pairs.csv").write_bytes(CSV)
+        monkeypatch.chdir(tmp_path)
+        assert reader(tmp_path.__class__("team/pairs.csv"), tmp_path) == RIGHT
+
+
+class TestTextFiles:
+    """.txt: a text a line, for embed, trim and index-quality."""
+
+    @pytest.mark.parametrize("reader", [embed, trim, index_quality], ids=lambda reader: reader.__name__)
+    @pytest.mark.parametrize(
+        ("content", "expected"),
+        [
+            (b"a b\nc d\n", RIGHT), (b"a b\r\nc d", RIGHT), (codecs.BOM_UTF8 + b"a b\nc d", RIGHT),
+            ("a b\nc d".encode("utf-16"), RIGHT), ("a\u2028b\x0cc\x85d\x1ce\rf\nc d\n".encode(), ["a\u2028b\x0cc\x85d\x1ce\rf", "c d"]),
+            (b"", "is empty"), ("경력".encode("cp949"), "is not UTF-8"), (b"a\0b\n", "row 1: text holds a NUL character"),
+        ],
+    )  # fmt: skip
+    def test_lines(self, reader, content, expected, tmp_path):
+        path = tmp_path / "t.txt"
+        path.write_bytes(content)
+        if isinstance(expected, str):
+            assert expected in said(reader, path, tmp_path)
+        else:
+            assert reader(path, tmp_path) == expected
+
+    def test_an_empty_line_is_an_empty_text_where_lines_are_counted(self, tmp_path):
+        path = tmp_path / "t.txt"
+        path.write_text("a b\n\nc d\n")
+        assert embed(path, tmp_path) == ["a b", "", "c d"]
+        assert trim(path, tmp_path) == index_quality(path, tmp_path) == RIGHT
+        path.write_text("\n \n")
+        assert "is empty" in said(embed, path, tmp_path)
+
+    def test_gzip(self, tmp_path):
+        path = tmp_path / "t.txt.gz"
+        path.write_bytes(gzip.compress(b"a b\nc d\n"))
+        assert embed(path, tmp_path) == RIGHT
+
+
+class TestLabels:
+    @pytest.mark.parametrize(
+        "value", ["NaN", "Infinity", "-Infinity", '"1_0"', '"１"', "1e999", "[1]", "{}", "null", '""']
+    )
+    def test_that_are_no_numbers(self, tmp_path, value):
+        path = tmp_path / "p.jsonl"
+        path.write_text(json.dumps(A) + f'\n{{"text": "c", "label": {value}}}')
+        assert "row 2: label" in said(recipe, path, tmp_path)
+        assert "is not a number" in said(recipe, path, tmp_path)
+
+    def test_numbers_are_numbers(self, tmp_path):
+        path = tmp_path / "p.jsonl"
+        path.write_bytes(
+            jsonl(*(f'{{"text": "a", "label": {label}}}' for label in ("0", "1", "0.5", "1e0", "true", '"1"')))
+        )
+        pairs = read_pairs(str(path), Columns(query="text", document="text"))
+        assert pairs.labels.tolist() == [0.0, 1.0, 0.5, 1.0, 1.0, 1.0]
+
+    def test_a_late_half_in_a_large_file(self, tmp_path):
+        path = tmp_path / "p.jsonl"
+        long = "x" * 1000
+        with path.open("w") as file:
+            file.writelines(json.dumps({"text": f"{long}{i}", "label": i % 2, "id": 7}) + "\n" for i in range(12_000))
+            file.write(json.dumps({"text": "last", "label": 0.5, "id": "x7"}))
+        assert path.stat().st_size > 10 << 20
+        assert read_pairs(str(path), Columns(query="text", document="text")).labels[-1] == 0.5
+
+
+SUFFIXES = [".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt", ".csv.gz", ".jsonl.gz"]
+PIECES = [
+    b"text", b",", b"\t", b"\n", b"\r\n", b"\r", b'"', b'""', b"label", b"1", b"\0", b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf", "경력".encode(),
+    "경력".encode("cp949"), b"{", b"}", b"[", b"]", b'{"text": "a"}', b'"text": ', b"\\ud800", b"NaN", b"1e999", b"null", b"PAR1", b"\x1f\x8b",
+    gzip.compress(b"text\na\n"), parquet(["a"])[:200], b"\xe2\x80\xa8", b"\x1c",
+]  # fmt: skip
+
+
+@given(
+    content=st.binary(max_size=200) | st.lists(st.sampled_from(PIECES), max_size=30).map(b"".join),
+    suffix=st.sampled_from(SUFFIXES),
+)
+@settings(max_examples=400, deadline=None, derandomize=True)
+def test_any_bytes_are_rows_or_bad_input(content, suffix, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / f"fuzz{suffix}"
+    path.write_bytes(content)
+    for read in (lambda: read_texts(str(path), "text"), lambda: read_columns(str(path), ["text", "label"])):
+        try:
+            rows = read()
+        except BadInput as error:
+            assert "\n" not in str(error)
+        else:
+            assert len(rows) > 0
+
+
+@given(
+    rows=st.lists(st.tuples(st.text(max_size=20), st.text(max_size=20)), min_size=1, max_size=10),
+    suffix=st.sampled_from([".csv", ".jsonl", ".parquet"]),
+)
+@settings(max_examples=150, deadline=None, derandomize=True)
+def test_what_a_writer_wrote_is_read_as_it_was(rows, suffix, tmp_path_factory):
+    rows = [tuple(value.encode("utf-8", "ignore").decode() for value in row) for row in rows]
+    path = tmp_path_factory.getbasetemp() / f"whole{suffix}"
+    if suffix == ".csv":
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, quoting=csv.QUOTE_ALL)
+            writer.writerows([("text", "label"), *rows])
+    elif suffix == ".jsonl":
+        path.write_text("".join(json.dumps({"text": a, "label": b}) + "\n" for a, b in rows), encoding="utf-8")
+    else:
+        pa.parquet.write_table(pa.table({"text": [a for a, _ in rows], "label": [b for _, b in rows]}), path)
+    table = read_columns(str(path), ["text", "label"])
+    assert list(zip(table["text"], table["label"], strict=True)) == rows
