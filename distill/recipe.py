@@ -805,8 +805,9 @@ class Benchmark(Section):
     threads: Count | None = None
     """None is what the machine (or its container) gives."""
     seconds: Positive = 10.0
-    """Measuring time per row and kind of measurement."""
+    """Measuring time per row and kind of measurement; longer for a row that cannot go through the common pairs once in it."""
     throughput_pairs: Count = 512
+    """At most. All rows are measured over the same pairs: as many as the slowest has time for, at least 64 (latency: 24)."""
     lengths: tuple[Count, ...] = (32, 64, 128, 256, 512)
     """Length buckets in tokens."""
     bootstrap: Count = 1000
