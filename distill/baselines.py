@@ -38,6 +38,7 @@ __all__ = [
     "model_folder",
     "open_scorer",
     "split_paragraphs",
+    "term_words",
     "write_paragraphs",
     "write_remote",
     "write_tfidf",
@@ -200,6 +201,11 @@ class TfIdfScorer(_Cosines):
     def __init__(self, path: Path, settings: TfIdf) -> None:
         self.path, self.settings = path, settings
 
+    @property
+    def variant(self) -> str:
+        """What it counts, for the report's row."""
+        return term_words(self.settings)
+
     @cached_property
     def _vectorizer(self) -> Any:
         vectorizer = _vectorizer(self.settings, vocabulary=self._vocabulary)
@@ -291,6 +297,17 @@ def choose_tfidf(texts: Sequence[str], validation: Pairs) -> tuple[TfIdf, dict[s
         values[f"{analyzer} {ngrams[0]}–{ngrams[1]}"] = value if math.isfinite(value) and value > -1 else None
     best = max(range(len(_FLOORS)), key=lambda i: list(values.values())[i] or -1.0)
     return TfIdf(analyzer=_FLOORS[best][0], ngrams=_FLOORS[best][1]), values
+
+
+def term_words(settings: TfIdf) -> str:
+    """Say what a TF-IDF scorer counts.
+
+    >>> term_words(TfIdf()), term_words(TfIdf(analyzer="char", ngrams=(1, 3)))
+    ('words', 'characters 1–3')
+    """
+    first, last = settings.ngrams or (1, 1)
+    name = {"word": "words", "char": "characters", "char_wb": "characters within words"}[settings.analyzer or "word"]
+    return name if (name, first, last) == ("words", 1, 1) else f"{name} {first}" + (f"–{last}" if last > first else "")
 
 
 def write_tfidf(folder: Path, settings: TfIdf, texts: Sequence[str]) -> None:

@@ -26,17 +26,30 @@ from distill.modeling import save_model
 from distill.progress import progress, step_progress
 from distill.recipe import Benchmark, Paragraphs, Remote, TfIdf
 from distill.report import write_report
-from distill.run import Run
+from distill.run import Run, differences
 from distill.runtime import Precision, Runtime
+from distill.standing import floor_of, is_broken, problem_of, with_standing
 
 __all__ = [
-    "Row", "Scored", "assemble", "benchmark", "make_baseline", "measure_rows", "primary_teacher", "score_row", "student_rows",
+    "Row",
+    "Scored",
+    "assemble",
+    "benchmark",
+    "make_baseline",
+    "make_baselines",
+    "measure_rows",
+    "primary_teacher",
+    "recipe_of_models",
+    "said_of_quality",
+    "score_row",
+    "student_rows",
     "teacher_row",
-]  # fmt: skip
+]
 
 log = logging.getLogger(__name__)
 _RAW = ("latency_by_length", "throughput_pairs", "load_seconds", "cold_ms", "steady_memory_mb", "n_threads", "max_length", "per_run")  # fmt: skip
-_OPTIONAL = ("under_load", "first_score_seconds", "first_score_cold_seconds")
+_SHOWN_CHANGES = 4
+_OPTIONAL = ("under_load", "first_score_seconds", "first_score_cold_seconds", "variant")
 _UNMEASURED: Mapping[str, Any] = {
     "kind": "remote", "runtime": "remote", "precision": "unknown",
     **dict.fromkeys(("parameters", "size_mb", "peak_memory_mb", "latency_ms", "throughput_pairs_per_s", *_RAW)),
@@ -56,6 +69,8 @@ class Row:
     other_side: Path | None = None
     """The teacher that serves the other side of an asymmetric student's pairs."""
     threads: int | None = None
+    measured_as: str | None = None
+    """The row whose speed, memory and size this one has, being the same model with other weights; None is its own."""
 
 
 def benchmark(run: Run) -> None:
@@ -82,16 +97,24 @@ def benchmark(run: Run) -> None:
         return
     pairs = run.split.evaluation
     scored = {row.name: score_row(run, row, pairs) for row in rows}
-    local = [row for row in rows if not _is_remote(run, row)]  # its speed is the network's, and each call is paid for
+    # the speed of a remote one is the network's, and each call is paid for
+    local = [row for row in rows if row.measured_as is None and not _is_remote(run, row)]
     speed = measure_rows(local, pairs, run.recipe.benchmark, seed=run.recipe.seed)
+    speed |= {row.name: speed[row.measured_as] for row in rows if row.measured_as is not None}
+    recipe, changed = recipe_of_models(run, rows)
     result = {
-        "title": run.recipe.name, "inputs": inputs, "recipe": run.recipe.model_dump(mode="json"),
+        "title": run.recipe.name, "inputs": inputs, "recipe": recipe,
         **assemble(
             rows, scored, speed, pairs, n_bootstrap=run.recipe.benchmark.bootstrap, seed=run.recipe.seed,
             comparisons=_comparisons(rows),
         ),
-        "notes": [*run.split.notes, *_notes(run, rows, speed)],
     }  # fmt: skip
+    result["notes"] = [
+        *run.split.notes,
+        *changed,
+        *_notes(run, rows, speed),
+        *said_of_quality(result),
+    ]
     result["data"]["source"] = run.recipe.data.evaluation or run.recipe.data.train
     write_report(result, run.report)
     write_model_cards(run, result, {row.name: row.path for row in rows if row.role != "baseline"})
@@ -115,23 +138,32 @@ def assemble(
     """
     teacher = next((row.name for row in rows if row.role == "teacher"), rows[0].name)
     query_ids = pairs.query_ids
-    metrics = {
-        row.name: evaluate_scores(
+    problems = {row.name: problem_of(scored[row.name].scores) for row in rows}
+    finite = {row.name for row in rows if np.isfinite(scored[row.name].scores).all()}
+    compared_with = scored[teacher].scores if problems[teacher] is None else None
+    metrics: dict[str, dict[str, Estimate]] = {
+        row.name: {} if row.name not in finite else evaluate_scores(
             scores=scored[row.name].scores, labels=pairs.labels, query_ids=query_ids, unit_scores=scored[row.name].unit,
-            teacher_scores=None if row.name == teacher else scored[teacher].scores, n_bootstrap=n_bootstrap, seed=seed,
+            teacher_scores=None if row.name == teacher else compared_with, n_bootstrap=n_bootstrap, seed=seed,
         )
         for row in rows
     }  # fmt: skip
-    primary = primary_metric(metrics[teacher], pairs.labels)
+    sound = [row.name for row in rows if problems[row.name] is None] or [teacher]
+    primary = primary_metric(metrics[teacher if teacher in sound else sound[0]], pairs.labels)
+    described = [_described(row, metrics, speed, teacher) for row in rows]
+    described = [{**row, "problem": said} if (said := problems[row["name"]]) else row for row in described]
+    described = with_standing(described, pairs.labels, primary)
+    broken = is_broken(described, primary)
     return {
         "primary_metric": primary, "data": {"n_pairs": len(pairs), "n_queries": len(set(pairs.queries))},
-        "environment": environment(), "rows": [_described(row, metrics, speed, teacher) for row in rows],
+        "environment": environment(), "rows": described,
         "comparisons": [
             {"name": f"{one} − {other}", "metric": primary, **paired_difference(
                 primary, scores_a=scored[one].scores, scores_b=scored[other].scores, labels=pairs.labels, query_ids=query_ids,
                 n_bootstrap=n_bootstrap, seed=seed,
-            ).to_dict()}
-            for one, other in comparisons if one in scored and other in scored
+            ).to_dict(), **({"broken_control": True} if broken and other == "control" else {})}
+            for one, other in comparisons if one in sound and other in sound
+            and primary in metrics[one] and primary in metrics[other]
         ],
     }  # fmt: skip
 
@@ -222,11 +254,11 @@ def student_rows(run: Run) -> list[Row]:
     length, match = recipe.student.max_length, recipe.objectives.embedding_match
     other = run.teacher(match.teacher) if recipe.student.asymmetric is not None and match is not None else None
     rows = [
-        Row("untrained", "untrained", run.built, "torch", "fp32", length, other),
+        Row("untrained", "untrained", run.built, "torch", "fp32", length, other, measured_as="student"),
         Row("student", "student", run.student, "torch", "fp32", length, other),
     ]
     if read_card(run.control) is not None:
-        rows.append(Row("control", "control", run.control, "torch", "fp32", length, other))
+        rows.append(Row("control", "control", run.control, "torch", "fp32", length, other, measured_as="student"))
     for format, precision in recipe.exports:
         folder = run.export(precision, format)
         run.require(folder, "export")
@@ -249,12 +281,40 @@ def primary_teacher(run: Run) -> str:
 
 
 def _inputs(run: Run, rows: list[Row]) -> dict[str, Any]:
+    """Return all that decides the report: models, settings, pairs, and the machine and software that it is measured on."""
+    here = environment()
     revisions = {row.name: getattr(read_card(row.path), "revision", None) for row in rows}
     return {
         "models": revisions,
         "benchmark": run.recipe.benchmark.model_dump(mode="json"),
         "evaluation": run.split.evaluation.fingerprint(),
+        "machine": {name: here[name] for name in ("cpu", "cpu_flags", "threads", "memory_gb", "python", "versions")},
     }
+
+
+def recipe_of_models(run: Run, rows: Sequence[Row]) -> tuple[dict[str, Any], list[str]]:
+    """Return the recipe by which the models were made, as their cards state it, and where that is not the given one.
+
+    A stage may have been run with overrides that a later one was not given.
+    """
+    given: dict[str, Any] = run.recipe.model_dump(mode="json")
+    made: dict[str, Any] = json.loads(json.dumps(given))
+    for row in rows:
+        card = read_card(row.path)
+        if card is None or row.role == "baseline":
+            continue
+        if row.role == "teacher" and row.name in card.recipe.get("teachers", {}):
+            made["teachers"][row.name] = card.recipe["teachers"][row.name]
+        parts = {"student": ("student", "objectives", "data", "seed"), "export": ("export",)}.get(row.role, ())
+        made |= {part: card.recipe[part] for part in parts if part in card.recipe}
+    found = differences(made, given)
+    if not found:
+        return made, []
+    shown = ", ".join(found[:_SHOWN_CHANGES])
+    more = f" and {len(found) - _SHOWN_CHANGES} more" if len(found) > _SHOWN_CHANGES else ""
+    return made, [
+        f"The models were made by another recipe than the report was asked for with (made by → given: {shown}{more})."
+    ]
 
 
 @dataclass(frozen=True)
@@ -328,7 +388,44 @@ def _comparisons(rows: Sequence[Row]) -> list[tuple[str, str]]:
     """Return what a reader asks of: student and control, teacher and student, exports and student."""
     teacher = next((row.name for row in rows if row.role == "teacher"), rows[0].name)
     exports = [(row.name, "student") for row in rows if row.role == "export"]
-    return [("student", "control"), ("control", "untrained"), (teacher, "student"), *exports]
+    floor = [("student", row.name) for row in rows if row.role == "baseline" and row.runtime is None][:1]
+    return [("student", "control"), ("control", "untrained"), (teacher, "student"), *floor, *exports]
+
+
+def said_of_quality(result: Mapping[str, Any]) -> list[str]:
+    """Say what of a report's rows must not be overlooked: no quality, a broken control, models under the floor.
+
+    Each is a warning of the log, too.
+    """
+    rows, metric = result["rows"], result["primary_metric"]
+    said = [f"{row['name']}: {row['problem']}." for row in rows if row.get("problem")]
+    if is_broken(rows, metric):
+        said.append(
+            "The control is broken: it is worse than the untrained student, so student − control shows nothing."
+        )
+    floor = floor_of(rows, metric)
+    under = [row["name"] for row in rows if row.get("under_floor") and row["role"] != "untrained"]
+    if floor is not None and under:
+        value = floor["metrics"][metric]["value"]
+        said.append(f"Under the floor: {', '.join(under)}. Counting common terms ({floor['name']}) gives {value:.3f}.")
+    for line in said:
+        log.warning(line)
+    return said
+
+
+def _control_notes(run: Run) -> list[str]:
+    """Say how the control's label loss was chosen."""
+    card = read_card(run.control) if run.recipe.student is not None else None
+    said = None if card is None else card.details.get("control")
+    if said is None:
+        return []
+    tried = ", ".join(
+        f"{loss} {'undefined' if value is None else f'{value:.4f}'}" for loss, value in said["trials"].items()
+    )
+    why = f", the best of short trials ({said['trial_steps']} steps; on validation pairs: {tried})" if tried else ""
+    return [
+        f"The control is the same student trained on the labels alone, {said['steps']} steps by {said['loss']}{why}."
+    ]
 
 
 def _notes(run: Run, rows: list[Row], speed: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -354,7 +451,7 @@ def _notes(run: Run, rows: list[Row], speed: Mapping[str, Mapping[str, Any]]) ->
         notes.append(
             f"max_length {cut['max_length']} cuts {100 * cut['share']:.1f} % of the student's training texts, which lose {cut['median_lost']} tokens each in the median."
         )
-    return [*notes, *_control_notes(run, rows), *_floor_notes(run)]
+    return [*notes, *_control_notes(run), *_floor_notes(run)]
 
 
 def _floor_notes(run: Run) -> list[str]:
@@ -368,24 +465,4 @@ def _floor_notes(run: Run) -> list[str]:
                 for terms, value in card.details["validation"].items()
             )
             notes.append(f"{name} counts the terms that rank the validation pairs best ({said}).")
-    return notes
-
-
-def _control_notes(run: Run, rows: list[Row]) -> list[str]:
-    """Say how the control was chosen, and what it and the student learned from."""
-    card = read_card(run.control) if any(row.role == "control" for row in rows) else None
-    chosen = None if card is None else card.details.get("control")
-    if chosen is None:
-        return []
-    tried = ", ".join(
-        f"{loss} {'undefined' if value is None else f'{value:.4f}'}" for loss, value in chosen["validation"].items()
-    )
-    how = (
-        f", the best of {chosen['trial_steps']} steps each on the validation pairs ({tried})"
-        if tried
-        else ", as the recipe says"
-    )
-    notes = [
-        f"The control learned the labels by {chosen['loss']}{how}, then {chosen['steps']} steps, as many as the student."
-    ]
     return notes

@@ -24,19 +24,21 @@ from distill.synthetic import generate_groups
 from distill.tables import as_text, read_columns, read_text_columns, refused_rows, text_problem
 
 __all__ = [
+    "BUNDLED_CANDIDATES",
     "Pairs",
     "Split",
     "held_out_keys",
     "load_parallel",
     "load_split",
     "load_texts",
+    "read_as_resumes",
     "read_columns",
     "read_pairs",
     "split_pairs",
 ]
 
 log = logging.getLogger(__name__)
-_BUNDLED_CANDIDATES = 4  # documents per query in the bundled data
+BUNDLED_CANDIDATES = 4  # documents per query in the bundled data
 _A_NUMBER = re.compile(r"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\s*")
 T = TypeVar("T")
 
@@ -82,6 +84,7 @@ class Split:
     """Three disjoint sets, texts without pairs, and what the reader should know of how they were made.
 
     :param parallel: source and target texts, translations of each other
+    :param unlabelled_pairs: pairs of training without labels; see `distill.unlabelled`
     """
 
     train: Pairs
@@ -90,11 +93,13 @@ class Split:
     unlabelled: list[str] = field(default_factory=list)
     notes: tuple[str, ...] = ()
     parallel: list[tuple[str, str]] = field(default_factory=list)
+    unlabelled_pairs: Pairs = field(default_factory=lambda: Pairs([], []))
 
     @property
     def unpaired(self) -> list[str]:
         """Every text of training that no labelled pair is about, each once."""
-        return list(dict.fromkeys([*self.unlabelled, *(text for pair in self.parallel for text in pair)]))
+        paired = (*self.unlabelled_pairs.queries, *self.unlabelled_pairs.documents)
+        return list(dict.fromkeys([*self.unlabelled, *(text for pair in self.parallel for text in pair), *paired]))
 
     def describe(self) -> dict[str, Any]:
         """Return sizes and fingerprints, for `artefact.json`."""
@@ -105,6 +110,9 @@ class Split:
         }
         texts = Pairs(self.unlabelled, [""] * len(self.unlabelled))
         described["unlabelled"] = {"n_texts": len(texts), "fingerprint": texts.fingerprint()}
+        if len(self.unlabelled_pairs):
+            paired = {"n_pairs": len(self.unlabelled_pairs), "pairs": self.unlabelled_pairs.fingerprint()}
+            described["unlabelled"] |= paired
         translations = Pairs([source for source, _ in self.parallel], [target for _, target in self.parallel])
         described["parallel"] = {"n_pairs": len(translations), "fingerprint": translations.fingerprint()}
         return described
@@ -115,6 +123,8 @@ def load_split(data: Data, seed: int) -> Split:
 
     :raises BadInput: on anything that cannot be trained on.
     """
+    from distill.unlabelled import keep_labelled, load_unlabelled_pairs  # it reads through this module
+
     notes: list[str] = []
     pairs = _load_pairs(data.train, data, seed, notes)
     if data.evaluation is None:
@@ -124,12 +134,14 @@ def load_split(data: Data, seed: int) -> Split:
         notes += _leaks(rest, evaluation)
     if evaluation.labels is None:
         raise BadInput("the evaluation pairs have no labels; the report has nothing to compare with")
+    rest, unjudged = keep_labelled(rest, data, seed, notes)  # validation labels are labels too
     share = min(data.validation_share, data.max_validation_pairs / max(len(rest), 1))
     train, validation = _held_out(rest, share, data.split, seed + 1, notes, "validation")
     if data.evaluation is None:
         _check_classes(pairs, {"training": train, "evaluation": evaluation})
     notes += _unlike(train, {"evaluation": evaluation, "validation": validation})
     held_out = held_out_keys(validation, evaluation)
+    unlabelled_pairs = load_unlabelled_pairs(data, seed, train, unjudged, held_out, notes)
     texts = dict.fromkeys(text for source in data.unlabelled for text in load_texts(source, seed=seed))
     unlabelled = [text for text in texts if text_key(text) not in held_out]
     if dropped := len(texts) - len(unlabelled):
@@ -140,7 +152,7 @@ def load_split(data: Data, seed: int) -> Split:
         notes.append(f"{dropped} parallel pairs hold a held-out text and were left out of training")
     for note in notes:
         log.warning(note)
-    return Split(train, validation, evaluation, unlabelled, tuple(notes), parallel)
+    return Split(train, validation, evaluation, unlabelled, tuple(notes), parallel, unlabelled_pairs)
 
 
 def held_out_keys(*parts: Pairs) -> set[str]:
@@ -200,12 +212,12 @@ def _load_pairs(source: str, data: Data, seed: int, notes: list[str]) -> Pairs:
             pairs = pairs.select(sample(len(pairs), data.max_pairs, seed))
     if data.resume is None:
         return pairs
-    pairs, said = _read_as_resumes(pairs, data.resume)
+    pairs, said = read_as_resumes(pairs, data.resume)
     notes += said
     return pairs
 
 
-def _read_as_resumes(pairs: Pairs, resume: Resume) -> tuple[Pairs, list[str]]:
+def read_as_resumes(pairs: Pairs, resume: Resume) -> tuple[Pairs, list[str]]:
     """Blind one side and keep its wanted sections, each text once. Returns what the reader should know, too."""
     from distill.blinding import blind
     from distill.sections import keep_sections
@@ -233,7 +245,7 @@ def _read_as_resumes(pairs: Pairs, resume: Resume) -> tuple[Pairs, list[str]]:
 
 
 def _bundled_pairs(n_pairs: int, seed: int) -> Pairs:
-    groups = generate_groups(-(-n_pairs // _BUNDLED_CANDIDATES), seed=seed, n_candidates=_BUNDLED_CANDIDATES)
+    groups = generate_groups(-(-n_pairs // BUNDLED_CANDIDATES), seed=seed, n_candidates=BUNDLED_CANDIDATES)
     pairs = [pair for group in groups for pair in group][:n_pairs]
     labels = np.array([pair.label for pair in pairs], dtype=np.float32)
     return Pairs([pair.resume for pair in pairs], [pair.jd for pair in pairs], labels)

@@ -10,6 +10,7 @@ from typing import Any
 
 from distill.artefact import Artefact, ModelKind, content_hash, new_folder, write_card
 from distill.cut_texts import CutTexts
+from distill.data import Pairs
 from distill.errors import BadInput
 from distill.learnable import check_learnable, check_related
 from distill.lora import add_adapters
@@ -100,11 +101,12 @@ def _load_pairs(run: Run, job: Job, show: bool) -> tuple[TrainSet, TrainSet]:
     unlabelled, parallel = (
         (split.unlabelled, split.parallel) if job.objectives.embedding_match is not None else ([], [])
     )
+    pairs = _pairs(run, job)
     n_lone = len(unlabelled) + 2 * len(parallel)
-    n_sequences = len(split.train) if job.kind == "cross_encoder" else 2 * len(split.train) + n_lone
+    n_sequences = len(pairs) if job.kind == "cross_encoder" else 2 * len(pairs) + n_lone
     with progress(f"{job.name}: tokenizing", n_sequences, show=show) as report:
         trainset = TrainSet.build(
-            job.kind, tokenizer, split.train, max_length=job.max_length, candidates=data.candidates,
+            job.kind, tokenizer, pairs, max_length=job.max_length, candidates=data.candidates,
             unlabelled=unlabelled, parallel=parallel, prompts=prompts, by_role=by_role, on_progress=report,
             lone_role=1 if job.own_role is None else job.own_role,
         )  # fmt: skip
@@ -141,8 +143,13 @@ def _prompts(model: Any, job: Job) -> tuple[str, str]:
     return prompts
 
 
+def _pairs(run: Run, job: Job) -> Pairs:
+    """Return what a job learns from: pairs without labels only where a teacher has something to say of them."""
+    return run.taught_pairs if job.objectives.teachers() else run.split.train
+
+
 def _attach_signals(trainset: TrainSet, run: Run, job: Job) -> None:
-    pairs = run.split.train
+    pairs = _pairs(run, job)
     needs = job.objectives.teachers()
     trainset.teacher_scores = {
         name: job.sources[name].scores(pairs.queries, pairs.documents)

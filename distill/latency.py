@@ -9,7 +9,7 @@ memory of the process; `environment` says where it was measured.
 
 A pair's latency is one call of `Scorer.score` on it, tokenisation included. OpenVINO takes about 2.8 times as long on
 the first use of a shape: pairs are gone through once before any is timed, and the very first call is kept as `cold_ms`.
-Pairs are gone through again and again, but what the runtime remembers of their words is forgotten each time.
+All models are timed on the same pairs, again and again, and what the runtime remembers of words is forgotten before each.
 """
 
 import json
@@ -30,7 +30,7 @@ from typing import IO, Any
 import numpy as np
 
 from distill.artefact import versions
-from distill.baselines import SCORER_FILE, check_scorer_folder, model_folder, open_scorer
+from distill.baselines import SCORER_FILE, TfIdfScorer, check_scorer_folder, model_folder, open_scorer
 from distill.errors import BadInput, JobFailed
 from distill.machine import cpu_model, usable_cpus
 from distill.memory import peak_mb, resident_mb
@@ -46,6 +46,7 @@ __all__ = ["LENGTHS", "Load", "Request", "environment", "measure", "measure_all"
 LENGTHS = (32, 64, 128, 256, 512)
 Progress = Callable[[int, int, str], None]
 _N_TIMED_PAIRS = 200  # pairs that latency is taken over: more only means more first uses of a shape
+_LEAST_TIMED, _LEAST_THROUGHPUT = 24, 64  # pairs of every model, however slow the slowest is
 _N_BUCKET_PAIRS = 8
 _CPU_FLAGS = (
     "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16", "asimd", "i8mm",
@@ -112,9 +113,10 @@ def measure_all(
 ) -> list[dict[str, Any]]:
     """Measure several model folders, interleaved; all of them are in memory at the same time.
 
-    :param queries: with `documents` the pairs to score. Throughput runs over all of them, or, of a model so slow that
-        this would take longer than a round, over as many as fit (`throughput_pairs` says how many).
-    :param seconds: measuring time per model and kind of measurement (latency, latency by length, throughput).
+    :param queries: with `documents` the pairs to score. Latency and throughput of all models are taken over the same pairs:
+        as many as the slowest has time for in its rounds, 24 and 64 at least (`latency_pairs`, `throughput_pairs`).
+    :param seconds: measuring time per model and kind of measurement (latency, latency by length, throughput); a model that
+        cannot go through those pairs once in this time takes longer.
     :param rounds: how many slices that time is cut into.
     :param lengths: upper bounds of the length buckets, in tokens that the model reads of a pair: together in a
         cross-encoder, the sum of both texts in a bi-encoder. Longer pairs open buckets of twice the last bound.
@@ -137,6 +139,9 @@ def measure_all(
         for worker in workers:
             report(f"loading {worker.name}")
             worker.setup(queries, documents, lengths, seconds / rounds, seed)
+        fits = [worker.fits() for worker in workers]
+        for worker in workers:
+            worker.take(*_same_pairs(fits, len(queries), rounds), rounds)
         order = list(workers)
         for number in range(rounds):
             for worker in order:
@@ -149,6 +154,17 @@ def measure_all(
                 worker.under_load(load, seed)
         report.finish()
         return [worker.finish() for worker in workers]
+
+
+def _same_pairs(fits: Sequence[Mapping[str, int]], n_pairs: int, rounds: int) -> tuple[int, int]:
+    """Return over how many pairs latency and throughput of all models are taken: what the slowest has time for, or the least.
+
+    >>> _same_pairs([{"latency": 3, "throughput": 8}, {"latency": 900, "throughput": 700}], 800, 5)
+    (24, 64)
+    """
+    latency = max(_LEAST_TIMED, rounds * min(fit["latency"] for fit in fits))
+    throughput = max(_LEAST_THROUGHPUT, min(fit["throughput"] for fit in fits))
+    return min(latency, _N_TIMED_PAIRS, n_pairs), min(throughput, n_pairs)
 
 
 class _Reporter:
@@ -250,6 +266,12 @@ class _Worker:
             "documents": list(documents), "lengths": list(lengths), "slice_s": slice_s, "seed": seed,
         })  # fmt: skip
 
+    def fits(self) -> dict[str, Any]:
+        return self._ask({"do": "fits"})
+
+    def take(self, n_latency: int, n_throughput: int, rounds: int) -> None:
+        self._ask({"do": "take", "latency": n_latency, "throughput": n_throughput, "rounds": rounds})
+
     def wait_until_ready(self) -> None:
         self._answer()
 
@@ -319,10 +341,23 @@ class _Meter:
         self.cold_ms = self.time_one(self.timed[0])
         self._warm_up()
         self.n_throughput = self._fitting_pairs()
+        self.least_per_round = 1
+
+    def fits(self) -> dict[str, int]:
+        """Return how many pairs a round of this model has time for, by kind of measurement."""
+        one_ms = float(np.median([self.time_one(row) for row in self.timed[:3]]))
+        return {"latency": max(1, int(1000 * self.slice_s / one_ms)), "throughput": self.n_throughput}
+
+    def take(self, n_latency: int, n_throughput: int, rounds: int) -> dict[str, Any]:
+        """Measure over the first of the pairs alone, as all models do, and over each of them once at least."""
+        self.timed, self.n_throughput = self.timed[:n_latency], n_throughput
+        self.least_per_round = -(-n_latency // rounds)
+        return {}
 
     def time_one(self, row: int) -> float:
-        """Return the milliseconds that scoring one pair takes."""
+        """Return the milliseconds that scoring one pair takes, its words not remembered from another."""
         query, document = [self.queries[row]], [self.documents[row]]
+        forget_words()
         start = time.perf_counter_ns()
         self.scorer.score(query, document)
         return (time.perf_counter_ns() - start) / 1e6
@@ -352,12 +387,10 @@ class _Meter:
 
     def round(self) -> dict[str, Any]:
         """Do one slice of each kind."""
-        forget_words()
-        end = time.perf_counter() + self.slice_s
-        while not self.latency or time.perf_counter() < end:
+        end, least = time.perf_counter() + self.slice_s, len(self.latency) + self.least_per_round
+        while len(self.latency) < least or time.perf_counter() < end:
             self.latency.append(self.time_one(self.timed[self.position % len(self.timed)]))
             self.position += 1
-        forget_words()
         end, turn = time.perf_counter() + self.slice_s, 0
         while turn == 0 or time.perf_counter() < end:
             for bound, rows in self.bucketed.items():
@@ -402,6 +435,7 @@ class _Meter:
             "latency_by_length": by_length,
             "throughput_pairs_per_s": float(np.median(self.throughput)),
             "throughput_pairs": self.n_throughput,
+            "latency_pairs": len(self.timed),
             "steady_memory_mb": resident_mb(),
             "peak_memory_mb": peak_mb(),
             **({"under_load": self.loaded} if self.loaded else {}),
@@ -447,6 +481,7 @@ def _load(request: Mapping[str, Any]) -> tuple[PairScorer, dict[str, Any]]:
     facts = {
         "kind": scorer.kind, "runtime": scorer.runtime, "precision": scorer.precision, "max_length": scorer.max_length,
         "load_seconds": round(seconds, 3), "loaded_memory_mb": resident_mb(),
+        **({"variant": scorer.variant} if isinstance(scorer, TfIdfScorer) else {}),
     }  # fmt: skip
     return scorer, facts
 
@@ -478,6 +513,10 @@ def _serve(requests: IO[str], answers: IO[str], runtime: str) -> None:
         message = json.loads(line)
         if message["do"] == "round":
             answer(meter.round())
+        elif message["do"] == "fits":
+            answer(meter.fits())
+        elif message["do"] == "take":
+            answer(meter.take(message["latency"], message["throughput"], message["rounds"]))
         elif message["do"] == "load":
             answer(meter.under_load(Load(**message["load"]), message["seed"]))
         else:

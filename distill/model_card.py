@@ -12,6 +12,7 @@ from distill.artefact import ASYMMETRIC, Artefact, check_model_folder, read_card
 from distill.errors import BadInput, JobFailed
 from distill.outputs import inert
 from distill.run import Run
+from distill.standing import floor_of
 
 __all__ = ["NAMES", "push", "write_model_cards"]
 
@@ -98,6 +99,11 @@ def _hub_parents(run: Run) -> list[str]:
 def _what(row: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     kind = "cross-encoder: one score for a pair of texts" if row["kind"] == "cross_encoder" else "bi-encoder: vectors whose cosine is the match of two texts"  # fmt: skip
     said = f"A {kind}. {row['parameters'] / 1e6:.1f} M parameters, {row['size_mb']:.1f} MB, {row['runtime']} {row['precision']}."
+    floor = floor_of(result["rows"], result["primary_metric"])
+    if row.get("under_floor") and floor is not None:
+        said += f" **It is under the floor: counting common terms (`{floor['name']}`) matches these pairs better.**"
+    if row.get("problem"):
+        said += f" **{row['problem'][0].upper()}{row['problem'][1:]}.**"
     share = (row.get("retention") or {}).get(result["primary_metric"])
     teacher = next((other["name"] for other in result["rows"] if other["role"] == "teacher"), None)
     if share is None or teacher is None or row["role"] == "teacher":
@@ -222,6 +228,13 @@ def _origin(run: Run, row: Mapping[str, Any], artefact: Artefact, result: Mappin
         lines += [f"- objective `{name}`: {_settings(term)}" for name, term in objectives.items()]
     if row["role"] == "control":
         lines.append("- trained on the labels alone: the same student without its teacher")
+        said = artefact.details.get("control") or {}
+        if said:
+            lines.append(
+                f"- label loss `{said['loss']}`, {said['steps']} steps; trials on validation pairs: {said['trials'] or 'none'}"
+            )
+    if row["role"] == "untrained":
+        lines.append("- the built student before its first step")
     lines.append("- versions: " + ", ".join(f"{name} {version}" for name, version in artefact.versions.items()))
     return "\n".join(lines)
 

@@ -177,16 +177,20 @@ class Step(TaskStep):
         name = term.loss or DEFAULT_LOSS[self.kind]
         if batch.labels is None:
             raise ValueError("a batch without labels has no label loss")
+        known = torch.isfinite(batch.labels)  # pairs without a label have no part in it, not as negatives either
+        if not known.any():
+            return 0.0 * scores.sum()
+        labels = batch.labels[known]
         if name == "infonce" and embeddings is not None and batch.excluded is not None:
-            positive = batch.labels >= POSITIVE_FROM
-            queries, documents = _sides(batch, embeddings)
-            loss = losses.in_batch_infonce(queries, documents, positive, batch.excluded, term.temperature)
+            queries, documents = (side[known] for side in _sides(batch, embeddings))
+            excluded = batch.excluded[known][:, known]
+            loss = losses.in_batch_infonce(queries, documents, labels >= POSITIVE_FROM, excluded, term.temperature)
             return term.weight * batch.share["positives"] * loss
         if name == "bce":
-            loss = losses.bce(self._logits(scores), batch.labels)
+            loss = losses.bce(self._logits(scores[known]), labels)
         else:  # contrastive and mse are one formula; which unit score is the model's kind
-            loss = losses.mse(self._unit(scores), batch.labels)
-        return term.weight * batch.share["pairs"] * loss
+            loss = losses.mse(self._unit(scores[known]), labels)
+        return term.weight * batch.share["labelled"] * loss
 
     def _score_match(self, term: ScoreMatch, batch: Batch, scores: Tensor) -> Tensor:
         teacher, kind = batch.teacher_scores[term.teacher], self.teacher_kinds[term.teacher]

@@ -29,6 +29,7 @@ __all__ = [
     "Card",
     "CascadeDial",
     "Columns",
+    "Control",
     "Data",
     "EmbeddingMatch",
     "Encoder",
@@ -65,6 +66,7 @@ __all__ = [
     "Training",
     "Trim",
     "Unlabelled",
+    "UnlabelledPairs",
     "Vocabulary",
     "Width",
     "merge_training",
@@ -106,6 +108,40 @@ class Unlabelled(Section):
     columns: tuple[str, ...] = ("text",)
     max_texts: Count | None = None
     """None takes all of them; a number, as many at random with the recipe's seed."""
+
+
+class UnlabelledPairs(Section):
+    """Pairs without labels, which the teachers score and the student alone learns from: one of three sources."""
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    path: str | None = None
+    """A file of pairs, as `data.train`; a label column is not read."""
+    columns: Columns | None = None
+    """Its columns of queries and documents; None is as `data.columns`."""
+    max_pairs: Count | None = None
+    """None takes all of them."""
+    bundled: Count | None = None
+    """So many generated pairs, made like those of `train: bundled` and none of them."""
+    teacher: Name | None = Field(default=None, alias="from")
+    """`from`: a bi-encoder teacher, which finds among all documents of training those nearest to each query of training."""
+    per_query: Count = 4
+    """How many it finds."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "UnlabelledPairs":
+        given = {"path": self.path, "bundled": self.bundled, "from": self.teacher}
+        named = [name for name, value in given.items() if value is not None]
+        if len(named) != 1:
+            raise ValueError(
+                f"{' and '.join(named) or 'no source'} given; name one of path (a file of pairs), "
+                "bundled (a number of pairs), from (a bi-encoder teacher)"
+            )
+        if self.path is None and (self.columns is not None or self.max_pairs is not None):
+            raise ValueError("columns and max_pairs belong to path; leave them out")
+        if self.teacher is None and "per_query" in self.model_fields_set and self.per_query != 4:
+            raise ValueError("per_query belongs to from; leave it out")
+        return self
 
 
 class Parallel(Section):
@@ -155,6 +191,14 @@ class Data(Section):
     candidates: Annotated[int, Field(ge=2)] | None = None
     """Train on queries with up to this many of their documents; None trains on single pairs."""
     unlabelled: tuple[Unlabelled, ...] = ()
+    unlabelled_pairs: Annotated[
+        tuple[UnlabelledPairs, ...], BeforeValidator(lambda given: (given,) if isinstance(given, Mapping) else given)
+    ] = ()
+    """Pairs that teachers and control never see the labels of, and the student learns from by the teachers' signals."""
+    labelled_share: Share | None = None
+    """Use the labels of this share of the training queries; the other training pairs become unlabelled pairs. None uses all."""
+    max_labelled: Count | None = None
+    """Likewise, as a number of pairs at most."""
     parallel: tuple[Parallel, ...] = ()
     hub_split: str = "train"
     max_pairs: Count | None = None
@@ -166,6 +210,8 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _range(self) -> "Data":
+        if self.labelled_share is not None and self.max_labelled is not None:
+            raise ValueError("labelled_share and max_labelled both say how many labels are used; set one")
         low, high = self.label_range
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise ValueError(f"label_range is [{low}, {high}]; the lower end comes first")
@@ -479,6 +525,17 @@ class Width(Section):
         return self
 
 
+class Control(Section):
+    """How the control is trained: the same student from the same start by the labels alone, as well as they allow."""
+
+    loss: LabelLoss | None = None
+    """None tries every label loss of the student's kind and takes what is best on the validation pairs."""
+    steps: Count | None = None
+    """Optimizer steps; None is as many as the student took."""
+    trial_share: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Length of each trial, as a share of the control's steps; ten steps at least."""
+
+
 class Student(Section):
     """What is shipped. `control` trains the same student without the teacher, for the report."""
 
@@ -504,7 +561,8 @@ class Student(Section):
     prompts: tuple[str, str] | None = None
     asymmetric: Asymmetric | None = None
     """Serve one side only, beside the frozen teacher; None serves both."""
-    control: bool = True
+    control: bool | Control = True
+    """true is the best that labels alone can do; see `Control`. false leaves it out, and the report says so."""
     training: Training = Training()
 
     @property
@@ -752,8 +810,9 @@ class Benchmark(Section):
     threads: Count | None = None
     """None is what the machine (or its container) gives."""
     seconds: Seconds = 10.0
-    """Measuring time per row and kind of measurement."""
+    """Measuring time per row and kind of measurement; longer for a row that cannot go through the common pairs once in it."""
     throughput_pairs: Count = 512
+    """At most. All rows are measured over the same pairs: as many as the slowest has time for, at least 64 (latency: 24)."""
     lengths: tuple[Count, ...] = (32, 64, 128, 256, 512)
     """Length buckets in tokens."""
     bootstrap: Annotated[int, Field(ge=1, le=1_000_000)] = 1000

@@ -32,6 +32,7 @@ def problems_of(recipe: Recipe) -> list[str]:
         *_teacher_problems(recipe),
         *_student_problems(recipe),
         *_objective_problems(recipe),
+        *_unlabelled_pair_problems(recipe),
         *_export_problems(recipe.export),
         *_recover_problems(recipe),
         *_baseline_problems(recipe),
@@ -87,6 +88,8 @@ def _student_problems(recipe: Recipe) -> list[str]:
     if parent is not None and parent not in recipe.teachers:
         problems.append(_unknown_teacher("student.backbone.teacher", parent, recipe))
     problems += _static_problems(student)
+    if not isinstance(student.control, bool):
+        problems += _loss_problems("student.control.loss", student.control.loss, student.kind)
     problems += _dimension_problems(student, recipe.objectives)
     return problems + _text_problems("student", student)
 
@@ -168,6 +171,22 @@ def _objective_problems(recipe: Recipe) -> list[str]:
         problems += _loss_problems("objectives.labels.loss", objectives.labels.loss, student.kind)
     problems += _candidate_problems(recipe)
     return problems + _embedding_problems(recipe, student) + _asymmetric_problems(recipe, student)
+
+
+def _unlabelled_pair_problems(recipe: Recipe) -> list[str]:
+    problems = []
+    for number, given in enumerate(recipe.data.unlabelled_pairs):
+        where, name = f"data.unlabelled_pairs.{number}.from", given.teacher
+        if name is not None and name not in recipe.teachers:
+            problems.append(_unknown_teacher(where, name, recipe))
+        elif name is not None and recipe.teachers[name].kind != "bi_encoder":
+            problems.append(f"{where}: {name} is a {recipe.teachers[name].kind}; a bi_encoder finds pairs")
+    if recipe.data.unlabelled_pairs and recipe.student is not None and not recipe.objectives.teachers():
+        problems.append(
+            "data.unlabelled_pairs: the student learns from no teacher, and pairs without labels say nothing else; "
+            "set objectives.score_match, or drop them"
+        )
+    return problems
 
 
 def _candidate_problems(recipe: Recipe) -> list[str]:

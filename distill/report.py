@@ -18,6 +18,9 @@ and a row:
     parameters, size_mb, peak_memory_mb
     metrics         {key: {value, low, high, n}}
     retention       {key: share of the teacher's value}
+    retention_best, above_chance, gain, under_floor: what that is worth; see `distill.standing`
+    problem         why it has no quality, or none to speak of (scores that are constant or not finite)
+    variant         what a TF-IDF row counts
     latency_ms      {batch, p50, p95, p99}
     throughput_pairs_per_s, speedup (× the teacher's throughput)
     latency_by_length  [{tokens, p50, p95}]
@@ -97,6 +100,8 @@ def _flat(row: Row, metrics: Iterable[str]) -> dict[str, Any]:
         flat |= {key: metric_of(row, key)}
         flat |= {f"{key}_{part}": metric_of(row, key, part) for part in ("low", "high", "n")}
         flat |= {f"{key}_retention": number_at(row, "retention", key)}
+        flat |= {f"{key}_retention_best": number_at(row, "retention_best", key)}
+        flat |= {f"{key}_gain_over_{base}": number_at(row, "gain", base, key) for base in ("untrained", "floor")}
     for point in row.get("latency_by_length") or []:
         flat |= {f"latency_{point.get('tokens')}_tokens_{part}_ms": point.get(part) for part in ("p50", "p95")}
     return flat

@@ -12,7 +12,7 @@ from distill.report_content import LOWER_IS_BETTER, Benchmark, latency_of, numbe
 from distill.report_series import grids_of, lines_of, points_of, services_of
 from distill.report_svg import DESK, DESK_HALF, PHONE, panels, scatter, traces
 from distill.report_tables import batch_tables, length_table, load_table, main_table
-from distill.report_words import headline, kept, metric_name, signed, verdict
+from distill.report_words import headline, kept, metric_name, signed, verdict, worth
 
 __all__ = ["page"]
 
@@ -74,8 +74,16 @@ def _kept_section(content: Benchmark) -> str:
     said = [(label, text) for label, row in others if (text := kept(row, content)) is not None]
     if content.teacher is None or not said:
         return ""
-    items = [f"<li>{_strong(label)} {_prose(text)}.</li>" for label, text in said]
+    more = {label: worth(row, content) for label, row in others}
+    items = [
+        f"<li>{_strong(label)} {_prose(text)}.{f' {_prose(_capital(more[label]))}.' if more[label] else ''}</li>"
+        for label, text in said
+    ]
     return _section("What each keeps", "<ul>", *items, "</ul>")
+
+
+def _capital(text: str | None) -> str:
+    return "" if not text else text[0].upper() + text[1:]
 
 
 def _comparison_section(content: Benchmark) -> str:

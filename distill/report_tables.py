@@ -139,6 +139,8 @@ def _caption(content: Benchmark) -> str:
         text += " Teacher ρ and τ-b: rank agreement with the teacher’s scores."
     if any(row.get("role") == "control" for row in content.rows):
         text += " The control is the same student, trained on the labels alone, by the loss that validation prefers."
+    if any(row.get("role") == "untrained" for row in content.rows):
+        text += " Untrained: the student before its first step; its speed is the student’s."
     if any(row.get("runtime") == "openvino" for row in content.rows):
         text += (
             " OpenVINO computes in bf16 by default on CPUs that can; precision is named in each row for that reason."

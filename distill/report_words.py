@@ -21,6 +21,8 @@ __all__ = [
     "three_digits",
     "times",
     "verdict",
+    "warnings",
+    "worth",
 ]
 
 _KINDS = {
@@ -68,7 +70,7 @@ def bound(value: float) -> str:
 
 def percent(share: float) -> str:
     """Write a share: 97.9 %."""
-    return f"{share * 100:.1f}\u00a0%"
+    return f"{share * 100:.1f}\u00a0%".replace("-", "−")
 
 
 def times(factor: float) -> str:
@@ -107,7 +109,7 @@ def nature(row: Row) -> str:
     """Role, kind, runtime and precision in one line; a precision that is not known is said to be so."""
     kind, runtime = str(row.get("kind") or ""), str(row.get("runtime") or "")
     precision = row.get("precision") or "precision not recorded"
-    parts = (row.get("role"), _KINDS.get(kind, kind), RUNTIMES.get(runtime, runtime), precision)
+    parts = (row.get("role"), _KINDS.get(kind, kind), row.get("variant"), RUNTIMES.get(runtime, runtime), precision)
     return "\u00a0· ".join(str(part) for part in parts if part)
 
 
@@ -124,7 +126,8 @@ def headline(content: Benchmark) -> str:
         value = metric_of(row, key)
         return f"{label}: not measured" if value is None else f"{label}: {metric_name(key)} {three_decimals(value)}"
     cost = " and ".join(_costs(row, content.teacher))
-    return f"{label}: {percent(share)} of the teacher’s {_spoken(key)}{f' at {cost}' if cost else ''}"
+    said = f"{label}: {percent(share)} of the teacher’s {_spoken(key)}{f' at {cost}' if cost else ''}"
+    return ". ".join([said, *warnings(content)])
 
 
 def _keeps_most(ours: Sequence[tuple[str, Row]], key: str) -> tuple[str, Row]:
@@ -147,6 +150,35 @@ def kept(row: Row, content: Benchmark) -> str | None:
     verb = "keeps" if row.get("role") in _OURS else "reaches"
     costs = _costs(row, content.teacher)
     return f"{verb} {said}{f', at {listed(costs)}' if costs else ''}"
+
+
+def warnings(content: Benchmark) -> list[str]:
+    """Say, a sentence each without its full stop, what the headline must not hide: models that TF-IDF beats."""
+    under = [
+        label for label, row in content.labelled() if row.get("under_floor") and row.get("role") in ("teacher", *_OURS)
+    ]
+    if not under:
+        return []
+    return [f"Under the floor, what counting common terms gives: {listed(under)}"]
+
+
+def worth(row: Row, content: Benchmark) -> str | None:
+    """Say what of the primary metric there was to gain and how much of it a model has; None where that is not known."""
+    key = content.primary or ""
+    shares = (
+        ("above_chance", (key,), "above chance"),
+        ("gain", ("untrained", key), "over the untrained student"),
+        ("gain", ("floor", key), "over TF-IDF"),
+    )
+    known = [
+        f"{percent(share)} {words}"
+        for name, path, words in shares
+        if (share := number_at(row, name, *path)) is not None
+    ]
+    best = number_at(row, "retention_best", key)
+    other = best is not None and abs(best - (number_at(row, "retention", key) or best)) > 1e-9
+    known = [f"{percent(best)} of its value", *known] if other and best is not None else known
+    return f"of the best teacher’s {_spoken(key)}: {listed(known)}" if known else None
 
 
 def _costs(row: Row, teacher: Row | None) -> list[str]:
@@ -175,6 +207,8 @@ def _spoken(key: str) -> str:
 def verdict(comparison: Mapping[str, Any]) -> str:
     """Say in plain words what an interval of a difference shows."""
     low, high = number_at(comparison, "low"), number_at(comparison, "high")
+    if comparison.get("broken_control"):
+        return "the control is worse than the untrained student: it is broken, and nothing is shown"
     if low is None or high is None:
         return "no interval was computed, so nothing is shown"
     if low <= 0 <= high:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distill.artefact import Artefact, content_hash, read_card, write_json
-from distill.data import Split, load_split
+from distill.data import Pairs, Split, load_split
 from distill.errors import BadInput
 from distill.outputs import check_output_folder
 from distill.precision import resolve_precision
@@ -27,7 +27,7 @@ from distill.prompts import NO_PROMPTS, folder_prompts
 from distill.recipe import Recipe, Student
 from distill.signals import MANIFEST, Identity
 
-__all__ = ["Run"]
+__all__ = ["Run", "differences"]
 
 log = logging.getLogger(__name__)
 _SHOWN_CHANGES = 4
@@ -57,6 +57,13 @@ class Run:
     def split(self) -> Split:
         """The recipe's data, read once."""
         return load_split(self.recipe.data, self.recipe.seed)
+
+    @cached_property
+    def taught_pairs(self) -> Pairs:
+        """All pairs that the student learns from, those without labels among them (their label is NaN)."""
+        from distill.unlabelled import taught_pairs  # it may ask a trained teacher
+
+        return taught_pairs(self)
 
     @property
     def student_section(self) -> Student:
@@ -182,7 +189,7 @@ class Run:
                 raise BadInput(f"{folder} holds something that no stage made; move it away or set another output_dir")
             return False
         if not self.recipe.overwrite:
-            changes = _changes(card.details.get("inputs", {}), json.loads(json.dumps(inputs, default=str)))
+            changes = differences(card.details.get("inputs", {}), json.loads(json.dumps(inputs, default=str)))
             shown = ", ".join(changes[:_SHOWN_CHANGES]) + (
                 f" and {len(changes) - _SHOWN_CHANGES} more" if len(changes) > _SHOWN_CHANGES else ""
             )
@@ -249,13 +256,13 @@ class Run:
         write_json(self.folder / "recipe.json", self.recipe.model_dump(mode="json"))
 
 
-def _changes(old: Any, new: Any, place: str = "") -> list[str]:
+def differences(old: Any, new: Any, place: str = "") -> list[str]:
     """List the leaves in which two JSON values differ, as "training.epochs: 3 → 4"."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         keys = [*old, *(key for key in new if key not in old)]
         return [
             change
             for key in keys
-            for change in _changes(old.get(key), new.get(key), f"{place}.{key}" if place else key)
+            for change in differences(old.get(key), new.get(key), f"{place}.{key}" if place else key)
         ]
     return [] if old == new else [f"{place}: {old} → {new}"]

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-__all__ = ["Drawn", "Way", "beyond_chance", "draw", "held_together", "label_shift", "sample", "text_key"]
+__all__ = ["Drawn", "Way", "beyond_chance", "draw", "held_together", "label_shift", "sample", "take_groups", "text_key"]
 
 Way = Literal["auto", "component", "query", "document"]
 _ROOM = 1.5  # a group is held out where the rows exceed the share by no more than half of it
@@ -63,9 +63,9 @@ def draw(queries: Sequence[str], documents: Sequence[str], share: float, *, seed
     """
     target = max(1, round(len(queries) * share))
     chosen: Way = "component" if way == "auto" else way
-    held = _take(_groups(queries, documents, chosen), target, seed)
+    held = take_groups(_groups(queries, documents, chosen), target, seed)
     if way == "auto" and len(held) < target // 2:
-        chosen, held = "query", _take(_groups(queries, documents, "query"), target, seed)
+        chosen, held = "query", take_groups(_groups(queries, documents, "query"), target, seed)
     taken = set(held)
     texts = {text for row in held for text in (queries[row], documents[row])}
     rest = [row for row in range(len(queries)) if row not in taken]
@@ -101,7 +101,7 @@ def _components(queries: Sequence[str], documents: Sequence[str]) -> dict[str, l
     return groups
 
 
-def _take(groups: dict[str, list[int]], target: int, seed: int) -> list[int]:
+def take_groups(groups: dict[str, list[int]], target: int, seed: int) -> list[int]:
     """Take whole groups in an order given by the seed until `target` rows are reached, never much more."""
     taken: list[int] = []
     for key in sorted(

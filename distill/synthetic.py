@@ -102,12 +102,12 @@ def generate_pairs(
 
 
 def generate_groups(
-    n_groups: int, *, seed: int, n_candidates: int = 8, hard_share: float = 0.7
+    n_groups: int, *, seed: int, n_candidates: int = 8, hard_share: float = 0.7, start: int = 0
 ) -> Iterator[list[SyntheticPair]]:
     """Yield ``n_groups`` lists of ``n_candidates`` pairs that share one résumé, for ranking.
 
     One to a third of the candidates are positive, in no particular order.  Group *i* depends on ``seed``, the settings
-    and *i* alone.
+    and *i* alone; the first is number ``start``, so that a second call goes on where another ended.
 
     >>> group = next(generate_groups(1, seed=7, n_candidates=5))
     >>> len(group), len({pair.resume for pair in group})
@@ -116,7 +116,7 @@ def generate_groups(
     _check_share("hard_share", hard_share)
     if n_candidates < 2:
         raise BadInput(f"n_candidates is {n_candidates}; a group needs a positive and a negative, so at least 2")
-    for index in range(n_groups):
+    for index in range(start, start + n_groups):
         rng = random.Random(f"{seed}/group/{index}")
         resume = _draw_resume(rng)
         n_positive = rng.randint(1, max(1, n_candidates // 3))

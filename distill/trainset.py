@@ -7,7 +7,7 @@ kinds are drawn together. A loss is a mean over what it is about: pairs, queries
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -20,8 +20,8 @@ from distill.tokens import TokenTable, tokenize
 
 __all__ = ["Basis", "Batch", "TrainSet", "validation_value"]
 
-Basis = Literal["pairs", "groups", "texts", "positives"]
-_BASES: tuple[Basis, ...] = ("pairs", "groups", "texts", "positives")
+Basis = Literal["pairs", "labelled", "groups", "texts", "positives"]
+_BASES: tuple[Basis, ...] = get_args(Basis)
 _SPLIT_GAIN = 0.8  # texts of a pass are encoded in two parts where that leaves at most this share of the padded tokens
 POSITIVE_FROM = 0.5  # a label from here on is a positive for InfoNCE
 
@@ -34,7 +34,7 @@ class Batch:
 
     *Shape:* inputs: parts of the sequences, each {name: (n_part, n_tokens)}; order: (n_sequences,), where sequence i
     stands in the concatenated parts; query_rows, document_rows: (n_pairs,) sequence of each side (bi-encoder);
-    labels, teacher_scores[name]: (n_pairs,); teacher_embeddings: (n_sequences, teacher_width);
+    labels (NaN where a pair has none), teacher_scores[name]: (n_pairs,); teacher_embeddings: (n_sequences, teacher_width);
     slots: (n_groups, n_candidates) pair of each candidate, with slot_mask; excluded: (n_pairs, n_pairs).
 
     Where one side alone is learned, `query_rows` and `document_rows` both name its sequences, and the teacher's vectors
@@ -199,13 +199,14 @@ class TrainSet:
     def counts(self, units: np.ndarray) -> dict[Basis, int]:
         """Return how much of each basis the given units hold."""
         pairs = self._pairs(units)
-        positives = 0 if self.labels is None else int((self.labels[pairs] >= POSITIVE_FROM).sum())
+        labels = np.zeros(0) if self.labels is None else self.labels[pairs]
         groups = sum(len(self.unit_pairs[unit]) > 1 for unit in units)
         return {
             "pairs": len(pairs),
+            "labelled": int(np.isfinite(labels).sum()),
             "groups": groups,
             "texts": int(self.unit_sequences_of(units)),
-            "positives": positives,
+            "positives": int((labels >= POSITIVE_FROM).sum()),
         }
 
     def unit_sequences_of(self, units: np.ndarray) -> int:

@@ -1,63 +1,35 @@
 """Train the student on the teachers' signals, and its control: the same student, on the same pairs, without them."""
 
-import logging
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from distill.errors import BadInput
 from distill.fitting import Job, fit
 from distill.modeling import load_model, prepared
 from distill.recipe import Labels, Objectives
 from distill.run import Run
-from distill.trainset import POSITIVE_FROM
 from students.asymmetric import index_teacher, pair_details
 from students.build import build_student
+from students.control import check_control, train_control
 from students.dimensions import read_axes
 from students.sources import AlongAxes, signal_source
 
 __all__ = ["student_from", "train_student", "training_inputs", "training_job"]
 
 
-log = logging.getLogger(__name__)
-
-
 def train_student(run: Run) -> None:
     """Build the student, train what is not finished of it and its control; every process of a launch calls this."""
     objectives = run.recipe.objectives
-    control = _control_labels(run)
+    check_control(run)
     build_student(run)
-    _train(run, "student", objectives)
-    if control is not None:
+    inputs = training_inputs(run, "student", objectives)
+    if not run.is_finished(run.student, inputs):
+        fit(run, training_job(run, "student", objectives, inputs))
+    if run.student_section.control and run.split.train.labels is not None:
         # of an asymmetric student the control learns the labels alone, too, but against the same index: it is given
-        _train(run, "control", Objectives(labels=control, matryoshka=objectives.matryoshka))
-
-
-def _control_labels(run: Run) -> Labels | None:
-    """Return how the control learns from the labels; None where the recipe wants none, or no label is there.
-
-    :raises BadInput: where the labels are all the same, so that a control would learn one score for all pairs
-    """
-    student, labels, given = run.student_section, run.split.train.labels, run.recipe.objectives.labels
-    if not student.control or labels is None:
-        return None
-    if given is not None or not len(labels) or np.ptp(labels) > 0:
-        return given or Labels()
-    if student.kind == "bi_encoder" and labels[0] >= POSITIVE_FROM:
-        log.info("control: every training label is %g, so it learns by infonce", labels[0])
-        return Labels(loss="infonce")
-    raise BadInput(
-        f"every training label is {labels[0]:g}, so that labels alone teach the control nothing; set student.control=false"
-    )
-
-
-def _train(run: Run, name: str, objectives: Objectives) -> None:
-    inputs = training_inputs(run, name, objectives)
-    if not run.is_finished(run.student if name == "student" else run.control, inputs):
-        fit(run, training_job(run, name, objectives, inputs))
+        by_labels = Objectives(labels=objectives.labels or Labels(), matryoshka=objectives.matryoshka)
+        train_control(run, training_inputs(run, "control", by_labels), partial(training_job, run))
 
 
 def training_job(run: Run, name: str, objectives: Objectives, inputs: Mapping[str, Any]) -> Job:
@@ -90,6 +62,9 @@ def training_inputs(run: Run, name: str, objectives: Objectives) -> dict[str, An
     parents = _parents(run, objectives)
     student, described = run.student_section, run.split.describe()
     parts = ["train", "validation", *(["unlabelled", "parallel"] if objectives.embedding_match else [])]
+    if objectives.teachers() and len(run.taught_pairs) > len(run.split.train):
+        described = described | {"taught": {"fingerprint": run.taught_pairs.fingerprint()}}
+        parts.append("taught")
     not_learned: Any = {
         "control": True, "training": {"checkpoint_seconds", "tensorboard"},
         "asymmetric": {"min_cosine", "min_recall", "top_k"},

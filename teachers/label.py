@@ -69,7 +69,7 @@ def _label(run: Run, name: str, needs: set[str]) -> None:
 
 def _items(run: Run, name: str, needs: set[str]) -> dict[SignalKind, tuple[np.ndarray, Any]]:
     """Return keys and inputs of every item: pairs for scores, (role, text) for embeddings."""
-    pairs = run.split.train
+    pairs = run.taught_pairs
     items: dict[SignalKind, tuple[np.ndarray, Any]] = {}
     if "scores" in needs:
         items["scores"] = (pair_keys(pairs.queries, pairs.documents), pairs)

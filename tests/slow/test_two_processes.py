@@ -121,7 +121,15 @@ def test_export_and_report_are_the_first_process_s_alone(runs):
     said = launch(2, "benchmark", recipe, *overrides, "benchmark.seconds=0.1", "benchmark.bootstrap=20")
     assert said.count("report: ") == 1
     report = json.loads((run.report / "benchmark.json").read_text())
-    assert [row["role"] for row in report["rows"]] == ["teacher", "teacher", "student", "control", "export", "baseline"]
+    assert [row["role"] for row in report["rows"]] == [
+        "teacher",
+        "teacher",
+        "untrained",
+        "student",
+        "control",
+        "export",
+        "baseline",
+    ]
 
 
 def test_an_adapted_encoder_is_nearly_that_of_one_process(tmp_path):

@@ -37,6 +37,7 @@ def test_results_are_whole_and_json(measured):
         spread = row["latency_ms"]
         assert 0 < spread["p50"] <= spread["p95"] <= spread["p99"] and spread["batch"] == 1
         assert row["throughput_pairs_per_s"] > 0 and 8 <= row["throughput_pairs"] <= len(QUERIES)
+        assert row["latency_pairs"] <= row["latency_ms"]["n"]  # each of them once at least
         assert row["peak_memory_mb"] >= row["steady_memory_mb"] > 100 and row["parameters"] > 10_000
         assert row["runtime"] == "torch" and row["n_threads"] == 1 and row["cold_ms"] > 0
         json.dumps(row, allow_nan=False)

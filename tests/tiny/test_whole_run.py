@@ -27,7 +27,15 @@ def test_run_leaves_all_folders_and_the_documented_report(recipe, capsys):
     assert all((folder / stage).is_dir() for stage in STAGES)
     report = json.loads(capsys.readouterr().out)
     rows = {row["name"]: row for row in report["rows"]}
-    assert [row["role"] for row in report["rows"]] == ["teacher", "student", "control", "export", "export", "baseline"]
+    assert [row["role"] for row in report["rows"]] == [
+        "teacher",
+        "untrained",
+        "student",
+        "control",
+        "export",
+        "export",
+        "baseline",
+    ]
     assert rows["student (int8)"]["precision"] == "int8"
     assert rows["student (fp32)"]["precision"] == "fp32"
     for row in report["rows"]:

@@ -323,7 +323,7 @@ class TestTrainSet:
         assert [sorted(trainset.texts[row] for row in rows) for rows in trainset.unit_texts] == [
             ["a", "x", "z"], ["a", "w"], ["b", "y"], ["l"], ["x"],
         ]  # fmt: skip
-        assert trainset.counts(np.arange(5)) == {"pairs": 4, "groups": 1, "texts": 9, "positives": 0}
+        assert trainset.counts(np.arange(5)) == {"pairs": 4, "labelled": 4, "groups": 1, "texts": 9, "positives": 0}
 
     def test_prompts_keep_a_text_in_both_roles_apart(self):
         pairs = Pairs(["same"], ["same"], np.ones(1, dtype=np.float32))
@@ -338,3 +338,22 @@ class TestTrainSet:
         batch = trainset.batch(np.zeros(0, dtype=np.int64), totals=trainset.counts(np.arange(4)), n_processes=2)
         assert set(batch.share.values()) == {0.0}
         assert sum(step(batch).values()).item() == 0
+
+
+@pytest.mark.parametrize("loss", ["contrastive", "bce", "infonce"])
+@pytest.mark.parametrize("plan", [{}, {"micro_batch": 2}])
+def test_pairs_without_a_label_have_no_part_in_the_label_loss(loss, plan):
+    """The loss of labelled pairs is the same whatever stands beside them, in one pass as in several."""
+    if loss == "infonce" and plan:
+        pytest.skip("what is in a pass is a negative of it: passes differ in their loss")
+    labels = np.array([1, 0, 1], dtype=np.float32)
+    known = Pairs(["a b", "c d", "e f"], ["x a", "y d", "z f"], labels)
+    unknown = np.append(labels, [np.nan, np.nan]).astype(np.float32)
+    more = Pairs([*known.queries, "a b", "g"], [*known.documents, "w", "x a"], unknown)
+    found = []
+    for pairs in (known, more):
+        trainset = trainset_of(BI, pairs=pairs)
+        trainset.in_batch_negatives = loss == "infonce"
+        step = step_of(BI, Objectives(labels=Labels(loss=loss)))
+        found.append(run(step, trainset, np.arange(len(pairs)), **plan)[0]["labels"])
+    assert found[0] == pytest.approx(found[1], rel=1e-5)

@@ -1,0 +1,108 @@
+"""What the quality of a report's rows is worth: beside the best teacher, chance, the untrained student and the floor.
+
+A share of a score flatters where a model that learned nothing has most of it. So beside the share of the named teacher's
+value each row has, by metric:
+
+    retention_best   value / the best teacher's value
+    above_chance     (value − chance) / (best teacher − chance): ROC-AUC over 0.5, average precision over the share of positives
+    gain             {"untrained", "floor"}: (value − base) / (best teacher − base), the share of what there was to gain
+
+The floor is the best TF-IDF row: what counting common terms does. The best teacher is that of the primary metric.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from distill.metrics import POSITIVE
+
+__all__ = ["LOWER_IS_BETTER", "best_teacher", "floor_of", "is_broken", "problem_of", "with_standing"]
+
+LOWER_IS_BETTER = ("ablation_mse",)
+_NO_SHARE = ("ablation_mse", "teacher_spearman", "teacher_kendall")
+Row = Mapping[str, Any]
+
+
+def problem_of(scores: np.ndarray) -> str | None:
+    """Say what is wrong with a row's scores as such; None where nothing is. *Shape:* (n_pairs,)."""
+    broken = int((~np.isfinite(scores)).sum())
+    if broken:
+        return f"{broken} of {len(scores)} scores are not finite: there is no quality to state"
+    if len(scores) > 1 and np.ptp(scores) == 0:
+        return "every pair has the same score: it tells no pair from another"
+    return None
+
+
+def value_of(row: Row | None, metric: str) -> float | None:
+    """Return a metric's value, or None where the row has none."""
+    estimate = None if row is None else (row.get("metrics") or {}).get(metric)
+    return None if estimate is None else float(estimate["value"])
+
+
+def _best(rows: Sequence[Row], metric: str) -> Row | None:
+    sign = -1 if metric in LOWER_IS_BETTER else 1
+    known = [(sign * value, row) for row in rows if (value := value_of(row, metric)) is not None]
+    return max(known, key=lambda pair: pair[0])[1] if known else None
+
+
+def best_teacher(rows: Sequence[Row], metric: str) -> Row | None:
+    """Return the teacher's row with the best value of a metric."""
+    return _best([row for row in rows if row["role"] == "teacher"], metric)
+
+
+def floor_of(rows: Sequence[Row], metric: str) -> Row | None:
+    """Return the TF-IDF row with the best value of a metric."""
+    return _best([row for row in rows if row["role"] == "baseline" and row["kind"] == "tfidf"], metric)
+
+
+def is_broken(rows: Sequence[Row], metric: str) -> bool:
+    """Tell whether the control is worse than the student was before its first step: then it shows nothing."""
+    untrained, control = (
+        value_of(next((row for row in rows if row["role"] == role), None), metric) for role in ("untrained", "control")
+    )
+    return untrained is not None and control is not None and _is_worse(control, untrained, metric)
+
+
+def _is_worse(value: float, other: float, metric: str) -> bool:
+    return value > other if metric in LOWER_IS_BETTER else value < other
+
+
+def with_standing(rows: Sequence[dict[str, Any]], labels: np.ndarray | None, metric: str) -> list[dict[str, Any]]:
+    """Add to each row what its quality is worth, and `under_floor` to those that TF-IDF beats.
+
+    :param labels: those of the evaluation pairs; *shape:* (n_pairs,)
+    :param metric: the primary one
+    """
+    best, floor = best_teacher(rows, metric), floor_of(rows, metric)
+    untrained = next((row for row in rows if row["role"] == "untrained"), None)
+    chance = {"roc_auc": 0.5}
+    if labels is not None:
+        chance["average_precision"] = float((labels >= POSITIVE).mean())
+    done = []
+    for row in rows:
+        more: dict[str, Any] = {}
+        if best is not None and row is not best:
+            bases = {"untrained": untrained, "floor": floor}
+            more["retention_best"] = _shares(row, best, dict.fromkeys(row["metrics"], 0.0))
+            more["above_chance"] = _shares(row, best, chance)
+            more["gain"] = {
+                name: _shares(row, best, {key: value_of(base, key) for key in row["metrics"]})
+                for name, base in bases.items()
+                if base is not None and base is not row
+            }
+        value, least = value_of(row, metric), value_of(floor, metric)
+        if row["role"] != "baseline" and value is not None and least is not None and _is_worse(value, least, metric):
+            more["under_floor"] = True
+        done.append({**row, **more})
+    return done
+
+
+def _shares(row: Row, best: Row, bases: Mapping[str, float | None]) -> dict[str, float]:
+    """Return (value − base) / (best − base) by metric, where the best teacher is above the base."""
+    found = {}
+    for key, base in bases.items():
+        value, top = value_of(row, key), value_of(best, key)
+        if key not in _NO_SHARE and None not in (value, top, base) and top > base:  # type: ignore[operator]
+            found[key] = (value - base) / (top - base)  # type: ignore[operator]
+    return found

@@ -1,0 +1,126 @@
+"""The control: every label loss gets a trial, the best one is trained as long as the student; pairs without labels."""
+
+import json
+
+import numpy as np
+import pytest
+
+from distill.artefact import read_card
+from distill.errors import BadInput
+from distill.unlabelled import find_pairs
+from students import train_student
+from teachers import cache_signals, train_teachers
+from tests.conftest import BI_TEACHER
+
+SHORT = {"max_pairs": 120}
+BI_STUDENT = {
+    "kind": "bi_encoder", "backbone": {"teacher": "bi"}, "layers": [0], "max_length": 64, "control": {"trial_share": 0.5},
+}  # fmt: skip
+LEARNS_FROM_BI = {
+    "teachers": {"bi": BI_TEACHER}, "student": BI_STUDENT,
+    "objectives": {"score_match": {"teacher": "bi", "loss": "mse"}},
+}  # fmt: skip
+
+
+def finished(run):
+    train_teachers(run)
+    cache_signals(run)
+    train_student(run)
+    return read_card(run.student), read_card(run.control)
+
+
+def test_the_best_of_all_label_losses_is_trained_as_long_as_the_student(tiny_run):
+    changes = {**LEARNS_FROM_BI, "data": SHORT, "training": {"epochs": 4}}
+    student, control = finished(tiny_run(**changes))
+    said = control.details["control"]
+    assert set(said["trials"]) == {"contrastive", "bce", "infonce"}
+    assert said["loss"] == max(said["trials"], key=said["trials"].get)
+    assert said["steps"] == student.details["training"]["step"] == control.details["training"]["step"] == 12
+    assert said["trial_steps"] == 10  # ten at least
+    # finished is finished, and the trials leave nothing behind
+    run = tiny_run(**changes)
+    before = (run.control / "artefact.json").stat().st_mtime_ns
+    train_student(run)
+    assert (run.control / "artefact.json").stat().st_mtime_ns == before
+    assert not (run.work / "control_trials").exists()
+
+
+def test_a_stated_loss_and_length_need_no_trial(tiny_run):
+    student = {**BI_STUDENT, "control": {"loss": "bce", "steps": 2}}
+    _, control = finished(tiny_run(**{**LEARNS_FROM_BI, "student": student}, data=SHORT))
+    assert control.details["control"] == {"loss": "bce", "steps": 2, "trial_steps": 2, "trials": {}}
+    assert control.details["training"]["step"] == 2
+
+
+def test_a_loss_of_another_kind_is_refused(tiny_run):
+    with pytest.raises(ValueError, match=r"student\.control\.loss: a bi_encoder learns labels by .* not mse"):
+        tiny_run(**{**LEARNS_FROM_BI, "student": {**BI_STUDENT, "control": {"loss": "mse"}}})
+
+
+def test_the_student_learns_from_all_pairs_and_the_others_from_the_labelled_ones(tiny_run):
+    data = {**SHORT, "max_labelled": 32}
+    student, control = finished(run := tiny_run(**LEARNS_FROM_BI, data=data))
+    n_train, n_more = len(run.split.train), len(run.split.unlabelled_pairs)
+    assert n_train + len(run.split.validation) == 32  # few labels to pick a checkpoint by, too
+    assert len(run.taught_pairs) == n_train + n_more and np.isnan(run.taught_pairs.labels).sum() == n_more
+    teacher = read_card(run.teacher("bi"))
+    assert teacher.details["training"]["step"] == 1  # at most 32 pairs in a step of 32
+    assert student.details["training"]["step"] == control.details["training"]["step"] > 1
+    (manifest,) = run.signals("bi").glob("*/manifest.json")
+    assert json.loads(manifest.read_text())["items"]["scores"] == n_train + n_more
+
+
+def test_a_bi_encoder_finds_pairs_for_the_student(tiny_run):
+    data = {**SHORT, "unlabelled_pairs": {"from": "bi", "per_query": 3}}
+    student, _ = finished(run := tiny_run(**LEARNS_FROM_BI, data=data))
+    found = find_pairs(run.teacher("bi"), run.split.train, per_query=3, max_length=64)
+    assert len(found) == 3 * len(set(run.split.train.queries))
+    labelled = set(zip(run.split.train.queries, run.split.train.documents, strict=True))
+    new = [pair for pair in zip(found.queries, found.documents, strict=True) if pair not in labelled]
+    assert len(run.taught_pairs) == len(run.split.train) + len(new)
+    held_out = {*run.split.evaluation.queries, *run.split.evaluation.documents}
+    assert held_out.isdisjoint([*run.taught_pairs.queries, *run.taught_pairs.documents])
+    assert student.details["training"]["step"] > 3
+
+
+def test_pairs_are_found_by_a_teacher_that_embeds(tiny_run):
+    with pytest.raises(ValueError, match=r"data\.unlabelled_pairs\.0\.from: cross is a cross_encoder"):
+        tiny_run(data={**SHORT, "unlabelled_pairs": [{"from": "cross"}]})
+
+
+def test_unlabelled_pairs_of_a_file(tiny_run, tmp_path):
+    evaluation = tiny_run(data=SHORT).split.evaluation
+    path = tmp_path / "pairs.tsv"
+    rows = ["new query\tnew document", "new query\tnew document", f"{evaluation.queries[0]}\tnew document"]
+    path.write_text("\n".join(["q\td", *rows]) + "\n", encoding="utf-8")
+    given = {"path": str(path), "columns": {"query": "q", "document": "d"}}
+    split = tiny_run(data={**SHORT, "unlabelled_pairs": [given]}).split
+    assert (split.unlabelled_pairs.queries, split.unlabelled_pairs.documents) == (["new query"], ["new document"])
+    assert "1 unlabelled pairs hold a held-out text and were left out of training" in split.notes
+    path.write_text(f"q\td\n{evaluation.queries[0]}\tx\n", encoding="utf-8")
+    with pytest.raises(BadInput, match="none of 1 pairs is left"):
+        _ = tiny_run(data={**SHORT, "unlabelled_pairs": [given]}).split
+
+
+def test_bundled_pairs_without_labels_are_others_than_the_labelled_ones(tiny_run):
+    split = tiny_run(
+        data={"train": "bundled", "bundled_pairs": 80, "unlabelled_pairs": [{"bundled": 40}], "labelled_share": 0.5}
+    ).split
+    known = {*split.train.queries, *split.validation.queries, *split.evaluation.queries}
+    rest = len(split.unlabelled_pairs) - 40
+    assert rest > 0 and abs(len(split.train) + len(split.validation) - rest) <= 4
+    assert known.isdisjoint(split.unlabelled_pairs.queries[rest:])
+    assert split.unlabelled_pairs.labels is None
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "no source given"),
+        ({"path": "x.tsv", "bundled": 3}, "path and bundled given"),
+        ({"bundled": 3, "max_pairs": 2}, "belong to path"),
+    ],
+)
+def test_one_source_each(tiny_run, given, said):
+    with pytest.raises(ValueError, match=said):
+        tiny_run(data={**SHORT, "unlabelled_pairs": [given]})

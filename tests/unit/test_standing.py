@@ -1,0 +1,104 @@
+"""What a row's quality is worth: worked by hand."""
+
+import numpy as np
+import pytest
+
+from distill.benchmark import Row, Scored, assemble, said_of_quality
+from distill.data import Pairs
+from distill.report_content import Benchmark
+from distill.report_words import headline, verdict, worth
+from distill.standing import is_broken, problem_of, with_standing
+
+
+def row(name, role, value, kind="bi_encoder", **more):
+    return {"name": name, "role": role, "kind": kind, "metrics": {"roc_auc": {"value": value}}, **more}
+
+
+ROWS = [
+    row("cross", "teacher", 0.8), row("bi", "teacher", 0.9), row("untrained", "untrained", 0.6),
+    row("student", "student", 0.84), row("control", "control", 0.7), row("tfidf", "baseline", 0.7, "tfidf"),
+]  # fmt: skip
+
+
+def test_shares_of_the_best_teacher_above_chance_and_of_the_gain():
+    done = {one["name"]: one for one in with_standing(ROWS, np.array([0.0, 1.0]), "roc_auc")}
+    student = done["student"]
+    assert student["retention_best"]["roc_auc"] == pytest.approx(0.84 / 0.9)
+    assert student["above_chance"]["roc_auc"] == pytest.approx(0.34 / 0.4)
+    assert student["gain"]["untrained"]["roc_auc"] == pytest.approx(0.24 / 0.3)
+    assert student["gain"]["floor"]["roc_auc"] == pytest.approx(0.14 / 0.2)
+    assert "gain" not in done["bi"] and done["cross"]["retention_best"]["roc_auc"] == pytest.approx(0.8 / 0.9)
+    assert "untrained" not in done["untrained"]["gain"]
+    assert [name for name, one in done.items() if one.get("under_floor")] == ["untrained"]
+
+
+def test_average_precision_above_the_share_of_positives():
+    rows = [
+        {**one, "metrics": {"average_precision": {"value": value}}}
+        for one, value in zip(ROWS[1:4], (0.85, 0.3, 0.55), strict=True)
+    ]
+    done = {one["name"]: one for one in with_standing(rows, np.array([0, 0, 0, 1.0]), "average_precision")}
+    assert done["student"]["above_chance"]["average_precision"] == pytest.approx(0.3 / 0.6)
+
+
+def test_a_control_below_the_untrained_student_is_broken():
+    assert not is_broken(ROWS, "roc_auc")
+    worse = [*ROWS[:4], row("control", "control", 0.59)]
+    assert is_broken(worse, "roc_auc")
+    said = said_of_quality({"rows": worse, "primary_metric": "roc_auc"})
+    assert said == [
+        "The control is broken: it is worse than the untrained student, so student − control shows nothing."
+    ]
+    shown = {"name": "student − control", "low": 0.1, "high": 0.2, "broken_control": True}
+    assert "helped" not in verdict(shown) and "broken" in verdict(shown)
+
+
+def test_what_is_under_the_floor_is_said_in_headline_and_notes():
+    rows = [*ROWS[:3], row("student", "student", 0.65), row("tfidf", "baseline", 0.82, "tfidf")]
+    rows = with_standing(rows, None, "roc_auc")
+    (said,) = said_of_quality({"rows": rows, "primary_metric": "roc_auc"})
+    assert said == "Under the floor: cross, student. Counting common terms (tfidf) gives 0.820."
+    content = Benchmark.of({"rows": rows, "primary_metric": "roc_auc"})
+    assert headline(content).endswith(". Under the floor, what counting common terms gives: cross and student")
+    student = next(one for one in content.rows if one["name"] == "student")
+    assert worth(student, content) == (
+        "of the best teacher’s ROC-AUC: 72.2\u00a0% of its value, 37.5\u00a0% above chance, "
+        "16.7\u00a0% over the untrained student and −212.5\u00a0% over TF-IDF"
+    )
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        ([0.1, 0.2], None),
+        ([0.5, 0.5], "every pair has the same score: it tells no pair from another"),
+        ([0.5, float("nan")], "1 of 2 scores are not finite: there is no quality to state"),
+        ([float("inf"), float("nan")], "2 of 2 scores are not finite: there is no quality to state"),
+    ],
+)
+def test_scores_without_quality(scores, said):
+    assert problem_of(np.array(scores)) == said
+
+
+@pytest.mark.parametrize("broken", ["teacher", "student"])
+@pytest.mark.parametrize("value", [0.5, float("nan")])
+def test_a_constant_or_broken_row_says_so_and_spoils_no_other(broken, value, tmp_path):
+    rng = np.random.default_rng(0)
+    labels = (rng.random(80) < 0.5).astype(np.float32)
+    pairs = Pairs([f"q{i}" for i in range(80)], [f"d{i}" for i in range(80)], labels)
+    rows = [Row(name, role, tmp_path, "torch", "fp32", None) for name, role in (("teacher", "teacher"), ("student", "student"), ("control", "control"))]  # fmt: skip
+    scored = {}
+    for one in rows:
+        scores = np.full(80, value) if one.name == broken else labels + rng.normal(size=80)
+        scored[one.name] = Scored(scores, np.clip(np.nan_to_num(scores), 0, 1), 1)
+    result = assemble(
+        rows, scored, {}, pairs, n_bootstrap=20, seed=0, comparisons=[("student", "control"), ("control", "teacher")]
+    )
+    found = {one["name"]: one for one in result["rows"]}
+    assert ("problem" in found[broken]) and result["primary_metric"] == "roc_auc"
+    assert all("problem" not in one for name, one in found.items() if name != broken)
+    assert found["control"]["metrics"]["roc_auc"]["value"] > 0.5
+    assert [one["name"] for one in result["comparisons"]] == (
+        ["student − control"] if broken == "teacher" else ["control − teacher"]
+    )
+    Benchmark.of(result)
