@@ -73,9 +73,11 @@ class Thresholds:
 
 
 _AT_MOST = ("max_difference", "batch_difference", "metric_drop", "arithmetic_difference")
+# That weights cannot overflow is read from their codes. What is left is rounding at the edge of a step, which differs between
+# two ways of running one graph, too (MiniLM on Korean: mean .9993, least .9967); saturating weights gave .905 and .845.
 _SAME_ON_EVERY_CPU = Thresholds(
-    arithmetic_mean_cosine=0.9995,
-    arithmetic_min_cosine=0.999,
+    arithmetic_mean_cosine=0.999,
+    arithmetic_min_cosine=0.995,
     arithmetic_rank_agreement=0.999,
     arithmetic_difference=0.1,
 )
