@@ -15,9 +15,10 @@ from distill.bench import bench_folders, check_against, check_earlier
 from distill.data import batched, read_pairs
 from distill.dial import read_dial
 from distill.errors import BadInput, GateFailed, loading
+from distill.fastest import exports_at, fastest_measured
 from distill.index_quality import index_quality, table_cells
 from distill.latency import Load
-from distill.machine import usable_cpus
+from distill.machine import multiplies_bf16, usable_cpus
 from distill.model_files import read_model_files
 from distill.outputs import check_output_folder, output_file
 from distill.recipe import Benchmark, Columns
@@ -31,7 +32,7 @@ __all__ = [
 
 _ROWS_AT_ONCE = 50_000
 _LARGEST = 1e12  # of a number on the command line; what is larger, or no number, is a slip
-_RUNTIMES, _PRECISIONS = ("torch", "openvino", "onnx", "numpy"), ("fp32", "bf16")
+_RUNTIMES, _PRECISIONS = ("torch", "openvino", "onnx", "numpy"), ("fp32", "bf16", "auto")
 
 
 def _options(
@@ -202,21 +203,53 @@ def _numbers(option: str, text: str, form: type[int] | type[float], n: int | Non
 def tune_model(
     model: Path, *, runtime: str | None, precision: str | None, n_threads: int | None, seconds: float, as_json: bool
 ) -> None:
-    """Measure how a graph runs fastest here, store it, and print every candidate."""
-    from distill.tuning import tune
+    """Measure how a graph runs fastest here and which export of its student is fastest, store both, and print them."""
+    from distill.tuning import alone, compare_precisions, tune
 
-    options = _options(runtime, precision, None, None)
-    files = read_model_files(model)
-    chosen = options["runtime"] or files.held_runtime
+    if precision == "auto":
+        raise BadInput("--precision auto: tune measures what auto takes later; leave it out, or name fp32 or bf16")
+    options, threads = _options(runtime, precision, None, None), n_threads or usable_cpus()
+    result: dict[str, Any] = {}
+    is_model = (model / "modules.json").is_file() or not model.is_dir()
     with loading(str(model)):
-        settings, measured = tune(files, chosen, options["precision"], n_threads or usable_cpus(), seconds=seconds)
+        if is_model:
+            files = read_model_files(model)
+            chosen = options["runtime"] or files.held_runtime
+            settings, measured = tune(files, chosen, options["precision"], threads, seconds=seconds)
+            result |= {"settings": asdict(settings), "measured": measured}
+        found = exports_at(model)
+        if is_model and chosen == "openvino" and multiplies_bf16() and (found is None or not found.exports):
+            found = alone(files, chosen, threads)  # fp32 beside bf16
+        if found is not None and (len(found.exports) > 1 or not is_model or multiplies_bf16()):
+            speeds = compare_precisions(found, threads, seconds=seconds)
+            best, why = fastest_measured([one for one in found.exports if one.runtime != "numpy"], speeds, None)
+            result |= {
+                "precisions": [asdict(speed) for speed in speeds], "fastest": best.folder.name, "why": why,
+                "left_out": list(found.left_out),
+            }  # fmt: skip
     if as_json:
-        print(json.dumps({"settings": asdict(settings), "measured": measured}, indent=2))
+        print(json.dumps(result, ensure_ascii=False, indent=2))
         return
-    columns = ("measured", *asdict(settings), "tokens/s")
-    rows = [[_cell(value) for value in row.values()] for row in measured]
-    _print_table(columns, rows)
-    print("stored: " + ", ".join(f"{name} {_cell(value)}" for name, value in asdict(settings).items()))
+    _print_tuned(result)
+
+
+def _print_tuned(result: Mapping[str, Any]) -> None:
+    if "settings" in result:
+        columns = ("measured", *result["settings"], "tokens/s")
+        _print_table(columns, [[_cell(value) for value in row.values()] for row in result["measured"]])
+        print("stored: " + ", ".join(f"{name} {_cell(value)}" for name, value in result["settings"].items()))
+    if "precisions" in result:
+        rows = [
+            [
+                speed["folder"], speed["precision"], f"{speed['tokens_per_s']:.0f}", f"{speed['p50_ms']:.2f}",
+                "fastest" if speed["judged"] and speed["folder"] == result["fastest"] else "" if speed["judged"] else "no gate",
+            ]
+            for speed in result["precisions"]
+        ]  # fmt: skip
+        _print_table(("export", "precision", "tokens/s", "p50 ms", ""), rows)
+        for line in result["left_out"]:
+            print(f"left out {line}")
+        print(f'fastest of both together: {result["fastest"]}; precision="auto" opens it on this machine')
 
 
 def _cell(value: Any) -> str:
@@ -329,27 +362,34 @@ def print_plan(folder: Path, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(plan, ensure_ascii=False, indent=2))
         return
-    where = plan["environment"]
-    print(f"{plan['kind']}, int8, {plan['length']} tokens, {plan['threads']} threads of {where['cpu']}")
-    columns = ("layers", "width", "feed-forward", "vocabulary", "encoder M", "p95 ms", "predicted", "p50 ms", "per s", "MB", "predicted")  # fmt: skip
-    _print_table(columns, [_student_cells(student) for student in plan["students"]])
-    errors = plan["median_error"]
+    where, own, other = plan["environment"], plan["precision"], plan["other"]
+    print(f"{plan['kind']}, {plan['length']} tokens, {plan['threads']} threads of {where['cpu']}")
+    print(
+        f"planned in {own} ({plan['why']}): int8 takes {plan['int8_of_fp32']:.2f} of fp32's time; {other} is shown beside it"
+    )
+    columns = ("layers", "width", "feed-forward", "vocabulary", "encoder M", "in", "p95 ms", "predicted", "p50 ms", "per s", "MB", "predicted")  # fmt: skip
+    _print_table(columns, [_student_cells(student, name) for student in plan["students"] for name in (own, other)])
+    errors = [
+        f"{100 * plan[name]['p95_ms']:.0f} % (p95), {100 * plan[name]['p50_ms']:.0f} % (p50), {100 * plan[name]['size_mb']:.1f} % (size)"
+        for name in ("median_error", "median_error_other")
+    ]
     print(
         f"largest: by {plan['largest']}; a row without p95 was predicted, not measured. Held out one by one, the shapes that "
-        f"were fitted to are predicted within {100 * errors['p95_ms']:.0f} % (p95), {100 * errors['p50_ms']:.0f} % (p50), "
-        f"{100 * errors['size_mb']:.1f} % (size), in the median."
+        f"were fitted to are predicted within {errors[0]} in {own}, {errors[1]} in {other}, in the median."
     )
     for note in plan["notes"]:
         print(note)
     print(f"\n{plan['yaml']}\n{folder / 'plan.png'}  {folder / 'student.yaml'}  {folder / 'plan.json'}")
 
 
-def _student_cells(student: Mapping[str, Any]) -> list[str]:
-    shape, measured, predicted = student["shape"], student["measured"] or {}, student["predicted"]
+def _student_cells(student: Mapping[str, Any], precision: str) -> list[str]:
+    """Return a row of one student in one precision; a student has one for each."""
+    shape, costs = student["shape"], student["by_precision"][precision]
+    measured, predicted = costs["measured"] or {}, costs["predicted"]
     per_second = None if not measured else 1000 / measured["text_ms"]
     return [
         str(shape["layers"]), str(shape["width"]), str(shape["feed_forward"]), str(shape["vocabulary"]),
-        f"{student['encoder_parameters'] / 1e6:.2f}", _written_number(measured.get("p95_ms"), ".2f"),
+        f"{student['encoder_parameters'] / 1e6:.2f}", precision, _written_number(measured.get("p95_ms"), ".2f"),
         f"{predicted['p95_ms']:.2f}", _written_number(measured.get("p50_ms"), ".2f"), _written_number(per_second, ".0f"),
         _written_number(measured.get("size_mb"), ".1f"), f"{predicted['size_mb']:.1f}",
     ]  # fmt: skip

@@ -58,7 +58,7 @@ def open_scorer(
     path: str | Path,
     *,
     runtime: Runtime | None = None,
-    precision: Precision | None = None,
+    precision: Precision | Literal["auto"] | None = None,
     n_threads: int | None = None,
     max_length: int | None = None,
     device: str | None = None,
@@ -83,7 +83,8 @@ def open_scorer(
         "special_tokens_as_text": special_tokens_as_text,
     }  # fmt: skip
     if other_side is not None:
-        check_model_folder(folder)
+        if precision != "auto":  # which may be given a folder of exports
+            check_model_folder(folder)
         other = load(other_side, n_threads=n_threads, device=device, special_tokens_as_text=special_tokens_as_text)
         return pair_up(load(folder, **options), other)
     if not (folder / SCORER_FILE).is_file():

@@ -78,6 +78,8 @@ class Request:
     precision: Precision | None = None
     n_threads: int | None = None
     max_length: int | None = None
+    count: bool = True
+    """Whether the parameters are counted: of a graph that takes torch, and seconds of import in each process."""
 
 
 def measure(
@@ -122,8 +124,8 @@ def measure_all(
         cross-encoder, the sum of both texts in a bi-encoder. Longer pairs open buckets of twice the last bound.
     :param load: what is measured afterwards, model by model; None is nothing.
     :param on_progress: called with (steps done, steps in all, what is being done).
-    :returns: for each request, in order: name, path, kind, runtime, precision, n_threads, max_length, parameters,
-        size_mb, load_seconds, cold_ms, latency_ms {batch, n, mean, p50, p95, p99}, latency_by_length
+    :returns: for each request, in order: name, path, kind, runtime, precision, n_threads, max_length, parameters (where
+        the request has them counted), size_mb, load_seconds, cold_ms, latency_ms {batch, n, mean, p50, p95, p99}, latency_by_length
         [{tokens, n, p50, p95}], throughput_pairs_per_s, throughput_pairs, peak_memory_mb, steady_memory_mb, per_run
         (raw samples: latency_ms, latency_by_length_ms, throughput_pairs_per_s); with `load` also under_load {batches,
         capacity_pairs_per_s, open_loop, memory}.
@@ -282,7 +284,7 @@ class _Worker:
         self._ask({"do": "load", "load": asdict(load), "seed": seed})
 
     def finish(self) -> dict[str, Any]:
-        measured = self._ask({"do": "finish"})
+        measured = self._ask({"do": "finish", "count": self.request.count})
         runtime = self.facts["runtime"]
         size = size_mb(model_folder(self.request.path), runtime)
         return {
@@ -521,7 +523,7 @@ def _serve(requests: IO[str], answers: IO[str], runtime: str) -> None:
             answer(meter.under_load(Load(**message["load"]), message["seed"]))
         else:
             # counted last: it may build the architecture, which is not part of serving
-            answer({**meter.finish(), "parameters": scorer.n_parameters})
+            answer({**meter.finish(), **({"parameters": scorer.n_parameters} if message["count"] else {})})
 
 
 # ---------------------------------------------------------------------------------------------------------------------

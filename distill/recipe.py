@@ -849,7 +849,10 @@ class Plan(Section):
     budget_p95_ms: Positive | None = None
     """p95 of one text at a time (a cross-encoder: one pair), tokenisation included; None is no limit."""
     budget_mb: Positive | None = None
-    """Of the int8 folder, in 10⁶ bytes; None is no limit."""
+    """Of the folder in the plan's precision, in 10⁶ bytes; None is no limit."""
+    precision: Literal["auto", "fp32", "int8"] = "auto"
+    """What the budget is for. auto: of fp32 and int8 the one that is measured to be faster on this machine, if the recipe
+    exports both; a plan shows both anyway."""
     length: Tokens | None = None
     """Tokens of that text, or of that pair together; None is 256, or the student's max_length where that is less."""
     threads: Count | None = None

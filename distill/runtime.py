@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -24,9 +24,10 @@ from distill.artefact import Side, served_side
 from distill.buckets import Batch, plan_batches
 from distill.engines import Engine, open_graph
 from distill.errors import BadInput, loading
+from distill.fastest import faster_float, fastest_export
 from distill.forks import ForkSafeLock
 from distill.head import leaves_prompt_out
-from distill.machine import cpu_class, multiplies_int8, usable_cpus
+from distill.machine import usable_cpus
 from distill.model_files import (
     GRAPHS,
     PRECISIONS,
@@ -58,7 +59,7 @@ def load(
     path: str | Path,
     *,
     runtime: Runtime | None = None,
-    precision: Precision | None = None,
+    precision: Precision | Literal["auto"] | None = None,
     n_threads: int | None = None,
     max_length: int | None = None,
     device: str | None = None,
@@ -76,6 +77,10 @@ def load(
     :param runtime: None takes what the folder holds, a graph before weights. A static model runs in numpy.
     :param precision: None is fp32 in torch; in OpenVINO what the folder asks for, else the device's own choice
         (bf16 where the CPU has it). An int8 graph stays int8: the precision is then that of its float remainder.
+        "auto" opens the fastest of a student's exports, where `path` is a run's folder, its folder of exports or one of
+        them: as `distill tune` measured them on this machine, with `mode` saying what counts, else as expected of the CPU
+        (int8 where it multiplies that, else bf16, else fp32); the log says which and why. Vectors of two precisions are
+        close, not equal: an index is asked in the precision that it was built in. Any other folder is opened as it is.
     :param n_threads: None is every CPU this process may use. In torch the number holds for the whole process.
     :param max_length: tokens of a text or of a pair; None is the model's own limit.
     :param device: such as "cpu" or "cuda:0", torch only; None takes a GPU where there is one.
@@ -93,6 +98,9 @@ def load(
     n_threads = check_count("n_threads", n_threads, none="every CPU this process may use")
     max_length = check_count("max_length", max_length, none="the model's own limit")
     truncate = check_count("truncate", truncate, none="the whole embedding")
+    if precision == "auto":
+        path, runtime = fastest_export(Path(path), runtime, n_threads or usable_cpus(), mode)
+        precision = None
     sides = read_sides(Path(path))
 
     def scorer_of(files: ModelFiles, engine: Engine) -> Scorer:
@@ -121,25 +129,18 @@ def load(
         return PairedScorer(Path(path), opened(sides["query"]), opened(sides["document"]))
     scorer = opened(read_model_files(Path(path)))
     scorer.side = served_side(scorer.path)
-    _tell_faster_sibling(scorer)
+    if scorer.precision == "int8" and scorer.runtime in GRAPHS:
+        line = faster_float(scorer.path, n_threads or usable_cpus(), mode)
+        if line is not None:
+            log.info(line)
     return scorer
-
-
-def _tell_faster_sibling(scorer: "Scorer") -> None:
-    """Say where fp32 is expected to be faster: beside an int8 graph, on a CPU without instructions for int8."""
-    name = scorer.path.name
-    if scorer.precision != "int8" or scorer.runtime not in GRAPHS or not name.endswith("-int8") or multiplies_int8():
-        return
-    sibling = scorer.path.with_name(f"{name.removesuffix('int8')}fp32")
-    if sibling.is_dir():
-        log.info("fp32 is faster here, as expected of %s (no VNNI, no AMX; not measured): %s", cpu_class(), sibling)
 
 
 def _check_options(path: object, runtime: object, precision: object, mode: object, tune: object) -> None:
     if not isinstance(path, str | Path):
         raise BadInput(f"a model folder is expected, got {path!r}")
     check_choice("runtime", runtime, RUNTIMES)
-    check_choice("precision", precision, PRECISIONS, "; int8 comes with an int8 export: load its folder")
+    check_choice("precision", precision, (*PRECISIONS, "auto"), "; int8 comes with an int8 export: load its folder")
     check_choice("mode", mode, MODES)
     if tune is not None and not isinstance(tune, bool | RunSettings):
         raise BadInput(f"tune {tune!r}: True, False or RunSettings are accepted, or None for what is stored")

@@ -2,11 +2,13 @@
 
 `distill tune MODEL` measures (see `distill.tuning`) and stores the result beside the model in a hidden file, which is no
 part of the model's revision, or in the cache where the folder is read-only. It is found again by CPU, threads, versions
-and graph: moved to another machine, or exported anew, a model runs on the defaults until it is tuned again.
+and graph: moved to another machine, or exported anew, a model runs on the defaults until it is tuned again. How fast the
+exports of one student are is stored in the folder that holds them, in the same way.
 """
 
 import importlib.metadata
 import json
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -17,7 +19,17 @@ from distill.cache import GraphContent, cache_folder, machine_identity
 from distill.errors import BadInput
 from distill.model_files import ModelFiles, Precision, Runtime
 
-__all__ = ["MODES", "Mode", "RunSettings", "read_settings", "settings_key", "store_settings"]
+__all__ = [
+    "MODES",
+    "Mode",
+    "RunSettings",
+    "Speed",
+    "read_settings",
+    "read_speeds",
+    "settings_key",
+    "store_settings",
+    "store_speeds",
+]
 
 Mode = Literal["latency", "throughput"]
 MODES = ("latency", "throughput")
@@ -59,9 +71,26 @@ def settings_key(files: ModelFiles, runtime: Runtime, precision: Precision | Non
     return content_hash([machine_identity(), n_threads, runtime, version, precision, content])
 
 
+@dataclass(frozen=True)
+class Speed:
+    """How fast one export ran, measured in turns with those beside it.
+
+    `folder` is its name; `tokens_per_s` are tokens of many texts, `p50_ms` is the median time of a call of one text, without
+    tokenisation, both medians. `judged` is False for a precision that was asked of a graph and passed no gate of its own:
+    it is shown, and not taken.
+    """
+
+    folder: str
+    runtime: Runtime
+    precision: str
+    tokens_per_s: float
+    p50_ms: float
+    judged: bool = True
+
+
 def read_settings(files: ModelFiles, key: str) -> RunSettings | None:
     """Return the stored settings of a key, from beside the model or from the cache; None where there are none."""
-    for path in _places(files, key):
+    for path in _places(files.folder, "tuning", key):
         with suppress(OSError, ValueError, TypeError, KeyError):  # half written, or of another version: measured anew
             stored = json.loads(path.read_text(encoding="utf-8"))["settings"]
             return RunSettings(**{field.name: stored[field.name] for field in fields(RunSettings)})
@@ -73,13 +102,43 @@ def store_settings(files: ModelFiles, key: str, settings: RunSettings, measured:
 
     :raises BadInput: where neither the model folder nor the cache can be written
     """
-    for path in _places(files, key):
+    return _store(files.folder, "tuning", key, {"settings": asdict(settings), "measured": measured})
+
+
+def read_speeds(folder: Path, key_of: Callable[[], str]) -> list[Speed] | None:
+    """Return the stored speeds of the exports in a folder; None where there are none.
+
+    :param key_of: gives their key; it reads every graph, and is asked only where something is stored at all
+    """
+    if not any(any(place.parent.glob(place.name)) for place in _places(folder, "speeds", "*")):
+        return None
+    for path in _places(folder, "speeds", key_of()):
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            rows = [Speed(**row) for row in json.loads(path.read_text(encoding="utf-8"))["speeds"]]
+            if rows and all(row.tokens_per_s > 0 and row.p50_ms > 0 for row in rows):
+                return rows
+    return None
+
+
+def store_speeds(folder: Path, key: str, speeds: Sequence[Speed]) -> Path:
+    """Store how fast the exports in a folder are; return where.
+
+    :raises BadInput: where neither the folder nor the cache can be written
+    """
+    return _store(folder, "speeds", key, {"speeds": [asdict(speed) for speed in speeds]})
+
+
+def _store(folder: Path, what: str, key: str, value: Any) -> Path:
+    for path in _places(folder, what, key):
         with suppress(OSError):
-            write_json(path, {"settings": asdict(settings), "measured": measured})
+            write_json(path, value)
             return path
-    raise BadInput(f"{files.folder} is read-only and there is no cache folder; set MATCHDISTILL_CACHE to one")
+    raise BadInput(f"{folder} is read-only and there is no cache folder; set MATCHDISTILL_CACHE to one")
 
 
-def _places(files: ModelFiles, key: str) -> list[Path]:
+_PREFIXES = {"tuning": "", "speeds": "speeds-"}  # of the cache's files
+
+
+def _places(folder: Path, what: str, key: str) -> list[Path]:
     cache = cache_folder("tuning")
-    return [files.folder / f".tuning-{key}.json", *([] if cache is None else [cache / f"{key}.json"])]
+    return [folder / f".{what}-{key}.json", *([] if cache is None else [cache / f"{_PREFIXES[what]}{key}.json"])]

@@ -6,6 +6,10 @@ What wins depends on the CPU, the number of threads, the graph and the library's
 not on the weights or the words: random token ids of mixed lengths are timed. Searched one after the other, the candidates
 of each interleaved: streams (in ONNX Runtime with and without the LayerNorm fusion), tokens a batch, threads of a single
 call. The least time of each counts, since whatever else the machine does only adds to it.
+
+Beside it the precision: the exports of one student, each with its own best settings, in turns, by medians of many rounds
+(`distill.fastest` takes the fastest from there). A float graph of OpenVINO is also asked to compute in bf16, or in fp32 where
+it does so by itself, if the CPU multiplies bf16: shown, and not taken, as no gate has judged it.
 """
 
 import time
@@ -18,17 +22,20 @@ import numpy as np
 from distill.buckets import Batch, plan_batches
 from distill.engines import Engine, open_graph
 from distill.errors import BadInput
+from distill.fastest import Export, Found, speeds_key
+from distill.machine import multiplies_bf16
 from distill.model_files import ModelFiles, Precision, Runtime
-from distill.settings import Mode, RunSettings, settings_key, store_settings
+from distill.settings import Mode, RunSettings, Speed, read_settings, settings_key, store_settings, store_speeds
 from distill.tokens import TokenTable
 
-__all__ = ["Measured", "search", "tune"]
+__all__ = ["Measured", "alone", "compare_precisions", "measure_precisions", "search", "tune"]
 
 Measured = list[dict[str, Any]]
 _BATCH_TOKENS = (256, 512, 1024, 2048, 4096)
 _LONGEST = 400
 _SINGLE_LENGTHS = (24, 64, 160)
 _ROUNDS = (2, 6)  # at least, at most
+_TURNS = (5, 101)  # of the precisions: at least, at most
 _GAIN = 0.98  # of the time before: what is taken instead has to be this much faster
 
 
@@ -72,6 +79,90 @@ def search(
     runs = {way: _single_calls(opened(way, "latency"), table) for way in single}
     best = _fastest(runs, best, seconds * 0.2, "latency", sum(_SINGLE_LENGTHS), measured)
     return best, measured
+
+
+def compare_precisions(found: Found, n_threads: int, *, seconds: float = 15.0) -> list[Speed]:
+    """Find out which of a student's exports is fastest here, and store it beside them; the fastest comes first.
+
+    Exports whose best settings are not known yet are tuned first, `seconds` each: a tuned one beside one on the defaults
+    would be no comparison.
+
+    :raises BadInput: where there are no graphs to compare
+    """
+    graphs = [one for one in found.exports if one.runtime != "numpy"]
+    if not graphs:
+        raise BadInput(f"{found.folder} holds no graph; there is nothing to tune")
+    for one in graphs:
+        if read_settings(one.files, settings_key(one.files, one.runtime, None, n_threads)) is None:
+            tune(one.files, one.runtime, None, n_threads, seconds=seconds)
+    speeds = measure_precisions(graphs, n_threads, seconds=seconds)
+    if len(graphs) > 1:
+        store_speeds(found.folder, speeds_key(graphs, n_threads), speeds)
+    return speeds
+
+
+def alone(files: ModelFiles, runtime: Runtime, n_threads: int) -> Found:
+    """Return a graph that is no export of a student as one, in the precision that it runs in by itself."""
+    return Found(files.folder, [Export(files, runtime, open_graph(files, runtime, None, n_threads).precision)], [])
+
+
+def measure_precisions(exports: Sequence[Export], n_threads: int, *, seconds: float = 15.0) -> list[Speed]:
+    """Measure the exports in turns, in one process, for about `seconds`; the fastest in tokens a second comes first.
+
+    All of them are in memory at the same time.
+    """
+    ways = [*((one, None) for one in exports), *_asked_otherwise(exports)]
+    engines = [_as_tuned(one, hint, n_threads) for one, hint in ways]
+    table = _sample(engines[0], exports[0].files)
+    n_tokens = int(table.lengths.sum())
+    many = [_throughput(engine, table, engine.batch_tokens) for engine in engines]
+    single = [_single_calls(engine, table) for engine in engines]
+    for run in (*many, *single):
+        run()  # each meets its shapes
+    times: list[tuple[list[float], list[float]]] = [([], []) for _ in ways]
+    order, end = list(range(len(ways))), time.perf_counter() + seconds
+    for turn in range(_TURNS[1]):
+        if turn >= _TURNS[0] and time.perf_counter() > end:
+            break
+        for place in order:
+            times[place][0].append(_timed(many[place]))
+            times[place][1].append(_timed(single[place]))
+        order.append(order.pop(0))  # nobody is always first after the same neighbour
+    n_calls = len(_single_rows(table))
+    speeds = [
+        Speed(
+            one.folder.name, one.runtime, one.precision if hint is None else f"{hint} asked", n_tokens / float(np.median(own[0])),
+            1000 * float(np.median(own[1])) / n_calls, judged=hint is None,
+        )
+        for (one, hint), own in zip(ways, times, strict=True)
+    ]  # fmt: skip
+    return sorted(speeds, key=lambda speed: speed.tokens_per_s, reverse=True)
+
+
+def _as_tuned(export: Export, hint: Precision | None, n_threads: int) -> Engine:
+    """Open a graph with its stored settings, under whatever precision it is asked for."""
+    settings = read_settings(export.files, settings_key(export.files, export.runtime, None, n_threads))
+    return open_graph(export.files, export.runtime, hint, n_threads, settings)
+
+
+def _asked_otherwise(exports: Sequence[Export]) -> list[tuple[Export, Precision | None]]:
+    """Return float graphs of OpenVINO with the precision to ask them for, where there is no such export."""
+    held = {one.precision for one in exports if one.runtime == "openvino"}
+    others: dict[str, Precision] = {"fp32": "bf16", "bf16": "fp32"}
+    return [
+        (one, others[one.precision])
+        for one in exports
+        if multiplies_bf16()
+        and one.runtime == "openvino"
+        and one.precision in others
+        and others[one.precision] not in held
+    ]
+
+
+def _timed(run: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
 
 
 def _powers(n_threads: int) -> Iterator[int]:
@@ -125,9 +216,10 @@ def _throughput(engine: Engine, table: TokenTable, batch_tokens: int) -> Callabl
 
 
 def _single_calls(engine: Engine, table: TokenTable) -> Callable[[], None]:
-    longest = int(table.lengths.max())
-    rows = [int(np.argmin(np.abs(table.lengths - length))) for length in _SINGLE_LENGTHS if length <= longest]
-    batches: Sequence[Batch] = [(np.array([row]), table.padded(np.array([row]), longest)) for row in rows or [0]]
+    rows = _single_rows(table)
+    batches: Sequence[Batch] = [
+        (np.array([row]), table.padded(np.array([row]), int(table.lengths[row]))) for row in rows
+    ]
 
     def run() -> None:
         for batch in batches:
@@ -135,6 +227,11 @@ def _single_calls(engine: Engine, table: TokenTable) -> Callable[[], None]:
                 pass
 
     return run
+
+
+def _single_rows(table: TokenTable) -> list[int]:
+    longest = int(table.lengths.max())
+    return [int(np.argmin(np.abs(table.lengths - length))) for length in _SINGLE_LENGTHS if length <= longest] or [0]
 
 
 def _sample(engine: Engine, files: ModelFiles) -> TokenTable:

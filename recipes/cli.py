@@ -38,7 +38,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 Runtime = Annotated[
     str | None, typer.Option(help="torch, openvino, onnx or numpy; default: what the folder holds, graphs first.")
 ]
-Precision = Annotated[str | None, typer.Option(help="fp32 or bf16; default: the runtime's own.")]
+Precision = Annotated[
+    str | None, typer.Option(help="fp32, bf16, or auto: the fastest export here; default: the runtime's own.")
+]
 Threads = Annotated[int | None, typer.Option(min=1, max=4096, help="Default: every CPU this process may use.")]
 MaxLength = Annotated[int | None, typer.Option(min=3, max=_MOST, help="Tokens; default: the model's own.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at the output already.")]
@@ -198,7 +200,9 @@ def plan(
     budget_p95_ms: Annotated[
         float | None, typer.Option(callback=_finite, help="p95 of one text (or pair) at a time.")
     ] = None,
-    budget_mb: Annotated[float | None, typer.Option(callback=_finite, help="Of the int8 folder.")] = None,
+    budget_mb: Annotated[
+        float | None, typer.Option(callback=_finite, help="Of the exported folder, in the plan's precision.")
+    ] = None,
     length: Annotated[int | None, typer.Option(help="Tokens of the text (or pair); default: 256.")] = None,
     threads: Threads = None,
     kind: Annotated[str | None, typer.Option(help="bi_encoder or cross_encoder; default: the recipe's.")] = None,
@@ -209,9 +213,7 @@ def plan(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="A folder; default: plan in the run's, or runs/plan.")
     ] = None,
-    check: Annotated[
-        Path | None, typer.Option(help="Measure this finished int8 model against the budget instead.")
-    ] = None,
+    check: Annotated[Path | None, typer.Option(help="Measure this finished export against the budget instead.")] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -380,16 +382,18 @@ def trim(
 
 @app.command()
 def tune(
-    model: Annotated[Path, typer.Argument(help="A model folder with an OpenVINO or ONNX graph.")],
+    model: Annotated[
+        Path, typer.Argument(help="A model folder with an OpenVINO or ONNX graph, or a folder of exports.")
+    ],
     runtime: Runtime = None,
     precision: Precision = None,
     threads: Threads = None,
     seconds: Annotated[
-        float, typer.Option(min=0.1, max=_MOST, callback=_finite, help="How long to measure, about.")
+        float, typer.Option(min=0.1, max=_MOST, callback=_finite, help="How long to measure each graph, about.")
     ] = 15.0,
     as_json: AsJson = False,
 ) -> None:
-    """Measure how a graph runs fastest on this machine, and store it for later loads."""
+    """Measure how a graph runs fastest on this machine, and which export of its student is; store it for later loads."""
     from distill.apply import tune_model
 
     tune_model(model, runtime=runtime, precision=precision, n_threads=threads, seconds=seconds, as_json=as_json)

@@ -8,7 +8,8 @@ by non-negative least squares (Lawson & Hanson 1974) on relative errors, so that
 ones. The terms of time are those of an encoder's arithmetic at n tokens: the projections n·layers·width², the
 feed-forward n·layers·width·feed_forward, the attention n²·layers·width and its softmax n²·layers·heads, what is done
 element by element n·layers·width and n·width, a fixed share of each layer, and a constant (tokenisation, the call). The
-terms of size are vocabulary·width, the matrices, a share of each layer and of each piece, and a constant.
+terms of size are vocabulary·width, the matrices, a share of each layer and of each piece, and a constant. Each precision has a
+fit of its own.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ import numpy as np
 
 __all__ = [
     "COSTS",
+    "PRECISIONS",
     "Budget",
     "CostModel",
     "Measurement",
@@ -30,6 +32,7 @@ __all__ = [
     "nearest",
 ]
 
+PRECISIONS = ("fp32", "int8")  # every shape is measured in both
 COSTS = ("p50_ms", "p95_ms", "text_ms", "size_mb")
 _Costs = Mapping[str, float]
 
@@ -70,7 +73,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured of a shape; `text_ms` is the time per text (or pair) in batches."""
+    """What was measured of a shape in one precision; `text_ms` is the time per text (or pair) in batches."""
 
     shape: Shape
     p50_ms: float

@@ -1,11 +1,12 @@
 """Measurements of candidate shapes: taken with the toolkit's one meter, kept on disk, never taken twice.
 
-They are kept by what decides them: CPU, versions, threads, and all of the candidate besides its shape. A plan that was
+They are kept by what decides them: CPU, versions, threads, precision, and all of the candidate besides its shape. A plan that was
 killed, or asked again with another budget, goes on with what is there.
 """
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from distill.errors import BadInput
 from distill.latency import environment
 from distill.progress import progress
 from distill.runtime import usable_cpus
-from students.cost_model import Measurement, Shape
+from students.cost_model import PRECISIONS, Measurement, Shape
 from students.measuring import cost_row, measure_folders
 from students.shapes import Candidates
 
@@ -25,7 +26,7 @@ _MEMORY_PER_PROCESS_MB = 700
 
 
 class Ledger:
-    """What was measured, by phase: `scouts` (roughly), `measured` (all in turns), `verified`."""
+    """What was measured, by phase: `scouts` (roughly), `measured` (all in turns), `verified`; each shape in fp32 and int8."""
 
     def __init__(self, path: Path, candidates: Candidates) -> None:
         self.path, self.candidates = path, candidates
@@ -41,55 +42,70 @@ class Ledger:
         """Threads of a measured model."""
         return self.candidates.plan.threads or usable_cpus()
 
-    def rows(self, *phases: str) -> list[Measurement]:
-        """Return what is known of these phases, one measurement a shape, the last phase's word."""
+    def rows(self, *phases: str, precision: str) -> list[Measurement]:
+        """Return what is known of these phases in one precision, one measurement a shape, the last phase's word."""
         found = {
             Shape(**row["shape"]): Measurement(Shape(**row["shape"]), **row["costs"])
             for phase in phases
             for row in self.phases.get(phase, [])
+            if row.get("precision", "int8") == precision  # int8 alone was measured before there was a choice
         }
         return list(found.values())
 
     def measure(
         self, phase: str, shapes: Sequence[Shape], *, seconds: float, along: Sequence[Shape] = ()
     ) -> list[float]:
-        """Measure the shapes that a phase lacks, in turns.
+        """Measure the shapes that a phase lacks, in turns, each in both precisions.
 
         :param along: shapes that an earlier phase knows, measured again in between
-        :returns: for each of `along`, its p50 over that of the earlier phase: how far the machine has drifted
+        :returns: for each of `along`, its p50 over that of the earlier phase (the geometric mean of both precisions): how far
+            the machine has drifted
         """
-        known = {one.shape for one in self.rows(phase)}
-        missing = [shape for shape in shapes if shape not in known]
+        known = [{one.shape for one in self.rows(phase, precision=precision)} for precision in PRECISIONS]
+        missing = [shape for shape in shapes if not all(shape in one for one in known)]
         if not missing:
             return []
         folders = self._write([*missing, *along])
-        before = {one.shape: one.p50_ms for one in self.rows("measured")}
         drift = []
         for group in _groups([*missing, *along]):
-            results = self._measure_group(group, [folders[shape] for shape in group], seconds)
-            for shape, result in zip(group, results, strict=True):
+            results = self._measure_group(group, folders, seconds)
+            for shape in group:
                 if shape in missing:
-                    row = {"shape": asdict(shape), **cost_row(result)}
-                    self.phases.setdefault(phase, []).append(row)
+                    rows = [
+                        {"shape": asdict(shape), "precision": precision, **cost_row(results[shape, precision])}
+                        for precision in PRECISIONS
+                    ]
+                    self.phases.setdefault(phase, []).extend(rows)
                 else:
-                    drift.append(result["latency_ms"]["p50"] / before[shape])
+                    drift.append(self._drift(shape, results))
             write_json(self.path, self.stored)
         return drift
 
-    def _write(self, shapes: Sequence[Shape]) -> dict[Shape, Path]:
+    def _drift(self, shape: Shape, results: Mapping[tuple[Shape, str], dict[str, Any]]) -> float:
+        ratios = []
+        for precision in PRECISIONS:
+            before = {one.shape: one.p50_ms for one in self.rows("measured", precision=precision)}
+            ratios.append(results[shape, precision]["latency_ms"]["p50"] / before[shape])
+        return float(math.prod(ratios) ** (1 / len(ratios)))
+
+    def _write(self, shapes: Sequence[Shape]) -> dict[Shape, dict[str, Path]]:
         folders = {}
-        with progress("building int8 candidates", len(shapes)) as report:
+        with progress("building candidates", len(shapes)) as report:
             for shape in shapes:
                 folders[shape] = self.candidates.write(shape)
                 report(1, str(shape))
         return folders
 
-    def _measure_group(self, shapes: Sequence[Shape], folders: Sequence[Path], seconds: float) -> list[dict[str, Any]]:
-        names = [f"{shape.layers} × {shape.width}" for shape in shapes]
-        texts = self.candidates.texts()
-        return measure_folders(
-            folders, names, texts, length=self.candidates.length, n_threads=self.n_threads, seconds=seconds, seed=0
-        )
+    def _measure_group(
+        self, shapes: Sequence[Shape], folders: Mapping[Shape, Mapping[str, Path]], seconds: float
+    ) -> dict[tuple[Shape, str], dict[str, Any]]:
+        jobs = [(shape, precision) for shape in shapes for precision in PRECISIONS]
+        results = measure_folders(
+            [folders[shape][precision] for shape, precision in jobs],
+            [f"{shape.layers} × {shape.width} {precision}" for shape, precision in jobs],
+            self.candidates.texts(), length=self.candidates.length, n_threads=self.n_threads, seconds=seconds, seed=0,
+        )  # fmt: skip
+        return dict(zip(jobs, results, strict=True))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -103,9 +119,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _groups(shapes: Sequence[Shape]) -> list[list[Shape]]:
-    """Cut into groups whose processes fit the memory together; one group where they all do."""
+    """Cut into groups whose processes, one for each precision, fit the memory together; one group where they all do."""
     import psutil
 
-    at_once = max(2, int(psutil.virtual_memory().available / 1e6 / _MEMORY_PER_PROCESS_MB))
+    at_once = max(2, int(psutil.virtual_memory().available / 1e6 / _MEMORY_PER_PROCESS_MB / len(PRECISIONS)))
     n_groups = -(-len(shapes) // at_once)
     return [list(shapes[number::n_groups]) for number in range(n_groups)]

@@ -1,4 +1,4 @@
-"""Measuring int8 students on texts of one length, with the toolkit's one meter."""
+"""Measuring exported students on texts of one length, with the toolkit's one meter."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -20,9 +20,10 @@ def measure_folders(
     folders: Sequence[Path], names: Sequence[str], texts: tuple[list[str], list[str]], *, length: int, n_threads: int,
     seconds: float, seed: int,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Measure int8 folders in turns, as `distill.latency.measure_all` does, on texts of one length."""
+    """Measure exported folders in turns, as `distill.latency.measure_all` does, on texts of one length."""
     requests = [
-        Request(folder, name, "openvino", None, n_threads, length) for folder, name in zip(folders, names, strict=True)
+        Request(folder, name, "openvino", None, n_threads, length, count=False)
+        for folder, name in zip(folders, names, strict=True)
     ]
     with progress("measuring", 0) as report:
         last = 0

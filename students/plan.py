@@ -8,6 +8,9 @@ measured too, and corrected, until what is proposed was measured.
 Larger means more parameters outside the embeddings, which is where depth and width go; at equal ones more vocabulary.
 For each number of layers the largest is shown: the choice between deep and wide is a matter of quality, and the
 planner measures none.
+
+Each of these shapes is measured in fp32 and in int8. The budget is for the one that is faster on this machine, of those that the
+recipe exports; whether int8 holds is for the gate to say, once there are learned weights, and so both are shown.
 """
 
 import logging
@@ -15,10 +18,11 @@ import math
 import random
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from distill.artefact import write_json
@@ -28,6 +32,7 @@ from distill.recipe import Recipe, Student
 from distill.run import Run
 from distill.runtime import usable_cpus
 from students.cost_model import (
+    PRECISIONS,
     Budget,
     CostModel,
     Measurement,
@@ -43,7 +48,7 @@ from students.measuring import cost_row, measure_folders, texts_of_length
 from students.plan_picture import draw_plan
 from students.shapes import Candidates, length_of
 
-__all__ = ["MARGIN", "check_model", "choose_shapes", "make_plan"]
+__all__ = ["MARGIN", "Fastest", "check_model", "choose_shapes", "fastest_precision", "make_plan"]
 
 log = logging.getLogger(__name__)
 MARGIN = 1.10  # a second measurement of the same model on the same machine may come out this much higher
@@ -52,6 +57,32 @@ _AROUND = (0.25, 1.6)  # shapes are measured where they are thought to cost this
 _VERIFY_ROUNDS = 3
 _DRIFT_TOLD = 0.10
 _Costs = Mapping[Shape, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Fastest:
+    """The precision that a plan is for, and why; `int8_of_fp32` is the median of int8's p50 as a share of fp32's."""
+
+    precision: str
+    int8_of_fp32: float
+    why: str
+
+    @property
+    def other(self) -> str:
+        """The other one, which is shown beside it."""
+        return next(precision for precision in PRECISIONS if precision != self.precision)
+
+
+def fastest_precision(recipe: Recipe, ledger: Ledger, phase: str) -> Fastest:
+    """Return the precision to plan in: as stated, or the only one that the recipe exports, or the faster one measured."""
+    fp32, int8 = ({one.shape: one.p50_ms for one in ledger.rows(phase, precision=name)} for name in PRECISIONS)
+    ratio = float(np.median([int8[shape] / fp32[shape] for shape in int8 if shape in fp32]))
+    exported = [name for name in PRECISIONS if name in recipe.export.precisions]
+    if recipe.plan.precision != "auto":
+        return Fastest(recipe.plan.precision, ratio, "plan.precision says so")
+    if len(exported) == 1:
+        return Fastest(exported[0], ratio, f"of the two export.precisions has {exported[0]} alone")
+    return Fastest("int8" if ratio <= 1 else "fp32", ratio, "the faster one here")
 
 
 def make_plan(recipe: Recipe, folder: Path) -> None:
@@ -85,29 +116,34 @@ def _check_threads(recipe: Recipe) -> None:
 
 
 def _nothing_fits(result: Mapping[str, Any], budget: Budget) -> str:
-    close = result["students"][0]
-    costs = close["measured"]
+    close, other = result["students"][0], result["other"]
+    costs, beside = close["measured"], close["by_precision"][other]["measured"]
+    # the costs of the other precision may well meet it: a budget of size alone, on a CPU without int8
+    hint = f"; in {other} it meets the budget: plan.precision={other}" if budget.fits(beside) else ""
     return (
-        f"no shape meets {budget}; nearest: {Shape(**close['shape'])}: p95 {costs['p95_ms']:.2f} ms, {costs['size_mb']:.1f} MB "
-        "as measured; raise the budget, shorten the texts, or allow fewer layers, smaller widths or a smaller vocabulary"
+        f"no shape meets {budget} in {result['precision']}; nearest: {Shape(**close['shape'])}: p95 {costs['p95_ms']:.2f} ms, "
+        f"{costs['size_mb']:.1f} MB as measured{hint}; raise the budget, shorten the texts, or allow fewer layers, smaller widths "
+        "or a smaller vocabulary"
     )
 
 
 def _search(candidates: Candidates, ledger: Ledger, budget: Budget) -> dict[str, Any]:
-    plan, shapes = candidates.plan, candidates.shapes()
+    plan, shapes, recipe = candidates.plan, candidates.shapes(), candidates.run.recipe
     if len(shapes) > plan.measured:
         scouts = _scouts(shapes)
         ledger.measure("scouts", scouts, seconds=min(_SCOUT_SECONDS, plan.seconds))
-        rough = fit([one for one in ledger.rows("scouts") if one.shape in scouts])
-        chosen = choose_shapes(shapes, scouts, rough, budget, plan.measured, candidates.run.recipe.seed)
+        fastest = fastest_precision(recipe, ledger, "scouts")
+        rough = fit([one for one in ledger.rows("scouts", precision=fastest.precision) if one.shape in scouts])
+        chosen = choose_shapes(shapes, scouts, rough, budget, plan.measured, recipe.seed)
         log.info("%d of %d shapes, around the budget, are measured in turns", len(chosen), len(shapes))
     else:
         chosen = shapes
     ledger.measure("measured", chosen, seconds=plan.seconds)
-    model_before = fit(ledger.rows("measured"))
-    notes = _verify(candidates, ledger, budget, shapes)
-    measured = ledger.rows("measured", "verified")
-    return _result(candidates, ledger, budget, shapes, measured, model_before, notes)
+    fastest = fastest_precision(recipe, ledger, "measured")
+    log.info("planned in %s (%s): int8 takes %.2f of fp32's time", fastest.precision, fastest.why, fastest.int8_of_fp32)
+    before = {name: fit(ledger.rows("measured", precision=name)) for name in PRECISIONS}
+    notes = _verify(candidates, ledger, budget, shapes, fastest.precision)
+    return _result(candidates, ledger, budget, shapes, fastest, before, notes)
 
 
 def _scouts(shapes: Sequence[Shape]) -> list[Shape]:
@@ -156,16 +192,19 @@ def _proposed(costs: _Costs, budget: Budget, n_shapes: int) -> list[Shape]:
     return best_by_depth(costs, budget)[:n_shapes] or [nearest(costs, budget)]
 
 
-def _verify(candidates: Candidates, ledger: Ledger, budget: Budget, shapes: Sequence[Shape]) -> list[str]:
+def _verify(
+    candidates: Candidates, ledger: Ledger, budget: Budget, shapes: Sequence[Shape], precision: str
+) -> list[str]:
     """Measure what is proposed, until all of it was or rounds run out: what turns out too large gives way to the next."""
     plan, notes = candidates.plan, []
     for _ in range(_VERIFY_ROUNDS):
-        measured = ledger.rows("measured", "verified")
+        measured = ledger.rows("measured", "verified", precision=precision)
         known = {one.shape for one in measured}
         wanted = [shape for shape in _proposed(_costs(shapes, measured), budget, plan.verified) if shape not in known]
         if not wanted:
             break
-        anchor = min(ledger.rows("measured"), key=lambda one: abs(math.log(budget.excess(one.costs())))).shape
+        fitted = ledger.rows("measured", precision=precision)
+        anchor = min(fitted, key=lambda one: abs(math.log(budget.excess(one.costs())))).shape
         for ratio in ledger.measure("verified", wanted, seconds=plan.seconds, along=[anchor]):
             if abs(ratio - 1) > _DRIFT_TOLD:
                 notes.append(
@@ -175,35 +214,59 @@ def _verify(candidates: Candidates, ledger: Ledger, budget: Budget, shapes: Sequ
 
 
 def _result(
-    candidates: Candidates, ledger: Ledger, budget: Budget, shapes: Sequence[Shape], measured: Sequence[Measurement],
-    model_before: CostModel, notes: Sequence[str],
+    candidates: Candidates, ledger: Ledger, budget: Budget, shapes: Sequence[Shape], fastest: Fastest,
+    before: Mapping[str, CostModel], notes: Sequence[str],
 ) -> dict[str, Any]:  # fmt: skip
-    plan, known = candidates.plan, {one.shape: one.costs() for one in measured}
-    costs, model = _costs(shapes, measured), fit(measured)
-    here = {shape: known[shape] for shape in shapes if shape in known}  # the ledger may know shapes of other plans
+    plan, own = candidates.plan, fastest.precision
+    rows = {name: ledger.rows("measured", "verified", precision=name) for name in PRECISIONS}
+    known = {name: {one.shape: one.costs() for one in measured} for name, measured in rows.items()}
+    model = {name: fit(measured) for name, measured in rows.items()}
+    costs = {name: _costs(shapes, measured) for name, measured in rows.items()}
+    here = {
+        shape: known[own][shape] for shape in shapes if shape in known[own]
+    }  # the ledger may know shapes of other plans
     fitting = [shape for shape in here if budget.fits(here[shape])]
     # a plan proposes nothing that was not measured; what is only predicted is shown beside it
     chosen = max(fitting, key=lambda shape: shape.capacity) if fitting else None
-    shown = best_by_depth(costs, budget) if chosen is not None else [nearest(here, budget)]
+    shown = best_by_depth(costs[own], budget) if chosen is not None else [nearest(here, budget)]
     shown = sorted({*shown, *([chosen] if chosen else [])}, key=lambda shape: shape.capacity, reverse=True)
+
+    def by_precision(shape: Shape) -> dict[str, Any]:
+        return {
+            name: {
+                "measured": known[name].get(shape), "fits": budget.fits(costs[name][shape]),
+                "predicted": (before if shape in known[name] else model)[name].predict(shape),
+            }
+            for name in PRECISIONS
+        }  # fmt: skip
+
     students = [
         {
-            "shape": asdict(shape), "encoder_parameters": shape.encoder_parameters, "measured": known.get(shape),
-            "predicted": (model_before if shape in known else model).predict(shape), "fits": budget.fits(costs[shape]),
-            "student": candidates.section(shape),
+            "shape": asdict(shape), "encoder_parameters": shape.encoder_parameters, **by_precision(shape)[own],
+            "by_precision": by_precision(shape), "student": candidates.section(shape),
         }
         for shape in shown
     ]  # fmt: skip
+    fitted = {one.shape for one in ledger.rows("measured", precision=own)}
+    errors = {name: held_out_errors(ledger.rows("measured", precision=name)) for name in PRECISIONS}
     return {
         "budget": asdict(budget), "plan": plan.model_dump(mode="json"), "kind": candidates.kind, "cut": candidates.cut_name, "length": candidates.length,
+        "precision": own, "other": fastest.other, "why": fastest.why, "int8_of_fp32": fastest.int8_of_fp32,
         "threads": ledger.n_threads, "environment": environment(), "largest": "parameters outside the embeddings, then vocabulary",
         "students": students, "yaml": None if chosen is None else _yaml(candidates.section(chosen)),
         "measured": [
-            {"shape": asdict(one.shape), **one.costs(), "predicted": model_before.predict(one.shape), "fitted": one in ledger.rows("measured")}
-            for one in measured
+            {
+                "shape": asdict(one.shape), **one.costs(), "predicted": before[own].predict(one.shape), "fitted": one.shape in fitted,
+                "other": known[fastest.other].get(one.shape),
+            }
+            for one in rows[own]
         ],
-        "grid": [{"shape": asdict(shape), "encoder_parameters": shape.encoder_parameters, **costs[shape]} for shape in shapes],
-        "median_error": held_out_errors(ledger.rows("measured")), "cost_model": describe(model), "notes": list(notes),
+        "grid": [
+            {"shape": asdict(shape), "encoder_parameters": shape.encoder_parameters, **costs[own][shape], "other": costs[fastest.other][shape]}
+            for shape in shapes
+        ],
+        "median_error": errors[own], "median_error_other": errors[fastest.other], "cost_model": describe(model[own]),
+        "cost_model_other": describe(model[fastest.other]), "notes": list(notes),
     }  # fmt: skip
 
 
@@ -215,7 +278,7 @@ def _yaml(section: Mapping[str, Any]) -> str:
 
 
 def check_model(recipe: Recipe, model: Path) -> dict[str, Any]:
-    """Measure a finished int8 folder as a plan's shapes were measured, on the recipe's text at the plan's length.
+    """Measure a finished export, of any precision, as a plan's shapes were measured, on the recipe's text at the plan's length.
 
     :returns: its costs, the budget and `excess`, the largest ratio of the two
     """

@@ -1,4 +1,7 @@
-"""A plan as a picture: what was predicted beside what was measured, and how large a student each latency buys."""
+"""A plan as a picture: what was predicted beside what was measured, and how large a student each latency buys.
+
+Both in the plan's precision; what the other one buys is dotted.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +33,9 @@ def _draw_errors(axes: Any, result: Mapping[str, Any]) -> None:
             [row["p95_ms"] for row in chosen], [row["predicted"]["p95_ms"] for row in chosen], "o", color=color, label=label
         )  # fmt: skip
     axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel="measured p95, ms", ylabel="predicted p95, ms")
-    axes.set_title("prediction and measurement, band ±10 %", loc="left", fontsize=11, color=INK)
+    axes.set_title(
+        f"prediction and measurement in {result['precision']}, band ±10 %", loc="left", fontsize=11, color=INK
+    )
     _plain(axes.xaxis, ends)
     _plain(axes.yaxis, ends)
     axes.legend(frameon=False, loc="lower right")
@@ -48,12 +53,16 @@ def _draw_frontier(axes: Any, result: Mapping[str, Any]) -> None:
             )  # fmt: skip
     small = [(row["p95_ms"], row["encoder_parameters"] / 1e6) for row, fit in zip(grid, fits, strict=True) if fit]
     axes.plot(*zip(*frontier(small), strict=True), "--", color=ACCENT, alpha=0.5) if small else None
+    others = [(row["other"]["p95_ms"], row["encoder_parameters"] / 1e6) for row in grid]
+    axes.plot(
+        *zip(*frontier(others), strict=True), ":", color=SOFT, label=f"the same in {result['other']}, of any size"
+    )
     if result["budget"]["p95_ms"] is not None:
         axes.axvline(result["budget"]["p95_ms"], color=INK, linewidth=1, label="budget")
     axes.set(
         xscale="log", yscale="log", xlabel="p95 at batch 1, ms", ylabel="million parameters outside the embeddings"
     )
-    axes.set_title("what a latency buys", loc="left", fontsize=11, color=INK)
+    axes.set_title(f"what a latency buys in {result['precision']}", loc="left", fontsize=11, color=INK)
     _plain(axes.xaxis, axes.get_xlim())
     _plain(axes.yaxis, axes.get_ylim())
     axes.legend(frameon=False, loc="lower right")

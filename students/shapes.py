@@ -1,7 +1,7 @@
-"""Candidate students of a plan: which shapes there are, and int8 folders of them with random weights.
+"""Candidate students of a plan: which shapes there are, and exports of them, fp32 and int8, with random weights.
 
 A candidate goes the way of a real student: the encoder's config with the shape's numbers, the recipe's kind, pooling and
-head around it, the export stage's int8. Only its weights are drawn, not learned: no speed depends on them.
+head around it, the export stage's fp32 and int8. Only its weights are drawn, not learned: no speed depends on them.
 """
 
 import copy
@@ -18,7 +18,7 @@ from distill.modeling import bi_encoder, build_model, prepared, quiet, save_mode
 from distill.recipe import FreshBackbone, Plan, TeacherBackbone
 from distill.run import Run
 from students.bases import Base, base_of, cut_bases, fresh_bases
-from students.cost_model import Shape
+from students.cost_model import PRECISIONS, Shape
 from students.export import export_openvino
 from students.gate import Thresholds
 from students.measuring import texts_of_length
@@ -171,21 +171,28 @@ class Candidates:
         """Return queries and documents that make the plan's number of tokens; for a bi-encoder both are one text."""
         return texts_of_length(self._any_base.tokenizer, self._sources, self.length, self.kind)
 
-    def write(self, shape: Shape) -> Path:
-        """Return the int8 folder of a shape; it is made where it is not there yet."""
-        target = self.folder / f"shape-{content_hash([asdict(shape), self.identity()])}"
-        if target.exists():
-            return target
+    def write(self, shape: Shape) -> dict[str, Path]:
+        """Return the exported folder of a shape in each precision; they are made where they are not there yet."""
+        name = f"shape-{content_hash([asdict(shape), self.identity()])}"
+        targets = {precision: self.folder / f"{name}-{precision}" for precision in PRECISIONS}
+        if all(target.exists() for target in targets.values()):
+            return targets
+        with tempfile.TemporaryDirectory(prefix="shape-", dir=self.folder) as scratch:
+            source = self._write_torch(shape, Path(scratch))
+            for precision, target in targets.items():
+                if not target.exists():
+                    self._export(source, target, precision)
+        return targets
+
+    def _export(self, source: Path, target: Path, precision: str) -> None:
         export = self.run.recipe.export
         snippets = [" ".join(text.split()[:_CALIBRATION_WORDS]) for text in self._sources[:4]]
         pairs = list(zip(snippets[::2], snippets[1::2], strict=False))
-        with tempfile.TemporaryDirectory(prefix="shape-", dir=self.folder) as scratch:
-            source = self._write_torch(shape, Path(scratch))
-            export_openvino(
-                source, target, precision="int8", held_back=pairs, calibration=pairs, n_calibration=2, thresholds=Thresholds(),
-                smooth_quant_alpha=export.smooth_quant_alpha, keep_float=export.keep_float, seed=self.run.recipe.seed,
-            )  # fmt: skip
-        return target
+        export_openvino(
+            source, target, precision="int8" if precision == "int8" else "fp32", held_back=pairs, calibration=pairs,
+            n_calibration=2, thresholds=Thresholds(), smooth_quant_alpha=export.smooth_quant_alpha,
+            keep_float=export.keep_float, seed=self.run.recipe.seed,
+        )  # fmt: skip
 
     def _write_torch(self, shape: Shape, folder: Path) -> Path:
         import torch

@@ -48,16 +48,16 @@ def main() -> int:
     low, high = 0.25 * arguments.budget_p95_ms, 3 * arguments.budget_p95_ms
     unseen = [shape for shape, row in predicted.items() if shape not in seen and low <= row["p95_ms"] <= high]
     drawn = sorted(random.Random(arguments.seed).sample(unseen, min(arguments.shapes, len(unseen))))
-    measured = measure(recipe, folder, drawn)
+    measured = measure(recipe, folder, drawn, plan["precision"])
     return report(drawn, predicted, measured, folder)
 
 
-def measure(recipe, folder, shapes):
+def measure(recipe, folder, shapes, precision):
     work = folder / ".shapes"
     work.mkdir(exist_ok=True)
     ledger = Ledger(folder / "measurements.json", Candidates(Run(recipe), work))
     ledger.measure("held_out", shapes, seconds=recipe.plan.seconds)
-    return {one.shape: one.costs() for one in ledger.rows("held_out")}
+    return {one.shape: one.costs() for one in ledger.rows("held_out", precision=precision)}
 
 
 def report(shapes, predicted, measured, folder):

@@ -16,12 +16,12 @@ from students.cost_model import Shape
 from students.shapes import Candidates, shaped
 from tests.conftest import BACKBONE, make_run, write_recipe
 
-OPTIONS = ["plan.layers=[1,2,3]", "plan.widths=16", "plan.feed_forward=2", "plan.seconds=0.1", "plan.measured=3"]
+OPTIONS = ["plan.layers=[1,3]", "plan.widths=16", "plan.feed_forward=2", "plan.seconds=0.05", "plan.measured=3"]
 
 
 @pytest.fixture(scope="module")
 def planned(tmp_path_factory):
-    """A plan over three shapes, with a tokenizer of the recipe's own text; all of them are measured."""
+    """A plan over two shapes, with a tokenizer of the recipe's own text; both are measured, in fp32 and in int8."""
     folder = tmp_path_factory.mktemp("plan")
     path = write_recipe(folder, student={"backbone": BACKBONE}, plan={"vocabulary": 300, "threads": 1, "length": 48})
     assert main(["plan", str(path), *OPTIONS, "--budget-p95-ms", "10000", "--budget-mb", "100"]) == 0
@@ -32,12 +32,18 @@ def test_the_largest_shape_was_measured_and_fits(planned):
     _, folder = planned
     assert sorted(os.listdir(folder)) == ["measurements.json", "plan.json", "plan.png", "student.yaml"]
     plan = json.loads((folder / "plan.json").read_text())
-    assert [student["shape"]["layers"] for student in plan["students"]] == [3, 2, 1]
+    assert [student["shape"]["layers"] for student in plan["students"]] == [3, 1]
     best = plan["students"][0]
     assert best["fits"] and best["measured"]["p95_ms"] >= best["measured"]["p50_ms"] > 0
-    assert best["shape"]["length"] == 48 and best["measured"]["size_mb"] > plan["students"][2]["measured"]["size_mb"]
-    assert len(plan["grid"]) == len(plan["measured"]) == 3 and plan["kind"] == "cross_encoder"
+    assert best["shape"]["length"] == 48 and best["measured"]["size_mb"] > plan["students"][1]["measured"]["size_mb"]
+    assert len(plan["grid"]) == len(plan["measured"]) == 2 and plan["kind"] == "cross_encoder"
     assert plan["threads"] == 1 and plan["environment"]["cpu"]
+    assert plan["precision"] == ("int8" if plan["int8_of_fp32"] <= 1 else "fp32") != plan["other"]
+    for student in plan["students"]:
+        fp32, int8 = (student["by_precision"][name]["measured"] for name in ("fp32", "int8"))
+        # of weights this few the ranges that int8 stores take more than it saves
+        assert 0 < fp32["size_mb"] != int8["size_mb"] > 0 and fp32["p95_ms"] > 0 and int8["p95_ms"] > 0
+        assert student["measured"] == student["by_precision"][plan["precision"]]["measured"]
     assert (folder / "plan.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -54,7 +60,7 @@ def test_its_section_is_the_recipes_student(planned):
 def test_asked_again_nothing_is_measured_twice(planned, monkeypatch, capsys):
     path, folder = planned
     monkeypatch.setattr("students.ledger.measure_folders", None)
-    smallest = json.loads((folder / "plan.json").read_text())["students"][2]
+    smallest = json.loads((folder / "plan.json").read_text())["students"][1]
     limit = smallest["measured"]["size_mb"] * 1.0001  # now it alone fits
     assert main(["plan", str(path), *OPTIONS, "--budget-mb", str(limit), "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
@@ -62,7 +68,9 @@ def test_asked_again_nothing_is_measured_twice(planned, monkeypatch, capsys):
     # and a budget that nothing meets is one line, with what comes nearest
     assert main(["plan", str(path), *OPTIONS, "--budget-mb", "0.001"]) == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1 and "no shape meets size ≤ 0.001 MB; nearest: 1 layer × 16" in lines[0]
+    assert (
+        len(lines) == 1 and "no shape meets size ≤ 0.001 MB in " in lines[0] and "; nearest: 1 layer × 16" in lines[0]
+    )
     assert not (folder / "student.yaml").exists()
 
 

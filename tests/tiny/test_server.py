@@ -303,7 +303,7 @@ def test_an_int8_graph_says_where_fp32_is_faster(multiplies, graphs, tmp_path, m
     """The class of the CPU decides; two copies of a graph whose precision is told by the folder's own facts."""
     shutil.copytree(graphs / "bert_bi", tmp_path / "openvino-int8")
     monkeypatch.setattr("distill.engine_openvino._precision", lambda *_: "int8")
-    monkeypatch.setattr("distill.runtime.multiplies_int8", lambda: multiplies)
+    monkeypatch.setattr("distill.fastest.multiplies_int8", lambda: multiplies)
     with caplog.at_level("INFO", logger="distill.runtime"):
         load(tmp_path / "openvino-int8", n_threads=1)
         assert not caplog.records  # there is no sibling

@@ -239,7 +239,7 @@ class TestScore:
             (["--runtime", "tensorrt"], "--runtime tensorrt: one of torch, openvino, onnx, numpy is accepted"),
             (
                 ["--precision", "int8"],
-                "--precision int8: one of fp32, bf16 is accepted; int8 comes with an int8 export",
+                "--precision int8: one of fp32, bf16, auto is accepted; int8 comes with an int8 export",
             ),
             (
                 ["--runtime", "openvino"],

@@ -10,10 +10,19 @@ from distill.planning import load_plan
 from distill.recipe import Plan, Recipe
 from distill.recipe_reading import load_recipe
 from recipes.cli import main
-from students.cost_model import Budget, Measurement, Shape, best_by_depth, fit, held_out_errors, nearest
+from students.cost_model import (
+    PRECISIONS,
+    Budget,
+    Measurement,
+    Shape,
+    best_by_depth,
+    fit,
+    held_out_errors,
+    nearest,
+)
 from students.ledger import Ledger
 from students.measuring import texts_of_length
-from students.plan import _search, choose_shapes
+from students.plan import _nothing_fits, _search, choose_shapes
 from students.plan_picture import frontier
 from students.shapes import Candidates, fresh_shapes, heads_of, spread
 from tests.conftest import BACKBONE, make_run, tiny_recipe, write_recipe
@@ -209,11 +218,13 @@ def test_measurements_are_kept_by_what_decides_them(tmp_path):
 
     first = ledger()
     row = {"shape": {**vars(shape)}, "costs": {"p50_ms": 1.0, "p95_ms": 2.0, "text_ms": 0.5, "size_mb": 3.0}}
-    first.phases["measured"] = [row]
+    other = {**row, "precision": "fp32", "costs": {**row["costs"], "p95_ms": 4.0}}
+    first.phases["measured"] = [row, other]  # one without a precision is of the time when int8 alone was measured
     path.write_text(json.dumps(first.stored))
-    assert [one.p95_ms for one in ledger().rows("measured")] == [2.0]
+    assert [one.p95_ms for one in ledger().rows("measured", precision="int8")] == [2.0]
+    assert [one.p95_ms for one in ledger().rows("measured", precision="fp32")] == [4.0]
     assert ledger().measure("measured", [shape], seconds=1.0) == []  # nothing is measured twice
-    assert ledger(export={"keep_float": None}).rows("measured") == []
+    assert ledger(export={"keep_float": None}).rows("measured", precision="int8") == []
     path.write_text("{")
     with pytest.raises(BadInput, match="is damaged"):
         ledger()
@@ -225,22 +236,27 @@ def test_recipe_of_a_plan_is_a_recipe(tmp_path):
 
 
 class Meter:
-    """Stands in for the measuring of folders: made-up costs, by what a shape's `folder` says; counts its calls."""
+    """Stands in for the measuring of folders: made-up costs, by shape and precision; counts its calls.
 
-    def __init__(self, *, odd_width=None, drift=1.0):
-        self.odd_width, self.drift, self.calls = odd_width, drift, []
+    fp32 is four times as large as int8 and takes `fp32_takes` of its time.
+    """
+
+    def __init__(self, *, odd_width=None, drift=1.0, fp32_takes=1.5):
+        self.odd_width, self.drift, self.fp32_takes, self.calls = odd_width, drift, fp32_takes, []
 
     def __call__(self, folders, names, texts, **_):
         self.calls.append(len(folders))
-        return [self.result(folder) for folder in folders]
+        assert [precision for _, precision in folders] == ["fp32", "int8"] * (len(folders) // 2)
+        return [self.result(*folder) for folder in folders]
 
-    def result(self, shape):
+    def result(self, shape, precision):
         one = measurement(shape)
         slow = (1.3 if shape.width == self.odd_width else 1.0) * (self.drift if len(self.calls) > 2 else 1.0)
+        slow *= self.fp32_takes if precision == "fp32" else 1.0
         p50, p95 = slow * one.p50_ms, slow * one.p95_ms
         return {
             "latency_ms": {"p50": p50, "p95": p95, "n": 1}, "throughput_pairs_per_s": 1000 / (slow * one.text_ms),
-            "size_mb": one.size_mb, "per_run": {"latency_ms": [p50]},
+            "size_mb": (4 if precision == "fp32" else 1) * one.size_mb, "per_run": {"latency_ms": [p50]},
         }  # fmt: skip
 
 
@@ -248,7 +264,7 @@ class Meter:
 def searched(tmp_path, monkeypatch):
     """Search with made-up measurements; returns the result and the meter."""
 
-    def search(meter, p95_ms=1.0, **plan):
+    def search(meter, p95_ms=1.0, size_mb=None, export=None, **plan):
         wide = {
             "widths": (128, 192, 256, 320, 384),
             "layers": (1, 2, 3, 4, 6),
@@ -256,14 +272,15 @@ def searched(tmp_path, monkeypatch):
             "length": 64,
             "threads": 1,
         }
-        run = make_run(tmp_path / "run", student={"backbone": BACKBONE}, plan={**wide, **plan})
+        changes = {"plan": {**wide, **plan}, "export": export or {}}
+        run = make_run(tmp_path / "run", student={"backbone": BACKBONE}, **changes)
         candidates = Candidates(run, tmp_path)
-        monkeypatch.setattr(candidates, "write", lambda shape: shape)
+        monkeypatch.setattr(candidates, "write", lambda shape: {name: (shape, name) for name in PRECISIONS})
         monkeypatch.setattr(candidates, "texts", lambda: ([], []))
         monkeypatch.setattr(candidates, "shapes", lambda: fresh_shapes(run.recipe.plan, (500,), 64))
         monkeypatch.setattr("students.ledger.measure_folders", meter)
         (tmp_path / "measurements.json").unlink(missing_ok=True)
-        return _search(candidates, Ledger(tmp_path / "measurements.json", candidates), Budget(p95_ms, None))
+        return _search(candidates, Ledger(tmp_path / "measurements.json", candidates), Budget(p95_ms, size_mb))
 
     return search
 
@@ -271,7 +288,7 @@ def searched(tmp_path, monkeypatch):
 def test_search_measures_few_and_proposes_what_was_measured(searched):
     meter = Meter()
     result = searched(meter)
-    assert meter.calls[:2] == [3, 10] and sum(meter.calls[2:]) <= 3 * 4
+    assert meter.calls[:2] == [2 * 3, 2 * 10] and sum(meter.calls[2:]) <= 2 * 3 * 4
     assert len(result["grid"]) == 50
     truth = {shape: measurement(shape).p95_ms for shape in fresh_shapes(Plan(widths=(128, 192, 256, 320, 384), layers=(1, 2, 3, 4, 6)), (500,), 64)}  # fmt: skip
     largest = max((shape for shape in truth if truth[shape] <= 1.0), key=lambda shape: shape.capacity)
@@ -280,6 +297,47 @@ def test_search_measures_few_and_proposes_what_was_measured(searched):
     assert yaml.safe_load(result["yaml"])["student"]["backbone"]["width"] == largest.width
     assert [student["measured"] is not None for student in result["students"][:3]] == [True] * 3
     assert result["notes"] == []
+
+
+@pytest.mark.parametrize(("fp32_takes", "precision"), [(1.5, "int8"), (0.8, "fp32")])
+def test_the_budget_is_for_the_faster_precision_and_both_are_shown(searched, fp32_takes, precision):
+    result = searched(Meter(fp32_takes=fp32_takes))
+    other = {"int8": "fp32", "fp32": "int8"}[precision]
+    assert (result["precision"], result["other"]) == (precision, other)
+    assert result["int8_of_fp32"] == pytest.approx(1 / fp32_takes)
+    takes = {"int8": 1.0, "fp32": fp32_takes}
+    sizes = {"int8": 1.0, "fp32": 4.0}
+    everything = fresh_shapes(Plan(widths=(128, 192, 256, 320, 384), layers=(1, 2, 3, 4, 6)), (500,), 64)
+    fitting = [shape for shape in everything if takes[precision] * measurement(shape).p95_ms <= 1.0]
+    best = result["students"][0]
+    shape = Shape(**best["shape"])
+    assert shape == max(fitting, key=lambda one: one.capacity)
+    for name, costs in best["by_precision"].items():
+        assert costs["measured"]["p95_ms"] == pytest.approx(takes[name] * measurement(shape).p95_ms)
+        assert costs["predicted"]["p95_ms"] == pytest.approx(takes[name] * measurement(shape).p95_ms, rel=1e-3)
+        assert costs["predicted"]["size_mb"] == pytest.approx(sizes[name] * measurement(shape).size_mb, rel=1e-3)
+    assert best["measured"] == best["by_precision"][precision]["measured"]
+    for row in [*result["grid"], *result["measured"]]:
+        assert row["other"]["p95_ms"] == pytest.approx(row["p95_ms"] * takes[other] / takes[precision], rel=1e-3)
+
+
+def test_a_stated_precision_and_the_only_exported_one_are_planned_in(searched):
+    slow_fp32 = {"fp32_takes": 1.5}
+    stated = searched(Meter(**slow_fp32), precision="fp32")
+    assert (stated["precision"], stated["why"]) == ("fp32", "plan.precision says so")
+    alone = searched(Meter(**slow_fp32), export={"precisions": ["fp32"]})
+    assert (alone["precision"], alone["why"]) == ("fp32", "of the two export.precisions has fp32 alone")
+
+
+def test_a_size_that_the_other_precision_meets_is_named(searched):
+    # fp32 is faster and four times as large: the budget is met in int8 alone
+    result = searched(Meter(fp32_takes=0.8), p95_ms=None, size_mb=0.5)
+    assert result["precision"] == "fp32" and result["yaml"] is None
+    told = _nothing_fits(result, Budget(None, 0.5))
+    assert told.startswith("no shape meets size ≤ 0.5 MB in fp32; nearest: 1 layer × 128")
+    assert "; in int8 it meets the budget: plan.precision=int8; " in told
+    in_int8 = searched(Meter(fp32_takes=0.8), p95_ms=None, size_mb=0.5, precision="int8")
+    assert in_int8["students"][0]["measured"]["size_mb"] <= 0.5
 
 
 def test_what_measures_slower_than_predicted_gives_way(searched):

@@ -1,0 +1,224 @@
+"""Which export of a student is fastest on this machine: as `distill tune` measured it here, else as its CPU lets expect.
+
+    load("runs/x/exports", precision="auto")          # or runs/x, or any export in it
+
+Every export that was put in place has passed its gate, so all of them may be taken but one kind: dynamic int8 gives a text
+another result beside other texts. Exports of one student are told by their cards, not by their names. What was measured
+holds for the exports, the CPU, the threads and the versions that it was measured with; after any change the expectation
+counts again.
+"""
+
+import importlib.util
+import logging
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from math import sqrt
+from pathlib import Path
+
+from distill.artefact import Artefact, content_hash, read_card
+from distill.errors import BadInput
+from distill.machine import cpu_class, multiplies_bf16, multiplies_int8
+from distill.model_files import ModelFiles, Runtime, read_model_files
+from distill.settings import Mode, Speed, read_speeds, settings_key
+
+__all__ = [
+    "Export",
+    "Found",
+    "exports_at",
+    "faster_float",
+    "fastest_export",
+    "fastest_measured",
+    "measured_speeds",
+    "speeds_key",
+]
+
+log = logging.getLogger(__name__)
+_CLEARLY = 1.02  # times as fast as the expected one: what is nearer is the noise of a measurement
+_PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime", "numpy": "numpy"}
+_ORDER = ("fp32", "fp16", "int8_weights", "int8", "int4_weights")  # without instructions for 8 or 16 bits
+_UNJUDGED = "int8_dynamic"
+
+
+@dataclass(frozen=True)
+class Export:
+    """One export of a student; `precision` is what its card says, such as "int8_weights"."""
+
+    files: ModelFiles
+    runtime: Runtime
+    precision: str
+
+    @property
+    def folder(self) -> Path:
+        """Its folder."""
+        return self.files.folder
+
+
+@dataclass(frozen=True)
+class Found:
+    """The exports of one student, the folder that holds them, and what in it is left out, with the reason."""
+
+    folder: Path
+    exports: Sequence[Export]
+    left_out: Sequence[str]
+
+
+def exports_at(path: Path) -> Found | None:
+    """Return the exports that a path stands for: a run's folder, its folder of exports, or an export and those beside it.
+
+    :returns: None where it is a model folder that is no export
+    :raises BadInput: where it is neither a model folder nor holds exports, or holds exports of several students
+    """
+    if (path / "modules.json").is_file() or not path.is_dir():
+        card = read_card(path)
+        return None if card is None or card.stage != "export" else _found(path.absolute().parent, card)
+    root = path / "exports" if (path / "exports").is_dir() else path
+    found = _found(root, None)
+    if not found.exports:
+        raise BadInput(f"{path} holds no export; name a run's folder, its folder of exports, or a model folder")
+    return found
+
+
+def _found(root: Path, own: Artefact | None) -> Found:
+    exports, left_out, students = list[Export](), list[str](), dict[str, str]()
+    for folder in sorted(root.iterdir()):
+        try:
+            card = read_card(folder) if folder.is_dir() and not folder.name.startswith(".") else None
+            if card is None or card.stage != "export" or not _is_one_model(card):
+                continue
+            student = _student(card)
+            if own is not None and student != _student(own):
+                continue
+            files = read_model_files(folder)
+            reason = _unusable(card, files)
+        except (BadInput, OSError) as error:
+            left_out.append(f"{folder.name}: {' '.join(str(error).split())}")
+            continue
+        if reason is not None:
+            left_out.append(f"{folder.name}: {reason}")
+            continue
+        students.setdefault(student, folder.name)
+        exports.append(Export(files, card.details["format"], card.details["precision"]))
+    if len(students) > 1:
+        raise BadInput(f"{root} holds exports of different students ({', '.join(students.values())}); name one of them")
+    return Found(root, exports, left_out)
+
+
+def _is_one_model(card: Artefact) -> bool:
+    """Whether it is a graph or a table: a Router of two models has a card as well."""
+    return card.details.get("format") in _PACKAGES and isinstance(card.details.get("precision"), str)
+
+
+def _student(card: Artefact) -> str:
+    return str(card.parents.get("student") or sorted(card.parents.items()))
+
+
+def _unusable(card: Artefact, files: ModelFiles) -> str | None:
+    if card.details["precision"] == _UNJUDGED:
+        return "a text's result changes with its neighbours in the batch"
+    runtime = card.details["format"]
+    if runtime != "numpy" and files.graph(runtime) is None:
+        return "it holds no graph"
+    package = _PACKAGES[runtime]
+    return None if importlib.util.find_spec(package) is not None else f"{package} is not installed"
+
+
+def speeds_key(exports: Iterable[Export], n_threads: int) -> str:
+    """Return the hash of all that the order of these exports depends on: each one's graph, version, CPU and threads."""
+    keys = [settings_key(one.files, one.runtime, None, n_threads) for one in exports if one.runtime != "numpy"]
+    return content_hash(["speeds", *sorted(keys)])
+
+
+def measured_speeds(found: Found, n_threads: int) -> list[Speed] | None:
+    """Return what `distill tune` measured of exactly these exports on this machine; None where it has not."""
+    speeds = read_speeds(found.folder, lambda: speeds_key(found.exports, n_threads)) or []
+    named = {one.folder for one in speeds if one.judged}
+    # a renamed folder is not found again; a table of vectors was not measured
+    return speeds if named and all(one.folder.name in named for one in found.exports) else None
+
+
+def _speed(one: Speed, mode: Mode | None) -> float:
+    """Return what is compared: the single call's time, tokens a second, or (mode None) the geometric mean of both."""
+    if mode is None:
+        return sqrt(one.tokens_per_s / one.p50_ms)
+    return 1 / one.p50_ms if mode == "latency" else one.tokens_per_s
+
+
+def _expected(exports: Sequence[Export]) -> tuple[Export, str]:
+    """Return the export that the class of the CPU lets expect to be fastest, and why."""
+    first = [*(["int8"] if multiplies_int8() else []), *(["bf16"] if multiplies_bf16() else [])]
+    order = [*dict.fromkeys([*first, *_ORDER, "bf16"])]
+    best = min(
+        exports,
+        key=lambda one: (
+            order.index(one.precision) if one.precision in order else len(order),
+            one.runtime != "openvino",
+        ),
+    )
+    what = (
+        f"{cpu_class()} multiplies {' and '.join(first)}"
+        if first
+        else f"{cpu_class()} multiplies neither int8 nor bf16"
+    )
+    return best, f"expected: {what}; not measured, see distill tune"
+
+
+def fastest_measured(exports: Sequence[Export], speeds: Sequence[Speed], mode: Mode | None) -> tuple[Export, str]:
+    """Return the fastest of some exports by what was measured, and why; the expected one where none is clearly faster."""
+    by_name = {one.folder: one for one in speeds if one.judged}
+    expected = _expected(exports)[0]
+    best = max(exports, key=lambda one: _speed(by_name[one.folder.name], mode))
+    gain = _speed(by_name[best.folder.name], mode) / _speed(by_name[expected.folder.name], mode)
+    best = best if gain >= _CLEARLY else expected
+    taken = by_name[best.folder.name]
+    others = [by_name[one.folder.name] for one in exports if one is not best]
+    shown = [f"{one.folder} {one.tokens_per_s:.0f} and {one.p50_ms:.2f} ms" for one in others]
+    return best, f"measured: {taken.tokens_per_s:.0f} tokens/s, {taken.p50_ms:.2f} ms a call; {', '.join(shown)}"
+
+
+def fastest_export(
+    path: Path, runtime: Runtime | None, n_threads: int, mode: Mode | None
+) -> tuple[Path, Runtime | None]:
+    """Return the folder to open, and in which runtime, and say on the log which and why.
+
+    :param runtime: only exports for it are taken; None is any
+    :raises BadInput: where the path holds no such export
+    """
+    found = exports_at(path)
+    if found is None:
+        log.info("precision auto: %s, as it is: it is no export of a student", path)
+        return path, runtime
+    exports = [one for one in found.exports if runtime in (None, one.runtime)]
+    if not exports and (path / "modules.json").is_file():
+        log.info(
+            "precision auto: %s, as it is: there is no other to take; left out %s", path, "; ".join(found.left_out)
+        )
+        return path, runtime
+    if not exports:
+        held = ", ".join(one.folder.name for one in found.exports) or "none that can be taken"
+        raise BadInput(f"{path} holds no export for runtime {runtime or 'any'}; there is {held}")
+    if len(exports) == 1:
+        best, why = exports[0], "no other export beside it"
+    else:
+        speeds = measured_speeds(found, n_threads)
+        best, why = _expected(exports) if speeds is None else fastest_measured(exports, speeds, mode)
+    left_out = f"; left out {'; '.join(found.left_out)}" if found.left_out else ""
+    log.info("precision auto: %s (%s%s)", best.folder, why, left_out)
+    return best.folder, best.runtime
+
+
+def faster_float(folder: Path, n_threads: int, mode: Mode | None) -> str | None:
+    """Return a line that names the fp32 sibling of an int8 export where it is faster here, measured or else expected."""
+    with suppress(BadInput, OSError):
+        found = exports_at(folder)
+        speeds = None if found is None else measured_speeds(found, n_threads)
+        if found is not None and speeds is not None:
+            own = next(one for one in found.exports if one.folder.name == folder.absolute().name)
+            fp32 = next((one for one in found.exports if (one.runtime, one.precision) == (own.runtime, "fp32")), None)
+            if fp32 is None or fastest_measured([own, fp32], speeds, mode)[0] is own:
+                return None
+            return f"fp32 is faster here, {fastest_measured([own, fp32], speeds, mode)[1]}: {fp32.folder}"
+    sibling = folder.with_name(f"{folder.name.removesuffix('int8')}fp32")
+    if multiplies_int8() or not folder.name.endswith("-int8") or not sibling.is_dir():
+        return None
+    return f"fp32 is faster here, as expected of {cpu_class()} (no VNNI, no AMX; not measured): {sibling}"
