@@ -18,27 +18,26 @@ from typing import Any, TypeVar
 import numpy as np
 
 from distill.errors import BadInput
-from distill.recipe import Columns, Data, Parallel, Resume, Unlabelled
-from distill.splitting import Way, beyond_chance, draw, held_together, label_shift, sample, text_key
+from distill.recipe import Columns, Data, Parallel, Resume, Unlabelled, UnlabelledPairs
+from distill.splitting import Way, beyond_chance, draw, held_together, label_shift, sample, take_groups, text_key
 from distill.synthetic import generate_groups
 from distill.tables import as_text, read_columns, read_text_columns, refused_rows, text_problem
 
 __all__ = [
-    "BUNDLED_CANDIDATES",
     "Pairs",
     "Split",
     "held_out_keys",
     "load_parallel",
     "load_split",
     "load_texts",
-    "read_as_resumes",
+    "pairs_of",
     "read_columns",
     "read_pairs",
     "split_pairs",
 ]
 
 log = logging.getLogger(__name__)
-BUNDLED_CANDIDATES = 4  # documents per query in the bundled data
+_BUNDLED_CANDIDATES = 4  # documents per query in the bundled data
 _A_NUMBER = re.compile(r"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\s*")
 T = TypeVar("T")
 
@@ -123,8 +122,6 @@ def load_split(data: Data, seed: int) -> Split:
 
     :raises BadInput: on anything that cannot be trained on.
     """
-    from distill.unlabelled import keep_labelled, load_unlabelled_pairs  # it reads through this module
-
     notes: list[str] = []
     pairs = _load_pairs(data.train, data, seed, notes)
     if data.evaluation is None:
@@ -212,12 +209,12 @@ def _load_pairs(source: str, data: Data, seed: int, notes: list[str]) -> Pairs:
             pairs = pairs.select(sample(len(pairs), data.max_pairs, seed))
     if data.resume is None:
         return pairs
-    pairs, said = read_as_resumes(pairs, data.resume)
+    pairs, said = _read_as_resumes(pairs, data.resume)
     notes += said
     return pairs
 
 
-def read_as_resumes(pairs: Pairs, resume: Resume) -> tuple[Pairs, list[str]]:
+def _read_as_resumes(pairs: Pairs, resume: Resume) -> tuple[Pairs, list[str]]:
     """Blind one side and keep its wanted sections, each text once. Returns what the reader should know, too."""
     from distill.blinding import blind
     from distill.sections import keep_sections
@@ -245,7 +242,7 @@ def read_as_resumes(pairs: Pairs, resume: Resume) -> tuple[Pairs, list[str]]:
 
 
 def _bundled_pairs(n_pairs: int, seed: int) -> Pairs:
-    groups = generate_groups(-(-n_pairs // BUNDLED_CANDIDATES), seed=seed, n_candidates=BUNDLED_CANDIDATES)
+    groups = generate_groups(-(-n_pairs // _BUNDLED_CANDIDATES), seed=seed, n_candidates=_BUNDLED_CANDIDATES)
     pairs = [pair for group in groups for pair in group][:n_pairs]
     labels = np.array([pair.label for pair in pairs], dtype=np.float32)
     return Pairs([pair.resume for pair in pairs], [pair.jd for pair in pairs], labels)
@@ -350,6 +347,97 @@ def load_parallel(given: Parallel, *, seed: int = 0) -> list[tuple[str, str]]:
     if len(pairs) < (n_rows := len(table[given.source])):
         log.info("%s: %d of %d pairs lack a side or are repeats", given.path, n_rows - len(pairs), n_rows)
     return [pairs[row] for row in sample(len(pairs), given.max_pairs, seed)]
+
+
+def keep_labelled(train: Pairs, data: Data, seed: int, notes: list[str]) -> tuple[Pairs, Pairs]:
+    """Split pairs by query into (labelled, the rest without labels), as `labelled_share` or `max_labelled` say.
+
+    What keeps its labels is training and validation together: checkpoints are picked on few labels, too.
+
+    The queries are taken in an order that depends on the seed and their texts alone: a small share is part of a larger one.
+
+    :raises BadInput: where no pair would keep its label
+    """
+    if data.labelled_share is None and data.max_labelled is None:
+        return train, Pairs([], [])
+    target = round(data.labelled_share * len(train)) if data.labelled_share is not None else data.max_labelled or 0
+    if target >= len(train):
+        return train, Pairs([], [])
+    by_query: dict[str, list[int]] = {}
+    for row, query in enumerate(train.queries):
+        by_query.setdefault(text_key(query), []).append(row)
+    kept = take_groups(by_query, max(1, target), seed)
+    if data.max_labelled is not None:
+        kept = kept[:target]
+    if not kept:
+        raise BadInput(
+            f"data.labelled_share, max_labelled: no query has so few pairs that {target} of {len(train)} could keep "
+            "their labels; set more"
+        )
+    labelled, taken = train.select(kept), set(kept)
+    rest = train.select(row for row in range(len(train)) if row not in taken)
+    notes.append(
+        f"{len(labelled)} of {len(train)} pairs keep their labels, for training and validation together; the others are used without"
+    )
+    return labelled, Pairs(rest.queries, rest.documents)
+
+
+def load_unlabelled_pairs(
+    data: Data, seed: int, train: Pairs, rest: Pairs, held_out: set[str], notes: list[str]
+) -> Pairs:
+    """Return the pairs that lost their labels, and those of `data.unlabelled_pairs` that need no teacher.
+
+    :param train: the labelled pairs
+    :param rest: those whose labels are not used
+    :param held_out: keys of texts that must not be trained on (`distill.splitting.text_key`)
+    """
+    found = list(zip(rest.queries, rest.documents, strict=True))
+    found += [pair for given in data.unlabelled_pairs for pair in _source(given, data, seed, notes)]
+    if not found:
+        return Pairs([], [])
+    already = set(zip(train.queries, train.documents, strict=True))
+    fresh = [pair for pair in dict.fromkeys(found) if pair not in already]
+    clean = [pair for pair in fresh if held_out.isdisjoint(map(text_key, pair))]
+    if dropped := len(fresh) - len(clean):
+        notes.append(f"{dropped} unlabelled pairs hold a held-out text and were left out of training")
+    if dropped := len(found) - len(fresh):
+        notes.append(f"{dropped} unlabelled pairs are training pairs already, or came twice, and were left out")
+    if not clean:
+        raise BadInput(
+            f"data.unlabelled_pairs: none of {len(found)} pairs is left; they are held-out or training pairs"
+        )
+    return pairs_of(clean)
+
+
+def _source(given: UnlabelledPairs, data: Data, seed: int, notes: list[str]) -> Iterable[tuple[str, str]]:
+    if given.bundled is not None:
+        pairs = _bundled(given.bundled, data, seed)
+    elif given.path is not None:
+        pairs = read_pairs(
+            given.path, given.columns or data.columns, skip_bad_rows=data.skip_bad_rows, hub_split=data.hub_split,
+            labelled=False,
+        )  # fmt: skip
+        pairs = pairs.select(range(min(given.max_pairs or len(pairs), len(pairs))))
+    else:
+        return []
+    if data.resume is not None:
+        pairs, said = _read_as_resumes(pairs, data.resume)
+        notes += said
+    return zip(pairs.queries, pairs.documents, strict=True)
+
+
+def _bundled(n_pairs: int, data: Data, seed: int) -> Pairs:
+    """Generate the groups that follow on those of `train: bundled`: other résumés, other job descriptions."""
+    start = -(-data.bundled_pairs // _BUNDLED_CANDIDATES)
+    n_groups = -(-n_pairs // _BUNDLED_CANDIDATES)
+    groups = generate_groups(n_groups, seed=seed, n_candidates=_BUNDLED_CANDIDATES, start=start)
+    return pairs_of([(pair.resume, pair.jd) for group in groups for pair in group][:n_pairs])
+
+
+def pairs_of(pairs: Iterable[tuple[str, str]]) -> Pairs:
+    """Return (query, document) tuples as pairs without labels."""
+    pairs = list(pairs)
+    return Pairs([query for query, _ in pairs], [document for _, document in pairs])
 
 
 def split_pairs(

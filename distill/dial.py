@@ -91,7 +91,8 @@ def _models(run: Run) -> tuple[Row, Row]:
     _ = run.student_section  # refuses a recipe without one
     rows = student_rows(run)
     exports = [row for row in rows if row.role == "export"]
-    return next((row for row in exports if row.path.name.endswith("-int8")), (exports or rows)[0]), teacher
+    students = exports or [row for row in rows if row.role == "student"]
+    return next((row for row in exports if row.path.name.endswith("-int8")), students[0]), teacher
 
 
 def _dial(

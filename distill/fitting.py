@@ -24,6 +24,7 @@ from distill.signals import SignalSource
 from distill.task import TaskStep, Units
 from distill.training import TrainResult, train
 from distill.trainset import TrainSet
+from distill.unlabelled import taught_pairs
 
 __all__ = ["Job", "built_for_training", "fit"]
 
@@ -145,7 +146,7 @@ def _prompts(model: Any, job: Job) -> tuple[str, str]:
 
 def _pairs(run: Run, job: Job) -> Pairs:
     """Return what a job learns from: pairs without labels only where a teacher has something to say of them."""
-    return run.taught_pairs if job.objectives.teachers() else run.split.train
+    return taught_pairs(run) if job.objectives.teachers() else run.split.train
 
 
 def _attach_signals(trainset: TrainSet, run: Run, job: Job) -> None:

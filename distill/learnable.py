@@ -51,9 +51,9 @@ def _check_labels(name: str, units: "TrainSet", term: "Labels", micro_batch: int
         raise BadInput(f"{name}: the training pairs have no labels to learn from; leave objectives.labels out")
     if term.loss == "infonce":
         _check_positives(name, units, units.labels, micro_batch)
-    elif len(units.labels) and np.ptp(units.labels) == 0:
+    elif len(known := units.labels[np.isfinite(units.labels)]) and np.ptp(known) == 0:
         raise BadInput(
-            f"{name}: every training label is {float(units.labels[0]):g}, and {term.loss or 'the label loss'} would learn one score for all pairs; add pairs with other labels, or use loss infonce (bi-encoders, positives alone)"
+            f"{name}: every training label is {float(known[0]):g}, and {term.loss or 'the label loss'} would learn one score for all pairs; add pairs with other labels, or use loss infonce (bi-encoders, positives alone)"
         )
 
 
@@ -136,9 +136,15 @@ def unrelated(what: str, scores: np.ndarray, labels: np.ndarray | None) -> str |
     They have nothing to do with them where the 95 % interval of Spearman's correlation reaches 0 or lies below it, and
     where it ends below 0.05, too: shown, but nothing. Of fewer than 200 pairs nothing is refused, a doubt is said.
 
+    A label of NaN is none, and its pair does not count.
+
     *Shape:* scores, labels: (n_pairs,)
     """
-    if labels is None or len(labels) < 4 or np.ptp(labels) == 0 or np.ptp(scores) == 0:
+    if labels is None:
+        return None
+    known = np.isfinite(labels)
+    scores, labels = scores[known], labels[known]
+    if len(labels) < 4 or np.ptp(labels) == 0 or np.ptp(scores) == 0:
         return None
     rho, low, high = rank_correlation(scores, labels)
     if low > 0 and high >= _NOTHING:

@@ -67,7 +67,7 @@ def plain(text: str) -> Plain:
 
     >>> found = plain("\u110b\u1175 \u1105\u1173\u11b7\u200b：\u3000a\r\n")
     >>> found.text, found.span(0, 3)
-    ('이름: a\n', (0, 6))
+    ('이름: a\n', (0, 8))
     """
     found = Plain(text, text)
     if not text.isascii():

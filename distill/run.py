@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distill.artefact import Artefact, content_hash, read_card, write_json
-from distill.data import Pairs, Split, load_split
+from distill.data import Split, load_split
 from distill.errors import BadInput
 from distill.outputs import check_output_folder
 from distill.precision import resolve_precision
@@ -57,13 +57,6 @@ class Run:
     def split(self) -> Split:
         """The recipe's data, read once."""
         return load_split(self.recipe.data, self.recipe.seed)
-
-    @cached_property
-    def taught_pairs(self) -> Pairs:
-        """All pairs that the student learns from, those without labels among them (their label is NaN)."""
-        from distill.unlabelled import taught_pairs  # it may ask a trained teacher
-
-        return taught_pairs(self)
 
     @property
     def student_section(self) -> Student:

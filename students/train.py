@@ -9,6 +9,7 @@ from distill.fitting import Job, fit
 from distill.modeling import load_model, prepared
 from distill.recipe import Labels, Objectives
 from distill.run import Run
+from distill.unlabelled import taught_pairs
 from students.asymmetric import index_teacher, pair_details
 from students.build import build_student
 from students.control import check_control, train_control
@@ -62,8 +63,8 @@ def training_inputs(run: Run, name: str, objectives: Objectives) -> dict[str, An
     parents = _parents(run, objectives)
     student, described = run.student_section, run.split.describe()
     parts = ["train", "validation", *(["unlabelled", "parallel"] if objectives.embedding_match else [])]
-    if objectives.teachers() and len(run.taught_pairs) > len(run.split.train):
-        described = described | {"taught": {"fingerprint": run.taught_pairs.fingerprint()}}
+    if objectives.teachers() and len(taught_pairs(run)) > len(run.split.train):
+        described = described | {"taught": {"fingerprint": taught_pairs(run).fingerprint()}}
         parts.append("taught")
     not_learned: Any = {
         "control": True, "training": {"checkpoint_seconds", "tensorboard"},

@@ -22,6 +22,7 @@ from distill.prompts import encode_by_role
 from distill.run import Run
 from distill.runtime import Scorer, load
 from distill.signals import SignalCache, SignalKind, describe_scores, pair_keys, text_keys
+from distill.unlabelled import taught_pairs
 
 __all__ = ["cache_signals"]
 
@@ -69,7 +70,7 @@ def _label(run: Run, name: str, needs: set[str]) -> None:
 
 def _items(run: Run, name: str, needs: set[str]) -> dict[SignalKind, tuple[np.ndarray, Any]]:
     """Return keys and inputs of every item: pairs for scores, (role, text) for embeddings."""
-    pairs = run.taught_pairs
+    pairs = taught_pairs(run)
     items: dict[SignalKind, tuple[np.ndarray, Any]] = {}
     if "scores" in needs:
         items["scores"] = (pair_keys(pairs.queries, pairs.documents), pairs)
@@ -92,7 +93,7 @@ def _cut_texts(name: str, scorer: Scorer, items: Mapping[SignalKind, tuple[np.nd
     """Return, by kind of signal, how much of what the teacher is asked its `max_length` cuts off."""
     counted = {}
     for kind, (_, inputs) in items.items():
-        texts = (inputs.queries, inputs.documents) if kind == "scores" else (inputs,)
+        texts = (inputs.queries, inputs.documents) if kind == "scores" else ([text for _, text in inputs],)
         cut = sample_cut_texts(scorer.tokenizer, *texts, max_length=scorer.max_length)
         counted[kind] = cut.to_json()
         if say:

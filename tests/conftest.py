@@ -1,6 +1,7 @@
 """No network, one thread a test process, caches of their own; and the tiny runs that most tests are made of."""
 
 import atexit
+import logging
 import os
 import random
 import shutil
@@ -110,6 +111,13 @@ def _threads():
     import torch
 
     torch.set_num_threads(N_THREADS)
+
+
+@pytest.fixture(autouse=True)
+def _logs_are_heard():
+    """Undo what a command line of an earlier test did to the loggers, so that `caplog` hears them in any order of tests."""
+    for name in ("distill", "recipes", "students", "teachers"):
+        logging.getLogger(name).propagate = True
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from distill.artefact import read_card
 from distill.errors import BadInput
-from distill.unlabelled import find_pairs
+from distill.unlabelled import find_pairs, taught_pairs
 from students import train_student
 from teachers import cache_signals, train_teachers
 from tests.conftest import BI_TEACHER
@@ -62,7 +62,7 @@ def test_the_student_learns_from_all_pairs_and_the_others_from_the_labelled_ones
     student, control = finished(run := tiny_run(**LEARNS_FROM_BI, data=data))
     n_train, n_more = len(run.split.train), len(run.split.unlabelled_pairs)
     assert n_train + len(run.split.validation) == 32  # few labels to pick a checkpoint by, too
-    assert len(run.taught_pairs) == n_train + n_more and np.isnan(run.taught_pairs.labels).sum() == n_more
+    assert len(taught_pairs(run)) == n_train + n_more and np.isnan(taught_pairs(run).labels).sum() == n_more
     teacher = read_card(run.teacher("bi"))
     assert teacher.details["training"]["step"] == 1  # at most 32 pairs in a step of 32
     assert student.details["training"]["step"] == control.details["training"]["step"] > 1
@@ -77,9 +77,9 @@ def test_a_bi_encoder_finds_pairs_for_the_student(tiny_run):
     assert len(found) == 3 * len(set(run.split.train.queries))
     labelled = set(zip(run.split.train.queries, run.split.train.documents, strict=True))
     new = [pair for pair in zip(found.queries, found.documents, strict=True) if pair not in labelled]
-    assert len(run.taught_pairs) == len(run.split.train) + len(new)
+    assert len(taught_pairs(run)) == len(run.split.train) + len(new)
     held_out = {*run.split.evaluation.queries, *run.split.evaluation.documents}
-    assert held_out.isdisjoint([*run.taught_pairs.queries, *run.taught_pairs.documents])
+    assert held_out.isdisjoint([*taught_pairs(run).queries, *taught_pairs(run).documents])
     assert student.details["training"]["step"] > 3
 
 

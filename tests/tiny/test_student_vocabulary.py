@@ -83,8 +83,12 @@ def test_a_trimmed_student_is_another_build_when_its_texts_change(trained, tmp_p
 
 def test_columns_of_a_row_belong_together(parallel):
     corpus = read_corpus([Unlabelled(path=parallel, columns=("ko", "en"), max_texts=2)], without={"the cat sleeps 0"})
-    assert corpus.contexts == [("개가 짖는다 0", "the dog barks 0"), ("나는 파이썬을 안다 0", "I know Python 0")]
-    assert corpus.sources["parallel en"] == ["the dog barks 0", "I know Python 0"]
+    english = dict(KO_EN)
+    assert len(corpus.contexts) == 2  # rows at random, each whole
+    for korean, translated in corpus.contexts:
+        words, _, number = korean.rpartition(" ")
+        assert translated == f"{english[words]} {number}"
+    assert corpus.sources["parallel en"] == [translated for _, translated in corpus.contexts]
 
 
 def test_prompts_are_part_of_the_corpus(trained, tmp_path, parallel):

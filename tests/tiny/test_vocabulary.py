@@ -254,7 +254,7 @@ def test_distill_trim_writes_a_folder_that_stock_loads(xlmr_bi, tmp_path, capsys
     old, new = (SentenceTransformer(str(folder), device="cpu").encode(same) for folder in (xlmr_bi, tmp_path / "small"))
     assert abs(old - new).max() < 1e-6
     assert main(arguments) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "name a new folder" in capsys.readouterr().err
 
 
 class TestNewVocabulary:

@@ -101,7 +101,7 @@ def batch_of(teacher_embeddings, label=1.0):
         order=torch.arange(2), query_rows=torch.tensor([0]), document_rows=torch.tensor([1]), labels=torch.tensor([label]),
         teacher_scores={}, teacher_embeddings=torch.tensor(teacher_embeddings), slots=torch.zeros(0, 0, dtype=torch.long),
         slot_mask=torch.zeros(0, 0, dtype=torch.bool), excluded=None,
-        share={"pairs": 1.0, "groups": 1.0, "texts": 1.0, "positives": 1.0}, rows=np.array([0]),
+        share={"pairs": 1.0, "labelled": 1.0, "groups": 1.0, "texts": 1.0, "positives": 1.0}, rows=np.array([0]),
     )  # fmt: skip
 
 
