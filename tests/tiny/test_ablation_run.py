@@ -12,6 +12,8 @@ from recipes.cli import main
 from teachers.ablation import run_ablation
 from tests.conftest import BACKBONE, TRAINING, pairs_file
 
+pytestmark = pytest.mark.integration
+
 CONTRASTIVE = {"kind": "bi_encoder", "backbone": "stand/in", "loss": "contrastive", "max_length": 64}
 TABLE = {
     "name": "tiny",

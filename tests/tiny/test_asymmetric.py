@@ -17,6 +17,8 @@ from recipes.cli import main
 from students.asymmetric import write_router
 from tests.conftest import BI_TEACHER, make_run
 
+pytestmark = pytest.mark.integration
+
 LENIENT = {"side": "query", "min_cosine": -1, "min_recall": 0, "top_k": 5}
 PROMPTED = {**BI_TEACHER, "prompts": ["query: ", "passage: "]}
 

@@ -7,6 +7,8 @@ import pytest
 
 from recipes.cli import main
 
+pytestmark = pytest.mark.integration
+
 LINES = ["query\tdocument\tlabel"] + [
     f"query {i}\t{'맞음' if i % 2 else '아님'} document {i}\t{i % 2}" for i in range(24)
 ]

@@ -12,6 +12,8 @@ from distill.dial import _models
 from recipes.cli import main
 from tests.conftest import BI_TEACHER, make_run, write_recipe
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):

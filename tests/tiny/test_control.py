@@ -12,6 +12,8 @@ from students import train_student
 from teachers import cache_signals, train_teachers
 from tests.conftest import BI_TEACHER
 
+pytestmark = pytest.mark.integration
+
 SHORT = {"max_pairs": 120}
 BI_STUDENT = {
     "kind": "bi_encoder", "backbone": {"teacher": "bi"}, "layers": [0], "max_length": 64, "control": {"trial_share": 0.5},

@@ -19,6 +19,8 @@ from students.export_graphs import kept_nodes
 from students.gate import DEFAULT_THRESHOLDS, Thresholds
 from tests.tiny.conftest import SENTENCES
 
+pytestmark = pytest.mark.integration
+
 PAIRS = [(left, right) for left in SENTENCES for right in SENTENCES if left != right]
 HELD_BACK = [*PAIRS[::3], ("", "a"), (" ".join(SENTENCES), "가나다 " * 200)]
 QUERIES, DOCUMENTS = [pair[0] for pair in HELD_BACK], [pair[1] for pair in HELD_BACK]

@@ -13,6 +13,8 @@ from distill.runtime import load
 from distill.settings import Speed, store_speeds
 from recipes.cli import main
 
+pytestmark = pytest.mark.integration
+
 FP32_WINS = [
     Speed("openvino-fp32", "openvino", "fp32", 2000.0, 2.0),
     Speed("openvino-int8", "openvino", "int8", 1000.0, 4.0),

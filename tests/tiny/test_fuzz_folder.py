@@ -17,6 +17,8 @@ from distill.errors import MatchDistillError
 from tests.tiny.conftest import build
 from tests.unit.test_fuzz_recipe import at, odd, places
 
+pytestmark = pytest.mark.integration
+
 RUNS = int(os.environ.get("MATCHDISTILL_FUZZ_RUNS", "0"))
 SECONDS = 20
 fuzzed = settings(max_examples=RUNS or 25, deadline=None, database=None, suppress_health_check=list(HealthCheck))

@@ -17,6 +17,8 @@ from distill.runtime import load
 from tests.tiny.conftest import SENTENCES
 from tests.tiny.families import FAMILIES, MAX_LENGTH, build_family
 
+pytestmark = pytest.mark.integration
+
 SHAPES = [(1, 1), (1, 2), (3, 7), (4, 33), (2, MAX_LENGTH)]  # rows, tokens
 TEXTS = [*SENTENCES, "", "a", " ".join(SENTENCES), "가나다 " * 300]
 

@@ -14,6 +14,8 @@ from distill.errors import BadInput, JobFailed
 from distill.latency import Request, environment, measure, measure_all, size_mb
 from tests.tiny.conftest import SENTENCES
 
+pytestmark = pytest.mark.integration
+
 QUERIES, DOCUMENTS = SENTENCES * 2, [*SENTENCES[1:], *SENTENCES, SENTENCES[0]]
 
 

@@ -14,6 +14,8 @@ from tests.conftest import ROOT
 from tests.tiny.conftest import SENTENCES
 from tests.tiny.test_runtime import DOCUMENTS, QUERIES, TEXTS, stock_encode
 
+pytestmark = pytest.mark.integration
+
 HEAVY = ["torch", "transformers", "sentence_transformers", "scipy", "pydantic", "datasets"]
 PROGRAM = f"""
 import json, sys

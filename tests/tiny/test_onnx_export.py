@@ -23,6 +23,8 @@ from students.layouts import TOOLS, write_layout
 from tests.conftest import ROOT, make_run
 from tests.tiny.conftest import SENTENCES
 
+pytestmark = pytest.mark.integration
+
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 PAIRS = [(left, right) for left in SENTENCES for right in SENTENCES if left != right]

@@ -15,6 +15,8 @@ from recipes.cli import main
 from tests.conftest import write_recipe
 from tests.tiny.conftest import SENTENCES, sharpen
 
+pytestmark = pytest.mark.integration
+
 PAIRS = (SENTENCES[:4], SENTENCES[4:8])
 
 

@@ -16,6 +16,8 @@ from students.cost_model import Shape
 from students.shapes import Candidates, shaped
 from tests.conftest import BACKBONE, make_run, write_recipe
 
+pytestmark = pytest.mark.integration
+
 OPTIONS = ["plan.layers=[1,3]", "plan.widths=16", "plan.feed_forward=2", "plan.seconds=0.05", "plan.measured=3"]
 
 

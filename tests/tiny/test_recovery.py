@@ -16,6 +16,8 @@ from students.simulation import Int8Linear, rounded, simulate_int8, stays_float
 from students.train import train_student
 from tests.conftest import BI_TEACHER, make_run, write_recipe
 
+pytestmark = pytest.mark.integration
+
 # of the planted student's teacher little is learned here: planting took it far from what that one says
 RECOVER = {"steps": 30, "learning_rate": 1e-3, "objectives": 1e-3}
 OUTLIERS = "encoder.layer.1.output.dense"

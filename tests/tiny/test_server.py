@@ -19,6 +19,8 @@ from tests.conftest import ROOT
 from tests.tiny.conftest import SENTENCES
 from tests.tiny.test_runtime import TEXTS
 
+pytestmark = pytest.mark.integration
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Threads
 # ---------------------------------------------------------------------------------------------------------------------

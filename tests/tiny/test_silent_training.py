@@ -16,6 +16,8 @@ from students import train_student
 from teachers import cache_signals, train_teachers
 from tests.conftest import BACKBONE, BI_TEACHER
 
+pytestmark = pytest.mark.integration
+
 CROSS = {"kind": "cross_encoder", "backbone": BACKBONE, "head": [16], "max_length": 64}
 SHORT = {"max_pairs": 120}
 

@@ -21,6 +21,8 @@ from students.static import token_vectors
 from teachers import cache_signals, train_teachers
 from tests.conftest import BI_TEACHER, make_run
 
+pytestmark = pytest.mark.integration
+
 TEXTS = ["백엔드 개발자 Python", "", "night shifts in intensive care", "kubernetes " * 100, "a"]
 STATIC = {
     "kind": "bi_encoder", "backbone": {"teacher": "bi"}, "layers": None, "static": {}, "dimensions": 16, "max_length": 64,

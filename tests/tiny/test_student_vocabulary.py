@@ -12,6 +12,8 @@ from students.corpus import read_corpus, student_corpus
 from teachers import cache_signals
 from tests.conftest import BI_TEACHER, make_run
 
+pytestmark = pytest.mark.integration
+
 KO_EN = [("고양이가 잔다", "the cat sleeps"), ("개가 짖는다", "the dog barks"), ("나는 파이썬을 안다", "I know Python")]
 
 

@@ -23,6 +23,8 @@ from students.depth import keep_layers
 from teachers import cache_signals, train_teachers
 from tests.conftest import BACKBONE, BI_TEACHER, make_run, write_recipe
 
+pytestmark = pytest.mark.integration
+
 SHORT = {"max_pairs": 120}  # 96 pairs for training: 3 steps of 32 an epoch
 BI_STUDENT = {"kind": "bi_encoder", "backbone": {"teacher": "bi"}, "layers": [0], "max_length": 64, "control": False}
 CROSS = {"kind": "cross_encoder", "backbone": BACKBONE, "head": [16], "max_length": 64}

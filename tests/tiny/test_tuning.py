@@ -18,6 +18,8 @@ from recipes.cli import main
 from tests.conftest import ROOT
 from tests.tiny.test_runtime import TEXTS
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):

@@ -8,6 +8,8 @@ import pytest
 from recipes.cli import main
 from tests.conftest import write_recipe
 
+pytestmark = pytest.mark.integration
+
 STAGES = ("teachers/cross", "student", "control", "exports/openvino-fp32", "exports/openvino-int8", "report")
 
 
