@@ -459,10 +459,10 @@ def _floor_notes(run: Run) -> list[str]:
     notes = []
     for name, baseline in run.recipe.benchmark.baselines.items():
         if isinstance(baseline, TfIdf) and baseline.is_chosen_by_validation:
-            card = run.require(run.baseline(name), "benchmark")
+            card = read_card(run.baseline(name))
+            values = {} if card is None else card.details["validation"]
             said = ", ".join(
-                f"{terms} {'undefined' if value is None else f'{value:.4f}'}"
-                for terms, value in card.details["validation"].items()
+                f"{terms} {'undefined' if value is None else f'{value:.4f}'}" for terms, value in values.items()
             )
             notes.append(f"{name} counts the terms that rank the validation pairs best ({said}).")
     return notes

@@ -101,7 +101,7 @@ def test_student_and_teacher_together_score_as_the_router(finished, tmp_path, ca
     assert main(["score", int8, str(table), "-o", str(scores), "--other-side", str(finished.teacher("bi"))]) == 0
     found = [float(line.split("\t")[1]) for line in scores.read_text().splitlines()[1:]]
     assert np.corrcoef(found, expected)[0, 1] > 0.95
-    assert main(["score", str(finished.router), str(table), "-o", str(scores)]) == 0
+    assert main(["score", str(finished.router), str(table), "-o", str(scores), "--overwrite"]) == 0
     found = [float(line.split("\t")[1]) for line in scores.read_text().splitlines()[1:]]
     np.testing.assert_allclose(found, expected, atol=1e-5)
 

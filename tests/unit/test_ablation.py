@@ -138,7 +138,7 @@ class TestTable:
         assert "a\\|b &lt;x>" in markdown
         assert "a|b &lt;x&gt;" in page
         assert "remote, V2: not run: no key" in markdown
-        assert "http" not in page
+        assert "http:" not in page and "https:" not in page
 
     def test_json_holds_everything(self, folder):
         value = json.loads((folder / "ablation.json").read_text())
