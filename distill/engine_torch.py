@@ -31,9 +31,12 @@ def _one_thread_in_children() -> None:
 def _take_one_thread() -> None:
     import torch
 
-    if torch.get_num_threads() > 1:
-        torch.set_num_threads(1)
-        log.info("torch computes on one thread in this forked process; load the model after the fork for more")
+    torch.set_num_threads(1)
+
+
+@cache
+def _say_one_thread() -> None:
+    log.info("torch computes on one thread in this forked process; load the model after the fork for more")
 
 
 class TorchHead:
@@ -126,7 +129,9 @@ class TorchEngine:
         """
         import torch
 
-        if self.device != "cpu" and is_forked_since(self.process):
+        if self.device == "cpu" and is_forked_since(self.process):
+            _say_one_thread()
+        elif is_forked_since(self.process):
             raise BadInput(f"{self.files.folder} lies on {self.device}, which a forked child cannot use; load it there")
         for rows, features in batches:
             check_ids(self.files, features["input_ids"])
