@@ -117,7 +117,9 @@ def _threads():
 def _logs_are_heard():
     """Undo what a command line of an earlier test did to the loggers, so that `caplog` hears them in any order of tests."""
     for name in ("distill", "recipes", "students", "teachers"):
-        logging.getLogger(name).propagate = True
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [], True
+        logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture
