@@ -115,7 +115,7 @@ def _load_pairs(run: Run, job: Job, show: bool) -> tuple[TrainSet, TrainSet]:
         trainset.cut.say(job.name)
     labels = job.objectives.labels
     trainset.in_batch_negatives = labels is not None and labels.loss == "infonce"
-    _attach_signals(trainset, run, job)
+    _attach_signals(trainset, pairs, job)
     validation = TrainSet.build(
         job.kind, tokenizer, split.validation, max_length=job.max_length, prompts=prompts,
         by_role=job.own_role is not None,
@@ -149,8 +149,7 @@ def _pairs(run: Run, job: Job) -> Pairs:
     return taught_pairs(run) if job.objectives.teachers() else run.split.train
 
 
-def _attach_signals(trainset: TrainSet, run: Run, job: Job) -> None:
-    pairs = _pairs(run, job)
+def _attach_signals(trainset: TrainSet, pairs: Pairs, job: Job) -> None:
     needs = job.objectives.teachers()
     trainset.teacher_scores = {
         name: job.sources[name].scores(pairs.queries, pairs.documents)

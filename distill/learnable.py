@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distill.errors import BadInput, JobFailed
+from distill.trainset import POSITIVE_FROM
 
 if TYPE_CHECKING:
     from distill.recipe import Labels, Objectives
@@ -21,7 +22,6 @@ __all__ = ["LEAST_SPREAD", "check_learnable", "check_related", "rank_correlation
 
 log = logging.getLogger(__name__)
 LEAST_SPREAD = 1e-4  # of scores in logits or cosines: below it a teacher says the same of everything
-_POSITIVE_FROM = 0.5
 _NOTHING = 0.05  # a rank correlation that is none
 _LEAST_PAIRS = 200  # below it a teacher that is worth something is not told from noise
 _NORMAL_975 = 1.959964
@@ -58,9 +58,9 @@ def _check_labels(name: str, units: "TrainSet", term: "Labels", micro_batch: int
 
 
 def _check_positives(name: str, units: "TrainSet", labels: np.ndarray, micro_batch: int) -> None:
-    where, positive = f"{name}: infonce", labels >= _POSITIVE_FROM
+    where, positive = f"{name}: infonce", labels >= POSITIVE_FROM
     if not positive.any():
-        raise BadInput(f"{where} learns from positives, and no training label is {_POSITIVE_FROM} or more")
+        raise BadInput(f"{where} learns from positives, and no training label is {POSITIVE_FROM} or more")
     documents = len(np.unique(units.document_rows))
     pairs = np.unique(np.stack([units.query_rows, units.document_rows])[:, positive], axis=1)
     _, answers = np.unique(pairs[0], return_counts=True)

@@ -63,8 +63,8 @@ def training_inputs(run: Run, name: str, objectives: Objectives) -> dict[str, An
     parents = _parents(run, objectives)
     student, described = run.student_section, run.split.describe()
     parts = ["train", "validation", *(["unlabelled", "parallel"] if objectives.embedding_match else [])]
-    if objectives.teachers() and len(taught_pairs(run)) > len(run.split.train):
-        described = described | {"taught": {"fingerprint": taught_pairs(run).fingerprint()}}
+    if objectives.teachers() and len(taught := taught_pairs(run)) > len(run.split.train):
+        described = described | {"taught": {"fingerprint": taught.fingerprint()}}
         parts.append("taught")
     not_learned: Any = {
         "control": True, "training": {"checkpoint_seconds", "tensorboard"},
