@@ -150,7 +150,7 @@ def assemble(
     }  # fmt: skip
     sound = [row.name for row in rows if problems[row.name] is None] or [teacher]
     primary = primary_metric(metrics[teacher if teacher in sound else sound[0]], pairs.labels)
-    described = [_described(row, metrics, speed, teacher) for row in rows]
+    described = [_described(row, scored[row.name].n_parameters, metrics, speed, teacher) for row in rows]
     described = [{**row, "problem": said} if (said := problems[row["name"]]) else row for row in described]
     described = with_standing(described, pairs.labels, primary)
     broken = is_broken(described, primary)
@@ -357,9 +357,12 @@ def measure_rows(
     chosen = np.unique(np.linspace(0, len(pairs) - 1, min(settings.throughput_pairs, len(pairs))).astype(int))
     sample = pairs.select(chosen.tolist())
     requests = [
-        Request(row.path, row.name, row.runtime, row.precision, row.threads or settings.threads, row.max_length)
+        Request(
+            row.path, row.name, row.runtime, row.precision, row.threads or settings.threads, row.max_length,
+            count=row.other_side is not None,  # of a whole model scoring has counted them
+        )
         for row in rows
-    ]
+    ]  # fmt: skip
     with step_progress("measuring") as on_progress:
         measured = measure_all(
             requests, sample.queries, sample.documents, seconds=settings.seconds, lengths=settings.lengths, seed=seed,
@@ -369,10 +372,14 @@ def measure_rows(
 
 
 def _described(
-    row: Row, metrics: Mapping[str, Mapping[str, Estimate]], speed: Mapping[str, Mapping[str, Any]], teacher: str
+    row: Row,
+    n_parameters: int,
+    metrics: Mapping[str, Mapping[str, Estimate]],
+    speed: Mapping[str, Mapping[str, Any]],
+    teacher: str,
 ) -> dict[str, Any]:
     """Return one row of the contract that the README documents."""
-    measured = speed.get(row.name) or _UNMEASURED
+    measured = {"parameters": n_parameters, **speed[row.name]} if speed.get(row.name) else _UNMEASURED
     kept = {"retention": {}} if row.name == teacher else {"retention": retention(metrics[row.name], metrics[teacher])}
     return {
         "name": row.name, "role": row.role, "kind": measured["kind"], "runtime": measured["runtime"], "precision": measured["precision"],

@@ -3,6 +3,7 @@
 import gc
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from distill.artefact import check_model_folder, read_card, revision
 from distill.errors import BadInput, GateFailed
 from distill.machine import cpu_class
 from distill.runtime import load
-from students import export_graphs
+from students import export, export_graphs
 from students.calibration import spread
 from students.export import export_openvino
 from students.export_graphs import kept_nodes
@@ -181,10 +182,11 @@ def test_the_gate_refuses_and_leaves_what_was_there(bert_bi, untraced, tmp_path)
     target = tmp_path / "target"
     target.mkdir()
     (target / "old").write_text("kept", encoding="utf-8")
+    limits = Thresholds(min_cosine=1.1, max_difference=1e-12)  # out of reach for fp32 too: no layer is searched
     with pytest.raises(GateFailed) as caught:
-        _int8(bert_bi, target, thresholds=Thresholds(min_cosine=0.999999, max_difference=1e-9))
+        export_openvino(bert_bi, target, precision="fp32", held_back=HELD_BACK, n_threads=1, thresholds=limits)
     message = str(caught.value)
-    assert "min_cosine" in message and "max_difference" in message and "at most 1e-09" in message
+    assert "min_cosine" in message and "max_difference" in message and "at most 1e-12" in message
     assert message.count("\n  cosine") == 5 and all(len(line) < 220 for line in message.splitlines())
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
     assert [path.name for path in target.iterdir()] == ["old"]
@@ -259,6 +261,8 @@ def test_a_layer_that_int8_breaks_is_found_and_kept_in_float(bert_bi, monkeypatc
         return traced
 
     monkeypatch.setattr(export_graphs, "trace", trace)
+    one_alpha = partial(export.search, alphas=(0.5,))  # no α helps here, and each is a whole export
+    monkeypatch.setattr(export, "search", one_alpha)
     limits = Thresholds(min_cosine=0.9993)
     options = {"calibration": HELD_BACK, "n_calibration": 20, "n_threads": 1, "thresholds": limits}
     report = export_openvino(

@@ -68,13 +68,19 @@ def check(folder, tmp_path, *, left=True, names):
         np.testing.assert_allclose(compiled(one)[names[-1]], wanted, atol=1e-4)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+# the others differ from these in little and take as long
+_SLOW = {"electra", "distilbert", "roberta"}
+
+
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=pytest.mark.slow) if name in _SLOW else name for name in FAMILIES]
+)
 def test_a_bi_encoder_of_every_family(family, tmp_path):
     folder = build_family(tmp_path, family, "bi_encoder")
     check(folder, tmp_path / "out", names=("last_hidden_state", "sentence_embedding"))
 
 
-@pytest.mark.parametrize("family", ["bert", "modernbert", "deberta-v2"])
+@pytest.mark.parametrize("family", ["bert", "modernbert", pytest.param("deberta-v2", marks=pytest.mark.slow)])
 def test_a_reranker_with_its_own_head(family, tmp_path):
     folder = build_family(tmp_path, family, "cross_encoder", own_head=True)
     # its head reads the first position: with padding there, it says nothing in torch either
