@@ -11,9 +11,7 @@ from typing import Any
 import numpy as np
 
 from distill.baselines import open_scorer
-from distill.bench import bench_folders, check_against, check_earlier
 from distill.data import Asked, batched, read_pairs, read_pairs_with_rows
-from distill.dial import read_dial
 from distill.errors import BadInput, GateFailed, loading
 from distill.fastest import exports_at, fastest_measured
 from distill.index_quality import index_quality, table_cells
@@ -164,6 +162,12 @@ def bench(
     max_metric_drop: float | None, as_json: bool, overwrite: bool = False,
 ) -> None:  # fmt: skip
     """Measure model folders side by side, print the report, and hold it against an earlier one."""
+    from distill.bench import (  # seconds of imports, which score does without
+        bench_folders,
+        check_against,
+        check_earlier,
+    )
+
     if pairs is None:
         raise BadInput("--pairs is missing: model folders are measured on labelled pairs of yours")
     if against is None and (max_slowdown, max_metric_drop) != (None, None):
@@ -176,7 +180,11 @@ def bench(
     if min([*counts, *load.batches, 1]) < 1:
         raise BadInput("--threads and --batches: numbers from 1 are expected")
     inputs: list[str | Path] = [*folders, pairs, *([] if against is None else [against])]
-    check_output_folder(output, inputs=inputs, ours=["benchmark.json"], overwrite=overwrite)
+
+    def check() -> None:
+        check_output_folder(output, inputs=inputs, ours=["benchmark.json"], overwrite=overwrite)
+
+    check()
     if against is not None:
         check_earlier(against, [Path(folder) for folder in folders])
     query, document, label = columns
@@ -185,7 +193,7 @@ def bench(
     )
     result = bench_folders(
         [Path(folder) for folder in folders], read, output, settings=Benchmark(seconds=seconds), threads=counts, load=load,
-        source=pairs,
+        source=pairs, before_writing=check,  # minutes later another process may have written there
     )  # fmt: skip
     _print_benchmark(result, output, as_json=as_json)
     if against is not None:
@@ -329,6 +337,8 @@ def print_ablation(folder: Path, *, as_json: bool) -> None:
 
 def print_dial(folder: Path, *, as_json: bool) -> None:
     """Print a run's cascade: quality and cost at each share of pairs that the teacher is asked."""
+    from distill.dial import read_dial
+
     dial = read_dial(folder / "cascade")
     if as_json:
         print(json.dumps(dial, ensure_ascii=False, indent=2))

@@ -153,7 +153,7 @@ def read_card(folder: Path) -> Artefact | None:
     :raises BadInput: where the file is there but is not what this toolkit writes.
     """
     path = folder / CARD
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
     mappings = ("parents", "recipe", "data", "metrics", "details", "versions")
     try:

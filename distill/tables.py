@@ -368,8 +368,8 @@ def _checked(source: str, name: str, values: Sequence[Any], gaps: bool, what: st
 def read_texts(source: str, column: str = "text", *, section: str = "--column", gaps: bool = False) -> list[str]:
     r"""Read the lines of a .txt file, split at \n and \r\n alone, or a column of a table.
 
-    :param gaps: leave the empty lines of a .txt out; else they are empty texts, so that lines keep their numbers. Either is
-        counted in the log. A table's empty values are refused.
+    :param gaps: leave the lines of a .txt without a visible character out; else they are empty texts, so that lines keep
+        their numbers. Either is counted in the log. A table's empty values are refused.
     :raises BadInput: naming the line or row that is no text
     """
     table = locate(source, texts=True)
@@ -378,9 +378,8 @@ def read_texts(source: str, column: str = "text", *, section: str = "--column", 
     lines = [line.removesuffix("\n").removesuffix("\r") for line in text_lines(table.path)]
     kept = [line for line in lines if not is_gap(line)]
     if len(kept) < len(lines):
-        log.warning(
-            "%s: %d of %d lines are empty%s", source, len(lines) - len(kept), len(lines), " and left out" * gaps
-        )
+        what = "left out" if gaps else "kept as empty texts, so that lines keep their numbers"
+        log.warning("%s: of %d lines, %d show no character; %s", source, len(lines), len(lines) - len(kept), what)
     if not kept:
         raise BadInput(f"{source} is empty: none of its lines holds a text")
     return _checked(source, "text", kept if gaps else lines, gaps=True)

@@ -36,7 +36,6 @@ from distill.artefact import (
     ModelKind,
     check_model_folder,
     content_hash,
-    new_folder,
     revision,
     write_card,
 )
@@ -45,7 +44,7 @@ from distill.machine import cpu_class
 from distill.modeling import load_model, transformer_of
 from distill.onnx import write_tokenizer
 from distill.openvino import copy_without_weights
-from distill.outputs import check_output_folder
+from distill.outputs import check_output_folder, output_folder
 from distill.recipe import Export, ExportFormat, ExportPrecision
 from distill.run import Run
 from students.arithmetic import SAFE_CODE, compare_arithmetics, greatest_code
@@ -241,7 +240,7 @@ def export_model(
     is_int8 = precision == "int8"
     n_inputs = min(n_calibration, MOST_INPUTS) if precision == "int4_weights" else n_calibration
     sample = _calibration_inputs(reference, calibration, n_inputs, seed) if precision in _CALIBRATED else []
-    with new_folder(target) as folder:
+    with output_folder(target, ours=[CARD], overwrite=overwrite) as folder:
 
         def judge(export: runtime.Scorer) -> ParityReport:
             report = compare(reference, export, held_back, labels, seed=seed)

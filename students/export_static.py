@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from distill.artefact import CARD, Artefact, content_hash, new_folder, write_card
+from distill.artefact import CARD, Artefact, content_hash, write_card
 from distill.errors import BadInput
-from distill.outputs import check_output_folder
+from distill.outputs import output_folder
 from distill.run import Run
 from distill.runtime import Scorer, load
 from students.asymmetric import Compatibility, check_side, own_side_pairs, pair_details
@@ -75,11 +75,10 @@ def export_table(
     """
     from safetensors.numpy import load_file, save_file
 
-    check_output_folder(target, inputs=[source], ours=[CARD], overwrite=overwrite)
     if len(held_back) < 2:
         raise BadInput(f"{len(held_back)} held-back pairs; at least 2 (better 200) are needed to check the export")
     codes, scales = int8_rows(load_file(source / _WEIGHTS)["embedding.weight"])
-    with new_folder(target) as folder:
+    with output_folder(target, inputs=[source], ours=[CARD], overwrite=overwrite) as folder:
         for path in sorted(source.iterdir()):
             if path.is_dir():
                 shutil.copytree(path, folder / path.name)

@@ -10,7 +10,6 @@ from distill.artefact import (
     Artefact,
     check_model_folder,
     content_hash,
-    new_folder,
     read_card,
     revision,
     write_card,
@@ -18,7 +17,7 @@ from distill.artefact import (
 from distill.backbone import resolve_name
 from distill.errors import BadInput
 from distill.modeling import load_model, replace_tokenizer, save_model, tokenizer_of, transformer_of
-from distill.outputs import check_output_file, check_output_folder, output_file
+from distill.outputs import check_output_file, check_output_folder, output_file, output_folder
 from distill.table_writing import check_form, table_writer
 from distill.tables import read_texts
 from students.build import check_reload
@@ -77,7 +76,7 @@ def trim_folder(
         base, stage="trim", fingerprint=content_hash(inputs), parents={**base.parents, **parents},
         details={**base.details, "trim": {**settings, "corpus": corpus.fingerprint(), **report.to_json()}},
     )  # fmt: skip
-    with new_folder(target) as folder:
+    with output_folder(target) as folder:
         save_model(loaded, folder)
         check_reload(loaded, folder)
         write_card(folder, card)

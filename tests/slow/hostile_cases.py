@@ -7,8 +7,14 @@ import socket
 from pathlib import Path
 
 from tests.conftest import write_recipe
-from tests.slow.commands import GOOD, MORE, pairs
+from tests.slow.commands import GOOD, MORE, pairs, truncated
 
+READ_NEVER = {
+    ("push", "tokenizer.json"),
+    ("push", "artefact.json"),
+    ("layout", "artefact.json"),
+    ("layout", "tokenizer.json"),
+}
 CASES = []  # title, prepare(folder, finished) → argv, outputs that may appear, exit codes
 
 
@@ -292,6 +298,10 @@ def folder_case(title, damage, command="score"):
         argv = {
             "score": ["score", model, pairs(folder), "-o", folder / "out.tsv"],
             "trim": ["trim", model, folder / "new", "--texts", f"{pairs(folder)}:query"],
+            "embed": ["embed", model, pairs(folder), "--column", "query", "-o", folder / "out.npy"],
+            "layout": ["layout", model, folder / "new", "--for", "optimum"],
+            "benchmark": ["benchmark", model, "--pairs", pairs(folder), "--seconds", "0.1", "-o", folder / "report"],
+            "push": ["push", model, "team/model", "--dry-run"],
         }
         return argv[command]
 
@@ -375,6 +385,8 @@ for title, change in {
     "model_type unknown": {"model_type": "evil"},
     "code of its own": {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"}},
     "layers 10**9": {"num_hidden_layers": 10**9},
+    "labels 10**9": {"num_labels": 10**9},
+    "parts of its own 10**9": {"text_config": {"num_hidden_layers": 10**9}, "num_experts": 10**9},
     "negative positions": {"hidden_size": -1},
 }.items():
     folder_case(f"config.json with {title}", edited("config.json", lambda value, change=change: value.update(change)))
@@ -430,6 +442,45 @@ for title, path in {"a device": "/dev/null", "the root": "/", "a long name": "x"
         f"score with a model that is {title}",
         lambda folder, _, path=path: ["score", path, pairs(folder), "-o", folder / "out.tsv"],
     )
+
+for command in ("embed", "layout", "benchmark", "trim", "push"):
+    for name in ("modules.json", "config.json", "artefact.json", "tokenizer.json"):
+        if (command, name) not in READ_NEVER:
+            folder_case(f"{name} cut off", truncated(name), command=command)
+    folder_case("weights cut off", truncated("model.safetensors"), command=command if command != "push" else "embed")
+    folder_case(
+        "layers 10**9", edited("config.json", lambda value: value.update(num_hidden_layers=10**9)), command=command
+    )
+    folder_case(
+        "a run's folder", lambda model: (shutil.move(model, model.parent / "x"), model.mkdir()), command=command
+    )
+    folder_case("a file", lambda model: (shutil.rmtree(model), model.write_text("x")), command=command)
+
+# --- tables that are written --------------------------------------------------------------------------------------------
+
+for name in ("out.xlsx", "out", "out.txt", "out.json", "out.csv.zip", "out.parquet.gz", ".csv", "out.npy"):
+    case(
+        f"score into {name}",
+        lambda folder, finished, name=name: ["score", finished.teacher("bi"), pairs(folder), "-o", folder / name],
+    )
+for name in ("out.csv", "out", "out.npz", "out.npy.gz"):
+    case(
+        f"embed into {name}",
+        lambda folder, finished, name=name: [
+            "embed", finished.teacher("bi"), pairs(folder), "--column", "query", "-o", folder / name,
+        ],
+    )  # fmt: skip
+for name, content in {
+    "CP949": "id,resume\n1,이력서\n".encode("cp949"), "a row too long": b"id,resume\n1,a,b\n", "a number alone": b"7", "zeros": b"\0" * 500,
+    "a list": None, "a quote left open": b'id,resume\n1,"a\n', "no such column": b"id,cv\n1,a\n", "a NUL": b"id,resume\n1,a\0b\n", "both spellings": "id,이력서,\u110b\u1175\u1105\u1167\u11a8\u1109\u1165\n1,a,b\n".encode(),
+}.items():  # fmt: skip
+
+    def prepare_case(folder, _, content=content):
+        path = folder / ("in.jsonl" if content is None else "in.csv")
+        path.write_bytes(b'{"resume": ["a"]}\n' if content is None else content)
+        return ["prepare", path, "--blind", "-o", folder / f"out{path.suffix}", "--dropped", folder / "dropped.csv"]
+
+    case(f"prepare --blind: {name}", prepare_case)
 
 # --- scorers ----------------------------------------------------------------------------------------------------------
 
