@@ -499,7 +499,7 @@ def split_pairs(
     if not drawn.held or not drawn.rest:
         other = "" if way == "auto" else ", or set data.split=auto"
         raise BadInput(
-            f"{len(pairs)} pairs cannot be split into training and {name}: too few texts are independent of each other; give {name} pairs of their own{other}"
+            f"{counted(len(pairs), 'pair')} cannot be split into training and {name}: too few texts are independent of each other; give {name} pairs of their own{other}"
         )
     if notes is not None and drawn.n_dropped:
         notes.append(f"{drawn.n_dropped} pairs were dropped because they use a text of the {name} pairs")

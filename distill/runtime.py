@@ -44,6 +44,7 @@ from distill.prompts import QUERY_PROMPTS as _QUERY_PROMPTS
 from distill.settings import MODES, Mode, RunSettings, read_settings, settings_key
 from distill.tokens import TokenTable, tokenize
 from distill.vectors import OUTPUTS, Index, Output, packed, top_rows, truncated
+from distill.wording import counted
 from distill.words import WordMemory
 
 __all__ = ["Mode", "PairedScorer", "Precision", "RunSettings", "Runtime", "Scorer", "load", "usable_cpus"]
@@ -578,7 +579,8 @@ def _checked_length(wanted: int | None, engine: Engine) -> int:
 def _check_pairs(queries: Iterable[str], documents: Iterable[str]) -> tuple[list[str], list[str]]:
     left, right = check_texts("queries", queries), check_texts("documents", documents)
     if len(left) != len(right):
-        raise BadInput(f"{len(left)} queries and {len(right)} documents; pairs are expected, one document a query")
+        asked, told = counted(len(left), "query"), counted(len(right), "document")
+        raise BadInput(f"{asked} and {told}; pairs are expected, one document a query")
     return left, right
 
 

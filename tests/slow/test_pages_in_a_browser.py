@@ -47,11 +47,11 @@ def server():
 
 def payload(address):
     return (
-        f"\"'></td></title></style><script>document.title='owned';fetch('{address}/script')</script>"
-        f"<img src={address}/image onerror=document.title='owned'><svg onload=document.title='owned'>"
+        f"\"'></td></title></style><script>document.title='own'+'ed';fetch('{address}/script')</script>"
+        f"<img src={address}/image onerror=document.title='own'+'ed'>"
         f"<link rel=stylesheet href={address}/style><iframe src={address}/frame></iframe>"
         f"<style>@import url({address}/import);body{{background:url({address}/background)}}</style>"
-        f"![x]({address}/markdown)![y][z]\n\n[z]: {address}/reference\n\n"
+        f"<svg onload=document.title='own'+'ed'></svg>![x]({address}/markdown)![y][z]\n\n[z]: {address}/reference\n\n"
     )
 
 
@@ -86,8 +86,8 @@ def rendered(markdown, path):
 
 def test_the_server_would_see_it(server, tmp_path):
     address, asked = server
-    (tmp_path / "evil.html").write_text(f"<html><title>x{payload(address)}</html>")
-    assert "owned" in opened(tmp_path / "evil.html", tmp_path).partition("</title>")[0]
+    (tmp_path / "evil.html").write_text(f"<html><title>x</title>{payload(address)}</html>")
+    assert "<title>owned</title>" in opened(tmp_path / "evil.html", tmp_path)
     assert {"/script", "/image", "/style", "/frame", "/import"} <= set(asked)
     asked.clear()
     opened(rendered(payload(address), tmp_path / "card.html"), tmp_path)
@@ -147,6 +147,6 @@ def test_nothing_runs_and_nobody_is_asked(write, server, tmp_path):
     folder = tmp_path / "page"
     folder.mkdir()
     document = opened(write(folder, payload(address)), tmp_path)
-    assert "owned" not in document.partition("</title>")[0]
+    assert "owned" not in document
     assert "document.title" in document  # the payload is shown, not lost
     assert asked == []
