@@ -38,8 +38,17 @@ from distill.recipe import (
 from distill.recipe_reading import read_raw, validated
 
 __all__ = [
-    "Ablation", "Cell", "TableRow", "ancestors", "load_ablation", "recipe_of", "squeezed", "stand_ins_of", "write_table",
-]  # fmt: skip
+    "STAND_INS",
+    "Ablation",
+    "Cell",
+    "TableRow",
+    "ancestors",
+    "load_ablation",
+    "recipe_of",
+    "squeezed",
+    "stand_ins_of",
+    "write_table",
+]
 
 STAND_INS = "stand-ins"
 _METRIC = "ablation_mse"

@@ -11,9 +11,7 @@ from typing import Any
 import numpy as np
 
 from distill.baselines import open_scorer
-from distill.bench import bench_folders, check_against, check_earlier
-from distill.data import batched, read_pairs
-from distill.dial import read_dial
+from distill.data import Asked, batched, read_pairs, read_pairs_with_rows
 from distill.errors import BadInput, GateFailed, loading
 from distill.fastest import exports_at, fastest_measured
 from distill.index_quality import index_quality, table_cells
@@ -23,7 +21,9 @@ from distill.model_files import read_model_files
 from distill.outputs import check_output_folder, output_file
 from distill.recipe import Benchmark, Columns
 from distill.runtime import load
+from distill.table_writing import check_form, check_suffix, table_writer
 from distill.tables import read_texts
+from distill.wording import counted
 
 __all__ = [
     "bench", "embed_file", "names_in", "print_ablation", "print_check", "print_dial", "print_index_quality", "print_parity",
@@ -32,6 +32,9 @@ __all__ = [
 
 _ROWS_AT_ONCE = 50_000
 _LARGEST = 1e12  # of a number on the command line; what is larger, or no number, is a slip
+_SCORES = {"row": int, "score": float, "unit_score": float}
+_COLUMNS = "--query-column or --document-column"
+_LABELLED = Asked(columns="--query-column, --document-column or --label-column", skip=None)
 _RUNTIMES, _PRECISIONS = ("torch", "openvino", "onnx", "numpy"), ("fp32", "bf16", "auto")
 
 
@@ -62,13 +65,22 @@ def score_file(
     special_tokens_as_text: bool = False,
     allow_hosts: Sequence[str] = (),
     key_variable: str | None = None,
+    skip_bad_rows: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Score the pairs of a file into a TSV: row (from 1), score (cosine or logit), unit_score (in [0, 1])."""
+    """Score the pairs of a file into a table: row (of the input, from 1), score (cosine or logit), unit_score (in [0, 1]).
+
+    The suffix of the output decides the table's form (:mod:`distill.table_writing`). A row that is left out leaves a gap
+    in the numbers.
+    """
     options = _options(runtime, precision, n_threads, max_length)
+    check_form(output)
     inputs: list[str | Path] = [model, source, *([] if other_side is None else [other_side])]
     with output_file(output, inputs=inputs, overwrite=overwrite) as temporary:
-        pairs = read_pairs(source, Columns(query=query_column, document=document_column), labelled=False)
+        pairs, rows = read_pairs_with_rows(
+            source, Columns(query=query_column, document=document_column), labelled=False, skip_bad_rows=skip_bad_rows,
+            asked=Asked(columns=_COLUMNS, skip="--skip-bad-rows"),
+        )  # fmt: skip
         scorer = open_scorer(
             model,
             other_side=other_side,
@@ -78,13 +90,10 @@ def score_file(
             **options,
         )
         scores = scorer.score(pairs.queries, pairs.documents, progress=True)
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write("row\tscore\tunit_score\n")
-            for row, (score, unit) in enumerate(
-                zip(scores.tolist(), scorer.unit(scores).tolist(), strict=True), start=1
-            ):
-                file.write(f"{row}\t{score:.6f}\t{unit:.6f}\n")
-    print(f"{len(scores)} pairs → {output}  ({scorer!r})", file=sys.stderr)
+        with table_writer(temporary, _SCORES) as write:
+            for row, score, unit in zip(rows, scores.tolist(), scorer.unit(scores).tolist(), strict=True):
+                write([row + 1, score, unit])
+    print(f"{counted(len(scores), 'pair')} → {output}  ({scorer!r})", file=sys.stderr)
 
 
 def embed_file(
@@ -104,6 +113,7 @@ def embed_file(
 ) -> None:
     """Embed the lines of a .txt file, or a column of a table, into a .npy of float32 (n_texts, width)."""
     options = _options(runtime, precision, n_threads, max_length)
+    check_suffix(output, ".npy", "an array of embeddings")
     with output_file(output, inputs=[model, source], overwrite=overwrite) as temporary:
         texts = read_texts(source, column)
         scorer = load(model, truncate=truncate, special_tokens_as_text=special_tokens_as_text, **options)
@@ -121,7 +131,7 @@ def embed_file(
                         scorer.encode(chunk, progress=True, prompt_name=prompt), dtype=np.float32
                     ).tobytes()
                 )
-    print(f"{len(texts)} texts → {output}  ({scorer!r})", file=sys.stderr)
+    print(f"{counted(len(texts), 'text')} → {output}  ({scorer!r})", file=sys.stderr)
 
 
 def print_index_quality(
@@ -134,7 +144,7 @@ def print_index_quality(
     named = Columns(query=query, document=document, label=label or "label")
     low, high = _label_range(label_range)
     widths = _numbers("--truncate", truncate, int) if truncate else []
-    pairs = read_pairs(source, named, label_range=(low, high), labelled=label is not None)
+    pairs = read_pairs(source, named, label_range=(low, high), labelled=label is not None, asked=_LABELLED)
     more = [] if corpus is None else read_texts(corpus, column, gaps=True)
     scorer = load(model, **_options(runtime, precision, n_threads, max_length))
     result = index_quality(scorer, pairs, more, widths=widths, max_queries=max_queries, progress=True)
@@ -143,7 +153,7 @@ def print_index_quality(
         return
     columns_shown = ("form", "dimensions", "MB", "MB searched", "as exact", "recall@10", "lost (95 %)", "nDCG@10", "lost (95 %)")  # fmt: skip
     _print_table(columns_shown, [table_cells(row, result["n_documents"]) for row in result["rows"]])
-    print(f"{result['n_queries']} queries, {result['n_documents']} documents, {scorer!r}")
+    print(f"{counted(result['n_queries'], 'query')}, {counted(result['n_documents'], 'document')}, {scorer!r}")
 
 
 def bench(
@@ -152,6 +162,12 @@ def bench(
     max_metric_drop: float | None, as_json: bool, overwrite: bool = False,
 ) -> None:  # fmt: skip
     """Measure model folders side by side, print the report, and hold it against an earlier one."""
+    from distill.bench import (  # seconds of imports, which score does without
+        bench_folders,
+        check_against,
+        check_earlier,
+    )
+
     if pairs is None:
         raise BadInput("--pairs is missing: model folders are measured on labelled pairs of yours")
     if against is None and (max_slowdown, max_metric_drop) != (None, None):
@@ -164,14 +180,20 @@ def bench(
     if min([*counts, *load.batches, 1]) < 1:
         raise BadInput("--threads and --batches: numbers from 1 are expected")
     inputs: list[str | Path] = [*folders, pairs, *([] if against is None else [against])]
-    check_output_folder(output, inputs=inputs, ours=["benchmark.json"], overwrite=overwrite)
+
+    def check() -> None:
+        check_output_folder(output, inputs=inputs, ours=["benchmark.json"], overwrite=overwrite)
+
+    check()
     if against is not None:
         check_earlier(against, [Path(folder) for folder in folders])
     query, document, label = columns
-    read = read_pairs(pairs, Columns(query=query, document=document, label=label), label_range=(low, high))
+    read = read_pairs(
+        pairs, Columns(query=query, document=document, label=label), label_range=(low, high), asked=_LABELLED
+    )
     result = bench_folders(
         [Path(folder) for folder in folders], read, output, settings=Benchmark(seconds=seconds), threads=counts, load=load,
-        source=pairs,
+        source=pairs, before_writing=check,  # minutes later another process may have written there
     )  # fmt: skip
     _print_benchmark(result, output, as_json=as_json)
     if against is not None:
@@ -315,6 +337,8 @@ def print_ablation(folder: Path, *, as_json: bool) -> None:
 
 def print_dial(folder: Path, *, as_json: bool) -> None:
     """Print a run's cascade: quality and cost at each share of pairs that the teacher is asked."""
+    from distill.dial import read_dial
+
     dial = read_dial(folder / "cascade")
     if as_json:
         print(json.dumps(dial, ensure_ascii=False, indent=2))

@@ -17,6 +17,8 @@ __all__ = ["check_choice", "check_count", "check_texts", "check_vectors", "is_te
 def check_texts(name: str, texts: Iterable[str], first_row: int = 0) -> list[str]:
     """Return texts as a list of str; they may come as any sequence or iterator, a numpy array or a pandas Series.
 
+    Every str is a text, an empty one and the words "NaN" and "None" too; None, NaN and numbers are none.
+
     :param first_row: the number of the first of them, for messages
     :raises BadInput: for one text, for what has no order or more columns than one, and for a row that is no text
     """

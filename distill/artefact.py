@@ -60,6 +60,8 @@ _TOKENIZERS = (
     "tokenizer.model",
 )
 _ROUTER = "router_config.json"
+_BELOW = ("exports/*/modules.json", "student/modules.json", "*/modules.json", "teachers/*/modules.json")
+_SHOWN_MODELS = 4
 _GRAPHS = ("openvino/openvino_model.xml", "onnx/model.onnx", "openvino_model.xml", "model.onnx")
 
 
@@ -151,7 +153,7 @@ def read_card(folder: Path) -> Artefact | None:
     :raises BadInput: where the file is there but is not what this toolkit writes.
     """
     path = folder / CARD
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
     mappings = ("parents", "recipe", "data", "metrics", "details", "versions")
     try:
@@ -235,9 +237,12 @@ def check_model_folder(folder: Path) -> ModelKind:
     :raises BadInput: naming the piece that is missing, or what is wrong with it.
     """
     if not _is_folder(folder):
-        raise BadInput(f"{folder} is no model folder: there is no such directory")
+        what = "it is a file; name a folder" if _is_file(folder) else "there is no such directory"
+        raise BadInput(f"{folder} is no model folder: {what}")
     if not (folder / "modules.json").is_file():
-        raise BadInput(f"{folder} has no modules.json: a sentence-transformers model folder is expected")
+        raise BadInput(
+            f"{folder} has no modules.json: a sentence-transformers model folder is expected{_models_in(folder)}"
+        )
     check_files(folder)
     stated = folder / "config_sentence_transformers.json"
     config = read_json(stated) if stated.is_file() else {}
@@ -256,6 +261,29 @@ def _is_folder(folder: Path) -> bool:
         return folder.is_dir()
     except OSError:  # a name that is too long
         return False
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _models_in(folder: Path) -> str:
+    """Say which model folders lie below one that is none, such as a run's; exports of a student come first."""
+    found = (path.parent.relative_to(folder) for pattern in _BELOW for path in sorted(folder.glob(pattern)))
+    held = [place for place in dict.fromkeys(found) if not place.name.startswith(".")]
+    if not held:
+        return ""
+    shown = ", ".join(map(str, held[:_SHOWN_MODELS])) + (
+        f" and {len(held) - _SHOWN_MODELS} more" if len(held) > _SHOWN_MODELS else ""
+    )
+    has_exports = folder.name == "exports" or any(place.parts[0] == "exports" for place in held)
+    fastest = (
+        ', or ask for precision="auto" (--precision auto): the fastest export on this machine' if has_exports else ""
+    )
+    return f"; in it are {shown}: name one of them{fastest}"
 
 
 def _read_modules(folder: Path) -> list[dict[str, str]]:

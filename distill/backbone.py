@@ -43,6 +43,8 @@ def resolve_name(name: str) -> str:
         raise BadInput(f"{name[:80]!r} is the name of no model")
     if name.startswith(("/", "./", "../", "~")) and not Path(name).exists():
         raise BadInput(f"{name}: no such model folder")
+    if _is_file(name):
+        raise BadInput(f"{name} is no model folder: it is a file; name a folder, or a model of the hub")
     if _is_folder(name) and not any((Path(name) / file).is_file() for file in ("config.json", "modules.json")):
         raise BadInput(f"{name} is no model folder: it has neither config.json nor modules.json")
     package = _PACKAGED.get(name)
@@ -56,6 +58,13 @@ def _is_folder(name: str) -> bool:
     try:
         return Path(name).is_dir()
     except (OSError, ValueError):  # a name that is too long
+        return False
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):
         return False
 
 

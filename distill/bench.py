@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,12 @@ _FIRST_SCORE = "import sys; from distill.baselines import open_scorer; open_scor
 
 def bench_folders(
     folders: Sequence[Path], pairs: Pairs, output: Path, *, settings: Benchmark, threads: Sequence[int] = (), load: Load,
-    title: str = "benchmark", source: str = "", seed: int = 0,
+    title: str = "benchmark", source: str = "", seed: int = 0, before_writing: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure model folders on the same pairs and write a report; return what its `benchmark.json` holds.
 
     :param threads: each model is measured with each of these numbers of threads; () is what the machine gives
+    :param before_writing: called when all is measured; what it raises leaves the output as it is
     :raises BadInput: for a folder that is not whole, and names that stand for two folders
     """
     for folder in folders:
@@ -69,6 +70,7 @@ def bench_folders(
         "models": {name: getattr(card, "revision", None) for name, card in cards.items()},
     }
     result["data"]["source"] = source
+    before_writing()
     write_report(result, output)
     return result
 

@@ -22,8 +22,10 @@ from distill.recipe import Columns, Data, Parallel, Resume, Unlabelled, Unlabell
 from distill.splitting import Way, beyond_chance, draw, held_together, label_shift, sample, take_groups, text_key
 from distill.synthetic import generate_groups
 from distill.tables import as_text, read_columns, read_text_columns, refused_rows, text_problem
+from distill.wording import counted
 
 __all__ = [
+    "Asked",
     "Pairs",
     "Split",
     "held_out_keys",
@@ -33,6 +35,7 @@ __all__ = [
     "pairs_of",
     "read_columns",
     "read_pairs",
+    "read_pairs_with_rows",
     "split_pairs",
 ]
 
@@ -76,6 +79,18 @@ class Pairs:
         if self.labels is not None:
             digest.update(np.ascontiguousarray(self.labels, dtype=np.float32).tobytes())
         return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What messages tell the reader to set: a recipe has other settings than a command line.
+
+    :param columns: where columns are named
+    :param skip: how rows that cannot be used are left out; None where they cannot be
+    """
+
+    columns: str = "data.columns"
+    skip: str | None = "data.skip_bad_rows=true"
 
 
 @dataclass(frozen=True)
@@ -256,23 +271,43 @@ def read_pairs(
     skip_bad_rows: bool = False,
     hub_split: str = "train",
     labelled: bool = True,
+    asked: Asked = Asked(),
 ) -> Pairs:
     """Read query, document and label columns and map labels to [0, 1].
 
+    :param skip_bad_rows: leave rows that cannot be used out, and say how many and which came first
     :param labelled: False reads pairs alone (for scoring).
+    :param asked: whose settings messages name
     :raises BadInput: on a missing file or column, an empty file, empty texts, labels that are no numbers or out of range.
     """
+    return read_pairs_with_rows(
+        source, columns, label_range=label_range, skip_bad_rows=skip_bad_rows, hub_split=hub_split, labelled=labelled,
+        asked=asked,
+    )[0]  # fmt: skip
+
+
+def read_pairs_with_rows(
+    source: str,
+    columns: Columns,
+    *,
+    label_range: tuple[float, float] = (0.0, 1.0),
+    skip_bad_rows: bool = False,
+    hub_split: str = "train",
+    labelled: bool = True,
+    asked: Asked = Asked(),
+) -> tuple[Pairs, list[int]]:
+    """Return pairs as `read_pairs` does, and the row of each in the source, counted from 0: what is left out leaves gaps."""
     names = [columns.query, columns.document] + ([columns.label] if labelled else [])
-    table = read_columns(source, names, hub_split=hub_split, section="data.columns")
+    table = read_columns(source, names, hub_split=hub_split, section=asked.columns)
     queries, documents = table[columns.query], table[columns.document]
     problems = _text_problems(documents, columns.document) | _text_problems(queries, columns.query)
     labels = None
     if labelled:
         labels, label_problems = _to_unit(table[columns.label], label_range)
         problems = label_problems | problems
-    keep = _without_problems(source, len(queries), problems, skip_bad_rows)
+    keep = _without_problems(source, len(queries), problems, skip_bad_rows, asked)
     pairs = Pairs([as_text(text) for text in queries], [as_text(text) for text in documents], labels)
-    return pairs if len(keep) == len(pairs) else pairs.select(keep)
+    return (pairs if len(keep) == len(pairs) else pairs.select(keep)), keep
 
 
 def _text_problems(texts: Sequence[Any], column: str) -> dict[int, str]:
@@ -305,9 +340,10 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _without_problems(source: str, n_rows: int, problems: dict[int, str], skip: bool) -> list[int]:
+def _without_problems(source: str, n_rows: int, problems: dict[int, str], skip: bool, asked: Asked) -> list[int]:
     if problems and not skip:
-        raise refused_rows(source, n_rows, problems, advice="mend them or set data.skip_bad_rows=true")
+        advice = "mend or remove them" if asked.skip is None else f"mend them or set {asked.skip}"
+        raise refused_rows(source, n_rows, problems, advice=advice)
     if problems:
         log.warning(
             "%s: %d of %d rows left out (first: row %d, %s)",
@@ -319,7 +355,7 @@ def _without_problems(source: str, n_rows: int, problems: dict[int, str], skip: 
         )
     keep = [i for i in range(n_rows) if i not in problems]
     if not keep:
-        raise BadInput(f"{source}: no usable row is left of {n_rows}")
+        raise BadInput(f"{source}: no usable row is left of {counted(n_rows, 'row')}")
     return keep
 
 
@@ -463,7 +499,7 @@ def split_pairs(
     if not drawn.held or not drawn.rest:
         other = "" if way == "auto" else ", or set data.split=auto"
         raise BadInput(
-            f"{len(pairs)} pairs cannot be split into training and {name}: too few texts are independent of each other; give {name} pairs of their own{other}"
+            f"{counted(len(pairs), 'pair')} cannot be split into training and {name}: too few texts are independent of each other; give {name} pairs of their own{other}"
         )
     if notes is not None and drawn.n_dropped:
         notes.append(f"{drawn.n_dropped} pairs were dropped because they use a text of the {name} pairs")

@@ -6,6 +6,7 @@ does not know runs in torch, which is imported for it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,6 +27,8 @@ from distill.settings import Mode, RunSettings, read_settings, settings_key
 from distill.trust import load_auto
 
 __all__ = ["CompiledGraph", "Engine", "GraphEngine", "open_graph"]
+
+_HEAD = 1000  # bytes of a graph's file in which its outermost element stands
 
 
 class Engine(Protocol):
@@ -78,6 +81,21 @@ class Engine(Protocol):
         """Return the number of parameters of transformer and head."""
 
 
+def _check_openvino(folder: Path, path: Path) -> None:
+    """Check that a graph is one, with weights beside it; OpenVINO tries other formats, whose readers print to stderr.
+
+    :raises BadInput: naming the file
+    """
+    with path.open("rb") as file:
+        if b"<net" not in file.read(_HEAD):
+            raise BadInput(f"{path} is no graph of OpenVINO; copy the folder again or rebuild it")
+    if not path.with_suffix(".bin").is_file():
+        raise BadInput(
+            f"{folder} is not a whole model folder: {path.with_suffix('.bin').relative_to(folder)} is missing; copy it "
+            "again or rebuild it"
+        )
+
+
 def open_graph(
     files: ModelFiles,
     runtime: Runtime,
@@ -94,6 +112,8 @@ def open_graph(
     if path is None:
         wanted = "openvino/openvino_model.xml" if runtime == "openvino" else "onnx/model.onnx"
         raise BadInput(f"{files.folder} holds no {wanted}; export it, or load it with runtime: {files.held_runtime}")
+    if runtime == "openvino":
+        _check_openvino(files.folder, path)
     settings = settings or read_settings(files, settings_key(files, runtime, precision, n_threads))
     settings = settings or RunSettings.default(files, runtime, n_threads)
     # the pooling inside of a graph knows no prompt; what it pools may be an output as well

@@ -8,10 +8,15 @@
 A message says what came, what is accepted and what to do, in one line per problem.
 """
 
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 __all__ = ["BadInput", "GateFailed", "JobFailed", "MatchDistillError", "loading"]
+
+_FROM = re.compile(r"Exception from \S+:\d+: ")  # where in OpenVINO's own source it was raised
+_LONGEST = 300
 
 
 class MatchDistillError(Exception):
@@ -44,9 +49,11 @@ def loading(name: str) -> Iterator[None]:
     except BaseException as error:  # the hub, safetensors, json and tokenizers each raise their own
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # of libraries in Rust
             raise
-        reason = " ".join(str(error).split())
+        reason = _FROM.sub("", " ".join(str(error).split()))
         if "trust_remote_code" in reason:
             raise BadInput(
                 f"{name} asks to run code of its own (auto_map), which is never run here; use a model whose architecture transformers has"
             ) from None
-        raise BadInput(f"{name} cannot be loaded as an encoder: {reason[:300] or type(error).__name__}") from None
+        advice = "; copy the folder again or rebuild it" if os.path.isdir(name) else ""
+        reason = reason[:_LONGEST] or type(error).__name__
+        raise BadInput(f"{name} cannot be loaded as an encoder: {reason}{advice}") from None

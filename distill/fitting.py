@@ -217,6 +217,7 @@ def _save(
             "history": result.history,
             "scale_and_bias": None if step.scale_and_bias is None else step.scale_and_bias.tolist(),
             **({} if cut is None else {"cut_texts": cut.to_json()}),
+            **step.details,
             **job.details,
         },
     )  # fmt: skip

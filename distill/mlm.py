@@ -7,6 +7,9 @@ one is read off its neighbours and nothing is learned of the word. What becomes 
 does for a span (Joshi et al. 2020). A block never takes a word that would exceed its share.
 
 The head runs on the chosen positions alone: over a vocabulary of 250,000 the logits of all positions would be gigabytes.
+Where a checkpoint holds no masked-language head, or a part of one only, the rest is drawn at random; the log and the card say
+which tensors are. Such a head has to be learned before the encoder learns anything from it.
+
 Validation masks are drawn from each block's number, the same in every evaluation: perplexities before and after compare.
 """
 
@@ -33,6 +36,8 @@ __all__ = ["MaskedPass", "MlmStep", "PackedText", "choose_tokens", "pack"]
 _MASKED, _RANDOM = 0.8, 0.9  # below the first: the mask; up to the second: a random token; above: as it was
 # head and encoder share weights on purpose: a checkpoint holds them once, and accelerate lists all of them each time
 logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
+log = logging.getLogger(__name__)
+_SHOWN = 3
 
 
 def pack(table: TokenTable, *, length: int, first: int | None, last: int | None) -> TokenTable:
@@ -191,7 +196,12 @@ class MlmStep(TaskStep):
         self.n_random = min(len(tokenizer), n_vocabulary)
         self.register_buffer("special", special, persistent=False)
         self.register_buffer("starts", _word_starts(tokenizer, n_vocabulary, settings.whole_words), persistent=False)
-        self.language_model = _language_model(model, pretrained)
+        self.language_model, drawn = _language_model(model, pretrained)
+        if drawn:
+            more = f" and {len(drawn) - _SHOWN} more" if len(drawn) > _SHOWN else ""
+            where = "the encoder comes without one" if pretrained is None else f"{pretrained} does not hold it"
+            log.warning("the masked-language head starts at random in %s%s: %s", ", ".join(drawn[:_SHOWN]), more, where)
+        self.details = {"mlm": {"pretrained": pretrained, "drawn_at_random": drawn}}
 
     def metrics(self, values: Sequence[float]) -> dict[str, float]:
         """Return the perplexity of the chosen tokens before training and of the weights that were kept."""
@@ -271,8 +281,8 @@ def _word_starts(tokenizer: Any, n_vocabulary: int, whole_words: bool) -> Tensor
     return starts
 
 
-def _language_model(model: Any, pretrained: str | None) -> Any:
-    """Put the checkpoint's masked-language head, or a new one, on the encoder."""
+def _language_model(model: Any, pretrained: str | None) -> tuple[Any, list[str]]:
+    """Put the checkpoint's masked-language head, or a new one, on the encoder; return it and what was drawn at random."""
     from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoModelForMaskedLM
 
     encoder = transformer_of(model)
@@ -281,8 +291,16 @@ def _language_model(model: Any, pretrained: str | None) -> Any:
     with quiet(), loading(pretrained or encoder.config.model_type):
         if pretrained is None:
             language_model = AutoModelForMaskedLM.from_config(encoder.config)
+            missing = [name for name, _ in language_model.named_parameters()]
         else:
-            language_model = load_auto(AutoModelForMaskedLM, pretrained, dtype=torch.float32)
-    setattr(language_model, language_model.base_model_prefix, encoder)
+            language_model, told = load_auto(
+                AutoModelForMaskedLM, pretrained, dtype=torch.float32, output_loading_info=True
+            )
+            missing = [*told["missing_keys"], *(key[0] for key in told["mismatched_keys"])]
+    prefix = language_model.base_model_prefix
+    setattr(language_model, prefix, encoder)
     language_model.tie_weights()
-    return language_model
+    inside = {id(value) for value in encoder.parameters()}  # shared with the word embeddings, which are the encoder's
+    held = dict(language_model.named_parameters(remove_duplicate=False))
+    drawn = [name for name in missing if not name.startswith(f"{prefix}.") and id(held.get(name)) not in inside]
+    return language_model, sorted(set(drawn))

@@ -13,6 +13,7 @@ from distill.errors import BadInput, JobFailed
 from distill.outputs import inert
 from distill.run import Run
 from distill.standing import floor_of
+from distill.wording import counted
 
 __all__ = ["NAMES", "push", "write_model_cards"]
 
@@ -258,15 +259,18 @@ def _limits(run: Run, row: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def push(folder: Path, repository: str, *, private: bool = True) -> str:
+def push(folder: Path, repository: str, *, private: bool = True, dry_run: bool = False) -> str:
     """Upload a model folder to the Hugging Face hub and return its address.
 
-    :raises BadInput: where the folder is not whole or has no card
+    :param dry_run: ask nobody and send nothing; return what would be sent, a line for each file
+    :raises BadInput: where the folder is not whole or has no card, and for a name that the hub does not know
     :raises JobFailed: where the hub refuses
     """
     check_model_folder(folder)
     if not (folder / "README.md").is_file():
         raise BadInput(f"{folder} has no README.md; run the stage benchmark of its recipe first, or write one")
+    if dry_run:
+        return _would_push(folder, repository, private)
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
@@ -279,3 +283,19 @@ def push(folder: Path, repository: str, *, private: bool = True) -> str:
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
         raise JobFailed(f"the hub did not take {folder}: {' '.join(str(error).split())[:300]}") from None
     return str(getattr(found, "repo_url", None) or f"https://huggingface.co/{repository}")
+
+
+def _would_push(folder: Path, repository: str, private: bool) -> str:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # it is in no __all__
+
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise BadInput(f"{repository}: {' '.join(str(error).split())}") from None
+    sent = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
+    sent = [path for path in sent if not any(part.startswith(".") for part in path.parts)]
+    sizes = [(folder / path).stat().st_size for path in sent]
+    lines = [f"{size:>13,} bytes  {path}" for size, path in zip(sizes, sent, strict=True)]
+    what = f"{counted(len(sent), 'file')}, {sum(sizes):,} bytes, to {repository} ({'private' if private else 'public'})"
+    return "\n".join([*lines, f"would send {what}; nothing was sent"])

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from distill.artefact import CARD, new_file
+from distill.artefact import CARD, new_file, new_folder
 from distill.errors import BadInput
 
-__all__ = ["check_output_file", "check_output_folder", "inert", "is_stream", "output_file"]
+__all__ = ["check_output_file", "check_output_folder", "inert", "is_stream", "output_file", "output_folder"]
 
 _MODEL_FILES = ("modules.json", CARD, "scorer.json", "router_config.json")
 _BESIDE_CONFIG = (
@@ -68,6 +68,21 @@ def check_output_file(target: Path, *, inputs: Sequence[str | Path] = (), overwr
     _refuse_existing(target, overwrite)
     with new_file(target, keep=False):  # what cannot be written is known before any work
         pass
+
+
+@contextmanager
+def output_folder(
+    target: Path, *, inputs: Sequence[str | Path] = (), ours: Sequence[str] = (), overwrite: bool = False
+) -> Iterator[Path]:
+    """Check an output folder and yield a new folder to write to; see `check_output_folder`.
+
+    It is in place when the block ends well; what was there before stays when the block fails, and so does what another
+    process put there meanwhile.
+    """
+    check_output_folder(target, inputs=inputs, ours=ours, overwrite=overwrite)
+    with new_folder(target) as temporary:
+        yield temporary
+        check_output_folder(target, ours=ours, overwrite=overwrite)
 
 
 def check_output_folder(

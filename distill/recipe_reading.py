@@ -4,7 +4,7 @@ Whatever is wrong comes in one error, a line per problem with its place; an unkn
 recipe of an ablation and the section of a plan are read the same way.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -63,16 +63,17 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not _is_file(path):
         packaged = Path(__file__).parent.parent / "recipes" / path.name
         hint = f"; the ones that come with the toolkit are in {packaged.parent}" if packaged.parent.is_dir() else ""
-        raise BadInput(f"{str(path)[:200]}: no such recipe{hint}")
+        what = "it is a folder; name a .yaml file in it" if _is_file(path, Path.is_dir) else f"no such recipe{hint}"
+        raise BadInput(f"{str(path)[:200]}: {what}")
     raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise BadInput(f"{path}: a recipe is a mapping of sections, this is {type(raw).__name__}")
     return raw
 
 
-def _is_file(path: Path) -> bool:
+def _is_file(path: Path, kind: Callable[[Path], bool] = Path.is_file) -> bool:
     try:
-        return path.is_file()
+        return kind(path)
     except OSError:  # a name that is too long
         return False
 

@@ -5,26 +5,38 @@ out as it went in, numbers of JSON in their spelling. What is read, and what is 
 """
 
 import csv
-import gzip
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 from distill.blinding import blind as blind_text
 from distill.errors import BadInput
 from distill.outputs import is_stream, output_file
 from distill.sections import KINDS, Kind, keep_sections
 from distill.table_rows import RepeatedKeys, delimited_rows, is_array, json_rows, with_value
-from distill.tables import Table, as_text, column_values, locate, parquet_batches, text_problem
+from distill.table_writing import check_form, opened, table_writer
+from distill.tables import (
+    Table,
+    as_text,
+    column_values,
+    held_name,
+    is_gap,
+    locate,
+    named_key,
+    parquet_batches,
+    text_problem,
+)
+from distill.wording import counted
 
 __all__ = ["Prepared", "prepare_file"]
 
 log = logging.getLogger(__name__)
 _ROWS_AT_ONCE = 10_000  # of Parquet
 Change = Callable[[Any], Any]
+Listing = Callable[[Sequence[Any]], None]
 
 
 @dataclass
@@ -37,7 +49,8 @@ class Prepared:
     whole: int = 0
 
     def __str__(self) -> str:
-        return f"{self.n_rows} rows; {self.n_sections} sections dropped, {self.n_identifiers} identifiers removed"
+        dropped, removed = counted(self.n_sections, "section"), counted(self.n_identifiers, "identifier")
+        return f"{counted(self.n_rows, 'row')}; {dropped} dropped, {removed} removed"
 
 
 def prepare_file(
@@ -58,7 +71,7 @@ def prepare_file(
     :param keep: kinds of section to keep; None keeps all. A résumé that has none of them stays whole and is counted.
     :param blind: whether to take out identifiers; done before sections are cut, so that a name that only the personal
         data tell is found in the rest.
-    :param dropped: a TSV of what went: row (from 1), kind, text (tabs, line breaks and backslashes as \t, \n, \\).
+    :param dropped: a table of what went: row (from 1), kind, text; its form is said in :mod:`distill.table_writing`.
     :param overwrite: replace an output that is there already.
     :raises BadInput: on an output that cannot be written, a missing file or column, an empty file, a value that is no text, or nothing to do.
     """
@@ -77,14 +90,15 @@ def prepare_file(
     if len(set(targets)) < len(targets):
         raise BadInput(f"{' and '.join(map(str, targets))} must be different files")
 
+    if dropped:
+        check_form(dropped)
     done = Prepared()
     with ExitStack() as stack:
         temporary = stack.enter_context(output_file(output, inputs=[path], overwrite=overwrite))
-        listing: IO[str] | None = None
+        listing: Listing | None = None
         if dropped:
             written = stack.enter_context(output_file(dropped, inputs=[path], overwrite=overwrite))
-            listing = stack.enter_context(_opened(written, "wt"))
-            listing.write("row\tkind\ttext\n")
+            listing = stack.enter_context(table_writer(written, {"row": int, "kind": str, "text": str}))
 
         def change(value: Any) -> Any:
             done.n_rows += 1
@@ -115,13 +129,12 @@ def _suffix(path: Path) -> str:
 
 
 def _changed(
-    value: Any, where: str, kinds: tuple[Kind, ...] | None, blind: bool, listing: IO[str] | None, done: Prepared
+    value: Any, where: str, kinds: tuple[Kind, ...] | None, blind: bool, listing: Listing | None, done: Prepared
 ) -> Any:
     """Return the prepared text, and write down and count what it lost."""
-    problem = text_problem(value)
-    if problem == "is empty":
+    if is_gap(value):
         return value
-    if problem:
+    if problem := text_problem(value):
         raise BadInput(f"{where} {problem}")
     value = as_text(value)
     went: list[tuple[str, str]] = []
@@ -138,26 +151,16 @@ def _changed(
         done.n_sections += len(went) - start
         done.whole += not kept.found
     if listing:
-        listing.writelines(f"{done.n_rows}\t{kind}\t{_escaped(text)}\n" for kind, text in went)
+        for kind, text in went:
+            listing([done.n_rows, kind, text])
     return value
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\r", "\\r").replace("\n", "\\n")
 
 
 # --- one copier per format: source, target, column, change of its values ----------------------------------------------
 
 
-@contextmanager
-def _opened(path: Path, mode: str) -> Iterator[IO[str]]:
-    opener: Any = gzip.open if path.suffix == ".gz" else open
-    with opener(path, mode, encoding="utf-8", newline="") as file:
-        yield file
-
-
 def _copy_csv(table: Table, target: Path, column: str, change: Change) -> None:
-    with _opened(target, "wt") as out:
+    with opened(target) as out:
         header, rows = delimited_rows(table.path, "csv")
         plain = csv.writer(out, lineterminator="\n")
         quoted = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)  # before 3.13 a lone \r was left bare
@@ -170,7 +173,7 @@ def _copy_csv(table: Table, target: Path, column: str, change: Change) -> None:
 
 def _copy_tsv(table: Table, target: Path, column: str, change: Change) -> None:
     """Copy a TSV, which has no quotes: its values hold neither tabs nor line breaks, and a text that got some loses them."""
-    with _opened(target, "wt") as out:
+    with opened(target) as out:
         header, rows = delimited_rows(table.path, "tsv")
         at = _column(table.path, header, column)
         out.write("\t".join(header) + "\n")
@@ -181,18 +184,19 @@ def _copy_tsv(table: Table, target: Path, column: str, change: Change) -> None:
 
 def _copy_jsonl(table: Table, target: Path, column: str, change: Change) -> None:
     array, known, names = is_array(table.path), False, dict[str, None]()
-    with _opened(target, "wt") as out:
+    with opened(target) as out:
         for number, (line, row) in enumerate(json_rows(table.path), start=1):
-            if isinstance(row, RepeatedKeys) and column in row.names:
+            key = named_key(column, row)
+            if isinstance(row, RepeatedKeys) and key in row.names:
                 raise BadInput(f"{table.path} row {number}: {column!r} stands twice in one object")
-            known = known or column in row
+            known = known or key is not None
             if not known:
                 names |= dict.fromkeys(row)
-            before = row.get(column)
+            before = None if key is None else row[key]
             after = change(before)
             if array:
                 out.write("[" if number == 1 else ",\n")
-            out.write(line if after == before else with_value(line, column, after))
+            out.write(line if after == before or key is None else with_value(line, key, after))
             out.write("" if array else "\n")
         out.write("]\n" if array else "")
     if names and not known:
@@ -225,9 +229,7 @@ def _kept(before: Any, after: Any) -> Any:
 
 
 def _column(source: Path, names: Sequence[str], column: str) -> int:
-    if column not in names:
-        raise BadInput(f"{source} has no column {column!r}; it has {', '.join(names)}; set --column")
-    return list(names).index(column)
+    return list(names).index(held_name(source, column, names, "--column"))
 
 
 _COPIERS: dict[str, Callable[[Table, Path, str, Change], None]] = {

@@ -44,6 +44,7 @@ from distill.prompts import QUERY_PROMPTS as _QUERY_PROMPTS
 from distill.settings import MODES, Mode, RunSettings, read_settings, settings_key
 from distill.tokens import TokenTable, tokenize
 from distill.vectors import OUTPUTS, Index, Output, packed, top_rows, truncated
+from distill.wording import counted
 from distill.words import WordMemory
 
 __all__ = ["Mode", "PairedScorer", "Precision", "RunSettings", "Runtime", "Scorer", "load", "usable_cpus"]
@@ -230,6 +231,10 @@ class Scorer:
     ) -> np.ndarray:
         """Return sentence embeddings in the order of the texts; identical texts are encoded once.
 
+        Here and in `score`, `rank` and `search` every str is a text, as in stock sentence-transformers: an empty one has
+        the embedding of the special tokens alone (a static model's is zero), and half a surrogate pair is read as U+FFFD.
+        Files are read more strictly: an empty value of a table is a mistake there, and refused with its row.
+
         :param output: "int8" (each vector scaled to its own greatest value: compare by cosine) and "binary" (eight
             signs a byte) are for an index, see `distill.vectors`.
         :param batch_tokens: padded tokens of one batch; None is the measured best of the runtime.
@@ -292,7 +297,8 @@ class Scorer:
         A bi-encoder that stores prompts named "query" and "document" (or "passage", "corpus") has them applied, as
         stock `encode_query` and `encode_document` do. Its embeddings of all unique texts are held in memory.
 
-        :raises BadInput: where the lists differ in length or hold what is no text, or the model gives several labels.
+        :raises BadInput: where the lists differ in length or hold what is no text (see `encode` for what is one), or the
+            model gives several labels.
 
         *Shape:* queries, documents: n texts each; result: (n,), float32
         """
@@ -573,7 +579,8 @@ def _checked_length(wanted: int | None, engine: Engine) -> int:
 def _check_pairs(queries: Iterable[str], documents: Iterable[str]) -> tuple[list[str], list[str]]:
     left, right = check_texts("queries", queries), check_texts("documents", documents)
     if len(left) != len(right):
-        raise BadInput(f"{len(left)} queries and {len(right)} documents; pairs are expected, one document a query")
+        asked, told = counted(len(left), "query"), counted(len(right), "document")
+        raise BadInput(f"{asked} and {told}; pairs are expected, one document a query")
     return left, right
 
 
@@ -599,7 +606,7 @@ def _unique(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
 def _reporter(progress: bool | Progress, what: str, total: int) -> Iterator[Progress]:
     if callable(progress):
         yield progress
-    elif not progress:
+    elif not progress or not sys.stderr.isatty():  # in a log or a pipe a bar leaves an empty line
         yield lambda _: None
     else:
         from rich.console import Console

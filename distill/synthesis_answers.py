@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from distill.remote import Answer
+from distill.splitting import text_key
 from distill.synthesis_prompts import Language, ResumeAndJob, ResumeAndJobs
 
 __all__ = ["NearDuplicates", "Unusable", "read_answer", "text_of", "write_out"]
@@ -56,7 +57,7 @@ def _check_content(content: ResumeAndJob, language: Language) -> None:
             raise Unusable("too short", f"{name} has {len(text)} characters")
         if not _is_written_in(text, language):
             raise Unusable("wrong language", f"{name} is not {language}")
-    if len({text_of(job.model_dump()) for job in content.jobs}) < len(content.jobs):
+    if len({text_key(text_of(job.model_dump())) for job in content.jobs}) < len(content.jobs):
         raise Unusable("job descriptions alike")
 
 
@@ -110,7 +111,7 @@ def write_out(document: Mapping[str, str], language: str, rng: random.Random) ->
 
 
 class NearDuplicates:
-    """Find texts that share most of their character 5-grams, by MinHash and locality-sensitive hashing (Broder 1997).
+    """Find texts that share most of their character 5-grams, compared by `distill.splitting.text_key`, by MinHash and locality-sensitive hashing (Broder 1997).
 
     Two texts with Jaccard similarity *s* agree in each of 125 minima with probability *s*, and meet in one of the 25
     bands of 5 minima with probability 1 − (1 − s⁵)²⁵: 0.99 at 0.7, 0.06 at 0.3, 0.002 at 0.15.  Those that meet are
@@ -154,7 +155,7 @@ class NearDuplicates:
             self._bands.setdefault(band, array("L")).append(row)
 
     def _signature(self, text: str) -> np.ndarray:
-        letters = re.sub(r"\W+", "", text.lower()).ljust(self._NGRAM)
+        letters = re.sub(r"\W+", "", text_key(text).lower()).ljust(self._NGRAM)
         codes = np.frombuffer(letters.encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.uint64)
         grams = np.unique(np.lib.stride_tricks.sliding_window_view(codes, self._NGRAM) @ self._powers)
         grams ^= grams >> np.uint64(29)

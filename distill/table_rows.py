@@ -13,6 +13,7 @@ import gzip
 import json
 import logging
 import re
+import unicodedata
 import zlib
 from collections.abc import Iterator
 from json.decoder import scanstring  # type: ignore[attr-defined]
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from distill.errors import BadInput
+from distill.wording import counted
 
 __all__ = ["RepeatedKeys", "delimited_rows", "is_array", "json_rows", "text_lines", "with_value"]
 
@@ -90,7 +92,7 @@ def delimited_rows(path: Path, file_format: str) -> tuple[list[str], Iterator[li
         raise BadInput(f"{path} is empty")
     if any("\0" in name for name in header):
         raise BadInput(f"{path} holds NUL bytes: it is no text, or UTF-16 without its mark; save it as UTF-8")
-    if len(set(header)) != len(header) or not all(header):
+    if len({unicodedata.normalize("NFC", name) for name in header}) != len(header) or not all(header):
         raise BadInput(f"{path}: the first line must name each column once, it is {str(header)[:_SHOWN]}")
     if file_format == "tsv" and "\r" in "".join(header):
         raise BadInput(f"{path}: its lines end in \\r alone; save it with \\n")
@@ -112,10 +114,11 @@ def _whole_rows(path: Path, header: list[str], raw: Iterator[list[str]], file_fo
         pending = 0
         number += 1
         if len(row) != n_columns:
-            raise BadInput(f"{path} row {number}: {len(row)} values under {n_columns} columns; {_ADVICE[file_format]}")
+            found, wanted = counted(len(row), "value"), counted(n_columns, "column")
+            raise BadInput(f"{path} row {number}: {found} under {wanted}; {_ADVICE[file_format]}")
         yield row
     if n_empty:
-        log.warning("%s: %d empty lines are no rows; row numbers leave them out", path, n_empty)
+        log.warning("%s: %s left out, row numbers do not count them", path, counted(n_empty, "empty line"))
 
 
 _ADVICE = {

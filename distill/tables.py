@@ -3,10 +3,13 @@
     recipe data · score · embed · prepare · trim --texts · index-quality · unlabelled and parallel texts
       ──▶ locate ──▶ read_columns ──▶ values as written ──▶ as_text: a text, or why it is none
 
-What a text is: a string that is not blank, or a number, as it is written in the file ("007", "1e5"; of Parquet, which
-keeps no spelling, the shortest one). Lists, objects, bools, bytes and dates are no texts; Python's form of them is never
-taken for one. A null and a missing key are an empty text, which is refused with its row or, where only the set of texts
-counts, left out and counted.
+What a text is: a string with something to see in it, or a number, as it is written in the file ("007", "1e5"; of Parquet,
+which keeps no spelling, the shortest one). The words "NaN", "None" and "null" are texts like any other word: a file says
+that a value is missing by an empty value, a null or a missing key. Lists, objects, bools, bytes, dates and the number NaN
+are no texts; Python's form of them is never taken for one. What is missing, empty, or of invisible characters alone is
+refused with its row or, where only the set of texts counts, left out and counted.
+
+Columns are found by their name in NFC: macOS and some exporters write "이력서" as separate letters.
 """
 
 import difflib
@@ -15,7 +18,8 @@ import math
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -25,16 +29,32 @@ from distill.errors import BadInput
 from distill.table_rows import RepeatedKeys, delimited_rows, json_rows, text_lines
 
 __all__ = [
-    "Table", "as_text", "column_values", "locate", "parquet_batches", "read_columns", "read_text_columns", "read_texts", "refused_rows",
+    "Table",
+    "as_text",
+    "column_values",
+    "held_name",
+    "is_gap",
+    "locate",
+    "named_key",
+    "parquet_batches",
+    "read_columns",
+    "read_text_columns",
+    "read_texts",
+    "refused_rows",
     "text_problem",
-]  # fmt: skip
+]
 
 log = logging.getLogger(__name__)
 _FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
 _HUB_NAME = re.compile(r"[A-Za-z\d][\w.-]{0,95}/[A-Za-z\d][\w.-]{0,95}")
 _ROWS_AT_ONCE = 10_000  # of Parquet
 _SHOWN_ROWS, _SHOWN_VALUE, _SHOWN_NAMES = 5, 60, 3
-_BLANK = " \t\r\n\v\f\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000\u200b\u200c\u200d\u2060\ufeff\u00ad"
+_EMPTY, _INVISIBLE = "is empty", "holds only invisible characters"
+# a character that shows something: no white space, no control character, none that Unicode says to ignore in display
+_VISIBLE = re.compile(
+    "[^\\s\\x00-\\x1f\\x7f-\\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
 
 
 @dataclass(frozen=True)
@@ -92,6 +112,8 @@ def _near(path: Path) -> str:
         names = sorted(os.listdir(path.parent))
     except OSError:
         return f"; there is no folder {path.parent}"
+    if not path.name.startswith("."):
+        names = [name for name in names if not name.startswith(".")]  # half-written files of ours among them
     near = difflib.get_close_matches(path.name, names, n=_SHOWN_NAMES, cutoff=0.5)
     return f"; near it: {', '.join(near)}" if near else ""
 
@@ -124,15 +146,34 @@ def _missing(source: Any, name: str, has: Sequence[str], section: str) -> BadInp
     return BadInput(f"{source} has no column {name!r}; it has {', '.join(map(str, has))}; set {section}")
 
 
-def _check_names(source: Any, names: Sequence[str], has: Sequence[str], section: str) -> None:
-    if missing := [name for name in names if name not in has]:
-        raise _missing(source, missing[0], has, section)
+def held_name(source: Any, name: str, has: Sequence[str], section: str) -> str:
+    """Return a column's name as the source spells it.
+
+    :param section: what to set where it is missing, for the message
+    :raises BadInput: naming the columns that there are
+    """
+    found = named_key(name, has)
+    if found is None:
+        raise _missing(source, name, has, section)
+    return found
+
+
+def named_key(name: str, keys: Iterable[str]) -> str | None:
+    r"""Return the key that is this name, by the letter or else in NFC; None where there is none.
+
+    >>> named_key("\uc774\ub984", ["\u110b\u1175\u1105\u1173\u11b7", "id"]) == "\u110b\u1175\u1105\u1173\u11b7"
+    True
+    """
+    if name in keys:
+        return name
+    wanted = unicodedata.normalize("NFC", name)
+    return next((key for key in keys if unicodedata.normalize("NFC", str(key)) == wanted), None)
 
 
 def _delimited_columns(table: Table, names: Sequence[str], section: str) -> dict[str, list[Any]]:
     header, rows = delimited_rows(table.path, table.format)
-    _check_names(table.path, names, header, section)
-    places, columns = [header.index(name) for name in names], [list[Any]() for _ in names]
+    places = [header.index(held_name(table.path, name, header, section)) for name in names]
+    columns = [list[Any]() for _ in names]
     taken = [(place, column.append) for place, column in zip(places, columns, strict=True)]
     for row in rows:
         for place, append in taken:
@@ -144,14 +185,17 @@ def _json_columns(table: Table, names: Sequence[str], section: str) -> dict[str,
     columns: dict[str, list[Any]] = {name: [] for name in names}
     met: dict[str, None] = {}
     for number, (_, row) in enumerate(json_rows(table.path), start=1):
-        if isinstance(row, RepeatedKeys) and (twice := row.names.intersection(names)):
+        keys = {name: name if name in row else named_key(name, row) for name in names}
+        if isinstance(row, RepeatedKeys) and (twice := row.names.intersection(filter(None, keys.values()))):
             raise BadInput(f"{table.path} row {number}: {min(twice)!r} stands twice in one object")
         if len(met) < len(names) or number <= _SHOWN_ROWS:
-            met |= dict.fromkeys(row) if number <= _SHOWN_ROWS else dict.fromkeys(set(names).intersection(row))
+            met |= dict.fromkeys(row if number <= _SHOWN_ROWS else filter(None, keys.values()))
         for name, values in columns.items():
-            values.append(row.get(name))
+            key = keys[name]
+            values.append(None if key is None else row[key])
     if columns[names[0]]:
-        _check_names(table.path, names, list(met), section)
+        for name in names:
+            held_name(table.path, name, list(met), section)
     return columns
 
 
@@ -160,7 +204,8 @@ def _parquet_columns(table: Table, names: Sequence[str], section: str) -> dict[s
     columns: dict[str, list[Any]] = {name: [] for name in names}
     for batch in batches:
         for name, values in columns.items():
-            values += column_values(table.path, name, batch.column(batch.schema.get_field_index(name)))
+            at = batch.schema.get_field_index(held_name(table.path, name, batch.schema.names, section))
+            values += column_values(table.path, name, batch.column(at))
     return columns
 
 
@@ -174,10 +219,12 @@ def parquet_batches(
     import pyarrow
     import pyarrow.parquet
 
+    held: list[str] | None = None
+
     def batches() -> Iterator[Any]:
         try:
             with pyarrow.parquet.ParquetFile(path) as file:
-                yield from file.iter_batches(batch_size=n_rows, columns=None if names is None else list(names))
+                yield from file.iter_batches(batch_size=n_rows, columns=held)
         except (pyarrow.ArrowException, OSError, ValueError) as error:
             raise _no_parquet(path, error) from None
 
@@ -186,9 +233,10 @@ def parquet_batches(
             schema = file.schema_arrow
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise _no_parquet(path, error) from None
-    if len(set(schema.names)) != len(schema.names):
+    if len({unicodedata.normalize("NFC", name) for name in schema.names}) != len(schema.names):
         raise BadInput(f"{path} must name each column once, it names {str(schema.names)[:200]}")
-    _check_names(path, names or (), schema.names, section)
+    if names is not None:
+        held = [held_name(path, name, schema.names, section) for name in names]
     return schema, batches()
 
 
@@ -222,8 +270,8 @@ def _hub_columns(name: str, names: Sequence[str], split: str, section: str) -> d
         raise BadInput(
             f"{name} is no file here, and as a hub dataset it cannot be loaded: {_innermost(error)}"
         ) from None
-    _check_names(name, names, dataset.column_names, section)
-    return {column: dataset[column][:] for column in names}
+    held = {column: held_name(name, column, dataset.column_names, section) for column in names}
+    return {column: dataset[held[column]][:] for column in names}
 
 
 def _innermost(error: BaseException) -> str:
@@ -249,11 +297,13 @@ def text_problem(value: Any) -> str | None:
 
     >>> text_problem("a"), text_problem(7), text_problem(None), text_problem(["a"])
     (None, None, 'is empty', "is no text: a text is expected, got ['a'] (list)")
+    >>> text_problem("NaN"), text_problem("\u200b"), text_problem(float("nan"))
+    (None, 'holds only invisible characters', 'is no text: a text is expected, got nan (float)')
     """
     if isinstance(value, str):
         return _string_problem(value)
     if value is None:
-        return "is empty"
+        return _EMPTY
     if isinstance(value, int | Decimal | float) and not isinstance(value, bool) and math.isfinite(value):
         return None
     shown = repr(value)
@@ -261,11 +311,20 @@ def text_problem(value: Any) -> str | None:
     return f"is no text: a text is expected, got {' '.join(shown.split())} ({type(value).__name__})"
 
 
+def is_gap(value: Any) -> bool:
+    """Tell whether nothing stands in a value: no value, no text, or one without a character that shows.
+
+    >>> is_gap(None), is_gap(" \u200b"), is_gap("nan")
+    (True, True, False)
+    """
+    return value is None or (isinstance(value, str) and "\0" not in value and _VISIBLE.search(value) is None)
+
+
 def _string_problem(text: str) -> str | None:
-    if not text.strip(_BLANK):
-        return "is empty"
     if "\0" in text:
         return "holds a NUL character, which no text has"
+    if _VISIBLE.search(text) is None:
+        return _INVISIBLE if text.strip() else _EMPTY
     if not text.isascii():
         try:
             text.encode()
@@ -299,7 +358,7 @@ def _checked(source: str, name: str, values: Sequence[Any], gaps: bool, what: st
         problem = text_problem(value)
         if problem is None:
             texts[i] = as_text(value)
-        elif not (gaps and problem == "is empty"):
+        elif not (gaps and is_gap(value)):
             problems[i] = f"{name} {problem}"
     if problems:
         raise refused_rows(source, len(values), problems, what=what, advice="mend or remove them")
@@ -309,19 +368,18 @@ def _checked(source: str, name: str, values: Sequence[Any], gaps: bool, what: st
 def read_texts(source: str, column: str = "text", *, section: str = "--column", gaps: bool = False) -> list[str]:
     r"""Read the lines of a .txt file, split at \n and \r\n alone, or a column of a table.
 
-    :param gaps: leave the empty lines of a .txt out; else they are empty texts, so that lines keep their numbers. Either is
-        counted in the log. A table's empty values are refused.
+    :param gaps: leave the lines of a .txt without a visible character out; else they are empty texts, so that lines keep
+        their numbers. Either is counted in the log. A table's empty values are refused.
     :raises BadInput: naming the line or row that is no text
     """
     table = locate(source, texts=True)
     if table is None or table.format != "txt":
         return read_text_columns(source, [column], section=section)[column]
     lines = [line.removesuffix("\n").removesuffix("\r") for line in text_lines(table.path)]
-    kept = [line for line in lines if line.strip(_BLANK)]
+    kept = [line for line in lines if not is_gap(line)]
     if len(kept) < len(lines):
-        log.warning(
-            "%s: %d of %d lines are empty%s", source, len(lines) - len(kept), len(lines), " and left out" * gaps
-        )
+        what = "left out" if gaps else "kept as empty texts, so that lines keep their numbers"
+        log.warning("%s: of %d lines, %d show no character; %s", source, len(lines), len(lines) - len(kept), what)
     if not kept:
-        raise BadInput(f"{source} is empty")
+        raise BadInput(f"{source} is empty: none of its lines holds a text")
     return _checked(source, "text", kept if gaps else lines, gaps=True)

@@ -76,8 +76,12 @@ class TaskStep(nn.Module):
     scale_and_bias: nn.Parameter | None
     """Turns a bi-encoder's cosine into a logit, where a loss needs one."""
 
+    details: Mapping[str, Any]
+    """What the card says of how the step began."""
+
     def __init__(self) -> None:
         super().__init__()
+        self.details = {}
         self.register_parameter("scale_and_bias", None)
 
     def beside_the_model(self) -> list[nn.Parameter]:

@@ -2,6 +2,7 @@
 
     files      regular files and folders alone; a link stays in the folder (or in the hub's cache that the folder is part of)
     paths      relative, downwards
+    numbers    of layers and labels that a model may have: loaders build an object for each before they look at the weights
     modules    those of sentence-transformers that import nothing which a folder names
     code       none: `trust_remote_code` is False at every door, and no setting of a folder turns it on
     weights    safetensors; a pickle runs what it likes when it is opened
@@ -44,6 +45,7 @@ _MODULE = re.compile(rf"sentence_transformers(\.[a-z_0-9]+)*\.({'|'.join(ALLOWED
 _MOST_JSON_BYTES = 200_000_000  # tokenizer.json of a large vocabulary has 40 MB
 _MOST_FILES = 20_000
 _NAMES_ELSEWHERE = ("tokenizer_name_or_path", "model_name_or_path", "cache_dir", "cache_folder", "subfolder", "token")
+_MOST_PARTS = {"layer": 1000, "block": 1000, "group": 1000, "expert": 10_000, "labels": 1_000_000}
 _SETTINGS = ("sentence_bert_config.json", "config_sentence_transformers.json")
 
 
@@ -154,10 +156,22 @@ def check_settings(folder: Path) -> None:
         raise BadInput(
             f"{folder} holds an adapter of another model (adapter_config.json); merge it into that model first"
         )
+    if (folder / "config.json").is_file():
+        _check_numbers(folder / "config.json", read_json(folder / "config.json"), "")
     named = [folder / name for name in _SETTINGS]
     for path in {*named, *folder.glob("sentence_*_config.json")}:
         if path.is_file():
             _check_keys(path, read_json(path), "")
+
+
+def _check_numbers(path: Path, value: Mapping[str, Any], place: str) -> None:
+    for key, inner in value.items():
+        if isinstance(inner, Mapping):
+            _check_numbers(path, inner, f"{place}{key}.")
+        elif isinstance(inner, int) and not str(key).endswith("_size"):
+            most = next((most for part, most in _MOST_PARTS.items() if part in str(key)), None)
+            if most is not None and inner > most:
+                raise BadInput(f"{path}: {place}{key} is {str(inner)[:20]}; no model has more than {most:,}")
 
 
 def _check_keys(path: Path, value: Any, place: str) -> None:

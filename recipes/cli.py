@@ -156,11 +156,12 @@ def push(
     folder: Annotated[Path, typer.Argument(help="A finished model folder with its card.")],
     repository: Annotated[str, typer.Argument(help="On the Hugging Face hub, as name/model.")],
     public: Annotated[bool, typer.Option("--public", help="For everybody to see; default: private.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be sent, and send nothing.")] = False,
 ) -> None:
     """Upload a model folder to the Hugging Face hub."""
     from distill.model_card import push as upload
 
-    print(upload(folder, repository, private=not public))
+    print(upload(folder, repository, private=not public, dry_run=dry_run))
 
 
 @app.command()
@@ -249,7 +250,14 @@ def plan(
 def score(
     model: Annotated[Path, typer.Argument(help="Any model folder: torch, OpenVINO or ONNX.")],
     pairs: Annotated[str, typer.Argument(help="A .csv, .tsv, .jsonl or .parquet file (or hub dataset) of pairs.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="A .tsv: row, score, unit_score in [0, 1].")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            help="A .csv, .tsv, .jsonl or .parquet: row of the input (from 1), score, unit_score in [0, 1].",
+        ),
+    ],
     query_column: str = "query",
     document_column: str = "document",
     other_side: Annotated[
@@ -266,6 +274,12 @@ def score(
     key_variable: Annotated[
         str | None, typer.Option(help="Environment variable with that host's key; default: OPENAI_API_KEY.")
     ] = None,
+    skip_bad_rows: Annotated[
+        bool,
+        typer.Option(
+            "--skip-bad-rows", help="Leave rows without two texts out, and say how many; default: refuse the file."
+        ),
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Score pairs: cosines of a bi-encoder, logits of a cross-encoder."""
@@ -285,6 +299,7 @@ def score(
         special_tokens_as_text=special_tokens_as_text,
         allow_hosts=allow_host or [],
         key_variable=key_variable,
+        skip_bad_rows=skip_bad_rows,
         overwrite=overwrite,
     )
 
@@ -366,7 +381,9 @@ def trim(
         float | None, typer.Option(callback=_finite, help="Share of each source's tokens that stays; default: 0.999.")
     ] = None,
     size: Annotated[int | None, typer.Option(min=1, help="Tokens that stay at most, instead.")] = None,
-    changed: Annotated[Path | None, typer.Option(help="A .tsv that lists the texts with other pieces.")] = None,
+    changed: Annotated[
+        Path | None, typer.Option(help="A .csv, .tsv, .jsonl or .parquet that lists the texts with other pieces.")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -421,7 +438,9 @@ def prepare(
         str, typer.Option(help="Sections to keep, as experience,education,skills; default: all of the text.")
     ] = "",
     blind: Annotated[bool, typer.Option("--blind", help="Take out who the person is.")] = False,
-    dropped: Annotated[Path | None, typer.Option(help="A .tsv that lists what was dropped.")] = None,
+    dropped: Annotated[
+        Path | None, typer.Option(help="A .csv, .tsv, .jsonl or .parquet that lists what was dropped.")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Cut résumés to sections (the published V2), take out names, addresses and the like, or both."""
@@ -437,7 +456,8 @@ def prepare(
             blind=blind,
             dropped=dropped,
             overwrite=overwrite,
-        )
+        ),
+        file=sys.stderr,
     )
 
 

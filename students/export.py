@@ -30,12 +30,21 @@ from typing import Any, Literal
 import numpy as np
 
 from distill import runtime
-from distill.artefact import Artefact, ModelKind, check_model_folder, content_hash, new_folder, revision, write_card
+from distill.artefact import (
+    CARD,
+    Artefact,
+    ModelKind,
+    check_model_folder,
+    content_hash,
+    revision,
+    write_card,
+)
 from distill.errors import BadInput
 from distill.machine import cpu_class
 from distill.modeling import load_model, transformer_of
 from distill.onnx import write_tokenizer
 from distill.openvino import copy_without_weights
+from distill.outputs import check_output_folder, output_folder
 from distill.recipe import Export, ExportFormat, ExportPrecision
 from distill.run import Run
 from students.arithmetic import SAFE_CODE, compare_arithmetics, greatest_code
@@ -141,7 +150,7 @@ def _export(run: Run, format: Format, precision: Precision, recovered: Callable[
         smooth_quant_alpha=settings.smooth_quant_alpha, keep_float=settings.keep_float,
         thresholds=thresholds_of(settings, precision), seed=run.recipe.seed, card=card,
         labels=labels, check=None if run.student_section.asymmetric is None else partial(_check_side, run),
-        recovered=recovered,
+        recovered=recovered, overwrite=True,
     )  # fmt: skip
     log.info("%s: %s", target, _in_words(report))
     if precision == "int8_dynamic":
@@ -197,6 +206,7 @@ def export_model(
     check: Callable[[runtime.Scorer], dict[str, Any]] | None = None,
     labels: np.ndarray | None = None,
     recovered: Callable[[], Path] | None = None,
+    overwrite: bool = False,
     _overflow_safe: bool = True,
 ) -> ParityReport:
     """Export `source` to one graph, check it on held-back pairs, and write `target`.
@@ -216,10 +226,13 @@ def export_model(
         does not hold with what `keep_float` says ("search": with nothing in float), exported in place of `source` and
         judged against it; layers are searched for only where that does not hold either.
     :param card: what is known of stage, recipe and data; kind, parents and details are filled in here.
-    :raises BadInput: where the source is no whole torch folder, or the calibration that a precision needs is missing.
+    :param overwrite: replace an earlier export at the target; a folder of anything else is never replaced
+    :raises BadInput: where the source is no whole torch folder, the calibration that a precision needs is missing, or the
+        target is an input, lies in a model folder, or holds something.
     :raises GateFailed: with a table of the worst texts; nothing is put in place then.
     """
     kind = check_model_folder(source)
+    check_output_folder(target, inputs=[source], ours=[CARD], overwrite=overwrite)
     _check_arguments(format, precision, held_back, calibration, n_calibration, smooth_quant_alpha)
     reference = runtime.load(source, runtime="torch", precision="fp32", n_threads=n_threads, device="cpu")
     reference.side = None  # of an asymmetric student, pairs of its own side's texts are compared
@@ -227,7 +240,7 @@ def export_model(
     is_int8 = precision == "int8"
     n_inputs = min(n_calibration, MOST_INPUTS) if precision == "int4_weights" else n_calibration
     sample = _calibration_inputs(reference, calibration, n_inputs, seed) if precision in _CALIBRATED else []
-    with new_folder(target) as folder:
+    with output_folder(target, ours=[CARD], overwrite=overwrite) as folder:
 
         def judge(export: runtime.Scorer) -> ParityReport:
             report = compare(reference, export, held_back, labels, seed=seed)

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from distill.artefact import CARD, Artefact, content_hash, new_folder, write_card
+from distill.artefact import CARD, Artefact, content_hash, write_card
 from distill.errors import BadInput
+from distill.outputs import output_folder
 from distill.run import Run
 from distill.runtime import Scorer, load
 from students.asymmetric import Compatibility, check_side, own_side_pairs, pair_details
@@ -52,7 +53,7 @@ def export_static_student(run: Run) -> None:
     )  # fmt: skip
     held_back = own_side_pairs(run, run.split.validation)[: settings.parity_pairs]
     check = None if run.student_section.asymmetric is None else partial(check_side, run)
-    report = export_table(run.student, target, held_back, thresholds_of(settings, "int8"), card, check)
+    report = export_table(run.student, target, held_back, thresholds_of(settings, "int8"), card, check, overwrite=True)
     log.info("%s: least cosine %.5f, greatest difference %.2g", target, report.min_cosine, report.max_difference)  # fmt: skip
 
 
@@ -63,11 +64,13 @@ def export_table(
     thresholds: Thresholds,
     card: Artefact,
     check: Callable[[Scorer], Compatibility] | None = None,
+    overwrite: bool = False,
 ) -> ParityReport:
     """Write `target`: the static model `source` with its table in int8, checked on held-back pairs.
 
     :param check: what else has to hold, of a student that serves one side beside its teacher
-    :raises BadInput: where there are no pairs to check it on
+    :param overwrite: replace an earlier export at the target
+    :raises BadInput: where there are no pairs to check it on, and for a target that holds something else
     :raises GateFailed: where it is too far; nothing is put in place then
     """
     from safetensors.numpy import load_file, save_file
@@ -75,7 +78,7 @@ def export_table(
     if len(held_back) < 2:
         raise BadInput(f"{len(held_back)} held-back pairs; at least 2 (better 200) are needed to check the export")
     codes, scales = int8_rows(load_file(source / _WEIGHTS)["embedding.weight"])
-    with new_folder(target) as folder:
+    with output_folder(target, inputs=[source], ours=[CARD], overwrite=overwrite) as folder:
         for path in sorted(source.iterdir()):
             if path.is_dir():
                 shutil.copytree(path, folder / path.name)

@@ -26,11 +26,11 @@ from typing import Any, Literal
 import numpy as np
 
 from distill import runtime
-from distill.artefact import new_folder, read_card, write_json
+from distill.artefact import check_model_folder, read_card, write_json
 from distill.errors import BadInput, GateFailed
 from distill.model_files import GRAPHS
 from distill.onnx import keep_outputs, write_tokenizer
-from distill.outputs import check_output_folder
+from distill.outputs import check_output_folder, output_folder
 from distill.portable import pooling_flags, portable_tokenizer
 from distill.trust import load_auto, read_json
 
@@ -67,6 +67,8 @@ def write_layout(source: Path, target: Path, *, tool: Tool) -> None:
     if tool not in TOOLS:
         raise BadInput(f"layout {tool!r} is not known; accepted: {', '.join(TOOLS)}")
     held = next((name for name in ("onnx", "openvino") if _has_graph(source, name)), None)
+    if held is None:
+        check_model_folder(source)
     if held is None or (held == "openvino" and tool != "optimum"):
         formats = "an ONNX or OpenVINO export" if tool == "optimum" else "an ONNX export"
         raise BadInput(
@@ -74,7 +76,7 @@ def write_layout(source: Path, target: Path, *, tool: Tool) -> None:
         )
     check_output_folder(target, inputs=[source])
     scorer = runtime.load(source, runtime="onnx" if held == "onnx" else "openvino")
-    with new_folder(target) as folder:
+    with output_folder(target) as folder:
         graph = TOOLS[tool](_Export(source, scorer), folder, target.name)
         if graph.suffix == ".onnx":
             _check(scorer, graph, folder, source, tool)

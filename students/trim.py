@@ -10,7 +10,6 @@ from distill.artefact import (
     Artefact,
     check_model_folder,
     content_hash,
-    new_folder,
     read_card,
     revision,
     write_card,
@@ -18,13 +17,16 @@ from distill.artefact import (
 from distill.backbone import resolve_name
 from distill.errors import BadInput
 from distill.modeling import load_model, replace_tokenizer, save_model, tokenizer_of, transformer_of
-from distill.outputs import check_output_file, check_output_folder, output_file
+from distill.outputs import check_output_file, check_output_folder, output_file, output_folder
+from distill.table_writing import check_form, table_writer
 from distill.tables import read_texts
 from students.build import check_reload
 from students.corpus import Corpus
 from students.vocabulary import TrimReport, trim_vocabulary
 
 __all__ = ["trim_folder"]
+
+_CHANGED = ("source", "text", "before", "after")
 
 
 def trim_folder(
@@ -41,7 +43,7 @@ def trim_folder(
 
     :param texts: .txt files of one text a line, or tables as FILE:COLUMN,COLUMN; each column is a source
     :param coverage: share of each source's token occurrences to keep; 0.999 where size is not given either
-    :param changed: a .tsv that lists every text with a lost token
+    :param changed: a table that lists every text with a lost token, with its tokens before and after
     :param overwrite: replace `changed` where it is there already; the target has to be new
     :raises BadInput: where a file, the model or the target cannot be used
     """
@@ -52,6 +54,7 @@ def trim_folder(
     if changed is not None:
         if target.resolve() in changed.resolve().parents:
             raise BadInput(f"{changed} lies in {target}, which is to be a new folder; name a path outside of it")
+        check_form(changed)
         check_output_file(changed, inputs=read, overwrite=overwrite)
     if coverage is not None and size is not None:
         raise BadInput("--coverage and --size: give one of them")
@@ -73,7 +76,7 @@ def trim_folder(
         base, stage="trim", fingerprint=content_hash(inputs), parents={**base.parents, **parents},
         details={**base.details, "trim": {**settings, "corpus": corpus.fingerprint(), **report.to_json()}},
     )  # fmt: skip
-    with new_folder(target) as folder:
+    with output_folder(target) as folder:
         save_model(loaded, folder)
         check_reload(loaded, folder)
         write_card(folder, card)
@@ -99,13 +102,10 @@ def _source_file(given: str) -> str:
 def _list_changed(report: TrimReport, path: Path, inputs: Sequence[str | Path], overwrite: bool) -> None:
     with (
         output_file(path, inputs=inputs, overwrite=overwrite) as temporary,
-        temporary.open("w", encoding="utf-8") as file,
+        table_writer(temporary, dict.fromkeys(_CHANGED, str)) as write,
     ):
-        file.write("source\ttext\tbefore\tafter\n")
         for row in report.changed:
-            file.write(
-                "\t".join(" ".join(str(row[name]).split()) for name in ("source", "text", "before", "after")) + "\n"
-            )
+            write([str(row[name]) for name in _CHANGED])
 
 
 def _mb(folder: Path) -> float:

@@ -15,10 +15,21 @@ from typing import Any
 
 import numpy as np
 
-from distill.ablation import Ablation, Cell, TableRow, ancestors, recipe_of, squeezed, stand_ins_of, write_table
+from distill.ablation import (
+    STAND_INS,
+    Ablation,
+    Cell,
+    TableRow,
+    ancestors,
+    recipe_of,
+    squeezed,
+    stand_ins_of,
+    write_table,
+)
 from distill.benchmark import Row, make_baseline, score_row
 from distill.errors import BadInput, JobFailed
 from distill.metrics import evaluate_scores
+from distill.outputs import check_output_folder
 from distill.recipe import Paragraphs, Recipe, Remote
 from distill.run import Run
 from teachers.train import train_teacher, train_teachers
@@ -49,6 +60,8 @@ def run_ablation(
         raise BadInput(f"--rows {unknown[0]}: no row has that model; there are {', '.join(known)}")
     if unknown := [name for name in versions if name not in ablation.data]:
         raise BadInput(f"--versions {unknown[0]}: no data version of that name; there are {', '.join(ablation.data)}")
+    if PartialState().is_main_process:  # what was begun goes on in its own folder
+        check_output_folder(ablation.folder, ours=_ours(ablation), overwrite=True)
     rows = [row for row in ablation.rows if not only or row.model in only]
     chosen = [version for version in ablation.data if not versions or version in versions]
     cells: dict[str, dict[str, Cell]] = {row.name: {} for row in rows}
@@ -82,6 +95,14 @@ def run_ablation(
         lines = "\n  ".join([*unreadable.values(), *failed])
         raise JobFailed(f"{n_failed} rows could not be run; the table in {ablation.folder} has the others\n  {lines}")
     return ablation.folder
+
+
+def _ours(ablation: Ablation) -> list[str]:
+    """Return files of which an ablation's folder has one once something was made in it."""
+    runs = [
+        name for version in (*ablation.data, STAND_INS) for name in (f"{version}/recipe.json", f"{version}/.work/lock")
+    ]
+    return ["ablation.json", *runs]
 
 
 def _unreadable(runs: dict[str, Run]) -> dict[str, str]:

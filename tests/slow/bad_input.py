@@ -11,15 +11,13 @@ import os
 import shutil
 import sys
 import tempfile
-import traceback
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr
 from pathlib import Path
 
-from tests.conftest import BI_TEACHER, make_run, write_recipe
+from tests.conftest import write_recipe
+from tests.slow.commands import GOOD, HEADER, MORE, finished_run, in_process, pairs, truncated
 
-HEADER = "query\tdocument\tlabel\n"
-GOOD = HEADER + "".join(f"query {i // 2}\tdocument {i}\t{i % 2}\n" for i in range(60))
-CASES = []
+CASES, KEPT = [], []
 
 
 def case(title, expected=2):
@@ -60,22 +58,13 @@ def score_case(title, damage, *options):
         model = folder / "model"
         shutil.copytree(finished.teacher("cross"), model)
         damage(model)
-        (folder / "pairs.tsv").write_text(GOOD)
-        return ["score", model, folder / "pairs.tsv", "-o", folder / "scores.tsv", *options]
+        return ["score", model, pairs(folder), "-o", folder / "scores.tsv", *options]
 
     CASES.append((title, 2, prepare))
 
 
 def without(piece):
     return lambda model: (model / piece).unlink()
-
-
-def truncated(piece):
-    def cut(model):
-        content = (model / piece).read_bytes()
-        (model / piece).write_bytes(content[: len(content) // 2])
-
-    return cut
 
 
 compressed = gzip.compress(GOOD.encode())
@@ -221,8 +210,7 @@ def unknown_command(folder, _):
 
 @case("--threads 0")
 def no_threads(folder, finished):
-    (folder / "pairs.tsv").write_text(GOOD)
-    return ["score", finished.teacher("cross"), folder / "pairs.tsv", "-o", folder / "scores.tsv", "--threads", "0"]
+    return ["score", finished.teacher("cross"), pairs(folder), "-o", folder / "scores.tsv", "--threads", "0"]
 
 
 @case("embed with a cross-encoder")
@@ -233,20 +221,17 @@ def embed_cross(folder, finished):
 
 @case("output whose folder is missing")
 def no_parent(folder, finished):
-    (folder / "pairs.tsv").write_text(GOOD)
-    return ["score", finished.teacher("cross"), folder / "pairs.tsv", "-o", folder / "no" / "scores.tsv"]
+    return ["score", finished.teacher("cross"), pairs(folder), "-o", folder / "no" / "scores.tsv"]
 
 
 @case("output that is a folder")
 def output_is_folder(folder, finished):
-    (folder / "pairs.tsv").write_text(GOOD)
-    return ["score", finished.teacher("cross"), folder / "pairs.tsv", "-o", folder]
+    return ["score", finished.teacher("cross"), pairs(folder), "-o", folder]
 
 
 @case("model folder that is not there")
 def no_model(folder, _):
-    (folder / "pairs.tsv").write_text(GOOD)
-    return ["score", folder / "none", folder / "pairs.tsv", "-o", folder / "scores.tsv"]
+    return ["score", folder / "none", pairs(folder), "-o", folder / "scores.tsv"]
 
 
 score_case("model folder without modules.json", without("modules.json"))
@@ -328,35 +313,6 @@ def _(folder, _):
     return ["ablate", write_recipe(folder)]
 
 
-MORE = {"teachers": {"bi": BI_TEACHER}}
-KEPT = []
-
-
-def finished_run(folder):
-    """A small run with teachers, signals and a student, that cases copy."""
-    from students import train_student
-    from teachers import cache_signals, train_teachers
-
-    run = make_run(folder / "finished" / "run", **MORE)
-    for stage in (train_teachers, cache_signals, train_student):
-        stage(run)
-    return run
-
-
-def outcome(argv):
-    """Run a command: exit code and what it printed; a traceback counts as code −1."""
-    from recipes.cli import main
-
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
-        try:
-            code = main([str(argument) for argument in argv])
-        except BaseException:
-            code = -1
-            traceback.print_exc()
-    return code, err.getvalue() + out.getvalue()
-
-
 def shortened(text, folder, finished):
     """The message as a table's cell: without temporary folders, errors only."""
     lines = [line for line in text.strip().splitlines() if line.strip()]
@@ -378,7 +334,7 @@ def main():
         for number, (title, expected, prepare) in enumerate(CASES):
             folder = Path(temporary) / f"{number:02d}"
             folder.mkdir()
-            code, text = outcome(prepare(folder, finished))
+            code, text = in_process(prepare(folder, finished))
             bad = code != expected or "Traceback" in text
             wrong += bad
             rows.append(

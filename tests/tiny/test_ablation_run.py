@@ -131,6 +131,13 @@ class TestVersions:
         assert main(["ablate", str(table), "--versions", "V3"]) == 2
         assert "there are V1, V2" in capsys.readouterr().err
 
+    def test_a_folder_of_something_else_is_left_alone(self, table, tmp_path, capsys):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "thesis.txt").write_text("mine")
+        assert main(["ablate", str(table)]) == 2
+        assert "holds other files (thesis.txt)" in capsys.readouterr().err
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
+
     def test_none_that_can_be_read_is_bad_input(self, table, tmp_path):
         assert main(["ablate", str(table), "--versions", "V2"]) == 2
         assert not (tmp_path / "out" / "ablation.json").exists()

@@ -127,3 +127,15 @@ def test_calls_from_several_threads_wait_for_one_another(bi):
         thread.join()
     for vectors in found:
         np.testing.assert_allclose(vectors, expected, atol=1e-5)
+
+
+def test_what_is_a_text_is_one_for_encode_score_and_rank(bi):
+    odd = ["", "a\ud800b", "\u200b", "NaN"]
+    cosines = [float(a @ b) for a, b in zip(bi.encode_queries(odd), bi.encode_documents(odd), strict=True)]
+    np.testing.assert_allclose(bi.score(odd, odd), cosines, atol=1e-5)
+    rows, scores = bi.rank(odd[1], odd)
+    np.testing.assert_allclose(bi.score([odd[1]] * 4, [odd[row] for row in rows]), scores, atol=1e-5)
+    for wrong in ([None], [float("nan")], [7], [b"a"]):
+        for use in (bi.encode, lambda texts: bi.score(texts, texts), lambda texts: bi.rank("a", texts)):
+            with pytest.raises(BadInput):
+                use(wrong)

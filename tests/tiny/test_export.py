@@ -181,15 +181,40 @@ def test_cross_encoder_int8_is_calibrated_on_pairs(xlmr_cross, tmp_path):
 def test_the_gate_refuses_and_leaves_what_was_there(bert_bi, untraced, tmp_path):
     target = tmp_path / "target"
     target.mkdir()
-    (target / "old").write_text("kept", encoding="utf-8")
+    (target / "artefact.json").write_text("kept", encoding="utf-8")
     limits = Thresholds(min_cosine=1.1, max_difference=1e-12)  # out of reach for fp32 too: no layer is searched
     with pytest.raises(GateFailed) as caught:
-        export_openvino(bert_bi, target, precision="fp32", held_back=HELD_BACK, n_threads=1, thresholds=limits)
+        export_openvino(
+            bert_bi, target, precision="fp32", held_back=HELD_BACK, n_threads=1, thresholds=limits, overwrite=True
+        )
     message = str(caught.value)
     assert "min_cosine" in message and "max_difference" in message and "at most 1e-12" in message
     assert message.count("\n  cosine") == 5 and all(len(line) < 220 for line in message.splitlines())
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
-    assert [path.name for path in target.iterdir()] == ["old"]
+    assert [(path.name, path.read_text(encoding="utf-8")) for path in target.iterdir()] == [("artefact.json", "kept")]
+
+
+def test_the_target_goes_through_the_door_of_all_outputs(bert_bi, untraced, tmp_path):
+    def export(target, **options):
+        export_openvino(bert_bi, target, precision="fp32", held_back=HELD_BACK, n_threads=1, **options)
+
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(BadInput, match=r"holds other files \(thesis.txt\)"):
+            export(tmp_path / "mine", overwrite=overwrite)
+    (tmp_path / "earlier").mkdir()
+    (tmp_path / "earlier" / "artefact.json").write_text("{}")
+    with pytest.raises(BadInput, match="holds an earlier result"):
+        export(tmp_path / "earlier")
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    with pytest.raises(BadInput, match="is a link"):
+        export(tmp_path / "link")
+    with pytest.raises(BadInput, match="is an input of this command"):
+        export(bert_bi, overwrite=True)
+    with pytest.raises(BadInput, match="lies in an input"):
+        export(bert_bi / "int8")
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "mine" and (bert_bi / "model.safetensors").is_file()
 
 
 def test_bad_arguments_are_refused_before_anything_is_done(bert_bi, untraced, tmp_path):

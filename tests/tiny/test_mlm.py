@@ -144,6 +144,25 @@ class TestStep:
         shares = [packed.counts(np.array([i]))["chosen"] for i in range(len(packed))]
         assert sum(w * n for w, n in zip(weights, shares, strict=True)) == pytest.approx(1)
 
+    def test_a_head_that_the_checkpoint_lacks_is_named(self, bert_bi, caplog):
+        step = MlmStep(load_model(bert_bi), Mlm(), pretrained=str(bert_bi))
+        drawn = step.details["mlm"]["drawn_at_random"]
+        assert drawn and all(name.startswith("cls.predictions.") for name in drawn)
+        assert "cls.predictions.transform.dense.weight" in drawn and "cls.predictions.decoder.weight" not in drawn
+        assert f"the masked-language head starts at random in {drawn[0]}" in caplog.text
+        assert f"{bert_bi} does not hold it" in caplog.text
+
+    def test_a_whole_checkpoint_says_nothing(self, bert_bi, tmp_path, caplog):
+        _, step = self.make(bert_bi)
+        assert step.details["mlm"]["drawn_at_random"] and "comes without one" in caplog.text
+        caplog.clear()
+        step.language_model.save_pretrained(tmp_path)
+        tokenizer_of(step.model).save_pretrained(tmp_path)
+        again = MlmStep(load_model(bert_bi), Mlm(), pretrained=str(tmp_path))
+        assert again.details["mlm"]["drawn_at_random"] == [] and "at random" not in caplog.text
+        bias = "cls.predictions.bias"
+        assert torch.equal(again.language_model.get_parameter(bias), step.language_model.get_parameter(bias))
+
     def test_a_tokenizer_without_a_mask_is_refused(self, bert_bi):
         model = load_model(bert_bi)
         tokenizer_of(model).mask_token = None

@@ -130,7 +130,7 @@ def test_what_is_no_text_is_named(bert_bi, bert_cross, bad):
 
 
 def test_bad_calls_are_refused(bert_bi, bert_cross, tmp_path):
-    with pytest.raises(BadInput, match="2 queries and 1 documents"):
+    with pytest.raises(BadInput, match="2 queries and 1 document;"):
         load(bert_bi).score(["a", "b"], ["a"])
     with pytest.raises(BadInput, match="one text; a list"):
         load(bert_bi).encode("a")

@@ -170,7 +170,7 @@ def test_texts_and_vectors_in_every_form(name, graphs):
             scorer.rank("a", SENTENCES, top_k=top_k)
     with pytest.raises(BadInput, match="documents, row 1: a text is expected, got nan"):
         scorer.rank("a", np.array(["b", np.nan], dtype=object))
-    with pytest.raises(BadInput, match="2 queries and 1 documents"):
+    with pytest.raises(BadInput, match="2 queries and 1 document;"):
         scorer.token_counts(["a", "b"], ["a"])
     if name == "bert_cross":
         return

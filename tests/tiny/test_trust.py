@@ -62,6 +62,36 @@ class TestFolder:
             with pytest.raises(BadInput, match="is not run here"):
                 use(model)
 
+    @pytest.mark.parametrize(
+        ("change", "says"),
+        [
+            ({"num_hidden_layers": 10**9}, r"num_hidden_layers is 1000000000; no model has more than 1,000$"),
+            ({"num_labels": 10**9}, "num_labels is 1000000000; no model has more than 1,000,000$"),
+            ({"text_config": {"n_layer": 2000}}, r"text_config\.n_layer is 2000"),
+        ],
+    )
+    def test_no_model_has_so_many_parts(self, model, change, says):
+        edit(model / "config.json", lambda value: value.update(change))
+        for use in (load, check_model_folder, lambda folder: build_model("bi_encoder", folder, max_length=64)):
+            with pytest.raises(BadInput, match=says):
+                use(model)
+
+    def test_a_card_is_a_file(self, model):
+        (model / "artefact.json").unlink(missing_ok=True)
+        (model / "artefact.json").mkdir()
+        with pytest.raises(BadInput, match="artefact.json is no file"):
+            load(model)
+
+    @pytest.mark.parametrize("content", [b"", b"\0" * 500, b"node { }", None])
+    def test_a_damaged_graph_is_named(self, model, content, capfd):
+        (model / "openvino").mkdir()
+        path = model / "openvino" / "openvino_model.xml"
+        path.write_bytes(b'<?xml version="1.0"?><net name="x"></net>' if content is None else content)
+        says = "openvino_model.bin is missing" if content is None else "openvino_model.xml is no graph of OpenVINO"
+        with pytest.raises(BadInput, match=says):
+            load(model, runtime="openvino")
+        assert capfd.readouterr().err == ""
+
     def test_activations_are_torchs(self, model):
         (model / "3_Dense").mkdir()
         (model / "3_Dense" / "config.json").write_text('{"activation_function": "os.system"}')

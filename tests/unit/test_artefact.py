@@ -160,6 +160,26 @@ class TestModelFolder:
         with pytest.raises(BadInput, match="is no model folder: there is no such directory"):
             check_model_folder(tmp_path / "none")
 
+    def test_a_file(self, tmp_path):
+        (tmp_path / "student").write_text("x")
+        with pytest.raises(BadInput, match="is no model folder: it is a file; name a folder"):
+            check_model_folder(tmp_path / "student")
+
+    def test_a_run_says_which_models_it_holds_and_how_to_have_the_fastest(self, tmp_path):
+        for name in ("exports/onnx-int8", "exports/openvino-fp32", "student", "teachers/bi", ".work/x"):
+            (tmp_path / name).mkdir(parents=True)
+            (tmp_path / name / "modules.json").touch()
+        with pytest.raises(BadInput) as caught:
+            check_model_folder(tmp_path)
+        assert str(caught.value).endswith(
+            "in it are exports/onnx-int8, exports/openvino-fp32, student, teachers/bi: name one of them, or ask for "
+            'precision="auto" (--precision auto): the fastest export on this machine'
+        )
+        with pytest.raises(BadInput, match='in it are onnx-int8, openvino-fp32: .*precision="auto"'):
+            check_model_folder(tmp_path / "exports")
+        with pytest.raises(BadInput, match="in it are bi: name one of them$"):
+            check_model_folder(tmp_path / "teachers")
+
     @pytest.mark.parametrize("piece", ["modules.json", "config_sentence_transformers.json"])
     def test_damaged_json_is_named(self, bi_folder, tmp_path, piece):
         folder = tmp_path / "model"

@@ -4,6 +4,7 @@ import fcntl
 import json
 import shlex
 import shutil
+import socket
 import threading
 from itertools import islice
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
+from distill.tables import read_columns
 from recipes import benchmark, cache_signals, export, train_student, train_teacher
 from recipes._launch import _hear_threads, guarded
 from recipes.cli import app, main
@@ -235,7 +237,10 @@ class TestScore:
     @pytest.mark.parametrize(
         ("options", "says"),
         [
-            (["--query-column", "resume"], "has no column 'resume'; it has query, document"),
+            (
+                ["--query-column", "resume"],
+                "has no column 'resume'; it has query, document; set --query-column or --document-column",
+            ),
             (["--runtime", "tensorrt"], "--runtime tensorrt: one of torch, openvino, onnx, numpy is accepted"),
             (
                 ["--precision", "int8"],
@@ -285,8 +290,69 @@ class TestScore:
         assert call("score", bi_folder, pairs_file, "-o", output, "--overwrite")[0] == 0
         assert output.read_text().startswith("row\t")
 
+    ODD = "query\tdocument\n개발자\tdeveloper\n\tnurse\n요리사\t\u200b\n간호사\tNaN\n"
+
+    def test_rows_without_two_texts_are_refused_with_what_score_can_do(self, call, bi_folder, tmp_path):
+        (tmp_path / "pairs.tsv").write_text(self.ODD, encoding="utf-8")
+        code, _, err = call("score", bi_folder, tmp_path / "pairs.tsv", "-o", tmp_path / "s.tsv")
+        assert code == 2
+        assert "row 2: query is empty; row 3: document holds only invisible characters" in err
+        assert err.endswith("mend them or set --skip-bad-rows\n") and "data." not in err
+
+    def test_skipped_rows_are_counted_and_leave_a_gap_in_the_numbers(self, call, bi_folder, tmp_path):
+        (tmp_path / "pairs.tsv").write_text(self.ODD, encoding="utf-8")
+        code, _, err = call("score", bi_folder, tmp_path / "pairs.tsv", "-o", tmp_path / "s.tsv", "--skip-bad-rows")
+        assert code == 0
+        assert "2 of 4 rows left out (first: row 2, query is empty)" in err
+        assert [line.split("\t")[0] for line in (tmp_path / "s.tsv").read_text().splitlines()] == ["row", "1", "4"]
+
+    def test_the_suffix_decides_the_form(self, call, bi_folder, pairs_file, tmp_path):
+        scores = {}
+        for suffix in ("csv", "tsv", "jsonl", "parquet", "csv.gz"):
+            assert call("score", bi_folder, pairs_file, "-o", tmp_path / f"s.{suffix}")[0] == 0
+            table = read_columns(str(tmp_path / f"s.{suffix}"), ["row", "score", "unit_score"])
+            scores[suffix] = [float(value) for value in table["score"]]
+            assert [int(row) for row in table["row"]] == [1, 2, 3, 4]
+        assert (tmp_path / "s.csv").read_text().startswith("row,score,unit_score\n1,")
+        for values in scores.values():
+            assert values == pytest.approx(scores["parquet"], abs=1e-6)
+
+    def test_another_suffix_is_refused_before_any_work(self, call, tmp_path, pairs_file):
+        code, _, err = call("score", tmp_path / "none", pairs_file, "-o", tmp_path / "s.xlsx")
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert "a table is written as .csv, .tsv, .jsonl (each also .gz) or .parquet, not as .xlsx" in err
+
+    def test_one_pair_is_no_plural_and_there_are_no_empty_lines(self, call, bi_folder, tmp_path):
+        (tmp_path / "pairs.csv").write_text("query,document\na,b\n")
+        _, out, err = call("score", bi_folder, tmp_path / "pairs.csv", "-o", tmp_path / "s.csv")
+        assert out == "" and err.startswith("1 pair → ") and len(err.splitlines()) == 1
+
+    def test_a_run_a_file_and_a_recipe_are_no_models(self, call, trained, pairs_file, tmp_path):
+        code, _, err = call("score", trained.folder, pairs_file, "-o", tmp_path / "s.csv")
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert "in it are teachers/bi, teachers/cross: name one of them" in err
+        code, _, err = call("score", pairs_file, pairs_file, "-o", tmp_path / "s.csv")
+        assert code == 2 and "is no model folder: it is a file; name a folder" in err
+
+    @pytest.mark.parametrize("command", ["score", "prepare"])
+    def test_what_goes_to_stdout_is_the_table_alone(self, bi_folder, pairs_file, capfd, command):
+        argv = {
+            "score": ["score", bi_folder, pairs_file],
+            "prepare": ["prepare", pairs_file, "--column", "query", "--blind"],
+        }
+        assert main([*map(str, argv[command]), "-o", "/dev/stdout"]) == 0
+        out, err = capfd.readouterr()
+        lines = out.splitlines()
+        assert len(lines) == 5 and {line.count("\t") for line in lines} == {2 if command == "score" else 1}
+        assert "4 " in err and all(line.strip() for line in err.splitlines())
+
 
 class TestEmbed:
+    def test_an_array_is_no_table(self, call, bi_folder, pairs_file, tmp_path):
+        code, _, err = call("embed", bi_folder, pairs_file, "--column", "query", "-o", tmp_path / "v.csv")
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert "an array of embeddings is written as .npy, not as .csv" in err
+
     def test_lines_of_a_text_file(self, call, bi_folder, tmp_path):
         path, output = tmp_path / "texts.txt", tmp_path / "vectors.npy"
         texts = ["개발자", "nurse", "", "개발자"]
@@ -349,6 +415,30 @@ def test_messages_of_a_stage_go_to_stderr(call, tmp_path):
     assert [line for line in islice(again[2].splitlines(), 1)] == [
         f"{tmp_path / 'run' / 'teachers' / 'cross'} is finished"
     ]
+
+
+class TestPush:
+    def test_a_dry_run_lists_what_would_be_sent_and_asks_nobody(self, call, bi_folder, tmp_path, monkeypatch):
+        monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("a connection was made"))
+        folder = shutil.copytree(bi_folder, tmp_path / "model")
+        (folder / ".hidden").write_text("x")
+        (folder / "README.md").write_text("hello")
+        before = sorted(path.name for path in tmp_path.rglob("*"))
+        code, out, _ = call("push", folder, "team/model", "--dry-run")
+        assert code == 0
+        *files, last = out.splitlines()
+        listed = {line.split("  ")[-1] for line in files}
+        assert listed == {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {".hidden"}
+        assert "to team/model (private); nothing was sent" in last
+        assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+    def test_a_dry_run_refuses_what_a_push_would(self, call, bi_folder, tmp_path):
+        folder = shutil.copytree(bi_folder, tmp_path / "model")
+        (folder / "README.md").unlink(missing_ok=True)
+        assert "has no README.md" in call("push", folder, "team/model", "--dry-run")[2]
+        (folder / "README.md").write_text("hello")
+        code, _, err = call("push", folder, "a b", "--dry-run")
+        assert (code, len(err.splitlines())) == (2, 1)
 
 
 class TestData:

@@ -121,6 +121,7 @@ def test_exports_are_sorted_and_exist(name):
             {"torch", "transformers", "datasets", "pydantic", "sentence_transformers", "pandas", "sklearn"},
         ),
         ("distill.recipe", {"torch", "transformers", "datasets", "sentence_transformers"}),
+        ("distill.apply", {"torch", "transformers", "datasets", "sentence_transformers", "sklearn", "scipy"}),
         ("distill.data", {"torch", "transformers", "datasets", "sentence_transformers"}),
     ],
 )

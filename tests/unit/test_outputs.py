@@ -1,13 +1,16 @@
 """The one door for outputs: what is refused, what is written as it is, what an overwrite needs."""
 
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
 from distill.errors import BadInput
-from distill.outputs import check_output_folder, output_file
+from distill.outputs import check_output_folder, output_file, output_folder
+from tests.conftest import ROOT
 
 
 def write(target, text="new", **options):
@@ -118,6 +121,49 @@ class TestFile:
         write(pipe)
         reader.join(10)
         assert read == ["new"] and pipe.is_fifo()
+
+
+class TestNewFolder:
+    def test_is_whole_or_not_there(self, tmp_path):
+        with pytest.raises(RuntimeError), output_folder(tmp_path / "out") as folder:
+            (folder / "half").touch()
+            raise RuntimeError
+        assert os.listdir(tmp_path) == []
+        with output_folder(tmp_path / "out") as folder:
+            (folder / "whole").touch()
+        assert os.listdir(tmp_path) == ["out"] and os.listdir(tmp_path / "out") == ["whole"]
+
+    def test_that_another_process_wrote_meanwhile_stays(self, tmp_path):
+        with pytest.raises(BadInput, match=r"holds other files \(theirs\)"), output_folder(tmp_path / "out") as folder:
+            (folder / "ours").touch()
+            (tmp_path / "out").mkdir()
+            (tmp_path / "out" / "theirs").touch()
+        assert os.listdir(tmp_path) == ["out"] and os.listdir(tmp_path / "out") == ["theirs"]
+
+    def test_replaces_an_earlier_result_only_when_told(self, tmp_path):
+        for name in ("card.json", "old"):
+            (tmp_path / "out").mkdir(exist_ok=True)
+            (tmp_path / "out" / name).touch()
+        with pytest.raises(BadInput, match="--overwrite"), output_folder(tmp_path / "out", ours=["card.json"]):
+            pass
+        with output_folder(tmp_path / "out", ours=["card.json"], overwrite=True) as folder:
+            (folder / "new").touch()
+        assert os.listdir(tmp_path / "out") == ["new"]
+
+
+@pytest.mark.slow  # two processes import what a command needs
+def test_of_two_processes_on_one_output_one_wins(tmp_path):
+    source = tmp_path / "in.csv"
+    source.write_text(
+        "id,resume\n" + "".join(f'{i},"성명: 홍길동\n경력 {i}년"\n' for i in range(3000)), encoding="utf-8"
+    )
+    command = [sys.executable, "-m", "recipes.cli", "prepare", source, "--blind", "-o", tmp_path / "out.csv"]
+    started = [subprocess.Popen(list(map(str, command)), cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate()[1] for process in started]
+    assert sorted(process.returncode for process in started) == [0, 2]
+    assert sum("is there already" in text for text in said) == 1 and not any("Traceback" in text for text in said)
+    assert len((tmp_path / "out.csv").read_text(encoding="utf-8").splitlines()) == 6001
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.csv"]
 
 
 class TestFolder:

@@ -10,7 +10,11 @@ import gzip
 import io
 import json
 import os
+import re
+import tempfile
+import unicodedata
 from datetime import date, datetime
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -25,8 +29,10 @@ from distill.resume_file import prepare_file
 from distill.tables import read_texts
 from students.corpus import read_corpus
 from students.trim import _read as read_trim_texts
+from tests.conftest import ROOT
 
 RIGHT = ["a b", "c d"]
+INVISIBLE = "holds only invisible characters"
 ONE = Columns(query="text", document="text")
 
 
@@ -83,13 +89,15 @@ def jsonl(*rows):
     return "\n".join(row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows).encode()
 
 
-def parquet(values, label=True):
-    rows = {"text": values, **({"label": [1] * len(values)} if label else {})}
+def parquet(values, label=True, name="text"):
+    rows = {name: values, **({"label": [1] * len(values)} if label else {})}
     sink = io.BytesIO()
     pa.parquet.write_table(pa.table(rows), sink)
     return sink.getvalue()
 
 
+NFC = "이력서"
+NFD = unicodedata.normalize("NFD", NFC)
 A, C = {"text": "a b", "label": 1}, {"text": "c d", "label": 0}
 CSV = b"text,label\na b,1\nc d,0\n"
 TSV = CSV.replace(b",", b"\t")
@@ -98,8 +106,8 @@ INPUTS = {
     "row too long.csv": (b"text,label\na b,1\nc, d,0\n", "row 2: 3 values under 2 columns"),
     "all rows too long.csv": (b"text,label\na, b,1\nc, d,0\n", "row 1: 3 values under 2 columns"),
     "row too long.tsv": (b"text\tlabel\na\tb\t1\n", "row 1: 3 values under 2 columns"),
-    "row too short.csv": (b"text,label\na b,1\nc d\n", "row 2: 1 values under 2 columns"),
-    "row too short.tsv": (b"text\tlabel\na b\n", "row 1: 1 values under 2 columns"),
+    "row too short.csv": (b"text,label\na b,1\nc d\n", "row 2: 1 value under 2 columns"),
+    "row too short.tsv": (b"text\tlabel\na b\n", "row 1: 1 value under 2 columns"),
     "quote not closed.csv": (b'text,label\n"a b,1\nc d,0\n', "is no CSV"),
     "windows.csv": (CSV.replace(b"\n", b"\r\n"), None),
     "windows.tsv": (TSV.replace(b"\n", b"\r\n"), None),
@@ -113,6 +121,11 @@ INPUTS = {
     "odd line ends.csv": ('text,label\n"a\u2028b\x0cc\x85d\x1ce",1\n'.encode(), ["a\u2028b\x0cc\x85d\x1ce"]),
     "odd line ends.tsv": ("text\tlabel\na\u2028b\x0cc\x85d\x1ce\t1\n".encode(), ["a\u2028b\x0cc\x85d\x1ce"]),
     "spellings.csv": (b"text,label\n007,1\n1e5,1\nNA,1\n1.50,1\n", ["007", "1e5", "NA", "1.50"]),
+    "words for nothing.csv": (b"text,label\nNaN,1\nnan,1\nNone,1\nnull,1\nN/A,0\n", ["NaN", "nan", "None", "null", "N/A"]),
+    "words for nothing.tsv": (b"text\tlabel\nNaN\t1\nNone\t1\n", ["NaN", "None"]),
+    "numbers.csv": (b"text,label\n12,1\n-0.50,1\n1e999,1\n", ["12", "-0.50", "1e999"]),
+    "header in NFD.csv": (f"{NFD},text,label\nx,a b,1\ny,c d,0\n".encode(), None),
+    "header twice by NFC.csv": (f"{NFD},{NFC},text,label\nx,y,a b,1\n".encode(), "must name each column once"),
     "header twice.csv": (b"text,text,label\na,b,1\n", "must name each column once"),
     "header with a gap.tsv": (b"text\t\tlabel\na\tb\t1\n", "must name each column once"),
     "header only.csv": (b"text,label\n", "has a header and no rows"),
@@ -142,6 +155,7 @@ INPUTS = {
     "workbook.csv": (b"PK\x03\x04rest", "a ZIP or Excel file"),
     "other.xlsx": (b"PK\x03\x04rest", "not .xlsx"),
     # JSON
+    "words for nothing.jsonl": (jsonl({"text": "NaN", "label": 1}, {"text": "None", "label": 0}), ["NaN", "None"]),
     "late key.jsonl": (jsonl(A, {**C, "source": "web"}), None),
     "mixed types beside.jsonl": (jsonl({**A, "id": 7, "m": None}, {**C, "id": "x7", "m": {"a": [1]}}), None),
     "numbers.jsonl": (jsonl('{"text": 1, "label": 0}', '{"text": 1.50, "label": 0.5}', '{"text": 1e5, "label": 1}'), ["1", "1.50", "1e5"]),
@@ -163,6 +177,8 @@ INPUTS = {
     "array of numbers.json": (b"[1]", "row 1 is str"),
     # Parquet
     "strings.parquet": (parquet(RIGHT), None),
+    "words for nothing.parquet": (parquet(["NaN", "nan", "None"]), ["NaN", "nan", "None"]),
+    "nan.parquet": (parquet([1.5, float("nan")]), "row 2: text is no text: a text is expected, got nan (float)"),
     "large strings.parquet": (parquet(pa.array(RIGHT, pa.large_string())), None),
     "dictionary.parquet": (parquet(pa.array(RIGHT).dictionary_encode()), None),
     "integers.parquet": (parquet(pa.array([7, 8], pa.int16())), ["7", "8"]),
@@ -233,8 +249,14 @@ class TestReaders:
         else:
             assert "row 2: text is empty" in said(reader, path, tmp_path)
 
-    @pytest.mark.parametrize("blank", ["", " ", "\u00a0", "\u200b", "\ufeff \u3000"])
-    def test_blank_texts_are_gaps(self, reader, blank, tmp_path):
+    @pytest.mark.parametrize(
+        ("blank", "says"),
+        [
+            ("", "is empty"), (" ", "is empty"), ("\u00a0", "is empty"), ("\u200b", INVISIBLE), ("\ufeff \u3000", INVISIBLE),
+            ("\u3164", INVISIBLE), ("\u200e\u202c", INVISIBLE), ("\x01\x7f", INVISIBLE), ("\u2800", INVISIBLE), ("\ufe0f", INVISIBLE),
+        ],
+    )  # fmt: skip
+    def test_blank_texts_are_gaps(self, reader, blank, says, tmp_path):
         path = tmp_path / "g.tsv"
         path.write_text(f"text\tlabel\na b\t1\n{blank}\t0\nc d\t0\n", encoding="utf-8")
         if reader is prepare:
@@ -242,7 +264,7 @@ class TestReaders:
         elif reader.__name__ in SKIP_GAPS:
             assert reader(path, tmp_path) == RIGHT
         else:
-            assert "row 2: text is empty" in said(reader, path, tmp_path)
+            assert f"row 2: text {says}" in said(reader, path, tmp_path)
 
     def test_what_is_no_file_is_said_without_waiting(self, reader, tmp_path):
         (tmp_path / "folder.csv").mkdir()
@@ -255,6 +277,8 @@ class TestReaders:
     def test_a_name_that_is_not_there_is_said_with_its_neighbours(self, reader, tmp_path):
         (tmp_path / "pairs.tsv").write_bytes(TSV)
         assert "no such file; near it: pairs.tsv" in said(reader, tmp_path / "pairs.csv", tmp_path)
+        (tmp_path / f".{os.getpid()}.tmp.pairs.csv").touch()  # what a command writes at this moment
+        assert said(reader, tmp_path / "pairs.csv", tmp_path).endswith("near it: pairs.tsv")
         assert "there is no folder" in said(reader, tmp_path / "none" / "pairs.csv", tmp_path)
         assert "cannot be read" in said(reader, tmp_path / ("a" * 300 + ".csv"), tmp_path)
 
@@ -263,6 +287,27 @@ class TestReaders:
         (tmp_path / "team" / "pairs.csv").write_bytes(CSV)
         monkeypatch.chdir(tmp_path)
         assert reader(tmp_path.__class__("team/pairs.csv"), tmp_path) == RIGHT
+
+
+NAMED_IN = {
+    "csv": lambda name: f"{name},label\n가 나,1\n".encode(),
+    "tsv": lambda name: f"{name}\tlabel\n가 나\t1\n".encode(),
+    "jsonl": lambda name: jsonl({name: "가 나", "label": 1}),
+    "parquet": lambda name: parquet(["가 나"], name=name),
+}
+
+
+@pytest.mark.parametrize(("held", "asked"), [(NFD, NFC), (NFC, NFD), (NFC, NFC)])
+@pytest.mark.parametrize("suffix", NAMED_IN)
+def test_a_column_is_found_by_its_name_in_nfc(suffix, held, asked, tmp_path):
+    path, out = tmp_path / f"pairs.{suffix}", tmp_path / f"out.{suffix}"
+    path.write_bytes(NAMED_IN[suffix](held))
+    assert read_texts(str(path), asked) == ["가 나"]
+    assert read_pairs(str(path), Columns(query=asked, document=asked)).queries == ["가 나"]
+    prepare_file(str(path), out, column=asked, blind=True)
+    assert read_columns(str(out), [held])[held] == ["가 나"]  # the copy spells it as its source does
+    with pytest.raises(BadInput, match="has no column '이력'"):
+        read_texts(str(path), "이력")
 
 
 class TestTextFiles:
@@ -370,3 +415,83 @@ def test_what_a_writer_wrote_is_read_as_it_was(rows, suffix, tmp_path_factory):
         pa.parquet.write_table(pa.table({"text": [a for a, _ in rows], "label": [b for _, b in rows]}), path)
     table = read_columns(str(path), ["text", "label"])
     assert list(zip(table["text"], table["label"], strict=True)) == rows
+
+
+PAGE = ROOT / "docs" / "explanations" / "readers.md"
+ODDITIES = {
+    "a null.jsonl": jsonl(A, {**C, "text": None}, C), "a missing key.jsonl": jsonl(A, {"label": 1}, C),
+    "a null.parquet": parquet(["a b", None, "c d"]), "an empty text.tsv": b"text\tlabel\na b\t1\n\t0\nc d\t0\n",
+    "a zero-width space alone.tsv": "text\tlabel\na b\t1\n\u200b\t0\nc d\t0\n".encode(),
+}  # fmt: skip
+HEAD = """# What every reader makes of odd inputs
+
+One door reads the texts of all commands (`distill/tables.py`), so an odd file is read the same, or refused with the same
+words, by each of them. This page is made by `python -m tests.unit.test_readers` from the data of that test, which also
+checks that the page is up to date. The column is `text`; what is refused is refused in one line that ends with exit code 2.
+
+- *recipe*: `data.train` · *score*: `distill score` and `benchmark` · *embed*: `distill embed` · *prepare*: `distill prepare --blind`
+- *trim*: `distill trim --texts` · *index-quality*: its corpus · *sets*: `data.unlabelled`, `data.parallel`, texts of a vocabulary
+
+`=` reads the same texts, or refuses with the same reason, as the recipe does. `copied`: prepare keeps a value in which
+nothing stands, because its copy has the rows of its source. `left out`: of a set of texts it is no member, and is counted.
+"""
+SHOWN = {"recipe": recipe, "score": score, "embed": embed, "prepare": prepare, "trim": trim, "index-quality": index_quality,
+         "sets": unlabelled}  # fmt: skip
+
+
+def outcome(reader, name, content, folder):
+    """What a reader returns for an input: the texts, or what it says without the file's name."""
+    path = folder / name
+    path.write_bytes(content)
+    try:
+        return reader(path, folder)
+    except BadInput as error:
+        said = str(error).replace(f"{path}: ", "").replace(f"{path} ", "").replace(str(path), "it")
+        # recipe and score name the row in a list of rows, prepare stops at the first
+        said = re.sub(r"^\d+ of \d+ rows cannot be used \((.*?)(; row .*)?\); mend.*$", r"\1", said)
+        return (
+            said.replace(f"{folder}/", "")
+            .replace("row 1: text", "text")
+            .replace(": text ", " text ")
+            .removeprefix("row 1 ")
+        )
+    finally:
+        path.unlink()
+        (folder / f"out{''.join(path.suffixes[-2:])}").unlink(missing_ok=True)
+
+
+def cell(reader, own, first):
+    """How a reader's outcome differs from the recipe's."""
+    if isinstance(own, str) and isinstance(first, str):
+        one, other = (re.sub(r"^(row \d+:? )?|; set .*$", "", said) for said in (own, first))
+        if one.startswith(".txt, "):
+            return "= (.txt is read, too)"
+        return "=" if one == other else f"refused: {own}"
+    if own == first:
+        return "="
+    if isinstance(own, str):
+        return f"refused: {own}"
+    return "copied" if reader is prepare else "left out" if own == RIGHT else repr(own)
+
+
+def page(folder):
+    """The page's text."""
+    lines = [HEAD, f"| input | {' | '.join(SHOWN)} |", f"|---|{'---|' * len(SHOWN)}"]
+    inputs = {name: content for name, (content, _) in INPUTS.items()} | ODDITIES
+    for name, content in inputs.items():
+        first, *others = (outcome(reader, name, content, folder) for reader in SHOWN.values())
+        shown = f"refused: {first}" if isinstance(first, str) else "reads " + ", ".join(map(ascii, first))
+        cells = [cell(reader, own, first) for reader, own in zip(list(SHOWN.values())[1:], others, strict=True)]
+        row = " | ".join([f"`{name}`", " ".join(shown.replace("|", "\\|").replace("<", "&lt;").split())[:160], *cells])
+        lines.append(f"| {row} |")
+    return "\n".join(lines) + "\n"
+
+
+def test_the_page_of_all_readers_is_up_to_date(tmp_path):
+    assert PAGE.read_text(encoding="utf-8") == page(tmp_path), "python -m tests.unit.test_readers writes it"
+
+
+if __name__ == "__main__":
+    PAGE.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        PAGE.write_text(page(Path(folder)), encoding="utf-8")

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import unicodedata
 from collections import Counter
 
 import pytest
@@ -175,6 +176,15 @@ def test_near_duplicates_follow_the_true_similarity():
         found["nearly"] += texts.find(" ".join(nearly)) == "a"
         found["half"] += texts.find(" ".join(half)) == "a"
     assert found == {"nearly": 60, "half": 0} or found == {"nearly": 60}
+
+
+def test_near_duplicates_compare_what_the_split_compares():
+    texts = NearDuplicates(threshold=0.99)
+    text = "성명 홍길동, 쿠버네티스와 도커로 서비스를 운영한 백엔드 개발자. Five years of work on compilers."
+    texts.add("a", text)
+    assert texts.find(unicodedata.normalize("NFD", text)) == "a"
+    assert texts.find(text.replace(" ", "\u00a0\u200b ")) == "a"
+    assert texts.find("A nurse of the night shift, with a licence of ten years.") is None
 
 
 @pytest.mark.slow  # a measurement of time: not for a busy machine
