@@ -14,7 +14,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -222,10 +222,8 @@ def _test_chosen(cascade: Cascade, part: _Part, metric: str, level: float | None
         routed = cascade.doubt(part.student) >= (float("inf") if level is None else level)
     share = float(routed.mean())
     mixed = cascade.combined(part.student, part.teacher, routed)
-    claims = {
-        "equals_teacher": part.claim(metric, mixed, part.teacher, -settings.margin),
-        "beats_teacher": part.claim(metric, mixed, part.teacher, 0.0),
-    }
+    equals = part.claim(metric, mixed, part.teacher, -settings.margin)
+    claims = {"equals_teacher": equals, "beats_teacher": replace(equals, bound=0.0)}
     if share > 0:  # else it is the student
         claims["beats_student"] = part.claim(metric, mixed, part.student, 0.0)
     return {

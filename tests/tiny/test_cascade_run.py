@@ -73,13 +73,13 @@ def test_share_is_chosen_on_validation_and_reported_on_evaluation(finished):
 
 
 def scored(run, pairs, seed, noise):
-    """A teacher that knows the label, and a student that is as good but for noise. *Shape:* (n_pairs,)."""
+    """A teacher that mostly knows the label, and a student that is as good but for noise. *Shape:* (n_pairs,)."""
     rng = np.random.default_rng(seed)
-    teacher = 4 * pairs.labels - 2 + rng.normal(size=len(pairs))
+    teacher = 2 * pairs.labels - 1 + rng.normal(size=len(pairs))
     return _Part(run, pairs, teacher + noise * rng.normal(size=len(pairs)), teacher)
 
 
-def dial_of(tmp_path, noise, n=1500, **cascade):
+def dial_of(tmp_path, noise, n=300, **cascade):
     """A dial over made-up scores of n pairs each."""
     run = make_run(tmp_path / "run", cascade=cascade, benchmark={"bootstrap": 50})
     held_back, evaluated = (
@@ -91,22 +91,17 @@ def dial_of(tmp_path, noise, n=1500, **cascade):
 
 
 def test_least_share_within_the_margin_is_chosen(tmp_path):
-    dial, level = dial_of(tmp_path, noise=3.0, margin=0.02)
+    dial, level = dial_of(tmp_path, noise=1.0, margin=0.08)
     places = dial["validation"]["positions"]
     first = next(place for place in places if place["minus_teacher"]["holds"])
-    assert 0 < dial["chosen_share"] == pytest.approx(first["share"], abs=0.001) < 1
-    assert all(place["minus_teacher"]["low"] > -0.02 for place in places if place["minus_teacher"]["holds"])
+    assert dial["chosen_share"] == pytest.approx(first["share"], abs=0.001) and 0 < first["share"] < 1
+    assert all(place["minus_teacher"]["low"] > -0.08 for place in places if place["minus_teacher"]["holds"])
     assert dial["chosen"]["share"] == pytest.approx(dial["chosen_share"], abs=0.1) and level > 0
     assert dial["chosen"]["tests"]["beats_student"]["holds"]
 
 
-def test_narrower_margin_asks_for_more(tmp_path):
-    shares = [dial_of(tmp_path / str(margin), noise=3.0, margin=margin)[0]["chosen_share"] for margin in (0.05, 0.005)]
-    assert shares[0] < shares[1]
-
-
 def test_student_that_is_the_teacher_needs_none(tmp_path):
-    dial, level = dial_of(tmp_path, noise=0.01)
+    dial, level = dial_of(tmp_path, noise=0.01, n=100)
     assert dial["chosen_share"] == 0 and level is None and dial["chosen"]["share"] == 0
     assert "beats_student" not in dial["chosen"]["tests"]
     assert "the student alone equals the teacher's roc_auc within the margin of 0.01" in dial["verdict"]

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from distill.backbone import fresh_backbone
-from distill.baselines import open_scorer
 from distill.benchmark import score_row, teacher_row
 from distill.data import Pairs
 from distill.errors import BadInput
@@ -133,7 +132,7 @@ def test_as_a_frozen_teacher_it_labels_and_is_a_row(tiny_run, decoder, tmp_path,
     )
     assert main(["score", str(run.teacher("cross")), str(file), "-o", str(tmp_path / "scores.tsv")]) == 0
     last = [float(line.split("\t")[-1]) for line in (tmp_path / "scores.tsv").read_text().splitlines()[1:]]
-    np.testing.assert_allclose(last, open_scorer(run.teacher("cross")).score(["a b", "c"], ["d", "e f"]), atol=1e-4)
+    np.testing.assert_allclose(last, model.predict([("a b", "d"), ("c", "e f")]), atol=1e-5)
 
     refused = tiny_run(
         "run", data=SHORT, teachers={"cross": {**FROZEN, "backbone": str(decoder)}},
