@@ -344,11 +344,12 @@ def print_dial(folder: Path, *, as_json: bool) -> None:
         print(json.dumps(dial, ensure_ascii=False, indent=2))
         return
     metric = dial["metric"]
-    columns = ("asked", metric, "95 %", "drawn blindly", "− teacher, 95 %", "ms a pair", "of its cost")
+    columns = ("asked", metric, "95 %", "drawn blindly", "− teacher, 95 %", "equals", "ms a pair", "of its cost")
     _print_table(columns, [_dial_cells(place, metric) for place in dial["positions"]])
     alone = (
         f"{name} alone {row['value']:.4f} at {row['ms_per_pair']:.3f} ms a pair" for name, row in dial["alone"].items()
     )
+    print(f"evaluation pairs; equals: within the margin of {dial['margin']:g}, Holm over {len(dial['positions'])}")
     print(f"{', '.join(alone)}\n{dial['verdict']}\ncascade: {folder / 'cascade'}")
 
 
@@ -357,7 +358,8 @@ def _dial_cells(place: Mapping[str, Any], metric: str) -> list[str]:
     return [
         f"top {place['top_k']}: {place['share']:.0%}" if "top_k" in place else f"{place['share']:.0%}", f"{estimate['value']:.4f}",
         f"{estimate['low']:.4f}–{estimate['high']:.4f}", f"{place['blind']:.4f}",
-        f"{difference['low']:+.4f} to {difference['high']:+.4f}", f"{place['ms_per_pair']:.3f}", f"{place['share_of_teacher_cost']:.0%}",
+        f"{difference['low']:+.4f} to {difference['high']:+.4f}", "yes" if difference["holds"] else "not shown",
+        f"{place['ms_per_pair']:.3f}", f"{place['share_of_teacher_cost']:.0%}",
     ]  # fmt: skip
 
 

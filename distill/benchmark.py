@@ -342,6 +342,7 @@ def score_row(run: Run, row: Row, pairs: Pairs) -> Scored:
     with progress(f"{row.name}: scoring", n_items) as report:
         scores = scorer.score(pairs.queries, pairs.documents, progress=report)
     scored = Scored(scores, scorer.unit(scores), scorer.n_parameters)
+    kept.parent.mkdir(parents=True, exist_ok=True)  # where nothing was trained, as with frozen teachers alone
     with new_file(kept) as temporary:
         np.savez(temporary, scores=scores, unit=scored.unit, n_parameters=scored.n_parameters)
     return scored

@@ -18,6 +18,8 @@ from distill.modeling import (
     brings_scores,
     build_model,
     cross_encoder,
+    is_generative,
+    lacks_of_scorer,
     load_model,
     prepared,
     quiet,
@@ -49,7 +51,7 @@ def model_builder(run: Run, section: Teacher | Student | Encoder) -> Callable[..
             name = str(fresh_backbone(backbone, texts, seed=seed, folder=run.work / "backbones"))
     return partial(
         build_model, kind, name, pooling=section.pooling, head=section.head, max_length=section.max_length,
-        prompts=section.prompts, seed=seed,
+        prompts=section.prompts, seed=seed, frozen=isinstance(section, Teacher) and section.frozen,
     )  # fmt: skip
 
 
@@ -57,6 +59,10 @@ def _from_teacher(teacher: Path, section: Teacher | Student | Encoder, seed: int
     import torch
 
     model, teacher_kind = load_model(teacher), check_model_folder(teacher)
+    if is_generative(model) and not (isinstance(section, Teacher) and section.frozen):
+        raise BadInput(
+            f"{teacher} is a generative reranker: it teaches as it is, and no other model is cut out of it; name an encoder as backbone"
+        )
     torch.manual_seed(seed)
     same = section.model_kind == teacher_kind and section.pooling is None and section.head is None
     if section.model_kind == "bi_encoder":
@@ -92,9 +98,15 @@ def _check_frozen_scorer(run: Run, teacher: Teacher) -> None:
         if brings_scores(resolved):
             return
         known = architectures(resolved)
-    if any(kind.endswith("ForCausalLM") for kind in known):
+        missing = lacks_of_scorer(resolved)
+        if missing is None:
+            return
+    generates = [kind for kind in known if kind.endswith("ForCausalLM")]
+    if generates or missing.endswith("/config.json is missing"):
         raise BadInput(
-            f"{name} is a generative reranker ({known[0]}): it answers yes or no in words, which frozen teachers here do not read; name its sequence-classification form, or {way_out}"
+            f"{name} is a generative reranker{f' ({generates[0]})' if generates else ''} without the description of its scorer: {missing}; copy the whole "
+            f"folder as sentence-transformers saves it (modules.json with a LogitScore that names the tokens for yes and no), "
+            f"name its sequence-classification form, or {way_out}"
         )
     raise BadInput(
         f"{name} ({', '.join(known) or 'an encoder'}) has no head that scores pairs, and a frozen teacher gets no new one; {way_out}"

@@ -1,16 +1,20 @@
 """Measure a run's cascade: quality against the share of pairs that the teacher is asked, and what each share costs.
 
-The cascade is fitted on the validation pairs and measured on the evaluation pairs, on which student and teacher have both
-scored everything: every position of the dial is then arithmetic. Costs are seconds a pair of both models, measured in turns.
+    validation pairs    the cascade is fitted, and the share is chosen: the least that equals the teacher within the margin
+    evaluation pairs    the chosen cascade is tested as it will run, and every position of the dial is shown
 
-Two questions are answered with intervals. At which share does the cascade equal the teacher? And does it beat whatever
-single model its cost could buy? Beside the cascade stands chance: the same share of pairs, drawn blindly.
+Student and teacher have both scored everything, so that every position is arithmetic. Costs are seconds a pair of both
+models, measured in turns. "Equals" is non-inferiority within `cascade.margin`, "beats" is superiority, and what is tested
+together is corrected together: all shares of the dial on the validation pairs, and the chosen cascade against the teacher and
+the student on the evaluation pairs; see `distill.noninferiority`. Beside the cascade stands chance: the same share of pairs,
+drawn blindly.
 """
 
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +26,11 @@ from distill.benchmark import Row, measure_rows, primary_teacher, score_row, stu
 from distill.canvas import ACCENT, INK, SOFT, new_canvas, save_canvas
 from distill.cascade import Cascade, CascadeSettings, fit_cascade, top_k_of_queries
 from distill.data import Pairs
+from distill.dial_words import say_chosen, say_validation
 from distill.errors import BadInput
 from distill.latency import environment
-from distill.metrics import evaluate_scores, paired_difference, primary_metric
+from distill.metrics import Estimate, evaluate_scores, paired_samples, primary_metric
+from distill.noninferiority import MIN_RESAMPLES, Claim, judged
 from distill.run import Run
 
 __all__ = ["DIAL", "measure_cascade", "read_dial"]
@@ -34,10 +40,11 @@ DIAL = "dial.json"
 _SHARES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
 _TOP_K = (0, 1, 2, 3, 5, 10, 20)
 _BLIND_DRAWS = 20
+_EVERY_PAIR = 0.0  # a level of doubt, which is a mean of squares
 
 
 def measure_cascade(run: Run) -> None:
-    """Fit, measure and write `cascade/`: a folder that `distill score` opens, with its dial as JSON and as a picture.
+    """Fit, choose, measure and write `cascade/`: a folder that `distill score` opens, its dial as JSON and as a picture.
 
     :raises BadInput: where the run has no finished student or teacher, or no labels to fit on
     """
@@ -57,25 +64,23 @@ def measure_cascade(run: Run) -> None:
     if validation.labels is None or evaluation.labels is None:
         raise BadInput("a cascade is fitted on labels; this recipe's pairs have none")
     held_back, evaluated = (
-        {row.name: score_row(run, row, pairs).scores.astype(np.float64) for row in (student, teacher)}
+        _Part(run, pairs, *(score_row(run, row, pairs).scores.astype(np.float64) for row in (student, teacher)))
         for pairs in (validation, evaluation)
     )
-    cascade = fit_cascade(held_back[student.name], held_back[teacher.name], validation.labels)
+    cascade = fit_cascade(held_back.student, held_back.teacher, validation.labels)
     speed = measure_rows((student, teacher), evaluation, run.recipe.benchmark, seed=run.recipe.seed)
-    seconds = 1 / speed[student.name]["throughput_pairs_per_s"], 1 / speed[teacher.name]["throughput_pairs_per_s"]
-    dial = _dial(run, cascade, evaluated[student.name], evaluated[teacher.name], seconds)
+    costs = _Costs(*(1 / speed[row.name]["throughput_pairs_per_s"] for row in (student, teacher)))
+    dial, level = make_dial(run, cascade, held_back, evaluated, costs)
     dial |= {"student": student.name, "teacher": teacher.name, "environment": environment()}
-    chosen = _chosen(settings.share, dial)
-    level = None if settings.top_k else cascade.level(held_back[student.name], chosen)
     with new_folder(run.cascade) as folder:
         described = CascadeSettings(
             student=os.path.relpath(student.path, run.cascade), teacher=os.path.relpath(teacher.path, run.cascade),
             student_runtime=student.runtime or "torch", teacher_runtime=teacher.runtime or "torch",
             student_max_length=student.max_length or 512, teacher_max_length=teacher.max_length or 512,
-            level=None if level == float("inf") else level, top_k=settings.top_k, cascade=cascade,
+            level=level, top_k=settings.top_k, cascade=cascade,
         )  # fmt: skip
         write_json(folder / SCORER_FILE, described.model_dump(mode="json"))
-        write_json(folder / DIAL, {**dial, "chosen_share": None if settings.top_k else chosen})
+        write_json(folder / DIAL, dial)
         _draw(dial, folder / "dial.png")
         card = Artefact(
             kind="cascade", stage="cascade", fingerprint=content_hash(inputs), parents=inputs["models"],
@@ -95,110 +100,176 @@ def _models(run: Run) -> tuple[Row, Row]:
     return next((row for row in exports if row.path.name.endswith("-int8")), students[0]), teacher
 
 
-def _dial(
-    run: Run, cascade: Cascade, student_scores: np.ndarray, teacher_scores: np.ndarray, seconds: tuple[float, float]
-) -> dict[str, Any]:
-    pairs, top_k = run.split.evaluation, run.recipe.cascade.top_k is not None
-    metric = primary_metric(_estimates(run, teacher_scores, pairs), pairs.labels)
-    rng = np.random.default_rng(run.recipe.seed)
-    positions = []
-    for place in _TOP_K if top_k else _SHARES:
-        routed = (
-            top_k_of_queries(pairs.queries, student_scores, int(place))
-            if top_k
-            else cascade.routed(student_scores, place)
-        )
-        share = float(routed.mean())
-        mixed = cascade.combined(student_scores, teacher_scores, routed)
-        blind = [
-            _value(run, cascade.combined(student_scores, teacher_scores, rng.permutation(routed)), pairs, metric)
-            for _ in range(_BLIND_DRAWS)
-        ]
-        positions.append({
-            **({"top_k": int(place)} if top_k else {}), "share": share, metric: _estimates(run, mixed, pairs)[metric].to_dict(),
-            "blind": float(np.mean(blind)), "ms_per_pair": 1000 * (seconds[0] + share * seconds[1]),
-            "share_of_teacher_cost": (seconds[0] + share * seconds[1]) / seconds[1],
-            "minus_teacher": _difference(run, mixed, teacher_scores, pairs, metric),
-            "minus_student": _difference(run, mixed, student_scores, pairs, metric),
-        })  # fmt: skip
+@dataclass(frozen=True)
+class _Costs:
+    """Seconds a pair of each model."""
+
+    student: float
+    teacher: float
+
+    def of(self, share: float) -> dict[str, float]:
+        seconds = self.student + share * self.teacher
+        return {"ms_per_pair": 1000 * seconds, "share_of_teacher_cost": seconds / self.teacher}
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Pairs, and what both models say of them. *Shape:* each (n_pairs,)."""
+
+    run: Run
+    pairs: Pairs
+    student: np.ndarray
+    teacher: np.ndarray
+
+    @property
+    def metric(self) -> str:
+        """The report's first, of these pairs."""
+        return primary_metric(self.estimates(self.teacher), self.pairs.labels)
+
+    def estimates(self, scores: np.ndarray, n_bootstrap: int | None = None) -> Mapping[str, Estimate]:
+        return evaluate_scores(
+            scores=scores, labels=self.pairs.labels, query_ids=self.pairs.query_ids,
+            n_bootstrap=n_bootstrap or self.run.recipe.benchmark.bootstrap, seed=self.run.recipe.seed,
+        )  # fmt: skip
+
+    def claim(self, metric: str, scores: np.ndarray, other: np.ndarray, bound: float) -> Claim:
+        """Claim that scores exceed the other's in a metric by more than a bound."""
+        difference, samples = paired_samples(
+            metric, scores_a=scores, scores_b=other, labels=self.pairs.labels, query_ids=self.pairs.query_ids,
+            n_bootstrap=max(MIN_RESAMPLES, self.run.recipe.benchmark.bootstrap), seed=self.run.recipe.seed,
+        )  # fmt: skip
+        return Claim(difference, samples, bound)
+
+    def routed(self, cascade: Cascade, place: float) -> np.ndarray:
+        """Return which pairs the teacher is asked at a place of the dial: a share, or the k best of each query."""
+        if self.run.recipe.cascade.top_k is not None:
+            return top_k_of_queries(self.pairs.queries, self.student, int(place))
+        return cascade.routed(self.student, place)
+
+
+def make_dial(
+    run: Run, cascade: Cascade, held_back: _Part, evaluated: _Part, costs: _Costs
+) -> tuple[dict[str, Any], float | None]:
+    """Choose on the held-back pairs, test on the evaluation pairs; return what dial.json holds and the level of doubt."""
+    settings, metric = run.recipe.cascade, evaluated.metric
+    validation = _choose(cascade, held_back, metric)
+    share = validation["chosen_share"]
+    level = None if settings.top_k is not None else _level(cascade, held_back.student, share)
+    chosen = _test_chosen(cascade, evaluated, metric, level, costs)
     alone = {
-        name: _estimates(run, scores, pairs)[metric].to_dict() | {"ms_per_pair": 1000 * cost}
+        name: evaluated.estimates(scores)[metric].to_dict() | {"ms_per_pair": 1000 * cost}
         for name, scores, cost in (
-            ("student", student_scores, seconds[0]),
-            ("teacher", teacher_scores, seconds[1]),
+            ("student", evaluated.student, costs.student),
+            ("teacher", evaluated.teacher, costs.teacher),
         )
     }
-    return {"metric": metric, "alone": alone, "positions": positions, "verdict": _verdict(metric, positions)}
+    verdict = f"{say_validation(metric, validation)}. {say_chosen(metric, chosen)}"
+    return {
+        "metric": metric, "margin": settings.margin, "alone": alone, "positions": _positions(cascade, evaluated, metric, costs),
+        "validation": validation, "chosen": chosen, "chosen_share": share, "verdict": verdict,
+    }, level  # fmt: skip
 
 
-def _estimates(run: Run, scores: np.ndarray, pairs: Pairs) -> Mapping[str, Any]:
-    return evaluate_scores(
-        scores=scores, labels=pairs.labels, query_ids=pairs.query_ids, n_bootstrap=run.recipe.benchmark.bootstrap,
-        seed=run.recipe.seed,
-    )  # fmt: skip
+def _places(run: Run) -> Sequence[float]:
+    settings = run.recipe.cascade
+    if settings.top_k is not None:
+        return sorted({*_TOP_K, settings.top_k})
+    return sorted({*_SHARES, *(() if settings.share is None else (settings.share,))})
 
 
-def _value(run: Run, scores: np.ndarray, pairs: Pairs, metric: str) -> float:
-    estimates = evaluate_scores(
-        scores=scores, labels=pairs.labels, query_ids=pairs.query_ids, n_bootstrap=2, seed=run.recipe.seed
-    )
-    return float(estimates[metric].value)
+def _named(run: Run, place: float) -> dict[str, int]:
+    return {"top_k": int(place)} if run.recipe.cascade.top_k is not None else {}
 
 
-def _difference(run: Run, one: np.ndarray, other: np.ndarray, pairs: Pairs, metric: str) -> dict[str, float | int]:
-    estimate = paired_difference(
-        metric, scores_a=one, scores_b=other, labels=pairs.labels, query_ids=pairs.query_ids,
-        n_bootstrap=run.recipe.benchmark.bootstrap, seed=run.recipe.seed,
-    )  # fmt: skip
-    return estimate.to_dict()
+def _choose(cascade: Cascade, part: _Part, metric: str) -> dict[str, Any]:
+    """Test on the held-back pairs, for every place of the dial, that it equals the teacher; choose the least that does.
 
-
-def _verdict(metric: str, positions: list[dict[str, Any]]) -> str:
-    """Say at which share the teacher is equalled, and whether the cascade beats the best model that its cost could buy.
-
-    Below the teacher's cost that is the student; at the teacher's cost it is the better of the two.
+    The cascade's few parameters were fitted on the same pairs. That may make the choice worse, and no report better: what is
+    reported rests on the evaluation pairs.
     """
-    student = next((place for place in positions if place["share"] == 0), None)
-    rivals: tuple[str, ...] = ("teacher", "student")
-    equal = next((place for place in positions if place["minus_teacher"]["high"] >= 0), None)
-    if student is not None and student["minus_teacher"]["low"] > 0:
-        rivals = ("student",)
-        said = f"the student alone beats the teacher's {metric}, at {student['share_of_teacher_cost']:.0%} of its cost"
-    elif equal is None:
-        said = f"no share equals the teacher's {metric}"
+    settings, places = part.run.recipe.cascade, _places(part.run)
+    masks = [part.routed(cascade, place) for place in places]
+    mixed = [cascade.combined(part.student, part.teacher, routed) for routed in masks]
+    tests = judged([part.claim(metric, scores, part.teacher, -settings.margin) for scores in mixed])
+    positions = [
+        {**_named(part.run, place), "share": float(routed.mean()), metric: part.estimates(scores)[metric].to_dict(), "minus_teacher": test}
+        for place, routed, scores, test in zip(places, masks, mixed, tests, strict=True)
+    ]  # fmt: skip
+    equal = next((place for place, test in zip(places, tests, strict=True) if test["holds"]), None)
+    by_recipe = settings.top_k is not None or settings.share is not None
+    share = settings.share if by_recipe else 1.0 if equal is None else float(equal)
+    return {
+        "n_pairs": len(part.pairs), "margin": settings.margin, "n_tested": len(tests), "positions": positions,
+        "chosen_by": "recipe" if by_recipe else "validation", "top_k": settings.top_k, "chosen_share": share,
+        "equal_from": None if equal is None else positions[list(places).index(equal)]["share"],
+    }  # fmt: skip
+
+
+def _level(cascade: Cascade, student_scores: np.ndarray, share: float) -> float | None:
+    """Return the level of doubt from which on pairs go to the teacher; None for no pair."""
+    if share == 1:
+        return _EVERY_PAIR  # later pairs may be less in doubt than any that was held back
+    level = cascade.level(student_scores, share)
+    return None if level == float("inf") else level
+
+
+def _test_chosen(cascade: Cascade, part: _Part, metric: str, level: float | None, costs: _Costs) -> dict[str, Any]:
+    """Test the chosen cascade on the evaluation pairs as it runs: with the level of doubt that was chosen."""
+    settings = part.run.recipe.cascade
+    if settings.top_k is not None:
+        routed = part.routed(cascade, settings.top_k)
     else:
-        said = (
-            f"equals the teacher's {metric} within the interval from {equal['share']:.0%} of the pairs on, "
-            f"at {equal['share_of_teacher_cost']:.0%} of its cost"
-        )
-    affordable = [place for place in positions if place["share"] > 0 and place["share_of_teacher_cost"] <= 1]
-    for other in rivals:
-        better = next((place for place in affordable if place[f"minus_{other}"]["low"] > 0), None)
-        if better is not None:
-            return f"{said}; beats the {other} alone, at no more than the teacher's cost, from {better['share']:.0%} on"
-    return f"{said}; beats no single model of equal cost"
+        routed = cascade.doubt(part.student) >= (float("inf") if level is None else level)
+    share = float(routed.mean())
+    mixed = cascade.combined(part.student, part.teacher, routed)
+    equals = part.claim(metric, mixed, part.teacher, -settings.margin)
+    claims = {"equals_teacher": equals, "beats_teacher": replace(equals, bound=0.0)}
+    if share > 0:  # else it is the student
+        claims["beats_student"] = part.claim(metric, mixed, part.student, 0.0)
+    return {
+        "share": share, **_named(part.run, settings.top_k or 0), "n_pairs": len(part.pairs), "margin": settings.margin,
+        metric: part.estimates(mixed)[metric].to_dict(), **costs.of(share), "n_tested": len(claims),
+        "tests": dict(zip(claims, judged(list(claims.values())), strict=True)),
+    }  # fmt: skip
 
 
-def _chosen(share: float | None, dial: Mapping[str, Any]) -> float:
-    """Return the share that was asked for, or the least that equals the teacher; 1 where none does."""
-    if share is not None:
-        return share
-    equal = (place["share"] for place in dial["positions"] if place["minus_teacher"]["high"] >= 0)
-    return float(next(equal, 1.0))
+def _positions(cascade: Cascade, part: _Part, metric: str, costs: _Costs) -> list[dict[str, Any]]:
+    """Show every place of the dial on the evaluation pairs; `equals` is corrected over all of them."""
+    run, rng = part.run, np.random.default_rng(part.run.recipe.seed)
+    places = _places(run)
+    masks = [part.routed(cascade, place) for place in places]
+    mixed = [cascade.combined(part.student, part.teacher, routed) for routed in masks]
+    tests = judged([part.claim(metric, scores, part.teacher, -run.recipe.cascade.margin) for scores in mixed])
+    positions = []
+    for place, routed, scores, test in zip(places, masks, mixed, tests, strict=True):
+        blind = [
+            part.estimates(cascade.combined(part.student, part.teacher, rng.permutation(routed)), 2)[metric].value
+            for _ in range(_BLIND_DRAWS)
+        ]
+        share = float(routed.mean())
+        positions.append({
+            **_named(run, place), "share": share, metric: part.estimates(scores)[metric].to_dict(), "blind": float(np.mean(blind)),
+            **costs.of(share), "minus_teacher": test,
+            "minus_student": part.claim(metric, scores, part.student, 0.0).difference.to_dict(),
+        })  # fmt: skip
+    return positions
 
 
 def _draw(dial: Mapping[str, Any], path: Path) -> None:
-    """Draw quality against share, with the two models alone and blind routing beside it."""
-    positions, metric = dial["positions"], dial["metric"]
+    """Draw quality against share, with the chosen cascade, the two models alone, the margin and blind routing beside it."""
+    positions, metric, chosen = dial["positions"], dial["metric"], dial["chosen"]
     shares = [100 * place["share"] for place in positions]
     values = [place[metric]["value"] for place in positions]
     figure, (axes,) = new_canvas(size=(7, 4.2))
     low, high = ([place[metric][end] for place in positions] for end in ("low", "high"))
     axes.fill_between(shares, low, high, alpha=0.15, color=ACCENT, linewidth=0)
-    axes.plot(shares, values, "o-", color=ACCENT, label="cascade")
+    axes.plot(shares, values, "o-", color=ACCENT, markersize=4, label="cascade, evaluation pairs")
+    axes.plot([100 * chosen["share"]], [chosen[metric]["value"]], "D", color=INK, markersize=8, label="chosen")
     axes.plot(shares, [place["blind"] for place in positions], ":", color=SOFT, label="the same share, drawn blindly")
     for name, color in (("teacher", INK), ("student", ACCENT)):
         axes.axhline(dial["alone"][name]["value"], color=color, linestyle="--", linewidth=1, label=f"{name} alone")
+    teacher, margin = dial["alone"]["teacher"]["value"], dial["margin"]
+    axes.axhspan(teacher - margin, teacher, color=INK, alpha=0.08, linewidth=0, label=f"margin of {margin:g}")
     axes.set_xlabel("pairs that the teacher is asked, %")
     axes.set_ylabel(metric)
     axes.legend(frameon=False)

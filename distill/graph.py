@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from distill.artefact import ModelKind, check_model_folder
 from distill.errors import BadInput, JobFailed
 from distill.model_files import length_limit
-from distill.modeling import load_model, tokenizer_of, transformer_of
+from distill.modeling import is_generative, load_model, tokenizer_of, transformer_of
 from distill.tokens import pad_token_id
 
 __all__ = ["TOLERANCE", "GraphModule", "check_graph", "load_graph_module", "traceable_masks"]
@@ -107,6 +107,10 @@ def load_graph_module(source: Path, *, attention: str = "sdpa") -> GraphModule:
     model = load_model(source).eval()
     if type(model[0]).__name__ != "Transformer":
         raise BadInput(f"{source} starts with {type(model[0]).__name__}; only a Transformer in front becomes a graph")
+    if is_generative(model):
+        raise BadInput(
+            f"{source} is a generative reranker: it runs in torch and is not exported; for labelling set signals.runtime=torch"
+        )
     if any(getattr(module, "include_prompt", True) is False for module in model):
         raise BadInput(f"{source} pools without the prompt (include_prompt: false), whose length no graph is told")
     encoder = transformer_of(model)

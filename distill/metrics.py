@@ -51,6 +51,7 @@ __all__ = [
     "TeacherSpearman",
     "evaluate_scores",
     "paired_difference",
+    "paired_samples",
     "primary_metric",
     "retention",
 ]
@@ -649,6 +650,30 @@ def paired_difference(
 
     `BadInput` is raised for an unknown metric, for columns that do not fit and where the metric is not defined.
     """
+    estimate, _ = paired_samples(
+        metric, scores_a=scores_a, scores_b=scores_b, labels=labels, query_ids=query_ids, teacher_scores=teacher_scores,
+        unit_scores_a=unit_scores_a, unit_scores_b=unit_scores_b, n_bootstrap=n_bootstrap, seed=seed,
+    )  # fmt: skip
+    return estimate
+
+
+def paired_samples(
+    metric: str,
+    *,
+    scores_a: npt.NDArray[Any],
+    scores_b: npt.NDArray[Any],
+    labels: npt.NDArray[Any] | None,
+    query_ids: npt.NDArray[Any] | None = None,
+    teacher_scores: npt.NDArray[Any] | None = None,
+    unit_scores_a: npt.NDArray[Any] | None = None,
+    unit_scores_b: npt.NDArray[Any] | None = None,
+    n_bootstrap: int = 1000,
+    seed: int,
+) -> tuple[Estimate, FloatArray]:
+    """Return what `paired_difference` does, and the difference on each resample, NaN where it is undefined.
+
+    *Shape:* samples: (n_bootstrap,)
+    """
     if metric not in _PLANS:
         raise BadInput(f"metric: {metric!r}; known are {', '.join(METRICS)}")
     a = _Pairs.checked(scores_a, labels, query_ids, teacher_scores, unit_scores_a)
@@ -656,15 +681,13 @@ def paired_difference(
     if len(a.scores) != len(b.scores):
         raise BadInput(f"scores_b: {len(b.scores)} scores where scores_a has {len(a.scores)}; score the same pairs")
     one, two = _PLANS[metric](a), _PLANS[metric](b)
-    estimate = None if one is None or two is None else _difference(a, one, two, n_bootstrap, seed)
-    if estimate is None:
-        raise BadInput(f"{metric}: not defined for both models on this data (see distill.metrics for what it needs)")
-    return estimate
-
-
-def _difference(pairs: _Pairs, one: _Plan, two: _Plan, n_bootstrap: int, seed: int) -> Estimate | None:
-    sampled = _sampled(pairs, {"a": one.statistic, "b": two.statistic}, n_bootstrap, seed)
-    return _estimate(one.value - two.value, sampled["a"] - sampled["b"], one.n)
+    if one is not None and two is not None:
+        sampled = _sampled(a, {"a": one.statistic, "b": two.statistic}, n_bootstrap, seed)
+        samples = sampled["a"] - sampled["b"]
+        estimate = _estimate(one.value - two.value, samples, one.n)
+        if estimate is not None:
+            return estimate, samples
+    raise BadInput(f"{metric}: not defined for both models on this data (see distill.metrics for what it needs)")
 
 
 def retention(metrics: Mapping[str, Estimate], teacher_metrics: Mapping[str, Estimate]) -> dict[str, float]:

@@ -80,6 +80,11 @@ class ModelFiles:
         return is_static_module(self.modules[0])
 
     @property
+    def is_generative(self) -> bool:
+        """Whether it is a decoder that says yes or no of a pair, through sentence-transformers' LogitScore."""
+        return any(str(module["type"]).endswith(".LogitScore") for module in self.modules)
+
+    @property
     def held_runtime(self) -> Runtime:
         """The runtime to take where none is asked for: a graph's before torch, and numpy for a static model."""
         if self.is_static:

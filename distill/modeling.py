@@ -31,7 +31,9 @@ __all__ = [
     "brings_scores",
     "build_model",
     "cross_encoder",
+    "is_generative",
     "is_static",
+    "lacks_of_scorer",
     "load_model",
     "loading",
     "prepared",
@@ -80,11 +82,13 @@ def build_model(
     max_length: int,
     prompts: tuple[str, str] | None = None,
     seed: int = 0,
+    frozen: bool = False,
 ) -> Any:
     """Build a model around a backbone; new layers are drawn from `seed`.
 
     :param pooling: None takes the model's own, or the mean
     :param head: hidden widths of a cross-encoder's MLP; None takes the model's own head, or (256,)
+    :param frozen: a generative reranker is taken as it is; to be trained, its decoder gets a head
     :raises BadInput: where the name cannot be loaded
     """
     import torch
@@ -97,12 +101,17 @@ def build_model(
             model = bi_encoder(_own_modules(name, pooling), pooling)
             stored = _stored(name)
             keep_prompts(model, stored.get("prompts"), stored.get("default_prompt_name"))
-        elif head is None and pooling is None and brings_scores(name):
+        elif head is None and pooling is None and (brings_scores(name) or (frozen and lacks_of_scorer(name) is None)):
             model = _with_own_head(name)
         else:
             model = cross_encoder(_transformer(name), pooling, head)
     check_finite(name, model)
-    return prepared(model, max_length=max_length, prompts=prompts)
+    model = prepared(model, max_length=max_length, prompts=prompts)
+    if is_generative(model):
+        from distill.generative import check_generative
+
+        check_generative(name, model, max_length)
+    return model
 
 
 def prepared(model: Any, *, max_length: int, prompts: tuple[str, str] | None) -> Any:
@@ -172,7 +181,7 @@ def _with_own_head(name: str) -> Any:
             f"{name} puts out {model.num_labels} scores; a cross-encoder here has one; set head to train a new one"
         )
     prompt = model.prompts.get(model.default_prompt_name or "")
-    if prompt:
+    if prompt and not is_generative(model):  # whose template has a place for it
         raise BadInput(
             f"{name} puts the prompt {prompt!r} before every pair, which no cross-encoder here does; remove its default_prompt_name, or name another model"
         )
@@ -218,6 +227,24 @@ def brings_scores(name: str) -> bool:
     dense = [module["path"] for module in modules if str(module["type"]).endswith(".Dense")]
     told = [_says(name, f"{path}/config.json") for path in dense]
     return any(isinstance(config, dict) and config.get("module_output_name") == "scores" for config in told)
+
+
+def lacks_of_scorer(name: str) -> str | None:
+    """Return what a generative reranker lacks of the description of its scorer; None where it is whole, or is no such model."""
+    modules = _says(name, "modules.json")
+    if not isinstance(modules, list):
+        return "modules.json is missing"
+    for number, module in enumerate(modules):
+        check_module(Path(name), module, f"modules.json: module {number}")
+    scorer = next((module["path"] for module in modules if str(module["type"]).endswith(".LogitScore")), None)
+    if scorer is None:
+        return "modules.json names no LogitScore"
+    return None if _says(name, f"{scorer}/config.json") is not None else f"{scorer}/config.json is missing"
+
+
+def is_generative(model: Any) -> bool:
+    """Tell whether a loaded model is a decoder that says yes or no of a pair."""
+    return any(type(module).__name__ == "LogitScore" for module in model.children())
 
 
 def architectures(name: str, path: str = "") -> list[str]:

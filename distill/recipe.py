@@ -838,9 +838,12 @@ class CascadeDial(Section):
     teacher: Name | None = None
     """None is the teacher whose scores are matched."""
     share: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Of the pairs that go to the teacher; None is the least that equals the teacher within the interval."""
+    """Of the pairs that go to the teacher; None is the least that equals the teacher on the validation pairs, see margin."""
     top_k: Count | None = None
     """The k best documents of each query go to the teacher, instead of a share by doubt."""
+    margin: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """The cascade equals the teacher where it loses less than this: the lower end of the interval of cascade − teacher, in the
+    report's first metric, lies above −margin (non-inferiority), after Holm's correction for all shares that are tried."""
 
 
 class Plan(Section):

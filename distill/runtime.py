@@ -111,6 +111,13 @@ def load(
     def opened(files: ModelFiles) -> Scorer:
         chosen, threads = runtime or files.held_runtime, n_threads or usable_cpus()
         with loading(str(path)):
+            if files.is_generative:
+                from distill.generative import open_generative
+
+                return open_generative(
+                    files, chosen, precision, threads, max_length=max_length, device=device, truncate=truncate,
+                    special_tokens_as_text=special_tokens_as_text,
+                )  # fmt: skip
             if files.is_static and chosen in ("numpy", "torch"):  # one engine, in numpy: the numbers are the same
                 from distill.engine_static import open_static
 
@@ -189,6 +196,7 @@ class Scorer:
         self._n_positions = engine.length_limit(_ANY_LENGTH)
         self.tokenizer = engine.tokenizer
         self.side: Side | None = None  # the one that it serves, beside another model
+        self.n_template_tokens = 0  # of max_length, that are no text's: a generative reranker's
         self._files, self._engine, self._lock = files, engine, ForkSafeLock()
         self._tokenizer = tokenizer or own_tokenizer(engine.tokenizer, special_tokens_as_text=False)
         self._words: WordMemory | None = None

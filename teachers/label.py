@@ -94,7 +94,7 @@ def _cut_texts(name: str, scorer: Scorer, items: Mapping[SignalKind, tuple[np.nd
     counted = {}
     for kind, (_, inputs) in items.items():
         texts = (inputs.queries, inputs.documents) if kind == "scores" else ([text for _, text in inputs],)
-        cut = sample_cut_texts(scorer.tokenizer, *texts, max_length=scorer.max_length)
+        cut = sample_cut_texts(scorer.tokenizer, *texts, max_length=scorer.max_length - scorer.n_template_tokens)
         counted[kind] = cut.to_json()
         if say:
             cut.say(f"{name}: {kind}")

@@ -14,7 +14,8 @@ from distill.backbone import identify
 from distill.building import model_builder
 from distill.errors import BadInput
 from distill.fitting import Job, fit
-from distill.modeling import save_model, stored_prompts
+from distill.generative import default_prompt, template_tokens
+from distill.modeling import is_generative, save_model, stored_prompts
 from distill.objectives import DEFAULT_LOSS
 from distill.prompts import NO_PROMPTS
 from distill.recipe import Labels, Objectives, Teacher, TeacherBackbone
@@ -116,5 +117,11 @@ def _copy(run: Run, name: str, teacher: Teacher, model: Any, inputs: dict[str, A
         save_model(model, folder)
         write_card(folder, artefact)
     log.info("teacher %s: taken as it is into %s", name, run.teacher(name))
+    if is_generative(model):
+        instruction = default_prompt(model)
+        log.info(
+            "teacher %s: a generative reranker, scored by its own LogitScore; %s; template and instruction take %d of %d tokens", name,
+            f"instruction {instruction!r}" if instruction else "no instruction is stored", template_tokens(model), teacher.max_length,
+        )  # fmt: skip
     if any(prompts := run.teacher_prompts(name)):
         log.info("teacher %s: %r before queries, %r before documents", name, *prompts)

@@ -145,7 +145,7 @@ class TestFrozenScorers:
                 tiny_run, "has no head that scores pairs, and a frozen teacher gets no new one", backbone=str(folder)
             )
 
-    def test_that_generate_are_refused(self, tiny_run, encoder, tmp_path):
+    def test_that_generate_without_a_scorer_are_refused(self, tiny_run, encoder, tmp_path):
         from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
         config = Qwen3Config(
@@ -155,7 +155,8 @@ class TestFrozenScorers:
         with quiet():
             Qwen3ForCausalLM(config).save_pretrained(tmp_path / "qwen")
             AutoTokenizer.from_pretrained(encoder).save_pretrained(tmp_path / "qwen")
-        self.refused(tiny_run, r"is a generative reranker \(Qwen3ForCausalLM\)", backbone=str(tmp_path / "qwen"))
+        said = r"is a generative reranker \(Qwen3ForCausalLM\) without the description of its scorer: modules.json is missing"
+        self.refused(tiny_run, said, backbone=str(tmp_path / "qwen"))
 
     def test_with_a_new_head_are_refused(self, tiny_run, reranker):
         self.refused(tiny_run, "pooling and head ask for a new, random head", backbone=str(reranker), head=[8])

@@ -5,9 +5,11 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from distill import dial
 from distill.cascade import Cascade, fit_cascade, top_k_of_queries
+from distill.dial_words import say_chosen, say_validation
 from distill.errors import BadInput, JobFailed
+from distill.metrics import Estimate
+from distill.noninferiority import Claim, holm, judged, one_sided_p
 
 
 def two_models(n=4000, seed=0):
@@ -112,43 +114,136 @@ def test_top_k_of_each_query():
     assert top_k_of_queries([], np.zeros(0), 3).shape == (0,)
 
 
-def place(share, cost, teacher, student):
-    """A position of a dial with its differences to both models, as (low, high)."""
-    return {
-        "share": share,
-        "share_of_teacher_cost": cost,
-        "minus_teacher": {"low": teacher[0], "high": teacher[1]},
-        "minus_student": {"low": student[0], "high": student[1]},
-    }
-
-
-ALONE, SAME = place(0.0, 0.2, (-0.05, -0.01), (0.0, 0.0)), (-0.01, 0.01)
+def test_p_is_the_share_of_resamples_at_or_below_the_bound():
+    samples = np.array([-0.03, -0.01, 0.0, 0.01, 0.02, 0.02, 0.03, 0.04, 0.05])
+    assert one_sided_p(samples, -0.02) == pytest.approx(2 / 10)  # (1 + one) / (1 + 9)
+    assert one_sided_p(samples, -0.01) == pytest.approx(3 / 10)  # at the bound is not above it
+    assert one_sided_p(samples, 0) == pytest.approx(4 / 10)
+    assert one_sided_p(np.array([0.1, np.nan, 0.1]), 0) == pytest.approx(2 / 4)  # undefined counts against
+    assert one_sided_p(np.ones(39), 0) == pytest.approx(0.025)
 
 
 @pytest.mark.parametrize(
-    ("positions", "words"),
+    ("given", "corrected"),
     [
-        ([ALONE, place(0.5, 0.7, (-0.03, -0.01), SAME)], "no share equals the teacher's spearman; beats no single model of equal cost"),
+        ([], []),
+        ([0.02], [0.02]),
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),  # 4·.005, 3·.01, 2·.03, then .04 raised to .06
+        ([0.6, 0.5], [1.0, 1.0]),
+        ([0.02, 0.02], [0.04, 0.04]),
+    ],
+)
+def test_holm(given, corrected):
+    assert holm(given) == pytest.approx(corrected)
+
+
+def claim(samples, bound):
+    low, high = np.percentile(samples, [2.5, 97.5])
+    return Claim(Estimate(float(np.mean(samples)), float(low), float(high), 100), np.asarray(samples), bound)
+
+
+def test_equals_needs_the_margin_and_not_an_interval_that_reaches_0():
+    wide, narrow = np.linspace(-0.05, 0.05, 1001), np.linspace(-0.008, 0.002, 1001)
+    assert not judged([claim(wide, -0.01)])[0]["holds"]  # reaches 0, and tells nothing
+    test = judged([claim(narrow, -0.01)])[0]
+    assert test["holds"] and test["low"] > -0.01 and test["value"] < 0
+    worse = judged([claim(narrow - 0.005, -0.01)])[0]
+    assert not worse["holds"] and worse["p"] == pytest.approx((1 + 300 + 1) / 1002, abs=0.002)  # −.013 … −.003
+
+
+def test_what_one_test_shows_several_need_not():
+    samples = np.r_[np.full(20, -0.02), np.zeros(979)]  # p = 21 / 1000
+    assert judged([claim(samples, -0.01)])[0]["holds"]
+    both = judged([claim(samples, -0.01)] * 2)
+    assert [test["p_holm"] for test in both] == pytest.approx([0.042, 0.042])
+    assert not any(test["holds"] for test in both)
+
+
+def difference(value, low, high, holds):
+    return {"value": value, "low": low, "high": high, "holds": holds}
+
+
+def validation(*differences, chosen=1.0, equal=None, by="validation", n_pairs=400):
+    positions = [
+        {"share": share, "minus_teacher": one} for share, one in zip((0.0, 0.2, 1.0), differences, strict=True)
+    ]
+    return {
+        "n_pairs": n_pairs, "margin": 0.01, "n_tested": 3, "positions": positions, "chosen_by": by, "top_k": None,
+        "chosen_share": chosen, "equal_from": equal,
+    }  # fmt: skip
+
+
+WORSE, WIDE, EQUAL = (
+    difference(-0.05, -0.06, -0.04, False),
+    difference(0, -0.02, 0.02, False),
+    difference(-0.001, -0.004, 0.002, True),
+)
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
         (
-            [ALONE, place(0.5, 0.7, SAME, (0.01, 0.03))],
-            "equals the teacher's spearman within the interval from 50% of the pairs on, at 70% of its cost; "
-            "beats the student alone, at no more than the teacher's cost, from 50% on",
+            validation(WORSE, EQUAL, EQUAL, chosen=0.2, equal=0.2),
+            "On 400 validation pairs 20% of the pairs is the least share that equals the teacher's spearman within the margin of "
+            "0.01 (3 shares tested, Holm)",
         ),
         (
-            [ALONE, place(0.5, 0.7, (0.01, 0.03), (0.02, 0.04))],
-            "equals the teacher's spearman within the interval from 50% of the pairs on, at 70% of its cost; "
-            "beats the teacher alone, at no more than the teacher's cost, from 50% on",
+            validation(EQUAL, EQUAL, EQUAL, chosen=0.0, equal=0.0),
+            "On 400 validation pairs the student alone equals the teacher's spearman within the margin of 0.01 (3 shares tested, Holm)",
         ),
         (
-            [place(0.0, 0.13, (0.01, 0.03), (0.0, 0.0)), place(0.5, 0.63, (0.01, 0.03), SAME)],
-            "the student alone beats the teacher's spearman, at 13% of its cost; beats no single model of equal cost",
+            validation(WORSE, WORSE, WORSE),
+            "On 400 validation pairs no share is shown to be one that equals the teacher's spearman within the margin of 0.01 "
+            "(3 shares tested, Holm): each is worse by more; so every pair goes to the teacher",
         ),
         (
-            [ALONE, place(1.0, 1.2, (0.01, 0.03), (0.01, 0.03))],
-            "equals the teacher's spearman within the interval from 100% of the pairs on, at 120% of its cost; "
-            "beats no single model of equal cost",
+            validation(WORSE, WIDE, WIDE),
+            "On 400 validation pairs no share is shown to be one that equals the teacher's spearman within the margin of 0.01 "
+            "(3 shares tested, Holm): the pairs are too few to tell, the narrowest interval of cascade − teacher is ±0.02 wide; "
+            "at least 1,600 validation pairs are needed for this margin; so every pair goes to the teacher",
+        ),
+        (
+            validation(WORSE, EQUAL, EQUAL, chosen=0.1, equal=0.2, by="recipe"),
+            "On 400 validation pairs 20% of the pairs is the least share that equals the teacher's spearman within the margin of "
+            "0.01 (3 shares tested, Holm); the recipe asks for a share of 10%",
+        ),
+    ],
+)
+def test_what_the_validation_pairs_say(told, words):
+    assert say_validation("spearman", told) == words
+
+
+@pytest.mark.parametrize(
+    ("equals", "beats", "student", "share", "words"),
+    [
+        (EQUAL, False, True, 0.2, "it equals the teacher within the margin of 0.01 and beats the student alone"),
+        (EQUAL, True, False, 0.2, "it beats the teacher, and is not shown to beat the student alone"),
+        (WORSE, False, True, 0.2, "it is worse than the teacher by more than the margin of 0.01 and beats the student alone"),
+        (EQUAL, False, None, 0.0, "it equals the teacher within the margin of 0.01"),
+        (
+            WIDE, False, True, 0.2,
+            "not shown to equal the teacher within the margin of 0.01: the pairs are too few to tell, the narrowest interval of "
+            "cascade − teacher is ±0.02 wide; at least 4,000 evaluation pairs are needed for this margin and beats the student alone",
         ),
     ],
 )  # fmt: skip
-def test_the_verdict_is_about_models_of_equal_cost(positions, words):
-    assert dial._verdict("spearman", positions) == words
+def test_what_the_evaluation_pairs_say(equals, beats, student, share, words):
+    tests = {"equals_teacher": equals, "beats_teacher": {"holds": beats}}
+    if student is not None:
+        tests["beats_student"] = {"holds": student}
+    chosen = {
+        "share": share, "n_pairs": 1000, "margin": 0.01, "spearman": {"value": 0.8}, "share_of_teacher_cost": 0.3,
+        "n_tested": len(tests), "tests": tests,
+    }  # fmt: skip
+    said = say_chosen("spearman", chosen)
+    assert said.startswith("On 1,000 evaluation pairs ")
+    assert said.endswith(f"at 30% of its cost: {words} ({len(tests)} comparisons tested, Holm)")
+
+
+def test_a_cascade_that_costs_more_than_its_teacher_is_said():
+    chosen = {
+        "share": 1.0, "n_pairs": 1000, "margin": 0.01, "spearman": {"value": 0.8}, "share_of_teacher_cost": 1.2, "n_tested": 2,
+        "tests": {"equals_teacher": EQUAL, "beats_teacher": {"holds": False}},
+    }  # fmt: skip
+    assert "it costs more than the teacher alone" in say_chosen("spearman", chosen)

@@ -1,0 +1,76 @@
+"""What the tests of a cascade say, in words: what the validation pairs chose, and what the evaluation pairs make of it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from distill.noninferiority import pairs_needed
+
+__all__ = ["say_chosen", "say_validation"]
+
+
+def say_validation(metric: str, validation: Mapping[str, Any]) -> str:
+    """Say which share the validation pairs choose, how many were tried, and where there are too few pairs to tell."""
+    margin, n_tested = validation["margin"], validation["n_tested"]
+    within = f"equals the teacher's {metric} within the margin of {margin:g}"
+    tried = f"({n_tested} {'numbers of documents' if validation['top_k'] else 'shares'} tested, Holm)"
+    equal = validation["equal_from"]
+    said = f"On {validation['n_pairs']:,} validation pairs "
+    if equal is None:
+        said += f"no share is shown to be one that {within} {tried}{_why_not(validation)}"
+    elif equal == 0:
+        said += f"the student alone {within} {tried}"
+    else:
+        said += f"{equal:.0%} of the pairs is the least share that {within} {tried}"
+    if validation["chosen_by"] == "recipe":
+        asked = f"top {validation['top_k']}" if validation["top_k"] else f"a share of {validation['chosen_share']:.0%}"
+        return f"{said}; the recipe asks for {asked}"
+    return said if equal is not None else f"{said}; so every pair goes to the teacher"
+
+
+def _why_not(validation: Mapping[str, Any]) -> str:
+    """Say whether every share is worse than the margin allows, or the pairs are too few to tell."""
+    differences = [place["minus_teacher"] for place in validation["positions"]]
+    return _too_few(differences, validation["n_pairs"], validation["margin"], "validation") or (
+        ": each is worse by more" if all(one["high"] < -validation["margin"] for one in differences) else ""
+    )
+
+
+def _too_few(differences: list[Mapping[str, Any]], n_pairs: int, margin: float, of: str) -> str:
+    """Say so where the pairs could not tell even of a cascade that is the teacher: all intervals are wider than the margin.
+
+    Of those that may still be equal; what is shown to be worse is told.
+    """
+    widths = [(one["high"] - one["low"]) / 2 for one in differences if one["high"] >= -margin]
+    if not widths or min(widths) < margin:
+        return ""
+    return (
+        f": the pairs are too few to tell, the narrowest interval of cascade − teacher is ±{min(widths):.3g} wide; "
+        f"at least {pairs_needed(n_pairs, min(widths), margin):,} {of} pairs are needed for this margin"
+    )
+
+
+def say_chosen(metric: str, chosen: Mapping[str, Any]) -> str:
+    """Say what the chosen cascade is on the evaluation pairs: beside the teacher, beside the student, and at which cost."""
+    tests, margin = chosen["tests"], chosen["margin"]
+    difference = tests["equals_teacher"]
+    asked = "the student alone" if chosen["share"] == 0 else f"asking the teacher of {chosen['share']:.0%}"
+    said = (
+        f"On {chosen['n_pairs']:,} evaluation pairs {asked} has {metric} {chosen[metric]['value']:.4f}, "
+        f"{difference['value']:+.4f} to the teacher's ({difference['low']:+.4f} to {difference['high']:+.4f}), "
+        f"at {chosen['share_of_teacher_cost']:.0%} of its cost: "
+    )
+    if tests["beats_teacher"]["holds"]:
+        said += "it beats the teacher"
+    elif difference["holds"]:
+        said += f"it equals the teacher within the margin of {margin:g}"
+    elif difference["high"] < -margin:
+        said += f"it is worse than the teacher by more than the margin of {margin:g}"
+    else:
+        said += f"not shown to equal the teacher within the margin of {margin:g}"
+        said += _too_few([difference], chosen["n_pairs"], margin, "evaluation")
+    if "beats_student" in tests:
+        said += " and beats" if tests["beats_student"]["holds"] else ", and is not shown to beat"
+        said += " the student alone"
+    if chosen["share_of_teacher_cost"] > 1:
+        said += "; it costs more than the teacher alone"
+    return f"{said} ({chosen['n_tested']} comparisons tested, Holm)"
