@@ -15,6 +15,7 @@ import numpy as np
 from distill.errors import BadInput
 
 __all__ = [
+    "IS_TEACHER",
     "LOWER_IS_BETTER",
     "METRIC_NAMES",
     "NO_SHARE",
@@ -43,8 +44,9 @@ METRIC_NAMES = {
 LOWER_IS_BETTER = {"ablation_mse"}
 NO_SHARE = {"ablation_mse", "teacher_spearman", "teacher_kendall"}
 RUNTIMES = {"torch": "PyTorch", "openvino": "OpenVINO", "onnx": "ONNX Runtime"}
+IS_TEACHER = ("teacher", "teacher_export")
 _PRIMARY = ("ndcg_at_10", "roc_auc", "spearman")
-_ROLES = ("teacher", "untrained", "student", "control", "export", "baseline")
+_ROLES = ("teacher", "teacher_export", "untrained", "student", "control", "export", "baseline")
 
 
 @dataclass(frozen=True)
