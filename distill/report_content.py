@@ -169,4 +169,6 @@ def _label(row: Row, *keys: str) -> str:
     name = str(row["name"])
     shown = [RUNTIMES.get(str(row[key]), str(row[key])) for key in keys if row.get(key)]
     more = [text for text in shown if text.lower() not in name.lower()]
+    if more and name.endswith(")"):  # one pair of brackets holds all that tells it from another
+        return f"{name[:-1]}, {' '.join(more)})"
     return f"{name} ({' '.join(more)})" if more else name

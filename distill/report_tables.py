@@ -145,29 +145,39 @@ def _caption(content: Benchmark) -> str:
     cpu = environment.get("cpu")
     threads = environment.get("threads")
     where = f" on {cpu}{f', {threads} threads' if threads else ''}" if cpu else ""
-    text = (
-        f"Small type under a quality: its 95 % bootstrap interval over {said}. Latency and throughput were measured"
-        f"{where}; latency is for one pair at a time unless a batch is named. Bold: the best apart from the "
-        "teacher; where intervals overlap much, that order is not settled."
+    quality = (
+        f"Small type under a quality: its 95 % bootstrap interval over {said}. Bold: the best apart from the teacher; where "
+        "intervals overlap much, that order is not settled."
     )
-    text += "".join(f" {sentence}" for sentence in (pairs_measured(content), measuring_ended(content)) if sentence)
     if NO_SHARE.intersection(content.metrics) - LOWER_IS_BETTER:
-        text += " Teacher ρ and τ-b: rank agreement with the teacher’s scores."
+        quality += " Teacher ρ and τ-b: rank agreement with the teacher’s scores."
     if any(row.get("role") == "control" for row in content.rows):
-        text += " The control is the same student, trained on the labels alone, by the loss that validation prefers."
-    if any(row.get("speedup_split") for row in content.rows):
-        text += (
-            " × teacher is against the teacher in PyTorch, and the product of two factors: what the smaller model gives, held "
-            "against the teacher in the same runtime and precision (where another is named, against that), and what that runtime "
-            "gives the teacher too."
-        )
+        quality += " The control is the same student, trained on the labels alone, by the loss that validation prefers."
     if any(row.get("role") == "untrained" for row in content.rows):
-        text += " Untrained: the student before its first step; its speed is the student’s."
-    if any(row.get("runtime") == "openvino" for row in content.rows):
-        text += (
-            " OpenVINO computes in bf16 by default on CPUs that can; precision is named in each row for that reason."
+        quality += " Untrained: the student before its first step; its speed is the student’s."
+    speed = (
+        f"Latency and throughput were measured{where}; latency is for one pair at a time unless a batch is named. "
+        f"{pairs_measured(content)} {measuring_ended(content)}"
+    )
+    return "<br>".join(
+        escape(text.replace("  ", " ")) for text in (quality, speed.strip(), _runtime_words(content)) if text
+    )
+
+
+def _runtime_words(content: Benchmark) -> str:
+    """Say what × teacher is made of, and what OpenVINO computes in."""
+    words = []
+    if any(row.get("speedup_split") for row in content.rows):
+        words.append(
+            "× teacher is against the teacher in PyTorch, and the product of two factors: what the smaller model gives, held "
+            "against the teacher in the same runtime and precision (where another is named, against that), and what that "
+            "runtime gives the teacher too."
         )
-    return escape(text)
+    if any(row.get("runtime") == "openvino" for row in content.rows):
+        words.append(
+            "OpenVINO computes in bf16 by default on CPUs that can; precision is named in each row for that reason."
+        )
+    return " ".join(words)
 
 
 def pairs_measured(content: Benchmark) -> str:
