@@ -51,8 +51,10 @@ def interval_of_median(rounds: Sequence[Sequence[float]], *, seed: int = 0) -> t
     drawn = rng.integers(len(sizes), size=(_N_RESAMPLES, len(sizes), 1))
     within = (rng.random((_N_RESAMPLES, len(sizes), each)) * sizes[drawn]).astype(np.int64)
     medians = np.median(samples[starts[drawn] + within].reshape(_N_RESAMPLES, -1), axis=1)
+    # rounds of different lengths count alike here and not in the plain median, which is to be inside all the same
+    plain = float(np.median(samples))
     low, high = np.percentile(medians, (2.5, 97.5)).tolist()
-    return low, high
+    return min(low, plain), max(high, plain)
 
 
 @dataclass
