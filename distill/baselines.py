@@ -26,6 +26,7 @@ from distill.remote import Endpoint
 from distill.runtime import Precision, Runtime, Scorer, load
 from distill.scoring import PairScorer, Progress
 from distill.trust import check_files, read_json
+from distill.wording import or_least
 
 __all__ = [
     "SCORER_FILE",
@@ -290,14 +291,15 @@ def choose_tfidf(texts: Sequence[str], validation: Pairs) -> tuple[TfIdf, dict[s
     """
     from distill.trainset import validation_value  # it imports torch
 
-    values: dict[str, float | None] = {}
+    values: list[float | None] = []
     for analyzer, ngrams in _FLOORS:
         fitted = _fitted(TfIdf(analyzer=analyzer, ngrams=ngrams), texts)
         scores = _row_products(fitted, validation.queries, validation.documents)
         value = math.nan if validation.labels is None else validation_value(scores, validation.labels)
-        values[f"{analyzer} {ngrams[0]}–{ngrams[1]}"] = value if math.isfinite(value) and value > -1 else None
-    best = max(range(len(_FLOORS)), key=lambda i: list(values.values())[i] or -1.0)
-    return TfIdf(analyzer=_FLOORS[best][0], ngrams=_FLOORS[best][1]), values
+        values.append(value if math.isfinite(value) else None)
+    best = max(range(len(_FLOORS)), key=lambda place: or_least(values[place]))  # of equals the first
+    names = [f"{analyzer} {ngrams[0]}–{ngrams[1]}" for analyzer, ngrams in _FLOORS]
+    return TfIdf(analyzer=_FLOORS[best][0], ngrams=_FLOORS[best][1]), dict(zip(names, values, strict=True))
 
 
 def term_words(settings: TfIdf) -> str:

@@ -26,9 +26,19 @@ from distill.modeling import save_model
 from distill.progress import progress, step_progress
 from distill.recipe import Benchmark, Paragraphs, Remote, TfIdf
 from distill.report import write_report
+from distill.rounds import Until
 from distill.run import Run, differences
 from distill.runtime import Precision, Runtime
 from distill.standing import floor_of, is_broken, problem_of, with_standing
+from distill.teacher_exports import (
+    matched_teacher,
+    measured_teachers,
+    primary_teacher,
+    teacher_export_notes,
+    wanted_teacher_exports,
+    with_split,
+)
+from distill.wording import values_in_words
 
 __all__ = [
     "Row",
@@ -47,7 +57,15 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
-_RAW = ("latency_by_length", "throughput_pairs", "load_seconds", "cold_ms", "steady_memory_mb", "n_threads", "max_length", "per_run")  # fmt: skip
+_RAW = (
+    "latency_by_length", "latency_pairs", "latency_interval", "throughput_pairs", "throughput_interval", "load_seconds", "cold_ms",
+    "steady_memory_mb", "n_threads", "max_length", "per_run",
+)  # fmt: skip
+_MADE_OF_A_MODEL = (
+    "baseline",
+    "teacher_export",
+)  # rows whose card says nothing of how a teacher or the student was trained
+_NOT_SAID_UNDER = ("untrained", "teacher_export")  # it has learned nothing; it is the teacher, which is said
 _SHOWN_CHANGES = 4
 _OPTIONAL = ("under_load", "first_score_seconds", "first_score_cold_seconds", "variant")
 _UNMEASURED: Mapping[str, Any] = {
@@ -113,6 +131,7 @@ def benchmark(run: Run) -> None:
         *run.split.notes,
         *changed,
         *_notes(run, rows, speed),
+        *teacher_export_notes(run),
         *said_of_quality(result),
     ]
     result["data"]["source"] = run.recipe.data.evaluation or run.recipe.data.train
@@ -152,11 +171,11 @@ def assemble(
     primary = primary_metric(metrics[teacher if teacher in sound else sound[0]], pairs.labels)
     described = [_described(row, scored[row.name].n_parameters, metrics, speed, teacher) for row in rows]
     described = [{**row, "problem": said} if (said := problems[row["name"]]) else row for row in described]
-    described = with_standing(described, pairs.labels, primary)
+    described = with_split(with_standing(described, pairs.labels, primary))
     broken = is_broken(described, primary)
     return {
         "primary_metric": primary, "data": {"n_pairs": len(pairs), "n_queries": len(set(pairs.queries))},
-        "environment": environment(), "rows": described,
+        "environment": environment(), "measuring": _measuring(speed), "rows": described,
         "comparisons": [
             {"name": f"{one} − {other}", "metric": primary, **paired_difference(
                 primary, scores_a=scored[one].scores, scores_b=scored[other].scores, labels=pairs.labels, query_ids=query_ids,
@@ -166,6 +185,14 @@ def assemble(
             and primary in metrics[one] and primary in metrics[other]
         ],
     }  # fmt: skip
+
+
+def _measuring(speed: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return how the measuring of all rows ended, the widest interval by its row's name; {} where nothing was measured."""
+    names = list(speed)
+    said = dict(speed[names[0]]["measuring"]) if names and "measuring" in speed[names[0]] else {}
+    place = said.pop("widest_place", None)
+    return said if place is None else {**said, "widest_row": names[place]}
 
 
 def make_baselines(run: Run) -> None:
@@ -231,12 +258,25 @@ def _is_remote(run: Run, row: Row) -> bool:
 
 
 def _rows(run: Run) -> list[Row]:
-    """List the models: the teacher that is matched first, others, student, control, exports."""
-    recipe = run.recipe
-    trained = [name for name, teacher in recipe.teachers.items() if teacher.kind != "mlm"]
-    names = trained if recipe.benchmark.teachers is None else list(recipe.benchmark.teachers)
-    names.sort(key=lambda name: name != primary_teacher(run))
-    return [*(teacher_row(run, name) for name in names), *student_rows(run), *_baseline_rows(run)]
+    """List the models: the teacher that is matched first, others, its exports, student, control, exports, baselines."""
+    return [
+        *(teacher_row(run, name) for name in measured_teachers(run)),
+        *_teacher_export_rows(run),
+        *student_rows(run),
+        *_baseline_rows(run),
+    ]
+
+
+def _teacher_export_rows(run: Run) -> list[Row]:
+    """Return the rows of the exports of the matched teacher that are there."""
+    name, rows = matched_teacher(run), []
+    for format, precision in wanted_teacher_exports(run):
+        folder = run.teacher_export(str(name), precision, format)
+        if read_card(folder) is not None:
+            shown = precision if format == "openvino" else f"{format} {precision}"
+            length = run.recipe.teachers[str(name)].max_length
+            rows.append(Row(f"{name} ({shown})", "teacher_export", folder, format, None, length))
+    return rows
 
 
 def teacher_row(run: Run, name: str) -> Row:
@@ -271,15 +311,6 @@ def _baseline_rows(run: Run) -> list[Row]:
     return [Row(name, "baseline", run.baseline(name), None, None, None) for name in run.recipe.benchmark.baselines]
 
 
-def primary_teacher(run: Run) -> str:
-    """Return the teacher that retention is measured against: of scores before of embeddings."""
-    objectives = run.recipe.objectives
-    named = [
-        term.teacher for term in (objectives.score_match, objectives.margin_mse, objectives.embedding_match) if term
-    ]
-    return named[0] if named else next(iter(run.recipe.teachers))
-
-
 def _inputs(run: Run, rows: list[Row]) -> dict[str, Any]:
     """Return all that decides the report: models, settings, pairs, and the machine and software that it is measured on."""
     here = environment()
@@ -301,7 +332,7 @@ def recipe_of_models(run: Run, rows: Sequence[Row]) -> tuple[dict[str, Any], lis
     made: dict[str, Any] = json.loads(json.dumps(given))
     for row in rows:
         card = read_card(row.path)
-        if card is None or row.role == "baseline":
+        if card is None or row.role in _MADE_OF_A_MODEL:
             continue
         if row.role == "teacher" and row.name in card.recipe.get("teachers", {}):
             made["teachers"][row.name] = card.recipe["teachers"][row.name]
@@ -367,7 +398,7 @@ def measure_rows(
     with step_progress("measuring") as on_progress:
         measured = measure_all(
             requests, sample.queries, sample.documents, seconds=settings.seconds, lengths=settings.lengths, seed=seed,
-            load=load, on_progress=on_progress,
+            load=load, until=Until(settings.interval, settings.max_seconds or 3 * settings.seconds), on_progress=on_progress,
         )  # fmt: skip
     return {row.name: result for row, result in zip(rows, measured, strict=True)}
 
@@ -396,6 +427,7 @@ def _comparisons(rows: Sequence[Row]) -> list[tuple[str, str]]:
     """Return what a reader asks of: student and control, teacher and student, exports and student."""
     teacher = next((row.name for row in rows if row.role == "teacher"), rows[0].name)
     exports = [(row.name, "student") for row in rows if row.role == "export"]
+    exports += [(row.name, teacher) for row in rows if row.role == "teacher_export"]
     floor = [("student", row.name) for row in rows if row.role == "baseline" and row.runtime is None][:1]
     return [("student", "control"), ("control", "untrained"), (teacher, "student"), *floor, *exports]
 
@@ -412,7 +444,7 @@ def said_of_quality(result: Mapping[str, Any]) -> list[str]:
             "The control is broken: it is worse than the untrained student, so student − control shows nothing."
         )
     floor = floor_of(rows, metric)
-    under = [row["name"] for row in rows if row.get("under_floor") and row["role"] != "untrained"]
+    under = [row["name"] for row in rows if row.get("under_floor") and row["role"] not in _NOT_SAID_UNDER]
     if floor is not None and under:
         value = floor["metrics"][metric]["value"]
         said.append(f"Under the floor: {', '.join(under)}. Counting common terms ({floor['name']}) gives {value:.3f}.")
@@ -427,9 +459,7 @@ def _control_notes(run: Run) -> list[str]:
     said = None if card is None else card.details.get("control")
     if said is None:
         return []
-    tried = ", ".join(
-        f"{loss} {'undefined' if value is None else f'{value:.4f}'}" for loss, value in said["trials"].items()
-    )
+    tried = values_in_words(said["trials"])
     why = f", the best of short trials ({said['trial_steps']} steps; on validation pairs: {tried})" if tried else ""
     return [
         f"The control is the same student trained on the labels alone, {said['steps']} steps by {said['loss']}{why}."
@@ -469,8 +499,5 @@ def _floor_notes(run: Run) -> list[str]:
         if isinstance(baseline, TfIdf) and baseline.is_chosen_by_validation:
             card = read_card(run.baseline(name))
             values = {} if card is None else card.details["validation"]
-            said = ", ".join(
-                f"{terms} {'undefined' if value is None else f'{value:.4f}'}" for terms, value in values.items()
-            )
-            notes.append(f"{name} counts the terms that rank the validation pairs best ({said}).")
+            notes.append(f"{name} counts the terms that rank the validation pairs best ({values_in_words(values)}).")
     return notes

@@ -10,6 +10,7 @@ memory of the process; `environment` says where it was measured.
 A pair's latency is one call of `Scorer.score` on it, tokenisation included. OpenVINO takes about 2.8 times as long on
 the first use of a shape: pairs are gone through once before any is timed, and the very first call is kept as `cold_ms`.
 All models are timed on the same pairs, again and again, and what the runtime remembers of words is forgotten before each.
+Medians have an interval over the rounds (`distill.rounds`), so that drift counts; rounds are added until it is narrow.
 """
 
 import json
@@ -36,6 +37,7 @@ from distill.machine import cpu_model, usable_cpus
 from distill.memory import peak_mb, resident_mb
 from distill.model_files import GRAPHS, Precision, Runtime, read_model_files
 from distill.pairing import OneSide
+from distill.rounds import Rounds, Until
 from distill.runtime import Scorer
 from distill.scoring import PairScorer
 from distill.serving import batch_grid, memory_growth, open_loop, saturated_pairs_per_s
@@ -111,6 +113,7 @@ def measure_all(
     lengths: Sequence[int] = LENGTHS,
     seed: int = 0,
     load: Load | None = None,
+    until: Until | None = None,
     on_progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Measure several model folders, interleaved; all of them are in memory at the same time.
@@ -123,11 +126,15 @@ def measure_all(
     :param lengths: upper bounds of the length buckets, in tokens that the model reads of a pair: together in a
         cross-encoder, the sum of both texts in a bi-encoder. Longer pairs open buckets of twice the last bound.
     :param load: what is measured afterwards, model by model; None is nothing.
+    :param until: how narrow the intervals of latency and throughput are to be, and the limit of time: rounds of all models
+        are added till then; None adds none.
     :param on_progress: called with (steps done, steps in all, what is being done).
     :returns: for each request, in order: name, path, kind, runtime, precision, n_threads, max_length, parameters (where
-        the request has them counted), size_mb, load_seconds, cold_ms, latency_ms {batch, n, mean, p50, p95, p99}, latency_by_length
-        [{tokens, n, p50, p95}], throughput_pairs_per_s, throughput_pairs, peak_memory_mb, steady_memory_mb, per_run
-        (raw samples: latency_ms, latency_by_length_ms, throughput_pairs_per_s); with `load` also under_load {batches,
+        the request has them counted), size_mb, load_seconds, cold_ms, latency_ms {batch, n, mean, p50, p95, p99}, latency_pairs,
+        latency_by_length [{tokens, n, p50, p95}], throughput_pairs_per_s, throughput_pairs, peak_memory_mb, steady_memory_mb,
+        latency_interval and throughput_interval {low, high} (95 %, of p50 and of the median), measuring (`Rounds.described`,
+        the same for all), per_run (raw samples: latency_ms, latency_by_length_ms, throughput_pairs_per_s, and how many of
+        the first and the last each round gave: latency_per_round, throughput_per_round); with `load` also under_load {batches,
         capacity_pairs_per_s, open_loop, memory}.
     :raises BadInput: for folders that are not whole and for lists that are no pairs.
     :raises JobFailed: where a measuring process dies, with its last line on stderr.
@@ -144,18 +151,28 @@ def measure_all(
         fits = [worker.fits() for worker in workers]
         for worker in workers:
             worker.take(*_same_pairs(fits, len(queries), rounds), rounds)
-        order = list(workers)
-        for number in range(rounds):
-            for worker in order:
-                report(f"round {number + 1}, {worker.name}")
-                worker.round()
-            order.append(order.pop(0))  # nobody is always first after the same neighbour
+        taken = Rounds(len(workers), Until() if until is None else until)
+        while taken.number < rounds or taken.go_on():
+            if taken.number >= rounds:
+                report.add(len(workers))
+            for place in taken.order:  # nobody is always first after the same neighbour
+                report(f"round {taken.number + 1}, {workers[place].name}")
+                taken.keep(place, workers[place].round(by_length=taken.number < rounds))
+            taken.number += 1
         if load is not None:
             for worker in workers:
                 report(f"under load, {worker.name}")
                 worker.under_load(load, seed)
         report.finish()
-        return [worker.finish() for worker in workers]
+        return [_whole(worker.finish(), taken, place) for place, worker in enumerate(workers)]
+
+
+def _whole(measured: dict[str, Any], taken: Rounds, place: int) -> dict[str, Any]:
+    """Add to a model's measurements their intervals, and how the measuring ended."""
+    return {
+        **measured, **taken.intervals(place), "measuring": taken.described(),
+        "per_run": {**measured["per_run"], **taken.sizes(place)},
+    }  # fmt: skip
 
 
 def _same_pairs(fits: Sequence[Mapping[str, int]], n_pairs: int, rounds: int) -> tuple[int, int]:
@@ -177,6 +194,9 @@ class _Reporter:
         if self.on_progress is not None:
             self.on_progress(self.done, self.total, what)
         self.done += 1
+
+    def add(self, steps: int) -> None:
+        self.total += steps
 
     def finish(self) -> None:
         if self.on_progress is not None:
@@ -277,8 +297,8 @@ class _Worker:
     def wait_until_ready(self) -> None:
         self._answer()
 
-    def round(self) -> None:
-        self._ask({"do": "round"})
+    def round(self, *, by_length: bool) -> dict[str, Any]:
+        return self._ask({"do": "round", "by_length": by_length})
 
     def under_load(self, load: Load, seed: int) -> None:
         self._ask({"do": "load", "load": asdict(load), "seed": seed})
@@ -387,22 +407,34 @@ class _Meter:
         self.scorer.score(self.queries[:n_pairs], self.documents[:n_pairs])
         return n_pairs / (time.perf_counter() - start)
 
-    def round(self) -> dict[str, Any]:
-        """Do one slice of each kind."""
+    def round(self, *, by_length: bool) -> dict[str, Any]:
+        """Do one slice of each kind; return what it gave and the seconds that latency and throughput took."""
+        start, before = time.perf_counter(), (len(self.latency), len(self.throughput))
+        self._latency_slice()
+        self._throughput_slice()
+        seconds = time.perf_counter() - start
+        if by_length:
+            self._length_slice()
+        return {"latency": self.latency[before[0] :], "throughput": self.throughput[before[1] :], "seconds": seconds}
+
+    def _latency_slice(self) -> None:
         end, least = time.perf_counter() + self.slice_s, len(self.latency) + self.least_per_round
         while len(self.latency) < least or time.perf_counter() < end:
             self.latency.append(self.time_one(self.timed[self.position % len(self.timed)]))
             self.position += 1
+
+    def _length_slice(self) -> None:
         end, turn = time.perf_counter() + self.slice_s, 0
         while turn == 0 or time.perf_counter() < end:
             for bound, rows in self.bucketed.items():
                 self.by_length[bound].append(self.time_one(rows[len(self.by_length[bound]) % len(rows)]))
             turn += 1
+
+    def _throughput_slice(self) -> None:
         end = time.perf_counter() + self.slice_s
         self.throughput.append(self._run_throughput(self.n_throughput))
         while time.perf_counter() < end:
             self.throughput.append(self._run_throughput(self.n_throughput))
-        return {}
 
     def under_load(self, load: Load, seed: int) -> dict[str, Any]:
         """Measure what `load` asks for."""
@@ -514,7 +546,7 @@ def _serve(requests: IO[str], answers: IO[str], runtime: str) -> None:
     for line in requests:
         message = json.loads(line)
         if message["do"] == "round":
-            answer(meter.round())
+            answer(meter.round(by_length=message["by_length"]))
         elif message["do"] == "fits":
             answer(meter.fits())
         elif message["do"] == "take":

@@ -11,8 +11,10 @@ from typing import Any
 from distill.artefact import ASYMMETRIC, Artefact, check_model_folder, read_card
 from distill.errors import BadInput, JobFailed
 from distill.outputs import inert
+from distill.report_words import speed_share, worth_in_parts
 from distill.run import Run
 from distill.standing import floor_of
+from distill.wording import difference_in_words
 from distill.wording import counted
 
 __all__ = ["NAMES", "push", "write_model_cards"]
@@ -47,6 +49,12 @@ def _exports(run: Run) -> dict[str, Mapping[str, Any]]:
     }
 
 
+def _own_parity(row: Mapping[str, Any], artefact: Artefact) -> dict[str, Mapping[str, Any]]:
+    """Return what the check of a teacher's export found; the student's exports are shown together."""
+    found = artefact.details.get("parity") if row["role"] == "teacher_export" else None
+    return {} if found is None else {row["name"]: found}
+
+
 def _text(
     run: Run, row: Mapping[str, Any], result: Mapping[str, Any], artefact: Artefact, exports: Mapping[str, Any]
 ) -> str:
@@ -54,7 +62,7 @@ def _text(
         f"# {run.recipe.name}: {row['name']}\n\n{_what(row, result)}",
         _quality(row, result),
         _speed(row, result["environment"]),
-        _parity(exports) if row["role"] in ("student", "export") else "",
+        _parity(exports) if row["role"] in ("student", "export") else _parity(_own_parity(row, artefact)),
         _loading(row, artefact),
         _origin(run, row, artefact, result),
         _limits(run, row, result),
@@ -109,20 +117,28 @@ def _what(row: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     teacher = next((other["name"] for other in result["rows"] if other["role"] == "teacher"), None)
     if share is None or teacher is None or row["role"] == "teacher":
         return said
-    faster = "" if row.get("speedup") is None else f" at {row['speedup']:.1f} times its pairs a second"
-    return f"{said} It keeps {100 * share:.1f} % of the {NAMES.get(result['primary_metric'])} of its teacher, `{teacher}`,{faster}."
+    split = speed_share(row)
+    faster = (
+        ""
+        if row.get("speedup") is None
+        else f" at {row['speedup']:.1f} times its pairs a second{f' ({split})' if split else ''}"
+    )
+    of = f"`{teacher}` in torch" if row["role"] == "teacher_export" else f"its teacher, `{teacher}`,"
+    return f"{said} It keeps {100 * share:.1f} % of the {NAMES.get(result['primary_metric'])} of {of}{faster}."
 
 
 def _quality(row: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     lines = [
         f"## Quality\n\n{result['data']['n_pairs']} evaluation pairs of {result['data']['n_queries']} queries; 95 % bootstrap intervals.\n",
-        "| metric | value | 95 % | of the teacher |", "|---|---:|---|---:|",
+        "| metric | value | 95 % | of the teacher | of the best teacher | of what there was to gain |", "|---|---:|---|---:|---:|---|",
     ]  # fmt: skip
     for name, estimate in row["metrics"].items():
         share = (row.get("retention") or {}).get(name)
-        kept = "" if share is None else f"{100 * share:.1f} %"
+        best = (row.get("retention_best") or {}).get(name)
+        kept, of_best = ("" if value is None else f"{100 * value:.1f} %" for value in (share, best))
         lines.append(
-            f"| {NAMES.get(name, name)} | {estimate['value']:.4f} | {estimate['low']:.4f}–{estimate['high']:.4f} | {kept} |"
+            f"| {NAMES.get(name, name)} | {estimate['value']:.4f} | {estimate['low']:.4f}–{estimate['high']:.4f} | {kept} | {of_best} "
+            f"| {', '.join(worth_in_parts(row, name))} |"
         )
     compared = [
         one
@@ -130,7 +146,7 @@ def _quality(row: Mapping[str, Any], result: Mapping[str, Any]) -> str:
         if row["name"] in (one["name"].split(" − ")[0], one["name"].split(" − ")[-1])
     ]
     lines += [""] * bool(compared) + [
-        f"- {one['name']}: {one['value']:+.4f} ({one['low']:+.4f} to {one['high']:+.4f}) {NAMES.get(one['metric'])}"
+        f"- {one['name']}: {difference_in_words(one['value'], one['low'], one['high'], 4)} {NAMES.get(one['metric'])}"
         for one in compared
     ]
     return "\n".join(lines)
@@ -141,10 +157,17 @@ def _speed(row: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
     if not latency:
         return ""
     machine = f"{environment['cpu']}, {environment['threads']} threads, {environment['date'][:10]}"
-    return (
-        f"## Speed\n\n{machine}; tokenisation included. One pair: p50 {latency['p50']:.2f} ms, p95 {latency['p95']:.2f}, p99 {latency['p99']:.2f}; "
-        f"in batches {row['throughput_pairs_per_s']:.0f} pairs/s; {row['peak_memory_mb']:.0f} MB of memory at most."
+    one, many = (
+        _interval(row.get(f"{kind}_interval"), form) for kind, form in (("latency", ".2f"), ("throughput", ".0f"))
     )
+    return (
+        f"## Speed\n\n{machine}; tokenisation included. One pair: p50 {latency['p50']:.2f} ms{one}, p95 {latency['p95']:.2f}, p99 {latency['p99']:.2f}; "
+        f"in batches {row['throughput_pairs_per_s']:.0f} pairs/s{many}; {row['peak_memory_mb']:.0f} MB of memory at most."
+    )
+
+
+def _interval(given: Mapping[str, float] | None, form: str) -> str:
+    return "" if given is None else f" (95 %: {given['low']:{form}}–{given['high']:{form}})"
 
 
 def _parity(exports: Mapping[str, Mapping[str, Any]]) -> str:

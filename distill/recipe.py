@@ -813,12 +813,21 @@ class Benchmark(Section):
     """Measuring time per row and kind of measurement; longer for a row that cannot go through the common pairs once in it."""
     throughput_pairs: Count = 512
     """At most. All rows are measured over the same pairs: as many as the slowest has time for, at least 64 (latency: 24)."""
+    interval: Annotated[float, Field(gt=0, lt=2)] | None = 0.1
+    """Go on, round by round for all rows, until the 95 % intervals of each row's p50 latency and throughput are no wider
+    than this share of their value, or `max_seconds` is reached; None stops after `seconds`."""
+    max_seconds: Seconds | None = None
+    """The limit for that, per row and kind of measurement; None is three times `seconds`."""
     lengths: tuple[Count, ...] = (32, 64, 128, 256, 512)
     """Length buckets in tokens."""
     bootstrap: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     """Resamples behind each 95 % interval."""
     teachers: tuple[str, ...] | None = None
     """Which teachers get a row; None is all but adapted encoders (kind mlm)."""
+    teacher_exports: tuple[ExportPrecision, ...] | None = None
+    """What the matched teacher is exported in as well, in `export.formats`, so that "× teacher" is split into what the smaller
+    model gives and what the runtime gives; None is each of fp32, bf16 and int8 that the student is exported in. A large
+    teacher takes minutes and its size in memory once more each: [] leaves it out, and the report says so."""
     baselines: dict[Name, Baseline] = Field(default_factory=_tfidf_alone)
     """What the models are compared with; {} is nothing."""
 

@@ -35,6 +35,7 @@ def problems_of(recipe: Recipe) -> list[str]:
         *_unlabelled_pair_problems(recipe),
         *_export_problems(recipe.export),
         *_recover_problems(recipe),
+        *_benchmark_problems(recipe),
         *_baseline_problems(recipe),
         *_cascade_problems(recipe),
         *_plan_problems(recipe),
@@ -267,6 +268,26 @@ def _recover_problems(recipe: Recipe) -> list[str]:
     if "int8" not in export.precisions:
         return [f"{where}: it is for int8 alone; add int8 to export.precisions, or leave it out"]
     return []
+
+
+def _benchmark_problems(recipe: Recipe) -> list[str]:
+    given, formats = recipe.benchmark, recipe.export.formats
+    problems = []
+    if given.max_seconds is not None and given.max_seconds < given.seconds:
+        problems.append(
+            f"benchmark.max_seconds: {given.max_seconds:g} is less than benchmark.seconds, {given.seconds:g}, which are measured "
+            "in any case"
+        )
+    if given.teacher_exports and recipe.student is None:
+        problems.append(
+            "benchmark.teacher_exports: a teacher is exported beside the student, and there is none; leave it out"
+        )
+    known = {precision for format in formats for precision in recipe.export.PRECISIONS[format]}
+    return problems + [
+        f"benchmark.teacher_exports: {precision} does not come in {' or '.join(formats)}; accepted: {', '.join(sorted(known))}"
+        for precision in given.teacher_exports or ()
+        if precision not in known
+    ]
 
 
 def _baseline_problems(recipe: Recipe) -> list[str]:

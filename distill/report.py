@@ -9,12 +9,14 @@
     data            mapping, such as n_pairs, n_queries, source
     environment     mapping, such as cpu, threads, versions (a mapping), platform, date
     rows            list of models, see below
+    measuring       how the measuring of speed ended: {rounds, seconds, ended_by (rounds, interval, seconds), interval, max_seconds,
+                    widest, widest_row}; widest is a width as a share of its value
     comparisons     list of {name: "a − b", metric, value, low, high, n}
     notes           list of str
 
 and a row:
 
-    name, role (teacher, untrained, student, control, export, baseline), kind, runtime, precision
+    name, role (teacher, teacher_export, untrained, student, control, export, baseline), kind, runtime, precision
     parameters, size_mb, peak_memory_mb
     metrics         {key: {value, low, high, n}}
     retention       {key: share of the teacher's value}
@@ -23,6 +25,9 @@ and a row:
     variant         what a TF-IDF row counts
     latency_ms      {batch, p50, p95, p99}
     throughput_pairs_per_s, speedup (× the teacher's throughput)
+    speedup_split   of an export: {model, runtime, beside, same}, see `distill.teacher_exports`; model × runtime is the speed-up
+    latency_pairs, throughput_pairs: over how many pairs each was measured
+    latency_interval, throughput_interval: {low, high}, 95 %, of p50 and of the throughput
     latency_by_length  [{tokens, p50, p95}]
     under_load      {batches: [{tokens, batch, p50}], capacity_pairs_per_s, open_loop: [{load, rate, p50, p95, p99}]}:
                     milliseconds of a whole batch; then latencies of pairs that arrive at `rate` a second, which is
@@ -96,11 +101,17 @@ def _flat(row: Row, metrics: Iterable[str]) -> dict[str, Any]:
     flat = {key: row.get(key) for key in (*texts, *sizes)}
     for part in ("batch", "p50", "p95", "p99"):
         flat["latency_batch" if part == "batch" else f"latency_{part}_ms"] = (row.get("latency_ms") or {}).get(part)
+    for kind, unit in (("latency", "p50_{}_ms"), ("throughput", "{}_pairs_per_s")):
+        flat |= {f"{kind}_pairs": row.get(f"{kind}_pairs")}
+        flat |= {f"{kind}_{unit.format(part)}": number_at(row, f"{kind}_interval", part) for part in ("low", "high")}
+    flat |= {f"speedup_from_{part}": number_at(row, "speedup_split", part) for part in ("model", "runtime")}
+    flat |= {"under_floor": bool(row.get("under_floor")), "problem": row.get("problem")}
     for key in metrics:
         flat |= {key: metric_of(row, key)}
         flat |= {f"{key}_{part}": metric_of(row, key, part) for part in ("low", "high", "n")}
         flat |= {f"{key}_retention": number_at(row, "retention", key)}
         flat |= {f"{key}_retention_best": number_at(row, "retention_best", key)}
+        flat |= {f"{key}_above_chance": number_at(row, "above_chance", key)}
         flat |= {f"{key}_gain_over_{base}": number_at(row, "gain", base, key) for base in ("untrained", "floor")}
     for point in row.get("latency_by_length") or []:
         flat |= {f"latency_{point.get('tokens')}_tokens_{part}_ms": point.get(part) for part in ("p50", "p95")}

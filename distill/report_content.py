@@ -15,6 +15,7 @@ import numpy as np
 from distill.errors import BadInput
 
 __all__ = [
+    "IS_TEACHER",
     "LOWER_IS_BETTER",
     "METRIC_NAMES",
     "NO_SHARE",
@@ -43,8 +44,9 @@ METRIC_NAMES = {
 LOWER_IS_BETTER = {"ablation_mse"}
 NO_SHARE = {"ablation_mse", "teacher_spearman", "teacher_kendall"}
 RUNTIMES = {"torch": "PyTorch", "openvino": "OpenVINO", "onnx": "ONNX Runtime"}
+IS_TEACHER = ("teacher", "teacher_export")
 _PRIMARY = ("ndcg_at_10", "roc_auc", "spearman")
-_ROLES = ("teacher", "untrained", "student", "control", "export", "baseline")
+_ROLES = ("teacher", "teacher_export", "untrained", "student", "control", "export", "baseline")
 
 
 @dataclass(frozen=True)
@@ -167,4 +169,6 @@ def _label(row: Row, *keys: str) -> str:
     name = str(row["name"])
     shown = [RUNTIMES.get(str(row[key]), str(row[key])) for key in keys if row.get(key)]
     more = [text for text in shown if text.lower() not in name.lower()]
+    if more and name.endswith(")"):  # one pair of brackets holds all that tells it from another
+        return f"{name[:-1]}, {' '.join(more)})"
     return f"{name} ({' '.join(more)})" if more else name

@@ -12,7 +12,8 @@ from distill.report_content import LOWER_IS_BETTER, Benchmark, latency_of, numbe
 from distill.report_series import grids_of, lines_of, points_of, services_of
 from distill.report_svg import DESK, DESK_HALF, PHONE, panels, scatter, traces
 from distill.report_tables import batch_tables, length_table, load_table, main_table
-from distill.report_words import headline, kept, metric_name, signed, verdict, worth
+from distill.report_words import headline, kept, metric_name, verdict, worth
+from distill.wording import difference_in_words
 
 __all__ = ["page"]
 
@@ -63,7 +64,7 @@ def _quality_section(content: Benchmark) -> str:
     svgs = [scatter(points, name, title, shape) for shape in (DESK, PHONE)]
     more = (
         f"{'Down' if content.primary in LOWER_IS_BETTER else 'Up'} and to the left is better. Vertical lines are 95 % "
-        "intervals; the dashed line joins the models that no other beats in both. Squares: teacher. Filled circles: "
+        "intervals; the dashed line joins the models that no other beats in both. Squares: teacher and its exports. Filled circles: "
         "students and their exports. Open circles: the rest."
     )
     return _section(title, "<figure>", *svgs, f"<figcaption>{more}</figcaption>", "</figure>")
@@ -100,8 +101,7 @@ def _comparison_section(content: Benchmark) -> str:
 
 def _comparison(one: Mapping[str, Any]) -> str:
     value, low, high = (number_at(one, part) for part in ("value", "low", "high"))
-    interval = "" if low is None or high is None else f" ({signed(low)} to {signed(high)})"
-    number = "" if value is None else f"{signed(value)}{interval}"
+    number = "" if value is None else difference_in_words(value, low, high)
     name, metric = _strong(str(one.get("name", ""))), escape(metric_name(str(one.get("metric", ""))))
     return f"{name}, {metric}: {number} – {escape(verdict(one))}."
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.canvas import ACCENT, INK, SOFT, in_points, new_canvas, plain_ticks, save_canvas
-from distill.report_content import Benchmark, latency_of, throughput_of
+from distill.report_content import IS_TEACHER, Benchmark, latency_of, throughput_of
 from distill.report_layout import Box, along, log_axis, place, spread
 from distill.report_series import Line, Point, lines_of, points_of
 from distill.report_words import metric_name
@@ -93,8 +93,8 @@ def _name_lines(axes: Any, lines: Sequence[Line]) -> None:
 
 
 def _style(role: str) -> dict[str, Any]:
-    color = INK if role == "teacher" else ACCENT if role in ("student", "export") else SOFT
-    return {"color": color, "marker": "s" if role == "teacher" else "o", "mfc": "white" if color == SOFT else color}
+    color = INK if role in IS_TEACHER else ACCENT if role in ("student", "export") else SOFT
+    return {"color": color, "marker": "s" if role in IS_TEACHER else "o", "mfc": "white" if color == SOFT else color}
 
 
 def _drawable(text: str, instead: str) -> str:

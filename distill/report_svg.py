@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import NamedTuple
 
+from distill.report_content import IS_TEACHER
 from distill.report_layout import Axis, Box, along, linear_axis, log_axis, place, spread, text_width, toward
 from distill.report_series import PERCENTILES, Line, Point, Service
 from distill.report_words import three_decimals, three_digits
@@ -142,7 +143,7 @@ def _mark(point: Point, x: Axis, y: Axis) -> str:
     bar = _rule(px, y.at(point.low), px, y.at(point.high), "bar")
     square = f'<rect x="{px - 4.5:.1f}" y="{py - 4.5:.1f}" width="9" height="9" class="mark"/>'
     circle = f'<circle cx="{px:.1f}" cy="{py:.1f}" r="4.75" class="mark"/>'
-    return f'<g class="{point.role}">{bar}{square if point.role == "teacher" else circle}</g>'
+    return f'<g class="{point.role}">{bar}{square if point.role in IS_TEACHER else circle}</g>'
 
 
 def _note(at: tuple[float, float], box: Box, label: str, size: float) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from html import escape
 
 from distill.report_content import (
+    IS_TEACHER,
     LOWER_IS_BETTER,
     NO_SHARE,
     Benchmark,
@@ -26,12 +27,13 @@ from distill.report_words import (
     metric_name,
     nature,
     percent,
+    speed_share,
     three_decimals,
     three_digits,
     times,
 )
 
-__all__ = ["batch_tables", "length_table", "load_table", "main_table"]
+__all__ = ["batch_tables", "length_table", "load_table", "main_table", "measuring_ended", "pairs_measured"]
 
 _MISSING = '<span class="none" title="not measured">–</span>'
 
@@ -93,16 +95,29 @@ def _speed_columns() -> list[_Column]:
         parts = [(name, number_at(row, "latency_ms", name)) for name in ("p95", "p99")]
         said = [f"{name} {three_digits(value)}" for name, value in parts if value is not None]
         batch = number_at(row, "latency_ms", "batch")
+        said = [*_measured_interval(row, "latency"), *said]
         return [f"batch {batch:.0f}", *said] if batch and batch != 1 else said
 
     def speedup(row: Row) -> list[str]:
-        factor = number_at(row, "speedup")
-        return [] if factor is None or row.get("role") == "teacher" else [f"{times(factor)} teacher"]
+        factor, split = number_at(row, "speedup"), speed_share(row)
+        said = [] if factor is None or row.get("role") == "teacher" else [f"{times(factor)} teacher"]
+        # a factor a line: the column is narrow
+        parts = [] if split is None else split.replace(" × ", "\n× ").replace("from the ", "").split("\n")
+        return [
+            *_measured_interval(row, "throughput"),
+            *said,
+            *(f"= {part}" if not i else part for i, part in enumerate(parts)),
+        ]
 
     return [
         _Column("Speed", "p50, ms", latency_of, three_digits, tail, -1),
         _Column("Speed", "Pairs/s", throughput_of, three_digits, speedup, 1),
     ]
+
+
+def _measured_interval(row: Row, kind: str) -> list[str]:
+    low, high = (number_at(row, f"{kind}_interval", part) for part in ("low", "high"))
+    return [] if low is None or high is None else [f"{three_digits(low)}–{three_digits(high)}"]
 
 
 def _size_columns() -> list[_Column]:
@@ -118,7 +133,7 @@ def _size_columns() -> list[_Column]:
 
 def _best(column: _Column, rows: Sequence[Row]) -> float | None:
     """Best shown value beside the teacher, or None where there are not two to choose from."""
-    values = [column.value(row) for row in rows if row.get("role") != "teacher"]
+    values = [column.value(row) for row in rows if row.get("role") not in IS_TEACHER]
     known = [value * column.better for value in values if value is not None]
     return max(known) if column.better and len(known) > 1 else None
 
@@ -130,22 +145,77 @@ def _caption(content: Benchmark) -> str:
     cpu = environment.get("cpu")
     threads = environment.get("threads")
     where = f" on {cpu}{f', {threads} threads' if threads else ''}" if cpu else ""
-    text = (
-        f"Small type under a quality: its 95 % bootstrap interval over {said}. Latency and throughput were measured"
-        f"{where}; latency is for one pair at a time unless a batch is named. Bold: the best apart from the "
-        "teacher; where intervals overlap much, that order is not settled."
+    quality = (
+        f"Small type under a quality: its 95 % bootstrap interval over {said}. Bold: the best apart from the teacher; where "
+        "intervals overlap much, that order is not settled."
     )
     if NO_SHARE.intersection(content.metrics) - LOWER_IS_BETTER:
-        text += " Teacher ρ and τ-b: rank agreement with the teacher’s scores."
+        quality += " Teacher ρ and τ-b: rank agreement with the teacher’s scores."
     if any(row.get("role") == "control" for row in content.rows):
-        text += " The control is the same student, trained on the labels alone, by the loss that validation prefers."
+        quality += " The control is the same student, trained on the labels alone, by the loss that validation prefers."
     if any(row.get("role") == "untrained" for row in content.rows):
-        text += " Untrained: the student before its first step; its speed is the student’s."
-    if any(row.get("runtime") == "openvino" for row in content.rows):
-        text += (
-            " OpenVINO computes in bf16 by default on CPUs that can; precision is named in each row for that reason."
+        quality += " Untrained: the student before its first step; its speed is the student’s."
+    speed = (
+        f"Latency and throughput were measured{where}; latency is for one pair at a time unless a batch is named. "
+        f"{pairs_measured(content)} {measuring_ended(content)}"
+    )
+    return "<br>".join(
+        escape(text.replace("  ", " ")) for text in (quality, speed.strip(), _runtime_words(content)) if text
+    )
+
+
+def _runtime_words(content: Benchmark) -> str:
+    """Say what × teacher is made of, and what OpenVINO computes in."""
+    words = []
+    if any(row.get("speedup_split") for row in content.rows):
+        words.append(
+            "× teacher is against the teacher in PyTorch, and the product of two factors: what the smaller model gives, held "
+            "against the teacher in the same runtime and precision (where another is named, against that), and what that "
+            "runtime gives the teacher too."
         )
-    return escape(text)
+    if any(row.get("runtime") == "openvino" for row in content.rows):
+        words.append(
+            "OpenVINO computes in bf16 by default on CPUs that can; precision is named in each row for that reason."
+        )
+    return " ".join(words)
+
+
+def pairs_measured(content: Benchmark) -> str:
+    """Say over how many pairs speed was measured: once where all rows have the same, else row by row; "" where it is not known."""
+    known = [
+        (label, numbers)
+        for label, row in content.labelled()
+        if (numbers := (number_at(row, "latency_pairs"), number_at(row, "throughput_pairs"))) != (None, None)
+    ]
+    different = list(dict.fromkeys(numbers for _, numbers in known))
+    if len(different) == 1:
+        return f"Every row was measured over the same pairs: {_pair_counts(*different[0])}."
+    return "".join(f"{label}: {_pair_counts(*numbers)}. " for label, numbers in known).strip()
+
+
+def _pair_counts(latency: float | None, throughput: float | None) -> str:
+    counts = [(latency, "latency"), (throughput, "throughput")]
+    return listed([f"{name} over {count:,.0f}" for count, name in counts if count is not None])
+
+
+def measuring_ended(content: Benchmark) -> str:
+    """Say what the small intervals of speed are and why measuring stopped; "" where it is not known."""
+    said = content.raw.get("measuring") or {}
+    rounds, seconds, limit = (number_at(said, key) for key in ("rounds", "seconds", "interval"))
+    if rounds is None:
+        return ""
+    text = f"Small type under p50 and pairs/s: 95 % intervals over {rounds:.0f} rounds of all rows"
+    if seconds is not None:
+        text += f" ({three_digits(seconds)} s of measuring)"
+    if limit is None:
+        return f"{text}."
+    width, row = number_at(said, "widest"), said.get("widest_row")
+    widest = "" if width is None else f" The widest is {percent(width)} of its value{f' ({row})' if row else ''}."
+    if said.get("ended_by") == "interval":
+        return f"{text}, which ended with every interval within {percent(limit)} of its value.{widest}"
+    return (
+        f"{text}, which the limit of time ended before every interval was within {percent(limit)} of its value.{widest}"
+    )
 
 
 def _table_head(columns: Sequence[_Column]) -> str:
@@ -187,7 +257,9 @@ def _cell(row: Row, column: _Column, best: float | None, start: str) -> str:
         return f'<td {label} class="missing{start}">{_MISSING}</td>'
     text = escape(column.show(value))
     leads = (
-        best is not None and row.get("role") != "teacher" and column.show(best * column.better) == column.show(value)
+        best is not None
+        and row.get("role") not in IS_TEACHER
+        and column.show(best * column.better) == column.show(value)
     )
     under = "".join(f" <small>{escape(line)}</small>" for line in column.small(row))
     return f'<td {label} class="{start.strip()}">{f"<strong>{text}</strong>" if leads else text}{under}</td>'

@@ -16,13 +16,14 @@ __all__ = [
     "metric_name",
     "nature",
     "percent",
-    "signed",
+    "speed_share",
     "three_decimals",
     "three_digits",
     "times",
     "verdict",
     "warnings",
     "worth",
+    "worth_in_parts",
 ]
 
 _KINDS = {
@@ -31,6 +32,7 @@ _KINDS = {
 }  # fmt: skip
 _GOOD_SHARE = 0.95  # the headline names the fastest model that keeps this much
 _OURS = ("student", "export")
+_ROLE_WORDS = {"teacher_export": "teacher, exported"}
 
 
 def three_digits(value: float) -> str:
@@ -51,11 +53,6 @@ def three_decimals(value: float) -> str:
     ('0.988', '−0.050', '0.000')
     """
     return f"{value:z.3f}".replace("-", "−")
-
-
-def signed(value: float) -> str:
-    """Write a difference of two qualities."""
-    return f"{value:+z.3f}".replace("-", "−")
 
 
 def bound(value: float) -> str:
@@ -109,7 +106,14 @@ def nature(row: Row) -> str:
     """Role, kind, runtime and precision in one line; a precision that is not known is said to be so."""
     kind, runtime = str(row.get("kind") or ""), str(row.get("runtime") or "")
     precision = row.get("precision") or "precision not recorded"
-    parts = (row.get("role"), _KINDS.get(kind, kind), row.get("variant"), RUNTIMES.get(runtime, runtime), precision)
+    role = row.get("role")
+    parts = (
+        _ROLE_WORDS.get(str(role), role),
+        _KINDS.get(kind, kind),
+        row.get("variant"),
+        RUNTIMES.get(runtime, runtime),
+        precision,
+    )
     return "\u00a0· ".join(str(part) for part in parts if part)
 
 
@@ -147,7 +151,7 @@ def kept(row: Row, content: Benchmark) -> str | None:
     if not known:
         return None
     said = listed(known).replace("of its", "of the teacher’s", 1)
-    verb = "keeps" if row.get("role") in _OURS else "reaches"
+    verb = "keeps" if row.get("role") in (*_OURS, "teacher_export") else "reaches"
     costs = _costs(row, content.teacher)
     return f"{verb} {said}{f', at {listed(costs)}' if costs else ''}"
 
@@ -163,28 +167,55 @@ def warnings(content: Benchmark) -> list[str]:
 
 
 def worth(row: Row, content: Benchmark) -> str | None:
-    """Say what of the primary metric there was to gain and how much of it a model has; None where that is not known."""
+    """Say what of the primary metric there was to gain and how much of it a model has; None where that is not known.
+
+    A model that is worse than what the gain is counted from is said to be below it: a share of less than nothing says no more.
+    """
     key = content.primary or ""
-    shares = (
-        ("above_chance", (key,), "above chance"),
-        ("gain", ("untrained", key), "over the untrained student"),
-        ("gain", ("floor", key), "over TF-IDF"),
-    )
-    known = [
-        f"{percent(share)} {words}"
-        for name, path, words in shares
-        if (share := number_at(row, name, *path)) is not None
-    ]
+    known = worth_in_parts(row, key)
     best = number_at(row, "retention_best", key)
     other = best is not None and abs(best - (number_at(row, "retention", key) or best)) > 1e-9
     known = [f"{percent(best)} of its value", *known] if other and best is not None else known
     return f"of the best teacher’s {_spoken(key)}: {listed(known)}" if known else None
 
 
+def worth_in_parts(row: Row, key: str) -> list[str]:
+    """Return what a row has of a metric above chance, over the untrained student and over TF-IDF, as far as it is known."""
+    shares = (
+        (("above_chance", key), "above", "chance"),
+        (("gain", "untrained", key), "over", "the untrained student"),
+        (("gain", "floor", key), "over", "TF-IDF"),
+    )
+    return [
+        f"{percent(share)} {preposition} {base}" if share >= 0 else f"below {base}"
+        for path, preposition, base in shares
+        if (share := number_at(row, *path)) is not None
+    ]
+
+
+def speed_share(row: Row) -> str | None:
+    """Say which factors a model's × teacher is the product of; None where the teacher has no export to hold it against.
+
+    >>> speed_share({"speedup_split": {"model": 5.81, "runtime": 3.9, "beside": "bi (int8)", "same": True}})
+    '5.8 from the smaller model × 3.9 from the runtime'
+    """
+    model, runtime = (number_at(row, "speedup_split", part) for part in ("model", "runtime"))
+    if model is None or runtime is None:
+        return None
+    split = row["speedup_split"]
+    beside = "" if split.get("same") else f", beside {split.get('beside')}"
+    return f"{_factor(model)} from the smaller model × {_factor(runtime)} from the runtime{beside}"
+
+
+def _factor(value: float) -> str:
+    return times(value).removesuffix("×")
+
+
 def _costs(row: Row, teacher: Row | None) -> list[str]:
     speedup = number_at(row, "speedup")
     size = ratio(number_at(row, "size_mb"), number_at(teacher, "size_mb"))
-    said = [] if speedup is None else [f"{times(speedup)} its speed"]
+    split = speed_share(row)
+    said = [] if speedup is None else [f"{times(speedup)} its speed{f' ({split})' if split else ''}"]
     return said + ([] if not size or size < 0 else [f"{_part(size)} {'of ' if size < 1 else ''}its size"])
 
 

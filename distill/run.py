@@ -1,6 +1,7 @@
 """A run's folder: where each piece stands, whether it is finished, and who is working in it.
 
-    <run>/teachers/<name>/  signals/<name>/  built/  student/  control/  recovered/  exports/<format>-<precision>/  baselines/<name>/  report/
+    <run>/teachers/<name>/  signals/<name>/  built/  student/  control/  recovered/  exports/<format>-<precision>/
+         /teacher_exports/<name>/<format>-<precision>/  baselines/<name>/  report/
          /.work/            backbones, checkpoints and other leftovers of unfinished stages; safe to remove
 
 A stage is finished when its folder carries the fingerprint of all that went into it: recipe sections, data, parents.
@@ -39,6 +40,7 @@ _FOLDERS = (
     "control",
     "recovered",
     "exports",
+    "teacher_exports",
     "baselines",
     "cascade",
     "report",
@@ -105,6 +107,10 @@ class Run:
     def export(self, precision: str, format: str = "openvino") -> Path:
         """The folder of an export."""
         return self.folder / "exports" / f"{format}-{precision}"
+
+    def teacher_export(self, name: str, precision: str, format: str = "openvino") -> Path:
+        """The folder of an export of a teacher."""
+        return self.folder / "teacher_exports" / name / f"{format}-{precision}"
 
     def baseline(self, name: str) -> Path:
         """The folder of a baseline of the report."""

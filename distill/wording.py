@@ -1,6 +1,67 @@
-"""Words of messages that more than one part prints."""
+"""Values as logs, notes and reports write them: those that may be undefined, and differences with their interval."""
 
-__all__ = ["counted"]
+import math
+from collections.abc import Mapping
+
+__all__ = ["counted", "difference_in_words", "or_least", "signed", "value_in_words", "values_in_words"]
+
+_MOST_DECIMALS = 9
+
+
+def or_least(value: float | None) -> float:
+    """Return a value for comparing: what is undefined is less than any.
+
+    >>> max([None, -1.0, 0.0], key=or_least)
+    0.0
+    """
+    return -math.inf if value is None else value
+
+
+def value_in_words(value: float | None) -> str:
+    """Write a quality with four decimals, or that it is undefined.
+
+    >>> value_in_words(0.98765), value_in_words(None)
+    ('0.9877', 'undefined')
+    """
+    return "undefined" if value is None else f"{value:.4f}"
+
+
+def values_in_words(values: Mapping[str, float | None]) -> str:
+    """Write qualities by name.
+
+    >>> values_in_words({"bce": 0.5, "mse": None})
+    'bce 0.5000, mse undefined'
+    """
+    return ", ".join(f"{name} {value_in_words(value)}" for name, value in values.items())
+
+
+def signed(value: float, decimals: int = 3) -> str:
+    """Write a difference, zero without a minus.
+
+    >>> signed(0.0123), signed(-0.0123), signed(-0.00001)
+    ('+0.012', '−0.012', '+0.000')
+    """
+    return f"{value:+z.{decimals}f}".replace("-", "−")
+
+
+def difference_in_words(value: float, low: float | None, high: float | None, decimals: int = 3) -> str:
+    """Write a difference and its interval, all with as many decimals as it takes to show that the interval excludes 0.
+
+    >>> difference_in_words(0.026, 0.018, 0.034)
+    '+0.026 (+0.018 to +0.034)'
+    >>> difference_in_words(0.0169, 0.00023, 0.0337)
+    '+0.0169 (+0.0002 to +0.0337)'
+    >>> difference_in_words(0.0, -0.0004, 0.0004), difference_in_words(0.1, None, None)
+    ('+0.000 (+0.000 to +0.000)', '+0.100')
+    """
+    if low is None or high is None:
+        return signed(value, decimals)
+    parts = (value, low, high)
+    if low > 0 or high < 0:
+        while decimals < _MOST_DECIMALS and any(part and round(part, decimals) == 0 for part in parts):
+            decimals += 1
+    shown, first, last = (signed(part, decimals) for part in parts)
+    return f"{shown} ({first} to {last})"
 
 
 def counted(n: int, noun: str) -> str:

@@ -49,10 +49,10 @@ def train_student() -> "Stages":
 
 
 def export() -> "Stages":
-    """Return the exports, and of an asymmetric student the Router of it and its teacher."""
-    from students import export_router, export_static_student, export_student
+    """Return the exports, of an asymmetric student the Router of it and its teacher, and those of the matched teacher."""
+    from students import export_router, export_static_student, export_student, export_teacher
 
-    return (export_student, export_static_student, export_router)
+    return (export_student, export_static_student, export_router, export_teacher)
 
 
 def benchmark() -> "Stages":

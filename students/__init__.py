@@ -4,6 +4,14 @@ from students.asymmetric import export_router
 from students.build import build_student
 from students.export import export_student
 from students.export_static import export_static_student
+from students.export_teacher import export_teacher
 from students.train import train_student
 
-__all__ = ["build_student", "export_router", "export_static_student", "export_student", "train_student"]
+__all__ = [
+    "build_student",
+    "export_router",
+    "export_static_student",
+    "export_student",
+    "export_teacher",
+    "train_student",
+]

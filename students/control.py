@@ -24,6 +24,7 @@ from distill.recipe import Control, LabelLoss, Labels, Objectives, Training
 from distill.recipe_checks import LABEL_LOSSES
 from distill.run import Run
 from distill.trainset import POSITIVE_FROM
+from distill.wording import or_least, value_in_words, values_in_words
 
 __all__ = ["MakeJob", "check_control", "train_control"]
 
@@ -46,7 +47,7 @@ def train_control(run: Run, inputs: Mapping[str, Any], make_job: MakeJob) -> Non
     if run.is_finished(run.control, inputs):
         return
     values = {} if len(losses) == 1 else _trials(run, losses, trial_steps, inputs, make_job)
-    loss = max(losses, key=lambda name: _or_least(values.get(name)))  # of equals the first
+    loss = max(losses, key=lambda name: or_least(values.get(name)))  # of equals the first
     said = {"loss": loss, "steps": steps, "trial_steps": trial_steps, "trials": values}
     log.info("control: %s, %d steps%s", loss, steps, _said(values, trial_steps))
     job = make_job("control", control_objectives(run, loss), inputs)
@@ -121,16 +122,8 @@ def _trials(
         card = run.require(folder, "train_student")
         value = card.metrics.get("validation")
         values[loss] = None if value is None or not math.isfinite(value) else float(value)
-        log.info("control: %s after %d steps: validation %s", loss, steps, _shown(values[loss]))
+        log.info("control: %s after %d steps: validation %s", loss, steps, value_in_words(values[loss]))
     return values
-
-
-def _or_least(value: float | None) -> float:
-    return -math.inf if value is None else value
-
-
-def _shown(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.4f}"
 
 
 def _trials_folder(run: Run) -> Path:
@@ -149,5 +142,4 @@ def _changed(job: Job, steps: int, **changes: Any) -> Job:
 def _said(values: Mapping[str, float | None], steps: int) -> str:
     if not values:
         return ""
-    found = ", ".join(f"{loss} {_shown(value)}" for loss, value in values.items())
-    return f" (validation after {steps} steps: {found})"
+    return f" (validation after {steps} steps: {values_in_words(values)})"

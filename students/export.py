@@ -206,6 +206,7 @@ def export_model(
     check: Callable[[runtime.Scorer], dict[str, Any]] | None = None,
     labels: np.ndarray | None = None,
     recovered: Callable[[], Path] | None = None,
+    may_search: bool = True,
     overwrite: bool = False,
     _overflow_safe: bool = True,
 ) -> ParityReport:
@@ -225,6 +226,7 @@ def export_model(
     :param recovered: makes the same model trained on with int8 simulated (`students.recovery`). It is asked for where int8
         does not hold with what `keep_float` says ("search": with nothing in float), exported in place of `source` and
         judged against it; layers are searched for only where that does not hold either.
+    :param may_search: whether layers are searched for where int8 does not hold; False fails at the gate instead.
     :param card: what is known of stage, recipe and data; kind, parents and details are filled in here.
     :param overwrite: replace an earlier export at the target; a folder of anything else is never replaced
     :raises BadInput: where the source is no whole torch folder, the calibration that a precision needs is missing, or the
@@ -260,7 +262,7 @@ def export_model(
             log.warning("%s: %s; recovering the student", target, "; ".join(made.report.failures(limits)))
             made, found = _recover(writer, made, recovered(), limits)
         # weights that saturate are mended by no layer in float
-        if is_int8 and (made is None or (_overflow_safe and made.report.failures(limits))):
+        if is_int8 and (made is None or (may_search and _overflow_safe and made.report.failures(limits))):
             if made is not None:
                 log.warning(
                     "%s: %s; looking for what has to stay in float", target, "; ".join(made.report.failures(limits))

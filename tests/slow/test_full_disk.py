@@ -16,7 +16,14 @@ CHANGES = {
     "student": {"control": True},
     "signals": {"shard_size": 16},
     "export": {"precisions": ["fp32", "int8"], "calibration_pairs": 20, "parity_pairs": 20},
-    "benchmark": {"seconds": 0.1, "throughput_pairs": 16, "bootstrap": 20, "lengths": [16, 32], "threads": 1},
+    "benchmark": {
+        "seconds": 0.1,
+        "max_seconds": 0.1,
+        "throughput_pairs": 16,
+        "bootstrap": 20,
+        "lengths": [16, 32],
+        "threads": 1,
+    },
 }
 STAGES = ("train-teacher", "cache-signals", "train-student", "export", "benchmark")
 SHARES = (0.0, 0.3, 0.8)  # of what the stage would write: how much room it finds

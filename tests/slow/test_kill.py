@@ -29,7 +29,14 @@ CHANGES = {
     "student": {"control": True},
     "signals": {"shard_size": 1},
     "export": {"precisions": ["fp32", "int8"], "calibration_pairs": 20, "parity_pairs": 20, "min_rank_agreement": 0.5},
-    "benchmark": {"seconds": 0.1, "throughput_pairs": 16, "bootstrap": 50, "lengths": [16, 32], "threads": 2},
+    "benchmark": {
+        "seconds": 0.1,
+        "max_seconds": 0.1,
+        "throughput_pairs": 16,
+        "bootstrap": 50,
+        "lengths": [16, 32],
+        "threads": 2,
+    },
 }
 N_KILLS = 5  # in each stage
 N_TRIES = 20

@@ -32,7 +32,7 @@ def changes(**asymmetric):
         },
         "objectives": {"score_match": {"teacher": "bi", "loss": "mse"}, "embedding_match": {"teacher": "bi"}},
         "export": {"precisions": ["int8"], "calibration_pairs": 20, "min_cosine": 0.5, "min_mean_cosine": 0.5, "min_rank_agreement": 0.5},
-        "benchmark": {"seconds": 0.1, "throughput_pairs": 16, "bootstrap": 20, "threads": 1},
+        "benchmark": {"seconds": 0.1, "max_seconds": 0.1, "throughput_pairs": 16, "bootstrap": 20, "threads": 1},
     }  # fmt: skip
 
 

@@ -18,7 +18,14 @@ def recipe(tmp_path_factory):
     changes = {
         "student": {"control": True},
         "export": {"precisions": ["fp32", "int8"], "calibration_pairs": 20, "parity_pairs": 20},
-        "benchmark": {"seconds": 0.1, "throughput_pairs": 16, "bootstrap": 50, "lengths": [16, 32], "threads": 2},
+        "benchmark": {
+            "seconds": 0.1,
+            "max_seconds": 0.1,
+            "throughput_pairs": 16,
+            "bootstrap": 50,
+            "lengths": [16, 32],
+            "threads": 2,
+        },
     }
     return write_recipe(tmp_path_factory.mktemp("whole"), **changes)
 
@@ -31,6 +38,8 @@ def test_run_leaves_all_folders_and_the_documented_report(recipe, capsys):
     rows = {row["name"]: row for row in report["rows"]}
     assert [row["role"] for row in report["rows"]] == [
         "teacher",
+        "teacher_export",
+        "teacher_export",
         "untrained",
         "student",
         "control",
@@ -46,6 +55,16 @@ def test_run_leaves_all_folders_and_the_documented_report(recipe, capsys):
         assert all(
             m["low"] <= m["value"] <= m["high"] for name, m in row["metrics"].items() if name != "teacher_kendall"
         )
+        for kind, value in (("latency", row["latency_ms"]["p50"]), ("throughput", row["throughput_pairs_per_s"])):
+            assert row[f"{kind}_interval"]["low"] <= value <= row[f"{kind}_interval"]["high"]
+        assert (row["latency_pairs"], row["throughput_pairs"]) == (16, 16)
+    assert report["measuring"]["ended_by"] in ("interval", "seconds") and report["measuring"]["rounds"] == 5
+    for name, beside in (("student (fp32)", "cross (fp32)"), ("student (int8)", "cross (int8)")):
+        split = rows[name]["speedup_split"]
+        assert split["beside"] == beside and split["same"]
+        assert split["model"] * split["runtime"] == pytest.approx(rows[name]["speedup"])
+    assert rows["cross (int8)"]["precision"] == "int8" and rows["cross (int8)"]["retention"]["roc_auc"] > 0.9
+    assert "from the smaller model × " in (folder / "report/index.html").read_text()
     assert {"cpu", "threads", "versions"} <= set(report["environment"])
     # a second run finds all of it finished and changes nothing
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("artefact.json")}

@@ -135,3 +135,25 @@ class FakeEncoder:
         return np.array([self.vectors[text] for text in texts], dtype=np.float32)
 
     encode_documents = encode_queries
+
+
+@pytest.mark.parametrize(
+    ("given", "chosen"),
+    [
+        ([-0.5, 0.0, -0.2], "char_wb"),  # 0 is a value, and more than −0.2
+        ([float("nan"), -1.0, float("nan")], "char_wb"),  # −1 is a value, and more than none
+        ([0.4, 0.4, 0.4], "word"),  # of equals the first
+        ([float("nan")] * 3, "word"),
+    ],
+)
+def test_the_terms_that_rank_best_are_taken_whatever_the_sign(given, chosen, monkeypatch):
+    from distill import trainset
+    from distill.baselines import choose_tfidf
+    from distill.data import Pairs
+
+    values = iter(given)
+    monkeypatch.setattr(trainset, "validation_value", lambda scores, labels: next(values))
+    pairs = Pairs(["a nurse", "a cook"], ["nurse", "nurse"], np.array([1.0, 0.0], dtype=np.float32))
+    settings, said = choose_tfidf(["a nurse cooks", "nurse and cook"], pairs)
+    assert settings.analyzer == chosen
+    assert list(said.values()) == [None if value != value else value for value in given]

@@ -188,6 +188,7 @@ def test_csv_has_one_flat_line_a_row(tmp_path):
     assert float(student["speedup"]) == pytest.approx(148 / 6.1)
     assert float(teacher["latency_p95_ms"]) == pytest.approx(212 * 1.18)
     assert float(teacher["latency_64_tokens_p50_ms"]) == pytest.approx(212)
+    assert (student["under_floor"], student["problem"], student["latency_pairs"]) == ("False", "", "")
     assert lines[-1]["precision"] == lines[-1]["ablation_mse"] == lines[-1]["latency_64_tokens_p50_ms"] == ""
 
 
@@ -364,6 +365,40 @@ def test_retention_is_said_for_each_row():
     # The control and the baseline had no teacher to keep anything of.
     assert parsed.text.count(" keeps ") == 4 + 1  # and the heading
     assert parsed.text.count(" reaches ") == 2
+
+
+def test_csv_has_what_a_quality_is_worth_and_what_speed_rests_on(tmp_path):
+    content = benchmark()
+    content["rows"][1] |= {
+        "under_floor": True, "problem": "every pair has the same score", "latency_pairs": 24, "throughput_pairs": 64,
+        "latency_interval": {"low": 200.0, "high": 220.0}, "throughput_interval": {"low": 6.0, "high": 6.2},
+        "retention_best": {"roc_auc": 0.9}, "above_chance": {"roc_auc": 0.8},
+        "gain": {"untrained": {"roc_auc": 0.7}, "floor": {"roc_auc": -0.6}},
+        "speedup_split": {"model": 5.0, "runtime": 2.0, "beside": "x", "same": True},
+    }  # fmt: skip
+    write_report(content, tmp_path)
+    with (tmp_path / "benchmark.csv").open(encoding="utf-8", newline="") as file:
+        line = next(csv.DictReader(file))
+    expected = {
+        "under_floor": "True", "problem": "every pair has the same score", "latency_pairs": "24", "throughput_pairs": "64",
+        "latency_p50_low_ms": "200.0", "throughput_high_pairs_per_s": "6.2", "roc_auc_retention_best": "0.9",
+        "roc_auc_above_chance": "0.8", "roc_auc_gain_over_untrained": "0.7", "roc_auc_gain_over_floor": "-0.6",
+        "speedup_from_model": "5.0", "speedup_from_runtime": "2.0",
+    }  # fmt: skip
+    assert {key: line[key] for key in expected} == expected
+
+
+def test_a_difference_that_excludes_zero_is_not_shown_as_zero():
+    content = benchmark()
+    content["comparisons"] = [
+        {"name": "a − b", "metric": "roc_auc", "value": 0.0169, "low": 0.000226, "high": 0.0337},
+        {"name": "c − d", "metric": "roc_auc", "value": -0.00002, "low": -0.00004, "high": -0.00001},
+        {"name": "e − f", "metric": "roc_auc", "value": 0.0001, "low": -0.0002, "high": 0.0003},
+    ]
+    _, parsed = page(content)
+    assert "+0.0169 (+0.0002 to +0.0337)" in parsed.text
+    assert "−0.00002 (−0.00004 to −0.00001)" in parsed.text
+    assert "+0.000 (+0.000 to +0.000) – the interval includes 0" in parsed.text
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,161 @@
+"""The matched teacher in the runtimes of the student's exports, so that "× teacher" is split into its two causes.
+
+    speed-up = (student's export ÷ teacher's export) · (teacher's export ÷ teacher in torch)
+                the smaller model                       the runtime, which the teacher can have too
+
+The exports are made by the stage export (`students.export_teacher`) and are rows of the report (role `teacher_export`). One
+that cannot be made leaves a file that says why, which the report repeats.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from distill.artefact import content_hash, read_card, read_json, write_json
+from distill.errors import BadInput
+from distill.recipe import ExportFormat, ExportPrecision
+from distill.run import Run
+
+__all__ = [
+    "forget_refusal",
+    "keep_refusal",
+    "matched_teacher",
+    "measured_teachers",
+    "primary_teacher",
+    "refusal",
+    "teacher_export_notes",
+    "wanted_teacher_exports",
+    "with_split",
+]
+
+_SHOWS_THE_RUNTIME: tuple[ExportPrecision, ...] = ("fp32", "bf16", "int8")
+Row = Mapping[str, Any]
+
+
+def primary_teacher(run: Run) -> str:
+    """Return the teacher that retention is measured against: of scores before of embeddings."""
+    objectives = run.recipe.objectives
+    named = [
+        term.teacher for term in (objectives.score_match, objectives.margin_mse, objectives.embedding_match) if term
+    ]
+    return named[0] if named else next(iter(run.recipe.teachers))
+
+
+def measured_teachers(run: Run) -> list[str]:
+    """Return the teachers that have a row: the one that is matched first."""
+    recipe = run.recipe
+    trained = [name for name, teacher in recipe.teachers.items() if teacher.kind != "mlm"]
+    names = trained if recipe.benchmark.teachers is None else list(recipe.benchmark.teachers)
+    return sorted(names, key=lambda name: name != primary_teacher(run))
+
+
+def matched_teacher(run: Run) -> str | None:
+    """Return the teacher that the report compares speed with; None where it has none."""
+    return next(iter(measured_teachers(run)), None)
+
+
+def wanted_teacher_exports(run: Run) -> list[tuple[ExportFormat, ExportPrecision]]:
+    """Return the formats and precisions that the matched teacher is exported in; [] without a student or a teacher."""
+    recipe = run.recipe
+    if recipe.student is None or matched_teacher(run) is None:
+        return []
+    given = recipe.benchmark.teacher_exports
+    if given is None:
+        given = tuple(precision for precision in recipe.export.precisions if precision in _SHOWS_THE_RUNTIME)
+    return [
+        (format, precision)
+        for format in recipe.export.formats
+        for precision in given
+        if precision in recipe.export.PRECISIONS[format]
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Exports that could not be made
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _refusal_file(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.refused.json")
+
+
+def keep_refusal(folder: Path, inputs: Mapping[str, Any], reason: str) -> None:
+    """Say beside where an export would be why it is not there, so that no later run tries the same again."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    write_json(_refusal_file(folder), {"fingerprint": content_hash(inputs), "reason": reason})
+
+
+def refusal(folder: Path, inputs: Mapping[str, Any] | None = None) -> str | None:
+    """Return why an export was not made of these inputs, None being any; None where nothing says so."""
+    path = _refusal_file(folder)
+    if not path.is_file():
+        return None
+    try:
+        said: dict[str, Any] = read_json(path)
+        same = inputs is None or said["fingerprint"] == content_hash(inputs)
+        return str(said["reason"]) if same else None
+    except (BadInput, ValueError, LookupError, TypeError):
+        return None
+
+
+def forget_refusal(folder: Path) -> None:
+    """Remove what an earlier attempt said, the export being there now."""
+    _refusal_file(folder).unlink(missing_ok=True)
+
+
+def teacher_export_notes(run: Run) -> list[str]:
+    """Say which exports of the matched teacher the report lacks, and what that means."""
+    recipe, name = run.recipe, matched_teacher(run)
+    if recipe.student is None or name is None or not recipe.exports:
+        return []
+    wanted = wanted_teacher_exports(run)
+    if not wanted:
+        why = "benchmark.teacher_exports leaves it out" if recipe.benchmark.teacher_exports == () else "export.precisions has none of fp32, bf16 and int8"  # fmt: skip
+        return [
+            f"The teacher {name} was measured in torch alone ({why}): × teacher is not split into model and runtime."
+        ]
+    notes = []
+    for format, precision in wanted:
+        folder = run.teacher_export(name, precision, format)
+        if read_card(folder) is not None:
+            continue
+        why = refusal(folder) or "the stage export of this recipe has not made it"
+        notes.append(f"There is no row of the teacher {name} in {format} {precision}: {why}.")
+    return notes
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The two factors
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def with_split(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Add `speedup_split` {beside, model, runtime, same} to each of the student's exports; model · runtime is its speed-up.
+
+    `beside` is the teacher's export that it is held against: the one of the same runtime and precision (`same`), else the
+    fastest of the same runtime, else the fastest.
+    """
+    teacher = next((row for row in rows if row["role"] == "teacher"), None)
+    exports = [row for row in rows if row["role"] == "teacher_export" and row["throughput_pairs_per_s"]]
+    if teacher is None or not exports or not teacher["throughput_pairs_per_s"]:
+        return list(rows)
+    return [_split(row, teacher, exports) if row["role"] == "export" else row for row in rows]
+
+
+def _split(row: dict[str, Any], teacher: Row, exports: Sequence[Row]) -> dict[str, Any]:
+    speed = row["throughput_pairs_per_s"]
+    if not speed:
+        return row
+
+    def nearness(export: Row) -> tuple[bool, bool, float]:
+        same_runtime = export["runtime"] == row["runtime"]
+        same = same_runtime and export["precision"] == row["precision"]
+        return same, same_runtime, export["throughput_pairs_per_s"]
+
+    beside = max(exports, key=nearness)
+    middle = beside["throughput_pairs_per_s"]
+    split = {
+        "beside": beside["name"], "model": speed / middle, "runtime": middle / teacher["throughput_pairs_per_s"],
+        "same": nearness(beside)[0],
+    }  # fmt: skip
+    return {**row, "speedup_split": split}

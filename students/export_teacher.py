@@ -1,0 +1,87 @@
+"""Exports of the matched teacher, so that the report compares student and teacher in the same runtime.
+
+They are made as the student's are and pass the same gate. A teacher is large and its exports only show its speed: int8 is
+tried with the feed-forward down-projections in float and not searched for, and fewer texts calibrate and check it. An
+export that cannot be made stops nothing: what was wrong is kept, and the report says it.
+"""
+
+import logging
+from typing import Any
+
+from distill.artefact import Artefact, content_hash
+from distill.recipe import ExportFormat, ExportPrecision
+from distill.run import Run
+from distill.teacher_exports import forget_refusal, keep_refusal, matched_teacher, refusal, wanted_teacher_exports
+from students.export import export_model
+from students.gate import N_OF_SCRIPT, thresholds_of
+from students.scripts import rows_with_every_script
+
+__all__ = ["export_teacher"]
+
+log = logging.getLogger(__name__)
+_CALIBRATION_PAIRS, _PARITY_PAIRS = 100, 200  # at most; the recipe may ask for fewer
+_MOST_SHOWN = 300
+
+
+def export_teacher(run: Run) -> None:
+    """Export the matched teacher in each form of `benchmark.teacher_exports` that is not finished.
+
+    Of several processes the first one exports, alone.
+    """
+    from accelerate import PartialState
+
+    name = matched_teacher(run)
+    if name is None or not PartialState().is_main_process:
+        return
+    for format, precision in wanted_teacher_exports(run):
+        _export(run, name, format, precision)
+
+
+def _export(run: Run, name: str, format: ExportFormat, precision: ExportPrecision) -> None:
+    settings, teacher = run.recipe.export, run.require(run.teacher(name), "train_teacher")
+    target, described = run.teacher_export(name, precision, format), run.split.describe()
+    n_calibration = min(settings.calibration_pairs, _CALIBRATION_PAIRS)
+    n_parity = min(settings.parity_pairs, _PARITY_PAIRS)
+    limits = {key: value for key, value in settings.model_dump(mode="json").items() if key.startswith(("min_", "max_"))}
+    inputs: dict[str, Any] = {
+        "stage": "export_teacher", "format": format, "precision": precision, "teacher": teacher.revision,
+        "export": {**limits, "smooth_quant_alpha": settings.smooth_quant_alpha, "calibration_pairs": n_calibration, "parity_pairs": n_parity},
+        "seed": run.recipe.seed, "data": {part: described[part]["fingerprint"] for part in ("train", "validation")},
+    }  # fmt: skip
+    if run.is_finished(target, inputs):
+        return
+    known = refusal(target, inputs)
+    if known is not None:
+        log.info("%s: not made, as before: %s", target, known)
+        return
+    card = Artefact(
+        kind=teacher.kind, stage="export", fingerprint=content_hash(inputs), parents={"teacher": teacher.revision},
+        recipe=run.recipe.model_dump(mode="json"), data=described, details={"inputs": inputs},
+    )  # fmt: skip
+    train, validation = run.split.train, run.split.validation
+    held_back = list(zip(validation.queries, validation.documents, strict=True))
+    rows = rows_with_every_script([" ".join(pair) for pair in held_back], n_parity, N_OF_SCRIPT)
+    try:
+        report = export_model(
+            run.teacher(name), target, format=format, precision=precision,
+            calibration=list(zip(train.queries, train.documents, strict=True)), n_calibration=n_calibration,
+            held_back=[held_back[row] for row in rows],
+            labels=None if validation.labels is None else validation.labels[rows],
+            smooth_quant_alpha=settings.smooth_quant_alpha, thresholds=thresholds_of(settings, precision),
+            seed=run.recipe.seed, card=card, may_search=False, overwrite=True,
+        )  # fmt: skip
+    except OSError:
+        raise  # a full disk says nothing of the teacher
+    except Exception as error:  # tracers and quantizers raise whatever modelling code does under them
+        if not isinstance(error, MemoryError):  # another time there may be more of it
+            keep_refusal(target, inputs, _in_one_line(error))
+        log.warning("%s: not made; the run goes on without it: %s", target, _in_one_line(error))
+        return
+    forget_refusal(target)
+    log.info("%s: greatest difference %.2g", target, report.max_difference)
+
+
+def _in_one_line(error: Exception) -> str:
+    """Return what was wrong without the table of the worst texts, which are the user's."""
+    first = (str(error).splitlines() or [""])[0].strip().rstrip(".:")
+    return first[:_MOST_SHOWN] or type(error).__name__
