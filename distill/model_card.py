@@ -14,8 +14,7 @@ from distill.outputs import inert
 from distill.report_words import speed_share, worth_in_parts
 from distill.run import Run
 from distill.standing import floor_of
-from distill.wording import difference_in_words
-from distill.wording import counted
+from distill.wording import counted, difference_in_words
 
 __all__ = ["NAMES", "push", "write_model_cards"]
 
