@@ -126,10 +126,10 @@ class _Part:
         """The report's first, of these pairs."""
         return primary_metric(self.estimates(self.teacher), self.pairs.labels)
 
-    def estimates(self, scores: np.ndarray, n_bootstrap: int | None = None) -> Mapping[str, Estimate]:
+    def estimates(self, scores: np.ndarray) -> Mapping[str, Estimate]:
         return evaluate_scores(
             scores=scores, labels=self.pairs.labels, query_ids=self.pairs.query_ids,
-            n_bootstrap=n_bootstrap or self.run.recipe.benchmark.bootstrap, seed=self.run.recipe.seed,
+            n_bootstrap=self.run.recipe.benchmark.bootstrap, seed=self.run.recipe.seed,
         )  # fmt: skip
 
     def claim(self, metric: str, scores: np.ndarray, other: np.ndarray, bound: float) -> Claim:
@@ -139,6 +139,14 @@ class _Part:
             n_bootstrap=max(MIN_RESAMPLES, self.run.recipe.benchmark.bootstrap), seed=self.run.recipe.seed,
         )  # fmt: skip
         return Claim(difference, samples, bound)
+
+    def minus_teacher(self, metric: str, scores: np.ndarray) -> float:
+        """Return the difference alone: of many blind draws, where an interval of every metric would cost the most."""
+        difference, _ = paired_samples(
+            metric, scores_a=scores, scores_b=self.teacher, labels=self.pairs.labels, query_ids=self.pairs.query_ids,
+            n_bootstrap=16, seed=self.run.recipe.seed,
+        )  # fmt: skip
+        return difference.value
 
     def routed(self, cascade: Cascade, place: float) -> np.ndarray:
         """Return which pairs the teacher is asked at a place of the dial: a share, or the k best of each query."""
@@ -240,10 +248,10 @@ def _positions(cascade: Cascade, part: _Part, metric: str, costs: _Costs) -> lis
     masks = [part.routed(cascade, place) for place in places]
     mixed = [cascade.combined(part.student, part.teacher, routed) for routed in masks]
     tests = judged([part.claim(metric, scores, part.teacher, -run.recipe.cascade.margin) for scores in mixed])
-    positions = []
+    teacher, positions = part.estimates(part.teacher)[metric].value, []
     for place, routed, scores, test in zip(places, masks, mixed, tests, strict=True):
         blind = [
-            part.estimates(cascade.combined(part.student, part.teacher, rng.permutation(routed)), 2)[metric].value
+            teacher + part.minus_teacher(metric, cascade.combined(part.student, part.teacher, rng.permutation(routed)))
             for _ in range(_BLIND_DRAWS)
         ]
         share = float(routed.mean())
