@@ -1,33 +1,16 @@
-"""Generative rerankers: a decoder that says yes or no of a pair, as stock `CrossEncoder` opens one.
+"""What a generative reranker is: a decoder that says yes or no of a pair, as stock `CrossEncoder` opens one.
 
-    modules.json     Transformer (transformer_task: text-generation) → LogitScore
-    the pair         goes through the folder's chat template, with its instruction (the default prompt) where it stores one
-    the score        logit of "yes" − logit of "no" at the last token; `unit` of it is what `CrossEncoder.predict` gives
-
-The folder's own scorer reads the pairs, in torch: nothing of template, instruction or padding is written anew here. Such a
-model is a frozen teacher; it is not exported, and no student is cut out of it.
+`distill.engine_generative` scores pairs with it.
 """
 
-import logging
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from distill.buckets import Batch
 from distill.errors import BadInput, loading
-from distill.forks import is_forked_since
-from distill.model_files import ModelFiles, Precision, Runtime, check_ids, length_limit
-from distill.runtime import Progress, Scorer, _reporter
 
-__all__ = ["GenerativeScorer", "check_generative", "default_prompt", "open_generative", "template_tokens"]
+__all__ = ["check_generative", "default_prompt", "template_tokens"]
 
-log = logging.getLogger(__name__)
 _LOGITS = "causal_logits"
 _ANY_LENGTH = 1_000_000
-_PAIRS_AT_ONCE = 256  # sorted by length and reported together
 
 
 def default_prompt(model: Any) -> str | None:
@@ -71,146 +54,3 @@ def template_tokens(model: Any) -> int:
     finally:
         model.max_seq_length = limit
     return int(features["attention_mask"].sum()) - 2
-
-
-@dataclass(frozen=True)
-class GenerativeEngine:
-    """A loaded `CrossEncoder` of a decoder and a LogitScore."""
-
-    model: Any
-    precision: str
-    device: str
-    files: ModelFiles
-    runtime: Runtime = "torch"
-    fixed_shapes: bool = False
-    settings: None = None
-    output_width: int = 1
-    process: int = field(default_factory=os.getpid)
-
-    @property
-    def batch_tokens(self) -> int:
-        """Padded tokens of a batch, as `TorchEngine` has it."""
-        return 1024 if self.device == "cpu" else 65_536
-
-    @property
-    def tokenizer(self) -> Any:
-        """The transformers tokenizer."""
-        return self.model[0].tokenizer
-
-    def length_limit(self, wanted: int | None) -> int:
-        """Return how many tokens the model takes, template and instruction among them."""
-        stored = self.files.settings.get("max_seq_length")
-        return length_limit(self.model[0].model.config.to_dict(), wanted or stored, self.tokenizer.model_max_length)
-
-    def run(self, batches: Iterable[Batch], n_left_out: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Not how pairs come here: they are texts until the template has put them together.
-
-        :raises BadInput: always
-        """
-        raise BadInput(f"{self.files.folder} is a generative reranker: it scores pairs of texts, nothing else")
-
-    def features(self, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
-        """Put pairs through the template and the tokenizer, padded on the left."""
-        with loading(str(self.files.folder)):
-            features: dict[str, Any] = self.model.preprocess(list(pairs), prompt=default_prompt(self.model))
-        check_ids(self.files, features["input_ids"].numpy())
-        return features
-
-    def score(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
-        """Return the log-odds of yes. *Shape:* (n_pairs,), float32."""
-        import torch
-        from sentence_transformers.util import batch_to_device
-
-        features = batch_to_device(self.features(pairs), torch.device(self.device))
-        kind, is_bf16 = torch.device(self.device).type, self.precision == "bf16"
-        with torch.inference_mode(), torch.autocast(kind, dtype=torch.bfloat16, enabled=is_bf16):
-            scores = self.model(features)["scores"]
-        result: np.ndarray = scores.float().cpu().numpy().reshape(len(pairs), -1)[:, 0]
-        return result
-
-    def count_parameters(self) -> int:
-        """Return the number of parameters."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
-
-
-class GenerativeScorer(Scorer):
-    """A scorer of pairs like any other cross-encoder; its score is the log-odds of yes."""
-
-    _engine: GenerativeEngine
-
-    def __init__(self, files: ModelFiles, engine: GenerativeEngine, max_length: int | None) -> None:
-        super().__init__(files, engine, max_length, None, engine.tokenizer)
-        self.n_template_tokens = check_generative(str(files.folder), engine.model, self.max_length)
-        engine.model.max_seq_length = self.max_length
-
-    def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
-        """Return how many tokens are read of each pair, those of the template among them. *Shape:* (n_pairs,)."""
-        pairs, counts = list(zip(queries, documents, strict=True)), [np.zeros(0, dtype=np.int64)]
-        for start in range(0, len(pairs), _PAIRS_AT_ONCE):
-            mask = self._engine.features(pairs[start : start + _PAIRS_AT_ONCE])["attention_mask"]
-            counts.append(mask.sum(1).numpy())
-        return np.concatenate(counts)
-
-    def _score_jointly(
-        self, queries: list[str], documents: list[str], batch_tokens: int | None, progress: bool | Progress
-    ) -> np.ndarray:
-        if self.device != "cpu" and is_forked_since(self._engine.process):
-            raise BadInput(f"{self.path} lies on {self.device}, which a forked child cannot use; load it there")
-        pairs = list(zip(queries, documents, strict=True))
-        budget, out = batch_tokens or self._engine.batch_tokens, np.empty(len(pairs), dtype=np.float32)
-        with self._lock, _reporter(progress, "scoring", len(pairs)) as report:
-            for rows in self._planned(pairs, budget):
-                out[rows] = self._engine.score([pairs[row] for row in rows])
-                report(len(rows))
-        return out
-
-    def _planned(self, pairs: Sequence[tuple[str, str]], budget: int) -> Iterator[list[int]]:
-        """Yield rows of pairs of about one length whose padded tokens stay in the budget: at least one row a batch."""
-        for start in range(0, len(pairs), _PAIRS_AT_ONCE):
-            part = pairs[start : start + _PAIRS_AT_ONCE]
-            lengths = self._engine.features(part)["attention_mask"].sum(1).numpy()
-            rows: list[int] = []
-            for row in np.argsort(lengths, kind="stable"):  # each row is the longest of its batch so far
-                if rows and (len(rows) + 1) * int(lengths[row]) > budget:
-                    yield rows
-                    rows = []
-                rows.append(start + int(row))
-            if rows:
-                yield rows
-
-
-def open_generative(
-    files: ModelFiles,
-    runtime: Runtime,
-    precision: Precision | None,
-    n_threads: int,
-    *,
-    max_length: int | None,
-    device: str | None,
-    truncate: int | None,
-    special_tokens_as_text: bool,
-) -> GenerativeScorer:
-    """Open a folder whose modules end in LogitScore; `device` None takes a GPU where there is one.
-
-    :raises BadInput: for options that such a model cannot have, and a folder that does not score a pair
-    """
-    import torch
-
-    from distill.modeling import load_model
-
-    name = f"{files.folder} is a generative reranker (LogitScore)"
-    if files.kind != "cross_encoder":
-        raise BadInput(
-            f"{name}, and config_sentence_transformers.json does not say model_type: CrossEncoder; copy the folder again"
-        )
-    if runtime != "torch":
-        raise BadInput(f"{name}: it runs in torch alone, not in {runtime}; leave runtime out, or say torch")
-    if truncate is not None:
-        raise BadInput(f"truncate {truncate}: {files.folder} gives no embeddings but scores")
-    if special_tokens_as_text:
-        raise BadInput(f"{name}, whose template is made of special tokens: special_tokens_as_text is not there for it")
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if torch.device(chosen).type == "cpu":
-        torch.set_num_threads(n_threads)
-    model = load_model(files.folder).to(chosen).eval()
-    return GenerativeScorer(files, GenerativeEngine(model, precision or "fp32", chosen, files), max_length)

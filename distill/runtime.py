@@ -112,7 +112,7 @@ def load(
         chosen, threads = runtime or files.held_runtime, n_threads or usable_cpus()
         with loading(str(path)):
             if files.is_generative:
-                from distill.generative import open_generative
+                from distill.engine_generative import open_generative
 
                 return open_generative(
                     files, chosen, precision, threads, max_length=max_length, device=device, truncate=truncate,
