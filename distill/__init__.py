@@ -1,3 +1,11 @@
-"""The machinery: recipe schema, data, losses, signals, the training loop, metrics, artefacts, benchmark and report."""
+"""The machinery, in rooms by the way of the data: see the docstring of each package.
+
+From the top: evaluation, report, scorers, training, graphs, runtime, run and signals, models, synthesis, data, recipe, endpoints,
+resumes, metrics, files, machine. A room may import those below it; a test says so.
+"""
+
+from distill._moved import install as _install_moved
 
 __version__ = "0.1.0"
+
+_install_moved()

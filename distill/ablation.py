@@ -18,11 +18,12 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from distill.artefact import write_json
 from distill.errors import BadInput
-from distill.metrics import Estimate
-from distill.outputs import inert
-from distill.recipe import (
+from distill.files.artefact import write_json
+from distill.files.outputs import inert
+from distill.metrics.measures import Estimate
+from distill.recipe.reading import read_raw, validated
+from distill.recipe.schema import (
     Baseline,
     Data,
     Encoder,
@@ -35,7 +36,6 @@ from distill.recipe import (
     Training,
     merge_training,
 )
-from distill.recipe_reading import read_raw, validated
 
 __all__ = [
     "STAND_INS",
@@ -246,7 +246,7 @@ def recipe_of(ablation: Ablation, version: str) -> Recipe:
 def ancestors(recipe: Recipe | Ablation, name: str) -> list[str]:
     """Return the teachers that a teacher starts from, the first one first, and itself.
 
-    >>> from distill.recipe import Teacher
+    >>> from distill.recipe.schema import Teacher
     >>> start = Teacher(kind="mlm", backbone="some/encoder")
     >>> after = Teacher(kind="bi_encoder", backbone={"teacher": "adapted"})
     >>> ancestors(Recipe(name="x", data={"train": "bundled"}, teachers={"adapted": start, "bi": after}), "bi")

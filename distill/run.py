@@ -19,13 +19,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from distill.artefact import Artefact, content_hash, read_card, write_json
-from distill.data import Split, load_split
+from distill.data.pairs import Split, load_split
 from distill.errors import BadInput
-from distill.outputs import check_output_folder
-from distill.precision import resolve_precision
-from distill.prompts import NO_PROMPTS, folder_prompts
-from distill.recipe import Recipe, Student
+from distill.files.artefact import Artefact, content_hash, read_card, write_json
+from distill.files.outputs import check_output_folder
+from distill.machine.precision import resolve_precision
+from distill.models.prompts import NO_PROMPTS, folder_prompts
+from distill.recipe.schema import Recipe, Student
 from distill.signals import MANIFEST, Identity
 
 __all__ = ["Run", "differences"]

@@ -23,9 +23,9 @@ from typing import Any, Literal, Protocol, cast
 import numpy as np
 import pyarrow as pa
 
-from distill.artefact import ModelKind, content_hash, read_json, write_json
 from distill.errors import BadInput
-from distill.prompts import encode_by_role
+from distill.files.artefact import ModelKind, content_hash, read_json, write_json
+from distill.models.prompts import encode_by_role
 
 __all__ = [
     "CachedSignals",

@@ -133,7 +133,7 @@ def launch(recipe_path: str, overrides: Sequence[str], load_stages: "LoadStages"
 
     :param load_stages: imports and returns them: a wrong recipe is refused before anything heavy is imported
     """
-    from distill.recipe_reading import load_recipe
+    from distill.recipe.reading import load_recipe
 
     recipe = load_recipe(recipe_path, overrides)
     join_processes()

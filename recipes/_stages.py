@@ -57,14 +57,14 @@ def export() -> "Stages":
 
 def benchmark() -> "Stages":
     """Return the measurement and its report."""
-    from distill.benchmark import benchmark as stage
+    from distill.evaluation.benchmark import benchmark as stage
 
     return (stage,)
 
 
 def cascade() -> "Stages":
     """Return the measurement of student and teacher together."""
-    from distill.dial import measure_cascade
+    from distill.evaluation.cascade_dial import measure_cascade
 
     return (measure_cascade,)
 

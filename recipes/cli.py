@@ -132,7 +132,7 @@ def benchmark(
         launch(targets[0], targets[1:], _stages.benchmark)
         _print_report(targets[0], targets[1:], as_json)
         return
-    from distill.apply import bench
+    from recipes.commands import bench
 
     bench(
         targets, pairs, output, columns=(query_column, document_column, label_column), label_range=label_range,
@@ -145,8 +145,8 @@ def benchmark(
 def cascade(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Put student and teacher together, the teacher only where in doubt, and measure the dial between them."""
     launch(recipe, overrides or [], _stages.cascade)
-    from distill.apply import print_dial
-    from distill.recipe_reading import load_recipe
+    from distill.recipe.reading import load_recipe
+    from recipes.commands import print_dial
 
     print_dial(load_recipe(recipe, overrides or []).folder, as_json=as_json)
 
@@ -159,7 +159,7 @@ def push(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be sent, and send nothing.")] = False,
 ) -> None:
     """Upload a model folder to the Hugging Face hub."""
-    from distill.model_card import push as upload
+    from distill.report.model_card import push as upload
 
     print(upload(folder, repository, private=not public, dry_run=dry_run))
 
@@ -177,7 +177,7 @@ def ablate(
 ) -> None:
     """Train and score all rows of a published table, and print it with ours beside it."""
     from distill.ablation import load_ablation
-    from distill.apply import names_in, print_ablation
+    from recipes.commands import names_in, print_ablation
 
     ablation = load_ablation(recipe, overrides or [], smoke=smoke)
     join_processes()
@@ -219,8 +219,8 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Find the largest students that meet a budget of latency and size, by measuring on this machine."""
-    from distill.apply import print_check, print_plan
-    from distill.planning import load_plan
+    from distill.recipe.planning import load_plan
+    from recipes.commands import print_check, print_plan
 
     given = {
         "budget_p95_ms": budget_p95_ms, "budget_mb": budget_mb, "length": length, "threads": threads, "kind": kind,
@@ -228,7 +228,7 @@ def plan(
     }  # fmt: skip
     loaded, folder = load_plan(recipe, overrides or [], given, output)
     if check is None:
-        from distill.outputs import check_output_folder
+        from distill.files.outputs import check_output_folder
 
         # the plan of a run, and the unnamed one, are made again where they are
         check_output_folder(
@@ -237,7 +237,7 @@ def plan(
             overwrite=overwrite or output is None,
         )
     join_processes()
-    from students.plan import check_model, make_plan
+    from students.plan.search_shapes import check_model, make_plan
 
     if check is not None:
         print_check(check_model(loaded, check), as_json=as_json)
@@ -283,7 +283,7 @@ def score(
     overwrite: Overwrite = False,
 ) -> None:
     """Score pairs: cosines of a bi-encoder, logits of a cross-encoder."""
-    from distill.apply import score_file
+    from recipes.commands import score_file
 
     score_file(
         model,
@@ -322,7 +322,7 @@ def embed(
     overwrite: Overwrite = False,
 ) -> None:
     """Embed texts."""
-    from distill.apply import embed_file
+    from recipes.commands import embed_file
 
     embed_file(
         model,
@@ -361,7 +361,7 @@ def index_quality(
     as_json: AsJson = False,
 ) -> None:
     """Measure what a search index loses in int8, as sign bits and in fewer dimensions."""
-    from distill.apply import print_index_quality
+    from recipes.commands import print_index_quality
 
     print_index_quality(
         model, pairs, columns=(query_column, document_column, label_column), label_range=label_range, truncate=truncate,
@@ -388,7 +388,7 @@ def trim(
     as_json: AsJson = False,
 ) -> None:
     """Cut a model to the tokens that some texts use: the same embeddings, a smaller vocabulary."""
-    from distill.apply import print_trim
+    from recipes.commands import print_trim
     from students.trim import trim_folder
 
     print_trim(
@@ -411,7 +411,7 @@ def tune(
     as_json: AsJson = False,
 ) -> None:
     """Measure how a graph runs fastest on this machine, and which export of its student is; store it for later loads."""
-    from distill.apply import tune_model
+    from recipes.commands import tune_model
 
     tune_model(model, runtime=runtime, precision=precision, n_threads=threads, seconds=seconds, as_json=as_json)
 
@@ -423,7 +423,7 @@ def layout(
     tool: Annotated[str, typer.Option("--for", help="fastembed, tei, transformers.js, triton or optimum.")],
 ) -> None:
     """Write an export into the folder that another tool reads."""
-    from students.layouts import write_layout
+    from students.export.layouts import write_layout
 
     write_layout(model, target, tool=tool)  # type: ignore[arg-type]  # it says what is accepted
     print(f"{model} → {target}", file=sys.stderr)
@@ -444,8 +444,8 @@ def prepare(
     overwrite: Overwrite = False,
 ) -> None:
     """Cut résumés to sections (the published V2), take out names, addresses and the like, or both."""
-    from distill.apply import names_in
-    from distill.resume_file import prepare_file
+    from distill.data.resume_file import prepare_file
+    from recipes.commands import names_in
 
     print(
         prepare_file(
@@ -491,9 +491,9 @@ def synthesize(
     estimate: Annotated[bool, typer.Option("--estimate", help="Print what it would cost, and ask nothing.")] = False,
 ) -> None:
     """Have a language model write résumé-JD pairs: positives, hard negatives, random ones."""
-    from distill.synthesize import estimate as estimated
-    from distill.synthesize import make_settings
-    from distill.synthesize import synthesize as write
+    from distill.synthesis.synthesize import estimate as estimated
+    from distill.synthesis.synthesize import make_settings
+    from distill.synthesis.synthesize import synthesize as write
 
     settings = make_settings(
         n_pairs=pairs, model=model, base_url=base_url, api_version=api_version, key_variable=key_variable,
@@ -508,15 +508,15 @@ def synthesize(
 
 
 def _print_report(recipe: str, overrides: list[str] | None, as_json: bool) -> None:
-    from distill.apply import print_report
-    from distill.recipe_reading import load_recipe
+    from distill.recipe.reading import load_recipe
+    from recipes.commands import print_report
 
     print_report(load_recipe(recipe, overrides or []).folder, as_json=as_json)
 
 
 def _print_parity(recipe: str, overrides: list[str] | None, as_json: bool) -> None:
-    from distill.apply import print_parity
-    from distill.recipe_reading import load_recipe
+    from distill.recipe.reading import load_recipe
+    from recipes.commands import print_parity
 
     print_parity(load_recipe(recipe, overrides or []).folder, as_json=as_json)
 

@@ -10,19 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from distill.baselines import open_scorer
-from distill.data import Asked, batched, read_pairs, read_pairs_with_rows
+from distill.data.pairs import Asked, batched, read_pairs, read_pairs_with_rows
+from distill.data.table_writing import check_form, check_suffix, table_writer
+from distill.data.tables import read_texts
 from distill.errors import BadInput, GateFailed, loading
-from distill.fastest import exports_at, fastest_measured
-from distill.index_quality import index_quality, table_cells
-from distill.latency import Load
-from distill.machine import multiplies_bf16, usable_cpus
-from distill.model_files import read_model_files
-from distill.outputs import check_output_folder, output_file
-from distill.recipe import Benchmark, Columns
-from distill.runtime import load
-from distill.table_writing import check_form, check_suffix, table_writer
-from distill.tables import read_texts
+from distill.evaluation.index_quality import index_quality, table_cells
+from distill.evaluation.latency import Load
+from distill.files.outputs import check_output_folder, output_file
+from distill.machine.cpu import multiplies_bf16, usable_cpus
+from distill.models.files import read_model_files
+from distill.recipe.schema import Benchmark, Columns
+from distill.runtime.fastest import exports_at, fastest_measured
+from distill.runtime.opening import load
+from distill.scorers.baselines import open_scorer
 from distill.wording import counted
 
 __all__ = [
@@ -70,7 +70,7 @@ def score_file(
 ) -> None:
     """Score the pairs of a file into a table: row (of the input, from 1), score (cosine or logit), unit_score (in [0, 1]).
 
-    The suffix of the output decides the table's form (:mod:`distill.table_writing`). A row that is left out leaves a gap
+    The suffix of the output decides the table's form (:mod:`distill.data.table_writing`). A row that is left out leaves a gap
     in the numbers.
     """
     options = _options(runtime, precision, n_threads, max_length)
@@ -162,7 +162,7 @@ def bench(
     max_metric_drop: float | None, as_json: bool, overwrite: bool = False,
 ) -> None:  # fmt: skip
     """Measure model folders side by side, print the report, and hold it against an earlier one."""
-    from distill.bench import (  # seconds of imports, which score does without
+    from distill.evaluation.compare_folders import (  # seconds of imports, which score does without
         bench_folders,
         check_against,
         check_earlier,
@@ -226,7 +226,7 @@ def tune_model(
     model: Path, *, runtime: str | None, precision: str | None, n_threads: int | None, seconds: float, as_json: bool
 ) -> None:
     """Measure how a graph runs fastest here and which export of its student is fastest, store both, and print them."""
-    from distill.tuning import alone, compare_precisions, tune
+    from distill.runtime.tuning import alone, compare_precisions, tune
 
     if precision == "auto":
         raise BadInput("--precision auto: tune measures what auto takes later; leave it out, or name fp32 or bf16")
@@ -337,7 +337,7 @@ def print_ablation(folder: Path, *, as_json: bool) -> None:
 
 def print_dial(folder: Path, *, as_json: bool) -> None:
     """Print a run's cascade: quality and cost at each share of pairs that the teacher is asked."""
-    from distill.dial import read_dial
+    from distill.evaluation.cascade_dial import read_dial
 
     dial = read_dial(folder / "cascade")
     if as_json:

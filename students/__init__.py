@@ -2,9 +2,9 @@
 
 from students.asymmetric import export_router
 from students.build import build_student
-from students.export import export_student
-from students.export_static import export_static_student
-from students.export_teacher import export_teacher
+from students.export.stage import export_student
+from students.export.static import export_static_student
+from students.export.teacher import export_teacher
 from students.train import train_student
 
 __all__ = [

@@ -19,14 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from distill.artefact import ASYMMETRIC, Artefact, Side, content_hash, new_folder, write_card
-from distill.data import Pairs
+from distill.data.pairs import Pairs
 from distill.errors import GateFailed
-from distill.modeling import load_model, quiet, save_model
-from distill.pairing import check_index
-from distill.recipe import Asymmetric
+from distill.files.artefact import ASYMMETRIC, Artefact, Side, content_hash, new_folder, write_card
+from distill.models.modeling import load_model, quiet, save_model
+from distill.recipe.schema import Asymmetric
 from distill.run import Run
-from distill.runtime import Scorer, load
+from distill.runtime.opening import load
+from distill.runtime.scorer import Scorer
+from distill.scorers.pairing import check_index
 from distill.signals import CachedSignals, LiveSignals, SignalCache, SignalSource
 
 __all__ = [

@@ -12,20 +12,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from distill.artefact import Artefact, content_hash, new_folder, write_card
-from distill.backbone import identify
-from distill.building import model_builder
 from distill.errors import JobFailed
-from distill.modeling import is_static, load_model, prepared, quiet, save_model, transformer_of
-from distill.prompts import keep_prompts, model_prompts
-from distill.recipe import Student, TeacherBackbone
+from distill.files.artefact import Artefact, content_hash, new_folder, write_card
+from distill.models.backbone import identify
+from distill.models.modeling import is_static, load_model, prepared, quiet, save_model, transformer_of
+from distill.models.prompts import keep_prompts, model_prompts
+from distill.recipe.schema import Student, TeacherBackbone
 from distill.run import Run
-from students.corpus import change_vocabulary, factorise, student_corpus
-from students.depth import choose_layers, keep_layers
-from students.dimensions import with_output, write_axes
-from students.importance import pair_batches
-from students.static import static_model
-from students.width import narrow
+from distill.training.building import model_builder
+from students.cut.depth import choose_layers, keep_layers
+from students.cut.dimensions import with_output, write_axes
+from students.cut.importance import pair_batches
+from students.cut.static import static_model
+from students.cut.width import narrow
+from students.vocabulary.corpus import change_vocabulary, factorise, student_corpus
 
 __all__ = ["build_student", "check_reload"]
 

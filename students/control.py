@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from distill.artefact import content_hash, read_card
 from distill.errors import BadInput
-from distill.fitting import Job, fit
-from distill.recipe import Control, LabelLoss, Labels, Objectives, Training
-from distill.recipe_checks import LABEL_LOSSES
+from distill.files.artefact import content_hash, read_card
+from distill.recipe.checks import LABEL_LOSSES
+from distill.recipe.schema import Control, LabelLoss, Labels, Objectives, Training
 from distill.run import Run
-from distill.trainset import POSITIVE_FROM
+from distill.training.fitting import Job, fit
+from distill.training.trainset import POSITIVE_FROM
 from distill.wording import or_least, value_in_words, values_in_words
 
 __all__ = ["MakeJob", "check_control", "train_control"]

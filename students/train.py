@@ -5,16 +5,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from distill.fitting import Job, fit
-from distill.modeling import load_model, prepared
-from distill.recipe import Labels, Objectives
+from distill.models.modeling import load_model, prepared
+from distill.recipe.schema import Labels, Objectives
 from distill.run import Run
-from distill.unlabelled import taught_pairs
+from distill.training.fitting import Job, fit
+from distill.training.unlabelled import taught_pairs
 from students.asymmetric import index_teacher, pair_details
 from students.build import build_student
 from students.control import check_control, train_control
-from students.dimensions import read_axes
-from students.sources import AlongAxes, signal_source
+from students.cut.dimensions import read_axes
+from students.cut.sources import AlongAxes, signal_source
 
 __all__ = ["student_from", "train_student", "training_inputs", "training_job"]
 

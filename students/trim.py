@@ -6,7 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from distill.artefact import (
+from distill.data.table_writing import check_form, table_writer
+from distill.data.tables import read_texts
+from distill.errors import BadInput
+from distill.files.artefact import (
     Artefact,
     check_model_folder,
     content_hash,
@@ -14,15 +17,12 @@ from distill.artefact import (
     revision,
     write_card,
 )
-from distill.backbone import resolve_name
-from distill.errors import BadInput
-from distill.modeling import load_model, replace_tokenizer, save_model, tokenizer_of, transformer_of
-from distill.outputs import check_output_file, check_output_folder, output_file, output_folder
-from distill.table_writing import check_form, table_writer
-from distill.tables import read_texts
+from distill.files.outputs import check_output_file, check_output_folder, output_file, output_folder
+from distill.models.backbone import resolve_name
+from distill.models.modeling import load_model, replace_tokenizer, save_model, tokenizer_of, transformer_of
 from students.build import check_reload
-from students.corpus import Corpus
-from students.vocabulary import TrimReport, trim_vocabulary
+from students.vocabulary.corpus import Corpus
+from students.vocabulary.trimming import TrimReport, trim_vocabulary
 
 __all__ = ["trim_folder"]
 

@@ -26,11 +26,11 @@ from distill.ablation import (
     stand_ins_of,
     write_table,
 )
-from distill.benchmark import Row, make_baseline, score_row
 from distill.errors import BadInput, JobFailed
-from distill.metrics import evaluate_scores
-from distill.outputs import check_output_folder
-from distill.recipe import Paragraphs, Recipe, Remote
+from distill.evaluation.benchmark import Row, make_baseline, score_row
+from distill.files.outputs import check_output_folder
+from distill.metrics.measures import evaluate_scores
+from distill.recipe.schema import Paragraphs, Recipe, Remote
 from distill.run import Run
 from teachers.train import train_teacher, train_teachers
 

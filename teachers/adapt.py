@@ -8,15 +8,15 @@ later teacher (`backbone: {teacher: <name>}`) or, by its path, of another recipe
 import logging
 from itertools import chain
 
-from distill.backbone import resolve_name
-from distill.data import Pairs
+from distill.data.pairs import Pairs
 from distill.errors import BadInput
-from distill.fitting import Job, built_for_training, fit
-from distill.mlm import MlmStep, PackedText
-from distill.modeling import tokenizer_of
+from distill.models.backbone import resolve_name
+from distill.models.modeling import tokenizer_of
 from distill.progress import progress
-from distill.recipe import Mlm, Teacher
+from distill.recipe.schema import Mlm, Teacher
 from distill.run import Run
+from distill.training.fitting import Job, built_for_training, fit
+from distill.training.mlm import MlmStep, PackedText
 
 __all__ = ["adapt"]
 

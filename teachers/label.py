@@ -11,18 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from distill.cut_texts import sample_cut_texts
-from distill.data import Pairs, batched
+from distill.data.cut_texts import sample_cut_texts
+from distill.data.pairs import Pairs, batched
 from distill.errors import JobFailed
-from distill.learnable import LEAST_SPREAD, unrelated
-from distill.modeling import quiet
-from distill.openvino import GraphPrecision, export_graph
+from distill.graphs.openvino import GraphPrecision, export_graph
+from distill.models.modeling import quiet
+from distill.models.prompts import encode_by_role
 from distill.progress import progress
-from distill.prompts import encode_by_role
 from distill.run import Run
-from distill.runtime import Scorer, load
+from distill.runtime.opening import load
+from distill.runtime.scorer import Scorer
 from distill.signals import SignalCache, SignalKind, describe_scores, pair_keys, text_keys
-from distill.unlabelled import taught_pairs
+from distill.training.learnable import LEAST_SPREAD, unrelated
+from distill.training.unlabelled import taught_pairs
 
 __all__ = ["cache_signals"]
 

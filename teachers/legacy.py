@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import BadInput
-from distill.recipe import Recipe
-from distill.recipe_reading import validated
+from distill.recipe.reading import validated
+from distill.recipe.schema import Recipe
 from distill.run import Run
 from teachers.train import train_teachers
 

@@ -9,17 +9,17 @@ A bi-encoder embeds each alone: mean or CLS, the ablation's contrastive loss, or
 import logging
 from typing import Any
 
-from distill.artefact import Artefact, content_hash, new_folder, write_card
-from distill.backbone import identify
-from distill.building import model_builder
 from distill.errors import BadInput
-from distill.fitting import Job, fit
-from distill.generative import default_prompt, template_tokens
-from distill.modeling import is_generative, save_model, stored_prompts
-from distill.objectives import DEFAULT_LOSS
-from distill.prompts import NO_PROMPTS
-from distill.recipe import Labels, Objectives, Teacher, TeacherBackbone
+from distill.files.artefact import Artefact, content_hash, new_folder, write_card
+from distill.models.backbone import identify
+from distill.models.generative import default_prompt, template_tokens
+from distill.models.modeling import is_generative, save_model, stored_prompts
+from distill.models.prompts import NO_PROMPTS
+from distill.recipe.schema import Labels, Objectives, Teacher, TeacherBackbone
 from distill.run import Run
+from distill.training.building import model_builder
+from distill.training.fitting import Job, fit
+from distill.training.objectives import DEFAULT_LOSS
 from teachers.adapt import adapt
 
 __all__ = ["train_teacher", "train_teachers"]

@@ -51,7 +51,7 @@ def merge(base, changes):
 
 def pairs_file():
     """240 pairs of 60 queries, from 2 to 30 words long: the bundled ones, cut short."""
-    from distill.synthetic import generate_groups
+    from distill.data.bundled import generate_groups
 
     path = Path(_CACHE) / "pairs.tsv"
     if not path.exists():
@@ -94,7 +94,7 @@ def write_recipe(folder, /, **changes):
 
 def make_run(output_dir, /, **changes):
     """A `Run` of a tiny recipe."""
-    from distill.recipe import Recipe
+    from distill.recipe.schema import Recipe
     from distill.run import Run
 
     return Run(Recipe.model_validate(tiny_recipe(output_dir, **changes)))

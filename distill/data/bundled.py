@@ -30,8 +30,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+from distill.data.bundled_words import ENGLISH, FAMILIES, FOREIGN_LANGUAGES, KOREAN, LEVELS, Family, Skill
 from distill.errors import BadInput
-from distill.synthetic_tables import ENGLISH, FAMILIES, FOREIGN_LANGUAGES, KOREAN, LEVELS, Family, Skill
 
 __all__ = ["KINDS", "Kind", "Language", "SyntheticPair", "generate_groups", "generate_pairs"]
 

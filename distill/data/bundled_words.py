@@ -1,4 +1,4 @@
-"""The words that :mod:`distill.synthetic` writes résumés and job descriptions from.
+"""The words that :mod:`distill.data.bundled` writes résumés and job descriptions from.
 
 A skill is written ``한글/다른 한글=English/other English``: every form names the same skill.  The skills of one
 specialism are separated by ``", "``.  Forms of different specialisms share no whole name, so that a must-have skill

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from distill.tokens import tokenize
+from distill.data.tokens import tokenize
 
 __all__ = ["CutTexts", "count_cut_texts", "sample_cut_texts"]
 

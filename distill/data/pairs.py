@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from distill.data.bundled import generate_groups
+from distill.data.splitting import Way, beyond_chance, draw, held_together, label_shift, sample, take_groups, text_key
+from distill.data.tables import as_text, read_columns, read_text_columns, refused_rows, text_problem
 from distill.errors import BadInput
-from distill.recipe import Columns, Data, Parallel, Resume, Unlabelled, UnlabelledPairs
-from distill.splitting import Way, beyond_chance, draw, held_together, label_shift, sample, take_groups, text_key
-from distill.synthetic import generate_groups
-from distill.tables import as_text, read_columns, read_text_columns, refused_rows, text_problem
+from distill.recipe.schema import Columns, Data, Parallel, Resume, Unlabelled, UnlabelledPairs
 from distill.wording import counted
 
 __all__ = [
@@ -98,7 +98,7 @@ class Split:
     """Three disjoint sets, texts without pairs, and what the reader should know of how they were made.
 
     :param parallel: source and target texts, translations of each other
-    :param unlabelled_pairs: pairs of training without labels; see `distill.unlabelled`
+    :param unlabelled_pairs: pairs of training without labels; see `distill.training.unlabelled`
     """
 
     train: Pairs
@@ -231,8 +231,8 @@ def _load_pairs(source: str, data: Data, seed: int, notes: list[str]) -> Pairs:
 
 def _read_as_resumes(pairs: Pairs, resume: Resume) -> tuple[Pairs, list[str]]:
     """Blind one side and keep its wanted sections, each text once. Returns what the reader should know, too."""
-    from distill.blinding import blind
-    from distill.sections import keep_sections
+    from distill.resumes.blinding import blind
+    from distill.resumes.sections import keep_sections
 
     texts = pairs.queries if resume.side == "query" else pairs.documents
     read: dict[str, str] = {}
@@ -425,7 +425,7 @@ def load_unlabelled_pairs(
 
     :param train: the labelled pairs
     :param rest: those whose labels are not used
-    :param held_out: keys of texts that must not be trained on (`distill.splitting.text_key`)
+    :param held_out: keys of texts that must not be trained on (`distill.data.splitting.text_key`)
     """
     found = list(zip(rest.queries, rest.documents, strict=True))
     found += [pair for given in data.unlabelled_pairs for pair in _source(given, data, seed, notes)]

@@ -1,7 +1,7 @@
 """Prepare the résumés of a table: take out who a person is, keep the wanted sections, list what went.
 
 Rows are read, changed and written one by one, so that a file of any size fits in memory, and every other column comes
-out as it went in, numbers of JSON in their spelling. What is read, and what is refused, is said in :mod:`distill.tables`.
+out as it went in, numbers of JSON in their spelling. What is read, and what is refused, is said in :mod:`distill.data.tables`.
 """
 
 import csv
@@ -12,13 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from distill.blinding import blind as blind_text
-from distill.errors import BadInput
-from distill.outputs import is_stream, output_file
-from distill.sections import KINDS, Kind, keep_sections
-from distill.table_rows import RepeatedKeys, delimited_rows, is_array, json_rows, with_value
-from distill.table_writing import check_form, opened, table_writer
-from distill.tables import (
+from distill.data.table_rows import RepeatedKeys, delimited_rows, is_array, json_rows, with_value
+from distill.data.table_writing import check_form, opened, table_writer
+from distill.data.tables import (
     Table,
     as_text,
     column_values,
@@ -29,6 +25,10 @@ from distill.tables import (
     parquet_batches,
     text_problem,
 )
+from distill.errors import BadInput
+from distill.files.outputs import is_stream, output_file
+from distill.resumes.blinding import blind as blind_text
+from distill.resumes.sections import KINDS, Kind, keep_sections
 from distill.wording import counted
 
 __all__ = ["Prepared", "prepare_file"]
@@ -71,7 +71,7 @@ def prepare_file(
     :param keep: kinds of section to keep; None keeps all. A résumé that has none of them stays whole and is counted.
     :param blind: whether to take out identifiers; done before sections are cut, so that a name that only the personal
         data tell is found in the rest.
-    :param dropped: a table of what went: row (from 1), kind, text; its form is said in :mod:`distill.table_writing`.
+    :param dropped: a table of what went: row (from 1), kind, text; its form is said in :mod:`distill.data.table_writing`.
     :param overwrite: replace an output that is there already.
     :raises BadInput: on an output that cannot be written, a missing file or column, an empty file, a value that is no text, or nothing to do.
     """

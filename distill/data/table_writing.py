@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from distill.errors import BadInput
-from distill.outputs import is_stream
+from distill.files.outputs import is_stream
 
 __all__ = ["FORMS", "check_form", "check_suffix", "opened", "table_writer"]
 
@@ -68,7 +68,7 @@ def opened(path: Path) -> Iterator[IO[str]]:
 def table_writer(path: Path, columns: Mapping[str, type]) -> Iterator[Callable[[Row], None]]:
     """Yield a function that writes a row, with a value for each column.
 
-    :param path: what `distill.outputs.output_file` yields; its suffix is that of the output
+    :param path: what `distill.files.outputs.output_file` yields; its suffix is that of the output
     :param columns: int, float or str by name
     """
     with _FORM_WRITERS[check_form(path)](path, columns) as write:

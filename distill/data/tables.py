@@ -25,8 +25,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from distill.data.table_rows import RepeatedKeys, delimited_rows, json_rows, text_lines
 from distill.errors import BadInput
-from distill.table_rows import RepeatedKeys, delimited_rows, json_rows, text_lines
 
 __all__ = [
     "Table",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distill.forks import ForkSafeLock
+from distill.machine.forks import ForkSafeLock
 
 if TYPE_CHECKING:
     from torch import Tensor

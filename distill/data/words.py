@@ -26,8 +26,8 @@ from typing import Any
 
 import numpy as np
 
-from distill.forks import ForkSafeLock
-from distill.tokens import TokenTable, pad_token_id, special_tokens, tokenize
+from distill.data.tokens import TokenTable, pad_token_id, special_tokens, tokenize
+from distill.machine.forks import ForkSafeLock
 
 __all__ = ["WordMemory", "forget_words"]
 
@@ -91,7 +91,7 @@ class WordMemory:
             self._ids.clear()
 
     def tokenize(self, texts: Sequence[str], *, max_length: int) -> TokenTable:
-        """Return what `distill.tokens.tokenize` returns for these texts, with their special tokens."""
+        """Return what `distill.data.tokens.tokenize` returns for these texts, with their special tokens."""
         room = max(0, 4 * max_length - len(self._before) - len(self._after))
         rows: list[bytes] = []
         whole: list[int] = []

@@ -14,23 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from distill.artefact import Artefact, content_hash, new_file, new_folder, read_card, revision, write_card
-from distill.baselines import choose_tfidf, open_scorer, write_paragraphs, write_remote, write_tfidf
-from distill.building import model_builder
-from distill.data import Pairs
+from distill.data.pairs import Pairs
 from distill.errors import BadInput
-from distill.latency import Load, Request, environment, measure_all
-from distill.metrics import Estimate, evaluate_scores, paired_difference, primary_metric, retention
-from distill.model_card import write_model_cards
-from distill.modeling import save_model
-from distill.progress import progress, step_progress
-from distill.recipe import Benchmark, Paragraphs, Remote, TfIdf
-from distill.report import write_report
-from distill.rounds import Until
-from distill.run import Run, differences
-from distill.runtime import Precision, Runtime
-from distill.standing import floor_of, is_broken, problem_of, with_standing
-from distill.teacher_exports import (
+from distill.evaluation.latency import Load, Request, environment, measure_all
+from distill.evaluation.teacher_exports import (
     matched_teacher,
     measured_teachers,
     primary_teacher,
@@ -38,6 +25,19 @@ from distill.teacher_exports import (
     wanted_teacher_exports,
     with_split,
 )
+from distill.files.artefact import Artefact, content_hash, new_file, new_folder, read_card, revision, write_card
+from distill.metrics.measures import Estimate, evaluate_scores, paired_difference, primary_metric, retention
+from distill.metrics.rounds import Until
+from distill.metrics.standing import floor_of, is_broken, problem_of, with_standing
+from distill.models.files import Precision, Runtime
+from distill.models.modeling import save_model
+from distill.progress import progress, step_progress
+from distill.recipe.schema import Benchmark, Paragraphs, Remote, TfIdf
+from distill.report.build import write_report
+from distill.report.model_card import write_model_cards
+from distill.run import Run, differences
+from distill.scorers.baselines import choose_tfidf, open_scorer, write_paragraphs, write_remote, write_tfidf
+from distill.training.building import model_builder
 from distill.wording import values_in_words
 
 __all__ = [

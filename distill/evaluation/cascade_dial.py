@@ -6,7 +6,7 @@
 Student and teacher have both scored everything, so that every position is arithmetic. Costs are seconds a pair of both
 models, measured in turns. "Equals" is non-inferiority within `cascade.margin`, "beats" is superiority, and what is tested
 together is corrected together: all shares of the dial on the validation pairs, and the chosen cascade against the teacher and
-the student on the evaluation pairs; see `distill.noninferiority`. Beside the cascade stands chance: the same share of pairs,
+the student on the evaluation pairs; see `distill.metrics.noninferiority`. Beside the cascade stands chance: the same share of pairs,
 drawn blindly.
 """
 
@@ -20,18 +20,18 @@ from typing import Any
 
 import numpy as np
 
-from distill.artefact import Artefact, content_hash, new_folder, read_card, write_card, write_json
-from distill.baselines import SCORER_FILE
-from distill.benchmark import Row, measure_rows, primary_teacher, score_row, student_rows, teacher_row
-from distill.canvas import ACCENT, INK, SOFT, new_canvas, save_canvas
-from distill.cascade import Cascade, CascadeSettings, fit_cascade, top_k_of_queries
-from distill.data import Pairs
-from distill.dial_words import say_chosen, say_validation
+from distill.data.pairs import Pairs
 from distill.errors import BadInput
-from distill.latency import environment
-from distill.metrics import Estimate, evaluate_scores, paired_samples, primary_metric
-from distill.noninferiority import MIN_RESAMPLES, Claim, judged
+from distill.evaluation.benchmark import Row, measure_rows, primary_teacher, score_row, student_rows, teacher_row
+from distill.evaluation.cascade_words import say_chosen, say_validation
+from distill.evaluation.latency import environment
+from distill.files.artefact import Artefact, content_hash, new_folder, read_card, write_card, write_json
+from distill.metrics.measures import Estimate, evaluate_scores, paired_samples, primary_metric
+from distill.metrics.noninferiority import MIN_RESAMPLES, Claim, judged
+from distill.report.canvas import ACCENT, INK, SOFT, new_canvas, save_canvas
 from distill.run import Run
+from distill.scorers.baselines import SCORER_FILE
+from distill.scorers.cascade import Cascade, CascadeSettings, fit_cascade, top_k_of_queries
 
 __all__ = ["DIAL", "measure_cascade", "read_dial"]
 

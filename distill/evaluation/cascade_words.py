@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from distill.noninferiority import pairs_needed
+from distill.metrics.noninferiority import pairs_needed
 
 __all__ = ["say_chosen", "say_validation"]
 

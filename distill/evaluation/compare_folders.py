@@ -1,6 +1,6 @@
 """Measure any model folders side by side: `distill benchmark A B C --pairs pairs.tsv`, and a gate for CI.
 
-The first folder is what the others are compared with. The report is that of a run (`distill.benchmark`), with what is
+The first folder is what the others are compared with. The report is that of a run (`distill.evaluation.benchmark`), with what is
 asked for beyond it: batches of each size, an open loop, memory over random shapes, and the time from a cold start to a
 first score, in a process that does nothing else.
 
@@ -18,21 +18,21 @@ from typing import Any
 
 import numpy as np
 
-from distill.artefact import read_card, read_json
-from distill.baselines import check_scorer_folder, open_scorer
-from distill.benchmark import Row, Scored, assemble, measure_rows
-from distill.data import Pairs
+from distill.data.pairs import Pairs
 from distill.errors import BadInput, GateFailed, JobFailed
-from distill.latency import Load
-from distill.model_card import NAMES
+from distill.evaluation.benchmark import Row, Scored, assemble, measure_rows
+from distill.evaluation.latency import Load
+from distill.files.artefact import read_card, read_json
 from distill.progress import progress
-from distill.recipe import Benchmark
-from distill.report import write_report
+from distill.recipe.schema import Benchmark
+from distill.report.build import write_report
+from distill.report.model_card import NAMES
+from distill.scorers.baselines import check_scorer_folder, open_scorer
 
 __all__ = ["bench_folders", "check_against", "check_earlier"]
 
 _N_RESAMPLES = 1000
-_FIRST_SCORE = "import sys; from distill.baselines import open_scorer; open_scorer(sys.argv[1]).score([sys.argv[2]], [sys.argv[3]])"
+_FIRST_SCORE = "import sys; from distill.scorers.baselines import open_scorer; open_scorer(sys.argv[1]).score([sys.argv[2]], [sys.argv[3]])"
 
 
 def bench_folders(
@@ -97,7 +97,7 @@ def _scored(row: Row, pairs: Pairs) -> Scored:
 
 def _first_score(row: Row, pairs: Pairs) -> dict[str, float]:
     """Time a process from its start to its first score, the better of two: the first may compile and fill caches."""
-    root = str(Path(__file__).resolve().parent.parent)
+    root = str(Path(__file__).resolve().parents[2])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
     seconds = []
     for _ in range(2):

@@ -4,7 +4,7 @@
 
 Queries search all documents of the pairs, and those of the corpus. Each form is compared with the exact search over the
 full float32 vectors, by the documents that both find, and with the labels, by recall and nDCG; intervals are over queries.
-The searches are those of `distill.vectors.Index`, which `Scorer.search` runs.
+The searches are those of `distill.runtime.vectors.Index`, which `Scorer.search` runs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from distill.artefact import revision
-from distill.data import Pairs
+from distill.data.pairs import Pairs
 from distill.errors import BadInput
-from distill.runtime import Scorer
-from distill.vectors import Index, packed, truncated
+from distill.files.artefact import revision
+from distill.runtime.scorer import Scorer
+from distill.runtime.vectors import Index, packed, truncated
 
 __all__ = ["Relevance", "index_quality", "measure_forms", "table_cells"]
 

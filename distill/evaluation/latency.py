@@ -10,7 +10,7 @@ memory of the process; `environment` says where it was measured.
 A pair's latency is one call of `Scorer.score` on it, tokenisation included. OpenVINO takes about 2.8 times as long on
 the first use of a shape: pairs are gone through once before any is timed, and the very first call is kept as `cold_ms`.
 All models are timed on the same pairs, again and again, and what the runtime remembers of words is forgotten before each.
-Medians have an interval over the rounds (`distill.rounds`), so that drift counts; rounds are added until it is narrow.
+Medians have an interval over the rounds (`distill.metrics.rounds`), so that drift counts; rounds are added until it is narrow.
 """
 
 import json
@@ -30,18 +30,18 @@ from typing import IO, Any
 
 import numpy as np
 
-from distill.artefact import versions
-from distill.baselines import SCORER_FILE, TfIdfScorer, check_scorer_folder, model_folder, open_scorer
+from distill.data.words import forget_words
 from distill.errors import BadInput, JobFailed
-from distill.machine import cpu_model, usable_cpus
-from distill.memory import peak_mb, resident_mb
-from distill.model_files import GRAPHS, Precision, Runtime, read_model_files
-from distill.pairing import OneSide
-from distill.rounds import Rounds, Until
-from distill.runtime import Scorer
-from distill.scoring import PairScorer
-from distill.serving import batch_grid, memory_growth, open_loop, saturated_pairs_per_s
-from distill.words import forget_words
+from distill.evaluation.load import batch_grid, memory_growth, open_loop, saturated_pairs_per_s
+from distill.files.artefact import versions
+from distill.machine.cpu import cpu_model, usable_cpus
+from distill.machine.memory import peak_mb, resident_mb
+from distill.metrics.rounds import Rounds, Until
+from distill.models.files import GRAPHS, Precision, Runtime, read_model_files
+from distill.runtime.scorer import Scorer
+from distill.scorers.baselines import SCORER_FILE, TfIdfScorer, check_scorer_folder, model_folder, open_scorer
+from distill.scorers.pairing import OneSide
+from distill.scorers.scoring import PairScorer
 
 __all__ = ["LENGTHS", "Load", "Request", "environment", "measure", "measure_all", "size_mb"]
 
@@ -58,7 +58,7 @@ _TORCH_WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "pytorch
 
 @dataclass(frozen=True)
 class Load:
-    """What is measured beyond latency and throughput; see `distill.serving`."""
+    """What is measured beyond latency and throughput; see `distill.evaluation.load`."""
 
     batches: tuple[int, ...] = ()
     """Batch sizes, each timed on each length bucket."""
@@ -72,7 +72,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Request:
-    """One model to measure, and how it is to run; see `distill.runtime.load` for what None means."""
+    """One model to measure, and how it is to run; see `distill.runtime.opening.load` for what None means."""
 
     path: Path
     name: str = ""
@@ -231,7 +231,7 @@ def _worker(request: Request) -> Iterator["_Worker"]:
     with tempfile.TemporaryFile() as errors:
         n_threads = request.n_threads or usable_cpus()
         process = subprocess.Popen(
-            [sys.executable, "-m", "distill.latency", _runtime_of(request)],
+            [sys.executable, "-m", "distill.evaluation.latency", _runtime_of(request)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8",
             env=_worker_environment(n_threads),
         )  # fmt: skip
@@ -260,7 +260,7 @@ def _close(stream: IO[str] | None) -> None:
 
 
 def _worker_environment(n_threads: int) -> dict[str, str]:
-    root = str(Path(__file__).resolve().parent.parent)
+    root = str(Path(__file__).resolve().parents[2])
     threads = {name: str(n_threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")}
     search = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     return {**os.environ, **threads, "PYTHONPATH": search, "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}

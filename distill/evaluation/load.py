@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from distill.memory import resident_mb
-from distill.scoring import PairScorer
-from distill.words import forget_words
+from distill.data.words import forget_words
+from distill.machine.memory import resident_mb
+from distill.scorers.scoring import PairScorer
 
 __all__ = ["batch_grid", "memory_growth", "open_loop", "saturated_pairs_per_s"]
 

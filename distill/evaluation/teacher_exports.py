@@ -3,7 +3,7 @@
     speed-up = (student's export ÷ teacher's export) · (teacher's export ÷ teacher in torch)
                 the smaller model                       the runtime, which the teacher can have too
 
-The exports are made by the stage export (`students.export_teacher`) and are rows of the report (role `teacher_export`). One
+The exports are made by the stage export (`students.export.teacher`) and are rows of the report (role `teacher_export`). One
 that cannot be made leaves a file that says why, which the report repeats.
 """
 
@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distill.artefact import content_hash, read_card, read_json, write_json
 from distill.errors import BadInput
-from distill.recipe import ExportFormat, ExportPrecision
+from distill.files.artefact import content_hash, read_card, read_json, write_json
+from distill.recipe.schema import ExportFormat, ExportPrecision
 from distill.run import Run
 
 __all__ = [

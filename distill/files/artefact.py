@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distill.errors import BadInput
-from distill.trust import check_files, check_module, check_settings, check_shards, read_json, refuse_pickles
+from distill.files.trust import check_files, check_module, check_settings, check_shards, read_json, refuse_pickles
 
 __all__ = [
     "ASYMMETRIC",
@@ -174,7 +174,7 @@ def read_card(folder: Path) -> Artefact | None:
 def new_file(target: Path, *, keep: bool = True) -> Iterator[Path]:
     """Yield a temporary file beside `target` that is renamed to it when the block ends well, and removed when it does not.
 
-    It has the same suffixes: writers go by them. A path that a user names goes through `distill.outputs` first.
+    It has the same suffixes: writers go by them. A path that a user names goes through `distill.files.outputs` first.
 
     :param keep: False tries only whether the file could be written
     :raises BadInput: where there is no folder that can be written into, or a folder of that name

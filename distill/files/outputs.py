@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from distill.artefact import CARD, new_file, new_folder
 from distill.errors import BadInput
+from distill.files.artefact import CARD, new_file, new_folder
 
 __all__ = ["check_output_file", "check_output_folder", "inert", "is_stream", "output_file", "output_folder"]
 

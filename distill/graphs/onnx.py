@@ -2,7 +2,7 @@
 
 The TorchScript exporter is used, whose graphs ONNX Runtime runs faster than those of the newer one on a CPU (313 against
 335 ms for 32 texts of 134 tokens, MiniLM-L6), and which needs no further package. What the graph holds is told in
-`distill.graph`; what comes out counts only after `check_graph` has run it beside torch.
+`distill.graphs.trace`; what comes out counts only after `check_graph` has run it beside torch.
 """
 
 import json
@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import BadInput, JobFailed
-from distill.modeling import quiet
-from distill.trust import load_auto
+from distill.files.trust import load_auto
+from distill.models.modeling import quiet
 
 if TYPE_CHECKING:
-    from distill.graph import GraphModule
+    from distill.graphs.trace import GraphModule
 
 __all__ = ["GRAPH", "keep_outputs", "open_session", "save_onnx", "write_onnx", "write_tokenizer"]
 
@@ -38,7 +38,7 @@ def write_onnx(source: Path, folder: Path) -> dict[str, Any]:
     :raises BadInput: where onnx or onnxruntime are not installed
     :raises JobFailed: where no way of exporting gives what torch computes
     """
-    from distill.graph import check_graph, load_graph_module
+    from distill.graphs.trace import check_graph, load_graph_module
 
     _require_packages()
     path, refused = folder / GRAPH, ""
@@ -71,7 +71,7 @@ def _require_packages() -> None:
 def _export(module: "GraphModule", path: Path) -> None:
     import torch
 
-    from distill.graph import traceable_masks
+    from distill.graphs.trace import traceable_masks
 
     for leftover in path.parent.iterdir():
         leftover.unlink()

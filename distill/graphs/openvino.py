@@ -1,6 +1,6 @@
 """OpenVINO graphs of model folders: traced, pinned to a precision, written as whole sentence-transformers folders.
 
-What the graph holds is told in `distill.graph`. The pin is kept where stock sentence-transformers reads OpenVINO options,
+What the graph holds is told in `distill.graphs.trace`. The pin is kept where stock sentence-transformers reads OpenVINO options,
 in `sentence_bert_config.json`.
 """
 
@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from distill.artefact import new_folder
 from distill.errors import JobFailed
-from distill.modeling import quiet
-from distill.portable import make_portable
+from distill.files.artefact import new_folder
+from distill.models.compatibility import make_portable
+from distill.models.modeling import quiet
 
 if TYPE_CHECKING:
-    from distill.graph import GraphModule
+    from distill.graphs.trace import GraphModule
 
 __all__ = ["GraphPrecision", "copy_without_weights", "export_graph", "pin_precision", "save_graph", "trace"]
 
@@ -75,7 +75,7 @@ def trace(source: Path) -> Any:
     :returns: optimum's model around it, not compiled, as OVQuantizer wants it; the graph is its `model`
     :raises JobFailed: where no way of tracing gives what torch computes
     """
-    from distill.graph import load_graph_module
+    from distill.graphs.trace import load_graph_module
 
     refused = ""
     for attention in ("sdpa", "eager"):
@@ -100,7 +100,7 @@ def _converted(module: "GraphModule") -> Any:
     import openvino
     import torch
 
-    from distill.graph import traceable_masks
+    from distill.graphs.trace import traceable_masks
 
     # the tracer's warnings on data-dependent branches: what other shapes give is checked
     with quiet(), torch.no_grad(), traceable_masks():
@@ -115,7 +115,7 @@ def _converted(module: "GraphModule") -> Any:
 def _check(module: "GraphModule", graph: Any) -> None:
     import openvino
 
-    from distill.graph import check_graph
+    from distill.graphs.trace import check_graph
 
     options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
     if sum(parameter.numel() for parameter in module.parameters()) < _TINY:

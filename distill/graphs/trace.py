@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from distill.artefact import ModelKind, check_model_folder
+from distill.data.tokens import pad_token_id
 from distill.errors import BadInput, JobFailed
-from distill.model_files import length_limit
-from distill.modeling import is_generative, load_model, tokenizer_of, transformer_of
-from distill.tokens import pad_token_id
+from distill.files.artefact import ModelKind, check_model_folder
+from distill.models.files import length_limit
+from distill.models.modeling import is_generative, load_model, tokenizer_of, transformer_of
 
 __all__ = ["TOLERANCE", "GraphModule", "check_graph", "load_graph_module", "traceable_masks"]
 

@@ -4,7 +4,7 @@ import logging
 from typing import Literal
 
 from distill.errors import JobFailed
-from distill.machine import cpu_class, multiplies_bf16
+from distill.machine.cpu import cpu_class, multiplies_bf16
 
 __all__ = ["Computed", "Stated", "resolve_precision"]
 

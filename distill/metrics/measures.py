@@ -687,7 +687,9 @@ def paired_samples(
         estimate = _estimate(one.value - two.value, samples, one.n)
         if estimate is not None:
             return estimate, samples
-    raise BadInput(f"{metric}: not defined for both models on this data (see distill.metrics for what it needs)")
+    raise BadInput(
+        f"{metric}: not defined for both models on this data (see distill.metrics.measures for what it needs)"
+    )
 
 
 def retention(metrics: Mapping[str, Estimate], teacher_metrics: Mapping[str, Estimate]) -> dict[str, float]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from distill.metrics import Estimate
+from distill.metrics.measures import Estimate
 
 __all__ = ["LEVEL", "MIN_RESAMPLES", "Claim", "holm", "judged", "one_sided_p", "pairs_needed"]
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from distill.metrics import POSITIVE
+from distill.metrics.measures import POSITIVE
 
 __all__ = ["LOWER_IS_BETTER", "best_teacher", "floor_of", "is_broken", "problem_of", "with_standing"]
 

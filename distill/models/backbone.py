@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from distill.artefact import content_hash, new_folder, revision
 from distill.errors import BadInput
-from distill.recipe import FreshBackbone
+from distill.files.artefact import content_hash, new_folder, revision
+from distill.recipe.schema import FreshBackbone
 
 __all__ = ["fresh_backbone", "identify", "resolve_name", "train_tokenizer"]
 

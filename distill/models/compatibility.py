@@ -22,8 +22,8 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from distill.artefact import write_json
-from distill.head import LEGACY_POOLING, pooling_modes
+from distill.files.artefact import write_json
+from distill.models.numpy_head import LEGACY_POOLING, pooling_modes
 
 __all__ = ["make_portable", "pooling_flags", "portable_tokenizer"]
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from distill.artefact import ModelKind, check_model_folder, is_static_module, read_routes
 from distill.errors import BadInput, loading
-from distill.trust import load_auto, read_json
+from distill.files.artefact import ModelKind, check_model_folder, is_static_module, read_routes
+from distill.files.trust import load_auto, read_json
 
 __all__ = [
     "GRAPHS",
@@ -198,7 +198,7 @@ def graph_output(graph: object, names: Sequence[str], *, tokens_first: bool = Fa
 
 @dataclass(frozen=True)
 class LightTokenizer:
-    """A tokenizer.json with the few facts that `distill.tokens` asks of a transformers tokenizer, by the same names."""
+    """A tokenizer.json with the few facts that `distill.data.tokens` asks of a transformers tokenizer, by the same names."""
 
     backend_tokenizer: Any
     model_input_names: Sequence[str]

@@ -1,6 +1,6 @@
 """What a generative reranker is: a decoder that says yes or no of a pair, as stock `CrossEncoder` opens one.
 
-`distill.engine_generative` scores pairs with it.
+`distill.runtime.engine_generative` scores pairs with it.
 """
 
 from typing import Any

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from distill.errors import BadInput
-from distill.modeling import transformer_of
-from distill.recipe import Lora
+from distill.models.modeling import transformer_of
+from distill.recipe.schema import Lora
 
 __all__ = ["add_adapters"]
 

@@ -15,14 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from distill.artefact import ModelKind, check_model_folder
-from distill.backbone import resolve_name
 from distill.errors import BadInput, loading
-from distill.model_files import static_tokenizer, usable_positions
-from distill.portable import make_portable
-from distill.prompts import PROMPTS_FILE, give_prompts, keep_prompts, role_prompts
-from distill.trust import NO_CODE, check_module, check_source, read_json
-from distill.whole_weights import check_finite, whole_weights
+from distill.files.artefact import ModelKind, check_model_folder
+from distill.files.trust import NO_CODE, check_module, check_source, read_json
+from distill.models.backbone import resolve_name
+from distill.models.compatibility import make_portable
+from distill.models.files import static_tokenizer, usable_positions
+from distill.models.prompts import PROMPTS_FILE, give_prompts, keep_prompts, role_prompts
+from distill.models.whole_weights import check_finite, whole_weights
 
 __all__ = [
     "DEFAULT_HEAD",
@@ -108,7 +108,7 @@ def build_model(
     check_finite(name, model)
     model = prepared(model, max_length=max_length, prompts=prompts)
     if is_generative(model):
-        from distill.generative import check_generative
+        from distill.models.generative import check_generative
 
         check_generative(name, model, max_length)
     return model
@@ -275,7 +275,7 @@ def transformer_of(model: Any) -> Any:
 
 
 def tokenizer_of(model: Any) -> Any:
-    """Return a model's tokenizer, as `distill.tokens` takes it."""
+    """Return a model's tokenizer, as `distill.data.tokens` takes it."""
     tokenizer = model[0].tokenizer
     return static_tokenizer(tokenizer) if is_static(model) else tokenizer
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from distill.forks import ForkSafeLock
-from distill.trust import read_json
+from distill.files.trust import read_json
+from distill.machine.forks import ForkSafeLock
 
 __all__ = [
     "LEGACY_POOLING",

@@ -1,6 +1,6 @@
 """What the sections of a recipe must agree on with each other: from a recipe to problems, a line each with place and remedy.
 
-Pure functions, in the order of the recipe. `distill.recipe` calls them on every recipe that is made, so its classes are
+Pure functions, in the order of the recipe. `distill.recipe.schema` calls them on every recipe that is made, so its classes are
 known here by name only: which of several forms a section has is told by its `kind` or `form`.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from distill.recipe import Backbone, Export, FreshBackbone, LabelLoss, Objectives, Recipe, Student, Teacher
+    from distill.recipe.schema import Backbone, Export, FreshBackbone, LabelLoss, Objectives, Recipe, Student, Teacher
 
 __all__ = ["LABEL_LOSSES", "problems_of", "suggest"]
 

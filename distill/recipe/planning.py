@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import BadInput
-from distill.recipe import Recipe
-from distill.recipe_reading import read_raw, validated
+from distill.recipe.reading import read_raw, validated
+from distill.recipe.schema import Recipe
 
 __all__ = ["load_plan"]
 

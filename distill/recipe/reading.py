@@ -11,9 +11,9 @@ from typing import Any, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from distill.errors import BadInput
-from distill.recipe import Recipe
-from distill.recipe_checks import suggest
-from distill.yaml_reading import parse_yaml, read_yaml
+from distill.recipe.checks import suggest
+from distill.recipe.schema import Recipe
+from distill.recipe.yaml_reading import parse_yaml, read_yaml
 
 __all__ = ["load_recipe", "read_raw", "validated"]
 
@@ -61,7 +61,7 @@ def validated(schema: type[S], raw: Mapping[str, Any], path: str | Path) -> S:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not _is_file(path):
-        packaged = Path(__file__).parent.parent / "recipes" / path.name
+        packaged = Path(__file__).parents[2] / "recipes" / path.name
         hint = f"; the ones that come with the toolkit are in {packaged.parent}" if packaged.parent.is_dir() else ""
         what = "it is a folder; name a .yaml file in it" if _is_file(path, Path.is_dir) else f"no such recipe{hint}"
         raise BadInput(f"{str(path)[:200]}: {what}")

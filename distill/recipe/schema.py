@@ -6,8 +6,8 @@ Every knob of the toolkit is a field on this page, with its unit and meaning. `n
 may carry its own `training` section: its keys win over the recipe's, so that the resolved recipe (stored with every
 artefact) states each run in full.
 
-A section refuses what is wrong within it; what sections must agree on with each other is `distill.recipe_checks`. Files
-and overrides are read by `distill.recipe_reading`, which reports all problems at once.
+A section refuses what is wrong within it; what sections must agree on with each other is `distill.recipe.checks`. Files
+and overrides are read by `distill.recipe.reading`, which reports all problems at once.
 """
 
 import math
@@ -17,9 +17,9 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from distill.recipe_checks import problems_of
-from distill.remote import Endpoint
-from distill.sections import Kind as SectionKind
+from distill.endpoints.client import Endpoint
+from distill.recipe.checks import problems_of
+from distill.resumes.sections import Kind as SectionKind
 
 __all__ = [
     "Asymmetric",
@@ -159,7 +159,7 @@ class Parallel(Section):
 
 
 class Resume(Section):
-    """What of a résumé is read; see `distill.sections`."""
+    """What of a résumé is read; see `distill.resumes.sections`."""
 
     side: Literal["query", "document"] = "query"
     keep: Annotated[tuple[SectionKind, ...], Field(min_length=1)] | None = None
@@ -842,7 +842,7 @@ class Card(Section):
 
 
 class CascadeDial(Section):
-    """Student first, teacher only where in doubt: `distill cascade`; see `distill.cascade`."""
+    """Student first, teacher only where in doubt: `distill cascade`; see `distill.scorers.cascade`."""
 
     teacher: Name | None = None
     """None is the teacher whose scores are matched."""

@@ -20,12 +20,12 @@ and a row:
     parameters, size_mb, peak_memory_mb
     metrics         {key: {value, low, high, n}}
     retention       {key: share of the teacher's value}
-    retention_best, above_chance, gain, under_floor: what that is worth; see `distill.standing`
+    retention_best, above_chance, gain, under_floor: what that is worth; see `distill.metrics.standing`
     problem         why it has no quality, or none to speak of (scores that are constant or not finite)
     variant         what a TF-IDF row counts
     latency_ms      {batch, p50, p95, p99}
     throughput_pairs_per_s, speedup (× the teacher's throughput)
-    speedup_split   of an export: {model, runtime, beside, same}, see `distill.teacher_exports`; model × runtime is the speed-up
+    speedup_split   of an export: {model, runtime, beside, same}, see `distill.evaluation.teacher_exports`; model × runtime is the speed-up
     latency_pairs, throughput_pairs: over how many pairs each was measured
     latency_interval, throughput_interval: {low, high}, 95 %, of p50 and of the throughput
     latency_by_length  [{tokens, p50, p95}]
@@ -47,9 +47,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from distill.report_content import Benchmark, Row, metric_of, number_at
-from distill.report_page import page
-from distill.report_png import PICTURES, write_pictures
+from distill.report.content import Benchmark, Row, metric_of, number_at
+from distill.report.page import page
+from distill.report.png import PICTURES, write_pictures
 
 __all__ = ["write_report"]
 

@@ -1,6 +1,6 @@
 """The content of a report: a benchmark that was checked and completed, and the numbers in its rows.
 
-What a benchmark may hold is said in `distill.report`. Any of it may be missing: `number_at` and what is built on it
+What a benchmark may hold is said in `distill.report.build`. Any of it may be missing: `number_at` and what is built on it
 give None then, and whoever shows a number leaves it out.
 """
 

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distill.artefact import ASYMMETRIC, Artefact, check_model_folder, read_card
 from distill.errors import BadInput, JobFailed
-from distill.outputs import inert
-from distill.report_words import speed_share, worth_in_parts
+from distill.files.artefact import ASYMMETRIC, Artefact, check_model_folder, read_card
+from distill.files.outputs import inert
+from distill.metrics.standing import floor_of
+from distill.report.words import speed_share, worth_in_parts
 from distill.run import Run
-from distill.standing import floor_of
 from distill.wording import counted, difference_in_words
 
 __all__ = ["NAMES", "push", "write_model_cards"]
@@ -231,7 +231,7 @@ def _loading(row: Mapping[str, Any], artefact: Artefact) -> str:
     else:
         use = f'from sentence_transformers import SentenceTransformer\n\nmodel = SentenceTransformer("path/to/this/folder"{backend})\nvectors = model.encode(["a text", "another"])  # unit length'  # fmt: skip
         own = 'load("path/to/this/folder").encode(["a text", "another"])'
-    loading = f"## Use\n\n```python\n{use}\n```\n\nor, faster on a CPU and with the same numbers: `from distill.runtime import load; {own}`."
+    loading = f"## Use\n\n```python\n{use}\n```\n\nor, faster on a CPU and with the same numbers: `from distill.runtime.scorer import load; {own}`."
     stated = artefact.details.get(ASYMMETRIC)
     if stated is None:
         return loading

@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 
-from distill.report_content import LOWER_IS_BETTER, Benchmark, latency_of, number_at
-from distill.report_series import grids_of, lines_of, points_of, services_of
-from distill.report_svg import DESK, DESK_HALF, PHONE, panels, scatter, traces
-from distill.report_tables import batch_tables, length_table, load_table, main_table
-from distill.report_words import headline, kept, metric_name, verdict, worth
+from distill.report.content import LOWER_IS_BETTER, Benchmark, latency_of, number_at
+from distill.report.series import grids_of, lines_of, points_of, services_of
+from distill.report.svg import DESK, DESK_HALF, PHONE, panels, scatter, traces
+from distill.report.tables import batch_tables, length_table, load_table, main_table
+from distill.report.words import headline, kept, metric_name, verdict, worth
 from distill.wording import difference_in_words
 
 __all__ = ["page"]
@@ -20,7 +20,7 @@ __all__ = ["page"]
 
 def page(content: Benchmark) -> str:
     """Give the whole page."""
-    template = Template(resources.files("distill").joinpath("report.html").read_text(encoding="utf-8"))
+    template = Template(resources.files("distill.report").joinpath("report.html").read_text(encoding="utf-8"))
     when = (content.raw.get("environment") or {}).get("date")
     sections = (
         main_table(content),

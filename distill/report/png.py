@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distill.canvas import ACCENT, INK, SOFT, in_points, new_canvas, plain_ticks, save_canvas
-from distill.report_content import IS_TEACHER, Benchmark, latency_of, throughput_of
-from distill.report_layout import Box, along, log_axis, place, spread
-from distill.report_series import Line, Point, lines_of, points_of
-from distill.report_words import metric_name
+from distill.report.canvas import ACCENT, INK, SOFT, in_points, new_canvas, plain_ticks, save_canvas
+from distill.report.content import IS_TEACHER, Benchmark, latency_of, throughput_of
+from distill.report.layout import Box, along, log_axis, place, spread
+from distill.report.series import Line, Point, lines_of, points_of
+from distill.report.words import metric_name
 
 __all__ = ["PICTURES", "write_pictures"]
 

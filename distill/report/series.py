@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from distill.report_content import LOWER_IS_BETTER, Benchmark, Row, metric_of, number_at, role_of
+from distill.report.content import LOWER_IS_BETTER, Benchmark, Row, metric_of, number_at, role_of
 
 __all__ = [
     "PERCENTILES",

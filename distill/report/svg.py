@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from html import escape
 from typing import NamedTuple
 
-from distill.report_content import IS_TEACHER
-from distill.report_layout import Axis, Box, along, linear_axis, log_axis, place, spread, text_width, toward
-from distill.report_series import PERCENTILES, Line, Point, Service
-from distill.report_words import three_decimals, three_digits
+from distill.report.content import IS_TEACHER
+from distill.report.layout import Axis, Box, along, linear_axis, log_axis, place, spread, text_width, toward
+from distill.report.series import PERCENTILES, Line, Point, Service
+from distill.report.words import three_decimals, three_digits
 
 __all__ = ["DESK", "DESK_HALF", "PANEL", "PHONE", "Shape", "panels", "scatter", "traces"]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from distill.report_content import (
+from distill.report.content import (
     IS_TEACHER,
     LOWER_IS_BETTER,
     NO_SHARE,
@@ -18,8 +18,8 @@ from distill.report_content import (
     role_of,
     throughput_of,
 )
-from distill.report_series import PERCENTILES, Cell, Grid, Line, Service
-from distill.report_words import (
+from distill.report.series import PERCENTILES, Cell, Grid, Line, Service
+from distill.report.words import (
     bound,
     in_units,
     listed,

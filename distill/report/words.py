@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distill.report_content import LOWER_IS_BETTER, METRIC_NAMES, RUNTIMES, Benchmark, Row, metric_of, number_at, ratio
+from distill.report.content import LOWER_IS_BETTER, METRIC_NAMES, RUNTIMES, Benchmark, Row, metric_of, number_at, ratio
 
 __all__ = [
     "bound",

@@ -10,14 +10,14 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from distill.blinding_fields import entries, labelled
-from distill.blinding_forms import PLACEHOLDERS, Identifier, Span
-from distill.blinding_name_words import is_name
-from distill.blinding_names import header_names, names_of_handles, occurrences, other_spelling, romanized_names
-from distill.blinding_patterns import cells_of, patterns, personal_cells
-from distill.plain_text import plain as plain_form
-from distill.section_headings import HANGUL
-from distill.sections import split_sections
+from distill.resumes.blinding_fields import entries, labelled
+from distill.resumes.blinding_forms import PLACEHOLDERS, Identifier, Span
+from distill.resumes.blinding_name_words import is_name
+from distill.resumes.blinding_names import header_names, names_of_handles, occurrences, other_spelling, romanized_names
+from distill.resumes.blinding_patterns import cells_of, patterns, personal_cells
+from distill.resumes.plain_text import plain as plain_form
+from distill.resumes.section_headings import HANGUL
+from distill.resumes.sections import split_sections
 
 __all__ = ["PLACEHOLDERS", "Blinded", "Identifier", "Removed", "blind"]
 
@@ -47,7 +47,7 @@ def blind(text: str) -> Blinded:
     property; education, work and property of relatives) and what blind hiring leaves out besides: name, photo, birth
     date, age, gender, religion, address, identity numbers, phone, e-mail, personal pages.
 
-    The rules read the plain form of the text (:mod:`distill.plain_text`): decomposed Hangul, full-width and zero-width
+    The rules read the plain form of the text (:mod:`distill.resumes.plain_text`): decomposed Hangul, full-width and zero-width
     characters hide nothing. What is not taken out stays as it is written.
 
     Each piece gives way to a neutral token (:data:`PLACEHOLDERS`, Korean where the text has any Hangul) and labels stay:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from distill.blinding_forms import (
+from distill.resumes.blinding_forms import (
     AGE_IN_WORDS,
     DIGIT,
     ENGLISH_AGE,
@@ -17,9 +17,9 @@ from distill.blinding_forms import (
     Identifier,
     Span,
 )
-from distill.blinding_name_words import ENGLISH_NAME, is_name
-from distill.section_content import HAS_WORD
-from distill.sections import LINE, Section
+from distill.resumes.blinding_name_words import ENGLISH_NAME, is_name
+from distill.resumes.section_content import HAS_WORD
+from distill.resumes.sections import LINE, Section
 
 __all__ = ["LABEL_ALONE", "entries", "labelled"]
 

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from distill.section_content import SENTENCE
+from distill.resumes.section_content import SENTENCE
 
 __all__ = [
     "AGE_IN_WORDS", "CITY", "COUNTRY", "DIGIT", "ENGLISH_AGE", "ENGLISH_DATE", "KOREAN_DATE", "PLACE", "PLACEHOLDERS", "PROVINCE", "RELATIVES", "STATE", "UPPER", "YEAR_OF_BIRTH",

@@ -1,7 +1,7 @@
 """Blinding, words that are names, and words that stand where a name would and are none."""
 
-from distill.blinding_forms import UPPER
-from distill.section_headings import HANGUL, kind_of_heading
+from distill.resumes.blinding_forms import UPPER
+from distill.resumes.section_headings import HANGUL, kind_of_heading
 
 __all__ = [
     "COMMON_WORDS",

@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 
-from distill.blinding_fields import LABEL_ALONE
-from distill.blinding_forms import Span, is_form, signs
-from distill.blinding_name_words import (
+from distill.resumes.blinding_fields import LABEL_ALONE
+from distill.resumes.blinding_forms import Span, is_form, signs
+from distill.resumes.blinding_name_words import (
     COMMON_WORDS,
     ENGLISH_NAME,
     ENGLISH_WORD,
@@ -15,8 +15,8 @@ from distill.blinding_name_words import (
     is_name,
     sounds_alike,
 )
-from distill.section_headings import HANGUL
-from distill.sections import LINE, MARKS, Section, match_end
+from distill.resumes.section_headings import HANGUL
+from distill.resumes.sections import LINE, MARKS, Section, match_end
 
 __all__ = ["header_names", "names_of_handles", "occurrences", "other_spelling", "romanized_names"]
 

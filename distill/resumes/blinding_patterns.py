@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from distill.blinding_forms import (
+from distill.resumes.blinding_forms import (
     AGE_IN_WORDS,
     CITY,
     COUNTRY,
@@ -19,7 +19,7 @@ from distill.blinding_forms import (
     is_form,
     signs,
 )
-from distill.sections import LINE, Section
+from distill.resumes.sections import LINE, Section
 
 __all__ = ["cells_of", "patterns", "personal_cells"]
 

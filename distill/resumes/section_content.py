@@ -2,7 +2,7 @@
 
 import re
 
-from distill.section_headings import Kind
+from distill.resumes.section_headings import Kind
 
 __all__ = [
     "HAS_WORD",

@@ -8,7 +8,7 @@ a label with its text behind it, whose words all belong to a small grammar of he
 running sentence is none.  What stands under no heading is judged by its content.
 
 Each regular expression takes linear time: quantifiers are bounded or possessive, and none that is open stands beside
-another that accepts the same characters.  Rules read the text in its plain form (:mod:`distill.plain_text`); offsets are
+another that accepts the same characters.  Rules read the text in its plain form (:mod:`distill.resumes.plain_text`); offsets are
 those of the text as it is.
 """
 
@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from distill.errors import BadInput
-from distill.plain_text import Plain, plain, plain_characters
-from distill.section_content import (
+from distill.resumes.plain_text import Plain, plain, plain_characters
+from distill.resumes.section_content import (
     HAS_WORD,
     LANGUAGE,
     PERSONAL_LABEL,
@@ -31,7 +31,7 @@ from distill.section_content import (
     seems_dated,
     told_outright,
 )
-from distill.section_headings import HANGUL, KINDS, MAX_TITLE, Kind, kind_of_heading
+from distill.resumes.section_headings import HANGUL, KINDS, MAX_TITLE, Kind, kind_of_heading
 
 __all__ = [
     "HANGUL", "HAS_WORD", "KINDS", "LINE", "MARKS", "SENTENCE", "Kept", "Kind", "Section", "keep_sections", "kind_of_heading",

@@ -20,9 +20,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from distill.artefact import content_hash
 from distill.errors import BadInput
-from distill.machine import cpu_model
+from distill.files.artefact import content_hash
+from distill.machine.cpu import cpu_model
 
 __all__ = ["GraphContent", "cache_folder", "cached", "file_hash", "machine_identity"]
 

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from distill.buckets import Batch
 from distill.errors import BadInput, loading
-from distill.forks import is_forked_since
-from distill.generative import default_prompt
-from distill.model_files import ModelFiles, Precision, Runtime, check_ids, length_limit
-from distill.runtime import Progress, Scorer, _reporter
+from distill.machine.forks import is_forked_since
+from distill.models.files import ModelFiles, Precision, Runtime, check_ids, length_limit
+from distill.models.generative import check_generative, default_prompt
+from distill.runtime.buckets import Batch
+from distill.runtime.scorer import Progress, Scorer, reporter
 
 __all__ = ["GenerativeScorer", "open_generative"]
 
@@ -114,7 +114,7 @@ class GenerativeScorer(Scorer):
             raise BadInput(f"{self.path} lies on {self.device}, which a forked child cannot use; load it there")
         pairs = list(zip(queries, documents, strict=True))
         budget, out = batch_tokens or self._engine.batch_tokens, np.empty(len(pairs), dtype=np.float32)
-        with self._lock, _reporter(progress, "scoring", len(pairs)) as report:
+        with self._lock, reporter(progress, "scoring", len(pairs)) as report:
             for rows in self._planned(pairs, budget):
                 out[rows] = self._engine.score([pairs[row] for row in rows])
                 report(len(rows))
@@ -152,7 +152,7 @@ def open_generative(
     """
     import torch
 
-    from distill.modeling import load_model
+    from distill.models.modeling import load_model
 
     name = f"{files.folder} is a generative reranker (LogitScore)"
     if files.kind != "cross_encoder":

@@ -2,7 +2,7 @@
 
 A session does not scale with threads as several one-thread calls side by side do, and its fusion of addition and
 LayerNorm is slower than the two on some CPUs: of 32 × 134 tokens through MiniLM int8 the defaults took 173 ms, two
-one-thread sessions without that fusion 114 (AMD Zen 5). Which is better here is measured, see `distill.tuning`.
+one-thread sessions without that fusion 114 (AMD Zen 5). Which is better here is measured, see `distill.runtime.tuning`.
 
 Threads stop spinning when a call ends: they would take the cores of the tokenizer and of the other session. Of pairs that
 arrive at half of the capacity the 99th percentile went from 37–62 to 29–32 ms (three layers of MiniLM, 2 cores).
@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from distill.buckets import Batch
-from distill.cache import GraphContent
 from distill.errors import BadInput
-from distill.forks import PerProcess
-from distill.model_files import Precision, graph_output
-from distill.settings import Mode, RunSettings
+from distill.machine.forks import PerProcess
+from distill.models.files import Precision, graph_output
+from distill.runtime.buckets import Batch
+from distill.runtime.cache import GraphContent
+from distill.runtime.settings import Mode, RunSettings
 
 __all__ = ["OnnxGraph"]
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from distill.buckets import Batch
-from distill.cache import GraphContent, cached, machine_identity
-from distill.forks import PerProcess
-from distill.model_files import ModelFiles, Precision, graph_output
-from distill.settings import Mode, RunSettings
+from distill.machine.forks import PerProcess
+from distill.models.files import ModelFiles, Precision, graph_output
+from distill.runtime.buckets import Batch
+from distill.runtime.cache import GraphContent, cached, machine_identity
+from distill.runtime.settings import Mode, RunSettings
 
 __all__ = ["OpenVinoGraph"]
 

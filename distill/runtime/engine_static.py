@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from distill.buckets import Batch
 from distill.errors import BadInput
-from distill.head import one_blas_thread, read_stages
-from distill.model_files import ModelFiles, Runtime, open_tokenizer
+from distill.models.files import ModelFiles, Runtime, open_tokenizer
+from distill.models.numpy_head import one_blas_thread, read_stages
+from distill.runtime.buckets import Batch
 
 __all__ = ["StaticEngine", "TokenVectors", "open_static"]
 

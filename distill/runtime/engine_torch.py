@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from distill.buckets import Batch, Features
 from distill.errors import BadInput
-from distill.forks import is_forked_since
-from distill.model_files import ModelFiles, Precision, Runtime, check_ids, length_limit
-from distill.trust import NO_CODE
+from distill.files.trust import NO_CODE
+from distill.machine.forks import is_forked_since
+from distill.models.files import ModelFiles, Precision, Runtime, check_ids, length_limit
+from distill.runtime.buckets import Batch, Features
 
 __all__ = ["TorchEngine", "TorchHead", "load_torch_head", "open_torch"]
 
@@ -160,8 +160,8 @@ def open_torch(files: ModelFiles, precision: Precision | None, n_threads: int, d
     import torch
     from sentence_transformers.base.modules import Transformer
 
-    from distill.modeling import quiet
-    from distill.whole_weights import check_finite, whole_weights
+    from distill.models.modeling import quiet
+    from distill.models.whole_weights import check_finite, whole_weights
 
     weights = ("model.safetensors", "model.safetensors.index.json")
     if not any((files.transformer_folder / name).is_file() for name in weights):

@@ -11,10 +11,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from distill.buckets import Batch, Features
 from distill.errors import BadInput
-from distill.head import leaves_prompt_out, one_blas_thread, read_head
-from distill.model_files import (
+from distill.files.trust import load_auto
+from distill.models.files import (
     TRANSFORMER_ALONE,
     ModelFiles,
     Precision,
@@ -23,8 +22,9 @@ from distill.model_files import (
     length_limit,
     open_tokenizer,
 )
-from distill.settings import Mode, RunSettings, read_settings, settings_key
-from distill.trust import load_auto
+from distill.models.numpy_head import leaves_prompt_out, one_blas_thread, read_head
+from distill.runtime.buckets import Batch, Features
+from distill.runtime.settings import Mode, RunSettings, read_settings, settings_key
 
 __all__ = ["CompiledGraph", "Engine", "GraphEngine", "open_graph"]
 
@@ -48,7 +48,7 @@ class Engine(Protocol):
 
     @property
     def tokenizer(self) -> Any:
-        """The tokenizer, as `distill.tokens` takes it."""
+        """The tokenizer, as `distill.data.tokens` takes it."""
 
     @property
     def output_width(self) -> int:
@@ -120,11 +120,11 @@ def open_graph(
     tokens_first = any(files.prompts.values()) and leaves_prompt_out(files.folder, files.modules[1:])
     graph: CompiledGraph
     if runtime == "openvino":
-        from distill.engine_openvino import OpenVinoGraph
+        from distill.runtime.engine_openvino import OpenVinoGraph
 
         graph = OpenVinoGraph(path, files, precision, n_threads, settings, mode, tokens_first)
     else:
-        from distill.engine_onnx import OnnxGraph
+        from distill.runtime.engine_onnx import OnnxGraph
 
         graph = OnnxGraph(path, precision, n_threads, settings, mode, tokens_first)
     if tokens_first and graph.output_name not in TRANSFORMER_ALONE:
@@ -214,7 +214,7 @@ class GraphEngine:
         import torch
         from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
-        from distill.modeling import quiet
+        from distill.models.modeling import quiet
 
         has_own_head = len(self._files.modules) == 1 and self._files.kind == "cross_encoder"
         auto = AutoModelForSequenceClassification if has_own_head else AutoModel
@@ -226,7 +226,7 @@ class GraphEngine:
 
 
 def _torch_head(files: ModelFiles, width: int) -> Head:
-    from distill.engine_torch import load_torch_head
+    from distill.runtime.engine_torch import load_torch_head
 
     return load_torch_head(files, width, "cpu")
 

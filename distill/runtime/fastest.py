@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
 
-from distill.artefact import Artefact, content_hash, read_card
 from distill.errors import BadInput
-from distill.machine import cpu_class, multiplies_bf16, multiplies_int8
-from distill.model_files import ModelFiles, Runtime, read_model_files
-from distill.settings import Mode, Speed, read_speeds, settings_key
+from distill.files.artefact import Artefact, content_hash, read_card
+from distill.machine.cpu import cpu_class, multiplies_bf16, multiplies_int8
+from distill.models.files import ModelFiles, Runtime, read_model_files
+from distill.runtime.settings import Mode, Speed, read_speeds, settings_key
 
 __all__ = [
     "Export",

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from distill.errors import BadInput
-from distill.model_files import LightTokenizer
+from distill.models.files import LightTokenizer
 
 __all__ = ["own_tokenizer", "special_ids"]
 

@@ -15,158 +15,36 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from distill.arguments import check_choice, check_count, check_texts, check_vectors, is_texts
-from distill.artefact import Side, served_side
-from distill.buckets import Batch, plan_batches
-from distill.engines import Engine, open_graph
-from distill.errors import BadInput, loading
-from distill.fastest import faster_float, fastest_export
-from distill.forks import ForkSafeLock
-from distill.head import leaves_prompt_out
-from distill.machine import usable_cpus
-from distill.model_files import (
-    GRAPHS,
-    PRECISIONS,
-    RUNTIMES,
+from distill.data.tokens import TokenTable, tokenize
+from distill.data.words import WordMemory
+from distill.errors import BadInput
+from distill.files.artefact import Side
+from distill.machine.forks import ForkSafeLock
+from distill.models.files import (
     ModelFiles,
-    Precision,
-    Runtime,
-    read_model_files,
-    read_sides,
 )
-from distill.own_tokenizer import own_tokenizer, special_ids
-from distill.prompts import DOCUMENT_PROMPTS as _DOCUMENT_PROMPTS
-from distill.prompts import QUERY_PROMPTS as _QUERY_PROMPTS
-from distill.settings import MODES, Mode, RunSettings, read_settings, settings_key
-from distill.tokens import TokenTable, tokenize
-from distill.vectors import OUTPUTS, Index, Output, packed, top_rows, truncated
+from distill.models.numpy_head import leaves_prompt_out
+from distill.models.prompts import DOCUMENT_PROMPTS as _DOCUMENT_PROMPTS
+from distill.models.prompts import QUERY_PROMPTS as _QUERY_PROMPTS
+from distill.runtime.arguments import check_choice, check_count, check_texts, check_vectors, is_texts
+from distill.runtime.buckets import Batch, plan_batches
+from distill.runtime.engines import Engine
+from distill.runtime.own_tokenizer import own_tokenizer, special_ids
+from distill.runtime.settings import RunSettings
+from distill.runtime.vectors import OUTPUTS, Index, Output, packed, top_rows, truncated
 from distill.wording import counted
-from distill.words import WordMemory
 
-__all__ = ["Mode", "PairedScorer", "Precision", "RunSettings", "Runtime", "Scorer", "load", "usable_cpus"]
+__all__ = ["PairedScorer", "Progress", "Scorer", "reporter"]
 
 log = logging.getLogger(__name__)
 Progress = Callable[[int], None]
 
 _CHUNK = 8192  # texts tokenised and sorted together: bounds the memory, and long enough to fill batches of one length
 _ANY_LENGTH = 2**31  # more than any model reads: what a model makes of it is its own limit
-
-
-def load(
-    path: str | Path,
-    *,
-    runtime: Runtime | None = None,
-    precision: Precision | Literal["auto"] | None = None,
-    n_threads: int | None = None,
-    max_length: int | None = None,
-    device: str | None = None,
-    mode: Mode | None = None,
-    tune: bool | RunSettings | None = None,
-    truncate: int | None = None,
-    special_tokens_as_text: bool = False,
-) -> "Scorer":
-    """Load a model folder, ours or any of sentence-transformers, ready to encode or score.
-
-    Several threads may use what is returned, and so may forked children (gunicorn --preload, a multiprocessing pool): a child
-    compiles a graph anew when it first needs it, or reads it from the cache; torch computes on one thread there, and a model
-    on a GPU is refused.
-
-    :param runtime: None takes what the folder holds, a graph before weights. A static model runs in numpy.
-    :param precision: None is fp32 in torch; in OpenVINO what the folder asks for, else the device's own choice
-        (bf16 where the CPU has it). An int8 graph stays int8: the precision is then that of its float remainder.
-        "auto" opens the fastest of a student's exports, where `path` is a run's folder, its folder of exports or one of
-        them: as `distill tune` measured them on this machine, with `mode` saying what counts, else as expected of the CPU
-        (int8 where it multiplies that, else bf16, else fp32); the log says which and why. Vectors of two precisions are
-        close, not equal: an index is asked in the precision that it was built in. Any other folder is opened as it is.
-    :param n_threads: None is every CPU this process may use. In torch the number holds for the whole process.
-    :param max_length: tokens of a text or of a pair; None is the model's own limit.
-    :param device: such as "cpu" or "cuda:0", torch only; None takes a GPU where there is one.
-    :param mode: how a graph is compiled: "latency" for calls of a few texts on all threads, "throughput" for many texts,
-        requests side by side; None does both, each when it is first needed, at the memory of both.
-    :param tune: None runs a graph with the settings that `distill tune` stored for this machine, if any; True measures
-        and stores them where there are none; False takes the defaults; settings are taken as they are.
-    :param truncate: keep this many dimensions of each embedding, in unit length again (stock `truncate_dim` leaves that to
-        `normalize_embeddings=True`); right for students with `dimensions`.
-    :param special_tokens_as_text: read "[SEP]" or "</s>" in a text as ordinary text. Stock sentence-transformers reads it as the
-        special token, and so does False: whoever writes a text can then move its score. Prompts are part of the text.
-    :raises BadInput: where the folder is not whole or lacks what the runtime needs, and for an option of no such value.
-    """
-    _check_options(path, runtime, precision, mode, tune)
-    n_threads = check_count("n_threads", n_threads, none="every CPU this process may use")
-    max_length = check_count("max_length", max_length, none="the model's own limit")
-    truncate = check_count("truncate", truncate, none="the whole embedding")
-    if precision == "auto":
-        path, runtime = fastest_export(Path(path), runtime, n_threads or usable_cpus(), mode)
-        precision = None
-    sides = read_sides(Path(path))
-
-    def scorer_of(files: ModelFiles, engine: Engine) -> Scorer:
-        own = own_tokenizer(engine.tokenizer, special_tokens_as_text=special_tokens_as_text)
-        return Scorer(files, engine, max_length, truncate, own)
-
-    def opened(files: ModelFiles) -> Scorer:
-        chosen, threads = runtime or files.held_runtime, n_threads or usable_cpus()
-        with loading(str(path)):
-            if files.is_generative:
-                from distill.engine_generative import open_generative
-
-                return open_generative(
-                    files, chosen, precision, threads, max_length=max_length, device=device, truncate=truncate,
-                    special_tokens_as_text=special_tokens_as_text,
-                )  # fmt: skip
-            if files.is_static and chosen in ("numpy", "torch"):  # one engine, in numpy: the numbers are the same
-                from distill.engine_static import open_static
-
-                return scorer_of(files, open_static(files))
-            if chosen == "numpy":
-                raise BadInput(f"{path} is no static model; load it with runtime: {files.held_runtime}")
-            if chosen == "torch":
-                from distill.engine_torch import open_torch
-
-                return scorer_of(files, open_torch(files, precision, threads, device))
-            if device not in (None, "cpu"):
-                raise BadInput(f"runtime {chosen} runs on the CPU here, not on {device}; use runtime: torch for a GPU")
-            settings = _settings(files, chosen, precision, threads, tune)
-            return scorer_of(files, open_graph(files, chosen, precision, threads, settings, mode))
-
-    if sides is not None:
-        return PairedScorer(Path(path), opened(sides["query"]), opened(sides["document"]))
-    scorer = opened(read_model_files(Path(path)))
-    scorer.side = served_side(scorer.path)
-    if scorer.precision == "int8" and scorer.runtime in GRAPHS:
-        line = faster_float(scorer.path, n_threads or usable_cpus(), mode)
-        if line is not None:
-            log.info(line)
-    return scorer
-
-
-def _check_options(path: object, runtime: object, precision: object, mode: object, tune: object) -> None:
-    if not isinstance(path, str | Path):
-        raise BadInput(f"a model folder is expected, got {path!r}")
-    check_choice("runtime", runtime, RUNTIMES)
-    check_choice("precision", precision, (*PRECISIONS, "auto"), "; int8 comes with an int8 export: load its folder")
-    check_choice("mode", mode, MODES)
-    if tune is not None and not isinstance(tune, bool | RunSettings):
-        raise BadInput(f"tune {tune!r}: True, False or RunSettings are accepted, or None for what is stored")
-
-
-def _settings(
-    files: ModelFiles, runtime: Runtime, precision: Precision | None, n_threads: int, tune: bool | RunSettings | None
-) -> RunSettings | None:
-    """Return the settings to run with; None for those that are stored, or the defaults."""
-    if isinstance(tune, RunSettings):
-        return tune
-    if tune is False:
-        return RunSettings.default(files, runtime, n_threads)
-    if tune and files.graph(runtime) and not read_settings(files, settings_key(files, runtime, precision, n_threads)):
-        from distill.tuning import tune as measure
-
-        return measure(files, runtime, precision, n_threads)[0]
-    return None
 
 
 class Scorer:
@@ -244,7 +122,7 @@ class Scorer:
         Files are read more strictly: an empty value of a table is a mistake there, and refused with its row.
 
         :param output: "int8" (each vector scaled to its own greatest value: compare by cosine) and "binary" (eight
-            signs a byte) are for an index, see `distill.vectors`.
+            signs a byte) are for an index, see `distill.runtime.vectors`.
         :param batch_tokens: padded tokens of one batch; None is the measured best of the runtime.
         :param progress: True for a bar on stderr, or a function that is told how many more unique texts are done.
         :param prompt_name: a prompt stored in the folder, such as "query"; None is the folder's default prompt, if any.
@@ -357,7 +235,7 @@ class Scorer:
         """
         if not isinstance(index, Index):
             raise BadInput(
-                f"index is {type(index).__name__}; Index(vectors=…, binary=…) of distill.vectors is expected"
+                f"index is {type(index).__name__}; Index(vectors=…, binary=…) of distill.runtime.vectors is expected"
             )
         check_count("top_k", top_k)
         return index.search(self.encode_queries(queries, progress=progress), top_k=top_k)
@@ -382,7 +260,7 @@ class Scorer:
     ) -> np.ndarray:
         if self.side is not None:
             raise BadInput(
-                f"{self.path} reads the {self.side} side of pairs only; give the other side's model too, see distill.pairing"
+                f"{self.path} reads the {self.side} side of pairs only; give the other side's model too, see distill.scorers.pairing"
             )
         asked, told = self._task_prompt(*_QUERY_PROMPTS), self._task_prompt(*_DOCUMENT_PROMPTS)
         if self._leaves_prompt_out and asked != told:  # equal texts are two where other tokens of them are pooled
@@ -466,7 +344,7 @@ class Scorer:
         out = np.empty((len(texts), self.embedding_width), dtype=np.float32)
         stated = check_count("batch_tokens", batch_tokens, none="the measured best of the runtime")
         budget = stated or self._engine.batch_tokens
-        with self._lock, _reporter(progress, what, len(texts)) as report:
+        with self._lock, reporter(progress, what, len(texts)) as report:
             for rows, values in self._engine.run(self._batches(texts, pair_texts, budget), n_left_out):
                 out[rows] = values if self.truncate is None else truncated(values, self.truncate)
                 report(len(rows))
@@ -611,7 +489,8 @@ def _unique(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
 
 
 @contextmanager
-def _reporter(progress: bool | Progress, what: str, total: int) -> Iterator[Progress]:
+def reporter(progress: bool | Progress, what: str, total: int) -> Iterator[Progress]:
+    """Give what counts the finished items: the caller's own, a line of the terminal, or nothing."""
     if callable(progress):
         yield progress
     elif not progress or not sys.stderr.isatty():  # in a log or a pipe a bar leaves an empty line

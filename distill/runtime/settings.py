@@ -1,6 +1,6 @@
 """How a graph is run on one machine, and where the measured best of that is kept.
 
-`distill tune MODEL` measures (see `distill.tuning`) and stores the result beside the model in a hidden file, which is no
+`distill tune MODEL` measures (see `distill.runtime.tuning`) and stores the result beside the model in a hidden file, which is no
 part of the model's revision, or in the cache where the folder is read-only. It is found again by CPU, threads, versions
 and graph: moved to another machine, or exported anew, a model runs on the defaults until it is tuned again. How fast the
 exports of one student are is stored in the folder that holds them, in the same way.
@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from distill.artefact import content_hash, write_json
-from distill.cache import GraphContent, cache_folder, machine_identity
 from distill.errors import BadInput
-from distill.model_files import ModelFiles, Precision, Runtime
+from distill.files.artefact import content_hash, write_json
+from distill.models.files import ModelFiles, Precision, Runtime
+from distill.runtime.cache import GraphContent, cache_folder, machine_identity
 
 __all__ = [
     "MODES",

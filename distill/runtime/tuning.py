@@ -8,7 +8,7 @@ of each interleaved: streams (in ONNX Runtime with and without the LayerNorm fus
 call. The least time of each counts, since whatever else the machine does only adds to it.
 
 Beside it the precision: the exports of one student, each with its own best settings, in turns, by medians of many rounds
-(`distill.fastest` takes the fastest from there). A float graph of OpenVINO is also asked to compute in bf16, or in fp32 where
+(`distill.runtime.fastest` takes the fastest from there). A float graph of OpenVINO is also asked to compute in bf16, or in fp32 where
 it does so by itself, if the CPU multiplies bf16: shown, and not taken, as no gate has judged it.
 """
 
@@ -19,14 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from distill.buckets import Batch, plan_batches
-from distill.engines import Engine, open_graph
+from distill.data.tokens import TokenTable
 from distill.errors import BadInput
-from distill.fastest import Export, Found, speeds_key
-from distill.machine import multiplies_bf16
-from distill.model_files import ModelFiles, Precision, Runtime
-from distill.settings import Mode, RunSettings, Speed, read_settings, settings_key, store_settings, store_speeds
-from distill.tokens import TokenTable
+from distill.machine.cpu import multiplies_bf16
+from distill.models.files import ModelFiles, Precision, Runtime
+from distill.runtime.buckets import Batch, plan_batches
+from distill.runtime.engines import Engine, open_graph
+from distill.runtime.fastest import Export, Found, speeds_key
+from distill.runtime.settings import Mode, RunSettings, Speed, read_settings, settings_key, store_settings, store_speeds
 
 __all__ = ["Measured", "alone", "compare_precisions", "measure_precisions", "search", "tune"]
 

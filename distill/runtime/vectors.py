@@ -14,8 +14,8 @@ from typing import Literal
 
 import numpy as np
 
-from distill.arguments import check_choice, check_count, check_vectors
 from distill.errors import BadInput
+from distill.runtime.arguments import check_choice, check_count, check_vectors
 
 __all__ = ["OUTPUTS", "Index", "Output", "packed", "top_rows", "truncated"]
 

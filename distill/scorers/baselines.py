@@ -15,17 +15,19 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from distill.artefact import check_model_folder, write_json
-from distill.cache import cache_folder
-from distill.cascade import CascadeScorer, CascadeSettings
-from distill.data import Pairs
+from distill.data.pairs import Pairs
+from distill.endpoints.client import Endpoint
 from distill.errors import BadInput, loading
-from distill.pairing import pair_up
-from distill.recipe import Paragraphs, Remote, TfIdf
-from distill.remote import Endpoint
-from distill.runtime import Precision, Runtime, Scorer, load
-from distill.scoring import PairScorer, Progress
-from distill.trust import check_files, read_json
+from distill.files.artefact import check_model_folder, write_json
+from distill.files.trust import check_files, read_json
+from distill.models.files import Precision, Runtime
+from distill.recipe.schema import Paragraphs, Remote, TfIdf
+from distill.runtime.cache import cache_folder
+from distill.runtime.opening import load
+from distill.runtime.scorer import Scorer
+from distill.scorers.cascade import CascadeScorer, CascadeSettings
+from distill.scorers.pairing import pair_up
+from distill.scorers.scoring import PairScorer, Progress
 from distill.wording import or_least
 
 __all__ = [
@@ -69,7 +71,7 @@ def open_scorer(
     key_variable: str | None = None,
     own: Remote | None = None,
 ) -> PairScorer:
-    """Open a model folder, as `distill.runtime.load` does, or a baseline's; options are for the model inside.
+    """Open a model folder, as `distill.runtime.opening.load` does, or a baseline's; options are for the model inside.
 
     :param other_side: the teacher of a student that serves one side of pairs; it runs as its folder says
     :param allow_hosts: where a remote scorer may send texts and the key, as "api.openai.com" or "localhost:8000"; () is
@@ -289,7 +291,7 @@ def choose_tfidf(texts: Sequence[str], validation: Pairs) -> tuple[TfIdf, dict[s
     A floor of words alone is too low for Korean: on KorSTS words have a Spearman of .565, characters 1 to 3 of .742.
     Where the pairs cannot rank (no labels, or all alike) words are taken, and all values are None.
     """
-    from distill.trainset import validation_value  # it imports torch
+    from distill.training.trainset import validation_value  # it imports torch
 
     values: list[float | None] = []
     for analyzer, ngrams in _FLOORS:
@@ -337,7 +339,7 @@ class RemoteScorer(_Cosines):
     kind, runtime, precision, max_length, n_parameters = "remote", "remote", "unknown", None, 0
 
     def __init__(self, path: Path, settings: Remote) -> None:
-        from distill.remote_embeddings import RemoteEmbeddings
+        from distill.scorers.remote_embeddings import RemoteEmbeddings
 
         self.path, self.settings = path, settings
         cache = Path(settings.cache) if settings.cache else path.parent / "embeddings"
@@ -359,7 +361,7 @@ class RemoteScorer(_Cosines):
 
     def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
         """An estimate: the tokenizer is the server's. *Shape:* (n_pairs,)."""
-        from distill.remote import estimated_tokens
+        from distill.endpoints.client import estimated_tokens
 
         return np.array([estimated_tokens(q) + estimated_tokens(d) for q, d in zip(queries, documents, strict=True)])
 

@@ -25,10 +25,10 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from distill.arguments import check_texts
 from distill.errors import BadInput, JobFailed
-from distill.runtime import Runtime
-from distill.scoring import PairScorer, Progress
+from distill.models.files import Runtime
+from distill.runtime.arguments import check_texts
+from distill.scorers.scoring import PairScorer, Progress
 
 __all__ = ["Cascade", "CascadeScorer", "CascadeSettings", "fit_cascade"]
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from distill.artefact import ASYMMETRIC, read_card, revision
 from distill.errors import BadInput
-from distill.runtime import PairedScorer, Scorer
-from distill.scoring import Progress
+from distill.files.artefact import ASYMMETRIC, read_card, revision
+from distill.runtime.scorer import PairedScorer, Scorer
+from distill.scorers.scoring import Progress
 
 __all__ = ["OneSide", "check_index", "pair_up"]
 

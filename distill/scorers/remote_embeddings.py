@@ -16,9 +16,18 @@ from uuid import uuid4
 
 import numpy as np
 
-from distill.artefact import content_hash, write_json
+from distill.endpoints.client import (
+    BadAnswer,
+    Budget,
+    Client,
+    Endpoint,
+    estimated_tokens,
+    most_tokens,
+    run_all,
+    sixths_of_tokens,
+)
 from distill.errors import BadInput
-from distill.remote import BadAnswer, Budget, Client, Endpoint, estimated_tokens, most_tokens, run_all, sixths_of_tokens
+from distill.files.artefact import content_hash, write_json
 
 __all__ = ["RemoteEmbeddings"]
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from pydantic import ValidationError
 
-from distill.remote import Answer
-from distill.splitting import text_key
-from distill.synthesis_prompts import Language, ResumeAndJob, ResumeAndJobs
+from distill.data.splitting import text_key
+from distill.endpoints.client import Answer
+from distill.synthesis.prompts import Language, ResumeAndJob, ResumeAndJobs
 
 __all__ = ["NearDuplicates", "Unusable", "read_answer", "text_of", "write_out"]
 
@@ -111,7 +111,7 @@ def write_out(document: Mapping[str, str], language: str, rng: random.Random) ->
 
 
 class NearDuplicates:
-    """Find texts that share most of their character 5-grams, compared by `distill.splitting.text_key`, by MinHash and locality-sensitive hashing (Broder 1997).
+    """Find texts that share most of their character 5-grams, compared by `distill.data.splitting.text_key`, by MinHash and locality-sensitive hashing (Broder 1997).
 
     Two texts with Jaccard similarity *s* agree in each of 125 minima with probability *s*, and meet in one of the 25
     bands of 5 minima with probability 1 − (1 − s⁵)²⁵: 0.99 at 0.7, 0.06 at 0.3, 0.002 at 0.15.  Those that meet are

@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from distill.artefact import content_hash
+from distill.data.bundled_words import ENGLISH, FAMILIES, FOREIGN_LANGUAGES, KOREAN, LEVELS, Family, Skill
+from distill.endpoints.client import Endpoint, Message
 from distill.errors import BadInput
-from distill.remote import Endpoint, Message
-from distill.synthetic_tables import ENGLISH, FAMILIES, FOREIGN_LANGUAGES, KOREAN, LEVELS, Family, Skill
+from distill.files.artefact import content_hash
 
 __all__ = [
     "Cell",

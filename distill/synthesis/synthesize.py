@@ -36,11 +36,8 @@ from pathlib import Path
 from types import UnionType
 from typing import BinaryIO
 
-from distill.artefact import content_hash, write_json
-from distill.errors import BadInput, JobFailed
-from distill.outputs import check_output_folder
-from distill.progress import Progress, progress
-from distill.remote import (
+from distill.data.bundled_words import LEVELS
+from distill.endpoints.client import (
     PRICES_AS_OF,
     Answer,
     BadAnswer,
@@ -52,8 +49,12 @@ from distill.remote import (
     most_tokens,
     run_all,
 )
-from distill.synthesis_answers import NearDuplicates, Unusable, read_answer, text_of, write_out
-from distill.synthesis_prompts import (
+from distill.errors import BadInput, JobFailed
+from distill.files.artefact import content_hash, write_json
+from distill.files.outputs import check_output_folder
+from distill.progress import Progress, progress
+from distill.synthesis.answers import NearDuplicates, Unusable, read_answer, text_of, write_out
+from distill.synthesis.prompts import (
     Record,
     ResumeAndJob,
     ResumeAndJobs,
@@ -66,7 +67,6 @@ from distill.synthesis_prompts import (
     messages_of,
     prompt_hash,
 )
-from distill.synthetic_tables import LEVELS
 
 __all__ = ["Estimate", "SynthesisSettings", "estimate", "make_settings", "synthesize"]
 

@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from distill.artefact import check_model_folder
-from distill.backbone import fresh_backbone, resolve_name
 from distill.errors import BadInput, loading
-from distill.modeling import (
+from distill.files.artefact import check_model_folder
+from distill.models.backbone import fresh_backbone, resolve_name
+from distill.models.modeling import (
     architectures,
     bi_encoder,
     brings_scores,
@@ -24,8 +24,8 @@ from distill.modeling import (
     prepared,
     quiet,
 )
-from distill.prompts import keep_prompts
-from distill.recipe import Encoder, FreshBackbone, Student, Teacher, TeacherBackbone
+from distill.models.prompts import keep_prompts
+from distill.recipe.schema import Encoder, FreshBackbone, Student, Teacher, TeacherBackbone
 from distill.run import Run
 
 __all__ = ["model_builder"]

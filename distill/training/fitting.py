@@ -8,23 +8,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distill.artefact import Artefact, ModelKind, content_hash, new_folder, write_card
-from distill.cut_texts import CutTexts
-from distill.data import Pairs
+from distill.data.cut_texts import CutTexts
+from distill.data.pairs import Pairs
 from distill.errors import BadInput
-from distill.learnable import check_learnable, check_related
-from distill.lora import add_adapters
-from distill.modeling import is_static, save_model, set_dropout, tokenizer_of, transformer_of
-from distill.objectives import Step
+from distill.files.artefact import Artefact, ModelKind, content_hash, new_folder, write_card
+from distill.models.lora import add_adapters
+from distill.models.modeling import is_static, save_model, set_dropout, tokenizer_of, transformer_of
+from distill.models.prompts import NO_PROMPTS, leaves_prompt_out, model_prompts
 from distill.progress import progress
-from distill.prompts import NO_PROMPTS, leaves_prompt_out, model_prompts
-from distill.recipe import Lora, Objectives, Training
+from distill.recipe.schema import Lora, Objectives, Training
 from distill.run import Run
 from distill.signals import SignalSource
-from distill.task import TaskStep, Units
-from distill.training import TrainResult, train
-from distill.trainset import TrainSet
-from distill.unlabelled import taught_pairs
+from distill.training.learnable import check_learnable, check_related
+from distill.training.loop import TrainResult, train
+from distill.training.objectives import Step
+from distill.training.task import TaskStep, Units
+from distill.training.trainset import TrainSet
+from distill.training.unlabelled import taught_pairs
 
 __all__ = ["Job", "built_for_training", "fit"]
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distill.errors import BadInput, JobFailed
-from distill.trainset import POSITIVE_FROM
+from distill.training.trainset import POSITIVE_FROM
 
 if TYPE_CHECKING:
-    from distill.recipe import Labels, Objectives
-    from distill.trainset import TrainSet
+    from distill.recipe.schema import Labels, Objectives
+    from distill.training.trainset import TrainSet
 
 __all__ = ["LEAST_SPREAD", "check_learnable", "check_related", "rank_correlation", "unrelated"]
 

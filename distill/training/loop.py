@@ -26,15 +26,15 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, gather_object
 from torch import Tensor
 
-from distill.artefact import new_file, write_json
-from distill.batching import Planner
 from distill.errors import JobFailed
-from distill.memory import keep_freed_memory
-from distill.precision import resolve_precision
+from distill.files.artefact import new_file, write_json
+from distill.machine.memory import keep_freed_memory
+from distill.machine.precision import resolve_precision
 from distill.progress import progress
-from distill.recipe import Training
-from distill.row_adam import RowAdamW, clip_row_gradients
-from distill.task import TaskStep, Units
+from distill.recipe.schema import Training
+from distill.training.batching import Planner
+from distill.training.row_adam import RowAdamW, clip_row_gradients
+from distill.training.task import TaskStep, Units
 
 __all__ = ["TrainResult", "learning_rate_factor", "make_accelerator", "train"]
 

@@ -24,12 +24,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from distill.data.tokens import TokenTable, pad_token_id, tokenize
 from distill.errors import BadInput
-from distill.modeling import loading, quiet, tokenizer_of, transformer_of
-from distill.recipe import Mlm
-from distill.task import TaskStep
-from distill.tokens import TokenTable, pad_token_id, tokenize
-from distill.trust import load_auto
+from distill.files.trust import load_auto
+from distill.models.modeling import loading, quiet, tokenizer_of, transformer_of
+from distill.recipe.schema import Mlm
+from distill.training.task import TaskStep
 
 __all__ = ["MaskedPass", "MlmStep", "PackedText", "choose_tokens", "pack"]
 

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distill import losses
-from distill.artefact import ModelKind
-from distill.modeling import is_static
-from distill.recipe import EmbeddingMatch, LabelLoss, Labels, Matryoshka, Objectives, ScoreMatch
-from distill.task import TaskStep
-from distill.tokens import bags
-from distill.trainset import POSITIVE_FROM, Basis, Batch
+from distill.data.tokens import bags
+from distill.files.artefact import ModelKind
+from distill.models.modeling import is_static
+from distill.recipe.schema import EmbeddingMatch, LabelLoss, Labels, Matryoshka, Objectives, ScoreMatch
+from distill.training import losses
+from distill.training.task import TaskStep
+from distill.training.trainset import POSITIVE_FROM, Basis, Batch
 
 __all__ = ["DEFAULT_LOSS", "Step", "matryoshka_shares", "teacher_logits", "teacher_unit"]
 

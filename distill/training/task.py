@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from distill.tokens import TokenTable
+from distill.data.tokens import TokenTable
 
 __all__ = ["Pass", "TaskStep", "Units"]
 

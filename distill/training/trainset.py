@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.artefact import ModelKind
-from distill.cut_texts import CutTexts, count_cut_texts
-from distill.data import Pairs
-from distill.tokens import TokenTable, tokenize
+from distill.data.cut_texts import CutTexts, count_cut_texts
+from distill.data.pairs import Pairs
+from distill.data.tokens import TokenTable, tokenize
+from distill.files.artefact import ModelKind
 
 __all__ = ["Basis", "Batch", "TrainSet", "validation_value"]
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from distill.artefact import content_hash, write_json
-from distill.data import Pairs, pairs_of
-from distill.recipe import UnlabelledPairs
+from distill.data.pairs import Pairs, pairs_of
+from distill.files.artefact import content_hash, write_json
+from distill.recipe.schema import UnlabelledPairs
 from distill.run import Run
 
 __all__ = ["find_pairs", "taught_pairs"]
@@ -83,7 +83,7 @@ def find_pairs(teacher: Path, texts: Pairs, *, per_query: int, max_length: int |
 
     :param texts: whose queries and documents are paired anew
     """
-    from distill.runtime import load
+    from distill.runtime.opening import load
 
     scorer = load(teacher, runtime="torch", precision="fp32", max_length=max_length)
     queries, documents = list(dict.fromkeys(texts.queries)), list(dict.fromkeys(texts.documents))

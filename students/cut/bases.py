@@ -13,15 +13,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from distill.backbone import fresh_backbone, resolve_name
 from distill.errors import BadInput
-from distill.modeling import build_model, loading, quiet, tokenizer_of, transformer_of
-from distill.recipe import Backbone, FreshBackbone, Student, TeacherBackbone, Trim, Vocabulary, Width
+from distill.files.trust import check_source, load_auto
+from distill.models.backbone import fresh_backbone, resolve_name
+from distill.models.modeling import build_model, loading, quiet, tokenizer_of, transformer_of
+from distill.recipe.schema import Backbone, FreshBackbone, Student, TeacherBackbone, Trim, Vocabulary, Width
 from distill.run import Run
-from distill.trust import check_source, load_auto
-from students.corpus import change_vocabulary, factorise, student_corpus
-from students.importance import pair_batches
-from students.width import narrow
+from students.cut.importance import pair_batches
+from students.cut.width import narrow
+from students.vocabulary.corpus import change_vocabulary, factorise, student_corpus
 
 __all__ = ["Base", "base_of", "cut_bases", "fresh_bases"]
 

@@ -30,12 +30,12 @@ from typing import Any
 import numpy as np
 
 from distill.errors import BadInput
-from distill.modeling import bi_encoder, is_static
-from distill.prompts import encode_by_role, model_prompts
-from distill.recipe import TeacherBackbone
+from distill.models.modeling import bi_encoder, is_static
+from distill.models.prompts import encode_by_role, model_prompts
+from distill.recipe.schema import TeacherBackbone
 from distill.run import Run
-from distill.runtime import load
-from students.sources import signal_source
+from distill.runtime.opening import load
+from students.cut.sources import signal_source
 
 __all__ = ["least_squares", "principal_axes", "read_axes", "with_output", "write_axes"]
 

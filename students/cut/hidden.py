@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from students.structure import Layer, hooked, layer_stack
+from students.cut.structure import Layer, hooked, layer_stack
 
 __all__ = ["choose_dimensions", "last_states", "prediction", "principal_directions", "project_hidden", "ridge"]
 

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from distill.artefact import ModelKind
-from distill.data import Pairs
-from distill.modeling import tokenizer_of, transformer_of
-from distill.tokens import tokenize
-from students.structure import Layer
+from distill.data.pairs import Pairs
+from distill.data.tokens import tokenize
+from distill.files.artefact import ModelKind
+from distill.models.modeling import tokenizer_of, transformer_of
+from students.cut.structure import Layer
 
 __all__ = ["Importance", "PairBatch", "head_and_neuron_importance", "output_change", "outputs", "pair_batches"]
 

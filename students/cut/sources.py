@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distill.artefact import ModelKind
+from distill.files.artefact import ModelKind
 from distill.run import Run
-from distill.runtime import load
+from distill.runtime.opening import load
 from distill.signals import CachedSignals, LiveSignals, SignalCache, SignalSource
 
 __all__ = ["AlongAxes", "signal_source"]

@@ -4,7 +4,7 @@
 
 The weight is where the quality of an untrained table is: how often a token stands in the recipe's own text brings Spearman on
 STS-B dev from .685 to .80 (MiniLM's 30,522 tokens; SIF by rank in the vocabulary, which model2vec takes where it has no text:
-.749). The least-squares start of `students.dimensions` then lifts all of them, and training on the teacher's embeddings
+.749). The least-squares start of `students.cut.dimensions` then lifts all of them, and training on the teacher's embeddings
 levels them further, of the teacher's .867:
 
     weighting                     none   zipf   sif, a = 1e-2   1e-3   1e-4
@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from distill.data.tokens import special_tokens, tokenize
 from distill.errors import BadInput
-from distill.modeling import bi_encoder, tokenizer_of
-from distill.recipe import Static
-from distill.tokens import special_tokens, tokenize
+from distill.models.modeling import bi_encoder, tokenizer_of
+from distill.recipe.schema import Static
 
 __all__ = ["static_model", "token_vectors", "token_weights"]
 

@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distill.artefact import ModelKind
 from distill.errors import BadInput
-from distill.modeling import transformer_of
-from distill.recipe import Width
-from students.hidden import last_states, prediction, project_hidden
-from students.importance import PairBatch, head_and_neuron_importance
-from students.structure import (
+from distill.files.artefact import ModelKind
+from distill.models.modeling import transformer_of
+from distill.recipe.schema import Width
+from students.cut.hidden import last_states, prediction, project_hidden
+from students.cut.importance import PairBatch, head_and_neuron_importance
+from students.cut.structure import (
     Layer,
     check_family,
     check_order,

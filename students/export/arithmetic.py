@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 
 from distill import runtime
-from distill.machine import cpu_class, cpu_model, multiplies_int8, usable_cpus
-from distill.onnx import GRAPH, open_session
-from distill.recipe import ExportFormat
-from distill.tokens import tokenize
-from students.agreement import rank_agreement
-from students.gate import Pairs
-from students.weights import constant_of
+from distill.data.tokens import tokenize
+from distill.graphs.onnx import GRAPH, open_session
+from distill.machine.cpu import cpu_class, cpu_model, multiplies_int8, usable_cpus
+from distill.recipe.schema import ExportFormat
+from students.export.agreement import rank_agreement
+from students.export.gate import Pairs
+from students.export.weights import constant_of
 
 __all__ = ["SAFE_CODE", "Arithmetic", "compare_arithmetics", "greatest_code", "int8_results"]
 

@@ -5,7 +5,7 @@ embeddings, and whether a text's result depends on the texts beside it (it does 
 the numbers: an index built in batches then disagrees with queries that come alone).
 
 Three things keep a number from hiding what it should show. Each script of which there are texts enough is judged by itself:
-the mean over mixed text is that of the frequent one. int8 is compared between the two classes of CPU (`students.arithmetic`).
+the mean over mixed text is that of the frequent one. int8 is compared between the two classes of CPU (`students.export.arithmetic`).
 And a check that is undefined for the export where it is defined for the source has failed: a model that answers the same for
 everything has no ranks. What is undefined for both is said.
 """
@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from distill import runtime
-from distill.artefact import ModelKind
 from distill.errors import BadInput, GateFailed
-from distill.metrics import evaluate_scores, paired_difference, primary_metric
-from distill.recipe import Export, ExportPrecision
-from students.agreement import is_constant, rank_agreement, top_k_overlap
-from students.scripts import rows_by_script
+from distill.files.artefact import ModelKind
+from distill.metrics.measures import evaluate_scores, paired_difference, primary_metric
+from distill.recipe.schema import Export, ExportPrecision
+from students.export.agreement import is_constant, rank_agreement, top_k_overlap
+from students.vocabulary.scripts import rows_by_script
 
 __all__ = [
     "DEFAULT_THRESHOLDS",
@@ -55,7 +55,7 @@ class Thresholds:
     may lose: it counts where the whole interval of the difference lies below zero.
 
     Cosines and a cross-encoder's rank agreement have to hold for each script as well, see `ParityReport.scripts`. Those that
-    start with `arithmetic` are between int8 as this CPU computes it and exact int8, see `students.arithmetic.Arithmetic`.
+    start with `arithmetic` are between int8 as this CPU computes it and exact int8, see `students.export.arithmetic.Arithmetic`.
     """
 
     min_cosine: float | None = None
@@ -133,7 +133,7 @@ class ParityReport:
     the texts (of a cross-encoder: pairs) that differ most, shortened. None is what the pairs do not define.
 
     `scripts` has the numbers of each script of at least `N_OF_SCRIPT` texts (of a cross-encoder: pairs), with their number
-    `n`; `scripts_too_few` the number of texts of the others. `arithmetic` is that of `students.arithmetic`, None where an
+    `n`; `scripts_too_few` the number of texts of the others. `arithmetic` is that of `students.export.arithmetic`, None where an
     export has no int8 products. `undefined` names checks that the source's results define and the export's do not,
     `not_judged` those that neither does.
     """

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import BadInput
-from distill.modeling import quiet
-from distill.onnx import write_onnx
-from distill.openvino import pin_precision, save_graph, trace
-from distill.recipe import ExportPrecision
-from students.calibration import Sample
-from students.onnx import quantize_dynamic, quantize_static
-from students.search import FFN_DOWN
-from students.weights import compress_to_int4, compress_to_int8, constant_of
+from distill.graphs.onnx import write_onnx
+from distill.graphs.openvino import pin_precision, save_graph, trace
+from distill.models.modeling import quiet
+from distill.recipe.schema import ExportPrecision
+from students.export.calibration import Sample
+from students.export.quantize_onnx import quantize_dynamic, quantize_static
+from students.export.search import FFN_DOWN
+from students.export.weights import compress_to_int4, compress_to_int8, constant_of
 
 __all__ = ["behind_pooling", "kept_nodes", "write_onnx_graph", "write_openvino_graph"]
 
@@ -36,7 +36,7 @@ def write_openvino_graph(
 ) -> tuple[list[str], dict[str, int]]:
     """Write the graph and its pin; return the matrix products kept in float, and for int4 how many are stored how.
 
-    :param overflow_safe: int8 weights in 7 bits, see `students.arithmetic`
+    :param overflow_safe: int8 weights in 7 bits, see `students.export.arithmetic`
     """
     pin_precision(folder, precision)
     model, kept, stored = trace(source), list[str](), dict[str, int]()
@@ -66,7 +66,7 @@ def write_onnx_graph(
 ) -> list[str]:
     """Write the graph; return the names of the matrix products kept in float.
 
-    :param overflow_safe: int8 weights in 7 bits, see `students.arithmetic`
+    :param overflow_safe: int8 weights in 7 bits, see `students.export.arithmetic`
     """
     pin_precision(folder, None)
     write_onnx(source, folder)

@@ -2,7 +2,7 @@
 
     write_layout(Path("exports/onnx-int8"), Path("for-fastembed"), tool="fastembed")
 
-What `students.export` writes is the layout of sentence-transformers. Others look for other files, and know nothing of
+What `students.export.stage` writes is the layout of sentence-transformers. Others look for other files, and know nothing of
 pooling, Dense layers or lower-casing that sentence-transformers does beside the tokenizer: here that is in the graph and in
 `tokenizer.json`. Before a folder is put in place its graph is run with its `tokenizer.json`, by ONNX Runtime and tokenizers
 alone, and must give what the export gives.
@@ -26,13 +26,13 @@ from typing import Any, Literal
 import numpy as np
 
 from distill import runtime
-from distill.artefact import check_model_folder, read_card, write_json
 from distill.errors import BadInput, GateFailed
-from distill.model_files import GRAPHS
-from distill.onnx import keep_outputs, write_tokenizer
-from distill.outputs import check_output_folder, output_folder
-from distill.portable import pooling_flags, portable_tokenizer
-from distill.trust import load_auto, read_json
+from distill.files.artefact import check_model_folder, read_card, write_json
+from distill.files.outputs import check_output_folder, output_folder
+from distill.files.trust import load_auto, read_json
+from distill.graphs.onnx import keep_outputs, write_tokenizer
+from distill.models.compatibility import pooling_flags, portable_tokenizer
+from distill.models.files import GRAPHS
 
 __all__ = ["TOOLS", "Tool", "write_layout"]
 

@@ -26,10 +26,10 @@ from typing import Any
 import numpy as np
 
 from distill.errors import BadInput
-from distill.graph import GraphModule
-from distill.modeling import quiet
-from distill.onnx import GRAPH, open_session, save_onnx
-from students.calibration import Sample
+from distill.graphs.onnx import GRAPH, open_session, save_onnx
+from distill.graphs.trace import GraphModule
+from distill.models.modeling import quiet
+from students.export.calibration import Sample
 
 __all__ = ["quantize_dynamic", "quantize_static", "smooth_scale"]
 
@@ -51,7 +51,7 @@ def quantize_static(
     :param keep_float: regular expressions, searched in names like "transformer.encoder.layer.0.output.dense.MatMul"
     :param alpha: how much of the activations' outliers goes into the weights; -1 turns SmoothQuant off
     :param may_be_idle: accept patterns that match nothing
-    :param overflow_safe: weights in 7 bits, see `students.arithmetic`
+    :param overflow_safe: weights in 7 bits, see `students.export.arithmetic`
     :raises BadInput: for a pattern that matches nothing
     """
     import onnx

@@ -27,16 +27,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill import losses
-from distill.fitting import Job, built_for_training, fit
-from distill.modeling import load_model, tokenizer_of, transformer_of
-from distill.objectives import Step
-from distill.recipe import Recover, Training
+from distill.models.modeling import load_model, tokenizer_of, transformer_of
+from distill.recipe.schema import Recover, Training
 from distill.run import Run
-from distill.trainset import Basis, Batch
+from distill.training import losses
+from distill.training.fitting import Job, built_for_training, fit
+from distill.training.objectives import Step
+from distill.training.trainset import Basis, Batch
 from students.asymmetric import own_side_pairs
-from students.calibration import Sample, calibration_inputs
-from students.simulation import simulate_int8
+from students.export.calibration import Sample, calibration_inputs
+from students.export.simulation import simulate_int8
 from students.train import student_from, training_inputs, training_job
 
 __all__ = ["RecoveryStep", "from_first_process", "recover_student"]

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from students.arithmetic import SAFE_CODE
-from students.calibration import Sample, show_linear_inputs
-from students.gate import ParityReport, Thresholds
+from students.export.arithmetic import SAFE_CODE
+from students.export.calibration import Sample, show_linear_inputs
+from students.export.gate import ParityReport, Thresholds
 
 __all__ = ["FFN_DOWN", "Trial", "layer_errors", "search"]
 

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from students.arithmetic import SAFE_CODE
-from students.calibration import Sample, show_linear_inputs
-from students.onnx import smooth_scale
-from students.search import FFN_DOWN
+from students.export.arithmetic import SAFE_CODE
+from students.export.calibration import Sample, show_linear_inputs
+from students.export.quantize_onnx import smooth_scale
+from students.export.search import FFN_DOWN
 
 __all__ = ["Int8Linear", "rounded", "simulate_int8", "stays_float"]
 

@@ -3,17 +3,17 @@
     export_model(Path("student"), Path("student-int8"), precision="int8", calibration=train, held_back=validation)
 
 The target is a whole sentence-transformers folder without the torch weights: stock `SentenceTransformer(path, backend=…)`
-and `CrossEncoder(path, backend=…)` load it, offline too. The graph goes from token ids to the result (`distill.graph`).
+and `CrossEncoder(path, backend=…)` load it, offline too. The graph goes from token ids to the result (`distill.graphs.trace`).
 
     fp32           the graph; in OpenVINO pinned to f32: left alone, it computes in bf16 on a CPU that can
     bf16           OpenVINO: the same graph, pinned to bf16
     fp16           OpenVINO: weights stored in half the size, computed as the device chooses
     int8           weights and activations of the matrix products in int8, with static ranges: NNCF through optimum
                    (SmoothQuant) in OpenVINO, QDQ in ONNX; the rest as the device chooses. Weights are in 7 bits, so that
-                   CPUs with VNNI and without come to the same (`students.arithmetic`)
+                   CPUs with VNNI and without come to the same (`students.export.arithmetic`)
     int8_weights   OpenVINO: the weights alone in int8, a quarter of the size
     int4_weights   OpenVINO: the transformer's weights in int4 as far as the gate holds, the rest of them and the word
-                   embeddings in int8 (`students.weights`)
+                   embeddings in int8 (`students.export.weights`)
     int8_dynamic   ONNX: activations in int8 with a range for each batch, so that a text's result changes with its neighbours
 
 The Dense layers and the score behind the transformer stay in float: they are tiny and decide everything.
@@ -30,7 +30,8 @@ from typing import Any, Literal
 import numpy as np
 
 from distill import runtime
-from distill.artefact import (
+from distill.errors import BadInput
+from distill.files.artefact import (
     CARD,
     Artefact,
     ModelKind,
@@ -39,19 +40,17 @@ from distill.artefact import (
     revision,
     write_card,
 )
-from distill.errors import BadInput
-from distill.machine import cpu_class
-from distill.modeling import load_model, transformer_of
-from distill.onnx import write_tokenizer
-from distill.openvino import copy_without_weights
-from distill.outputs import check_output_folder, output_folder
-from distill.recipe import Export, ExportFormat, ExportPrecision
+from distill.files.outputs import check_output_folder, output_folder
+from distill.graphs.onnx import write_tokenizer
+from distill.graphs.openvino import copy_without_weights
+from distill.machine.cpu import cpu_class
+from distill.models.modeling import load_model, transformer_of
+from distill.recipe.schema import Export, ExportFormat, ExportPrecision
 from distill.run import Run
-from students.arithmetic import SAFE_CODE, compare_arithmetics, greatest_code
 from students.asymmetric import check_side, own_side_pairs, pair_details
-from students.calibration import Sample, calibration_inputs
-from students.export_graphs import write_onnx_graph, write_openvino_graph
-from students.gate import (
+from students.export.arithmetic import SAFE_CODE, compare_arithmetics, greatest_code
+from students.export.calibration import Sample, calibration_inputs
+from students.export.gate import (
     DEFAULT_THRESHOLDS,
     N_OF_SCRIPT,
     Pairs,
@@ -61,10 +60,11 @@ from students.gate import (
     compare,
     thresholds_of,
 )
-from students.recovery import from_first_process, recover_student
-from students.scripts import rows_by_script, rows_with_every_script
-from students.search import FFN_DOWN, Trial, layer_errors, search
-from students.weights import MOST_INPUTS, shrink
+from students.export.graphs import write_onnx_graph, write_openvino_graph
+from students.export.recovery import from_first_process, recover_student
+from students.export.search import FFN_DOWN, Trial, layer_errors, search
+from students.export.weights import MOST_INPUTS, shrink
+from students.vocabulary.scripts import rows_by_script, rows_with_every_script
 
 __all__ = [
     "DYNAMIC_WARNING",
@@ -98,7 +98,7 @@ def export_student(run: Run) -> None:
     from accelerate import PartialState
 
     if run.student_section.static is not None:
-        return  # a static student has no graph: see students.export_static
+        return  # a static student has no graph: see students.export.static
     for format, precision in run.recipe.export.wanted:
         if precision == "int8" and run.recipe.export.recover is not None:
             _export_or_recover(run, format)
@@ -219,11 +219,11 @@ def export_model(
     :param smooth_quant_alpha: how much of the activations' outliers goes into the weights; -1 turns SmoothQuant off.
     :param keep_float: which matrix products stay out of int8: regular expressions searched in the names of the
         graph's nodes, or "ffn_down" for the feed-forward down-projections, which carry almost all of the damage, or
-        "search" for the least that holds the gate (`students.search`). A gate that does not hold is searched for, too.
+        "search" for the least that holds the gate (`students.export.search`). A gate that does not hold is searched for, too.
     :param thresholds: what must hold on `held_back`; None is `DEFAULT_THRESHOLDS` of the precision.
     :param check: what else is to hold of the export: returns details for its card, or raises `GateFailed`
     :param labels: of the held-back pairs, in [0, 1]: the metric on them is then part of the gate. *Shape:* (n_pairs,)
-    :param recovered: makes the same model trained on with int8 simulated (`students.recovery`). It is asked for where int8
+    :param recovered: makes the same model trained on with int8 simulated (`students.export.recovery`). It is asked for where int8
         does not hold with what `keep_float` says ("search": with nothing in float), exported in place of `source` and
         judged against it; layers are searched for only where that does not hold either.
     :param may_search: whether layers are searched for where int8 does not hold; False fails at the gate instead.

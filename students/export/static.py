@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from distill.artefact import CARD, Artefact, content_hash, write_card
 from distill.errors import BadInput
-from distill.outputs import output_folder
+from distill.files.artefact import CARD, Artefact, content_hash, write_card
+from distill.files.outputs import output_folder
 from distill.run import Run
-from distill.runtime import Scorer, load
+from distill.runtime.opening import load
+from distill.runtime.scorer import Scorer
 from students.asymmetric import Compatibility, check_side, own_side_pairs, pair_details
-from students.gate import ParityReport, Thresholds, check_gate, compare, thresholds_of
+from students.export.gate import ParityReport, Thresholds, check_gate, compare, thresholds_of
 
 __all__ = ["export_static_student", "export_table", "int8_rows"]
 
@@ -32,7 +33,7 @@ _NOT_COPIED = (CARD, "README.md", _WEIGHTS)
 def export_static_student(run: Run) -> None:
     """Write the int8 table of a run's static student where the recipe asks for int8; fp32 is the student itself.
 
-    Other students are for `students.export`.
+    Other students are for `students.export.stage`.
 
     :raises GateFailed: where it is too far from the student's
     """

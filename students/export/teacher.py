@@ -8,13 +8,19 @@ export that cannot be made stops nothing: what was wrong is kept, and the report
 import logging
 from typing import Any
 
-from distill.artefact import Artefact, content_hash
-from distill.recipe import ExportFormat, ExportPrecision
+from distill.evaluation.teacher_exports import (
+    forget_refusal,
+    keep_refusal,
+    matched_teacher,
+    refusal,
+    wanted_teacher_exports,
+)
+from distill.files.artefact import Artefact, content_hash
+from distill.recipe.schema import ExportFormat, ExportPrecision
 from distill.run import Run
-from distill.teacher_exports import forget_refusal, keep_refusal, matched_teacher, refusal, wanted_teacher_exports
-from students.export import export_model
-from students.gate import N_OF_SCRIPT, thresholds_of
-from students.scripts import rows_with_every_script
+from students.export.gate import N_OF_SCRIPT, thresholds_of
+from students.export.stage import export_model
+from students.vocabulary.scripts import rows_with_every_script
 
 __all__ = ["export_teacher"]
 

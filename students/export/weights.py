@@ -26,9 +26,9 @@ from contextlib import redirect_stdout
 from typing import Any, Protocol, TypeVar
 
 from distill.errors import BadInput
-from distill.modeling import quiet
-from students.calibration import Sample
-from students.gate import ParityReport, Thresholds
+from distill.models.modeling import quiet
+from students.export.calibration import Sample
+from students.export.gate import ParityReport, Thresholds
 
 __all__ = ["INT4_SHARES", "MOST_INPUTS", "compress_to_int4", "compress_to_int8", "constant_of", "shrink"]
 

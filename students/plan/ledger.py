@@ -11,14 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from distill.artefact import content_hash, write_json
 from distill.errors import BadInput
-from distill.latency import environment
+from distill.evaluation.latency import environment
+from distill.files.artefact import content_hash, write_json
+from distill.machine.cpu import usable_cpus
 from distill.progress import progress
-from distill.runtime import usable_cpus
-from students.cost_model import PRECISIONS, Measurement, Shape
-from students.measuring import cost_row, measure_folders
-from students.shapes import Candidates
+from students.plan.cost_model import PRECISIONS, Measurement, Shape
+from students.plan.measuring import cost_row, measure_folders
+from students.plan.shapes import Candidates
 
 __all__ = ["Ledger"]
 

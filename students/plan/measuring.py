@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from distill.data.tokens import tokenize
 from distill.errors import BadInput
-from distill.latency import Request, measure_all
+from distill.evaluation.latency import Request, measure_all
 from distill.progress import progress
-from distill.tokens import tokenize
 
 __all__ = ["cost_row", "measure_folders", "texts_of_length"]
 
@@ -20,7 +20,7 @@ def measure_folders(
     folders: Sequence[Path], names: Sequence[str], texts: tuple[list[str], list[str]], *, length: int, n_threads: int,
     seconds: float, seed: int,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Measure exported folders in turns, as `distill.latency.measure_all` does, on texts of one length."""
+    """Measure exported folders in turns, as `distill.evaluation.latency.measure_all` does, on texts of one length."""
     requests = [
         Request(folder, name, "openvino", None, n_threads, length, count=False)
         for folder, name in zip(folders, names, strict=True)

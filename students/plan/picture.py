@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distill.canvas import ACCENT, INK, PAPER, SOFT, in_points, new_canvas, plain_ticks, save_canvas
+from distill.report.canvas import ACCENT, INK, PAPER, SOFT, in_points, new_canvas, plain_ticks, save_canvas
 
 __all__ = ["draw_plan", "frontier"]
 

@@ -25,13 +25,13 @@ from typing import Any
 import numpy as np
 import yaml
 
-from distill.artefact import write_json
 from distill.errors import BadInput, JobFailed
-from distill.latency import environment
-from distill.recipe import Recipe, Student
+from distill.evaluation.latency import environment
+from distill.files.artefact import write_json
+from distill.machine.cpu import usable_cpus
+from distill.recipe.schema import Recipe, Student
 from distill.run import Run
-from distill.runtime import usable_cpus
-from students.cost_model import (
+from students.plan.cost_model import (
     PRECISIONS,
     Budget,
     CostModel,
@@ -43,10 +43,10 @@ from students.cost_model import (
     held_out_errors,
     nearest,
 )
-from students.ledger import Ledger
-from students.measuring import cost_row, measure_folders, texts_of_length
-from students.plan_picture import draw_plan
-from students.shapes import Candidates, length_of
+from students.plan.ledger import Ledger
+from students.plan.measuring import cost_row, measure_folders, texts_of_length
+from students.plan.picture import draw_plan
+from students.plan.shapes import Candidates, length_of
 
 __all__ = ["MARGIN", "Fastest", "check_model", "choose_shapes", "fastest_precision", "make_plan"]
 
@@ -282,7 +282,7 @@ def check_model(recipe: Recipe, model: Path) -> dict[str, Any]:
 
     :returns: its costs, the budget and `excess`, the largest ratio of the two
     """
-    from distill.runtime import load
+    from distill.runtime.opening import load
 
     _check_threads(recipe)
     plan, run = recipe.plan, Run(recipe)

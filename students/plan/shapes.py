@@ -12,16 +12,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from distill.artefact import content_hash
 from distill.errors import BadInput
-from distill.modeling import bi_encoder, build_model, prepared, quiet, save_model
-from distill.recipe import FreshBackbone, Plan, TeacherBackbone
+from distill.files.artefact import content_hash
+from distill.models.modeling import bi_encoder, build_model, prepared, quiet, save_model
+from distill.recipe.schema import FreshBackbone, Plan, TeacherBackbone
 from distill.run import Run
-from students.bases import Base, base_of, cut_bases, fresh_bases
-from students.cost_model import PRECISIONS, Shape
-from students.export import export_openvino
-from students.gate import Thresholds
-from students.measuring import texts_of_length
+from students.cut.bases import Base, base_of, cut_bases, fresh_bases
+from students.export.gate import Thresholds
+from students.export.stage import export_openvino
+from students.plan.cost_model import PRECISIONS, Shape
+from students.plan.measuring import texts_of_length
 
 __all__ = ["Candidates", "cut_backbone", "fresh_shapes", "heads_of", "length_of", "shaped", "spread"]
 

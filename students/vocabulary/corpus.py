@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from distill.artefact import content_hash
-from distill.data import held_out_keys
-from distill.modeling import replace_tokenizer, replace_transformer, tokenizer_of, transformer_of
-from distill.recipe import Unlabelled, Vocabulary
+from distill.data.pairs import held_out_keys
+from distill.data.splitting import sample, text_key
+from distill.data.tables import read_text_columns
+from distill.files.artefact import content_hash
+from distill.models.modeling import replace_tokenizer, replace_transformer, tokenizer_of, transformer_of
+from distill.recipe.schema import Unlabelled, Vocabulary
 from distill.run import Run
-from distill.splitting import sample, text_key
-from distill.tables import read_text_columns
-from students.factorisation import factorise_embeddings
-from students.new_vocabulary import new_vocabulary
-from students.tokenizer_json import TokenizerJson
-from students.vocabulary import trim_vocabulary
+from students.vocabulary.factorisation import factorise_embeddings
+from students.vocabulary.new_vocabulary import new_vocabulary
+from students.vocabulary.tokenizer_json import TokenizerJson
+from students.vocabulary.trimming import trim_vocabulary
 
 __all__ = ["Corpus", "change_vocabulary", "factorise", "read_corpus", "student_corpus"]
 

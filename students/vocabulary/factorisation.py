@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from distill.errors import BadInput
-from students.word_embeddings import padding_position, word_embedding
+from students.vocabulary.word_embeddings import padding_position, word_embedding
 
 __all__ = ["FactorisationReport", "factorise_embeddings"]
 

@@ -16,13 +16,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from distill.backbone import train_tokenizer
+from distill.data.tokens import tokenize
 from distill.errors import BadInput
-from distill.tokens import tokenize
-from students.scripts import Sources
-from students.surface import OldPieces
-from students.tokenizer_json import TokenizerJson, rebuilt, renumbered
-from students.word_embeddings import padding_position, replace_vocabulary, word_embedding
+from distill.models.backbone import train_tokenizer
+from students.vocabulary.scripts import Sources
+from students.vocabulary.surface import OldPieces
+from students.vocabulary.tokenizer_json import TokenizerJson, rebuilt, renumbered
+from students.vocabulary.word_embeddings import padding_position, replace_vocabulary, word_embedding
 
 __all__ = ["NewVocabularyReport", "auxiliary_space", "new_vocabulary", "sparsemax"]
 

@@ -7,7 +7,7 @@ bytes written as letters, and whatever the old normaliser does to a text (lower 
 from functools import cached_property
 from typing import Any
 
-from students.tokenizer_json import LEAD, WORD_MARK, TokenizerJson
+from students.vocabulary.tokenizer_json import LEAD, WORD_MARK, TokenizerJson
 
 __all__ = ["OldPieces", "byte_letters", "surface"]
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from distill.data.tokens import TokenTable, tokenize
 from distill.errors import BadInput, JobFailed
-from distill.tokens import TokenTable, tokenize
-from students.scripts import Sources, kept_scripts, script_of
-from students.tokenizer_json import TokenizerJson, rebuilt
-from students.word_embeddings import padding_position, replace_vocabulary, special_ids, word_embedding
+from students.vocabulary.scripts import Sources, kept_scripts, script_of
+from students.vocabulary.tokenizer_json import TokenizerJson, rebuilt
+from students.vocabulary.word_embeddings import padding_position, replace_vocabulary, special_ids, word_embedding
 
 __all__ = ["TextCounts", "TrimReport", "trim_vocabulary"]
 

@@ -14,16 +14,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-from distill.backbone import fresh_backbone
-from distill.data import load_split
-from distill.latency import size_mb
-from distill.modeling import build_model, quiet, save_model
-from distill.recipe import Data, FreshBackbone
-from distill.runtime import Scorer, load
-from distill.synthetic import generate_pairs
+from distill.data.bundled import generate_pairs
+from distill.data.pairs import load_split
+from distill.evaluation.latency import size_mb
+from distill.models.backbone import fresh_backbone
+from distill.models.modeling import build_model, quiet, save_model
+from distill.recipe.schema import Data, FreshBackbone
+from distill.runtime.opening import load
+from distill.runtime.scorer import Scorer
 from recipes.cli import main as distill
-from students.export import export_openvino
-from students.gate import Thresholds
+from students.export.gate import Thresholds
+from students.export.stage import export_openvino
 
 N_PAIRS = 48
 N_LONG_PAIRS = 64

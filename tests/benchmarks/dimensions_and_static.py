@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from distill.artefact import read_card
-from distill.data import Pairs
-from distill.latency import Request, measure_all
-from distill.metrics import evaluate_scores
-from distill.recipe import Recipe
+from distill.data.pairs import Pairs
+from distill.evaluation.latency import Request, measure_all
+from distill.files.artefact import read_card
+from distill.metrics.measures import evaluate_scores
+from distill.recipe.schema import Recipe
 from distill.run import Run
-from distill.runtime import load
+from distill.runtime.opening import load
 from students import build_student, export_static_student, train_student
 from teachers import cache_signals, train_teachers
 

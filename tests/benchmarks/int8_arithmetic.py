@@ -6,7 +6,7 @@
 A bi-encoder (all-MiniLM-L6-v2 as it is) and a cross-encoder (the same with a score, trained for `--steps` steps on both
 languages' STS-B scores), exported to OpenVINO and ONNX with the default settings, calibrated on the training pairs of stsb_en
 and korsts, and judged on pairs of both dev sets. The fp32 model is torch's. "arithmetic" is int8 as this CPU computes it
-against exact int8 (`students.arithmetic`), "to fp32" against torch: of a bi-encoder the mean and the least cosine, of a
+against exact int8 (`students.export.arithmetic`), "to fp32" against torch: of a bi-encoder the mean and the least cosine, of a
 cross-encoder Spearman's correlation of the logits and their greatest difference in standard deviations. "loss" is what
 Spearman's correlation with the labels loses. With weights of 8 bits (`--eight-bits`) one sees what there was to mend.
 """
@@ -20,15 +20,15 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
-from distill.backbone import resolve_name
-from distill.data import Pairs, read_pairs
-from distill.machine import cpu_class, cpu_model
-from distill.modeling import build_model, save_model
-from distill.recipe import Columns
-from distill.runtime import load
-from students.arithmetic import int8_results
-from students.export import export_model
-from students.gate import Thresholds
+from distill.data.pairs import Pairs, read_pairs
+from distill.machine.cpu import cpu_class, cpu_model
+from distill.models.backbone import resolve_name
+from distill.models.modeling import build_model, save_model
+from distill.recipe.schema import Columns
+from distill.runtime.opening import load
+from students.export.arithmetic import int8_results
+from students.export.gate import Thresholds
+from students.export.stage import export_model
 
 _COLUMNS = Columns(query="sentence1", document="sentence2", label="score")
 _SETS = {"English": ("stsb_en/stsb_{}.tsv.gz"), "Korean": ("korsts/korsts_{}.tsv.gz")}

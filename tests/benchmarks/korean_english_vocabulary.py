@@ -21,10 +21,10 @@ import numpy as np
 import yaml
 from scipy.stats import spearmanr
 
-from distill.artefact import read_card
-from distill.data import read_columns, read_pairs
-from distill.modeling import build_model, load_model
-from distill.recipe import Columns
+from distill.data.pairs import read_columns, read_pairs
+from distill.files.artefact import read_card
+from distill.models.modeling import build_model, load_model
+from distill.recipe.schema import Columns
 from recipes.cli import main as distill
 
 COLUMNS = Columns(query="sentence1", document="sentence2", label="score")

@@ -24,11 +24,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distill.artefact import write_json
-from distill.canvas import ACCENT, INK, SOFT, new_canvas, plain_ticks
 from distill.errors import BadInput
-from distill.recipe import Teacher
-from distill.recipe_reading import load_recipe
+from distill.files.artefact import write_json
+from distill.recipe.reading import load_recipe
+from distill.recipe.schema import Teacher
+from distill.report.canvas import ACCENT, INK, SOFT, new_canvas, plain_ticks
 
 SHARES = (1.0, 0.3, 0.1, 0.03)
 ROWS = ("untrained", "control", "student", "best teacher", "TF-IDF")

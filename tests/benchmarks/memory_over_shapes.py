@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from distill.runtime import load
+from distill.runtime.opening import load
 
 WORDS = "the cat sat on a mat and looked at how old men drink red wine with her big dog in our new car".split()
 

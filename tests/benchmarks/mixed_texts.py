@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from distill.data import read_columns
+from distill.data.pairs import read_columns
 
 __all__ = ["mixed_texts", "sentences"]
 

@@ -22,12 +22,13 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from distill.backbone import resolve_name
-from distill.graph import load_graph_module, traceable_masks
-from distill.modeling import quiet
-from distill.runtime import load, usable_cpus
-from distill.words import forget_words
-from students.export import Thresholds, export_model
+from distill.data.words import forget_words
+from distill.graphs.trace import load_graph_module, traceable_masks
+from distill.machine.cpu import usable_cpus
+from distill.models.backbone import resolve_name
+from distill.models.modeling import quiet
+from distill.runtime.opening import load
+from students.export.stage import Thresholds, export_model
 
 _BATCH = 32
 _NAMES = ("input_ids", "attention_mask", "token_type_ids")

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from distill.planning import load_plan
+from distill.recipe.planning import load_plan
 from distill.run import Run
 from recipes._launch import set_up_messages
-from students.cost_model import COSTS, Shape
-from students.ledger import Ledger
-from students.plan import make_plan
-from students.shapes import Candidates
+from students.plan.cost_model import COSTS, Shape
+from students.plan.ledger import Ledger
+from students.plan.search_shapes import make_plan
+from students.plan.shapes import Candidates
 
 LIMIT = 0.10
 

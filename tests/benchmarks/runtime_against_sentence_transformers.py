@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from distill.latency import environment
-from distill.machine import cpu_class, multiplies_bf16, usable_cpus
-from distill.model_files import open_tokenizer, read_model_files
-from distill.modeling import build_model, quiet, save_model
-from distill.runtime import load
-from students.export import Thresholds, export_model
+from distill.evaluation.latency import environment
+from distill.machine.cpu import cpu_class, multiplies_bf16, usable_cpus
+from distill.models.files import open_tokenizer, read_model_files
+from distill.models.modeling import build_model, quiet, save_model
+from distill.runtime.opening import load
+from students.export.stage import Thresholds, export_model
 from tests.benchmarks.mixed_texts import mixed_texts, sentences
 
 LAYERS = {"minilm-l6": (0, 1, 2, 3, 4, 5), "minilm-l3": (0, 2, 4)}

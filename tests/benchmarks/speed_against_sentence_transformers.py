@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from distill.backbone import resolve_name
-from distill.data import Pairs, read_columns
-from distill.modeling import build_model, quiet, save_model, tokenizer_of
-from distill.objectives import Step
-from distill.recipe import EmbeddingMatch, Objectives, Training
-from distill.runtime import load
-from distill.training import train
-from distill.trainset import TrainSet
+from distill.data.pairs import Pairs, read_columns
+from distill.models.backbone import resolve_name
+from distill.models.modeling import build_model, quiet, save_model, tokenizer_of
+from distill.recipe.schema import EmbeddingMatch, Objectives, Training
+from distill.runtime.opening import load
+from distill.training.loop import train
+from distill.training.objectives import Step
+from distill.training.trainset import TrainSet
 
 MAX_LENGTH, BATCH, RATE, SEED = 128, 64, 1e-4, 0
 
@@ -114,8 +114,8 @@ def labelling(folder: Path, texts: list[str], rounds: int) -> None:
     """Label with the frozen teacher: `encode` under bf16 autocast beside our scorer, torch and OpenVINO."""
     from sentence_transformers import SentenceTransformer
 
-    from distill.openvino import export_graph
-    from distill.words import forget_words
+    from distill.data.words import forget_words
+    from distill.graphs.openvino import export_graph
 
     stock = SentenceTransformer(str(folder), device="cpu")
     export_graph(folder, folder.parent / "graph", "bf16")

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from distill.artefact import read_card
-from distill.data import Pairs, read_pairs
-from distill.modeling import build_model, quiet
-from distill.recipe import Columns
-from students.depth import keep_layers
+from distill.data.pairs import Pairs, read_pairs
+from distill.files.artefact import read_card
+from distill.models.modeling import build_model, quiet
+from distill.recipe.schema import Columns
+from students.cut.depth import keep_layers
 
 COLUMNS = Columns(query="sentence1", document="sentence2", label="score")
 

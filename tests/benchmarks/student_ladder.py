@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from distill.artefact import write_json
-from distill.latency import Request, measure_all, size_mb
-from distill.metrics import evaluate_scores
-from distill.recipe_reading import load_recipe
+from distill.evaluation.latency import Request, measure_all, size_mb
+from distill.files.artefact import write_json
+from distill.metrics.measures import evaluate_scores
+from distill.recipe.reading import load_recipe
 from distill.run import Run
-from distill.runtime import load
+from distill.runtime.opening import load
 
 CHOICES = ("importance", "spread", "first", "last")
 BASES = ("pca", "dimensions")

@@ -15,10 +15,10 @@ import copy
 import time
 from pathlib import Path
 
-from distill.backbone import resolve_name, train_tokenizer
-from distill.data import read_columns
-from distill.modeling import quiet
-from students.vocabulary import trim_vocabulary
+from distill.data.pairs import read_columns
+from distill.models.backbone import resolve_name, train_tokenizer
+from distill.models.modeling import quiet
+from students.vocabulary.trimming import trim_vocabulary
 
 SPECIALS = {
     "bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>",

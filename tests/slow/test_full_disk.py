@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from distill.artefact import read_card, revision
+from distill.files.artefact import read_card, revision
 from tests.conftest import ROOT, write_recipe
 
 pytestmark = pytest.mark.slow

@@ -11,14 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from distill.runtime import load
+from distill.runtime.opening import load
 from tests.conftest import ROOT
 from tests.tiny.conftest import SENTENCES
 
 pytestmark = pytest.mark.slow
 APP = """
 import json, os
-from distill.runtime import load
+from distill.runtime.scorer import load
 scorer = load(os.environ["MODEL"])
 scorer.encode(["warm"])
 def app(environ, start_response):
@@ -30,7 +30,7 @@ def app(environ, start_response):
 
 def test_four_workers_answer_a_thousand_requests(bert_bi, tmp_path):
     pytest.importorskip("gunicorn")
-    from distill.openvino import export_graph
+    from distill.graphs.openvino import export_graph
 
     export_graph(bert_bi, tmp_path / "model", "fp32")
     (tmp_path / "serving.py").write_text(APP, encoding="utf-8")

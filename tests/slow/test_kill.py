@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
-from distill.artefact import read_card, revision
+from distill.files.artefact import read_card, revision
 from tests.conftest import ROOT, make_run, write_recipe
 
 pytestmark = pytest.mark.slow

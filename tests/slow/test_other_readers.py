@@ -12,10 +12,10 @@ from itertools import product
 import numpy as np
 import pytest
 
-from distill.data import read_columns
-from distill.runtime import load
-from students.export import Thresholds, export_model
-from students.layouts import write_layout
+from distill.data.pairs import read_columns
+from distill.runtime.opening import load
+from students.export.layouts import write_layout
+from students.export.stage import Thresholds, export_model
 from tests.conftest import ROOT
 from tests.tiny.conftest import SENTENCES, build
 

@@ -12,8 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from distill.ablation import Cell, TableRow, write_table
-from distill.model_card import write_model_cards
-from distill.report import write_report
+from distill.report.build import write_report
+from distill.report.model_card import write_model_cards
 from tests.conftest import make_run
 from tests.unit.test_report import benchmark
 
@@ -113,7 +113,7 @@ def write_the_ablations_markdown(folder, evil):
 def write_the_card(folder, evil):
     from dataclasses import asdict
 
-    from distill.artefact import Artefact, write_json
+    from distill.files.artefact import Artefact, write_json
 
     run = make_run(folder / "run", card={"license": f"x{evil}", "languages": [f"ko{evil}"]})
     result = poisoned(benchmark(), evil)

@@ -22,7 +22,7 @@ FAULTS = [fault for fault in (*TRANSPORT, *CONTENT) if fault != "429"]  # withou
 DRIVER = """
 import json, sys
 from pathlib import Path
-from distill.synthesize import make_settings, synthesize
+from distill.synthesis.synthesize import make_settings, synthesize
 synthesize(make_settings(**json.loads(sys.argv[1])), Path(sys.argv[2]))
 """
 

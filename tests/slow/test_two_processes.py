@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from distill.artefact import read_card
+from distill.files.artefact import read_card
 from distill.signals import SignalCache, pair_keys
 from tests.conftest import BACKBONE, BI_TEACHER, ROOT, make_run, write_recipe
 

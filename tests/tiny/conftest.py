@@ -26,9 +26,9 @@ def build(folder: Path, kind: str, tokenizer: str, *, max_length: int = 96, pool
     """Write a random two-layer model folder; Unigram makes it an XLM-RoBERTa, WordPiece a BERT."""
     import torch
 
-    from distill.backbone import fresh_backbone
-    from distill.modeling import build_model, save_model
-    from distill.recipe import FreshBackbone
+    from distill.models.backbone import fresh_backbone
+    from distill.models.modeling import build_model, save_model
+    from distill.recipe.schema import FreshBackbone
 
     vocabulary = 300 if tokenizer == "wordpiece" else 200
     settings = FreshBackbone(
@@ -112,7 +112,7 @@ def write_onnx(folder):
 @pytest.fixture(scope="session")
 def graphs(bert_bi, bert_cross, xlmr_bi, tmp_path_factory):
     """OpenVINO folders of three models, and an ONNX one, all of the transformer alone."""
-    from distill.openvino import export_graph
+    from distill.graphs.openvino import export_graph
 
     root = tmp_path_factory.mktemp("graphs")
     for name, source in {"bert_bi": bert_bi, "bert_cross": bert_cross, "xlmr_bi": xlmr_bi}.items():

@@ -17,9 +17,9 @@ def build_family(folder: Path, family: str, kind: str, *, own_head: bool = False
     import torch
     from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
-    from distill.backbone import fresh_backbone
-    from distill.modeling import build_model, quiet, save_model
-    from distill.recipe import FreshBackbone
+    from distill.models.backbone import fresh_backbone
+    from distill.models.modeling import build_model, quiet, save_model
+    from distill.recipe.schema import FreshBackbone
 
     settings = FreshBackbone(
         tokenizer=FAMILIES[family], vocabulary=200, layers=1, width=32, heads=2, max_length=MAX_LENGTH

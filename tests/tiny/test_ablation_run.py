@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from distill.ablation import load_ablation
-from distill.artefact import read_card
 from distill.errors import BadInput, JobFailed
+from distill.files.artefact import read_card
 from recipes.cli import main
 from teachers.ablation import run_ablation
 from tests.conftest import BACKBONE, TRAINING, pairs_file

@@ -6,13 +6,15 @@ import shutil
 import numpy as np
 import pytest
 
-from distill import benchmark, latency, model_card
-from distill.artefact import read_card, revision, write_card
-from distill.baselines import open_scorer
 from distill.errors import BadInput, GateFailed
-from distill.modeling import load_model
-from distill.pairing import pair_up
-from distill.runtime import PairedScorer, load
+from distill.evaluation import benchmark, latency
+from distill.files.artefact import read_card, revision, write_card
+from distill.models.modeling import load_model
+from distill.report import model_card
+from distill.runtime.opening import load
+from distill.runtime.scorer import PairedScorer
+from distill.scorers.baselines import open_scorer
+from distill.scorers.pairing import pair_up
 from recipes.cli import main
 from students.asymmetric import write_router
 from tests.conftest import BI_TEACHER, make_run
@@ -128,8 +130,8 @@ def test_only_the_own_side_is_learned_and_scored_against_the_teacher(finished):
     """The scores of a training step are those of the student's queries and the teacher's documents."""
     import torch
 
-    from distill.objectives import Step
-    from distill.trainset import TrainSet
+    from distill.training.objectives import Step
+    from distill.training.trainset import TrainSet
 
     pairs = finished.split.train
     model, teacher = load_model(finished.student), load_model(finished.teacher("bi"))

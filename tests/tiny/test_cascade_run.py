@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from distill.artefact import Artefact, write_card
-from distill.baselines import open_scorer
-from distill.cascade import fit_cascade
-from distill.data import Pairs
-from distill.dial import _Costs, _models, _Part, make_dial
-from distill.recipe_reading import load_recipe
+from distill.data.pairs import Pairs
+from distill.evaluation.cascade_dial import _Costs, _models, _Part, make_dial
+from distill.files.artefact import Artefact, write_card
+from distill.recipe.reading import load_recipe
 from distill.run import Run
+from distill.scorers.baselines import open_scorer
+from distill.scorers.cascade import fit_cascade
 from recipes.cli import main
 from tests.conftest import BI_TEACHER, make_run, write_recipe
 

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from distill.artefact import read_card
 from distill.errors import BadInput
-from distill.unlabelled import find_pairs, taught_pairs
+from distill.files.artefact import read_card
+from distill.training.unlabelled import find_pairs, taught_pairs
 from students import train_student
 from teachers import cache_signals, train_teachers
 from tests.conftest import BI_TEACHER

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from distill.errors import BadInput
-from distill.runtime import load
-from distill.vectors import Index
+from distill.runtime.opening import load
+from distill.runtime.vectors import Index
 from tests.tiny.conftest import SENTENCES
 from tests.tiny.test_runtime import DOCUMENTS, TEXTS
 

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from distill.artefact import check_model_folder, read_card, revision
 from distill.errors import BadInput, GateFailed
-from distill.machine import cpu_class
-from distill.runtime import load
-from students import export, export_graphs
-from students.calibration import spread
-from students.export import export_openvino
-from students.export_graphs import kept_nodes
-from students.gate import DEFAULT_THRESHOLDS, Thresholds
+from distill.files.artefact import check_model_folder, read_card, revision
+from distill.machine.cpu import cpu_class
+from distill.runtime.opening import load
+from students.export import graphs as export_graphs
+from students.export import stage as export
+from students.export.calibration import spread
+from students.export.gate import DEFAULT_THRESHOLDS, Thresholds
+from students.export.graphs import kept_nodes
+from students.export.stage import export_openvino
 from tests.tiny.conftest import SENTENCES
 
 pytestmark = pytest.mark.integration
@@ -89,7 +90,7 @@ def test_stock_loads_it_and_gives_the_same(exported, monkeypatch):
     from sentence_transformers import CrossEncoder, SentenceTransformer
     from torch import nn
 
-    from distill.modeling import quiet
+    from distill.models.modeling import quiet
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     _, target, report = exported
@@ -149,7 +150,7 @@ def test_int8_is_int8_and_smaller(bert_bi, quantized):
 
 
 def test_int8_is_the_same_on_every_cpu(quantized):
-    from students.arithmetic import greatest_code
+    from students.export.arithmetic import greatest_code
 
     target, report = quantized
     assert greatest_code(target, "openvino") == 64 == report.arithmetic["greatest_code"]
@@ -267,7 +268,7 @@ def test_no_pattern_keeps_nothing(exported):
 
 
 def test_a_layer_that_int8_breaks_is_found_and_kept_in_float(bert_bi, monkeypatch, tmp_path):
-    from distill.modeling import load_model, save_model, transformer_of
+    from distill.models.modeling import load_model, save_model, transformer_of
 
     model = load_model(bert_bi)
     layer = transformer_of(model).encoder.layer[1]

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from distill.errors import BadInput
-from distill.modeling import load_model, save_model, transformer_of
-from students.corpus import Corpus, factorise
-from students.factorisation import factorise_embeddings
+from distill.models.modeling import load_model, save_model, transformer_of
+from students.vocabulary.corpus import Corpus, factorise
+from students.vocabulary.factorisation import factorise_embeddings
 from tests.tiny.conftest import SENTENCES
 from tests.tiny.test_vocabulary import hidden, make_model, make_tokenizer
 
@@ -60,7 +60,7 @@ def test_a_low_rank_is_the_source_with_the_product_in_its_place(algorithm, famil
 
 def test_the_factors_are_the_best_of_their_rank():
     """Of rows (3, 0), (−3, 0), (0, 1), (0, −1) the first axis holds 18 of 20; seen often, the others decide."""
-    from students.factorisation import _factors
+    from students.vocabulary.factorisation import _factors
 
     rows = torch.tensor([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
     factors, projection, mean, energy = _factors(rows, 1, None)

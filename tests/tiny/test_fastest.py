@@ -5,12 +5,12 @@ import shutil
 
 import pytest
 
-from distill import fastest, tuning
-from distill.artefact import Artefact, write_card
 from distill.errors import BadInput
-from distill.fastest import exports_at, faster_float, fastest_export, measured_speeds, speeds_key
-from distill.runtime import load
-from distill.settings import Speed, store_speeds
+from distill.files.artefact import Artefact, write_card
+from distill.runtime import fastest, tuning
+from distill.runtime.fastest import exports_at, faster_float, fastest_export, measured_speeds, speeds_key
+from distill.runtime.opening import load
+from distill.runtime.settings import Speed, store_speeds
 from recipes.cli import main
 
 pytestmark = pytest.mark.integration
@@ -62,7 +62,7 @@ def taken(path, **options):
 )
 def test_not_measured_the_class_of_the_cpu_decides(exports, monkeypatch, caplog, int8, bf16, expected):
     cpu(monkeypatch, int8=int8, bf16=bf16)
-    with caplog.at_level("INFO", logger="distill.fastest"):
+    with caplog.at_level("INFO", logger="distill.runtime.fastest"):
         for path in (exports.parent, exports, exports / "openvino-fp32", exports / "openvino-int8"):
             assert taken(path) == (f"openvino-{expected}", "openvino")
     assert len(caplog.records) == 4  # one line each
@@ -84,7 +84,7 @@ def test_bf16_is_taken_where_it_was_exported_and_is_multiplied(exports, graphs, 
 def test_what_was_measured_here_decides(exports, monkeypatch, caplog, int8, speeds, expected):
     cpu(monkeypatch, int8=int8)
     assert store(exports, speeds).parent == exports
-    with caplog.at_level("INFO", logger="distill.fastest"):
+    with caplog.at_level("INFO", logger="distill.runtime.fastest"):
         scorer = load(exports.parent, precision="auto", n_threads=1)
     assert scorer.path.name == expected
     (line,) = [record.getMessage() for record in caplog.records]
@@ -126,7 +126,7 @@ def test_half_written_speeds_are_none(exports, text):
 
 
 def test_a_read_only_folder_is_measured_in_the_cache(exports, tmp_path, monkeypatch):
-    from distill import settings
+    from distill.runtime.scorer import settings
 
     write = settings.write_json
 

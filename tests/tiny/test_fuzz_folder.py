@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from distill.baselines import open_scorer
 from distill.errors import MatchDistillError
+from distill.scorers.baselines import open_scorer
 from tests.tiny.conftest import build
 from tests.unit.test_fuzz_recipe import at, odd, places
 

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from distill.backbone import fresh_backbone
-from distill.benchmark import score_row, teacher_row
-from distill.data import Pairs
+from distill.data.pairs import Pairs
 from distill.errors import BadInput
-from distill.modeling import quiet
-from distill.recipe import FreshBackbone
-from distill.runtime import load
+from distill.evaluation.benchmark import score_row, teacher_row
+from distill.models.backbone import fresh_backbone
+from distill.models.modeling import quiet
+from distill.recipe.schema import FreshBackbone
+from distill.runtime.opening import load
 from distill.signals import SignalCache, pair_keys
 from recipes.cli import main
 from students import build_student
-from students.export import export_model
+from students.export.stage import export_model
 from teachers import cache_signals, train_teachers
 from tests.tiny.conftest import SENTENCES
 

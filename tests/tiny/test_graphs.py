@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from distill import graph
 from distill.errors import BadInput, JobFailed
-from distill.graph import load_graph_module
-from distill.modeling import quiet
-from distill.onnx import write_onnx
-from distill.openvino import pin_precision, save_graph, trace
-from distill.runtime import load
+from distill.graphs import trace as graph
+from distill.graphs.onnx import write_onnx
+from distill.graphs.openvino import pin_precision, save_graph, trace
+from distill.graphs.trace import load_graph_module
+from distill.models.modeling import quiet
+from distill.runtime.opening import load
 from tests.tiny.conftest import SENTENCES
 from tests.tiny.families import FAMILIES, MAX_LENGTH, build_family
 

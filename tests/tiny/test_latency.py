@@ -9,9 +9,9 @@ import subprocess
 import numpy as np
 import pytest
 
-from distill import latency
 from distill.errors import BadInput, JobFailed
-from distill.latency import Request, environment, measure, measure_all, size_mb
+from distill.evaluation import latency
+from distill.evaluation.latency import Request, environment, measure, measure_all, size_mb
 from tests.tiny.conftest import SENTENCES
 
 pytestmark = pytest.mark.integration

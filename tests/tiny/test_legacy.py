@@ -5,10 +5,10 @@ import logging
 
 import pytest
 
-from distill.artefact import check_model_folder, read_card
-from distill.backbone import fresh_backbone
 from distill.errors import BadInput
-from distill.recipe import FreshBackbone
+from distill.files.artefact import check_model_folder, read_card
+from distill.models.backbone import fresh_backbone
+from distill.recipe.schema import FreshBackbone
 from teachers import Trainer
 from tests.conftest import BACKBONE, pairs_file
 from tests.tiny.conftest import SENTENCES

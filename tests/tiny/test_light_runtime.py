@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from distill.runtime import load
+from distill.runtime.opening import load
 from tests.conftest import ROOT
 from tests.tiny.conftest import SENTENCES
 from tests.tiny.test_runtime import DOCUMENTS, QUERIES, TEXTS, stock_encode
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.integration
 HEAVY = ["torch", "transformers", "sentence_transformers", "scipy", "pydantic", "datasets"]
 PROGRAM = f"""
 import json, sys
-from distill.runtime import load
+from distill.runtime.scorer import load
 scorer = load(sys.argv[1], n_threads=1)
 texts = json.loads(sys.argv[2])
 scores = scorer.score(texts, texts[::-1])

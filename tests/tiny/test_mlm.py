@@ -8,12 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.artefact import check_model_folder, read_card
+from distill.data.tokens import TokenTable
 from distill.errors import BadInput
-from distill.mlm import MlmStep, PackedText, choose_tokens, n_chosen, pack
-from distill.modeling import load_model, tokenizer_of
-from distill.recipe import Mlm
-from distill.tokens import TokenTable
+from distill.files.artefact import check_model_folder, read_card
+from distill.models.modeling import load_model, tokenizer_of
+from distill.recipe.schema import Mlm
+from distill.training.mlm import MlmStep, PackedText, choose_tokens, n_chosen, pack
 from recipes.cli import main
 from teachers import train_teachers
 from tests.conftest import BACKBONE, write_recipe

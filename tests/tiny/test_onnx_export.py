@@ -10,16 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distill.artefact import check_model_folder, read_card, revision
 from distill.errors import BadInput, GateFailed
-from distill.graph import GraphModule
-from distill.recipe import Export
-from distill.runtime import load
-from students import export_graphs, layouts, weights
-from students.arithmetic import greatest_code
-from students.export import DEFAULT_THRESHOLDS, FFN_DOWN, Thresholds, export_model
-from students.export_graphs import behind_pooling, kept_nodes
-from students.layouts import TOOLS, write_layout
+from distill.files.artefact import check_model_folder, read_card, revision
+from distill.graphs.trace import GraphModule
+from distill.recipe.schema import Export
+from distill.runtime.opening import load
+from students.export import graphs as export_graphs
+from students.export import layouts
+from students.export.arithmetic import greatest_code
+from students.export.graphs import behind_pooling, kept_nodes
+from students.export.layouts import TOOLS, write_layout
+from students.export.stage import DEFAULT_THRESHOLDS, FFN_DOWN, Thresholds, export_model, weights
 from tests.conftest import ROOT, make_run
 from tests.tiny.conftest import SENTENCES
 
@@ -123,9 +124,9 @@ def test_weights_of_8_bits_are_refused(precision, bert_bi, tmp_path):
 
 
 def test_an_encoder_without_a_length_limit_has_that_of_its_positions(tmp_path):
-    from distill.backbone import fresh_backbone
-    from distill.modeling import build_model, save_model
-    from distill.recipe import FreshBackbone
+    from distill.models.backbone import fresh_backbone
+    from distill.models.modeling import build_model, save_model
+    from distill.recipe.schema import FreshBackbone
 
     settings = FreshBackbone(tokenizer="unigram", vocabulary=200, layers=1, width=32, heads=2, max_length=40)
     backbone = fresh_backbone(settings, SENTENCES * 20, seed=1, folder=tmp_path / "backbones")
@@ -260,8 +261,8 @@ def test_int4_leaves_the_head_of_a_cross_encoder_in_float(xlmr_cross, tmp_path):
 
 
 def test_the_stage_and_the_report_cover_both_formats(bi_folder, tmp_path):
-    from distill.benchmark import student_rows
-    from students.export import export_student
+    from distill.evaluation.benchmark import student_rows
+    from students.export.stage import export_student
 
     run = make_run(
         tmp_path / "run",
@@ -408,7 +409,7 @@ def test_optimum_reads_its_layout_of_an_openvino_export(xlmr_cross, tmp_path):
     from optimum.intel import OVModelForSequenceClassification
     from transformers import AutoTokenizer
 
-    from distill.modeling import quiet
+    from distill.models.modeling import quiet
 
     export_model(xlmr_cross, tmp_path / "fp32", precision="fp32", held_back=HELD_BACK[:4], n_threads=1)
     write_layout(tmp_path / "fp32", tmp_path / "optimum", tool="optimum")

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from distill.artefact import read_card
-from distill.backbone import fresh_backbone
-from distill.modeling import load_model, quiet, transformer_of
-from distill.recipe import FreshBackbone
-from distill.runtime import load
+from distill.files.artefact import read_card
+from distill.models.backbone import fresh_backbone
+from distill.models.modeling import load_model, quiet, transformer_of
+from distill.recipe.schema import FreshBackbone
+from distill.runtime.opening import load
 from recipes.cli import main
 from tests.conftest import write_recipe
 from tests.tiny.conftest import SENTENCES, sharpen

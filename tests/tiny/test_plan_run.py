@@ -7,13 +7,13 @@ import pytest
 import yaml
 
 from distill import runtime
-from distill.modeling import load_model, tokenizer_of, transformer_of
-from distill.recipe import FreshBackbone
-from distill.recipe_reading import load_recipe
+from distill.models.modeling import load_model, tokenizer_of, transformer_of
+from distill.recipe.reading import load_recipe
+from distill.recipe.schema import FreshBackbone
 from recipes.cli import main
-from students import plan as planner
-from students.cost_model import Shape
-from students.shapes import Candidates, shaped
+from students.plan import search_shapes as planner
+from students.plan.cost_model import Shape
+from students.plan.shapes import Candidates, shaped
 from tests.conftest import BACKBONE, make_run, write_recipe
 
 pytestmark = pytest.mark.integration
@@ -61,7 +61,7 @@ def test_its_section_is_the_recipes_student(planned):
 
 def test_asked_again_nothing_is_measured_twice(planned, monkeypatch, capsys):
     path, folder = planned
-    monkeypatch.setattr("students.ledger.measure_folders", None)
+    monkeypatch.setattr("students.plan.ledger.measure_folders", None)
     smallest = json.loads((folder / "plan.json").read_text())["students"][1]
     limit = smallest["measured"]["size_mb"] * 1.0001  # now it alone fits
     assert main(["plan", str(path), *OPTIONS, "--budget-mb", str(limit), "--json"]) == 0
@@ -122,7 +122,7 @@ def test_a_cut_teacher_is_trimmed_to_the_sizes_of_the_plan(tmp_path):
 
 
 def test_a_filled_vocabulary_changes_no_token(tmp_path):
-    from students.bases import _filled
+    from students.cut.bases import _filled
 
     run = make_run(tmp_path / "run", student={"backbone": BACKBONE}, plan={"vocabulary": 300})
     for family in ("bert", "xlm-roberta"):

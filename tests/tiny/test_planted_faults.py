@@ -20,15 +20,15 @@ import numpy as np
 import pytest
 import torch
 
-from distill.artefact import revision
-from distill.benchmark import Row, Scored, assemble, said_of_quality
-from distill.data import Pairs
+from distill.data.pairs import Pairs
 from distill.errors import BadInput, GateFailed
-from distill.modeling import load_model, quiet, save_model
-from distill.report_words import verdict
-from distill.runtime import load
-from students import export
-from students.sources import signal_source
+from distill.evaluation.benchmark import Row, Scored, assemble, said_of_quality
+from distill.files.artefact import revision
+from distill.models.modeling import load_model, quiet, save_model
+from distill.report.words import verdict
+from distill.runtime.opening import load
+from students.cut.sources import signal_source
+from students.export import stage as export
 from teachers import cache_signals, train_teachers
 from tests.conftest import BI_TEACHER
 from tests.tiny.conftest import SENTENCES

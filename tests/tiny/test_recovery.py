@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from distill.artefact import read_card, revision, write_card
 from distill.errors import BadInput
-from distill.modeling import load_model, save_model, transformer_of
-from distill.recipe_reading import load_recipe
-from students.export import export_student
-from students.simulation import Int8Linear, rounded, simulate_int8, stays_float
+from distill.files.artefact import read_card, revision, write_card
+from distill.models.modeling import load_model, save_model, transformer_of
+from distill.recipe.reading import load_recipe
+from students.export.simulation import Int8Linear, rounded, simulate_int8, stays_float
+from students.export.stage import export_student
 from students.train import train_student
 from tests.conftest import BI_TEACHER, make_run, write_recipe
 

@@ -6,10 +6,10 @@ import shutil
 import numpy as np
 import pytest
 
-from distill.buckets import _CALL_TOKENS, padded_length, plan_batches
 from distill.errors import BadInput
-from distill.machine import usable_cpus
-from distill.runtime import load
+from distill.machine.cpu import usable_cpus
+from distill.runtime.buckets import _CALL_TOKENS, padded_length, plan_batches
+from distill.runtime.opening import load
 from tests.tiny.conftest import SENTENCES, write_onnx
 
 TEXTS = [*SENTENCES, "", "a", " ".join(SENTENCES), SENTENCES[0], "가나다 " * 300]

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from distill.errors import BadInput
-from distill.runtime import load
-from distill.vectors import Index
+from distill.runtime.opening import load
+from distill.runtime.vectors import Index
 from recipes.cli import main
 from tests.conftest import ROOT
 from tests.tiny.conftest import SENTENCES
@@ -59,7 +59,7 @@ def test_threads_encode_score_and_count_side_by_side(name, graphs, bert_bi):
 FORKING = """
 import json, multiprocessing, os, sys, threading
 import numpy as np
-from distill.runtime import load
+from distill.runtime.scorer import load
 scorers = {path: load(path, n_threads=2) for path in sys.argv[1:]}
 texts = json.loads(sys.stdin.read())
 def ask(path):
@@ -272,9 +272,9 @@ def test_a_prompt_that_is_left_out_of_the_pooling(mode, bert_bi, graphs, tmp_pat
 
 def check_head(folder, config, tmp_path):
     """Two poolings side by side are as wide as two: compared by their own module."""
-    from distill.engine_torch import load_torch_head
-    from distill.head import leaves_prompt_out, read_head
-    from distill.model_files import read_model_files
+    from distill.models.files import read_model_files
+    from distill.models.numpy_head import leaves_prompt_out, read_head
+    from distill.runtime.engine_torch import load_torch_head
 
     files = read_model_files(folder)
     assert leaves_prompt_out(folder, files.modules[1:])
@@ -304,9 +304,9 @@ def test_a_graph_that_pools_the_prompt_in_is_refused(graphs, tmp_path):
 def test_an_int8_graph_says_where_fp32_is_faster(multiplies, graphs, tmp_path, monkeypatch, caplog):
     """The class of the CPU decides; two copies of a graph whose precision is told by the folder's own facts."""
     shutil.copytree(graphs / "bert_bi", tmp_path / "openvino-int8")
-    monkeypatch.setattr("distill.engine_openvino._precision", lambda *_: "int8")
-    monkeypatch.setattr("distill.fastest.multiplies_int8", lambda: multiplies)
-    with caplog.at_level("INFO", logger="distill.runtime"):
+    monkeypatch.setattr("distill.runtime.engine_openvino._precision", lambda *_: "int8")
+    monkeypatch.setattr("distill.runtime.fastest.multiplies_int8", lambda: multiplies)
+    with caplog.at_level("INFO", logger="distill.runtime.scorer"):
         load(tmp_path / "openvino-int8", n_threads=1)
         assert not caplog.records  # there is no sibling
         shutil.copytree(graphs / "bert_bi", tmp_path / "openvino-fp32")

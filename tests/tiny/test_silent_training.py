@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from distill import training
-from distill.artefact import read_card
 from distill.errors import BadInput, JobFailed
+from distill.files.artefact import read_card
 from distill.signals import SignalCache, pair_keys
+from distill.training.loop import loop as training
 from students import train_student
 from teachers import cache_signals, train_teachers
 from tests.conftest import BACKBONE, BI_TEACHER
@@ -47,7 +47,7 @@ def strict_history(folder):
 class TestWhatCannotRank:
     def test_positives_alone_keep_the_last_weights_and_say_so(self, tmp_path, caplog):
         file = written(tmp_path / "pos.tsv", [(f"job {i}", f"we hire job {i}", 1) for i in range(60)])
-        from distill.recipe import Recipe
+        from distill.recipe.schema import Recipe
         from distill.run import Run
 
         recipe = {
@@ -77,7 +77,7 @@ class TestWhatCannotRank:
 
     def test_an_undefined_value_is_no_best_one(self, tiny_run, monkeypatch):
         values = iter([float("nan"), 0.6, float("nan")])
-        monkeypatch.setattr("distill.trainset.validation_value", lambda scores, labels: next(values))
+        monkeypatch.setattr("distill.training.trainset.validation_value", lambda scores, labels: next(values))
         run = tiny_run(data=SHORT, training={"epochs": 3, "evaluations_per_epoch": 1})
         train_teachers(run)
         said = read_card(run.teacher("cross")).details["training"]
@@ -89,7 +89,7 @@ class TestWhatCannotRank:
         ]
 
     def test_a_value_that_is_never_defined_keeps_the_last(self, tiny_run, monkeypatch):
-        monkeypatch.setattr("distill.trainset.validation_value", lambda scores, labels: float("nan"))
+        monkeypatch.setattr("distill.training.trainset.validation_value", lambda scores, labels: float("nan"))
         run = tiny_run(data=SHORT, training={"evaluations_per_epoch": 1})
         train_teachers(run)
         card = read_card(run.teacher("cross"))
@@ -175,7 +175,7 @@ class TestUnrelatedSignals:
         train_teachers(run)
         rng = np.random.default_rng(3)
         monkeypatch.setattr(
-            "distill.runtime.Scorer.score", lambda self, queries, documents, **_: rng.normal(size=len(queries))
+            "distill.runtime.scorer.Scorer.score", lambda self, queries, documents, **_: rng.normal(size=len(queries))
         )
         with pytest.raises(
             JobFailed, match=r"teacher cross have nothing to do with the labels.*signals\.allow_unrelated=true"
@@ -197,7 +197,7 @@ class TestLengths:
 
         train_teacher(run, "long")
         if kind != "mlm":
-            from distill.runtime import load
+            from distill.runtime.opening import load
 
             scores = load(run.teacher("long"), max_length=length).score(text[:3], text[3:6])
             assert np.isfinite(scores).all()
@@ -207,9 +207,9 @@ class TestLengths:
 def reranker(tmp_path_factory):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from distill.backbone import fresh_backbone
-    from distill.modeling import quiet
-    from distill.recipe import FreshBackbone
+    from distill.models.backbone import fresh_backbone
+    from distill.models.modeling import quiet
+    from distill.recipe.schema import FreshBackbone
     from tests.tiny.conftest import SENTENCES
 
     folder = tmp_path_factory.mktemp("reranker")

@@ -5,19 +5,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from distill import training
-from distill.artefact import check_model_folder, read_card
-from distill.data import Pairs
+from distill.data.pairs import Pairs
 from distill.errors import BadInput, GateFailed
-from distill.latency import size_mb
-from distill.modeling import load_model
-from distill.recipe import Objectives
-from distill.runtime import load
+from distill.evaluation.latency import size_mb
+from distill.files.artefact import check_model_folder, read_card
+from distill.models.modeling import load_model
+from distill.recipe.schema import Objectives
+from distill.runtime.opening import load
+from distill.training.loop import loop as training
 from students import build_student, export_static_student, train_student
-from students.dimensions import read_axes
-from students.export import Thresholds
-from students.export_static import export_table
-from students.static import token_vectors
+from students.cut.dimensions import read_axes
+from students.cut.static import token_vectors
+from students.export.stage import Thresholds
+from students.export.static import export_table
 from teachers import cache_signals, train_teachers
 from tests.conftest import BI_TEACHER, make_run
 
@@ -204,8 +204,8 @@ def test_agrees_with_the_matryoshka_loss_of_sentence_transformers(run):
     """Theirs is the sum over widths; (cos − y)² for y = 2·label − 1 is four times ((cos + 1)/2 − label)²."""
     from sentence_transformers.sentence_transformer.losses import CosineSimilarityLoss, MatryoshkaLoss
 
-    from distill.objectives import Step
-    from distill.trainset import TrainSet
+    from distill.training.objectives import Step
+    from distill.training.trainset import TrainSet
 
     model = load_model(run.student)
     pairs = Pairs(
@@ -258,7 +258,7 @@ class TestDimensions:
             load(built.built, truncate=33)
 
     def test_a_second_linear_layer_is_folded_into_the_first(self, built, tmp_path):
-        from students.dimensions import _with_map
+        from students.cut.dimensions import _with_map
 
         model = load_model(built.built)
         weight = np.random.default_rng(0).normal(size=(32, 5)).astype(np.float32)

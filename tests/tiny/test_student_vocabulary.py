@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from distill.artefact import read_card
-from distill.modeling import load_model, tokenizer_of, transformer_of
-from distill.recipe import Unlabelled
+from distill.files.artefact import read_card
+from distill.models.modeling import load_model, tokenizer_of, transformer_of
+from distill.recipe.schema import Unlabelled
 from students import build_student, export_student, train_student
-from students.corpus import read_corpus, student_corpus
+from students.vocabulary.corpus import read_corpus, student_corpus
 from teachers import cache_signals
 from tests.conftest import BI_TEACHER, make_run
 

@@ -5,16 +5,16 @@ import copy
 import pytest
 import torch
 
-from distill.backbone import fresh_backbone
-from distill.data import Pairs
+from distill.data.pairs import Pairs
 from distill.errors import BadInput
-from distill.modeling import build_model, load_model, quiet, save_model, transformer_of
-from distill.recipe import FreshBackbone, LayerChoice, Width
+from distill.models.backbone import fresh_backbone
+from distill.models.modeling import build_model, load_model, quiet, save_model, transformer_of
+from distill.recipe.schema import FreshBackbone, LayerChoice, Width
 from students import build_student
-from students.depth import choose_layers, keep_layers, layers_by_importance
-from students.importance import head_and_neuron_importance, output_change, outputs, pair_batches
-from students.structure import FAMILIES, check_order, find_layers
-from students.width import best, narrow
+from students.cut.depth import choose_layers, keep_layers, layers_by_importance
+from students.cut.importance import head_and_neuron_importance, output_change, outputs, pair_batches
+from students.cut.structure import FAMILIES, check_order, find_layers
+from students.cut.width import best, narrow
 from teachers import train_teachers
 from tests.conftest import BI_TEACHER
 from tests.tiny.conftest import SENTENCES
@@ -120,7 +120,7 @@ def test_every_family_is_here():
 
 class TestDepth:
     def test_cut_is_the_source_run_through_these_layers(self, model, tmp_path):
-        from students.depth import _only
+        from students.cut.depth import _only
 
         cut = copy.deepcopy(model)
         keep_layers(transformer_of(cut), [0, 2])

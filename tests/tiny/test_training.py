@@ -10,16 +10,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from distill import training
-from distill.artefact import read_card, revision
 from distill.errors import BadInput, JobFailed
-from distill.modeling import load_model
-from distill.recipe import Training
-from distill.runtime import load
-from distill.trainset import TrainSet, validation_value
+from distill.files.artefact import read_card, revision
+from distill.models.modeling import load_model
+from distill.recipe.schema import Training
+from distill.runtime.opening import load
+from distill.training.loop import loop as training
+from distill.training.trainset import TrainSet, validation_value
 from recipes.cli import main
 from students import build_student, train_student
-from students.depth import keep_layers
+from students.cut.depth import keep_layers
 from teachers import cache_signals, train_teachers
 from tests.conftest import BACKBONE, BI_TEACHER, make_run, write_recipe
 
@@ -249,7 +249,7 @@ class TestEvaluation:
     def scripted(self, monkeypatch, values):
         """Let the evaluations give these values, one after the other."""
         left = iter(values)
-        monkeypatch.setattr("distill.trainset.validation_value", lambda scores, labels: next(left))
+        monkeypatch.setattr("distill.training.trainset.validation_value", lambda scores, labels: next(left))
 
     def test_stops_after_patience_without_gain(self, tiny_run, monkeypatch):
         self.scripted(monkeypatch, [0.6, 0.7, 0.7, 0.65, 0.9])
@@ -309,7 +309,7 @@ class TestFailures:
         run = tiny_run(data=SHORT)
         train_teachers(run)
         monkeypatch.setattr(
-            "distill.runtime.Scorer.score", lambda self, queries, documents, **_: np.full(len(queries), 0.3)
+            "distill.runtime.scorer.Scorer.score", lambda self, queries, documents, **_: np.full(len(queries), 0.3)
         )
         with pytest.raises(JobFailed, match="the scores of teacher cross are all but equal"):
             cache_signals(run)
@@ -318,7 +318,7 @@ class TestFailures:
         run = tiny_run(data=SHORT)
         train_teachers(run)
         monkeypatch.setattr(
-            "distill.runtime.Scorer.score", lambda self, queries, documents, **_: np.full(len(queries), np.nan)
+            "distill.runtime.scorer.Scorer.score", lambda self, queries, documents, **_: np.full(len(queries), np.nan)
         )
         with pytest.raises(
             JobFailed, match=r"the teacher says NaN or infinity of \d+ items; set signals.precision=fp32"
@@ -364,7 +364,7 @@ class TestTeachers:
                 seen["scores"] = step.eval()(batch, predict=True)["scores"].numpy()
             return step, result
 
-        monkeypatch.setattr("distill.fitting.train", train_and_look)
+        monkeypatch.setattr("distill.training.fitting.train", train_and_look)
         lora = {"rank": 4, "alpha": 8, "target_modules": ["query", "value"]}
         run = tiny_run(teachers={"cross": {**CROSS, "lora": lora}}, training={"learning_rate": 1e-2})
         folder = teacher_of(run)
@@ -623,13 +623,13 @@ class TestFolders:
         n_rows = pyarrow.ipc.open_file(shards[3]).read_all().num_rows
         shards[3].unlink()
         asked = []
-        score = __import__("distill.runtime", fromlist=["Scorer"]).Scorer.score
+        score = __import__("distill.runtime.scorer", fromlist=["Scorer"]).Scorer.score
 
         def counted(self, queries, documents, **options):
             asked.append(len(queries))
             return score(self, queries, documents, **options)
 
-        monkeypatch.setattr("distill.runtime.Scorer.score", counted)
+        monkeypatch.setattr("distill.runtime.scorer.Scorer.score", counted)
         cache_signals(tiny_run(data=SHORT, signals={"shard_size": 10}))
         assert asked == [n_rows]
         assert len(shards[3].read_bytes()) == len(content)

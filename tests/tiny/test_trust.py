@@ -9,13 +9,13 @@ import threading
 
 import pytest
 
-from distill.artefact import check_model_folder
-from distill.baselines import open_scorer
 from distill.errors import BadInput, JobFailed
-from distill.modeling import build_model
-from distill.runtime import load
+from distill.files.artefact import check_model_folder
+from distill.models.modeling import build_model
+from distill.runtime.opening import load
+from distill.scorers.baselines import open_scorer
 from distill.signals import Identity, SignalCache, text_keys
-from students.layouts import write_layout
+from students.export.layouts import write_layout
 from tests.conftest import ROOT
 from tests.tiny.conftest import build
 

@@ -8,12 +8,12 @@ import sys
 import numpy as np
 import pytest
 
-from distill import settings as settings_module
-from distill import tuning
 from distill.errors import BadInput
-from distill.model_files import read_model_files
-from distill.runtime import load
-from distill.settings import RunSettings, read_settings, settings_key, store_settings
+from distill.models.files import read_model_files
+from distill.runtime import tuning
+from distill.runtime.opening import load
+from distill.runtime.scorer import settings as settings_module
+from distill.runtime.settings import RunSettings, read_settings, settings_key, store_settings
 from recipes.cli import main
 from tests.conftest import ROOT
 from tests.tiny.test_runtime import TEXTS
@@ -76,7 +76,9 @@ def test_a_damaged_cache_is_no_failure(folder, cache, damage):
 
 
 def test_two_processes_start_together(folder, cache):
-    program = "import sys; from distill.runtime import load; print(load(sys.argv[1], n_threads=1).encode(['a']).sum())"
+    program = (
+        "import sys; from distill.runtime.scorer import load; print(load(sys.argv[1], n_threads=1).encode(['a']).sum())"
+    )
     started = [
         subprocess.Popen([sys.executable, "-c", program, str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
         for _ in range(3)

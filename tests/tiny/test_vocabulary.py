@@ -8,12 +8,12 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from distill.artefact import read_card
 from distill.errors import BadInput, JobFailed
-from distill.modeling import load_model, replace_tokenizer, save_model, tokenizer_of, transformer_of
+from distill.files.artefact import read_card
+from distill.models.modeling import load_model, replace_tokenizer, save_model, tokenizer_of, transformer_of
 from recipes.cli import main
-from students.new_vocabulary import new_vocabulary
-from students.vocabulary import trim_vocabulary
+from students.vocabulary.new_vocabulary import new_vocabulary
+from students.vocabulary.trimming import trim_vocabulary
 from tests.tiny.conftest import SENTENCES
 
 KOREAN = [text for text in SENTENCES if unicodedata.name(text[0]).startswith("HANGUL")]
@@ -335,7 +335,7 @@ class TestNewVocabulary:
 
 def test_an_inexact_cut_is_refused(monkeypatch):
     """The check can fail: a model whose rows do not follow its tokenizer is not given out."""
-    from students import vocabulary
+    from students.vocabulary import trimming as vocabulary
 
     honest = vocabulary.replace_vocabulary
     monkeypatch.setattr(

@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from distill.backbone import fresh_backbone
 from distill.errors import BadInput, JobFailed
-from distill.modeling import build_model, load_model, quiet, save_model
-from distill.prompts import folder_prompts
-from distill.recipe import FreshBackbone
-from distill.runtime import load
+from distill.models.backbone import fresh_backbone
+from distill.models.modeling import build_model, load_model, quiet, save_model
+from distill.models.prompts import folder_prompts
+from distill.recipe.schema import FreshBackbone
+from distill.runtime.opening import load
 from students import build_student, train_student
 from teachers import cache_signals, train_teachers
 from tests.conftest import BI_TEACHER
@@ -241,7 +241,7 @@ class TestPrompts:
         )  # fmt: skip
         train_teachers(run)
         cache_signals(run)
-        from students.sources import signal_source
+        from students.cut.sources import signal_source
 
         text = run.split.train.queries[0]
         cached = signal_source(run, "bi").embeddings([text], [0])(np.array([0]))[0]
@@ -293,7 +293,7 @@ class TestPaddingIdOfThree:
             build_model("bi_encoder", padded_at_three, max_length=64)
 
     def test_a_full_text_is_trained_and_labelled(self, padded_at_three, tmp_path):
-        from distill.tokens import tokenize
+        from distill.data.tokens import tokenize
 
         model = build_model("bi_encoder", padded_at_three, max_length=62)
         save_model(model, tmp_path / "m")
@@ -304,8 +304,8 @@ class TestPaddingIdOfThree:
         np.testing.assert_allclose(load(tmp_path / "m").encode([self.LONG, "a b"]), trained, atol=1e-5)
 
     def test_stays_where_it_is_in_a_trimmed_vocabulary(self, padded_at_three):
-        from distill.modeling import tokenizer_of, transformer_of
-        from students.vocabulary import trim_vocabulary
+        from distill.models.modeling import tokenizer_of, transformer_of
+        from students.vocabulary.trimming import trim_vocabulary
 
         model = build_model("bi_encoder", padded_at_three, max_length=62)
         tokenizer, report = trim_vocabulary(
@@ -313,6 +313,6 @@ class TestPaddingIdOfThree:
         )
         assert tokenizer.pad_token_id == 3 and report.max_difference < 1e-5
         with pytest.raises(BadInput, match="62 positions"):
-            from distill.modeling import prepared
+            from distill.models.modeling import prepared
 
             prepared(model, max_length=63, prompts=None)

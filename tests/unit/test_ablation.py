@@ -8,7 +8,7 @@ import pytest
 
 from distill.ablation import Cell, TableRow, load_ablation, recipe_of, squeezed, stand_ins_of, write_table
 from distill.errors import BadInput
-from distill.metrics import Estimate
+from distill.metrics.measures import Estimate
 from tests.conftest import ROOT
 
 PUBLISHED = ROOT / "recipes" / "ablation_resume_jd.yaml"

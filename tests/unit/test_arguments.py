@@ -4,9 +4,9 @@ import numpy as np
 import pandas
 import pytest
 
-from distill.arguments import check_count, check_texts, check_vectors, is_texts
 from distill.errors import BadInput
-from distill.vectors import Index
+from distill.runtime.arguments import check_count, check_texts, check_vectors, is_texts
+from distill.runtime.vectors import Index
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ import shutil
 
 import pytest
 
-from distill.artefact import (
+from distill.errors import BadInput
+from distill.files.artefact import (
     Artefact,
     check_model_folder,
     content_hash,
@@ -14,7 +15,6 @@ from distill.artefact import (
     write_card,
     write_json,
 )
-from distill.errors import BadInput
 
 
 def names(folder):

@@ -6,7 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from distill.baselines import (
+from distill.errors import BadInput
+from distill.metrics.measures import AblationMse
+from distill.recipe.schema import Paragraphs, TfIdf
+from distill.scorers.baselines import (
     ParagraphScorer,
     check_scorer_folder,
     open_scorer,
@@ -14,9 +17,6 @@ from distill.baselines import (
     write_paragraphs,
     write_tfidf,
 )
-from distill.errors import BadInput
-from distill.metrics import AblationMse
-from distill.recipe import Paragraphs, TfIdf
 
 QUERIES = [
     "백엔드 개발자 Python Django 5년",
@@ -147,9 +147,9 @@ class FakeEncoder:
     ],
 )
 def test_the_terms_that_rank_best_are_taken_whatever_the_sign(given, chosen, monkeypatch):
-    from distill import trainset
-    from distill.baselines import choose_tfidf
-    from distill.data import Pairs
+    from distill.data.pairs import Pairs
+    from distill.scorers.baselines import choose_tfidf
+    from distill.training import trainset
 
     values = iter(given)
     monkeypatch.setattr(trainset, "validation_value", lambda scores, labels: next(values))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.batching import Planner, cut_by_length
+from distill.training.batching import Planner, cut_by_length
 
 
 def cost(lengths, ends, pass_price):

@@ -7,9 +7,9 @@ import time
 import numpy as np
 import pytest
 
-from distill.bench import _names, check_against
 from distill.errors import BadInput, GateFailed
-from distill.serving import batch_grid, memory_growth, open_loop, saturated_pairs_per_s
+from distill.evaluation.compare_folders import _names, check_against
+from distill.evaluation.load import batch_grid, memory_growth, open_loop, saturated_pairs_per_s
 
 
 class Sleeper:

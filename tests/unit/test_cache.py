@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from distill import cache
-from distill.cache import GraphContent, cache_folder, cached, file_hash
 from distill.errors import BadInput
+from distill.runtime import cache
+from distill.runtime.cache import GraphContent, cache_folder, cached, file_hash
 
 
 @pytest.fixture(autouse=True)

@@ -5,11 +5,11 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from distill.cascade import Cascade, fit_cascade, top_k_of_queries
-from distill.dial_words import say_chosen, say_validation
 from distill.errors import BadInput, JobFailed
-from distill.metrics import Estimate
-from distill.noninferiority import Claim, holm, judged, one_sided_p
+from distill.evaluation.cascade_words import say_chosen, say_validation
+from distill.metrics.measures import Estimate
+from distill.metrics.noninferiority import Claim, holm, judged, one_sided_p
+from distill.scorers.cascade import Cascade, fit_cascade, top_k_of_queries
 
 
 def two_models(n=4000, seed=0):

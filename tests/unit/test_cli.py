@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from distill.tables import read_columns
+from distill.data.tables import read_columns
 from recipes import benchmark, cache_signals, export, train_student, train_teacher
 from recipes._launch import _hear_threads, guarded
 from recipes.cli import app, main

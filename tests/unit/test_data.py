@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from distill.data import Pairs, load_split, load_texts, read_columns, read_pairs, split_pairs
+from distill.data.pairs import Pairs, load_split, load_texts, read_columns, read_pairs, split_pairs
 from distill.errors import BadInput
-from distill.recipe import Columns, Data, Unlabelled
+from distill.recipe.schema import Columns, Data, Unlabelled
 
 ROWS = [
     ("개발자 이력서", "백엔드 채용", "1"),
@@ -164,7 +164,7 @@ class TestRows:
         path = write_lines(
             tmp_path / "p.tsv", "query\tdocument\tlabel", "a\tb\t1", "\td\t0", "e\tf\tx", "g\th\t9", "i\tj\t0"
         )
-        with caplog.at_level("WARNING", "distill.data"):
+        with caplog.at_level("WARNING", "distill.data.pairs"):
             pairs = read(path, skip_bad_rows=True)
         assert (pairs.queries, pairs.documents, pairs.labels.tolist()) == (["a", "i"], ["b", "j"], [1.0, 0.0])
         assert "3 of 5 rows left out (first: row 2, query is empty)" in caplog.text

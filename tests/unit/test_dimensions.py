@@ -5,14 +5,14 @@ import pytest
 import torch
 from torch import nn
 
-from distill.objectives import Step, matryoshka_shares
-from distill.recipe import EmbeddingMatch, Labels, Matryoshka, Objectives
-from distill.row_adam import RowAdamW, clip_row_gradients
-from distill.trainset import Batch
-from students.dimensions import least_squares, principal_axes
-from students.export_static import int8_rows
-from students.sources import AlongAxes
-from students.static import token_weights
+from distill.recipe.schema import EmbeddingMatch, Labels, Matryoshka, Objectives
+from distill.training.objectives import Step, matryoshka_shares
+from distill.training.row_adam import RowAdamW, clip_row_gradients
+from distill.training.trainset import Batch
+from students.cut.dimensions import least_squares, principal_axes
+from students.cut.sources import AlongAxes
+from students.cut.static import token_weights
+from students.export.static import int8_rows
 from tests.unit.test_recipe import problems
 
 

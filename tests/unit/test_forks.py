@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from distill.forks import ForkSafeLock, PerProcess
+from distill.machine.forks import ForkSafeLock, PerProcess
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
@@ -81,8 +81,8 @@ def test_a_value_is_made_anew_and_the_parents_is_not_destroyed():
 
 PROGRAM = """
 import os, sys
-from distill.tokens import tokenize
-from distill.model_files import LightTokenizer
+from distill.data.tokens import tokenize
+from distill.models.files import LightTokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers
 backend = Tokenizer(models.WordLevel({"a": 0, "b": 1}, "b"))
 backend.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from distill.errors import BadInput
-from distill.recipe import Recipe
-from distill.recipe_reading import load_recipe, read_raw, validated
+from distill.recipe.reading import load_recipe, read_raw, validated
+from distill.recipe.schema import Recipe
 from tests.conftest import ROOT
 
 RUNS = int(os.environ.get("MATCHDISTILL_FUZZ_RUNS", "0"))

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from students.agreement import rank_agreement, settled, top_k_overlap
-from students.arithmetic import Arithmetic
-from students.calibration import calibration_inputs
-from students.gate import DEFAULT_THRESHOLDS, N_OF_SCRIPT, ParityReport, Thresholds, check_gate, compare
-from students.scripts import main_script, rows_by_script, stratified
+from students.export.agreement import rank_agreement, settled, top_k_overlap
+from students.export.arithmetic import Arithmetic
+from students.export.calibration import calibration_inputs
+from students.export.gate import DEFAULT_THRESHOLDS, N_OF_SCRIPT, ParityReport, Thresholds, check_gate, compare
+from students.vocabulary.scripts import main_script, rows_by_script, stratified
 
 FP32, INT8 = DEFAULT_THRESHOLDS["fp32"], DEFAULT_THRESHOLDS["int8"]
 
@@ -110,7 +110,7 @@ def test_an_export_that_answers_the_same_for_everything_is_refused(labels, tmp_p
 
 def test_what_neither_side_defines_is_said(caplog):
     pairs = pairs_of(40)
-    with caplog.at_level("WARNING", "students.gate"):
+    with caplog.at_level("WARNING", "students.export.gate"):
         report = compare(cross(pairs, np.zeros(40)), cross(pairs, np.zeros(40)), pairs, np.tile([0.0, 1.0], 20))
     assert report.not_judged == ("rank_agreement", "metric_drop") and not report.failures(INT8)
     assert "not judged" in caplog.text and "rank_agreement" in caplog.text
@@ -193,7 +193,7 @@ def test_calibration_heeds_the_rare_script(monkeypatch):
 
             return {"row": torch.tensor([[main_script(self.texts[row]) == "HANGUL"] for row in rows])}
 
-    monkeypatch.setattr("distill.tokens.tokenize", lambda _, texts, pairs=None, max_length=0: Table(list(texts)))
+    monkeypatch.setattr("distill.data.tokens.tokenize", lambda _, texts, pairs=None, max_length=0: Table(list(texts)))
     pairs = [*pairs_of(490), *pairs_of(10, "가나")]
     made = calibration_inputs("cross_encoder", None, 99, pairs, 40, 0)
     assert len(made) == 40 and sum(bool(one["row"][0, 0]) for one in made) == 10

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from distill.data import Pairs
+from distill.data.pairs import Pairs
 from distill.errors import BadInput
-from distill.index_quality import Relevance, _questions, index_quality, measure_forms, table_cells
+from distill.evaluation.index_quality import Relevance, _questions, index_quality, measure_forms, table_cells
 
 
 class TestRelevance:

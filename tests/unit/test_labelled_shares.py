@@ -5,7 +5,7 @@ import json
 import pytest
 
 from distill.errors import BadInput
-from distill.recipe import Teacher
+from distill.recipe.schema import Teacher
 from tests.benchmarks import labelled_shares
 from tests.benchmarks.labelled_shares import (
     COMPARED,

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from distill import losses
-from distill.data import Pairs
+from distill.data.pairs import Pairs
 from distill.errors import BadInput, JobFailed
-from distill.learnable import check_learnable, check_related, rank_correlation, unrelated
-from distill.objectives import teacher_logits, teacher_unit
-from distill.recipe import EmbeddingMatch, Labels, MarginMatch, Objectives, ScoreMatch
-from distill.trainset import validation_value
+from distill.recipe.schema import EmbeddingMatch, Labels, MarginMatch, Objectives, ScoreMatch
+from distill.training import losses
+from distill.training.learnable import check_learnable, check_related, rank_correlation, unrelated
+from distill.training.objectives import teacher_logits, teacher_unit
+from distill.training.trainset import validation_value
 from tests.unit.test_objectives import step_of, trainset_of
 
 BI, CROSS = "bi_encoder", "cross_encoder"

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from distill import losses
+from distill.training import losses
 
 LOG2 = math.log(2)
 

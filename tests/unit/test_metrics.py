@@ -9,9 +9,9 @@ import pytest
 from scipy import stats
 from sklearn.metrics import average_precision_score, ndcg_score, roc_auc_score
 
-from distill import metrics
 from distill.errors import BadInput
-from distill.metrics import (
+from distill.metrics import measures as metrics
+from distill.metrics.measures import (
     METRICS,
     AblationMse,
     AveragePrecision,
@@ -133,7 +133,7 @@ def test_metric_writes_nothing(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_home_that_cannot_be_written():
     code = (
-        "import numpy as np; from distill.metrics import evaluate_scores; x = np.arange(9.) / 9;"
+        "import numpy as np; from distill.metrics.measures import evaluate_scores; x = np.arange(9.) / 9;"
         "print(evaluate_scores(scores=x, labels=x, seed=0)['spearman'].value)"
     )
     environment = {**os.environ, "HOME": "/proc/none", "HF_HUB_OFFLINE": "1"}

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from distill.batching import Planner
-from distill.data import Pairs
-from distill.objectives import Step, teacher_logits, teacher_unit
-from distill.recipe import EmbeddingMatch, Labels, MarginMatch, Objectives, ScoreMatch
-from distill.trainset import TrainSet
+from distill.data.pairs import Pairs
+from distill.recipe.schema import EmbeddingMatch, Labels, MarginMatch, Objectives, ScoreMatch
+from distill.training.batching import Planner
+from distill.training.objectives import Step, teacher_logits, teacher_unit
+from distill.training.trainset import TrainSet
 
 WIDTH, TEACHER_WIDTH = 6, 4
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from distill.errors import BadInput
-from distill.outputs import check_output_folder, output_file, output_folder
+from distill.files.outputs import check_output_folder, output_file, output_folder
 from tests.conftest import ROOT
 
 

@@ -6,8 +6,8 @@ import re
 import pytest
 
 from distill.ablation import Cell, TableRow, write_table
-from distill.outputs import inert
-from distill.report import write_report
+from distill.files.outputs import inert
+from distill.report.build import write_report
 from tests.unit.test_report import benchmark
 
 EVIL = '"><script>alert(1)</script><img src=http://evil/x onerror=alert(1)>![x](http://evil/y)</title></style>'

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from distill.data import Pairs, load_parallel, load_split
+from distill.data.pairs import Pairs, load_parallel, load_split
 from distill.errors import BadInput
-from distill.recipe import Data, Parallel
-from distill.trainset import TrainSet
+from distill.recipe.schema import Data, Parallel
+from distill.training.trainset import TrainSet
 from tests.conftest import pairs_file
 from tests.unit.test_objectives import WordTokenizer
 from tests.unit.test_recipe import load, problems

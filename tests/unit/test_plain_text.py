@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.blinding import blind
-from distill.plain_text import plain
-from distill.sections import keep_sections, split_sections
+from distill.resumes.blinding import blind
+from distill.resumes.plain_text import plain
+from distill.resumes.sections import keep_sections, split_sections
 from tests.unit import test_sections
 from tests.unit.test_sections import IDENTIFIERS, RESUMES, UNCHANGED, unmarked
 

@@ -6,11 +6,11 @@ import pytest
 import yaml
 
 from distill.errors import BadInput
-from distill.planning import load_plan
-from distill.recipe import Plan, Recipe
-from distill.recipe_reading import load_recipe
+from distill.recipe.planning import load_plan
+from distill.recipe.reading import load_recipe
+from distill.recipe.schema import Plan, Recipe
 from recipes.cli import main
-from students.cost_model import (
+from students.plan.cost_model import (
     PRECISIONS,
     Budget,
     Measurement,
@@ -20,11 +20,11 @@ from students.cost_model import (
     held_out_errors,
     nearest,
 )
-from students.ledger import Ledger
-from students.measuring import texts_of_length
-from students.plan import _nothing_fits, _search, choose_shapes
-from students.plan_picture import frontier
-from students.shapes import Candidates, fresh_shapes, heads_of, spread
+from students.plan.ledger import Ledger
+from students.plan.measuring import texts_of_length
+from students.plan.picture import frontier
+from students.plan.search_shapes import _nothing_fits, _search, choose_shapes
+from students.plan.shapes import Candidates, fresh_shapes, heads_of, spread
 from tests.conftest import BACKBONE, make_run, tiny_recipe, write_recipe
 
 SMALL = Plan(widths=(128, 256, 384), layers=(1, 2, 4, 6), feed_forward=(2, 4))
@@ -278,7 +278,7 @@ def searched(tmp_path, monkeypatch):
         monkeypatch.setattr(candidates, "write", lambda shape: {name: (shape, name) for name in PRECISIONS})
         monkeypatch.setattr(candidates, "texts", lambda: ([], []))
         monkeypatch.setattr(candidates, "shapes", lambda: fresh_shapes(run.recipe.plan, (500,), 64))
-        monkeypatch.setattr("students.ledger.measure_folders", meter)
+        monkeypatch.setattr("students.plan.ledger.measure_folders", meter)
         (tmp_path / "measurements.json").unlink(missing_ok=True)
         return _search(candidates, Ledger(tmp_path / "measurements.json", candidates), Budget(p95_ms, size_mb))
 

@@ -2,7 +2,7 @@
 
 import json
 
-from distill.portable import make_portable
+from distill.models.compatibility import make_portable
 
 BASE = "sentence_transformers.base.modules"
 

@@ -4,10 +4,10 @@ import logging
 
 import pytest
 
-from distill import machine
 from distill.errors import JobFailed
-from distill.machine import cpu_class, cpu_features, multiplies_bf16, multiplies_int8
-from distill.precision import resolve_precision
+from distill.machine import cpu as machine
+from distill.machine.cpu import cpu_class, cpu_features, multiplies_bf16, multiplies_int8
+from distill.machine.precision import resolve_precision
 
 AVX2 = "sse4_1 avx avx2 fma"
 DESKTOP = f"{AVX2} avx_vnni"

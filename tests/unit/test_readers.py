@@ -22,13 +22,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.data import load_parallel, load_texts, read_columns, read_pairs
+from distill.data.pairs import load_parallel, load_texts, read_columns, read_pairs
+from distill.data.resume_file import prepare_file
+from distill.data.tables import read_texts
 from distill.errors import BadInput
-from distill.recipe import Columns, Parallel, Unlabelled
-from distill.resume_file import prepare_file
-from distill.tables import read_texts
-from students.corpus import read_corpus
+from distill.recipe.schema import Columns, Parallel, Unlabelled
 from students.trim import _read as read_trim_texts
+from students.vocabulary.corpus import read_corpus
 from tests.conftest import ROOT
 
 RIGHT = ["a b", "c d"]
@@ -425,7 +425,7 @@ ODDITIES = {
 }  # fmt: skip
 HEAD = """# What every reader makes of odd inputs
 
-One door reads the texts of all commands (`distill/tables.py`), so an odd file is read the same, or refused with the same
+One door reads the texts of all commands (`distill/data/tables.py`), so an odd file is read the same, or refused with the same
 words, by each of them. This page is made by `python -m tests.unit.test_readers` from the data of that test, which also
 checks that the page is up to date. The column is `text`; what is refused is refused in one line that ends with exit code 2.
 

@@ -5,8 +5,8 @@ import pytest
 import yaml
 
 from distill.errors import BadInput
-from distill.recipe import FreshBackbone, Recipe, TeacherBackbone
-from distill.recipe_reading import load_recipe
+from distill.recipe.reading import load_recipe
+from distill.recipe.schema import FreshBackbone, Recipe, TeacherBackbone
 from tests.conftest import ROOT, merge, write_recipe
 
 BI = {"kind": "bi_encoder", "backbone": "some/encoder"}

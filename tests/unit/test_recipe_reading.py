@@ -1,7 +1,7 @@
 import pytest
 
 from distill.errors import BadInput
-from distill.recipe_reading import load_recipe
+from distill.recipe.reading import load_recipe
 from tests.unit.test_recipe import SHIPPED, load, problems, write
 
 

@@ -1,4 +1,4 @@
-"""`distill.remote` against a real local server: retries, limits, money, the key, and embeddings that are paid once."""
+"""`distill.endpoints.client` against a real local server: retries, limits, money, the key, and embeddings that are paid once."""
 
 import asyncio
 import json
@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from pydantic import BaseModel
 
-from distill import remote
-from distill.errors import BadInput, JobFailed
-from distill.remote import (
+from distill.endpoints import client as remote
+from distill.endpoints.client import (
     BadAnswer,
     Budget,
     BudgetSpent,
@@ -21,7 +20,8 @@ from distill.remote import (
     estimated_tokens,
     most_tokens,
 )
-from distill.remote_embeddings import RemoteEmbeddings
+from distill.errors import BadInput, JobFailed
+from distill.scorers.remote_embeddings import RemoteEmbeddings
 from tests.unit.misbehaving_server import INPUT_PRICE, OUTPUT_PRICE, MisbehavingServer, vector_of
 
 KEY = "sk-a-secret-that-must-not-leak-0123456789"

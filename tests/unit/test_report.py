@@ -8,16 +8,17 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from distill import report_layout, report_png
 from distill.errors import BadInput
-from distill.metrics import METRICS, Estimate
-from distill.report import write_report
-from distill.report_content import METRIC_NAMES, Benchmark, latency_of
-from distill.report_layout import Box, linear_axis, log_axis, place, spread, text_width
-from distill.report_page import page as html_page
-from distill.report_series import points_of
-from distill.report_svg import DESK, PANEL, PHONE
-from distill.report_words import verdict
+from distill.metrics.measures import METRICS, Estimate
+from distill.report import layout as report_layout
+from distill.report import png as report_png
+from distill.report.build import write_report
+from distill.report.content import METRIC_NAMES, Benchmark, latency_of
+from distill.report.layout import Box, linear_axis, log_axis, place, spread, text_width
+from distill.report.page import page as html_page
+from distill.report.series import points_of
+from distill.report.svg import DESK, PANEL, PHONE
+from distill.report.words import verdict
 
 
 def interval(value, half=0.012, n=4820):

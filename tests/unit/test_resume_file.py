@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from distill import resume_file
+from distill.data import resume_file
+from distill.data.resume_file import prepare_file
 from distill.errors import BadInput
-from distill.resume_file import prepare_file
 
 RESUME = "성명: 홍길동\n\n[경력]\n한빛상사 3년, 홍길동 팀\n\n[취미]\n등산\n\n[기술]\nSQL\n"
 CUT = "[경력]\n한빛상사 3년, 홍길동 팀\n\n[기술]\nSQL"

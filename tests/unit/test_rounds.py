@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from distill.rounds import Rounds, Until, interval_of_median
+from distill.metrics.rounds import Rounds, Until, interval_of_median
 
 
 def answer(latency, throughput=(100.0,), seconds=1.0):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from distill.latency import _same_pairs
+from distill.evaluation.latency import _same_pairs
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from students.agreement import top_k_overlap
-from students.gate import ParityReport, Thresholds
-from students.search import _int8_error, _pattern, layer_errors, search
-from students.weights import INT4_SHARES, shrink
+from students.export.agreement import top_k_overlap
+from students.export.gate import ParityReport, Thresholds
+from students.export.search import _int8_error, _pattern, layer_errors, search
+from students.export.weights import INT4_SHARES, shrink
 
 LIMITS = Thresholds(rank_agreement=0.99)
 

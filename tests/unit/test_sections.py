@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill import sections
-from distill.blinding import PLACEHOLDERS, blind
+from distill.data.bundled import generate_pairs
 from distill.errors import BadInput
-from distill.sections import KINDS, keep_sections, split_sections
-from distill.synthetic import generate_pairs
+from distill.resumes import sections
+from distill.resumes.blinding import PLACEHOLDERS, blind
+from distill.resumes.sections import KINDS, keep_sections, split_sections
 
 FOLDER = Path(__file__).parent / "resumes"
 TAGS = {

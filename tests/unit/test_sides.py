@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from distill.errors import BadInput, GateFailed
-from distill.recipe import Asymmetric
-from distill.recipe_reading import load_recipe
+from distill.recipe.reading import load_recipe
+from distill.recipe.schema import Asymmetric
 from students.asymmetric import compare_sides
 from tests.conftest import BI_TEACHER, write_recipe
 

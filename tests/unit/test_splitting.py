@@ -6,13 +6,13 @@ import unicodedata
 import numpy as np
 import pytest
 
-from distill.cut_texts import count_cut_texts, sample_cut_texts
-from distill.data import Pairs, load_split, split_pairs
+from distill.data.cut_texts import count_cut_texts, sample_cut_texts
+from distill.data.pairs import Pairs, load_split, split_pairs
+from distill.data.splitting import draw, held_together, label_shift, sample, text_key
+from distill.data.tokens import tokenize
 from distill.errors import BadInput
-from distill.recipe import Data, Parallel, Unlabelled
-from distill.splitting import draw, held_together, label_shift, sample, text_key
-from distill.tokens import tokenize
-from students.corpus import read_corpus
+from distill.recipe.schema import Data, Parallel, Unlabelled
+from students.vocabulary.corpus import read_corpus
 from tests.unit.test_objectives import WordTokenizer
 
 VARIANTS = {
@@ -196,7 +196,7 @@ class TestCutTexts:
     def test_are_said(self, caplog, monkeypatch):
         monkeypatch.setattr(logging.getLogger("distill"), "propagate", True)  # the command line turns it off
         tokenizer = WordTokenizer()
-        with caplog.at_level("INFO", "distill.cut_texts"):
+        with caplog.at_level("INFO", "distill.data.cut_texts"):
             sample_cut_texts(
                 tokenizer, self.TEXTS, max_length=int(tokenize(tokenizer, self.TEXTS, max_length=99).lengths[1])
             ).say("teacher a")

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from distill.benchmark import Row, Scored, assemble, said_of_quality
-from distill.data import Pairs
-from distill.report_content import Benchmark
-from distill.report_words import headline, verdict, worth
-from distill.standing import is_broken, problem_of, with_standing
+from distill.data.pairs import Pairs
+from distill.evaluation.benchmark import Row, Scored, assemble, said_of_quality
+from distill.metrics.standing import is_broken, problem_of, with_standing
+from distill.report.content import Benchmark
+from distill.report.words import headline, verdict, worth
 
 
 def row(name, role, value, kind="bi_encoder", **more):

@@ -1,4 +1,4 @@
-"""`distill.synthesize` against a real server that misbehaves: what comes out is exact, paid once, and holds no key."""
+"""`distill.synthesis.synthesize` against a real server that misbehaves: what comes out is exact, paid once, and holds no key."""
 
 import hashlib
 import json
@@ -14,12 +14,12 @@ from collections import Counter
 
 import pytest
 
+from distill.data.bundled_words import FAMILIES, LEVELS
+from distill.endpoints.client import Answer, Usage
 from distill.errors import BadInput, JobFailed
-from distill.remote import Answer, Usage
-from distill.synthesis_answers import NearDuplicates, Unusable, read_answer
-from distill.synthesis_prompts import ResumeAndJobs, asked_kinds, cell_of, makes_random_negative, messages_of
-from distill.synthesize import estimate, make_settings, synthesize
-from distill.synthetic_tables import FAMILIES, LEVELS
+from distill.synthesis.answers import NearDuplicates, Unusable, read_answer
+from distill.synthesis.prompts import ResumeAndJobs, asked_kinds, cell_of, makes_random_negative, messages_of
+from distill.synthesis.synthesize import estimate, make_settings, synthesize
 from tests.conftest import ROOT
 from tests.unit.misbehaving_server import (
     EVERY_FAULT,
@@ -36,7 +36,7 @@ KEY = "sk-a-secret-that-must-not-leak-0123456789"
 @pytest.fixture(autouse=True)
 def _key(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr("distill.remote._FIRST_WAIT_SECONDS", 0.02)
+    monkeypatch.setattr("distill.endpoints.client._FIRST_WAIT_SECONDS", 0.02)
 
 
 def settings_for(server, n_pairs=12, **changes):
@@ -241,8 +241,8 @@ def assert_no_key(folder, caplog, capfd):
 
 
 def test_data_train_reads_the_pairs(tmp_path):
-    from distill.data import read_pairs
-    from distill.recipe import Columns
+    from distill.data.pairs import read_pairs
+    from distill.recipe.schema import Columns
 
     with MisbehavingServer() as server:
         graded = synthesize(settings_for(server, 10, labels="grades", languages="ko"), tmp_path / "out")
@@ -408,7 +408,7 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
 DRIVER = """
 import json, sys
 from pathlib import Path
-from distill.synthesize import make_settings, synthesize
+from distill.synthesis.synthesize import make_settings, synthesize
 synthesize(make_settings(**json.loads(sys.argv[1])), Path(sys.argv[2]))
 """
 
@@ -479,7 +479,7 @@ def test_the_estimate_grows_with_the_pairs_and_stays_below_the_worst_case():
 
 
 def test_the_pairs_do_not_depend_on_the_hash_seed():
-    program = "from distill.synthesize import *; from distill.synthesis_prompts import messages_of; print(messages_of(5, 1, make_settings(n_pairs=50)))"
+    program = "from distill.synthesis.synthesize import *; from distill.synthesis.prompts import messages_of; print(messages_of(5, 1, make_settings(n_pairs=50)))"
     printed = {
         hashlib.sha256(
             subprocess.run(

@@ -7,9 +7,9 @@ import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import roc_auc_score
 
+from distill.data.bundled import KINDS, SyntheticPair, generate_groups, generate_pairs
+from distill.data.bundled_words import FAMILIES, FOREIGN_LANGUAGES, LEVELS, Skill
 from distill.errors import BadInput
-from distill.synthetic import KINDS, SyntheticPair, generate_groups, generate_pairs
-from distill.synthetic_tables import FAMILIES, FOREIGN_LANGUAGES, LEVELS, Skill
 
 BY_KEY = {family.key: family for family in FAMILIES}
 

@@ -8,9 +8,9 @@ import os
 import pyarrow.parquet
 import pytest
 
+from distill.data.table_writing import check_form, check_suffix, table_writer
 from distill.errors import BadInput
-from distill.outputs import output_file
-from distill.table_writing import check_form, check_suffix, table_writer
+from distill.files.outputs import output_file
 from distill.wording import counted
 
 COLUMNS = {"row": int, "score": float, "text": str}

@@ -2,18 +2,18 @@
 
 import pytest
 
-from distill.recipe import Recipe
-from distill.report_content import Benchmark
-from distill.report_tables import measuring_ended, pairs_measured
-from distill.report_words import headline, kept
-from distill.run import Run
-from distill.teacher_exports import (
+from distill.evaluation.teacher_exports import (
     keep_refusal,
     refusal,
     teacher_export_notes,
     wanted_teacher_exports,
     with_split,
 )
+from distill.recipe.schema import Recipe
+from distill.report.content import Benchmark
+from distill.report.tables import measuring_ended, pairs_measured
+from distill.report.words import headline, kept
+from distill.run import Run
 from tests.conftest import make_run
 
 

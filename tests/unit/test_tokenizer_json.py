@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from distill.errors import BadInput
-from students.scripts import script_of
-from students.surface import byte_letters, surface
-from students.tokenizer_json import TokenizerJson
+from students.vocabulary.scripts import script_of
+from students.vocabulary.surface import byte_letters, surface
+from students.vocabulary.tokenizer_json import TokenizerJson
 
 TEXTS = [
     "백엔드 개발자를 채용합니다. Python과 Django 경험이 필요합니다.", "간호사 면허 소지자, 중환자실 경력 2년 이상 🙂",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from distill.errors import BadInput
-from distill.vectors import Index, packed, top_rows
+from distill.runtime.vectors import Index, packed, top_rows
 
 
 def test_int8_scales_each_vector_to_its_greatest_value():

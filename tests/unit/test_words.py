@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
-import distill.words
-from distill.backbone import train_tokenizer
-from distill.model_files import LightTokenizer, static_tokenizer
-from distill.own_tokenizer import own_tokenizer, special_ids
-from distill.synthetic import generate_pairs
-from distill.tokens import tokenize
-from distill.words import WordMemory, forget_words
+import distill.data.words
+from distill.data.bundled import generate_pairs
+from distill.data.tokens import tokenize
+from distill.data.words import WordMemory, forget_words
+from distill.models.backbone import train_tokenizer
+from distill.models.files import LightTokenizer, static_tokenizer
+from distill.runtime.own_tokenizer import own_tokenizer, special_ids
 
 TEXTS = [text for pair in generate_pairs(30, seed=3) for text in (pair.resume, pair.jd)]
 SPECIALS = {"cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]", "mask_token": "[MASK]"}
@@ -195,7 +195,7 @@ def test_a_known_word_is_not_asked_again(monkeypatch):
     memory = WordMemory.of(REMEMBERED["wordpiece"])
     asked = []
     monkeypatch.setattr(
-        distill.words, "tokenize", lambda tokenizer, texts, **options: asked.extend(texts) or tokenize(tokenizer, texts, **options)
+        distill.data.words, "tokenize", lambda tokenizer, texts, **options: asked.extend(texts) or tokenize(tokenizer, texts, **options)
     )  # fmt: skip
     memory.tokenize(["Python 경력\n5년", "경력 Python"], max_length=64)
     assert sorted(asked) == ["5년", "Python", "경력"]
@@ -207,8 +207,8 @@ def test_a_known_word_is_not_asked_again(monkeypatch):
 
 
 def test_memory_is_bounded(monkeypatch):
-    monkeypatch.setattr(distill.words, "_MOST_WORDS", 50)
-    monkeypatch.setattr(distill.words, "_CHUNK", 4)
+    monkeypatch.setattr(distill.data.words, "_MOST_WORDS", 50)
+    monkeypatch.setattr(distill.data.words, "_CHUNK", 4)
     memory = WordMemory.of(REMEMBERED["unigram"])
     same(REMEMBERED["unigram"], TEXTS, memory)
     assert len(memory._ids) < 50 + 4 * 100 < sum(len(text.split()) for text in TEXTS)

@@ -1,0 +1,14 @@
+"""Smaller and new vocabularies, and the tokenizer files and tables that change with them.
+
+It knows no recipe but the texts that it is given.
+"""
+
+from typing import TYPE_CHECKING
+
+from distill._public import public
+
+if TYPE_CHECKING:
+    from students.vocabulary.trimming import TextCounts, TrimReport, trim_vocabulary
+
+__all__ = ["TextCounts", "TrimReport", "trim_vocabulary"]
+__getattr__ = public(__name__, {"TextCounts": "trimming", "TrimReport": "trimming", "trim_vocabulary": "trimming"})
