@@ -7,6 +7,7 @@ A test checks that both pages are up to date.
 
 import ast
 import inspect
+import itertools
 import json
 import re
 import textwrap
@@ -77,7 +78,7 @@ def field_docs(section: type[BaseModel]) -> dict[str, str]:
     """
     body = ast.parse(textwrap.dedent(inspect.getsource(section))).body[0].body  # type: ignore[attr-defined]
     found = {}
-    for statement, following in zip(body, body[1:], strict=False):
+    for statement, following in itertools.pairwise(body):
         is_doc = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and is_doc:
             found[statement.target.id] = " ".join(str(following.value.value).split())
@@ -200,4 +201,3 @@ if __name__ == "__main__":
     REFERENCE.mkdir(exist_ok=True)
     for path, text in pages().items():
         path.write_text(text, encoding="utf-8")
-        print(path)
