@@ -996,7 +996,7 @@ class Recipe(Section):
     data: Data
     """The pairs."""
     teachers: dict[Name, Teacher] = Field(default_factory=dict)
-    """The teachers by name, trained in this order."""
+    """The teachers by name."""
     signals: Signals = Signals()
     """How the teachers' outputs are computed and stored."""
     student: Student | None = None
