@@ -8,7 +8,7 @@ export TOKENIZERS_PARALLELISM ?= true
 PROCESSES ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
 
-.PHONY: install quickstart check test test-fast test-slow bad-input clean
+.PHONY: install quickstart check test test-fast test-slow bad-input docs clean
 
 install: .venv/installed
 
@@ -38,5 +38,9 @@ test-slow: install  ## real models, two processes, kills: minutes
 bad-input: install  ## print what each kind of bad input says
 	$(BIN)/python -m tests.slow.bad_input
 
+docs: install  ## build the site into site/; a broken link fails
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	$(BIN)/python -m mkdocs build --strict
+
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -3,20 +3,21 @@
 Nothing heavy is imported before a command runs, so that `--help` answers at once.
 """
 
+import inspect
 import math
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from recipes import _stages
 from recipes._launch import guarded, join_processes, launch, set_up_messages
 
-__all__ = ["main"]
+__all__ = ["command", "main"]
 
 app = typer.Typer(
-    help="Distil large text-matching teachers into small students, int8 on a plain CPU, and show what was lost.",
+    help="Distil large text-matching models into small ones that run in int8 on a CPU, and report what was lost.",
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
 )  # fmt: skip
 
@@ -32,18 +33,28 @@ def _finite(value: float | None) -> float | None:
 
 RecipePath = Annotated[str, typer.Argument(metavar="RECIPE.yaml", help="The recipe.")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="As training.learning_rate=1.0e-4.")
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the recipe, such as training.learning_rate=1.0e-4."),
 ]
+QueryColumn = Annotated[str, typer.Option(help="Column of the queries.")]
+DocumentColumn = Annotated[str, typer.Option(help="Column of the documents.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Runtime = Annotated[
-    str | None, typer.Option(help="torch, openvino, onnx or numpy; default: what the folder holds, graphs first.")
+    str | None,
+    typer.Option(help="torch, openvino, onnx or numpy; default: what the folder holds, a graph before weights."),
 ]
 Precision = Annotated[
-    str | None, typer.Option(help="fp32, bf16, or auto: the fastest export here; default: the runtime's own.")
+    str | None,
+    typer.Option(help="fp32, bf16, or auto (the export that is fastest on this machine); default: the runtime's own."),
 ]
-Threads = Annotated[int | None, typer.Option(min=1, max=4096, help="Default: every CPU this process may use.")]
-MaxLength = Annotated[int | None, typer.Option(min=3, max=_MOST, help="Tokens; default: the model's own.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at the output already.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, max=4096, help="Number of threads; default: every CPU that this process may use.")
+]
+MaxLength = Annotated[
+    int | None,
+    typer.Option(min=3, max=_MOST, help="Longer texts are cut to this many tokens; default: the model's own limit."),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
 AsText = Annotated[
     bool,
     typer.Option(
@@ -55,7 +66,7 @@ AsText = Annotated[
 
 @app.command()
 def run(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Run all stages: finished ones are skipped, an interrupted one goes on."""
+    """Run all stages of a recipe. Finished stages are skipped and an interrupted one continues."""
     launch(recipe, overrides or [], _stages.every_stage)
     _print_report(recipe, overrides, as_json)
 
@@ -68,13 +79,13 @@ def train_teacher(recipe: RecipePath, overrides: Overrides = None) -> None:
 
 @app.command()
 def cache_signals(recipe: RecipePath, overrides: Overrides = None) -> None:
-    """Cache what the teachers say of the training pairs."""
+    """Compute and store the teachers' scores and embeddings of the training pairs."""
     launch(recipe, overrides or [], _stages.cache_signals)
 
 
 @app.command()
 def build_student(recipe: RecipePath, overrides: Overrides = None) -> None:
-    """Build the student, untrained: its backbone, and what the recipe takes away from it."""
+    """Build the untrained student: copy its backbone and cut it as the recipe says."""
     launch(recipe, overrides or [], _stages.build_student)
 
 
@@ -86,7 +97,7 @@ def train_student(recipe: RecipePath, overrides: Overrides = None) -> None:
 
 @app.command()
 def export(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Export the student to OpenVINO or ONNX, as is and int8, each checked against torch."""
+    """Export the student to OpenVINO or ONNX in fp32 and int8, and compare each export with torch."""
     launch(recipe, overrides or [], _stages.export)
     _print_parity(recipe, overrides, as_json)
 
@@ -95,39 +106,51 @@ def export(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = Fa
 def benchmark(
     targets: Annotated[
         list[str],
-        typer.Argument(metavar="RECIPE.yaml [KEY=VALUE]... | MODEL...", help="A recipe's run, or any model folders."),
+        typer.Argument(metavar="RECIPE.yaml [KEY=VALUE]... | MODEL...", help="A recipe, or model folders to compare."),
     ],
     as_json: AsJson = False,
-    pairs: Annotated[str | None, typer.Option(help="Of model folders: the labelled pairs to measure them on.")] = None,
-    query_column: str = "query",
-    document_column: str = "document",
-    label_column: str = "label",
-    label_range: Annotated[str, typer.Option(help="Of the label column, as 0,5.")] = "0,1",
-    output: Annotated[Path, typer.Option("-o", "--output", help="Of model folders: where the report goes.")] = Path(
-        "report"
-    ),
+    pairs: Annotated[str | None, typer.Option(help="Labelled pairs to measure model folders on.")] = None,
+    query_column: QueryColumn = "query",
+    document_column: DocumentColumn = "document",
+    label_column: Annotated[str, typer.Option(help="Column of the labels.")] = "label",
+    label_range: Annotated[str, typer.Option(help="Least and greatest label, such as 0,5.")] = "0,1",
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder of the report, where model folders are compared.")
+    ] = Path("report"),
     seconds: Annotated[
         float,
         typer.Option(min=0.1, max=_MOST, callback=_finite, help="Measuring time per model and kind of measurement."),
     ] = 10.0,
-    threads: Annotated[str, typer.Option(help="Numbers of threads, as 1,2; default: the machine's.")] = "",
-    batches: Annotated[str, typer.Option(help="Batch sizes to time on each length, as 1,8,32.")] = "",
+    threads: Annotated[
+        str, typer.Option(help="Numbers of threads, such as 1,2; default: every CPU that this process may use.")
+    ] = "",
+    batches: Annotated[str, typer.Option(help="Batch sizes to time on each length, such as 1,8,32.")] = "",
     loads: Annotated[
-        str, typer.Option(help="Open-loop arrival rates as shares of the capacity, as 0.25,0.5,0.75,0.9.")
+        str, typer.Option(help="Arrival rates to serve, as shares of the measured capacity, such as 0.25,0.5,0.75,0.9.")
     ] = "",
     shapes: Annotated[
-        int, typer.Option(min=0, max=_MOST, help="Random shapes over which the growth of memory is taken.")
+        int, typer.Option(min=0, max=_MOST, help="Number of random shapes over which the growth of memory is measured.")
     ] = 0,
-    against: Annotated[Path | None, typer.Option(help="An earlier benchmark.json to be no worse than.")] = None,
+    against: Annotated[Path | None, typer.Option(help="An earlier benchmark.json to compare with.")] = None,
     max_slowdown: Annotated[
-        float | None, typer.Option(min=1.0, callback=_finite, help="As 1.10, of latency and throughput.")
+        float | None,
+        typer.Option(
+            min=1.0,
+            callback=_finite,
+            help="With --against: the largest accepted slowdown of latency and throughput, such as 1.10.",
+        ),
     ] = None,
     max_metric_drop: Annotated[
-        float | None, typer.Option(min=0.0, callback=_finite, help="As 0.005, of the primary metric.")
+        float | None,
+        typer.Option(
+            min=0.0,
+            callback=_finite,
+            help="With --against: the largest accepted loss of the primary metric, such as 0.005.",
+        ),
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Measure every model of a recipe's run, or any model folders, and write the report."""
+    """Measure the models of a recipe's run, or any model folders, and write the report."""
     if targets[0].endswith((".yaml", ".yml")):
         launch(targets[0], targets[1:], _stages.benchmark)
         _print_report(targets[0], targets[1:], as_json)
@@ -143,7 +166,7 @@ def benchmark(
 
 @app.command()
 def cascade(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Put student and teacher together, the teacher only where in doubt, and measure the dial between them."""
+    """Score with the student, send unsure pairs to the teacher; report cost and quality."""
     launch(recipe, overrides or [], _stages.cascade)
     from distill.recipe.reading import load_recipe
     from recipes.commands import print_dial
@@ -154,9 +177,11 @@ def cascade(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = F
 @app.command()
 def push(
     folder: Annotated[Path, typer.Argument(help="A finished model folder with its card.")],
-    repository: Annotated[str, typer.Argument(help="On the Hugging Face hub, as name/model.")],
-    public: Annotated[bool, typer.Option("--public", help="For everybody to see; default: private.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be sent, and send nothing.")] = False,
+    repository: Annotated[str, typer.Argument(help="Repository on the Hugging Face hub, such as name/model.")],
+    public: Annotated[bool, typer.Option("--public", help="Make the repository public; default: private.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what would be uploaded, and upload nothing.")
+    ] = False,
 ) -> None:
     """Upload a model folder to the Hugging Face hub."""
     from distill.report.model_card import push as upload
@@ -166,16 +191,21 @@ def push(
 
 @app.command()
 def ablate(
-    recipe: Annotated[str, typer.Argument(metavar="ABLATION.yaml", help="As recipes/ablation_resume_jd.yaml.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(metavar="ABLATION.yaml", help="An ablation recipe, such as recipes/ablation_resume_jd.yaml."),
+    ],
     overrides: Overrides = None,
-    rows: Annotated[str, typer.Option(help="Models of the rows to run, as tfidf,mbert; default: all.")] = "",
-    versions: Annotated[str, typer.Option(help="Data versions to run, as V1; default: all.")] = "",
+    rows: Annotated[
+        str, typer.Option(help="Run only the rows of these models, such as tfidf,mbert; default: all.")
+    ] = "",
+    versions: Annotated[str, typer.Option(help="Run only these data versions, such as V1; default: all.")] = "",
     smoke: Annotated[
-        bool, typer.Option("--smoke", help="Generated pairs and tiny encoders: minutes on a CPU.")
+        bool, typer.Option("--smoke", help="Use generated pairs and tiny encoders: minutes on a CPU.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train and score all rows of a published table, and print it with ours beside it."""
+    """Train and score all rows of a published table, and print our values beside the published ones."""
     from distill.ablation import load_ablation
     from recipes.commands import names_in, print_ablation
 
@@ -195,30 +225,38 @@ def ablate(
 @app.command()
 def plan(
     recipe: Annotated[
-        str | None, typer.Argument(metavar="[RECIPE.yaml]", help="Its section plan, data, teacher and student.")
+        str | None,
+        typer.Argument(
+            metavar="[RECIPE.yaml]", help="A recipe whose sections plan, data, teachers and student are used."
+        ),
     ] = None,
     overrides: Overrides = None,
     budget_p95_ms: Annotated[
-        float | None, typer.Option(callback=_finite, help="p95 of one text (or pair) at a time.")
+        float | None,
+        typer.Option(callback=_finite, help="The most milliseconds at p95 for one text (or pair) at a time."),
     ] = None,
     budget_mb: Annotated[
-        float | None, typer.Option(callback=_finite, help="Of the exported folder, in the plan's precision.")
+        float | None, typer.Option(callback=_finite, help="The most megabytes of the exported folder.")
     ] = None,
-    length: Annotated[int | None, typer.Option(help="Tokens of the text (or pair); default: 256.")] = None,
+    length: Annotated[int | None, typer.Option(help="Tokens of the measured text (or pair); default: 256.")] = None,
     threads: Threads = None,
     kind: Annotated[str | None, typer.Option(help="bi_encoder or cross_encoder; default: the recipe's.")] = None,
     vocabulary: Annotated[
-        int | None, typer.Option(help="Pieces; default: 32000 of a fresh encoder, a cut one's own.")
+        int | None,
+        typer.Option(help="Number of tokens; default: 32000 for a fresh encoder, the backbone's own for a cut one."),
     ] = None,
-    family: Annotated[str | None, typer.Option(help="Of a fresh encoder: bert or xlm-roberta; default: bert.")] = None,
+    family: Annotated[
+        str | None, typer.Option(help="Architecture of fresh encoders, bert or xlm-roberta; default: bert.")
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="A folder; default: plan in the run's, or runs/plan.")
+        Path | None,
+        typer.Option("-o", "--output", help="Folder of the plan; default: plan in the run's folder, or runs/plan."),
     ] = None,
     check: Annotated[Path | None, typer.Option(help="Measure this finished export against the budget instead.")] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Find the largest students that meet a budget of latency and size, by measuring on this machine."""
+    """Measure on this machine and find the largest students within a budget of latency and size."""
     from distill.recipe.planning import load_plan
     from recipes.commands import print_check, print_plan
 
@@ -255,13 +293,13 @@ def score(
         typer.Option(
             "-o",
             "--output",
-            help="A .csv, .tsv, .jsonl or .parquet: row of the input (from 1), score, unit_score in [0, 1].",
+            help="A .csv, .tsv, .jsonl or .parquet with row (of the input, from 1), score, unit_score (in [0, 1]).",
         ),
     ],
-    query_column: str = "query",
-    document_column: str = "document",
+    query_column: QueryColumn = "query",
+    document_column: DocumentColumn = "document",
     other_side: Annotated[
-        Path | None, typer.Option(help="The teacher's folder, where MODEL serves one side of pairs only.")
+        Path | None, typer.Option(help="The teacher's folder, where MODEL reads one side of the pairs only.")
     ] = None,
     runtime: Runtime = None,
     precision: Precision = None,
@@ -269,10 +307,11 @@ def score(
     max_length: MaxLength = None,
     special_tokens_as_text: AsText = False,
     allow_host: Annotated[
-        list[str] | None, typer.Option(help="A host that a remote scorer may send the texts to, as api.openai.com.")
+        list[str] | None,
+        typer.Option(help="A host that a remote scorer may send the texts to, such as api.openai.com."),
     ] = None,
     key_variable: Annotated[
-        str | None, typer.Option(help="Environment variable with that host's key; default: OPENAI_API_KEY.")
+        str | None, typer.Option(help="Environment variable that holds the host's key; default: OPENAI_API_KEY.")
     ] = None,
     skip_bad_rows: Annotated[
         bool,
@@ -282,7 +321,7 @@ def score(
     ] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Score pairs: cosines of a bi-encoder, logits of a cross-encoder."""
+    """Score pairs: a bi-encoder gives cosines, a cross-encoder logits."""
     from recipes.commands import score_file
 
     score_file(
@@ -309,19 +348,22 @@ def embed(
     model: Annotated[Path, typer.Argument(help="A bi-encoder's folder: torch, OpenVINO or ONNX.")],
     texts: Annotated[str, typer.Argument(help="A .txt file, one text a line, or a table with a text column.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="A .npy of float32 (n_texts, width).")],
-    column: str = "text",
+    column: Annotated[str, typer.Option(help="Column of the texts, in a table.")] = "text",
     prompt: Annotated[str | None, typer.Option(help="A prompt stored with the model: query or document.")] = None,
     runtime: Runtime = None,
     precision: Precision = None,
     threads: Threads = None,
     max_length: MaxLength = None,
     truncate: Annotated[
-        int | None, typer.Option(min=1, help="Keep the first dimensions, of a student trained for it.")
+        int | None,
+        typer.Option(
+            min=1, help="Keep this many first dimensions, of a student trained with matryoshka or dimensions."
+        ),
     ] = None,
     special_tokens_as_text: AsText = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Embed texts."""
+    """Embed texts with a bi-encoder."""
     from recipes.commands import embed_file
 
     embed_file(
@@ -344,23 +386,25 @@ def embed(
 def index_quality(
     model: Annotated[Path, typer.Argument(help="A bi-encoder's folder.")],
     pairs: Annotated[str, typer.Argument(help="A .csv, .tsv, .jsonl or .parquet file (or hub dataset) of pairs.")],
-    query_column: str = "query",
-    document_column: str = "document",
+    query_column: QueryColumn = "query",
+    document_column: DocumentColumn = "document",
     label_column: Annotated[
-        str | None, typer.Option(help="Without labels the forms are compared with the exact search alone.")
+        str | None, typer.Option(help="Column of the labels; default: compare with the exact search only.")
     ] = None,
-    label_range: Annotated[str, typer.Option(help="As 0,5; a document is relevant from the middle on.")] = "0,1",
-    truncate: Annotated[str, typer.Option(help="Fewer dimensions to measure as well, as 256,128.")] = "",
+    label_range: Annotated[
+        str, typer.Option(help="Least and greatest label, such as 0,5; a document is relevant from the middle on.")
+    ] = "0,1",
+    truncate: Annotated[str, typer.Option(help="Smaller widths to measure as well, such as 256,128.")] = "",
     corpus: Annotated[str | None, typer.Option(help="More documents to search: a .txt or a table.")] = None,
-    column: Annotated[str, typer.Option(help="Of the corpus.")] = "text",
-    max_queries: Annotated[int, typer.Option(min=1, max=_MOST)] = 500,
+    column: Annotated[str, typer.Option(help="Column of the corpus's texts.")] = "text",
+    max_queries: Annotated[int, typer.Option(min=1, max=_MOST, help="The most queries to search for.")] = 500,
     runtime: Runtime = None,
     precision: Precision = None,
     threads: Threads = None,
     max_length: MaxLength = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure what a search index loses in int8, as sign bits and in fewer dimensions."""
+    """Measure how many results a search index loses in int8, as sign bits and with fewer dimensions."""
     from recipes.commands import print_index_quality
 
     print_index_quality(
@@ -373,21 +417,23 @@ def index_quality(
 @app.command()
 def trim(
     model: Annotated[str, typer.Argument(help="A model folder.")],
-    target: Annotated[Path, typer.Argument(help="A folder that is not there yet.")],
+    target: Annotated[Path, typer.Argument(help="The new folder.")],
     texts: Annotated[
-        list[str], typer.Option(help="A .txt, or FILE:COLUMN,… of a table; again for more languages and domains.")
+        list[str], typer.Option(help="A .txt, or FILE:COLUMN,… of a table; repeat it for each language or domain.")
     ],
     coverage: Annotated[
-        float | None, typer.Option(callback=_finite, help="Share of each source's tokens that stays; default: 0.999.")
+        float | None,
+        typer.Option(callback=_finite, help="Share of each source's token occurrences that stay; default: 0.999."),
     ] = None,
-    size: Annotated[int | None, typer.Option(min=1, help="Tokens that stay at most, instead.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="The most tokens that stay, instead of a coverage.")] = None,
     changed: Annotated[
-        Path | None, typer.Option(help="A .csv, .tsv, .jsonl or .parquet that lists the texts with other pieces.")
+        Path | None,
+        typer.Option(help="A .csv, .tsv, .jsonl or .parquet to list the texts that are tokenised differently now."),
     ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Cut a model to the tokens that some texts use: the same embeddings, a smaller vocabulary."""
+    """Cut a model's vocabulary to the tokens that some texts use. Their embeddings stay the same."""
     from recipes.commands import print_trim
     from students.trim import trim_folder
 
@@ -406,11 +452,11 @@ def tune(
     precision: Precision = None,
     threads: Threads = None,
     seconds: Annotated[
-        float, typer.Option(min=0.1, max=_MOST, callback=_finite, help="How long to measure each graph, about.")
+        float, typer.Option(min=0.1, max=_MOST, callback=_finite, help="About how many seconds to measure each graph.")
     ] = 15.0,
     as_json: AsJson = False,
 ) -> None:
-    """Measure how a graph runs fastest on this machine, and which export of its student is; store it for later loads."""
+    """Measure which settings and which export run fastest on this machine, and store it for later loads."""
     from recipes.commands import tune_model
 
     tune_model(model, runtime=runtime, precision=precision, n_threads=threads, seconds=seconds, as_json=as_json)
@@ -420,9 +466,9 @@ def tune(
 def layout(
     model: Annotated[Path, typer.Argument(help="An export's folder, as runs/quickstart/exports/onnx-int8.")],
     target: Annotated[Path, typer.Argument(help="The folder to write.")],
-    tool: Annotated[str, typer.Option("--for", help="fastembed, tei, transformers.js, triton or optimum.")],
+    tool: Annotated[str, typer.Option("--for", help="The tool: fastembed, tei, transformers.js, triton or optimum.")],
 ) -> None:
-    """Write an export into the folder that another tool reads."""
+    """Write an export as a folder that another tool reads."""
     from students.export.layouts import write_layout
 
     write_layout(model, target, tool=tool)  # type: ignore[arg-type]  # it says what is accepted
@@ -433,17 +479,19 @@ def layout(
 def prepare(
     resumes: Annotated[str, typer.Argument(help="A .csv, .tsv, .jsonl or .parquet file with a column of résumés.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="A file of the same format.")],
-    column: str = "resume",
+    column: Annotated[str, typer.Option(help="Column of the résumés.")] = "resume",
     keep: Annotated[
-        str, typer.Option(help="Sections to keep, as experience,education,skills; default: all of the text.")
+        str, typer.Option(help="Sections to keep, such as experience,education,skills; default: the whole text.")
     ] = "",
-    blind: Annotated[bool, typer.Option("--blind", help="Take out who the person is.")] = False,
+    blind: Annotated[
+        bool, typer.Option("--blind", help="Remove names, addresses, birth dates and other personal data.")
+    ] = False,
     dropped: Annotated[
         Path | None, typer.Option(help="A .csv, .tsv, .jsonl or .parquet that lists what was dropped.")
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Cut résumés to sections (the published V2), take out names, addresses and the like, or both."""
+    """Cut résumés to some sections, remove personal data, or both."""
     from distill.data.resume_file import prepare_file
     from recipes.commands import names_in
 
@@ -463,34 +511,38 @@ def prepare(
 
 @app.command()
 def synthesize(
-    output: Annotated[Path, typer.Argument(help="A folder; started again, it goes on where it was.")],
-    pairs: Annotated[int, typer.Option(min=2, help="How many pairs to have in the end.")],
+    output: Annotated[Path, typer.Argument(help="A folder. The same command continues where it stopped.")],
+    pairs: Annotated[int, typer.Option(min=2, help="How many pairs the folder has in the end.")],
     model: Annotated[str, typer.Option(help="The model's name at the endpoint.")] = "gpt-4o-mini",
     base_url: Annotated[str | None, typer.Option(help="Any OpenAI-compatible server; default: OpenAI's.")] = None,
-    api_version: Annotated[str | None, typer.Option(help="Of an Azure deployment.")] = None,
+    api_version: Annotated[str | None, typer.Option(help="API version of an Azure deployment.")] = None,
     key_variable: Annotated[
         str | None, typer.Option(help="Environment variable with the key; default: OPENAI_API_KEY.")
     ] = None,
-    languages: Annotated[str, typer.Option(help="As ko,en.")] = "ko,en",
-    grades: Annotated[bool, typer.Option("--grades", help="Grades 0 to 4 instead of 0 and 1.")] = False,
+    languages: Annotated[str, typer.Option(help="Languages of the pairs.")] = "ko,en",
+    grades: Annotated[bool, typer.Option("--grades", help="Label with grades 0 to 4 instead of 0 and 1.")] = False,
     budget: Annotated[
-        float, typer.Option(callback=_finite, help="Dollars that are never exceeded, over all runs into the folder.")
+        float, typer.Option(callback=_finite, help="The most dollars to spend, over all runs into the folder.")
     ] = 5.0,
-    concurrency: Annotated[int | None, typer.Option(min=1)] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Requests at the same time; default: 8.")] = None,
     rpm: Annotated[int | None, typer.Option(min=1, help="Requests per minute at most.")] = None,
     tpm: Annotated[int | None, typer.Option(min=1, help="Tokens per minute at most.")] = None,
     input_price: Annotated[
         float | None,
-        typer.Option(callback=_finite, help="Dollars per million tokens, of a model without a known price."),
+        typer.Option(callback=_finite, help="Dollars per million prompt tokens, for a model without a known price."),
     ] = None,
-    output_price: Annotated[float | None, typer.Option(callback=_finite)] = None,
+    output_price: Annotated[
+        float | None, typer.Option(callback=_finite, help="Dollars per million answer tokens, likewise.")
+    ] = None,
     timeout: Annotated[
-        float | None, typer.Option(callback=_finite, help="Seconds for a whole answer; default: 120.")
+        float | None, typer.Option(callback=_finite, help="Seconds to wait for an answer; default: 120.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2_147_483_647)] = 0,
-    estimate: Annotated[bool, typer.Option("--estimate", help="Print what it would cost, and ask nothing.")] = False,
+    seed: Annotated[int, typer.Option(min=0, max=2_147_483_647, help="Seed of the random choices.")] = 0,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Print what it would cost, and send no request.")
+    ] = False,
 ) -> None:
-    """Have a language model write résumé-JD pairs: positives, hard negatives, random ones."""
+    """Let a language model write résumé–JD pairs: positives, hard negatives and random ones."""
     from distill.synthesis.synthesize import estimate as estimated
     from distill.synthesis.synthesize import make_settings
     from distill.synthesis.synthesize import synthesize as write
@@ -521,6 +573,18 @@ def _print_parity(recipe: str, overrides: list[str] | None, as_json: bool) -> No
     print_parity(load_recipe(recipe, overrides or []).folder, as_json=as_json)
 
 
+def command() -> Any:
+    """Return the command line as click sees it. Typer beside click 8.5 loses the help of arguments: it is put back."""
+    group: Any = typer.main.get_command(app)
+    for one in group.commands.values():
+        hints = get_type_hints(inspect.unwrap(one.callback), include_extras=True)
+        for parameter in one.params:
+            if parameter.param_type_name == "argument" and parameter.help is None:
+                told = getattr(hints[parameter.name], "__metadata__", ())
+                parameter.help = next((info.help for info in told if getattr(info, "help", None)), None)
+    return group
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     set_up_messages()
@@ -528,7 +592,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def work() -> None:
         nonlocal code
-        code = app(args=argv, prog_name="distill", standalone_mode=False)
+        code = command()(args=argv, prog_name="distill", standalone_mode=False)
         if code == 130:  # what typer makes of Ctrl-C, without a word
             raise KeyboardInterrupt
 

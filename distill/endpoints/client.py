@@ -119,7 +119,7 @@ class _Transient(Exception):
 
 
 class Endpoint(BaseModel):
-    """Which model on which server, how fast to ask, and what it costs.
+    """A model on an OpenAI-compatible server, with limits of rate and its prices.
 
     >>> Endpoint(model="gpt-4o-mini-2024-07-18").price
     Price(input=0.15, output=0.6)
@@ -131,16 +131,27 @@ class Endpoint(BaseModel):
     )
 
     model: str = Field(min_length=1)
+    """The model's name on the server."""
     base_url: str = "https://api.openai.com/v1"
-    api_version: str | None = None  # Azure's deployments want one: it becomes ?api-version=…
-    key_variable: str = Field(default="OPENAI_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")  # holds the key
+    """The server's address."""
+    api_version: str | None = None
+    """API version, which Azure deployments require."""
+    key_variable: str = Field(default="OPENAI_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Environment variable that holds the key."""
     concurrency: int = Field(default=8, ge=1)
+    """Requests at the same time."""
     requests_per_minute: int | None = Field(default=None, ge=1)
+    """The most requests per minute. None is no limit."""
     tokens_per_minute: int | None = Field(default=None, ge=1)
-    timeout_s: float = Field(default=120.0, gt=0)  # for a whole answer
-    max_attempts: int = Field(default=8, ge=1)  # per request, against failures of server and network
-    input_price: float | None = Field(default=None, ge=0)  # dollars per million tokens; None: as in `PRICES`
+    """The most tokens per minute. None is no limit."""
+    timeout_s: float = Field(default=120.0, gt=0)
+    """Seconds to wait for a whole answer."""
+    max_attempts: int = Field(default=8, ge=1)
+    """Attempts per request when server or network fail."""
+    input_price: float | None = Field(default=None, ge=0)
+    """Dollars per million prompt tokens. None takes the known price of the model."""
     output_price: float | None = Field(default=None, ge=0)
+    """Dollars per million answer tokens. None takes the known price of the model."""
 
     @field_validator("base_url")
     @classmethod

@@ -2,12 +2,12 @@
 
     data → teachers → signals → student → objectives → training → export → benchmark
 
-Every knob of the toolkit is a field on this page, with its unit and meaning. `null` means off. A teacher or the student
-may carry its own `training` section: its keys win over the recipe's, so that the resolved recipe (stored with every
-artefact) states each run in full.
+Every setting of the toolkit is a field on this page, with its unit and meaning. `null` (None) means off. A teacher or the
+student may have its own `training` section. Its keys win over the recipe's, and the resolved recipe is stored with every
+artefact.
 
-A section refuses what is wrong within it; what sections must agree on with each other is `distill.recipe.checks`. Files
-and overrides are read by `distill.recipe.reading`, which reports all problems at once.
+A section refuses what is wrong within it. `distill.recipe.checks` checks what sections must agree on. `distill.recipe.reading`
+reads files and overrides, and reports all problems at once.
 """
 
 import math
@@ -88,45 +88,50 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=
 
 
 class Section(BaseModel):
-    """A part of a recipe: frozen, and no key that it does not know."""
+    """A part of a recipe. It is frozen, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
 class Columns(Section):
-    """Which column holds what."""
+    """The names of the columns in a table of pairs."""
 
     query: str = "query"
+    """Column of the queries, such as résumés or questions."""
     document: str = "document"
+    """Column of the documents, such as job descriptions or answers."""
     label: str = "label"
+    """Column of the labels, which are numbers within `data.label_range`."""
 
 
 class Unlabelled(Section):
-    """Texts without pairs or labels, for the embedding objective: a file and its text columns."""
+    """Texts without pairs or labels: a file and its text columns. Only the embedding objective can use them."""
 
     path: str
+    """A .txt (one text a line), .csv, .tsv, .jsonl or .parquet file, or the name of a hub dataset."""
     columns: tuple[str, ...] = ("text",)
+    """The columns that hold texts."""
     max_texts: Count | None = None
-    """None takes all of them; a number, as many at random with the recipe's seed."""
+    """How many texts to take at random, with the recipe's seed. None takes all of them."""
 
 
 class UnlabelledPairs(Section):
-    """Pairs without labels, which the teachers score and the student alone learns from: one of three sources."""
+    """Pairs without labels. The teachers score them and only the student learns from them. Name one source of the three."""
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
     path: str | None = None
-    """A file of pairs, as `data.train`; a label column is not read."""
+    """Source 1: a file of pairs, in the formats of `data.train`. A label column is not read."""
     columns: Columns | None = None
-    """Its columns of queries and documents; None is as `data.columns`."""
+    """The file's columns of queries and documents. None is as `data.columns`."""
     max_pairs: Count | None = None
-    """None takes all of them."""
+    """How many pairs to take from the file. None takes all of them."""
     bundled: Count | None = None
-    """So many generated pairs, made like those of `train: bundled` and none of them."""
+    """Source 2: this many generated pairs. They are made like those of `train: bundled`, with no pair in common."""
     teacher: Name | None = Field(default=None, alias="from")
-    """`from`: a bi-encoder teacher, which finds among all documents of training those nearest to each query of training."""
+    """Source 3: a bi-encoder teacher. For each training query it finds the nearest of all training documents."""
     per_query: Count = 4
-    """How many it finds."""
+    """How many documents the teacher finds for each query."""
 
     @model_validator(mode="after")
     def _one_source(self) -> "UnlabelledPairs":
@@ -147,66 +152,77 @@ class UnlabelledPairs(Section):
 class Parallel(Section):
     """Texts with their translations, for a student of more languages than its teacher (Reimers & Gurevych 2020).
 
-    The teacher's embedding of the source text is what the student's embeddings of both sides are to match.
+    The student's embeddings of both texts learn to match the teacher's embedding of the source text.
     """
 
     path: str
+    """A table with one column for each language."""
     source: str = "en"
     """The column in a language that the teacher knows."""
     target: str = "ko"
+    """The column with its translation."""
     max_pairs: Count | None = None
-    """None takes all of them; a number, as many at random with the recipe's seed."""
+    """How many translations to take at random, with the recipe's seed. None takes all of them."""
 
 
 class Resume(Section):
-    """What of a résumé is read; see `distill.resumes.sections`."""
+    """Which parts of a résumé are read."""
 
     side: Literal["query", "document"] = "query"
+    """Which side of the pairs holds résumés."""
     keep: Annotated[tuple[SectionKind, ...], Field(min_length=1)] | None = None
-    """Sections to keep, as [experience, education, skills] for the published V2; None keeps all. A résumé in which none of
-    them is found stays whole, and is counted."""
+    """The sections to keep. [experience, education, skills] are those of the published V2 data; None keeps all. A résumé in
+    which none of them is found stays whole, and is counted."""
     blind: bool = False
-    """Take out names, birth dates, addresses, numbers and the like."""
+    """Remove names, birth dates, addresses, phone numbers and other personal data."""
 
 
 class Data(Section):
-    """Where pairs come from. Labels are mapped from `label_range` to [0, 1]."""
+    """Where pairs come from, and how they are split."""
 
     train: str
     """`bundled` (generated résumé–JD pairs), a .csv, .tsv (.gz), .jsonl or .parquet file, or the name of a hub dataset."""
     evaluation: str | None = None
-    """Pairs that only the report sees; None splits `evaluation_share` from train."""
+    """Pairs that only the report uses. None holds out `evaluation_share` of train."""
     split: Literal["auto", "component", "query", "document"] = "auto"
-    """What is held out whole. No text ever stands on both sides: component holds out pairs that share texts together and drops
-    none, query and document drop the training pairs that share a text with the held-out ones. auto takes components, or
-    queries where these are too large."""
+    """What is held out together, so that no text is on both sides of a split. component: pairs that share texts stay together,
+    and no pair is dropped. query, document: training pairs that share a text with a held-out pair are dropped. auto takes
+    component, or query where the components are too large."""
     evaluation_share: Share = 0.1
+    """Share of the queries that is held out for the report, where `evaluation` names no file."""
     validation_share: Share = 0.05
-    """Share of the training queries that picks the best checkpoint and stops early."""
+    """Share of the training queries that is held out to choose the best checkpoint and to stop early."""
     max_validation_pairs: Count = 1000
+    """The most pairs that validation uses."""
     columns: Columns = Columns()
+    """The names of the columns."""
     resume: Resume | None = None
-    """Read one side as résumés; None reads every text as it is."""
+    """Read one side as résumés. None reads every text as it is."""
     label_range: tuple[float, float] = (0.0, 1.0)
+    """The least and the greatest label in the file. Labels are mapped from this range to [0, 1]."""
     candidates: Annotated[int, Field(ge=2)] | None = None
-    """Train on queries with up to this many of their documents; None trains on single pairs."""
+    """Train on a query together with up to this many of its documents. None trains on single pairs."""
     unlabelled: tuple[Unlabelled, ...] = ()
+    """Texts without pairs or labels, for `objectives.embedding_match`."""
     unlabelled_pairs: Annotated[
         tuple[UnlabelledPairs, ...], BeforeValidator(lambda given: (given,) if isinstance(given, Mapping) else given)
     ] = ()
-    """Pairs that teachers and control never see the labels of, and the student learns from by the teachers' signals."""
+    """Pairs without labels. Only the student learns from them, through the teachers' signals."""
     labelled_share: Share | None = None
-    """Use the labels of this share of the training queries; the other training pairs become unlabelled pairs. None uses all."""
+    """Use the labels of this share of the training queries. The other training pairs are used without their labels. None uses
+    all labels."""
     max_labelled: Count | None = None
-    """Likewise, as a number of pairs at most."""
+    """The same as a number: at most this many pairs keep their labels. Set this or `labelled_share`."""
     parallel: tuple[Parallel, ...] = ()
+    """Texts with translations, for a student that learns another language."""
     hub_split: str = "train"
+    """The split to load, where `train` names a hub dataset."""
     max_pairs: Count | None = None
-    """None takes all of them; a number, as many of each file at random with the recipe's seed."""
+    """How many pairs of each file to take at random, with the recipe's seed. None takes all of them."""
     skip_bad_rows: bool = False
-    """Leave rows with an empty text or an unusable label out (and count them) instead of stopping."""
+    """Leave out rows with an empty text or an unusable label, and count them. False stops at the first such row."""
     bundled_pairs: Count = 8000
-    """How many pairs `bundled` generates, training and evaluation together."""
+    """How many pairs `train: bundled` generates, for training and evaluation together."""
 
     @model_validator(mode="after")
     def _range(self) -> "Data":
@@ -224,14 +240,19 @@ class FreshBackbone(Section):
     form: ClassVar[Literal["fresh"]] = "fresh"
     """What this form is called where a value may have several."""
     tokenizer: Literal["wordpiece", "unigram"] = "wordpiece"
-    """WordPiece gives a BERT, Unigram an XLM-RoBERTa architecture."""
+    """The tokenizer's algorithm. wordpiece makes a BERT, unigram an XLM-RoBERTa."""
     vocabulary: Annotated[int, Field(ge=64, le=5_000_000)] = 16000
+    """Number of tokens."""
     layers: Annotated[int, Field(ge=1, le=512)] = 4
+    """Number of transformer layers."""
     width: Annotated[int, Field(ge=1, le=65_536)] = 256
+    """Hidden size, a multiple of `heads`."""
     heads: Annotated[int, Field(ge=1, le=4096)] = 4
+    """Number of attention heads."""
     feed_forward: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    """None is four times the width."""
+    """Hidden size of the feed-forward networks. None is four times the width."""
     max_length: Tokens = 512
+    """The longest input in tokens."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "FreshBackbone":
@@ -241,14 +262,15 @@ class FreshBackbone(Section):
 
 
 class TeacherBackbone(Section):
-    """A teacher of this recipe, whole; what a student leaves out of it is said by the student's own keys.
+    """A teacher of this recipe, with all of its weights. The student's own keys say what is cut from it.
 
-    A teacher may start from an earlier one: a cross-encoder from random weights stays at chance for thousands of steps
-    where one that was a bi-encoder first takes off at once.
+    A teacher may start from an earlier teacher. A cross-encoder from random weights stays at chance for thousands of
+    steps; one that starts as a trained bi-encoder learns at once.
     """
 
     form: ClassVar[Literal["teacher"]] = "teacher"
     teacher: str
+    """The teacher's name."""
 
 
 def _backbone_form(value: Any) -> str:
@@ -270,79 +292,98 @@ class Lora(Section):
     """Low-rank adapters through peft (Hu et al. 2021), merged when the teacher is saved."""
 
     rank: Count = 16
+    """Rank of the update matrices."""
     alpha: Positive = 32.0
     """The update is scaled by alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Dropout before the adapters."""
     target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    """Names of the modules that get adapters, or all linear layers of the encoder."""
 
 
 class Mlm(Section):
-    """Masked-language modelling: how a teacher of `kind: mlm` goes on learning on the recipe's text."""
+    """Masked-language modelling: how a teacher of `kind: mlm` is adapted to the recipe's text."""
 
     probability: Annotated[float, Field(gt=0, le=0.5)] = 0.15
-    """Share of the tokens that is chosen."""
+    """Share of the tokens that must be predicted."""
     whole_words: bool = False
-    """Choose all pieces of a word together: for Korean in small pieces, single ones are too easy."""
+    """Mask all pieces of a word together. Single pieces of a Korean word are too easy to guess."""
 
 
 class Training(Section):
-    """The one loop. A unit is a pair, or a query with its candidates where `data.candidates` is set."""
+    """How a model is trained. A unit is a pair, or a query with its candidates where `data.candidates` is set."""
 
     epochs: Annotated[float, Field(gt=0, le=10_000)] = 3.0
+    """Passes over the training units."""
     max_steps: Count | None = None
-    """Stops earlier than `epochs` would; the schedule ends there too."""
+    """The most optimizer steps. The learning-rate schedule ends there, too. None trains for `epochs`."""
     learning_rate: Positive = 2e-5
+    """The highest learning rate of AdamW, reached after the warm-up."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate changes after the warm-up: to zero in a line, to zero as a cosine, or not at all."""
     warmup_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the steps in which the learning rate rises from zero."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Weight decay of AdamW."""
     global_batch: Count = 32
-    """Units per optimizer step, over all processes."""
+    """Units per optimizer step, summed over all processes."""
     micro_batch: Count = 32
-    """Units per forward pass and process at most; accumulation follows."""
+    """The most units per forward pass and process. Gradients are accumulated up to `global_batch`."""
     token_budget: Count = 8192
-    """Padded tokens per forward pass and process at most."""
+    """The most padded tokens per forward pass and process."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
-    """auto is bf16 where the hardware multiplies it (AVX512-BF16, AMX, CUDA from 8.0), else fp32."""
+    """Number format of the forward and backward pass. auto is bf16 where the hardware multiplies it (AVX512-BF16, AMX, CUDA
+    from compute capability 8.0), else fp32."""
     max_grad_norm: Positive | None = 1.0
+    """Gradients are scaled down to this norm. None does not clip them."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """None keeps the model's own."""
+    """Dropout during training. None keeps the model's own."""
     evaluations_per_epoch: Annotated[int, Field(ge=0, le=100_000)] = 2
-    """0 turns evaluation during training off: the last weights are taken."""
+    """Evaluations on the validation pairs; the best weights are kept. 0 does not evaluate and keeps the last weights."""
     patience: Count | None = None
-    """Evaluations without a better value before training stops; None never stops early."""
+    """Training stops after this many evaluations without a better value. None never stops early."""
     gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, more time."""
     checkpoint_seconds: Annotated[float, Field(ge=0, le=1e9)] = 60.0
-    """At most this much work is lost to a kill; 0 writes a checkpoint after every step."""
+    """Seconds between checkpoints: a killed run loses at most this much work. 0 writes one after every step."""
     tensorboard: bool = True
+    """Write curves for TensorBoard."""
 
 
 LabelLoss = Literal["bce", "mse", "contrastive", "infonce"]
 
 
 class Teacher(Section):
-    """A teacher: trained on the labels, or `frozen` and used as it comes.
+    """A teacher: trained on the labels, or `frozen` and used as it is.
 
-    `kind: mlm` learns no labels: it adapts an encoder to the recipe's text, for a later teacher to start from.
+    `kind: mlm` learns no labels. It adapts an encoder to the recipe's text, so that a later teacher can start from it.
     """
 
     kind: Literal["cross_encoder", "bi_encoder", "mlm"]
+    """cross_encoder reads a pair together and gives a score. bi_encoder reads each text alone and gives an embedding."""
     backbone: Backbone
+    """The encoder to start from: a model's name or path, `{teacher: NAME}`, or a fresh encoder."""
     frozen: bool = False
+    """Do not train; use the model as it is."""
     pooling: Literal["mean", "cls"] | None = None
-    """None takes the backbone's own, else the mean of all token embeddings."""
+    """How token embeddings become one vector: their mean, or the first token's. None takes the backbone's own, else mean."""
     head: Annotated[tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...], Field(max_length=20)] | None = None
-    """Hidden widths of the cross-encoder's MLP; [] is one linear layer, None the backbone's own head, else [256]."""
+    """Hidden widths of the cross-encoder's MLP. [] is a single linear layer. None takes the backbone's own head, else [256]."""
     loss: LabelLoss | None = None
-    """Cross-encoder: bce or mse. Bi-encoder: contrastive (MSE of (cos+1)/2), bce or infonce. None is the first."""
+    """How the labels are learned. Cross-encoder: bce or mse; None is bce. Bi-encoder: contrastive (MSE between (cos+1)/2 and
+    the label), bce or infonce; None is contrastive."""
     temperature: Positive = 0.05
-    """Of InfoNCE."""
+    """Temperature of InfoNCE."""
     max_length: Tokens = 512
+    """Longer texts are cut to this many tokens, and counted. A cross-encoder counts both texts of a pair together."""
     prompts: tuple[str, str] | None = None
-    """Texts put before every query and every document, as ("query: ", "passage: ")."""
+    """Texts put before every query and every document, such as ["query: ", "passage: "]. None adds nothing."""
     lora: Lora | None = None
+    """Train low-rank adapters instead of all weights. None trains all weights."""
     mlm: Mlm | None = None
-    """Of `kind: mlm`; None is its defaults."""
+    """Settings of `kind: mlm`. None takes the defaults."""
     training: Training = Training()
+    """Keys that differ from the recipe's own `training` section."""
 
     @property
     def model_kind(self) -> Literal["cross_encoder", "bi_encoder"]:
@@ -351,34 +392,37 @@ class Teacher(Section):
 
 
 class Signals(Section):
-    """The cache of what the teachers say."""
+    """The cache of the teachers' scores and embeddings."""
 
     dtype: Literal["float16", "float32"] = "float32"
+    """Number format on disk."""
     runtime: Literal["torch", "openvino"] = "torch"
-    """What labels on a CPU; OpenVINO is about 1.5 times as fast. A GPU always runs torch."""
+    """What computes signals on a CPU. openvino is about 1.5 times as fast as torch. A GPU always uses torch."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """What the teachers compute in; auto as in `training`."""
+    """Number format in which the teachers compute. auto is as in `training`."""
     shard_size: Count = 4096
-    """Items per shard: what a killed run loses at most."""
+    """Items per file of the cache: a killed run loses at most this many."""
     live: bool = False
-    """Ask the teachers during training instead of the cache."""
+    """Compute the teachers' outputs during training instead of reading the cache."""
     allow_unrelated: bool = False
-    """Go on where a teacher's scores have nothing to do with the labels; False stops there, naming the correlation."""
+    """Continue although a teacher's scores do not correlate with the labels. False stops and prints the correlation."""
 
 
 class Asymmetric(Section):
-    """A student that serves one side, in the space of the teacher whose embeddings are matched.
+    """A student for one side of the pairs, in the vector space of a frozen teacher.
 
-    The other side stays the frozen teacher: queries by a small student against an index that the teacher has built, or
-    documents by a small student for the teacher's queries. What is exported is checked against the teacher's own vectors.
+    The teacher still embeds the other side. A small query encoder can thus search an index that the teacher has built.
+    Each export is checked against the teacher's own vectors.
     """
 
     side: Literal["query", "document"] = "query"
+    """The side that the student reads."""
     min_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.8
-    """The least mean cosine of the student's vectors to the teacher's own, on held-back texts."""
+    """The least accepted mean cosine between the student's and the teacher's vectors of held-back texts."""
     min_recall: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """The least share of the teacher's `top_k` documents that the pair finds, too."""
+    """The least accepted share of the teacher's best `top_k` documents that student and teacher together find, too."""
     top_k: Count = 10
+    """How many documents `min_recall` compares."""
 
     @property
     def role(self) -> int:
@@ -387,12 +431,12 @@ class Asymmetric(Section):
 
 
 class Trim(Section):
-    """Cut the vocabulary to the tokens that a corpus uses; one of the two."""
+    """Cut the vocabulary to the tokens that a corpus uses. Set one of the two."""
 
     coverage: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Share of the token occurrences of every source of the corpus that stays at least, as 0.999."""
+    """The least share of token occurrences that stay, in every source of the corpus, such as 0.999."""
     size: Annotated[int, Field(ge=64, le=5_000_000)] | None = None
-    """Tokens that stay at most."""
+    """The most tokens that stay."""
 
     @model_validator(mode="after")
     def _one(self) -> "Trim":
@@ -402,23 +446,28 @@ class Trim(Section):
 
 
 class NewVocabulary(Section):
-    """Train a tokenizer on the corpus and give the backbone embeddings for it; its layers stay."""
+    """Train a tokenizer on the corpus and make word embeddings for it. The backbone's layers stay."""
 
     tokenizer: Literal["unigram", "wordpiece"] = "unigram"
+    """The tokenizer's algorithm."""
     size: Annotated[int, Field(ge=64, le=5_000_000)] = 16000
+    """Number of tokens."""
     start: Literal["exact", "mean", "focus"] = "focus"
-    """exact: the old embedding of the same text, else drawn. mean: else the mean of its old pieces. focus: else a mixture
-    of what both vocabularies have, by similarity in the corpus (Dobler & de Melo 2023)."""
+    """How a new token's embedding starts. A token that the old vocabulary has, too, keeps its embedding. Any other token starts
+    as a random vector (exact), as the mean of its old pieces (mean), or as a mixture of the shared tokens that are most
+    similar in the corpus (focus; Dobler & de Melo 2023)."""
 
 
 class Vocabulary(Section):
-    """What becomes of the backbone's vocabulary: trimmed, or replaced by a new one."""
+    """How the backbone's vocabulary is changed: trimmed, or replaced by a new one. Set one of the two."""
 
     trim: Trim | None = None
+    """Cut it to the tokens that a corpus uses."""
     train: NewVocabulary | None = None
+    """Train a new one on a corpus."""
     texts: tuple[Unlabelled, ...] = ()
-    """The corpus, each column a source of its own, columns of a row belonging together (as translations do); () is the
-    recipe's own training, unlabelled and parallel text."""
+    """The corpus. Each column is one source; the columns of a row belong together, as translations do. [] is the recipe's own
+    training, unlabelled and parallel text."""
 
     @model_validator(mode="after")
     def _one(self) -> "Vocabulary":
@@ -428,11 +477,11 @@ class Vocabulary(Section):
 
 
 class Static(Section):
-    """A student without layers: the mean of one vector for each token, each made by the backbone. Microseconds a text."""
+    """A student without layers: a text's embedding is the mean of its tokens' vectors, which the backbone computes once."""
 
     weighting: Literal["zipf", "sif", "none"] = "zipf"
-    """How much a token counts, by how often it stands in the recipe's text: zipf log(1 + rank), sif a / (a + share) with
-    a = 1e-3 (Arora et al. 2017), none 1."""
+    """How a token's weight follows from its frequency in the recipe's text. zipf: log(1 + rank). sif: a / (a + share) with
+    a = 1e-3 (Arora et al. 2017). none: 1."""
 
 
 LayerRule = Literal["every", "first", "last", "spread", "importance"]
@@ -442,18 +491,20 @@ _LAYERS_ARE = (
 
 
 class LayerChoice(Section):
-    """Which layers of the backbone a student keeps, by one rule."""
+    """Which layers of the backbone a student keeps, by one rule. Set one of them."""
 
     form: ClassVar[Literal["rule"]] = "rule"
     every: Count | None = None
-    """Every n-th, from the first on."""
+    """Keep every N-th layer, from the first one on."""
     first: Count | None = None
+    """Keep the first N layers."""
     last: Count | None = None
+    """Keep the last N layers."""
     spread: Count | None = None
-    """As many, from the first to the last at equal distances."""
+    """Keep N layers at equal distances, the first and the last among them."""
     importance: Count | None = None
-    """As many, the others left out one after the other: always the one without which the backbone's own scores (of a
-    bi-encoder, all cosines between texts) change least on a sample of the training pairs."""
+    """Keep N layers. Remove one at a time, always the one whose removal changes the model's scores least. A bi-encoder's scores
+    are the cosines between all texts of a sample of the training pairs."""
 
     @property
     def rule(self) -> LayerRule:
@@ -502,21 +553,22 @@ def _share_or_count(value: Any) -> Any:
 
 
 Part = Annotated[int | float, BeforeValidator(_share_or_count)]
-"""How much stays: a share (0.5) or a count (256); 1.0 is all, 1 is one."""
+"""How much stays: a share (0.5) or a count (256). 1.0 is all, 1 is one."""
 
 
 class Width(Section):
-    """How wide the layers of a student are: what does least for the backbone's own scores is taken out of each."""
+    """How wide the layers of a student are. Each layer loses the parts that matter least for the backbone's scores."""
 
     feed_forward: Part | None = None
-    """Neurons of each feed-forward network; None is all."""
+    """Neurons that stay in each feed-forward network, as a share or a count. None keeps all."""
     heads: Part | None = None
-    """Attention heads of each layer; None is all, or what `hidden` asks for. Most architectures tie heads × head size to
-    the hidden size, and then it is set by `hidden` alone."""
+    """Attention heads that stay in each layer. None keeps all, or as many as `hidden` needs. Most architectures require heads ×
+    head size = hidden size; there, set `hidden` instead."""
     hidden: Part | None = None
-    """The hidden size; None is the backbone's."""
+    """The new hidden size, as a share or a count. None keeps the backbone's."""
     hidden_by: Literal["pca", "dimensions"] = "pca"
-    """pca: the directions in which hidden states vary most. dimensions: the dimensions without which they are predicted best."""
+    """pca: keep the directions in which the hidden states vary most. dimensions: leave out the dimensions that the others predict
+    best."""
 
     @model_validator(mode="after")
     def _something(self) -> "Width":
@@ -526,44 +578,53 @@ class Width(Section):
 
 
 class Control(Section):
-    """How the control is trained: the same student from the same start by the labels alone, as well as they allow."""
+    """How the control is trained. It is the same student from the same start, trained on the labels without a teacher."""
 
     loss: LabelLoss | None = None
-    """None tries every label loss of the student's kind and takes what is best on the validation pairs."""
+    """The loss on the labels. None tries every label loss of the student's kind and takes the best on the validation pairs."""
     steps: Count | None = None
-    """Optimizer steps; None is as many as the student took."""
+    """Optimizer steps. None is as many as the student took."""
     trial_share: Annotated[float, Field(gt=0, le=1)] = 0.1
-    """Length of each trial, as a share of the control's steps; ten steps at least."""
+    """Length of each trial, as a share of the control's steps. A trial has at least ten steps."""
 
 
 class Student(Section):
-    """What is shipped. `control` trains the same student without the teacher, for the report."""
+    """The small model that is trained and exported."""
 
     kind: Literal["cross_encoder", "bi_encoder"]
+    """cross_encoder reads a pair together and gives a score. bi_encoder reads each text alone and gives an embedding."""
     backbone: Backbone
+    """The encoder to start from: a model's name or path, `{teacher: NAME}`, or a fresh encoder. The keys below cut it."""
     layers: Layers | None = None
-    """Which of the backbone's layers stay: a list counted from 0, as [0, 2, 4], or a rule, as {importance: 3}; None is all."""
+    """Which of the backbone's layers stay: a list counted from 0, such as [0, 2, 4], or a rule, such as {importance: 3}. None
+    keeps all."""
     width: Width | None = None
-    """How wide the layers are; None is as wide as the backbone's."""
+    """How wide the layers are. None keeps the backbone's widths."""
     vocabulary: Vocabulary | None = None
-    """None keeps the backbone's."""
+    """Trim the vocabulary or train a new one. None keeps the backbone's."""
     embedding_rank: Count | None = None
-    """Word embeddings as a product of two matrices, this wide between; None keeps them whole. It makes a BERT or XLM-R an
-    ordinary MobileBERT, whose layers are the same."""
+    """Store the word embeddings as a product of two matrices with this inner width. A BERT or XLM-RoBERTa is then saved as a
+    MobileBERT with the same layers. None keeps one matrix."""
     pooling: Literal["mean", "cls"] | None = None
-    """None takes the backbone's."""
+    """How token embeddings become one vector. None takes the backbone's."""
     head: Annotated[tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...], Field(max_length=20)] | None = None
+    """Hidden widths of a cross-encoder's MLP. [] is a single linear layer. None takes the backbone's own head, else [256]."""
     static: Static | None = None
-    """A table of token vectors in place of the backbone's layers; None keeps the layers."""
+    """Replace the backbone's layers by a table of token vectors. None keeps the layers."""
     dimensions: Annotated[int, Field(ge=2, le=1_000_000)] | None = None
-    """Width of the embeddings, the most important dimensions first; None is the backbone's, or the matched teacher's."""
+    """Width of the embeddings, with the most important dimensions first. None is the backbone's width, or the width of the
+    teacher whose embeddings are matched."""
     max_length: Tokens = 512
+    """Longer texts are cut to this many tokens, and counted. A cross-encoder counts both texts of a pair together."""
     prompts: tuple[str, str] | None = None
+    """Texts put before every query and every document. None adds nothing."""
     asymmetric: Asymmetric | None = None
-    """Serve one side only, beside the frozen teacher; None serves both."""
+    """Serve one side of the pairs beside a frozen teacher. None serves both sides."""
     control: bool | Control = True
-    """true is the best that labels alone can do; see `Control`. false leaves it out, and the report says so."""
+    """Train the same student without a teacher, to compare with. true takes the defaults of `Control`; false trains none, and
+    the report says so."""
     training: Training = Training()
+    """Keys that differ from the recipe's own `training` section."""
 
     @property
     def model_kind(self) -> Literal["cross_encoder", "bi_encoder"]:
@@ -572,11 +633,14 @@ class Student(Section):
 
 
 class Labels(Section):
-    """Learn from the labels; losses as for teachers."""
+    """Learn from the labels."""
 
     loss: LabelLoss | None = None
+    """The loss, as for teachers. None is bce for a cross-encoder, contrastive for a bi-encoder."""
     weight: Positive = 1.0
+    """Weight of this term."""
     temperature: Positive = 0.05
+    """Temperature of InfoNCE."""
 
 
 class ScoreMatch(Section):
@@ -587,36 +651,49 @@ class ScoreMatch(Section):
     """
 
     teacher: str
+    """The teacher's name."""
     loss: Literal["mse", "bce", "logit_mse", "kl"] = "mse"
+    """The loss; kl needs `data.candidates`."""
     weight: Positive = 1.0
+    """Weight of this term."""
     temperature: Positive = 1.0
-    """Divides the logits of teacher and student (bce, kl)."""
+    """τ: the logits of teacher and student are divided by it (bce and kl)."""
 
 
 class MarginMatch(Section):
-    """MarginMSE (Hofstätter et al. 2020): match score differences between the candidates of a query."""
+    """MarginMSE (Hofstätter et al. 2020): match the score differences between the candidates of a query."""
 
     teacher: str
+    """The teacher's name."""
     weight: Positive = 1.0
+    """Weight of this term."""
 
 
 class EmbeddingMatch(Section):
-    """Match the teacher's text embeddings, through a learned projection where the widths differ."""
+    """Match the teacher's text embeddings. Where the widths differ, a projection is learned."""
 
     teacher: str
+    """The name of a bi-encoder teacher."""
     loss: Literal["cosine", "mse"] = "cosine"
+    """cosine: 1 − cosine. mse: squared distance."""
     weight: Positive = 1.0
+    """Weight of this term."""
     projection: Literal["keep", "drop"] = "keep"
-    """keep: the student puts out vectors of the teacher's width and space; drop: of its own."""
+    """keep: the projection becomes part of the student, whose embeddings then have the teacher's width and space. drop: the
+    projection only serves training, and the student keeps its own width."""
 
 
 class Matryoshka(Section):
-    """Embeddings that may be cut short: all terms are learned on prefixes too (Kusupati et al. 2022). A list of widths will do."""
+    """Also train every other term on the first k dimensions, for each k listed (Kusupati et al. 2022).
+
+    The embeddings may then be cut to these widths. A plain list of widths is accepted.
+    """
 
     dimensions: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)]
-    """The widths; the whole one, `student.dimensions`, is always among them."""
+    """The widths k. The full width, `student.dimensions`, is always among them."""
     weights: tuple[Positive, ...] | None = None
-    """Of each width in turn; None is equal ones. They are divided by their sum, the whole width's being 1 where it is not listed."""
+    """One weight for each width, divided by their sum. None weighs all widths alike. The full width weighs 1 where it is not
+    listed."""
 
     @model_validator(mode="before")
     @classmethod
@@ -635,14 +712,18 @@ class Matryoshka(Section):
 
 
 class Objectives(Section):
-    """What the student learns from: each is one weighted term, null is off."""
+    """What the student learns from. Each section is one weighted term of the loss; null turns it off."""
 
     labels: Labels | None = None
+    """The labels."""
     score_match: ScoreMatch | None = None
+    """A teacher's scores."""
     margin_mse: MarginMatch | None = None
+    """Differences between a teacher's scores."""
     embedding_match: EmbeddingMatch | None = None
+    """A teacher's embeddings."""
     matryoshka: Matryoshka | None = None
-    """No term of its own: widths at which the others are learned as well; null is the whole width alone."""
+    """Also train every other term on the first k dimensions, for each k listed. null trains the full width only."""
 
     def teachers(self) -> dict[str, set[str]]:
         """Return the signals ("scores", "embeddings") that each teacher must have cached."""
@@ -662,21 +743,23 @@ ExportPrecision = Literal["fp32", "bf16", "fp16", "int8", "int8_dynamic", "int8_
 
 
 class Recover(Section):
-    """Recovery for int8: the student goes on training for a moment with int8 simulated in what the export quantizes.
+    """Fine-tune with simulated int8; the loss is mostly the distance to the float student.
 
-    Straight-through gradients (Jacob et al. 2018), and the batches, precision and schedule of the student's training. It is
-    done where int8 does not hold at the gate, before anything more is put into float, and the gate still compares with the
-    student as it was: that one teaches first, the recipe's teachers beside it.
+    This happens only where the int8 export fails the gate, and before more layers are kept in float. Gradients pass straight
+    through the rounding (Jacob et al. 2018). Batches, precision and schedule are those of the student's training. The gate
+    still compares the export with the student as it was before.
     """
 
     steps: Count = 200
+    """Optimizer steps."""
     learning_rate: Positive = 2e-5
+    """The highest learning rate."""
     match_student: Positive | None = 1.0
-    """Weight of the float student's own results, which the gate compares with: of a bi-encoder 1 − cosine, of a
-    cross-encoder the squared difference of logits. None learns from the objectives alone."""
+    """Weight of the distance to the float student: 1 − cosine for a bi-encoder, the squared difference of logits for a
+    cross-encoder. None learns from the objectives alone."""
     objectives: Positive | None = 0.1
-    """Weight of the recipe's objectives, with their teachers' cached signals; None learns from the float student alone.
-    What a student that is not trained to the end still learns by them takes it away from what it was."""
+    """Weight of the recipe's objectives, with the teachers' cached signals. A large weight moves an unfinished student away from
+    what the gate compares with. None learns from the float student alone."""
 
     @model_validator(mode="after")
     def _something(self) -> "Recover":
@@ -686,7 +769,7 @@ class Recover(Section):
 
 
 class Export(Section):
-    """Exports of the student, each checked against torch before it is put in place."""
+    """Exports of the student. Each is compared with torch, and refused where it does not agree (the gate)."""
 
     PRECISIONS: ClassVar[Mapping[ExportFormat, tuple[ExportPrecision, ...]]] = {
         "openvino": ("fp32", "bf16", "fp16", "int8", "int8_weights", "int4_weights"),
@@ -694,34 +777,37 @@ class Export(Section):
     }
     """What each format comes in."""
     formats: Annotated[tuple[ExportFormat, ...], Field(min_length=1)] = ("openvino",)
-    """openvino runs fastest on a CPU; onnx is what fastembed, text-embeddings-inference, transformers.js and others read."""
+    """openvino runs fastest on a CPU. onnx is read by fastembed, text-embeddings-inference, transformers.js and others."""
     precisions: tuple[ExportPrecision, ...] = ("fp32", "int8")
-    """fp32 and int8 (weights and activations, static ranges) come in both formats, the others in the one that has them:
-    in openvino bf16, fp16 (weights of half the size), int8_weights (of a quarter) and int4_weights (an eighth but for the
-    word embeddings, as far as the gate holds), in onnx int8_dynamic, whose result for a text changes with its neighbours in
-    the batch: not for an index."""
+    """fp32 and int8 (weights and activations, static ranges) exist in both formats. Only openvino has bf16, fp16 (weights of half
+    the size), int8_weights (a quarter) and int4_weights (an eighth, word embeddings excepted, as far as the gate accepts).
+    Only onnx has int8_dynamic; there a text's result depends on the other texts of its batch, so do not build an index with
+    it."""
     calibration_pairs: Count = 300
-    """Pairs of the recipe's own training text that set the int8 ranges; int4 weights are fitted on 128 of their texts."""
+    """Training pairs that set the int8 ranges. int4 weights are fitted on 128 of their texts."""
     smooth_quant_alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """How much of the activations' outliers goes into the weights."""
+    """SmoothQuant's α: how much of the activations' outliers is moved into the weights."""
     keep_float: tuple[str, ...] | Literal["ffn_down", "search"] | None = "ffn_down"
-    """What stays out of int8: the feed-forward down-projections carry almost all of the damage. search: the least that
-    holds the gate, by trying (minutes); it is what follows, too, where the gate does not hold."""
+    """Which layers stay in float. ffn_down: the second matrix of each feed-forward network, where int8 loses most. search: try
+    more and more layers in float until the gate passes (minutes); this is also done after a failed gate. A list names
+    layers; null keeps none in float."""
     recover: Recover | None = None
-    """Train the student on with int8 simulated where int8 does not hold, before layers are put into float; None is off. It
-    mends what outliers among the weights do, not the rounding of activations."""
+    """Fine-tune with simulated int8 where the int8 export fails the gate. It repairs damage by outliers among the weights, not
+    the rounding of activations. None is off."""
     parity_pairs: Count = 500
+    """Held-back pairs on which the gate compares export and torch."""
     min_cosine: float | None = None
-    """Of any text's embedding to torch's; None is the default of the precision."""
+    """Gate: the least cosine of any text's embedding to torch's. None is the precision's default, here and below."""
     min_mean_cosine: float | None = None
+    """Gate: the least mean of these cosines."""
     min_rank_agreement: float | None = None
-    """Spearman between the export's and torch's pair scores."""
+    """Gate: the least Spearman correlation between the export's and torch's pair scores."""
     min_batch_cosine: float | None = None
-    """Of a text alone to the same text in a batch."""
+    """Gate: the least cosine of a text alone to the same text in a batch."""
     min_top_k_overlap: float | None = None
-    """Mean share of a query's best documents that export and torch both name."""
+    """Gate: the least mean share of a query's best documents that export and torch have in common."""
     max_metric_drop: float | None = None
-    """What the metric on the validation labels may lose."""
+    """Gate: the most that the metric on the validation labels may lose."""
 
     @property
     def wanted(self) -> list[tuple[ExportFormat, ExportPrecision]]:
@@ -735,16 +821,17 @@ class Export(Section):
 
 
 class TfIdf(Section):
-    """Cosine of TF-IDF vectors, through scikit-learn."""
+    """Cosine of TF-IDF vectors, by scikit-learn."""
 
     kind: Literal["tfidf"] = "tfidf"
+    """Names this kind of baseline."""
     fit: Literal["corpus", "pair"] = "corpus"
     """corpus: fitted once on the training texts. pair: on each pair alone, as the published ablation did."""
     analyzer: Literal["word", "char", "char_wb"] | None = None
-    """None of analyzer and ngrams tries words, characters 2 to 4 within words and characters 1 to 3, and takes what ranks the
-    validation pairs best; else None is word."""
+    """What is counted: words, characters, or characters within words. If neither analyzer nor ngrams is given, words, characters 2
+    to 4 within words and characters 1 to 3 are tried, and the best on the validation pairs is taken."""
     ngrams: tuple[Count, Count] | None = None
-    """The shortest and the longest; None is 1 to 1 beside a stated analyzer."""
+    """The shortest and the longest n-gram. None is [1, 1] where an analyzer is given."""
 
     @model_validator(mode="after")
     def _rising(self) -> "TfIdf":
@@ -759,26 +846,33 @@ class TfIdf(Section):
 
 
 class Remote(Section):
-    """Embeddings of an OpenAI-compatible endpoint, each text asked once and kept on disk."""
+    """Embeddings of an OpenAI-compatible server. Each text is sent once and its embedding is kept on disk."""
 
     kind: Literal["remote"] = "remote"
+    """Names this kind of baseline."""
     endpoint: Endpoint
+    """The server and its model."""
     dimensions: Count | None = None
-    """None is the model's own width."""
+    """Width of the embeddings to ask for. None is the model's own width."""
     cache: str | None = None
-    """A folder; None is one beside the run's baselines."""
+    """Folder of the stored embeddings. None is one beside the run's baselines."""
 
 
 class Encoder(Section):
-    """An encoder as it comes, untrained for the task ("zero-shot")."""
+    """An encoder as it is, not trained for the task ("zero-shot")."""
 
     kind: Literal["encoder"] = "encoder"
+    """Names this kind of baseline."""
     backbone: Backbone
+    """The encoder's name or path, or a fresh encoder."""
     pooling: Literal["mean", "cls"] | None = None
+    """How token embeddings become one vector. None takes the encoder's own, else mean."""
     max_length: Tokens = 512
+    """Longer texts are cut to this many tokens."""
     head: None = None
-    """A bi-encoder has none."""
+    """Always null: a bi-encoder has no head."""
     prompts: tuple[str, str] | None = None
+    """Texts put before every query and every document. None adds nothing."""
 
     @property
     def model_kind(self) -> Literal["bi_encoder"]:
@@ -787,14 +881,19 @@ class Encoder(Section):
 
 
 class Paragraphs(Section):
-    """Any bi-encoder on paragraphs of long documents: the mean of the best `top_k` matches from either side."""
+    """A bi-encoder that compares long texts paragraph by paragraph.
+
+    The score is the mean of the best `top_k` matches between paragraphs, seen from either side.
+    """
 
     kind: Literal["paragraphs"] = "paragraphs"
+    """Names this kind of baseline."""
     model: str
     """`student`, the name of a bi-encoder teacher or baseline of this recipe, or a model folder."""
     top_k: Count = 3
+    """How many best matches are averaged."""
     max_characters: Annotated[int, Field(ge=40)] = 400
-    """Longer blocks are cut at their lines and sentences."""
+    """Longer paragraphs are cut at lines and sentences."""
 
 
 Baseline = Annotated[TfIdf | Remote | Encoder | Paragraphs, Field(discriminator="kind")]
@@ -805,90 +904,92 @@ def _tfidf_alone() -> dict[str, Baseline]:
 
 
 class Benchmark(Section):
-    """The report: quality beside latency beside size."""
+    """What the report measures: quality, latency and size."""
 
     threads: Count | None = None
-    """None is what the machine (or its container) gives."""
+    """Threads of each model. None is every CPU that this process may use."""
     seconds: Seconds = 10.0
-    """Measuring time per row and kind of measurement; longer for a row that cannot go through the common pairs once in it."""
+    """Measuring time per row and kind of measurement. A slow row takes longer: it goes through the common pairs at least once."""
     throughput_pairs: Count = 512
-    """At most. All rows are measured over the same pairs: as many as the slowest has time for, at least 64 (latency: 24)."""
+    """The most pairs that throughput is measured on. All rows use the same pairs: as many as the slowest row has time for, at
+    least 64 (latency: 24)."""
     interval: Annotated[float, Field(gt=0, lt=2)] | None = 0.1
-    """Go on, round by round for all rows, until the 95 % intervals of each row's p50 latency and throughput are no wider
-    than this share of their value, or `max_seconds` is reached; None stops after `seconds`."""
+    """Measure all rows, round by round, until the 95 % interval of each row's p50 latency and throughput is no wider than this
+    share of the value, or until `max_seconds`. None stops after `seconds`."""
     max_seconds: Seconds | None = None
-    """The limit for that, per row and kind of measurement; None is three times `seconds`."""
+    """The limit of that time, per row and kind of measurement. None is three times `seconds`."""
     lengths: tuple[Count, ...] = (32, 64, 128, 256, 512)
-    """Length buckets in tokens."""
+    """Upper ends, in tokens, of the lengths that latency is reported for."""
     bootstrap: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
-    """Resamples behind each 95 % interval."""
+    """Bootstrap resamples for each 95 % interval."""
     teachers: tuple[str, ...] | None = None
-    """Which teachers get a row; None is all but adapted encoders (kind mlm)."""
+    """Which teachers get a row. None is all except adapted encoders (kind mlm)."""
     teacher_exports: tuple[ExportPrecision, ...] | None = None
-    """What the matched teacher is exported in as well, in `export.formats`, so that "× teacher" is split into what the smaller
-    model gives and what the runtime gives; None is each of fp32, bf16 and int8 that the student is exported in. A large
-    teacher takes minutes and its size in memory once more each: [] leaves it out, and the report says so."""
+    """Precisions that the matched teacher is exported in as well, in `export.formats`. They split "× teacher" into what the
+    smaller model gives and what the runtime gives. None is each of fp32, bf16 and int8 that the student is exported in. For a
+    large teacher each takes minutes and its size in memory once more. [] leaves them out, and the report says so."""
     baselines: dict[Name, Baseline] = Field(default_factory=_tfidf_alone)
-    """What the models are compared with; {} is nothing."""
+    """Other scorers to compare with, by name. {} compares with none."""
 
 
 class Card(Section):
-    """What the model cards say and no number shows."""
+    """Facts for the model cards that nothing measures."""
 
     license: str | None = None
-    """As the hub spells it, such as apache-2.0; None: the parents' terms are named instead."""
+    """The licence as the hub spells it, such as apache-2.0. None names the licences of the models it was made from."""
     languages: tuple[str, ...] = ()
-    """As ko, en."""
+    """Language codes, such as [ko, en]."""
 
 
 class CascadeDial(Section):
-    """Student first, teacher only where in doubt: `distill cascade`; see `distill.scorers.cascade`."""
+    """`distill cascade`: score with the student and send unsure pairs to the teacher."""
 
     teacher: Name | None = None
-    """None is the teacher whose scores are matched."""
+    """The teacher that is asked. None is the teacher whose scores are matched."""
     share: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Of the pairs that go to the teacher; None is the least that equals the teacher on the validation pairs, see margin."""
+    """Share of the pairs that go to the teacher. None is the smallest share that equals the teacher on the validation pairs;
+    see `margin`."""
     top_k: Count | None = None
-    """The k best documents of each query go to the teacher, instead of a share by doubt."""
+    """Send the k best documents of each query to the teacher, instead of the unsure pairs."""
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.01
     """The cascade equals the teacher where it loses less than this: the lower end of the interval of cascade − teacher, in the
     report's first metric, lies above −margin (non-inferiority), after Holm's correction for all shares that are tried."""
 
 
 class Plan(Section):
-    """What a student may cost: `distill plan` finds the largest shapes that cost no more, measured on this machine."""
+    """A budget for the student. `distill plan` measures on this machine and finds the largest shapes within it."""
 
     budget_p95_ms: Positive | None = None
-    """p95 of one text at a time (a cross-encoder: one pair), tokenisation included; None is no limit."""
+    """The most milliseconds at p95 for one text (cross-encoder: one pair) at a time, tokenisation included. None is no limit."""
     budget_mb: Positive | None = None
-    """Of the folder in the plan's precision, in 10⁶ bytes; None is no limit."""
+    """The most megabytes (10⁶ bytes) of the exported folder in the plan's precision. None is no limit."""
     precision: Literal["auto", "fp32", "int8"] = "auto"
-    """What the budget is for. auto: of fp32 and int8 the one that is measured to be faster on this machine, if the recipe
-    exports both; a plan shows both anyway."""
+    """The precision that must meet the budget. auto takes fp32 or int8, whichever is faster on this machine, if the recipe exports
+    both. The plan shows both."""
     length: Tokens | None = None
-    """Tokens of that text, or of that pair together; None is 256, or the student's max_length where that is less."""
+    """Tokens of the text, or of both texts of a pair. None is 256, or the student's max_length where that is less."""
     threads: Count | None = None
-    """None is what the machine (or its container) gives."""
+    """Threads to measure with. None is every CPU that this process may use."""
     kind: Literal["cross_encoder", "bi_encoder"] | None = None
-    """None is the student's, else bi_encoder."""
+    """Kind of the student. None is the recipe's, else bi_encoder."""
     teacher: Name | None = None
-    """Plan cuts of this teacher; None: of what `student.backbone` names, else fresh encoders."""
+    """Cut this teacher. None cuts what `student.backbone` names, and else plans fresh encoders."""
     family: Literal["bert", "xlm-roberta"] | None = None
-    """Of fresh encoders; None is bert."""
+    """Architecture of fresh encoders. None is bert."""
     vocabulary: OneOrMore[Annotated[int, Field(ge=64)]] | None = None
-    """Sizes to choose from: of a fresh encoder, where None is 32000; or to trim a cut one to, where None is as the student's
-    own section says."""
+    """Vocabulary sizes to choose from. None is 32000 for a fresh encoder, and `student.vocabulary` for a cut one."""
     widths: OneOrMore[Annotated[int, Field(ge=16)]] | None = None
-    """Of a fresh encoder; None is 128 to 768, and attention heads are 64 wide where that divides it, else 32 or 16. Of a cut
-    one the hidden sizes to make it (`student.width.hidden`); None is as the student's own section says."""
+    """Hidden sizes to choose from. None is 128 to 768 for a fresh encoder, and `student.width.hidden` for a cut one. A fresh
+    encoder's attention heads are 64 wide where that divides the width, else 32 or 16."""
     feed_forward: OneOrMore[Positive] | None = None
-    """Multiples of the width of a fresh encoder; None is [2, 4]. Of a cut one the shares that stay; None is all."""
+    """Feed-forward sizes to choose from. Fresh encoder: multiples of the width; None is [2, 4]. Cut encoder: shares that stay; None
+    is all."""
     layers: OneOrMore[Count] | None = None
-    """How many; None is 2 to 12 of a fresh encoder, 1 to all of a teacher."""
+    """Numbers of layers to choose from. None is 2 to 12 for a fresh encoder, 1 to all for a cut one."""
     measured: Annotated[int, Field(ge=3)] = 10
-    """Shapes that are measured before the rest is predicted."""
+    """How many shapes are measured. The cost of the others is predicted from these."""
     verified: Count = 3
-    """Of the shapes that come out, how many are measured as well."""
+    """How many of the proposed shapes are measured as well."""
     seconds: Seconds = 1.5
     """Measuring time per shape and kind of measurement."""
 
@@ -897,23 +998,35 @@ class Recipe(Section):
     """A whole run."""
 
     name: Name
+    """The run's name."""
     output_dir: str | None = None
-    """None is runs/<name>."""
+    """The run's folder. None is runs/<name>."""
     seed: Seed = 42
+    """Seed of every random choice: splits, samples, initial weights, order of the batches."""
     overwrite: bool = False
-    """Rebuild a finished folder that was made by another recipe, instead of stopping."""
+    """Rebuild finished folders that another recipe made. False stops there."""
     data: Data
+    """The pairs."""
     teachers: dict[Name, Teacher] = Field(default_factory=dict)
+    """The teachers by name."""
     signals: Signals = Signals()
+    """How the teachers' outputs are computed and stored."""
     student: Student | None = None
-    """None: teachers alone are trained and compared."""
+    """The student. None trains and compares teachers only."""
     objectives: Objectives = Objectives()
+    """What the student learns from."""
     training: Training = Training()
+    """How teachers and student are trained, where their own sections say nothing else."""
     export: Export = Export()
+    """Which exports are made, and what the gate accepts."""
     benchmark: Benchmark = Benchmark()
+    """What the report measures."""
     cascade: CascadeDial = CascadeDial()
+    """Settings of `distill cascade`."""
     card: Card = Card()
+    """Facts for the model cards."""
     plan: Plan = Plan()
+    """The budget of `distill plan`."""
 
     @property
     def folder(self) -> Path:
@@ -940,7 +1053,7 @@ class Recipe(Section):
 
 
 def merge_training(raw: Any) -> Any:
-    """Lay each teacher's and the student's own `training` over that of the whole."""
+    """Complete each teacher's and the student's own `training` section with the recipe's."""
     if not isinstance(raw, Mapping) or not isinstance(raw.get("training", {}), Mapping):
         return raw
     merged = dict(raw)
