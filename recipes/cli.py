@@ -3,15 +3,15 @@
 Nothing heavy is imported before a command runs, so that `--help` answers at once.
 """
 
-import inspect
 import math
 import sys
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
 from recipes import _stages
+from recipes._help import with_help_of_arguments
 from recipes._launch import guarded, join_processes, launch, set_up_messages
 
 __all__ = ["command", "main"]
@@ -574,15 +574,8 @@ def _print_parity(recipe: str, overrides: list[str] | None, as_json: bool) -> No
 
 
 def command() -> Any:
-    """Return the command line as click sees it. Typer beside click 8.5 loses the help of arguments: it is put back."""
-    group: Any = typer.main.get_command(app)
-    for one in group.commands.values():
-        hints = get_type_hints(inspect.unwrap(one.callback), include_extras=True)
-        for parameter in one.params:
-            if parameter.param_type_name == "argument" and parameter.help is None:
-                told = getattr(hints[parameter.name], "__metadata__", ())
-                parameter.help = next((info.help for info in told if getattr(info, "help", None)), None)
-    return group
+    """Return the command line as click sees it."""
+    return with_help_of_arguments(app)
 
 
 def main(argv: list[str] | None = None) -> int:

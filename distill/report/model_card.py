@@ -231,7 +231,7 @@ def _loading(row: Mapping[str, Any], artefact: Artefact) -> str:
     else:
         use = f'from sentence_transformers import SentenceTransformer\n\nmodel = SentenceTransformer("path/to/this/folder"{backend})\nvectors = model.encode(["a text", "another"])  # unit length'  # fmt: skip
         own = 'load("path/to/this/folder").encode(["a text", "another"])'
-    loading = f"## Use\n\n```python\n{use}\n```\n\nor, faster on a CPU and with the same numbers: `from distill.runtime.scorer import load; {own}`."
+    loading = f"## Use\n\n```python\n{use}\n```\n\nor, faster on a CPU and with the same numbers: `from distill.runtime import load; {own}`."
     stated = artefact.details.get(ASYMMETRIC)
     if stated is None:
         return loading

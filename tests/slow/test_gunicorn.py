@@ -18,7 +18,7 @@ from tests.tiny.conftest import SENTENCES
 pytestmark = pytest.mark.slow
 APP = """
 import json, os
-from distill.runtime.scorer import load
+from distill.runtime import load
 scorer = load(os.environ["MODEL"])
 scorer.encode(["warm"])
 def app(environ, start_response):

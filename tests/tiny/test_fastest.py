@@ -126,7 +126,7 @@ def test_half_written_speeds_are_none(exports, text):
 
 
 def test_a_read_only_folder_is_measured_in_the_cache(exports, tmp_path, monkeypatch):
-    from distill.runtime.scorer import settings
+    from distill.runtime import settings
 
     write = settings.write_json
 

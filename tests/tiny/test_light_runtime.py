@@ -19,7 +19,7 @@ pytestmark = pytest.mark.integration
 HEAVY = ["torch", "transformers", "sentence_transformers", "scipy", "pydantic", "datasets"]
 PROGRAM = f"""
 import json, sys
-from distill.runtime.scorer import load
+from distill.runtime import load
 scorer = load(sys.argv[1], n_threads=1)
 texts = json.loads(sys.argv[2])
 scores = scorer.score(texts, texts[::-1])

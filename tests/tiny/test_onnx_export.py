@@ -16,11 +16,11 @@ from distill.graphs.trace import GraphModule
 from distill.recipe.schema import Export
 from distill.runtime.opening import load
 from students.export import graphs as export_graphs
-from students.export import layouts
+from students.export import layouts, weights
 from students.export.arithmetic import greatest_code
 from students.export.graphs import behind_pooling, kept_nodes
 from students.export.layouts import TOOLS, write_layout
-from students.export.stage import DEFAULT_THRESHOLDS, FFN_DOWN, Thresholds, export_model, weights
+from students.export.stage import DEFAULT_THRESHOLDS, FFN_DOWN, Thresholds, export_model
 from tests.conftest import ROOT, make_run
 from tests.tiny.conftest import SENTENCES
 

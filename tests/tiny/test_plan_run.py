@@ -6,10 +6,10 @@ import os
 import pytest
 import yaml
 
-from distill import runtime
 from distill.models.modeling import load_model, tokenizer_of, transformer_of
 from distill.recipe.reading import load_recipe
 from distill.recipe.schema import FreshBackbone
+from distill.runtime import opening
 from recipes.cli import main
 from students.plan import search_shapes as planner
 from students.plan.cost_model import Shape
@@ -142,8 +142,8 @@ def test_check_refuses_what_costs_more_than_its_budget(bert_cross, tmp_path, mon
         "latency_ms": {"p50": 1.0, "p95": 1.2, "n": 1}, "throughput_pairs_per_s": 900.0, "size_mb": 2.0, "per_run": {"latency_ms": [1.0]},
     }  # fmt: skip
     monkeypatch.setattr(planner, "measure_folders", lambda *_, **__: [result])
-    scorer = runtime.load(bert_cross)
-    monkeypatch.setattr(runtime, "load", lambda *_, **__: scorer)
+    scorer = opening.load(bert_cross)
+    monkeypatch.setattr(opening, "load", lambda *_, **__: scorer)
     for limit, code in ((1.3, 0), (1.1, 0), (1.0, 1)):  # within the margin of a second measurement, or not
         assert main(["plan", str(path), "--budget-p95-ms", str(limit), "--check", "model"]) == code
     assert "error: model costs 1.20 times its budget; 1.1 is allowed" in capsys.readouterr().err

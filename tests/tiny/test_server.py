@@ -59,7 +59,7 @@ def test_threads_encode_score_and_count_side_by_side(name, graphs, bert_bi):
 FORKING = """
 import json, multiprocessing, os, sys, threading
 import numpy as np
-from distill.runtime.scorer import load
+from distill.runtime import load
 scorers = {path: load(path, n_threads=2) for path in sys.argv[1:]}
 texts = json.loads(sys.stdin.read())
 def ask(path):
@@ -306,7 +306,7 @@ def test_an_int8_graph_says_where_fp32_is_faster(multiplies, graphs, tmp_path, m
     shutil.copytree(graphs / "bert_bi", tmp_path / "openvino-int8")
     monkeypatch.setattr("distill.runtime.engine_openvino._precision", lambda *_: "int8")
     monkeypatch.setattr("distill.runtime.fastest.multiplies_int8", lambda: multiplies)
-    with caplog.at_level("INFO", logger="distill.runtime.scorer"):
+    with caplog.at_level("INFO", logger="distill.runtime.opening"):
         load(tmp_path / "openvino-int8", n_threads=1)
         assert not caplog.records  # there is no sibling
         shutil.copytree(graphs / "bert_bi", tmp_path / "openvino-fp32")

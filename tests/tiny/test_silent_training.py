@@ -11,7 +11,7 @@ import torch
 from distill.errors import BadInput, JobFailed
 from distill.files.artefact import read_card
 from distill.signals import SignalCache, pair_keys
-from distill.training.loop import loop as training
+from distill.training import loop as training
 from students import train_student
 from teachers import cache_signals, train_teachers
 from tests.conftest import BACKBONE, BI_TEACHER

@@ -12,7 +12,7 @@ from distill.files.artefact import check_model_folder, read_card
 from distill.models.modeling import load_model
 from distill.recipe.schema import Objectives
 from distill.runtime.opening import load
-from distill.training.loop import loop as training
+from distill.training import loop as training
 from students import build_student, export_static_student, train_student
 from students.cut.dimensions import read_axes
 from students.cut.static import token_vectors

@@ -15,7 +15,7 @@ from distill.files.artefact import read_card, revision
 from distill.models.modeling import load_model
 from distill.recipe.schema import Training
 from distill.runtime.opening import load
-from distill.training.loop import loop as training
+from distill.training import loop as training
 from distill.training.trainset import TrainSet, validation_value
 from recipes.cli import main
 from students import build_student, train_student

@@ -10,9 +10,9 @@ import pytest
 
 from distill.errors import BadInput
 from distill.models.files import read_model_files
+from distill.runtime import settings as settings_module
 from distill.runtime import tuning
 from distill.runtime.opening import load
-from distill.runtime.scorer import settings as settings_module
 from distill.runtime.settings import RunSettings, read_settings, settings_key, store_settings
 from recipes.cli import main
 from tests.conftest import ROOT
@@ -76,9 +76,7 @@ def test_a_damaged_cache_is_no_failure(folder, cache, damage):
 
 
 def test_two_processes_start_together(folder, cache):
-    program = (
-        "import sys; from distill.runtime.scorer import load; print(load(sys.argv[1], n_threads=1).encode(['a']).sum())"
-    )
+    program = "import sys; from distill.runtime import load; print(load(sys.argv[1], n_threads=1).encode(['a']).sum())"
     started = [
         subprocess.Popen([sys.executable, "-c", program, str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
         for _ in range(3)

@@ -108,7 +108,8 @@ STAGES = [
     name
     for name in FILES
     if name.startswith("recipes.")
-    and name not in ("recipes.cli", "recipes.commands", "recipes._launch", "recipes._stages")
+    and not name.startswith("recipes._")
+    and name not in ("recipes.cli", "recipes.commands")
 ]
 
 
