@@ -8,7 +8,7 @@ export TOKENIZERS_PARALLELISM ?= true
 PROCESSES ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
 
-.PHONY: install quickstart check test test-fast test-slow bad-input docs clean
+.PHONY: install quickstart check test test-fast test-slow bad-input hostile docs clean
 
 install: .venv/installed
 
@@ -37,6 +37,9 @@ test-slow: install  ## real models, two processes, kills: minutes
 
 bad-input: install  ## print what each kind of bad input says
 	$(BIN)/python -m tests.slow.bad_input
+
+hostile: install  ## hostile inputs on the real commands; goes on where it stopped
+	$(BIN)/python -W ignore -m tests.slow.hostile_inputs
 
 docs: install  ## build the site into site/; a broken link fails
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
