@@ -32,8 +32,8 @@ PAIRS = [(left, right) for left in SENTENCES for right in SENTENCES if left != r
 HELD_BACK = [*PAIRS[::3], ("", "a"), (" ".join(SENTENCES), "가나다 " * 200)]
 QUERIES, DOCUMENTS = [pair[0] for pair in HELD_BACK], [pair[1] for pair in HELD_BACK]
 
-# stands in the README, word for word
-README_EXAMPLE = """
+# stands in docs/how-to/export-and-gate.md, word for word
+DOCS_EXAMPLE = """
 import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
@@ -286,18 +286,17 @@ def test_the_stage_and_the_report_cover_both_formats(bi_folder, tmp_path):
     assert set(Export.PRECISIONS) == {"openvino", "onnx"}
 
 
-def test_the_readme_example_gives_what_sentence_transformers_gives(exports, bert_bi, capsys):
+def test_the_example_of_the_docs_gives_what_sentence_transformers_gives(exports, bert_bi, capsys):
     from sentence_transformers import SentenceTransformer
 
     target, _ = exports("bi", "fp32")
-    code = README_EXAMPLE.replace("runs/quickstart/exports/onnx-int8", str(target))
-    assert code != README_EXAMPLE and len(code.splitlines()) <= 15
-    exec(compile(code, "README.md", "exec"), {})
-    texts = re.findall(r'"(\[[^"]+)"', README_EXAMPLE)
+    code = DOCS_EXAMPLE.replace("runs/quickstart/exports/onnx-int8", str(target))
+    assert code != DOCS_EXAMPLE and len(code.splitlines()) <= 15
+    exec(compile(code, "export-and-gate.md", "exec"), {})
+    texts = re.findall(r'"(\[[^"]+)"', DOCS_EXAMPLE)
     left, right = SentenceTransformer(str(bert_bi), device="cpu").encode(texts)
     assert float(capsys.readouterr().out) == pytest.approx(float(left @ right), abs=1e-4)
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert "onnxruntime.InferenceSession" not in readme or README_EXAMPLE in readme
+    assert DOCS_EXAMPLE in (ROOT / "docs" / "how-to" / "export-and-gate.md").read_text(encoding="utf-8")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

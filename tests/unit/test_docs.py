@@ -1,5 +1,6 @@
 """README and docs: links point to files, generated pages are up to date, commands and recipes in them exist."""
 
+import functools
 import importlib.util
 import re
 import shlex
@@ -26,6 +27,7 @@ def commands(path):
     return [shlex.split(line, comments=True) for line in lines if re.match(r"(\.venv/bin/)?distill ", line)]
 
 
+@functools.cache
 def generator():
     spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
     module = importlib.util.module_from_spec(spec)
@@ -45,14 +47,18 @@ def test_every_page_of_the_docs_is_in_the_navigation():
     assert [name for name in NAMES[1:] if name.removeprefix("docs/") not in nav] == []
 
 
-def test_the_generated_pages_are_up_to_date():
-    for path, text in generator().pages().items():
+@pytest.fixture(scope="module")
+def generated():
+    return generator().pages()
+
+
+def test_the_generated_pages_are_up_to_date(generated):
+    for path, text in generated.items():
         assert path.read_text(encoding="utf-8") == text, f"{path.name} is old: run python docs/generate.py"
 
 
-def test_every_recipe_field_and_option_is_explained():
-    pages = generator().pages().values()
-    assert [line for page in pages for line in page.splitlines() if re.match(r"\| `.*\|  \|$", line)] == []
+def test_every_recipe_field_and_option_is_explained(generated):
+    assert [line for page in generated.values() for line in page.splitlines() if re.match(r"\| `.*\|  \|$", line)] == []
 
 
 def test_every_command_of_the_pages_has_the_options_that_it_names():
