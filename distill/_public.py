@@ -1,25 +1,30 @@
 """Names that a package gives without importing what it does not need: `from distill.runtime import load`."""
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 __all__ = ["public"]
 
 
-def public(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return a module's `__getattr__` that imports a public name from its home when it is first asked for.
+def public(package: str, *homes: str) -> Callable[[str], Any]:
+    """Return a package's `__getattr__`: what its homes state in `__all__`, imported when it is first asked for.
 
-    :param homes: the module of each public name, without the package
+    :param homes: modules of the package, by their names in it
 
-    >>> get = public("distill.metrics", {"retention": "measures"})
+    >>> get = public("distill.metrics", "measures")
     >>> get("retention").__module__
     'distill.metrics.measures'
     """
 
     def get(name: str) -> Any:
-        if name not in homes:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
+        # `from package import module` asks for the module first: it is no public name, and imports none of the homes
+        if not name.startswith("_") and find_spec(f"{package}.{name}") is None:
+            for home in homes:
+                module = importlib.import_module(f"{package}.{home}")
+                if name in module.__all__:
+                    return getattr(module, name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     return get

@@ -4,7 +4,6 @@ Rows are read, changed and written one by one, so that a file of any size fits i
 out as it went in, numbers of JSON in their spelling. What is read, and what is refused, is said in :mod:`distill.data.tables`.
 """
 
-import csv
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from distill.data.table_rows import RepeatedKeys, delimited_rows, is_array, json_rows, with_value
-from distill.data.table_writing import check_form, opened, table_writer
+from distill.data.table_writing import check_form, csv_rows, opened, table_writer
 from distill.data.tables import (
     Table,
     as_text,
@@ -162,13 +161,11 @@ def _changed(
 def _copy_csv(table: Table, target: Path, column: str, change: Change) -> None:
     with opened(target) as out:
         header, rows = delimited_rows(table.path, "csv")
-        plain = csv.writer(out, lineterminator="\n")
-        quoted = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)  # before 3.13 a lone \r was left bare
-        at = _column(table.path, header, column)
-        plain.writerow(header)
+        at, write = _column(table.path, header, column), csv_rows(out)
+        write(header)
         for row in rows:
             row[at] = change(row[at])
-            (quoted if any("\r" in value for value in row) else plain).writerow(row)
+            write(row)
 
 
 def _copy_tsv(table: Table, target: Path, column: str, change: Change) -> None:

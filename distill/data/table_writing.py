@@ -20,7 +20,7 @@ from typing import IO, Any
 from distill.errors import BadInput
 from distill.files.outputs import is_stream
 
-__all__ = ["FORMS", "check_form", "check_suffix", "opened", "table_writer"]
+__all__ = ["FORMS", "check_form", "check_suffix", "csv_rows", "opened", "table_writer"]
 
 FORMS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".parquet": "parquet"}
 Row = Sequence[Any]
@@ -75,18 +75,23 @@ def table_writer(path: Path, columns: Mapping[str, type]) -> Iterator[Callable[[
         yield write
 
 
+def csv_rows(file: IO[str]) -> Callable[[Sequence[str]], None]:
+    """Return a function that writes a row of a CSV, with double quotes around what needs them."""
+    plain = csv.writer(file, lineterminator="\n")
+    quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)  # before 3.13 a lone \r was left bare
+
+    def write(row: Sequence[str]) -> None:
+        (quoted if any("\r" in value for value in row) else plain).writerow(row)
+
+    return write
+
+
 @contextmanager
 def _csv_writer(path: Path, columns: Mapping[str, type]) -> Iterator[Callable[[Row], None]]:
     with opened(path) as file:
-        plain = csv.writer(file, lineterminator="\n")
-        quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)  # before 3.13 a lone \r was left bare
-        plain.writerow(columns)
-
-        def write(row: Row) -> None:
-            values = [_shown(value) for value in row]
-            (quoted if any("\r" in value for value in values) else plain).writerow(values)
-
-        yield write
+        write = csv_rows(file)
+        write(list(columns))
+        yield lambda row: write([_shown(value) for value in row])
 
 
 @contextmanager

@@ -189,16 +189,24 @@ def _named(run: Run, place: float) -> dict[str, int]:
     return {"top_k": int(place)} if run.recipe.cascade.top_k is not None else {}
 
 
+def _tested(
+    cascade: Cascade, part: _Part, metric: str
+) -> tuple[Sequence[float], list[np.ndarray], list[np.ndarray], list[dict[str, Any]]]:
+    """Return every place of the dial, which pairs go to the teacher there, the cascade's scores, and the test that it equals."""
+    places = _places(part.run)
+    masks = [part.routed(cascade, place) for place in places]
+    mixed = [cascade.combined(part.student, part.teacher, routed) for routed in masks]
+    margin = part.run.recipe.cascade.margin
+    return places, masks, mixed, judged([part.claim(metric, scores, part.teacher, -margin) for scores in mixed])
+
+
 def _choose(cascade: Cascade, part: _Part, metric: str) -> dict[str, Any]:
     """Test on the held-back pairs, for every place of the dial, that it equals the teacher; choose the least that does.
 
     The cascade's few parameters were fitted on the same pairs. That may make the choice worse, and no report better: what is
     reported rests on the evaluation pairs.
     """
-    settings, places = part.run.recipe.cascade, _places(part.run)
-    masks = [part.routed(cascade, place) for place in places]
-    mixed = [cascade.combined(part.student, part.teacher, routed) for routed in masks]
-    tests = judged([part.claim(metric, scores, part.teacher, -settings.margin) for scores in mixed])
+    settings, (places, masks, mixed, tests) = part.run.recipe.cascade, _tested(cascade, part, metric)
     positions = [
         {**_named(part.run, place), "share": float(routed.mean()), metric: part.estimates(scores)[metric].to_dict(), "minus_teacher": test}
         for place, routed, scores, test in zip(places, masks, mixed, tests, strict=True)
@@ -244,10 +252,7 @@ def _test_chosen(cascade: Cascade, part: _Part, metric: str, level: float | None
 def _positions(cascade: Cascade, part: _Part, metric: str, costs: _Costs) -> list[dict[str, Any]]:
     """Show every place of the dial on the evaluation pairs; `equals` is corrected over all of them."""
     run, rng = part.run, np.random.default_rng(part.run.recipe.seed)
-    places = _places(run)
-    masks = [part.routed(cascade, place) for place in places]
-    mixed = [cascade.combined(part.student, part.teacher, routed) for routed in masks]
-    tests = judged([part.claim(metric, scores, part.teacher, -run.recipe.cascade.margin) for scores in mixed])
+    places, masks, mixed, tests = _tested(cascade, part, metric)
     teacher, positions = part.estimates(part.teacher)[metric].value, []
     for place, routed, scores, test in zip(places, masks, mixed, tests, strict=True):
         blind = [

@@ -8,55 +8,6 @@ from typing import TYPE_CHECKING
 from distill._public import public
 
 if TYPE_CHECKING:
-    from distill.metrics.measures import (
-        METRICS,
-        AblationMse,
-        AveragePrecision,
-        Estimate,
-        NdcgAt10,
-        RocAuc,
-        Spearman,
-        TeacherKendall,
-        TeacherSpearman,
-        evaluate_scores,
-        paired_difference,
-        paired_samples,
-        primary_metric,
-        retention,
-    )
+    from distill.metrics.measures import *
 
-__all__ = [
-    "METRICS",
-    "AblationMse",
-    "AveragePrecision",
-    "Estimate",
-    "NdcgAt10",
-    "RocAuc",
-    "Spearman",
-    "TeacherKendall",
-    "TeacherSpearman",
-    "evaluate_scores",
-    "paired_difference",
-    "paired_samples",
-    "primary_metric",
-    "retention",
-]
-__getattr__ = public(
-    __name__,
-    {
-        "AblationMse": "measures",
-        "AveragePrecision": "measures",
-        "Estimate": "measures",
-        "METRICS": "measures",
-        "NdcgAt10": "measures",
-        "RocAuc": "measures",
-        "Spearman": "measures",
-        "TeacherKendall": "measures",
-        "TeacherSpearman": "measures",
-        "evaluate_scores": "measures",
-        "paired_difference": "measures",
-        "paired_samples": "measures",
-        "primary_metric": "measures",
-        "retention": "measures",
-    },
-)
+__getattr__ = public(__name__, "measures")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from distill._public import public
 
 if TYPE_CHECKING:
-    from distill.report.build import write_report
+    from distill.report.build import *
 
-__all__ = ["write_report"]
-__getattr__ = public(__name__, {"write_report": "build"})
+__getattr__ = public(__name__, "build")

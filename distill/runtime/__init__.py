@@ -8,12 +8,8 @@ from typing import TYPE_CHECKING
 from distill._public import public
 
 if TYPE_CHECKING:
-    from distill.runtime.opening import load
-    from distill.runtime.scorer import PairedScorer, Scorer
-    from distill.runtime.settings import Mode, RunSettings
+    from distill.runtime.opening import *
+    from distill.runtime.scorer import *
+    from distill.runtime.settings import *
 
-__all__ = ["Mode", "PairedScorer", "RunSettings", "Scorer", "load"]
-__getattr__ = public(
-    __name__,
-    {"Mode": "settings", "PairedScorer": "scorer", "RunSettings": "settings", "Scorer": "scorer", "load": "opening"},
-)
+__getattr__ = public(__name__, "opening", "scorer", "settings")

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from distill.errors import BadInput, loading
-from distill.machine.forks import is_forked_since
 from distill.models.files import ModelFiles, Precision, Runtime, check_ids, length_limit
 from distill.models.generative import check_generative, default_prompt
 from distill.runtime.buckets import Batch
+from distill.runtime.engine_torch import batch_tokens_on, check_process, place
 from distill.runtime.scorer import Progress, Scorer, reporter
 
 __all__ = ["GenerativeScorer", "open_generative"]
@@ -45,8 +45,8 @@ class GenerativeEngine:
 
     @property
     def batch_tokens(self) -> int:
-        """Padded tokens of a batch, as `TorchEngine` has it."""
-        return 1024 if self.device == "cpu" else 65_536
+        """Padded tokens of a batch."""
+        return batch_tokens_on(self.device)
 
     @property
     def tokenizer(self) -> Any:
@@ -110,8 +110,7 @@ class GenerativeScorer(Scorer):
     def _score_jointly(
         self, queries: list[str], documents: list[str], batch_tokens: int | None, progress: bool | Progress
     ) -> np.ndarray:
-        if self.device != "cpu" and is_forked_since(self._engine.process):
-            raise BadInput(f"{self.path} lies on {self.device}, which a forked child cannot use; load it there")
+        check_process(self._engine)
         pairs = list(zip(queries, documents, strict=True))
         budget, out = batch_tokens or self._engine.batch_tokens, np.empty(len(pairs), dtype=np.float32)
         with self._lock, reporter(progress, "scoring", len(pairs)) as report:
@@ -150,8 +149,6 @@ def open_generative(
 
     :raises BadInput: for options that such a model cannot have, and a folder that does not score a pair
     """
-    import torch
-
     from distill.models.modeling import load_model
 
     name = f"{files.folder} is a generative reranker (LogitScore)"
@@ -165,8 +162,6 @@ def open_generative(
         raise BadInput(f"truncate {truncate}: {files.folder} gives no embeddings but scores")
     if special_tokens_as_text:
         raise BadInput(f"{name}, whose template is made of special tokens: special_tokens_as_text is not there for it")
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if torch.device(chosen).type == "cpu":
-        torch.set_num_threads(n_threads)
+    chosen = place(device, n_threads)
     model = load_model(files.folder).to(chosen).eval()
     return GenerativeScorer(files, GenerativeEngine(model, precision or "fp32", chosen, files), max_length)

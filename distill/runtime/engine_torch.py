@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from distill.machine.forks import is_forked_since
 from distill.models.files import ModelFiles, Precision, Runtime, check_ids, length_limit
 from distill.runtime.buckets import Batch, Features
 
-__all__ = ["TorchEngine", "TorchHead", "load_torch_head", "open_torch"]
+__all__ = ["TorchEngine", "TorchHead", "batch_tokens_on", "check_process", "load_torch_head", "open_torch", "place"]
 
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,43 @@ def _take_one_thread() -> None:
 @cache
 def _say_one_thread() -> None:
     log.info("torch computes on one thread in this forked process; load the model after the fork for more")
+
+
+def place(device: str | None, n_threads: int) -> str:
+    """Return where a torch model is to lie, None being a GPU where there is one, and prepare this process and its children."""
+    import torch
+
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if torch.device(chosen).type == "cpu":
+        torch.set_num_threads(n_threads)
+    _one_thread_in_children()
+    return chosen
+
+
+def batch_tokens_on(device: str) -> int:
+    """Return the padded tokens of a batch: a GPU wants many, a CPU's cache few."""
+    return 1024 if device == "cpu" else 65_536
+
+
+class _Placed(Protocol):
+    @property
+    def files(self) -> ModelFiles: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def process(self) -> int: ...
+
+
+def check_process(engine: _Placed) -> None:
+    """Say that a forked child computes on one thread.
+
+    :raises BadInput: in a forked child of a process that put the model onto a GPU
+    """
+    if not is_forked_since(engine.process):
+        return
+    if engine.device != "cpu":
+        raise BadInput(f"{engine.files.folder} lies on {engine.device}, which a forked child cannot use; load it there")
+    _say_one_thread()
 
 
 class TorchHead:
@@ -102,8 +139,8 @@ class TorchEngine:
 
     @property
     def batch_tokens(self) -> int:
-        """Padded tokens of a batch: a GPU wants many, a CPU's cache few."""
-        return 1024 if self.device == "cpu" else 65_536
+        """Padded tokens of a batch."""
+        return batch_tokens_on(self.device)
 
     @property
     def tokenizer(self) -> Any:
@@ -129,10 +166,7 @@ class TorchEngine:
         """
         import torch
 
-        if self.device == "cpu" and is_forked_since(self.process):
-            _say_one_thread()
-        elif is_forked_since(self.process):
-            raise BadInput(f"{self.files.folder} lies on {self.device}, which a forked child cannot use; load it there")
+        check_process(self)
         for rows, features in batches:
             check_ids(self.files, features["input_ids"])
             with torch.inference_mode():  # left before the yield: the caller's own torch code is not ours to switch
@@ -168,9 +202,7 @@ def open_torch(files: ModelFiles, precision: Precision | None, n_threads: int, d
         raise BadInput(
             f"{files.folder} holds no torch weights, only a graph; load it with runtime: {files.held_runtime}"
         )
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if torch.device(chosen).type == "cpu":
-        torch.set_num_threads(n_threads)
+    chosen = place(device, n_threads)
     # transformers 5 loads the dtype of the checkpoint unless told otherwise
     kwargs = {"dtype": torch.float32}
     with quiet(), whole_weights(str(files.folder)):

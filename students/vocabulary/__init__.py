@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from distill._public import public
 
 if TYPE_CHECKING:
-    from students.vocabulary.trimming import TextCounts, TrimReport, trim_vocabulary
+    from students.vocabulary.trimming import *
 
-__all__ = ["TextCounts", "TrimReport", "trim_vocabulary"]
-__getattr__ = public(__name__, {"TextCounts": "trimming", "TrimReport": "trimming", "trim_vocabulary": "trimming"})
+__getattr__ = public(__name__, "trimming")

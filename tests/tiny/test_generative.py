@@ -2,6 +2,7 @@
 
 import json
 import logging
+import multiprocessing
 import shutil
 
 import numpy as np
@@ -21,6 +22,7 @@ from students import build_student
 from students.export.stage import export_model
 from teachers import cache_signals, train_teachers
 from tests.tiny.conftest import SENTENCES
+from tests.tiny.test_server import check_forked_children
 
 FROZEN = {"kind": "cross_encoder", "frozen": True, "max_length": 96, "head": None}
 SHORT = {"max_pairs": 120}
@@ -204,3 +206,8 @@ def test_spoiled_folders_are_one_line(tiny_run, decoder, tmp_path, change, match
     with pytest.raises(BadInput, match=match):
         train_teachers(run)
     assert not run.teacher("cross").exists()
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs os.fork")
+def test_forked_children_score_as_their_parent(decoder):
+    check_forked_children([str(decoder)])

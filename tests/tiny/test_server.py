@@ -98,6 +98,11 @@ def test_forked_children_give_what_their_parent_gives(names, graphs, bert_bi, re
         paths = [static_folder(bert_bi, tmp_path)]
     else:
         paths = [str(bert_bi if name == "torch" else graphs / name) for name in names]
+    check_forked_children(paths)
+
+
+def check_forked_children(paths):
+    """Children forked from a process that has scored, and scores meanwhile, give its scores and end."""
     env = {name: value for name, value in os.environ.items() if name != "TOKENIZERS_PARALLELISM"}
     done = subprocess.run(
         [sys.executable, "-c", FORKING, *paths], cwd=ROOT, env=env, input=json.dumps(SENTENCES * 4), capture_output=True,
