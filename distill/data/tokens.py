@@ -16,11 +16,10 @@ from distill.machine.forks import ForkSafeLock
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["TokenTable", "bags", "pad_token_id", "special_tokens", "tokenize"]
+__all__ = ["TokenTable", "bags", "pad_token_id", "special_tokens", "tokenize", "tokenizer_lock"]
 
-# truncation is a setting of the tokenizer, not of a call, and setting it while another thread encodes raises "Already
-# borrowed"; a Rust object takes no attributes and no weak references, so its lock is found by its address
-_LOCKS = tuple(ForkSafeLock() for _ in range(64))
+# a Rust object takes no attributes and no weak references, so the lock of a tokenizer is found by its address
+_LOCKS = tuple(ForkSafeLock(fork_waits=True) for _ in range(64))
 _CHUNK = 2048  # sequences per tokenizer call: enough to keep its threads busy, little enough to show progress
 
 
@@ -134,7 +133,7 @@ def _fast(tokenizer: Any, max_length: int, special_tokens: bool) -> _Encode | No
     if backend is None or not hasattr(backend, "encode_batch_fast"):
         return None
     side = getattr(tokenizer, "truncation_side", "right")
-    lock = _LOCKS[(id(backend) >> 4) % len(_LOCKS)]
+    lock = tokenizer_lock(backend)
 
     def encode(texts: list[str], pairs: list[str] | None) -> tuple[_Sequences, _Sequences]:
         with lock:
@@ -151,6 +150,15 @@ def _fast(tokenizer: Any, max_length: int, special_tokens: bool) -> _Encode | No
         return [encoding.ids for encoding in encodings], [encoding.type_ids for encoding in encodings]
 
     return encode
+
+
+def tokenizer_lock(backend: Any) -> ForkSafeLock:
+    """Return the lock of a tokenizer of `tokenizers`: whoever calls one that threads may share holds it meanwhile.
+
+    Truncation is a setting of the tokenizer, not of a call: setting it while another thread encodes raises "Already borrowed".
+    A fork waits for the lock, since a child would find the tokenizer borrowed for ever.
+    """
+    return _LOCKS[(id(backend) >> 4) % len(_LOCKS)]
 
 
 def _encoded(backend: Any, texts: list[str], pairs: list[str] | None, special_tokens: bool) -> list[Any]:

@@ -1,9 +1,10 @@
-"""What survives `os.fork`: locks that are free again, compiled models that are opened anew, a tokenizer without threads.
+"""What survives `os.fork`: locks that are free again, compiled models that are opened anew, a tokenizer at rest.
 
 A forked child has the memory of its parent and none of its threads (gunicorn --preload, a multiprocessing pool on Linux).
 A lock that another thread held stays held; a compiled model waits for threads that are gone, and so does its destructor.
 So a child frees the locks of this module, and makes each `PerProcess` value anew when it is first needed; the parent's is
-never destroyed there. The tokenizer's thread pool cannot be opened anew: a child tokenises in the calling thread.
+never destroyed there. A tokenizer cannot be opened anew, so a fork waits until no thread is inside of one; its thread pool
+is gone, and a child tokenises in the calling thread.
 """
 
 import ctypes
@@ -21,16 +22,30 @@ _PARALLELISM = "TOKENIZERS_PARALLELISM"
 
 
 class ForkSafeLock:
-    """A lock, not reentrant; free in a forked child, whichever thread of the parent held it."""
+    """A lock, not reentrant; free in a forked child, whichever thread of the parent held it.
 
-    def __init__(self) -> None:
+    :param fork_waits: let a fork of another thread wait until the lock is free: for an object that a child would find as
+        that thread left it, in the middle of a call. Whoever holds the lock must not fork.
+    """
+
+    def __init__(self, *, fork_waits: bool = False) -> None:
         self._lock = threading.Lock()
         _locks.add(self)
+        if fork_waits:
+            _waited_for.add(self)
 
     def __enter__(self) -> None:
-        self._lock.acquire()
+        self.acquire()
 
     def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def acquire(self) -> None:
+        """Wait for the lock and hold it."""
+        self._lock.acquire()
+
+    def release(self) -> None:
+        """Let the next one have it."""
         self._lock.release()
 
     def free(self) -> None:
@@ -68,6 +83,7 @@ class PerProcess(Generic[Value]):
 
 
 _locks: "weakref.WeakSet[ForkSafeLock]" = weakref.WeakSet()
+_waited_for: "weakref.WeakSet[ForkSafeLock]" = weakref.WeakSet()
 _values: "weakref.WeakSet[PerProcess[Any]]" = weakref.WeakSet()
 
 
@@ -93,17 +109,22 @@ def is_forked_since(pid: int) -> bool:
 
 
 class _Tokenizers:
-    """Switches the tokenizer's thread pool off in a child; without a word, which it would print on every fork.
+    """Lets a fork wait for tokenizers that are in a call, and switches their thread pool off in a child.
 
-    It reads the variable at each call, and after a fork it warns where the variable is not set.
+    Another thread's call would never end in the child, where the tokenizer would stay "Already borrowed". The pool is switched
+    off without a word: the tokenizer reads the variable at each call, and after a fork it warns where it is not set.
     """
 
     def __init__(self) -> None:
         self.stated: str | None = None
+        self._held: list[ForkSafeLock] = []
         self._lock = threading.Lock()  # one fork at a time: a second would take "false" for what the user stated
 
     def before(self) -> None:
         self._lock.acquire()
+        self._held = list(_waited_for)
+        for lock in self._held:
+            lock.acquire()
         self.stated = os.environ.get(_PARALLELISM)
         if "tokenizers" in sys.modules:
             os.environ[_PARALLELISM] = "false"
@@ -113,10 +134,13 @@ class _Tokenizers:
             os.environ[_PARALLELISM] = self.stated
         elif "tokenizers" in sys.modules:
             os.environ.pop(_PARALLELISM, None)
+        for lock in self._held:
+            lock.release()
+        self._held = []
         self._lock.release()
 
     def after_in_child(self) -> None:
-        self._lock = threading.Lock()
+        self._lock, self._held = threading.Lock(), []
 
 
 def _after_in_child() -> None:

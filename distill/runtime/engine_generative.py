@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from distill.data.tokens import tokenizer_lock
 from distill.errors import BadInput, loading
 from distill.models.files import ModelFiles, Precision, Runtime, check_ids, length_limit
 from distill.models.generative import check_generative, default_prompt
@@ -67,7 +68,10 @@ class GenerativeEngine:
 
     def features(self, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
         """Put pairs through the template and the tokenizer, padded on the left."""
-        with loading(str(self.files.folder)):
+        with (
+            loading(str(self.files.folder)),
+            tokenizer_lock(getattr(self.tokenizer, "backend_tokenizer", self.tokenizer)),
+        ):
             features: dict[str, Any] = self.model.preprocess(list(pairs), prompt=default_prompt(self.model))
         check_ids(self.files, features["input_ids"].numpy())
         return features

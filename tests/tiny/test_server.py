@@ -71,9 +71,11 @@ def busy():                                               # and runs, and holds 
     while not stop.is_set():
         for path in scorers: ask(path)
 thread = threading.Thread(target=busy); thread.start()
-with multiprocessing.get_context("fork").Pool(2) as pool:
-    answers = pool.map(ask, list(scorers) * 2)
-stop.set(); thread.join()
+try:
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        answers = pool.map(ask, list(scorers) * 2)
+finally:
+    stop.set(); thread.join()
 for path, answer in zip(list(scorers) * 2, answers):
     np.testing.assert_allclose(answer, expected[path], atol=1e-4)
 for leave in (os._exit, sys.exit):                        # sys.exit runs destructors: of gunicorn's workers, for one

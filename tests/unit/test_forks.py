@@ -56,6 +56,47 @@ def test_a_lock_that_another_thread_holds_is_free_in_a_child():
     thread.join()
 
 
+WHILE_ANOTHER_THREAD_TOKENISES = """
+import os, threading
+from distill.data.tokens import tokenize
+from distill.models.files import LightTokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers
+backend = Tokenizer(models.WordLevel({"a": 0, "b": 1}, "b"))
+backend.pre_tokenizer = pre_tokenizers.Whitespace()
+backend.enable_truncation(5)                       # its own limit, which a call sets aside and puts back
+tokenizer = LightTokenizer(backend, ("input_ids",), 0, "right", 8)
+texts, stop = ["a b " * 500] * 200, threading.Event()
+def busy():
+    while not stop.is_set():
+        tokenize(tokenizer, texts, max_length=8)
+threads = [threading.Thread(target=busy) for _ in range(2)]
+for thread in threads: thread.start()
+codes = []
+try:
+    for _ in range(20):                            # the threads are inside of the tokenizer nearly always
+        pid = os.fork()
+        if pid == 0:
+            whole = tokenize(tokenizer, texts[:2], max_length=8).lengths.tolist() == [8, 8]
+            os._exit(0 if whole and backend.truncation["max_length"] == 5 else 3)
+        codes.append(os.waitpid(pid, 0)[1])
+finally:
+    stop.set()
+print(codes == [0] * 20)
+"""
+
+
+def test_a_fork_waits_for_a_tokenizer_that_is_in_a_call():
+    done = subprocess.run(
+        [sys.executable, "-c", WHILE_ANOTHER_THREAD_TOKENISES],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.split() == ["True"], done.stderr
+
+
 class Destroyed:
     def __init__(self):
         self.pid = os.getpid()
