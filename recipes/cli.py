@@ -175,6 +175,27 @@ def cascade(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = F
 
 
 @app.command()
+def doctor(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    pairs: Annotated[
+        int, typer.Option(min=50, max=_MOST, help="Number of validation pairs that each teacher is asked for.")
+    ] = 300,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="A folder for doctor.json and suspects.tsv; default: nothing is written."),
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether a student can learn from a recipe's pairs, teachers and cached signals; exit code 1 where it cannot."""
+    from distill.recipe.reading import load_recipe
+    from recipes.commands import examine
+
+    examine(load_recipe(recipe, overrides or []), pairs, output, overwrite=overwrite, as_json=as_json)
+
+
+@app.command()
 def push(
     folder: Annotated[Path, typer.Argument(help="A finished model folder with its card.")],
     repository: Annotated[str, typer.Argument(help="Repository on the Hugging Face hub, such as name/model.")],

@@ -13,6 +13,7 @@ import numpy as np
 
 from distill.data.cut_texts import sample_cut_texts
 from distill.data.pairs import Pairs, batched
+from distill.diagnosis.scores import check_scale
 from distill.errors import JobFailed
 from distill.graphs.openvino import GraphPrecision, export_graph
 from distill.models.modeling import quiet
@@ -184,6 +185,8 @@ def _described(run: Run, name: str, scores: np.ndarray) -> dict[str, Any]:
         raise JobFailed(
             f"the scores of teacher {name} are all but equal (std {described['std']:.2g}): a student learns nothing from them; train the teacher longer or with another learning rate"
         )
+    for finding in check_scale(f"signals of {name}", scores, run.recipe.teachers[name].model_kind):
+        log.warning("%s", finding.line)
     problem = unrelated(f"the scores of teacher {name}", scores, labels)
     if problem is not None:
         if not run.recipe.signals.allow_unrelated:
