@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from distill.diagnosis.findings import Finding
+from distill.diagnosis.findings import Finding, Level
 from distill.files.artefact import ModelKind
 from distill.training.learnable import LEAST_SPREAD, rank_correlation
 
@@ -31,6 +31,7 @@ _LEAST = 50  # scores; of fewer nothing is said
 _SLACK = 1e-3  # a cosine is rounded
 _TWICE = 1 / (1 + math.exp(-1))  # the sigmoid of 1: all that a sigmoid of a probability reaches
 _FLAT, _STEEP = 0.02, 0.9  # spread of targets in [0, 1]; share of targets within 0.001 of an end
+_NO_RELATION = 0.2  # an interval that reaches 0 and ends below it: no relation; above it: too few pairs to tell
 _SAME = 0.05  # of the scores' spread: what another precision or machine changes
 _LEAST_CONTAMINATION, _LEAST_FLATNESS, _LEAST_BEYOND = 0.03, 0.6, 8
 _LEAST_AUC = 0.8  # of scores that can tell a wrong label from two classes that overlap
@@ -87,7 +88,7 @@ def check_against_labels(about: str, scores: np.ndarray, labels: np.ndarray | No
         advice = "check whether the labels, or the scores, are inverted"
         return [Finding("problem", "against labels", about, said, advice, numbers)]
     if low <= 0:
-        level = "problem" if high < 0.2 else "warning"
+        level: Level = "problem" if high < _NO_RELATION else "warning"
         advice = "check the teacher's head, its prompts and whether scores belong to their pairs; or train it longer"
         return [Finding(level, "unrelated to labels", about, f"{said}: no relation is shown", advice, numbers)]
     return [Finding("note", "labels", about, said, "", numbers)]

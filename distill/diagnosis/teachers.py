@@ -3,10 +3,9 @@
 import re
 from collections.abc import Sequence
 
-import numpy as np
-
 from distill.data.cut_texts import CutTexts
 from distill.data.scripts import rows_by_script
+from distill.data.splitting import sample
 from distill.data.tokens import tokenize
 from distill.diagnosis.findings import Finding
 from distill.metrics.measures import Estimate
@@ -50,8 +49,7 @@ def check_prompts(about: str, backbone: str, prompts: tuple[str, str]) -> list[F
 def check_tokens(about: str, tokenizer: object, texts: Sequence[str]) -> list[Finding]:
     """Look for scripts that a tokenizer does not know: unknown tokens, or several tokens for one character."""
     if len(texts) > _SAMPLED:
-        rows = np.random.default_rng(_SEED).choice(len(texts), _SAMPLED, replace=False)
-        texts = [texts[row] for row in np.sort(rows).tolist()]
+        texts = [texts[row] for row in sample(len(texts), _SAMPLED, _SEED)]
     unknown = unknown_id(tokenizer)
     found = []
     for script, rows in rows_by_script(texts).items():

@@ -9,11 +9,11 @@ import numpy as np
 
 from distill.data.pairs import Pairs
 from distill.data.scripts import main_script
-from distill.data.splitting import text_key
+from distill.data.splitting import sample, text_key
 from distill.diagnosis.findings import Finding
 from distill.training.learnable import rank_correlation
 
-__all__ = ["check_contradictions", "check_copies", "check_floor", "check_scripts", "check_sides"]
+__all__ = ["check_contradictions", "check_copies", "check_floor", "check_scripts", "check_sides", "script_shares"]
 
 _SAMPLED, _SEED = 2000, 0  # texts or pairs of a part that a check reads
 _LEAST = 50
@@ -25,9 +25,7 @@ _AT_ONCE = 256
 
 
 def _sampled(pairs: Pairs, n: int = _SAMPLED) -> Pairs:
-    if len(pairs) <= n:
-        return pairs
-    return pairs.select(np.sort(np.random.default_rng(_SEED).choice(len(pairs), n, replace=False)).tolist())
+    return pairs if len(pairs) <= n else pairs.select(sample(len(pairs), n, _SEED))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
