@@ -8,6 +8,7 @@ say which package, in one line, with exit code 2.
 """
 
 import json
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -30,31 +31,19 @@ vectors = model.encode(texts).tolist() if model.kind == "bi_encoder" else []
 heavy = sorted({"torch", "transformers", "scipy", "datasets"} & set(sys.modules))
 print(json.dumps([scores.tolist(), ranked, vectors, heavy]))
 """
-# a command with all that it takes → the package that the serving install lacks for it
-LACKING = {
-    ("run", "quickstart"): "accelerate",
-    ("train-teacher", "quickstart"): "accelerate",
-    ("cache-signals", "quickstart"): "accelerate",
-    ("build-student", "quickstart"): "accelerate",
-    ("train-student", "quickstart"): "accelerate",
-    ("export", "quickstart"): "accelerate",
-    ("benchmark", "quickstart"): "accelerate",
-    ("cascade", "quickstart"): "accelerate",
-    ("ablate", "ablation_resume_jd", "--smoke"): "accelerate",
-    ("plan", "--budget-mb", "5"): "accelerate",
-    ("trim", "{torch}", "trimmed", "--texts", "texts.txt"): "torch",
-    ("fetch-data", "stsb"): "datasets",
-    ("score", "{torch}", "pairs.csv", "-o", "out.csv"): "torch",
-    ("score", "{model}", "owner/name", "-o", "out.csv"): "datasets",
-    ("score", "{model}", "pairs.parquet", "-o", "out.csv"): "pyarrow",
-    ("score", "{model}", "pairs.csv", "-o", "out.parquet"): "pyarrow",
-    ("benchmark", "{model}", "--pairs", "pairs.csv"): "datasets",
-    ("push", "{model}", "name/model"): "huggingface-hub",
-    ("layout", "{model}", "laid", "--for", "optimum"): None,
-    ("synthesize", "made", "--pairs", "4", "--estimate"): None,
-    ("index-quality", "{bi}", "pairs.csv"): None,
-    ("prepare", "resumes.csv", "-o", "blinded.csv", "--blind"): None,
-}
+# commands that need more than a serving install has
+LACKING = (
+    "run quickstart", "train-teacher quickstart", "cache-signals quickstart", "build-student quickstart", "train-student quickstart",
+    "export quickstart", "benchmark quickstart", "cascade quickstart", "ablate ablation_resume_jd --smoke", "plan --budget-mb 5",
+    "trim {torch} trimmed --texts texts.txt", "fetch-data stsb", "score {torch} pairs.csv -o out.csv",
+    "score {model} owner/name -o out.csv", "score {model} pairs.parquet -o out.csv", "score {model} pairs.csv -o out.parquet",
+    "benchmark {model} --pairs pairs.csv", "layout {model} laid --for {tool}", "push {model} name/model",
+)  # fmt: skip
+WORKING = (
+    "synthesize made --pairs 4 --estimate", "index-quality {bi} pairs.csv",
+    "prepare resumes.csv -o blinded.csv --blind", "fetch-data ko_en --from held", "tune {bi} --seconds 1 --threads 1",
+    "embed {bi} texts.txt -o texts.npy", "score {model} pairs.csv -o scores.tsv", "--version", "--help",
+)  # fmt: skip
 
 
 def made_folders(root: Path) -> dict[str, Path]:
@@ -93,6 +82,8 @@ def write_inputs(folder: Path) -> None:
     (folder / "pairs.csv").write_text("\n".join(["query,document,label", *lines]) + "\n", encoding="utf-8")
     (folder / "resumes.csv").write_text('resume\n"Name: Kim Minsu, python"\n', encoding="utf-8")
     (folder / "texts.txt").write_text("\n".join(SENTENCES) + "\n", encoding="utf-8")
+    (folder / "held").mkdir()
+    (folder / "held/train.tsv").write_text("ko\ten\n가\ta\n", encoding="utf-8")
     (folder / "pairs.parquet").write_bytes(b"PAR1 a serving install reads no further")
 
 
@@ -119,20 +110,16 @@ def serves(environment: Environment, model: Path, work: Path) -> float:
     return float(np.abs(np.array(scores) - expected).max())
 
 
-def commands_say_what_they_lack(environment: Environment, names: dict[str, str], work: Path) -> list[str]:
-    """Try each command; return a line for each."""
+def try_commands(environment: Environment, names: dict[str, str], work: Path) -> list[str]:
+    """Try each command; return a line for each that says what it lacks."""
     said = []
-    for arguments, package in LACKING.items():
-        given = [argument.format(**names) for argument in arguments]
-        done = environment.call("distill", *given, cwd=work, code=0 if package is None else 2)
-        last = done.stderr.strip().splitlines()[-1:] or [""]
-        if package is not None:
-            assert f"needs the package {package}, which is not installed here: pip install" in last[0], (
-                given,
-                done.stderr,
-            )
-            assert "Traceback" not in done.stderr
-        said.append(f"  distill {arguments[0]}: {'works' if package is None else last[0].removeprefix('error: ')}")
+    for line in WORKING:
+        environment.call("distill", *line.format(**names).split(), cwd=work)
+    for line in LACKING:
+        done = environment.call("distill", *line.format(**names).split(), cwd=work, code=2)
+        messages = [text for text in done.stderr.splitlines() if not text.startswith("recipe quickstart: ")]
+        assert len(messages) == 1 and re.search(r"needs the package \S+, which is not installed here: pip install", messages[0]), (line, done.stderr)  # fmt: skip
+        said.append(f"  distill {line}: {messages[0].removeprefix('error: ')}")
     return said
 
 
@@ -143,17 +130,17 @@ def check(form: str, root: Path, folders: dict[str, Path]) -> None:
     write_inputs(work)
     sources = copy_of_the_sources(root / f"sources-{form}")
     listed = {"openvino": "runtime.txt", "onnx": "runtime-onnx.txt"}[form]
-    environment.install("--no-deps", str(sources))
-    environment.install("--no-deps", "-r", f"requirements/{listed}")
+    environment.install("--no-compile", "--no-deps", str(sources))
+    environment.install("--no-compile", "--no-deps", "-r", f"requirements/{listed}")
     print(f"{listed}: {environment.describe()}")
     served = [name for name in folders if f"-{form}-" in name or name == "static"]
     for name in served:
         print(f"  {name}: largest difference to the full environment {serves(environment, folders[name], work):.1g}")
-    environment.call("distill", "tune", str(folders[f"bi-{form}-fp32"]), "--seconds", "1", "--threads", "1", cwd=work)
     names = {
         "torch": str(folders["torch"]), "model": str(folders[f"cross-{form}-fp32"]), "bi": str(folders[f"bi-{form}-fp32"]),
+        "tool": {"openvino": "optimum", "onnx": "tei"}[form],
     }  # fmt: skip
-    print(*commands_say_what_they_lack(environment, names, work), sep="\n")
+    print(*try_commands(environment, names, work), sep="\n")
     other = "onnx" if form == "openvino" else "openvino"
     done = environment.call(
         "distill", "score", str(folders[f"bi-{other}-fp32"]), "pairs.csv", "-o", "other.csv", cwd=work, code=2
