@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 import unicodedata
 from collections import Counter
@@ -46,7 +47,7 @@ def settings_for(server, n_pairs=12, **changes):
         "base_url": server.url,
         "input_price": INPUT_PRICE,
         "output_price": OUTPUT_PRICE,
-        "timeout_s": 0.5,
+        "timeout_s": 60.0,  # of a machine that is busy with other things; tests in which the server hangs give less
         "budget_usd": 100.0,
     }
     return make_settings(**options | changes)
@@ -64,10 +65,25 @@ def check_pairs(folder, n_pairs):
     return pairs
 
 
-def some_faults(share, seed=0):
-    """Faults drawn by request, so that every kind comes."""
-    rng = random.Random(seed)
-    return lambda request: rng.choice(EVERY_FAULT) if rng.random() < share else None
+def once_each(faults, first=3):
+    """Faults by the number of the request: the first one that comes with number `first` + i meets fault i.
+
+    By the order of arrival they would depend on threads: one request might meet several, and none its first answer.
+    """
+    waiting = dict(enumerate(faults, start=first))
+    return lambda request: waiting.pop(request["number"], None)
+
+
+def some_faults(share, seed=8):
+    """Faults drawn for each request, and each time it comes, so that every kind comes."""
+    times = Counter()
+
+    def fault(request):
+        times[request["number"]] += 1
+        rng = random.Random(f"{seed}/{request['number']}/{times[request['number']]}")
+        return rng.choice(EVERY_FAULT) if rng.random() < share else None
+
+    return fault
 
 
 # what is asked
@@ -209,9 +225,8 @@ def test_near_duplicates_take_linear_time_on_texts_that_have_much_in_common():
 
 def test_sixty_pairs_from_a_server_that_fails_in_every_way(tmp_path, caplog, capfd):
     caplog.set_level(logging.DEBUG)
-    script = [None, None, None, *(entry for fault in EVERY_FAULT for entry in (fault, None))]
-    with MisbehavingServer(script) as server:
-        path = synthesize(settings_for(server, 60), tmp_path / "out")
+    with MisbehavingServer(once_each(EVERY_FAULT)) as server:
+        path = synthesize(settings_for(server, 60, timeout_s=3.0), tmp_path / "out")
         assert path == tmp_path / "out" / "pairs.jsonl"
         pairs = check_pairs(tmp_path / "out", 60)
         assert {entry["fault"] for entry in server.ledger} == {None, *EVERY_FAULT}
@@ -415,10 +430,12 @@ synthesize(make_settings(**json.loads(sys.argv[1])), Path(sys.argv[2]))
 
 
 def test_ctrl_c_leaves_a_folder_that_goes_on(tmp_path):
-    with MisbehavingServer(delay=0.1) as server:
+    holding = threading.Event()
+    holding.set()
+    with MisbehavingServer(lambda request: "hang" if holding.is_set() and request["number"] >= 6 else None) as server:
         settings = settings_for(server, 60)
         options = {"n_pairs": 60, "base_url": server.url, "input_price": INPUT_PRICE, "output_price": OUTPUT_PRICE}
-        options |= {"timeout_s": 0.5, "budget_usd": 100.0, "concurrency": 2}
+        options |= {"timeout_s": 60.0, "budget_usd": 100.0, "concurrency": 2}
         command = [sys.executable, "-c", DRIVER, json.dumps(options), str(tmp_path / "out")]
         # a suite that runs in the background has SIGINT ignored, and its children would inherit that
         process = subprocess.Popen(
@@ -429,12 +446,12 @@ def test_ctrl_c_leaves_a_folder_that_goes_on(tmp_path):
         while process.poll() is None and not (answers.exists() and answers.read_bytes().count(b"\n") >= 4):
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        printed = process.communicate(timeout=10)[1]
+        printed = process.communicate(timeout=60)[1]
         assert process.returncode not in (0, None) and "KeyboardInterrupt" in printed and KEY not in printed
         stored = {line["request"] for line in lines(answers)}
-        assert 4 <= len(stored) < 30
+        assert 4 <= len(stored) <= 6
         n_asked = len(server.ledger)
-        server.delay = 0.0
+        holding.clear()
         synthesize(settings, tmp_path / "out")
         assert not stored & {entry["number"] for entry in server.ledger[n_asked:]}
         card = json.loads((tmp_path / "out" / "card.json").read_text())
