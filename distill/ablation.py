@@ -22,6 +22,7 @@ from distill.errors import BadInput
 from distill.files.artefact import write_json
 from distill.files.outputs import inert
 from distill.metrics.measures import Estimate
+from distill.metrics.names import METRIC_NAMES
 from distill.recipe.reading import read_raw, validated
 from distill.recipe.schema import (
     Baseline,
@@ -52,7 +53,7 @@ __all__ = [
 
 STAND_INS = "stand-ins"
 _METRIC = "ablation_mse"
-_SHOWN = {"roc_auc": "ROC-AUC", "spearman": "Spearman", "ndcg_at_10": "nDCG@10"}
+_SHOWN = {key: METRIC_NAMES[key] for key in ("roc_auc", "spearman", "ndcg_at_10")}
 _CLEARLY = 0.01  # of ROC-AUC: a smaller difference is no reason for a note
 
 

@@ -47,7 +47,7 @@ def set_up_messages() -> None:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(level)
-    for name in ("datasets", "huggingface_hub", "httpx"):
+    for name in ("datasets", "huggingface_hub", "httpx", "httpx2", "openai"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # they log what they raise, and we report what they raise
 
 

@@ -17,8 +17,8 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from distill.endpoints.client import Endpoint
 from distill.recipe.checks import problems_of
+from distill.recipe.endpoint import Endpoint
 from distill.resumes.sections import Kind as SectionKind
 
 __all__ = [

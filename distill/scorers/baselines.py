@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from distill.data.pairs import Pairs
-from distill.endpoints.client import Endpoint
 from distill.errors import BadInput, loading
 from distill.files.artefact import check_model_folder, write_json
 from distill.files.trust import check_files, read_json
 from distill.models.files import Precision, Runtime
+from distill.recipe.endpoint import Endpoint
 from distill.recipe.schema import Paragraphs, Remote, TfIdf
 from distill.runtime.cache import cache_folder
 from distill.runtime.opening import load
@@ -371,7 +371,7 @@ class RemoteScorer(_Cosines):
 
     def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
         """An estimate: the tokenizer is the server's. *Shape:* (n_pairs,)."""
-        from distill.endpoints.client import estimated_tokens
+        from distill.endpoints.tokens import estimated_tokens
 
         return np.array([estimated_tokens(q) + estimated_tokens(d) for q, d in zip(queries, documents, strict=True)])
 

@@ -52,7 +52,7 @@ def imported_by(name, *, running_only=False):
 ROOMS = (
     "students", "teachers", "students.plan", "students.export", "students.train", "students.build", "students.cut", "students.vocabulary",
     "distill.ablation", "distill.diagnosis", "distill.evaluation", "distill.report", "distill.scorers", "distill.training", "distill.graphs", "distill.runtime",
-    "distill.run", "distill.signals", "distill.models", "distill.synthesis", "distill.data", "distill.recipe", "distill.endpoints",
+    "distill.run", "distill.signals", "distill.models", "distill.synthesis", "distill.endpoints", "distill.data", "distill.recipe",
     "distill.resumes", "distill.metrics", "distill.files", "distill.machine", "distill.wording", "distill.progress", "distill.errors",
 )  # fmt: skip
 
@@ -84,6 +84,17 @@ def test_old_names_are_the_modules_at_their_new_place():
             sys.modules.pop(old, None)
             moved = importlib.import_module(old)
         assert moved is importlib.import_module(new) and moved.__spec__.name == new
+
+
+def test_old_names_of_a_module_are_what_they_were():
+    from distill._moved import MOVED_NAMES
+
+    for module, names in MOVED_NAMES.items():
+        for old, new in names.items():
+            with pytest.warns(DeprecationWarning, match=f"{module}.{old} is {new} now"):
+                moved = getattr(importlib.import_module(module), old)
+            place, _, name = new.rpartition(".")
+            assert moved is getattr(importlib.import_module(place), name)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -10,10 +10,11 @@ import pytest
 
 from distill.errors import BadInput
 from distill.metrics.measures import METRICS, Estimate
+from distill.metrics.names import METRIC_NAMES
 from distill.report import layout as report_layout
 from distill.report import png as report_png
 from distill.report.build import write_report
-from distill.report.content import METRIC_NAMES, Benchmark, latency_of
+from distill.report.content import Benchmark, latency_of
 from distill.report.layout import Box, linear_axis, log_axis, place, spread, text_width
 from distill.report.page import page as html_page
 from distill.report.series import points_of
