@@ -40,7 +40,7 @@ def cache_signals(run: Run) -> None:
         _label(run, name, needs)
 
 
-def _label(run: Run, name: str, needs: set[str]) -> None:
+def _label(run: Run, name: str, needs: set[SignalKind]) -> None:
     from accelerate import PartialState
 
     began, state, pairs = time.monotonic(), PartialState(), run.split.train
@@ -70,7 +70,7 @@ def _label(run: Run, name: str, needs: set[str]) -> None:
         log.info("signals of %s: %s", name, cache.folder)
 
 
-def _items(run: Run, name: str, needs: set[str]) -> dict[SignalKind, tuple[np.ndarray, Any]]:
+def _items(run: Run, name: str, needs: set[SignalKind]) -> dict[SignalKind, tuple[np.ndarray, Any]]:
     """Return keys and inputs of every item: pairs for scores, (role, text) for embeddings."""
     pairs = taught_pairs(run)
     items: dict[SignalKind, tuple[np.ndarray, Any]] = {}

@@ -112,7 +112,7 @@ def test_no_file_is_in_an_import_circle():
 
 def test_the_files_are_found():
     assert {"distill.recipe.schema", "teachers.train", "students.train", "recipes.cli", "distill"} <= set(FILES)
-    assert "distill.training.losses" in imported_by("distill.training.objectives")
+    assert "distill.training.losses" in imported_by("distill.training.terms")
 
 
 STAGES = [
