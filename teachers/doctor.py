@@ -225,13 +225,14 @@ def _temperature(recipe: Recipe, name: str, scores: np.ndarray, pairs: Pairs) ->
     if match is None or match.teacher != name or match.loss == "logit_mse" or not len(scores):
         return []
     about, given = f"score_match of {name}", torch.from_numpy(scores.astype(np.float64))
+    temperature = match.teacher_temperature or match.temperature
     if match.loss == "kl":
         ids = pairs.query_ids
         groups = np.split(np.argsort(ids, kind="stable"), np.cumsum(np.bincount(ids))[:-1])
-        return check_group_temperature(about, teacher_logits(given, kind).numpy(), groups, match.temperature)
-    units = teacher_unit(given, kind, match.temperature).numpy()
+        return check_group_temperature(about, teacher_logits(given, kind).numpy(), groups, temperature)
+    units = teacher_unit(given, kind, temperature).numpy()
     plain = teacher_unit(given, kind).clamp(1e-6, 1 - 1e-6)
-    return check_temperature(about, units, match.temperature, torch.logit(plain).numpy())
+    return check_temperature(about, units, temperature, torch.logit(plain).numpy())
 
 
 def _suspects(run: Run, name: str, cached: _Cached) -> list[list[Any]]:
