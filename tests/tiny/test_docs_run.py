@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from students.export.quantize_openvino import has_optimum
 from tests.conftest import BACKBONE, ROOT
 from tests.unit.test_docs import blocks, commands
 
@@ -63,6 +64,8 @@ def test_all_python_blocks_run(folder):
         *blocks(SERVE, "python"),
     ]
     assert len(code) == 6
+    if not has_optimum():  # stock sentence-transformers opens OpenVINO through it
+        code = [block for block in code if 'backend="openvino"' not in block]
     assert call(folder, "-c", "\n".join(code))
 
 
