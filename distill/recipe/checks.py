@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from distill.recipe.schema import Backbone, Export, FreshBackbone, LabelLoss, Objectives, Recipe, Student, Teacher
+    from distill.recipe.schema import (
+        Backbone,
+        Export,
+        FreshBackbone,
+        LabelLoss,
+        Objectives,
+        Recipe,
+        Section,
+        Student,
+        Teacher,
+    )
 
 __all__ = ["LABEL_LOSSES", "problems_of", "suggest"]
 
@@ -23,6 +33,7 @@ LABEL_LOSSES: Mapping[str, tuple[LabelLoss, ...]] = {
 }
 """The label losses of each kind of model, the default first."""
 _ROWS_OF_THE_STUDENT = ("untrained", "student", "control")
+_LOGIT_SCALES = ("logit_scale", "teacher_logit_scale")
 _NOT_FOR_MLM = ("frozen", "head", "loss", "prompts", "lora")
 
 
@@ -68,6 +79,8 @@ def _teacher_problems(recipe: Recipe) -> list[str]:
         problems += _mlm_problems(where, teacher)
         if teacher.kind != "mlm":
             problems += _loss_problems(f"{where}.loss", teacher.loss, teacher.kind)
+        if teacher.positive_from != _default(teacher, "positive_from") and teacher.loss != "infonce":
+            problems.append(f"{where}.positive_from: changes nothing without loss infonce; leave it out")
         problems += _text_problems(where, teacher)
     return problems
 
@@ -152,7 +165,7 @@ def _loss_problems(where: str, loss: str | None, kind: str) -> list[str]:
 
 def _objective_problems(recipe: Recipe) -> list[str]:
     objectives, student = recipe.objectives, recipe.student
-    terms = {name: term for name, term in objectives if name != "matryoshka"}
+    terms = {name: term for name, term in objectives if name not in ("matryoshka", *_LOGIT_SCALES)}
     given = {name: term for name, term in terms.items() if term is not None}
     if student is None:
         idle = given or objectives.matryoshka
@@ -170,8 +183,40 @@ def _objective_problems(recipe: Recipe) -> list[str]:
             )
     if objectives.labels is not None:
         problems += _loss_problems("objectives.labels.loss", objectives.labels.loss, student.kind)
-    problems += _candidate_problems(recipe)
+    problems += _candidate_problems(recipe) + _unused_problems(recipe, student)
     return problems + _embedding_problems(recipe, student) + _asymmetric_problems(recipe, student)
+
+
+def _unused_problems(recipe: Recipe, student: Student) -> list[str]:
+    """Return the settings of objectives that were changed and change nothing."""
+    objectives, problems = recipe.objectives, []
+    labels, match, margin = objectives.labels, objectives.score_match, objectives.margin_mse
+    by_teacher = [match.teacher] if match is not None and match.loss in ("logit_mse", "kl") else []
+    if margin is not None:
+        by_teacher.append(margin.teacher)
+    by_labels = labels is not None and labels.loss == "bce"
+    by_scores = match is not None and match.loss != "mse"
+    if objectives.logit_scale != _default(objectives, "logit_scale") and (
+        student.kind != "bi_encoder" or not (by_labels or by_scores or margin is not None)
+    ):
+        problems.append(
+            "objectives.logit_scale: changes nothing here; it is for a bi_encoder whose terms need logits "
+            "(labels.loss bce, score_match.loss bce, logit_mse or kl, margin_mse)"
+        )
+    if objectives.teacher_logit_scale != _default(objectives, "teacher_logit_scale") and not any(
+        name in recipe.teachers and recipe.teachers[name].kind == "bi_encoder" for name in by_teacher
+    ):
+        problems.append(
+            "objectives.teacher_logit_scale: changes nothing here; it is for a bi_encoder teacher in "
+            "score_match.loss logit_mse or kl, or in margin_mse"
+        )
+    if labels is not None and labels.positive_from != _default(labels, "positive_from") and labels.loss != "infonce":
+        problems.append("objectives.labels.positive_from: changes nothing without loss infonce; leave it out")
+    return problems
+
+
+def _default(section: Section, name: str) -> object:
+    return type(section).model_fields[name].default
 
 
 def _unlabelled_pair_problems(recipe: Recipe) -> list[str]:

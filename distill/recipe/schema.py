@@ -91,6 +91,26 @@ class Section(BaseModel):
     """A part of a recipe. It is frozen, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+    silent_at_default: ClassVar[frozenset[str]] = frozenset()
+    """Fields that fingerprints leave out at their default: what was made before these fields were there stays finished."""
+
+    def deciding(self, exclude: Any = None) -> dict[str, Any]:
+        """Return the content for a fingerprint of what is made from this section.
+
+        :param exclude: fields that decide nothing there, as `model_dump` takes them
+        """
+        content = self.model_dump(mode="json", exclude=exclude)
+        _leave_defaults_out(self, content)
+        return content
+
+
+def _leave_defaults_out(section: Section, content: dict[str, Any]) -> None:
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if name in section.silent_at_default and value == field.default:
+            content.pop(name, None)
+        elif isinstance(value, Section) and isinstance(content.get(name), dict):
+            _leave_defaults_out(value, content[name])
 
 
 class Columns(Section):
@@ -313,12 +333,17 @@ class Mlm(Section):
 class Training(Section):
     """How a model is trained. A unit is a pair, or a query with its candidates where `data.candidates` is set."""
 
+    silent_at_default: ClassVar[frozenset[str]] = frozenset({"auxiliary_learning_rate"})
+
     epochs: Annotated[float, Field(gt=0, le=10_000)] = 3.0
     """Passes over the training units."""
     max_steps: Count | None = None
     """The most optimizer steps. The learning-rate schedule ends there, too. None trains for `epochs`."""
     learning_rate: Positive = 2e-5
     """The highest learning rate of AdamW, reached after the warm-up."""
+    auxiliary_learning_rate: Positive = 1e-3
+    """The same for what is trained beside the model: the projection into a teacher's space, and the scale and bias of cosines.
+    They start from nothing, so `learning_rate` is too low for them. It is used where it is higher."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """How the learning rate changes after the warm-up: to zero in a line, to zero as a cosine, or not at all."""
     warmup_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -359,6 +384,8 @@ class Teacher(Section):
     `kind: mlm` learns no labels. It adapts an encoder to the recipe's text, so that a later teacher can start from it.
     """
 
+    silent_at_default: ClassVar[frozenset[str]] = frozenset({"positive_from"})
+
     kind: Literal["cross_encoder", "bi_encoder", "mlm"]
     """cross_encoder reads a pair together and gives a score. bi_encoder reads each text alone and gives an embedding."""
     backbone: Backbone
@@ -374,6 +401,8 @@ class Teacher(Section):
     the label), bce or infonce; None is contrastive."""
     temperature: Positive = 0.05
     """Temperature of InfoNCE."""
+    positive_from: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """InfoNCE: a pair whose label, mapped to [0, 1], is at least this is a positive."""
     max_length: Tokens = 512
     """Longer texts are cut to this many tokens, and counted. A cross-encoder counts both texts of a pair together."""
     prompts: tuple[str, str] | None = None
@@ -635,12 +664,16 @@ class Student(Section):
 class Labels(Section):
     """Learn from the labels."""
 
+    silent_at_default: ClassVar[frozenset[str]] = frozenset({"positive_from"})
+
     loss: LabelLoss | None = None
     """The loss, as for teachers. None is bce for a cross-encoder, contrastive for a bi-encoder."""
     weight: Positive = 1.0
     """Weight of this term."""
     temperature: Positive = 0.05
     """Temperature of InfoNCE."""
+    positive_from: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """InfoNCE: a pair whose label, mapped to [0, 1], is at least this is a positive."""
 
 
 class ScoreMatch(Section):
@@ -714,6 +747,8 @@ class Matryoshka(Section):
 class Objectives(Section):
     """What the student learns from. Each section is one weighted term of the loss; null turns it off."""
 
+    silent_at_default: ClassVar[frozenset[str]] = frozenset({"logit_scale", "teacher_logit_scale"})
+
     labels: Labels | None = None
     """The labels."""
     score_match: ScoreMatch | None = None
@@ -724,6 +759,11 @@ class Objectives(Section):
     """A teacher's embeddings."""
     matryoshka: Matryoshka | None = None
     """Also train every other term on the first k dimensions, for each k listed. null trains the full width only."""
+    logit_scale: Positive = 10.0
+    """A bi-encoder student's logits are scale · cosine + bias, where a term needs logits (bce, logit_mse, kl, margin_mse).
+    Training learns both, from this scale and a bias of 0. Cosines of ±1 as logits are too close together for a sigmoid."""
+    teacher_logit_scale: Positive = 10.0
+    """A bi-encoder teacher's logits are this scale · cosine, in logit_mse, kl and margin_mse."""
 
     def teachers(self) -> dict[str, set[str]]:
         """Return the signals ("scores", "embeddings") that each teacher must have cached."""

@@ -114,7 +114,9 @@ def _load_pairs(run: Run, job: Job, show: bool) -> tuple[TrainSet, TrainSet]:
     if trainset.cut is not None and show:
         trainset.cut.say(job.name)
     labels = job.objectives.labels
-    trainset.in_batch_negatives = labels is not None and labels.loss == "infonce"
+    if labels is not None:
+        trainset.in_batch_negatives = labels.loss == "infonce"
+        trainset.positive_from = labels.positive_from
     _attach_signals(trainset, pairs, job)
     validation = TrainSet.build(
         job.kind, tokenizer, split.validation, max_length=job.max_length, prompts=prompts,

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distill.errors import BadInput, JobFailed
-from distill.training.trainset import POSITIVE_FROM
 
 if TYPE_CHECKING:
     from distill.recipe.schema import Labels, Objectives
@@ -50,17 +49,19 @@ def _check_labels(name: str, units: "TrainSet", term: "Labels", micro_batch: int
     if units.labels is None:
         raise BadInput(f"{name}: the training pairs have no labels to learn from; leave objectives.labels out")
     if term.loss == "infonce":
-        _check_positives(name, units, units.labels, micro_batch)
+        _check_positives(name, units, units.labels >= term.positive_from, term.positive_from, micro_batch)
     elif len(known := units.labels[np.isfinite(units.labels)]) and np.ptp(known) == 0:
         raise BadInput(
             f"{name}: every training label is {float(known[0]):g}, and {term.loss or 'the label loss'} would learn one score for all pairs; add pairs with other labels, or use loss infonce (bi-encoders, positives alone)"
         )
 
 
-def _check_positives(name: str, units: "TrainSet", labels: np.ndarray, micro_batch: int) -> None:
-    where, positive = f"{name}: infonce", labels >= POSITIVE_FROM
+def _check_positives(
+    name: str, units: "TrainSet", positive: np.ndarray, positive_from: float, micro_batch: int
+) -> None:
+    where = f"{name}: infonce"
     if not positive.any():
-        raise BadInput(f"{where} learns from positives, and no training label is {POSITIVE_FROM} or more")
+        raise BadInput(f"{where} learns from positives, and no training label is {positive_from:g} or more")
     documents = len(np.unique(units.document_rows))
     pairs = np.unique(np.stack([units.query_rows, units.document_rows])[:, positive], axis=1)
     _, answers = np.unique(pairs[0], return_counts=True)

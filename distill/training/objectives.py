@@ -18,18 +18,16 @@ from distill.models.modeling import is_static
 from distill.recipe.schema import EmbeddingMatch, LabelLoss, Labels, Matryoshka, Objectives, ScoreMatch
 from distill.training import losses
 from distill.training.task import TaskStep
-from distill.training.trainset import POSITIVE_FROM, Basis, Batch
+from distill.training.trainset import Basis, Batch
 
 __all__ = ["DEFAULT_LOSS", "Step", "matryoshka_shares", "teacher_logits", "teacher_unit"]
 
 DEFAULT_LOSS: dict[str, LabelLoss] = {"cross_encoder": "bce", "bi_encoder": "contrastive"}
-_INITIAL_SCALE = 10.0  # cosines of ±1 start as logits of ±10: a range that the sigmoid can use
-_COSINE_LOGIT_SCALE = 10.0  # the same for a bi-encoder teacher, whose cosines are no logits either
 
 
-def teacher_logits(scores: Tensor, kind: ModelKind) -> Tensor:
-    """Return a teacher's scores on a logit scale: as they are (cross-encoder) or ten times the cosine."""
-    return scores if kind == "cross_encoder" else _COSINE_LOGIT_SCALE * scores
+def teacher_logits(scores: Tensor, kind: ModelKind, scale: float) -> Tensor:
+    """Return a teacher's scores on a logit scale: as they are (cross-encoder) or `scale` times the cosine."""
+    return scores if kind == "cross_encoder" else scale * scores
 
 
 def teacher_unit(scores: Tensor, kind: ModelKind, temperature: float = 1.0) -> Tensor:
@@ -80,7 +78,7 @@ class Step(TaskStep):
         self.is_static = is_static(model)
         self.teacher_kinds = teacher_kinds or {}
         if kind == "bi_encoder" and self._needs_logits():
-            self.scale_and_bias = nn.Parameter(torch.tensor([_INITIAL_SCALE, 0.0]))
+            self.scale_and_bias = nn.Parameter(torch.tensor([objectives.logit_scale, 0.0]))
         self.projection = None
         if projected_width is not None:
             self.projection = nn.Linear(model.get_embedding_dimension(), projected_width, bias=False)
@@ -152,7 +150,7 @@ class Step(TaskStep):
             terms["score_match"] = self._score_match(objectives.score_match, batch, scores)
         margin = objectives.margin_mse
         if margin is not None and len(batch.slots):
-            teacher = teacher_logits(batch.teacher_scores[margin.teacher], self.teacher_kinds[margin.teacher])
+            teacher = self._teacher_logits(batch, margin.teacher)
             loss = losses.margin_mse(self._logits(scores)[batch.slots], teacher[batch.slots], batch.slot_mask)
             terms["margin_mse"] = margin.weight * batch.share["groups"] * loss
         match = objectives.embedding_match
@@ -170,6 +168,10 @@ class Step(TaskStep):
             return scores
         return self.scale_and_bias[0] * scores + self.scale_and_bias[1]
 
+    def _teacher_logits(self, batch: Batch, teacher: str) -> Tensor:
+        scale = self.objectives.teacher_logit_scale
+        return teacher_logits(batch.teacher_scores[teacher], self.teacher_kinds[teacher], scale)
+
     def _unit(self, scores: Tensor) -> Tensor:
         return torch.sigmoid(scores) if self.kind == "cross_encoder" else (scores + 1) / 2
 
@@ -184,11 +186,13 @@ class Step(TaskStep):
         if name == "infonce" and embeddings is not None and batch.excluded is not None:
             queries, documents = (side[known] for side in _sides(batch, embeddings))
             excluded = batch.excluded[known][:, known]
-            loss = losses.in_batch_infonce(queries, documents, labels >= POSITIVE_FROM, excluded, term.temperature)
+            loss = losses.in_batch_infonce(queries, documents, labels >= term.positive_from, excluded, term.temperature)
             return term.weight * batch.share["positives"] * loss
         if name == "bce":
             loss = losses.bce(self._logits(scores[known]), labels)
-        else:  # contrastive and mse are one formula; which unit score is the model's kind
+        elif self.kind == "bi_encoder":
+            loss = losses.contrastive(scores[known], labels)
+        else:
             loss = losses.mse(self._unit(scores[known]), labels)
         return term.weight * batch.share["labelled"] * loss
 
@@ -197,14 +201,13 @@ class Step(TaskStep):
         temperature = term.temperature
         if term.loss == "kl":
             student = self._logits(scores)[batch.slots]
-            loss = losses.kl_divergence(
-                student, teacher_logits(teacher, kind)[batch.slots], batch.slot_mask, temperature
-            )
+            logits = self._teacher_logits(batch, term.teacher)[batch.slots]
+            loss = losses.kl_divergence(student, logits, batch.slot_mask, temperature)
             return term.weight * batch.share["groups"] * loss
         if term.loss == "mse":
             loss = losses.mse(self._unit(scores), teacher_unit(teacher, kind))
         elif term.loss == "logit_mse":
-            loss = losses.mse(self._logits(scores), teacher_logits(teacher, kind))
+            loss = losses.mse(self._logits(scores), self._teacher_logits(batch, term.teacher))
         else:
             loss = temperature**2 * losses.bce(
                 self._logits(scores) / temperature, teacher_unit(teacher, kind, temperature)

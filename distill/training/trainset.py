@@ -23,7 +23,6 @@ __all__ = ["Basis", "Batch", "TrainSet", "validation_value"]
 Basis = Literal["pairs", "labelled", "groups", "texts", "positives"]
 _BASES: tuple[Basis, ...] = get_args(Basis)
 _SPLIT_GAIN = 0.8  # texts of a pass are encoded in two parts where that leaves at most this share of the padded tokens
-POSITIVE_FROM = 0.5  # a label from here on is a positive for InfoNCE
 
 
 @dataclass
@@ -92,6 +91,8 @@ class TrainSet:
     teacher_scores: Mapping[str, np.ndarray] = field(default_factory=dict)
     embeddings: Callable[[np.ndarray], np.ndarray] | None = None
     in_batch_negatives: bool = False
+    positive_from: float = 0.5
+    """The least label of a positive for InfoNCE."""
     valued_at_start: bool = False
     texts: list[str] = field(default_factory=list)
     """The bare text of each sequence of a bi-encoder, and in `roles` whether it is a query (0) or a document (1)."""
@@ -206,7 +207,7 @@ class TrainSet:
             "labelled": int(np.isfinite(labels).sum()),
             "groups": groups,
             "texts": int(self.unit_sequences_of(units)),
-            "positives": int((labels >= POSITIVE_FROM).sum()),
+            "positives": int((labels >= self.positive_from).sum()),
         }
 
     def unit_sequences_of(self, units: np.ndarray) -> int:
@@ -295,7 +296,7 @@ class TrainSet:
         """Documents that are no negatives of a query: the same text, or known to be positive for the same query."""
         queries, documents = self.query_rows[pairs], self.document_rows[pairs]
         same_query = queries[:, None] == queries[None, :]
-        positive = np.zeros(len(pairs), dtype=bool) if self.labels is None else self.labels[pairs] >= POSITIVE_FROM
+        positive = np.zeros(len(pairs), dtype=bool) if self.labels is None else self.labels[pairs] >= self.positive_from
         known = same_query & positive[None, :]
         same_document = documents[:, None] == documents[None, :]
         return torch.from_numpy((known.astype(np.int64) @ same_document.astype(np.int64) > 0) | same_document)
