@@ -47,7 +47,7 @@ def train_teacher(run: Run, name: str) -> None:
 
 def _inputs(run: Run, name: str, teacher: Teacher) -> dict[str, Any]:
     """Return all that decides a teacher; how long checkpoints are kept apart does not."""
-    section = teacher.model_dump(mode="json", exclude={"training": {"checkpoint_seconds", "tensorboard"}})
+    section = teacher.deciding(exclude={"training": {"checkpoint_seconds", "tensorboard"}})
     inputs: dict[str, Any] = {
         "stage": "train_teacher",
         "name": name,
@@ -90,7 +90,9 @@ def _make(run: Run, name: str, teacher: Teacher, inputs: dict[str, Any]) -> None
         PartialState().wait_for_everyone()
         return
     kind = teacher.model_kind
-    labels = Labels(loss=teacher.loss or DEFAULT_LOSS[kind], temperature=teacher.temperature)
+    labels = Labels(
+        loss=teacher.loss or DEFAULT_LOSS[kind], temperature=teacher.temperature, positive_from=teacher.positive_from
+    )
     job = Job(
         name=f"teacher {name}", stage="train_teacher", kind=kind, target=run.teacher(name), build_model=build,
         objectives=Objectives(labels=labels), training=teacher.training, max_length=teacher.max_length,

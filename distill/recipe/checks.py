@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from distill.recipe.schema import Backbone, Export, FreshBackbone, LabelLoss, Objectives, Recipe, Student, Teacher
+    from distill.recipe.schema import (
+        Backbone,
+        Export,
+        FreshBackbone,
+        LabelLoss,
+        Objectives,
+        Recipe,
+        Section,
+        Student,
+        Teacher,
+    )
 
 __all__ = ["LABEL_LOSSES", "problems_of", "suggest"]
 
@@ -25,6 +35,7 @@ LABEL_LOSSES: Mapping[str, tuple[LabelLoss, ...]] = {
 """The label losses of each kind of model, the default first."""
 _ROWS_OF_THE_STUDENT = ("untrained", "student", "control")
 _LISTS = ("listnet", "ranknet", "lambda_loss", "list_mle", "adr_mse")
+_LOGIT_SCALES = ("logit_scale", "teacher_logit_scale")
 _NOT_FOR_MLM = ("frozen", "head", "loss", "prompts", "lora")
 
 
@@ -70,6 +81,8 @@ def _teacher_problems(recipe: Recipe) -> list[str]:
         problems += _mlm_problems(where, teacher)
         if teacher.kind != "mlm":
             problems += _loss_problems(f"{where}.loss", teacher.loss, teacher.kind)
+        if teacher.positive_from != _default(teacher, "positive_from") and teacher.loss != "infonce":
+            problems.append(f"{where}.positive_from: changes nothing without loss infonce; leave it out")
         problems += _text_problems(where, teacher)
     return problems
 
@@ -154,7 +167,7 @@ def _loss_problems(where: str, loss: str | None, kind: str) -> list[str]:
 
 def _objective_problems(recipe: Recipe) -> list[str]:
     objectives, student = recipe.objectives, recipe.student
-    terms = [name for name, _ in objectives if name != "matryoshka"]
+    terms = [name for name, _ in objectives if name not in ("matryoshka", *_LOGIT_SCALES)]
     given = objectives.terms()
     if student is None:
         idle = given or objectives.matryoshka
@@ -169,6 +182,7 @@ def _objective_problems(recipe: Recipe) -> list[str]:
     if objectives.labels is not None:
         problems += _loss_problems("objectives.labels.loss", objectives.labels.loss, student.kind)
     problems += _candidate_problems(recipe) + _schedule_problems(objectives) + _step_problems(recipe, student)
+    problems += _unused_problems(recipe, student)
     return problems + _embedding_problems(recipe, student) + _asymmetric_problems(recipe, student)
 
 
@@ -181,6 +195,38 @@ def _named_teacher_problems(where: str, teacher: str, signal: str, recipe: Recip
     if kind == "cross_encoder" and signal == "embeddings":
         return [f"{where}: {teacher} is a cross-encoder; only a bi-encoder has text embeddings"]
     return []
+
+
+def _unused_problems(recipe: Recipe, student: Student) -> list[str]:
+    """Return the settings of objectives that were changed and change nothing."""
+    objectives, problems, labels = recipe.objectives, [], recipe.objectives.labels
+    match, given = objectives.score_match, objectives.terms()
+    over_candidates = [given[name] for name in ("margin_mse", *_LISTS) if name in given]
+    asked = [getattr(term, "teacher", None) for term in over_candidates]
+    if match is not None and match.loss in ("logit_mse", "kl"):
+        asked.append(match.teacher)
+    by_logits = over_candidates or (labels and labels.loss == "bce") or (match and match.loss != "mse")
+    if objectives.logit_scale != _default(objectives, "logit_scale") and not (
+        student.kind == "bi_encoder" and by_logits
+    ):
+        problems.append(
+            "objectives.logit_scale: changes nothing here; it is for a bi_encoder whose terms need logits "
+            "(labels.loss bce, score_match.loss bce, logit_mse or kl, margin_mse, terms over candidates)"
+        )
+    if objectives.teacher_logit_scale != _default(objectives, "teacher_logit_scale") and not any(
+        name in recipe.teachers and recipe.teachers[name].kind == "bi_encoder" for name in asked if name is not None
+    ):
+        problems.append(
+            "objectives.teacher_logit_scale: changes nothing here; it is for a bi_encoder teacher in "
+            "score_match.loss logit_mse or kl, margin_mse, or a term over candidates"
+        )
+    if labels is not None and labels.positive_from != _default(labels, "positive_from") and labels.loss != "infonce":
+        problems.append("objectives.labels.positive_from: changes nothing without loss infonce; leave it out")
+    return problems
+
+
+def _default(section: Section, name: str) -> object:
+    return type(section).model_fields[name].default
 
 
 def _schedule_problems(objectives: Objectives) -> list[str]:

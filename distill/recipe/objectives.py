@@ -101,6 +101,7 @@ class Term(Section):
     """What a teacher must have said for this term."""
     couples: ClassVar[bool] = False
     """Whether the term compares the units of a step with each other."""
+    silent_at_default: ClassVar[frozenset[str]] = frozenset({"schedule"})
 
     weight: Positive = 1.0
     """Weight of this term."""
@@ -135,10 +136,14 @@ class Guide(Section):
 class Labels(Term):
     """Learn from the labels."""
 
+    silent_at_default: ClassVar[frozenset[str]] = frozenset({"schedule", "guide", "positive_from"})
+
     loss: LabelLoss | None = None
     """The loss, as for teachers. None is bce for a cross-encoder, contrastive for a bi-encoder."""
     temperature: Positive = 0.05
     """Temperature of InfoNCE."""
+    positive_from: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """InfoNCE: a pair whose label, mapped to [0, 1], is at least this is a positive."""
     guide: Guide | None = None
     """A teacher that says which documents of the batch are false negatives (InfoNCE). None trusts the labels alone."""
 
@@ -164,6 +169,8 @@ class ScoreMatch(Term):
     """
 
     signal: ClassVar[SignalKind | None] = "scores"
+    silent_at_default: ClassVar[frozenset[str]] = frozenset({"schedule", "teacher_temperature"})
+
     teacher: str
     """The teacher's name."""
     loss: Literal["mse", "bce", "logit_mse", "kl"] = "mse"
@@ -350,6 +357,11 @@ class Matryoshka(Section):
 class Objectives(Section):
     """What the student learns from. Each section is one weighted term of the loss; null turns it off."""
 
+    silent_at_default: ClassVar[frozenset[str]] = frozenset(
+        {"listnet", "ranknet", "lambda_loss", "list_mle", "adr_mse", "cosent", "rkd", "similarity", "cka"}
+        | {"logit_scale", "teacher_logit_scale"}
+    )
+
     labels: Labels | None = None
     """The labels."""
     score_match: ScoreMatch | None = None
@@ -378,6 +390,12 @@ class Objectives(Section):
     """How a teacher's embeddings lie as a whole."""
     matryoshka: Matryoshka | None = None
     """Also train every other term on the first k dimensions, for each k listed. null trains the full width only."""
+    logit_scale: Positive = 10.0
+    """A bi-encoder student's logits are scale · cosine + bias, where a term needs logits (bce, logit_mse, kl, margin_mse, and all
+    over candidates). Training learns both, from this scale and a bias of 0. Cosines of ±1 as logits are too close together for a
+    sigmoid."""
+    teacher_logit_scale: Positive = 10.0
+    """A bi-encoder teacher's logits are this scale · cosine, in logit_mse, kl, margin_mse and all terms over candidates."""
 
     def terms(self) -> dict[str, Term]:
         """Return the terms that are set, by name, in the order of the fields."""
@@ -417,20 +435,5 @@ class Objectives(Section):
         """Return what each term's weight is multiplied by after a share of the steps, 0 being the first and 1 the last."""
         return {name: term.factor(share) for name, term in self.terms().items()}
 
-    def described(self) -> dict[str, Any]:
-        """Return the terms for a fingerprint; what came later and is not used is left out, so that finished runs stay so."""
-        told = self.model_dump(mode="json")
-        return {
-            name: {key: value for key, value in term.items() if value is not None or key in _FIRST_FIELDS}
-            if isinstance(term, dict)
-            else term
-            for name, term in told.items()
-            if term is not None or name in _FIRST_TERMS
-        }
-
     def _of_teachers(self) -> list[Any]:
         return [term for term in self.terms().values() if getattr(term, "teacher", None) is not None]
-
-
-_FIRST_TERMS = {"labels", "score_match", "margin_mse", "embedding_match", "matryoshka"}
-_FIRST_FIELDS = {"loss", "teacher", "weight", "temperature", "projection", "dimensions", "weights"}

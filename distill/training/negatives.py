@@ -9,9 +9,7 @@ import torch
 
 from distill.training.losses import false_negatives
 
-__all__ = ["POSITIVE_FROM", "GuideVectors", "Negatives"]
-
-POSITIVE_FROM = 0.5  # a label from here on is a positive for InfoNCE
+__all__ = ["GuideVectors", "Negatives"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,8 @@ class GuideVectors:
 class Negatives:
     """What all training pairs say about answers, asked for the pairs of a step.
 
-    :param query_rows: the sequence of each pair's query. *Shape:* (n_pairs,), as of documents and labels
+    :param query_rows: the sequence of each pair's query. *Shape:* (n_pairs,), as of documents
+    :param positive: which pairs are positives; None is none of them. *Shape:* (n_pairs,) bool
     :param guide: a teacher that says more
     """
 
@@ -46,11 +45,11 @@ class Negatives:
         self,
         query_rows: np.ndarray,
         document_rows: np.ndarray,
-        labels: np.ndarray | None,
+        positive: np.ndarray | None,
         guide: GuideVectors | None = None,
     ) -> None:
         self.query_rows, self.document_rows, self.guide = query_rows, document_rows, guide
-        positive = np.zeros(len(query_rows), dtype=bool) if labels is None else labels >= POSITIVE_FROM
+        positive = np.zeros(len(query_rows), dtype=bool) if positive is None else positive
         order = np.argsort(query_rows[positive], kind="stable")
         self._queries = query_rows[positive][order]
         self._answers = document_rows[positive][order]

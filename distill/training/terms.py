@@ -30,7 +30,6 @@ from distill.recipe.objectives import (
     Term,
 )
 from distill.training import losses
-from distill.training.negatives import POSITIVE_FROM
 from distill.training.trainset import Basis, Batch
 
 __all__ = [
@@ -46,13 +45,12 @@ __all__ = [
 ]
 
 DEFAULT_LOSS: dict[str, LabelLoss] = {"cross_encoder": "bce", "bi_encoder": "contrastive"}
-_COSINE_LOGIT_SCALE = 10.0  # for a bi-encoder teacher, whose cosines are no logits
 _COSENT_SCALE: dict[str, float] = {"cross_encoder": 1.0, "bi_encoder": 20.0}
 
 
-def teacher_logits(scores: Tensor, kind: ModelKind) -> Tensor:
-    """Return a teacher's scores on a logit scale: as they are (cross-encoder) or ten times the cosine."""
-    return scores if kind == "cross_encoder" else _COSINE_LOGIT_SCALE * scores
+def teacher_logits(scores: Tensor, kind: ModelKind, scale: float) -> Tensor:
+    """Return a teacher's scores on a logit scale: as they are (cross-encoder) or `scale` times the cosine."""
+    return scores if kind == "cross_encoder" else scale * scores
 
 
 def teacher_unit(scores: Tensor, kind: ModelKind, temperature: float = 1.0) -> Tensor:
@@ -76,6 +74,7 @@ class Seen:
     *Shape:* scores (cosines or logits), logits: (n_pairs,); embeddings: (n_sequences, width), of bi-encoders alone
 
     :param projected: takes embeddings into the matched teacher's space
+    :param teacher_logit_scale: what a bi-encoder teacher's cosines are multiplied by where logits are needed
     """
 
     batch: Batch
@@ -85,6 +84,7 @@ class Seen:
     embeddings: Tensor | None
     teacher_kinds: Mapping[str, ModelKind]
     projected: Callable[[Tensor], Tensor]
+    teacher_logit_scale: float
 
     @property
     def unit(self) -> Tensor:
@@ -93,7 +93,7 @@ class Seen:
 
     def teacher_logits(self, teacher: str) -> Tensor:
         """Return a teacher's scores as logits. *Shape:* (n_pairs,)."""
-        return teacher_logits(self.batch.teacher_scores[teacher], self.teacher_kinds[teacher])
+        return teacher_logits(self.batch.teacher_scores[teacher], self.teacher_kinds[teacher], self.teacher_logit_scale)
 
     def teacher_unit(self, teacher: str, temperature: float = 1.0) -> Tensor:
         """Return a teacher's scores in [0, 1]. *Shape:* (n_pairs,)."""
@@ -174,7 +174,7 @@ def _labels(term: Labels, seen: Seen) -> Tensor | None:
     if name == "infonce" and seen.embeddings is not None and batch.excluded is not None:
         queries, documents = (side[known] for side in sides(batch, seen.embeddings))
         excluded = batch.excluded[known][:, known]
-        loss = losses.in_batch_infonce(queries, documents, labels >= POSITIVE_FROM, excluded, term.temperature)
+        loss = losses.in_batch_infonce(queries, documents, labels >= term.positive_from, excluded, term.temperature)
         return term.weight * batch.share["positives"] * loss
     if name == "bce":
         loss = losses.bce(seen.logits[known], labels)

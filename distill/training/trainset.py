@@ -18,7 +18,7 @@ from distill.data.cut_texts import CutTexts, count_cut_texts
 from distill.data.pairs import Pairs
 from distill.data.tokens import TokenTable, tokenize
 from distill.files.artefact import ModelKind
-from distill.training.negatives import POSITIVE_FROM, GuideVectors, Negatives
+from distill.training.negatives import GuideVectors, Negatives
 
 __all__ = ["Basis", "Batch", "TrainSet", "group_pairs", "is_ordered", "validation_value"]
 
@@ -98,6 +98,8 @@ class TrainSet:
     embeddings: Callable[[np.ndarray], np.ndarray] | None = None
     in_batch_negatives: bool = False
     """Documents of other pairs are negatives: a batch says which are none (`Batch.excluded`)."""
+    positive_from: float = 0.5
+    """The least label of a positive for InfoNCE."""
     guide: GuideVectors | None = None
     """A teacher that tells false negatives among them."""
     coupled: bool = False
@@ -219,7 +221,7 @@ class TrainSet:
             "groups": len(groups),
             "ordered": sum(is_ordered(self.labels, group) for group in groups),
             "texts": int(self.unit_sequences_of(units)),
-            "positives": int((labels >= POSITIVE_FROM).sum()),
+            "positives": int((labels >= self.positive_from).sum()),
         }
 
     def unit_sequences_of(self, units: np.ndarray) -> int:
@@ -266,7 +268,12 @@ class TrainSet:
 
     @cached_property
     def _negatives(self) -> Negatives:
-        return Negatives(self.query_rows, self.document_rows, self.labels, self.guide)
+        return self.negatives(self.guide)
+
+    def negatives(self, guide: GuideVectors | None = None) -> Negatives:
+        """Return what all pairs, and a guide, say of documents that are no negatives of a query."""
+        positive = None if self.labels is None else self.labels >= self.positive_from
+        return Negatives(self.query_rows, self.document_rows, positive, guide)
 
     def _sides(self, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray, Tensor | None]:
         """Return the sequences of both sides; where one is learned, its own twice, and the teacher's vectors of the other."""

@@ -306,7 +306,7 @@ class TestTemperatureMovesNoOptimum:
     @pytest.mark.parametrize("kind", [BI, CROSS])
     @pytest.mark.parametrize("temperature", [0.5, 4.0])
     def test_of_candidates(self, kind, temperature):
-        teacher = teacher_logits(torch.tensor([[0.8, -0.3, 0.1]]), kind)
+        teacher = teacher_logits(torch.tensor([[0.8, -0.3, 0.1]]), kind, 10.0)
         student = teacher.clone().requires_grad_()
         loss = losses.kl_divergence(student, teacher, torch.ones(1, 3, dtype=torch.bool), temperature)
         (gradient,) = torch.autograd.grad(loss, student)

@@ -162,6 +162,12 @@ def run_in_threads(step, trainset, passes, totals, n):
 
 
 CROSS, BI = "cross_encoder", "bi_encoder"
+
+
+def terms_of(objectives):
+    return {name: term for name, term in objectives.model_dump(exclude_none=True).items() if isinstance(term, dict)}
+
+
 LISTS = {"listnet": ListNet, "ranknet": RankNet, "lambda_loss": LambdaLoss, "list_mle": ListMle, "adr_mse": AdrMse}
 CASES = [
     (CROSS, Objectives(labels=Labels(loss="bce")), None),
@@ -185,7 +191,7 @@ CASES = [
 
 def name_of(case):
     kind, objectives, candidates = case
-    terms = objectives.model_dump(exclude_none=True)
+    terms = terms_of(objectives)
     details = "-".join(f"{name}-{term.get('loss', '')}-{term.get('teacher', '')}" for name, term in terms.items())
     return f"{kind}-{details}-{candidates}"
 
@@ -205,7 +211,7 @@ def test_losses_of_small_passes_and_several_processes_add_up_to_those_of_one_pas
     parts, part_gradients, n_small = run(step, trainset, units, **plan)
     assert n_passes == 1
     assert n_small > 1 or "n_processes" in plan
-    assert set(whole) == set(parts) == {*objectives.model_dump(exclude_none=True), "nothing"}
+    assert set(whole) == set(parts) == {*terms_of(objectives), "nothing"}
     for name, value in whole.items():
         assert parts[name] == pytest.approx(value, abs=1e-6, rel=1e-6)
     for name, gradient in whole_gradients.items():
@@ -389,10 +395,10 @@ class TestByHand:
 
 def test_teacher_scores_on_both_scales():
     scores = torch.tensor([0.0, math.log(3)])
-    assert teacher_logits(scores, CROSS).tolist() == scores.tolist()
+    assert teacher_logits(scores, CROSS, 10.0).tolist() == scores.tolist()
     assert teacher_unit(scores, CROSS).tolist() == pytest.approx([0.5, 0.75])
     assert teacher_unit(scores, CROSS, temperature=0.5).tolist() == pytest.approx([0.5, 0.9])  # log 9
-    assert teacher_logits(torch.tensor([0.5]), BI).tolist() == [5.0]
+    assert teacher_logits(torch.tensor([0.5]), BI, 10.0).tolist() == [5.0]
     assert teacher_unit(torch.tensor([0.5]), BI).tolist() == [0.75]
 
 
@@ -560,3 +566,37 @@ def test_pairs_without_a_label_have_no_part_in_the_label_loss(loss, plan):
         step = step_of(BI, Objectives(labels=Labels(loss=loss)))
         found.append(run(step, trainset, np.arange(len(pairs)), **plan)[0]["labels"])
     assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+# settings that were constants
+
+
+def test_scales_and_positives_are_settings_of_the_recipe():
+    trainset = trainset_of(BI, candidates=3)
+    units = np.arange(len(trainset.unit_pairs))
+    match = ScoreMatch(teacher="bi", loss="logit_mse")
+
+    def loss(**settings):
+        step = step_of(BI, Objectives(score_match=match, **settings))
+        return float(step(trainset.batch(units, totals=trainset.counts(units)))["score_match"].detach())
+
+    cosines = step_of(BI, Objectives(score_match=match))(
+        trainset.batch(units, totals=trainset.counts(units)), predict=True
+    )["scores"].detach()
+    teacher = torch.from_numpy(trainset.teacher_scores["bi"])
+    for own, other in ((10.0, 10.0), (3.0, 10.0), (10.0, 4.0)):
+        expected = float((own * cosines - other * teacher).square().mean())
+        assert loss(logit_scale=own, teacher_logit_scale=other) == pytest.approx(expected, rel=1e-5)
+    assert loss() == loss(logit_scale=10.0, teacher_logit_scale=10.0)
+
+
+def test_positives_start_at_the_given_label():
+    trainset = trainset_of(BI)
+    units = np.arange(len(trainset.unit_pairs))
+    for least in (0.5, 0.8):
+        trainset.positive_from = least
+        expected = int((trainset.labels >= least).sum())
+        assert trainset.counts(units)["positives"] == expected > 0
+    few = trainset.negatives().excluded(np.arange(9)).sum()
+    trainset.positive_from = 0.1
+    assert trainset.negatives().excluded(np.arange(9)).sum() > few
