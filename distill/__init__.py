@@ -5,7 +5,9 @@ resumes, metrics, files, machine. A room may import those below it; a test says 
 """
 
 from distill._moved import install as _install_moved
+from distill._telemetry import switch_off as _switch_off_telemetry
 
 __version__ = "0.1.0"
 
 _install_moved()
+_switch_off_telemetry()

@@ -86,14 +86,16 @@ def _teaches(run: Run, loss: LabelLoss) -> bool:
         return False
     if loss == "infonce":
         least = (run.recipe.objectives.labels or Labels()).positive_from
-        return bool((labels >= least).any()) and run.student_section.training.micro_batch > 1
+        return bool((labels >= least).any()) and run.student_section.training.global_batch > 1
     return bool(np.ptp(labels) > 0)
 
 
 def control_objectives(run: Run, loss: LabelLoss) -> Objectives:
     """Return the label loss, at the temperature of the recipe's own, learned at the student's widths."""
     given = run.recipe.objectives
-    labels = (given.labels or Labels()).model_copy(update={"loss": loss, "weight": 1.0})
+    labels = (given.labels or Labels()).model_copy(
+        update={"loss": loss, "weight": 1.0, "guide": None, "schedule": None}
+    )
     return Objectives(labels=labels, matryoshka=given.matryoshka)
 
 

@@ -13,21 +13,45 @@ reads files and overrides, and reports all problems at once.
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from distill.recipe.checks import problems_of
 from distill.recipe.endpoint import Endpoint
+from distill.recipe.objectives import (
+    AdrMse,
+    Cka,
+    CoSent,
+    EmbeddingMatch,
+    Guide,
+    LabelLoss,
+    Labels,
+    LambdaLoss,
+    ListMle,
+    ListNet,
+    MarginMatch,
+    Matryoshka,
+    Objectives,
+    RankNet,
+    Rkd,
+    Schedule,
+    ScoreMatch,
+    Similarity,
+)
+from distill.recipe.section import Count, Name, OneOrMore, Positive, Seconds, Section, Seed, Share, Tokens
 from distill.resumes.sections import Kind as SectionKind
 
 __all__ = [
+    "AdrMse",
     "Asymmetric",
     "Backbone",
     "Baseline",
     "Benchmark",
     "Card",
     "CascadeDial",
+    "Cka",
+    "CoSent",
     "Columns",
     "Control",
     "Data",
@@ -37,10 +61,14 @@ __all__ = [
     "ExportFormat",
     "ExportPrecision",
     "FreshBackbone",
+    "Guide",
     "LabelLoss",
     "Labels",
+    "LambdaLoss",
     "LayerChoice",
     "Layers",
+    "ListMle",
+    "ListNet",
     "Lora",
     "MarginMatch",
     "Matryoshka",
@@ -51,13 +79,17 @@ __all__ = [
     "Paragraphs",
     "Parallel",
     "Plan",
+    "RankNet",
     "Recipe",
     "Recover",
     "Remote",
     "Resume",
+    "Rkd",
+    "Schedule",
     "ScoreMatch",
     "Section",
     "Signals",
+    "Similarity",
     "Static",
     "Student",
     "Teacher",
@@ -71,46 +103,6 @@ __all__ = [
     "Width",
     "merge_training",
 ]
-
-Positive = Annotated[float, Field(gt=0, le=1e30)]
-Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
-Seconds = Annotated[float, Field(gt=0, le=1e6)]
-Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
-Tokens = Annotated[int, Field(ge=8, le=1_000_000)]
-Share = Annotated[float, Field(gt=0, lt=1)]
-T = TypeVar("T")
-OneOrMore = Annotated[
-    tuple[T, ...],
-    BeforeValidator(lambda given: (given,) if isinstance(given, int | float) else given),
-    Field(min_length=1),
-]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
-
-
-class Section(BaseModel):
-    """A part of a recipe. It is frozen, and unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
-    silent_at_default: ClassVar[frozenset[str]] = frozenset()
-    """Fields that fingerprints leave out at their default: what was made before these fields were there stays finished."""
-
-    def deciding(self, exclude: Any = None) -> dict[str, Any]:
-        """Return the content for a fingerprint of what is made from this section.
-
-        :param exclude: fields that decide nothing there, as `model_dump` takes them
-        """
-        content = self.model_dump(mode="json", exclude=exclude)
-        _leave_defaults_out(self, content)
-        return content
-
-
-def _leave_defaults_out(section: Section, content: dict[str, Any]) -> None:
-    for name, field in type(section).model_fields.items():
-        value = getattr(section, name)
-        if name in section.silent_at_default and value == field.default:
-            content.pop(name, None)
-        elif isinstance(value, Section) and isinstance(content.get(name), dict):
-            _leave_defaults_out(value, content[name])
 
 
 class Columns(Section):
@@ -373,9 +365,6 @@ class Training(Section):
     """Seconds between checkpoints: a killed run loses at most this much work. 0 writes one after every step."""
     tensorboard: bool = True
     """Write curves for TensorBoard."""
-
-
-LabelLoss = Literal["bce", "mse", "contrastive", "infonce"]
 
 
 class Teacher(Section):
@@ -659,123 +648,6 @@ class Student(Section):
     def model_kind(self) -> Literal["cross_encoder", "bi_encoder"]:
         """What the saved model is."""
         return self.kind
-
-
-class Labels(Section):
-    """Learn from the labels."""
-
-    silent_at_default: ClassVar[frozenset[str]] = frozenset({"positive_from"})
-
-    loss: LabelLoss | None = None
-    """The loss, as for teachers. None is bce for a cross-encoder, contrastive for a bi-encoder."""
-    weight: Positive = 1.0
-    """Weight of this term."""
-    temperature: Positive = 0.05
-    """Temperature of InfoNCE."""
-    positive_from: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """InfoNCE: a pair whose label, mapped to [0, 1], is at least this is a positive."""
-
-
-class ScoreMatch(Section):
-    """Match the teacher's scores.
-
-    mse: squared difference of scores in [0, 1]. bce: the teacher's probability as a soft label.
-    logit_mse: squared difference of logits. kl: τ²·KL over the candidates of a query.
-    """
-
-    teacher: str
-    """The teacher's name."""
-    loss: Literal["mse", "bce", "logit_mse", "kl"] = "mse"
-    """The loss; kl needs `data.candidates`."""
-    weight: Positive = 1.0
-    """Weight of this term."""
-    temperature: Positive = 1.0
-    """τ: the logits of teacher and student are divided by it (bce and kl)."""
-
-
-class MarginMatch(Section):
-    """MarginMSE (Hofstätter et al. 2020): match the score differences between the candidates of a query."""
-
-    teacher: str
-    """The teacher's name."""
-    weight: Positive = 1.0
-    """Weight of this term."""
-
-
-class EmbeddingMatch(Section):
-    """Match the teacher's text embeddings. Where the widths differ, a projection is learned."""
-
-    teacher: str
-    """The name of a bi-encoder teacher."""
-    loss: Literal["cosine", "mse"] = "cosine"
-    """cosine: 1 − cosine. mse: squared distance."""
-    weight: Positive = 1.0
-    """Weight of this term."""
-    projection: Literal["keep", "drop"] = "keep"
-    """keep: the projection becomes part of the student, whose embeddings then have the teacher's width and space. drop: the
-    projection only serves training, and the student keeps its own width."""
-
-
-class Matryoshka(Section):
-    """Also train every other term on the first k dimensions, for each k listed (Kusupati et al. 2022).
-
-    The embeddings may then be cut to these widths. A plain list of widths is accepted.
-    """
-
-    dimensions: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)]
-    """The widths k. The full width, `student.dimensions`, is always among them."""
-    weights: tuple[Positive, ...] | None = None
-    """One weight for each width, divided by their sum. None weighs all widths alike. The full width weighs 1 where it is not
-    listed."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_list(cls, raw: Any) -> Any:
-        return {"dimensions": raw} if isinstance(raw, list | tuple) else raw
-
-    @model_validator(mode="after")
-    def _one_weight_each(self) -> "Matryoshka":
-        if len(set(self.dimensions)) != len(self.dimensions):
-            raise ValueError(f"dimensions {list(self.dimensions)}: each width once")
-        if self.weights is not None and len(self.weights) != len(self.dimensions):
-            raise ValueError(
-                f"{len(self.weights)} weights for {len(self.dimensions)} dimensions; one of each is expected"
-            )
-        return self
-
-
-class Objectives(Section):
-    """What the student learns from. Each section is one weighted term of the loss; null turns it off."""
-
-    silent_at_default: ClassVar[frozenset[str]] = frozenset({"logit_scale", "teacher_logit_scale"})
-
-    labels: Labels | None = None
-    """The labels."""
-    score_match: ScoreMatch | None = None
-    """A teacher's scores."""
-    margin_mse: MarginMatch | None = None
-    """Differences between a teacher's scores."""
-    embedding_match: EmbeddingMatch | None = None
-    """A teacher's embeddings."""
-    matryoshka: Matryoshka | None = None
-    """Also train every other term on the first k dimensions, for each k listed. null trains the full width only."""
-    logit_scale: Positive = 10.0
-    """A bi-encoder student's logits are scale · cosine + bias, where a term needs logits (bce, logit_mse, kl, margin_mse).
-    Training learns both, from this scale and a bias of 0. Cosines of ±1 as logits are too close together for a sigmoid."""
-    teacher_logit_scale: Positive = 10.0
-    """A bi-encoder teacher's logits are this scale · cosine, in logit_mse, kl and margin_mse."""
-
-    def teachers(self) -> dict[str, set[str]]:
-        """Return the signals ("scores", "embeddings") that each teacher must have cached."""
-        needs: dict[str, set[str]] = {}
-        for term, signal in (
-            (self.score_match, "scores"),
-            (self.margin_mse, "scores"),
-            (self.embedding_match, "embeddings"),
-        ):
-            if term is not None:
-                needs.setdefault(term.teacher, set()).add(signal)
-        return needs
 
 
 ExportFormat = Literal["openvino", "onnx"]

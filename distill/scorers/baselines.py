@@ -42,6 +42,7 @@ __all__ = [
     "open_scorer",
     "split_paragraphs",
     "term_words",
+    "tfidf_cosines",
     "write_paragraphs",
     "write_remote",
     "write_tfidf",
@@ -302,6 +303,15 @@ def choose_tfidf(texts: Sequence[str], validation: Pairs) -> tuple[TfIdf, dict[s
     best = max(range(len(_FLOORS)), key=lambda place: or_least(values[place]))  # of equals the first
     names = [f"{analyzer} {ngrams[0]}–{ngrams[1]}" for analyzer, ngrams in _FLOORS]
     return TfIdf(analyzer=_FLOORS[best][0], ngrams=_FLOORS[best][1]), dict(zip(names, values, strict=True))
+
+
+def tfidf_cosines(settings: TfIdf, texts: Sequence[str], *parts: Pairs) -> list[np.ndarray]:
+    """Fit TF-IDF on texts and return the cosines of each part's pairs. *Shape:* of each part (n_pairs,), float64.
+
+    :raises BadInput: where the texts hold no term
+    """
+    fitted = _fitted(settings, texts)
+    return [_row_products(fitted, part.queries, part.documents) for part in parts]
 
 
 def term_words(settings: TfIdf) -> str:

@@ -108,7 +108,7 @@ def check_forked_children(paths):
     env = {name: value for name, value in os.environ.items() if name != "TOKENIZERS_PARALLELISM"}
     done = subprocess.run(
         [sys.executable, "-c", FORKING, *paths], cwd=ROOT, env=env, input=json.dumps(SENTENCES * 4), capture_output=True,
-        text=True, timeout=120,
+        text=True, timeout=600,
     )  # fmt: skip
     assert (done.stdout.split(), done.returncode) == (["right"], 0), done.stderr
     assert "TOKENIZERS_PARALLELISM" not in done.stderr
