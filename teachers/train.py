@@ -19,6 +19,7 @@ from distill.recipe.schema import Labels, Objectives, Teacher, TeacherBackbone
 from distill.run import Run
 from distill.training.building import model_builder
 from distill.training.fitting import Job, fit
+from distill.training.learnable import check_pairs
 from distill.training.objectives import DEFAULT_LOSS
 from teachers.adapt import adapt
 
@@ -31,6 +32,7 @@ def train_teachers(run: Run) -> None:
     """Train (or, where frozen, copy) every teacher that is not finished; every process of a launch calls this."""
     if not run.recipe.teachers and run.recipe.student is None:
         raise BadInput("this recipe has neither teachers nor a student; there is nothing to train")
+    check_pairs(run)
     for name in run.recipe.teachers:
         train_teacher(run, name)
 

@@ -32,7 +32,16 @@ from distill.recipe.objectives import (
 from distill.training import losses
 from distill.training.trainset import Basis, Batch
 
-__all__ = ["DEFAULT_LOSS", "Seen", "basis_of", "loss_of", "sides", "teacher_logits", "teacher_unit"]
+__all__ = [
+    "DEFAULT_LOSS",
+    "Seen",
+    "basis_of",
+    "compares_candidates",
+    "loss_of",
+    "sides",
+    "teacher_logits",
+    "teacher_unit",
+]
 
 DEFAULT_LOSS: dict[str, LabelLoss] = {"cross_encoder": "bce", "bi_encoder": "contrastive"}
 _COSENT_SCALE: dict[str, float] = {"cross_encoder": 1.0, "bi_encoder": 20.0}
@@ -101,6 +110,11 @@ def basis_of(term: Term) -> Basis:
     if isinstance(term, CoSent):
         return "labelled" if term.teacher is None else "pairs"
     return "groups" if isinstance(term, MarginMatch) else "texts"
+
+
+def compares_candidates(term: Term) -> bool:
+    """Tell whether a term compares the candidates of a query with each other."""
+    return basis_of(term) in ("groups", "ordered")
 
 
 def loss_of(term: Term, seen: Seen) -> Tensor | None:

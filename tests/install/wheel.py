@@ -4,7 +4,6 @@ python -m tests.install.wheel
 """
 
 import subprocess
-import sys
 import tarfile
 import tempfile
 import zipfile
@@ -46,7 +45,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         sources = copy_of_the_sources(root / "sources")
-        subprocess.run([sys.executable, "-m", "build", "--outdir", str(root / "built"), str(sources)], check=True, stdout=subprocess.DEVNULL)  # fmt: skip
+        builder = Environment(root / "builder")
+        builder.install("build")
+        builder.call(
+            "python", "-m", "build", "--outdir", str(root / "built"), str(sources), cwd=root
+        )  # the wheel from the sdist
         wheel, sdist = check_contents(root / "built")
         print(f"{wheel.name}: {wheel.stat().st_size / 1e6:.1f} MB, {sdist.name}: {sdist.stat().st_size / 1e6:.1f} MB")
         environment, work = Environment(ROOT / ".venv-wheel"), root / "work"

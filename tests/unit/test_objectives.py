@@ -253,6 +253,34 @@ def test_losses_that_couple_a_step_do_not_see_its_passes_and_processes(case, pla
     assert sum(gradient.abs().sum() for gradient in whole_gradients.values()) > 0
 
 
+class Dropped(Stub):
+    """The stub with dropout before its layer."""
+
+    def forward(self, features):
+        mask = features["attention_mask"].unsqueeze(-1)
+        mean = (self.words[features["input_ids"]] * mask).sum(1) / mask.sum(1)
+        return {self.output: torch.tanh(nn.functional.dropout(mean, 0.5, self.training) @ self.layer)}
+
+
+def test_a_pass_of_a_coupled_step_draws_the_same_dropout_both_times():
+    objectives = Objectives(cka=Cka(teacher="bi"), similarity=Similarity(teacher="bi"))
+    trainset = trainset_of(BI)
+    trainset.coupled = True
+    step = Step(Dropped(BI), BI, objectives, teacher_kinds={"bi": BI})
+    passes = [[units] for units in np.array_split(np.random.default_rng(0).permutation(len(trainset)), 4)]
+    totals = trainset.counts(np.arange(len(trainset)))
+    _, gradients = run_in_threads(step, trainset, passes, totals, 1)
+    # the same with the graphs of all passes at once
+    outputs = []
+    for number, (units,) in enumerate(passes):
+        torch.manual_seed(number)
+        outputs.append(step(trainset.batch(units, totals=totals), outputs_only=True)["outputs"])
+    whole = trainset.batch(np.concatenate([units for (units,) in passes]), totals=totals)
+    sum(step.losses_of(whole, torch.cat(outputs)).values()).backward()
+    for name, parameter in step.named_parameters():
+        assert torch.allclose(gradients[name], parameter.grad, atol=1e-7), name
+
+
 class TestByHand:
     """Two pairs whose scores are set from outside."""
 
