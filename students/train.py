@@ -73,7 +73,7 @@ def training_inputs(run: Run, name: str, objectives: Objectives) -> dict[str, An
     section = student.deciding(exclude=not_learned)
     named = {*objectives.teachers(), *filter(None, [index_teacher(run)])}
     return {
-        "stage": "train_student", "name": name, "student": section, "objectives": objectives.deciding(),
+        "stage": "train_student", "name": name, "student": section, "objectives": objectives.described(),
         "parents": parents, "signals": {teacher: run.signal_identity(teacher).key for teacher in sorted(named)},
         "seed": run.recipe.seed, "candidates": run.recipe.data.candidates,
         "data": {part: described[part] for part in parts},

@@ -108,6 +108,16 @@ class Term(Section):
     schedule: Schedule | None = None
     """How the weight changes during training. None keeps it."""
 
+    @property
+    def compares_logits(self) -> bool:
+        """Whether the student's logits are compared, so that a bi-encoder's cosines need a scale and a bias."""
+        return False
+
+    @property
+    def compares_teacher_logits(self) -> bool:
+        """Whether the teacher's logits are compared, so that a bi-encoder teacher's cosines need a scale."""
+        return False
+
     def factor(self, share: float) -> float:
         """Return what the schedule multiplies the weight with after a share of the steps."""
         return 1.0 if self.schedule is None else self.schedule.factor(share)
@@ -136,7 +146,7 @@ class Guide(Section):
 class Labels(Term):
     """Learn from the labels."""
 
-    silent_at_default: ClassVar[frozenset[str]] = frozenset({"schedule", "guide", "positive_from"})
+    silent_at_default: ClassVar[frozenset[str]] = frozenset({"positive_from"})
 
     loss: LabelLoss | None = None
     """The loss, as for teachers. None is bce for a cross-encoder, contrastive for a bi-encoder."""
@@ -154,6 +164,11 @@ class Labels(Term):
                 f"guide keeps false negatives out of loss infonce, not of {self.loss or 'the default loss'}"
             )
         return self
+
+    @property
+    def compares_logits(self) -> bool:
+        """Whether the student's logits are compared, so that a bi-encoder's cosines need a scale and a bias."""
+        return self.loss == "bce"
 
     def needs(self) -> Iterator[tuple[str, SignalKind]]:
         """Yield the guide, with the embeddings that it tells false negatives by."""
@@ -186,6 +201,16 @@ class ScoreMatch(Term):
             raise ValueError(f"teacher_temperature is for bce and kl, not {self.loss}; leave it out")
         return self
 
+    @property
+    def compares_logits(self) -> bool:
+        """Whether the student's logits are compared, so that a bi-encoder's cosines need a scale and a bias."""
+        return self.loss != "mse"
+
+    @property
+    def compares_teacher_logits(self) -> bool:
+        """Whether the teacher's logits are compared, so that a bi-encoder teacher's cosines need a scale."""
+        return self.loss in ("logit_mse", "kl")
+
 
 class MarginMatch(Term):
     """MarginMSE (Hofstätter et al. 2020): match the score differences between the candidates of a query."""
@@ -193,6 +218,16 @@ class MarginMatch(Term):
     signal: ClassVar[SignalKind | None] = "scores"
     teacher: str
     """The teacher's name."""
+
+    @property
+    def compares_logits(self) -> bool:
+        """Whether the student's logits are compared, so that a bi-encoder's cosines need a scale and a bias."""
+        return True
+
+    @property
+    def compares_teacher_logits(self) -> bool:
+        """Whether the teacher's logits are compared, so that a bi-encoder teacher's cosines need a scale."""
+        return True
 
 
 class EmbeddingMatch(Term):
@@ -214,6 +249,16 @@ class ListTerm(Term):
     signal: ClassVar[SignalKind | None] = "scores"
     teacher: str | None = None
     """The teacher whose scores are learned. None learns the labels."""
+
+    @property
+    def compares_logits(self) -> bool:
+        """Whether the student's logits are compared, so that a bi-encoder's cosines need a scale and a bias."""
+        return True
+
+    @property
+    def compares_teacher_logits(self) -> bool:
+        """Whether the teacher's logits are compared, so that a bi-encoder teacher's cosines need a scale."""
+        return self.teacher is not None
 
 
 class ListNet(ListTerm):
@@ -357,10 +402,7 @@ class Matryoshka(Section):
 class Objectives(Section):
     """What the student learns from. Each section is one weighted term of the loss; null turns it off."""
 
-    silent_at_default: ClassVar[frozenset[str]] = frozenset(
-        {"listnet", "ranknet", "lambda_loss", "list_mle", "adr_mse", "cosent", "rkd", "similarity", "cka"}
-        | {"logit_scale", "teacher_logit_scale"}
-    )
+    silent_at_default: ClassVar[frozenset[str]] = frozenset({"logit_scale", "teacher_logit_scale"})
 
     labels: Labels | None = None
     """The labels."""
@@ -391,11 +433,10 @@ class Objectives(Section):
     matryoshka: Matryoshka | None = None
     """Also train every other term on the first k dimensions, for each k listed. null trains the full width only."""
     logit_scale: Positive = 10.0
-    """A bi-encoder student's logits are scale · cosine + bias, where a term needs logits (bce, logit_mse, kl, margin_mse, and all
-    over candidates). Training learns both, from this scale and a bias of 0. Cosines of ±1 as logits are too close together for a
-    sigmoid."""
+    """A bi-encoder student's logits are scale · cosine + bias, where a term needs logits (labels by bce, score_match by bce,
+    logit_mse or kl, margin_mse, lists). Training learns both, from this scale and a bias of 0."""
     teacher_logit_scale: Positive = 10.0
-    """A bi-encoder teacher's logits are this scale · cosine, in logit_mse, kl, margin_mse and all terms over candidates."""
+    """A bi-encoder teacher's logits are this scale · cosine, in score_match by logit_mse or kl, margin_mse and lists."""
 
     def terms(self) -> dict[str, Term]:
         """Return the terms that are set, by name, in the order of the fields."""
@@ -434,6 +475,17 @@ class Objectives(Section):
     def factors(self, share: float) -> dict[str, float]:
         """Return what each term's weight is multiplied by after a share of the steps, 0 being the first and 1 the last."""
         return {name: term.factor(share) for name, term in self.terms().items()}
+
+    def described(self) -> dict[str, Any]:
+        """Return the terms for a fingerprint; what came later and is not used is left out, so that finished runs stay so."""
+        told = self.deciding()
+        return {
+            name: {key: value for key, value in term.items() if value is not None or key in _FIRST_FIELDS}
+            if isinstance(term, dict)
+            else term
+            for name, term in told.items()
+            if term is not None or name in _FIRST_TERMS
+        }
 
     def _of_teachers(self) -> list[Any]:
         return [term for term in self.terms().values() if getattr(term, "teacher", None) is not None]

@@ -117,7 +117,8 @@ def _load_pairs(run: Run, job: Job, show: bool) -> tuple[TrainSet, TrainSet]:
         trainset.cut.say(job.name)
     labels = job.objectives.labels
     if labels is not None:
-        trainset.in_batch_negatives, trainset.positive_from = labels.loss == "infonce", labels.positive_from
+        trainset.in_batch_negatives = labels.loss == "infonce"
+        trainset.positive_from = labels.positive_from
     trainset.coupled = job.objectives.couples
     _attach_signals(trainset, pairs, job)
     validation = TrainSet.build(

@@ -24,7 +24,7 @@ from distill.recipe.objectives import (
     Rkd,
     ScoreMatch,
 )
-from distill.training.negatives import GuideVectors
+from distill.training.negatives import GuideVectors, Negatives
 from distill.training.terms import compares_candidates
 from distill.training.trainset import group_pairs, is_ordered
 
@@ -133,7 +133,7 @@ def _check_labels(name: str, facts: _Facts, term: "Labels", global_batch: int) -
     if facts.labels is None:
         raise BadInput(f"{name}: the training pairs have no labels to learn from; leave objectives.labels out")
     if term.loss == "infonce":
-        _check_positives(name, facts, facts.labels >= term.positive_from, term.positive_from, global_batch)
+        _check_positives(name, facts, facts.labels, term.positive_from, global_batch)
         return
     known = facts.labels[np.isfinite(facts.labels)]
     if len(known) and np.ptp(known) == 0:
@@ -183,7 +183,9 @@ def _check_guide(where: str, units: "TrainSet", guide: GuideVectors, teacher: st
     """Refuse a guide that leaves no negatives; say what it leaves out of a sample of pairs."""
     _check_embeddings(where, units, teacher, guide.embeddings)
     pairs = np.random.default_rng(0).permutation(len(units.query_rows))[:_SAMPLE_PAIRS]
-    bare = units.negatives().excluded(pairs)
+    bare = Negatives(units.query_rows, units.document_rows, units.labels, positive_from=units.positive_from).excluded(
+        pairs
+    )
     guided = guide.false_negatives(units.query_rows[pairs], units.document_rows[pairs])
     left = int((~bare).sum())
     dropped = int((guided & ~bare).sum())
@@ -198,8 +200,8 @@ def _check_guide(where: str, units: "TrainSet", guide: GuideVectors, teacher: st
     )
 
 
-def _check_positives(name: str, units: _Facts, positive: np.ndarray, positive_from: float, global_batch: int) -> None:
-    where = f"{name}: infonce"
+def _check_positives(name: str, units: _Facts, labels: np.ndarray, positive_from: float, global_batch: int) -> None:
+    where, positive = f"{name}: infonce", labels >= positive_from
     if not positive.any():
         raise BadInput(f"{where} learns from positives, and no training label is {positive_from:g} or more")
     documents = len(np.unique(units.document_rows))

@@ -36,8 +36,8 @@ class GuideVectors:
 class Negatives:
     """What all training pairs say about answers, asked for the pairs of a step.
 
-    :param query_rows: the sequence of each pair's query. *Shape:* (n_pairs,), as of documents
-    :param positive: which pairs are positives; None is none of them. *Shape:* (n_pairs,) bool
+    :param query_rows: the sequence of each pair's query. *Shape:* (n_pairs,), as of documents and labels
+    :param positive_from: the least label of an answer
     :param guide: a teacher that says more
     """
 
@@ -47,9 +47,11 @@ class Negatives:
         document_rows: np.ndarray,
         positive: np.ndarray | None,
         guide: GuideVectors | None = None,
+        *,
+        positive_from: float = 0.5,
     ) -> None:
         self.query_rows, self.document_rows, self.guide = query_rows, document_rows, guide
-        positive = np.zeros(len(query_rows), dtype=bool) if positive is None else positive
+        positive = np.zeros(len(query_rows), dtype=bool) if labels is None else labels >= positive_from
         order = np.argsort(query_rows[positive], kind="stable")
         self._queries = query_rows[positive][order]
         self._answers = document_rows[positive][order]

@@ -22,7 +22,6 @@ from distill.training.terms import (
     Seen,
     basis_of,
     loss_of,
-    needs_logits,
     sides,
     teacher_logits,
     teacher_unit,
@@ -53,7 +52,7 @@ class Step(TaskStep):
         self.model, self.kind, self.objectives = model, kind, objectives
         self.is_static = is_static(model)
         self.teacher_kinds = teacher_kinds or {}
-        if kind == "bi_encoder" and any(needs_logits(term) for term in objectives.terms().values()):
+        if kind == "bi_encoder" and any(term.compares_logits for term in objectives.terms().values()):
             self.scale_and_bias = nn.Parameter(torch.tensor([objectives.logit_scale, 0.0]))
         self.projection = None
         if projected_width is not None:

@@ -38,7 +38,6 @@ __all__ = [
     "basis_of",
     "compares_candidates",
     "loss_of",
-    "needs_logits",
     "sides",
     "teacher_logits",
     "teacher_unit",
@@ -93,20 +92,12 @@ class Seen:
 
     def teacher_logits(self, teacher: str) -> Tensor:
         """Return a teacher's scores as logits. *Shape:* (n_pairs,)."""
-        return teacher_logits(self.batch.teacher_scores[teacher], self.teacher_kinds[teacher], self.teacher_logit_scale)
+        kind = self.teacher_kinds[teacher]
+        return teacher_logits(self.batch.teacher_scores[teacher], kind, self.teacher_logit_scale)
 
     def teacher_unit(self, teacher: str, temperature: float = 1.0) -> Tensor:
         """Return a teacher's scores in [0, 1]. *Shape:* (n_pairs,)."""
         return teacher_unit(self.batch.teacher_scores[teacher], self.teacher_kinds[teacher], temperature)
-
-
-def needs_logits(term: Term) -> bool:
-    """Tell whether a term compares logits, so that a bi-encoder's cosines need a scale and a bias."""
-    if isinstance(term, Labels):
-        return term.loss == "bce"
-    if isinstance(term, ScoreMatch):
-        return term.loss != "mse"
-    return isinstance(term, MarginMatch | ListTerm)
 
 
 def basis_of(term: Term) -> Basis:
@@ -178,7 +169,9 @@ def _labels(term: Labels, seen: Seen) -> Tensor | None:
         return term.weight * batch.share["positives"] * loss
     if name == "bce":
         loss = losses.bce(seen.logits[known], labels)
-    else:  # contrastive and mse are one formula; which unit score is the model's kind
+    elif seen.kind == "bi_encoder":
+        loss = losses.contrastive(seen.scores[known], labels)
+    else:
         loss = losses.mse(seen.unit[known], labels)
     return term.weight * batch.share["labelled"] * loss
 

@@ -97,9 +97,9 @@ class TrainSet:
     teacher_scores: Mapping[str, np.ndarray] = field(default_factory=dict)
     embeddings: Callable[[np.ndarray], np.ndarray] | None = None
     in_batch_negatives: bool = False
-    """Documents of other pairs are negatives: a batch says which are none (`Batch.excluded`)."""
     positive_from: float = 0.5
     """The least label of a positive for InfoNCE."""
+    """Documents of other pairs are negatives: a batch says which are none (`Batch.excluded`)."""
     guide: GuideVectors | None = None
     """A teacher that tells false negatives among them."""
     coupled: bool = False
@@ -268,12 +268,7 @@ class TrainSet:
 
     @cached_property
     def _negatives(self) -> Negatives:
-        return self.negatives(self.guide)
-
-    def negatives(self, guide: GuideVectors | None = None) -> Negatives:
-        """Return what all pairs, and a guide, say of documents that are no negatives of a query."""
-        positive = None if self.labels is None else self.labels >= self.positive_from
-        return Negatives(self.query_rows, self.document_rows, positive, guide)
+        return Negatives(self.query_rows, self.document_rows, self.labels, self.guide, positive_from=self.positive_from)
 
     def _sides(self, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray, Tensor | None]:
         """Return the sequences of both sides; where one is learned, its own twice, and the teacher's vectors of the other."""

@@ -30,7 +30,7 @@ from distill.recipe.schema import (
 )
 from distill.training.batching import Planner
 from distill.training.coupling import run_coupled
-from distill.training.negatives import GuideVectors
+from distill.training.negatives import GuideVectors, Negatives
 from distill.training.objectives import Step, teacher_logits, teacher_unit
 from distill.training.trainset import TrainSet
 
@@ -162,12 +162,6 @@ def run_in_threads(step, trainset, passes, totals, n):
 
 
 CROSS, BI = "cross_encoder", "bi_encoder"
-
-
-def terms_of(objectives):
-    return {name: term for name, term in objectives.model_dump(exclude_none=True).items() if isinstance(term, dict)}
-
-
 LISTS = {"listnet": ListNet, "ranknet": RankNet, "lambda_loss": LambdaLoss, "list_mle": ListMle, "adr_mse": AdrMse}
 CASES = [
     (CROSS, Objectives(labels=Labels(loss="bce")), None),
@@ -191,7 +185,7 @@ CASES = [
 
 def name_of(case):
     kind, objectives, candidates = case
-    terms = terms_of(objectives)
+    terms = {name: term.model_dump() for name, term in objectives.terms().items()}
     details = "-".join(f"{name}-{term.get('loss', '')}-{term.get('teacher', '')}" for name, term in terms.items())
     return f"{kind}-{details}-{candidates}"
 
@@ -211,7 +205,7 @@ def test_losses_of_small_passes_and_several_processes_add_up_to_those_of_one_pas
     parts, part_gradients, n_small = run(step, trainset, units, **plan)
     assert n_passes == 1
     assert n_small > 1 or "n_processes" in plan
-    assert set(whole) == set(parts) == {*terms_of(objectives), "nothing"}
+    assert set(whole) == set(parts) == {*objectives.terms(), "nothing"}
     for name, value in whole.items():
         assert parts[name] == pytest.approx(value, abs=1e-6, rel=1e-6)
     for name, gradient in whole_gradients.items():
@@ -597,6 +591,10 @@ def test_positives_start_at_the_given_label():
         trainset.positive_from = least
         expected = int((trainset.labels >= least).sum())
         assert trainset.counts(units)["positives"] == expected > 0
-    few = trainset.negatives().excluded(np.arange(9)).sum()
-    trainset.positive_from = 0.1
-    assert trainset.negatives().excluded(np.arange(9)).sum() > few
+    few, many = (
+        Negatives(trainset.query_rows, trainset.document_rows, trainset.labels, positive_from=least)
+        .excluded(np.arange(9))
+        .sum()
+        for least in (0.5, 0.1)
+    )
+    assert many > few

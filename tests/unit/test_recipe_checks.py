@@ -13,11 +13,11 @@ class TestSectionsAgree:
             ),
             (
                 {"objectives": {"logit_scale": 5.0}},
-                "objectives.logit_scale: changes nothing here; it is for a bi_encoder whose terms need logits (labels.loss bce, score_match.loss bce, logit_mse or kl, margin_mse, terms over candidates)",
+                "objectives.logit_scale: changes nothing here; it is for a bi_encoder whose terms need logits",
             ),
             (
                 {"objectives": {"teacher_logit_scale": 5.0}},
-                "objectives.teacher_logit_scale: changes nothing here; it is for a bi_encoder teacher in score_match.loss logit_mse or kl, margin_mse, or a term over candidates",
+                "objectives.teacher_logit_scale: changes nothing here; it is for a bi_encoder teacher in terms that need logits",
             ),
             (
                 {"objectives": {"labels": {"positive_from": 0.7}}},
