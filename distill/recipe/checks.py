@@ -210,38 +210,6 @@ def _named_teacher_problems(where: str, teacher: str, signal: str, recipe: Recip
     return []
 
 
-def _unused_problems(recipe: Recipe, student: Student) -> list[str]:
-    """Return the settings of objectives that were changed and change nothing."""
-    objectives, problems, labels = recipe.objectives, [], recipe.objectives.labels
-    match, given = objectives.score_match, objectives.terms()
-    over_candidates = [given[name] for name in ("margin_mse", *_LISTS) if name in given]
-    asked = [getattr(term, "teacher", None) for term in over_candidates]
-    if match is not None and match.loss in ("logit_mse", "kl"):
-        asked.append(match.teacher)
-    by_logits = over_candidates or (labels and labels.loss == "bce") or (match and match.loss != "mse")
-    if objectives.logit_scale != _default(objectives, "logit_scale") and not (
-        student.kind == "bi_encoder" and by_logits
-    ):
-        problems.append(
-            "objectives.logit_scale: changes nothing here; it is for a bi_encoder whose terms need logits "
-            "(labels.loss bce, score_match.loss bce, logit_mse or kl, margin_mse, terms over candidates)"
-        )
-    if objectives.teacher_logit_scale != _default(objectives, "teacher_logit_scale") and not any(
-        name in recipe.teachers and recipe.teachers[name].kind == "bi_encoder" for name in asked if name is not None
-    ):
-        problems.append(
-            "objectives.teacher_logit_scale: changes nothing here; it is for a bi_encoder teacher in "
-            "score_match.loss logit_mse or kl, margin_mse, or a term over candidates"
-        )
-    if labels is not None and labels.positive_from != _default(labels, "positive_from") and labels.loss != "infonce":
-        problems.append("objectives.labels.positive_from: changes nothing without loss infonce; leave it out")
-    return problems
-
-
-def _default(section: Section, name: str) -> object:
-    return type(section).model_fields[name].default
-
-
 def _schedule_problems(objectives: Objectives) -> list[str]:
     """Refuse schedules that leave a stretch of the training without any term."""
     schedules = [term.schedule for term in objectives.terms().values() if term.schedule is not None]

@@ -101,7 +101,6 @@ class Term(Section):
     """What a teacher must have said for this term."""
     couples: ClassVar[bool] = False
     """Whether the term compares the units of a step with each other."""
-    silent_at_default: ClassVar[frozenset[str]] = frozenset({"schedule"})
 
     weight: Positive = 1.0
     """Weight of this term."""
@@ -184,8 +183,6 @@ class ScoreMatch(Term):
     """
 
     signal: ClassVar[SignalKind | None] = "scores"
-    silent_at_default: ClassVar[frozenset[str]] = frozenset({"schedule", "teacher_temperature"})
-
     teacher: str
     """The teacher's name."""
     loss: Literal["mse", "bce", "logit_mse", "kl"] = "mse"
@@ -489,3 +486,7 @@ class Objectives(Section):
 
     def _of_teachers(self) -> list[Any]:
         return [term for term in self.terms().values() if getattr(term, "teacher", None) is not None]
+
+
+_FIRST_TERMS = {"labels", "score_match", "margin_mse", "embedding_match", "matryoshka"}
+_FIRST_FIELDS = {"loss", "teacher", "weight", "temperature", "projection", "dimensions", "weights"}

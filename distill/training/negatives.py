@@ -45,7 +45,7 @@ class Negatives:
         self,
         query_rows: np.ndarray,
         document_rows: np.ndarray,
-        positive: np.ndarray | None,
+        labels: np.ndarray | None,
         guide: GuideVectors | None = None,
         *,
         positive_from: float = 0.5,

@@ -73,7 +73,6 @@ class Seen:
     *Shape:* scores (cosines or logits), logits: (n_pairs,); embeddings: (n_sequences, width), of bi-encoders alone
 
     :param projected: takes embeddings into the matched teacher's space
-    :param teacher_logit_scale: what a bi-encoder teacher's cosines are multiplied by where logits are needed
     """
 
     batch: Batch

@@ -80,7 +80,7 @@ def test_a_fingerprint_of_old_objectives_has_no_new_word():
     objectives = Objectives(
         labels=Labels(loss="infonce"), score_match=ScoreMatch(teacher="a"), matryoshka=Matryoshka(dimensions=(8,))
     )
-    assert objectives.deciding() == {
+    assert objectives.described() == {
         "labels": {"loss": "infonce", "weight": 1.0, "temperature": 0.05},
         "score_match": {"teacher": "a", "loss": "mse", "weight": 1.0, "temperature": 1.0},
         "margin_mse": None,
@@ -88,7 +88,7 @@ def test_a_fingerprint_of_old_objectives_has_no_new_word():
         "matryoshka": {"dimensions": [8], "weights": None},
     }
     changed = Objectives(score_match=ScoreMatch(teacher="a", schedule=Schedule(end=0.5)))
-    assert changed.deciding()["score_match"]["schedule"] == {
+    assert changed.described()["score_match"]["schedule"] == {
         "kind": "linear",
         "from": 0.0,
         "to": 1.0,
