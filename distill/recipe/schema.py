@@ -117,7 +117,7 @@ class Columns(Section):
 
 
 class Unlabelled(Section):
-    """Texts without pairs or labels: a file and its text columns. Only the embedding objective can use them."""
+    """Texts without pairs or labels: a file and its text columns. Only objectives on embeddings can use them."""
 
     path: str
     """A .txt (one text a line), .csv, .tsv, .jsonl or .parquet file, or the name of a hub dataset."""
@@ -215,7 +215,7 @@ class Data(Section):
     candidates: Annotated[int, Field(ge=2)] | None = None
     """Train on a query together with up to this many of its documents. None trains on single pairs."""
     unlabelled: tuple[Unlabelled, ...] = ()
-    """Texts without pairs or labels, for `objectives.embedding_match`."""
+    """Texts without pairs or labels, for objectives on embeddings (`embedding_match`, `rkd`, `similarity`, `cka`)."""
     unlabelled_pairs: Annotated[
         tuple[UnlabelledPairs, ...], BeforeValidator(lambda given: (given,) if isinstance(given, Mapping) else given)
     ] = ()
@@ -345,7 +345,9 @@ class Training(Section):
     global_batch: Count = 32
     """Units per optimizer step, summed over all processes."""
     micro_batch: Count = 32
-    """The most units per forward pass and process. Gradients are accumulated up to `global_batch`."""
+    """The most units per forward pass and process. Gradients are accumulated up to `global_batch`. No loss depends on it: those
+    that compare the units of a step with each other, as InfoNCE, see all of `global_batch` and encode it twice where it takes
+    several passes."""
     token_budget: Count = 8192
     """The most padded tokens per forward pass and process."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"

@@ -75,7 +75,8 @@ def check_pairs(run: "Run") -> None:
     recipe, pairs = run.recipe, run.split.train
     if recipe.student is None:
         return
-    documents = np.unique(np.array(pairs.documents, dtype=object).astype(str), return_inverse=True)[1]
+    numbers: dict[str, int] = {}
+    documents = np.array([numbers.setdefault(document, len(numbers)) for document in pairs.documents], dtype=np.int64)
     facts = _PairFacts(pairs.labels, pairs.query_ids, documents, group_pairs(pairs, recipe.data.candidates))
     more = bool(recipe.data.unlabelled_pairs)
     for field, term in recipe.objectives.terms().items():
