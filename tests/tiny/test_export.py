@@ -258,7 +258,7 @@ def test_calibration_is_spread_over_the_lengths():
     lengths = np.array([5] * 95 + [50, 60, 70, 80, 90])
     rows = rows_over_lengths(lengths, 20, seed=0)
     assert len(rows) == len(set(rows)) == 20 and lengths[rows].max() >= 50
-    assert rows_over_lengths(lengths, 20, seed=0) == rows != spread(lengths, 20, seed=1)
+    assert rows_over_lengths(lengths, 20, seed=0) == rows != rows_over_lengths(lengths, 20, seed=1)
 
 
 def test_no_pattern_keeps_nothing(exported):
