@@ -41,6 +41,13 @@ MOVED_NAMES = {
         "estimated_tokens": "distill.endpoints.tokens.estimated_tokens",
         "most_tokens": "distill.endpoints.tokens.most_tokens",
     },
+    "distill.evaluation.latency": {"Load": "distill.evaluation.latency.LoadSettings"},
+    "distill.resumes.sections": {
+        "KINDS": "distill.resumes.section_headings.SECTION_KINDS",
+        "Kind": "distill.resumes.section_headings.SectionKind",
+        "Section": "distill.resumes.sections.ResumeSection",
+    },
+    "students.export.calibration": {"spread": "students.export.calibration.rows_over_lengths"},
 }
 
 

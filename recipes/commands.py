@@ -17,7 +17,7 @@ from distill.data.tables import read_texts
 from distill.diagnosis.findings import LEVELS
 from distill.errors import BadInput, GateFailed, JobFailed, loading
 from distill.evaluation.index_quality import index_quality, table_cells
-from distill.evaluation.latency import Load
+from distill.evaluation.latency import LoadSettings
 from distill.files.outputs import check_output_folder, output_file
 from distill.machine.cpu import multiplies_bf16, usable_cpus
 from distill.models.files import read_model_files
@@ -176,7 +176,9 @@ def bench(
     if against is None and (max_slowdown, max_metric_drop) != (None, None):
         raise BadInput("--max-slowdown and --max-metric-drop compare with an earlier report; name it with --against")
     low, high = _label_range(label_range)
-    load = Load(tuple(_numbers("--batches", batches, int)), tuple(_numbers("--loads", loads, float)), n_shapes, seconds)
+    load = LoadSettings(
+        tuple(_numbers("--batches", batches, int)), tuple(_numbers("--loads", loads, float)), n_shapes, seconds
+    )
     if any(not 0 < share < 2 for share in load.rates):
         raise BadInput(f"--loads {loads}: shares of the capacity are expected, as 0.25,0.5,0.9")
     counts = [int(n) for n in _numbers("--threads", threads, int)]

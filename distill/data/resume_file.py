@@ -27,7 +27,7 @@ from distill.data.tables import (
 from distill.errors import BadInput
 from distill.files.outputs import is_stream, output_file
 from distill.resumes.blinding import blind as blind_text
-from distill.resumes.sections import KINDS, Kind, keep_sections
+from distill.resumes.sections import SECTION_KINDS, SectionKind, keep_sections
 from distill.wording import counted
 
 __all__ = ["Prepared", "prepare_file"]
@@ -113,14 +113,14 @@ def prepare_file(
     return done
 
 
-def _checked_kinds(keep: Sequence[str] | None) -> tuple[Kind, ...] | None:
+def _checked_kinds(keep: Sequence[str] | None) -> tuple[SectionKind, ...] | None:
     if keep is None:
         return None
-    if unknown := [kind for kind in keep if kind not in KINDS]:
-        raise BadInput(f"{unknown[0]!r} is no kind of section; {', '.join(KINDS)} are")
+    if unknown := [kind for kind in keep if kind not in SECTION_KINDS]:
+        raise BadInput(f"{unknown[0]!r} is no kind of section; {', '.join(SECTION_KINDS)} are")
     if not keep:
-        raise BadInput(f"no kind of section is to be kept; name some of {', '.join(KINDS)}")
-    return cast(tuple[Kind, ...], tuple(keep))
+        raise BadInput(f"no kind of section is to be kept; name some of {', '.join(SECTION_KINDS)}")
+    return cast(tuple[SectionKind, ...], tuple(keep))
 
 
 def _suffix(path: Path) -> str:
@@ -128,7 +128,7 @@ def _suffix(path: Path) -> str:
 
 
 def _changed(
-    value: Any, where: str, kinds: tuple[Kind, ...] | None, blind: bool, listing: Listing | None, done: Prepared
+    value: Any, where: str, kinds: tuple[SectionKind, ...] | None, blind: bool, listing: Listing | None, done: Prepared
 ) -> Any:
     """Return the prepared text, and write down and count what it lost."""
     if is_gap(value):

@@ -23,7 +23,7 @@ from distill.files.outputs import is_stream
 __all__ = ["FORMS", "check_form", "check_suffix", "csv_rows", "opened", "table_writer"]
 
 FORMS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".parquet": "parquet"}
-Row = Sequence[Any]
+TableRow = Sequence[Any]
 _ROWS_AT_ONCE = 10_000  # of Parquet
 _DIGITS = 6  # of a number with a fraction, in the forms that are text
 
@@ -65,7 +65,7 @@ def opened(path: Path) -> Iterator[IO[str]]:
 
 
 @contextmanager
-def table_writer(path: Path, columns: Mapping[str, type]) -> Iterator[Callable[[Row], None]]:
+def table_writer(path: Path, columns: Mapping[str, type]) -> Iterator[Callable[[TableRow], None]]:
     """Yield a function that writes a row, with a value for each column.
 
     :param path: what `distill.files.outputs.output_file` yields; its suffix is that of the output
@@ -87,7 +87,7 @@ def csv_rows(file: IO[str]) -> Callable[[Sequence[str]], None]:
 
 
 @contextmanager
-def _csv_writer(path: Path, columns: Mapping[str, type]) -> Iterator[Callable[[Row], None]]:
+def _csv_writer(path: Path, columns: Mapping[str, type]) -> Iterator[Callable[[TableRow], None]]:
     with opened(path) as file:
         write = csv_rows(file)
         write(list(columns))
@@ -95,17 +95,17 @@ def _csv_writer(path: Path, columns: Mapping[str, type]) -> Iterator[Callable[[R
 
 
 @contextmanager
-def _tsv_writer(path: Path, columns: Mapping[str, type]) -> Iterator[Callable[[Row], None]]:
+def _tsv_writer(path: Path, columns: Mapping[str, type]) -> Iterator[Callable[[TableRow], None]]:
     with opened(path) as file:
         file.write("\t".join(columns) + "\n")
         yield lambda row: print(*(_escaped(_shown(value)) for value in row), sep="\t", end="\n", file=file)
 
 
 @contextmanager
-def _jsonl_writer(path: Path, columns: Mapping[str, type]) -> Iterator[Callable[[Row], None]]:
+def _jsonl_writer(path: Path, columns: Mapping[str, type]) -> Iterator[Callable[[TableRow], None]]:
     with opened(path) as file:
 
-        def write(row: Row) -> None:
+        def write(row: TableRow) -> None:
             values = (round(value, _DIGITS) if isinstance(value, float) else value for value in row)
             record = dict(zip(columns, values, strict=True))
             file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
@@ -114,13 +114,13 @@ def _jsonl_writer(path: Path, columns: Mapping[str, type]) -> Iterator[Callable[
 
 
 @contextmanager
-def _parquet_writer(path: Path, columns: Mapping[str, type]) -> Iterator[Callable[[Row], None]]:
+def _parquet_writer(path: Path, columns: Mapping[str, type]) -> Iterator[Callable[[TableRow], None]]:
     import pyarrow
     import pyarrow.parquet
 
     types = {int: pyarrow.int64(), float: pyarrow.float64(), str: pyarrow.string()}
     schema = pyarrow.schema([(name, types[kind]) for name, kind in columns.items()])
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     with pyarrow.parquet.ParquetWriter(path, schema) as writer:
 
         def flush() -> None:
@@ -129,7 +129,7 @@ def _parquet_writer(path: Path, columns: Mapping[str, type]) -> Iterator[Callabl
             writer.write_batch(pyarrow.RecordBatch.from_arrays(arrays, schema=schema))
             rows.clear()
 
-        def write(row: Row) -> None:
+        def write(row: TableRow) -> None:
             rows.append(row)
             if len(rows) == _ROWS_AT_ONCE:
                 flush()

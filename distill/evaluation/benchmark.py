@@ -16,7 +16,7 @@ import numpy as np
 
 from distill.data.pairs import Pairs
 from distill.errors import BadInput
-from distill.evaluation.latency import Load, Request, environment, measure_all
+from distill.evaluation.latency import LoadSettings, Request, environment, measure_all
 from distill.evaluation.teacher_exports import (
     matched_teacher,
     measured_teachers,
@@ -380,7 +380,7 @@ def score_row(run: Run, row: Row, pairs: Pairs) -> Scored:
 
 
 def measure_rows(
-    rows: Sequence[Row], pairs: Pairs, settings: Benchmark, *, seed: int, load: Load | None = None
+    rows: Sequence[Row], pairs: Pairs, settings: Benchmark, *, seed: int, load: LoadSettings | None = None
 ) -> dict[str, dict[str, Any]]:
     """Measure models in turns on a sample of the pairs; return what `measure_all` gives, by name.
 

@@ -21,7 +21,7 @@ import numpy as np
 from distill.data.pairs import Pairs
 from distill.errors import BadInput, GateFailed, JobFailed
 from distill.evaluation.benchmark import Row, Scored, assemble, measure_rows
-from distill.evaluation.latency import Load
+from distill.evaluation.latency import LoadSettings
 from distill.files.artefact import read_card, read_json
 from distill.metrics.names import METRIC_NAMES
 from distill.progress import progress
@@ -36,7 +36,7 @@ _FIRST_SCORE = "import sys; from distill.scorers.baselines import open_scorer; o
 
 
 def bench_folders(
-    folders: Sequence[Path], pairs: Pairs, output: Path, *, settings: Benchmark, threads: Sequence[int] = (), load: Load,
+    folders: Sequence[Path], pairs: Pairs, output: Path, *, settings: Benchmark, threads: Sequence[int] = (), load: LoadSettings,
     title: str = "benchmark", source: str = "", seed: int = 0, before_writing: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure model folders on the same pairs and write a report; return what its `benchmark.json` holds.

@@ -7,7 +7,7 @@ full float32 vectors, by the documents that both find, and with the labels, by r
 The searches are those of `distill.runtime.vectors.Index`, which `Scorer.search` runs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from distill.errors import BadInput
 from distill.files.artefact import revision
 from distill.metrics.columns import POSITIVE
 from distill.metrics.ndcg import ndcg_of_found
-from distill.runtime.scorer import Scorer
+from distill.runtime.scorer import Progress, Scorer
 from distill.runtime.vectors import Index, packed, truncated
 
 __all__ = ["Relevance", "index_quality", "measure_forms", "table_cells"]
@@ -26,7 +26,6 @@ __all__ = ["Relevance", "index_quality", "measure_forms", "table_cells"]
 TOP_K = 10
 _N_BOOTSTRAP = 1000
 Array = np.ndarray
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from distill._moved import moved_names
 from distill.data.words import forget_words
 from distill.errors import BadInput, JobFailed
 from distill.evaluation.load import batch_grid, memory_growth, open_loop, saturated_pairs_per_s
@@ -43,10 +44,12 @@ from distill.scorers.baselines import SCORER_FILE, TfIdfScorer, check_scorer_fol
 from distill.scorers.pairing import OneSide
 from distill.scorers.scoring import PairScorer
 
-__all__ = ["LENGTHS", "Load", "Request", "environment", "measure", "measure_all", "size_mb"]
+__all__ = ["LENGTHS", "LoadSettings", "Request", "environment", "measure", "measure_all", "size_mb"]
+
+__getattr__ = moved_names(__name__)
 
 LENGTHS = (32, 64, 128, 256, 512)
-Progress = Callable[[int, int, str], None]
+MeasuringProgress = Callable[[int, int, str], None]
 _N_TIMED_PAIRS = 200  # pairs that latency is taken over: more only means more first uses of a shape
 _LEAST_TIMED, _LEAST_THROUGHPUT = 24, 64  # pairs of every model, however slow the slowest is
 _N_BUCKET_PAIRS = 8
@@ -57,7 +60,7 @@ _TORCH_WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "pytorch
 
 
 @dataclass(frozen=True)
-class Load:
+class LoadSettings:
     """What is measured beyond latency and throughput; see `distill.evaluation.load`."""
 
     batches: tuple[int, ...] = ()
@@ -95,7 +98,7 @@ def measure(
     max_length: int | None = None,
     seconds: float = 10.0,
     lengths: Sequence[int] = LENGTHS,
-    on_progress: Progress | None = None,
+    on_progress: MeasuringProgress | None = None,
 ) -> dict[str, Any]:
     """Measure one model folder; see `measure_all`."""
     request = Request(Path(path), "", runtime, precision, n_threads, max_length)
@@ -112,9 +115,9 @@ def measure_all(
     rounds: int = 5,
     lengths: Sequence[int] = LENGTHS,
     seed: int = 0,
-    load: Load | None = None,
+    load: LoadSettings | None = None,
     until: Until | None = None,
-    on_progress: Progress | None = None,
+    on_progress: MeasuringProgress | None = None,
 ) -> list[dict[str, Any]]:
     """Measure several model folders, interleaved; all of them are in memory at the same time.
 
@@ -187,7 +190,7 @@ def _same_pairs(fits: Sequence[Mapping[str, int]], n_pairs: int, rounds: int) ->
 
 
 class _Reporter:
-    def __init__(self, on_progress: Progress | None, total: int) -> None:
+    def __init__(self, on_progress: MeasuringProgress | None, total: int) -> None:
         self.on_progress, self.total, self.done = on_progress, total, 0
 
     def __call__(self, what: str) -> None:
@@ -300,7 +303,7 @@ class _Worker:
     def round(self, *, by_length: bool) -> dict[str, Any]:
         return self._ask({"do": "round", "by_length": by_length})
 
-    def under_load(self, load: Load, seed: int) -> None:
+    def under_load(self, load: LoadSettings, seed: int) -> None:
         self._ask({"do": "load", "load": asdict(load), "seed": seed})
 
     def finish(self) -> dict[str, Any]:
@@ -436,7 +439,7 @@ class _Meter:
         while time.perf_counter() < end:
             self.throughput.append(self._run_throughput(self.n_throughput))
 
-    def under_load(self, load: Load, seed: int) -> dict[str, Any]:
+    def under_load(self, load: LoadSettings, seed: int) -> dict[str, Any]:
         """Measure what `load` asks for."""
         if load.batches:
             self.loaded["batches"] = batch_grid(
@@ -552,7 +555,7 @@ def _serve(requests: IO[str], answers: IO[str], runtime: str) -> None:
         elif message["do"] == "take":
             answer(meter.take(message["latency"], message["throughput"], message["rounds"]))
         elif message["do"] == "load":
-            answer(meter.under_load(Load(**message["load"]), message["seed"]))
+            answer(meter.under_load(LoadSettings(**message["load"]), message["seed"]))
         else:
             # counted last: it may build the architecture, which is not part of serving
             answer({**meter.finish(), **({"parameters": scorer.n_parameters} if message["count"] else {})})

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from distill.errors import BadInput
 
-__all__ = ["POSITIVE", "Columns", "FloatArray", "IntArray", "Statistic", "query_numbers"]
+__all__ = ["POSITIVE", "FloatArray", "IntArray", "ScoredColumns", "Statistic", "query_numbers"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
@@ -20,7 +20,7 @@ _UNIT_SLACK = 0.01  # a cosine computed in bf16 may leave [-1, 1] by a rounding 
 
 
 @dataclass(frozen=True)
-class Columns:
+class ScoredColumns:
     """Checked columns, one entry a pair."""
 
     scores: FloatArray
@@ -30,7 +30,7 @@ class Columns:
     unit_scores: FloatArray | None
 
     @classmethod
-    def checked(cls, scores: Any, labels: Any, query_ids: Any, teacher: Any, unit: Any) -> "Columns":
+    def checked(cls, scores: Any, labels: Any, query_ids: Any, teacher: Any, unit: Any) -> "ScoredColumns":
         """Raise `BadInput` on a column of another length, one that is not finite, or one out of its range."""
         n = len(scores)
         if n == 0:

@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distill.errors import BadInput
-from distill.metrics.columns import Columns, FloatArray, IntArray, Statistic
+from distill.metrics.columns import FloatArray, IntArray, ScoredColumns, Statistic
 from distill.metrics.names import METRIC_NAMES, NO_SHARE
 from distill.metrics.offline import (
     METRIC_CLASSES,
@@ -107,7 +107,9 @@ def _resamples(queries: IntArray | None, n: int, n_bootstrap: int, seed: int) ->
         yield counts.astype(np.float64)[units]
 
 
-def _sampled(columns: Columns, wanted: Mapping[str, Statistic], n_bootstrap: int, seed: int) -> dict[str, FloatArray]:
+def _sampled(
+    columns: ScoredColumns, wanted: Mapping[str, Statistic], n_bootstrap: int, seed: int
+) -> dict[str, FloatArray]:
     """Values of each statistic on the same resamples, shape (n_bootstrap,)."""
     if n_bootstrap < 1:
         raise BadInput(f"n_bootstrap: {n_bootstrap}; give 1 or more, 1000 for an interval worth quoting")
@@ -146,7 +148,7 @@ def evaluate_scores(
 
     `BadInput` is raised for columns that are empty, of differing lengths, not finite or out of range.
     """
-    columns = Columns.checked(scores, labels, query_ids, teacher_scores, unit_scores)
+    columns = ScoredColumns.checked(scores, labels, query_ids, teacher_scores, unit_scores)
     plans = {key: plan for key, metric in _metrics().items() if (plan := metric.plan(columns)) is not None}
     sampled = _sampled(columns, {key: plan.statistic for key, plan in plans.items()}, n_bootstrap, seed)
     estimates = {key: _estimate(plan.value, sampled[key], plan.n) for key, plan in plans.items()}
@@ -200,8 +202,8 @@ def paired_samples(
     """
     if metric not in METRICS:
         raise BadInput(f"metric: {metric!r}; known are {', '.join(METRICS)}")
-    a = Columns.checked(scores_a, labels, query_ids, teacher_scores, unit_scores_a)
-    b = Columns.checked(scores_b, labels, query_ids, teacher_scores, unit_scores_b)
+    a = ScoredColumns.checked(scores_a, labels, query_ids, teacher_scores, unit_scores_a)
+    b = ScoredColumns.checked(scores_b, labels, query_ids, teacher_scores, unit_scores_b)
     if len(a.scores) != len(b.scores):
         raise BadInput(f"scores_b: {len(b.scores)} scores where scores_a has {len(a.scores)}; score the same pairs")
     one, two = _metrics()[metric].plan(a), _metrics()[metric].plan(b)

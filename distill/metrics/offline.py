@@ -16,7 +16,7 @@ from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from distill.metrics import weighted
-from distill.metrics.columns import POSITIVE, Columns, FloatArray, Statistic, query_numbers
+from distill.metrics.columns import POSITIVE, FloatArray, ScoredColumns, Statistic, query_numbers
 from distill.metrics.ndcg import ndcg_by_query
 
 __all__ = [
@@ -88,7 +88,7 @@ class OfflineMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no t
     def _weighted(self, predictions: FloatArray, references: FloatArray) -> Statistic:
         raise NotImplementedError
 
-    def plan(self, columns: Columns) -> MetricPlan | None:
+    def plan(self, columns: ScoredColumns) -> MetricPlan | None:
         """Return the value and the weighted form; None where the metric is undefined.
 
         Not through `compute`: that writes an Arrow table and hashes it first, which takes more than the metric (cascades
@@ -176,7 +176,7 @@ class NdcgAt10(OfflineMetric):
         _, values = ndcg_by_query(scores, labels, query_numbers(columns["query_ids"]))
         return {self.key: float(values.mean()) if len(values) else None}
 
-    def plan(self, columns: Columns) -> MetricPlan | None:
+    def plan(self, columns: ScoredColumns) -> MetricPlan | None:
         """Return the mean over queries; None below ten queries that count."""
         scores, labels, queries = columns.scores, columns.labels, columns.queries
         if labels is None or queries is None:

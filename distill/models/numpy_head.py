@@ -20,7 +20,7 @@ from distill.machine.forks import ForkSafeLock
 __all__ = [
     "LEGACY_POOLING",
     "NumpyHead",
-    "leaves_prompt_out",
+    "folder_leaves_prompt_out",
     "one_blas_thread",
     "pooling_modes",
     "read_head",
@@ -103,7 +103,7 @@ class NumpyHead:
         return values
 
 
-def leaves_prompt_out(folder: Path, modules: Sequence[Mapping[str, Any]]) -> bool:
+def folder_leaves_prompt_out(folder: Path, modules: Sequence[Mapping[str, Any]]) -> bool:
     """Whether the pooling leaves a prompt's tokens out (`include_prompt: false`, INSTRUCTOR and its like)."""
     return any(
         _config(folder, module).get("include_prompt") is False for module in modules if _kind(module) == "Pooling"

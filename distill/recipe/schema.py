@@ -40,7 +40,7 @@ from distill.recipe.objectives import (
     Similarity,
 )
 from distill.recipe.section import Count, Name, OneOrMore, Positive, Seconds, Section, Seed, Share, Tokens
-from distill.resumes.sections import Kind as SectionKind
+from distill.resumes.sections import SectionKind
 
 __all__ = [
     "AdrMse",

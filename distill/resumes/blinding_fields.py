@@ -19,7 +19,7 @@ from distill.resumes.blinding_forms import (
 )
 from distill.resumes.blinding_name_words import ENGLISH_NAME, is_name
 from distill.resumes.section_content import HAS_WORD
-from distill.resumes.sections import LINE, Section
+from distill.resumes.sections import LINE, ResumeSection
 
 __all__ = ["LABEL_ALONE", "entries", "labelled"]
 
@@ -95,7 +95,7 @@ _CELL_END = re.compile(
 )
 
 
-def labelled(plain: str, personal: Sequence[Section]) -> Iterator[Span]:
+def labelled(plain: str, personal: Sequence[ResumeSection]) -> Iterator[Span]:
     """Find the values behind labels: on the same line, on the next one, or in a table under them."""
     for match in _LABEL.finditer(plain):
         field = _FIELDS[number := _field_number(match)]
@@ -162,7 +162,7 @@ _TABLE_CELL = re.compile(r"(?:[^|\t\n ]| (?! ))+")
 _MAX_LABEL = 20
 
 
-def entries(plain: str, personal: Sequence[Section]) -> Iterator[Span]:
+def entries(plain: str, personal: Sequence[ResumeSection]) -> Iterator[Span]:
     """Find whole entries of the personal data whose label names an identifier, whatever the value looks like."""
     for section in personal:
         for line in LINE.finditer(plain, section.start, section.end):

@@ -16,7 +16,7 @@ from distill.resumes.blinding_name_words import (
     sounds_alike,
 )
 from distill.resumes.section_headings import HANGUL
-from distill.resumes.sections import LINE, MARKS, Section, match_end
+from distill.resumes.sections import LINE, MARKS, ResumeSection, match_end
 
 __all__ = ["header_names", "names_of_handles", "occurrences", "other_spelling", "romanized_names"]
 
@@ -61,7 +61,7 @@ _INITIALS_BEFORE = re.compile(r"(?<![A-Za-z])(?:[A-Z]\.[ -]?){1,3}$")
 _INITIALS_AFTER = re.compile(r",? ?(?:[A-Z]\.?-?){1,3}(?![A-Za-z])")
 
 
-def header_names(plain: str, personal: Sequence[Section]) -> Iterator[Span]:
+def header_names(plain: str, personal: Sequence[ResumeSection]) -> Iterator[Span]:
     """Find names that introduce themselves, and those in the first lines that have no label."""
     for words, pattern in _INTRODUCTIONS:
         for match in pattern.finditer(plain) if any(sign in plain for sign in words) else ():

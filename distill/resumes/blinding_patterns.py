@@ -19,7 +19,7 @@ from distill.resumes.blinding_forms import (
     is_form,
     signs,
 )
-from distill.resumes.sections import LINE, Section
+from distill.resumes.sections import LINE, ResumeSection
 
 __all__ = ["cells_of", "patterns", "personal_cells"]
 
@@ -230,7 +230,7 @@ _DECORATION = re.compile(r"^[^\w@(+]+")
 _FAMILY_HEADING = re.compile(r"가족|family", re.IGNORECASE)
 
 
-def personal_cells(plain: str, personal: Sequence[Section]) -> Iterator[Span]:
+def personal_cells(plain: str, personal: Sequence[ResumeSection]) -> Iterator[Span]:
     """Find what counts as an identifier only among the personal data: "여", "29세", "서울 강남구"."""
     for section in personal:
         if _FAMILY_HEADING.search(section.heading) and section.text:

@@ -2,7 +2,7 @@
 
 import re
 
-from distill.resumes.section_headings import Kind
+from distill.resumes.section_headings import SectionKind
 
 __all__ = [
     "HAS_WORD",
@@ -111,14 +111,14 @@ def _is_prose(line: str) -> bool:
     return len(line) > 40 and bool(SENTENCE.search(line))
 
 
-def told_outright(line: str) -> Kind | None:
+def told_outright(line: str) -> SectionKind | None:
     """Return the kind of a line that says what it is wherever it stands: the closing words, the note on references."""
     if _REFERENCES.match(line):
         return "references"
     return "personal" if _CLOSING.search(line) else None
 
 
-def content_kind(line: str) -> Kind | None:
+def content_kind(line: str) -> SectionKind | None:
     """Judge a line by what it says; None where it could stand anywhere."""
     if PERSONAL_LABEL.match(line) or (len(line) < 200 and _PERSONAL.search(line) and not _is_prose(line)):
         return "personal"
@@ -148,7 +148,7 @@ def content_kind(line: str) -> Kind | None:
     return None
 
 
-def _told(line: str) -> Kind:
+def _told(line: str) -> SectionKind:
     """Tell what a sentence speaks of: work and study by their verbs, beside a time or a school."""
     if _WORKED.search(line) and (_DATE.search(line) or re.search(r"\byears?\b", line)):
         return "experience"

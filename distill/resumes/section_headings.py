@@ -8,13 +8,13 @@ import re
 from functools import lru_cache
 from typing import Literal, get_args
 
-__all__ = ["HANGUL", "KINDS", "MAX_TITLE", "Kind", "kind_of_heading"]
+__all__ = ["HANGUL", "MAX_TITLE", "SECTION_KINDS", "SectionKind", "kind_of_heading"]
 
-Kind = Literal[
+SectionKind = Literal[
     "personal", "summary", "experience", "education", "skills", "projects", "certificates", "awards", "languages",
     "cover_letter", "military", "references", "other",
 ]  # fmt: skip
-KINDS: tuple[Kind, ...] = get_args(Kind)
+SECTION_KINDS: tuple[SectionKind, ...] = get_args(SectionKind)
 
 
 _KOREAN_ENDINGS = "사항|내용|내역|정보|이력|현황|명세|목록|요약|소개|상세|경험|실적|능력|활동|관련|기술서|기술|취득|수행|이수|과정|배경|구사|실력|성적|점수|시험|역량|스택|셋"
@@ -22,7 +22,7 @@ _KOREAN_MODIFIERS = (
     "주요|세부|상세|최종|보유|핵심|전문|나의|저의|기타|관련|활용|사용|가능한?|대표|개인|팀|참여|수행|진행|쓰는|써본|자주|잘하는|하는|다루는|배운|다닌|해본|총|직무|업무|실무|직장|근무|사회|현장|해외|국내외?|"
     "임상|교육|강의|연구|실험|개발|취득|국가|공인|교내|교외|전공|회사|인턴|프리랜서|간호|영업|디자인|주|직업|전직|이전|간단|한줄|IT|OA|컴퓨터|소프트"
 )
-_KOREAN_NOUNS: dict[Kind, str] = {
+_KOREAN_NOUNS: dict[SectionKind, str] = {
     "awards": "수상(?:경력)?|상훈|상벌|포상|표창|장학금?|입상(?:경력)?",
     "military": "병역(?:의무|관계)?|군복무|군경력|군필여부|군대|복무",
     "cover_letter": "자기소개서?|자소서|자기피알|자기pr|지원동기|입사동기|지원동기및?포부|입사후포부|포부|성장과정|성장배경|성격의?장단점|장단점|성격|지원사유|지원이유|커버레터|하고싶은말|마지막으로|각오|다짐|맺음말|가치관|직업관|인생관|생활신조|학창시절|성장환경",
@@ -51,7 +51,7 @@ _KOREAN_FIELD = re.compile(
     f"[가-힣]{{2,4}}(?:(?P<experience>경력|경험)|(?P<skills>역량|스킬)|(?P<certificates>자격증|면허))(?:{_KOREAN_ENDINGS}){{0,2}}"
 )
 
-_ENGLISH_HEADINGS: dict[Kind, str] = {
+_ENGLISH_HEADINGS: dict[SectionKind, str] = {
     "experience": "experience,experiences,work,employment,work history,employment history,career,career history,positions held,"
     "professional background,professional history,job history,internship,internships,employment record,work background,"
     "appointments,positions,jobs,career path,where i have worked,professional career,employment details,practice,placements,placement,engagements,roles,career summary,career details,career highlights,previous employment,where i worked,occupational history,assignments,sea service,career experience",
@@ -78,7 +78,7 @@ _ENGLISH_HEADINGS: dict[Kind, str] = {
     "professional development,continuing education,continuing professional development,cpd,associations,clubs,links,grants,research,notes,"
     "salary expectations,notice period,driving",
 }
-_ENGLISH: dict[str, Kind] = {
+_ENGLISH: dict[str, SectionKind] = {
     phrase: kind for kind, phrases in _ENGLISH_HEADINGS.items() for phrase in phrases.split(",")
 }
 # last words that make a heading of any capitalised phrase: "Clinical Experience", "Selected Publications"
@@ -139,7 +139,7 @@ MAX_TITLE = 48
 
 
 @lru_cache(maxsize=8192)
-def kind_of_heading(title: str) -> Kind | None:
+def kind_of_heading(title: str) -> SectionKind | None:
     """Return what a heading announces, or None where these words are no heading; of "A / B" the first decides."""
     parts = [part for part in _PARTS.split(title.strip()) if part]
     if not parts or len(parts) > 4 or len(title) > MAX_TITLE:
@@ -162,7 +162,7 @@ def kind_of_heading(title: str) -> Kind | None:
     return None
 
 
-def _part_kind(part: str) -> Kind | None:
+def _part_kind(part: str) -> SectionKind | None:
     if HANGUL.search(part):
         return _korean_kind(_NOT_LETTER.sub("", part))
     words = [word.lower() for word in _WORD.findall(part)]
@@ -189,7 +189,7 @@ def _no_acronyms(part: str) -> list[str]:
     return [word.lower() for word in _WORD.findall(part) if not word.isupper()]
 
 
-def _korean_kind(compact: str) -> Kind | None:
+def _korean_kind(compact: str) -> SectionKind | None:
     if len(compact) > 16 or not (match := _KOREAN_HEADING.fullmatch(compact) or _KOREAN_FIELD.fullmatch(compact)):
         return None
     if _NEEDS_ENDING.fullmatch(compact):

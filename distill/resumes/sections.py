@@ -1,6 +1,6 @@
 """Take a résumé apart and keep what a matcher should see.
 
-    text ─▶ split_sections ─▶ Section, Section, …    which cover the text without a gap
+    text ─▶ split_sections ─▶ ResumeSection, ResumeSection, …    which cover the text without a gap
          ─▶ keep_sections  ─▶ experience, education and skills alone ("V2" of the published data; the whole text is V1)
 
 Korean and English, mixed, with headings of any style or none.  Nothing is learned: a heading is a *whole* short line, or
@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from distill._moved import moved_names
 from distill.errors import BadInput
 from distill.resumes.plain_text import Plain, plain, plain_characters
 from distill.resumes.section_content import (
@@ -31,16 +32,30 @@ from distill.resumes.section_content import (
     seems_dated,
     told_outright,
 )
-from distill.resumes.section_headings import HANGUL, KINDS, MAX_TITLE, Kind, kind_of_heading
+from distill.resumes.section_headings import HANGUL, MAX_TITLE, SECTION_KINDS, SectionKind, kind_of_heading
 
 __all__ = [
-    "HANGUL", "HAS_WORD", "KINDS", "LINE", "MARKS", "SENTENCE", "Kept", "Kind", "Section", "keep_sections", "kind_of_heading",
-    "match_end", "plain_characters", "split_sections",
+    "HANGUL",
+    "HAS_WORD",
+    "LINE",
+    "MARKS",
+    "SECTION_KINDS",
+    "SENTENCE",
+    "Kept",
+    "ResumeSection",
+    "SectionKind",
+    "keep_sections",
+    "kind_of_heading",
+    "match_end",
+    "plain_characters",
+    "split_sections",
 ]  # fmt: skip
+
+__getattr__ = moved_names(__name__)
 
 
 @dataclass(frozen=True)
-class Section:
+class ResumeSection:
     """A part of a résumé.
 
     ``heading`` is the heading as written, with its decoration, or "" where the part has none; ``text`` is what stands
@@ -48,7 +63,7 @@ class Section:
     text, laid end to end, are the text.
     """
 
-    kind: Kind
+    kind: SectionKind
     heading: str
     text: str
     start: int
@@ -64,11 +79,11 @@ class Kept:
     """
 
     text: str
-    dropped: list[Section]
-    found: tuple[Kind, ...]
+    dropped: list[ResumeSection]
+    found: tuple[SectionKind, ...]
 
 
-def split_sections(text: str) -> list[Section]:
+def split_sections(text: str) -> list[ResumeSection]:
     r"""Split a résumé into sections that cover it without a gap, in their order; "" has none.
 
     >>> for section in split_sections("홍길동\n\n[경력사항]\n한빛병원 간호사 3년\n\n학력: 가온대학교 간호학과"):
@@ -80,7 +95,7 @@ def split_sections(text: str) -> list[Section]:
     return _split(plain(text))
 
 
-def keep_sections(text: str, kinds: Sequence[Kind] = ("experience", "education", "skills")) -> Kept:
+def keep_sections(text: str, kinds: Sequence[SectionKind] = ("experience", "education", "skills")) -> Kept:
     r"""Keep the sections of these kinds, headings included, in the order of the text.
 
     The published V2 "includes only the experience, education, and skill sections".  We take it by the letter: projects,
@@ -93,10 +108,10 @@ def keep_sections(text: str, kinds: Sequence[Kind] = ("experience", "education",
 
     :raises BadInput: on a kind that does not exist, or none at all.
     """
-    if unknown := [kind for kind in kinds if kind not in KINDS]:
-        raise BadInput(f"{unknown[0]!r} is no kind of section; {', '.join(KINDS)} are")
+    if unknown := [kind for kind in kinds if kind not in SECTION_KINDS]:
+        raise BadInput(f"{unknown[0]!r} is no kind of section; {', '.join(SECTION_KINDS)} are")
     if not kinds:
-        raise BadInput(f"no kind of section is to be kept; name some of {', '.join(KINDS)}")
+        raise BadInput(f"no kind of section is to be kept; name some of {', '.join(SECTION_KINDS)}")
     sections = split_sections(text)
     present = {section.kind for section in sections}
     found = tuple(dict.fromkeys(kind for kind in kinds if kind in present))
@@ -113,7 +128,7 @@ def keep_sections(text: str, kinds: Sequence[Kind] = ("experience", "education",
 class _Heading:
     """A line, or the part of it up to its separator, that opens a section."""
 
-    kind: Kind
+    kind: SectionKind
     title_end: int  # in the segment: the heading as written ends here
     body_start: int  # in the segment: the text on the same line starts here
     inline: bool  # text follows on the same line
@@ -127,7 +142,7 @@ class _Heading:
 class _Open:
     """The section being read: how it was opened decides which headings end it and which stand inside it."""
 
-    kind: Kind
+    kind: SectionKind
     start: int
     heading: _Heading | None
     segment_start: int
@@ -157,7 +172,7 @@ _MAX_FIRST = 60
 _NOT_A_TITLE = re.compile(r"[\d,;:|@\t]|  |[.!?다요]$")
 _CORE = ("experience", "education", "references")  # never the label of a line within another section
 _AFTER_STUDIES = ("languages", "certificates", "military", "other")  # nor are these among one's studies
-_WITH_TITLES: tuple[Kind, ...] = ("experience", "projects", "education")
+_WITH_TITLES: tuple[SectionKind, ...] = ("experience", "projects", "education")
 
 
 class _Lead(NamedTuple):
@@ -234,7 +249,7 @@ def _unknown_heading(line: str, current: _Open, blank_before: bool) -> _Heading 
     return _Heading("other", len(line), len(line), False, style, lead.level, False, lead.indent)
 
 
-def _title(head: str, position: int, n_line: int) -> tuple[Kind, int, int, str] | None:
+def _title(head: str, position: int, n_line: int) -> tuple[SectionKind, int, int, str] | None:
     """Find the title that starts here: kind, where it ends, where the text behind it starts, its bracket."""
     if (match := _BRACKETED.match(head, position)) and (kind := kind_of_heading(match[1])):
         after = _SEPARATOR.match(head, match.end())
@@ -291,8 +306,8 @@ def _cuts(words: str, start: int, end: int) -> list[int]:
     return [start + cut for cut in cuts if line[:cut].strip()]
 
 
-def _split(source: Plain) -> list[Section]:
-    sections: list[Section] = []
+def _split(source: Plain) -> list[ResumeSection]:
+    sections: list[ResumeSection] = []
     current: _Open | None = None
     headed = False  # after the first heading, content decides no more
     blank_before = True
@@ -325,7 +340,7 @@ def _split(source: Plain) -> list[Section]:
     if current:
         sections.append(_closed(source, current, len(source.text)))
     elif source.original:
-        sections.append(Section("other", "", source.original.strip(), 0, len(source.original)))
+        sections.append(ResumeSection("other", "", source.original.strip(), 0, len(source.original)))
     return sections
 
 
@@ -352,7 +367,7 @@ def _opens(heading: _Heading, current: _Open | None, headed: bool, blank_before:
     return same_style or blank_before or not (inside and opener.style)
 
 
-def _unheaded(line: str, current: _Open | None, headed: bool, blank_before: bool) -> Kind | None:
+def _unheaded(line: str, current: _Open | None, headed: bool, blank_before: bool) -> SectionKind | None:
     """Return the kind of a line without a heading where it differs from its surroundings, else None."""
     if headed and current is not None:
         return _within(line, current)
@@ -374,7 +389,7 @@ def _unheaded(line: str, current: _Open | None, headed: bool, blank_before: bool
     return kind
 
 
-def _within(line: str, current: _Open) -> Kind | None:
+def _within(line: str, current: _Open) -> SectionKind | None:
     """Return the kind of a line under a heading where it is plainly another's, else None."""
     outside = current.kind in ("experience", "education", "skills", "certificates", "languages", "other")
     kind = told_outright(line)
@@ -387,18 +402,18 @@ def _within(line: str, current: _Open) -> Kind | None:
     return content_kind(line) if current.kind == "personal" and current.heading is None else None
 
 
-def _closed(source: Plain, opened: _Open, end: int) -> Section:
+def _closed(source: Plain, opened: _Open, end: int) -> ResumeSection:
     """Return a section of the original; `opened` and `end` are of the plain text."""
     heading, bounds = opened.heading, (source.boundary(opened.start), source.boundary(end))
     if heading is None:
-        return Section(opened.kind, "", source.original[slice(*bounds)].strip(), *bounds)
+        return ResumeSection(opened.kind, "", source.original[slice(*bounds)].strip(), *bounds)
     at = opened.segment_start
     title = source.original[slice(*source.span(at, at + heading.title_end))].strip()
     body = source.original[slice(*source.span(at + heading.body_start, end))].strip()
     first, *rest = _LINE_END.split(body, maxsplit=1)
     if not heading.inline and not HAS_WORD.search(first):  # the line under an underlined heading
         body = "".join(rest).strip()
-    return Section(opened.kind, title, body, *bounds)
+    return ResumeSection(opened.kind, title, body, *bounds)
 
 
 _LINE_END = re.compile("\r\n?|\n")

@@ -22,7 +22,7 @@ from distill.models.files import (
     length_limit,
     open_tokenizer,
 )
-from distill.models.numpy_head import leaves_prompt_out, one_blas_thread, read_head
+from distill.models.numpy_head import folder_leaves_prompt_out, one_blas_thread, read_head
 from distill.runtime.buckets import Batch, Features
 from distill.runtime.settings import Mode, RunSettings, read_settings, settings_key
 
@@ -117,7 +117,7 @@ def open_graph(
     settings = settings or read_settings(files, settings_key(files, runtime, precision, n_threads))
     settings = settings or RunSettings.default(files, runtime, n_threads)
     # the pooling inside of a graph knows no prompt; what it pools may be an output as well
-    tokens_first = any(files.prompts.values()) and leaves_prompt_out(files.folder, files.modules[1:])
+    tokens_first = any(files.prompts.values()) and folder_leaves_prompt_out(files.folder, files.modules[1:])
     graph: CompiledGraph
     if runtime == "openvino":
         from distill.runtime.engine_openvino import OpenVinoGraph

@@ -23,7 +23,7 @@ from distill.models.files import ModelFiles, Runtime, read_model_files
 from distill.runtime.settings import Mode, Speed, read_speeds, settings_key
 
 __all__ = [
-    "Export",
+    "ExportFolder",
     "Found",
     "exports_at",
     "faster_float",
@@ -41,7 +41,7 @@ _UNJUDGED = "int8_dynamic"
 
 
 @dataclass(frozen=True)
-class Export:
+class ExportFolder:
     """One export of a student; `precision` is what its card says, such as "int8_weights"."""
 
     files: ModelFiles
@@ -59,7 +59,7 @@ class Found:
     """The exports of one student, the folder that holds them, and what in it is left out, with the reason."""
 
     folder: Path
-    exports: Sequence[Export]
+    exports: Sequence[ExportFolder]
     left_out: Sequence[str]
 
 
@@ -80,7 +80,7 @@ def exports_at(path: Path) -> Found | None:
 
 
 def _found(root: Path, own: Artefact | None) -> Found:
-    exports, left_out, students = list[Export](), list[str](), dict[str, str]()
+    exports, left_out, students = list[ExportFolder](), list[str](), dict[str, str]()
     for folder in sorted(root.iterdir()):
         try:
             card = read_card(folder) if folder.is_dir() and not folder.name.startswith(".") else None
@@ -98,7 +98,7 @@ def _found(root: Path, own: Artefact | None) -> Found:
             left_out.append(f"{folder.name}: {reason}")
             continue
         students.setdefault(student, folder.name)
-        exports.append(Export(files, card.details["format"], card.details["precision"]))
+        exports.append(ExportFolder(files, card.details["format"], card.details["precision"]))
     if len(students) > 1:
         raise BadInput(f"{root} holds exports of different students ({', '.join(students.values())}); name one of them")
     return Found(root, exports, left_out)
@@ -123,7 +123,7 @@ def _unusable(card: Artefact, files: ModelFiles) -> str | None:
     return None if importlib.util.find_spec(package) is not None else f"{package} is not installed"
 
 
-def speeds_key(exports: Iterable[Export], n_threads: int) -> str:
+def speeds_key(exports: Iterable[ExportFolder], n_threads: int) -> str:
     """Return the hash of all that the order of these exports depends on: each one's graph, version, CPU and threads."""
     keys = [settings_key(one.files, one.runtime, None, n_threads) for one in exports if one.runtime != "numpy"]
     return content_hash(["speeds", *sorted(keys)])
@@ -144,7 +144,7 @@ def _speed(one: Speed, mode: Mode | None) -> float:
     return 1 / one.p50_ms if mode == "latency" else one.tokens_per_s
 
 
-def _expected(exports: Sequence[Export]) -> tuple[Export, str]:
+def _expected(exports: Sequence[ExportFolder]) -> tuple[ExportFolder, str]:
     """Return the export that the class of the CPU lets expect to be fastest, and why."""
     first = [*(["int8"] if multiplies_int8() else []), *(["bf16"] if multiplies_bf16() else [])]
     order = [*dict.fromkeys([*first, *_ORDER, "bf16"])]
@@ -163,7 +163,9 @@ def _expected(exports: Sequence[Export]) -> tuple[Export, str]:
     return best, f"expected: {what}; not measured, see distill tune"
 
 
-def fastest_measured(exports: Sequence[Export], speeds: Sequence[Speed], mode: Mode | None) -> tuple[Export, str]:
+def fastest_measured(
+    exports: Sequence[ExportFolder], speeds: Sequence[Speed], mode: Mode | None
+) -> tuple[ExportFolder, str]:
     """Return the fastest of some exports by what was measured, and why; the expected one where none is clearly faster."""
     by_name = {one.folder: one for one in speeds if one.judged}
     expected = _expected(exports)[0]

@@ -12,7 +12,7 @@ from typing import Any
 from distill.errors import BadInput
 from distill.models.files import LightTokenizer
 
-__all__ = ["own_tokenizer", "special_ids"]
+__all__ = ["own_tokenizer", "special_token_ids"]
 
 
 def own_tokenizer(tokenizer: Any, *, special_tokens_as_text: bool) -> Any:
@@ -38,7 +38,7 @@ def own_tokenizer(tokenizer: Any, *, special_tokens_as_text: bool) -> Any:
     )  # fmt: skip
 
 
-def special_ids(tokenizer: Any) -> set[int]:
+def special_token_ids(tokenizer: Any) -> set[int]:
     """Return the ids of a tokenizer's special tokens."""
     stated = getattr(tokenizer, "all_special_ids", None)
     if stated is not None:

@@ -27,13 +27,13 @@ from distill.machine.forks import ForkSafeLock
 from distill.models.files import (
     ModelFiles,
 )
-from distill.models.numpy_head import leaves_prompt_out
+from distill.models.numpy_head import folder_leaves_prompt_out
 from distill.models.prompts import DOCUMENT_PROMPTS as _DOCUMENT_PROMPTS
 from distill.models.prompts import QUERY_PROMPTS as _QUERY_PROMPTS
 from distill.runtime.arguments import check_choice, check_count, check_texts, check_vectors, is_texts
 from distill.runtime.buckets import Batch, plan_batches
 from distill.runtime.engines import Engine
-from distill.runtime.own_tokenizer import own_tokenizer, special_ids
+from distill.runtime.own_tokenizer import own_tokenizer, special_token_ids
 from distill.runtime.settings import RunSettings
 from distill.runtime.vectors import OUTPUTS, Index, Output, packed, top_rows, truncated
 from distill.wording import counted
@@ -79,7 +79,7 @@ class Scorer:
         self._tokenizer = tokenizer or own_tokenizer(engine.tokenizer, special_tokens_as_text=False)
         self._words: WordMemory | None = None
         self._has_words: bool | None = None  # not asked yet
-        self._leaves_prompt_out = leaves_prompt_out(files.folder, files.modules[1:])
+        self._leaves_prompt_out = folder_leaves_prompt_out(files.folder, files.modules[1:])
         self._n_parameters: int | None = None
 
     def __repr__(self) -> str:
@@ -320,7 +320,7 @@ class Scorer:
         if not (prompt and self._leaves_prompt_out):
             return 0
         ids = tokenize(self._tokenizer, [prompt], max_length=self.max_length).ids
-        return len(ids) - (len(ids) > 0 and int(ids[-1]) in special_ids(self.tokenizer))
+        return len(ids) - (len(ids) > 0 and int(ids[-1]) in special_token_ids(self.tokenizer))
 
     def _tokens(self, texts: Sequence[str], pair_texts: Sequence[str] | None = None) -> TokenTable:
         if self._has_words is None:  # two threads may make one each: the later stays, and neither is wrong

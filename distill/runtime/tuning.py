@@ -25,10 +25,10 @@ from distill.machine.cpu import multiplies_bf16
 from distill.models.files import ModelFiles, Precision, Runtime
 from distill.runtime.buckets import Batch, plan_batches
 from distill.runtime.engines import Engine, open_graph
-from distill.runtime.fastest import Export, Found, speeds_key
+from distill.runtime.fastest import ExportFolder, Found, speeds_key
 from distill.runtime.settings import Mode, RunSettings, Speed, read_settings, settings_key, store_settings, store_speeds
 
-__all__ = ["Measured", "alone", "compare_precisions", "measure_precisions", "search", "tune"]
+__all__ = ["Measured", "alone", "compare_precisions", "fastest_settings", "measure_precisions", "tune"]
 
 Measured = list[dict[str, Any]]
 _BATCH_TOKENS = (256, 512, 1024, 2048, 4096)
@@ -45,12 +45,12 @@ def tune(
     """Search, store what was found and return it; see `search`."""
     if runtime == "torch":
         raise BadInput(f"{files.folder} is a torch model: there is nothing to tune, export it first")
-    settings, measured = search(files, runtime, precision, n_threads, seconds=seconds)
+    settings, measured = fastest_settings(files, runtime, precision, n_threads, seconds=seconds)
     store_settings(files, settings_key(files, runtime, precision, n_threads), settings, measured)
     return settings, measured
 
 
-def search(
+def fastest_settings(
     files: ModelFiles, runtime: Runtime, precision: Precision | None, n_threads: int, *, seconds: float = 15.0
 ) -> tuple[RunSettings, Measured]:
     """Return the fastest settings found in about `seconds`, and every candidate with its tokens per second.
@@ -103,10 +103,12 @@ def compare_precisions(found: Found, n_threads: int, *, seconds: float = 15.0) -
 
 def alone(files: ModelFiles, runtime: Runtime, n_threads: int) -> Found:
     """Return a graph that is no export of a student as one, in the precision that it runs in by itself."""
-    return Found(files.folder, [Export(files, runtime, open_graph(files, runtime, None, n_threads).precision)], [])
+    return Found(
+        files.folder, [ExportFolder(files, runtime, open_graph(files, runtime, None, n_threads).precision)], []
+    )
 
 
-def measure_precisions(exports: Sequence[Export], n_threads: int, *, seconds: float = 15.0) -> list[Speed]:
+def measure_precisions(exports: Sequence[ExportFolder], n_threads: int, *, seconds: float = 15.0) -> list[Speed]:
     """Measure the exports in turns, in one process, for about `seconds`; the fastest in tokens a second comes first.
 
     All of them are in memory at the same time.
@@ -139,13 +141,13 @@ def measure_precisions(exports: Sequence[Export], n_threads: int, *, seconds: fl
     return sorted(speeds, key=lambda speed: speed.tokens_per_s, reverse=True)
 
 
-def _as_tuned(export: Export, hint: Precision | None, n_threads: int) -> Engine:
+def _as_tuned(export: ExportFolder, hint: Precision | None, n_threads: int) -> Engine:
     """Open a graph with its stored settings, under whatever precision it is asked for."""
     settings = read_settings(export.files, settings_key(export.files, export.runtime, None, n_threads))
     return open_graph(export.files, export.runtime, hint, n_threads, settings)
 
 
-def _asked_otherwise(exports: Sequence[Export]) -> list[tuple[Export, Precision | None]]:
+def _asked_otherwise(exports: Sequence[ExportFolder]) -> list[tuple[ExportFolder, Precision | None]]:
     """Return float graphs of OpenVINO with the precision to ask them for, where there is no such export."""
     held = {one.precision for one in exports if one.runtime == "openvino"}
     others: dict[str, Precision] = {"fp32": "bf16", "bf16": "fp32"}

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from distill.data.splitting import text_key
 from distill.endpoints.answers import Answer
-from distill.synthesis.prompts import Language, ResumeAndJob, ResumeAndJobs
+from distill.synthesis.prompts import PromptLanguage, ResumeAndJob, ResumeAndJobs
 
 __all__ = ["NearDuplicates", "Unusable", "read_answer", "text_of", "write_out"]
 
@@ -25,7 +25,7 @@ class Unusable(Exception):
         self.reason, self.detail = reason, detail
 
 
-def read_answer(answer: Answer, n_jobs: int, language: Language) -> ResumeAndJob:
+def read_answer(answer: Answer, n_jobs: int, language: PromptLanguage) -> ResumeAndJob:
     """Check an answer and return what it holds; a ``` fence or a sentence around the object is forgiven."""
     if answer.refusal or answer.finish_reason == "content_filter":
         raise Unusable("refused", answer.refusal or "content filter")
@@ -45,7 +45,7 @@ def read_answer(answer: Answer, n_jobs: int, language: Language) -> ResumeAndJob
     return content
 
 
-def _check_content(content: ResumeAndJob, language: Language) -> None:
+def _check_content(content: ResumeAndJob, language: PromptLanguage) -> None:
     shortest_resume, shortest_job = _SHORTEST[language]
     documents = [("resume", content.resume.model_dump(), shortest_resume)]
     documents += [(f"job_{i}", job.model_dump(), shortest_job) for i, job in enumerate(content.jobs, start=1)]
@@ -61,7 +61,7 @@ def _check_content(content: ResumeAndJob, language: Language) -> None:
         raise Unusable("job descriptions alike")
 
 
-def _is_written_in(text: str, language: Language) -> bool:
+def _is_written_in(text: str, language: PromptLanguage) -> bool:
     letters = [character for character in text if character.isalpha()]
     n_latin = sum(map(str.isascii, letters))
     n_hangul = sum("가" <= character <= "힣" for character in letters)

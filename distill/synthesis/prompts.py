@@ -19,23 +19,23 @@ from distill.files.artefact import content_hash
 from distill.recipe.endpoint import Endpoint
 
 __all__ = [
-    "Cell",
-    "Language",
+    "PromptLanguage",
     "Record",
     "ResumeAndJob",
     "ResumeAndJobs",
+    "Stratum",
     "SynthesisSettings",
     "asked_kinds",
-    "cell_of",
     "label_of",
     "make_settings",
     "makes_random_negative",
     "messages_of",
     "prompt_hash",
+    "stratum_of",
 ]
 
 Record = dict[str, Any]
-Language = Literal["ko", "en"]
+PromptLanguage = Literal["ko", "en"]
 
 
 class SynthesisSettings(BaseModel):
@@ -45,7 +45,7 @@ class SynthesisSettings(BaseModel):
 
     n_pairs: int = Field(ge=2)
     endpoint: Endpoint = Endpoint(model="gpt-4o-mini")
-    languages: tuple[Language, ...] = Field(default=("ko", "en"), min_length=1)
+    languages: tuple[PromptLanguage, ...] = Field(default=("ko", "en"), min_length=1)
     labels: Literal["binary", "grades"] = "binary"
     random_share: float = Field(default=0.25, ge=0, le=1)  # of negatives, made here without asking; binary labels only
     near_duplicate: float = Field(
@@ -140,15 +140,15 @@ class ResumeAndJobs(ResumeAndJob):
 
 
 @dataclass(frozen=True)
-class Cell:
+class Stratum:
     """What a request is about: the unit of coverage."""
 
     family: Family
     level: int
-    language: Language
+    language: PromptLanguage
 
 
-def cell_of(slot: int, settings: SynthesisSettings) -> Cell:
+def stratum_of(slot: int, settings: SynthesisSettings) -> Stratum:
     """Return the cell of a slot.
 
     As many slots as there are families name each once; the combinations of level and language turn below them, so that
@@ -161,7 +161,7 @@ def cell_of(slot: int, settings: SynthesisSettings) -> Cell:
     rng.shuffle(combinations)
     turn, position = divmod(slot, len(families))
     level, language = combinations[(turn + position) % len(combinations)]
-    return Cell(families[position], level, language)
+    return Stratum(families[position], level, language)
 
 
 def asked_kinds(slot: int, settings: SynthesisSettings) -> tuple[str, ...]:
@@ -281,7 +281,7 @@ def prompt_hash() -> str:
 def messages_of(number: int, attempt: int, settings: SynthesisSettings) -> list[Message]:
     """Return the prompt of a request: its cell by the slot, its details by the number, a new number for each attempt."""
     slot = number % settings.n_requests
-    cell, kinds = cell_of(slot, settings), asked_kinds(slot, settings)
+    cell, kinds = stratum_of(slot, settings), asked_kinds(slot, settings)
     details = _details(cell, random.Random(f"{settings.seed}/details/{number}"))
     wishes = JOB_PROMPTS[cell.language]
     jobs = "\n".join(f"job_{i}: {wishes[kind].format(**details)}" for i, kind in enumerate(kinds, start=1))
@@ -291,7 +291,7 @@ def messages_of(number: int, attempt: int, settings: SynthesisSettings) -> list[
     return [{"role": "system", "content": SYSTEM_PROMPTS[cell.language]}, {"role": "user", "content": request}]
 
 
-def _details(cell: Cell, rng: random.Random) -> dict[str, str]:
+def _details(cell: Stratum, rng: random.Random) -> dict[str, str]:
     """Draw what fills the prompts."""
     words = KOREAN if cell.language == "ko" else ENGLISH
 
@@ -326,7 +326,7 @@ def _details(cell: Cell, rng: random.Random) -> dict[str, str]:
     }
 
 
-def _years_wanted(level: int, language: Language) -> str:
+def _years_wanted(level: int, language: PromptLanguage) -> str:
     if LEVELS[level].key == "entry":
         return BEGINNERS_ONLY[language]
     return (KOREAN if language == "ko" else ENGLISH).years_wanted[level]

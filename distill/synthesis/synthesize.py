@@ -52,18 +52,18 @@ from distill.synthesis.prompts import (
     ResumeAndJobs,
     SynthesisSettings,
     asked_kinds,
-    cell_of,
     label_of,
     make_settings,
     makes_random_negative,
     messages_of,
     prompt_hash,
+    stratum_of,
 )
 
 if TYPE_CHECKING:
     from distill.endpoints.client import Client
 
-__all__ = ["Estimate", "SynthesisSettings", "estimate", "make_settings", "synthesize"]
+__all__ = ["CostEstimate", "SynthesisSettings", "estimate", "make_settings", "synthesize"]
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +179,7 @@ class _Store:
         :raises Unusable: where it is a near duplicate.
         """
         slot = number % self.settings.n_requests
-        cell = cell_of(slot, self.settings)
+        cell = stratum_of(slot, self.settings)
         record: Record = {
             "request": number,
             "family": cell.family.key,
@@ -334,7 +334,7 @@ def _check_settings(folder: Path, content: Record) -> None:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CostEstimate:
     """What a whole run is expected to take, without retries."""
 
     n_requests: int
@@ -350,7 +350,7 @@ class Estimate:
         )
 
 
-def estimate(settings: SynthesisSettings) -> Estimate:
+def estimate(settings: SynthesisSettings) -> CostEstimate:
     """Say what `synthesize` will ask and about what it will cost; nothing is sent.
 
     :raises BadInput: where the price of the model is unknown.
@@ -362,12 +362,12 @@ def estimate(settings: SynthesisSettings) -> Estimate:
     for slot in slots:
         prompt = json.dumps(messages_of(slot, 1, settings), ensure_ascii=False) + shape
         typical, longest = typical + estimated_tokens(prompt), longest + most_tokens(prompt)
-        of_resume, of_job = _TYPICAL_TOKENS[cell_of(slot, settings).language]
+        of_resume, of_job = _TYPICAL_TOKENS[stratum_of(slot, settings).language]
         written += of_resume + of_job * len(asked_kinds(slot, settings))
     scale = n / len(slots)
     expected = Usage(round(typical * scale), round(written * scale))
     worst = Usage(round(longest * scale), settings.max_tokens * n)
-    return Estimate(n, *expected, price.of(expected), price.of(worst))
+    return CostEstimate(n, *expected, price.of(expected), price.of(worst))
 
 
 def synthesize(settings: SynthesisSettings, output: Path, *, show_progress: bool = True) -> Path:
@@ -437,7 +437,7 @@ async def _fill_slot(store: _Store, client: "Client", slot: int) -> int:
         try:
             answer = await _ask(client, number, attempt, settings)
             text = answer.text
-            content = read_answer(answer, len(asked_kinds(slot, settings)), cell_of(slot, settings).language)
+            content = read_answer(answer, len(asked_kinds(slot, settings)), stratum_of(slot, settings).language)
             return store.add(number, content, answer.usage)
         except BadAnswer as error:
             store.reject(number, Unusable(str(error)), text)

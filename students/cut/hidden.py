@@ -24,7 +24,7 @@ from students.cut.structure import Layer, hooked, layer_stack
 __all__ = ["choose_dimensions", "last_states", "prediction", "principal_directions", "project_hidden", "ridge"]
 
 HiddenBy = Literal["pca", "dimensions"]
-Features = Mapping[str, Tensor]
+TensorFeatures = Mapping[str, Tensor]
 _RIDGE = 1e-3
 _PRE_NORM_TOLERANCE = 1e-6
 
@@ -35,7 +35,7 @@ def project_hidden(
     layers: Sequence[Layer],
     weights: Mapping[str, Tensor],
     stock: Any,
-    batches: Sequence[Features],
+    batches: Sequence[TensorFeatures],
     by: HiddenBy,
 ) -> tuple[dict[str, Tensor], float]:
     """Return an encoder's weights in fewer hidden dimensions, and the share of its states' variance that these hold.
@@ -99,7 +99,7 @@ def _norms(transformer: Any, stock: nn.Module) -> list[str]:
 
 @contextmanager
 def _norm_rows(
-    transformer: Any, norms: Sequence[str], features: Features
+    transformer: Any, norms: Sequence[str], features: TensorFeatures
 ) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
     """Collect what enters and leaves every norm. *Shape:* (n_tokens, hidden_size), padding left out."""
     rows: dict[str, tuple[Tensor, Tensor]] = {}
@@ -111,12 +111,14 @@ def _norm_rows(
         yield rows
 
 
-def _rows(values: Tensor, features: Features) -> Tensor:
+def _rows(values: Tensor, features: TensorFeatures) -> Tensor:
     mask = features["attention_mask"]
     return values[mask.bool()] if values.shape[:-1] == mask.shape else values.reshape(-1, values.shape[-1])
 
 
-def _sources(transformer: Any, layers: Sequence[Layer], norms: Sequence[str], features: Features) -> dict[str, str]:
+def _sources(
+    transformer: Any, layers: Sequence[Layer], norms: Sequence[str], features: TensorFeatures
+) -> dict[str, str]:
     """Return, for every map that reads hidden states, the norm whose output it reads: the same numbers, found by value."""
     names = [name for layer in layers for name in (*layer.attention_in, *layer.position_in, *layer.feed_forward_in)]
     read: dict[str, Tensor] = {}
@@ -137,7 +139,7 @@ def _sources(transformer: Any, layers: Sequence[Layer], norms: Sequence[str], fe
     }
 
 
-def _only_read(transformer: Any, layers: Sequence[Layer], norms: Sequence[str], features: Features) -> set[str]:
+def _only_read(transformer: Any, layers: Sequence[Layer], norms: Sequence[str], features: TensorFeatures) -> set[str]:
     """Return the norms whose output is not itself the hidden state: those inside the layers of a pre-norm encoder.
 
     Such a layer passes its input through where its maps write nothing.
@@ -158,7 +160,7 @@ def _only_read(transformer: Any, layers: Sequence[Layer], norms: Sequence[str], 
     return {name for name in norms if passes_through and name.startswith(f"{path}.")}
 
 
-def _spread(transformer: Any, norms: Sequence[str], only_read: set[str], batches: Sequence[Features]) -> Tensor:
+def _spread(transformer: Any, norms: Sequence[str], only_read: set[str], batches: Sequence[TensorFeatures]) -> Tensor:
     """Return the mean covariance of the hidden states at all places, each place scaled to the same total variance.
 
     *Shape:* (hidden_size, hidden_size)
@@ -303,7 +305,7 @@ def ridge(covariance: Tensor, cross: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def last_states(transformer: Any, features: Features) -> Tensor:
+def last_states(transformer: Any, features: TensorFeatures) -> Tensor:
     """Return an encoder's token embeddings. *Shape:* (n_tokens, hidden_size), padding left out."""
     states: Tensor = transformer(**features)[0]
     return _rows(states, features)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from distill.errors import BadInput
 
 __all__ = [
-    "FAMILIES",
+    "MODEL_TYPES",
     "Layer",
     "check_family",
     "check_order",
@@ -36,7 +36,7 @@ __all__ = [
     "stock_model",
 ]
 
-FAMILIES = (
+MODEL_TYPES = (
     "bert", "camembert", "deberta-v2", "distilbert", "electra", "eurobert", "modernbert", "mpnet", "nomic_bert", "roberta",
     "xlm-roberta",
 )  # fmt: skip
@@ -68,9 +68,9 @@ def check_family(transformer: Any) -> None:
     :raises BadInput: with the list of those that were
     """
     kind = transformer.config.model_type
-    if kind not in FAMILIES:
+    if kind not in MODEL_TYPES:
         raise BadInput(
-            f"{kind}: layers and width are taken from these families, each verified by tests: {', '.join(FAMILIES)}; name a small model as student.backbone instead"
+            f"{kind}: layers and width are taken from these families, each verified by tests: {', '.join(MODEL_TYPES)}; name a small model as student.backbone instead"
         )
 
 

@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from distill._moved import moved_names
 from distill.data.scripts import rows_by_script, stratified
 from distill.files.artefact import ModelKind
 
-__all__ = ["Sample", "calibration_inputs", "show_linear_inputs", "spread"]
+__all__ = ["Sample", "calibration_inputs", "rows_over_lengths", "show_linear_inputs"]
+
+__getattr__ = moved_names(__name__)
 
 Sample = Sequence[Mapping[str, np.ndarray]]
 """Inputs by name. *Shape:* each array (1, n_tokens)."""
@@ -44,14 +47,14 @@ def calibration_inputs(
     groups = {script: np.array(group) for script, group in rows_by_script(shown).items()}
     for script, n_rows in stratified({name: len(group) for name, group in groups.items()}, n_inputs).items():
         if n_rows:
-            rows += groups[script][spread(table.lengths[groups[script]], n_rows, seed)].tolist()
+            rows += groups[script][rows_over_lengths(table.lengths[groups[script]], n_rows, seed)].tolist()
     return [{name: tensor.numpy() for name, tensor in table.batch([row], multiple=1).items()} for row in rows]
 
 
-def spread(lengths: np.ndarray, n_rows: int, seed: int) -> list[int]:
+def rows_over_lengths(lengths: np.ndarray, n_rows: int, seed: int) -> list[int]:
     """Draw rows evenly over the lengths: one from each of `n_rows` equal slices of the rows sorted by length.
 
-    >>> spread(np.array([9, 1, 5, 2]), 2, seed=0)
+    >>> rows_over_lengths(np.array([9, 1, 5, 2]), 2, seed=0)
     [3, 0]
     """
     order = np.argsort(lengths, kind="stable")

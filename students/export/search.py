@@ -20,7 +20,7 @@ from students.export.arithmetic import SAFE_CODE
 from students.export.calibration import Sample, show_linear_inputs
 from students.export.gate import ParityReport, Thresholds
 
-__all__ = ["FFN_DOWN", "Trial", "layer_errors", "search"]
+__all__ = ["FFN_DOWN", "Trial", "fewest_float_layers", "layer_errors"]
 
 log = logging.getLogger(__name__)
 FFN_DOWN = (
@@ -52,7 +52,7 @@ class Trial:
         }  # fmt: skip
 
 
-def search(
+def fewest_float_layers(
     attempt: Callable[[float, tuple[str, ...]], ParityReport],
     errors: Mapping[str, float],
     thresholds: Thresholds,

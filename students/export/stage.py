@@ -63,7 +63,7 @@ from students.export.gate import (
 )
 from students.export.graphs import write_onnx_graph, write_openvino_graph
 from students.export.recovery import from_first_process, recover_student
-from students.export.search import FFN_DOWN, Trial, layer_errors, search
+from students.export.search import FFN_DOWN, Trial, fewest_float_layers, layer_errors
 from students.export.weights import MOST_INPUTS, shrink
 
 __all__ = [
@@ -377,7 +377,7 @@ def _search(writer: _Writer, limits: Thresholds) -> tuple[_Attempt, list[Trial]]
         made = writer.attempt(alpha, keep)
         return made.report
 
-    best, trials = search(judged, errors, limits)
+    best, trials = fewest_float_layers(judged, errors, limits)
     if made is None or best is not trials[-1]:  # the folder holds what was tried last
         made = writer.attempt(best.alpha, best.keep_float)
     return made, trials

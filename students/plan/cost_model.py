@@ -21,13 +21,13 @@ import numpy as np
 __all__ = [
     "COSTS",
     "PRECISIONS",
-    "Budget",
+    "CostLimits",
     "CostModel",
     "Measurement",
     "Shape",
     "best_by_depth",
     "describe",
-    "fit",
+    "fit_cost_model",
     "held_out_errors",
     "nearest",
 ]
@@ -87,7 +87,7 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Budget:
+class CostLimits:
     """What a student may cost at most; None is not limited."""
 
     p95_ms: float | None
@@ -96,7 +96,7 @@ class Budget:
     def excess(self, costs: _Costs) -> float:
         """Return the largest ratio of a cost to its budget: at most 1 where all are met.
 
-        >>> Budget(p95_ms=5.0, size_mb=40.0).excess({"p95_ms": 4.0, "size_mb": 44.0})
+        >>> CostLimits(p95_ms=5.0, size_mb=40.0).excess({"p95_ms": 4.0, "size_mb": 44.0})
         1.1
         """
         limits = {"p95_ms": self.p95_ms, "size_mb": self.size_mb}
@@ -157,7 +157,7 @@ class CostModel:
         }
 
 
-def fit(measurements: Sequence[Measurement]) -> CostModel:
+def fit_cost_model(measurements: Sequence[Measurement]) -> CostModel:
     """Fit every cost by non-negative least squares on relative errors."""
     return CostModel({cost: _fit_one(measurements, cost) for cost in COSTS})
 
@@ -176,13 +176,13 @@ def held_out_errors(measurements: Sequence[Measurement]) -> dict[str, float]:
     """Return the median relative error of each cost, each measurement predicted from the others."""
     errors: dict[str, list[float]] = {cost: [] for cost in COSTS}
     for place, held_out in enumerate(measurements):
-        predicted = fit([*measurements[:place], *measurements[place + 1 :]]).predict(held_out.shape)
+        predicted = fit_cost_model([*measurements[:place], *measurements[place + 1 :]]).predict(held_out.shape)
         for cost, value in held_out.costs().items():
             errors[cost].append(abs(predicted[cost] / value - 1))
     return {cost: float(np.median(values)) for cost, values in errors.items()}
 
 
-def best_by_depth(costs: Mapping[Shape, _Costs], budget: Budget) -> list[Shape]:
+def best_by_depth(costs: Mapping[Shape, _Costs], budget: CostLimits) -> list[Shape]:
     """Return, for each number of layers, the largest shape that meets the budget; the largest of them first.
 
     One of each depth: at equal parameters wide and shallow is faster, deep and narrow often better, and that choice is
@@ -196,7 +196,7 @@ def best_by_depth(costs: Mapping[Shape, _Costs], budget: Budget) -> list[Shape]:
     return sorted(best.values(), key=lambda shape: shape.capacity, reverse=True)
 
 
-def nearest(costs: Mapping[Shape, _Costs], budget: Budget) -> Shape:
+def nearest(costs: Mapping[Shape, _Costs], budget: CostLimits) -> Shape:
     """Return the shape that misses (or meets) the budget by the smallest factor."""
     return min(costs, key=lambda shape: (budget.excess(costs[shape]), shape))
 

@@ -33,13 +33,13 @@ from distill.recipe.schema import Recipe, Student
 from distill.run import Run
 from students.plan.cost_model import (
     PRECISIONS,
-    Budget,
+    CostLimits,
     CostModel,
     Measurement,
     Shape,
     best_by_depth,
     describe,
-    fit,
+    fit_cost_model,
     held_out_errors,
     nearest,
 )
@@ -97,7 +97,7 @@ def make_plan(recipe: Recipe, folder: Path) -> None:
         work = folder / ".shapes"
         work.mkdir(exist_ok=True)
         candidates = Candidates(run, work)
-        budget = Budget(recipe.plan.budget_p95_ms, recipe.plan.budget_mb)
+        budget = CostLimits(recipe.plan.budget_p95_ms, recipe.plan.budget_mb)
         ledger = Ledger(folder / "measurements.json", candidates)
         result = _search(candidates, ledger, budget)
         write_json(folder / "plan.json", result)
@@ -115,7 +115,7 @@ def _check_threads(recipe: Recipe) -> None:
         raise BadInput(f"plan.threads: {wanted}, this process may use {there}; plan on the machine that will serve")
 
 
-def _nothing_fits(result: Mapping[str, Any], budget: Budget) -> str:
+def _nothing_fits(result: Mapping[str, Any], budget: CostLimits) -> str:
     close, other = result["students"][0], result["other"]
     costs, beside = close["measured"], close["by_precision"][other]["measured"]
     # the costs of the other precision may well meet it: a budget of size alone, on a CPU without int8
@@ -127,13 +127,15 @@ def _nothing_fits(result: Mapping[str, Any], budget: Budget) -> str:
     )
 
 
-def _search(candidates: Candidates, ledger: Ledger, budget: Budget) -> dict[str, Any]:
+def _search(candidates: Candidates, ledger: Ledger, budget: CostLimits) -> dict[str, Any]:
     plan, shapes, recipe = candidates.plan, candidates.shapes(), candidates.run.recipe
     if len(shapes) > plan.measured:
         scouts = _scouts(shapes)
         ledger.measure("scouts", scouts, seconds=min(_SCOUT_SECONDS, plan.seconds))
         fastest = fastest_precision(recipe, ledger, "scouts")
-        rough = fit([one for one in ledger.rows("scouts", precision=fastest.precision) if one.shape in scouts])
+        rough = fit_cost_model(
+            [one for one in ledger.rows("scouts", precision=fastest.precision) if one.shape in scouts]
+        )
         chosen = choose_shapes(shapes, scouts, rough, budget, plan.measured, recipe.seed)
         log.info("%d of %d shapes, around the budget, are measured in turns", len(chosen), len(shapes))
     else:
@@ -141,7 +143,7 @@ def _search(candidates: Candidates, ledger: Ledger, budget: Budget) -> dict[str,
     ledger.measure("measured", chosen, seconds=plan.seconds)
     fastest = fastest_precision(recipe, ledger, "measured")
     log.info("planned in %s (%s): int8 takes %.2f of fp32's time", fastest.precision, fastest.why, fastest.int8_of_fp32)
-    before = {name: fit(ledger.rows("measured", precision=name)) for name in PRECISIONS}
+    before = {name: fit_cost_model(ledger.rows("measured", precision=name)) for name in PRECISIONS}
     notes = _verify(candidates, ledger, budget, shapes, fastest.precision)
     return _result(candidates, ledger, budget, shapes, fastest, before, notes)
 
@@ -157,7 +159,7 @@ def _scouts(shapes: Sequence[Shape]) -> list[Shape]:
 
 
 def choose_shapes(
-    shapes: Sequence[Shape], scouts: Sequence[Shape], rough: CostModel, budget: Budget, n_shapes: int, seed: int
+    shapes: Sequence[Shape], scouts: Sequence[Shape], rough: CostModel, budget: CostLimits, n_shapes: int, seed: int
 ) -> list[Shape]:
     """Choose the shapes to measure: the scouts, and others around the budget that are as far apart as can be.
 
@@ -184,16 +186,16 @@ def _apart(one: Shape, other: Shape) -> float:
 
 def _costs(shapes: Sequence[Shape], measured: Sequence[Measurement]) -> dict[Shape, Mapping[str, float]]:
     """Return what each shape costs: measured where it was, else predicted from all that were."""
-    model, known = fit(measured), {one.shape: one.costs() for one in measured}
+    model, known = fit_cost_model(measured), {one.shape: one.costs() for one in measured}
     return {shape: known.get(shape) or model.predict(shape) for shape in shapes}
 
 
-def _proposed(costs: _Costs, budget: Budget, n_shapes: int) -> list[Shape]:
+def _proposed(costs: _Costs, budget: CostLimits, n_shapes: int) -> list[Shape]:
     return best_by_depth(costs, budget)[:n_shapes] or [nearest(costs, budget)]
 
 
 def _verify(
-    candidates: Candidates, ledger: Ledger, budget: Budget, shapes: Sequence[Shape], precision: str
+    candidates: Candidates, ledger: Ledger, budget: CostLimits, shapes: Sequence[Shape], precision: str
 ) -> list[str]:
     """Measure what is proposed, until all of it was or rounds run out: what turns out too large gives way to the next."""
     plan, notes = candidates.plan, []
@@ -214,13 +216,13 @@ def _verify(
 
 
 def _result(
-    candidates: Candidates, ledger: Ledger, budget: Budget, shapes: Sequence[Shape], fastest: Fastest,
+    candidates: Candidates, ledger: Ledger, budget: CostLimits, shapes: Sequence[Shape], fastest: Fastest,
     before: Mapping[str, CostModel], notes: Sequence[str],
 ) -> dict[str, Any]:  # fmt: skip
     plan, own = candidates.plan, fastest.precision
     rows = {name: ledger.rows("measured", "verified", precision=name) for name in PRECISIONS}
     known = {name: {one.shape: one.costs() for one in measured} for name, measured in rows.items()}
-    model = {name: fit(measured) for name, measured in rows.items()}
+    model = {name: fit_cost_model(measured) for name, measured in rows.items()}
     costs = {name: _costs(shapes, measured) for name, measured in rows.items()}
     here = {
         shape: known[own][shape] for shape in shapes if shape in known[own]
@@ -293,6 +295,6 @@ def check_model(recipe: Recipe, model: Path) -> dict[str, Any]:
     result = measure_folders(
         [model], [model.name], texts, length=length, n_threads=plan.threads or usable_cpus(), seconds=2 * plan.seconds, seed=0
     )[0]  # fmt: skip
-    budget = Budget(plan.budget_p95_ms, plan.budget_mb)
+    budget = CostLimits(plan.budget_p95_ms, plan.budget_mb)
     costs = cost_row(result)["costs"]
     return {"model": str(model), "budget": asdict(budget), **costs, "excess": budget.excess(costs), "margin": MARGIN}

@@ -23,7 +23,7 @@ from students.export.stage import export_openvino
 from students.plan.cost_model import PRECISIONS, Shape
 from students.plan.measuring import texts_of_length
 
-__all__ = ["Candidates", "cut_backbone", "fresh_shapes", "heads_of", "length_of", "shaped", "spread"]
+__all__ = ["Candidates", "cut_backbone", "evenly_kept", "fresh_shapes", "heads_of", "length_of", "shaped"]
 
 _WIDTHS = (128, 192, 256, 320, 384, 448, 512, 640, 768)
 _LAYERS = (2, 3, 4, 5, 6, 8, 10, 12)
@@ -57,10 +57,10 @@ def fresh_shapes(plan: Plan, vocabularies: Sequence[int], length: int) -> list[S
     ]
 
 
-def spread(n_layers: int, n_kept: int) -> tuple[int, ...]:
+def evenly_kept(n_layers: int, n_kept: int) -> tuple[int, ...]:
     """Choose layers evenly, the first one among them.
 
-    >>> spread(6, 3), spread(12, 5)
+    >>> evenly_kept(6, 3), evenly_kept(12, 5)
     ((0, 2, 4), (0, 2, 4, 7, 9))
     """
     return tuple(place * n_layers // n_kept for place in range(n_kept))
@@ -163,7 +163,7 @@ class Candidates:
             return {"kind": self.kind, "backbone": backbone, "max_length": self.max_length, **kept}
         named = self.cut if isinstance(self.cut, str) else self.cut.model_dump()
         return {
-            "kind": self.kind, "backbone": named, "layers": list(spread(self._any_base.n_layers, shape.layers)),
+            "kind": self.kind, "backbone": named, "layers": list(evenly_kept(self._any_base.n_layers, shape.layers)),
             "max_length": self.max_length, **kept, **self._base(shape).section,
         }  # fmt: skip
 
@@ -255,5 +255,5 @@ def shaped(config: Any, shape: Shape, n_layers: int) -> Any:
         config.intermediate_size = shape.feed_forward
     kinds = getattr(config, "layer_types", None)
     if kinds is not None:  # local and global attention by layer, as in ModernBERT
-        config.layer_types = [kinds[place] for place in spread(n_layers, shape.layers)]
+        config.layer_types = [kinds[place] for place in evenly_kept(n_layers, shape.layers)]
     return config

@@ -19,7 +19,12 @@ from distill.data.scripts import Sources, kept_scripts, script_of
 from distill.data.tokens import TokenTable, tokenize
 from distill.errors import BadInput, JobFailed
 from students.vocabulary.tokenizer_json import TokenizerJson, rebuilt
-from students.vocabulary.word_embeddings import padding_position, replace_vocabulary, special_ids, word_embedding
+from students.vocabulary.word_embeddings import (
+    padding_position,
+    replace_vocabulary,
+    token_ids_of_config,
+    word_embedding,
+)
 
 __all__ = ["TextCounts", "TrimReport", "trim_vocabulary"]
 
@@ -96,7 +101,7 @@ def trim_vocabulary(
     tables = {name: _tokenized(reading, given) for name, given in texts.items()}
     scripts = kept_scripts(texts)
     always = before.named_ids() | before.letter_ids(lambda letter: script_of(letter) in ("", *scripts))
-    always |= set(special_ids(transformer.config).values()) & set(before.tokens)
+    always |= set(token_ids_of_config(transformer.config).values()) & set(before.tokens)
     counts = [np.bincount(table.ids, minlength=n_rows) for table in tables.values() if len(table.ids)]
     kept = (
         _covering(before, counts, always, coverage) if coverage else _most_frequent(before, counts, always, size or 0)

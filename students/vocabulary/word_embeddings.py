@@ -8,7 +8,7 @@ from typing import Any
 
 from distill.errors import BadInput
 
-__all__ = ["padding_position", "replace_vocabulary", "special_ids", "word_embedding"]
+__all__ = ["padding_position", "replace_vocabulary", "token_ids_of_config", "word_embedding"]
 
 
 def word_embedding(transformer: Any) -> Any:
@@ -38,7 +38,7 @@ def padding_position(transformer: Any) -> int | None:
     return min(found, default=None)
 
 
-def special_ids(config: Any) -> dict[str, int]:
+def token_ids_of_config(config: Any) -> dict[str, int]:
     """Return the token ids that a config names, as {"pad_token_id": 1}."""
     return {
         name: value
@@ -72,7 +72,7 @@ def replace_vocabulary(
     if decoder is not None:
         decoder.out_features = n_tokens
     config.vocab_size = n_tokens
-    for name, old in special_ids(config).items():
+    for name, old in token_ids_of_config(config).items():
         setattr(config, name, new_ids.get(old))  # an id that no token had meant nothing before, either
 
 

@@ -15,7 +15,7 @@ from distill.machine.cpu import cpu_class
 from distill.runtime.opening import load
 from students.export import graphs as export_graphs
 from students.export import stage as export
-from students.export.calibration import spread
+from students.export.calibration import rows_over_lengths
 from students.export.gate import DEFAULT_THRESHOLDS, Thresholds
 from students.export.graphs import kept_nodes
 from students.export.stage import export_openvino
@@ -256,9 +256,9 @@ def _change(path, **changes):
 
 def test_calibration_is_spread_over_the_lengths():
     lengths = np.array([5] * 95 + [50, 60, 70, 80, 90])
-    rows = spread(lengths, 20, seed=0)
+    rows = rows_over_lengths(lengths, 20, seed=0)
     assert len(rows) == len(set(rows)) == 20 and lengths[rows].max() >= 50
-    assert spread(lengths, 20, seed=0) == rows != spread(lengths, 20, seed=1)
+    assert rows_over_lengths(lengths, 20, seed=0) == rows != rows_over_lengths(lengths, 20, seed=1)
 
 
 def test_no_pattern_keeps_nothing(exported):
@@ -289,8 +289,8 @@ def test_a_layer_that_int8_breaks_is_found_and_kept_in_float(bert_bi, monkeypatc
         return traced
 
     monkeypatch.setattr(export_graphs, "trace", trace)
-    one_alpha = partial(export.search, alphas=(0.5,))  # no α helps here, and each is a whole export
-    monkeypatch.setattr(export, "search", one_alpha)
+    one_alpha = partial(export.fewest_float_layers, alphas=(0.5,))  # no α helps here, and each is a whole export
+    monkeypatch.setattr(export, "fewest_float_layers", one_alpha)
     limits = Thresholds(min_cosine=0.9993)
     options = {"calibration": HELD_BACK, "n_calibration": 20, "n_threads": 1, "thresholds": limits}
     report = export_openvino(

@@ -280,11 +280,11 @@ def test_a_prompt_that_is_left_out_of_the_pooling(mode, bert_bi, graphs, tmp_pat
 def check_head(folder, config, tmp_path):
     """Two poolings side by side are as wide as two: compared by their own module."""
     from distill.models.files import read_model_files
-    from distill.models.numpy_head import leaves_prompt_out, read_head
+    from distill.models.numpy_head import folder_leaves_prompt_out, read_head
     from distill.runtime.engine_torch import load_torch_head
 
     files = read_model_files(folder)
-    assert leaves_prompt_out(folder, files.modules[1:])
+    assert folder_leaves_prompt_out(folder, files.modules[1:])
     rng = np.random.default_rng(0)
     tokens, mask = rng.normal(size=(3, 9, 64)).astype(np.float32), np.ones((3, 9), np.int64)
     mask[1, 6:] = 0

@@ -13,7 +13,7 @@ from distill.recipe.schema import FreshBackbone, LayerChoice, Width
 from students import build_student
 from students.cut.depth import choose_layers, keep_layers, layers_by_importance
 from students.cut.importance import head_and_neuron_importance, output_change, outputs, pair_batches
-from students.cut.structure import FAMILIES, check_order, find_layers
+from students.cut.structure import MODEL_TYPES, check_order, find_layers
 from students.cut.width import best, narrow
 from teachers import train_teachers
 from tests.conftest import BI_TEACHER
@@ -117,7 +117,7 @@ def source_with(model, edit):
 
 
 def test_every_family_is_here():
-    assert {name.removesuffix("-conv").removesuffix("-base") for name in VARIANTS} == set(FAMILIES)
+    assert {name.removesuffix("-conv").removesuffix("-base") for name in VARIANTS} == set(MODEL_TYPES)
 
 
 class TestDepth:

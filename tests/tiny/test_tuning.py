@@ -172,7 +172,7 @@ def test_the_search_takes_what_is_fastest(graphs, name, monkeypatch):
     monkeypatch.setattr(tuning, "_single_calls", single)
     monkeypatch.setattr(tuning.time, "perf_counter", lambda: now[0])
     runtime = "onnx" if name == "onnx_bi" else "openvino"
-    best, measured = tuning.search(read_model_files(graphs / name), runtime, None, 2)
+    best, measured = tuning.fastest_settings(read_model_files(graphs / name), runtime, None, 2)
     assert (best.n_streams, best.batch_tokens, best.n_latency_threads) == (2, 512, 1)
     assert best.skip_layer_norm_fusion is (runtime == "openvino")
     assert {row["what"] for row in measured} == {"throughput", "latency"}

@@ -12,11 +12,11 @@ from distill.recipe.schema import Plan, Recipe
 from recipes.cli import main
 from students.plan.cost_model import (
     PRECISIONS,
-    Budget,
+    CostLimits,
     Measurement,
     Shape,
     best_by_depth,
-    fit,
+    fit_cost_model,
     held_out_errors,
     nearest,
 )
@@ -24,7 +24,7 @@ from students.plan.ledger import Ledger
 from students.plan.measuring import texts_of_length
 from students.plan.picture import frontier
 from students.plan.search_shapes import _nothing_fits, _search, choose_shapes
-from students.plan.shapes import Candidates, fresh_shapes, heads_of, spread
+from students.plan.shapes import Candidates, evenly_kept, fresh_shapes, heads_of
 from tests.conftest import BACKBONE, make_run, tiny_recipe, write_recipe
 
 SMALL = Plan(widths=(128, 256, 384), layers=(1, 2, 4, 6), feed_forward=(2, 4))
@@ -54,7 +54,7 @@ def test_encoder_parameters_by_hand():
 
 
 def test_fit_recovers_known_coefficients():
-    model = fit([measurement(shape) for shape in shapes(lengths=(32, 128, 512))])
+    model = fit_cost_model([measurement(shape) for shape in shapes(lengths=(32, 128, 512))])
     time, size = model.coefficients["p50_ms"], model.coefficients["size_mb"]
     assert time["projections"] == pytest.approx(3e-9, rel=1e-6)
     assert time["layer"] == pytest.approx(0.05, rel=1e-6) and time["constant"] == pytest.approx(0.2, rel=1e-6)
@@ -65,7 +65,7 @@ def test_fit_recovers_known_coefficients():
 
 def test_few_measurements_at_one_length_predict_the_rest():
     everything = shapes()
-    model = fit([measurement(shape) for shape in everything[::5]])
+    model = fit_cost_model([measurement(shape) for shape in everything[::5]])
     for shape in everything:
         expected = measurement(shape).costs()
         assert model.predict(shape) == pytest.approx(expected, rel=1e-4)
@@ -73,7 +73,7 @@ def test_few_measurements_at_one_length_predict_the_rest():
 
 def test_noise_gives_no_negative_coefficient():
     noisy = [Measurement(shape, 1 + (place % 3), 2 + (place % 2), 1, 5) for place, shape in enumerate(shapes()[::3])]
-    assert all(value >= 0 for own in fit(noisy).coefficients.values() for value in own.values())
+    assert all(value >= 0 for own in fit_cost_model(noisy).coefficients.values() for value in own.values())
 
 
 def test_held_out_errors_see_what_the_model_cannot_say():
@@ -85,14 +85,18 @@ def test_held_out_errors_see_what_the_model_cannot_say():
 
 def test_budget():
     costs = {"p95_ms": 5.0, "size_mb": 40.0}
-    assert Budget(5.0, 40.0).fits(costs) and not Budget(4.9, 40.0).fits(costs) and not Budget(5.0, 39.9).fits(costs)
-    assert Budget(None, 20.0).excess(costs) == 2.0 and Budget(10.0, None).excess(costs) == 0.5
-    assert str(Budget(5.0, None)) == "p95 ≤ 5 ms" and str(Budget(5.0, 40.0)) == "p95 ≤ 5 ms and size ≤ 40 MB"
+    assert (
+        CostLimits(5.0, 40.0).fits(costs)
+        and not CostLimits(4.9, 40.0).fits(costs)
+        and not CostLimits(5.0, 39.9).fits(costs)
+    )
+    assert CostLimits(None, 20.0).excess(costs) == 2.0 and CostLimits(10.0, None).excess(costs) == 0.5
+    assert str(CostLimits(5.0, None)) == "p95 ≤ 5 ms" and str(CostLimits(5.0, 40.0)) == "p95 ≤ 5 ms and size ≤ 40 MB"
 
 
 def test_proposals_are_the_largest_of_each_depth():
     costs = {shape: measurement(shape).costs() for shape in shapes()}
-    budget = Budget(p95_ms=1.0, size_mb=8.0)
+    budget = CostLimits(p95_ms=1.0, size_mb=8.0)
     best = best_by_depth(costs, budget)
     assert len({shape.layers for shape in best}) == len(best) > 1
     for shape in best:
@@ -100,13 +104,13 @@ def test_proposals_are_the_largest_of_each_depth():
         assert shape.encoder_parameters == max(other.encoder_parameters for other in same_depth)
     assert [shape.capacity for shape in best] == sorted((shape.capacity for shape in best), reverse=True)
     # at equal encoder parameters the larger vocabulary wins, where it fits
-    wide = best_by_depth(costs, Budget(1.0, None))
+    wide = best_by_depth(costs, CostLimits(1.0, None))
     assert {shape.vocabulary for shape in wide} == {32000}
 
 
 def test_nothing_fits_names_the_nearest():
     costs = {shape: measurement(shape).costs() for shape in shapes()}
-    impossible = Budget(0.01, None)
+    impossible = CostLimits(0.01, None)
     assert best_by_depth(costs, impossible) == []
     close = nearest(costs, impossible)
     assert costs[close]["p95_ms"] == min(cost["p95_ms"] for cost in costs.values())
@@ -114,7 +118,7 @@ def test_nothing_fits_names_the_nearest():
 
 def test_measured_shapes_lie_around_the_budget_and_apart():
     everything = shapes(vocabularies=(8000,))
-    rough, budget = fit([measurement(shape) for shape in everything]), Budget(1.0, None)
+    rough, budget = fit_cost_model([measurement(shape) for shape in everything]), CostLimits(1.0, None)
     scouts = everything[:2]
     chosen = choose_shapes(everything, scouts, rough, budget, 8, seed=1)
     assert chosen[:2] == scouts and len(set(chosen)) == len(chosen) == 8
@@ -127,7 +131,7 @@ def test_heads_and_layers():
     assert [heads_of(width) for width in (768, 320, 96, 48)] == [12, 5, 3, 3]
     with pytest.raises(BadInput, match=r"plan\.widths: 100 is no multiple of 16"):
         heads_of(100)
-    assert spread(6, 6) == (0, 1, 2, 3, 4, 5) and spread(6, 2) == (0, 3) and spread(12, 1) == (0,)
+    assert evenly_kept(6, 6) == (0, 1, 2, 3, 4, 5) and evenly_kept(6, 2) == (0, 3) and evenly_kept(12, 1) == (0,)
 
 
 def test_frontier_keeps_what_none_beats():
@@ -280,7 +284,7 @@ def searched(tmp_path, monkeypatch):
         monkeypatch.setattr(candidates, "shapes", lambda: fresh_shapes(run.recipe.plan, (500,), 64))
         monkeypatch.setattr("students.plan.ledger.measure_folders", meter)
         (tmp_path / "measurements.json").unlink(missing_ok=True)
-        return _search(candidates, Ledger(tmp_path / "measurements.json", candidates), Budget(p95_ms, size_mb))
+        return _search(candidates, Ledger(tmp_path / "measurements.json", candidates), CostLimits(p95_ms, size_mb))
 
     return search
 
@@ -333,7 +337,7 @@ def test_a_size_that_the_other_precision_meets_is_named(searched):
     # fp32 is faster and four times as large: the budget is met in int8 alone
     result = searched(Meter(fp32_takes=0.8), p95_ms=None, size_mb=0.5)
     assert result["precision"] == "fp32" and result["yaml"] is None
-    told = _nothing_fits(result, Budget(None, 0.5))
+    told = _nothing_fits(result, CostLimits(None, 0.5))
     assert told.startswith("no shape meets size ≤ 0.5 MB in fp32; nearest: 1 layer × 128")
     assert "; in int8 it meets the budget: plan.precision=int8; " in told
     in_int8 = searched(Meter(fp32_takes=0.8), p95_ms=None, size_mb=0.5, precision="int8")

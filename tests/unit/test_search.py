@@ -9,7 +9,7 @@ from torch import nn
 
 from students.export.agreement import top_k_overlap
 from students.export.gate import ParityReport, Thresholds
-from students.export.search import _int8_error, _pattern, layer_errors, search
+from students.export.search import _int8_error, _pattern, fewest_float_layers, layer_errors
 from students.export.weights import INT4_SHARES, shrink
 
 LIMITS = Thresholds(rank_agreement=0.99)
@@ -35,7 +35,7 @@ ERRORS = {f"layer.{i}": error for i, error in enumerate([0.1, 0.5, 0.3, 0.2, 0.0
 
 def test_all_in_int8_where_that_holds():
     exports = Exports()
-    best, trials = search(exports, ERRORS, LIMITS)
+    best, trials = fewest_float_layers(exports, ERRORS, LIMITS)
     assert best.keep_float == () and len(trials) == 1 and best.alpha == 0.5
 
 
@@ -52,7 +52,7 @@ def test_all_in_int8_where_that_holds():
 )
 def test_the_least_that_holds_is_found(needed, n_float):
     exports = Exports(*needed)
-    best, trials = search(exports, ERRORS, LIMITS)
+    best, trials = fewest_float_layers(exports, ERRORS, LIMITS)
     assert not best.failures and len(best.keep_float) == n_float
     assert best.alpha == 0.7  # the best of those that were tried with everything in int8
     assert len(trials) <= 4 + 4 + 2
@@ -60,7 +60,7 @@ def test_the_least_that_holds_is_found(needed, n_float):
 
 
 def test_where_nothing_holds_the_closest_is_given():
-    best, trials = search(lambda alpha, patterns: report(0.5 + len(patterns) / 100), ERRORS, LIMITS, [0.5])
+    best, trials = fewest_float_layers(lambda alpha, patterns: report(0.5 + len(patterns) / 100), ERRORS, LIMITS, [0.5])
     assert best.failures and len(best.keep_float) == 8
     assert [len(trial.keep_float) for trial in trials] == [0, 1, 2, 4, 8]
 

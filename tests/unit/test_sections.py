@@ -20,7 +20,7 @@ from distill.data.bundled import generate_pairs
 from distill.errors import BadInput
 from distill.resumes import sections
 from distill.resumes.blinding import PLACEHOLDERS, blind
-from distill.resumes.sections import KINDS, keep_sections, split_sections
+from distill.resumes.sections import SECTION_KINDS, keep_sections, split_sections
 
 FOLDER = Path(__file__).parent / "resumes"
 TAGS = {
@@ -57,7 +57,7 @@ def f1_of(resumes):
                 right[kinds[i]] += kinds[i] == section.kind
                 missed[kinds[i]] += kinds[i] != section.kind
                 wrong[section.kind] += kinds[i] != section.kind
-    seen = [kind for kind in KINDS if right[kind] + wrong[kind] + missed[kind]]
+    seen = [kind for kind in SECTION_KINDS if right[kind] + wrong[kind] + missed[kind]]
     f1 = {kind: 2 * right[kind] / (2 * right[kind] + wrong[kind] + missed[kind]) for kind in seen}
     return f1, right.total() / (right.total() + missed.total())
 
@@ -106,8 +106,8 @@ class TestSplit:
 
     def test_f1_of_characters_per_kind(self):
         f1, _ = f1_of((text, kinds) for _, _, text, kinds in RESUMES)
-        assert set(f1) == set(KINDS)
-        assert all(f1[kind] >= 0.95 for kind in KINDS), f1
+        assert set(f1) == set(SECTION_KINDS)
+        assert all(f1[kind] >= 0.95 for kind in SECTION_KINDS), f1
 
     @given(TEXTS)
     def test_sections_laid_end_to_end_are_the_text(self, text):

@@ -20,7 +20,7 @@ from distill.endpoints.answers import Answer
 from distill.errors import BadInput, JobFailed
 from distill.recipe.endpoint import Usage
 from distill.synthesis.answers import NearDuplicates, Unusable, read_answer
-from distill.synthesis.prompts import ResumeAndJobs, asked_kinds, cell_of, makes_random_negative, messages_of
+from distill.synthesis.prompts import ResumeAndJobs, asked_kinds, makes_random_negative, messages_of, stratum_of
 from distill.synthesis.synthesize import estimate, make_settings, synthesize
 from tests.conftest import ROOT
 from tests.unit.misbehaving_server import (
@@ -92,7 +92,7 @@ def some_faults(share, seed=8):
 def test_every_cell_comes_once_before_any_comes_twice():
     settings = make_settings(n_pairs=10_000)
     n_cells = len(FAMILIES) * len(LEVELS) * 2
-    cells = [cell_of(slot, settings) for slot in range(2 * n_cells)]
+    cells = [stratum_of(slot, settings) for slot in range(2 * n_cells)]
     counted = Counter((cell.family.key, cell.level, cell.language) for cell in cells[:n_cells])
     assert set(counted.values()) == {1} and len(counted) == n_cells
     assert len({cell.family.key for cell in cells[: len(FAMILIES)]}) == len(FAMILIES)
@@ -104,7 +104,7 @@ def test_a_number_always_asks_for_the_same():
     assert messages_of(7, 1, settings) == messages_of(7, 1, settings)
     assert messages_of(7, 1, settings) != messages_of(7, 1, make_settings(n_pairs=40, seed=4))
     assert messages_of(7, 1, settings) != messages_of(7 + settings.n_requests, 1, settings)
-    assert cell_of(7, settings) == cell_of((7 + settings.n_requests) % settings.n_requests, settings)
+    assert stratum_of(7, settings) == stratum_of((7 + settings.n_requests) % settings.n_requests, settings)
 
 
 def test_five_requests_hold_every_grade_twice():
@@ -118,7 +118,7 @@ def test_kinds_are_not_tied_to_cells():
     seen = {
         (kind, cell.level, cell.language)
         for slot in range(settings.n_requests)
-        for cell in [cell_of(slot, settings)]
+        for cell in [stratum_of(slot, settings)]
         for kind in (asked_kinds(slot, settings)[1:] or ("random_negative",))
     }
     assert len(seen) == 3 * len(LEVELS) * 2

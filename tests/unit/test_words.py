@@ -12,7 +12,7 @@ from distill.data.tokens import tokenize
 from distill.data.words import WordMemory, forget_words
 from distill.models.backbone import train_tokenizer
 from distill.models.files import LightTokenizer, static_tokenizer
-from distill.runtime.own_tokenizer import own_tokenizer, special_ids
+from distill.runtime.own_tokenizer import own_tokenizer, special_token_ids
 
 TEXTS = [text for pair in generate_pairs(30, seed=3) for text in (pair.resume, pair.jd)]
 SPECIALS = {"cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]", "mask_token": "[MASK]"}
@@ -138,7 +138,7 @@ def test_what_is_known_of_real_models_has_a_memory():
 def test_special_tokens_as_text_are_ordinary_words(kind):
     tokenizer = variant(kind)
     plain = own_tokenizer(tokenizer, special_tokens_as_text=True)
-    special = special_ids(tokenizer)
+    special = special_token_ids(tokenizer)
     assert len(special) == 4 and own_tokenizer(tokenizer, special_tokens_as_text=False) is tokenizer
     texts = ["a [SEP] b", "[CLS]", "x[MASK]y", "[UNK] [SEP][SEP]", "a"]
     for row, text in enumerate(texts):
