@@ -468,8 +468,12 @@ class _Plan:
 
 
 def _planned(metric: _OfflineMetric, n: int, make: Callable[[], Statistic], **columns: Any) -> _Plan | None:
-    """Value through `evaluate`, or None where the metric says that it is undefined."""
-    value = metric.compute(**columns)[metric.key]
+    """Value of a metric, or None where it says that it is undefined.
+
+    Not through `compute`: that writes an Arrow table and hashes it first, which takes more than the metric (cascades ask
+    hundreds of times), and these columns are float64 arrays already.
+    """
+    value = metric._compute(**columns)[metric.key]
     return None if value is None else _Plan(value, n, make())
 
 

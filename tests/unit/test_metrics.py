@@ -142,6 +142,22 @@ def test_home_that_cannot_be_written():
     assert float(done.stdout) == pytest.approx(1)
 
 
+def test_values_are_those_that_the_metrics_compute_through_evaluate():
+    """`evaluate_scores` leaves out the Arrow table that `compute` writes; the numbers are the same."""
+    data = sample(n=200)
+    found = evaluate_scores(**data, seed=0, n_bootstrap=5)
+    columns = {"predictions": data["scores"], "references": data["labels"]}
+    teachers = {"predictions": data["scores"], "references": data["teacher_scores"]}
+    computed = [
+        *(metric().compute(**columns) for metric in (Spearman, RocAuc, AveragePrecision)),
+        NdcgAt10().compute(**columns, query_ids=data["query_ids"]),
+        AblationMse().compute(**columns | {"predictions": data["unit_scores"]}),
+        *(metric().compute(**teachers) for metric in (TeacherSpearman, TeacherKendall)),
+    ]
+    expected = {key: value for one in computed for key, value in one.items()}
+    assert {key: estimate.value for key, estimate in found.items()} == pytest.approx(expected, rel=1e-12)
+
+
 # --- Parity --------------------------------------------------------------------------------------------------------
 
 
