@@ -1,21 +1,30 @@
-# Every target makes its own environment: a fresh clone needs Python 3.11 and a package index, nothing else.
+# Every target makes its own environment: a fresh clone needs Python 3.11 to 3.13 and a package index, nothing else.
+# pip heeds its own PIP_* variables: which index, which certificates.
 PYTHON ?= python3
 BIN := .venv/bin
+NEWEST := .venv-newest/bin
+PIP := -m pip install --quiet --disable-pip-version-check
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= true
 
 # two test processes of one thread each: what two cores hold
 PROCESSES ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
+XDIST := -n $(PROCESSES) --dist loadfile
+PYTEST := $(BIN)/python -m pytest $(XDIST)
 
-.PHONY: install quickstart check test test-fast test-slow bad-input hostile docs clean
+.PHONY: install quickstart check test test-fast test-slow test-newest test-runtime test-wheel bad-input hostile docs clean
 
 install: .venv/installed
 
-.venv/installed: pyproject.toml
+.venv/installed: pyproject.toml constraints/cpu.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "torch>=2.9,<2.14"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	$(BIN)/python $(PIP) -c constraints/cpu.txt -e ".[dev]"
+	touch $@
+
+.venv-newest/installed: pyproject.toml constraints/newest.txt
+	test -x $(NEWEST)/python || $(PYTHON) -m venv .venv-newest
+	$(NEWEST)/python $(PIP) -r constraints/newest.txt
+	$(NEWEST)/python $(PIP) --no-deps -e .
 	touch $@
 
 quickstart: install  ## the whole job on bundled data: teacher, signals, student, int8, report
@@ -35,6 +44,15 @@ test-fast: install  ## the inner loop: no whole exports, plans or ablations
 test-slow: install  ## real models, two processes, kills: minutes
 	$(BIN)/python -m pytest -m slow
 
+test-newest: .venv-newest/installed  ## the default suite on the newest packages, without optimum-intel
+	$(NEWEST)/python -m pytest $(XDIST)
+
+test-runtime: install  ## a clean environment without torch serves finished folders; prints its size
+	$(BIN)/python -m tests.install.runtime
+
+test-wheel: install  ## wheel and sdist, and a job from the wheel in a clean environment
+	$(BIN)/python -m tests.install.wheel
+
 bad-input: install  ## print what each kind of bad input says
 	$(BIN)/python -m tests.slow.bad_input
 
@@ -42,8 +60,8 @@ hostile: install  ## hostile inputs on the real commands; goes on where it stopp
 	$(BIN)/python -W ignore -m tests.slow.hostile_inputs
 
 docs: install  ## build the site into site/; a broken link fails
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	$(BIN)/python $(PIP) -c constraints/cpu.txt -e ".[docs]"
 	$(BIN)/python -m mkdocs build --strict
 
 clean:
-	rm -rf .venv site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-* site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

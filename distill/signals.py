@@ -188,6 +188,10 @@ class SignalCache:
             )
         return rows
 
+    def known(self, kind: SignalKind, keys: np.ndarray) -> np.ndarray:
+        """Return the row of each key, −1 where the cache has none. *Shape:* keys (n, 2) → (n,)."""
+        return self._index(kind).find(keys)
+
     def read(self, kind: SignalKind, rows: np.ndarray) -> np.ndarray:
         """Return values by row, float32. *Shape:* (n,) or (n, width)."""
         return self._index(kind).read(rows)

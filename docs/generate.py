@@ -71,17 +71,19 @@ def _models_in(annotation: Any, metadata: Any = ()) -> Iterator[type[BaseModel]]
 
 
 def field_docs(section: type[BaseModel]) -> dict[str, str]:
-    """Return the docstring below each field of a section.
+    """Return the docstring below each field of a section, those of its base classes included.
 
     >>> field_docs(Recipe)["seed"].startswith("Seed of")
     True
     """
-    body = ast.parse(textwrap.dedent(inspect.getsource(section))).body[0].body  # type: ignore[attr-defined]
     found = {}
-    for statement, following in itertools.pairwise(body):
-        is_doc = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
-        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and is_doc:
-            found[statement.target.id] = " ".join(str(following.value.value).split())
+    inherited = [base for base in section.__mro__ if issubclass(base, BaseModel) and base is not BaseModel]
+    for base in reversed(inherited):
+        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0].body  # type: ignore[attr-defined]
+        for statement, following in itertools.pairwise(body):
+            is_doc = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and is_doc:
+                found[statement.target.id] = " ".join(str(following.value.value).split())
     return found
 
 

@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distill.errors import BadInput, MatchDistillError
+from distill.errors import BadInput, MatchDistillError, missing_package
 
 if TYPE_CHECKING:
     from distill.run import Run
@@ -47,7 +47,7 @@ def set_up_messages() -> None:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(level)
-    for name in ("datasets", "huggingface_hub", "httpx"):
+    for name in ("datasets", "huggingface_hub", "httpx", "httpx2", "openai"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # they log what they raise, and we report what they raise
 
 
@@ -69,6 +69,10 @@ def guarded(work: Callable[[], None]) -> int:
         if isinstance(error, MemoryError):
             _say("error: the memory of this machine does not suffice; make the model, the batch or the lengths smaller")
             return 1
+        missing = missing_package(error) if isinstance(error, ImportError) else None
+        if missing is not None:
+            _say(f"error: {missing}")
+            return missing.exit_code
         reason = _disk_trouble(error)
         if reason is None:
             _tell_launcher(traceback.format_exc())

@@ -31,7 +31,12 @@ def _finite(value: float | None) -> float | None:
     return value
 
 
-RecipePath = Annotated[str, typer.Argument(metavar="RECIPE.yaml", help="The recipe.")]
+RecipePath = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE.yaml", help="The recipe: a file, or the name of one that comes with the toolkit, as quickstart."
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the recipe, such as training.learning_rate=1.0e-4."),
@@ -62,6 +67,23 @@ AsText = Annotated[
         help='Read "[SEP]" or "</s>" in a text as text; default: as the special token, as stock sentence-transformers does.',
     ),
 ]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from distill import __version__
+
+        print(f"matchdistill {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Distil large text-matching models into small ones that run in int8 on a CPU, and report what was lost."""
 
 
 @app.command()
@@ -151,7 +173,10 @@ def benchmark(
     overwrite: Overwrite = False,
 ) -> None:
     """Measure the models of a recipe's run, or any model folders, and write the report."""
-    if targets[0].endswith((".yaml", ".yml")):
+    from distill.recipe.reading import packaged_recipe
+
+    is_named = packaged_recipe(targets[0]) is not None and not Path(targets[0]).exists()
+    if is_named or targets[0].endswith((".yaml", ".yml")):
         launch(targets[0], targets[1:], _stages.benchmark)
         _print_report(targets[0], targets[1:], as_json)
         return
@@ -172,6 +197,27 @@ def cascade(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = F
     from recipes.commands import print_dial
 
     print_dial(load_recipe(recipe, overrides or []).folder, as_json=as_json)
+
+
+@app.command()
+def doctor(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    pairs: Annotated[
+        int, typer.Option(min=50, max=_MOST, help="Number of validation pairs that each teacher is asked for.")
+    ] = 300,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="A folder for doctor.json and suspects.tsv; default: nothing is written."),
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether a student can learn from a recipe's pairs, teachers and cached signals; exit code 1 where it cannot."""
+    from distill.recipe.reading import load_recipe
+    from recipes.commands import examine
+
+    examine(load_recipe(recipe, overrides or []), pairs, output, overwrite=overwrite, as_json=as_json)
 
 
 @app.command()
@@ -507,6 +553,26 @@ def prepare(
         ),
         file=sys.stderr,
     )
+
+
+@app.command()
+def fetch_data(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="stsb (English pairs), korsts (Korean pairs) or ko_en (the same sentences in both languages)."
+        ),
+    ],
+    source: Annotated[
+        Path | None, typer.Option("--from", help="A folder that holds the set; default: from the Hugging Face hub.")
+    ] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write below.")] = Path("data"),
+    overwrite: Overwrite = False,
+) -> None:
+    """Get a public set that recipes read, from the hub or from a folder."""
+    from distill.data.fetching import fetch
+
+    print(fetch(name, output, source=source, overwrite=overwrite), file=sys.stderr)
 
 
 @app.command()

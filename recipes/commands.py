@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,20 +14,22 @@ import numpy as np
 from distill.data.pairs import Asked, batched, read_pairs, read_pairs_with_rows
 from distill.data.table_writing import check_form, check_suffix, table_writer
 from distill.data.tables import read_texts
-from distill.errors import BadInput, GateFailed, loading
+from distill.diagnosis.findings import LEVELS
+from distill.errors import BadInput, GateFailed, JobFailed, loading
 from distill.evaluation.index_quality import index_quality, table_cells
 from distill.evaluation.latency import Load
 from distill.files.outputs import check_output_folder, output_file
 from distill.machine.cpu import multiplies_bf16, usable_cpus
 from distill.models.files import read_model_files
-from distill.recipe.schema import Benchmark, Columns
+from distill.recipe.schema import Benchmark, Columns, Recipe
 from distill.runtime.fastest import exports_at, fastest_measured
 from distill.runtime.opening import load
 from distill.scorers.baselines import open_scorer
 from distill.wording import counted
+from recipes._launch import join_processes
 
 __all__ = [
-    "bench", "embed_file", "names_in", "print_ablation", "print_check", "print_dial", "print_index_quality", "print_parity",
+    "bench", "embed_file", "examine", "names_in", "print_ablation", "print_check", "print_dial", "print_index_quality", "print_parity",
     "print_plan", "print_report", "print_trim", "read_texts", "score_file", "tune_model",
 ]  # fmt: skip
 
@@ -201,6 +204,33 @@ def bench(
         for row in rows:
             ratios = ", ".join(f"{what} × {ratio['value']:.3f} ({ratio['low']:.3f}–{ratio['high']:.3f})" for what, ratio in row["slowdown"].items())  # fmt: skip
             print(f"{row['name']}: slowdown {ratios}; metric drop {row['metric_drop']}", file=sys.stderr)
+
+
+def examine(recipe: Recipe, n_pairs: int, output: Path | None, *, overwrite: bool, as_json: bool) -> None:
+    """Print what keeps a student of this recipe from learning, and what may cost it quality.
+
+    :raises JobFailed: where there is a problem
+    """
+    from distill.run import Run
+    from teachers.doctor import diagnose, write_diagnosis
+
+    if output is not None:
+        check_output_folder(output, ours=["doctor.json"], overwrite=overwrite)
+    join_processes()
+    diagnosis = diagnose(Run(recipe), n_pairs=n_pairs)
+    if output is not None:
+        write_diagnosis(diagnosis, output, overwrite=overwrite)
+    if as_json:
+        print(json.dumps(diagnosis.to_json(), ensure_ascii=False, indent=2))
+    else:
+        for finding in diagnosis.findings:
+            print(f"{finding.level:8} {finding.check}: {finding.line}")
+        counts = Counter(finding.level for finding in diagnosis.findings)
+        print(", ".join(counted(counts[level], level) for level in LEVELS))
+    if diagnosis.n_problems:
+        raise JobFailed(
+            f"{counted(diagnosis.n_problems, 'problem')}: a student would learn nothing, or the wrong thing"
+        )
 
 
 def _label_range(text: str) -> tuple[float, float]:

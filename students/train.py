@@ -29,7 +29,8 @@ def train_student(run: Run) -> None:
         fit(run, training_job(run, "student", objectives, inputs))
     if run.student_section.control and run.split.train.labels is not None:
         # of an asymmetric student the control learns the labels alone, too, but against the same index: it is given
-        by_labels = Objectives(labels=objectives.labels or Labels(), matryoshka=objectives.matryoshka)
+        labels = (objectives.labels or Labels()).model_copy(update={"guide": None, "schedule": None})
+        by_labels = Objectives(labels=labels, matryoshka=objectives.matryoshka)
         train_control(run, training_inputs(run, "control", by_labels), partial(training_job, run))
 
 
@@ -39,13 +40,12 @@ def training_job(run: Run, name: str, objectives: Objectives, inputs: Mapping[st
     student = run.student_section
     sources = {teacher: signal_source(run, teacher) for teacher in objectives.teachers()}
     axes, match = read_axes(run.built), objectives.embedding_match
-    if axes is not None and match is not None:
-        sources[match.teacher] = AlongAxes(sources[match.teacher], axes)
+    matched = None if axes is None or match is None else AlongAxes(sources[match.teacher], axes)
     index = index_teacher(run)
     return Job(
         name=name, stage="train_student", kind=student.kind, target=target, build_model=partial(student_from, run, run.built),
         objectives=objectives, training=student.training, max_length=student.max_length, prompts=student.prompts,
-        inputs=inputs, parents=inputs["parents"], sources=sources,
+        inputs=inputs, parents=inputs["parents"], sources=sources, matched=matched,
         role_prompts=index is not None or any(any(run.teacher_prompts(t)) for t in sources) or student.prompts is not None,
         projected_width=_projected_width(run, objectives), own_role=None if student.asymmetric is None else student.asymmetric.role,
         other_source=None if index is None else signal_source(run, index), details=pair_details(run),
@@ -62,18 +62,18 @@ def training_inputs(run: Run, name: str, objectives: Objectives) -> dict[str, An
     """Return all that decides how the student, or its control, comes out."""
     parents = _parents(run, objectives)
     student, described = run.student_section, run.split.describe()
-    parts = ["train", "validation", *(["unlabelled", "parallel"] if objectives.embedding_match else [])]
-    if objectives.teachers() and len(taught := taught_pairs(run)) > len(run.split.train):
+    parts = ["train", "validation", *(["unlabelled", "parallel"] if objectives.from_texts else [])]
+    if objectives.from_teachers and len(taught := taught_pairs(run)) > len(run.split.train):
         described = described | {"taught": {"fingerprint": taught.fingerprint()}}
         parts.append("taught")
     not_learned: Any = {
         "control": True, "training": {"checkpoint_seconds", "tensorboard"},
         "asymmetric": {"min_cosine", "min_recall", "top_k"},
     }  # fmt: skip
-    section = student.model_dump(mode="json", exclude=not_learned)
+    section = student.deciding(exclude=not_learned)
     named = {*objectives.teachers(), *filter(None, [index_teacher(run)])}
     return {
-        "stage": "train_student", "name": name, "student": section, "objectives": objectives.model_dump(mode="json"),
+        "stage": "train_student", "name": name, "student": section, "objectives": objectives.described(),
         "parents": parents, "signals": {teacher: run.signal_identity(teacher).key for teacher in sorted(named)},
         "seed": run.recipe.seed, "candidates": run.recipe.data.candidates,
         "data": {part: described[part] for part in parts},

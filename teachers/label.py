@@ -13,6 +13,7 @@ import numpy as np
 
 from distill.data.cut_texts import sample_cut_texts
 from distill.data.pairs import Pairs, batched
+from distill.diagnosis.scores import check_scale
 from distill.errors import JobFailed
 from distill.graphs.openvino import GraphPrecision, export_graph
 from distill.models.modeling import quiet
@@ -39,7 +40,7 @@ def cache_signals(run: Run) -> None:
         _label(run, name, needs)
 
 
-def _label(run: Run, name: str, needs: set[str]) -> None:
+def _label(run: Run, name: str, needs: set[SignalKind]) -> None:
     from accelerate import PartialState
 
     began, state, pairs = time.monotonic(), PartialState(), run.split.train
@@ -69,7 +70,7 @@ def _label(run: Run, name: str, needs: set[str]) -> None:
         log.info("signals of %s: %s", name, cache.folder)
 
 
-def _items(run: Run, name: str, needs: set[str]) -> dict[SignalKind, tuple[np.ndarray, Any]]:
+def _items(run: Run, name: str, needs: set[SignalKind]) -> dict[SignalKind, tuple[np.ndarray, Any]]:
     """Return keys and inputs of every item: pairs for scores, (role, text) for embeddings."""
     pairs = taught_pairs(run)
     items: dict[SignalKind, tuple[np.ndarray, Any]] = {}
@@ -184,6 +185,8 @@ def _described(run: Run, name: str, scores: np.ndarray) -> dict[str, Any]:
         raise JobFailed(
             f"the scores of teacher {name} are all but equal (std {described['std']:.2g}): a student learns nothing from them; train the teacher longer or with another learning rate"
         )
+    for finding in check_scale(f"signals of {name}", scores, run.recipe.teachers[name].model_kind):
+        log.warning("%s", finding.line)
     problem = unrelated(f"the scores of teacher {name}", scores, labels)
     if problem is not None:
         if not run.recipe.signals.allow_unrelated:

@@ -25,6 +25,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from distill.data.public_sets import advice_for
 from distill.data.table_rows import RepeatedKeys, delimited_rows, json_rows, text_lines
 from distill.errors import BadInput
 
@@ -83,7 +84,7 @@ def locate(source: str, *, texts: bool = False) -> Table | None:
     if found is None:
         if suffix not in kinds and _HUB_NAME.fullmatch(source):
             return None
-        raise BadInput(f"{source}: no such file{_near(path)}")
+        raise BadInput(f"{source}: no such file{advice_for(path) or _near(path)}")
     if stat.S_ISDIR(found.st_mode):
         raise BadInput(f"{source} is a folder; name a .csv, .tsv, .jsonl or .parquet file in it")
     if not stat.S_ISREG(found.st_mode):

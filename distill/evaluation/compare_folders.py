@@ -23,10 +23,10 @@ from distill.errors import BadInput, GateFailed, JobFailed
 from distill.evaluation.benchmark import Row, Scored, assemble, measure_rows
 from distill.evaluation.latency import Load
 from distill.files.artefact import read_card, read_json
+from distill.metrics.names import METRIC_NAMES
 from distill.progress import progress
 from distill.recipe.schema import Benchmark
 from distill.report.build import write_report
-from distill.report.model_card import NAMES
 from distill.scorers.baselines import check_scorer_folder, open_scorer
 
 __all__ = ["bench_folders", "check_against", "check_earlier"]
@@ -212,6 +212,6 @@ def _failures(row: Mapping[str, Any], max_slowdown: float | None, max_metric_dro
     drop = row["metric_drop"]
     if max_metric_drop is not None and drop is not None and drop > max_metric_drop:
         failures.append(
-            f"{NAMES.get(row['metric'], row['metric'])} fell by {drop:.4f}, at most {max_metric_drop:g} is allowed"
+            f"{METRIC_NAMES.get(row['metric'], row['metric'])} fell by {drop:.4f}, at most {max_metric_drop:g} is allowed"
         )
     return failures

@@ -16,13 +16,14 @@ import numpy as np
 from distill.data.pairs import Pairs
 from distill.errors import BadInput
 from distill.files.artefact import revision
+from distill.metrics.columns import POSITIVE
+from distill.metrics.ndcg import ndcg_of_found
 from distill.runtime.scorer import Scorer
 from distill.runtime.vectors import Index, packed, truncated
 
 __all__ = ["Relevance", "index_quality", "measure_forms", "table_cells"]
 
 TOP_K = 10
-_RELEVANT_FROM = 0.5
 _N_BOOTSTRAP = 1000
 Array = np.ndarray
 Progress = Callable[[int], None]
@@ -44,7 +45,7 @@ class Relevance:
         return np.array([self._recall(row, gains) for row, gains in zip(found, self.gains, strict=True)])
 
     def _recall(self, row: Array, gains: Mapping[int, float]) -> float:
-        relevant = {document for document, gain in gains.items() if gain >= _RELEVANT_FROM}
+        relevant = {document for document, gain in gains.items() if gain >= POSITIVE}
         if not relevant:
             return float("nan")
         return len(relevant & {int(document) for document in row}) / min(len(relevant), TOP_K)
@@ -54,12 +55,7 @@ class Relevance:
         return np.array([self._ndcg(row, gains) for row, gains in zip(found, self.gains, strict=True)])
 
     def _ndcg(self, row: Array, gains: Mapping[int, float]) -> float:
-        best = _dcg(sorted(gains.values(), reverse=True)[:TOP_K])
-        return _dcg([gains.get(int(document), 0.0) for document in row]) / best if best else float("nan")
-
-
-def _dcg(gains: Sequence[float]) -> float:
-    return float(sum(gain / np.log2(place + 2) for place, gain in enumerate(gains)))
+        return ndcg_of_found([gains.get(int(document), 0.0) for document in row], list(gains.values()))
 
 
 def index_quality(
@@ -103,7 +99,7 @@ def _questions(pairs: Pairs, documents: Sequence[str], max_queries: int, seed: i
     for query, document, label in zip(pairs.queries, pairs.documents, labels, strict=True):
         if query != document:  # finding itself is no merit
             gains.setdefault(query, {})[places[document]] = float(label)
-    answered = [query for query, found in gains.items() if max(found.values()) >= _RELEVANT_FROM]
+    answered = [query for query, found in gains.items() if max(found.values()) >= POSITIVE]
     queries = answered if pairs.labels is not None else list(gains)
     if not queries:
         raise BadInput("no query has a document with a label of 0.5 or more; check --label-column and --label-range")

@@ -34,11 +34,7 @@ Row = Mapping[str, Any]
 
 def primary_teacher(run: Run) -> str:
     """Return the teacher that retention is measured against: of scores before of embeddings."""
-    objectives = run.recipe.objectives
-    named = [
-        term.teacher for term in (objectives.score_match, objectives.margin_mse, objectives.embedding_match) if term
-    ]
-    return named[0] if named else next(iter(run.recipe.teachers))
+    return run.recipe.objectives.primary_teacher or next(iter(run.recipe.teachers))
 
 
 def measured_teachers(run: Run) -> list[str]:

@@ -95,6 +95,7 @@ def versions() -> dict[str, str]:
         "accelerate",
         "optimum-intel",
         "openvino",
+        "nncf",
     )
     found = {}
     for name in names:

@@ -8,6 +8,7 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +20,7 @@ from distill.models.modeling import quiet
 if TYPE_CHECKING:
     from distill.graphs.trace import GraphModule
 
-__all__ = ["GraphPrecision", "copy_without_weights", "export_graph", "pin_precision", "save_graph", "trace"]
+__all__ = ["GraphPrecision", "Traced", "copy_without_weights", "export_graph", "pin_precision", "save_graph", "trace"]
 
 log = logging.getLogger(__name__)
 GraphPrecision = Literal["fp32", "bf16"]
@@ -69,10 +70,17 @@ def pin_precision(folder: Path, precision: str | None) -> None:
     found[0].write_text(text, encoding="utf-8")
 
 
-def trace(source: Path) -> Any:
+@dataclass
+class Traced:
+    """A graph, not compiled, and the config of the transformer in it, which optimum's quantizer asks for."""
+
+    model: Any
+    config: Any
+
+
+def trace(source: Path) -> Traced:
     """Trace a folder into an OpenVINO graph with float32 weights and dynamic shapes, checked against torch.
 
-    :returns: optimum's model around it, not compiled, as OVQuantizer wants it; the graph is its `model`
     :raises JobFailed: where no way of tracing gives what torch computes
     """
     from distill.graphs.trace import load_graph_module
@@ -87,12 +95,7 @@ def trace(source: Path) -> Any:
             refused = refused or " ".join(str(error).split())[:300]
             log.debug("%s with attention %s: %s", source, attention, error)
             continue
-        with quiet():  # on its own: the import sets the level of optimum's logger again
-            from optimum.intel import OVModelForFeatureExtraction, OVModelForSequenceClassification
-        has_own_head = module.output_names == ("logits",)
-        model_class = OVModelForSequenceClassification if has_own_head else OVModelForFeatureExtraction
-        with quiet():
-            return model_class(graph, module.config, compile=False)
+        return Traced(graph, module.config)
     raise JobFailed(f"{source} cannot be exported to OpenVINO: {refused}")
 
 
@@ -124,10 +127,10 @@ def _check(module: "GraphModule", graph: Any) -> None:
     check_graph(module, lambda features: list(compiled(features).values()), "the OpenVINO graph")
 
 
-def save_graph(model: Any, folder: Path, *, half: bool = False) -> None:
+def save_graph(traced: Traced, folder: Path, *, half: bool = False) -> None:
     """Write a traced (and perhaps quantized) graph with its weights as they are, float32 or int8, or in float16."""
     import openvino
 
     path = folder / "openvino" / "openvino_model.xml"
     path.parent.mkdir()
-    openvino.save_model(model.model, path, compress_to_fp16=half)  # the default of save_model is True
+    openvino.save_model(traced.model, path, compress_to_fp16=half)  # the default of save_model is True

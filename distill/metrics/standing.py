@@ -15,12 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from distill.metrics.measures import POSITIVE
+from distill.metrics.columns import POSITIVE
+from distill.metrics.names import LOWER_IS_BETTER, NO_SHARE
 
-__all__ = ["LOWER_IS_BETTER", "best_teacher", "floor_of", "is_broken", "problem_of", "with_standing"]
+__all__ = ["best_teacher", "floor_of", "is_broken", "problem_of", "with_standing"]
 
-LOWER_IS_BETTER = ("ablation_mse",)
-_NO_SHARE = ("ablation_mse", "teacher_spearman", "teacher_kendall")
 Row = Mapping[str, Any]
 
 
@@ -103,6 +102,6 @@ def _shares(row: Row, best: Row, bases: Mapping[str, float | None]) -> dict[str,
     found = {}
     for key, base in bases.items():
         value, top = value_of(row, key), value_of(best, key)
-        if key not in _NO_SHARE and None not in (value, top, base) and top > base:  # type: ignore[operator]
+        if key not in NO_SHARE and None not in (value, top, base) and top > base:  # type: ignore[operator]
             found[key] = (value - base) / (top - base)  # type: ignore[operator]
     return found

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from distill._public import public
 
 if TYPE_CHECKING:
+    from distill.recipe.endpoint import *
     from distill.recipe.reading import *
     from distill.recipe.schema import *
 
-__getattr__ = public(__name__, "schema", "reading")
+__getattr__ = public(__name__, "schema", "reading", "endpoint")

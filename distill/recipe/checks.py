@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from distill.recipe.schema import Backbone, Export, FreshBackbone, LabelLoss, Objectives, Recipe, Student, Teacher
+    from distill.recipe.section import Section
 
 __all__ = ["LABEL_LOSSES", "problems_of", "suggest"]
 
@@ -23,6 +25,7 @@ LABEL_LOSSES: Mapping[str, tuple[LabelLoss, ...]] = {
 }
 """The label losses of each kind of model, the default first."""
 _ROWS_OF_THE_STUDENT = ("untrained", "student", "control")
+_LISTS = ("listnet", "ranknet", "lambda_loss", "list_mle", "adr_mse")
 _NOT_FOR_MLM = ("frozen", "head", "loss", "prompts", "lora")
 
 
@@ -68,6 +71,8 @@ def _teacher_problems(recipe: Recipe) -> list[str]:
         problems += _mlm_problems(where, teacher)
         if teacher.kind != "mlm":
             problems += _loss_problems(f"{where}.loss", teacher.loss, teacher.kind)
+        if teacher.positive_from != _default(teacher, "positive_from") and teacher.loss != "infonce":
+            problems.append(f"{where}.positive_from: changes nothing without loss infonce; leave it out")
         problems += _text_problems(where, teacher)
     return problems
 
@@ -152,26 +157,80 @@ def _loss_problems(where: str, loss: str | None, kind: str) -> list[str]:
 
 def _objective_problems(recipe: Recipe) -> list[str]:
     objectives, student = recipe.objectives, recipe.student
-    terms = {name: term for name, term in objectives if name != "matryoshka"}
-    given = {name: term for name, term in terms.items() if term is not None}
+    terms = [name for name, _ in objectives if name not in ("matryoshka", "logit_scale", "teacher_logit_scale")]
+    given = objectives.terms()
     if student is None:
         idle = given or objectives.matryoshka
         return ["objectives: there is no student to learn by them; add the section student"] if idle else []
     if not given:
         return [f"objectives: the student learns nothing; set one of {', '.join(terms)}"]
     problems = []
-    for name, teacher in {name: term.teacher for name, term in given.items() if name != "labels"}.items():
-        where = f"objectives.{name}.teacher"
-        if teacher not in recipe.teachers:
-            problems.append(_unknown_teacher(where, teacher, recipe))
-        elif recipe.teachers[teacher].kind == "mlm":
-            problems.append(
-                f"{where}: {teacher} is of kind mlm, an encoder to start from; it has learned no labels to teach"
-            )
+    for name, term in given.items():
+        for teacher, signal in term.needs():
+            where = f"objectives.{name}.guide.teacher" if name == "labels" else f"objectives.{name}.teacher"
+            problems += _named_teacher_problems(where, teacher, signal, recipe)
     if objectives.labels is not None:
         problems += _loss_problems("objectives.labels.loss", objectives.labels.loss, student.kind)
-    problems += _candidate_problems(recipe)
+    problems += _candidate_problems(recipe) + _schedule_problems(objectives) + _step_problems(recipe, student)
+    problems += _unused_problems(recipe, student)
     return problems + _embedding_problems(recipe, student) + _asymmetric_problems(recipe, student)
+
+
+def _unused_problems(recipe: Recipe, student: Student) -> list[str]:
+    """Refuse settings of objectives that were changed and change nothing."""
+    objectives, terms, problems = recipe.objectives, recipe.objectives.terms().values(), []
+    told = [getattr(term, "teacher", None) for term in terms if term.compares_teacher_logits]
+    has_cosines = student.kind == "bi_encoder" and any(term.compares_logits for term in terms)
+    if objectives.logit_scale != _default(objectives, "logit_scale") and not has_cosines:
+        problems.append("objectives.logit_scale: changes nothing here; it is for a bi_encoder whose terms need logits")
+    if objectives.teacher_logit_scale != _default(objectives, "teacher_logit_scale") and not any(
+        name in recipe.teachers and recipe.teachers[name].kind == "bi_encoder" for name in told
+    ):
+        problems.append(
+            "objectives.teacher_logit_scale: changes nothing here; it is for a bi_encoder teacher in terms that need logits"
+        )
+    labels = objectives.labels
+    if labels is not None and labels.positive_from != _default(labels, "positive_from") and labels.loss != "infonce":
+        problems.append("objectives.labels.positive_from: changes nothing without loss infonce; leave it out")
+    return problems
+
+
+def _default(section: Section, name: str) -> object:
+    return type(section).model_fields[name].default
+
+
+def _named_teacher_problems(where: str, teacher: str, signal: str, recipe: Recipe) -> list[str]:
+    if teacher not in recipe.teachers:
+        return [_unknown_teacher(where, teacher, recipe)]
+    kind = recipe.teachers[teacher].kind
+    if kind == "mlm":
+        return [f"{where}: {teacher} is of kind mlm, an encoder to start from; it has learned no labels to teach"]
+    if kind == "cross_encoder" and signal == "embeddings":
+        return [f"{where}: {teacher} is a cross-encoder; only a bi-encoder has text embeddings"]
+    return []
+
+
+def _schedule_problems(objectives: Objectives) -> list[str]:
+    """Refuse schedules that leave a stretch of the training without any term."""
+    schedules = [term.schedule for term in objectives.terms().values() if term.schedule is not None]
+    places = sorted({0.0, 1.0, *(place for schedule in schedules for place in (schedule.start, schedule.end))})
+    for start, end in pairwise(places):
+        if not any(objectives.factors((start + end) / 2).values()):
+            return [
+                f"objectives: nothing is learned from {start:g} to {end:g} of the steps, all terms are scheduled to 0 there; "
+                "change a schedule, or leave one out"
+            ]
+    return []
+
+
+def _step_problems(recipe: Recipe, student: Student) -> list[str]:
+    """Refuse steps too small for what compares their pairs."""
+    pairs = student.training.global_batch * (recipe.data.candidates or 1)
+    if recipe.objectives.cosent is not None and pairs < 2:
+        return [
+            "objectives.cosent: it compares the pairs of a step, and a step holds one; set training.global_batch (say 32)"
+        ]
+    return []
 
 
 def _unlabelled_pair_problems(recipe: Recipe) -> list[str]:
@@ -182,7 +241,7 @@ def _unlabelled_pair_problems(recipe: Recipe) -> list[str]:
             problems.append(_unknown_teacher(where, name, recipe))
         elif name is not None and recipe.teachers[name].kind != "bi_encoder":
             problems.append(f"{where}: {name} is a {recipe.teachers[name].kind}; a bi_encoder finds pairs")
-    if recipe.data.unlabelled_pairs and recipe.student is not None and not recipe.objectives.teachers():
+    if recipe.data.unlabelled_pairs and recipe.student is not None and not recipe.objectives.from_teachers:
         problems.append(
             "data.unlabelled_pairs: the student learns from no teacher, and pairs without labels say nothing else; "
             "set objectives.score_match, or drop them"
@@ -200,29 +259,32 @@ def _candidate_problems(recipe: Recipe) -> list[str]:
         )
     if recipe.objectives.margin_mse is not None:
         problems.append("objectives.margin_mse: margins need several documents per query; set data.candidates (say 4)")
-    return problems
+    return problems + [
+        f"objectives.{name}: it compares the candidates of a query; set data.candidates (say 4)"
+        for name, term in recipe.objectives.terms().items()
+        if name in _LISTS
+    ]
 
 
 def _embedding_problems(recipe: Recipe, student: Student) -> list[str]:
-    match, problems = recipe.objectives.embedding_match, []
-    if match is None:
+    objectives, problems = recipe.objectives, []
+    if not objectives.from_texts:
         is_read = any(teacher.kind == "mlm" for teacher in recipe.teachers.values()) or student.vocabulary is not None
         if recipe.data.unlabelled and not is_read:
             problems.append(
-                "data.unlabelled: only objectives.embedding_match and a teacher of kind mlm learn from texts without pairs; set one or drop them"
+                "data.unlabelled: only objectives on embeddings (embedding_match, rkd, similarity, cka) and a teacher of kind mlm learn from texts without pairs; set one or drop them"
             )
         if recipe.data.parallel:
             problems.append(
-                "data.parallel: translations are learned by objectives.embedding_match alone; set it or drop them"
+                "data.parallel: translations are learned by objectives on embeddings alone (embedding_match, rkd, similarity, cka); set one or drop them"
             )
+    if student.kind == "bi_encoder":
         return problems
-    if student.kind != "bi_encoder":
-        problems.append("objectives.embedding_match: a cross-encoder student has no text embeddings; use score_match")
-    if match.teacher in recipe.teachers and recipe.teachers[match.teacher].kind == "cross_encoder":
-        problems.append(
-            f"objectives.embedding_match.teacher: {match.teacher} is a cross-encoder; only a bi-encoder has text embeddings"
-        )
-    return problems
+    return problems + [
+        f"objectives.{name}: a cross-encoder student has no text embeddings; use score_match"
+        for name, term in objectives.terms().items()
+        if term.signal == "embeddings"
+    ]
 
 
 def _asymmetric_problems(recipe: Recipe, student: Student) -> list[str]:

@@ -4,6 +4,7 @@ Whatever is wrong comes in one error, a line per problem with its place; an unkn
 recipe of an ablation and the section of a plan are read the same way.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
@@ -15,17 +16,20 @@ from distill.recipe.checks import suggest
 from distill.recipe.schema import Recipe
 from distill.recipe.yaml_reading import parse_yaml, read_yaml
 
-__all__ = ["load_recipe", "read_raw", "validated"]
+__all__ = ["load_recipe", "packaged_recipe", "read_raw", "validated"]
 
+log = logging.getLogger(__name__)
 S = TypeVar("S", bound=BaseModel)
 _DEEPEST_KEY = 20
 _MOST_LINES = 50
 _LONGEST_LINE = 600
+_PACKAGED = Path(__file__).parents[2] / "recipes"
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe, lay `key=value` overrides over it and validate the whole.
 
+    :param path: a YAML, or the bare name of a recipe that comes with the toolkit, as "quickstart"
     :param overrides: as `training.learning_rate=1.0e-4`; the value is YAML.
     :raises BadInput: with one line per problem, all of them.
     """
@@ -59,12 +63,28 @@ def validated(schema: type[S], raw: Mapping[str, Any], path: str | Path) -> S:
         raise BadInput(f"{path}: {len(lines)} problem{'s' * (len(lines) > 1)}\n" + "\n".join([*shown, *more])) from None
 
 
+def packaged_recipe(name: str | Path) -> Path | None:
+    """Return the recipe that comes with the toolkit under a bare name, with or without .yaml; None where there is none.
+
+    >>> packaged_recipe("quickstart").name, packaged_recipe("recipes/quickstart.yaml")
+    ('quickstart.yaml', None)
+    """
+    if Path(name).name != str(name) or "\0" in str(name):
+        return None
+    path = _PACKAGED / f"{str(name).removesuffix('.yaml')}.yaml"
+    return path if _is_file(path) else None
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not _is_file(path):
-        packaged = Path(__file__).parents[2] / "recipes" / path.name
-        hint = f"; the ones that come with the toolkit are in {packaged.parent}" if packaged.parent.is_dir() else ""
-        what = "it is a folder; name a .yaml file in it" if _is_file(path, Path.is_dir) else f"no such recipe{hint}"
-        raise BadInput(f"{str(path)[:200]}: {what}")
+        packaged = packaged_recipe(path)
+        if packaged is None:
+            names = ", ".join(sorted(found.stem for found in _PACKAGED.glob("*.yaml")))
+            hint = f"; those of the toolkit go by their names ({names}) and are in {_PACKAGED}" if names else ""
+            what = "it is a folder; name a .yaml file in it" if _is_file(path, Path.is_dir) else f"no such recipe{hint}"
+            raise BadInput(f"{str(path)[:200]}: {what}")
+        log.info("recipe %s: %s", path, packaged)
+        path = packaged
     raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise BadInput(f"{path}: a recipe is a mapping of sections, this is {type(raw).__name__}")

@@ -13,21 +13,45 @@ reads files and overrides, and reports all problems at once.
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from distill.endpoints.client import Endpoint
 from distill.recipe.checks import problems_of
+from distill.recipe.endpoint import Endpoint
+from distill.recipe.objectives import (
+    AdrMse,
+    Cka,
+    CoSent,
+    EmbeddingMatch,
+    Guide,
+    LabelLoss,
+    Labels,
+    LambdaLoss,
+    ListMle,
+    ListNet,
+    MarginMatch,
+    Matryoshka,
+    Objectives,
+    RankNet,
+    Rkd,
+    Schedule,
+    ScoreMatch,
+    Similarity,
+)
+from distill.recipe.section import Count, Name, OneOrMore, Positive, Seconds, Section, Seed, Share, Tokens
 from distill.resumes.sections import Kind as SectionKind
 
 __all__ = [
+    "AdrMse",
     "Asymmetric",
     "Backbone",
     "Baseline",
     "Benchmark",
     "Card",
     "CascadeDial",
+    "Cka",
+    "CoSent",
     "Columns",
     "Control",
     "Data",
@@ -37,10 +61,14 @@ __all__ = [
     "ExportFormat",
     "ExportPrecision",
     "FreshBackbone",
+    "Guide",
     "LabelLoss",
     "Labels",
+    "LambdaLoss",
     "LayerChoice",
     "Layers",
+    "ListMle",
+    "ListNet",
     "Lora",
     "MarginMatch",
     "Matryoshka",
@@ -51,13 +79,17 @@ __all__ = [
     "Paragraphs",
     "Parallel",
     "Plan",
+    "RankNet",
     "Recipe",
     "Recover",
     "Remote",
     "Resume",
+    "Rkd",
+    "Schedule",
     "ScoreMatch",
     "Section",
     "Signals",
+    "Similarity",
     "Static",
     "Student",
     "Teacher",
@@ -72,26 +104,6 @@ __all__ = [
     "merge_training",
 ]
 
-Positive = Annotated[float, Field(gt=0, le=1e30)]
-Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
-Seconds = Annotated[float, Field(gt=0, le=1e6)]
-Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
-Tokens = Annotated[int, Field(ge=8, le=1_000_000)]
-Share = Annotated[float, Field(gt=0, lt=1)]
-T = TypeVar("T")
-OneOrMore = Annotated[
-    tuple[T, ...],
-    BeforeValidator(lambda given: (given,) if isinstance(given, int | float) else given),
-    Field(min_length=1),
-]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
-
-
-class Section(BaseModel):
-    """A part of a recipe. It is frozen, and unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
-
 
 class Columns(Section):
     """The names of the columns in a table of pairs."""
@@ -105,7 +117,7 @@ class Columns(Section):
 
 
 class Unlabelled(Section):
-    """Texts without pairs or labels: a file and its text columns. Only the embedding objective can use them."""
+    """Texts without pairs or labels: a file and its text columns. Only objectives on embeddings can use them."""
 
     path: str
     """A .txt (one text a line), .csv, .tsv, .jsonl or .parquet file, or the name of a hub dataset."""
@@ -203,7 +215,7 @@ class Data(Section):
     candidates: Annotated[int, Field(ge=2)] | None = None
     """Train on a query together with up to this many of its documents. None trains on single pairs."""
     unlabelled: tuple[Unlabelled, ...] = ()
-    """Texts without pairs or labels, for `objectives.embedding_match`."""
+    """Texts without pairs or labels, for objectives on embeddings (`embedding_match`, `rkd`, `similarity`, `cka`)."""
     unlabelled_pairs: Annotated[
         tuple[UnlabelledPairs, ...], BeforeValidator(lambda given: (given,) if isinstance(given, Mapping) else given)
     ] = ()
@@ -313,12 +325,17 @@ class Mlm(Section):
 class Training(Section):
     """How a model is trained. A unit is a pair, or a query with its candidates where `data.candidates` is set."""
 
+    silent_at_default: ClassVar[frozenset[str]] = frozenset({"auxiliary_learning_rate"})
+
     epochs: Annotated[float, Field(gt=0, le=10_000)] = 3.0
     """Passes over the training units."""
     max_steps: Count | None = None
     """The most optimizer steps. The learning-rate schedule ends there, too. None trains for `epochs`."""
     learning_rate: Positive = 2e-5
     """The highest learning rate of AdamW, reached after the warm-up."""
+    auxiliary_learning_rate: Positive = 1e-3
+    """The same for what is trained beside the model: the projection into a teacher's space, and the scale and bias of cosines.
+    They start from nothing, so `learning_rate` is too low for them. It is used where it is higher."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """How the learning rate changes after the warm-up: to zero in a line, to zero as a cosine, or not at all."""
     warmup_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -328,7 +345,9 @@ class Training(Section):
     global_batch: Count = 32
     """Units per optimizer step, summed over all processes."""
     micro_batch: Count = 32
-    """The most units per forward pass and process. Gradients are accumulated up to `global_batch`."""
+    """The most units per forward pass and process. Gradients are accumulated up to `global_batch`. No loss depends on it: those
+    that compare the units of a step with each other, as InfoNCE, see all of `global_batch` and encode it twice where it takes
+    several passes."""
     token_budget: Count = 8192
     """The most padded tokens per forward pass and process."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
@@ -350,14 +369,13 @@ class Training(Section):
     """Write curves for TensorBoard."""
 
 
-LabelLoss = Literal["bce", "mse", "contrastive", "infonce"]
-
-
 class Teacher(Section):
     """A teacher: trained on the labels, or `frozen` and used as it is.
 
     `kind: mlm` learns no labels. It adapts an encoder to the recipe's text, so that a later teacher can start from it.
     """
+
+    silent_at_default: ClassVar[frozenset[str]] = frozenset({"positive_from"})
 
     kind: Literal["cross_encoder", "bi_encoder", "mlm"]
     """cross_encoder reads a pair together and gives a score. bi_encoder reads each text alone and gives an embedding."""
@@ -374,6 +392,8 @@ class Teacher(Section):
     the label), bce or infonce; None is contrastive."""
     temperature: Positive = 0.05
     """Temperature of InfoNCE."""
+    positive_from: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """InfoNCE: a pair whose label, mapped to [0, 1], is at least this is a positive."""
     max_length: Tokens = 512
     """Longer texts are cut to this many tokens, and counted. A cross-encoder counts both texts of a pair together."""
     prompts: tuple[str, str] | None = None
@@ -630,112 +650,6 @@ class Student(Section):
     def model_kind(self) -> Literal["cross_encoder", "bi_encoder"]:
         """What the saved model is."""
         return self.kind
-
-
-class Labels(Section):
-    """Learn from the labels."""
-
-    loss: LabelLoss | None = None
-    """The loss, as for teachers. None is bce for a cross-encoder, contrastive for a bi-encoder."""
-    weight: Positive = 1.0
-    """Weight of this term."""
-    temperature: Positive = 0.05
-    """Temperature of InfoNCE."""
-
-
-class ScoreMatch(Section):
-    """Match the teacher's scores.
-
-    mse: squared difference of scores in [0, 1]. bce: the teacher's probability as a soft label.
-    logit_mse: squared difference of logits. kl: τ²·KL over the candidates of a query.
-    """
-
-    teacher: str
-    """The teacher's name."""
-    loss: Literal["mse", "bce", "logit_mse", "kl"] = "mse"
-    """The loss; kl needs `data.candidates`."""
-    weight: Positive = 1.0
-    """Weight of this term."""
-    temperature: Positive = 1.0
-    """τ: the logits of teacher and student are divided by it (bce and kl)."""
-
-
-class MarginMatch(Section):
-    """MarginMSE (Hofstätter et al. 2020): match the score differences between the candidates of a query."""
-
-    teacher: str
-    """The teacher's name."""
-    weight: Positive = 1.0
-    """Weight of this term."""
-
-
-class EmbeddingMatch(Section):
-    """Match the teacher's text embeddings. Where the widths differ, a projection is learned."""
-
-    teacher: str
-    """The name of a bi-encoder teacher."""
-    loss: Literal["cosine", "mse"] = "cosine"
-    """cosine: 1 − cosine. mse: squared distance."""
-    weight: Positive = 1.0
-    """Weight of this term."""
-    projection: Literal["keep", "drop"] = "keep"
-    """keep: the projection becomes part of the student, whose embeddings then have the teacher's width and space. drop: the
-    projection only serves training, and the student keeps its own width."""
-
-
-class Matryoshka(Section):
-    """Also train every other term on the first k dimensions, for each k listed (Kusupati et al. 2022).
-
-    The embeddings may then be cut to these widths. A plain list of widths is accepted.
-    """
-
-    dimensions: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)]
-    """The widths k. The full width, `student.dimensions`, is always among them."""
-    weights: tuple[Positive, ...] | None = None
-    """One weight for each width, divided by their sum. None weighs all widths alike. The full width weighs 1 where it is not
-    listed."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_list(cls, raw: Any) -> Any:
-        return {"dimensions": raw} if isinstance(raw, list | tuple) else raw
-
-    @model_validator(mode="after")
-    def _one_weight_each(self) -> "Matryoshka":
-        if len(set(self.dimensions)) != len(self.dimensions):
-            raise ValueError(f"dimensions {list(self.dimensions)}: each width once")
-        if self.weights is not None and len(self.weights) != len(self.dimensions):
-            raise ValueError(
-                f"{len(self.weights)} weights for {len(self.dimensions)} dimensions; one of each is expected"
-            )
-        return self
-
-
-class Objectives(Section):
-    """What the student learns from. Each section is one weighted term of the loss; null turns it off."""
-
-    labels: Labels | None = None
-    """The labels."""
-    score_match: ScoreMatch | None = None
-    """A teacher's scores."""
-    margin_mse: MarginMatch | None = None
-    """Differences between a teacher's scores."""
-    embedding_match: EmbeddingMatch | None = None
-    """A teacher's embeddings."""
-    matryoshka: Matryoshka | None = None
-    """Also train every other term on the first k dimensions, for each k listed. null trains the full width only."""
-
-    def teachers(self) -> dict[str, set[str]]:
-        """Return the signals ("scores", "embeddings") that each teacher must have cached."""
-        needs: dict[str, set[str]] = {}
-        for term, signal in (
-            (self.score_match, "scores"),
-            (self.margin_mse, "scores"),
-            (self.embedding_match, "embeddings"),
-        ):
-            if term is not None:
-                needs.setdefault(term.teacher, set()).add(signal)
-        return needs
 
 
 ExportFormat = Literal["openvino", "onnx"]

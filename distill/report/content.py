@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from distill.errors import BadInput
+from distill.metrics.names import LOWER_IS_BETTER, METRIC_NAMES, NO_SHARE
 
 __all__ = [
     "IS_TEACHER",
@@ -32,17 +33,6 @@ __all__ = [
 
 Row = Mapping[str, Any]
 
-METRIC_NAMES = {
-    "spearman": "Spearman",
-    "roc_auc": "ROC-AUC",
-    "average_precision": "Average precision",
-    "ndcg_at_10": "NDCG@10",
-    "ablation_mse": "Ablation MSE",
-    "teacher_spearman": "Teacher ρ",
-    "teacher_kendall": "Teacher τ-b",
-}
-LOWER_IS_BETTER = {"ablation_mse"}
-NO_SHARE = {"ablation_mse", "teacher_spearman", "teacher_kendall"}
 RUNTIMES = {"torch": "PyTorch", "openvino": "OpenVINO", "onnx": "ONNX Runtime"}
 IS_TEACHER = ("teacher", "teacher_export")
 _PRIMARY = ("ndcg_at_10", "roc_auc", "spearman")

@@ -11,18 +11,15 @@ from typing import Any
 from distill.errors import BadInput, JobFailed
 from distill.files.artefact import ASYMMETRIC, Artefact, check_model_folder, read_card
 from distill.files.outputs import inert
+from distill.metrics.names import METRIC_NAMES
 from distill.metrics.standing import floor_of
 from distill.report.words import speed_share, worth_in_parts
 from distill.run import Run
 from distill.wording import counted, difference_in_words
 
-__all__ = ["NAMES", "push", "write_model_cards"]
+__all__ = ["push", "write_model_cards"]
 
 _ENDING = {"openvino": ', backend="openvino"', "onnx": ', backend="onnx"', "torch": ""}
-NAMES = {
-    "spearman": "Spearman", "roc_auc": "ROC-AUC", "average_precision": "average precision", "ndcg_at_10": "nDCG@10",
-    "ablation_mse": "MSE in [0, 1]", "teacher_spearman": "Spearman with the teacher", "teacher_kendall": "Kendall τ with the teacher",
-}  # fmt: skip
 
 
 def write_model_cards(run: Run, result: Mapping[str, Any], folders: Mapping[str, Path]) -> None:
@@ -80,7 +77,7 @@ def _metadata(run: Run, row: Mapping[str, Any], result: Mapping[str, Any], artef
         EvalResult(
             task_type=task, dataset_type="custom" if "/" not in source or Path(source).exists() else source,
             dataset_name=f"{run.recipe.name} (evaluation)", metric_type=name, metric_value=round(estimate["value"], 4),
-            metric_name=NAMES.get(name, name),
+            metric_name=METRIC_NAMES.get(name, name),
         )
         for name, estimate in row["metrics"].items()
     ]  # fmt: skip
@@ -123,7 +120,7 @@ def _what(row: Mapping[str, Any], result: Mapping[str, Any]) -> str:
         else f" at {row['speedup']:.1f} times its pairs a second{f' ({split})' if split else ''}"
     )
     of = f"`{teacher}` in torch" if row["role"] == "teacher_export" else f"its teacher, `{teacher}`,"
-    return f"{said} It keeps {100 * share:.1f} % of the {NAMES.get(result['primary_metric'])} of {of}{faster}."
+    return f"{said} It keeps {100 * share:.1f} % of the {METRIC_NAMES.get(result['primary_metric'])} of {of}{faster}."
 
 
 def _quality(row: Mapping[str, Any], result: Mapping[str, Any]) -> str:
@@ -136,7 +133,7 @@ def _quality(row: Mapping[str, Any], result: Mapping[str, Any]) -> str:
         best = (row.get("retention_best") or {}).get(name)
         kept, of_best = ("" if value is None else f"{100 * value:.1f} %" for value in (share, best))
         lines.append(
-            f"| {NAMES.get(name, name)} | {estimate['value']:.4f} | {estimate['low']:.4f}–{estimate['high']:.4f} | {kept} | {of_best} "
+            f"| {METRIC_NAMES.get(name, name)} | {estimate['value']:.4f} | {estimate['low']:.4f}–{estimate['high']:.4f} | {kept} | {of_best} "
             f"| {', '.join(worth_in_parts(row, name))} |"
         )
     compared = [
@@ -145,7 +142,7 @@ def _quality(row: Mapping[str, Any], result: Mapping[str, Any]) -> str:
         if row["name"] in (one["name"].split(" − ")[0], one["name"].split(" − ")[-1])
     ]
     lines += [""] * bool(compared) + [
-        f"- {one['name']}: {difference_in_words(one['value'], one['low'], one['high'], 4)} {NAMES.get(one['metric'])}"
+        f"- {one['name']}: {difference_in_words(one['value'], one['low'], one['high'], 4)} {METRIC_NAMES.get(one['metric'])}"
         for one in compared
     ]
     return "\n".join(lines)
@@ -239,7 +236,9 @@ def _loading(row: Mapping[str, Any], artefact: Artefact) -> str:
 
 
 def _origin(run: Run, row: Mapping[str, Any], artefact: Artefact, result: Mapping[str, Any]) -> str:
-    objectives = {name: term for name, term in run.recipe.objectives.model_dump(mode="json").items() if term}
+    objectives = {
+        name: term for name, term in run.recipe.objectives.model_dump(mode="json").items() if isinstance(term, dict)
+    }
     lines = ["## Where it comes from\n", f"- revision `{artefact.revision}`, stage {artefact.stage}"]
     lines += [f"- parent `{name}`, revision `{revision}`" for name, revision in artefact.parents.items()]
     for part in ("train", "validation", "evaluation"):

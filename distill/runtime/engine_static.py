@@ -7,6 +7,8 @@ its weight: a quarter of the size, decoded where it is looked up.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,12 @@ __all__ = ["StaticEngine", "TokenVectors", "open_static"]
 
 _NO_LIMIT = 1 << 20  # tokens of a text: there are no positions to run out of
 _FEW_TEXTS = 8  # up to here looking rows up costs less than building a sparse matrix
+
+
+@cache
+def _has_scipy() -> bool:
+    """Tell whether a sparse matrix is there to add with; a serving install leaves its 140 MB out, and adds half as fast."""
+    return find_spec("scipy") is not None
 
 
 class TokenVectors:
@@ -49,7 +57,8 @@ class TokenVectors:
 
         *Shape:* ids: (n_tokens,), texts one after the other; lengths: (n_texts,) → (n_texts, width), float32
         """
-        sums = self._sums_of_few(ids, lengths) if len(lengths) <= _FEW_TEXTS else self._sums(ids, lengths)
+        one_by_one = len(lengths) <= _FEW_TEXTS or not _has_scipy()
+        sums = self._sums_of_few(ids, lengths) if one_by_one else self._sums(ids, lengths)
         sums /= np.maximum(lengths, 1).astype(np.float32)[:, None]
         return sums
 

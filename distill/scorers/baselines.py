@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from distill.data.pairs import Pairs
-from distill.endpoints.client import Endpoint
 from distill.errors import BadInput, loading
 from distill.files.artefact import check_model_folder, write_json
 from distill.files.trust import check_files, read_json
 from distill.models.files import Precision, Runtime
+from distill.recipe.endpoint import Endpoint
 from distill.recipe.schema import Paragraphs, Remote, TfIdf
 from distill.runtime.cache import cache_folder
 from distill.runtime.opening import load
@@ -42,6 +42,7 @@ __all__ = [
     "open_scorer",
     "split_paragraphs",
     "term_words",
+    "tfidf_cosines",
     "write_paragraphs",
     "write_remote",
     "write_tfidf",
@@ -304,6 +305,15 @@ def choose_tfidf(texts: Sequence[str], validation: Pairs) -> tuple[TfIdf, dict[s
     return TfIdf(analyzer=_FLOORS[best][0], ngrams=_FLOORS[best][1]), dict(zip(names, values, strict=True))
 
 
+def tfidf_cosines(settings: TfIdf, texts: Sequence[str], *parts: Pairs) -> list[np.ndarray]:
+    """Fit TF-IDF on texts and return the cosines of each part's pairs. *Shape:* of each part (n_pairs,), float64.
+
+    :raises BadInput: where the texts hold no term
+    """
+    fitted = _fitted(settings, texts)
+    return [_row_products(fitted, part.queries, part.documents) for part in parts]
+
+
 def term_words(settings: TfIdf) -> str:
     """Say what a TF-IDF scorer counts.
 
@@ -361,7 +371,7 @@ class RemoteScorer(_Cosines):
 
     def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
         """An estimate: the tokenizer is the server's. *Shape:* (n_pairs,)."""
-        from distill.endpoints.client import estimated_tokens
+        from distill.endpoints.tokens import estimated_tokens
 
         return np.array([estimated_tokens(q) + estimated_tokens(d) for q, d in zip(queries, documents, strict=True)])
 

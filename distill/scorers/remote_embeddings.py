@@ -16,18 +16,12 @@ from uuid import uuid4
 
 import numpy as np
 
-from distill.endpoints.client import (
-    BadAnswer,
-    Budget,
-    Client,
-    Endpoint,
-    estimated_tokens,
-    most_tokens,
-    run_all,
-    sixths_of_tokens,
-)
+from distill.endpoints.answers import BadAnswer
+from distill.endpoints.budget import Budget
+from distill.endpoints.tokens import estimated_tokens, most_tokens, sixths_of_tokens
 from distill.errors import BadInput
 from distill.files.artefact import content_hash, write_json
+from distill.recipe.endpoint import Endpoint
 
 __all__ = ["RemoteEmbeddings"]
 
@@ -95,6 +89,8 @@ class RemoteEmbeddings:
         return self._store.gather(sent)
 
     async def _ask(self, texts: Sequence[str]) -> None:
+        from distill.endpoints.client import Client, run_all  # needs openai, which only asking does
+
         async with Client(self.endpoint, self._budget) as client:
             batches = self._batches(texts)
 

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from distill.data.splitting import text_key
-from distill.endpoints.client import Answer
+from distill.endpoints.answers import Answer
 from distill.synthesis.prompts import Language, ResumeAndJob, ResumeAndJobs
 
 __all__ = ["NearDuplicates", "Unusable", "read_answer", "text_of", "write_out"]

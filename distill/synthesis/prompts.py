@@ -13,9 +13,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from distill.data.bundled_words import ENGLISH, FAMILIES, FOREIGN_LANGUAGES, KOREAN, LEVELS, Family, Skill
-from distill.endpoints.client import Endpoint, Message
+from distill.endpoints.answers import Message
 from distill.errors import BadInput
 from distill.files.artefact import content_hash
+from distill.recipe.endpoint import Endpoint
 
 __all__ = [
     "Cell",

@@ -34,25 +34,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from distill.data.bundled_words import LEVELS
-from distill.endpoints.client import (
-    PRICES_AS_OF,
-    Answer,
-    BadAnswer,
-    Budget,
-    BudgetSpent,
-    Client,
-    Usage,
-    estimated_tokens,
-    most_tokens,
-    run_all,
-)
+from distill.endpoints.answers import Answer, BadAnswer
+from distill.endpoints.budget import Budget, BudgetSpent
+from distill.endpoints.tokens import estimated_tokens, most_tokens
 from distill.errors import BadInput, JobFailed
 from distill.files.artefact import content_hash, write_json
 from distill.files.outputs import check_output_folder
 from distill.progress import Progress, progress
+from distill.recipe.endpoint import PRICES_AS_OF, Usage
 from distill.synthesis.answers import NearDuplicates, Unusable, read_answer, text_of, write_out
 from distill.synthesis.prompts import (
     Record,
@@ -67,6 +59,9 @@ from distill.synthesis.prompts import (
     messages_of,
     prompt_hash,
 )
+
+if TYPE_CHECKING:
+    from distill.endpoints.client import Client
 
 __all__ = ["Estimate", "SynthesisSettings", "estimate", "make_settings", "synthesize"]
 
@@ -385,6 +380,8 @@ def synthesize(settings: SynthesisSettings, output: Path, *, show_progress: bool
     """
     expected = estimate(settings)
     settings.endpoint.key()
+    import distill.endpoints.client  # noqa: F401  # says before a folder is made which package is missing
+
     with _opened(output, settings) as store:
         if (output / "card.json").is_file() and store.is_complete:
             log.info("%s is finished already", output)
@@ -411,6 +408,8 @@ def synthesize(settings: SynthesisSettings, output: Path, *, show_progress: bool
 
 async def _fill(store: _Store, budget: Budget, report: Progress) -> Counter[str]:
     """Ask until every slot has its answer; returns what went wrong with server and network, by cause."""
+    from distill.endpoints.client import Client, run_all
+
     slots = iter(store.open_slots())
     async with Client(store.settings.endpoint, budget) as client:
 
@@ -423,7 +422,7 @@ async def _fill(store: _Store, budget: Budget, report: Progress) -> Counter[str]
         return client.faults
 
 
-async def _fill_slot(store: _Store, client: Client, slot: int) -> int:
+async def _fill_slot(store: _Store, client: "Client", slot: int) -> int:
     """Ask for the answer of one slot until it is usable; returns how many pairs it made."""
     settings = store.settings
     first, _ = store.next_request(slot)
@@ -446,7 +445,7 @@ async def _fill_slot(store: _Store, client: Client, slot: int) -> int:
             store.reject(number, unusable, text)
 
 
-async def _ask(client: Client, number: int, attempt: int, settings: SynthesisSettings) -> Answer:
+async def _ask(client: "Client", number: int, attempt: int, settings: SynthesisSettings) -> Answer:
     n_jobs = len(asked_kinds(number % settings.n_requests, settings))
     return await client.chat(
         messages_of(number, attempt, settings),

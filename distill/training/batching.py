@@ -53,8 +53,8 @@ class Planner:
 
     :param lengths: the padded length that a unit asks for, in tokens. *Shape:* (n_units,)
     :param sequences: how many sequences of that length a unit brings. *Shape:* (n_units,)
-    :param coupled: the loss compares examples of a pass with each other: passes are then `micro_batch` units in random
-        order, neither sorted nor cut by tokens.
+    :param coupled: the loss compares the units of a step with each other. A step that fits into one pass is then one, whatever
+        padding it costs: of several, each would be run twice (`distill.training.coupling`).
     """
 
     lengths: np.ndarray
@@ -92,10 +92,8 @@ class Planner:
 
     def _passes(self, units: np.ndarray) -> Iterator[list[np.ndarray]]:
         n = self.n_processes
-        if self.coupled:
-            for start in range(0, len(units), self.micro_batch * n):
-                chunk = units[start : start + self.micro_batch * n]
-                yield [chunk[process::n] for process in range(n)]
+        if self.coupled and self._fits(units):
+            yield [units]
             return
         units = units[np.argsort(self.lengths[units], kind="stable")]
         # a block of n neighbours is one unit for each process; its cost is that of its longest
@@ -107,6 +105,11 @@ class Planner:
             chunk = units[start * n : end * n]
             yield [chunk[process::n] for process in range(n)]
             start = end
+
+    def _fits(self, units: np.ndarray) -> bool:
+        """Tell whether all units make one pass of one process."""
+        padded = int(self.sequences[units].sum()) * int(self.lengths[units].max(initial=0))
+        return self.n_processes == 1 and len(units) <= self.micro_batch and padded <= self.token_budget
 
     def _cuts(self, block_lengths: np.ndarray, width: int) -> list[int]:
         cuts: list[int] = []

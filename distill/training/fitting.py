@@ -16,11 +16,13 @@ from distill.models.lora import add_adapters
 from distill.models.modeling import is_static, save_model, set_dropout, tokenizer_of, transformer_of
 from distill.models.prompts import NO_PROMPTS, leaves_prompt_out, model_prompts
 from distill.progress import progress
+from distill.recipe.objectives import RelationTerm
 from distill.recipe.schema import Lora, Objectives, Training
 from distill.run import Run
 from distill.signals import SignalSource
 from distill.training.learnable import check_learnable, check_related
 from distill.training.loop import TrainResult, train
+from distill.training.negatives import GuideVectors
 from distill.training.objectives import Step
 from distill.training.task import TaskStep, Units
 from distill.training.trainset import TrainSet
@@ -40,6 +42,7 @@ class Job:
 
     :param build_model: builds the sentence-transformers model, the same on every process and every time
     :param sources: the teachers' signals by name
+    :param matched: the embeddings that are matched, where they are not the teacher's as they come
     :param inputs: all that decides the result, for the fingerprint
     :param own_role: learn queries (0) or documents (1) alone, against the vectors that `other_source` has of the other side
     :param details: what is to stand in the artefact's card besides
@@ -58,6 +61,7 @@ class Job:
     parents: Mapping[str, str]
     lora: Lora | None = None
     sources: Mapping[str, SignalSource] = field(default_factory=dict)
+    matched: SignalSource | None = None
     role_prompts: bool = False
     projected_width: int | None = None
     own_role: int | None = None
@@ -99,9 +103,7 @@ def _load_pairs(run: Run, job: Job, show: bool) -> tuple[TrainSet, TrainSet]:
     model = job.build_model()
     tokenizer, prompts = tokenizer_of(model), _prompts(model, job)
     by_role = job.role_prompts or any(prompts)
-    unlabelled, parallel = (
-        (split.unlabelled, split.parallel) if job.objectives.embedding_match is not None else ([], [])
-    )
+    unlabelled, parallel = (split.unlabelled, split.parallel) if job.objectives.from_texts else ([], [])
     pairs = _pairs(run, job)
     n_lone = len(unlabelled) + 2 * len(parallel)
     n_sequences = len(pairs) if job.kind == "cross_encoder" else 2 * len(pairs) + n_lone
@@ -114,7 +116,10 @@ def _load_pairs(run: Run, job: Job, show: bool) -> tuple[TrainSet, TrainSet]:
     if trainset.cut is not None and show:
         trainset.cut.say(job.name)
     labels = job.objectives.labels
-    trainset.in_batch_negatives = labels is not None and labels.loss == "infonce"
+    if labels is not None:
+        trainset.in_batch_negatives = labels.loss == "infonce"
+        trainset.positive_from = labels.positive_from
+    trainset.coupled = job.objectives.couples
     _attach_signals(trainset, pairs, job)
     validation = TrainSet.build(
         job.kind, tokenizer, split.validation, max_length=job.max_length, prompts=prompts,
@@ -122,7 +127,7 @@ def _load_pairs(run: Run, job: Job, show: bool) -> tuple[TrainSet, TrainSet]:
     )  # fmt: skip
     for units in (trainset, validation):
         _learn_one_side(units, job)
-    check_learnable(job.name, trainset, job.objectives, micro_batch=job.training.micro_batch)
+    check_learnable(job.name, trainset, job.objectives, global_batch=job.training.global_batch)
     check_related(job.name, trainset, allow_unrelated=run.recipe.signals.allow_unrelated)
     return trainset, validation
 
@@ -146,7 +151,7 @@ def _prompts(model: Any, job: Job) -> tuple[str, str]:
 
 def _pairs(run: Run, job: Job) -> Pairs:
     """Return what a job learns from: pairs without labels only where a teacher has something to say of them."""
-    return taught_pairs(run) if job.objectives.teachers() else run.split.train
+    return taught_pairs(run) if job.objectives.from_teachers else run.split.train
 
 
 def _attach_signals(trainset: TrainSet, pairs: Pairs, job: Job) -> None:
@@ -156,9 +161,16 @@ def _attach_signals(trainset: TrainSet, pairs: Pairs, job: Job) -> None:
         for name, kinds in needs.items()
         if "scores" in kinds
     }
-    match = job.objectives.embedding_match
+    match, labels = job.objectives.embedding_match, job.objectives.labels
     if match is not None:
-        trainset.embeddings = job.sources[match.teacher].embeddings(trainset.teacher_texts, trainset.roles)
+        source = job.matched or job.sources[match.teacher]
+        trainset.embeddings = source.embeddings(trainset.teacher_texts, trainset.roles)
+    related = {term.teacher for term in job.objectives.terms().values() if isinstance(term, RelationTerm)}
+    for name in sorted(related):
+        trainset.relations[name] = job.sources[name].embeddings(trainset.teacher_texts, trainset.roles)
+    if labels is not None and (guide := labels.guide) is not None:
+        vectors = job.sources[guide.teacher].embeddings(trainset.teacher_texts, trainset.roles)
+        trainset.guide = GuideVectors(vectors, guide.margin, guide.strategy)
 
 
 def _learn_one_side(units: TrainSet, job: Job) -> None:

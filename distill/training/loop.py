@@ -3,9 +3,10 @@
     plan (seed, epoch) ──▶ passes of a step ──▶ step(batch) → named losses ──▶ sum, backward ──▶ clip, AdamW
                                                                   every so often: validate, keep the best, checkpoint
 
-What holds: the curve depends on `global_batch`, not on how it is cut into passes and processes (but for dropout, and for
-losses that couple examples); the learning rate is a pure function of the step; the random state of each pass is drawn from
-(seed, step, pass), so that a run that was killed and started again ends with the same bits.
+What holds: the curve depends on `global_batch`, not on how it is cut into passes and processes (but for dropout), losses that
+compare the units of a step with each other included; the learning rate and the weights of the losses are pure functions of the
+step; the random state of each pass is drawn from (seed, step, pass), so that a run that was killed and started again ends with the
+same bits.
 """
 
 import json
@@ -13,7 +14,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -33,6 +34,7 @@ from distill.machine.precision import resolve_precision
 from distill.progress import progress
 from distill.recipe.schema import Training
 from distill.training.batching import Planner
+from distill.training.coupling import check_couplable, run_coupled
 from distill.training.row_adam import RowAdamW, clip_row_gradients
 from distill.training.task import TaskStep, Units
 
@@ -41,7 +43,6 @@ __all__ = ["TrainResult", "learning_rate_factor", "make_accelerator", "train"]
 log = logging.getLogger(__name__)
 _LOG_EVERY_STEPS = 10
 # A projection or a scale starts from nothing: it may move faster than pretrained weights
-_LEAST_RATE_BESIDE_THE_MODEL = 1e-3
 
 
 @dataclass
@@ -161,7 +162,9 @@ class _Loop:
         if validation is not None and settings.evaluations_per_epoch:
             self.evaluate_every = max(1, self.planner.steps_per_epoch // settings.evaluations_per_epoch)
         self.cannot_rank = self._why_unranked()
-        self.learns_from = step.learns_from
+        self.task = step  # as it is, beside `self.step`, which accelerate wraps
+        if trainset.coupled:
+            check_couplable(accelerator, step, title)
         self.trained = {name for name, parameter in step.named_parameters() if parameter.requires_grad}
         optimizer = RowAdamW(self._parameter_groups(step), lr=settings.learning_rate, fused=True)
         self.step, self.optimizer = accelerator.prepare(step, optimizer)
@@ -182,7 +185,7 @@ class _Loop:
         return Planner(
             lengths=trainset.unit_lengths, sequences=trainset.unit_sequences,
             global_batch=settings.global_batch, micro_batch=settings.micro_batch, token_budget=settings.token_budget,
-            seed=self.seed, n_processes=self.accelerator.num_processes, coupled=trainset.in_batch_negatives,
+            seed=self.seed, n_processes=self.accelerator.num_processes, coupled=trainset.coupled,
             device=self.priced_as,
         )  # fmt: skip
 
@@ -199,7 +202,7 @@ class _Loop:
             {"params": plain, "base_rate": rate, "weight_decay": 0.0},
             {
                 "params": step.beside_the_model(),
-                "base_rate": max(rate, _LEAST_RATE_BESIDE_THE_MODEL),
+                "base_rate": max(rate, self.settings.auxiliary_learning_rate),
                 "weight_decay": 0.0,
             },
         ]
@@ -267,27 +270,43 @@ class _Loop:
             group["lr"] = group["base_rate"] * factor
         passes = self.planner.step(state.step)
         totals = self.trainset.counts(np.concatenate([units for per_process in passes for units in per_process]))
+        weights = self.task.factors(state.step / max(1, self.n_steps - 1))
         self.step.train()
+        if self.trainset.coupled and (len(passes) > 1 or self.accelerator.num_processes > 1):
+            sums, n_tokens = run_coupled(
+                self.accelerator, self.step, self.task, self.trainset, passes, totals, weights, self._pass_seed
+            )
+        else:
+            sums, n_tokens = self._run_passes(passes, totals, weights)
+        state.n_tokens += n_tokens
+        learns = self.task.learns_from(totals, weights)
+        if not learns:
+            sums = {}  # all losses are zero for want of what they are means over, not because they are learned
+        norm = self._update(idle=not learns)
+        state.step += 1
+        if state.step % _LOG_EVERY_STEPS == 0 or state.step in (1, self.n_steps):
+            self._log(sums, norm, settings.learning_rate * factor, time.monotonic() - began)
+
+    def _run_passes(
+        self, passes: Sequence[Sequence[np.ndarray]], totals: Mapping[Any, int], weights: Mapping[str, float]
+    ) -> tuple[dict[str, Tensor], int]:
+        """Add up the gradients of a step's passes; return its losses by name and how many tokens this process read."""
         sums: dict[str, Tensor] = {}
+        n_tokens = 0
         for number, per_process in enumerate(passes):
             batch = self.trainset.batch(
                 per_process[self.accelerator.process_index], totals=totals, n_processes=self.accelerator.num_processes
             ).to(self.accelerator.device)
-            state.n_tokens += sum(int(part["attention_mask"].sum()) for part in batch.inputs)
+            n_tokens += sum(int(part["attention_mask"].sum()) for part in batch.inputs)
             self._sow(self._pass_seed(number))
             last = number == len(passes) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.step):
-                terms = self.step(batch)
+                terms = {name: weights.get(name, 1.0) * loss for name, loss in self.step(batch).items()}
                 self.accelerator.backward(torch.stack(list(terms.values())).sum())
             terms.pop("nothing")
             for name, value in terms.items():
                 sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value.detach()
-        if not self.learns_from(totals):
-            sums = {}  # all losses are zero for want of what they are means over, not because they are learned
-        norm = self._update(idle=not self.learns_from(totals))
-        state.step += 1
-        if state.step % _LOG_EVERY_STEPS == 0 or state.step in (1, self.n_steps):
-            self._log(sums, norm, settings.learning_rate * factor, time.monotonic() - began)
+        return sums, n_tokens
 
     def _update(self, *, idle: bool) -> Tensor | None:
         """Change the weights and return the gradient's norm; an idle step moves nothing, weight decay and momentum included."""

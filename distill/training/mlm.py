@@ -114,7 +114,7 @@ class PackedText:
 
     tokens: TokenTable
     probability: float
-    in_batch_negatives: bool = False
+    coupled: bool = False
     valued_at_start: bool = True
     kind: str = field(default="mlm", init=False)
 

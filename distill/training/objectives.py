@@ -15,47 +15,20 @@ from torch import Tensor, nn
 from distill.data.tokens import bags
 from distill.files.artefact import ModelKind
 from distill.models.modeling import is_static
-from distill.recipe.schema import EmbeddingMatch, LabelLoss, Labels, Matryoshka, Objectives, ScoreMatch
-from distill.training import losses
+from distill.recipe.objectives import Matryoshka, Objectives
 from distill.training.task import TaskStep
-from distill.training.trainset import POSITIVE_FROM, Basis, Batch
+from distill.training.terms import (
+    DEFAULT_LOSS,
+    Seen,
+    basis_of,
+    loss_of,
+    sides,
+    teacher_logits,
+    teacher_unit,
+)
+from distill.training.trainset import Basis, Batch
 
 __all__ = ["DEFAULT_LOSS", "Step", "matryoshka_shares", "teacher_logits", "teacher_unit"]
-
-DEFAULT_LOSS: dict[str, LabelLoss] = {"cross_encoder": "bce", "bi_encoder": "contrastive"}
-_INITIAL_SCALE = 10.0  # cosines of ±1 start as logits of ±10: a range that the sigmoid can use
-_COSINE_LOGIT_SCALE = 10.0  # the same for a bi-encoder teacher, whose cosines are no logits either
-
-
-def teacher_logits(scores: Tensor, kind: ModelKind) -> Tensor:
-    """Return a teacher's scores on a logit scale: as they are (cross-encoder) or ten times the cosine."""
-    return scores if kind == "cross_encoder" else _COSINE_LOGIT_SCALE * scores
-
-
-def teacher_unit(scores: Tensor, kind: ModelKind, temperature: float = 1.0) -> Tensor:
-    """Return a teacher's probability at a temperature: σ(z/τ), with z a cross-encoder's logit, or that of p = (cos + 1)/2.
-
-    The student's logits are divided by τ, too, so that a student of the teacher's own probabilities is the best one at any τ.
-
-    >>> teacher_unit(torch.tensor([0.8]), "bi_encoder"), teacher_unit(torch.tensor([0.8]), "bi_encoder", 4.0)
-    (tensor([0.9000]), tensor([0.6340]))
-    """
-    if kind == "cross_encoder":
-        return torch.sigmoid(scores / temperature)
-    unit = ((scores + 1) / 2).clamp(0, 1)  # rounding takes a cosine over 1
-    return unit if temperature == 1 else torch.sigmoid(torch.logit(unit) / temperature)
-
-
-def _sides(batch: Batch, embeddings: Tensor) -> tuple[Tensor, Tensor]:
-    """Return unit vectors of queries and documents; of a side that is not learned the teacher's.
-
-    *Shape:* embeddings: (n_sequences, width); result: (n_pairs, width) each
-    """
-    unit = nn.functional.normalize(embeddings, dim=-1)
-    if batch.other_embeddings is None:
-        return unit[batch.query_rows], unit[batch.document_rows]
-    own, other = unit[batch.query_rows], nn.functional.normalize(batch.other_embeddings.float(), dim=-1)
-    return (own, other) if batch.other_role else (other, own)
 
 
 class Step(TaskStep):
@@ -79,51 +52,66 @@ class Step(TaskStep):
         self.model, self.kind, self.objectives = model, kind, objectives
         self.is_static = is_static(model)
         self.teacher_kinds = teacher_kinds or {}
-        if kind == "bi_encoder" and self._needs_logits():
-            self.scale_and_bias = nn.Parameter(torch.tensor([_INITIAL_SCALE, 0.0]))
+        if kind == "bi_encoder" and any(term.compares_logits for term in objectives.terms().values()):
+            self.scale_and_bias = nn.Parameter(torch.tensor([objectives.logit_scale, 0.0]))
         self.projection = None
         if projected_width is not None:
             self.projection = nn.Linear(model.get_embedding_dimension(), projected_width, bias=False)
-
-    def _needs_logits(self) -> bool:
-        labels, scores = self.objectives.labels, self.objectives.score_match
-        by_labels = labels is not None and labels.loss == "bce"
-        by_scores = scores is not None and scores.loss != "mse"
-        return by_labels or by_scores or self.objectives.margin_mse is not None
 
     def beside_the_model(self) -> list[nn.Parameter]:
         """Return the parameters that are learned beside the model."""
         own = [] if self.projection is None else list(self.projection.parameters())
         return own if self.scale_and_bias is None else [*own, self.scale_and_bias]
 
-    def learns_from(self, totals: Mapping[Basis, int]) -> bool:
-        """Tell whether a step that holds so many pairs, groups, texts and positives has a loss at all."""
-        objectives = self.objectives
-        by_labels, by_scores = objectives.labels, objectives.score_match
-        bases: list[Basis] = []
-        if by_labels is not None:
-            bases.append("positives" if by_labels.loss == "infonce" else "pairs")
-        if by_scores is not None:
-            bases.append("groups" if by_scores.loss == "kl" else "pairs")
-        if objectives.margin_mse is not None:
-            bases.append("groups")
-        if objectives.embedding_match is not None:
-            bases.append("texts")
-        return any(totals[basis] for basis in bases)
+    def factors(self, share: float) -> dict[str, float]:
+        """Return what the schedules multiply each term with after a share of the steps."""
+        return self.objectives.factors(share)
 
-    def forward(self, batch: Batch, *, predict: bool = False) -> dict[str, Tensor]:
-        """Return the weighted losses by name, or, to `predict`, {"scores": (n_pairs,)} (cosines or logits)."""
-        if self.kind == "cross_encoder":
-            output = self._run(batch, "scores").squeeze(-1)  # (n_pairs,)
-            scores, embeddings = output, None
-        else:
-            embeddings = self._run(batch, "sentence_embedding")  # (n_sequences, width)
-            scores = _cosines(embeddings, batch)
+    def learns_from(self, totals: Mapping[Basis, int], factors: Mapping[str, float] | None = None) -> bool:
+        """Tell whether a step that holds so many pairs, groups, texts and positives has a loss at all."""
+        given = {name: term for name, term in self.objectives.terms().items() if (factors or {}).get(name, 1.0) > 0}
+        return any(totals.get(basis_of(term), 0) for term in given.values())
+
+    def forward(
+        self,
+        batch: Batch,
+        *,
+        predict: bool = False,
+        outputs_only: bool = False,
+        pulls: tuple[Tensor, list[Tensor]] | None = None,
+    ) -> dict[str, Tensor]:
+        """Return the weighted losses by name, or, to `predict`, {"scores": (n_pairs,)} (cosines or logits).
+
+        :param outputs_only: return {"outputs": what `losses_of` takes} instead
+        :param pulls: the gradients of a loss in these outputs, and in what is learned beside the model: return a number that has
+            them. Of outputs that count for nothing there are none.
+        """
+        outputs = self._outputs(batch)
+        if outputs_only:
+            return {"outputs": outputs}
         if predict:
-            return {"scores": scores}
-        with torch.autocast(scores.device.type, enabled=False):
-            terms = self._losses_at_widths(batch, scores, embeddings)
-            return {**terms, "nothing": self._nothing(scores, embeddings)}
+            return {"scores": self._scores(batch, outputs)}
+        with torch.autocast(outputs.device.type, enabled=False):
+            terms = self.losses_of(batch, outputs) if pulls is None else {"pull": self._pull(outputs, *pulls)}
+            return {**terms, "nothing": self._nothing(outputs)}
+
+    def losses_of(self, batch: Batch, outputs: Tensor) -> dict[str, Tensor]:
+        """Return the weighted losses by name of embeddings (n_sequences, width), or of a cross-encoder's scores (n_pairs,)."""
+        embeddings = None if self.kind == "cross_encoder" else outputs
+        return self._losses_at_widths(batch, self._scores(batch, outputs), embeddings)
+
+    def _outputs(self, batch: Batch) -> Tensor:
+        if self.kind == "cross_encoder":
+            return self._run(batch, "scores").squeeze(-1)  # (n_pairs,)
+        return self._run(batch, "sentence_embedding")  # (n_sequences, width)
+
+    def _scores(self, batch: Batch, outputs: Tensor) -> Tensor:
+        return outputs if self.kind == "cross_encoder" else _cosines(outputs, batch)
+
+    def _pull(self, outputs: Tensor, gradient: Tensor, beside: list[Tensor]) -> Tensor:
+        pulled = (outputs[: len(gradient)] * gradient).sum()
+        learned = self.beside_the_model() if beside else []
+        return sum(((one * its).sum() for one, its in zip(learned, beside, strict=True)), start=pulled)
 
     def _run(self, batch: Batch, output: str) -> Tensor:
         inputs = [bags(part) for part in batch.inputs] if self.is_static else [dict(part) for part in batch.inputs]
@@ -142,84 +130,22 @@ class Step(TaskStep):
         return terms
 
     def _losses(self, batch: Batch, scores: Tensor, embeddings: Tensor | None) -> dict[str, Tensor]:
-        terms: dict[str, Tensor] = {}
-        objectives = self.objectives
-        if objectives.labels is not None and batch.labels is not None and len(scores):
-            terms["labels"] = self._labels(objectives.labels, batch, scores, embeddings)
-        if objectives.score_match is not None and (
-            len(batch.slots) if objectives.score_match.loss == "kl" else len(scores)
-        ):
-            terms["score_match"] = self._score_match(objectives.score_match, batch, scores)
-        margin = objectives.margin_mse
-        if margin is not None and len(batch.slots):
-            teacher = teacher_logits(batch.teacher_scores[margin.teacher], self.teacher_kinds[margin.teacher])
-            loss = losses.margin_mse(self._logits(scores)[batch.slots], teacher[batch.slots], batch.slot_mask)
-            terms["margin_mse"] = margin.weight * batch.share["groups"] * loss
-        match = objectives.embedding_match
-        if match is not None and embeddings is not None and batch.teacher_embeddings is not None:
-            terms["embedding_match"] = self._embedding_match(match, batch, embeddings)
-        return terms
+        seen = Seen(
+            batch, self.kind, scores, self._logits(scores), embeddings, self.teacher_kinds,
+            projected=lambda own: own if self.projection is None else self.projection(own),
+            teacher_logit_scale=self.objectives.teacher_logit_scale,
+        )  # fmt: skip
+        found = {name: loss_of(term, seen) for name, term in self.objectives.terms().items()}
+        return {name: loss for name, loss in found.items() if loss is not None}
 
-    def _nothing(self, scores: Tensor, embeddings: Tensor | None) -> Tensor:
+    def _nothing(self, outputs: Tensor) -> Tensor:
         """Zero that depends on every parameter: DDP waits for the gradient of each, used in this pass or not."""
-        output = scores if embeddings is None else embeddings
-        return 0.0 * sum((parameter.sum() for parameter in self.beside_the_model()), start=output.sum())
+        return 0.0 * sum((parameter.sum() for parameter in self.beside_the_model()), start=outputs.sum())
 
     def _logits(self, scores: Tensor) -> Tensor:
         if self.scale_and_bias is None:
             return scores
         return self.scale_and_bias[0] * scores + self.scale_and_bias[1]
-
-    def _unit(self, scores: Tensor) -> Tensor:
-        return torch.sigmoid(scores) if self.kind == "cross_encoder" else (scores + 1) / 2
-
-    def _labels(self, term: Labels, batch: Batch, scores: Tensor, embeddings: Tensor | None) -> Tensor:
-        name = term.loss or DEFAULT_LOSS[self.kind]
-        if batch.labels is None:
-            raise ValueError("a batch without labels has no label loss")
-        known = torch.isfinite(batch.labels)  # pairs without a label have no part in it, not as negatives either
-        if not known.any():
-            return 0.0 * scores.sum()
-        labels = batch.labels[known]
-        if name == "infonce" and embeddings is not None and batch.excluded is not None:
-            queries, documents = (side[known] for side in _sides(batch, embeddings))
-            excluded = batch.excluded[known][:, known]
-            loss = losses.in_batch_infonce(queries, documents, labels >= POSITIVE_FROM, excluded, term.temperature)
-            return term.weight * batch.share["positives"] * loss
-        if name == "bce":
-            loss = losses.bce(self._logits(scores[known]), labels)
-        else:  # contrastive and mse are one formula; which unit score is the model's kind
-            loss = losses.mse(self._unit(scores[known]), labels)
-        return term.weight * batch.share["labelled"] * loss
-
-    def _score_match(self, term: ScoreMatch, batch: Batch, scores: Tensor) -> Tensor:
-        teacher, kind = batch.teacher_scores[term.teacher], self.teacher_kinds[term.teacher]
-        temperature = term.temperature
-        if term.loss == "kl":
-            student = self._logits(scores)[batch.slots]
-            loss = losses.kl_divergence(
-                student, teacher_logits(teacher, kind)[batch.slots], batch.slot_mask, temperature
-            )
-            return term.weight * batch.share["groups"] * loss
-        if term.loss == "mse":
-            loss = losses.mse(self._unit(scores), teacher_unit(teacher, kind))
-        elif term.loss == "logit_mse":
-            loss = losses.mse(self._logits(scores), teacher_logits(teacher, kind))
-        else:
-            loss = temperature**2 * losses.bce(
-                self._logits(scores) / temperature, teacher_unit(teacher, kind, temperature)
-            )
-        return term.weight * batch.share["pairs"] * loss
-
-    def _embedding_match(self, term: EmbeddingMatch, batch: Batch, embeddings: Tensor) -> Tensor:
-        projected = embeddings if self.projection is None else self.projection(embeddings)
-        if batch.teacher_embeddings is None:
-            raise ValueError("a batch without teacher embeddings has no embedding loss")
-        teacher = batch.teacher_embeddings.float()
-        if projected.shape[1] < teacher.shape[1]:  # a prefix, and so is what it is to match
-            teacher = nn.functional.normalize(teacher[:, : projected.shape[1]], dim=-1)
-        loss_of = losses.embedding_cosine if term.loss == "cosine" else losses.embedding_mse
-        return term.weight * batch.share["texts"] * loss_of(projected, teacher)
 
 
 def matryoshka_shares(settings: Matryoshka, whole: int) -> dict[int, float]:
@@ -238,5 +164,5 @@ def matryoshka_shares(settings: Matryoshka, whole: int) -> dict[int, float]:
 
 def _cosines(embeddings: Tensor, batch: Batch) -> Tensor:
     """Return the cosine of each pair. *Shape:* (n_sequences, width) → (n_pairs,)."""
-    queries, documents = _sides(batch, embeddings)
+    queries, documents = sides(batch, embeddings)
     return (queries * documents).sum(dim=-1)

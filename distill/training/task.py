@@ -34,8 +34,8 @@ class Pass(Protocol):
 class Units(Protocol):
     """What can be drawn into a step."""
 
-    in_batch_negatives: bool
-    """The loss compares units with each other: passes are then drawn at random, not by length."""
+    coupled: bool
+    """The loss compares the units of a step with each other, so that it is computed on all outputs of a step together."""
     valued_at_start: bool
     """Evaluate before the first step too: how far training moved the value is part of the result."""
 
@@ -67,7 +67,11 @@ class Units(Protocol):
 
 
 class TaskStep(nn.Module):
-    """`forward(batch)` returns named losses, "nothing" among them; `forward(batch, predict=True)` {"scores": …} by row."""
+    """`forward(batch)` returns named losses, "nothing" among them; `forward(batch, predict=True)` {"scores": …} by row.
+
+    Where the units are coupled, `forward(batch, outputs_only=True)` returns {"outputs": …} of the model, `losses_of` the losses of
+    all outputs of a step, and `forward(batch, pulls=…)` a number whose gradient is the given one of the outputs, times them.
+    """
 
     model: Any
     """The sentence-transformers model that is trained and saved."""
@@ -88,9 +92,17 @@ class TaskStep(nn.Module):
         """Return parameters that are learned beside the model, from nothing: they move faster and are not saved."""
         return []
 
-    def learns_from(self, totals: Mapping[Any, int]) -> bool:
-        """Tell whether a step that holds this much, by `Units.counts`, has a loss at all."""
+    def factors(self, share: float) -> Mapping[str, float]:
+        """Return what scheduled losses are multiplied by, by name, after a share of the steps (0 the first, 1 the last)."""
+        return {}
+
+    def learns_from(self, totals: Mapping[Any, int], factors: Mapping[str, float]) -> bool:
+        """Tell whether a step that holds this much, by `Units.counts`, has a loss at all, with these factors."""
         return True
+
+    def losses_of(self, batch: Any, outputs: Tensor) -> dict[str, Tensor]:
+        """Return the named losses of the model's outputs for a batch."""
+        raise NotImplementedError("a task whose units are coupled has losses of outputs")
 
     def metrics(self, values: Sequence[float]) -> dict[str, float]:
         """Say in the task's own terms what the validation values mean, for the card.

@@ -7,6 +7,7 @@ kinds are drawn together. A loss is a mean over what it is about: pairs, queries
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -17,13 +18,14 @@ from distill.data.cut_texts import CutTexts, count_cut_texts
 from distill.data.pairs import Pairs
 from distill.data.tokens import TokenTable, tokenize
 from distill.files.artefact import ModelKind
+from distill.training.negatives import GuideVectors, Negatives
 
-__all__ = ["Basis", "Batch", "TrainSet", "validation_value"]
+__all__ = ["Basis", "Batch", "TrainSet", "group_pairs", "is_ordered", "validation_value"]
 
-Basis = Literal["pairs", "labelled", "groups", "texts", "positives"]
+Basis = Literal["pairs", "labelled", "groups", "ordered", "texts", "positives"]
 _BASES: tuple[Basis, ...] = get_args(Basis)
 _SPLIT_GAIN = 0.8  # texts of a pass are encoded in two parts where that leaves at most this share of the padded tokens
-POSITIVE_FROM = 0.5  # a label from here on is a positive for InfoNCE
+_GOLDEN = 0x9E3779B97F4A7C15  # numbers multiplied by it are in no order (Fibonacci hashing)
 
 
 @dataclass
@@ -35,7 +37,8 @@ class Batch:
     *Shape:* inputs: parts of the sequences, each {name: (n_part, n_tokens)}; order: (n_sequences,), where sequence i
     stands in the concatenated parts; query_rows, document_rows: (n_pairs,) sequence of each side (bi-encoder);
     labels (NaN where a pair has none), teacher_scores[name]: (n_pairs,); teacher_embeddings: (n_sequences, teacher_width);
-    slots: (n_groups, n_candidates) pair of each candidate, with slot_mask; excluded: (n_pairs, n_pairs).
+    slots: (n_groups, n_candidates) pair of each candidate, with slot_mask; excluded: (n_pairs, n_pairs);
+    relations[teacher]: (n_sequences, its width); distinct: (n_texts,) one sequence of each text, in no order of the data.
 
     Where one side alone is learned, `query_rows` and `document_rows` both name its sequences, and the teacher's vectors
     of the other side, queries (0) or documents (1) by `other_role`, are given. *Shape:* other_embeddings: (n_pairs, teacher_width)
@@ -55,6 +58,8 @@ class Batch:
     rows: np.ndarray
     other_embeddings: Tensor | None = None
     other_role: int | None = None
+    relations: dict[str, Tensor] = field(default_factory=dict)
+    distinct: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """Move every tensor to a device."""
@@ -92,6 +97,15 @@ class TrainSet:
     teacher_scores: Mapping[str, np.ndarray] = field(default_factory=dict)
     embeddings: Callable[[np.ndarray], np.ndarray] | None = None
     in_batch_negatives: bool = False
+    positive_from: float = 0.5
+    """The least label of a positive for InfoNCE."""
+    """Documents of other pairs are negatives: a batch says which are none (`Batch.excluded`)."""
+    guide: GuideVectors | None = None
+    """A teacher that tells false negatives among them."""
+    coupled: bool = False
+    """The objectives compare the units of a step with each other."""
+    relations: dict[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)
+    """By teacher, its embeddings of sequences, for objectives on how texts lie to each other."""
     valued_at_start: bool = False
     texts: list[str] = field(default_factory=list)
     """The bare text of each sequence of a bi-encoder, and in `roles` whether it is a query (0) or a document (1)."""
@@ -125,7 +139,7 @@ class TrainSet:
         :param by_role: keep a text that is both query and document apart: needed where a prompt tells the roles apart
         :param lone_role: the role of the texts without a pair
         """
-        groups = _group(pairs, candidates)
+        groups = group_pairs(pairs, candidates)
         if kind == "cross_encoder":
             tokens = tokenize(tokenizer, pairs.queries, pairs.documents, max_length=max_length, on_progress=on_progress)
             rows = np.arange(len(pairs))
@@ -200,13 +214,14 @@ class TrainSet:
         """Return how much of each basis the given units hold."""
         pairs = self._pairs(units)
         labels = np.zeros(0) if self.labels is None else self.labels[pairs]
-        groups = sum(len(self.unit_pairs[unit]) > 1 for unit in units)
+        groups = [self.unit_pairs[unit] for unit in units if len(self.unit_pairs[unit]) > 1]
         return {
             "pairs": len(pairs),
             "labelled": int(np.isfinite(labels).sum()),
-            "groups": groups,
+            "groups": len(groups),
+            "ordered": sum(is_ordered(self.labels, group) for group in groups),
             "texts": int(self.unit_sequences_of(units)),
-            "positives": int((labels >= POSITIVE_FROM).sum()),
+            "positives": int((labels >= self.positive_from).sum()),
         }
 
     def unit_sequences_of(self, units: np.ndarray) -> int:
@@ -242,12 +257,18 @@ class TrainSet:
             teacher_embeddings=None if self.embeddings is None else torch.from_numpy(self.embeddings(rows)),
             slots=slots,
             slot_mask=slot_mask,
-            excluded=self._excluded(pairs) if self.in_batch_negatives else None,
+            excluded=torch.from_numpy(self._negatives.excluded(pairs)) if self.in_batch_negatives else None,
             share=share,
             rows=pairs,
             other_embeddings=other,
             other_role=None if self.own_role is None else 1 - self.own_role,
+            relations={name: torch.from_numpy(embeddings(rows)) for name, embeddings in self.relations.items()},
+            distinct=_distinct(rows) if self.relations else None,
         )
+
+    @cached_property
+    def _negatives(self) -> Negatives:
+        return Negatives(self.query_rows, self.document_rows, self.labels, self.guide, positive_from=self.positive_from)
 
     def _sides(self, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray, Tensor | None]:
         """Return the sequences of both sides; where one is learned, its own twice, and the teacher's vectors of the other."""
@@ -291,24 +312,29 @@ class TrainSet:
             start += size
         return slots, mask
 
-    def _excluded(self, pairs: np.ndarray) -> Tensor:
-        """Documents that are no negatives of a query: the same text, or known to be positive for the same query."""
-        queries, documents = self.query_rows[pairs], self.document_rows[pairs]
-        same_query = queries[:, None] == queries[None, :]
-        positive = np.zeros(len(pairs), dtype=bool) if self.labels is None else self.labels[pairs] >= POSITIVE_FROM
-        known = same_query & positive[None, :]
-        same_document = documents[:, None] == documents[None, :]
-        return torch.from_numpy((known.astype(np.int64) @ same_document.astype(np.int64) > 0) | same_document)
+
+def _distinct(rows: np.ndarray) -> Tensor:
+    """Return a place of each distinct row, in an order that depends on no plan, nor on how the rows came about."""
+    distinct, places = np.unique(rows, return_index=True)
+    return torch.from_numpy(places[np.argsort(distinct.astype(np.uint64) * np.uint64(_GOLDEN), kind="stable")])
 
 
-def _group(pairs: Pairs, candidates: int | None) -> list[np.ndarray]:
-    """Single pairs, or each query's pairs in runs of at most `candidates`."""
+def group_pairs(pairs: Pairs, candidates: int | None) -> list[np.ndarray]:
+    """Return single pairs, or each query's pairs in runs of at most `candidates`."""
     if candidates is None:
         return [np.array([row]) for row in range(len(pairs))]
     by_query: dict[int, list[int]] = {}
     for row, query in enumerate(pairs.query_ids):
         by_query.setdefault(int(query), []).append(row)
     return [np.array(rows[i : i + candidates]) for rows in by_query.values() for i in range(0, len(rows), candidates)]
+
+
+def is_ordered(labels: np.ndarray | None, group: np.ndarray) -> bool:
+    """Tell whether the known labels of a query's candidates differ. *Shape:* labels: (n_pairs,); group: (n_candidates,)."""
+    if labels is None:
+        return False
+    known = labels[group][np.isfinite(labels[group])]
+    return len(known) > 1 and bool(np.ptp(known) > 0)
 
 
 def validation_value(scores: np.ndarray, labels: np.ndarray) -> float:

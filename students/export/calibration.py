@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from distill.data.scripts import rows_by_script, stratified
 from distill.files.artefact import ModelKind
-from students.vocabulary.scripts import rows_by_script, stratified
 
 __all__ = ["Sample", "calibration_inputs", "show_linear_inputs", "spread"]
 
@@ -25,7 +25,7 @@ def calibration_inputs(
 ) -> list[dict[str, np.ndarray]]:
     """Tokenise and draw single, unpadded inputs, over the scripts and in each evenly over the lengths.
 
-    A script of few texts gets half of an equal share (`students.vocabulary.scripts.stratified`): ranges that the frequent one sets cut
+    A script of few texts gets half of an equal share (`distill.data.scripts.stratified`): ranges that the frequent one sets cut
     off what only the rare one reaches.
 
     *Shape:* each array (1, n_tokens)

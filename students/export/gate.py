@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from distill import runtime
+from distill.data.scripts import rows_by_script
 from distill.errors import BadInput, GateFailed
 from distill.files.artefact import ModelKind
 from distill.metrics.measures import evaluate_scores, paired_difference, primary_metric
 from distill.recipe.schema import Export, ExportPrecision
 from students.export.agreement import is_constant, rank_agreement, top_k_overlap
-from students.vocabulary.scripts import rows_by_script
 
 __all__ = [
     "DEFAULT_THRESHOLDS",

@@ -4,22 +4,20 @@ What int8 leaves in float whatever is asked for: products of two activations (at
 no CPU without VNNI sums them right, and what stands behind pooling.
 """
 
-import io
 import re
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from distill.errors import BadInput
 from distill.graphs.onnx import write_onnx
-from distill.graphs.openvino import pin_precision, save_graph, trace
-from distill.models.modeling import quiet
+from distill.graphs.openvino import Traced, pin_precision, save_graph, trace
 from distill.recipe.schema import ExportPrecision
 from students.export.calibration import Sample
 from students.export.quantize_onnx import quantize_dynamic, quantize_static
+from students.export.quantize_openvino import quantize
 from students.export.search import FFN_DOWN
-from students.export.weights import compress_to_int4, compress_to_int8, constant_of
+from students.export.weights import compress_to_int4, compress_to_int8, constant_of, named_inputs
 
 __all__ = ["behind_pooling", "kept_nodes", "write_onnx_graph", "write_openvino_graph"]
 
@@ -39,19 +37,19 @@ def write_openvino_graph(
     :param overflow_safe: int8 weights in 7 bits, see `students.export.arithmetic`
     """
     pin_precision(folder, precision)
-    model, kept, stored = trace(source), list[str](), dict[str, int]()
+    traced, kept, stored = trace(source), list[str](), dict[str, int]()
     if precision == "int8":
-        kept = _quantize(model, sample, alpha, keep_float, overflow_safe)
+        kept = _quantize(traced, sample, alpha, keep_float, overflow_safe)
     elif precision in ("int8_weights", "int4_weights"):
         # nothing is lost in activations here, so the feed-forward down-projections need no exception
-        kept = [] if keep_float == "ffn_down" else kept_nodes(model.model, keep_float)
-        ignored = sorted({*kept, *behind_pooling(model.model)})
+        kept = [] if keep_float == "ffn_down" else kept_nodes(traced.model, keep_float)
+        ignored = sorted({*kept, *behind_pooling(traced.model)})
         if precision == "int8_weights":
-            compress_to_int8(model, ignored)
+            compress_to_int8(traced, ignored)
         else:
-            stored = compress_to_int4(model, ignored, sample, int4_share)
-    _number_nodes(model.model)
-    save_graph(model, folder, half=precision == "fp16")
+            stored = compress_to_int4(traced, ignored, sample, int4_share)
+    _number_nodes(traced.model)
+    save_graph(traced, folder, half=precision == "fp16")
     return kept, stored
 
 
@@ -80,21 +78,13 @@ def write_onnx_graph(
 
 
 def _quantize(
-    model: Any, sample: Sample, alpha: float, keep_float: Sequence[str] | str | None, overflow_safe: bool
+    traced: Traced, sample: Sample, alpha: float, keep_float: Sequence[str] | str | None, overflow_safe: bool
 ) -> list[str]:
     """Quantize in place; return the names of the matrix products kept in float."""
-    kept = kept_nodes(model.model, keep_float)
-    ignored = sorted({*kept, *behind_pooling(model.model), *_of_two_activations(model.model)})
-    with quiet():
-        import nncf
-        from optimum.intel import OVConfig, OVQuantizationConfig, OVQuantizer
-    with quiet(), redirect_stdout(io.StringIO()):  # NNCF draws its bars on stdout
-        given = [{name: inputs[name] for name in _input_names(model.model) if name in inputs} for inputs in sample]
-        settings = OVQuantizationConfig(
-            num_samples=len(given), smooth_quant_alpha=alpha, model_type="transformer", ignored_scope={"names": ignored},
-            overflow_fix="enable" if overflow_safe else "disable",
-        )  # fmt: skip
-        OVQuantizer(model).quantize(nncf.Dataset(given), ov_config=OVConfig(quantization_config=settings))
+    kept = kept_nodes(traced.model, keep_float)
+    ignored = sorted({*kept, *behind_pooling(traced.model), *_of_two_activations(traced.model)})
+    given = named_inputs(traced.model, sample)
+    quantize(traced, given, ignored=ignored, alpha=alpha, overflow_safe=overflow_safe)
     return kept
 
 
@@ -123,10 +113,6 @@ def _number_nodes(graph: Any) -> None:
     for place, node in enumerate(graph.get_ordered_ops()):
         if re.fullmatch(r"[A-Za-z]+_\d+", node.get_friendly_name()):
             node.set_friendly_name(f"{node.get_type_name()}_{place}")
-
-
-def _input_names(graph: Any) -> list[str]:
-    return [port.get_any_name() for port in graph.inputs]
 
 
 def kept_nodes(graph: Any, keep_float: Sequence[str] | str | None) -> list[str]:

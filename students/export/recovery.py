@@ -18,7 +18,7 @@ MiniLM-L6, all of them in int8, stayed at 0.0025 (0.0023 after 100 steps at 5e-5
 tries first, or a layer in float is the way.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,8 @@ from students.export.simulation import simulate_int8
 from students.train import student_from, training_inputs, training_job
 
 __all__ = ["RecoveryStep", "from_first_process", "recover_student"]
+
+_SEQUENCES_AT_ONCE = 64
 
 
 def recover_student(run: Run) -> Path:
@@ -127,9 +129,13 @@ class RecoveryStep(Step):
             self.float_student.eval()
         return self
 
-    def learns_from(self, totals: Mapping[Basis, int]) -> bool:
+    def factors(self, share: float) -> dict[str, float]:
+        """Return what the schedules ended with: the student has learned by them already."""
+        return super().factors(1.0)
+
+    def learns_from(self, totals: Mapping[Basis, int], factors: Mapping[str, float] | None = None) -> bool:
         """Tell whether a step has a loss: the float student's results are there in each."""
-        return self.float_student is not None or super().learns_from(totals)
+        return self.float_student is not None or super().learns_from(totals, factors)
 
     def _losses_at_widths(self, batch: Batch, scores: Tensor, embeddings: Tensor | None) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
@@ -148,7 +154,14 @@ class RecoveryStep(Step):
     def _float_results(self, batch: Batch, output: str) -> Tensor:
         assert self.float_student is not None
         with torch.no_grad():
-            return torch.cat([self.float_student(dict(part))[output].float() for part in batch.inputs])[batch.order]
+            results = [self.float_student(some)[output].float() for part in batch.inputs for some in _in_parts(part)]
+        return torch.cat(results)[batch.order]
+
+
+def _in_parts(inputs: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """Cut inputs into parts: those of a whole step may be more than fit into one pass."""
+    for start in range(0, len(next(iter(inputs.values()))), _SEQUENCES_AT_ONCE):
+        yield {name: value[start : start + _SEQUENCES_AT_ONCE] for name, value in inputs.items()}
 
 
 def from_first_process(value: bool | None) -> bool:

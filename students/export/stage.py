@@ -30,6 +30,7 @@ from typing import Any, Literal
 import numpy as np
 
 from distill import runtime
+from distill.data.scripts import rows_by_script, rows_with_every_script
 from distill.errors import BadInput
 from distill.files.artefact import (
     CARD,
@@ -64,7 +65,6 @@ from students.export.graphs import write_onnx_graph, write_openvino_graph
 from students.export.recovery import from_first_process, recover_student
 from students.export.search import FFN_DOWN, Trial, layer_errors, search
 from students.export.weights import MOST_INPUTS, shrink
-from students.vocabulary.scripts import rows_by_script, rows_with_every_script
 
 __all__ = [
     "DYNAMIC_WARNING",

@@ -8,6 +8,7 @@ export that cannot be made stops nothing: what was wrong is kept, and the report
 import logging
 from typing import Any
 
+from distill.data.scripts import rows_with_every_script
 from distill.evaluation.teacher_exports import (
     forget_refusal,
     keep_refusal,
@@ -20,7 +21,6 @@ from distill.recipe.schema import ExportFormat, ExportPrecision
 from distill.run import Run
 from students.export.gate import N_OF_SCRIPT, thresholds_of
 from students.export.stage import export_model
-from students.vocabulary.scripts import rows_with_every_script
 
 __all__ = ["export_teacher"]
 

@@ -18,19 +18,28 @@ Mean and least cosine to fp32 of MiniLM-L6 on 3,000 sentences of STS-B, calibrat
     the same, two fifths in int8         0.997, 0.982
 """
 
-import io
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
+
 from distill.errors import BadInput
-from distill.models.modeling import quiet
+from distill.graphs.openvino import Traced
 from students.export.calibration import Sample
 from students.export.gate import ParityReport, Thresholds
+from students.export.quantize_openvino import compress_weights
 
-__all__ = ["INT4_SHARES", "MOST_INPUTS", "compress_to_int4", "compress_to_int8", "constant_of", "shrink"]
+__all__ = [
+    "INT4_SHARES",
+    "MOST_INPUTS",
+    "compress_to_int4",
+    "compress_to_int8",
+    "constant_of",
+    "named_inputs",
+    "shrink",
+]
 
 log = logging.getLogger(__name__)
 INT4_SHARES = (1.0, 0.8, 0.6, 0.4, 0.2)  # with less in int4 the file is as large as with int8
@@ -38,16 +47,15 @@ _GROUP = 32
 MOST_INPUTS = 128  # GPTQ keeps what each layer is given of all of them in memory
 
 
-def compress_to_int8(model: Any, ignored: Sequence[str]) -> None:
+def compress_to_int8(traced: Traced, ignored: Sequence[str]) -> None:
     """Store the weights in int8, in place.
 
-    :param model: optimum's around a graph
     :param ignored: matrix products that stay in float
     """
-    _compress(model, ignored, (), bits=8)
+    compress_weights(traced, (), ignored=ignored, bits=8)
 
 
-def compress_to_int4(model: Any, ignored: Sequence[str], sample: Sample, share: float) -> dict[str, int]:
+def compress_to_int4(traced: Traced, ignored: Sequence[str], sample: Sample, share: float) -> dict[str, int]:
     """Store the weights in int4 and int8, in place; return how many matrix products are in each.
 
     :param ignored: matrix products that stay in float
@@ -55,13 +63,11 @@ def compress_to_int4(model: Any, ignored: Sequence[str], sample: Sample, share: 
     :param share: of the weights that may be in int4; the products that it harms most stay in int8
     :raises BadInput: where no product can be in int4
     """
-    names = [port.get_any_name() for port in model.model.inputs]
-    given = [{name: inputs[name] for name in names if name in inputs} for inputs in sample]
-    _compress(
-        model, ignored, given, bits=4, group_size=_GROUP, group_size_fallback="adjust", gptq=True, num_samples=len(given),
-        ratio=share, sensitivity_metric="weight_quantization_error",
+    compress_weights(
+        traced, named_inputs(traced.model, sample), ignored=ignored, bits=4, group_size=_GROUP, group_size_fallback="adjust",
+        gptq=True, ratio=share, sensitivity_metric="weight_quantization_error",
     )  # fmt: skip
-    found = _stored(model.model)
+    found = _stored(traced.model)
     if not found["int4"]:
         raise BadInput(
             "int4_weights: 32 divides no layer's input width, so that nothing can be in int4; take int8_weights"
@@ -69,14 +75,10 @@ def compress_to_int4(model: Any, ignored: Sequence[str], sample: Sample, share: 
     return found
 
 
-def _compress(model: Any, ignored: Sequence[str], sample: Sample, **options: Any) -> None:
-    with quiet():
-        import nncf
-        from optimum.intel import OVConfig, OVQuantizer, OVWeightQuantizationConfig
-    with quiet(), redirect_stdout(io.StringIO()):  # NNCF draws its bars on stdout
-        settings = OVWeightQuantizationConfig(ignored_scope={"names": list(ignored)}, **options)
-        dataset = nncf.Dataset(sample) if sample else None
-        OVQuantizer(model).quantize(dataset, ov_config=OVConfig(quantization_config=settings))
+def named_inputs(graph: Any, sample: Sample) -> list[dict[str, np.ndarray]]:
+    """Return of each input what the graph takes."""
+    names = [port.get_any_name() for port in graph.inputs]
+    return [{name: inputs[name] for name in names if name in inputs} for inputs in sample]
 
 
 def _stored(graph: Any) -> dict[str, int]:

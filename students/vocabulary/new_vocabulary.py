@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from distill.data.scripts import Sources
 from distill.data.tokens import tokenize
 from distill.errors import BadInput
 from distill.models.backbone import train_tokenizer
-from students.vocabulary.scripts import Sources
 from students.vocabulary.surface import OldPieces
 from students.vocabulary.tokenizer_json import TokenizerJson, rebuilt, renumbered
 from students.vocabulary.word_embeddings import padding_position, replace_vocabulary, word_embedding

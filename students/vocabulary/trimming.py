@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from distill.data.scripts import Sources, kept_scripts, script_of
 from distill.data.tokens import TokenTable, tokenize
 from distill.errors import BadInput, JobFailed
-from students.vocabulary.scripts import Sources, kept_scripts, script_of
 from students.vocabulary.tokenizer_json import TokenizerJson, rebuilt
 from students.vocabulary.word_embeddings import padding_position, replace_vocabulary, special_ids, word_embedding
 

@@ -88,7 +88,7 @@ class TestPlanner:
                 assert max(sizes) - min(sizes) <= 1
                 for units in per_process:
                     padded = plan.lengths[units].max(initial=0) * plan.sequences[units].sum()
-                    assert plan.coupled or len(units) <= 1 or padded <= plan.token_budget
+                    assert len(units) <= 1 or padded <= plan.token_budget
 
     def test_steps_hold_a_global_batch_and_the_last_one_what_is_left(self):
         sizes = [len(units_of(planner().step(number))) for number in range(7)]
@@ -123,13 +123,16 @@ class TestPlanner:
             for end, start in itertools.pairwise([end for pair in zip(starts, ends, strict=True) for end in pair])
         )
 
-    def test_coupled_passes_are_micro_batches_in_random_order(self):
-        sizes = [[len(units) for units in per_process] for per_process in planner(coupled=True, n_processes=2).step(0)]
-        assert sizes == [[8, 8]]
-        passes = planner(coupled=True, global_batch=100).step(0)
-        assert [len(per_process[0]) for per_process in passes] == [8] * 12 + [4]
-        lengths = planner().lengths[passes[0][0]]
-        assert sorted(lengths.tolist()) != lengths.tolist()
+    def test_a_coupled_step_that_fits_is_one_pass_and_a_larger_one_is_cut_as_any_other(self):
+        # a second pass would cost a second run of both, which no padding is worth
+        whole = planner(coupled=True, micro_batch=16, token_budget=16 * 60).step(0)
+        assert [[len(units) for units in per_process] for per_process in whole] == [[16]]
+        assert len(planner(micro_batch=16, token_budget=16 * 60).step(0)) > 1
+        for limits in ({}, {"micro_batch": 16}, {"token_budget": 16 * 60}, {"n_processes": 2}):
+            parts, others = (planner(coupled=coupled, **limits).step(0) for coupled in (True, False))
+            assert [[units.tolist() for units in per_process] for per_process in parts] == [
+                [units.tolist() for units in per_process] for per_process in others
+            ]
 
     def test_evaluation_sees_every_unit_once(self):
         for n, n_processes in ((100, 1), (100, 3), (1200, 2), (1, 2)):

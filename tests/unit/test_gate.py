@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from distill.data.scripts import main_script, rows_by_script, stratified
 from students.export.agreement import rank_agreement, settled, top_k_overlap
 from students.export.arithmetic import Arithmetic
 from students.export.calibration import calibration_inputs
 from students.export.gate import DEFAULT_THRESHOLDS, N_OF_SCRIPT, ParityReport, Thresholds, check_gate, compare
-from students.vocabulary.scripts import main_script, rows_by_script, stratified
 
 FP32, INT8 = DEFAULT_THRESHOLDS["fp32"], DEFAULT_THRESHOLDS["int8"]
 

@@ -1,6 +1,7 @@
 """What is refused before a training that would learn nothing; and that temperature moves no optimum."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,12 +9,27 @@ import torch
 
 from distill.data.pairs import Pairs
 from distill.errors import BadInput, JobFailed
-from distill.recipe.schema import EmbeddingMatch, Labels, MarginMatch, Objectives, ScoreMatch
+from distill.recipe.schema import (
+    AdrMse,
+    Cka,
+    CoSent,
+    EmbeddingMatch,
+    Guide,
+    Labels,
+    MarginMatch,
+    Objectives,
+    RankNet,
+    Rkd,
+    Schedule,
+    ScoreMatch,
+    Similarity,
+)
 from distill.training import losses
-from distill.training.learnable import check_learnable, check_related, rank_correlation, unrelated
+from distill.training.learnable import check_learnable, check_pairs, check_related, rank_correlation, unrelated
+from distill.training.negatives import GuideVectors
 from distill.training.objectives import teacher_logits, teacher_unit
 from distill.training.trainset import validation_value
-from tests.unit.test_objectives import step_of, trainset_of
+from tests.unit.test_objectives import LISTS, step_of, trainset_of
 
 BI, CROSS = "bi_encoder", "cross_encoder"
 
@@ -28,8 +44,43 @@ KL, MARGIN = Objectives(score_match=ScoreMatch(teacher="cross", loss="kl")), Obj
 INFONCE = Objectives(labels=Labels(loss="infonce"))
 
 
-def check(objectives, units, micro_batch=32):
-    check_learnable("student", units, objectives, micro_batch=micro_batch)
+def check(objectives, units, global_batch=32):
+    check_learnable("student", units, objectives, global_batch=global_batch)
+
+
+class TestBeforeAnythingIsTrained:
+    """What the pairs themselves lack is refused without tokens and signals."""
+
+    def check(self, objectives, train, kind=CROSS, candidates=4, unlabelled_pairs=()):
+        student = SimpleNamespace(kind=kind, training=SimpleNamespace(global_batch=32))
+        data = SimpleNamespace(candidates=candidates, unlabelled_pairs=unlabelled_pairs)
+        recipe = SimpleNamespace(student=student, data=data, objectives=objectives)
+        check_pairs(SimpleNamespace(recipe=recipe, split=SimpleNamespace(train=train)))
+
+    @pytest.mark.parametrize("objectives", [KL, MARGIN, Objectives(adr_mse=AdrMse(teacher="cross"))])
+    def test_no_query_with_two_documents(self, objectives):
+        with pytest.raises(BadInput, match=r"student: .*no training query has two documents"):
+            self.check(objectives, LONE)
+        self.check(objectives, GROUPED)
+        self.check(objectives, LONE, unlabelled_pairs=["a teacher finds more"])
+
+    def test_lists_from_labels(self):
+        ranknet = Objectives(ranknet=RankNet())
+        with pytest.raises(BadInput, match="ranknet learns the order of .*no training query has two documents"):
+            self.check(ranknet, LONE)
+        with pytest.raises(BadInput, match="ranknet: the training pairs have no labels to learn from; name a teacher"):
+            self.check(ranknet, pairs(GROUPED.queries, GROUPED.documents, None))
+        self.check(ranknet, GROUPED)
+
+    def test_labels(self):
+        with pytest.raises(BadInput, match="no training label is 0.5 or more"):
+            self.check(INFONCE, pairs(LONE.queries, LONE.documents, [0, 0.2, 0.4, 0]), kind=BI)
+        with pytest.raises(BadInput, match="the one document all do"):
+            self.check(INFONCE, pairs(["a", "b"], ["x", "x"], [1, 1]), kind=BI, candidates=None)
+        self.check(INFONCE, LONE, kind=BI, candidates=None)
+
+    def test_what_teachers_say_is_not_asked(self):
+        self.check(Objectives(cosent=CoSent(teacher="cross"), cka=Cka(teacher="bi")), LONE)
 
 
 class TestNothingToLearn:
@@ -88,11 +139,67 @@ class TestNothingToLearn:
         with pytest.raises(BadInput, match="the 3 documents all do"):
             check(INFONCE, trainset_of(BI, pairs=pairs(["a", "a", "a"], ["x", "y", "z"], [1, 1, 1])))
 
-    def test_infonce_in_passes_of_one_pair(self):
+    def test_infonce_in_steps_of_one_pair(self):
         units = trainset_of(BI, pairs=LONE)
-        with pytest.raises(BadInput, match=r"a pass holds one; set training\.micro_batch"):
-            check(INFONCE, units, micro_batch=1)
-        check(INFONCE, units, micro_batch=2)
+        with pytest.raises(BadInput, match=r"a step holds one; set training\.global_batch"):
+            check(INFONCE, units, global_batch=1)
+        check(INFONCE, units, global_batch=2)
+
+    @pytest.mark.parametrize("field", LISTS)
+    def test_lists_without_an_order(self, field):
+        by_labels = Objectives(**{field: LISTS[field]()})
+        with pytest.raises(
+            BadInput, match=f"student: {field} learns the order of .*no training query has two documents"
+        ):
+            check(by_labels, trainset_of(CROSS, candidates=4, pairs=LONE))
+        tied = pairs(GROUPED.queries, GROUPED.documents, [0, 0, 1, 1])
+        with pytest.raises(
+            BadInput, match="all of them have one label within a query; add candidates, or name a teacher"
+        ):
+            check(by_labels, trainset_of(CROSS, candidates=4, pairs=tied))
+        with pytest.raises(BadInput, match=f"{field}: the training pairs have no labels to learn from; name a teacher"):
+            check(by_labels, trainset_of(CROSS, candidates=4, pairs=pairs(GROUPED.queries, GROUPED.documents, None)))
+        check(by_labels, trainset_of(CROSS, candidates=4, pairs=GROUPED))
+        by_teacher = Objectives(**{field: LISTS[field](teacher="cross")})
+        with pytest.raises(BadInput, match=f"student: {field} .*no training query has two documents"):
+            check(by_teacher, trainset_of(CROSS, candidates=4, pairs=LONE))
+        check(by_teacher, trainset_of(CROSS, candidates=4, pairs=tied))
+
+    def test_cosent_needs_labels_or_scores_that_differ(self):
+        same = trainset_of(BI, pairs=pairs(LONE.queries, LONE.documents, [1, 1, 1, 1]))
+        with pytest.raises(BadInput, match="cosent learns the order of labels, and every training label is 1"):
+            check(Objectives(cosent=CoSent()), same)
+        check(Objectives(cosent=CoSent(teacher="cross")), same)
+        same.teacher_scores["cross"] = np.full(4, 0.3, dtype=np.float32)
+        with pytest.raises(JobFailed, match="cosent: teacher cross gives every pair the same score"):
+            check(Objectives(cosent=CoSent(teacher="cross")), same)
+
+    @pytest.mark.parametrize(("field", "term"), [("rkd", Rkd), ("similarity", Similarity), ("cka", Cka)])
+    def test_relations_need_texts_that_a_teacher_tells_apart(self, field, term):
+        objectives, units = Objectives(**{field: term(teacher="bi")}), trainset_of(BI, pairs=LONE)
+        check(objectives, units)
+        units.relations = {"bi": lambda rows: np.ones((len(rows), 4), dtype=np.float32)}
+        with pytest.raises(JobFailed, match=f"{field}: teacher bi gives every text the same embedding"):
+            check(objectives, units)
+
+    def test_angles_need_three_texts_a_step(self):
+        units = trainset_of(BI, pairs=LONE)
+        with pytest.raises(BadInput, match=r"rkd compares .* a step holds 2 of the 3 .*raise training\.global_batch"):
+            check(Objectives(rkd=Rkd(teacher="bi")), units, global_batch=1)
+        check(Objectives(rkd=Rkd(teacher="bi", angle=0)), units, global_batch=1)
+
+    def test_a_guide_that_leaves_no_negatives(self, caplog):
+        objectives = Objectives(labels=Labels(loss="infonce", guide=Guide(teacher="bi", margin=2)))
+        units = trainset_of(BI, pairs=pairs(LONE.queries, LONE.documents, [1, 1, 1, 1]))
+        units.guide = GuideVectors(units.embeddings, margin=2)
+        with pytest.raises(
+            JobFailed, match=r"infonce: the guide bi takes every document for an answer; lower guide\.margin"
+        ):
+            check(objectives, units)
+        units.guide = GuideVectors(units.embeddings, margin=-2)
+        with caplog.at_level("INFO"):
+            check(objectives, units)
+        assert "the guide bi leaves out 0 % of the negatives (of 4 pairs)" in caplog.text
 
     def test_scores_that_are_no_numbers(self):
         units = trainset_of(CROSS, pairs=LONE)
@@ -109,6 +216,20 @@ def test_a_step_learns_where_it_holds_what_a_loss_is_a_mean_over():
     assert step_of(CROSS, KL).learns_from({**held, "groups": 1})
     assert step_of(BI, INFONCE).learns_from({**held, "positives": 1})
     assert step_of(BI, Objectives(margin_mse=MarginMatch(teacher="cross"), labels=Labels())).learns_from(held)
+
+
+def test_new_terms_and_scheduled_ones_learn_where_they_count():
+    held = {"pairs": 4, "labelled": 0, "groups": 1, "ordered": 0, "texts": 8, "positives": 0}
+    for objectives, expected in (
+        (Objectives(ranknet=RankNet()), False), (Objectives(ranknet=RankNet(teacher="cross")), True),
+        (Objectives(cosent=CoSent()), False), (Objectives(cosent=CoSent(teacher="cross")), True),
+        (Objectives(cka=Cka(teacher="bi")), True),
+    ):  # fmt: skip
+        assert step_of(BI, objectives).learns_from(held) is expected
+    late = Objectives(score_match=ScoreMatch(teacher="cross", schedule=Schedule(start=0.5)), ranknet=RankNet())
+    step = step_of(CROSS, late)
+    assert not step.learns_from(held, step.factors(0.5))
+    assert step.learns_from(held, step.factors(0.6))
 
 
 class TestRelation:
@@ -185,7 +306,7 @@ class TestTemperatureMovesNoOptimum:
     @pytest.mark.parametrize("kind", [BI, CROSS])
     @pytest.mark.parametrize("temperature", [0.5, 4.0])
     def test_of_candidates(self, kind, temperature):
-        teacher = teacher_logits(torch.tensor([[0.8, -0.3, 0.1]]), kind)
+        teacher = teacher_logits(torch.tensor([[0.8, -0.3, 0.1]]), kind, 10.0)
         student = teacher.clone().requires_grad_()
         loss = losses.kl_divergence(student, teacher, torch.ones(1, 3, dtype=torch.bool), temperature)
         (gradient,) = torch.autograd.grad(loss, student)

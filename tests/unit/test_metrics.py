@@ -10,7 +10,7 @@ from scipy import stats
 from sklearn.metrics import average_precision_score, ndcg_score, roc_auc_score
 
 from distill.errors import BadInput
-from distill.metrics import measures as metrics
+from distill.metrics import measures, ndcg, offline, weighted
 from distill.metrics.measures import (
     METRICS,
     AblationMse,
@@ -25,6 +25,7 @@ from distill.metrics.measures import (
     paired_difference,
     retention,
 )
+from distill.metrics.names import METRIC_NAMES
 
 
 def sample(n=400, queries=40, seed=0, decimals=1):
@@ -142,20 +143,9 @@ def test_home_that_cannot_be_written():
     assert float(done.stdout) == pytest.approx(1)
 
 
-def test_values_are_those_that_the_metrics_compute_through_evaluate():
-    """`evaluate_scores` leaves out the Arrow table that `compute` writes; the numbers are the same."""
-    data = sample(n=200)
-    found = evaluate_scores(**data, seed=0, n_bootstrap=5)
-    columns = {"predictions": data["scores"], "references": data["labels"]}
-    teachers = {"predictions": data["scores"], "references": data["teacher_scores"]}
-    computed = [
-        *(metric().compute(**columns) for metric in (Spearman, RocAuc, AveragePrecision)),
-        NdcgAt10().compute(**columns, query_ids=data["query_ids"]),
-        AblationMse().compute(**columns | {"predictions": data["unit_scores"]}),
-        *(metric().compute(**teachers) for metric in (TeacherSpearman, TeacherKendall)),
-    ]
-    expected = {key: value for one in computed for key, value in one.items()}
-    assert {key: estimate.value for key, estimate in found.items()} == pytest.approx(expected, rel=1e-12)
+def test_every_metric_has_one_name():
+    assert [metric.key for metric in offline.METRIC_CLASSES] == list(METRIC_NAMES)
+    assert METRICS == tuple(METRIC_NAMES)
 
 
 # --- Parity --------------------------------------------------------------------------------------------------------
@@ -171,7 +161,7 @@ def test_ndcg_is_sklearns_with_ties_and_graded_labels(seed):
     groups = [ids == query for query in range(25) if labels[ids == query].max() > 0]
     expected = np.mean([ndcg_score([labels[rows]], [scores[rows]], k=10) for rows in groups])
     shuffled = rng.permutation(len(ids))
-    keep, values = metrics._ndcg_by_query(scores[shuffled], labels[shuffled], ids[shuffled])
+    keep, values = ndcg.ndcg_by_query(scores[shuffled], labels[shuffled], ids[shuffled])
     assert len(keep) == len(groups)
     assert values.mean() == pytest.approx(expected, abs=1e-12)
 
@@ -184,23 +174,23 @@ def weights_and_rows(n, seed):
 
 
 CASES = [
-    ("spearman", lambda x, y: metrics._spearman(x, y), lambda x, y: stats.spearmanr(x, y).statistic),
-    ("auc", lambda x, y: metrics._roc_auc(x, y > 0), lambda x, y: roc_auc_score(y > 0, x)),
-    ("ap", lambda x, y: metrics._average_precision(x, y > 0), lambda x, y: average_precision_score(y > 0, x)),
-    ("tau", lambda x, y: metrics._kendall(x, y), lambda x, y: stats.kendalltau(x, y).statistic),
-    ("mean", lambda x, y: metrics._mean((x - y) ** 2, np.arange(len(x))), lambda x, y: np.mean((x - y) ** 2)),
+    ("spearman", lambda x, y: weighted.spearman(x, y), lambda x, y: stats.spearmanr(x, y).statistic),
+    ("auc", lambda x, y: weighted.roc_auc(x, y > 0), lambda x, y: roc_auc_score(y > 0, x)),
+    ("ap", lambda x, y: weighted.average_precision(x, y > 0), lambda x, y: average_precision_score(y > 0, x)),
+    ("tau", lambda x, y: weighted.kendall(x, y), lambda x, y: stats.kendalltau(x, y).statistic),
+    ("mean", lambda x, y: weighted.mean((x - y) ** 2, np.arange(len(x))), lambda x, y: np.mean((x - y) ** 2)),
 ]
 
 
-@pytest.mark.parametrize("name, weighted, plain", CASES, ids=[case[0] for case in CASES])
+@pytest.mark.parametrize("name, make, plain", CASES, ids=[case[0] for case in CASES])
 @pytest.mark.parametrize("decimals", [0, 1, 12], ids=["many ties", "ties", "no ties"])
 @pytest.mark.parametrize("n", [5, 20, 300])
-def test_weighted_statistic_is_the_plain_one_on_the_repeated_rows(name, weighted, plain, decimals, n):
+def test_weighted_statistic_is_the_plain_one_on_the_repeated_rows(name, make, plain, decimals, n):
     rng = np.random.default_rng(n)
     right = np.round(rng.normal(size=n), decimals)
     left = np.round(right + rng.normal(size=n), decimals)
     right[:2] = (-1, 1)  # both classes are there
-    statistic = weighted(left, right)
+    statistic = make(left, right)
     checked = 0
     for seed in range(20):
         weights, rows = weights_and_rows(n, seed)
@@ -211,9 +201,9 @@ def test_weighted_statistic_is_the_plain_one_on_the_repeated_rows(name, weighted
     assert checked >= 5
 
 
-@pytest.mark.parametrize("name, weighted, plain", CASES[:4], ids=[case[0] for case in CASES[:4]])
-def test_degenerate_resample_is_nan_not_a_number_made_up(name, weighted, plain):
-    statistic = weighted(np.array([1.0, 2.0, 3.0]), np.array([-1.0, -1.0, 1.0]))
+@pytest.mark.parametrize("name, make, plain", CASES[:4], ids=[case[0] for case in CASES[:4]])
+def test_degenerate_resample_is_nan_not_a_number_made_up(name, make, plain):
+    statistic = make(np.array([1.0, 2.0, 3.0]), np.array([-1.0, -1.0, 1.0]))
     one_class = np.array([[2.0, 0.0], [1.0, 0.0], [0.0, 3.0]])  # only negatives; only positives
     assert np.isnan(statistic(one_class)).all()
 
@@ -222,7 +212,7 @@ def test_tau_of_large_data_has_the_spread_of_the_exact_one(monkeypatch):
     data = sample(n=1500, decimals=12)
     call = {"scores": data["scores"], "labels": None, "teacher_scores": data["teacher_scores"], "seed": 3}
     exact = evaluate_scores(**call)["teacher_kendall"]
-    monkeypatch.setattr(metrics, "EXACT_TAU", 700)
+    monkeypatch.setattr(weighted, "_EXACT_TAU", 700)
     linear = evaluate_scores(**call)["teacher_kendall"]
     assert linear.value == exact.value
     width = exact.high - exact.low
@@ -306,7 +296,7 @@ def test_interval_by_pair_is_the_plain_bootstrap():
 
 def test_interval_by_query_draws_whole_queries():
     ids = np.array([0, 0, 0, 1, 2, 2, 3, 3, 3, 3])
-    for weights in metrics._resamples(ids, 10, 20, seed=0):
+    for weights in measures._resamples(ids, 10, 20, seed=0):
         by_query = weights[[0, 3, 4, 6]]
         assert (weights == by_query[ids]).all()
         assert (by_query.sum(axis=0) == 4).all()

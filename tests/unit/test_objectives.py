@@ -1,6 +1,10 @@
 """Steps over a stub encoder: what a batch's losses add up to, whatever the passes and processes."""
 
+import copy
 import math
+import threading
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,8 +12,25 @@ import torch
 from torch import nn
 
 from distill.data.pairs import Pairs
-from distill.recipe.schema import EmbeddingMatch, Labels, MarginMatch, Objectives, ScoreMatch
+from distill.recipe.schema import (
+    AdrMse,
+    Cka,
+    CoSent,
+    EmbeddingMatch,
+    Labels,
+    LambdaLoss,
+    ListMle,
+    ListNet,
+    MarginMatch,
+    Objectives,
+    RankNet,
+    Rkd,
+    ScoreMatch,
+    Similarity,
+)
 from distill.training.batching import Planner
+from distill.training.coupling import run_coupled
+from distill.training.negatives import GuideVectors, Negatives
 from distill.training.objectives import Step, teacher_logits, teacher_unit
 from distill.training.trainset import TrainSet
 
@@ -63,6 +84,7 @@ def trainset_of(kind, candidates=None, unlabelled=(), pairs=None):
     }  # fmt: skip
     vectors = rng.normal(size=(len(trainset.tokens), TEACHER_WIDTH)).astype(np.float32)
     trainset.embeddings = lambda rows: vectors[rows]
+    trainset.relations = {"bi": trainset.embeddings} if kind == BI else {}
     return trainset
 
 
@@ -85,6 +107,8 @@ def run(step, trainset, units, **plan):
     )  # fmt: skip
     passes = list(planner._passes(units)) if plan else [[units]]
     step.zero_grad()
+    if trainset.coupled and plan:
+        return (*run_in_threads(step, trainset, passes, trainset.counts(units), n_processes), len(passes))
     sums = {}
     for per_process in passes:
         for process in range(n_processes):
@@ -97,7 +121,48 @@ def run(step, trainset, units, **plan):
     return sums, gradients, len(passes)
 
 
+class Threads:
+    """Stands in for accelerate: its processes are threads, each with its copy of the step."""
+
+    def __init__(self, n):
+        self.parts, self.barrier = [None] * n, threading.Barrier(n)
+
+    def accelerator(self, index):
+        def gather(tensor):
+            self.parts[index] = tensor
+            self.barrier.wait()
+            whole = torch.cat(self.parts)
+            self.barrier.wait()
+            return whole
+
+        return SimpleNamespace(
+            process_index=index, num_processes=len(self.parts), device=torch.device("cpu"), gather=gather,
+            no_sync=lambda step: nullcontext(), backward=lambda loss: loss.backward(),
+        )  # fmt: skip
+
+
+def run_in_threads(step, trainset, passes, totals, n):
+    """Losses and gradients of a coupled step."""
+    together, steps, results = Threads(n), [copy.deepcopy(step) for _ in range(n)], [None] * n
+
+    def work(index):
+        accelerator, own = together.accelerator(index), steps[index]
+        results[index], _ = run_coupled(accelerator, own, own, trainset, passes, totals, {}, lambda number: number)
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(n)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    sums = {name: sum(result[name].item() for result in results) / n for name in results[0]}
+    gradients = {
+        name: sum(dict(own.named_parameters())[name].grad for own in steps) / n for name, _ in step.named_parameters()
+    }
+    return sums, gradients
+
+
 CROSS, BI = "cross_encoder", "bi_encoder"
+LISTS = {"listnet": ListNet, "ranknet": RankNet, "lambda_loss": LambdaLoss, "list_mle": ListMle, "adr_mse": AdrMse}
 CASES = [
     (CROSS, Objectives(labels=Labels(loss="bce")), None),
     (CROSS, Objectives(labels=Labels(loss="mse", weight=0.3)), None),
@@ -107,6 +172,10 @@ CASES = [
       for kind in (CROSS, BI) for teacher in ("cross", "bi") for loss in ("mse", "bce", "logit_mse")),
     *((kind, Objectives(score_match=ScoreMatch(teacher="cross", loss="kl", temperature=3.0)), 2) for kind in (CROSS, BI)),
     *((kind, Objectives(margin_mse=MarginMatch(teacher=teacher)), 3) for kind in (CROSS, BI) for teacher in ("cross", "bi")),
+    *((kind, Objectives(**{name: term(teacher=teacher)}), 3) for kind in (CROSS, BI) for teacher in ("cross", "bi", None)
+      for name, term in LISTS.items()),
+    (CROSS, Objectives(score_match=ScoreMatch(teacher="cross", loss="bce", temperature=2.0, teacher_temperature=0.5)), None),
+    (CROSS, Objectives(listnet=ListNet(teacher="cross", weight=0.5), list_mle=ListMle(), adr_mse=AdrMse(teacher="bi")), 2),
     (BI, Objectives(embedding_match=EmbeddingMatch(teacher="bi", loss="cosine")), None),
     (BI, Objectives(embedding_match=EmbeddingMatch(teacher="bi", loss="mse")), 2),
     (BI, Objectives(labels=Labels(weight=0.2), score_match=ScoreMatch(teacher="cross", loss="kl"),
@@ -116,7 +185,7 @@ CASES = [
 
 def name_of(case):
     kind, objectives, candidates = case
-    terms = objectives.model_dump(exclude_none=True)
+    terms = {name: term.model_dump() for name, term in objectives.terms().items()}
     details = "-".join(f"{name}-{term.get('loss', '')}-{term.get('teacher', '')}" for name, term in terms.items())
     return f"{kind}-{details}-{candidates}"
 
@@ -136,12 +205,80 @@ def test_losses_of_small_passes_and_several_processes_add_up_to_those_of_one_pas
     parts, part_gradients, n_small = run(step, trainset, units, **plan)
     assert n_passes == 1
     assert n_small > 1 or "n_processes" in plan
-    assert set(whole) == set(parts) == {*objectives.model_dump(exclude_none=True), "nothing"}
+    assert set(whole) == set(parts) == {*objectives.terms(), "nothing"}
     for name, value in whole.items():
         assert parts[name] == pytest.approx(value, abs=1e-6, rel=1e-6)
     for name, gradient in whole_gradients.items():
         assert (part_gradients[name] - gradient).abs().max() <= 3e-6 * max(1.0, gradient.abs().max()), name
     assert sum(gradient.abs().sum() for gradient in whole_gradients.values()) > 0
+
+
+COUPLED = [
+    (BI, Objectives(labels=Labels(loss="infonce", temperature=0.3)), None),
+    (BI, Objectives(labels=Labels(loss="infonce"), margin_mse=MarginMatch(teacher="cross")), 3),
+    *((kind, Objectives(cosent=CoSent(teacher=teacher, weight=0.5)), None) for kind in (CROSS, BI) for teacher in ("cross", None)),
+    (BI, Objectives(rkd=Rkd(teacher="bi")), None),
+    (BI, Objectives(rkd=Rkd(teacher="bi", angle_texts=5)), None),
+    (BI, Objectives(similarity=Similarity(teacher="bi")), None),
+    (BI, Objectives(similarity=Similarity(teacher="bi", loss="kl", temperature=0.2)), 2),
+    (BI, Objectives(cka=Cka(teacher="bi")), None),
+    (BI, Objectives(labels=Labels(loss="bce"), score_match=ScoreMatch(teacher="cross", loss="kl"), cka=Cka(teacher="bi"),
+                    embedding_match=EmbeddingMatch(teacher="bi"), ranknet=RankNet()), 2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", COUPLED, ids=name_of)
+@pytest.mark.parametrize(
+    "plan",
+    [{"micro_batch": 2}, {"token_budget": 60}, {"n_processes": 2}, {"n_processes": 4, "micro_batch": 2}],
+    ids=str,
+)
+def test_losses_that_couple_a_step_do_not_see_its_passes_and_processes(case, plan):
+    kind, objectives, candidates = case
+    assert objectives.couples
+    unlabelled = [f"lone {i} text" for i in range(5)] if objectives.from_texts else ()
+    trainset = trainset_of(kind, candidates, unlabelled)
+    trainset.coupled, trainset.in_batch_negatives = True, objectives.labels is not None
+    units, step = np.arange(len(trainset)), step_of(kind, objectives)
+    whole, whole_gradients, n_passes = run(step, trainset, units)
+    parts, part_gradients, n_small = run(step, trainset, units, **plan)
+    assert n_passes == 1
+    assert n_small > 1 or "n_processes" in plan
+    assert set(whole) - {"nothing"} == set(parts) == set(objectives.terms())
+    for name, value in parts.items():
+        assert whole[name] == pytest.approx(value, abs=1e-6, rel=1e-5)
+        assert value > 1e-3
+    for name, gradient in whole_gradients.items():
+        assert (part_gradients[name] - gradient).abs().max() <= 3e-6 * max(1.0, gradient.abs().max()), name
+    assert sum(gradient.abs().sum() for gradient in whole_gradients.values()) > 0
+
+
+class Dropped(Stub):
+    """The stub with dropout before its layer."""
+
+    def forward(self, features):
+        mask = features["attention_mask"].unsqueeze(-1)
+        mean = (self.words[features["input_ids"]] * mask).sum(1) / mask.sum(1)
+        return {self.output: torch.tanh(nn.functional.dropout(mean, 0.5, self.training) @ self.layer)}
+
+
+def test_a_pass_of_a_coupled_step_draws_the_same_dropout_both_times():
+    objectives = Objectives(cka=Cka(teacher="bi"), similarity=Similarity(teacher="bi"))
+    trainset = trainset_of(BI)
+    trainset.coupled = True
+    step = Step(Dropped(BI), BI, objectives, teacher_kinds={"bi": BI})
+    passes = [[units] for units in np.array_split(np.random.default_rng(0).permutation(len(trainset)), 4)]
+    totals = trainset.counts(np.arange(len(trainset)))
+    _, gradients = run_in_threads(step, trainset, passes, totals, 1)
+    # the same with the graphs of all passes at once
+    outputs = []
+    for number, (units,) in enumerate(passes):
+        torch.manual_seed(number)
+        outputs.append(step(trainset.batch(units, totals=totals), outputs_only=True)["outputs"])
+    whole = trainset.batch(np.concatenate([units for (units,) in passes]), totals=totals)
+    sum(step.losses_of(whole, torch.cat(outputs)).values()).backward()
+    for name, parameter in step.named_parameters():
+        assert torch.allclose(gradients[name], parameter.grad, atol=1e-7), name
 
 
 class TestByHand:
@@ -195,6 +332,52 @@ class TestByHand:
         got = self.losses_of(BI, objectives, (0.3, 0.1), teacher=(1.0, 0.0), candidates=2)
         assert got == {"margin_mse": pytest.approx(1.0, rel=1e-5)}
 
+    def test_temperatures_of_their_own(self):
+        # bce: the teacher's log 9 / 2 = log 3: 0.75; the student's 2·log 3 / 2: −[¾ log ¾ + ¼ log ¼] = 0.562335, and of equal
+        # logits 0 and 0 log 2; times τ² = 4
+        told = {"temperature": 2, "teacher_temperature": 2}
+        objectives = Objectives(score_match=ScoreMatch(teacher="cross", loss="bce", **told))
+        got = self.losses_of(CROSS, objectives, (2 * math.log(3), 0.0), teacher=(math.log(9), 0.0))
+        assert got == {"score_match": pytest.approx(4 * (0.562335 + 0.693147) / 2, abs=1e-5)}
+        # kl: the teacher's (2·log 3, 0)/4 → (√3, 1)/(√3 + 1), the student's (log 3, 0)/1 → (¾, ¼)
+        objectives = Objectives(score_match=ScoreMatch(teacher="cross", loss="kl", teacher_temperature=4))
+        got = self.losses_of(CROSS, objectives, (math.log(3), 0.0), teacher=(2 * math.log(3), 0.0), candidates=2)
+        p = 3**0.5 / (3**0.5 + 1)
+        expected = p * math.log(p / 0.75) + (1 - p) * math.log((1 - p) / 0.25)
+        assert got == {"score_match": pytest.approx(expected, abs=1e-6)}
+
+    def test_lists_from_labels_and_from_a_teacher(self):
+        # labels: only the order, d = log 3: −log ¾. A teacher with logits (log 3, 0): −(¾ log ¾ + ¼ log ¼)
+        scores = (math.log(3), 0.0)
+        got = self.losses_of(CROSS, Objectives(ranknet=RankNet()), scores, candidates=2)
+        assert got == {"ranknet": pytest.approx(0.287682, abs=1e-5)}
+        told = {"teacher": scores, "candidates": 2}
+        got = self.losses_of(CROSS, Objectives(ranknet=RankNet(teacher="cross")), scores, **told)
+        assert got == {"ranknet": pytest.approx(0.562335, abs=1e-5)}
+        got = self.losses_of(CROSS, Objectives(ranknet=RankNet(teacher="cross", targets="hard")), scores, **told)
+        assert got == {"ranknet": pytest.approx(0.287682, abs=1e-5)}
+
+    def test_lists_of_equal_labels_do_not_count(self):
+        pairs = Pairs(["a", "a", "b", "b"], ["w", "x", "y", "z"], np.array([1, 0, 1, 1], dtype=np.float32))
+        trainset = trainset_of(CROSS, candidates=2, pairs=pairs)
+        units = np.arange(2)
+        assert trainset.counts(units)["ordered"] == 1
+        step = step_of(CROSS, Objectives(ranknet=RankNet()))
+        batch = trainset.batch(units, totals=trainset.counts(units))
+        got = step._losses(batch, torch.tensor([0.0, 0.0, 5.0, -5.0]), None)
+        assert got["ranknet"].item() == pytest.approx(math.log(2), abs=1e-6)
+
+    def test_cosent_of_cosines_and_of_logits(self):
+        # 20·(0.1 − 0) = 2: log(1 + e⁻²); a cross-encoder's logits are taken as they are: log(1 + e⁻¹)
+        assert self.losses_of(BI, Objectives(cosent=CoSent()), (0.1, 0.0)) == {
+            "cosent": pytest.approx(0.126928, abs=1e-5)
+        }
+        assert self.losses_of(CROSS, Objectives(cosent=CoSent()), (1.0, 0.0)) == {
+            "cosent": pytest.approx(0.313262, abs=1e-5)
+        }
+        told = Objectives(cosent=CoSent(teacher="bi", scale=1.0))  # the other way round than the labels
+        assert self.losses_of(BI, told, (0.0, 1.0), teacher=(0.2, 0.4)) == {"cosent": pytest.approx(0.313262, abs=1e-5)}
+
     def test_same_scores_cost_nothing(self):
         for loss, candidates in (("mse", None), ("logit_mse", None), ("kl", 2)):
             objectives = Objectives(
@@ -206,10 +389,10 @@ class TestByHand:
 
 def test_teacher_scores_on_both_scales():
     scores = torch.tensor([0.0, math.log(3)])
-    assert teacher_logits(scores, CROSS).tolist() == scores.tolist()
+    assert teacher_logits(scores, CROSS, 10.0).tolist() == scores.tolist()
     assert teacher_unit(scores, CROSS).tolist() == pytest.approx([0.5, 0.75])
     assert teacher_unit(scores, CROSS, temperature=0.5).tolist() == pytest.approx([0.5, 0.9])  # log 9
-    assert teacher_logits(torch.tensor([0.5]), BI).tolist() == [5.0]
+    assert teacher_logits(torch.tensor([0.5]), BI, 10.0).tolist() == [5.0]
     assert teacher_unit(torch.tensor([0.5]), BI).tolist() == [0.75]
 
 
@@ -238,33 +421,53 @@ class TestInfoNce:
             [False, False, False, True],
         ]  # fmt: skip
 
+    def test_answers_in_other_steps_are_no_negatives(self):
+        labels = np.array([1, 1, 1, 0], dtype=np.float32)
+        trainset = TrainSet.build(
+            BI, WordTokenizer(), Pairs(["a", "b", "a", "b"], ["x", "y", "y", "x"], labels), max_length=16
+        )
+        trainset.in_batch_negatives = True
+        # a's y is an answer by the third pair, which is not here; b's x is judged to be none
+        batch = trainset.batch(np.array([0, 1]), totals=trainset.counts(np.arange(4)))
+        assert batch.excluded.tolist() == [[True, True], [False, True]]
+
+    def test_a_guide_leaves_out_what_it_takes_for_answers(self):
+        labels = np.ones(3, dtype=np.float32)
+        trainset = TrainSet.build(BI, WordTokenizer(), Pairs(["a", "b", "c"], ["x", "y", "z"], labels), max_length=16)
+        trainset.in_batch_negatives = True
+        told = dict(zip("abcxyz", [[1, 0], [0, 1], [-1, 0], [3, 1], [3, 0.5], [-2, 0.1]], strict=True))
+        vectors = np.array([told[text] for text in trainset.texts], dtype=np.float32)
+        trainset.guide = GuideVectors(lambda rows: vectors[rows])
+        batch = trainset.batch(np.arange(3), totals=trainset.counts(np.arange(3)))
+        # y is nearer to a than x is; x is nearer to b than y is; z is a's and b's farthest
+        assert batch.excluded.tolist() == [[True, True, False], [True, True, False], [False, False, True]]
+
     def test_known_positives_are_recognised_by_text_under_another_query_too(self):
         # y is a positive of a; b's y is the same text and must not push a away
         labels = np.array([1, 1, 0], dtype=np.float32)
         assert self.excluded(Pairs(["a", "a", "b"], ["x", "y", "y"], labels))[0] == [True, True, True]
 
-    def test_is_the_mean_over_the_positives_of_the_step(self):
+    @pytest.mark.parametrize("plan", [{}, {"micro_batch": 3}, {"n_processes": 2, "micro_batch": 2}], ids=str)
+    def test_is_the_mean_over_the_positives_of_the_step_with_all_its_documents(self, plan):
         pairs = pairs_of(8, 1)
         pairs = Pairs(pairs.queries, pairs.documents, np.array([1, 0, 1, 1, 0, 1, 1, 1], dtype=np.float32))
         trainset = trainset_of(BI, pairs=pairs)
-        trainset.in_batch_negatives = True
+        trainset.in_batch_negatives = trainset.coupled = True
         step = step_of(BI, Objectives(labels=Labels(loss="infonce", temperature=0.5, weight=3)))
         units = np.arange(8)
-        sums, _, n_passes = run(step, trainset, units, micro_batch=4, coupled=True)
-        assert n_passes == 2
-        # the same from the definition, pass by pass: sums over positives, over the 6 of the step
+        sums, _, n_passes = run(step, trainset, units, **plan)
+        assert n_passes > 1 or not plan
+        # the same from the definition: the sum over positives, over the 6 of the step
         total = 0.0
         with torch.no_grad():
-            for rows in (units[:4], units[4:]):
-                table = trainset.tokens
-                unit = [
-                    nn.functional.normalize(step.model(table.batch(side[rows]))["sentence_embedding"], dim=-1)
-                    for side in (trainset.query_rows, trainset.document_rows)
-                ]
-                logits = (unit[0] @ unit[1].T / 0.5).tolist()
-                for i, row in enumerate(rows):
-                    if pairs.labels[row]:
-                        total -= math.log(math.exp(logits[i][i]) / sum(math.exp(value) for value in logits[i]))
+            unit = [
+                nn.functional.normalize(step.model(trainset.tokens.batch(side[units]))["sentence_embedding"], dim=-1)
+                for side in (trainset.query_rows, trainset.document_rows)
+            ]
+        logits = (unit[0] @ unit[1].T / 0.5).tolist()
+        for i in range(8):
+            if pairs.labels[i]:
+                total -= math.log(math.exp(logits[i][i]) / sum(math.exp(value) for value in logits[i]))
         assert sums["labels"] == pytest.approx(3 * total / 6, rel=1e-5)
 
     def test_pass_without_a_positive_gives_zero_and_no_nan(self):
@@ -323,7 +526,9 @@ class TestTrainSet:
         assert [sorted(trainset.texts[row] for row in rows) for rows in trainset.unit_texts] == [
             ["a", "x", "z"], ["a", "w"], ["b", "y"], ["l"], ["x"],
         ]  # fmt: skip
-        assert trainset.counts(np.arange(5)) == {"pairs": 4, "labelled": 4, "groups": 1, "texts": 9, "positives": 0}
+        assert trainset.counts(np.arange(5)) == {
+            "pairs": 4, "labelled": 4, "groups": 1, "ordered": 0, "texts": 9, "positives": 0,
+        }  # fmt: skip
 
     def test_prompts_keep_a_text_in_both_roles_apart(self):
         pairs = Pairs(["same"], ["same"], np.ones(1, dtype=np.float32))
@@ -344,8 +549,6 @@ class TestTrainSet:
 @pytest.mark.parametrize("plan", [{}, {"micro_batch": 2}])
 def test_pairs_without_a_label_have_no_part_in_the_label_loss(loss, plan):
     """The loss of labelled pairs is the same whatever stands beside them, in one pass as in several."""
-    if loss == "infonce" and plan:
-        pytest.skip("what is in a pass is a negative of it: passes differ in their loss")
     labels = np.array([1, 0, 1], dtype=np.float32)
     known = Pairs(["a b", "c d", "e f"], ["x a", "y d", "z f"], labels)
     unknown = np.append(labels, [np.nan, np.nan]).astype(np.float32)
@@ -353,7 +556,45 @@ def test_pairs_without_a_label_have_no_part_in_the_label_loss(loss, plan):
     found = []
     for pairs in (known, more):
         trainset = trainset_of(BI, pairs=pairs)
-        trainset.in_batch_negatives = loss == "infonce"
+        trainset.in_batch_negatives = trainset.coupled = loss == "infonce"
         step = step_of(BI, Objectives(labels=Labels(loss=loss)))
         found.append(run(step, trainset, np.arange(len(pairs)), **plan)[0]["labels"])
     assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+# settings that were constants
+
+
+def test_scales_and_positives_are_settings_of_the_recipe():
+    trainset = trainset_of(BI, candidates=3)
+    units = np.arange(len(trainset.unit_pairs))
+    match = ScoreMatch(teacher="bi", loss="logit_mse")
+
+    def loss(**settings):
+        step = step_of(BI, Objectives(score_match=match, **settings))
+        return float(step(trainset.batch(units, totals=trainset.counts(units)))["score_match"].detach())
+
+    cosines = step_of(BI, Objectives(score_match=match))(
+        trainset.batch(units, totals=trainset.counts(units)), predict=True
+    )["scores"].detach()
+    teacher = torch.from_numpy(trainset.teacher_scores["bi"])
+    for own, other in ((10.0, 10.0), (3.0, 10.0), (10.0, 4.0)):
+        expected = float((own * cosines - other * teacher).square().mean())
+        assert loss(logit_scale=own, teacher_logit_scale=other) == pytest.approx(expected, rel=1e-5)
+    assert loss() == loss(logit_scale=10.0, teacher_logit_scale=10.0)
+
+
+def test_positives_start_at_the_given_label():
+    trainset = trainset_of(BI)
+    units = np.arange(len(trainset.unit_pairs))
+    for least in (0.5, 0.8):
+        trainset.positive_from = least
+        expected = int((trainset.labels >= least).sum())
+        assert trainset.counts(units)["positives"] == expected > 0
+    few, many = (
+        Negatives(trainset.query_rows, trainset.document_rows, trainset.labels, positive_from=least)
+        .excluded(np.arange(9))
+        .sum()
+        for least in (0.5, 0.1)
+    )
+    assert many > few

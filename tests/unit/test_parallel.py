@@ -45,7 +45,7 @@ class TestReading:
 class TestRecipe:
     def test_translations_need_an_embedding_to_match(self, tmp_path):
         assert problems(tmp_path, data={"parallel": [{"path": "p.tsv"}]}) == [
-            "data.parallel: translations are learned by objectives.embedding_match alone; set it or drop them"
+            "data.parallel: translations are learned by objectives on embeddings alone (embedding_match, rkd, similarity, cka); set one or drop them"
         ]
 
     def test_vocabulary_says_what_it_is(self, tmp_path):

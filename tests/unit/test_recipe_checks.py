@@ -12,6 +12,22 @@ class TestSectionsAgree:
                 "objectives.score_match.teacher: no teacher is called 'cros'; did you mean 'cross'?",
             ),
             (
+                {"objectives": {"logit_scale": 5.0}},
+                "objectives.logit_scale: changes nothing here; it is for a bi_encoder whose terms need logits",
+            ),
+            (
+                {"objectives": {"teacher_logit_scale": 5.0}},
+                "objectives.teacher_logit_scale: changes nothing here; it is for a bi_encoder teacher in terms that need logits",
+            ),
+            (
+                {"objectives": {"labels": {"positive_from": 0.7}}},
+                "objectives.labels.positive_from: changes nothing without loss infonce; leave it out",
+            ),
+            (
+                {"teachers": {"cross": {"positive_from": 0.7}}},
+                "teachers.cross.positive_from: changes nothing without loss infonce; leave it out",
+            ),
+            (
                 {"objectives": {"margin_mse": {"teacher": "zzz"}}, "data": {"candidates": 4}},
                 "objectives.margin_mse.teacher: no teacher is called 'zzz'; known: cross",
             ),
@@ -29,7 +45,7 @@ class TestSectionsAgree:
             ),
             (
                 {"objectives": {"score_match": None}},
-                "objectives: the student learns nothing; set one of labels, score_match, margin_mse, embedding_match",
+                "objectives: the student learns nothing; set one of labels, score_match, margin_mse, embedding_match, listnet, ranknet, lambda_loss, list_mle, adr_mse, cosent, rkd, similarity, cka",
             ),
             (
                 {"objectives": {"embedding_match": {"teacher": "bi"}}, "teachers": {"bi": BI}},
@@ -41,7 +57,56 @@ class TestSectionsAgree:
             ),
             (
                 {"data": {"unlabelled": [{"path": "x.tsv"}]}},
-                "data.unlabelled: only objectives.embedding_match and a teacher of kind mlm learn from texts without pairs; set one or drop them",
+                "data.unlabelled: only objectives on embeddings (embedding_match, rkd, similarity, cka) and a teacher of kind mlm learn from texts without pairs; set one or drop them",
+            ),
+            *(
+                (
+                    {"objectives": {name: {"teacher": "cross"}}},
+                    f"objectives.{name}: it compares the candidates of a query; set data.candidates (say 4)",
+                )
+                for name in ("listnet", "ranknet", "lambda_loss", "list_mle", "adr_mse")
+            ),
+            *(
+                (
+                    {"objectives": {name: {"teacher": "bi"}}, "teachers": {"bi": BI}},
+                    f"objectives.{name}: a cross-encoder student has no text embeddings; use score_match",
+                )
+                for name in ("rkd", "similarity", "cka")
+            ),
+            (
+                {"objectives": {"cka": {"teacher": "cross"}}, "student": {"kind": "bi_encoder"}},
+                "objectives.cka.teacher: cross is a cross-encoder; only a bi-encoder has text embeddings",
+            ),
+            (
+                {
+                    "objectives": {"labels": {"loss": "infonce", "guide": {"teacher": "cros"}}},
+                    "student": {"kind": "bi_encoder"},
+                },
+                "objectives.labels.guide.teacher: no teacher is called 'cros'; did you mean 'cross'?",
+            ),
+            (
+                {"objectives": {"labels": {"loss": "bce", "guide": {"teacher": "cross"}}}},
+                "objectives.labels: guide keeps false negatives out of loss infonce, not of bce",
+            ),
+            (
+                {"objectives": {"score_match": {"loss": "mse", "teacher_temperature": 2}}},
+                "objectives.score_match: teacher_temperature is for bce and kl, not mse; leave it out",
+            ),
+            (
+                {"objectives": {"cosent": {}}, "training": {"global_batch": 1}},
+                "objectives.cosent: it compares the pairs of a step, and a step holds one; set training.global_batch (say 32)",
+            ),
+            (
+                {"objectives": {"score_match": {"schedule": {"kind": "constant", "start": 0.5}}}},
+                "objectives: nothing is learned from 0 to 0.5 of the steps, all terms are scheduled to 0 there; change a schedule, or leave one out",
+            ),
+            (
+                {"objectives": {"score_match": {"schedule": {"start": 0.5, "end": 0.5}}}},
+                "objectives.score_match.schedule: start 0.5 is not before end 0.5",
+            ),
+            (
+                {"objectives": {"score_match": {"schedule": {"from": 1, "to": 1}}}},
+                "objectives.score_match.schedule: from and to are both 1, nothing changes; set the weight instead",
             ),
             (
                 {"objectives": {"labels": {"loss": "infonce"}}},
@@ -110,3 +175,20 @@ class TestSectionsAgree:
             },
         )  # fmt: skip
         assert recipe.objectives.teachers() == {"cross": {"scores"}, "bi": {"scores", "embeddings"}}
+
+
+def test_fingerprints_keep_what_was_made_before_a_field_was_there():
+    """A field that was a constant changes a fingerprint where its value changes, and nowhere else."""
+    from distill.recipe.schema import Labels, Objectives, Teacher, Training
+
+    assert "positive_from" not in Labels().deciding() and Labels(positive_from=0.7).deciding()["positive_from"] == 0.7
+    objectives = Objectives(labels=Labels(loss="infonce", positive_from=0.7), logit_scale=5.0)
+    assert objectives.deciding()["labels"]["positive_from"] == 0.7 and objectives.deciding()["logit_scale"] == 5.0
+    assert set(Objectives(labels=Labels()).deciding()) == set(Objectives().model_dump()) - {
+        "logit_scale",
+        "teacher_logit_scale",
+    }
+    teacher = Teacher(kind="bi_encoder", backbone="x", training=Training(auxiliary_learning_rate=1e-2))
+    assert teacher.deciding()["training"]["auxiliary_learning_rate"] == 1e-2
+    assert "auxiliary_learning_rate" not in Teacher(kind="bi_encoder", backbone="x").deciding()["training"]
+    assert set(teacher.deciding(exclude={"training"})) == set(teacher.model_dump()) - {"training", "positive_from"}

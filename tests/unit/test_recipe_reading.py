@@ -84,7 +84,10 @@ class TestFile:
             load_recipe(write(tmp_path, text))
 
     def test_that_is_not_there_says_where_recipes_are(self, tmp_path):
-        with pytest.raises(BadInput, match="no such recipe; the ones that come with the toolkit are in .*recipes"):
+        with pytest.raises(
+            BadInput,
+            match=r"no such recipe; those of the toolkit go by their names \(.*quickstart.*\) and are in .*recipes",
+        ):
             load_recipe(tmp_path / "missing.yaml")
 
     @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)

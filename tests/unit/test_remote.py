@@ -1,27 +1,25 @@
-"""`distill.endpoints.client` against a real local server: retries, limits, money, the key, and embeddings that are paid once."""
+"""`distill.endpoints` against a real local server: retries, limits, money, the key, and embeddings that are paid once."""
 
 import asyncio
 import json
 import logging
+import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
 from pydantic import BaseModel
 
-from distill.endpoints import client as remote
-from distill.endpoints.client import (
-    BadAnswer,
-    Budget,
-    BudgetSpent,
-    Client,
-    Endpoint,
-    Price,
-    estimated_tokens,
-    most_tokens,
-)
+from distill.endpoints import metered
+from distill.endpoints.answers import BadAnswer
+from distill.endpoints.budget import Budget, BudgetSpent
+from distill.endpoints.client import Client
+from distill.endpoints.tokens import estimated_tokens, most_tokens
 from distill.errors import BadInput, JobFailed
+from distill.recipe.endpoint import Endpoint, Price
 from distill.scorers.remote_embeddings import RemoteEmbeddings
+from tests.conftest import ROOT
 from tests.unit.misbehaving_server import INPUT_PRICE, OUTPUT_PRICE, MisbehavingServer, vector_of
 
 KEY = "sk-a-secret-that-must-not-leak-0123456789"
@@ -35,14 +33,20 @@ class Shape(BaseModel):
 @pytest.fixture(autouse=True)
 def _key(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr(remote, "_FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
 
 
 def endpoint_of(server, **changes):
     return Endpoint(
-        **{"model": "m", "base_url": server.url, "input_price": INPUT_PRICE, "output_price": OUTPUT_PRICE, "timeout_s": 0.5}
+        **{
+            "model": "m",
+            "base_url": server.url,
+            "input_price": INPUT_PRICE,
+            "output_price": OUTPUT_PRICE,
+            "timeout_s": 60.0,  # of a machine that is busy with other things; tests in which the server hangs give less
+        }
         | changes
-    )  # fmt: skip
+    )
 
 
 def ask(endpoint, n=1, budget=None):
@@ -73,7 +77,7 @@ def ask(endpoint, n=1, budget=None):
 )
 def test_what_may_pass_is_tried_again(fault, cause):
     with MisbehavingServer([fault, fault]) as server:
-        client = ask(endpoint_of(server))
+        client = ask(endpoint_of(server, timeout_s=3.0))
         assert client.faults == {cause: 2} and len(server.ledger) == client.n_requests == 3
 
 
@@ -93,8 +97,8 @@ def test_retry_after_makes_all_wait():
 
 
 def test_retry_after_of_hours_ends_the_work():
-    assert remote._retry_after("7200") == 7200 and remote._retry_after("soon") is None
-    assert remote._retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+    assert metered.retry_after("7200") == 7200 and metered.retry_after("soon") is None
+    assert metered.retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
 
 
 @pytest.mark.parametrize(
@@ -119,20 +123,22 @@ def test_no_server_at_all():
 
 
 def test_a_slow_drip_is_a_timeout():
-    """httpx limits each read; an answer that comes byte by byte must end too."""
+    """httpx2 limits each read; an answer that comes byte by byte must end too."""
 
     async def main():
+        closed = asyncio.Event()
+
         async def drip(reader, writer):
             await reader.readuntil(b"\r\n\r\n")
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n")
             try:
-                for _ in range(100):
+                while True:
                     writer.write(b" ")
                     await writer.drain()
                     await asyncio.sleep(0.05)
-            except OSError:
-                pass
-            writer.close()
+            except OSError:  # the client has hung up
+                writer.close()
+                closed.set()
 
         server = await asyncio.start_server(drip, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
@@ -140,13 +146,104 @@ def test_a_slow_drip_is_a_timeout():
         async with Client(endpoint) as client:
             with pytest.raises(JobFailed, match="last: timeout"):
                 await client.chat(ASK, Shape, max_tokens=10)
+        await asyncio.wait_for(closed.wait(), timeout=60)
         server.close()
-        await asyncio.sleep(0.1)
 
     asyncio.run(main())
 
 
+def test_an_answer_without_end_is_not_read(monkeypatch):
+    """The bound holds for what is unpacked, and what was sent counts as paid."""
+    monkeypatch.setattr(metered, "_LARGEST_ANSWER", 1 << 16)
+    n_sent = 0
+
+    async def main():
+        async def flood(reader, writer):
+            nonlocal n_sent
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2000000000\r\n\r\n")
+            try:
+                while n_sent < 50_000_000:
+                    writer.write(b" " * 10_000)
+                    await writer.drain()
+                    n_sent += 10_000
+            except OSError:
+                pass
+            writer.close()
+
+        server = await asyncio.start_server(flood, "127.0.0.1", 0)
+        budget = Budget(1.0)
+        port = server.sockets[0].getsockname()[1]
+        endpoint = Endpoint(model="m", base_url=f"http://127.0.0.1:{port}", input_price=1.0, output_price=1.0)
+        async with Client(endpoint, budget) as client:
+            with pytest.raises(JobFailed, match="sends more than 0 MiB, which is no answer; check base_url"):
+                await client.chat(ASK, Shape, max_tokens=100)
+            assert client.n_requests == 1 and budget.spent > 100 / 1e6
+        server.close()
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert n_sent < 20_000_000
+
+
+def test_a_server_that_asks_to_wait_for_hours_ends_the_work():
+    with MisbehavingServer() as server:
+        server.misbehave = lambda handler, fault: server.error(handler, 429, {"retry-after": "7200"}) or True
+        with pytest.raises(JobFailed, match=r"asks to wait 7200 s \(status 429\); go on later"):
+            ask(endpoint_of(server))
+        assert len(server.ledger) == 1
+
+
+def test_the_budget_holds_across_retries():
+    """Each attempt may be paid for: the second one is not sent where only one fits."""
+    with MisbehavingServer(["html", "html"]) as server:
+        budget = Budget(0.0002)
+        with pytest.raises(BudgetSpent):
+            ask(endpoint_of(server), budget=budget)
+        assert len(server.ledger) == 1 and server.dollars <= budget.spent <= 0.0002
+
+
 # formats, headers, keys
+
+
+def test_nothing_of_the_environment_is_sent_but_the_key(monkeypatch):
+    """openai would take all of these."""
+    for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_ADMIN_KEY"):
+        monkeypatch.setenv(name, f"{name}-of-the-environment")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "x-mine: of-the-environment\nauthorization: Bearer of-the-environment")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/of-the-environment")
+    with MisbehavingServer() as server:
+        ask(endpoint_of(server))
+        (headers,) = server.headers
+    assert "of-the-environment" not in json.dumps(headers) and headers["authorization"] == f"Bearer {KEY}"
+    assert set(headers) <= metered._SENT_HEADERS | {"authorization"}
+
+
+def test_a_redirect_is_not_followed():
+    with MisbehavingServer() as elsewhere, MisbehavingServer() as server:
+        there = {"location": f"{elsewhere.url}/chat/completions"}
+        server.misbehave = lambda handler, fault: server.error(handler, 307, there) or True
+        with pytest.raises(BadInput, match="answered 307"):
+            ask(endpoint_of(server))
+        assert not elsewhere.bodies and len(server.bodies) == 1
+
+
+def test_a_missing_package_is_named():
+    program = (
+        "import sys; sys.modules['openai'] = None\n"
+        "from distill.errors import BadInput\n"
+        "from distill.scorers.remote_embeddings import RemoteEmbeddings\n"
+        "from distill.synthesis.synthesize import estimate, make_settings, synthesize\n"
+        "print(estimate(make_settings(n_pairs=4)).n_requests)\n"
+        "try: synthesize(make_settings(n_pairs=4), 'nowhere')\n"
+        "except BadInput as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "2",
+        "calls of a language-model server need openai; install it with: pip install 'matchdistill[synthesis]'",
+    ]
+    assert not (ROOT / "nowhere").exists()
 
 
 @pytest.mark.parametrize("formats", [("json_schema",), ("json_object", "plain"), ("plain",)])
@@ -301,7 +398,7 @@ def test_requests_per_minute_come_evenly():
 
 def test_tokens_per_minute_are_corrected_by_what_was_used():
     async def main():
-        rate = remote._Rate(6000)  # 100 per second
+        rate = metered.Rate(6000)  # 100 per second
         began = time.monotonic()
         await rate.take(120)  # more than the bucket holds: a debt
         rate.correct(-100)
@@ -342,7 +439,7 @@ def test_the_budget_waits_for_what_comes_back_and_then_stops():
 def test_money_follows_usage_and_what_is_unknown_counts_in_full():
     with MisbehavingServer(["500", "hang", None]) as server:
         budget = Budget(1.0)
-        ask(endpoint_of(server), budget=budget)
+        ask(endpoint_of(server, timeout_s=3.0), budget=budget)
         worst = (most_tokens(json.dumps(server.bodies[0])) * INPUT_PRICE + 100 * OUTPUT_PRICE) / 1e6
         assert budget.spent == pytest.approx(worst + server.ledger[-1]["dollars"], rel=0.05)
         assert budget.spent > server.dollars

@@ -16,8 +16,9 @@ from collections import Counter
 import pytest
 
 from distill.data.bundled_words import FAMILIES, LEVELS
-from distill.endpoints.client import Answer, Usage
+from distill.endpoints.answers import Answer
 from distill.errors import BadInput, JobFailed
+from distill.recipe.endpoint import Usage
 from distill.synthesis.answers import NearDuplicates, Unusable, read_answer
 from distill.synthesis.prompts import ResumeAndJobs, asked_kinds, cell_of, makes_random_negative, messages_of
 from distill.synthesis.synthesize import estimate, make_settings, synthesize
@@ -37,7 +38,7 @@ KEY = "sk-a-secret-that-must-not-leak-0123456789"
 @pytest.fixture(autouse=True)
 def _key(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr("distill.endpoints.client._FIRST_WAIT_SECONDS", 0.02)
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.02)
 
 
 def settings_for(server, n_pairs=12, **changes):

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
+from distill.data.scripts import script_of
 from distill.errors import BadInput
-from students.vocabulary.scripts import script_of
 from students.vocabulary.surface import byte_letters, surface
 from students.vocabulary.tokenizer_json import TokenizerJson
 

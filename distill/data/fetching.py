@@ -1,0 +1,118 @@
+"""`distill fetch-data`: a public set from the hub, or from a folder that holds it, as the CSV files that recipes name."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from distill.data.public_sets import PUBLIC_SETS, PublicSet
+from distill.data.table_writing import table_writer
+from distill.data.tables import as_text, locate, named_key, read_columns, text_problem
+from distill.errors import BadInput
+from distill.files.outputs import check_output_file, output_file
+
+__all__ = ["fetch"]
+
+log = logging.getLogger(__name__)
+_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".csv.gz", ".tsv.gz", ".jsonl.gz")
+_LONGEST = 250
+Columns = Mapping[str, Sequence[Any]]
+
+
+def fetch(name: str, output: Path, *, source: Path | None = None, overwrite: bool = False) -> str:
+    """Write the files of a public set below `output`; return a line that says what was written.
+
+    All is read before anything is written.
+
+    :param source: a folder that holds the set; None takes it from the hub
+    :raises BadInput: for a set that is not known, where the hub cannot be reached, the folder does not hold the set, or a file
+        is there already
+    """
+    if name not in PUBLIC_SETS:
+        raise BadInput(f"fetch-data {name}: no such set; accepted: {', '.join(PUBLIC_SETS)}")
+    one = PUBLIC_SETS[name]
+    targets = {file: output / one.folder / file for file in one.splits}
+    for target in targets.values():
+        if target.parent.is_dir():
+            check_output_file(target, overwrite=overwrite)
+    found = {file: _found(name, one, source, file) for file in targets} if source is not None else {}
+    read = {file: _read(name, one, found.get(file), file) for file in targets}
+    kept = {file: _whole_rows(columns) for file, columns in read.items()}
+    for file, target in targets.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            output_file(target, overwrite=overwrite) as temporary,
+            table_writer(temporary, dict.fromkeys(one.columns, str)) as write,
+        ):
+            for row in kept[file]:
+                write(row)
+    dropped = sum(len(next(iter(columns.values()))) for columns in read.values()) - sum(map(len, kept.values()))
+    left_out = f"; {dropped:,} rows without a text were left out" if dropped else ""
+    counts = ", ".join(f"{target} ({len(kept[file]):,} rows)" for file, target in targets.items())
+    whence = f"{one.hub} on the hub, {one.licence}" if source is None else ", ".join(map(str, found.values()))
+    return f"{name}: {counts}, from {whence}{left_out}"
+
+
+def _found(name: str, one: PublicSet, source: Path, file: str) -> Path:
+    """Return the file of a folder that holds a part of a set, under our name or another that it goes by."""
+    if not source.is_dir():
+        raise BadInput(f"--from {source}: no such folder; name one that holds {name}")
+    stems = list(dict.fromkeys([Path(file).stem, *one.elsewhere[file]]))
+    for folder in (source / one.folder, source):
+        for stem in stems:
+            for suffix in _SUFFIXES:
+                if (folder / f"{stem}{suffix}").is_file():
+                    return folder / f"{stem}{suffix}"
+    wanted = " or ".join(f"{stem}{_SUFFIXES[0]}" for stem in stems)
+    raise BadInput(
+        f"--from {source}: neither {source} nor {source / one.folder} holds {wanted} "
+        f"(or the same as {', '.join(_SUFFIXES[1:])})"
+    )
+
+
+def _read(name: str, one: PublicSet, path: Path | None, file: str) -> Columns:
+    if path is None:
+        return _from_hub(name, one, one.splits[file])
+    assert locate(str(path)) is not None
+    return read_columns(str(path), list(one.columns), section=f"another folder: {name} is read from these columns")
+
+
+def _from_hub(name: str, one: PublicSet, split: str) -> Columns:
+    import datasets
+
+    datasets.disable_progress_bars()
+    logging.getLogger("huggingface_hub").setLevel(
+        logging.CRITICAL
+    )  # its import has set it anew; it logs what it raises
+    log.info("%s: %s of %s from the hub", name, split, one.hub)
+    try:
+        held: Any = datasets.load_dataset(one.hub, one.configuration, split=split, revision=one.revision)
+    except Exception as error:  # network, name and format errors come in many types
+        reason = " ".join(str(_first(error)).split())[:_LONGEST] or type(error).__name__
+        raise BadInput(
+            f"{name}: {one.hub} cannot be had from the hub ({reason}); where a folder holds it: "
+            f"distill fetch-data {name} --from FOLDER"
+        ) from None
+    wanted = {ours: named_key(theirs, held.column_names) for ours, theirs in one.columns.items()}
+    if None in wanted.values():
+        raise BadInput(
+            f"{name}: {one.hub} has the columns {', '.join(held.column_names)}; "
+            f"{', '.join(one.columns.values())} are expected"
+        )
+    return {ours: held[theirs][:] for ours, theirs in wanted.items()}
+
+
+def _first(error: BaseException) -> BaseException:
+    """Return what went wrong first: a hub that is not there ends, after five tries, in a closed client."""
+    earlier = error.__cause__ or error.__context__
+    return error if earlier is None else _first(earlier)
+
+
+def _whole_rows(columns: Columns) -> list[list[str]]:
+    return list(_rows_with_texts(columns))
+
+
+def _rows_with_texts(columns: Columns) -> Iterator[list[str]]:
+    for values in zip(*columns.values(), strict=True):
+        if all(text_problem(value) is None for value in values):
+            yield [as_text(value) for value in values]

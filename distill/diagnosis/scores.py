@@ -1,0 +1,268 @@
+"""Checks of a teacher's scores as numbers: whether they are what they are taken for, and whether they teach anything.
+
+A cross-encoder's scores are logits, a bi-encoder's are cosines. What is usually wrong: probabilities in the place of logits,
+a sigmoid that was applied twice, logits in the place of cosines, rows that do not belong to their pairs, a temperature that
+makes all targets alike.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from distill.diagnosis.findings import Finding, Level
+from distill.files.artefact import ModelKind
+from distill.training.learnable import LEAST_SPREAD, rank_correlation
+
+__all__ = [
+    "Contamination",
+    "check_against_labels",
+    "check_group_temperature",
+    "check_same_scores",
+    "check_scale",
+    "check_temperature",
+    "check_wrong_labels",
+    "contamination",
+    "suspects",
+]
+
+_LEAST = 50  # scores; of fewer nothing is said
+_SLACK = 1e-3  # a cosine is rounded
+_TWICE = 1 / (1 + math.exp(-1))  # the sigmoid of 1: all that a sigmoid of a probability reaches
+_FLAT, _STEEP = 0.02, 0.9  # spread of targets in [0, 1]; share of targets within 0.001 of an end
+_NO_RELATION = 0.2  # an interval that reaches 0 and ends below it: no relation; above it: too few pairs to tell
+_SAME = 0.05  # of the scores' spread: what another precision or machine changes
+_LEAST_CONTAMINATION, _LEAST_FLATNESS, _LEAST_BEYOND = 0.03, 0.6, 8
+_LEAST_AUC = 0.8  # of scores that can tell a wrong label from two classes that overlap
+_NORMAL_95_ONE_SIDED = 1.645
+
+
+def check_scale(about: str, scores: np.ndarray, kind: ModelKind) -> list[Finding]:
+    """Tell logits, probabilities and cosines apart by their range, and find what is not finite or always the same.
+
+    *Shape:* scores: (n_pairs,)
+    """
+    broken = ~np.isfinite(scores)
+    if broken.any():
+        says = f"{int(broken.sum())} of {len(scores)} scores are not finite, the first in row {int(np.flatnonzero(broken)[0])}"
+        return [Finding("problem", "finite", about, says, "compute the signals again with signals.precision=fp32")]
+    if len(scores) < _LEAST:
+        return []
+    low, high, spread = float(scores.min()), float(scores.max()), float(scores.std())
+    numbers = {"least": low, "greatest": high, "std": spread}
+    if spread < LEAST_SPREAD:
+        says = f"all {len(scores)} scores are {low:.4g}"
+        return [Finding("problem", "constant", about, says, "train this teacher longer, or take another one", numbers)]
+    if kind == "bi_encoder":
+        if low >= -1 - _SLACK and high <= 1 + _SLACK:
+            return []
+        says = f"scores from {low:.3g} to {high:.3g} are taken for cosines, which lie in [-1, 1]"
+        advice = "set the teacher's kind to cross_encoder where they are logits, or normalise its embeddings"
+        return [Finding("problem", "scale", about, says, advice, numbers)]
+    if low < -_SLACK or high > 1 + _SLACK:
+        return []
+    if 0.5 - _SLACK <= low and high <= _TWICE + _SLACK:
+        says = f"scores from {low:.3g} to {high:.3g} are taken for logits, and look like a sigmoid of a sigmoid"
+        return [Finding("problem", "sigmoid twice", about, says, "take the model's raw scores as signals", numbers)]
+    says = f"scores from {low:.3g} to {high:.3g} are taken for logits, and look like probabilities"
+    return [Finding("problem", "scale", about, says, "take the model's raw scores (no sigmoid) as signals", numbers)]
+
+
+def check_against_labels(about: str, scores: np.ndarray, labels: np.ndarray | None, *, is_seen: bool) -> list[Finding]:
+    """Compare scores with labels by Spearman's correlation and its 95 % interval.
+
+    :param labels: NaN where a pair has none
+    :param is_seen: whether the teacher was trained on these labels
+
+    *Shape:* scores, labels: (n_pairs,)
+    """
+    known = np.isfinite(scores) if labels is None else np.isfinite(scores) & np.isfinite(labels)
+    if labels is None or known.sum() < _LEAST or np.ptp(labels[known]) == 0 or np.ptp(scores[known]) == 0:
+        return []
+    rho, low, high = rank_correlation(scores[known], labels[known])
+    numbers = {"spearman": rho, "low": low, "high": high, "n_pairs": int(known.sum())}
+    where = "training" if is_seen else "validation"
+    said = f"Spearman to the labels of {int(known.sum())} {where} pairs {rho:.3f} ({low:.3f} to {high:.3f})"
+    if high < 0:
+        advice = "check whether the labels, or the scores, are inverted"
+        return [Finding("problem", "against labels", about, said, advice, numbers)]
+    if low <= 0:
+        level: Level = "problem" if high < _NO_RELATION else "warning"
+        advice = "check the teacher's head, its prompts and whether scores belong to their pairs; or train it longer"
+        return [Finding(level, "unrelated to labels", about, f"{said}: no relation is shown", advice, numbers)]
+    return [Finding("note", "labels", about, said, "", numbers)]
+
+
+def check_same_scores(about: str, stored: np.ndarray, asked: np.ndarray, *, spread: float) -> list[Finding]:
+    """Compare stored scores with what the teacher says of the same pairs now.
+
+    :param spread: the standard deviation of all stored scores; the median difference may be a twentieth of it
+
+    *Shape:* stored, asked: (n_pairs,)
+    """
+    apart = float(np.median(np.abs(stored - asked)))
+    numbers = {"median_difference": apart, "n_pairs": len(stored)}
+    if not len(stored) or apart <= _SAME * spread:
+        return []
+    together = 0.0
+    if min(np.ptp(stored), np.ptp(asked)) > 0:
+        together = float(np.corrcoef(stored, asked)[0, 1])
+    numbers["correlation"] = together
+    said = f"the stored scores of {len(stored)} pairs differ from the teacher's own by {apart:.3g} (median; correlation {together:.2f})"
+    if together < 0.5:
+        said += ": rows do not belong to their pairs, or another model gave them"
+    else:
+        said += ": another revision, prompt, length or scale gave them"
+    advice = "remove the folder of these signals and run cache-signals again"
+    return [Finding("problem", "stored signals", about, said, advice, numbers)]
+
+
+def check_temperature(about: str, units: np.ndarray, temperature: float, logits: np.ndarray) -> list[Finding]:
+    """Look whether targets in [0, 1] still tell pairs apart after the temperature.
+
+    :param units: the targets that the student is trained on
+    :param logits: the scores before the temperature, for the advice: a temperature of their spread over 2
+
+    *Shape:* units, logits: (n_pairs,)
+    """
+    if len(units) < _LEAST or float(logits.std()) < LEAST_SPREAD:
+        return []
+    spread, ends = float(units.std()), float(((units < 0.001) | (units > 0.999)).mean())
+    numbers = {"temperature": temperature, "target_std": spread, "share_at_ends": ends}
+    better = max(float(logits.std()) / 2, 1e-3)
+    advice = f"set score_match.temperature to about {better:.2g}"
+    if spread < _FLAT:
+        says = f"at temperature {temperature:g} the targets have a standard deviation of {spread:.4f}: all pairs look alike"
+        return [Finding("problem", "temperature", about, says, advice, numbers)]
+    if ends > _STEEP:
+        says = f"at temperature {temperature:g}, {ends:.0%} of the targets lie within 0.001 of 0 or 1: the order of pairs is lost"
+        return [Finding("warning", "temperature", about, says, advice + ", or match logits", numbers)]
+    return []
+
+
+def check_group_temperature(
+    about: str, logits: np.ndarray, groups: Sequence[np.ndarray], temperature: float
+) -> list[Finding]:
+    """Look whether the distribution over the candidates of a query is neither flat nor a single one, in the mean.
+
+    The measure is the entropy over its greatest possible value: 1 is flat, 0 is one candidate alone.
+
+    *Shape:* logits: (n_pairs,); groups: rows of each query's candidates
+    """
+    several = [rows for rows in groups if len(rows) > 1]
+    if len(several) < _LEAST:
+        return []
+    shares = [_entropy_share(logits[rows] / temperature) for rows in several]
+    mean = float(np.mean(shares))
+    numbers = {"temperature": temperature, "entropy_share": mean}
+    within = float(np.median([logits[rows].std() for rows in several]))
+    advice = f"set score_match.temperature to about {max(within, 1e-3):.2g}"
+    if mean > 0.995:
+        says = f"at temperature {temperature:g} every candidate of a query has about the same share (entropy {mean:.3f} of the greatest)"
+        return [Finding("problem", "temperature", about, says, advice, numbers)]
+    if mean < 0.005:
+        says = f"at temperature {temperature:g} one candidate of a query has all (entropy {mean:.3f} of the greatest)"
+        return [Finding("warning", "temperature", about, says, advice, numbers)]
+    return []
+
+
+def _entropy_share(logits: np.ndarray) -> float:
+    shares = np.exp(logits - logits.max())
+    shares /= shares.sum()
+    return float(-(shares * np.log(np.maximum(shares, 1e-300))).sum() / math.log(len(shares)))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Wrong labels
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Contamination:
+    """How much of one class's scores may be the other class's.
+
+    :param share: the greatest share that can be
+    :param low: its lower end, 95 % one-sided, over the scores of the class that is looked at
+    :param flatness: the bound in the tail over the bound at the middle: near 1 for a mixture, near 0 for two overlapping classes
+    :param n_beyond: scores that the bound in the tail rests on
+    """
+
+    share: float
+    low: float
+    flatness: float
+    n_beyond: int
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether it is more than classes that overlap."""
+        return self.low > _LEAST_CONTAMINATION and self.flatness >= _LEAST_FLATNESS and self.n_beyond >= _LEAST_BEYOND
+
+
+def contamination(own: np.ndarray, others: np.ndarray) -> Contamination:
+    """Bound the share of one class's scores that are the other class's.
+
+    If a share ε of the negatives are positives, F₋ = (1 − ε) G + ε F₊ for some G. So P₋(score > t) ≥ ε P₊(score > t) at
+    every t, and the ratio bounds ε from above (Scott 2015, mixture proportion estimation). Classes that merely overlap have a
+    ratio that falls with t; in a mixture it stays at ε. It is taken where a half and where a fifth of the others lie beyond.
+
+    *Shape:* own: (n,) of the class that is looked at; others: (m,)
+
+    >>> positives, negatives = np.arange(1000.0) + 5000, np.arange(1000.0)
+    >>> contamination(negatives, positives).share
+    0.0
+    >>> found = contamination(np.concatenate([negatives[:900], positives[::10]]), positives)
+    >>> round(found.share, 2), round(found.flatness, 1), found.is_shown
+    (0.1, 1.0, True)
+    """
+    middle, tail = (np.quantile(others, share) for share in (0.5, 0.8))
+    beyond = int((own > tail).sum())
+    of_tail, of_middle = float((others > tail).mean()), float((others > middle).mean())
+    if beyond == 0 or of_tail == 0 or of_middle == 0:
+        return Contamination(0.0, 0.0, 0.0, beyond)
+    share = beyond / len(own)
+    low = max(0.0, share - _NORMAL_95_ONE_SIDED * math.sqrt(share * (1 - share) / len(own)))
+    ratio = share / of_tail
+    return Contamination(ratio, low / of_tail, ratio / (float((own > middle).mean()) / of_middle), beyond)
+
+
+def check_wrong_labels(about: str, scores: np.ndarray, labels: np.ndarray) -> list[Finding]:
+    """Look for negatives that are positives, and the other way round; two values of labels are needed.
+
+    A teacher that was trained on these labels has learned the wrong ones, too, and shows fewer of them. Scores with a ROC-AUC
+    below 0.8 show nothing.
+
+    *Shape:* scores, labels: (n_pairs,)
+    """
+    from sklearn.metrics import roc_auc_score
+
+    values = np.unique(labels)
+    if len(values) != 2:
+        return []
+    negative, positive = scores[labels == values[0]], scores[labels == values[1]]
+    if min(len(negative), len(positive)) < _LEAST or roc_auc_score(labels == values[1], scores) < _LEAST_AUC:
+        return []
+    found = []
+    for check, what, share in (
+        ("false negatives", "negatives have the scores of positives", contamination(negative, positive)),
+        ("false positives", "positives have the scores of negatives", contamination(-positive, -negative)),
+    ):
+        if share.is_shown:
+            says = f"up to {share.share:.0%} of the {what}"
+            advice = (
+                "read the suspects (-o FOLDER writes them); mend the labels, or learn from the teacher's scores alone"
+            )
+            found.append(Finding("warning", check, about, says, advice, asdict(share)))
+    return found
+
+
+def suspects(scores: np.ndarray, labels: np.ndarray, n: int) -> np.ndarray:
+    """Return the rows whose label and score disagree most, the worst first; both are compared by their ranks in [0, 1].
+
+    *Shape:* scores, labels: (n_pairs,); result: at most (n,)
+    """
+    from scipy.stats import rankdata
+
+    ranks = [(rankdata(values) - 0.5) / len(values) for values in (scores, labels)]
+    apart = np.abs(ranks[0] - ranks[1])
+    return np.argsort(-apart, kind="stable")[:n]

@@ -1,0 +1,115 @@
+"""Checks of a teacher as it stands: whether it reads the texts as they are written, whole, and behind its prompts."""
+
+import re
+from collections.abc import Sequence
+
+from distill.data.cut_texts import CutTexts
+from distill.data.scripts import rows_by_script
+from distill.data.splitting import sample
+from distill.data.tokens import tokenize
+from distill.diagnosis.findings import Finding
+from distill.metrics.measures import Estimate
+
+__all__ = ["check_beside_floor", "check_cut", "check_prompts", "check_tokens"]
+
+_SAMPLED, _SEED = 500, 0
+_LEAST_TEXTS = 10
+_UNKNOWN = 0.02  # share of unknown tokens
+_LETTERS = 1.3  # tokens a character: a script that is read in parts of letters
+_CUT, _LOST = 0.25, 0.1  # share of texts cut; tokens lost of the limit
+# from the model cards: what a family wants before queries and documents
+_FAMILIES = (
+    (
+        re.compile(r"(^|[/_-])(multilingual-)?e5-(small|base|large)(-v2)?($|[/_-])(?!instruct)", re.I),
+        '"query: " and "passage: "',
+    ),
+    (re.compile(r"e5-.*instruct|e5-mistral", re.I), '"Instruct: …\\nQuery: " before queries'),
+    (re.compile(r"qwen3-embedding", re.I), '"Instruct: …\\nQuery:" before queries'),
+    (re.compile(r"nomic-embed-text", re.I), '"search_query: " and "search_document: "'),
+    (re.compile(r"embeddinggemma", re.I), '"task: search result | query: " and "title: none | text: "'),
+    (re.compile(r"arctic-embed", re.I), '"query: " before queries'),
+    (
+        re.compile(r"bge-(small|base|large)-en", re.I),
+        '"Represent this sentence for searching relevant passages: " before queries',
+    ),
+)
+
+
+def check_prompts(about: str, backbone: str, prompts: tuple[str, str]) -> list[Finding]:
+    """Look whether a model family that wants prompts has some; the family is known by its name alone."""
+    if any(prompts):
+        return []
+    wanted = next((text for pattern, text in _FAMILIES if pattern.search(backbone)), None)
+    if wanted is None:
+        return []
+    says = f"{backbone} is of a family that was trained with prompts ({wanted}), and gets none"
+    return [Finding("warning", "prompts", about, says, "set the teacher's prompts")]
+
+
+def check_tokens(about: str, tokenizer: object, texts: Sequence[str]) -> list[Finding]:
+    """Look for scripts that a tokenizer does not know: unknown tokens, or several tokens for one character."""
+    if len(texts) > _SAMPLED:
+        texts = [texts[row] for row in sample(len(texts), _SAMPLED, _SEED)]
+    unknown = unknown_id(tokenizer)
+    found = []
+    for script, rows in rows_by_script(texts).items():
+        chosen = [texts[row] for row in rows]
+        n_characters = sum(len("".join(text.split())) for text in chosen)
+        if len(chosen) < _LEAST_TEXTS or not n_characters:
+            continue
+        ids = tokenize(tokenizer, chosen, max_length=1 << 20, special_tokens=False).ids
+        share = float((ids == unknown).mean()) if unknown is not None and len(ids) else 0.0
+        a_character = len(ids) / n_characters
+        numbers = {"unknown": share, "tokens_per_character": a_character, "texts": len(chosen)}
+        name = script.lower()
+        if share > _UNKNOWN:
+            says = f"{share:.0%} of the tokens of {len(chosen)} texts in {name} are unknown to its tokenizer"
+            found.append(Finding("problem", "language", about, says, "take a teacher of this language", numbers))
+        elif a_character > _LETTERS:
+            says = f"its tokenizer makes {a_character:.1f} tokens of a character in {name}: it does not know the script"
+            found.append(Finding("warning", "language", about, says, "take a teacher of this language", numbers))
+    return found
+
+
+def unknown_id(tokenizer: object) -> int | None:
+    """Return the id of a tokenizer's unknown token, or None where it has none."""
+    stated = getattr(tokenizer, "unk_token_id", None)
+    if stated is not None:
+        return int(stated)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    for token in ("[UNK]", "<unk>", "<UNK>"):
+        number = None if backend is None else backend.token_to_id(token)
+        if number is not None:
+            return int(number)
+    return None
+
+
+def check_cut(about: str, cut: CutTexts) -> list[Finding]:
+    """Say how many texts are longer than the teacher reads, and how much of them is lost."""
+    if not cut.n_cut:
+        return []
+    says = f"max_length {cut.max_length} cuts {cut.share:.0%} of the texts, which lose {cut.median_lost} tokens each (median)"
+    if cut.share >= _CUT and cut.median_lost >= _LOST * cut.max_length:
+        advice = "set a larger max_length, or cut the texts to what matters (distill prepare)"
+        return [Finding("warning", "cut texts", about, says, advice, cut.to_json())]
+    return [Finding("note", "cut texts", about, says, "", cut.to_json())]
+
+
+def check_beside_floor(about: str, metric: str, teacher: float, floor: float, difference: Estimate) -> list[Finding]:
+    """Say where a teacher is worse than TF-IDF on the validation pairs.
+
+    :param difference: teacher − TF-IDF on the same pairs, with its 95 % interval
+    """
+    numbers = {"metric": metric, "teacher": teacher, "floor": floor, "low": difference.low, "high": difference.high}
+    says = (
+        f"{metric} {teacher:.3f} on the validation pairs, TF-IDF {floor:.3f} "
+        f"(difference {difference.low:+.3f} to {difference.high:+.3f})"
+    )
+    if difference.high < 0:
+        advice = "a student of it is worse than counting terms: train this teacher longer, or take a better one"
+        return [Finding("problem", "under TF-IDF", about, says, advice, numbers)]
+    if difference.value < 0:
+        return [
+            Finding("warning", "under TF-IDF", about, says, "show on more pairs that it is worth distilling", numbers)
+        ]
+    return [Finding("note", "beside TF-IDF", about, says, "", numbers)]

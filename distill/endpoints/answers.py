@@ -1,0 +1,62 @@
+"""What comes back from an endpoint; nothing here needs the packages that speak to a server."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from distill.errors import JobFailed
+from distill.recipe.endpoint import Usage
+
+__all__ = ["Answer", "BadAnswer", "Message", "usage_in", "vectors_in"]
+
+Record = dict[str, Any]
+Message = Mapping[str, str]
+
+
+class BadAnswer(JobFailed):
+    """The server answered, but not with what was asked for; asking again may help."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model wrote; `refusal` is its own word that it will not, `finish_reason` why it stopped."""
+
+    text: str
+    finish_reason: str
+    refusal: str | None
+    usage: Usage
+
+
+def usage_in(response: Record) -> Usage | None:
+    """Return the tokens that a response counts; None where it counts none, or counts nonsense."""
+    try:
+        usage = Usage(int(response["usage"]["prompt_tokens"]), int(response["usage"].get("completion_tokens") or 0))
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        return None
+    return usage if min(usage) >= 0 else None
+
+
+def vectors_in(response: Record, n_texts: int, dimensions: int | None) -> np.ndarray:
+    """Return the vectors of a response, in the order of their texts. *Shape:* (n_texts, width), float32.
+
+    :raises BadAnswer: on a wrong number of vectors, unequal widths, or values that are no finite numbers
+    """
+    try:
+        entries = sorted(response["data"], key=lambda entry: int(entry["index"]))
+        rows = [np.asarray(entry["embedding"], dtype=np.float32) for entry in entries]
+        indices = [int(entry["index"]) for entry in entries]
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise BadAnswer("the response holds no list of embeddings with their index") from None
+    if indices != list(range(n_texts)):
+        raise BadAnswer(f"{n_texts} texts were sent and {len(rows)} embeddings came back, or their numbers are wrong")
+    widths = {row.shape for row in rows}
+    if len(widths) != 1 or rows[0].ndim != 1 or rows[0].size == 0:
+        raise BadAnswer(f"the embeddings have no common width: {sorted(map(str, widths))}")
+    if dimensions is not None and rows[0].size != dimensions:
+        raise BadAnswer(f"{dimensions} dimensions were asked for and {rows[0].size} came")
+    vectors = np.stack(rows)
+    if not np.isfinite(vectors).all():
+        raise BadAnswer("an embedding holds NaN or infinity")
+    return vectors

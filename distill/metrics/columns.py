@@ -1,0 +1,67 @@
+"""The columns that a metric may need, checked: one entry a pair."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from distill.errors import BadInput
+
+__all__ = ["POSITIVE", "Columns", "FloatArray", "IntArray", "Statistic", "query_numbers"]
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.intp]
+Statistic = Callable[[FloatArray], FloatArray]  # weights (pairs, resamples) -> values (resamples,), NaN: undefined
+
+POSITIVE = 0.5  # labels at or above this are positive
+_UNIT_SLACK = 0.01  # a cosine computed in bf16 may leave [-1, 1] by a rounding error
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Checked columns, one entry a pair."""
+
+    scores: FloatArray
+    labels: FloatArray | None
+    queries: IntArray | None  # numbered from 0
+    teacher_scores: FloatArray | None
+    unit_scores: FloatArray | None
+
+    @classmethod
+    def checked(cls, scores: Any, labels: Any, query_ids: Any, teacher: Any, unit: Any) -> "Columns":
+        """Raise `BadInput` on a column of another length, one that is not finite, or one out of its range."""
+        n = len(scores)
+        if n == 0:
+            raise BadInput("scores: there are no pairs to evaluate")
+        if query_ids is not None and len(query_ids) != n:
+            raise BadInput(f"query_ids: {len(query_ids)} entries for {n} scores; give one id a pair")
+        return cls(
+            scores=_column("scores", scores, n),
+            labels=None if labels is None else _column("labels", labels, n, slack=0.0),
+            queries=None if query_ids is None else query_numbers(query_ids),
+            teacher_scores=None if teacher is None else _column("teacher_scores", teacher, n),
+            unit_scores=None if unit is None else _column("unit_scores", unit, n, slack=_UNIT_SLACK),
+        )
+
+
+def _column(name: str, values: Any, n: int, slack: float | None = None) -> FloatArray:
+    """Give a float64 column of n finite values, within [0, 1] by `slack` where that is given."""
+    column = np.asarray(values, dtype=np.float64)
+    if column.shape != (n,):
+        raise BadInput(f"{name}: shape {column.shape} where {(n,)} is expected; give one number a pair")
+    broken = np.flatnonzero(~np.isfinite(column))
+    if len(broken):
+        first = f"{column[broken[0]]} at position {broken[0]}"
+        raise BadInput(
+            f"{name}: {len(broken)} of {n} values are not finite ({first}); a model that overflows does this"
+        )
+    if slack is not None and (column.min() < -slack or column.max() > 1 + slack):
+        raise BadInput(f"{name}: values from {column.min():g} to {column.max():g}; map them to [0, 1] first")
+    return column
+
+
+def query_numbers(query_ids: Any) -> IntArray:
+    """Give each distinct id a number from 0, comparing them as text so that 7 and "7" are one query."""
+    return np.unique(np.asarray([str(query) for query in query_ids]), return_inverse=True)[1]

@@ -1,0 +1,17 @@
+"""The metrics by name, and what their values mean to a reader. Imports nothing, so that a report opens fast."""
+
+__all__ = ["LOWER_IS_BETTER", "METRIC_NAMES", "NO_SHARE"]
+
+METRIC_NAMES = {
+    "spearman": "Spearman",
+    "roc_auc": "ROC-AUC",
+    "average_precision": "Average precision",
+    "ndcg_at_10": "nDCG@10",
+    "ablation_mse": "Ablation MSE",
+    "teacher_spearman": "Spearman with the teacher",
+    "teacher_kendall": "Kendall τ-b with the teacher",
+}
+"""What every table, picture and message calls a metric, by key, in the order of a report."""
+LOWER_IS_BETTER = frozenset({"ablation_mse"})
+NO_SHARE = frozenset({"ablation_mse", "teacher_spearman", "teacher_kendall"})
+"""Metrics of which a share of the teacher's value says nothing."""

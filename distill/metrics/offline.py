@@ -1,0 +1,248 @@
+"""The metrics: each an `evaluate.Metric` that works without a network, and its form on weighted pairs.
+
+They are defined here because `evaluate.load` downloads scripts. Their values come from SciPy and scikit-learn where these
+have them, those of resamples from `distill.metrics.weighted`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import datasets
+import evaluate
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from distill.metrics import weighted
+from distill.metrics.columns import POSITIVE, Columns, FloatArray, Statistic, query_numbers
+from distill.metrics.ndcg import ndcg_by_query
+
+__all__ = [
+    "METRIC_CLASSES",
+    "AblationMse",
+    "AveragePrecision",
+    "MetricPlan",
+    "NdcgAt10",
+    "OfflineMetric",
+    "RocAuc",
+    "Spearman",
+    "TeacherKendall",
+    "TeacherSpearman",
+]
+
+_MIN_QUERIES = 10  # fewer queries than this say nothing about a ranking
+
+
+@dataclass(frozen=True)
+class MetricPlan:
+    """A metric that is defined on the data: its value, how many units it averages, and its weighted form."""
+
+    value: float
+    n: int
+    statistic: Statistic
+
+
+class OfflineMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
+    """A metric that works without a network, a cache folder or a lock file.
+
+    `evaluate` keeps its columns in an Arrow file under HF_HOME, behind a lock, unless told to keep them in memory, and
+    makes the folder even then; so this class keeps them in memory and makes no folder. Any number of processes can
+    compute at once, also where HOME is read-only.
+
+    `compute` gives `{key: value}`, where None means undefined on this data.
+    """
+
+    key: ClassVar[str]
+    summary: ClassVar[str]
+    source: ClassVar[str] = ""
+    compares: ClassVar[tuple[str, str]] = ("scores", "labels")  # the columns that are predictions and references
+    extra: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, config_name: str | None = None) -> None:
+        super().__init__(config_name=config_name, keep_in_memory=True)
+
+    def _build_data_dir(self) -> str:
+        return ""  # nothing is written, so there is nothing to make
+
+    def _info(self) -> evaluate.MetricInfo:
+        columns = {"predictions": "float64", "references": "float64", **self.extra}
+        are = "labels in [0, 1]" if self.compares[1] == "labels" else "the teacher's scores"
+        return evaluate.MetricInfo(
+            description=self.summary,
+            citation=self.source,
+            inputs_description=f"predictions: scores; references: {are}.",
+            # No format="numpy": datasets would hand float64 columns over as float32.
+            features=datasets.Features({name: datasets.Value(kind) for name, kind in columns.items()}),
+        )
+
+    def _compute(self, **columns: Any) -> dict[str, float | None]:
+        """Hand the columns over as arrays; the answer is `{key: value}`."""
+        value = self._value(**{name: np.asarray(column) for name, column in columns.items()})
+        return {self.key: None if value is None else float(value)}
+
+    def _value(self, predictions: FloatArray, references: FloatArray) -> float | None:
+        raise NotImplementedError
+
+    def _weighted(self, predictions: FloatArray, references: FloatArray) -> Statistic:
+        raise NotImplementedError
+
+    def plan(self, columns: Columns) -> MetricPlan | None:
+        """Return the value and the weighted form; None where the metric is undefined.
+
+        Not through `compute`: that writes an Arrow table and hashes it first, which takes more than the metric (cascades
+        ask hundreds of times), and these columns are float64 arrays already.
+        """
+        predictions, references = (getattr(columns, name) for name in self.compares)
+        if predictions is None or references is None:
+            return None
+        value = self._compute(predictions=predictions, references=references)[self.key]
+        return None if value is None else MetricPlan(value, len(predictions), self._weighted(predictions, references))
+
+
+class Spearman(OfflineMetric):
+    """Spearman's rank correlation with the labels, ties at their mean rank. In [-1, 1]; None if either is constant."""
+
+    key = "spearman"
+    summary = "Spearman's rank correlation of scores and labels."
+    source = "Spearman, The proof and measurement of association between two things, 1904."
+
+    def _value(self, predictions: FloatArray, references: FloatArray) -> float | None:
+        if _constant(predictions) or _constant(references):
+            return None
+        return float(stats.spearmanr(predictions, references).statistic)
+
+    def _weighted(self, predictions: FloatArray, references: FloatArray) -> Statistic:
+        return weighted.spearman(predictions, references)
+
+
+class RocAuc(OfflineMetric):
+    """Chance that a positive pair scores above a negative one, ties counting half. Positive: label ≥ 0.5.
+
+    In [0, 1], 0.5 by chance; None unless both classes are there.
+    """
+
+    key = "roc_auc"
+    summary = "Area under the ROC curve; labels of 0.5 and above are positive."
+    source = "Hanley and McNeil, Radiology 143, 1982."
+
+    def _value(self, predictions: FloatArray, references: FloatArray) -> float | None:
+        positive = references >= POSITIVE
+        return None if _constant(positive) else float(roc_auc_score(positive, predictions))
+
+    def _weighted(self, predictions: FloatArray, references: FloatArray) -> Statistic:
+        return weighted.roc_auc(predictions, references >= POSITIVE)
+
+
+class AveragePrecision(OfflineMetric):
+    """Precision averaged over the recall steps, without interpolation. Positive: label ≥ 0.5.
+
+    In (0, 1], the share of positives by chance; None unless both classes are there.
+    """
+
+    key = "average_precision"
+    summary = "Average precision; labels of 0.5 and above are positive."
+    source = "As defined by scikit-learn's average_precision_score."
+
+    def _value(self, predictions: FloatArray, references: FloatArray) -> float | None:
+        positive = references >= POSITIVE
+        return None if _constant(positive) else float(average_precision_score(positive, predictions))
+
+    def _weighted(self, predictions: FloatArray, references: FloatArray) -> Statistic:
+        return weighted.average_precision(predictions, references >= POSITIVE)
+
+
+class NdcgAt10(OfflineMetric):
+    """Mean over queries of the discounted gain of the top 10 over that of the best order. In [0, 1].
+
+    The gain is the label itself, not 2^label - 1: on labels in [0, 1] the two are the same for binary labels and close
+    for graded ones, and the linear form is scikit-learn's. The discount is 1/log2(rank + 1). Candidates with equal
+    scores share their mean gain, the expectation over all orders among them (McSherry and Najork, "Computing
+    information retrieval performance measures efficiently in the presence of tied scores", ECIR 2008).
+
+    Takes `query_ids` beside predictions and references. Only queries with 2 candidates or more and a label above 0
+    count; None if there is none.
+    """
+
+    key = "ndcg_at_10"
+    summary = "Normalised discounted cumulative gain of the top 10, averaged over queries; linear gain."
+    source = "Järvelin and Kekäläinen, Cumulated gain-based evaluation of IR techniques, TOIS 20, 2002."
+    extra: ClassVar[Mapping[str, str]] = {"query_ids": "string"}
+
+    def _compute(self, **columns: Any) -> dict[str, float | None]:
+        """Mean of `ndcg_by_query`."""
+        scores, labels = np.asarray(columns["predictions"]), np.asarray(columns["references"])
+        _, values = ndcg_by_query(scores, labels, query_numbers(columns["query_ids"]))
+        return {self.key: float(values.mean()) if len(values) else None}
+
+    def plan(self, columns: Columns) -> MetricPlan | None:
+        """Return the mean over queries; None below ten queries that count."""
+        scores, labels, queries = columns.scores, columns.labels, columns.queries
+        if labels is None or queries is None:
+            return None
+        keep, values = ndcg_by_query(scores, labels, queries)
+        if len(keep) < _MIN_QUERIES:
+            return None
+        value = float(values.mean())
+        # Queries are drawn whole, so any pair of a query carries its weight.
+        rows = np.unique(queries, return_index=True)[1][keep]
+        return MetricPlan(value, len(keep), weighted.mean(values, rows))
+
+
+class AblationMse(OfflineMetric):
+    """Mean squared distance of a unit-interval score from its label: the published ablation's metric. Lower is better.
+
+    The score is (cosine + 1) / 2 for a bi-encoder and the probability for a cross-encoder. In [0, 1].
+    """
+
+    key = "ablation_mse"
+    compares = ("unit_scores", "labels")
+    summary = "Mean of (unit-interval score - label) squared."
+
+    def _value(self, predictions: FloatArray, references: FloatArray) -> float | None:
+        return float(np.mean((predictions - references) ** 2))
+
+    def _weighted(self, predictions: FloatArray, references: FloatArray) -> Statistic:
+        return weighted.mean((predictions - references) ** 2, np.arange(len(predictions)))
+
+
+class TeacherSpearman(Spearman):
+    """Spearman's rank correlation with the teacher's scores, on any scale. In [-1, 1]; None if either is constant."""
+
+    key = "teacher_spearman"
+    summary = "Spearman's rank correlation of a model's scores and its teacher's."
+    compares = ("scores", "teacher_scores")
+
+
+class TeacherKendall(OfflineMetric):
+    """Kendall's tau-b with the teacher's scores, on any scale. In [-1, 1]; None if either is constant."""
+
+    key = "teacher_kendall"
+    summary = "Kendall's tau-b of a model's scores and its teacher's."
+    source = "Kendall, The treatment of ties in ranking problems, Biometrika 33, 1945."
+    compares = ("scores", "teacher_scores")
+
+    def _value(self, predictions: FloatArray, references: FloatArray) -> float | None:
+        if _constant(predictions) or _constant(references):
+            return None
+        return float(stats.kendalltau(predictions, references, variant="b").statistic)
+
+    def _weighted(self, predictions: FloatArray, references: FloatArray) -> Statistic:
+        return weighted.kendall(predictions, references)
+
+
+def _constant(values: npt.NDArray[Any]) -> bool:
+    return bool(np.all(values == values[:1]))
+
+
+METRIC_CLASSES: tuple[type[OfflineMetric], ...] = (
+    Spearman,
+    RocAuc,
+    AveragePrecision,
+    NdcgAt10,
+    AblationMse,
+    TeacherSpearman,
+    TeacherKendall,
+)
+"""In the order of a report."""

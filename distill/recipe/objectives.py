@@ -1,0 +1,492 @@
+"""What the student learns from: the sections of `objectives`, each one weighted and scheduled term of the loss.
+
+The fields of `Objectives` are the catalogue. A term says itself which signals it needs and what it compares; formulas stand
+with the loss functions (`distill.training.losses`) and on the page docs/explanations/losses.md.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from distill.recipe.section import Count, Positive, Section
+
+__all__ = [
+    "AdrMse",
+    "Cka",
+    "CoSent",
+    "EmbeddingMatch",
+    "Guide",
+    "LabelLoss",
+    "Labels",
+    "LambdaLoss",
+    "ListMle",
+    "ListNet",
+    "ListTerm",
+    "MarginMatch",
+    "Matryoshka",
+    "Objectives",
+    "RankNet",
+    "RelationTerm",
+    "Rkd",
+    "Schedule",
+    "ScoreMatch",
+    "SignalKind",
+    "Similarity",
+    "Term",
+]
+
+LabelLoss = Literal["bce", "mse", "contrastive", "infonce"]
+SignalKind = Literal["scores", "embeddings"]
+StepShare = Annotated[float, Field(ge=0, le=1)]
+NotNegative = Annotated[float, Field(ge=0, le=1e30)]
+
+
+class Schedule(Section):
+    """How the weight of a term changes during training: a factor on `weight`, a pure function of the step.
+
+    linear, cosine: the factor is `from` until `start`, then changes to `to`, which it has from `end` on. constant: the factor is
+    1 between `start` and `end`, and 0 outside. Steps are counted as shares of the whole training: 0 is the first, 1 the last.
+    """
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    kind: Literal["constant", "linear", "cosine"] = "linear"
+    """linear changes in a line, cosine as half a cosine wave, constant not at all."""
+    first: NotNegative = Field(default=0.0, alias="from")
+    """The factor before the change (linear, cosine)."""
+    last: NotNegative = Field(default=1.0, alias="to")
+    """The factor after the change (linear, cosine)."""
+    start: StepShare = 0.0
+    """Share of the steps at which the change begins, or the term itself (constant)."""
+    end: StepShare = 1.0
+    """Share of the steps at which the change is done, or the term ends (constant)."""
+
+    @model_validator(mode="after")
+    def _sound(self) -> "Schedule":
+        if self.start >= self.end:
+            raise ValueError(f"start {self.start:g} is not before end {self.end:g}")
+        if self.kind == "constant" and {"first", "last"} & self.model_fields_set and (self.first, self.last) != (0, 1):
+            raise ValueError(
+                "from and to belong to kind linear and cosine; a constant schedule has start and end alone"
+            )
+        if self.kind == "constant" and (self.start, self.end) == (0, 1):
+            raise ValueError("a constant schedule from 0 to 1 changes nothing; set start or end, or leave it out")
+        if self.kind != "constant" and self.first == self.last:
+            raise ValueError(f"from and to are both {self.first:g}, nothing changes; set the weight instead")
+        return self
+
+    def factor(self, share: float) -> float:
+        """Return the factor after a share of the steps, 0 being the first step and 1 the last.
+
+        >>> rising = Schedule(kind="linear", first=0.0, last=1.0, start=0.0, end=0.5)
+        >>> [rising.factor(share) for share in (0.0, 0.25, 0.5, 1.0)]
+        [0.0, 0.5, 1.0, 1.0]
+        >>> round(Schedule(kind="cosine", first=1.0, last=0.0).factor(0.25), 4)  # (1 + cos 45°) / 2
+        0.8536
+        """
+        if self.kind == "constant":
+            return float(self.start <= share <= self.end)
+        done = min(max((share - self.start) / (self.end - self.start), 0.0), 1.0)
+        if self.kind == "cosine":
+            done = 0.5 * (1 - math.cos(math.pi * done))
+        return self.first + (self.last - self.first) * done
+
+
+class Term(Section):
+    """What every objective has: a weight, and how it changes."""
+
+    signal: ClassVar[SignalKind | None] = None
+    """What a teacher must have said for this term."""
+    couples: ClassVar[bool] = False
+    """Whether the term compares the units of a step with each other."""
+
+    weight: Positive = 1.0
+    """Weight of this term."""
+    schedule: Schedule | None = None
+    """How the weight changes during training. None keeps it."""
+
+    @property
+    def compares_logits(self) -> bool:
+        """Whether the student's logits are compared, so that a bi-encoder's cosines need a scale and a bias."""
+        return False
+
+    @property
+    def compares_teacher_logits(self) -> bool:
+        """Whether the teacher's logits are compared, so that a bi-encoder teacher's cosines need a scale."""
+        return False
+
+    def factor(self, share: float) -> float:
+        """Return what the schedule multiplies the weight with after a share of the steps."""
+        return 1.0 if self.schedule is None else self.schedule.factor(share)
+
+    def needs(self) -> Iterator[tuple[str, SignalKind]]:
+        """Yield the teachers that the term asks, each with the signal."""
+        teacher = getattr(self, "teacher", None)
+        if teacher is not None and self.signal is not None:
+            yield teacher, self.signal
+
+
+class Guide(Section):
+    """A teacher that keeps false negatives out of InfoNCE (GISTEmbed, Solatorio 2024).
+
+    A document of the batch is no negative of a query where the teacher finds it about as near as the query's own document.
+    """
+
+    teacher: str
+    """The name of a bi-encoder teacher."""
+    margin: Annotated[float, Field(ge=-2, le=2)] = 0.0
+    """How much less near than the query's own document a document may be and still be left out."""
+    strategy: Literal["absolute", "relative"] = "absolute"
+    """absolute: left out where its cosine is more than own − margin. relative: where it is more than own − margin·|own|."""
+
+
+class Labels(Term):
+    """Learn from the labels."""
+
+    silent_at_default: ClassVar[frozenset[str]] = frozenset({"positive_from"})
+
+    loss: LabelLoss | None = None
+    """The loss, as for teachers. None is bce for a cross-encoder, contrastive for a bi-encoder."""
+    temperature: Positive = 0.05
+    """Temperature of InfoNCE."""
+    positive_from: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """InfoNCE: a pair whose label, mapped to [0, 1], is at least this is a positive."""
+    guide: Guide | None = None
+    """A teacher that says which documents of the batch are false negatives (InfoNCE). None trusts the labels alone."""
+
+    @model_validator(mode="after")
+    def _guide_guides_infonce(self) -> "Labels":
+        if self.guide is not None and self.loss != "infonce":
+            raise ValueError(
+                f"guide keeps false negatives out of loss infonce, not of {self.loss or 'the default loss'}"
+            )
+        return self
+
+    @property
+    def compares_logits(self) -> bool:
+        """Whether the student's logits are compared, so that a bi-encoder's cosines need a scale and a bias."""
+        return self.loss == "bce"
+
+    def needs(self) -> Iterator[tuple[str, SignalKind]]:
+        """Yield the guide, with the embeddings that it tells false negatives by."""
+        if self.guide is not None:
+            yield self.guide.teacher, "embeddings"
+
+
+class ScoreMatch(Term):
+    """Match the teacher's scores.
+
+    mse: squared difference of scores in [0, 1]. bce: the teacher's probability as a soft label.
+    logit_mse: squared difference of logits. kl: τ²·KL over the candidates of a query.
+    """
+
+    signal: ClassVar[SignalKind | None] = "scores"
+    teacher: str
+    """The teacher's name."""
+    loss: Literal["mse", "bce", "logit_mse", "kl"] = "mse"
+    """The loss; kl needs `data.candidates`."""
+    temperature: Positive = 1.0
+    """τ: the student's logits are divided by it (bce and kl). The loss carries τ²."""
+    teacher_temperature: Positive | None = None
+    """What the teacher's logits are divided by (bce and kl). None is `temperature`."""
+
+    @model_validator(mode="after")
+    def _temperature_is_used(self) -> "ScoreMatch":
+        if self.teacher_temperature is not None and self.loss not in ("bce", "kl"):
+            raise ValueError(f"teacher_temperature is for bce and kl, not {self.loss}; leave it out")
+        return self
+
+    @property
+    def compares_logits(self) -> bool:
+        """Whether the student's logits are compared, so that a bi-encoder's cosines need a scale and a bias."""
+        return self.loss != "mse"
+
+    @property
+    def compares_teacher_logits(self) -> bool:
+        """Whether the teacher's logits are compared, so that a bi-encoder teacher's cosines need a scale."""
+        return self.loss in ("logit_mse", "kl")
+
+
+class MarginMatch(Term):
+    """MarginMSE (Hofstätter et al. 2020): match the score differences between the candidates of a query."""
+
+    signal: ClassVar[SignalKind | None] = "scores"
+    teacher: str
+    """The teacher's name."""
+
+    @property
+    def compares_logits(self) -> bool:
+        """Whether the student's logits are compared, so that a bi-encoder's cosines need a scale and a bias."""
+        return True
+
+    @property
+    def compares_teacher_logits(self) -> bool:
+        """Whether the teacher's logits are compared, so that a bi-encoder teacher's cosines need a scale."""
+        return True
+
+
+class EmbeddingMatch(Term):
+    """Match the teacher's text embeddings. Where the widths differ, a projection is learned."""
+
+    signal: ClassVar[SignalKind | None] = "embeddings"
+    teacher: str
+    """The name of a bi-encoder teacher."""
+    loss: Literal["cosine", "mse"] = "cosine"
+    """cosine: 1 − cosine. mse: squared distance."""
+    projection: Literal["keep", "drop"] = "keep"
+    """keep: the projection becomes part of the student, whose embeddings then have the teacher's width and space. drop: the
+    projection only serves training, and the student keeps its own width."""
+
+
+class ListTerm(Term):
+    """A loss over the candidates of a query; it needs `data.candidates`."""
+
+    signal: ClassVar[SignalKind | None] = "scores"
+    teacher: str | None = None
+    """The teacher whose scores are learned. None learns the labels."""
+
+    @property
+    def compares_logits(self) -> bool:
+        """Whether the student's logits are compared, so that a bi-encoder's cosines need a scale and a bias."""
+        return True
+
+    @property
+    def compares_teacher_logits(self) -> bool:
+        """Whether the teacher's logits are compared, so that a bi-encoder teacher's cosines need a scale."""
+        return self.teacher is not None
+
+
+class ListNet(ListTerm):
+    """ListNet (Cao et al. 2007): cross-entropy of the student's softmax over the candidates of a query to the teacher's."""
+
+    temperature: Positive = 1.0
+    """τ: the student's logits are divided by it. The loss carries τ²."""
+    teacher_temperature: Positive | None = None
+    """What the teacher's logits, or the labels, are divided by. None is `temperature`."""
+
+
+class _Pairwise(ListTerm):
+    targets: Literal["soft", "hard"] | None = None
+    """What a pair of candidates is to learn. soft: the teacher's probability that the first is the better one. hard: only which one
+    is better. None is soft from a teacher, hard from labels."""
+    temperature: Positive = 1.0
+    """τ: the logits of both are divided by it. The loss carries τ²."""
+
+    @property
+    def is_soft(self) -> bool:
+        """Whether the targets are probabilities."""
+        return self.targets == "soft" or (self.targets is None and self.teacher is not None)
+
+
+class RankNet(_Pairwise):
+    """RankNet (Burges et al. 2005): cross-entropy of every two candidates of a query, which one is the better."""
+
+
+class LambdaLoss(_Pairwise):
+    """LambdaLoss (Wang et al. 2018): RankNet whose pairs count by what their exchange would cost in NDCG."""
+
+    scheme: Literal["ndcg_loss2pp", "ndcg_loss2", "lambdarank"] = "ndcg_loss2pp"
+    """How a pair is weighted. lambdarank: change of the gain times change of the discount at the student's ranks. ndcg_loss2: the
+    discount at the distance of the ranks. ndcg_loss2pp: `mu` times ndcg_loss2 plus lambdarank."""
+    mu: Positive = 10.0
+    """Weight of ndcg_loss2 within ndcg_loss2pp."""
+    k: Count | None = None
+    """Only pairs count of which one candidate is among the student's first k. None counts all."""
+
+
+class ListMle(ListTerm):
+    """ListMLE (Xia et al. 2008): the likelihood of the teacher's order under the student's scores."""
+
+    position_aware: bool = False
+    """Weigh the first places more (p-ListMLE, Lan et al. 2014)."""
+
+
+class AdrMse(ListTerm):
+    """ADR-MSE (Schlatt et al. 2025, Rank-DistiLLM): squared difference of ranks, discounted; the student's ranks are smooth."""
+
+    alpha: Positive = 1.0
+    """Steepness of the smooth ranks: a larger one comes nearer to true ranks, with smaller gradients."""
+
+
+class CoSent(Term):
+    """CoSENT (Huang et al. 2024): any two pairs of a step are to be in the teacher's order."""
+
+    signal: ClassVar[SignalKind | None] = "scores"
+    couples: ClassVar[bool] = True
+    teacher: str | None = None
+    """The teacher whose order is learned. None learns that of the labels."""
+    scale: Positive | None = None
+    """What the student's scores are multiplied by. None is 20 for cosines (bi-encoder), 1 for logits (cross-encoder)."""
+
+
+class RelationTerm(Term):
+    """A loss on how texts lie to each other. The widths of student and teacher may differ, and no projection is learned."""
+
+    signal: ClassVar[SignalKind | None] = "embeddings"
+    couples: ClassVar[bool] = True
+    teacher: str
+    """The name of a bi-encoder teacher."""
+
+
+class Rkd(RelationTerm):
+    """Relational distillation (Park et al. 2019): distances between two texts, angles between three."""
+
+    distance: NotNegative = 1.0
+    """Weight of the distances, each in units of the step's mean distance."""
+    angle: NotNegative = 2.0
+    """Weight of the angles."""
+    angle_texts: Annotated[int, Field(ge=3, le=512)] = 64
+    """Angles are taken over at most this many texts of a step: they grow with its cube. The choice is random."""
+
+    @model_validator(mode="after")
+    def _something(self) -> "Rkd":
+        if not self.distance and not self.angle:
+            raise ValueError("distance and angle are both 0, nothing is learned; set one")
+        return self
+
+
+class Similarity(RelationTerm):
+    """Match the cosines between every two texts of a step."""
+
+    loss: Literal["mse", "kl"] = "mse"
+    """mse: squared difference of the cosines (Tung & Mori 2019). kl: τ²·KL of each text's softmax over the others."""
+    temperature: Positive = 0.05
+    """τ: the student's cosines are divided by it (kl)."""
+    teacher_temperature: Positive | None = None
+    """What the teacher's cosines are divided by (kl). None is `temperature`."""
+
+    @model_validator(mode="after")
+    def _temperature_is_used(self) -> "Similarity":
+        if self.teacher_temperature is not None and self.loss == "mse":
+            raise ValueError("teacher_temperature is for loss kl, not mse; leave it out")
+        return self
+
+
+class Cka(RelationTerm):
+    """1 − CKA (linear centred kernel alignment, Kornblith et al. 2019) over the texts of a step."""
+
+
+class Matryoshka(Section):
+    """Also train every other term on the first k dimensions, for each k listed (Kusupati et al. 2022).
+
+    The embeddings may then be cut to these widths. A plain list of widths is accepted.
+    """
+
+    dimensions: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)]
+    """The widths k. The full width, `student.dimensions`, is always among them."""
+    weights: tuple[Positive, ...] | None = None
+    """One weight for each width, divided by their sum. None weighs all widths alike. The full width weighs 1 where it is not
+    listed."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_list(cls, raw: Any) -> Any:
+        return {"dimensions": raw} if isinstance(raw, list | tuple) else raw
+
+    @model_validator(mode="after")
+    def _one_weight_each(self) -> "Matryoshka":
+        if len(set(self.dimensions)) != len(self.dimensions):
+            raise ValueError(f"dimensions {list(self.dimensions)}: each width once")
+        if self.weights is not None and len(self.weights) != len(self.dimensions):
+            raise ValueError(
+                f"{len(self.weights)} weights for {len(self.dimensions)} dimensions; one of each is expected"
+            )
+        return self
+
+
+class Objectives(Section):
+    """What the student learns from. Each section is one weighted term of the loss; null turns it off."""
+
+    silent_at_default: ClassVar[frozenset[str]] = frozenset({"logit_scale", "teacher_logit_scale"})
+
+    labels: Labels | None = None
+    """The labels."""
+    score_match: ScoreMatch | None = None
+    """A teacher's scores."""
+    margin_mse: MarginMatch | None = None
+    """Differences between a teacher's scores."""
+    embedding_match: EmbeddingMatch | None = None
+    """A teacher's embeddings."""
+    listnet: ListNet | None = None
+    """The distribution over the candidates of a query."""
+    ranknet: RankNet | None = None
+    """Which of two candidates is the better."""
+    lambda_loss: LambdaLoss | None = None
+    """Which of two candidates is the better, weighted by NDCG."""
+    list_mle: ListMle | None = None
+    """The order of the candidates."""
+    adr_mse: AdrMse | None = None
+    """The ranks of the candidates."""
+    cosent: CoSent | None = None
+    """The order of all pairs of a step."""
+    rkd: Rkd | None = None
+    """Distances and angles between a teacher's embeddings."""
+    similarity: Similarity | None = None
+    """Cosines between a teacher's embeddings."""
+    cka: Cka | None = None
+    """How a teacher's embeddings lie as a whole."""
+    matryoshka: Matryoshka | None = None
+    """Also train every other term on the first k dimensions, for each k listed. null trains the full width only."""
+    logit_scale: Positive = 10.0
+    """A bi-encoder student's logits are scale · cosine + bias, where a term needs logits (labels by bce, score_match by bce,
+    logit_mse or kl, margin_mse, lists). Training learns both, from this scale and a bias of 0."""
+    teacher_logit_scale: Positive = 10.0
+    """A bi-encoder teacher's logits are this scale · cosine, in score_match by logit_mse or kl, margin_mse and lists."""
+
+    def terms(self) -> dict[str, Term]:
+        """Return the terms that are set, by name, in the order of the fields."""
+        return {name: term for name, term in self if isinstance(term, Term)}
+
+    def teachers(self) -> dict[str, set[SignalKind]]:
+        """Return the signals ("scores", "embeddings") that each teacher must have cached."""
+        needs: dict[str, set[SignalKind]] = {}
+        for term in self.terms().values():
+            for teacher, signal in term.needs():
+                needs.setdefault(teacher, set()).add(signal)
+        return needs
+
+    @property
+    def primary_teacher(self) -> str | None:
+        """The teacher that is learned from first of all: of scores before of embeddings; None learns from labels alone."""
+        named = [(term.signal != "scores", term.teacher) for term in self._of_teachers()]
+        return min(named, key=lambda one: one[0])[1] if named else None  # of equals the first
+
+    @property
+    def from_teachers(self) -> bool:
+        """Whether a term learns what a teacher says; a guide of InfoNCE says nothing to learn."""
+        return bool(self._of_teachers())
+
+    @property
+    def from_texts(self) -> bool:
+        """Whether a term learns from texts without a pair, too: all that match or relate embeddings."""
+        return any(isinstance(term, EmbeddingMatch | RelationTerm) for term in self.terms().values())
+
+    @property
+    def couples(self) -> bool:
+        """Whether a term compares the units of a step with each other, so that a step has to be seen as a whole."""
+        infonce = self.labels is not None and self.labels.loss == "infonce"
+        return infonce or any(term.couples for term in self.terms().values())
+
+    def factors(self, share: float) -> dict[str, float]:
+        """Return what each term's weight is multiplied by after a share of the steps, 0 being the first and 1 the last."""
+        return {name: term.factor(share) for name, term in self.terms().items()}
+
+    def described(self) -> dict[str, Any]:
+        """Return the terms for a fingerprint; what came later and is not used is left out, so that finished runs stay so."""
+        told = self.deciding()
+        return {
+            name: {key: value for key, value in term.items() if value is not None or key in _FIRST_FIELDS}
+            if isinstance(term, dict)
+            else term
+            for name, term in told.items()
+            if term is not None or name in _FIRST_TERMS
+        }
+
+    def _of_teachers(self) -> list[Any]:
+        return [term for term in self.terms().values() if getattr(term, "teacher", None) is not None]
+
+
+_FIRST_TERMS = {"labels", "score_match", "margin_mse", "embedding_match", "matryoshka"}
+_FIRST_FIELDS = {"loss", "teacher", "weight", "temperature", "projection", "dimensions", "weights"}

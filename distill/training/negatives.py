@@ -1,0 +1,77 @@
+"""Which documents of a step are no negatives of a query: InfoNCE must not push its own answers away."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from distill.training.losses import false_negatives
+
+__all__ = ["GuideVectors", "Negatives"]
+
+
+@dataclass(frozen=True)
+class GuideVectors:
+    """A teacher that tells false negatives, see `losses.false_negatives`.
+
+    :param embeddings: gives its embeddings of sequences. *Shape:* (n,) → (n, teacher_width)
+    """
+
+    embeddings: Callable[[np.ndarray], np.ndarray]
+    margin: float = 0.0
+    strategy: Literal["absolute", "relative"] = "absolute"
+
+    def false_negatives(self, queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
+        """Tell which documents it takes for answers, too. *Shape:* sequences, (n_pairs,) each → (n_pairs, n_pairs) bool."""
+        query_vectors, document_vectors = (
+            torch.nn.functional.normalize(torch.from_numpy(self.embeddings(rows)).float(), dim=-1)
+            for rows in (queries, documents)
+        )
+        found: np.ndarray = false_negatives(query_vectors, document_vectors, self.margin, self.strategy).numpy()
+        return found
+
+
+class Negatives:
+    """What all training pairs say about answers, asked for the pairs of a step.
+
+    :param query_rows: the sequence of each pair's query. *Shape:* (n_pairs,), as of documents and labels
+    :param positive_from: the least label of an answer
+    :param guide: a teacher that says more
+    """
+
+    def __init__(
+        self,
+        query_rows: np.ndarray,
+        document_rows: np.ndarray,
+        labels: np.ndarray | None,
+        guide: GuideVectors | None = None,
+        *,
+        positive_from: float = 0.5,
+    ) -> None:
+        self.query_rows, self.document_rows, self.guide = query_rows, document_rows, guide
+        positive = np.zeros(len(query_rows), dtype=bool) if labels is None else labels >= positive_from
+        order = np.argsort(query_rows[positive], kind="stable")
+        self._queries = query_rows[positive][order]
+        self._answers = document_rows[positive][order]
+
+    def excluded(self, pairs: np.ndarray) -> np.ndarray:
+        """Tell which documents of these pairs are no negatives of their queries; its own document always is among them.
+
+        They are the same text, an answer to the same query anywhere in the training pairs, or a false negative to the guide.
+
+        *Shape:* (n_pairs,) → (n_pairs, n_pairs) bool
+        """
+        queries, documents = self.query_rows[pairs], self.document_rows[pairs]
+        excluded: np.ndarray = documents[:, None] == documents[None, :]
+        for query in np.unique(queries):
+            known = np.isin(documents, self._answers_to(query))
+            excluded[queries == query] |= known
+        if self.guide is not None and len(pairs):
+            excluded |= self.guide.false_negatives(queries, documents)
+        return excluded
+
+    def _answers_to(self, query: int) -> np.ndarray:
+        first, after = np.searchsorted(self._queries, [query, query + 1])
+        return self._answers[first:after]

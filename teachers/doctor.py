@@ -1,0 +1,253 @@
+"""Say before a student is trained whether it can learn: from these pairs, these teachers, these signals.
+
+The pairs are always looked at. A finished teacher is asked for a few hundred validation pairs. Cached signals are compared
+with what the teacher says now. Nothing is trained, and nothing is written into the run.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill.data.cut_texts import sample_cut_texts
+from distill.data.pairs import Pairs
+from distill.data.splitting import sample
+from distill.data.table_writing import table_writer
+from distill.diagnosis.findings import Finding, ordered
+from distill.diagnosis.scores import (
+    check_against_labels,
+    check_group_temperature,
+    check_same_scores,
+    check_scale,
+    check_temperature,
+    check_wrong_labels,
+    suspects,
+)
+from distill.diagnosis.teachers import check_beside_floor, check_cut, check_prompts, check_tokens
+from distill.diagnosis.texts import check_contradictions, check_copies, check_floor, check_scripts, check_sides
+from distill.errors import MatchDistillError
+from distill.files.artefact import read_card, write_json
+from distill.files.outputs import output_folder
+from distill.metrics.measures import evaluate_scores, paired_difference, primary_metric
+from distill.recipe.schema import Recipe, Teacher
+from distill.run import Run
+from distill.runtime.opening import load
+from distill.runtime.scorer import Scorer
+from distill.scorers.baselines import choose_tfidf, term_words, tfidf_cosines
+from distill.signals import SignalCache, pair_keys, text_keys
+
+__all__ = ["Diagnosis", "diagnose", "write_diagnosis"]
+
+log = logging.getLogger(__name__)
+_ASKED_AGAIN, _COSINES = (
+    32,
+    5000,
+)  # pairs whose signals are asked again; pairs whose cosines are made of cached embeddings
+_SUSPECTS = 50
+_SUSPECT_COLUMNS = {"teacher": str, "row": int, "query": str, "document": str, "label": float, "score": float}
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found, problems first, and the pairs whose label and teacher's score disagree most, as rows of a table."""
+
+    findings: list[Finding]
+    suspects: list[list[Any]] = field(default_factory=list)
+
+    @property
+    def n_problems(self) -> int:
+        """How many findings keep a student from learning."""
+        return sum(finding.level == "problem" for finding in self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the findings, without texts of the user's."""
+        return {"n_problems": self.n_problems, "findings": [finding.to_json() for finding in self.findings]}
+
+
+@dataclass(frozen=True)
+class _Floor:
+    """TF-IDF: what it counts, its cosines of the training pairs and of the validation pairs."""
+
+    words: str
+    train: np.ndarray
+    validation: np.ndarray
+
+
+def diagnose(run: Run, *, n_pairs: int = 300) -> Diagnosis:
+    """Look at a recipe's pairs, its finished teachers and their cached signals.
+
+    :param n_pairs: validation pairs that each teacher is asked for
+    :raises BadInput: where the data cannot be read
+    """
+    split = run.split
+    validation = split.validation.select(sample(len(split.validation), n_pairs, run.recipe.seed))
+    found = [Finding("note", "data", "pairs", note) for note in split.notes]
+    texts = [*split.train.queries, *split.train.documents]
+    settings, _ = choose_tfidf(texts, split.validation)
+    floor = _Floor(term_words(settings), *tfidf_cosines(settings, texts, split.train, validation))
+    found += check_scripts(split.train, split.evaluation)
+    found += check_sides(split.train, {"evaluation pairs": split.evaluation})
+    found += check_contradictions(split.train)
+    found += check_floor(split.train, floor.train)
+    found += check_copies(split.train, split.evaluation)
+    worst: list[list[Any]] = []
+    for name, teacher in run.recipe.teachers.items():
+        if teacher.kind != "mlm":
+            of_teacher, rows = _examine(run, name, teacher, validation, floor)
+            found += of_teacher
+            worst += rows
+    return Diagnosis(ordered(found), worst)
+
+
+def write_diagnosis(diagnosis: Diagnosis, folder: Path, *, overwrite: bool = False) -> None:
+    """Write `doctor.json` and `suspects.tsv` (texts of the training pairs, to be read by a person)."""
+    with output_folder(folder, ours=("doctor.json",), overwrite=overwrite) as temporary:
+        write_json(temporary / "doctor.json", diagnosis.to_json())
+        with table_writer(temporary / "suspects.tsv", _SUSPECT_COLUMNS) as write:
+            for row in diagnosis.suspects:
+                write(row)
+
+
+def _examine(
+    run: Run, name: str, teacher: Teacher, validation: Pairs, floor: _Floor
+) -> tuple[list[Finding], list[list[Any]]]:
+    """Return what is found of one teacher, and its suspects."""
+    about, folder = f"teacher {name}", run.teacher(name)
+    if read_card(folder) is None:
+        says = f"not trained yet ({folder} is not there): neither it nor its signals were looked at"
+        return [Finding("note", "teacher", about, says, "run train-teacher, then the doctor again")], []
+    try:
+        scorer = load(folder, runtime="torch", max_length=teacher.max_length)
+        asked = scorer.score(validation.queries, validation.documents)
+    except MatchDistillError as problem:
+        return [Finding("problem", "teacher", about, str(problem))], []
+    found = [*_reading(run, name, teacher, scorer), *check_scale(about, asked, teacher.model_kind)]
+    found += check_against_labels(about, asked, validation.labels, is_seen=False)
+    found += _beside_floor(about, asked, validation, floor)
+    scores = _cached_scores(run, name)
+    if scores is None:
+        says = "no signals are cached yet: only the teacher itself was looked at"
+        return [*found, Finding("note", "signals", about, says)], []
+    return [*found, *_signals(run, name, scorer, scores)], _suspects(run, name, scores)
+
+
+def _reading(run: Run, name: str, teacher: Teacher, scorer: Scorer) -> Iterator[Finding]:
+    """Yield what is found of how a teacher reads its texts."""
+    about, train = f"teacher {name}", run.split.train
+    if teacher.model_kind == "bi_encoder":
+        yield from check_prompts(about, str(teacher.backbone), run.teacher_prompts(name))
+    yield from check_tokens(about, scorer.tokenizer, list(dict.fromkeys([*train.queries, *train.documents])))
+    sides = (train.queries, train.documents)
+    texts = sides if teacher.model_kind == "cross_encoder" else ([*train.queries, *train.documents],)
+    room = scorer.max_length - scorer.n_template_tokens
+    yield from check_cut(about, sample_cut_texts(scorer.tokenizer, *texts, max_length=room))
+
+
+def _beside_floor(about: str, scores: np.ndarray, validation: Pairs, floor: _Floor) -> list[Finding]:
+    if validation.labels is None or not np.isfinite(scores).all() or np.ptp(validation.labels) == 0:
+        return []
+    columns: dict[str, Any] = {"labels": validation.labels, "query_ids": validation.query_ids, "seed": 0}
+    metrics = evaluate_scores(scores=scores, **columns)
+    others = evaluate_scores(scores=floor.validation, **columns)
+    metric = primary_metric(metrics, validation.labels)
+    if metric not in metrics or metric not in others:
+        return []
+    difference = paired_difference(metric, scores_a=scores, scores_b=floor.validation, **columns)
+    return check_beside_floor(about, metric, metrics[metric].value, others[metric].value, difference)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Cached signals
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Cached:
+    """Scores of training pairs out of the cache: their rows, the scores, and whether they are cosines of cached embeddings."""
+
+    rows: np.ndarray
+    scores: np.ndarray
+    of_embeddings: bool
+
+
+def _cached_scores(run: Run, name: str) -> _Cached | None:
+    """Return what the cache holds of the training pairs; None where there is nothing of this teacher.
+
+    :raises BadInput: where a shard is damaged
+    """
+    cache, train = SignalCache(run.signals(name), run.signal_identity(name)), run.split.train
+    rows = cache.known("scores", pair_keys(train.queries, train.documents))
+    held = np.flatnonzero(rows >= 0)
+    if len(held):
+        return _Cached(held, cache.read("scores", rows[held]), of_embeddings=False)
+    chosen = np.array(sample(len(train), _COSINES, run.recipe.seed), dtype=np.int64)
+    part, prompts = train.select(chosen.tolist()), run.teacher_prompts(name)
+    left = cache.known("embeddings", text_keys(part.queries, prompts[0]))
+    right = cache.known("embeddings", text_keys(part.documents, prompts[1]))
+    held = np.flatnonzero((left >= 0) & (right >= 0))
+    if not len(held):
+        return None
+    sides = [cache.read("embeddings", rows[held]) for rows in (left, right)]
+    norms = [np.linalg.norm(side, axis=1) for side in sides]
+    cosines = (sides[0] * sides[1]).sum(axis=1) / np.maximum(norms[0] * norms[1], 1e-12)
+    return _Cached(chosen[held], cosines, of_embeddings=True)
+
+
+def _signals(run: Run, name: str, scorer: Scorer, cached: _Cached) -> list[Finding]:
+    """Return what is found of cached scores: their scale, whose they are, what the temperature leaves of them."""
+    about, train = f"signals of {name}", run.split.train
+    kind, labels = run.recipe.teachers[name].model_kind, train.labels
+    found = check_scale(about, cached.scores, kind)
+    finite = np.isfinite(cached.scores)
+    rows, scores = cached.rows[finite], cached.scores[finite]
+    known = None if labels is None else labels[rows]
+    found += check_against_labels(about, scores, known, is_seen=not run.recipe.teachers[name].frozen)
+    again = np.array(sample(len(rows), _ASKED_AGAIN, run.recipe.seed), dtype=np.int64)
+    part = train.select(rows[again].tolist())
+    asked = scorer.score(part.queries, part.documents)
+    found += check_same_scores(about, scores[again], asked, spread=float(scores.std()) if len(scores) else 0.0)
+    if not cached.of_embeddings:
+        found += _temperature(run.recipe, name, scores, train.select(rows.tolist()))
+    if known is not None:
+        found += check_wrong_labels(about, scores, known)
+    return found
+
+
+def _temperature(recipe: Recipe, name: str, scores: np.ndarray, pairs: Pairs) -> list[Finding]:
+    import torch
+
+    from distill.training.objectives import teacher_logits, teacher_unit
+
+    match, kind = recipe.objectives.score_match, recipe.teachers[name].model_kind
+    if match is None or match.teacher != name or match.loss == "logit_mse" or not len(scores):
+        return []
+    about, given = f"score_match of {name}", torch.from_numpy(scores.astype(np.float64))
+    temperature = match.teacher_temperature or match.temperature
+    if match.loss == "kl":
+        ids = pairs.query_ids
+        groups = np.split(np.argsort(ids, kind="stable"), np.cumsum(np.bincount(ids))[:-1])
+        return check_group_temperature(
+            about, teacher_logits(given, kind, recipe.objectives.teacher_logit_scale).numpy(), groups, temperature
+        )
+    units = teacher_unit(given, kind, temperature).numpy()
+    plain = teacher_unit(given, kind).clamp(1e-6, 1 - 1e-6)
+    return check_temperature(about, units, temperature, torch.logit(plain).numpy())
+
+
+def _suspects(run: Run, name: str, cached: _Cached) -> list[list[Any]]:
+    """Return the pairs of which a teacher thinks most differently than the label says, as rows of the table."""
+    train = run.split.train
+    if train.labels is None:
+        return []
+    finite = np.isfinite(cached.scores)
+    rows, scores = cached.rows[finite], cached.scores[finite]
+    if len(rows) < 2 or np.ptp(train.labels[rows]) == 0:
+        return []
+    worst = suspects(scores, train.labels[rows], _SUSPECTS)
+    return [
+        [name, int(row) + 1, train.queries[row], train.documents[row], float(train.labels[row]), float(score)]
+        for row, score in zip(rows[worst].tolist(), scores[worst].tolist(), strict=True)
+    ]

@@ -1,0 +1,98 @@
+"""The doctor on a whole run: a clean one has no problem, and what was planted in it afterwards is found."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from distill.recipe.schema import Recipe
+from distill.run import Run
+from distill.signals import SignalCache, pair_keys
+from recipes.cli import main
+from teachers import cache_signals, train_teachers
+from teachers.doctor import diagnose
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def made(bert_bi, tmp_path_factory):
+    """A run with a frozen teacher and its signals."""
+    folder = tmp_path_factory.mktemp("doctor")
+    run = Run(recipe(bert_bi, folder / "run"))
+    train_teachers(run)
+    cache_signals(run)
+    return folder / "run", bert_bi
+
+
+def recipe(backbone, folder, **match):
+    return Recipe.model_validate({
+        "name": "doctor", "data": {"train": "bundled", "bundled_pairs": 240, "validation_share": 0.3},
+        "teachers": {"t": {"kind": "bi_encoder", "backbone": str(backbone), "frozen": True, "max_length": 96}},
+        "signals": {"allow_unrelated": True},
+        "student": {"kind": "bi_encoder", "backbone": {"teacher": "t"}, "layers": [0], "max_length": 96},
+        "objectives": {"score_match": {"teacher": "t", "loss": "bce", **match}}, "output_dir": str(folder),
+    })  # fmt: skip
+
+
+def planted(made, tmp_path, **match):
+    folder, backbone = made
+    shutil.copytree(folder, tmp_path / "run")
+    return Run(recipe(backbone, tmp_path / "run", **match))
+
+
+def rewrite(run, change):
+    """Put other scores into the cache, as a tool that pairs rows wrongly would."""
+    cache, train = SignalCache(run.signals("t"), run.signal_identity("t")), run.split.train
+    keys = pair_keys(train.queries, train.documents)
+    scores = cache.read("scores", cache.find("scores", keys, "scores"))
+    for shard in cache.folder.glob("scores-*"):
+        shard.unlink()
+    cache.refresh()
+    cache.write("scores", keys, change(scores))
+
+
+def problems(run):
+    return {finding.check for finding in diagnose(run).findings if finding.level == "problem"}
+
+
+def test_signals_of_other_rows_are_found(made, tmp_path):
+    """Other faults of numbers are in tests/unit/test_diagnosis.py; here the cache is read and the teacher asked."""
+    run = planted(made, tmp_path)
+    assert not problems(run) & {"stored signals", "scale", "finite", "constant", "teacher"}
+    rewrite(run, np.random.default_rng(0).permutation)
+    assert "stored signals" in problems(run)
+
+
+def test_a_teacher_whose_weights_were_replaced_is_found(made, tmp_path):
+    run = planted(made, tmp_path)
+    (path,) = run.teacher("t").rglob("*.safetensors")
+    weights = load_file(path)
+    save_file({name: value + 0.3 * torch.randn_like(value) for name, value in weights.items()}, path)  # the card stays
+    assert "stored signals" in problems(run)
+
+
+def test_the_command_prints_findings_writes_suspects_and_ends_with_1(made, tmp_path, capsys):
+    folder, backbone = made
+    text = recipe(backbone, folder).model_dump_json(exclude_none=True)
+    (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
+    command = ["doctor", str(tmp_path / "recipe.yaml"), "-o", str(tmp_path / "found")]
+    code = main([*command, "--json"])
+    said = json.loads(capsys.readouterr().out)
+    assert code == (1 if said["n_problems"] else 0)
+    assert json.loads((tmp_path / "found" / "doctor.json").read_text()) == said
+    lines = (tmp_path / "found" / "suspects.tsv").read_text(encoding="utf-8").splitlines()
+    assert lines[0].split("\t") == ["teacher", "row", "query", "document", "label", "score"] and len(lines) == 51
+    assert main(command) == 2  # it exists: --overwrite replaces it
+    hot = main(["doctor", str(tmp_path / "recipe.yaml"), "objectives.score_match.temperature=100"])
+    printed = capsys.readouterr()
+    assert hot == 1 and "problem  temperature" in printed.out and "would learn nothing" in printed.err
+
+
+def test_a_teacher_that_is_not_there_yet_is_said(bert_bi, tmp_path):
+    run = Run(recipe(bert_bi, tmp_path / "run"))
+    assert any("not trained yet" in finding.says for finding in diagnose(run).findings)
+    assert not (tmp_path / "run").exists()
