@@ -1,10 +1,12 @@
 """No network, one thread a test process, caches of their own; and the tiny runs that most tests are made of."""
 
 import atexit
+import json
 import logging
 import os
 import random
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -12,6 +14,9 @@ from pathlib import Path
 N_THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
 _CACHE = tempfile.mkdtemp(prefix="matchdistill-tests-")
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
+# byte code of this project and of the rewritten tests is kept: every process would compile all of it anew
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # before anything imports torch or datasets; subprocesses inherit it
 os.environ.update(
     HF_HUB_OFFLINE="1",
@@ -69,7 +74,10 @@ def cut(text, rng):
 
 
 def tiny_recipe(output_dir, /, **changes):
-    """A whole recipe as a mapping: short pairs, one cross-encoder teacher, a student of its first layer."""
+    """A whole recipe as a mapping: short pairs, one cross-encoder teacher, a student of its first layer.
+
+    teachers={"cross": None} takes that teacher away.
+    """
     base = {
         "name": "tiny",
         "output_dir": str(output_dir),
@@ -80,7 +88,9 @@ def tiny_recipe(output_dir, /, **changes):
         "training": TRAINING,
         "signals": {"precision": "fp32"},
     }  # fmt: skip
-    return merge(base, changes)
+    recipe = merge(base, changes)
+    recipe["teachers"] = {name: teacher for name, teacher in recipe["teachers"].items() if teacher is not None}
+    return recipe
 
 
 def write_recipe(folder, /, **changes):
@@ -98,6 +108,24 @@ def make_run(output_dir, /, **changes):
     from distill.run import Run
 
     return Run(Recipe.model_validate(tiny_recipe(output_dir, **changes)))
+
+
+_TAUGHT = {}  # folders of teachers by what they were made of
+
+
+def train_teachers_once(run):
+    """Train the teachers of a run; where an earlier test of this process has trained the same, they are copied and found finished."""
+    from teachers import train_teachers
+
+    made_of = json.dumps(
+        run.recipe.model_dump(mode="json", include={"data", "teachers", "training", "seed"}), sort_keys=True
+    )
+    folder = run.folder / "teachers"
+    if made_of in _TAUGHT and not folder.exists():
+        shutil.copytree(_TAUGHT[made_of], folder)
+    train_teachers(run)
+    if made_of not in _TAUGHT:
+        _TAUGHT[made_of] = shutil.copytree(folder, Path(tempfile.mkdtemp(dir=_CACHE)) / "teachers")
 
 
 def pytest_configure(config):

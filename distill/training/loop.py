@@ -298,7 +298,7 @@ class _Loop:
                 per_process[self.accelerator.process_index], totals=totals, n_processes=self.accelerator.num_processes
             ).to(self.accelerator.device)
             n_tokens += sum(int(part["attention_mask"].sum()) for part in batch.inputs)
-            torch.manual_seed(self._pass_seed(number))
+            self._sow(self._pass_seed(number))
             last = number == len(passes) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.step):
                 terms = {name: weights.get(name, 1.0) * loss for name, loss in self.step(batch).items()}
@@ -321,6 +321,14 @@ class _Loop:
                 self.state.n_skipped_steps += 1
         self.optimizer.zero_grad(set_to_none=True)
         return norm
+
+    def _sow(self, seed: int) -> None:
+        """Seed what dropout draws from, on this device."""
+        if self.accelerator.device.type == "cpu":
+            # `torch.manual_seed` would also keep a call, with a stack trace, for each kind of device that is not there
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
 
     def _pass_seed(self, number: int) -> int:
         """The seed of a pass's dropout, on this process."""

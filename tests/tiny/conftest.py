@@ -1,5 +1,6 @@
 """Tiny random models with tokenizers trained on a few sentences: whole folders, built once a session in seconds."""
 
+import gc
 import shutil
 import sys
 from pathlib import Path
@@ -51,6 +52,16 @@ def sharpen(model) -> None:
         for name, parameter in model.named_parameters():
             if parameter.dim() == 2 and "LayerNorm" not in name:
                 parameter.mul_(3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _frozen_garbage():
+    """Optimum collects garbage four times an export, over all that a test session holds: seconds each time.
+
+    What lives when a file begins, mostly modules, is left out from then on; models of session fixtures stay anyway.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

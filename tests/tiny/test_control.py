@@ -9,8 +9,8 @@ from distill.errors import BadInput
 from distill.files.artefact import read_card
 from distill.training.unlabelled import find_pairs, taught_pairs
 from students import train_student
-from teachers import cache_signals, train_teachers
-from tests.conftest import BI_TEACHER
+from teachers import cache_signals
+from tests.conftest import BI_TEACHER, train_teachers_once
 
 pytestmark = pytest.mark.integration
 
@@ -19,13 +19,13 @@ BI_STUDENT = {
     "kind": "bi_encoder", "backbone": {"teacher": "bi"}, "layers": [0], "max_length": 64, "control": {"trial_share": 0.5},
 }  # fmt: skip
 LEARNS_FROM_BI = {
-    "teachers": {"bi": BI_TEACHER}, "student": BI_STUDENT,
+    "teachers": {"bi": BI_TEACHER, "cross": None}, "student": BI_STUDENT,
     "objectives": {"score_match": {"teacher": "bi", "loss": "mse"}},
 }  # fmt: skip
 
 
 def finished(run):
-    train_teachers(run)
+    train_teachers_once(run)
     cache_signals(run)
     train_student(run)
     return read_card(run.student), read_card(run.control)

@@ -1,11 +1,15 @@
 """The tutorials and the README as a reader follows them: their Python blocks and commands, with a tiny model in MiniLM's place."""
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
 
+from recipes.cli import main
 from students.export.quantize_openvino import has_optimum
 from tests.conftest import BACKBONE, ROOT
 from tests.unit.test_docs import blocks, commands
@@ -30,21 +34,35 @@ TINY = [
 ]
 
 
+def run_code(folder, code):
+    """Run a block of Python in this process, in a folder, as a script in which a warning is no error; returns what it prints."""
+    with contextlib.chdir(folder), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()) as printed:
+        warnings.simplefilter("default")
+        exec(code, {"__name__": "__main__"})
+    return printed.getvalue()
+
+
 def call(folder, *command):
     done = subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
 
+def run_command(folder, *arguments):
+    """Run a `distill` command in this process: a process of its own takes seconds to import what is here already."""
+    with contextlib.chdir(folder):
+        assert main(list(arguments)) == 0
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """The tutorial's table, recipe and run; the same run stands where the quickstart's would."""
     folder = tmp_path_factory.mktemp("docs")
-    call(folder, "-c", blocks(OWN_CSV, "python")[0])
+    subprocess.run([sys.executable, "-c", blocks(OWN_CSV, "python")[0]], cwd=folder, check=True)
     (folder / "mine.yaml").write_text(blocks(OWN_CSV, "yaml")[0], encoding="utf-8")
     assert len((folder / "pairs.csv").read_text(encoding="utf-8").splitlines()) == 721
     run = next(one for one in commands(OWN_CSV) if one[1] == "run")
-    call(folder, "-m", "recipes.cli", *run[1:], *TINY)
+    run_command(folder, *run[1:], *TINY)
     os.symlink(folder / "runs" / "mine", folder / "runs" / "quickstart")
     return folder
 
@@ -66,7 +84,7 @@ def test_all_python_blocks_run(folder):
     assert len(code) == 6
     if not has_optimum():  # stock sentence-transformers opens OpenVINO through it
         code = [block for block in code if 'backend="openvino"' not in block]
-    assert call(folder, "-c", "\n".join(code))
+    assert run_code(folder, "\n".join(code))
 
 
 def test_the_commands_that_use_a_student_run(folder):
@@ -76,7 +94,7 @@ def test_the_commands_that_use_a_student_run(folder):
         for _, *arguments in commands(page):
             if arguments[0] in ("score", "embed"):
                 columns = {"resume": "query", "jd": "document"}  # the table is the tutorial's
-                call(folder, "-m", "recipes.cli", *(columns.get(one, one) for one in arguments), "--overwrite")
+                run_command(folder, *(columns.get(one, one) for one in arguments), "--overwrite")
                 seen += 1
     assert seen == 5 and (folder / "scores.csv").is_file() and (folder / "vectors.npy").is_file()
 

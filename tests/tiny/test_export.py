@@ -1,6 +1,5 @@
 """Exports are whole folders that stock sentence-transformers loads, as close to torch as they claim."""
 
-import gc
 import json
 import shutil
 from functools import partial
@@ -27,15 +26,6 @@ PAIRS = [(left, right) for left in SENTENCES for right in SENTENCES if left != r
 HELD_BACK = [*PAIRS[::3], ("", "a"), (" ".join(SENTENCES), "가나다 " * 200)]
 QUERIES, DOCUMENTS = [pair[0] for pair in HELD_BACK], [pair[1] for pair in HELD_BACK]
 NO_GATE = Thresholds()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _frozen_garbage():
-    """Optimum collects garbage four times an export, over all that a test session holds: seconds each time."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="session", params=["bert_bi", "xlmr_bi", "xlmr_cross"])

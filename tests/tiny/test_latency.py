@@ -12,6 +12,7 @@ import pytest
 from distill.errors import BadInput, JobFailed
 from distill.evaluation import latency
 from distill.evaluation.latency import Request, environment, measure, measure_all, size_mb
+from distill.graphs.openvino import export_graph
 from tests.tiny.conftest import SENTENCES
 
 pytestmark = pytest.mark.integration
@@ -69,18 +70,26 @@ def test_size_counts_what_the_runtime_needs(bert_bi, tmp_path):
     assert size_mb(folder, "openvino") == pytest.approx(torch_mb - weights_mb + 0.01)
 
 
-def test_an_error_in_the_process_is_told_with_its_last_line(bert_bi):
+@pytest.fixture(scope="module")
+def light(bert_bi, tmp_path_factory):
+    """A graph: its process imports no torch, and dies in a tenth of the time."""
+    target = tmp_path_factory.mktemp("light") / "model"
+    export_graph(bert_bi, target, "fp32")
+    return target
+
+
+def test_an_error_in_the_process_is_told_with_its_last_line(light):
     with pytest.raises(JobFailed, match=r"measuring model failed: .*more than the 96 positions"):
-        measure(bert_bi, queries=QUERIES, documents=DOCUMENTS, max_length=97, seconds=0.1)
+        measure(light, queries=QUERIES, documents=DOCUMENTS, max_length=97, seconds=0.1)
 
 
-def test_a_killed_process_is_told_as_want_of_memory(bert_bi, monkeypatch):
+def test_a_killed_process_is_told_as_want_of_memory(light, monkeypatch):
     monkeypatch.setattr(latency._Worker, "setup", lambda worker, *_: os.kill(worker.process.pid, signal.SIGKILL))
     with pytest.raises(JobFailed, match="was killed, most likely for want of memory"):
-        measure(bert_bi, queries=QUERIES, documents=DOCUMENTS, seconds=0.1)
+        measure(light, queries=QUERIES, documents=DOCUMENTS, seconds=0.1)
 
 
-def test_no_process_is_left_behind(bert_bi, monkeypatch):
+def test_no_process_is_left_behind(light, monkeypatch):
     started = []
     popen = subprocess.Popen
 
@@ -91,7 +100,7 @@ def test_no_process_is_left_behind(bert_bi, monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", start)
     monkeypatch.setattr(latency._Worker, "setup", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        measure(bert_bi, queries=QUERIES, documents=DOCUMENTS, seconds=0.1)
+        measure(light, queries=QUERIES, documents=DOCUMENTS, seconds=0.1)
     assert [process.poll() for process in started] == [-9]
 
 

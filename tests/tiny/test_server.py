@@ -94,12 +94,13 @@ print("right")
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs os.fork")
-@pytest.mark.parametrize("names", [["bert_bi", "bert_cross"], ["onnx_bi"], ["torch"], ["static"]])
+@pytest.mark.parametrize("names", [["bert_bi", "bert_cross"], ["onnx_bi"], ["static"]])
 def test_forked_children_give_what_their_parent_gives(names, graphs, bert_bi, request, tmp_path):
+    """Those of a torch model: beside a generative one, in test_generative.py."""
     if names == ["static"]:
         paths = [static_folder(bert_bi, tmp_path)]
     else:
-        paths = [str(bert_bi if name == "torch" else graphs / name) for name in names]
+        paths = [str(graphs / name) for name in names]
     check_forked_children(paths)
 
 

@@ -21,11 +21,12 @@ from recipes.cli import main
 from students import build_student, train_student
 from students.cut.depth import keep_layers
 from teachers import cache_signals, train_teachers
-from tests.conftest import BACKBONE, BI_TEACHER, make_run, write_recipe
+from tests.conftest import BACKBONE, BI_TEACHER, make_run, train_teachers_once, write_recipe
 
 pytestmark = pytest.mark.integration
 
 SHORT = {"max_pairs": 120}  # 96 pairs for training: 3 steps of 32 an epoch
+ONLY_BI = {"bi": BI_TEACHER, "cross": None}
 BI_STUDENT = {"kind": "bi_encoder", "backbone": {"teacher": "bi"}, "layers": [0], "max_length": 64, "control": False}
 CROSS = {"kind": "cross_encoder", "backbone": BACKBONE, "head": [16], "max_length": 64}
 
@@ -92,7 +93,7 @@ def built_of(run):
 
 
 def student_of(run):
-    train_teachers(run)
+    train_teachers_once(run)
     cache_signals(run)
     train_student(run)
     return run.student
@@ -228,7 +229,7 @@ class TestResume:
 
     def test_of_a_student_with_a_projection_schedules_and_a_loss_over_whole_steps(self, tiny_run, monkeypatch):
         changes = {
-            "data": SHORT, "teachers": {"bi": BI_TEACHER}, "training": RESUMED,
+            "data": SHORT, "teachers": ONLY_BI, "training": RESUMED,
             "student": {**BI_STUDENT, "backbone": {**BACKBONE, "width": 16, "layers": 1}},
             "objectives": {
                 "score_match": {"teacher": "bi", "loss": "bce", "schedule": {"kind": "cosine", "from": 1, "to": 0.2}},
@@ -238,7 +239,7 @@ class TestResume:
         }  # fmt: skip
         undisturbed = student_of(tiny_run("undisturbed", **changes))
         run = tiny_run("disturbed", **changes)
-        train_teachers(run)
+        train_teachers_once(run)
         cache_signals(run)
         with pytest.raises(KeyboardInterrupt), monkeypatch.context() as patch:
             Interrupted(patch, 3)
@@ -479,8 +480,8 @@ class TestStudents:
     @pytest.mark.parametrize(("projection", "width"), [("keep", 32), ("drop", 16)])
     def test_embeddings_of_another_width(self, tiny_run, projection, width):
         run = tiny_run(
-            data=SHORT, teachers={"bi": BI_TEACHER},
-            student={**BI_STUDENT, "backbone": {**BACKBONE, "width": 16, "layers": 1}, "control": True},
+            data=SHORT, teachers=ONLY_BI,
+            student={**BI_STUDENT, "backbone": {**BACKBONE, "width": 16, "layers": 1}, "control": {"loss": "bce", "steps": 2}},
             objectives={"score_match": None, "embedding_match": {"teacher": "bi", "projection": projection}},
             training={"epochs": 4},
         )  # fmt: skip
@@ -496,7 +497,7 @@ class TestStudents:
         texts = tmp_path / "texts.tsv"
         texts.write_text("text\n" + "".join(f"a text of its own, number {i}\n" for i in range(9)))
         run = tiny_run(
-            data={**SHORT, "unlabelled": [{"path": str(texts)}]}, teachers={"bi": BI_TEACHER},
+            data={**SHORT, "unlabelled": [{"path": str(texts)}]}, teachers=ONLY_BI,
             student={**BI_STUDENT, "backbone": {**BACKBONE, "width": 16, "layers": 1}},
             objectives={"score_match": None, "embedding_match": {"teacher": "bi", "loss": loss}},
             training={"max_steps": 1, "global_batch": 1000, "learning_rate": 1e-12, "weight_decay": 0},
@@ -527,7 +528,7 @@ class TestStudents:
         "changes",
         [
             {},
-            {"teachers": {"bi": BI_TEACHER}, "student": BI_STUDENT,
+            {"teachers": ONLY_BI, "student": BI_STUDENT,
              "objectives": {"score_match": {"teacher": "bi", "loss": "mse"}, "embedding_match": {"teacher": "bi"}}},
         ],
         ids=["scores", "embeddings"],
@@ -552,7 +553,7 @@ class TestStudents:
         }  # fmt: skip
         run = tiny_run(
             data={**SHORT, "candidates": 4, "unlabelled": [{"path": str(texts)}]}, teachers={"bi": teacher},
-            student={**BI_STUDENT, "prompts": ["q: ", "d: "], "control": True},
+            student={**BI_STUDENT, "prompts": ["q: ", "d: "], "control": {"loss": "infonce", "steps": 2}},
             objectives={
                 "labels": {"loss": "bce", "weight": 0.3}, "score_match": {"teacher": "cross", "loss": "kl", "temperature": 2},
                 "margin_mse": {"teacher": "bi", "weight": 0.01}, "embedding_match": {"teacher": "bi"}, **more,
