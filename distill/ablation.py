@@ -8,12 +8,10 @@ metric with its interval, what that metric hides (ROC-AUC, Spearman, nDCG), para
 """
 
 import csv
-import html
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -37,6 +35,7 @@ from distill.recipe.schema import (
     Training,
     merge_training,
 )
+from distill.report.templates import render
 
 __all__ = [
     "STAND_INS",
@@ -325,7 +324,10 @@ def write_table(
     for name, text in (
         ("ablation.csv", _csv(header, lines)),
         ("ablation.md", _markdown(title, header, lines, remarks)),
-        ("ablation.html", _html(title, header, lines, remarks)),
+        (
+            "ablation.html",
+            render("ablation.html", title=title, explained=_EXPLAINED, header=header, lines=lines, remarks=remarks),
+        ),
     ):
         temporary = folder / f".{name}.tmp"
         temporary.write_text(text, encoding="utf-8")
@@ -397,44 +399,8 @@ def _markdown(title: str, header: Sequence[str], lines: Sequence[Sequence[str]],
     )
 
 
-def _html(title: str, header: Sequence[str], lines: Sequence[Sequence[str]], remarks: Sequence[str]) -> str:
-    def row(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-    return _PAGE.substitute(
-        title=html.escape(title), explained=html.escape(_EXPLAINED), head=row(header, "th"),
-        body="\n".join(row(line, "td") for line in lines),
-        remarks="\n".join(f"<li>{html.escape(remark)}</li>" for remark in remarks),
-    )  # fmt: skip
-
-
 _EXPLAINED = (
     "Published and ours: the mean of (score − label)², the score being (cosine + 1)/2 or the probability of a "
     "cross-encoder; lower is better. ROC-AUC, Spearman and nDCG@10: higher is better, and blind to the scale of scores. "
     "Training: seconds, with those of what a model starts from."
 )
-_PAGE = Template("""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<link rel="icon" href="data:,">
-<title>$title</title>
-<style>
-:root { color-scheme: light dark; --line: #8884; }
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 90rem; padding: 0 1rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-thead th { white-space: normal; vertical-align: bottom; }
-th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: Canvas; white-space: normal; }
-td:first-child { min-width: 8rem; max-width: 40vw; }
-@media print { body { font-size: 9px; margin: 0; } .scroll { overflow: visible; } th, td { padding: .1rem .3rem; } }
-</style></head><body>
-<h1>$title</h1><p>$explained</p>
-<div class="scroll"><table><thead>$head</thead><tbody>
-$body
-</tbody></table></div>
-<ul>
-$remarks
-</ul>
-</body></html>
-""")

@@ -52,7 +52,7 @@ def _build(run: Run, build: Any) -> None:
     parents = _parents(run)
     described = run.split.describe()
     inputs = {
-        "stage": "build_student", "student": section.model_dump(mode="json", exclude=_NOT_BUILDING), "parents": parents,
+        "stage": "build_student", "student": section.deciding(exclude=_NOT_BUILDING), "parents": parents,
         "writes_into_teacher": _matched(run) is not None, "seed": run.recipe.seed,
         "data": {part: described[part] for part in ("train", "unlabelled", "parallel")},
     }  # fmt: skip

@@ -23,7 +23,6 @@ from distill.recipe.checks import LABEL_LOSSES
 from distill.recipe.schema import Control, LabelLoss, Labels, Objectives, Training
 from distill.run import Run
 from distill.training.fitting import Job, fit
-from distill.training.negatives import POSITIVE_FROM
 from distill.wording import or_least, value_in_words, values_in_words
 
 __all__ = ["MakeJob", "check_control", "train_control"]
@@ -86,7 +85,8 @@ def _teaches(run: Run, loss: LabelLoss) -> bool:
     if labels is None:
         return False
     if loss == "infonce":
-        return bool((labels >= POSITIVE_FROM).any()) and run.student_section.training.global_batch > 1
+        least = (run.recipe.objectives.labels or Labels()).positive_from
+        return bool((labels >= least).any()) and run.student_section.training.global_batch > 1
     return bool(np.ptp(labels) > 0)
 
 

@@ -70,7 +70,7 @@ def training_inputs(run: Run, name: str, objectives: Objectives) -> dict[str, An
         "control": True, "training": {"checkpoint_seconds", "tensorboard"},
         "asymmetric": {"min_cosine", "min_recall", "top_k"},
     }  # fmt: skip
-    section = student.model_dump(mode="json", exclude=not_learned)
+    section = student.deciding(exclude=not_learned)
     named = {*objectives.teachers(), *filter(None, [index_teacher(run)])}
     return {
         "stage": "train_student", "name": name, "student": section, "objectives": objectives.described(),

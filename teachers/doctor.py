@@ -229,7 +229,9 @@ def _temperature(recipe: Recipe, name: str, scores: np.ndarray, pairs: Pairs) ->
     if match.loss == "kl":
         ids = pairs.query_ids
         groups = np.split(np.argsort(ids, kind="stable"), np.cumsum(np.bincount(ids))[:-1])
-        return check_group_temperature(about, teacher_logits(given, kind).numpy(), groups, temperature)
+        return check_group_temperature(
+            about, teacher_logits(given, kind, recipe.objectives.teacher_logit_scale).numpy(), groups, temperature
+        )
     units = teacher_unit(given, kind, temperature).numpy()
     plain = teacher_unit(given, kind).clamp(1e-6, 1 - 1e-6)
     return check_temperature(about, units, temperature, torch.logit(plain).numpy())

@@ -19,6 +19,7 @@ from distill.recipe.schema import Labels, Objectives, Teacher, TeacherBackbone
 from distill.run import Run
 from distill.training.building import model_builder
 from distill.training.fitting import Job, fit
+from distill.training.learnable import check_pairs
 from distill.training.objectives import DEFAULT_LOSS
 from teachers.adapt import adapt
 
@@ -31,6 +32,7 @@ def train_teachers(run: Run) -> None:
     """Train (or, where frozen, copy) every teacher that is not finished; every process of a launch calls this."""
     if not run.recipe.teachers and run.recipe.student is None:
         raise BadInput("this recipe has neither teachers nor a student; there is nothing to train")
+    check_pairs(run)
     for name in run.recipe.teachers:
         train_teacher(run, name)
 
@@ -45,7 +47,7 @@ def train_teacher(run: Run, name: str) -> None:
 
 def _inputs(run: Run, name: str, teacher: Teacher) -> dict[str, Any]:
     """Return all that decides a teacher; how long checkpoints are kept apart does not."""
-    section = teacher.model_dump(mode="json", exclude={"training": {"checkpoint_seconds", "tensorboard"}})
+    section = teacher.deciding(exclude={"training": {"checkpoint_seconds", "tensorboard"}})
     inputs: dict[str, Any] = {
         "stage": "train_teacher",
         "name": name,
@@ -88,7 +90,9 @@ def _make(run: Run, name: str, teacher: Teacher, inputs: dict[str, Any]) -> None
         PartialState().wait_for_everyone()
         return
     kind = teacher.model_kind
-    labels = Labels(loss=teacher.loss or DEFAULT_LOSS[kind], temperature=teacher.temperature)
+    labels = Labels(
+        loss=teacher.loss or DEFAULT_LOSS[kind], temperature=teacher.temperature, positive_from=teacher.positive_from
+    )
     job = Job(
         name=f"teacher {name}", stage="train_teacher", kind=kind, target=run.teacher(name), build_model=build,
         objectives=Objectives(labels=labels), training=teacher.training, max_length=teacher.max_length,

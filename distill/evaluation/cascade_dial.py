@@ -28,7 +28,7 @@ from distill.evaluation.latency import environment
 from distill.files.artefact import Artefact, content_hash, new_folder, read_card, write_card, write_json
 from distill.metrics.measures import Estimate, evaluate_scores, paired_samples, primary_metric
 from distill.metrics.noninferiority import MIN_RESAMPLES, Claim, judged
-from distill.report.canvas import ACCENT, INK, SOFT, new_canvas, save_canvas
+from distill.report.figures import ACCENT, INK, SOFT, drawing, new_figure, save_png
 from distill.run import Run
 from distill.scorers.baselines import SCORER_FILE
 from distill.scorers.cascade import Cascade, CascadeSettings, fit_cascade, top_k_of_queries
@@ -268,12 +268,13 @@ def _positions(cascade: Cascade, part: _Part, metric: str, costs: _Costs) -> lis
     return positions
 
 
+@drawing()
 def _draw(dial: Mapping[str, Any], path: Path) -> None:
     """Draw quality against share, with the chosen cascade, the two models alone, the margin and blind routing beside it."""
     positions, metric, chosen = dial["positions"], dial["metric"], dial["chosen"]
     shares = [100 * place["share"] for place in positions]
     values = [place[metric]["value"] for place in positions]
-    figure, (axes,) = new_canvas(size=(7, 4.2))
+    figure, (axes,) = new_figure(700, 420, text=12)
     low, high = ([place[metric][end] for place in positions] for end in ("low", "high"))
     axes.fill_between(shares, low, high, alpha=0.15, color=ACCENT, linewidth=0)
     axes.plot(shares, values, "o-", color=ACCENT, markersize=4, label="cascade, evaluation pairs")
@@ -283,10 +284,11 @@ def _draw(dial: Mapping[str, Any], path: Path) -> None:
         axes.axhline(dial["alone"][name]["value"], color=color, linestyle="--", linewidth=1, label=f"{name} alone")
     teacher, margin = dial["alone"]["teacher"]["value"], dial["margin"]
     axes.axhspan(teacher - margin, teacher, color=INK, alpha=0.08, linewidth=0, label=f"margin of {margin:g}")
+    axes.set_xlim(-2, 102)
     axes.set_xlabel("pairs that the teacher is asked, %")
     axes.set_ylabel(metric)
     axes.legend(frameon=False)
-    save_canvas(figure, path)
+    save_png(figure, path)
 
 
 def read_dial(folder: Path) -> dict[str, Any]:

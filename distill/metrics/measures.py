@@ -24,6 +24,7 @@ out too, for there is too little data to bound it.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ from distill.metrics.offline import (
     AblationMse,
     AveragePrecision,
     NdcgAt10,
+    OfflineMetric,
     RocAuc,
     Spearman,
     TeacherKendall,
@@ -62,8 +64,14 @@ __all__ = [
 
 METRICS = tuple(METRIC_NAMES)
 """Keys that `evaluate_scores` may give, in the order of a report."""
-_CLASS_OF = {metric.key: metric for metric in METRIC_CLASSES}
+
 _BLOCK = 64  # resamples at a time: 5,000 pairs x 64 are 2.5 MB, so the work stays in cache
+
+
+@cache
+def _metrics() -> dict[str, OfflineMetric]:
+    """Return the metrics by key; making one takes longer than its value."""
+    return {metric.key: metric() for metric in METRIC_CLASSES}
 
 
 @dataclass(frozen=True)
@@ -139,7 +147,7 @@ def evaluate_scores(
     `BadInput` is raised for columns that are empty, of differing lengths, not finite or out of range.
     """
     columns = Columns.checked(scores, labels, query_ids, teacher_scores, unit_scores)
-    plans = {key: plan for key, metric in _CLASS_OF.items() if (plan := metric().plan(columns)) is not None}
+    plans = {key: plan for key, metric in _metrics().items() if (plan := metric.plan(columns)) is not None}
     sampled = _sampled(columns, {key: plan.statistic for key, plan in plans.items()}, n_bootstrap, seed)
     estimates = {key: _estimate(plan.value, sampled[key], plan.n) for key, plan in plans.items()}
     return {key: estimate for key, estimate in estimates.items() if estimate is not None}
@@ -196,7 +204,7 @@ def paired_samples(
     b = Columns.checked(scores_b, labels, query_ids, teacher_scores, unit_scores_b)
     if len(a.scores) != len(b.scores):
         raise BadInput(f"scores_b: {len(b.scores)} scores where scores_a has {len(a.scores)}; score the same pairs")
-    one, two = _CLASS_OF[metric]().plan(a), _CLASS_OF[metric]().plan(b)
+    one, two = _metrics()[metric].plan(a), _metrics()[metric].plan(b)
     if one is not None and two is not None:
         sampled = _sampled(a, {"a": one.statistic, "b": two.statistic}, n_bootstrap, seed)
         samples = sampled["a"] - sampled["b"]

@@ -89,11 +89,15 @@ class OfflineMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no t
         raise NotImplementedError
 
     def plan(self, columns: Columns) -> MetricPlan | None:
-        """Return the value through `evaluate` and the weighted form; None where the metric is undefined."""
+        """Return the value and the weighted form; None where the metric is undefined.
+
+        Not through `compute`: that writes an Arrow table and hashes it first, which takes more than the metric (cascades
+        ask hundreds of times), and these columns are float64 arrays already.
+        """
         predictions, references = (getattr(columns, name) for name in self.compares)
         if predictions is None or references is None:
             return None
-        value = self.compute(predictions=predictions, references=references)[self.key]
+        value = self._compute(predictions=predictions, references=references)[self.key]
         return None if value is None else MetricPlan(value, len(predictions), self._weighted(predictions, references))
 
 
@@ -180,7 +184,7 @@ class NdcgAt10(OfflineMetric):
         keep, values = ndcg_by_query(scores, labels, queries)
         if len(keep) < _MIN_QUERIES:
             return None
-        value = self.compute(predictions=scores, references=labels, query_ids=queries.astype(str))[self.key]
+        value = float(values.mean())
         # Queries are drawn whole, so any pair of a query carries its weight.
         rows = np.unique(queries, return_index=True)[1][keep]
         return MetricPlan(value, len(keep), weighted.mean(values, rows))

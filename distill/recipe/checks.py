@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from distill.recipe.schema import Backbone, Export, FreshBackbone, LabelLoss, Objectives, Recipe, Student, Teacher
+    from distill.recipe.section import Section
 
 __all__ = ["LABEL_LOSSES", "problems_of", "suggest"]
 
@@ -70,6 +71,8 @@ def _teacher_problems(recipe: Recipe) -> list[str]:
         problems += _mlm_problems(where, teacher)
         if teacher.kind != "mlm":
             problems += _loss_problems(f"{where}.loss", teacher.loss, teacher.kind)
+        if teacher.positive_from != _default(teacher, "positive_from") and teacher.loss != "infonce":
+            problems.append(f"{where}.positive_from: changes nothing without loss infonce; leave it out")
         problems += _text_problems(where, teacher)
     return problems
 
@@ -154,7 +157,7 @@ def _loss_problems(where: str, loss: str | None, kind: str) -> list[str]:
 
 def _objective_problems(recipe: Recipe) -> list[str]:
     objectives, student = recipe.objectives, recipe.student
-    terms = [name for name, _ in objectives if name != "matryoshka"]
+    terms = [name for name, _ in objectives if name not in ("matryoshka", "logit_scale", "teacher_logit_scale")]
     given = objectives.terms()
     if student is None:
         idle = given or objectives.matryoshka
@@ -169,7 +172,31 @@ def _objective_problems(recipe: Recipe) -> list[str]:
     if objectives.labels is not None:
         problems += _loss_problems("objectives.labels.loss", objectives.labels.loss, student.kind)
     problems += _candidate_problems(recipe) + _schedule_problems(objectives) + _step_problems(recipe, student)
+    problems += _unused_problems(recipe, student)
     return problems + _embedding_problems(recipe, student) + _asymmetric_problems(recipe, student)
+
+
+def _unused_problems(recipe: Recipe, student: Student) -> list[str]:
+    """Refuse settings of objectives that were changed and change nothing."""
+    objectives, terms, problems = recipe.objectives, recipe.objectives.terms().values(), []
+    told = [getattr(term, "teacher", None) for term in terms if term.compares_teacher_logits]
+    has_cosines = student.kind == "bi_encoder" and any(term.compares_logits for term in terms)
+    if objectives.logit_scale != _default(objectives, "logit_scale") and not has_cosines:
+        problems.append("objectives.logit_scale: changes nothing here; it is for a bi_encoder whose terms need logits")
+    if objectives.teacher_logit_scale != _default(objectives, "teacher_logit_scale") and not any(
+        name in recipe.teachers and recipe.teachers[name].kind == "bi_encoder" for name in told
+    ):
+        problems.append(
+            "objectives.teacher_logit_scale: changes nothing here; it is for a bi_encoder teacher in terms that need logits"
+        )
+    labels = objectives.labels
+    if labels is not None and labels.positive_from != _default(labels, "positive_from") and labels.loss != "infonce":
+        problems.append("objectives.labels.positive_from: changes nothing without loss infonce; leave it out")
+    return problems
+
+
+def _default(section: Section, name: str) -> object:
+    return type(section).model_fields[name].default
 
 
 def _named_teacher_problems(where: str, teacher: str, signal: str, recipe: Recipe) -> list[str]:

@@ -107,6 +107,16 @@ class Term(Section):
     schedule: Schedule | None = None
     """How the weight changes during training. None keeps it."""
 
+    @property
+    def compares_logits(self) -> bool:
+        """Whether the student's logits are compared, so that a bi-encoder's cosines need a scale and a bias."""
+        return False
+
+    @property
+    def compares_teacher_logits(self) -> bool:
+        """Whether the teacher's logits are compared, so that a bi-encoder teacher's cosines need a scale."""
+        return False
+
     def factor(self, share: float) -> float:
         """Return what the schedule multiplies the weight with after a share of the steps."""
         return 1.0 if self.schedule is None else self.schedule.factor(share)
@@ -135,10 +145,14 @@ class Guide(Section):
 class Labels(Term):
     """Learn from the labels."""
 
+    silent_at_default: ClassVar[frozenset[str]] = frozenset({"positive_from"})
+
     loss: LabelLoss | None = None
     """The loss, as for teachers. None is bce for a cross-encoder, contrastive for a bi-encoder."""
     temperature: Positive = 0.05
     """Temperature of InfoNCE."""
+    positive_from: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """InfoNCE: a pair whose label, mapped to [0, 1], is at least this is a positive."""
     guide: Guide | None = None
     """A teacher that says which documents of the batch are false negatives (InfoNCE). None trusts the labels alone."""
 
@@ -149,6 +163,11 @@ class Labels(Term):
                 f"guide keeps false negatives out of loss infonce, not of {self.loss or 'the default loss'}"
             )
         return self
+
+    @property
+    def compares_logits(self) -> bool:
+        """Whether the student's logits are compared, so that a bi-encoder's cosines need a scale and a bias."""
+        return self.loss == "bce"
 
     def needs(self) -> Iterator[tuple[str, SignalKind]]:
         """Yield the guide, with the embeddings that it tells false negatives by."""
@@ -179,6 +198,16 @@ class ScoreMatch(Term):
             raise ValueError(f"teacher_temperature is for bce and kl, not {self.loss}; leave it out")
         return self
 
+    @property
+    def compares_logits(self) -> bool:
+        """Whether the student's logits are compared, so that a bi-encoder's cosines need a scale and a bias."""
+        return self.loss != "mse"
+
+    @property
+    def compares_teacher_logits(self) -> bool:
+        """Whether the teacher's logits are compared, so that a bi-encoder teacher's cosines need a scale."""
+        return self.loss in ("logit_mse", "kl")
+
 
 class MarginMatch(Term):
     """MarginMSE (Hofstätter et al. 2020): match the score differences between the candidates of a query."""
@@ -186,6 +215,16 @@ class MarginMatch(Term):
     signal: ClassVar[SignalKind | None] = "scores"
     teacher: str
     """The teacher's name."""
+
+    @property
+    def compares_logits(self) -> bool:
+        """Whether the student's logits are compared, so that a bi-encoder's cosines need a scale and a bias."""
+        return True
+
+    @property
+    def compares_teacher_logits(self) -> bool:
+        """Whether the teacher's logits are compared, so that a bi-encoder teacher's cosines need a scale."""
+        return True
 
 
 class EmbeddingMatch(Term):
@@ -207,6 +246,16 @@ class ListTerm(Term):
     signal: ClassVar[SignalKind | None] = "scores"
     teacher: str | None = None
     """The teacher whose scores are learned. None learns the labels."""
+
+    @property
+    def compares_logits(self) -> bool:
+        """Whether the student's logits are compared, so that a bi-encoder's cosines need a scale and a bias."""
+        return True
+
+    @property
+    def compares_teacher_logits(self) -> bool:
+        """Whether the teacher's logits are compared, so that a bi-encoder teacher's cosines need a scale."""
+        return self.teacher is not None
 
 
 class ListNet(ListTerm):
@@ -350,6 +399,8 @@ class Matryoshka(Section):
 class Objectives(Section):
     """What the student learns from. Each section is one weighted term of the loss; null turns it off."""
 
+    silent_at_default: ClassVar[frozenset[str]] = frozenset({"logit_scale", "teacher_logit_scale"})
+
     labels: Labels | None = None
     """The labels."""
     score_match: ScoreMatch | None = None
@@ -378,6 +429,11 @@ class Objectives(Section):
     """How a teacher's embeddings lie as a whole."""
     matryoshka: Matryoshka | None = None
     """Also train every other term on the first k dimensions, for each k listed. null trains the full width only."""
+    logit_scale: Positive = 10.0
+    """A bi-encoder student's logits are scale · cosine + bias, where a term needs logits (labels by bce, score_match by bce,
+    logit_mse or kl, margin_mse, lists). Training learns both, from this scale and a bias of 0."""
+    teacher_logit_scale: Positive = 10.0
+    """A bi-encoder teacher's logits are this scale · cosine, in score_match by logit_mse or kl, margin_mse and lists."""
 
     def terms(self) -> dict[str, Term]:
         """Return the terms that are set, by name, in the order of the fields."""
@@ -419,7 +475,7 @@ class Objectives(Section):
 
     def described(self) -> dict[str, Any]:
         """Return the terms for a fingerprint; what came later and is not used is left out, so that finished runs stay so."""
-        told = self.model_dump(mode="json")
+        told = self.deciding()
         return {
             name: {key: value for key, value in term.items() if value is not None or key in _FIRST_FIELDS}
             if isinstance(term, dict)

@@ -117,7 +117,7 @@ class Columns(Section):
 
 
 class Unlabelled(Section):
-    """Texts without pairs or labels: a file and its text columns. Only the embedding objective can use them."""
+    """Texts without pairs or labels: a file and its text columns. Only objectives on embeddings can use them."""
 
     path: str
     """A .txt (one text a line), .csv, .tsv, .jsonl or .parquet file, or the name of a hub dataset."""
@@ -215,7 +215,7 @@ class Data(Section):
     candidates: Annotated[int, Field(ge=2)] | None = None
     """Train on a query together with up to this many of its documents. None trains on single pairs."""
     unlabelled: tuple[Unlabelled, ...] = ()
-    """Texts without pairs or labels, for `objectives.embedding_match`."""
+    """Texts without pairs or labels, for objectives on embeddings (`embedding_match`, `rkd`, `similarity`, `cka`)."""
     unlabelled_pairs: Annotated[
         tuple[UnlabelledPairs, ...], BeforeValidator(lambda given: (given,) if isinstance(given, Mapping) else given)
     ] = ()
@@ -325,12 +325,17 @@ class Mlm(Section):
 class Training(Section):
     """How a model is trained. A unit is a pair, or a query with its candidates where `data.candidates` is set."""
 
+    silent_at_default: ClassVar[frozenset[str]] = frozenset({"auxiliary_learning_rate"})
+
     epochs: Annotated[float, Field(gt=0, le=10_000)] = 3.0
     """Passes over the training units."""
     max_steps: Count | None = None
     """The most optimizer steps. The learning-rate schedule ends there, too. None trains for `epochs`."""
     learning_rate: Positive = 2e-5
     """The highest learning rate of AdamW, reached after the warm-up."""
+    auxiliary_learning_rate: Positive = 1e-3
+    """The same for what is trained beside the model: the projection into a teacher's space, and the scale and bias of cosines.
+    They start from nothing, so `learning_rate` is too low for them. It is used where it is higher."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """How the learning rate changes after the warm-up: to zero in a line, to zero as a cosine, or not at all."""
     warmup_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -340,7 +345,9 @@ class Training(Section):
     global_batch: Count = 32
     """Units per optimizer step, summed over all processes."""
     micro_batch: Count = 32
-    """The most units per forward pass and process. Gradients are accumulated up to `global_batch`."""
+    """The most units per forward pass and process. Gradients are accumulated up to `global_batch`. No loss depends on it: those
+    that compare the units of a step with each other, as InfoNCE, see all of `global_batch` and encode it twice where it takes
+    several passes."""
     token_budget: Count = 8192
     """The most padded tokens per forward pass and process."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
@@ -368,6 +375,8 @@ class Teacher(Section):
     `kind: mlm` learns no labels. It adapts an encoder to the recipe's text, so that a later teacher can start from it.
     """
 
+    silent_at_default: ClassVar[frozenset[str]] = frozenset({"positive_from"})
+
     kind: Literal["cross_encoder", "bi_encoder", "mlm"]
     """cross_encoder reads a pair together and gives a score. bi_encoder reads each text alone and gives an embedding."""
     backbone: Backbone
@@ -383,6 +392,8 @@ class Teacher(Section):
     the label), bce or infonce; None is contrastive."""
     temperature: Positive = 0.05
     """Temperature of InfoNCE."""
+    positive_from: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """InfoNCE: a pair whose label, mapped to [0, 1], is at least this is a positive."""
     max_length: Tokens = 512
     """Longer texts are cut to this many tokens, and counted. A cross-encoder counts both texts of a pair together."""
     prompts: tuple[str, str] | None = None

@@ -1,6 +1,6 @@
 """What every section of a recipe is made of: the base class, and the types of its numbers."""
 
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -25,3 +25,23 @@ class Section(BaseModel):
     """A part of a recipe. It is frozen, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+    silent_at_default: ClassVar[frozenset[str]] = frozenset()
+    """Fields that fingerprints leave out at their default: what was made before these fields were there stays finished."""
+
+    def deciding(self, exclude: Any = None) -> dict[str, Any]:
+        """Return the content for a fingerprint of what is made from this section.
+
+        :param exclude: fields that decide nothing there, as `model_dump` takes them
+        """
+        content = self.model_dump(mode="json", exclude=exclude)
+        _leave_defaults_out(self, content)
+        return content
+
+
+def _leave_defaults_out(section: Section, content: dict[str, Any]) -> None:
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if name in section.silent_at_default and value == field.default:
+            content.pop(name, None)
+        elif isinstance(value, Section) and isinstance(content.get(name), dict):
+            _leave_defaults_out(value, content[name])

@@ -49,7 +49,7 @@ from typing import Any
 
 from distill.report.content import Benchmark, Row, metric_of, number_at
 from distill.report.page import page
-from distill.report.png import PICTURES, write_pictures
+from distill.report.pictures import PNG_FILES, draw
 
 __all__ = ["write_report"]
 
@@ -71,7 +71,7 @@ def write_report(benchmark: Mapping[str, Any], folder: Path) -> list[Path]:
         names = _write_all(content, Path(scratch))
         for name in names:
             os.replace(Path(scratch) / name, folder / name)
-    for name in set(PICTURES) - set(names):
+    for name in set(PNG_FILES) - set(names):
         (folder / name).unlink(missing_ok=True)
     return [folder / name for name in names]
 
@@ -80,8 +80,9 @@ def _write_all(content: Benchmark, folder: Path) -> list[str]:
     text = json.dumps(content.raw, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
     (folder / _JSON).write_text(text, encoding="utf-8")
     (folder / _CSV).write_text(_csv(content), encoding="utf-8", newline="")
-    (folder / _HTML).write_text(page(content), encoding="utf-8")
-    return [_JSON, _CSV, _HTML, *write_pictures(content, folder)]
+    pictures = draw(content)
+    (folder / _HTML).write_text(page(content, pictures), encoding="utf-8")
+    return [_JSON, _CSV, _HTML, *pictures.write(folder)]
 
 
 def _csv(content: Benchmark) -> str:

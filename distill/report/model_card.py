@@ -236,7 +236,9 @@ def _loading(row: Mapping[str, Any], artefact: Artefact) -> str:
 
 
 def _origin(run: Run, row: Mapping[str, Any], artefact: Artefact, result: Mapping[str, Any]) -> str:
-    objectives = {name: term for name, term in run.recipe.objectives.model_dump(mode="json").items() if term}
+    objectives = {
+        name: term for name, term in run.recipe.objectives.model_dump(mode="json").items() if isinstance(term, dict)
+    }
     lines = ["## Where it comes from\n", f"- revision `{artefact.revision}`, stage {artefact.stage}"]
     lines += [f"- parent `{name}`, revision `{revision}`" for name, revision in artefact.parents.items()]
     for part in ("train", "validation", "evaluation"):

@@ -1,10 +1,12 @@
-"""The tables of the page: all models with all numbers, and latency by length, in batches and under load."""
+"""The tables of the page: all models with all numbers, and latency by length, in batches and under load.
+
+Here is what stands in them, as text; how that is written is in `report.html`.
+"""
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 
 from distill.report.content import (
     IS_TEACHER,
@@ -18,7 +20,7 @@ from distill.report.content import (
     role_of,
     throughput_of,
 )
-from distill.report.series import PERCENTILES, Cell, Grid, Line, Service
+from distill.report.series import PERCENTILES, Cell, Grid, Line, Load, Service
 from distill.report.words import (
     bound,
     in_units,
@@ -33,9 +35,57 @@ from distill.report.words import (
     times,
 )
 
-__all__ = ["batch_tables", "length_table", "load_table", "main_table", "measuring_ended", "pairs_measured"]
+__all__ = [
+    "Head",
+    "Shown",
+    "Table",
+    "TableLine",
+    "batch_tables",
+    "length_table",
+    "load_table",
+    "main_table",
+    "measuring_ended",
+    "pairs_measured",
+]
 
-_MISSING = '<span class="none" title="not measured">–</span>'
+
+@dataclass(frozen=True)
+class Head:
+    """The head of a column, and whether it is the first of its group."""
+
+    text: str
+    starts: bool = False
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A number in a cell, with what stands below it in small type."""
+
+    text: str
+    small: Sequence[str] = ()
+    strong: bool = False
+    heat: float | None = None  # a percentage
+
+
+@dataclass(frozen=True)
+class TableLine:
+    """A line: its name with what stands below it, and a cell a column; None is not measured."""
+
+    name: str
+    small: str
+    cells: Sequence[Shown | None]
+    role: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with its caption, a text a line."""
+
+    name: str
+    caption: Sequence[str]
+    heads: Sequence[Head]
+    lines: Sequence[TableLine]
+    groups: Sequence[tuple[str, int]] = ()  # names over so many columns
 
 
 @dataclass(frozen=True)
@@ -50,21 +100,18 @@ class _Column:
     better: int = 0  # 1: higher, -1: lower, 0: not compared
 
 
-def main_table(content: Benchmark) -> str:
-    """Every model with its qualities, speed and size; on a phone a card a model."""
+def main_table(content: Benchmark) -> Table:
+    """Give every model with its qualities, speed and size."""
     columns = _columns(content)
     best = [_best(column, content.rows) for column in columns]
-    body = [_table_row(label, row, columns, best) for label, row in content.labelled()]
-    table = [
-        '<table role="table">',
-        f"<caption>{_caption(content)}</caption>",
-        _table_head(columns),
-        '<tbody role="rowgroup">',
-        *body,
-        "</tbody>",
-        "</table>",
+    before = [None, *(column.group for column in columns)]
+    heads = [Head(column.head, column.group != last) for column, last in zip(columns, before, strict=False)]
+    lines = [
+        TableLine(label, nature(row), [_cell(row, *one) for one in zip(columns, best, strict=True)], role_of(row))
+        for label, row in content.labelled()
     ]
-    return _scrolled("scroll cards first", "Results", table)
+    groups = list(Counter(column.group for column in columns).items())
+    return Table("Results", _caption(content), heads, lines, groups)
 
 
 def _columns(content: Benchmark) -> list[_Column]:
@@ -138,7 +185,7 @@ def _best(column: _Column, rows: Sequence[Row]) -> float | None:
     return max(known) if column.better and len(known) > 1 else None
 
 
-def _caption(content: Benchmark) -> str:
+def _caption(content: Benchmark) -> list[str]:
     data, environment = content.raw.get("data") or {}, content.raw.get("environment") or {}
     counts = [(data.get("n_pairs"), "pairs"), (data.get("n_queries"), "queries")]
     said = listed([f"{number:,} {word}" for number, word in counts if isinstance(number, int)] or ["the data"])
@@ -159,9 +206,7 @@ def _caption(content: Benchmark) -> str:
         f"Latency and throughput were measured{where}; latency is for one pair at a time unless a batch is named. "
         f"{pairs_measured(content)} {measuring_ended(content)}"
     )
-    return "<br>".join(
-        escape(text.replace("  ", " ")) for text in (quality, speed.strip(), _runtime_words(content)) if text
-    )
+    return [text.replace("  ", " ") for text in (quality, speed.strip(), _runtime_words(content)) if text]
 
 
 def _runtime_words(content: Benchmark) -> str:
@@ -218,143 +263,75 @@ def measuring_ended(content: Benchmark) -> str:
     )
 
 
-def _table_head(columns: Sequence[_Column]) -> str:
-    groups = Counter(column.group for column in columns)
-    over = "".join(
-        f'<th role="columnheader" scope="colgroup" colspan="{count}" class="start">{group}</th>'
-        for group, count in groups.items()
-    )
-    heads = "".join(
-        f'<th role="columnheader" scope="col" class="wrap{start}">{escape(column.head)}</th>'
-        for column, start in zip(columns, _starts(columns), strict=True)
-    )
-    return "\n".join(
-        [
-            '<thead role="rowgroup">',
-            f'<tr role="row" class="groups"><td role="cell"></td>{over}</tr>',
-            f'<tr role="row"><th role="columnheader" scope="col">Model</th>{heads}</tr>',
-            "</thead>",
-        ]
-    )
-
-
-def _starts(columns: Sequence[_Column]) -> list[str]:
-    """Class of each column: the first of a group stands apart."""
-    before = [None, *(column.group for column in columns)]
-    return [" start" if column.group != last else "" for column, last in zip(columns, before, strict=False)]
-
-
-def _table_row(label: str, row: Row, columns: Sequence[_Column], best: Sequence[float | None]) -> str:
-    cells = [_cell(row, column, top, start) for column, top, start in zip(columns, best, _starts(columns), strict=True)]
-    head = f'<span class="name">{escape(label)}</span> <small>{escape(nature(row))}</small>'
-    return f'<tr role="row" class="{role_of(row)}"><th role="rowheader" scope="row">{head}</th>{"".join(cells)}</tr>'
-
-
-def _cell(row: Row, column: _Column, best: float | None, start: str) -> str:
+def _cell(row: Row, column: _Column, best: float | None) -> Shown | None:
     value = column.value(row)
-    label = f'role="cell" data-label="{escape(column.head)}"'
     if value is None:
-        return f'<td {label} class="missing{start}">{_MISSING}</td>'
-    text = escape(column.show(value))
-    leads = (
-        best is not None
-        and row.get("role") not in IS_TEACHER
-        and column.show(best * column.better) == column.show(value)
-    )
-    under = "".join(f" <small>{escape(line)}</small>" for line in column.small(row))
-    return f'<td {label} class="{start.strip()}">{f"<strong>{text}</strong>" if leads else text}{under}</td>'
+        return None
+    text = column.show(value)
+    leads = best is not None and row.get("role") not in IS_TEACHER and column.show(best * column.better) == text
+    return Shown(text, column.small(row), leads)
 
 
-def length_table(lines: Sequence[Line]) -> str:
-    """Latency of one pair by its tokens."""
+def length_table(lines: Sequence[Line]) -> Table:
+    """Give the latency of one pair by its tokens."""
     tokens = sorted({point.tokens for line in lines for point in line.points})
-    heads = "".join(f'<th scope="col">{count:g}<span class="unit"> tokens</span></th>' for count in tokens)
-    body = [f'<tr><th scope="row">{escape(line.label)}</th>{_length_cells(line, tokens)}</tr>' for line in lines]
+    body = []
+    for line in lines:
+        found = {point.tokens: point for point in line.points}
+        points = [found.get(count) for count in tokens]
+        small = [[] if point is None or point.p95 is None else [three_digits(point.p95)] for point in points]
+        cells = [
+            None if point is None else Shown(three_digits(point.p50), under)
+            for point, under in zip(points, small, strict=True)
+        ]
+        body.append(TableLine(line.label, "", cells))
     caption = "p50 of one pair in milliseconds by its tokens, and p95 in small type."
-    return _table_by_model("Latency by length", caption, heads, body)
+    return Table("Latency by length", [caption], [Head(f"{count:g}") for count in tokens], body)
 
 
-def _length_cells(line: Line, tokens: Sequence[float]) -> str:
-    found = {point.tokens: point for point in line.points}
-    cells = []
-    for count in tokens:
-        point = found.get(count)
-        text = _MISSING if point is None else three_digits(point.p50)
-        small = f" <small>{three_digits(point.p95)}</small>" if point is not None and point.p95 is not None else ""
-        cells.append(f"<td>{text}{small}</td>")
-    return "".join(cells)
-
-
-def load_table(services: Sequence[Service]) -> str:
-    """Latencies by the share of a model's capacity that arrives."""
+def load_table(services: Sequence[Service]) -> Table:
+    """Give latencies by the share of a model's capacity that arrives."""
     shares = sorted({load.share for service in services for load in service.loads})
-    heads = "".join(f'<th scope="col">{share * 100:.0f}\u00a0%</th>' for share in shares)
-    body = [
-        f'<tr><th scope="row">{escape(service.label)}{_capacity(service)}</th>{_load_cells(service, shares)}</tr>'
-        for service in services
-    ]
+    body = []
+    for service in services:
+        found = {load.share: load for load in service.loads}
+        most = "" if service.capacity is None else f"at most {three_digits(service.capacity)} pairs/s"
+        body.append(TableLine(service.label, most, [_under_load(found.get(share)) for share in shares]))
     caption = "p50 in milliseconds by the share of the capacity that arrives; p95, p99 and the rate in small type."
-    return _table_by_model("Latency under load", caption, heads, body)
+    return Table("Latency under load", [caption], [Head(f"{share * 100:.0f}\u00a0%") for share in shares], body)
 
 
-def _capacity(service: Service) -> str:
-    return "" if service.capacity is None else f" <small>at most {three_digits(service.capacity)} pairs/s</small>"
+def _under_load(load: Load | None) -> Shown | None:
+    if load is None:
+        return None
+    p50, p95, p99 = (three_digits(load.times[name]) for name in PERCENTILES)
+    return Shown(p50, [f"p95 {p95}", f"p99 {p99}", f"{three_digits(load.rate)}/s"])
 
 
-def _load_cells(service: Service, shares: Sequence[float]) -> str:
-    found = {load.share: load for load in service.loads}
-    cells = []
-    for share in shares:
-        load = found.get(share)
-        if load is None:
-            cells.append(f"<td>{_MISSING}</td>")
-            continue
-        p50, p95, p99 = (three_digits(load.times[name]) for name in PERCENTILES)
-        rate = f"{three_digits(load.rate)}/s"
-        cells.append(f"<td>{p50} <small>p95 {p95}</small> <small>p99 {p99}</small> <small>{rate}</small></td>")
-    return "".join(cells)
-
-
-def batch_tables(grids: Sequence[Grid]) -> list[str]:
-    """Pairs a second by batch and tokens, a table a model; tints are on one scale for all."""
+def batch_tables(grids: Sequence[Grid]) -> list[Table]:
+    """Give pairs a second by batch and tokens, a table a model; tints are on one scale for all."""
     rates = [cell.per_second for grid in grids for cell in grid.cells]
     return [_batch_table(grid, min(rates), max(rates)) for grid in grids]
 
 
-def _batch_table(grid: Grid, slowest: float, fastest: float) -> str:
+def _batch_table(grid: Grid, slowest: float, fastest: float) -> Table:
     tokens = sorted({cell.tokens for cell in grid.cells})
-    heads = "".join(f'<th scope="col">{count:g}</th>' for count in tokens)
     found = {(cell.batch, cell.tokens): cell for cell in grid.cells}
     best = {count: max(cell.per_second for cell in grid.cells if cell.tokens == count) for count in tokens}
     body = [
-        f'<tr><th scope="row">{batch:g}</th>'
-        + "".join(_batch_cell(found.get((batch, count)), best[count], slowest, fastest) for count in tokens)
-        + "</tr>"
+        TableLine(
+            f"{batch:g}",
+            "",
+            [_batch_cell(found.get((batch, count)), best[count], slowest, fastest) for count in tokens],
+        )
         for batch in sorted({cell.batch for cell in grid.cells})
     ]
-    over = f'<tr><td></td><th scope="colgroup" colspan="{len(tokens)}">tokens</th></tr>'
-    head = f'<thead>{over}<tr><th scope="col">batch</th>{heads}</tr></thead>'
-    caption = f'<caption class="name">{escape(grid.label)}</caption>'
-    table = ['<table class="heat">', caption, head, "<tbody>", *body, "</tbody>", "</table>"]
-    return _scrolled("scroll", f"{grid.label}, batches by length", table)
+    return Table(grid.label, [], [Head(f"{count:g}") for count in tokens], body)
 
 
-def _batch_cell(cell: Cell | None, best: float, slowest: float, fastest: float) -> str:
+def _batch_cell(cell: Cell | None, best: float, slowest: float, fastest: float) -> Shown | None:
     if cell is None:
-        return f"<td>{_MISSING}</td>"
+        return None
     share = math.log(cell.per_second / slowest) / math.log(fastest / slowest) if fastest > slowest else 0.0
-    text = three_digits(cell.per_second)
-    text = f"<strong>{text}</strong>" if cell.per_second == best else text
-    return f'<td style="--heat: {share * 100:.0f}%">{text} <small>{three_digits(cell.p50)} ms</small></td>'
-
-
-def _table_by_model(name: str, caption: str, heads: str, body: Iterable[str]) -> str:
-    head = f'<thead><tr><th scope="col">Model</th>{heads}</tr></thead>'
-    table = ["<table>", f"<caption>{caption}</caption>", head, "<tbody>", *body, "</tbody>", "</table>"]
-    return _scrolled("scroll half", name, table)
-
-
-def _scrolled(kind: str, name: str, table: Iterable[str]) -> str:
-    """Put a table into a region that scrolls by itself, by keyboard too."""
-    region = f'<div class="{kind}" tabindex="0" role="region" aria-label="{escape(name)}">'
-    return "\n".join([region, *table, "</div>"])
+    under = [f"{three_digits(cell.p50)} ms"]
+    return Shown(three_digits(cell.per_second), under, cell.per_second == best, share * 100)

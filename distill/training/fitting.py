@@ -116,7 +116,9 @@ def _load_pairs(run: Run, job: Job, show: bool) -> tuple[TrainSet, TrainSet]:
     if trainset.cut is not None and show:
         trainset.cut.say(job.name)
     labels = job.objectives.labels
-    trainset.in_batch_negatives = labels is not None and labels.loss == "infonce"
+    if labels is not None:
+        trainset.in_batch_negatives = labels.loss == "infonce"
+        trainset.positive_from = labels.positive_from
     trainset.coupled = job.objectives.couples
     _attach_signals(trainset, pairs, job)
     validation = TrainSet.build(

@@ -8,7 +8,8 @@ refused in one line that says which.
 import logging
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -23,13 +24,16 @@ from distill.recipe.objectives import (
     Rkd,
     ScoreMatch,
 )
-from distill.training.negatives import POSITIVE_FROM, Negatives
+from distill.training.negatives import GuideVectors, Negatives
+from distill.training.terms import compares_candidates
+from distill.training.trainset import group_pairs, is_ordered
 
 if TYPE_CHECKING:
     from distill.recipe.objectives import Objectives, Term
+    from distill.run import Run
     from distill.training.trainset import TrainSet
 
-__all__ = ["LEAST_SPREAD", "check_learnable", "check_related", "rank_correlation", "unrelated"]
+__all__ = ["LEAST_SPREAD", "check_learnable", "check_pairs", "check_related", "rank_correlation", "unrelated"]
 
 log = logging.getLogger(__name__)
 LEAST_SPREAD = 1e-4  # of scores in logits or cosines: below it a teacher says the same of everything
@@ -40,6 +44,45 @@ _SAMPLE_TEXTS = 64
 _SAMPLE_PAIRS = 256
 
 
+class _Facts(Protocol):
+    """What pairs say of themselves. *Shape:* each array (n_pairs,)."""
+
+    @property
+    def labels(self) -> np.ndarray | None: ...
+    @property
+    def query_rows(self) -> np.ndarray: ...
+    @property
+    def document_rows(self) -> np.ndarray: ...
+    @property
+    def unit_pairs(self) -> list[np.ndarray]: ...
+
+
+@dataclass(frozen=True)
+class _PairFacts:
+    labels: np.ndarray | None
+    query_rows: np.ndarray
+    document_rows: np.ndarray
+    unit_pairs: list[np.ndarray]
+
+
+def check_pairs(run: "Run") -> None:
+    """Refuse objectives that the training pairs give nothing to, before a teacher is trained for them.
+
+    Only what teachers say, and the pairs that they find, is checked later (`check_learnable`).
+
+    :raises BadInput: where the pairs lack what a term is about
+    """
+    recipe, pairs = run.recipe, run.split.train
+    if recipe.student is None:
+        return
+    numbers: dict[str, int] = {}
+    documents = np.array([numbers.setdefault(document, len(numbers)) for document in pairs.documents], dtype=np.int64)
+    facts = _PairFacts(pairs.labels, pairs.query_ids, documents, group_pairs(pairs, recipe.data.candidates))
+    more = bool(recipe.data.unlabelled_pairs)
+    for field, term in recipe.objectives.terms().items():
+        _check_facts("student", field, facts, term, recipe.student.training.global_batch, more_to_come=more)
+
+
 def check_learnable(name: str, units: "TrainSet", objectives: "Objectives", *, global_batch: int) -> None:
     """Refuse objectives that the units give nothing to.
 
@@ -48,71 +91,83 @@ def check_learnable(name: str, units: "TrainSet", objectives: "Objectives", *, g
     :raises JobFailed: where a teacher says the same of everything
     """
     for field, term in objectives.terms().items():
-        _check_term(name, field, units, term, global_batch)
+        _check_facts(name, field, units, term, global_batch)
+        _check_signals(f"{name}: {field}", units, term, global_batch)
 
 
-def _check_term(name: str, field: str, units: "TrainSet", term: "Term", global_batch: int) -> None:
-    where = f"{name}: {field}"
+def _check_facts(
+    name: str, field: str, facts: _Facts, term: "Term", global_batch: int, *, more_to_come: bool = False
+) -> None:
+    """Check what the pairs themselves lack.
+
+    :param more_to_come: teachers will find more pairs, without labels
+    """
+    where = f"{name}: {field} ({term.loss})" if isinstance(term, ScoreMatch) else f"{name}: {field}"
     if isinstance(term, Labels):
-        _check_labels(name, units, term, global_batch)
-    elif isinstance(term, ScoreMatch):
-        _check_scores(f"{where} ({term.loss})", units, term.teacher, by_group=term.loss == "kl")
-    elif isinstance(term, MarginMatch):
-        _check_scores(where, units, term.teacher, by_group=True)
-    elif isinstance(term, ListTerm):
-        if term.teacher is None:
-            _check_ordered(where, units)
-        else:
-            _check_scores(where, units, term.teacher, by_group=True)
-    elif isinstance(term, CoSent):
-        if term.teacher is None:
-            _check_differing(where, units, "add pairs with other labels")
-        else:
-            _check_scores(where, units, term.teacher, by_group=False)
-    elif isinstance(term, EmbeddingMatch) and units.embeddings is not None:
-        _check_embeddings(where, units, term.teacher, units.embeddings)
+        _check_labels(name, facts, term, global_batch)
+    elif isinstance(term, ListTerm | CoSent) and term.teacher is None:
+        _check_differing(where, facts.labels)
+        if isinstance(term, ListTerm):
+            _check_ordered(where, facts.labels, facts.unit_pairs)
+    elif compares_candidates(term) and not more_to_come and not any(len(pairs) > 1 for pairs in facts.unit_pairs):
+        raise BadInput(
+            f"{where} compares the candidates of a query, and no training query has two documents; use score_match.loss bce or logit_mse, or add documents"
+        )
+
+
+def _check_signals(where: str, units: "TrainSet", term: "Term", global_batch: int) -> None:
+    """Check what the teachers said."""
+    if isinstance(term, ScoreMatch | MarginMatch | ListTerm | CoSent):
+        if term.teacher is not None:
+            shown = f"{where} ({term.loss})" if isinstance(term, ScoreMatch) else where
+            _check_scores(shown, units, term.teacher, by_group=compares_candidates(term))
+    elif isinstance(term, EmbeddingMatch):
+        if units.embeddings is not None:
+            _check_embeddings(where, units, term.teacher, units.embeddings)
     elif isinstance(term, RelationTerm):
         _check_relations(where, units, term, global_batch)
+    elif isinstance(term, Labels) and term.guide is not None and units.guide is not None:
+        _check_guide(f"{where.partition(':')[0]}: infonce", units, units.guide, term.guide.teacher)
 
 
-def _check_labels(name: str, units: "TrainSet", term: "Labels", global_batch: int) -> None:
-    if units.labels is None:
+def _check_labels(name: str, facts: _Facts, term: "Labels", global_batch: int) -> None:
+    if facts.labels is None:
         raise BadInput(f"{name}: the training pairs have no labels to learn from; leave objectives.labels out")
     if term.loss == "infonce":
-        _check_positives(name, units, units.labels, global_batch)
-        if units.guide is not None and term.guide is not None:
-            _check_guide(f"{name}: infonce", units, term.guide.teacher)
+        _check_positives(name, facts, facts.labels, term.positive_from, global_batch)
         return
-    known = units.labels[np.isfinite(units.labels)]
+    known = facts.labels[np.isfinite(facts.labels)]
     if len(known) and np.ptp(known) == 0:
         raise BadInput(
             f"{name}: every training label is {float(known[0]):g}, and {term.loss or 'the label loss'} would learn one score for all pairs; add pairs with other labels, or use loss infonce (bi-encoders, positives alone)"
         )
 
 
-def _check_differing(where: str, units: "TrainSet", remedy: str) -> None:
-    if units.labels is None:
+def _check_differing(where: str, labels: np.ndarray | None) -> None:
+    if labels is None:
         raise BadInput(f"{where}: the training pairs have no labels to learn from; name a teacher, or leave it out")
-    known = units.labels[np.isfinite(units.labels)]
+    known = labels[np.isfinite(labels)]
     if not len(known) or np.ptp(known) == 0:
         stated = "no training pair has one" if not len(known) else f"every training label is {float(known[0]):g}"
-        raise BadInput(f"{where} learns the order of labels, and {stated}; {remedy}, or name a teacher")
+        raise BadInput(
+            f"{where} learns the order of labels, and {stated}; add pairs with other labels, or name a teacher"
+        )
 
 
-def _check_ordered(where: str, units: "TrainSet") -> None:
+def _check_ordered(where: str, labels: np.ndarray | None, unit_pairs: list[np.ndarray]) -> None:
     """Refuse lists whose labels say no order; say how many do."""
-    _check_differing(where, units, "add candidates with other labels")
-    groups = sum(len(pairs) > 1 for pairs in units.unit_pairs)
-    ordered = units.counts(np.arange(len(units)))["ordered"]
+    groups = [pairs for pairs in unit_pairs if len(pairs) > 1]
+    ordered = sum(is_ordered(labels, pairs) for pairs in groups)
     if not ordered:
         why = "all of them have one label within a query" if groups else "no training query has two documents"
         raise BadInput(
             f"{where} learns the order of a query's candidates, and {why}; add candidates, or name a teacher"
         )
-    if ordered < groups:
+    if ordered < len(groups):
         log.info(
-            "%s: %d of %d lists have candidates with different labels, the others do not count", where, ordered, groups
-        )
+            "%s: %d of %d lists have candidates with different labels, the others do not count",
+            where, ordered, len(groups),
+        )  # fmt: skip
 
 
 def _check_relations(where: str, units: "TrainSet", term: RelationTerm, global_batch: int) -> None:
@@ -125,13 +180,14 @@ def _check_relations(where: str, units: "TrainSet", term: RelationTerm, global_b
     _check_embeddings(where, units, term.teacher, units.relations[term.teacher])
 
 
-def _check_guide(where: str, units: "TrainSet", teacher: str) -> None:
+def _check_guide(where: str, units: "TrainSet", guide: GuideVectors, teacher: str) -> None:
     """Refuse a guide that leaves no negatives; say what it leaves out of a sample of pairs."""
-    assert units.guide is not None
-    _check_embeddings(where, units, teacher, units.guide.embeddings)
+    _check_embeddings(where, units, teacher, guide.embeddings)
     pairs = np.random.default_rng(0).permutation(len(units.query_rows))[:_SAMPLE_PAIRS]
-    bare = Negatives(units.query_rows, units.document_rows, units.labels).excluded(pairs)
-    guided = units.guide.false_negatives(units.query_rows[pairs], units.document_rows[pairs])
+    bare = Negatives(units.query_rows, units.document_rows, units.labels, positive_from=units.positive_from).excluded(
+        pairs
+    )
+    guided = guide.false_negatives(units.query_rows[pairs], units.document_rows[pairs])
     left = int((~bare).sum())
     dropped = int((guided & ~bare).sum())
     if left and dropped == left:
@@ -145,10 +201,10 @@ def _check_guide(where: str, units: "TrainSet", teacher: str) -> None:
     )
 
 
-def _check_positives(name: str, units: "TrainSet", labels: np.ndarray, global_batch: int) -> None:
-    where, positive = f"{name}: infonce", labels >= POSITIVE_FROM
+def _check_positives(name: str, units: _Facts, labels: np.ndarray, positive_from: float, global_batch: int) -> None:
+    where, positive = f"{name}: infonce", labels >= positive_from
     if not positive.any():
-        raise BadInput(f"{where} learns from positives, and no training label is {POSITIVE_FROM} or more")
+        raise BadInput(f"{where} learns from positives, and no training label is {positive_from:g} or more")
     documents = len(np.unique(units.document_rows))
     pairs = np.unique(np.stack([units.query_rows, units.document_rows])[:, positive], axis=1)
     _, answers = np.unique(pairs[0], return_counts=True)
@@ -170,10 +226,6 @@ def _check_scores(where: str, units: "TrainSet", teacher: str, *, by_group: bool
             raise JobFailed(f"{where}: teacher {teacher} gives every pair the same score, {float(scores[0]):.4g}")
         return
     groups = [pairs for pairs in units.unit_pairs if len(pairs) > 1]
-    if not groups:
-        raise BadInput(
-            f"{where} compares the candidates of a query, and no training query has two documents; use score_match.loss bce or logit_mse, or add documents"
-        )
     if max(float(np.ptp(scores[pairs])) for pairs in groups) < LEAST_SPREAD:
         raise JobFailed(f"{where}: teacher {teacher} gives all candidates of every query the same score")
 

@@ -43,7 +43,6 @@ __all__ = ["TrainResult", "learning_rate_factor", "make_accelerator", "train"]
 log = logging.getLogger(__name__)
 _LOG_EVERY_STEPS = 10
 # A projection or a scale starts from nothing: it may move faster than pretrained weights
-_LEAST_RATE_BESIDE_THE_MODEL = 1e-3
 
 
 @dataclass
@@ -203,7 +202,7 @@ class _Loop:
             {"params": plain, "base_rate": rate, "weight_decay": 0.0},
             {
                 "params": step.beside_the_model(),
-                "base_rate": max(rate, _LEAST_RATE_BESIDE_THE_MODEL),
+                "base_rate": max(rate, self.settings.auxiliary_learning_rate),
                 "weight_decay": 0.0,
             },
         ]

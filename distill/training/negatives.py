@@ -9,9 +9,7 @@ import torch
 
 from distill.training.losses import false_negatives
 
-__all__ = ["POSITIVE_FROM", "GuideVectors", "Negatives"]
-
-POSITIVE_FROM = 0.5  # a label from here on is a positive for InfoNCE
+__all__ = ["GuideVectors", "Negatives"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,7 @@ class Negatives:
     """What all training pairs say about answers, asked for the pairs of a step.
 
     :param query_rows: the sequence of each pair's query. *Shape:* (n_pairs,), as of documents and labels
+    :param positive_from: the least label of an answer
     :param guide: a teacher that says more
     """
 
@@ -48,9 +47,11 @@ class Negatives:
         document_rows: np.ndarray,
         labels: np.ndarray | None,
         guide: GuideVectors | None = None,
+        *,
+        positive_from: float = 0.5,
     ) -> None:
         self.query_rows, self.document_rows, self.guide = query_rows, document_rows, guide
-        positive = np.zeros(len(query_rows), dtype=bool) if labels is None else labels >= POSITIVE_FROM
+        positive = np.zeros(len(query_rows), dtype=bool) if labels is None else labels >= positive_from
         order = np.argsort(query_rows[positive], kind="stable")
         self._queries = query_rows[positive][order]
         self._answers = document_rows[positive][order]

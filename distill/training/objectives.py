@@ -22,7 +22,6 @@ from distill.training.terms import (
     Seen,
     basis_of,
     loss_of,
-    needs_logits,
     sides,
     teacher_logits,
     teacher_unit,
@@ -30,8 +29,6 @@ from distill.training.terms import (
 from distill.training.trainset import Basis, Batch
 
 __all__ = ["DEFAULT_LOSS", "Step", "matryoshka_shares", "teacher_logits", "teacher_unit"]
-
-_INITIAL_SCALE = 10.0  # cosines of ±1 start as logits of ±10: a range that the sigmoid can use
 
 
 class Step(TaskStep):
@@ -55,8 +52,8 @@ class Step(TaskStep):
         self.model, self.kind, self.objectives = model, kind, objectives
         self.is_static = is_static(model)
         self.teacher_kinds = teacher_kinds or {}
-        if kind == "bi_encoder" and any(needs_logits(term) for term in objectives.terms().values()):
-            self.scale_and_bias = nn.Parameter(torch.tensor([_INITIAL_SCALE, 0.0]))
+        if kind == "bi_encoder" and any(term.compares_logits for term in objectives.terms().values()):
+            self.scale_and_bias = nn.Parameter(torch.tensor([objectives.logit_scale, 0.0]))
         self.projection = None
         if projected_width is not None:
             self.projection = nn.Linear(model.get_embedding_dimension(), projected_width, bias=False)
@@ -136,6 +133,7 @@ class Step(TaskStep):
         seen = Seen(
             batch, self.kind, scores, self._logits(scores), embeddings, self.teacher_kinds,
             projected=lambda own: own if self.projection is None else self.projection(own),
+            teacher_logit_scale=self.objectives.teacher_logit_scale,
         )  # fmt: skip
         found = {name: loss_of(term, seen) for name, term in self.objectives.terms().items()}
         return {name: loss for name, loss in found.items() if loss is not None}

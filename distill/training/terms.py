@@ -30,19 +30,26 @@ from distill.recipe.objectives import (
     Term,
 )
 from distill.training import losses
-from distill.training.negatives import POSITIVE_FROM
 from distill.training.trainset import Basis, Batch
 
-__all__ = ["DEFAULT_LOSS", "Seen", "basis_of", "loss_of", "needs_logits", "sides", "teacher_logits", "teacher_unit"]
+__all__ = [
+    "DEFAULT_LOSS",
+    "Seen",
+    "basis_of",
+    "compares_candidates",
+    "loss_of",
+    "sides",
+    "teacher_logits",
+    "teacher_unit",
+]
 
 DEFAULT_LOSS: dict[str, LabelLoss] = {"cross_encoder": "bce", "bi_encoder": "contrastive"}
-_COSINE_LOGIT_SCALE = 10.0  # for a bi-encoder teacher, whose cosines are no logits
 _COSENT_SCALE: dict[str, float] = {"cross_encoder": 1.0, "bi_encoder": 20.0}
 
 
-def teacher_logits(scores: Tensor, kind: ModelKind) -> Tensor:
-    """Return a teacher's scores on a logit scale: as they are (cross-encoder) or ten times the cosine."""
-    return scores if kind == "cross_encoder" else _COSINE_LOGIT_SCALE * scores
+def teacher_logits(scores: Tensor, kind: ModelKind, scale: float) -> Tensor:
+    """Return a teacher's scores on a logit scale: as they are (cross-encoder) or `scale` times the cosine."""
+    return scores if kind == "cross_encoder" else scale * scores
 
 
 def teacher_unit(scores: Tensor, kind: ModelKind, temperature: float = 1.0) -> Tensor:
@@ -75,6 +82,7 @@ class Seen:
     embeddings: Tensor | None
     teacher_kinds: Mapping[str, ModelKind]
     projected: Callable[[Tensor], Tensor]
+    teacher_logit_scale: float
 
     @property
     def unit(self) -> Tensor:
@@ -83,20 +91,12 @@ class Seen:
 
     def teacher_logits(self, teacher: str) -> Tensor:
         """Return a teacher's scores as logits. *Shape:* (n_pairs,)."""
-        return teacher_logits(self.batch.teacher_scores[teacher], self.teacher_kinds[teacher])
+        kind = self.teacher_kinds[teacher]
+        return teacher_logits(self.batch.teacher_scores[teacher], kind, self.teacher_logit_scale)
 
     def teacher_unit(self, teacher: str, temperature: float = 1.0) -> Tensor:
         """Return a teacher's scores in [0, 1]. *Shape:* (n_pairs,)."""
         return teacher_unit(self.batch.teacher_scores[teacher], self.teacher_kinds[teacher], temperature)
-
-
-def needs_logits(term: Term) -> bool:
-    """Tell whether a term compares logits, so that a bi-encoder's cosines need a scale and a bias."""
-    if isinstance(term, Labels):
-        return term.loss == "bce"
-    if isinstance(term, ScoreMatch):
-        return term.loss != "mse"
-    return isinstance(term, MarginMatch | ListTerm)
 
 
 def basis_of(term: Term) -> Basis:
@@ -110,6 +110,11 @@ def basis_of(term: Term) -> Basis:
     if isinstance(term, CoSent):
         return "labelled" if term.teacher is None else "pairs"
     return "groups" if isinstance(term, MarginMatch) else "texts"
+
+
+def compares_candidates(term: Term) -> bool:
+    """Tell whether a term compares the candidates of a query with each other."""
+    return basis_of(term) in ("groups", "ordered")
 
 
 def loss_of(term: Term, seen: Seen) -> Tensor | None:
@@ -159,11 +164,13 @@ def _labels(term: Labels, seen: Seen) -> Tensor | None:
     if name == "infonce" and seen.embeddings is not None and batch.excluded is not None:
         queries, documents = (side[known] for side in sides(batch, seen.embeddings))
         excluded = batch.excluded[known][:, known]
-        loss = losses.in_batch_infonce(queries, documents, labels >= POSITIVE_FROM, excluded, term.temperature)
+        loss = losses.in_batch_infonce(queries, documents, labels >= term.positive_from, excluded, term.temperature)
         return term.weight * batch.share["positives"] * loss
     if name == "bce":
         loss = losses.bce(seen.logits[known], labels)
-    else:  # contrastive and mse are one formula; which unit score is the model's kind
+    elif seen.kind == "bi_encoder":
+        loss = losses.contrastive(seen.scores[known], labels)
+    else:
         loss = losses.mse(seen.unit[known], labels)
     return term.weight * batch.share["labelled"] * loss
 

@@ -18,9 +18,9 @@ from distill.data.cut_texts import CutTexts, count_cut_texts
 from distill.data.pairs import Pairs
 from distill.data.tokens import TokenTable, tokenize
 from distill.files.artefact import ModelKind
-from distill.training.negatives import POSITIVE_FROM, GuideVectors, Negatives
+from distill.training.negatives import GuideVectors, Negatives
 
-__all__ = ["Basis", "Batch", "TrainSet", "validation_value"]
+__all__ = ["Basis", "Batch", "TrainSet", "group_pairs", "is_ordered", "validation_value"]
 
 Basis = Literal["pairs", "labelled", "groups", "ordered", "texts", "positives"]
 _BASES: tuple[Basis, ...] = get_args(Basis)
@@ -97,6 +97,8 @@ class TrainSet:
     teacher_scores: Mapping[str, np.ndarray] = field(default_factory=dict)
     embeddings: Callable[[np.ndarray], np.ndarray] | None = None
     in_batch_negatives: bool = False
+    positive_from: float = 0.5
+    """The least label of a positive for InfoNCE."""
     """Documents of other pairs are negatives: a batch says which are none (`Batch.excluded`)."""
     guide: GuideVectors | None = None
     """A teacher that tells false negatives among them."""
@@ -137,7 +139,7 @@ class TrainSet:
         :param by_role: keep a text that is both query and document apart: needed where a prompt tells the roles apart
         :param lone_role: the role of the texts without a pair
         """
-        groups = _group(pairs, candidates)
+        groups = group_pairs(pairs, candidates)
         if kind == "cross_encoder":
             tokens = tokenize(tokenizer, pairs.queries, pairs.documents, max_length=max_length, on_progress=on_progress)
             rows = np.arange(len(pairs))
@@ -217,17 +219,10 @@ class TrainSet:
             "pairs": len(pairs),
             "labelled": int(np.isfinite(labels).sum()),
             "groups": len(groups),
-            "ordered": sum(self._is_ordered(group) for group in groups),
+            "ordered": sum(is_ordered(self.labels, group) for group in groups),
             "texts": int(self.unit_sequences_of(units)),
-            "positives": int((labels >= POSITIVE_FROM).sum()),
+            "positives": int((labels >= self.positive_from).sum()),
         }
-
-    def _is_ordered(self, group: np.ndarray) -> bool:
-        """Tell whether the known labels of a query's candidates differ."""
-        if self.labels is None:
-            return False
-        known = self.labels[group][np.isfinite(self.labels[group])]
-        return len(known) > 1 and bool(np.ptp(known) > 0)
 
     def unit_sequences_of(self, units: np.ndarray) -> int:
         """Return how many sequences the given units hold together."""
@@ -273,7 +268,7 @@ class TrainSet:
 
     @cached_property
     def _negatives(self) -> Negatives:
-        return Negatives(self.query_rows, self.document_rows, self.labels, self.guide)
+        return Negatives(self.query_rows, self.document_rows, self.labels, self.guide, positive_from=self.positive_from)
 
     def _sides(self, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray, Tensor | None]:
         """Return the sequences of both sides; where one is learned, its own twice, and the teacher's vectors of the other."""
@@ -324,14 +319,22 @@ def _distinct(rows: np.ndarray) -> Tensor:
     return torch.from_numpy(places[np.argsort(distinct.astype(np.uint64) * np.uint64(_GOLDEN), kind="stable")])
 
 
-def _group(pairs: Pairs, candidates: int | None) -> list[np.ndarray]:
-    """Single pairs, or each query's pairs in runs of at most `candidates`."""
+def group_pairs(pairs: Pairs, candidates: int | None) -> list[np.ndarray]:
+    """Return single pairs, or each query's pairs in runs of at most `candidates`."""
     if candidates is None:
         return [np.array([row]) for row in range(len(pairs))]
     by_query: dict[int, list[int]] = {}
     for row, query in enumerate(pairs.query_ids):
         by_query.setdefault(int(query), []).append(row)
     return [np.array(rows[i : i + candidates]) for rows in by_query.values() for i in range(0, len(rows), candidates)]
+
+
+def is_ordered(labels: np.ndarray | None, group: np.ndarray) -> bool:
+    """Tell whether the known labels of a query's candidates differ. *Shape:* labels: (n_pairs,); group: (n_candidates,)."""
+    if labels is None:
+        return False
+    known = labels[group][np.isfinite(labels[group])]
+    return len(known) > 1 and bool(np.ptp(known) > 0)
 
 
 def validation_value(scores: np.ndarray, labels: np.ndarray) -> float:

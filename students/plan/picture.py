@@ -7,17 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distill.report.canvas import ACCENT, INK, PAPER, SOFT, in_points, new_canvas, plain_ticks, save_canvas
+from distill.report.figures import ACCENT, INK, SHADE, SOFT, drawing, name_points, new_figure, save_png, set_ticks
 
 __all__ = ["draw_plan", "frontier"]
 
 
+@drawing()
 def draw_plan(result: Mapping[str, Any], path: Path) -> None:
     """Draw a plan's result into a PNG."""
-    figure, (left, right) = new_canvas(2, size=(12, 5), grid="both")
+    figure, (left, right) = new_figure(1080, 450, n_axes=2, text=12, grid="both")
     _draw_errors(left, result)
     _draw_frontier(right, result)
-    save_canvas(figure, path)
+    save_png(figure, path)
 
 
 def _draw_errors(axes: Any, result: Mapping[str, Any]) -> None:
@@ -33,18 +34,16 @@ def _draw_errors(axes: Any, result: Mapping[str, Any]) -> None:
             [row["p95_ms"] for row in chosen], [row["predicted"]["p95_ms"] for row in chosen], "o", color=color, label=label
         )  # fmt: skip
     axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel="measured p95, ms", ylabel="predicted p95, ms")
-    axes.set_title(
-        f"prediction and measurement in {result['precision']}, band ±10 %", loc="left", fontsize=11, color=INK
-    )
-    _plain(axes.xaxis, ends)
-    _plain(axes.yaxis, ends)
+    axes.set_title(f"prediction and measurement in {result['precision']}, band ±10 %", color=INK)
+    _plain(axes, "x", ends)
+    _plain(axes, "y", ends)
     axes.legend(frameon=False, loc="lower right")
 
 
 def _draw_frontier(axes: Any, result: Mapping[str, Any]) -> None:
     grid, limit = result["grid"], result["budget"]["size_mb"]
     fits = [limit is None or row["size_mb"] <= limit for row in grid]
-    for wanted, color, label in ((True, SOFT, "shapes"), (False, PAPER, f"over {limit} MB")):
+    for wanted, color, label in ((True, SOFT, "shapes"), (False, SHADE, f"over {limit} MB")):
         chosen = [row for row, fit in zip(grid, fits, strict=True) if fit is wanted]
         if chosen:
             axes.plot(
@@ -62,24 +61,20 @@ def _draw_frontier(axes: Any, result: Mapping[str, Any]) -> None:
     axes.set(
         xscale="log", yscale="log", xlabel="p95 at batch 1, ms", ylabel="million parameters outside the embeddings"
     )
-    axes.set_title(f"what a latency buys in {result['precision']}", loc="left", fontsize=11, color=INK)
-    _plain(axes.xaxis, axes.get_xlim())
-    _plain(axes.yaxis, axes.get_ylim())
+    axes.set_title(f"what a latency buys in {result['precision']}", color=INK)
+    _plain(axes, "x", axes.get_xlim())
+    _plain(axes, "y", axes.get_ylim())
     axes.legend(frameon=False, loc="lower right")
     _draw_students(axes, [student for student in result["students"] if student["measured"]])
 
 
 def _draw_students(axes: Any, students: Sequence[Mapping[str, Any]]) -> None:
-    """Mark what is proposed; names stand to the left, one below the other."""
-    below = float("inf")
-    for student in students:  # largest first, and so from top to bottom
-        at = (student["measured"]["p95_ms"], student["encoder_parameters"] / 1e6)
-        axes.plot(*at, "o", color=ACCENT)
-        height = min(float(axes.transData.transform(at)[1]) + 10, below - 14)
-        shift = in_points(height - float(axes.transData.transform(at)[1]))
-        name = f"{student['shape']['layers']} × {student['shape']['width']}"
-        axes.annotate(name, at, (-8, shift), textcoords="offset points", fontsize=9, color=INK, ha="right", va="center")
-        below = height
+    """Mark what is proposed, with its layers and width."""
+    points = [(student["measured"]["p95_ms"], student["encoder_parameters"] / 1e6) for student in students]
+    names = [f"{student['shape']['layers']} × {student['shape']['width']}" for student in students]
+    axes.plot([x for x, _ in points], [y for _, y in points], "o", color=ACCENT, gid="mark student")
+    if points:
+        name_points(axes, points, names, must=True)
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -95,8 +90,7 @@ def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
     return best
 
 
-def _plain(axis: Any, ends: Sequence[float]) -> None:
+def _plain(axes: Any, which: str, ends: Sequence[float]) -> None:
     """Label a log axis at 1, 2 and 5 times powers of ten, with plain numbers."""
     ticks = [lead * 10**power for power in range(-3, 6) for lead in (1, 2, 5)]
-    shown = [tick for tick in ticks if ends[0] <= tick <= ends[-1]]
-    plain_ticks(axis, shown)
+    set_ticks(axes, which, [tick for tick in ticks if ends[0] <= tick <= ends[-1]])

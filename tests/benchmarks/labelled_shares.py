@@ -28,7 +28,7 @@ from distill.errors import BadInput
 from distill.files.artefact import write_json
 from distill.recipe.reading import load_recipe
 from distill.recipe.schema import Teacher
-from distill.report.canvas import ACCENT, INK, SOFT, new_canvas, plain_ticks
+from distill.report.figures import ACCENT, INK, SOFT, drawing, new_figure, set_ticks
 
 SHARES = (1.0, 0.3, 0.1, 0.03)
 ROWS = ("untrained", "control", "student", "best teacher", "TF-IDF")
@@ -256,9 +256,10 @@ def _cell(estimate: Mapping[str, float] | None, sign: str = "") -> str:
     return f"{value} ({low} to {high})"
 
 
+@drawing()
 def draw(runs: Sequence[Mapping[str, Any]], folder: Path, *, name: str) -> None:
     """Draw one line per row over the share of labels, with intervals, as shares.svg and shares.png."""
-    figure, (axes,) = new_canvas(size=(7, 4.4))
+    figure, (axes,) = new_figure(700, 440, text=12)
     means = [mean for mean, _ in by_share(runs)]
     for place, row in enumerate(ROWS):
         points = [(mean["share"], mean["rows"][row]) for mean in means if mean["rows"][row] is not None]
@@ -275,13 +276,15 @@ def draw(runs: Sequence[Mapping[str, Any]], folder: Path, *, name: str) -> None:
             markersize=5, linewidth=1.5, elinewidth=0.8, capsize=2, label=row,
         )  # fmt: skip
     axes.set_xscale("log")
-    plain_ticks(axes.xaxis, sorted(100 * mean["share"] for mean in means))
+    set_ticks(axes, "x", sorted(100 * mean["share"] for mean in means))
     axes.set_xlabel("labelled pairs, % (log)")
     axes.set_ylabel(runs[0]["metric"])
-    axes.set_title(name, loc="left", fontsize=11)
+    axes.set_title(name)
     axes.legend(frameon=False)
     for kind in ("svg", "png"):
-        figure.savefig(folder / f"shares.{kind}", format=kind, dpi=200)
+        figure.savefig(
+            folder / f"shares.{kind}", format=kind, dpi=144, metadata={"Date": None} if kind == "svg" else None
+        )
 
 
 def write_results(output: Path, wanted: Sequence[tuple[float, int]], *, name: str, command: str) -> None:

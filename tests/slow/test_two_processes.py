@@ -25,6 +25,7 @@ CHANGES = {
         "labels": {"loss": "bce", "weight": 0.2},
         "score_match": {"teacher": "cross", "loss": "kl"},
         "embedding_match": {"teacher": "bi", "projection": "drop"},
+        "cka": {"teacher": "bi"},  # over whole steps, whatever the passes and processes
     },
     "signals": {"shard_size": 16},
     "training": {"epochs": 8, "global_batch": 16, "micro_batch": 4, "evaluations_per_epoch": 1, "learning_rate": 1e-3},

@@ -79,3 +79,9 @@ def test_the_commands_that_use_a_student_run(folder):
                 call(folder, "-m", "recipes.cli", *(columns.get(one, one) for one in arguments), "--overwrite")
                 seen += 1
     assert seen == 5 and (folder / "scores.csv").is_file() and (folder / "vectors.npy").is_file()
+
+
+@pytest.mark.parametrize("name", ["train_a_student", "search_an_index"])
+def test_the_examples_run(folder, name):
+    said = call(folder, str(ROOT / "docs" / "examples" / f"{name}.py"))
+    assert ("roc_auc" in said) if name == "train_a_student" else ("recall@10" in said)

@@ -19,6 +19,8 @@ from teachers import train_teachers
 from tests.conftest import BI_TEACHER
 from tests.tiny.conftest import SENTENCES
 
+pytestmark = pytest.mark.integration
+
 N_LAYERS, N_HEADS, HIDDEN, N_NEURONS = 4, 4, 32, 48
 SIZES = {
     "num_hidden_layers": N_LAYERS, "num_attention_heads": N_HEADS, "hidden_size": HIDDEN, "intermediate_size": N_NEURONS,

@@ -226,11 +226,15 @@ class TestResume:
         assert history(folder)[0]["step"] == 1
         assert len(history(folder)) == 6
 
-    def test_of_a_student_with_a_projection(self, tiny_run, monkeypatch):
+    def test_of_a_student_with_a_projection_schedules_and_a_loss_over_whole_steps(self, tiny_run, monkeypatch):
         changes = {
             "data": SHORT, "teachers": {"bi": BI_TEACHER}, "training": RESUMED,
             "student": {**BI_STUDENT, "backbone": {**BACKBONE, "width": 16, "layers": 1}},
-            "objectives": {"score_match": {"teacher": "bi", "loss": "bce"}, "embedding_match": {"teacher": "bi", "projection": "drop"}},
+            "objectives": {
+                "score_match": {"teacher": "bi", "loss": "bce", "schedule": {"kind": "cosine", "from": 1, "to": 0.2}},
+                "embedding_match": {"teacher": "bi", "projection": "drop", "schedule": {"kind": "constant", "start": 0.2}},
+                "cka": {"teacher": "bi"},
+            },
         }  # fmt: skip
         undisturbed = student_of(tiny_run("undisturbed", **changes))
         run = tiny_run("disturbed", **changes)
@@ -241,6 +245,7 @@ class TestResume:
             train_student(run)
         train_student(run)
         assert identical(run.student, undisturbed)
+        assert history(run.student)[0]["embedding_match"] == 0 < history(run.student)[-1]["embedding_match"]
 
 
 class TestEvaluation:
@@ -400,6 +405,31 @@ class TestTeachers:
         assert card.parents == {"backbone": revision(bi_folder)}
         assert "history" not in card.details
 
+    def test_infonce_of_a_student_with_a_guide_and_a_control_without_it(self, tiny_run, caplog):
+        run = tiny_run(
+            data=SHORT, teachers={"bi": BI_TEACHER}, student={**BI_STUDENT, "control": {"loss": "infonce", "steps": 2}},
+            objectives={"score_match": None, "labels": {"loss": "infonce", "guide": {"teacher": "bi", "margin": 0.1}}},
+            training={"max_steps": 3},
+        )  # fmt: skip
+        with caplog.at_level("INFO"):
+            student = student_of(run)
+        assert caplog.text.count("infonce: the guide bi leaves out") == 1  # the control has none
+        assert list(read_card(student).parents) == ["built", "bi"]
+        assert list(read_card(run.control).parents) == ["built"]
+
+    def test_objectives_that_the_pairs_give_nothing_to_are_refused_before_a_teacher_is_trained(
+        self, tiny_run, tmp_path
+    ):
+        pairs = tmp_path / "pairs.tsv"
+        lines = [f"query {i}\tdocument {i}\t{i % 2}" for i in range(60)]
+        pairs.write_text("query\tdocument\tlabel\n" + "\n".join(lines))
+        run = tiny_run(data={"train": str(pairs), "candidates": 4}, objectives={"ranknet": {"teacher": "cross"}})
+        with pytest.raises(
+            BadInput, match="student: ranknet compares the candidates of a query, and no training query has two"
+        ):
+            train_teachers(run)
+        assert not run.teacher("cross").exists()
+
     def test_infonce(self, tiny_run):
         teacher = {**BI_TEACHER, "loss": "infonce", "temperature": 0.1}
         run = tiny_run(
@@ -515,17 +545,23 @@ class TestStudents:
         texts = tmp_path / "texts.tsv"
         texts.write_text("text\n" + "".join(f"a text of its own, number {i}\n" for i in range(40)))
         teacher = {**BI_TEACHER, "prompts": ["query: ", "passage: "], "loss": "bce"}
+        more = {
+            "listnet": {"teacher": "cross", "teacher_temperature": 2}, "ranknet": {}, "lambda_loss": {"teacher": "bi", "k": 2},
+            "list_mle": {}, "adr_mse": {"teacher": "cross"}, "cosent": {"teacher": "bi"}, "rkd": {"teacher": "bi"},
+            "similarity": {"teacher": "bi"}, "cka": {"teacher": "bi", "schedule": {"from": 1, "to": 2}},
+        }  # fmt: skip
         run = tiny_run(
             data={**SHORT, "candidates": 4, "unlabelled": [{"path": str(texts)}]}, teachers={"bi": teacher},
             student={**BI_STUDENT, "prompts": ["q: ", "d: "], "control": True},
             objectives={
                 "labels": {"loss": "bce", "weight": 0.3}, "score_match": {"teacher": "cross", "loss": "kl", "temperature": 2},
-                "margin_mse": {"teacher": "bi", "weight": 0.01}, "embedding_match": {"teacher": "bi"},
+                "margin_mse": {"teacher": "bi", "weight": 0.01}, "embedding_match": {"teacher": "bi"}, **more,
             },
             training={"epochs": 2, "micro_batch": 8},
         )  # fmt: skip
         folder = student_of(run)
-        assert {"labels", "score_match", "margin_mse", "embedding_match"} <= set(history(folder)[0])
+        assert {"labels", "score_match", "margin_mse", "embedding_match", *more} <= set(history(folder)[0])
+        assert all(history(folder)[0][name] > 0 for name in more)
         assert all(math.isfinite(loss) for loss in losses_of(folder))
         assert load_model(folder).prompts == {"query": "q: ", "document": "d: "}
         items = json.loads(next(run.signals("bi").glob("*/manifest.json")).read_text())["items"]

@@ -91,7 +91,7 @@ def test_a_fork_waits_for_a_tokenizer_that_is_in_a_call():
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=True,
     )
     assert done.stdout.split() == ["True"], done.stderr
@@ -144,6 +144,6 @@ def test_a_child_tokenises_without_threads_and_without_a_word(stated):
     if stated is not None:
         env["TOKENIZERS_PARALLELISM"] = stated
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", PROGRAM], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600, check=True
     )
     assert done.stdout.split() == ["0", "True", str(stated)] and done.stderr == ""

@@ -4,6 +4,7 @@ import ast
 import importlib
 import subprocess
 import sys
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 
 import pytest
@@ -30,9 +31,15 @@ def type_checking_only(tree):
     return {id(inner) for node in guarded for inner in ast.walk(node)}
 
 
+@cache
+def tree_of(name):
+    return ast.parse(FILES[name].read_text(encoding="utf-8"))
+
+
+@cache
 def imported_by(name, *, running_only=False):
     """The modules of ours that a file imports, at the top or inside a function."""
-    tree = ast.parse(FILES[name].read_text(encoding="utf-8"))
+    tree = tree_of(name)
     skipped = type_checking_only(tree) if running_only else set()
     found = set()
     for node in ast.walk(tree):
@@ -45,7 +52,7 @@ def imported_by(name, *, running_only=False):
             # `from distill import losses` is an import of distill.training.losses
             below = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= (below & set(FILES)) or {node.module}
-    return {module for module in found if module in FILES}
+    return frozenset(module for module in found if module in FILES)
 
 
 # from the top; what is in no package stands where it belongs
@@ -127,7 +134,7 @@ STAGES = [
 @pytest.mark.parametrize("name", STAGES)
 def test_recipes_are_entry_points_without_logic(name):
     """A docstring, imports, a `main` without branches or loops, and the `__main__` line."""
-    tree = ast.parse(FILES[name].read_text(encoding="utf-8"))
+    tree = tree_of(name)
     functions = [
         node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
     ]
@@ -149,7 +156,7 @@ def test_command_line_computes_nothing():
 
 @pytest.mark.parametrize("name", FILES)
 def test_exports_are_sorted_and_exist(name):
-    tree = ast.parse(FILES[name].read_text(encoding="utf-8"))
+    tree = tree_of(name)
     assigned = [
         node for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
     ]

@@ -1,6 +1,7 @@
 """What is refused before a training that would learn nothing; and that temperature moves no optimum."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from distill.data.pairs import Pairs
 from distill.errors import BadInput, JobFailed
 from distill.recipe.schema import (
+    AdrMse,
     Cka,
     CoSent,
     EmbeddingMatch,
@@ -23,7 +25,7 @@ from distill.recipe.schema import (
     Similarity,
 )
 from distill.training import losses
-from distill.training.learnable import check_learnable, check_related, rank_correlation, unrelated
+from distill.training.learnable import check_learnable, check_pairs, check_related, rank_correlation, unrelated
 from distill.training.negatives import GuideVectors
 from distill.training.objectives import teacher_logits, teacher_unit
 from distill.training.trainset import validation_value
@@ -44,6 +46,41 @@ INFONCE = Objectives(labels=Labels(loss="infonce"))
 
 def check(objectives, units, global_batch=32):
     check_learnable("student", units, objectives, global_batch=global_batch)
+
+
+class TestBeforeAnythingIsTrained:
+    """What the pairs themselves lack is refused without tokens and signals."""
+
+    def check(self, objectives, train, kind=CROSS, candidates=4, unlabelled_pairs=()):
+        student = SimpleNamespace(kind=kind, training=SimpleNamespace(global_batch=32))
+        data = SimpleNamespace(candidates=candidates, unlabelled_pairs=unlabelled_pairs)
+        recipe = SimpleNamespace(student=student, data=data, objectives=objectives)
+        check_pairs(SimpleNamespace(recipe=recipe, split=SimpleNamespace(train=train)))
+
+    @pytest.mark.parametrize("objectives", [KL, MARGIN, Objectives(adr_mse=AdrMse(teacher="cross"))])
+    def test_no_query_with_two_documents(self, objectives):
+        with pytest.raises(BadInput, match=r"student: .*no training query has two documents"):
+            self.check(objectives, LONE)
+        self.check(objectives, GROUPED)
+        self.check(objectives, LONE, unlabelled_pairs=["a teacher finds more"])
+
+    def test_lists_from_labels(self):
+        ranknet = Objectives(ranknet=RankNet())
+        with pytest.raises(BadInput, match="ranknet learns the order of .*no training query has two documents"):
+            self.check(ranknet, LONE)
+        with pytest.raises(BadInput, match="ranknet: the training pairs have no labels to learn from; name a teacher"):
+            self.check(ranknet, pairs(GROUPED.queries, GROUPED.documents, None))
+        self.check(ranknet, GROUPED)
+
+    def test_labels(self):
+        with pytest.raises(BadInput, match="no training label is 0.5 or more"):
+            self.check(INFONCE, pairs(LONE.queries, LONE.documents, [0, 0.2, 0.4, 0]), kind=BI)
+        with pytest.raises(BadInput, match="the one document all do"):
+            self.check(INFONCE, pairs(["a", "b"], ["x", "x"], [1, 1]), kind=BI, candidates=None)
+        self.check(INFONCE, LONE, kind=BI, candidates=None)
+
+    def test_what_teachers_say_is_not_asked(self):
+        self.check(Objectives(cosent=CoSent(teacher="cross"), cka=Cka(teacher="bi")), LONE)
 
 
 class TestNothingToLearn:
@@ -269,7 +306,7 @@ class TestTemperatureMovesNoOptimum:
     @pytest.mark.parametrize("kind", [BI, CROSS])
     @pytest.mark.parametrize("temperature", [0.5, 4.0])
     def test_of_candidates(self, kind, temperature):
-        teacher = teacher_logits(torch.tensor([[0.8, -0.3, 0.1]]), kind)
+        teacher = teacher_logits(torch.tensor([[0.8, -0.3, 0.1]]), kind, 10.0)
         student = teacher.clone().requires_grad_()
         loss = losses.kl_divergence(student, teacher, torch.ones(1, 3, dtype=torch.bool), temperature)
         (gradient,) = torch.autograd.grad(loss, student)

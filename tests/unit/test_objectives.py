@@ -30,7 +30,7 @@ from distill.recipe.schema import (
 )
 from distill.training.batching import Planner
 from distill.training.coupling import run_coupled
-from distill.training.negatives import GuideVectors
+from distill.training.negatives import GuideVectors, Negatives
 from distill.training.objectives import Step, teacher_logits, teacher_unit
 from distill.training.trainset import TrainSet
 
@@ -185,7 +185,7 @@ CASES = [
 
 def name_of(case):
     kind, objectives, candidates = case
-    terms = objectives.model_dump(exclude_none=True)
+    terms = {name: term.model_dump() for name, term in objectives.terms().items()}
     details = "-".join(f"{name}-{term.get('loss', '')}-{term.get('teacher', '')}" for name, term in terms.items())
     return f"{kind}-{details}-{candidates}"
 
@@ -205,7 +205,7 @@ def test_losses_of_small_passes_and_several_processes_add_up_to_those_of_one_pas
     parts, part_gradients, n_small = run(step, trainset, units, **plan)
     assert n_passes == 1
     assert n_small > 1 or "n_processes" in plan
-    assert set(whole) == set(parts) == {*objectives.model_dump(exclude_none=True), "nothing"}
+    assert set(whole) == set(parts) == {*objectives.terms(), "nothing"}
     for name, value in whole.items():
         assert parts[name] == pytest.approx(value, abs=1e-6, rel=1e-6)
     for name, gradient in whole_gradients.items():
@@ -251,6 +251,34 @@ def test_losses_that_couple_a_step_do_not_see_its_passes_and_processes(case, pla
     for name, gradient in whole_gradients.items():
         assert (part_gradients[name] - gradient).abs().max() <= 3e-6 * max(1.0, gradient.abs().max()), name
     assert sum(gradient.abs().sum() for gradient in whole_gradients.values()) > 0
+
+
+class Dropped(Stub):
+    """The stub with dropout before its layer."""
+
+    def forward(self, features):
+        mask = features["attention_mask"].unsqueeze(-1)
+        mean = (self.words[features["input_ids"]] * mask).sum(1) / mask.sum(1)
+        return {self.output: torch.tanh(nn.functional.dropout(mean, 0.5, self.training) @ self.layer)}
+
+
+def test_a_pass_of_a_coupled_step_draws_the_same_dropout_both_times():
+    objectives = Objectives(cka=Cka(teacher="bi"), similarity=Similarity(teacher="bi"))
+    trainset = trainset_of(BI)
+    trainset.coupled = True
+    step = Step(Dropped(BI), BI, objectives, teacher_kinds={"bi": BI})
+    passes = [[units] for units in np.array_split(np.random.default_rng(0).permutation(len(trainset)), 4)]
+    totals = trainset.counts(np.arange(len(trainset)))
+    _, gradients = run_in_threads(step, trainset, passes, totals, 1)
+    # the same with the graphs of all passes at once
+    outputs = []
+    for number, (units,) in enumerate(passes):
+        torch.manual_seed(number)
+        outputs.append(step(trainset.batch(units, totals=totals), outputs_only=True)["outputs"])
+    whole = trainset.batch(np.concatenate([units for (units,) in passes]), totals=totals)
+    sum(step.losses_of(whole, torch.cat(outputs)).values()).backward()
+    for name, parameter in step.named_parameters():
+        assert torch.allclose(gradients[name], parameter.grad, atol=1e-7), name
 
 
 class TestByHand:
@@ -361,10 +389,10 @@ class TestByHand:
 
 def test_teacher_scores_on_both_scales():
     scores = torch.tensor([0.0, math.log(3)])
-    assert teacher_logits(scores, CROSS).tolist() == scores.tolist()
+    assert teacher_logits(scores, CROSS, 10.0).tolist() == scores.tolist()
     assert teacher_unit(scores, CROSS).tolist() == pytest.approx([0.5, 0.75])
     assert teacher_unit(scores, CROSS, temperature=0.5).tolist() == pytest.approx([0.5, 0.9])  # log 9
-    assert teacher_logits(torch.tensor([0.5]), BI).tolist() == [5.0]
+    assert teacher_logits(torch.tensor([0.5]), BI, 10.0).tolist() == [5.0]
     assert teacher_unit(torch.tensor([0.5]), BI).tolist() == [0.75]
 
 
@@ -532,3 +560,41 @@ def test_pairs_without_a_label_have_no_part_in_the_label_loss(loss, plan):
         step = step_of(BI, Objectives(labels=Labels(loss=loss)))
         found.append(run(step, trainset, np.arange(len(pairs)), **plan)[0]["labels"])
     assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+# settings that were constants
+
+
+def test_scales_and_positives_are_settings_of_the_recipe():
+    trainset = trainset_of(BI, candidates=3)
+    units = np.arange(len(trainset.unit_pairs))
+    match = ScoreMatch(teacher="bi", loss="logit_mse")
+
+    def loss(**settings):
+        step = step_of(BI, Objectives(score_match=match, **settings))
+        return float(step(trainset.batch(units, totals=trainset.counts(units)))["score_match"].detach())
+
+    cosines = step_of(BI, Objectives(score_match=match))(
+        trainset.batch(units, totals=trainset.counts(units)), predict=True
+    )["scores"].detach()
+    teacher = torch.from_numpy(trainset.teacher_scores["bi"])
+    for own, other in ((10.0, 10.0), (3.0, 10.0), (10.0, 4.0)):
+        expected = float((own * cosines - other * teacher).square().mean())
+        assert loss(logit_scale=own, teacher_logit_scale=other) == pytest.approx(expected, rel=1e-5)
+    assert loss() == loss(logit_scale=10.0, teacher_logit_scale=10.0)
+
+
+def test_positives_start_at_the_given_label():
+    trainset = trainset_of(BI)
+    units = np.arange(len(trainset.unit_pairs))
+    for least in (0.5, 0.8):
+        trainset.positive_from = least
+        expected = int((trainset.labels >= least).sum())
+        assert trainset.counts(units)["positives"] == expected > 0
+    few, many = (
+        Negatives(trainset.query_rows, trainset.document_rows, trainset.labels, positive_from=least)
+        .excluded(np.arange(9))
+        .sum()
+        for least in (0.5, 0.1)
+    )
+    assert many > few

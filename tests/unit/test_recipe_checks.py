@@ -12,6 +12,22 @@ class TestSectionsAgree:
                 "objectives.score_match.teacher: no teacher is called 'cros'; did you mean 'cross'?",
             ),
             (
+                {"objectives": {"logit_scale": 5.0}},
+                "objectives.logit_scale: changes nothing here; it is for a bi_encoder whose terms need logits",
+            ),
+            (
+                {"objectives": {"teacher_logit_scale": 5.0}},
+                "objectives.teacher_logit_scale: changes nothing here; it is for a bi_encoder teacher in terms that need logits",
+            ),
+            (
+                {"objectives": {"labels": {"positive_from": 0.7}}},
+                "objectives.labels.positive_from: changes nothing without loss infonce; leave it out",
+            ),
+            (
+                {"teachers": {"cross": {"positive_from": 0.7}}},
+                "teachers.cross.positive_from: changes nothing without loss infonce; leave it out",
+            ),
+            (
                 {"objectives": {"margin_mse": {"teacher": "zzz"}}, "data": {"candidates": 4}},
                 "objectives.margin_mse.teacher: no teacher is called 'zzz'; known: cross",
             ),
@@ -159,3 +175,20 @@ class TestSectionsAgree:
             },
         )  # fmt: skip
         assert recipe.objectives.teachers() == {"cross": {"scores"}, "bi": {"scores", "embeddings"}}
+
+
+def test_fingerprints_keep_what_was_made_before_a_field_was_there():
+    """A field that was a constant changes a fingerprint where its value changes, and nowhere else."""
+    from distill.recipe.schema import Labels, Objectives, Teacher, Training
+
+    assert "positive_from" not in Labels().deciding() and Labels(positive_from=0.7).deciding()["positive_from"] == 0.7
+    objectives = Objectives(labels=Labels(loss="infonce", positive_from=0.7), logit_scale=5.0)
+    assert objectives.deciding()["labels"]["positive_from"] == 0.7 and objectives.deciding()["logit_scale"] == 5.0
+    assert set(Objectives(labels=Labels()).deciding()) == set(Objectives().model_dump()) - {
+        "logit_scale",
+        "teacher_logit_scale",
+    }
+    teacher = Teacher(kind="bi_encoder", backbone="x", training=Training(auxiliary_learning_rate=1e-2))
+    assert teacher.deciding()["training"]["auxiliary_learning_rate"] == 1e-2
+    assert "auxiliary_learning_rate" not in Teacher(kind="bi_encoder", backbone="x").deciding()["training"]
+    assert set(teacher.deciding(exclude={"training"})) == set(teacher.model_dump()) - {"training", "positive_from"}

@@ -2,8 +2,9 @@ import csv
 import json
 import os
 import re
+from functools import cache
 from html.parser import HTMLParser
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -11,14 +12,12 @@ import pytest
 from distill.errors import BadInput
 from distill.metrics.measures import METRICS, Estimate
 from distill.metrics.names import METRIC_NAMES
-from distill.report import layout as report_layout
-from distill.report import png as report_png
+from distill.report import pictures as report_pictures
 from distill.report.build import write_report
 from distill.report.content import Benchmark, latency_of
-from distill.report.layout import Box, linear_axis, log_axis, place, spread, text_width
 from distill.report.page import page as html_page
+from distill.report.pictures import draw
 from distill.report.series import points_of
-from distill.report.svg import DESK, PANEL, PHONE
 from distill.report.words import verdict
 
 
@@ -134,8 +133,16 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
+@cache
+def drawn(rows_and_metric):
+    """The pictures of these rows: they take a second, and many tests have the same."""
+    return draw(Benchmark.of(json.loads(rows_and_metric)))
+
+
 def page(content):
-    text = html_page(Benchmark.of(content))
+    checked = Benchmark.of(content)
+    rows_and_metric = {"rows": checked.raw["rows"], "primary_metric": checked.raw.get("primary_metric")}
+    text = html_page(checked, drawn(json.dumps(rows_and_metric)))
     return text, Page(text)
 
 
@@ -270,10 +277,10 @@ def test_load_is_drawn_for_each_model_on_one_scale():
     panels = [one.split("</svg>")[0] for one in text.split('<svg class="panel"')[1:]]
     assert len(panels) == 3
     for panel in panels:
-        assert panel.count('class="trace"') == 3
+        assert panel.count('class="trace ') == 3
         assert [name for name in ("p50", "p95", "p99") if f">{name}</text>" in panel] == ["p50", "p95", "p99"]
-    ticks = [re.findall(r'class="tick"[^>]*>([^<]+)<', panel) for panel in panels]
-    assert ticks[0] == ticks[1] == ticks[2]
+    ticks = [re.findall(r'class="tick">.*?>([\d,.]+)</text>', panel) for panel in panels]
+    assert ticks[0] == ticks[1] == ticks[2] and len(ticks[0]) >= 4
     assert "p50: 5.33 ms at 62.5" in panels[1]  # in words, for who does not see it
     assert "5.33 <small>p95 16.0</small> <small>p99 26.7</small> <small>62.5/s</small>" in text
     assert "at most 250 pairs/s" in parsed.text
@@ -282,11 +289,12 @@ def test_load_is_drawn_for_each_model_on_one_scale():
 def test_labels_of_a_panel_stay_inside_and_apart():
     text, _ = page(under_load())
     for panel in text.split('<svg class="panel"')[1:]:
-        found = re.findall(r'<text x="([\d.]+)" y="([\d.]+)" class="" text-anchor="start">(p\d\d)<', panel)
+        width, height = map(float, re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', panel).groups())
+        found = re.findall(r'<text x="([\d.]+)" y="([\d.]+)"[^>]*>(p\d\d)<', panel)
         places = sorted(float(y) for _, y, _ in found)
-        assert min(after - before for before, after in pairwise(places)) >= 12
-        assert all(float(x) + text_width(name, 12) <= PANEL.width for x, _, name in found)
-        assert all(0 < place < PANEL.height for place in places)
+        assert len(found) == 3 and min(after - before for before, after in pairwise(places)) >= 12
+        assert all(float(x) + len(name) * 0.65 * 12 <= width for x, _, name in found)
+        assert all(0 < place < height for place in places)
 
 
 @pytest.mark.parametrize("missing", ["batches", "open_loop", "capacity_pairs_per_s"])
@@ -436,6 +444,7 @@ def test_any_key_of_a_row_may_be_missing(key, how):
         pytest.skip("a row has a name")
     content = benchmark()
     del content["primary_metric"]
+    content["rows"] = content["rows"][1:4]
     for one in content["rows"]:
         one.pop(key)
         if how == "none":
@@ -480,7 +489,7 @@ def test_failure_leaves_the_earlier_report_whole(tmp_path, monkeypatch):
     def fail(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(report_png, "_draw_lines", fail)
+    monkeypatch.setattr(report_pictures, "save_png", fail)
     with pytest.raises(KeyboardInterrupt):
         write_report({**benchmark(), "title": "other"}, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -509,18 +518,77 @@ def test_rows_alike_in_name_are_told_apart():
     assert Benchmark.of({"rows": rows}).labels == ["s (PyTorch int8)", "s (OpenVINO int8)", "t (fp32)", "t-int8", "u"]
 
 
-@pytest.mark.parametrize("shape", [DESK, PHONE])
-def test_labels_do_not_cover_each_other(shape):
-    content = Benchmark.of(benchmark())
-    points = points_of(content, latency_of)
-    x = log_axis([point.x for point in points], 40, shape.width)
-    y = linear_axis([point.y for point in points], shape.height - 40, 20)
-    anchors = [(x.at(point.x), y.at(point.y)) for point in points]
-    within = Box(40, 20, shape.width, shape.height - 40)
-    boxes = place(anchors, [point.label for point in points], shape.text, [], within)
-    areas = [(box.right - box.left) * (box.bottom - box.top) for box in boxes]
-    assert report_layout._overlaps(boxes, [within])[:, 0] == pytest.approx(areas)
-    assert report_layout._overlaps(boxes, boxes) == pytest.approx(np.diag(areas))
+def labels(figure):
+    """What a picture names, with the box of each name, as it was laid out."""
+    found = [text for text in figure.findobj(lambda one: one.get_gid() == "label")]
+    return {" ".join(text.get_text().split()): text.get_window_extent() for text in found}
+
+
+@pytest.mark.parametrize("size", [0, 1], ids=["desk", "phone"])
+def test_labels_do_not_cover_each_other(size):
+    content = Benchmark.of({**benchmark(), "rows": [{**one, "name": one["name"].replace("한국어 학생 모델", "Korean")}
+                                                    for one in benchmark()["rows"]]})  # fmt: skip
+    figure = draw(content).quality_latency[size].figure
+    boxes = labels(figure)
+    assert sorted(boxes) == sorted(content.labels)
+    assert not [pair for pair in combinations(boxes.values(), 2) if pair[0].overlaps(pair[1])]
+    (axes,) = figure.axes
+    marks = axes.transData.transform([(point.x, point.y) for point in points_of(content, latency_of)])
+    assert not [box for box in boxes.values() for mark in marks if box.contains(*mark)]
+    assert all(
+        0 <= box.x0 and box.x1 <= figure.bbox.x1 and 0 <= box.y0 and box.y1 <= figure.bbox.y1 for box in boxes.values()
+    )
+
+
+def crowd():
+    """A report of many models of nearly the same quality and speed."""
+    content = benchmark()
+    content["rows"] += [
+        row(f"a student with a long name {i}", "student", "bi_encoder", "torch", "fp32", 30, (0.7, 0.93 + i / 900, 0.9, 0.9, 0.1, 0.9), 4 + i / 9, 400)
+        for i in range(9)
+    ]  # fmt: skip
+    return content
+
+
+def test_many_models_are_numbered_and_the_key_names_them():
+    content = Benchmark.of(crowd())
+    phone = draw(content).quality_latency[1]
+    boxes = labels(phone.figure)
+    assert sorted(boxes, key=int) == [str(number) for number in range(1, 17)]
+    assert not [pair for pair in combinations(boxes.values(), 2) if pair[0].overlaps(pair[1])]
+    (key,) = phone.figure.legends
+    said = [" ".join(text.get_text().split()) for text in key.get_texts()]
+    assert said == [f"{number} {label}" for number, label in enumerate(content.labels, 1)]
+    text = Page(phone.svg).text
+    assert all(label in text for label in content.labels)
+
+
+def test_every_line_is_named_inside_the_picture():
+    content = Benchmark.of(crowd())
+    for picture in draw(content).latency_by_length:
+        boxes = list(labels(picture.figure).values())
+        assert len(boxes) == 15 and all(box.x1 <= picture.figure.bbox.x1 + 1 for box in boxes)
+        assert not [pair for pair in combinations(boxes, 2) if pair[0].overlaps(pair[1])]
+
+
+def test_pictures_are_the_same_every_time(tmp_path):
+    first, second = (draw(Benchmark.of(under_load())) for _ in range(2))
+    for one, other in zip(first.quality_latency, second.quality_latency, strict=True):
+        assert one.svg == other.svg
+    first.write(tmp_path)
+    before = [path.read_bytes() for path in sorted(tmp_path.iterdir())]
+    second.write(tmp_path)
+    assert before == [path.read_bytes() for path in sorted(tmp_path.iterdir())]
+
+
+def test_pictures_hold_text_and_the_colours_of_the_page():
+    text, parsed = page(benchmark())
+    svg = text[text.index("<svg") : text.index("</svg>")]
+    assert "한국어 학생 모델" in svg and "var(--accent)" in svg and "var(--paper)" in svg
+    assert not re.search(r"#[0-9a-f]{6}|font-family|<use|<defs|<style| id=|xmlns|clip-path", svg)
+    for picture in text.split("<svg")[1:]:
+        assert picture.count("<title>") == picture.count("<desc>") == 1
+    assert parsed.text.count("한국어 학생 모델") > 6
 
 
 def test_front_is_what_no_other_beats():
@@ -533,22 +601,6 @@ def test_front_is_what_no_other_beats():
     assert [point.front for point in points] == [True, False, True, True]
 
 
-def test_spread_keeps_a_gap_and_the_order():
-    assert spread([10, 11, 50], 8, 0, 100) == [10, 18, 50]
-    assert spread([99, 98], 8, 0, 100) == [100, 92]
-
-
-def test_axes_hold_all_values():
-    axis = log_axis([0.41, 212], 0, 1000)
-    assert axis.low < 0.41 and axis.high > 212
-    assert axis.at(axis.low) == pytest.approx(0) and axis.at(axis.high) == pytest.approx(1000)
-    assert axis.ticks == pytest.approx([0.5, 1, 2, 5, 10, 20, 50, 100, 200])
-    single = log_axis([3.0], 0, 100)
-    assert single.low < 3 < single.high and single.ticks == pytest.approx([2, 5])
-    flat = linear_axis([0.5], 0, 100)
-    assert flat.low <= 0.5 <= flat.high and flat.low < flat.high
-
-
 def test_value_outside_its_own_interval_is_drawn_all_the_same(tmp_path):
     content = benchmark()
     content["rows"][1]["metrics"]["spearman"] = {"value": 1e6, "low": 0.9, "high": 0.95, "n": 9}
@@ -558,10 +610,3 @@ def test_value_outside_its_own_interval_is_drawn_all_the_same(tmp_path):
 
 def test_names_of_metrics_are_those_of_the_metrics():
     assert tuple(METRIC_NAMES) == METRICS
-
-
-def test_letter_that_no_font_has_is_left_out_of_the_picture():
-    assert report_png._drawable("학생 (int8)", "model 1") == "model 1: int8"
-    assert report_png._drawable("학생", "model 1") == "model 1"
-    assert report_png._drawable("student (int8)", "model 1") == "student (int8)"
-    assert report_png._drawable("cost $5 x", "model 1") == r"cost \$5 x"

@@ -311,6 +311,7 @@ PATHOLOGICAL = {
 )}  # fmt: skip
 
 
+@pytest.mark.integration
 class TestTime:
     """A guard against patterns that back-track: a text takes well under a second here, a catastrophe hours."""
 

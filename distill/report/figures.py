@@ -1,0 +1,422 @@
+"""Figures of matplotlib: our style, names that keep clear of each other, and one figure as SVG and as PNG.
+
+Sizes are pixels: a figure has 72 dots an inch, so that a point is a pixel of the SVG. No pyplot, no display and nothing of
+a user's matplotlibrc. What is drawn is the same on every machine, for it is laid out with the font that matplotlib carries;
+letters that this font lacks are taken to be square. The SVG holds its text as text, in the font of the page.
+"""
+
+import re
+import textwrap
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from html import escape
+from io import StringIO
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+__all__ = [
+    "ACCENT",
+    "INK",
+    "PAPER",
+    "SHADE",
+    "SOFT",
+    "drawing",
+    "log_axis",
+    "name_ends",
+    "name_points",
+    "new_figure",
+    "save_png",
+    "set_ticks",
+    "spread",
+    "to_svg",
+    "wrapped",
+]
+
+INK, ACCENT, SOFT, PAPER = "#1c2024", "#0a6b66", "#5d656d", "#ffffff"
+SHADE = "#d9d9d2"  # what stands behind the rest
+_LINE = "#e2e2dc"
+_VARIABLES = {INK: "ink", ACCENT: "accent", SOFT: "soft", _LINE: "line", PAPER: "paper"}  # of the page's style
+_DPI = 72
+_PNG_DPI = 144
+_SQUARE = "\u2014"  # one em wide: stands in for a letter of unknown width
+_STYLE: Mapping[str, Any] = {
+    "axes.autolimit_mode": "round_numbers", "axes.axisbelow": True, "axes.edgecolor": _LINE, "axes.formatter.limits": [-6, 9],
+    "axes.formatter.useoffset": False,
+    "axes.labelcolor": SOFT, "axes.spines.left": False, "axes.spines.right": False, "axes.spines.top": False, "axes.titlecolor": SOFT,
+    "axes.titlelocation": "left", "axes.titlesize": "medium", "figure.dpi": _DPI, "figure.titlesize": "medium", "grid.color": _LINE,
+    "grid.linewidth": 1, "legend.frameon": False, "lines.linewidth": 1.75, "lines.markersize": 6, "svg.fonttype": "none",
+    "svg.hashsalt": "matchdistill", "text.color": INK, "text.parse_math": False, "xtick.color": _LINE, "xtick.labelcolor": SOFT,
+    "xtick.major.pad": 6, "ytick.labelcolor": SOFT, "ytick.left": False, "ytick.major.pad": 8,
+}  # fmt: skip
+# Of adjustText, beside what an attempt sets; a limit of time would make the picture depend on the machine.
+_SETTINGS: Mapping[str, Any] = {"explode_radius": 0, "prevent_crossings": False, "iter_lim": 100}
+_STRONG: Mapping[str, Any] = {
+    "force_text": (0.2, 0.8),
+    "force_static": (0.2, 0.8),
+    "expand": (1.02, 1.2),
+    "max_move": 3,
+}
+_WEAK: Mapping[str, Any] = {"force_text": (0.1, 0.4), "force_static": (0.1, 0.4), "expand": (1.04, 1.2), "max_move": 5}
+# Where a name starts, in its own widths and heights from its mark; the forces; whether it keeps clear of bars, too. Found on
+# reports of 7 models at 928 and 344 pixels: each of the four is the first that succeeds in some picture.
+_ATTEMPTS = (((1, 0), _STRONG, True), ((0, 0), _STRONG, True), ((-1, 0), _STRONG, False), ((0, 0), _WEAK, False))
+_CROWDED = 0.25  # of the axes under names, or more names than
+_MOST_NAMES = 12  # these: then no attempt succeeds, and none is made
+_NEAR = 7  # pixels around a mark that a name keeps clear of
+_OWN_FONT = "DejaVu Sans"
+_HANGUL_FONTS = ("Noto Sans CJK KR", "Noto Sans CJK JP", "Noto Sans KR", "NanumGothic", "Malgun Gothic", "AppleGothic")
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Draw in our style, whatever the user's is; as a context or as a decorator."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        yield
+
+
+def new_figure(
+    width: float, height: float, *, n_axes: int = 1, text: float = 13, grid: str = "y"
+) -> tuple[Any, list[Any]]:
+    """Make a figure with axes side by side; call it while `drawing`.
+
+    :param text: size of all text, in pixels
+    :param grid: the axis whose grid is drawn: "x", "y" or "both"
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    matplotlib.rcParams["font.size"] = text
+    figure = Figure(figsize=(width / _DPI, height / _DPI), layout="constrained")
+    FigureCanvasAgg(figure)
+    made = list(figure.subplots(1, n_axes, squeeze=False)[0])
+    for axes in made:
+        axes.grid(axis=grid)
+    return figure, made
+
+
+def log_axis(axes: Any, which: str, values: Sequence[float], *, room: int) -> None:
+    """Make the axis `which` ("x" or "y") logarithmic around values, with at most `room` plain numbers: 1, 2, 5, 10 and so on."""
+    steps = [lead * 10.0**power for power in range(-15, 18) for lead in (1, 2, 5)]
+    low, high = min(values) / 1.3, max(values) * 1.3
+    if sum(low <= step <= high for step in steps) < 2:
+        low, high = max(step for step in steps if step <= low), min(step for step in steps if step >= high)
+    ticks = [step for step in steps if low <= step <= high]
+    if len(ticks) > room:
+        ticks = [tick for tick in ticks if f"{tick:e}".startswith("1")]
+    axes.set(**{f"{which}scale": "log", f"{which}lim": (low, high)})
+    set_ticks(axes, which, ticks)
+
+
+def set_ticks(axes: Any, which: str, ticks: Sequence[float]) -> None:
+    """Label the given places of an axis with plain numbers, and no others."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_ticks(ticks, [f"{tick:,g}" for tick in ticks])
+    axis.set_ticks([], minor=True)
+
+
+def wrapped(name: str, width: int) -> str:
+    """Break a name into three lines at most of so many letters, and end it with … where it is longer.
+
+    Hangul and Han letters are wider, and fewer of them stand in a line. What no font can show becomes a space.
+    """
+    shown = "".join(letter if letter.isprintable() else " " for letter in name)
+    n_wide = sum(ord(letter) >= 0x1100 for letter in shown)
+    letters = max(4, int(width / (1 + 0.75 * n_wide / max(1, len(shown)))))
+    return "\n".join(textwrap.wrap(shown, letters, max_lines=3, placeholder="…")) or "–"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Names
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def name_points(
+    axes: Any,
+    points: Sequence[tuple[float, float]],
+    names: Sequence[str],
+    bars: Sequence[Any] = (),
+    *,
+    must: bool = False,
+) -> bool:
+    """Put a name beside each point, clear of other names and points; False, and no name, where there is no room.
+
+    Call it last: it settles the layout of the figure. adjustText moves the names; of several attempts the first is taken that
+    leaves no name over another or over a point. A line leads from a name to its point where it had to move away.
+
+    :param bars: vertical lines of matplotlib that names keep clear of, as far as there is room
+    :param must: where there is no room, take the attempt that covers least
+    """
+    with _square_letters(axes.figure):
+        _settle(axes.figure)
+        marks = axes.transData.transform(points)
+        shown = {"ha": "center", "va": "center", "gid": "label", "in_layout": False}
+        texts = [axes.text(*point, _squares(name), **shown) for point, name in zip(points, names, strict=True)]
+        tried = []
+        for start, forces, beside_bars in _ATTEMPTS if must or not _crowded(axes, texts) else ():
+            _begin(axes, marks, texts, start)
+            covered = _adjusted(axes, marks, texts, bars if beside_bars else (), forces)
+            tried.append((covered, [text.get_position() for text in texts]))
+            if not covered:
+                break
+        covered, places = min(tried, key=lambda one: one[0], default=(1, []))
+        if covered and not must:
+            for text in texts:
+                text.remove()
+            return False
+        for text, name, mark, place in zip(texts, names, marks, places, strict=True):
+            text.set_position(place)
+            _anchor(axes, text, mark)
+            text.set_text(name)
+    return True
+
+
+def _begin(axes: Any, marks: Any, texts: Sequence[Any], start: tuple[int, int]) -> None:
+    """Put each name at its mark, or beside it."""
+    back = axes.transData.inverted()
+    for text, mark in zip(texts, marks, strict=True):
+        box = text.get_window_extent()
+        moved = (mark[0] + start[0] * (box.width / 2 + 12), mark[1] + start[1] * (box.height / 2 + 12))
+        text.set_position(back.transform(moved))
+
+
+def _crowded(axes: Any, texts: Sequence[Any]) -> bool:
+    covered = sum(box.width * box.height for box in (text.get_window_extent() for text in texts))
+    return len(texts) > _MOST_NAMES or bool(covered > _CROWDED * axes.bbox.width * axes.bbox.height)
+
+
+def _adjusted(axes: Any, marks: Any, texts: Sequence[Any], bars: Sequence[Any], forces: Mapping[str, Any]) -> int:
+    """Move names away from each other, from marks and from bars; return how often one still lies over another or over a mark."""
+    from adjustText import adjust_text
+    from matplotlib.transforms import Bbox
+
+    to, back = axes.transData, axes.transData.inverted()
+    boxes = [Bbox(back.transform([mark - _NEAR, mark + _NEAR])) for mark in marks]
+    ends = [to.transform(bar.get_xydata()) for bar in bars]
+    boxes += [Bbox(back.transform([(low[0] - 2, low[1]), (high[0] + 2, high[1])])) for low, high in ends]
+    across, up = back.transform(marks).T
+    adjust_text(
+        list(texts), objects=boxes, target_x=across, target_y=up, avoid_self=False, ax=axes, **_SETTINGS, **forces
+    )
+    placed = [text.get_window_extent().padded(2) for text in texts]
+    covered = [Bbox([mark - 4, mark + 4]) for mark in marks]
+    return sum(one.overlaps(other) for i, one in enumerate(placed) for other in [*placed[:i], *covered])
+
+
+def _anchor(axes: Any, text: Any, at: Any) -> None:
+    """Hold a name at the side of its box that is next to its mark, for a browser's font is narrower or wider."""
+    box, back = text.get_window_extent(), axes.transData.inverted()
+    side = "left" if at[0] <= box.x0 else "right" if at[0] >= box.x1 else "center"
+    x = {"left": box.x0, "right": box.x1, "center": (box.x0 + box.x1) / 2}[side]
+    text.set(position=back.transform((x, (box.y0 + box.y1) / 2)), ha=side, multialignment="left")
+    near = [min(max(at[0], box.x0), box.x1), min(max(at[1], box.y0), box.y1)]
+    away = ((near - at) ** 2).sum() ** 0.5
+    if away > 2 * _NEAR:
+        ends = [at + (near - at) * _NEAR / away, near]
+        axes.plot(*zip(*back.transform(ends), strict=True), color=SOFT, linewidth=0.75, gid="lead", zorder=1.5)
+
+
+def name_ends(axes: Any, ends: Sequence[tuple[float, float]], names: Sequence[str], *, away: float = 14) -> None:
+    """Put a name to the right of each line's end, moved up or down where ends are close; a line leads there.
+
+    Call it last: it makes room at the right and settles the layout of the figure.
+    """
+    with _square_letters(axes.figure):
+        shown = {"textcoords": "offset points", "va": "center", "gid": "label", "annotation_clip": False}
+        texts = [axes.annotate(_squares(name), end, (away, 0), **shown) for name, end in zip(names, ends, strict=True)]
+        _settle(axes.figure)
+        places = axes.transData.transform(ends)
+        heights = [text.get_window_extent().height + 2 for text in texts]
+        frame = axes.figure.bbox
+        moved = spread([place[1] for place in places], heights, frame.y0, frame.y1)
+        back = axes.transData.inverted()
+        for text, name, place, height in zip(texts, names, places, moved, strict=True):
+            text.set(position=(away, height - place[1]), text=name)
+            if abs(height - place[1]) > 3:
+                lead = [(place[0] + 5, place[1]), (place[0] + away - 3, height)]
+                axes.plot(
+                    *zip(*back.transform(lead), strict=True), color=SOFT, linewidth=0.75, gid="lead", clip_on=False
+                )
+
+
+def spread(places: Sequence[float], heights: Sequence[float], low: float, high: float) -> list[float]:
+    """Move the middles of boxes apart so that none overlap, in their order, within bounds as far as there is room.
+
+    >>> spread([10, 11, 50], [8, 8, 8], 0, 100), spread([99, 98], [8, 8], 0, 100)
+    ([10, 18, 50], [96.0, 88.0])
+    """
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    placed, edge = list(places), low
+    for i in order:
+        placed[i] = max(places[i], edge + heights[i] / 2)
+        edge = placed[i] + heights[i] / 2
+    edge = high
+    for i in reversed(order):
+        placed[i] = min(placed[i], edge - heights[i] / 2)
+        edge = placed[i] - heights[i] / 2
+    return placed
+
+
+def _settle(figure: Any) -> None:
+    """Lay the figure out, and leave everything where it is from here on."""
+    figure.canvas.draw()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        axes.autoscale(False)
+
+
+def _squares(name: str) -> str:
+    """Replace letters that the font of matplotlib lacks by one of the width that Hangul, Kana and Han letters have."""
+    known = _letters(_OWN_FONT)
+    return "".join(letter if letter == "\n" or letter in known else _SQUARE for letter in name)
+
+
+@contextmanager
+def _square_letters(figure: Any) -> Iterator[None]:
+    """Keep squares in the place of letters that the font lacks, in every text of a figure."""
+    from matplotlib.text import Text
+
+    before = [(text, text.get_text()) for text in figure.findobj(Text)]
+    for text, name in before:
+        text.set_text(_squares(name))
+    yield
+    for text, name in before:
+        text.set_text(name)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Files
+# ---------------------------------------------------------------------------------------------------------------------
+
+_SVG = "{http://www.w3.org/2000/svg}"
+_OWN_ID = re.compile(r".*[._]\d+$")  # what matplotlib calls a group; other names are ours
+_DROPPED = {f"{_SVG}{tag}" for tag in ("defs", "metadata", "clipPath", "style")}
+
+
+@drawing()
+def to_svg(figure: Any, *, kind: str, title: str, about: str) -> str:
+    """Return a figure as an element of a page, in the page's colours and font.
+
+    It holds paths and texts alone: no style, no reference and no address. The `gid` of an artist is the class of its group.
+
+    :param kind: the class of the element
+    :param title: what it shows, for a screen reader and as its tooltip
+    :param about: what is drawn, in words
+    """
+    stream = StringIO()
+    figure.patch.set_visible(False)
+    for axes in figure.axes:
+        axes.patch.set_visible(False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # the browser has a font with it
+        figure.savefig(stream, format="svg", metadata={"Date": None})
+    root = ElementTree.fromstring(stream.getvalue())
+    shapes = {f"#{one.get('id')}": one for one in root.iter(f"{_SVG}path") if one.get("id")}
+    text = next((label.get_fontsize() for axes in figure.axes for label in axes.get_xticklabels()), 13)
+    head = f'<svg class="{kind}" viewBox="{root.get("viewBox")}" role="img" aria-label="{escape(title)}" font-size="{text:g}">'
+    parts = [part for child in root for part in _elements(child, shapes)]
+    return "\n".join([head, f"<title>{escape(title)}</title>", f"<desc>{escape(about)}</desc>", *parts, "</svg>"])
+
+
+def _elements(node: ElementTree.Element, shapes: Mapping[str, ElementTree.Element]) -> Iterator[str]:
+    """Give the paths and texts below a node; a mark is its shape, moved to its place."""
+    style = _css(node)
+    if node.tag in _DROPPED:
+        return
+    if node.tag == f"{_SVG}path":
+        yield f'<path d="{_rounded(node.get("d"))}"{style}/>'
+    elif node.tag == f"{_SVG}use":
+        shape = shapes[node.get("{http://www.w3.org/1999/xlink}href", "")]
+        place = _rounded(f"{node.get('x')} {node.get('y')}")
+        yield f'<path d="{_rounded(shape.get("d"))}" transform="translate({place})"{_css(shape, node)}/>'
+    elif node.tag == f"{_SVG}text":
+        turned = node.get("transform", "")
+        turned = "" if turned.startswith("rotate(-0 ") else f' transform="{_rounded(turned)}"'
+        at = "".join(f' {key}="{_rounded(node.get(key))}"' for key in ("x", "y") if node.get(key))
+        yield f"<text{at}{turned}{style}>{escape(node.text or '')}</text>"
+    else:
+        below = [part for child in node for part in _elements(child, shapes)]
+        name = node.get("id") or ""
+        own = "tick" if name[1:5] == "tick" else "" if _OWN_ID.match(name) else name
+        yield from [f'<g class="{escape(own)}">{"".join(below)}</g>'] if own and below else below
+
+
+def _css(*nodes: ElementTree.Element) -> str:
+    """Give the style of nodes, the last one's first, with the page's colours; the font is the page's."""
+    rules: dict[str, str] = {}
+    for node in nodes:
+        parts = [rule.partition(":") for rule in node.get("style", "").split(";") if rule]
+        rules |= {key.strip(): value.strip() for key, _, value in parts}
+    rules.pop("font-family", None)
+    shown = {key: f"var(--{_VARIABLES[value]})" if value in _VARIABLES else value for key, value in rules.items()}
+    return f' style="{escape("; ".join(f"{key}: {value}" for key, value in shown.items()))}"' if shown else ""
+
+
+def _rounded(text: str | None) -> str:
+    """Write numbers with one decimal."""
+    return re.sub(
+        r"-?\d+\.\d+", lambda found: f"{float(found[0]):z.1f}".removesuffix(".0"), " ".join((text or "").split())
+    )
+
+
+@drawing()
+def save_png(figure: Any, path: Path) -> str:
+    """Write a figure as PNG and return the file's name; `to_svg` comes first, for letters may be left out here.
+
+    Hangul and Han letters are drawn with a font of this machine. Where matplotlib knows none, they are left out, and the
+    name becomes `model 1: int8`: the page has it whole.
+    """
+    from matplotlib.patheffects import withStroke
+    from matplotlib.text import Text
+
+    lacking: list[str] = []
+    for text in figure.findobj(Text):
+        name = text.get_text()
+        fonts = [_OWN_FONT, *_fonts_beside(name)]
+        if _left_of(name, fonts) != name and name not in lacking:
+            lacking.append(name)
+        instead = f"model {lacking.index(name) + 1}" if name in lacking else ""
+        text.set(text=_drawable(name, fonts, instead), fontfamily=fonts)
+    for text in figure.findobj(lambda artist: artist.get_gid() == "label"):
+        text.set_path_effects([withStroke(linewidth=4, foreground=PAPER)])
+    figure.savefig(path, dpi=_PNG_DPI, format="png", facecolor=PAPER)
+    return path.name
+
+
+def _drawable(name: str, fonts: Sequence[str], instead: str) -> str:
+    """Leave out letters that no font has, and add something to tell the name by."""
+    left = _left_of(name, fonts)
+    if left == name:
+        return name
+    left = left.strip(" ()\n")
+    return f"{instead}: {left}" if any(letter.isalnum() for letter in left) else instead
+
+
+def _left_of(name: str, fonts: Sequence[str]) -> str:
+    known = frozenset().union(*map(_letters, fonts), "\n")
+    return "".join(letter for letter in name if letter in known)
+
+
+@cache
+def _letters(font: str) -> frozenset[str]:
+    """Return the letters that a font has."""
+    from matplotlib.font_manager import findfont, get_font
+
+    return frozenset(map(chr, get_font(findfont(font)).get_charmap()))
+
+
+def _fonts_beside(name: str) -> list[str]:
+    """Return a font of this machine with Hangul and Han letters, where the name has letters that our own font lacks."""
+    if _letters(_OWN_FONT).issuperset(name.replace("\n", "")):
+        return []
+    from matplotlib.font_manager import fontManager
+
+    known = {font.name for font in fontManager.ttflist}
+    return [font for font in _HANGUL_FONTS if font in known][:1]
