@@ -13,7 +13,7 @@ import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 from pydantic import BaseModel
 
@@ -162,13 +162,14 @@ def cli_page() -> str:
 def _command_text(name: str, command: Any) -> str:
     arguments = [one for one in command.params if one.param_type_name == "argument"]
     options = [one for one in command.params if one.param_type_name == "option"]
+    hints = get_type_hints(inspect.unwrap(command.callback))
     usage = " ".join(["distill", name, *(_argument_name(one) for one in arguments), "[OPTIONS]" if options else ""])
     lines = [f"## distill {name}", "", command.help or "", "", "```text", usage.strip(), "```", ""]
     lines += ["| argument or option | default | meaning |", "|---|---|---|"]
     for one in arguments:
         lines.append(f"| `{_argument_name(one)}` | {'required' if one.required else ''} | {_cell(one.help or '')} |")
     for one in options:
-        names = " ".join(one.opts + one.secondary_opts) + ("" if one.is_flag else " " + _value_name(one))
+        names = " ".join(one.opts + one.secondary_opts) + ("" if one.is_flag else " " + _value_name(hints[one.name]))
         default = "required" if one.required else _option_default(one)
         lines.append(f"| `{names}` | {default} | {_cell(one.help or '')} |")
     return "\n".join([*lines, ""])
@@ -178,8 +179,10 @@ def _argument_name(argument: Any) -> str:
     return str(argument.metavar or argument.name.upper())
 
 
-def _value_name(option: Any) -> str:
-    return {"integer": "N", "float": "NUMBER", "path": "PATH"}.get(option.type.name.split()[0], "TEXT")
+def _value_name(hint: Any) -> str:
+    """Return what stands for the value of an option, by the annotation: what typer makes of it has changed its form."""
+    forms = {int: "N", float: "NUMBER", Path: "PATH"}
+    return next((forms[kind] for kind in (hint, *get_args(hint)) if kind in forms), "TEXT")
 
 
 def _option_default(option: Any) -> str:

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import re
 import shlex
 import shutil
 import socket
@@ -81,7 +82,7 @@ class TestHelp:
     def test_of_stages_shows_recipe_and_overrides(self, call, command):
         code, out, _ = call(command, "--help")
         assert code == 0
-        assert "RECIPE.yaml [KEY=VALUE]..." in out
+        assert re.search(r"RECIPE\.yaml\}? \[{1,2}KEY=VALUE\]\.\.\.", out)  # typer 0.29 draws more brackets
 
     def test_of_score_shows_the_options(self, call):
         code, out, _ = call("score", "--help")
@@ -108,7 +109,7 @@ class TestExitCodes:
             (["score", "model"], "Missing argument"),
             (["score", "model", "pairs.tsv"], "Missing option '-o'"),
             (["score", "model", "pairs.tsv", "-o", "x.tsv", "--threads", "0"], "Invalid value for '--threads'"),
-            (["score", "model", "pairs.tsv", "-o", "x.tsv", "--threads", "many"], "'many' is not a valid integer"),
+            (["score", "model", "pairs.tsv", "-o", "x.tsv", "--threads", "many"], "valid integer"),
         ],
     )
     def test_wrong_usage_is_2_with_one_line_on_stderr(self, call, argv, says):
