@@ -65,7 +65,9 @@ _WEAK: Mapping[str, Any] = {"force_text": (0.1, 0.4), "force_static": (0.1, 0.4)
 _ATTEMPTS = (((1, 0), _STRONG, True), ((0, 0), _STRONG, True), ((-1, 0), _STRONG, False), ((0, 0), _WEAK, False))
 _CROWDED = 0.25  # of the axes under names, or more names than
 _MOST_NAMES = 12  # these: then no attempt succeeds, and none is made
+_ROUNDS = 60  # of pushing names apart that no attempt has parted
 _NEAR = 7  # pixels around a mark that a name keeps clear of
+_LINES = 3  # of a name
 _OWN_FONT = "DejaVu Sans"
 _HANGUL_FONTS = ("Noto Sans CJK KR", "Noto Sans CJK JP", "Noto Sans KR", "NanumGothic", "Malgun Gothic", "AppleGothic")
 
@@ -130,7 +132,10 @@ def wrapped(name: str, width: int) -> str:
     shown = "".join(letter if letter.isprintable() else " " for letter in name)
     n_wide = sum(ord(letter) >= 0x1100 for letter in shown)
     letters = max(4, int(width / (1 + 0.75 * n_wide / max(1, len(shown)))))
-    return "\n".join(textwrap.wrap(shown, letters, max_lines=3, placeholder="…")) or "–"
+    lines = textwrap.wrap(shown, letters)
+    if len(lines) > _LINES:
+        lines = [*lines[: _LINES - 1], f"{lines[_LINES - 1][: letters - 1].rstrip()}…"]
+    return "\n".join(lines) or "–"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -171,8 +176,11 @@ def name_points(
             for text in texts:
                 text.remove()
             return False
-        for text, name, mark, place in zip(texts, names, marks, places, strict=True):
+        for text, place in zip(texts, places, strict=True):
             text.set_position(place)
+        if covered:
+            _part(axes, texts)
+        for text, name, mark in zip(texts, names, marks, strict=True):
             _anchor(axes, text, mark)
             text.set_text(name)
     return True
@@ -208,6 +216,30 @@ def _adjusted(axes: Any, marks: Any, texts: Sequence[Any], bars: Sequence[Any], 
     placed = [text.get_window_extent().padded(2) for text in texts]
     covered = [Bbox([mark - 4, mark + 4]) for mark in marks]
     return sum(one.overlaps(other) for i, one in enumerate(placed) for other in [*placed[:i], *covered])
+
+
+def _part(axes: Any, texts: Sequence[Any]) -> None:
+    """Push names that lie over each other apart, each pair along the way that is shortest."""
+    to, back = axes.transData, axes.transData.inverted()
+    for _ in range(_ROUNDS):
+        boxes = [text.get_window_extent().padded(1) for text in texts]
+        pairs = [(i, j) for j in range(len(boxes)) for i in range(j) if boxes[i].overlaps(boxes[j])]
+        if not pairs:
+            return
+        moves = [[0.0, 0.0] for _ in texts]
+        for i, j in pairs:
+            one, other = boxes[i], boxes[j]
+            depths = (
+                min(one.x1, other.x1) - max(one.x0, other.x0),
+                min(one.y1, other.y1) - max(one.y0, other.y0),
+            )
+            axis = int(depths[1] < depths[0])
+            middles = [(box.x0 + box.x1, box.y0 + box.y1)[axis] for box in (one, other)]
+            step = (depths[axis] / 2 + 0.5) * (1 if middles[0] > middles[1] else -1)
+            moves[i][axis] += step
+            moves[j][axis] -= step
+        for text, move in zip(texts, moves, strict=True):
+            text.set_position(back.transform(to.transform(text.get_position()) + move))
 
 
 def _anchor(axes: Any, text: Any, at: Any) -> None:
