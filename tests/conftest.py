@@ -89,7 +89,8 @@ def tiny_recipe(output_dir, /, **changes):
         "signals": {"precision": "fp32"},
     }  # fmt: skip
     recipe = merge(base, changes)
-    recipe["teachers"] = {name: teacher for name, teacher in recipe["teachers"].items() if teacher is not None}
+    if isinstance(recipe["teachers"], dict):  # what is none is for the recipe to refuse
+        recipe["teachers"] = {name: teacher for name, teacher in recipe["teachers"].items() if teacher is not None}
     return recipe
 
 

@@ -282,7 +282,7 @@ def spread(places: Sequence[float], heights: Sequence[float], low: float, high: 
     """Move the middles of boxes apart so that none overlap, in their order, within bounds as far as there is room.
 
     >>> spread([10, 11, 50], [8, 8, 8], 0, 100), spread([99, 98], [8, 8], 0, 100)
-    ([10, 18, 50], [96.0, 88.0])
+    ([10, 18.0, 50], [96.0, 88.0])
     """
     order = sorted(range(len(places)), key=lambda i: places[i])
     placed, edge = list(places), low

@@ -20,7 +20,7 @@ from distill.runtime import load
 from distill.runtime.vectors import Index
 
 student = load(Path("runs/quickstart/exports/openvino-int8"))
-groups = generate_groups(150, seed=7, n_candidates=4)
+groups = list(generate_groups(150, seed=7, n_candidates=4))
 resumes = [group[0].resume for group in groups]
 jobs = list(dict.fromkeys(pair.jd for group in groups for pair in group))
 print(student, len(resumes), "résumés", len(jobs), "job descriptions")
