@@ -8,8 +8,8 @@ METRIC_NAMES = {
     "average_precision": "Average precision",
     "ndcg_at_10": "nDCG@10",
     "ablation_mse": "Ablation MSE",
-    "teacher_spearman": "Spearman with the teacher",
-    "teacher_kendall": "Kendall τ-b with the teacher",
+    "teacher_spearman": "Teacher ρ",
+    "teacher_kendall": "Teacher τ-b",
 }
 """What every table, picture and message calls a metric, by key, in the order of a report."""
 LOWER_IS_BETTER = frozenset({"ablation_mse"})

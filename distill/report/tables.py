@@ -149,7 +149,11 @@ def _speed_columns() -> list[_Column]:
         factor, split = number_at(row, "speedup"), speed_share(row)
         said = [] if factor is None or row.get("role") == "teacher" else [f"{times(factor)} teacher"]
         # a factor a line: the column is narrow
-        parts = [] if split is None else split.replace(" × ", "\n× ").replace("from the ", "").split("\n")
+        parts = (
+            []
+            if split is None
+            else split.replace(" × ", "\n× ").replace("from the ", "").replace("smaller ", "").split("\n")
+        )
         return [
             *_measured_interval(row, "throughput"),
             *said,
