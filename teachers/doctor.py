@@ -27,8 +27,15 @@ from distill.diagnosis.scores import (
     suspects,
 )
 from distill.diagnosis.teachers import check_beside_floor, check_cut, check_prompts, check_tokens
-from distill.diagnosis.texts import check_contradictions, check_copies, check_floor, check_scripts, check_sides
-from distill.errors import MatchDistillError
+from distill.diagnosis.texts import (
+    check_contradictions,
+    check_copies,
+    check_floor,
+    check_labels,
+    check_scripts,
+    check_sides,
+)
+from distill.errors import BadInput, MatchDistillError
 from distill.files.artefact import read_card, write_json
 from distill.files.outputs import output_folder
 from distill.metrics.measures import evaluate_scores, paired_difference, primary_metric
@@ -90,6 +97,7 @@ def diagnose(run: Run, *, n_pairs: int = 300) -> Diagnosis:
     floor = _Floor(term_words(settings), *tfidf_cosines(settings, texts, split.train, validation))
     found += check_scripts(split.train, split.evaluation)
     found += check_sides(split.train, {"evaluation pairs": split.evaluation})
+    found += check_labels(split.train, _label_losses(run.recipe))
     found += check_contradictions(split.train)
     found += check_floor(split.train, floor.train)
     found += check_copies(split.train, split.evaluation)
@@ -127,7 +135,10 @@ def _examine(
     found = [*_reading(run, name, teacher, scorer), *check_scale(about, asked, teacher.model_kind)]
     found += check_against_labels(about, asked, validation.labels, is_seen=False)
     found += _beside_floor(about, asked, validation, floor)
-    scores = _cached_scores(run, name)
+    try:
+        scores = _cached_scores(run, name)
+    except BadInput as problem:
+        return [*found, Finding("problem", "stored signals", f"signals of {name}", str(problem))], []
     if scores is None:
         says = "no signals are cached yet: only the teacher itself was looked at"
         return [*found, Finding("note", "signals", about, says)], []
@@ -144,6 +155,15 @@ def _reading(run: Run, name: str, teacher: Teacher, scorer: Scorer) -> Iterator[
     texts = sides if teacher.model_kind == "cross_encoder" else ([*train.queries, *train.documents],)
     room = scorer.max_length - scorer.n_template_tokens
     yield from check_cut(about, sample_cut_texts(scorer.tokenizer, *texts, max_length=room))
+
+
+def _label_losses(recipe: Recipe) -> list[str | None]:
+    """Return by which losses the recipe learns labels."""
+    learned: list[str | None] = [
+        teacher.loss for teacher in recipe.teachers.values() if teacher.kind != "mlm" and not teacher.frozen
+    ]
+    labels = recipe.objectives.labels
+    return learned if labels is None else [*learned, labels.loss]
 
 
 def _beside_floor(about: str, scores: np.ndarray, validation: Pairs, floor: _Floor) -> list[Finding]:

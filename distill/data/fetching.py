@@ -89,6 +89,8 @@ def _from_hub(name: str, one: PublicSet, split: str) -> Columns:
         held: Any = datasets.load_dataset(one.hub, one.configuration, split=split, revision=one.revision)
     except Exception as error:  # network, name and format errors come in many types
         reason = " ".join(str(_first(error)).split())[:_LONGEST] or type(error).__name__
+        if datasets.config.HF_HUB_OFFLINE:
+            reason = "HF_HUB_OFFLINE is set, so the hub is not asked"
         raise BadInput(
             f"{name}: {one.hub} cannot be had from the hub ({reason}); where a folder holds it: "
             f"distill fetch-data {name} --from FOLDER"

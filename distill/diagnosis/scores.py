@@ -30,6 +30,7 @@ __all__ = [
 _LEAST = 50  # scores; of fewer nothing is said
 _SLACK = 1e-3  # a cosine is rounded
 _TWICE = 1 / (1 + math.exp(-1))  # the sigmoid of 1: all that a sigmoid of a probability reaches
+_WIDE, _WIDE_TWICE = 0.3, 0.1  # range of scores that look like probabilities, and like a sigmoid of them
 _FLAT, _STEEP = 0.02, 0.9  # spread of targets in [0, 1]; share of targets within 0.001 of an end
 _NO_RELATION = 0.2  # an interval that reaches 0 and ends below it: no relation; above it: too few pairs to tell
 _SAME = 0.05  # of the scores' spread: what another precision or machine changes
@@ -60,11 +61,13 @@ def check_scale(about: str, scores: np.ndarray, kind: ModelKind) -> list[Finding
         says = f"scores from {low:.3g} to {high:.3g} are taken for cosines, which lie in [-1, 1]"
         advice = "set the teacher's kind to cross_encoder where they are logits, or normalise its embeddings"
         return [Finding("problem", "scale", about, says, advice, numbers)]
-    if low < -_SLACK or high > 1 + _SLACK:
-        return []
+    if low < -_SLACK or high > 1 + _SLACK or high - low < _WIDE_TWICE:
+        return []  # logits close to each other may lie there by chance: a teacher that has hardly learned
     if 0.5 - _SLACK <= low and high <= _TWICE + _SLACK:
         says = f"scores from {low:.3g} to {high:.3g} are taken for logits, and look like a sigmoid of a sigmoid"
         return [Finding("problem", "sigmoid twice", about, says, "take the model's raw scores as signals", numbers)]
+    if high - low < _WIDE:
+        return []
     says = f"scores from {low:.3g} to {high:.3g} are taken for logits, and look like probabilities"
     return [Finding("problem", "scale", about, says, "take the model's raw scores (no sigmoid) as signals", numbers)]
 

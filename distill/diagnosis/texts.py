@@ -10,10 +10,18 @@ import numpy as np
 from distill.data.pairs import Pairs
 from distill.data.scripts import main_script
 from distill.data.splitting import sample, text_key
-from distill.diagnosis.findings import Finding
+from distill.diagnosis.findings import Finding, Level
 from distill.training.learnable import rank_correlation
 
-__all__ = ["check_contradictions", "check_copies", "check_floor", "check_scripts", "check_sides", "script_shares"]
+__all__ = [
+    "check_contradictions",
+    "check_copies",
+    "check_floor",
+    "check_labels",
+    "check_scripts",
+    "check_sides",
+    "script_shares",
+]
 
 _SAMPLED, _SEED = 2000, 0  # texts or pairs of a part that a check reads
 _LEAST = 50
@@ -87,6 +95,24 @@ def _side_reader(pairs: Pairs) -> Any:
 # ---------------------------------------------------------------------------------------------------------------------
 # Labels
 # ---------------------------------------------------------------------------------------------------------------------
+
+
+def check_labels(pairs: Pairs, losses: Sequence[str | None]) -> list[Finding]:
+    """Look whether labels differ at all; InfoNCE alone learns from positives.
+
+    :param losses: how the teachers, and the student, learn labels; None is the default loss
+    """
+    if pairs.labels is None or not len(pairs) or np.ptp(pairs.labels) > 0:
+        return []
+    says = f"the label of all {len(pairs)} pairs is {float(pairs.labels[0]):g}"
+    if losses and all(loss == "infonce" for loss in losses):
+        advice = "loss infonce learns from positives alone; the other checks of labels say nothing here"
+        return [Finding("note", "labels alike", "training pairs", says, advice)]
+    advice = "add pairs with other labels, or learn by loss infonce (bi-encoders, positives alone)"
+    level: Level = (
+        "problem" if losses else "warning"
+    )  # where nobody learns labels, the control and the metrics still need them
+    return [Finding(level, "labels alike", "training pairs", says, advice)]
 
 
 def check_contradictions(pairs: Pairs) -> list[Finding]:

@@ -65,6 +65,9 @@ def test_signals_of_other_rows_are_found(made, tmp_path):
     assert not problems(run) & {"stored signals", "scale", "finite", "constant", "teacher"}
     rewrite(run, np.random.default_rng(0).permutation)
     assert "stored signals" in problems(run)
+    (shard,) = SignalCache(run.signals("t"), run.signal_identity("t")).folder.glob("scores-*")
+    shard.write_bytes(shard.read_bytes()[:-1])
+    assert any("damaged" in finding.says for finding in diagnose(run).findings if finding.level == "problem")
 
 
 def test_a_teacher_whose_weights_were_replaced_is_found(made, tmp_path):

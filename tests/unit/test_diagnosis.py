@@ -19,7 +19,14 @@ from distill.diagnosis.scores import (
     suspects,
 )
 from distill.diagnosis.teachers import check_beside_floor, check_cut, check_prompts, check_tokens
-from distill.diagnosis.texts import check_contradictions, check_copies, check_floor, check_scripts, check_sides
+from distill.diagnosis.texts import (
+    check_contradictions,
+    check_copies,
+    check_floor,
+    check_labels,
+    check_scripts,
+    check_sides,
+)
 from distill.metrics.measures import Estimate
 
 RNG = np.random.default_rng(0)
@@ -48,6 +55,8 @@ def alarms(findings):
         (np.clip(np.tanh(LOGITS), 0, 1), "bi_encoder", []),  # cosines may well be positive
         (sigmoid(LOGITS), "cross_encoder", [("problem", "scale")]),
         (sigmoid(sigmoid(LOGITS)), "cross_encoder", [("problem", "sigmoid twice")]),
+        (0.1 + LOGITS / 100, "cross_encoder", []),  # hardly trained: logits that are close to each other
+        (0.6 + LOGITS / 200, "cross_encoder", []),
         (LOGITS, "bi_encoder", [("problem", "scale")]),
         (np.full(2000, 0.7), "cross_encoder", [("problem", "constant")]),
         (np.where(np.arange(2000) == 7, np.nan, LOGITS), "cross_encoder", [("problem", "finite")]),
@@ -147,6 +156,13 @@ def test_labels_against_common_terms_are_found():
     assert alarms(check_floor(Pairs(QUESTIONS, ANSWERS, 1 - LABEL), LABEL + RNG.normal(0, 0.3, 300))) == [
         ("problem", "inverted labels")
     ]
+
+
+def test_labels_that_are_all_alike_are_found():
+    ones = Pairs(QUESTIONS, ANSWERS, np.ones(300, dtype=np.float32))
+    assert check_labels(TRAIN, [None]) == [] and alarms(check_labels(ones, ["infonce", "infonce"])) == []
+    assert alarms(check_labels(ones, ["infonce", None])) == [("problem", "labels alike")]
+    assert alarms(check_labels(ones, [])) == [("warning", "labels alike")]
 
 
 def test_contradictory_labels_and_equal_texts_without_a_match_are_counted():
