@@ -181,7 +181,18 @@ class TorchEngine:
         with torch.autocast(device_type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
             out = self.transformer(placed)
         name = self.transformer.module_output_name
-        return _result(self.head.apply({**out, name: out[name].float(), "prompt_length": n_left_out}))
+        try:
+            return _result(self.head.apply({**out, name: out[name].float(), "prompt_length": n_left_out}))
+        except KeyError as lacking:  # a module asks for what none before it gives
+            raise BadInput(
+                f"{self.files.folder}: no module of its modules.json gives {lacking.args[0]}; copy the folder again"
+            ) from None
+        except RuntimeError as error:
+            if "shape" not in str(error):  # memory, for one
+                raise
+            raise BadInput(
+                f"{self.files.folder}: the widths of its modules do not fit ({error}); copy the folder again"
+            ) from None
 
     def count_parameters(self) -> int:
         """Return the number of parameters."""

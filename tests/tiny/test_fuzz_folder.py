@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from distill.errors import MatchDistillError
+from distill.errors import BadInput, MatchDistillError
 from distill.scorers.baselines import open_scorer
 from tests.tiny.conftest import build
 from tests.unit.test_fuzz_recipe import at, odd, places
@@ -47,6 +47,24 @@ def copied(source, tmp_path_factory):
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target)
     return target
+
+
+def test_a_folder_without_one_of_its_modules_is_refused(whole, tmp_path_factory):
+    for source in whole:
+        folder = copied(source, tmp_path_factory)
+        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+        del modules[1]  # the pooling
+        (folder / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+        with pytest.raises(BadInput, match="no module of its modules.json gives sentence_embedding"):
+            open_scorer(folder, n_threads=1).score(["a"], ["b"])
+
+
+def test_modules_whose_widths_do_not_fit_are_refused(whole, tmp_path_factory):
+    folder = copied(whole[1], tmp_path_factory)
+    path = folder / "1_Pooling" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "pooling_mode_cls_token": True}), encoding="utf-8")
+    with pytest.raises(BadInput, match="the widths of its modules do not fit"):
+        open_scorer(folder, n_threads=1).score(["a"], ["b"])
 
 
 @seed(1)

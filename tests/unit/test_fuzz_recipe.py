@@ -35,9 +35,14 @@ odd = st.one_of(
 )  # fmt: skip
 
 
+_DEEPEST = 20
+
+
 def places(value, path=()):
-    """All places in nested mappings and lists."""
+    """All places in nested mappings and lists, but those in what is nested hundreds deep on purpose."""
     yield path
+    if len(path) > _DEEPEST:
+        return
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in items:
         yield from places(inner, (*path, key))
