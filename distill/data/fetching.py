@@ -1,13 +1,13 @@
 """`distill fetch-data`: a public set from the hub, or from a folder that holds it, as the CSV files that recipes name."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from distill.data.public_sets import PUBLIC_SETS, PublicSet
 from distill.data.table_writing import table_writer
-from distill.data.tables import as_text, locate, named_key, read_columns, text_problem
+from distill.data.tables import as_text, named_key, read_columns, text_problem
 from distill.errors import BadInput
 from distill.files.outputs import check_output_file, output_file
 
@@ -73,7 +73,6 @@ def _found(name: str, one: PublicSet, source: Path, file: str) -> Path:
 def _read(name: str, one: PublicSet, path: Path | None, file: str) -> Columns:
     if path is None:
         return _from_hub(name, one, one.splits[file])
-    assert locate(str(path)) is not None
     return read_columns(str(path), list(one.columns), section=f"another folder: {name} is read from these columns")
 
 
@@ -111,10 +110,5 @@ def _first(error: BaseException) -> BaseException:
 
 
 def _whole_rows(columns: Columns) -> list[list[str]]:
-    return list(_rows_with_texts(columns))
-
-
-def _rows_with_texts(columns: Columns) -> Iterator[list[str]]:
-    for values in zip(*columns.values(), strict=True):
-        if all(text_problem(value) is None for value in values):
-            yield [as_text(value) for value in values]
+    rows = zip(*columns.values(), strict=True)
+    return [[as_text(value) for value in row] for row in rows if all(text_problem(value) is None for value in row)]

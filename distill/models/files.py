@@ -3,7 +3,8 @@
 Neither torch nor transformers is imported: they take seconds, and a graph needs neither.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,7 @@ __all__ = [
     "Precision",
     "Runtime",
     "check_ids",
+    "fitting_modules",
     "graph_output",
     "length_limit",
     "open_tokenizer",
@@ -49,6 +51,7 @@ _OFFSET_POSITIONS = (
     "data2vec-text", "ibert", "luke", "lilt", "markuplm",
 )  # fmt: skip
 _DEFAULT_PAD_ID = 1
+_OF_WIDTHS = ("shape", "mismatch in its core dimension")  # what torch and numpy say of matrices that do not fit
 _NO_LIMIT = 10**30  # what transformers takes where a tokenizer states none
 
 
@@ -146,6 +149,26 @@ def check_ids(files: ModelFiles, ids: Any, n_rows: int | None = None) -> None:
             f"{files.folder}: its tokenizer gives the id {int(ids.max())}, its table of embeddings has {stated} rows; "
             "tokenizer and weights are not of one model, copy the folder again"
         )
+
+
+@contextmanager
+def fitting_modules(files: ModelFiles) -> Iterator[None]:
+    """Refuse a folder whose modules do not fit together, where they run one after the other, in torch or in numpy.
+
+    :raises BadInput: where one asks for what none before it gives, or for another width
+    """
+    try:
+        yield
+    except KeyError as lacking:
+        raise BadInput(
+            f"{files.folder}: no module of its modules.json gives {lacking.args[0]}; copy the folder again"
+        ) from None
+    except (RuntimeError, ValueError) as error:
+        if not any(word in str(error) for word in _OF_WIDTHS):  # memory, for one
+            raise
+        raise BadInput(
+            f"{files.folder}: the widths of its modules do not fit ({error}); copy the folder again"
+        ) from None
 
 
 def length_limit(config: Mapping[str, Any], wanted: int | None, model_max_length: int) -> int:

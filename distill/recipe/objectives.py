@@ -101,6 +101,9 @@ class Term(Section):
     """What a teacher must have said for this term."""
     couples: ClassVar[bool] = False
     """Whether the term compares the units of a step with each other."""
+    silent_at_default: ClassVar[frozenset[str]] = frozenset(
+        {"schedule", "guide", "positive_from", "teacher_temperature", "targets", "k", "scale"}
+    )
 
     weight: Positive = 1.0
     """Weight of this term."""
@@ -144,8 +147,6 @@ class Guide(Section):
 
 class Labels(Term):
     """Learn from the labels."""
-
-    silent_at_default: ClassVar[frozenset[str]] = frozenset({"positive_from"})
 
     loss: LabelLoss | None = None
     """The loss, as for teachers. None is bce for a cross-encoder, contrastive for a bi-encoder."""
@@ -474,19 +475,11 @@ class Objectives(Section):
         return {name: term.factor(share) for name, term in self.terms().items()}
 
     def described(self) -> dict[str, Any]:
-        """Return the terms for a fingerprint; what came later and is not used is left out, so that finished runs stay so."""
-        told = self.deciding()
-        return {
-            name: {key: value for key, value in term.items() if value is not None or key in _FIRST_FIELDS}
-            if isinstance(term, dict)
-            else term
-            for name, term in told.items()
-            if term is not None or name in _FIRST_TERMS
-        }
+        """Return the terms for a fingerprint; one that came later and is not set is left out, so that finished runs stay so."""
+        return {name: told for name, told in self.deciding().items() if told is not None or name in _FIRST_TERMS}
 
     def _of_teachers(self) -> list[Any]:
         return [term for term in self.terms().values() if getattr(term, "teacher", None) is not None]
 
 
 _FIRST_TERMS = {"labels", "score_match", "margin_mse", "embedding_match", "matryoshka"}
-_FIRST_FIELDS = {"loss", "teacher", "weight", "temperature", "projection", "dimensions", "weights"}

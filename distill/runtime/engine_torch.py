@@ -12,7 +12,7 @@ import numpy as np
 from distill.errors import BadInput
 from distill.files.trust import NO_CODE
 from distill.machine.forks import is_forked_since
-from distill.models.files import ModelFiles, Precision, Runtime, check_ids, length_limit
+from distill.models.files import ModelFiles, Precision, Runtime, check_ids, fitting_modules, length_limit
 from distill.runtime.buckets import Batch, Features
 
 __all__ = ["TorchEngine", "TorchHead", "batch_tokens_on", "check_process", "load_torch_head", "open_torch", "place"]
@@ -181,18 +181,8 @@ class TorchEngine:
         with torch.autocast(device_type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
             out = self.transformer(placed)
         name = self.transformer.module_output_name
-        try:
+        with fitting_modules(self.files):
             return _result(self.head.apply({**out, name: out[name].float(), "prompt_length": n_left_out}))
-        except KeyError as lacking:  # a module asks for what none before it gives
-            raise BadInput(
-                f"{self.files.folder}: no module of its modules.json gives {lacking.args[0]}; copy the folder again"
-            ) from None
-        except RuntimeError as error:
-            if "shape" not in str(error):  # memory, for one
-                raise
-            raise BadInput(
-                f"{self.files.folder}: the widths of its modules do not fit ({error}); copy the folder again"
-            ) from None
 
     def count_parameters(self) -> int:
         """Return the number of parameters."""

@@ -19,6 +19,7 @@ from distill.models.files import (
     Precision,
     Runtime,
     check_ids,
+    fitting_modules,
     length_limit,
     open_tokenizer,
 )
@@ -199,7 +200,10 @@ class GraphEngine:
         """Yield (rows, values) of every batch."""
         with one_blas_thread():
             for (rows, features), values in self._graph.run(self._given(batches)):
-                yield rows, values if self._head is None else self._head(values, features["attention_mask"], n_left_out)
+                if self._head is not None:
+                    with fitting_modules(self._files):
+                        values = self._head(values, features["attention_mask"], n_left_out)
+                yield rows, values
 
     def _given(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Give the graph the inputs that it names, and those only."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from distill.errors import BadInput, MatchDistillError
 from distill.scorers.baselines import open_scorer
-from tests.tiny.conftest import build
+from tests.tiny.conftest import build, write_onnx
 from tests.unit.test_fuzz_recipe import at, odd, places
 
 pytestmark = pytest.mark.integration
@@ -59,12 +59,15 @@ def test_a_folder_without_one_of_its_modules_is_refused(whole, tmp_path_factory)
             open_scorer(folder, n_threads=1).score(["a"], ["b"])
 
 
-def test_modules_whose_widths_do_not_fit_are_refused(whole, tmp_path_factory):
-    folder = copied(whole[1], tmp_path_factory)
-    path = folder / "1_Pooling" / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "pooling_mode_cls_token": True}), encoding="utf-8")
-    with pytest.raises(BadInput, match="the widths of its modules do not fit"):
-        open_scorer(folder, n_threads=1).score(["a"], ["b"])
+def test_modules_whose_widths_do_not_fit_are_refused(whole, bert_cross, tmp_path_factory):
+    for source, runtime in ((whole[1], "torch"), (bert_cross, "onnx")):  # behind a graph they run in numpy
+        folder = copied(source, tmp_path_factory)
+        if runtime == "onnx":
+            write_onnx(folder)
+        path = folder / "1_Pooling" / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "pooling_mode_cls_token": True}), encoding="utf-8")
+        with pytest.raises(BadInput, match="the widths of its modules do not fit"):
+            open_scorer(folder, runtime=runtime, n_threads=1).score(["a"], ["b"])
 
 
 @seed(1)
