@@ -155,13 +155,17 @@ def check_ids(files: ModelFiles, ids: Any, n_rows: int | None = None) -> None:
 def fitting_modules(files: ModelFiles) -> Iterator[None]:
     """Refuse a folder whose modules do not fit together, where they run one after the other, in torch or in numpy.
 
-    :raises BadInput: where one asks for what none before it gives, or for another width
+    :raises BadInput: where one asks for what none before it gives, or for another width, or by what is no name
     """
     try:
         yield
     except KeyError as lacking:
         raise BadInput(
             f"{files.folder}: no module of its modules.json gives {lacking.args[0]}; copy the folder again"
+        ) from None
+    except TypeError as error:
+        raise BadInput(
+            f"{files.folder}: a module's config.json states what is no name ({error}); copy the folder again"
         ) from None
     except (RuntimeError, ValueError) as error:
         if not any(word in str(error) for word in _OF_WIDTHS):  # memory, for one

@@ -346,6 +346,11 @@ class Scorer:
         budget = stated or self._engine.batch_tokens
         with self._lock, reporter(progress, what, len(texts)) as report:
             for rows, values in self._engine.run(self._batches(texts, pair_texts, budget), n_left_out):
+                if values.shape[1] != self._engine.output_width:
+                    raise BadInput(
+                        f"{self.path}: its modules give {values.shape[1]} numbers, and state {self._engine.output_width}; "
+                        "copy the folder again"
+                    )
                 out[rows] = values if self.truncate is None else truncated(values, self.truncate)
                 report(len(rows))
         return out
@@ -457,6 +462,10 @@ def _checked_length(wanted: int | None, engine: Engine) -> int:
     if wanted is not None and wanted < 3:
         raise BadInput(f"max_length {wanted} leaves no room for a text; 3 tokens are the least")
     limit = engine.length_limit(wanted)
+    if limit < 1:
+        raise BadInput(
+            f"the model folder states {limit} tokens (max_seq_length) as its longest text; copy the folder again"
+        )
     if wanted is not None and limit < wanted:
         raise BadInput(f"max_length {wanted} is more than the {limit} positions of the model; ask for no more")
     return limit

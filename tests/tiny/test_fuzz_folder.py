@@ -70,6 +70,27 @@ def test_modules_whose_widths_do_not_fit_are_refused(whole, bert_cross, tmp_path
             open_scorer(folder, runtime=runtime, n_threads=1).score(["a"], ["b"])
 
 
+@pytest.mark.parametrize(
+    ("module", "changed", "says"),
+    [
+        ("", {"max_seq_length": -(10**23)}, "as its longest text"),
+        ("2_Normalize", {"module_input_name": []}, "states what is no name"),
+        (
+            "1_Pooling",
+            {"word_embedding_dimension": 1, "embedding_dimension": 1},
+            "its modules give 64 numbers, and state 1",
+        ),
+    ],
+)
+def test_what_modules_state_of_themselves_is_refused_where_it_is_wrong(whole, tmp_path_factory, module, changed, says):
+    folder = copied(whole[0], tmp_path_factory)
+    path = folder / module / "config.json" if module else folder / "sentence_bert_config.json"
+    stated = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**stated, **{key: value for key, value in changed.items() if key in stated}}), "utf-8")
+    with pytest.raises(BadInput, match=says):
+        open_scorer(folder, n_threads=1).score(["a"], ["b"])
+
+
 @seed(1)
 @fuzzed
 @given(st.data())
