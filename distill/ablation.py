@@ -206,15 +206,24 @@ def stand_ins_of(ablation: Ablation, models: Iterable[str]) -> Recipe | None:
         return None
     used = {_backbone(ablation, model) for model in models}
     teachers = {
-        _short(name): {"kind": "bi_encoder", "backbone": settings.model_dump(), "loss": "infonce", "max_length": smoke.max_length}
+        _short(name): {
+            "kind": "bi_encoder",
+            "backbone": settings.model_dump(),
+            "loss": "infonce",
+            "max_length": smoke.max_length,
+        }
         for name, settings in smoke.backbones.items()
         if _stand_in(ablation.folder, name) in used
-    }  # fmt: skip
+    }
     raw = {
-        "name": f"{ablation.name}-{STAND_INS}", "output_dir": str(ablation.folder / STAND_INS), "seed": ablation.seed + 1,
-        "data": {"train": "bundled", "bundled_pairs": smoke.pretraining.pairs}, "teachers": teachers,
-        "training": {"precision": ablation.training.precision} | smoke.pretraining.training.model_dump(exclude_unset=True),
-    }  # fmt: skip
+        "name": f"{ablation.name}-{STAND_INS}",
+        "output_dir": str(ablation.folder / STAND_INS),
+        "seed": ablation.seed + 1,
+        "data": {"train": "bundled", "bundled_pairs": smoke.pretraining.pairs},
+        "teachers": teachers,
+        "training": {"precision": ablation.training.precision}
+        | smoke.pretraining.training.model_dump(exclude_unset=True),
+    }
     return validated(Recipe, raw, f"{ablation.name}, {STAND_INS}") if teachers else None
 
 
@@ -231,15 +240,18 @@ def _backbone(ablation: Ablation, model: str) -> object:
 def recipe_of(ablation: Ablation, version: str) -> Recipe:
     """Return the recipe of one data version: its teachers and baselines, no student."""
     raw = {
-        "name": f"{ablation.name}-{version}", "output_dir": str(ablation.folder / version), "seed": ablation.seed,
-        "overwrite": ablation.overwrite, "data": ablation.data[version].model_dump(),
+        "name": f"{ablation.name}-{version}",
+        "output_dir": str(ablation.folder / version),
+        "seed": ablation.seed,
+        "overwrite": ablation.overwrite,
+        "data": ablation.data[version].model_dump(),
         "teachers": {name: teacher.model_dump() for name, teacher in ablation.teachers.items()},
         "training": ablation.training.model_dump(),
         "benchmark": {
             "bootstrap": ablation.bootstrap,
             "baselines": {name: baseline.model_dump() for name, baseline in ablation.baselines.items()},
         },
-    }  # fmt: skip
+    }
     return validated(Recipe, raw, f"{ablation.name}, {version}")
 
 
@@ -317,10 +329,19 @@ def write_table(
 ) -> None:
     """Write `ablation.json`, `.csv`, `.md` and `.html`, each whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    value = {"title": title, "metric": _METRIC, "versions": list(versions), "notes": list(notes), "rows": [_as_json(row) for row in rows]}  # fmt: skip
+    value = {
+        "title": title,
+        "metric": _METRIC,
+        "versions": list(versions),
+        "notes": list(notes),
+        "rows": [_as_json(row) for row in rows],
+    }
     write_json(folder / "ablation.json", value)
     header, lines = _cells(rows, versions)
-    remarks = [*notes, *(f"{row.name}, {v}: {note}" for row in rows for v in versions for note in _remarks(row.cells.get(v)))]  # fmt: skip
+    remarks = [
+        *notes,
+        *(f"{row.name}, {v}: {note}" for row in rows for v in versions for note in _remarks(row.cells.get(v))),
+    ]
     for name, text in (
         ("ablation.csv", _csv(header, lines)),
         ("ablation.md", _markdown(title, header, lines, remarks)),
@@ -353,7 +374,13 @@ def _cells(rows: Sequence[TableRow], versions: Sequence[str]) -> tuple[list[str]
     """Return the table as text: a header and one list of cells for each row."""
     header = ["model", "parameters published", "parameters"]
     for version in versions:
-        header += [f"{version} published", f"{version} ours", f"{version} 95 %", *(f"{version} {name}" for name in _SHOWN.values()), f"{version} training"]  # fmt: skip
+        header += [
+            f"{version} published",
+            f"{version} ours",
+            f"{version} 95 %",
+            *(f"{version} {name}" for name in _SHOWN.values()),
+            f"{version} training",
+        ]
     lines = []
     for row in rows:
         counts = [cell.n_parameters for cell in row.cells.values() if cell.n_parameters]

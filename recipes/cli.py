@@ -18,8 +18,11 @@ __all__ = ["command", "main"]
 
 app = typer.Typer(
     help="Distil large text-matching models into small ones that run in int8 on a CPU, and report what was lost.",
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
-)  # fmt: skip
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
 
 _MOST = 1_000_000  # of tokens, and of seconds: what is more is a slip
 
@@ -183,10 +186,22 @@ def benchmark(
     from recipes.commands import bench
 
     bench(
-        targets, pairs, output, columns=(query_column, document_column, label_column), label_range=label_range,
-        seconds=seconds, threads=threads, batches=batches, loads=loads, n_shapes=shapes, against=against,
-        max_slowdown=max_slowdown, max_metric_drop=max_metric_drop, as_json=as_json, overwrite=overwrite,
-    )  # fmt: skip
+        targets,
+        pairs,
+        output,
+        columns=(query_column, document_column, label_column),
+        label_range=label_range,
+        seconds=seconds,
+        threads=threads,
+        batches=batches,
+        loads=loads,
+        n_shapes=shapes,
+        against=against,
+        max_slowdown=max_slowdown,
+        max_metric_drop=max_metric_drop,
+        as_json=as_json,
+        overwrite=overwrite,
+    )
 
 
 @app.command()
@@ -307,9 +322,14 @@ def plan(
     from recipes.commands import print_check, print_plan
 
     given = {
-        "budget_p95_ms": budget_p95_ms, "budget_mb": budget_mb, "length": length, "threads": threads, "kind": kind,
-        "vocabulary": vocabulary, "family": family,
-    }  # fmt: skip
+        "budget_p95_ms": budget_p95_ms,
+        "budget_mb": budget_mb,
+        "length": length,
+        "threads": threads,
+        "kind": kind,
+        "vocabulary": vocabulary,
+        "family": family,
+    }
     loaded, folder = load_plan(recipe, overrides or [], given, output)
     if check is None:
         from distill.files.outputs import check_output_folder
@@ -454,10 +474,20 @@ def index_quality(
     from recipes.commands import print_index_quality
 
     print_index_quality(
-        model, pairs, columns=(query_column, document_column, label_column), label_range=label_range, truncate=truncate,
-        corpus=corpus, column=column, max_queries=max_queries, runtime=runtime, precision=precision, n_threads=threads,
-        max_length=max_length, as_json=as_json,
-    )  # fmt: skip
+        model,
+        pairs,
+        columns=(query_column, document_column, label_column),
+        label_range=label_range,
+        truncate=truncate,
+        corpus=corpus,
+        column=column,
+        max_queries=max_queries,
+        runtime=runtime,
+        precision=precision,
+        n_threads=threads,
+        max_length=max_length,
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -614,11 +644,22 @@ def synthesize(
     from distill.synthesis.synthesize import synthesize as write
 
     settings = make_settings(
-        n_pairs=pairs, model=model, base_url=base_url, api_version=api_version, key_variable=key_variable,
-        languages=languages, labels="grades" if grades else "binary", budget_usd=budget, concurrency=concurrency,
-        requests_per_minute=rpm, tokens_per_minute=tpm, input_price=input_price, output_price=output_price, timeout_s=timeout,
+        n_pairs=pairs,
+        model=model,
+        base_url=base_url,
+        api_version=api_version,
+        key_variable=key_variable,
+        languages=languages,
+        labels="grades" if grades else "binary",
+        budget_usd=budget,
+        concurrency=concurrency,
+        requests_per_minute=rpm,
+        tokens_per_minute=tpm,
+        input_price=input_price,
+        output_price=output_price,
+        timeout_s=timeout,
         seed=seed,
-    )  # fmt: skip
+    )
     if estimate:
         print(estimated(settings))
     else:

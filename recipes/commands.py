@@ -29,9 +29,22 @@ from distill.wording import counted
 from recipes._launch import join_processes
 
 __all__ = [
-    "bench", "embed_file", "examine", "names_in", "print_ablation", "print_check", "print_dial", "print_index_quality", "print_parity",
-    "print_plan", "print_report", "print_trim", "read_texts", "score_file", "tune_model",
-]  # fmt: skip
+    "bench",
+    "embed_file",
+    "examine",
+    "names_in",
+    "print_ablation",
+    "print_check",
+    "print_dial",
+    "print_index_quality",
+    "print_parity",
+    "print_plan",
+    "print_report",
+    "print_trim",
+    "read_texts",
+    "score_file",
+    "tune_model",
+]
 
 _ROWS_AT_ONCE = 50_000
 _LARGEST = 1e12  # of a number on the command line; what is larger, or no number, is a slip
@@ -81,9 +94,12 @@ def score_file(
     inputs: list[str | Path] = [model, source, *([] if other_side is None else [other_side])]
     with output_file(output, inputs=inputs, overwrite=overwrite) as temporary:
         pairs, rows = read_pairs_with_rows(
-            source, Columns(query=query_column, document=document_column), labelled=False, skip_bad_rows=skip_bad_rows,
+            source,
+            Columns(query=query_column, document=document_column),
+            labelled=False,
+            skip_bad_rows=skip_bad_rows,
             asked=Asked(columns=_COLUMNS, skip="--skip-bad-rows"),
-        )  # fmt: skip
+        )
         scorer = open_scorer(
             model,
             other_side=other_side,
@@ -138,10 +154,21 @@ def embed_file(
 
 
 def print_index_quality(
-    model: Path, source: str, *, columns: tuple[str, str, str | None], label_range: str, truncate: str, corpus: str | None,
-    column: str, max_queries: int, runtime: str | None, precision: str | None, n_threads: int | None, max_length: int | None,
+    model: Path,
+    source: str,
+    *,
+    columns: tuple[str, str, str | None],
+    label_range: str,
+    truncate: str,
+    corpus: str | None,
+    column: str,
+    max_queries: int,
+    runtime: str | None,
+    precision: str | None,
+    n_threads: int | None,
+    max_length: int | None,
     as_json: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Print what each form of a search index keeps, as a table or JSON."""
     query, document, label = columns
     named = Columns(query=query, document=document, label=label or "label")
@@ -154,16 +181,39 @@ def print_index_quality(
     if as_json:
         print(json.dumps(result, ensure_ascii=False, indent=2))
         return
-    columns_shown = ("form", "dimensions", "MB", "MB searched", "as exact", "recall@10", "lost (95 %)", "nDCG@10", "lost (95 %)")  # fmt: skip
+    columns_shown = (
+        "form",
+        "dimensions",
+        "MB",
+        "MB searched",
+        "as exact",
+        "recall@10",
+        "lost (95 %)",
+        "nDCG@10",
+        "lost (95 %)",
+    )
     _print_table(columns_shown, [table_cells(row, result["n_documents"]) for row in result["rows"]])
     print(f"{counted(result['n_queries'], 'query')}, {counted(result['n_documents'], 'document')}, {scorer!r}")
 
 
 def bench(
-    folders: Sequence[str], pairs: str | None, output: Path, *, columns: tuple[str, str, str], label_range: str, seconds: float,
-    threads: str, batches: str, loads: str, n_shapes: int, against: Path | None, max_slowdown: float | None,
-    max_metric_drop: float | None, as_json: bool, overwrite: bool = False,
-) -> None:  # fmt: skip
+    folders: Sequence[str],
+    pairs: str | None,
+    output: Path,
+    *,
+    columns: tuple[str, str, str],
+    label_range: str,
+    seconds: float,
+    threads: str,
+    batches: str,
+    loads: str,
+    n_shapes: int,
+    against: Path | None,
+    max_slowdown: float | None,
+    max_metric_drop: float | None,
+    as_json: bool,
+    overwrite: bool = False,
+) -> None:
     """Measure model folders side by side, print the report, and hold it against an earlier one."""
     from distill.evaluation.compare_folders import (  # seconds of imports, which score does without
         bench_folders,
@@ -197,14 +247,23 @@ def bench(
         pairs, Columns(query=query, document=document, label=label), label_range=(low, high), asked=_LABELLED
     )
     result = bench_folders(
-        [Path(folder) for folder in folders], read, output, settings=Benchmark(seconds=seconds), threads=counts, load=load,
-        source=pairs, before_writing=check,  # minutes later another process may have written there
-    )  # fmt: skip
+        [Path(folder) for folder in folders],
+        read,
+        output,
+        settings=Benchmark(seconds=seconds),
+        threads=counts,
+        load=load,
+        source=pairs,
+        before_writing=check,  # minutes later another process may have written there
+    )
     _print_benchmark(result, output, as_json=as_json)
     if against is not None:
         rows = check_against(result, against, max_slowdown=max_slowdown, max_metric_drop=max_metric_drop)
         for row in rows:
-            ratios = ", ".join(f"{what} × {ratio['value']:.3f} ({ratio['low']:.3f}–{ratio['high']:.3f})" for what, ratio in row["slowdown"].items())  # fmt: skip
+            ratios = ", ".join(
+                f"{what} × {ratio['value']:.3f} ({ratio['low']:.3f}–{ratio['high']:.3f})"
+                for what, ratio in row["slowdown"].items()
+            )
             print(f"{row['name']}: slowdown {ratios}; metric drop {row['metric_drop']}", file=sys.stderr)
 
 
@@ -278,9 +337,11 @@ def tune_model(
             speeds = compare_precisions(found, threads, seconds=seconds)
             best, why = fastest_measured([one for one in found.exports if one.runtime != "numpy"], speeds, None)
             result |= {
-                "precisions": [asdict(speed) for speed in speeds], "fastest": best.folder.name, "why": why,
+                "precisions": [asdict(speed) for speed in speeds],
+                "fastest": best.folder.name,
+                "why": why,
                 "left_out": list(found.left_out),
-            }  # fmt: skip
+            }
     if as_json:
         print(json.dumps(result, ensure_ascii=False, indent=2))
         return
@@ -295,11 +356,18 @@ def _print_tuned(result: Mapping[str, Any]) -> None:
     if "precisions" in result:
         rows = [
             [
-                speed["folder"], speed["precision"], f"{speed['tokens_per_s']:.0f}", f"{speed['p50_ms']:.2f}",
-                "fastest" if speed["judged"] and speed["folder"] == result["fastest"] else "" if speed["judged"] else "no gate",
+                speed["folder"],
+                speed["precision"],
+                f"{speed['tokens_per_s']:.0f}",
+                f"{speed['p50_ms']:.2f}",
+                "fastest"
+                if speed["judged"] and speed["folder"] == result["fastest"]
+                else ""
+                if speed["judged"]
+                else "no gate",
             ]
             for speed in result["precisions"]
-        ]  # fmt: skip
+        ]
         _print_table(("export", "precision", "tokens/s", "p50 ms", ""), rows)
         for line in result["left_out"]:
             print(f"left out {line}")
@@ -330,11 +398,16 @@ def _report_cells(row: Mapping[str, Any], metric: str) -> list[str]:
     estimate = row["metrics"].get(metric) or {"value": float("nan"), "low": float("nan"), "high": float("nan")}
     retention = row["retention"].get(metric)
     return [
-        row["name"], f"{row['runtime']} {row['precision']}", f"{estimate['value']:.4f}",
-        f"{estimate['low']:.4f}–{estimate['high']:.4f}", "" if retention is None else f"{100 * retention:.1f} %",
-        _written_number((row["latency_ms"] or {}).get("p50"), ".2f"), _written_number(row["throughput_pairs_per_s"], ".0f"),
-        _written_number(row["speedup"], ".1f", "×"), _written_number(row["size_mb"], ".1f"),
-    ]  # fmt: skip
+        row["name"],
+        f"{row['runtime']} {row['precision']}",
+        f"{estimate['value']:.4f}",
+        f"{estimate['low']:.4f}–{estimate['high']:.4f}",
+        "" if retention is None else f"{100 * retention:.1f} %",
+        _written_number((row["latency_ms"] or {}).get("p50"), ".2f"),
+        _written_number(row["throughput_pairs_per_s"], ".0f"),
+        _written_number(row["speedup"], ".1f", "×"),
+        _written_number(row["size_mb"], ".1f"),
+    ]
 
 
 def _written_number(value: float | None, form: str, unit: str = "") -> str:
@@ -388,11 +461,15 @@ def print_dial(folder: Path, *, as_json: bool) -> None:
 def _dial_cells(place: Mapping[str, Any], metric: str) -> list[str]:
     estimate, difference = place[metric], place["minus_teacher"]
     return [
-        f"top {place['top_k']}: {place['share']:.0%}" if "top_k" in place else f"{place['share']:.0%}", f"{estimate['value']:.4f}",
-        f"{estimate['low']:.4f}–{estimate['high']:.4f}", f"{place['blind']:.4f}",
-        f"{difference['low']:+.4f} to {difference['high']:+.4f}", "yes" if difference["holds"] else "not shown",
-        f"{place['ms_per_pair']:.3f}", f"{place['share_of_teacher_cost']:.0%}",
-    ]  # fmt: skip
+        f"top {place['top_k']}: {place['share']:.0%}" if "top_k" in place else f"{place['share']:.0%}",
+        f"{estimate['value']:.4f}",
+        f"{estimate['low']:.4f}–{estimate['high']:.4f}",
+        f"{place['blind']:.4f}",
+        f"{difference['low']:+.4f} to {difference['high']:+.4f}",
+        "yes" if difference["holds"] else "not shown",
+        f"{place['ms_per_pair']:.3f}",
+        f"{place['share_of_teacher_cost']:.0%}",
+    ]
 
 
 def print_parity(folder: Path, *, as_json: bool) -> None:
@@ -425,7 +502,20 @@ def print_plan(folder: Path, *, as_json: bool) -> None:
     print(
         f"planned in {own} ({plan['why']}): int8 takes {plan['int8_of_fp32']:.2f} of fp32's time; {other} is shown beside it"
     )
-    columns = ("layers", "width", "feed-forward", "vocabulary", "encoder M", "in", "p95 ms", "predicted", "p50 ms", "per s", "MB", "predicted")  # fmt: skip
+    columns = (
+        "layers",
+        "width",
+        "feed-forward",
+        "vocabulary",
+        "encoder M",
+        "in",
+        "p95 ms",
+        "predicted",
+        "p50 ms",
+        "per s",
+        "MB",
+        "predicted",
+    )
     _print_table(columns, [_student_cells(student, name) for student in plan["students"] for name in (own, other)])
     errors = [
         f"{100 * plan[name]['p95_ms']:.0f} % (p95), {100 * plan[name]['p50_ms']:.0f} % (p50), {100 * plan[name]['size_mb']:.1f} % (size)"
@@ -446,11 +536,19 @@ def _student_cells(student: Mapping[str, Any], precision: str) -> list[str]:
     measured, predicted = costs["measured"] or {}, costs["predicted"]
     per_second = None if not measured else 1000 / measured["text_ms"]
     return [
-        str(shape["layers"]), str(shape["width"]), str(shape["feed_forward"]), str(shape["vocabulary"]),
-        f"{student['encoder_parameters'] / 1e6:.2f}", precision, _written_number(measured.get("p95_ms"), ".2f"),
-        f"{predicted['p95_ms']:.2f}", _written_number(measured.get("p50_ms"), ".2f"), _written_number(per_second, ".0f"),
-        _written_number(measured.get("size_mb"), ".1f"), f"{predicted['size_mb']:.1f}",
-    ]  # fmt: skip
+        str(shape["layers"]),
+        str(shape["width"]),
+        str(shape["feed_forward"]),
+        str(shape["vocabulary"]),
+        f"{student['encoder_parameters'] / 1e6:.2f}",
+        precision,
+        _written_number(measured.get("p95_ms"), ".2f"),
+        f"{predicted['p95_ms']:.2f}",
+        _written_number(measured.get("p50_ms"), ".2f"),
+        _written_number(per_second, ".0f"),
+        _written_number(measured.get("size_mb"), ".1f"),
+        f"{predicted['size_mb']:.1f}",
+    ]
 
 
 def print_check(costs: Mapping[str, Any], *, as_json: bool) -> None:
@@ -464,9 +562,14 @@ def print_check(costs: Mapping[str, Any], *, as_json: bool) -> None:
         budget = costs["budget"]
         columns = ("model", "p95 ms", "budget", "p50 ms", "per s", "MB", "budget")
         cells = [
-            costs["model"], f"{costs['p95_ms']:.2f}", _written_number(budget["p95_ms"], "g"), f"{costs['p50_ms']:.2f}",
-            f"{1000 / costs['text_ms']:.0f}", f"{costs['size_mb']:.1f}", _written_number(budget["size_mb"], "g"),
-        ]  # fmt: skip
+            costs["model"],
+            f"{costs['p95_ms']:.2f}",
+            _written_number(budget["p95_ms"], "g"),
+            f"{costs['p50_ms']:.2f}",
+            f"{1000 / costs['text_ms']:.0f}",
+            f"{costs['size_mb']:.1f}",
+            _written_number(budget["size_mb"], "g"),
+        ]
         _print_table(columns, [cells])
     if costs["excess"] > costs["margin"]:
         raise GateFailed(
@@ -483,15 +586,23 @@ def print_trim(report: Mapping[str, Any], *, as_json: bool) -> None:
     rows = []
     for name, counts in report["sources"].items():
         fertility, unknown = counts["fertility"], counts["unknown"]
-        rows.append([
-            name, str(counts["n_texts"]), f"{counts['n_same'] / counts['n_texts']:.2%}", f"{counts['coverage']:.3%}",
-            *(f"{value:.3f}" for value in fertility), *(f"{value:.3%}" for value in unknown),
-        ])  # fmt: skip
+        rows.append(
+            [
+                name,
+                str(counts["n_texts"]),
+                f"{counts['n_same'] / counts['n_texts']:.2%}",
+                f"{counts['coverage']:.3%}",
+                *(f"{value:.3f}" for value in fertility),
+                *(f"{value:.3%}" for value in unknown),
+            ]
+        )
     _print_table(columns, rows)
     for name, (before, after) in (
-        (f"{report['algorithm']} tokens", report["n_tokens"]), ("parameters", report["n_parameters"]),
-        ("MB on disk", report["size_mb"]), ("tokens that are never given", report["unreachable"]),
-    ):  # fmt: skip
+        (f"{report['algorithm']} tokens", report["n_tokens"]),
+        ("parameters", report["n_parameters"]),
+        ("MB on disk", report["size_mb"]),
+        ("tokens that are never given", report["unreachable"]),
+    ):
         print(f"{name}: {before:,} → {after:,}")
     print(
         f"texts whose tokens all survive are unchanged: checked on all of them, and the model on {report['n_checked']} (largest difference {report['max_difference']:.1g})"

@@ -167,8 +167,13 @@ def check_side(run: Run, scorer: Scorer) -> Compatibility:
         )
     log.info(
         "the %s %s student beside %s: mean cosine %.4f, recall at %d %.3f",
-        scorer.runtime, scorer.precision, teacher, report.mean_cosine, report.top_k, report.recall,
-    )  # fmt: skip
+        scorer.runtime,
+        scorer.precision,
+        teacher,
+        report.mean_cosine,
+        report.top_k,
+        report.recall,
+    )
     return report
 
 
@@ -210,21 +215,26 @@ def export_router(run: Run) -> None:
     check_index(run.student, run.teacher(teacher))
     described = run.split.describe()
     inputs = {
-        "stage": "export", "student": student_card.revision, "teacher": teacher_card.revision,
+        "stage": "export",
+        "student": student_card.revision,
+        "teacher": teacher_card.revision,
         "asymmetric": asymmetric.model_dump(mode="json"),
         "data": {part: described[part]["fingerprint"] for part in ("train", "validation")},
-    }  # fmt: skip
+    }
     if run.is_finished(run.router, inputs):
         return
     report = check_side(
         run, load(run.student, runtime="torch", precision="fp32", max_length=run.student_section.max_length)
     )
     card = Artefact(
-        kind="bi_encoder", stage="export", fingerprint=content_hash(inputs),
+        kind="bi_encoder",
+        stage="export",
+        fingerprint=content_hash(inputs),
         parents={"student": student_card.revision, teacher: teacher_card.revision},
-        recipe=run.recipe.model_dump(mode="json"), data=described,
+        recipe=run.recipe.model_dump(mode="json"),
+        data=described,
         details={"inputs": inputs, **pair_details(run), "compatibility": asdict(report)},
-    )  # fmt: skip
+    )
     with new_folder(run.router) as folder:
         write_router(folder, run.student, run.teacher(teacher), asymmetric.side)
         write_card(folder, card)
@@ -241,7 +251,9 @@ def write_router(folder: Path, student: Path, teacher: Path, side: Side) -> None
         router = Router.for_query_document(list(models["query"]), list(models["document"]))
         prompts = {name: model.prompts.get(name) for name, model in models.items()}
         whole = SentenceTransformer(
-            modules=[router], device="cpu", prompts={name: prompt for name, prompt in prompts.items() if prompt},
+            modules=[router],
+            device="cpu",
+            prompts={name: prompt for name, prompt in prompts.items() if prompt},
             similarity_fn_name="cosine",
-        )  # fmt: skip
+        )
         save_model(whole, folder)

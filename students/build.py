@@ -52,10 +52,13 @@ def _build(run: Run, build: Any) -> None:
     parents = _parents(run)
     described = run.split.describe()
     inputs = {
-        "stage": "build_student", "student": section.deciding(exclude=_NOT_BUILDING), "parents": parents,
-        "writes_into_teacher": _matched(run) is not None, "seed": run.recipe.seed,
+        "stage": "build_student",
+        "student": section.deciding(exclude=_NOT_BUILDING),
+        "parents": parents,
+        "writes_into_teacher": _matched(run) is not None,
+        "seed": run.recipe.seed,
         "data": {part: described[part] for part in ("train", "unlabelled", "parallel")},
-    }  # fmt: skip
+    }
     if section.vocabulary is not None and section.vocabulary.texts:
         inputs["texts"] = student_corpus(run).fingerprint()
     if run.is_finished(run.built, inputs):
@@ -75,9 +78,14 @@ def _build(run: Run, build: Any) -> None:
         keep_prompts(model, backbone.prompts, backbone.default_prompt_name)
     model = prepared(model, max_length=section.max_length, prompts=section.prompts)
     card = Artefact(
-        kind=section.kind, stage="build_student", fingerprint=content_hash(inputs), parents=parents,
-        recipe=run.recipe.model_dump(mode="json"), data=described, details={"inputs": inputs, **details},
-    )  # fmt: skip
+        kind=section.kind,
+        stage="build_student",
+        fingerprint=content_hash(inputs),
+        parents=parents,
+        recipe=run.recipe.model_dump(mode="json"),
+        data=described,
+        details={"inputs": inputs, **details},
+    )
     with new_folder(run.built) as folder:
         save_model(model, folder)
         check_reload(model, folder)
@@ -107,9 +115,13 @@ def _cut_layers_and_width(run: Run, model: Any, section: Student, output_width: 
     details: dict[str, Any] = {}
     model.to("cuda" if torch.cuda.is_available() else "cpu")  # to measure what may go takes many forward passes
     batches = pair_batches(
-        model, section.kind, run.split.train, max_length=section.max_length,
-        prompts=section.prompts or model_prompts(model), seed=run.recipe.seed,
-    )  # fmt: skip
+        model,
+        section.kind,
+        run.split.train,
+        max_length=section.max_length,
+        prompts=section.prompts or model_prompts(model),
+        seed=run.recipe.seed,
+    )
     if section.layers is not None:
         layers, steps = choose_layers(model, section.kind, section.layers, batches)
         keep_layers(transformer_of(model), layers)

@@ -43,13 +43,27 @@ def training_job(run: Run, name: str, objectives: Objectives, inputs: Mapping[st
     matched = None if axes is None or match is None else AlongAxes(sources[match.teacher], axes)
     index = index_teacher(run)
     return Job(
-        name=name, stage="train_student", kind=student.kind, target=target, build_model=partial(student_from, run, run.built),
-        objectives=objectives, training=student.training, max_length=student.max_length, prompts=student.prompts,
-        inputs=inputs, parents=inputs["parents"], sources=sources, matched=matched,
-        role_prompts=index is not None or any(any(run.teacher_prompts(t)) for t in sources) or student.prompts is not None,
-        projected_width=_projected_width(run, objectives), own_role=None if student.asymmetric is None else student.asymmetric.role,
-        other_source=None if index is None else signal_source(run, index), details=pair_details(run),
-    )  # fmt: skip
+        name=name,
+        stage="train_student",
+        kind=student.kind,
+        target=target,
+        build_model=partial(student_from, run, run.built),
+        objectives=objectives,
+        training=student.training,
+        max_length=student.max_length,
+        prompts=student.prompts,
+        inputs=inputs,
+        parents=inputs["parents"],
+        sources=sources,
+        matched=matched,
+        role_prompts=index is not None
+        or any(any(run.teacher_prompts(t)) for t in sources)
+        or student.prompts is not None,
+        projected_width=_projected_width(run, objectives),
+        own_role=None if student.asymmetric is None else student.asymmetric.role,
+        other_source=None if index is None else signal_source(run, index),
+        details=pair_details(run),
+    )
 
 
 def student_from(run: Run, folder: Path) -> Any:
@@ -67,17 +81,23 @@ def training_inputs(run: Run, name: str, objectives: Objectives) -> dict[str, An
         described = described | {"taught": {"fingerprint": taught.fingerprint()}}
         parts.append("taught")
     not_learned: Any = {
-        "control": True, "training": {"checkpoint_seconds", "tensorboard"},
+        "control": True,
+        "training": {"checkpoint_seconds", "tensorboard"},
         "asymmetric": {"min_cosine", "min_recall", "top_k"},
-    }  # fmt: skip
+    }
     section = student.deciding(exclude=not_learned)
     named = {*objectives.teachers(), *filter(None, [index_teacher(run)])}
     return {
-        "stage": "train_student", "name": name, "student": section, "objectives": objectives.described(),
-        "parents": parents, "signals": {teacher: run.signal_identity(teacher).key for teacher in sorted(named)},
-        "seed": run.recipe.seed, "candidates": run.recipe.data.candidates,
+        "stage": "train_student",
+        "name": name,
+        "student": section,
+        "objectives": objectives.described(),
+        "parents": parents,
+        "signals": {teacher: run.signal_identity(teacher).key for teacher in sorted(named)},
+        "seed": run.recipe.seed,
+        "candidates": run.recipe.data.candidates,
         "data": {part: described[part] for part in parts},
-    }  # fmt: skip
+    }
 
 
 def _parents(run: Run, objectives: Objectives) -> dict[str, str]:

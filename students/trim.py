@@ -73,9 +73,12 @@ def trim_folder(
     inputs = {"stage": "trim", "parents": parents, "corpus": corpus.fingerprint(), **settings}
     base = read_card(source) or Artefact(kind=kind, stage="trim", fingerprint="")
     card = replace(
-        base, stage="trim", fingerprint=content_hash(inputs), parents={**base.parents, **parents},
+        base,
+        stage="trim",
+        fingerprint=content_hash(inputs),
+        parents={**base.parents, **parents},
         details={**base.details, "trim": {**settings, "corpus": corpus.fingerprint(), **report.to_json()}},
-    )  # fmt: skip
+    )
     with output_folder(target) as folder:
         save_model(loaded, folder)
         check_reload(loaded, folder)

@@ -137,9 +137,13 @@ def _cell(run: Run, model: str) -> Cell:
         return Cell({}, problem=" ".join(str(error).split()))
     pairs = run.split.evaluation
     metrics = evaluate_scores(
-        scores=scored.scores, labels=pairs.labels, query_ids=pairs.query_ids, unit_scores=scored.unit,
-        n_bootstrap=run.recipe.benchmark.bootstrap, seed=run.recipe.seed,
-    )  # fmt: skip
+        scores=scored.scores,
+        labels=pairs.labels,
+        query_ids=pairs.query_ids,
+        unit_scores=scored.unit,
+        n_bootstrap=run.recipe.benchmark.bootstrap,
+        seed=run.recipe.seed,
+    )
     return Cell(metrics, float(np.std(scored.unit)), scored.n_parameters, seconds)
 
 
@@ -242,10 +246,11 @@ class _Embeddings(BaseHTTPRequestHandler):
         hashed = HashingVectorizer(n_features=256, analyzer="char", ngram_range=(3, 3)).transform(asked["input"])
         vectors = np.asarray(hashed.todense()).tolist()
         answer = {
-            "object": "list", "model": asked["model"],
+            "object": "list",
+            "model": asked["model"],
             "data": [{"object": "embedding", "index": i, "embedding": vector} for i, vector in enumerate(vectors)],
             "usage": {"prompt_tokens": 0, "total_tokens": 0},
-        }  # fmt: skip
+        }
         body = json.dumps(answer).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")

@@ -125,9 +125,16 @@ _KEYS: Mapping[str, tuple[tuple[str, ...], Callable[[Any], Any]]] = {
     "val_split": (("data", "validation_share"), float),
 }
 _THEIR_DEFAULTS = {
-    "batch_size": 8, "val_split": 0.03, "lr": 2e-5, "epoch_num": 3, "patience": 5, "num_logs_per_epoch": 5,
-    "use_fp16": False, "max_length": 512, "embedding_option": "mean",
-}  # fmt: skip
+    "batch_size": 8,
+    "val_split": 0.03,
+    "lr": 2e-5,
+    "epoch_num": 3,
+    "patience": 5,
+    "num_logs_per_epoch": 5,
+    "use_fp16": False,
+    "max_length": 512,
+    "embedding_option": "mean",
+}
 
 
 def _recipe(config: Mapping[str, Any], path: Path, folder: str, pairs: str, columns: Mapping[str, str]) -> Recipe:
@@ -145,9 +152,11 @@ def _recipe(config: Mapping[str, Any], path: Path, folder: str, pairs: str, colu
             raise BadInput(f"{path}: {key} is {value!r}; {kind} is expected") from None
     training = sections["training"] | {"micro_batch": sections["training"]["global_batch"]}
     raw = {
-        "name": "trainer", "output_dir": folder, "data": sections["data"],
+        "name": "trainer",
+        "output_dir": folder,
+        "data": sections["data"],
         "teachers": {"model": {**sections["teacher"], "training": training}},
-    }  # fmt: skip
+    }
     try:
         return validated(Recipe, raw, path)
     except BadInput as error:

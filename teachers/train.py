@@ -94,10 +94,20 @@ def _make(run: Run, name: str, teacher: Teacher, inputs: dict[str, Any]) -> None
         loss=teacher.loss or DEFAULT_LOSS[kind], temperature=teacher.temperature, positive_from=teacher.positive_from
     )
     job = Job(
-        name=f"teacher {name}", stage="train_teacher", kind=kind, target=run.teacher(name), build_model=build,
-        objectives=Objectives(labels=labels), training=teacher.training, max_length=teacher.max_length,
-        prompts=teacher.prompts, inputs=inputs, parents=parents, lora=teacher.lora, role_prompts=teacher.prompts is not None,
-    )  # fmt: skip
+        name=f"teacher {name}",
+        stage="train_teacher",
+        kind=kind,
+        target=run.teacher(name),
+        build_model=build,
+        objectives=Objectives(labels=labels),
+        training=teacher.training,
+        max_length=teacher.max_length,
+        prompts=teacher.prompts,
+        inputs=inputs,
+        parents=parents,
+        lora=teacher.lora,
+        role_prompts=teacher.prompts is not None,
+    )
     if teacher.kind == "mlm":
         adapt(run, job, teacher)
     else:
@@ -114,9 +124,13 @@ def _parents(run: Run, teacher: Teacher) -> dict[str, str]:
 
 def _copy(run: Run, name: str, teacher: Teacher, model: Any, inputs: dict[str, Any], parents: dict[str, str]) -> None:
     artefact = Artefact(
-        kind=teacher.model_kind, stage="train_teacher", fingerprint=content_hash(inputs), parents=parents,
-        recipe=run.recipe.model_dump(mode="json"), details={"inputs": inputs},
-    )  # fmt: skip
+        kind=teacher.model_kind,
+        stage="train_teacher",
+        fingerprint=content_hash(inputs),
+        parents=parents,
+        recipe=run.recipe.model_dump(mode="json"),
+        details={"inputs": inputs},
+    )
     with new_folder(run.teacher(name)) as folder:
         save_model(model, folder)
         write_card(folder, artefact)
@@ -124,8 +138,11 @@ def _copy(run: Run, name: str, teacher: Teacher, model: Any, inputs: dict[str, A
     if is_generative(model):
         instruction = default_prompt(model)
         log.info(
-            "teacher %s: a generative reranker, scored by its own LogitScore; %s; template and instruction take %d of %d tokens", name,
-            f"instruction {instruction!r}" if instruction else "no instruction is stored", template_tokens(model), teacher.max_length,
-        )  # fmt: skip
+            "teacher %s: a generative reranker, scored by its own LogitScore; %s; template and instruction take %d of %d tokens",
+            name,
+            f"instruction {instruction!r}" if instruction else "no instruction is stored",
+            template_tokens(model),
+            teacher.max_length,
+        )
     if any(prompts := run.teacher_prompts(name)):
         log.info("teacher %s: %r before queries, %r before documents", name, *prompts)

@@ -37,12 +37,24 @@ ROOT = Path(__file__).parent.parent
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 BACKBONE = {
-    "tokenizer": "wordpiece", "vocabulary": 500, "layers": 2, "width": 32, "heads": 2, "feed_forward": 64, "max_length": 96,
-}  # fmt: skip
+    "tokenizer": "wordpiece",
+    "vocabulary": 500,
+    "layers": 2,
+    "width": 32,
+    "heads": 2,
+    "feed_forward": 64,
+    "max_length": 96,
+}
 TRAINING = {
-    "epochs": 1, "learning_rate": 2e-3, "global_batch": 32, "micro_batch": 32, "precision": "fp32", "dropout": 0.0,
-    "tensorboard": False, "evaluations_per_epoch": 0,
-}  # fmt: skip
+    "epochs": 1,
+    "learning_rate": 2e-3,
+    "global_batch": 32,
+    "micro_batch": 32,
+    "precision": "fp32",
+    "dropout": 0.0,
+    "tensorboard": False,
+    "evaluations_per_epoch": 0,
+}
 
 
 def merge(base, changes):
@@ -83,11 +95,17 @@ def tiny_recipe(output_dir, /, **changes):
         "output_dir": str(output_dir),
         "data": {"train": pairs_file(), "validation_share": 0.1},
         "teachers": {"cross": {"kind": "cross_encoder", "backbone": BACKBONE, "head": [16], "max_length": 64}},
-        "student": {"kind": "cross_encoder", "backbone": {"teacher": "cross"}, "layers": [0], "max_length": 64, "control": False},
+        "student": {
+            "kind": "cross_encoder",
+            "backbone": {"teacher": "cross"},
+            "layers": [0],
+            "max_length": 64,
+            "control": False,
+        },
         "objectives": {"score_match": {"teacher": "cross", "loss": "bce"}},
         "training": TRAINING,
         "signals": {"precision": "fp32"},
-    }  # fmt: skip
+    }
     recipe = merge(base, changes)
     if isinstance(recipe["teachers"], dict):  # what is none is for the recipe to refuse
         recipe["teachers"] = {name: teacher for name, teacher in recipe["teachers"].items() if teacher is not None}

@@ -40,8 +40,13 @@ class CutTexts:
         if self.n_cut:
             log.warning(
                 "%s: max_length %d cuts %d of %d texts (%.1f %%), which lose %d tokens each in the median",
-                name, self.max_length, self.n_cut, self.n, 100 * self.share, self.median_lost,
-            )  # fmt: skip
+                name,
+                self.max_length,
+                self.n_cut,
+                self.n,
+                100 * self.share,
+                self.median_lost,
+            )
         else:
             log.info("%s: max_length %d cuts none of %d texts", name, self.max_length, self.n)
 

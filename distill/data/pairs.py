@@ -217,9 +217,12 @@ def _load_pairs(source: str, data: Data, seed: int, notes: list[str]) -> Pairs:
         pairs = _bundled_pairs(data.bundled_pairs, seed)
     else:
         pairs = read_pairs(
-            source, data.columns, label_range=data.label_range, skip_bad_rows=data.skip_bad_rows,
+            source,
+            data.columns,
+            label_range=data.label_range,
+            skip_bad_rows=data.skip_bad_rows,
             hub_split=data.hub_split,
-        )  # fmt: skip
+        )
         if data.max_pairs is not None and data.max_pairs < len(pairs):
             pairs = pairs.select(sample(len(pairs), data.max_pairs, seed))
     if data.resume is None:
@@ -281,9 +284,14 @@ def read_pairs(
     :raises BadInput: on a missing file or column, an empty file, empty texts, labels that are no numbers or out of range.
     """
     return read_pairs_with_rows(
-        source, columns, label_range=label_range, skip_bad_rows=skip_bad_rows, hub_split=hub_split, labelled=labelled,
+        source,
+        columns,
+        label_range=label_range,
+        skip_bad_rows=skip_bad_rows,
+        hub_split=hub_split,
+        labelled=labelled,
         asked=asked,
-    )[0]  # fmt: skip
+    )[0]
 
 
 def read_pairs_with_rows(
@@ -450,9 +458,12 @@ def _source(given: UnlabelledPairs, data: Data, seed: int, notes: list[str]) -> 
         pairs = _bundled(given.bundled, data, seed)
     elif given.path is not None:
         pairs = read_pairs(
-            given.path, given.columns or data.columns, skip_bad_rows=data.skip_bad_rows, hub_split=data.hub_split,
+            given.path,
+            given.columns or data.columns,
+            skip_bad_rows=data.skip_bad_rows,
+            hub_split=data.hub_split,
             labelled=False,
-        )  # fmt: skip
+        )
         pairs = pairs.select(range(min(given.max_pairs or len(pairs), len(pairs))))
     else:
         return []

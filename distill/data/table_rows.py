@@ -29,10 +29,16 @@ log = logging.getLogger(__name__)
 _MAX_CELL = 2**31 - 1  # csv refuses values of more than 128 KiB unless told
 _SHOWN = 200
 _MARKS = {
-    b"\xff\xfe\x00\x00": "utf-32", b"\x00\x00\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16",
-}  # fmt: skip
-_OTHER_FILES = {b"\x1f\x8b": "gzipped; name it with .gz at its end", b"PK\x03\x04": "a ZIP or Excel file; save it as text",
-                b"PAR1": "a Parquet file; name it .parquet"}  # fmt: skip
+    b"\xff\xfe\x00\x00": "utf-32",
+    b"\x00\x00\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
+_OTHER_FILES = {
+    b"\x1f\x8b": "gzipped; name it with .gz at its end",
+    b"PK\x03\x04": "a ZIP or Excel file; save it as text",
+    b"PAR1": "a Parquet file; name it .parquet",
+}
 
 
 class RepeatedKeys(dict[str, Any]):

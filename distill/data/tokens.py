@@ -186,9 +186,16 @@ def _repaired(texts: Sequence[str]) -> list[str]:
 def _slow(tokenizer: Any, max_length: int, with_types: bool, special_tokens: bool) -> _Encode:
     def encode(texts: list[str], pairs: list[str] | None) -> tuple[_Sequences, _Sequences]:
         encoded = tokenizer(
-            texts, pairs, truncation="longest_first", max_length=max_length, padding=False,
-            return_attention_mask=False, return_token_type_ids=with_types, add_special_tokens=special_tokens, verbose=False,
-        )  # fmt: skip
+            texts,
+            pairs,
+            truncation="longest_first",
+            max_length=max_length,
+            padding=False,
+            return_attention_mask=False,
+            return_token_type_ids=with_types,
+            add_special_tokens=special_tokens,
+            verbose=False,
+        )
         return encoded["input_ids"], encoded.get("token_type_ids", [])
 
     return encode

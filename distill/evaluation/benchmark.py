@@ -58,9 +58,18 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 _RAW = (
-    "latency_by_length", "latency_pairs", "latency_interval", "throughput_pairs", "throughput_interval", "load_seconds", "cold_ms",
-    "steady_memory_mb", "n_threads", "max_length", "per_run",
-)  # fmt: skip
+    "latency_by_length",
+    "latency_pairs",
+    "latency_interval",
+    "throughput_pairs",
+    "throughput_interval",
+    "load_seconds",
+    "cold_ms",
+    "steady_memory_mb",
+    "n_threads",
+    "max_length",
+    "per_run",
+)
 _MADE_OF_A_MODEL = (
     "baseline",
     "teacher_export",
@@ -69,9 +78,11 @@ _NOT_SAID_UNDER = ("untrained", "teacher_export")  # it has learned nothing; it 
 _SHOWN_CHANGES = 4
 _OPTIONAL = ("under_load", "first_score_seconds", "first_score_cold_seconds", "variant")
 _UNMEASURED: Mapping[str, Any] = {
-    "kind": "remote", "runtime": "remote", "precision": "unknown",
+    "kind": "remote",
+    "runtime": "remote",
+    "precision": "unknown",
     **dict.fromkeys(("parameters", "size_mb", "peak_memory_mb", "latency_ms", "throughput_pairs_per_s", *_RAW)),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -121,12 +132,19 @@ def benchmark(run: Run) -> None:
     speed |= {row.name: speed[row.measured_as] for row in rows if row.measured_as is not None}
     recipe, changed = recipe_of_models(run, rows)
     result = {
-        "title": run.recipe.name, "inputs": inputs, "recipe": recipe,
+        "title": run.recipe.name,
+        "inputs": inputs,
+        "recipe": recipe,
         **assemble(
-            rows, scored, speed, pairs, n_bootstrap=run.recipe.benchmark.bootstrap, seed=run.recipe.seed,
+            rows,
+            scored,
+            speed,
+            pairs,
+            n_bootstrap=run.recipe.benchmark.bootstrap,
+            seed=run.recipe.seed,
             comparisons=_comparisons(rows),
         ),
-    }  # fmt: skip
+    }
     result["notes"] = [
         *run.split.notes,
         *changed,
@@ -161,12 +179,19 @@ def assemble(
     finite = {row.name for row in rows if np.isfinite(scored[row.name].scores).all()}
     compared_with = scored[teacher].scores if problems[teacher] is None else None
     metrics: dict[str, dict[str, Estimate]] = {
-        row.name: {} if row.name not in finite else evaluate_scores(
-            scores=scored[row.name].scores, labels=pairs.labels, query_ids=query_ids, unit_scores=scored[row.name].unit,
-            teacher_scores=None if row.name == teacher else compared_with, n_bootstrap=n_bootstrap, seed=seed,
+        row.name: {}
+        if row.name not in finite
+        else evaluate_scores(
+            scores=scored[row.name].scores,
+            labels=pairs.labels,
+            query_ids=query_ids,
+            unit_scores=scored[row.name].unit,
+            teacher_scores=None if row.name == teacher else compared_with,
+            n_bootstrap=n_bootstrap,
+            seed=seed,
         )
         for row in rows
-    }  # fmt: skip
+    }
     sound = [row.name for row in rows if problems[row.name] is None] or [teacher]
     primary = primary_metric(metrics[teacher if teacher in sound else sound[0]], pairs.labels)
     described = [_described(row, scored[row.name].n_parameters, metrics, speed, teacher) for row in rows]
@@ -174,17 +199,30 @@ def assemble(
     described = with_split(with_standing(described, pairs.labels, primary))
     broken = is_broken(described, primary)
     return {
-        "primary_metric": primary, "data": {"n_pairs": len(pairs), "n_queries": len(set(pairs.queries))},
-        "environment": environment(), "measuring": _measuring(speed), "rows": described,
+        "primary_metric": primary,
+        "data": {"n_pairs": len(pairs), "n_queries": len(set(pairs.queries))},
+        "environment": environment(),
+        "measuring": _measuring(speed),
+        "rows": described,
         "comparisons": [
-            {"name": f"{one} − {other}", "metric": primary, **paired_difference(
-                primary, scores_a=scored[one].scores, scores_b=scored[other].scores, labels=pairs.labels, query_ids=query_ids,
-                n_bootstrap=n_bootstrap, seed=seed,
-            ).to_dict(), **({"broken_control": True} if broken and other == "control" else {})}
-            for one, other in comparisons if one in sound and other in sound
-            and primary in metrics[one] and primary in metrics[other]
+            {
+                "name": f"{one} − {other}",
+                "metric": primary,
+                **paired_difference(
+                    primary,
+                    scores_a=scored[one].scores,
+                    scores_b=scored[other].scores,
+                    labels=pairs.labels,
+                    query_ids=query_ids,
+                    n_bootstrap=n_bootstrap,
+                    seed=seed,
+                ).to_dict(),
+                **({"broken_control": True} if broken and other == "control" else {}),
+            }
+            for one, other in comparisons
+            if one in sound and other in sound and primary in metrics[one] and primary in metrics[other]
         ],
-    }  # fmt: skip
+    }
 
 
 def _measuring(speed: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -222,9 +260,12 @@ def make_baseline(run: Run, name: str) -> None:
         baseline, values = choose_tfidf(texts, run.split.validation)
         details["validation"] = values
     artefact = Artefact(
-        kind=baseline.kind, stage="benchmark", fingerprint=content_hash(inputs),
-        recipe=run.recipe.model_dump(mode="json"), details=details,
-    )  # fmt: skip
+        kind=baseline.kind,
+        stage="benchmark",
+        fingerprint=content_hash(inputs),
+        recipe=run.recipe.model_dump(mode="json"),
+        details=details,
+    )
     with new_folder(run.baseline(name)) as folder:
         if isinstance(baseline, TfIdf):
             write_tfidf(folder, baseline, texts)
@@ -366,9 +407,14 @@ def score_row(run: Run, row: Row, pairs: Pairs) -> Scored:
         with np.load(kept) as stored:
             return Scored(stored["scores"], stored["unit"], int(stored["n_parameters"]))
     scorer = open_scorer(
-        row.path, runtime=row.runtime, precision=row.precision, n_threads=run.recipe.benchmark.threads,
-        max_length=row.max_length, other_side=row.other_side, own=_own_remote(run, row),
-    )  # fmt: skip
+        row.path,
+        runtime=row.runtime,
+        precision=row.precision,
+        n_threads=run.recipe.benchmark.threads,
+        max_length=row.max_length,
+        other_side=row.other_side,
+        own=_own_remote(run, row),
+    )
     n_items = len(pairs) if scorer.kind == "cross_encoder" else len({*pairs.queries, *pairs.documents})
     with progress(f"{row.name}: scoring", n_items) as report:
         scores = scorer.score(pairs.queries, pairs.documents, progress=report)
@@ -390,16 +436,28 @@ def measure_rows(
     sample = pairs.select(chosen.tolist())
     requests = [
         Request(
-            row.path, row.name, row.runtime, row.precision, row.threads or settings.threads, row.max_length,
+            row.path,
+            row.name,
+            row.runtime,
+            row.precision,
+            row.threads or settings.threads,
+            row.max_length,
             count=row.other_side is not None,  # of a whole model scoring has counted them
         )
         for row in rows
-    ]  # fmt: skip
+    ]
     with step_progress("measuring") as on_progress:
         measured = measure_all(
-            requests, sample.queries, sample.documents, seconds=settings.seconds, lengths=settings.lengths, seed=seed,
-            load=load, until=Until(settings.interval, settings.max_seconds or 3 * settings.seconds), on_progress=on_progress,
-        )  # fmt: skip
+            requests,
+            sample.queries,
+            sample.documents,
+            seconds=settings.seconds,
+            lengths=settings.lengths,
+            seed=seed,
+            load=load,
+            until=Until(settings.interval, settings.max_seconds or 3 * settings.seconds),
+            on_progress=on_progress,
+        )
     return {row.name: result for row, result in zip(rows, measured, strict=True)}
 
 
@@ -414,13 +472,24 @@ def _described(
     measured = {"parameters": n_parameters, **speed[row.name]} if speed.get(row.name) else _UNMEASURED
     kept = {"retention": {}} if row.name == teacher else {"retention": retention(metrics[row.name], metrics[teacher])}
     return {
-        "name": row.name, "role": row.role, "kind": measured["kind"], "runtime": measured["runtime"], "precision": measured["precision"],
-        "parameters": measured["parameters"], "size_mb": measured["size_mb"], "peak_memory_mb": measured["peak_memory_mb"],
-        "metrics": {name: estimate.to_dict() for name, estimate in metrics[row.name].items()}, **kept,
-        "latency_ms": measured["latency_ms"], "throughput_pairs_per_s": measured["throughput_pairs_per_s"],
-        "speedup": None if measured is _UNMEASURED else measured["throughput_pairs_per_s"] / speed[teacher]["throughput_pairs_per_s"],
-        **{name: measured[name] for name in _RAW}, **{name: measured[name] for name in _OPTIONAL if name in measured},
-    }  # fmt: skip
+        "name": row.name,
+        "role": row.role,
+        "kind": measured["kind"],
+        "runtime": measured["runtime"],
+        "precision": measured["precision"],
+        "parameters": measured["parameters"],
+        "size_mb": measured["size_mb"],
+        "peak_memory_mb": measured["peak_memory_mb"],
+        "metrics": {name: estimate.to_dict() for name, estimate in metrics[row.name].items()},
+        **kept,
+        "latency_ms": measured["latency_ms"],
+        "throughput_pairs_per_s": measured["throughput_pairs_per_s"],
+        "speedup": None
+        if measured is _UNMEASURED
+        else measured["throughput_pairs_per_s"] / speed[teacher]["throughput_pairs_per_s"],
+        **{name: measured[name] for name in _RAW},
+        **{name: measured[name] for name in _OPTIONAL if name in measured},
+    }
 
 
 def _comparisons(rows: Sequence[Row]) -> list[tuple[str, str]]:

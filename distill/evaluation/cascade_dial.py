@@ -55,10 +55,12 @@ def measure_cascade(run: Run) -> None:
     student, teacher = _models(run)
     settings, evaluation, validation = run.recipe.cascade, run.split.evaluation, run.split.validation
     inputs: dict[str, Any] = {
-        "stage": "cascade", "settings": settings.model_dump(mode="json"), "seed": run.recipe.seed,
+        "stage": "cascade",
+        "settings": settings.model_dump(mode="json"),
+        "seed": run.recipe.seed,
         "models": {row.name: getattr(read_card(row.path), "revision", None) for row in (student, teacher)},
         "data": {part: run.split.describe()[part] for part in ("validation", "evaluation")},
-    }  # fmt: skip
+    }
     if run.is_finished(run.cascade, inputs):
         return
     if validation.labels is None or evaluation.labels is None:
@@ -74,18 +76,28 @@ def measure_cascade(run: Run) -> None:
     dial |= {"student": student.name, "teacher": teacher.name, "environment": environment()}
     with new_folder(run.cascade) as folder:
         described = CascadeSettings(
-            student=os.path.relpath(student.path, run.cascade), teacher=os.path.relpath(teacher.path, run.cascade),
-            student_runtime=student.runtime or "torch", teacher_runtime=teacher.runtime or "torch",
-            student_max_length=student.max_length or 512, teacher_max_length=teacher.max_length or 512,
-            level=level, top_k=settings.top_k, cascade=cascade,
-        )  # fmt: skip
+            student=os.path.relpath(student.path, run.cascade),
+            teacher=os.path.relpath(teacher.path, run.cascade),
+            student_runtime=student.runtime or "torch",
+            teacher_runtime=teacher.runtime or "torch",
+            student_max_length=student.max_length or 512,
+            teacher_max_length=teacher.max_length or 512,
+            level=level,
+            top_k=settings.top_k,
+            cascade=cascade,
+        )
         write_json(folder / SCORER_FILE, described.model_dump(mode="json"))
         write_json(folder / DIAL, dial)
         _draw(dial, folder / "dial.png")
         card = Artefact(
-            kind="cascade", stage="cascade", fingerprint=content_hash(inputs), parents=inputs["models"],
-            recipe=run.recipe.model_dump(mode="json"), data=run.split.describe(), details={"inputs": inputs},
-        )  # fmt: skip
+            kind="cascade",
+            stage="cascade",
+            fingerprint=content_hash(inputs),
+            parents=inputs["models"],
+            recipe=run.recipe.model_dump(mode="json"),
+            data=run.split.describe(),
+            details={"inputs": inputs},
+        )
         write_card(folder, card)
     log.info("cascade: %s; %s", run.cascade, dial["verdict"])
 
@@ -128,24 +140,37 @@ class _Part:
 
     def estimates(self, scores: np.ndarray) -> Mapping[str, Estimate]:
         return evaluate_scores(
-            scores=scores, labels=self.pairs.labels, query_ids=self.pairs.query_ids,
-            n_bootstrap=self.run.recipe.benchmark.bootstrap, seed=self.run.recipe.seed,
-        )  # fmt: skip
+            scores=scores,
+            labels=self.pairs.labels,
+            query_ids=self.pairs.query_ids,
+            n_bootstrap=self.run.recipe.benchmark.bootstrap,
+            seed=self.run.recipe.seed,
+        )
 
     def claim(self, metric: str, scores: np.ndarray, other: np.ndarray, bound: float) -> Claim:
         """Claim that scores exceed the other's in a metric by more than a bound."""
         difference, samples = paired_samples(
-            metric, scores_a=scores, scores_b=other, labels=self.pairs.labels, query_ids=self.pairs.query_ids,
-            n_bootstrap=max(MIN_RESAMPLES, self.run.recipe.benchmark.bootstrap), seed=self.run.recipe.seed,
-        )  # fmt: skip
+            metric,
+            scores_a=scores,
+            scores_b=other,
+            labels=self.pairs.labels,
+            query_ids=self.pairs.query_ids,
+            n_bootstrap=max(MIN_RESAMPLES, self.run.recipe.benchmark.bootstrap),
+            seed=self.run.recipe.seed,
+        )
         return Claim(difference, samples, bound)
 
     def minus_teacher(self, metric: str, scores: np.ndarray) -> float:
         """Return the difference alone: of many blind draws, where an interval of every metric would cost the most."""
         difference, _ = paired_samples(
-            metric, scores_a=scores, scores_b=self.teacher, labels=self.pairs.labels, query_ids=self.pairs.query_ids,
-            n_bootstrap=16, seed=self.run.recipe.seed,
-        )  # fmt: skip
+            metric,
+            scores_a=scores,
+            scores_b=self.teacher,
+            labels=self.pairs.labels,
+            query_ids=self.pairs.query_ids,
+            n_bootstrap=16,
+            seed=self.run.recipe.seed,
+        )
         return difference.value
 
     def routed(self, cascade: Cascade, place: float) -> np.ndarray:
@@ -173,9 +198,15 @@ def make_dial(
     }
     verdict = f"{say_validation(metric, validation)}. {say_chosen(metric, chosen)}"
     return {
-        "metric": metric, "margin": settings.margin, "alone": alone, "positions": _positions(cascade, evaluated, metric, costs),
-        "validation": validation, "chosen": chosen, "chosen_share": share, "verdict": verdict,
-    }, level  # fmt: skip
+        "metric": metric,
+        "margin": settings.margin,
+        "alone": alone,
+        "positions": _positions(cascade, evaluated, metric, costs),
+        "validation": validation,
+        "chosen": chosen,
+        "chosen_share": share,
+        "verdict": verdict,
+    }, level
 
 
 def _places(run: Run) -> Sequence[float]:
@@ -208,17 +239,27 @@ def _choose(cascade: Cascade, part: _Part, metric: str) -> dict[str, Any]:
     """
     settings, (places, masks, mixed, tests) = part.run.recipe.cascade, _tested(cascade, part, metric)
     positions = [
-        {**_named(part.run, place), "share": float(routed.mean()), metric: part.estimates(scores)[metric].to_dict(), "minus_teacher": test}
+        {
+            **_named(part.run, place),
+            "share": float(routed.mean()),
+            metric: part.estimates(scores)[metric].to_dict(),
+            "minus_teacher": test,
+        }
         for place, routed, scores, test in zip(places, masks, mixed, tests, strict=True)
-    ]  # fmt: skip
+    ]
     equal = next((place for place, test in zip(places, tests, strict=True) if test["holds"]), None)
     by_recipe = settings.top_k is not None or settings.share is not None
     share = settings.share if by_recipe else 1.0 if equal is None else float(equal)
     return {
-        "n_pairs": len(part.pairs), "margin": settings.margin, "n_tested": len(tests), "positions": positions,
-        "chosen_by": "recipe" if by_recipe else "validation", "top_k": settings.top_k, "chosen_share": share,
+        "n_pairs": len(part.pairs),
+        "margin": settings.margin,
+        "n_tested": len(tests),
+        "positions": positions,
+        "chosen_by": "recipe" if by_recipe else "validation",
+        "top_k": settings.top_k,
+        "chosen_share": share,
         "equal_from": None if equal is None else positions[list(places).index(equal)]["share"],
-    }  # fmt: skip
+    }
 
 
 def _level(cascade: Cascade, student_scores: np.ndarray, share: float) -> float | None:
@@ -243,10 +284,15 @@ def _test_chosen(cascade: Cascade, part: _Part, metric: str, level: float | None
     if share > 0:  # else it is the student
         claims["beats_student"] = part.claim(metric, mixed, part.student, 0.0)
     return {
-        "share": share, **_named(part.run, settings.top_k or 0), "n_pairs": len(part.pairs), "margin": settings.margin,
-        metric: part.estimates(mixed)[metric].to_dict(), **costs.of(share), "n_tested": len(claims),
+        "share": share,
+        **_named(part.run, settings.top_k or 0),
+        "n_pairs": len(part.pairs),
+        "margin": settings.margin,
+        metric: part.estimates(mixed)[metric].to_dict(),
+        **costs.of(share),
+        "n_tested": len(claims),
         "tests": dict(zip(claims, judged(list(claims.values())), strict=True)),
-    }  # fmt: skip
+    }
 
 
 def _positions(cascade: Cascade, part: _Part, metric: str, costs: _Costs) -> list[dict[str, Any]]:
@@ -260,11 +306,17 @@ def _positions(cascade: Cascade, part: _Part, metric: str, costs: _Costs) -> lis
             for _ in range(_BLIND_DRAWS)
         ]
         share = float(routed.mean())
-        positions.append({
-            **_named(run, place), "share": share, metric: part.estimates(scores)[metric].to_dict(), "blind": float(np.mean(blind)),
-            **costs.of(share), "minus_teacher": test,
-            "minus_student": part.claim(metric, scores, part.student, 0.0).difference.to_dict(),
-        })  # fmt: skip
+        positions.append(
+            {
+                **_named(run, place),
+                "share": share,
+                metric: part.estimates(scores)[metric].to_dict(),
+                "blind": float(np.mean(blind)),
+                **costs.of(share),
+                "minus_teacher": test,
+                "minus_student": part.claim(metric, scores, part.student, 0.0).difference.to_dict(),
+            }
+        )
     return positions
 
 

@@ -36,9 +36,18 @@ _FIRST_SCORE = "import sys; from distill.scorers.baselines import open_scorer; o
 
 
 def bench_folders(
-    folders: Sequence[Path], pairs: Pairs, output: Path, *, settings: Benchmark, threads: Sequence[int] = (), load: LoadSettings,
-    title: str = "benchmark", source: str = "", seed: int = 0, before_writing: Callable[[], None] = lambda: None,
-) -> dict[str, Any]:  # fmt: skip
+    folders: Sequence[Path],
+    pairs: Pairs,
+    output: Path,
+    *,
+    settings: Benchmark,
+    threads: Sequence[int] = (),
+    load: LoadSettings,
+    title: str = "benchmark",
+    source: str = "",
+    seed: int = 0,
+    before_writing: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
     """Measure model folders on the same pairs and write a report; return what its `benchmark.json` holds.
 
     :param threads: each model is measured with each of these numbers of threads; () is what the machine gives
@@ -52,17 +61,30 @@ def bench_folders(
             )
     names = _names(folders)
     rows = [
-        Row(name if len(threads) < 2 else f"{name} ({n} threads)", "teacher" if not (place or i) else "export", folder, None, None, None, threads=n)
+        Row(
+            name if len(threads) < 2 else f"{name} ({n} threads)",
+            "teacher" if not (place or i) else "export",
+            folder,
+            None,
+            None,
+            None,
+            threads=n,
+        )
         for i, (name, folder) in enumerate(zip(names, folders, strict=True))
         for place, n in enumerate(threads or (settings.threads,))
-    ]  # fmt: skip
+    ]
     scored = {row.name: _scored(row, pairs) for row in rows}
     speed = measure_rows(rows, pairs, settings, seed=seed, load=load)
     measured = {row.name: speed[row.name] | _first_score(row, pairs) for row in rows}
     result = assemble(
-        rows, scored, measured, pairs, n_bootstrap=settings.bootstrap, seed=seed,
+        rows,
+        scored,
+        measured,
+        pairs,
+        n_bootstrap=settings.bootstrap,
+        seed=seed,
         comparisons=[(row.name, rows[0].name) for row in rows[1:]],
-    )  # fmt: skip
+    )
     cards = {row.name: read_card(row.path) for row in rows}
     result |= {
         "title": title,
@@ -106,7 +128,9 @@ def _first_score(row: Row, pairs: Pairs) -> dict[str, float]:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         seconds.append(time.perf_counter() - start)
         if done.returncode:
-            raise JobFailed(f"{row.name} does not score in a process of its own: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")  # fmt: skip
+            raise JobFailed(
+                f"{row.name} does not score in a process of its own: {(done.stderr.strip().splitlines() or ['no message'])[-1]}"
+            )
     return {"first_score_seconds": round(min(seconds), 3), "first_score_cold_seconds": round(seconds[0], 3)}
 
 
@@ -179,9 +203,12 @@ def _compared(now: Any, before: Any, reference: Any, metric: str) -> dict[str, A
     one, other = (row["metrics"].get(metric) for row in (now, before))
     drop = None if one is None or other is None else other["value"] - one["value"]
     return {
-        "name": now["name"], "relative": bool(reference), "metric": metric, "metric_drop": drop,
+        "name": now["name"],
+        "relative": bool(reference),
+        "metric": metric,
+        "metric_drop": drop,
         "slowdown": {"latency": _interval(latency), "throughput": _interval(throughput)},
-    }  # fmt: skip
+    }
 
 
 def _samples(row: Mapping[str, Any], name: str) -> np.ndarray:
@@ -208,7 +235,9 @@ def _failures(row: Mapping[str, Any], max_slowdown: float | None, max_metric_dro
     for what, ratio in row["slowdown"].items():
         if max_slowdown is not None and ratio["value"] > max_slowdown and ratio["low"] > 1:
             place = ", relative to the first model" if row["relative"] else ""
-            failures.append(f"{what} {ratio['value']:.3f} times slower ({ratio['low']:.3f}–{ratio['high']:.3f}{place}), at most {max_slowdown:g} is allowed")  # fmt: skip
+            failures.append(
+                f"{what} {ratio['value']:.3f} times slower ({ratio['low']:.3f}–{ratio['high']:.3f}{place}), at most {max_slowdown:g} is allowed"
+            )
     drop = row["metric_drop"]
     if max_metric_drop is not None and drop is not None and drop > max_metric_drop:
         failures.append(

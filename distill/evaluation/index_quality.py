@@ -86,9 +86,15 @@ def index_quality(
     asked = scorer.encode_queries(queries)
     rows = measure_forms(asked, told, relevance, widths=[scorer.embedding_width, *widths], seed=seed)
     return {
-        "model": str(scorer.path), "revision": revision(scorer.path), "runtime": scorer.runtime, "precision": scorer.precision,
-        "n_queries": len(queries), "n_documents": len(documents), "top_k": TOP_K, "rows": rows,
-    }  # fmt: skip
+        "model": str(scorer.path),
+        "revision": revision(scorer.path),
+        "runtime": scorer.runtime,
+        "precision": scorer.precision,
+        "n_queries": len(queries),
+        "n_documents": len(documents),
+        "top_k": TOP_K,
+        "rows": rows,
+    }
 
 
 def _questions(pairs: Pairs, documents: Sequence[str], max_queries: int, seed: int) -> tuple[list[str], Relevance]:
@@ -170,9 +176,13 @@ def table_cells(row: Mapping[str, Any], n_documents: int) -> list[str]:
     """Return a row as the command prints it."""
     judged = [_cells(row.get(name), row.get(f"{name}_lost")) for name in ("recall", "ndcg")]
     return [
-        row["form"], str(row["dimensions"]), f"{row['bytes'] * n_documents / 1e6:.1f}",
-        f"{row['bytes_searched'] * n_documents / 1e6:.1f}", f"{row['found_as_exact']:.4f}", *(cell for pair in judged for cell in pair),
-    ]  # fmt: skip
+        row["form"],
+        str(row["dimensions"]),
+        f"{row['bytes'] * n_documents / 1e6:.1f}",
+        f"{row['bytes_searched'] * n_documents / 1e6:.1f}",
+        f"{row['found_as_exact']:.4f}",
+        *(cell for pair in judged for cell in pair),
+    ]
 
 
 def _cells(estimate: Mapping[str, float] | None, lost: Mapping[str, float] | None) -> tuple[str, str]:

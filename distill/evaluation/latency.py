@@ -54,8 +54,17 @@ _N_TIMED_PAIRS = 200  # pairs that latency is taken over: more only means more f
 _LEAST_TIMED, _LEAST_THROUGHPUT = 24, 64  # pairs of every model, however slow the slowest is
 _N_BUCKET_PAIRS = 8
 _CPU_FLAGS = (
-    "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16", "asimd", "i8mm",
-)  # fmt: skip
+    "avx2",
+    "avx_vnni",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "amx_int8",
+    "amx_bf16",
+    "asimd",
+    "i8mm",
+)
 _TORCH_WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "pytorch_model*")
 
 
@@ -173,9 +182,11 @@ def measure_all(
 def _whole(measured: dict[str, Any], taken: Rounds, place: int) -> dict[str, Any]:
     """Add to a model's measurements their intervals, and how the measuring ended."""
     return {
-        **measured, **taken.intervals(place), "measuring": taken.described(),
+        **measured,
+        **taken.intervals(place),
+        "measuring": taken.described(),
         "per_run": {**measured["per_run"], **taken.sizes(place)},
-    }  # fmt: skip
+    }
 
 
 def _same_pairs(fits: Sequence[Mapping[str, int]], n_pairs: int, rounds: int) -> tuple[int, int]:
@@ -235,9 +246,13 @@ def _worker(request: Request) -> Iterator["_Worker"]:
         n_threads = request.n_threads or usable_cpus()
         process = subprocess.Popen(
             [sys.executable, "-m", "distill.evaluation.latency", _runtime_of(request)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            encoding="utf-8",
             env=_worker_environment(n_threads),
-        )  # fmt: skip
+        )
         try:
             yield _Worker(request, n_threads, process, errors)
         finally:
@@ -285,11 +300,20 @@ class _Worker:
         self, queries: Sequence[str], documents: Sequence[str], lengths: Sequence[int], slice_s: float, seed: int
     ) -> None:
         wanted = self.request
-        self.facts = self._ask({
-            "path": str(wanted.path), "runtime": wanted.runtime, "precision": wanted.precision,
-            "n_threads": self.n_threads, "max_length": wanted.max_length, "queries": list(queries),
-            "documents": list(documents), "lengths": list(lengths), "slice_s": slice_s, "seed": seed,
-        })  # fmt: skip
+        self.facts = self._ask(
+            {
+                "path": str(wanted.path),
+                "runtime": wanted.runtime,
+                "precision": wanted.precision,
+                "n_threads": self.n_threads,
+                "max_length": wanted.max_length,
+                "queries": list(queries),
+                "documents": list(documents),
+                "lengths": list(lengths),
+                "slice_s": slice_s,
+                "seed": seed,
+            }
+        )
 
     def fits(self) -> dict[str, Any]:
         return self._ask({"do": "fits"})
@@ -311,9 +335,13 @@ class _Worker:
         runtime = self.facts["runtime"]
         size = size_mb(model_folder(self.request.path), runtime)
         return {
-            "name": self.name, "path": str(self.request.path), **self.facts, "n_threads": self.n_threads,
-            "size_mb": size, **measured,
-        }  # fmt: skip
+            "name": self.name,
+            "path": str(self.request.path),
+            **self.facts,
+            "n_threads": self.n_threads,
+            "size_mb": size,
+            **measured,
+        }
 
     def _ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
         assert self.process.stdin is not None
@@ -509,17 +537,25 @@ def _rounded(samples: Sequence[float]) -> list[float]:
 def _load(request: Mapping[str, Any]) -> tuple[PairScorer, dict[str, Any]]:
     start = time.perf_counter()
     scorer = open_scorer(
-        request["path"], runtime=request["runtime"], precision=request["precision"], n_threads=request["n_threads"],
-        max_length=request["max_length"], device="cpu",
-    )  # fmt: skip
+        request["path"],
+        runtime=request["runtime"],
+        precision=request["precision"],
+        n_threads=request["n_threads"],
+        max_length=request["max_length"],
+        device="cpu",
+    )
     seconds = time.perf_counter() - start
     if isinstance(scorer, Scorer) and scorer.side is not None:  # the other side is the teacher's, before and after
         scorer = OneSide(scorer)
     facts = {
-        "kind": scorer.kind, "runtime": scorer.runtime, "precision": scorer.precision, "max_length": scorer.max_length,
-        "load_seconds": round(seconds, 3), "loaded_memory_mb": resident_mb(),
+        "kind": scorer.kind,
+        "runtime": scorer.runtime,
+        "precision": scorer.precision,
+        "max_length": scorer.max_length,
+        "load_seconds": round(seconds, 3),
+        "loaded_memory_mb": resident_mb(),
         **({"variant": scorer.variant} if isinstance(scorer, TfIdfScorer) else {}),
-    }  # fmt: skip
+    }
     return scorer, facts
 
 

@@ -64,9 +64,14 @@ def open_loop(
 
 
 def batch_grid(
-    scorer: PairScorer, queries: Sequence[str], documents: Sequence[str], buckets: Mapping[int, Sequence[int]],
-    *, batches: Sequence[int], seconds: float,
-) -> list[dict[str, float]]:  # fmt: skip
+    scorer: PairScorer,
+    queries: Sequence[str],
+    documents: Sequence[str],
+    buckets: Mapping[int, Sequence[int]],
+    *,
+    batches: Sequence[int],
+    seconds: float,
+) -> list[dict[str, float]]:
     """Time each batch size on each length bucket, every cell for an equal part of `seconds` and twice at least.
 
     :param buckets: rows of the pairs by the upper bound of their tokens
@@ -87,7 +92,16 @@ def batch_grid(
                 scorer.score(*batch)
                 times.append(1000 * (time.perf_counter() - began))
             p50, p95 = np.percentile(times, (50, 95)).tolist()
-            cells.append({"tokens": bound, "batch": size, "n": len(times), "p50": p50, "p95": p95, "pairs_per_s": 1000 * size / p50})  # fmt: skip
+            cells.append(
+                {
+                    "tokens": bound,
+                    "batch": size,
+                    "n": len(times),
+                    "p50": p50,
+                    "p95": p95,
+                    "pairs_per_s": 1000 * size / p50,
+                }
+            )
     return cells
 
 

@@ -106,7 +106,11 @@ def teacher_export_notes(run: Run) -> list[str]:
         return []
     wanted = wanted_teacher_exports(run)
     if not wanted:
-        why = "benchmark.teacher_exports leaves it out" if recipe.benchmark.teacher_exports == () else "export.precisions has none of fp32, bf16 and int8"  # fmt: skip
+        why = (
+            "benchmark.teacher_exports leaves it out"
+            if recipe.benchmark.teacher_exports == ()
+            else "export.precisions has none of fp32, bf16 and int8"
+        )
         return [
             f"The teacher {name} was measured in torch alone ({why}): × teacher is not split into model and runtime."
         ]
@@ -151,7 +155,9 @@ def _split(row: dict[str, Any], teacher: Row, exports: Sequence[Row]) -> dict[st
     beside = max(exports, key=nearness)
     middle = beside["throughput_pairs_per_s"]
     split = {
-        "beside": beside["name"], "model": speed / middle, "runtime": middle / teacher["throughput_pairs_per_s"],
+        "beside": beside["name"],
+        "model": speed / middle,
+        "runtime": middle / teacher["throughput_pairs_per_s"],
         "same": nearness(beside)[0],
-    }  # fmt: skip
+    }
     return {**row, "speedup_split": split}

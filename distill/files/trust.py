@@ -36,9 +36,20 @@ __all__ = [
 
 T = TypeVar("T")
 ALLOWED_MODULES = (
-    "Transformer", "Pooling", "Dense", "Normalize", "LayerNorm", "Dropout", "StaticEmbedding", "Router", "Asym",
-    "WeightedLayerPooling", "CNN", "LSTM", "LogitScore",
-)  # fmt: skip
+    "Transformer",
+    "Pooling",
+    "Dense",
+    "Normalize",
+    "LayerNorm",
+    "Dropout",
+    "StaticEmbedding",
+    "Router",
+    "Asym",
+    "WeightedLayerPooling",
+    "CNN",
+    "LSTM",
+    "LogitScore",
+)
 NO_CODE: Mapping[str, Any] = {"trust_remote_code": False}
 """For every loader of others that may run code which comes with a model."""
 _MODULE = re.compile(rf"sentence_transformers(\.[a-z_0-9]+)*\.({'|'.join(ALLOWED_MODULES)})")

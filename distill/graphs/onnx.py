@@ -79,9 +79,15 @@ def _export(module: "GraphModule", path: Path) -> None:
     axes |= {name: {0: "batch_size"} for name in module.output_names if name not in axes}
     with quiet(), torch.no_grad(), traceable_masks(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         torch.onnx.export(
-            module, module.example, str(path), dynamo=False, opset_version=_OPSET,
-            input_names=list(module.input_names), output_names=list(module.output_names), dynamic_axes=axes,
-        )  # fmt: skip
+            module,
+            module.example,
+            str(path),
+            dynamo=False,
+            opset_version=_OPSET,
+            input_names=list(module.input_names),
+            output_names=list(module.output_names),
+            dynamic_axes=axes,
+        )
     if len(list(path.parent.iterdir())) > 1 or path.stat().st_size > _ONE_FILE_BYTES:
         _gather_weights(path)
 
@@ -162,9 +168,11 @@ def write_tokenizer(source: Path, folder: Path, *, max_length: int) -> Any:
     backend.enable_truncation(max_length, strategy="longest_first", direction=tokenizer.truncation_side)
     if tokenizer.pad_token is not None:
         backend.enable_padding(
-            direction=tokenizer.padding_side, pad_id=tokenizer.pad_token_id,
-            pad_type_id=tokenizer.pad_token_type_id, pad_token=str(tokenizer.pad_token),
-        )  # fmt: skip
+            direction=tokenizer.padding_side,
+            pad_id=tokenizer.pad_token_id,
+            pad_type_id=tokenizer.pad_token_type_id,
+            pad_token=str(tokenizer.pad_token),
+        )
     backend.save(str(folder / "tokenizer.json"))
     return tokenizer
 

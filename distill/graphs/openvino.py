@@ -25,9 +25,19 @@ __all__ = ["GraphPrecision", "Traced", "copy_without_weights", "export_graph", "
 log = logging.getLogger(__name__)
 GraphPrecision = Literal["fp32", "bf16"]
 _NOT_COPIED = (
-    "model*.safetensors", "model.safetensors.index.json", "pytorch_model*", "*.onnx", "*.onnx_data", "openvino_model*",
-    "artefact.json", "training_args.bin", "optimizer.pt", "scheduler.pt", "trainer_state.json", "checkpoint-*",
-)  # fmt: skip
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model*",
+    "*.onnx",
+    "*.onnx_data",
+    "openvino_model*",
+    "artefact.json",
+    "training_args.bin",
+    "optimizer.pt",
+    "scheduler.pt",
+    "trainer_state.json",
+    "checkpoint-*",
+)
 _NOT_COPIED_FOLDERS = ("openvino", "onnx")
 _STORED_HINT: Mapping[str, str] = {"fp32": "f32", "bf16": "bf16"}
 _TINY = 5_000_000  # parameters

@@ -36,8 +36,9 @@ def resolve_precision(stated: Stated, *, field: str, may_use_gpu: bool = True) -
     if stated == "bf16" and not has_bf16:
         log.warning(
             "%s: bf16 as stated, but %s does not multiply it: this is many times slower than fp32; auto takes fp32 here",
-            field, device,
-        )  # fmt: skip
+            field,
+            device,
+        )
     return stated
 
 

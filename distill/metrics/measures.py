@@ -177,9 +177,17 @@ def paired_difference(
     `BadInput` is raised for an unknown metric, for columns that do not fit and where the metric is not defined.
     """
     estimate, _ = paired_samples(
-        metric, scores_a=scores_a, scores_b=scores_b, labels=labels, query_ids=query_ids, teacher_scores=teacher_scores,
-        unit_scores_a=unit_scores_a, unit_scores_b=unit_scores_b, n_bootstrap=n_bootstrap, seed=seed,
-    )  # fmt: skip
+        metric,
+        scores_a=scores_a,
+        scores_b=scores_b,
+        labels=labels,
+        query_ids=query_ids,
+        teacher_scores=teacher_scores,
+        unit_scores_a=unit_scores_a,
+        unit_scores_b=unit_scores_b,
+        n_bootstrap=n_bootstrap,
+        seed=seed,
+    )
     return estimate
 
 

@@ -121,5 +121,9 @@ class Rounds:
         )
         widest = {} if self.widest is None else {"widest": round(self.widest[0], 4), "widest_place": self.widest[1]}
         return {
-            "rounds": self.number, "seconds": round(self.spent, 1), "ended_by": self.ended_by, **limits, **widest,
-        }  # fmt: skip
+            "rounds": self.number,
+            "seconds": round(self.spent, 1),
+            "ended_by": self.ended_by,
+            **limits,
+            **widest,
+        }

@@ -27,9 +27,14 @@ _BERT_SPECIALS = {
     "mask_token": "[MASK]",
 }
 _XLMR_SPECIALS = {
-    "bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>",
-    "cls_token": "<s>", "sep_token": "</s>",
-}  # fmt: skip
+    "bos_token": "<s>",
+    "pad_token": "<pad>",
+    "eos_token": "</s>",
+    "unk_token": "<unk>",
+    "mask_token": "<mask>",
+    "cls_token": "<s>",
+    "sep_token": "</s>",
+}
 _TRAINING_CHUNK = 1000
 _LONGEST_NAME = 1000
 
@@ -125,9 +130,12 @@ def _config(settings: FreshBackbone, n_vocabulary: int, tokenizer: Any) -> Any:
         return BertConfig(max_position_embeddings=settings.max_length, **common)
     # positions start behind the padding id, as in RoBERTa: two more rows than tokens
     return XLMRobertaConfig(
-        max_position_embeddings=settings.max_length + 2, type_vocab_size=1,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, **common,
-    )  # fmt: skip
+        max_position_embeddings=settings.max_length + 2,
+        type_vocab_size=1,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        **common,
+    )
 
 
 def train_tokenizer(
@@ -171,9 +179,12 @@ def _train_wordpiece(texts: Sequence[str], size: int, specials: Sequence[str], u
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     trainer = trainers.WordPieceTrainer(
-        vocab_size=size, special_tokens=[*specials, *(f"##{character}" for character in characters)],
-        initial_alphabet=characters, limit_alphabet=len(characters), show_progress=False,
-    )  # fmt: skip
+        vocab_size=size,
+        special_tokens=[*specials, *(f"##{character}" for character in characters)],
+        initial_alphabet=characters,
+        limit_alphabet=len(characters),
+        show_progress=False,
+    )
     tokenizer.train_from_iterator(_chunks(texts), trainer)
     return _edited(tokenizer, lambda state: state["added_tokens"].__delitem__(slice(len(specials), None)))
 

@@ -47,9 +47,20 @@ GRAPHS: Mapping[Runtime, tuple[str, ...]] = {
 }
 # their positions are counted from behind the padding id, which is 1 where the config names none
 _OFFSET_POSITIONS = (
-    "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod", "camembert", "mpnet", "longformer",
-    "data2vec-text", "ibert", "luke", "lilt", "markuplm",
-)  # fmt: skip
+    "roberta",
+    "roberta-prelayernorm",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "xmod",
+    "camembert",
+    "mpnet",
+    "longformer",
+    "data2vec-text",
+    "ibert",
+    "luke",
+    "lilt",
+    "markuplm",
+)
 _DEFAULT_PAD_ID = 1
 _OF_WIDTHS = ("shape", "mismatch in its core dimension")  # what torch and numpy say of matrices that do not fit
 _NO_LIMIT = 10**30  # what transformers takes where a tokenizer states none
@@ -126,9 +137,14 @@ def _files(folder: Path, kind: ModelKind, modules: Sequence[Mapping[str, Any]]) 
     settings = next((path for path in named if path.is_file()), None)
     stored = _read(folder / "config_sentence_transformers.json")
     return ModelFiles(
-        folder, kind, modules, {} if settings is None else _read(settings), _read(base / "config.json"),
-        stored.get("prompts") or {}, stored.get("default_prompt_name"),
-    )  # fmt: skip
+        folder,
+        kind,
+        modules,
+        {} if settings is None else _read(settings),
+        _read(base / "config.json"),
+        stored.get("prompts") or {},
+        stored.get("default_prompt_name"),
+    )
 
 
 def _read(path: Path) -> Any:
@@ -273,9 +289,12 @@ def _light(backend: Any, config: Mapping[str, Any], stated: Mapping[str, Any]) -
     # every model takes types, and ignores them where it has only one; a graph names the inputs that it wants
     names = stated.get("model_input_names") or ["input_ids", "token_type_ids", "attention_mask"]
     return LightTokenizer(
-        backend, names, config.get("pad_token_id") if pad_id is None else pad_id,
-        stated.get("truncation_side") or "right", int(min(stated.get("model_max_length") or _NO_LIMIT, _NO_LIMIT)),
-    )  # fmt: skip
+        backend,
+        names,
+        config.get("pad_token_id") if pad_id is None else pad_id,
+        stated.get("truncation_side") or "right",
+        int(min(stated.get("model_max_length") or _NO_LIMIT, _NO_LIMIT)),
+    )
 
 
 def _set_bert_normalizer(backend: Any, stated: Mapping[str, Any]) -> None:

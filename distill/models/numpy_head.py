@@ -31,10 +31,13 @@ _Array = np.ndarray
 _Stage = Callable[[_Array], _Array]
 _Pool = Callable[[_Array, _Array, _Array], _Array]
 LEGACY_POOLING = {
-    "pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max", "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens", "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
-}  # fmt: skip
+}
 
 
 @contextmanager
@@ -217,9 +220,13 @@ def _last(tokens: _Array, mask: _Array, _: _Array) -> _Array:
 
 
 _POOLS: Mapping[str, _Pool] = {
-    "mean": _mean, "cls": _first, "max": _max, "mean_sqrt_len_tokens": _mean_sqrt, "weightedmean": _weighted_mean,
+    "mean": _mean,
+    "cls": _first,
+    "max": _max,
+    "mean_sqrt_len_tokens": _mean_sqrt,
+    "weightedmean": _weighted_mean,
     "lasttoken": _last,
-}  # fmt: skip
+}
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What follows: each reader returns the function, its number of parameters and its output width (None: as it came)
@@ -302,5 +309,9 @@ def _sigmoid(x: _Array) -> _Array:
 
 
 _ACTIVATIONS: Mapping[str, _Stage] = {
-    "Identity": lambda x: x, "Tanh": np.tanh, "ReLU": lambda x: np.maximum(x, 0), "Sigmoid": _sigmoid, "GELU": _gelu,
-}  # fmt: skip
+    "Identity": lambda x: x,
+    "Tanh": np.tanh,
+    "ReLU": lambda x: np.maximum(x, 0),
+    "Sigmoid": _sigmoid,
+    "GELU": _gelu,
+}

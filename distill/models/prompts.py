@@ -14,9 +14,18 @@ import numpy as np
 from distill.errors import BadInput
 
 __all__ = [
-    "DOCUMENT_PROMPTS", "NO_PROMPTS", "PROMPTS_FILE", "QUERY_PROMPTS", "encode_by_role", "folder_prompts", "give_prompts",
-    "keep_prompts", "leaves_prompt_out", "model_prompts", "role_prompts",
-]  # fmt: skip
+    "DOCUMENT_PROMPTS",
+    "NO_PROMPTS",
+    "PROMPTS_FILE",
+    "QUERY_PROMPTS",
+    "encode_by_role",
+    "folder_prompts",
+    "give_prompts",
+    "keep_prompts",
+    "leaves_prompt_out",
+    "model_prompts",
+    "role_prompts",
+]
 
 PROMPTS_FILE = "config_sentence_transformers.json"
 QUERY_PROMPTS, DOCUMENT_PROMPTS = ("query",), ("document", "passage", "corpus")

@@ -27,8 +27,10 @@ def load_plan(
     if path is not None and "=" in path:  # no recipe, only overrides
         overrides, path = [path, *overrides], None
     alone = {
-        "name": "plan", "output_dir": str(output or _STANDALONE), "data": {"train": "bundled", "bundled_pairs": 2000},
-    }  # fmt: skip
+        "name": "plan",
+        "output_dir": str(output or _STANDALONE),
+        "data": {"train": "bundled", "bundled_pairs": 2000},
+    }
     raw = read_raw(alone if path is None else path, overrides)
     section = raw.get("plan") or {}
     if isinstance(section, Mapping):

@@ -43,14 +43,36 @@ _DPI = 72
 _PNG_DPI = 144
 _SQUARE = "\u2014"  # one em wide: stands in for a letter of unknown width
 _STYLE: Mapping[str, Any] = {
-    "axes.autolimit_mode": "round_numbers", "axes.axisbelow": True, "axes.edgecolor": _LINE, "axes.formatter.limits": [-6, 9],
+    "axes.autolimit_mode": "round_numbers",
+    "axes.axisbelow": True,
+    "axes.edgecolor": _LINE,
+    "axes.formatter.limits": [-6, 9],
     "axes.formatter.useoffset": False,
-    "axes.labelcolor": SOFT, "axes.spines.left": False, "axes.spines.right": False, "axes.spines.top": False, "axes.titlecolor": SOFT,
-    "axes.titlelocation": "left", "axes.titlesize": "medium", "figure.dpi": _DPI, "figure.titlesize": "medium", "grid.color": _LINE,
-    "grid.linewidth": 1, "legend.frameon": False, "lines.linewidth": 1.75, "lines.markersize": 6, "svg.fonttype": "none",
-    "svg.hashsalt": "matchdistill", "text.color": INK, "text.parse_math": False, "xtick.color": _LINE, "xtick.labelcolor": SOFT,
-    "xtick.major.pad": 6, "ytick.labelcolor": SOFT, "ytick.left": False, "ytick.major.pad": 8,
-}  # fmt: skip
+    "axes.labelcolor": SOFT,
+    "axes.spines.left": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlecolor": SOFT,
+    "axes.titlelocation": "left",
+    "axes.titlesize": "medium",
+    "figure.dpi": _DPI,
+    "figure.titlesize": "medium",
+    "grid.color": _LINE,
+    "grid.linewidth": 1,
+    "legend.frameon": False,
+    "lines.linewidth": 1.75,
+    "lines.markersize": 6,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "matchdistill",
+    "text.color": INK,
+    "text.parse_math": False,
+    "xtick.color": _LINE,
+    "xtick.labelcolor": SOFT,
+    "xtick.major.pad": 6,
+    "ytick.labelcolor": SOFT,
+    "ytick.left": False,
+    "ytick.major.pad": 8,
+}
 # Of adjustText, beside what an attempt sets; a limit of time would make the picture depend on the machine.
 _SETTINGS: Mapping[str, Any] = {"explode_radius": 0, "prevent_crossings": False, "iter_lim": 100}
 _STRONG: Mapping[str, Any] = {

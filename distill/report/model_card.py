@@ -75,18 +75,26 @@ def _metadata(run: Run, row: Mapping[str, Any], result: Mapping[str, Any], artef
     source = str(result["data"]["source"])
     results = [
         EvalResult(
-            task_type=task, dataset_type="custom" if "/" not in source or Path(source).exists() else source,
-            dataset_name=f"{run.recipe.name} (evaluation)", metric_type=name, metric_value=round(estimate["value"], 4),
+            task_type=task,
+            dataset_type="custom" if "/" not in source or Path(source).exists() else source,
+            dataset_name=f"{run.recipe.name} (evaluation)",
+            metric_type=name,
+            metric_value=round(estimate["value"], 4),
             metric_name=METRIC_NAMES.get(name, name),
         )
         for name, estimate in row["metrics"].items()
-    ]  # fmt: skip
+    ]
     tags = ["sentence-transformers", "cross-encoder" if cross else "feature-extraction", "knowledge-distillation"]
     data = ModelCardData(
-        model_name=f"{run.recipe.name}-{row['name']}", library_name="sentence-transformers", pipeline_tag=task,
-        tags=[*tags, *([row["runtime"]] if row["runtime"] != "torch" else [])], language=list(card.languages) or None,
-        license=card.license, base_model=_hub_parents(run) or None, eval_results=results or None,
-    )  # fmt: skip
+        model_name=f"{run.recipe.name}-{row['name']}",
+        library_name="sentence-transformers",
+        pipeline_tag=task,
+        tags=[*tags, *([row["runtime"]] if row["runtime"] != "torch" else [])],
+        language=list(card.languages) or None,
+        license=card.license,
+        base_model=_hub_parents(run) or None,
+        eval_results=results or None,
+    )
     return f"---\n{data.to_yaml().strip()}\n---"
 
 
@@ -102,7 +110,11 @@ def _hub_parents(run: Run) -> list[str]:
 
 
 def _what(row: Mapping[str, Any], result: Mapping[str, Any]) -> str:
-    kind = "cross-encoder: one score for a pair of texts" if row["kind"] == "cross_encoder" else "bi-encoder: vectors whose cosine is the match of two texts"  # fmt: skip
+    kind = (
+        "cross-encoder: one score for a pair of texts"
+        if row["kind"] == "cross_encoder"
+        else "bi-encoder: vectors whose cosine is the match of two texts"
+    )
     said = f"A {kind}. {row['parameters'] / 1e6:.1f} M parameters, {row['size_mb']:.1f} MB, {row['runtime']} {row['precision']}."
     floor = floor_of(result["rows"], result["primary_metric"])
     if row.get("under_floor") and floor is not None:
@@ -126,8 +138,9 @@ def _what(row: Mapping[str, Any], result: Mapping[str, Any]) -> str:
 def _quality(row: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     lines = [
         f"## Quality\n\n{result['data']['n_pairs']} evaluation pairs of {result['data']['n_queries']} queries; 95 % bootstrap intervals.\n",
-        "| metric | value | 95 % | of the teacher | of the best teacher | of what there was to gain |", "|---|---:|---|---:|---:|---|",
-    ]  # fmt: skip
+        "| metric | value | 95 % | of the teacher | of the best teacher | of what there was to gain |",
+        "|---|---:|---|---:|---:|---|",
+    ]
     for name, estimate in row["metrics"].items():
         share = (row.get("retention") or {}).get(name)
         best = (row.get("retention_best") or {}).get(name)
@@ -169,9 +182,16 @@ def _interval(given: Mapping[str, float] | None, form: str) -> str:
 def _parity(exports: Mapping[str, Mapping[str, Any]]) -> str:
     if not exports:
         return ""
-    lines = ["## Against torch fp32\n", "| export | rank agreement | mean cosine | least cosine | greatest difference | alone or in a batch |", "|---|---:|---:|---:|---:|---:|"]  # fmt: skip
+    lines = [
+        "## Against torch fp32\n",
+        "| export | rank agreement | mean cosine | least cosine | greatest difference | alone or in a batch |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
     for name, parity in exports.items():
-        values = [parity.get(key) for key in ("rank_agreement", "mean_cosine", "min_cosine", "max_difference", "batch_difference")]  # fmt: skip
+        values = [
+            parity.get(key)
+            for key in ("rank_agreement", "mean_cosine", "min_cosine", "max_difference", "batch_difference")
+        ]
         lines.append(f"| {name} | {' | '.join('' if value is None else f'{value:.5f}' for value in values)} |")
     lines.append("\nDifferences are of pair scores in [0, 1].")
     return "\n".join([*lines, *_by_script(exports), *_arithmetic(exports)])
@@ -223,10 +243,10 @@ def _arithmetic(exports: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def _loading(row: Mapping[str, Any], artefact: Artefact) -> str:
     backend = _ENDING.get(row["runtime"], "")
     if artefact.kind == "cross_encoder":
-        use = f'from sentence_transformers import CrossEncoder\n\nmodel = CrossEncoder("path/to/this/folder"{backend})\nscores = model.predict([("a query", "a document")])'  # fmt: skip
+        use = f'from sentence_transformers import CrossEncoder\n\nmodel = CrossEncoder("path/to/this/folder"{backend})\nscores = model.predict([("a query", "a document")])'
         own = 'load("path/to/this/folder").score(["a query"], ["a document"])'
     else:
-        use = f'from sentence_transformers import SentenceTransformer\n\nmodel = SentenceTransformer("path/to/this/folder"{backend})\nvectors = model.encode(["a text", "another"])  # unit length'  # fmt: skip
+        use = f'from sentence_transformers import SentenceTransformer\n\nmodel = SentenceTransformer("path/to/this/folder"{backend})\nvectors = model.encode(["a text", "another"])  # unit length'
         own = 'load("path/to/this/folder").encode(["a text", "another"])'
     loading = f"## Use\n\n```python\n{use}\n```\n\nor, faster on a CPU and with the same numbers: `from distill.runtime import load; {own}`."
     stated = artefact.details.get(ASYMMETRIC)
@@ -275,8 +295,10 @@ def _limits(run: Run, row: Mapping[str, Any], result: Mapping[str, Any]) -> str:
         "- Intervals cover these evaluation pairs, not other data and not another training with another seed.",
         "- Scores say how well two texts match in the sense of the training labels; they judge nobody.",
         *(f"- {note}" for note in notes),
-        f"- Licence: {card.license}." if card.license else f"- Licence: not stated by the recipe (`card.license`); the terms of {', '.join(origins)} hold.",
-    ]  # fmt: skip
+        f"- Licence: {card.license}."
+        if card.license
+        else f"- Licence: not stated by the recipe (`card.license`); the terms of {', '.join(origins)} hold.",
+    ]
     return "\n".join(lines)
 
 

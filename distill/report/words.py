@@ -27,9 +27,11 @@ __all__ = [
 ]
 
 _KINDS = {
-    "cross_encoder": "cross-encoder", "bi_encoder": "bi-encoder",
-    "query_encoder": "query side of a bi-encoder", "document_encoder": "document side of a bi-encoder",
-}  # fmt: skip
+    "cross_encoder": "cross-encoder",
+    "bi_encoder": "bi-encoder",
+    "query_encoder": "query side of a bi-encoder",
+    "document_encoder": "document side of a bi-encoder",
+}
 _GOOD_SHARE = 0.95  # the headline names the fastest model that keeps this much
 _OURS = ("student", "export")
 _ROLE_WORDS = {"teacher_export": "teacher, exported"}

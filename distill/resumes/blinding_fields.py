@@ -50,31 +50,115 @@ class _Field(NamedTuple):
 
 
 _FIELDS = (
-    _Field("name", "성 {0,8}명|이 {0,8}름|성 {0,2}함|본 ?명|예명|필명|별명|한글 ?(?:성명|이름)|영문 ?(?:성명|이름|명)|한[자문] ?(?:성명|이름)?|漢字 ?(?:성명|이름)?|姓 ?名|지원자 ?(?:명|성명)?|작성자|응시자|신청인|비상 ?연락처|보호자(?: ?(?:성명|이름))?|예금주|(?:full |first |last |given |family |middle |maiden |preferred |nick ?)?names?(?:\\(s\\))?|surname|(?:candidate|applicant|employee|nominee)(?:'s (?:full )?name)?|emergency contact", _NAME, r"[가-힣](?: {0,3}[가-힣]){1,3}(?=[ \t]{0,9}(?:$|[\n|,/().]))"),
-    _Field("birth", r"생 {0,8}년 {0,8}월 {0,8}일|생 {0,8}일|출생(?:일|년도?)?|생년|date of birth|birth ?date|birthday|d\.?o\.?b\.?|born|year of birth", _DATE, _DATE),
+    _Field(
+        "name",
+        "성 {0,8}명|이 {0,8}름|성 {0,2}함|본 ?명|예명|필명|별명|한글 ?(?:성명|이름)|영문 ?(?:성명|이름|명)|한[자문] ?(?:성명|이름)?|漢字 ?(?:성명|이름)?|姓 ?名|지원자 ?(?:명|성명)?|작성자|응시자|신청인|비상 ?연락처|보호자(?: ?(?:성명|이름))?|예금주|(?:full |first |last |given |family |middle |maiden |preferred |nick ?)?names?(?:\\(s\\))?|surname|(?:candidate|applicant|employee|nominee)(?:'s (?:full )?name)?|emergency contact",
+        _NAME,
+        r"[가-힣](?: {0,3}[가-힣]){1,3}(?=[ \t]{0,9}(?:$|[\n|,/().]))",
+    ),
+    _Field(
+        "birth",
+        r"생 {0,8}년 {0,8}월 {0,8}일|생 {0,8}일|출생(?:일|년도?)?|생년|date of birth|birth ?date|birthday|d\.?o\.?b\.?|born|year of birth",
+        _DATE,
+        _DATE,
+    ),
     _Field("age", "나 {0,8}이|연 {0,4}령|만 ?나이|age", _AGE, _AGE),
-    _Field("gender", "성 {0,8}별|남 ?/ ?여(?: ?구분)?|남녀 ?구분|gender|sex", r"(?:(?:(?:[■□☑☐✔✓●○]|\[[ vVxXoO]?\]) ?(?:남|여)(?:성|자)? ?[/,]? ?){1,2}|(?:남(?:성|자)?(?: ?/ ?여(?:성|자)?)?|여(?:성|자)?|male|female|non-?binary|man|woman|m|f)(?![가-힣A-Za-z]))", rf"(?:(?:(?:[■□☑☐✔✓●○]|\[[ vVxXoO]?\]) ?(?:남|여)(?:성|자)? ?[/,]? ?){{1,2}}|(?:{_SEX}|(?-i:[MF])){_END})"),
+    _Field(
+        "gender",
+        "성 {0,8}별|남 ?/ ?여(?: ?구분)?|남녀 ?구분|gender|sex",
+        r"(?:(?:(?:[■□☑☐✔✓●○]|\[[ vVxXoO]?\]) ?(?:남|여)(?:성|자)? ?[/,]? ?){1,2}|(?:남(?:성|자)?(?: ?/ ?여(?:성|자)?)?|여(?:성|자)?|male|female|non-?binary|man|woman|m|f)(?![가-힣A-Za-z]))",
+        rf"(?:(?:(?:[■□☑☐✔✓●○]|\[[ vVxXoO]?\]) ?(?:남|여)(?:성|자)? ?[/,]? ?){{1,2}}|(?:{_SEX}|(?-i:[MF])){_END})",
+    ),
     _Field("gender", "(?:preferred )?pronouns", r"\w{2,5}(?:/\w{2,6}){1,2}", r"\w{2,5}(?:/\w{2,6}){1,2}"),
-    _Field("family", "결혼 ?(?:여부|상태|유무)?|혼인 ?(?:여부|상태|관계)?|[기미]혼 ?여부|배우자 ?(?:유무|여부)|marital status|civil status", _SHORT_CELL, f"(?:[기미]혼|[YNO유무]|있음|없음|married|single|divorced){_END}"),
-    _Field("family", "자녀(?: ?(?:수|유무|사항))?|형제(?: ?관계)?|관계|relationship", _CELL, r"(?:\d남(?: ?\d녀)?|\d녀|\d명|있음|없음)" + _END),
-    _Field("family", f"가족 ?(?:사항|관계)?|부모님?|{RELATIVES}|부|모|number of children|children|spouse|husband|wife|father(?:'s (?:name|occupation))?|mother(?:'s (?:name|occupation))?|parents|dependents|family|next of kin", _CELL),
-    _Field("address", "(?:현|본|자택|거주지|실거주|우편물)? ?주 {0,8}소|숙소|기숙사|거주지역?|현거주지|사는 ?곳|거주|(?:home |mailing |current |permanent |street |postal )?address(?:\\(es\\))?|residence", _CELL, rf"(?=[가-힣 \d,-]{{4,80}}\d|{PLACE}{_END})" + _CELL),
+    _Field(
+        "family",
+        "결혼 ?(?:여부|상태|유무)?|혼인 ?(?:여부|상태|관계)?|[기미]혼 ?여부|배우자 ?(?:유무|여부)|marital status|civil status",
+        _SHORT_CELL,
+        f"(?:[기미]혼|[YNO유무]|있음|없음|married|single|divorced){_END}",
+    ),
+    _Field(
+        "family",
+        "자녀(?: ?(?:수|유무|사항))?|형제(?: ?관계)?|관계|relationship",
+        _CELL,
+        r"(?:\d남(?: ?\d녀)?|\d녀|\d명|있음|없음)" + _END,
+    ),
+    _Field(
+        "family",
+        f"가족 ?(?:사항|관계)?|부모님?|{RELATIVES}|부|모|number of children|children|spouse|husband|wife|father(?:'s (?:name|occupation))?|mother(?:'s (?:name|occupation))?|parents|dependents|family|next of kin",
+        _CELL,
+    ),
+    _Field(
+        "address",
+        "(?:현|본|자택|거주지|실거주|우편물)? ?주 {0,8}소|숙소|기숙사|거주지역?|현거주지|사는 ?곳|거주|(?:home |mailing |current |permanent |street |postal )?address(?:\\(es\\))?|residence",
+        _CELL,
+        rf"(?=[가-힣 \d,-]{{4,80}}\d|{PLACE}{_END})" + _CELL,
+    ),
     _Field("address", "우편 ?번호|zip(?: code)?|post(?:al )?code", r"[A-Z\d][A-Z\d -]{2,9}", r"\d{5}(?!\d)"),
-    _Field("resident_number", r"주민(?:등록)? ?번호(?: ?(?:앞|뒷|뒤) ?자리)?|외국인 ?등록 ?(?:번호|증)|여권 ?(?:번호)?|운전면허 ?번호|선원 ?수첩 ?(?:번호)?|계좌 ?번호|resident(?: registration)? (?:number|no\.?)|passport(?: (?:number|no\.?))?|alien registration (?:number|no\.?)|ssn|social security(?: (?:number|no\.?))?|national id(?:entity)?(?: (?:card|number|no\.?)){0,2}|national insurance(?: (?:number|no\.?))?|ni (?:number|no\.?)|tax (?:id|number|no\.?)|aadhaa?r(?: (?:card|number|no\.?)){0,2}|pan(?: card)? (?:number|no\.?)|nric|id (?:card|number|no\.?)(?: (?:number|no\.?))?|seaman'?s? book(?: (?:number|no\.?))?|cdc (?:number|no\.?)|driv(?:er'?s?|ing) licen[cs]e (?:number|no\.?)", _NUMBER, r"(?=(?:[^\n\d]{0,3}[\d*]){6})" + _NUMBER),
-    _Field("phone", r"전화(?:번호)?|연 {0,4}락 {0,4}처|비상 ?연락망|휴대 ?(?:폰|전화)(?: ?번호)?|핸드폰(?: ?번호)?|자택 ?(?:전화)?|집 ?전화|contact (?:number|no\.?)|h\.? ?p\.?|c\.? ?p\.?|ph\.?|tel\.?|telephone|(?:mobile|cell|home|work|day|evening|direct)(?: ?(?:phone|line))?(?: (?:number|no\.?))?|mob\.?|phone(?: number)?|fax|팩스|직장 ?전화|whatsapp", _PHONE, rf"(?=\D{{0,2}}\d[\d ().·/*~_-]{{6}}|{DIGIT}){_PHONE}"),
-    _Field("link", "git ?hub|git ?lab|linked ?in|링크드인|깃허브|블로그|blog|카카오톡?(?: ?id| ?아이디)?|카톡(?: ?id)?|kakao(?:talk)?(?: ?id)?|인스타(?:그램)?|instagram|facebook|페이스북|twitter|velog|behance|비핸스|youtube|유튜브|telegram|텔레그램|skype(?: ?id)?|wechat(?: ?id)?|line id|라인 ?id|sns", _HANDLE, r"(?=@|[A-Za-z]{1,20}[._\d])" + _HANDLE),
-    _Field("link", "line|라인|x|discord|디스코드|signal|threads|스레드", r"(?=@|[A-Za-z.]*[\d_])" + _HANDLE, personal=True),
-    _Field("link", "홈페이지|home ?page|web ?site|web|portfolio|포트폴리오|notion|노션|url|개인 ?(?:사이트|페이지)", r"(?=[^\s.@/]{0,60}[.@/])" + _HANDLE),
-    _Field("body", "키|신 {0,8}장|체 {0,8}중|몸무게|height|weight|발 ?사이즈", r"(?:약 ?)?\d{1,3}(?:\.\d)?(?:'\d{1,2}\"?| ?ft ?\d{0,2}(?: ?in)?)?(?: ?(?:cm|kg|㎝|㎏|센티|센치|킬로|lbs?|m)(?![a-z]))?(?: ?/ ?\d{2,3}(?: ?kg)?)?(?![\d가-힣])", r"(?:약 ?)?\d{2,3}(?:\.\d)?(?: ?(?:cm|kg|㎝|㎏))?+(?![\d가-힣.%])(?! ?(?:이상|이하|미만|내외))"),
-    _Field("body", "혈액 ?형|blood (?:type|group)", "(?:rh ?[+-] ?)?(?:AB|A|B|O)[+-]?(?: ?형)?(?![A-Za-z])", "(?:rh ?[+-] ?)?(?:AB|A|B|O)[+-]?(?: ?형)?(?![A-Za-z])"),
-    _Field("body", "(?:교정|나안)? ?시력|eyesight", r"[^\n|\t,;()]{1,40}", r"(?:[좌우] ?)?[0-2]\.\d(?: ?/? ?(?:[좌우] ?)?[0-2]\.\d)?"),
+    _Field(
+        "resident_number",
+        r"주민(?:등록)? ?번호(?: ?(?:앞|뒷|뒤) ?자리)?|외국인 ?등록 ?(?:번호|증)|여권 ?(?:번호)?|운전면허 ?번호|선원 ?수첩 ?(?:번호)?|계좌 ?번호|resident(?: registration)? (?:number|no\.?)|passport(?: (?:number|no\.?))?|alien registration (?:number|no\.?)|ssn|social security(?: (?:number|no\.?))?|national id(?:entity)?(?: (?:card|number|no\.?)){0,2}|national insurance(?: (?:number|no\.?))?|ni (?:number|no\.?)|tax (?:id|number|no\.?)|aadhaa?r(?: (?:card|number|no\.?)){0,2}|pan(?: card)? (?:number|no\.?)|nric|id (?:card|number|no\.?)(?: (?:number|no\.?))?|seaman'?s? book(?: (?:number|no\.?))?|cdc (?:number|no\.?)|driv(?:er'?s?|ing) licen[cs]e (?:number|no\.?)",
+        _NUMBER,
+        r"(?=(?:[^\n\d]{0,3}[\d*]){6})" + _NUMBER,
+    ),
+    _Field(
+        "phone",
+        r"전화(?:번호)?|연 {0,4}락 {0,4}처|비상 ?연락망|휴대 ?(?:폰|전화)(?: ?번호)?|핸드폰(?: ?번호)?|자택 ?(?:전화)?|집 ?전화|contact (?:number|no\.?)|h\.? ?p\.?|c\.? ?p\.?|ph\.?|tel\.?|telephone|(?:mobile|cell|home|work|day|evening|direct)(?: ?(?:phone|line))?(?: (?:number|no\.?))?|mob\.?|phone(?: number)?|fax|팩스|직장 ?전화|whatsapp",
+        _PHONE,
+        rf"(?=\D{{0,2}}\d[\d ().·/*~_-]{{6}}|{DIGIT}){_PHONE}",
+    ),
+    _Field(
+        "link",
+        "git ?hub|git ?lab|linked ?in|링크드인|깃허브|블로그|blog|카카오톡?(?: ?id| ?아이디)?|카톡(?: ?id)?|kakao(?:talk)?(?: ?id)?|인스타(?:그램)?|instagram|facebook|페이스북|twitter|velog|behance|비핸스|youtube|유튜브|telegram|텔레그램|skype(?: ?id)?|wechat(?: ?id)?|line id|라인 ?id|sns",
+        _HANDLE,
+        r"(?=@|[A-Za-z]{1,20}[._\d])" + _HANDLE,
+    ),
+    _Field(
+        "link", "line|라인|x|discord|디스코드|signal|threads|스레드", r"(?=@|[A-Za-z.]*[\d_])" + _HANDLE, personal=True
+    ),
+    _Field(
+        "link",
+        "홈페이지|home ?page|web ?site|web|portfolio|포트폴리오|notion|노션|url|개인 ?(?:사이트|페이지)",
+        r"(?=[^\s.@/]{0,60}[.@/])" + _HANDLE,
+    ),
+    _Field(
+        "body",
+        "키|신 {0,8}장|체 {0,8}중|몸무게|height|weight|발 ?사이즈",
+        r"(?:약 ?)?\d{1,3}(?:\.\d)?(?:'\d{1,2}\"?| ?ft ?\d{0,2}(?: ?in)?)?(?: ?(?:cm|kg|㎝|㎏|센티|센치|킬로|lbs?|m)(?![a-z]))?(?: ?/ ?\d{2,3}(?: ?kg)?)?(?![\d가-힣])",
+        r"(?:약 ?)?\d{2,3}(?:\.\d)?(?: ?(?:cm|kg|㎝|㎏))?+(?![\d가-힣.%])(?! ?(?:이상|이하|미만|내외))",
+    ),
+    _Field(
+        "body",
+        "혈액 ?형|blood (?:type|group)",
+        "(?:rh ?[+-] ?)?(?:AB|A|B|O)[+-]?(?: ?형)?(?![A-Za-z])",
+        "(?:rh ?[+-] ?)?(?:AB|A|B|O)[+-]?(?: ?형)?(?![A-Za-z])",
+    ),
+    _Field(
+        "body",
+        "(?:교정|나안)? ?시력|eyesight",
+        r"[^\n|\t,;()]{1,40}",
+        r"(?:[좌우] ?)?[0-2]\.\d(?: ?/? ?(?:[좌우] ?)?[0-2]\.\d)?",
+    ),
     _Field("body", "용모|외모|체격|신체 ?(?:조건|사항|사이즈)|건강 ?상태|appearance", _SHORT_CELL),
-    _Field("origin", "본 {0,8}적(?:지)?|국적 ?/ ?출신|출신 ?(?:지역|지|도|국)|출생지역?|고 {0,4}향|등록 ?기준지|place of birth|birth ?place|home ?town|native place", r"[^\n|\t/;()]{1,40}", r"[가-힣]{2,8}(?=[ \t]{0,9}(?:$|\n))"),
-    _Field("property", "재산(?: ?(?:사항|정도|상황))?|자산|동산|부동산|주거 ?(?:형태|상황|구분)|주택 ?소유|assets", _SHORT_CELL),
+    _Field(
+        "origin",
+        "본 {0,8}적(?:지)?|국적 ?/ ?출신|출신 ?(?:지역|지|도|국)|출생지역?|고 {0,4}향|등록 ?기준지|place of birth|birth ?place|home ?town|native place",
+        r"[^\n|\t/;()]{1,40}",
+        r"[가-힣]{2,8}(?=[ \t]{0,9}(?:$|\n))",
+    ),
+    _Field(
+        "property",
+        "재산(?: ?(?:사항|정도|상황))?|자산|동산|부동산|주거 ?(?:형태|상황|구분)|주택 ?소유|assets",
+        _SHORT_CELL,
+    ),
     _Field("photo", "(?:증명 ?)?사 {0,8}진|photo(?:graph)?|picture|profile (?:photo|image)", _CELL),
     _Field("religion", "종 {0,8}교|religion|caste", _SHORT_CELL),
-    _Field("address", "home|place|(?:current )?location|city|town|지역|도시", r"(?-i:(?=[A-Z#\d가-힣]))" + _CELL, personal=True),
-)  # fmt: skip
+    _Field(
+        "address",
+        "home|place|(?:current )?location|city|town|지역|도시",
+        r"(?-i:(?=[A-Z#\d가-힣]))" + _CELL,
+        personal=True,
+    ),
+)
 _VALUES = tuple(re.compile(field.value, re.IGNORECASE) for field in _FIELDS)
 _LOOSE_VALUES = tuple(field.loose_value and re.compile(field.loose_value, re.IGNORECASE) for field in _FIELDS)
 _ANY_LABEL = "|".join(f"(?P<f{i}>{field.labels})" for i, field in enumerate(_FIELDS))

@@ -5,14 +5,43 @@ from typing import Literal
 from distill.resumes.section_content import SENTENCE
 
 __all__ = [
-    "AGE_IN_WORDS", "CITY", "COUNTRY", "DIGIT", "ENGLISH_AGE", "ENGLISH_DATE", "KOREAN_DATE", "PLACE", "PLACEHOLDERS", "PROVINCE", "RELATIVES", "STATE", "UPPER", "YEAR_OF_BIRTH",
-    "Identifier", "Span", "is_form", "signs",
-]  # fmt: skip
+    "AGE_IN_WORDS",
+    "CITY",
+    "COUNTRY",
+    "DIGIT",
+    "ENGLISH_AGE",
+    "ENGLISH_DATE",
+    "KOREAN_DATE",
+    "PLACE",
+    "PLACEHOLDERS",
+    "PROVINCE",
+    "RELATIVES",
+    "STATE",
+    "UPPER",
+    "YEAR_OF_BIRTH",
+    "Identifier",
+    "Span",
+    "is_form",
+    "signs",
+]
 
 Identifier = Literal[
-    "name", "photo", "birth", "age", "gender", "family", "address", "resident_number", "phone", "email", "link", "body",
-    "origin", "property", "religion",
-]  # fmt: skip
+    "name",
+    "photo",
+    "birth",
+    "age",
+    "gender",
+    "family",
+    "address",
+    "resident_number",
+    "phone",
+    "email",
+    "link",
+    "body",
+    "origin",
+    "property",
+    "religion",
+]
 Span = tuple[int, int, Identifier]
 PLACEHOLDERS: dict[Identifier, tuple[str, str]] = {  # in a Korean text, in any other
     "name": ("[이름]", "[NAME]"),

@@ -27,28 +27,58 @@ _KOREAN_ROLE_NAME = re.compile(
 _INTRODUCTIONS = tuple(
     (signs(words), re.compile(pattern))
     for words, pattern in (
-        ("저는 이름은 저, 본인 지원자 신청인 작성자 안녕", r"(?<![가-힣])(?:저는|제 이름은|저의 이름은|저,|본인|지원자|신청인|작성자|안녕하(?:세요|십니까)[,.!~]{0,3}(?: 저는)?) ?['\"‘“]?([가-힣]{3,4}?)(?=['\"’”]?(?:입니다|이라고|라고|이며|이고|이에요|예요|은 |는 |을 |를 |의 | 드림| 올림|,))"),
+        (
+            "저는 이름은 저, 본인 지원자 신청인 작성자 안녕",
+            r"(?<![가-힣])(?:저는|제 이름은|저의 이름은|저,|본인|지원자|신청인|작성자|안녕하(?:세요|십니까)[,.!~]{0,3}(?: 저는)?) ?['\"‘“]?([가-힣]{3,4}?)(?=['\"’”]?(?:입니다|이라고|라고|이며|이고|이에요|예요|은 |는 |을 |를 |의 | 드림| 올림|,))",
+        ),
         ("저_", r"(?<![가-힣])저 ([가-힣]{3})(?=[은는의],? )"),
-        ("라고", r"(?m:(?:^|[.!?,]|저는|지원자|자)) ?([가-힣]{2,4}?)(?:이라고|라고) ?(?:합니다|해요|불립니다|부릅니다)"),
+        (
+            "라고",
+            r"(?m:(?:^|[.!?,]|저는|지원자|자)) ?([가-힣]{2,4}?)(?:이라고|라고) ?(?:합니다|해요|불립니다|부릅니다)",
+        ),
         ("라고", r"(?<=[가-힣 ])(?:된|는|던|인|한|할) ([가-힣]{3})(?:이라고|라고) ?(?:합니다|해요|하고|합니당)"),
-        ("입니다 에요 예요", r"(?<=[가-힣])(?:하는|하는|한|된|인|온|의) ([가-힣]{2}[^사자원직인장가생공관수\W])(?=입니다|이에요|예요)"),
-        ("지원자 작성자 신청인 응시자", r"(?<![가-힣])(?:지원자|작성자|신청인|응시자|제출자) ?:? ?([가-힣]{3})(?![가-힣])"),
+        (
+            "입니다 에요 예요",
+            r"(?<=[가-힣])(?:하는|하는|한|된|인|온|의) ([가-힣]{2}[^사자원직인장가생공관수\W])(?=입니다|이에요|예요)",
+        ),
+        (
+            "지원자 작성자 신청인 응시자",
+            r"(?<![가-힣])(?:지원자|작성자|신청인|응시자|제출자) ?:? ?([가-힣]{3})(?![가-힣])",
+        ),
         ("라고", rf"({ENGLISH_WORD}(?: {ENGLISH_WORD}){{1,3}})(?=이?라고 (?:합|해|하|불|씁|쓰|적))"),
         ("née nee_", rf"\b(?:née|nee) ({ENGLISH_WORD})"),
         ("belongs_to", rf"\b(?:CV|[Rr]esume|[Rr]ésumé|[Pp]rofile) belongs to ({ENGLISH_NAME})"),
         ("_here", rf"\b(?:Hi|Hello|Hey)[,!]? ({ENGLISH_WORD}(?: {ENGLISH_WORD}){{0,2}}) here\b"),
         ("입니다", r"(?:\A\s{0,9}|안녕하(?:세요|십니까)[.!,~]{0,3}\s{1,3})([가-힣]{3})입니다"),
-        ("드림 올림 배상 (인) (서명)", r"(?m:(?<![가-힣])([가-힣]{3,4}|[가-힣](?: {1,2}[가-힣]){1,3}) ?(?:(?:드림|올림|배상)[. ]{0,3}$|\((?:인|서명)\)))"),
+        (
+            "드림 올림 배상 (인) (서명)",
+            r"(?m:(?<![가-힣])([가-힣]{3,4}|[가-힣](?: {1,2}[가-힣]){1,3}) ?(?:(?:드림|올림|배상)[. ]{0,3}$|\((?:인|서명)\)))",
+        ),
         ("입니다 이라고", rf"(?<![가-힣]){_ROLE_END} ([가-힣]{{3}})(?=입니다|이라고)"),
-        ("이름 본명 성함", r"(?<![가-힣])(?:이름|본명|성함)[은는]? ?['\"‘“]?([가-힣]{2,4}?)(?=['\"’”]?(?:입니다|이고|이며|이에요|예요|,|\. |\.?$))"),
+        (
+            "이름 본명 성함",
+            r"(?<![가-힣])(?:이름|본명|성함)[은는]? ?['\"‘“]?([가-힣]{2,4}?)(?=['\"’”]?(?:입니다|이고|이며|이에요|예요|,|\. |\.?$))",
+        ),
         ("name", rf"\b[Mm]y (?:full )?name(?: is|'s) ({ENGLISH_NAME})"),
-        ("I_am_ I'm_ his_is_", rf"\b(?:I am|I'm|[Tt]his is) ({ENGLISH_WORD}(?: {ENGLISH_WORD}){{1,3}})(?=[,;!\n]|\.(?:\s|$)| and | from | - |$)"),
+        (
+            "I_am_ I'm_ his_is_",
+            rf"\b(?:I am|I'm|[Tt]his is) ({ENGLISH_WORD}(?: {ENGLISH_WORD}){{1,3}})(?=[,;!\n]|\.(?:\s|$)| and | from | - |$)",
+        ),
         ("I'm_ I_am_", rf"\bI(?:'m| am) ({ENGLISH_WORD})(?=, an? )"),
-        ("call_me goes_by go_by known_as friends nick", rf"\b(?:call me|goes by|go by|(?:also )?known as|nick ?name(?: is)?:?) [\"'“‘]?({ENGLISH_WORD})(?=[\"'”’,.;!)\n -]|$)"),
-        ("by_", rf"\b(?:[Pp]repared|[Ss]ubmitted|[Ss]igned|[Cc]ompiled) by:? ({ENGLISH_WORD}(?: {ENGLISH_WORD}){{1,3}})"),
-        ("incerely egards aithfully ruly espectfully ours est_ est, hanks heers armly SINCERELY REGARDS", rf"\b(?i:sincerely|regards|faithfully|truly|respectfully(?: submitted)?|yours|best wishes|best|many thanks|thanks|cheers|warmly)(?: yours)?,?\n{{1,3}} {{0,4}}({ENGLISH_NAME})"),
+        (
+            "call_me goes_by go_by known_as friends nick",
+            rf"\b(?:call me|goes by|go by|(?:also )?known as|nick ?name(?: is)?:?) [\"'“‘]?({ENGLISH_WORD})(?=[\"'”’,.;!)\n -]|$)",
+        ),
+        (
+            "by_",
+            rf"\b(?:[Pp]repared|[Ss]ubmitted|[Ss]igned|[Cc]ompiled) by:? ({ENGLISH_WORD}(?: {ENGLISH_WORD}){{1,3}})",
+        ),
+        (
+            "incerely egards aithfully ruly espectfully ours est_ est, hanks heers armly SINCERELY REGARDS",
+            rf"\b(?i:sincerely|regards|faithfully|truly|respectfully(?: submitted)?|yours|best wishes|best|many thanks|thanks|cheers|warmly)(?: yours)?,?\n{{1,3}} {{0,4}}({ENGLISH_NAME})",
+        ),
     )
-)  # fmt: skip
+)
 _NAME_LINE = re.compile(
     rf"((?:(?:Mr|Mrs|Ms|Dr|Prof)\. )?{ENGLISH_WORD}(?: (?:(?:de|del|della|da|dos|van|von|der|den|la|le|bin|al|ten|y) )?{ENGLISH_WORD}){{1,4}})(?=$|[ ]?[-–|,/(·~]|  | [가-힣])"
 )

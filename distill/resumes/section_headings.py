@@ -11,9 +11,20 @@ from typing import Literal, get_args
 __all__ = ["HANGUL", "MAX_TITLE", "SECTION_KINDS", "SectionKind", "kind_of_heading"]
 
 SectionKind = Literal[
-    "personal", "summary", "experience", "education", "skills", "projects", "certificates", "awards", "languages",
-    "cover_letter", "military", "references", "other",
-]  # fmt: skip
+    "personal",
+    "summary",
+    "experience",
+    "education",
+    "skills",
+    "projects",
+    "certificates",
+    "awards",
+    "languages",
+    "cover_letter",
+    "military",
+    "references",
+    "other",
+]
 SECTION_KINDS: tuple[SectionKind, ...] = get_args(SectionKind)
 
 

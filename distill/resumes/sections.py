@@ -49,7 +49,7 @@ __all__ = [
     "match_end",
     "plain_characters",
     "split_sections",
-]  # fmt: skip
+]
 
 __getattr__ = moved_names(__name__)
 

@@ -88,9 +88,15 @@ def load(
                 from distill.runtime.engine_generative import open_generative
 
                 return open_generative(
-                    files, chosen, precision, threads, max_length=max_length, device=device, truncate=truncate,
+                    files,
+                    chosen,
+                    precision,
+                    threads,
+                    max_length=max_length,
+                    device=device,
+                    truncate=truncate,
                     special_tokens_as_text=special_tokens_as_text,
-                )  # fmt: skip
+                )
             if files.is_static and chosen in ("numpy", "torch"):  # one engine, in numpy: the numbers are the same
                 from distill.runtime.engine_static import open_static
 

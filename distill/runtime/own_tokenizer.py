@@ -33,9 +33,12 @@ def own_tokenizer(tokenizer: Any, *, special_tokens_as_text: bool) -> Any:
     if special_tokens_as_text:
         state = _without_special_tokens(state)
     return LightTokenizer(
-        _read(state), tuple(tokenizer.model_input_names), tokenizer.pad_token_id, tokenizer.truncation_side,
+        _read(state),
+        tuple(tokenizer.model_input_names),
+        tokenizer.pad_token_id,
+        tokenizer.truncation_side,
         tokenizer.model_max_length,
-    )  # fmt: skip
+    )
 
 
 def special_token_ids(tokenizer: Any) -> set[int]:

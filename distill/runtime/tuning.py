@@ -133,11 +133,15 @@ def measure_precisions(exports: Sequence[ExportFolder], n_threads: int, *, secon
     n_calls = len(_single_rows(table))
     speeds = [
         Speed(
-            one.folder.name, one.runtime, one.precision if hint is None else f"{hint} asked", n_tokens / float(np.median(own[0])),
-            1000 * float(np.median(own[1])) / n_calls, judged=hint is None,
+            one.folder.name,
+            one.runtime,
+            one.precision if hint is None else f"{hint} asked",
+            n_tokens / float(np.median(own[0])),
+            1000 * float(np.median(own[1])) / n_calls,
+            judged=hint is None,
         )
         for (one, hint), own in zip(ways, times, strict=True)
-    ]  # fmt: skip
+    ]
     return sorted(speeds, key=lambda speed: speed.tokens_per_s, reverse=True)
 
 

@@ -52,8 +52,10 @@ SCORER_FILE = "scorer.json"
 _VOCABULARY, _IDF = "vocabulary.json", "idf.npy"
 _PAIRS_AT_ONCE = 4096
 _FLOORS: tuple[tuple[Literal["word", "char", "char_wb"], tuple[int, int]], ...] = (
-    ("word", (1, 1)), ("char_wb", (2, 4)), ("char", (1, 3)),
-)  # fmt: skip
+    ("word", (1, 1)),
+    ("char_wb", (2, 4)),
+    ("char", (1, 3)),
+)
 _SENTENCE_END = re.compile(r"(?<=[.!?。])\s+")
 _BLANK_LINES = re.compile(r"\n\s*\n")
 
@@ -83,9 +85,13 @@ def open_scorer(
     """
     folder = Path(path)
     options: dict[str, Any] = {
-        "runtime": runtime, "precision": precision, "n_threads": n_threads, "max_length": max_length, "device": device,
+        "runtime": runtime,
+        "precision": precision,
+        "n_threads": n_threads,
+        "max_length": max_length,
+        "device": device,
         "special_tokens_as_text": special_tokens_as_text,
-    }  # fmt: skip
+    }
     if other_side is not None:
         if precision != "auto":  # which may be given a folder of exports
             check_model_folder(folder)
@@ -137,8 +143,11 @@ _Settings = TfIdf | Remote | Paragraphs | CascadeSettings
 def _read_settings(folder: Path) -> _Settings:
     path = folder / SCORER_FILE
     kinds: dict[str, type[_Settings]] = {
-        "tfidf": TfIdf, "remote": Remote, "paragraphs": Paragraphs, "cascade": CascadeSettings,
-    }  # fmt: skip
+        "tfidf": TfIdf,
+        "remote": Remote,
+        "paragraphs": Paragraphs,
+        "cascade": CascadeSettings,
+    }
     check_files(folder)
     try:
         raw = read_json(path)

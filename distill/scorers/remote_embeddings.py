@@ -78,14 +78,15 @@ class RemoteEmbeddings:
             self.n_truncated += n_cut
             log.warning(
                 "%d of %d texts were cut to about %d tokens for %s",
-                n_cut, len(texts), self.max_tokens, self.endpoint.model,
-            )  # fmt: skip
+                n_cut,
+                len(texts),
+                self.max_tokens,
+                self.endpoint.model,
+            )
         missing = [text for text in dict.fromkeys(sent) if text not in self._store]
         if missing:
             asyncio.run(self._ask(missing))
-        log.info(
-            "%s: %d texts, %d asked, $%.4f so far", self.endpoint.model, len(texts), len(missing), self.cost
-        )  # fmt: skip
+        log.info("%s: %d texts, %d asked, $%.4f so far", self.endpoint.model, len(texts), len(missing), self.cost)
         return self._store.gather(sent)
 
     async def _ask(self, texts: Sequence[str]) -> None:

@@ -122,9 +122,16 @@ class _Store:
     def __init__(self, folder: Path, settings: SynthesisSettings) -> None:
         self.folder, self.settings = folder, settings
         self._answers = _JsonLines(
-            folder / "answers.jsonl", request=int, family=str, seniority=str, language=str, kinds=list, resume=dict,
-            jobs=list, usage=dict,
-        )  # fmt: skip
+            folder / "answers.jsonl",
+            request=int,
+            family=str,
+            seniority=str,
+            language=str,
+            kinds=list,
+            resume=dict,
+            jobs=list,
+            usage=dict,
+        )
         self._rejected = _JsonLines(folder / "rejected.jsonl", request=int, reason=str)
         self._spending = _JsonLines(folder / "spending.jsonl", dollars=int | float)
         self.answers = {record["request"] % settings.n_requests: record for record in self._answers.records}
@@ -470,13 +477,11 @@ def _write_card(store: _Store, pairs: Sequence[Record], dollars: float, faults: 
         "prices_usd_per_million_tokens": settings.endpoint.price._asdict(),
         "tokens_of_stored_answers": store.usage()._asdict(),
         "characters": {name: _lengths([pair[name] for pair in pairs]) for name in ("resume", "jd")},
-        **{
-            f"pairs_by_{name}": _counted(pairs, name) for name in ("label", "kind", "language", "seniority", "family")
-        },
+        **{f"pairs_by_{name}": _counted(pairs, name) for name in ("label", "kind", "language", "seniority", "family")},
         "near_duplicates_removed": reasons.pop("near duplicate", 0),
         "rejected_by_reason": dict(reasons.most_common()),
         "server_faults_of_last_run": dict(faults.most_common()),
-    }  # fmt: skip
+    }
     (store.folder / "README.md").write_text(_readme(card), encoding="utf-8")
     write_json(store.folder / "card.json", card)  # last: it says that all is done
 
@@ -495,9 +500,10 @@ def _readme(card: Record) -> str:
     is_graded = card["settings"]["labels"] == "grades"
     languages = "".join(f"\n- {language}" for language in card["settings"]["languages"])
     tables = "\n\n".join(
-        f"| {name} | pairs |\n|---|---:|\n" + "\n".join(f"| {key} | {n} |" for key, n in card[f"pairs_by_{name}"].items())
+        f"| {name} | pairs |\n|---|---:|\n"
+        + "\n".join(f"| {key} | {n} |" for key, n in card[f"pairs_by_{name}"].items())
         for name in ("label", "kind", "language", "seniority", "family")
-    )  # fmt: skip
+    )
     rejected = "\n".join(f"- {reason}: {n}" for reason, n in card["rejected_by_reason"].items()) or "- none"
     lengths = "\n".join(
         f"| {name} | {c['min']} | {c['median']:g} | {c['max']} |" for name, c in card["characters"].items()

@@ -50,9 +50,16 @@ def model_builder(run: Run, section: Teacher | Student | Encoder) -> Callable[..
         with PartialState().main_process_first(), quiet():
             name = str(fresh_backbone(backbone, texts, seed=seed, folder=run.work / "backbones"))
     return partial(
-        build_model, kind, name, pooling=section.pooling, head=section.head, max_length=section.max_length,
-        prompts=section.prompts, seed=seed, frozen=isinstance(section, Teacher) and section.frozen,
-    )  # fmt: skip
+        build_model,
+        kind,
+        name,
+        pooling=section.pooling,
+        head=section.head,
+        max_length=section.max_length,
+        prompts=section.prompts,
+        seed=seed,
+        frozen=isinstance(section, Teacher) and section.frozen,
+    )
 
 
 def _from_teacher(teacher: Path, section: Teacher | Student | Encoder, seed: int) -> Any:

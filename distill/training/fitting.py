@@ -88,9 +88,15 @@ def fit(
     trainset, validation = (load_units or _load_pairs)(run, job, state.is_main_process)
     log.info("%s: %d units, %d tokens", job.name, len(trainset), len(trainset.tokens.ids))
     step, result = train(
-        lambda: (build_step or _build_step)(job), trainset, validation if len(validation) else None, job.training,
-        seed=run.recipe.seed, folder=folder, title=job.name, tensorboard_folder=run.folder / "tensorboard" / job.name,
-    )  # fmt: skip
+        lambda: (build_step or _build_step)(job),
+        trainset,
+        validation if len(validation) else None,
+        job.training,
+        seed=run.recipe.seed,
+        folder=folder,
+        title=job.name,
+        tensorboard_folder=run.folder / "tensorboard" / job.name,
+    )
     if state.is_main_process:
         cut = trainset.cut if isinstance(trainset, TrainSet) else None
         _save(run, job, step, result, time.monotonic() - began, state.num_processes, cut)
@@ -109,10 +115,18 @@ def _load_pairs(run: Run, job: Job, show: bool) -> tuple[TrainSet, TrainSet]:
     n_sequences = len(pairs) if job.kind == "cross_encoder" else 2 * len(pairs) + n_lone
     with progress(f"{job.name}: tokenizing", n_sequences, show=show) as report:
         trainset = TrainSet.build(
-            job.kind, tokenizer, pairs, max_length=job.max_length, candidates=data.candidates,
-            unlabelled=unlabelled, parallel=parallel, prompts=prompts, by_role=by_role, on_progress=report,
+            job.kind,
+            tokenizer,
+            pairs,
+            max_length=job.max_length,
+            candidates=data.candidates,
+            unlabelled=unlabelled,
+            parallel=parallel,
+            prompts=prompts,
+            by_role=by_role,
+            on_progress=report,
             lone_role=1 if job.own_role is None else job.own_role,
-        )  # fmt: skip
+        )
     if trainset.cut is not None and show:
         trainset.cut.say(job.name)
     labels = job.objectives.labels
@@ -122,9 +136,13 @@ def _load_pairs(run: Run, job: Job, show: bool) -> tuple[TrainSet, TrainSet]:
     trainset.coupled = job.objectives.couples
     _attach_signals(trainset, pairs, job)
     validation = TrainSet.build(
-        job.kind, tokenizer, split.validation, max_length=job.max_length, prompts=prompts,
+        job.kind,
+        tokenizer,
+        split.validation,
+        max_length=job.max_length,
+        prompts=prompts,
         by_role=job.own_role is not None,
-    )  # fmt: skip
+    )
     for units in (trainset, validation):
         _learn_one_side(units, job)
     check_learnable(job.name, trainset, job.objectives, global_batch=job.training.global_batch)
@@ -220,11 +238,17 @@ def _save(
 ) -> None:
     values = [value for row in result.history if (value := row.get("validation")) is not None]
     artefact = Artefact(
-        kind=job.kind, stage=job.stage, fingerprint=content_hash(job.inputs), parents=job.parents,
-        recipe=run.recipe.model_dump(mode="json"), data=run.split.describe(),
+        kind=job.kind,
+        stage=job.stage,
+        fingerprint=content_hash(job.inputs),
+        parents=job.parents,
+        recipe=run.recipe.model_dump(mode="json"),
+        data=run.split.describe(),
         metrics={"validation": result.best_value, "n": len(run.split.validation), **step.metrics(values)},
         details={
-            "inputs": job.inputs, "n_processes": n_processes, "seconds": round(seconds, 1),
+            "inputs": job.inputs,
+            "n_processes": n_processes,
+            "seconds": round(seconds, 1),
             "training": {name: value for name, value in vars(result).items() if name != "history"},
             "history": result.history,
             "scale_and_bias": None if step.scale_and_bias is None else step.scale_and_bias.tolist(),
@@ -232,7 +256,7 @@ def _save(
             **step.details,
             **job.details,
         },
-    )  # fmt: skip
+    )
     with new_folder(job.target) as folder:
         save_model(_merged(step.model), folder)
         write_card(folder, artefact)

@@ -166,8 +166,10 @@ def _check_ordered(where: str, labels: np.ndarray | None, unit_pairs: list[np.nd
     if ordered < len(groups):
         log.info(
             "%s: %d of %d lists have candidates with different labels, the others do not count",
-            where, ordered, len(groups),
-        )  # fmt: skip
+            where,
+            ordered,
+            len(groups),
+        )
 
 
 def _check_relations(where: str, units: "TrainSet", term: RelationTerm, global_batch: int) -> None:

@@ -183,11 +183,16 @@ class _Loop:
     def _planner(self, trainset: Units) -> Planner:
         settings = self.settings
         return Planner(
-            lengths=trainset.unit_lengths, sequences=trainset.unit_sequences,
-            global_batch=settings.global_batch, micro_batch=settings.micro_batch, token_budget=settings.token_budget,
-            seed=self.seed, n_processes=self.accelerator.num_processes, coupled=trainset.coupled,
+            lengths=trainset.unit_lengths,
+            sequences=trainset.unit_sequences,
+            global_batch=settings.global_batch,
+            micro_batch=settings.micro_batch,
+            token_budget=settings.token_budget,
+            seed=self.seed,
+            n_processes=self.accelerator.num_processes,
+            coupled=trainset.coupled,
             device=self.priced_as,
-        )  # fmt: skip
+        )
 
     def _parameter_groups(self, step: TaskStep) -> list[dict[str, Any]]:
         beside = {id(parameter) for parameter in step.beside_the_model()}
@@ -251,8 +256,10 @@ class _Loop:
         if state.n_idle_steps:
             log.warning(
                 "%s: %d of %d steps held nothing to learn from (no group, no positive); they counted for nothing",
-                self.title, state.n_idle_steps, state.step,
-            )  # fmt: skip
+                self.title,
+                state.n_idle_steps,
+                state.step,
+            )
         if state.n_skipped_steps:
             log.info("%s: %d steps were skipped, their gradients overflowed fp16", self.title, state.n_skipped_steps)
 

@@ -131,10 +131,15 @@ class Step(TaskStep):
 
     def _losses(self, batch: Batch, scores: Tensor, embeddings: Tensor | None) -> dict[str, Tensor]:
         seen = Seen(
-            batch, self.kind, scores, self._logits(scores), embeddings, self.teacher_kinds,
+            batch,
+            self.kind,
+            scores,
+            self._logits(scores),
+            embeddings,
+            self.teacher_kinds,
             projected=lambda own: own if self.projection is None else self.projection(own),
             teacher_logit_scale=self.objectives.teacher_logit_scale,
-        )  # fmt: skip
+        )
         found = {name: loss_of(term, seen) for name, term in self.objectives.terms().items()}
         return {name: loss for name, loss in found.items() if loss is not None}
 

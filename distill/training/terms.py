@@ -250,9 +250,16 @@ def _list_loss(term: ListTerm, student: Tensor, targets: Tensor, relevance: Tens
         return losses.ranknet(student, targets, mask, soft=term.is_soft, temperature=term.temperature)
     if isinstance(term, LambdaLoss):
         return losses.lambda_loss(
-            student, targets, relevance, mask,
-            soft=term.is_soft, temperature=term.temperature, scheme=term.scheme, mu=term.mu, k=term.k,
-        )  # fmt: skip
+            student,
+            targets,
+            relevance,
+            mask,
+            soft=term.is_soft,
+            temperature=term.temperature,
+            scheme=term.scheme,
+            mu=term.mu,
+            k=term.k,
+        )
     if isinstance(term, ListMle):
         return losses.list_mle(student, targets, mask, position_aware=term.position_aware)
     if isinstance(term, AdrMse):

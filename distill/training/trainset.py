@@ -174,9 +174,18 @@ class TrainSet:
         lone = [np.array([row]) for row in dict.fromkeys(lone_rows.tolist())]
         unit_texts = [np.unique(np.concatenate([query_rows[group], document_rows[group]])) for group in groups]
         return cls(
-            kind, tokens, query_rows, document_rows, pairs.labels,
-            groups + [np.zeros(0, dtype=np.int64)] * len(lone), unit_texts + lone, texts=texts, roles=roles, teacher_texts=teacher_texts, cut=cut,
-        )  # fmt: skip
+            kind,
+            tokens,
+            query_rows,
+            document_rows,
+            pairs.labels,
+            groups + [np.zeros(0, dtype=np.int64)] * len(lone),
+            unit_texts + lone,
+            texts=texts,
+            roles=roles,
+            teacher_texts=teacher_texts,
+            cut=cut,
+        )
 
     def learn_one_side(self, role: int) -> None:
         """Learn the queries (0) or the documents (1) alone, which must have been kept apart (`by_role`)."""

@@ -47,9 +47,10 @@ def taught_pairs(run: Run) -> Pairs:
     ]
     extra = pairs_of(more)
     return Pairs(
-        [*split.train.queries, *extra.queries], [*split.train.documents, *extra.documents],
+        [*split.train.queries, *extra.queries],
+        [*split.train.documents, *extra.documents],
         np.concatenate([labels, np.full(len(extra), np.nan, dtype=np.float32)]),
-    )  # fmt: skip
+    )
 
 
 def _found(run: Run, given: UnlabelledPairs) -> Pairs:
@@ -57,12 +58,15 @@ def _found(run: Run, given: UnlabelledPairs) -> Pairs:
     from accelerate import PartialState
 
     name = str(given.teacher)
-    texts = Pairs([*run.split.train.queries, *run.split.unlabelled_pairs.queries],
-                  [*run.split.train.documents, *run.split.unlabelled_pairs.documents])  # fmt: skip
+    texts = Pairs(
+        [*run.split.train.queries, *run.split.unlabelled_pairs.queries],
+        [*run.split.train.documents, *run.split.unlabelled_pairs.documents],
+    )
     inputs = {
-        "revision": run.require(run.teacher(name), "train_teacher").revision, "per_query": given.per_query,
+        "revision": run.require(run.teacher(name), "train_teacher").revision,
+        "per_query": given.per_query,
         "texts": texts.fingerprint(),
-    }  # fmt: skip
+    }
     path = run.work / f"pairs-{name}-{content_hash(inputs)}.json"
     with PartialState().main_process_first():
         if not path.is_file():

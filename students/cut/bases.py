@@ -50,9 +50,13 @@ def fresh_bases(run: Run, texts: Sequence[str], max_length: int) -> list[Base]:
     plan, bases = run.recipe.plan, []
     for wanted in plan.vocabulary or _VOCABULARY:
         settings = FreshBackbone(
-            tokenizer="unigram" if plan.family == "xlm-roberta" else "wordpiece", vocabulary=wanted,
-            layers=1, width=16, heads=1, max_length=max_length,
-        )  # fmt: skip
+            tokenizer="unigram" if plan.family == "xlm-roberta" else "wordpiece",
+            vocabulary=wanted,
+            layers=1,
+            width=16,
+            heads=1,
+            max_length=max_length,
+        )
         base = base_of(run, settings, texts)
         if run.recipe.data.train == "bundled":  # stands in for a text that would fill it
             base = replace(base, tokenizer=_filled(base.tokenizer, wanted))

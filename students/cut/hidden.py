@@ -56,7 +56,10 @@ def project_hidden(
             transformer(**features)
         for name, (entered, left) in rows.items():
             moments[name].add(_normalised(stock.get_submodule(name), entered @ basis), left)
-    fits = {name: _fit(moments[name], basis, only_read=name in only_read, has_shift=f"{name}.bias" in weights) for name in norms}  # fmt: skip
+    fits = {
+        name: _fit(moments[name], basis, only_read=name in only_read, has_shift=f"{name}.bias" in weights)
+        for name in norms
+    }
     return _projected(weights, stock, basis, fits, sources), share
 
 

@@ -37,9 +37,18 @@ __all__ = [
 ]
 
 MODEL_TYPES = (
-    "bert", "camembert", "deberta-v2", "distilbert", "electra", "eurobert", "modernbert", "mpnet", "nomic_bert", "roberta",
+    "bert",
+    "camembert",
+    "deberta-v2",
+    "distilbert",
+    "electra",
+    "eurobert",
+    "modernbert",
+    "mpnet",
+    "nomic_bert",
+    "roberta",
     "xlm-roberta",
-)  # fmt: skip
+)
 """The model types that every surgery is tested on."""
 
 _ORDER_TOLERANCE = 1e-4

@@ -84,23 +84,66 @@ _SAME_ON_EVERY_CPU = Thresholds(
 
 DEFAULT_THRESHOLDS: Mapping[ExportPrecision, Thresholds] = {
     "fp32": Thresholds(
-        min_cosine=0.99999, mean_cosine=0.99999, batch_cosine=0.99999, rank_agreement=0.9999, max_difference=1e-4,
-        batch_difference=1e-4, metric_drop=0.001,
+        min_cosine=0.99999,
+        mean_cosine=0.99999,
+        batch_cosine=0.99999,
+        rank_agreement=0.9999,
+        max_difference=1e-4,
+        batch_difference=1e-4,
+        metric_drop=0.001,
     ),
-    "bf16": Thresholds(min_cosine=0.995, mean_cosine=0.999, batch_cosine=0.995, rank_agreement=0.995, max_difference=0.05, metric_drop=0.005),
-    "fp16": Thresholds(min_cosine=0.995, mean_cosine=0.999, batch_cosine=0.995, rank_agreement=0.995, max_difference=0.05, metric_drop=0.005),
+    "bf16": Thresholds(
+        min_cosine=0.995,
+        mean_cosine=0.999,
+        batch_cosine=0.995,
+        rank_agreement=0.995,
+        max_difference=0.05,
+        metric_drop=0.005,
+    ),
+    "fp16": Thresholds(
+        min_cosine=0.995,
+        mean_cosine=0.999,
+        batch_cosine=0.995,
+        rank_agreement=0.995,
+        max_difference=0.05,
+        metric_drop=0.005,
+    ),
     "int8": replace(
-        _SAME_ON_EVERY_CPU, min_cosine=0.97, mean_cosine=0.99, batch_cosine=0.99, rank_agreement=0.985, max_difference=0.1,
+        _SAME_ON_EVERY_CPU,
+        min_cosine=0.97,
+        mean_cosine=0.99,
+        batch_cosine=0.99,
+        rank_agreement=0.985,
+        max_difference=0.1,
         metric_drop=0.01,
     ),
     # the batch is not held against dynamic ranges: that it decides is what they are, and said in the card
     "int8_dynamic": replace(
-        _SAME_ON_EVERY_CPU, min_cosine=0.95, mean_cosine=0.985, rank_agreement=0.98, max_difference=0.15, metric_drop=0.01
+        _SAME_ON_EVERY_CPU,
+        min_cosine=0.95,
+        mean_cosine=0.985,
+        rank_agreement=0.98,
+        max_difference=0.15,
+        metric_drop=0.01,
     ),
-    "int8_weights": Thresholds(min_cosine=0.99, mean_cosine=0.997, batch_cosine=0.995, rank_agreement=0.995, max_difference=0.05, metric_drop=0.005),
+    "int8_weights": Thresholds(
+        min_cosine=0.99,
+        mean_cosine=0.997,
+        batch_cosine=0.995,
+        rank_agreement=0.995,
+        max_difference=0.05,
+        metric_drop=0.005,
+    ),
     # as int8, but for the batch: no range is taken from one
-    "int4_weights": Thresholds(min_cosine=0.95, mean_cosine=0.985, batch_cosine=0.995, rank_agreement=0.98, max_difference=0.15, metric_drop=0.01),
-}  # fmt: skip
+    "int4_weights": Thresholds(
+        min_cosine=0.95,
+        mean_cosine=0.985,
+        batch_cosine=0.995,
+        rank_agreement=0.98,
+        max_difference=0.15,
+        metric_drop=0.01,
+    ),
+}
 _ADVICE: Mapping[ExportPrecision, str] = {
     "fp32": "the graph does not compute what torch does; export to the other format (export.formats: openvino, onnx), or run in torch",
     "bf16": "take precision fp32",

@@ -192,10 +192,13 @@ def _triton(export: _Export, folder: Path, name: str) -> Path:
     width = export.scorer.embedding_width
     inputs = ",\n".join(_triton_tensor(name, "TYPE_INT64", -1) for name in _input_names(graph))
     config = [
-        f'name: "{name}"', 'backend: "onnxruntime"', f"max_batch_size: {_TRITON_MAX_BATCH}",
-        f"input [\n{inputs}\n]", f"output [\n{_triton_tensor(export.result, 'TYPE_FP32', width)}\n]",
+        f'name: "{name}"',
+        'backend: "onnxruntime"',
+        f"max_batch_size: {_TRITON_MAX_BATCH}",
+        f"input [\n{inputs}\n]",
+        f"output [\n{_triton_tensor(export.result, 'TYPE_FP32', width)}\n]",
         "dynamic_batching {}",
-    ]  # fmt: skip
+    ]
     (folder / "config.pbtxt").write_text("\n".join(config) + "\n", encoding="utf-8")
     return graph
 

@@ -68,10 +68,19 @@ def quantize_static(
     _quantize_tables(model.graph)
     with _replacing(model, path) as (prepared, written):
         quantize(
-            str(prepared), str(written), _Reader(given), quant_format=QuantFormat.QDQ, op_types_to_quantize=["MatMul"],
-            per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, nodes_to_exclude=excluded,
-            reduce_range=overflow_safe, extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"]}, **_storage(prepared),
-        )  # fmt: skip
+            str(prepared),
+            str(written),
+            _Reader(given),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["MatMul"],
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=excluded,
+            reduce_range=overflow_safe,
+            extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"]},
+            **_storage(prepared),
+        )
     return kept
 
 
@@ -89,9 +98,16 @@ def quantize_dynamic(
     _quantize_tables(model.graph)
     with _replacing(model, path) as (prepared, written):
         quantize(
-            str(prepared), str(written), op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8,
-            nodes_to_exclude=excluded, reduce_range=overflow_safe, extra_options={"MatMulConstBOnly": True}, **_storage(prepared),
-        )  # fmt: skip
+            str(prepared),
+            str(written),
+            op_types_to_quantize=["MatMul"],
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=excluded,
+            reduce_range=overflow_safe,
+            extra_options={"MatMulConstBOnly": True},
+            **_storage(prepared),
+        )
     return kept
 
 

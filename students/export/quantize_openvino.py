@@ -92,9 +92,12 @@ def _quantize_through_optimum(traced: Traced, sample: Inputs, ignored: list[str]
     from optimum.intel import OVQuantizationConfig
 
     settings = OVQuantizationConfig(
-        num_samples=len(sample), model_type="transformer", ignored_scope={"names": ignored}, overflow_fix=fix,
+        num_samples=len(sample),
+        model_type="transformer",
+        ignored_scope={"names": ignored},
+        overflow_fix=fix,
         advanced_parameters=_smoothed(alpha),
-    )  # fmt: skip
+    )
     _through_optimum(traced, settings, sample)
 
 
@@ -128,10 +131,15 @@ def _quantize(traced: Traced, sample: Inputs, ignored: list[str], alpha: float, 
     settings = _smoothed(alpha)
     settings.overflow_fix = nncf.OverflowFix(fix)
     traced.model = nncf.quantize(
-        traced.model, nncf.Dataset(sample), preset=nncf.QuantizationPreset.MIXED, subset_size=len(sample),
-        fast_bias_correction=True, model_type=nncf.ModelType.TRANSFORMER, ignored_scope=nncf.IgnoredScope(names=ignored),
+        traced.model,
+        nncf.Dataset(sample),
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=len(sample),
+        fast_bias_correction=True,
+        model_type=nncf.ModelType.TRANSFORMER,
+        ignored_scope=nncf.IgnoredScope(names=ignored),
         advanced_parameters=settings,
-    )  # fmt: skip
+    )
 
 
 def _compress(traced: Traced, sample: Inputs, ignored: list[str], bits: int, options: Mapping[str, Any]) -> None:
@@ -145,6 +153,10 @@ def _compress(traced: Traced, sample: Inputs, ignored: list[str], bits: int, opt
         given["sensitivity_metric"] = nncf.SensitivityMetric(metric)
     mode = nncf.CompressWeightsMode.INT4_ASYM if bits == 4 else nncf.CompressWeightsMode.INT8_ASYM
     traced.model = nncf.compress_weights(
-        traced.model, mode=mode, ignored_scope=nncf.IgnoredScope(names=ignored),
-        dataset=nncf.Dataset(sample) if sample else None, subset_size=len(sample) or _DEFAULT_SAMPLES, **given,
-    )  # fmt: skip
+        traced.model,
+        mode=mode,
+        ignored_scope=nncf.IgnoredScope(names=ignored),
+        dataset=nncf.Dataset(sample) if sample else None,
+        subset_size=len(sample) or _DEFAULT_SAMPLES,
+        **given,
+    )

@@ -60,9 +60,14 @@ def recover_student(run: Run) -> Path:
         # the projection was left out of the student, and a new one would pull it somewhere else
         job = replace(job, objectives=job.objectives.model_copy(update={"embedding_match": None}), projected_width=None)
     job = replace(
-        job, name="recovered", stage="recover_student", target=run.recovered, build_model=partial(student_from, run, run.student),
-        training=_training(student.training, settings), inputs=inputs,
-    )  # fmt: skip
+        job,
+        name="recovered",
+        stage="recover_student",
+        target=run.recovered,
+        build_model=partial(student_from, run, run.student),
+        training=_training(student.training, settings),
+        inputs=inputs,
+    )
     fit(run, job, build_step=partial(_build_step, run, settings, card.details.get("scale_and_bias")))
     return run.recovered
 
@@ -72,9 +77,13 @@ def _inputs(run: Run, student_revision: str) -> dict[str, Any]:
     export = run.recipe.export
     return {
         **training_inputs(run, "student", run.recipe.objectives),
-        "stage": "recover_student", "name": "recovered", "parents": {"student": student_revision},
-        "export": export.model_dump(mode="json", include={"recover", "calibration_pairs", "smooth_quant_alpha", "keep_float"}),
-    }  # fmt: skip
+        "stage": "recover_student",
+        "name": "recovered",
+        "parents": {"student": student_revision},
+        "export": export.model_dump(
+            mode="json", include={"recover", "calibration_pairs", "smooth_quant_alpha", "keep_float"}
+        ),
+    }
 
 
 def _training(training: Training, settings: Recover) -> Training:
@@ -83,9 +92,13 @@ def _training(training: Training, settings: Recover) -> Training:
     Which weights do best on the labels is not asked: what is wanted is the float student.
     """
     changes = {
-        "max_steps": settings.steps, "epochs": float(settings.steps), "learning_rate": settings.learning_rate,
-        "dropout": 0.0, "evaluations_per_epoch": 0, "patience": None,
-    }  # fmt: skip
+        "max_steps": settings.steps,
+        "epochs": float(settings.steps),
+        "learning_rate": settings.learning_rate,
+        "dropout": 0.0,
+        "evaluations_per_epoch": 0,
+        "patience": None,
+    }
     return training.model_copy(update=changes)
 
 

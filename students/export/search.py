@@ -47,9 +47,13 @@ class Trial:
         """What the card keeps of it."""
         report = self.report
         return {
-            "smooth_quant_alpha": self.alpha, "n_layers_float": len(self.keep_float), "rank_agreement": report.rank_agreement,
-            "mean_cosine": report.mean_cosine, "min_cosine": report.min_cosine, "holds": not self.failures,
-        }  # fmt: skip
+            "smooth_quant_alpha": self.alpha,
+            "n_layers_float": len(self.keep_float),
+            "rank_agreement": report.rank_agreement,
+            "mean_cosine": report.mean_cosine,
+            "min_cosine": report.min_cosine,
+            "holds": not self.failures,
+        }
 
 
 def fewest_float_layers(
@@ -73,9 +77,13 @@ def fewest_float_layers(
         trial = Trial(alpha, patterns, report, tuple(report.failures(thresholds)))
         trials.append(trial)
         log.info(
-            "int8 with α %s and %d of %d layers in float: rank agreement %s%s", alpha, n_float, len(worst),
-            report.rank_agreement, "" if trial.failures else ", the gate holds",
-        )  # fmt: skip
+            "int8 with α %s and %d of %d layers in float: rank agreement %s%s",
+            alpha,
+            n_float,
+            len(worst),
+            report.rank_agreement,
+            "" if trial.failures else ", the gate holds",
+        )
         return trial
 
     worst = sorted(errors, key=lambda name: -errors[name])

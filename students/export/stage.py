@@ -132,26 +132,45 @@ def _export(run: Run, format: Format, precision: Precision, recovered: Callable[
     target = run.export(precision, format)
     left_out = {"formats", "precisions"} if recovered is not None else {"formats", "precisions", "recover"}
     inputs = {
-        "stage": "export", "format": format, "precision": precision, "student": student.revision,
-        "export": settings.model_dump(mode="json", exclude=left_out), "seed": run.recipe.seed,
+        "stage": "export",
+        "format": format,
+        "precision": precision,
+        "student": student.revision,
+        "export": settings.model_dump(mode="json", exclude=left_out),
+        "seed": run.recipe.seed,
         "data": {part: described[part]["fingerprint"] for part in ("train", "validation")},
         **_asymmetric_inputs(run),
-    }  # fmt: skip
+    }
     if run.is_finished(target, inputs):
         return
     card = Artefact(
-        kind=student.kind, stage="export", fingerprint=content_hash(inputs), parents={"student": student.revision},
-        recipe=run.recipe.model_dump(mode="json"), data=described, details={"inputs": inputs, **pair_details(run)},
-    )  # fmt: skip
+        kind=student.kind,
+        stage="export",
+        fingerprint=content_hash(inputs),
+        parents={"student": student.revision},
+        recipe=run.recipe.model_dump(mode="json"),
+        data=described,
+        details={"inputs": inputs, **pair_details(run)},
+    )
     held_back, labels = _held_back(run)
     report = export_model(
-        run.student, target, format=format, precision=precision, calibration=own_side_pairs(run, run.split.train),
-        held_back=held_back, n_calibration=settings.calibration_pairs,
-        smooth_quant_alpha=settings.smooth_quant_alpha, keep_float=settings.keep_float,
-        thresholds=thresholds_of(settings, precision), seed=run.recipe.seed, card=card,
-        labels=labels, check=None if run.student_section.asymmetric is None else partial(_check_side, run),
-        recovered=recovered, overwrite=True,
-    )  # fmt: skip
+        run.student,
+        target,
+        format=format,
+        precision=precision,
+        calibration=own_side_pairs(run, run.split.train),
+        held_back=held_back,
+        n_calibration=settings.calibration_pairs,
+        smooth_quant_alpha=settings.smooth_quant_alpha,
+        keep_float=settings.keep_float,
+        thresholds=thresholds_of(settings, precision),
+        seed=run.recipe.seed,
+        card=card,
+        labels=labels,
+        check=None if run.student_section.asymmetric is None else partial(_check_side, run),
+        recovered=recovered,
+        overwrite=True,
+    )
     log.info("%s: %s", target, _in_words(report))
     if precision == "int8_dynamic":
         log.warning("%s: %s", target, DYNAMIC_WARNING)
@@ -355,9 +374,11 @@ def _recover(writer: _Writer, before: _Attempt, recovered: Path, limits: Thresho
     parity = {"before": _numbers(before.report), "after": _numbers(after.report)}
     details = {"recovery": {"revision": revision(recovered), "used": helped, **parity}}
     log.info(
-        "recovered with int8 simulated: %s before, %s after%s", _in_words(before.report), _in_words(after.report),
+        "recovered with int8 simulated: %s before, %s after%s",
+        _in_words(before.report),
+        _in_words(after.report),
         "" if helped else "; that is no gain, the student stays as it was",
-    )  # fmt: skip
+    )
     if not helped:
         writer.weights = source
     return (after if helped else before), details
@@ -409,11 +430,14 @@ def _int4_card(tried: Sequence[_Attempt], limits: Thresholds) -> dict[str, Any]:
     made = tried[-1]
     trials = [
         {
-            "int4_share": one.int4_share, "rank_agreement": one.report.rank_agreement, "mean_cosine": one.report.mean_cosine,
-            "min_cosine": one.report.min_cosine, "holds": not one.report.failures(limits),
+            "int4_share": one.int4_share,
+            "rank_agreement": one.report.rank_agreement,
+            "mean_cosine": one.report.mean_cosine,
+            "min_cosine": one.report.min_cosine,
+            "holds": not one.report.failures(limits),
         }
         for one in tried
-    ]  # fmt: skip
+    ]
     return {"weights": dict(made.stored), "search": {"int4_share": made.int4_share, "trials": trials}}
 
 

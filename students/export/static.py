@@ -44,18 +44,27 @@ def export_static_student(run: Run) -> None:
     if ("numpy", "int8") not in run.recipe.exports or not PartialState().is_main_process:
         return
     student = run.require(run.student, "train_student")
-    inputs = {"stage": "export", "precision": "int8", "student": student.revision, "export": settings.model_dump(mode="json", exclude={"precisions"})}  # fmt: skip
+    inputs = {
+        "stage": "export",
+        "precision": "int8",
+        "student": student.revision,
+        "export": settings.model_dump(mode="json", exclude={"precisions"}),
+    }
     if run.is_finished(target, inputs):
         return
     card = Artefact(
-        kind=student.kind, stage="export", fingerprint=content_hash(inputs), parents={"student": student.revision},
-        recipe=run.recipe.model_dump(mode="json"), data=run.split.describe(),
+        kind=student.kind,
+        stage="export",
+        fingerprint=content_hash(inputs),
+        parents={"student": student.revision},
+        recipe=run.recipe.model_dump(mode="json"),
+        data=run.split.describe(),
         details={"inputs": inputs, **pair_details(run)},
-    )  # fmt: skip
+    )
     held_back = own_side_pairs(run, run.split.validation)[: settings.parity_pairs]
     check = None if run.student_section.asymmetric is None else partial(check_side, run)
     report = export_table(run.student, target, held_back, thresholds_of(settings, "int8"), card, check, overwrite=True)
-    log.info("%s: least cosine %.5f, greatest difference %.2g", target, report.min_cosine, report.max_difference)  # fmt: skip
+    log.info("%s: least cosine %.5f, greatest difference %.2g", target, report.min_cosine, report.max_difference)
 
 
 def export_table(
@@ -91,8 +100,12 @@ def export_table(
         report = compare(reference, exported, held_back)
         check_gate(report, thresholds, source, "int8")
         details: dict[str, Any] = {
-            "precision": "int8", "format": "numpy", "runs_in": "int8", "parity": asdict(report), "thresholds": asdict(thresholds),
-        }  # fmt: skip
+            "precision": "int8",
+            "format": "numpy",
+            "runs_in": "int8",
+            "parity": asdict(report),
+            "thresholds": asdict(thresholds),
+        }
         if check is not None:
             details["compatibility"] = asdict(check(exported))
         write_card(folder, replace(card, details={**card.details, **details}))

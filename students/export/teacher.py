@@ -50,10 +50,19 @@ def _export(run: Run, name: str, format: ExportFormat, precision: ExportPrecisio
     n_parity = min(settings.parity_pairs, _PARITY_PAIRS)
     limits = {key: value for key, value in settings.model_dump(mode="json").items() if key.startswith(("min_", "max_"))}
     inputs: dict[str, Any] = {
-        "stage": "export_teacher", "format": format, "precision": precision, "teacher": teacher.revision,
-        "export": {**limits, "smooth_quant_alpha": settings.smooth_quant_alpha, "calibration_pairs": n_calibration, "parity_pairs": n_parity},
-        "seed": run.recipe.seed, "data": {part: described[part]["fingerprint"] for part in ("train", "validation")},
-    }  # fmt: skip
+        "stage": "export_teacher",
+        "format": format,
+        "precision": precision,
+        "teacher": teacher.revision,
+        "export": {
+            **limits,
+            "smooth_quant_alpha": settings.smooth_quant_alpha,
+            "calibration_pairs": n_calibration,
+            "parity_pairs": n_parity,
+        },
+        "seed": run.recipe.seed,
+        "data": {part: described[part]["fingerprint"] for part in ("train", "validation")},
+    }
     if run.is_finished(target, inputs):
         return
     known = refusal(target, inputs)
@@ -61,21 +70,34 @@ def _export(run: Run, name: str, format: ExportFormat, precision: ExportPrecisio
         log.info("%s: not made, as before: %s", target, known)
         return
     card = Artefact(
-        kind=teacher.kind, stage="export", fingerprint=content_hash(inputs), parents={"teacher": teacher.revision},
-        recipe=run.recipe.model_dump(mode="json"), data=described, details={"inputs": inputs},
-    )  # fmt: skip
+        kind=teacher.kind,
+        stage="export",
+        fingerprint=content_hash(inputs),
+        parents={"teacher": teacher.revision},
+        recipe=run.recipe.model_dump(mode="json"),
+        data=described,
+        details={"inputs": inputs},
+    )
     train, validation = run.split.train, run.split.validation
     held_back = list(zip(validation.queries, validation.documents, strict=True))
     rows = rows_with_every_script([" ".join(pair) for pair in held_back], n_parity, N_OF_SCRIPT)
     try:
         report = export_model(
-            run.teacher(name), target, format=format, precision=precision,
-            calibration=list(zip(train.queries, train.documents, strict=True)), n_calibration=n_calibration,
+            run.teacher(name),
+            target,
+            format=format,
+            precision=precision,
+            calibration=list(zip(train.queries, train.documents, strict=True)),
+            n_calibration=n_calibration,
             held_back=[held_back[row] for row in rows],
             labels=None if validation.labels is None else validation.labels[rows],
-            smooth_quant_alpha=settings.smooth_quant_alpha, thresholds=thresholds_of(settings, precision),
-            seed=run.recipe.seed, card=card, may_search=False, overwrite=True,
-        )  # fmt: skip
+            smooth_quant_alpha=settings.smooth_quant_alpha,
+            thresholds=thresholds_of(settings, precision),
+            seed=run.recipe.seed,
+            card=card,
+            may_search=False,
+            overwrite=True,
+        )
     except OSError:
         raise  # a full disk says nothing of the teacher
     except Exception as error:  # tracers and quantizers raise whatever modelling code does under them

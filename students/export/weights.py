@@ -64,9 +64,16 @@ def compress_to_int4(traced: Traced, ignored: Sequence[str], sample: Sample, sha
     :raises BadInput: where no product can be in int4
     """
     compress_weights(
-        traced, named_inputs(traced.model, sample), ignored=ignored, bits=4, group_size=_GROUP, group_size_fallback="adjust",
-        gptq=True, ratio=share, sensitivity_metric="weight_quantization_error",
-    )  # fmt: skip
+        traced,
+        named_inputs(traced.model, sample),
+        ignored=ignored,
+        bits=4,
+        group_size=_GROUP,
+        group_size_fallback="adjust",
+        gptq=True,
+        ratio=share,
+        sensitivity_metric="weight_quantization_error",
+    )
     found = _stored(traced.model)
     if not found["int4"]:
         raise BadInput(

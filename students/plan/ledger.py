@@ -31,9 +31,16 @@ class Ledger:
     def __init__(self, path: Path, candidates: Candidates) -> None:
         self.path, self.candidates = path, candidates
         where = environment()
-        self.key = content_hash([
-            where["cpu"], where["cpu_flags"], where["cores"], where["versions"], self.n_threads, candidates.identity(),
-        ])  # fmt: skip
+        self.key = content_hash(
+            [
+                where["cpu"],
+                where["cpu_flags"],
+                where["cores"],
+                where["versions"],
+                self.n_threads,
+                candidates.identity(),
+            ]
+        )
         self.stored = _read(path)
         self.phases: dict[str, Any] = self.stored.setdefault(self.key, {"environment": where, "phases": {}})["phases"]
 
@@ -103,8 +110,12 @@ class Ledger:
         results = measure_folders(
             [folders[shape][precision] for shape, precision in jobs],
             [f"{shape.layers} × {shape.width} {precision}" for shape, precision in jobs],
-            self.candidates.texts(), length=self.candidates.length, n_threads=self.n_threads, seconds=seconds, seed=0,
-        )  # fmt: skip
+            self.candidates.texts(),
+            length=self.candidates.length,
+            n_threads=self.n_threads,
+            seconds=seconds,
+            seed=0,
+        )
         return dict(zip(jobs, results, strict=True))
 
 

@@ -17,9 +17,15 @@ _N_TEXTS = 32
 
 
 def measure_folders(
-    folders: Sequence[Path], names: Sequence[str], texts: tuple[list[str], list[str]], *, length: int, n_threads: int,
-    seconds: float, seed: int,
-) -> list[dict[str, Any]]:  # fmt: skip
+    folders: Sequence[Path],
+    names: Sequence[str],
+    texts: tuple[list[str], list[str]],
+    *,
+    length: int,
+    n_threads: int,
+    seconds: float,
+    seed: int,
+) -> list[dict[str, Any]]:
     """Measure exported folders in turns, as `distill.evaluation.latency.measure_all` does, on texts of one length."""
     requests = [
         Request(folder, name, "openvino", None, n_threads, length, count=False)
@@ -35,18 +41,26 @@ def measure_folders(
 
         queries, documents = texts
         return measure_all(
-            requests, queries, documents, seconds=seconds, rounds=_ROUNDS, lengths=(2 * length,), seed=seed,
+            requests,
+            queries,
+            documents,
+            seconds=seconds,
+            rounds=_ROUNDS,
+            lengths=(2 * length,),
+            seed=seed,
             on_progress=on_progress,
-        )  # fmt: skip
+        )
 
 
 def cost_row(result: dict[str, Any]) -> dict[str, Any]:
     """Return the costs of a measurement, and the raw samples behind them."""
     latency = result["latency_ms"]
     costs = {
-        "p50_ms": latency["p50"], "p95_ms": latency["p95"], "text_ms": 1000 / result["throughput_pairs_per_s"],
+        "p50_ms": latency["p50"],
+        "p95_ms": latency["p95"],
+        "text_ms": 1000 / result["throughput_pairs_per_s"],
         "size_mb": result["size_mb"],
-    }  # fmt: skip
+    }
     return {"costs": costs, "n": latency["n"], "latency_ms": result["per_run"]["latency_ms"]}
 
 

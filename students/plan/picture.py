@@ -31,8 +31,12 @@ def _draw_errors(axes: Any, result: Mapping[str, Any]) -> None:
     for fitted, color, label in ((True, SOFT, "fitted to"), (False, ACCENT, "predicted, then measured")):
         chosen = [row for row in rows if row["fitted"] is fitted]
         axes.plot(
-            [row["p95_ms"] for row in chosen], [row["predicted"]["p95_ms"] for row in chosen], "o", color=color, label=label
-        )  # fmt: skip
+            [row["p95_ms"] for row in chosen],
+            [row["predicted"]["p95_ms"] for row in chosen],
+            "o",
+            color=color,
+            label=label,
+        )
     axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel="measured p95, ms", ylabel="predicted p95, ms")
     axes.set_title(f"prediction and measurement in {result['precision']}, band ±10 %", color=INK)
     _plain(axes, "x", ends)
@@ -47,9 +51,13 @@ def _draw_frontier(axes: Any, result: Mapping[str, Any]) -> None:
         chosen = [row for row, fit in zip(grid, fits, strict=True) if fit is wanted]
         if chosen:
             axes.plot(
-                [row["p95_ms"] for row in chosen], [row["encoder_parameters"] / 1e6 for row in chosen], "o",
-                color=color, markersize=4, label=label,
-            )  # fmt: skip
+                [row["p95_ms"] for row in chosen],
+                [row["encoder_parameters"] / 1e6 for row in chosen],
+                "o",
+                color=color,
+                markersize=4,
+                label=label,
+            )
     small = [(row["p95_ms"], row["encoder_parameters"] / 1e6) for row, fit in zip(grid, fits, strict=True) if fit]
     axes.plot(*zip(*frontier(small), strict=True), "--", color=ACCENT, alpha=0.5) if small else None
     others = [(row["other"]["p95_ms"], row["encoder_parameters"] / 1e6) for row in grid]

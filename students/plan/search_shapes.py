@@ -178,9 +178,11 @@ def choose_shapes(
 
 def _apart(one: Shape, other: Shape) -> float:
     ratios = (
-        one.layers / other.layers, one.width / other.width, one.vocabulary / other.vocabulary,
+        one.layers / other.layers,
+        one.width / other.width,
+        one.vocabulary / other.vocabulary,
         one.feed_forward * other.width / (other.feed_forward * one.width),
-    )  # fmt: skip
+    )
     return sum(math.log(ratio) ** 2 for ratio in ratios)
 
 
@@ -216,9 +218,14 @@ def _verify(
 
 
 def _result(
-    candidates: Candidates, ledger: Ledger, budget: CostLimits, shapes: Sequence[Shape], fastest: Fastest,
-    before: Mapping[str, CostModel], notes: Sequence[str],
-) -> dict[str, Any]:  # fmt: skip
+    candidates: Candidates,
+    ledger: Ledger,
+    budget: CostLimits,
+    shapes: Sequence[Shape],
+    fastest: Fastest,
+    before: Mapping[str, CostModel],
+    notes: Sequence[str],
+) -> dict[str, Any]:
     plan, own = candidates.plan, fastest.precision
     rows = {name: ledger.rows("measured", "verified", precision=name) for name in PRECISIONS}
     known = {name: {one.shape: one.costs() for one in measured} for name, measured in rows.items()}
@@ -236,40 +243,65 @@ def _result(
     def by_precision(shape: Shape) -> dict[str, Any]:
         return {
             name: {
-                "measured": known[name].get(shape), "fits": budget.fits(costs[name][shape]),
+                "measured": known[name].get(shape),
+                "fits": budget.fits(costs[name][shape]),
                 "predicted": (before if shape in known[name] else model)[name].predict(shape),
             }
             for name in PRECISIONS
-        }  # fmt: skip
+        }
 
     students = [
         {
-            "shape": asdict(shape), "encoder_parameters": shape.encoder_parameters, **by_precision(shape)[own],
-            "by_precision": by_precision(shape), "student": candidates.section(shape),
+            "shape": asdict(shape),
+            "encoder_parameters": shape.encoder_parameters,
+            **by_precision(shape)[own],
+            "by_precision": by_precision(shape),
+            "student": candidates.section(shape),
         }
         for shape in shown
-    ]  # fmt: skip
+    ]
     fitted = {one.shape for one in ledger.rows("measured", precision=own)}
     errors = {name: held_out_errors(ledger.rows("measured", precision=name)) for name in PRECISIONS}
     return {
-        "budget": asdict(budget), "plan": plan.model_dump(mode="json"), "kind": candidates.kind, "cut": candidates.cut_name, "length": candidates.length,
-        "precision": own, "other": fastest.other, "why": fastest.why, "int8_of_fp32": fastest.int8_of_fp32,
-        "threads": ledger.n_threads, "environment": environment(), "largest": "parameters outside the embeddings, then vocabulary",
-        "students": students, "yaml": None if chosen is None else _yaml(candidates.section(chosen)),
+        "budget": asdict(budget),
+        "plan": plan.model_dump(mode="json"),
+        "kind": candidates.kind,
+        "cut": candidates.cut_name,
+        "length": candidates.length,
+        "precision": own,
+        "other": fastest.other,
+        "why": fastest.why,
+        "int8_of_fp32": fastest.int8_of_fp32,
+        "threads": ledger.n_threads,
+        "environment": environment(),
+        "largest": "parameters outside the embeddings, then vocabulary",
+        "students": students,
+        "yaml": None if chosen is None else _yaml(candidates.section(chosen)),
         "measured": [
             {
-                "shape": asdict(one.shape), **one.costs(), "predicted": before[own].predict(one.shape), "fitted": one.shape in fitted,
+                "shape": asdict(one.shape),
+                **one.costs(),
+                "predicted": before[own].predict(one.shape),
+                "fitted": one.shape in fitted,
                 "other": known[fastest.other].get(one.shape),
             }
             for one in rows[own]
         ],
         "grid": [
-            {"shape": asdict(shape), "encoder_parameters": shape.encoder_parameters, **costs[own][shape], "other": costs[fastest.other][shape]}
+            {
+                "shape": asdict(shape),
+                "encoder_parameters": shape.encoder_parameters,
+                **costs[own][shape],
+                "other": costs[fastest.other][shape],
+            }
             for shape in shapes
         ],
-        "median_error": errors[own], "median_error_other": errors[fastest.other], "cost_model": describe(model[own]),
-        "cost_model_other": describe(model[fastest.other]), "notes": list(notes),
-    }  # fmt: skip
+        "median_error": errors[own],
+        "median_error_other": errors[fastest.other],
+        "cost_model": describe(model[own]),
+        "cost_model_other": describe(model[fastest.other]),
+        "notes": list(notes),
+    }
 
 
 def _yaml(section: Mapping[str, Any]) -> str:
@@ -293,8 +325,14 @@ def check_model(recipe: Recipe, model: Path) -> dict[str, Any]:
     sources = list(dict.fromkeys([*run.split.train.queries, *run.split.train.documents]))
     texts = texts_of_length(scorer.tokenizer, sources, length, scorer.kind)
     result = measure_folders(
-        [model], [model.name], texts, length=length, n_threads=plan.threads or usable_cpus(), seconds=2 * plan.seconds, seed=0
-    )[0]  # fmt: skip
+        [model],
+        [model.name],
+        texts,
+        length=length,
+        n_threads=plan.threads or usable_cpus(),
+        seconds=2 * plan.seconds,
+        seed=0,
+    )[0]
     budget = CostLimits(plan.budget_p95_ms, plan.budget_mb)
     costs = cost_row(result)["costs"]
     return {"model": str(model), "budget": asdict(budget), **costs, "excess": budget.excess(costs), "margin": MARGIN}

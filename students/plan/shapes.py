@@ -133,10 +133,16 @@ class Candidates:
         """Return what decides a measurement besides shape, machine and versions."""
         export, student = self.run.recipe.export, self.run.recipe.student
         return {
-            "kind": self.kind, "encoder": self._encoder_identity(), "max_length": self.max_length,
-            "length": self.length, "keep_float": export.keep_float, "smooth_quant_alpha": export.smooth_quant_alpha,
-            "head": None if student is None else student.head, "pooling": self._pooling, "output_width": self._output_width,
-        }  # fmt: skip
+            "kind": self.kind,
+            "encoder": self._encoder_identity(),
+            "max_length": self.max_length,
+            "length": self.length,
+            "keep_float": export.keep_float,
+            "smooth_quant_alpha": export.smooth_quant_alpha,
+            "head": None if student is None else student.head,
+            "pooling": self._pooling,
+            "output_width": self._output_width,
+        }
 
     def _encoder_identity(self) -> str:
         if self.cut is None:
@@ -157,15 +163,24 @@ class Candidates:
         if self.cut is None:
             family = "unigram" if self.plan.family == "xlm-roberta" else "wordpiece"
             backbone = {
-                "tokenizer": family, "vocabulary": shape.vocabulary, "layers": shape.layers, "width": shape.width,
-                "heads": shape.heads, "feed_forward": shape.feed_forward, "max_length": self.max_length,
-            }  # fmt: skip
+                "tokenizer": family,
+                "vocabulary": shape.vocabulary,
+                "layers": shape.layers,
+                "width": shape.width,
+                "heads": shape.heads,
+                "feed_forward": shape.feed_forward,
+                "max_length": self.max_length,
+            }
             return {"kind": self.kind, "backbone": backbone, "max_length": self.max_length, **kept}
         named = self.cut if isinstance(self.cut, str) else self.cut.model_dump()
         return {
-            "kind": self.kind, "backbone": named, "layers": list(evenly_kept(self._any_base.n_layers, shape.layers)),
-            "max_length": self.max_length, **kept, **self._base(shape).section,
-        }  # fmt: skip
+            "kind": self.kind,
+            "backbone": named,
+            "layers": list(evenly_kept(self._any_base.n_layers, shape.layers)),
+            "max_length": self.max_length,
+            **kept,
+            **self._base(shape).section,
+        }
 
     def texts(self) -> tuple[list[str], list[str]]:
         """Return queries and documents that make the plan's number of tokens; for a bi-encoder both are one text."""
@@ -189,10 +204,17 @@ class Candidates:
         snippets = [" ".join(text.split()[:_CALIBRATION_WORDS]) for text in self._sources[:4]]
         pairs = list(zip(snippets[::2], snippets[1::2], strict=False))
         export_openvino(
-            source, target, precision="int8" if precision == "int8" else "fp32", held_back=pairs, calibration=pairs,
-            n_calibration=2, thresholds=Thresholds(), smooth_quant_alpha=export.smooth_quant_alpha,
-            keep_float=export.keep_float, seed=self.run.recipe.seed,
-        )  # fmt: skip
+            source,
+            target,
+            precision="int8" if precision == "int8" else "fp32",
+            held_back=pairs,
+            calibration=pairs,
+            n_calibration=2,
+            thresholds=Thresholds(),
+            smooth_quant_alpha=export.smooth_quant_alpha,
+            keep_float=export.keep_float,
+            seed=self.run.recipe.seed,
+        )
 
     def _write_torch(self, shape: Shape, folder: Path) -> Path:
         import torch
@@ -206,9 +228,13 @@ class Candidates:
             AutoModel.from_config(config, dtype=torch.float32).save_pretrained(folder / "encoder")
             base.tokenizer.save_pretrained(folder / "encoder")
             model = build_model(
-                self.kind, folder / "encoder", pooling=self._pooling, head=None if student is None else student.head,
-                max_length=self.max_length, seed=seed,
-            )  # fmt: skip
+                self.kind,
+                folder / "encoder",
+                pooling=self._pooling,
+                head=None if student is None else student.head,
+                max_length=self.max_length,
+                seed=seed,
+            )
             if self._output_width not in (None, shape.width):
                 model = prepared(
                     bi_encoder(list(model), None, self._output_width), max_length=self.max_length, prompts=None

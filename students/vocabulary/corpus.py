@@ -92,9 +92,15 @@ def change_vocabulary(model: Any, vocabulary: Vocabulary, corpus: Corpus, *, see
     elif vocabulary.train is not None:
         train = vocabulary.train
         new_tokenizer, trained = new_vocabulary(
-            transformer, tokenizer, corpus.sources, kind=train.tokenizer, size=train.size, start=train.start, seed=seed,
+            transformer,
+            tokenizer,
+            corpus.sources,
+            kind=train.tokenizer,
+            size=train.size,
+            start=train.start,
+            seed=seed,
             contexts=corpus.contexts,
-        )  # fmt: skip
+        )
         report = trained.to_json()
     replace_tokenizer(model, new_tokenizer)
     return report

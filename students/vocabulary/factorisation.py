@@ -74,9 +74,11 @@ def factorise_embeddings(
         target.LayerNorm.load_state_dict(source.LayerNorm.state_dict())
         factorised.encoder.load_state_dict(transformer.encoder.state_dict())  # the same layers, name by name
     return factorised.train(transformer.training), FactorisationReport(
-        rank=rank, width=config.hidden_size, n_parameters=(transformer.num_parameters(), factorised.num_parameters()),
+        rank=rank,
+        width=config.hidden_size,
+        n_parameters=(transformer.num_parameters(), factorised.num_parameters()),
         energy=energy,
-    )  # fmt: skip
+    )
 
 
 def _check(transformer: Any, tokenizer: Any, rank: int) -> None:
@@ -102,15 +104,30 @@ def _config(config: Any, pad_token_id: int, rank: int, first_place: int) -> Any:
     from transformers import MobileBertConfig
 
     same = (
-        "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act",
-        "hidden_dropout_prob", "attention_probs_dropout_prob", "type_vocab_size", "initializer_range", "layer_norm_eps",
-    )  # fmt: skip
+        "vocab_size",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+        "hidden_act",
+        "hidden_dropout_prob",
+        "attention_probs_dropout_prob",
+        "type_vocab_size",
+        "initializer_range",
+        "layer_norm_eps",
+    )
     return MobileBertConfig(
         **{name: getattr(config, name) for name in same},
-        max_position_embeddings=config.max_position_embeddings - first_place, pad_token_id=pad_token_id,
-        embedding_size=rank, trigram_input=False, use_bottleneck=False, num_feedforward_networks=1,
-        key_query_shared_bottleneck=False, normalization_type="layer_norm", classifier_activation=False,
-    )  # fmt: skip
+        max_position_embeddings=config.max_position_embeddings - first_place,
+        pad_token_id=pad_token_id,
+        embedding_size=rank,
+        trigram_input=False,
+        use_bottleneck=False,
+        num_feedforward_networks=1,
+        key_query_shared_bottleneck=False,
+        normalization_type="layer_norm",
+        classifier_activation=False,
+    )
 
 
 def _factors(rows: Any, rank: int, frequencies: Any) -> tuple[Any, Any, Any, float]:

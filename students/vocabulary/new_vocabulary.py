@@ -86,11 +86,14 @@ def new_vocabulary(
     replace_vocabulary(transformer, lambda rows: _rows(rows, mixing, drawn, seed), len(new.tokens), special)
     counted = {name: _counted(old, new, given) for name, given in sources.items() if given}
     return new_tokenizer, NewVocabularyReport(
-        tokenizer=kind, start=start, n_tokens=(len(old.tokens), len(new.tokens)),
-        n_parameters=(n_before, transformer.num_parameters()), starts=starts,
+        tokenizer=kind,
+        start=start,
+        n_tokens=(len(old.tokens), len(new.tokens)),
+        n_parameters=(n_before, transformer.num_parameters()),
+        starts=starts,
         fertility={name: numbers[0] for name, numbers in counted.items()},
         unknown={name: numbers[1] for name, numbers in counted.items()},
-    )  # fmt: skip
+    )
 
 
 def _special(tokenizer: Any, old: TokenizerJson) -> list[int]:
@@ -115,10 +118,14 @@ def _trained(
     placed = trained.cut(order)
     moved = {i: placed.ids[token] for i, token in old.tokens.items() if i in _special(tokenizer, old)}
     padding = old.state["padding"]
-    whole = TokenizerJson({
-        **placed.state, "post_processor": renumbered(old.state["post_processor"], moved),
-        "truncation": old.state["truncation"], "padding": padding and {**padding, "pad_id": moved[padding["pad_id"]]},
-    })  # fmt: skip
+    whole = TokenizerJson(
+        {
+            **placed.state,
+            "post_processor": renumbered(old.state["post_processor"], moved),
+            "truncation": old.state["truncation"],
+            "padding": padding and {**padding, "pad_id": moved[padding["pad_id"]]},
+        }
+    )
     return whole, rebuilt(tokenizer, whole, unk_token=unk_token)
 
 
@@ -176,8 +183,11 @@ def _mixing(
     drawn = np.array([i for i in new.tokens if i not in weights], dtype=np.int64)
     n_mixed = len(weights) - len(copied)
     starts = {
-        "copied": len(copied), "pieces": n_mixed * (start == "mean"), "similar": n_mixed * (start == "focus"), "drawn": len(drawn),
-    }  # fmt: skip
+        "copied": len(copied),
+        "pieces": n_mixed * (start == "mean"),
+        "similar": n_mixed * (start == "focus"),
+        "drawn": len(drawn),
+    }
     return coo_matrix((values, (rows, columns)), shape=(len(new.tokens), n_old)).tocsr(), drawn, starts
 
 

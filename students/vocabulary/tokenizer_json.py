@@ -170,18 +170,23 @@ class TokenizerJson:
             model["vocab"] = {self.model_pieces[i]: new[i] for i in order if i in self.model_pieces}
         if self.algorithm == "BPE":
             model["merges"] = [
-                [left, right] for left, right, result in self._merges()
+                [left, right]
+                for left, right, result in self._merges()
                 if {left, right, result} <= model["vocab"].keys()
-            ]  # fmt: skip
+            ]
         padding = self.state["padding"]
-        return TokenizerJson({
-            **self.state, "model": model,
-            "added_tokens": sorted(
-                ({**token, "id": new[token["id"]]} for token in self.state["added_tokens"]), key=lambda token: token["id"]
-            ),
-            "post_processor": renumbered(self.state["post_processor"], new),
-            "padding": padding and {**padding, "pad_id": new.get(padding["pad_id"], 0)},
-        })  # fmt: skip
+        return TokenizerJson(
+            {
+                **self.state,
+                "model": model,
+                "added_tokens": sorted(
+                    ({**token, "id": new[token["id"]]} for token in self.state["added_tokens"]),
+                    key=lambda token: token["id"],
+                ),
+                "post_processor": renumbered(self.state["post_processor"], new),
+                "padding": padding and {**padding, "pad_id": new.get(padding["pad_id"], 0)},
+            }
+        )
 
     def unreachable(self) -> list[str]:
         """Return pieces that the model never gives: their own text comes out as other pieces.

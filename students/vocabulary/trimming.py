@@ -123,15 +123,31 @@ def trim_vocabulary(
 
     changed: list[dict[str, Any]] = []
     counted = {
-        name: _compare(before, after, order, texts[name], table, _tokenized(new_reading, texts[name]), covered[name], survives, name, changed)
+        name: _compare(
+            before,
+            after,
+            order,
+            texts[name],
+            table,
+            _tokenized(new_reading, texts[name]),
+            covered[name],
+            survives,
+            name,
+            changed,
+        )
         for name, table in tables.items()
-    }  # fmt: skip
+    }
     report = TrimReport(
-        algorithm=before.algorithm, n_tokens=(len(before.tokens), len(order)),
+        algorithm=before.algorithm,
+        n_tokens=(len(before.tokens), len(order)),
         n_parameters=(n_parameters, transformer.num_parameters()),
-        unreachable=(len(before.unreachable()), len(after.unreachable())), scripts=tuple(scripts), sources=counted,
-        n_checked=len(drawn), max_difference=difference, changed=tuple(changed),
-    )  # fmt: skip
+        unreachable=(len(before.unreachable()), len(after.unreachable())),
+        scripts=tuple(scripts),
+        sources=counted,
+        n_checked=len(drawn),
+        max_difference=difference,
+        changed=tuple(changed),
+    )
     _refuse_inexact(report)
     return new_tokenizer, report
 
@@ -263,13 +279,18 @@ def _compare(
             pieces = [" ".join(before.tokens[int(token)] for token in side) for side in (first, second)]
             changed.append({"source": source, "text": text, "before": pieces[0], "after": pieces[1]})
     n_words = max(sum(len(text.split()) for text in texts), 1)
-    unknown = [float((ids == unk).mean()) if len(ids) and unk is not None else 0.0
-               for ids, unk in ((old.ids, before.unk_id), (new.ids, after.unk_id))]  # fmt: skip
+    unknown = [
+        float((ids == unk).mean()) if len(ids) and unk is not None else 0.0
+        for ids, unk in ((old.ids, before.unk_id), (new.ids, after.unk_id))
+    ]
     return TextCounts(
-        n_texts=len(texts), n_covered=len(covered), n_same=n_same,
+        n_texts=len(texts),
+        n_covered=len(covered),
+        n_same=n_same,
         coverage=float(survives[old.ids].mean()) if len(old.ids) else 1.0,
-        fertility=(len(old.ids) / n_words, len(new.ids) / n_words), unknown=(unknown[0], unknown[1]),
-    )  # fmt: skip
+        fertility=(len(old.ids) / n_words, len(new.ids) / n_words),
+        unknown=(unknown[0], unknown[1]),
+    )
 
 
 def _sample(texts: Sequence[str]) -> list[str]:
@@ -288,9 +309,12 @@ def _hidden_states(transformer: Any, tokenizer: Any, texts: Sequence[str]) -> li
     with torch.no_grad():
         for start in range(0, len(texts), 32):
             batch = tokenizer(
-                list(texts[start : start + 32]), padding=True, truncation=True, return_tensors="pt",
+                list(texts[start : start + 32]),
+                padding=True,
+                truncation=True,
+                return_tensors="pt",
                 max_length=min(tokenizer.model_max_length, _CHECKED_TOKENS),
-            ).to(transformer.device)  # fmt: skip
+            ).to(transformer.device)
             output = transformer(**batch, output_hidden_states=True).hidden_states[-1]
             found.append(output.float() * batch["attention_mask"].unsqueeze(-1))
     transformer.train(was_training)

@@ -89,7 +89,11 @@ def at_512_tokens(run: Path) -> None:
             "student_int8": round(1 / fast, 1),
             "bi_encoder_int8": round(1 / two, 1),
         }
-        print(json.dumps({"pairs_per_s": rates, "student_times": round(slow / fast, 1), "bi_encoder_times": round(slow / two, 1)}))  # fmt: skip
+        print(
+            json.dumps(
+                {"pairs_per_s": rates, "student_times": round(slow / fast, 1), "bi_encoder_times": round(slow / two, 1)}
+            )
+        )
 
 
 def bi_encoder_of(run: Path, queries: list[str], documents: list[str]) -> Path:
@@ -99,9 +103,15 @@ def bi_encoder_of(run: Path, queries: list[str], documents: list[str]) -> Path:
         save_model(build_model("bi_encoder", run / "student", pooling="mean", max_length=256), folder)
         pairs = list(zip(queries, documents, strict=True))
         export_openvino(
-            folder, target, precision="int8", calibration=pairs, held_back=pairs[:4], n_calibration=16,
-            thresholds=Thresholds(), keep_float=None,
-        )  # fmt: skip
+            folder,
+            target,
+            precision="int8",
+            calibration=pairs,
+            held_back=pairs[:4],
+            n_calibration=16,
+            thresholds=Thresholds(),
+            keep_float=None,
+        )
     return target
 
 
@@ -118,8 +128,14 @@ def export_large(folder: Path) -> None:
     source, target = folder / "run/teachers/large", folder / "large-int8"
     began = time.perf_counter()
     export_openvino(
-        source, target, precision="int8", calibration=pairs, held_back=pairs[:4], n_calibration=16, thresholds=Thresholds(),
-    )  # fmt: skip
+        source,
+        target,
+        precision="int8",
+        calibration=pairs,
+        held_back=pairs[:4],
+        n_calibration=16,
+        thresholds=Thresholds(),
+    )
     report({"stage": "export large", "size_mb": round(size_mb(target, "openvino"))}, began)
 
 
@@ -134,9 +150,15 @@ def random_large(folder: Path) -> Path:
     small = FreshBackbone(tokenizer="unigram", vocabulary=2000, layers=1, width=32, heads=2)
     source = fresh_backbone(small, [*split.train.queries, *split.train.documents], seed=0, folder=folder / "small")
     config = XLMRobertaConfig(
-        vocab_size=250_002, hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096,
-        max_position_embeddings=8194, type_vocab_size=1, pad_token_id=1,
-    )  # fmt: skip
+        vocab_size=250_002,
+        hidden_size=1024,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        intermediate_size=4096,
+        max_position_embeddings=8194,
+        type_vocab_size=1,
+        pad_token_id=1,
+    )
     with quiet():
         XLMRobertaModel(config, add_pooling_layer=False).save_pretrained(target)
     for path in source.glob("tokenizer*"):

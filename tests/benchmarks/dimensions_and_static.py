@@ -27,7 +27,10 @@ from students import build_student, export_static_student, train_student
 from teachers import cache_signals, train_teachers
 
 LAYERS = {"backbone": {"teacher": "minilm"}, "layers": [0, 2, 4]}
-STATIC = {"backbone": {"teacher": "minilm"}, "training": {"learning_rate": 1.0e-2, "global_batch": 256, "micro_batch": 256, "token_budget": 65536}}  # fmt: skip
+STATIC = {
+    "backbone": {"teacher": "minilm"},
+    "training": {"learning_rate": 1.0e-2, "global_batch": 256, "micro_batch": 256, "token_budget": 65536},
+}
 MATRYOSHKA = {"matryoshka": [256, 128, 64]}
 # name: student, more objectives, trained or only built, widths that it is cut to
 PIECES: dict[str, tuple[dict[str, Any], dict[str, Any], bool, list[int]]] = {
@@ -65,19 +68,35 @@ def main() -> None:
 
 def recipe(data: Path, folder: Path, student: dict[str, Any], objectives: dict[str, Any]) -> Recipe:
     sts = data / "stsb_en"
-    return Recipe.model_validate({
-        "name": "dimensions", "output_dir": str(folder),
-        "data": {
-            "train": str(sts / "stsb_train.tsv.gz"), "evaluation": str(sts / "stsb_dev.tsv.gz"), "label_range": [0, 5],
-            "columns": {"query": "sentence1", "document": "sentence2", "label": "score"},
-            "unlabelled": [{"path": str(data / "ko_en_parallel/train.tsv.gz"), "columns": ["en"], "max_texts": 8000}],
-        },
-        "teachers": {"minilm": {"kind": "bi_encoder", "backbone": "all-MiniLM-L6-v2", "frozen": True, "max_length": 128}},
-        "signals": {"runtime": "openvino"},
-        "student": {"kind": "bi_encoder", "max_length": 128, "control": False, **student},
-        "objectives": {"embedding_match": {"teacher": "minilm"}, **objectives},
-        "training": {"epochs": 4, "learning_rate": 3.0e-4, "global_batch": 64, "micro_batch": 64, "dropout": 0.0, "tensorboard": False},
-    })  # fmt: skip
+    return Recipe.model_validate(
+        {
+            "name": "dimensions",
+            "output_dir": str(folder),
+            "data": {
+                "train": str(sts / "stsb_train.tsv.gz"),
+                "evaluation": str(sts / "stsb_dev.tsv.gz"),
+                "label_range": [0, 5],
+                "columns": {"query": "sentence1", "document": "sentence2", "label": "score"},
+                "unlabelled": [
+                    {"path": str(data / "ko_en_parallel/train.tsv.gz"), "columns": ["en"], "max_texts": 8000}
+                ],
+            },
+            "teachers": {
+                "minilm": {"kind": "bi_encoder", "backbone": "all-MiniLM-L6-v2", "frozen": True, "max_length": 128}
+            },
+            "signals": {"runtime": "openvino"},
+            "student": {"kind": "bi_encoder", "max_length": 128, "control": False, **student},
+            "objectives": {"embedding_match": {"teacher": "minilm"}, **objectives},
+            "training": {
+                "epochs": 4,
+                "learning_rate": 3.0e-4,
+                "global_batch": 64,
+                "micro_batch": 64,
+                "dropout": 0.0,
+                "tensorboard": False,
+            },
+        }
+    )
 
 
 def measured(data: Path, runs: Path, piece: str) -> dict[str, Any]:
@@ -110,8 +129,11 @@ def spearman(folder: Path, pairs: Pairs, widths: list[int | None]) -> dict[str, 
     for width in widths:
         scorer = load(folder, truncate=width)
         estimates = evaluate_scores(
-            scores=scorer.score(pairs.queries, pairs.documents), labels=pairs.labels, query_ids=pairs.query_ids, seed=42,
-        )  # fmt: skip
+            scores=scorer.score(pairs.queries, pairs.documents),
+            labels=pairs.labels,
+            query_ids=pairs.query_ids,
+            seed=42,
+        )
         found[str(scorer.embedding_width)] = estimates["spearman"].to_dict()
     return found
 
@@ -119,7 +141,11 @@ def spearman(folder: Path, pairs: Pairs, widths: list[int | None]) -> dict[str, 
 def table(data: Path, runs: Path) -> str:
     """Return all that was measured as one Markdown table, with size and latency in turns."""
     folders: dict[tuple[str, str], Path] = {}
-    results = {piece: json.loads((runs / f"{piece}.json").read_text(encoding="utf-8")) for piece in PIECES if (runs / f"{piece}.json").is_file()}  # fmt: skip
+    results = {
+        piece: json.loads((runs / f"{piece}.json").read_text(encoding="utf-8"))
+        for piece in PIECES
+        if (runs / f"{piece}.json").is_file()
+    }
     for piece, result in results.items():
         run = Run(recipe(data, runs / piece, *PIECES[piece][:2]))
         stages = {"built": run.built, "student": run.student, "int8": run.export("int8", "numpy")}
@@ -128,10 +154,19 @@ def table(data: Path, runs: Path) -> str:
     timed = {key: folder for key, folder in folders.items() if key[1] != "built" or "student" not in results[key[0]]}
     evaluation = Run(recipe(data, runs / "base", {"backbone": {"teacher": "minilm"}}, {})).split.evaluation
     sample = evaluation.select(np.linspace(0, len(evaluation) - 1, 300).astype(int).tolist())
-    speed = dict(zip(timed, measure_all(
-        [Request(folder, f"{piece} {stage}", None, None, 2, 128) for (piece, stage), folder in timed.items()],
-        sample.queries, sample.documents, seconds=2.0, rounds=4,
-    ), strict=True))  # fmt: skip
+    speed = dict(
+        zip(
+            timed,
+            measure_all(
+                [Request(folder, f"{piece} {stage}", None, None, 2, 128) for (piece, stage), folder in timed.items()],
+                sample.queries,
+                sample.documents,
+                seconds=2.0,
+                rounds=4,
+            ),
+            strict=True,
+        )
+    )
     lines = ["| model | dimensions | Spearman (95 %) | p50 ms | pairs/s | MB |", "|---|---:|---|---:|---:|---:|"]
     for (piece, stage), _ in folders.items():
         measured_speed = speed.get((piece, stage)) or speed[(piece, "student")]

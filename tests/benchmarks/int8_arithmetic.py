@@ -82,10 +82,16 @@ def _rows(pairs: Pairs, n: int) -> list[int]:
 def _export(source, target, format, train, dev, options):
     began = time.perf_counter()
     export_model(
-        source, target, format=format, precision="int8", thresholds=Thresholds(), n_calibration=options.calibration,
+        source,
+        target,
+        format=format,
+        precision="int8",
+        thresholds=Thresholds(),
+        n_calibration=options.calibration,
         calibration=[pair for pairs in train.values() for pair in _texts(pairs)],
-        held_back=[pair for pairs in dev.values() for pair in _texts(pairs, 50)], _overflow_safe=not options.eight_bits,
-    )  # fmt: skip
+        held_back=[pair for pairs in dev.values() for pair in _texts(pairs, 50)],
+        _overflow_safe=not options.eight_bits,
+    )
     print(f"  {target.name} written in {time.perf_counter() - began:.0f} s", flush=True)
 
 

@@ -48,8 +48,10 @@ def main() -> None:
     results = arguments.work / "results.jsonl"
     if arguments.table:
         return print_table(results)
-    dev = {name: read_pairs(str(arguments.data / path), COLUMNS, label_range=(0, 5)) for name, path in (
-        ("korsts", "korsts/korsts_dev.tsv.gz"), ("stsb", "stsb_en/stsb_dev.tsv.gz"))}  # fmt: skip
+    dev = {
+        name: read_pairs(str(arguments.data / path), COLUMNS, label_range=(0, 5))
+        for name, path in (("korsts", "korsts/korsts_dev.tsv.gz"), ("stsb", "stsb_en/stsb_dev.tsv.gz"))
+    }
     base = signals_of(arguments, dev)
     vocabulary = (
         arguments.start if arguments.start == "kept" else f"{arguments.tokenizer}-{arguments.size}-{arguments.start}"
@@ -58,8 +60,11 @@ def main() -> None:
     if not folder.exists():
         for part in ("teachers", "signals"):
             shutil.copytree(base / part, folder / part)
-    train = None if arguments.start == "kept" else {
-        "train": {"tokenizer": arguments.tokenizer, "size": arguments.size, "start": arguments.start}}  # fmt: skip
+    train = (
+        None
+        if arguments.start == "kept"
+        else {"train": {"tokenizer": arguments.tokenizer, "size": arguments.size, "start": arguments.start}}
+    )
     student = {"layers": LAYERS[arguments.layers], "vocabulary": train}
     began = time.perf_counter()
     run("train-student", recipe(arguments, folder, student))
@@ -67,11 +72,17 @@ def main() -> None:
     at_start = {f"{name} at the start": spearman(load_model(folder / "built"), pairs) for name, pairs in dev.items()}
     built, trained = read_card(folder / "built"), read_card(folder / "student")
     row = {
-        "vocabulary": vocabulary, "layers": arguments.layers, "steps": arguments.steps, "pairs": arguments.pairs, **found, **at_start,
+        "vocabulary": vocabulary,
+        "layers": arguments.layers,
+        "steps": arguments.steps,
+        "pairs": arguments.pairs,
+        **found,
+        **at_start,
         "parameters": sum(p.numel() for p in load_model(folder / "student").parameters()),
-        "starts": built.details.get("vocabulary", {}).get("starts"), "seconds": trained.details["seconds"],
+        "starts": built.details.get("vocabulary", {}).get("starts"),
+        "seconds": trained.details["seconds"],
         "wall_s": round(time.perf_counter() - began, 1),
-    }  # fmt: skip
+    }
     print(json.dumps(row), flush=True)
     with results.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
@@ -84,8 +95,11 @@ def signals_of(arguments, dev) -> Path:
     if not pairs.exists():
         table = read_columns(str(arguments.data / "ko_en_parallel/train.tsv.gz"), ["source", "ko", "en"])
         held_out = {text for part in dev.values() for text in (*part.queries, *part.documents)}
-        rows = [(ko, en) for source, ko, en in zip(table["source"], table["ko"], table["en"], strict=True)
-                if ko and en and source != "stsb_dev" and held_out.isdisjoint((ko, en))]  # fmt: skip
+        rows = [
+            (ko, en)
+            for source, ko, en in zip(table["source"], table["ko"], table["en"], strict=True)
+            if ko and en and source != "stsb_dev" and held_out.isdisjoint((ko, en))
+        ]
         folder.mkdir(parents=True, exist_ok=True)
         chosen = random.Random(0).sample(rows, min(arguments.pairs, len(rows)))
         pairs.write_text("ko\ten\n" + "".join(f"{ko}\t{en}\n" for ko, en in chosen), encoding="utf-8")
@@ -102,22 +116,35 @@ def signals_of(arguments, dev) -> Path:
 
 def recipe(arguments, folder: Path, student: dict) -> Path:
     whole = {
-        "name": "ko_en", "output_dir": str(folder),
+        "name": "ko_en",
+        "output_dir": str(folder),
         "data": {
-            "train": str(arguments.data / "stsb_en/stsb_train.tsv.gz"), "label_range": [0, 5],
+            "train": str(arguments.data / "stsb_en/stsb_train.tsv.gz"),
+            "label_range": [0, 5],
             "evaluation": str(arguments.data / "korsts/korsts_dev.tsv.gz"),
             "columns": {"query": "sentence1", "document": "sentence2", "label": "score"},
-            "parallel": [{"path": str(arguments.work / f"base-{arguments.pairs}/pairs.tsv"), "source": "en", "target": "ko"}],
+            "parallel": [
+                {"path": str(arguments.work / f"base-{arguments.pairs}/pairs.tsv"), "source": "en", "target": "ko"}
+            ],
         },
-        "teachers": {"minilm": {"kind": "bi_encoder", "backbone": "all-MiniLM-L6-v2", "frozen": True, "max_length": 128}},
+        "teachers": {
+            "minilm": {"kind": "bi_encoder", "backbone": "all-MiniLM-L6-v2", "frozen": True, "max_length": 128}
+        },
         "signals": {"runtime": "openvino"},
-        "student": {"kind": "bi_encoder", "backbone": {"teacher": "minilm"}, "max_length": 128, "control": False} | student,
+        "student": {"kind": "bi_encoder", "backbone": {"teacher": "minilm"}, "max_length": 128, "control": False}
+        | student,
         "objectives": {"embedding_match": {"teacher": "minilm", "loss": "cosine"}},
         "training": {
-            "epochs": 1000, "max_steps": arguments.steps, "learning_rate": 5.0e-4, "global_batch": 64, "micro_batch": 64,
-            "dropout": 0.0, "evaluations_per_epoch": 0, "tensorboard": False,
+            "epochs": 1000,
+            "max_steps": arguments.steps,
+            "learning_rate": 5.0e-4,
+            "global_batch": 64,
+            "micro_batch": 64,
+            "dropout": 0.0,
+            "evaluations_per_epoch": 0,
+            "tensorboard": False,
         },
-    }  # fmt: skip
+    }
     path = folder.with_suffix(".yaml")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(whole, sort_keys=False), encoding="utf-8")

@@ -36,9 +36,12 @@ COMPARED = "student − control"
 _FAST = ("export.precisions=[]", "benchmark.seconds=0.2", "benchmark.throughput_pairs=64")
 _COMMAND = "labelled_shares.json"
 _STYLES = {
-    "untrained": (SOFT, ":", "v"), "control": (SOFT, "-", "s"), "student": (ACCENT, "-", "o"),
-    "best teacher": (INK, "-", "^"), "TF-IDF": (INK, ":", "x"),
-}  # fmt: skip
+    "untrained": (SOFT, ":", "v"),
+    "control": (SOFT, "-", "s"),
+    "student": (ACCENT, "-", "o"),
+    "best teacher": (INK, "-", "^"),
+    "TF-IDF": (INK, ":", "x"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,9 +96,13 @@ def overrides(output: Path, share: float, seed: int, given: Sequence[str]) -> li
     """Return what the recipe is run with; max_labelled is the other way to say how many labels there are."""
     labelled = "null" if share == 1 else f"{share:g}"
     return [
-        *_FAST, *given, "data.max_labelled=null", f"data.labelled_share={labelled}", f"seed={seed}",
+        *_FAST,
+        *given,
+        "data.max_labelled=null",
+        f"data.labelled_share={labelled}",
+        f"seed={seed}",
         f"output_dir={json.dumps(str(folder_of(output, share, seed).resolve()))}",
-    ]  # fmt: skip
+    ]
 
 
 def is_finished(folder: Path, command: Sequence[str]) -> bool:
@@ -174,10 +181,14 @@ def read_report(folder: Path, share: float, seed: int) -> dict[str, Any]:
         rows[name] = max(known, key=lambda estimate: float(estimate["value"]), default=None)
     compared = next((one for one in report["comparisons"] if one["name"] == COMPARED), None)
     return {
-        "share": share, "seed": seed, "metric": metric, "n_pairs": report["data"]["n_pairs"],
-        "machine": _machine(report["environment"]), "rows": {name: _ends(rows.get(name)) for name in ROWS},
+        "share": share,
+        "seed": seed,
+        "metric": metric,
+        "n_pairs": report["data"]["n_pairs"],
+        "machine": _machine(report["environment"]),
+        "rows": {name: _ends(rows.get(name)) for name in ROWS},
         COMPARED: _ends(compared),
-    }  # fmt: skip
+    }
 
 
 def _machine(environment: Mapping[str, Any]) -> str:
@@ -200,10 +211,12 @@ def share_of_gain(rows: Mapping[str, Mapping[str, float] | None], name: str = "s
 def mean_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the mean over seeds of values and of the ends of their intervals; a row that one seed lacks is lacking."""
     return {
-        "share": runs[0]["share"], "seed": None, "n_seeds": len(runs),
+        "share": runs[0]["share"],
+        "seed": None,
+        "n_seeds": len(runs),
         "rows": {name: _mean([run["rows"][name] for run in runs]) for name in ROWS},
         COMPARED: _mean([run[COMPARED] for run in runs]),
-    }  # fmt: skip
+    }
 
 
 def _mean(estimates: Sequence[Mapping[str, float] | None]) -> dict[str, float] | None:
@@ -232,20 +245,32 @@ def table(runs: Sequence[Mapping[str, Any]], *, name: str, command: str) -> str:
     counts = sorted({run["n_pairs"] for run in runs})
     pairs = " to ".join(f"{count:,}" for count in sorted({counts[0], counts[-1]}))
     machines = "; ".join(sorted({run["machine"] for run in runs}))
-    return "\n".join([
-        f"# {name}: what the share of labelled data does", "",
-        f"{metric} on {pairs} evaluation pairs, 95 % interval over them. Share of the gain: "
-        "(row − untrained) / (best teacher − untrained).", "",
-        *lines, "", f"Machine: {machines}.", "", f"    {command}", "",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            f"# {name}: what the share of labelled data does",
+            "",
+            f"{metric} on {pairs} evaluation pairs, 95 % interval over them. Share of the gain: "
+            "(row − untrained) / (best teacher − untrained).",
+            "",
+            *lines,
+            "",
+            f"Machine: {machines}.",
+            "",
+            f"    {command}",
+            "",
+        ]
+    )
 
 
 def _line(run: Mapping[str, Any], seed: str) -> str:
     gains = [share_of_gain(run["rows"], name) for name in ("control", "student")]
     cells = [
-        f"{100 * run['share']:g} %", seed, *(_cell(run["rows"][name]) for name in ROWS), _cell(run[COMPARED], "+"),
+        f"{100 * run['share']:g} %",
+        seed,
+        *(_cell(run["rows"][name]) for name in ROWS),
+        _cell(run[COMPARED], "+"),
         *("–" if gain is None else f"{gain:.0%}" for gain in gains),
-    ]  # fmt: skip
+    ]
     return f"| {' | '.join(cells)} |"
 
 
@@ -272,9 +297,18 @@ def draw(runs: Sequence[Mapping[str, Any]], folder: Path, *, name: str) -> None:
         above = [max(0.0, estimate["high"] - estimate["value"]) for _, estimate in points]
         shift = 1.02 ** (place - len(ROWS) // 2)  # or the intervals of one share would hide each other
         axes.errorbar(
-            [100 * share * shift for share, _ in points], values, yerr=[below, above], color=color, linestyle=style, marker=marker,
-            markersize=5, linewidth=1.5, elinewidth=0.8, capsize=2, label=row,
-        )  # fmt: skip
+            [100 * share * shift for share, _ in points],
+            values,
+            yerr=[below, above],
+            color=color,
+            linestyle=style,
+            marker=marker,
+            markersize=5,
+            linewidth=1.5,
+            elinewidth=0.8,
+            capsize=2,
+            label=row,
+        )
     axes.set_xscale("log")
     set_ticks(axes, "x", sorted(100 * mean["share"] for mean in means))
     axes.set_xlabel("labelled pairs, % (log)")

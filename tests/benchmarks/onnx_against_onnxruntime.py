@@ -47,9 +47,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         report = export_model(
-            model, folder / "ours", format="onnx", precision="int8", calibration=calibration,
-            held_back=evaluated[-100:], thresholds=Thresholds(),
-        )  # fmt: skip
+            model,
+            folder / "ours",
+            format="onnx",
+            precision="int8",
+            calibration=calibration,
+            held_back=evaluated[-100:],
+            thresholds=Thresholds(),
+        )
         theirs = _plain(model, folder, [text for pair in calibration for text in pair][:300])
         ours, reference = load(folder / "ours"), load(model, runtime="torch")
         loops = {
@@ -97,12 +102,28 @@ def _plain(model: Path, folder: Path, calibration: list[str]) -> Path:
         example = tuple(torch.ones(2, 9, dtype=torch.int64) for _ in _NAMES)
         axes = {name: {0: torch.export.Dim("rows"), 1: torch.export.Dim("tokens")} for name in _NAMES}
         with quiet():
-            torch.onnx.export(encoder, example, str(target), input_names=list(_NAMES), output_names=["last_hidden_state"], dynamic_shapes=axes)  # fmt: skip
+            torch.onnx.export(
+                encoder,
+                example,
+                str(target),
+                input_names=list(_NAMES),
+                output_names=["last_hidden_state"],
+                dynamic_shapes=axes,
+            )
     else:
         module = load_graph_module(model)
         axes = {name: {0: "rows", 1: "tokens"} for name in (*_NAMES, "last_hidden_state")}
         with quiet(), torch.no_grad(), traceable_masks():
-            torch.onnx.export(module, module.example, str(target), dynamo=False, opset_version=17, input_names=list(_NAMES), output_names=["last_hidden_state", "sentence_embedding"], dynamic_axes=axes)  # fmt: skip
+            torch.onnx.export(
+                module,
+                module.example,
+                str(target),
+                dynamo=False,
+                opset_version=17,
+                input_names=list(_NAMES),
+                output_names=["last_hidden_state", "sentence_embedding"],
+                dynamic_axes=axes,
+            )
 
     class Reader:
         rest = iter(calibration)

@@ -19,10 +19,16 @@ from recipes.cli import main as distill
 DATA = {"train": "bundled", "bundled_pairs": 1500}
 LEARNED = {
     "objectives": {"labels": {"loss": "infonce"}},
-    "training": {"max_steps": 60, "learning_rate": 1e-3, "dropout": 0.0, "tensorboard": False, "evaluations_per_epoch": 0},
+    "training": {
+        "max_steps": 60,
+        "learning_rate": 1e-3,
+        "dropout": 0.0,
+        "tensorboard": False,
+        "evaluations_per_epoch": 0,
+    },
     # what is asked here is speed: a student of 60 steps is not asked to be good
     "export": {"min_cosine": 0.5, "min_mean_cosine": 0.8, "min_rank_agreement": 0.5},
-}  # fmt: skip
+}
 
 
 def main() -> int:
@@ -35,7 +41,10 @@ def main() -> int:
     arguments = parser.parse_args()
     folder = arguments.folder
     folder.mkdir(parents=True, exist_ok=True)
-    budget = [f"--{name}={getattr(arguments, name.replace('-', '_'))}" for name in ("budget-p95-ms", "budget-mb", "length", "threads")]  # fmt: skip
+    budget = [
+        f"--{name}={getattr(arguments, name.replace('-', '_'))}"
+        for name in ("budget-p95-ms", "budget-mb", "length", "threads")
+    ]
     recipe = {"name": "planned", "output_dir": str(folder / "run"), "data": DATA}
     path = write(folder / "before.yaml", recipe)
     if code := distill(["plan", str(path), *budget]):

@@ -79,9 +79,15 @@ def export(name: str, models: Path, pools: dict[str, list[str]]) -> dict[str, Pa
             folder = folders[f"{format}-{precision}"] = models / f"{name}-{format}-{precision}"
             if not folder.exists():
                 export_model(
-                    source, folder, format=format, precision=precision, calibration=pairs[:300], held_back=pairs[300:],
-                    n_calibration=150, thresholds=Thresholds(),
-                )  # fmt: skip
+                    source,
+                    folder,
+                    format=format,
+                    precision=precision,
+                    calibration=pairs[:300],
+                    held_back=pairs[300:],
+                    n_calibration=150,
+                    thresholds=Thresholds(),
+                )
     return folders
 
 
@@ -166,13 +172,16 @@ def compare(folders: Mapping[str, Path], texts: list[str], arguments: argparse.N
 
     ours, stock = best(True), best(False)
     return {
-        "ours": ours, "stock": stock, "times_best_stock": spread(timed[stock] / timed[ours]),
+        "ours": ours,
+        "stock": stock,
+        "times_best_stock": spread(timed[stock] / timed[ours]),
         "int8_over_fp32": spread(timed["ours fp32"] / timed["ours int8"]),
         "seconds": {name: round(float(np.median(values)), 4) for name, values in timed.items()},
         "times": {name: spread(timed[name] / timed[ours]) for name in names},
         "least_cosine": {name: round(value, 4) for name, value in least_cosine.items()},
-        "peak_flops": float(np.median(peaks)), "load_average": round(os.getloadavg()[0], 1),
-    }  # fmt: skip
+        "peak_flops": float(np.median(peaks)),
+        "load_average": round(os.getloadavg()[0], 1),
+    }
 
 
 def show(name: str, found: Mapping[str, Any], *, n_texts: int, flops_a_text: float) -> None:

@@ -76,9 +76,19 @@ def theirs(student: Any, texts: list[str], target: np.ndarray, folder: Path) -> 
 
     with quiet():
         arguments = SentenceTransformerTrainingArguments(
-            str(folder), num_train_epochs=1, per_device_train_batch_size=BATCH, learning_rate=RATE, warmup_steps=0.1,
-            bf16=True, use_cpu=True, save_strategy="no", report_to=[], seed=SEED, logging_steps=10_000, disable_tqdm=True,
-        )  # fmt: skip
+            str(folder),
+            num_train_epochs=1,
+            per_device_train_batch_size=BATCH,
+            learning_rate=RATE,
+            warmup_steps=0.1,
+            bf16=True,
+            use_cpu=True,
+            save_strategy="no",
+            report_to=[],
+            seed=SEED,
+            logging_steps=10_000,
+            disable_tqdm=True,
+        )
         dataset = Dataset.from_dict({"sentence": texts, "label": target.tolist()})
         SentenceTransformerTrainer(model=student, args=arguments, train_dataset=dataset, loss=MSELoss(student)).train()
 
@@ -90,9 +100,15 @@ def ours(student: Any, texts: list[str], target: np.ndarray, folder: Path) -> No
     vectors = target[[texts.index(text) for text in trainset.texts]]
     trainset.embeddings = lambda rows: vectors[rows]
     settings = Training(
-        epochs=1, learning_rate=RATE, global_batch=BATCH, micro_batch=BATCH, dropout=None, evaluations_per_epoch=0,
-        checkpoint_seconds=1e9, tensorboard=False,
-    )  # fmt: skip
+        epochs=1,
+        learning_rate=RATE,
+        global_batch=BATCH,
+        micro_batch=BATCH,
+        dropout=None,
+        evaluations_per_epoch=0,
+        checkpoint_seconds=1e9,
+        tensorboard=False,
+    )
     objectives = Objectives(embedding_match=EmbeddingMatch(teacher="teacher", loss="mse"))
     train(
         lambda: Step(student, "bi_encoder", objectives),

@@ -63,16 +63,28 @@ def theirs(train: Pairs, dev: Pairs, layers: list[int]) -> dict[str, float]:
         student = build_model("bi_encoder", "all-MiniLM-L6-v2", max_length=128)
         keep_layers(student[0].model, layers)
         arguments = SentenceTransformerTrainingArguments(
-            folder, num_train_epochs=4, per_device_train_batch_size=64, learning_rate=3e-4, warmup_steps=0.1,
-            bf16=True, use_cpu=True, save_strategy="no", report_to=[], seed=42, logging_steps=10_000, disable_tqdm=True,
-        )  # fmt: skip
+            folder,
+            num_train_epochs=4,
+            per_device_train_batch_size=64,
+            learning_rate=3e-4,
+            warmup_steps=0.1,
+            bf16=True,
+            use_cpu=True,
+            save_strategy="no",
+            report_to=[],
+            seed=42,
+            logging_steps=10_000,
+            disable_tqdm=True,
+        )
         dataset = Dataset.from_dict({"sentence": texts, "label": target.tolist()})
         SentenceTransformerTrainer(model=student, args=arguments, train_dataset=dataset, loss=MSELoss(student)).train()
     ended = time.perf_counter()
     return {
-        "n_texts": len(texts), "labelling_s": round(labelled - began, 1), "training_s": round(ended - labelled, 1),
+        "n_texts": len(texts),
+        "labelling_s": round(labelled - began, 1),
+        "training_s": round(ended - labelled, 1),
         "spearman": spearman(student, dev),
-    }  # fmt: skip
+    }
 
 
 def spearman(model: object, dev: Pairs) -> float:

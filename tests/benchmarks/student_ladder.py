@@ -66,12 +66,18 @@ def main() -> None:
 
 def open_run(arguments: argparse.Namespace, name: str, student: dict[str, Any]) -> Run:
     settings = {
-        "data.train": str(arguments.data / "stsb_train.tsv.gz"), "data.evaluation": str(arguments.data / "stsb_dev.tsv.gz"),
-        "data.unlabelled": [], "student.layers": None, "student.control": False, "training.epochs": arguments.epochs,
-        "training.evaluations_per_epoch": 0, "training.tensorboard": False, "export.precisions": ["int8"],
+        "data.train": str(arguments.data / "stsb_train.tsv.gz"),
+        "data.evaluation": str(arguments.data / "stsb_dev.tsv.gz"),
+        "data.unlabelled": [],
+        "student.layers": None,
+        "student.control": False,
+        "training.epochs": arguments.epochs,
+        "training.evaluations_per_epoch": 0,
+        "training.tensorboard": False,
+        "export.precisions": ["int8"],
         "output_dir": str(arguments.output / name.replace(" ", "-").replace(",", "").replace("%", "")),
         **{f"student.{key}": value for key, value in student.items()},
-    }  # fmt: skip
+    }
     return Run(load_recipe(RECIPE, [f"{key}={json.dumps(value)}" for key, value in settings.items()]))
 
 
@@ -84,7 +90,10 @@ def train(arguments: argparse.Namespace, until: float) -> None:
     if not (base.folder / "result.json").exists():
         train_teachers(base)
         cache_signals(base)
-        write_json(base.folder / "result.json", {"after": evaluate(base, base.teacher("minilm")), **described(base.teacher("minilm"))})  # fmt: skip
+        write_json(
+            base.folder / "result.json",
+            {"after": evaluate(base, base.teacher("minilm")), **described(base.teacher("minilm"))},
+        )
     for name in arguments.only or rungs:
         run = open_run(arguments, name, rungs[name])
         if (run.folder / "result.json").exists():
@@ -159,12 +168,20 @@ def measure(arguments: argparse.Namespace, until: float) -> None:
         pairs = chunk[0].split.evaluation
         sample = pairs.select(np.linspace(0, len(pairs) - 1, 256).astype(int).tolist())
         measured = measure_all(requests, sample.queries, sample.documents, seconds=2.0, lengths=(64,))
-        values = [{"p50_ms": one["latency_ms"]["p50"], "size_mb": one["size_mb"], "pairs_per_s": one["throughput_pairs_per_s"]} for one in measured]  # fmt: skip
+        values = [
+            {
+                "p50_ms": one["latency_ms"]["p50"],
+                "size_mb": one["size_mb"],
+                "pairs_per_s": one["throughput_pairs_per_s"],
+            }
+            for one in measured
+        ]
         for folder, torch_values, int8_values in zip(folders, values[::2], values[1::2], strict=True):
             if not (folder / "latency.json").exists():
                 write_json(
-                    folder / "latency.json", {"torch": torch_values, "int8": int8_values, "whole": values[0], "whole_int8": values[1]}
-                )  # fmt: skip
+                    folder / "latency.json",
+                    {"torch": torch_values, "int8": int8_values, "whole": values[0], "whole_int8": values[1]},
+                )
 
 
 def architecture_of(folder: Path) -> str:
@@ -174,8 +191,9 @@ def architecture_of(folder: Path) -> str:
 def table(output: Path) -> str:
     """All that is there, as Markdown."""
     latencies = {
-        architecture_of(path.parent): json.loads(path.read_text(encoding="utf-8")) for path in output.glob("*/latency.json")
-    }  # fmt: skip
+        architecture_of(path.parent): json.loads(path.read_text(encoding="utf-8"))
+        for path in output.glob("*/latency.json")
+    }
     lines = [
         "| student | kept | MB | int8 MB | p50 ms | int8 p50 ms | before | after (95 %) | of teacher |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -187,7 +205,15 @@ def table(output: Path) -> str:
             continue
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         speed = latencies.get(architecture_of(folder))
-        cells = ["", "", ""] if speed is None else [f"{speed['int8']['size_mb']:.1f}", f"{speed['torch']['p50_ms']:.2f}", f"{speed['int8']['p50_ms']:.2f}"]  # fmt: skip
+        cells = (
+            ["", "", ""]
+            if speed is None
+            else [
+                f"{speed['int8']['size_mb']:.1f}",
+                f"{speed['torch']['p50_ms']:.2f}",
+                f"{speed['int8']['p50_ms']:.2f}",
+            ]
+        )
         after = result["after"]
         lines.append(
             f"| {name} | {kept(result)} | {result['size_mb']} | {' | '.join(cells)} | {result['before']['value']:.4f} "

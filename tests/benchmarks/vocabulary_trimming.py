@@ -21,9 +21,14 @@ from distill.models.modeling import quiet
 from students.vocabulary.trimming import trim_vocabulary
 
 SPECIALS = {
-    "bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>",
-    "cls_token": "<s>", "sep_token": "</s>",
-}  # fmt: skip
+    "bos_token": "<s>",
+    "pad_token": "<pad>",
+    "eos_token": "</s>",
+    "unk_token": "<unk>",
+    "mask_token": "<mask>",
+    "cls_token": "<s>",
+    "sep_token": "</s>",
+}
 FAMILY = {"unigram": "XLMRoberta", "wordpiece": "Bert", "bpe": "Roberta"}
 SIZE = {"unigram": 64_000, "wordpiece": 48_000, "bpe": 48_000}
 
@@ -67,9 +72,14 @@ def row(settings, tokenizer, model, mined, held_out) -> None:
         cells.append(f"{counts.coverage:.3%}, {counts.n_same / counts.n_texts:.2%}, {sum(same) / len(same):.1%}")
     n_covered = sum(counts.n_covered for counts in report.sources.values())
     exact = sum(counts.n_same for counts in report.sources.values()) / n_covered
-    sizes = [f"{a} → {b}" for a, b in (
-        [f"{n:,}" for n in report.n_tokens], [f"{n / 1e6:.1f}" for n in report.n_parameters],
-        [f"{n * 4 / 1e6:.0f}" for n in report.n_parameters])]  # fmt: skip
+    sizes = [
+        f"{a} → {b}"
+        for a, b in (
+            [f"{n:,}" for n in report.n_tokens],
+            [f"{n / 1e6:.1f}" for n in report.n_parameters],
+            [f"{n * 4 / 1e6:.0f}" for n in report.n_parameters],
+        )
+    ]
     what = ", ".join(f"{name} {value}" for name, value in settings.items())
     print(
         f"| {what} | {' | '.join(sizes)} | {exact:.2%} of {n_covered:,} | {report.max_difference:.1g} | {' | '.join(cells)} | {report.unreachable[0]} → {report.unreachable[1]} | {seconds:.0f} |",
@@ -88,11 +98,17 @@ def read_languages(data: Path) -> dict[str, list[str]]:
 
     sts = ("sentence1", "sentence2")
     found = {
-        "ko": [text for part in zip(*(column(f"ko_text/{name}.tsv.gz", "text") for name in ("formal", "tech", "colloquial")), strict=False) for text in part],
+        "ko": [
+            text
+            for part in zip(
+                *(column(f"ko_text/{name}.tsv.gz", "text") for name in ("formal", "tech", "colloquial")), strict=False
+            )
+            for text in part
+        ],
         "en": [*column("stsb_en/stsb_train.tsv.gz", *sts), *column("ko_en_parallel/train.tsv.gz", "en")],
         "ja": column("stsb_multi/stsb_ja_train.tsv.gz", *sts),
         "de": column("stsb_multi/stsb_de_train.tsv.gz", *sts),
-    }  # fmt: skip
+    }
     return {name: list(dict.fromkeys(texts)) for name, texts in found.items()}
 
 
@@ -121,9 +137,15 @@ def with_model(algorithm: str, texts: list[str], keep: Path | None):
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=512, **SPECIALS)
     torch.manual_seed(0)
     config = getattr(transformers, f"{FAMILY[algorithm]}Config")(
-        vocab_size=len(tokenizer), hidden_size=384, num_hidden_layers=2, num_attention_heads=6, intermediate_size=1536,
-        max_position_embeddings=514, pad_token_id=1, type_vocab_size=1,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=384,
+        num_hidden_layers=2,
+        num_attention_heads=6,
+        intermediate_size=1536,
+        max_position_embeddings=514,
+        pad_token_id=1,
+        type_vocab_size=1,
+    )
     return tokenizer, getattr(transformers, f"{FAMILY[algorithm]}Model")(config, add_pooling_layer=False).eval()
 
 
@@ -133,9 +155,11 @@ def byte_level(texts: list[str]):
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=SIZE["bpe"], special_tokens=list(dict.fromkeys(SPECIALS.values())), show_progress=False,
+        vocab_size=SIZE["bpe"],
+        special_tokens=list(dict.fromkeys(SPECIALS.values())),
+        show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )  # fmt: skip
+    )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
 

@@ -31,7 +31,9 @@ class Environment:
         """Run a program of the environment; stop where it ends with another code than expected."""
         environment = {name: value for name, value in os.environ.items() if name not in HIDDEN}
         path = self.folder / "bin" / program
-        done = subprocess.run([str(path), *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False)  # fmt: skip
+        done = subprocess.run(
+            [str(path), *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+        )
         if done.returncode != code:
             shown = " ".join([program, *arguments])
             sys.exit(f"{shown}\nended with {done.returncode}, expected {code}:\n{done.stdout}\n{done.stderr}")
@@ -54,8 +56,11 @@ def copy_of_the_sources(target: Path) -> Path:
     """Copy what git has, as it is now: a build in the checkout would leave its folders there, and could use earlier ones."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     for name in filter(None, listed.stdout.split("\0")):
         source = ROOT / name
         if source.is_file():

@@ -33,17 +33,37 @@ print(json.dumps([scores.tolist(), ranked, vectors, heavy]))
 """
 # commands that need more than a serving install has
 LACKING = (
-    "run quickstart", "train-teacher quickstart", "cache-signals quickstart", "build-student quickstart", "train-student quickstart",
-    "export quickstart", "benchmark quickstart", "cascade quickstart", "ablate ablation_resume_jd --smoke", "plan --budget-mb 5",
-    "trim {torch} trimmed --texts texts.txt", "fetch-data stsb", "score {torch} pairs.csv -o out.csv",
-    "score {model} owner/name -o out.csv", "score {model} pairs.parquet -o out.csv", "score {model} pairs.csv -o out.parquet",
-    "benchmark {model} --pairs pairs.csv", "layout {model} laid --for {tool}", "push {model} name/model",
-)  # fmt: skip
+    "run quickstart",
+    "train-teacher quickstart",
+    "cache-signals quickstart",
+    "build-student quickstart",
+    "train-student quickstart",
+    "export quickstart",
+    "benchmark quickstart",
+    "cascade quickstart",
+    "ablate ablation_resume_jd --smoke",
+    "plan --budget-mb 5",
+    "trim {torch} trimmed --texts texts.txt",
+    "fetch-data stsb",
+    "score {torch} pairs.csv -o out.csv",
+    "score {model} owner/name -o out.csv",
+    "score {model} pairs.parquet -o out.csv",
+    "score {model} pairs.csv -o out.parquet",
+    "benchmark {model} --pairs pairs.csv",
+    "layout {model} laid --for {tool}",
+    "push {model} name/model",
+)
 WORKING = (
-    "synthesize made --pairs 4 --estimate", "index-quality {bi} pairs.csv",
-    "prepare resumes.csv -o blinded.csv --blind", "fetch-data ko_en --from held", "tune {bi} --seconds 1 --threads 1",
-    "embed {bi} texts.txt -o texts.npy", "score {model} pairs.csv -o scores.tsv", "--version", "--help",
-)  # fmt: skip
+    "synthesize made --pairs 4 --estimate",
+    "index-quality {bi} pairs.csv",
+    "prepare resumes.csv -o blinded.csv --blind",
+    "fetch-data ko_en --from held",
+    "tune {bi} --seconds 1 --threads 1",
+    "embed {bi} texts.txt -o texts.npy",
+    "score {model} pairs.csv -o scores.tsv",
+    "--version",
+    "--help",
+)
 
 
 def made_folders(root: Path) -> dict[str, Path]:
@@ -65,9 +85,17 @@ def made_folders(root: Path) -> dict[str, Path]:
             for precision in ("fp32", "int8"):
                 target = root / f"{kind}-{form}-{precision}"
                 export_model(
-                    source, target, format=form, precision=precision, held_back=pairs[:20], calibration=pairs, n_calibration=20,
-                    n_threads=1, thresholds=Thresholds(), may_search=False,
-                )  # fmt: skip
+                    source,
+                    target,
+                    format=form,
+                    precision=precision,
+                    held_back=pairs[:20],
+                    calibration=pairs,
+                    n_calibration=20,
+                    n_threads=1,
+                    thresholds=Thresholds(),
+                    may_search=False,
+                )
                 made[target.name] = target
     static = static_model(load_model(sources["bi"]), Static(), SENTENCES, max_length=96)
     save_model(static, root / "static")
@@ -76,7 +104,10 @@ def made_folders(root: Path) -> dict[str, Path]:
 
 def write_inputs(folder: Path) -> None:
     """Write the files that the commands read."""
-    rows = [f"{left}\t{right}\t{number % 2}" for number, (left, right) in enumerate(zip(SENTENCES, SENTENCES[::-1], strict=True))]  # fmt: skip
+    rows = [
+        f"{left}\t{right}\t{number % 2}"
+        for number, (left, right) in enumerate(zip(SENTENCES, SENTENCES[::-1], strict=True))
+    ]
     (folder / "pairs.tsv").write_text("\n".join(["query\tdocument\tlabel", *rows]) + "\n", encoding="utf-8")
     lines = [",".join(f'"{value}"' for value in row.split("\t")) for row in rows]
     (folder / "pairs.csv").write_text("\n".join(["query,document,label", *lines]) + "\n", encoding="utf-8")
@@ -118,7 +149,9 @@ def try_commands(environment: Environment, names: dict[str, str], work: Path) ->
     for line in LACKING:
         done = environment.call("distill", *line.format(**names).split(), cwd=work, code=2)
         messages = [text for text in done.stderr.splitlines() if not text.startswith("recipe quickstart: ")]
-        assert len(messages) == 1 and re.search(r"needs the package \S+, which is not installed here: pip install", messages[0]), (line, done.stderr)  # fmt: skip
+        assert len(messages) == 1 and re.search(
+            r"needs the package \S+, which is not installed here: pip install", messages[0]
+        ), (line, done.stderr)
         said.append(f"  distill {line}: {messages[0].removeprefix('error: ')}")
     return said
 
@@ -137,9 +170,11 @@ def check(form: str, root: Path, folders: dict[str, Path]) -> None:
     for name in served:
         print(f"  {name}: largest difference to the full environment {serves(environment, folders[name], work):.1g}")
     names = {
-        "torch": str(folders["torch"]), "model": str(folders[f"cross-{form}-fp32"]), "bi": str(folders[f"bi-{form}-fp32"]),
+        "torch": str(folders["torch"]),
+        "model": str(folders[f"cross-{form}-fp32"]),
+        "bi": str(folders[f"bi-{form}-fp32"]),
         "tool": {"openvino": "optimum", "onnx": "tei"}[form],
-    }  # fmt: skip
+    }
     print(*try_commands(environment, names, work), sep="\n")
     other = "onnx" if form == "openvino" else "openvino"
     done = environment.call(

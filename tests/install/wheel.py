@@ -14,13 +14,24 @@ from tests.install.environments import Environment, copy_of_the_sources
 
 # the quickstart, as small as it can be
 TINY = (
-    "output_dir=run", "data.bundled_pairs=240", "data.unlabelled_pairs=[]", "data.max_labelled=null", "teachers.bi.training.epochs=1",
-    "student.control=false", "benchmark.seconds=0.2", "benchmark.max_seconds=0.2", "benchmark.throughput_pairs=40",
-)  # fmt: skip
+    "output_dir=run",
+    "data.bundled_pairs=240",
+    "data.unlabelled_pairs=[]",
+    "data.max_labelled=null",
+    "teachers.bi.training.epochs=1",
+    "student.control=false",
+    "benchmark.seconds=0.2",
+    "benchmark.max_seconds=0.2",
+    "benchmark.throughput_pairs=40",
+)
 NEEDED = (
-    "distill/py.typed", "distill/report/report.html", "recipes/quickstart.yaml", "recipes/korsts.yaml",
-    "recipes/accelerate/multi_gpu.yaml", "recipes/ci/gate.yaml",
-)  # fmt: skip
+    "distill/py.typed",
+    "distill/report/report.html",
+    "recipes/quickstart.yaml",
+    "recipes/korsts.yaml",
+    "recipes/accelerate/multi_gpu.yaml",
+    "recipes/ci/gate.yaml",
+)
 
 
 def check_contents(built: Path) -> tuple[Path, Path]:

@@ -45,25 +45,74 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
 )
 LAYERS_BOMB = BOMB + "student: {kind: bi_encoder, backbone: x, layers: *k}\nname: x\ndata: {train: x}\n"
 for title, content in {
-    "bomb": BOMB, "layers as a bomb": LAYERS_BOMB, "1,000 brackets": "a: " + "[" * 1000, "1,000 lists": "a: " + "[" * 1000 + "]" * 1000,
-    "20,000 mappings": "a: " + "{a: " * 20_000 + "1" + "}" * 20_000, "dashes": "- " * 3000 + "x", "itself": "a: &a [*a]", "unknown alias": "a: *b",
-    "list": "- a", "text": "a", "number": "1", "empty": "", "null": "null", "key twice": "name: a\nname: b", "tab": "data:\n\ttrain: x",
-    "CP949": "name: 이력서".encode("cp949"), "UTF-16": "name: x".encode("utf-16"), "zeros": b"\0" * 100, "random bytes": bytes(range(256)), "python": "a: !!python/object/apply:os.system [id]",
-    "date": "name: 2026-01-01", "binary": "name: !!binary aGk=", "set": "? a\n? b", "two documents": "a: 1\n---\nb: 2", "key of a list": "[1, 2]: x", "null key": "null: x", "NUL": 'name: "\\0"',
-    "surrogate": 'name: "\\ud800"', "long integer": "seed: " + "9" * 5000, "merge of a text": "a: {<<: x}", "teachers a list": "name: x\ndata: {train: x}\nteachers: [1]",
-    "data a text": "name: x\ndata: x", "all wrong": "name: [1]\ndata: 3\nteachers: x\nstudent: []\ntraining: 1", "6 MB": "a: " + "x" * 6_000_000,
-}.items():  # fmt: skip
+    "bomb": BOMB,
+    "layers as a bomb": LAYERS_BOMB,
+    "1,000 brackets": "a: " + "[" * 1000,
+    "1,000 lists": "a: " + "[" * 1000 + "]" * 1000,
+    "20,000 mappings": "a: " + "{a: " * 20_000 + "1" + "}" * 20_000,
+    "dashes": "- " * 3000 + "x",
+    "itself": "a: &a [*a]",
+    "unknown alias": "a: *b",
+    "list": "- a",
+    "text": "a",
+    "number": "1",
+    "empty": "",
+    "null": "null",
+    "key twice": "name: a\nname: b",
+    "tab": "data:\n\ttrain: x",
+    "CP949": "name: 이력서".encode("cp949"),
+    "UTF-16": "name: x".encode("utf-16"),
+    "zeros": b"\0" * 100,
+    "random bytes": bytes(range(256)),
+    "python": "a: !!python/object/apply:os.system [id]",
+    "date": "name: 2026-01-01",
+    "binary": "name: !!binary aGk=",
+    "set": "? a\n? b",
+    "two documents": "a: 1\n---\nb: 2",
+    "key of a list": "[1, 2]: x",
+    "null key": "null: x",
+    "NUL": 'name: "\\0"',
+    "surrogate": 'name: "\\ud800"',
+    "long integer": "seed: " + "9" * 5000,
+    "merge of a text": "a: {<<: x}",
+    "teachers a list": "name: x\ndata: {train: x}\nteachers: [1]",
+    "data a text": "name: x\ndata: x",
+    "all wrong": "name: [1]\ndata: 3\nteachers: x\nstudent: []\ntraining: 1",
+    "6 MB": "a: " + "x" * 6_000_000,
+}.items():
     recipe_text(title, content)
 for key, values in {
-    "seed": [-1, 10**23, 1.5, "x", "null", ".nan", "[1]"], "training.epochs": ["1e308", "1.0e+308", ".inf", ".nan", 0, -1, "x", "{}"],
-    "training.learning_rate": [".inf", ".nan", -1, 0], "training.max_steps": [0, -1, 10**30], "training.global_batch": [0, 10**12], "training.token_budget": [-5, 10**20],
-    "name": ["x" * 300, "a/b", "..", "''", "'.x'", "3"], "output_dir": ["/proc/x", "/dev/null/x", "x" * 300, "\"a\\0b\""], "data.train": ["x" * 300, "/dev", "/", "''", "../none.tsv", "3"],
-    "data.label_range": ["[1,1]", "[2,1]", "[.nan,1]", "[0,.inf]", "[0]", "x"], "data.evaluation_share": [0, 1, 2, -1, ".nan"], "data.max_pairs": [0, -1, 10**20], "data.candidates": [1, -1, 10**20],
-    "data.columns": ["{query: 3}", "{qeury: x}", "[]"], "teachers.cross.backbone.layers": [0, -1, 10**9], "teachers.cross.backbone.width": [0, 3, 10**9], "teachers.cross.backbone.heads": [0, 7, 10**9],
-    "teachers.cross.backbone.vocabulary": [1, 10**12], "teachers.cross.max_length": [1, 10**9, "x"], "teachers.cross.head": ["[0]", "[1000000000000]", "x", "[[1]]"], "teachers.cross.backbone": ["/", "/dev/null", "x" * 300, "..", "''", "{teacher: cross}"],
-    "student.layers": ["[-1]", "[1,0]", "[[0]]", "{importance: 0}", "{every: 1, last: 1}", "x", "[0.5]"], "student.width": ["{hidden: 0}", "{hidden: .nan}", "{}", "{hidden: -3}"], "teachers.a/b": ["{}"], "teachers": ["[]", "x", "{1: x}"],
-    "benchmark.seconds": [".inf", ".nan", -1, 0], "benchmark.lengths": ["[0]", "[-1]", "x"], "a..b": [1], ".": [1], "": [1],
-}.items():  # fmt: skip
+    "seed": [-1, 10**23, 1.5, "x", "null", ".nan", "[1]"],
+    "training.epochs": ["1e308", "1.0e+308", ".inf", ".nan", 0, -1, "x", "{}"],
+    "training.learning_rate": [".inf", ".nan", -1, 0],
+    "training.max_steps": [0, -1, 10**30],
+    "training.global_batch": [0, 10**12],
+    "training.token_budget": [-5, 10**20],
+    "name": ["x" * 300, "a/b", "..", "''", "'.x'", "3"],
+    "output_dir": ["/proc/x", "/dev/null/x", "x" * 300, '"a\\0b"'],
+    "data.train": ["x" * 300, "/dev", "/", "''", "../none.tsv", "3"],
+    "data.label_range": ["[1,1]", "[2,1]", "[.nan,1]", "[0,.inf]", "[0]", "x"],
+    "data.evaluation_share": [0, 1, 2, -1, ".nan"],
+    "data.max_pairs": [0, -1, 10**20],
+    "data.candidates": [1, -1, 10**20],
+    "data.columns": ["{query: 3}", "{qeury: x}", "[]"],
+    "teachers.cross.backbone.layers": [0, -1, 10**9],
+    "teachers.cross.backbone.width": [0, 3, 10**9],
+    "teachers.cross.backbone.heads": [0, 7, 10**9],
+    "teachers.cross.backbone.vocabulary": [1, 10**12],
+    "teachers.cross.max_length": [1, 10**9, "x"],
+    "teachers.cross.head": ["[0]", "[1000000000000]", "x", "[[1]]"],
+    "teachers.cross.backbone": ["/", "/dev/null", "x" * 300, "..", "''", "{teacher: cross}"],
+    "student.layers": ["[-1]", "[1,0]", "[[0]]", "{importance: 0}", "{every: 1, last: 1}", "x", "[0.5]"],
+    "student.width": ["{hidden: 0}", "{hidden: .nan}", "{}", "{hidden: -3}"],
+    "teachers.a/b": ["{}"],
+    "teachers": ["[]", "x", "{1: x}"],
+    "benchmark.seconds": [".inf", ".nan", -1, 0],
+    "benchmark.lengths": ["[0]", "[-1]", "x"],
+    "a..b": [1],
+    ".": [1],
+    "": [1],
+}.items():
     for value in values:
         override(key, value)
 case("override: 5,000 deep", lambda folder, _: ["train-teacher", write_recipe(folder), ".".join("a" * 5000) + "=1"])
@@ -79,10 +128,29 @@ case("recipe path: a pipe", lambda folder, _: os.mkfifo(folder / "pipe") or ["ru
 # --- command lines ----------------------------------------------------------------------------------------------------
 
 for options in (
-    ["--label-range", "1,1"], ["--label-range", "nan,1"], ["--label-range", "0,inf"], ["--label-range", "x"], ["--label-range", "1"], ["--seconds", "nan"], ["--seconds", "-1"], ["--seconds", "inf"],
-    ["--seconds", "1e300"], ["--threads", "0"], ["--threads", "x"], ["--threads", "1e9"], ["--batches", "0"], ["--batches", "-1"], ["--batches", "x"], ["--loads", "nan"], ["--loads", "5"], ["--shapes", "-1"],
-    ["--max-slowdown", "nan", "--against", "x"], ["--against", "none.json"], ["--max-slowdown", "1.1"], ["--query-column", "x" * 300],
-):  # fmt: skip
+    ["--label-range", "1,1"],
+    ["--label-range", "nan,1"],
+    ["--label-range", "0,inf"],
+    ["--label-range", "x"],
+    ["--label-range", "1"],
+    ["--seconds", "nan"],
+    ["--seconds", "-1"],
+    ["--seconds", "inf"],
+    ["--seconds", "1e300"],
+    ["--threads", "0"],
+    ["--threads", "x"],
+    ["--threads", "1e9"],
+    ["--batches", "0"],
+    ["--batches", "-1"],
+    ["--batches", "x"],
+    ["--loads", "nan"],
+    ["--loads", "5"],
+    ["--shapes", "-1"],
+    ["--max-slowdown", "nan", "--against", "x"],
+    ["--against", "none.json"],
+    ["--max-slowdown", "1.1"],
+    ["--query-column", "x" * 300],
+):
     case(
         f"benchmark {' '.join(options)[:40]}",
         lambda folder, finished, options=options: [
@@ -467,13 +535,26 @@ for name in ("out.csv", "out", "out.npz", "out.npy.gz"):
     case(
         f"embed into {name}",
         lambda folder, finished, name=name: [
-            "embed", finished.teacher("bi"), pairs(folder), "--column", "query", "-o", folder / name,
+            "embed",
+            finished.teacher("bi"),
+            pairs(folder),
+            "--column",
+            "query",
+            "-o",
+            folder / name,
         ],
-    )  # fmt: skip
+    )
 for name, content in {
-    "CP949": "id,resume\n1,이력서\n".encode("cp949"), "a row too long": b"id,resume\n1,a,b\n", "a number alone": b"7", "zeros": b"\0" * 500,
-    "a list": None, "a quote left open": b'id,resume\n1,"a\n', "no such column": b"id,cv\n1,a\n", "a NUL": b"id,resume\n1,a\0b\n", "both spellings": "id,이력서,\u110b\u1175\u1105\u1167\u11a8\u1109\u1165\n1,a,b\n".encode(),
-}.items():  # fmt: skip
+    "CP949": "id,resume\n1,이력서\n".encode("cp949"),
+    "a row too long": b"id,resume\n1,a,b\n",
+    "a number alone": b"7",
+    "zeros": b"\0" * 500,
+    "a list": None,
+    "a quote left open": b'id,resume\n1,"a\n',
+    "no such column": b"id,cv\n1,a\n",
+    "a NUL": b"id,resume\n1,a\0b\n",
+    "both spellings": "id,이력서,\u110b\u1175\u1105\u1167\u11a8\u1109\u1165\n1,a,b\n".encode(),
+}.items():
 
     def prepare_case(folder, _, content=content):
         path = folder / ("in.jsonl" if content is None else "in.csv")
@@ -570,9 +651,16 @@ signal_case("a folder", lambda path: path.unlink() or path.mkdir())
 # --- data -------------------------------------------------------------------------------------------------------------
 
 for title, name, content in (
-    ("zeros", "p.tsv", b"\0" * 1000), ("UTF-16", "p.csv", GOOD.encode("utf-16")), ("one line", "p.jsonl", b"{" * 5000), ("deep", "p.jsonl", b"[" * 5000 + b"]" * 5000), ("numbers", "p.jsonl", b"1\n2\n"),
-    ("quote left open", "p.csv", b'query,document\n"a,b\n'), ("Parquet cut", "p.parquet", b"PAR1" + b"\0" * 50 + b"PAR1"), ("long name", "x" * 300 + ".tsv", None), ("no suffix", "p", GOOD.encode()),
-):  # fmt: skip
+    ("zeros", "p.tsv", b"\0" * 1000),
+    ("UTF-16", "p.csv", GOOD.encode("utf-16")),
+    ("one line", "p.jsonl", b"{" * 5000),
+    ("deep", "p.jsonl", b"[" * 5000 + b"]" * 5000),
+    ("numbers", "p.jsonl", b"1\n2\n"),
+    ("quote left open", "p.csv", b'query,document\n"a,b\n'),
+    ("Parquet cut", "p.parquet", b"PAR1" + b"\0" * 50 + b"PAR1"),
+    ("long name", "x" * 300 + ".tsv", None),
+    ("no suffix", "p", GOOD.encode()),
+):
 
     def data(folder, finished, name=name, content=content):
         if content is not None:

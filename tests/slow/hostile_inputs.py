@@ -109,10 +109,16 @@ def run_case(number, title, prepare, codes, root, finished):
         "inputs changed": home is not None and home != state(finished.folder),
     }
     row = {
-        "rc": code, "lines": len(lines), "lost": len(lost) + checks["inputs changed"], "left": len(new) + len(elsewhere),
-        "bytes": size([*new, *elsewhere]), "requests": asked, "seconds": round(seconds, 2),
-        "wrong": [what for what, is_so in checks.items() if is_so], "text": text[-2000:],
-    }  # fmt: skip
+        "rc": code,
+        "lines": len(lines),
+        "lost": len(lost) + checks["inputs changed"],
+        "left": len(new) + len(elsewhere),
+        "bytes": size([*new, *elsewhere]),
+        "requests": asked,
+        "seconds": round(seconds, 2),
+        "wrong": [what for what, is_so in checks.items() if is_so],
+        "text": text[-2000:],
+    }
     for path in (folder, root / "home", root / "tmp"):
         shutil.rmtree(path, ignore_errors=True)
     make_places(root)

@@ -42,9 +42,14 @@ def spent(folder):
 
 def start(server, folder, budget=BUDGET):
     options = {
-        "n_pairs": N_PAIRS, "base_url": server.url, "input_price": INPUT_PRICE, "output_price": OUTPUT_PRICE,
-        "timeout_s": 2.0, "budget_usd": budget, "concurrency": 8,
-    }  # fmt: skip
+        "n_pairs": N_PAIRS,
+        "base_url": server.url,
+        "input_price": INPUT_PRICE,
+        "output_price": OUTPUT_PRICE,
+        "timeout_s": 2.0,
+        "budget_usd": budget,
+        "concurrency": 8,
+    }
     command = [sys.executable, "-c", DRIVER, json.dumps(options), str(folder)]
     environment = os.environ | {"OPENAI_API_KEY": KEY}
     return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)

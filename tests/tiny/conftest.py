@@ -114,10 +114,15 @@ def write_onnx(folder):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            Wrapper(AutoModel.from_pretrained(folder)).eval(), example, str(folder / "onnx/model.onnx"), dynamo=False,
-            input_names=names, output_names=["last_hidden_state"],
-            dynamic_axes={name: {0: "rows", 1: "tokens"} for name in [*names, "last_hidden_state"]}, opset_version=17,
-        )  # fmt: skip
+            Wrapper(AutoModel.from_pretrained(folder)).eval(),
+            example,
+            str(folder / "onnx/model.onnx"),
+            dynamo=False,
+            input_names=names,
+            output_names=["last_hidden_state"],
+            dynamic_axes={name: {0: "rows", 1: "tokens"} for name in [*names, "last_hidden_state"]},
+            opset_version=17,
+        )
 
 
 @pytest.fixture(scope="session")

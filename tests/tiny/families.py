@@ -6,9 +6,15 @@ from tests.tiny.conftest import SENTENCES, sharpen
 
 BERT, ROBERTA = "wordpiece", "unigram"  # the second kind counts positions from behind the padding id, which is 1
 FAMILIES = {
-    "bert": BERT, "electra": BERT, "distilbert": BERT, "modernbert": BERT, "deberta-v2": BERT,
-    "roberta": ROBERTA, "xlm-roberta": ROBERTA, "mpnet": ROBERTA,
-}  # fmt: skip
+    "bert": BERT,
+    "electra": BERT,
+    "distilbert": BERT,
+    "modernbert": BERT,
+    "deberta-v2": BERT,
+    "roberta": ROBERTA,
+    "xlm-roberta": ROBERTA,
+    "mpnet": ROBERTA,
+}
 MAX_LENGTH = 96
 
 
@@ -45,10 +51,15 @@ def _config(family, tokenizer):
 
     positions = MAX_LENGTH + 2 if FAMILIES[family] == ROBERTA else MAX_LENGTH
     sizes = {
-        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
-        "max_position_embeddings": positions, "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": positions,
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
         "num_labels": 1,
-    }  # fmt: skip
+    }
     if family == "distilbert":
         sizes = {**sizes, "dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64}
         for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"):
@@ -58,7 +69,22 @@ def _config(family, tokenizer):
         "xlm-roberta": {"type_vocab_size": 1},
         "electra": {"embedding_size": 16},
         # windows of 8 tokens: a mask without them is another result
-        "modernbert": {"local_attention": 16, "global_attn_every_n_layers": 2, "cls_token_id": tokenizer.cls_token_id, "sep_token_id": tokenizer.sep_token_id, "bos_token_id": tokenizer.cls_token_id, "eos_token_id": tokenizer.sep_token_id},
-        "deberta-v2": {"relative_attention": True, "position_buckets": 16, "pos_att_type": ["p2c", "c2p"], "norm_rel_ebd": "layer_norm", "share_att_key": True, "position_biased_input": False, "type_vocab_size": 0},
-    }  # fmt: skip
+        "modernbert": {
+            "local_attention": 16,
+            "global_attn_every_n_layers": 2,
+            "cls_token_id": tokenizer.cls_token_id,
+            "sep_token_id": tokenizer.sep_token_id,
+            "bos_token_id": tokenizer.cls_token_id,
+            "eos_token_id": tokenizer.sep_token_id,
+        },
+        "deberta-v2": {
+            "relative_attention": True,
+            "position_buckets": 16,
+            "pos_att_type": ["p2c", "c2p"],
+            "norm_rel_ebd": "layer_norm",
+            "share_att_key": True,
+            "position_biased_input": False,
+            "type_vocab_size": 0,
+        },
+    }
     return AutoConfig.for_model(family, **sizes, **own.get(family, {}))

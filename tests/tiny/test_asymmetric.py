@@ -29,13 +29,23 @@ def changes(**asymmetric):
     return {
         "teachers": {"bi": PROMPTED},
         "student": {
-            "kind": "bi_encoder", "backbone": {"teacher": "bi"}, "layers": [0], "prompts": ["query: ", "passage: "],
-            "control": False, "asymmetric": {**LENIENT, **asymmetric},
+            "kind": "bi_encoder",
+            "backbone": {"teacher": "bi"},
+            "layers": [0],
+            "prompts": ["query: ", "passage: "],
+            "control": False,
+            "asymmetric": {**LENIENT, **asymmetric},
         },
         "objectives": {"score_match": {"teacher": "bi", "loss": "mse"}, "embedding_match": {"teacher": "bi"}},
-        "export": {"precisions": ["int8"], "calibration_pairs": 20, "min_cosine": 0.5, "min_mean_cosine": 0.5, "min_rank_agreement": 0.5},
+        "export": {
+            "precisions": ["int8"],
+            "calibration_pairs": 20,
+            "min_cosine": 0.5,
+            "min_mean_cosine": 0.5,
+            "min_rank_agreement": 0.5,
+        },
         "benchmark": {"seconds": 0.1, "max_seconds": 0.1, "throughput_pairs": 16, "bootstrap": 20, "threads": 1},
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +88,9 @@ def test_stock_code_routes_as_we_do(finished):
     np.testing.assert_allclose(ours.encode(queries[:8], prompt_name="query"), asked, atol=1e-5)
     np.testing.assert_allclose(ours.encode(documents[:8], prompt_name="document"), told, atol=1e-5)
     np.testing.assert_allclose(ours.encode(documents[:8]), stock.encode(documents[:8]), atol=1e-5)  # the default route
-    np.testing.assert_allclose(np.concatenate(list(ours.encode_iter(iter(queries[:8]), chunk_size=3, prompt_name="query"))), asked, atol=1e-5)  # fmt: skip
+    np.testing.assert_allclose(
+        np.concatenate(list(ours.encode_iter(iter(queries[:8]), chunk_size=3, prompt_name="query"))), asked, atol=1e-5
+    )
     np.testing.assert_allclose(ours.score(queries[:8], documents[:8]), (asked * told).sum(axis=1), atol=1e-5)
     _, scores = ours.rank(queries[0], documents, top_k=3)
     np.testing.assert_allclose(
@@ -136,9 +148,16 @@ def test_only_the_own_side_is_learned_and_scored_against_the_teacher(finished):
     pairs = finished.split.train
     model, teacher = load_model(finished.student), load_model(finished.teacher("bi"))
     trainset = TrainSet.build(
-        "bi_encoder", model.tokenizer, pairs, max_length=64, prompts=("query: ", "passage: "), by_role=True, lone_role=0,
-        unlabelled=["a lone text"], candidates=2,
-    )  # fmt: skip
+        "bi_encoder",
+        model.tokenizer,
+        pairs,
+        max_length=64,
+        prompts=("query: ", "passage: "),
+        by_role=True,
+        lone_role=0,
+        unlabelled=["a lone text"],
+        candidates=2,
+    )
     trainset.learn_one_side(0)
     trainset.embeddings = lambda rows: teacher.encode(
         [("query: ", "passage: ")[trainset.roles[row]] + trainset.texts[row] for row in rows]
@@ -174,7 +193,10 @@ def test_rows_of_the_report_pair_student_and_teacher(finished):
 def test_the_model_card_names_the_other_side(finished):
     card = read_card(finished.export("int8"))
     said = model_card._loading({"runtime": "openvino"}, card)
-    assert f"It reads the query side of pairs. Vectors of the other side are those of `bi` at revision `{revision(finished.teacher('bi'))}`" in said  # fmt: skip
+    assert (
+        f"It reads the query side of pairs. Vectors of the other side are those of `bi` at revision `{revision(finished.teacher('bi'))}`"
+        in said
+    )
 
 
 def test_latency_is_that_of_the_own_side(finished):

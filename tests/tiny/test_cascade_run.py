@@ -32,10 +32,13 @@ def finished(tmp_path_factory):
     pairs = folder / "pairs.tsv"
     pairs.write_text("\n".join(lines) + "\n", encoding="utf-8")
     recipe = write_recipe(
-        folder, data={"train": str(pairs), "validation_share": 0.4}, training={"epochs": 4}, export={"precisions": ["fp32"]},
+        folder,
+        data={"train": str(pairs), "validation_share": 0.4},
+        training={"epochs": 4},
+        export={"precisions": ["fp32"]},
         benchmark={"seconds": 0.3, "max_seconds": 0.3, "throughput_pairs": 20, "bootstrap": 50, "baselines": {}},
         cascade={"share": 0.3, "margin": 0.02},
-    )  # fmt: skip
+    )
     assert main(["train-student", str(recipe)]) == 2  # nothing to learn from yet
     for stage in ("train-teacher", "cache-signals", "train-student", "export"):
         assert main([stage, str(recipe)]) == 0

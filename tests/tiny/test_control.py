@@ -16,12 +16,17 @@ pytestmark = pytest.mark.integration
 
 SHORT = {"max_pairs": 120}
 BI_STUDENT = {
-    "kind": "bi_encoder", "backbone": {"teacher": "bi"}, "layers": [0], "max_length": 64, "control": {"trial_share": 0.5},
-}  # fmt: skip
+    "kind": "bi_encoder",
+    "backbone": {"teacher": "bi"},
+    "layers": [0],
+    "max_length": 64,
+    "control": {"trial_share": 0.5},
+}
 LEARNS_FROM_BI = {
-    "teachers": {"bi": BI_TEACHER, "cross": None}, "student": BI_STUDENT,
+    "teachers": {"bi": BI_TEACHER, "cross": None},
+    "student": BI_STUDENT,
     "objectives": {"score_match": {"teacher": "bi", "loss": "mse"}},
-}  # fmt: skip
+}
 
 
 def finished(run):

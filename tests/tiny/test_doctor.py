@@ -29,13 +29,17 @@ def made(bert_bi, tmp_path_factory):
 
 
 def recipe(backbone, folder, **match):
-    return Recipe.model_validate({
-        "name": "doctor", "data": {"train": "bundled", "bundled_pairs": 240, "validation_share": 0.3},
-        "teachers": {"t": {"kind": "bi_encoder", "backbone": str(backbone), "frozen": True, "max_length": 96}},
-        "signals": {"allow_unrelated": True},
-        "student": {"kind": "bi_encoder", "backbone": {"teacher": "t"}, "layers": [0], "max_length": 96},
-        "objectives": {"score_match": {"teacher": "t", "loss": "bce", **match}}, "output_dir": str(folder),
-    })  # fmt: skip
+    return Recipe.model_validate(
+        {
+            "name": "doctor",
+            "data": {"train": "bundled", "bundled_pairs": 240, "validation_share": 0.3},
+            "teachers": {"t": {"kind": "bi_encoder", "backbone": str(backbone), "frozen": True, "max_length": 96}},
+            "signals": {"allow_unrelated": True},
+            "student": {"kind": "bi_encoder", "backbone": {"teacher": "t"}, "layers": [0], "max_length": 96},
+            "objectives": {"score_match": {"teacher": "t", "loss": "bce", **match}},
+            "output_dir": str(folder),
+        }
+    )
 
 
 def planted(made, tmp_path, **match):

@@ -220,8 +220,10 @@ def test_bf16_is_asked_of_a_float_graph_and_is_not_taken(exports, monkeypatch, c
     monkeypatch.setattr(tuning, "_TURNS", (1, 1))
     speeds = tuning.measure_precisions(exports_at(exports).exports, 1, seconds=0.1)
     assert sorted((one.folder, one.precision, one.judged) for one in speeds) == [
-        ("openvino-fp32", "bf16 asked", False), ("openvino-fp32", "fp32", True), ("openvino-int8", "int8", True)
-    ]  # fmt: skip
+        ("openvino-fp32", "bf16 asked", False),
+        ("openvino-fp32", "fp32", True),
+        ("openvino-int8", "int8", True),
+    ]
 
 
 def test_tune_on_the_command_line_compares_the_exports(exports, capsys):

@@ -48,10 +48,18 @@ def decoder(tmp_path_factory):
     tokenizer.chat_template = TEMPLATE
     torch.manual_seed(0)
     config = Qwen3Config(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=16, max_position_embeddings=512, tie_word_embeddings=True, initializer_range=0.4,
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        initializer_range=0.4,
         pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+    )
     with quiet():
         Qwen3ForCausalLM(config).save_pretrained(base / "plain")
         tokenizer.save_pretrained(base / "plain")
@@ -137,9 +145,11 @@ def test_as_a_frozen_teacher_it_labels_and_is_a_row(tiny_run, decoder, tmp_path,
     np.testing.assert_allclose(last, model.predict([("a b", "d"), ("c", "e f")]), atol=1e-5)
 
     refused = tiny_run(
-        "run", data=SHORT, teachers={"cross": {**FROZEN, "backbone": str(decoder)}},
+        "run",
+        data=SHORT,
+        teachers={"cross": {**FROZEN, "backbone": str(decoder)}},
         student={"kind": "cross_encoder", "backbone": {"teacher": "cross"}, "layers": [0]},
-    )  # fmt: skip
+    )
     with pytest.raises(BadInput, match="generative reranker: it teaches as it is, and no other model is cut out of it"):
         build_student(refused)
 

@@ -25,8 +25,13 @@ def measured(bert_bi, xlmr_cross):
     steps = []
     results = measure_all(
         [Request(bert_bi, "bi", n_threads=1), Request(xlmr_cross, "cross", precision="bf16", n_threads=1)],
-        QUERIES, DOCUMENTS, seconds=0.2, rounds=2, lengths=(32, 64), on_progress=lambda *step: steps.append(step),
-    )  # fmt: skip
+        QUERIES,
+        DOCUMENTS,
+        seconds=0.2,
+        rounds=2,
+        lengths=(32, 64),
+        on_progress=lambda *step: steps.append(step),
+    )
     return results, steps
 
 

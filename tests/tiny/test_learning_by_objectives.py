@@ -35,9 +35,15 @@ from tests.tiny.conftest import SENTENCES
 BI, CROSS = "bi_encoder", "cross_encoder"
 QUERIES, DOCUMENTS = SENTENCES[:5], SENTENCES[5:]
 TRAINING = Training(
-    max_steps=12, epochs=100, learning_rate=3e-3, global_batch=5, micro_batch=5, precision="fp32", evaluations_per_epoch=0,
+    max_steps=12,
+    epochs=100,
+    learning_rate=3e-3,
+    global_batch=5,
+    micro_batch=5,
+    precision="fp32",
+    evaluations_per_epoch=0,
     tensorboard=False,
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")
@@ -128,8 +134,13 @@ def likeness(step, units, rows):
 
 
 LISTS = {
-    "listnet": ListNet, "ranknet": RankNet, "lambda_loss": LambdaLoss, "list_mle": ListMle, "adr_mse": AdrMse, "cosent": CoSent,
-}  # fmt: skip
+    "listnet": ListNet,
+    "ranknet": RankNet,
+    "lambda_loss": LambdaLoss,
+    "list_mle": ListMle,
+    "adr_mse": AdrMse,
+    "cosent": CoSent,
+}
 
 
 @pytest.mark.parametrize("name", LISTS)
@@ -160,11 +171,14 @@ def test_labels_are_learned_by_the_same_losses(name, models, pairs, told, tmp_pa
 @pytest.mark.parametrize(
     ("name", "term"),
     [
-        ("rkd", Rkd(teacher="bi", angle=0)), ("rkd", Rkd(teacher="bi", distance=0)), ("similarity", Similarity(teacher="bi")),
-        ("similarity", Similarity(teacher="bi", loss="kl")), ("cka", Cka(teacher="bi")),
+        ("rkd", Rkd(teacher="bi", angle=0)),
+        ("rkd", Rkd(teacher="bi", distance=0)),
+        ("similarity", Similarity(teacher="bi")),
+        ("similarity", Similarity(teacher="bi", loss="kl")),
+        ("cka", Cka(teacher="bi")),
     ],
     ids=["distance", "angle", "mse", "kl", "cka"],
-)  # fmt: skip
+)
 def test_texts_come_to_lie_as_the_teachers(name, term, models, pairs, told, tmp_path):
     before, after, units = learn(
         Objectives(**{name: term}),
@@ -196,8 +210,10 @@ def test_infonce_finds_the_answers_beside_a_guide(models, pairs, told, tmp_path)
 def test_a_term_that_fades_out_leaves_the_last_word_to_the_one_that_comes_in(models, pairs, told, tmp_path):
     against = {"cross": told[0]["cross"], "bi": -told[0]["cross"] / 10}  # the second says the opposite
     both = Objectives(
-        score_match=ScoreMatch(teacher="bi", loss="logit_mse", schedule=Schedule(kind="cosine", first=1.0, last=0.0, end=0.3)),
+        score_match=ScoreMatch(
+            teacher="bi", loss="logit_mse", schedule=Schedule(kind="cosine", first=1.0, last=0.0, end=0.3)
+        ),
         listnet=ListNet(teacher="cross", schedule=Schedule(start=0.1, end=0.4)),
-    )  # fmt: skip
+    )
     _, after, units = learn(both, noisy(models[CROSS], 0.6), pairs, (against, told[1]), tmp_path)
     assert agreement(after, units, against["cross"]) > 0.85

@@ -15,9 +15,17 @@ from tests.tiny.conftest import SENTENCES
 
 COLUMNS = {"col_name1": "query", "col_name2": "document", "label_col": "label"}
 CONFIG = {
-    "device": "cpu", "batch_size": 16, "val_split": 0.1, "lr": 2e-3, "epoch_num": 1, "patience": 5,
-    "num_logs_per_epoch": 2, "use_fp16": False, "max_length": 64, "embedding_option": "CLS",
-}  # fmt: skip
+    "device": "cpu",
+    "batch_size": 16,
+    "val_split": 0.1,
+    "lr": 2e-3,
+    "epoch_num": 1,
+    "patience": 5,
+    "num_logs_per_epoch": 2,
+    "use_fp16": False,
+    "max_length": 64,
+    "embedding_option": "CLS",
+}
 
 
 def write(folder, **changes):

@@ -35,8 +35,12 @@ def test_a_graph_needs_neither_torch_nor_transformers(name, graphs, request):
     source = request.getfixturevalue(name.replace("onnx", "bert"))
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(graphs / name), json.dumps(SENTENCES)],
-        cwd=ROOT, env=os.environ, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     scores, heavy = json.loads(done.stdout)
     assert heavy == []
     expected = load(source, runtime="torch", n_threads=1).score(SENTENCES, SENTENCES[::-1])

@@ -22,7 +22,13 @@ from tests.tiny.test_training import Interrupted
 
 pytestmark = pytest.mark.integration
 
-ADAPTED = {"kind": "mlm", "backbone": BACKBONE, "max_length": 64, "mlm": {"whole_words": True}, "training": {"evaluations_per_epoch": 1, "epochs": 3}}  # fmt: skip
+ADAPTED = {
+    "kind": "mlm",
+    "backbone": BACKBONE,
+    "max_length": 64,
+    "mlm": {"whole_words": True},
+    "training": {"evaluations_per_epoch": 1, "epochs": 3},
+}
 
 
 def blocks(table):

@@ -171,9 +171,16 @@ def test_openvino_leaves_what_is_behind_pooling_alone(xlmr_cross, tmp_path):
     import openvino
 
     export_model(
-        xlmr_cross, tmp_path / "int8", precision="int8", held_back=HELD_BACK[:4], calibration=PAIRS, n_calibration=4,
-        thresholds=Thresholds(), n_threads=1, keep_float=None,
-    )  # fmt: skip
+        xlmr_cross,
+        tmp_path / "int8",
+        precision="int8",
+        held_back=HELD_BACK[:4],
+        calibration=PAIRS,
+        n_calibration=4,
+        thresholds=Thresholds(),
+        n_threads=1,
+        keep_float=None,
+    )
     graph = openvino.Core().read_model(tmp_path / "int8/openvino/openvino_model.xml")
     behind = set(behind_pooling(graph))
     assert len(behind) == 2 and len(kept_nodes(graph, [GraphModule.head])) == 2
@@ -253,9 +260,15 @@ def test_int4_weights_where_the_gate_holds_and_nowhere_else(bert_bi, monkeypatch
 
 def test_int4_leaves_the_head_of_a_cross_encoder_in_float(xlmr_cross, tmp_path):
     report = export_model(
-        xlmr_cross, tmp_path / "int4", precision="int4_weights", held_back=HELD_BACK[:4], calibration=PAIRS, n_calibration=2,
-        thresholds=Thresholds(), n_threads=1,
-    )  # fmt: skip
+        xlmr_cross,
+        tmp_path / "int4",
+        precision="int4_weights",
+        held_back=HELD_BACK[:4],
+        calibration=PAIRS,
+        n_calibration=2,
+        thresholds=Thresholds(),
+        n_threads=1,
+    )
     assert report.precision == "int4" and report.batch_difference < 1e-4
     assert read_card(tmp_path / "int4").details["weights"] == {"int4": 12, "int8": 0, "float": 2}
 
@@ -277,8 +290,11 @@ def test_the_stage_and_the_report_cover_both_formats(bi_folder, tmp_path):
     shutil.copytree(bi_folder, run.student)
     export_student(run)
     assert [row.name for row in student_rows(run)] == [
-        "untrained", "student", "student (onnx fp32)", "student (onnx int8_dynamic)"
-    ]  # fmt: skip
+        "untrained",
+        "student",
+        "student (onnx fp32)",
+        "student (onnx int8_dynamic)",
+    ]
     assert [row.path.name for row in student_rows(run)[2:]] == ["onnx-fp32", "onnx-int8_dynamic"]
     written = read_card(run.export("fp32", "onnx"))
     export_student(run)  # finished
@@ -319,7 +335,13 @@ def expected(kind, folder):
     return scorer.score([left for left, _ in given], [right for _, right in given])[:, None]
 
 
-GRAPHS = {"fastembed": "model.onnx", "tei": "model.onnx", "transformers.js": "onnx/model.onnx", "triton": "1/model.onnx", "optimum": "model.onnx"}  # fmt: skip
+GRAPHS = {
+    "fastembed": "model.onnx",
+    "tei": "model.onnx",
+    "transformers.js": "onnx/model.onnx",
+    "triton": "1/model.onnx",
+    "optimum": "model.onnx",
+}
 
 
 @pytest.mark.parametrize("kind", ["bi", "cross"])

@@ -26,7 +26,14 @@ def reranker(request, tmp_path_factory):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     folder = tmp_path_factory.mktemp("reranker")
-    settings = FreshBackbone(tokenizer=request.param, vocabulary=200 if request.param == "unigram" else 300, layers=2, width=32, heads=2, max_length=96)  # fmt: skip
+    settings = FreshBackbone(
+        tokenizer=request.param,
+        vocabulary=200 if request.param == "unigram" else 300,
+        layers=2,
+        width=32,
+        heads=2,
+        max_length=96,
+    )
     backbone = fresh_backbone(settings, SENTENCES * 20, seed=1, folder=folder / "backbones")
     torch.manual_seed(0)
     with quiet():

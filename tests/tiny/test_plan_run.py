@@ -104,7 +104,12 @@ def test_a_cut_teacher_is_trimmed_to_the_sizes_of_the_plan(tmp_path):
     narrow = Candidates(
         make_run(tmp_path / "narrow", plan={"widths": [16, 32], "feed_forward": [0.5, 1], "layers": 1}), tmp_path
     )
-    assert [(shape.width, shape.feed_forward, shape.heads) for shape in narrow.shapes()] == [(16, 32, 1), (16, 64, 1), (32, 32, 2), (32, 64, 2)]  # fmt: skip
+    assert [(shape.width, shape.feed_forward, shape.heads) for shape in narrow.shapes()] == [
+        (16, 32, 1),
+        (16, 64, 1),
+        (32, 32, 2),
+        (32, 64, 2),
+    ]
     assert narrow.section(narrow.shapes()[0])["width"] == {"feed_forward": 0.5, "hidden": 16}
     assert "width" not in narrow.section(narrow.shapes()[3])
     (tmp_path / "narrow").mkdir(exist_ok=True)
@@ -118,7 +123,14 @@ def test_a_cut_teacher_is_trimmed_to_the_sizes_of_the_plan(tmp_path):
     assert planned["vocabulary"] == {"trim": {"coverage": 0.9}} and planned["embedding_rank"] == 8
     factorised = load_model(Candidates(own, tmp_path)._write_torch(shapes[0], tmp_path / "own"))
     assert transformer_of(factorised).config.num_hidden_layers == 1
-    assert max(weight.shape[1] for weight in transformer_of(factorised).embeddings.parameters() if weight.dim() == 2 and len(weight) == shapes[0].vocabulary) == 8  # fmt: skip
+    assert (
+        max(
+            weight.shape[1]
+            for weight in transformer_of(factorised).embeddings.parameters()
+            if weight.dim() == 2 and len(weight) == shapes[0].vocabulary
+        )
+        == 8
+    )
 
 
 def test_a_filled_vocabulary_changes_no_token(tmp_path):
@@ -139,8 +151,11 @@ def test_check_refuses_what_costs_more_than_its_budget(bert_cross, tmp_path, mon
     assert main(["plan", str(path), "--budget-mb", "1", "--check", str(bert_cross)]) == 2
     assert "holds no openvino/openvino_model.xml" in capsys.readouterr().err
     result = {
-        "latency_ms": {"p50": 1.0, "p95": 1.2, "n": 1}, "throughput_pairs_per_s": 900.0, "size_mb": 2.0, "per_run": {"latency_ms": [1.0]},
-    }  # fmt: skip
+        "latency_ms": {"p50": 1.0, "p95": 1.2, "n": 1},
+        "throughput_pairs_per_s": 900.0,
+        "size_mb": 2.0,
+        "per_run": {"latency_ms": [1.0]},
+    }
     monkeypatch.setattr(planner, "measure_folders", lambda *_, **__: [result])
     scorer = opening.load(bert_cross)
     monkeypatch.setattr(opening, "load", lambda *_, **__: scorer)

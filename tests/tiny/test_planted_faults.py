@@ -112,7 +112,12 @@ def test_prompts_that_a_teacher_has_lost_do_not_read_the_cache_that_had_them(tin
         json.dumps({**json.loads(stored.read_text()), "prompts": {"query": "query: ", "document": "passage: "}})
     )
     teacher = {"bi": {**BI_TEACHER, "backbone": str(tmp_path / "prompted"), "frozen": True}}
-    changes = {"data": {"max_pairs": 120}, "signals": {"allow_unrelated": True}, "student": {"kind": "bi_encoder", "backbone": {"teacher": "bi"}, "layers": [0]}, "objectives": {"score_match": None, "embedding_match": {"teacher": "bi"}}}  # fmt: skip
+    changes = {
+        "data": {"max_pairs": 120},
+        "signals": {"allow_unrelated": True},
+        "student": {"kind": "bi_encoder", "backbone": {"teacher": "bi"}, "layers": [0]},
+        "objectives": {"score_match": None, "embedding_match": {"teacher": "bi"}},
+    }
     run = tiny_run(teachers=teacher, **changes)
     train_teachers(run)
     cache_signals(run)

@@ -34,8 +34,14 @@ def written(folder):
 
 @pytest.mark.parametrize(
     ("precision", "alpha", "overflow_safe"),
-    [("int8", 0.5, True), ("int8", 0.0, False), ("int8", -1, True), ("int8_weights", 0.5, True), ("int4_weights", 0.5, True)],
-)  # fmt: skip
+    [
+        ("int8", 0.5, True),
+        ("int8", 0.0, False),
+        ("int8", -1, True),
+        ("int8_weights", 0.5, True),
+        ("int4_weights", 0.5, True),
+    ],
+)
 def test_both_ways_write_the_same_graph(
     precision, alpha, overflow_safe, bert_bi, traced, sample, monkeypatch, tmp_path
 ):

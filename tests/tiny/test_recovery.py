@@ -109,16 +109,26 @@ def changes(**export):
     return {
         "teachers": {"bi": BI_TEACHER},
         "student": {
-            "kind": "bi_encoder", "backbone": {"teacher": "bi"}, "layers": [0, 1], "max_length": 24, "control": False,
+            "kind": "bi_encoder",
+            "backbone": {"teacher": "bi"},
+            "layers": [0, 1],
+            "max_length": 24,
+            "control": False,
             "training": {"global_batch": 8, "micro_batch": 8, "max_steps": 4},
         },
         "objectives": {"score_match": None, "embedding_match": {"teacher": "bi"}},
         "export": {
-            "formats": ["onnx"], "precisions": ["int8"], "keep_float": None, "calibration_pairs": 20, "parity_pairs": 30,
-            "max_metric_drop": 1, **open_gate, **export,
+            "formats": ["onnx"],
+            "precisions": ["int8"],
+            "keep_float": None,
+            "calibration_pairs": 20,
+            "parity_pairs": 30,
+            "max_metric_drop": 1,
+            **open_gate,
+            **export,
         },
         "overwrite": True,
-    }  # fmt: skip
+    }
 
 
 def plant(folder):

@@ -87,9 +87,13 @@ def test_stored_truncation_and_padding_are_switched_off(bert_bi, tmp_path):
     state = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     state["truncation"] = {"direction": "Right", "max_length": 5, "strategy": "LongestFirst", "stride": 0}
     state["padding"] = {
-        "strategy": {"Fixed": 90}, "direction": "Right", "pad_to_multiple_of": None,
-        "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]",
-    }  # fmt: skip
+        "strategy": {"Fixed": 90},
+        "direction": "Right",
+        "pad_to_multiple_of": None,
+        "pad_id": 0,
+        "pad_type_id": 0,
+        "pad_token": "[PAD]",
+    }
     (folder / "tokenizer.json").write_text(json.dumps(state), encoding="utf-8")
     np.testing.assert_allclose(load(folder).encode(TEXTS), load(bert_bi).encode(TEXTS), atol=1e-6)
 

@@ -31,10 +31,12 @@ def test_threads_encode_score_and_count_side_by_side(name, graphs, bert_bi):
     scorer = load(bert_bi if name == "torch" else graphs / name, n_threads=1)
     long = TEXTS * 3
     calls = {
-        "encode": lambda: scorer.encode(TEXTS), "score": lambda: scorer.score(TEXTS, TEXTS[::-1]),
-        "count": lambda: scorer.token_counts(long, long[::-1]), "rank": lambda: scorer.rank(TEXTS[0], TEXTS, top_k=3)[1],
+        "encode": lambda: scorer.encode(TEXTS),
+        "score": lambda: scorer.score(TEXTS, TEXTS[::-1]),
+        "count": lambda: scorer.token_counts(long, long[::-1]),
+        "rank": lambda: scorer.rank(TEXTS[0], TEXTS, top_k=3)[1],
         "tokenizer": lambda: np.array(scorer.tokenizer(TEXTS[0])["input_ids"]) if name == "torch" else np.zeros(1),
-    }  # fmt: skip
+    }
     expected, errors = {what: call() for what, call in calls.items()}, []
 
     def work(what):
@@ -108,9 +110,14 @@ def check_forked_children(paths):
     """Children forked from a process that has scored, and scores meanwhile, give its scores and end."""
     env = {name: value for name, value in os.environ.items() if name != "TOKENIZERS_PARALLELISM"}
     done = subprocess.run(
-        [sys.executable, "-c", FORKING, *paths], cwd=ROOT, env=env, input=json.dumps(SENTENCES * 4), capture_output=True,
-        text=True, timeout=600,
-    )  # fmt: skip
+        [sys.executable, "-c", FORKING, *paths],
+        cwd=ROOT,
+        env=env,
+        input=json.dumps(SENTENCES * 4),
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert (done.stdout.split(), done.returncode) == (["right"], 0), done.stderr
     assert "TOKENIZERS_PARALLELISM" not in done.stderr
 
@@ -206,13 +213,21 @@ def test_texts_and_vectors_in_every_form(name, graphs):
     ("options", "message"),
     [
         ({"precision": "int8"}, "precision 'int8'; one of fp32, bf16.*int8 comes with an int8 export"),
-        ({"runtime": "tensorrt"}, "runtime 'tensorrt'; one of torch, openvino, onnx, numpy"), ({"mode": "fast"}, "mode 'fast'; one of"),
-        ({"n_threads": 0}, "n_threads 0"), ({"n_threads": -1}, "n_threads -1"), ({"n_threads": 1.5}, "n_threads 1.5"),
-        ({"n_threads": True}, "n_threads True"), ({"truncate": 0}, "truncate 0"), ({"truncate": 2.5}, "truncate 2.5"),
-        ({"truncate": 65}, "truncate 65"), ({"truncate": "8"}, "truncate '8'"), ({"max_length": 4.5}, "max_length 4.5"),
-        ({"tune": "yes"}, "tune 'yes'"), ({"device": "cuda:0"}, "runs on the CPU here"),
+        ({"runtime": "tensorrt"}, "runtime 'tensorrt'; one of torch, openvino, onnx, numpy"),
+        ({"mode": "fast"}, "mode 'fast'; one of"),
+        ({"n_threads": 0}, "n_threads 0"),
+        ({"n_threads": -1}, "n_threads -1"),
+        ({"n_threads": 1.5}, "n_threads 1.5"),
+        ({"n_threads": True}, "n_threads True"),
+        ({"truncate": 0}, "truncate 0"),
+        ({"truncate": 2.5}, "truncate 2.5"),
+        ({"truncate": 65}, "truncate 65"),
+        ({"truncate": "8"}, "truncate '8'"),
+        ({"max_length": 4.5}, "max_length 4.5"),
+        ({"tune": "yes"}, "tune 'yes'"),
+        ({"device": "cuda:0"}, "runs on the CPU here"),
     ],
-)  # fmt: skip
+)
 def test_options_of_no_such_value_are_one_line(options, message, graphs):
     with pytest.raises(BadInput, match=message) as error:
         load(graphs / "bert_bi", **options)

@@ -51,12 +51,19 @@ class TestWhatCannotRank:
         from distill.run import Run
 
         recipe = {
-            "name": "pos", "output_dir": str(tmp_path / "run"), "data": {"train": file, "validation_share": 0.2},
+            "name": "pos",
+            "output_dir": str(tmp_path / "run"),
+            "data": {"train": file, "validation_share": 0.2},
             "teachers": {"bi": {**BI_TEACHER, "loss": "infonce"}},
             "training": {
-                "epochs": 3, "global_batch": 16, "micro_batch": 16, "learning_rate": 2e-3, "precision": "fp32", "tensorboard": False,
+                "epochs": 3,
+                "global_batch": 16,
+                "micro_batch": 16,
+                "learning_rate": 2e-3,
+                "precision": "fp32",
+                "tensorboard": False,
             },
-        }  # fmt: skip
+        }
         run = Run(Recipe.model_validate(recipe))
         with caplog.at_level(logging.INFO):
             train_teachers(run)
@@ -102,11 +109,17 @@ class TestStepsWithoutAnything:
     def test_count_for_nothing_and_training_goes_on(self, tiny_run, tmp_path, loss, caplog):
         rows = [(f"query {q}", f"document {q} {d} {'good' if d else 'bad'}", d) for q in range(12) for d in (0, 1)]
         rows += [(f"lone {q}", f"other {q} {'good' if q % 2 else 'bad'}", q % 2) for q in range(80)]
-        objectives = {"score_match": None, "margin_mse": {"teacher": "cross"}} if loss == "margin_mse" else {"score_match": {"teacher": "cross", "loss": "kl"}}  # fmt: skip
+        objectives = (
+            {"score_match": None, "margin_mse": {"teacher": "cross"}}
+            if loss == "margin_mse"
+            else {"score_match": {"teacher": "cross", "loss": "kl"}}
+        )
         run = tiny_run(
-            data={"train": written(tmp_path / "mixed.tsv", rows), "candidates": 4}, objectives=objectives,
-            training={"global_batch": 4, "micro_batch": 4}, signals={"allow_unrelated": True},
-        )  # fmt: skip
+            data={"train": written(tmp_path / "mixed.tsv", rows), "candidates": 4},
+            objectives=objectives,
+            training={"global_batch": 4, "micro_batch": 4},
+            signals={"allow_unrelated": True},
+        )
         train_teachers(run)
         cache_signals(run)
         with caplog.at_level(logging.WARNING):
@@ -123,8 +136,9 @@ class TestStepsWithoutAnything:
         rows = [(f"lone {q}", f"other {q} {'good' if q % 2 else 'bad'}", q % 2) for q in range(80)]
         run = tiny_run(
             data={"train": written(tmp_path / "lone.tsv", rows), "candidates": 4},
-            objectives={"score_match": None, "margin_mse": {"teacher": "cross"}}, signals={"allow_unrelated": True},
-        )  # fmt: skip
+            objectives={"score_match": None, "margin_mse": {"teacher": "cross"}},
+            signals={"allow_unrelated": True},
+        )
         with pytest.raises(
             BadInput, match="student: margin_mse compares the candidates of a query, and no training query"
         ):

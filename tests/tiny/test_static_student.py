@@ -25,9 +25,15 @@ pytestmark = pytest.mark.integration
 
 TEXTS = ["백엔드 개발자 Python", "", "night shifts in intensive care", "kubernetes " * 100, "a"]
 STATIC = {
-    "kind": "bi_encoder", "backbone": {"teacher": "bi"}, "layers": None, "static": {}, "dimensions": 16, "max_length": 64,
-    "control": False, "training": {"learning_rate": 1e-2, "epochs": 2},
-}  # fmt: skip
+    "kind": "bi_encoder",
+    "backbone": {"teacher": "bi"},
+    "layers": None,
+    "static": {},
+    "dimensions": 16,
+    "max_length": 64,
+    "control": False,
+    "training": {"learning_rate": 1e-2, "epochs": 2},
+}
 MATCH = {"score_match": None, "embedding_match": {"teacher": "bi"}}
 
 
@@ -124,9 +130,10 @@ def test_model2vec_folders_run_too(run, tmp_path):
     n_tokens = load_file(run.student / "model.safetensors")["embedding.weight"].shape[0]
     rng = np.random.default_rng(0)
     tensors = {
-        "embeddings": rng.normal(size=(50, 16)).astype(np.float32), "mapping": rng.integers(0, 50, n_tokens),
+        "embeddings": rng.normal(size=(50, 16)).astype(np.float32),
+        "mapping": rng.integers(0, 50, n_tokens),
         "weights": rng.random(n_tokens).astype(np.float32),
-    }  # fmt: skip
+    }
     save_file(tensors, tmp_path / "theirs" / "model.safetensors")
     texts = TEXTS * 4
     assert np.abs(load(tmp_path / "theirs").encode(texts) - stock(tmp_path / "theirs").encode(texts)).max() < 1e-6
@@ -225,7 +232,14 @@ class TestDimensions:
     @classmethod
     def built(cls, tmp_path_factory):
         """A student that is its teacher, in 32 dimensions along its axes."""
-        student = {"kind": "bi_encoder", "backbone": {"teacher": "bi"}, "layers": None, "dimensions": 32, "control": False, "max_length": 64}  # fmt: skip
+        student = {
+            "kind": "bi_encoder",
+            "backbone": {"teacher": "bi"},
+            "layers": None,
+            "dimensions": 32,
+            "control": False,
+            "max_length": 64,
+        }
         run = static_run(tmp_path_factory.mktemp("dimensions") / "run", student=student)
         train_teachers(run)
         cache_signals(run)
@@ -275,7 +289,14 @@ class TestDimensions:
             build_student(run)
 
     def test_without_a_bi_encoder_teacher_they_are_the_students_own_axes(self, tmp_path):
-        student = {"kind": "bi_encoder", "backbone": {"teacher": "cross"}, "layers": [0], "dimensions": 8, "control": False, "max_length": 64}  # fmt: skip
+        student = {
+            "kind": "bi_encoder",
+            "backbone": {"teacher": "cross"},
+            "layers": [0],
+            "dimensions": 8,
+            "control": False,
+            "max_length": 64,
+        }
         run = make_run(tmp_path / "run", student=student)
         train_teachers(run)
         build_student(run)

@@ -30,19 +30,26 @@ def run_of(trained, tmp_path, parallel, **student):
     import shutil
 
     run = make_run(
-        tmp_path / "run", teachers={"bi": BI_TEACHER}, data={"parallel": [{"path": parallel}], "max_pairs": 120},
-        student={"kind": "bi_encoder", "backbone": {"teacher": "bi"}, "layers": [0], "max_length": 64, "control": False} | student,
-        objectives={"score_match": None, "embedding_match": {"teacher": "bi"}}, export={"precisions": ["fp32"]},
-    )  # fmt: skip
+        tmp_path / "run",
+        teachers={"bi": BI_TEACHER},
+        data={"parallel": [{"path": parallel}], "max_pairs": 120},
+        student={"kind": "bi_encoder", "backbone": {"teacher": "bi"}, "layers": [0], "max_length": 64, "control": False}
+        | student,
+        objectives={"score_match": None, "embedding_match": {"teacher": "bi"}},
+        export={"precisions": ["fp32"]},
+    )
     shutil.copytree(trained.folder / "teachers", run.folder / "teachers")
     return run
 
 
 def test_a_new_vocabulary_is_built_trained_and_exported(trained, tmp_path, parallel):
     run = run_of(
-        trained, tmp_path, parallel, vocabulary={"train": {"tokenizer": "unigram", "size": 400, "start": "focus"}},
+        trained,
+        tmp_path,
+        parallel,
+        vocabulary={"train": {"tokenizer": "unigram", "size": 400, "start": "focus"}},
         embedding_rank=16,
-    )  # fmt: skip
+    )
     cache_signals(run)
     train_student(run)
     card = read_card(run.built)

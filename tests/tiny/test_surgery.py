@@ -23,17 +23,34 @@ pytestmark = pytest.mark.integration
 
 N_LAYERS, N_HEADS, HIDDEN, N_NEURONS = 4, 4, 32, 48
 SIZES = {
-    "num_hidden_layers": N_LAYERS, "num_attention_heads": N_HEADS, "hidden_size": HIDDEN, "intermediate_size": N_NEURONS,
+    "num_hidden_layers": N_LAYERS,
+    "num_attention_heads": N_HEADS,
+    "hidden_size": HIDDEN,
+    "intermediate_size": N_NEURONS,
     "max_position_embeddings": 66,
-}  # fmt: skip
-RELATIVE = {"relative_attention": True, "position_buckets": 8, "norm_rel_ebd": "layer_norm", "position_biased_input": False, "pos_att_type": "p2c|c2p"}  # fmt: skip
+}
+RELATIVE = {
+    "relative_attention": True,
+    "position_buckets": 8,
+    "norm_rel_ebd": "layer_norm",
+    "position_biased_input": False,
+    "pos_att_type": "p2c|c2p",
+}
 VARIANTS = {
-    "bert": {}, "camembert": {}, "electra": {"embedding_size": 16}, "electra-base": {"embedding_size": HIDDEN},
-    "roberta": {}, "xlm-roberta": {}, "mpnet": {}, "modernbert": {"local_attention": 8},
+    "bert": {},
+    "camembert": {},
+    "electra": {"embedding_size": 16},
+    "electra-base": {"embedding_size": HIDDEN},
+    "roberta": {},
+    "xlm-roberta": {},
+    "mpnet": {},
+    "modernbert": {"local_attention": 8},
     "distilbert": {"dim": HIDDEN, "n_layers": N_LAYERS, "n_heads": N_HEADS, "hidden_dim": N_NEURONS},
-    "deberta-v2": {**RELATIVE, "share_att_key": True}, "deberta-v2-conv": {**RELATIVE, "conv_kernel_size": 3},
-    "eurobert": {"num_key_value_heads": N_HEADS}, "nomic_bert": {},
-}  # fmt: skip
+    "deberta-v2": {**RELATIVE, "share_att_key": True},
+    "deberta-v2-conv": {**RELATIVE, "conv_kernel_size": 3},
+    "eurobert": {"num_key_value_heads": N_HEADS},
+    "nomic_bert": {},
+}
 FREE_HEADS = ("eurobert", "nomic_bert")
 PAIRS = Pairs(SENTENCES[:8], SENTENCES[2:], None)
 
@@ -59,13 +76,22 @@ def folders(tokenizer, tmp_path_factory):
             kind = name.removesuffix("-conv").removesuffix("-base")
             sizes = {} if kind == "distilbert" else SIZES
             config = AutoConfig.for_model(
-                kind, vocab_size=len(tokenizer), pad_token_id=1, bos_token_id=0, eos_token_id=2, cls_token_id=0, sep_token_id=2, **{**sizes, **VARIANTS[name]}
-            )  # fmt: skip
+                kind,
+                vocab_size=len(tokenizer),
+                pad_token_id=1,
+                bos_token_id=0,
+                eos_token_id=2,
+                cls_token_id=0,
+                sep_token_id=2,
+                **{**sizes, **VARIANTS[name]},
+            )
             torch.manual_seed(0)
             with quiet(), torch.no_grad():
                 model = AutoModel.from_config(config)
                 for parameter in model.parameters():  # as drawn, norms do nothing and heads are all alike
-                    parameter.copy_(2 * parameter if parameter.dim() > 1 else parameter + 0.2 * torch.randn_like(parameter))  # fmt: skip
+                    parameter.copy_(
+                        2 * parameter if parameter.dim() > 1 else parameter + 0.2 * torch.randn_like(parameter)
+                    )
                 made[name] = tmp_path_factory.mktemp(name)
                 model.save_pretrained(made[name])
             tokenizer.save_pretrained(made[name])
@@ -140,7 +166,11 @@ class TestDepth:
 
     def test_windows_go_with_their_layers(self, folders, tmp_path):
         model = build_model("bi_encoder", folders("modernbert"), max_length=64)
-        assert transformer_of(model).config.layer_types == ["full_attention", *["sliding_attention"] * 2, "full_attention"]  # fmt: skip
+        assert transformer_of(model).config.layer_types == [
+            "full_attention",
+            *["sliding_attention"] * 2,
+            "full_attention",
+        ]
         keep_layers(transformer_of(model), [0, 1, 3])
         config = check_reload(model, tmp_path)
         assert config.layer_types == ["full_attention", "sliding_attention", "full_attention"]
@@ -245,7 +275,9 @@ class TestHidden:
     @pytest.mark.parametrize("by", ["pca", "dimensions"])
     def test_narrow_loads_again(self, model, by, tmp_path):
         source = embeddings(model)
-        details = narrow(model, "bi_encoder", Width(hidden=0.75, feed_forward=24, hidden_by=by), batches_of(model), way_back=True)  # fmt: skip
+        details = narrow(
+            model, "bi_encoder", Width(hidden=0.75, feed_forward=24, hidden_by=by), batches_of(model), way_back=True
+        )
         assert details["hidden"] == 24 and 0.5 < details["variance_kept"] < 1
         config = check_reload(model, tmp_path)
         assert config.hidden_size == 24
@@ -256,7 +288,10 @@ class TestHidden:
 
     def test_full_width_is_the_source(self, model):
         source, before = embeddings(model), {name: value.clone() for name, value in model.state_dict().items()}
-        for width in (Width(hidden=1.0, feed_forward=1.0, heads=1.0), Width(hidden=HIDDEN, feed_forward=N_NEURONS, heads=N_HEADS)):  # fmt: skip
+        for width in (
+            Width(hidden=1.0, feed_forward=1.0, heads=1.0),
+            Width(hidden=HIDDEN, feed_forward=N_NEURONS, heads=N_HEADS),
+        ):
             assert narrow(model, "bi_encoder", width, batches_of(model), way_back=True) == {}
             after = model.state_dict()
             assert list(after) == list(before) and all(torch.equal(after[name], before[name]) for name in before)
@@ -291,7 +326,9 @@ class TestHidden:
 
         torch.manual_seed(0)
         with quiet():
-            BertForSequenceClassification(BertConfig(vocab_size=len(tokenizer), num_labels=1, pad_token_id=1, **SIZES)).save_pretrained(tmp_path)  # fmt: skip
+            BertForSequenceClassification(
+                BertConfig(vocab_size=len(tokenizer), num_labels=1, pad_token_id=1, **SIZES)
+            ).save_pretrained(tmp_path)
         tokenizer.save_pretrained(tmp_path)
         model = build_model("cross_encoder", tmp_path, max_length=64)
         batches = batches_of(model, "cross_encoder")
@@ -302,7 +339,9 @@ class TestHidden:
         save_model(model, tmp_path / "cut")
         again = load_model(tmp_path / "cut").eval()
         assert transformer_of(again).config.intermediate_size == 8
-        assert torch.allclose(outputs(again, "cross_encoder", batches), outputs(model.eval(), "cross_encoder", batches), atol=1e-6)  # fmt: skip
+        assert torch.allclose(
+            outputs(again, "cross_encoder", batches), outputs(model.eval(), "cross_encoder", batches), atol=1e-6
+        )
 
 
 class TestImportance:
@@ -321,7 +360,9 @@ class TestImportance:
                 with torch.no_grad():
                     kept = weight.clone()
                     weight[:, columns] *= factor
-                    vectors = torch.nn.functional.normalize(model(dict(batches[0].features))["sentence_embedding"], dim=1)  # fmt: skip
+                    vectors = torch.nn.functional.normalize(
+                        model(dict(batches[0].features))["sentence_embedding"], dim=1
+                    )
                     scores.append(float(vectors[0] @ vectors[1]))
                     weight.copy_(kept)
             return abs(scores[0] - scores[1]) / (2 * step)
@@ -337,7 +378,9 @@ class TestImportance:
         layers = find_layers(transformer, features)
         check_order(transformer, layers, features)
         before = {name: value.clone() for name, value in transformer.state_dict().items()}
-        wrong = [layers[0].__class__(**{**vars(layer), "feed_forward_in": layer.feed_forward_in[:1]}) for layer in layers]  # fmt: skip
+        wrong = [
+            layers[0].__class__(**{**vars(layer), "feed_forward_in": layer.feed_forward_in[:1]}) for layer in layers
+        ]
         with pytest.raises(BadInput, match="not where they were taken to be"):
             check_order(transformer, wrong, features)
         assert all(torch.equal(before[name], value) for name, value in transformer.state_dict().items())
@@ -348,7 +391,9 @@ class TestImportance:
         one, same, other = (pair_batches(model, "bi_encoder", many, max_length=96, seed=seed) for seed in (0, 0, 1))
         total = sum(int(batch.features["attention_mask"].sum()) for batch in one)
         assert 8_000 < total <= 16_384
-        assert all(torch.equal(a.features["input_ids"], b.features["input_ids"]) for a, b in zip(one, same, strict=True))  # fmt: skip
+        assert all(
+            torch.equal(a.features["input_ids"], b.features["input_ids"]) for a, b in zip(one, same, strict=True)
+        )
         assert not torch.equal(one[0].features["input_ids"], other[0].features["input_ids"])
 
 
@@ -357,14 +402,24 @@ class TestStage:
         run = tiny_run(
             data={"max_pairs": 120},
             teachers={"bi": BI_TEACHER},
-            student={"kind": "bi_encoder", "backbone": {"teacher": "bi"}, "layers": {"importance": 1}, "width": {"hidden": 16, "feed_forward": 0.5}},
+            student={
+                "kind": "bi_encoder",
+                "backbone": {"teacher": "bi"},
+                "layers": {"importance": 1},
+                "width": {"hidden": 16, "feed_forward": 0.5},
+            },
             objectives={"score_match": None, "embedding_match": {"teacher": "bi"}},
-        )  # fmt: skip
+        )
         train_teachers(run)
         build_student(run)
         built, card = load_model(run.built), run.require(run.built, "build_student")
         config = transformer_of(built).config
-        assert (config.num_hidden_layers, config.hidden_size, config.num_attention_heads, config.intermediate_size) == (1, 16, 1, 32)  # fmt: skip
+        assert (config.num_hidden_layers, config.hidden_size, config.num_attention_heads, config.intermediate_size) == (
+            1,
+            16,
+            1,
+            32,
+        )
         assert built.get_embedding_dimension() == 32
         assert len(card.details["layers"]["kept"]) == 1 == len(card.details["layers"]["left_out"])
         assert card.details["width"]["hidden"] == 16 and len(card.details["width"]["heads"][0]) == 1

@@ -229,14 +229,20 @@ class TestResume:
 
     def test_of_a_student_with_a_projection_schedules_and_a_loss_over_whole_steps(self, tiny_run, monkeypatch):
         changes = {
-            "data": SHORT, "teachers": ONLY_BI, "training": RESUMED,
+            "data": SHORT,
+            "teachers": ONLY_BI,
+            "training": RESUMED,
             "student": {**BI_STUDENT, "backbone": {**BACKBONE, "width": 16, "layers": 1}},
             "objectives": {
                 "score_match": {"teacher": "bi", "loss": "bce", "schedule": {"kind": "cosine", "from": 1, "to": 0.2}},
-                "embedding_match": {"teacher": "bi", "projection": "drop", "schedule": {"kind": "constant", "start": 0.2}},
+                "embedding_match": {
+                    "teacher": "bi",
+                    "projection": "drop",
+                    "schedule": {"kind": "constant", "start": 0.2},
+                },
                 "cka": {"teacher": "bi"},
             },
-        }  # fmt: skip
+        }
         undisturbed = student_of(tiny_run("undisturbed", **changes))
         run = tiny_run("disturbed", **changes)
         train_teachers_once(run)
@@ -408,10 +414,12 @@ class TestTeachers:
 
     def test_infonce_of_a_student_with_a_guide_and_a_control_without_it(self, tiny_run, caplog):
         run = tiny_run(
-            data=SHORT, teachers={"bi": BI_TEACHER}, student={**BI_STUDENT, "control": {"loss": "infonce", "steps": 2}},
+            data=SHORT,
+            teachers={"bi": BI_TEACHER},
+            student={**BI_STUDENT, "control": {"loss": "infonce", "steps": 2}},
             objectives={"score_match": None, "labels": {"loss": "infonce", "guide": {"teacher": "bi", "margin": 0.1}}},
             training={"max_steps": 3},
-        )  # fmt: skip
+        )
         with caplog.at_level("INFO"):
             student = student_of(run)
         assert caplog.text.count("infonce: the guide bi leaves out") == 1  # the control has none
@@ -480,11 +488,16 @@ class TestStudents:
     @pytest.mark.parametrize(("projection", "width"), [("keep", 32), ("drop", 16)])
     def test_embeddings_of_another_width(self, tiny_run, projection, width):
         run = tiny_run(
-            data=SHORT, teachers=ONLY_BI,
-            student={**BI_STUDENT, "backbone": {**BACKBONE, "width": 16, "layers": 1}, "control": {"loss": "bce", "steps": 2}},
+            data=SHORT,
+            teachers=ONLY_BI,
+            student={
+                **BI_STUDENT,
+                "backbone": {**BACKBONE, "width": 16, "layers": 1},
+                "control": {"loss": "bce", "steps": 2},
+            },
             objectives={"score_match": None, "embedding_match": {"teacher": "bi", "projection": projection}},
             training={"epochs": 4},
-        )  # fmt: skip
+        )
         folder = student_of(run)
         assert load(folder).embedding_width == width
         assert load(folder).encode(["가"]).shape == (1, width)
@@ -497,11 +510,12 @@ class TestStudents:
         texts = tmp_path / "texts.tsv"
         texts.write_text("text\n" + "".join(f"a text of its own, number {i}\n" for i in range(9)))
         run = tiny_run(
-            data={**SHORT, "unlabelled": [{"path": str(texts)}]}, teachers=ONLY_BI,
+            data={**SHORT, "unlabelled": [{"path": str(texts)}]},
+            teachers=ONLY_BI,
             student={**BI_STUDENT, "backbone": {**BACKBONE, "width": 16, "layers": 1}},
             objectives={"score_match": None, "embedding_match": {"teacher": "bi", "loss": loss}},
             training={"max_steps": 1, "global_batch": 1000, "learning_rate": 1e-12, "weight_decay": 0},
-        )  # fmt: skip
+        )
         folder = student_of(run)  # one step that moves nothing: its loss is that of the student as it was drawn
         pairs, lone = run.split.train, run.split.unlabelled
         seen = [*pairs.queries, *pairs.documents, *lone]
@@ -528,11 +542,14 @@ class TestStudents:
         "changes",
         [
             {},
-            {"teachers": ONLY_BI, "student": BI_STUDENT,
-             "objectives": {"score_match": {"teacher": "bi", "loss": "mse"}, "embedding_match": {"teacher": "bi"}}},
+            {
+                "teachers": ONLY_BI,
+                "student": BI_STUDENT,
+                "objectives": {"score_match": {"teacher": "bi", "loss": "mse"}, "embedding_match": {"teacher": "bi"}},
+            },
         ],
         ids=["scores", "embeddings"],
-    )  # fmt: skip
+    )
     def test_live_signals_make_the_same_student_as_cached_ones(self, tiny_run, changes):
         cached, live = (
             tiny_run("cached", data=SHORT, **changes),
@@ -547,19 +564,29 @@ class TestStudents:
         texts.write_text("text\n" + "".join(f"a text of its own, number {i}\n" for i in range(40)))
         teacher = {**BI_TEACHER, "prompts": ["query: ", "passage: "], "loss": "bce"}
         more = {
-            "listnet": {"teacher": "cross", "teacher_temperature": 2}, "ranknet": {}, "lambda_loss": {"teacher": "bi", "k": 2},
-            "list_mle": {}, "adr_mse": {"teacher": "cross"}, "cosent": {"teacher": "bi"}, "rkd": {"teacher": "bi"},
-            "similarity": {"teacher": "bi"}, "cka": {"teacher": "bi", "schedule": {"from": 1, "to": 2}},
-        }  # fmt: skip
+            "listnet": {"teacher": "cross", "teacher_temperature": 2},
+            "ranknet": {},
+            "lambda_loss": {"teacher": "bi", "k": 2},
+            "list_mle": {},
+            "adr_mse": {"teacher": "cross"},
+            "cosent": {"teacher": "bi"},
+            "rkd": {"teacher": "bi"},
+            "similarity": {"teacher": "bi"},
+            "cka": {"teacher": "bi", "schedule": {"from": 1, "to": 2}},
+        }
         run = tiny_run(
-            data={**SHORT, "candidates": 4, "unlabelled": [{"path": str(texts)}]}, teachers={"bi": teacher},
+            data={**SHORT, "candidates": 4, "unlabelled": [{"path": str(texts)}]},
+            teachers={"bi": teacher},
             student={**BI_STUDENT, "prompts": ["q: ", "d: "], "control": {"loss": "infonce", "steps": 2}},
             objectives={
-                "labels": {"loss": "bce", "weight": 0.3}, "score_match": {"teacher": "cross", "loss": "kl", "temperature": 2},
-                "margin_mse": {"teacher": "bi", "weight": 0.01}, "embedding_match": {"teacher": "bi"}, **more,
+                "labels": {"loss": "bce", "weight": 0.3},
+                "score_match": {"teacher": "cross", "loss": "kl", "temperature": 2},
+                "margin_mse": {"teacher": "bi", "weight": 0.01},
+                "embedding_match": {"teacher": "bi"},
+                **more,
             },
             training={"epochs": 2, "micro_batch": 8},
-        )  # fmt: skip
+        )
         folder = student_of(run)
         assert {"labels", "score_match", "margin_mse", "embedding_match", *more} <= set(history(folder)[0])
         assert all(history(folder)[0][name] > 0 for name in more)

@@ -50,8 +50,9 @@ def make_tokenizer(algorithm):
         backend = Tokenizer(models.Unigram())
         backend.normalizer = normalizers.NFKC()
         backend.pre_tokenizer, backend.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-        backend.train_from_iterator(texts, trainers.UnigramTrainer(
-            vocab_size=400, special_tokens=names, unk_token="<unk>", show_progress=False))  # fmt: skip
+        backend.train_from_iterator(
+            texts, trainers.UnigramTrainer(vocab_size=400, special_tokens=names, unk_token="<unk>", show_progress=False)
+        )
     elif algorithm == "unigram with bytes":
         state = json.loads(make_tokenizer("unigram").backend_tokenizer.to_str())
         state["model"]["vocab"] += [[f"<0x{byte:02X}>", -20.0] for byte in range(256)]
@@ -60,14 +61,21 @@ def make_tokenizer(algorithm):
         names = ["[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]"]
         backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
         backend.normalizer, backend.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
-        backend.train_from_iterator(texts, trainers.WordPieceTrainer(
-            vocab_size=600, special_tokens=names, show_progress=False))  # fmt: skip
+        backend.train_from_iterator(
+            texts, trainers.WordPieceTrainer(vocab_size=600, special_tokens=names, show_progress=False)
+        )
     else:
         backend = Tokenizer(models.BPE())
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        backend.train_from_iterator(texts, trainers.BpeTrainer(
-            vocab_size=600, special_tokens=names, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False))  # fmt: skip
+        backend.train_from_iterator(
+            texts,
+            trainers.BpeTrainer(
+                vocab_size=600,
+                special_tokens=names,
+                initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+                show_progress=False,
+            ),
+        )
     return wrapped(backend, names)
 
 
@@ -107,11 +115,17 @@ class TestTrimming:
     @pytest.mark.parametrize(
         ("algorithm", "family"),
         [
-            ("unigram", "XLMRoberta"), ("unigram", "DebertaV2"), ("unigram with bytes", "XLMRoberta"),
-            ("wordpiece", "Bert"), ("wordpiece", "DistilBert"), ("wordpiece", "MPNet"), ("wordpiece", "Electra"),
-            ("byte-level BPE", "Roberta"), ("byte-level BPE", "ModernBert"),
+            ("unigram", "XLMRoberta"),
+            ("unigram", "DebertaV2"),
+            ("unigram with bytes", "XLMRoberta"),
+            ("wordpiece", "Bert"),
+            ("wordpiece", "DistilBert"),
+            ("wordpiece", "MPNet"),
+            ("wordpiece", "Electra"),
+            ("byte-level BPE", "Roberta"),
+            ("byte-level BPE", "ModernBert"),
         ],
-    )  # fmt: skip
+    )
     def test_all_that_the_corpus_uses_leaves_every_text_as_it_was(self, algorithm, family, tmp_path):
         from transformers import AutoModel, AutoTokenizer
 
@@ -179,8 +193,9 @@ class TestTrimming:
         from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM, RobertaConfig, RobertaForMaskedLM
 
         for algorithm, config, model_class in (
-            ("wordpiece", BertConfig, BertForMaskedLM), ("byte-level BPE", RobertaConfig, RobertaForMaskedLM),
-        ):  # fmt: skip
+            ("wordpiece", BertConfig, BertForMaskedLM),
+            ("byte-level BPE", RobertaConfig, RobertaForMaskedLM),
+        ):
             tokenizer = make_tokenizer(algorithm)
             model = model_class(
                 config(**SMALL, vocab_size=len(tokenizer), max_position_embeddings=80, pad_token_id=1)
@@ -240,8 +255,15 @@ def test_distill_trim_writes_a_folder_that_stock_loads(xlmr_bi, tmp_path, capsys
 
     (tmp_path / "ko.txt").write_text("\n".join(KOREAN), encoding="utf-8")
     (tmp_path / "en.tsv").write_text("title\tbody\n" + "\n".join(f"{t}\t{t}" for t in ENGLISH) + "\n", encoding="utf-8")
-    arguments = ["trim", str(xlmr_bi), str(tmp_path / "small"), "--texts", str(tmp_path / "ko.txt"), "--texts",
-                 f"{tmp_path / 'en.tsv'}:title,body"]  # fmt: skip
+    arguments = [
+        "trim",
+        str(xlmr_bi),
+        str(tmp_path / "small"),
+        "--texts",
+        str(tmp_path / "ko.txt"),
+        "--texts",
+        f"{tmp_path / 'en.tsv'}:title,body",
+    ]
     assert main([*arguments, "--coverage", "0.9", "--changed", str(tmp_path / "changed.tsv"), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert set(report["sources"]) == {"ko", "en title", "en body"}
@@ -339,8 +361,10 @@ def test_an_inexact_cut_is_refused(monkeypatch):
 
     honest = vocabulary.replace_vocabulary
     monkeypatch.setattr(
-        vocabulary, "replace_vocabulary", lambda model, rows_of, n, ids: honest(model, lambda old: rows_of(old).roll(1, 0), n, ids)
-    )  # fmt: skip
+        vocabulary,
+        "replace_vocabulary",
+        lambda model, rows_of, n, ids: honest(model, lambda old: rows_of(old).roll(1, 0), n, ids),
+    )
     tokenizer = make_tokenizer("unigram")
     with pytest.raises(JobFailed, match="trimmed, the model differs by"):
         trim_vocabulary(make_model("XLMRoberta", len(tokenizer)), tokenizer, SOURCES, coverage=1.0)

@@ -76,8 +76,10 @@ class TestMissingWeights:
 
     def test_another_shape(self, encoder, tmp_path):
         narrow = changed(
-            encoder, tmp_path / "m", lambda t: {k: v[:, :16].clone() if k.endswith("0.intermediate.dense.weight") else v for k, v in t.items()}
-        )  # fmt: skip
+            encoder,
+            tmp_path / "m",
+            lambda t: {k: v[:, :16].clone() if k.endswith("0.intermediate.dense.weight") else v for k, v in t.items()},
+        )
         self.refused(narrow, r"encoder\.layer\.0\.intermediate\.dense\.weight of BertModel have another shape")
 
     def test_a_classifiers_head(self, reranker, tmp_path):
@@ -149,9 +151,15 @@ class TestFrozenScorers:
         from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
         config = Qwen3Config(
-            vocab_size=300, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
-            num_key_value_heads=1, head_dim=16, max_position_embeddings=96,
-        )  # fmt: skip
+            vocab_size=300,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=16,
+            max_position_embeddings=96,
+        )
         with quiet():
             Qwen3ForCausalLM(config).save_pretrained(tmp_path / "qwen")
             AutoTokenizer.from_pretrained(encoder).save_pretrained(tmp_path / "qwen")
@@ -213,11 +221,13 @@ class TestPrompts:
     def test_reach_the_signals_and_the_student(self, tiny_run, e5_like):
         """A student that keeps all layers and its teacher's prompts is at cosine 1 to the labels before it learns."""
         run = tiny_run(
-            data=SHORT, teachers=self.frozen(e5_like), signals={"allow_unrelated": True},
+            data=SHORT,
+            teachers=self.frozen(e5_like),
+            signals={"allow_unrelated": True},
             student={"kind": "bi_encoder", "backbone": {"teacher": "bi"}, "layers": [0, 1]},
             objectives={"score_match": None, "embedding_match": {"teacher": "bi"}},
             training={"max_steps": 1, "learning_rate": 1e-9},
-        )  # fmt: skip
+        )
         train_teachers(run)
         cache_signals(run)
         build_student(run)
@@ -235,10 +245,12 @@ class TestPrompts:
             model.prompts, model.default_prompt_name = {"query": "query: ", "all": "all: "}, "query"
             model.save(str(tmp_path / "default"), create_model_card=False)
         run = tiny_run(
-            data=SHORT, teachers=self.frozen(tmp_path / "default"), signals={"allow_unrelated": True},
+            data=SHORT,
+            teachers=self.frozen(tmp_path / "default"),
+            signals={"allow_unrelated": True},
             student={"kind": "bi_encoder", "backbone": {"teacher": "bi"}, "layers": [0, 1]},
             objectives={"score_match": None, "embedding_match": {"teacher": "bi"}},
-        )  # fmt: skip
+        )
         train_teachers(run)
         cache_signals(run)
         from students.cut.sources import signal_source
@@ -275,9 +287,14 @@ def padded_at_three(tmp_path_factory):
         tokenizer_object=tokenizer, unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]"
     ).save_pretrained(folder)
     config = RobertaConfig(
-        vocab_size=12, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
-        max_position_embeddings=66, pad_token_id=3,
-    )  # fmt: skip
+        vocab_size=12,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=66,
+        pad_token_id=3,
+    )
     with quiet():
         RobertaModel(config, add_pooling_layer=False).save_pretrained(folder)
     return folder

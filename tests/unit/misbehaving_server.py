@@ -21,9 +21,17 @@ INPUT_PRICE, OUTPUT_PRICE = 0.15, 0.60  # dollars per million tokens
 FREE = ("429", "429_seconds", "429_date", "500", "503", "400", "400_limit", "400_filter", "401", "404", "quota")
 TRANSPORT = ("429", "429_seconds", "500", "503", "reset", "hang", "html", "no_message")
 CONTENT = (
-    "truncated", "missing_field", "wrong_type", "empty", "refusal", "wrong_language", "empty_section", "duplicate", "fence",
+    "truncated",
+    "missing_field",
+    "wrong_type",
+    "empty",
+    "refusal",
+    "wrong_language",
+    "empty_section",
+    "duplicate",
+    "fence",
     "length",
-)  # fmt: skip
+)
 EVERY_FAULT = TRANSPORT + CONTENT
 
 

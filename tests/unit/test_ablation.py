@@ -15,7 +15,14 @@ PUBLISHED = ROOT / "recipes" / "ablation_resume_jd.yaml"
 
 
 def cell(mse, auc, spread, **more):
-    return Cell({"ablation_mse": Estimate(mse, mse - 0.01, mse + 0.01, 100), "roc_auc": Estimate(auc, auc - 0.01, auc + 0.01, 100)}, spread, **more)  # fmt: skip
+    return Cell(
+        {
+            "ablation_mse": Estimate(mse, mse - 0.01, mse + 0.01, 100),
+            "roc_auc": Estimate(auc, auc - 0.01, auc + 0.01, 100),
+        },
+        spread,
+        **more,
+    )
 
 
 class TestRecipe:
@@ -118,9 +125,14 @@ class TestTable:
     @pytest.fixture
     def folder(self, tmp_path):
         rows = [
-            TableRow("a|b <x>", {"V1": 0.2214}, {"V1": cell(0.2, 0.8, 0.1, n_parameters=135_000_000, seconds=61.4), "V2": cell(0.3, 0.7, 0.1)}, "134M"),
+            TableRow(
+                "a|b <x>",
+                {"V1": 0.2214},
+                {"V1": cell(0.2, 0.8, 0.1, n_parameters=135_000_000, seconds=61.4), "V2": cell(0.3, 0.7, 0.1)},
+                "134M",
+            ),
             TableRow("remote", {}, {"V2": Cell({}, problem="no key")}),
-        ]  # fmt: skip
+        ]
         write_table("title", rows, ["V1", "V2"], ["a note"], tmp_path)
         return tmp_path
 

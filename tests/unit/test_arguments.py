@@ -12,11 +12,18 @@ from distill.runtime.vectors import Index
 @pytest.mark.parametrize(
     "texts",
     [
-        ["a", "b"], ("a", "b"), iter(["a", "b"]), np.array(["a", "b"]), np.array(["a", "b"], dtype=object),
-        np.array(["a", "b"], dtype=np.dtypes.StringDType()), [np.str_("a"), "b"], pandas.Series(["a", "b"], index=[7, 3]),
-        pandas.Series(["a", "b"], dtype="string"), {"a": 1, "b": 2}.keys(),
+        ["a", "b"],
+        ("a", "b"),
+        iter(["a", "b"]),
+        np.array(["a", "b"]),
+        np.array(["a", "b"], dtype=object),
+        np.array(["a", "b"], dtype=np.dtypes.StringDType()),
+        [np.str_("a"), "b"],
+        pandas.Series(["a", "b"], index=[7, 3]),
+        pandas.Series(["a", "b"], dtype="string"),
+        {"a": 1, "b": 2}.keys(),
     ],
-)  # fmt: skip
+)
 def test_texts_in_every_form(texts):
     if isinstance(texts, type({}.keys())):  # a set by its interface: it has no order to give back
         with pytest.raises(BadInput, match="texts is dict_keys; a list"):
@@ -29,14 +36,22 @@ def test_texts_in_every_form(texts):
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        ("a", "texts is one text"), (b"a", "texts is bytes; a list"), (None, "texts is NoneType; a list"), (3, "texts is int"),
-        ({"a": 1}, "texts is dict"), ({"a"}, "texts is set"), (np.array([["a"]]), r"texts is ndarray of shape \(1, 1\); a list"),
-        (pandas.DataFrame({"text": ["a"]}), r"texts is DataFrame of shape \(1, 1\); a list"), (np.array("a"), "of shape"),
-        (["a", None], "texts, row 1: a text is expected, got None"), (["a", float("nan")], "row 1: a text is expected, got nan"),
-        (pandas.Series(["a", None]), "row 1: a text"), (["a", b"b"], "row 1: a text is expected, got b'b'"),
+        ("a", "texts is one text"),
+        (b"a", "texts is bytes; a list"),
+        (None, "texts is NoneType; a list"),
+        (3, "texts is int"),
+        ({"a": 1}, "texts is dict"),
+        ({"a"}, "texts is set"),
+        (np.array([["a"]]), r"texts is ndarray of shape \(1, 1\); a list"),
+        (pandas.DataFrame({"text": ["a"]}), r"texts is DataFrame of shape \(1, 1\); a list"),
+        (np.array("a"), "of shape"),
+        (["a", None], "texts, row 1: a text is expected, got None"),
+        (["a", float("nan")], "row 1: a text is expected, got nan"),
+        (pandas.Series(["a", None]), "row 1: a text"),
+        (["a", b"b"], "row 1: a text is expected, got b'b'"),
         (["a", ["b\n" * 999]], "row 1: a text is expected"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_list_of_texts_is_one_line(texts, message):
     with pytest.raises(BadInput, match=message) as error:
         check_texts("texts", texts)
@@ -60,11 +75,16 @@ def test_vectors_of_every_kind_and_one_line_for_others():
     wrong = np.ones((3, 4), np.float32)
     wrong[2, 1] = np.nan
     for vectors, message in (
-        (wrong, "v, row 2: NaN or infinite"), (np.full((2, 4), 1e300), "v, row 0: NaN or infinite"),
-        (np.ones((2, 3)), r"v of shape \(2, 3\); \(n, 4\)"), (np.ones(4), r"v of shape \(4,\)"),
-        (np.ones((2, 4), np.uint8), "v of uint8.*binary codes are searched with an Index"), (np.ones((2, 4), bool), "v of bool"),
-        (np.ones((2, 4), np.int64), "v of int64"), ([[1.0], [1.0, 2.0]], "v: .*a matrix"), (np.ones((2, 4), complex), "v of complex"),
-    ):  # fmt: skip
+        (wrong, "v, row 2: NaN or infinite"),
+        (np.full((2, 4), 1e300), "v, row 0: NaN or infinite"),
+        (np.ones((2, 3)), r"v of shape \(2, 3\); \(n, 4\)"),
+        (np.ones(4), r"v of shape \(4,\)"),
+        (np.ones((2, 4), np.uint8), "v of uint8.*binary codes are searched with an Index"),
+        (np.ones((2, 4), bool), "v of bool"),
+        (np.ones((2, 4), np.int64), "v of int64"),
+        ([[1.0], [1.0, 2.0]], "v: .*a matrix"),
+        (np.ones((2, 4), complex), "v of complex"),
+    ):
         with pytest.raises(BadInput, match=message):
             check_vectors("v", vectors, 4)
     assert not is_texts(np.zeros((0, 4))) and is_texts([]) and is_texts(np.array([], dtype=object))
@@ -73,17 +93,21 @@ def test_vectors_of_every_kind_and_one_line_for_others():
 def test_an_index_refuses_what_it_cannot_search():
     vectors, binary = np.eye(16, dtype=np.float32), np.zeros((16, 2), np.uint8)
     for parts, message in (
-        ({"vectors": vectors[0]}, r"vectors of shape \(16,\)"), ({"vectors": binary}, "vectors of shape .*uint8"),
-        ({"binary": vectors}, "binary of shape .*float32"), ({"vectors": vectors, "binary": binary[:, :1]}, "2 are expected"),
-        ({"vectors": vectors, "n_candidates": 0}, "n_candidates 0"), ({"vectors": vectors.tolist()}, "vectors of shape"),
-    ):  # fmt: skip
+        ({"vectors": vectors[0]}, r"vectors of shape \(16,\)"),
+        ({"vectors": binary}, "vectors of shape .*uint8"),
+        ({"binary": vectors}, "binary of shape .*float32"),
+        ({"vectors": vectors, "binary": binary[:, :1]}, "2 are expected"),
+        ({"vectors": vectors, "n_candidates": 0}, "n_candidates 0"),
+        ({"vectors": vectors.tolist()}, "vectors of shape"),
+    ):
         with pytest.raises(BadInput, match=message):
             Index(**parts)
     index = Index(vectors, np.packbits(vectors > 0, axis=1))
     for queries, message in (
-        (vectors[:, :8], r"queries of shape \(16, 8\); \(n_queries, 16\)"), (vectors[0], r"queries of shape \(16,\)"),
+        (vectors[:, :8], r"queries of shape \(16, 8\); \(n_queries, 16\)"),
+        (vectors[0], r"queries of shape \(16,\)"),
         (np.full((1, 16), np.nan), "queries, row 0: NaN"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(BadInput, match=message):
             index.search(queries, top_k=1)
     for top_k in (0, -2, True, 1.5, None):

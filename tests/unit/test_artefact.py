@@ -129,9 +129,15 @@ class TestCard:
 
 
 CROSS_PIECES = [
-    "modules.json", "config.json", "model.safetensors", "1_Pooling/config.json", "2_Dense/config.json",
-    "2_Dense/model.safetensors", "3_Dense/config.json", "3_Dense/model.safetensors",
-]  # fmt: skip
+    "modules.json",
+    "config.json",
+    "model.safetensors",
+    "1_Pooling/config.json",
+    "2_Dense/config.json",
+    "2_Dense/model.safetensors",
+    "3_Dense/config.json",
+    "3_Dense/model.safetensors",
+]
 
 
 class TestModelFolder:

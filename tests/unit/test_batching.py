@@ -34,8 +34,10 @@ def cheapest(lengths, size, token_budget, pass_price):
 class TestCut:
     @given(
         lengths=st.lists(st.integers(1, 100), min_size=1, max_size=9).map(sorted),
-        size=st.integers(1, 9), token_budget=st.integers(1, 400), pass_price=st.integers(0, 300),
-    )  # fmt: skip
+        size=st.integers(1, 9),
+        token_budget=st.integers(1, 400),
+        pass_price=st.integers(0, 300),
+    )
     @settings(max_examples=200, deadline=None)
     def test_is_the_cheapest_of_all_that_are_allowed(self, lengths, size, token_budget, pass_price):
         ends = cut_by_length(np.array(lengths), size=size, token_budget=token_budget, pass_price=pass_price)
@@ -62,10 +64,18 @@ def units_of(passes):
 
 
 VARIANTS = [
-    {}, {"n_processes": 2}, {"n_processes": 3}, {"coupled": True}, {"coupled": True, "n_processes": 2},
-    {"micro_batch": 1}, {"token_budget": 1}, {"global_batch": 1}, {"global_batch": 1000, "n_processes": 3},
-    {"sequences": 2}, {"device": "cuda"},
-]  # fmt: skip
+    {},
+    {"n_processes": 2},
+    {"n_processes": 3},
+    {"coupled": True},
+    {"coupled": True, "n_processes": 2},
+    {"micro_batch": 1},
+    {"token_budget": 1},
+    {"global_batch": 1},
+    {"global_batch": 1000, "n_processes": 3},
+    {"sequences": 2},
+    {"device": "cuda"},
+]
 
 
 class TestPlanner:

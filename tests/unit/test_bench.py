@@ -91,14 +91,20 @@ def report(path, cpu="cpu", **rows):
     """A benchmark.json whose models have these (latency, throughput, spearman)."""
     rng = np.random.default_rng(0)
     value = {
-        "primary_metric": "spearman", "environment": {"cpu": cpu},
+        "primary_metric": "spearman",
+        "environment": {"cpu": cpu},
         "rows": [
-            {"name": name, "metrics": {"spearman": {"value": quality, "low": 0, "high": 1, "n": 9}},
-             "per_run": {"latency_ms": (latency * rng.normal(1, 0.02, 200)).tolist(),
-                         "throughput_pairs_per_s": (speed * rng.normal(1, 0.02, 40)).tolist()}}
+            {
+                "name": name,
+                "metrics": {"spearman": {"value": quality, "low": 0, "high": 1, "n": 9}},
+                "per_run": {
+                    "latency_ms": (latency * rng.normal(1, 0.02, 200)).tolist(),
+                    "throughput_pairs_per_s": (speed * rng.normal(1, 0.02, 40)).tolist(),
+                },
+            }
             for name, (latency, speed, quality) in rows.items()
         ],
-    }  # fmt: skip
+    }
     path.write_text(json.dumps(value), encoding="utf-8")
     return value
 

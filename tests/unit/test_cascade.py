@@ -168,9 +168,15 @@ def validation(*differences, chosen=1.0, equal=None, by="validation", n_pairs=40
         {"share": share, "minus_teacher": one} for share, one in zip((0.0, 0.2, 1.0), differences, strict=True)
     ]
     return {
-        "n_pairs": n_pairs, "margin": 0.01, "n_tested": 3, "positions": positions, "chosen_by": by, "top_k": None,
-        "chosen_share": chosen, "equal_from": equal,
-    }  # fmt: skip
+        "n_pairs": n_pairs,
+        "margin": 0.01,
+        "n_tested": 3,
+        "positions": positions,
+        "chosen_by": by,
+        "top_k": None,
+        "chosen_share": chosen,
+        "equal_from": equal,
+    }
 
 
 WORSE, WIDE, EQUAL = (
@@ -219,23 +225,37 @@ def test_what_the_validation_pairs_say(told, words):
     [
         (EQUAL, False, True, 0.2, "it equals the teacher within the margin of 0.01 and beats the student alone"),
         (EQUAL, True, False, 0.2, "it beats the teacher, and is not shown to beat the student alone"),
-        (WORSE, False, True, 0.2, "it is worse than the teacher by more than the margin of 0.01 and beats the student alone"),
+        (
+            WORSE,
+            False,
+            True,
+            0.2,
+            "it is worse than the teacher by more than the margin of 0.01 and beats the student alone",
+        ),
         (EQUAL, False, None, 0.0, "it equals the teacher within the margin of 0.01"),
         (
-            WIDE, False, True, 0.2,
+            WIDE,
+            False,
+            True,
+            0.2,
             "not shown to equal the teacher within the margin of 0.01: the pairs are too few to tell, the narrowest interval of "
             "cascade − teacher is ±0.02 wide; at least 4,000 evaluation pairs are needed for this margin and beats the student alone",
         ),
     ],
-)  # fmt: skip
+)
 def test_what_the_evaluation_pairs_say(equals, beats, student, share, words):
     tests = {"equals_teacher": equals, "beats_teacher": {"holds": beats}}
     if student is not None:
         tests["beats_student"] = {"holds": student}
     chosen = {
-        "share": share, "n_pairs": 1000, "margin": 0.01, "spearman": {"value": 0.8}, "share_of_teacher_cost": 0.3,
-        "n_tested": len(tests), "tests": tests,
-    }  # fmt: skip
+        "share": share,
+        "n_pairs": 1000,
+        "margin": 0.01,
+        "spearman": {"value": 0.8},
+        "share_of_teacher_cost": 0.3,
+        "n_tested": len(tests),
+        "tests": tests,
+    }
     said = say_chosen("spearman", chosen)
     assert said.startswith("On 1,000 evaluation pairs ")
     assert said.endswith(f"at 30% of its cost: {words} ({len(tests)} comparisons tested, Holm)")
@@ -243,7 +263,12 @@ def test_what_the_evaluation_pairs_say(equals, beats, student, share, words):
 
 def test_a_cascade_that_costs_more_than_its_teacher_is_said():
     chosen = {
-        "share": 1.0, "n_pairs": 1000, "margin": 0.01, "spearman": {"value": 0.8}, "share_of_teacher_cost": 1.2, "n_tested": 2,
+        "share": 1.0,
+        "n_pairs": 1000,
+        "margin": 0.01,
+        "spearman": {"value": 0.8},
+        "share_of_teacher_cost": 1.2,
+        "n_tested": 2,
         "tests": {"equals_teacher": EQUAL, "beats_teacher": {"holds": False}},
-    }  # fmt: skip
+    }
     assert "it costs more than the teacher alone" in say_chosen("spearman", chosen)

@@ -251,9 +251,12 @@ class TestPairs:
         labels = np.array([0.0, 1.0], dtype=np.float32)
         base = Pairs(["a", "b"], ["x", "y"], labels)
         others = [
-            Pairs(["a", "b"], ["x", "y"]), Pairs(["b", "a"], ["y", "x"], labels), Pairs(["ax", "b"], ["", "y"], labels),
-            Pairs(["a", "b"], ["x", "y"], labels[::-1]), Pairs(["x", "y"], ["a", "b"], labels),
-        ]  # fmt: skip
+            Pairs(["a", "b"], ["x", "y"]),
+            Pairs(["b", "a"], ["y", "x"], labels),
+            Pairs(["ax", "b"], ["", "y"], labels),
+            Pairs(["a", "b"], ["x", "y"], labels[::-1]),
+            Pairs(["x", "y"], ["a", "b"], labels),
+        ]
         prints = [pairs.fingerprint() for pairs in (base, *others)]
         assert len(set(prints)) == len(prints)
         assert Pairs(["a", "b"], ["x", "y"], labels.copy()).fingerprint() == base.fingerprint()

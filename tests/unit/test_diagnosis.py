@@ -132,7 +132,11 @@ def test_negatives_that_are_positives_are_told_from_classes_that_overlap():
 # ---------------------------------------------------------------------------------------------------------------------
 
 QUESTIONS = [f"where can i find a {thing} of size {n}?" for n in range(100) for thing in ("shoe", "bag", "lamp")]
-ANSWERS = [f"The {thing} number {n} stands in aisle {n % 7}; staff will help." for n in range(100) for thing in ("shoe", "bag", "lamp")]  # fmt: skip
+ANSWERS = [
+    f"The {thing} number {n} stands in aisle {n % 7}; staff will help."
+    for n in range(100)
+    for thing in ("shoe", "bag", "lamp")
+]
 LABEL = np.tile(np.array([0.0, 1.0, 1.0], dtype=np.float32), 100)
 TRAIN = Pairs(QUESTIONS[:240], ANSWERS[:240], LABEL[:240])
 EVALUATION = Pairs(QUESTIONS[240:], ANSWERS[240:], LABEL[240:])
@@ -167,11 +171,17 @@ def test_labels_that_are_all_alike_are_found():
 
 def test_contradictory_labels_and_equal_texts_without_a_match_are_counted():
     assert check_contradictions(TRAIN) == []
-    twice = Pairs([*TRAIN.queries, *TRAIN.queries[:20]], [*TRAIN.documents, *TRAIN.documents[:20]],
-                  np.concatenate([LABEL[:240], 1 - LABEL[:20]]))  # fmt: skip
+    twice = Pairs(
+        [*TRAIN.queries, *TRAIN.queries[:20]],
+        [*TRAIN.documents, *TRAIN.documents[:20]],
+        np.concatenate([LABEL[:240], 1 - LABEL[:20]]),
+    )
     assert alarms(check_contradictions(twice)) == [("warning", "contradictory labels")]
-    equal = Pairs([*TRAIN.queries, *QUESTIONS[:20]], [*TRAIN.documents, *(f"{text} " for text in QUESTIONS[:20])],
-                  np.concatenate([LABEL[:240], np.zeros(20)]))  # fmt: skip
+    equal = Pairs(
+        [*TRAIN.queries, *QUESTIONS[:20]],
+        [*TRAIN.documents, *(f"{text} " for text in QUESTIONS[:20])],
+        np.concatenate([LABEL[:240], np.zeros(20)]),
+    )
     assert alarms(check_contradictions(equal)) == [("warning", "false negatives")]
 
 
@@ -220,12 +230,16 @@ def test_a_tokenizer_that_does_not_know_a_script_is_found():
 @pytest.mark.parametrize(
     ("backbone", "prompts", "wanted"),
     [
-        ("intfloat/multilingual-e5-small", ("", ""), True), ("models/e5-base-v2/", ("", ""), True),
-        ("intfloat/multilingual-e5-large-instruct", ("", ""), True), ("Qwen/Qwen3-Embedding-0.6B", ("", ""), True),
-        ("intfloat/multilingual-e5-small", ("query: ", "passage: "), False), ("all-MiniLM-L6-v2", ("", ""), False),
-        ("BAAI/bge-m3", ("", ""), False), ("nlpai-lab/KURE-v1", ("", ""), False),
+        ("intfloat/multilingual-e5-small", ("", ""), True),
+        ("models/e5-base-v2/", ("", ""), True),
+        ("intfloat/multilingual-e5-large-instruct", ("", ""), True),
+        ("Qwen/Qwen3-Embedding-0.6B", ("", ""), True),
+        ("intfloat/multilingual-e5-small", ("query: ", "passage: "), False),
+        ("all-MiniLM-L6-v2", ("", ""), False),
+        ("BAAI/bge-m3", ("", ""), False),
+        ("nlpai-lab/KURE-v1", ("", ""), False),
     ],
-)  # fmt: skip
+)
 def test_a_family_that_wants_prompts_and_gets_none_is_named(backbone, prompts, wanted):
     assert alarms(check_prompts("teacher t", backbone, prompts)) == ([("warning", "prompts")] if wanted else [])
 

@@ -98,11 +98,18 @@ class Vectors(nn.Module):
 def batch_of(teacher_embeddings, label=1.0):
     return Batch(
         inputs=[{"input_ids": torch.tensor([[0], [1]]), "attention_mask": torch.ones(2, 1, dtype=torch.long)}],
-        order=torch.arange(2), query_rows=torch.tensor([0]), document_rows=torch.tensor([1]), labels=torch.tensor([label]),
-        teacher_scores={}, teacher_embeddings=torch.tensor(teacher_embeddings), slots=torch.zeros(0, 0, dtype=torch.long),
-        slot_mask=torch.zeros(0, 0, dtype=torch.bool), excluded=None,
-        share={"pairs": 1.0, "labelled": 1.0, "groups": 1.0, "texts": 1.0, "positives": 1.0}, rows=np.array([0]),
-    )  # fmt: skip
+        order=torch.arange(2),
+        query_rows=torch.tensor([0]),
+        document_rows=torch.tensor([1]),
+        labels=torch.tensor([label]),
+        teacher_scores={},
+        teacher_embeddings=torch.tensor(teacher_embeddings),
+        slots=torch.zeros(0, 0, dtype=torch.long),
+        slot_mask=torch.zeros(0, 0, dtype=torch.bool),
+        excluded=None,
+        share={"pairs": 1.0, "labelled": 1.0, "groups": 1.0, "texts": 1.0, "positives": 1.0},
+        rows=np.array([0]),
+    )
 
 
 # at width 3: a = (2, 2, 1)/3, b = (2, −2, 1)/3, cos = 1/9; of the first two numbers: (1, 1)/√2, (1, −1)/√2, cos = 0
@@ -241,22 +248,55 @@ class TestRecipe:
     @pytest.mark.parametrize(
         ("changes", "says"),
         [
-            ({"student": {**BI, "kind": "cross_encoder", "static": {}}}, "student.static: a table of token vectors embeds one text"),
+            (
+                {"student": {**BI, "kind": "cross_encoder", "static": {}}},
+                "student.static: a table of token vectors embeds one text",
+            ),
             ({"student": {**BI, "static": {}, "layers": [0]}}, "student.layers: means nothing for a static student"),
             ({"student": {**BI, "static": {}, "head": [4]}}, "student.head: means nothing for a static student"),
-            ({"student": {**BI, "static": {}, "backbone": {"tokenizer": "wordpiece"}}}, "student.static: a fresh encoder has nothing"),
+            (
+                {"student": {**BI, "static": {}, "backbone": {"tokenizer": "wordpiece"}}},
+                "student.static: a fresh encoder has nothing",
+            ),
             ({"student": {**BI, "static": {"weighting": "idf"}}}, "student.static.weighting: got 'idf'"),
-            ({"student": {**BI, "static": {"dimension": 4}}}, "student.static.dimension: unknown key; known: weighting"),
-            ({"student": {**BI, "kind": "cross_encoder", "dimensions": 8}}, "student.dimensions: a cross-encoder puts out one score"),
+            (
+                {"student": {**BI, "static": {"dimension": 4}}},
+                "student.static.dimension: unknown key; known: weighting",
+            ),
+            (
+                {"student": {**BI, "kind": "cross_encoder", "dimensions": 8}},
+                "student.dimensions: a cross-encoder puts out one score",
+            ),
             ({"student": {**BI, "dimensions": 1}}, "student.dimensions: got 1"),
-            ({"student": BI, "objectives": {**LEARN, "matryoshka": [8]}}, "objectives.matryoshka: set student.dimensions too"),
-            ({"student": {**BI, "dimensions": 8}, "objectives": {**LEARN, "matryoshka": [16, 4]}}, "objectives.matryoshka: 16 is more than student.dimensions, 8"),
-            ({"student": {**BI, "dimensions": 8}, "objectives": {**LEARN, "matryoshka": [4, 4]}}, "objectives.matryoshka: dimensions [4, 4]: each width once"),
-            ({"student": {**BI, "dimensions": 8}, "objectives": {**LEARN, "matryoshka": {"dimensions": [4, 2], "weights": [1]}}}, "objectives.matryoshka: 1 weights for 2 dimensions"),
-            ({"objectives": {**LEARN, "matryoshka": [8]}}, "objectives.matryoshka: a cross-encoder has no embeddings to cut"),
-            ({"student": {**BI, "dimensions": 8}, "objectives": {"score_match": None, "matryoshka": [8]}}, "objectives: the student learns nothing"),
+            (
+                {"student": BI, "objectives": {**LEARN, "matryoshka": [8]}},
+                "objectives.matryoshka: set student.dimensions too",
+            ),
+            (
+                {"student": {**BI, "dimensions": 8}, "objectives": {**LEARN, "matryoshka": [16, 4]}},
+                "objectives.matryoshka: 16 is more than student.dimensions, 8",
+            ),
+            (
+                {"student": {**BI, "dimensions": 8}, "objectives": {**LEARN, "matryoshka": [4, 4]}},
+                "objectives.matryoshka: dimensions [4, 4]: each width once",
+            ),
+            (
+                {
+                    "student": {**BI, "dimensions": 8},
+                    "objectives": {**LEARN, "matryoshka": {"dimensions": [4, 2], "weights": [1]}},
+                },
+                "objectives.matryoshka: 1 weights for 2 dimensions",
+            ),
+            (
+                {"objectives": {**LEARN, "matryoshka": [8]}},
+                "objectives.matryoshka: a cross-encoder has no embeddings to cut",
+            ),
+            (
+                {"student": {**BI, "dimensions": 8}, "objectives": {"score_match": None, "matryoshka": [8]}},
+                "objectives: the student learns nothing",
+            ),
         ],
-    )  # fmt: skip
+    )
     def test_refusals(self, tmp_path, changes, says):
         (line,) = problems(tmp_path, **changes)
         assert line.startswith(says)

@@ -135,10 +135,13 @@ def test_a_packaged_recipe_goes_by_its_name(tmp_path, monkeypatch, capsys):
     ("module", "says"),
     [
         ("torch.nn", "the package torch, which is not installed here: pip install torch, or pip install matchdistill"),
-        ("openai", "the package openai, which is not installed here: pip install openai, or pip install 'matchdistill[synthesis]'"),
+        (
+            "openai",
+            "the package openai, which is not installed here: pip install openai, or pip install 'matchdistill[synthesis]'",
+        ),
         ("sklearn", "the package scikit-learn, which is not installed here"),
     ],
-)  # fmt: skip
+)
 def test_a_missing_package_is_one_line_and_exit_code_2(module, says, monkeypatch, capsys):
     from recipes._launch import guarded
 

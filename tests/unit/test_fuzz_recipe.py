@@ -25,14 +25,57 @@ RECIPES = [raw for raw in RECIPES if "data" in raw and "train" in raw["data"]]
 fuzzed = settings(max_examples=RUNS or 60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 odd = st.one_of(
-    st.sampled_from([
-        None, True, False, -1, 0, 1, 2**31, 2**63, 10**23, -(10**23), 1e308, -1e308, float("nan"), float("inf"), 1e-320, "", " ",
-        "..", "../..", "/", "/dev/null", "a/b", "x" * 300, "\0", "\ud800", "null", "bundled", "all-linear", "cross", [], {}, [[]],
-        [{}], {"": 1}, {1: 2}, {None: None}, {"kind": "remote"}, [0, 0], [3, 1], {"teacher": "x"}, {"importance": 3}, b"x",
-    ]),
-    st.integers(), st.floats(), st.text(max_size=8),
+    st.sampled_from(
+        [
+            None,
+            True,
+            False,
+            -1,
+            0,
+            1,
+            2**31,
+            2**63,
+            10**23,
+            -(10**23),
+            1e308,
+            -1e308,
+            float("nan"),
+            float("inf"),
+            1e-320,
+            "",
+            " ",
+            "..",
+            "../..",
+            "/",
+            "/dev/null",
+            "a/b",
+            "x" * 300,
+            "\0",
+            "\ud800",
+            "null",
+            "bundled",
+            "all-linear",
+            "cross",
+            [],
+            {},
+            [[]],
+            [{}],
+            {"": 1},
+            {1: 2},
+            {None: None},
+            {"kind": "remote"},
+            [0, 0],
+            [3, 1],
+            {"teacher": "x"},
+            {"importance": 3},
+            b"x",
+        ]
+    ),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=8),
     st.lists(st.integers(-3, 3), max_size=4),
-)  # fmt: skip
+)
 
 
 _DEEPEST = 20
@@ -137,7 +180,7 @@ WRONG = {
     "NUL": ('name: "a\\0b"\n', "NUL"),
     "half a pair": ('name: "\\ud800"\n', "surrogate"),
     "a set": ("name: !!set {a, b}\n", "is a set in YAML"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("title", WRONG)
@@ -161,8 +204,9 @@ def test_what_yaml_offers_still_works(tmp_path):
     path = Path(tmp_path / "recipe.yaml")
     path.write_bytes("\ufeffbase: &base {epochs: 1, seed: 3}\nother: {<<: *base, epochs: 2}\n".encode())
     assert read_raw(path, ["other.deep.value=[1, 2]"]) == {
-        "base": {"epochs": 1, "seed": 3}, "other": {"epochs": 2, "seed": 3, "deep": {"value": [1, 2]}},
-    }  # fmt: skip
+        "base": {"epochs": 1, "seed": 3},
+        "other": {"epochs": 2, "seed": 3, "deep": {"value": [1, 2]}},
+    }
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,10 @@ def test_a_bad_minority_is_not_hidden_by_the_mean():
     english, korean = pairs_of(400), pairs_of(N_OF_SCRIPT, "가나")
     texts = [text for pair in [*english, *korean] for text in pair]
     rng = np.random.default_rng(0)
-    vectors = {text: vector / np.linalg.norm(vector) for text, vector in zip(texts, rng.normal(size=(len(texts), 8)), strict=True)}  # fmt: skip
+    vectors = {
+        text: vector / np.linalg.norm(vector)
+        for text, vector in zip(texts, rng.normal(size=(len(texts), 8)), strict=True)
+    }
     turned = {}
     for text, vector in vectors.items():
         other = rng.normal(size=8)
@@ -166,8 +169,14 @@ def test_a_cross_encoder_that_is_dumb_in_one_script_is_refused():
 
 @pytest.mark.parametrize(
     ("text", "script"),
-    [("Python 개발자를 찾습니다", "HANGUL"), ("日本語です", "KANA"), ("中文", "CJK"), ("1 + 1", "NO LETTERS"), ("", "NO LETTERS")],
-)  # fmt: skip
+    [
+        ("Python 개발자를 찾습니다", "HANGUL"),
+        ("日本語です", "KANA"),
+        ("中文", "CJK"),
+        ("1 + 1", "NO LETTERS"),
+        ("", "NO LETTERS"),
+    ],
+)
 def test_main_script(text, script):
     assert main_script(text) == script and rows_by_script([text, text]) == {script: [0, 1]}
 

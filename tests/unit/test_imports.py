@@ -57,11 +57,37 @@ def imported_by(name, *, running_only=False):
 
 # from the top; what is in no package stands where it belongs
 ROOMS = (
-    "students", "teachers", "students.plan", "students.export", "students.train", "students.build", "students.cut", "students.vocabulary",
-    "distill.ablation", "distill.diagnosis", "distill.evaluation", "distill.report", "distill.scorers", "distill.training", "distill.graphs", "distill.runtime",
-    "distill.run", "distill.signals", "distill.models", "distill.synthesis", "distill.endpoints", "distill.data", "distill.recipe",
-    "distill.resumes", "distill.metrics", "distill.files", "distill.machine", "distill.wording", "distill.progress", "distill.errors",
-)  # fmt: skip
+    "students",
+    "teachers",
+    "students.plan",
+    "students.export",
+    "students.train",
+    "students.build",
+    "students.cut",
+    "students.vocabulary",
+    "distill.ablation",
+    "distill.diagnosis",
+    "distill.evaluation",
+    "distill.report",
+    "distill.scorers",
+    "distill.training",
+    "distill.graphs",
+    "distill.runtime",
+    "distill.run",
+    "distill.signals",
+    "distill.models",
+    "distill.synthesis",
+    "distill.endpoints",
+    "distill.data",
+    "distill.recipe",
+    "distill.resumes",
+    "distill.metrics",
+    "distill.files",
+    "distill.machine",
+    "distill.wording",
+    "distill.progress",
+    "distill.errors",
+)
 
 
 def room_of(name):
@@ -77,9 +103,10 @@ def test_a_room_imports_only_what_lies_below_it(name):
     here = room_of(name)
     assert here is not None, f"{name} has no place in ROOMS"
     above = {
-        other for other in imported_by(name)
+        other
+        for other in imported_by(name)
         if (there := room_of(other)) is not None and there != here and ROOMS.index(there) < ROOMS.index(here)
-    }  # fmt: skip
+    }
     assert not above
 
 
@@ -148,8 +175,12 @@ def test_recipes_are_entry_points_without_logic(name):
 def test_command_line_computes_nothing():
     """recipes.cli hands over to distill, teachers and students: no loops, no numbers, no files of its own."""
     tree = ast.parse(FILES["recipes.cli"].read_text(encoding="utf-8"))
-    assert not [node for node in ast.walk(tree) if isinstance(node, ast.For | ast.While | ast.comprehension | ast.BinOp)
-                and not isinstance(getattr(node, "op", None), ast.BitOr)]  # fmt: skip
+    assert not [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.For | ast.While | ast.comprehension | ast.BinOp)
+        and not isinstance(getattr(node, "op", None), ast.BitOr)
+    ]
     called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
     assert "open" not in called
 

@@ -30,19 +30,24 @@ def write_run(output, share, seed, *, untrained=0.6, control=0.7, student=0.8, t
     """A finished run's report with these values."""
     rows = [
         *((f"teacher {i}", "teacher", "bi_encoder", value) for i, value in enumerate(teachers)),
-        ("untrained", "untrained", "bi_encoder", untrained), ("student", "student", "bi_encoder", student),
+        ("untrained", "untrained", "bi_encoder", untrained),
+        ("student", "student", "bi_encoder", student),
         *([("control", "control", "bi_encoder", control)] if control is not None else []),
         *((f"words {i}", "baseline", "tfidf", value) for i, value in enumerate(tfidf)),
         ("mini", "baseline", "bi_encoder", 0.99),
-    ]  # fmt: skip
+    ]
     report = {
-        "primary_metric": "roc_auc", "data": {"n_pairs": 900}, "environment": ENVIRONMENT,
+        "primary_metric": "roc_auc",
+        "data": {"n_pairs": 900},
+        "environment": ENVIRONMENT,
         "rows": [
             {"name": name, "role": role, "kind": kind, "metrics": {"roc_auc": estimate(value), "spearman": estimate(0)}}
             for name, role, kind, value in rows
         ],
-        "comparisons": [] if control is None else [{"name": COMPARED, "metric": "roc_auc", **estimate(student - control)}],
-    }  # fmt: skip
+        "comparisons": []
+        if control is None
+        else [{"name": COMPARED, "metric": "roc_auc", **estimate(student - control)}],
+    }
     folder = labelled_shares.folder_of(output, share, seed)
     (folder / "report").mkdir(parents=True)
     (folder / "report" / "benchmark.json").write_text(json.dumps(report))
@@ -92,8 +97,11 @@ def test_table_has_a_line_per_seed_and_their_mean(tmp_path):
         "share of the gain: control | student |"
     )
     assert [line.split(" | ")[:2] for line in told[1:]] == [
-        ["| 100 %", "mean of 2"], ["| 100 %", "0"], ["| 100 %", "1"], ["| 3 %", "0"],
-    ]  # fmt: skip
+        ["| 100 %", "mean of 2"],
+        ["| 100 %", "0"],
+        ["| 100 %", "1"],
+        ["| 3 %", "0"],
+    ]
     assert told[2] == (
         "| 100 % | 0 | 0.6000 (0.5900 to 0.6200) | 0.7000 (0.6900 to 0.7200) | 0.8000 (0.7900 to 0.8200) | "
         "0.9000 (0.8900 to 0.9200) | 0.6500 (0.6400 to 0.6700) | +0.1000 (+0.0900 to +0.1200) | 33% | 67% |"
@@ -148,7 +156,8 @@ def test_frozen_teachers_come_from_a_finished_run(tmp_path):
     target.mkdir()
     assert take_frozen(teachers, tmp_path, target) == ["frozen"]
     assert sorted(path.relative_to(target).as_posix() for path in target.rglob("file")) == [
-        "signals/frozen/file", "teachers/frozen/file",
-    ]  # fmt: skip
+        "signals/frozen/file",
+        "teachers/frozen/file",
+    ]
     assert (target / "teachers" / "frozen" / "file").read_text() == "b"
     assert take_frozen(teachers, tmp_path, target) == []

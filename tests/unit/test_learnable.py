@@ -40,7 +40,10 @@ def pairs(queries, documents, labels):
 
 LONE = pairs(["a", "b", "c", "d"], ["w", "x", "y", "z"], [0, 1, 0, 1])
 GROUPED = pairs(["a", "a", "b", "b"], ["w", "x", "y", "z"], [0, 1, 0, 1])
-KL, MARGIN = Objectives(score_match=ScoreMatch(teacher="cross", loss="kl")), Objectives(margin_mse=MarginMatch(teacher="cross"))  # fmt: skip
+KL, MARGIN = (
+    Objectives(score_match=ScoreMatch(teacher="cross", loss="kl")),
+    Objectives(margin_mse=MarginMatch(teacher="cross")),
+)
 INFONCE = Objectives(labels=Labels(loss="infonce"))
 
 
@@ -221,10 +224,12 @@ def test_a_step_learns_where_it_holds_what_a_loss_is_a_mean_over():
 def test_new_terms_and_scheduled_ones_learn_where_they_count():
     held = {"pairs": 4, "labelled": 0, "groups": 1, "ordered": 0, "texts": 8, "positives": 0}
     for objectives, expected in (
-        (Objectives(ranknet=RankNet()), False), (Objectives(ranknet=RankNet(teacher="cross")), True),
-        (Objectives(cosent=CoSent()), False), (Objectives(cosent=CoSent(teacher="cross")), True),
+        (Objectives(ranknet=RankNet()), False),
+        (Objectives(ranknet=RankNet(teacher="cross")), True),
+        (Objectives(cosent=CoSent()), False),
+        (Objectives(cosent=CoSent(teacher="cross")), True),
         (Objectives(cka=Cka(teacher="bi")), True),
-    ):  # fmt: skip
+    ):
         assert step_of(BI, objectives).learns_from(held) is expected
     late = Objectives(score_match=ScoreMatch(teacher="cross", schedule=Schedule(start=0.5)), ranknet=RankNet())
     step = step_of(CROSS, late)

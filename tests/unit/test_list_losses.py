@@ -111,21 +111,32 @@ CASES = [
     (losses.ranknet, ranknet, {}),
     (losses.ranknet, ranknet, {"soft": False}),
     (losses.ranknet, ranknet, {"temperature": 2.0}),
-    *((of_scores, lambda_loss, {"scheme": scheme, "soft": soft, "k": k})
-      for scheme in ("ndcg_loss2pp", "ndcg_loss2", "lambdarank") for soft in (True, False) for k in (None, 2)),
+    *(
+        (of_scores, lambda_loss, {"scheme": scheme, "soft": soft, "k": k})
+        for scheme in ("ndcg_loss2pp", "ndcg_loss2", "lambdarank")
+        for soft in (True, False)
+        for k in (None, 2)
+    ),
     (losses.list_mle, list_mle, {}),
     (losses.list_mle, list_mle, {"position_aware": True}),
     (losses.adr_mse, adr_mse, {}),
     (losses.adr_mse, adr_mse, {"alpha": 3.0}),
-]  # fmt: skip
+]
 SOFT = [  # a student of the teacher's scores is the best there is
-    (losses.kl_divergence, {"temperature": 2.0}), (losses.listnet, {}), (losses.ranknet, {}), (of_scores, {}),
-    (of_scores, {"scheme": "lambdarank", "k": 3}), (losses.margin_mse, {}),
-]  # fmt: skip
+    (losses.kl_divergence, {"temperature": 2.0}),
+    (losses.listnet, {}),
+    (losses.ranknet, {}),
+    (of_scores, {}),
+    (of_scores, {"scheme": "lambdarank", "k": 3}),
+    (losses.margin_mse, {}),
+]
 ORDER = [  # the order alone counts
-    (losses.ranknet, {"soft": False}), (of_scores, {"soft": False}), (losses.list_mle, {}),
-    (losses.list_mle, {"position_aware": True}), (losses.adr_mse, {}),
-]  # fmt: skip
+    (losses.ranknet, {"soft": False}),
+    (of_scores, {"soft": False}),
+    (losses.list_mle, {}),
+    (losses.list_mle, {"position_aware": True}),
+    (losses.adr_mse, {}),
+]
 
 
 @pytest.mark.parametrize(("function", "loop", "settings"), CASES)

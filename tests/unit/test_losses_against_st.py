@@ -63,12 +63,36 @@ def cases():
     # numbers of ordered pairs; and their logarithm has base 2
     yield "listnet", cross.ListNetLoss, {}, losses.listnet, {}, (5, 2, 3, 7), 1.0
     yield "list_mle", cross.ListMLELoss, {"respect_input_order": False}, losses.list_mle, {}, (5, 2, 3, 7), 1.0
-    yield "p_list_mle", cross.PListMLELoss, {"respect_input_order": False}, losses.list_mle, {"position_aware": True}, (5, 2, 3, 7), 1.0  # fmt: skip
+    yield (
+        "p_list_mle",
+        cross.PListMLELoss,
+        {"respect_input_order": False},
+        losses.list_mle,
+        {"position_aware": True},
+        (5, 2, 3, 7),
+        1.0,
+    )
     yield "adr_mse", cross.ADRMSELoss, {"alpha": 2.0}, losses.adr_mse, {"alpha": 2.0}, (5, 5, 5), 1.0
     yield "ranknet", cross.RankNetLoss, {}, losses.ranknet, {"soft": False}, (5, 5, 5), LOG2
-    yield "ranknet_sigma", cross.RankNetLoss, {"sigma": 0.5, "reduction_log": "natural"}, losses.ranknet, {"soft": False, "temperature": 2.0}, (4, 4), 4.0  # fmt: skip
+    yield (
+        "ranknet_sigma",
+        cross.RankNetLoss,
+        {"sigma": 0.5, "reduction_log": "natural"},
+        losses.ranknet,
+        {"soft": False, "temperature": 2.0},
+        (4, 4),
+        4.0,
+    )
     for name, theirs in scheme.items():
-        yield name, cross.LambdaLoss, {"weighting_scheme": theirs}, graded, {"soft": False, "scheme": name}, (5, 5, 5), LOG2  # fmt: skip
+        yield (
+            name,
+            cross.LambdaLoss,
+            {"weighting_scheme": theirs},
+            graded,
+            {"soft": False, "scheme": name},
+            (5, 5, 5),
+            LOG2,
+        )
     yield "lambda_at_k", cross.LambdaLoss, {"k": 2}, graded, {"soft": False, "k": 2}, (5, 5), LOG2
 
 

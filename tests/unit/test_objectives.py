@@ -80,8 +80,9 @@ def trainset_of(kind, candidates=None, unlabelled=(), pairs=None):
     trainset = TrainSet.build(kind, WordTokenizer(), pairs, max_length=16, candidates=candidates, unlabelled=unlabelled)
     rng = np.random.default_rng(1)
     trainset.teacher_scores = {
-        "cross": rng.normal(size=len(pairs)).astype(np.float32), "bi": rng.uniform(-1, 1, len(pairs)).astype(np.float32),
-    }  # fmt: skip
+        "cross": rng.normal(size=len(pairs)).astype(np.float32),
+        "bi": rng.uniform(-1, 1, len(pairs)).astype(np.float32),
+    }
     vectors = rng.normal(size=(len(trainset.tokens), TEACHER_WIDTH)).astype(np.float32)
     trainset.embeddings = lambda rows: vectors[rows]
     trainset.relations = {"bi": trainset.embeddings} if kind == BI else {}
@@ -102,9 +103,12 @@ def run(step, trainset, units, **plan):
     """
     n_processes = plan.get("n_processes", 1)
     planner = Planner(
-        lengths=trainset.unit_lengths, sequences=trainset.unit_sequences, global_batch=len(units), seed=0,
+        lengths=trainset.unit_lengths,
+        sequences=trainset.unit_sequences,
+        global_batch=len(units),
+        seed=0,
         **{"micro_batch": 1000, "token_budget": 10**6, **plan},
-    )  # fmt: skip
+    )
     passes = list(planner._passes(units)) if plan else [[units]]
     step.zero_grad()
     if trainset.coupled and plan:
@@ -136,9 +140,13 @@ class Threads:
             return whole
 
         return SimpleNamespace(
-            process_index=index, num_processes=len(self.parts), device=torch.device("cpu"), gather=gather,
-            no_sync=lambda step: nullcontext(), backward=lambda loss: loss.backward(),
-        )  # fmt: skip
+            process_index=index,
+            num_processes=len(self.parts),
+            device=torch.device("cpu"),
+            gather=gather,
+            no_sync=lambda step: nullcontext(),
+            backward=lambda loss: loss.backward(),
+        )
 
 
 def run_in_threads(step, trainset, passes, totals, n):
@@ -168,19 +176,50 @@ CASES = [
     (CROSS, Objectives(labels=Labels(loss="mse", weight=0.3)), None),
     (BI, Objectives(labels=Labels(loss="contrastive")), None),
     (BI, Objectives(labels=Labels(loss="bce")), None),
-    *((kind, Objectives(score_match=ScoreMatch(teacher=teacher, loss=loss, temperature=2.0)), None)
-      for kind in (CROSS, BI) for teacher in ("cross", "bi") for loss in ("mse", "bce", "logit_mse")),
-    *((kind, Objectives(score_match=ScoreMatch(teacher="cross", loss="kl", temperature=3.0)), 2) for kind in (CROSS, BI)),
-    *((kind, Objectives(margin_mse=MarginMatch(teacher=teacher)), 3) for kind in (CROSS, BI) for teacher in ("cross", "bi")),
-    *((kind, Objectives(**{name: term(teacher=teacher)}), 3) for kind in (CROSS, BI) for teacher in ("cross", "bi", None)
-      for name, term in LISTS.items()),
-    (CROSS, Objectives(score_match=ScoreMatch(teacher="cross", loss="bce", temperature=2.0, teacher_temperature=0.5)), None),
-    (CROSS, Objectives(listnet=ListNet(teacher="cross", weight=0.5), list_mle=ListMle(), adr_mse=AdrMse(teacher="bi")), 2),
+    *(
+        (kind, Objectives(score_match=ScoreMatch(teacher=teacher, loss=loss, temperature=2.0)), None)
+        for kind in (CROSS, BI)
+        for teacher in ("cross", "bi")
+        for loss in ("mse", "bce", "logit_mse")
+    ),
+    *(
+        (kind, Objectives(score_match=ScoreMatch(teacher="cross", loss="kl", temperature=3.0)), 2)
+        for kind in (CROSS, BI)
+    ),
+    *(
+        (kind, Objectives(margin_mse=MarginMatch(teacher=teacher)), 3)
+        for kind in (CROSS, BI)
+        for teacher in ("cross", "bi")
+    ),
+    *(
+        (kind, Objectives(**{name: term(teacher=teacher)}), 3)
+        for kind in (CROSS, BI)
+        for teacher in ("cross", "bi", None)
+        for name, term in LISTS.items()
+    ),
+    (
+        CROSS,
+        Objectives(score_match=ScoreMatch(teacher="cross", loss="bce", temperature=2.0, teacher_temperature=0.5)),
+        None,
+    ),
+    (
+        CROSS,
+        Objectives(listnet=ListNet(teacher="cross", weight=0.5), list_mle=ListMle(), adr_mse=AdrMse(teacher="bi")),
+        2,
+    ),
     (BI, Objectives(embedding_match=EmbeddingMatch(teacher="bi", loss="cosine")), None),
     (BI, Objectives(embedding_match=EmbeddingMatch(teacher="bi", loss="mse")), 2),
-    (BI, Objectives(labels=Labels(weight=0.2), score_match=ScoreMatch(teacher="cross", loss="kl"),
-                    margin_mse=MarginMatch(teacher="cross"), embedding_match=EmbeddingMatch(teacher="bi")), 2),
-]  # fmt: skip
+    (
+        BI,
+        Objectives(
+            labels=Labels(weight=0.2),
+            score_match=ScoreMatch(teacher="cross", loss="kl"),
+            margin_mse=MarginMatch(teacher="cross"),
+            embedding_match=EmbeddingMatch(teacher="bi"),
+        ),
+        2,
+    ),
+]
 
 
 def name_of(case):
@@ -216,15 +255,28 @@ def test_losses_of_small_passes_and_several_processes_add_up_to_those_of_one_pas
 COUPLED = [
     (BI, Objectives(labels=Labels(loss="infonce", temperature=0.3)), None),
     (BI, Objectives(labels=Labels(loss="infonce"), margin_mse=MarginMatch(teacher="cross")), 3),
-    *((kind, Objectives(cosent=CoSent(teacher=teacher, weight=0.5)), None) for kind in (CROSS, BI) for teacher in ("cross", None)),
+    *(
+        (kind, Objectives(cosent=CoSent(teacher=teacher, weight=0.5)), None)
+        for kind in (CROSS, BI)
+        for teacher in ("cross", None)
+    ),
     (BI, Objectives(rkd=Rkd(teacher="bi")), None),
     (BI, Objectives(rkd=Rkd(teacher="bi", angle_texts=5)), None),
     (BI, Objectives(similarity=Similarity(teacher="bi")), None),
     (BI, Objectives(similarity=Similarity(teacher="bi", loss="kl", temperature=0.2)), 2),
     (BI, Objectives(cka=Cka(teacher="bi")), None),
-    (BI, Objectives(labels=Labels(loss="bce"), score_match=ScoreMatch(teacher="cross", loss="kl"), cka=Cka(teacher="bi"),
-                    embedding_match=EmbeddingMatch(teacher="bi"), ranknet=RankNet()), 2),
-]  # fmt: skip
+    (
+        BI,
+        Objectives(
+            labels=Labels(loss="bce"),
+            score_match=ScoreMatch(teacher="cross", loss="kl"),
+            cka=Cka(teacher="bi"),
+            embedding_match=EmbeddingMatch(teacher="bi"),
+            ranknet=RankNet(),
+        ),
+        2,
+    ),
+]
 
 
 @pytest.mark.parametrize("case", COUPLED, ids=name_of)
@@ -409,7 +461,7 @@ class TestInfoNce:
             [True, False, True],  # a's x is c's x
             [False, True, False],
             [True, False, True],
-        ]  # fmt: skip
+        ]
 
     def test_known_positives_of_the_same_query_are_no_negatives(self):
         # a has the positives x and y and the judged negative z, which stays a negative
@@ -419,7 +471,7 @@ class TestInfoNce:
             [True, True, False, False],
             [True, True, True, False],  # z against itself is the diagonal, which the loss keeps
             [False, False, False, True],
-        ]  # fmt: skip
+        ]
 
     def test_answers_in_other_steps_are_no_negatives(self):
         labels = np.array([1, 1, 1, 0], dtype=np.float32)
@@ -493,11 +545,12 @@ class TestStep:
 
     def test_scale_is_learned_only_where_a_loss_needs_logits(self):
         for objectives, needed in [
-            (Objectives(labels=Labels()), False), (Objectives(labels=Labels(loss="bce")), True),
+            (Objectives(labels=Labels()), False),
+            (Objectives(labels=Labels(loss="bce")), True),
             (Objectives(score_match=ScoreMatch(teacher="bi", loss="mse")), False),
             (Objectives(score_match=ScoreMatch(teacher="bi", loss="kl")), True),
             (Objectives(margin_mse=MarginMatch(teacher="bi")), True),
-        ]:  # fmt: skip
+        ]:
             assert (step_of(BI, objectives).scale_and_bias is not None) is needed
             assert step_of(CROSS, objectives).scale_and_bias is None
 
@@ -524,11 +577,20 @@ class TestTrainSet:
         assert [unit.tolist() for unit in trainset.unit_pairs] == [[0, 2], [3], [1], [], []]
         assert trainset.texts == ["a", "b", "x", "y", "z", "w", "l"]
         assert [sorted(trainset.texts[row] for row in rows) for rows in trainset.unit_texts] == [
-            ["a", "x", "z"], ["a", "w"], ["b", "y"], ["l"], ["x"],
-        ]  # fmt: skip
+            ["a", "x", "z"],
+            ["a", "w"],
+            ["b", "y"],
+            ["l"],
+            ["x"],
+        ]
         assert trainset.counts(np.arange(5)) == {
-            "pairs": 4, "labelled": 4, "groups": 1, "ordered": 0, "texts": 9, "positives": 0,
-        }  # fmt: skip
+            "pairs": 4,
+            "labelled": 4,
+            "groups": 1,
+            "ordered": 0,
+            "texts": 9,
+            "positives": 0,
+        }
 
     def test_prompts_keep_a_text_in_both_roles_apart(self):
         pairs = Pairs(["same"], ["same"], np.ones(1, dtype=np.float32))

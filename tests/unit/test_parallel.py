@@ -68,9 +68,14 @@ def test_both_sides_are_taught_by_the_source():
     trainset = TrainSet.build("bi_encoder", WordTokenizer(), pairs, max_length=16, parallel=parallel)
     taught = list(zip(trainset.texts, trainset.teacher_texts, strict=True))
     assert taught == [
-        ("cat", "cat"), ("dog", "dog"), ("kitty", "kitty"), ("house", "house"),
-        ("고양이", "cat"), ("고양이", "kitty"), ("집", "house"),
-    ]  # fmt: skip
+        ("cat", "cat"),
+        ("dog", "dog"),
+        ("kitty", "kitty"),
+        ("house", "house"),
+        ("고양이", "cat"),
+        ("고양이", "kitty"),
+        ("집", "house"),
+    ]
     assert [len(rows) for rows in trainset.unit_texts] == [2, 1, 1, 1, 1, 1, 1]  # one pair, six lone texts
     asked = {"cat": 1.0, "dog": 2.0, "kitty": 3.0, "house": 4.0}
     trainset.embeddings = lambda rows: np.array(

@@ -79,7 +79,12 @@ def test_noise_gives_no_negative_coefficient():
 def test_held_out_errors_see_what_the_model_cannot_say():
     exact = [measurement(shape) for shape in shapes()[::5]]
     assert max(held_out_errors(exact).values()) < 1e-3
-    odd = [Measurement(one.shape, one.p50_ms * (1.5 if one.shape.width == 256 else 1), one.p95_ms, one.text_ms, one.size_mb) for one in exact]  # fmt: skip
+    odd = [
+        Measurement(
+            one.shape, one.p50_ms * (1.5 if one.shape.width == 256 else 1), one.p95_ms, one.text_ms, one.size_mb
+        )
+        for one in exact
+    ]
     assert held_out_errors(odd)["p50_ms"] > 0.05 and held_out_errors(odd)["p95_ms"] < 1e-3
 
 
@@ -259,9 +264,11 @@ class Meter:
         slow *= self.fp32_takes if precision == "fp32" else 1.0
         p50, p95 = slow * one.p50_ms, slow * one.p95_ms
         return {
-            "latency_ms": {"p50": p50, "p95": p95, "n": 1}, "throughput_pairs_per_s": 1000 / (slow * one.text_ms),
-            "size_mb": (4 if precision == "fp32" else 1) * one.size_mb, "per_run": {"latency_ms": [p50]},
-        }  # fmt: skip
+            "latency_ms": {"p50": p50, "p95": p95, "n": 1},
+            "throughput_pairs_per_s": 1000 / (slow * one.text_ms),
+            "size_mb": (4 if precision == "fp32" else 1) * one.size_mb,
+            "per_run": {"latency_ms": [p50]},
+        }
 
 
 @pytest.fixture
@@ -294,7 +301,10 @@ def test_search_measures_few_and_proposes_what_was_measured(searched):
     result = searched(meter)
     assert meter.calls[:2] == [2 * 3, 2 * 10] and sum(meter.calls[2:]) <= 2 * 3 * 4
     assert len(result["grid"]) == 50
-    truth = {shape: measurement(shape).p95_ms for shape in fresh_shapes(Plan(widths=(128, 192, 256, 320, 384), layers=(1, 2, 3, 4, 6)), (500,), 64)}  # fmt: skip
+    truth = {
+        shape: measurement(shape).p95_ms
+        for shape in fresh_shapes(Plan(widths=(128, 192, 256, 320, 384), layers=(1, 2, 3, 4, 6)), (500,), 64)
+    }
     largest = max((shape for shape in truth if truth[shape] <= 1.0), key=lambda shape: shape.capacity)
     best = result["students"][0]
     assert best["shape"] == vars(largest) and best["measured"] is not None and best["fits"]

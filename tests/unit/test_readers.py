@@ -121,7 +121,10 @@ INPUTS = {
     "odd line ends.csv": ('text,label\n"a\u2028b\x0cc\x85d\x1ce",1\n'.encode(), ["a\u2028b\x0cc\x85d\x1ce"]),
     "odd line ends.tsv": ("text\tlabel\na\u2028b\x0cc\x85d\x1ce\t1\n".encode(), ["a\u2028b\x0cc\x85d\x1ce"]),
     "spellings.csv": (b"text,label\n007,1\n1e5,1\nNA,1\n1.50,1\n", ["007", "1e5", "NA", "1.50"]),
-    "words for nothing.csv": (b"text,label\nNaN,1\nnan,1\nNone,1\nnull,1\nN/A,0\n", ["NaN", "nan", "None", "null", "N/A"]),
+    "words for nothing.csv": (
+        b"text,label\nNaN,1\nnan,1\nNone,1\nnull,1\nN/A,0\n",
+        ["NaN", "nan", "None", "null", "N/A"],
+    ),
     "words for nothing.tsv": (b"text\tlabel\nNaN\t1\nNone\t1\n", ["NaN", "None"]),
     "numbers.csv": (b"text,label\n12,1\n-0.50,1\n1e999,1\n", ["12", "-0.50", "1e999"]),
     "header in NFD.csv": (f"{NFD},text,label\nx,a b,1\ny,c d,0\n".encode(), None),
@@ -142,7 +145,10 @@ INPUTS = {
     "utf-16.jsonl": (jsonl(A, C).decode().encode("utf-16"), None),
     "utf-16 without a mark.csv": (CSV.decode().encode("utf-16-le"), "holds NUL bytes"),
     "utf-16 cut off.csv": (CSV.decode().encode("utf-16")[:-1], "is not UTF-16"),
-    "cp949.csv": ("text,label\n경력,1\n".encode("cp949"), "is not UTF-8; save it as UTF-8 (Korean files are often CP949)"),
+    "cp949.csv": (
+        "text,label\n경력,1\n".encode("cp949"),
+        "is not UTF-8; save it as UTF-8 (Korean files are often CP949)",
+    ),
     "cp949.jsonl": ('{"text": "경력"}'.encode("cp949"), "is not UTF-8"),
     "cp949.tsv": ("글\tlabel\n경력\t1\n".encode("cp949"), "is not UTF-8"),
     "gzip.csv.gz": (gzip.compress(CSV), None),
@@ -158,10 +164,19 @@ INPUTS = {
     "words for nothing.jsonl": (jsonl({"text": "NaN", "label": 1}, {"text": "None", "label": 0}), ["NaN", "None"]),
     "late key.jsonl": (jsonl(A, {**C, "source": "web"}), None),
     "mixed types beside.jsonl": (jsonl({**A, "id": 7, "m": None}, {**C, "id": "x7", "m": {"a": [1]}}), None),
-    "numbers.jsonl": (jsonl('{"text": 1, "label": 0}', '{"text": 1.50, "label": 0.5}', '{"text": 1e5, "label": 1}'), ["1", "1.50", "1e5"]),
+    "numbers.jsonl": (
+        jsonl('{"text": 1, "label": 0}', '{"text": 1.50, "label": 0.5}', '{"text": 1e5, "label": 1}'),
+        ["1", "1.50", "1e5"],
+    ),
     "number then word.jsonl": (jsonl({"text": 5, "label": 1}, {"text": "word", "label": 0.5}), ["5", "word"]),
-    "list.jsonl": (jsonl({**A, "text": ["a", "b"]}), "row 1: text is no text: a text is expected, got ['a', 'b'] (list)"),
-    "object.jsonl": (jsonl(A, {**C, "text": {"t": "d"}}), "row 2: text is no text: a text is expected, got {'t': 'd'} (dict)"),
+    "list.jsonl": (
+        jsonl({**A, "text": ["a", "b"]}),
+        "row 1: text is no text: a text is expected, got ['a', 'b'] (list)",
+    ),
+    "object.jsonl": (
+        jsonl(A, {**C, "text": {"t": "d"}}),
+        "row 2: text is no text: a text is expected, got {'t': 'd'} (dict)",
+    ),
     "bool.jsonl": (jsonl({**A, "text": True}), "row 1: text is no text: a text is expected, got True (bool)"),
     "nan.jsonl": (b'{"text": NaN, "label": 1}', "row 1: text is no text: a text is expected, got nan (float)"),
     "half a pair.jsonl": (b'{"text": "a \\ud800", "label": 1}', "row 1: text holds half a surrogate pair (\\ud800)"),
@@ -187,7 +202,10 @@ INPUTS = {
     "bools.parquet": (parquet([True]), "row 1: text is no text: a text is expected, got True (bool)"),
     "bytes.parquet": (parquet([b"a"]), "row 1: text is no text: a text is expected, got b'a' (bytes)"),
     "structs.parquet": (parquet([{"t": "d"}]), "row 1: text is no text: a text is expected, got {'t': 'd'} (dict)"),
-    "dates.parquet": (parquet([date(2024, 1, 2)]), "text is of type date32[day]; write dates as the text that they should be"),
+    "dates.parquet": (
+        parquet([date(2024, 1, 2)]),
+        "text is of type date32[day]; write dates as the text that they should be",
+    ),
     "times.parquet": (parquet([datetime(2024, 1, 2)]), "text is of type timestamp[us]"),
     "no rows.parquet": (parquet(pa.array([], pa.string())), "has a header and no rows"),
     "text as parquet.parquet": (CSV, "cannot be read as PARQUET"),
@@ -196,7 +214,7 @@ INPUTS = {
     "pairs[1].tsv": (TSV, None),
     "pairs*.csv": (CSV, None),
     "없음?.jsonl": (jsonl(A, C), None),
-}  # fmt: skip
+}
 
 
 def said(reader, path, folder):
@@ -235,10 +253,11 @@ class TestReaders:
     @pytest.mark.parametrize(
         "content",
         [
-            ("g.jsonl", jsonl(A, {**C, "text": None}, C)), ("g.jsonl", jsonl(A, {"label": 1}, C)),
+            ("g.jsonl", jsonl(A, {**C, "text": None}, C)),
+            ("g.jsonl", jsonl(A, {"label": 1}, C)),
             ("g.parquet", parquet(["a b", None, "c d"])),
         ],
-    )  # fmt: skip
+    )
     def test_a_gap_is_no_word(self, reader, content, tmp_path):
         path = tmp_path / content[0]
         path.write_bytes(content[1])
@@ -252,10 +271,18 @@ class TestReaders:
     @pytest.mark.parametrize(
         ("blank", "says"),
         [
-            ("", "is empty"), (" ", "is empty"), ("\u00a0", "is empty"), ("\u200b", INVISIBLE), ("\ufeff \u3000", INVISIBLE),
-            ("\u3164", INVISIBLE), ("\u200e\u202c", INVISIBLE), ("\x01\x7f", INVISIBLE), ("\u2800", INVISIBLE), ("\ufe0f", INVISIBLE),
+            ("", "is empty"),
+            (" ", "is empty"),
+            ("\u00a0", "is empty"),
+            ("\u200b", INVISIBLE),
+            ("\ufeff \u3000", INVISIBLE),
+            ("\u3164", INVISIBLE),
+            ("\u200e\u202c", INVISIBLE),
+            ("\x01\x7f", INVISIBLE),
+            ("\u2800", INVISIBLE),
+            ("\ufe0f", INVISIBLE),
         ],
-    )  # fmt: skip
+    )
     def test_blank_texts_are_gaps(self, reader, blank, says, tmp_path):
         path = tmp_path / "g.tsv"
         path.write_text(f"text\tlabel\na b\t1\n{blank}\t0\nc d\t0\n", encoding="utf-8")
@@ -317,11 +344,16 @@ class TestTextFiles:
     @pytest.mark.parametrize(
         ("content", "expected"),
         [
-            (b"a b\nc d\n", RIGHT), (b"a b\r\nc d", RIGHT), (codecs.BOM_UTF8 + b"a b\nc d", RIGHT),
-            ("a b\nc d".encode("utf-16"), RIGHT), ("a\u2028b\x0cc\x85d\x1ce\rf\nc d\n".encode(), ["a\u2028b\x0cc\x85d\x1ce\rf", "c d"]),
-            (b"", "is empty"), ("경력".encode("cp949"), "is not UTF-8"), (b"a\0b\n", "row 1: text holds a NUL character"),
+            (b"a b\nc d\n", RIGHT),
+            (b"a b\r\nc d", RIGHT),
+            (codecs.BOM_UTF8 + b"a b\nc d", RIGHT),
+            ("a b\nc d".encode("utf-16"), RIGHT),
+            ("a\u2028b\x0cc\x85d\x1ce\rf\nc d\n".encode(), ["a\u2028b\x0cc\x85d\x1ce\rf", "c d"]),
+            (b"", "is empty"),
+            ("경력".encode("cp949"), "is not UTF-8"),
+            (b"a\0b\n", "row 1: text holds a NUL character"),
         ],
-    )  # fmt: skip
+    )
     def test_lines(self, reader, content, expected, tmp_path):
         path = tmp_path / "t.txt"
         path.write_bytes(content)
@@ -374,10 +406,39 @@ class TestLabels:
 
 SUFFIXES = [".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt", ".csv.gz", ".jsonl.gz"]
 PIECES = [
-    b"text", b",", b"\t", b"\n", b"\r\n", b"\r", b'"', b'""', b"label", b"1", b"\0", b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf", "경력".encode(),
-    "경력".encode("cp949"), b"{", b"}", b"[", b"]", b'{"text": "a"}', b'"text": ', b"\\ud800", b"NaN", b"1e999", b"null", b"PAR1", b"\x1f\x8b",
-    gzip.compress(b"text\na\n"), parquet(["a"])[:200], b"\xe2\x80\xa8", b"\x1c",
-]  # fmt: skip
+    b"text",
+    b",",
+    b"\t",
+    b"\n",
+    b"\r\n",
+    b"\r",
+    b'"',
+    b'""',
+    b"label",
+    b"1",
+    b"\0",
+    b"\xff\xfe",
+    b"\xfe\xff",
+    b"\xef\xbb\xbf",
+    "경력".encode(),
+    "경력".encode("cp949"),
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b'{"text": "a"}',
+    b'"text": ',
+    b"\\ud800",
+    b"NaN",
+    b"1e999",
+    b"null",
+    b"PAR1",
+    b"\x1f\x8b",
+    gzip.compress(b"text\na\n"),
+    parquet(["a"])[:200],
+    b"\xe2\x80\xa8",
+    b"\x1c",
+]
 
 
 @given(
@@ -419,10 +480,12 @@ def test_what_a_writer_wrote_is_read_as_it_was(rows, suffix, tmp_path_factory):
 
 PAGE = ROOT / "docs" / "explanations" / "readers.md"
 ODDITIES = {
-    "a null.jsonl": jsonl(A, {**C, "text": None}, C), "a missing key.jsonl": jsonl(A, {"label": 1}, C),
-    "a null.parquet": parquet(["a b", None, "c d"]), "an empty text.tsv": b"text\tlabel\na b\t1\n\t0\nc d\t0\n",
+    "a null.jsonl": jsonl(A, {**C, "text": None}, C),
+    "a missing key.jsonl": jsonl(A, {"label": 1}, C),
+    "a null.parquet": parquet(["a b", None, "c d"]),
+    "an empty text.tsv": b"text\tlabel\na b\t1\n\t0\nc d\t0\n",
     "a zero-width space alone.tsv": "text\tlabel\na b\t1\n\u200b\t0\nc d\t0\n".encode(),
-}  # fmt: skip
+}
 HEAD = """# What every reader makes of odd inputs
 
 One door reads the texts of all commands (`distill/data/tables.py`), so an odd file is read the same, or refused with the same
@@ -435,8 +498,15 @@ checks that the page is up to date. The column is `text`; what is refused is ref
 `=` reads the same texts, or refuses with the same reason, as the recipe does. `copied`: prepare keeps a value in which
 nothing stands, because its copy has the rows of its source. `left out`: of a set of texts it is no member, and is counted.
 """
-SHOWN = {"recipe": recipe, "score": score, "embed": embed, "prepare": prepare, "trim": trim, "index-quality": index_quality,
-         "sets": unlabelled}  # fmt: skip
+SHOWN = {
+    "recipe": recipe,
+    "score": score,
+    "embed": embed,
+    "prepare": prepare,
+    "trim": trim,
+    "index-quality": index_quality,
+    "sets": unlabelled,
+}
 
 
 def outcome(reader, name, content, folder):

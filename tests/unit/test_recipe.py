@@ -98,8 +98,12 @@ class TestValues:
 
     def test_all_problems_come_at_once(self, tmp_path):
         lines = problems(
-            tmp_path, trainign={}, training={"learning_rate": -1, "epochs": 0}, data={"candidates": 1}, student={"kind": "x"}
-        )  # fmt: skip
+            tmp_path,
+            trainign={},
+            training={"learning_rate": -1, "epochs": 0},
+            data={"candidates": 1},
+            student={"kind": "x"},
+        )
         places = {line.partition(":")[0] for line in lines}
         assert places == {"trainign", "training.learning_rate", "training.epochs", "data.candidates", "student.kind"}
         assert len(lines) == 5
@@ -110,7 +114,7 @@ class TestValues:
             load_recipe(path)
         assert [line.strip() for line in str(caught.value).splitlines()[1:]] == [
             "data: missing",
-        ]  # fmt: skip
+        ]
 
     def test_teachers_alone_are_a_recipe_but_objectives_need_a_student(self, tmp_path):
         alone = {"kind": "bi_encoder", "backbone": "some/encoder"}
@@ -135,9 +139,11 @@ class TestValues:
 class TestTraining:
     def test_of_the_recipe_is_laid_under_a_teachers_and_the_students_own(self, tmp_path):
         recipe = load(
-            tmp_path, training={"epochs": 5, "weight_decay": 0.2}, student={"training": {"epochs": 9}},
+            tmp_path,
+            training={"epochs": 5, "weight_decay": 0.2},
+            student={"training": {"epochs": 9}},
             teachers={"cross": {"training": {"learning_rate": 3e-5}}},
-        )  # fmt: skip
+        )
         teacher, student = recipe.teachers["cross"].training, recipe.student.training
         assert (teacher.epochs, teacher.learning_rate, teacher.weight_decay) == (5, 3e-5, 0.2)
         assert (student.epochs, student.learning_rate, student.weight_decay) == (9, 2e-3, 0.2)
@@ -164,9 +170,11 @@ class TestTraining:
 class TestResolved:
     def test_goes_through_json_and_back(self, tmp_path):
         recipe = load(
-            tmp_path, teachers={"bi": {**BI, "prompts": ["q: ", "d: "], "lora": {"target_modules": ["query"]}}},
-            data={"label_range": [0, 5]}, student={"training": {"epochs": 9}},
-        )  # fmt: skip
+            tmp_path,
+            teachers={"bi": {**BI, "prompts": ["q: ", "d: "], "lora": {"target_modules": ["query"]}}},
+            data={"label_range": [0, 5]},
+            student={"training": {"epochs": 9}},
+        )
         stored = json.loads(json.dumps(recipe.model_dump(mode="json")))
         again = Recipe.model_validate(stored)
         assert again == recipe

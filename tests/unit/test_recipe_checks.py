@@ -149,17 +149,21 @@ class TestSectionsAgree:
                 "teachers.more.backbone.teacher: no earlier teacher is called 'later'; earlier: cross",
             ),
         ],
-    )  # fmt: skip
+    )
     def test_or_say_which_do_not(self, tmp_path, changes, line):
         assert problems(tmp_path, **changes) == [line]
 
     def test_several_disagreements_come_together(self, tmp_path):
         lines = problems(
-            tmp_path, teachers={"cross": {"frozen": True, "loss": "infonce"}}, objectives={"score_match": {"loss": "kl"}}
-        )  # fmt: skip
+            tmp_path,
+            teachers={"cross": {"frozen": True, "loss": "infonce"}},
+            objectives={"score_match": {"loss": "kl"}},
+        )
         assert [line.partition(":")[0] for line in lines] == [
-            "teachers.cross.frozen", "teachers.cross.loss", "objectives.score_match.loss",
-        ]  # fmt: skip
+            "teachers.cross.frozen",
+            "teachers.cross.loss",
+            "objectives.score_match.loss",
+        ]
 
     def test_a_teacher_may_start_from_an_earlier_one(self, tmp_path):
         recipe = load(tmp_path, teachers={"more": {"kind": "bi_encoder", "backbone": {"teacher": "cross"}}})
@@ -167,13 +171,17 @@ class TestSectionsAgree:
 
     def test_what_agrees_passes(self, tmp_path):
         recipe = load(
-            tmp_path, data={"candidates": 4, "unlabelled": [{"path": "x.tsv"}]}, teachers={"bi": BI},
+            tmp_path,
+            data={"candidates": 4, "unlabelled": [{"path": "x.tsv"}]},
+            teachers={"bi": BI},
             student={"kind": "bi_encoder", "prompts": ["q: ", "d: "]},
             objectives={
-                "labels": {"loss": "infonce"}, "score_match": {"loss": "kl"}, "margin_mse": {"teacher": "bi"},
+                "labels": {"loss": "infonce"},
+                "score_match": {"loss": "kl"},
+                "margin_mse": {"teacher": "bi"},
                 "embedding_match": {"teacher": "bi"},
             },
-        )  # fmt: skip
+        )
         assert recipe.objectives.teachers() == {"cross": {"scores"}, "bi": {"scores", "embeddings"}}
 
 

@@ -102,9 +102,15 @@ class TestOverrides:
     def test_are_yaml_and_reach_any_depth(self, tmp_path):
         recipe = load(
             tmp_path,
-            ["training.learning_rate=5.0e-4", "student.layers=[0, 1]", "data.max_pairs=null", "signals.live=true",
-             "teachers.cross.training.epochs=7", "data.columns.query=이력서"],
-        )  # fmt: skip
+            [
+                "training.learning_rate=5.0e-4",
+                "student.layers=[0, 1]",
+                "data.max_pairs=null",
+                "signals.live=true",
+                "teachers.cross.training.epochs=7",
+                "data.columns.query=이력서",
+            ],
+        )
         assert recipe.training.learning_rate == 0.0005
         assert recipe.student.layers == (0, 1)
         assert recipe.data.max_pairs is None

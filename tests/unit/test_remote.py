@@ -103,8 +103,12 @@ def test_retry_after_of_hours_ends_the_work():
 
 @pytest.mark.parametrize(
     ("fault", "hint"),
-    [("401", "check the key in OPENAI_API_KEY"), ("404", "check base_url and the model 'm'"), ("quota", "quota of this key")],
-)  # fmt: skip
+    [
+        ("401", "check the key in OPENAI_API_KEY"),
+        ("404", "check base_url and the model 'm'"),
+        ("quota", "quota of this key"),
+    ],
+)
 def test_what_stays_ends_at_once_in_one_line(fault, hint, caplog):
     caplog.set_level(logging.DEBUG)
     with MisbehavingServer([fault], echo_key=True) as server:

@@ -188,8 +188,14 @@ def test_csv_has_one_flat_line_a_row(tmp_path):
     with (tmp_path / "benchmark.csv").open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     assert [line["role"] for line in lines] == [
-        "teacher", "student", "control", "export", "export", "export", "baseline"
-    ]  # fmt: skip
+        "teacher",
+        "student",
+        "control",
+        "export",
+        "export",
+        "export",
+        "baseline",
+    ]
     teacher, student = lines[:2]
     assert float(student["roc_auc"]) == 0.941
     assert float(student["roc_auc_low"]) == pytest.approx(0.932)
@@ -236,18 +242,32 @@ def loaded(scale, *, lengths=(32, 64, 128, 256), batches=(1, 8, 32)):
     """What was measured under load: a call costs `scale` ms, and each token of each pair 1/100 of it."""
     return {
         "batches": [
-            {"tokens": tokens, "batch": size, "n": 40, "p50": (took := scale * (1 + size * tokens / 100)),
-             "p95": 1.2 * took, "pairs_per_s": 1000 * size / took}
-            for tokens in lengths for size in batches
+            {
+                "tokens": tokens,
+                "batch": size,
+                "n": 40,
+                "p50": (took := scale * (1 + size * tokens / 100)),
+                "p95": 1.2 * took,
+                "pairs_per_s": 1000 * size / took,
+            }
+            for tokens in lengths
+            for size in batches
         ],
         "capacity_pairs_per_s": 1000 / scale,
         "open_loop": [
-            {"load": share, "rate": share * 1000 / scale, "n": 200, "p50": scale / (1 - share), "p95": 3 * scale / (1 - share),
-             "p99": 5 * scale / (1 - share), "mean_batch": 1.4}
+            {
+                "load": share,
+                "rate": share * 1000 / scale,
+                "n": 200,
+                "p50": scale / (1 - share),
+                "p95": 3 * scale / (1 - share),
+                "p99": 5 * scale / (1 - share),
+                "mean_batch": 1.4,
+            }
             for share in (0.25, 0.5, 0.9)
         ],
         "memory": {"n_shapes": 400, "growth_mb": 12.0, "end_mb": 600.0},
-    }  # fmt: skip
+    }
 
 
 def under_load():
@@ -380,21 +400,34 @@ def test_retention_is_said_for_each_row():
 def test_csv_has_what_a_quality_is_worth_and_what_speed_rests_on(tmp_path):
     content = benchmark()
     content["rows"][1] |= {
-        "under_floor": True, "problem": "every pair has the same score", "latency_pairs": 24, "throughput_pairs": 64,
-        "latency_interval": {"low": 200.0, "high": 220.0}, "throughput_interval": {"low": 6.0, "high": 6.2},
-        "retention_best": {"roc_auc": 0.9}, "above_chance": {"roc_auc": 0.8},
+        "under_floor": True,
+        "problem": "every pair has the same score",
+        "latency_pairs": 24,
+        "throughput_pairs": 64,
+        "latency_interval": {"low": 200.0, "high": 220.0},
+        "throughput_interval": {"low": 6.0, "high": 6.2},
+        "retention_best": {"roc_auc": 0.9},
+        "above_chance": {"roc_auc": 0.8},
         "gain": {"untrained": {"roc_auc": 0.7}, "floor": {"roc_auc": -0.6}},
         "speedup_split": {"model": 5.0, "runtime": 2.0, "beside": "x", "same": True},
-    }  # fmt: skip
+    }
     write_report(content, tmp_path)
     with (tmp_path / "benchmark.csv").open(encoding="utf-8", newline="") as file:
         line = next(csv.DictReader(file))
     expected = {
-        "under_floor": "True", "problem": "every pair has the same score", "latency_pairs": "24", "throughput_pairs": "64",
-        "latency_p50_low_ms": "200.0", "throughput_high_pairs_per_s": "6.2", "roc_auc_retention_best": "0.9",
-        "roc_auc_above_chance": "0.8", "roc_auc_gain_over_untrained": "0.7", "roc_auc_gain_over_floor": "-0.6",
-        "speedup_from_model": "5.0", "speedup_from_runtime": "2.0",
-    }  # fmt: skip
+        "under_floor": "True",
+        "problem": "every pair has the same score",
+        "latency_pairs": "24",
+        "throughput_pairs": "64",
+        "latency_p50_low_ms": "200.0",
+        "throughput_high_pairs_per_s": "6.2",
+        "roc_auc_retention_best": "0.9",
+        "roc_auc_above_chance": "0.8",
+        "roc_auc_gain_over_untrained": "0.7",
+        "roc_auc_gain_over_floor": "-0.6",
+        "speedup_from_model": "5.0",
+        "speedup_from_runtime": "2.0",
+    }
     assert {key: line[key] for key in expected} == expected
 
 
@@ -549,9 +582,19 @@ def crowd():
     """A report of many models of nearly the same quality and speed."""
     content = benchmark()
     content["rows"] += [
-        row(f"a student with a long name {i}", "student", "bi_encoder", "torch", "fp32", 30, (0.7, 0.93 + i / 900, 0.9, 0.9, 0.1, 0.9), 4 + i / 9, 400)
+        row(
+            f"a student with a long name {i}",
+            "student",
+            "bi_encoder",
+            "torch",
+            "fp32",
+            30,
+            (0.7, 0.93 + i / 900, 0.9, 0.9, 0.1, 0.9),
+            4 + i / 9,
+            400,
+        )
         for i in range(9)
-    ]  # fmt: skip
+    ]
     return content
 
 

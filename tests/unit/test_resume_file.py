@@ -76,8 +76,12 @@ def test_what_went_is_listed(tmp_path):
     source = write_csv(tmp_path / "table.csv", [["1", "Skills: SQL", "x"], ["2", RESUME, "x"]])
     prepare_file(source, tmp_path / "out.csv", column="resume", keep=KEEP, blind=True, dropped=tmp_path / "dropped.tsv")
     assert (tmp_path / "dropped.tsv").read_text(encoding="utf-8").splitlines() == [
-        "row\tkind\ttext", "2\tname\t홍길동", "2\tname\t홍길동", "2\tpersonal\t성명: [이름]", "2\tother\t[취미]\\n등산",
-    ]  # fmt: skip
+        "row\tkind\ttext",
+        "2\tname\t홍길동",
+        "2\tname\t홍길동",
+        "2\tpersonal\t성명: [이름]",
+        "2\tother\t[취미]\\n등산",
+    ]
 
 
 def test_tsv(tmp_path):

@@ -24,10 +24,20 @@ from distill.resumes.sections import SECTION_KINDS, keep_sections, split_section
 
 FOLDER = Path(__file__).parent / "resumes"
 TAGS = {
-    "per": "personal", "sum": "summary", "exp": "experience", "edu": "education", "skl": "skills", "prj": "projects",
-    "crt": "certificates", "awd": "awards", "lng": "languages", "cov": "cover_letter", "mil": "military",
-    "ref": "references", "oth": "other",
-}  # fmt: skip
+    "per": "personal",
+    "sum": "summary",
+    "exp": "experience",
+    "edu": "education",
+    "skl": "skills",
+    "prj": "projects",
+    "crt": "certificates",
+    "awd": "awards",
+    "lng": "languages",
+    "cov": "cover_letter",
+    "mil": "military",
+    "ref": "references",
+    "oth": "other",
+}
 
 
 def unmarked(context):
@@ -87,12 +97,34 @@ TEXTS = st.one_of(
     st.text(max_size=300),
     st.lists(
         st.sampled_from(
-            ["[경력사항]", "■ 학력", "Skills:", "Skills – SQL", "홍길동", "010-0000-0000", "====", "", "  ", "\r", "\t|", "2019.03 ~", "(주)가나", "# Education",
-             "성명: 김하나", "a@example.com", "학력: 대학교", "🎓", "\u3000이 름 ：", "[학력] x [경력] y", "Name", "Jane Doe"]
+            [
+                "[경력사항]",
+                "■ 학력",
+                "Skills:",
+                "Skills – SQL",
+                "홍길동",
+                "010-0000-0000",
+                "====",
+                "",
+                "  ",
+                "\r",
+                "\t|",
+                "2019.03 ~",
+                "(주)가나",
+                "# Education",
+                "성명: 김하나",
+                "a@example.com",
+                "학력: 대학교",
+                "🎓",
+                "\u3000이 름 ：",
+                "[학력] x [경력] y",
+                "Name",
+                "Jane Doe",
+            ]
         ),
         max_size=14,
     ).map("\n".join),
-)  # fmt: skip
+)
 
 
 def kinds_found(text):
@@ -119,13 +151,31 @@ class TestSplit:
     @pytest.mark.parametrize(
         ("heading", "kind"),
         [
-            ("[경력사항]", "experience"), ("■ 학력", "education"), ("【기술스택】", "skills"), ("<보유기술>", "skills"), ("1. 경력", "experience"),
-            ("1) 학력사항", "education"), ("Ⅱ. 자격증", "certificates"), ("## Skills", "skills"), ("**Work Experience**", "experience"),
-            ("Work Experience:", "experience"), ("EDUCATION", "education"), ("경력 / Experience", "experience"), ("━━ 학력 ━━", "education"),
-            ("경 력 사 항", "experience"), ("학　력", "education"), ("［학력］", "education"), ("ＳＫＩＬＬＳ：", "skills"), ("🎓 Education", "education"),
-            ("수상경력", "awards"), ("병역사항", "military"), ("자기소개서", "cover_letter"), ("References", "references"), ("취미/특기", "other"),
+            ("[경력사항]", "experience"),
+            ("■ 학력", "education"),
+            ("【기술스택】", "skills"),
+            ("<보유기술>", "skills"),
+            ("1. 경력", "experience"),
+            ("1) 학력사항", "education"),
+            ("Ⅱ. 자격증", "certificates"),
+            ("## Skills", "skills"),
+            ("**Work Experience**", "experience"),
+            ("Work Experience:", "experience"),
+            ("EDUCATION", "education"),
+            ("경력 / Experience", "experience"),
+            ("━━ 학력 ━━", "education"),
+            ("경 력 사 항", "experience"),
+            ("학　력", "education"),
+            ("［학력］", "education"),
+            ("ＳＫＩＬＬＳ：", "skills"),
+            ("🎓 Education", "education"),
+            ("수상경력", "awards"),
+            ("병역사항", "military"),
+            ("자기소개서", "cover_letter"),
+            ("References", "references"),
+            ("취미/특기", "other"),
         ],
-    )  # fmt: skip
+    )
     def test_headings(self, heading, kind):
         (section,) = split_sections(f"{heading}\n가나다라마")
         assert (section.kind, section.heading, section.text) == (kind, heading, "가나다라마")
@@ -148,10 +198,17 @@ class TestSplit:
     @pytest.mark.parametrize(
         "line",
         [
-            "경력 5년의 개발자입니다", "Experience with Python is my skill", "학력보다 실력을 봅니다.", "Education of nurses on the ward",
-            "User Experience", "Board of Education", "기술 영업 3년", "Skills transfer to juniors", "교육 담당자로 승진",
+            "경력 5년의 개발자입니다",
+            "Experience with Python is my skill",
+            "학력보다 실력을 봅니다.",
+            "Education of nurses on the ward",
+            "User Experience",
+            "Board of Education",
+            "기술 영업 3년",
+            "Skills transfer to juniors",
+            "교육 담당자로 승진",
         ],
-    )  # fmt: skip
+    )
     def test_heading_words_in_running_text_are_no_heading(self, line):
         assert kinds_found(f"[자기소개]\n{line}\n끝") == ["cover_letter"]
 
@@ -305,10 +362,57 @@ PATHOLOGICAL = {
     "resumes": "\n".join(text for _, _, text, _ in RESUMES),
     "korean sentence": "저는 경력 5년의 개발자이며 서울시 강남구에서 일했습니다. ",
     "english sentence": "I worked on Main Street in Springfield with John and Mary Smith. ",
-} | {repr(piece): piece for piece in (
-    "a", "가", "1", " ", "\t", "-", "*", "#", "[", "(", "|", ":", "@", "a@", "a.", "1-", "1.", "010-", "+", "A ", "Aa ", "가 ", "가나 ", "[가]", "【", "■ ", "이름 ", "이름: ",
-    "성명", "Name: A", "서울 ", "강남구 ", "경력\n", "\n", "학력:", "a: b ", "http://", "github.com/", "<img", "![", "아버지는 ", "저는 ", "I am A ", "(02)", "만 29세", "(남)",
-)}  # fmt: skip
+} | {
+    repr(piece): piece
+    for piece in (
+        "a",
+        "가",
+        "1",
+        " ",
+        "\t",
+        "-",
+        "*",
+        "#",
+        "[",
+        "(",
+        "|",
+        ":",
+        "@",
+        "a@",
+        "a.",
+        "1-",
+        "1.",
+        "010-",
+        "+",
+        "A ",
+        "Aa ",
+        "가 ",
+        "가나 ",
+        "[가]",
+        "【",
+        "■ ",
+        "이름 ",
+        "이름: ",
+        "성명",
+        "Name: A",
+        "서울 ",
+        "강남구 ",
+        "경력\n",
+        "\n",
+        "학력:",
+        "a: b ",
+        "http://",
+        "github.com/",
+        "<img",
+        "![",
+        "아버지는 ",
+        "저는 ",
+        "I am A ",
+        "(02)",
+        "만 29세",
+        "(남)",
+    )
+}
 
 
 @pytest.mark.integration

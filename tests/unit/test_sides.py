@@ -51,21 +51,28 @@ def test_thresholds():
     ("changes", "problem"),
     [
         ({"student": {"asymmetric": {}}}, "student.asymmetric: a cross-encoder reads both sides at once"),
-        ({"student": STUDENT}, "student.asymmetric: the student learns to write into a teacher's space; set objectives.embedding_match"),
+        (
+            {"student": STUDENT},
+            "student.asymmetric: the student learns to write into a teacher's space; set objectives.embedding_match",
+        ),
         (
             {"student": STUDENT, "objectives": {"embedding_match": {"teacher": "bi", "projection": "drop"}}},
             "objectives.embedding_match.projection: an asymmetric student stays in the teacher's space",
         ),
         (
             {
-                "student": STUDENT, "objectives": {"embedding_match": {"teacher": "bi"}},
+                "student": STUDENT,
+                "objectives": {"embedding_match": {"teacher": "bi"}},
                 "benchmark": {"baselines": {"parts": {"kind": "paragraphs", "model": "student"}}},
             },
             "benchmark.baselines.parts.model: the student serves one side only",
         ),
-        ({"student": {**STUDENT, "asymmetric": {"sides": "query"}}}, "student.asymmetric.sides: unknown key; did you mean 'side'?"),
+        (
+            {"student": {**STUDENT, "asymmetric": {"sides": "query"}}},
+            "student.asymmetric.sides: unknown key; did you mean 'side'?",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_go_together_is_refused(tmp_path, changes, problem):
     with pytest.raises(BadInput) as error:
         load_recipe(write_recipe(tmp_path, teachers={"bi": BI_TEACHER}, **changes))

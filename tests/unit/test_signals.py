@@ -99,9 +99,14 @@ class TestCache:
         cache.write("scores", keys, np.zeros(20))
         cache.finish({}, seconds=0.0)
         for changes in (
-            {"revision": "abd"}, {"max_length": 65}, {"prompts": ("q: ", "")}, {"precision": "bf16"}, {"dtype": "float16"},
-            {"runtime": "openvino"}, {"kind": "bi_encoder"},
-        ):  # fmt: skip
+            {"revision": "abd"},
+            {"max_length": 65},
+            {"prompts": ("q: ", "")},
+            {"precision": "bf16"},
+            {"dtype": "float16"},
+            {"runtime": "openvino"},
+            {"kind": "bi_encoder"},
+        ):
             other = SignalCache(tmp_path, identity(**changes))
             assert other.missing("scores", keys).tolist() == list(range(20))
             with pytest.raises(BadInput, match=f"another teacher, length or precision: {cache.folder.name}"):

@@ -15,9 +15,13 @@ def row(name, role, value, kind="bi_encoder", **more):
 
 
 ROWS = [
-    row("cross", "teacher", 0.8), row("bi", "teacher", 0.9), row("untrained", "untrained", 0.6),
-    row("student", "student", 0.84), row("control", "control", 0.7), row("tfidf", "baseline", 0.7, "tfidf"),
-]  # fmt: skip
+    row("cross", "teacher", 0.8),
+    row("bi", "teacher", 0.9),
+    row("untrained", "untrained", 0.6),
+    row("student", "student", 0.84),
+    row("control", "control", 0.7),
+    row("tfidf", "baseline", 0.7, "tfidf"),
+]
 
 
 def test_shares_of_the_best_teacher_above_chance_and_of_the_gain():
@@ -86,7 +90,10 @@ def test_a_constant_or_broken_row_says_so_and_spoils_no_other(broken, value, tmp
     rng = np.random.default_rng(0)
     labels = (rng.random(80) < 0.5).astype(np.float32)
     pairs = Pairs([f"q{i}" for i in range(80)], [f"d{i}" for i in range(80)], labels)
-    rows = [Row(name, role, tmp_path, "torch", "fp32", None) for name, role in (("teacher", "teacher"), ("student", "student"), ("control", "control"))]  # fmt: skip
+    rows = [
+        Row(name, role, tmp_path, "torch", "fp32", None)
+        for name, role in (("teacher", "teacher"), ("student", "student"), ("control", "control"))
+    ]
     scored = {}
     for one in rows:
         scores = np.full(80, value) if one.name == broken else labels + rng.normal(size=80)

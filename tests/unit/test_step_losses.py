@@ -83,10 +83,13 @@ def cka(s, t):
 
 
 RELATIONS = [
-    (losses.rkd_distance, rkd_distance, {}), (losses.rkd_angle, rkd_angle, {}),
-    (losses.similarity_mse, similarity_mse, {}), (losses.similarity_kl, similarity_kl, {"temperature": 0.5}),
-    (losses.similarity_kl, similarity_kl, {"temperature": 0.3, "teacher_temperature": 2.0}), (losses.cka, cka, {}),
-]  # fmt: skip
+    (losses.rkd_distance, rkd_distance, {}),
+    (losses.rkd_angle, rkd_angle, {}),
+    (losses.similarity_mse, similarity_mse, {}),
+    (losses.similarity_kl, similarity_kl, {"temperature": 0.5}),
+    (losses.similarity_kl, similarity_kl, {"temperature": 0.3, "teacher_temperature": 2.0}),
+    (losses.cka, cka, {}),
+]
 
 # with two temperatures the best student has other cosines than its teacher
 ALIKE = [(function, settings) for function, _, settings in RELATIONS if "teacher_temperature" not in settings]
@@ -177,8 +180,10 @@ class TestFalseNegatives:
     def test_absolute_margin(self):
         # limits .8 − .3 = .5 and −1 − .3 = −1.3
         assert losses.false_negatives(self.queries, self.documents, 0.3).tolist() == [
-            [False, True, False], [True, False, False], [True, True, False],
-        ]  # fmt: skip
+            [False, True, False],
+            [True, False, False],
+            [True, True, False],
+        ]
 
     def test_relative_margin_is_a_share_of_the_size_of_the_own_cosine(self):
         # limits .8 − .3·.8 = .56 and −1 − .3·1 = −1.3; with .2: .64 and −1.2

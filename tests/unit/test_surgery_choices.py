@@ -74,7 +74,11 @@ class TestParts:
 
     def test_heads_of_a_fused_map(self):
         """Two heads of size 2; query, key and value stand one below the other."""
-        weights = {"qkv.weight": torch.arange(12.0)[:, None], "qkv.bias": torch.arange(12.0), "out.weight": torch.arange(4.0)[None]}  # fmt: skip
+        weights = {
+            "qkv.weight": torch.arange(12.0)[:, None],
+            "qkv.bias": torch.arange(12.0),
+            "out.weight": torch.arange(4.0)[None],
+        }
         keep_heads(weights, self.LAYER, [1], 2)
         assert weights["qkv.weight"][:, 0].tolist() == weights["qkv.bias"].tolist() == [2, 3, 6, 7, 10, 11]
         assert weights["out.weight"].tolist() == [[2, 3]]

@@ -159,11 +159,21 @@ def content_text(language="ko", **changes):
         (answer_with(content_text(job_2=None)), "wrong shape"),
         (answer_with(content_text(more=1)), "wrong shape"),
         (answer_with(content_text("en")), "wrong language"),
-        (answer_with(content_text(resume={k: "가" for k in ("summary", "experience", "education", "skills", "languages")})), "too short"),
-        (answer_with(content_text(resume={k: " " for k in ("summary", "experience", "education", "skills", "languages")})), "empty section"),
+        (
+            answer_with(
+                content_text(resume={k: "가" for k in ("summary", "experience", "education", "skills", "languages")})
+            ),
+            "too short",
+        ),
+        (
+            answer_with(
+                content_text(resume={k: " " for k in ("summary", "experience", "education", "skills", "languages")})
+            ),
+            "empty section",
+        ),
         (answer_with(content_text(job_2=json.loads(content_text())["job_1"])), "job descriptions alike"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_used_says_why(answer, reason):
     with pytest.raises(Unusable) as caught:
         read_answer(answer, 2, "ko")
@@ -262,9 +272,7 @@ def test_data_train_reads_the_pairs(tmp_path):
 
     with MisbehavingServer() as server:
         graded = synthesize(settings_for(server, 10, labels="grades", languages="ko"), tmp_path / "out")
-    pairs = read_pairs(
-        str(graded), Columns(query="resume", document="jd", label="label"), label_range=(0.0, 4.0)
-    )  # fmt: skip
+    pairs = read_pairs(str(graded), Columns(query="resume", document="jd", label="label"), label_range=(0.0, 4.0))
     assert len(pairs) == 10 and sorted(pairs.labels.tolist()) == [0, 0, 0.25, 0.25, 0.5, 0.5, 0.75, 0.75, 1, 1]
     assert "[0, 4]" in (tmp_path / "out" / "README.md").read_text()
 
@@ -439,9 +447,13 @@ def test_ctrl_c_leaves_a_folder_that_goes_on(tmp_path):
         command = [sys.executable, "-c", DRIVER, json.dumps(options), str(tmp_path / "out")]
         # a suite that runs in the background has SIGINT ignored, and its children would inherit that
         process = subprocess.Popen(
-            command, cwd=ROOT, env=dict(os.environ), stderr=subprocess.PIPE, text=True,
+            command,
+            cwd=ROOT,
+            env=dict(os.environ),
+            stderr=subprocess.PIPE,
+            text=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )  # fmt: skip
+        )
         answers = tmp_path / "out" / "answers.jsonl"
         while process.poll() is None and not (answers.exists() and answers.read_bytes().count(b"\n") >= 4):
             time.sleep(0.02)
@@ -501,9 +513,13 @@ def test_the_pairs_do_not_depend_on_the_hash_seed():
     printed = {
         hashlib.sha256(
             subprocess.run(
-                [sys.executable, "-c", program], cwd=ROOT, env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, check=True
+                [sys.executable, "-c", program],
+                cwd=ROOT,
+                env=os.environ | {"PYTHONHASHSEED": seed},
+                capture_output=True,
+                check=True,
             ).stdout
         ).hexdigest()
         for seed in ("1", "2")
-    }  # fmt: skip
+    }
     assert len(printed) == 1

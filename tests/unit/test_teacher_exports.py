@@ -19,9 +19,16 @@ from tests.conftest import make_run
 
 def row(name, role, runtime, precision, per_second, **more):
     return {
-        "name": name, "role": role, "kind": "bi_encoder", "runtime": runtime, "precision": precision,
-        "metrics": {"roc_auc": {"value": 0.9}}, "throughput_pairs_per_s": per_second, "size_mb": 10.0, **more,
-    }  # fmt: skip
+        "name": name,
+        "role": role,
+        "kind": "bi_encoder",
+        "runtime": runtime,
+        "precision": precision,
+        "metrics": {"roc_auc": {"value": 0.9}},
+        "throughput_pairs_per_s": per_second,
+        "size_mb": 10.0,
+        **more,
+    }
 
 
 ROWS = [
@@ -78,10 +85,16 @@ def test_pairs_are_said_once_where_they_are_the_same_for_all():
 @pytest.mark.parametrize(
     ("ended_by", "words"),
     [
-        ("interval", "which ended with every interval within 10.0\u00a0% of its value. The widest is 8.0\u00a0% of its value (bi)."),
-        ("seconds", "which the limit of time ended before every interval was within 10.0\u00a0% of its value. The widest"),
+        (
+            "interval",
+            "which ended with every interval within 10.0\u00a0% of its value. The widest is 8.0\u00a0% of its value (bi).",
+        ),
+        (
+            "seconds",
+            "which the limit of time ended before every interval was within 10.0\u00a0% of its value. The widest",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_ended_the_measuring_is_said(ended_by, words):
     said = {"rounds": 7, "seconds": 42.0, "ended_by": ended_by, "interval": 0.1, "widest": 0.08, "widest_row": "bi"}
     assert words in measuring_ended(Benchmark.of({"rows": ROWS, "measuring": said}))
@@ -93,12 +106,15 @@ def test_what_ended_the_measuring_is_said(ended_by, words):
     [
         ({}, [("openvino", "fp32"), ("openvino", "int8")]),
         ({"export": {"precisions": ["int8_weights", "bf16"]}}, [("openvino", "bf16")]),
-        ({"export": {"formats": ["openvino", "onnx"], "precisions": ["bf16", "int8"]}}, [("openvino", "bf16"), ("openvino", "int8"), ("onnx", "int8")]),
+        (
+            {"export": {"formats": ["openvino", "onnx"], "precisions": ["bf16", "int8"]}},
+            [("openvino", "bf16"), ("openvino", "int8"), ("onnx", "int8")],
+        ),
         ({"benchmark": {"teacher_exports": ["fp32"]}}, [("openvino", "fp32")]),
         ({"benchmark": {"teacher_exports": []}}, []),
         ({"benchmark": {"teachers": []}}, []),
     ],
-)  # fmt: skip
+)
 def test_the_teacher_gets_what_the_student_has(tmp_path, changes, wanted):
     run = make_run(tmp_path, **changes)
     assert wanted_teacher_exports(run) == wanted

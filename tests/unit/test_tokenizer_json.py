@@ -13,10 +13,13 @@ from students.vocabulary.surface import byte_letters, surface
 from students.vocabulary.tokenizer_json import TokenizerJson
 
 TEXTS = [
-    "백엔드 개발자를 채용합니다. Python과 Django 경험이 필요합니다.", "간호사 면허 소지자, 중환자실 경력 2년 이상 🙂",
-    "Backend engineer with five years of Python, Django and PostgreSQL.", "The café sat on the mat, naïve and quick.",
-    "機械学習エンジニアを募集しています。", "Wir suchen Entwicklerinnen für größere Projekte.",
-]  # fmt: skip
+    "백엔드 개발자를 채용합니다. Python과 Django 경험이 필요합니다.",
+    "간호사 면허 소지자, 중환자실 경력 2년 이상 🙂",
+    "Backend engineer with five years of Python, Django and PostgreSQL.",
+    "The café sat on the mat, naïve and quick.",
+    "機械学習エンジニアを募集しています。",
+    "Wir suchen Entwicklerinnen für größere Projekte.",
+]
 SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]
 
 
@@ -26,8 +29,11 @@ def trained(algorithm):
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         trainer = trainers.BpeTrainer(
-            vocab_size=420, special_tokens=SPECIALS, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-        )  # fmt: skip
+            vocab_size=420,
+            special_tokens=SPECIALS,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
     elif algorithm == "Unigram":
         tokenizer = Tokenizer(models.Unigram())
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -41,10 +47,12 @@ def trained(algorithm):
         trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=SPECIALS, show_progress=False)
     tokenizer.train_from_iterator(TEXTS * 10, trainer)
     tokenizer.add_special_tokens(["<mask>"])
-    tokenizer.post_processor = processors.Sequence([
-        processors.ByteLevel(trim_offsets=True),
-        processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]),
-    ])  # fmt: skip
+    tokenizer.post_processor = processors.Sequence(
+        [
+            processors.ByteLevel(trim_offsets=True),
+            processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]),
+        ]
+    )
     tokenizer.enable_padding(pad_id=1, pad_token="<pad>")
     return TokenizerJson.of_backend(tokenizer)
 
@@ -169,18 +177,36 @@ def test_bytes_are_written_as_the_library_writes_them():
 @pytest.mark.parametrize(
     ("algorithm", "piece", "expected"),
     [
-        ("Unigram", "▁the", (True, "the")), ("Unigram", "ing", (False, "ing")), ("Unigram", "▁", None),
-        ("WordPiece", "the", (True, "the")), ("WordPiece", "##ing", (False, "ing")), ("WordPiece", "##", (True, "##")),
-        ("BPE", "Ġthe", (True, "the")), ("BPE", "ing", (False, "ing")), ("BPE", "íķľ", (False, "한")), ("BPE", "íķ", None),
+        ("Unigram", "▁the", (True, "the")),
+        ("Unigram", "ing", (False, "ing")),
+        ("Unigram", "▁", None),
+        ("WordPiece", "the", (True, "the")),
+        ("WordPiece", "##ing", (False, "ing")),
+        ("WordPiece", "##", (True, "##")),
+        ("BPE", "Ġthe", (True, "the")),
+        ("BPE", "ing", (False, "ing")),
+        ("BPE", "íķľ", (False, "한")),
+        ("BPE", "íķ", None),
     ],
-)  # fmt: skip
+)
 def test_surfaces(algorithm, piece, expected):
     assert surface(TRAINED[algorithm], piece) == expected
 
 
 @pytest.mark.parametrize(
-    ("letter", "script"), [("한", "HANGUL"), ("ᄒ", "HANGUL"), ("é", "LATIN"), ("語", "CJK"), ("あ", "HIRAGANA"), ("ー", "KATAKANA"),
-                           ("7", ""), (".", ""), ("🙂", ""), ("ab", "")],
-)  # fmt: skip
+    ("letter", "script"),
+    [
+        ("한", "HANGUL"),
+        ("ᄒ", "HANGUL"),
+        ("é", "LATIN"),
+        ("語", "CJK"),
+        ("あ", "HIRAGANA"),
+        ("ー", "KATAKANA"),
+        ("7", ""),
+        (".", ""),
+        ("🙂", ""),
+        ("ab", ""),
+    ],
+)
 def test_scripts(letter, script):
     assert script_of(letter) == script

@@ -41,13 +41,44 @@ REMEMBERED = {
     "wordpiece, accents stripped": variant("wordpiece", normalizer=normalizers.BertNormalizer()),
     "unigram": variant("unigram"),
     "unigram like XLM-R": variant("unigram", xlm_r, added=[AddedToken("<mask>", lstrip=True)]),
-    "unigram like T5": variant("unigram", None, normalizers.Sequence([normalizers.NFKC(), normalizers.Strip(), many_spaces])),
+    "unigram like T5": variant(
+        "unigram", None, normalizers.Sequence([normalizers.NFKC(), normalizers.Strip(), many_spaces])
+    ),
     "unigram without a normalizer": variant("unigram", None, normalizers.Sequence([])),
-}  # fmt: skip
-TRAPS = st.sampled_from([
-    " ", " ", " ", "  ", "\n", "\t", "▁", "¨", "\u3000", "\xa0", "\u200b", "\u0301", "\x1c", "é", "경력", "k8s", "Σ", "[MASK]",
-    "[SEP]", "<mask>", "ﬁ", "ㅎ", "한", "\ud800", "日本語", "🙂", "x" * 60, "-", "a",
-])  # fmt: skip
+}
+TRAPS = st.sampled_from(
+    [
+        " ",
+        " ",
+        " ",
+        "  ",
+        "\n",
+        "\t",
+        "▁",
+        "¨",
+        "\u3000",
+        "\xa0",
+        "\u200b",
+        "\u0301",
+        "\x1c",
+        "é",
+        "경력",
+        "k8s",
+        "Σ",
+        "[MASK]",
+        "[SEP]",
+        "<mask>",
+        "ﬁ",
+        "ㅎ",
+        "한",
+        "\ud800",
+        "日本語",
+        "🙂",
+        "x" * 60,
+        "-",
+        "a",
+    ]
+)
 HARD_TEXTS = st.lists(st.one_of(TRAPS, st.text(max_size=4)), max_size=12).map("".join)
 
 
@@ -84,32 +115,59 @@ class TestIdsAreTheTokenizersOwn:
 
 
 NORMALIZERS = [
-    None, normalizers.BertNormalizer(), normalizers.BertNormalizer(clean_text=False, strip_accents=False, lowercase=False),
-    normalizers.NFC(), normalizers.NFKC(), normalizers.NFKD(), normalizers.Lowercase(), normalizers.StripAccents(),
-    normalizers.Nmt(), normalizers.Strip(), normalizers.Strip(left=False), many_spaces, normalizers.Prepend("▁"),
-    normalizers.Replace(" ", "▁"), normalizers.Replace(Regex(" {2,}"), " "), normalizers.Replace(Regex(r"\s+"), " "),
+    None,
+    normalizers.BertNormalizer(),
+    normalizers.BertNormalizer(clean_text=False, strip_accents=False, lowercase=False),
+    normalizers.NFC(),
+    normalizers.NFKC(),
+    normalizers.NFKD(),
+    normalizers.Lowercase(),
+    normalizers.StripAccents(),
+    normalizers.Nmt(),
+    normalizers.Strip(),
+    normalizers.Strip(left=False),
+    many_spaces,
+    normalizers.Prepend("▁"),
+    normalizers.Replace(" ", "▁"),
+    normalizers.Replace(Regex(" {2,}"), " "),
+    normalizers.Replace(Regex(r"\s+"), " "),
     normalizers.Replace("a ", "b"),
-]  # fmt: skip
+]
 PRE_TOKENIZERS = [
-    pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Whitespace(), pre_tokenizers.WhitespaceSplit(),
-    pre_tokenizers.Punctuation(), pre_tokenizers.Digits(True), pre_tokenizers.Digits(False), pre_tokenizers.Metaspace(),
-    pre_tokenizers.Metaspace(prepend_scheme="never"), pre_tokenizers.Metaspace(prepend_scheme="first"),
-    pre_tokenizers.Metaspace(replacement="_"), pre_tokenizers.Metaspace(split=False), pre_tokenizers.ByteLevel(),
-    pre_tokenizers.Split(Regex(r"\w+ ?"), "isolated"), pre_tokenizers.Split(" ", "merged_with_next"),
+    pre_tokenizers.BertPreTokenizer(),
+    pre_tokenizers.Whitespace(),
+    pre_tokenizers.WhitespaceSplit(),
+    pre_tokenizers.Punctuation(),
+    pre_tokenizers.Digits(True),
+    pre_tokenizers.Digits(False),
+    pre_tokenizers.Metaspace(),
+    pre_tokenizers.Metaspace(prepend_scheme="never"),
+    pre_tokenizers.Metaspace(prepend_scheme="first"),
+    pre_tokenizers.Metaspace(replacement="_"),
+    pre_tokenizers.Metaspace(split=False),
+    pre_tokenizers.ByteLevel(),
+    pre_tokenizers.Split(Regex(r"\w+ ?"), "isolated"),
+    pre_tokenizers.Split(" ", "merged_with_next"),
     pre_tokenizers.CharDelimiterSplit("-"),
-]  # fmt: skip
+]
 ADDED = [
-    AddedToken("<mask>", lstrip=True), AddedToken("<x>", rstrip=True), AddedToken("k8s", single_word=True),
-    AddedToken("Python", normalized=True), AddedToken("경력", lstrip=True, rstrip=True, special=True), AddedToken("é"),
-]  # fmt: skip
+    AddedToken("<mask>", lstrip=True),
+    AddedToken("<x>", rstrip=True),
+    AddedToken("k8s", single_word=True),
+    AddedToken("Python", normalized=True),
+    AddedToken("경력", lstrip=True, rstrip=True, special=True),
+    AddedToken("é"),
+]
 
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.sampled_from(sorted(TRAINED)), st.lists(st.sampled_from(PRE_TOKENIZERS), min_size=1, max_size=2),
-    st.lists(st.sampled_from(NORMALIZERS[1:]), max_size=3), st.lists(st.sampled_from(ADDED), max_size=2),
+    st.sampled_from(sorted(TRAINED)),
+    st.lists(st.sampled_from(PRE_TOKENIZERS), min_size=1, max_size=2),
+    st.lists(st.sampled_from(NORMALIZERS[1:]), max_size=3),
+    st.lists(st.sampled_from(ADDED), max_size=2),
     st.lists(HARD_TEXTS, min_size=1, max_size=4),
-)  # fmt: skip
+)
 def test_any_pipeline_has_the_tokenizers_own_ids_or_no_memory(kind, cuts, changes, added, texts):
     cut = cuts[0] if len(cuts) == 1 else pre_tokenizers.Sequence(cuts)
     tokenizer = variant(kind, cut, normalizers.Sequence(changes), added)
@@ -122,11 +180,13 @@ def test_what_is_known_of_real_models_has_a_memory():
     """BERT, XLM-R as converted in its two ways, T5 and bge-m3, a static model."""
     nfkc = normalizers.NFKC()  # in the place of their charsmap
     for cut, change in (
-        (pre_tokenizers.BertPreTokenizer(), normalizers.BertNormalizer()), (xlm_r, nfkc),
+        (pre_tokenizers.BertPreTokenizer(), normalizers.BertNormalizer()),
+        (xlm_r, nfkc),
         (pre_tokenizers.Metaspace(), normalizers.Sequence([nfkc, normalizers.Replace(Regex(" {2,}"), " ")])),
         (pre_tokenizers.Metaspace(), normalizers.Sequence([nfkc, normalizers.Strip(left=False), many_spaces])),
-        (pre_tokenizers.Whitespace(), normalizers.Lowercase()), (pre_tokenizers.WhitespaceSplit(), nfkc),
-    ):  # fmt: skip
+        (pre_tokenizers.Whitespace(), normalizers.Lowercase()),
+        (pre_tokenizers.WhitespaceSplit(), nfkc),
+    ):
         tokenizer = variant("unigram", cut, change, [AddedToken("<mask>", lstrip=True, special=True)])
         memory = WordMemory.of(tokenizer)
         assert memory is not None
@@ -147,7 +207,12 @@ def test_special_tokens_as_text_are_ordinary_words(kind):
             text
         )  # 2: of what no piece stands for
         assert row == 4 or set(tokenize(tokenizer, [text], max_length=64).ids.tolist()[1:-1]) & special
-    for one in (plain, own_tokenizer(LightTokenizer(plain.backend_tokenizer, ("input_ids",), 0, "right", 9), special_tokens_as_text=True)):  # fmt: skip
+    for one in (
+        plain,
+        own_tokenizer(
+            LightTokenizer(plain.backend_tokenizer, ("input_ids",), 0, "right", 9), special_tokens_as_text=True
+        ),
+    ):
         assert (
             tokenize(one, TEXTS, max_length=64).ids.tolist() == tokenize(tokenizer, TEXTS, max_length=64).ids.tolist()
         )
@@ -172,9 +237,11 @@ def test_a_whole_word_that_is_a_special_token_is_text_as_well():
     }
     merges = [("[", "S"), ("E", "P"), ("EP", "]"), ("[S", "EP]")]
     for model in (
-        models.WordPiece(pieces, unk_token="[UNK]"), models.WordLevel(pieces, "[UNK]"), models.BPE(pieces, merges, unk_token="[UNK]"),
+        models.WordPiece(pieces, unk_token="[UNK]"),
+        models.WordLevel(pieces, "[UNK]"),
+        models.BPE(pieces, merges, unk_token="[UNK]"),
         models.Unigram([(piece, -float(n)) for piece, n in pieces.items()], 1),
-    ):  # fmt: skip
+    ):
         backend = Tokenizer(model)
         backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
         backend.add_special_tokens(["[PAD]", "[UNK]", "[SEP]"])
@@ -195,8 +262,10 @@ def test_a_known_word_is_not_asked_again(monkeypatch):
     memory = WordMemory.of(REMEMBERED["wordpiece"])
     asked = []
     monkeypatch.setattr(
-        distill.data.words, "tokenize", lambda tokenizer, texts, **options: asked.extend(texts) or tokenize(tokenizer, texts, **options)
-    )  # fmt: skip
+        distill.data.words,
+        "tokenize",
+        lambda tokenizer, texts, **options: asked.extend(texts) or tokenize(tokenizer, texts, **options),
+    )
     memory.tokenize(["Python 경력\n5년", "경력 Python"], max_length=64)
     assert sorted(asked) == ["5년", "Python", "경력"]
     memory.tokenize(["5년 Python"], max_length=64)
@@ -228,7 +297,15 @@ def test_memory_is_bounded(monkeypatch):
         LightTokenizer(REMEMBERED["wordpiece"].backend_tokenizer, ("input_ids",), 0, "left", 512),
         object(),
     ],
-    ids=["byte-level", "over spaces", "only the first word marked", "rewritten", "a token of two words", "cut on the left", "slow"],
-)  # fmt: skip
+    ids=[
+        "byte-level",
+        "over spaces",
+        "only the first word marked",
+        "rewritten",
+        "a token of two words",
+        "cut on the left",
+        "slow",
+    ],
+)
 def test_what_may_read_over_a_space_has_no_memory(tokenizer):
     assert WordMemory.of(tokenizer) is None
