@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-__all__ = ["Progress", "progress", "step_progress"]
+__all__ = ["Progress", "progress", "reaching", "step_progress"]
 
 _LINE_EVERY_SECONDS = 15.0
 
@@ -32,6 +32,31 @@ def progress(title: str, total: int, *, start: int = 0, show: bool = True) -> It
             yield report
     else:
         yield _Lines(title, total, start)
+
+
+@contextmanager
+def reaching(report: Progress, total: int) -> Iterator[Callable[[int], None]]:
+    """Yield a function whose counts reach `total` at the end and never pass it.
+
+    A model counts the unique texts that it reads, of which pairs may have more or fewer than there are pairs.
+
+    >>> counts = []
+    >>> with reaching(counts.append, 3) as count:
+    ...     count(2), count(2)
+    (None, None)
+    >>> counts
+    [2, 1]
+    """
+    left = total
+
+    def count(n_done: int) -> None:
+        nonlocal left
+        if (n := min(n_done, left)) > 0:
+            left -= n
+            report(n)
+
+    yield count
+    count(left)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-__all__ = ["counted", "difference_in_words", "or_least", "signed", "value_in_words", "values_in_words"]
+__all__ = ["counted", "difference_in_words", "in_dollars", "or_least", "signed", "value_in_words", "values_in_words"]
 
 _MOST_DECIMALS = 9
 
@@ -33,6 +33,18 @@ def values_in_words(values: Mapping[str, float | None]) -> str:
     'bce 0.5000, mse undefined'
     """
     return ", ".join(f"{name} {value_in_words(value)}" for name, value in values.items())
+
+
+def in_dollars(amount: float) -> str:
+    """Write a sum of money with two decimals, and a small one with as many as show its first two digits.
+
+    >>> in_dollars(12.5), in_dollars(0.0), in_dollars(0.00135), in_dollars(0.051), in_dollars(2.6e-7)
+    ('$12.50', '$0', '$0.0014', '$0.051', '<$0.0001')
+    """
+    if abs(amount) < 0.0001:
+        return "<$0.0001" if amount else "$0"
+    decimals = max(2, 1 - math.floor(math.log10(abs(amount)))) if math.isfinite(amount) else 2
+    return f"${amount:.{decimals}f}"
 
 
 def signed(value: float, decimals: int = 3) -> str:

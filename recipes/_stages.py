@@ -71,8 +71,10 @@ def cascade() -> "Stages":
 
 def every_stage() -> "Stages":
     """Return all stages in the order of the flow; those of the student pass where the recipe has none."""
+    from distill.evaluation.benchmark import check_remote_baselines
+
     middle = tuple(_if_student(stage) for name in (cache_signals, train_student, export) for stage in name())
-    return (*train_teacher(), *middle, *benchmark())
+    return (check_remote_baselines, *train_teacher(), *middle, *benchmark())
 
 
 def _if_student(stage: "Callable[[Run], object]") -> "Callable[[Run], object]":

@@ -18,7 +18,7 @@ from distill.errors import JobFailed
 from distill.graphs.openvino import GraphPrecision, export_graph
 from distill.models.modeling import quiet
 from distill.models.prompts import encode_by_role
-from distill.progress import progress
+from distill.progress import progress, reaching
 from distill.run import Run
 from distill.runtime.opening import load
 from distill.runtime.scorer import Scorer
@@ -153,8 +153,12 @@ def _fill(
     state, (keys, inputs) = PartialState(), items
     mine = rows[state.process_index :: state.num_processes]
     with progress(title, len(keys), start=len(keys) - len(rows), show=state.is_main_process) as report:
+        left = len(rows)
         for chunk in batched(mine.tolist(), run.recipe.signals.shard_size):
-            values = _ask(scorer, kind, inputs, np.asarray(chunk), lambda n: report(n * state.num_processes))
+            n_of_all = min(left, len(chunk) * state.num_processes)  # the other processes are about as far
+            left -= n_of_all
+            with reaching(report, n_of_all) as count:
+                values = _ask(scorer, kind, inputs, np.asarray(chunk), lambda n: count(n * state.num_processes))
             if not np.isfinite(values).all():
                 raise JobFailed(
                     f"{title}: the teacher says NaN or infinity of {int((~np.isfinite(values)).sum())} items; set signals.precision=fp32, or train it again"

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 from distill.errors import JobFailed
+from distill.wording import in_dollars
 
 __all__ = ["Budget", "BudgetSpent"]
 
@@ -40,8 +41,8 @@ class Budget:
         while self.limit is not None and self.spent + sum(self._held.values()) + dollars > self.limit:
             if not self._held:
                 raise BudgetSpent(
-                    f"the budget of ${self.limit:.4f} is used up: ${self.spent:.4f} are spent "
-                    f"and the next request may cost ${dollars:.4f}"
+                    f"the budget of {in_dollars(self.limit)} is used up: {in_dollars(self.spent)} are spent "
+                    f"and the next request may cost {in_dollars(dollars)}"
                 )
             settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(settled)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from distill.data.pairs import Pairs
+from distill.endpoints.tokens import estimated_tokens
 from distill.errors import BadInput
 from distill.evaluation.latency import LoadSettings, Request, environment, measure_all
 from distill.evaluation.teacher_exports import (
@@ -31,14 +32,22 @@ from distill.metrics.rounds import Until
 from distill.metrics.standing import floor_of, is_broken, problem_of, with_standing
 from distill.models.files import Precision, Runtime
 from distill.models.modeling import save_model
-from distill.progress import progress, step_progress
+from distill.progress import progress, reaching, step_progress
+from distill.recipe.endpoint import Usage
 from distill.recipe.schema import Benchmark, Paragraphs, Remote, TfIdf
 from distill.report.build import write_report
 from distill.report.model_card import write_model_cards
 from distill.run import Run, differences
-from distill.scorers.baselines import choose_tfidf, open_scorer, write_paragraphs, write_remote, write_tfidf
+from distill.scorers.baselines import (
+    choose_tfidf,
+    has_kept_vectors,
+    open_scorer,
+    write_paragraphs,
+    write_remote,
+    write_tfidf,
+)
 from distill.training.building import model_builder
-from distill.wording import values_in_words
+from distill.wording import in_dollars, values_in_words
 
 __all__ = [
     "Row",
@@ -156,6 +165,24 @@ def benchmark(run: Run) -> None:
     write_report(result, run.report)
     write_model_cards(run, result, {row.name: row.path for row in rows if row.role != "baseline"})
     log.info("report: %s", run.report / "index.html")
+
+
+def check_remote_baselines(run: Run) -> None:
+    """Check before hours of training that the report can ask its remote baselines, and say what they will be asked.
+
+    A baseline whose vectors are kept already is asked for what is missing alone, so nothing is checked there.
+
+    :raises BadInput: where a key or a price is missing
+    """
+    for name, baseline in run.recipe.benchmark.baselines.items():
+        if not isinstance(baseline, Remote) or has_kept_vectors(run.baseline(name), baseline):
+            continue
+        baseline.endpoint.key()
+        price, pairs = baseline.endpoint.price, run.split.evaluation
+        texts = list(dict.fromkeys([*pairs.queries, *pairs.documents]))
+        cost = price.of(Usage(sum(map(estimated_tokens, texts))))
+        where = baseline.endpoint.base_url
+        log.info("baseline %s will send %d texts to %s, about %s", name, len(texts), where, in_dollars(cost))
 
 
 def assemble(
@@ -416,8 +443,8 @@ def score_row(run: Run, row: Row, pairs: Pairs) -> Scored:
         own=_own_remote(run, row),
     )
     n_items = len(pairs) if scorer.kind == "cross_encoder" else len({*pairs.queries, *pairs.documents})
-    with progress(f"{row.name}: scoring", n_items) as report:
-        scores = scorer.score(pairs.queries, pairs.documents, progress=report)
+    with progress(f"{row.name}: scoring", n_items) as report, reaching(report, n_items) as count:
+        scores = scorer.score(pairs.queries, pairs.documents, progress=count)
     scored = Scored(scores, scorer.unit(scores), scorer.n_parameters)
     kept.parent.mkdir(parents=True, exist_ok=True)  # where nothing was trained, as with frozen teachers alone
     with new_file(kept) as temporary:

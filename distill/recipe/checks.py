@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from distill.recipe.schema import Backbone, Export, FreshBackbone, LabelLoss, Objectives, Recipe, Student, Teacher
+    from distill.recipe.schema import (
+        Backbone,
+        Export,
+        FreshBackbone,
+        LabelLoss,
+        Labels,
+        Objectives,
+        Recipe,
+        Student,
+        Teacher,
+    )
     from distill.recipe.section import Section
 
 __all__ = ["LABEL_LOSSES", "problems_of", "suggest"]
@@ -71,8 +81,7 @@ def _teacher_problems(recipe: Recipe) -> list[str]:
         problems += _mlm_problems(where, teacher)
         if teacher.kind != "mlm":
             problems += _loss_problems(f"{where}.loss", teacher.loss, teacher.kind)
-        if teacher.positive_from != _default(teacher, "positive_from") and teacher.loss != "infonce":
-            problems.append(f"{where}.positive_from: changes nothing without loss infonce; leave it out")
+        problems += _infonce_problems(where, teacher)
         problems += _text_problems(where, teacher)
     return problems
 
@@ -189,10 +198,16 @@ def _unused_problems(recipe: Recipe, student: Student) -> list[str]:
         problems.append(
             "objectives.teacher_logit_scale: changes nothing here; it is for a bi_encoder teacher in terms that need logits"
         )
-    labels = objectives.labels
-    if labels is not None and labels.positive_from != _default(labels, "positive_from") and labels.loss != "infonce":
-        problems.append("objectives.labels.positive_from: changes nothing without loss infonce; leave it out")
-    return problems
+    return problems + ([] if objectives.labels is None else _infonce_problems("objectives.labels", objectives.labels))
+
+
+def _infonce_problems(where: str, section: Teacher | Labels) -> list[str]:
+    """Refuse settings of InfoNCE where another loss learns the labels."""
+    return [
+        f"{where}.{name}: changes nothing without loss infonce; leave it out"
+        for name in ("temperature", "positive_from")
+        if section.loss != "infonce" and getattr(section, name) != _default(section, name)
+    ]
 
 
 def _default(section: Section, name: str) -> object:

@@ -5,7 +5,7 @@ with the loss functions (`distill.training.losses`) and on the page docs/explana
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, model_validator
@@ -120,6 +120,17 @@ class Term(Section):
         """Whether the teacher's logits are compared, so that a bi-encoder teacher's cosines need a scale."""
         return False
 
+    def refuse_unused(
+        self, used_by: str, loss: str, names: Sequence[str] = ("temperature", "teacher_temperature")
+    ) -> None:
+        """Refuse settings that this term's loss does not read.
+
+        :raises ValueError: where one of them was given another value than its default
+        """
+        for name in names:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is for {used_by}, not {loss}; leave it out")
+
     def factor(self, share: float) -> float:
         """Return what the schedule multiplies the weight with after a share of the steps."""
         return 1.0 if self.schedule is None else self.schedule.factor(share)
@@ -158,11 +169,9 @@ class Labels(Term):
     """A teacher that says which documents of the batch are false negatives (InfoNCE). None trusts the labels alone."""
 
     @model_validator(mode="after")
-    def _guide_guides_infonce(self) -> "Labels":
-        if self.guide is not None and self.loss != "infonce":
-            raise ValueError(
-                f"guide keeps false negatives out of loss infonce, not of {self.loss or 'the default loss'}"
-            )
+    def _of_infonce_alone(self) -> "Labels":
+        if self.loss != "infonce":
+            self.refuse_unused("loss infonce", self.loss or "the default loss", ("guide",))
         return self
 
     @property
@@ -195,8 +204,8 @@ class ScoreMatch(Term):
 
     @model_validator(mode="after")
     def _temperature_is_used(self) -> "ScoreMatch":
-        if self.teacher_temperature is not None and self.loss not in ("bce", "kl"):
-            raise ValueError(f"teacher_temperature is for bce and kl, not {self.loss}; leave it out")
+        if self.loss not in ("bce", "kl"):
+            self.refuse_unused("bce and kl", self.loss)
         return self
 
     @property
@@ -296,6 +305,12 @@ class LambdaLoss(_Pairwise):
     k: Count | None = None
     """Only pairs count of which one candidate is among the student's first k. None counts all."""
 
+    @model_validator(mode="after")
+    def _mu_is_used(self) -> "LambdaLoss":
+        if self.scheme != "ndcg_loss2pp":
+            self.refuse_unused("scheme ndcg_loss2pp", self.scheme, ("mu",))
+        return self
+
 
 class ListMle(ListTerm):
     """ListMLE (Xia et al. 2008): the likelihood of the teacher's order under the student's scores."""
@@ -360,8 +375,8 @@ class Similarity(RelationTerm):
 
     @model_validator(mode="after")
     def _temperature_is_used(self) -> "Similarity":
-        if self.teacher_temperature is not None and self.loss == "mse":
-            raise ValueError("teacher_temperature is for loss kl, not mse; leave it out")
+        if self.loss == "mse":
+            self.refuse_unused("kl", self.loss)
         return self
 
 

@@ -38,6 +38,7 @@ __all__ = [
     "TfIdfScorer",
     "check_scorer_folder",
     "choose_tfidf",
+    "has_kept_vectors",
     "model_folder",
     "open_scorer",
     "split_paragraphs",
@@ -361,8 +362,9 @@ class RemoteScorer(_Cosines):
         from distill.scorers.remote_embeddings import RemoteEmbeddings
 
         self.path, self.settings = path, settings
-        cache = Path(settings.cache) if settings.cache else path.parent / "embeddings"
-        self.embeddings = RemoteEmbeddings(settings.endpoint, cache, dimensions=settings.dimensions)
+        self.embeddings = RemoteEmbeddings(
+            settings.endpoint, _vectors_of(path, settings), dimensions=settings.dimensions
+        )
 
     def score(
         self, queries: Sequence[str], documents: Sequence[str], *, progress: bool | Progress = False
@@ -383,6 +385,15 @@ class RemoteScorer(_Cosines):
         from distill.endpoints.tokens import estimated_tokens
 
         return np.array([estimated_tokens(q) + estimated_tokens(d) for q, d in zip(queries, documents, strict=True)])
+
+
+def has_kept_vectors(folder: Path, settings: Remote) -> bool:
+    """Tell whether some of a remote baseline's embeddings are on disk; which ones is known to the one who asks."""
+    return _vectors_of(folder, settings).is_dir()
+
+
+def _vectors_of(folder: Path, settings: Remote) -> Path:
+    return Path(settings.cache) if settings.cache else folder.parent / "embeddings"
 
 
 def write_remote(folder: Path, settings: Remote) -> None:

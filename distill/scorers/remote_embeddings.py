@@ -22,6 +22,7 @@ from distill.endpoints.tokens import estimated_tokens, most_tokens, sixths_of_to
 from distill.errors import BadInput
 from distill.files.artefact import content_hash, write_json
 from distill.recipe.endpoint import Endpoint
+from distill.wording import in_dollars
 
 __all__ = ["RemoteEmbeddings"]
 
@@ -86,7 +87,9 @@ class RemoteEmbeddings:
         missing = [text for text in dict.fromkeys(sent) if text not in self._store]
         if missing:
             asyncio.run(self._ask(missing))
-        log.info("%s: %d texts, %d asked, $%.4f so far", self.endpoint.model, len(texts), len(missing), self.cost)
+        log.info(
+            "%s: %d texts, %d asked, %s so far", self.endpoint.model, len(texts), len(missing), in_dollars(self.cost)
+        )
         return self._store.gather(sent)
 
     async def _ask(self, texts: Sequence[str]) -> None:

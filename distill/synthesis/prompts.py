@@ -30,12 +30,28 @@ __all__ = [
     "make_settings",
     "makes_random_negative",
     "messages_of",
+    "option_of",
     "prompt_hash",
     "stratum_of",
 ]
 
 Record = dict[str, Any]
 PromptLanguage = Literal["ko", "en"]
+
+
+_OPTIONS = {
+    **{
+        name: "--" + name.replace("_", "-")
+        for name in ("model", "base_url", "api_version", "key_variable", "languages")
+    },
+    **{name: "--" + name.replace("_", "-") for name in ("concurrency", "input_price", "output_price", "seed")},
+    "n_pairs": "--pairs",
+    "labels": "--grades",
+    "budget_usd": "--budget",
+    "requests_per_minute": "--rpm",
+    "tokens_per_minute": "--tpm",
+    "timeout_s": "--timeout",
+}
 
 
 class SynthesisSettings(BaseModel):
@@ -86,8 +102,22 @@ def make_settings(**options: Any) -> SynthesisSettings:
     try:
         return SynthesisSettings(endpoint=Endpoint(**{"model": "gpt-4o-mini"} | endpoint), **given)
     except ValidationError as error:
-        problems = (f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors())
+        problems = (
+            f"{option_of('.'.join(map(str, e['loc'])))}: {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors()
+        )
         raise BadInput("; ".join(problems)) from None
+
+
+def option_of(field: str) -> str:
+    """Return how a message names a setting: the option of the command line, then the field where its name is another one.
+
+    >>> option_of("budget_usd"), option_of("model"), option_of("max_tokens"), option_of("languages.0")
+    ('--budget (budget_usd)', '--model', 'max_tokens', '--languages')
+    """
+    name = field.split(".", maxsplit=1)[0]
+    option = _OPTIONS.get(name)
+    return field if option is None else option if option == "--" + name.replace("_", "-") else f"{option} ({name})"
 
 
 class ResumeSections(BaseModel):

@@ -56,9 +56,11 @@ from distill.synthesis.prompts import (
     make_settings,
     makes_random_negative,
     messages_of,
+    option_of,
     prompt_hash,
     stratum_of,
 )
+from distill.wording import in_dollars
 
 if TYPE_CHECKING:
     from distill.endpoints.client import Client
@@ -333,7 +335,7 @@ def _check_settings(folder: Path, content: Record) -> None:
     if not isinstance(begun, dict) or not begun:
         raise BadInput(f"{path} is damaged; restore it or name another folder") from None
     if changed := [name for name in content if begun.get(name) != content[name]]:
-        named = ", ".join(f"{name} was {begun.get(name)!r} and is now {content[name]!r}" for name in changed)
+        named = ", ".join(f"{option_of(name)} was {begun.get(name)!r} and is now {content[name]!r}" for name in changed)
         raise BadInput(f"{folder} was begun with other settings: {named}; set them back or name another folder")
 
 
@@ -353,7 +355,7 @@ class CostEstimate:
     def __str__(self) -> str:
         return (
             f"{self.n_requests} requests, about {self.input_tokens:,} tokens in and {self.output_tokens:,} out: "
-            f"about ${self.dollars:.2f}, at most ${self.worst_dollars:.2f}, retries not counted (prices of {PRICES_AS_OF})"
+            f"about {in_dollars(self.dollars)}, at most {in_dollars(self.worst_dollars)}, retries not counted (prices of {PRICES_AS_OF})"
         )
 
 
@@ -395,7 +397,7 @@ def synthesize(settings: SynthesisSettings, output: Path, *, show_progress: bool
             return output / "pairs.jsonl"
         log.info("%s", expected)
         if expected.dollars > settings.budget_usd:
-            log.warning("the budget of $%.2f will not suffice; what it pays for is kept", settings.budget_usd)
+            log.warning("the budget of %s will not suffice; what it pays for is kept", in_dollars(settings.budget_usd))
         budget = store.budget()
         with progress("synthesize", settings.n_pairs, start=store.n_pairs, show=show_progress) as report:
             try:
@@ -423,7 +425,7 @@ async def _fill(store: _Store, budget: Budget, report: Progress) -> Counter[str]
         async def work() -> None:
             for slot in slots:  # shared: each worker takes the next one
                 n_new = await _fill_slot(store, client, slot)
-                report(n_new, f"${budget.spent:.4f} of ${store.settings.budget_usd:.2f}")
+                report(n_new, f"{in_dollars(budget.spent)} of {in_dollars(store.settings.budget_usd)}")
 
         await run_all(work() for _ in range(store.settings.endpoint.concurrency))
         return client.faults
@@ -516,7 +518,7 @@ tags:
 # {card["n_pairs"]} synthetic résumé–job-description pairs
 
 Written by `{card["model"]}` from the prompts with hash `{card["prompt_hash"]}`; all people and companies are invented.
-Cost: ${card["cost_usd"]:.4f}, requests whose fate is unknown counted in full. `settings.json` repeats what was asked.
+Cost: {in_dollars(card["cost_usd"])}, requests whose fate is unknown counted in full. `settings.json` repeats what was asked.
 
 Train with `data.train: pairs.jsonl`, columns `resume`, `jd`, `label`{", and `data.label_range: [0, 4]`" if is_graded else ""}.
 The labels are what the model was asked for, not what a person judged: look through a sample before you rely on them.

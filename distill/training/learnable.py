@@ -193,7 +193,10 @@ def _check_guide(where: str, units: "TrainSet", guide: GuideVectors, teacher: st
     left = int((~bare).sum())
     dropped = int((guided & ~bare).sum())
     if left and dropped == left:
-        raise JobFailed(f"{where}: the guide {teacher} takes every document for an answer; lower guide.margin")
+        raise JobFailed(
+            f"{where}: the guide {teacher} takes every document for an answer at guide.margin {guide.margin:g}; lower it "
+            "(down to -2), or name a teacher whose cosines differ"
+        )
     log.info(
         "%s: the guide %s leaves out %.2g %% of the negatives (of %d pairs)",
         where,

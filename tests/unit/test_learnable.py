@@ -196,7 +196,7 @@ class TestNothingToLearn:
         units = trainset_of(BI, pairs=pairs(LONE.queries, LONE.documents, [1, 1, 1, 1]))
         units.guide = GuideVectors(units.embeddings, margin=2)
         with pytest.raises(
-            JobFailed, match=r"infonce: the guide bi takes every document for an answer; lower guide\.margin"
+            JobFailed, match=r"infonce: the guide bi takes every document for an answer at guide\.margin 2; lower it"
         ):
             check(objectives, units)
         units.guide = GuideVectors(units.embeddings, margin=-2)

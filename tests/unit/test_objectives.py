@@ -177,10 +177,10 @@ CASES = [
     (BI, Objectives(labels=Labels(loss="contrastive")), None),
     (BI, Objectives(labels=Labels(loss="bce")), None),
     *(
-        (kind, Objectives(score_match=ScoreMatch(teacher=teacher, loss=loss, temperature=2.0)), None)
+        (kind, Objectives(score_match=ScoreMatch(teacher=teacher, loss=loss, temperature=temperature)), None)
         for kind in (CROSS, BI)
         for teacher in ("cross", "bi")
-        for loss in ("mse", "bce", "logit_mse")
+        for loss, temperature in (("mse", 1.0), ("bce", 2.0), ("logit_mse", 1.0))
     ),
     *(
         (kind, Objectives(score_match=ScoreMatch(teacher="cross", loss="kl", temperature=3.0)), 2)

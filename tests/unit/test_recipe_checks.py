@@ -86,7 +86,27 @@ class TestSectionsAgree:
             ),
             (
                 {"objectives": {"labels": {"loss": "bce", "guide": {"teacher": "cross"}}}},
-                "objectives.labels: guide keeps false negatives out of loss infonce, not of bce",
+                "objectives.labels: guide is for loss infonce, not bce; leave it out",
+            ),
+            (
+                {"objectives": {"labels": {"temperature": 0.1}}},
+                "objectives.labels.temperature: changes nothing without loss infonce; leave it out",
+            ),
+            (
+                {"teachers": {"cross": {"temperature": 0.1}}},
+                "teachers.cross.temperature: changes nothing without loss infonce; leave it out",
+            ),
+            (
+                {"objectives": {"score_match": {"loss": "logit_mse", "temperature": 2}}},
+                "objectives.score_match: temperature is for bce and kl, not logit_mse; leave it out",
+            ),
+            (
+                {"objectives": {"similarity": {"teacher": "bi", "temperature": 0.1}}},
+                "objectives.similarity: temperature is for kl, not mse; leave it out",
+            ),
+            (
+                {"objectives": {"lambda_loss": {"scheme": "lambdarank", "mu": 2}}, "data": {"candidates": 4}},
+                "objectives.lambda_loss: mu is for scheme ndcg_loss2pp, not lambdarank; leave it out",
             ),
             (
                 {"objectives": {"score_match": {"loss": "mse", "teacher_temperature": 2}}},

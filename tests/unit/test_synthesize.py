@@ -315,9 +315,9 @@ def test_cut_at_any_byte_it_goes_on_exactly(tmp_path):
 def test_a_changed_setting_is_refused(tmp_path):
     with MisbehavingServer() as server:
         synthesize(settings_for(server), tmp_path / "out")
-        with pytest.raises(BadInput, match=r"seed was 0 and is now 1; set them back or name another folder"):
+        with pytest.raises(BadInput, match=r"--seed was 0 and is now 1; set them back or name another folder"):
             synthesize(settings_for(server, seed=1), tmp_path / "out")
-        with pytest.raises(BadInput, match="model was 'gpt-4o-mini' and is now 'gpt-4o'"):
+        with pytest.raises(BadInput, match="--model was 'gpt-4o-mini' and is now 'gpt-4o'"):
             synthesize(settings_for(server, model="gpt-4o"), tmp_path / "out")
         synthesize(settings_for(server, concurrency=2, budget_usd=1.0), tmp_path / "out")  # not what pairs depend on
 
@@ -477,13 +477,13 @@ def test_ctrl_c_leaves_a_folder_that_goes_on(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n_pairs": 1}, "n_pairs: .*greater than or equal to 2"),
-        ({"n_pairs": 5, "languages": "ko,fr"}, r"languages\.1"),
-        ({"n_pairs": 5, "budget_usd": 0}, "budget_usd"),
+        ({"n_pairs": 1}, r"--pairs \(n_pairs\): .*greater than or equal to 2"),
+        ({"n_pairs": 5, "languages": "ko,fr"}, r"--languages: Input should be .ko. or .en."),
+        ({"n_pairs": 5, "budget_usd": 0}, r"--budget \(budget_usd\): "),
         ({"n_pairs": 5, "base_url": "https://me:pass@host/v1"}, "the key belongs in the environment"),
         ({"n_pairs": 5, "base_url": "host/v1"}, "must look like https"),
         ({"n_pairs": 5, "pears": 1}, "pears"),
-        ({"n_pairs": 5, "key_variable": KEY}, "key_variable"),
+        ({"n_pairs": 5, "key_variable": KEY}, "--key-variable: "),
     ],
 )
 def test_wrong_options_are_refused(options, message):
