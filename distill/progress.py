@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-__all__ = ["Progress", "progress", "step_progress"]
+__all__ = ["OnProgress", "Progress", "progress", "step_progress"]
+
+OnProgress = Callable[[int], None]
+"""A caller's own function that is told how many more pairs or texts are done."""
 
 _LINE_EVERY_SECONDS = 15.0
 
