@@ -41,13 +41,25 @@ MOVED_NAMES = {
         "estimated_tokens": "distill.endpoints.tokens.estimated_tokens",
         "most_tokens": "distill.endpoints.tokens.most_tokens",
     },
+    "distill.ablation": {"Cell": "distill.ablation.AblationCell", "TableRow": "distill.ablation.AblationRow"},
+    "distill.diagnosis.findings": {
+        "LEVELS": "distill.diagnosis.findings.SEVERITIES",
+        "Level": "distill.diagnosis.findings.Severity",
+    },
+    "distill.evaluation.benchmark": {"Row": "distill.evaluation.benchmark.BenchmarkEntry"},
     "distill.evaluation.latency": {"Load": "distill.evaluation.latency.LoadSettings"},
     "distill.resumes.sections": {
         "KINDS": "distill.resumes.section_headings.SECTION_KINDS",
         "Kind": "distill.resumes.section_headings.SectionKind",
         "Section": "distill.resumes.sections.ResumeSection",
     },
+    "distill.runtime.scorer": {"Progress": "distill.progress.OnProgress"},
     "students.export.calibration": {"spread": "students.export.calibration.rows_over_lengths"},
+    "students.export.gate": {"Pairs": "students.export.gate.TextPairs"},
+    "students.export.stage": {
+        "Format": "distill.recipe.schema.ExportFormat",
+        "Precision": "distill.recipe.schema.ExportPrecision",
+    },
 }
 
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
+from distill._moved import MOVED_NAMES
+
 __all__ = ["public"]
 
 
@@ -23,7 +25,7 @@ def public(package: str, *homes: str) -> Callable[[str], Any]:
         if not name.startswith("_") and find_spec(f"{package}.{name}") is None:
             for home in homes:
                 module = importlib.import_module(f"{package}.{home}")
-                if name in module.__all__:
+                if name in module.__all__ or name in MOVED_NAMES.get(module.__name__, {}):
                     return getattr(module, name)
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 

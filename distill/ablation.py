@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from distill._moved import moved_names
 from distill.errors import BadInput
 from distill.files.artefact import write_json
 from distill.files.outputs import inert
@@ -40,8 +41,8 @@ from distill.report.templates import render
 __all__ = [
     "STAND_INS",
     "Ablation",
-    "Cell",
-    "TableRow",
+    "AblationCell",
+    "AblationRow",
     "ancestors",
     "load_ablation",
     "recipe_of",
@@ -49,6 +50,8 @@ __all__ = [
     "stand_ins_of",
     "write_table",
 ]
+
+__getattr__ = moved_names(__name__)  # of before the rename
 
 STAND_INS = "stand-ins"
 _METRIC = "ablation_mse"
@@ -276,7 +279,7 @@ def ancestors(recipe: Recipe | Ablation, name: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Cell:
+class AblationCell:
     """One model on one data version.
 
     `spread` is the standard deviation of its scores in [0, 1]; `seconds` the training time, with that of what it starts
@@ -292,16 +295,16 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class TableRow:
+class AblationRow:
     """One line of the table, over all data versions."""
 
     name: str
     published: Mapping[str, float]
-    cells: Mapping[str, Cell]
+    cells: Mapping[str, AblationCell]
     published_parameters: str | None = None
 
 
-def squeezed(name: str, cell: Cell, others: Mapping[str, Cell]) -> str | None:
+def squeezed(name: str, cell: AblationCell, others: Mapping[str, AblationCell]) -> str | None:
     """Say so where a model beats another in the published metric but ranks clearly worse, its scores lying closer together.
 
     The squared error of (cos + 1)/2 rewards scores near the labels' mean; it says little about which pair is better.
@@ -325,7 +328,7 @@ def squeezed(name: str, cell: Cell, others: Mapping[str, Cell]) -> str | None:
 
 
 def write_table(
-    title: str, rows: Sequence[TableRow], versions: Sequence[str], notes: Sequence[str], folder: Path
+    title: str, rows: Sequence[AblationRow], versions: Sequence[str], notes: Sequence[str], folder: Path
 ) -> None:
     """Write `ablation.json`, `.csv`, `.md` and `.html`, each whole."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -355,7 +358,7 @@ def write_table(
         temporary.replace(folder / name)
 
 
-def _as_json(row: TableRow) -> dict[str, Any]:
+def _as_json(row: AblationRow) -> dict[str, Any]:
     cells = {
         version: {**asdict(cell), "metrics": {name: value.to_dict() for name, value in cell.metrics.items()}}
         for version, cell in row.cells.items()
@@ -364,13 +367,13 @@ def _as_json(row: TableRow) -> dict[str, Any]:
     return {"name": row.name, **published, "ours": cells}
 
 
-def _remarks(cell: Cell | None) -> tuple[str, ...]:
+def _remarks(cell: AblationCell | None) -> tuple[str, ...]:
     if cell is None:
         return ()
     return cell.notes if cell.problem is None else (f"not run: {cell.problem}",)
 
 
-def _cells(rows: Sequence[TableRow], versions: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+def _cells(rows: Sequence[AblationRow], versions: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """Return the table as text: a header and one list of cells for each row."""
     header = ["model", "parameters published", "parameters"]
     for version in versions:
@@ -394,7 +397,7 @@ def _cells(rows: Sequence[TableRow], versions: Sequence[str]) -> tuple[list[str]
     return header, lines
 
 
-def _version_cells(cell: Cell) -> list[str]:
+def _version_cells(cell: AblationCell) -> list[str]:
     ours = cell.metrics.get(_METRIC)
     values = [cell.metrics.get(name) for name in _SHOWN]
     return [

@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-__all__ = ["Progress", "progress", "reaching", "step_progress"]
+__all__ = ["OnProgress", "Progress", "progress", "reaching", "step_progress"]
+
+OnProgress = Callable[[int], None]
+"""A caller's own function that is told how many more pairs or texts are done."""
 
 _LINE_EVERY_SECONDS = 15.0
 
@@ -35,7 +38,7 @@ def progress(title: str, total: int, *, start: int = 0, show: bool = True) -> It
 
 
 @contextmanager
-def reaching(report: Progress, total: int) -> Iterator[Callable[[int], None]]:
+def reaching(report: Progress, total: int) -> Iterator[OnProgress]:
     """Yield a function whose counts reach `total` at the end and never pass it.
 
     A model counts the unique texts that it reads, of which pairs may have more or fewer than there are pairs.

@@ -26,20 +26,19 @@ import pyarrow as pa
 from distill.errors import BadInput
 from distill.files.artefact import ModelKind, content_hash, read_json, write_json
 from distill.models.prompts import encode_by_role
+from distill.recipe.objectives import SignalKind
 
 __all__ = [
     "CachedSignals",
     "Identity",
     "LiveSignals",
     "SignalCache",
-    "SignalKind",
     "SignalSource",
     "describe_scores",
     "pair_keys",
     "text_keys",
 ]
 
-SignalKind = Literal["scores", "embeddings"]
 _KEY_BYTES = 16
 MANIFEST = "manifest.json"
 

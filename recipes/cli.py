@@ -47,11 +47,11 @@ Overrides = Annotated[
 QueryColumn = Annotated[str, typer.Option(help="Column of the queries.")]
 DocumentColumn = Annotated[str, typer.Option(help="Column of the documents.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Runtime = Annotated[
+RuntimeOption = Annotated[
     str | None,
     typer.Option(help="torch, openvino, onnx or numpy; default: what the folder holds, a graph before weights."),
 ]
-Precision = Annotated[
+PrecisionOption = Annotated[
     str | None,
     typer.Option(help="fp32, bf16, or auto (the export that is fastest on this machine); default: the runtime's own."),
 ]
@@ -367,8 +367,8 @@ def score(
     other_side: Annotated[
         Path | None, typer.Option(help="The teacher's folder, where MODEL reads one side of the pairs only.")
     ] = None,
-    runtime: Runtime = None,
-    precision: Precision = None,
+    runtime: RuntimeOption = None,
+    precision: PrecisionOption = None,
     threads: Threads = None,
     max_length: MaxLength = None,
     special_tokens_as_text: AsText = False,
@@ -416,8 +416,8 @@ def embed(
     output: Annotated[Path, typer.Option("-o", "--output", help="A .npy of float32 (n_texts, width).")],
     column: Annotated[str, typer.Option(help="Column of the texts, in a table.")] = "text",
     prompt: Annotated[str | None, typer.Option(help="A prompt stored with the model: query or document.")] = None,
-    runtime: Runtime = None,
-    precision: Precision = None,
+    runtime: RuntimeOption = None,
+    precision: PrecisionOption = None,
     threads: Threads = None,
     max_length: MaxLength = None,
     truncate: Annotated[
@@ -464,8 +464,8 @@ def index_quality(
     corpus: Annotated[str | None, typer.Option(help="More documents to search: a .txt or a table.")] = None,
     column: Annotated[str, typer.Option(help="Column of the corpus's texts.")] = "text",
     max_queries: Annotated[int, typer.Option(min=1, max=_MOST, help="The most queries to search for.")] = 500,
-    runtime: Runtime = None,
-    precision: Precision = None,
+    runtime: RuntimeOption = None,
+    precision: PrecisionOption = None,
     threads: Threads = None,
     max_length: MaxLength = None,
     as_json: AsJson = False,
@@ -524,8 +524,8 @@ def tune(
     model: Annotated[
         Path, typer.Argument(help="A model folder with an OpenVINO or ONNX graph, or a folder of exports.")
     ],
-    runtime: Runtime = None,
-    precision: Precision = None,
+    runtime: RuntimeOption = None,
+    precision: PrecisionOption = None,
     threads: Threads = None,
     seconds: Annotated[
         float, typer.Option(min=0.1, max=_MOST, callback=_finite, help="About how many seconds to measure each graph.")

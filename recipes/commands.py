@@ -14,7 +14,7 @@ import numpy as np
 from distill.data.pairs import Asked, batched, read_pairs, read_pairs_with_rows
 from distill.data.table_writing import check_form, check_suffix, table_writer
 from distill.data.tables import read_texts
-from distill.diagnosis.findings import LEVELS
+from distill.diagnosis.findings import SEVERITIES
 from distill.errors import BadInput, GateFailed, JobFailed, loading
 from distill.evaluation.index_quality import index_quality, table_cells
 from distill.evaluation.latency import LoadSettings
@@ -287,7 +287,7 @@ def examine(recipe: Recipe, n_pairs: int, output: Path | None, *, overwrite: boo
         for finding in diagnosis.findings:
             print(f"{finding.level:8} {finding.check}: {finding.line}")
         counts = Counter(finding.level for finding in diagnosis.findings)
-        print(", ".join(counted(counts[level], level) for level in LEVELS))
+        print(", ".join(counted(counts[level], level) for level in SEVERITIES))
     if diagnosis.n_problems:
         raise JobFailed(
             f"{counted(diagnosis.n_problems, 'problem')}: a student would learn nothing, or the wrong thing"

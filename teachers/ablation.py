@@ -18,8 +18,8 @@ import numpy as np
 from distill.ablation import (
     STAND_INS,
     Ablation,
-    Cell,
-    TableRow,
+    AblationCell,
+    AblationRow,
     ancestors,
     recipe_of,
     squeezed,
@@ -27,7 +27,7 @@ from distill.ablation import (
     write_table,
 )
 from distill.errors import BadInput, JobFailed
-from distill.evaluation.benchmark import Row, make_baseline, score_row
+from distill.evaluation.benchmark import BenchmarkEntry, make_baseline, score_row
 from distill.files.outputs import check_output_folder
 from distill.metrics.measures import evaluate_scores
 from distill.recipe.schema import Paragraphs, Recipe, Remote
@@ -64,7 +64,7 @@ def run_ablation(
         check_output_folder(ablation.folder, ours=_ours(ablation), overwrite=True)
     rows = [row for row in ablation.rows if not only or row.model in only]
     chosen = [version for version in ablation.data if not versions or version in versions]
-    cells: dict[str, dict[str, Cell]] = {row.name: {} for row in rows}
+    cells: dict[str, dict[str, AblationCell]] = {row.name: {} for row in rows}
     title = f"{ablation.name}, smoke run" if smoke else ablation.name
     notes = [_STAND_INS] if smoke else []
     if smoke and (learned := stand_ins_of(ablation, [row.model for row in rows])) is not None:
@@ -86,7 +86,7 @@ def run_ablation(
                     cells[row.name][version] = _cell(run, row.model)
             notes += _notes(version, run, {name: by_version.get(version) for name, by_version in cells.items()})
     notes += [" ".join(problem.split()) for problem in unreadable.values()]
-    table = [TableRow(row.name, row.published, _with_notes(row.name, cells), row.parameters) for row in rows]
+    table = [AblationRow(row.name, row.published, _with_notes(row.name, cells), row.parameters) for row in rows]
     if PartialState().is_main_process:
         write_table(title, table, chosen, notes, ablation.folder)
     failed = [f"{row.name} ({v}): {cell.problem}" for row in table for v, cell in row.cells.items() if cell.problem]
@@ -123,18 +123,18 @@ def _unreadable(runs: dict[str, Run]) -> dict[str, str]:
     return problems
 
 
-def _cell(run: Run, model: str) -> Cell:
+def _cell(run: Run, model: str) -> AblationCell:
     """Make and score one model; what stops it is kept as its problem. All processes train, the first one scores."""
     from accelerate import PartialState
 
     try:
         seconds = _train(run, model)
         if not PartialState().is_main_process:
-            return Cell({})
+            return AblationCell({})
         scored = score_row(run, _row(run, model), run.split.evaluation)
     except (BadInput, JobFailed) as error:
         log.warning("not run: %s", error)
-        return Cell({}, problem=" ".join(str(error).split()))
+        return AblationCell({}, problem=" ".join(str(error).split()))
     pairs = run.split.evaluation
     metrics = evaluate_scores(
         scores=scored.scores,
@@ -144,7 +144,7 @@ def _cell(run: Run, model: str) -> Cell:
         n_bootstrap=run.recipe.benchmark.bootstrap,
         seed=run.recipe.seed,
     )
-    return Cell(metrics, float(np.std(scored.unit)), scored.n_parameters, seconds)
+    return AblationCell(metrics, float(np.std(scored.unit)), scored.n_parameters, seconds)
 
 
 def _train(run: Run, model: str) -> float | None:
@@ -162,22 +162,24 @@ def _train(run: Run, model: str) -> float | None:
     return sum(seconds) if seconds else None
 
 
-def _row(run: Run, model: str) -> Row:
+def _row(run: Run, model: str) -> BenchmarkEntry:
     """Return a model as a row of the benchmark; folders of baselines are written here."""
     if model in run.recipe.teachers:
-        return Row(model, "teacher", run.teacher(model), "torch", "fp32", run.recipe.teachers[model].max_length)
+        return BenchmarkEntry(
+            model, "teacher", run.teacher(model), "torch", "fp32", run.recipe.teachers[model].max_length
+        )
     baseline = run.recipe.benchmark.baselines[model]
     if isinstance(baseline, Paragraphs) and baseline.model in run.recipe.benchmark.baselines:
         make_baseline(run, baseline.model)
     make_baseline(run, model)
-    return Row(model, "baseline", run.baseline(model), None, None, None)
+    return BenchmarkEntry(model, "baseline", run.baseline(model), None, None, None)
 
 
 def _is_remote(run: Run, model: str) -> bool:
     return isinstance(run.recipe.benchmark.baselines.get(model), Remote)
 
 
-def _notes(version: str, run: Run, cells: dict[str, Cell | None]) -> list[str]:
+def _notes(version: str, run: Run, cells: dict[str, AblationCell | None]) -> list[str]:
     pairs = run.split.evaluation
     labels = pairs.labels
     notes = [
@@ -188,12 +190,12 @@ def _notes(version: str, run: Run, cells: dict[str, Cell | None]) -> list[str]:
     return notes + [f"{version}: {note}" for note in run.split.notes]
 
 
-def _with_notes(name: str, cells: dict[str, dict[str, Cell]]) -> dict[str, Cell]:
+def _with_notes(name: str, cells: dict[str, dict[str, AblationCell]]) -> dict[str, AblationCell]:
     noted = {}
     for version, cell in cells[name].items():
         others = {other: by_version[version] for other, by_version in cells.items() if version in by_version}
         note = squeezed(name, cell, others)
-        noted[version] = cell if note is None else Cell(**{**vars(cell), "notes": (note,)})
+        noted[version] = cell if note is None else AblationCell(**{**vars(cell), "notes": (note,)})
     return noted
 
 

@@ -19,10 +19,11 @@ from distill.graphs.openvino import GraphPrecision, export_graph
 from distill.models.modeling import quiet
 from distill.models.prompts import encode_by_role
 from distill.progress import progress, reaching
+from distill.recipe.objectives import SignalKind
 from distill.run import Run
 from distill.runtime.opening import load
 from distill.runtime.scorer import Scorer
-from distill.signals import SignalCache, SignalKind, describe_scores, pair_keys, text_keys
+from distill.signals import SignalCache, describe_scores, pair_keys, text_keys
 from distill.training.learnable import LEAST_SPREAD, unrelated
 from distill.training.unlabelled import taught_pairs
 

@@ -16,7 +16,7 @@ __all__ = ["fetch"]
 log = logging.getLogger(__name__)
 _SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".csv.gz", ".tsv.gz", ".jsonl.gz")
 _LONGEST = 250
-Columns = Mapping[str, Sequence[Any]]
+_TextColumns = Mapping[str, Sequence[Any]]
 
 
 def fetch(name: str, output: Path, *, source: Path | None = None, overwrite: bool = False) -> str:
@@ -70,13 +70,13 @@ def _found(name: str, one: PublicSet, source: Path, file: str) -> Path:
     )
 
 
-def _read(name: str, one: PublicSet, path: Path | None, file: str) -> Columns:
+def _read(name: str, one: PublicSet, path: Path | None, file: str) -> _TextColumns:
     if path is None:
         return _from_hub(name, one, one.splits[file])
     return read_columns(str(path), list(one.columns), section=f"another folder: {name} is read from these columns")
 
 
-def _from_hub(name: str, one: PublicSet, split: str) -> Columns:
+def _from_hub(name: str, one: PublicSet, split: str) -> _TextColumns:
     import datasets
 
     datasets.disable_progress_bars()
@@ -109,6 +109,6 @@ def _first(error: BaseException) -> BaseException:
     return error if earlier is None else _first(earlier)
 
 
-def _whole_rows(columns: Columns) -> list[list[str]]:
+def _whole_rows(columns: _TextColumns) -> list[list[str]]:
     rows = zip(*columns.values(), strict=True)
     return [[as_text(value) for value in row] for row in rows if all(text_problem(value) is None for value in row)]

@@ -18,7 +18,16 @@ from typing import Any, TypeVar
 import numpy as np
 
 from distill.data.bundled import generate_groups
-from distill.data.splitting import Way, beyond_chance, draw, held_together, label_shift, sample, take_groups, text_key
+from distill.data.splitting import (
+    Way,
+    beyond_chance,
+    held_together,
+    hold_out,
+    label_shift,
+    sample,
+    take_groups,
+    text_key,
+)
 from distill.data.tables import as_text, read_columns, read_text_columns, refused_rows, text_problem
 from distill.errors import BadInput
 from distill.recipe.schema import Columns, Data, Parallel, Resume, Unlabelled, UnlabelledPairs
@@ -177,7 +186,7 @@ def _held_out(pairs: Pairs, share: float, way: Way, seed: int, notes: list[str],
     rest, held = split_pairs(pairs, share, seed=seed, notes=notes, name=name, way=way)
     if way in ("auto", "component"):
         keys = [text_key(text) for text in pairs.queries], [text_key(text) for text in pairs.documents]
-        if draw(*keys, share, seed=seed, way=way).way == "component" and (
+        if hold_out(*keys, share, seed=seed, way=way).way == "component" and (
             said := held_together(*keys, share, seed=seed, name=name)
         ):
             notes.append(said)
@@ -506,7 +515,7 @@ def split_pairs(
     :raises BadInput: where nothing could be held out, or nothing would be left.
     """
     queries, documents = [text_key(text) for text in pairs.queries], [text_key(text) for text in pairs.documents]
-    drawn = draw(queries, documents, share, seed=seed, way=way)
+    drawn = hold_out(queries, documents, share, seed=seed, way=way)
     if not drawn.held or not drawn.rest:
         other = "" if way == "auto" else ", or set data.split=auto"
         raise BadInput(

@@ -14,7 +14,17 @@ from typing import Literal
 
 import numpy as np
 
-__all__ = ["Drawn", "Way", "beyond_chance", "draw", "held_together", "label_shift", "sample", "take_groups", "text_key"]
+__all__ = [
+    "Drawn",
+    "Way",
+    "beyond_chance",
+    "held_together",
+    "hold_out",
+    "label_shift",
+    "sample",
+    "take_groups",
+    "text_key",
+]
 
 Way = Literal["auto", "component", "query", "document"]
 _ROOM = 1.5  # a group is held out where the rows exceed the share by no more than half of it
@@ -55,7 +65,7 @@ class Drawn:
     way: Way
 
 
-def draw(queries: Sequence[str], documents: Sequence[str], share: float, *, seed: int, way: Way = "auto") -> Drawn:
+def hold_out(queries: Sequence[str], documents: Sequence[str], share: float, *, seed: int, way: Way = "auto") -> Drawn:
     """Hold out a share of the rows; whole groups, in an order that depends on the seed and their texts alone.
 
     :param queries: the texts of each row, by their keys
@@ -126,7 +136,7 @@ def held_together(
     large = [len(rows) for rows in _components(queries, documents).values() if len(rows) > most]
     if not large:
         return None
-    costs = {way: draw(queries, documents, share, seed=seed, way=way).n_dropped for way in ("query", "document")}
+    costs = {way: hold_out(queries, documents, share, seed=seed, way=way).n_dropped for way in ("query", "document")}
     lone = len(queries) - sum(large)
     return (
         f"{sum(large)} of {len(queries)} pairs hang together over shared texts in {len(large)} groups larger than the {name} share "

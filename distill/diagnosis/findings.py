@@ -4,10 +4,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-__all__ = ["LEVELS", "Finding", "Level", "ordered"]
+from distill._moved import moved_names
 
-Level = Literal["problem", "warning", "note"]
-LEVELS: tuple[Level, ...] = ("problem", "warning", "note")
+__all__ = ["SEVERITIES", "Finding", "Severity", "ordered"]
+
+__getattr__ = moved_names(__name__)  # of before the rename
+
+Severity = Literal["problem", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = ("problem", "warning", "note")
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Finding:
     :param numbers: the same numbers for a program
     """
 
-    level: Level
+    level: Severity
     check: str
     about: str
     says: str
@@ -41,4 +45,4 @@ class Finding:
 
 def ordered(findings: Iterable[Finding]) -> list[Finding]:
     """Return findings with problems first; within a level they keep their order."""
-    return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
+    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.level))

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from distill.diagnosis.findings import Finding, Level
+from distill.diagnosis.findings import Finding, Severity
 from distill.files.artefact import ModelKind
 from distill.training.learnable import LEAST_SPREAD, rank_correlation
 
@@ -91,7 +91,7 @@ def check_against_labels(about: str, scores: np.ndarray, labels: np.ndarray | No
         advice = "check whether the labels, or the scores, are inverted"
         return [Finding("problem", "against labels", about, said, advice, numbers)]
     if low <= 0:
-        level: Level = "problem" if high < _NO_RELATION else "warning"
+        level: Severity = "problem" if high < _NO_RELATION else "warning"
         advice = "check the teacher's head, its prompts and whether scores belong to their pairs; or train it longer"
         return [Finding(level, "unrelated to labels", about, f"{said}: no relation is shown", advice, numbers)]
     return [Finding("note", "labels", about, said, "", numbers)]

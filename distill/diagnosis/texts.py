@@ -10,7 +10,7 @@ import numpy as np
 from distill.data.pairs import Pairs
 from distill.data.scripts import main_script
 from distill.data.splitting import sample, text_key
-from distill.diagnosis.findings import Finding, Level
+from distill.diagnosis.findings import Finding, Severity
 from distill.training.learnable import rank_correlation
 
 __all__ = [
@@ -109,7 +109,7 @@ def check_labels(pairs: Pairs, losses: Sequence[str | None]) -> list[Finding]:
         advice = "loss infonce learns from positives alone; the other checks of labels say nothing here"
         return [Finding("note", "labels alike", "training pairs", says, advice)]
     advice = "add pairs with other labels, or learn by loss infonce (bi-encoders, positives alone)"
-    level: Level = (
+    level: Severity = (
         "problem" if losses else "warning"
     )  # where nobody learns labels, the control and the metrics still need them
     return [Finding(level, "labels alike", "training pairs", says, advice)]

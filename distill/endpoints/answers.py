@@ -9,9 +9,10 @@ import numpy as np
 from distill.errors import JobFailed
 from distill.recipe.endpoint import Usage
 
-__all__ = ["Answer", "BadAnswer", "Message", "usage_in", "vectors_in"]
+__all__ = ["Answer", "BadAnswer", "JsonObject", "Message", "usage_in", "vectors_in"]
 
-Record = dict[str, Any]
+JsonObject = dict[str, Any]
+"""A JSON object that was read, or is sent."""
 Message = Mapping[str, str]
 
 
@@ -29,7 +30,7 @@ class Answer:
     usage: Usage
 
 
-def usage_in(response: Record) -> Usage | None:
+def usage_in(response: JsonObject) -> Usage | None:
     """Return the tokens that a response counts; None where it counts none, or counts nonsense."""
     try:
         usage = Usage(int(response["usage"]["prompt_tokens"]), int(response["usage"].get("completion_tokens") or 0))
@@ -38,7 +39,7 @@ def usage_in(response: Record) -> Usage | None:
     return usage if min(usage) >= 0 else None
 
 
-def vectors_in(response: Record, n_texts: int, dimensions: int | None) -> np.ndarray:
+def vectors_in(response: JsonObject, n_texts: int, dimensions: int | None) -> np.ndarray:
     """Return the vectors of a response, in the order of their texts. *Shape:* (n_texts, width), float32.
 
     :raises BadAnswer: on a wrong number of vectors, unequal widths, or values that are no finite numbers

@@ -2,15 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 from uuid import uuid4
 
+from distill.endpoints.answers import JsonObject
 from distill.errors import JobFailed
 from distill.wording import in_dollars
 
 __all__ = ["Budget", "BudgetSpent"]
-
-Record = dict[str, Any]
 
 
 class BudgetSpent(JobFailed):
@@ -26,7 +24,7 @@ class Budget:
     """
 
     def __init__(
-        self, limit: float | None, *, spent: float = 0.0, record: Callable[[Record], None] = lambda change: None
+        self, limit: float | None, *, spent: float = 0.0, record: Callable[[JsonObject], None] = lambda change: None
     ) -> None:
         self.limit, self.spent = limit, spent
         self._record = record

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from distill._moved import moved_names
-from distill.endpoints.answers import Answer, BadAnswer, Message, usage_in, vectors_in
+from distill.endpoints.answers import Answer, BadAnswer, JsonObject, Message, usage_in, vectors_in
 from distill.endpoints.budget import Budget
 from distill.errors import BadInput, JobFailed
 from distill.recipe.endpoint import Endpoint, Usage
@@ -38,7 +38,6 @@ __all__ = ["Client", "run_all"]
 __getattr__ = moved_names(__name__)
 
 log = logging.getLogger(__name__)
-Record = dict[str, Any]
 _Response = TypeVar("_Response")
 
 _CONNECT_SECONDS = 10.0
@@ -104,7 +103,7 @@ class Client:
         """
         while True:
             asked_format, limit = self._format, self._limit_field
-            body: Record = {"model": self.endpoint.model, limit: max_tokens, "temperature": temperature}
+            body: JsonObject = {"model": self.endpoint.model, limit: max_tokens, "temperature": temperature}
             body |= _in_format(asked_format, messages, schema)
             try:
                 completion = await self._called(self._openai.chat.completions.create(**body))
@@ -137,7 +136,7 @@ class Client:
 
         :raises BadAnswer: on a wrong number of vectors, unequal widths, or values that are no finite numbers.
         """
-        body: Record = {"model": self.endpoint.model, "encoding_format": "float"}
+        body: JsonObject = {"model": self.endpoint.model, "encoding_format": "float"}
         body["input"] = [text.encode("utf-8", "replace").decode() for text in texts]  # half a surrogate cannot be sent
         if dimensions is not None:
             body["dimensions"] = dimensions
@@ -176,7 +175,7 @@ class Client:
         )
 
 
-def _in_format(form: str, messages: Sequence[Message], schema: type[BaseModel]) -> Record:
+def _in_format(form: str, messages: Sequence[Message], schema: type[BaseModel]) -> JsonObject:
     """Return the messages and how to say that the answer shall have the shape of `schema`."""
     shape = schema.model_json_schema()
     if form == "json_schema":
@@ -189,7 +188,7 @@ def _in_format(form: str, messages: Sequence[Message], schema: type[BaseModel]) 
         "role": "system",
         "content": f"Answer with one JSON object of this schema and nothing else: {json.dumps(shape)}",
     }
-    spoken: Record = {"messages": [told, *messages]}
+    spoken: JsonObject = {"messages": [told, *messages]}
     return spoken | {"response_format": {"type": "json_object"}} if form == "json_object" else spoken
 
 

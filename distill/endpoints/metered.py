@@ -40,7 +40,6 @@ from distill.recipe.endpoint import Endpoint, Usage
 __all__ = ["LONGEST_WAIT_SECONDS", "MeteredClient", "Rate", "Stopped", "cause_of", "error_in", "retry_after"]
 
 log = logging.getLogger(__name__)
-Record = dict[str, Any]
 
 LONGEST_WAIT_SECONDS = 120.0  # openai waits no longer either
 _SHORTEST_SECRET = 8  # shorter keys are placeholders ("EMPTY", "ollama") and may stand in any text

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from distill._moved import moved_names
 from distill.data.pairs import Pairs
 from distill.endpoints.tokens import estimated_tokens
 from distill.errors import BadInput
@@ -50,7 +51,7 @@ from distill.training.building import model_builder
 from distill.wording import in_dollars, values_in_words
 
 __all__ = [
-    "Row",
+    "BenchmarkEntry",
     "Scored",
     "assemble",
     "benchmark",
@@ -64,6 +65,8 @@ __all__ = [
     "student_rows",
     "teacher_row",
 ]
+
+__getattr__ = moved_names(__name__)  # of before the rename
 
 log = logging.getLogger(__name__)
 _RAW = (
@@ -95,7 +98,7 @@ _UNMEASURED: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Row:
+class BenchmarkEntry:
     """One model of the report."""
 
     name: str
@@ -186,7 +189,7 @@ def check_remote_baselines(run: Run) -> None:
 
 
 def assemble(
-    rows: Sequence[Row],
+    rows: Sequence[BenchmarkEntry],
     scored: Mapping[str, "Scored"],
     speed: Mapping[str, Mapping[str, Any]],
     pairs: Pairs,
@@ -315,17 +318,17 @@ def _inner_folder(run: Run, baseline: Paragraphs) -> Path:
     return run.student if model == "student" else Path(model)
 
 
-def _own_remote(run: Run, row: Row) -> Remote | None:
+def _own_remote(run: Run, row: BenchmarkEntry) -> Remote | None:
     """Return the remote baseline of the user's own recipe, which says whom to ask and with which key."""
     baseline = run.recipe.benchmark.baselines.get(row.name)
     return baseline if isinstance(baseline, Remote) else None
 
 
-def _is_remote(run: Run, row: Row) -> bool:
+def _is_remote(run: Run, row: BenchmarkEntry) -> bool:
     return _own_remote(run, row) is not None
 
 
-def _rows(run: Run) -> list[Row]:
+def _rows(run: Run) -> list[BenchmarkEntry]:
     """List the models: the teacher that is matched first, others, its exports, student, control, exports, baselines."""
     return [
         *(teacher_row(run, name) for name in measured_teachers(run)),
@@ -335,7 +338,7 @@ def _rows(run: Run) -> list[Row]:
     ]
 
 
-def _teacher_export_rows(run: Run) -> list[Row]:
+def _teacher_export_rows(run: Run) -> list[BenchmarkEntry]:
     """Return the rows of the exports of the matched teacher that are there."""
     name, rows = matched_teacher(run), []
     for format, precision in wanted_teacher_exports(run):
@@ -343,17 +346,17 @@ def _teacher_export_rows(run: Run) -> list[Row]:
         if read_card(folder) is not None:
             shown = precision if format == "openvino" else f"{format} {precision}"
             length = run.recipe.teachers[str(name)].max_length
-            rows.append(Row(f"{name} ({shown})", "teacher_export", folder, format, None, length))
+            rows.append(BenchmarkEntry(f"{name} ({shown})", "teacher_export", folder, format, None, length))
     return rows
 
 
-def teacher_row(run: Run, name: str) -> Row:
+def teacher_row(run: Run, name: str) -> BenchmarkEntry:
     """Return the row of a finished teacher."""
     run.require(run.teacher(name), "train_teacher")
-    return Row(name, "teacher", run.teacher(name), "torch", "fp32", run.recipe.teachers[name].max_length)
+    return BenchmarkEntry(name, "teacher", run.teacher(name), "torch", "fp32", run.recipe.teachers[name].max_length)
 
 
-def student_rows(run: Run) -> list[Row]:
+def student_rows(run: Run) -> list[BenchmarkEntry]:
     """Return the rows of the student before and after training, its control and its exports; none without a student."""
     recipe = run.recipe
     if recipe.student is None:
@@ -362,24 +365,29 @@ def student_rows(run: Run) -> list[Row]:
     length, match = recipe.student.max_length, recipe.objectives.embedding_match
     other = run.teacher(match.teacher) if recipe.student.asymmetric is not None and match is not None else None
     rows = [
-        Row("untrained", "untrained", run.built, "torch", "fp32", length, other, measured_as="student"),
-        Row("student", "student", run.student, "torch", "fp32", length, other),
+        BenchmarkEntry("untrained", "untrained", run.built, "torch", "fp32", length, other, measured_as="student"),
+        BenchmarkEntry("student", "student", run.student, "torch", "fp32", length, other),
     ]
     if read_card(run.control) is not None:
-        rows.append(Row("control", "control", run.control, "torch", "fp32", length, other, measured_as="student"))
+        rows.append(
+            BenchmarkEntry("control", "control", run.control, "torch", "fp32", length, other, measured_as="student")
+        )
     for format, precision in recipe.exports:
         folder = run.export(precision, format)
         run.require(folder, "export")
         name = f"student ({precision})" if format == "openvino" else f"student ({format} {precision})"
-        rows.append(Row(name, "export", folder, format, None, length, other))
+        rows.append(BenchmarkEntry(name, "export", folder, format, None, length, other))
     return rows
 
 
-def _baseline_rows(run: Run) -> list[Row]:
-    return [Row(name, "baseline", run.baseline(name), None, None, None) for name in run.recipe.benchmark.baselines]
+def _baseline_rows(run: Run) -> list[BenchmarkEntry]:
+    return [
+        BenchmarkEntry(name, "baseline", run.baseline(name), None, None, None)
+        for name in run.recipe.benchmark.baselines
+    ]
 
 
-def _inputs(run: Run, rows: list[Row]) -> dict[str, Any]:
+def _inputs(run: Run, rows: list[BenchmarkEntry]) -> dict[str, Any]:
     """Return all that decides the report: models, settings, pairs, and the machine and software that it is measured on."""
     here = environment()
     revisions = {row.name: getattr(read_card(row.path), "revision", None) for row in rows}
@@ -391,7 +399,7 @@ def _inputs(run: Run, rows: list[Row]) -> dict[str, Any]:
     }
 
 
-def recipe_of_models(run: Run, rows: Sequence[Row]) -> tuple[dict[str, Any], list[str]]:
+def recipe_of_models(run: Run, rows: Sequence[BenchmarkEntry]) -> tuple[dict[str, Any], list[str]]:
     """Return the recipe by which the models were made, as their cards state it, and where that is not the given one.
 
     A stage may have been run with overrides that a later one was not given.
@@ -425,7 +433,7 @@ class Scored:
     n_parameters: int
 
 
-def score_row(run: Run, row: Row, pairs: Pairs) -> Scored:
+def score_row(run: Run, row: BenchmarkEntry, pairs: Pairs) -> Scored:
     """Score pairs of the run's own data, or find the scores that a killed run left."""
     card = read_card(row.path)
     identity = "none" if card is None else f"{card.revision}-{card.fingerprint}"
@@ -453,7 +461,7 @@ def score_row(run: Run, row: Row, pairs: Pairs) -> Scored:
 
 
 def measure_rows(
-    rows: Sequence[Row], pairs: Pairs, settings: Benchmark, *, seed: int, load: LoadSettings | None = None
+    rows: Sequence[BenchmarkEntry], pairs: Pairs, settings: Benchmark, *, seed: int, load: LoadSettings | None = None
 ) -> dict[str, dict[str, Any]]:
     """Measure models in turns on a sample of the pairs; return what `measure_all` gives, by name.
 
@@ -489,7 +497,7 @@ def measure_rows(
 
 
 def _described(
-    row: Row,
+    row: BenchmarkEntry,
     n_parameters: int,
     metrics: Mapping[str, Mapping[str, Estimate]],
     speed: Mapping[str, Mapping[str, Any]],
@@ -519,7 +527,7 @@ def _described(
     }
 
 
-def _comparisons(rows: Sequence[Row]) -> list[tuple[str, str]]:
+def _comparisons(rows: Sequence[BenchmarkEntry]) -> list[tuple[str, str]]:
     """Return what a reader asks of: student and control, teacher and student, exports and student."""
     teacher = next((row.name for row in rows if row.role == "teacher"), rows[0].name)
     exports = [(row.name, "student") for row in rows if row.role == "export"]
@@ -562,7 +570,7 @@ def _control_notes(run: Run) -> list[str]:
     ]
 
 
-def _notes(run: Run, rows: list[Row], speed: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _notes(run: Run, rows: list[BenchmarkEntry], speed: Mapping[str, Mapping[str, Any]]) -> list[str]:
     notes = []
     if any(_is_remote(run, row) for row in rows):
         notes.append("The speed of a remote baseline is its network's and is not measured.")

@@ -22,7 +22,14 @@ import numpy as np
 
 from distill.data.pairs import Pairs
 from distill.errors import BadInput
-from distill.evaluation.benchmark import Row, measure_rows, primary_teacher, score_row, student_rows, teacher_row
+from distill.evaluation.benchmark import (
+    BenchmarkEntry,
+    measure_rows,
+    primary_teacher,
+    score_row,
+    student_rows,
+    teacher_row,
+)
 from distill.evaluation.cascade_words import say_chosen, say_validation
 from distill.evaluation.latency import environment
 from distill.files.artefact import Artefact, content_hash, new_folder, read_card, write_card, write_json
@@ -102,7 +109,7 @@ def measure_cascade(run: Run) -> None:
     log.info("cascade: %s; %s", run.cascade, dial["verdict"])
 
 
-def _models(run: Run) -> tuple[Row, Row]:
+def _models(run: Run) -> tuple[BenchmarkEntry, BenchmarkEntry]:
     """Return the student (an int8 export, else any, else the student itself) and the teacher."""
     teacher = teacher_row(run, run.recipe.cascade.teacher or primary_teacher(run))
     _ = run.student_section  # refuses a recipe without one

@@ -20,7 +20,7 @@ import numpy as np
 
 from distill.data.pairs import Pairs
 from distill.errors import BadInput, GateFailed, JobFailed
-from distill.evaluation.benchmark import Row, Scored, assemble, measure_rows
+from distill.evaluation.benchmark import BenchmarkEntry, Scored, assemble, measure_rows
 from distill.evaluation.latency import LoadSettings
 from distill.files.artefact import read_card, read_json
 from distill.metrics.names import METRIC_NAMES
@@ -61,7 +61,7 @@ def bench_folders(
             )
     names = _names(folders)
     rows = [
-        Row(
+        BenchmarkEntry(
             name if len(threads) < 2 else f"{name} ({n} threads)",
             "teacher" if not (place or i) else "export",
             folder,
@@ -109,7 +109,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
     raise AssertionError("different paths have different parts")
 
 
-def _scored(row: Row, pairs: Pairs) -> Scored:
+def _scored(row: BenchmarkEntry, pairs: Pairs) -> Scored:
     scorer = open_scorer(row.path, n_threads=row.threads)
     with progress(f"{row.name}: scoring", len(pairs)) as report:
         scores = scorer.score(pairs.queries, pairs.documents)
@@ -117,7 +117,7 @@ def _scored(row: Row, pairs: Pairs) -> Scored:
     return Scored(scores, scorer.unit(scores), scorer.n_parameters)
 
 
-def _first_score(row: Row, pairs: Pairs) -> dict[str, float]:
+def _first_score(row: BenchmarkEntry, pairs: Pairs) -> dict[str, float]:
     """Time a process from its start to its first score, the better of two: the first may compile and fill caches."""
     root = str(Path(__file__).resolve().parents[2])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}

@@ -18,14 +18,14 @@ from distill.errors import BadInput
 from distill.files.artefact import revision
 from distill.metrics.columns import POSITIVE
 from distill.metrics.ndcg import ndcg_of_found
-from distill.runtime.scorer import Progress, Scorer
+from distill.progress import OnProgress
+from distill.runtime.scorer import Scorer
 from distill.runtime.vectors import Index, packed, truncated
 
 __all__ = ["Relevance", "index_quality", "measure_forms", "table_cells"]
 
 TOP_K = 10
 _N_BOOTSTRAP = 1000
-Array = np.ndarray
 
 
 @dataclass(frozen=True)
@@ -39,21 +39,21 @@ class Relevance:
     gains: Sequence[Mapping[int, float]]
     own: Sequence[int]
 
-    def recall(self, found: Array) -> Array:
+    def recall(self, found: np.ndarray) -> np.ndarray:
         """Share of the relevant documents (label ≥ 0.5) among the first ten, at most ten; NaN where there are none."""
         return np.array([self._recall(row, gains) for row, gains in zip(found, self.gains, strict=True)])
 
-    def _recall(self, row: Array, gains: Mapping[int, float]) -> float:
+    def _recall(self, row: np.ndarray, gains: Mapping[int, float]) -> float:
         relevant = {document for document, gain in gains.items() if gain >= POSITIVE}
         if not relevant:
             return float("nan")
         return len(relevant & {int(document) for document in row}) / min(len(relevant), TOP_K)
 
-    def ndcg(self, found: Array) -> Array:
+    def ndcg(self, found: np.ndarray) -> np.ndarray:
         """Σ gain / log₂(place + 1) over the first ten, of its best possible value (Järvelin & Kekäläinen 2002)."""
         return np.array([self._ndcg(row, gains) for row, gains in zip(found, self.gains, strict=True)])
 
-    def _ndcg(self, row: Array, gains: Mapping[int, float]) -> float:
+    def _ndcg(self, row: np.ndarray, gains: Mapping[int, float]) -> float:
         return ndcg_of_found([gains.get(int(document), 0.0) for document in row], list(gains.values()))
 
 
@@ -65,7 +65,7 @@ def index_quality(
     widths: Sequence[int] = (),
     max_queries: int = 500,
     seed: int = 0,
-    progress: Progress | bool = False,
+    progress: OnProgress | bool = False,
 ) -> dict[str, Any]:
     """Measure every form of a bi-encoder's index at its whole width and at shorter ones.
 
@@ -115,15 +115,15 @@ def _questions(pairs: Pairs, documents: Sequence[str], max_queries: int, seed: i
 
 
 def measure_forms(
-    queries: Array, documents: Array, relevance: Relevance, *, widths: Sequence[int], seed: int = 0
+    queries: np.ndarray, documents: np.ndarray, relevance: Relevance, *, widths: Sequence[int], seed: int = 0
 ) -> list[dict[str, Any]]:
     """Search in every form and compare; the first row is the exact search that the others are compared with.
 
     *Shape:* queries: (n_queries, width); documents: (n_documents, width), unit length
     """
     rows: list[dict[str, Any]] = []
-    exact: Array | None = None
-    values: dict[str, Array] = {}
+    exact: np.ndarray | None = None
+    values: dict[str, np.ndarray] = {}
     for width in widths:
         asked, told = truncated(queries, width), truncated(documents, width)
         for form, index, sizes in _forms(told):
@@ -140,7 +140,7 @@ def measure_forms(
     return rows
 
 
-def _forms(documents: Array) -> list[tuple[str, Index, dict[str, int]]]:
+def _forms(documents: np.ndarray) -> list[tuple[str, Index, dict[str, int]]]:
     """Return the forms of an index: bytes of a document, and how many of them a search goes through."""
     codes, bits = packed(documents, "int8"), packed(documents, "binary")
     wide, narrow, bit = 4 * documents.shape[1], documents.shape[1], bits.shape[1]
@@ -152,7 +152,7 @@ def _forms(documents: Array) -> list[tuple[str, Index, dict[str, int]]]:
     ]
 
 
-def _found(index: Index, queries: Array, own: Sequence[int]) -> Array:
+def _found(index: Index, queries: np.ndarray, own: Sequence[int]) -> np.ndarray:
     """Return the first ten documents of each query, its own text left out. *Shape:* (n_queries, at most 10)."""
     rows, _ = index.search(queries, top_k=TOP_K + 1)
     return np.stack(
@@ -160,11 +160,11 @@ def _found(index: Index, queries: Array, own: Sequence[int]) -> Array:
     )
 
 
-def _overlap(found: Array, exact: Array) -> float:
+def _overlap(found: np.ndarray, exact: np.ndarray) -> float:
     return float(np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found, exact, strict=True)]))
 
 
-def _estimate(values: Array, seed: int) -> dict[str, float]:
+def _estimate(values: np.ndarray, seed: int) -> dict[str, float]:
     """Return the mean over queries and its 95 % percentile interval (bootstrap)."""
     known = values[~np.isnan(values)]
     drawn = np.random.default_rng(seed).integers(0, len(known), (_N_BOOTSTRAP, len(known)))

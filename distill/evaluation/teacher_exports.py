@@ -13,6 +13,7 @@ from typing import Any
 
 from distill.errors import BadInput
 from distill.files.artefact import content_hash, read_card, read_json, write_json
+from distill.metrics.standing import Row
 from distill.recipe.schema import ExportFormat, ExportPrecision
 from distill.run import Run
 
@@ -29,7 +30,6 @@ __all__ = [
 ]
 
 _SHOWS_THE_RUNTIME: tuple[ExportPrecision, ...] = ("fp32", "bf16", "int8")
-Row = Mapping[str, Any]
 
 
 def primary_teacher(run: Run) -> str:

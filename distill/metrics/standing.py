@@ -18,9 +18,10 @@ import numpy as np
 from distill.metrics.columns import POSITIVE
 from distill.metrics.names import LOWER_IS_BETTER, NO_SHARE
 
-__all__ = ["best_teacher", "floor_of", "is_broken", "problem_of", "with_standing"]
+__all__ = ["Row", "best_teacher", "floor_of", "is_broken", "problem_of", "with_standing"]
 
 Row = Mapping[str, Any]
+"""A row of benchmark.json: what is known of one model."""
 
 
 def problem_of(scores: np.ndarray) -> str | None:

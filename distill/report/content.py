@@ -14,6 +14,7 @@ import numpy as np
 
 from distill.errors import BadInput
 from distill.metrics.names import LOWER_IS_BETTER, METRIC_NAMES, NO_SHARE
+from distill.metrics.standing import Row
 
 __all__ = [
     "IS_TEACHER",
@@ -31,7 +32,6 @@ __all__ = [
     "throughput_of",
 ]
 
-Row = Mapping[str, Any]
 
 RUNTIMES = {"torch": "PyTorch", "openvino": "OpenVINO", "onnx": "ONNX Runtime"}
 IS_TEACHER = ("teacher", "teacher_export")

@@ -8,11 +8,11 @@ from distill.report.content import LOWER_IS_BETTER, Benchmark, Row, metric_of, n
 
 __all__ = [
     "PERCENTILES",
-    "Cell",
+    "BatchTime",
     "Grid",
+    "LengthTime",
     "Line",
     "Load",
-    "Measured",
     "Point",
     "Service",
     "grids_of",
@@ -38,7 +38,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Measured:
+class LengthTime:
     """Latency at a length, in milliseconds."""
 
     tokens: float
@@ -52,11 +52,11 @@ class Line:
 
     label: str
     role: str
-    points: list[Measured]
+    points: list[LengthTime]
 
 
 @dataclass(frozen=True)
-class Cell:
+class BatchTime:
     """A batch size at a length: milliseconds of a batch, and pairs a second."""
 
     batch: float
@@ -74,7 +74,7 @@ class Grid:
     """A model in batches of each size at each length."""
 
     label: str
-    cells: list[Cell]
+    cells: list[BatchTime]
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def lines_of(content: Benchmark) -> list[Line]:
     lines = []
     for label, row in content.labelled():
         points = [
-            Measured(**known, p95=number_at(one, "p95"))
+            LengthTime(**known, p95=number_at(one, "p95"))
             for one in row.get("latency_by_length") or []
             if (known := _positive(one, ("tokens", "p50"))) is not None
         ]
@@ -135,7 +135,7 @@ def grids_of(content: Benchmark) -> list[Grid]:
     grids = []
     for label, row in content.labelled():
         given = [_positive(one, ("batch", "tokens", "p50")) for one in _under_load(row, "batches")]
-        cells = [Cell(**one) for one in given if one is not None]
+        cells = [BatchTime(**one) for one in given if one is not None]
         if cells:
             grids.append(Grid(label, cells))
     return grids

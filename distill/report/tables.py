@@ -20,7 +20,7 @@ from distill.report.content import (
     role_of,
     throughput_of,
 )
-from distill.report.series import PERCENTILES, Cell, Grid, Line, Load, Service
+from distill.report.series import PERCENTILES, BatchTime, Grid, Line, Load, Service
 from distill.report.words import (
     bound,
     in_units,
@@ -36,9 +36,9 @@ from distill.report.words import (
 )
 
 __all__ = [
-    "Head",
+    "ColumnHead",
+    "ReportTable",
     "Shown",
-    "Table",
     "TableLine",
     "batch_tables",
     "length_table",
@@ -50,7 +50,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Head:
+class ColumnHead:
     """The head of a column, and whether it is the first of its group."""
 
     text: str
@@ -78,12 +78,12 @@ class TableLine:
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """A table with its caption, a text a line."""
 
     name: str
     caption: Sequence[str]
-    heads: Sequence[Head]
+    heads: Sequence[ColumnHead]
     lines: Sequence[TableLine]
     groups: Sequence[tuple[str, int]] = ()  # names over so many columns
 
@@ -100,18 +100,18 @@ class _Column:
     better: int = 0  # 1: higher, -1: lower, 0: not compared
 
 
-def main_table(content: Benchmark) -> Table:
+def main_table(content: Benchmark) -> ReportTable:
     """Give every model with its qualities, speed and size."""
     columns = _columns(content)
     best = [_best(column, content.rows) for column in columns]
     before = [None, *(column.group for column in columns)]
-    heads = [Head(column.head, column.group != last) for column, last in zip(columns, before, strict=False)]
+    heads = [ColumnHead(column.head, column.group != last) for column, last in zip(columns, before, strict=False)]
     lines = [
         TableLine(label, nature(row), [_cell(row, *one) for one in zip(columns, best, strict=True)], role_of(row))
         for label, row in content.labelled()
     ]
     groups = list(Counter(column.group for column in columns).items())
-    return Table("Results", _caption(content), heads, lines, groups)
+    return ReportTable("Results", _caption(content), heads, lines, groups)
 
 
 def _columns(content: Benchmark) -> list[_Column]:
@@ -276,7 +276,7 @@ def _cell(row: Row, column: _Column, best: float | None) -> Shown | None:
     return Shown(text, column.small(row), leads)
 
 
-def length_table(lines: Sequence[Line]) -> Table:
+def length_table(lines: Sequence[Line]) -> ReportTable:
     """Give the latency of one pair by its tokens."""
     tokens = sorted({point.tokens for line in lines for point in line.points})
     body = []
@@ -290,10 +290,10 @@ def length_table(lines: Sequence[Line]) -> Table:
         ]
         body.append(TableLine(line.label, "", cells))
     caption = "p50 of one pair in milliseconds by its tokens, and p95 in small type."
-    return Table("Latency by length", [caption], [Head(f"{count:g}") for count in tokens], body)
+    return ReportTable("Latency by length", [caption], [ColumnHead(f"{count:g}") for count in tokens], body)
 
 
-def load_table(services: Sequence[Service]) -> Table:
+def load_table(services: Sequence[Service]) -> ReportTable:
     """Give latencies by the share of a model's capacity that arrives."""
     shares = sorted({load.share for service in services for load in service.loads})
     body = []
@@ -302,7 +302,9 @@ def load_table(services: Sequence[Service]) -> Table:
         most = "" if service.capacity is None else f"at most {three_digits(service.capacity)} pairs/s"
         body.append(TableLine(service.label, most, [_under_load(found.get(share)) for share in shares]))
     caption = "p50 in milliseconds by the share of the capacity that arrives; p95, p99 and the rate in small type."
-    return Table("Latency under load", [caption], [Head(f"{share * 100:.0f}\u00a0%") for share in shares], body)
+    return ReportTable(
+        "Latency under load", [caption], [ColumnHead(f"{share * 100:.0f}\u00a0%") for share in shares], body
+    )
 
 
 def _under_load(load: Load | None) -> Shown | None:
@@ -312,13 +314,13 @@ def _under_load(load: Load | None) -> Shown | None:
     return Shown(p50, [f"p95 {p95}", f"p99 {p99}", f"{three_digits(load.rate)}/s"])
 
 
-def batch_tables(grids: Sequence[Grid]) -> list[Table]:
+def batch_tables(grids: Sequence[Grid]) -> list[ReportTable]:
     """Give pairs a second by batch and tokens, a table a model; tints are on one scale for all."""
     rates = [cell.per_second for grid in grids for cell in grid.cells]
     return [_batch_table(grid, min(rates), max(rates)) for grid in grids]
 
 
-def _batch_table(grid: Grid, slowest: float, fastest: float) -> Table:
+def _batch_table(grid: Grid, slowest: float, fastest: float) -> ReportTable:
     tokens = sorted({cell.tokens for cell in grid.cells})
     found = {(cell.batch, cell.tokens): cell for cell in grid.cells}
     best = {count: max(cell.per_second for cell in grid.cells if cell.tokens == count) for count in tokens}
@@ -330,10 +332,10 @@ def _batch_table(grid: Grid, slowest: float, fastest: float) -> Table:
         )
         for batch in sorted({cell.batch for cell in grid.cells})
     ]
-    return Table(grid.label, [], [Head(f"{count:g}") for count in tokens], body)
+    return ReportTable(grid.label, [], [ColumnHead(f"{count:g}") for count in tokens], body)
 
 
-def _batch_cell(cell: Cell | None, best: float, slowest: float, fastest: float) -> Shown | None:
+def _batch_cell(cell: BatchTime | None, best: float, slowest: float, fastest: float) -> Shown | None:
     if cell is None:
         return None
     share = math.log(cell.per_second / slowest) / math.log(fastest / slowest) if fastest > slowest else 0.0

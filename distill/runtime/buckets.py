@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-__all__ = ["Batch", "Features", "padded_length", "plan_batches"]
+__all__ = ["Features", "PaddedBatch", "padded_length", "plan_batches"]
 
 Features = Mapping[str, np.ndarray]  # the inputs of a model by name, each (n_rows, n_padded), int64
-Batch = tuple[np.ndarray, Features]  # which rows of the caller's these are, and their padded inputs
+PaddedBatch = tuple[np.ndarray, Features]  # which rows of the caller's these are, and their padded inputs
 
 _ROWS = tuple(2**power for power in range(14))
 _CALL_TOKENS = 26  # what starting a batch costs, in tokens of a six-layer student: about 1.7 ms of one core

@@ -20,9 +20,10 @@ from distill.data.tokens import tokenizer_lock
 from distill.errors import BadInput, loading
 from distill.models.files import ModelFiles, Precision, Runtime, check_ids, length_limit
 from distill.models.generative import check_generative, default_prompt
-from distill.runtime.buckets import Batch
+from distill.progress import OnProgress
+from distill.runtime.buckets import PaddedBatch
 from distill.runtime.engine_torch import batch_tokens_on, check_process, place
-from distill.runtime.scorer import Progress, Scorer, reporter
+from distill.runtime.scorer import Scorer, reporter
 
 __all__ = ["GenerativeScorer", "open_generative"]
 
@@ -59,7 +60,7 @@ class GenerativeEngine:
         stored = self.files.settings.get("max_seq_length")
         return length_limit(self.model[0].model.config.to_dict(), wanted or stored, self.tokenizer.model_max_length)
 
-    def run(self, batches: Iterable[Batch], n_left_out: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def run(self, batches: Iterable[PaddedBatch], n_left_out: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Not how pairs come here: they are texts until the template has put them together.
 
         :raises BadInput: always
@@ -112,7 +113,7 @@ class GenerativeScorer(Scorer):
         return np.concatenate(counts)
 
     def _score_jointly(
-        self, queries: list[str], documents: list[str], batch_tokens: int | None, progress: bool | Progress
+        self, queries: list[str], documents: list[str], batch_tokens: int | None, progress: bool | OnProgress
     ) -> np.ndarray:
         check_process(self._engine)
         pairs = list(zip(queries, documents, strict=True))

@@ -20,7 +20,7 @@ import numpy as np
 from distill.errors import BadInput
 from distill.machine.forks import PerProcess
 from distill.models.files import Precision, graph_output
-from distill.runtime.buckets import Batch
+from distill.runtime.buckets import PaddedBatch
 from distill.runtime.cache import GraphContent
 from distill.runtime.settings import Mode, RunSettings
 
@@ -56,7 +56,7 @@ class OnnxGraph:
         self.output_width = ports[self.output_name] if isinstance(ports[self.output_name], int) else 0
         self.precision = _precision(path)
 
-    def run(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, np.ndarray]]:
+    def run(self, batches: Iterable[PaddedBatch]) -> Iterator[tuple[PaddedBatch, np.ndarray]]:
         """Yield every batch with the graph's output, in order; while one is read the others are computed."""
         ahead = iter(batches)
         first = list(islice(ahead, 2 * self._settings.n_streams + 1))
@@ -87,13 +87,13 @@ class OnnxGraph:
             options.add_session_config_entry("optimization.disable_specified_optimizers", "SkipLayerNormFusion")
         return onnxruntime.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])
 
-    def _call(self, session: Any, batch: Batch) -> np.ndarray:
+    def _call(self, session: Any, batch: PaddedBatch) -> np.ndarray:
         given = {name: batch[1][name] for name in self.input_names}
         values: np.ndarray = session.run([self.output_name], given)[0]
         return values
 
-    def _run_side_by_side(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, np.ndarray]]:
-        session, running = self._side_by_side, deque[tuple[Batch, Future[np.ndarray]]]()
+    def _run_side_by_side(self, batches: Iterable[PaddedBatch]) -> Iterator[tuple[PaddedBatch, np.ndarray]]:
+        session, running = self._side_by_side, deque[tuple[PaddedBatch, Future[np.ndarray]]]()
         with ThreadPoolExecutor(self._settings.n_streams) as threads:
             for batch in batches:
                 running.append((batch, threads.submit(self._call, session, batch)))

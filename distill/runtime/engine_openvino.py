@@ -11,7 +11,7 @@ import numpy as np
 
 from distill.machine.forks import PerProcess
 from distill.models.files import ModelFiles, Precision, graph_output
-from distill.runtime.buckets import Batch
+from distill.runtime.buckets import PaddedBatch
 from distill.runtime.cache import GraphContent, cached, machine_identity
 from distill.runtime.settings import Mode, RunSettings
 
@@ -56,7 +56,7 @@ class OpenVinoGraph:
         self.output_width = int(width.get_length()) if width.is_static else 0
         self.precision = _precision(path, compiled[0])
 
-    def run(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, np.ndarray]]:
+    def run(self, batches: Iterable[PaddedBatch]) -> Iterator[tuple[PaddedBatch, np.ndarray]]:
         """Yield every batch with the graph's output, in order; while one is read the others are computed."""
         ahead = iter(batches)
         first = list(islice(ahead, 2 * self._settings.n_streams + 1))
@@ -98,8 +98,8 @@ class OpenVinoGraph:
         # one more than can run: a stream need not wait while the last result is read and the next batch padded
         return compiled, [compiled.create_infer_request() for _ in range(n_streams + (n_streams > 1))]
 
-    def _run(self, requests: Sequence[Any], batches: Iterable[Batch]) -> Iterator[tuple[Batch, np.ndarray]]:
-        free, running = list(requests), deque[tuple[Any, Batch]]()
+    def _run(self, requests: Sequence[Any], batches: Iterable[PaddedBatch]) -> Iterator[tuple[PaddedBatch, np.ndarray]]:
+        free, running = list(requests), deque[tuple[Any, PaddedBatch]]()
         try:
             for batch in batches:
                 if not free:

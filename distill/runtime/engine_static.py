@@ -16,7 +16,7 @@ import numpy as np
 from distill.errors import BadInput
 from distill.models.files import ModelFiles, Runtime, open_tokenizer
 from distill.models.numpy_head import one_blas_thread, read_stages
-from distill.runtime.buckets import Batch
+from distill.runtime.buckets import PaddedBatch
 
 __all__ = ["StaticEngine", "TokenVectors", "open_static"]
 
@@ -109,7 +109,7 @@ class StaticEngine:
         """Return how many tokens the model takes: as many as are asked for, else what its tokenizer.json says."""
         return int(min(wanted or self.tokenizer.model_max_length, _NO_LIMIT))
 
-    def run(self, batches: Iterable[Batch], n_left_out: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def run(self, batches: Iterable[PaddedBatch], n_left_out: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield (rows, values) of every batch; there is no pooling to leave tokens out of."""
         # without a Dense there is no product to run: the switch alone would cost more than a text
         with one_blas_thread() if self._n_more else nullcontext():

@@ -13,7 +13,7 @@ from distill.errors import BadInput
 from distill.files.trust import NO_CODE
 from distill.machine.forks import is_forked_since
 from distill.models.files import ModelFiles, Precision, Runtime, check_ids, fitting_modules, length_limit
-from distill.runtime.buckets import Batch, Features
+from distill.runtime.buckets import Features, PaddedBatch
 
 __all__ = ["TorchEngine", "TorchHead", "batch_tokens_on", "check_process", "load_torch_head", "open_torch", "place"]
 
@@ -159,7 +159,7 @@ class TorchEngine:
         config = self.transformer.config.to_dict()  # with the defaults that config.json may leave out
         return length_limit(config, wanted or stored, self.tokenizer.model_max_length)
 
-    def run(self, batches: Iterable[Batch], n_left_out: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def run(self, batches: Iterable[PaddedBatch], n_left_out: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield (rows, values) of every batch.
 
         :raises BadInput: in a forked child of a process that put the model onto a GPU

@@ -24,7 +24,7 @@ from distill.models.files import (
     open_tokenizer,
 )
 from distill.models.numpy_head import folder_leaves_prompt_out, one_blas_thread, read_head
-from distill.runtime.buckets import Batch, Features
+from distill.runtime.buckets import Features, PaddedBatch
 from distill.runtime.settings import Mode, RunSettings, read_settings, settings_key
 
 __all__ = ["CompiledGraph", "Engine", "GraphEngine", "open_graph"]
@@ -70,7 +70,7 @@ class Engine(Protocol):
     def length_limit(self, wanted: int | None) -> int:
         """Return how many tokens the model takes where `wanted` are asked for; None is the folder's own setting."""
 
-    def run(self, batches: Iterable[Batch], n_left_out: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def run(self, batches: Iterable[PaddedBatch], n_left_out: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield (rows, values) of every batch; values may be overwritten when the next are asked for.
 
         :param n_left_out: first tokens of each text, a prompt's, that the pooling leaves out
@@ -160,7 +160,7 @@ class CompiledGraph(Protocol):
     def output_width(self) -> int:
         """Width of an embedding, or the number of scores."""
 
-    def run(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, np.ndarray]]:
+    def run(self, batches: Iterable[PaddedBatch]) -> Iterator[tuple[PaddedBatch, np.ndarray]]:
         """Yield every batch with the graph's output, which may be overwritten when the next is asked for."""
 
 
@@ -196,7 +196,7 @@ class GraphEngine:
         stored = self._files.settings.get("max_seq_length")
         return length_limit(self._files.config, wanted or stored, self.tokenizer.model_max_length)
 
-    def run(self, batches: Iterable[Batch], n_left_out: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def run(self, batches: Iterable[PaddedBatch], n_left_out: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield (rows, values) of every batch."""
         with one_blas_thread():
             for (rows, features), values in self._graph.run(self._given(batches)):
@@ -205,7 +205,7 @@ class GraphEngine:
                         values = self._head(values, features["attention_mask"], n_left_out)
                 yield rows, values
 
-    def _given(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+    def _given(self, batches: Iterable[PaddedBatch]) -> Iterator[PaddedBatch]:
         """Give the graph the inputs that it names, and those only."""
         names = self._graph.input_names
         for rows, features in batches:

@@ -12,13 +12,14 @@ cut into batches of few shapes by a token budget; identical texts are encoded on
 import itertools
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from distill._moved import moved_names
 from distill.data.tokens import TokenTable, tokenize
 from distill.data.words import WordMemory
 from distill.errors import BadInput
@@ -30,18 +31,20 @@ from distill.models.files import (
 from distill.models.numpy_head import folder_leaves_prompt_out
 from distill.models.prompts import DOCUMENT_PROMPTS as _DOCUMENT_PROMPTS
 from distill.models.prompts import QUERY_PROMPTS as _QUERY_PROMPTS
+from distill.progress import OnProgress
 from distill.runtime.arguments import check_choice, check_count, check_texts, check_vectors, is_texts
-from distill.runtime.buckets import Batch, plan_batches
+from distill.runtime.buckets import PaddedBatch, plan_batches
 from distill.runtime.engines import Engine
 from distill.runtime.own_tokenizer import own_tokenizer, special_token_ids
 from distill.runtime.settings import RunSettings
 from distill.runtime.vectors import OUTPUTS, Index, Output, packed, top_rows, truncated
 from distill.wording import counted
 
-__all__ = ["PairedScorer", "Progress", "Scorer", "reporter"]
+__all__ = ["PairedScorer", "Scorer", "reporter"]
+
+__getattr__ = moved_names(__name__)  # of before the rename
 
 log = logging.getLogger(__name__)
-Progress = Callable[[int], None]
 
 _CHUNK = 8192  # texts tokenised and sorted together: bounds the memory, and long enough to fill batches of one length
 _ANY_LENGTH = 2**31  # more than any model reads: what a model makes of it is its own limit
@@ -112,7 +115,7 @@ class Scorer:
         *,
         output: Output = "float32",
         batch_tokens: int | None = None,
-        progress: bool | Progress = False,
+        progress: bool | OnProgress = False,
         prompt_name: str | None = None,
     ) -> np.ndarray:
         """Return sentence embeddings in the order of the texts; identical texts are encoded once.
@@ -142,7 +145,7 @@ class Scorer:
         chunk_size: int = _CHUNK,
         output: Output = "float32",
         batch_tokens: int | None = None,
-        progress: bool | Progress = False,
+        progress: bool | OnProgress = False,
         prompt_name: str | None = None,
     ) -> Iterator[np.ndarray]:
         """Yield the embeddings of `chunk_size` texts after the other: any number of texts in bounded memory.
@@ -156,12 +159,12 @@ class Scorer:
             yield packed(self._encode(check_texts("texts", chunk, start), prompt, batch_tokens, progress), output)
             start += len(chunk)
 
-    def encode_queries(self, texts: Iterable[str], *, progress: bool | Progress = False) -> np.ndarray:
+    def encode_queries(self, texts: Iterable[str], *, progress: bool | OnProgress = False) -> np.ndarray:
         """Return embeddings under the stored query prompt, if any, as `score` uses them; see `encode`."""
         self._check_bi_encoder()
         return self._encode(check_texts("texts", texts), self._task_prompt(*_QUERY_PROMPTS), None, progress)
 
-    def encode_documents(self, texts: Iterable[str], *, progress: bool | Progress = False) -> np.ndarray:
+    def encode_documents(self, texts: Iterable[str], *, progress: bool | OnProgress = False) -> np.ndarray:
         """Return embeddings under the stored document prompt, if any, as `score` uses them; see `encode`."""
         self._check_bi_encoder()
         return self._encode(check_texts("texts", texts), self._task_prompt(*_DOCUMENT_PROMPTS), None, progress)
@@ -176,7 +179,7 @@ class Scorer:
         documents: Sequence[str],
         *,
         batch_tokens: int | None = None,
-        progress: bool | Progress = False,
+        progress: bool | OnProgress = False,
     ) -> np.ndarray:
         """Score pairs: the cosine for a bi-encoder, the raw logit for a cross-encoder (no sigmoid; `unit` applies one).
 
@@ -199,7 +202,7 @@ class Scorer:
         documents: Sequence[str] | np.ndarray,
         *,
         top_k: int | None = None,
-        progress: bool | Progress = False,
+        progress: bool | OnProgress = False,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows of the best documents for one query, best first, and their scores as `score` gives them.
 
@@ -225,7 +228,7 @@ class Scorer:
         return rows, scores[rows]
 
     def search(
-        self, queries: Iterable[str], index: Index, *, top_k: int, progress: bool | Progress = False
+        self, queries: Iterable[str], index: Index, *, top_k: int, progress: bool | OnProgress = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return for each query the rows of its best documents in an index, best first, and their cosines.
 
@@ -256,7 +259,7 @@ class Scorer:
         return (0.5 * (1 + np.tanh(values / 2))).astype(np.float32)  # the sigmoid, without overflow
 
     def _cosines(
-        self, queries: list[str], documents: list[str], batch_tokens: int | None, progress: bool | Progress
+        self, queries: list[str], documents: list[str], batch_tokens: int | None, progress: bool | OnProgress
     ) -> np.ndarray:
         if self.side is not None:
             raise BadInput(
@@ -287,7 +290,7 @@ class Scorer:
         return cosines
 
     def _score_jointly(
-        self, queries: list[str], documents: list[str], batch_tokens: int | None, progress: bool | Progress
+        self, queries: list[str], documents: list[str], batch_tokens: int | None, progress: bool | OnProgress
     ) -> np.ndarray:
         if self.embedding_width != 1:
             raise BadInput(f"{self.path} gives {self.embedding_width} scores a pair; one is expected")
@@ -301,7 +304,9 @@ class Scorer:
         if self.kind != "bi_encoder":
             raise BadInput(f"{self.path} is a cross-encoder, it has no embeddings: use score(queries, documents)")
 
-    def _encode(self, texts: list[str], prompt: str, batch_tokens: int | None, progress: bool | Progress) -> np.ndarray:
+    def _encode(
+        self, texts: list[str], prompt: str, batch_tokens: int | None, progress: bool | OnProgress
+    ) -> np.ndarray:
         unique, positions = _unique([prompt + text for text in texts] if prompt else texts)
         vectors = self._run(unique, None, batch_tokens, progress, "encoding", self._n_left_out(prompt))
         return vectors if len(unique) == len(texts) else vectors[positions]
@@ -336,7 +341,7 @@ class Scorer:
         texts: Sequence[str],
         pair_texts: Sequence[str] | None,
         batch_tokens: int | None,
-        progress: bool | Progress,
+        progress: bool | OnProgress,
         what: str,
         n_left_out: int = 0,
     ) -> np.ndarray:
@@ -355,7 +360,7 @@ class Scorer:
                 report(len(rows))
         return out
 
-    def _batches(self, texts: Sequence[str], pair_texts: Sequence[str] | None, budget: int) -> Iterator[Batch]:
+    def _batches(self, texts: Sequence[str], pair_texts: Sequence[str] | None, budget: int) -> Iterator[PaddedBatch]:
         """Tokenise a chunk at a time, and cut it into batches of texts of about one length."""
         for start in range(0, len(texts), _CHUNK):
             part = slice(start, start + _CHUNK)
@@ -392,7 +397,7 @@ class PairedScorer(Scorer):
         *,
         output: Output = "float32",
         batch_tokens: int | None = None,
-        progress: bool | Progress = False,
+        progress: bool | OnProgress = False,
         prompt_name: str | None = None,
     ) -> np.ndarray:
         """Return embeddings of the side that `prompt_name` names, else of documents, as stock `encode` does.
@@ -415,7 +420,7 @@ class PairedScorer(Scorer):
         chunk_size: int = _CHUNK,
         output: Output = "float32",
         batch_tokens: int | None = None,
-        progress: bool | Progress = False,
+        progress: bool | OnProgress = False,
         prompt_name: str | None = None,
     ) -> Iterator[np.ndarray]:
         """Yield the embeddings of `chunk_size` texts after the other, of the side that `prompt_name` names."""
@@ -424,11 +429,11 @@ class PairedScorer(Scorer):
                 chunk, output=output, batch_tokens=batch_tokens, progress=progress, prompt_name=prompt_name
             )
 
-    def encode_queries(self, texts: Iterable[str], *, progress: bool | Progress = False) -> np.ndarray:
+    def encode_queries(self, texts: Iterable[str], *, progress: bool | OnProgress = False) -> np.ndarray:
         """Return embeddings of the query's model."""
         return self.query.encode_queries(texts, progress=progress)
 
-    def encode_documents(self, texts: Iterable[str], *, progress: bool | Progress = False) -> np.ndarray:
+    def encode_documents(self, texts: Iterable[str], *, progress: bool | OnProgress = False) -> np.ndarray:
         """Return embeddings of the document's model."""
         return self.document.encode_documents(texts, progress=progress)
 
@@ -439,7 +444,7 @@ class PairedScorer(Scorer):
         return total
 
     def _cosines(
-        self, queries: list[str], documents: list[str], batch_tokens: int | None, progress: bool | Progress
+        self, queries: list[str], documents: list[str], batch_tokens: int | None, progress: bool | OnProgress
     ) -> np.ndarray:
         (asked, left), (told, right) = _unique(queries), _unique(documents)
         return _row_cosines(
@@ -498,7 +503,7 @@ def _unique(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
 
 
 @contextmanager
-def reporter(progress: bool | Progress, what: str, total: int) -> Iterator[Progress]:
+def reporter(progress: bool | OnProgress, what: str, total: int) -> Iterator[OnProgress]:
     """Give what counts the finished items: the caller's own, a line of the terminal, or nothing."""
     if callable(progress):
         yield progress

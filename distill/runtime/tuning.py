@@ -23,7 +23,7 @@ from distill.data.tokens import TokenTable
 from distill.errors import BadInput
 from distill.machine.cpu import multiplies_bf16
 from distill.models.files import ModelFiles, Precision, Runtime
-from distill.runtime.buckets import Batch, plan_batches
+from distill.runtime.buckets import PaddedBatch, plan_batches
 from distill.runtime.engines import Engine, open_graph
 from distill.runtime.fastest import ExportFolder, Found, speeds_key
 from distill.runtime.settings import Mode, RunSettings, Speed, read_settings, settings_key, store_settings, store_speeds
@@ -212,7 +212,7 @@ def _fastest(
 
 def _throughput(engine: Engine, table: TokenTable, batch_tokens: int) -> Callable[[], None]:
     planned = plan_batches(table.lengths, batch_tokens=batch_tokens, fixed_shapes=engine.fixed_shapes)
-    batches: list[Batch] = [(rows, table.padded(rows, width)) for rows, width in planned]
+    batches: list[PaddedBatch] = [(rows, table.padded(rows, width)) for rows, width in planned]
 
     def run() -> None:
         for _ in engine.run(iter(batches)):
@@ -223,7 +223,7 @@ def _throughput(engine: Engine, table: TokenTable, batch_tokens: int) -> Callabl
 
 def _single_calls(engine: Engine, table: TokenTable) -> Callable[[], None]:
     rows = _single_rows(table)
-    batches: Sequence[Batch] = [
+    batches: Sequence[PaddedBatch] = [
         (np.array([row]), table.padded(np.array([row]), int(table.lengths[row]))) for row in rows
     ]
 

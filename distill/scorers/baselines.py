@@ -20,6 +20,7 @@ from distill.errors import BadInput, loading
 from distill.files.artefact import check_model_folder, write_json
 from distill.files.trust import check_files, read_json
 from distill.models.files import Precision, Runtime
+from distill.progress import OnProgress
 from distill.recipe.endpoint import Endpoint
 from distill.recipe.schema import Paragraphs, Remote, TfIdf
 from distill.runtime.cache import cache_folder
@@ -27,7 +28,7 @@ from distill.runtime.opening import load
 from distill.runtime.scorer import Scorer
 from distill.scorers.cascade import CascadeScorer, CascadeSettings
 from distill.scorers.pairing import pair_up
-from distill.scorers.scoring import PairScorer, Progress
+from distill.scorers.scoring import PairScorer
 from distill.wording import or_least
 
 __all__ = [
@@ -244,7 +245,7 @@ class TfIdfScorer(_Cosines):
         return 0 if self.settings.fit == "pair" else len(self._vocabulary)
 
     def score(
-        self, queries: Sequence[str], documents: Sequence[str], *, progress: bool | Progress = False
+        self, queries: Sequence[str], documents: Sequence[str], *, progress: bool | OnProgress = False
     ) -> np.ndarray:
         """Return the cosine of each pair, 0 where a text has no term. *Shape:* (n_pairs,), float64 as scikit-learn's."""
         report = progress if callable(progress) else (lambda _: None)
@@ -367,7 +368,7 @@ class RemoteScorer(_Cosines):
         )
 
     def score(
-        self, queries: Sequence[str], documents: Sequence[str], *, progress: bool | Progress = False
+        self, queries: Sequence[str], documents: Sequence[str], *, progress: bool | OnProgress = False
     ) -> np.ndarray:
         """Return the cosine of each pair. *Shape:* (n_pairs,), float32."""
         texts = list(dict.fromkeys([*queries, *documents]))
@@ -474,7 +475,7 @@ class ParagraphScorer(_Cosines):
         return self.scorer.n_parameters
 
     def score(
-        self, queries: Sequence[str], documents: Sequence[str], *, progress: bool | Progress = False
+        self, queries: Sequence[str], documents: Sequence[str], *, progress: bool | OnProgress = False
     ) -> np.ndarray:
         """Return the symmetric mean of the best paragraph cosines. *Shape:* (n_pairs,), float32."""
         report = progress if callable(progress) else (lambda _: None)

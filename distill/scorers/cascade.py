@@ -27,8 +27,9 @@ from pydantic import BaseModel, ConfigDict
 
 from distill.errors import BadInput, JobFailed
 from distill.models.files import Runtime
+from distill.progress import OnProgress
 from distill.runtime.arguments import check_texts
-from distill.scorers.scoring import PairScorer, Progress
+from distill.scorers.scoring import PairScorer
 
 __all__ = ["Cascade", "CascadeScorer", "CascadeSettings", "fit_cascade"]
 
@@ -208,7 +209,7 @@ class CascadeScorer:
         return self.student.n_parameters + self.teacher.n_parameters
 
     def score(
-        self, queries: Sequence[str], documents: Sequence[str], *, progress: bool | Progress = False
+        self, queries: Sequence[str], documents: Sequence[str], *, progress: bool | OnProgress = False
     ) -> np.ndarray:
         """Return the probability of a match of each pair. *Shape:* (n_pairs,), float64."""
         queries, documents = check_texts("queries", queries), check_texts("documents", documents)

@@ -15,8 +15,8 @@ import numpy as np
 
 from distill.errors import BadInput
 from distill.files.artefact import ASYMMETRIC, read_card, revision
+from distill.progress import OnProgress
 from distill.runtime.scorer import PairedScorer, Scorer
-from distill.scorers.scoring import Progress
 
 __all__ = ["OneSide", "check_index", "pair_up"]
 
@@ -68,7 +68,7 @@ class OneSide:
         return self.scorer.n_parameters
 
     def score(
-        self, queries: Sequence[str], documents: Sequence[str], *, progress: bool | Progress = False
+        self, queries: Sequence[str], documents: Sequence[str], *, progress: bool | OnProgress = False
     ) -> np.ndarray:
         """Encode the own side of each pair. *Shape:* (n_pairs,), float32."""
         if self.side == "query":

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from distill.endpoints.answers import BadAnswer
+from distill.endpoints.answers import BadAnswer, JsonObject
 from distill.endpoints.budget import Budget
 from distill.endpoints.tokens import estimated_tokens, most_tokens, sixths_of_tokens
 from distill.errors import BadInput
@@ -27,7 +27,6 @@ from distill.wording import in_dollars
 __all__ = ["RemoteEmbeddings"]
 
 log = logging.getLogger(__name__)
-Record = dict[str, Any]
 
 
 class RemoteEmbeddings:
@@ -136,7 +135,7 @@ class _VectorStore:
     cut off, or whose checksum is wrong, counts as missing.
     """
 
-    def __init__(self, root: Path, identity: Record) -> None:
+    def __init__(self, root: Path, identity: JsonObject) -> None:
         self._identity, self._folder = identity, root / content_hash(identity)
         self._card = self._folder / "identity.json"
         self._width: int | None = None

@@ -1,13 +1,13 @@
 """What everything that scores pairs has in common, be it a model, a baseline or a cascade of two."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
-__all__ = ["PairScorer", "Progress"]
+from distill.progress import OnProgress
 
-Progress = Callable[[int], None]
+__all__ = ["PairScorer"]
 
 
 class PairScorer(Protocol):
@@ -34,7 +34,7 @@ class PairScorer(Protocol):
         """Numbers that were learned."""
 
     def score(
-        self, queries: Sequence[str], documents: Sequence[str], *, progress: bool | Progress = False
+        self, queries: Sequence[str], documents: Sequence[str], *, progress: bool | OnProgress = False
     ) -> np.ndarray:
         """Score pairs. *Shape:* (n_pairs,), float32 or float64."""
 

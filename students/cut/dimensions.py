@@ -45,10 +45,9 @@ _SAMPLE_TEXTS = 5000
 _RIDGE_TEXTS = 10.0
 _STATIC_MEAN_SIZE = 0.1  # of a table's numbers: ten steps of a learning rate of 0.01
 _SAME_COSINE = 0.999  # cached embeddings may be those of bf16
-Array = np.ndarray
 
 
-def principal_axes(vectors: Array, n_axes: int) -> tuple[Array, float]:
+def principal_axes(vectors: np.ndarray, n_axes: int) -> tuple[np.ndarray, float]:
     """Return the axes of greatest mean square, and the share of it that they hold.
 
     Each axis points to where its entry of greatest size is positive, so that the same vectors give the same axes.
@@ -66,7 +65,7 @@ def principal_axes(vectors: Array, n_axes: int) -> tuple[Array, float]:
     return (axes * signs).astype(np.float32), float(values[:n_axes].sum() / values.sum())
 
 
-def least_squares(inputs: Array, targets: Array) -> Array:
+def least_squares(inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Return the linear map from unit vectors to targets with the least squared error, ridged.
 
     W = (XᵀX + r·I)⁻¹ XᵀT, where r is what ten texts add to each eigenvalue of XᵀX on average: 10 / width.
@@ -81,7 +80,7 @@ def least_squares(inputs: Array, targets: Array) -> Array:
 
 def with_output(
     run: Run, model: Any, backbone: Any, matched_width: int | None
-) -> tuple[Any, dict[str, Any], Array | None]:
+) -> tuple[Any, dict[str, Any], np.ndarray | None]:
     """Give a bi-encoder the output that the recipe asks for.
 
     :param backbone: what the model was made from, whose embeddings a static one is to put out where no teacher says more
@@ -98,7 +97,7 @@ def with_output(
     if targets is None and is_static(model):
         targets = _embedded(backbone, sample, prompts)
     details: dict[str, Any] = {"sample_texts": len(sample)}
-    axes: Array | None = None
+    axes: np.ndarray | None = None
     # nothing was taken away: the teacher turned, without the ridge
     is_own = targets is not None and targets.shape == vectors.shape and _mean_cosine(vectors, targets) > _SAME_COSINE
     if section.dimensions is not None:
@@ -118,7 +117,7 @@ def with_output(
     return _with_map(model, weight), {"output": details}, None if matched_width is None else axes
 
 
-def _axes(n_axes: int, space: Array, is_own: bool) -> tuple[Array, float]:
+def _axes(n_axes: int, space: np.ndarray, is_own: bool) -> tuple[np.ndarray, float]:
     if n_axes > space.shape[1]:
         whose = "the student's" if is_own else "the teacher's"
         raise BadInput(f"student.dimensions {n_axes} is more than {whose} {space.shape[1]}; ask for no more")
@@ -147,15 +146,17 @@ def _drawn(items: list[Told], rng: np.random.Generator) -> list[Told]:
     return [items[i] for i in np.sort(rng.permutation(len(items))[:_SAMPLE_TEXTS])]
 
 
-def _embedded(model: Any, sample: list[Told], prompts: tuple[str, str]) -> Array:
+def _embedded(model: Any, sample: list[Told], prompts: tuple[str, str]) -> np.ndarray:
     """Embed with a model as it stands. *Shape:* (n_texts, width), unit length."""
     texts = [prompts[role] + text for text, _, role in sample]
     # prompt="": a default prompt that the model stores is in the texts already
-    vectors: Array = model.encode(texts, prompt="", batch_size=64, show_progress_bar=False, normalize_embeddings=True)
+    vectors: np.ndarray = model.encode(
+        texts, prompt="", batch_size=64, show_progress_bar=False, normalize_embeddings=True
+    )
     return vectors
 
 
-def _targets(run: Run, sample: list[Told], matched_width: int | None) -> Array | None:
+def _targets(run: Run, sample: list[Told], matched_width: int | None) -> np.ndarray | None:
     """Return what the student is to put out: the matched teacher's embeddings, else those of the teacher it comes from."""
     told, roles = [told for _, told, _ in sample], [role for _, _, role in sample]
     if matched_width is not None:
@@ -170,16 +171,16 @@ def _targets(run: Run, sample: list[Told], matched_width: int | None) -> Array |
     return _unit(encode_by_role(scorer, told, roles))
 
 
-def _unit(vectors: Array) -> Array:
-    unit: Array = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    unit: np.ndarray = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     return unit
 
 
-def _mean_cosine(left: Array, right: Array) -> float:
+def _mean_cosine(left: np.ndarray, right: np.ndarray) -> float:
     return float((_unit(left) * _unit(right)).sum(axis=1).mean())
 
 
-def _with_map(model: Any, weight: Array) -> Any:
+def _with_map(model: Any, weight: np.ndarray) -> Any:
     """Put a linear map behind a model's embedding; into its last linear layer, or its table, where it ends in one.
 
     *Shape:* weight: (width, new_width)
@@ -217,19 +218,19 @@ def _static_along(model: Any, table: Any) -> Any:
     return bi_encoder([StaticEmbedding(model[0].tokenizer, embedding_weights=scaled.contiguous())], None)
 
 
-def write_axes(folder: Path, axes: Array) -> None:
+def write_axes(folder: Path, axes: np.ndarray) -> None:
     """Keep the teacher's axes beside the student that starts to follow them. *Shape:* (teacher_width, width)."""
     from safetensors.numpy import save_file
 
     save_file({"axes": np.ascontiguousarray(axes)}, folder / _AXES)
 
 
-def read_axes(folder: Path) -> Array | None:
+def read_axes(folder: Path) -> np.ndarray | None:
     """Return the teacher's axes of a built student, (teacher_width, width), or None where it takes the teacher's own."""
     from safetensors.numpy import load_file
 
     path = folder / _AXES
     if not path.is_file():
         return None
-    axes: Array = load_file(path)["axes"]
+    axes: np.ndarray = load_file(path)["axes"]
     return axes

@@ -27,7 +27,6 @@ from distill.recipe.schema import Static
 
 __all__ = ["static_model", "token_vectors", "token_weights"]
 
-Array = np.ndarray
 _SIF_SMOOTHING = 1e-3
 _TOKENS_AT_ONCE = 1024
 
@@ -55,7 +54,7 @@ def static_model(model: Any, settings: Static, texts: Sequence[str], *, max_leng
     return bi_encoder([StaticEmbedding(copy.deepcopy(backend), embedding_weights=vectors.astype(np.float32))], None)
 
 
-def token_weights(counts: Array, weighting: str) -> Array:
+def token_weights(counts: np.ndarray, weighting: str) -> np.ndarray:
     """Return how much each token counts, from how often it stands in the text.
 
     sif: a / (a + p) with a = 1e-3 and p the token's share of all tokens (Arora, Liang & Ma 2017). zipf: log(1 + rank), the
@@ -77,7 +76,7 @@ def token_weights(counts: Array, weighting: str) -> Array:
     return np.ones(len(counts))
 
 
-def token_vectors(model: Any) -> Array:
+def token_vectors(model: Any) -> np.ndarray:
     """Embed each token of a bi-encoder's vocabulary alone, between the special tokens, before normalisation.
 
     *Shape:* (n_tokens, width)

@@ -25,7 +25,7 @@ from distill.graphs.onnx import GRAPH, open_session
 from distill.machine.cpu import cpu_class, cpu_model, multiplies_int8, usable_cpus
 from distill.recipe.schema import ExportFormat
 from students.export.agreement import rank_agreement
-from students.export.gate import Pairs
+from students.export.gate import TextPairs
 from students.export.weights import constant_of
 
 __all__ = ["SAFE_CODE", "Arithmetic", "compare_arithmetics", "greatest_code", "int8_results"]
@@ -56,7 +56,7 @@ class Arithmetic:
 
 
 def compare_arithmetics(
-    exported: runtime.Scorer, format: ExportFormat, pairs: Pairs, n_threads: int | None
+    exported: runtime.Scorer, format: ExportFormat, pairs: TextPairs, n_threads: int | None
 ) -> Arithmetic | None:
     """Run held-back pairs through an int8 export as this CPU computes it, and with exact sums.
 

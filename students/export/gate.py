@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from distill import runtime
+from distill._moved import moved_names
 from distill.data.scripts import rows_by_script
 from distill.errors import BadInput, GateFailed
 from distill.files.artefact import ModelKind
@@ -29,16 +30,18 @@ from students.export.agreement import is_constant, rank_agreement, top_k_overlap
 __all__ = [
     "DEFAULT_THRESHOLDS",
     "N_OF_SCRIPT",
-    "Pairs",
     "ParityReport",
+    "TextPairs",
     "Thresholds",
     "check_gate",
     "compare",
     "thresholds_of",
 ]
 
+__getattr__ = moved_names(__name__)  # of before the rename
+
 log = logging.getLogger(__name__)
-Pairs = Sequence[tuple[str, str]]
+TextPairs = Sequence[tuple[str, str]]
 N_OF_SCRIPT = 20
 """Texts (of a cross-encoder: pairs) of a script, from which on it is judged by itself."""
 _N_ALONE = 32  # texts or pairs that are also run one by one
@@ -251,7 +254,7 @@ class ParityReport:
 def compare(
     reference: runtime.Scorer,
     exported: runtime.Scorer,
-    pairs: Pairs,
+    pairs: TextPairs,
     labels: np.ndarray | None = None,
     *,
     seed: int = 0,
@@ -298,7 +301,7 @@ def compare(
 
 
 def _by_script(
-    pairs: Pairs, cosines: np.ndarray | None, scores: np.ndarray, own_scores: np.ndarray, differences: np.ndarray
+    pairs: TextPairs, cosines: np.ndarray | None, scores: np.ndarray, own_scores: np.ndarray, differences: np.ndarray
 ) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
     """Return the numbers of each script with enough texts, and how many texts the others have.
 
@@ -336,7 +339,7 @@ def _undefined(
     return (), (("metric_drop",) if of_labels else ())
 
 
-def _unique_texts(pairs: Pairs) -> list[str]:
+def _unique_texts(pairs: TextPairs) -> list[str]:
     return list(dict.fromkeys([*(left for left, _ in pairs), *(right for _, right in pairs)]))
 
 
@@ -357,7 +360,7 @@ def _unit_rows(vectors: np.ndarray) -> np.ndarray:
 
 
 def _worst_pairs(
-    pairs: Pairs, scores: np.ndarray, own_scores: np.ndarray, differences: np.ndarray
+    pairs: TextPairs, scores: np.ndarray, own_scores: np.ndarray, differences: np.ndarray
 ) -> list[dict[str, Any]]:
     order = np.argsort(-differences, kind="stable")[:5]
     return [

@@ -30,6 +30,7 @@ from typing import Any, Literal
 import numpy as np
 
 from distill import runtime
+from distill._moved import moved_names
 from distill.data.scripts import rows_by_script, rows_with_every_script
 from distill.errors import BadInput
 from distill.files.artefact import (
@@ -54,8 +55,8 @@ from students.export.calibration import Sample, calibration_inputs
 from students.export.gate import (
     DEFAULT_THRESHOLDS,
     N_OF_SCRIPT,
-    Pairs,
     ParityReport,
+    TextPairs,
     Thresholds,
     check_gate,
     compare,
@@ -69,19 +70,16 @@ from students.export.weights import MOST_INPUTS, shrink
 __all__ = [
     "DYNAMIC_WARNING",
     "FFN_DOWN",
-    "Format",
-    "Precision",
     "export_model",
     "export_openvino",
     "export_student",
 ]
 
-Format = ExportFormat
-Precision = ExportPrecision
+__getattr__ = moved_names(__name__)  # of before the rename
 
 log = logging.getLogger(__name__)
 
-_CALIBRATED: tuple[Precision, ...] = ("int8", "int4_weights")
+_CALIBRATED: tuple[ExportPrecision, ...] = ("int8", "int4_weights")
 DYNAMIC_WARNING = (
     "dynamic int8 takes its ranges from each batch: the same text alone and beside others gets different results "
     "(cosine down to 0.96 measured); never build an index with it in batches and ask it one by one"
@@ -106,7 +104,7 @@ def export_student(run: Run) -> None:
             _export(run, format, precision)
 
 
-def _export_or_recover(run: Run, format: Format) -> None:
+def _export_or_recover(run: Run, format: ExportFormat) -> None:
     """Export in int8; the first process finds out whether the student has to be recovered, and all take part in it."""
     from accelerate import PartialState
 
@@ -126,7 +124,9 @@ def _export_or_recover(run: Run, format: Format) -> None:
         from_first_process(False)
 
 
-def _export(run: Run, format: Format, precision: Precision, recovered: Callable[[], Path] | None = None) -> None:
+def _export(
+    run: Run, format: ExportFormat, precision: ExportPrecision, recovered: Callable[[], Path] | None = None
+) -> None:
     settings, student = run.recipe.export, run.require(run.student, "train_student")
     described = run.split.describe()
     target = run.export(precision, format)
@@ -211,10 +211,10 @@ def export_model(
     source: Path,
     target: Path,
     *,
-    format: Format = "openvino",
-    precision: Precision,
-    held_back: Pairs,
-    calibration: Pairs = (),
+    format: ExportFormat = "openvino",
+    precision: ExportPrecision,
+    held_back: TextPairs,
+    calibration: TextPairs = (),
     n_calibration: int = 300,
     smooth_quant_alpha: float = 0.5,
     keep_float: Sequence[str] | Literal["ffn_down", "search"] | None = "ffn_down",
@@ -308,9 +308,9 @@ def export_model(
 def _on_both(
     report: ParityReport,
     exported: runtime.Scorer,
-    precision: Precision,
-    format: Format,
-    held_back: Pairs,
+    precision: ExportPrecision,
+    format: ExportFormat,
+    held_back: TextPairs,
     n_threads: int | None,
 ) -> ParityReport:
     """Add how far apart the two classes of CPU are, where that can differ."""
@@ -343,8 +343,8 @@ class _Writer:
 
     weights: Path
     folder: Path
-    format: Format
-    precision: Precision
+    format: ExportFormat
+    precision: ExportPrecision
     sample: Sample
     judge: Callable[[runtime.Scorer], ParityReport]
     n_threads: int | None
@@ -406,9 +406,9 @@ def _search(writer: _Writer, limits: Thresholds) -> tuple[_Attempt, list[Trial]]
 
 def _details(
     made: _Attempt,
-    precision: Precision,
-    format: Format,
-    calibration: Pairs,
+    precision: ExportPrecision,
+    format: ExportFormat,
+    calibration: TextPairs,
     sample: Sample,
     seed: int,
     trials: Sequence[Trial],
@@ -446,10 +446,10 @@ export_openvino = partial(export_model, format="openvino")
 
 
 def _check_arguments(
-    format: Format,
-    precision: Precision,
-    held_back: Pairs,
-    calibration: Pairs,
+    format: ExportFormat,
+    precision: ExportPrecision,
+    held_back: TextPairs,
+    calibration: TextPairs,
     n_calibration: int,
     smooth_quant_alpha: float,
 ) -> None:
@@ -484,12 +484,12 @@ def _write_card(
     write_card(folder, whole)
 
 
-def _calibration_inputs(reference: runtime.Scorer, pairs: Pairs, n_inputs: int, seed: int) -> Sample:
+def _calibration_inputs(reference: runtime.Scorer, pairs: TextPairs, n_inputs: int, seed: int) -> Sample:
     return calibration_inputs(reference.kind, reference.tokenizer, reference.max_length, pairs, n_inputs, seed)
 
 
 def _calibration_card(
-    pairs: Pairs,
+    pairs: TextPairs,
     sample: Sample,
     seed: int,
     alpha: float,

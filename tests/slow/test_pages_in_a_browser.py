@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from distill.ablation import Cell, TableRow, write_table
+from distill.ablation import AblationCell, AblationRow, write_table
 from distill.report.build import write_report
 from distill.report.model_card import write_model_cards
 from tests.conftest import make_run
@@ -108,7 +108,7 @@ def write_the_report(folder, evil):
 
 
 def write_the_ablation(folder, evil):
-    row = TableRow(evil, {}, {f"V1{evil}": Cell({}, notes=(evil,), problem=evil)}, evil)
+    row = AblationRow(evil, {}, {f"V1{evil}": AblationCell({}, notes=(evil,), problem=evil)}, evil)
     write_table(evil, [row], [f"V1{evil}"], [evil], folder)
     return folder / "ablation.html"
 

@@ -22,7 +22,7 @@ import torch
 
 from distill.data.pairs import Pairs
 from distill.errors import BadInput, GateFailed
-from distill.evaluation.benchmark import Row, Scored, assemble, said_of_quality
+from distill.evaluation.benchmark import BenchmarkEntry, Scored, assemble, said_of_quality
 from distill.files.artefact import revision
 from distill.models.modeling import load_model, quiet, save_model
 from distill.report.words import verdict
@@ -59,7 +59,7 @@ def test_a_bad_control_shows_nothing_in_a_report(tmp_path):
     labels = (np.arange(120) % 2).astype(np.float32)
     pairs = Pairs([f"q{i}" for i in range(120)], [f"d{i}" for i in range(120)], labels)
     rng, signal = np.random.default_rng(0), {"teacher": 3.0, "untrained": 1.0, "student": 3.0, "control": -2.0}
-    rows = [Row(name, name, tmp_path, "torch", "fp32", None) for name in signal]
+    rows = [BenchmarkEntry(name, name, tmp_path, "torch", "fp32", None) for name in signal]
     scored = {}
     for name, strength in signal.items():
         scores = strength * labels + rng.normal(size=120)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distill.ablation import Cell, TableRow, load_ablation, recipe_of, squeezed, stand_ins_of, write_table
+from distill.ablation import AblationCell, AblationRow, load_ablation, recipe_of, squeezed, stand_ins_of, write_table
 from distill.errors import BadInput
 from distill.metrics.measures import Estimate
 from tests.conftest import ROOT
@@ -15,7 +15,7 @@ PUBLISHED = ROOT / "recipes" / "ablation_resume_jd.yaml"
 
 
 def cell(mse, auc, spread, **more):
-    return Cell(
+    return AblationCell(
         {
             "ablation_mse": Estimate(mse, mse - 0.01, mse + 0.01, 100),
             "roc_auc": Estimate(auc, auc - 0.01, auc + 0.01, 100),
@@ -116,7 +116,7 @@ class TestNote:
         assert squeezed("good", cells["good"], cells) is None
 
     def test_a_row_that_was_not_run_says_nothing(self):
-        cells = {"flat": cell(0.20, 0.60, 0.05), "gone": Cell({}, problem="no network")}
+        cells = {"flat": cell(0.20, 0.60, 0.05), "gone": AblationCell({}, problem="no network")}
         assert squeezed("flat", cells["flat"], cells) is None
         assert squeezed("gone", cells["gone"], cells) is None
 
@@ -125,13 +125,13 @@ class TestTable:
     @pytest.fixture
     def folder(self, tmp_path):
         rows = [
-            TableRow(
+            AblationRow(
                 "a|b <x>",
                 {"V1": 0.2214},
                 {"V1": cell(0.2, 0.8, 0.1, n_parameters=135_000_000, seconds=61.4), "V2": cell(0.3, 0.7, 0.1)},
                 "134M",
             ),
-            TableRow("remote", {}, {"V2": Cell({}, problem="no key")}),
+            AblationRow("remote", {}, {"V2": AblationCell({}, problem="no key")}),
         ]
         write_table("title", rows, ["V1", "V2"], ["a note"], tmp_path)
         return tmp_path

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from distill.ablation import Cell, TableRow, write_table
+from distill.ablation import AblationCell, AblationRow, write_table
 from distill.files.outputs import inert
 from distill.report.build import write_report
 from tests.unit.test_report import benchmark
@@ -68,7 +68,7 @@ def test_report(tmp_path):
 def test_ablation(tmp_path):
     write_table(
         EVIL,
-        [TableRow(EVIL, {}, {f"V1{EVIL}": Cell({}, notes=(EVIL,), problem=EVIL)}, EVIL)],
+        [AblationRow(EVIL, {}, {f"V1{EVIL}": AblationCell({}, notes=(EVIL,), problem=EVIL)}, EVIL)],
         [f"V1{EVIL}"],
         [EVIL],
         tmp_path,

@@ -8,7 +8,7 @@ import pytest
 
 from distill.data.cut_texts import count_cut_texts, sample_cut_texts
 from distill.data.pairs import Pairs, load_split, split_pairs
-from distill.data.splitting import draw, held_together, label_shift, sample, text_key
+from distill.data.splitting import held_together, hold_out, label_shift, sample, text_key
 from distill.data.tokens import tokenize
 from distill.errors import BadInput
 from distill.recipe.schema import Data, Parallel, Unlabelled
@@ -118,10 +118,11 @@ class TestWhatCannotBeSeparated:
         assert any(query.startswith("Q") for query in split.evaluation.queries)
         rows = linked()
         keys = [row[0] for row in rows], [row[1] for row in rows]
-        drawn = draw(*keys, 0.1, seed=0, way=way)
+        drawn = hold_out(*keys, 0.1, seed=0, way=way)
         said = held_together(*keys, 0.1, seed=0, name="evaluation")
         assert (
-            f"data.split=query draws from all and drops {draw(*keys, 0.1, seed=0, way='query').n_dropped} pairs" in said
+            f"data.split=query draws from all and drops {hold_out(*keys, 0.1, seed=0, way='query').n_dropped} pairs"
+            in said
         )
         assert split.notes[0] == f"{drawn.n_dropped} pairs were dropped because they use a text of the evaluation pairs"
         assert drawn.n_dropped > 0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from distill.data.pairs import Pairs
-from distill.evaluation.benchmark import Row, Scored, assemble, said_of_quality
+from distill.evaluation.benchmark import BenchmarkEntry, Scored, assemble, said_of_quality
 from distill.metrics.standing import is_broken, problem_of, with_standing
 from distill.report.content import Benchmark
 from distill.report.words import headline, verdict, worth
@@ -91,7 +91,7 @@ def test_a_constant_or_broken_row_says_so_and_spoils_no_other(broken, value, tmp
     labels = (rng.random(80) < 0.5).astype(np.float32)
     pairs = Pairs([f"q{i}" for i in range(80)], [f"d{i}" for i in range(80)], labels)
     rows = [
-        Row(name, role, tmp_path, "torch", "fp32", None)
+        BenchmarkEntry(name, role, tmp_path, "torch", "fp32", None)
         for name, role in (("teacher", "teacher"), ("student", "student"), ("control", "control"))
     ]
     scored = {}
