@@ -320,7 +320,7 @@ def spread(places: Sequence[float], heights: Sequence[float], low: float, high: 
 
 def _settle(figure: Any) -> None:
     """Lay the figure out, and leave everything where it is from here on."""
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes in figure.axes:
         axes.autoscale(False)
@@ -364,13 +364,17 @@ def to_svg(figure: Any, *, kind: str, title: str, about: str) -> str:
     :param title: what it shows, for a screen reader and as its tooltip
     :param about: what is drawn, in words
     """
-    stream = StringIO()
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    stream, canvas = StringIO(), figure.canvas
     figure.patch.set_visible(False)
     for axes in figure.axes:
         axes.patch.set_visible(False)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # the browser has a font with it
-        figure.savefig(stream, format="svg", metadata={"Date": None})
+        # not `savefig`, which lays all of it out a second time, as if it had not been settled
+        FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None})
+    figure.set_canvas(canvas)
     root = ElementTree.fromstring(stream.getvalue())
     shapes = {f"#{one.get('id')}": one for one in root.iter(f"{_SVG}path") if one.get("id")}
     text = next((label.get_fontsize() for axes in figure.axes for label in axes.get_xticklabels()), 13)
@@ -440,7 +444,9 @@ def save_png(figure: Any, path: Path) -> str:
         text.set(text=_drawable(name, fonts, instead), fontfamily=fonts)
     for text in figure.findobj(lambda artist: artist.get_gid() == "label"):
         text.set_path_effects([withStroke(linewidth=4, foreground=PAPER)])
-    figure.savefig(path, dpi=_PNG_DPI, format="png", facecolor=PAPER)
+    figure.set(dpi=_PNG_DPI, facecolor=PAPER)
+    figure.canvas.print_png(path)
+    figure.set(dpi=_DPI)
     return path.name
 
 
