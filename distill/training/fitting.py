@@ -97,7 +97,7 @@ def fit(
     )
     if state.is_main_process:
         cut = trainset.cut if isinstance(trainset, TrainSet) else None
-        _save(run, job, step, result, time.monotonic() - began, state.num_processes, cut)
+        _save(run, job, step, result, time.monotonic() - began, cut)
         shutil.rmtree(folder, ignore_errors=True)
     state.wait_for_everyone()
 
@@ -215,9 +215,9 @@ def _merged(model: Any) -> Any:
     return model
 
 
-def _save(
-    run: Run, job: Job, step: TaskStep, result: TrainResult, seconds: float, n_processes: int, cut: CutTexts | None
-) -> None:
+def _save(run: Run, job: Job, step: TaskStep, result: TrainResult, seconds: float, cut: CutTexts | None) -> None:
+    from accelerate import PartialState
+
     values = [value for row in result.history if (value := row.get("validation")) is not None]
     artefact = Artefact(
         kind=job.kind,
@@ -229,7 +229,7 @@ def _save(
         metrics={"validation": result.best_value, "n": len(run.split.validation), **step.metrics(values)},
         details={
             "inputs": job.inputs,
-            "n_processes": n_processes,
+            "n_processes": PartialState().num_processes,
             "seconds": round(seconds, 1),
             "training": {name: value for name, value in vars(result).items() if name != "history"},
             "history": result.history,
