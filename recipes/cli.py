@@ -511,12 +511,10 @@ def trim(
 ) -> None:
     """Cut a model's vocabulary to the tokens that some texts use. Their embeddings stay the same."""
     from recipes.commands import print_trim
-    from students.trim import trim_folder
+    from students.trim import KeptTokens, trim_folder
 
-    print_trim(
-        trim_folder(model, target, texts, coverage=coverage, size=size, changed=changed, overwrite=overwrite),
-        as_json=as_json,
-    )
+    kept = KeptTokens.asked(coverage, size)
+    print_trim(trim_folder(model, target, texts, kept, changed=changed, overwrite=overwrite), as_json=as_json)
 
 
 @app.command()
@@ -568,7 +566,7 @@ def prepare(
     overwrite: Overwrite = False,
 ) -> None:
     """Cut résumés to some sections, remove personal data, or both."""
-    from distill.data.resume_file import prepare_file
+    from distill.data.resume_file import Preparation, prepare_file
     from recipes.commands import names_in
 
     print(
@@ -576,8 +574,7 @@ def prepare(
             resumes,
             output,
             column=column,
-            keep=names_in(keep) if keep else None,
-            blind=blind,
+            preparation=Preparation(names_in(keep) if keep else None, blind),
             dropped=dropped,
             overwrite=overwrite,
         ),

@@ -216,6 +216,7 @@ def bench(
 ) -> None:
     """Measure model folders side by side, print the report, and hold it against an earlier one."""
     from distill.evaluation.compare_folders import (  # seconds of imports, which score does without
+        FolderMeasuring,
         bench_folders,
         check_against,
         check_earlier,
@@ -250,9 +251,7 @@ def bench(
         [Path(folder) for folder in folders],
         read,
         output,
-        settings=Benchmark(seconds=seconds),
-        threads=counts,
-        load=load,
+        measuring=FolderMeasuring(Benchmark(seconds=seconds), load, counts),
         source=pairs,
         before_writing=check,  # minutes later another process may have written there
     )

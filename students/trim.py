@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +24,46 @@ from students.build import check_reload
 from students.vocabulary.corpus import Corpus
 from students.vocabulary.trimming import TrimReport, trim_vocabulary
 
-__all__ = ["trim_folder"]
+__all__ = ["KeptTokens", "trim_folder"]
 
 _CHANGED = ("source", "text", "before", "after")
+_COVERAGE = 0.999
+
+
+@dataclass(frozen=True)
+class KeptTokens:
+    """How much of a vocabulary stays, by one of the two."""
+
+    coverage: float | None
+    """The least share of each source's token occurrences."""
+    size: int | None
+    """The most tokens."""
+
+    @classmethod
+    def asked(cls, coverage: float | None, size: int | None) -> "KeptTokens":
+        """Return what --coverage and --size ask for; without them 99.9 % of the occurrences stay.
+
+        :raises BadInput: for both, and for a coverage that is no share
+        """
+        if coverage is not None and size is not None:
+            raise BadInput("--coverage and --size: give one of them")
+        if coverage is not None and not 0 < coverage <= 1:
+            raise BadInput(f"--coverage {coverage}: a share above 0 and up to 1 is accepted")
+        return cls(_COVERAGE if coverage is None and size is None else coverage, size)
 
 
 def trim_folder(
     model: str,
     target: Path,
     texts: Sequence[str],
+    kept: KeptTokens,
     *,
-    coverage: float | None = None,
-    size: int | None = None,
     changed: Path | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Trim a model folder's vocabulary to files of text and write it to another folder; return the report.
 
     :param texts: .txt files of one text a line, or tables as FILE:COLUMN,COLUMN; each column is a source
-    :param coverage: share of each source's token occurrences to keep; 0.999 where size is not given either
     :param changed: a table that lists every text with a lost token, with its tokens before and after
     :param overwrite: replace `changed` where it is there already; the target has to be new
     :raises BadInput: where a file, the model or the target cannot be used
@@ -56,20 +77,13 @@ def trim_folder(
             raise BadInput(f"{changed} lies in {target}, which is to be a new folder; name a path outside of it")
         check_form(changed)
         check_output_file(changed, inputs=read, overwrite=overwrite)
-    if coverage is not None and size is not None:
-        raise BadInput("--coverage and --size: give one of them")
-    if coverage is not None and not 0 < coverage <= 1:
-        raise BadInput(f"--coverage {coverage}: a share above 0 and up to 1 is accepted")
-    coverage = 0.999 if coverage is None and size is None else coverage
     corpus = _read(texts)
     loaded = load_model(source, dtype="auto")
-    tokenizer, report = trim_vocabulary(
-        transformer_of(loaded), tokenizer_of(loaded), corpus.sources, coverage=coverage, size=size
-    )
+    tokenizer, report = trim_vocabulary(transformer_of(loaded), tokenizer_of(loaded), corpus.sources, **asdict(kept))
     replace_tokenizer(loaded, tokenizer)
     if changed is not None:
         _list_changed(report, changed, read, overwrite)
-    parents, settings = {source.name: revision(source)}, {"coverage": coverage, "size": size}
+    parents, settings = {source.name: revision(source)}, asdict(kept)
     inputs = {"stage": "trim", "parents": parents, "corpus": corpus.fingerprint(), **settings}
     base = read_card(source) or Artefact(kind=kind, stage="trim", fingerprint="")
     card = replace(

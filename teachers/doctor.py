@@ -38,6 +38,7 @@ from distill.diagnosis.texts import (
 from distill.errors import BadInput, MatchDistillError
 from distill.files.artefact import read_card, write_json
 from distill.files.outputs import output_folder
+from distill.metrics.columns import ScoredColumns
 from distill.metrics.measures import evaluate_scores, paired_difference, primary_metric
 from distill.recipe.schema import Recipe, Teacher
 from distill.run import Run
@@ -172,13 +173,14 @@ def _label_losses(recipe: Recipe) -> list[str | None]:
 def _beside_floor(about: str, scores: np.ndarray, validation: Pairs, floor: _Floor) -> list[Finding]:
     if validation.labels is None or not np.isfinite(scores).all() or np.ptp(validation.labels) == 0:
         return []
-    columns: dict[str, Any] = {"labels": validation.labels, "query_ids": validation.query_ids, "seed": 0}
-    metrics = evaluate_scores(scores=scores, **columns)
-    others = evaluate_scores(scores=floor.validation, **columns)
+    columns: dict[str, Any] = {"labels": validation.labels, "query_ids": validation.query_ids}
+    metrics = evaluate_scores(scores=scores, **columns, seed=0)
+    others = evaluate_scores(scores=floor.validation, **columns, seed=0)
     metric = primary_metric(metrics, validation.labels)
     if metric not in metrics or metric not in others:
         return []
-    difference = paired_difference(metric, scores_a=scores, scores_b=floor.validation, **columns)
+    ours, floors = (ScoredColumns.checked(each, **columns) for each in (scores, floor.validation))
+    difference = paired_difference(metric, ours, floors, seed=0)
     return check_beside_floor(about, metric, metrics[metric].value, others[metric].value, difference)
 
 

@@ -6,6 +6,7 @@ Any number of processes may label side by side; each takes its part of what is m
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def _label(run: Run, name: str, needs: set[SignalKind]) -> None:
         scorer = _load_teacher(run, name)
         cut = _cut_texts(name, scorer, items, say=state.is_main_process)
         for kind, rows in todo.items():
-            _fill(run, cache, kind, rows, items[kind], scorer, title=f"{name}: {kind}")
+            _fill(cache, _Missing(kind, *items[kind], rows), scorer, f"{name}: {kind}", run.recipe.signals.shard_size)
     state.wait_for_everyone()
     cache.refresh()
     if state.is_main_process:
@@ -140,34 +141,37 @@ def _graph(run: Run, name: str, precision: GraphPrecision) -> Path:
     return target
 
 
-def _fill(
-    run: Run,
-    cache: SignalCache,
-    kind: SignalKind,
-    rows: np.ndarray,
-    items: tuple[np.ndarray, Any],
-    scorer: Scorer,
-    title: str,
-) -> None:
+@dataclass(frozen=True)
+class _Missing:
+    """The signals of one kind that a cache lacks."""
+
+    kind: SignalKind
+    keys: np.ndarray
+    inputs: Any
+    """Of all items; `rows` are those that are missing."""
+    rows: np.ndarray
+
+
+def _fill(cache: SignalCache, missing: _Missing, scorer: Scorer, title: str, shard_size: int) -> None:
     from accelerate import PartialState
 
-    state, (keys, inputs) = PartialState(), items
-    mine = rows[state.process_index :: state.num_processes]
-    with progress(title, len(keys), start=len(keys) - len(rows), show=state.is_main_process) as report:
-        left = len(rows)
-        for chunk in batched(mine.tolist(), run.recipe.signals.shard_size):
+    state, n_items, left = PartialState(), len(missing.keys), len(missing.rows)
+    mine = missing.rows[state.process_index :: state.num_processes]
+    with progress(title, n_items, start=n_items - left, show=state.is_main_process) as report:
+        for chunk in batched(mine.tolist(), shard_size):
             n_of_all = min(left, len(chunk) * state.num_processes)  # the other processes are about as far
             left -= n_of_all
             with reaching(report, n_of_all) as count:
-                values = _ask(scorer, kind, inputs, np.asarray(chunk), lambda n: count(n * state.num_processes))
+                values = _ask(scorer, missing, np.asarray(chunk), lambda n: count(n * state.num_processes))
             if not np.isfinite(values).all():
                 raise JobFailed(
                     f"{title}: the teacher says NaN or infinity of {int((~np.isfinite(values)).sum())} items; set signals.precision=fp32, or train it again"
                 )
-            cache.write(kind, keys[chunk], values)
+            cache.write(missing.kind, missing.keys[chunk], values)
 
 
-def _ask(scorer: Scorer, kind: SignalKind, inputs: Any, rows: np.ndarray, report: Any) -> np.ndarray:
+def _ask(scorer: Scorer, missing: _Missing, rows: np.ndarray, report: Any) -> np.ndarray:
+    kind, inputs = missing.kind, missing.inputs
     if kind == "scores":
         chosen: Pairs = inputs.select(rows.tolist())
         return scorer.score(chosen.queries, chosen.documents, progress=report)

@@ -77,7 +77,9 @@ def _skills(text: str) -> tuple[Skill, ...]:
     return tuple(_skill(item) for item in text.split(", "))
 
 
-def _family(key: str, sector: str, titles: str, employers: str, majors: str, common: str, *specialisms: str) -> Family:
+def _family(key: str, sector: str, titles: str, employers: str, majors: str, *skills: str) -> Family:
+    """Make a family from lines of words; of the skills the first line is common to all, each other one is a specialism."""
+    common, *specialisms = skills
     return Family(
         key,
         SECTORS[sector],

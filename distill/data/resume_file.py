@@ -30,12 +30,34 @@ from distill.resumes.blinding import blind as blind_text
 from distill.resumes.sections import SECTION_KINDS, SectionKind, keep_sections
 from distill.wording import counted
 
-__all__ = ["Prepared", "prepare_file"]
+__all__ = ["Preparation", "Prepared", "prepare_file"]
 
 log = logging.getLogger(__name__)
 _ROWS_AT_ONCE = 10_000  # of Parquet
 Change = Callable[[Any], Any]
 Listing = Callable[[Sequence[Any]], None]
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is done to a résumé: it is cut to sections, identifiers are removed, or both."""
+
+    keep: Sequence[str] | None = None
+    """Kinds of section to keep; None keeps all. A résumé that has none of them stays whole and is counted."""
+    blind: bool = False
+    """Whether to remove identifiers. It is done before sections are cut: a name that only the personal data state is then
+    found in the rest."""
+
+    def check(self) -> None:
+        """Raise `BadInput` for a kind of section that is not known, and where there is nothing to do."""
+        if self.keep is None:
+            if not self.blind:
+                raise BadInput("there is nothing to do: name sections to keep, or ask for blinding")
+            return
+        if unknown := [kind for kind in self.keep if kind not in SECTION_KINDS]:
+            raise BadInput(f"{unknown[0]!r} is no kind of section; {', '.join(SECTION_KINDS)} are")
+        if not self.keep:
+            raise BadInput(f"no kind of section is to be kept; name some of {', '.join(SECTION_KINDS)}")
 
 
 @dataclass
@@ -57,8 +79,7 @@ def prepare_file(
     output: Path,
     *,
     column: str,
-    keep: Sequence[str] | None = None,
-    blind: bool = False,
+    preparation: Preparation,
     dropped: Path | None = None,
     overwrite: bool = False,
 ) -> Prepared:
@@ -67,16 +88,11 @@ def prepare_file(
     :param source: .csv, .tsv, .jsonl or .parquet (the first three also as .gz).
     :param output: a file of the same format; it is there when all is done, or not at all.
     :param column: the column of résumés. An empty or missing value stays as it is.
-    :param keep: kinds of section to keep; None keeps all. A résumé that has none of them stays whole and is counted.
-    :param blind: whether to take out identifiers; done before sections are cut, so that a name that only the personal
-        data tell is found in the rest.
     :param dropped: a table of what went: row (from 1), kind, text; its form is said in :mod:`distill.data.table_writing`.
     :param overwrite: replace an output that is there already.
     :raises BadInput: on an output that cannot be written, a missing file or column, an empty file, a value that is no text, or nothing to do.
     """
-    kinds = _checked_kinds(keep)
-    if kinds is None and not blind:
-        raise BadInput("there is nothing to do: name sections to keep, or ask for blinding")
+    preparation.check()
     table = locate(source)
     if table is None:
         raise BadInput(f"{source}: no such file")
@@ -101,35 +117,27 @@ def prepare_file(
 
         def change(value: Any) -> Any:
             done.n_rows += 1
-            return _changed(value, f"{path} row {done.n_rows}: {column}", kinds, blind, listing, done)
+            return _changed(value, f"{path} row {done.n_rows}: {column}", preparation, listing, done)
 
         _COPIERS[table.format](table, temporary, column, change)
         if done.n_rows == 0:
             raise BadInput(f"{path} has a header and no rows")
     if done.whole:
         log.warning(
-            "%s: %d of %d rows have none of %s and stay whole", path, done.whole, done.n_rows, ", ".join(kinds or ())
+            "%s: %d of %d rows have none of %s and stay whole",
+            path,
+            done.whole,
+            done.n_rows,
+            ", ".join(preparation.keep or ()),
         )
     return done
-
-
-def _checked_kinds(keep: Sequence[str] | None) -> tuple[SectionKind, ...] | None:
-    if keep is None:
-        return None
-    if unknown := [kind for kind in keep if kind not in SECTION_KINDS]:
-        raise BadInput(f"{unknown[0]!r} is no kind of section; {', '.join(SECTION_KINDS)} are")
-    if not keep:
-        raise BadInput(f"no kind of section is to be kept; name some of {', '.join(SECTION_KINDS)}")
-    return cast(tuple[SectionKind, ...], tuple(keep))
 
 
 def _suffix(path: Path) -> str:
     return next((suffix for suffix in reversed(path.suffixes) if suffix != ".gz"), "")
 
 
-def _changed(
-    value: Any, where: str, kinds: tuple[SectionKind, ...] | None, blind: bool, listing: Listing | None, done: Prepared
-) -> Any:
+def _changed(value: Any, where: str, preparation: Preparation, listing: Listing | None, done: Prepared) -> Any:
     """Return the prepared text, and write down and count what it lost."""
     if is_gap(value):
         return value
@@ -137,14 +145,14 @@ def _changed(
         raise BadInput(f"{where} {problem}")
     value = as_text(value)
     went: list[tuple[str, str]] = []
-    if blind:
+    if preparation.blind:
         blinded = blind_text(value)
         value = blinded.text
         went += [(removed.kind, removed.text) for removed in blinded.removed]
         done.n_identifiers += len(blinded.removed)
-    if kinds is not None:
+    if preparation.keep is not None:
         start = len(went)
-        kept = keep_sections(value, kinds)
+        kept = keep_sections(value, cast(Sequence[SectionKind], preparation.keep))
         went += [(section.kind, value[section.start : section.end].strip()) for section in kept.dropped]
         value = kept.text
         done.n_sections += len(went) - start

@@ -28,7 +28,8 @@ from distill.evaluation.teacher_exports import (
     with_split,
 )
 from distill.files.artefact import Artefact, content_hash, new_file, new_folder, read_card, revision, write_card
-from distill.metrics.measures import Estimate, evaluate_scores, paired_difference, primary_metric, retention
+from distill.metrics.columns import ScoredColumns
+from distill.metrics.measures import Bootstrap, Estimate, evaluate_scores, paired_difference, primary_metric, retention
 from distill.metrics.rounds import Until
 from distill.metrics.standing import floor_of, is_broken, problem_of, with_standing
 from distill.models.files import Precision, Runtime
@@ -152,8 +153,7 @@ def benchmark(run: Run) -> None:
             scored,
             speed,
             pairs,
-            n_bootstrap=run.recipe.benchmark.bootstrap,
-            seed=run.recipe.seed,
+            bootstrap=Bootstrap(run.recipe.benchmark.bootstrap, run.recipe.seed),
             comparisons=_comparisons(rows),
         ),
     }
@@ -194,8 +194,7 @@ def assemble(
     speed: Mapping[str, Mapping[str, Any]],
     pairs: Pairs,
     *,
-    n_bootstrap: int,
-    seed: int,
+    bootstrap: Bootstrap,
     comparisons: Sequence[tuple[str, str]],
 ) -> dict[str, Any]:
     """Put scores and measurements together into what `benchmark.json` holds; the first teacher's row is the measure.
@@ -217,8 +216,8 @@ def assemble(
             query_ids=query_ids,
             unit_scores=scored[row.name].unit,
             teacher_scores=None if row.name == teacher else compared_with,
-            n_bootstrap=n_bootstrap,
-            seed=seed,
+            n_bootstrap=bootstrap.n_samples,
+            seed=bootstrap.seed,
         )
         for row in rows
     }
@@ -240,12 +239,9 @@ def assemble(
                 "metric": primary,
                 **paired_difference(
                     primary,
-                    scores_a=scored[one].scores,
-                    scores_b=scored[other].scores,
-                    labels=pairs.labels,
-                    query_ids=query_ids,
-                    n_bootstrap=n_bootstrap,
-                    seed=seed,
+                    *(ScoredColumns.checked(scored[name].scores, pairs.labels, query_ids) for name in (one, other)),
+                    n_bootstrap=bootstrap.n_samples,
+                    seed=bootstrap.seed,
                 ).to_dict(),
                 **({"broken_control": True} if broken and other == "control" else {}),
             }

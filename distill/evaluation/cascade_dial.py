@@ -33,6 +33,7 @@ from distill.evaluation.benchmark import (
 from distill.evaluation.cascade_words import say_chosen, say_validation
 from distill.evaluation.latency import environment
 from distill.files.artefact import Artefact, content_hash, new_folder, read_card, write_card, write_json
+from distill.metrics.columns import ScoredColumns
 from distill.metrics.measures import Estimate, evaluate_scores, paired_samples, primary_metric
 from distill.metrics.noninferiority import MIN_RESAMPLES, Claim, judged
 from distill.report.figures import ACCENT, INK, SOFT, drawing, new_figure, save_png
@@ -154,14 +155,15 @@ class _Part:
             seed=self.run.recipe.seed,
         )
 
+    def _columns(self, scores: np.ndarray) -> ScoredColumns:
+        return ScoredColumns.checked(scores, self.pairs.labels, self.pairs.query_ids)
+
     def claim(self, metric: str, scores: np.ndarray, other: np.ndarray, bound: float) -> Claim:
         """Claim that scores exceed the other's in a metric by more than a bound."""
         difference, samples = paired_samples(
             metric,
-            scores_a=scores,
-            scores_b=other,
-            labels=self.pairs.labels,
-            query_ids=self.pairs.query_ids,
+            self._columns(scores),
+            self._columns(other),
             n_bootstrap=max(MIN_RESAMPLES, self.run.recipe.benchmark.bootstrap),
             seed=self.run.recipe.seed,
         )
@@ -171,10 +173,8 @@ class _Part:
         """Return the difference alone: of many blind draws, where an interval of every metric would cost the most."""
         difference, _ = paired_samples(
             metric,
-            scores_a=scores,
-            scores_b=self.teacher,
-            labels=self.pairs.labels,
-            query_ids=self.pairs.query_ids,
+            self._columns(scores),
+            self._columns(self.teacher),
             n_bootstrap=16,
             seed=self.run.recipe.seed,
         )

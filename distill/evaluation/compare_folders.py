@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,28 @@ from distill.errors import BadInput, GateFailed, JobFailed
 from distill.evaluation.benchmark import BenchmarkEntry, Scored, assemble, measure_rows
 from distill.evaluation.latency import LoadSettings
 from distill.files.artefact import read_card, read_json
+from distill.metrics.measures import Bootstrap
 from distill.metrics.names import METRIC_NAMES
 from distill.progress import progress
 from distill.recipe.schema import Benchmark
 from distill.report.build import write_report
 from distill.scorers.baselines import check_scorer_folder, open_scorer
 
-__all__ = ["bench_folders", "check_against", "check_earlier"]
+__all__ = ["FolderMeasuring", "bench_folders", "check_against", "check_earlier"]
 
 _N_RESAMPLES = 1000
+_SEED = 0  # draws pairs and resamples: an earlier report drew the same
 _FIRST_SCORE = "import sys; from distill.scorers.baselines import open_scorer; open_scorer(sys.argv[1]).score([sys.argv[2]], [sys.argv[3]])"
+
+
+@dataclass(frozen=True)
+class FolderMeasuring:
+    """How each folder is measured."""
+
+    settings: Benchmark
+    load: LoadSettings
+    threads: Sequence[int] = ()
+    """Each model is measured with each of these numbers of threads; () is what the machine gives."""
 
 
 def bench_folders(
@@ -40,17 +53,13 @@ def bench_folders(
     pairs: Pairs,
     output: Path,
     *,
-    settings: Benchmark,
-    threads: Sequence[int] = (),
-    load: LoadSettings,
-    title: str = "benchmark",
+    measuring: FolderMeasuring,
     source: str = "",
-    seed: int = 0,
     before_writing: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Measure model folders on the same pairs and write a report; return what its `benchmark.json` holds.
 
-    :param threads: each model is measured with each of these numbers of threads; () is what the machine gives
+    :param source: where the pairs come from, for the report
     :param before_writing: called when all is measured; what it raises leaves the output as it is
     :raises BadInput: for a folder that is not whole, and names that stand for two folders
     """
@@ -59,7 +68,7 @@ def bench_folders(
             raise BadInput(
                 f"{folder} is a remote scorer, whose speed is its network's; name it in a recipe's benchmark.baselines"
             )
-    names = _names(folders)
+    names, threads = _names(folders), measuring.threads
     rows = [
         BenchmarkEntry(
             name if len(threads) < 2 else f"{name} ({n} threads)",
@@ -71,23 +80,22 @@ def bench_folders(
             threads=n,
         )
         for i, (name, folder) in enumerate(zip(names, folders, strict=True))
-        for place, n in enumerate(threads or (settings.threads,))
+        for place, n in enumerate(threads or (measuring.settings.threads,))
     ]
     scored = {row.name: _scored(row, pairs) for row in rows}
-    speed = measure_rows(rows, pairs, settings, seed=seed, load=load)
+    speed = measure_rows(rows, pairs, measuring.settings, seed=_SEED, load=measuring.load)
     measured = {row.name: speed[row.name] | _first_score(row, pairs) for row in rows}
     result = assemble(
         rows,
         scored,
         measured,
         pairs,
-        n_bootstrap=settings.bootstrap,
-        seed=seed,
+        bootstrap=Bootstrap(measuring.settings.bootstrap, _SEED),
         comparisons=[(row.name, rows[0].name) for row in rows[1:]],
     )
     cards = {row.name: read_card(row.path) for row in rows}
     result |= {
-        "title": title,
+        "title": "benchmark",
         "notes": [],
         "models": {name: getattr(card, "revision", None) for name, card in cards.items()},
     }

@@ -26,6 +26,7 @@ __all__ = ["Relevance", "index_quality", "measure_forms", "table_cells"]
 
 TOP_K = 10
 _N_BOOTSTRAP = 1000
+_SEED = 0  # draws the queries and the resamples: two models are asked the same
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,6 @@ def index_quality(
     *,
     widths: Sequence[int] = (),
     max_queries: int = 500,
-    seed: int = 0,
     progress: OnProgress | bool = False,
 ) -> dict[str, Any]:
     """Measure every form of a bi-encoder's index at its whole width and at shorter ones.
@@ -81,10 +81,10 @@ def index_quality(
             f"--truncate {wrong[0]}: {scorer.path} gives {scorer.embedding_width} dimensions, less is expected"
         )
     documents = list(dict.fromkeys([*pairs.documents, *corpus]))
-    queries, relevance = _questions(pairs, documents, max_queries, seed)
+    queries, relevance = _questions(pairs, documents, max_queries, _SEED)
     told = scorer.encode_documents(documents, progress=progress)
     asked = scorer.encode_queries(queries)
-    rows = measure_forms(asked, told, relevance, widths=[scorer.embedding_width, *widths], seed=seed)
+    rows = measure_forms(asked, told, relevance, widths=[scorer.embedding_width, *widths], seed=_SEED)
     return {
         "model": str(scorer.path),
         "revision": revision(scorer.path),

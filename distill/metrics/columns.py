@@ -30,7 +30,9 @@ class ScoredColumns:
     unit_scores: FloatArray | None
 
     @classmethod
-    def checked(cls, scores: Any, labels: Any, query_ids: Any, teacher: Any, unit: Any) -> "ScoredColumns":
+    def checked(
+        cls, scores: Any, labels: Any = None, query_ids: Any = None, teacher_scores: Any = None, unit_scores: Any = None
+    ) -> "ScoredColumns":
         """Raise `BadInput` on a column of another length, one that is not finite, or one out of its range."""
         n = len(scores)
         if n == 0:
@@ -41,8 +43,8 @@ class ScoredColumns:
             scores=_column("scores", scores, n),
             labels=None if labels is None else _column("labels", labels, n, slack=0.0),
             queries=None if query_ids is None else query_numbers(query_ids),
-            teacher_scores=None if teacher is None else _column("teacher_scores", teacher, n),
-            unit_scores=None if unit is None else _column("unit_scores", unit, n, slack=_UNIT_SLACK),
+            teacher_scores=None if teacher_scores is None else _column("teacher_scores", teacher_scores, n),
+            unit_scores=None if unit_scores is None else _column("unit_scores", unit_scores, n, slack=_UNIT_SLACK),
         )
 
 

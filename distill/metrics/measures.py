@@ -49,6 +49,7 @@ __all__ = [
     "METRICS",
     "AblationMse",
     "AveragePrecision",
+    "Bootstrap",
     "Estimate",
     "NdcgAt10",
     "RocAuc",
@@ -130,6 +131,14 @@ def _estimate(value: float, samples: FloatArray, n: int) -> Estimate | None:
     return Estimate(float(value), float(low), float(high), n)
 
 
+@dataclass(frozen=True)
+class Bootstrap:
+    """How intervals are drawn: the number of resamples, and the seed that draws them."""
+
+    n_samples: int = 1000
+    seed: int = 0
+
+
 def evaluate_scores(
     *,
     scores: npt.NDArray[Any],
@@ -156,53 +165,21 @@ def evaluate_scores(
 
 
 def paired_difference(
-    metric: str,
-    *,
-    scores_a: npt.NDArray[Any],
-    scores_b: npt.NDArray[Any],
-    labels: npt.NDArray[Any] | None,
-    query_ids: npt.NDArray[Any] | None = None,
-    teacher_scores: npt.NDArray[Any] | None = None,
-    unit_scores_a: npt.NDArray[Any] | None = None,
-    unit_scores_b: npt.NDArray[Any] | None = None,
-    n_bootstrap: int = 1000,
-    seed: int,
+    metric: str, a: ScoredColumns, b: ScoredColumns, *, n_bootstrap: int = 1000, seed: int
 ) -> Estimate:
     """metric(a) - metric(b) on the same pairs, with the 95 % interval of the difference over the same resamples.
 
     Much narrower than two separate intervals suggest, since both models meet the same easy and hard pairs. `metric` is
-    one of `METRICS`; the columns are those of `evaluate_scores`. With the same seed and query ids, the resamples are
-    those of `evaluate_scores` too.
+    one of `METRICS`; `ScoredColumns.checked` takes the columns of `evaluate_scores`. With the same seed and query ids, the
+    resamples are those of `evaluate_scores` too.
 
     `BadInput` is raised for an unknown metric, for columns that do not fit and where the metric is not defined.
     """
-    estimate, _ = paired_samples(
-        metric,
-        scores_a=scores_a,
-        scores_b=scores_b,
-        labels=labels,
-        query_ids=query_ids,
-        teacher_scores=teacher_scores,
-        unit_scores_a=unit_scores_a,
-        unit_scores_b=unit_scores_b,
-        n_bootstrap=n_bootstrap,
-        seed=seed,
-    )
-    return estimate
+    return paired_samples(metric, a, b, n_bootstrap=n_bootstrap, seed=seed)[0]
 
 
 def paired_samples(
-    metric: str,
-    *,
-    scores_a: npt.NDArray[Any],
-    scores_b: npt.NDArray[Any],
-    labels: npt.NDArray[Any] | None,
-    query_ids: npt.NDArray[Any] | None = None,
-    teacher_scores: npt.NDArray[Any] | None = None,
-    unit_scores_a: npt.NDArray[Any] | None = None,
-    unit_scores_b: npt.NDArray[Any] | None = None,
-    n_bootstrap: int = 1000,
-    seed: int,
+    metric: str, a: ScoredColumns, b: ScoredColumns, *, n_bootstrap: int = 1000, seed: int
 ) -> tuple[Estimate, FloatArray]:
     """Return what `paired_difference` does, and the difference on each resample, NaN where it is undefined.
 
@@ -210,10 +187,8 @@ def paired_samples(
     """
     if metric not in METRICS:
         raise BadInput(f"metric: {metric!r}; known are {', '.join(METRICS)}")
-    a = ScoredColumns.checked(scores_a, labels, query_ids, teacher_scores, unit_scores_a)
-    b = ScoredColumns.checked(scores_b, labels, query_ids, teacher_scores, unit_scores_b)
     if len(a.scores) != len(b.scores):
-        raise BadInput(f"scores_b: {len(b.scores)} scores where scores_a has {len(a.scores)}; score the same pairs")
+        raise BadInput(f"scores of b: {len(b.scores)}, of a: {len(a.scores)}; score the same pairs")
     one, two = _metrics()[metric].plan(a), _metrics()[metric].plan(b)
     if one is not None and two is not None:
         sampled = _sampled(a, {"a": one.statistic, "b": two.statistic}, n_bootstrap, seed)

@@ -18,12 +18,13 @@ import numpy as np
 
 from distill.data.tokens import tokenizer_lock
 from distill.errors import BadInput, loading
-from distill.models.files import ModelFiles, Precision, Runtime, check_ids, length_limit
+from distill.models.files import ModelFiles, Runtime, check_ids, length_limit
 from distill.models.generative import check_generative, default_prompt
 from distill.progress import OnProgress
 from distill.runtime.buckets import PaddedBatch
 from distill.runtime.engine_torch import batch_tokens_on, check_process, place
 from distill.runtime.scorer import Scorer, reporter
+from distill.runtime.settings import Opening
 
 __all__ = ["GenerativeScorer", "open_generative"]
 
@@ -139,18 +140,8 @@ class GenerativeScorer(Scorer):
                 yield rows
 
 
-def open_generative(
-    files: ModelFiles,
-    runtime: Runtime,
-    precision: Precision | None,
-    n_threads: int,
-    *,
-    max_length: int | None,
-    device: str | None,
-    truncate: int | None,
-    special_tokens_as_text: bool,
-) -> GenerativeScorer:
-    """Open a folder whose modules end in LogitScore; `device` None takes a GPU where there is one.
+def open_generative(files: ModelFiles, opening: Opening) -> GenerativeScorer:
+    """Open a folder whose modules end in LogitScore; a device of None takes a GPU where there is one.
 
     :raises BadInput: for options that such a model cannot have, and a folder that does not score a pair
     """
@@ -161,12 +152,13 @@ def open_generative(
         raise BadInput(
             f"{name}, and config_sentence_transformers.json does not say model_type: CrossEncoder; copy the folder again"
         )
-    if runtime != "torch":
-        raise BadInput(f"{name}: it runs in torch alone, not in {runtime}; leave runtime out, or say torch")
-    if truncate is not None:
-        raise BadInput(f"truncate {truncate}: {files.folder} gives no embeddings but scores")
-    if special_tokens_as_text:
+    if opening.runtime != "torch":
+        raise BadInput(f"{name}: it runs in torch alone, not in {opening.runtime}; leave runtime out, or say torch")
+    if opening.truncate is not None:
+        raise BadInput(f"truncate {opening.truncate}: {files.folder} gives no embeddings but scores")
+    if opening.special_tokens_as_text:
         raise BadInput(f"{name}, whose template is made of special tokens: special_tokens_as_text is not there for it")
-    chosen = place(device, n_threads)
+    chosen = place(opening.device, opening.n_threads)
     model = load_model(files.folder).to(chosen).eval()
-    return GenerativeScorer(files, GenerativeEngine(model, precision or "fp32", chosen, files), max_length)
+    engine = GenerativeEngine(model, opening.precision or "fp32", chosen, files)
+    return GenerativeScorer(files, engine, opening.max_length)

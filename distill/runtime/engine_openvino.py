@@ -32,7 +32,6 @@ class OpenVinoGraph:
 
     def __init__(
         self,
-        path: Path,
         files: ModelFiles,
         precision: Precision | None,
         n_threads: int,
@@ -40,6 +39,8 @@ class OpenVinoGraph:
         mode: Mode | None,
         tokens_first: bool = False,
     ) -> None:
+        path = files.graph("openvino")
+        assert path is not None, "open_graph has looked"
         self._core, self._path, self._mode = PerProcess[Any](), path, mode
         self._n_threads, self._settings = n_threads, settings
         # where stock sentence-transformers looks for OpenVINO options, so that both run the same

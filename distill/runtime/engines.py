@@ -123,7 +123,7 @@ def open_graph(
     if runtime == "openvino":
         from distill.runtime.engine_openvino import OpenVinoGraph
 
-        graph = OpenVinoGraph(path, files, precision, n_threads, settings, mode, tokens_first)
+        graph = OpenVinoGraph(files, precision, n_threads, settings, mode, tokens_first)
     else:
         from distill.runtime.engine_onnx import OnnxGraph
 

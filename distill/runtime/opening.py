@@ -1,8 +1,9 @@
 """`load`: any model folder as one scorer, in torch, OpenVINO, ONNX or numpy."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict
 
 from distill.errors import BadInput, loading
 from distill.files.artefact import served_side
@@ -22,11 +23,22 @@ from distill.runtime.engines import Engine, open_graph
 from distill.runtime.fastest import faster_float, fastest_export
 from distill.runtime.own_tokenizer import own_tokenizer
 from distill.runtime.scorer import PairedScorer, Scorer
-from distill.runtime.settings import MODES, Mode, RunSettings, read_settings, settings_key
+from distill.runtime.settings import MODES, Mode, Opening, RunSettings, read_settings, settings_key
 
-__all__ = ["load"]
+__all__ = ["LoadArguments", "load"]
 
 log = logging.getLogger(__name__)
+
+
+class LoadArguments(TypedDict, total=False):
+    """The keyword arguments of `load` that hold for any model, for functions that hand them on."""
+
+    runtime: Runtime | None
+    precision: Precision | Literal["auto"] | None
+    n_threads: int | None
+    max_length: int | None
+    device: str | None
+    special_tokens_as_text: bool
 
 
 def load(
@@ -69,58 +81,61 @@ def load(
     :raises BadInput: where the folder is not whole or lacks what the runtime needs, and for an option of no such value.
     """
     _check_options(path, runtime, precision, mode, tune)
-    n_threads = check_count("n_threads", n_threads, none="every CPU this process may use")
-    max_length = check_count("max_length", max_length, none="the model's own limit")
-    truncate = check_count("truncate", truncate, none="the whole embedding")
+    opening = Opening(
+        runtime,
+        None if precision == "auto" else precision,
+        check_count("n_threads", n_threads, none="every CPU this process may use") or usable_cpus(),
+        check_count("max_length", max_length, none="the model's own limit"),
+        device,
+        mode,
+        tune,
+        check_count("truncate", truncate, none="the whole embedding"),
+        special_tokens_as_text,
+    )
+    folder = Path(path)
     if precision == "auto":
-        path, runtime = fastest_export(Path(path), runtime, n_threads or usable_cpus(), mode)
-        precision = None
-    sides = read_sides(Path(path))
-
-    def scorer_of(files: ModelFiles, engine: Engine) -> Scorer:
-        own = own_tokenizer(engine.tokenizer, special_tokens_as_text=special_tokens_as_text)
-        return Scorer(files, engine, max_length, truncate, own)
-
-    def opened(files: ModelFiles) -> Scorer:
-        chosen, threads = runtime or files.held_runtime, n_threads or usable_cpus()
-        with loading(str(path)):
-            if files.is_generative:
-                from distill.runtime.engine_generative import open_generative
-
-                return open_generative(
-                    files,
-                    chosen,
-                    precision,
-                    threads,
-                    max_length=max_length,
-                    device=device,
-                    truncate=truncate,
-                    special_tokens_as_text=special_tokens_as_text,
-                )
-            if files.is_static and chosen in ("numpy", "torch"):  # one engine, in numpy: the numbers are the same
-                from distill.runtime.engine_static import open_static
-
-                return scorer_of(files, open_static(files))
-            if chosen == "numpy":
-                raise BadInput(f"{path} is no static model; load it with runtime: {files.held_runtime}")
-            if chosen == "torch":
-                from distill.runtime.engine_torch import open_torch
-
-                return scorer_of(files, open_torch(files, precision, threads, device))
-            if device not in (None, "cpu"):
-                raise BadInput(f"runtime {chosen} runs on the CPU here, not on {device}; use runtime: torch for a GPU")
-            settings = _settings(files, chosen, precision, threads, tune)
-            return scorer_of(files, open_graph(files, chosen, precision, threads, settings, mode))
-
+        folder, runtime = fastest_export(folder, runtime, opening.n_threads, mode)
+        opening = replace(opening, runtime=runtime)
+    sides = read_sides(folder)
     if sides is not None:
-        return PairedScorer(Path(path), opened(sides["query"]), opened(sides["document"]))
-    scorer = opened(read_model_files(Path(path)))
+        return PairedScorer(folder, *(_opened(folder, sides[side], opening) for side in ("query", "document")))
+    scorer = _opened(folder, read_model_files(folder), opening)
     scorer.side = served_side(scorer.path)
     if scorer.precision == "int8" and scorer.runtime in GRAPHS:
-        line = faster_float(scorer.path, n_threads or usable_cpus(), mode)
+        line = faster_float(scorer.path, opening.n_threads, mode)
         if line is not None:
             log.info(line)
     return scorer
+
+
+def _opened(path: Path, files: ModelFiles, opening: Opening) -> Scorer:
+    """Open one model; `path` is the folder that was asked for, which messages name."""
+    runtime = opening.runtime or files.held_runtime
+    with loading(str(path)):
+        if files.is_generative:
+            from distill.runtime.engine_generative import open_generative
+
+            return open_generative(files, replace(opening, runtime=runtime))
+        engine = _engine(path, files, runtime, opening)
+        own = own_tokenizer(engine.tokenizer, special_tokens_as_text=opening.special_tokens_as_text)
+        return Scorer(files, engine, opening.max_length, opening.truncate, own)
+
+
+def _engine(path: Path, files: ModelFiles, runtime: Runtime, opening: Opening) -> Engine:
+    if files.is_static and runtime in ("numpy", "torch"):  # one engine, in numpy: the numbers are the same
+        from distill.runtime.engine_static import open_static
+
+        return open_static(files)
+    if runtime == "numpy":
+        raise BadInput(f"{path} is no static model; load it with runtime: {files.held_runtime}")
+    if runtime == "torch":
+        from distill.runtime.engine_torch import open_torch
+
+        return open_torch(files, opening.precision, opening.n_threads, opening.device)
+    if opening.device not in (None, "cpu"):
+        raise BadInput(f"runtime {runtime} runs on the CPU here, not on {opening.device}; use runtime: torch for a GPU")
+    settings = _settings(files, runtime, opening.precision, opening.n_threads, opening.tune)
+    return open_graph(files, runtime, opening.precision, opening.n_threads, settings, opening.mode)
 
 
 def _check_options(path: object, runtime: object, precision: object, mode: object, tune: object) -> None:

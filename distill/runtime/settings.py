@@ -22,6 +22,7 @@ from distill.runtime.cache import GraphContent, cache_folder, machine_identity
 __all__ = [
     "MODES",
     "Mode",
+    "Opening",
     "RunSettings",
     "Speed",
     "read_settings",
@@ -59,6 +60,21 @@ class RunSettings:
         least = _DEFAULT_BATCH_TOKENS[runtime]
         batch_tokens = max(least, min(4096, least * _MINILM_FEED_FORWARD // int(feed_forward)))
         return cls(n_threads, n_threads, batch_tokens, skip_layer_norm_fusion=runtime != "onnx")
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How a folder is opened: the checked arguments of `distill.runtime.opening.load`."""
+
+    runtime: Runtime | None
+    precision: Precision | None
+    n_threads: int
+    max_length: int | None
+    device: str | None
+    mode: Mode | None
+    tune: bool | RunSettings | None
+    truncate: int | None
+    special_tokens_as_text: bool
 
 
 def settings_key(files: ModelFiles, runtime: Runtime, precision: Precision | None, n_threads: int) -> str:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack, cast
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -19,12 +19,11 @@ from distill.data.pairs import Pairs
 from distill.errors import BadInput, loading
 from distill.files.artefact import check_model_folder, write_json
 from distill.files.trust import check_files, read_json
-from distill.models.files import Precision, Runtime
 from distill.progress import OnProgress
 from distill.recipe.endpoint import Endpoint
 from distill.recipe.schema import Paragraphs, Remote, TfIdf
 from distill.runtime.cache import cache_folder
-from distill.runtime.opening import load
+from distill.runtime.opening import LoadArguments, load
 from distill.runtime.scorer import Scorer
 from distill.scorers.cascade import CascadeScorer, CascadeSettings
 from distill.scorers.pairing import pair_up
@@ -65,42 +64,31 @@ _BLANK_LINES = re.compile(r"\n\s*\n")
 def open_scorer(
     path: str | Path,
     *,
-    runtime: Runtime | None = None,
-    precision: Precision | Literal["auto"] | None = None,
-    n_threads: int | None = None,
-    max_length: int | None = None,
-    device: str | None = None,
     other_side: Path | None = None,
-    special_tokens_as_text: bool = False,
     allow_hosts: Sequence[str] = (),
     key_variable: str | None = None,
     own: Remote | None = None,
+    **arguments: Unpack[LoadArguments],
 ) -> PairScorer:
-    """Open a model folder, as `distill.runtime.opening.load` does, or a baseline's; options are for the model inside.
+    """Open a model folder, as `distill.runtime.opening.load` does, or a baseline's.
 
     :param other_side: the teacher of a student that serves one side of pairs; it runs as its folder says
     :param allow_hosts: where a remote scorer may send texts and the key, as "api.openai.com" or "localhost:8000"; () is
         nowhere: a folder may come from anybody, and names any host
     :param key_variable: the environment variable with the key of that host; None is OPENAI_API_KEY
+    :param arguments: of `load`, for the model inside
     :param own: the remote baseline as the caller's own recipe states it: it is asked as it says
     :raises BadInput: where the folder is not whole, or wants to send texts to a host that is not allowed
     """
     folder = Path(path)
-    options: dict[str, Any] = {
-        "runtime": runtime,
-        "precision": precision,
-        "n_threads": n_threads,
-        "max_length": max_length,
-        "device": device,
-        "special_tokens_as_text": special_tokens_as_text,
-    }
     if other_side is not None:
-        if precision != "auto":  # which may be given a folder of exports
+        if arguments.get("precision") != "auto":  # which may be given a folder of exports
             check_model_folder(folder)
-        other = load(other_side, n_threads=n_threads, device=device, special_tokens_as_text=special_tokens_as_text)
-        return pair_up(load(folder, **options), other)
+        of_this_side: tuple[str, ...] = ("runtime", "precision", "max_length")
+        for_both = {name: value for name, value in arguments.items() if name not in of_this_side}
+        return pair_up(load(folder, **arguments), load(other_side, **cast(LoadArguments, for_both)))
     if not (folder / SCORER_FILE).is_file():
-        return load(folder, **options)
+        return load(folder, **arguments)
     settings = _read_settings(folder)
     if isinstance(settings, TfIdf):
         return TfIdfScorer(folder, settings)
@@ -108,11 +96,11 @@ def open_scorer(
         return RemoteScorer(folder, own or _allowed(folder, settings, allow_hosts, key_variable))
     if isinstance(settings, CascadeSettings):
         student, teacher = (
-            load(_within(folder, path), **{**options, "runtime": runtime, "max_length": length})
+            load(_within(folder, path), **(arguments | {"runtime": runtime, "max_length": length}))
             for path, runtime, length in settings.models()
         )
         return CascadeScorer(student, teacher, settings)
-    return ParagraphScorer(load(_inner(folder, settings), **options), settings)
+    return ParagraphScorer(load(_inner(folder, settings), **arguments), settings)
 
 
 def check_scorer_folder(folder: Path) -> str:

@@ -10,6 +10,7 @@ import logging
 import os
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -24,9 +25,18 @@ from distill.files.artefact import content_hash, write_json
 from distill.recipe.endpoint import Endpoint
 from distill.wording import in_dollars
 
-__all__ = ["RemoteEmbeddings"]
+__all__ = ["EmbeddingBatch", "RemoteEmbeddings"]
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EmbeddingBatch:
+    """The most that one call asks for."""
+
+    texts: int = 256
+    tokens: int = 100_000
+    """By an estimate; a longer text has a call to itself."""
 
 
 class RemoteEmbeddings:
@@ -44,13 +54,12 @@ class RemoteEmbeddings:
         cache: Path,
         *,
         dimensions: int | None = None,
-        batch_size: int = 256,
-        batch_tokens: int = 100_000,
+        batch: EmbeddingBatch | None = None,
         max_tokens: int = 8191,
         budget: Budget | None = None,
     ) -> None:
         self.endpoint, self.dimensions = endpoint, dimensions
-        self.batch_size, self.batch_tokens, self.max_tokens = batch_size, batch_tokens, max_tokens
+        self.batch, self.max_tokens = batch or EmbeddingBatch(), max_tokens
         self.n_requests = self.n_truncated = 0
         self._budget = budget or Budget(None)
         self._spent_before = self._budget.spent
@@ -112,7 +121,7 @@ class RemoteEmbeddings:
         n_tokens = 0
         for text in texts:
             n = estimated_tokens(text)
-            if batch and (len(batch) == self.batch_size or n_tokens + n > self.batch_tokens):
+            if batch and (len(batch) == self.batch.texts or n_tokens + n > self.batch.tokens):
                 yield batch
                 batch, n_tokens = [], 0
             batch.append(text)

@@ -12,6 +12,7 @@ the model gets its gradient in 2 and pulls along in the first pass of 3, so that
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,24 @@ from torch import Tensor
 from distill.errors import BadInput
 from distill.training.task import TaskStep, Units
 
-__all__ = ["check_couplable", "run_coupled"]
+__all__ = ["CoupledStep", "check_couplable", "run_coupled"]
 
 Passes = Sequence[Sequence[np.ndarray]]
 """Unit numbers, passes[p][process]."""
+
+
+@dataclass(frozen=True)
+class CoupledStep:
+    """What one step of the training is about."""
+
+    units: Units
+    passes: Passes
+    totals: Mapping[Any, int]
+    """How many units, pairs, groups … the whole step has: what losses are means over."""
+    factors: Mapping[str, float]
+    """By loss, what it is multiplied with at this step."""
+    seed_of: Callable[[int], int]
+    """Gives the random state of a pass by its number."""
 
 
 def check_couplable(accelerator: Accelerator, task: TaskStep, title: str) -> None:
@@ -42,20 +57,13 @@ def check_couplable(accelerator: Accelerator, task: TaskStep, title: str) -> Non
 
 
 def run_coupled(
-    accelerator: Accelerator,
-    step: Any,
-    task: TaskStep,
-    units: Units,
-    passes: Passes,
-    totals: Mapping[Any, int],
-    factors: Mapping[str, float],
-    seed_of: Callable[[int], int],
+    accelerator: Accelerator, step: Any, task: TaskStep, coupled: CoupledStep
 ) -> tuple[dict[str, Tensor], int]:
     """Add up the gradients of a step, and return its losses by name and how many tokens this process read.
 
     :param step: the task as accelerate has wrapped it
-    :param seed_of: gives the random state of a pass by its number
     """
+    units, passes, totals, seed_of = coupled.units, coupled.passes, coupled.totals, coupled.seed_of
     mine = accelerator.process_index
     batches = [
         units.batch(per_process[mine], totals=totals, n_processes=accelerator.num_processes).to(accelerator.device)
@@ -68,7 +76,7 @@ def run_coupled(
             outputs = step(batch, outputs_only=True)["outputs"]
         parts += _gathered(accelerator, outputs, [_n_outputs(units, own) for own in per_process])
     whole = units.batch(np.concatenate([own for per_process in passes for own in per_process]), totals=totals)
-    terms, pulls, beside = _gradients(task, whole.to(accelerator.device), torch.cat(parts), factors)
+    terms, pulls, beside = _gradients(task, whole.to(accelerator.device), torch.cat(parts), coupled.factors)
     owned = torch.split(pulls, [len(part) for part in parts])[mine :: accelerator.num_processes]
     for number, (batch, pull) in enumerate(zip(batches, owned, strict=True)):
         torch.manual_seed(seed_of(number))

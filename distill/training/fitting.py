@@ -4,7 +4,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,11 @@ from distill.recipe.schema import Lora, Objectives, Training
 from distill.run import Run
 from distill.signals import SignalSource
 from distill.training.learnable import check_learnable, check_related
-from distill.training.loop import TrainResult, train
+from distill.training.loop import TrainingOutput, TrainResult, train
 from distill.training.negatives import GuideVectors
 from distill.training.objectives import Step
 from distill.training.task import TaskStep, Units
-from distill.training.trainset import TrainSet
+from distill.training.trainset import LoneTexts, Tokenization, TrainSet
 from distill.training.unlabelled import taught_pairs
 
 __all__ = ["Job", "built_for_training", "fit"]
@@ -93,19 +93,17 @@ def fit(
         validation if len(validation) else None,
         job.training,
         seed=run.recipe.seed,
-        folder=folder,
-        title=job.name,
-        tensorboard_folder=run.folder / "tensorboard" / job.name,
+        output=TrainingOutput(job.name, folder, run.folder / "tensorboard" / job.name),
     )
     if state.is_main_process:
         cut = trainset.cut if isinstance(trainset, TrainSet) else None
-        _save(run, job, step, result, time.monotonic() - began, state.num_processes, cut)
+        _save(run, job, step, result, time.monotonic() - began, cut)
         shutil.rmtree(folder, ignore_errors=True)
     state.wait_for_everyone()
 
 
 def _load_pairs(run: Run, job: Job, show: bool) -> tuple[TrainSet, TrainSet]:
-    split, data = run.split, run.recipe.data
+    split = run.split
     model = job.build_model()
     tokenizer, prompts = tokenizer_of(model), _prompts(model, job)
     by_role = job.role_prompts or any(prompts)
@@ -113,20 +111,10 @@ def _load_pairs(run: Run, job: Job, show: bool) -> tuple[TrainSet, TrainSet]:
     pairs = _pairs(run, job)
     n_lone = len(unlabelled) + 2 * len(parallel)
     n_sequences = len(pairs) if job.kind == "cross_encoder" else 2 * len(pairs) + n_lone
+    lone = LoneTexts(unlabelled, parallel, role=1 if job.own_role is None else job.own_role)
     with progress(f"{job.name}: tokenizing", n_sequences, show=show) as report:
-        trainset = TrainSet.build(
-            job.kind,
-            tokenizer,
-            pairs,
-            max_length=job.max_length,
-            candidates=data.candidates,
-            unlabelled=unlabelled,
-            parallel=parallel,
-            prompts=prompts,
-            by_role=by_role,
-            on_progress=report,
-            lone_role=1 if job.own_role is None else job.own_role,
-        )
+        tokenization = Tokenization(job.kind, tokenizer, job.max_length, prompts, by_role, report)
+        trainset = TrainSet.build(tokenization, pairs, candidates=run.recipe.data.candidates, lone=lone)
     if trainset.cut is not None and show:
         trainset.cut.say(job.name)
     labels = job.objectives.labels
@@ -135,14 +123,8 @@ def _load_pairs(run: Run, job: Job, show: bool) -> tuple[TrainSet, TrainSet]:
         trainset.positive_from = labels.positive_from
     trainset.coupled = job.objectives.couples
     _attach_signals(trainset, pairs, job)
-    validation = TrainSet.build(
-        job.kind,
-        tokenizer,
-        split.validation,
-        max_length=job.max_length,
-        prompts=prompts,
-        by_role=job.own_role is not None,
-    )
+    quiet = replace(tokenization, by_role=job.own_role is not None, on_progress=None)
+    validation = TrainSet.build(quiet, split.validation)
     for units in (trainset, validation):
         _learn_one_side(units, job)
     check_learnable(job.name, trainset, job.objectives, global_batch=job.training.global_batch)
@@ -233,9 +215,9 @@ def _merged(model: Any) -> Any:
     return model
 
 
-def _save(
-    run: Run, job: Job, step: TaskStep, result: TrainResult, seconds: float, n_processes: int, cut: CutTexts | None
-) -> None:
+def _save(run: Run, job: Job, step: TaskStep, result: TrainResult, seconds: float, cut: CutTexts | None) -> None:
+    from accelerate import PartialState
+
     values = [value for row in result.history if (value := row.get("validation")) is not None]
     artefact = Artefact(
         kind=job.kind,
@@ -247,7 +229,7 @@ def _save(
         metrics={"validation": result.best_value, "n": len(run.split.validation), **step.metrics(values)},
         details={
             "inputs": job.inputs,
-            "n_processes": n_processes,
+            "n_processes": PartialState().num_processes,
             "seconds": round(seconds, 1),
             "training": {name: value for name, value in vars(result).items() if name != "history"},
             "history": result.history,

@@ -34,11 +34,11 @@ from distill.machine.precision import resolve_precision
 from distill.progress import progress
 from distill.recipe.schema import Training
 from distill.training.batching import Planner
-from distill.training.coupling import check_couplable, run_coupled
+from distill.training.coupling import CoupledStep, check_couplable, run_coupled
 from distill.training.row_adam import RowAdamW, clip_row_gradients
 from distill.training.task import TaskStep, Units
 
-__all__ = ["TrainResult", "learning_rate_factor", "make_accelerator", "train"]
+__all__ = ["TrainResult", "TrainingOutput", "learning_rate_factor", "make_accelerator", "train"]
 
 log = logging.getLogger(__name__)
 _LOG_EVERY_STEPS = 10
@@ -74,6 +74,17 @@ class TrainResult:
     history: list[dict[str, float | None]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class TrainingOutput:
+    """Under which name a training reports, and where it writes."""
+
+    title: str
+    folder: Path
+    """Holds the checkpoints. A training that finds one there goes on from it."""
+    tensorboard_folder: Path | None = None
+    """Holds the curves, where the recipe asks for them."""
+
+
 def make_accelerator(settings: Training) -> Accelerator:
     """Return accelerate's view of this machine with the recipe's precision, resolved where it says auto."""
     computed = resolve_precision(settings.precision, field="training.precision")
@@ -107,18 +118,15 @@ def train(
     settings: Training,
     *,
     seed: int,
-    folder: Path,
-    title: str,
-    tensorboard_folder: Path | None = None,
+    output: TrainingOutput,
 ) -> tuple[TaskStep, TrainResult]:
     """Train a step and return it with its best weights (or the last ones, without a validation set).
 
     :param build_step: builds the step, the same on every process
-    :param folder: holds the checkpoints; a run that finds one there goes on from it
     :raises JobFailed: where the loss is no number
     """
     keep_freed_memory()
-    loop = _Loop(build_step, trainset, validation, settings, seed, folder, title, tensorboard_folder)
+    loop = _Loop(build_step, trainset, validation, settings, seed, output)
     with _one_thread() if loop.priced_as == "static" else nullcontext():
         result = loop.run()
     return loop.best_step(), result
@@ -146,12 +154,10 @@ class _Loop:
         validation: Units | None,
         settings: Training,
         seed: int,
-        folder: Path,
-        title: str,
-        tensorboard_folder: Path | None,
+        output: TrainingOutput,
     ) -> None:
         self.build_step, self.trainset, self.validation, self.settings = build_step, trainset, validation, settings
-        self.seed, self.folder, self.title = seed, folder, title
+        self.seed, self.folder, self.title = seed, output.folder, output.title
         self.accelerator = accelerator = make_accelerator(settings)
         step = build_step()
         self.priced_as = "static" if step.is_static else "cuda" if accelerator.device.type == "cuda" else "cpu"
@@ -164,13 +170,13 @@ class _Loop:
         self.cannot_rank = self._why_unranked()
         self.task = step  # as it is, beside `self.step`, which accelerate wraps
         if trainset.coupled:
-            check_couplable(accelerator, step, title)
+            check_couplable(accelerator, step, output.title)
         self.trained = {name for name, parameter in step.named_parameters() if parameter.requires_grad}
         optimizer = RowAdamW(self._parameter_groups(step), lr=settings.learning_rate, fused=True)
         self.step, self.optimizer = accelerator.prepare(step, optimizer)
         self.state = TrainResult()
         self.precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
-        self.writer = self._writer(tensorboard_folder)
+        self.writer = self._writer(output.tensorboard_folder)
 
     def _why_unranked(self) -> str | None:
         """Return why no evaluation can pick the best weights; None where one can."""
@@ -280,9 +286,8 @@ class _Loop:
         weights = self.task.factors(state.step / max(1, self.n_steps - 1))
         self.step.train()
         if self.trainset.coupled and (len(passes) > 1 or self.accelerator.num_processes > 1):
-            sums, n_tokens = run_coupled(
-                self.accelerator, self.step, self.task, self.trainset, passes, totals, weights, self._pass_seed
-            )
+            coupled = CoupledStep(self.trainset, passes, totals, weights, self._pass_seed)
+            sums, n_tokens = run_coupled(self.accelerator, self.step, self.task, coupled)
         else:
             sums, n_tokens = self._run_passes(passes, totals, weights)
         state.n_tokens += n_tokens

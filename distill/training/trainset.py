@@ -20,7 +20,7 @@ from distill.data.tokens import TokenTable, tokenize
 from distill.files.artefact import ModelKind
 from distill.training.negatives import GuideVectors, Negatives
 
-__all__ = ["Basis", "Batch", "TrainSet", "group_pairs", "is_ordered", "validation_value"]
+__all__ = ["Basis", "Batch", "LoneTexts", "Tokenization", "TrainSet", "group_pairs", "is_ordered", "validation_value"]
 
 Basis = Literal["pairs", "labelled", "groups", "ordered", "texts", "positives"]
 _BASES: tuple[Basis, ...] = get_args(Basis)
@@ -77,6 +77,58 @@ def _moved(value: Any, device: torch.device) -> Any:
     return value
 
 
+@dataclass(frozen=True)
+class Tokenization:
+    """How the texts of a training become sequences of tokens."""
+
+    kind: ModelKind
+    tokenizer: Any
+    max_length: int
+    prompts: tuple[str, str] = ("", "")
+    """What is put before queries and documents."""
+    by_role: bool = False
+    """Keep a text that is both query and document apart: needed where some model of the run prompts the roles differently."""
+    on_progress: Callable[[int], None] | None = None
+
+    def of(self, texts: Sequence[str], documents: Sequence[str] | None = None) -> tuple[TokenTable, CutTexts | None]:
+        """Tokenise texts, or pairs of them, and count what was cut off."""
+        given = (texts,) if documents is None else (texts, documents)
+        tokens = tokenize(self.tokenizer, *given, max_length=self.max_length, on_progress=self.on_progress)
+        return tokens, count_cut_texts(self.tokenizer, tokens.lengths, *given, max_length=self.max_length)
+
+
+@dataclass(frozen=True)
+class LoneTexts:
+    """Texts without a pair, which a bi-encoder learns from by the teacher's embeddings."""
+
+    unlabelled: Sequence[str] = ()
+    parallel: Sequence[tuple[str, str]] = ()
+    """Source and target texts: each is a lone text, both with the teacher's embedding of the source."""
+    role: int = 1
+    """0 reads them as queries, 1 as documents."""
+
+
+class _Sequences:
+    """Numbers texts: one is the same sequence in both roles, unless they are kept apart."""
+
+    def __init__(self, by_role: bool) -> None:
+        self.by_role = by_role
+        self.numbers: dict[tuple[int, str, str], int] = {}
+        """By role, text and the text whose teacher embedding it is to match."""
+
+    def rows(self, role: int, texts: Sequence[str], teacher_texts: Sequence[str]) -> np.ndarray:
+        """Return the number of each text. *Shape:* (n_texts,)."""
+        role = role if self.by_role else 0
+        keys = [(role, text, taught) for text, taught in zip(texts, teacher_texts, strict=True)]
+        return np.array([self.numbers.setdefault(key, len(self.numbers)) for key in keys], dtype=np.int64)
+
+    def lone_rows(self, lone: LoneTexts) -> np.ndarray:
+        """Return the number of each lone text, the unlabelled first, then sources and targets."""
+        sources, targets = [source for source, _ in lone.parallel], [target for _, target in lone.parallel]
+        given = ((lone.unlabelled, lone.unlabelled), (sources, sources), (targets, sources))
+        return np.concatenate([self.rows(lone.role, texts, taught) for texts, taught in given])
+
+
 @dataclass
 class TrainSet:
     """Units over a token table.
@@ -97,9 +149,9 @@ class TrainSet:
     teacher_scores: Mapping[str, np.ndarray] = field(default_factory=dict)
     embeddings: Callable[[np.ndarray], np.ndarray] | None = None
     in_batch_negatives: bool = False
+    """Documents of other pairs are negatives: a batch says which are none (`Batch.excluded`)."""
     positive_from: float = 0.5
     """The least label of a positive for InfoNCE."""
-    """Documents of other pairs are negatives: a batch says which are none (`Batch.excluded`)."""
     guide: GuideVectors | None = None
     """A teacher that tells false negatives among them."""
     coupled: bool = False
@@ -120,70 +172,39 @@ class TrainSet:
     @classmethod
     def build(
         cls,
-        kind: ModelKind,
-        tokenizer: Any,
+        tokenization: Tokenization,
         pairs: Pairs,
         *,
-        max_length: int,
         candidates: int | None = None,
-        unlabelled: Sequence[str] = (),
-        parallel: Sequence[tuple[str, str]] = (),
-        prompts: tuple[str, str] = ("", ""),
-        by_role: bool = False,
-        lone_role: int = 1,
-        on_progress: Callable[[int], None] | None = None,
+        lone: LoneTexts | None = None,
     ) -> "TrainSet":
         """Tokenise pairs (and lone texts, for a bi-encoder) and group them into units.
 
-        :param parallel: source and target texts: each is a lone text, both with the teacher's embedding of the source
-        :param by_role: keep a text that is both query and document apart: needed where a prompt tells the roles apart
-        :param lone_role: the role of the texts without a pair
+        :param candidates: the most documents of a query in one unit; None makes each pair a unit
         """
         groups = group_pairs(pairs, candidates)
-        if kind == "cross_encoder":
-            tokens = tokenize(tokenizer, pairs.queries, pairs.documents, max_length=max_length, on_progress=on_progress)
+        if tokenization.kind == "cross_encoder":
+            tokens, cut = tokenization.of(pairs.queries, pairs.documents)
             rows = np.arange(len(pairs))
-            cut = count_cut_texts(tokenizer, tokens.lengths, pairs.queries, pairs.documents, max_length=max_length)
-            return cls(kind, tokens, rows, rows, pairs.labels, groups, groups, cut=cut)
-        # a text is one sequence in both roles, unless some model of the run prompts them differently
-        sequences: dict[tuple[int, str, str], int] = {}
-        targets = [target for _, target in parallel]
-        sources = [source for source, _ in parallel]
-        query_rows, document_rows, lone_rows, source_rows, target_rows = (
-            np.array(
-                [
-                    sequences.setdefault((role if by_role else 0, text, taught), len(sequences))
-                    for text, taught in zip(texts, teacher_texts, strict=True)
-                ],
-                dtype=np.int64,
-            )
-            for role, texts, teacher_texts in (
-                (0, pairs.queries, pairs.queries),
-                (1, pairs.documents, pairs.documents),
-                (lone_role, unlabelled, unlabelled),
-                (lone_role, sources, sources),
-                (lone_role, targets, sources),
-            )
-        )
-        roles = [role for role, _, _ in sequences]
-        texts, teacher_texts = [text for _, text, _ in sequences], [taught for _, _, taught in sequences]
-        prompted = [prompts[role] + text for role, text, _ in sequences]
-        tokens = tokenize(tokenizer, prompted, max_length=max_length, on_progress=on_progress)
-        cut = count_cut_texts(tokenizer, tokens.lengths, prompted, max_length=max_length)
-        lone_rows = np.concatenate([lone_rows, source_rows, target_rows])
-        lone = [np.array([row]) for row in dict.fromkeys(lone_rows.tolist())]
+            return cls(tokenization.kind, tokens, rows, rows, pairs.labels, groups, groups, cut=cut)
+        sequences = _Sequences(tokenization.by_role)
+        query_rows = sequences.rows(0, pairs.queries, pairs.queries)
+        document_rows = sequences.rows(1, pairs.documents, pairs.documents)
+        lone_rows = sequences.lone_rows(lone or LoneTexts())
+        tokens, cut = tokenization.of([tokenization.prompts[role] + text for role, text, _ in sequences.numbers])
+        lone_units = [np.array([row]) for row in dict.fromkeys(lone_rows.tolist())]
         unit_texts = [np.unique(np.concatenate([query_rows[group], document_rows[group]])) for group in groups]
         return cls(
-            kind,
+            tokenization.kind,
             tokens,
             query_rows,
             document_rows,
             pairs.labels,
-            groups + [np.zeros(0, dtype=np.int64)] * len(lone),
-            unit_texts + lone,
-            texts=texts,
-            roles=roles,
-            teacher_texts=teacher_texts,
+            groups + [np.zeros(0, dtype=np.int64)] * len(lone_units),
+            unit_texts + lone_units,
+            texts=[text for _, text, _ in sequences.numbers],
+            roles=[role for role, _, _ in sequences.numbers],
+            teacher_texts=[taught for _, _, taught in sequences.numbers],
             cut=cut,
         )
 

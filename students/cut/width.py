@@ -14,7 +14,7 @@ import copy
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,23 @@ class _Sizes:
     hidden: int
 
 
+@dataclass(frozen=True)
+class _Change:
+    """From which sizes to which the layers go."""
+
+    layers: Sequence[Layer]
+    old: _Sizes
+    new: _Sizes
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """What importance and hidden states are measured on: the pairs, and what the transformer takes of them."""
+
+    batches: Sequence[PairBatch]
+    features: Sequence[Mapping[str, Tensor]]
+
+
 def narrow(
     model: Any, kind: ModelKind, width: Width, batches: Sequence[PairBatch], *, way_back: bool = False
 ) -> dict[str, Any]:
@@ -79,7 +96,8 @@ def narrow(
         check_order(transformer, layers, few)
         if new.hidden != old.hidden:
             _check_modules(model)
-        details = _narrow(model, kind, layers, (old, new), width, batches, features, way_back)
+        change, sample = _Change(layers, old, new), _Sample(batches, features)
+        details = _narrow(model, kind, change, sample, width.hidden_by, way_back)
     model.train(training)
     return details
 
@@ -87,14 +105,12 @@ def narrow(
 def _narrow(
     model: Any,
     kind: ModelKind,
-    layers: Sequence[Layer],
-    sizes: tuple[_Sizes, _Sizes],
-    width: Width,
-    batches: Sequence[PairBatch],
-    features: Sequence[Mapping[str, Tensor]],
+    change: _Change,
+    sample: _Sample,
+    hidden_by: Literal["pca", "dimensions"],
     way_back: bool,
 ) -> dict[str, Any]:
-    transformer, (old, new) = transformer_of(model), sizes
+    transformer, layers, old, new = transformer_of(model), change.layers, change.old, change.new
     config = _config(transformer, layers, old, new)
     stock = stock_model(transformer, config)
     if stock is None:
@@ -103,7 +119,7 @@ def _narrow(
         )
     weights, details = dict(transformer.state_dict()), dict[str, Any]()
     if (new.n_heads, new.n_neurons) != (old.n_heads, old.n_neurons):
-        importance = head_and_neuron_importance(model, kind, layers, batches)
+        importance = head_and_neuron_importance(model, kind, layers, sample.batches)
         if new.n_neurons != old.n_neurons:
             details["feed_forward"] = new.n_neurons
             for layer, neurons in zip(layers, importance.neurons, strict=True):
@@ -113,12 +129,12 @@ def _narrow(
     if new.hidden == old.hidden:
         rebuild(transformer, config, weights)
         return details
-    weights, share = project_hidden(transformer, layers, weights, stock, features, width.hidden_by)
-    before = [last_states(transformer, each) for each in features]
+    weights, share = project_hidden(transformer, layers, weights, stock, sample.features, hidden_by)
+    before = [last_states(transformer, each) for each in sample.features]
     rebuild(transformer, config, weights)
-    back, offset = prediction((last_states(transformer, each) for each in features), before)
+    back, offset = prediction((last_states(transformer, each) for each in sample.features), before)
     _follow(model, kind, back, offset, way_back)
-    return {**details, "hidden": new.hidden, "hidden_by": width.hidden_by, "variance_kept": round(share, 4)}
+    return {**details, "hidden": new.hidden, "hidden_by": hidden_by, "variance_kept": round(share, 4)}
 
 
 def _take_heads(

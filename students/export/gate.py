@@ -23,6 +23,7 @@ from distill._moved import moved_names
 from distill.data.scripts import rows_by_script
 from distill.errors import BadInput, GateFailed
 from distill.files.artefact import ModelKind
+from distill.metrics.columns import ScoredColumns
 from distill.metrics.measures import evaluate_scores, paired_difference, primary_metric
 from distill.recipe.schema import Export, ExportPrecision
 from students.export.agreement import is_constant, rank_agreement, top_k_overlap
@@ -391,7 +392,10 @@ def _metric_difference(
     )
     try:
         estimate = paired_difference(
-            metric, scores_a=own_scores, scores_b=scores, labels=labels, query_ids=query_ids, n_bootstrap=500, seed=seed
+            metric,
+            *(ScoredColumns.checked(each, labels, query_ids) for each in (own_scores, scores)),
+            n_bootstrap=500,
+            seed=seed,
         )
     except BadInput:  # not defined on these pairs: labels or scores that are all alike
         return None, None

@@ -6,6 +6,7 @@ no CPU without VNNI sums them right, and what stands behind pooling.
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +20,33 @@ from students.export.quantize_openvino import quantize
 from students.export.search import FFN_DOWN
 from students.export.weights import compress_to_int4, compress_to_int8, constant_of, named_inputs
 
-__all__ = ["behind_pooling", "kept_nodes", "write_onnx_graph", "write_openvino_graph"]
+__all__ = ["Quantization", "behind_pooling", "kept_nodes", "write_onnx_graph", "write_openvino_graph"]
 
 
-def write_openvino_graph(
-    source: Path,
-    folder: Path,
-    precision: ExportPrecision,
-    sample: Sample,
-    alpha: float,
-    keep_float: Sequence[str] | str | None,
-    int4_share: float,
-    overflow_safe: bool = True,
-) -> tuple[list[str], dict[str, int]]:
-    """Write the graph and its pin; return the matrix products kept in float, and for int4 how many are stored how.
+@dataclass(frozen=True)
+class Quantization:
+    """How the matrix products of a graph are stored and computed."""
 
-    :param overflow_safe: int8 weights in 7 bits, see `students.export.arithmetic`
-    """
+    precision: ExportPrecision
+    sample: Sample = ()
+    """Inputs that set int8 ranges and fit int4 weights."""
+    smooth_quant_alpha: float = 0.5
+    """How much of the activations' outliers goes into the weights; -1 turns SmoothQuant off."""
+    keep_float: Sequence[str] | str | None = None
+    """Patterns of the matrix products that stay in float; "ffn_down" is the feed-forward down-projections."""
+    int4_share: float = 1.0
+    """Share of the weights in int4; the others are in int8."""
+    overflow_safe: bool = True
+    """int8 weights in 7 bits, see `students.export.arithmetic`."""
+
+
+def write_openvino_graph(source: Path, folder: Path, quantization: Quantization) -> tuple[list[str], dict[str, int]]:
+    """Write the graph and its pin; return the matrix products kept in float, and for int4 how many are stored how."""
+    precision, keep_float = quantization.precision, quantization.keep_float
     pin_precision(folder, precision)
     traced, kept, stored = trace(source), list[str](), dict[str, int]()
     if precision == "int8":
-        kept = _quantize(traced, sample, alpha, keep_float, overflow_safe)
+        kept = _quantize(traced, quantization)
     elif precision in ("int8_weights", "int4_weights"):
         # nothing is lost in activations here, so the feed-forward down-projections need no exception
         kept = [] if keep_float == "ffn_down" else kept_nodes(traced.model, keep_float)
@@ -47,43 +54,33 @@ def write_openvino_graph(
         if precision == "int8_weights":
             compress_to_int8(traced, ignored)
         else:
-            stored = compress_to_int4(traced, ignored, sample, int4_share)
+            stored = compress_to_int4(traced, ignored, quantization.sample, quantization.int4_share)
     _number_nodes(traced.model)
     save_graph(traced, folder, half=precision == "fp16")
     return kept, stored
 
 
-def write_onnx_graph(
-    source: Path,
-    folder: Path,
-    precision: ExportPrecision,
-    sample: Sample,
-    alpha: float,
-    keep_float: Sequence[str] | str | None,
-    overflow_safe: bool = True,
-) -> list[str]:
-    """Write the graph; return the names of the matrix products kept in float.
-
-    :param overflow_safe: int8 weights in 7 bits, see `students.export.arithmetic`
-    """
+def write_onnx_graph(source: Path, folder: Path, quantization: Quantization) -> list[str]:
+    """Write the graph; return the names of the matrix products kept in float."""
+    keep_float = quantization.keep_float
     pin_precision(folder, None)
     write_onnx(source, folder)
     patterns = FFN_DOWN if keep_float == "ffn_down" else tuple(keep_float or ())
-    options = {"may_be_idle": keep_float == "ffn_down", "overflow_safe": overflow_safe}
-    if precision == "int8":
-        return quantize_static(folder, sample, patterns, alpha=alpha, **options)
-    if precision == "int8_dynamic":
+    options = {"may_be_idle": keep_float == "ffn_down", "overflow_safe": quantization.overflow_safe}
+    if quantization.precision == "int8":
+        alpha = quantization.smooth_quant_alpha
+        return quantize_static(folder, quantization.sample, patterns, alpha=alpha, **options)
+    if quantization.precision == "int8_dynamic":
         return quantize_dynamic(folder, patterns, **options)
     return []
 
 
-def _quantize(
-    traced: Traced, sample: Sample, alpha: float, keep_float: Sequence[str] | str | None, overflow_safe: bool
-) -> list[str]:
+def _quantize(traced: Traced, quantization: Quantization) -> list[str]:
     """Quantize in place; return the names of the matrix products kept in float."""
-    kept = kept_nodes(traced.model, keep_float)
+    kept = kept_nodes(traced.model, quantization.keep_float)
     ignored = sorted({*kept, *behind_pooling(traced.model), *_of_two_activations(traced.model)})
-    given = named_inputs(traced.model, sample)
+    given = named_inputs(traced.model, quantization.sample)
+    alpha, overflow_safe = quantization.smooth_quant_alpha, quantization.overflow_safe
     quantize(traced, given, ignored=ignored, alpha=alpha, overflow_safe=overflow_safe)
     return kept
 

@@ -62,7 +62,7 @@ from students.export.gate import (
     compare,
     thresholds_of,
 )
-from students.export.graphs import write_onnx_graph, write_openvino_graph
+from students.export.graphs import Quantization, write_onnx_graph, write_openvino_graph
 from students.export.recovery import from_first_process, recover_student
 from students.export.search import FFN_DOWN, Trial, fewest_float_layers, layer_errors
 from students.export.weights import MOST_INPUTS, shrink
@@ -258,42 +258,23 @@ def export_model(
     reference = runtime.load(source, runtime="torch", precision="fp32", n_threads=n_threads, device="cpu")
     reference.side = None  # of an asymmetric student, pairs of its own side's texts are compared
     limits = DEFAULT_THRESHOLDS[precision] if thresholds is None else thresholds
-    is_int8 = precision == "int8"
     n_inputs = min(n_calibration, MOST_INPUTS) if precision == "int4_weights" else n_calibration
     sample = _calibration_inputs(reference, calibration, n_inputs, seed) if precision in _CALIBRATED else []
+    quantization = Quantization(precision, sample, smooth_quant_alpha, overflow_safe=_overflow_safe)
+
+    def judge(export: runtime.Scorer) -> ParityReport:
+        report = compare(reference, export, held_back, labels, seed=seed)
+        return _on_both(report, export, precision, format, held_back, n_threads)
+
     with output_folder(target, ours=[CARD], overwrite=overwrite) as folder:
-
-        def judge(export: runtime.Scorer) -> ParityReport:
-            report = compare(reference, export, held_back, labels, seed=seed)
-            return _on_both(report, export, precision, format, held_back, n_threads)
-
-        writer = _Writer(source, folder, format, precision, sample, judge, n_threads, _overflow_safe)
-        made: _Attempt | None = None
-        trials: list[Trial] = []
-        found: dict[str, Any] = {}
-        keep = keep_float if keep_float != "search" else None if is_int8 else "ffn_down"
-        if precision == "int4_weights":
-            shares = shrink(lambda share: writer.attempt(-1, None if keep == "ffn_down" else keep, share), limits)
-            made, found = shares[-1], _int4_card(shares, limits)
-        elif not (is_int8 and keep_float == "search" and recovered is None):
-            made = writer.attempt(smooth_quant_alpha, keep)
-        if is_int8 and recovered is not None and made is not None and made.report.failures(limits):
-            log.warning("%s: %s; recovering the student", target, "; ".join(made.report.failures(limits)))
-            made, found = _recover(writer, made, recovered(), limits)
-        # weights that saturate are mended by no layer in float
-        if is_int8 and (made is None or (may_search and _overflow_safe and made.report.failures(limits))):
-            if made is not None:
-                log.warning(
-                    "%s: %s; looking for what has to stay in float", target, "; ".join(made.report.failures(limits))
-                )
-            made, trials = _search(writer, limits)
-            if made.report.failures(limits) and writer.weights != source:
-                writer.weights = source  # what recovery moved, no layer in float brings back
-                made, trials = _search(writer, limits)
-                found["recovery"]["used"] = False
-        assert made is not None
+        writer = _Writer(source, folder, target, format, quantization, judge, n_threads)
+        if precision == "int8":
+            made, trials, found = _int8(writer, limits, keep_float, recovered, may_search=may_search)
+        else:
+            made, found = _weights_or_float(writer, limits, "ffn_down" if keep_float == "search" else keep_float)
+            trials = []
         check_gate(made.report, limits, source, precision)
-        details = _details(made, precision, format, calibration, sample, seed, trials) | found
+        details = _details(made, format, calibration, seed, trials) | found
         details |= {} if check is None else check(made.exported)
         details |= {
             "runs_in": made.exported.precision,
@@ -327,9 +308,7 @@ def _on_both(
 class _Attempt:
     """A graph that was written, and how close it came."""
 
-    alpha: float
-    keep_float: Sequence[str] | str | None
-    int4_share: float
+    quantization: Quantization
     kept: Sequence[str]
     stored: Mapping[str, int]
     """How many matrix products have their weights in int4, int8 and float; known of int4_weights alone."""
@@ -343,33 +322,81 @@ class _Writer:
 
     weights: Path
     folder: Path
+    target: Path
+    """Where the folder is put in place when it holds: what messages name."""
     format: ExportFormat
-    precision: ExportPrecision
-    sample: Sample
+    quantization: Quantization
     judge: Callable[[runtime.Scorer], ParityReport]
     n_threads: int | None
-    overflow_safe: bool = True
 
-    def attempt(self, alpha: float, keep: Sequence[str] | str | None, int4_share: float = 1.0) -> _Attempt:
-        """Write a graph of the weights and compare it."""
+    def attempt(self, **changes: Any) -> _Attempt:
+        """Write a graph of the weights and compare it; fields of the quantization may be changed for this attempt."""
+        quantization = replace(self.quantization, **changes)
         shutil.rmtree(self.folder)  # the layers behind the transformer, too: they are those of the weights
         self.folder.mkdir()
         copy_without_weights(self.weights, self.folder)
-        given, stored = (self.weights, self.folder, self.precision, self.sample, alpha, keep), dict[str, int]()
+        stored = dict[str, int]()
         if self.format == "openvino":
-            kept, stored = write_openvino_graph(*given, int4_share, self.overflow_safe)
+            kept, stored = write_openvino_graph(self.weights, self.folder, quantization)
         else:
-            kept = write_onnx_graph(*given, self.overflow_safe)
+            kept = write_onnx_graph(self.weights, self.folder, quantization)
         exported = runtime.load(self.folder, runtime=self.format, n_threads=self.n_threads)
         if self.format == "onnx":
             write_tokenizer(self.weights, self.folder, max_length=exported.max_length)
-        return _Attempt(alpha, keep, int4_share, kept, stored, exported, self.judge(exported))
+        return _Attempt(quantization, kept, stored, exported, self.judge(exported))
+
+
+def _int8(
+    writer: _Writer,
+    limits: Thresholds,
+    keep_float: Sequence[str] | str | None,
+    recovered: Callable[[], Path] | None,
+    *,
+    may_search: bool,
+) -> tuple[_Attempt, list[Trial], dict[str, Any]]:
+    """Write int8 as asked for; where the gate does not hold, recover the student, then search for layers to keep in float.
+
+    Returns the attempt that lies in the folder, what the search tried, and what is to be said of recovery.
+    """
+    source, found = writer.weights, dict[str, Any]()
+    made: _Attempt | None = None
+    if keep_float != "search":
+        made = writer.attempt(keep_float=keep_float)
+    elif recovered is not None:
+        made = writer.attempt()
+    if recovered is not None and made is not None and (failures := made.report.failures(limits)):
+        log.warning("%s: %s; recovering the student", writer.target, "; ".join(failures))
+        made, found = _recover(writer, made, recovered(), limits)
+    if made is not None:
+        failures = made.report.failures(limits)
+        # weights that saturate are mended by no layer in float
+        if not (failures and may_search and writer.quantization.overflow_safe):
+            return made, [], found
+        log.warning("%s: %s; looking for what has to stay in float", writer.target, "; ".join(failures))
+    made, trials = _search(writer, limits)
+    if made.report.failures(limits) and writer.weights != source:
+        writer.weights = source  # what recovery moved, no layer in float brings back
+        made, trials = _search(writer, limits)
+        found["recovery"]["used"] = False
+    return made, trials, found
+
+
+def _weights_or_float(
+    writer: _Writer, limits: Thresholds, keep_float: Sequence[str] | str | None
+) -> tuple[_Attempt, dict[str, Any]]:
+    """Write any other precision: int4 weights as far as the gate holds, else once."""
+    if writer.quantization.precision != "int4_weights":
+        return writer.attempt(keep_float=keep_float), {}
+    # without SmoothQuant: activations stay in float
+    plain = {"smooth_quant_alpha": -1, "keep_float": None if keep_float == "ffn_down" else keep_float}
+    shares = shrink(lambda share: writer.attempt(int4_share=share, **plain), limits)
+    return shares[-1], _int4_card(shares, limits)
 
 
 def _recover(writer: _Writer, before: _Attempt, recovered: Path, limits: Thresholds) -> tuple[_Attempt, dict[str, Any]]:
     """Export the recovered weights in the same way; they are kept, also for a search, where they come closer."""
     source, writer.weights = writer.weights, recovered
-    after = writer.attempt(before.alpha, before.keep_float)
+    after = writer.attempt(keep_float=before.quantization.keep_float)
     helped = not after.report.failures(limits) or after.report.closeness > before.report.closeness
     parity = {"before": _numbers(before.report), "after": _numbers(after.report)}
     details = {"recovery": {"revision": revision(recovered), "used": helped, **parity}}
@@ -390,32 +417,27 @@ def _numbers(report: ParityReport) -> dict[str, Any]:
 
 def _search(writer: _Writer, limits: Thresholds) -> tuple[_Attempt, list[Trial]]:
     """Find what has to stay in float; what is given lies in the folder."""
-    errors = layer_errors(transformer_of(load_model(writer.weights)).eval(), writer.sample)
+    errors = layer_errors(transformer_of(load_model(writer.weights)).eval(), writer.quantization.sample)
     made: _Attempt | None = None
 
     def judged(alpha: float, keep: tuple[str, ...]) -> ParityReport:
         nonlocal made
-        made = writer.attempt(alpha, keep)
+        made = writer.attempt(smooth_quant_alpha=alpha, keep_float=keep)
         return made.report
 
     best, trials = fewest_float_layers(judged, errors, limits)
     if made is None or best is not trials[-1]:  # the folder holds what was tried last
-        made = writer.attempt(best.alpha, best.keep_float)
+        made = writer.attempt(smooth_quant_alpha=best.alpha, keep_float=best.keep_float)
     return made, trials
 
 
 def _details(
-    made: _Attempt,
-    precision: ExportPrecision,
-    format: ExportFormat,
-    calibration: TextPairs,
-    sample: Sample,
-    seed: int,
-    trials: Sequence[Trial],
+    made: _Attempt, format: ExportFormat, calibration: TextPairs, seed: int, trials: Sequence[Trial]
 ) -> dict[str, Any]:
+    precision = made.quantization.precision
     details: dict[str, Any] = {"format": format, "precision": precision}
     if precision in _CALIBRATED:
-        details["calibration"] = _calibration_card(calibration, sample, seed, made.alpha, made.keep_float, made.kept)
+        details["calibration"] = _calibration_card(made, calibration, seed)
     if trials:
         details["search"] = {"kept_float": list(made.kept), "trials": [trial.described() for trial in trials]}
     if precision in ("int8", "int8_dynamic"):
@@ -430,7 +452,7 @@ def _int4_card(tried: Sequence[_Attempt], limits: Thresholds) -> dict[str, Any]:
     made = tried[-1]
     trials = [
         {
-            "int4_share": one.int4_share,
+            "int4_share": one.quantization.int4_share,
             "rank_agreement": one.report.rank_agreement,
             "mean_cosine": one.report.mean_cosine,
             "min_cosine": one.report.min_cosine,
@@ -438,7 +460,7 @@ def _int4_card(tried: Sequence[_Attempt], limits: Thresholds) -> dict[str, Any]:
         }
         for one in tried
     ]
-    return {"weights": dict(made.stored), "search": {"int4_share": made.int4_share, "trials": trials}}
+    return {"weights": dict(made.stored), "search": {"int4_share": made.quantization.int4_share, "trials": trials}}
 
 
 export_openvino = partial(export_model, format="openvino")
@@ -488,14 +510,8 @@ def _calibration_inputs(reference: runtime.Scorer, pairs: TextPairs, n_inputs: i
     return calibration_inputs(reference.kind, reference.tokenizer, reference.max_length, pairs, n_inputs, seed)
 
 
-def _calibration_card(
-    pairs: TextPairs,
-    sample: Sample,
-    seed: int,
-    alpha: float,
-    keep_float: Sequence[str] | str | None,
-    kept: Sequence[str],
-) -> dict[str, Any]:
+def _calibration_card(made: _Attempt, pairs: TextPairs, seed: int) -> dict[str, Any]:
+    sample, keep_float = made.quantization.sample, made.quantization.keep_float
     lengths = [inputs["input_ids"].shape[1] for inputs in sample]
     return {
         "fingerprint": content_hash([inputs["input_ids"].tolist() for inputs in sample]),
@@ -503,7 +519,7 @@ def _calibration_card(
         "n_inputs": len(sample),
         "tokens": {"min": min(lengths), "median": float(np.median(lengths)), "max": max(lengths)},
         "seed": seed,
-        "smooth_quant_alpha": alpha,
+        "smooth_quant_alpha": made.quantization.smooth_quant_alpha,
         "keep_float": keep_float if keep_float is None or isinstance(keep_float, str) else list(keep_float),
-        "n_kept_float": len(kept),
+        "n_kept_float": len(made.kept),
     }

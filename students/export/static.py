@@ -63,7 +63,7 @@ def export_static_student(run: Run) -> None:
     )
     held_back = own_side_pairs(run, run.split.validation)[: settings.parity_pairs]
     check = None if run.student_section.asymmetric is None else partial(check_side, run)
-    report = export_table(run.student, target, held_back, thresholds_of(settings, "int8"), card, check, overwrite=True)
+    report = export_table(run.student, target, held_back, thresholds_of(settings, "int8"), card, check)
     log.info("%s: least cosine %.5f, greatest difference %.2g", target, report.min_cosine, report.max_difference)
 
 
@@ -74,12 +74,10 @@ def export_table(
     thresholds: Thresholds,
     card: Artefact,
     check: Callable[[Scorer], Compatibility] | None = None,
-    overwrite: bool = False,
 ) -> ParityReport:
-    """Write `target`: the static model `source` with its table in int8, checked on held-back pairs.
+    """Write `target`: the static model `source` with its table in int8, checked on held-back pairs; an earlier export there is replaced.
 
     :param check: what else has to hold, of a student that serves one side beside its teacher
-    :param overwrite: replace an earlier export at the target
     :raises BadInput: where there are no pairs to check it on, and for a target that holds something else
     :raises GateFailed: where it is too far; nothing is put in place then
     """
@@ -88,7 +86,7 @@ def export_table(
     if len(held_back) < 2:
         raise BadInput(f"{len(held_back)} held-back pairs; at least 2 (better 200) are needed to check the export")
     codes, scales = int8_rows(load_file(source / _WEIGHTS)["embedding.weight"])
-    with output_folder(target, inputs=[source], ours=[CARD], overwrite=overwrite) as folder:
+    with output_folder(target, inputs=[source], ours=[CARD], overwrite=True) as folder:
         for path in sorted(source.iterdir()):
             if path.is_dir():
                 shutil.copytree(path, folder / path.name)

@@ -108,13 +108,11 @@ class Ledger:
     ) -> dict[tuple[Shape, str], dict[str, Any]]:
         jobs = [(shape, precision) for shape in shapes for precision in PRECISIONS]
         results = measure_folders(
-            [folders[shape][precision] for shape, precision in jobs],
-            [f"{shape.layers} × {shape.width} {precision}" for shape, precision in jobs],
+            [(f"{shape.layers} × {shape.width} {precision}", folders[shape][precision]) for shape, precision in jobs],
             self.candidates.texts(),
             length=self.candidates.length,
             n_threads=self.n_threads,
             seconds=seconds,
-            seed=0,
         )
         return dict(zip(jobs, results, strict=True))
 

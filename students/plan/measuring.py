@@ -8,7 +8,7 @@ from typing import Any
 from distill.data.tokens import tokenize
 from distill.errors import BadInput
 from distill.evaluation.latency import Request, measure_all
-from distill.progress import progress
+from distill.progress import step_progress
 
 __all__ = ["cost_row", "measure_folders", "texts_of_length"]
 
@@ -17,37 +17,26 @@ _N_TEXTS = 32
 
 
 def measure_folders(
-    folders: Sequence[Path],
-    names: Sequence[str],
+    folders: Sequence[tuple[str, Path]],
     texts: tuple[list[str], list[str]],
     *,
     length: int,
     n_threads: int,
     seconds: float,
-    seed: int,
 ) -> list[dict[str, Any]]:
-    """Measure exported folders in turns, as `distill.evaluation.latency.measure_all` does, on texts of one length."""
-    requests = [
-        Request(folder, name, "openvino", None, n_threads, length, count=False)
-        for folder, name in zip(folders, names, strict=True)
-    ]
-    with progress("measuring", 0) as report:
-        last = 0
+    """Measure exported folders in turns, as `distill.evaluation.latency.measure_all` does, on texts of one length.
 
-        def on_progress(done: int, total: int, what: str) -> None:
-            nonlocal last
-            report(done - last, what, total=total)
-            last = done
-
-        queries, documents = texts
+    :param folders: each with the name that it is shown under
+    :param texts: queries and documents
+    """
+    requests = [Request(folder, name, "openvino", None, n_threads, length, count=False) for name, folder in folders]
+    with step_progress("measuring") as on_progress:
         return measure_all(
             requests,
-            queries,
-            documents,
+            *texts,
             seconds=seconds,
             rounds=_ROUNDS,
             lengths=(2 * length,),
-            seed=seed,
             on_progress=on_progress,
         )
 

@@ -145,7 +145,7 @@ def _search(candidates: Candidates, ledger: Ledger, budget: CostLimits) -> dict[
     log.info("planned in %s (%s): int8 takes %.2f of fp32's time", fastest.precision, fastest.why, fastest.int8_of_fp32)
     before = {name: fit_cost_model(ledger.rows("measured", precision=name)) for name in PRECISIONS}
     notes = _verify(candidates, ledger, budget, shapes, fastest.precision)
-    return _result(candidates, ledger, budget, shapes, fastest, before, notes)
+    return _Found(candidates, ledger, budget, shapes, fastest, before, notes).to_json()
 
 
 def _scouts(shapes: Sequence[Shape]) -> list[Shape]:
@@ -217,91 +217,103 @@ def _verify(
     return notes
 
 
-def _result(
-    candidates: Candidates,
-    ledger: Ledger,
-    budget: CostLimits,
-    shapes: Sequence[Shape],
-    fastest: Fastest,
-    before: Mapping[str, CostModel],
-    notes: Sequence[str],
-) -> dict[str, Any]:
-    plan, own = candidates.plan, fastest.precision
-    rows = {name: ledger.rows("measured", "verified", precision=name) for name in PRECISIONS}
-    known = {name: {one.shape: one.costs() for one in measured} for name, measured in rows.items()}
-    model = {name: fit_cost_model(measured) for name, measured in rows.items()}
-    costs = {name: _costs(shapes, measured) for name, measured in rows.items()}
-    here = {
-        shape: known[own][shape] for shape in shapes if shape in known[own]
-    }  # the ledger may know shapes of other plans
-    fitting = [shape for shape in here if budget.fits(here[shape])]
-    # a plan proposes nothing that was not measured; what is only predicted is shown beside it
-    chosen = max(fitting, key=lambda shape: shape.capacity) if fitting else None
-    shown = best_by_depth(costs[own], budget) if chosen is not None else [nearest(here, budget)]
-    shown = sorted({*shown, *([chosen] if chosen else [])}, key=lambda shape: shape.capacity, reverse=True)
+@dataclass
+class _Found:
+    """What a search has measured, as the content of plan.json."""
 
-    def by_precision(shape: Shape) -> dict[str, Any]:
+    candidates: Candidates
+    ledger: Ledger
+    budget: CostLimits
+    shapes: Sequence[Shape]
+    fastest: Fastest
+    before: Mapping[str, CostModel]
+    """The models that chose what was verified, by precision."""
+    notes: Sequence[str]
+
+    def __post_init__(self) -> None:
+        self.own, self.other = self.fastest.precision, self.fastest.other
+        self.rows = {name: self.ledger.rows("measured", "verified", precision=name) for name in PRECISIONS}
+        self.known = {name: {one.shape: one.costs() for one in rows} for name, rows in self.rows.items()}
+        self.model = {name: fit_cost_model(rows) for name, rows in self.rows.items()}
+        self.costs = {name: _costs(self.shapes, rows) for name, rows in self.rows.items()}
+        known = self.known[self.own]
+        # the ledger may know shapes of other plans
+        self.here = {shape: known[shape] for shape in self.shapes if shape in known}
+        fitting = [shape for shape in self.here if self.budget.fits(self.here[shape])]
+        # a plan proposes nothing that was not measured; what is only predicted is shown beside it
+        self.chosen = max(fitting, key=lambda shape: shape.capacity) if fitting else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it."""
+        errors = {name: held_out_errors(self.ledger.rows("measured", precision=name)) for name in PRECISIONS}
         return {
+            "budget": asdict(self.budget),
+            "plan": self.candidates.plan.model_dump(mode="json"),
+            "kind": self.candidates.kind,
+            "cut": self.candidates.cut_name,
+            "length": self.candidates.length,
+            "precision": self.own,
+            "other": self.other,
+            "why": self.fastest.why,
+            "int8_of_fp32": self.fastest.int8_of_fp32,
+            "threads": self.ledger.n_threads,
+            "environment": environment(),
+            "largest": "parameters outside the embeddings, then vocabulary",
+            "students": [self._student(shape) for shape in self._shown()],
+            "yaml": None if self.chosen is None else _yaml(self.candidates.section(self.chosen)),
+            "measured": self._measured(),
+            "grid": [self._on_grid(shape) for shape in self.shapes],
+            "median_error": errors[self.own],
+            "median_error_other": errors[self.other],
+            "cost_model": describe(self.model[self.own]),
+            "cost_model_other": describe(self.model[self.other]),
+            "notes": list(self.notes),
+        }
+
+    def _shown(self) -> list[Shape]:
+        """Return the best shape of each depth and the chosen one, the largest first; where none fits, the nearest."""
+        if self.chosen is None:
+            return [nearest(self.here, self.budget)]
+        shown = {*best_by_depth(self.costs[self.own], self.budget), self.chosen}
+        return sorted(shown, key=lambda shape: shape.capacity, reverse=True)
+
+    def _student(self, shape: Shape) -> dict[str, Any]:
+        by_precision = {
             name: {
-                "measured": known[name].get(shape),
-                "fits": budget.fits(costs[name][shape]),
-                "predicted": (before if shape in known[name] else model)[name].predict(shape),
+                "measured": self.known[name].get(shape),
+                "fits": self.budget.fits(self.costs[name][shape]),
+                "predicted": (self.before if shape in self.known[name] else self.model)[name].predict(shape),
             }
             for name in PRECISIONS
         }
-
-    students = [
-        {
+        return {
             "shape": asdict(shape),
             "encoder_parameters": shape.encoder_parameters,
-            **by_precision(shape)[own],
-            "by_precision": by_precision(shape),
-            "student": candidates.section(shape),
+            **by_precision[self.own],
+            "by_precision": by_precision,
+            "student": self.candidates.section(shape),
         }
-        for shape in shown
-    ]
-    fitted = {one.shape for one in ledger.rows("measured", precision=own)}
-    errors = {name: held_out_errors(ledger.rows("measured", precision=name)) for name in PRECISIONS}
-    return {
-        "budget": asdict(budget),
-        "plan": plan.model_dump(mode="json"),
-        "kind": candidates.kind,
-        "cut": candidates.cut_name,
-        "length": candidates.length,
-        "precision": own,
-        "other": fastest.other,
-        "why": fastest.why,
-        "int8_of_fp32": fastest.int8_of_fp32,
-        "threads": ledger.n_threads,
-        "environment": environment(),
-        "largest": "parameters outside the embeddings, then vocabulary",
-        "students": students,
-        "yaml": None if chosen is None else _yaml(candidates.section(chosen)),
-        "measured": [
+
+    def _measured(self) -> list[dict[str, Any]]:
+        fitted = {one.shape for one in self.ledger.rows("measured", precision=self.own)}
+        return [
             {
                 "shape": asdict(one.shape),
                 **one.costs(),
-                "predicted": before[own].predict(one.shape),
+                "predicted": self.before[self.own].predict(one.shape),
                 "fitted": one.shape in fitted,
-                "other": known[fastest.other].get(one.shape),
+                "other": self.known[self.other].get(one.shape),
             }
-            for one in rows[own]
-        ],
-        "grid": [
-            {
-                "shape": asdict(shape),
-                "encoder_parameters": shape.encoder_parameters,
-                **costs[own][shape],
-                "other": costs[fastest.other][shape],
-            }
-            for shape in shapes
-        ],
-        "median_error": errors[own],
-        "median_error_other": errors[fastest.other],
-        "cost_model": describe(model[own]),
-        "cost_model_other": describe(model[fastest.other]),
-        "notes": list(notes),
-    }
+            for one in self.rows[self.own]
+        ]
+
+    def _on_grid(self, shape: Shape) -> dict[str, Any]:
+        return {
+            "shape": asdict(shape),
+            "encoder_parameters": shape.encoder_parameters,
+            **self.costs[self.own][shape],
+            "other": self.costs[self.other][shape],
+        }
 
 
 def _yaml(section: Mapping[str, Any]) -> str:
@@ -325,13 +337,11 @@ def check_model(recipe: Recipe, model: Path) -> dict[str, Any]:
     sources = list(dict.fromkeys([*run.split.train.queries, *run.split.train.documents]))
     texts = texts_of_length(scorer.tokenizer, sources, length, scorer.kind)
     result = measure_folders(
-        [model],
-        [model.name],
+        [(model.name, model)],
         texts,
         length=length,
         n_threads=plan.threads or usable_cpus(),
         seconds=2 * plan.seconds,
-        seed=0,
     )[0]
     budget = CostLimits(plan.budget_p95_ms, plan.budget_mb)
     costs = cost_row(result)["costs"]

@@ -90,14 +90,11 @@ def change_vocabulary(model: Any, vocabulary: Vocabulary, corpus: Corpus, *, see
         )
         report = trimmed.to_json()
     elif vocabulary.train is not None:
-        train = vocabulary.train
         new_tokenizer, trained = new_vocabulary(
             transformer,
             tokenizer,
             corpus.sources,
-            kind=train.tokenizer,
-            size=train.size,
-            start=train.start,
+            vocabulary.train,
             seed=seed,
             contexts=corpus.contexts,
         )

@@ -20,6 +20,7 @@ from distill.data.scripts import Sources
 from distill.data.tokens import tokenize
 from distill.errors import BadInput
 from distill.models.backbone import train_tokenizer
+from distill.recipe.schema import NewVocabulary
 from students.vocabulary.surface import OldPieces
 from students.vocabulary.tokenizer_json import TokenizerJson, rebuilt, renumbered
 from students.vocabulary.word_embeddings import padding_position, replace_vocabulary, word_embedding
@@ -59,10 +60,8 @@ def new_vocabulary(
     transformer: Any,
     tokenizer: Any,
     sources: Sources,
+    settings: NewVocabulary,
     *,
-    kind: Literal["unigram", "wordpiece"],
-    size: int,
-    start: Start,
     seed: int,
     contexts: Sequence[Sequence[str]] | None = None,
 ) -> tuple[Any, NewVocabularyReport]:
@@ -77,17 +76,17 @@ def new_vocabulary(
     if not texts:
         raise BadInput("a new vocabulary is trained on a corpus; there are no texts")
     old = TokenizerJson.of(tokenizer)
-    new, new_tokenizer = _trained(transformer, tokenizer, old, texts, kind, size)
+    new, new_tokenizer = _trained(transformer, tokenizer, old, texts, settings.tokenizer, settings.size)
     special = {i: new.ids[token] for i, token in old.tokens.items() if i in _special(tokenizer, old)}
-    mixing, drawn, starts = _mixing(
-        transformer, old, new, new_tokenizer, special, start, contexts or [[t] for t in texts]
-    )
+    contexts = contexts or [[text] for text in texts]
+    weights, starts = _mixtures(old, new, new_tokenizer, special, settings.start, contexts)
+    mixing, drawn = _as_matrix(weights, new, word_embedding(transformer).num_embeddings)
     n_before = transformer.num_parameters()
     replace_vocabulary(transformer, lambda rows: _rows(rows, mixing, drawn, seed), len(new.tokens), special)
     counted = {name: _counted(old, new, given) for name, given in sources.items() if given}
     return new_tokenizer, NewVocabularyReport(
-        tokenizer=kind,
-        start=start,
+        tokenizer=settings.tokenizer,
+        start=settings.start,
         n_tokens=(len(old.tokens), len(new.tokens)),
         n_parameters=(n_before, transformer.num_parameters()),
         starts=starts,
@@ -145,21 +144,15 @@ def _counted(old: TokenizerJson, new: TokenizerJson, texts: Sequence[str]) -> tu
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _mixing(
-    transformer: Any,
+def _mixtures(
     old: TokenizerJson,
     new: TokenizerJson,
     new_tokenizer: Any,
     special: Mapping[int, int],
     start: Start,
     contexts: Sequence[Sequence[str]],
-) -> tuple[Any, np.ndarray, dict[str, int]]:
-    """Return the mixture of old rows that each new one is, and the new tokens that have none.
-
-    *Shape:* mixing: sparse (n_new, n_old); drawn: (n_drawn,)
-    """
-    from scipy.sparse import coo_matrix
-
+) -> tuple[dict[int, dict[int, float]], dict[str, int]]:
+    """Return by new token the shares of the old ones that it starts as, and how many start in which way."""
     pieces = OldPieces(old)
     weights: dict[int, dict[int, float]] = {new_id: {old_id: 1.0} for old_id, new_id in special.items()}
     copied = set(weights)
@@ -177,18 +170,27 @@ def _mixing(
     elif start == "focus":
         overlap = {i: next(iter(weights[i])) for i in sorted(copied - set(special.values()))}
         weights |= _similar(new_tokenizer, len(new.tokens), rest, overlap, contexts)
-    entries = [(i, j, weight) for i, parts in weights.items() for j, weight in parts.items()]
-    rows, columns, values = (np.array(side) for side in zip(*entries, strict=True))
-    n_old = word_embedding(transformer).num_embeddings
-    drawn = np.array([i for i in new.tokens if i not in weights], dtype=np.int64)
     n_mixed = len(weights) - len(copied)
     starts = {
         "copied": len(copied),
         "pieces": n_mixed * (start == "mean"),
         "similar": n_mixed * (start == "focus"),
-        "drawn": len(drawn),
+        "drawn": sum(i not in weights for i in new.tokens),
     }
-    return coo_matrix((values, (rows, columns)), shape=(len(new.tokens), n_old)).tocsr(), drawn, starts
+    return weights, starts
+
+
+def _as_matrix(weights: Mapping[int, Mapping[int, float]], new: TokenizerJson, n_old: int) -> tuple[Any, np.ndarray]:
+    """Return the mixture of old rows that each new one is, and the new tokens that have none.
+
+    *Shape:* mixing: sparse (n_new, n_old); drawn: (n_drawn,)
+    """
+    from scipy.sparse import coo_matrix
+
+    entries = [(i, j, weight) for i, parts in weights.items() for j, weight in parts.items()]
+    rows, columns, values = (np.array(side) for side in zip(*entries, strict=True))
+    drawn = np.array([i for i in new.tokens if i not in weights], dtype=np.int64)
+    return coo_matrix((values, (rows, columns)), shape=(len(new.tokens), n_old)).tocsr(), drawn
 
 
 def _rows(old: Any, mixing: Any, drawn: np.ndarray, seed: int) -> Any:

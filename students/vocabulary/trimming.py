@@ -9,7 +9,7 @@ million lines of another language would else be all in the last thousandth.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -99,22 +99,15 @@ def trim_vocabulary(
         raise BadInput(f"the tokenizer has token {max(before.tokens)}, the model {n_rows} word embeddings")
     reading = copy.deepcopy(tokenizer)  # what is asked to tokenize forgets the truncation and padding of its file
     tables = {name: _tokenized(reading, given) for name, given in texts.items()}
-    scripts = kept_scripts(texts)
-    always = before.named_ids() | before.letter_ids(lambda letter: script_of(letter) in ("", *scripts))
-    always |= set(token_ids_of_config(transformer.config).values()) & set(before.tokens)
-    counts = [np.bincount(table.ids, minlength=n_rows) for table in tables.values() if len(table.ids)]
-    kept = (
-        _covering(before, counts, always, coverage) if coverage else _most_frequent(before, counts, always, size or 0)
-    )
+    kept = _kept(transformer, before, texts, tables, coverage=coverage, size=size)
     position = padding_position(transformer)
     order = before.in_order(kept, tokenizer.pad_token_id if position is None else position)
     after = before.cut(order)
     new_tokenizer = rebuilt(tokenizer, after)
     new_reading = copy.deepcopy(new_tokenizer)
+    cut = _Cut(before, after, np.array(order), np.isin(np.arange(n_rows), order))
 
-    survives = np.zeros(n_rows, dtype=bool)
-    survives[order] = True
-    covered = {name: _covered(before, table, texts[name], survives) for name, table in tables.items()}
+    covered = {name: _covered(before, table, texts[name], cut.survives) for name, table in tables.items()}
     drawn = _sample([text for name, rows in covered.items() for text in np.array(texts[name], dtype=object)[rows]])
     hidden = _hidden_states(transformer, reading, drawn)
     n_parameters = transformer.num_parameters()
@@ -122,27 +115,16 @@ def trim_vocabulary(
     difference = _difference(hidden, _hidden_states(transformer, new_reading, drawn))
 
     changed: list[dict[str, Any]] = []
-    counted = {
-        name: _compare(
-            before,
-            after,
-            order,
-            texts[name],
-            table,
-            _tokenized(new_reading, texts[name]),
-            covered[name],
-            survives,
-            name,
-            changed,
-        )
-        for name, table in tables.items()
-    }
+    counted = {}
+    for name, table in tables.items():
+        counted[name], lost = cut.counts(texts[name], table, _tokenized(new_reading, texts[name]), covered[name])
+        changed += [{"source": name, **one} for one in lost]
     report = TrimReport(
         algorithm=before.algorithm,
         n_tokens=(len(before.tokens), len(order)),
         n_parameters=(n_parameters, transformer.num_parameters()),
         unreachable=(len(before.unreachable()), len(after.unreachable())),
-        scripts=tuple(scripts),
+        scripts=tuple(kept_scripts(texts)),
         sources=counted,
         n_checked=len(drawn),
         max_difference=difference,
@@ -150,6 +132,26 @@ def trim_vocabulary(
     )
     _refuse_inexact(report)
     return new_tokenizer, report
+
+
+def _kept(
+    transformer: Any,
+    before: TokenizerJson,
+    texts: Mapping[str, Sequence[str]],
+    tables: Mapping[str, TokenTable],
+    *,
+    coverage: float | None,
+    size: int | None,
+) -> set[int]:
+    """Return the ids of the tokens that stay."""
+    n_rows = word_embedding(transformer).num_embeddings
+    scripts = kept_scripts(texts)
+    always = before.named_ids() | before.letter_ids(lambda letter: script_of(letter) in ("", *scripts))
+    always |= set(token_ids_of_config(transformer.config).values()) & set(before.tokens)
+    counts = [np.bincount(table.ids, minlength=n_rows) for table in tables.values() if len(table.ids)]
+    if coverage:
+        return _covering(before, counts, always, coverage)
+    return _most_frequent(before, counts, always, size or 0)
 
 
 def _refuse_inexact(report: TrimReport) -> None:
@@ -255,42 +257,49 @@ class _Tried:
             start = found[1]
 
 
-def _compare(
-    before: TokenizerJson,
-    after: TokenizerJson,
-    order: Sequence[int],
-    texts: Sequence[str],
-    old: TokenTable,
-    new: TokenTable,
-    covered: np.ndarray,
-    survives: np.ndarray,
-    source: str,
-    changed: list[dict[str, Any]],
-) -> TextCounts:
-    back = np.array(order)[new.ids]  # new tokens as old ids: (n_new_tokens,)
-    is_covered = np.zeros(len(texts), dtype=bool)
-    is_covered[covered] = True
-    n_same = 0
-    for i, text in enumerate(texts):
-        first, second = old.ids[old.offsets[i] : old.offsets[i + 1]], back[new.offsets[i] : new.offsets[i + 1]]
-        if is_covered[i]:
-            n_same += np.array_equal(first, second)
-        else:
-            pieces = [" ".join(before.tokens[int(token)] for token in side) for side in (first, second)]
-            changed.append({"source": source, "text": text, "before": pieces[0], "after": pieces[1]})
-    n_words = max(sum(len(text.split()) for text in texts), 1)
-    unknown = [
-        float((ids == unk).mean()) if len(ids) and unk is not None else 0.0
-        for ids, unk in ((old.ids, before.unk_id), (new.ids, after.unk_id))
-    ]
-    return TextCounts(
-        n_texts=len(texts),
-        n_covered=len(covered),
-        n_same=n_same,
-        coverage=float(survives[old.ids].mean()) if len(old.ids) else 1.0,
-        fertility=(len(old.ids) / n_words, len(new.ids) / n_words),
-        unknown=(unknown[0], unknown[1]),
-    )
+@dataclass(frozen=True)
+class _Cut:
+    """A vocabulary before and after tokens went."""
+
+    before: TokenizerJson
+    after: TokenizerJson
+    order: np.ndarray
+    """The old id of each new token. *Shape:* (n_new,)."""
+    survives: np.ndarray
+    """Which old tokens are left. *Shape:* (n_old,)."""
+
+    def counts(
+        self, texts: Sequence[str], old: TokenTable, new: TokenTable, covered: np.ndarray
+    ) -> tuple[TextCounts, list[dict[str, str]]]:
+        """Count how texts fare, and return those that lost a token, with their pieces before and after.
+
+        :param covered: the numbers of the texts whose tokens all survive
+        """
+        back = self.order[new.ids]  # new tokens as old ids: (n_new_tokens,)
+        is_covered = np.zeros(len(texts), dtype=bool)
+        is_covered[covered] = True
+        n_same, changed = 0, list[dict[str, str]]()
+        for i, text in enumerate(texts):
+            first, second = old.ids[old.offsets[i] : old.offsets[i + 1]], back[new.offsets[i] : new.offsets[i + 1]]
+            if is_covered[i]:
+                n_same += np.array_equal(first, second)
+            else:
+                pieces = [" ".join(self.before.tokens[int(token)] for token in side) for side in (first, second)]
+                changed.append({"text": text, "before": pieces[0], "after": pieces[1]})
+        n_words = max(sum(len(text.split()) for text in texts), 1)
+        unknown = [
+            float((ids == unk).mean()) if len(ids) and unk is not None else 0.0
+            for ids, unk in ((old.ids, self.before.unk_id), (new.ids, self.after.unk_id))
+        ]
+        counts = TextCounts(
+            n_texts=len(texts),
+            n_covered=len(covered),
+            n_same=n_same,
+            coverage=float(self.survives[old.ids].mean()) if len(old.ids) else 1.0,
+            fertility=(len(old.ids) / n_words, len(new.ids) / n_words),
+            unknown=(unknown[0], unknown[1]),
+        )
+        return counts, changed
 
 
 def _sample(texts: Sequence[str]) -> list[str]:

@@ -24,9 +24,9 @@ from distill.models.backbone import resolve_name
 from distill.models.modeling import build_model, quiet, save_model, tokenizer_of
 from distill.recipe.schema import EmbeddingMatch, Objectives, Training
 from distill.runtime.opening import load
-from distill.training.loop import train
+from distill.training.loop import TrainingOutput, train
 from distill.training.objectives import Step
-from distill.training.trainset import TrainSet
+from distill.training.trainset import LoneTexts, Tokenization, TrainSet
 
 MAX_LENGTH, BATCH, RATE, SEED = 128, 64, 1e-4, 0
 
@@ -96,7 +96,9 @@ def theirs(student: Any, texts: list[str], target: np.ndarray, folder: Path) -> 
 def ours(student: Any, texts: list[str], target: np.ndarray, folder: Path) -> None:
     """The toolkit's loop, tokenisation included."""
     pairs = Pairs([], [], np.zeros(0, dtype=np.float32))
-    trainset = TrainSet.build("bi_encoder", tokenizer_of(student), pairs, max_length=MAX_LENGTH, unlabelled=texts)
+    trainset = TrainSet.build(
+        Tokenization("bi_encoder", tokenizer_of(student), MAX_LENGTH), pairs, lone=LoneTexts(texts)
+    )
     vectors = target[[texts.index(text) for text in trainset.texts]]
     trainset.embeddings = lambda rows: vectors[rows]
     settings = Training(
@@ -116,8 +118,7 @@ def ours(student: Any, texts: list[str], target: np.ndarray, folder: Path) -> No
         None,
         settings,
         seed=SEED,
-        folder=folder,
-        title="ours",
+        output=TrainingOutput("ours", folder),
     )
 
 

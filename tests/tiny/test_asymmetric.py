@@ -143,19 +143,14 @@ def test_only_the_own_side_is_learned_and_scored_against_the_teacher(finished):
     import torch
 
     from distill.training.objectives import Step
-    from distill.training.trainset import TrainSet
+    from distill.training.trainset import LoneTexts, Tokenization, TrainSet
 
     pairs = finished.split.train
     model, teacher = load_model(finished.student), load_model(finished.teacher("bi"))
     trainset = TrainSet.build(
-        "bi_encoder",
-        model.tokenizer,
+        Tokenization("bi_encoder", model.tokenizer, 64, ("query: ", "passage: "), by_role=True),
         pairs,
-        max_length=64,
-        prompts=("query: ", "passage: "),
-        by_role=True,
-        lone_role=0,
-        unlabelled=["a lone text"],
+        lone=LoneTexts(["a lone text"], role=0),
         candidates=2,
     )
     trainset.learn_one_side(0)

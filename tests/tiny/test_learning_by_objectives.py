@@ -26,10 +26,10 @@ from distill.recipe.schema import (
     Similarity,
     Training,
 )
-from distill.training.loop import train
+from distill.training.loop import TrainingOutput, train
 from distill.training.negatives import GuideVectors
 from distill.training.objectives import Step
-from distill.training.trainset import TrainSet
+from distill.training.trainset import Tokenization, TrainSet
 from tests.tiny.conftest import SENTENCES
 
 BI, CROSS = "bi_encoder", "cross_encoder"
@@ -89,7 +89,7 @@ def noisy(model, size):
 def learn(objectives, model, pairs, told, folder, **changes):
     """The step before and after training, and the units."""
     kind, (scores, rows) = (CROSS if hasattr(model, "predict") else BI), told
-    units = TrainSet.build(kind, tokenizer_of(model), pairs, max_length=24, candidates=5)
+    units = TrainSet.build(Tokenization(kind, tokenizer_of(model), 24), pairs, candidates=5)
     units.teacher_scores, units.coupled = scores, objectives.couples
     if kind == BI:
         vectors = np.stack([rows[text] for text in units.texts])
@@ -102,7 +102,7 @@ def learn(objectives, model, pairs, told, folder, **changes):
         return Step(copy.deepcopy(model), kind, objectives, teacher_kinds={"cross": CROSS, "bi": BI})
 
     settings = TRAINING.model_copy(update=changes)
-    step, result = train(build_step, units, None, settings, seed=0, folder=folder, title="student")
+    step, result = train(build_step, units, None, settings, seed=0, output=TrainingOutput("student", folder))
     assert result.step == settings.max_steps
     return build_step(), step, units
 

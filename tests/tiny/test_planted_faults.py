@@ -24,6 +24,7 @@ from distill.data.pairs import Pairs
 from distill.errors import BadInput, GateFailed
 from distill.evaluation.benchmark import BenchmarkEntry, Scored, assemble, said_of_quality
 from distill.files.artefact import revision
+from distill.metrics.measures import Bootstrap
 from distill.models.modeling import load_model, quiet, save_model
 from distill.report.words import verdict
 from distill.runtime.opening import load
@@ -64,7 +65,7 @@ def test_a_bad_control_shows_nothing_in_a_report(tmp_path):
     for name, strength in signal.items():
         scores = strength * labels + rng.normal(size=120)
         scored[name] = Scored(scores, 1 / (1 + np.exp(-scores)), 1)
-    result = assemble(rows, scored, {}, pairs, n_bootstrap=50, seed=0, comparisons=[("student", "control")])
+    result = assemble(rows, scored, {}, pairs, bootstrap=Bootstrap(50, 0), comparisons=[("student", "control")])
     assert said_of_quality(result) == [
         "The control is broken: it is worse than the untrained student, so student − control shows nothing."
     ]

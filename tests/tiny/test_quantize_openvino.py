@@ -8,7 +8,7 @@ from distill.data.tokens import tokenize
 from distill.graphs.openvino import Traced, trace
 from distill.models.files import open_tokenizer, read_model_files
 from students.export import graphs, quantize_openvino
-from students.export.graphs import write_openvino_graph
+from students.export.graphs import Quantization, write_openvino_graph
 from tests.tiny.conftest import SENTENCES
 
 pytestmark = pytest.mark.integration
@@ -52,7 +52,9 @@ def test_both_ways_write_the_same_graph(
         monkeypatch.setattr(quantize_openvino, "has_optimum", lambda is_there=is_there: is_there)
         folder = tmp_path / str(is_there)
         folder.mkdir()
-        kept, stored = write_openvino_graph(bert_bi, folder, precision, sample, alpha, "ffn_down", 0.6, overflow_safe)
+        kept, stored = write_openvino_graph(
+            bert_bi, folder, Quantization(precision, sample, alpha, "ffn_down", 0.6, overflow_safe)
+        )
         made[is_there] = written(folder), kept, stored
     assert made[True] == made[False]
 
@@ -64,7 +66,7 @@ def test_alpha_is_heeded_down_to_zero(bert_bi, traced, sample, monkeypatch, tmp_
     for alpha in (0.0, 0.95):
         folder = tmp_path / str(alpha)
         folder.mkdir()
-        write_openvino_graph(bert_bi, folder, "int8", sample, alpha, None, 1.0)
+        write_openvino_graph(bert_bi, folder, Quantization("int8", sample, alpha))
         weights.add(written(folder)[0])
     assert len(weights) == 2
 

@@ -212,14 +212,14 @@ def test_agrees_with_the_matryoshka_loss_of_sentence_transformers(run):
     from sentence_transformers.sentence_transformer.losses import CosineSimilarityLoss, MatryoshkaLoss
 
     from distill.training.objectives import Step
-    from distill.training.trainset import TrainSet
+    from distill.training.trainset import Tokenization, TrainSet
 
     model = load_model(run.student)
     pairs = Pairs(
         ["backend developer", "nurse"], ["python and django", "night shifts"], np.array([1.0, 0.0], dtype=np.float32)
     )
     settings = Objectives.model_validate({"labels": {"loss": "contrastive"}, "matryoshka": [8, 4]})
-    trainset = TrainSet.build("bi_encoder", load(run.student).tokenizer, pairs, max_length=64)
+    trainset = TrainSet.build(Tokenization("bi_encoder", load(run.student).tokenizer, 64), pairs)
     units = np.arange(2)
     ours = Step(model, "bi_encoder", settings)(trainset.batch(units, totals=trainset.counts(units)))["labels"]
     theirs = MatryoshkaLoss(model, CosineSimilarityLoss(model), matryoshka_dims=[16, 8, 4])

@@ -16,7 +16,7 @@ from distill.models.modeling import load_model
 from distill.recipe.schema import Training
 from distill.runtime.opening import load
 from distill.training import loop as training
-from distill.training.trainset import TrainSet, validation_value
+from distill.training.trainset import Tokenization, TrainSet, validation_value
 from recipes.cli import main
 from students import build_student, train_student
 from students.cut.depth import keep_layers
@@ -721,6 +721,6 @@ class TestFolders:
 def test_trainset_is_the_same_on_every_process(tiny_run):
     run = tiny_run(data=SHORT)
     tokenizer = load_model(teacher_of(run))[0].tokenizer
-    one, two = (TrainSet.build("cross_encoder", tokenizer, run.split.train, max_length=64) for _ in range(2))
+    one, two = (TrainSet.build(Tokenization("cross_encoder", tokenizer, 64), run.split.train) for _ in range(2))
     assert np.array_equal(one.tokens.ids, two.tokens.ids)
     assert max(one.tokens.lengths) <= 64

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from distill.errors import BadInput, JobFailed
 from distill.files.artefact import read_card
 from distill.models.modeling import load_model, replace_tokenizer, save_model, tokenizer_of, transformer_of
+from distill.recipe.schema import NewVocabulary
 from recipes.cli import main
 from students.vocabulary.new_vocabulary import new_vocabulary
 from students.vocabulary.trimming import trim_vocabulary
@@ -284,7 +285,9 @@ class TestNewVocabulary:
         tokenizer = make_tokenizer("wordpiece")
         model = make_model("Bert", len(tokenizer))
         old_rows, old_ids = model.get_input_embeddings().weight.detach().clone(), tokenizer.get_vocab()
-        new, report = new_vocabulary(model, tokenizer, SOURCES, kind="unigram", size=300, start="exact", seed=0)
+        new, report = new_vocabulary(
+            model, tokenizer, SOURCES, NewVocabulary(tokenizer="unigram", size=300, start="exact"), seed=0
+        )
         rows, ids = model.get_input_embeddings().weight, new.get_vocab()
         assert torch.equal(rows[ids["[CLS]"]], old_rows[old_ids["[CLS]"]])
         for begin, inside in (("▁", ""), ("", "##")):  # ▁ is a beginning, and so is no ##
@@ -304,7 +307,9 @@ class TestNewVocabulary:
         model = make_model("Bert", len(tokenizer))
         old_rows, old_ids = model.get_input_embeddings().weight.detach().clone(), tokenizer.get_vocab()
         corpus = {"en": ["kubernetesdjango"] * 30 + ["catdog"] * 30}
-        new, report = new_vocabulary(model, tokenizer, corpus, kind="wordpiece", size=100, start="mean", seed=0)
+        new, report = new_vocabulary(
+            model, tokenizer, corpus, NewVocabulary(tokenizer="wordpiece", size=100, start="mean"), seed=0
+        )
         token = max(new.get_vocab(), key=len)
         parts = [old_ids[part] for part in tokenizer.tokenize(token)]
         assert len(parts) > 1 and report.starts["pieces"] > 0
@@ -319,7 +324,12 @@ class TestNewVocabulary:
         pairs = [("삵", "cat"), ("늪", "mat"), ("넋", "fox"), ("몫", "quick"), ("값", "brown")] * 8
         sources = {"ko": [ko for ko, _ in pairs], "en": [en for _, en in pairs]}
         new, report = new_vocabulary(
-            model, tokenizer, sources, kind="wordpiece", size=300, start="focus", seed=0, contexts=pairs
+            model,
+            tokenizer,
+            sources,
+            NewVocabulary(tokenizer="wordpiece", size=300, start="focus"),
+            seed=0,
+            contexts=pairs,
         )
         rows, ids = model.get_input_embeddings().weight.detach(), new.get_vocab()
         assert report.starts["similar"] > 0
@@ -335,7 +345,9 @@ class TestNewVocabulary:
 
         tokenizer = make_tokenizer(algorithm)
         model = make_model(family, len(tokenizer))
-        new, report = new_vocabulary(model, tokenizer, SOURCES, kind=kind, size=300, start="mean", seed=0)
+        new, report = new_vocabulary(
+            model, tokenizer, SOURCES, NewVocabulary(tokenizer=kind, size=300, start="mean"), seed=0
+        )
         assert new.pad_token_id == model.config.pad_token_id == 1
         assert report.n_tokens[1] == len(new) <= 300
         model.save_pretrained(tmp_path)
@@ -350,7 +362,9 @@ class TestNewVocabulary:
         made, tokenizer = [], make_tokenizer("wordpiece")
         for _ in range(2):
             model = make_model("Bert", len(tokenizer))
-            new, _ = new_vocabulary(model, tokenizer, SOURCES, kind="unigram", size=300, start="focus", seed=3)
+            new, _ = new_vocabulary(
+                model, tokenizer, SOURCES, NewVocabulary(tokenizer="unigram", size=300, start="focus"), seed=3
+            )
             made.append((new.get_vocab(), model.get_input_embeddings().weight))
         assert made[0][0] == made[1][0] and torch.equal(made[0][1], made[1][1])
 

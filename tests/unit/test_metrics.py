@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score, ndcg_score, roc_auc_score
 
 from distill.errors import BadInput
 from distill.metrics import measures, ndcg, offline, weighted
+from distill.metrics.columns import ScoredColumns
 from distill.metrics.measures import (
     METRICS,
     AblationMse,
@@ -373,7 +374,7 @@ def test_thousand_resamples_of_five_thousand_pairs_take_seconds():
 def test_difference_of_a_model_and_itself_is_exactly_nothing():
     data = sample()
     difference = paired_difference(
-        "roc_auc", scores_a=data["scores"], scores_b=data["scores"], labels=data["labels"], seed=0, n_bootstrap=50
+        "roc_auc", *2 * [ScoredColumns.checked(data["scores"], data["labels"])], seed=0, n_bootstrap=50
     )
     assert difference == Estimate(0.0, 0.0, 0.0, 400)
 
@@ -385,7 +386,7 @@ def test_difference_is_narrower_than_two_intervals_and_has_the_right_sign():
     a = evaluate_scores(scores=data["scores"], labels=labels, query_ids=ids, seed=0)["roc_auc"]
     b = evaluate_scores(scores=worse, labels=labels, query_ids=ids, seed=0)["roc_auc"]
     difference = paired_difference(
-        "roc_auc", scores_a=data["scores"], scores_b=worse, labels=labels, query_ids=ids, seed=0
+        "roc_auc", *(ScoredColumns.checked(scores, labels, ids) for scores in (data["scores"], worse)), seed=0
     )
     assert difference.value == pytest.approx(a.value - b.value)
     assert 0 < difference.low < difference.value < difference.high
@@ -395,15 +396,11 @@ def test_difference_is_narrower_than_two_intervals_and_has_the_right_sign():
 @pytest.mark.parametrize("metric", METRICS)
 def test_difference_of_each_metric(metric):
     data = sample()
+    columns = {key: data[key] for key in ("labels", "query_ids", "teacher_scores")}
     difference = paired_difference(
         metric,
-        scores_a=data["scores"],
-        scores_b=-data["scores"],
-        labels=data["labels"],
-        query_ids=data["query_ids"],
-        teacher_scores=data["teacher_scores"],
-        unit_scores_a=data["unit_scores"],
-        unit_scores_b=1 - data["unit_scores"],
+        ScoredColumns.checked(data["scores"], unit_scores=data["unit_scores"], **columns),
+        ScoredColumns.checked(-data["scores"], unit_scores=1 - data["unit_scores"], **columns),
         n_bootstrap=100,
         seed=0,
     )
@@ -412,13 +409,13 @@ def test_difference_of_each_metric(metric):
 
 
 def test_difference_refuses_what_it_cannot_compare():
-    three, two = np.array([0.1, 0.2, 0.3]), np.array([0.1, 0.2])
+    three, two = (ScoredColumns.checked(scores, scores) for scores in ([0.1, 0.2, 0.3], [0.1, 0.2]))
     with pytest.raises(BadInput, match="known are spearman"):
-        paired_difference("accuracy", scores_a=three, scores_b=three, labels=three, seed=0)
+        paired_difference("accuracy", three, three, seed=0)
     with pytest.raises(BadInput, match="score the same pairs"):
-        paired_difference("spearman", scores_a=three, scores_b=two, labels=None, seed=0)
+        paired_difference("spearman", three, two, seed=0)
     with pytest.raises(BadInput, match="ndcg_at_10: not defined"):
-        paired_difference("ndcg_at_10", scores_a=three, scores_b=three, labels=three, seed=0)
+        paired_difference("ndcg_at_10", three, three, seed=0)
 
 
 def test_retention_keeps_what_a_share_means_something_for():

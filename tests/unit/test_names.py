@@ -41,3 +41,52 @@ def test_what_may_be_shared_is_shared():
         for name in public_names(module):
             places[name].add(module)
     assert [name for name in SHARED if len(places[name]) < 2] == []
+
+
+MOST_PARAMETERS = 6
+PUBLIC = "public: users, the README and the documentation call it with these names"
+# What takes more, and why. Commands (recipes.cli and recipes.commands) are left out: each parameter is an option.
+WIDE = {
+    "distill.data.pairs.read_pairs": PUBLIC,
+    "distill.data.pairs.read_pairs_with_rows": "read_pairs, which also says the rows: the same arguments",
+    "distill.evaluation.latency.measure": "for now: timing",
+    "distill.evaluation.latency.measure_all": "for now: timing",
+    "distill.metrics.measures.evaluate_scores": PUBLIC,
+    "distill.models.modeling.build_model": PUBLIC,
+    "distill.runtime.opening.load": PUBLIC,
+    "distill.training.losses.lists.lambda_loss": "a loss: its tensors, then the settings of its section in the recipe",
+    "students.export.stage.export_model": PUBLIC,
+}
+
+
+def parameters_of(function, *, of_class):
+    """Count what a caller may give; `self` and `cls` are not given, `**keywords` are one."""
+    arguments = function.args
+    names = [argument.arg for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+    rest = [argument for argument in (arguments.vararg, arguments.kwarg) if argument is not None]
+    return len(names) + len(rest) - (of_class and names[:1] in (["self"], ["cls"]))
+
+
+def wide_functions(module):
+    nodes = [(module, node, False) for node in ast.iter_child_nodes(tree_of(module))]
+    while nodes:
+        place, node, of_class = nodes.pop()
+        named = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        below = f"{place}.{node.name}" if named else place
+        if named and not isinstance(node, ast.ClassDef) and parameters_of(node, of_class=of_class) > MOST_PARAMETERS:
+            yield below
+        nodes += [(below, child, isinstance(node, ast.ClassDef)) for child in ast.iter_child_nodes(node)]
+
+
+def test_functions_take_six_arguments_at_most():
+    """What belongs together is a dataclass with a name; what nobody varies is no argument."""
+    modules = [module for module in FILES if module not in ("recipes.cli", "recipes.commands")]
+    found = {name for module in modules for name in wide_functions(module)}
+    assert found - set(WIDE) == set()
+    assert set(WIDE) - found == set(), "what is narrow now is no exception any more"
+
+
+def test_parameters_are_counted():
+    tree = ast.parse("class A:\n    def f(self, a, /, b, *c, d=1, **e): ...\ndef g(): ...")
+    method, function = tree.body[0].body[0], tree.body[1]
+    assert (parameters_of(method, of_class=True), parameters_of(function, of_class=False)) == (5, 0)

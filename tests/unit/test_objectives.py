@@ -29,10 +29,10 @@ from distill.recipe.schema import (
     Similarity,
 )
 from distill.training.batching import Planner
-from distill.training.coupling import run_coupled
+from distill.training.coupling import CoupledStep, run_coupled
 from distill.training.negatives import GuideVectors, Negatives
 from distill.training.objectives import Step, teacher_logits, teacher_unit
-from distill.training.trainset import TrainSet
+from distill.training.trainset import LoneTexts, Tokenization, TrainSet
 
 WIDTH, TEACHER_WIDTH = 6, 4
 
@@ -77,7 +77,9 @@ def pairs_of(n_queries=9, n_documents=3):
 
 def trainset_of(kind, candidates=None, unlabelled=(), pairs=None):
     pairs = pairs_of() if pairs is None else pairs
-    trainset = TrainSet.build(kind, WordTokenizer(), pairs, max_length=16, candidates=candidates, unlabelled=unlabelled)
+    trainset = TrainSet.build(
+        Tokenization(kind, WordTokenizer(), 16), pairs, candidates=candidates, lone=LoneTexts(unlabelled)
+    )
     rng = np.random.default_rng(1)
     trainset.teacher_scores = {
         "cross": rng.normal(size=len(pairs)).astype(np.float32),
@@ -153,9 +155,11 @@ def run_in_threads(step, trainset, passes, totals, n):
     """Losses and gradients of a coupled step."""
     together, steps, results = Threads(n), [copy.deepcopy(step) for _ in range(n)], [None] * n
 
+    coupled = CoupledStep(trainset, passes, totals, {}, lambda number: number)
+
     def work(index):
         accelerator, own = together.accelerator(index), steps[index]
-        results[index], _ = run_coupled(accelerator, own, own, trainset, passes, totals, {}, lambda number: number)
+        results[index], _ = run_coupled(accelerator, own, own, coupled)
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(n)]
     for thread in threads:
@@ -338,7 +342,7 @@ class TestByHand:
 
     def losses_of(self, kind, objectives, scores, labels=(1.0, 0.0), teacher=(0.0, 0.0), candidates=None):
         pairs = Pairs(["same query"] * 2, ["first", "second"], np.array(labels, dtype=np.float32))
-        trainset = TrainSet.build(kind, WordTokenizer(), pairs, max_length=16, candidates=candidates)
+        trainset = TrainSet.build(Tokenization(kind, WordTokenizer(), 16), pairs, candidates=candidates)
         trainset.teacher_scores = {name: np.array(teacher, dtype=np.float32) for name in ("cross", "bi")}
         step = step_of(kind, objectives)
         batch = trainset.batch(np.arange(len(trainset)), totals=trainset.counts(np.arange(len(trainset))))
@@ -450,7 +454,7 @@ def test_teacher_scores_on_both_scales():
 
 class TestInfoNce:
     def excluded(self, pairs):
-        trainset = TrainSet.build(BI, WordTokenizer(), pairs, max_length=16)
+        trainset = TrainSet.build(Tokenization(BI, WordTokenizer(), 16), pairs)
         trainset.in_batch_negatives = True
         units = np.arange(len(pairs))
         return trainset.batch(units, totals=trainset.counts(units)).excluded.tolist()
@@ -476,7 +480,7 @@ class TestInfoNce:
     def test_answers_in_other_steps_are_no_negatives(self):
         labels = np.array([1, 1, 1, 0], dtype=np.float32)
         trainset = TrainSet.build(
-            BI, WordTokenizer(), Pairs(["a", "b", "a", "b"], ["x", "y", "y", "x"], labels), max_length=16
+            Tokenization(BI, WordTokenizer(), 16), Pairs(["a", "b", "a", "b"], ["x", "y", "y", "x"], labels)
         )
         trainset.in_batch_negatives = True
         # a's y is an answer by the third pair, which is not here; b's x is judged to be none
@@ -485,7 +489,9 @@ class TestInfoNce:
 
     def test_a_guide_leaves_out_what_it_takes_for_answers(self):
         labels = np.ones(3, dtype=np.float32)
-        trainset = TrainSet.build(BI, WordTokenizer(), Pairs(["a", "b", "c"], ["x", "y", "z"], labels), max_length=16)
+        trainset = TrainSet.build(
+            Tokenization(BI, WordTokenizer(), 16), Pairs(["a", "b", "c"], ["x", "y", "z"], labels)
+        )
         trainset.in_batch_negatives = True
         told = dict(zip("abcxyz", [[1, 0], [0, 1], [-1, 0], [3, 1], [3, 0.5], [-2, 0.1]], strict=True))
         vectors = np.array([told[text] for text in trainset.texts], dtype=np.float32)
@@ -572,7 +578,9 @@ class TestStep:
 class TestTrainSet:
     def test_units_are_pairs_queries_and_lone_texts(self):
         pairs = Pairs(["a", "b", "a", "a"], ["x", "y", "z", "w"], np.zeros(4, dtype=np.float32))
-        trainset = TrainSet.build(BI, WordTokenizer(), pairs, max_length=16, candidates=2, unlabelled=["l", "x", "l"])
+        trainset = TrainSet.build(
+            Tokenization(BI, WordTokenizer(), 16), pairs, candidates=2, lone=LoneTexts(["l", "x", "l"])
+        )
         # a has three documents: a unit of two and one of one; then b; then the lone texts, each once
         assert [unit.tolist() for unit in trainset.unit_pairs] == [[0, 2], [3], [1], [], []]
         assert trainset.texts == ["a", "b", "x", "y", "z", "w", "l"]
@@ -594,8 +602,8 @@ class TestTrainSet:
 
     def test_prompts_keep_a_text_in_both_roles_apart(self):
         pairs = Pairs(["same"], ["same"], np.ones(1, dtype=np.float32))
-        one = TrainSet.build(BI, WordTokenizer(), pairs, max_length=16)
-        two = TrainSet.build(BI, WordTokenizer(), pairs, max_length=16, prompts=("query: ", "passage: "), by_role=True)
+        one = TrainSet.build(Tokenization(BI, WordTokenizer(), 16), pairs)
+        two = TrainSet.build(Tokenization(BI, WordTokenizer(), 16, ("query: ", "passage: "), by_role=True), pairs)
         assert (len(one.tokens), len(two.tokens)) == (1, 2)
         assert (two.texts, two.roles) == (["same", "same"], [0, 1])
         assert two.tokens.lengths.tolist() == [2, 2]

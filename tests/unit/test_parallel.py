@@ -6,7 +6,7 @@ import pytest
 from distill.data.pairs import Pairs, load_parallel, load_split
 from distill.errors import BadInput
 from distill.recipe.schema import Data, Parallel
-from distill.training.trainset import TrainSet
+from distill.training.trainset import LoneTexts, Tokenization, TrainSet
 from tests.conftest import pairs_file
 from tests.unit.test_objectives import WordTokenizer
 from tests.unit.test_recipe import load, problems
@@ -65,7 +65,7 @@ def test_both_sides_are_taught_by_the_source():
     """As Reimers & Gurevych have it: the student's vectors of "cat" and of "고양이" both go to the teacher's of "cat"."""
     pairs = Pairs(["cat"], ["dog"], np.ones(1, dtype=np.float32))
     parallel = [("cat", "고양이"), ("kitty", "고양이"), ("house", "집")]
-    trainset = TrainSet.build("bi_encoder", WordTokenizer(), pairs, max_length=16, parallel=parallel)
+    trainset = TrainSet.build(Tokenization("bi_encoder", WordTokenizer(), 16), pairs, lone=LoneTexts(parallel=parallel))
     taught = list(zip(trainset.texts, trainset.teacher_texts, strict=True))
     assert taught == [
         ("cat", "cat"),

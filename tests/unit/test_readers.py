@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.data.pairs import load_parallel, load_texts, read_columns, read_pairs
-from distill.data.resume_file import prepare_file
+from distill.data.resume_file import Preparation, prepare_file
 from distill.data.tables import read_texts
 from distill.errors import BadInput
 from distill.recipe.schema import Columns, Parallel, Unlabelled
@@ -60,7 +60,7 @@ def trim(path, _):
 def prepare(path, folder):
     out = folder / f"out{''.join(path.suffixes[-2:])}"
     try:
-        prepare_file(str(path), out, column="text", blind=True)
+        prepare_file(str(path), out, column="text", preparation=Preparation(blind=True))
     except BadInput:
         assert not out.exists()
         raise
@@ -331,7 +331,7 @@ def test_a_column_is_found_by_its_name_in_nfc(suffix, held, asked, tmp_path):
     path.write_bytes(NAMED_IN[suffix](held))
     assert read_texts(str(path), asked) == ["가 나"]
     assert read_pairs(str(path), Columns(query=asked, document=asked)).queries == ["가 나"]
-    prepare_file(str(path), out, column=asked, blind=True)
+    prepare_file(str(path), out, column=asked, preparation=Preparation(blind=True))
     assert read_columns(str(out), [held])[held] == ["가 나"]  # the copy spells it as its source does
     with pytest.raises(BadInput, match="has no column '이력'"):
         read_texts(str(path), "이력")

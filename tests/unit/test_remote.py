@@ -18,7 +18,7 @@ from distill.endpoints.client import Client
 from distill.endpoints.tokens import estimated_tokens, most_tokens
 from distill.errors import BadInput, JobFailed
 from distill.recipe.endpoint import Endpoint, Price
-from distill.scorers.remote_embeddings import RemoteEmbeddings
+from distill.scorers.remote_embeddings import EmbeddingBatch, RemoteEmbeddings
 from tests.conftest import ROOT
 from tests.unit.misbehaving_server import INPUT_PRICE, OUTPUT_PRICE, MisbehavingServer, vector_of
 
@@ -236,7 +236,7 @@ def test_a_missing_package_is_named():
     program = (
         "import sys; sys.modules['openai'] = None\n"
         "from distill.errors import BadInput\n"
-        "from distill.scorers.remote_embeddings import RemoteEmbeddings\n"
+        "from distill.scorers.remote_embeddings import EmbeddingBatch, RemoteEmbeddings\n"
         "from distill.synthesis.synthesize import estimate, make_settings, synthesize\n"
         "print(estimate(make_settings(n_pairs=4)).n_requests)\n"
         "try: synthesize(make_settings(n_pairs=4), 'nowhere')\n"
@@ -461,7 +461,7 @@ def test_the_second_run_asks_nothing(tmp_path, caplog):
     caplog.set_level(logging.INFO, logger="distill")
     texts = [f"text {i % 40}" for i in range(100)]
     with MisbehavingServer() as server:
-        encoder = embeddings(server, tmp_path, batch_size=7)
+        encoder = embeddings(server, tmp_path, batch=EmbeddingBatch(7))
         first = encoder.encode(texts)
         assert first.dtype == np.float32 and first.shape == (100, 8)
         assert np.allclose(first, [vector_of(text) for text in texts])
@@ -537,7 +537,7 @@ def test_a_model_that_changed_its_width_is_refused(tmp_path):
 def test_failures_on_the_way_do_not_change_the_vectors(tmp_path):
     texts = [f"text {i}" for i in range(30)]
     with MisbehavingServer(["500", "reset", "429_seconds", "html", "503"]) as server:
-        vectors = embeddings(server, tmp_path, batch_size=4).encode(texts)
+        vectors = embeddings(server, tmp_path, batch=EmbeddingBatch(4)).encode(texts)
     assert np.allclose(vectors, [vector_of(text) for text in texts])
 
 
@@ -551,7 +551,7 @@ def test_long_texts_are_cut_with_a_warning(tmp_path, caplog):
 
 def test_batches_are_limited_by_tokens(tmp_path):
     with MisbehavingServer() as server:
-        embeddings(server, tmp_path, batch_tokens=100).encode([f"{i} " + "가" * 30 for i in range(6)])
+        embeddings(server, tmp_path, batch=EmbeddingBatch(tokens=100)).encode([f"{i} " + "가" * 30 for i in range(6)])
         assert [len(entry["texts"]) for entry in server.ledger] == [2, 2, 2]
 
 
@@ -564,10 +564,10 @@ def test_the_budget_of_embeddings_stops_and_keeps_what_was_paid(tmp_path):
     texts = [f"text number {i}" for i in range(50)]
     with MisbehavingServer() as server:
         with pytest.raises(BudgetSpent):
-            embeddings(server, tmp_path, batch_size=5, budget=Budget(0.00003)).encode(texts)
+            embeddings(server, tmp_path, batch=EmbeddingBatch(5), budget=Budget(0.00003)).encode(texts)
         n_asked = len(server.ledger)
         assert 0 < n_asked < 10 and server.dollars <= 0.00003
-        embeddings(server, tmp_path, batch_size=5).encode(texts)
+        embeddings(server, tmp_path, batch=EmbeddingBatch(5)).encode(texts)
         assert len(server.ledger) == 10
 
 

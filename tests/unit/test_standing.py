@@ -5,6 +5,7 @@ import pytest
 
 from distill.data.pairs import Pairs
 from distill.evaluation.benchmark import BenchmarkEntry, Scored, assemble, said_of_quality
+from distill.metrics.measures import Bootstrap
 from distill.metrics.standing import is_broken, problem_of, with_standing
 from distill.report.content import Benchmark
 from distill.report.words import headline, verdict, worth
@@ -99,7 +100,12 @@ def test_a_constant_or_broken_row_says_so_and_spoils_no_other(broken, value, tmp
         scores = np.full(80, value) if one.name == broken else labels + rng.normal(size=80)
         scored[one.name] = Scored(scores, np.clip(np.nan_to_num(scores), 0, 1), 1)
     result = assemble(
-        rows, scored, {}, pairs, n_bootstrap=20, seed=0, comparisons=[("student", "control"), ("control", "teacher")]
+        rows,
+        scored,
+        {},
+        pairs,
+        bootstrap=Bootstrap(20, 0),
+        comparisons=[("student", "control"), ("control", "teacher")],
     )
     found = {one["name"]: one for one in result["rows"]}
     assert ("problem" in found[broken]) and result["primary_metric"] == "roc_auc"
