@@ -46,7 +46,7 @@ suite: install
 test: lint  ## the default suite, lint and types included: mypy runs on one core, and the tests begin beside it
 	$(MAKE) --no-print-directory -j2 types suite
 
-test-fast: install  ## the inner loop: no whole exports, plans or ablations
+test-fast: install  ## the inner loop: no whole exports, plans, ablations or trainings
 	$(PYTEST) -m "not slow and not integration"
 
 test-slow: install  ## real models, two processes, kills: minutes

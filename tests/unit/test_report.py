@@ -620,7 +620,10 @@ def crowd():
 
 
 def test_many_models_are_numbered_and_the_key_names_them():
-    content = Benchmark.of(crowd())
+    raw = crowd()
+    for one in raw["rows"]:  # the other pictures take seconds
+        del one["throughput_pairs_per_s"], one["latency_by_length"]
+    content = Benchmark.of(raw)
     phone = draw(content).quality_latency[1]
     boxes = labels(phone.figure)
     assert sorted(boxes, key=int) == [str(number) for number in range(1, 17)]
@@ -647,7 +650,7 @@ def test_every_line_is_named_inside_the_picture():
 
 def test_pictures_are_the_same_every_time(tmp_path):
     content = under_load()
-    content["rows"] = content["rows"][:4]
+    content["rows"] = content["rows"][1:4]
     first, second = (draw(Benchmark.of(content)) for _ in range(2))
     for one, other in zip(first.quality_latency, second.quality_latency, strict=True):
         assert one.svg == other.svg
