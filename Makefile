@@ -9,10 +9,11 @@ export TOKENIZERS_PARALLELISM ?= true
 
 # two test processes of one thread each: what two cores hold
 PROCESSES ?= 2
-XDIST := -n $(PROCESSES) --dist loadfile
+# whole files, in the order of tests/conftest.py: the long ones first, so that both processes end at about the same time
+XDIST := -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 PYTEST := $(BIN)/python -m pytest $(XDIST)
 
-.PHONY: install quickstart check test test-fast test-slow test-newest test-runtime test-wheel bad-input hostile docs clean
+.PHONY: install quickstart check lint types suite test test-fast test-slow test-newest test-runtime test-wheel bad-input hostile docs clean
 
 install: .venv/installed
 
@@ -30,15 +31,22 @@ install: .venv/installed
 quickstart: install  ## the whole job on bundled data: teacher, signals, student, int8, report
 	$(BIN)/distill run recipes/quickstart.yaml
 
-check: install  ## lint and types
+check: lint types  ## lint and types
+
+lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: install
 	$(BIN)/mypy
 
-test: check  ## the default suite, lint and types included
+suite: install
 	$(PYTEST)
 
-test-fast: install  ## the inner loop: no whole exports, plans or ablations
+test: lint  ## the default suite, lint and types included: mypy runs on one core, and the tests begin beside it
+	$(MAKE) --no-print-directory -j2 types suite
+
+test-fast: install  ## the inner loop: no whole exports, plans, ablations or trainings
 	$(PYTEST) -m "not slow and not integration"
 
 test-slow: install  ## real models, two processes, kills: minutes

@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,6 +88,11 @@ class Artefact:
 
 def versions() -> dict[str, str]:
     """Return the versions of the libraries that decide what a model computes."""
+    return dict(_versions())
+
+
+@cache  # reading them takes as long as writing a card; what is imported does not change
+def _versions() -> dict[str, str]:
     names = (
         "matchdistill",
         "torch",

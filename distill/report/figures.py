@@ -445,6 +445,7 @@ def save_png(figure: Any, path: Path) -> str:
     for text in figure.findobj(lambda artist: artist.get_gid() == "label"):
         text.set_path_effects([withStroke(linewidth=4, foreground=PAPER)])
     figure.set(dpi=_PNG_DPI, facecolor=PAPER)
+    figure.patch.set_visible(True)  # `to_svg` has hidden it: without paper the ink is lost in a dark viewer
     figure.canvas.print_png(path)
     figure.set(dpi=_DPI)
     return path.name

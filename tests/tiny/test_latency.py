@@ -21,10 +21,19 @@ QUERIES, DOCUMENTS = SENTENCES * 2, [*SENTENCES[1:], *SENTENCES, SENTENCES[0]]
 
 
 @pytest.fixture(scope="module")
-def measured(bert_bi, xlmr_cross):
+def light(bert_bi, tmp_path_factory):
+    """A graph: its process imports no torch, and dies in a tenth of the time."""
+    target = tmp_path_factory.mktemp("light") / "model"
+    export_graph(bert_bi, target, "fp32")
+    return target
+
+
+@pytest.fixture(scope="module")
+def measured(light, xlmr_cross):
+    """A graph and a torch model, each as the report asks for it: a torch process takes 9 CPU seconds of imports."""
     steps = []
     results = measure_all(
-        [Request(bert_bi, "bi", n_threads=1), Request(xlmr_cross, "cross", precision="bf16", n_threads=1)],
+        [Request(light, "bi", n_threads=1, count=False), Request(xlmr_cross, "cross", precision="bf16", n_threads=1)],
         QUERIES,
         DOCUMENTS,
         seconds=0.2,
@@ -46,9 +55,12 @@ def test_results_are_whole_and_json(measured):
         assert 0 < spread["p50"] <= spread["p95"] <= spread["p99"] and spread["batch"] == 1
         assert row["throughput_pairs_per_s"] > 0 and 8 <= row["throughput_pairs"] <= len(QUERIES)
         assert row["latency_pairs"] <= row["latency_ms"]["n"]  # each of them once at least
-        assert row["peak_memory_mb"] >= row["steady_memory_mb"] > 100 and row["parameters"] > 10_000
-        assert row["runtime"] == "torch" and row["n_threads"] == 1 and row["cold_ms"] > 0
+        assert row["peak_memory_mb"] >= row["steady_memory_mb"] > 60 and row["n_threads"] == 1 and row["cold_ms"] > 0
         json.dumps(row, allow_nan=False)
+    graph, torch = results
+    assert (graph["runtime"], torch["runtime"]) == ("openvino", "torch")
+    assert "parameters" not in graph and torch["parameters"] > 10_000
+    assert graph["steady_memory_mb"] < torch["steady_memory_mb"] / 2  # its process has imported no torch
 
 
 def test_raw_samples_give_the_statistics(measured):
@@ -73,14 +85,6 @@ def test_size_counts_what_the_runtime_needs(bert_bi, tmp_path):
     assert size_mb(folder, "torch") == pytest.approx(torch_mb)
     weights_mb = (folder / "model.safetensors").stat().st_size / 1e6
     assert size_mb(folder, "openvino") == pytest.approx(torch_mb - weights_mb + 0.01)
-
-
-@pytest.fixture(scope="module")
-def light(bert_bi, tmp_path_factory):
-    """A graph: its process imports no torch, and dies in a tenth of the time."""
-    target = tmp_path_factory.mktemp("light") / "model"
-    export_graph(bert_bi, target, "fp32")
-    return target
 
 
 def test_an_error_in_the_process_is_told_with_its_last_line(light):

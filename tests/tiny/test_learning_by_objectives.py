@@ -32,6 +32,8 @@ from distill.training.objectives import Step
 from distill.training.trainset import Tokenization, TrainSet
 from tests.tiny.conftest import SENTENCES
 
+pytestmark = pytest.mark.integration  # two dozen trainings
+
 BI, CROSS = "bi_encoder", "cross_encoder"
 QUERIES, DOCUMENTS = SENTENCES[:5], SENTENCES[5:]
 TRAINING = Training(

@@ -6,6 +6,7 @@ import sys
 import matplotlib
 import numpy as np
 import pytest
+from PIL import Image
 
 from distill.report import figures
 from distill.report.figures import drawing, log_axis, name_points, new_figure, save_png, spread, to_svg, wrapped
@@ -70,7 +71,12 @@ def test_a_name_is_text_as_it_is_written(label, shown, tmp_path):
     assert f">{shown}" in svg.replace("&quot;", "")
     assert svg.count("<svg") == 1 and '<g class="trace student">' in svg
     assert save_png(figure, tmp_path / "a.png") == "a.png"  # a warning would be an error
-    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.format == "PNG" and picture.convert("RGBA").getextrema()[3] == (
+            255,
+            255,
+        )  # paper lies under all of it
+        assert picture.getpixel((0, 0))[:3] == (255, 255, 255)
 
 
 def test_letters_of_no_font_are_left_out_of_the_png():

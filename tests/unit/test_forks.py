@@ -65,7 +65,7 @@ backend = Tokenizer(models.WordLevel({"a": 0, "b": 1}, "b"))
 backend.pre_tokenizer = pre_tokenizers.Whitespace()
 backend.enable_truncation(5)                       # its own limit, which a call sets aside and puts back
 tokenizer = LightTokenizer(backend, ("input_ids",), 0, "right", 8)
-texts, stop = ["a b " * 500] * 200, threading.Event()
+texts, stop = ["a b " * 500] * 20, threading.Event()
 def busy():
     while not stop.is_set():
         tokenize(tokenizer, texts, max_length=8)

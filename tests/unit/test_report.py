@@ -2,7 +2,6 @@ import csv
 import json
 import os
 import re
-from functools import cache
 from html.parser import HTMLParser
 from itertools import combinations, pairwise
 
@@ -14,10 +13,10 @@ from distill.metrics.measures import METRICS, Estimate
 from distill.metrics.names import METRIC_NAMES
 from distill.report import pictures as report_pictures
 from distill.report.build import write_report
-from distill.report.content import Benchmark, latency_of
+from distill.report.content import Benchmark, latency_of, throughput_of
 from distill.report.page import page as html_page
-from distill.report.pictures import draw
-from distill.report.series import points_of
+from distill.report.pictures import PNG_FILES, draw
+from distill.report.series import lines_of, points_of, services_of
 from distill.report.words import verdict
 
 
@@ -133,23 +132,44 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-@cache
-def drawn(rows_and_metric):
-    """The pictures of these rows: they take a second, and many tests have the same."""
-    return draw(Benchmark.of(json.loads(rows_and_metric)))
+_DRAWN = {}  # pictures by what is drawn: they take a second, and many tests have the same
+
+
+def drawn(content):
+    """The pictures of a report; what an earlier test has drawn from the same points, lines and loads is not drawn again."""
+    shown = (
+        points_of(content, latency_of),
+        points_of(content, throughput_of, less=False),
+        lines_of(content),
+        services_of(content),
+        content.primary,
+    )
+    if repr(shown) not in _DRAWN:
+        _DRAWN[repr(shown)] = draw(content)
+    return _DRAWN[repr(shown)]
 
 
 def page(content):
     checked = Benchmark.of(content)
-    rows_and_metric = {"rows": checked.raw["rows"], "primary_metric": checked.raw.get("primary_metric")}
-    text = html_page(checked, drawn(json.dumps(rows_and_metric)))
+    text = html_page(checked, drawn(checked))
     return text, Page(text)
 
 
-def test_writes_every_file_and_nothing_else(tmp_path):
-    folder = tmp_path / "new" / "report"
-    written = write_report(benchmark(), folder)
-    assert [path.name for path in written] == [
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The folder of a written report, and what `write_report` gave. Read from it."""
+    folder = tmp_path_factory.mktemp("written") / "new" / "report"
+    return folder, write_report(benchmark(), folder)
+
+
+def small():
+    """A report with a picture of each kind that takes little to draw."""
+    return {"rows": [benchmark()["rows"][2]]}
+
+
+def test_writes_every_file_and_nothing_else(written):
+    folder, files = written
+    assert [path.name for path in files] == [
         "benchmark.json",
         "benchmark.csv",
         "index.html",
@@ -157,14 +177,13 @@ def test_writes_every_file_and_nothing_else(tmp_path):
         "quality_throughput.png",
         "latency_by_length.png",
     ]
-    assert sorted(folder.iterdir()) == sorted(written)
-    for path in written[3:]:
+    assert sorted(folder.iterdir()) == sorted(files)
+    for path in files[3:]:
         assert path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_json_is_what_came_in(tmp_path):
-    write_report(benchmark(), tmp_path)
-    assert json.loads((tmp_path / "benchmark.json").read_text(encoding="utf-8")) == benchmark()
+def test_json_is_what_came_in(written):
+    assert json.loads((written[0] / "benchmark.json").read_text(encoding="utf-8")) == benchmark()
 
 
 def test_json_takes_arrays_and_estimates_and_has_no_nan(tmp_path):
@@ -183,9 +202,8 @@ def test_json_takes_arrays_and_estimates_and_has_no_nan(tmp_path):
     }
 
 
-def test_csv_has_one_flat_line_a_row(tmp_path):
-    write_report(benchmark(), tmp_path)
-    with (tmp_path / "benchmark.csv").open(encoding="utf-8", newline="") as file:
+def test_csv_has_one_flat_line_a_row(written):
+    with (written[0] / "benchmark.csv").open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     assert [line["role"] for line in lines] == [
         "teacher",
@@ -399,6 +417,7 @@ def test_retention_is_said_for_each_row():
 
 def test_csv_has_what_a_quality_is_worth_and_what_speed_rests_on(tmp_path):
     content = benchmark()
+    content["rows"] = content["rows"][:2]  # the second is written first: a teacher
     content["rows"][1] |= {
         "under_floor": True,
         "problem": "every pair has the same score",
@@ -516,20 +535,22 @@ def test_bad_benchmark_is_refused_before_anything_is_written(tmp_path, content, 
 
 
 def test_failure_leaves_the_earlier_report_whole(tmp_path, monkeypatch):
-    write_report(benchmark(), tmp_path)
+    write_report(small(), tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert set(PNG_FILES) <= set(before)
 
     def fail(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(report_pictures, "save_png", fail)
     with pytest.raises(KeyboardInterrupt):
-        write_report({**benchmark(), "title": "other"}, tmp_path)
+        write_report({**small(), "title": "other"}, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_picture_of_an_earlier_report_does_not_stay(tmp_path):
-    write_report(benchmark(), tmp_path)
+    write_report(small(), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} >= set(PNG_FILES)
     (tmp_path / "mine.txt").write_text("kept")
     write_report({"rows": [{"name": "alone"}]}, tmp_path)
     assert sorted(os.listdir(tmp_path)) == ["benchmark.csv", "benchmark.json", "index.html", "mine.txt"]
@@ -566,7 +587,7 @@ def labels(figure):
 @pytest.mark.parametrize("size", [0, 1], ids=["desk", "phone"])
 def test_labels_do_not_cover_each_other(size):
     content = Benchmark.of(in_latin(benchmark()))
-    figure = draw(content).quality_latency[size].figure
+    figure = drawn(content).quality_latency[size].figure
     boxes = labels(figure)
     assert sorted(boxes) == sorted(content.labels)
     assert not [pair for pair in combinations(boxes.values(), 2) if pair[0].overlaps(pair[1])]
@@ -599,7 +620,10 @@ def crowd():
 
 
 def test_many_models_are_numbered_and_the_key_names_them():
-    content = Benchmark.of(crowd())
+    raw = crowd()
+    for one in raw["rows"]:  # the other pictures take seconds
+        del one["throughput_pairs_per_s"], one["latency_by_length"]
+    content = Benchmark.of(raw)
     phone = draw(content).quality_latency[1]
     boxes = labels(phone.figure)
     assert sorted(boxes, key=int) == [str(number) for number in range(1, 17)]
@@ -612,15 +636,22 @@ def test_many_models_are_numbered_and_the_key_names_them():
 
 
 def test_every_line_is_named_inside_the_picture():
-    content = Benchmark.of(in_latin(crowd()))
-    for picture in draw(content).latency_by_length:
+    content = in_latin(crowd())
+    del content["primary_metric"]
+    lines = ("name", "role", "runtime", "precision", "latency_by_length")  # without the scatter, which takes seconds
+    content["rows"] = [{key: one[key] for key in lines} for one in content["rows"]]
+    pictures = draw(Benchmark.of(content))
+    assert len(pictures.latency_by_length) == 2 and not pictures.quality_latency
+    for picture in pictures.latency_by_length:
         boxes = list(labels(picture.figure).values())
         assert len(boxes) == 15 and all(box.x1 <= picture.figure.bbox.x1 + 1 for box in boxes)
         assert not [pair for pair in combinations(boxes, 2) if pair[0].overlaps(pair[1])]
 
 
 def test_pictures_are_the_same_every_time(tmp_path):
-    first, second = (draw(Benchmark.of(under_load())) for _ in range(2))
+    content = under_load()
+    content["rows"] = content["rows"][1:4]
+    first, second = (draw(Benchmark.of(content)) for _ in range(2))
     for one, other in zip(first.quality_latency, second.quality_latency, strict=True):
         assert one.svg == other.svg
     first.write(tmp_path)
@@ -651,7 +682,9 @@ def test_front_is_what_no_other_beats():
 
 def test_value_outside_its_own_interval_is_drawn_all_the_same(tmp_path):
     content = benchmark()
-    content["rows"][1]["metrics"]["spearman"] = {"value": 1e6, "low": 0.9, "high": 0.95, "n": 9}
+    content["rows"] = content["rows"][1:3]
+    content["primary_metric"] = "spearman"
+    content["rows"][0]["metrics"]["spearman"] = {"value": 1e6, "low": 0.9, "high": 0.95, "n": 9}
     write_report(content, tmp_path)
     assert (tmp_path / "quality_latency.png").is_file()
 
