@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from distill.errors import JobFailed
-from distill.files.artefact import Artefact, content_hash, new_folder, write_card
+from distill.files.artefact import new_folder, write_card
 from distill.models.backbone import identify
 from distill.models.modeling import is_static, load_model, prepared, quiet, save_model, transformer_of
 from distill.models.prompts import keep_prompts, model_prompts
@@ -77,15 +77,7 @@ def _build(run: Run, build: Any) -> None:
         details |= output
         keep_prompts(model, backbone.prompts, backbone.default_prompt_name)
     model = prepared(model, max_length=section.max_length, prompts=section.prompts)
-    card = Artefact(
-        kind=section.kind,
-        stage="build_student",
-        fingerprint=content_hash(inputs),
-        parents=parents,
-        recipe=run.recipe.model_dump(mode="json"),
-        data=described,
-        details={"inputs": inputs, **details},
-    )
+    card = run.card(section.kind, "build_student", inputs, parents, details)
     with new_folder(run.built) as folder:
         save_model(model, folder)
         check_reload(model, folder)
