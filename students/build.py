@@ -30,7 +30,7 @@ from students.vocabulary.corpus import change_vocabulary, factorise, student_cor
 __all__ = ["build_student", "check_reload"]
 
 log = logging.getLogger(__name__)
-_TOLERANCE = 1e-5
+_TOLERANCE = 1e-5  # between a student and its saved folder: rounding in float32
 _PROBE = ("one two three", "하나 둘", "four")
 # what of the section decides the training and not the model that is trained
 _NOT_BUILDING = {"asymmetric", "control", "training"}

@@ -54,7 +54,7 @@ _ASKED_AGAIN, _COSINES = (
     32,
     5000,
 )  # pairs whose signals are asked again; pairs whose cosines are made of cached embeddings
-_SUSPECTS = 50
+_SUSPECTS = 50  # pairs whose label and score differ the most, listed for a reader
 _SUSPECT_COLUMNS = {"teacher": str, "row": int, "query": str, "document": str, "label": float, "score": float}
 
 

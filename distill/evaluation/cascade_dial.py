@@ -45,9 +45,9 @@ __all__ = ["DIAL", "measure_cascade", "read_dial"]
 
 log = logging.getLogger(__name__)
 DIAL = "dial.json"
-_SHARES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
-_TOP_K = (0, 1, 2, 3, 5, 10, 20)
-_BLIND_DRAWS = 20
+_SHARES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)  # of the pairs that the teacher is asked
+_TOP_K = (0, 1, 2, 3, 5, 10, 20)  # pairs of each query that it is asked, instead of a share
+_BLIND_DRAWS = 20  # of as many pairs at random: what a share gains without the doubt
 _EVERY_PAIR = 0.0  # a level of doubt, which is a mean of squares
 
 

@@ -33,8 +33,8 @@ from distill.scorers.scoring import PairScorer
 
 __all__ = ["Cascade", "CascadeScorer", "CascadeSettings", "fit_cascade"]
 
-_N_KNOTS = 33
-_MIN_PAIRS = 50
+_N_KNOTS = 33  # of the curve of doubt, at equal shares of the pairs
+_MIN_PAIRS = 50  # fewer do not bear a curve: `fit_cascade` refuses them
 
 
 class Cascade(BaseModel):

@@ -12,7 +12,7 @@ from distill.data.cut_texts import CutTexts
 from distill.data.pairs import Pairs
 from distill.errors import BadInput
 from distill.files.artefact import ModelKind, new_folder, write_card
-from distill.models.lora import add_adapters
+from distill.models.lora import add_adapters, merged
 from distill.models.modeling import is_static, save_model, set_dropout, tokenizer_of, transformer_of
 from distill.models.prompts import NO_PROMPTS, leaves_prompt_out, model_prompts
 from distill.progress import progress
@@ -209,12 +209,6 @@ def built_for_training(job: Job) -> Any:
     return model
 
 
-def _merged(model: Any) -> Any:
-    if not is_static(model) and hasattr(transformer_of(model), "merge_and_unload"):
-        model[0].model = transformer_of(model).merge_and_unload()
-    return model
-
-
 def _save(run: Run, job: Job, step: TaskStep, result: TrainResult, seconds: float, cut: CutTexts | None) -> None:
     from accelerate import PartialState
 
@@ -232,7 +226,7 @@ def _save(run: Run, job: Job, step: TaskStep, result: TrainResult, seconds: floa
     metrics = {"validation": result.best_value, "n": len(run.split.validation), **step.metrics(values)}
     card = replace(run.card(job.kind, job.stage, job.inputs, job.parents, details), metrics=metrics)
     with new_folder(job.target) as folder:
-        save_model(_merged(step.model), folder)
+        save_model(merged(step.model), folder)
         write_card(folder, card)
     kept = "the last weights" if result.kept == "last" else f"validation {result.best_value:.4f}"
     log.info("%s: %s, %s", job.name, job.target, kept)

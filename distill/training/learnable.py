@@ -40,8 +40,8 @@ LEAST_SPREAD = 1e-4  # of scores in logits or cosines: below it a teacher says t
 _NOTHING = 0.05  # a rank correlation that is none
 _LEAST_PAIRS = 200  # below it a teacher that is worth something is not told from noise
 _NORMAL_975 = 1.959964
-_SAMPLE_TEXTS = 64
-_SAMPLE_PAIRS = 256
+_SAMPLE_TEXTS = 64  # that embeddings are looked at on
+_SAMPLE_PAIRS = 256  # that scores are looked at on
 
 
 class _Facts(Protocol):

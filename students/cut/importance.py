@@ -21,10 +21,10 @@ from students.cut.structure import Layer
 
 __all__ = ["Importance", "PairBatch", "head_and_neuron_importance", "output_change", "outputs", "pair_batches"]
 
-_N_PAIRS = 256
-_N_TOKENS = 16_384
-_LEAST_PAIRS = 16
-_BATCH_TOKENS = 4096
+_N_PAIRS = 256  # that importance is measured on at most
+_N_TOKENS = 16_384  # of them all: long texts mean fewer pairs, at the same time
+_LEAST_PAIRS = 16  # however long they are
+_BATCH_TOKENS = 4096  # of a forward pass, padding included
 
 
 @dataclass(frozen=True)
