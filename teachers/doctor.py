@@ -1,4 +1,4 @@
-"""Say before a student is trained whether it can learn: from these pairs, these teachers, these signals.
+"""Checks, before a student is trained, whether it can learn from these pairs, teachers and cached signals.
 
 The pairs are always looked at. A finished teacher is asked for a few hundred validation pairs. Cached signals are compared
 with what the teacher says now. Nothing is trained, and nothing is written into the run.

@@ -1,4 +1,4 @@
-"""Ask the teachers once for all that the student needs, and cache what they say.
+"""Runs the teachers once over all that the student needs, and caches their signals.
 
 Any number of processes may label side by side; each takes its part of what is missing and writes its own shards.
 """

@@ -1,4 +1,4 @@
-"""The published project's way in: `Trainer(config_file=…, …).train()`, translated into a recipe of this toolkit.
+"""The interface of the published project: `Trainer(config_file=…, …).train()`, translated into a recipe of this toolkit.
 
     from teachers import Trainer
     Trainer(config_file="config.json", checkpoints_path="checkpoints", csv_file_path="pairs.csv",

@@ -1,4 +1,4 @@
-"""A cascade: the student scores every pair, the teacher only those of which the student's score says least.
+"""A cascade: the student scores every pair, the teacher only those for which the student's score is least certain.
 
     cascade = fit_cascade(student_scores, teacher_scores, labels)      # on held-back pairs
     routed = cascade.routed(student_scores, share=0.2)                 # which pairs the teacher is asked

@@ -1,8 +1,8 @@
-"""Is there anything to learn? Asked before the first step, so that no training learns nothing in silence.
+"""Checks before the first step that the objectives have something to learn from.
 
 A term of the objectives needs something that it is a mean over (groups, positives, pairs), something that differs within
-it (labels, a teacher's scores), and of a teacher that what it says has to do with the labels. What lacks one of these is
-refused in one line that says which.
+it (labels, a teacher's scores), and a teacher whose scores are related to the labels. Where one of these is missing, the
+training is refused in one line that names it.
 """
 
 import logging

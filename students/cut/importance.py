@@ -1,4 +1,4 @@
-"""How much each part of a model does for what the model says, on a sample of the recipe's own pairs.
+"""How much each layer, head and neuron changes a model's outputs, on a sample of the recipe's own pairs.
 
 No labels are asked: what is to be kept is the model's own answer, a pair's score, and for a bi-encoder the geometry of
 its embeddings. Layers are judged by what changes without them (`output_change`); heads and neurons, too many to be left

@@ -1,4 +1,4 @@
-"""What an encoder is made of, found by watching it run: its stack of layers, and the parts of each layer.
+"""The structure of an encoder, found from a forward pass: its stack of layers, and the parts of each layer.
 
     x ─▶ attention_in (query, key, value: three maps or one) ─▶ heads ─▶ attention_out ─▶ + x
       ─▶ feed_forward_in (one map or, gated, two) ─▶ neurons ─▶ feed_forward_out ─▶ +

@@ -103,7 +103,7 @@ def export_table(
 
 
 def int8_rows(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return each row in signed bytes, and what a byte of it is worth: row ≈ scale · codes, off by half a scale at most.
+    """Return each row in signed bytes, and a scale for each row: row ≈ scale · codes, off by half a scale at most.
 
     *Shape:* table: (n_rows, width) → codes: (n_rows, width) int8, scales: (n_rows,) float32
 

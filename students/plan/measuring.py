@@ -1,4 +1,4 @@
-"""Measuring exported students on texts of one length, with the toolkit's one meter."""
+"""Measures exported students on texts of one length, as the benchmark measures them."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
