@@ -68,7 +68,7 @@ class Trainer:
         elif self.device.partition(":")[2] not in ("", "0"):
             log.warning("device is %s: the first visible GPU is used, set CUDA_VISIBLE_DEVICES to choose", self.device)
         if state.device.type != "cuda" and self.recipe is not self._on_a_cpu:
-            log.warning("use_fp16 wants a GPU: training in what this CPU multiplies")
+            log.warning("use_fp16 needs a GPU: training in what this CPU multiplies")
             self.recipe = self._on_a_cpu
         run = Run(self.recipe)
         with run.lock():
