@@ -1,4 +1,4 @@
-"""No usage data leaves: OpenVINO and NNCF send some to Google Analytics with each import and conversion unless they are told not to.
+"""No usage data leaves: OpenVINO and NNCF send some to Google Analytics with each import and conversion unless that is switched off.
 
 They send it from a fork of the whole process: half a dozen forks a conversion, which took five sixths of the CPU time of a small
 model's export. Both do without `openvino_telemetry` where it cannot be imported, and use a stand-in of their own.

@@ -146,6 +146,29 @@ class Run:
             raise BadInput(f"{folder} is not there yet; run the stage {stage} of this recipe first")
         return card
 
+    def card(
+        self,
+        kind: str,
+        stage: str,
+        inputs: Mapping[str, Any],
+        parents: Mapping[str, str],
+        details: Mapping[str, Any] | None = None,
+    ) -> Artefact:
+        """Return what is known of a folder before it is written.
+
+        :param inputs: all that decides it; the same inputs are a finished stage
+        :param details: what is to stand in the card besides
+        """
+        return Artefact(
+            kind=kind,
+            stage=stage,
+            fingerprint=content_hash(inputs),
+            parents=parents,
+            recipe=self.recipe.model_dump(mode="json"),
+            data=self.split.describe(),
+            details={"inputs": inputs, **(details or {})},
+        )
+
     def signal_identity(self, name: str) -> Identity:
         """Return what decides the signals of a teacher of this run."""
         teacher, signals = self.recipe.teachers[name], self.recipe.signals

@@ -1,4 +1,4 @@
-"""What the teachers say: cached on disk, complete, addressed by content; or asked live, behind the same interface.
+"""The teachers' signals (scores and embeddings): cached on disk, complete, addressed by content; or computed live.
 
     signals/<teacher>/<identity>/manifest.json            who said it: revision, max_length, prompts, precision, dtype
                                 /scores-<chunk>-<checksum>.arrow      key (16 bytes), value
@@ -62,7 +62,7 @@ def _keys(items: Any) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Identity:
-    """Everything that decides what a teacher says of a text."""
+    """Everything that decides a teacher's signals."""
 
     revision: str
     kind: ModelKind

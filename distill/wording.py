@@ -1,4 +1,4 @@
-"""Values as logs, notes and reports write them: those that may be undefined, and differences with their interval."""
+"""Formats values for logs, notes and reports: those that may be undefined, and differences with their interval."""
 
 import math
 from collections.abc import Mapping

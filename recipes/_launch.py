@@ -84,7 +84,7 @@ def guarded(work: Callable[[], None]) -> int:
 
 @cache
 def _hear_threads() -> None:
-    """Keep a full disk to one message: TensorBoard's thread meets it first, and hands it on to the next who writes."""
+    """Report a full disk once: TensorBoard's thread stays silent, since its error is raised again by the next write."""
     report = threading.excepthook
 
     def hear(failed: threading.ExceptHookArgs) -> None:

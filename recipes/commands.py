@@ -227,14 +227,7 @@ def bench(
     if against is None and (max_slowdown, max_metric_drop) != (None, None):
         raise BadInput("--max-slowdown and --max-metric-drop compare with an earlier report; name it with --against")
     low, high = _label_range(label_range)
-    load = LoadSettings(
-        tuple(_numbers("--batches", batches, int)), tuple(_numbers("--loads", loads, float)), n_shapes, seconds
-    )
-    if any(not 0 < share < 2 for share in load.rates):
-        raise BadInput(f"--loads {loads}: shares of the capacity are expected, as 0.25,0.5,0.9")
-    counts = [int(n) for n in _numbers("--threads", threads, int)]
-    if min([*counts, *load.batches, 1]) < 1:
-        raise BadInput("--threads and --batches: numbers from 1 are expected")
+    load, counts = _load_settings(batches, loads, n_shapes, seconds), _counts("--threads", threads)
     inputs: list[str | Path] = [*folders, pairs, *([] if against is None else [against])]
 
     def check() -> None:
@@ -257,13 +250,30 @@ def bench(
     )
     _print_benchmark(result, output, as_json=as_json)
     if against is not None:
-        rows = check_against(result, against, max_slowdown=max_slowdown, max_metric_drop=max_metric_drop)
-        for row in rows:
-            ratios = ", ".join(
-                f"{what} × {ratio['value']:.3f} ({ratio['low']:.3f}–{ratio['high']:.3f})"
-                for what, ratio in row["slowdown"].items()
-            )
-            print(f"{row['name']}: slowdown {ratios}; metric drop {row['metric_drop']}", file=sys.stderr)
+        for row in check_against(result, against, max_slowdown=max_slowdown, max_metric_drop=max_metric_drop):
+            print(_comparison_line(row), file=sys.stderr)
+
+
+def _load_settings(batches: str, loads: str, n_shapes: int, seconds: float) -> LoadSettings:
+    rates = tuple(_numbers("--loads", loads, float))
+    if any(not 0 < share < 2 for share in rates):
+        raise BadInput(f"--loads {loads}: shares of the capacity are expected, as 0.25,0.5,0.9")
+    return LoadSettings(tuple(_counts("--batches", batches)), rates, n_shapes, seconds)
+
+
+def _counts(option: str, given: str) -> list[int]:
+    counts = [int(n) for n in _numbers(option, given, int)]
+    if min([*counts, 1]) < 1:
+        raise BadInput(f"{option} {given}: numbers from 1 are expected")
+    return counts
+
+
+def _comparison_line(row: Mapping[str, Any]) -> str:
+    ratios = ", ".join(
+        f"{what} × {ratio['value']:.3f} ({ratio['low']:.3f}–{ratio['high']:.3f})"
+        for what, ratio in row["slowdown"].items()
+    )
+    return f"{row['name']}: slowdown {ratios}; metric drop {row['metric_drop']}"
 
 
 def examine(recipe: Recipe, n_pairs: int, output: Path | None, *, overwrite: bool, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""Small models that ship: built, trained on signals, exported."""
+"""Students, the small models: built, trained on the teachers' signals, exported."""
 
 from students.asymmetric import export_router
 from students.build import build_student

@@ -21,7 +21,7 @@ import numpy as np
 
 from distill.data.pairs import Pairs
 from distill.errors import GateFailed
-from distill.files.artefact import ASYMMETRIC, Artefact, Side, content_hash, new_folder, write_card
+from distill.files.artefact import ASYMMETRIC, Side, new_folder, write_card
 from distill.models.modeling import load_model, quiet, save_model
 from distill.recipe.schema import Asymmetric
 from distill.run import Run
@@ -226,15 +226,8 @@ def export_router(run: Run) -> None:
     report = check_side(
         run, load(run.student, runtime="torch", precision="fp32", max_length=run.student_section.max_length)
     )
-    card = Artefact(
-        kind="bi_encoder",
-        stage="export",
-        fingerprint=content_hash(inputs),
-        parents={"student": student_card.revision, teacher: teacher_card.revision},
-        recipe=run.recipe.model_dump(mode="json"),
-        data=described,
-        details={"inputs": inputs, **pair_details(run), "compatibility": asdict(report)},
-    )
+    parents = {"student": student_card.revision, teacher: teacher_card.revision}
+    card = run.card("bi_encoder", "export", inputs, parents, pair_details(run) | {"compatibility": asdict(report)})
     with new_folder(run.router) as folder:
         write_router(folder, run.student, run.teacher(teacher), asymmetric.side)
         write_card(folder, card)

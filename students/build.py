@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from distill.errors import JobFailed
-from distill.files.artefact import Artefact, content_hash, new_folder, write_card
+from distill.files.artefact import new_folder, write_card
 from distill.models.backbone import identify
 from distill.models.modeling import is_static, load_model, prepared, quiet, save_model, transformer_of
 from distill.models.prompts import keep_prompts, model_prompts
@@ -30,7 +30,7 @@ from students.vocabulary.corpus import change_vocabulary, factorise, student_cor
 __all__ = ["build_student", "check_reload"]
 
 log = logging.getLogger(__name__)
-_TOLERANCE = 1e-5
+_TOLERANCE = 1e-5  # between a student and its saved folder: rounding in float32
 _PROBE = ("one two three", "하나 둘", "four")
 # what of the section decides the training and not the model that is trained
 _NOT_BUILDING = {"asymmetric", "control", "training"}
@@ -77,15 +77,7 @@ def _build(run: Run, build: Any) -> None:
         details |= output
         keep_prompts(model, backbone.prompts, backbone.default_prompt_name)
     model = prepared(model, max_length=section.max_length, prompts=section.prompts)
-    card = Artefact(
-        kind=section.kind,
-        stage="build_student",
-        fingerprint=content_hash(inputs),
-        parents=parents,
-        recipe=run.recipe.model_dump(mode="json"),
-        data=described,
-        details={"inputs": inputs, **details},
-    )
+    card = run.card(section.kind, "build_student", inputs, parents, details)
     with new_folder(run.built) as folder:
         save_model(model, folder)
         check_reload(model, folder)

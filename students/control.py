@@ -28,7 +28,7 @@ from distill.wording import or_least, value_in_words, values_in_words
 __all__ = ["MakeJob", "check_control", "train_control"]
 
 log = logging.getLogger(__name__)
-_LEAST_TRIAL_STEPS = 10
+_LEAST_TRIAL_STEPS = 10  # of each loss that is tried: a trial that ends within the warm-up compares nothing
 MakeJob = Callable[[str, Objectives, Mapping[str, Any]], Job]
 """From a name, objectives and inputs to a job of the student's."""
 

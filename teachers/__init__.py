@@ -1,4 +1,4 @@
-"""Large models that know: trained on labels, then asked for signals."""
+"""Teachers, the large models: trained on labels, then run once for the signals that students learn from."""
 
 from teachers.label import cache_signals
 from teachers.legacy import Trainer

@@ -7,7 +7,7 @@ that cannot be run (no network, no key) says why in the table, and the others ar
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -55,11 +55,7 @@ def run_ablation(
     """
     from accelerate import PartialState
 
-    known = [row.model for row in ablation.rows]
-    if unknown := [name for name in only if name not in known]:
-        raise BadInput(f"--rows {unknown[0]}: no row has that model; there are {', '.join(known)}")
-    if unknown := [name for name in versions if name not in ablation.data]:
-        raise BadInput(f"--versions {unknown[0]}: no data version of that name; there are {', '.join(ablation.data)}")
+    _check_names(ablation, only, versions)
     if PartialState().is_main_process:  # what was begun goes on in its own folder
         check_output_folder(ablation.folder, ours=_ours(ablation), overwrite=True)
     rows = [row for row in ablation.rows if not only or row.model in only]
@@ -89,12 +85,25 @@ def run_ablation(
     table = [AblationRow(row.name, row.published, _with_notes(row.name, cells), row.parameters) for row in rows]
     if PartialState().is_main_process:
         write_table(title, table, chosen, notes, ablation.folder)
+    _raise_failures(table, unreadable, ablation.folder)
+    return ablation.folder
+
+
+def _check_names(ablation: Ablation, only: Sequence[str], versions: Sequence[str]) -> None:
+    known = [row.model for row in ablation.rows]
+    if unknown := [name for name in only if name not in known]:
+        raise BadInput(f"--rows {unknown[0]}: no row has that model; there are {', '.join(known)}")
+    if unknown := [name for name in versions if name not in ablation.data]:
+        raise BadInput(f"--versions {unknown[0]}: no data version of that name; there are {', '.join(ablation.data)}")
+
+
+def _raise_failures(table: Sequence[AblationRow], unreadable: Mapping[str, str], folder: Path) -> None:
+    """Raise `JobFailed` where a row or a version's data has none."""
     failed = [f"{row.name} ({v}): {cell.problem}" for row in table for v, cell in row.cells.items() if cell.problem]
     if failed or unreadable:
-        n_failed = len(failed) + len(unreadable) * len(rows)
+        n_failed = len(failed) + len(unreadable) * len(table)
         lines = "\n  ".join([*unreadable.values(), *failed])
-        raise JobFailed(f"{n_failed} rows could not be run; the table in {ablation.folder} has the others\n  {lines}")
-    return ablation.folder
+        raise JobFailed(f"{n_failed} rows could not be run; the table in {folder} has the others\n  {lines}")
 
 
 def _ours(ablation: Ablation) -> list[str]:

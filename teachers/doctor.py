@@ -1,4 +1,4 @@
-"""Say before a student is trained whether it can learn: from these pairs, these teachers, these signals.
+"""Checks, before a student is trained, whether it can learn from these pairs, teachers and cached signals.
 
 The pairs are always looked at. A finished teacher is asked for a few hundred validation pairs. Cached signals are compared
 with what the teacher says now. Nothing is trained, and nothing is written into the run.
@@ -54,7 +54,7 @@ _ASKED_AGAIN, _COSINES = (
     32,
     5000,
 )  # pairs whose signals are asked again; pairs whose cosines are made of cached embeddings
-_SUSPECTS = 50
+_SUSPECTS = 50  # pairs whose label and score differ the most, listed for a reader
 _SUSPECT_COLUMNS = {"teacher": str, "row": int, "query": str, "document": str, "label": float, "score": float}
 
 

@@ -1,4 +1,4 @@
-"""Ask the teachers once for all that the student needs, and cache what they say.
+"""Runs the teachers once over all that the student needs, and caches their signals.
 
 Any number of processes may label side by side; each takes its part of what is missing and writes its own shards.
 """
@@ -165,7 +165,7 @@ def _fill(cache: SignalCache, missing: _Missing, scorer: Scorer, title: str, sha
                 values = _ask(scorer, missing, np.asarray(chunk), lambda n: count(n * state.num_processes))
             if not np.isfinite(values).all():
                 raise JobFailed(
-                    f"{title}: the teacher says NaN or infinity of {int((~np.isfinite(values)).sum())} items; set signals.precision=fp32, or train it again"
+                    f"{title}: the teacher gives NaN or infinity for {int((~np.isfinite(values)).sum())} items; set signals.precision=fp32, or train it again"
                 )
             cache.write(missing.kind, missing.keys[chunk], values)
 
@@ -192,7 +192,7 @@ def _described(run: Run, name: str, scores: np.ndarray) -> dict[str, Any]:
     )
     if described["std"] < LEAST_SPREAD:
         raise JobFailed(
-            f"the scores of teacher {name} are all but equal (std {described['std']:.2g}): a student learns nothing from them; train the teacher longer or with another learning rate"
+            f"the scores of teacher {name} are nearly equal (std {described['std']:.2g}): a student learns nothing from them; train the teacher longer or with another learning rate"
         )
     for finding in check_scale(f"signals of {name}", scores, run.recipe.teachers[name].model_kind):
         log.warning("%s", finding.line)

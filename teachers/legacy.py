@@ -1,4 +1,4 @@
-"""The published project's way in: `Trainer(config_file=…, …).train()`, translated into a recipe of this toolkit.
+"""The interface of the published project: `Trainer(config_file=…, …).train()`, translated into a recipe of this toolkit.
 
     from teachers import Trainer
     Trainer(config_file="config.json", checkpoints_path="checkpoints", csv_file_path="pairs.csv",
@@ -68,7 +68,7 @@ class Trainer:
         elif self.device.partition(":")[2] not in ("", "0"):
             log.warning("device is %s: the first visible GPU is used, set CUDA_VISIBLE_DEVICES to choose", self.device)
         if state.device.type != "cuda" and self.recipe is not self._on_a_cpu:
-            log.warning("use_fp16 wants a GPU: training in what this CPU multiplies")
+            log.warning("use_fp16 needs a GPU: training in what this CPU multiplies")
             self.recipe = self._on_a_cpu
         run = Run(self.recipe)
         with run.lock():

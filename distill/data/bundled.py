@@ -43,7 +43,7 @@ KINDS: tuple[Kind, ...] = ("positive", "random_negative", "seniority_negative", 
 ENGLISH_SHARE = 0.3  # of résumés
 SWITCH_SHARE = 0.25  # of job descriptions, written in the language that the résumé is not in
 RESUME_SKILLS = 4  # of the specialism's five must-haves
-JD_SKILLS = 3
+JD_SKILLS = 3  # that a job description asks for
 
 
 @dataclass(frozen=True)

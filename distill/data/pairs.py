@@ -1,4 +1,4 @@
-"""Pairs of texts with labels: read from anywhere, checked at the door, split so that no text leaks.
+"""Pairs of texts with labels: read from a file or the hub, checked once, split so that no text is in two parts.
 
     CSV · TSV · JSONL · Parquet (each also .gz where the format allows it) · hub datasets · `bundled`
       ──▶ Pairs(queries, documents, labels in [0, 1])  ──▶ Split(train, validation, evaluation)
@@ -56,7 +56,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Pairs:
-    """Texts matched with texts. `labels` has one value in [0, 1] per pair, or is None where nobody judged them.
+    """Texts matched with texts. `labels` has one value in [0, 1] per pair, or is None where they have no labels.
 
     *Shape:* queries, documents, labels: (n_pairs,)
     """

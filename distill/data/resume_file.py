@@ -97,16 +97,7 @@ def prepare_file(
     if table is None:
         raise BadInput(f"{source}: no such file")
     path = table.path
-    same = _suffix(output) == _suffix(path) and not (table.format == "parquet" and output.suffix == ".gz")
-    if not same and not is_stream(output):
-        gz = "" if table.format == "parquet" else ", perhaps with .gz"
-        raise BadInput(f"{output} is to be of the format of {path}: *{_suffix(path)}{gz}")
-    targets = [path.resolve(), output.resolve(), *([dropped.resolve()] if dropped else [])]
-    if len(set(targets)) < len(targets):
-        raise BadInput(f"{' and '.join(map(str, targets))} must be different files")
-
-    if dropped:
-        check_form(dropped)
+    _check_places(table, output, dropped)
     done = Prepared()
     with ExitStack() as stack:
         temporary = stack.enter_context(output_file(output, inputs=[path], overwrite=overwrite))
@@ -131,6 +122,23 @@ def prepare_file(
             ", ".join(preparation.keep or ()),
         )
     return done
+
+
+def _check_places(table: Table, output: Path, dropped: Path | None) -> None:
+    """Refuse an output of another format, and places that are one file.
+
+    :raises BadInput: saying which
+    """
+    path = table.path
+    same = _suffix(output) == _suffix(path) and not (table.format == "parquet" and output.suffix == ".gz")
+    if not same and not is_stream(output):
+        gz = "" if table.format == "parquet" else ", perhaps with .gz"
+        raise BadInput(f"{output} is to be of the format of {path}: *{_suffix(path)}{gz}")
+    targets = [path.resolve(), output.resolve(), *([dropped.resolve()] if dropped else [])]
+    if len(set(targets)) < len(targets):
+        raise BadInput(f"{' and '.join(map(str, targets))} must be different files")
+    if dropped:
+        check_form(dropped)
 
 
 def _suffix(path: Path) -> str:

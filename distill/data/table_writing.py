@@ -1,4 +1,4 @@
-r"""The one door for tables that commands write: the suffix of the output decides its form.
+r"""Writes the tables of all commands: the suffix of the output decides its form.
 
     .csv      commas; double quotes around what needs them
     .tsv      tabs, no quotes; tabs, line breaks and backslashes of a text as \t, \n, \r, \\

@@ -1,4 +1,4 @@
-"""The one door for tables and texts: every reader of this toolkit finds, decodes, parses and checks its files here.
+"""Reads tables and texts: every command and recipe finds, decodes, parses and checks its files here, and nowhere else.
 
     recipe data · score · embed · prepare · trim --texts · index-quality · unlabelled and parallel texts
       ──▶ locate ──▶ read_columns ──▶ values as written ──▶ as_text: a text, or why it is none

@@ -1,4 +1,4 @@
-"""Token ids of texts from remembered words: most of what a tokenizer is asked, it was asked before.
+"""Token ids of texts from a cache of words: most words of a text were tokenised before.
 
 Where no token reaches over a space, a text's ids are those of its words, one after the other, and words repeat (Zipf 1935):
 a dictionary answers for a known one ten times as fast as the tokenizer. One-layer and static students spend a third to most
@@ -48,7 +48,7 @@ _memories: "weakref.WeakSet[WordMemory]" = weakref.WeakSet()
 
 
 def forget_words() -> None:
-    """Forget the words of every memory in this process: a measurement that repeats its texts must earn nothing by it."""
+    """Forget the words of every memory in this process: a measurement that repeats its texts must not gain by it."""
     for memory in list(_memories):
         memory.forget()
 

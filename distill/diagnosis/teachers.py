@@ -13,7 +13,7 @@ from distill.metrics.measures import Estimate
 __all__ = ["check_beside_floor", "check_cut", "check_prompts", "check_tokens"]
 
 _SAMPLED, _SEED = 500, 0
-_LEAST_TEXTS = 10
+_LEAST_TEXTS = 10  # of a script; on fewer a share of unknown tokens says nothing
 _UNKNOWN = 0.02  # share of unknown tokens
 _LETTERS = 1.3  # tokens a character: a script that is read in parts of letters
 _CUT, _LOST = 0.25, 0.1  # share of texts cut; tokens lost of the limit

@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 _SAMPLED, _SEED = 2000, 0  # texts or pairs of a part that a check reads
-_LEAST = 50
+_LEAST = 50  # pairs; on fewer a classifier's accuracy and a ROC-AUC say nothing
 _TOLD_APART, _LIKE_OTHER = 0.9, 0.3  # share of held-out texts whose side is recognised; of another part's texts
 _SWAPPED_ROWS, _MIXED = 0.05, 0.02  # share of rows with both texts on the wrong side, and with one of them
 _COPIED, _COPIED_PAIRS = 0.9, 0.05  # cosine of character 4-grams; share of evaluation pairs

@@ -51,7 +51,7 @@ class Budget:
         return name
 
     def settle(self, hold: str, dollars: float | None) -> None:
-        """Replace a hold by what was really paid; None: nobody knows, so all of it."""
+        """Replace a hold by what was really paid; None counts all of the hold: the server stated no usage."""
         paid = self._held[hold] if dollars is None else dollars
         self._record({"settled": hold, "dollars": paid})
         del self._held[hold]

@@ -1,4 +1,4 @@
-"""Speak to an OpenAI-compatible server (OpenAI, Azure, vLLM, Ollama): chats and embeddings, within limits of rate and money.
+"""Calls of OpenAI-compatible servers (OpenAI, Azure, vLLM, Ollama): chats and embeddings, within limits of rate and money.
 
     Endpoint (settings) ─▶ Client: concurrency ─▶ openai: retries ─▶ MeteredClient: rates · budget ─▶ server
 

@@ -65,7 +65,7 @@ class _NotJson(httpx2.RemoteProtocolError):
 
 
 class Rate:
-    """So many units per minute, evenly: first come, first served, at most a second's worth at once.
+    """A number of units per minute, evenly, in the order of the requests; at most those of one second at once.
 
     A request may take more than a second's worth; the next one then waits until the rest is paid.
     """

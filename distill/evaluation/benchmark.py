@@ -203,24 +203,9 @@ def assemble(
     :param comparisons: names of two rows each; those that were not scored are passed over
     """
     teacher = next((row.name for row in rows if row.role == "teacher"), rows[0].name)
-    query_ids = pairs.query_ids
     problems = {row.name: problem_of(scored[row.name].scores) for row in rows}
-    finite = {row.name for row in rows if np.isfinite(scored[row.name].scores).all()}
-    compared_with = scored[teacher].scores if problems[teacher] is None else None
-    metrics: dict[str, dict[str, Estimate]] = {
-        row.name: {}
-        if row.name not in finite
-        else evaluate_scores(
-            scores=scored[row.name].scores,
-            labels=pairs.labels,
-            query_ids=query_ids,
-            unit_scores=scored[row.name].unit,
-            teacher_scores=None if row.name == teacher else compared_with,
-            n_bootstrap=bootstrap.n_samples,
-            seed=bootstrap.seed,
-        )
-        for row in rows
-    }
+    quality = _Quality(scored, pairs, bootstrap, compared_with=teacher if problems[teacher] is None else None)
+    metrics = {row.name: quality.metrics(row.name) for row in rows}
     sound = [row.name for row in rows if problems[row.name] is None] or [teacher]
     primary = primary_metric(metrics[teacher if teacher in sound else sound[0]], pairs.labels)
     described = [_described(row, scored[row.name].n_parameters, metrics, speed, teacher) for row in rows]
@@ -234,21 +219,48 @@ def assemble(
         "measuring": _measuring(speed),
         "rows": described,
         "comparisons": [
-            {
-                "name": f"{one} − {other}",
-                "metric": primary,
-                **paired_difference(
-                    primary,
-                    *(ScoredColumns.checked(scored[name].scores, pairs.labels, query_ids) for name in (one, other)),
-                    n_bootstrap=bootstrap.n_samples,
-                    seed=bootstrap.seed,
-                ).to_dict(),
-                **({"broken_control": True} if broken and other == "control" else {}),
-            }
+            quality.difference(primary, one, other)
+            | ({"broken_control": True} if broken and other == "control" else {})
             for one, other in comparisons
             if one in sound and other in sound and primary in metrics[one] and primary in metrics[other]
         ],
     }
+
+
+@dataclass(frozen=True)
+class _Quality:
+    """Metrics of rows that scored the same pairs, with intervals over the same resamples."""
+
+    scored: Mapping[str, "Scored"]
+    pairs: Pairs
+    bootstrap: Bootstrap
+    compared_with: str | None
+    """The teacher whose agreement with the others is measured; None where its own scores tell nothing."""
+
+    def metrics(self, name: str) -> dict[str, Estimate]:
+        """Return every metric that is defined of a row; {} where a score is not finite."""
+        own = self.scored[name]
+        if not np.isfinite(own.scores).all():
+            return {}
+        teacher = None if self.compared_with in (None, name) else self.scored[self.compared_with].scores
+        return evaluate_scores(
+            scores=own.scores,
+            labels=self.pairs.labels,
+            query_ids=self.pairs.query_ids,
+            unit_scores=own.unit,
+            teacher_scores=teacher,
+            n_bootstrap=self.bootstrap.n_samples,
+            seed=self.bootstrap.seed,
+        )
+
+    def difference(self, metric: str, one: str, other: str) -> dict[str, Any]:
+        """Return how much better the first of two rows is."""
+        columns = (
+            ScoredColumns.checked(self.scored[name].scores, self.pairs.labels, self.pairs.query_ids)
+            for name in (one, other)
+        )
+        difference = paired_difference(metric, *columns, n_bootstrap=self.bootstrap.n_samples, seed=self.bootstrap.seed)
+        return {"name": f"{one} − {other}", "metric": metric, **difference.to_dict()}
 
 
 def _measuring(speed: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from distill.evaluation.benchmark import (
 )
 from distill.evaluation.cascade_words import say_chosen, say_validation
 from distill.evaluation.latency import environment
-from distill.files.artefact import Artefact, content_hash, new_folder, read_card, write_card, write_json
+from distill.files.artefact import new_folder, read_card, write_card, write_json
 from distill.metrics.columns import ScoredColumns
 from distill.metrics.measures import Estimate, evaluate_scores, paired_samples, primary_metric
 from distill.metrics.noninferiority import MIN_RESAMPLES, Claim, judged
@@ -45,9 +45,9 @@ __all__ = ["DIAL", "measure_cascade", "read_dial"]
 
 log = logging.getLogger(__name__)
 DIAL = "dial.json"
-_SHARES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
-_TOP_K = (0, 1, 2, 3, 5, 10, 20)
-_BLIND_DRAWS = 20
+_SHARES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)  # of the pairs that the teacher is asked
+_TOP_K = (0, 1, 2, 3, 5, 10, 20)  # pairs of each query that it is asked, instead of a share
+_BLIND_DRAWS = 20  # of as many pairs at random: what a share gains without the doubt
 _EVERY_PAIR = 0.0  # a level of doubt, which is a mean of squares
 
 
@@ -97,15 +97,7 @@ def measure_cascade(run: Run) -> None:
         write_json(folder / SCORER_FILE, described.model_dump(mode="json"))
         write_json(folder / DIAL, dial)
         _draw(dial, folder / "dial.png")
-        card = Artefact(
-            kind="cascade",
-            stage="cascade",
-            fingerprint=content_hash(inputs),
-            parents=inputs["models"],
-            recipe=run.recipe.model_dump(mode="json"),
-            data=run.split.describe(),
-            details={"inputs": inputs},
-        )
+        card = run.card("cascade", "cascade", inputs, inputs["models"])
         write_card(folder, card)
     log.info("cascade: %s; %s", run.cascade, dial["verdict"])
 

@@ -68,20 +68,7 @@ def bench_folders(
             raise BadInput(
                 f"{folder} is a remote scorer, whose speed is its network's; name it in a recipe's benchmark.baselines"
             )
-    names, threads = _names(folders), measuring.threads
-    rows = [
-        BenchmarkEntry(
-            name if len(threads) < 2 else f"{name} ({n} threads)",
-            "teacher" if not (place or i) else "export",
-            folder,
-            None,
-            None,
-            None,
-            threads=n,
-        )
-        for i, (name, folder) in enumerate(zip(names, folders, strict=True))
-        for place, n in enumerate(threads or (measuring.settings.threads,))
-    ]
+    rows = _rows(folders, measuring.threads or (measuring.settings.threads,))
     scored = {row.name: _scored(row, pairs) for row in rows}
     speed = measure_rows(rows, pairs, measuring.settings, seed=_SEED, load=measuring.load)
     measured = {row.name: speed[row.name] | _first_score(row, pairs) for row in rows}
@@ -103,6 +90,23 @@ def bench_folders(
     before_writing()
     write_report(result, output)
     return result
+
+
+def _rows(folders: Sequence[Path], threads: Sequence[int | None]) -> list[BenchmarkEntry]:
+    """Return each folder with each number of threads; the first is what the others are compared with."""
+    return [
+        BenchmarkEntry(
+            name if len(threads) < 2 else f"{name} ({n} threads)",
+            "teacher" if not (place or i) else "export",
+            folder,
+            None,
+            None,
+            None,
+            threads=n,
+        )
+        for i, (name, folder) in enumerate(zip(_names(folders), folders, strict=True))
+        for place, n in enumerate(threads)
+    ]
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -1,6 +1,6 @@
-"""A model under load: requests that arrive when they like, batches of every size, and memory over many shapes.
+"""A model under load: requests that arrive at random times, batches of every size, and memory over many shapes.
 
-Measured back to back, a model never keeps anybody waiting. A service is asked when its users like: here requests arrive
+A model that is called back to back has no queue. A service has one, since its users call at any time: here requests arrive
 at random (a Poisson process: an open loop, that does not slow down because the model does), wait in line, and whatever
 waits is scored together. The latency is what the user sees, waiting included (Schroeder et al. 2006, "Open Versus Closed").
 """

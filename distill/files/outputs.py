@@ -1,4 +1,4 @@
-"""The one door for every output whose path a user names: what is refused, how it is written, what an overwrite needs.
+"""Writes every output whose path a user names: what is refused, how it is put in place, what an overwrite needs.
 
 A file is written under a temporary name beside the target and renamed when it is whole. What is no regular file (a
 terminal, /dev/stdout, /dev/null, a named pipe) is written into as it is: renaming would put a file in the place of a

@@ -1,4 +1,4 @@
-"""A model folder is somebody else's: what its files may say, and where they may lead.
+"""Checks of model folders from others: what their files may contain, and which other files and hosts they may name.
 
     files      regular files and folders alone; a link stays in the folder (or in the hub's cache that the folder is part of)
     paths      relative, downwards

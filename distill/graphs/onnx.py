@@ -1,4 +1,4 @@
-"""ONNX graphs of model folders, written by torch's own exporter: optimum-onnx wants an older transformers.
+"""ONNX graphs of model folders, written by torch's own exporter: optimum-onnx needs an older transformers.
 
 The TorchScript exporter is used, whose graphs ONNX Runtime runs faster than those of the newer one on a CPU (313 against
 335 ms for 32 texts of 134 tokens, MiniLM-L6), and which needs no further package. What the graph holds is told in

@@ -1,4 +1,4 @@
-"""What survives `os.fork`: locks that are free again, compiled models that are opened anew, a tokenizer at rest.
+"""State that works after `os.fork`: locks are free again, compiled models are opened anew, tokenizers have no threads.
 
 A forked child has the memory of its parent and none of its threads (gunicorn --preload, a multiprocessing pool on Linux).
 A lock that another thread held stays held; a compiled model waits for threads that are gone, and so does its destructor.

@@ -1,4 +1,4 @@
-"""Memory: habits of long CPU work, and how much this process holds."""
+"""Memory: settings for long work on a CPU, and how much this process holds."""
 
 import ctypes
 import ctypes.util

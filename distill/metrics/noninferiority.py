@@ -1,4 +1,4 @@
-"""Tell whether one model is as good as another, within a margin, and what is left of it when several are tried.
+"""Test whether one model is as good as another, within a margin, with a correction where several are tried.
 
     equals    H₀: difference ≤ −margin   p small: worse by less than the margin (non-inferiority)
     beats     H₀: difference ≤ 0         p small: better (superiority)

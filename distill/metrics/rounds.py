@@ -18,7 +18,7 @@ import numpy as np
 __all__ = ["Rounds", "Until", "interval_of_median"]
 
 _KINDS = ("latency", "throughput")
-_N_RESAMPLES = 400
+_N_RESAMPLES = 400  # of the rounds; an interval of a median needs no more, and is drawn after every round
 _MOST_ROUNDS = 1000
 Ending = Literal["rounds", "interval", "seconds"]
 

@@ -1,4 +1,4 @@
-"""What the quality of a report's rows is worth: beside the best teacher, chance, the untrained student and the floor.
+"""How the quality of a report's rows compares with the best teacher, chance, the untrained student and the floor.
 
 A share of a score flatters where a model that learned nothing has most of it. So beside the share of the named teacher's
 value each row has, by metric:

@@ -1,4 +1,4 @@
-"""What a generative reranker is: a decoder that says yes or no of a pair, as stock `CrossEncoder` opens one.
+"""Generative rerankers: a decoder that answers yes or no to a pair, as stock `CrossEncoder` opens one.
 
 `distill.runtime.engine_generative` scores pairs with it.
 """

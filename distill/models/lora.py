@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from distill.errors import BadInput
-from distill.models.modeling import transformer_of
+from distill.models.modeling import is_static, transformer_of
 from distill.recipe.schema import Lora
 
-__all__ = ["add_adapters"]
+__all__ = ["add_adapters", "merged"]
 
 
 def add_adapters(model: Any, lora: Lora) -> None:
@@ -27,6 +27,13 @@ def add_adapters(model: Any, lora: Lora) -> None:
     model[0].model = get_peft_model(transformer, config)
     for parameter in head:
         parameter.requires_grad_(True)
+
+
+def merged(model: Any) -> Any:
+    """Add a model's adapters to its weights, in place, before it is saved: nothing of peft is left. Others stay as they are."""
+    if not is_static(model) and hasattr(transformer_of(model), "merge_and_unload"):
+        model[0].model = transformer_of(model).merge_and_unload()
+    return model
 
 
 def _head(transformer: Any) -> list[Any]:

@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 Pooling = Literal["mean", "cls"]
-DEFAULT_HEAD = (256,)
+DEFAULT_HEAD = (256,)  # hidden widths of a cross-encoder's MLP
 
 
 @contextmanager

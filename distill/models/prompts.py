@@ -1,4 +1,4 @@
-"""The texts that a bi-encoder wants before its queries and its documents: one reading of what a folder stores.
+"""The prompts of a bi-encoder, put before its queries and its documents, as a folder stores them.
 
 Qwen3-Embedding, E5 and EmbeddingGemma store prompts in config_sentence_transformers.json, and score lower without. A
 model keeps the prompts that it comes with, unless the recipe states others; both are written into what is saved.

@@ -1,4 +1,4 @@
-"""Weights as their file says: nothing missing and drawn at random, nothing NaN.
+"""Checks that loaded weights are those of the file: none missing and drawn at random, none NaN.
 
 transformers fills what a checkpoint lacks with random numbers and says so in a log that nobody reads: a layer that was left
 out, a `module.` prefix of a wrapped model, a config with more layers than the file. Such a model labels noise. Every

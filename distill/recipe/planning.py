@@ -1,4 +1,4 @@
-"""What a plan is asked for: the section `plan` of a recipe, or of none, with the command line's keys laid over it."""
+"""Settings of a plan: the section `plan` of a recipe, or of none, with the command line's keys laid over it."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

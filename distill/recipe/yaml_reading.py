@@ -1,4 +1,4 @@
-"""YAML as a recipe needs it: plain values, each key once, and no more of it than anybody writes.
+"""YAML as a recipe needs it: plain values, each key once, and limits on size and depth.
 
 `yaml.safe_load` alone takes the second of two equal keys without a word, lets nine lines of aliases stand for a
 thousand million values, and fails in many ways on what is nested a thousand deep.

@@ -1,4 +1,4 @@
-"""What a caller hands to the runtime, checked once at the door: texts, vectors, numbers and names.
+"""Checks of the arguments that a caller gives to the runtime: texts, vectors, numbers and names.
 
 Each check returns what the code behind it works with, and raises `BadInput` with one line that names the row.
 """

@@ -1,4 +1,4 @@
-"""The shapes that a graph sees: few lengths, few numbers of rows, cut so that the least is computed in vain.
+"""The shapes of a graph's inputs: few lengths, few numbers of rows, chosen so that little padding is computed.
 
 OpenVINO keeps memory for every new shape (400 random ones of MiniLM int8: +2.1 GB), so lengths go up to the next of 28
 steps and batches hold a power of two. Which texts share a batch is then a shortest path: sorted by length, every cut

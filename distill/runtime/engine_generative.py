@@ -1,4 +1,4 @@
-"""Generative rerankers: a decoder that says yes or no of a pair, as stock `CrossEncoder` opens one.
+"""Runs generative rerankers: a decoder that answers yes or no to a pair, as stock `CrossEncoder` opens one.
 
     modules.json     Transformer (transformer_task: text-generation) → LogitScore
     the pair         goes through the folder's chat template, with its instruction (the default prompt) where it stores one

@@ -51,7 +51,7 @@ def place(device: str | None, n_threads: int) -> str:
 
 
 def batch_tokens_on(device: str) -> int:
-    """Return the padded tokens of a batch: a GPU wants many, a CPU's cache few."""
+    """Return the padded tokens of a batch: a GPU computes large batches faster, a CPU those that fit its cache."""
     return 1024 if device == "cpu" else 65_536
 
 

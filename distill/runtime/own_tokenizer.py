@@ -1,4 +1,4 @@
-"""The tokenizer that a scorer keeps to itself: nobody else sets its truncation, and it may read special tokens as text.
+"""A scorer's own copy of the tokenizer: no other code sets its truncation, and it may read special tokens as text.
 
 Stock sentence-transformers reads "[SEP]" or "</s>" in a text as the special token: whoever writes the text moves the score.
 As text such a string is cut like any other word, whatever the algorithm; SentencePiece's own library does the same.
@@ -16,7 +16,7 @@ __all__ = ["own_tokenizer", "special_token_ids"]
 
 
 def own_tokenizer(tokenizer: Any, *, special_tokens_as_text: bool) -> Any:
-    """Return a tokenizer with the same ids that is nobody else's.
+    """Return a copy of a tokenizer, with the same ids.
 
     :param tokenizer: of transformers, or a `LightTokenizer`, which is the scorer's own already
     :param special_tokens_as_text: read special tokens in a text as ordinary text; those around it stay

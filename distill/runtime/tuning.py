@@ -32,8 +32,8 @@ __all__ = ["Measured", "alone", "compare_precisions", "fastest_settings", "measu
 
 Measured = list[dict[str, Any]]
 _BATCH_TOKENS = (256, 512, 1024, 2048, 4096)
-_LONGEST = 400
-_SINGLE_LENGTHS = (24, 64, 160)
+_LONGEST = 400  # tokens of a text of the sample; longer ones would take the measuring time for themselves
+_SINGLE_LENGTHS = (24, 64, 160)  # tokens of the texts that single calls are timed on: short, median, long
 _ROUNDS = (2, 6)  # at least, at most
 _TURNS = (5, 101)  # of the precisions: at least, at most
 _GAIN = 0.98  # of the time before: what is taken instead has to be this much faster

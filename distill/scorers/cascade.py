@@ -1,4 +1,4 @@
-"""A cascade: the student scores every pair, the teacher only those of which the student's score says least.
+"""A cascade: the student scores every pair, the teacher only those for which the student's score is least certain.
 
     cascade = fit_cascade(student_scores, teacher_scores, labels)      # on held-back pairs
     routed = cascade.routed(student_scores, share=0.2)                 # which pairs the teacher is asked
@@ -33,8 +33,8 @@ from distill.scorers.scoring import PairScorer
 
 __all__ = ["Cascade", "CascadeScorer", "CascadeSettings", "fit_cascade"]
 
-_N_KNOTS = 33
-_MIN_PAIRS = 50
+_N_KNOTS = 33  # of the curve of doubt, at equal shares of the pairs
+_MIN_PAIRS = 50  # fewer do not bear a curve: `fit_cascade` refuses them
 
 
 class Cascade(BaseModel):

@@ -11,8 +11,8 @@ from typing import Any
 from distill.data.cut_texts import CutTexts
 from distill.data.pairs import Pairs
 from distill.errors import BadInput
-from distill.files.artefact import Artefact, ModelKind, content_hash, new_folder, write_card
-from distill.models.lora import add_adapters
+from distill.files.artefact import ModelKind, new_folder, write_card
+from distill.models.lora import add_adapters, merged
 from distill.models.modeling import is_static, save_model, set_dropout, tokenizer_of, transformer_of
 from distill.models.prompts import NO_PROMPTS, leaves_prompt_out, model_prompts
 from distill.progress import progress
@@ -209,38 +209,24 @@ def built_for_training(job: Job) -> Any:
     return model
 
 
-def _merged(model: Any) -> Any:
-    if not is_static(model) and hasattr(transformer_of(model), "merge_and_unload"):
-        model[0].model = transformer_of(model).merge_and_unload()
-    return model
-
-
 def _save(run: Run, job: Job, step: TaskStep, result: TrainResult, seconds: float, cut: CutTexts | None) -> None:
     from accelerate import PartialState
 
     values = [value for row in result.history if (value := row.get("validation")) is not None]
-    artefact = Artefact(
-        kind=job.kind,
-        stage=job.stage,
-        fingerprint=content_hash(job.inputs),
-        parents=job.parents,
-        recipe=run.recipe.model_dump(mode="json"),
-        data=run.split.describe(),
-        metrics={"validation": result.best_value, "n": len(run.split.validation), **step.metrics(values)},
-        details={
-            "inputs": job.inputs,
-            "n_processes": PartialState().num_processes,
-            "seconds": round(seconds, 1),
-            "training": {name: value for name, value in vars(result).items() if name != "history"},
-            "history": result.history,
-            "scale_and_bias": None if step.scale_and_bias is None else step.scale_and_bias.tolist(),
-            **({} if cut is None else {"cut_texts": cut.to_json()}),
-            **step.details,
-            **job.details,
-        },
-    )
+    details = {
+        "n_processes": PartialState().num_processes,
+        "seconds": round(seconds, 1),
+        "training": {name: value for name, value in vars(result).items() if name != "history"},
+        "history": result.history,
+        "scale_and_bias": None if step.scale_and_bias is None else step.scale_and_bias.tolist(),
+        **({} if cut is None else {"cut_texts": cut.to_json()}),
+        **step.details,
+        **job.details,
+    }
+    metrics = {"validation": result.best_value, "n": len(run.split.validation), **step.metrics(values)}
+    card = replace(run.card(job.kind, job.stage, job.inputs, job.parents, details), metrics=metrics)
     with new_folder(job.target) as folder:
-        save_model(_merged(step.model), folder)
-        write_card(folder, artefact)
+        save_model(merged(step.model), folder)
+        write_card(folder, card)
     kept = "the last weights" if result.kept == "last" else f"validation {result.best_value:.4f}"
     log.info("%s: %s, %s", job.name, job.target, kept)

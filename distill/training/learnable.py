@@ -1,8 +1,8 @@
-"""Is there anything to learn? Asked before the first step, so that no training learns nothing in silence.
+"""Checks before the first step that the objectives have something to learn from.
 
 A term of the objectives needs something that it is a mean over (groups, positives, pairs), something that differs within
-it (labels, a teacher's scores), and of a teacher that what it says has to do with the labels. What lacks one of these is
-refused in one line that says which.
+it (labels, a teacher's scores), and a teacher whose scores are related to the labels. Where one of these is missing, the
+training is refused in one line that names it.
 """
 
 import logging
@@ -40,8 +40,8 @@ LEAST_SPREAD = 1e-4  # of scores in logits or cosines: below it a teacher says t
 _NOTHING = 0.05  # a rank correlation that is none
 _LEAST_PAIRS = 200  # below it a teacher that is worth something is not told from noise
 _NORMAL_975 = 1.959964
-_SAMPLE_TEXTS = 64
-_SAMPLE_PAIRS = 256
+_SAMPLE_TEXTS = 64  # that embeddings are looked at on
+_SAMPLE_PAIRS = 256  # that scores are looked at on
 
 
 class _Facts(Protocol):
@@ -250,7 +250,7 @@ def _check_numbers(where: str, teacher: str, values: np.ndarray) -> None:
     bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
     if len(bad):
         raise JobFailed(
-            f"{where}: teacher {teacher} says NaN or infinity of {len(bad)} of {len(values)} items, the first in row {int(bad[0])}; run cache_signals anew with signals.precision=fp32"
+            f"{where}: teacher {teacher} gives NaN or infinity for {len(bad)} of {len(values)} items, the first in row {int(bad[0])}; run cache_signals anew with signals.precision=fp32"
         )
 
 

@@ -1,4 +1,4 @@
-"""Masked-language modelling (Devlin et al. 2019): an encoder goes on learning on the recipe's own text.
+"""Masked-language modelling (Devlin et al. 2019): an encoder is trained further on the recipe's own text.
 
 Texts are packed back to back into blocks of the full length, so that no token of a step is padding. In every block an
 exact share of the tokens is chosen anew in each pass: 80 % become the mask, 10 % a random token, 10 % stay. With

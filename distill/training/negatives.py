@@ -34,7 +34,7 @@ class GuideVectors:
 
 
 class Negatives:
-    """What all training pairs say about answers, asked for the pairs of a step.
+    """Which documents answer which queries in all training pairs, looked up for the pairs of a step.
 
     :param query_rows: the sequence of each pair's query. *Shape:* (n_pairs,), as of documents and labels
     :param positive_from: the least label of an answer

@@ -25,7 +25,7 @@ from students.vocabulary.corpus import change_vocabulary, factorise, student_cor
 
 __all__ = ["Base", "base_of", "cut_bases", "fresh_bases"]
 
-_VOCABULARY = (32000,)
+_VOCABULARY = (32000,)  # tokens, where plan.vocabulary is not set
 
 
 @dataclass(frozen=True)

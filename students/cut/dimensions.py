@@ -41,8 +41,8 @@ __all__ = ["least_squares", "principal_axes", "read_axes", "with_output", "write
 
 log = logging.getLogger(__name__)
 _AXES = "teacher_axes.safetensors"
-_SAMPLE_TEXTS = 5000
-_RIDGE_TEXTS = 10.0
+_SAMPLE_TEXTS = 5000  # that axes and maps are fitted on: several for each dimension
+_RIDGE_TEXTS = 10.0  # what the ridge weighs in texts, see `least_squares`
 _STATIC_MEAN_SIZE = 0.1  # of a table's numbers: ten steps of a learning rate of 0.01
 _SAME_COSINE = 0.999  # cached embeddings may be those of bf16
 

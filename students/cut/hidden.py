@@ -25,8 +25,8 @@ __all__ = ["choose_dimensions", "last_states", "prediction", "principal_directio
 
 HiddenBy = Literal["pca", "dimensions"]
 TensorFeatures = Mapping[str, Tensor]
-_RIDGE = 1e-3
-_PRE_NORM_TOLERANCE = 1e-6
+_RIDGE = 1e-3  # share of the mean variance: keeps the fit solvable where states are of lower rank
+_PRE_NORM_TOLERANCE = 1e-6  # between what enters a layer and what leaves it while its parts write zeros: rounding
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""How much each part of a model does for what the model says, on a sample of the recipe's own pairs.
+"""How much each layer, head and neuron changes a model's outputs, on a sample of the recipe's own pairs.
 
 No labels are asked: what is to be kept is the model's own answer, a pair's score, and for a bi-encoder the geometry of
 its embeddings. Layers are judged by what changes without them (`output_change`); heads and neurons, too many to be left
@@ -21,10 +21,10 @@ from students.cut.structure import Layer
 
 __all__ = ["Importance", "PairBatch", "head_and_neuron_importance", "output_change", "outputs", "pair_batches"]
 
-_N_PAIRS = 256
-_N_TOKENS = 16_384
-_LEAST_PAIRS = 16
-_BATCH_TOKENS = 4096
+_N_PAIRS = 256  # that importance is measured on at most
+_N_TOKENS = 16_384  # of them all: long texts mean fewer pairs, at the same time
+_LEAST_PAIRS = 16  # however long they are
+_BATCH_TOKENS = 4096  # of a forward pass, padding included
 
 
 @dataclass(frozen=True)

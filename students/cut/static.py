@@ -27,7 +27,7 @@ from distill.recipe.schema import Static
 
 __all__ = ["static_model", "token_vectors", "token_weights"]
 
-_SIF_SMOOTHING = 1e-3
+_SIF_SMOOTHING = 1e-3  # a of Arora et al. (2017): a token of frequency p weighs a / (a + p)
 _TOKENS_AT_ONCE = 1024
 
 

@@ -1,4 +1,4 @@
-"""What an encoder is made of, found by watching it run: its stack of layers, and the parts of each layer.
+"""The structure of an encoder, found from a forward pass: its stack of layers, and the parts of each layer.
 
     x ─▶ attention_in (query, key, value: three maps or one) ─▶ heads ─▶ attention_out ─▶ + x
       ─▶ feed_forward_in (one map or, gated, two) ─▶ neurons ─▶ feed_forward_out ─▶ +
@@ -51,7 +51,7 @@ MODEL_TYPES = (
 )
 """The model types that every surgery is tested on."""
 
-_ORDER_TOLERANCE = 1e-4
+_ORDER_TOLERANCE = 1e-4  # of hidden states after parts were permuted and put back: rounding in float32
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 __all__ = ["is_constant", "rank_agreement", "settled", "top_k_overlap"]
 
-_SHARE_OF_RANGE = 1e-4
+_SHARE_OF_RANGE = 1e-4  # a difference of that share of the scores' range is none, see `settled`
 _ROUNDING = 2e-6  # of the greatest score: what float32 leaves of sums over some thousand numbers
 
 

@@ -1,4 +1,4 @@
-"""Two classes of CPU, two arithmetics of int8, and how an export comes to the same in both.
+"""int8 on CPUs with VNNI and without: how an export gives the same results on both.
 
     exact        products of 8 bits are summed in 32: VNNI (AVX-512 or AVX), AMX, ARM's dot products
     16 bits      AVX2 and AVX-512 without VNNI: each two neighbouring products, u8 × s8, are summed in 16 bits first, and

@@ -86,6 +86,15 @@ _SAME_ON_EVERY_CPU = Thresholds(
     arithmetic_difference=0.1,
 )
 
+_HALF = Thresholds(
+    min_cosine=0.995,
+    mean_cosine=0.999,
+    batch_cosine=0.995,
+    rank_agreement=0.995,
+    max_difference=0.05,
+    metric_drop=0.005,
+)
+
 DEFAULT_THRESHOLDS: Mapping[ExportPrecision, Thresholds] = {
     "fp32": Thresholds(
         min_cosine=0.99999,
@@ -96,22 +105,8 @@ DEFAULT_THRESHOLDS: Mapping[ExportPrecision, Thresholds] = {
         batch_difference=1e-4,
         metric_drop=0.001,
     ),
-    "bf16": Thresholds(
-        min_cosine=0.995,
-        mean_cosine=0.999,
-        batch_cosine=0.995,
-        rank_agreement=0.995,
-        max_difference=0.05,
-        metric_drop=0.005,
-    ),
-    "fp16": Thresholds(
-        min_cosine=0.995,
-        mean_cosine=0.999,
-        batch_cosine=0.995,
-        rank_agreement=0.995,
-        max_difference=0.05,
-        metric_drop=0.005,
-    ),
+    "bf16": _HALF,
+    "fp16": _HALF,
     "int8": replace(
         _SAME_ON_EVERY_CPU,
         min_cosine=0.97,

@@ -43,7 +43,7 @@ _SAMPLES = (
     "a",
     "Kubernetes와 AWS로 서비스를 운영한 DevOps 엔지니어 " * 100,  # longer than the model takes: cut the same way
 )
-_TOLERANCE = 1e-4
+_TOLERANCE = 1e-4  # of the greatest result: other readers may sum in another order
 _DYNAMIC_TOLERANCE = 0.1  # the runtime pads, a reader of one text does not: to dynamic ranges that is another batch
 _TOKENIZER_CLASSES: Mapping[str, str] = {
     "bert": "BertTokenizer",

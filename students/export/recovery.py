@@ -1,4 +1,4 @@
-"""The student trained on for a moment with int8 simulated, for where its int8 does not hold at the gate.
+"""Quantization-aware fine-tuning of a student whose int8 export fails the gate.
 
     <run>/student ─▶ calibration sets the ranges ─▶ int8 simulated in what the export quantizes
                                                   ─▶ the float student's own results + the recipe's objectives

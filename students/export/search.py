@@ -29,8 +29,8 @@ FFN_DOWN = (
     r"layers\.\d+\.mlp\.Wo",  # ModernBERT
     r"layers\.\d+\.mlp\.down_proj",  # decoders used as encoders
 )
-ALPHAS = (0.5, 0.7, 0.3, 0.95)
-_N_ERROR_INPUTS = 24
+ALPHAS = (0.5, 0.7, 0.3, 0.95)  # of SmoothQuant, the default first; the search goes on from the one that comes closest
+_N_ERROR_INPUTS = 24  # on which the error of each layer is measured, over all lengths
 
 
 @dataclass(frozen=True)

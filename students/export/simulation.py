@@ -1,4 +1,4 @@
-"""int8 simulated in float, so that a model can be trained to live with it (Jacob et al. 2018).
+"""int8 simulated in float, for quantization-aware training (Jacob et al. 2018).
 
     x̂ = Δ·(clamp(round(x/Δ) + z, 0, 255) − z)     activations: one step Δ and zero point z for the whole tensor
     Ŵ = δ·round(W/δ),  δ = max|W|/64               weights: one step for each output, of the weights as they are now, in 7 bits

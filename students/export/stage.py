@@ -129,7 +129,7 @@ def _export(
 ) -> None:
     settings, student = run.recipe.export, run.require(run.student, "train_student")
     described = run.split.describe()
-    target = run.export(precision, format)
+    target, asymmetric = run.export(precision, format), run.student_section.asymmetric
     left_out = {"formats", "precisions"} if recovered is not None else {"formats", "precisions", "recover"}
     inputs = {
         "stage": "export",
@@ -139,19 +139,11 @@ def _export(
         "export": settings.model_dump(mode="json", exclude=left_out),
         "seed": run.recipe.seed,
         "data": {part: described[part]["fingerprint"] for part in ("train", "validation")},
-        **_asymmetric_inputs(run),
+        **({} if asymmetric is None else {"asymmetric": asymmetric.model_dump(mode="json")}),
     }
     if run.is_finished(target, inputs):
         return
-    card = Artefact(
-        kind=student.kind,
-        stage="export",
-        fingerprint=content_hash(inputs),
-        parents={"student": student.revision},
-        recipe=run.recipe.model_dump(mode="json"),
-        data=described,
-        details={"inputs": inputs, **pair_details(run)},
-    )
+    card = run.card(student.kind, "export", inputs, {"student": student.revision}, pair_details(run))
     held_back, labels = _held_back(run)
     report = export_model(
         run.student,
@@ -167,7 +159,7 @@ def _export(
         seed=run.recipe.seed,
         card=card,
         labels=labels,
-        check=None if run.student_section.asymmetric is None else partial(_check_side, run),
+        check=None if asymmetric is None else partial(_check_side, run),
         recovered=recovered,
         overwrite=True,
     )
@@ -196,11 +188,6 @@ def _held_back(run: Run) -> tuple[list[tuple[str, str]], np.ndarray | None]:
         )
     is_labelled = labels is not None and run.student_section.asymmetric is None
     return [pairs[row] for row in rows], labels[rows] if is_labelled and labels is not None else None
-
-
-def _asymmetric_inputs(run: Run) -> dict[str, Any]:
-    asymmetric = run.student_section.asymmetric
-    return {} if asymmetric is None else {"asymmetric": asymmetric.model_dump(mode="json")}
 
 
 def _check_side(run: Run, exported: runtime.Scorer) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from distill.errors import BadInput
-from distill.files.artefact import CARD, Artefact, content_hash, write_card
+from distill.files.artefact import CARD, Artefact, write_card
 from distill.files.outputs import output_folder
 from distill.run import Run
 from distill.runtime.opening import load
@@ -52,15 +52,7 @@ def export_static_student(run: Run) -> None:
     }
     if run.is_finished(target, inputs):
         return
-    card = Artefact(
-        kind=student.kind,
-        stage="export",
-        fingerprint=content_hash(inputs),
-        parents={"student": student.revision},
-        recipe=run.recipe.model_dump(mode="json"),
-        data=run.split.describe(),
-        details={"inputs": inputs, **pair_details(run)},
-    )
+    card = run.card(student.kind, "export", inputs, {"student": student.revision}, pair_details(run))
     held_back = own_side_pairs(run, run.split.validation)[: settings.parity_pairs]
     check = None if run.student_section.asymmetric is None else partial(check_side, run)
     report = export_table(run.student, target, held_back, thresholds_of(settings, "int8"), card, check)
@@ -111,7 +103,7 @@ def export_table(
 
 
 def int8_rows(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return each row in signed bytes, and what a byte of it is worth: row ≈ scale · codes, off by half a scale at most.
+    """Return each row in signed bytes, and a scale for each row: row ≈ scale · codes, off by half a scale at most.
 
     *Shape:* table: (n_rows, width) → codes: (n_rows, width) int8, scales: (n_rows,) float32
 

@@ -16,7 +16,6 @@ from distill.evaluation.teacher_exports import (
     refusal,
     wanted_teacher_exports,
 )
-from distill.files.artefact import Artefact, content_hash
 from distill.recipe.schema import ExportFormat, ExportPrecision
 from distill.run import Run
 from students.export.gate import N_OF_SCRIPT, thresholds_of
@@ -43,44 +42,39 @@ def export_teacher(run: Run) -> None:
         _export(run, name, format, precision)
 
 
-def _export(run: Run, name: str, format: ExportFormat, precision: ExportPrecision) -> None:
-    settings, teacher = run.recipe.export, run.require(run.teacher(name), "train_teacher")
-    target, described = run.teacher_export(name, precision, format), run.split.describe()
-    n_calibration = min(settings.calibration_pairs, _CALIBRATION_PAIRS)
-    n_parity = min(settings.parity_pairs, _PARITY_PAIRS)
+def _inputs(run: Run, format: ExportFormat, precision: ExportPrecision, revision: str) -> dict[str, Any]:
+    """Return all that decides an export of a teacher."""
+    settings, described = run.recipe.export, run.split.describe()
     limits = {key: value for key, value in settings.model_dump(mode="json").items() if key.startswith(("min_", "max_"))}
-    inputs: dict[str, Any] = {
+    return {
         "stage": "export_teacher",
         "format": format,
         "precision": precision,
-        "teacher": teacher.revision,
+        "teacher": revision,
         "export": {
             **limits,
             "smooth_quant_alpha": settings.smooth_quant_alpha,
-            "calibration_pairs": n_calibration,
-            "parity_pairs": n_parity,
+            "calibration_pairs": min(settings.calibration_pairs, _CALIBRATION_PAIRS),
+            "parity_pairs": min(settings.parity_pairs, _PARITY_PAIRS),
         },
         "seed": run.recipe.seed,
         "data": {part: described[part]["fingerprint"] for part in ("train", "validation")},
     }
+
+
+def _export(run: Run, name: str, format: ExportFormat, precision: ExportPrecision) -> None:
+    settings, teacher = run.recipe.export, run.require(run.teacher(name), "train_teacher")
+    target, inputs = run.teacher_export(name, precision, format), _inputs(run, format, precision, teacher.revision)
     if run.is_finished(target, inputs):
         return
     known = refusal(target, inputs)
     if known is not None:
         log.info("%s: not made, as before: %s", target, known)
         return
-    card = Artefact(
-        kind=teacher.kind,
-        stage="export",
-        fingerprint=content_hash(inputs),
-        parents={"teacher": teacher.revision},
-        recipe=run.recipe.model_dump(mode="json"),
-        data=described,
-        details={"inputs": inputs},
-    )
+    card = run.card(teacher.kind, "export", inputs, {"teacher": teacher.revision})
     train, validation = run.split.train, run.split.validation
     held_back = list(zip(validation.queries, validation.documents, strict=True))
-    rows = rows_with_every_script([" ".join(pair) for pair in held_back], n_parity, N_OF_SCRIPT)
+    rows = rows_with_every_script([" ".join(pair) for pair in held_back], inputs["export"]["parity_pairs"], N_OF_SCRIPT)
     try:
         report = export_model(
             run.teacher(name),
@@ -88,7 +82,7 @@ def _export(run: Run, name: str, format: ExportFormat, precision: ExportPrecisio
             format=format,
             precision=precision,
             calibration=list(zip(train.queries, train.documents, strict=True)),
-            n_calibration=n_calibration,
+            n_calibration=inputs["export"]["calibration_pairs"],
             held_back=[held_back[row] for row in rows],
             labels=None if validation.labels is None else validation.labels[rows],
             smooth_quant_alpha=settings.smooth_quant_alpha,

@@ -43,7 +43,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 INT4_SHARES = (1.0, 0.8, 0.6, 0.4, 0.2)  # with less in int4 the file is as large as with int8
-_GROUP = 32
+_GROUP = 32  # weights that share a scale in int4, see the table above
 MOST_INPUTS = 128  # GPTQ keeps what each layer is given of all of them in memory
 
 

@@ -1,4 +1,4 @@
-"""What a student costs, as a function of its shape: fitted to a few measured ones, asked about all others.
+"""A cost model: latency and size of a student from its shape, fitted to a few measured students.
 
 Every cost (p50, p95, time per text in a batch, size) is a sum of terms with coefficients that are not negative,
 

@@ -1,4 +1,4 @@
-"""Measurements of candidate shapes: taken with the toolkit's one meter, kept on disk, never taken twice.
+"""Measurements of candidate shapes: taken as the benchmark takes them, kept on disk, never taken twice.
 
 They are kept by what decides them: CPU, versions, threads, precision, and all of the candidate besides its shape. A plan that was
 killed, or asked again with another budget, goes on with what is there.

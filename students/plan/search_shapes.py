@@ -54,8 +54,8 @@ log = logging.getLogger(__name__)
 MARGIN = 1.10  # a second measurement of the same model on the same machine may come out this much higher
 _N_SCOUTS, _SCOUT_SECONDS, _SCOUT_LAYERS = 3, 0.5, 4
 _AROUND = (0.25, 1.6)  # shapes are measured where they are thought to cost this much of the budget
-_VERIFY_ROUNDS = 3
-_DRIFT_TOLD = 0.10
+_VERIFY_ROUNDS = 3  # of measuring what the cost model proposes: each refits it
+_DRIFT_TOLD = 0.10  # from that on the plan says that the machine drifted
 _Costs = Mapping[Shape, Mapping[str, float]]
 
 

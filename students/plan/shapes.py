@@ -25,10 +25,10 @@ from students.plan.measuring import texts_of_length
 
 __all__ = ["Candidates", "cut_backbone", "evenly_kept", "fresh_shapes", "heads_of", "length_of", "shaped"]
 
-_WIDTHS = (128, 192, 256, 320, 384, 448, 512, 640, 768)
-_LAYERS = (2, 3, 4, 5, 6, 8, 10, 12)
-_FEED_FORWARD = (2.0, 4.0)
-_LENGTH = 256
+_WIDTHS = (128, 192, 256, 320, 384, 448, 512, 640, 768)  # where plan.widths is not set
+_LAYERS = (2, 3, 4, 5, 6, 8, 10, 12)  # where plan.layers is not set
+_FEED_FORWARD = (2.0, 4.0)  # times the width, where plan.feed_forward is not set
+_LENGTH = 256  # tokens that a plan measures at most, where plan.length is not set
 _CUT_KEPT = {"vocabulary", "width", "embedding_rank"}
 _KEPT = {"pooling", "head", "dimensions", "prompts", "asymmetric", "control"}
 _CALIBRATION_WORDS = 8  # ranges decide no speed: the shortest calibration will do

@@ -29,7 +29,7 @@ __all__ = ["NewVocabularyReport", "auxiliary_space", "new_vocabulary", "sparsema
 
 Start = Literal["exact", "mean", "focus"]
 _NO_LIMIT = 1 << 24
-_SPACE_WIDTH = 256
+_SPACE_WIDTH = 256  # dimensions of the auxiliary space that similar tokens are found in
 _SPACE_TEXTS = 200_000  # texts of the auxiliary space at most, the first ones
 _SIMILARITIES_AT_ONCE = 512
 

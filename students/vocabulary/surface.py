@@ -1,4 +1,4 @@
-"""What a piece looks like in the text: "▁foo", "foo" and "Ġfoo" begin a word, "foo", "##foo" and "foo" go on with it.
+"""The text of a piece, and whether it begins a word: "▁foo", "foo" and "Ġfoo" begin a word, "foo", "##foo" and "foo" go on with it.
 
 Finds the old pieces that a new token stands for, over the differences between tokenizers: marks of word boundaries,
 bytes written as letters, and whatever the old normaliser does to a text (lower case, decomposed Hangul).

@@ -29,7 +29,7 @@ LEAD = "."  # a first piece of one character: what stands behind it is the insid
 
 
 class TokenizerJson:
-    """What a tokenizer's JSON says of its tokens.
+    """The tokens of a tokenizer, from its tokenizer.json.
 
     :raises BadInput: for a tokenizer that has no such JSON, or a model of another kind
     """

@@ -29,9 +29,9 @@ from students.vocabulary.word_embeddings import (
 __all__ = ["TextCounts", "TrimReport", "trim_vocabulary"]
 
 _NO_LIMIT = 1 << 24  # tokens: nothing is truncated while a corpus is counted
-_TOLERANCE = 1e-6
-_CHECKED_TEXTS = 200
-_CHECKED_TOKENS = 128
+_TOLERANCE = 1e-6  # of hidden states on covered texts: the same numbers but for rounding
+_CHECKED_TEXTS = 200  # whose hidden states are compared
+_CHECKED_TOKENS = 128  # of each of them
 _SHOWN = 20
 
 

@@ -55,7 +55,7 @@ def test_on_a_cpu_fp16_is_auto_and_a_gpu_that_is_not_there_is_said(tmp_path, cap
     backbone = fresh_backbone(FreshBackbone(**BACKBONE), SENTENCES * 20, seed=1, folder=tmp_path / "backbones")
     folder = trainer(tmp_path, model_name=str(backbone), use_fp16=True, device="cpu").train()
     assert read_card(folder).details["inputs"]["teacher"]["training"]["precision"] == "auto"
-    assert "use_fp16 wants a GPU: training in what this CPU multiplies" in caplog.text
+    assert "use_fp16 needs a GPU: training in what this CPU multiplies" in caplog.text
 
 
 def test_a_configuration_with_a_byte_order_mark(tmp_path):

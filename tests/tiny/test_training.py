@@ -323,7 +323,7 @@ class TestFailures:
         monkeypatch.setattr(
             "distill.runtime.scorer.Scorer.score", lambda self, queries, documents, **_: np.full(len(queries), 0.3)
         )
-        with pytest.raises(JobFailed, match="the scores of teacher cross are all but equal"):
+        with pytest.raises(JobFailed, match="the scores of teacher cross are nearly equal"):
             cache_signals(run)
 
     def test_teacher_that_says_nan(self, tiny_run, monkeypatch):
@@ -333,7 +333,7 @@ class TestFailures:
             "distill.runtime.scorer.Scorer.score", lambda self, queries, documents, **_: np.full(len(queries), np.nan)
         )
         with pytest.raises(
-            JobFailed, match=r"the teacher says NaN or infinity of \d+ items; set signals.precision=fp32"
+            JobFailed, match=r"the teacher gives NaN or infinity for \d+ items; set signals.precision=fp32"
         ):
             cache_signals(run)
         assert not list(run.signals("cross").rglob("*.arrow"))

@@ -207,7 +207,7 @@ class TestNothingToLearn:
     def test_scores_that_are_no_numbers(self):
         units = trainset_of(CROSS, pairs=LONE)
         units.teacher_scores["cross"] = np.array([0, 1, np.nan, np.inf], dtype=np.float32)
-        with pytest.raises(JobFailed, match="says NaN or infinity of 2 of 4 items, the first in row 2"):
+        with pytest.raises(JobFailed, match="gives NaN or infinity for 2 of 4 items, the first in row 2"):
             check(Objectives(score_match=ScoreMatch(teacher="cross")), units)
 
 

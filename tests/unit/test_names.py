@@ -1,8 +1,10 @@
 """One thing, one name; and no function that takes a list of arguments instead of a thing with a name."""
 
 import ast
+import re
 from collections import defaultdict
 
+from tests.conftest import ROOT
 from tests.unit.test_imports import FILES, tree_of
 
 # What may stand in several modules, and why.
@@ -90,3 +92,12 @@ def test_parameters_are_counted():
     tree = ast.parse("class A:\n    def f(self, a, /, b, *c, d=1, **e): ...\ndef g(): ...")
     method, function = tree.body[0].body[0], tree.body[1]
     assert (parameters_of(method, of_class=True), parameters_of(function, of_class=False)) == (5, 0)
+
+
+def test_what_the_map_names_is_there():
+    """docs/reference/house.md: the file and the name of each row of "Where to look"."""
+    text = (ROOT / "docs/reference/house.md").read_text(encoding="utf-8")
+    rows = re.findall(r"\| `([\w/]+\.py)` \| `(\w+)` \|", text)
+    assert len(rows) >= 20
+    for file, name in rows:
+        assert name in set(public_names(file.removesuffix(".py").replace("/", "."))), f"{file} has no {name}"
