@@ -267,10 +267,10 @@ def ancestors(recipe: Recipe | Ablation, name: str) -> list[str]:
     >>> ancestors(Recipe(name="x", data={"train": "bundled"}, teachers={"adapted": start, "bi": after}), "bi")
     ['adapted', 'bi']
     """
-    backbone = recipe.teachers[name].backbone
-    if isinstance(backbone, str | FreshBackbone):
+    teacher = recipe.teachers[name]
+    if not isinstance(teacher, Teacher) or isinstance(teacher.backbone, str | FreshBackbone):
         return [name]
-    return [*ancestors(recipe, backbone.teacher), name]
+    return [*ancestors(recipe, teacher.backbone.teacher), name]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

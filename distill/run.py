@@ -25,7 +25,7 @@ from distill.files.artefact import Artefact, content_hash, read_card, write_json
 from distill.files.outputs import check_output_folder
 from distill.machine.precision import resolve_precision
 from distill.models.prompts import NO_PROMPTS, folder_prompts
-from distill.recipe.schema import Recipe, Student
+from distill.recipe.schema import BlackBox, Recipe, Student
 from distill.signals import MANIFEST, Identity
 
 __all__ = ["Run", "differences"]
@@ -76,8 +76,11 @@ class Run:
 
     def teacher_prompts(self, name: str) -> tuple[str, str]:
         """What a finished teacher puts before queries and documents: the recipe's prompts, or those that it came with."""
-        if self.recipe.teachers[name].model_kind == "cross_encoder":
+        teacher = self.recipe.teachers[name]
+        if teacher.model_kind == "cross_encoder":
             return NO_PROMPTS
+        if isinstance(teacher, BlackBox):
+            return teacher.role_prompts
         return folder_prompts(self.teacher(name))
 
     def signals(self, name: str) -> Path:
@@ -173,6 +176,9 @@ class Run:
         """Return what decides the signals of a teacher of this run."""
         teacher, signals = self.recipe.teachers[name], self.recipe.signals
         card = self.require(self.teacher(name), "train_teacher")
+        if isinstance(teacher, BlackBox):
+            kind, prompts = teacher.model_kind, teacher.role_prompts
+            return Identity(card.revision, kind, 0, prompts, runtime=teacher.form, dtype=signals.dtype)
         identity = Identity(
             revision=card.revision,
             kind=teacher.model_kind,

@@ -184,7 +184,7 @@ def _side(pairs: Pairs, role: int) -> list[str]:
 def _source(run: Run, teacher: str) -> SignalSource:
     if not run.recipe.signals.live:
         return CachedSignals(SignalCache(run.signals(teacher), run.signal_identity(teacher)))
-    section = run.recipe.teachers[teacher]
+    section = run.recipe.models[teacher]
     scorer = load(
         run.teacher(teacher),
         runtime="torch",

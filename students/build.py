@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from distill.errors import JobFailed
+from distill.errors import BadInput, JobFailed
 from distill.files.artefact import new_folder, write_card
 from distill.models.backbone import identify
 from distill.models.modeling import is_static, load_model, prepared, quiet, save_model, transformer_of
@@ -23,6 +23,7 @@ from distill.training.building import model_builder
 from students.cut.depth import choose_layers, keep_layers
 from students.cut.dimensions import with_output, write_axes
 from students.cut.importance import pair_batches
+from students.cut.sources import signal_source
 from students.cut.static import static_model
 from students.cut.width import narrow
 from students.vocabulary.corpus import change_vocabulary, factorise, student_corpus
@@ -146,7 +147,16 @@ def _matched(run: Run) -> str | None:
 def _output_width(run: Run) -> int | None:
     """Return the width of that space."""
     matched = _matched(run)
-    return None if matched is None else int(load_model(run.teacher(matched)).get_embedding_dimension())
+    if matched is None:
+        return None
+    if matched in run.recipe.black_boxes:
+        width = signal_source(run, matched).width
+        if not width:
+            raise BadInput(
+                f"{run.signals(matched)} holds no embeddings yet; run the stage cache_signals of this recipe first"
+            )
+        return width
+    return int(load_model(run.teacher(matched)).get_embedding_dimension())
 
 
 def check_reload(model: Any, folder: Path) -> None:

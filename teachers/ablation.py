@@ -175,7 +175,7 @@ def _row(run: Run, model: str) -> BenchmarkEntry:
     """Return a model as a row of the benchmark; folders of baselines are written here."""
     if model in run.recipe.teachers:
         return BenchmarkEntry(
-            model, "teacher", run.teacher(model), "torch", "fp32", run.recipe.teachers[model].max_length
+            model, "teacher", run.teacher(model), "torch", "fp32", run.recipe.models[model].max_length
         )
     baseline = run.recipe.benchmark.baselines[model]
     if isinstance(baseline, Paragraphs) and baseline.model in run.recipe.benchmark.baselines:

@@ -40,12 +40,14 @@ from distill.files.artefact import read_card, write_json
 from distill.files.outputs import output_folder
 from distill.metrics.columns import ScoredColumns
 from distill.metrics.measures import evaluate_scores, paired_difference, primary_metric
-from distill.recipe.schema import Recipe, Teacher
+from distill.recipe.schema import AnyTeacher, Recipe, Teacher
 from distill.run import Run
 from distill.runtime.opening import load
 from distill.runtime.scorer import Scorer
 from distill.scorers.baselines import choose_tfidf, term_words, tfidf_cosines
+from distill.scorers.black_box import BlackBoxScorer, open_black_box
 from distill.signals import SignalCache, pair_keys, text_keys
+from teachers.black_boxes import check_black_box
 
 __all__ = ["Diagnosis", "diagnose", "write_diagnosis"]
 
@@ -124,29 +126,60 @@ def write_diagnosis(diagnosis: Diagnosis, folder: Path, *, overwrite: bool = Fal
 
 
 def _examine(
-    run: Run, name: str, teacher: Teacher, validation: Pairs, floor: _Floor
+    run: Run, name: str, teacher: AnyTeacher, validation: Pairs, floor: _Floor
 ) -> tuple[list[Finding], list[list[Any]]]:
     """Return what is found of one teacher, and its suspects."""
-    about, folder = f"teacher {name}", run.teacher(name)
-    if read_card(folder) is None:
-        says = f"not trained yet ({folder} is not there): neither it nor its signals were looked at"
-        return [Finding("note", "teacher", about, says, "run train-teacher, then the doctor again")], []
-    try:
-        scorer = load(folder, runtime="torch", max_length=teacher.max_length)
-        asked = scorer.score(validation.queries, validation.documents)
-    except MatchDistillError as problem:
-        return [Finding("problem", "teacher", about, str(problem))], []
-    found = [*_reading(run, name, teacher, scorer), *check_scale(about, asked, teacher.model_kind)]
+    if isinstance(teacher, Teacher):
+        scorer, asked, found = _asked_model(run, name, teacher, validation)
+    else:
+        scorer, asked, found = _asked_box(run, name, validation)
+    about = f"teacher {name}"
+    if scorer is None or asked is None:
+        return found, []
+    found += check_scale(about, asked, teacher.model_kind)
     found += check_against_labels(about, asked, validation.labels, is_seen=False)
     found += _beside_floor(about, asked, validation, floor)
     try:
-        scores = _cached_scores(run, name)
+        scores = _cached_scores(run, name) if read_card(run.teacher(name)) is not None else None
     except BadInput as problem:
         return [*found, Finding("problem", "stored signals", f"signals of {name}", str(problem))], []
     if scores is None:
         says = "no signals are cached yet: only the teacher itself was looked at"
         return [*found, Finding("note", "signals", about, says)], []
     return [*found, *_signals(run, name, scorer, scores)], _suspects(run, name, scores)
+
+
+_Asked = tuple[Scorer | BlackBoxScorer | None, np.ndarray | None, list[Finding]]  # None: it cannot be asked
+
+
+def _asked_model(run: Run, name: str, teacher: Teacher, pairs: Pairs) -> _Asked:
+    """Ask a trained or frozen model for pairs."""
+    about, folder = f"teacher {name}", run.teacher(name)
+    if read_card(folder) is None:
+        says = f"not trained yet ({folder} is not there): neither it nor its signals were looked at"
+        return None, None, [Finding("note", "teacher", about, says, "run train-teacher, then the doctor again")]
+    try:
+        scorer = load(folder, runtime="torch", max_length=teacher.max_length)
+        asked = scorer.score(pairs.queries, pairs.documents)
+    except MatchDistillError as problem:
+        return None, None, [Finding("problem", "teacher", about, str(problem))]
+    return scorer, asked, list(_reading(run, name, teacher, scorer))
+
+
+def _asked_box(run: Run, name: str, pairs: Pairs) -> _Asked:
+    """Ask a black box for pairs, and whether it has answers to all that the recipe will ask."""
+    about, box = f"teacher {name}", run.recipe.black_boxes[name]
+    try:
+        check_black_box(run, name, may_ask=False)
+    except MatchDistillError as problem:
+        return None, None, [Finding("problem", "teacher", about, str(problem).removeprefix(f"{about}: "))]
+    found = [Finding("note", "teacher", about, f"no model here: {box.in_words}")]
+    scorer = open_black_box(run, name, may_ask=False)
+    try:
+        return scorer, scorer.score(pairs.queries, pairs.documents), found
+    except BadInput as problem:
+        says = f"what it says of validation pairs is not known, and was not looked at ({str(problem).removeprefix(f'{about}: ')})"
+        return None, None, [*found, Finding("note", "teacher", about, says)]
 
 
 def _reading(run: Run, name: str, teacher: Teacher, scorer: Scorer) -> Iterator[Finding]:
@@ -164,7 +197,7 @@ def _reading(run: Run, name: str, teacher: Teacher, scorer: Scorer) -> Iterator[
 def _label_losses(recipe: Recipe) -> list[str | None]:
     """Return by which losses the recipe learns labels."""
     learned: list[str | None] = [
-        teacher.loss for teacher in recipe.teachers.values() if teacher.kind != "mlm" and not teacher.frozen
+        teacher.loss for teacher in recipe.models.values() if teacher.kind != "mlm" and not teacher.frozen
     ]
     labels = recipe.objectives.labels
     return learned if labels is None else [*learned, labels.loss]
@@ -221,7 +254,7 @@ def _cached_scores(run: Run, name: str) -> _Cached | None:
     return _Cached(chosen[held], cosines, of_embeddings=True)
 
 
-def _signals(run: Run, name: str, scorer: Scorer, cached: _Cached) -> list[Finding]:
+def _signals(run: Run, name: str, scorer: Scorer | BlackBoxScorer, cached: _Cached) -> list[Finding]:
     """Return what is found of cached scores: their scale, whose they are, what the temperature leaves of them."""
     about, train = f"signals of {name}", run.split.train
     kind, labels = run.recipe.teachers[name].model_kind, train.labels

@@ -24,9 +24,11 @@ from distill.recipe.objectives import SignalKind
 from distill.run import Run
 from distill.runtime.opening import load
 from distill.runtime.scorer import Scorer
+from distill.scorers.black_box import BlackBoxScorer, open_black_box
 from distill.signals import SignalCache, describe_scores, pair_keys, text_keys
 from distill.training.learnable import LEAST_SPREAD, unrelated
 from distill.training.unlabelled import taught_pairs
+from distill.wording import in_dollars
 
 __all__ = ["cache_signals"]
 
@@ -50,14 +52,16 @@ def _label(run: Run, name: str, needs: set[SignalKind]) -> None:
     if any(prompts := run.teacher_prompts(name)):
         log.info("teacher %s: %r before queries, %r before documents", name, *prompts)
     items = _items(run, name, needs)
-    cut = cache.summary("cut_texts")
+    cut, cost = cache.summary("cut_texts"), cache.summary("cost")
     todo = {kind: rows for kind, (keys, _) in items.items() if len(rows := cache.missing(kind, keys))}
     state.wait_for_everyone()  # all have looked before the first writes
     if todo:
         scorer = _load_teacher(run, name)
-        cut = _cut_texts(name, scorer, items, say=state.is_main_process)
+        if isinstance(scorer, Scorer):
+            cut = _cut_texts(name, scorer, items, say=state.is_main_process)
         for kind, rows in todo.items():
             _fill(cache, _Missing(kind, *items[kind], rows), scorer, f"{name}: {kind}", run.recipe.signals.shard_size)
+        cost = scorer.cost() if isinstance(scorer, BlackBoxScorer) else None
     state.wait_for_everyone()
     cache.refresh()
     if state.is_main_process:
@@ -67,7 +71,9 @@ def _label(run: Run, name: str, needs: set[SignalKind]) -> None:
             else None
         )
         summary = {"scores": _described(run, name, scores)} if scores is not None else {}
-        summary |= {} if cut is None else {"cut_texts": cut}
+        summary |= {key: value for key, value in {"cut_texts": cut, "cost": cost}.items() if value is not None}
+        if cost is not None:
+            log.info("teacher %s: %s spent so far, %d requests", name, in_dollars(cost["dollars"]), cost["requests"])
         cache.finish(summary, time.monotonic() - began)
         log.info("signals of %s: %s", name, cache.folder)
 
@@ -110,12 +116,14 @@ def _own_role(run: Run) -> int | None:
     return None if student is None or student.asymmetric is None else student.asymmetric.role
 
 
-def _load_teacher(run: Run, name: str) -> Scorer:
+def _load_teacher(run: Run, name: str) -> Scorer | BlackBoxScorer:
     """Load a teacher for labelling; for OpenVINO its graph is made in the work folder first."""
     import torch
     from accelerate import PartialState
 
-    signals, teacher, state = run.recipe.signals, run.recipe.teachers[name], PartialState()
+    if name in run.recipe.black_boxes:
+        return open_black_box(run, name)
+    signals, teacher, state = run.recipe.signals, run.recipe.models[name], PartialState()
     precision = run.signal_identity(name).precision
     with quiet():
         if signals.runtime == "openvino" and not torch.cuda.is_available():
@@ -152,17 +160,21 @@ class _Missing:
     rows: np.ndarray
 
 
-def _fill(cache: SignalCache, missing: _Missing, scorer: Scorer, title: str, shard_size: int) -> None:
+def _fill(cache: SignalCache, missing: _Missing, scorer: Scorer | BlackBoxScorer, title: str, shard_size: int) -> None:
     from accelerate import PartialState
 
     state, n_items, left = PartialState(), len(missing.keys), len(missing.rows)
-    mine = missing.rows[state.process_index :: state.num_processes]
+    n_asking, mine = state.num_processes, missing.rows[state.process_index :: state.num_processes]
+    if isinstance(scorer, BlackBoxScorer):  # one process asks a server, within one budget
+        n_asking, mine = 1, missing.rows[: left * state.is_main_process]
+        if scorer.runtime == "file":  # which is read once for all that is asked of it
+            shard_size = max(left, 1)
     with progress(title, n_items, start=n_items - left, show=state.is_main_process) as report:
         for chunk in batched(mine.tolist(), shard_size):
-            n_of_all = min(left, len(chunk) * state.num_processes)  # the other processes are about as far
+            n_of_all = min(left, len(chunk) * n_asking)  # the other processes are about as far
             left -= n_of_all
             with reaching(report, n_of_all) as count:
-                values = _ask(scorer, missing, np.asarray(chunk), lambda n: count(n * state.num_processes))
+                values = _ask(scorer, missing, np.asarray(chunk), lambda n: count(n * n_asking))
             if not np.isfinite(values).all():
                 raise JobFailed(
                     f"{title}: the teacher gives NaN or infinity for {int((~np.isfinite(values)).sum())} items; set signals.precision=fp32, or train it again"
@@ -170,12 +182,14 @@ def _fill(cache: SignalCache, missing: _Missing, scorer: Scorer, title: str, sha
             cache.write(missing.kind, missing.keys[chunk], values)
 
 
-def _ask(scorer: Scorer, missing: _Missing, rows: np.ndarray, report: Any) -> np.ndarray:
+def _ask(scorer: Scorer | BlackBoxScorer, missing: _Missing, rows: np.ndarray, report: Any) -> np.ndarray:
     kind, inputs = missing.kind, missing.inputs
     if kind == "scores":
         chosen: Pairs = inputs.select(rows.tolist())
         return scorer.score(chosen.queries, chosen.documents, progress=report)
     roles, texts = zip(*(inputs[row] for row in rows), strict=True)
+    if isinstance(scorer, BlackBoxScorer):
+        return scorer.encode_by_role(texts, roles, report)
     return encode_by_role(scorer, texts, roles, progress=report)
 
 

@@ -22,6 +22,7 @@ from distill.training.fitting import Job, fit
 from distill.training.learnable import check_pairs
 from distill.training.objectives import DEFAULT_LOSS
 from teachers.adapt import adapt
+from teachers.black_boxes import check_black_boxes, describe_black_box
 
 __all__ = ["train_teacher", "train_teachers"]
 
@@ -33,13 +34,17 @@ def train_teachers(run: Run) -> None:
     if not run.recipe.teachers and run.recipe.student is None:
         raise BadInput("this recipe has neither teachers nor a student; there is nothing to train")
     check_pairs(run)
+    check_black_boxes(run)
     for name in run.recipe.teachers:
         train_teacher(run, name)
 
 
 def train_teacher(run: Run, name: str) -> None:
-    """Train one teacher, unless it is finished; what it starts from must be."""
-    teacher = run.recipe.teachers[name]
+    """Train one teacher, unless it is finished; what it starts from must be. Of a black box only its card is written."""
+    if name in run.recipe.black_boxes:
+        describe_black_box(run, name)
+        return
+    teacher = run.recipe.models[name]
     inputs = _inputs(run, name, teacher)
     if not run.is_finished(run.teacher(name), inputs):
         _make(run, name, teacher, inputs)

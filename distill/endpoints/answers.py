@@ -9,7 +9,7 @@ import numpy as np
 from distill.errors import JobFailed
 from distill.recipe.endpoint import Usage
 
-__all__ = ["Answer", "BadAnswer", "JsonObject", "Message", "usage_in", "vectors_in"]
+__all__ = ["Answer", "BadAnswer", "JsonObject", "Message", "rerank_scores_in", "usage_in", "vectors_in"]
 
 JsonObject = dict[str, Any]
 """A JSON object that was read, or is sent."""
@@ -33,7 +33,9 @@ class Answer:
 def usage_in(response: JsonObject) -> Usage | None:
     """Return the tokens that a response counts; None where it counts none, or counts nonsense."""
     try:
-        usage = Usage(int(response["usage"]["prompt_tokens"]), int(response["usage"].get("completion_tokens") or 0))
+        told = response["usage"]  # rerankers count all tokens together
+        read = told["prompt_tokens"] if "prompt_tokens" in told else told["total_tokens"]
+        usage = Usage(int(read), int(told.get("completion_tokens") or 0))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None
     return usage if min(usage) >= 0 else None
@@ -61,3 +63,28 @@ def vectors_in(response: JsonObject, n_texts: int, dimensions: int | None) -> np
     if not np.isfinite(vectors).all():
         raise BadAnswer("an embedding holds NaN or infinity")
     return vectors
+
+
+def rerank_scores_in(response: JsonObject, n_documents: int) -> np.ndarray:
+    """Return the scores of a rerank, in the order of the documents. *Shape:* (n_documents,), float64.
+
+    Jina, Cohere and vLLM: `{"results": [{"index", "relevance_score"}]}`. text-embeddings-inference: `[{"index", "score"}]`, which
+    the client gives as `{"results": …}`, too.
+
+    :raises BadAnswer: on a wrong number of scores, and values that are no finite numbers
+    """
+    try:
+        entries = sorted(response["results"], key=lambda entry: int(entry["index"]))
+        indices = [int(entry["index"]) for entry in entries]
+        scores = np.array(
+            [float(entry["relevance_score"] if "relevance_score" in entry else entry["score"]) for entry in entries]
+        )
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise BadAnswer("the response holds no list of results with index and relevance_score") from None
+    if indices != list(range(n_documents)):
+        raise BadAnswer(
+            f"{n_documents} documents were sent and {len(indices)} scores came back, or their numbers are wrong"
+        )
+    if not np.isfinite(scores).all():
+        raise BadAnswer("a score is NaN or infinity")
+    return scores

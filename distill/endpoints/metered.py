@@ -171,7 +171,9 @@ class MeteredClient(httpx2.AsyncClient):
             whole.headers["x-should-retry"] = "true" if self._may_pass(whole) else "false"
             return whole
         try:
-            whole.extensions["value"] = json.loads(text)
+            value = json.loads(text)
+            is_list = isinstance(value, list) and request.url.path.endswith("/rerank")  # text-embeddings-inference
+            whole.extensions["value"] = {"results": value} if is_list else value
         except (ValueError, RecursionError):
             raise _NotJson("no JSON", request=request) from None
         if not isinstance(whole.extensions["value"], dict):

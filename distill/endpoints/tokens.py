@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-__all__ = ["estimated_tokens", "most_tokens", "sixths_of_tokens"]
+__all__ = ["cut_to_tokens", "estimated_tokens", "most_tokens", "sixths_of_tokens"]
 
 
 def most_tokens(text: str) -> int:
@@ -19,6 +19,18 @@ def estimated_tokens(text: str) -> int:
     8
     """
     return math.ceil(int(sixths_of_tokens(text).sum()) / 6)
+
+
+def cut_to_tokens(text: str, max_tokens: int) -> str:
+    """Return the longest beginning of a text that is estimated to have at most so many tokens.
+
+    >>> cut_to_tokens("서버 개발자", 5)
+    '서버 '
+    """
+    if most_tokens(text) <= max_tokens or estimated_tokens(text) <= max_tokens:
+        return text
+    n_fitting = np.searchsorted(np.cumsum(sixths_of_tokens(text)), 6 * max_tokens, side="right")
+    return text[: int(n_fitting)]
 
 
 def sixths_of_tokens(text: str) -> np.ndarray:

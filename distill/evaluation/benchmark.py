@@ -48,6 +48,8 @@ from distill.scorers.baselines import (
     write_remote,
     write_tfidf,
 )
+from distill.scorers.black_box import BlackBoxScorer, open_black_box
+from distill.scorers.scoring import PairScorer
 from distill.training.building import model_builder
 from distill.wording import in_dollars, values_in_words
 
@@ -113,6 +115,8 @@ class BenchmarkEntry:
     threads: int | None = None
     measured_as: str | None = None
     """The row whose speed, memory and size this one has, being the same model with other weights; None is its own."""
+    black_box: str | None = None
+    """What answers for a teacher that is no model, such as "file": it has no speed, memory or size to measure."""
 
 
 def benchmark(run: Run) -> None:
@@ -140,7 +144,7 @@ def benchmark(run: Run) -> None:
     pairs = run.split.evaluation
     scored = {row.name: score_row(run, row, pairs) for row in rows}
     # the speed of a remote one is the network's, and each call is paid for
-    local = [row for row in rows if row.measured_as is None and not _is_remote(run, row)]
+    local = [row for row in rows if row.measured_as is None and row.black_box is None and not _is_remote(run, row)]
     speed = measure_rows(local, pairs, run.recipe.benchmark, seed=run.recipe.seed)
     speed |= {row.name: speed[row.measured_as] for row in rows if row.measured_as is not None}
     recipe, changed = recipe_of_models(run, rows)
@@ -353,7 +357,7 @@ def _teacher_export_rows(run: Run) -> list[BenchmarkEntry]:
         folder = run.teacher_export(str(name), precision, format)
         if read_card(folder) is not None:
             shown = precision if format == "openvino" else f"{format} {precision}"
-            length = run.recipe.teachers[str(name)].max_length
+            length = run.recipe.models[str(name)].max_length
             rows.append(BenchmarkEntry(f"{name} ({shown})", "teacher_export", folder, format, None, length))
     return rows
 
@@ -361,7 +365,10 @@ def _teacher_export_rows(run: Run) -> list[BenchmarkEntry]:
 def teacher_row(run: Run, name: str) -> BenchmarkEntry:
     """Return the row of a finished teacher."""
     run.require(run.teacher(name), "train_teacher")
-    return BenchmarkEntry(name, "teacher", run.teacher(name), "torch", "fp32", run.recipe.teachers[name].max_length)
+    box = run.recipe.black_boxes.get(name)
+    if box is not None:
+        return BenchmarkEntry(name, "teacher", run.teacher(name), None, None, None, black_box=box.form)
+    return BenchmarkEntry(name, "teacher", run.teacher(name), "torch", "fp32", run.recipe.models[name].max_length)
 
 
 def student_rows(run: Run) -> list[BenchmarkEntry]:
@@ -438,7 +445,8 @@ class Scored:
 
     scores: np.ndarray
     unit: np.ndarray
-    n_parameters: int
+    n_parameters: int | None
+    """None where nobody knows."""
 
 
 def score_row(run: Run, row: BenchmarkEntry, pairs: Pairs) -> Scored:
@@ -448,8 +456,24 @@ def score_row(run: Run, row: BenchmarkEntry, pairs: Pairs) -> Scored:
     kept = run.work / f"scores-{identity}-{pairs.fingerprint()}.npz"
     if kept.is_file():
         with np.load(kept) as stored:
-            return Scored(stored["scores"], stored["unit"], int(stored["n_parameters"]))
-    scorer = open_scorer(
+            known = int(stored["n_parameters"])
+            return Scored(stored["scores"], stored["unit"], None if known < 0 else known)
+    scorer = _opened(run, row)
+    n_items = len(pairs) if scorer.kind == "cross_encoder" else len({*pairs.queries, *pairs.documents})
+    with progress(f"{row.name}: scoring", n_items) as report, reaching(report, n_items) as count:
+        scores = scorer.score(pairs.queries, pairs.documents, progress=count)
+    scored = Scored(scores, scorer.unit(scores), scorer.n_parameters)
+    kept.parent.mkdir(parents=True, exist_ok=True)  # where nothing was trained, as with frozen teachers alone
+    with new_file(kept) as temporary:
+        known = -1 if scored.n_parameters is None else scored.n_parameters
+        np.savez(temporary, scores=scores, unit=scored.unit, n_parameters=known)
+    return scored
+
+
+def _opened(run: Run, row: BenchmarkEntry) -> PairScorer | BlackBoxScorer:
+    if row.role == "teacher" and row.name in run.recipe.black_boxes:
+        return open_black_box(run, row.name)
+    return open_scorer(
         row.path,
         runtime=row.runtime,
         precision=row.precision,
@@ -458,14 +482,6 @@ def score_row(run: Run, row: BenchmarkEntry, pairs: Pairs) -> Scored:
         other_side=row.other_side,
         own=_own_remote(run, row),
     )
-    n_items = len(pairs) if scorer.kind == "cross_encoder" else len({*pairs.queries, *pairs.documents})
-    with progress(f"{row.name}: scoring", n_items) as report, reaching(report, n_items) as count:
-        scores = scorer.score(pairs.queries, pairs.documents, progress=count)
-    scored = Scored(scores, scorer.unit(scores), scorer.n_parameters)
-    kept.parent.mkdir(parents=True, exist_ok=True)  # where nothing was trained, as with frozen teachers alone
-    with new_file(kept) as temporary:
-        np.savez(temporary, scores=scores, unit=scored.unit, n_parameters=scored.n_parameters)
-    return scored
 
 
 def measure_rows(
@@ -506,13 +522,14 @@ def measure_rows(
 
 def _described(
     row: BenchmarkEntry,
-    n_parameters: int,
+    n_parameters: int | None,
     metrics: Mapping[str, Mapping[str, Estimate]],
     speed: Mapping[str, Mapping[str, Any]],
     teacher: str,
 ) -> dict[str, Any]:
     """Return one row of the contract that the README documents."""
-    measured = {"parameters": n_parameters, **speed[row.name]} if speed.get(row.name) else _UNMEASURED
+    measured = {"parameters": n_parameters, **speed[row.name]} if speed.get(row.name) else _unmeasured(row)
+    pace, beside = measured["throughput_pairs_per_s"], speed.get(teacher)  # a teacher that is no model has no speed
     kept = {"retention": {}} if row.name == teacher else {"retention": retention(metrics[row.name], metrics[teacher])}
     return {
         "name": row.name,
@@ -526,13 +543,15 @@ def _described(
         "metrics": {name: estimate.to_dict() for name, estimate in metrics[row.name].items()},
         **kept,
         "latency_ms": measured["latency_ms"],
-        "throughput_pairs_per_s": measured["throughput_pairs_per_s"],
-        "speedup": None
-        if measured is _UNMEASURED
-        else measured["throughput_pairs_per_s"] / speed[teacher]["throughput_pairs_per_s"],
+        "throughput_pairs_per_s": pace,
+        "speedup": None if pace is None or beside is None else pace / beside["throughput_pairs_per_s"],
         **{name: measured[name] for name in _RAW},
         **{name: measured[name] for name in _OPTIONAL if name in measured},
     }
+
+
+def _unmeasured(row: BenchmarkEntry) -> Mapping[str, Any]:
+    return _UNMEASURED if row.black_box is None else {**_UNMEASURED, "kind": row.black_box, "runtime": row.black_box}
 
 
 def _comparisons(rows: Sequence[BenchmarkEntry]) -> list[tuple[str, str]]:
@@ -580,6 +599,15 @@ def _control_notes(run: Run) -> list[str]:
 
 def _notes(run: Run, rows: list[BenchmarkEntry], speed: Mapping[str, Mapping[str, Any]]) -> list[str]:
     notes = []
+    notes += [
+        f"The teacher {row.name} is no model here: {run.recipe.black_boxes[row.name].in_words}. Its parameters, size and "
+        "speed are unknown, and it has no row of latency."
+        for row in rows
+        if row.black_box is not None
+    ]
+    notes += _cost_notes(run, rows)
+    if any(row.black_box is not None for row in rows[:1]):
+        notes.append("No × teacher is stated: the teacher that is matched has no speed to compare with.")
     if any(_is_remote(run, row) for row in rows):
         notes.append("The speed of a remote baseline is its network's and is not measured.")
     if any(speed.get(row.name, _UNMEASURED)["precision"] == "bf16" for row in rows):
@@ -602,6 +630,16 @@ def _notes(run: Run, rows: list[BenchmarkEntry], speed: Mapping[str, Mapping[str
             f"max_length {cut['max_length']} cuts {100 * cut['share']:.1f} % of the student's training texts, which lose {cut['median_lost']} tokens each in the median."
         )
     return [*notes, *_control_notes(run), *_floor_notes(run)]
+
+
+def _cost_notes(run: Run, rows: list[BenchmarkEntry]) -> list[str]:
+    """Say what teachers behind endpoints have cost."""
+    costs = {row.name: open_black_box(run, row.name, may_ask=False).cost() for row in rows if row.black_box is not None}
+    return [
+        f"The answers of {name} have cost this run {in_dollars(cost['dollars'])} ({cost['requests']:,} requests)."
+        for name, cost in costs.items()
+        if cost is not None
+    ]
 
 
 def _floor_notes(run: Run) -> list[str]:

@@ -104,7 +104,14 @@ def measure_cascade(run: Run) -> None:
 
 def _models(run: Run) -> tuple[BenchmarkEntry, BenchmarkEntry]:
     """Return the student (an int8 export, else any, else the student itself) and the teacher."""
-    teacher = teacher_row(run, run.recipe.cascade.teacher or primary_teacher(run))
+    name = run.recipe.cascade.teacher or primary_teacher(run)
+    if name in run.recipe.black_boxes:
+        known = ", ".join(run.recipe.models) or "none"
+        raise BadInput(
+            f"the teacher {name} is of kind {run.recipe.black_boxes[name].form}, no model that a cascade could ask; set "
+            f"cascade.teacher to a model (there are: {known})"
+        )
+    teacher = teacher_row(run, name)
     _ = run.student_section  # refuses a recipe without one
     rows = student_rows(run)
     exports = [row for row in rows if row.role == "export"]

@@ -46,8 +46,9 @@ def measured_teachers(run: Run) -> list[str]:
 
 
 def matched_teacher(run: Run) -> str | None:
-    """Return the teacher that the report compares speed with; None where it has none."""
-    return next(iter(measured_teachers(run)), None)
+    """Return the teacher that the report compares speed with; None where it has none, or the teacher is no model."""
+    name = next(iter(measured_teachers(run)), None)
+    return None if name in run.recipe.black_boxes else name
 
 
 def wanted_teacher_exports(run: Run) -> list[tuple[ExportFormat, ExportPrecision]]:

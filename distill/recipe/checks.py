@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from distill.recipe.black_box import BlackBox
     from distill.recipe.schema import (
         Backbone,
         Export,
@@ -45,6 +46,7 @@ def problems_of(recipe: Recipe) -> list[str]:
         *_teacher_problems(recipe),
         *_student_problems(recipe),
         *_objective_problems(recipe),
+        *_black_box_problems(recipe),
         *_unlabelled_pair_problems(recipe),
         *_export_problems(recipe.export),
         *_recover_problems(recipe),
@@ -68,14 +70,19 @@ def suggest(name: str, known: Sequence[str]) -> str:
 def _teacher_problems(recipe: Recipe) -> list[str]:
     problems = []
     earlier: list[str] = []
-    for name, teacher in recipe.teachers.items():
+    problems += [
+        f"teachers.{name}: the report calls a row {name} that is no teacher; choose another name"
+        for name in recipe.teachers
+        if name in _ROWS_OF_THE_STUDENT
+    ]
+    for name, teacher in recipe.models.items():
         where, parent = f"teachers.{name}", _teacher_in(teacher.backbone)
-        if parent is not None and parent not in earlier:
+        if parent is not None and parent in recipe.black_boxes:
+            problems.append(_no_weights(f"{where}.backbone.teacher", parent, recipe))
+        elif parent is not None and parent not in earlier:
             known = ", ".join(earlier) or "none"
             problems.append(f"{where}.backbone.teacher: no earlier teacher is called {parent!r}; earlier: {known}")
         earlier.append(name)
-        if name in _ROWS_OF_THE_STUDENT:
-            problems.append(f"{where}: the report calls a row {name} that is no teacher; choose another name")
         if teacher.frozen and _fresh_in(teacher.backbone):
             problems.append(f"{where}.frozen: a fresh encoder knows nothing yet; train it (frozen: false)")
         problems += _mlm_problems(where, teacher)
@@ -100,8 +107,8 @@ def _student_problems(recipe: Recipe) -> list[str]:
     if student is None:
         return []
     parent, problems = _teacher_in(student.backbone), []
-    if parent is not None and parent not in recipe.teachers:
-        problems.append(_unknown_teacher("student.backbone.teacher", parent, recipe))
+    if parent is not None and parent not in recipe.models:
+        problems.append(_no_weights("student.backbone.teacher", parent, recipe))
     problems += _static_problems(student)
     if not isinstance(student.control, bool):
         problems += _loss_problems("student.control.loss", student.control.loss, student.kind)
@@ -193,7 +200,7 @@ def _unused_problems(recipe: Recipe, student: Student) -> list[str]:
     if objectives.logit_scale != _default(objectives, "logit_scale") and not has_cosines:
         problems.append("objectives.logit_scale: changes nothing here; it is for a bi_encoder whose terms need logits")
     if objectives.teacher_logit_scale != _default(objectives, "teacher_logit_scale") and not any(
-        name in recipe.teachers and recipe.teachers[name].kind == "bi_encoder" for name in told
+        name in recipe.teachers and recipe.teachers[name].model_kind == "bi_encoder" for name in told
     ):
         problems.append(
             "objectives.teacher_logit_scale: changes nothing here; it is for a bi_encoder teacher in terms that need logits"
@@ -217,12 +224,47 @@ def _default(section: Section, name: str) -> object:
 def _named_teacher_problems(where: str, teacher: str, signal: str, recipe: Recipe) -> list[str]:
     if teacher not in recipe.teachers:
         return [_unknown_teacher(where, teacher, recipe)]
-    kind = recipe.teachers[teacher].kind
+    box, kind = recipe.black_boxes.get(teacher), recipe.teachers[teacher].kind
+    if box is not None:
+        return _signal_problems(where, teacher, box, signal)
     if kind == "mlm":
         return [f"{where}: {teacher} is of kind mlm, an encoder to start from; it has learned no labels to teach"]
     if kind == "cross_encoder" and signal == "embeddings":
         return [f"{where}: {teacher} is a cross-encoder; only a bi-encoder has text embeddings"]
     return []
+
+
+def _signal_problems(where: str, teacher: str, box: BlackBox, signal: str) -> list[str]:
+    """Refuse a black box that does not give what a term asks for; of embeddings the cosines are scores."""
+    if signal == "embeddings" and box.signal == "scores":
+        return [f"{where}: {teacher} gives scores of pairs; this term needs a teacher that gives embeddings of texts"]
+    return []
+
+
+def _black_box_problems(recipe: Recipe) -> list[str]:
+    """Refuse what asks a model of a teacher that is none."""
+    boxes, student = recipe.black_boxes, recipe.student
+    match = recipe.objectives.embedding_match
+    problems = []
+    if boxes and recipe.signals.live:
+        problems.append(
+            f"signals.live: {next(iter(boxes))} is no model that could be asked during training; leave it out: what it says is cached"
+        )
+    if student is not None and student.asymmetric is not None and match is not None and match.teacher in boxes:
+        problems.append(
+            f"student.asymmetric: {match.teacher} is no model that could serve the other side of pairs; leave asymmetric out"
+        )
+    if recipe.cascade.teacher in boxes:
+        problems.append(_no_weights("cascade.teacher", str(recipe.cascade.teacher), recipe, "to ask unsure pairs"))
+    return problems
+
+
+def _no_weights(where: str, name: str, recipe: Recipe, purpose: str = "to start from") -> str:
+    """Say why a teacher cannot stand where a model has to: there is none of that name, or it is a black box."""
+    if name not in recipe.teachers:
+        return _unknown_teacher(where, name, recipe)
+    known = ", ".join(recipe.models) or "none"
+    return f"{where}: {name} is of kind {recipe.teachers[name].kind}, no model {purpose}; models among the teachers: {known}"
 
 
 def _schedule_problems(objectives: Objectives) -> list[str]:
@@ -252,8 +294,8 @@ def _unlabelled_pair_problems(recipe: Recipe) -> list[str]:
     problems = []
     for number, given in enumerate(recipe.data.unlabelled_pairs):
         where, name = f"data.unlabelled_pairs.{number}.from", given.teacher
-        if name is not None and name not in recipe.teachers:
-            problems.append(_unknown_teacher(where, name, recipe))
+        if name is not None and name not in recipe.models:
+            problems.append(_no_weights(where, name, recipe, "to find pairs with"))
         elif name is not None and recipe.teachers[name].kind != "bi_encoder":
             problems.append(f"{where}: {name} is a {recipe.teachers[name].kind}; a bi_encoder finds pairs")
     if recipe.data.unlabelled_pairs and recipe.student is not None and not recipe.objectives.from_teachers:
@@ -386,6 +428,8 @@ def _paragraph_problems(where: str, model: str, recipe: Recipe) -> list[str]:
     student = recipe.student if model == "student" else None
     if student is not None and student.asymmetric is not None:
         return [f"{where}: the student serves one side only; paragraphs are matched by a model of both"]
+    if model in recipe.black_boxes:
+        return [_no_weights(where, model, recipe, "to read paragraphs with")]
     section = recipe.student if model == "student" else recipe.teachers.get(model)
     if section is not None:
         is_cross = section.model_kind == "cross_encoder"
@@ -408,8 +452,8 @@ def _cascade_problems(recipe: Recipe) -> list[str]:
 
 def _plan_problems(recipe: Recipe) -> list[str]:
     plan, student = recipe.plan, recipe.student
-    if plan.teacher is not None and plan.teacher not in recipe.teachers:
-        return [_unknown_teacher("plan.teacher", plan.teacher, recipe)]
+    if plan.teacher is not None and plan.teacher not in recipe.models:
+        return [_no_weights("plan.teacher", plan.teacher, recipe, "to cut")]
     if student is not None and plan.length is not None and plan.length > student.max_length:
         return [f"plan.length: {plan.length} is more than the {student.max_length} tokens of student.max_length"]
     cut = plan.teacher

@@ -90,7 +90,9 @@ class Endpoint(BaseModel):
             raise ValueError("base_url must end before the '?'; what stands behind Azure's api-version= is api_version")
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:  # a bad port raises
             raise ValueError("base_url must look like https://api.openai.com/v1")
-        path = parts.path.rstrip("/").removesuffix("/chat/completions").removesuffix("/embeddings")
+        path = (
+            parts.path.rstrip("/").removesuffix("/chat/completions").removesuffix("/embeddings").removesuffix("/rerank")
+        )
         return parts._replace(path=path).geturl()
 
     @model_validator(mode="after")
@@ -103,6 +105,11 @@ class Endpoint(BaseModel):
     def is_local(self) -> bool:
         """Whether the server runs on this machine: then it needs no key and costs nothing unless told otherwise."""
         return urlsplit(self.base_url).hostname in _LOCAL_HOSTS
+
+    @property
+    def host(self) -> str:
+        """The server's host, with its port where one is stated."""
+        return urlsplit(self.base_url).netloc
 
     @property
     def is_azure(self) -> bool:

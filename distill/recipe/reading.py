@@ -12,6 +12,7 @@ from typing import Any, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from distill.errors import BadInput
+from distill.recipe.black_box import BLACK_BOXES
 from distill.recipe.checks import suggest
 from distill.recipe.schema import Recipe
 from distill.recipe.yaml_reading import parse_yaml, read_yaml
@@ -135,6 +136,8 @@ def _is_form(loc: Sequence[Any], i: int) -> bool:
         return loc[i] in ("name", "fresh", "teacher")
     if i and loc[i - 1] == "layers":
         return loc[i] in ("list", "rule")
+    if i == 2 and loc[0] == "teachers":
+        return loc[i] in ("model", *BLACK_BOXES)
     return i > 1 and loc[i - 2] == "baselines"
 
 

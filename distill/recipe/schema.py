@@ -17,6 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from distill.recipe.black_box import BLACK_BOXES, BlackBox, EndpointTeacher, FileColumns, FileTeacher
 from distill.recipe.checks import problems_of
 from distill.recipe.endpoint import Endpoint
 from distill.recipe.objectives import (
@@ -44,10 +45,12 @@ from distill.resumes.sections import SectionKind
 
 __all__ = [
     "AdrMse",
+    "AnyTeacher",
     "Asymmetric",
     "Backbone",
     "Baseline",
     "Benchmark",
+    "BlackBox",
     "Card",
     "CascadeDial",
     "Cka",
@@ -57,9 +60,12 @@ __all__ = [
     "Data",
     "EmbeddingMatch",
     "Encoder",
+    "EndpointTeacher",
     "Export",
     "ExportFormat",
     "ExportPrecision",
+    "FileColumns",
+    "FileTeacher",
     "FreshBackbone",
     "Guide",
     "LabelLoss",
@@ -369,15 +375,24 @@ class Training(Section):
     """Write curves for TensorBoard."""
 
 
+def _known_kind(given: Any) -> Any:
+    known = ("cross_encoder", "bi_encoder", "mlm", *BLACK_BOXES)
+    if given not in known:
+        shown = ", ".join(map(repr, known))
+        raise ValueError(f"got {repr(given)[:80]}; it should be one of {shown}")
+    return given
+
+
 class Teacher(Section):
     """A teacher: trained on the labels, or `frozen` and used as it is.
 
     `kind: mlm` learns no labels. It adapts an encoder to the recipe's text, so that a later teacher can start from it.
     """
 
+    form: ClassVar[Literal["model"]] = "model"
     silent_at_default: ClassVar[frozenset[str]] = frozenset({"positive_from"})
 
-    kind: Literal["cross_encoder", "bi_encoder", "mlm"]
+    kind: Annotated[Literal["cross_encoder", "bi_encoder", "mlm"], BeforeValidator(_known_kind)]
     """cross_encoder reads a pair together and gives a score. bi_encoder reads each text alone and gives an embedding."""
     backbone: Backbone
     """The encoder to start from: a model's name or path, `{teacher: NAME}`, or a fresh encoder."""
@@ -409,6 +424,20 @@ class Teacher(Section):
     def model_kind(self) -> Literal["cross_encoder", "bi_encoder"]:
         """What the saved model is: an adapted encoder is saved as a bi-encoder."""
         return "bi_encoder" if self.kind == "mlm" else self.kind
+
+
+def _teacher_form(value: Any) -> str:
+    kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "form", None)
+    return str(kind) if kind in BLACK_BOXES else "model"
+
+
+AnyTeacher = Annotated[
+    Annotated[Teacher, Tag("model")]
+    | Annotated[FileTeacher, Tag("file")]
+    | Annotated[EndpointTeacher, Tag("endpoint")],
+    Discriminator(_teacher_form),
+]
+"""A teacher that is a model, or a black box."""
 
 
 class Signals(Section):
@@ -921,7 +950,7 @@ class Recipe(Section):
     """Rebuild finished folders that another recipe made. False stops there."""
     data: Data
     """The pairs."""
-    teachers: dict[Name, Teacher] = Field(default_factory=dict)
+    teachers: dict[Name, AnyTeacher] = Field(default_factory=dict)
     """The teachers by name."""
     signals: Signals = Signals()
     """How the teachers' outputs are computed and stored."""
@@ -946,6 +975,16 @@ class Recipe(Section):
     def folder(self) -> Path:
         """The run's folder."""
         return Path(self.output_dir or f"runs/{self.name}")
+
+    @property
+    def models(self) -> dict[str, Teacher]:
+        """The teachers that are models: they can be trained, loaded, exported and cut."""
+        return {name: teacher for name, teacher in self.teachers.items() if isinstance(teacher, Teacher)}
+
+    @property
+    def black_boxes(self) -> dict[str, BlackBox]:
+        """The teachers that are none: what they say is read."""
+        return {name: teacher for name, teacher in self.teachers.items() if isinstance(teacher, BlackBox)}
 
     @property
     def exports(self) -> list[tuple[ExportFormat | Literal["numpy"], ExportPrecision]]:
@@ -980,6 +1019,6 @@ def merge_training(raw: Any) -> Any:
 
 def _with_training(section: Any, raw: Mapping[str, Any]) -> Any:
     own = section.get("training", {}) if isinstance(section, Mapping) else None
-    if not isinstance(own, Mapping):
+    if not isinstance(own, Mapping) or _teacher_form(section) != "model":
         return section
     return {**section, "training": {**(raw.get("training") or {}), **own}}

@@ -13,6 +13,7 @@ from distill.files.artefact import ASYMMETRIC, Artefact, check_model_folder, rea
 from distill.files.outputs import inert
 from distill.metrics.names import METRIC_NAMES
 from distill.metrics.standing import floor_of
+from distill.recipe.black_box import BLACK_BOXES
 from distill.report.words import speed_share, worth_in_parts
 from distill.run import Run
 from distill.wording import counted, difference_in_words
@@ -54,6 +55,8 @@ def _own_parity(row: Mapping[str, Any], artefact: Artefact) -> dict[str, Mapping
 def _text(
     run: Run, row: Mapping[str, Any], result: Mapping[str, Any], artefact: Artefact, exports: Mapping[str, Any]
 ) -> str:
+    if row["kind"] in BLACK_BOXES:
+        return _text_of_black_box(run, row, result, artefact)
     parts = [
         f"# {run.recipe.name}: {row['name']}\n\n{_what(row, result)}",
         _quality(row, result),
@@ -65,6 +68,20 @@ def _text(
     ]
     body = inert("\n\n".join(part for part in parts if part))
     return f"{_metadata(run, row, result, artefact)}\n\n{body}\n"
+
+
+def _text_of_black_box(run: Run, row: Mapping[str, Any], result: Mapping[str, Any], artefact: Artefact) -> str:
+    """Return the card of a teacher that is no model: nothing here can be loaded."""
+    box = run.recipe.black_boxes.get(row["name"])
+    said = "no model" if box is None else f"no model: {box.in_words}"
+    parts = [
+        f"# {run.recipe.name}: {row['name']}\n\nThis teacher is {said}. Parameters, size and latency are unknown. What it said of "
+        f"the training texts is in `signals/{row['name']}` of the run.",
+        _quality(row, result),
+        _origin(run, row, artefact, result),
+        _limits(run, row, result),
+    ]
+    return inert("\n\n".join(part for part in parts if part)) + "\n"
 
 
 def _metadata(run: Run, row: Mapping[str, Any], result: Mapping[str, Any], artefact: Artefact) -> str:
@@ -100,7 +117,7 @@ def _metadata(run: Run, row: Mapping[str, Any], result: Mapping[str, Any], artef
 
 def _hub_parents(run: Run) -> list[str]:
     """Return the backbones that have a name on the hub."""
-    backbones = [teacher.backbone for teacher in run.recipe.teachers.values()]
+    backbones = [teacher.backbone for teacher in run.recipe.models.values()]
     if run.recipe.student is not None:
         backbones.append(run.recipe.student.backbone)
     names = [backbone for backbone in backbones if isinstance(backbone, str)]

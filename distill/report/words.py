@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from distill.recipe.black_box import BLACK_BOXES
 from distill.report.content import LOWER_IS_BETTER, METRIC_NAMES, RUNTIMES, Benchmark, Row, metric_of, number_at, ratio
 
 __all__ = [
@@ -32,6 +33,7 @@ _KINDS = {
     "query_encoder": "query side of a bi-encoder",
     "document_encoder": "document side of a bi-encoder",
 }
+_BLACK_BOXES = {"file": "answers from a file", "endpoint": "answers of an endpoint"}
 _GOOD_SHARE = 0.95  # the headline names the fastest model that keeps this much
 _OURS = ("student", "export")
 _ROLE_WORDS = {"teacher_export": "teacher, exported"}
@@ -109,6 +111,8 @@ def nature(row: Row) -> str:
     kind, runtime = str(row.get("kind") or ""), str(row.get("runtime") or "")
     precision = row.get("precision") or "precision not recorded"
     role = row.get("role")
+    if kind in BLACK_BOXES:
+        return f"{role}\u00a0· {_BLACK_BOXES[kind]}\u00a0· parameters unknown"
     parts = (
         _ROLE_WORDS.get(str(role), role),
         _KINDS.get(kind, kind),

@@ -20,6 +20,7 @@ from distill.errors import BadInput, loading
 from distill.files.artefact import check_model_folder, write_json
 from distill.files.trust import check_files, read_json
 from distill.progress import OnProgress
+from distill.recipe.black_box import BLACK_BOXES
 from distill.recipe.endpoint import Endpoint
 from distill.recipe.schema import Paragraphs, Remote, TfIdf
 from distill.runtime.cache import cache_folder
@@ -127,6 +128,10 @@ def model_folder(folder: Path) -> Path:
     return _inner(folder, settings) if isinstance(settings, Paragraphs) else folder
 
 
+class _NoModel(BadInput):
+    """The folder holds nothing that could be opened."""
+
+
 _Settings = TfIdf | Remote | Paragraphs | CascadeSettings
 
 
@@ -141,7 +146,11 @@ def _read_settings(folder: Path) -> _Settings:
     check_files(folder)
     try:
         raw = read_json(path)
+        if raw.get("kind") in BLACK_BOXES:
+            raise _NoModel(f"{folder} is a teacher of kind {raw['kind']}: no model, and asked by its own recipe alone")
         return kinds[raw["kind"]].model_validate(raw)
+    except _NoModel:
+        raise
     except (ValueError, KeyError, TypeError, BadInput):
         raise BadInput(f"{path} is not what this toolkit writes; build the folder again") from None
 

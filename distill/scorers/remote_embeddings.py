@@ -4,25 +4,19 @@ Vectors lie in shards that are only ever added to, under a folder of their model
 """
 
 import asyncio
-import hashlib
-import json
 import logging
-import os
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
 
 import numpy as np
 
-from distill.endpoints.answers import BadAnswer, JsonObject
 from distill.endpoints.budget import Budget
-from distill.endpoints.tokens import estimated_tokens, most_tokens, sixths_of_tokens
+from distill.endpoints.tokens import cut_to_tokens, estimated_tokens
 from distill.errors import BadInput
-from distill.files.artefact import content_hash, write_json
+from distill.progress import OnProgress
 from distill.recipe.endpoint import Endpoint
+from distill.scorers.answer_store import AnswerStore
 from distill.wording import in_dollars
 
 __all__ = ["EmbeddingBatch", "RemoteEmbeddings"]
@@ -63,7 +57,7 @@ class RemoteEmbeddings:
         self.n_requests = self.n_truncated = 0
         self._budget = budget or Budget(None)
         self._spent_before = self._budget.spent
-        self._store = _VectorStore(cache, {"model": endpoint.model, "dimensions": dimensions})
+        self._store = AnswerStore(cache, {"model": endpoint.model, "dimensions": dimensions})
         endpoint.price  # noqa: B018  # says at once where the price is unknown
 
     @property
@@ -71,10 +65,16 @@ class RemoteEmbeddings:
         """Dollars spent so far."""
         return self._budget.spent - self._spent_before
 
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
+    def missing(self, texts: Sequence[str]) -> list[str]:
+        """Return what would be sent, each once: texts, cut where they are too long, that the cache lacks."""
+        return [text for text in dict.fromkeys(map(self._truncated, texts)) if text not in self._store]
+
+    def encode(self, texts: Sequence[str], *, on_progress: OnProgress | None = None) -> np.ndarray:
         """Return the vectors of texts, asking only for those that the cache lacks.
 
         *Shape:* (n_texts, width), float32
+
+        :param on_progress: called with how many more are known
 
         :raises BadInput: on an empty text, which servers refuse.
         """
@@ -93,14 +93,16 @@ class RemoteEmbeddings:
                 self.endpoint.model,
             )
         missing = [text for text in dict.fromkeys(sent) if text not in self._store]
+        report = on_progress or (lambda _: None)
+        report(len(texts) - len(missing))
         if missing:
-            asyncio.run(self._ask(missing))
+            asyncio.run(self._ask(missing, report))
         log.info(
             "%s: %d texts, %d asked, %s so far", self.endpoint.model, len(texts), len(missing), in_dollars(self.cost)
         )
         return self._store.gather(sent)
 
-    async def _ask(self, texts: Sequence[str]) -> None:
+    async def _ask(self, texts: Sequence[str], report: OnProgress) -> None:
         from distill.endpoints.client import Client, run_all  # needs openai, which only asking does
 
         async with Client(self.endpoint, self._budget) as client:
@@ -109,6 +111,7 @@ class RemoteEmbeddings:
             async def work() -> None:
                 for batch in batches:  # shared: each worker takes the next one
                     self._store.add(batch, await client.embed(batch, dimensions=self.dimensions))
+                    report(len(batch))
 
             try:
                 await run_all(work() for _ in range(self.endpoint.concurrency))
@@ -131,100 +134,4 @@ class RemoteEmbeddings:
 
     def _truncated(self, text: str) -> str:
         """Return the longest beginning that is estimated to fit."""
-        if most_tokens(text) <= self.max_tokens or estimated_tokens(text) <= self.max_tokens:
-            return text
-        n_fitting = np.searchsorted(np.cumsum(sixths_of_tokens(text)), 6 * self.max_tokens, side="right")
-        return text[: int(n_fitting)]
-
-
-class _VectorStore:
-    """Vectors by the hash of their text, in append-only shards.
-
-    A process writes a shard of its own and never changes another's. A record is hash, checksum, vector; one that a kill
-    cut off, or whose checksum is wrong, counts as missing.
-    """
-
-    def __init__(self, root: Path, identity: JsonObject) -> None:
-        self._identity, self._folder = identity, root / content_hash(identity)
-        self._card = self._folder / "identity.json"
-        self._width: int | None = None
-        self._places: dict[bytes, tuple[int, int]] = {}
-        self._shards: list[np.ndarray] = []
-        self._added: dict[bytes, np.ndarray] = {}
-        self._file: Any = None
-        if self._card.is_file():
-            self._width = self._known_width()
-            for path in sorted(self._folder.glob("*.vectors")):
-                self._load(path)
-
-    def _known_width(self) -> int:
-        try:
-            return int(json.loads(self._card.read_text(encoding="utf-8"))["width"])
-        except (ValueError, KeyError, TypeError):
-            raise BadInput(f"{self._card} is damaged; remove {self._folder} and pay again, or restore it") from None
-
-    def __contains__(self, text: str) -> bool:
-        key = _text_key(text)
-        return key in self._added or key in self._places
-
-    def add(self, texts: Sequence[str], vectors: np.ndarray) -> None:
-        """Append vectors to this process's shard, on disk when the call returns."""
-        self._check_width(vectors.shape[1])
-        if self._file is None:
-            self._file = (self._folder / f"{uuid4().hex}.vectors").open("xb")
-        records = np.zeros(len(texts), dtype=_record_type(vectors.shape[1]))
-        for record, text, vector in zip(records, texts, vectors, strict=True):
-            key = _text_key(text)
-            record["key"], record["checksum"], record["vector"] = np.void(key), zlib.crc32(vector.tobytes()), vector
-            self._added[key] = vector
-        self._file.write(records.tobytes())
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def gather(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the stored vectors of texts. *Shape:* (n_texts, width), float32."""
-        vectors = np.zeros((len(texts), self._width or 0), dtype=np.float32)
-        for i, key in enumerate(map(_text_key, texts)):
-            if key in self._added:
-                vectors[i] = self._added[key]
-            else:
-                shard, row = self._places[key]
-                vectors[i] = self._shards[shard][row]["vector"]
-        return vectors
-
-    def close(self) -> None:
-        """Close this process's shard; the next vectors go to a new one."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def _check_width(self, width: int) -> None:
-        if self._width is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            write_json(self._card, self._identity | {"width": width})
-            self._width = width
-        if width != self._width:
-            raise BadAnswer(
-                f"the server sends embeddings of width {width}, those kept in {self._folder} have {self._width}; "
-                "the model behind this name has changed: name another cache folder"
-            )
-
-    def _load(self, path: Path) -> None:
-        assert self._width is not None
-        kind = _record_type(self._width)
-        n_whole = path.stat().st_size // kind.itemsize
-        if not n_whole:
-            return
-        shard = np.memmap(path, dtype=kind, mode="r", shape=(n_whole,))
-        for row, record in enumerate(shard):
-            if zlib.crc32(record["vector"].tobytes()) == record["checksum"]:
-                self._places[record["key"].tobytes()] = (len(self._shards), row)
-        self._shards.append(shard)
-
-
-def _record_type(width: int) -> np.dtype[Any]:
-    return np.dtype([("key", "V32"), ("checksum", "<u4"), ("vector", "<f4", (width,))])
-
-
-def _text_key(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+        return cut_to_tokens(text, self.max_tokens)

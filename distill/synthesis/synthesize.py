@@ -25,7 +25,6 @@ import asyncio
 import fcntl
 import json
 import logging
-import os
 import random
 import statistics
 from collections import Counter
@@ -33,12 +32,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import UnionType
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from distill.data.bundled_words import LEVELS
 from distill.endpoints.answers import Answer, BadAnswer
 from distill.endpoints.budget import Budget, BudgetSpent
+from distill.endpoints.ledger import JsonLines, budget_of
 from distill.endpoints.tokens import estimated_tokens, most_tokens
 from distill.errors import BadInput, JobFailed
 from distill.files.artefact import content_hash, write_json
@@ -76,54 +75,12 @@ _ESTIMATED_FROM = 200  # prompts
 # ------------------------------------------------------------------------------------------------ what is kept
 
 
-class _JsonLines:
-    """An append-only file of JSON objects. What a kill left of a last line is cut off when it is read.
-
-    :param fields: a type for each field that every object must have
-    """
-
-    def __init__(self, path: Path, **fields: type | UnionType) -> None:
-        self._path = path
-        self._file: BinaryIO | None = None
-        self.records: list[Record] = []
-        content = path.read_bytes() if path.exists() else b""
-        whole = content[: content.rfind(b"\n") + 1]
-        for number, line in enumerate(whole.splitlines(), start=1):
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError):
-                raise BadInput(f"{path}: line {number} is not JSON; restore the file or name another folder") from None
-            if not isinstance(record, dict) or not all(isinstance(record.get(f), t) for f, t in fields.items()):
-                wanted = ", ".join(fields) or "fields"
-                raise BadInput(
-                    f"{path}: line {number} is not an object with {wanted}; restore the file or name another folder"
-                )
-            self.records.append(record)
-        if len(whole) < len(content):
-            os.truncate(path, len(whole))
-
-    def append(self, *records: Record, durable: bool = True) -> None:
-        """Write records, in one write; with `durable` they are on disk when this returns."""
-        if self._file is None:
-            self._file = self._path.open("ab")
-        text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-        self._file.write(text.encode("utf-8", "backslashreplace"))
-        self._file.flush()
-        if durable:
-            os.fsync(self._file.fileno())
-        self.records += records
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-
-
 class _Store:
     """The output folder: what is there, and what is still to be asked."""
 
     def __init__(self, folder: Path, settings: SynthesisSettings) -> None:
         self.folder, self.settings = folder, settings
-        self._answers = _JsonLines(
+        self._answers = JsonLines(
             folder / "answers.jsonl",
             request=int,
             family=str,
@@ -134,8 +91,8 @@ class _Store:
             jobs=list,
             usage=dict,
         )
-        self._rejected = _JsonLines(folder / "rejected.jsonl", request=int, reason=str)
-        self._spending = _JsonLines(folder / "spending.jsonl", dollars=int | float)
+        self._rejected = JsonLines(folder / "rejected.jsonl", request=int, reason=str)
+        self._spending = JsonLines(folder / "spending.jsonl", dollars=int | float)
         self.answers = {record["request"] % settings.n_requests: record for record in self._answers.records}
         self._tries = Counter(record["request"] for record in self.rejected)
         self._duplicates = {record["request"] for record in self.rejected if record["reason"] == "near duplicate"}
@@ -161,15 +118,7 @@ class _Store:
 
     def budget(self) -> Budget:
         """Return the budget with what earlier runs have spent; what a kill left open counts in full."""
-        dollars: dict[str, float] = {}
-        for change in self._spending.records:
-            dollars[change.get("hold") or change.get("settled") or ""] = change["dollars"]
-        # only a hold must be on disk before the request goes out: a lost settlement errs on the safe side
-        return Budget(
-            self.settings.budget_usd,
-            spent=sum(dollars.values()),
-            record=lambda change: self._spending.append(change, durable="hold" in change),
-        )
+        return budget_of(self._spending, self.settings.budget_usd)
 
     def open_slots(self) -> list[int]:
         """Return the slots that have no answer yet."""
@@ -232,11 +181,11 @@ class _Store:
         each = [record["usage"] for record in self._answers.records]
         return Usage(sum(usage["input_tokens"] for usage in each), sum(usage["output_tokens"] for usage in each))
 
-    def _write_pairs(self) -> _JsonLines:
+    def _write_pairs(self) -> JsonLines:
         path = self.folder / "pairs.jsonl"
         temporary = path.with_name(".pairs.jsonl.tmp")
         temporary.unlink(missing_ok=True)
-        pairs = _JsonLines(temporary)
+        pairs = JsonLines(temporary)
         pairs.append(*(pair for slot in sorted(self.answers) for pair in self._pairs_of(slot)))
         temporary.replace(path)
         return pairs

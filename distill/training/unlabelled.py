@@ -77,7 +77,7 @@ def _found(run: Run, given: UnlabelledPairs) -> Pairs:
 
 
 def _how(run: Run, name: str) -> dict[str, int]:
-    return {"max_length": run.recipe.teachers[name].max_length}
+    return {"max_length": run.recipe.models[name].max_length}
 
 
 def find_pairs(teacher: Path, texts: Pairs, *, per_query: int, max_length: int | None = None) -> Pairs:

@@ -150,7 +150,7 @@ def _encoder_of(run: Run, backbone: Backbone, texts: Sequence[str]) -> str:
     if isinstance(backbone, FreshBackbone):
         with quiet():
             return str(fresh_backbone(backbone, texts, seed=run.recipe.seed, folder=run.work / "backbones"))
-    return _encoder_of(run, run.recipe.teachers[backbone.teacher].backbone, texts)
+    return _encoder_of(run, run.recipe.models[backbone.teacher].backbone, texts)
 
 
 def _filled(tokenizer: Any, n_pieces: int) -> Any:

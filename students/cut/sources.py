@@ -15,13 +15,12 @@ __all__ = ["AlongAxes", "signal_source"]
 
 def signal_source(run: Run, name: str) -> SignalSource:
     """Return the signals of a teacher: the cache, or the teacher itself where the recipe says live."""
-    teacher = run.recipe.teachers[name]
     if run.recipe.signals.live:
         scorer = load(
             run.teacher(name),
             runtime="torch",
             precision=run.signal_identity(name).precision,
-            max_length=teacher.max_length,
+            max_length=run.recipe.models[name].max_length,
         )
         return LiveSignals(scorer, run.teacher_prompts(name))
     return CachedSignals(SignalCache(run.signals(name), run.signal_identity(name)))

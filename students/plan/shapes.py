@@ -17,6 +17,7 @@ from distill.files.artefact import content_hash
 from distill.models.modeling import bi_encoder, build_model, prepared, quiet, save_model
 from distill.recipe.schema import FreshBackbone, Plan, TeacherBackbone
 from distill.run import Run
+from distill.scorers.black_box import open_black_box
 from students.cut.bases import Base, base_of, cut_bases, fresh_bases
 from students.export.gate import Thresholds
 from students.export.stage import export_openvino
@@ -252,6 +253,9 @@ class Candidates:
             return student.dimensions
         if match is None or match.projection == "drop":
             return None
+        if match.teacher in self.run.recipe.black_boxes:
+            text = self.run.split.train.queries[0]
+            return int(open_black_box(self.run, match.teacher).encode_queries([text]).shape[1])
         return base_of(self.run, TeacherBackbone(teacher=match.teacher), self._sources).sizes[1]
 
     @cached_property

@@ -63,10 +63,18 @@ def good_content(rng, language, n_jobs):
 class MisbehavingServer:
     """Answers chats and embeddings; see the module."""
 
-    def __init__(self, faults=(), *, formats=("json_schema", "json_object", "plain"), delay=0.0, echo_key=False):
+    def __init__(
+        self,
+        faults=(),
+        *,
+        formats=("json_schema", "json_object", "plain"),
+        delay=0.0,
+        echo_key=False,
+        rerank_form="documents",
+    ):
         script = list(faults) if not isinstance(faults, Callable) else None
         self._fault = faults if script is None else lambda request: script.pop(0) if script else None
-        self.formats, self.delay, self.echo_key = formats, delay, echo_key
+        self.formats, self.delay, self.echo_key, self.rerank_form = formats, delay, echo_key, rerank_form
         self.ledger, self.bodies, self.headers = [], [], []
         self.last_good, self.refusal_delays = {}, []
         self.lock = threading.Lock()
@@ -105,8 +113,11 @@ class MisbehavingServer:
                 with server.lock:
                     server.bodies.append(body)
                     server.headers.append(dict(self.headers))
-                if self.path.partition("?")[0].endswith("/embeddings"):
+                path = self.path.partition("?")[0]
+                if path.endswith("/embeddings"):
                     server.embed(self, body)
+                elif path.endswith("/rerank"):
+                    server.rerank(self, body)
                 else:
                     server.chat(self, body)
 
@@ -173,6 +184,9 @@ class MisbehavingServer:
             self.error(handler, 400, message=f"response_format {form} is not supported")
             return
         user = body["messages"][-1]["content"]
+        if user.startswith("Query:\n"):
+            self.grade(handler, user)
+            return
         number, attempt = map(int, re.search(r"(?:요청 번호|Request) (\d+)\.(\d+)", user).groups())
         request = {"number": number, "attempt": attempt, "time": time.monotonic()}
         with self.lock:
@@ -192,6 +206,52 @@ class MisbehavingServer:
             message["refusal"] = "I cannot help with that."
         finish = "length" if fault == "length" else "stop"
         handler.reply(200, {"choices": [{"message": message, "finish_reason": finish}], "usage": usage})
+
+    def grade(self, handler, user):
+        """Grade a pair from 0 to 4."""
+        query, document = user.removeprefix("Query:\n").split("\n\nDocument:\n")
+        with self.lock:
+            fault = self._fault((query, document))
+            usage = {"prompt_tokens": len(user.encode()) // 3, "completion_tokens": 5}
+            dollars = (usage["prompt_tokens"] * INPUT_PRICE + usage["completion_tokens"] * OUTPUT_PRICE) / 1e6
+            pair = [(query, document)]
+            self.ledger.append({"pairs": pair, "fault": fault, "dollars": 0.0 if fault in FREE else dollars})
+        time.sleep(self.delay)
+        if self.misbehave(handler, fault):
+            return
+        grade = 7 if fault == "wrong_type" else grade_of(query, document)
+        text = "not today" if fault == "empty" else json.dumps({"grade": grade})
+        message = {"role": "assistant", "content": f"```json\n{text}\n```" if fault == "fence" else text}
+        handler.reply(200, {"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage})
+
+    def rerank(self, handler, body):
+        """Score documents for a query, in the form of Jina and Cohere or that of text-embeddings-inference."""
+        if self.rerank_form not in body:
+            self.error(handler, 422, message=f"missing field `{self.rerank_form}`")
+            return
+        query, documents = body["query"], body[self.rerank_form]
+        n_tokens = len(json.dumps(body, ensure_ascii=False).encode()) // 3
+        with self.lock:
+            fault = self._fault([(query, document) for document in documents])
+            pairs = [(query, document) for document in documents]
+            self.ledger.append(
+                {"pairs": pairs, "fault": fault, "dollars": 0.0 if fault in FREE else n_tokens * 0.13 / 1e6}
+            )
+        time.sleep(self.delay)
+        if self.misbehave(handler, fault):
+            return
+        name = "relevance_score" if self.rerank_form == "documents" else "score"
+        entries = [{"index": i, name: relevance_of(query, document)} for i, document in enumerate(documents)]
+        if fault == "wrong_count":
+            entries.pop()
+        elif fault == "nan":
+            entries[0][name] = float("nan")
+        elif fault == "logits":
+            entries[0][name] = 5.5
+        random.Random(0).shuffle(entries)
+        handler.reply(
+            200, {"results": entries, "usage": {"total_tokens": n_tokens}} if name == "relevance_score" else entries
+        )
 
     def content(self, request, body, fault):
         user = body["messages"][-1]["content"]
@@ -244,3 +304,14 @@ def vector_of(text, width=8):
     """The embedding that the server gives a text."""
     rng = random.Random(hashlib.sha256(text.encode()).hexdigest())
     return [rng.uniform(-1, 1) for _ in range(width)]
+
+
+def relevance_of(query, document):
+    """The score in [0, 1] that the server's reranker gives a pair: the share of the query's words in the document."""
+    words = query.split()
+    return sum(word in document.split() for word in words) / (len(words) + 1) + 0.001 * (len(document) % 7)
+
+
+def grade_of(query, document):
+    """The grade that the server's chat model gives a pair."""
+    return min(4, round(8 * relevance_of(query, document)))

@@ -1,0 +1,71 @@
+"""What survives a kill: objects in an append-only file, and the dollars of a budget among them."""
+
+import json
+import os
+from pathlib import Path
+from types import UnionType
+from typing import BinaryIO
+
+from distill.endpoints.answers import JsonObject
+from distill.endpoints.budget import Budget
+from distill.errors import BadInput
+
+__all__ = ["JsonLines", "budget_of"]
+
+
+class JsonLines:
+    """An append-only file of JSON objects. What a kill left of a last line is cut off when it is read.
+
+    :param fields: a type for each field that every object must have
+    """
+
+    def __init__(self, path: Path, **fields: type | UnionType) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+        self.records: list[JsonObject] = []
+        content = path.read_bytes() if path.exists() else b""
+        whole = content[: content.rfind(b"\n") + 1]
+        for number, line in enumerate(whole.splitlines(), start=1):
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
+                raise BadInput(f"{path}: line {number} is not JSON; restore the file or name another folder") from None
+            if not isinstance(record, dict) or not all(isinstance(record.get(f), t) for f, t in fields.items()):
+                wanted = ", ".join(fields) or "fields"
+                raise BadInput(
+                    f"{path}: line {number} is not an object with {wanted}; restore the file or name another folder"
+                )
+            self.records.append(record)
+        if len(whole) < len(content):
+            os.truncate(path, len(whole))
+
+    def append(self, *records: JsonObject, durable: bool = True) -> None:
+        """Write records, in one write; with `durable` they are on disk when this returns."""
+        if self._file is None:
+            self._file = self._path.open("ab")
+        text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        self._file.write(text.encode("utf-8", "backslashreplace"))
+        self._file.flush()
+        if durable:
+            os.fsync(self._file.fileno())
+        self.records += records
+
+    def close(self) -> None:
+        """Close the file; the next append opens it again."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def budget_of(spending: JsonLines, limit: float | None) -> Budget:
+    """Return a budget with what earlier runs have spent; what a kill left open counts in full.
+
+    :param spending: the changes of the budget, which it goes on writing
+    """
+    dollars: dict[str, float] = {}
+    for change in spending.records:
+        dollars[change.get("hold") or change.get("settled") or ""] = change["dollars"]
+    # only a hold must be on disk before the request goes out: a lost settlement errs on the safe side
+    return Budget(
+        limit, spent=sum(dollars.values()), record=lambda change: spending.append(change, durable="hold" in change)
+    )

@@ -1,0 +1,114 @@
+"""What a server answered, on disk by the hash of what was asked: vectors, or scores as vectors of one number.
+
+Records lie in shards that are only ever added to, under a folder of their identity. Any number of processes may share it.
+"""
+
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+
+from distill.endpoints.answers import BadAnswer, JsonObject
+from distill.errors import BadInput
+from distill.files.artefact import content_hash, write_json
+
+__all__ = ["AnswerStore"]
+
+
+class AnswerStore:
+    """Vectors by the hash of their text, in append-only shards.
+
+    A process writes a shard of its own and never changes another's. A record is hash, checksum, vector; one that a kill
+    cut off, or whose checksum is wrong, counts as missing.
+    """
+
+    def __init__(self, root: Path, identity: JsonObject) -> None:
+        self._identity, self._folder = identity, root / content_hash(identity)
+        self._card = self._folder / "identity.json"
+        self._width: int | None = None
+        self._places: dict[bytes, tuple[int, int]] = {}
+        self._shards: list[np.ndarray] = []
+        self._added: dict[bytes, np.ndarray] = {}
+        self._file: Any = None
+        if self._card.is_file():
+            self._width = self._known_width()
+            for path in sorted(self._folder.glob("*.vectors")):
+                self._load(path)
+
+    def _known_width(self) -> int:
+        try:
+            return int(json.loads(self._card.read_text(encoding="utf-8"))["width"])
+        except (ValueError, KeyError, TypeError):
+            raise BadInput(f"{self._card} is damaged; remove {self._folder} and pay again, or restore it") from None
+
+    def __contains__(self, text: str) -> bool:
+        key = _text_key(text)
+        return key in self._added or key in self._places
+
+    def add(self, texts: Sequence[str], vectors: np.ndarray) -> None:
+        """Append vectors to this process's shard, on disk when the call returns."""
+        self._check_width(vectors.shape[1])
+        if self._file is None:
+            self._file = (self._folder / f"{uuid4().hex}.vectors").open("xb")
+        records = np.zeros(len(texts), dtype=_record_type(vectors.shape[1]))
+        for record, text, vector in zip(records, texts, vectors, strict=True):
+            key = _text_key(text)
+            record["key"], record["checksum"], record["vector"] = np.void(key), zlib.crc32(vector.tobytes()), vector
+            self._added[key] = vector
+        self._file.write(records.tobytes())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def gather(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the stored vectors of texts. *Shape:* (n_texts, width), float32."""
+        vectors = np.zeros((len(texts), self._width or 0), dtype=np.float32)
+        for i, key in enumerate(map(_text_key, texts)):
+            if key in self._added:
+                vectors[i] = self._added[key]
+            else:
+                shard, row = self._places[key]
+                vectors[i] = self._shards[shard][row]["vector"]
+        return vectors
+
+    def close(self) -> None:
+        """Close this process's shard; the next vectors go to a new one."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _check_width(self, width: int) -> None:
+        if self._width is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_json(self._card, self._identity | {"width": width})
+            self._width = width
+        if width != self._width:
+            raise BadAnswer(
+                f"the server sends embeddings of width {width}, those kept in {self._folder} have {self._width}; "
+                "the model behind this name has changed: name another cache folder"
+            )
+
+    def _load(self, path: Path) -> None:
+        assert self._width is not None
+        kind = _record_type(self._width)
+        n_whole = path.stat().st_size // kind.itemsize
+        if not n_whole:
+            return
+        shard = np.memmap(path, dtype=kind, mode="r", shape=(n_whole,))
+        for row, record in enumerate(shard):
+            if zlib.crc32(record["vector"].tobytes()) == record["checksum"]:
+                self._places[record["key"].tobytes()] = (len(self._shards), row)
+        self._shards.append(shard)
+
+
+def _record_type(width: int) -> np.dtype[Any]:
+    return np.dtype([("key", "V32"), ("checksum", "<u4"), ("vector", "<f4", (width,))])
+
+
+def _text_key(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()

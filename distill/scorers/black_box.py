@@ -1,0 +1,176 @@
+"""Teachers that are no model: one scorer over whatever answers, so that labelling, doctor and report ask all teachers alike.
+
+    BlackBoxScorer ─▶ Answering: a file (`distill.scorers.file_answers`), an endpoint (`distill.scorers.endpoint_answers`)
+
+Their folder, `<run>/teachers/<name>`, holds a `scorer.json` that says what answers, and a card whose revision is that of the
+answers: signals of another file are other signals.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from distill.errors import BadInput
+from distill.files.artefact import ModelKind
+from distill.progress import OnProgress
+from distill.recipe.black_box import BlackBox, EndpointTeacher, FileTeacher
+from distill.run import Run
+from distill.scorers.endpoint_answers import EndpointAnswers
+from distill.scorers.file_answers import read_answers, shown_item
+from distill.scorers.file_rows import Item
+
+__all__ = ["BlackBoxScorer", "answers_of", "endpoint_of", "lacking", "open_black_box"]
+
+
+class Answering(Protocol):
+    """What answers for a black box."""
+
+    def ask(self, items: Sequence[Item], roles: Sequence[int], progress: OnProgress) -> np.ndarray:
+        """Return the answer to each item, once and for all.
+
+        *Shape:* (n_items, width) embeddings, or (n_items,) scores as logits or cosines, float32
+
+        :param items: texts, or pairs of them; each once in its role
+        :param roles: 0 for a query, 1 for a document; of pairs all 0
+        """
+
+
+class BlackBoxScorer:
+    """A black box that is asked like a model: `score` of pairs, and where it gives embeddings `encode_queries`, `encode_documents`.
+
+    `n_parameters` is None: nobody here knows it.
+    """
+
+    precision, max_length, n_parameters = "unknown", None, None
+
+    def __init__(self, name: str, settings: BlackBox, source: Answering) -> None:
+        self.name, self.settings, self._source = name, settings, source
+        self.kind: ModelKind = settings.model_kind
+        self.runtime = settings.form
+
+    def __repr__(self) -> str:
+        return f"BlackBoxScorer({self.name}: {self.settings.form})"
+
+    def score(
+        self, queries: Sequence[str], documents: Sequence[str], *, progress: bool | OnProgress = False
+    ) -> np.ndarray:
+        """Return a score of each pair: a logit, a cosine, or the cosine of both embeddings. *Shape:* (n_pairs,), float32."""
+        if self.settings.signal == "scores":
+            return self._answers(list(zip(queries, documents, strict=True)), [0] * len(queries), progress)
+        both = self._answers([*queries, *documents], [0] * len(queries) + [1] * len(documents), progress)
+        left, right = both[: len(queries)], both[len(queries) :]
+        norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+        cosines: np.ndarray = np.einsum("ij,ij->i", left, right) / np.maximum(norms, 1e-12)
+        return cosines.astype(np.float32)
+
+    def encode_queries(self, texts: Sequence[str], *, progress: bool | OnProgress = False) -> np.ndarray:
+        """Return the embeddings of queries. *Shape:* (n_texts, width), float32."""
+        return self._embeddings(texts, 0, progress)
+
+    def encode_documents(self, texts: Sequence[str], *, progress: bool | OnProgress = False) -> np.ndarray:
+        """Return the embeddings of documents. *Shape:* (n_texts, width), float32."""
+        return self._embeddings(texts, 1, progress)
+
+    def encode_by_role(
+        self, texts: Sequence[str], roles: Sequence[int], progress: bool | OnProgress = False
+    ) -> np.ndarray:
+        """Return the embedding of each text in its role. *Shape:* (n_texts, width), float32."""
+        return self._answers(list(texts), list(roles), progress)
+
+    def cost(self) -> Mapping[str, Any] | None:
+        """Return what its answers have cost this run, {"dollars", "requests"}; None where nobody is paid."""
+        return self._source.cost() if isinstance(self._source, EndpointAnswers) else None
+
+    def unit(self, scores: np.ndarray) -> np.ndarray:
+        """Return σ(logit) or (cosine + 1) / 2. *Shape:* that of scores, float32."""
+        values = np.asarray(scores, dtype=np.float64)
+        with np.errstate(over="ignore"):
+            unit = 1 / (1 + np.exp(-values)) if self.kind == "cross_encoder" else (values + 1) / 2
+        return np.clip(unit, 0, 1).astype(np.float32)
+
+    def _embeddings(self, texts: Sequence[str], role: int, progress: bool | OnProgress) -> np.ndarray:
+        if self.settings.signal != "embeddings":
+            raise BadInput(f"teacher {self.name} gives scores of pairs, no embeddings")
+        return self._answers(list(texts), [role] * len(texts), progress)
+
+    def _answers(self, items: Sequence[Item], roles: Sequence[int], progress: bool | OnProgress) -> np.ndarray:
+        numbers: dict[tuple[int, Item], int] = {}
+        rows = [numbers.setdefault(one, len(numbers)) for one in zip(roles, items, strict=True)]
+        report = progress if callable(progress) else (lambda _: None)
+        if not rows:
+            return np.zeros((0, 1) if self.settings.signal == "embeddings" else 0, dtype=np.float32)
+        answers = self._source.ask([item for _, item in numbers], [role for role, _ in numbers], report)
+        if answers.ndim == 2:  # all bi-encoders here give unit vectors
+            answers = answers / np.maximum(np.linalg.norm(answers, axis=1, keepdims=True), 1e-12)
+        return answers[rows]
+
+
+class _File:
+    """The answers of a file; the whole file is read for what is asked at once."""
+
+    def __init__(self, name: str, settings: FileTeacher) -> None:
+        self.name, self.settings = name, settings
+
+    def ask(self, items: Sequence[Item], roles: Sequence[int], progress: OnProgress) -> np.ndarray:
+        """Look items up.
+
+        :raises BadInput: where the file lacks one
+        """
+        found = read_answers(self.name, self.settings, items)
+        if found.missing:
+            raise BadInput(lacking(self.name, self.settings, found.missing, len(items)))
+        progress(len(items))
+        return found.of(items)
+
+
+def lacking(name: str, settings: FileTeacher, missing: Sequence[Item], n_items: int, parts: str = "") -> str:
+    """Say what a file has no answer to."""
+    what = "texts" if settings.signal == "embeddings" else "pairs"
+    path = settings.path[0] if len(settings.path) == 1 else f"{settings.path[0]} and {len(settings.path) - 1} more"
+    return (
+        f"teacher {name}: {path} has no answer to {len(missing):,} of the {n_items:,} {what} that the recipe asks for "
+        f"({100 * len(missing) / n_items:.1f} %{parts}), as {shown_item(missing[0])}; add them to the file"
+    )
+
+
+def open_black_box(run: Run, name: str, *, may_ask: bool = True) -> BlackBoxScorer:
+    """Open a black box of a run as its recipe states it.
+
+    :param may_ask: False asks nobody: what no earlier run has kept is refused
+    """
+    settings = run.recipe.black_boxes[name]
+    if isinstance(settings, EndpointTeacher):
+        return BlackBoxScorer(name, settings, endpoint_of(run, name, settings, may_ask=may_ask))
+    assert isinstance(settings, FileTeacher)
+    return BlackBoxScorer(name, settings, _File(name, settings))
+
+
+def endpoint_of(run: Run, name: str, settings: EndpointTeacher, *, may_ask: bool = True) -> EndpointAnswers:
+    """Open the answers of an endpoint as a run keeps them."""
+    folder = run.signals(name)
+    if may_ask:
+        folder.mkdir(parents=True, exist_ok=True)
+    return EndpointAnswers(name, settings, folder, may_ask=may_ask)
+
+
+def answers_of(settings: BlackBox) -> Mapping[str, Any]:
+    """Return what decides the answers of a black box, for its revision.
+
+    :raises BadInput: where a file is not there
+    """
+    if isinstance(settings, EndpointTeacher):  # its address, key and prices may change without its answers changing
+        how = {"batch_size", "budget", "cache", "endpoint"}
+        return {**settings.deciding(exclude=how), "model": settings.endpoint.model}
+    assert isinstance(settings, FileTeacher)
+    return {**settings.deciding(exclude={"path"}), "files": [_checksum(path) for path in settings.path]}
+
+
+def _checksum(path: str) -> str:
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path[:200]} cannot be read: {getattr(error, 'strerror', None) or error}") from None

@@ -1,0 +1,222 @@
+"""What a file says of the texts, or pairs of texts, that are asked for: each found as it is written, else folded; then checked.
+
+Folded is how this toolkit compares texts everywhere (`distill.data.splitting.text_key`): NFC, white space as one space. Only
+what is asked for is kept and checked, so that a file may hold more.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from distill.data.splitting import text_key
+from distill.errors import BadInput
+from distill.recipe.black_box import BlackBox, FileTeacher
+from distill.scorers.file_rows import Item, answer_rows
+from distill.wording import counted
+
+__all__ = ["FileAnswers", "read_answers", "shown_item", "to_scale"]
+
+log = logging.getLogger(__name__)
+_SAME = 1e-3  # two answers to one text that differ by less, in shares of their size, are one: servers round differently
+_LEAST_UNIT = 1e-6  # of a score in [0, 1]: 0 and 1 have no logit
+_ROUNDING = 1e-4
+_SHOWN = 60
+
+
+@dataclass(frozen=True)
+class FileAnswers:
+    """The answers to items asked for, and which of them the file has none for.
+
+    *Shape:* values: (n_found, width) embeddings, or (n_found,) logits or cosines, float32
+
+    :param rows: the row of each item's answer
+    :param n_folded: how many were found only with white space and Unicode form folded
+    """
+
+    rows: Mapping[Item, int]
+    values: np.ndarray
+    missing: list[Item]
+    n_folded: int
+
+    def of(self, items: Sequence[Item]) -> np.ndarray:
+        """Return the answers to items that are not missing."""
+        return self.values[[self.rows[item] for item in items]]
+
+
+def read_answers(name: str, settings: FileTeacher, items: Sequence[Item], *, whole: bool = False) -> FileAnswers:
+    """Look items up in a teacher's files.
+
+    :param name: the teacher's, for messages
+    :param whole: these are all items that a recipe asks for: one answer to everything is refused
+    :raises BadInput: where a file cannot be read, or what it says of these items is no answer: several that differ, NaN, vectors of
+        several widths or without direction, scores outside their range, one answer to everything
+    """
+    found = _Found.of(items)
+    for path in settings.path:
+        for read, values in answer_rows(settings, path):
+            found.take(path, read, values)
+    where = (
+        f"teacher {name}: {settings.path[0]}{'' if len(settings.path) == 1 else f' and {len(settings.path) - 1} more'}"
+    )
+    answers = found.answers(where)
+    if answers.n_folded:
+        log.info("%s: %s found only with white space and Unicode form folded", where, counted(answers.n_folded, "text"))
+    checked = _checked_vectors if settings.signal == "embeddings" else _checked_scores
+    values = checked(where, settings, answers.values, _shown_by_row(answers))
+    if whole and len(values) > 1 and (values == values[0]).all():
+        one = "vector" if values.ndim == 2 else f"score, {answers.values[0]:g}"
+        raise BadInput(f"{where}: all {len(values):,} answers are the same {one}; they tell nothing apart")
+    return FileAnswers(answers.rows, values, answers.missing, answers.n_folded)
+
+
+def shown_item(item: Item) -> str:
+    """Return the beginning of a text, or of both texts of a pair, for a message."""
+    texts = [item] if isinstance(item, str) else item
+    cut = [" ".join(text.split()) for text in texts]
+    return " and ".join(repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…") for text in cut)
+
+
+def _shown_by_row(answers: FileAnswers) -> Mapping[int, Item]:
+    return {row: item for item, row in reversed(list(answers.rows.items()))}
+
+
+def _key(item: Item) -> Item:
+    return text_key(item) if isinstance(item, str) else (text_key(item[0]), text_key(item[1]))
+
+
+@dataclass
+class _Found:
+    """Answers as they are met: of each item the first as it is written, and the first of a folded one."""
+
+    items: list[Item]
+    by_item: dict[Item, int]
+    by_key: dict[Item, list[int]]
+    values: list[np.ndarray] = field(default_factory=list)
+    exact: dict[int, int] = field(default_factory=dict)
+    folded: dict[int, int] = field(default_factory=dict)
+    torn: dict[int, None] = field(default_factory=dict)  # with answers that differ, as they are written
+    torn_folded: set[int] = field(default_factory=set)
+    n_repeats: int = 0
+
+    @classmethod
+    def of(cls, items: Sequence[Item]) -> "_Found":
+        unique = list(dict.fromkeys(items))
+        by_key: dict[Item, list[int]] = {}
+        for number, item in enumerate(unique):
+            by_key.setdefault(_key(item), []).append(number)
+        return cls(unique, {item: number for number, item in enumerate(unique)}, by_key)
+
+    def take(self, path: str, items: Sequence[Item], values: np.ndarray) -> None:
+        """Keep the answers to what is asked for."""
+        if self.values and values.shape[1:] != self.values[0].shape and len(items):
+            raise BadInput(
+                f"{path}: its vectors have no common width: {self.values[0].size} numbers in some, {values.shape[1]} in others"
+            )
+        for item, value in zip(items, values, strict=True):
+            number = self.by_item.get(item)
+            if number is not None:
+                self.n_repeats += number in self.exact
+                if not self._keep(self.exact, number, value):
+                    self.torn[number] = None
+            for other in self.by_key.get(_key(item), ()):
+                if other != number and not self._keep(self.folded, other, value):
+                    self.torn_folded.add(other)
+
+    def _keep(self, rows: dict[int, int], number: int, value: np.ndarray) -> bool:
+        """Keep the first answer; tell whether this one is the same."""
+        if number in rows:
+            return _is_same(self.values[rows[number]], value)
+        rows[number] = len(self.values)
+        self.values.append(np.array(value))
+        return True
+
+    def answers(self, where: str) -> FileAnswers:
+        """Return what was found.
+
+        :raises BadInput: where an item has several answers
+        """
+        folded = {number: row for number, row in self.folded.items() if number not in self.exact}
+        torn = [*self.torn, *(number for number in folded if number in self.torn_folded)]
+        if torn:
+            example = shown_item(self.items[torn[0]])
+            raise BadInput(
+                f"{where}: {counted(len(torn), 'item')} of {len(self.items):,} stand there several times with different answers, "
+                f"as {example}; leave one of each"
+            )
+        if self.n_repeats:
+            log.info(
+                "%s: %s of an item that stands there already, with the same answer",
+                where,
+                counted(self.n_repeats, "row"),
+            )
+        places = {**self.exact, **folded}
+        kept = sorted(places.values())
+        row_of = {place: row for row, place in enumerate(kept)}
+        values = np.stack([self.values[place] for place in kept]) if kept else np.zeros(0)
+        rows = {self.items[number]: row_of[place] for number, place in sorted(places.items())}
+        return FileAnswers(rows, values, [item for item in self.items if item not in rows], len(folded))
+
+
+def _is_same(one: np.ndarray, other: np.ndarray) -> bool:
+    size = float(np.abs(one).max()) if np.size(one) else 0.0
+    same: bool = np.allclose(one, other, rtol=0, atol=_SAME * max(size, 1e-12), equal_nan=True)
+    return same
+
+
+# --- checks -----------------------------------------------------------------------------------------------------------
+
+
+def _checked_vectors(where: str, settings: BlackBox, values: np.ndarray, item_of: Mapping[int, Item]) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        vectors = values.astype(np.float32)
+    if not len(vectors):
+        return vectors
+    _refuse(where, "vectors hold NaN or infinity", np.array(~np.isfinite(vectors).all(axis=1)), item_of)
+    _refuse(where, "vectors are all zeros, which have no direction", np.array(~vectors.any(axis=1)), item_of)
+    return vectors
+
+
+def _checked_scores(where: str, settings: BlackBox, values: np.ndarray, item_of: Mapping[int, Item]) -> np.ndarray:
+    if not len(values):
+        return values.astype(np.float32)
+    _refuse(where, "scores are NaN, infinite or missing", ~np.isfinite(values), item_of)
+    return to_scale(where, settings, values)
+
+
+def _refuse(where: str, what: str, wrong: np.ndarray, item_of: Mapping[int, Item]) -> None:
+    rows = np.flatnonzero(wrong)
+    if len(rows):
+        raise BadInput(
+            f"{where}: {len(rows):,} of {len(wrong):,} {what}, as that of {shown_item(item_of[int(rows[0])])}"
+        )
+
+
+def to_scale(where: str, settings: BlackBox, values: np.ndarray, least: float = _LEAST_UNIT) -> np.ndarray:
+    """Return scores as they are kept: cosines, or logits, which of scale unit are ln(u / (1 − u)).
+
+    *Shape:* values: (n_pairs,) float64; result: the same, float32
+
+    :param least: how near to 0 and 1 a unit score is taken: those have no logit
+
+    :raises BadInput: for scores outside their range
+    """
+    if settings.scale == "logit":
+        return values.astype(np.float32)
+    low, high = (-1.0, 1.0) if settings.scale == "cosine" else settings.score_range
+    slack = _ROUNDING * (high - low)
+    outside = np.flatnonzero((values < low - slack) | (values > high + slack))
+    if len(outside):
+        other = "logit (log-odds)" if settings.scale == "cosine" else "logit (log-odds) or cosine"
+        advice = f"set scale: {other}" if settings.scale == "cosine" else f"set score_range, or scale: {other}"
+        raise BadInput(
+            f"{where}: {len(outside):,} of {len(values):,} scores lie outside [{low:g}, {high:g}], as {values[outside[0]]:g}; "
+            f"{advice}"
+        )
+    if settings.scale == "cosine":
+        cosines: np.ndarray = np.clip(values, -1, 1).astype(np.float32)
+        return cosines
+    unit = np.clip((values - low) / (high - low), least, 1 - least)
+    logits: np.ndarray = np.log(unit / (1 - unit)).astype(np.float32)
+    return logits

@@ -1,0 +1,124 @@
+"""Teachers that are no model: what can be known of them before anything is trained, and their card.
+
+A file must have an answer to every text that the recipe will ask it for: those of training, those without labels or pairs, and
+those of evaluation where the report has a row of it.
+"""
+
+import logging
+
+from distill.data.pairs import Pairs
+from distill.errors import BadInput
+from distill.evaluation.teacher_exports import measured_teachers
+from distill.files.artefact import Artefact, content_hash, new_folder, write_card, write_json
+from distill.recipe.black_box import BlackBox, EndpointTeacher, FileTeacher
+from distill.run import Run
+from distill.scorers.baselines import SCORER_FILE
+from distill.scorers.black_box import answers_of, endpoint_of, lacking
+from distill.scorers.file_answers import read_answers
+from distill.scorers.file_rows import Item
+
+__all__ = ["check_black_box", "check_black_boxes", "describe_black_box", "items_of"]
+
+log = logging.getLogger(__name__)
+
+
+def check_black_boxes(run: Run) -> None:
+    """Refuse black boxes that cannot answer, before anything is trained for them.
+
+    :raises BadInput: where a file lacks texts of the recipe, or what it says is no answer
+    """
+    from accelerate import PartialState
+
+    if PartialState().is_main_process:
+        for name in run.recipe.black_boxes:
+            check_black_box(run, name)
+    PartialState().wait_for_everyone()
+
+
+def check_black_box(run: Run, name: str, *, may_ask: bool = True) -> None:
+    """Check one black box; see `check_black_boxes`.
+
+    :param may_ask: False sends nothing to anybody
+    """
+    settings = run.recipe.black_boxes[name]
+    if isinstance(settings, FileTeacher):
+        _check_file(run, name, settings)
+    elif isinstance(settings, EndpointTeacher) and may_ask:
+        _check_endpoint(run, name, settings)
+
+
+def items_of(run: Run, name: str) -> dict[str, list[tuple[int, Item]]]:
+    """Return what a black box will be asked, with its role, by the part of the data that it is of.
+
+    Pairs that teachers find are not known yet. The role is 0 (query) where no prompt tells queries from documents.
+    """
+    split, settings = run.split, run.recipe.black_boxes[name]
+    needs, document = run.recipe.objectives.teachers().get(name, set()), int(any(settings.role_prompts))
+    parts: dict[str, list[tuple[int, Item]]] = {}
+    if needs:
+        parts |= {
+            "training": _of_pairs(settings, split.train),
+            "unlabelled": _of_pairs(settings, split.unlabelled_pairs),
+        }
+    if "embeddings" in needs:
+        lone = [*split.unlabelled, *(source for source, _ in split.parallel)]
+        parts["unlabelled"] += [(document, text) for text in lone]
+    if name in measured_teachers(run):
+        parts["evaluation"] = _of_pairs(settings, split.evaluation)
+    return {part: list(dict.fromkeys(items)) for part, items in parts.items()}
+
+
+def _of_pairs(settings: BlackBox, pairs: Pairs) -> list[tuple[int, Item]]:
+    if settings.signal == "scores":
+        return [(0, pair) for pair in zip(pairs.queries, pairs.documents, strict=True)]
+    document = int(any(settings.role_prompts))
+    return [*((0, text) for text in pairs.queries), *((document, text) for text in pairs.documents)]
+
+
+def _check_endpoint(run: Run, name: str, settings: EndpointTeacher) -> None:
+    asked = list(dict.fromkeys(item for own in items_of(run, name).values() for item in own))
+    endpoint_of(run, name, settings).check([item for _, item in asked], [role for role, _ in asked])
+
+
+def _check_file(run: Run, name: str, settings: FileTeacher) -> None:
+    parts = {part: [item for _, item in own] for part, own in items_of(run, name).items()}
+    items = list(dict.fromkeys(item for own in parts.values() for item in own))
+    found = read_answers(name, settings, items, whole=True)
+    if not found.missing:
+        said = f"{found.values.shape[1]} numbers each" if found.values.ndim == 2 else "scores"
+        log.info("teacher %s: %s, %d items, %s", name, settings.in_words, len(items), said)
+        return
+    missing = set(found.missing)
+    counts = {part: sum(item in missing for item in own) for part, own in parts.items()}
+    by_part = ", ".join(f"{part} {count:,}" for part, count in counts.items() if count)
+    message = lacking(name, settings, found.missing, len(items), f"; {by_part}")
+    if not any(counts[part] for part in counts if part != "evaluation"):
+        message += ", or leave this teacher out of the report (benchmark.teachers)"
+    raise BadInput(message)
+
+
+def describe_black_box(run: Run, name: str) -> None:
+    """Write what a black box is into its folder, unless it is there; every process of a launch calls this."""
+    from accelerate import PartialState
+
+    if PartialState().is_main_process:
+        _describe(run, name, run.recipe.black_boxes[name])
+    PartialState().wait_for_everyone()
+
+
+def _describe(run: Run, name: str, settings: BlackBox) -> None:
+    answers = answers_of(settings)
+    inputs = {"stage": "train_teacher", "name": name, "teacher": answers}
+    if run.is_finished(run.teacher(name), inputs):
+        return
+    card = Artefact(
+        kind=settings.form,
+        stage="train_teacher",
+        fingerprint=content_hash(inputs),
+        recipe=run.recipe.model_dump(mode="json"),
+        details={"inputs": inputs},
+    )
+    with new_folder(run.teacher(name)) as folder:
+        write_json(folder / SCORER_FILE, {**answers, "kind": settings.form})
+        write_card(folder, card)
+    log.info("teacher %s: %s", name, settings.in_words)
