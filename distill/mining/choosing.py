@@ -1,5 +1,6 @@
 """Which candidates are taken for answers and left out, and which of the others are drawn."""
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ def read_strata(text: str) -> tuple[Stratum, ...]:
             raise BadInput(f"strata {part.strip()!r}; ranks and a number are expected, such as 1-10:4,11-100:4")
         found.append(Stratum(int(match[1]), int(match[2]), int(match[3])))
     found.sort(key=lambda stratum: stratum.first)
-    for one, other in zip(found, found[1:], strict=False):
+    for one, other in itertools.pairwise(found):
         if other.first <= one.last:
             raise BadInput(f"strata {one} and {other} share a rank; let each begin behind the one before")
     return tuple(found)

@@ -28,7 +28,8 @@ from distill.files.locking import only_process
 from distill.files.outputs import check_output_folder
 from distill.mining.cached import CachedScorer
 from distill.mining.choosing import FalseNegatives, Stratum, draw
-from distill.mining.retrieval import Bm25, Terms, nearest_rows, terms_of
+from distill.mining.retrieval import Bm25, Terms, terms_of
+from distill.runtime.vectors import nearest_rows
 
 __all__ = ["Mined", "MiningInputs", "MiningSettings", "mine"]
 
@@ -70,11 +71,13 @@ class MiningInputs:
     :param pairs: queries with documents. Labels None: every pair is a positive.
     :param documents: more documents, of which nothing is known
     :param clusters: of the query and the document of each pair: equal names answer each other. Known for measuring alone.
+    :param sources: the files and folders that these were read from, which no output may replace
     """
 
     pairs: Pairs
     documents: Sequence[str] = ()
     clusters: tuple[Sequence[str], Sequence[str]] | None = None
+    sources: Sequence[str | Path] = ()
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,6 @@ def mine(
     *,
     retriever: CachedScorer | None = None,
     teacher: CachedScorer | None = None,
-    sources: Sequence[str | Path] = (),
     overwrite: bool = False,
 ) -> Mined:
     """Mine candidates and write `pairs.jsonl` and `card.json` into a folder. The same call goes on after a kill.
@@ -107,13 +109,12 @@ def mine(
     :param folder: new, empty, or an earlier one of these inputs and settings
     :param retriever: a bi-encoder; None is BM25
     :param teacher: scores the candidates; None is the retriever
-    :param sources: the files and folders that were read, which no output may replace
     :param overwrite: write other settings' result into an earlier folder; what it kept is used where it fits
     :raises BadInput: on a folder of other settings, and limits or labels that need a teacher where there is none
     """
     teacher = teacher or retriever
     _check(inputs, settings, retriever, teacher)
-    check_output_folder(folder, inputs=sources, ours=["settings.json", ".lock"], overwrite=True)
+    check_output_folder(folder, inputs=inputs.sources, ours=["settings.json", ".lock"], overwrite=True)
     folder.mkdir(parents=True, exist_ok=True)
     with only_process(folder):
         begun = _begin(folder, inputs, settings, retriever, teacher, overwrite=overwrite)
@@ -238,7 +239,7 @@ def _mined(
 def _retrieved(
     work: Path, queries: list[str], documents: list[str], settings: MiningSettings, retriever: CachedScorer | None
 ) -> np.ndarray:
-    """Return the rows of the nearest documents of each query; kept on disk. *Shape:* (n_queries, depth)"""
+    """Return the rows of the nearest documents of each query; kept on disk. *Shape:* (n_queries, depth)."""
     terms = None if retriever is not None else settings.terms or terms_of(documents)
     if terms is not None:
         log.info("BM25 counts %s", "words" if terms == "word" else "2 and 3 characters within words")
@@ -262,7 +263,7 @@ def _retrieved(
 def _positive_scores(
     teacher: CachedScorer, inputs: MiningInputs, settings: MiningSettings, asked: np.ndarray, n_queries: int
 ) -> np.ndarray:
-    """Return the lowest score of each query's positives; NaN where it has none. *Shape:* (n_queries,)"""
+    """Return the lowest score of each query's positives; NaN where it has none. *Shape:* (n_queries,)."""
     pairs = inputs.pairs
     positive = np.ones(len(pairs), dtype=bool) if pairs.labels is None else pairs.labels >= settings.positive_from
     chosen = np.flatnonzero(positive)
@@ -276,12 +277,14 @@ def _positive_scores(
 def _answers(
     inputs: MiningInputs, queries: list[str], documents: list[str], row_of: Mapping[str, int], rows: np.ndarray
 ) -> np.ndarray:
-    """Tell which candidates are of the cluster of their query. *Shape:* that of rows, bool"""
+    """Tell which candidates are of the cluster of their query. *Shape:* that of rows, bool."""
     assert inputs.clusters is not None
     numbers: dict[str, int] = {}
     of_query, of_document = np.full(len(queries), -1), np.full(len(documents) + 1, -2)  # the last one: not found
     number_of = {query: number for number, query in enumerate(queries)}
-    for query, document, left, right in zip(inputs.pairs.queries, inputs.pairs.documents, *inputs.clusters, strict=True):
+    for query, document, left, right in zip(
+        inputs.pairs.queries, inputs.pairs.documents, *inputs.clusters, strict=True
+    ):
         of_query[number_of[query]] = numbers.setdefault(left, len(numbers))
         of_document[row_of[text_key(document)]] = numbers.setdefault(right, len(numbers))
     same: np.ndarray = of_document[rows] == of_query[:, None]

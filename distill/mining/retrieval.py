@@ -1,4 +1,4 @@
-"""The documents that are nearest to each query, by BM25 or by a bi-encoder's embeddings. Both searches are exact."""
+"""The documents that share the rarest terms with each query: BM25, exact."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -10,11 +10,16 @@ from distill.data.scripts import script_shares
 from distill.progress import progress
 from distill.runtime.vectors import top_rows
 
-__all__ = ["Bm25", "Terms", "nearest_rows", "terms_of"]
+__all__ = ["Bm25", "Terms", "terms_of"]
 
 log = logging.getLogger(__name__)
 Terms = Literal["word", "char"]
-_WITHOUT_WORD_ENDINGS = ("HANGUL", "KANA", "CJK", "THAI")  # scripts whose words carry endings, or have no spaces between
+_WITHOUT_WORD_ENDINGS = (
+    "HANGUL",
+    "KANA",
+    "CJK",
+    "THAI",
+)  # scripts whose words carry endings, or have no spaces between
 _SCORES_AT_ONCE = 2**25  # of a block of queries: 128 MB
 
 
@@ -68,7 +73,7 @@ class Bm25:
         terms = self._counter.transform(queries)
         terms.data[:] = 1.0
         rows, scores = np.full((len(queries), k), -1, dtype=np.int64), np.zeros((len(queries), k), dtype=np.float32)
-        for block in _blocks(len(queries), self.n_documents, "BM25"):
+        for block in _blocks(len(queries), self.n_documents):
             products = (terms[block] @ self._weights).toarray()
             for query, values in enumerate(products, block.start):
                 best = top_rows(values, k)
@@ -77,34 +82,9 @@ class Bm25:
         return rows, scores
 
 
-def nearest_rows(queries: np.ndarray, documents: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each query the rows of the k documents of the greatest cosine, greatest first, and the cosines.
-
-    *Shape:* queries: (n_queries, width), documents: (n_documents, width) → (n_queries, min(k, n_documents)) each
-
-    >>> nearest_rows(np.eye(2), np.array([[1.0, 0.1], [0.0, 2.0], [1.0, 0.0]]), 2)[0]
-    array([[2, 0],
-           [1, 0]])
-    """
-    k = min(k, len(documents))
-    told = _of_unit_length(documents)
-    rows, scores = np.zeros((len(queries), k), dtype=np.int64), np.zeros((len(queries), k), dtype=np.float32)
-    for block in _blocks(len(queries), len(documents), "nearest documents"):
-        cosines = _of_unit_length(queries[block]) @ told.T
-        for query, values in enumerate(cosines, block.start):
-            rows[query] = top_rows(values, k)
-            scores[query] = values[rows[query]]
-    return rows, scores
-
-
-def _of_unit_length(vectors: np.ndarray) -> np.ndarray:
-    unit: np.ndarray = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    return unit.astype(np.float32, copy=False)
-
-
-def _blocks(n_queries: int, n_documents: int, what: str) -> Iterator[slice]:
+def _blocks(n_queries: int, n_documents: int) -> Iterator[slice]:
     size = max(1, min(1024, _SCORES_AT_ONCE // max(n_documents, 1)))
-    with progress(what, n_queries) as report:
+    with progress("BM25", n_queries) as report:
         for start in range(0, n_queries, size):
             block = slice(start, min(start + size, n_queries))
             yield block
