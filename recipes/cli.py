@@ -236,6 +236,123 @@ def doctor(
 
 
 @app.command()
+def mine(
+    pairs: Annotated[str, typer.Argument(help="A .csv, .tsv, .jsonl or .parquet file (or hub dataset) of pairs.")],
+    output: Annotated[
+        Path,
+        typer.Argument(help="A folder for pairs.jsonl and card.json. The same command continues where it stopped."),
+    ],
+    query_column: QueryColumn = "query",
+    document_column: DocumentColumn = "document",
+    label_column: Annotated[str, typer.Option(help="Column of the labels.")] = "label",
+    all_positive: Annotated[
+        bool, typer.Option("--all-positive", help="Read no labels: every given pair is a positive.")
+    ] = False,
+    label_range: Annotated[str, typer.Option(help="Least and greatest label, such as 0,5.")] = "0,1",
+    positive_from: Annotated[
+        float,
+        typer.Option(min=0, max=1, callback=_finite, help="Least label, mapped to [0, 1], of a positive."),
+    ] = 0.5,
+    documents: Annotated[
+        str | None, typer.Option(help="A file of more documents to choose from, beside those of the pairs.")
+    ] = None,
+    column: Annotated[str, typer.Option(help="Column of the texts in --documents, where it is a table.")] = "text",
+    retriever: Annotated[str, typer.Option(help="bm25, or a bi-encoder's folder: what finds candidates.")] = "bm25",
+    teacher: Annotated[
+        Path | None,
+        typer.Option(help="A model folder that scores candidates; default: the retriever, if it is a model."),
+    ] = None,
+    terms: Annotated[
+        str | None, typer.Option(help="What BM25 counts: word or char; default: by the script of the documents.")
+    ] = None,
+    depth: Annotated[int, typer.Option(min=1, max=100_000, help="Documents that are looked at for each query.")] = 100,
+    strata: Annotated[
+        str, typer.Option(help="How many candidates of which ranks are drawn, such as 1-10:4,11-100:4.")
+    ] = "1-10:4,11-100:4",
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, callback=_finite, help="Leave out what scores more than the query's positive less this."
+        ),
+    ] = None,
+    relative_margin: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, callback=_finite, help="Leave out what scores more than the query's positive less this share."
+        ),
+    ] = None,
+    max_score: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, callback=_finite, help="Leave out what scores more than this, in [0, 1]."),
+    ] = None,
+    percentile: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=100, callback=_finite, help="Leave out what scores more than this percentile of all positives."
+        ),
+    ] = None,
+    labels: Annotated[
+        str, typer.Option(help="Label of what is mined: zero (a negative), or teacher (the teacher's score).")
+    ] = "zero",
+    clusters: Annotated[
+        str | None,
+        typer.Option(help="Columns with the clusters of query and document, such as a,b: false negatives are counted."),
+    ] = None,
+    runtime: RuntimeOption = None,
+    precision: PrecisionOption = None,
+    threads: Threads = None,
+    max_length: MaxLength = None,
+    seed: Annotated[int, typer.Option(min=0, max=2_147_483_647, help="Seed of what is drawn.")] = 0,
+    skip_bad_rows: Annotated[
+        bool,
+        typer.Option(
+            "--skip-bad-rows", help="Leave rows that cannot be used out, and say how many; default: refuse the file."
+        ),
+    ] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="Mine into an earlier folder with other settings; what it kept is used again."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find hard negatives, or pairs to be scored by a teacher: candidates of each query, freed from likely answers."""
+    from distill.mining.choosing import FalseNegatives, read_strata
+    from distill.mining.mine import MiningSettings
+    from recipes.commands import one_of, opening_options, read_label_range
+    from recipes.mining import MiningSource, mine_file
+
+    settings = MiningSettings(
+        depth=depth,
+        strata=read_strata(strata),
+        false_negatives=FalseNegatives(margin, relative_margin, max_score, percentile),
+        labels=one_of("--labels", labels, ("zero", "teacher")),
+        positive_from=positive_from,
+        terms=None if terms is None else one_of("--terms", terms, ("word", "char")),
+        seed=seed,
+    )
+    source = MiningSource(
+        pairs=pairs,
+        columns=(query_column, document_column, None if all_positive else label_column),
+        label_range=read_label_range(label_range),
+        documents=documents,
+        column=column,
+        clusters=clusters,
+        skip_bad_rows=skip_bad_rows,
+    )
+    mine_file(
+        source,
+        output,
+        settings,
+        {"retriever": None if retriever == "bm25" else Path(retriever), "teacher": teacher},
+        opening_options(runtime, precision, threads, max_length),
+        overwrite=overwrite,
+        as_json=as_json,
+    )
+
+
+@app.command()
 def push(
     folder: Annotated[Path, typer.Argument(help="A finished model folder with its card.")],
     repository: Annotated[str, typer.Argument(help="Repository on the Hugging Face hub, such as name/model.")],

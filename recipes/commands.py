@@ -33,6 +33,8 @@ __all__ = [
     "embed_file",
     "examine",
     "names_in",
+    "one_of",
+    "opening_options",
     "print_ablation",
     "print_check",
     "print_dial",
@@ -41,6 +43,7 @@ __all__ = [
     "print_plan",
     "print_report",
     "print_trim",
+    "read_label_range",
     "read_texts",
     "score_file",
     "tune_model",
@@ -54,11 +57,25 @@ _LABELLED = Asked(columns="--query-column, --document-column or --label-column",
 _RUNTIMES, _PRECISIONS = ("torch", "openvino", "onnx", "numpy"), ("fp32", "bf16", "auto")
 
 
-def _options(
+def one_of(option: str, value: str, accepted: Sequence[str]) -> Any:
+    """Return the value of an option.
+
+    :raises BadInput: where it is none of those that are accepted
+    """
+    if value not in accepted:
+        raise BadInput(f"{option} {value}: one of {', '.join(accepted)} is accepted")
+    return value
+
+
+def opening_options(
     runtime: str | None, precision: str | None, n_threads: int | None, max_length: int | None
 ) -> dict[str, Any]:
-    if runtime is not None and runtime not in _RUNTIMES:
-        raise BadInput(f"--runtime {runtime}: one of {', '.join(_RUNTIMES)} is accepted")
+    """Return how a model is opened, as `load` takes it.
+
+    :raises BadInput: on a runtime or precision that there is not
+    """
+    if runtime is not None:
+        one_of("--runtime", runtime, _RUNTIMES)
     if precision is not None and precision not in _PRECISIONS:
         raise BadInput(
             f"--precision {precision}: one of {', '.join(_PRECISIONS)} is accepted; int8 comes with an int8 export"
@@ -89,7 +106,7 @@ def score_file(
     The suffix of the output decides the table's form (:mod:`distill.data.table_writing`). A row that is left out leaves a gap
     in the numbers.
     """
-    options = _options(runtime, precision, n_threads, max_length)
+    options = opening_options(runtime, precision, n_threads, max_length)
     check_form(output)
     inputs: list[str | Path] = [model, source, *([] if other_side is None else [other_side])]
     with output_file(output, inputs=inputs, overwrite=overwrite) as temporary:
@@ -131,7 +148,7 @@ def embed_file(
     overwrite: bool = False,
 ) -> None:
     """Embed the lines of a .txt file, or a column of a table, into a .npy of float32 (n_texts, width)."""
-    options = _options(runtime, precision, n_threads, max_length)
+    options = opening_options(runtime, precision, n_threads, max_length)
     check_suffix(output, ".npy", "an array of embeddings")
     with output_file(output, inputs=[model, source], overwrite=overwrite) as temporary:
         texts = read_texts(source, column)
@@ -172,11 +189,11 @@ def print_index_quality(
     """Print what each form of a search index keeps, as a table or JSON."""
     query, document, label = columns
     named = Columns(query=query, document=document, label=label or "label")
-    low, high = _label_range(label_range)
+    low, high = read_label_range(label_range)
     widths = _numbers("--truncate", truncate, int) if truncate else []
     pairs = read_pairs(source, named, label_range=(low, high), labelled=label is not None, asked=_LABELLED)
     more = [] if corpus is None else read_texts(corpus, column, gaps=True)
-    scorer = load(model, **_options(runtime, precision, n_threads, max_length))
+    scorer = load(model, **opening_options(runtime, precision, n_threads, max_length))
     result = index_quality(scorer, pairs, more, widths=widths, max_queries=max_queries, progress=True)
     if as_json:
         print(json.dumps(result, ensure_ascii=False, indent=2))
@@ -226,7 +243,7 @@ def bench(
         raise BadInput("--pairs is missing: model folders are measured on labelled pairs of yours")
     if against is None and (max_slowdown, max_metric_drop) != (None, None):
         raise BadInput("--max-slowdown and --max-metric-drop compare with an earlier report; name it with --against")
-    low, high = _label_range(label_range)
+    low, high = read_label_range(label_range)
     load, counts = _load_settings(batches, loads, n_shapes, seconds), _counts("--threads", threads)
     inputs: list[str | Path] = [*folders, pairs, *([] if against is None else [against])]
 
@@ -303,7 +320,11 @@ def examine(recipe: Recipe, n_pairs: int, output: Path | None, *, overwrite: boo
         )
 
 
-def _label_range(text: str) -> tuple[float, float]:
+def read_label_range(text: str) -> tuple[float, float]:
+    """Read the least and the greatest label, a comma between.
+
+    :raises BadInput: on anything else
+    """
     low, high = _numbers("--label-range", text, float, n=2)
     if not low < high:
         raise BadInput(f"--label-range {text}: the lower end comes first, as 0,5")
@@ -330,7 +351,7 @@ def tune_model(
 
     if precision == "auto":
         raise BadInput("--precision auto: tune measures what auto takes later; leave it out, or name fp32 or bf16")
-    options, threads = _options(runtime, precision, None, None), n_threads or usable_cpus()
+    options, threads = opening_options(runtime, precision, None, None), n_threads or usable_cpus()
     result: dict[str, Any] = {}
     is_model = (model / "modules.json").is_file() or not model.is_dir()
     with loading(str(model)):

@@ -14,6 +14,7 @@ __all__ = [
     "rows_by_script",
     "rows_with_every_script",
     "script_of",
+    "script_shares",
     "stratified",
 ]
 
@@ -111,3 +112,9 @@ def rows_with_every_script(texts: Sequence[str], n: int, least: int) -> list[int
         n_in = sum(row < n for row in of_script)
         rows += of_script[n_in : max(n_in, least)]
     return rows
+
+
+def script_shares(texts: Sequence[str]) -> dict[str, float]:
+    """Return the share of texts in each main script, the most frequent first."""
+    counts = Counter(map(main_script, texts))
+    return {script: n / len(texts) for script, n in counts.most_common()}

@@ -1,14 +1,13 @@
 """Checks of the pairs themselves, without a model: sides, labels, copies between parts, scripts."""
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from distill.data.pairs import Pairs
-from distill.data.scripts import main_script
+from distill.data.scripts import script_shares
 from distill.data.splitting import sample, text_key
 from distill.diagnosis.findings import Finding, Severity
 from distill.training.learnable import rank_correlation
@@ -20,7 +19,6 @@ __all__ = [
     "check_labels",
     "check_scripts",
     "check_sides",
-    "script_shares",
 ]
 
 _SAMPLED, _SEED = 2000, 0  # texts or pairs of a part that a check reads
@@ -215,12 +213,6 @@ def _near(texts: Any, pool: Any) -> Iterator[list[int]]:
 # ---------------------------------------------------------------------------------------------------------------------
 # Scripts
 # ---------------------------------------------------------------------------------------------------------------------
-
-
-def script_shares(texts: Sequence[str]) -> dict[str, float]:
-    """Return the share of texts in each main script, the most frequent first."""
-    counts = Counter(map(main_script, texts))
-    return {script: n / len(texts) for script, n in counts.most_common()}
 
 
 def check_scripts(train: Pairs, evaluation: Pairs) -> list[Finding]:

@@ -17,11 +17,12 @@ import numpy as np
 from distill.errors import BadInput
 from distill.runtime.arguments import check_choice, check_count, check_vectors
 
-__all__ = ["OUTPUTS", "Index", "Output", "packed", "top_rows", "truncated"]
+__all__ = ["OUTPUTS", "Index", "Output", "nearest_rows", "packed", "top_rows", "truncated"]
 
 Output = Literal["float32", "int8", "binary"]
 OUTPUTS = ("float32", "int8", "binary")
 _BLOCK = 65_536  # documents compared at once: bounds the memory of a search
+_COSINES_AT_ONCE = 2**25  # of a block of queries: 128 MB
 _BITS = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
 
 
@@ -56,6 +57,32 @@ def top_rows(scores: np.ndarray, k: int) -> np.ndarray:
     else:
         chosen = np.arange(len(scores))
     return chosen[np.argsort(-scores[chosen], kind="stable")][:k]
+
+
+def nearest_rows(queries: np.ndarray, documents: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each query the rows of the k documents of the greatest cosine, greatest first, and the cosines.
+
+    *Shape:* queries: (n_queries, width), documents: (n_documents, width) → (n_queries, min(k, n_documents)) each
+
+    >>> nearest_rows(np.eye(2), np.array([[1.0, 0.1], [0.0, 2.0], [1.0, 0.0]]), 2)[0]
+    array([[2, 0],
+           [1, 0]])
+    """
+    k = min(k, len(documents))
+    told = _of_unit_length(documents)
+    rows, scores = np.zeros((len(queries), k), dtype=np.int64), np.zeros((len(queries), k), dtype=np.float32)
+    size = max(1, min(1024, _COSINES_AT_ONCE // max(len(documents), 1)))
+    for start in range(0, len(queries), size):
+        cosines = _of_unit_length(queries[start : start + size]) @ told.T
+        for query, values in enumerate(cosines, start):
+            rows[query] = top_rows(values, k)
+            scores[query] = values[rows[query]]
+    return rows, scores
+
+
+def _of_unit_length(vectors: np.ndarray) -> np.ndarray:
+    unit: np.ndarray = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return unit.astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ is a near duplicate of an earlier one, is set aside; its substitute is request *
 """
 
 import asyncio
-import fcntl
 import json
 import logging
 import random
@@ -41,6 +40,7 @@ from distill.endpoints.ledger import JsonLines, budget_of
 from distill.endpoints.tokens import estimated_tokens, most_tokens
 from distill.errors import BadInput, JobFailed
 from distill.files.artefact import content_hash, write_json
+from distill.files.locking import only_process
 from distill.files.outputs import check_output_folder
 from distill.progress import Progress, progress
 from distill.recipe.endpoint import PRICES_AS_OF, Usage
@@ -247,11 +247,7 @@ def _opened(folder: Path, settings: SynthesisSettings) -> Iterator[_Store]:
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"{folder} is a file; name a folder")
     _make(folder)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go of it when the process dies
-        except OSError:
-            raise BadInput(f"another process is writing to {folder}; wait for it or name another folder") from None
+    with only_process(folder):
         _check_settings(folder, settings.content())
         store = _Store(folder, settings)
         try:

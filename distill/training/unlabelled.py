@@ -18,11 +18,11 @@ from distill.data.pairs import Pairs, pairs_of
 from distill.files.artefact import content_hash, write_json
 from distill.recipe.schema import UnlabelledPairs
 from distill.run import Run
+from distill.runtime.vectors import nearest_rows
 
 __all__ = ["find_pairs", "taught_pairs"]
 
 log = logging.getLogger(__name__)
-_QUERIES_AT_ONCE = 256
 
 
 def taught_pairs(run: Run) -> Pairs:
@@ -91,13 +91,9 @@ def find_pairs(teacher: Path, texts: Pairs, *, per_query: int, max_length: int |
 
     scorer = load(teacher, runtime="torch", precision="fp32", max_length=max_length)
     queries, documents = list(dict.fromkeys(texts.queries)), list(dict.fromkeys(texts.documents))
-    index = scorer.encode_documents(documents)
-    vectors = scorer.encode_queries(queries)
+    rows, _ = nearest_rows(scorer.encode_queries(queries), scorer.encode_documents(documents), per_query + 1)
     found = []
-    for start in range(0, len(queries), _QUERIES_AT_ONCE):
-        cosines = vectors[start : start + _QUERIES_AT_ONCE] @ index.T
-        nearest = np.argsort(-cosines, axis=1, kind="stable")[:, : per_query + 1]
-        for query, places in zip(queries[start : start + _QUERIES_AT_ONCE], nearest, strict=True):
-            own = [documents[place] for place in places if documents[place] != query]
-            found += [(query, document) for document in own[:per_query]]
+    for query, places in zip(queries, rows, strict=True):
+        own = [documents[place] for place in places if documents[place] != query]
+        found += [(query, document) for document in own[:per_query]]
     return pairs_of(found)

@@ -67,6 +67,7 @@ ROOMS = (
     "students.vocabulary",
     "distill.ablation",
     "distill.diagnosis",
+    "distill.mining",
     "distill.evaluation",
     "distill.report",
     "distill.scorers",

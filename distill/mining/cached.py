@@ -1,0 +1,111 @@
+"""What models say of texts and pairs while candidates are mined, kept on disk: a killed run asks for the rest alone."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal, cast
+
+import numpy as np
+
+from distill.errors import JobFailed
+from distill.files.artefact import revision
+from distill.models.prompts import folder_prompts
+from distill.progress import progress
+from distill.runtime.scorer import Scorer
+from distill.signals import Identity, SignalCache, pair_keys, text_keys
+
+__all__ = ["CachedScorer"]
+
+_AT_ONCE = 2048  # texts or pairs of one shard: what a kill loses at most
+
+
+class CachedScorer:
+    """A model whose embeddings and scores are kept in shards on disk, under everything that decides them.
+
+    :param folder: where the shards lie; several models share it
+    """
+
+    def __init__(self, scorer: Scorer, folder: Path) -> None:
+        self.scorer = scorer
+        prompts = folder_prompts(scorer.path)
+        self._cache = SignalCache(
+            folder,
+            Identity(
+                revision=revision(scorer.path),
+                kind=scorer.kind,
+                max_length=scorer.max_length or 0,
+                prompts=prompts,
+                runtime=str(scorer.runtime),
+                precision=cast(Literal["bf16", "fp32"], scorer.precision),
+            ),
+        )
+        self._prompts = prompts
+
+    @property
+    def name(self) -> str:
+        """How settings and messages call the model: its folder, and which revision of it."""
+        return f"{self.scorer.path} ({self._cache.identity.revision})"
+
+    def embeddings(self, queries: Sequence[str], documents: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the embeddings of queries and of documents. *Shape:* (n, width) float32 each."""
+        return (
+            self._embedded(queries, self._prompts[0], self.scorer.encode_queries, "queries"),
+            self._embedded(documents, self._prompts[1], self.scorer.encode_documents, "documents"),
+        )
+
+    def scores(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
+        """Return the score of each pair in [0, 1]. *Shape:* (n_pairs,) float32."""
+        if self.scorer.kind == "bi_encoder":
+            asked, told = list(dict.fromkeys(queries)), list(dict.fromkeys(documents))
+            left, right = self.embeddings(asked, told)
+            left, right = (
+                vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12) for vectors in (left, right)
+            )
+            row_of, column_of = ({text: row for row, text in enumerate(texts)} for texts in (asked, told))
+            rows = np.array([row_of[text] for text in queries], dtype=np.int64)
+            columns = np.array([column_of[text] for text in documents], dtype=np.int64)
+            cosines = [
+                np.einsum("ij,ij->i", left[rows[part]], right[columns[part]]) for part in _parts(len(rows), 65_536)
+            ]
+            return self.scorer.unit(np.concatenate([*cosines, np.zeros(0)]))
+
+        def ask(rows: np.ndarray) -> np.ndarray:
+            return self.scorer.score([queries[row] for row in rows], [documents[row] for row in rows])
+
+        return self.scorer.unit(self._kept("scores", pair_keys(queries, documents), ask, "pairs")[:, 0])
+
+    def _embedded(
+        self, texts: Sequence[str], prompt: str, encode: Callable[[list[str]], np.ndarray], what: str
+    ) -> np.ndarray:
+        return self._kept(
+            "embeddings", text_keys(texts, prompt), lambda rows: encode([texts[row] for row in rows]), what
+        )
+
+    def _kept(
+        self,
+        kind: Literal["scores", "embeddings"],
+        keys: np.ndarray,
+        ask: Callable[[np.ndarray], np.ndarray],
+        what: str,
+    ) -> np.ndarray:
+        """Return the values of all keys, asking for those that no shard has. *Shape:* (n, width) or (n, 1)."""
+        if not len(keys):
+            return np.zeros((0, 1), dtype=np.float32)
+        missing = self._cache.missing(kind, keys)
+        with progress(f"{self.scorer.path.name}: {what}", len(keys), start=len(keys) - len(missing)) as report:
+            for part in _parts(len(missing), _AT_ONCE):
+                rows = missing[part]
+                values = ask(rows)
+                if not np.isfinite(values).all():
+                    raise JobFailed(
+                        f"{self.scorer.path} says NaN or infinity of {int((~np.isfinite(values)).sum())} numbers; "
+                        "set --precision fp32, or take another model"
+                    )
+                self._cache.write(kind, keys[rows], values)
+                report(len(rows))
+        self._cache.refresh()
+        values = self._cache.read(kind, self._cache.find(kind, keys, what))
+        return values.reshape(len(keys), -1)
+
+
+def _parts(n: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]

@@ -1,0 +1,109 @@
+"""Which candidates are taken for answers and left out, and which of the others are drawn."""
+
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from distill.errors import BadInput
+
+__all__ = ["FalseNegatives", "Stratum", "draw", "read_strata"]
+
+
+@dataclass(frozen=True)
+class FalseNegatives:
+    """From which teacher's score on a candidate is taken for an answer that nobody labelled. All limits are in [0, 1].
+
+    Scores are the teacher's in [0, 1]: the sigmoid of a logit, (cosine + 1)/2. The lowest of the limits that are set holds.
+
+    :param margin: the score of the query's own positive, less this (its lowest one, of several)
+    :param relative_margin: the score of the query's own positive, less this share of it (NV-Retriever, Moreira et al. 2024)
+    :param max_score: this score, for every query
+    :param percentile: this percentile, in [0, 100], of the scores of all positives
+    """
+
+    margin: float | None = None
+    relative_margin: float | None = None
+    max_score: float | None = None
+    percentile: float | None = None
+
+    @property
+    def is_set(self) -> bool:
+        """Whether any limit is set."""
+        return any(value is not None for value in vars(self).values())
+
+    def limits(self, positives: np.ndarray) -> np.ndarray:
+        """Return each query's limit; inf where none applies.
+
+        *Shape:* positives: (n_queries,) the lowest score of a query's positives, NaN where it has none → (n_queries,)
+
+        >>> FalseNegatives(margin=0.1, max_score=0.75).limits(np.array([0.9, 0.8, np.nan])).round(2).tolist()
+        [0.75, 0.7, 0.75]
+        """
+        found = [np.full(len(positives), np.inf)]
+        if self.margin is not None:
+            found.append(np.nan_to_num(positives - self.margin, nan=np.inf))
+        if self.relative_margin is not None:
+            found.append(np.nan_to_num(positives * (1 - self.relative_margin), nan=np.inf))
+        if self.max_score is not None:
+            found.append(np.full(len(positives), self.max_score))
+        known = positives[~np.isnan(positives)]
+        if self.percentile is not None and len(known):
+            found.append(np.full(len(positives), np.percentile(known, self.percentile)))
+        limits: np.ndarray = np.min(found, axis=0)
+        return limits
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """So many candidates of these ranks, counted from 1. All of them are taken where there are no more."""
+
+    first: int
+    last: int
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.first}-{self.last}:{self.number}"
+
+
+def read_strata(text: str) -> tuple[Stratum, ...]:
+    """Read strata such as "1-10:4,11-100:4": 4 of the ranks 1 to 10, and 4 of 11 to 100.
+
+    >>> [str(stratum) for stratum in read_strata("1-10:4, 11-100:4")]
+    ['1-10:4', '11-100:4']
+
+    :raises BadInput: for what is no such list, or holds a rank twice
+    """
+    found = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,7})-(\d{1,7}):(\d{1,7})\s*", part)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]) or int(match[3]) < 1:
+            raise BadInput(f"strata {part.strip()!r}; ranks and a number are expected, such as 1-10:4,11-100:4")
+        found.append(Stratum(int(match[1]), int(match[2]), int(match[3])))
+    found.sort(key=lambda stratum: stratum.first)
+    for one, other in itertools.pairwise(found):
+        if other.first <= one.last:
+            raise BadInput(f"strata {one} and {other} share a rank; let each begin behind the one before")
+    return tuple(found)
+
+
+def draw(allowed: np.ndarray, strata: Sequence[Stratum], seed: int) -> np.ndarray:
+    """Draw candidates of each query, at random within a stratum; the ranks are those before anything was left out.
+
+    *Shape:* allowed: (n_queries, depth) bool, in the order of the ranks → the same, True where drawn
+
+    >>> draw(np.array([[False, True, True, True]]), [Stratum(1, 2, 5), Stratum(3, 4, 1)], seed=0).sum(axis=1)
+    array([2])
+    """
+    drawn = np.zeros_like(allowed)
+    random = np.random.default_rng(seed).random(allowed.shape)
+    for stratum in strata:
+        part = slice(stratum.first - 1, stratum.last)
+        order = np.where(allowed[:, part], random[:, part], np.inf)
+        chosen = np.argsort(order, axis=1, kind="stable")[:, : stratum.number]
+        taken = np.zeros_like(allowed[:, part])
+        np.put_along_axis(taken, chosen, True, axis=1)
+        drawn[:, part] = taken & allowed[:, part]
+    return drawn

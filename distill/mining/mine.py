@@ -1,0 +1,316 @@
+"""From pairs to more pairs: candidates of each query, drawn from the documents that a retriever finds.
+
+    pairs (and more documents)
+      → retrieved     the `depth` nearest documents of each query, by BM25 or a bi-encoder
+      → scored        by a teacher, in [0, 1]
+      → allowed       without the query's own documents, its own text, and what the teacher takes for an answer
+      → drawn         so many of each stratum of ranks
+      → pairs.jsonl   the given pairs and those drawn; card.json says what was left out
+
+What is retrieved and scored is kept in `.work` of the folder: a killed run goes on, and other limits or strata ask nothing again.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from distill.data.pairs import Pairs
+from distill.data.splitting import text_key
+from distill.data.table_writing import table_writer
+from distill.errors import BadInput
+from distill.files.artefact import content_hash, new_file, write_json
+from distill.files.locking import only_process
+from distill.files.outputs import check_output_folder
+from distill.mining.cached import CachedScorer
+from distill.mining.choosing import FalseNegatives, Stratum, draw
+from distill.mining.retrieval import Bm25, Terms, terms_of
+from distill.runtime.vectors import nearest_rows
+
+__all__ = ["Mined", "MiningInputs", "MiningSettings", "mine"]
+
+log = logging.getLogger(__name__)
+_COLUMNS: Mapping[str, type] = {
+    "query": str,
+    "document": str,
+    "label": float,
+    "kind": str,
+    "rank": int,
+    "score": float,
+}
+
+
+@dataclass(frozen=True)
+class MiningSettings:
+    """How candidates are found and chosen.
+
+    :param depth: documents that are looked at for each query
+    :param strata: how many of which ranks are drawn
+    :param labels: of what is drawn. zero: it is a negative. teacher: the teacher's score (Augmented SBERT, Thakur et al. 2021).
+    :param positive_from: the least label of a positive
+    :param terms: what BM25 counts; None is by the script of the documents
+    """
+
+    depth: int = 100
+    strata: tuple[Stratum, ...] = (Stratum(1, 10, 4), Stratum(11, 100, 4))
+    false_negatives: FalseNegatives = field(default_factory=FalseNegatives)
+    labels: Literal["zero", "teacher"] = "zero"
+    positive_from: float = 0.5
+    terms: Terms | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class MiningInputs:
+    """What candidates are mined from.
+
+    :param pairs: queries with documents. Labels None: every pair is a positive.
+    :param documents: more documents, of which nothing is known
+    :param clusters: of the query and the document of each pair: equal names answer each other. Known for measuring alone.
+    :param sources: the files and folders that these were read from, which no output may replace
+    """
+
+    pairs: Pairs
+    documents: Sequence[str] = ()
+    clusters: tuple[Sequence[str], Sequence[str]] | None = None
+    sources: Sequence[str | Path] = ()
+
+
+@dataclass(frozen=True)
+class Mined:
+    """What was found, in the order of the queries. `rows` are numbers of `documents`, -1 where nothing was found.
+
+    *Shape:* rows, scores (NaN without a teacher), drawn: (n_queries, depth)
+    """
+
+    queries: list[str]
+    documents: list[str]
+    rows: np.ndarray
+    scores: np.ndarray
+    drawn: np.ndarray
+    counts: dict[str, Any]
+
+
+def mine(
+    folder: Path,
+    inputs: MiningInputs,
+    settings: MiningSettings,
+    *,
+    retriever: CachedScorer | None = None,
+    teacher: CachedScorer | None = None,
+    overwrite: bool = False,
+) -> Mined:
+    """Mine candidates and write `pairs.jsonl` and `card.json` into a folder. The same call goes on after a kill.
+
+    :param folder: new, empty, or an earlier one of these inputs and settings
+    :param retriever: a bi-encoder; None is BM25
+    :param teacher: scores the candidates; None is the retriever
+    :param overwrite: write other settings' result into an earlier folder; what it kept is used where it fits
+    :raises BadInput: on a folder of other settings, and limits or labels that need a teacher where there is none
+    """
+    teacher = teacher or retriever
+    _check(inputs, settings, retriever, teacher)
+    check_output_folder(folder, inputs=inputs.sources, ours=["settings.json", ".lock"], overwrite=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with only_process(folder):
+        begun = _begin(folder, inputs, settings, retriever, teacher, overwrite=overwrite)
+        mined = _mined(folder / ".work", inputs, settings, retriever, teacher)
+        _write(folder, inputs, settings, mined, begun)
+    return mined
+
+
+def _check(
+    inputs: MiningInputs, settings: MiningSettings, retriever: CachedScorer | None, teacher: CachedScorer | None
+) -> None:
+    if retriever is not None and retriever.scorer.kind != "bi_encoder":
+        raise BadInput(f"{retriever.scorer.path} is a {retriever.scorer.kind}; a bi-encoder or bm25 finds candidates")
+    if teacher is None and settings.false_negatives.is_set:
+        raise BadInput("limits on scores need a teacher that scores the candidates; name one, or leave the limits out")
+    if teacher is None and settings.labels == "teacher":
+        raise BadInput("labels of the teacher need a teacher; name one, or take zero")
+    if settings.strata[-1].first > settings.depth:
+        raise BadInput(
+            f"stratum {settings.strata[-1]} begins behind the {settings.depth} documents that are looked at; raise the depth"
+        )
+    if not len(inputs.pairs):
+        raise BadInput("there are no pairs, so no queries to find candidates for")
+
+
+def _begin(
+    folder: Path,
+    inputs: MiningInputs,
+    settings: MiningSettings,
+    retriever: CachedScorer | None,
+    teacher: CachedScorer | None,
+    *,
+    overwrite: bool,
+) -> dict[str, Any]:
+    """Write what the folder is begun with, or see that it was begun with the same."""
+    content: dict[str, Any] = {
+        "pairs": inputs.pairs.fingerprint(),
+        "documents": content_hash(list(inputs.documents)),
+        "retriever": "bm25" if retriever is None else retriever.name,
+        "teacher": None if teacher is None else teacher.name,
+        **json.loads(json.dumps(asdict(settings))),
+    }
+    path = folder / "settings.json"
+    try:
+        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else content
+        changed = [name for name in content if known.get(name) != content[name]]
+    except (ValueError, AttributeError):
+        raise BadInput(f"{path} is damaged; name another folder") from None
+    if changed and not overwrite:
+        raise BadInput(
+            f"{folder} was begun with other settings ({', '.join(changed)}); name another folder, or add --overwrite: "
+            "what was retrieved and scored is used where it fits"
+        )
+    write_json(path, content)
+    return content
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The stages
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _mined(
+    work: Path,
+    inputs: MiningInputs,
+    settings: MiningSettings,
+    retriever: CachedScorer | None,
+    teacher: CachedScorer | None,
+) -> Mined:
+    pairs = inputs.pairs
+    queries = list(dict.fromkeys(pairs.queries))
+    by_key: dict[str, str] = {}
+    for text in (*pairs.documents, *inputs.documents):
+        by_key.setdefault(text_key(text), text)  # one of texts that read the same
+    documents, row_of = list(by_key.values()), {key: row for row, key in enumerate(by_key)}
+    rows = _retrieved(work, queries, documents, settings, retriever)
+    found = rows >= 0
+    own = np.array([row_of.get(text_key(query), -2) for query in queries], dtype=np.int64)
+    excluded = ~found | (rows == own[:, None])
+    number_of = {query: number for number, query in enumerate(queries)}
+    asked = np.array([number_of[query] for query in pairs.queries], dtype=np.int64)
+    told = np.array([row_of[text_key(document)] for document in pairs.documents], dtype=np.int64)
+    for number, row in zip(asked, told, strict=True):
+        excluded[number] |= rows[number] == row
+    scores = np.full(rows.shape, np.nan, dtype=np.float32)
+    limits = np.full(len(queries), np.inf)
+    if teacher is not None:
+        where = np.argwhere(~excluded)
+        texts = [(queries[query], documents[rows[query, place]]) for query, place in where]
+        values = teacher.scores([query for query, _ in texts], [document for _, document in texts])
+        scores[~excluded] = values
+        limits = settings.false_negatives.limits(_positive_scores(teacher, inputs, settings, asked, len(queries)))
+    with np.errstate(invalid="ignore"):
+        taken_for_answers = ~excluded & (scores >= limits[:, None])
+    allowed = ~excluded & ~taken_for_answers
+    drawn = draw(allowed, settings.strata, settings.seed)
+    wanted = sum(stratum.number for stratum in settings.strata)
+    counts: dict[str, Any] = {
+        "queries": len(queries),
+        "documents": len(documents),
+        "documents that read like another": len(pairs.documents) + len(inputs.documents) - len(documents),
+        "candidates found": int(found.sum()),
+        "own documents and own texts left out": int((found & excluded).sum()),
+        "taken for answers by the teacher": int(taken_for_answers.sum()),
+        "drawn": int(drawn.sum()),
+        "queries with fewer than were asked for": int((drawn.sum(axis=1) < wanted).sum()),
+        "queries without any": int((~drawn.any(axis=1)).sum()),
+    }
+    if settings.false_negatives.is_set:
+        counts["queries without a positive, so without a margin"] = int(np.isinf(limits).sum())
+    if inputs.clusters is not None:
+        bare = draw(~excluded, settings.strata, settings.seed)
+        answers = _answers(inputs, queries, documents, row_of, rows)
+        counts["false negatives"] = {
+            "before": _share(answers, bare),
+            "after": _share(answers, drawn),
+            "other candidates left out as answers": _share(taken_for_answers, ~excluded & ~answers),
+        }
+    return Mined(queries, documents, rows, scores, drawn, counts)
+
+
+def _retrieved(
+    work: Path, queries: list[str], documents: list[str], settings: MiningSettings, retriever: CachedScorer | None
+) -> np.ndarray:
+    """Return the rows of the nearest documents of each query; kept on disk. *Shape:* (n_queries, depth)."""
+    terms = None if retriever is not None else settings.terms or terms_of(documents)
+    if terms is not None:
+        log.info("BM25 counts %s", "words" if terms == "word" else "2 and 3 characters within words")
+    known_by = content_hash(
+        [queries, documents, settings.depth, terms if retriever is None else retriever.name, "retrieved, version 1"]
+    )
+    kept = work / f"retrieved-{known_by}.npy"
+    if not kept.is_file():
+        if retriever is None:
+            assert terms is not None
+            rows, _ = Bm25(documents, terms=terms).search(queries, settings.depth)
+        else:
+            rows, _ = nearest_rows(*retriever.embeddings(queries, documents), settings.depth)
+        work.mkdir(parents=True, exist_ok=True)
+        with new_file(kept) as temporary, temporary.open("wb") as file:
+            np.save(file, rows)
+    loaded: np.ndarray = np.load(kept, allow_pickle=False)
+    return loaded
+
+
+def _positive_scores(
+    teacher: CachedScorer, inputs: MiningInputs, settings: MiningSettings, asked: np.ndarray, n_queries: int
+) -> np.ndarray:
+    """Return the lowest score of each query's positives; NaN where it has none. *Shape:* (n_queries,)."""
+    pairs = inputs.pairs
+    positive = np.ones(len(pairs), dtype=bool) if pairs.labels is None else pairs.labels >= settings.positive_from
+    chosen = np.flatnonzero(positive)
+    lowest = np.full(n_queries, np.inf)
+    if len(chosen):
+        said = teacher.scores([pairs.queries[i] for i in chosen], [pairs.documents[i] for i in chosen])
+        np.minimum.at(lowest, asked[chosen], said)
+    return np.where(np.isinf(lowest), np.nan, lowest)
+
+
+def _answers(
+    inputs: MiningInputs, queries: list[str], documents: list[str], row_of: Mapping[str, int], rows: np.ndarray
+) -> np.ndarray:
+    """Tell which candidates are of the cluster of their query. *Shape:* that of rows, bool."""
+    assert inputs.clusters is not None
+    numbers: dict[str, int] = {}
+    of_query, of_document = np.full(len(queries), -1), np.full(len(documents) + 1, -2)  # the last one: not found
+    number_of = {query: number for number, query in enumerate(queries)}
+    for query, document, left, right in zip(
+        inputs.pairs.queries, inputs.pairs.documents, *inputs.clusters, strict=True
+    ):
+        of_query[number_of[query]] = numbers.setdefault(left, len(numbers))
+        of_document[row_of[text_key(document)]] = numbers.setdefault(right, len(numbers))
+    same: np.ndarray = of_document[rows] == of_query[:, None]
+    return same
+
+
+def _share(counted: np.ndarray, among: np.ndarray) -> float | None:
+    return float((counted & among).sum() / among.sum()) if among.any() else None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is written
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _write(
+    folder: Path, inputs: MiningInputs, settings: MiningSettings, mined: Mined, begun: Mapping[str, Any]
+) -> None:
+    pairs = inputs.pairs
+    labels = np.ones(len(pairs)) if pairs.labels is None else pairs.labels
+    with new_file(folder / "pairs.jsonl") as temporary, table_writer(temporary, _COLUMNS) as write:
+        for query, document, label in zip(pairs.queries, pairs.documents, labels.tolist(), strict=True):
+            write([query, document, label, "given", None, None])
+        for number, place in np.argwhere(mined.drawn):
+            score = None if np.isnan(mined.scores[number, place]) else float(mined.scores[number, place])
+            label = score if settings.labels == "teacher" else 0.0
+            document = mined.documents[mined.rows[number, place]]
+            write([mined.queries[number], document, label, "mined", int(place) + 1, score])
+    write_json(folder / "card.json", {"settings": dict(begun), "counts": mined.counts})

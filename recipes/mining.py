@@ -1,0 +1,107 @@
+"""`distill mine`: what the command line gives, read and handed to `distill.mining`."""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distill.data.pairs import Asked, read_pairs_with_rows
+from distill.data.tables import read_text_columns, read_texts
+from distill.errors import BadInput
+from distill.mining.cached import CachedScorer
+from distill.mining.mine import MiningInputs, MiningSettings, mine
+from distill.recipe.schema import Columns
+from distill.runtime.opening import load
+from distill.wording import counted
+
+__all__ = ["MiningSource", "mine_file"]
+
+_ASKED = Asked(
+    columns="--query-column, --document-column or --label-column (or --all-positive, where there are no labels)",
+    skip="--skip-bad-rows",
+)
+
+
+@dataclass(frozen=True)
+class MiningSource:
+    """Where pairs and documents are read from.
+
+    :param columns: the label's is None where every pair is a positive
+    :param clusters: the columns with the clusters of query and document, a comma between; None where nobody knows them
+    """
+
+    pairs: str
+    columns: tuple[str, str, str | None]
+    label_range: tuple[float, float] = (0.0, 1.0)
+    documents: str | None = None
+    column: str = "text"
+    clusters: str | None = None
+    skip_bad_rows: bool = False
+
+    def read(self) -> MiningInputs:
+        """Read everything.
+
+        :raises BadInput: on files and columns as `read_pairs` does, and clusters that are not two columns
+        """
+        query, document, label = self.columns
+        pairs, rows = read_pairs_with_rows(
+            self.pairs,
+            Columns(query=query, document=document, label=label or "label"),
+            label_range=self.label_range,
+            skip_bad_rows=self.skip_bad_rows,
+            labelled=label is not None,
+            asked=_ASKED,
+        )
+        clusters = None
+        if self.clusters is not None:
+            names = [name.strip() for name in self.clusters.split(",")]
+            if len(names) != 2 or not all(names):
+                raise BadInput(f"--clusters {self.clusters}: two columns with a comma between are expected")
+            of_all = read_text_columns(self.pairs, names, section="--clusters")
+            clusters = ([of_all[names[0]][row] for row in rows], [of_all[names[1]][row] for row in rows])
+        more = [] if self.documents is None else read_texts(self.documents, self.column)
+        sources = [self.pairs, *([] if self.documents is None else [self.documents])]
+        return MiningInputs(pairs, more, clusters, sources)
+
+
+def mine_file(
+    source: MiningSource,
+    output: Path,
+    settings: MiningSettings,
+    models: Mapping[str, Path | None],
+    options: Mapping[str, Any],
+    *,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Mine candidates for the queries of a file and print what was found.
+
+    :param models: the folders called "retriever" (None is BM25) and "teacher"
+    :param options: how models are opened, as `load` takes it
+    """
+    inputs = source.read()
+    folders = dict.fromkeys(path.resolve() for path in models.values() if path is not None)
+    inputs = MiningInputs(inputs.pairs, inputs.documents, inputs.clusters, [*inputs.sources, *folders])
+    opened = {path: CachedScorer(load(path, **options), output / ".work" / "signals") for path in folders}
+    retriever, teacher = (
+        None if (path := models[role]) is None else opened[path.resolve()] for role in ("retriever", "teacher")
+    )
+    mined = mine(output, inputs, settings, retriever=retriever, teacher=teacher, overwrite=overwrite)
+    if as_json:
+        print(json.dumps(mined.counts, ensure_ascii=False, indent=2))
+        return
+    false_negatives = mined.counts.get("false negatives")
+    for name, value in mined.counts.items():
+        if name != "false negatives":
+            print(f"{value:>10,}  {name}")
+    if false_negatives is not None:
+        for name, value in false_negatives.items():
+            shown = "undefined" if value is None else f"{value:.2%}"
+            print(f"{shown:>10}  {'' if 'left out' in name else 'false negatives '}{name}")
+    n_given = len(inputs.pairs)
+    print(
+        f"{counted(n_given, 'given pair')} and {mined.counts['drawn']} mined → {output / 'pairs.jsonl'}",
+        file=sys.stderr,
+    )

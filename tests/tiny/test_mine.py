@@ -1,0 +1,206 @@
+"""`distill mine` on tiny models: who is found, who is left out, what is written, and what a kill costs."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from distill.data.pairs import Pairs
+from distill.errors import BadInput
+from distill.mining.cached import CachedScorer
+from distill.mining.choosing import FalseNegatives, Stratum
+from distill.mining.mine import MiningInputs, MiningSettings, mine
+from distill.runtime.opening import load
+from recipes.cli import main
+
+TOPICS = ["python developer", "night nurse", "tax lawyer", "bus driver", "line cook"]
+QUERIES = [f"{topic} from {place}" for topic in TOPICS for place in ("seoul", "busan")]
+ANSWERS = [f"we look for a {topic} in {place}" for topic in TOPICS for place in ("seoul", "busan")]
+PAIRS = Pairs(QUERIES, ANSWERS, np.ones(len(QUERIES), dtype=np.float32))
+CLUSTERS = ([topic for topic in TOPICS for _ in range(2)],) * 2
+ALL = MiningSettings(depth=10, strata=(Stratum(1, 10, 10),))
+
+
+def read(folder):
+    return [json.loads(line) for line in (folder / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_by_bm25_the_own_document_and_the_own_text_are_left_out(tmp_path):
+    more = [
+        "bus driver from seoul",
+        "we look for  a bus driver in seoul",
+        "쉬는 날",
+    ]  # a query, a copy, nothing in common
+    mined = mine(tmp_path / "out", MiningInputs(PAIRS, more), ALL)
+    rows = read(tmp_path / "out")
+    assert [row["kind"] for row in rows[:10]] == ["given"] * 10
+    assert [(row["query"], row["document"], row["label"]) for row in rows[:10]] == [
+        (query, answer, 1.0) for query, answer in zip(QUERIES, ANSWERS, strict=True)
+    ]
+    found = {(row["query"], row["document"]) for row in rows[10:]}
+    assert not found & {*zip(QUERIES, ANSWERS, strict=True)} and ("bus driver from seoul",) * 2 not in found
+    assert all(row["label"] == 0 and row["score"] is None and 1 <= row["rank"] <= 10 for row in rows[10:])
+    assert ("bus driver from busan", "bus driver from seoul") in found
+    assert mined.counts["documents"] == 12 and mined.counts["documents that read like another"] == 1
+    assert mined.counts["drawn"] == len(rows) - 10
+    # the other city of the same trade is found early, a text without a common term never
+    of_nurse = {row["document"]: row["rank"] for row in rows[10:] if row["query"] == "night nurse from seoul"}
+    assert of_nurse["we look for a night nurse in busan"] <= 3 and "쉬는 날" not in of_nurse
+
+
+def test_false_negatives_are_counted_where_clusters_are_known(tmp_path):
+    mined = mine(tmp_path / "out", MiningInputs(PAIRS, clusters=CLUSTERS), ALL)
+    shares = mined.counts["false negatives"]
+    # of the 10 documents each query finds 9 others, one of which is of its own trade
+    assert shares["before"] == pytest.approx(10 / mined.counts["drawn"]) and shares["after"] == shares["before"]
+    assert shares["other candidates left out as answers"] == 0
+
+
+@pytest.fixture(scope="module")
+def bi(bert_bi):
+    return load(bert_bi, n_threads=1)
+
+
+@pytest.fixture(scope="module")
+def cross(bert_cross):
+    return load(bert_cross, n_threads=1)
+
+
+def test_a_teacher_leaves_out_what_it_takes_for_an_answer(tmp_path, bi, cross):
+    teacher = CachedScorer(cross, tmp_path / "signals")
+    bare = mine(
+        tmp_path / "bare", MiningInputs(PAIRS), ALL, retriever=CachedScorer(bi, tmp_path / "signals"), teacher=teacher
+    )
+    limit = float(np.nanmedian(bare.scores))
+    limited = MiningSettings(
+        depth=10, strata=ALL.strata, false_negatives=FalseNegatives(max_score=limit), labels="teacher"
+    )
+    mined = mine(
+        tmp_path / "out",
+        MiningInputs(PAIRS),
+        limited,
+        retriever=CachedScorer(bi, tmp_path / "signals"),
+        teacher=teacher,
+    )
+    rows = [row for row in read(tmp_path / "out") if row["kind"] == "mined"]
+    expected = cross.unit(cross.score([row["query"] for row in rows], [row["document"] for row in rows]))
+    np.testing.assert_allclose([row["score"] for row in rows], expected, atol=1e-5)
+    assert all(row["score"] < limit and row["label"] == row["score"] for row in rows)
+    assert mined.counts["drawn"] + mined.counts["taken for answers by the teacher"] == bare.counts["drawn"] == 90
+
+
+def test_a_bi_encoder_scores_what_it_found_and_its_margin_is_that_of_the_own_answer(tmp_path, bi):
+    scorer = CachedScorer(bi, tmp_path / "signals")
+    settings = MiningSettings(depth=10, strata=ALL.strata, false_negatives=FalseNegatives(margin=0.0))
+    mine(tmp_path / "out", MiningInputs(PAIRS), settings, retriever=scorer)
+    own = dict(zip(QUERIES, bi.unit(bi.score(QUERIES, ANSWERS)), strict=True))
+    rows = [row for row in read(tmp_path / "out") if row["kind"] == "mined"]
+    assert rows and all(row["score"] < own[row["query"]] for row in rows)
+
+
+def test_what_was_scored_is_not_asked_again(tmp_path, cross, monkeypatch):
+    teacher = CachedScorer(cross, tmp_path / "signals")
+    monkeypatch.setattr("distill.mining.cached._AT_ONCE", 8)
+    asked = []
+
+    class Killed(Exception):
+        pass
+
+    def score(queries, documents):
+        if len(asked) == 3:
+            raise Killed
+        asked.append(len(queries))
+        return type(cross).score(cross, queries, documents)
+
+    monkeypatch.setattr(cross, "score", score)
+    with pytest.raises(Killed):
+        mine(tmp_path / "out", MiningInputs(PAIRS), ALL, teacher=teacher)
+    assert not (tmp_path / "out" / "pairs.jsonl").exists()
+    before = sum(asked)
+    asked.clear()
+    monkeypatch.setattr(cross, "score", lambda q, d: asked.append(len(q)) or type(cross).score(cross, q, d))
+    mined = mine(tmp_path / "out", MiningInputs(PAIRS), ALL, teacher=teacher)
+    assert before == 24 and sum(asked) == int(np.isfinite(mined.scores).sum()) + len(PAIRS) - before
+    asked.clear()
+    other = MiningSettings(depth=10, strata=(Stratum(1, 5, 2),), false_negatives=FalseNegatives(margin=0.1))
+    with pytest.raises(BadInput, match=r"begun with other settings \(strata, false_negatives\)"):
+        mine(tmp_path / "out", MiningInputs(PAIRS), other, teacher=teacher)
+    mine(tmp_path / "out", MiningInputs(PAIRS), other, teacher=teacher, overwrite=True)
+    assert not asked
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (MiningSettings(false_negatives=FalseNegatives(margin=0.1)), "limits on scores need a teacher"),
+        (MiningSettings(labels="teacher"), "labels of the teacher need a teacher"),
+        (MiningSettings(depth=5), "stratum 11-100:4 begins behind the 5 documents"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_a_folder_is_made(settings, message, tmp_path):
+    with pytest.raises(BadInput, match=message):
+        mine(tmp_path / "out", MiningInputs(PAIRS), settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cross_encoder_finds_no_candidates(tmp_path, cross):
+    with pytest.raises(BadInput, match="is a cross_encoder; a bi-encoder or bm25 finds candidates"):
+        mine(tmp_path / "out", MiningInputs(PAIRS), ALL, retriever=CachedScorer(cross, tmp_path / "signals"))
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "pairs.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["query", "document", "label", "a", "b"])
+        writer.writerows(
+            [query, answer, 1, *names] for query, answer, *names in zip(QUERIES, ANSWERS, *CLUSTERS, strict=True)
+        )
+    return path
+
+
+def test_the_command(table, tmp_path, bert_bi, capsys):
+    out = tmp_path / "mined"
+    options = ["--depth", "10", "--strata", "1-10:3", "--clusters", "a,b", "--teacher", str(bert_bi)]
+    assert main(["mine", str(table), str(out), *options, "--json"]) == 0
+    printed = capsys.readouterr()
+    counts = json.loads(printed.out)
+    assert counts["queries"] == 10 and counts["drawn"] == 30 and 0 <= counts["false negatives"]["after"] <= 1
+    assert json.loads((out / "card.json").read_text(encoding="utf-8"))["counts"] == counts
+    first = (out / "pairs.jsonl").read_bytes()
+    assert main(["mine", str(table), str(out), *options]) == 0
+    assert (out / "pairs.jsonl").read_bytes() == first
+    assert "10  queries" in capsys.readouterr().out
+    assert main(["mine", str(table), str(out), *options, "--seed", "3"]) == 2
+    assert "was begun with other settings (seed)" in capsys.readouterr().err
+    # what comes out is read as training data
+    assert main(["mine", str(out / "pairs.jsonl"), str(tmp_path / "again"), "--depth", "10", "--strata", "1-10:1"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--strata", "1-10"], "strata '1-10'; ranks and a number are expected"),
+        (["--labels", "one"], "--labels one: one of zero, teacher is accepted"),
+        (["--clusters", "a"], "--clusters a: two columns with a comma between are expected"),
+        (["--clusters", "a,z"], "z"),
+        (["--label-column", "grade"], "grade"),
+        (["--margin", "0.1"], "limits on scores need a teacher"),
+        (["--retriever", "nowhere"], "nowhere"),
+        (["--documents", "nowhere.txt"], "nowhere.txt"),
+        (["--terms", "letters"], "--terms letters: one of word, char is accepted"),
+    ],
+)
+def test_bad_options_are_one_line(options, message, table, tmp_path, capsys):
+    assert main(["mine", str(table), str(tmp_path / "out"), *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error and not (tmp_path / "out" / "pairs.jsonl").exists()
+
+
+def test_a_foreign_folder_is_left_alone(table, tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    assert main(["mine", str(table), str(tmp_path / "mine")]) == 2
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
