@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from distill.recipe.black_box import BLACK_BOXES, BlackBox, EndpointTeacher, FileColumns, FileTeacher
+from distill.recipe.black_box import BLACK_BOXES, BlackBox, CallableTeacher, EndpointTeacher, FileColumns, FileTeacher
 from distill.recipe.checks import problems_of
 from distill.recipe.endpoint import Endpoint
 from distill.recipe.objectives import (
@@ -51,6 +51,7 @@ __all__ = [
     "Baseline",
     "Benchmark",
     "BlackBox",
+    "CallableTeacher",
     "Card",
     "CascadeDial",
     "Cka",
@@ -434,7 +435,8 @@ def _teacher_form(value: Any) -> str:
 AnyTeacher = Annotated[
     Annotated[Teacher, Tag("model")]
     | Annotated[FileTeacher, Tag("file")]
-    | Annotated[EndpointTeacher, Tag("endpoint")],
+    | Annotated[EndpointTeacher, Tag("endpoint")]
+    | Annotated[CallableTeacher, Tag("callable")],
     Discriminator(_teacher_form),
 ]
 """A teacher that is a model, or a black box."""
