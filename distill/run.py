@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -25,6 +25,7 @@ from distill.files.artefact import Artefact, content_hash, read_card, write_json
 from distill.files.outputs import check_output_folder
 from distill.machine.precision import resolve_precision
 from distill.models.prompts import NO_PROMPTS, folder_prompts
+from distill.recipe.checks import suggest
 from distill.recipe.schema import BlackBox, Recipe, Student
 from distill.signals import MANIFEST, Identity
 
@@ -49,11 +50,22 @@ _REPORT = ("benchmark.json",)
 
 
 class Run:
-    """One recipe and its folder."""
+    """One recipe and its folder.
 
-    def __init__(self, recipe: Recipe) -> None:
+    :param callables: the functions of its teachers of kind callable, by their names
+    :raises BadInput: for a function that no teacher of the recipe is
+    """
+
+    def __init__(self, recipe: Recipe, callables: Mapping[str, Callable[..., Any]] | None = None) -> None:
         self.recipe = recipe
         self.folder = recipe.folder
+        self.callables = dict(callables or {})
+        known = [name for name, box in recipe.black_boxes.items() if box.form == "callable"]
+        for name, function in self.callables.items():
+            if name not in known:
+                raise BadInput(f"callables: no teacher of kind callable is called {name!r}; {suggest(name, known)}")
+            if not callable(function):
+                raise BadInput(f"callables: {name} is {type(function).__name__}, no function")
 
     @cached_property
     def split(self) -> Split:

@@ -9,11 +9,11 @@ import logging
 from distill.data.pairs import Pairs
 from distill.errors import BadInput
 from distill.evaluation.teacher_exports import measured_teachers
-from distill.files.artefact import Artefact, content_hash, new_folder, write_card, write_json
-from distill.recipe.black_box import BlackBox, EndpointTeacher, FileTeacher
+from distill.files.artefact import Artefact, content_hash, new_folder, read_card, write_card, write_json
+from distill.recipe.black_box import BlackBox, CallableTeacher, EndpointTeacher, FileTeacher
 from distill.run import Run
 from distill.scorers.baselines import SCORER_FILE
-from distill.scorers.black_box import answers_of, endpoint_of, lacking
+from distill.scorers.black_box import answers_of, endpoint_of, lacking, open_black_box
 from distill.scorers.file_answers import read_answers
 from distill.scorers.file_rows import Item
 
@@ -45,6 +45,8 @@ def check_black_box(run: Run, name: str, *, may_ask: bool = True) -> None:
         _check_file(run, name, settings)
     elif isinstance(settings, EndpointTeacher) and may_ask:
         _check_endpoint(run, name, settings)
+    elif isinstance(settings, CallableTeacher) and (name in run.callables or read_card(run.teacher(name)) is None):
+        _check_function(run, name)  # what is finished needs no function any more
 
 
 def items_of(run: Run, name: str) -> dict[str, list[tuple[int, Item]]]:
@@ -78,6 +80,12 @@ def _of_pairs(settings: BlackBox, pairs: Pairs) -> list[tuple[int, Item]]:
 def _check_endpoint(run: Run, name: str, settings: EndpointTeacher) -> None:
     asked = list(dict.fromkeys(item for own in items_of(run, name).values() for item in own))
     endpoint_of(run, name, settings).check([item for _, item in asked], [role for role, _ in asked])
+
+
+def _check_function(run: Run, name: str) -> None:
+    """Call a function for two items, to see what it returns."""
+    scorer, train = open_black_box(run, name), run.split.train.select(range(min(2, len(run.split.train))))
+    scorer.score(train.queries, train.documents)
 
 
 def _check_file(run: Run, name: str, settings: FileTeacher) -> None:

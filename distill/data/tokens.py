@@ -30,6 +30,7 @@ class TokenTable:
     *Shape:* ids, type_ids: (n_tokens,); offsets: (n_sequences + 1,), sequence i is ids[offsets[i]:offsets[i + 1]]
 
     :param max_length: tokens that no sequence exceeds, and no padding either: the model may have no more positions
+    :param pad_left: pad in front: a generative reranker reads its answer off the last place
     """
 
     ids: np.ndarray
@@ -37,6 +38,7 @@ class TokenTable:
     type_ids: np.ndarray | None
     pad_id: int
     max_length: int | None = None
+    pad_left: bool = False
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -47,12 +49,14 @@ class TokenTable:
         return np.diff(self.offsets)
 
     def padded(self, rows: np.ndarray, width: int) -> dict[str, np.ndarray]:
-        """Pad the given sequences, on the right, to `width` tokens.
+        """Pad the given sequences, on the right or by `pad_left` on the left, to `width` tokens.
 
         *Shape:* rows: (n_rows,); each of input_ids, attention_mask, token_type_ids: (n_rows, width), int64
         """
         lengths = self.offsets[rows + 1] - self.offsets[rows]
         mask = np.arange(width) < lengths[:, None]  # (n_rows, width)
+        if self.pad_left:
+            mask = mask[:, ::-1]
         # the tokens of a row lie side by side, so the masked places in reading order are filled from one flat run
         places = np.repeat(self.offsets[rows] - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
         ids = np.full(mask.shape, self.pad_id, dtype=np.int64)
@@ -64,7 +68,7 @@ class TokenTable:
         return batch
 
     def batch(self, rows: Sequence[int] | np.ndarray, *, multiple: int = 8) -> "dict[str, Tensor]":
-        """Pad the given sequences, on the right, to the next multiple that the longest fits into, as torch tensors.
+        """Pad the given sequences to the next multiple that the longest fits into, as torch tensors.
 
         Padding stops at `max_length`, which may be no multiple. See `padded`.
         """

@@ -3,14 +3,21 @@
 `distill.runtime.engine_generative` scores pairs with it.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
-from distill.errors import BadInput, loading
+import numpy as np
 
-__all__ = ["check_generative", "default_prompt", "template_tokens"]
+from distill.data.cut_texts import CutTexts
+from distill.data.tokens import TokenTable, pad_token_id
+from distill.errors import BadInput, loading
+from distill.progress import OnProgress
+
+__all__ = ["check_generative", "default_prompt", "template_tokens", "tokenize_templated"]
 
 _LOGITS = "causal_logits"
 _ANY_LENGTH = 1_000_000
+_PAIRS_AT_ONCE = 256
 
 
 def default_prompt(model: Any) -> str | None:
@@ -43,6 +50,46 @@ def check_generative(name: str, model: Any, max_length: int) -> int:
             f"{name}: its template and instruction alone take {n_tokens} tokens; max_length {max_length} leaves no room for a pair, raise it"
         )
     return n_tokens
+
+
+def tokenize_templated(
+    model: Any, queries: Sequence[str], documents: Sequence[str], on_progress: OnProgress | None = None
+) -> tuple[TokenTable, CutTexts]:
+    """Put pairs through a generative reranker's template and tokenizer, and count those that its length cuts.
+
+    The template stays whole: what is cut is the pair's own text, as sentence-transformers does it.
+    """
+    tokenizer, ids, lengths = model[0].tokenizer, [], []
+    for start in range(0, len(queries), _PAIRS_AT_ONCE):
+        part = list(
+            zip(queries[start : start + _PAIRS_AT_ONCE], documents[start : start + _PAIRS_AT_ONCE], strict=True)
+        )
+        features = model.preprocess(part, prompt=default_prompt(model))
+        mask = features["attention_mask"].numpy().astype(bool)
+        ids.append(features["input_ids"].numpy()[mask].astype(np.int32))
+        lengths.append(mask.sum(axis=1))
+        if on_progress is not None:
+            on_progress(len(part))
+    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths or [np.zeros(0, dtype=np.int64)]))])
+    joined = np.concatenate(ids) if ids else np.zeros(0, dtype=np.int32)
+    limit = int(model.max_seq_length)
+    table = TokenTable(joined, offsets, None, pad_token_id(tokenizer), limit, pad_left=True)
+    return table, _cut(model, table, queries, documents)
+
+
+def _cut(model: Any, table: TokenTable, queries: Sequence[str], documents: Sequence[str]) -> CutTexts:
+    limit = int(model.max_seq_length)
+    full = np.flatnonzero(table.lengths >= limit)
+    if not len(full):
+        return CutTexts(len(table), 0, 0, limit)
+    model.max_seq_length = _ANY_LENGTH
+    try:
+        pairs = [(queries[row], documents[row]) for row in full.tolist()]
+        whole = model.preprocess(pairs, prompt=default_prompt(model))["attention_mask"].sum(dim=1).numpy()
+    finally:
+        model.max_seq_length = limit
+    lost = whole[whole > limit] - limit
+    return CutTexts(len(table), len(lost), int(np.median(lost)) if len(lost) else 0, limit)
 
 
 def template_tokens(model: Any) -> int:

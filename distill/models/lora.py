@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from distill.errors import BadInput
-from distill.models.modeling import is_static, transformer_of
+from distill.models.modeling import is_generative, is_static, transformer_of
 from distill.recipe.schema import Lora
 
 __all__ = ["add_adapters", "merged"]
@@ -23,7 +23,9 @@ def add_adapters(model: Any, lora: Lora) -> None:
     )
     if transformer.is_gradient_checkpointing:
         transformer.enable_input_require_grads()  # frozen embeddings would cut the graph
-    head = [parameter for module in _head(transformer) for parameter in module.parameters()]
+    # of a generative reranker the head is the vocabulary's: it says yes and no as it has learned to
+    own_head = [] if is_generative(model) else _head(transformer)
+    head = [parameter for module in own_head for parameter in module.parameters()]
     model[0].model = get_peft_model(transformer, config)
     for parameter in head:
         parameter.requires_grad_(True)

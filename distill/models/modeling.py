@@ -23,6 +23,7 @@ from distill.models.compatibility import make_portable
 from distill.models.files import static_tokenizer, usable_positions
 from distill.models.prompts import PROMPTS_FILE, give_prompts, keep_prompts, role_prompts
 from distill.models.whole_weights import check_finite, whole_weights
+from distill.recipe.schema import Pooling
 
 __all__ = [
     "DEFAULT_HEAD",
@@ -47,7 +48,7 @@ __all__ = [
     "transformer_of",
 ]
 
-Pooling = Literal["mean", "cls"]
+log = logging.getLogger(__name__)
 DEFAULT_HEAD = (256,)  # hidden widths of a cross-encoder's MLP
 
 
@@ -87,13 +88,14 @@ def build_model(
     max_length: int,
     prompts: tuple[str, str] | None = None,
     seed: int = 0,
-    frozen: bool = False,
+    own_scorer: bool = False,
 ) -> Any:
     """Build a model around a backbone; new layers are drawn from `seed`.
 
     :param pooling: None takes the model's own, or the mean
     :param head: hidden widths of a cross-encoder's MLP; None takes the model's own head, or (256,)
-    :param frozen: a generative reranker is taken as it is; to be trained, its decoder gets a head
+    :param own_scorer: a generative reranker keeps its LogitScore, unless `head` or `pooling` ask for another; False gives its
+        decoder a head
     :raises BadInput: where the name cannot be loaded
     """
     import torch
@@ -106,7 +108,9 @@ def build_model(
             model = bi_encoder(_own_modules(name, pooling), pooling)
             stored = _stored(name)
             keep_prompts(model, stored.get("prompts"), stored.get("default_prompt_name"))
-        elif head is None and pooling is None and (brings_scores(name) or (frozen and lacks_of_scorer(name) is None)):
+        elif (
+            head is None and pooling is None and (brings_scores(name) or (own_scorer and lacks_of_scorer(name) is None))
+        ):
             model = _with_own_head(name)
         else:
             model = cross_encoder(_transformer(name), pooling, head)
@@ -154,11 +158,20 @@ def bi_encoder(modules: Sequence[Any], pooling: Pooling | None, output_width: in
 
     body = [module for module in modules if not isinstance(module, Normalize)]
     if len(body) == 1 and not is_static(body):
-        body.append(PoolingModule(body[0].get_embedding_dimension(), pooling_mode=pooling or "mean"))
+        body.append(PoolingModule(body[0].get_embedding_dimension(), pooling_mode=pooling or _usual_pooling(body[0])))
     if output_width is not None:
         width = SentenceTransformer(modules=body, device="cpu").get_embedding_dimension()
         body.append(Dense(width, output_width, bias=False, activation_function=nn.Identity()))
     return SentenceTransformer(modules=[*body, Normalize()], device="cpu")
+
+
+def _usual_pooling(transformer: Any) -> Pooling:
+    """Return the mean, or of a decoder, whose last token alone has read the whole text, that one's state."""
+    kinds = getattr(transformer.model.config, "architectures", None) or []
+    if not any(kind.endswith(("ForCausalLM", "LMHeadModel")) for kind in kinds):
+        return "mean"
+    log.info("%s is a decoder: its last token's state becomes the embedding (pooling: lasttoken)", kinds[0])
+    return "lasttoken"
 
 
 def cross_encoder(transformer: Any, pooling: Pooling | None, head: Sequence[int] | None) -> Any:

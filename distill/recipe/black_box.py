@@ -13,9 +13,18 @@ from distill.recipe.endpoint import Endpoint
 from distill.recipe.objectives import SignalKind
 from distill.recipe.section import Count, Positive, Section, Tokens
 
-__all__ = ["BLACK_BOXES", "RUBRIC", "BlackBox", "EndpointTeacher", "FileColumns", "FileTeacher", "Scale"]
+__all__ = [
+    "BLACK_BOXES",
+    "RUBRIC",
+    "BlackBox",
+    "CallableTeacher",
+    "EndpointTeacher",
+    "FileColumns",
+    "FileTeacher",
+    "Scale",
+]
 
-BLACK_BOXES = ("file", "endpoint")
+BLACK_BOXES = ("file", "endpoint", "callable")
 """The kinds of teachers that are no models."""
 
 Scale = Literal["unit", "logit", "cosine"]
@@ -30,7 +39,7 @@ RUBRIC = """4: the document is exactly what the query asks for, or says the same
 class BlackBox(Section):
     """What all teachers without a model here have in common."""
 
-    form: ClassVar[Literal["file", "endpoint"]]
+    form: ClassVar[Literal["file", "endpoint", "callable"]]
     frozen: ClassVar[bool] = True
     """No step changes them."""
 
@@ -173,4 +182,38 @@ class EndpointTeacher(BlackBox):
             raise ValueError(
                 "scale and score_range mean nothing for asks: chat, whose grades are 0 to 4; leave them out"
             )
+        return self
+
+
+class CallableTeacher(BlackBox):
+    """A teacher that is a Python function, given to the run: `Run(recipe, callables={"mine": function})`.
+
+    The function takes a list of texts and returns their embeddings, (n_texts, width), or takes a list of queries and one of
+    documents and returns their scores, (n_pairs,). A recipe file alone names no function.
+    """
+
+    form: ClassVar[Literal["callable"]] = "callable"
+    kind: Literal["callable"]
+    """Names this kind of teacher."""
+    gives: SignalKind
+    """What the function returns: embeddings of texts, or scores of pairs."""
+    revision: str = Field(min_length=1, max_length=200)
+    """A word for this version of the function. What was cached of another revision is not used."""
+    prompts: tuple[str, str] | None = None
+    """Embeddings: texts put before every query and every document. None adds nothing."""
+
+    @property
+    def signal(self) -> SignalKind:
+        """What the function returns."""
+        return self.gives
+
+    @property
+    def in_words(self) -> str:
+        """What answers."""
+        return f"{self.gives} of a Python function, revision {self.revision}"
+
+    @model_validator(mode="after")
+    def _prompts_are_used(self) -> "CallableTeacher":
+        if self.gives == "scores" and self.prompts is not None:
+            raise ValueError("prompts are for embeddings, not scores; leave them out")
         return self

@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from distill.recipe.black_box import BLACK_BOXES, BlackBox, EndpointTeacher, FileColumns, FileTeacher
+from distill.recipe.black_box import BLACK_BOXES, BlackBox, CallableTeacher, EndpointTeacher, FileColumns, FileTeacher
 from distill.recipe.checks import problems_of
 from distill.recipe.endpoint import Endpoint
 from distill.recipe.objectives import (
@@ -51,6 +51,7 @@ __all__ = [
     "Baseline",
     "Benchmark",
     "BlackBox",
+    "CallableTeacher",
     "Card",
     "CascadeDial",
     "Cka",
@@ -85,6 +86,7 @@ __all__ = [
     "Paragraphs",
     "Parallel",
     "Plan",
+    "Pooling",
     "RankNet",
     "Recipe",
     "Recover",
@@ -252,6 +254,9 @@ class Data(Section):
         return self
 
 
+Pooling = Literal["mean", "cls", "lasttoken"]
+
+
 class FreshBackbone(Section):
     """An encoder with random weights and a tokenizer trained on the recipe's own text."""
 
@@ -398,8 +403,9 @@ class Teacher(Section):
     """The encoder to start from: a model's name or path, `{teacher: NAME}`, or a fresh encoder."""
     frozen: bool = False
     """Do not train; use the model as it is."""
-    pooling: Literal["mean", "cls"] | None = None
-    """How token embeddings become one vector: their mean, or the first token's. None takes the backbone's own, else mean."""
+    pooling: Pooling | None = None
+    """How token embeddings become one vector: their mean, the first token's, or the last token's. None takes the backbone's own, else
+    the mean, and of a decoder the last token's."""
     head: Annotated[tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...], Field(max_length=20)] | None = None
     """Hidden widths of the cross-encoder's MLP. [] is a single linear layer. None takes the backbone's own head, else [256]."""
     loss: LabelLoss | None = None
@@ -434,7 +440,8 @@ def _teacher_form(value: Any) -> str:
 AnyTeacher = Annotated[
     Annotated[Teacher, Tag("model")]
     | Annotated[FileTeacher, Tag("file")]
-    | Annotated[EndpointTeacher, Tag("endpoint")],
+    | Annotated[EndpointTeacher, Tag("endpoint")]
+    | Annotated[CallableTeacher, Tag("callable")],
     Discriminator(_teacher_form),
 ]
 """A teacher that is a model, or a black box."""
@@ -654,7 +661,7 @@ class Student(Section):
     embedding_rank: Count | None = None
     """Store the word embeddings as a product of two matrices with this inner width. A BERT or XLM-RoBERTa is then saved as a
     MobileBERT with the same layers. None keeps one matrix."""
-    pooling: Literal["mean", "cls"] | None = None
+    pooling: Pooling | None = None
     """How token embeddings become one vector. None takes the backbone's."""
     head: Annotated[tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...], Field(max_length=20)] | None = None
     """Hidden widths of a cross-encoder's MLP. [] is a single linear layer. None takes the backbone's own head, else [256]."""
@@ -808,7 +815,7 @@ class Encoder(Section):
     """Names this kind of baseline."""
     backbone: Backbone
     """The encoder's name or path, or a fresh encoder."""
-    pooling: Literal["mean", "cls"] | None = None
+    pooling: Pooling | None = None
     """How token embeddings become one vector. None takes the encoder's own, else mean."""
     max_length: Tokens = 512
     """Longer texts are cut to this many tokens."""

@@ -33,7 +33,7 @@ _KINDS = {
     "query_encoder": "query side of a bi-encoder",
     "document_encoder": "document side of a bi-encoder",
 }
-_BLACK_BOXES = {"file": "answers from a file", "endpoint": "answers of an endpoint"}
+_BLACK_BOXES = {"file": "answers from a file", "endpoint": "answers of an endpoint", "callable": "a Python function"}
 _GOOD_SHARE = 0.95  # the headline names the fastest model that keeps this much
 _OURS = ("student", "export")
 _ROLE_WORDS = {"teacher_export": "teacher, exported"}

@@ -5,7 +5,7 @@
     the score        logit of "yes" − logit of "no" at the last token; `unit` of it is what `CrossEncoder.predict` gives
 
 The folder's own scorer reads the pairs, in torch: nothing of template, instruction or padding is written anew here. Such a
-model is a frozen teacher; it is not exported, and no student is cut out of it.
+model is a teacher, frozen or trained; it is not exported, and no student is cut out of it.
 """
 
 import logging

@@ -1,6 +1,7 @@
 """Teachers that are no model: one scorer over whatever answers, so that labelling, doctor and report ask all teachers alike.
 
-    BlackBoxScorer ─▶ Answering: a file (`distill.scorers.file_answers`), an endpoint (`distill.scorers.endpoint_answers`)
+    BlackBoxScorer ─▶ Answering: a file (`distill.scorers.file_answers`), an endpoint (`distill.scorers.endpoint_answers`),
+                                 a Python function (`distill.scorers.function_answers`)
 
 Their folder, `<run>/teachers/<name>`, holds a `scorer.json` that says what answers, and a card whose revision is that of the
 answers: signals of another file are other signals.
@@ -16,11 +17,12 @@ import numpy as np
 from distill.errors import BadInput
 from distill.files.artefact import ModelKind
 from distill.progress import OnProgress
-from distill.recipe.black_box import BlackBox, EndpointTeacher, FileTeacher
+from distill.recipe.black_box import BlackBox, CallableTeacher, EndpointTeacher, FileTeacher
 from distill.run import Run
 from distill.scorers.endpoint_answers import EndpointAnswers
 from distill.scorers.file_answers import read_answers, shown_item
 from distill.scorers.file_rows import Item
+from distill.scorers.function_answers import FunctionAnswers
 
 __all__ = ["BlackBoxScorer", "answers_of", "endpoint_of", "lacking", "open_black_box"]
 
@@ -144,6 +146,8 @@ def open_black_box(run: Run, name: str, *, may_ask: bool = True) -> BlackBoxScor
     settings = run.recipe.black_boxes[name]
     if isinstance(settings, EndpointTeacher):
         return BlackBoxScorer(name, settings, endpoint_of(run, name, settings, may_ask=may_ask))
+    if isinstance(settings, CallableTeacher):
+        return BlackBoxScorer(name, settings, FunctionAnswers(name, settings, run.callables.get(name)))
     assert isinstance(settings, FileTeacher)
     return BlackBoxScorer(name, settings, _File(name, settings))
 
@@ -164,6 +168,8 @@ def answers_of(settings: BlackBox) -> Mapping[str, Any]:
     if isinstance(settings, EndpointTeacher):  # its address, key and prices may change without its answers changing
         how = {"batch_size", "budget", "cache", "endpoint"}
         return {**settings.deciding(exclude=how), "model": settings.endpoint.model}
+    if isinstance(settings, CallableTeacher):
+        return settings.deciding()
     assert isinstance(settings, FileTeacher)
     return {**settings.deciding(exclude={"path"}), "files": [_checksum(path) for path in settings.path]}
 

@@ -58,7 +58,7 @@ def model_builder(run: Run, section: Teacher | Student | Encoder) -> Callable[..
         max_length=section.max_length,
         prompts=section.prompts,
         seed=seed,
-        frozen=isinstance(section, Teacher) and section.frozen,
+        own_scorer=isinstance(section, Teacher),
     )
 
 
@@ -66,7 +66,7 @@ def _from_teacher(teacher: Path, section: Teacher | Student | Encoder, seed: int
     import torch
 
     model, teacher_kind = load_model(teacher), check_model_folder(teacher)
-    if is_generative(model) and not (isinstance(section, Teacher) and section.frozen):
+    if is_generative(model) and not (isinstance(section, Teacher) and section.model_kind == "cross_encoder"):
         raise BadInput(
             f"{teacher} is a generative reranker: it teaches as it is, and no other model is cut out of it; name an encoder as backbone"
         )

@@ -13,7 +13,7 @@ from distill.data.pairs import Pairs
 from distill.errors import BadInput
 from distill.files.artefact import ModelKind, new_folder, write_card
 from distill.models.lora import add_adapters, merged
-from distill.models.modeling import is_static, save_model, set_dropout, tokenizer_of, transformer_of
+from distill.models.modeling import is_generative, is_static, save_model, set_dropout, tokenizer_of, transformer_of
 from distill.models.prompts import NO_PROMPTS, leaves_prompt_out, model_prompts
 from distill.progress import progress
 from distill.recipe.objectives import RelationTerm
@@ -114,6 +114,8 @@ def _load_pairs(run: Run, job: Job, show: bool) -> tuple[TrainSet, TrainSet]:
     lone = LoneTexts(unlabelled, parallel, role=1 if job.own_role is None else job.own_role)
     with progress(f"{job.name}: tokenizing", n_sequences, show=show) as report:
         tokenization = Tokenization(job.kind, tokenizer, job.max_length, prompts, by_role, report)
+        if is_generative(model):
+            tokenization = replace(tokenization, generative=model)
         trainset = TrainSet.build(tokenization, pairs, candidates=run.recipe.data.candidates, lone=lone)
     if trainset.cut is not None and show:
         trainset.cut.say(job.name)

@@ -18,6 +18,7 @@ from distill.data.cut_texts import CutTexts, count_cut_texts
 from distill.data.pairs import Pairs
 from distill.data.tokens import TokenTable, tokenize
 from distill.files.artefact import ModelKind
+from distill.models.generative import tokenize_templated
 from distill.training.negatives import GuideVectors, Negatives
 
 __all__ = ["Basis", "Batch", "LoneTexts", "Tokenization", "TrainSet", "group_pairs", "is_ordered", "validation_value"]
@@ -89,9 +90,13 @@ class Tokenization:
     by_role: bool = False
     """Keep a text that is both query and document apart: needed where some model of the run prompts the roles differently."""
     on_progress: Callable[[int], None] | None = None
+    generative: Any = None
+    """The generative reranker whose template puts pairs together; None is any other model."""
 
     def of(self, texts: Sequence[str], documents: Sequence[str] | None = None) -> tuple[TokenTable, CutTexts | None]:
         """Tokenise texts, or pairs of them, and count what was cut off."""
+        if self.generative is not None and documents is not None:
+            return tokenize_templated(self.generative, texts, documents, self.on_progress)
         given = (texts,) if documents is None else (texts, documents)
         tokens = tokenize(self.tokenizer, *given, max_length=self.max_length, on_progress=self.on_progress)
         return tokens, count_cut_texts(self.tokenizer, tokens.lengths, *given, max_length=self.max_length)
