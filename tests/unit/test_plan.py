@@ -253,7 +253,8 @@ class Meter:
     def __init__(self, *, odd_width=None, drift=1.0, fp32_takes=1.5):
         self.odd_width, self.drift, self.fp32_takes, self.calls = odd_width, drift, fp32_takes, []
 
-    def __call__(self, folders, names, texts, **_):
+    def __call__(self, folders, texts, **_):
+        folders = [folder for _, folder in folders]
         self.calls.append(len(folders))
         assert [precision for _, precision in folders] == ["fp32", "int8"] * (len(folders) // 2)
         return [self.result(*folder) for folder in folders]
