@@ -9,7 +9,7 @@ import numpy as np
 
 from distill.errors import BadInput
 
-__all__ = ["FalseNegatives", "Stratum", "draw", "read_strata"]
+__all__ = ["FalseNegatives", "RankStratum", "draw_candidates", "read_strata"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class FalseNegatives:
 
 
 @dataclass(frozen=True)
-class Stratum:
+class RankStratum:
     """So many candidates of these ranks, counted from 1. All of them are taken where there are no more."""
 
     first: int
@@ -68,7 +68,7 @@ class Stratum:
         return f"{self.first}-{self.last}:{self.number}"
 
 
-def read_strata(text: str) -> tuple[Stratum, ...]:
+def read_strata(text: str) -> tuple[RankStratum, ...]:
     """Read strata such as "1-10:4,11-100:4": 4 of the ranks 1 to 10, and 4 of 11 to 100.
 
     >>> [str(stratum) for stratum in read_strata("1-10:4, 11-100:4")]
@@ -81,7 +81,7 @@ def read_strata(text: str) -> tuple[Stratum, ...]:
         match = re.fullmatch(r"\s*(\d{1,7})-(\d{1,7}):(\d{1,7})\s*", part)
         if match is None or not 1 <= int(match[1]) <= int(match[2]) or int(match[3]) < 1:
             raise BadInput(f"strata {part.strip()!r}; ranks and a number are expected, such as 1-10:4,11-100:4")
-        found.append(Stratum(int(match[1]), int(match[2]), int(match[3])))
+        found.append(RankStratum(int(match[1]), int(match[2]), int(match[3])))
     found.sort(key=lambda stratum: stratum.first)
     for one, other in itertools.pairwise(found):
         if other.first <= one.last:
@@ -89,12 +89,12 @@ def read_strata(text: str) -> tuple[Stratum, ...]:
     return tuple(found)
 
 
-def draw(allowed: np.ndarray, strata: Sequence[Stratum], seed: int) -> np.ndarray:
+def draw_candidates(allowed: np.ndarray, strata: Sequence[RankStratum], seed: int) -> np.ndarray:
     """Draw candidates of each query, at random within a stratum; the ranks are those before anything was left out.
 
     *Shape:* allowed: (n_queries, depth) bool, in the order of the ranks → the same, True where drawn
 
-    >>> draw(np.array([[False, True, True, True]]), [Stratum(1, 2, 5), Stratum(3, 4, 1)], seed=0).sum(axis=1)
+    >>> draw_candidates(np.array([[False, True, True, True]]), [RankStratum(1, 2, 5), RankStratum(3, 4, 1)], seed=0).sum(axis=1)
     array([2])
     """
     drawn = np.zeros_like(allowed)

@@ -27,7 +27,7 @@ from distill.files.artefact import content_hash, new_file, write_json
 from distill.files.locking import only_process
 from distill.files.outputs import check_output_folder
 from distill.mining.cached import CachedScorer
-from distill.mining.choosing import FalseNegatives, Stratum, draw
+from distill.mining.choosing import FalseNegatives, RankStratum, draw_candidates
 from distill.mining.retrieval import Bm25, Terms, terms_of
 from distill.runtime.vectors import nearest_rows
 
@@ -56,7 +56,7 @@ class MiningSettings:
     """
 
     depth: int = 100
-    strata: tuple[Stratum, ...] = (Stratum(1, 10, 4), Stratum(11, 100, 4))
+    strata: tuple[RankStratum, ...] = (RankStratum(1, 10, 4), RankStratum(11, 100, 4))
     false_negatives: FalseNegatives = field(default_factory=FalseNegatives)
     labels: Literal["zero", "teacher"] = "zero"
     positive_from: float = 0.5
@@ -210,7 +210,7 @@ def _mined(
     with np.errstate(invalid="ignore"):
         taken_for_answers = ~excluded & (scores >= limits[:, None])
     allowed = ~excluded & ~taken_for_answers
-    drawn = draw(allowed, settings.strata, settings.seed)
+    drawn = draw_candidates(allowed, settings.strata, settings.seed)
     wanted = sum(stratum.number for stratum in settings.strata)
     counts: dict[str, Any] = {
         "queries": len(queries),
@@ -226,7 +226,7 @@ def _mined(
     if settings.false_negatives.is_set:
         counts["queries without a positive, so without a margin"] = int(np.isinf(limits).sum())
     if inputs.clusters is not None:
-        bare = draw(~excluded, settings.strata, settings.seed)
+        bare = draw_candidates(~excluded, settings.strata, settings.seed)
         answers = _answers(inputs, queries, documents, row_of, rows)
         counts["false negatives"] = {
             "before": _share(answers, bare),

@@ -9,7 +9,7 @@ import pytest
 from distill.data.pairs import Pairs
 from distill.errors import BadInput
 from distill.mining.cached import CachedScorer
-from distill.mining.choosing import FalseNegatives, Stratum
+from distill.mining.choosing import FalseNegatives, RankStratum
 from distill.mining.mine import MiningInputs, MiningSettings, mine
 from distill.runtime.opening import load
 from recipes.cli import main
@@ -19,7 +19,7 @@ QUERIES = [f"{topic} from {place}" for topic in TOPICS for place in ("seoul", "b
 ANSWERS = [f"we look for a {topic} in {place}" for topic in TOPICS for place in ("seoul", "busan")]
 PAIRS = Pairs(QUERIES, ANSWERS, np.ones(len(QUERIES), dtype=np.float32))
 CLUSTERS = ([topic for topic in TOPICS for _ in range(2)],) * 2
-ALL = MiningSettings(depth=10, strata=(Stratum(1, 10, 10),))
+ALL = MiningSettings(depth=10, strata=(RankStratum(1, 10, 10),))
 
 
 def read(folder):
@@ -123,7 +123,7 @@ def test_what_was_scored_is_not_asked_again(tmp_path, cross, monkeypatch):
     mined = mine(tmp_path / "out", MiningInputs(PAIRS), ALL, teacher=teacher)
     assert before == 24 and sum(asked) == int(np.isfinite(mined.scores).sum()) + len(PAIRS) - before
     asked.clear()
-    other = MiningSettings(depth=10, strata=(Stratum(1, 5, 2),), false_negatives=FalseNegatives(margin=0.1))
+    other = MiningSettings(depth=10, strata=(RankStratum(1, 5, 2),), false_negatives=FalseNegatives(margin=0.1))
     with pytest.raises(BadInput, match=r"begun with other settings \(strata, false_negatives\)"):
         mine(tmp_path / "out", MiningInputs(PAIRS), other, teacher=teacher)
     mine(tmp_path / "out", MiningInputs(PAIRS), other, teacher=teacher, overwrite=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from distill.errors import BadInput
-from distill.mining.choosing import FalseNegatives, Stratum, draw, read_strata
+from distill.mining.choosing import FalseNegatives, RankStratum, draw_candidates, read_strata
 from distill.mining.retrieval import Bm25, terms_of
 from distill.runtime.vectors import nearest_rows
 
@@ -103,13 +103,13 @@ class TestStrata:
 
     def test_all_are_taken_where_there_are_no_more(self):
         allowed = np.array([[True, False, True, True, True, True]])
-        drawn = draw(allowed, [Stratum(1, 3, 9), Stratum(5, 99, 1)], seed=0)
+        drawn = draw_candidates(allowed, [RankStratum(1, 3, 9), RankStratum(5, 99, 1)], seed=0)
         assert drawn[0, :4].tolist() == [True, False, True, False] and drawn[0, 4:].sum() == 1
 
     def test_the_draw_is_even_and_of_the_seed(self):
         allowed = np.ones((4000, 10), dtype=bool)
-        drawn = draw(allowed, read_strata("1-10:3"), seed=1)
+        drawn = draw_candidates(allowed, read_strata("1-10:3"), seed=1)
         assert (drawn.sum(axis=1) == 3).all()
         np.testing.assert_allclose(drawn.mean(axis=0), 0.3, atol=0.03)
-        np.testing.assert_array_equal(drawn, draw(allowed, read_strata("1-10:3"), seed=1))
-        assert not np.array_equal(drawn, draw(allowed, read_strata("1-10:3"), seed=2))
+        np.testing.assert_array_equal(drawn, draw_candidates(allowed, read_strata("1-10:3"), seed=1))
+        assert not np.array_equal(drawn, draw_candidates(allowed, read_strata("1-10:3"), seed=2))
