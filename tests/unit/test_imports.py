@@ -155,7 +155,7 @@ STAGES = [
     for name in FILES
     if name.startswith("recipes.")
     and not name.startswith("recipes._")
-    and name not in ("recipes.cli", "recipes.commands")
+    and name not in ("recipes.cli", "recipes.commands", "recipes.mining")
 ]
 
 
