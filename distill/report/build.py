@@ -47,7 +47,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from distill.report.content import Benchmark, Row, metric_of, number_at
+from distill.report.content import BenchmarkResults, Row, metric_of, number_at
 from distill.report.page import page
 from distill.report.pictures import PNG_FILES, draw
 
@@ -64,7 +64,7 @@ def write_report(benchmark: Mapping[str, Any], folder: Path) -> list[Path]:
     place, so a failure leaves an earlier report as it was; a picture of an earlier report that this one has no data for
     is removed. `BadInput` is raised where there are no rows, a row has no name, or no row has the primary metric.
     """
-    content = Benchmark.of(benchmark)
+    content = BenchmarkResults.of(benchmark)
     folder.mkdir(parents=True, exist_ok=True)
     # Inside the folder, for the folder may be a mount of its own and a rename cannot leave one.
     with tempfile.TemporaryDirectory(prefix=".report-", dir=folder) as scratch:
@@ -76,7 +76,7 @@ def write_report(benchmark: Mapping[str, Any], folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _write_all(content: Benchmark, folder: Path) -> list[str]:
+def _write_all(content: BenchmarkResults, folder: Path) -> list[str]:
     text = json.dumps(content.raw, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
     (folder / _JSON).write_text(text, encoding="utf-8")
     (folder / _CSV).write_text(_csv(content), encoding="utf-8", newline="")
@@ -85,7 +85,7 @@ def _write_all(content: Benchmark, folder: Path) -> list[str]:
     return [_JSON, _CSV, _HTML, *pictures.write(folder)]
 
 
-def _csv(content: Benchmark) -> str:
+def _csv(content: BenchmarkResults) -> str:
     """One flat line a row; what a row lacks is empty."""
     flat = [_flat(row, content.metrics) for row in content.rows]
     columns = list(dict.fromkeys(column for row in flat for column in row))

@@ -22,7 +22,7 @@ __all__ = [
     "METRIC_NAMES",
     "NO_SHARE",
     "RUNTIMES",
-    "Benchmark",
+    "BenchmarkResults",
     "Row",
     "latency_of",
     "metric_of",
@@ -40,7 +40,7 @@ _ROLES = ("teacher", "teacher_export", "untrained", "student", "control", "expor
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class BenchmarkResults:
     """A checked benchmark, its rows in the order of their roles."""
 
     raw: dict[str, Any]
@@ -51,7 +51,7 @@ class Benchmark:
     teacher: Row | None
 
     @classmethod
-    def of(cls, benchmark: Mapping[str, Any]) -> "Benchmark":
+    def of(cls, benchmark: Mapping[str, Any]) -> "BenchmarkResults":
         """Check what `benchmark.json` holds and complete its rows; `BadInput` where there is nothing to report."""
         raw = _plain(benchmark)
         rows = _checked_rows(raw.get("rows"))

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from distill.report.content import LOWER_IS_BETTER, Benchmark, number_at
+from distill.report.content import LOWER_IS_BETTER, BenchmarkResults, number_at
 from distill.report.pictures import Pictures
 from distill.report.series import grids_of, lines_of, services_of
 from distill.report.tables import batch_tables, length_table, load_table, main_table
@@ -16,7 +16,7 @@ from distill.wording import difference_in_words
 __all__ = ["page"]
 
 
-def page(content: Benchmark, pictures: Pictures) -> str:
+def page(content: BenchmarkResults, pictures: Pictures) -> str:
     """Give the whole page; what there is no data for is empty, and the template leaves it out."""
     raw = content.raw
     lines, services = lines_of(content), services_of(content)
@@ -41,7 +41,7 @@ def page(content: Benchmark, pictures: Pictures) -> str:
     )
 
 
-def _kept(content: Benchmark) -> list[tuple[str, str, str]]:
+def _kept(content: BenchmarkResults) -> list[tuple[str, str, str]]:
     """Say what each model keeps of its teacher, and what that is worth."""
     if content.teacher is None:
         return []

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from distill.report.content import IS_TEACHER, Benchmark, latency_of, throughput_of
+from distill.report.content import IS_TEACHER, BenchmarkResults, latency_of, throughput_of
 from distill.report.figures import (
     ACCENT,
     INK,
@@ -84,7 +84,7 @@ class Pictures:
         ]
 
 
-def draw(content: Benchmark) -> Pictures:
+def draw(content: BenchmarkResults) -> Pictures:
     """Draw all that a benchmark has data for."""
     latency, throughput = points_of(content, latency_of), points_of(content, throughput_of, less=False)
     lines, services, name = lines_of(content), services_of(content), metric_name(content.primary or "")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from distill.report.content import LOWER_IS_BETTER, Benchmark, Row, metric_of, number_at, role_of
+from distill.report.content import LOWER_IS_BETTER, BenchmarkResults, Row, metric_of, number_at, role_of
 
 __all__ = [
     "PERCENTILES",
@@ -96,7 +96,7 @@ class Service:
     loads: list[Load]
 
 
-def points_of(content: Benchmark, x: Callable[[Row], float | None], less: bool = True) -> list[Point]:
+def points_of(content: BenchmarkResults, x: Callable[[Row], float | None], less: bool = True) -> list[Point]:
     """Models that have the primary metric and `x`, a time; those that no other beats in both are the front.
 
     `less`: a model with less of `x` is better; a throughput is better where there is more of it.
@@ -116,7 +116,7 @@ def _point(label: str, row: Row, primary: str, across: float | None) -> Point | 
     return Point(label, role_of(row), across, up, up if low is None else low, up if high is None else high)
 
 
-def lines_of(content: Benchmark) -> list[Line]:
+def lines_of(content: BenchmarkResults) -> list[Line]:
     """Models whose latency was measured by length."""
     lines = []
     for label, row in content.labelled():
@@ -130,7 +130,7 @@ def lines_of(content: Benchmark) -> list[Line]:
     return lines
 
 
-def grids_of(content: Benchmark) -> list[Grid]:
+def grids_of(content: BenchmarkResults) -> list[Grid]:
     """Models that were measured in batches."""
     grids = []
     for label, row in content.labelled():
@@ -141,7 +141,7 @@ def grids_of(content: Benchmark) -> list[Grid]:
     return grids
 
 
-def services_of(content: Benchmark) -> list[Service]:
+def services_of(content: BenchmarkResults) -> list[Service]:
     """Models that were measured under pairs that arrive at random."""
     services = []
     for label, row in content.labelled():

@@ -12,7 +12,7 @@ from distill.report.content import (
     IS_TEACHER,
     LOWER_IS_BETTER,
     NO_SHARE,
-    Benchmark,
+    BenchmarkResults,
     Row,
     latency_of,
     metric_of,
@@ -100,7 +100,7 @@ class _Column:
     better: int = 0  # 1: higher, -1: lower, 0: not compared
 
 
-def main_table(content: Benchmark) -> ReportTable:
+def main_table(content: BenchmarkResults) -> ReportTable:
     """Give every model with its qualities, speed and size."""
     columns = _columns(content)
     best = [_best(column, content.rows) for column in columns]
@@ -114,7 +114,7 @@ def main_table(content: Benchmark) -> ReportTable:
     return ReportTable("Results", _caption(content), heads, lines, groups)
 
 
-def _columns(content: Benchmark) -> list[_Column]:
+def _columns(content: BenchmarkResults) -> list[_Column]:
     """Columns that any row has a number for."""
     quality = [_metric_column(key) for key in content.metrics]
     columns = [*quality, _share_column(content.primary), *_speed_columns(), *_size_columns()]
@@ -189,7 +189,7 @@ def _best(column: _Column, rows: Sequence[Row]) -> float | None:
     return max(known) if column.better and len(known) > 1 else None
 
 
-def _caption(content: Benchmark) -> list[str]:
+def _caption(content: BenchmarkResults) -> list[str]:
     data, environment = content.raw.get("data") or {}, content.raw.get("environment") or {}
     counts = [(data.get("n_pairs"), "pairs"), (data.get("n_queries"), "queries")]
     said = listed([f"{number:,} {word}" for number, word in counts if isinstance(number, int)] or ["the data"])
@@ -213,7 +213,7 @@ def _caption(content: Benchmark) -> list[str]:
     return [text.replace("  ", " ") for text in (quality, speed.strip(), _runtime_words(content)) if text]
 
 
-def _runtime_words(content: Benchmark) -> str:
+def _runtime_words(content: BenchmarkResults) -> str:
     """Say what × teacher is made of, and what OpenVINO computes in."""
     words = []
     if any(row.get("speedup_split") for row in content.rows):
@@ -229,7 +229,7 @@ def _runtime_words(content: Benchmark) -> str:
     return " ".join(words)
 
 
-def pairs_measured(content: Benchmark) -> str:
+def pairs_measured(content: BenchmarkResults) -> str:
     """Say over how many pairs speed was measured: once where all rows have the same, else row by row; "" where it is not known."""
     known = [
         (label, numbers)
@@ -247,7 +247,7 @@ def _pair_counts(latency: float | None, throughput: float | None) -> str:
     return listed([f"{name} over {count:,.0f}" for count, name in counts if count is not None])
 
 
-def measuring_ended(content: Benchmark) -> str:
+def measuring_ended(content: BenchmarkResults) -> str:
     """Say what the small intervals of speed are and why measuring stopped; "" where it is not known."""
     said = content.raw.get("measuring") or {}
     rounds, seconds, limit = (number_at(said, key) for key in ("rounds", "seconds", "interval"))

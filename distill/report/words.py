@@ -5,7 +5,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distill.recipe.black_box import BLACK_BOXES
-from distill.report.content import LOWER_IS_BETTER, METRIC_NAMES, RUNTIMES, Benchmark, Row, metric_of, number_at, ratio
+from distill.report.content import (
+    LOWER_IS_BETTER,
+    METRIC_NAMES,
+    RUNTIMES,
+    BenchmarkResults,
+    Row,
+    metric_of,
+    number_at,
+    ratio,
+)
 
 __all__ = [
     "bound",
@@ -123,7 +132,7 @@ def nature(row: Row) -> str:
     return "\u00a0· ".join(str(part) for part in parts if part)
 
 
-def headline(content: Benchmark) -> str:
+def headline(content: BenchmarkResults) -> str:
     """Name the fastest student that keeps 95 % of the teacher, or else the one that keeps most, in one sentence."""
     ours = [pair for pair in content.labelled() if pair[1].get("role") in _OURS]
     if not ours or content.primary is None:
@@ -150,7 +159,7 @@ def _keeps_most(ours: Sequence[tuple[str, Row]], key: str) -> tuple[str, Row]:
     return max(ours, key=share_and_value)
 
 
-def kept(row: Row, content: Benchmark) -> str | None:
+def kept(row: Row, content: BenchmarkResults) -> str | None:
     """Say what a model keeps of its teacher, without its name, or give None where no share is known."""
     shares = [(key, number_at(row, "retention", key)) for key in content.metrics]
     known = [f"{percent(share)} of its {_spoken(key)}" for key, share in shares if share is not None]
@@ -162,7 +171,7 @@ def kept(row: Row, content: Benchmark) -> str | None:
     return f"{verb} {said}{f', at {listed(costs)}' if costs else ''}"
 
 
-def warnings(content: Benchmark) -> list[str]:
+def warnings(content: BenchmarkResults) -> list[str]:
     """Say, a sentence each without its full stop, what the headline must not hide: models that TF-IDF beats."""
     under = [
         label for label, row in content.labelled() if row.get("under_floor") and row.get("role") in ("teacher", *_OURS)
@@ -172,7 +181,7 @@ def warnings(content: Benchmark) -> list[str]:
     return [f"Under the floor, what counting common terms gives: {listed(under)}"]
 
 
-def worth(row: Row, content: Benchmark) -> str | None:
+def worth(row: Row, content: BenchmarkResults) -> str | None:
     """Say what of the primary metric there was to gain and how much of it a model has; None where that is not known.
 
     A model that is worse than what the gain is counted from is said to be below it: a share of less than nothing says no more.

@@ -9,7 +9,6 @@ from tests.unit.test_imports import FILES, tree_of
 
 # What may stand in several modules, and why.
 SHARED = {
-    "Benchmark": "for now: the section of a recipe, and a checked benchmark.json",
     "T": "a type variable has no meaning outside of its module",
     "log": "each module logs under its own name",
     "main": "each entry point of recipes/ is run as `python -m recipes.<stage>`",

@@ -13,7 +13,7 @@ from distill.metrics.measures import METRICS, Estimate
 from distill.metrics.names import METRIC_NAMES
 from distill.report import pictures as report_pictures
 from distill.report.build import write_report
-from distill.report.content import Benchmark, latency_of, throughput_of
+from distill.report.content import BenchmarkResults, latency_of, throughput_of
 from distill.report.page import page as html_page
 from distill.report.pictures import PNG_FILES, draw
 from distill.report.series import lines_of, points_of, services_of
@@ -150,7 +150,7 @@ def drawn(content):
 
 
 def page(content):
-    checked = Benchmark.of(content)
+    checked = BenchmarkResults.of(content)
     text = html_page(checked, drawn(checked))
     return text, Page(text)
 
@@ -569,7 +569,13 @@ def test_rows_alike_in_name_are_told_apart():
         {"name": "t-int8", "precision": "int8"},
         {"name": "u"},
     ]
-    assert Benchmark.of({"rows": rows}).labels == ["s (PyTorch int8)", "s (OpenVINO int8)", "t (fp32)", "t-int8", "u"]
+    assert BenchmarkResults.of({"rows": rows}).labels == [
+        "s (PyTorch int8)",
+        "s (OpenVINO int8)",
+        "t (fp32)",
+        "t-int8",
+        "u",
+    ]
 
 
 def in_latin(content):
@@ -586,7 +592,7 @@ def labels(figure):
 
 @pytest.mark.parametrize("size", [0, 1], ids=["desk", "phone"])
 def test_labels_do_not_cover_each_other(size):
-    content = Benchmark.of(in_latin(benchmark()))
+    content = BenchmarkResults.of(in_latin(benchmark()))
     figure = drawn(content).quality_latency[size].figure
     boxes = labels(figure)
     assert sorted(boxes) == sorted(content.labels)
@@ -623,7 +629,7 @@ def test_many_models_are_numbered_and_the_key_names_them():
     raw = crowd()
     for one in raw["rows"]:  # the other pictures take seconds
         del one["throughput_pairs_per_s"], one["latency_by_length"]
-    content = Benchmark.of(raw)
+    content = BenchmarkResults.of(raw)
     phone = draw(content).quality_latency[1]
     boxes = labels(phone.figure)
     assert sorted(boxes, key=int) == [str(number) for number in range(1, 17)]
@@ -640,7 +646,7 @@ def test_every_line_is_named_inside_the_picture():
     del content["primary_metric"]
     lines = ("name", "role", "runtime", "precision", "latency_by_length")  # without the scatter, which takes seconds
     content["rows"] = [{key: one[key] for key in lines} for one in content["rows"]]
-    pictures = draw(Benchmark.of(content))
+    pictures = draw(BenchmarkResults.of(content))
     assert len(pictures.latency_by_length) == 2 and not pictures.quality_latency
     for picture in pictures.latency_by_length:
         boxes = list(labels(picture.figure).values())
@@ -651,7 +657,7 @@ def test_every_line_is_named_inside_the_picture():
 def test_pictures_are_the_same_every_time(tmp_path):
     content = under_load()
     content["rows"] = content["rows"][1:4]
-    first, second = (draw(Benchmark.of(content)) for _ in range(2))
+    first, second = (draw(BenchmarkResults.of(content)) for _ in range(2))
     for one, other in zip(first.quality_latency, second.quality_latency, strict=True):
         assert one.svg == other.svg
     first.write(tmp_path)
@@ -676,7 +682,7 @@ def test_front_is_what_no_other_beats():
 
     # b is slower and worse than a; c is slower but better; d is the same as c.
     rows = [model("a", 1, 0.5), model("b", 2, 0.4), model("c", 3, 0.9), model("d", 3, 0.9)]
-    points = points_of(Benchmark.of({"rows": rows}), latency_of)
+    points = points_of(BenchmarkResults.of({"rows": rows}), latency_of)
     assert [point.front for point in points] == [True, False, True, True]
 
 

@@ -7,7 +7,7 @@ from distill.data.pairs import Pairs
 from distill.evaluation.benchmark import BenchmarkEntry, Scored, assemble, said_of_quality
 from distill.metrics.measures import Bootstrap
 from distill.metrics.standing import is_broken, problem_of, with_standing
-from distill.report.content import Benchmark
+from distill.report.content import BenchmarkResults
 from distill.report.words import headline, verdict, worth
 
 
@@ -63,7 +63,7 @@ def test_what_is_under_the_floor_is_said_in_headline_and_notes():
     rows = with_standing(rows, None, "roc_auc")
     (said,) = said_of_quality({"rows": rows, "primary_metric": "roc_auc"})
     assert said == "Under the floor: cross, student. Counting common terms (tfidf) gives 0.820."
-    content = Benchmark.of({"rows": rows, "primary_metric": "roc_auc"})
+    content = BenchmarkResults.of({"rows": rows, "primary_metric": "roc_auc"})
     assert headline(content).endswith(". Under the floor, what counting common terms gives: cross and student")
     student = next(one for one in content.rows if one["name"] == "student")
     assert worth(student, content) == (
@@ -114,4 +114,4 @@ def test_a_constant_or_broken_row_says_so_and_spoils_no_other(broken, value, tmp
     assert [one["name"] for one in result["comparisons"]] == (
         ["student − control"] if broken == "teacher" else ["control − teacher"]
     )
-    Benchmark.of(result)
+    BenchmarkResults.of(result)

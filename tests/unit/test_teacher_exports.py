@@ -10,7 +10,7 @@ from distill.evaluation.teacher_exports import (
     with_split,
 )
 from distill.recipe.schema import Recipe
-from distill.report.content import Benchmark
+from distill.report.content import BenchmarkResults
 from distill.report.tables import measuring_ended, pairs_measured
 from distill.report.words import headline, kept
 from distill.run import Run
@@ -57,7 +57,7 @@ def test_where_the_same_is_missing_the_nearest_is_named():
 
 
 def test_headline_and_sentences_show_both_factors():
-    content = Benchmark.of({"rows": with_split(ROWS), "primary_metric": "roc_auc"})
+    content = BenchmarkResults.of({"rows": with_split(ROWS), "primary_metric": "roc_auc"})
     assert headline(content) == (
         "student (int8): 100.0\u00a0% of the teacher’s ROC-AUC at 24× its speed "
         "(6.0 from the smaller model × 4.0 from the runtime) and 1.0× its size"
@@ -66,20 +66,20 @@ def test_headline_and_sentences_show_both_factors():
     assert kept(exported, content) == (
         "keeps 100.0\u00a0% of the teacher’s ROC-AUC, at 4.0× its speed and 1.0× its size"
     )
-    beside = Benchmark.of({"rows": with_split([*ROWS[:2], ROWS[5]]), "primary_metric": "roc_auc"})
+    beside = BenchmarkResults.of({"rows": with_split([*ROWS[:2], ROWS[5]]), "primary_metric": "roc_auc"})
     assert "8.0 from the smaller model × 3.0 from the runtime, beside bi (fp32)" in headline(beside)
 
 
 def test_pairs_are_said_once_where_they_are_the_same_for_all():
     same = [{**one, "latency_pairs": 24, "throughput_pairs": 64} for one in ROWS]
-    assert pairs_measured(Benchmark.of({"rows": same})) == (
+    assert pairs_measured(BenchmarkResults.of({"rows": same})) == (
         "Every row was measured over the same pairs: latency over 24 and throughput over 64."
     )
     other = [{**same[0], "latency_pairs": 8}, same[3]]
-    assert pairs_measured(Benchmark.of({"rows": other})) == (
+    assert pairs_measured(BenchmarkResults.of({"rows": other})) == (
         "bi (fp32): latency over 8 and throughput over 64. student (fp32): latency over 24 and throughput over 64."
     )
-    assert pairs_measured(Benchmark.of({"rows": ROWS})) == ""
+    assert pairs_measured(BenchmarkResults.of({"rows": ROWS})) == ""
 
 
 @pytest.mark.parametrize(
@@ -97,8 +97,8 @@ def test_pairs_are_said_once_where_they_are_the_same_for_all():
 )
 def test_what_ended_the_measuring_is_said(ended_by, words):
     said = {"rounds": 7, "seconds": 42.0, "ended_by": ended_by, "interval": 0.1, "widest": 0.08, "widest_row": "bi"}
-    assert words in measuring_ended(Benchmark.of({"rows": ROWS, "measuring": said}))
-    assert measuring_ended(Benchmark.of({"rows": ROWS})) == ""
+    assert words in measuring_ended(BenchmarkResults.of({"rows": ROWS, "measuring": said}))
+    assert measuring_ended(BenchmarkResults.of({"rows": ROWS})) == ""
 
 
 @pytest.mark.parametrize(
