@@ -25,7 +25,7 @@ def cut_to_tokens(text: str, max_tokens: int) -> str:
     """Return the longest beginning of a text that is estimated to have at most so many tokens.
 
     >>> cut_to_tokens("서버 개발자", 5)
-    '서버 '
+    '서버 개'
     """
     if most_tokens(text) <= max_tokens or estimated_tokens(text) <= max_tokens:
         return text
