@@ -223,7 +223,11 @@ def doctor(
     ] = 300,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="A folder for doctor.json and suspects.tsv; default: nothing is written."),
+        typer.Option(
+            "-o",
+            "--output",
+            help="A folder for doctor.json, suspects.tsv and disagreement.tsv; default: nothing is written.",
+        ),
     ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,

@@ -8,7 +8,9 @@ from typing import Any
 from distill.models.modeling import load_model, prepared
 from distill.recipe.schema import Labels, Objectives
 from distill.run import Run
+from distill.signals import SignalSource
 from distill.training.fitting import Job, fit
+from distill.training.mixtures import mix_teachers
 from distill.training.unlabelled import taught_pairs
 from students.asymmetric import index_teacher, pair_details
 from students.build import build_student
@@ -38,7 +40,9 @@ def training_job(run: Run, name: str, objectives: Objectives, inputs: Mapping[st
     """Return how the student, or its control, learns by objectives; see `training_inputs`."""
     target = run.student if name == "student" else run.control
     student = run.student_section
-    sources = {teacher: signal_source(run, teacher) for teacher in objectives.teachers()}
+    sources: dict[str, SignalSource] = {teacher: signal_source(run, teacher) for teacher in objectives.teachers()}
+    for mixture, term in objectives.mixtures().items():
+        sources[mixture] = mix_teachers(term, sources, run.split.validation)
     axes, match = read_axes(run.built), objectives.embedding_match
     matched = None if axes is None or match is None else AlongAxes(sources[match.teacher], axes)
     index = index_teacher(run)
@@ -57,7 +61,7 @@ def training_job(run: Run, name: str, objectives: Objectives, inputs: Mapping[st
         sources=sources,
         matched=matched,
         role_prompts=index is not None
-        or any(any(run.teacher_prompts(t)) for t in sources)
+        or any(any(run.teacher_prompts(t)) for t in objectives.teachers())
         or student.prompts is not None,
         projected_width=_projected_width(run, objectives),
         own_role=None if student.asymmetric is None else student.asymmetric.role,

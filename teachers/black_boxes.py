@@ -65,6 +65,8 @@ def items_of(run: Run, name: str) -> dict[str, list[tuple[int, Item]]]:
     if "embeddings" in needs:
         lone = [*split.unlabelled, *(source for source, _ in split.parallel)]
         parts["unlabelled"] += [(document, text) for text in lone]
+    if name in run.recipe.objectives.mixed_teachers:
+        parts["validation"] = _of_pairs(settings, split.validation)
     if name in measured_teachers(run):
         parts["evaluation"] = _of_pairs(settings, split.evaluation)
     return {part: list(dict.fromkeys(items)) for part, items in parts.items()}

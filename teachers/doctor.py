@@ -48,6 +48,7 @@ from distill.scorers.baselines import choose_tfidf, term_words, tfidf_cosines
 from distill.scorers.black_box import BlackBoxScorer, open_black_box
 from distill.signals import SignalCache, pair_keys, text_keys
 from teachers.black_boxes import check_black_box
+from teachers.disagreement import Disagreement, find_disagreement, write_disagreement
 
 __all__ = ["Diagnosis", "diagnose", "write_diagnosis"]
 
@@ -66,6 +67,8 @@ class Diagnosis:
 
     findings: list[Finding]
     suspects: list[list[Any]] = field(default_factory=list)
+    disagreements: list[Disagreement] = field(default_factory=list)
+    """Of each mixture of teachers, the pairs on which they differ most."""
 
     @property
     def n_problems(self) -> int:
@@ -113,16 +116,24 @@ def diagnose(run: Run, *, n_pairs: int = 300) -> Diagnosis:
             of_teacher, rows = _examine(run, name, teacher, validation, floor)
             found += of_teacher
             worst += rows
-    return Diagnosis(ordered(found), worst)
+    disagreements = []
+    for mixture, term in run.recipe.objectives.mixtures().items():
+        of_mixture, disagreement = find_disagreement(run, mixture, term)
+        found += of_mixture
+        disagreements += [] if disagreement is None else [disagreement]
+    return Diagnosis(ordered(found), worst, disagreements)
 
 
 def write_diagnosis(diagnosis: Diagnosis, folder: Path, *, overwrite: bool = False) -> None:
-    """Write `doctor.json` and `suspects.tsv` (texts of the training pairs, to be read by a person)."""
+    """Write `doctor.json`, and tables of texts of the training pairs for a person: `suspects.tsv`, of each mixture `disagreement.tsv`."""
     with output_folder(folder, ours=("doctor.json",), overwrite=overwrite) as temporary:
         write_json(temporary / "doctor.json", diagnosis.to_json())
         with table_writer(temporary / "suspects.tsv", _SUSPECT_COLUMNS) as write:
             for row in diagnosis.suspects:
                 write(row)
+        for number, disagreement in enumerate(diagnosis.disagreements, start=1):
+            name = "disagreement.tsv" if number == 1 else f"disagreement-{number}.tsv"
+            write_disagreement(temporary / name, disagreement)
 
 
 def _examine(

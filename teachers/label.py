@@ -81,6 +81,9 @@ def _label(run: Run, name: str, needs: set[SignalKind]) -> None:
 def _items(run: Run, name: str, needs: set[SignalKind]) -> dict[SignalKind, tuple[np.ndarray, Any]]:
     """Return keys and inputs of every item: pairs for scores, (role, text) for embeddings."""
     pairs = taught_pairs(run)
+    if name in run.recipe.objectives.mixed_teachers:  # calibrated on the validation pairs
+        held = run.split.validation
+        pairs = Pairs([*pairs.queries, *held.queries], [*pairs.documents, *held.documents])
     items: dict[SignalKind, tuple[np.ndarray, Any]] = {}
     if "scores" in needs:
         items["scores"] = (pair_keys(pairs.queries, pairs.documents), pairs)

@@ -184,6 +184,7 @@ def _objective_problems(recipe: Recipe) -> list[str]:
     for name, term in given.items():
         for teacher, signal in term.needs():
             where = f"objectives.{name}.guide.teacher" if name == "labels" else f"objectives.{name}.teacher"
+            where += "s" * (getattr(term, "teachers", None) is not None)
             problems += _named_teacher_problems(where, teacher, signal, recipe)
     if objectives.labels is not None:
         problems += _loss_problems("objectives.labels.loss", objectives.labels.loss, student.kind)

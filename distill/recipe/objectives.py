@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from distill.recipe.section import Count, Positive, Section
+from distill.recipe.section import Count, Name, Positive, Section
 
 __all__ = [
     "AdrMse",
@@ -26,12 +26,14 @@ __all__ = [
     "ListTerm",
     "MarginMatch",
     "Matryoshka",
+    "Mixing",
     "Objectives",
     "RankNet",
     "RelationTerm",
     "Rkd",
     "Schedule",
     "ScoreMatch",
+    "ScoreTerm",
     "SignalKind",
     "Similarity",
     "Term",
@@ -102,7 +104,7 @@ class Term(Section):
     couples: ClassVar[bool] = False
     """Whether the term compares the units of a step with each other."""
     silent_at_default: ClassVar[frozenset[str]] = frozenset(
-        {"schedule", "guide", "positive_from", "teacher_temperature", "targets", "k", "scale"}
+        {"schedule", "guide", "positive_from", "teacher_temperature", "targets", "k", "scale", "teachers", "mixing"}
     )
 
     weight: Positive = 1.0
@@ -135,11 +137,17 @@ class Term(Section):
         """Return what the schedule multiplies the weight with after a share of the steps."""
         return 1.0 if self.schedule is None else self.schedule.factor(share)
 
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The teachers that the term learns from, the one that counts most first."""
+        teacher = getattr(self, "teacher", None)
+        return () if teacher is None else (teacher,)
+
     def needs(self) -> Iterator[tuple[str, SignalKind]]:
         """Yield the teachers that the term asks, each with the signal."""
-        teacher = getattr(self, "teacher", None)
-        if teacher is not None and self.signal is not None:
-            yield teacher, self.signal
+        for teacher in self.named:
+            if self.signal is not None:
+                yield teacher, self.signal
 
 
 class Guide(Section):
@@ -185,22 +193,91 @@ class Labels(Term):
             yield self.guide.teacher, "embeddings"
 
 
-class ScoreMatch(Term):
+class Mixing(Section):
+    """How the scores of several teachers become one probability, and so one logit.
+
+    Each teacher's scores first become probabilities, fitted to the labels of the validation pairs: scales and temperatures of
+    teachers have nothing to do with each other. The probabilities are then averaged by weight.
+    """
+
+    calibration: Literal["platt", "isotonic", "temperature"] = "platt"
+    """platt: σ(a·score + b) (Platt 1999). temperature: σ(logit / τ) (Guo et al. 2017). isotonic: the best rising steps (Zadrozny &
+    Elkan 2002), which need some hundred validation pairs and make ties."""
+    weights: Literal["fixed", "fitted", "agreement"] = "fixed"
+    """fixed: those of `teachers`, as shares of their sum. fitted: the shares under which the labels of the validation pairs are
+    likeliest, by expectation-maximisation from those of `teachers`. agreement: for each pair, those of `teachers` times the
+    share in which a teacher agrees with the others, squared; it takes three teachers."""
+
+
+class ScoreTerm(Term):
+    """A term that learns from scores: of one teacher, or of several as one."""
+
+    signal: ClassVar[SignalKind | None] = "scores"
+    teacher: str | None = None
+    """The teacher's name."""
+    teachers: dict[Name, Positive] | None = None
+    """Several teachers with their weights, such as {a: 0.7, b: 0.3}, in place of `teacher`. Their mixture is one teacher whose logits
+    are learned."""
+    mixing: Mixing | None = None
+    """How the scores of several teachers become one. None takes the defaults."""
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> "ScoreTerm":
+        if self.teacher is not None and self.teachers is not None:
+            raise ValueError("teacher and teachers both given; name one teacher, or several with their weights")
+        if self.teachers is None:
+            if self.mixing is not None:
+                raise ValueError("mixing is for several teachers; set teachers, or leave it out")
+            return self
+        if len(self.teachers) < 2:
+            raise ValueError(f"teachers names {len(self.teachers)}; two or more are expected, else set teacher")
+        if self.how_mixed.weights == "agreement" and len(self.teachers) < 3:
+            raise ValueError("mixing.weights: agreement takes three teachers: of two, each agrees with the other alike")
+        return self
+
+    @property
+    def how_mixed(self) -> Mixing:
+        """How several teachers become one."""
+        return self.mixing or Mixing()
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The teachers that the term learns from, the one that counts most first."""
+        if self.teachers is None:
+            return super().named
+        return tuple(sorted(self.teachers, key=lambda name: -(self.teachers or {})[name]))
+
+    @property
+    def told_by(self) -> str | None:
+        """What its scores are kept under: the teacher's name, or that of the mixture; None learns the labels.
+
+        >>> ScoreMatch(teachers={"a": 0.7, "b": 0.3}).told_by
+        'a 0.7 + b 0.3 (fixed, platt)'
+        """
+        if self.teachers is None:
+            return self.teacher
+        told = " + ".join(f"{name} {weight:g}" for name, weight in self.teachers.items())
+        return f"{told} ({self.how_mixed.weights}, {self.how_mixed.calibration})"
+
+
+class ScoreMatch(ScoreTerm):
     """Match the teacher's scores.
 
     mse: squared difference of scores in [0, 1]. bce: the teacher's probability as a soft label.
     logit_mse: squared difference of logits. kl: τ²·KL over the candidates of a query.
     """
 
-    signal: ClassVar[SignalKind | None] = "scores"
-    teacher: str
-    """The teacher's name."""
     loss: Literal["mse", "bce", "logit_mse", "kl"] = "mse"
     """The loss; kl needs `data.candidates`."""
     temperature: Positive = 1.0
     """τ: the student's logits are divided by it (bce and kl). The loss carries τ²."""
     teacher_temperature: Positive | None = None
     """What the teacher's logits are divided by (bce and kl). None is `temperature`."""
+
+    @model_validator(mode="after")
+    def _somebody_teaches(self) -> "ScoreMatch":
+        _check_named(self)
+        return self
 
     @model_validator(mode="after")
     def _temperature_is_used(self) -> "ScoreMatch":
@@ -219,12 +296,18 @@ class ScoreMatch(Term):
         return self.loss in ("logit_mse", "kl")
 
 
-class MarginMatch(Term):
+def _check_named(term: ScoreTerm) -> None:
+    if not term.named:
+        raise ValueError("no teacher is named; set teacher, or teachers with their weights, such as {a: 0.7, b: 0.3}")
+
+
+class MarginMatch(ScoreTerm):
     """MarginMSE (Hofstätter et al. 2020): match the score differences between the candidates of a query."""
 
-    signal: ClassVar[SignalKind | None] = "scores"
-    teacher: str
-    """The teacher's name."""
+    @model_validator(mode="after")
+    def _somebody_teaches(self) -> "MarginMatch":
+        _check_named(self)
+        return self
 
     @property
     def compares_logits(self) -> bool:
@@ -250,12 +333,11 @@ class EmbeddingMatch(Term):
     projection only serves training, and the student keeps its own width."""
 
 
-class ListTerm(Term):
+class ListTerm(ScoreTerm):
     """A loss over the candidates of a query; it needs `data.candidates`."""
 
-    signal: ClassVar[SignalKind | None] = "scores"
     teacher: str | None = None
-    """The teacher whose scores are learned. None learns the labels."""
+    """The teacher whose scores are learned. Without it, and without teachers, the labels are learned."""
 
     @property
     def compares_logits(self) -> bool:
@@ -265,7 +347,7 @@ class ListTerm(Term):
     @property
     def compares_teacher_logits(self) -> bool:
         """Whether the teacher's logits are compared, so that a bi-encoder teacher's cosines need a scale."""
-        return self.teacher is not None
+        return self.told_by is not None
 
 
 class ListNet(ListTerm):
@@ -287,7 +369,7 @@ class _Pairwise(ListTerm):
     @property
     def is_soft(self) -> bool:
         """Whether the targets are probabilities."""
-        return self.targets == "soft" or (self.targets is None and self.teacher is not None)
+        return self.targets == "soft" or (self.targets is None and self.told_by is not None)
 
 
 class RankNet(_Pairwise):
@@ -326,13 +408,12 @@ class AdrMse(ListTerm):
     """Steepness of the smooth ranks: a larger one comes nearer to true ranks, with smaller gradients."""
 
 
-class CoSent(Term):
+class CoSent(ScoreTerm):
     """CoSENT (Huang et al. 2024): any two pairs of a step are to be in the teacher's order."""
 
-    signal: ClassVar[SignalKind | None] = "scores"
     couples: ClassVar[bool] = True
     teacher: str | None = None
-    """The teacher whose order is learned. None learns that of the labels."""
+    """The teacher whose order is learned. Without it, and without teachers, that of the labels is learned."""
     scale: Positive | None = None
     """What the student's scores are multiplied by. None is 20 for cosines (bi-encoder), 1 for logits (cross-encoder)."""
 
@@ -463,10 +544,20 @@ class Objectives(Section):
                 needs.setdefault(teacher, set()).add(signal)
         return needs
 
+    def mixtures(self) -> dict[str, ScoreTerm]:
+        """Return a term of each mixture of teachers, by what its scores are kept under."""
+        terms = [term for term in self.terms().values() if isinstance(term, ScoreTerm) and term.teachers is not None]
+        return {str(term.told_by): term for term in terms}
+
+    @property
+    def mixed_teachers(self) -> set[str]:
+        """The teachers that are part of a mixture: their scores of the validation pairs are needed, too."""
+        return {name for term in self.mixtures().values() for name in term.named}
+
     @property
     def primary_teacher(self) -> str | None:
         """The teacher that is learned from first of all: of scores before of embeddings; None learns from labels alone."""
-        named = [(term.signal != "scores", term.teacher) for term in self._of_teachers()]
+        named = [(term.signal != "scores", term.named[0]) for term in self._of_teachers()]
         return min(named, key=lambda one: one[0])[1] if named else None  # of equals the first
 
     @property
@@ -494,7 +585,7 @@ class Objectives(Section):
         return {name: told for name, told in self.deciding().items() if told is not None or name in _FIRST_TERMS}
 
     def _of_teachers(self) -> list[Any]:
-        return [term for term in self.terms().values() if getattr(term, "teacher", None) is not None]
+        return [term for term in self.terms().values() if term.named]
 
 
 _FIRST_TERMS = {"labels", "score_match", "margin_mse", "embedding_match", "matryoshka"}

@@ -26,6 +26,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from distill.errors import BadInput, JobFailed
+from distill.metrics.logistic import fit_logistic
 from distill.models.files import Runtime
 from distill.progress import OnProgress
 from distill.runtime.arguments import check_texts
@@ -106,12 +107,12 @@ def fit_cascade(student_scores: np.ndarray, teacher_scores: np.ndarray, labels: 
         if np.ptp(values) == 0:
             raise BadInput(f"the {name} of the held-back pairs are all {values[0]:.6g}; nothing can be fitted to them")
     columns = np.column_stack([student_scores, teacher_scores]).astype(np.float64)
-    a, b = _logistic(columns[:, :1], labels)
+    a, b = fit_logistic(columns[:, :1], labels)
     if a <= 0:
         raise JobFailed(
             "the student's scores do not rise with the labels of the held-back pairs; there is nothing to start a cascade from"
         )
-    c, d, e = _logistic(columns, labels)
+    c, d, e = fit_logistic(columns, labels)
     fitted = Cascade(student=(a, b), both=(c, d, e), knots=(0.0, 1.0), doubts=(0.0, 0.0))
     moved = (fitted.together(student_scores, teacher_scores) - fitted.alone(student_scores)) ** 2
     knots, doubts = _smooth_curve(columns[:, 0], moved)
@@ -123,20 +124,6 @@ def _sigmoid(values: np.ndarray) -> np.ndarray:
 
     result: np.ndarray = expit(values)
     return result
-
-
-def _logistic(columns: np.ndarray, labels: np.ndarray) -> tuple[float, ...]:
-    """Fit σ(columns · w + bias) to labels in [0, 1]; return (*w, bias). *Shape:* columns (n, n_columns), labels (n,)."""
-    from sklearn.linear_model import LogisticRegression
-
-    centre, scale = columns.mean(axis=0), columns.std(axis=0)
-    standard = (columns - centre) / scale
-    # a grade y is y of a match and 1 − y of none
-    doubled = np.concatenate([standard, standard])
-    classes, weights = np.repeat([1, 0], len(labels)), np.concatenate([labels, 1 - labels])
-    model = LogisticRegression(C=10.0, max_iter=1000).fit(doubled, classes, sample_weight=weights)
-    slopes = model.coef_[0] / scale
-    return (*map(float, slopes), float(model.intercept_[0] - slopes @ centre))
 
 
 def _smooth_curve(scores: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from distill.models.lora import add_adapters, merged
 from distill.models.modeling import is_generative, is_static, save_model, set_dropout, tokenizer_of, transformer_of
 from distill.models.prompts import NO_PROMPTS, leaves_prompt_out, model_prompts
 from distill.progress import progress
-from distill.recipe.objectives import RelationTerm
+from distill.recipe.objectives import RelationTerm, ScoreTerm
 from distill.recipe.schema import Lora, Objectives, Training
 from distill.run import Run
 from distill.signals import SignalSource
@@ -157,12 +157,9 @@ def _pairs(run: Run, job: Job) -> Pairs:
 
 
 def _attach_signals(trainset: TrainSet, pairs: Pairs, job: Job) -> None:
-    needs = job.objectives.teachers()
-    trainset.teacher_scores = {
-        name: job.sources[name].scores(pairs.queries, pairs.documents)
-        for name, kinds in needs.items()
-        if "scores" in kinds
-    }
+    terms = [term for term in job.objectives.terms().values() if isinstance(term, ScoreTerm)]
+    told_by = dict.fromkeys(term.told_by for term in terms if term.told_by is not None)
+    trainset.teacher_scores = {name: job.sources[name].scores(pairs.queries, pairs.documents) for name in told_by}
     match, labels = job.objectives.embedding_match, job.objectives.labels
     if match is not None:
         source = job.matched or job.sources[match.teacher]

@@ -24,6 +24,7 @@ from distill.recipe.objectives import (
     Rkd,
     ScoreMatch,
 )
+from distill.training.mixtures import check_mixtures
 from distill.training.negatives import GuideVectors, Negatives
 from distill.training.terms import compares_candidates
 from distill.training.trainset import group_pairs, is_ordered
@@ -75,6 +76,8 @@ def check_pairs(run: "Run") -> None:
     recipe, pairs = run.recipe, run.split.train
     if recipe.student is None:
         return
+    if mixtures := recipe.objectives.mixtures():
+        check_mixtures(mixtures, run.split.validation)
     numbers: dict[str, int] = {}
     documents = np.array([numbers.setdefault(document, len(numbers)) for document in pairs.documents], dtype=np.int64)
     facts = _PairFacts(pairs.labels, pairs.query_ids, documents, group_pairs(pairs, recipe.data.candidates))
@@ -105,7 +108,7 @@ def _check_facts(
     where = f"{name}: {field} ({term.loss})" if isinstance(term, ScoreMatch) else f"{name}: {field}"
     if isinstance(term, Labels):
         _check_labels(name, facts, term, global_batch)
-    elif isinstance(term, ListTerm | CoSent) and term.teacher is None:
+    elif isinstance(term, ListTerm | CoSent) and term.told_by is None:
         _check_differing(where, facts.labels)
         if isinstance(term, ListTerm):
             _check_ordered(where, facts.labels, facts.unit_pairs)
@@ -118,9 +121,9 @@ def _check_facts(
 def _check_signals(where: str, units: "TrainSet", term: "Term", global_batch: int) -> None:
     """Check what the teachers said."""
     if isinstance(term, ScoreMatch | MarginMatch | ListTerm | CoSent):
-        if term.teacher is not None:
+        if term.told_by is not None:
             shown = f"{where} ({term.loss})" if isinstance(term, ScoreMatch) else where
-            _check_scores(shown, units, term.teacher, by_group=compares_candidates(term))
+            _check_scores(shown, units, term.told_by, by_group=compares_candidates(term))
     elif isinstance(term, EmbeddingMatch):
         if units.embeddings is not None:
             _check_embeddings(where, units, term.teacher, units.embeddings)

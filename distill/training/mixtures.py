@@ -1,0 +1,226 @@
+"""Several teachers as one: each one's scores become probabilities, these are averaged, and their logit is learned.
+
+    p_i = calibrated score of teacher i        fitted on the labelled validation pairs
+    p   = Σ wᵢ pᵢ                              Σ wᵢ = 1; fixed, fitted, or by agreement for each pair
+    z   = ln(p / (1 − p))                      what every term reads, as the logits of a cross-encoder
+
+Without the first step a mixture would follow the teacher with the widest scores: logits of ±10 beside cosines of .6 to .8.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from distill.data.pairs import Pairs
+from distill.errors import BadInput, JobFailed
+from distill.files.artefact import ModelKind
+from distill.metrics.logistic import fit_logistic
+from distill.recipe.objectives import Mixing, ScoreTerm
+from distill.signals import SignalSource
+
+__all__ = ["MixedSignals", "check_mixtures", "fitted_shares", "mix_teachers"]
+
+log = logging.getLogger(__name__)
+_LEAST_PAIRS = 50  # labelled validation pairs: two numbers a teacher are fitted to them
+_CLIP = 1e-6
+_STEP_CLIP = 1e-3  # of isotonic steps: the outermost are often 0 and 1 on a few pairs
+_EM_STEPS = 500
+_EM_DONE = 1e-9
+Calibration = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class MixedSignals:
+    """Scores of several teachers as one; a source of signals like a single teacher's.
+
+    :param shares: of each teacher, adding up to 1
+    :param how: "agreement" changes the shares for each pair
+    """
+
+    sources: Mapping[str, SignalSource]
+    calibrations: Mapping[str, Calibration]
+    shares: Mapping[str, float]
+    how: str
+
+    kind: ModelKind = "cross_encoder"
+    width: int = 0
+
+    def scores(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
+        """Return the logits of the mixture. *Shape:* (n_pairs,) float32."""
+        mixed = self.mixed(self.probabilities(queries, documents))
+        clipped = np.clip(mixed, _CLIP, 1 - _CLIP)
+        logits: np.ndarray = np.log(clipped / (1 - clipped)).astype(np.float32)
+        return logits
+
+    def probabilities(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
+        """Return each teacher's calibrated scores, in the order of the shares. *Shape:* (n_teachers, n_pairs), float64."""
+        return np.stack(
+            [self.calibrations[name](self.sources[name].scores(queries, documents)) for name in self.shares]
+        )
+
+    def mixed(self, probabilities: np.ndarray) -> np.ndarray:
+        """Return the mixture of calibrated scores. *Shape:* (n_teachers, n_pairs) → (n_pairs,)."""
+        shares = np.array(list(self.shares.values()))[:, None]
+        if self.how == "agreement":
+            shares = shares * agreement(probabilities) ** 2
+            shares = shares / np.maximum(shares.sum(axis=0), 1e-12)
+        mixture: np.ndarray = (shares * probabilities).sum(axis=0)
+        return mixture
+
+    def embeddings(self, texts: Sequence[str], roles: Sequence[int]) -> Callable[[np.ndarray], np.ndarray]:
+        """Not of a mixture, which has scores alone.
+
+        :raises BadInput: always
+        """
+        raise BadInput("a mixture of teachers has scores, no embeddings")
+
+
+def agreement(probabilities: np.ndarray) -> np.ndarray:
+    """Return how far each teacher agrees with the others: 1 − the mean distance to them. *Shape:* that of the argument.
+
+    >>> agreement(np.array([[0.8], [0.8], [0.2]])).round(2).ravel().tolist()
+    [0.7, 0.7, 0.4]
+    """
+    n = len(probabilities)
+    distances = np.abs(probabilities[:, None] - probabilities[None]).sum(axis=1) / (n - 1)
+    agreed: np.ndarray = 1 - distances
+    return agreed
+
+
+def check_mixtures(mixtures: Mapping[str, ScoreTerm], validation: Pairs) -> None:
+    """Refuse mixtures that the validation pairs cannot calibrate, before anything is trained.
+
+    :raises BadInput: where there are too few labels, or all are alike
+    """
+    for name in mixtures:
+        known = [] if validation.labels is None else validation.labels[np.isfinite(validation.labels)]
+        if len(known) < _LEAST_PAIRS:
+            raise BadInput(
+                f"teachers are calibrated on labelled validation pairs before they are mixed ({name}), and there are {len(known)}; "
+                f"{_LEAST_PAIRS} at least are needed: raise data.validation_share, or name one teacher"
+            )
+        if np.ptp(known) == 0:
+            raise BadInput(f"every validation label is {known[0]:g}; teachers cannot be calibrated on them ({name})")
+
+
+def mix_teachers(term: ScoreTerm, sources: Mapping[str, SignalSource], validation: Pairs) -> MixedSignals:
+    """Calibrate a term's teachers on the labelled validation pairs and fit what is to be fitted.
+
+    :param sources: the teachers' signals, those of the validation pairs among them
+    :raises JobFailed: where a teacher's scores do not rise with the labels
+    """
+    check_mixtures({str(term.told_by): term}, validation)
+    assert term.teachers is not None and validation.labels is not None
+    rows = np.flatnonzero(np.isfinite(validation.labels))
+    pairs, mixing = validation.select(rows.tolist()), term.how_mixed
+    labels = validation.labels[rows].astype(np.float64)
+    calibrations = {
+        name: calibration(
+            name, mixing, sources[name].kind, sources[name].scores(pairs.queries, pairs.documents), labels
+        )
+        for name in term.teachers
+    }
+    total = sum(term.teachers.values())
+    shares = {name: weight / total for name, weight in term.teachers.items()}
+    mixed = MixedSignals({name: sources[name] for name in shares}, calibrations, shares, mixing.weights)
+    if mixing.weights == "fitted":
+        fitted = fitted_shares(mixed.probabilities(pairs.queries, pairs.documents), labels, list(shares.values()))
+        mixed = MixedSignals(mixed.sources, calibrations, dict(zip(shares, fitted, strict=True)), mixing.weights)
+    told = ", ".join(f"{name} {share:.2f}" for name, share in mixed.shares.items())
+    log.info(
+        "teachers mixed by %s weights: %s; calibrated (%s) on %d pairs",
+        mixing.weights,
+        told,
+        mixing.calibration,
+        len(rows),
+    )
+    return mixed
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Calibration
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def calibration(name: str, mixing: Mixing, kind: ModelKind, scores: np.ndarray, labels: np.ndarray) -> Calibration:
+    """Return a function from a teacher's scores to probabilities, fitted to labels in [0, 1]. *Shape:* both (n_pairs,).
+
+    :raises JobFailed: where the scores do not rise with the labels
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    slope = _slope(scores, labels)
+    if slope is None or slope[0] <= 0:
+        raise JobFailed(
+            f"the scores of teacher {name} do not rise with the labels of {len(labels)} validation pairs; leave it out of the mixture"
+        )
+    if mixing.calibration == "isotonic":
+        return _isotonic(scores, labels)
+    if mixing.calibration == "temperature":
+        return _temperature(kind, scores, labels)
+    return lambda new: _sigmoid(slope[0] * np.asarray(new, dtype=np.float64) + slope[1])
+
+
+def _slope(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float] | None:
+    if np.ptp(scores) == 0:
+        return None
+    slope, bias = fit_logistic(scores[:, None], labels)
+    return slope, bias
+
+
+def _isotonic(scores: np.ndarray, labels: np.ndarray) -> Calibration:
+    from sklearn.isotonic import IsotonicRegression
+
+    fitted = IsotonicRegression(y_min=_STEP_CLIP, y_max=1 - _STEP_CLIP, out_of_bounds="clip").fit(scores, labels)
+    return lambda new: np.asarray(fitted.predict(np.asarray(new, dtype=np.float64)), dtype=np.float64)
+
+
+def _temperature(kind: ModelKind, scores: np.ndarray, labels: np.ndarray) -> Calibration:
+    from scipy.optimize import minimize_scalar
+
+    def logits(values: Any) -> np.ndarray:
+        raw = np.asarray(values, dtype=np.float64)
+        if kind == "cross_encoder":
+            return raw
+        unit = np.clip((raw + 1) / 2, _CLIP, 1 - _CLIP)
+        told: np.ndarray = np.log(unit / (1 - unit))
+        return told
+
+    own = logits(scores)
+
+    def loss(log_temperature: float) -> float:
+        z = own / np.exp(log_temperature)
+        return float((np.logaddexp(0, z) - labels * z).mean())
+
+    temperature = float(np.exp(minimize_scalar(loss, bounds=(-5, 5), method="bounded").x))
+    return lambda new: _sigmoid(logits(new) / temperature)
+
+
+def _sigmoid(values: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        unit: np.ndarray = 1 / (1 + np.exp(-values))
+    return unit
+
+
+def fitted_shares(probabilities: np.ndarray, labels: np.ndarray, start: Sequence[float]) -> list[float]:
+    """Return the shares under which labels are likeliest, by expectation-maximisation; grades count as probabilities.
+
+    *Shape:* probabilities: (n_teachers, n_pairs); labels: (n_pairs,)
+
+    >>> good, bad = np.array([0.9, 0.1, 0.8, 0.2]), np.array([0.1, 0.9, 0.2, 0.8])
+    >>> [round(share, 3) for share in fitted_shares(np.stack([good, bad]), np.array([1.0, 0.0, 1.0, 0.0]), [0.5, 0.5])]
+    [1.0, 0.0]
+    """
+    said = np.clip(np.stack([probabilities, 1 - probabilities]), _CLIP, 1)  # of a match, and of none
+    weights = np.stack([labels, 1 - labels])[:, None]  # (2, 1, n_pairs)
+    shares = np.asarray(start, dtype=np.float64) / np.sum(start)
+    for _ in range(_EM_STEPS):
+        parts = shares[None, :, None] * said
+        new = (weights * parts / parts.sum(axis=1, keepdims=True)).sum(axis=(0, 2)) / len(labels)
+        done = np.abs(new - shares).max() < _EM_DONE
+        shares = new
+        if done:
+            break
+    return [float(share) for share in shares]

@@ -1,0 +1,100 @@
+"""Where the teachers of a mixture disagree: what a person should read before trusting their average."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill.data.pairs import Pairs
+from distill.data.table_writing import table_writer
+from distill.diagnosis.findings import Finding
+from distill.errors import BadInput, JobFailed
+from distill.files.artefact import read_card
+from distill.recipe.objectives import ScoreTerm
+from distill.run import Run
+from distill.signals import CachedSignals, SignalCache
+from distill.training.mixtures import MixedSignals, mix_teachers
+
+__all__ = ["Disagreement", "find_disagreement", "write_disagreement"]
+
+_MOST_SHOWN = 200
+_FAR = 0.5  # probabilities that differ by more say opposite things of a pair
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """The training pairs on which the teachers of a mixture differ most, the worst first.
+
+    :param rows: row of the training pairs, query, document, label (NaN for none), mixture, each teacher's probability, spread
+    """
+
+    mixture: str
+    teachers: list[str]
+    rows: list[list[Any]] = field(default_factory=list)
+
+
+def find_disagreement(run: Run, mixture: str, term: ScoreTerm) -> tuple[list[Finding], Disagreement | None]:
+    """Compare the cached scores of a mixture's teachers on the training pairs; None where they are not all cached."""
+    about = f"mixture {mixture}"
+    if missing := [name for name in term.named if read_card(run.teacher(name)) is None]:
+        says = f"{', '.join(missing)} is not trained yet: the mixture was not looked at"
+        return [Finding("note", "mixture", about, says)], None
+    try:
+        sources = {
+            name: CachedSignals(SignalCache(run.signals(name), run.signal_identity(name))) for name in term.named
+        }
+        mixed = mix_teachers(term, sources, run.split.validation)
+        told = mixed.probabilities(run.split.train.queries, run.split.train.documents)
+    except JobFailed as problem:
+        return [Finding("problem", "mixture", about, str(problem))], None
+    except BadInput as problem:
+        return [Finding("note", "mixture", about, f"its teachers' signals were not looked at ({problem})")], None
+    return [_finding(about, mixed, told)], _worst(mixture, mixed, told, run.split.train)
+
+
+def _finding(about: str, mixed: MixedSignals, told: np.ndarray) -> Finding:
+    spread = np.ptp(told, axis=0)
+    shares = ", ".join(f"{name} {share:.2f}" for name, share in mixed.shares.items())
+    numbers: dict[str, Any] = {
+        "shares": dict(mixed.shares),
+        "mean_spread": float(spread.mean()),
+        "share_far": float((spread > _FAR).mean()),
+        "rank_correlation": _rank_correlation(told),
+    }
+    says = (
+        f"weights {shares}; the calibrated probabilities differ by {numbers['mean_spread']:.2f} in the mean and by more than {_FAR:g} on "
+        f"{100 * numbers['share_far']:.1f} % of the training pairs; mean rank correlation {numbers['rank_correlation']:.2f}"
+    )
+    return Finding("note", "mixture", about, says, "", numbers)
+
+
+def _rank_correlation(told: np.ndarray) -> float:
+    """Return the mean of Spearman's correlation over all two teachers. *Shape:* told: (n_teachers, n_pairs)."""
+    from scipy.stats import rankdata
+
+    correlations = np.corrcoef(rankdata(told, axis=1))
+    return float(correlations[np.triu_indices(len(told), k=1)].mean())
+
+
+def _worst(mixture: str, mixed: MixedSignals, told: np.ndarray, train: Pairs) -> Disagreement:
+    spread, mixture_of = np.ptp(told, axis=0), mixed.mixed(told)
+    worst = np.argsort(-spread, kind="stable")[:_MOST_SHOWN].tolist()
+    labels = np.full(len(train), np.nan) if train.labels is None else train.labels
+    rows = [
+        [row + 1, train.queries[row], train.documents[row], float(labels[row]), float(mixture_of[row])]
+        + [float(value) for value in told[:, row]]
+        + [float(spread[row])]
+        for row in worst
+    ]
+    return Disagreement(mixture, list(mixed.shares), rows)
+
+
+def write_disagreement(path: Path, disagreement: Disagreement) -> None:
+    """Write a table for a person to read: a column of probabilities for each teacher."""
+    columns: dict[str, type] = {"row": int, "query": str, "document": str, "label": float, "mixture": float}
+    columns |= {f"teacher {name}": float for name in disagreement.teachers}
+    columns["spread"] = float
+    with table_writer(path, columns) as write:
+        for row in disagreement.rows:
+            write(row)

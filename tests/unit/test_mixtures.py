@@ -1,0 +1,143 @@
+"""Several teachers as one: calibrated first, then averaged by fixed, fitted or agreeing weights; with hand-worked numbers."""
+
+import numpy as np
+import pytest
+
+from distill.data.pairs import Pairs
+from distill.errors import BadInput, JobFailed
+from distill.recipe.objectives import CoSent, ListNet, MarginMatch, Mixing, Objectives, ScoreMatch
+from distill.training.mixtures import MixedSignals, agreement, calibration, check_mixtures, fitted_shares, mix_teachers
+
+RNG = np.random.default_rng(0)
+N = 4000
+LATENT = RNG.normal(0, 2, N)
+LABELS = (RNG.random(N) < 1 / (1 + np.exp(-LATENT))).astype(np.float32)
+PAIRS = Pairs([f"q{i}" for i in range(N)], [f"d{i}" for i in range(N)], LABELS)
+
+
+class Told:
+    """A source of signals: scores by the pair's number."""
+
+    def __init__(self, scores, kind="cross_encoder"):
+        self.all, self.kind, self.width = np.asarray(scores, dtype=np.float32), kind, 0
+
+    def scores(self, queries, documents):
+        return self.all[[int(query[1:]) for query in queries]]
+
+
+def unit(logits):
+    return 1 / (1 + np.exp(-np.asarray(logits, dtype=np.float64)))
+
+
+@pytest.mark.parametrize("how", ["platt", "temperature", "isotonic"])
+def test_a_score_on_another_scale_becomes_the_probability_that_it_stands_for(how):
+    """A teacher whose logits are five times too large is calibrated back to them."""
+    fitted = calibration("t", Mixing(calibration=how), "cross_encoder", 5 * LATENT, LABELS)
+    grid = np.array([-3.0, -1.0, 0.0, 1.0, 3.0])
+    np.testing.assert_allclose(fitted(5 * grid), unit(grid), atol=0.06)
+
+
+def test_cosines_are_calibrated_too():
+    cosines = 0.6 + 0.05 * LATENT  # narrow, as those of many encoders
+    platt = calibration("t", Mixing(), "bi_encoder", cosines, LABELS)
+    np.testing.assert_allclose(platt(0.6 + 0.05 * np.array([-2.0, 0.0, 2.0])), unit([-2, 0, 2]), atol=0.04)
+    wide = calibration("t", Mixing(calibration="temperature"), "bi_encoder", np.tanh(LATENT / 2), LABELS)
+    assert wide(np.array([0.0]))[0] == pytest.approx(0.5)
+
+
+def test_grades_count_as_probabilities():
+    grades = unit(LATENT).astype(np.float32)
+    platt = calibration("t", Mixing(), "cross_encoder", LATENT, grades)
+    np.testing.assert_allclose(platt(np.array([-2.0, 0.0, 2.0])), unit([-2, 0, 2]), atol=0.01)
+
+
+@pytest.mark.parametrize("scores", [-LATENT, np.zeros(N)])
+def test_a_teacher_whose_scores_do_not_rise_with_the_labels_is_refused(scores):
+    with pytest.raises(JobFailed, match="scores of teacher bad do not rise with the labels of 4000 validation pairs"):
+        calibration("bad", Mixing(), "cross_encoder", scores, LABELS)
+
+
+def test_fixed_weights_average_probabilities_and_give_their_logit():
+    term = ScoreMatch(teachers={"a": 0.6, "b": 0.2})
+    mixed = mix_teachers(term, {"a": Told(3 * LATENT), "b": Told(0.5 + 0.1 * LATENT, "bi_encoder")}, PAIRS)
+    assert mixed.kind == "cross_encoder" and mixed.shares == {"a": pytest.approx(0.75), "b": pytest.approx(0.25)}
+    told = mixed.probabilities(PAIRS.queries[:5], PAIRS.documents[:5])
+    p = 0.75 * told[0] + 0.25 * told[1]
+    np.testing.assert_allclose(mixed.scores(PAIRS.queries[:5], PAIRS.documents[:5]), np.log(p / (1 - p)), rtol=1e-5)
+
+
+def test_fitted_weights_go_to_the_better_teacher():
+    noise = RNG.normal(0, 6, N)
+    sources = {"good": Told(LATENT), "noisy": Told(LATENT + noise)}
+    mixed = mix_teachers(ScoreMatch(teachers={"good": 1, "noisy": 1}, mixing=Mixing(weights="fitted")), sources, PAIRS)
+    assert mixed.shares["good"] > 0.9 and sum(mixed.shares.values()) == pytest.approx(1)
+
+
+def test_fitted_shares_are_the_likeliest():
+    """Two teachers that are right on other halves: the best share by a grid over all of them."""
+    first, second = (np.where(np.arange(N) % 2 == side, unit(LATENT), 0.5) for side in (0, 1))
+    [share, _] = fitted_shares(np.stack([first, second]), LABELS, [0.9, 0.1])
+    grid = np.linspace(0.01, 0.99, 981)
+    mixtures = grid[:, None] * first + (1 - grid[:, None]) * second
+    loss = -(LABELS * np.log(mixtures) + (1 - LABELS) * np.log(1 - mixtures)).mean(axis=1)
+    assert share == pytest.approx(grid[loss.argmin()], abs=0.01)
+
+
+def test_by_agreement_an_outlier_counts_less_on_its_pair_alone():
+    told = np.array([[0.9, 0.5], [0.9, 0.5], [0.1, 0.5]])
+    np.testing.assert_allclose(agreement(told), [[0.6, 1], [0.6, 1], [0.2, 1]])
+    mixed = MixedSignals({}, {}, {"a": 1 / 3, "b": 1 / 3, "c": 1 / 3}, "agreement")
+    # 0.36, 0.36 and 0.04 of 0.76: (0.72 · 0.9 + 0.04 · 0.1) / 0.76
+    np.testing.assert_allclose(mixed.mixed(told), [0.652 / 0.76, 0.5])
+
+
+def test_too_few_or_equal_labels_calibrate_nothing():
+    term = {"a 1 + b 1 (fixed, platt)": ScoreMatch(teachers={"a": 1, "b": 1})}
+    with pytest.raises(BadInput, match="there are 49; 50 at least are needed: raise data.validation_share"):
+        check_mixtures(term, PAIRS.select(range(49)))
+    with pytest.raises(BadInput, match="there are 0"):
+        check_mixtures(term, Pairs(["q"], ["d"]))
+    ones = np.flatnonzero(LABELS == 1)[:60].tolist()
+    with pytest.raises(BadInput, match="every validation label is 1"):
+        check_mixtures(term, PAIRS.select(ones))
+
+
+def test_a_mixture_has_no_embeddings():
+    with pytest.raises(BadInput, match="no embeddings"):
+        MixedSignals({}, {}, {}, "fixed").embeddings([], [])
+
+
+def test_a_term_names_one_teacher_or_several():
+    assert ScoreMatch(teacher="a").told_by == "a" and ScoreMatch(teacher="a").named == ("a",)
+    several = ScoreMatch(teachers={"a": 0.3, "b": 0.7})
+    assert several.told_by == "a 0.3 + b 0.7 (fixed, platt)" and several.named == ("b", "a")
+    assert list(several.needs()) == [("b", "scores"), ("a", "scores")]
+    assert ListNet().told_by is None and CoSent(teachers={"a": 1, "b": 1}).told_by == "a 1 + b 1 (fixed, platt)"
+    objectives = Objectives(
+        score_match=several, listnet=ListNet(teachers={"a": 0.3, "b": 0.7}), cosent=CoSent(teacher="c")
+    )
+    assert list(objectives.mixtures()) == [several.told_by] and objectives.mixed_teachers == {"a", "b"}
+    assert objectives.primary_teacher == "b" and objectives.from_teachers
+    assert objectives.teachers() == {"a": {"scores"}, "b": {"scores"}, "c": {"scores"}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "says"),
+    [
+        (ScoreMatch, {}, "no teacher is named; set teacher, or teachers"),
+        (MarginMatch, {}, "no teacher is named"),
+        (ScoreMatch, {"teacher": "a", "teachers": {"b": 1, "c": 1}}, "teacher and teachers both given"),
+        (ScoreMatch, {"teachers": {"a": 1}}, "teachers names 1; two or more are expected"),
+        (ScoreMatch, {"teacher": "a", "mixing": {}}, "mixing is for several teachers"),
+        (ListNet, {"teachers": {"a": 1, "b": 1}, "mixing": {"weights": "agreement"}}, "agreement takes three teachers"),
+        (ScoreMatch, {"teachers": {"a": 1, "b": 0}}, "greater than 0"),
+    ],
+)
+def test_terms_that_contradict_themselves(kind, fields, says):
+    with pytest.raises(ValueError, match=says):
+        kind.model_validate(fields)
+
+
+def test_a_finished_student_of_one_teacher_stays_finished():
+    told = Objectives(score_match=ScoreMatch(teacher="a")).described()["score_match"]
+    assert told == {"weight": 1.0, "teacher": "a", "loss": "mse", "temperature": 1.0}
