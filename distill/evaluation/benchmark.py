@@ -18,7 +18,7 @@ from distill._moved import moved_names
 from distill.data.pairs import Pairs
 from distill.endpoints.tokens import estimated_tokens
 from distill.errors import BadInput
-from distill.evaluation.latency import LoadSettings, Request, environment, measure_all
+from distill.evaluation.latency import LoadSettings, Measuring, Request, environment, measure_all
 from distill.evaluation.teacher_exports import (
     matched_teacher,
     measured_teachers,
@@ -505,18 +505,15 @@ def measure_rows(
         )
         for row in rows
     ]
+    measuring = Measuring(
+        settings.seconds,
+        lengths=settings.lengths,
+        seed=seed,
+        load=load,
+        until=Until(settings.interval, settings.max_seconds or 3 * settings.seconds),
+    )
     with step_progress("measuring") as on_progress:
-        measured = measure_all(
-            requests,
-            sample.queries,
-            sample.documents,
-            seconds=settings.seconds,
-            lengths=settings.lengths,
-            seed=seed,
-            load=load,
-            until=Until(settings.interval, settings.max_seconds or 3 * settings.seconds),
-            on_progress=on_progress,
-        )
+        measured = measure_all(requests, sample.queries, sample.documents, measuring, on_progress=on_progress)
     return {row.name: result for row, result in zip(rows, measured, strict=True)}
 
 
