@@ -43,12 +43,12 @@ from distill.run import Run, differences
 from distill.scorers.baselines import (
     choose_tfidf,
     has_kept_vectors,
-    open_scorer,
     write_paragraphs,
     write_remote,
     write_tfidf,
 )
 from distill.scorers.black_box import BlackBoxScorer, open_black_box
+from distill.scorers.opening import open_scorer
 from distill.scorers.scoring import PairScorer
 from distill.training.building import model_builder
 from distill.wording import in_dollars, values_in_words
