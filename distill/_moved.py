@@ -54,6 +54,9 @@ MOVED_NAMES = {
         "Section": "distill.resumes.sections.ResumeSection",
     },
     "distill.runtime.scorer": {"Progress": "distill.progress.OnProgress"},
+    "distill.scorers.baselines": {
+        name: f"distill.scorers.opening.{name}" for name in ("check_scorer_folder", "model_folder", "open_scorer")
+    },
     "students.export.calibration": {"spread": "students.export.calibration.rows_over_lengths"},
     "students.export.gate": {"Pairs": "students.export.gate.TextPairs"},
     "students.export.stage": {

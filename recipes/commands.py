@@ -24,7 +24,7 @@ from distill.models.files import read_model_files
 from distill.recipe.schema import Benchmark, Columns, Recipe
 from distill.runtime.fastest import exports_at, fastest_measured
 from distill.runtime.opening import load
-from distill.scorers.baselines import open_scorer
+from distill.scorers.opening import open_scorer
 from distill.wording import counted
 from recipes._launch import join_processes
 

@@ -18,7 +18,7 @@ from distill._moved import moved_names
 from distill.data.pairs import Pairs
 from distill.endpoints.tokens import estimated_tokens
 from distill.errors import BadInput
-from distill.evaluation.latency import LoadSettings, Request, environment, measure_all
+from distill.evaluation.latency import LoadSettings, Measuring, Request, environment, measure_all
 from distill.evaluation.teacher_exports import (
     matched_teacher,
     measured_teachers,
@@ -43,12 +43,12 @@ from distill.run import Run, differences
 from distill.scorers.baselines import (
     choose_tfidf,
     has_kept_vectors,
-    open_scorer,
     write_paragraphs,
     write_remote,
     write_tfidf,
 )
 from distill.scorers.black_box import BlackBoxScorer, open_black_box
+from distill.scorers.opening import open_scorer
 from distill.scorers.scoring import PairScorer
 from distill.training.building import model_builder
 from distill.wording import in_dollars, values_in_words
@@ -505,18 +505,15 @@ def measure_rows(
         )
         for row in rows
     ]
+    measuring = Measuring(
+        settings.seconds,
+        lengths=settings.lengths,
+        seed=seed,
+        load=load,
+        until=Until(settings.interval, settings.max_seconds or 3 * settings.seconds),
+    )
     with step_progress("measuring") as on_progress:
-        measured = measure_all(
-            requests,
-            sample.queries,
-            sample.documents,
-            seconds=settings.seconds,
-            lengths=settings.lengths,
-            seed=seed,
-            load=load,
-            until=Until(settings.interval, settings.max_seconds or 3 * settings.seconds),
-            on_progress=on_progress,
-        )
+        measured = measure_all(requests, sample.queries, sample.documents, measuring, on_progress=on_progress)
     return {row.name: result for row, result in zip(rows, measured, strict=True)}
 
 

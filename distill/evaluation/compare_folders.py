@@ -29,13 +29,13 @@ from distill.metrics.names import METRIC_NAMES
 from distill.progress import progress
 from distill.recipe.schema import Benchmark
 from distill.report.build import write_report
-from distill.scorers.baselines import check_scorer_folder, open_scorer
+from distill.scorers.opening import check_scorer_folder, open_scorer
 
 __all__ = ["FolderMeasuring", "bench_folders", "check_against", "check_earlier"]
 
 _N_RESAMPLES = 1000
 _SEED = 0  # draws pairs and resamples: an earlier report drew the same
-_FIRST_SCORE = "import sys; from distill.scorers.baselines import open_scorer; open_scorer(sys.argv[1]).score([sys.argv[2]], [sys.argv[3]])"
+_FIRST_SCORE = "import sys; from distill.scorers.opening import open_scorer; open_scorer(sys.argv[1]).score([sys.argv[2]], [sys.argv[3]])"
 
 
 @dataclass(frozen=True)

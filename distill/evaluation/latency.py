@@ -1,6 +1,6 @@
 """Latency, throughput and memory of model folders, each measured in a process of its own.
 
-    measure(Path("student-int8"), queries=resumes, documents=job_descriptions)
+    measure(Request(Path("student-int8")), resumes, job_descriptions)
     measure_all([Request(Path("teacher")), Request(Path("student-int8"))], queries, documents)
 
 `measure_all` keeps one process per model alive and goes round by round through all of them, one working at a time, so
@@ -40,11 +40,12 @@ from distill.machine.memory import peak_mb, resident_mb
 from distill.metrics.rounds import Rounds, Until
 from distill.models.files import GRAPHS, Precision, Runtime, read_model_files
 from distill.runtime.scorer import Scorer
-from distill.scorers.baselines import SCORER_FILE, TfIdfScorer, check_scorer_folder, model_folder, open_scorer
+from distill.scorers.baselines import SCORER_FILE, TfIdfScorer
+from distill.scorers.opening import check_scorer_folder, model_folder, open_scorer
 from distill.scorers.pairing import OneSide
 from distill.scorers.scoring import PairScorer
 
-__all__ = ["LENGTHS", "LoadSettings", "Request", "environment", "measure", "measure_all", "size_mb"]
+__all__ = ["LENGTHS", "LoadSettings", "Measuring", "Request", "environment", "measure", "measure_all", "size_mb"]
 
 __getattr__ = moved_names(__name__)
 
@@ -96,50 +97,61 @@ class Request:
     """Whether the parameters are counted: of a graph that takes torch, and seconds of import in each process."""
 
 
+@dataclass(frozen=True)
+class Measuring:
+    """How models are measured; all of them alike."""
+
+    seconds: float = 10.0
+    """Time per model and kind of measurement (latency, latency by length, throughput). A model that cannot go through the
+    pairs once in this time takes longer."""
+    rounds: int = 5
+    """How many slices that time is cut into."""
+    lengths: Sequence[int] = LENGTHS
+    """Upper bounds of the length buckets, in tokens that the model reads of a pair: together in a cross-encoder, the sum of both
+    texts in a bi-encoder. Longer pairs open buckets of twice the last bound."""
+    seed: int = 0
+    """Draws the pairs of each length and the arrivals under load."""
+    load: LoadSettings | None = None
+    """What is measured afterwards, model by model; None is nothing."""
+    until: Until | None = None
+    """How narrow the intervals of latency and throughput are to be, and the limit of time: rounds of all models are added until
+    then; None adds none."""
+
+    def check(self) -> None:
+        """Raise `BadInput` for a time, rounds and lengths that measure nothing."""
+        if self.seconds <= 0 or self.rounds < 1:
+            raise BadInput(
+                f"seconds {self.seconds}, rounds {self.rounds}; a positive time and at least one round are needed"
+            )
+        lengths = list(self.lengths)
+        if not lengths or lengths != sorted(set(lengths)):
+            raise BadInput(f"lengths {lengths}; rising upper bounds in tokens are expected, such as {list(LENGTHS)}")
+
+
 def measure(
-    path: str | Path,
-    *,
+    request: Request,
     queries: Sequence[str],
     documents: Sequence[str],
-    runtime: Runtime | None = None,
-    precision: Precision | None = None,
-    n_threads: int | None = None,
-    max_length: int | None = None,
-    seconds: float = 10.0,
-    lengths: Sequence[int] = LENGTHS,
+    measuring: Measuring = Measuring(),
+    *,
     on_progress: MeasuringProgress | None = None,
 ) -> dict[str, Any]:
     """Measure one model folder; see `measure_all`."""
-    request = Request(Path(path), "", runtime, precision, n_threads, max_length)
-    results = measure_all([request], queries, documents, seconds=seconds, lengths=lengths, on_progress=on_progress)
-    return results[0]
+    return measure_all([request], queries, documents, measuring, on_progress=on_progress)[0]
 
 
 def measure_all(
     requests: Sequence[Request],
     queries: Sequence[str],
     documents: Sequence[str],
+    measuring: Measuring = Measuring(),
     *,
-    seconds: float = 10.0,
-    rounds: int = 5,
-    lengths: Sequence[int] = LENGTHS,
-    seed: int = 0,
-    load: LoadSettings | None = None,
-    until: Until | None = None,
     on_progress: MeasuringProgress | None = None,
 ) -> list[dict[str, Any]]:
     """Measure several model folders, interleaved; all of them are in memory at the same time.
 
     :param queries: with `documents` the pairs to score. Latency and throughput of all models are taken over the same pairs:
         as many as the slowest has time for in its rounds, 24 and 64 at least (`latency_pairs`, `throughput_pairs`).
-    :param seconds: measuring time per model and kind of measurement (latency, latency by length, throughput); a model that
-        cannot go through those pairs once in this time takes longer.
-    :param rounds: how many slices that time is cut into.
-    :param lengths: upper bounds of the length buckets, in tokens that the model reads of a pair: together in a
-        cross-encoder, the sum of both texts in a bi-encoder. Longer pairs open buckets of twice the last bound.
-    :param load: what is measured afterwards, model by model; None is nothing.
-    :param until: how narrow the intervals of latency and throughput are to be, and the limit of time: rounds of all models
-        are added till then; None adds none.
     :param on_progress: called with (steps done, steps in all, what is being done).
     :returns: for each request, in order: name, path, kind, runtime, precision, n_threads, max_length, parameters (where
         the request has them counted), size_mb, load_seconds, cold_ms, latency_ms {batch, n, mean, p50, p95, p99}, latency_pairs,
@@ -151,7 +163,9 @@ def measure_all(
     :raises BadInput: for folders that are not whole and for lists that are no pairs.
     :raises JobFailed: where a measuring process dies, with its last line on stderr.
     """
-    _check(requests, queries, documents, seconds, rounds, lengths)
+    _check(requests, queries, documents)
+    measuring.check()
+    rounds, load = measuring.rounds, measuring.load
     report = _Reporter(on_progress, total=len(requests) * (rounds + 1 + (load is not None)))
     with ExitStack() as stack:
         workers = [stack.enter_context(_worker(request)) for request in requests]
@@ -159,11 +173,11 @@ def measure_all(
             worker.wait_until_ready()
         for worker in workers:
             report(f"loading {worker.name}")
-            worker.setup(queries, documents, lengths, seconds / rounds, seed)
+            worker.setup(queries, documents, measuring.lengths, measuring.seconds / rounds, measuring.seed)
         fits = [worker.fits() for worker in workers]
         for worker in workers:
             worker.take(*_same_pairs(fits, len(queries), rounds), rounds)
-        taken = Rounds(len(workers), Until() if until is None else until)
+        taken = Rounds(len(workers), Until() if measuring.until is None else measuring.until)
         while taken.number < rounds or taken.go_on():
             if taken.number >= rounds:
                 report.add(len(workers))
@@ -174,7 +188,7 @@ def measure_all(
         if load is not None:
             for worker in workers:
                 report(f"under load, {worker.name}")
-                worker.under_load(load, seed)
+                worker.under_load(load, measuring.seed)
         report.finish()
         return [_whole(worker.finish(), taken, place) for place, worker in enumerate(workers)]
 
@@ -221,16 +235,9 @@ def _check(
     requests: Sequence[Request],
     queries: Sequence[str],
     documents: Sequence[str],
-    seconds: float,
-    rounds: int,
-    lengths: Sequence[int],
 ) -> None:
     if not queries or len(queries) != len(documents):
         raise BadInput(f"{len(queries)} queries and {len(documents)} documents; at least one pair is needed to measure")
-    if seconds <= 0 or rounds < 1:
-        raise BadInput(f"seconds {seconds}, rounds {rounds}; a positive time and at least one round are needed")
-    if not lengths or list(lengths) != sorted(set(lengths)):
-        raise BadInput(f"lengths {list(lengths)}; rising upper bounds in tokens are expected, such as {list(LENGTHS)}")
     for request in requests:
         check_scorer_folder(request.path)
 

@@ -1,6 +1,6 @@
 """What a model is compared with: TF-IDF, an encoder as it comes, an encoder behind an endpoint, paragraph-wise matching.
 
-Each is a scorer like any other: a folder under `<run>/baselines/`, opened by `open_scorer`, scored by `distill score`,
+Each is a scorer like any other: a folder under `<run>/baselines/`, opened by `distill.scorers.opening`, scored by `distill score`,
 a row of every report. An encoder as it comes is an ordinary model folder; the others hold a `scorer.json` that says what
 they are, and no pickle. All of them give a cosine, so that (cos + 1) / 2 is their score in [0, 1].
 """
@@ -10,24 +10,18 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Unpack, cast
-from urllib.parse import urlsplit
+from typing import Any, Literal
 
 import numpy as np
 
+from distill._moved import moved_names
 from distill.data.pairs import Pairs
 from distill.errors import BadInput, loading
-from distill.files.artefact import check_model_folder, write_json
-from distill.files.trust import check_files, read_json
+from distill.files.artefact import write_json
+from distill.files.trust import read_json
 from distill.progress import OnProgress
-from distill.recipe.black_box import BLACK_BOXES
-from distill.recipe.endpoint import Endpoint
 from distill.recipe.schema import Paragraphs, Remote, TfIdf
-from distill.runtime.cache import cache_folder
-from distill.runtime.opening import LoadArguments, load
 from distill.runtime.scorer import Scorer
-from distill.scorers.cascade import CascadeScorer, CascadeSettings
-from distill.scorers.pairing import pair_up
 from distill.scorers.scoring import PairScorer
 from distill.wording import or_least
 
@@ -37,11 +31,8 @@ __all__ = [
     "ParagraphScorer",
     "RemoteScorer",
     "TfIdfScorer",
-    "check_scorer_folder",
     "choose_tfidf",
     "has_kept_vectors",
-    "model_folder",
-    "open_scorer",
     "split_paragraphs",
     "term_words",
     "tfidf_cosines",
@@ -49,6 +40,8 @@ __all__ = [
     "write_remote",
     "write_tfidf",
 ]
+
+__getattr__ = moved_names(__name__)
 
 SCORER_FILE = "scorer.json"
 _VOCABULARY, _IDF = "vocabulary.json", "idf.npy"
@@ -60,130 +53,6 @@ _FLOORS: tuple[tuple[Literal["word", "char", "char_wb"], tuple[int, int]], ...] 
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?。])\s+")
 _BLANK_LINES = re.compile(r"\n\s*\n")
-
-
-def open_scorer(
-    path: str | Path,
-    *,
-    other_side: Path | None = None,
-    allow_hosts: Sequence[str] = (),
-    key_variable: str | None = None,
-    own: Remote | None = None,
-    **arguments: Unpack[LoadArguments],
-) -> PairScorer:
-    """Open a model folder, as `distill.runtime.opening.load` does, or a baseline's.
-
-    :param other_side: the teacher of a student that serves one side of pairs; it runs as its folder says
-    :param allow_hosts: where a remote scorer may send texts and the key, as "api.openai.com" or "localhost:8000"; () is
-        nowhere: a folder may come from anybody, and names any host
-    :param key_variable: the environment variable with the key of that host; None is OPENAI_API_KEY
-    :param arguments: of `load`, for the model inside
-    :param own: the remote baseline as the caller's own recipe states it: it is asked as it says
-    :raises BadInput: where the folder is not whole, or wants to send texts to a host that is not allowed
-    """
-    folder = Path(path)
-    if other_side is not None:
-        if arguments.get("precision") != "auto":  # which may be given a folder of exports
-            check_model_folder(folder)
-        of_this_side: tuple[str, ...] = ("runtime", "precision", "max_length")
-        for_both = {name: value for name, value in arguments.items() if name not in of_this_side}
-        return pair_up(load(folder, **arguments), load(other_side, **cast(LoadArguments, for_both)))
-    if not (folder / SCORER_FILE).is_file():
-        return load(folder, **arguments)
-    settings = _read_settings(folder)
-    if isinstance(settings, TfIdf):
-        return TfIdfScorer(folder, settings)
-    if isinstance(settings, Remote):
-        return RemoteScorer(folder, own or _allowed(folder, settings, allow_hosts, key_variable))
-    if isinstance(settings, CascadeSettings):
-        student, teacher = (
-            load(_within(folder, path), **(arguments | {"runtime": runtime, "max_length": length}))
-            for path, runtime, length in settings.models()
-        )
-        return CascadeScorer(student, teacher, settings)
-    return ParagraphScorer(load(_inner(folder, settings), **arguments), settings)
-
-
-def check_scorer_folder(folder: Path) -> str:
-    """Check that a folder can be opened as a scorer and return its kind.
-
-    :raises BadInput: naming the piece that is missing
-    """
-    if not (folder / SCORER_FILE).is_file():
-        return check_model_folder(folder)
-    settings = _read_settings(folder)
-    if isinstance(settings, Paragraphs):
-        check_model_folder(_inner(folder, settings))
-    if isinstance(settings, CascadeSettings):
-        for path, _, _ in settings.models():
-            check_model_folder(_within(folder, path))
-    return settings.kind
-
-
-def model_folder(folder: Path) -> Path:
-    """Return the folder whose files a scorer runs: that of the model inside, for paragraphs and of a cascade the student's."""
-    settings = _read_settings(folder) if (folder / SCORER_FILE).is_file() else None
-    if isinstance(settings, CascadeSettings):
-        return _within(folder, settings.student)
-    return _inner(folder, settings) if isinstance(settings, Paragraphs) else folder
-
-
-class _NoModel(BadInput):
-    """The folder holds nothing that could be opened."""
-
-
-_Settings = TfIdf | Remote | Paragraphs | CascadeSettings
-
-
-def _read_settings(folder: Path) -> _Settings:
-    path = folder / SCORER_FILE
-    kinds: dict[str, type[_Settings]] = {
-        "tfidf": TfIdf,
-        "remote": Remote,
-        "paragraphs": Paragraphs,
-        "cascade": CascadeSettings,
-    }
-    check_files(folder)
-    try:
-        raw = read_json(path)
-        if raw.get("kind") in BLACK_BOXES:
-            raise _NoModel(f"{folder} is a teacher of kind {raw['kind']}: no model, and asked by its own recipe alone")
-        return kinds[raw["kind"]].model_validate(raw)
-    except _NoModel:
-        raise
-    except (ValueError, KeyError, TypeError, BadInput):
-        raise BadInput(f"{path} is not what this toolkit writes; build the folder again") from None
-
-
-def _allowed(folder: Path, settings: Remote, allow_hosts: Sequence[str], key_variable: str | None) -> Remote:
-    """Return a remote scorer as a folder states it, once the caller has named its host.
-
-    A folder names neither which secret is sent nor where files are written.
-    """
-    endpoint = settings.endpoint
-    parts = urlsplit(endpoint.base_url)
-    if not {str(parts.hostname), parts.netloc} & {host.strip().lower() for host in allow_hosts}:
-        raise BadInput(
-            f"{folder} would send every text to {parts.netloc}; allow it with --allow-host {parts.netloc}, or leave it"
-        )
-    wanted = key_variable or Endpoint.model_fields["key_variable"].default
-    if endpoint.key_variable != wanted:
-        raise BadInput(
-            f"{folder} asks for the key in {endpoint.key_variable}, the one in {wanted} would be sent; "
-            f"say --key-variable {endpoint.key_variable} where that is meant"
-        )
-    return settings.model_copy(update={"cache": str(_cache_of(folder))})
-
-
-def _cache_of(folder: Path) -> Path:
-    """Return where a scorer's embeddings are kept: beside the baselines of a run, else in the user's cache."""
-    run = folder.resolve().parent.parent
-    if folder.resolve().parent.name == "baselines" and (run / "recipe.json").is_file():
-        return folder.resolve().parent / "embeddings"
-    kept = cache_folder("embeddings")
-    if kept is None:
-        raise BadInput("there is no folder for the embeddings that are paid for; set MATCHDISTILL_CACHE to one")
-    return kept
 
 
 class _Cosines:
@@ -512,28 +381,3 @@ class ParagraphScorer(_Cosines):
 def write_paragraphs(folder: Path, settings: Paragraphs) -> None:
     """Write a paragraph scorer: which model folder it runs, seen from its own place, and how."""
     write_json(folder / SCORER_FILE, settings.model_dump(mode="json"))
-
-
-def _inner(folder: Path, settings: Paragraphs) -> Path:
-    return _within(folder, settings.model)
-
-
-def _within(folder: Path, stated: str) -> Path:
-    """Return the model folder that a scorer.json names: a part of a run may name any, another one those in its folder.
-
-    :raises BadInput: for a path that leads elsewhere
-    """
-    try:
-        place = (folder / stated).resolve()
-    except (OSError, ValueError, RuntimeError):
-        raise BadInput(f"{folder / SCORER_FILE} names a model folder that cannot be: {stated[:80]!r}") from None
-    is_of_a_run = any(_is_run(root) for root in folder.resolve().parents[:2])
-    if not is_of_a_run and not place.is_relative_to(folder.resolve()):
-        raise BadInput(
-            f"{folder / SCORER_FILE} names the model folder {stated[:120]}, which lies outside of it; copy that one into the folder"
-        )
-    return place
-
-
-def _is_run(folder: Path) -> bool:
-    return (folder / "recipe.json").is_file() or (folder / ".work").is_dir()

@@ -7,7 +7,7 @@ from typing import Any
 
 from distill.data.tokens import tokenize
 from distill.errors import BadInput
-from distill.evaluation.latency import Request, measure_all
+from distill.evaluation.latency import Measuring, Request, measure_all
 from distill.progress import step_progress
 
 __all__ = ["cost_row", "measure_folders", "texts_of_length"]
@@ -31,14 +31,7 @@ def measure_folders(
     """
     requests = [Request(folder, name, "openvino", None, n_threads, length, count=False) for name, folder in folders]
     with step_progress("measuring") as on_progress:
-        return measure_all(
-            requests,
-            *texts,
-            seconds=seconds,
-            rounds=_ROUNDS,
-            lengths=(2 * length,),
-            on_progress=on_progress,
-        )
+        return measure_all(requests, *texts, Measuring(seconds, _ROUNDS, (2 * length,)), on_progress=on_progress)
 
 
 def cost_row(result: dict[str, Any]) -> dict[str, Any]:

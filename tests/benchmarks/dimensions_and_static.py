@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from distill.data.pairs import Pairs
-from distill.evaluation.latency import Request, measure_all
+from distill.evaluation.latency import Measuring, Request, measure_all
 from distill.files.artefact import read_card
 from distill.metrics.measures import evaluate_scores
 from distill.recipe.schema import Recipe
@@ -161,8 +161,7 @@ def table(data: Path, runs: Path) -> str:
                 [Request(folder, f"{piece} {stage}", None, None, 2, 128) for (piece, stage), folder in timed.items()],
                 sample.queries,
                 sample.documents,
-                seconds=2.0,
-                rounds=4,
+                Measuring(2.0, rounds=4),
             ),
             strict=True,
         )

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from distill.evaluation.latency import Request, measure_all, size_mb
+from distill.evaluation.latency import Measuring, Request, measure_all, size_mb
 from distill.files.artefact import write_json
 from distill.metrics.measures import evaluate_scores
 from distill.recipe.reading import load_recipe
@@ -167,7 +167,7 @@ def measure(arguments: argparse.Namespace, until: float) -> None:
         ]
         pairs = chunk[0].split.evaluation
         sample = pairs.select(np.linspace(0, len(pairs) - 1, 256).astype(int).tolist())
-        measured = measure_all(requests, sample.queries, sample.documents, seconds=2.0, lengths=(64,))
+        measured = measure_all(requests, sample.queries, sample.documents, Measuring(2.0, lengths=(64,)))
         values = [
             {
                 "p50_ms": one["latency_ms"]["p50"],

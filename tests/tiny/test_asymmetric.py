@@ -13,7 +13,7 @@ from distill.models.modeling import load_model
 from distill.report import model_card
 from distill.runtime.opening import load
 from distill.runtime.scorer import PairedScorer
-from distill.scorers.baselines import open_scorer
+from distill.scorers.opening import open_scorer
 from distill.scorers.pairing import pair_up
 from recipes.cli import main
 from students.asymmetric import write_router

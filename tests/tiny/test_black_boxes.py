@@ -100,7 +100,7 @@ def test_a_file_of_embeddings_teaches(tmp_path):
     assert "use is no model here" in (run.student / "README.md").read_text(encoding="utf-8")
 
     from distill.runtime import load
-    from distill.scorers.baselines import open_scorer
+    from distill.scorers.opening import open_scorer
 
     assert load(run.student).embedding_width == WIDTH
     with pytest.raises(BadInput, match="is a teacher of kind file: no model"):

@@ -12,8 +12,8 @@ from distill.evaluation.cascade_dial import _Costs, _models, _Part, make_dial
 from distill.files.artefact import Artefact, write_card
 from distill.recipe.reading import load_recipe
 from distill.run import Run
-from distill.scorers.baselines import open_scorer
 from distill.scorers.cascade import fit_cascade
+from distill.scorers.opening import open_scorer
 from recipes.cli import main
 from tests.conftest import BI_TEACHER, make_run, write_recipe
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from distill.errors import BadInput, MatchDistillError
-from distill.scorers.baselines import open_scorer
+from distill.scorers.opening import open_scorer
 from tests.tiny.conftest import build, write_onnx
 from tests.unit.test_fuzz_recipe import at, odd, places
 

@@ -11,7 +11,7 @@ import pytest
 
 from distill.errors import BadInput, JobFailed
 from distill.evaluation import latency
-from distill.evaluation.latency import Request, environment, measure, measure_all, size_mb
+from distill.evaluation.latency import Measuring, Request, environment, measure, measure_all, size_mb
 from distill.graphs.openvino import export_graph
 from tests.tiny.conftest import SENTENCES
 
@@ -36,9 +36,7 @@ def measured(light, xlmr_cross):
         [Request(light, "bi", n_threads=1, count=False), Request(xlmr_cross, "cross", precision="bf16", n_threads=1)],
         QUERIES,
         DOCUMENTS,
-        seconds=0.2,
-        rounds=2,
-        lengths=(32, 64),
+        Measuring(0.2, rounds=2, lengths=(32, 64)),
         on_progress=lambda *step: steps.append(step),
     )
     return results, steps
@@ -89,13 +87,13 @@ def test_size_counts_what_the_runtime_needs(bert_bi, tmp_path):
 
 def test_an_error_in_the_process_is_told_with_its_last_line(light):
     with pytest.raises(JobFailed, match=r"measuring model failed: .*more than the 96 positions"):
-        measure(light, queries=QUERIES, documents=DOCUMENTS, max_length=97, seconds=0.1)
+        measure(Request(light, max_length=97), QUERIES, DOCUMENTS, Measuring(0.1))
 
 
 def test_a_killed_process_is_told_as_want_of_memory(light, monkeypatch):
     monkeypatch.setattr(latency._Worker, "setup", lambda worker, *_: os.kill(worker.process.pid, signal.SIGKILL))
     with pytest.raises(JobFailed, match="was killed, most likely for want of memory"):
-        measure(light, queries=QUERIES, documents=DOCUMENTS, seconds=0.1)
+        measure(Request(light), QUERIES, DOCUMENTS, Measuring(0.1))
 
 
 def test_no_process_is_left_behind(light, monkeypatch):
@@ -109,21 +107,21 @@ def test_no_process_is_left_behind(light, monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", start)
     monkeypatch.setattr(latency._Worker, "setup", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        measure(light, queries=QUERIES, documents=DOCUMENTS, seconds=0.1)
+        measure(Request(light), QUERIES, DOCUMENTS, Measuring(0.1))
     assert [process.poll() for process in started] == [-9]
 
 
 def test_bad_requests_are_refused_before_a_process_starts(bert_bi, tmp_path):
     with pytest.raises(BadInput, match="at least one pair"):
-        measure(bert_bi, queries=[], documents=[])
+        measure(Request(bert_bi), [], [])
     with pytest.raises(BadInput, match="20 queries and 1 documents"):
-        measure(bert_bi, queries=QUERIES, documents=["a"])
+        measure(Request(bert_bi), QUERIES, ["a"])
     with pytest.raises(BadInput, match="no such directory"):
-        measure(tmp_path / "nothing", queries=QUERIES, documents=DOCUMENTS)
+        measure(Request(tmp_path / "nothing"), QUERIES, DOCUMENTS)
     with pytest.raises(BadInput, match="a positive time"):
-        measure(bert_bi, queries=QUERIES, documents=DOCUMENTS, seconds=0)
+        measure(Request(bert_bi), QUERIES, DOCUMENTS, Measuring(0))
     with pytest.raises(BadInput, match="rising upper bounds"):
-        measure(bert_bi, queries=QUERIES, documents=DOCUMENTS, lengths=(64, 32))
+        measure(Request(bert_bi), QUERIES, DOCUMENTS, Measuring(lengths=(64, 32)))
 
 
 def test_environment_says_where_it_was_measured():

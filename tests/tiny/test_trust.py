@@ -13,7 +13,7 @@ from distill.errors import BadInput, JobFailed
 from distill.files.artefact import check_model_folder
 from distill.models.modeling import build_model
 from distill.runtime.opening import load
-from distill.scorers.baselines import open_scorer
+from distill.scorers.opening import open_scorer
 from distill.signals import Identity, SignalCache, text_keys
 from students.export.layouts import write_layout
 from tests.conftest import ROOT

@@ -11,12 +11,11 @@ from distill.metrics.measures import AblationMse
 from distill.recipe.schema import Paragraphs, TfIdf
 from distill.scorers.baselines import (
     ParagraphScorer,
-    check_scorer_folder,
-    open_scorer,
     split_paragraphs,
     write_paragraphs,
     write_tfidf,
 )
+from distill.scorers.opening import check_scorer_folder, open_scorer
 
 QUERIES = [
     "백엔드 개발자 Python Django 5년",

@@ -50,8 +50,6 @@ PUBLIC = "public: users, the README and the documentation call it with these nam
 WIDE = {
     "distill.data.pairs.read_pairs": PUBLIC,
     "distill.data.pairs.read_pairs_with_rows": "read_pairs, which also says the rows: the same arguments",
-    "distill.evaluation.latency.measure": "for now: timing",
-    "distill.evaluation.latency.measure_all": "for now: timing",
     "distill.metrics.measures.evaluate_scores": PUBLIC,
     "distill.models.modeling.build_model": PUBLIC,
     "distill.runtime.opening.load": PUBLIC,
