@@ -48,7 +48,7 @@ _MOST_OWN, _MOST_OTHER = 1000, 5000  # texts compared: 5 million cosines
 def index_teacher(run: Run) -> str | None:
     """Return the teacher that serves the other side; None where the student serves both."""
     match = run.recipe.objectives.embedding_match
-    return None if run.student_section.asymmetric is None or match is None else match.teacher
+    return None if run.student_section.asymmetric is None or match is None else str(match.teacher)
 
 
 def pair_details(run: Run) -> dict[str, Any]:

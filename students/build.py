@@ -56,7 +56,7 @@ def _build(run: Run, build: Any) -> None:
         "stage": "build_student",
         "student": section.deciding(exclude=_NOT_BUILDING),
         "parents": parents,
-        "writes_into_teacher": _matched(run) is not None,
+        "writes_into_teacher": bool(_matched(run)),
         "seed": run.recipe.seed,
         "data": {part: described[part] for part in ("train", "unlabelled", "parallel")},
     }
@@ -132,23 +132,24 @@ def _parents(run: Run) -> dict[str, str]:
     """Return the revision of what the student is built from."""
     backbone, matched = run.student_section.backbone, _matched(run)
     names = {backbone.teacher} if isinstance(backbone, TeacherBackbone) else set()
-    if matched is not None:  # its embeddings are where the output starts
-        names.add(matched)
+    names.update(matched)  # their embeddings are where the output starts
     parents = {"backbone": identify(backbone)} if isinstance(backbone, str) else {}
     return parents | {name: run.require(run.teacher(name), "train_teacher").revision for name in sorted(names)}
 
 
-def _matched(run: Run) -> str | None:
-    """Return the teacher into whose space the student is to write, keeping the way there."""
+def _matched(run: Run) -> tuple[str, ...]:
+    """Return the teachers into whose space the student is to write, keeping the way there."""
     match = run.recipe.objectives.embedding_match
-    return None if match is None or match.projection == "drop" else match.teacher
+    return () if match is None or match.projection == "drop" else match.named
 
 
 def _output_width(run: Run) -> int | None:
     """Return the width of that space."""
     matched = _matched(run)
-    if matched is None:
-        return None
+    return sum(_width_of(run, name) for name in matched) if matched else None
+
+
+def _width_of(run: Run, matched: str) -> int:
     if matched in run.recipe.black_boxes:
         width = signal_source(run, matched).width
         if not width:

@@ -10,13 +10,13 @@ from distill.recipe.schema import Labels, Objectives
 from distill.run import Run
 from distill.signals import SignalSource
 from distill.training.fitting import Job, fit
-from distill.training.mixtures import mix_teachers
+from distill.training.mixtures import JoinedSignals, join_teachers, mix_teachers
 from distill.training.unlabelled import taught_pairs
 from students.asymmetric import index_teacher, pair_details
 from students.build import build_student
 from students.control import check_control, train_control
 from students.cut.dimensions import read_axes
-from students.cut.sources import AlongAxes, signal_source
+from students.cut.sources import AlongAxes, embedding_source, signal_source
 
 __all__ = ["student_from", "train_student", "training_inputs", "training_job"]
 
@@ -41,10 +41,12 @@ def training_job(run: Run, name: str, objectives: Objectives, inputs: Mapping[st
     target = run.student if name == "student" else run.control
     student = run.student_section
     sources: dict[str, SignalSource] = {teacher: signal_source(run, teacher) for teacher in objectives.teachers()}
+    if (match := objectives.embedding_match) is not None and match.teachers is not None:
+        sources[match.told_by] = join_teachers(match, sources)
     for mixture, term in objectives.mixtures().items():
         sources[mixture] = mix_teachers(term, sources, run.split.validation)
     axes, match = read_axes(run.built), objectives.embedding_match
-    matched = None if axes is None or match is None else AlongAxes(sources[match.teacher], axes)
+    matched = None if axes is None or match is None else AlongAxes(sources[match.told_by], axes)
     index = index_teacher(run)
     return Job(
         name=name,
@@ -64,6 +66,7 @@ def training_job(run: Run, name: str, objectives: Objectives, inputs: Mapping[st
         or any(any(run.teacher_prompts(t)) for t in objectives.teachers())
         or student.prompts is not None,
         projected_width=_projected_width(run, objectives),
+        block_widths=_block_widths(run, objectives),
         own_role=None if student.asymmetric is None else student.asymmetric.role,
         other_source=None if index is None else signal_source(run, index),
         details=pair_details(run),
@@ -116,5 +119,13 @@ def _projected_width(run: Run, objectives: Objectives) -> int | None:
     match = objectives.embedding_match
     if match is None or match.projection == "keep":
         return None
-    teacher_width = signal_source(run, match.teacher).width
-    return None if teacher_width == load_model(run.built).get_embedding_dimension() else teacher_width
+    teacher_width = embedding_source(run, match).width
+    is_own = teacher_width == load_model(run.built).get_embedding_dimension() and match.combine == "concatenate"
+    return None if is_own else teacher_width
+
+
+def _block_widths(run: Run, objectives: Objectives) -> tuple[int, ...]:
+    """Return the widths of teachers whose embeddings are matched each by itself."""
+    match = objectives.embedding_match
+    source = None if match is None or match.combine != "each" else embedding_source(run, match)
+    return source.widths if isinstance(source, JoinedSignals) else ()

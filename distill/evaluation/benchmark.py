@@ -378,7 +378,7 @@ def student_rows(run: Run) -> list[BenchmarkEntry]:
         return []
     run.require(run.student, "train_student")
     length, match = recipe.student.max_length, recipe.objectives.embedding_match
-    other = run.teacher(match.teacher) if recipe.student.asymmetric is not None and match is not None else None
+    other = run.teacher(str(match.teacher)) if recipe.student.asymmetric is not None and match is not None else None
     rows = [
         BenchmarkEntry("untrained", "untrained", run.built, "torch", "fp32", length, other, measured_as="student"),
         BenchmarkEntry("student", "student", run.student, "torch", "fp32", length, other),

@@ -251,10 +251,15 @@ def _black_box_problems(recipe: Recipe) -> list[str]:
         problems.append(
             f"signals.live: {next(iter(boxes))} is no model that could be asked during training; leave it out: what it says is cached"
         )
-    if student is not None and student.asymmetric is not None and match is not None and match.teacher in boxes:
-        problems.append(
-            f"student.asymmetric: {match.teacher} is no model that could serve the other side of pairs; leave asymmetric out"
-        )
+    if student is not None and student.asymmetric is not None and match is not None:
+        if match.teachers is not None:
+            problems.append(
+                "student.asymmetric: one teacher serves the other side of pairs; name one in embedding_match.teacher"
+            )
+        elif match.teacher in boxes:
+            problems.append(
+                f"student.asymmetric: {match.teacher} is no model that could serve the other side of pairs; leave asymmetric out"
+            )
     if recipe.cascade.teacher in boxes:
         problems.append(_no_weights("cascade.teacher", str(recipe.cascade.teacher), recipe, "to ask unsure pairs"))
     return problems

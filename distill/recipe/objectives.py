@@ -104,7 +104,18 @@ class Term(Section):
     couples: ClassVar[bool] = False
     """Whether the term compares the units of a step with each other."""
     silent_at_default: ClassVar[frozenset[str]] = frozenset(
-        {"schedule", "guide", "positive_from", "teacher_temperature", "targets", "k", "scale", "teachers", "mixing"}
+        {
+            "schedule",
+            "guide",
+            "positive_from",
+            "teacher_temperature",
+            "targets",
+            "k",
+            "scale",
+            "teachers",
+            "mixing",
+            "combine",
+        }
     )
 
     weight: Positive = 1.0
@@ -324,13 +335,56 @@ class EmbeddingMatch(Term):
     """Match the teacher's text embeddings. Where the widths differ, a projection is learned."""
 
     signal: ClassVar[SignalKind | None] = "embeddings"
-    teacher: str
+    teacher: str | None = None
     """The name of a bi-encoder teacher."""
+    teachers: dict[Name, Positive] | None = None
+    """Several bi-encoder teachers with their weights, such as {a: 0.7, b: 0.3}, in place of `teacher`."""
+    combine: Literal["concatenate", "each"] = "concatenate"
+    """Several teachers. concatenate: their embeddings one behind the other are one embedding, whose cosine is the weighted mean of
+    theirs. each: a projection into the space of each, which needs `projection: drop`; the losses are averaged by weight."""
     loss: Literal["cosine", "mse"] = "cosine"
     """cosine: 1 − cosine. mse: squared distance."""
     projection: Literal["keep", "drop"] = "keep"
     """keep: the projection becomes part of the student, whose embeddings then have the teacher's width and space. drop: the
     projection only serves training, and the student keeps its own width."""
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> "EmbeddingMatch":
+        if (self.teacher is None) == (self.teachers is None):
+            raise ValueError("name one teacher, or several with their weights as teachers: {a: 0.7, b: 0.3}")
+        if self.teachers is not None and len(self.teachers) < 2:
+            raise ValueError(f"teachers names {len(self.teachers)}; two or more are expected, else set teacher")
+        if self.combine == "each" and self.teachers is None:
+            raise ValueError("combine is for several teachers; set teachers, or leave it out")
+        if self.combine == "each" and self.projection == "keep":
+            raise ValueError("combine: each learns projections that serve training alone; set projection: drop")
+        return self
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The weights of the teachers as shares of their sum.
+
+        >>> EmbeddingMatch(teachers={"a": 3, "b": 1}).shares
+        {'a': 0.75, 'b': 0.25}
+        """
+        weights = self.teachers or {str(self.teacher): 1.0}
+        return {name: weight / sum(weights.values()) for name, weight in weights.items()}
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The teachers that the term learns from, the one that counts most first."""
+        return tuple(sorted(self.shares, key=lambda name: -self.shares[name]))
+
+    @property
+    def told_by(self) -> str:
+        """The teacher's name, or that of several together.
+
+        >>> EmbeddingMatch(teachers={"a": 3, "b": 1}).told_by
+        'a 3 & b 1 (concatenate)'
+        """
+        if self.teachers is None:
+            return str(self.teacher)
+        return " & ".join(f"{name} {weight:g}" for name, weight in self.teachers.items()) + f" ({self.combine})"
 
 
 class ListTerm(ScoreTerm):

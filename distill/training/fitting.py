@@ -64,6 +64,8 @@ class Job:
     matched: SignalSource | None = None
     role_prompts: bool = False
     projected_width: int | None = None
+    block_widths: tuple[int, ...] = ()
+    """The widths of the teachers' embeddings, where several are matched each by itself."""
     own_role: int | None = None
     other_source: SignalSource | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -162,7 +164,7 @@ def _attach_signals(trainset: TrainSet, pairs: Pairs, job: Job) -> None:
     trainset.teacher_scores = {name: job.sources[name].scores(pairs.queries, pairs.documents) for name in told_by}
     match, labels = job.objectives.embedding_match, job.objectives.labels
     if match is not None:
-        source = job.matched or job.sources[match.teacher]
+        source = job.matched or job.sources[match.told_by]
         trainset.embeddings = source.embeddings(trainset.teacher_texts, trainset.roles)
     related = {term.teacher for term in job.objectives.terms().values() if isinstance(term, RelationTerm)}
     for name in sorted(related):
@@ -186,7 +188,9 @@ def _build_step(job: Job) -> Step:
         add_adapters(model, job.lora)
     torch.manual_seed(0)  # what is learned beside the model starts the same everywhere
     kinds = {name: source.kind for name, source in job.sources.items()}
-    return Step(model, job.kind, job.objectives, teacher_kinds=kinds, projected_width=job.projected_width)
+    step = Step(model, job.kind, job.objectives, teacher_kinds=kinds, projected_width=job.projected_width)
+    step.block_widths = job.block_widths
+    return step
 
 
 def built_for_training(job: Job) -> Any:

@@ -126,7 +126,7 @@ def _check_signals(where: str, units: "TrainSet", term: "Term", global_batch: in
             _check_scores(shown, units, term.told_by, by_group=compares_candidates(term))
     elif isinstance(term, EmbeddingMatch):
         if units.embeddings is not None:
-            _check_embeddings(where, units, term.teacher, units.embeddings)
+            _check_embeddings(where, units, term.told_by, units.embeddings)
     elif isinstance(term, RelationTerm):
         _check_relations(where, units, term, global_batch)
     elif isinstance(term, Labels) and term.guide is not None and units.guide is not None:

@@ -18,10 +18,10 @@ from distill.data.pairs import Pairs
 from distill.errors import BadInput, JobFailed
 from distill.files.artefact import ModelKind
 from distill.metrics.logistic import fit_logistic
-from distill.recipe.objectives import Mixing, ScoreTerm
+from distill.recipe.objectives import EmbeddingMatch, Mixing, ScoreTerm
 from distill.signals import SignalSource
 
-__all__ = ["MixedSignals", "check_mixtures", "fitted_shares", "mix_teachers"]
+__all__ = ["JoinedSignals", "MixedSignals", "check_mixtures", "fitted_shares", "join_teachers", "mix_teachers"]
 
 log = logging.getLogger(__name__)
 _LEAST_PAIRS = 50  # labelled validation pairs: two numbers a teacher are fitted to them
@@ -76,6 +76,51 @@ class MixedSignals:
         :raises BadInput: always
         """
         raise BadInput("a mixture of teachers has scores, no embeddings")
+
+
+@dataclass(frozen=True)
+class JoinedSignals:
+    """Embeddings of several teachers one behind the other, each times a factor; a source of signals like a single teacher's.
+
+    With factors √w of weights that add up to 1 the result has unit length, and its cosine is the weighted mean of theirs.
+    """
+
+    sources: Mapping[str, SignalSource]
+    factors: Mapping[str, float]
+    kind: ModelKind = "bi_encoder"
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The width of each teacher's embeddings."""
+        return tuple(source.width for source in self.sources.values())
+
+    @property
+    def width(self) -> int:
+        """The sum of the widths."""
+        return sum(self.widths)
+
+    def scores(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
+        """Not of embeddings.
+
+        :raises BadInput: always
+        """
+        raise BadInput("embeddings of several teachers together have no scores")
+
+    def embeddings(self, texts: Sequence[str], roles: Sequence[int]) -> Callable[[np.ndarray], np.ndarray]:
+        """Return a reader of the joined embeddings. *Shape:* of what it returns (n, width) float32."""
+        readers = [(source.embeddings(texts, roles), self.factors[name]) for name, source in self.sources.items()]
+        return lambda numbers: np.concatenate([factor * _unit_rows(read(numbers)) for read, factor in readers], axis=1)
+
+
+def _unit_rows(vectors: np.ndarray) -> np.ndarray:
+    unit: np.ndarray = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return unit.astype(np.float32)
+
+
+def join_teachers(match: EmbeddingMatch, sources: Mapping[str, SignalSource]) -> JoinedSignals:
+    """Return the embeddings that a term matches: those of its teachers together."""
+    factors = {name: 1.0 if match.combine == "each" else share**0.5 for name, share in match.shares.items()}
+    return JoinedSignals({name: sources[name] for name in match.shares}, factors)
 
 
 def agreement(probabilities: np.ndarray) -> np.ndarray:

@@ -54,6 +54,7 @@ class Step(TaskStep):
         self.teacher_kinds = teacher_kinds or {}
         if kind == "bi_encoder" and any(term.compares_logits for term in objectives.terms().values()):
             self.scale_and_bias = nn.Parameter(torch.tensor([objectives.logit_scale, 0.0]))
+        self.block_widths: tuple[int, ...] = ()  # of several teachers whose embeddings are matched each by itself
         self.projection = None
         if projected_width is not None:
             self.projection = nn.Linear(model.get_embedding_dimension(), projected_width, bias=False)
@@ -139,6 +140,7 @@ class Step(TaskStep):
             self.teacher_kinds,
             projected=lambda own: own if self.projection is None else self.projection(own),
             teacher_logit_scale=self.objectives.teacher_logit_scale,
+            block_widths=self.block_widths,
         )
         found = {name: loss_of(term, seen) for name, term in self.objectives.terms().items()}
         return {name: loss for name, loss in found.items() if loss is not None}

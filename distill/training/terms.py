@@ -83,6 +83,7 @@ class Seen:
     teacher_kinds: Mapping[str, ModelKind]
     projected: Callable[[Tensor], Tensor]
     teacher_logit_scale: float
+    block_widths: tuple[int, ...] = ()
 
     @property
     def unit(self) -> Tensor:
@@ -279,7 +280,12 @@ def _embedding_match(term: EmbeddingMatch, seen: Seen) -> Tensor | None:
     if projected.shape[1] < teacher.shape[1]:  # a prefix, and so is what it is to match
         teacher = nn.functional.normalize(teacher[:, : projected.shape[1]], dim=-1)
     loss_of_embeddings = losses.embedding_cosine if term.loss == "cosine" else losses.embedding_mse
-    return term.weight * seen.batch.share["texts"] * loss_of_embeddings(projected, teacher)
+    if not seen.block_widths:
+        return term.weight * seen.batch.share["texts"] * loss_of_embeddings(projected, teacher)
+    widths = list(seen.block_widths)
+    blocks = zip(torch.split(projected, widths, dim=1), torch.split(teacher, widths, dim=1), strict=True)
+    found = [share * loss_of_embeddings(*block) for share, block in zip(term.shares.values(), blocks, strict=True)]
+    return term.weight * seen.batch.share["texts"] * torch.stack(found).sum()
 
 
 def _relation(term: RelationTerm, seen: Seen) -> Tensor | None:

@@ -35,7 +35,7 @@ from distill.models.prompts import encode_by_role, model_prompts
 from distill.recipe.schema import TeacherBackbone
 from distill.run import Run
 from distill.runtime.opening import load
-from students.cut.sources import signal_source
+from students.cut.sources import embedding_source
 
 __all__ = ["least_squares", "principal_axes", "read_axes", "with_output", "write_axes"]
 
@@ -162,7 +162,7 @@ def _targets(run: Run, sample: list[Told], matched_width: int | None) -> np.ndar
     if matched_width is not None:
         match = run.recipe.objectives.embedding_match
         assert match is not None
-        return _unit(signal_source(run, match.teacher).embeddings(told, roles)(np.arange(len(told))))
+        return _unit(embedding_source(run, match).embeddings(told, roles)(np.arange(len(told))))
     backbone = run.student_section.backbone
     teacher = run.recipe.teachers[backbone.teacher] if isinstance(backbone, TeacherBackbone) else None
     if teacher is None or teacher.kind != "bi_encoder" or not isinstance(backbone, TeacherBackbone):

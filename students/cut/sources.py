@@ -6,11 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from distill.files.artefact import ModelKind
+from distill.recipe.objectives import EmbeddingMatch
 from distill.run import Run
 from distill.runtime.opening import load
 from distill.signals import CachedSignals, LiveSignals, SignalCache, SignalSource
+from distill.training.mixtures import join_teachers
 
-__all__ = ["AlongAxes", "signal_source"]
+__all__ = ["AlongAxes", "embedding_source", "signal_source"]
 
 
 def signal_source(run: Run, name: str) -> SignalSource:
@@ -24,6 +26,12 @@ def signal_source(run: Run, name: str) -> SignalSource:
         )
         return LiveSignals(scorer, run.teacher_prompts(name))
     return CachedSignals(SignalCache(run.signals(name), run.signal_identity(name)))
+
+
+def embedding_source(run: Run, match: EmbeddingMatch) -> SignalSource:
+    """Return the embeddings that a term matches: a teacher's, or those of several together."""
+    sources = {name: signal_source(run, name) for name in match.shares}
+    return sources[str(match.teacher)] if match.teachers is None else join_teachers(match, sources)
 
 
 @dataclass(frozen=True)

@@ -253,10 +253,13 @@ class Candidates:
             return student.dimensions
         if match is None or match.projection == "drop":
             return None
-        if match.teacher in self.run.recipe.black_boxes:
+        return sum(self._width_of(name) for name in match.named)
+
+    def _width_of(self, teacher: str) -> int:
+        if teacher in self.run.recipe.black_boxes:
             text = self.run.split.train.queries[0]
-            return int(open_black_box(self.run, match.teacher).encode_queries([text]).shape[1])
-        return base_of(self.run, TeacherBackbone(teacher=match.teacher), self._sources).sizes[1]
+            return int(open_black_box(self.run, teacher).encode_queries([text]).shape[1])
+        return base_of(self.run, TeacherBackbone(teacher=teacher), self._sources).sizes[1]
 
     @cached_property
     def _bases(self) -> list[Base]:

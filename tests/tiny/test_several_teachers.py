@@ -12,6 +12,7 @@ from students import train_student
 from teachers import cache_signals, train_teachers
 from teachers.doctor import diagnose, write_diagnosis
 from tests.conftest import BACKBONE, make_run, merge
+from tests.tiny.test_black_boxes import all_texts
 
 
 def run_of(folder, **changes):
@@ -63,6 +64,47 @@ def test_a_student_learns_a_mixture(tmp_path, caplog, mixing):
     train_student(run)  # finished
     with pytest.raises(BadInput, match=r"made from something else .*score_match.teachers.use: 0.3 → 0.5"):
         train_student(run_of(tmp_path, objectives={"score_match": {"mixing": mixing, "teachers": {"use": 0.5}}}))
+
+
+@pytest.mark.parametrize("combine", ["concatenate", "each"])
+def test_a_student_learns_the_spaces_of_two_teachers(tmp_path, combine):
+    from distill.runtime import load
+    from distill.training.fitting import _build_step
+    from students.train import training_inputs, training_job
+
+    widths = {"one": 6, "two": 10}
+    teachers = {name: {"kind": "file", "path": str(tmp_path / f"{name}.npz"), "gives": "embeddings"} for name in widths}
+    match = {
+        "teachers": {"one": 3, "two": 1},
+        "combine": combine,
+        "projection": "keep" if combine == "concatenate" else "drop",
+    }
+    run = make_run(
+        tmp_path / "run",
+        **merge(
+            {
+                "teachers": {"cross": None, **teachers},
+                "student": {"kind": "bi_encoder", "backbone": BACKBONE, "layers": None, "control": False},
+                "objectives": {"score_match": None, "embedding_match": match},
+                "training": {"max_steps": 2},
+            },
+            {},
+        ),
+    )
+    texts = all_texts(run)
+    for name, width in widths.items():
+        vectors = np.random.default_rng(width).normal(size=(len(texts), width))
+        np.savez(tmp_path / f"{name}.npz", text=np.array(texts), vector=vectors)
+    for stage in (train_teachers, cache_signals, train_student):
+        stage(run)
+    step = _build_step(
+        training_job(run, "student", run.recipe.objectives, training_inputs(run, "student", run.recipe.objectives))
+    )
+    if combine == "concatenate":
+        assert load(run.student).embedding_width == 16 and step.projection is None and step.block_widths == ()
+    else:
+        assert load(run.student).embedding_width == 32
+        assert step.projection.out_features == 16 and step.block_widths == (6, 10)
 
 
 def test_the_doctor_shows_where_teachers_disagree(tmp_path):

@@ -5,8 +5,16 @@ import pytest
 
 from distill.data.pairs import Pairs
 from distill.errors import BadInput, JobFailed
-from distill.recipe.objectives import CoSent, ListNet, MarginMatch, Mixing, Objectives, ScoreMatch
-from distill.training.mixtures import MixedSignals, agreement, calibration, check_mixtures, fitted_shares, mix_teachers
+from distill.recipe.objectives import CoSent, EmbeddingMatch, ListNet, MarginMatch, Mixing, Objectives, ScoreMatch
+from distill.training.mixtures import (
+    MixedSignals,
+    agreement,
+    calibration,
+    check_mixtures,
+    fitted_shares,
+    join_teachers,
+    mix_teachers,
+)
 
 RNG = np.random.default_rng(0)
 N = 4000
@@ -141,3 +149,86 @@ def test_terms_that_contradict_themselves(kind, fields, says):
 def test_a_finished_student_of_one_teacher_stays_finished():
     told = Objectives(score_match=ScoreMatch(teacher="a")).described()["score_match"]
     assert told == {"weight": 1.0, "teacher": "a", "loss": "mse", "temperature": 1.0}
+
+
+class Vectors:
+    """A source of signals: embeddings by the text's number."""
+
+    kind = "bi_encoder"
+
+    def __init__(self, vectors):
+        self.all, self.width = np.asarray(vectors, dtype=np.float32), len(vectors[0])
+
+    def embeddings(self, texts, roles):
+        rows = np.array([int(text) for text in texts])
+        return lambda numbers: self.all[rows[numbers]]
+
+
+A, B = Vectors([[3.0, 4.0], [1.0, 0.0]]), Vectors([[0.0, 2.0, 0.0], [0.0, 0.0, 1.0]])
+
+
+def test_joined_embeddings_have_the_weighted_mean_of_the_cosines():
+    joined = join_teachers(EmbeddingMatch(teachers={"a": 3, "b": 1}), {"a": A, "b": B})
+    first, second = joined.embeddings(["0", "1"], [0, 1])(np.array([0, 1]))
+    assert joined.width == 5 and joined.widths == (2, 3)
+    np.testing.assert_allclose(first, [0.75**0.5 * 0.6, 0.75**0.5 * 0.8, 0, 0.5, 0], atol=1e-6)
+    assert first @ second == pytest.approx(0.75 * 0.6 + 0.25 * 0.0) and first @ first == pytest.approx(1)
+    each = join_teachers(EmbeddingMatch(teachers={"a": 3, "b": 1}, combine="each", projection="drop"), {"a": A, "b": B})
+    np.testing.assert_allclose(each.embeddings(["0"], [0])(np.array([0]))[0], [0.6, 0.8, 0, 1, 0], atol=1e-6)
+    with pytest.raises(BadInput, match="no scores"):
+        joined.scores([], [])
+
+
+@pytest.mark.parametrize("loss", ["cosine", "mse"])
+def test_each_teacher_is_matched_by_itself(loss):
+    """1 − cosine, or squared distance, of each block, averaged by weight: worked out by hand."""
+    from types import SimpleNamespace
+
+    import torch
+
+    from distill.training.terms import Seen, loss_of
+
+    term = EmbeddingMatch(teachers={"a": 3, "b": 1}, combine="each", projection="drop", loss=loss)
+    teacher = torch.tensor([[1.0, 0.0, 0.0, 1.0, 0.0]])
+    student = torch.tensor([[0.6, 0.8, 0.0, 0.0, 1.0]])
+    batch = SimpleNamespace(teacher_embeddings=teacher, share={"texts": 1.0})
+    seen = Seen(batch, "bi_encoder", None, None, student, {}, lambda own: own, 10.0, block_widths=(2, 3))
+    alone = [
+        loss_of(
+            EmbeddingMatch(teacher="t", loss=loss),
+            Seen(
+                SimpleNamespace(teacher_embeddings=one, share={"texts": 1.0}),
+                "bi_encoder",
+                None,
+                None,
+                own,
+                {},
+                lambda own: own,
+                10.0,
+            ),
+        ).item()
+        for one, own in ((teacher[:, :2], student[:, :2]), (teacher[:, 2:], student[:, 2:]))
+    ]
+    assert loss_of(term, seen).item() == pytest.approx(0.75 * alone[0] + 0.25 * alone[1])
+    if loss == "cosine":
+        assert loss_of(term, seen).item() == pytest.approx(0.75 * 0.4 + 0.25 * 1.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({}, "name one teacher, or several"),
+        ({"teacher": "a", "teachers": {"a": 1, "b": 1}}, "name one teacher, or several"),
+        ({"teachers": {"a": 1}}, "teachers names 1"),
+        ({"teacher": "a", "combine": "each", "projection": "drop"}, "combine is for several teachers"),
+        ({"teachers": {"a": 1, "b": 1}, "combine": "each"}, "set projection: drop"),
+    ],
+)
+def test_embedding_terms_that_contradict_themselves(fields, says):
+    with pytest.raises(ValueError, match=says):
+        EmbeddingMatch.model_validate(fields)
+
+
+def test_a_finished_student_of_one_space_stays_finished():
+    told = Objectives(embedding_match=EmbeddingMatch(teacher="a")).described()["embedding_match"]
+    assert told == {"weight": 1.0, "teacher": "a", "loss": "cosine", "projection": "keep"}
