@@ -42,6 +42,7 @@ from distill.report.model_card import write_model_cards
 from distill.run import Run, differences
 from distill.scorers.baselines import (
     choose_tfidf,
+    floor_texts,
     has_kept_vectors,
     write_paragraphs,
     write_remote,
@@ -289,17 +290,20 @@ def make_baseline(run: Run, name: str) -> None:
     if isinstance(baseline, TfIdf) and baseline.fit == "corpus":
         described = run.split.describe()
         inputs["data"] = described["train"]
+        if run.split.unpaired:
+            inputs["unpaired"] = [described["unlabelled"], described["parallel"]]
         if baseline.is_chosen_by_validation:
             inputs["validation"] = described["validation"]
+            inputs["evaluation"] = described["evaluation"]  # whose script decides where it is another one
     if isinstance(baseline, Paragraphs):
         inputs["model"] = revision(_inner_folder(run, baseline))
     # a remote one is three lines, and its address may change without its vectors changing
     if not isinstance(baseline, Remote) and run.is_finished(run.baseline(name), inputs):
         return
-    train, details = run.split.train, {"inputs": inputs}
-    texts = list(dict.fromkeys([*train.queries, *train.documents]))
+    details = {"inputs": inputs}
+    texts = floor_texts(run.split, run.recipe.seed)
     if isinstance(baseline, TfIdf) and baseline.is_chosen_by_validation:
-        baseline, values = choose_tfidf(texts, run.split.validation)
+        baseline, values = choose_tfidf(texts, run.split)
         details["validation"] = values
     artefact = Artefact(
         kind=baseline.kind,

@@ -5,6 +5,7 @@ a row of every report. An encoder as it comes is an ordinary model folder; the o
 they are, and no pickle. All of them give a cosine, so that (cos + 1) / 2 is their score in [0, 1].
 """
 
+import logging
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,9 @@ from typing import Any, Literal
 import numpy as np
 
 from distill._moved import moved_names
-from distill.data.pairs import Pairs
+from distill.data.pairs import Pairs, Split
+from distill.data.scripts import script_shares
+from distill.data.splitting import sample
 from distill.errors import BadInput, loading
 from distill.files.artefact import write_json
 from distill.files.trust import read_json
@@ -32,6 +35,7 @@ __all__ = [
     "RemoteScorer",
     "TfIdfScorer",
     "choose_tfidf",
+    "floor_texts",
     "has_kept_vectors",
     "split_paragraphs",
     "term_words",
@@ -46,12 +50,14 @@ __getattr__ = moved_names(__name__)
 SCORER_FILE = "scorer.json"
 _VOCABULARY, _IDF = "vocabulary.json", "idf.npy"
 _PAIRS_AT_ONCE = 4096
+_MOST_UNPAIRED = 100_000  # of texts without labels: more of them change the frequencies little
 _FLOORS: tuple[tuple[Literal["word", "char", "char_wb"], tuple[int, int]], ...] = (
     ("word", (1, 1)),
     ("char_wb", (2, 4)),
     ("char", (1, 3)),
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?。])\s+")
+log = logging.getLogger(__name__)
 _BLANK_LINES = re.compile(r"\n\s*\n")
 
 
@@ -163,12 +169,31 @@ def _row_products(vectorizer: Any, queries: Sequence[str], documents: Sequence[s
     return np.asarray(left.multiply(right).sum(axis=1)).ravel()
 
 
-def choose_tfidf(texts: Sequence[str], validation: Pairs) -> tuple[TfIdf, dict[str, float | None]]:
+def floor_texts(split: Split, seed: int) -> list[str]:
+    """Return what TF-IDF is fitted on: all text that a student may learn from, of what has no labels 100,000 at most."""
+    unpaired = split.unpaired
+    drawn = [unpaired[row] for row in sample(len(unpaired), _MOST_UNPAIRED, seed)]
+    return list(dict.fromkeys([*split.train.queries, *split.train.documents, *drawn]))
+
+
+def choose_tfidf(texts: Sequence[str], split: Split) -> tuple[TfIdf, dict[str, float | None]]:
     """Return the terms whose TF-IDF, fitted on texts, ranks the validation pairs best, and the value of each.
 
     A floor of words alone is too low for Korean: on KorSTS words have a Spearman of .565, characters 1 to 3 of .742.
-    Where the pairs cannot rank (no labels, or all alike) words are taken, and all values are None.
+    Where the pairs cannot rank (no labels, or all alike) words are taken, and all values are None. Where most evaluation texts
+    are in another script than the validation texts, those say nothing of it: characters 1 to 3 are taken.
     """
+    scripts = [
+        next(iter(script_shares([*pairs.queries[:1000], *pairs.documents[:1000]])), "")
+        for pairs in (split.validation, split.evaluation)
+        if len(pairs)
+    ]
+    if len(set(scripts)) == 2:
+        log.info(
+            "TF-IDF counts characters 1–3: evaluation is in %s, validation in %s", *(s.lower() for s in scripts[::-1])
+        )
+        return TfIdf(analyzer="char", ngrams=(1, 3)), {}
+    validation = split.validation
     from distill.training.trainset import validation_value  # it imports torch
 
     values: list[float | None] = []
