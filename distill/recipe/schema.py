@@ -776,10 +776,12 @@ class TfIdf(Section):
     kind: Literal["tfidf"] = "tfidf"
     """Names this kind of baseline."""
     fit: Literal["corpus", "pair"] = "corpus"
-    """corpus: fitted once on the training texts. pair: on each pair alone, as the published ablation did."""
+    """corpus: fitted once on all text that the student may learn from, with and without labels. pair: on each pair alone, as the
+    published ablation did."""
     analyzer: Literal["word", "char", "char_wb"] | None = None
     """What is counted: words, characters, or characters within words. If neither analyzer nor ngrams is given, words, characters 2
-    to 4 within words and characters 1 to 3 are tried, and the best on the validation pairs is taken."""
+    to 4 within words and characters 1 to 3 are tried, and the best on the validation pairs is taken. Characters 1 to 3 are taken where
+    evaluation is in another script than validation."""
     ngrams: tuple[Count, Count] | None = None
     """The shortest and the longest n-gram. None is [1, 1] where an analyzer is given."""
 
