@@ -500,6 +500,18 @@ def score(
     key_variable: Annotated[
         str | None, typer.Option(help="Environment variable that holds the host's key; default: OPENAI_API_KEY.")
     ] = None,
+    calibrated: Annotated[
+        bool,
+        typer.Option(
+            "--calibrated", help="Add the column probability, by the calibration that the model's folder carries."
+        ),
+    ] = False,
+    decide: Annotated[
+        bool,
+        typer.Option(
+            "--decide", help="Add the column match: 1 where the score reaches the folder's threshold, else 0."
+        ),
+    ] = False,
     skip_bad_rows: Annotated[
         bool,
         typer.Option(
@@ -508,7 +520,7 @@ def score(
     ] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Score pairs: a bi-encoder gives cosines, a cross-encoder logits."""
+    """Score pairs: a bi-encoder gives cosines, a cross-encoder logits; unit_score maps either to [0, 1], --calibrated to probabilities."""
     from recipes.commands import score_file
 
     score_file(
@@ -525,6 +537,8 @@ def score(
         special_tokens_as_text=special_tokens_as_text,
         allow_hosts=allow_host or [],
         key_variable=key_variable,
+        calibrated=calibrated,
+        decide=decide,
         skip_bad_rows=skip_bad_rows,
         overwrite=overwrite,
     )

@@ -4,7 +4,7 @@ import csv
 import json
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,9 @@ from distill.models.files import read_model_files
 from distill.recipe.schema import Benchmark, Columns, Recipe
 from distill.runtime.fastest import exports_at, fastest_measured
 from distill.runtime.opening import load
+from distill.runtime.scorer import Scorer
 from distill.scorers.opening import open_scorer
+from distill.scorers.scoring import PairScorer
 from distill.wording import counted
 from recipes._launch import join_processes
 
@@ -98,10 +100,15 @@ def score_file(
     special_tokens_as_text: bool = False,
     allow_hosts: Sequence[str] = (),
     key_variable: str | None = None,
+    calibrated: bool = False,
+    decide: bool = False,
     skip_bad_rows: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Score the pairs of a file into a table: row (of the input, from 1), score (cosine or logit), unit_score (in [0, 1]).
+
+    :param calibrated: write the column probability, too, by the calibration that the model's folder carries
+    :param decide: write the column match, 1 where the score reaches the folder's threshold, else 0
 
     The suffix of the output decides the table's form (:mod:`distill.data.table_writing`). A row that is left out leaves a gap
     in the numbers.
@@ -125,11 +132,34 @@ def score_file(
             key_variable=key_variable,
             **options,
         )
+        added = _columns_of_calibration(model, scorer, calibrated=calibrated, decide=decide)
         scores = scorer.score(pairs.queries, pairs.documents, progress=True)
-        with table_writer(temporary, _SCORES) as write:
-            for row, score, unit in zip(rows, scores.tolist(), scorer.unit(scores).tolist(), strict=True):
-                write([row + 1, score, unit])
+        more = [told(scores).tolist() for _, told in added.values()]
+        with table_writer(temporary, _SCORES | {name: kind for name, (kind, _) in added.items()}) as write:
+            for row, *values in zip(rows, scores.tolist(), scorer.unit(scores).tolist(), *more, strict=True):
+                write([row + 1, *values])
     print(f"{counted(len(scores), 'pair')} → {output}  ({scorer!r})", file=sys.stderr)
+
+
+def _columns_of_calibration(
+    model: Path, scorer: PairScorer, *, calibrated: bool, decide: bool
+) -> dict[str, tuple[type, Callable[[np.ndarray], np.ndarray]]]:
+    """Return the columns that a folder's calibration adds, each with its type and what gives it.
+
+    :raises BadInput: where the folder carries none, before anything is scored
+    """
+    if not (calibrated or decide):
+        return {}
+    if not isinstance(scorer, Scorer):
+        raise BadInput(f"{model} is a {scorer.kind}, which carries no calibration; leave out --calibrated and --decide")
+    columns: dict[str, tuple[type, Callable[[np.ndarray], np.ndarray]]] = {}
+    if calibrated:
+        columns["probability"] = (float, scorer.probability)
+    if decide:
+        columns["match"] = (int, lambda scores: scorer.decide(scores).astype(int))
+    for _, told in columns.values():
+        told(np.zeros(0))
+    return columns
 
 
 def embed_file(

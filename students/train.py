@@ -14,6 +14,7 @@ from distill.training.mixtures import JoinedSignals, join_teachers, mix_teachers
 from distill.training.unlabelled import taught_pairs
 from students.asymmetric import index_teacher, pair_details
 from students.build import build_student
+from students.calibrate import calibrate_student, say_what_keeps_from_calibrating
 from students.control import check_control, train_control
 from students.cut.dimensions import read_axes
 from students.cut.sources import AlongAxes, embedding_source, signal_source
@@ -25,6 +26,7 @@ def train_student(run: Run) -> None:
     """Build the student, train what is not finished of it and its control; every process of a launch calls this."""
     objectives = run.recipe.objectives
     check_control(run)
+    say_what_keeps_from_calibrating(run)
     build_student(run)
     inputs = training_inputs(run, "student", objectives)
     if not run.is_finished(run.student, inputs):
@@ -34,6 +36,7 @@ def train_student(run: Run) -> None:
         labels = (objectives.labels or Labels()).model_copy(update={"guide": None, "schedule": None})
         by_labels = Objectives(labels=labels, matryoshka=objectives.matryoshka)
         train_control(run, training_inputs(run, "control", by_labels), partial(training_job, run))
+    calibrate_student(run)
 
 
 def training_job(run: Run, name: str, objectives: Objectives, inputs: Mapping[str, Any]) -> Job:
@@ -89,6 +92,7 @@ def training_inputs(run: Run, name: str, objectives: Objectives) -> dict[str, An
         parts.append("taught")
     not_learned: Any = {
         "control": True,
+        "calibration": True,
         "training": {"checkpoint_seconds", "tensorboard"},
         "asymmetric": {"min_cosine", "min_recall", "top_k"},
     }

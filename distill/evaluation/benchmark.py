@@ -433,6 +433,8 @@ def recipe_of_models(run: Run, rows: Sequence[BenchmarkEntry]) -> tuple[dict[str
             made["teachers"][row.name] = card.recipe["teachers"][row.name]
         parts = {"student": ("student", "objectives", "data", "seed"), "export": ("export",)}.get(row.role, ())
         made |= {part: card.recipe[part] for part in parts if part in card.recipe}
+    if made.get("student") and given.get("student"):  # fitted by the given recipe, whatever the student was trained by
+        made["student"]["calibration"] = given["student"]["calibration"]
     found = differences(made, given)
     if not found:
         return made, []

@@ -56,11 +56,13 @@ __all__ = [
     "Spearman",
     "TeacherKendall",
     "TeacherSpearman",
+    "estimate_shares",
     "evaluate_scores",
     "paired_difference",
     "paired_samples",
     "primary_metric",
     "retention",
+    "sampled_statistics",
 ]
 
 METRICS = tuple(METRIC_NAMES)
@@ -108,10 +110,10 @@ def _resamples(queries: IntArray | None, n: int, n_bootstrap: int, seed: int) ->
         yield counts.astype(np.float64)[units]
 
 
-def _sampled(
+def sampled_statistics(
     columns: ScoredColumns, wanted: Mapping[str, Statistic], n_bootstrap: int, seed: int
 ) -> dict[str, FloatArray]:
-    """Values of each statistic on the same resamples, shape (n_bootstrap,)."""
+    """Return values of each statistic on the same resamples, those of `evaluate_scores`. *Shape:* (n_bootstrap,)."""
     if n_bootstrap < 1:
         raise BadInput(f"n_bootstrap: {n_bootstrap}; give 1 or more, 1000 for an interval worth quoting")
     blocks: dict[str, list[FloatArray]] = {key: [] for key in wanted}
@@ -159,9 +161,36 @@ def evaluate_scores(
     """
     columns = ScoredColumns.checked(scores, labels, query_ids, teacher_scores, unit_scores)
     plans = {key: plan for key, metric in _metrics().items() if (plan := metric.plan(columns)) is not None}
-    sampled = _sampled(columns, {key: plan.statistic for key, plan in plans.items()}, n_bootstrap, seed)
+    sampled = sampled_statistics(columns, {key: plan.statistic for key, plan in plans.items()}, n_bootstrap, seed)
     estimates = {key: _estimate(plan.value, sampled[key], plan.n) for key, plan in plans.items()}
     return {key: estimate for key, estimate in estimates.items() if estimate is not None}
+
+
+def estimate_shares(
+    columns: ScoredColumns, parts: Mapping[str, tuple[FloatArray, FloatArray]], bootstrap: Bootstrap
+) -> dict[str, Estimate | None]:
+    """Return Σ part / Σ whole over pairs for each (part, whole), with its 95 % interval; None where it is not defined.
+
+    A mean is a share whose whole is 1 for each pair. `n` counts the pairs whose whole is not 0. *Shape:* each (n_pairs,).
+    """
+
+    def statistic(part: FloatArray, whole: FloatArray) -> Statistic:
+        def share(weights: FloatArray) -> FloatArray:
+            total = whole @ weights
+            value: FloatArray = np.where(total > 0, (part @ weights) / np.maximum(total, 1e-300), np.nan)
+            return value
+
+        return share
+
+    statistics = {name: statistic(*one) for name, one in parts.items()}
+    sampled = sampled_statistics(columns, statistics, bootstrap.n_samples, bootstrap.seed)
+    estimates = dict[str, Estimate | None]()
+    for name, (part, whole) in parts.items():
+        total = float(whole.sum())
+        estimates[name] = (
+            _estimate(float(part.sum()) / total, sampled[name], int(np.count_nonzero(whole))) if total > 0 else None
+        )
+    return estimates
 
 
 def paired_difference(
@@ -191,7 +220,7 @@ def paired_samples(
         raise BadInput(f"scores of b: {len(b.scores)}, of a: {len(a.scores)}; score the same pairs")
     one, two = _metrics()[metric].plan(a), _metrics()[metric].plan(b)
     if one is not None and two is not None:
-        sampled = _sampled(a, {"a": one.statistic, "b": two.statistic}, n_bootstrap, seed)
+        sampled = sampled_statistics(a, {"a": one.statistic, "b": two.statistic}, n_bootstrap, seed)
         samples = sampled["a"] - sampled["b"]
         estimate = _estimate(one.value - two.value, samples, one.n)
         if estimate is not None:

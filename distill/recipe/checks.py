@@ -113,6 +113,11 @@ def _student_problems(recipe: Recipe) -> list[str]:
     if not isinstance(student.control, bool):
         problems += _loss_problems("student.control.loss", student.control.loss, student.kind)
     problems += _dimension_problems(student, recipe.objectives)
+    point = student.calibration.threshold
+    if point is not None and point.value is not None and not recipe.teachers:
+        problems.append(
+            "student.calibration.threshold.value: it is a teacher's threshold, and there is no teacher; name precision or recall"
+        )
     return problems + _text_problems("student", student)
 
 

@@ -40,6 +40,7 @@ from distill.recipe.objectives import (
     ScoreMatch,
     Similarity,
 )
+from distill.recipe.score_calibration import OperatingPoint, ScoreCalibration
 from distill.recipe.section import Count, Name, OneOrMore, Positive, Seconds, Section, Seed, Share, Tokens
 from distill.resumes.sections import SectionKind
 
@@ -83,6 +84,7 @@ __all__ = [
     "Name",
     "NewVocabulary",
     "Objectives",
+    "OperatingPoint",
     "Paragraphs",
     "Parallel",
     "Plan",
@@ -94,6 +96,7 @@ __all__ = [
     "Resume",
     "Rkd",
     "Schedule",
+    "ScoreCalibration",
     "ScoreMatch",
     "Section",
     "Signals",
@@ -679,6 +682,8 @@ class Student(Section):
     control: bool | Control = True
     """Train the same student without a teacher, to compare with. true takes the defaults of `Control`; false trains none, and
     the report says so."""
+    calibration: ScoreCalibration = ScoreCalibration()
+    """How its scores become probabilities. Changing it trains nothing anew."""
     training: Training = Training()
     """Keys that differ from the recipe's own `training` section."""
 

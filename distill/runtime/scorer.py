@@ -31,6 +31,7 @@ from distill.models.files import (
 from distill.models.numpy_head import folder_leaves_prompt_out
 from distill.models.prompts import DOCUMENT_PROMPTS as _DOCUMENT_PROMPTS
 from distill.models.prompts import QUERY_PROMPTS as _QUERY_PROMPTS
+from distill.models.stored_calibration import StoredCalibration, read_calibration
 from distill.progress import OnProgress
 from distill.runtime.arguments import check_choice, check_count, check_texts, check_vectors, is_texts
 from distill.runtime.buckets import PaddedBatch, plan_batches
@@ -84,6 +85,7 @@ class Scorer:
         self._has_words: bool | None = None  # not asked yet
         self._leaves_prompt_out = folder_leaves_prompt_out(files.folder, files.modules[1:])
         self._n_parameters: int | None = None
+        self._calibration: StoredCalibration | None = None
 
     def __repr__(self) -> str:
         return f"Scorer({str(self.path)!r}, {self.kind}, {self.runtime} {self.precision}, max_length={self.max_length})"
@@ -178,23 +180,31 @@ class Scorer:
         queries: Sequence[str],
         documents: Sequence[str],
         *,
+        calibrated: bool = False,
         batch_tokens: int | None = None,
         progress: bool | OnProgress = False,
     ) -> np.ndarray:
         """Score pairs: the cosine for a bi-encoder, the raw logit for a cross-encoder (no sigmoid; `unit` applies one).
 
+        The scale of both is the model's own. `calibrated=True` gives the probability of a match in place of it.
+
         A bi-encoder that stores prompts named "query" and "document" (or "passage", "corpus") has them applied, as
         stock `encode_query` and `encode_document` do. Its embeddings of all unique texts are held in memory.
 
-        :raises BadInput: where the lists differ in length or hold what is no text (see `encode` for what is one), or the
-            model gives several labels.
+        :param calibrated: give probabilities in [0, 1]; see `probability`
+        :raises BadInput: where the lists differ in length or hold what is no text (see `encode` for what is one), the
+            model gives several labels, or probabilities are asked of a folder without a calibration.
 
         *Shape:* queries, documents: n texts each; result: (n,), float32
         """
         left, right = _check_pairs(queries, documents)
+        if calibrated:
+            self._stored_calibration()  # refused before anything is computed
         if self.kind == "cross_encoder":
-            return self._score_jointly(left, right, batch_tokens, progress)
-        return self._cosines(left, right, batch_tokens, progress)
+            scores = self._score_jointly(left, right, batch_tokens, progress)
+        else:
+            scores = self._cosines(left, right, batch_tokens, progress)
+        return self.probability(scores) if calibrated else scores
 
     def rank(
         self,
@@ -202,6 +212,7 @@ class Scorer:
         documents: Sequence[str] | np.ndarray,
         *,
         top_k: int | None = None,
+        calibrated: bool = False,
         progress: bool | OnProgress = False,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows of the best documents for one query, best first, and their scores as `score` gives them.
@@ -209,12 +220,16 @@ class Scorer:
         :param documents: texts (a list, a numpy array or a pandas Series), or of a bi-encoder their embeddings
             (n_documents, embedding_width), float32, float64, float16 or int8.
         :param top_k: None ranks all documents.
-        :raises BadInput: for what is neither, and for embeddings that are not finite
+        :param calibrated: give probabilities beside the rows; the order is that of the scores
+        :raises BadInput: for what is neither, for embeddings that are not finite, and where probabilities are asked of a
+            folder without a calibration
 
         *Shape:* result: (k,) rows, int64, and (k,) scores, float32; equal scores keep the order of the documents
         """
         asked = check_texts("query", [query])
         top_k = check_count("top_k", top_k, none="all documents")
+        if calibrated:
+            self._stored_calibration()
         if not is_texts(documents):
             scores = self._cosines_to(asked[0], documents)
         elif self.kind == "cross_encoder":
@@ -225,7 +240,7 @@ class Scorer:
             told = check_texts("documents", documents)
             scores = self._cosines(asked * len(told), told, None, progress)
         rows = top_rows(scores, len(scores) if top_k is None else top_k)
-        return rows, scores[rows]
+        return rows, self.probability(scores[rows]) if calibrated else scores[rows]
 
     def search(
         self, queries: Iterable[str], index: Index, *, top_k: int, progress: bool | OnProgress = False
@@ -257,6 +272,48 @@ class Scorer:
         if self.kind == "bi_encoder":
             return np.clip((values + 1) / 2, 0, 1).astype(np.float32)
         return (0.5 * (1 + np.tanh(values / 2))).astype(np.float32)  # the sigmoid, without overflow
+
+    def probability(self, scores: np.ndarray) -> np.ndarray:
+        """Map scores onto the probability of a match, by the calibration that the folder carries (`calibration.json`).
+
+        It was fitted to labelled validation pairs. Where their labels are grades, it gives the expected grade. `unit` needs
+        no fit, rises alike and states no probability.
+
+        :raises BadInput: where the folder carries none, or the embeddings are truncated: their cosines are others
+
+        *Shape:* that of scores, float32
+        """
+        told: np.ndarray = self._stored_calibration().calibration(scores).astype(np.float32)
+        return told
+
+    def decide(self, scores: np.ndarray) -> np.ndarray:
+        """Tell which scores of `score` are matches: those that reach the folder's threshold (`calibration.json`).
+
+        :raises BadInput: where the folder carries no threshold
+
+        *Shape:* that of scores, bool
+        """
+        threshold = self._stored_calibration().threshold
+        if threshold is None:
+            raise BadInput(
+                f"{self.path} carries no threshold; name one in the recipe (student.calibration.threshold) and run it again"
+            )
+        decided: np.ndarray = np.asarray(scores, dtype=np.float64) >= threshold
+        return decided
+
+    def _stored_calibration(self) -> StoredCalibration:
+        if self._calibration is None:
+            if self.truncate is not None:
+                raise BadInput(
+                    f"{self.path} is opened with truncate {self.truncate}; its calibration is for whole embeddings: leave truncate out"
+                )
+            self._calibration = read_calibration(self.path, self.kind)
+        if self._calibration is None:
+            raise BadInput(
+                f"{self.path} carries no calibration, so its scores are no probabilities; run its recipe with student.calibration, "
+                "or use unit scores"
+            )
+        return self._calibration
 
     def _cosines(
         self, queries: list[str], documents: list[str], batch_tokens: int | None, progress: bool | OnProgress

@@ -10,26 +10,22 @@ Without the first step a mixture would follow the teacher with the widest scores
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from distill.data.pairs import Pairs
 from distill.errors import BadInput, JobFailed
 from distill.files.artefact import ModelKind
-from distill.metrics.logistic import fit_logistic
+from distill.metrics.calibration import LEAST_PAIRS, Calibration, fit_calibration
 from distill.recipe.objectives import EmbeddingMatch, Mixing, ScoreTerm
 from distill.signals import SignalSource
 
 __all__ = ["JoinedSignals", "MixedSignals", "check_mixtures", "fitted_shares", "join_teachers", "mix_teachers"]
 
 log = logging.getLogger(__name__)
-_LEAST_PAIRS = 50  # labelled validation pairs: two numbers a teacher are fitted to them
 _CLIP = 1e-6
-_STEP_CLIP = 1e-3  # of isotonic steps: the outermost are often 0 and 1 on a few pairs
 _EM_STEPS = 500
 _EM_DONE = 1e-9
-Calibration = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -142,10 +138,10 @@ def check_mixtures(mixtures: Mapping[str, ScoreTerm], validation: Pairs) -> None
     """
     for name in mixtures:
         known = [] if validation.labels is None else validation.labels[np.isfinite(validation.labels)]
-        if len(known) < _LEAST_PAIRS:
+        if len(known) < LEAST_PAIRS:
             raise BadInput(
                 f"teachers are calibrated on labelled validation pairs before they are mixed ({name}), and there are {len(known)}; "
-                f"{_LEAST_PAIRS} at least are needed: raise data.validation_share, or name one teacher"
+                f"{LEAST_PAIRS} at least are needed: raise data.validation_share, or name one teacher"
             )
         if np.ptp(known) == 0:
             raise BadInput(f"every validation label is {known[0]:g}; teachers cannot be calibrated on them ({name})")
@@ -195,58 +191,12 @@ def calibration(name: str, mixing: Mixing, kind: ModelKind, scores: np.ndarray, 
 
     :raises JobFailed: where the scores do not rise with the labels
     """
-    scores = np.asarray(scores, dtype=np.float64)
-    slope = _slope(scores, labels)
-    if slope is None or slope[0] <= 0:
+    fitted = fit_calibration(mixing.calibration, kind, scores, labels)
+    if fitted is None:
         raise JobFailed(
             f"the scores of teacher {name} do not rise with the labels of {len(labels)} validation pairs; leave it out of the mixture"
         )
-    if mixing.calibration == "isotonic":
-        return _isotonic(scores, labels)
-    if mixing.calibration == "temperature":
-        return _temperature(kind, scores, labels)
-    return lambda new: _sigmoid(slope[0] * np.asarray(new, dtype=np.float64) + slope[1])
-
-
-def _slope(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float] | None:
-    if np.ptp(scores) == 0:
-        return None
-    slope, bias = fit_logistic(scores[:, None], labels)
-    return slope, bias
-
-
-def _isotonic(scores: np.ndarray, labels: np.ndarray) -> Calibration:
-    from sklearn.isotonic import IsotonicRegression
-
-    fitted = IsotonicRegression(y_min=_STEP_CLIP, y_max=1 - _STEP_CLIP, out_of_bounds="clip").fit(scores, labels)
-    return lambda new: np.asarray(fitted.predict(np.asarray(new, dtype=np.float64)), dtype=np.float64)
-
-
-def _temperature(kind: ModelKind, scores: np.ndarray, labels: np.ndarray) -> Calibration:
-    from scipy.optimize import minimize_scalar
-
-    def logits(values: Any) -> np.ndarray:
-        raw = np.asarray(values, dtype=np.float64)
-        if kind == "cross_encoder":
-            return raw
-        unit = np.clip((raw + 1) / 2, _CLIP, 1 - _CLIP)
-        told: np.ndarray = np.log(unit / (1 - unit))
-        return told
-
-    own = logits(scores)
-
-    def loss(log_temperature: float) -> float:
-        z = own / np.exp(log_temperature)
-        return float((np.logaddexp(0, z) - labels * z).mean())
-
-    temperature = float(np.exp(minimize_scalar(loss, bounds=(-5, 5), method="bounded").x))
-    return lambda new: _sigmoid(logits(new) / temperature)
-
-
-def _sigmoid(values: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        unit: np.ndarray = 1 / (1 + np.exp(-values))
-    return unit
+    return fitted
 
 
 def fitted_shares(probabilities: np.ndarray, labels: np.ndarray, start: Sequence[float]) -> list[float]:

@@ -50,6 +50,7 @@ from distill.models.modeling import load_model, transformer_of
 from distill.recipe.schema import Export, ExportFormat, ExportPrecision
 from distill.run import Run
 from students.asymmetric import check_side, own_side_pairs, pair_details
+from students.calibrate import calibrate_export
 from students.export.arithmetic import SAFE_CODE, compare_arithmetics, greatest_code
 from students.export.calibration import Sample, calibration_inputs
 from students.export.gate import (
@@ -102,6 +103,7 @@ def export_student(run: Run) -> None:
             _export_or_recover(run, format)
         elif PartialState().is_main_process:
             _export(run, format, precision)
+        calibrate_export(run, run.export(precision, format), format)
 
 
 def _export_or_recover(run: Run, format: ExportFormat) -> None:

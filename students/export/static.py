@@ -21,6 +21,7 @@ from distill.run import Run
 from distill.runtime.opening import load
 from distill.runtime.scorer import Scorer
 from students.asymmetric import Compatibility, check_side, own_side_pairs, pair_details
+from students.calibrate import calibrate_export
 from students.export.gate import ParityReport, Thresholds, check_gate, compare, thresholds_of
 
 __all__ = ["export_static_student", "export_table", "int8_rows"]
@@ -50,8 +51,13 @@ def export_static_student(run: Run) -> None:
         "student": student.revision,
         "export": settings.model_dump(mode="json", exclude={"precisions"}),
     }
-    if run.is_finished(target, inputs):
-        return
+    if not run.is_finished(target, inputs):
+        _export(run, target, inputs)
+    calibrate_export(run, target, "numpy")
+
+
+def _export(run: Run, target: Path, inputs: dict[str, Any]) -> None:
+    settings, student = run.recipe.export, run.require(run.student, "train_student")
     card = run.card(student.kind, "export", inputs, {"student": student.revision}, pair_details(run))
     held_back = own_side_pairs(run, run.split.validation)[: settings.parity_pairs]
     check = None if run.student_section.asymmetric is None else partial(check_side, run)

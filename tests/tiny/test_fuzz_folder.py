@@ -13,6 +13,8 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from distill.errors import BadInput, MatchDistillError
+from distill.metrics.calibration import Calibration
+from distill.models.stored_calibration import StoredCalibration, write_calibration
 from distill.scorers.opening import open_scorer
 from tests.tiny.conftest import build, write_onnx
 from tests.unit.test_fuzz_recipe import at, odd, places
@@ -29,6 +31,10 @@ def whole(tmp_path_factory):
     folders = tmp_path_factory.mktemp("fuzz")
     build(folders / "bi", "bi_encoder", "wordpiece")
     build(folders / "cross", "cross_encoder", "unigram")
+    platt = Calibration("platt", "bi_encoder", slope=9.0, bias=-5.0)
+    write_calibration(folders / "bi" / "model", StoredCalibration(platt, 0.5, {"by": "recall"}, {"pairs": 60}))
+    steps = Calibration("isotonic", "cross_encoder", steps=((-2.0, 0.0, 1.5), (0.1, 0.4, 0.8)))
+    write_calibration(folders / "cross" / "model", StoredCalibration(steps))
     return [folders / "bi" / "model", folders / "cross" / "model"]
 
 
@@ -36,7 +42,7 @@ def used(folder):
     """Open a folder and score two pairs; what is refused is one message."""
     start = time.perf_counter()
     try:
-        open_scorer(folder, n_threads=1).score(["개발자 nurse", "a"], ["서울 engineer", "b"])
+        open_scorer(folder, n_threads=1).score(["개발자 nurse", "a"], ["서울 engineer", "b"], calibrated=True)
     except MatchDistillError as refused:
         assert str(refused).strip() and len(str(refused)) < 3000
     assert time.perf_counter() - start < SECONDS

@@ -1,0 +1,129 @@
+"""How far stated probabilities are from what happens: expected calibration error, Brier score, and the bins of a picture.
+
+    ECE     Σ_b n_b / n · |mean probability − share of matches| over bins of equal mass (Naeini et al. 2015; Nixon et al. 2019)
+    Brier   mean of (probability − label)²  (Brier 1950)
+
+Ten bins hold a tenth of the pairs each, equal probabilities always the same one; there are fewer where a bin would have less
+than 20 pairs. Labels may be grades in [0, 1]: then both compare the expected grade with the mean grade, and no probability.
+
+The ECE of a sample is too high: a model without error has one, for the shares of bins scatter. `ece` has the bootstrap's
+estimate of this bias taken off, 2 · ECE − mean of resampled ECEs, not below 0 (Kumar et al. 2019, there with normal draws), and
+its interval is the basic one, 2 · ECE − quantiles (Davison & Hinkley 1997, section 5.2). That takes off less than half of the bias
+where there is no error; `noise` is the ECE that a model without error shows on as many pairs, the mean of Σ_b |deviation of a
+resampled bin from the bin|. The lower end is 0 where the ECE is within 97.5 % of those.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from distill.metrics.columns import FloatArray, IntArray, ScoredColumns, Statistic
+from distill.metrics.measures import Bootstrap, Estimate, estimate_shares, sampled_statistics
+
+__all__ = ["Reliability", "ReliabilityBin", "equal_mass_bins", "expected_calibration_error", "reliability"]
+
+_N_BINS = 10
+_LEAST_IN_BIN = 20
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """A bin: the mean probability of its pairs, and their share of matches with its 95 % interval."""
+
+    probability: float
+    share: Estimate
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How far probabilities are from labels.
+
+    :param ece: less its estimated bias, with its interval
+    :param plain: as it is on these pairs
+    :param noise: what a model without error shows on as many
+    """
+
+    ece: Estimate
+    plain: float
+    noise: float
+    brier: Estimate
+    bins: tuple[ReliabilityBin, ...]
+
+    def to_dict(self) -> Mapping[str, Any]:
+        """Plain numbers for JSON."""
+        return asdict(self)
+
+
+def reliability(
+    probabilities: np.ndarray, labels: np.ndarray, query_ids: np.ndarray | None, bootstrap: Bootstrap
+) -> Reliability:
+    """Compare probabilities with labels, both in [0, 1]; queries are resampled whole. *Shape:* each (n_pairs,).
+
+    :raises BadInput: for columns that do not fit or are out of range
+    """
+    columns = ScoredColumns.checked(probabilities, labels, query_ids, unit_scores=probabilities)
+    assert columns.labels is not None
+    stated, told = np.clip(columns.scores, 0, 1), columns.labels
+    numbers = equal_mass_bins(stated)
+    members = (numbers == np.arange(numbers.max() + 1)[:, None]).astype(np.float64)  # (n_bins, n_pairs)
+    gaps = stated - told
+
+    def gap_of(row: FloatArray) -> Statistic:
+        # of the bin, times its share of the pairs
+        return lambda weights: ((row * gaps) @ weights) / weights.sum(axis=0)
+
+    whole = np.array([float((row * gaps).sum()) / len(gaps) for row in members])
+    statistics = {str(number): gap_of(row) for number, row in enumerate(members)}
+    drawn = sampled_statistics(columns, statistics, bootstrap.n_samples, bootstrap.seed)
+    sampled = np.stack(list(drawn.values()))  # (n_bins, n_samples)
+    plain = float(np.abs(whole).sum())
+    ece, noise = _less_its_bias(
+        plain, np.abs(sampled).sum(axis=0), np.abs(sampled - whole[:, None]).sum(axis=0), len(gaps)
+    )
+    parts = {str(number): (told * row, row) for number, row in enumerate(members)}
+    found = estimate_shares(columns, parts | {"brier": (gaps**2, np.ones(len(gaps)))}, bootstrap)
+    brier = found.pop("brier")
+    assert brier is not None
+    bins = tuple(
+        ReliabilityBin(float(stated[numbers == int(number)].mean()), share)
+        for number, share in found.items()
+        if share is not None
+    )
+    return Reliability(ece, plain, noise, brier, bins)
+
+
+def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Return the ECE over bins of equal mass, as it is on these pairs. *Shape:* each (n_pairs,).
+
+    >>> round(expected_calibration_error(np.repeat([0.2, 0.7], 20), np.repeat([0.0, 1.0], 20)), 3)
+    0.25
+    """
+    numbers = equal_mass_bins(np.asarray(probabilities, dtype=np.float64))
+    sums = np.bincount(numbers, weights=np.asarray(probabilities) - np.asarray(labels))
+    return float(np.abs(sums).sum() / len(numbers))
+
+
+def equal_mass_bins(values: np.ndarray) -> IntArray:
+    """Return each value's bin, numbered from 0 without a gap; equal values share one. *Shape:* (n,).
+
+    >>> equal_mass_bins(np.r_[np.arange(30) / 100, np.full(10, 0.5)]).tolist() == [0] * 20 + [1] * 20
+    True
+    """
+    n_bins = max(1, min(_N_BINS, len(values) // _LEAST_IN_BIN))
+    _, first, inverse, counts = np.unique(np.sort(values), return_index=True, return_inverse=True, return_counts=True)
+    middles = first + (counts - 1) / 2  # of the ranks of equal values
+    places = np.minimum((middles * n_bins / len(values)).astype(np.intp), n_bins - 1)
+    ranked = places[inverse]
+    numbers = np.empty(len(values), dtype=np.intp)
+    numbers[np.argsort(values, kind="stable")] = ranked
+    return np.unique(numbers, return_inverse=True)[1]
+
+
+def _less_its_bias(plain: float, sampled: FloatArray, without_error: FloatArray, n: int) -> tuple[Estimate, float]:
+    """Return the ECE with its interval, and what a model without error shows. *Shape:* sampled, without_error: (n_samples,)."""
+    low, high = np.percentile(sampled, [2.5, 97.5])
+    value = max(0.0, 2 * plain - float(sampled.mean()))
+    least = 0.0 if plain <= np.percentile(without_error, 97.5) else max(0.0, 2 * plain - float(high))
+    return Estimate(value, min(value, least), max(value, 2 * plain - float(low)), n), float(without_error.mean())

@@ -1,0 +1,171 @@
+"""A student that carries its calibration and a threshold: through the stages of a tiny run, in Python and on the command line."""
+
+import csv
+import json
+import logging
+
+import numpy as np
+import pytest
+
+from distill.errors import BadInput
+from distill.files.artefact import CALIBRATION
+from distill.recipe.schema import Recipe
+from distill.run import Run
+from distill.runtime.opening import load
+from recipes.cli import main
+from students import export_static_student, train_student
+from students.calibrate import calibrate_student
+from tests.conftest import BI_TEACHER, make_run, pairs_file, train_teachers_once
+from tests.tiny.test_static_student import STATIC
+
+pytestmark = pytest.mark.integration
+
+LABELS_ALONE = {"score_match": None, "labels": {"loss": "contrastive"}}
+
+
+def calibrated_run(folder, calibration, validation_share=0.4, **changes):
+    # 86 validation pairs or so, of 24 queries
+    return make_run(
+        folder,
+        data={"train": pairs_file(), "validation_share": validation_share},
+        teachers={"bi": BI_TEACHER, "cross": None},
+        student=STATIC | {"calibration": calibration},
+        objectives=LABELS_ALONE,
+        **changes,
+    )
+
+
+def changed(run, calibration, **data):
+    """The same run with another calibration."""
+    recipe = run.recipe.model_dump(mode="json")
+    recipe["student"]["calibration"] = calibration
+    recipe["data"] |= data
+    return Run(Recipe.model_validate(recipe))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    run = calibrated_run(tmp_path_factory.mktemp("calibrated") / "run", {"threshold": {"recall": 0.8}})
+    train_teachers_once(run)
+    train_student(run)
+    export_static_student(run)
+    return run
+
+
+def test_probabilities_come_from_the_scores_of_each_folder(run):
+    pairs = run.split.validation
+    for folder in (run.student, run.export("int8", "numpy")):
+        scorer = load(folder)
+        scores = scorer.score(pairs.queries, pairs.documents)
+        told = scorer.score(pairs.queries, pairs.documents, calibrated=True)
+        held = json.loads((folder / CALIBRATION).read_text(encoding="utf-8"))
+        assert held["kind"] == "platt" and held["fitted"]["pairs"] == len(pairs) >= 50
+        np.testing.assert_allclose(told, 1 / (1 + np.exp(-(held["slope"] * scores + held["bias"]))), atol=1e-6)
+        assert told.mean() == pytest.approx(pairs.labels.mean(), abs=0.02)  # a fit with an intercept, on these pairs
+        assert (scorer.decide(scores) == (scores >= held["threshold"]["score"])).all()
+        recall = scorer.decide(scores)[pairs.labels >= 0.5].mean()
+        assert recall >= 0.8 and held["threshold"]["recall"] == pytest.approx(recall)
+        rows, ranked = scorer.rank(pairs.queries[0], pairs.documents[:9], top_k=4, calibrated=True)
+        plain_rows, plain = scorer.rank(pairs.queries[0], pairs.documents[:9], top_k=4)
+        assert (rows == plain_rows).all()
+        np.testing.assert_array_equal(ranked, scorer.probability(plain))
+
+
+def test_a_finished_calibration_is_kept_and_another_trains_nothing(run):
+    def times():
+        names = ("model.safetensors", "artefact.json", CALIBRATION)
+        return {name: (run.student / name).stat().st_mtime_ns for name in names}
+
+    before = times()
+    train_student(run)
+    assert times() == before
+    train_student(changed(run, {"kind": "isotonic"}))
+    after = times()
+    assert after.pop(CALIBRATION) > before.pop(CALIBRATION) and after == before
+    held = json.loads((run.student / CALIBRATION).read_text(encoding="utf-8"))
+    assert held["kind"] == "isotonic" and "threshold" not in held
+    with pytest.raises(
+        BadInput, match=r"carries no threshold; name one in the recipe \(student.calibration.threshold\)"
+    ):
+        load(run.student).decide(np.zeros(2))
+    train_student(changed(run, {"kind": "none"}))
+    assert not (run.student / CALIBRATION).exists()
+    with pytest.raises(BadInput, match="carries no calibration, so its scores are no probabilities"):
+        load(run.student).score(["a"], ["b"], calibrated=True)
+    (run.student / CALIBRATION).write_text("{broken")
+    train_student(run)
+    assert times() | {CALIBRATION: 0} == before | {CALIBRATION: 0}
+    assert load(run.student).score(["a"], ["b"], calibrated=True).shape == (1,)
+
+
+def test_the_teachers_threshold_becomes_one_of_equal_precision(run, caplog):
+    pairs = run.split.validation
+    teacher = load(run.teacher("bi"), runtime="torch", precision="fp32", max_length=64)
+    scores = teacher.score(pairs.queries, pairs.documents)
+    value = float(np.median(scores))
+    precision = pairs.labels[scores >= value].mean()
+    with caplog.at_level(logging.WARNING):
+        train_student(changed(run, {"threshold": {"value": value}}))
+    held = json.loads((run.student / CALIBRATION).read_text(encoding="utf-8"))
+    point = held["threshold"]
+    assert point["by"] == "precision" and point["share"] == pytest.approx(precision, abs=0.03)
+    assert point["precision"] >= point["share"] and point["teacher"] == "bi" and point["teacher_threshold"] == value
+    caplog.clear()
+    train_student(changed(run, {"threshold": {"value": 7.0}}))
+    assert "threshold" not in json.loads((run.student / CALIBRATION).read_text(encoding="utf-8"))
+    assert "student gets no threshold: no match of the validation pairs reaches 7 of bi" in caplog.text
+    train_student(run)
+
+
+def test_too_few_validation_pairs_are_said_before_training(tmp_path, caplog):
+    run = calibrated_run(tmp_path / "run", {}, validation_share=0.1)
+    train_teachers_once(run)
+    with caplog.at_level(logging.INFO):
+        train_student(run)
+    lines = [record.message for record in caplog.records]
+    said = next(line for line in lines if line.startswith("the student gets no calibration"))
+    assert "it takes 50 labelled validation pairs, and there are" in said and "raise data.validation_share" in said
+    assert lines.index(said) < next(
+        i for i, line in enumerate(lines) if line.startswith("student: ") and "units" in line
+    )
+    assert not (run.student / CALIBRATION).exists()
+    calibrate_student(run)
+    assert not (run.student / CALIBRATION).exists()
+
+
+def test_distill_score_adds_the_columns_that_are_asked_for(run, tmp_path, capsys):
+    table, out = tmp_path / "pairs.csv", tmp_path / "scores.csv"
+    table.write_text("query,document\n개발자,engineer\nnurse,간호사\n", encoding="utf-8")
+    model = run.export("int8", "numpy")
+    assert main(["score", str(model), str(table), "-o", str(out), "--calibrated", "--decide"]) == 0
+    rows = list(csv.DictReader(out.open(encoding="utf-8")))
+    assert list(rows[0]) == ["row", "score", "unit_score", "probability", "match"]
+    scorer = load(model)
+    scores = scorer.score(["개발자", "nurse"], ["engineer", "간호사"])
+    np.testing.assert_allclose([float(row["probability"]) for row in rows], scorer.probability(scores), rtol=1e-5)
+    assert [row["match"] for row in rows] == [str(int(one)) for one in scorer.decide(scores)]
+    assert main(["score", str(run.built), str(table), "-o", str(tmp_path / "no.csv"), "--calibrated"]) == 2
+    assert "carries no calibration" in capsys.readouterr().err and not (tmp_path / "no.csv").exists()
+
+
+def test_truncated_embeddings_have_other_cosines(run):
+    with pytest.raises(BadInput, match="opened with truncate 8; its calibration is for whole embeddings"):
+        load(run.student, truncate=8).score(["a"], ["b"], calibrated=True)
+
+
+def test_stock_sentence_transformers_passes_over_the_file(run):
+    from sentence_transformers import SentenceTransformer
+
+    stock = SentenceTransformer(str(run.student), device="cpu")
+    assert stock.encode(["a"], show_progress_bar=False).shape == (1, 16)
+
+
+def test_a_hostile_file_is_refused_where_probabilities_are_asked_for(run, tmp_path):
+    import shutil
+
+    folder = tmp_path / "model"
+    shutil.copytree(run.student, folder)
+    (folder / CALIBRATION).write_text('{"kind": "platt", "model": "bi_encoder", "slope": NaN, "bias": 0}')
+    with pytest.raises(BadInput, match="slope is nan"):
+        load(folder).score(["a"], ["b"], calibrated=True)
+    assert load(folder).score(["a"], ["b"]).shape == (1,)
