@@ -31,7 +31,7 @@ from distill.files.artefact import Artefact, content_hash, new_file, new_folder,
 from distill.metrics.columns import ScoredColumns
 from distill.metrics.measures import Bootstrap, Estimate, evaluate_scores, paired_difference, primary_metric, retention
 from distill.metrics.rounds import Until
-from distill.metrics.standing import floor_of, is_broken, problem_of, with_standing
+from distill.metrics.standing import floor_of, is_broken, is_level_with_floor, problem_of, with_standing
 from distill.models.files import Precision, Runtime
 from distill.models.modeling import save_model
 from distill.progress import progress, reaching, step_progress
@@ -582,6 +582,13 @@ def said_of_quality(result: Mapping[str, Any]) -> list[str]:
     if floor is not None and under:
         value = floor["metrics"][metric]["value"]
         said.append(f"Under the floor: {', '.join(under)}. Counting common terms ({floor['name']}) gives {value:.3f}.")
+    level = [
+        row["name"]
+        for row in rows
+        if not row.get("under_floor") and is_level_with_floor(str(row["name"]), rows, result)
+    ]
+    if floor is not None and level:
+        said.append(f"Not shown to be above the floor ({floor['name']}): {', '.join(level)}. The interval includes 0.")
     for line in said:
         log.warning(line)
     return said

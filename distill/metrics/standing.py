@@ -18,7 +18,7 @@ import numpy as np
 from distill.metrics.columns import POSITIVE
 from distill.metrics.names import LOWER_IS_BETTER, NO_SHARE
 
-__all__ = ["Row", "best_teacher", "floor_of", "is_broken", "problem_of", "with_standing"]
+__all__ = ["Row", "best_teacher", "floor_of", "is_broken", "is_level_with_floor", "problem_of", "with_standing"]
 
 Row = Mapping[str, Any]
 """A row of benchmark.json: what is known of one model."""
@@ -54,6 +54,20 @@ def best_teacher(rows: Sequence[Row], metric: str) -> Row | None:
 def floor_of(rows: Sequence[Row], metric: str) -> Row | None:
     """Return the TF-IDF row with the best value of a metric."""
     return _best([row for row in rows if row["role"] == "baseline" and row["kind"] == "tfidf"], metric)
+
+
+def is_level_with_floor(name: str, rows: Sequence[Row], result: Mapping[str, Any]) -> bool:
+    """Tell whether a model's difference to a TF-IDF row has an interval that includes 0: the metric shows no difference.
+
+    :param result: what holds the report's `comparisons`
+    """
+    floors = {str(row["name"]) for row in rows if row.get("role") == "baseline" and row.get("kind") == "tfidf"}
+    for one in result.get("comparisons") or ():
+        first, _, second = str(one.get("name", "")).partition(" − ")
+        low, high = one.get("low"), one.get("high")
+        if first == name and second in floors and low is not None and high is not None and low <= 0 <= high:
+            return True
+    return False
 
 
 def is_broken(rows: Sequence[Row], metric: str) -> bool:

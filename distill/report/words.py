@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from distill.metrics.standing import is_level_with_floor
 from distill.recipe.black_box import BLACK_BOXES
 from distill.report.content import (
     LOWER_IS_BETTER,
@@ -172,13 +173,17 @@ def kept(row: Row, content: BenchmarkResults) -> str | None:
 
 
 def warnings(content: BenchmarkResults) -> list[str]:
-    """Say, a sentence each without its full stop, what the headline must not hide: models that TF-IDF beats."""
+    """Say, a sentence each without its full stop, what the headline must not hide: models that are not above TF-IDF."""
     under = [
         label for label, row in content.labelled() if row.get("under_floor") and row.get("role") in ("teacher", *_OURS)
     ]
-    if not under:
-        return []
-    return [f"Under the floor, what counting common terms gives: {listed(under)}"]
+    said = [f"Under the floor, what counting common terms gives: {listed(under)}"] if under else []
+    level = [
+        label
+        for label, row in content.labelled()
+        if not row.get("under_floor") and is_level_with_floor(str(row["name"]), content.rows, content.raw)
+    ]
+    return said + ([f"Not shown to be above TF-IDF: {listed(level)}"] if level else [])
 
 
 def worth(row: Row, content: BenchmarkResults) -> str | None:

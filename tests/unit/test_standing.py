@@ -72,6 +72,18 @@ def test_what_is_under_the_floor_is_said_in_headline_and_notes():
     )
 
 
+def test_what_is_not_shown_to_be_above_the_floor_is_said_in_headline_and_notes():
+    rows = [*ROWS[1:3], row("student", "student", 0.84), row("tfidf", "baseline", 0.82, "tfidf")]
+    rows = with_standing(rows, None, "roc_auc")
+    compared = {"name": "student − tfidf", "metric": "roc_auc", "value": 0.02, "low": -0.01, "high": 0.05}
+    result = {"rows": rows, "primary_metric": "roc_auc", "comparisons": [compared]}
+    (said,) = said_of_quality(result)
+    assert said == "Not shown to be above the floor (tfidf): student. The interval includes 0."
+    assert headline(BenchmarkResults.of(result)).endswith(". Not shown to be above TF-IDF: student")
+    shown = {**result, "comparisons": [{**compared, "low": 0.01}]}
+    assert said_of_quality(shown) == [] and "TF-IDF" not in headline(BenchmarkResults.of(shown))
+
+
 @pytest.mark.parametrize(
     ("scores", "said"),
     [
