@@ -267,3 +267,9 @@ def test_a_cascade_of_a_file_is_refused_in_one_line(tmp_path):
 
     with pytest.raises(BadInput, match="no model that a cascade could ask"):
         _models(with_vectors(tmp_path))
+
+
+def test_a_plan_knows_the_width_of_a_file(tmp_path):
+    from students.plan.shapes import Candidates
+
+    assert Candidates(with_vectors(tmp_path), tmp_path / "plan")._output_width == WIDTH
