@@ -46,8 +46,10 @@ def training_job(run: Run, name: str, objectives: Objectives, inputs: Mapping[st
     sources: dict[str, SignalSource] = {teacher: signal_source(run, teacher) for teacher in objectives.teachers()}
     if (match := objectives.embedding_match) is not None and match.teachers is not None:
         sources[match.told_by] = join_teachers(match, sources)
-    for mixture, term in objectives.mixtures().items():
-        sources[mixture] = mix_teachers(term, sources, run.split.validation)
+    mixed = {
+        mixture: mix_teachers(term, sources, run.split.validation) for mixture, term in objectives.mixtures().items()
+    }
+    sources |= mixed
     axes, match = read_axes(run.built), objectives.embedding_match
     matched = None if axes is None or match is None else AlongAxes(sources[match.told_by], axes)
     index = index_teacher(run)
@@ -72,7 +74,8 @@ def training_job(run: Run, name: str, objectives: Objectives, inputs: Mapping[st
         block_widths=_block_widths(run, objectives),
         own_role=None if student.asymmetric is None else student.asymmetric.role,
         other_source=None if index is None else signal_source(run, index),
-        details=pair_details(run),
+        details=pair_details(run)
+        | ({"mixtures": {name: dict(one.shares) for name, one in mixed.items()}} if mixed else {}),
     )
 
 

@@ -8,7 +8,7 @@ import logging
 
 from distill.data.pairs import Pairs
 from distill.errors import BadInput
-from distill.evaluation.teacher_exports import measured_teachers
+from distill.evaluation.teacher_exports import measured_teachers, primary_teacher
 from distill.files.artefact import Artefact, content_hash, new_folder, read_card, write_card, write_json
 from distill.recipe.black_box import BlackBox, CallableTeacher, EndpointTeacher, FileTeacher
 from distill.run import Run
@@ -65,11 +65,18 @@ def items_of(run: Run, name: str) -> dict[str, list[tuple[int, Item]]]:
     if "embeddings" in needs:
         lone = [*split.unlabelled, *(source for source, _ in split.parallel)]
         parts["unlabelled"] += [(document, text) for text in lone]
-    if name in run.recipe.objectives.mixed_teachers:
+    if name in run.recipe.objectives.mixed_teachers or _gives_threshold(run, name):
         parts["validation"] = _of_pairs(settings, split.validation)
     if name in measured_teachers(run):
         parts["evaluation"] = _of_pairs(settings, split.evaluation)
     return {part: list(dict.fromkeys(items)) for part, items in parts.items()}
+
+
+def _gives_threshold(run: Run, name: str) -> bool:
+    """Tell whether the student takes a threshold over from this teacher, which the validation pairs decide."""
+    student = run.recipe.student
+    point = None if student is None else student.calibration.threshold
+    return point is not None and point.value is not None and primary_teacher(run) == name
 
 
 def _of_pairs(settings: BlackBox, pairs: Pairs) -> list[tuple[int, Item]]:

@@ -154,10 +154,7 @@ def open_black_box(run: Run, name: str, *, may_ask: bool = True) -> BlackBoxScor
 
 def endpoint_of(run: Run, name: str, settings: EndpointTeacher, *, may_ask: bool = True) -> EndpointAnswers:
     """Open the answers of an endpoint as a run keeps them."""
-    folder = run.signals(name)
-    if may_ask:
-        folder.mkdir(parents=True, exist_ok=True)
-    return EndpointAnswers(name, settings, folder, may_ask=may_ask)
+    return EndpointAnswers(name, settings, run.signals(name), may_ask=may_ask)
 
 
 def answers_of(settings: BlackBox) -> Mapping[str, Any]:

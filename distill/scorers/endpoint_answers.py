@@ -63,6 +63,8 @@ class EndpointAnswers:
         """
         if not self.may_ask and (missing := self.missing(items, roles)):
             raise BadInput(f"{len(missing):,} of {len(items):,} were never asked")
+        if self.may_ask:
+            self.folder.mkdir(parents=True, exist_ok=True)
         try:
             if isinstance(self._source, RemoteEmbeddings):
                 return self._source.encode(self._prompted(items, roles), on_progress=progress)

@@ -54,9 +54,12 @@ def read_answers(name: str, settings: FileTeacher, items: Sequence[Item], *, who
         several widths or without direction, scores outside their range, one answer to everything
     """
     found = _Found.of(items)
-    for path in settings.path:
-        for read, values in answer_rows(settings, path):
-            found.take(path, read, values)
+    try:
+        for path in settings.path:
+            for read, values in answer_rows(settings, path):
+                found.take(path, read, values)
+    except BadInput as problem:
+        raise BadInput(f"teacher {name}: {problem}") from None
     where = (
         f"teacher {name}: {settings.path[0]}{'' if len(settings.path) == 1 else f' and {len(settings.path) - 1} more'}"
     )

@@ -267,3 +267,18 @@ def test_a_cascade_of_a_file_is_refused_in_one_line(tmp_path):
 
     with pytest.raises(BadInput, match="no model that a cascade could ask"):
         _models(with_vectors(tmp_path))
+
+
+def test_a_plan_knows_the_width_of_a_file(tmp_path):
+    from students.plan.shapes import Candidates
+
+    assert Candidates(with_vectors(tmp_path), tmp_path / "plan")._output_width == WIDTH
+
+
+def test_a_teacher_whose_threshold_is_taken_over_answers_to_the_validation_pairs(tmp_path):
+    from teachers.black_boxes import items_of
+
+    assert "validation" not in items_of(with_vectors(tmp_path), "use")
+    point = {"calibration": {"kind": "platt", "threshold": {"value": 0.5}}}
+    parts = items_of(with_vectors(tmp_path, student=point), "use")
+    assert {text for _, text in parts["validation"]} >= set(with_vectors(tmp_path).split.validation.queries)

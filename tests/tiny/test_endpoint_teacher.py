@@ -114,6 +114,7 @@ def test_what_can_be_known_is_known_before_anything_is_written(tmp_path, monkeyp
         run = run_of(tmp_path, server, teachers={"te": {"endpoint": far}})
         with pytest.raises(BadInput, match="set the environment variable NO_SUCH_KEY"):
             train_teachers(run)
+        assert not (tmp_path / "run" / "signals").exists()
 
 
 def test_the_doctor_asks_no_server(tmp_path):

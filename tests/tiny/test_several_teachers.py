@@ -61,6 +61,8 @@ def test_a_student_learns_a_mixture(tmp_path, caplog, mixing):
     assert len(source.scores(run.split.validation.queries, run.split.validation.documents)) == n_validation
     card = json.loads((run.student / "artefact.json").read_text(encoding="utf-8"))
     assert set(card["parents"]) == {"built", "graded", "use"}
+    [shares] = card["details"]["mixtures"].values()
+    assert sum(shares.values()) == pytest.approx(1) and (how == "fitted" or shares["graded"] == pytest.approx(0.7))
     train_student(run)  # finished
     with pytest.raises(BadInput, match=r"made from something else .*score_match.teachers.use: 0.3 → 0.5"):
         train_student(run_of(tmp_path, objectives={"score_match": {"mixing": mixing, "teachers": {"use": 0.5}}}))
