@@ -98,18 +98,18 @@ def test_a_finished_calibration_is_kept_and_another_trains_nothing(run):
     assert load(run.student).score(["a"], ["b"], calibrated=True).shape == (1,)
 
 
-def test_the_teachers_threshold_becomes_one_of_equal_precision(run, caplog):
+def test_the_teachers_threshold_becomes_one_of_equal_recall(run, caplog):
     pairs = run.split.validation
     teacher = load(run.teacher("bi"), runtime="torch", precision="fp32", max_length=64)
     scores = teacher.score(pairs.queries, pairs.documents)
     value = float(np.median(scores))
-    precision = pairs.labels[scores >= value].mean()
+    recall = (scores >= value)[pairs.labels >= 0.5].mean()
     with caplog.at_level(logging.WARNING):
-        train_student(changed(run, {"threshold": {"value": value}}))
+        train_student(changed(run, {"threshold": {"value": value, "equal": "recall"}}))
     held = json.loads((run.student / CALIBRATION).read_text(encoding="utf-8"))
     point = held["threshold"]
-    assert point["by"] == "precision" and point["share"] == pytest.approx(precision, abs=0.03)
-    assert point["precision"] >= point["share"] and point["teacher"] == "bi" and point["teacher_threshold"] == value
+    assert point["by"] == "recall" and point["share"] == pytest.approx(recall, abs=0.03)
+    assert point["recall"] >= point["share"] and point["teacher"] == "bi" and point["teacher_threshold"] == value
     caplog.clear()
     train_student(changed(run, {"threshold": {"value": 7.0}}))
     assert "threshold" not in json.loads((run.student / CALIBRATION).read_text(encoding="utf-8"))
