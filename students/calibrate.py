@@ -15,7 +15,7 @@ from distill.errors import BadInput
 from distill.evaluation.benchmark import BenchmarkEntry, primary_teacher, score_row, teacher_row
 from distill.files.artefact import CALIBRATION, read_card
 from distill.metrics.calibration import LEAST_PAIRS, fit_calibration
-from distill.metrics.operating_point import LEAST_CALLED, point_at, threshold_for
+from distill.metrics.operating_point import point_at, threshold_for
 from distill.models.files import Precision, Runtime
 from distill.models.stored_calibration import StoredCalibration, read_calibration, write_calibration
 from distill.recipe.schema import OperatingPoint
@@ -143,13 +143,7 @@ def _threshold(
     assert share is not None
     threshold = threshold_for(scores, validation.labels, **{by: share})
     if threshold is None:
-        log.warning(
-            "%s gets no threshold: no %d validation pairs with the highest scores reach a %s of %.3f",
-            name,
-            LEAST_CALLED,
-            by,
-            share,
-        )
+        log.warning("%s gets no threshold: none reaches a %s of %.3f on the validation pairs", name, by, share)
         return None, {}
     precision, recall = point_at(scores, validation.labels, threshold)
     return threshold, {"by": by, "share": share, "precision": precision, "recall": recall, **details}

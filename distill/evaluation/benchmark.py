@@ -18,6 +18,12 @@ from distill._moved import moved_names
 from distill.data.pairs import Pairs
 from distill.endpoints.tokens import estimated_tokens
 from distill.errors import BadInput
+from distill.evaluation.calibrated import (
+    calibration_notes,
+    measured_calibration,
+    stored_calibrations,
+    teacher_operating_point,
+)
 from distill.evaluation.latency import LoadSettings, Measuring, Request, environment, measure_all
 from distill.evaluation.teacher_exports import (
     matched_teacher,
@@ -91,6 +97,7 @@ _MADE_OF_A_MODEL = (
     "teacher_export",
 )  # rows whose card says nothing of how a teacher or the student was trained
 _NOT_SAID_UNDER = ("untrained", "teacher_export")  # it has learned nothing; it is the teacher, which is said
+_CALIBRATED = ("student", "export")
 _SHOWN_CHANGES = 4
 _OPTIONAL = ("under_load", "first_score_seconds", "first_score_cold_seconds", "variant")
 _UNMEASURED: Mapping[str, Any] = {
@@ -149,6 +156,7 @@ def benchmark(run: Run) -> None:
     speed = measure_rows(local, pairs, run.recipe.benchmark, seed=run.recipe.seed)
     speed |= {row.name: speed[row.measured_as] for row in rows if row.measured_as is not None}
     recipe, changed = recipe_of_models(run, rows)
+    bootstrap = Bootstrap(run.recipe.benchmark.bootstrap, run.recipe.seed)
     result = {
         "title": run.recipe.name,
         "inputs": inputs,
@@ -158,21 +166,51 @@ def benchmark(run: Run) -> None:
             scored,
             speed,
             pairs,
-            bootstrap=Bootstrap(run.recipe.benchmark.bootstrap, run.recipe.seed),
+            bootstrap=bootstrap,
             comparisons=_comparisons(rows),
         ),
     }
+    calibrated = _calibrated(run, rows, scored, bootstrap)
+    result["rows"] = [row | calibrated.get(row["name"], {}) for row in result["rows"]]
     result["notes"] = [
         *run.split.notes,
         *changed,
         *_notes(run, rows, speed),
         *teacher_export_notes(run),
+        *calibration_notes(result["rows"], pairs),
         *said_of_quality(result),
     ]
     result["data"]["source"] = run.recipe.data.evaluation or run.recipe.data.train
     write_report(result, run.report)
     write_model_cards(run, result, {row.name: row.path for row in rows if row.role != "baseline"})
     log.info("report: %s", run.report / "index.html")
+
+
+def _calibrated(
+    run: Run, rows: Sequence[BenchmarkEntry], scored: Mapping[str, "Scored"], bootstrap: Bootstrap
+) -> dict[str, dict[str, Any]]:
+    """Return what is added to rows of models that carry a calibration, and the teacher's operating point, by name."""
+    pairs, added = run.split.evaluation, dict[str, dict[str, Any]]()
+    for row in rows:
+        if row.role in _CALIBRATED:
+            own, kind = scored[row.name], run.student_section.kind
+            told = measured_calibration(row.path, kind, own.scores, own.unit, pairs, bootstrap)
+            added |= {} if told is None else {row.name: {"calibration": told}}
+    point = None if run.recipe.student is None else run.recipe.student.calibration.threshold
+    teacher = next((row for row in rows if row.role == "teacher" and row.name == primary_teacher(run)), None)
+    # a black box is asked for the evaluation pairs; it is not paid for validation pairs that only this would need
+    if point is None or teacher is None or not added or (teacher.black_box is not None and point.value is None):
+        return added
+    entry, validation = teacher, run.split.validation
+    told = teacher_operating_point(
+        point,
+        scored[entry.name].scores,
+        pairs,
+        lambda: score_row(run, entry, validation).scores,
+        validation,
+        bootstrap,
+    )
+    return added if told is None else added | {entry.name: {"operating_point": told}}
 
 
 def check_remote_baselines(run: Run) -> None:
@@ -410,7 +448,9 @@ def _inputs(run: Run, rows: list[BenchmarkEntry]) -> dict[str, Any]:
     """Return all that decides the report: models, settings, pairs, and the machine and software that it is measured on."""
     here = environment()
     revisions = {row.name: getattr(read_card(row.path), "revision", None) for row in rows}
+    calibrations = stored_calibrations({row.name: row.path for row in rows if row.role in _CALIBRATED})
     return {
+        **({"calibrations": calibrations} if calibrations else {}),
         "models": revisions,
         "benchmark": run.recipe.benchmark.model_dump(mode="json"),
         "evaluation": run.split.evaluation.fingerprint(),

@@ -4,17 +4,18 @@
     recall      what reaches the threshold among the matches
 
 A label of at least 0.5 is a match, graded or not, as in ROC-AUC.
+
+The lowest threshold whose share of matches reaches a precision is found where the sample happens to be good: on 300 pairs of the
+quickstart 0.9 became 0.76 on other pairs. So precision is read from a logistic fit to all pairs, which two numbers describe.
 """
 
 import numpy as np
 
 from distill.metrics.columns import POSITIVE, FloatArray, ScoredColumns
+from distill.metrics.logistic import fit_logistic
 from distill.metrics.measures import Bootstrap, Estimate, estimate_shares
 
-__all__ = ["LEAST_CALLED", "point_at", "precision_and_recall", "threshold_for"]
-
-LEAST_CALLED = 10
-"""Pairs that reach a threshold, for its precision to be taken for one."""
+__all__ = ["point_at", "precision_and_recall", "threshold_for"]
 
 
 def threshold_for(
@@ -22,21 +23,24 @@ def threshold_for(
 ) -> float | None:
     """Return the lowest threshold that reaches a precision, or the highest that reaches a recall; None where none does.
 
-    It lies midway to the next lower score. *Shape:* both (n_pairs,).
+    precision: the mean of σ(slope · score + bias), fitted to the pairs, over all that reaches the threshold. recall: the share of the
+    pairs' matches. A threshold lies midway to the next lower score. *Shape:* both (n_pairs,).
 
-    >>> scores, labels = np.arange(40) / 40, (np.arange(40) >= 20).astype(float)
-    >>> threshold_for(scores, labels, precision=0.8), threshold_for(scores, labels, recall=0.5)
-    (0.3625, 0.7375)
+    >>> threshold_for(np.arange(40) / 40, (np.arange(40) >= 20).astype(float), recall=0.5)
+    0.7375
     """
     order = np.argsort(-scores, kind="stable")
-    ranked, matches = scores[order], np.cumsum(labels[order] >= POSITIVE)
+    ranked, matches = scores[order].astype(np.float64), labels[order] >= POSITIVE
     ends = np.flatnonzero(np.append(ranked[1:] < ranked[:-1], True))  # equal scores are called together
-    called, found = ends + 1, matches[ends]
+    if not matches.any() or matches.all() or len(ends) == 1:
+        return None
     if precision is not None:
-        reached = np.flatnonzero((found >= precision * called - 1e-9) & (called >= LEAST_CALLED))[::-1]
+        slope, bias = fit_logistic(ranked[:, None], matches.astype(np.float64))
+        stated = np.cumsum(0.5 * (1 + np.tanh((slope * ranked + bias) / 2)))[ends] / (ends + 1)
+        reached = np.flatnonzero((stated >= precision) & (slope > 0))[::-1]
     else:
         assert recall is not None
-        reached = np.flatnonzero((found >= recall * matches[-1] - 1e-9) & (matches[-1] > 0))
+        reached = np.flatnonzero(np.cumsum(matches)[ends] >= recall * matches.sum() - 1e-9)
     if len(reached) == 0:
         return None
     end = ends[reached[0]]

@@ -15,7 +15,8 @@ class OperatingPoint(Section):
     """Where a score is high enough for a match. It is found on the labelled validation pairs. Name one of the three."""
 
     precision: Share | None = None
-    """The least share of matches among the pairs that are called matches. The lowest threshold that reaches it is taken."""
+    """The least share of matches among the pairs that are called matches. The lowest threshold that reaches it by a logistic fit is
+    taken: the share itself is too good where it was looked for."""
     recall: Share | None = None
     """The least share of all matches that are called matches. The highest threshold that reaches it is taken."""
     value: _Score | None = None

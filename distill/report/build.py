@@ -21,6 +21,9 @@ and a row:
     metrics         {key: {value, low, high, n}}
     retention       {key: share of the teacher's value}
     retention_best, above_chance, gain, under_floor: what that is worth; see `distill.metrics.standing`
+    calibration     {kind, fitted_to, graded, before, after, operating_point}: before and after are {ece, plain, noise, brier, bins},
+                    see `distill.metrics.reliability`; operating_point is {by, share, threshold, precision, recall, validation}
+    operating_point of the teacher: {threshold, precision, recall}
     problem         why it has no quality, or none to speak of (scores that are constant or not finite)
     variant         what a TF-IDF row counts
     latency_ms      {batch, p50, p95, p99}
@@ -60,7 +63,7 @@ def write_report(benchmark: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write the report of a benchmark into a folder, which is made if need be, and give the files written.
 
     These are benchmark.json, benchmark.csv, index.html and, where there is something to draw, quality_latency.png,
-    quality_throughput.png and latency_by_length.png. All are finished in a temporary folder before the first is put in
+    quality_throughput.png, latency_by_length.png and reliability.png. All are finished in a temporary folder before the first is put in
     place, so a failure leaves an earlier report as it was; a picture of an earlier report that this one has no data for
     is removed. `BadInput` is raised where there are no rows, a row has no name, or no row has the primary metric.
     """
@@ -106,6 +109,9 @@ def _flat(row: Row, metrics: Iterable[str]) -> dict[str, Any]:
         flat |= {f"{kind}_pairs": row.get(f"{kind}_pairs")}
         flat |= {f"{kind}_{unit.format(part)}": number_at(row, f"{kind}_interval", part) for part in ("low", "high")}
     flat |= {f"speedup_from_{part}": number_at(row, "speedup_split", part) for part in ("model", "runtime")}
+    for stage in ("before", "after"):
+        flat |= {f"ece_{stage}": number_at(row, "calibration", stage, "ece", "value")}
+        flat |= {f"brier_{stage}": number_at(row, "calibration", stage, "brier", "value")}
     flat |= {"under_floor": bool(row.get("under_floor")), "problem": row.get("problem")}
     for key in metrics:
         flat |= {key: metric_of(row, key)}

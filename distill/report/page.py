@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from distill.report.calibrated import calibration_table, curve_of
 from distill.report.content import LOWER_IS_BETTER, BenchmarkResults, number_at
 from distill.report.pictures import Pictures
 from distill.report.series import grids_of, lines_of, services_of
@@ -34,6 +35,8 @@ def page(content: BenchmarkResults, pictures: Pictures) -> str:
         by_length=length_table(lines) if lines else None,
         batches=batch_tables(grids_of(content)),
         under_load=load_table(services) if services else None,
+        calibration=calibration_table(content),
+        calibrated=curve.label if (curve := curve_of(content)) is not None else "",
         data=_facts(raw.get("data") or {}),
         environment=_facts(raw.get("environment") or {}),
         notes=raw.get("notes") or [],

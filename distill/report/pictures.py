@@ -1,4 +1,4 @@
-"""The pictures of a report: quality against latency and throughput, latency by length, and latency under load.
+"""The pictures of a report: quality against latency and throughput, latency by length and under load, and reliability.
 
 Each is one figure. The page has it as SVG, in two sizes where a phone needs its own, for text is drawn at its true size;
 the PNG files are the same figures.
@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from distill.report.calibrated import STAGES, Curve, curve_of
 from distill.report.content import IS_TEACHER, BenchmarkResults, latency_of, throughput_of
 from distill.report.figures import (
     ACCENT,
@@ -31,7 +32,7 @@ from distill.report.words import metric_name, three_decimals, three_digits
 
 __all__ = ["PNG_FILES", "Picture", "Pictures", "draw"]
 
-PNG_FILES = ("quality_latency.png", "quality_throughput.png", "latency_by_length.png")
+PNG_FILES = ("quality_latency.png", "quality_throughput.png", "latency_by_length.png", "reliability.png")
 _LATENCY, _THROUGHPUT = "p50 latency, ms (log scale)", "pairs per second (log scale)"
 
 
@@ -49,6 +50,7 @@ class _Shape:
 _DESK = _Shape("desk", 928, 440)
 _DESK_HALF = _Shape("desk", 736, 360)
 _PHONE = _Shape("phone", 344, 340, 12, 22)
+_SQUARE = _Shape("desk", 480, 480)
 _PANEL = _Shape("panel", 344, 248, 12)  # one of several side by side, of the same size on a phone
 
 
@@ -75,10 +77,11 @@ class Pictures:
     quality_throughput: Sequence[Picture] = ()
     latency_by_length: Sequence[Picture] = ()
     under_load: Sequence[Picture] = ()  # one a model
+    reliability: Sequence[Picture] = ()
 
     def write(self, folder: Path) -> list[str]:
         """Write those of `PNG_FILES` that there is data for; names of the files."""
-        of_files = (self.quality_latency, self.quality_throughput, self.latency_by_length)
+        of_files = (self.quality_latency, self.quality_throughput, self.latency_by_length, self.reliability)
         return [
             save_png(sizes[0].figure, folder / name) for name, sizes in zip(PNG_FILES, of_files, strict=True) if sizes
         ]
@@ -88,11 +91,13 @@ def draw(content: BenchmarkResults) -> Pictures:
     """Draw all that a benchmark has data for."""
     latency, throughput = points_of(content, latency_of), points_of(content, throughput_of, less=False)
     lines, services, name = lines_of(content), services_of(content), metric_name(content.primary or "")
+    curve = curve_of(content)
     return Pictures(
         [_scatter(latency, name, _LATENCY, shape) for shape in (_DESK, _PHONE)] if latency else [],
         [_scatter(throughput, name, _THROUGHPUT, _DESK)] if throughput else [],
         [_by_length(lines, shape) for shape in (_DESK_HALF, _PHONE)] if lines else [],
         _panels(services),
+        [_reliability(curve, shape) for shape in (_SQUARE, _PHONE)] if curve is not None else [],
     )
 
 
@@ -180,6 +185,31 @@ def _panels(services: Sequence[Service]) -> list[Picture]:
         title = f"{service.label}: latency in milliseconds by pairs a second"
         pictures.append(Picture(figure, _PANEL.kind, title, _read_out(curves)))
     return pictures
+
+
+@drawing()
+def _reliability(curve: Curve, shape: _Shape) -> Picture:
+    """Draw the share of matches by probability, before and after calibration, beside the diagonal that has no error."""
+    figure, (axes,) = new_figure(shape.width, shape.height, text=shape.text, grid="both")
+    _name_axes(figure, axes, "probability", "share of matches")
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes.plot([0, 1], [0, 1], color=SOFT, linestyle=(0, (4, 3)), linewidth=1.25, gid="front", zorder=1)
+    names, marks = ("unit score", f"calibrated ({curve.kind})"), []
+    for stage, color, face in zip(STAGES, (SOFT, ACCENT), (PAPER, ACCENT), strict=True):
+        bins = curve.bins[stage]
+        for one in bins:
+            bar = {"color": color, "alpha": 0.55, "linewidth": 1.25, "gid": f"bar {stage}", "clip_on": False}
+            axes.plot([one.probability] * 2, [one.low, one.high], **bar)
+        points = [(one.probability, one.share) for one in bins]
+        style = {"color": color, "marker": "o", "mfc": face, "mew": 1.75, "markersize": 6.5, "clip_on": False}
+        marks += axes.plot(*zip(*points, strict=True), gid=f"trace {stage}", **style)
+    figure.legend(marks, names, loc="outside lower left", ncols=2, borderpad=0)
+    said = [
+        f"{name}: {', '.join(f'{three_decimals(one.share)} at {three_decimals(one.probability)}' for one in curve.bins[stage])}"
+        for name, stage in zip(names, STAGES, strict=True)
+    ]
+    title = f"{curve.label}: share of matches by probability, before and after calibration"
+    return Picture(figure, shape.kind, title, "; ".join(said))
 
 
 def _name_axes(figure: Any, axes: Any, across: str, up: str) -> None:

@@ -7,8 +7,12 @@ import logging
 import numpy as np
 import pytest
 
+from distill.data.pairs import Pairs
 from distill.errors import BadInput
+from distill.evaluation.benchmark import _calibrated, _inputs, score_row, student_rows, teacher_row
+from distill.evaluation.calibrated import calibration_notes, measured_calibration
 from distill.files.artefact import CALIBRATION
+from distill.metrics.measures import Bootstrap
 from distill.recipe.schema import Recipe
 from distill.run import Run
 from distill.runtime.opening import load
@@ -98,18 +102,18 @@ def test_a_finished_calibration_is_kept_and_another_trains_nothing(run):
     assert load(run.student).score(["a"], ["b"], calibrated=True).shape == (1,)
 
 
-def test_the_teachers_threshold_becomes_one_of_equal_precision(run, caplog):
+def test_the_teachers_threshold_becomes_one_of_equal_recall(run, caplog):
     pairs = run.split.validation
     teacher = load(run.teacher("bi"), runtime="torch", precision="fp32", max_length=64)
     scores = teacher.score(pairs.queries, pairs.documents)
     value = float(np.median(scores))
-    precision = pairs.labels[scores >= value].mean()
+    recall = (scores >= value)[pairs.labels >= 0.5].mean()
     with caplog.at_level(logging.WARNING):
-        train_student(changed(run, {"threshold": {"value": value}}))
+        train_student(changed(run, {"threshold": {"value": value, "equal": "recall"}}))
     held = json.loads((run.student / CALIBRATION).read_text(encoding="utf-8"))
     point = held["threshold"]
-    assert point["by"] == "precision" and point["share"] == pytest.approx(precision, abs=0.03)
-    assert point["precision"] >= point["share"] and point["teacher"] == "bi" and point["teacher_threshold"] == value
+    assert point["by"] == "recall" and point["share"] == pytest.approx(recall, abs=0.03)
+    assert point["recall"] >= point["share"] and point["teacher"] == "bi" and point["teacher_threshold"] == value
     caplog.clear()
     train_student(changed(run, {"threshold": {"value": 7.0}}))
     assert "threshold" not in json.loads((run.student / CALIBRATION).read_text(encoding="utf-8"))
@@ -146,6 +150,41 @@ def test_distill_score_adds_the_columns_that_are_asked_for(run, tmp_path, capsys
     assert [row["match"] for row in rows] == [str(int(one)) for one in scorer.decide(scores)]
     assert main(["score", str(run.built), str(table), "-o", str(tmp_path / "no.csv"), "--calibrated"]) == 2
     assert "carries no calibration" in capsys.readouterr().err and not (tmp_path / "no.csv").exists()
+
+
+def test_the_report_measures_both_on_the_evaluation_pairs(run):
+    rows = [teacher_row(run, "bi"), *student_rows(run)]
+    pairs, bootstrap = run.split.evaluation, Bootstrap(100, 0)
+    scored = {row.name: score_row(run, row, pairs) for row in rows}
+    added = _calibrated(run, rows, scored, bootstrap)
+    assert set(added) == {"bi", "student", "student (numpy int8)"}
+    for name in ("student", "student (numpy int8)"):
+        told = added[name]["calibration"]
+        assert told["after"]["brier"]["value"] < told["before"]["brier"]["value"] and not told["graded"]
+        assert told["before"]["ece"]["n"] == len(pairs)
+        point, scores = told["operating_point"], scored[name].scores
+        assert point["by"] == "recall" and point["share"] == 0.8 <= point["validation"]["recall"]
+        assert point["recall"]["value"] == (scores >= point["threshold"])[pairs.labels >= 0.5].mean()
+    validation = run.split.validation
+    own = load(run.teacher("bi"), runtime="torch", precision="fp32", max_length=64)
+    recall = (own.score(validation.queries, validation.documents) >= added["bi"]["operating_point"]["threshold"])[
+        validation.labels >= 0.5
+    ].mean()
+    assert recall >= 0.8  # the teacher's threshold is found on the same validation pairs
+    assert calibration_notes([{"name": name, **more} for name, more in added.items()], pairs) == [
+        f"Calibrations and thresholds were fitted to {len(validation)} validation pairs, and are measured on the {len(pairs)} evaluation pairs."
+    ]
+    inputs = _inputs(run, rows)["calibrations"]
+    assert set(inputs) == {"student", "student (numpy int8)"}  # another calibration is another report
+
+
+def test_grades_are_said_to_be_grades(run):
+    pairs = run.split.evaluation
+    graded = Pairs(pairs.queries, pairs.documents, (0.25 + pairs.labels / 2).astype(np.float32))
+    scores = np.linspace(-0.5, 0.9, len(pairs))
+    told = measured_calibration(run.student, "bi_encoder", scores, (scores + 1) / 2, graded, Bootstrap(50, 0))
+    assert told["graded"]
+    assert "a calibrated score is the expected grade" in calibration_notes([{"calibration": told}], graded)[1]
 
 
 def test_truncated_embeddings_have_other_cosines(run):

@@ -133,24 +133,53 @@ SCORES = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.04, 0.03
 MATCHES = np.array([1, 1, 1, 1, 1, 1, 1, 1, 0, 1, 0, 0], dtype=float)
 
 
+def realised(rule, n=300, share=0.8):
+    """What a threshold's precision is on other pairs, over draws of labels from known probabilities: its mean, and its distance."""
+    rng, found = np.random.default_rng(5), []
+    for _ in range(60):
+        scores = rng.normal(-2, 1.5, n)
+        threshold = rule(scores, (rng.random(n) < unit(scores)).astype(float), share)
+        if threshold is not None:
+            fresh = rng.normal(-2, 1.5, 50_000)
+            found.append(unit(fresh[fresh >= threshold]).mean())
+    return np.mean(found), np.abs(np.array(found) - share).mean()
+
+
+def lowest_that_reaches(scores, labels, share):
+    order = np.argsort(-scores)
+    reached = np.flatnonzero(np.cumsum(labels[order]) >= share * np.arange(1, len(scores) + 1))
+    return scores[order[reached[-1]]] if len(reached) else None
+
+
+def test_a_threshold_keeps_its_precision_on_other_pairs():
+    mean, distance = realised(lambda *pairs: threshold_for(*pairs[:2], precision=pairs[2]))
+    assert mean == pytest.approx(0.8, abs=0.01)
+    searched, further = realised(lowest_that_reaches)  # which looks for it where the sample is good
+    assert searched < 0.78 and further > 1.3 * distance
+
+
 def test_the_lowest_threshold_of_a_precision():
-    # 9 matches of the first 10; below, 9 of 11 are 0.818
-    assert threshold_for(SCORES, MATCHES, precision=0.9) == pytest.approx(0.045)
-    assert threshold_for(SCORES, MATCHES, precision=0.8) == pytest.approx(0.035)
-    assert threshold_for(SCORES, MATCHES, precision=0.95) is None  # eight pairs would, too few to be a precision
-    assert threshold_for(SCORES, MATCHES, precision=0.75) == pytest.approx(0.03)  # nothing lies below the last
+    threshold = threshold_for(LATENT, LABELS, precision=0.9)
+    reaches = np.sort(LATENT[LATENT >= threshold])
+    fitted = fit_calibration("platt", "cross_encoder", LATENT, LABELS)
+    assert fitted(reaches).mean() >= 0.9 > fitted(np.append(reaches, LATENT[LATENT < threshold].max())).mean()
+    assert threshold_for(LATENT, LABELS, precision=0.99999) is None
+    assert threshold_for(-LATENT, LABELS, precision=0.9) is None
+    assert threshold_for(SCORES, np.ones(12), precision=0.9) is None
+    assert threshold_for(np.ones(12), MATCHES, precision=0.5) is None
 
 
 def test_the_highest_threshold_of_a_recall():
     assert threshold_for(SCORES, MATCHES, recall=8 / 9) == pytest.approx(0.15)
     assert threshold_for(SCORES, MATCHES, recall=0.01) == pytest.approx(0.85)
+    assert threshold_for(SCORES, MATCHES, recall=1.0) == pytest.approx(0.045)
     assert threshold_for(SCORES, np.zeros(12), recall=0.5) is None
 
 
 def test_equal_scores_are_called_together():
-    scores, labels = np.repeat([0.9, 0.5], 10), np.r_[np.ones(10), np.ones(5), np.zeros(5)]
-    assert threshold_for(scores, labels, precision=0.9) == pytest.approx(0.7)
-    assert threshold_for(scores, labels, precision=0.74) == pytest.approx(0.5)
+    scores, labels = np.repeat([0.9, 0.5, 0.1], 10), np.r_[np.ones(10), np.ones(5), np.zeros(15)]
+    assert threshold_for(scores, labels, recall=0.6) == pytest.approx(0.7)
+    assert threshold_for(scores, labels, recall=0.7) == pytest.approx(0.3)
 
 
 def test_precision_and_recall_at_a_threshold_with_intervals():

@@ -13,6 +13,7 @@ from distill.metrics.measures import METRICS, Estimate
 from distill.metrics.names import METRIC_NAMES
 from distill.report import pictures as report_pictures
 from distill.report.build import write_report
+from distill.report.calibrated import calibration_table, curve_of
 from distill.report.content import BenchmarkResults, latency_of, throughput_of
 from distill.report.page import page as html_page
 from distill.report.pictures import PNG_FILES, draw
@@ -56,6 +57,19 @@ def row(name, role, kind, runtime, precision, size, quality, p50, per_second):
     }
 
 
+def calibration(shift):
+    """What a row says of a calibration: bins off by a shift before, and by nothing after."""
+
+    def stage(off):
+        bins = [{"probability": p / 10, "share": interval(p / 10 + off * p / 10, 0.04, 482)} for p in range(1, 10, 2)]
+        return {"ece": interval(off, 0.01), "plain": off + 0.01, "noise": 0.0123, "brier": interval(0.2), "bins": bins}
+
+    point = {"by": "precision", "share": 0.9, "threshold": 0.613, "validation": {"precision": 0.91, "recall": 0.52}}
+    point |= {"precision": interval(0.887, 0.03), "recall": interval(0.534, 0.03)}
+    told = {"kind": "platt", "fitted_to": 300, "graded": False, "before": stage(shift), "after": stage(0.0)}
+    return told | {"operating_point": point}
+
+
 def benchmark():
     teacher = (0.812, 0.958, 0.921, 0.943, 0.071, None)
     student = (0.783, 0.941, 0.893, 0.926, 0.083, 0.941)
@@ -74,6 +88,8 @@ def benchmark():
     ]
     rows[-1]["metrics"].pop("ablation_mse")
     rows[-1]["latency_by_length"] = []
+    rows[2]["calibration"] = calibration(-0.2)
+    rows[1]["operating_point"] = {"threshold": 1.25, "precision": interval(0.905), "recall": interval(0.713)}
     return {
         "title": "Korean and English question matching, MiniLM student of a cross-encoder",
         "primary_metric": "roc_auc",
@@ -143,6 +159,7 @@ def drawn(content):
         lines_of(content),
         services_of(content),
         content.primary,
+        curve_of(content),
     )
     if repr(shown) not in _DRAWN:
         _DRAWN[repr(shown)] = draw(content)
@@ -176,6 +193,7 @@ def test_writes_every_file_and_nothing_else(written):
         "quality_latency.png",
         "quality_throughput.png",
         "latency_by_length.png",
+        "reliability.png",
     ]
     assert sorted(folder.iterdir()) == sorted(files)
     for path in files[3:]:
@@ -381,7 +399,7 @@ def test_everything_is_escaped():
 def test_table_comes_first_and_is_a_table_for_a_screen_reader():
     text, parsed = page(benchmark())
     assert text.index("<table") < text.index("<svg")
-    assert len(parsed.found("caption")) == len(parsed.found("table")) == 2
+    assert len(parsed.found("caption")) == len(parsed.found("table")) == 3
     assert {attributes.get("scope") for attributes in parsed.found("th")} == {"col", "colgroup", "row"}
     assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in parsed.found("svg"))
     ids = [attributes["id"] for _, attributes in parsed.tags if "id" in attributes]
@@ -548,6 +566,28 @@ def test_failure_leaves_the_earlier_report_whole(tmp_path, monkeypatch):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_calibration_is_drawn_tabulated_and_said():
+    text, shown = page(benchmark())
+    assert "<h2>Calibration</h2>" in text and "share of matches by probability" in text
+    assert "0.080 at 0.100" in text and "calibrated (platt): 0.100 at 0.100" in text  # what is drawn, in words
+    assert "a model without error shows an ECE of about 0.012" in shown.text
+    assert "The thresholds were set on validation pairs for a precision of 0.900" in shown.text
+    table = calibration_table(BenchmarkResults.of(benchmark()))
+    assert [head.text for head in table.heads][:2] == ["ECE before", "ECE after"]
+    cells = {line.name: [cell and (cell.text, *cell.small) for cell in line.cells] for line in table.lines}
+    assert cells["student (fp32)"][-3:] == [("0.613",), ("0.887", ".857–.914"), ("0.534", ".504–.561")]
+    assert cells["teacher (fp32)"] == [None] * 4 + [("1.250",), ("0.905", ".893–.916"), ("0.713", ".701–.724")]
+
+
+def test_a_report_without_a_calibration_says_nothing_of_it(tmp_path):
+    content = {**benchmark(), "rows": benchmark()["rows"][:1]}
+    assert curve_of(BenchmarkResults.of(content)) is None
+    assert "Calibration" not in page(content)[0]
+    odd = {"calibration": {"before": {"bins": [{"probability": 0.5}]}, "after": {"bins": "none"}, "kind": None}}
+    write_report({"rows": [benchmark()["rows"][0] | odd]}, tmp_path)
+    assert not (tmp_path / "reliability.png").exists()
+
+
 def test_picture_of_an_earlier_report_does_not_stay(tmp_path):
     write_report(small(), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} >= set(PNG_FILES)
@@ -558,7 +598,7 @@ def test_picture_of_an_earlier_report_does_not_stay(tmp_path):
 
 def test_single_model_is_drawn(tmp_path):
     one = benchmark()["rows"][2] | {"latency_by_length": [{"tokens": 64, "p50": 3.0}, {"tokens": None, "p50": 1.0}]}
-    assert len(write_report({"rows": [one]}, tmp_path)) == 6
+    assert len(write_report({"rows": [one]}, tmp_path)) == 7
 
 
 def test_rows_alike_in_name_are_told_apart():

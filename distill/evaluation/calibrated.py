@@ -1,0 +1,117 @@
+"""What a calibration and a threshold, both found on validation pairs, are worth on the evaluation pairs.
+
+    before   the unit score: (cosine + 1) / 2, or the sigmoid of the logit
+    after    the probability of `calibration.json`
+
+The teacher's operating point stands beside the student's: its own threshold, found on the same validation pairs.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill.data.pairs import Pairs
+from distill.files.artefact import CALIBRATION, ModelKind, read_json
+from distill.metrics.columns import ScoredColumns
+from distill.metrics.measures import Bootstrap
+from distill.metrics.operating_point import precision_and_recall, threshold_for
+from distill.metrics.reliability import reliability
+from distill.metrics.standing import problem_of
+from distill.models.stored_calibration import StoredCalibration, read_calibration
+from distill.recipe.schema import OperatingPoint
+from distill.wording import counted
+
+__all__ = ["calibration_notes", "measured_calibration", "stored_calibrations", "teacher_operating_point"]
+
+
+def stored_calibrations(folders: Mapping[str, Path]) -> dict[str, Any]:
+    """Return the content of each folder's calibration, by the given names; those without one are left out."""
+    return {name: read_json(path) for name, folder in folders.items() if (path := folder / CALIBRATION).is_file()}
+
+
+def measured_calibration(
+    folder: Path, kind: ModelKind, scores: np.ndarray, unit: np.ndarray, pairs: Pairs, bootstrap: Bootstrap
+) -> dict[str, Any] | None:
+    """Return what a row of benchmark.json says of a folder's calibration; None where it carries none, or nothing is to say.
+
+    :param pairs: other pairs than it was fitted to. *Shape:* scores, unit: (n_pairs,)
+    """
+    stored = read_calibration(folder, kind)
+    if stored is None or pairs.labels is None or problem_of(scores) is not None:
+        return None
+    stages = {"before": unit, "after": stored.calibration(scores)}
+    told: dict[str, Any] = {
+        "kind": stored.calibration.kind,
+        "fitted_to": stored.fitted.get("pairs"),
+        "graded": is_graded(pairs.labels),
+        **{
+            name: reliability(values, pairs.labels, pairs.query_ids, bootstrap).to_dict()
+            for name, values in stages.items()
+        },
+    }
+    if stored.threshold is not None:
+        found = _point(scores, stored.threshold, pairs, bootstrap)
+        told["operating_point"] = {**stored.operating_point, **_on_validation(stored), **found}
+    return told
+
+
+def _on_validation(stored: StoredCalibration) -> dict[str, Any]:
+    return {"validation": {name: stored.operating_point.get(name) for name in ("precision", "recall")}}
+
+
+def teacher_operating_point(
+    point: OperatingPoint,
+    scores: np.ndarray,
+    pairs: Pairs,
+    validation_scores: Callable[[], np.ndarray],
+    validation: Pairs,
+    bootstrap: Bootstrap,
+) -> dict[str, Any] | None:
+    """Return the teacher's threshold and what it gives on the pairs; None where no threshold reaches the recipe's share.
+
+    :param validation_scores: gives its scores of the validation pairs; not called where the recipe names its threshold
+    """
+    if problem_of(scores) is not None or pairs.labels is None:
+        return None
+    threshold = point.value
+    if threshold is None:
+        assert validation.labels is not None
+        own = validation_scores()
+        known = np.flatnonzero(np.isfinite(validation.labels) & np.isfinite(own))
+        wanted = {"precision": point.precision, "recall": point.recall}
+        threshold = threshold_for(own[known], validation.labels[known], **wanted) if len(known) else None
+    return None if threshold is None else _point(scores, threshold, pairs, bootstrap)
+
+
+def _point(scores: np.ndarray, threshold: float, pairs: Pairs, bootstrap: Bootstrap) -> dict[str, Any]:
+    columns = ScoredColumns.checked(scores, pairs.labels, pairs.query_ids)
+    found = zip(("precision", "recall"), precision_and_recall(columns, threshold, bootstrap), strict=True)
+    return {
+        "threshold": threshold,
+        **{name: None if estimate is None else asdict(estimate) for name, estimate in found},
+    }
+
+
+def is_graded(labels: np.ndarray) -> bool:
+    """Tell whether labels are grades: anything but 0 and 1."""
+    return bool(np.setdiff1d(labels, [0.0, 1.0]).size)
+
+
+def calibration_notes(rows: Sequence[Mapping[str, Any]], pairs: Pairs) -> list[str]:
+    """Say what calibrated rows state where labels are grades, and on which pairs."""
+    told = [row["calibration"] for row in rows if row.get("calibration")]
+    if not told:
+        return []
+    n = counted(max(one["fitted_to"] or 0 for one in told), "validation pair")
+    notes = [
+        f"Calibrations and thresholds were fitted to {n}, and are measured on the {len(pairs):,} evaluation pairs."
+    ]
+    if any(one["graded"] for one in told):
+        notes.append(
+            "The labels are grades: a calibrated score is the expected grade, the ECE compares it with the mean grade, and for "
+            "precision and recall a label of at least 0.5 is a match."
+        )
+    return notes
