@@ -28,7 +28,7 @@ from distill.data.splitting import (
     take_groups,
     text_key,
 )
-from distill.data.tables import as_text, read_columns, read_text_columns, refused_rows, text_problem
+from distill.data.tables import as_text, locate, read_columns, read_text_columns, read_texts, refused_rows, text_problem
 from distill.errors import BadInput
 from distill.recipe.schema import Columns, Data, Parallel, Resume, Unlabelled, UnlabelledPairs
 from distill.wording import counted
@@ -377,12 +377,19 @@ def _without_problems(source: str, n_rows: int, problems: dict[int, str], skip: 
 
 
 def load_texts(source: Unlabelled, *, seed: int = 0) -> list[str]:
-    """Read the text columns of an unlabelled source, column after column, without empty texts and repeats.
+    """Read the lines of a .txt or the text columns of a table, column after column, without empty texts and repeats.
 
     :param seed: draws the `max_texts` that are taken
+    :raises BadInput: on what cannot be read, and columns of a .txt, which has none
     """
-    table = read_text_columns(source.path, source.columns, gaps=True, section="data.unlabelled.columns")
-    given = [text.strip() for name in source.columns for text in table[name]]
+    section, found = "data.unlabelled.columns", locate(source.path, texts=True)
+    if found is not None and found.format == "txt":
+        if source.columns != Unlabelled.model_fields["columns"].default:
+            raise BadInput(f"{section}: {source.path} has one text a line and no columns; leave columns out")
+        given = [text.strip() for text in read_texts(source.path, gaps=True)]
+    else:
+        table = read_text_columns(source.path, source.columns, gaps=True, section=section)
+        given = [text.strip() for name in source.columns for text in table[name]]
     texts = list(dict.fromkeys(filter(None, given)))
     if len(texts) < len(given):
         log.info("%s: %d of %d texts are empty or repeats", source.path, len(given) - len(texts), len(given))

@@ -394,6 +394,13 @@ class TestLoadSplit:
 
 
 class TestUnlabelledTexts:
+    def test_lines_of_a_text_file(self, tmp_path):
+        path = tmp_path / "texts.txt"
+        path.write_bytes("한 줄\r\n\n another \u2028line\n한 줄\n".encode())
+        assert load_texts(Unlabelled(path=str(path))) == ["한 줄", "another \u2028line"]
+        with pytest.raises(BadInput, match="has one text a line and no columns; leave columns out"):
+            load_texts(Unlabelled(path=str(path), columns=("ko",)))
+
     def test_come_column_after_column_without_repeats_or_empty_ones(self, tmp_path):
         path = write_lines(tmp_path / "t.tsv", "ko\ten", "가\ta", "\tb", "가\ta", " 나 \t")
         texts = load_texts(Unlabelled(path=str(path), columns=("ko", "en")))
