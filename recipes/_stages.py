@@ -50,9 +50,9 @@ def train_student() -> "Stages":
 
 def export() -> "Stages":
     """Return the exports, of an asymmetric student the Router of it and its teacher, and those of the matched teacher."""
-    from students import export_router, export_static_student, export_student, export_teacher
+    from students import calibrate_router, export_router, export_static_student, export_student, export_teacher
 
-    return (export_student, export_static_student, export_router, export_teacher)
+    return (export_student, export_static_student, export_router, calibrate_router, export_teacher)
 
 
 def benchmark() -> "Stages":

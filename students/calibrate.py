@@ -22,7 +22,7 @@ from distill.recipe.schema import OperatingPoint
 from distill.run import Run
 from students.asymmetric import index_teacher
 
-__all__ = ["calibrate_export", "calibrate_student", "say_what_keeps_from_calibrating"]
+__all__ = ["calibrate_export", "calibrate_router", "calibrate_student", "say_what_keeps_from_calibrating"]
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,12 @@ def calibrate_student(run: Run) -> None:
 def calibrate_export(run: Run, folder: Path, runtime: Runtime) -> None:
     """Fit and store the calibration of a finished export, to its own scores."""
     _calibrate(run, folder, f"student ({folder.name})", runtime)
+
+
+def calibrate_router(run: Run) -> None:
+    """Fit and store the calibration of an asymmetric student and its teacher as one Router; nothing to do without one."""
+    if run.student_section.asymmetric is not None and read_card(run.router) is not None:
+        _calibrate(run, run.router, "router", "torch")
 
 
 def _problem(run: Run) -> str | None:
@@ -104,8 +110,9 @@ def _fit(run: Run, folder: Path, name: str, runtime: Runtime, fitted_to: dict[st
     (folder / CALIBRATION).unlink(missing_ok=True)
     teacher = index_teacher(run)
     precision: Precision | None = "fp32" if runtime == "torch" else None
-    other = None if teacher is None else run.teacher(teacher)
-    row = BenchmarkEntry(name, "student", folder, runtime, precision, student.max_length, other)
+    other = None if teacher is None or folder == run.router else run.teacher(teacher)
+    length = None if folder == run.router else student.max_length  # of a Router each side has its own
+    row = BenchmarkEntry(name, "student", folder, runtime, precision, length, other)
     scores = score_row(run, row, validation).scores
     calibration = fit_calibration(section.kind, student.kind, scores, validation.labels)
     if calibration is None:

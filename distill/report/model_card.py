@@ -266,10 +266,32 @@ def _loading(row: Mapping[str, Any], artefact: Artefact) -> str:
         use = f'from sentence_transformers import SentenceTransformer\n\nmodel = SentenceTransformer("path/to/this/folder"{backend})\nvectors = model.encode(["a text", "another"])  # unit length'
         own = 'load("path/to/this/folder").encode(["a text", "another"])'
     loading = f"## Use\n\n```python\n{use}\n```\n\nor, faster on a CPU and with the same numbers: `from distill.runtime import load; {own}`."
+    loading += _probabilities(row)
     stated = artefact.details.get(ASYMMETRIC)
     if stated is None:
         return loading
     return f"{loading}\n\nIt reads the {stated['side']} side of pairs. Vectors of the other side are those of `{stated['teacher']}` at revision `{stated['revision']}`, and of no other model."
+
+
+def _probabilities(row: Mapping[str, Any]) -> str:
+    """Say what the folder's calibration is worth; "" where it carries none."""
+    told = row.get("calibration")
+    if not told:
+        return ""
+    ece, before = told["after"]["ece"], told["before"]["ece"]
+    meaning = "expected grades" if told["graded"] else "probabilities of a match"
+    text = (
+        f"\n\n`score(…, calibrated=True)` gives {meaning} ({told['kind']}, fitted to {told['fitted_to']} validation pairs): expected "
+        f"calibration error {ece['value']:.3f}{_interval(ece, '.3f')} on {ece['n']} other pairs, of the unit score {before['value']:.3f}."
+    )
+    point = told.get("operating_point")
+    if point is None or point["precision"] is None or point["recall"] is None:
+        return text
+    precision, recall = point["precision"], point["recall"]
+    return (
+        f"{text} `decide(scores)` calls {point['threshold']:.4g} and more a match: precision {precision['value']:.3f}"
+        f"{_interval(precision, '.3f')}, recall {recall['value']:.3f}{_interval(recall, '.3f')}."
+    )
 
 
 def _origin(run: Run, row: Mapping[str, Any], artefact: Artefact, result: Mapping[str, Any]) -> str:

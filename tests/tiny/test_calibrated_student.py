@@ -3,6 +3,9 @@
 import csv
 import json
 import logging
+import random
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,11 +17,14 @@ from distill.evaluation.calibrated import calibration_notes, measured_calibratio
 from distill.files.artefact import CALIBRATION
 from distill.metrics.measures import Bootstrap
 from distill.recipe.schema import Recipe
+from distill.report.model_card import _probabilities
 from distill.run import Run
 from distill.runtime.opening import load
+from distill.scorers.opening import open_scorer
 from recipes.cli import main
-from students import export_static_student, train_student
+from students import calibrate_router, export_router, export_static_student, train_student
 from students.calibrate import calibrate_student
+from teachers import cache_signals
 from tests.conftest import BI_TEACHER, make_run, pairs_file, train_teachers_once
 from tests.tiny.test_static_student import STATIC
 
@@ -27,11 +33,31 @@ pytestmark = pytest.mark.integration
 LABELS_ALONE = {"score_match": None, "labels": {"loss": "contrastive"}}
 
 
+def alike_pairs():
+    """240 pairs of 60 queries; a match has words of the query in another order, so that a model's scores rise with the labels."""
+    rng, lines = random.Random(0), ["query\tdocument\tlabel"]
+    words = [
+        word
+        for pair in (line.split("\t") for line in Path(pairs_file()).read_text("utf-8").splitlines()[1:])
+        for word in pair[1].split()
+    ]
+    words = sorted(set(words))
+    for number in range(60):
+        own = rng.sample(words, 8)
+        lines += [f"{number} {' '.join(own)}\t{number}-0 {' '.join(rng.sample(own, 5))} {rng.choice(words)}\t1"]
+        lines += [
+            f"{number} {' '.join(own)}\t{number}-{i} {' '.join([own[0], *rng.sample(words, 5)])}\t0" for i in (1, 2, 3)
+        ]
+    path = Path(pairs_file()).with_name("alike.tsv")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(path)
+
+
 def calibrated_run(folder, calibration, validation_share=0.4, **changes):
     # 86 validation pairs or so, of 24 queries
     return make_run(
         folder,
-        data={"train": pairs_file(), "validation_share": validation_share},
+        data={"train": alike_pairs(), "validation_share": validation_share},
         teachers={"bi": BI_TEACHER, "cross": None},
         student=STATIC | {"calibration": calibration},
         objectives=LABELS_ALONE,
@@ -146,7 +172,7 @@ def test_distill_score_adds_the_columns_that_are_asked_for(run, tmp_path, capsys
     assert list(rows[0]) == ["row", "score", "unit_score", "probability", "match"]
     scorer = load(model)
     scores = scorer.score(["개발자", "nurse"], ["engineer", "간호사"])
-    np.testing.assert_allclose([float(row["probability"]) for row in rows], scorer.probability(scores), rtol=1e-5)
+    np.testing.assert_allclose([float(row["probability"]) for row in rows], scorer.probability(scores), atol=1e-6)
     assert [row["match"] for row in rows] == [str(int(one)) for one in scorer.decide(scores)]
     assert main(["score", str(run.built), str(table), "-o", str(tmp_path / "no.csv"), "--calibrated"]) == 2
     assert "carries no calibration" in capsys.readouterr().err and not (tmp_path / "no.csv").exists()
@@ -187,6 +213,39 @@ def test_grades_are_said_to_be_grades(run):
     assert "a calibrated score is the expected grade" in calibration_notes([{"calibration": told}], graded)[1]
 
 
+def test_the_model_card_says_what_it_is_worth(run):
+    row = student_rows(run)[1]
+    scored = {row.name: score_row(run, row, run.split.evaluation)}
+    told = _calibrated(run, [row], scored, Bootstrap(50, 0))["student"]["calibration"]
+    text = _probabilities({"calibration": told})
+    assert f"`score(…, calibrated=True)` gives probabilities of a match (platt, fitted to {told['fitted_to']}" in text
+    assert f"{told['operating_point']['recall']['value']:.3f}" in text and _probabilities({}) == ""
+
+
+def test_a_student_of_one_side_is_calibrated_beside_its_teacher(tmp_path):
+    run = make_run(
+        tmp_path / "run",
+        data={"train": alike_pairs(), "validation_share": 0.4},
+        teachers={"bi": BI_TEACHER, "cross": None},
+        student={
+            "kind": "bi_encoder",
+            "backbone": {"teacher": "bi"},
+            "asymmetric": {"side": "query", "min_cosine": -1, "min_recall": 0},
+            "calibration": {"kind": "isotonic"},
+        },
+        objectives={"score_match": None, "embedding_match": {"teacher": "bi"}},
+    )
+    train_teachers_once(run)
+    for stage in (cache_signals, train_student, export_router, calibrate_router):
+        stage(run)
+    pairs = run.split.validation
+    beside = open_scorer(run.student, other_side=run.teacher("bi"))
+    alone = open_scorer(run.router)
+    for scorer in (beside, alone):
+        told = scorer.score(pairs.queries, pairs.documents, calibrated=True)
+        assert 0 < told.min() <= told.max() < 1 and told.mean() == pytest.approx(pairs.labels.mean(), abs=0.02)
+
+
 def test_truncated_embeddings_have_other_cosines(run):
     with pytest.raises(BadInput, match="opened with truncate 8; its calibration is for whole embeddings"):
         load(run.student, truncate=8).score(["a"], ["b"], calibrated=True)
@@ -200,8 +259,6 @@ def test_stock_sentence_transformers_passes_over_the_file(run):
 
 
 def test_a_hostile_file_is_refused_where_probabilities_are_asked_for(run, tmp_path):
-    import shutil
-
     folder = tmp_path / "model"
     shutil.copytree(run.student, folder)
     (folder / CALIBRATION).write_text('{"kind": "platt", "model": "bi_encoder", "slope": NaN, "bias": 0}')
