@@ -28,9 +28,11 @@ log = logging.getLogger(__name__)
 
 
 def say_what_keeps_from_calibrating(run: Run) -> None:
-    """Warn before anything is trained where the validation pairs cannot calibrate the student."""
+    """Warn before anything is trained where the validation pairs cannot calibrate the student; one of several processes does."""
+    from accelerate import PartialState
+
     problem = _problem(run)
-    if run.student_section.calibration.kind != "none" and problem is not None:
+    if PartialState().is_main_process and run.student_section.calibration.kind != "none" and problem is not None:
         log.warning("the student gets no calibration: %s", problem)
 
 

@@ -16,10 +16,11 @@ from distill.evaluation.benchmark import _calibrated, _inputs, score_row, studen
 from distill.evaluation.calibrated import calibration_notes, measured_calibration
 from distill.files.artefact import CALIBRATION
 from distill.metrics.measures import Bootstrap
-from distill.recipe.schema import Recipe
+from distill.recipe.schema import Recipe, TfIdf
 from distill.report.model_card import _probabilities
 from distill.run import Run
 from distill.runtime.opening import load
+from distill.scorers.baselines import write_tfidf
 from distill.scorers.opening import open_scorer
 from recipes.cli import main
 from students import calibrate_router, export_router, export_static_student, train_student
@@ -176,6 +177,10 @@ def test_distill_score_adds_the_columns_that_are_asked_for(run, tmp_path, capsys
     assert [row["match"] for row in rows] == [str(int(one)) for one in scorer.decide(scores)]
     assert main(["score", str(run.built), str(table), "-o", str(tmp_path / "no.csv"), "--calibrated"]) == 2
     assert "carries no calibration" in capsys.readouterr().err and not (tmp_path / "no.csv").exists()
+    (tmp_path / "tfidf").mkdir()
+    write_tfidf(tmp_path / "tfidf", TfIdf(), ["개발자 engineer", "nurse 간호사"])
+    assert main(["score", str(tmp_path / "tfidf"), str(table), "-o", str(tmp_path / "no.csv"), "--decide"]) == 2
+    assert "is a tfidf, which carries no calibration; leave out --calibrated and --decide" in capsys.readouterr().err
 
 
 def test_the_report_measures_both_on_the_evaluation_pairs(run):
