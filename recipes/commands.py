@@ -55,7 +55,7 @@ _ROWS_AT_ONCE = 50_000
 _LARGEST = 1e12  # of a number on the command line; what is larger, or no number, is a slip
 _SCORES = {"row": int, "score": float, "unit_score": float}
 _COLUMNS = "--query-column or --document-column"
-_LABELLED = Asked(columns="--query-column, --document-column or --label-column", skip=None)
+_LABELLED = Asked(columns="--query-column, --document-column or --label-column", skip=None, label_range="--label-range")
 _RUNTIMES, _PRECISIONS = ("torch", "openvino", "onnx", "numpy"), ("fp32", "bf16", "auto")
 
 

@@ -21,6 +21,7 @@ __all__ = ["MiningSource", "mine_file"]
 _ASKED = Asked(
     columns="--query-column, --document-column or --label-column (or --all-positive, where there are no labels)",
     skip="--skip-bad-rows",
+    label_range="--label-range",
 )
 
 
@@ -46,6 +47,8 @@ class MiningSource:
         :raises BadInput: on files and columns as `read_pairs` does, and clusters that are not two columns
         """
         query, document, label = self.columns
+        if label is None and self.label_range != (0.0, 1.0):
+            raise BadInput("--label-range is of labels, and --all-positive reads none; leave one of them out")
         pairs, rows = read_pairs_with_rows(
             self.pairs,
             Columns(query=query, document=document, label=label or "label"),
@@ -59,9 +62,9 @@ class MiningSource:
             names = [name.strip() for name in self.clusters.split(",")]
             if len(names) != 2 or not all(names):
                 raise BadInput(f"--clusters {self.clusters}: two columns with a comma between are expected")
-            of_all = read_text_columns(self.pairs, names, section="--clusters")
+            of_all = read_text_columns(self.pairs, names, gaps=True, section="--clusters")
             clusters = ([of_all[names[0]][row] for row in rows], [of_all[names[1]][row] for row in rows])
-        more = [] if self.documents is None else read_texts(self.documents, self.column)
+        more = [] if self.documents is None else read_texts(self.documents, self.column, gaps=True)
         sources = [self.pairs, *([] if self.documents is None else [self.documents])]
         return MiningInputs(pairs, more, clusters, sources)
 

@@ -96,10 +96,12 @@ class Asked:
 
     :param columns: where columns are named
     :param skip: how rows that cannot be used are left out; None where they cannot be
+    :param label_range: where the least and the greatest label are stated
     """
 
     columns: str = "data.columns"
     skip: str | None = "data.skip_bad_rows=true"
+    label_range: str = "label_range"
 
 
 @dataclass(frozen=True)
@@ -320,7 +322,7 @@ def read_pairs_with_rows(
     problems = _text_problems(documents, columns.document) | _text_problems(queries, columns.query)
     labels = None
     if labelled:
-        labels, label_problems = _to_unit(table[columns.label], label_range)
+        labels, label_problems = _to_unit(table[columns.label], label_range, asked.label_range)
         problems = label_problems | problems
     keep = _without_problems(source, len(queries), problems, skip_bad_rows, asked)
     pairs = Pairs([as_text(text) for text in queries], [as_text(text) for text in documents], labels)
@@ -332,7 +334,7 @@ def _text_problems(texts: Sequence[Any], column: str) -> dict[int, str]:
     return {i: f"{column} {problem}" for i, problem in found if problem is not None}
 
 
-def _to_unit(values: Sequence[Any], label_range: tuple[float, float]) -> tuple[np.ndarray, dict[int, str]]:
+def _to_unit(values: Sequence[Any], label_range: tuple[float, float], named: str) -> tuple[np.ndarray, dict[int, str]]:
     low, high = label_range
     labels, problems = np.zeros(len(values), dtype=np.float32), {}
     for i, value in enumerate(values):
@@ -340,7 +342,7 @@ def _to_unit(values: Sequence[Any], label_range: tuple[float, float]) -> tuple[n
         if number is None:
             problems[i] = f"label {value!r} is not a number"
         elif not low <= number <= high:
-            problems[i] = f"label {value} is outside label_range [{low:g}, {high:g}]"
+            problems[i] = f"label {value} is outside {named} [{low:g}, {high:g}]"
         else:
             labels[i] = (number - low) / (high - low)
     return labels, problems

@@ -8,6 +8,7 @@ import numpy as np
 
 from distill.errors import JobFailed
 from distill.recipe.endpoint import Usage
+from distill.wording import counted
 
 __all__ = ["Answer", "BadAnswer", "JsonObject", "Message", "rerank_scores_in", "usage_in", "vectors_in"]
 
@@ -53,7 +54,9 @@ def vectors_in(response: JsonObject, n_texts: int, dimensions: int | None) -> np
     except (KeyError, TypeError, ValueError, OverflowError):
         raise BadAnswer("the response holds no list of embeddings with their index") from None
     if indices != list(range(n_texts)):
-        raise BadAnswer(f"{n_texts} texts were sent and {len(rows)} embeddings came back, or their numbers are wrong")
+        raise BadAnswer(
+            f"{counted(n_texts, 'text')} sent and {counted(len(rows), 'embedding')} came back, or their index is not 0 to {n_texts - 1}"
+        )
     widths = {row.shape for row in rows}
     if len(widths) != 1 or rows[0].ndim != 1 or rows[0].size == 0:
         raise BadAnswer(f"the embeddings have no common width: {sorted(map(str, widths))}")
@@ -61,7 +64,9 @@ def vectors_in(response: JsonObject, n_texts: int, dimensions: int | None) -> np
         raise BadAnswer(f"{dimensions} dimensions were asked for and {rows[0].size} came")
     vectors = np.stack(rows)
     if not np.isfinite(vectors).all():
-        raise BadAnswer("an embedding holds NaN or infinity")
+        raise BadAnswer("the server's embeddings hold NaN or infinity")
+    if not vectors.any(axis=1).all():
+        raise BadAnswer("the server's embeddings hold a vector of zeros, which has no direction")
     return vectors
 
 
@@ -83,8 +88,9 @@ def rerank_scores_in(response: JsonObject, n_documents: int) -> np.ndarray:
         raise BadAnswer("the response holds no list of results with index and relevance_score") from None
     if indices != list(range(n_documents)):
         raise BadAnswer(
-            f"{n_documents} documents were sent and {len(indices)} scores came back, or their numbers are wrong"
+            f"{counted(n_documents, 'document')} sent and {counted(len(indices), 'score')} came back, or their index is not "
+            f"0 to {n_documents - 1}"
         )
     if not np.isfinite(scores).all():
-        raise BadAnswer("a score is NaN or infinity")
+        raise BadAnswer("the server's scores hold NaN or infinity")
     return scores

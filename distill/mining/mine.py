@@ -10,6 +10,7 @@
 What is retrieved and scored is kept in `.work` of the folder: a killed run goes on, and other limits or strata ask nothing again.
 """
 
+import io
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ import numpy as np
 from distill.data.pairs import Pairs
 from distill.data.splitting import text_key
 from distill.data.table_writing import table_writer
-from distill.errors import BadInput
+from distill.errors import BadInput, JobFailed
 from distill.files.artefact import content_hash, new_file, write_json
 from distill.files.locking import only_process
 from distill.files.outputs import check_output_folder
@@ -114,13 +115,24 @@ def mine(
     """
     teacher = teacher or retriever
     _check(inputs, settings, retriever, teacher)
-    check_output_folder(folder, inputs=inputs.sources, ours=["settings.json", ".lock"], overwrite=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder, inputs)
     with only_process(folder):
         begun = _begin(folder, inputs, settings, retriever, teacher, overwrite=overwrite)
         mined = _mined(folder / ".work", inputs, settings, retriever, teacher)
         _write(folder, inputs, settings, mined, begun)
     return mined
+
+
+def _make(folder: Path, inputs: MiningInputs) -> None:
+    """Make the folder, or see that it is empty or an earlier one that holds none of the inputs."""
+    check_output_folder(folder, inputs=inputs.sources, ours=["settings.json", ".lock"], overwrite=True)
+    for source in map(Path, inputs.sources):
+        if source.is_file() and source.resolve().is_relative_to(folder.resolve()):
+            raise BadInput(f"{folder} holds an input of this command ({source}); name another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"{folder} cannot be made a folder ({error.strerror}); name another one") from None
 
 
 def _check(
@@ -129,13 +141,17 @@ def _check(
     if retriever is not None and retriever.scorer.kind != "bi_encoder":
         raise BadInput(f"{retriever.scorer.path} is a {retriever.scorer.kind}; a bi-encoder or bm25 finds candidates")
     if teacher is None and settings.false_negatives.is_set:
-        raise BadInput("limits on scores need a teacher that scores the candidates; name one, or leave the limits out")
+        raise BadInput(
+            "limits on scores need a teacher that scores the candidates; name one (--teacher), or leave the limits out"
+        )
     if teacher is None and settings.labels == "teacher":
-        raise BadInput("labels of the teacher need a teacher; name one, or take zero")
+        raise BadInput("labels of the teacher need a teacher; name one (--teacher), or take zero")
     if settings.strata[-1].first > settings.depth:
         raise BadInput(
             f"stratum {settings.strata[-1]} begins behind the {settings.depth} documents that are looked at; raise the depth"
         )
+    if retriever is not None and settings.terms is not None:
+        raise BadInput(f"terms are what BM25 counts, and {retriever.scorer.path} finds the candidates; leave them out")
     if not len(inputs.pairs):
         raise BadInput("there are no pairs, so no queries to find candidates for")
 
@@ -159,11 +175,11 @@ def _begin(
     }
     path = folder / "settings.json"
     try:
-        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else content
+        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() and not overwrite else content
         changed = [name for name in content if known.get(name) != content[name]]
     except (ValueError, AttributeError):
-        raise BadInput(f"{path} is damaged; name another folder") from None
-    if changed and not overwrite:
+        raise BadInput(f"{path} is damaged; name another folder, or add --overwrite") from None
+    if changed:
         raise BadInput(
             f"{folder} was begun with other settings ({', '.join(changed)}); name another folder, or add --overwrite: "
             "what was retrieved and scored is used where it fits"
@@ -185,17 +201,16 @@ def _mined(
     teacher: CachedScorer | None,
 ) -> Mined:
     pairs = inputs.pairs
-    queries = list(dict.fromkeys(pairs.queries))
-    by_key: dict[str, str] = {}
-    for text in (*pairs.documents, *inputs.documents):
-        by_key.setdefault(text_key(text), text)  # one of texts that read the same
-    documents, row_of = list(by_key.values()), {key: row for row, key in enumerate(by_key)}
+    # one of texts that read the same: Unicode forms, white space and invisible characters tell none apart
+    query_of, document_of = _first_of_each(pairs.queries), _first_of_each([*pairs.documents, *inputs.documents])
+    queries, documents = list(query_of.values()), list(document_of.values())
+    row_of = {key: row for row, key in enumerate(document_of)}
     rows = _retrieved(work, queries, documents, settings, retriever)
     found = rows >= 0
     own = np.array([row_of.get(text_key(query), -2) for query in queries], dtype=np.int64)
     excluded = ~found | (rows == own[:, None])
-    number_of = {query: number for number, query in enumerate(queries)}
-    asked = np.array([number_of[query] for query in pairs.queries], dtype=np.int64)
+    number_of = {key: number for number, key in enumerate(query_of)}
+    asked = np.array([number_of[text_key(query)] for query in pairs.queries], dtype=np.int64)
     told = np.array([row_of[text_key(document)] for document in pairs.documents], dtype=np.int64)
     for number, row in zip(asked, told, strict=True):
         excluded[number] |= rows[number] == row
@@ -215,7 +230,7 @@ def _mined(
     counts: dict[str, Any] = {
         "queries": len(queries),
         "documents": len(documents),
-        "documents that read like another": len(pairs.documents) + len(inputs.documents) - len(documents),
+        "repeated documents": len(pairs.documents) + len(inputs.documents) - len(documents),
         "candidates found": int(found.sum()),
         "own documents and own texts left out": int((found & excluded).sum()),
         "taken for answers by the teacher": int(taken_for_answers.sum()),
@@ -233,7 +248,22 @@ def _mined(
             "after": _share(answers, drawn),
             "other candidates left out as answers": _share(taken_for_answers, ~excluded & ~answers),
         }
+    if not drawn.any():
+        raise JobFailed(
+            f"no candidate is left for any of {len(queries)} queries: of {counts['candidates found']} that were found, "
+            f"{counts['own documents and own texts left out']} are their own and {int(taken_for_answers.sum())} were taken "
+            "for answers; change the limits or strata, or give more documents"
+        )
     return Mined(queries, documents, rows, scores, drawn, counts)
+
+
+def _first_of_each(texts: Sequence[str]) -> dict[str, str]:
+    """Return the first of the texts that read the same, by their key; a text that shows nothing is none."""
+    found: dict[str, str] = {}
+    for text in texts:
+        if key := text_key(text):
+            found.setdefault(key, text)
+    return found
 
 
 def _retrieved(
@@ -247,17 +277,26 @@ def _retrieved(
         [queries, documents, settings.depth, terms if retriever is None else retriever.name, "retrieved, version 1"]
     )
     kept = work / f"retrieved-{known_by}.npy"
-    if not kept.is_file():
-        if retriever is None:
-            assert terms is not None
-            rows, _ = Bm25(documents, terms=terms).search(queries, settings.depth)
-        else:
-            rows, _ = nearest_rows(*retriever.embeddings(queries, documents), settings.depth)
-        work.mkdir(parents=True, exist_ok=True)
-        with new_file(kept) as temporary, temporary.open("wb") as file:
-            np.save(file, rows)
-    loaded: np.ndarray = np.load(kept, allow_pickle=False)
-    return loaded
+    try:
+        loaded: np.ndarray = np.load(kept, allow_pickle=False)
+        if loaded.shape[0] == len(queries) and loaded.dtype == np.int64 and (loaded < len(documents)).all():
+            return loaded
+        log.warning("%s is damaged, and made again", kept)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, EOFError):
+        log.warning("%s is damaged, and made again", kept)
+    if retriever is None:
+        assert terms is not None
+        rows, _ = Bm25(documents, terms=terms).search(queries, settings.depth)
+    else:
+        rows, _ = nearest_rows(*retriever.embeddings(queries, documents), settings.depth)
+    work.mkdir(parents=True, exist_ok=True)
+    content = io.BytesIO()  # numpy's own writing to a full disk raises an error without its number
+    np.save(content, rows)
+    with new_file(kept) as temporary:
+        temporary.write_bytes(content.getbuffer())
+    return rows
 
 
 def _positive_scores(
@@ -281,12 +320,18 @@ def _answers(
     assert inputs.clusters is not None
     numbers: dict[str, int] = {}
     of_query, of_document = np.full(len(queries), -1), np.full(len(documents) + 1, -2)  # the last one: not found
-    number_of = {query: number for number, query in enumerate(queries)}
-    for query, document, left, right in zip(
-        inputs.pairs.queries, inputs.pairs.documents, *inputs.clusters, strict=True
-    ):
-        of_query[number_of[query]] = numbers.setdefault(left, len(numbers))
-        of_document[row_of[text_key(document)]] = numbers.setdefault(right, len(numbers))
+    number_of = {text_key(query): number for number, query in enumerate(queries)}
+    cluster_of: dict[str, str] = {}
+    for query, document, *clusters in zip(inputs.pairs.queries, inputs.pairs.documents, *inputs.clusters, strict=True):
+        for text, cluster in zip((query, document), clusters, strict=True):
+            if cluster and cluster_of.setdefault(text_key(text), cluster) != cluster:
+                raise BadInput(
+                    f"the text {text[:60]!r} is of the clusters {cluster_of[text_key(text)]!r} and {cluster!r}; a text has one"
+                )
+        if clusters[0]:
+            of_query[number_of[text_key(query)]] = numbers.setdefault(clusters[0], len(numbers))
+        if clusters[1]:
+            of_document[row_of[text_key(document)]] = numbers.setdefault(clusters[1], len(numbers))
     same: np.ndarray = of_document[rows] == of_query[:, None]
     return same
 

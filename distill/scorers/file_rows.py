@@ -119,7 +119,9 @@ def _of_lists(column: Any) -> Any:
 def _npz(path: Path, names: list[str], value: str) -> Iterator[tuple[list[tuple[Any, ...]], Any]]:
     try:
         if path.is_file() and not zipfile.is_zipfile(path):
-            raise BadInput(f"{path} cannot be read as NPZ: it is no archive; write it with np.savez")
+            raise BadInput(
+                f"{path} cannot be read as NPZ: it is cut short, damaged or no archive; write it with np.savez"
+            )
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[held_name(path, name, stored.files, _SECTION)] for name in [*names, value]}
     except FileNotFoundError:
@@ -186,6 +188,8 @@ def _scores(path: str, answers: Any, before: int) -> np.ndarray:
 def _vectors(path: str, answers: Any, before: int) -> np.ndarray:
     if isinstance(answers, np.ndarray) and answers.ndim == 2 and answers.dtype.kind in "fiu":
         return answers.astype(np.float64)
+    if isinstance(answers, np.ndarray) and answers.dtype.kind not in "fiu":
+        raise BadInput(f"{path}: the vectors are an array of {answers.dtype}; real numbers are expected")
     rows = [_vector(path, answer, before + row + 1) for row, answer in enumerate(answers)]
     widths = np.array([len(row) for row in rows])
     if len(widths) and (odd := np.flatnonzero(widths != widths[0])).size:

@@ -2,12 +2,13 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from distill.data.pairs import Pairs
-from distill.errors import BadInput
+from distill.errors import BadInput, JobFailed
 from distill.mining.cached import CachedScorer
 from distill.mining.choosing import FalseNegatives, RankStratum
 from distill.mining.mine import MiningInputs, MiningSettings, mine
@@ -42,7 +43,7 @@ def test_by_bm25_the_own_document_and_the_own_text_are_left_out(tmp_path):
     assert not found & {*zip(QUERIES, ANSWERS, strict=True)} and ("bus driver from seoul",) * 2 not in found
     assert all(row["label"] == 0 and row["score"] is None and 1 <= row["rank"] <= 10 for row in rows[10:])
     assert ("bus driver from busan", "bus driver from seoul") in found
-    assert mined.counts["documents"] == 12 and mined.counts["documents that read like another"] == 1
+    assert mined.counts["documents"] == 12 and mined.counts["repeated documents"] == 1
     assert mined.counts["drawn"] == len(rows) - 10
     # the other city of the same trade is found early, a text without a common term never
     of_nurse = {row["document"]: row["rank"] for row in rows[10:] if row["query"] == "night nurse from seoul"}
@@ -123,7 +124,7 @@ def test_what_was_scored_is_not_asked_again(tmp_path, cross, monkeypatch):
     mined = mine(tmp_path / "out", MiningInputs(PAIRS), ALL, teacher=teacher)
     assert before == 24 and sum(asked) == int(np.isfinite(mined.scores).sum()) + len(PAIRS) - before
     asked.clear()
-    other = MiningSettings(depth=10, strata=(RankStratum(1, 5, 2),), false_negatives=FalseNegatives(margin=0.1))
+    other = MiningSettings(depth=10, strata=(RankStratum(1, 5, 2),), false_negatives=FalseNegatives(max_score=1.0))
     with pytest.raises(BadInput, match=r"begun with other settings \(strata, false_negatives\)"):
         mine(tmp_path / "out", MiningInputs(PAIRS), other, teacher=teacher)
     mine(tmp_path / "out", MiningInputs(PAIRS), other, teacher=teacher, overwrite=True)
@@ -190,6 +191,8 @@ def test_the_command(table, tmp_path, bert_bi, capsys):
         (["--margin", "0.1"], "limits on scores need a teacher"),
         (["--retriever", "nowhere"], "nowhere"),
         (["--documents", "nowhere.txt"], "nowhere.txt"),
+        (["--all-positive", "--label-range", "0,5"], "--label-range is of labels"),
+        (["--label-range", "2,5"], "is outside --label-range [2, 5]"),
         (["--terms", "letters"], "--terms letters: one of word, char is accepted"),
     ],
 )
@@ -204,3 +207,54 @@ def test_a_foreign_folder_is_left_alone(table, tmp_path, capsys):
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     assert main(["mine", str(table), str(tmp_path / "mine")]) == 2
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+class TestWhatANewcomerFound:
+    def test_an_empty_text_is_no_candidate(self, tmp_path, bi):
+        mined = mine(
+            tmp_path / "out", MiningInputs(PAIRS, ["", "\u200b "]), ALL, retriever=CachedScorer(bi, tmp_path / "s")
+        )
+        assert mined.counts["documents"] == 10 and all(row["document"].strip() for row in read(tmp_path / "out"))
+
+    def test_a_query_in_two_unicode_forms_is_one(self, tmp_path):
+        forms = ["\u1112\u1161\u11ab 개발자", "한 개발자", "한\u200b 개발자"]
+        pairs = Pairs(forms, ["한 개발자 모집", "한국 개발자 모집", "두 개발자 모집"], None)
+        settings = MiningSettings(depth=3, strata=(RankStratum(1, 3, 3),))
+        mined = mine(tmp_path / "out", MiningInputs(pairs, ["세 개발자 모집"]), settings)
+        assert mined.queries == forms[:1] and mined.counts["drawn"] == 1
+        assert [row["document"] for row in read(tmp_path / "out") if row["kind"] == "mined"] == ["세 개발자 모집"]
+
+    def test_damaged_retrieval_is_made_again(self, tmp_path, caplog):
+        mine(tmp_path / "out", MiningInputs(PAIRS), ALL)
+        first = (tmp_path / "out" / "pairs.jsonl").read_bytes()
+        (kept,) = (tmp_path / "out" / ".work").glob("retrieved-*.npy")
+        kept.write_bytes(kept.read_bytes()[:200])
+        mine(tmp_path / "out", MiningInputs(PAIRS), ALL)
+        assert (tmp_path / "out" / "pairs.jsonl").read_bytes() == first and "is damaged, and made again" in caplog.text
+
+    def test_a_folder_does_not_read_itself(self, tmp_path):
+        mine(tmp_path / "out", MiningInputs(PAIRS), ALL)
+        before = (tmp_path / "out" / "pairs.jsonl").read_bytes()
+        inputs = MiningInputs(PAIRS, sources=[str(tmp_path / "out" / "pairs.jsonl")])
+        with pytest.raises(BadInput, match="holds an input of this command"):
+            mine(tmp_path / "out", inputs, ALL, overwrite=True)
+        assert (tmp_path / "out" / "pairs.jsonl").read_bytes() == before
+
+    def test_nothing_left_is_an_error(self, tmp_path, bi):
+        none = MiningSettings(depth=10, strata=ALL.strata, false_negatives=FalseNegatives(max_score=0.0))
+        with pytest.raises(
+            JobFailed, match=r"no candidate is left for any of 10 queries: of 100 that were found, 10 are"
+        ):
+            mine(tmp_path / "out", MiningInputs(PAIRS), none, retriever=CachedScorer(bi, tmp_path / "s"))
+        assert not (tmp_path / "out" / "pairs.jsonl").exists()
+
+    def test_a_text_of_two_clusters_is_refused_and_an_empty_name_is_not_known(self, tmp_path):
+        with pytest.raises(BadInput, match=r"is of the clusters 'python developer' and 'other'; a text has one"):
+            odd = Pairs([QUERIES[0], QUERIES[0]], ANSWERS[:2], None)
+            mine(tmp_path / "a", MiningInputs(odd, clusters=(["python developer", "other"], ["x", "x"])), ALL)
+        mined = mine(tmp_path / "b", MiningInputs(PAIRS, clusters=([""] * 10, [""] * 10)), ALL)
+        assert mined.counts["false negatives"]["before"] == 0
+
+    def test_a_place_where_no_folder_can_be(self, tmp_path):
+        with pytest.raises(BadInput, match=r"cannot be made a folder|cannot be written into"):
+            mine(Path("/proc/mined"), MiningInputs(PAIRS), ALL)

@@ -505,7 +505,7 @@ def test_a_shard_cut_at_any_byte_loses_only_the_torn_vector(tmp_path):
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("wrong_count", "3 texts were sent and 2 embeddings came back"),
+        ("wrong_count", "3 texts sent and 2 embeddings came back"),
         ("wrong_width", "no common width"),
         ("nan", "NaN or infinity"),
         ("no_message", "no list of embeddings"),
