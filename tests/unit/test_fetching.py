@@ -110,13 +110,17 @@ def test_a_missing_file_of_a_recipe_names_the_command(tmp_path, monkeypatch):
 
 def test_recipes_read_only_what_is_bundled_fetched_or_the_users_own():
     for path in sorted((ROOT / "recipes").glob("*.yaml")):
-        data = yaml.safe_load(path.read_text(encoding="utf-8")).get("data", {})
+        text = path.read_text(encoding="utf-8")
+        said = "\n".join(line for line in text.splitlines() if line.startswith("#"))  # how a reader makes a file
+        data = yaml.safe_load(text).get("data", {})
         sources = [data.get("train"), data.get("evaluation")]
         sources += [one.get("path") for key in ("parallel", "unlabelled") for one in data.get(key) or []]
         for source in filter(None, sources):
             assert "shared" not in source
             if source.startswith("data/"):
-                assert advice_for(type(ROOT)(source)), f"{path.name} reads {source}, which fetch-data does not write"
+                assert advice_for(type(ROOT)(source)) or source in said, (
+                    f"{path.name} reads {source}, which fetch-data does not write"
+                )
 
 
 def test_a_packaged_recipe_goes_by_its_name(tmp_path, monkeypatch, capsys):
