@@ -46,6 +46,8 @@ Overrides = Annotated[
 ]
 QueryColumn = Annotated[str, typer.Option(help="Column of the queries.")]
 DocumentColumn = Annotated[str, typer.Option(help="Column of the documents.")]
+LabelColumn = Annotated[str, typer.Option(help="Column of the labels.")]
+LabelRange = Annotated[str, typer.Option(help="Least and greatest label, such as 0,5.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 RuntimeOption = Annotated[
     str | None,
@@ -137,8 +139,8 @@ def benchmark(
     pairs: Annotated[str | None, typer.Option(help="Labelled pairs to measure model folders on.")] = None,
     query_column: QueryColumn = "query",
     document_column: DocumentColumn = "document",
-    label_column: Annotated[str, typer.Option(help="Column of the labels.")] = "label",
-    label_range: Annotated[str, typer.Option(help="Least and greatest label, such as 0,5.")] = "0,1",
+    label_column: LabelColumn = "label",
+    label_range: LabelRange = "0,1",
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Folder of the report, where model folders are compared.")
     ] = Path("report"),
@@ -248,11 +250,11 @@ def mine(
     ],
     query_column: QueryColumn = "query",
     document_column: DocumentColumn = "document",
-    label_column: Annotated[str, typer.Option(help="Column of the labels.")] = "label",
+    label_column: LabelColumn = "label",
     all_positive: Annotated[
         bool, typer.Option("--all-positive", help="Read no labels: every given pair is a positive.")
     ] = False,
-    label_range: Annotated[str, typer.Option(help="Least and greatest label, such as 0,5.")] = "0,1",
+    label_range: LabelRange = "0,1",
     positive_from: Annotated[
         float,
         typer.Option(min=0, max=1, callback=_finite, help="Least label, mapped to [0, 1], of a positive."),

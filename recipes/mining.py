@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ def mine_file(
     """
     inputs = source.read()
     folders = dict.fromkeys(path.resolve() for path in models.values() if path is not None)
-    inputs = MiningInputs(inputs.pairs, inputs.documents, inputs.clusters, [*inputs.sources, *folders])
+    inputs = replace(inputs, sources=[*inputs.sources, *folders])
     opened = {path: CachedScorer(load(path, **options), output / ".work" / "signals") for path in folders}
     retriever, teacher = (
         None if (path := models[role]) is None else opened[path.resolve()] for role in ("retriever", "teacher")

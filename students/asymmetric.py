@@ -27,6 +27,7 @@ from distill.recipe.schema import Asymmetric
 from distill.run import Run
 from distill.runtime.opening import load
 from distill.runtime.scorer import Scorer
+from distill.runtime.vectors import unit_rows
 from distill.scorers.pairing import check_index
 from distill.signals import CachedSignals, LiveSignals, SignalCache, SignalSource
 
@@ -118,7 +119,7 @@ def compare_sides(
         raise GateFailed(
             f"the student's vectors have {student.shape[1]} numbers, the teacher's {teacher.shape[1]}: they share no space"
         )
-    student, teacher, other = (_unit(vectors) for vectors in (student, teacher, other))
+    student, teacher, other = (unit_rows(vectors.astype(np.float32)) for vectors in (student, teacher, other))
     cosines = (student * teacher).sum(axis=1)
     found, wanted = student @ other.T, teacher @ other.T  # (n_own, n_other)
     if role:
@@ -135,12 +136,6 @@ def compare_sides(
         k,
         float(np.mean(shares)),
     )
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    wide = vectors.astype(np.float32)
-    rows: np.ndarray = wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
-    return rows
 
 
 def check_side(run: Run, scorer: Scorer) -> Compatibility:

@@ -54,19 +54,13 @@ def calibrate_router(run: Run) -> None:
 
 def _problem(run: Run) -> str | None:
     """Say why nothing can be fitted to the validation pairs; None where it can."""
-    labels = _labelled(run.split.validation).labels
+    labels = run.split.validation.labelled().labels
     if labels is None or len(labels) < LEAST_PAIRS:
         n = 0 if labels is None else len(labels)
         return f"it takes {LEAST_PAIRS} labelled validation pairs, and there are {n}; raise data.validation_share"
     if np.ptp(labels) == 0:
         return f"every validation label is {labels[0]:g}, and it takes two kinds"
     return None
-
-
-def _labelled(pairs: Pairs) -> Pairs:
-    if pairs.labels is None:
-        return pairs.select([])
-    return pairs.select(np.flatnonzero(np.isfinite(pairs.labels)).tolist())
 
 
 def _calibrate(run: Run, folder: Path, name: str, runtime: Runtime) -> None:
@@ -87,7 +81,7 @@ def _calibrate(run: Run, folder: Path, name: str, runtime: Runtime) -> None:
 
 def _fitted_to(run: Run, folder: Path) -> dict[str, Any]:
     """Return all that decides a calibration; the same is not fitted again."""
-    section, validation = run.student_section.calibration, _labelled(run.split.validation)
+    section, validation = run.student_section.calibration, run.split.validation.labelled()
     card = read_card(folder)
     assert card is not None
     point = section.threshold
@@ -107,7 +101,7 @@ def _teacher_revision(run: Run) -> str:
 
 def _fit(run: Run, folder: Path, name: str, runtime: Runtime, fitted_to: dict[str, Any]) -> None:
     section, student = run.student_section.calibration, run.student_section
-    validation = _labelled(run.split.validation)
+    validation = run.split.validation.labelled()
     assert validation.labels is not None and section.kind != "none"
     (folder / CALIBRATION).unlink(missing_ok=True)
     teacher = index_teacher(run)

@@ -74,6 +74,10 @@ class Pairs:
         labels = None if self.labels is None else self.labels[rows]
         return Pairs([self.queries[i] for i in rows], [self.documents[i] for i in rows], labels)
 
+    def labelled(self) -> "Pairs":
+        """Return the pairs with a label, which is not NaN; none where there are no labels."""
+        return self.select([] if self.labels is None else np.flatnonzero(np.isfinite(self.labels)).tolist())
+
     @property
     def query_ids(self) -> np.ndarray:
         """The number of each pair's query, equal for equal texts, in order of appearance. *Shape:* (n_pairs,)."""

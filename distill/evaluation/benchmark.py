@@ -247,7 +247,8 @@ def assemble(
     """
     teacher = next((row.name for row in rows if row.role == "teacher"), rows[0].name)
     problems = {row.name: problem_of(scored[row.name].scores) for row in rows}
-    quality = _Quality(scored, pairs, bootstrap, compared_with=teacher if problems[teacher] is None else None)
+    compared_with = teacher if problems[teacher] is None else None
+    quality = _Quality(scored, pairs.labels, pairs.query_ids, bootstrap, compared_with)
     metrics = {row.name: quality.metrics(row.name) for row in rows}
     sound = [row.name for row in rows if problems[row.name] is None] or [teacher]
     primary = primary_metric(metrics[teacher if teacher in sound else sound[0]], pairs.labels)
@@ -275,7 +276,8 @@ class _Quality:
     """Metrics of rows that scored the same pairs, with intervals over the same resamples."""
 
     scored: Mapping[str, "Scored"]
-    pairs: Pairs
+    labels: np.ndarray | None
+    query_ids: np.ndarray
     bootstrap: Bootstrap
     compared_with: str | None
     """The teacher whose agreement with the others is measured; None where its own scores tell nothing."""
@@ -288,8 +290,8 @@ class _Quality:
         teacher = None if self.compared_with in (None, name) else self.scored[self.compared_with].scores
         return evaluate_scores(
             scores=own.scores,
-            labels=self.pairs.labels,
-            query_ids=self.pairs.query_ids,
+            labels=self.labels,
+            query_ids=self.query_ids,
             unit_scores=own.unit,
             teacher_scores=teacher,
             n_bootstrap=self.bootstrap.n_samples,
@@ -299,8 +301,7 @@ class _Quality:
     def difference(self, metric: str, one: str, other: str) -> dict[str, Any]:
         """Return how much better the first of two rows is."""
         columns = (
-            ScoredColumns.checked(self.scored[name].scores, self.pairs.labels, self.pairs.query_ids)
-            for name in (one, other)
+            ScoredColumns.checked(self.scored[name].scores, self.labels, self.query_ids) for name in (one, other)
         )
         difference = paired_difference(metric, *columns, n_bootstrap=self.bootstrap.n_samples, seed=self.bootstrap.seed)
         return {"name": f"{one} − {other}", "metric": metric, **difference.to_dict()}
@@ -339,7 +340,7 @@ def make_baseline(run: Run, name: str) -> None:
     if not isinstance(baseline, Remote) and run.is_finished(run.baseline(name), inputs):
         return
     details = {"inputs": inputs}
-    texts = floor_texts(run.split, run.recipe.seed)
+    texts = floor_texts(run.split, run.recipe.seed) if isinstance(baseline, TfIdf) and baseline.fit == "corpus" else []
     if isinstance(baseline, TfIdf) and baseline.is_chosen_by_validation:
         baseline, values = choose_tfidf(texts, run.split)
         details["validation"] = values

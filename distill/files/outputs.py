@@ -119,6 +119,17 @@ def check_output_folder(
         )
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder that `check_output_folder` has let pass, and those around it.
+
+    :raises BadInput: where none can be, as below /proc
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileNotFoundError, NotADirectoryError, FileExistsError) as error:
+        raise BadInput(f"{folder} cannot be made a folder ({error.strerror}); name another one") from None
+
+
 def _shown(names: Sequence[str]) -> str:
     first = ", ".join(sorted(names)[:3])
     return first if len(names) < 4 else f"{first} and {len(names) - 3} more"
@@ -169,13 +180,13 @@ def _refuse_inputs(target: Path, inputs: Sequence[str | Path]) -> None:
             continue
         if found is not None and os.path.samestat(facts, found):
             raise BadInput(f"{target} is an input of this command ({given}); name another output")
+        source = _resolved(given)
+        if source.is_relative_to(place):
+            raise BadInput(f"{target} holds an input of this command ({given}); name another output")
         if not stat.S_ISDIR(facts.st_mode):
             continue
-        folder = _resolved(given)
-        if place.is_relative_to(folder):
+        if place.is_relative_to(source):
             raise BadInput(f"{target} lies in an input of this command ({given}); name a path outside of it")
-        if folder.is_relative_to(place):
-            raise BadInput(f"{target} holds an input of this command ({given}); name another output")
         if found is not None and stat.S_ISREG(found.st_mode) and found.st_nlink > 1 and _holds(given, found):
             raise BadInput(f"{target} is a file of an input of this command ({given}); name another output")
 

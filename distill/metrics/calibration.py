@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from distill.files.artefact import ModelKind
-from distill.metrics.logistic import fit_logistic
+from distill.metrics.logistic import fit_logistic, logit, sigmoid
 
 __all__ = ["CALIBRATION_KINDS", "LEAST_PAIRS", "Calibration", "CalibrationKind", "fit_calibration"]
 
@@ -52,7 +52,7 @@ class Calibration:
             return told
         if self.kind == "temperature":
             values = _logits(self.model_kind, values)
-        return _sigmoid(self.slope * values + self.bias)
+        return sigmoid(self.slope * values + self.bias)
 
 
 def fit_calibration(
@@ -93,10 +93,4 @@ def _logits(kind: ModelKind, scores: np.ndarray) -> np.ndarray:
     if kind == "cross_encoder":
         return scores
     unit = np.clip((scores + 1) / 2, _CLIP, 1 - _CLIP)
-    told: np.ndarray = np.log(unit / (1 - unit))
-    return told
-
-
-def _sigmoid(values: np.ndarray) -> np.ndarray:
-    unit: np.ndarray = 0.5 * (1 + np.tanh(values / 2))  # without overflow
-    return unit
+    return logit(unit)

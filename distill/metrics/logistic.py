@@ -2,7 +2,29 @@
 
 import numpy as np
 
-__all__ = ["fit_logistic"]
+from distill.files.artefact import ModelKind
+
+__all__ = ["fit_logistic", "logit", "sigmoid", "unit_scores"]
+
+
+def sigmoid(values: np.ndarray) -> np.ndarray:
+    """Return 1 / (1 + exp(−x)) without overflow. *Shape:* that of values, float64."""
+    unit: np.ndarray = 0.5 * (1 + np.tanh(values / 2))
+    return unit
+
+
+def logit(probabilities: np.ndarray) -> np.ndarray:
+    """Return ln(p / (1 − p)) of probabilities above 0 and below 1. *Shape:* that of probabilities."""
+    told: np.ndarray = np.log(probabilities / (1 - probabilities))
+    return told
+
+
+def unit_scores(kind: ModelKind, scores: np.ndarray) -> np.ndarray:
+    """Map scores onto [0, 1]: (cosine + 1) / 2, or the sigmoid of the logit. *Shape:* that of scores, float32."""
+    values = np.asarray(scores, dtype=np.float64)
+    if kind == "bi_encoder":
+        return np.clip((values + 1) / 2, 0, 1).astype(np.float32)
+    return sigmoid(values).astype(np.float32)
 
 
 def fit_logistic(columns: np.ndarray, labels: np.ndarray) -> tuple[float, ...]:

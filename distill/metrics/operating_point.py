@@ -12,7 +12,7 @@ quickstart 0.9 became 0.76 on other pairs. So precision is read from a logistic 
 import numpy as np
 
 from distill.metrics.columns import POSITIVE, FloatArray, ScoredColumns
-from distill.metrics.logistic import fit_logistic
+from distill.metrics.logistic import fit_logistic, sigmoid
 from distill.metrics.measures import Bootstrap, Estimate, estimate_shares
 
 __all__ = ["point_at", "precision_and_recall", "threshold_for"]
@@ -36,7 +36,7 @@ def threshold_for(
         return None
     if precision is not None:
         slope, bias = fit_logistic(ranked[:, None], matches.astype(np.float64))
-        stated = np.cumsum(0.5 * (1 + np.tanh((slope * ranked + bias) / 2)))[ends] / (ends + 1)
+        stated = np.cumsum(sigmoid(slope * ranked + bias))[ends] / (ends + 1)
         reached = np.flatnonzero((stated >= precision) & (slope > 0))[::-1]
     else:
         assert recall is not None

@@ -11,6 +11,7 @@ from distill.files.artefact import revision
 from distill.models.prompts import folder_prompts
 from distill.progress import progress
 from distill.runtime.scorer import Scorer
+from distill.runtime.vectors import row_cosines
 from distill.signals import Identity, SignalCache, pair_keys, text_keys
 
 __all__ = ["CachedScorer"]
@@ -57,16 +58,10 @@ class CachedScorer:
         if self.scorer.kind == "bi_encoder":
             asked, told = list(dict.fromkeys(queries)), list(dict.fromkeys(documents))
             left, right = self.embeddings(asked, told)
-            left, right = (
-                vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12) for vectors in (left, right)
-            )
             row_of, column_of = ({text: row for row, text in enumerate(texts)} for texts in (asked, told))
             rows = np.array([row_of[text] for text in queries], dtype=np.int64)
             columns = np.array([column_of[text] for text in documents], dtype=np.int64)
-            cosines = [
-                np.einsum("ij,ij->i", left[rows[part]], right[columns[part]]) for part in _parts(len(rows), 65_536)
-            ]
-            return self.scorer.unit(np.concatenate([*cosines, np.zeros(0)]))
+            return self.scorer.unit(row_cosines(left, rows, right, columns))
 
         def ask(rows: np.ndarray) -> np.ndarray:
             return self.scorer.score([queries[row] for row in rows], [documents[row] for row in rows])

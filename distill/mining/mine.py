@@ -26,7 +26,7 @@ from distill.data.table_writing import table_writer
 from distill.errors import BadInput, JobFailed
 from distill.files.artefact import content_hash, new_file, write_json
 from distill.files.locking import only_process
-from distill.files.outputs import check_output_folder
+from distill.files.outputs import check_output_folder, make_folder
 from distill.mining.cached import CachedScorer
 from distill.mining.choosing import FalseNegatives, RankStratum, draw_candidates
 from distill.mining.retrieval import Bm25, Terms, terms_of
@@ -115,24 +115,13 @@ def mine(
     """
     teacher = teacher or retriever
     _check(inputs, settings, retriever, teacher)
-    _make(folder, inputs)
+    check_output_folder(folder, inputs=inputs.sources, ours=["settings.json", ".lock"], overwrite=True)
+    make_folder(folder)
     with only_process(folder):
         begun = _begin(folder, inputs, settings, retriever, teacher, overwrite=overwrite)
         mined = _mined(folder / ".work", inputs, settings, retriever, teacher)
         _write(folder, inputs, settings, mined, begun)
     return mined
-
-
-def _make(folder: Path, inputs: MiningInputs) -> None:
-    """Make the folder, or see that it is empty or an earlier one that holds none of the inputs."""
-    check_output_folder(folder, inputs=inputs.sources, ours=["settings.json", ".lock"], overwrite=True)
-    for source in map(Path, inputs.sources):
-        if source.is_file() and source.resolve().is_relative_to(folder.resolve()):
-            raise BadInput(f"{folder} holds an input of this command ({source}); name another folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"{folder} cannot be made a folder ({error.strerror}); name another one") from None
 
 
 def _check(
@@ -219,9 +208,12 @@ def _mined(
     if teacher is not None:
         where = np.argwhere(~excluded)
         texts = [(queries[query], documents[rows[query, place]]) for query, place in where]
+        positives = _positives(pairs, settings)
+        texts += [(pairs.queries[row], pairs.documents[row]) for row in positives]
         values = teacher.scores([query for query, _ in texts], [document for _, document in texts])
-        scores[~excluded] = values
-        limits = settings.false_negatives.limits(_positive_scores(teacher, inputs, settings, asked, len(queries)))
+        scores[~excluded] = values[: len(where)]
+        lowest = _lowest(values[len(where) :], asked[positives], len(queries))
+        limits = settings.false_negatives.limits(lowest)
     with np.errstate(invalid="ignore"):
         taken_for_answers = ~excluded & (scores >= limits[:, None])
     allowed = ~excluded & ~taken_for_answers
@@ -299,17 +291,15 @@ def _retrieved(
     return rows
 
 
-def _positive_scores(
-    teacher: CachedScorer, inputs: MiningInputs, settings: MiningSettings, asked: np.ndarray, n_queries: int
-) -> np.ndarray:
-    """Return the lowest score of each query's positives; NaN where it has none. *Shape:* (n_queries,)."""
-    pairs = inputs.pairs
-    positive = np.ones(len(pairs), dtype=bool) if pairs.labels is None else pairs.labels >= settings.positive_from
-    chosen = np.flatnonzero(positive)
+def _positives(pairs: Pairs, settings: MiningSettings) -> np.ndarray:
+    """Return the rows of the given pairs that are positives. *Shape:* (n_positives,)."""
+    return np.flatnonzero(np.ones(len(pairs)) if pairs.labels is None else pairs.labels >= settings.positive_from)
+
+
+def _lowest(scores: np.ndarray, queries: np.ndarray, n_queries: int) -> np.ndarray:
+    """Return the lowest of each query's scores; NaN where it has none. *Shape:* (n,), (n,) → (n_queries,)."""
     lowest = np.full(n_queries, np.inf)
-    if len(chosen):
-        said = teacher.scores([pairs.queries[i] for i in chosen], [pairs.documents[i] for i in chosen])
-        np.minimum.at(lowest, asked[chosen], said)
+    np.minimum.at(lowest, queries, scores)
     return np.where(np.isinf(lowest), np.nan, lowest)
 
 

@@ -25,6 +25,7 @@ from distill.data.words import WordMemory
 from distill.errors import BadInput
 from distill.files.artefact import Side
 from distill.machine.forks import ForkSafeLock
+from distill.metrics.logistic import unit_scores
 from distill.models.files import (
     ModelFiles,
 )
@@ -38,7 +39,7 @@ from distill.runtime.buckets import PaddedBatch, plan_batches
 from distill.runtime.engines import Engine
 from distill.runtime.own_tokenizer import own_tokenizer, special_token_ids
 from distill.runtime.settings import RunSettings
-from distill.runtime.vectors import OUTPUTS, Index, Output, packed, top_rows, truncated
+from distill.runtime.vectors import OUTPUTS, Index, Output, packed, row_cosines, top_rows, truncated
 from distill.wording import counted
 
 __all__ = ["PairedScorer", "Scorer", "reporter"]
@@ -268,10 +269,7 @@ class Scorer:
 
     def unit(self, scores: np.ndarray) -> np.ndarray:
         """Map scores onto [0, 1]: (cosine + 1) / 2, or the sigmoid of the logit. *Shape:* that of scores, float32."""
-        values = np.asarray(scores, dtype=np.float64)
-        if self.kind == "bi_encoder":
-            return np.clip((values + 1) / 2, 0, 1).astype(np.float32)
-        return (0.5 * (1 + np.tanh(values / 2))).astype(np.float32)  # the sigmoid, without overflow
+        return unit_scores(self.kind, scores)
 
     def probability(self, scores: np.ndarray) -> np.ndarray:
         """Map scores onto the probability of a match, by the calibration that the folder carries (`calibration.json`).
@@ -329,13 +327,13 @@ class Scorer:
                 for texts, prompt in ((queries, asked), (documents, told))
             )
             each = np.arange(len(queries))
-            return _row_cosines(next(sides), each, next(sides), each)
+            return row_cosines(next(sides), each, next(sides), each)
         texts = [asked + text for text in queries] + [told + text for text in documents]
         unique, positions = _unique(texts)
         n_left_out = self._n_left_out(asked)
         vectors = self._run(unique, None, batch_tokens, progress, "encoding", n_left_out)
         left, right = positions[: len(queries)], positions[len(queries) :]
-        return _row_cosines(vectors, left, vectors, right)
+        return row_cosines(vectors, left, vectors, right)
 
     def _cosines_to(self, query: str, documents: Any) -> np.ndarray:
         self._check_bi_encoder()
@@ -504,20 +502,9 @@ class PairedScorer(Scorer):
         self, queries: list[str], documents: list[str], batch_tokens: int | None, progress: bool | OnProgress
     ) -> np.ndarray:
         (asked, left), (told, right) = _unique(queries), _unique(documents)
-        return _row_cosines(
+        return row_cosines(
             self.encode_queries(asked, progress=progress), left, self.encode_documents(told, progress=progress), right
         )
-
-
-def _row_cosines(one: np.ndarray, left: np.ndarray, other: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Return the cosines of chosen rows. *Shape:* (n, width), (n_pairs,), (m, width), (n_pairs,) → (n_pairs,)."""
-    for vectors in (one, other):
-        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    parts = [
-        np.einsum("ij,ij->i", one[left[i : i + _CHUNK]], other[right[i : i + _CHUNK]])
-        for i in range(0, len(left), _CHUNK)
-    ]
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
 
 
 def _checked_length(wanted: int | None, engine: Engine) -> int:

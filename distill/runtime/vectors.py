@@ -17,11 +17,12 @@ import numpy as np
 from distill.errors import BadInput
 from distill.runtime.arguments import check_choice, check_count, check_vectors
 
-__all__ = ["OUTPUTS", "Index", "Output", "nearest_rows", "packed", "top_rows", "truncated"]
+__all__ = ["OUTPUTS", "Index", "Output", "nearest_rows", "packed", "row_cosines", "top_rows", "truncated", "unit_rows"]
 
 Output = Literal["float32", "int8", "binary"]
 OUTPUTS = ("float32", "int8", "binary")
 _BLOCK = 65_536  # documents compared at once: bounds the memory of a search
+_PAIRS_AT_ONCE = 8192  # whose vectors are gathered together
 _COSINES_AT_ONCE = 2**25  # of a block of queries: 128 MB
 _BITS = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
 
@@ -69,20 +70,39 @@ def nearest_rows(queries: np.ndarray, documents: np.ndarray, k: int) -> tuple[np
            [1, 0]])
     """
     k = min(k, len(documents))
-    told = _of_unit_length(documents)
+    told = unit_rows(documents).astype(np.float32, copy=False)
     rows, scores = np.zeros((len(queries), k), dtype=np.int64), np.zeros((len(queries), k), dtype=np.float32)
     size = max(1, min(1024, _COSINES_AT_ONCE // max(len(documents), 1)))
     for start in range(0, len(queries), size):
-        cosines = _of_unit_length(queries[start : start + size]) @ told.T
+        cosines = unit_rows(queries[start : start + size]).astype(np.float32, copy=False) @ told.T
         for query, values in enumerate(cosines, start):
             rows[query] = top_rows(values, k)
             scores[query] = values[rows[query]]
     return rows, scores
 
 
-def _of_unit_length(vectors: np.ndarray) -> np.ndarray:
+def unit_rows(vectors: np.ndarray) -> np.ndarray:
+    """Return vectors in unit length; one of zeros stays. *Shape:* (n, width) → (n, width), of the same dtype.
+
+    >>> unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
+    [[0.6, 0.8], [0.0, 0.0]]
+    """
     unit: np.ndarray = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    return unit.astype(np.float32, copy=False)
+    return unit
+
+
+def row_cosines(one: np.ndarray, left: np.ndarray, other: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return the cosines of chosen rows. *Shape:* (n, width), (n_pairs,), (m, width), (n_pairs,) → (n_pairs,).
+
+    Both are brought to unit length where they lie: a copy of all embeddings would double the memory.
+    """
+    for vectors in (one, other):
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    parts = [
+        np.einsum("ij,ij->i", one[left[i : i + _PAIRS_AT_ONCE]], other[right[i : i + _PAIRS_AT_ONCE]])
+        for i in range(0, len(left), _PAIRS_AT_ONCE)
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -131,7 +151,7 @@ class Index:
         queries = check_vectors("queries", queries, self._width(queries), what="n_queries").astype(
             np.float32, copy=False
         )
-        unit = queries / np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), 1e-12)
+        unit = unit_rows(queries)
         if self.binary is None:
             found = [self._nearest(query, top_k) for query in unit]
         elif self.vectors is None:
@@ -216,6 +236,4 @@ def truncated(vectors: np.ndarray, width: int) -> np.ndarray:
     >>> truncated(np.array([[0.6, 0.0, 0.8]]), 2).tolist()
     [[1.0, 0.0]]
     """
-    kept = vectors[:, :width]
-    unit: np.ndarray = kept / np.maximum(np.linalg.norm(kept, axis=1, keepdims=True), 1e-12)
-    return unit
+    return unit_rows(vectors[:, :width])

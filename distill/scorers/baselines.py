@@ -25,6 +25,7 @@ from distill.files.trust import read_json
 from distill.progress import OnProgress
 from distill.recipe.schema import Paragraphs, Remote, TfIdf
 from distill.runtime.scorer import Scorer
+from distill.runtime.vectors import unit_rows
 from distill.scorers.scoring import PairScorer
 from distill.wording import or_least
 
@@ -265,7 +266,7 @@ class RemoteScorer(_Cosines):
         texts = list(dict.fromkeys([*queries, *documents]))
         row = {text: number for number, text in enumerate(texts)}
         vectors = self.embeddings.encode(texts)
-        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        vectors = unit_rows(vectors)
         left, right = ([row[text] for text in side] for side in (queries, documents))
         if callable(progress):
             progress(len(texts))
@@ -385,7 +386,7 @@ class ParagraphScorer(_Cosines):
         pieces = {text: self._paragraphs(text) for text in texts}
         flat = [piece for own in pieces.values() for piece in own]
         vectors = encode(flat)
-        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        vectors = unit_rows(vectors)
         ends = np.cumsum([len(own) for own in pieces.values()])
         return dict(zip(pieces, np.split(vectors, ends[:-1]), strict=True))
 

@@ -16,9 +16,11 @@ import numpy as np
 
 from distill.errors import BadInput
 from distill.files.artefact import ModelKind
+from distill.metrics.logistic import unit_scores
 from distill.progress import OnProgress
 from distill.recipe.black_box import BlackBox, CallableTeacher, EndpointTeacher, FileTeacher
 from distill.run import Run
+from distill.runtime.vectors import unit_rows
 from distill.scorers.endpoint_answers import EndpointAnswers
 from distill.scorers.file_answers import read_answers, shown_item
 from distill.scorers.file_rows import Item
@@ -88,10 +90,7 @@ class BlackBoxScorer:
 
     def unit(self, scores: np.ndarray) -> np.ndarray:
         """Return σ(logit) or (cosine + 1) / 2. *Shape:* that of scores, float32."""
-        values = np.asarray(scores, dtype=np.float64)
-        with np.errstate(over="ignore"):
-            unit = 1 / (1 + np.exp(-values)) if self.kind == "cross_encoder" else (values + 1) / 2
-        return np.clip(unit, 0, 1).astype(np.float32)
+        return unit_scores(self.kind, scores)
 
     def _embeddings(self, texts: Sequence[str], role: int, progress: bool | OnProgress) -> np.ndarray:
         if self.settings.signal != "embeddings":
@@ -106,7 +105,7 @@ class BlackBoxScorer:
             return np.zeros((0, 1) if self.settings.signal == "embeddings" else 0, dtype=np.float32)
         answers = self._source.ask([item for _, item in numbers], [role for role, _ in numbers], report)
         if answers.ndim == 2:  # all bi-encoders here give unit vectors
-            answers = answers / np.maximum(np.linalg.norm(answers, axis=1, keepdims=True), 1e-12)
+            answers = unit_rows(answers)
         return answers[rows]
 
 

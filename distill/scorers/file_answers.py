@@ -12,6 +12,7 @@ import numpy as np
 
 from distill.data.splitting import text_key
 from distill.errors import BadInput
+from distill.metrics.logistic import logit
 from distill.recipe.black_box import BlackBox, FileTeacher
 from distill.scorers.file_rows import Item, answer_rows
 from distill.wording import counted
@@ -221,5 +222,4 @@ def to_scale(where: str, settings: BlackBox, values: np.ndarray, least: float = 
         cosines: np.ndarray = np.clip(values, -1, 1).astype(np.float32)
         return cosines
     unit = np.clip((values - low) / (high - low), least, 1 - least)
-    logits: np.ndarray = np.log(unit / (1 - unit)).astype(np.float32)
-    return logits
+    return logit(unit).astype(np.float32)

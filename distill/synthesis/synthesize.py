@@ -41,7 +41,7 @@ from distill.endpoints.tokens import estimated_tokens, most_tokens
 from distill.errors import BadInput, JobFailed
 from distill.files.artefact import content_hash, write_json
 from distill.files.locking import only_process
-from distill.files.outputs import check_output_folder
+from distill.files.outputs import check_output_folder, make_folder
 from distill.progress import Progress, progress
 from distill.recipe.endpoint import PRICES_AS_OF, Usage
 from distill.synthesis.answers import NearDuplicates, Unusable, read_answer, text_of, write_out
@@ -260,10 +260,7 @@ def _make(folder: Path) -> None:
     """Make a folder, or see that it is empty or one of ours: in another one not even a lock is left."""
     hidden = [entry.name for entry in folder.glob(".*")] if folder.is_dir() else []
     check_output_folder(folder, ours=["settings.json", *hidden], overwrite=True)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileNotFoundError, NotADirectoryError, FileExistsError) as error:
-        raise BadInput(f"{folder} cannot be made a folder ({error.strerror}); name another one") from None
+    make_folder(folder)
     if not (folder / "settings.json").is_file() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
         raise BadInput(f"{folder} holds other files; name a new folder")
 

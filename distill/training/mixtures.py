@@ -17,7 +17,9 @@ from distill.data.pairs import Pairs
 from distill.errors import BadInput, JobFailed
 from distill.files.artefact import ModelKind
 from distill.metrics.calibration import LEAST_PAIRS, Calibration, fit_calibration
+from distill.metrics.logistic import logit
 from distill.recipe.objectives import EmbeddingMatch, Mixing, ScoreTerm
+from distill.runtime.vectors import unit_rows
 from distill.signals import SignalSource
 
 __all__ = ["JoinedSignals", "MixedSignals", "check_mixtures", "fitted_shares", "join_teachers", "mix_teachers"]
@@ -47,9 +49,7 @@ class MixedSignals:
     def scores(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
         """Return the logits of the mixture. *Shape:* (n_pairs,) float32."""
         mixed = self.mixed(self.probabilities(queries, documents))
-        clipped = np.clip(mixed, _CLIP, 1 - _CLIP)
-        logits: np.ndarray = np.log(clipped / (1 - clipped)).astype(np.float32)
-        return logits
+        return logit(np.clip(mixed, _CLIP, 1 - _CLIP)).astype(np.float32)
 
     def probabilities(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
         """Return each teacher's calibrated scores, in the order of the shares. *Shape:* (n_teachers, n_pairs), float64."""
@@ -105,12 +105,9 @@ class JoinedSignals:
     def embeddings(self, texts: Sequence[str], roles: Sequence[int]) -> Callable[[np.ndarray], np.ndarray]:
         """Return a reader of the joined embeddings. *Shape:* of what it returns (n, width) float32."""
         readers = [(source.embeddings(texts, roles), self.factors[name]) for name, source in self.sources.items()]
-        return lambda numbers: np.concatenate([factor * _unit_rows(read(numbers)) for read, factor in readers], axis=1)
-
-
-def _unit_rows(vectors: np.ndarray) -> np.ndarray:
-    unit: np.ndarray = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    return unit.astype(np.float32)
+        return lambda numbers: np.concatenate(
+            [factor * unit_rows(read(numbers)).astype(np.float32) for read, factor in readers], axis=1
+        )
 
 
 def join_teachers(match: EmbeddingMatch, sources: Mapping[str, SignalSource]) -> JoinedSignals:
@@ -137,7 +134,8 @@ def check_mixtures(mixtures: Mapping[str, ScoreTerm], validation: Pairs) -> None
     :raises BadInput: where there are too few labels, or all are alike
     """
     for name in mixtures:
-        known = [] if validation.labels is None else validation.labels[np.isfinite(validation.labels)]
+        labels = validation.labelled().labels
+        known = np.zeros(0) if labels is None else labels
         if len(known) < LEAST_PAIRS:
             raise BadInput(
                 f"teachers are calibrated on labelled validation pairs before they are mixed ({name}), and there are {len(known)}; "
@@ -154,10 +152,9 @@ def mix_teachers(term: ScoreTerm, sources: Mapping[str, SignalSource], validatio
     :raises JobFailed: where a teacher's scores do not rise with the labels
     """
     check_mixtures({str(term.told_by): term}, validation)
-    assert term.teachers is not None and validation.labels is not None
-    rows = np.flatnonzero(np.isfinite(validation.labels))
-    pairs, mixing = validation.select(rows.tolist()), term.how_mixed
-    labels = validation.labels[rows].astype(np.float64)
+    pairs, mixing = validation.labelled(), term.how_mixed
+    assert term.teachers is not None and pairs.labels is not None
+    labels = pairs.labels.astype(np.float64)
     calibrations = {
         name: calibration(
             name, mixing, sources[name].kind, sources[name].scores(pairs.queries, pairs.documents), labels
@@ -176,7 +173,7 @@ def mix_teachers(term: ScoreTerm, sources: Mapping[str, SignalSource], validatio
         mixing.weights,
         told,
         mixing.calibration,
-        len(rows),
+        len(pairs),
     )
     return mixed
 

@@ -35,6 +35,7 @@ from distill.models.prompts import encode_by_role, model_prompts
 from distill.recipe.schema import TeacherBackbone
 from distill.run import Run
 from distill.runtime.opening import load
+from distill.runtime.vectors import unit_rows
 from students.cut.sources import embedding_source
 
 __all__ = ["least_squares", "principal_axes", "read_axes", "with_output", "write_axes"]
@@ -162,22 +163,17 @@ def _targets(run: Run, sample: list[Told], matched_width: int | None) -> np.ndar
     if matched_width is not None:
         match = run.recipe.objectives.embedding_match
         assert match is not None
-        return _unit(embedding_source(run, match).embeddings(told, roles)(np.arange(len(told))))
+        return unit_rows(embedding_source(run, match).embeddings(told, roles)(np.arange(len(told))))
     backbone = run.student_section.backbone
     teacher = run.recipe.teachers[backbone.teacher] if isinstance(backbone, TeacherBackbone) else None
     if teacher is None or teacher.kind != "bi_encoder" or not isinstance(backbone, TeacherBackbone):
         return None
     scorer = load(run.teacher(backbone.teacher), runtime="torch", max_length=teacher.max_length)
-    return _unit(encode_by_role(scorer, told, roles))
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    unit: np.ndarray = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    return unit
+    return unit_rows(encode_by_role(scorer, told, roles))
 
 
 def _mean_cosine(left: np.ndarray, right: np.ndarray) -> float:
-    return float((_unit(left) * _unit(right)).sum(axis=1).mean())
+    return float((unit_rows(left) * unit_rows(right)).sum(axis=1).mean())
 
 
 def _with_map(model: Any, weight: np.ndarray) -> Any:

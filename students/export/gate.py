@@ -26,6 +26,7 @@ from distill.files.artefact import ModelKind
 from distill.metrics.columns import ScoredColumns
 from distill.metrics.measures import evaluate_scores, paired_difference, primary_metric
 from distill.recipe.schema import Export, ExportPrecision
+from distill.runtime.vectors import unit_rows
 from students.export.agreement import is_constant, rank_agreement, top_k_overlap
 
 __all__ = [
@@ -343,16 +344,14 @@ def _compare_embeddings(
     reference: runtime.Scorer, exported: runtime.Scorer, texts: Sequence[str]
 ) -> tuple[np.ndarray, list[dict[str, Any]]]:
     unique = list(dict.fromkeys(texts))
-    ours, theirs = _unit_rows(exported.encode(unique)), _unit_rows(reference.encode(unique))
+    ours, theirs = _exact_unit_rows(exported.encode(unique)), _exact_unit_rows(reference.encode(unique))
     cosines = (ours * theirs).sum(axis=1)
     order = np.argsort(cosines, kind="stable")[:5]
     return cosines, [{"text": _short(unique[i]), "cosine": round(float(cosines[i]), 6)} for i in order]
 
 
-def _unit_rows(vectors: np.ndarray) -> np.ndarray:
-    wide = vectors.astype(np.float64)
-    rows: np.ndarray = wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
-    return rows
+def _exact_unit_rows(vectors: np.ndarray) -> np.ndarray:
+    return unit_rows(vectors.astype(np.float64))
 
 
 def _worst_pairs(
@@ -403,9 +402,9 @@ def _alone(n: int) -> np.ndarray:
 
 def _batch_cosine(exported: runtime.Scorer, texts: Sequence[str]) -> float:
     """Return the least cosine of a text alone to the same text beside all others."""
-    together = _unit_rows(exported.encode(texts))
+    together = _exact_unit_rows(exported.encode(texts))
     rows = _alone(len(texts))
-    alone = _unit_rows(np.concatenate([exported.encode([texts[int(i)]]) for i in rows]))
+    alone = _exact_unit_rows(np.concatenate([exported.encode([texts[int(i)]]) for i in rows]))
     return float((alone * together[rows]).sum(axis=1).min())
 
 

@@ -184,6 +184,13 @@ class TestFolder:
             check_output_folder(tmp_path, ours=["benchmark.json"])
         check_output_folder(tmp_path, ours=["benchmark.json"], overwrite=True)
 
+    def test_a_file_that_is_read_does_not_lie_in_it(self, tmp_path):
+        """An earlier result that is written once more would be read as its own input, and lost."""
+        for name in ("benchmark.json", "pairs.tsv"):
+            (tmp_path / name).write_text("x")
+        with pytest.raises(BadInput, match="holds an input of this command"):
+            check_output_folder(tmp_path, inputs=[tmp_path / "pairs.tsv"], ours=["benchmark.json"], overwrite=True)
+
     @pytest.mark.parametrize(
         "place", ["model", "model/inner", ".", "link", "model/modules.json", "model/modules.json/x"]
     )
