@@ -60,6 +60,8 @@ def _build(run: Run, build: Any) -> None:
         "seed": run.recipe.seed,
         "data": {part: described[part] for part in ("train", "unlabelled", "parallel")},
     }
+    scripts = {name: list(read) for name in _matched(run) if (read := run.recipe.teachers[name].scripts) is not None}
+    inputs |= {"scripts": scripts} if scripts else {}
     if section.vocabulary is not None and section.vocabulary.texts:
         inputs["texts"] = student_corpus(run).fingerprint()
     if run.is_finished(run.built, inputs):

@@ -11,6 +11,7 @@ from distill.run import Run
 from distill.signals import SignalSource
 from distill.training.fitting import Job, fit
 from distill.training.mixtures import JoinedSignals, join_teachers, mix_teachers
+from distill.training.read_texts import ReadScripts
 from distill.training.unlabelled import taught_pairs
 from students.asymmetric import index_teacher, pair_details
 from students.build import build_student
@@ -51,7 +52,11 @@ def training_job(run: Run, name: str, objectives: Objectives, inputs: Mapping[st
     }
     sources |= mixed
     axes, match = read_axes(run.built), objectives.embedding_match
-    matched = None if axes is None or match is None else AlongAxes(sources[match.told_by], axes)
+    some_unread = any(isinstance(source, ReadScripts) for source in sources.values())
+    # a teacher that is known in part has no place along the axes: the student is taken back from them
+    matched = None
+    if axes is not None and match is not None and not some_unread:
+        matched = AlongAxes(sources[match.told_by], axes)
     index = index_teacher(run)
     return Job(
         name=name,
@@ -72,6 +77,7 @@ def training_job(run: Run, name: str, objectives: Objectives, inputs: Mapping[st
         or student.prompts is not None,
         projected_width=_projected_width(run, objectives),
         block_widths=_block_widths(run, objectives),
+        axes=axes if some_unread and match is not None else None,
         own_role=None if student.asymmetric is None else student.asymmetric.role,
         other_source=None if index is None else signal_source(run, index),
         details=pair_details(run)
@@ -101,7 +107,9 @@ def training_inputs(run: Run, name: str, objectives: Objectives) -> dict[str, An
     }
     section = student.deciding(exclude=not_learned)
     named = {*objectives.teachers(), *filter(None, [index_teacher(run)])}
+    scripts = {name: list(read) for name in sorted(named) if (read := run.recipe.teachers[name].scripts) is not None}
     return {
+        **({"scripts": scripts} if scripts else {}),
         "stage": "train_student",
         "name": name,
         "student": section,

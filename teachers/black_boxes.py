@@ -5,6 +5,7 @@ those of evaluation where the report has a row of it.
 """
 
 import logging
+from itertools import compress
 
 from distill.data.pairs import Pairs
 from distill.errors import BadInput
@@ -16,6 +17,7 @@ from distill.scorers.baselines import SCORER_FILE
 from distill.scorers.black_box import answers_of, endpoint_of, lacking, open_black_box
 from distill.scorers.file_answers import read_answers
 from distill.scorers.file_rows import Item
+from distill.training.read_texts import are_read
 
 __all__ = ["check_black_box", "check_black_boxes", "describe_black_box", "items_of"]
 
@@ -65,11 +67,17 @@ def items_of(run: Run, name: str) -> dict[str, list[tuple[int, Item]]]:
     if "embeddings" in needs:
         lone = [*split.unlabelled, *(source for source, _ in split.parallel)]
         parts["unlabelled"] += [(document, text) for text in lone]
+        parts = {part: _read(settings, items) for part, items in parts.items()}
     if name in run.recipe.objectives.mixed_teachers or _gives_threshold(run, name):
         parts["validation"] = _of_pairs(settings, split.validation)
     if name in measured_teachers(run):
         parts["evaluation"] = _of_pairs(settings, split.evaluation)
     return {part: list(dict.fromkeys(items)) for part, items in parts.items()}
+
+
+def _read(settings: BlackBox, items: list[tuple[int, Item]]) -> list[tuple[int, Item]]:
+    """Return the texts in the scripts that are learned of this teacher."""
+    return list(compress(items, are_read([str(text) for _, text in items], settings.scripts)))
 
 
 def _gives_threshold(run: Run, name: str) -> bool:

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from distill.runtime.scorer import Scorer
 from distill.scorers.black_box import BlackBoxScorer, open_black_box
 from distill.signals import SignalCache, describe_scores, pair_keys, text_keys
 from distill.training.learnable import LEAST_SPREAD, unrelated
+from distill.training.read_texts import are_read
 from distill.training.unlabelled import taught_pairs
 from distill.wording import in_dollars
 
@@ -96,6 +98,7 @@ def _items(run: Run, name: str, needs: set[SignalKind]) -> dict[SignalKind, tupl
             queries += run.split.validation.queries
             documents += run.split.validation.documents
         told = list(dict.fromkeys([*((0, text) for text in queries), *((1, text) for text in documents), *lone]))
+        told = list(compress(told, are_read([text for _, text in told], run.recipe.teachers[name].scripts)))
         prompts = run.teacher_prompts(name)
         # equal texts of both roles have one key where no prompt tells them apart, and are asked once
         items["embeddings"] = (text_keys([prompts[role] + text for role, text in told]), told)

@@ -52,7 +52,7 @@ def train_teacher(run: Run, name: str) -> None:
 
 def _inputs(run: Run, name: str, teacher: Teacher) -> dict[str, Any]:
     """Return all that decides a teacher; how long checkpoints are kept apart does not."""
-    section = teacher.deciding(exclude={"training": {"checkpoint_seconds", "tensorboard"}})
+    section = teacher.deciding(exclude={"scripts": True, "training": {"checkpoint_seconds", "tensorboard"}})
     inputs: dict[str, Any] = {
         "stage": "train_teacher",
         "name": name,

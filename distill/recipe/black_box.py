@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from distill.recipe.endpoint import Endpoint
 from distill.recipe.objectives import SignalKind
-from distill.recipe.section import Count, Positive, Section, Tokens
+from distill.recipe.section import Count, Positive, Scripts, Section, Tokens
 
 __all__ = [
     "BLACK_BOXES",
@@ -47,6 +47,9 @@ class BlackBox(Section):
     """What scores are. unit: between the ends of `score_range`, the first being no match. logit: log-odds. cosine: from −1 to 1."""
     score_range: tuple[float, float] = (0.0, 1.0)
     """Scale unit: the score of no match and that of a perfect one, such as [0, 5]."""
+    scripts: Scripts | None = None
+    """The scripts of the texts that its embeddings are learned from, such as [latin]. A text that is mostly in another script is left out
+    of the terms that learn from these embeddings, and counted; a translation (`data.parallel`) counts by its source. None reads all."""
 
     @property
     def signal(self) -> SignalKind:

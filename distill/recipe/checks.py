@@ -193,7 +193,12 @@ def _objective_problems(recipe: Recipe) -> list[str]:
             problems += _named_teacher_problems(where, teacher, signal, recipe)
     if objectives.labels is not None:
         problems += _loss_problems("objectives.labels.loss", objectives.labels.loss, student.kind)
-    problems += _candidate_problems(recipe) + _schedule_problems(objectives) + _step_problems(recipe, student)
+    problems += (
+        _script_problems(recipe, student)
+        + _candidate_problems(recipe)
+        + _schedule_problems(objectives)
+        + _step_problems(recipe, student)
+    )
     problems += _unused_problems(recipe, student)
     return problems + _embedding_problems(recipe, student) + _asymmetric_problems(recipe, student)
 
@@ -245,6 +250,35 @@ def _signal_problems(where: str, teacher: str, box: BlackBox, signal: str) -> li
     if signal == "embeddings" and box.signal == "scores":
         return [f"{where}: {teacher} gives scores of pairs; this term needs a teacher that gives embeddings of texts"]
     return []
+
+
+def _script_problems(recipe: Recipe, student: Student) -> list[str]:
+    """Refuse teachers of some scripts where every text must have an embedding, or a pair a score."""
+    problems, terms = [], recipe.objectives.terms()
+    needs = {
+        name: {(key, signal) for key, term in terms.items() for to, signal in term.needs() if to == name}
+        for name in recipe.teachers
+    }
+    for name, teacher in recipe.teachers.items():
+        where = f"teachers.{name}.scripts"
+        if teacher.scripts is None:
+            continue
+        if not any(signal == "embeddings" for _, signal in needs[name]):
+            problems.append(f"{where}: changes nothing here; it is for teachers whose embeddings are learned")
+        for key, signal in sorted(needs[name]):
+            if signal == "scores":
+                problems.append(
+                    f"{where}: objectives.{key} learns its scores, and pairs in other scripts would have none; leave one of them out"
+                )
+            elif key == "labels":
+                problems.append(
+                    f"{where}: a guide of objectives.labels has to read every text; leave scripts or guide out"
+                )
+        if student.asymmetric is not None:
+            problems.append(
+                f"{where}: a teacher that serves the other side of pairs has to read every text; leave it out"
+            )
+    return problems
 
 
 def _black_box_problems(recipe: Recipe) -> list[str]:

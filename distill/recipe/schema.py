@@ -41,7 +41,7 @@ from distill.recipe.objectives import (
     Similarity,
 )
 from distill.recipe.score_calibration import OperatingPoint, ScoreCalibration
-from distill.recipe.section import Count, Name, OneOrMore, Positive, Seconds, Section, Seed, Share, Tokens
+from distill.recipe.section import Count, Name, OneOrMore, Positive, Scripts, Seconds, Section, Seed, Share, Tokens
 from distill.resumes.sections import SectionKind
 
 __all__ = [
@@ -422,6 +422,9 @@ class Teacher(Section):
     """Longer texts are cut to this many tokens, and counted. A cross-encoder counts both texts of a pair together."""
     prompts: tuple[str, str] | None = None
     """Texts put before every query and every document, such as ["query: ", "passage: "]. None adds nothing."""
+    scripts: Scripts | None = None
+    """The scripts of the texts that its embeddings are learned from, such as [latin]. A text that is mostly in another script is left out
+    of the terms that learn from these embeddings, and counted; a translation (`data.parallel`) counts by its source. None reads all."""
     lora: Lora | None = None
     """Train low-rank adapters instead of all weights. None trains all weights."""
     mlm: Mlm | None = None

@@ -1,10 +1,10 @@
 """What every section of a recipe is made of: the base class, and the types of its numbers."""
 
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-__all__ = ["Count", "Name", "OneOrMore", "Positive", "Seconds", "Section", "Seed", "Share", "Tokens"]
+__all__ = ["Count", "Name", "OneOrMore", "Positive", "Scripts", "Seconds", "Section", "Seed", "Share", "Tokens"]
 
 Positive = Annotated[float, Field(gt=0, le=1e30)]
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
@@ -18,6 +18,27 @@ OneOrMore = Annotated[
     BeforeValidator(lambda given: (given,) if isinstance(given, int | float) else given),
     Field(min_length=1),
 ]
+Script = Literal[
+    "latin",
+    "hangul",
+    "kana",
+    "cjk",
+    "cyrillic",
+    "greek",
+    "arabic",
+    "hebrew",
+    "devanagari",
+    "bengali",
+    "tamil",
+    "telugu",
+    "thai",
+]
+Scripts = Annotated[
+    tuple[Script, ...],
+    BeforeValidator(lambda given: (given,) if isinstance(given, str) else given),
+    Field(min_length=1),
+]
+"""Scripts that texts are written in; kana is Japanese with its Chinese characters."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
 
 

@@ -162,12 +162,12 @@ def answers_of(settings: BlackBox) -> Mapping[str, Any]:
     :raises BadInput: where a file is not there
     """
     if isinstance(settings, EndpointTeacher):  # its address, key and prices may change without its answers changing
-        how = {"batch_size", "budget", "cache", "endpoint"}
+        how = {"batch_size", "budget", "cache", "endpoint", "scripts"}
         return {**settings.deciding(exclude=how), "model": settings.endpoint.model}
     if isinstance(settings, CallableTeacher):
-        return settings.deciding()
+        return settings.deciding(exclude={"scripts"})
     assert isinstance(settings, FileTeacher)
-    return {**settings.deciding(exclude={"path"}), "files": [_checksum(path) for path in settings.path]}
+    return {**settings.deciding(exclude={"path", "scripts"}), "files": [_checksum(path) for path in settings.path]}
 
 
 def _checksum(path: str) -> str:

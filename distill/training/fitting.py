@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from distill.data.cut_texts import CutTexts
 from distill.data.pairs import Pairs
 from distill.errors import BadInput
@@ -24,6 +26,7 @@ from distill.training.learnable import check_learnable, check_related
 from distill.training.loop import TrainingOutput, TrainResult, train
 from distill.training.negatives import GuideVectors
 from distill.training.objectives import Step
+from distill.training.read_texts import ReadScripts, are_read
 from distill.training.task import TaskStep, Units
 from distill.training.trainset import LoneTexts, Tokenization, TrainSet
 from distill.training.unlabelled import taught_pairs
@@ -66,9 +69,16 @@ class Job:
     projected_width: int | None = None
     block_widths: tuple[int, ...] = ()
     """The widths of the teachers' embeddings, where several are matched each by itself."""
+    axes: np.ndarray | None = None
+    """The teacher's axes along which the student's numbers are told, (teacher_width, width); they lead back into its space."""
     own_role: int | None = None
     other_source: SignalSource | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def some_unread(self) -> bool:
+        """Whether some teacher does not read all texts, so that it has no embedding of them."""
+        return any(isinstance(source, ReadScripts) for source in self.sources.values())
 
 
 LoadUnits = Callable[[Run, Job, bool], tuple[Units, Units]]
@@ -163,6 +173,8 @@ def _attach_signals(trainset: TrainSet, pairs: Pairs, job: Job) -> None:
     told_by = dict.fromkeys(term.told_by for term in terms if term.told_by is not None)
     trainset.teacher_scores = {name: job.sources[name].scores(pairs.queries, pairs.documents) for name in told_by}
     match, labels = job.objectives.embedding_match, job.objectives.labels
+    trainset.some_unread = job.some_unread
+    _say_what_is_read(trainset, job)
     if match is not None:
         source = job.matched or job.sources[match.told_by]
         trainset.embeddings = source.embeddings(trainset.teacher_texts, trainset.roles)
@@ -172,6 +184,15 @@ def _attach_signals(trainset: TrainSet, pairs: Pairs, job: Job) -> None:
     if labels is not None and (guide := labels.guide) is not None:
         vectors = job.sources[guide.teacher].embeddings(trainset.teacher_texts, trainset.roles)
         trainset.guide = GuideVectors(vectors, guide.margin, guide.strategy)
+
+
+def _say_what_is_read(trainset: TrainSet, job: Job) -> None:
+    """Say how many texts each teacher is learned of that is not learned of all."""
+    texts = list(dict.fromkeys(trainset.teacher_texts))
+    for name, source in job.sources.items():
+        if isinstance(source, ReadScripts):
+            read, scripts = int(are_read(texts, source.scripts).sum()), ", ".join(source.scripts)
+            log.info("%s: %s is learned of %d of %d texts, those in %s", job.name, name, read, len(texts), scripts)
 
 
 def _learn_one_side(units: TrainSet, job: Job) -> None:
@@ -189,7 +210,8 @@ def _build_step(job: Job) -> Step:
     torch.manual_seed(0)  # what is learned beside the model starts the same everywhere
     kinds = {name: source.kind for name, source in job.sources.items()}
     step = Step(model, job.kind, job.objectives, teacher_kinds=kinds, projected_width=job.projected_width)
-    step.block_widths = job.block_widths
+    step.block_widths, step.some_unread = job.block_widths, job.some_unread
+    step.axes = None if job.axes is None else torch.from_numpy(job.axes)
     return step
 
 

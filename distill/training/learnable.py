@@ -9,6 +9,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -26,6 +27,7 @@ from distill.recipe.objectives import (
 )
 from distill.training.mixtures import check_mixtures
 from distill.training.negatives import GuideVectors, Negatives
+from distill.training.read_texts import are_read
 from distill.training.terms import compares_candidates
 from distill.training.trainset import group_pairs, is_ordered
 
@@ -78,12 +80,27 @@ def check_pairs(run: "Run") -> None:
         return
     if mixtures := recipe.objectives.mixtures():
         check_mixtures(mixtures, run.split.validation)
+    _check_scripts(run)
     numbers: dict[str, int] = {}
     documents = np.array([numbers.setdefault(document, len(numbers)) for document in pairs.documents], dtype=np.int64)
     facts = _PairFacts(pairs.labels, pairs.query_ids, documents, group_pairs(pairs, recipe.data.candidates))
     more = bool(recipe.data.unlabelled_pairs)
     for field, term in recipe.objectives.terms().items():
         _check_facts("student", field, facts, term, recipe.student.training.global_batch, more_to_come=more)
+
+
+def _check_scripts(run: "Run") -> None:
+    """Refuse a teacher none of whose texts is in the scripts that it is learned of."""
+    for name, teacher in run.recipe.teachers.items():
+        if teacher.scripts is None:
+            continue
+        split = run.split
+        sources = (source for source, _ in split.parallel)
+        texts = chain(split.train.queries, split.train.documents, split.unlabelled, sources)
+        if not any(are_read([text], teacher.scripts)[0] for text in texts):
+            raise BadInput(
+                f"teachers.{name}.scripts: no text of the recipe is in {', '.join(teacher.scripts)}; name the scripts of its texts, or leave it out"
+            )
 
 
 def check_learnable(name: str, units: "TrainSet", objectives: "Objectives", *, global_batch: int) -> None:
@@ -244,6 +261,8 @@ def _check_embeddings(
     if not len(units.tokens):
         return
     vectors = embeddings(np.arange(min(_SAMPLE_TEXTS, len(units.tokens))))
+    if units.some_unread:  # what is read was checked when it was
+        return
     _check_numbers(where, teacher, vectors)
     if len(vectors) > 1 and float(np.ptp(vectors, axis=0).max()) < LEAST_SPREAD / math.sqrt(vectors.shape[1]):
         raise JobFailed(f"{where}: teacher {teacher} gives every text the same embedding")

@@ -55,6 +55,8 @@ class Step(TaskStep):
         if kind == "bi_encoder" and any(term.compares_logits for term in objectives.terms().values()):
             self.scale_and_bias = nn.Parameter(torch.tensor([objectives.logit_scale, 0.0]))
         self.block_widths: tuple[int, ...] = ()  # of several teachers whose embeddings are matched each by itself
+        self.some_unread = False  # some teacher does not read all texts
+        self.axes: Tensor | None = None  # (teacher_width, width): the student's numbers are told along them
         self.projection = None
         if projected_width is not None:
             self.projection = nn.Linear(model.get_embedding_dimension(), projected_width, bias=False)
@@ -138,12 +140,19 @@ class Step(TaskStep):
             self._logits(scores),
             embeddings,
             self.teacher_kinds,
-            projected=lambda own: own if self.projection is None else self.projection(own),
+            projected=self._projected,
             teacher_logit_scale=self.objectives.teacher_logit_scale,
             block_widths=self.block_widths,
+            some_unread=self.some_unread,
         )
         found = {name: loss_of(term, seen) for name, term in self.objectives.terms().items()}
         return {name: loss for name, loss in found.items() if loss is not None}
+
+    def _projected(self, own: Tensor) -> Tensor:
+        """Take embeddings, or the first numbers of them, into the matched teacher's space."""
+        if self.axes is not None:
+            return own @ self.axes[:, : own.shape[1]].T.to(own)
+        return own if self.projection is None else self.projection(own)
 
     def _nothing(self, outputs: Tensor) -> Tensor:
         """Zero that depends on every parameter: DDP waits for the gradient of each, used in this pass or not."""

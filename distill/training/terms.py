@@ -84,6 +84,8 @@ class Seen:
     projected: Callable[[Tensor], Tensor]
     teacher_logit_scale: float
     block_widths: tuple[int, ...] = ()
+    some_unread: bool = False
+    """Some teacher does not read all texts: where it has no embedding, its numbers are NaN."""
 
     @property
     def unit(self) -> Tensor:
@@ -279,12 +281,15 @@ def _embedding_match(term: EmbeddingMatch, seen: Seen) -> Tensor | None:
     projected, teacher = seen.projected(seen.embeddings), seen.batch.teacher_embeddings.float()
     if projected.shape[1] < teacher.shape[1]:  # a prefix, and so is what it is to match
         teacher = nn.functional.normalize(teacher[:, : projected.shape[1]], dim=-1)
+    known = torch.isfinite(teacher) if seen.some_unread else None
     loss_of_embeddings = losses.embedding_cosine if term.loss == "cosine" else losses.embedding_mse
     if not seen.block_widths:
-        return term.weight * seen.batch.share["texts"] * loss_of_embeddings(projected, teacher)
-    widths = list(seen.block_widths)
-    blocks = zip(torch.split(projected, widths, dim=1), torch.split(teacher, widths, dim=1), strict=True)
-    found = [share * loss_of_embeddings(*block) for share, block in zip(term.shares.values(), blocks, strict=True)]
+        return term.weight * seen.batch.share["texts"] * loss_of_embeddings(projected, teacher, known)
+    found, start = [], 0
+    for share, width in zip(term.shares.values(), seen.block_widths, strict=True):
+        block = slice(start, start := start + width)
+        of_block = None if known is None else known[:, block]
+        found.append(share * loss_of_embeddings(projected[:, block], teacher[:, block], of_block))
     return term.weight * seen.batch.share["texts"] * torch.stack(found).sum()
 
 
@@ -293,8 +298,11 @@ def _relation(term: RelationTerm, seen: Seen) -> Tensor | None:
     batch = seen.batch
     if seen.embeddings is None or batch.distinct is None:
         return None
-    student = nn.functional.normalize(seen.embeddings[batch.distinct], dim=-1)
-    teacher = nn.functional.normalize(batch.relations[term.teacher][batch.distinct].float(), dim=-1)
+    told, distinct = batch.relations[term.teacher], batch.distinct
+    if seen.some_unread:
+        distinct = distinct[torch.isfinite(told[distinct]).all(dim=-1)]
+    student = nn.functional.normalize(seen.embeddings[distinct], dim=-1)
+    teacher = nn.functional.normalize(told[distinct].float(), dim=-1)
     if len(student) < 2:
         return 0.0 * seen.scores.sum()
     return term.weight * batch.share["texts"] * _relation_loss(term, student, teacher)

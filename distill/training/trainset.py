@@ -163,6 +163,8 @@ class TrainSet:
     """The objectives compare the units of a step with each other."""
     relations: dict[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)
     """By teacher, its embeddings of sequences, for objectives on how texts lie to each other."""
+    some_unread: bool = False
+    """Some teacher does not read all texts: where it has no embedding, its numbers are NaN."""
     valued_at_start: bool = False
     texts: list[str] = field(default_factory=list)
     """The bare text of each sequence of a bi-encoder, and in `roles` whether it is a query (0) or a document (1)."""

@@ -24,6 +24,7 @@ Of the ten nearest of 21,365 sentences 65 % are found by the signs of MiniLM's o
 """
 
 import logging
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from distill.recipe.schema import TeacherBackbone
 from distill.run import Run
 from distill.runtime.opening import load
 from distill.runtime.vectors import unit_rows
+from distill.training.read_texts import are_read
 from students.cut.sources import embedding_source
 
 __all__ = ["least_squares", "principal_axes", "read_axes", "with_output", "write_axes"]
@@ -92,6 +94,8 @@ def with_output(
     if section.dimensions is None and not is_static(model) and matched_width in (None, own_width):
         return model, {}, None
     sample = _sample(run)
+    if not sample:
+        raise BadInput("no text is read by all teachers of embedding_match; see teachers.scripts")
     prompts = section.prompts or model_prompts(backbone)
     vectors = _embedded(model, sample, prompts)
     targets = _targets(run, sample, matched_width)
@@ -140,7 +144,17 @@ def _sample(run: Run) -> list[Told]:
     translations = [(target, source, 1) for source, target in split.parallel]
     if run.recipe.objectives.embedding_match is None:
         translations = []
-    return [*_drawn(texts, rng), *_drawn(translations, rng)]
+    return [*_drawn(_read_by_all(run, texts), rng), *_drawn(_read_by_all(run, translations), rng)]
+
+
+def _read_by_all(run: Run, items: list[Told]) -> list[Told]:
+    """Return the texts that every matched teacher reads: axes and maps are fitted on whole embeddings."""
+    match = run.recipe.objectives.embedding_match
+    for name in () if match is None else match.named:
+        scripts = run.recipe.teachers[name].scripts
+        if scripts is not None:
+            items = list(compress(items, are_read([told for _, told, _ in items], scripts)))
+    return items
 
 
 def _drawn(items: list[Told], rng: np.random.Generator) -> list[Told]:

@@ -11,12 +11,18 @@ from distill.run import Run
 from distill.runtime.opening import load
 from distill.signals import CachedSignals, LiveSignals, SignalCache, SignalSource
 from distill.training.mixtures import join_teachers
+from distill.training.read_texts import ReadScripts
 
 __all__ = ["AlongAxes", "embedding_source", "signal_source"]
 
 
 def signal_source(run: Run, name: str) -> SignalSource:
     """Return the signals of a teacher: the cache, or the teacher itself where the recipe says live."""
+    source, scripts = _of_all_texts(run, name), run.recipe.teachers[name].scripts
+    return source if scripts is None else ReadScripts(source, name, scripts)
+
+
+def _of_all_texts(run: Run, name: str) -> SignalSource:
     if run.recipe.signals.live:
         scorer = load(
             run.teacher(name),

@@ -57,7 +57,7 @@ class TestBeforeAnythingIsTrained:
     def check(self, objectives, train, kind=CROSS, candidates=4, unlabelled_pairs=()):
         student = SimpleNamespace(kind=kind, training=SimpleNamespace(global_batch=32))
         data = SimpleNamespace(candidates=candidates, unlabelled_pairs=unlabelled_pairs)
-        recipe = SimpleNamespace(student=student, data=data, objectives=objectives)
+        recipe = SimpleNamespace(student=student, data=data, objectives=objectives, teachers={})
         check_pairs(SimpleNamespace(recipe=recipe, split=SimpleNamespace(train=train)))
 
     @pytest.mark.parametrize("objectives", [KL, MARGIN, Objectives(adr_mse=AdrMse(teacher="cross"))])
