@@ -76,7 +76,7 @@ class Client:
         self._format_is_proven = False
         self._limit_field = "max_tokens"
         self._rerank_form: Literal["documents", "texts"] = "documents"
-        self._rerank_is_proven = False
+        self._proven_rerank_form: Literal["documents", "texts"] | None = None
 
     @property
     def n_requests(self) -> int:
@@ -164,12 +164,13 @@ class Client:
             try:
                 response = await self._called(self._openai.post("/rerank", cast_to=httpx2.Response, body=body))
             except _Refused as refusal:
-                if refusal.status not in (400, 422) or asked == "texts" or self._rerank_is_proven:
+                # a request may still be under way in the old form when another has proven the new one
+                if refusal.status not in (400, 422) or asked in ("texts", self._proven_rerank_form):
                     raise
                 log.info("%s; asking again with texts, as text-embeddings-inference wants them", refusal)
                 self._rerank_form = "texts"
             else:
-                self._rerank_is_proven = True
+                self._proven_rerank_form = asked
                 return rerank_scores_in(response.extensions["value"], len(documents))
 
     async def _called(self, call: Awaitable[_Response]) -> _Response:

@@ -40,6 +40,11 @@ _TAKEN_AWAY: dict[str, set[str]] = {
     "AVX512_CORE_FP16": _AMX,
 }
 
+# OpenVINO's own kernels heed a cap of their own, and go wrong beside a oneDNN that is capped: Softmax of an int8 graph is not
+# compiled, or gives nothing (2026.4, AVX512 capped to AVX2). Its plugin reads the variable when it is loaded, later than this.
+if _cap := os.environ.get("ONEDNN_MAX_CPU_ISA"):
+    os.environ.setdefault("OV_CPU_MAX_ISA", _cap)
+
 
 def cpu_class() -> CpuClass:
     """Return the class of this CPU, as far as `ONEDNN_MAX_CPU_ISA` lets its instructions be used."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from distill.machine.cpu import multiplies_bf16
 from distill.machine.forks import PerProcess
 from distill.models.files import ModelFiles, Precision, graph_output
 from distill.runtime.buckets import PaddedBatch
@@ -47,6 +48,8 @@ class OpenVinoGraph:
         self._options = {**(files.model_options.get("ov_config") or {})}
         if precision is not None:
             self._options["INFERENCE_PRECISION_HINT"] = _PRECISIONS[precision]
+        elif not multiplies_bf16():  # OpenVINO looks at the CPU alone, oneDNN at what ONEDNN_MAX_CPU_ISA leaves of it
+            self._options.setdefault("INFERENCE_PRECISION_HINT", "f32")
         self._opened = GraphContent([path, path.with_suffix(".bin")])
         self._for_one, self._for_many = PerProcess[_Compiled](), PerProcess[_Compiled]()
         compiled = self._side_by_side if self._takes_streams else self._alone

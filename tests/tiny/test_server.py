@@ -286,7 +286,7 @@ def test_a_prompt_that_is_left_out_of_the_pooling(mode, bert_bi, graphs, tmp_pat
     texts = [*TEXTS, "Python Django: a"]
     left, right = stock.encode_query(texts), stock.encode_document(texts[::-1])
     for runtime, tolerance in (("torch", 1e-5), ("openvino", 1e-4)):
-        scorer = load(folder, runtime=runtime, n_threads=1)
+        scorer = load(folder, runtime=runtime, precision="fp32", n_threads=1)
         np.testing.assert_allclose(scorer.encode_queries(texts), left, atol=tolerance)
         np.testing.assert_allclose(scorer.encode(texts, prompt_name="query"), left, atol=tolerance)
         np.testing.assert_allclose(scorer.score(texts, texts[::-1]), (left * right).sum(1), atol=tolerance)

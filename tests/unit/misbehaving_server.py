@@ -77,6 +77,7 @@ class MisbehavingServer:
         self.formats, self.delay, self.echo_key, self.rerank_form = formats, delay, echo_key, rerank_form
         self.ledger, self.bodies, self.headers = [], [], []
         self.last_good, self.refusal_delays = {}, []
+        self.refuses_late, self.refused, self.answered = False, 0, threading.Event()
         self.lock = threading.Lock()
         self.closing = threading.Event()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -227,6 +228,11 @@ class MisbehavingServer:
     def rerank(self, handler, body):
         """Score documents for a query, in the form of Jina and Cohere or that of text-embeddings-inference."""
         if self.rerank_form not in body:
+            with self.lock:
+                self.refused += 1
+                is_late = self.refused > 1
+            if is_late and self.refuses_late:  # a request that was under way while another found out
+                self.answered.wait(10)
             self.error(handler, 422, message=f"missing field `{self.rerank_form}`")
             return
         query, documents = body["query"], body[self.rerank_form]
@@ -252,6 +258,7 @@ class MisbehavingServer:
         handler.reply(
             200, {"results": entries, "usage": {"total_tokens": n_tokens}} if name == "relevance_score" else entries
         )
+        self.answered.set()
 
     def content(self, request, body, fault):
         user = body["messages"][-1]["content"]

@@ -76,6 +76,14 @@ def test_reranks_of_both_forms_are_logits_of_their_scores(tmp_path, form):
     assert len(server.ledger) == 6  # 4 documents of each of 3 queries, 3 at a time
 
 
+def test_a_refusal_of_the_old_form_after_an_answer_to_the_new_one(tmp_path):
+    with MisbehavingServer(rerank_form="texts") as server:
+        server.refuses_late = True
+        scores, _ = ask(teacher(server, "rerank", batch_size=3, endpoint={"concurrency": 2}), tmp_path, PAIRS)
+    assert server.refused == 2
+    np.testing.assert_allclose(scores, logit([relevance_of(*pair) for pair in PAIRS]), atol=1e-4)
+
+
 @pytest.mark.parametrize("formats", [("json_schema",), ("json_object", "plain"), ("plain",)])
 def test_grades_of_a_chat_are_shares_of_four(tmp_path, formats):
     with MisbehavingServer(["fence", None], formats=formats) as server:

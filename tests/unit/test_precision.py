@@ -1,6 +1,9 @@
 """The class of a CPU, and what `precision: auto` becomes on it."""
 
 import logging
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -85,3 +88,21 @@ def test_what_is_stated_is_taken_and_a_slow_choice_is_said(cpu, caplog, monkeypa
     assert resolve_precision("fp32", field="training.precision", may_use_gpu=False) == "fp32"
     with pytest.raises(JobFailed, match=r"training.precision fp16 needs a GPU; set auto, bf16 or fp32"):
         resolve_precision("fp16", field="training.precision", may_use_gpu=False)
+
+
+def test_a_cap_of_onednn_caps_openvino_too():
+    program = "import os, distill.machine.cpu; print(os.environ.get('OV_CPU_MAX_ISA'))"
+    for given, expected in (
+        ({"ONEDNN_MAX_CPU_ISA": "AVX2"}, "AVX2"),
+        ({"ONEDNN_MAX_CPU_ISA": "AVX2", "OV_CPU_MAX_ISA": "SSE41"}, "SSE41"),
+        ({}, "None"),
+    ):
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.endswith("MAX_CPU_ISA") and name != "OV_CPU_MAX_ISA"
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=kept | given, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == expected
