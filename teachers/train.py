@@ -7,10 +7,11 @@ A bi-encoder embeds each alone: mean or CLS, the ablation's contrastive loss, or
 """
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from distill.errors import BadInput
-from distill.files.artefact import Artefact, content_hash, new_folder, write_card
+from distill.files.artefact import Artefact, content_hash, new_folder, read_card, write_card
 from distill.models.backbone import identify
 from distill.models.generative import default_prompt, template_tokens
 from distill.models.modeling import is_generative, save_model, stored_prompts
@@ -46,8 +47,17 @@ def train_teacher(run: Run, name: str) -> None:
         return
     teacher = run.recipe.models[name]
     inputs = _inputs(run, name, teacher)
+    if teacher.frozen:
+        inputs = _with_training_as_made(run.teacher(name), inputs)
     if not run.is_finished(run.teacher(name), inputs):
         _make(run, name, teacher, inputs)
+
+
+def _with_training_as_made(folder: Path, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Return the inputs with the training section that a finished folder was made under: it decides nothing of a frozen teacher."""
+    card = read_card(folder)
+    made = {} if card is None else card.details.get("inputs", {}).get("teacher", {})
+    return inputs | {"teacher": inputs["teacher"] | ({"training": made["training"]} if "training" in made else {})}
 
 
 def _inputs(run: Run, name: str, teacher: Teacher) -> dict[str, Any]:

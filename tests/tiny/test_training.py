@@ -21,6 +21,7 @@ from recipes.cli import main
 from students import build_student, train_student
 from students.cut.depth import keep_layers
 from teachers import cache_signals, train_teachers
+from teachers.train import train_teacher
 from tests.conftest import BACKBONE, BI_TEACHER, make_run, train_teachers_once, write_recipe
 
 pytestmark = pytest.mark.integration
@@ -411,6 +412,13 @@ class TestTeachers:
         card = read_card(run.teacher("bi"))
         assert card.parents == {"backbone": revision(bi_folder)}
         assert "history" not in card.details
+
+    def test_how_the_student_trains_is_nothing_to_a_frozen_one(self, tiny_run, bi_folder):
+        bi = {**BI_TEACHER, "backbone": str(bi_folder), "frozen": True}
+        train_teacher(tiny_run(teachers={"bi": bi}, data=SHORT), "bi")
+        train_teacher(tiny_run(teachers={"bi": bi}, data=SHORT, training={"epochs": 7}), "bi")
+        with pytest.raises(BadInput, match=r"\(teacher.max_length: \d+ → 24\)"):
+            train_teacher(tiny_run(teachers={"bi": {**bi, "max_length": 24}}, data=SHORT, training={"epochs": 7}), "bi")
 
     def test_infonce_of_a_student_with_a_guide_and_a_control_without_it(self, tiny_run, caplog):
         run = tiny_run(
