@@ -143,7 +143,7 @@ class SignalCache:
 
         :param seconds: of this labelling run; those of earlier ones that came to their end are added
         """
-        counts = {kind: len(self._index(kind)) for kind in ("scores", "embeddings")}
+        counts = {kind: self.count(kind) for kind in ("scores", "embeddings")}
         path = self.folder / MANIFEST
         stated = read_json(path).get("seconds", 0.0) if path.is_file() else 0.0
         before = stated if isinstance(stated, int | float) else 0.0
@@ -194,6 +194,10 @@ class SignalCache:
     def read(self, kind: SignalKind, rows: np.ndarray) -> np.ndarray:
         """Return values by row, float32. *Shape:* (n,) or (n, width)."""
         return self._index(kind).read(rows)
+
+    def count(self, kind: SignalKind) -> int:
+        """Return how many items of a kind the shards hold."""
+        return len(self._index(kind))
 
     def width(self) -> int:
         """The width of the cached embeddings."""

@@ -242,6 +242,19 @@ def doctor(
 
 
 @app.command()
+def verify(
+    folder: Annotated[
+        Path, typer.Argument(help="A run's folder, such as runs/quickstart, or a model folder made here.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Check every artefact, cached signal and report against its hashes, parents and recipe; exit code 1 where one is broken."""
+    from recipes.commands import verify_folder
+
+    verify_folder(folder, as_json=as_json)
+
+
+@app.command()
 def mine(
     pairs: Annotated[str, typer.Argument(help="A .csv, .tsv, .jsonl or .parquet file (or hub dataset) of pairs.")],
     output: Annotated[

@@ -27,6 +27,7 @@ from distill.runtime.opening import load
 from distill.runtime.scorer import Scorer
 from distill.scorers.opening import open_scorer
 from distill.scorers.scoring import PairScorer
+from distill.verify import verify
 from distill.wording import counted
 from recipes._launch import join_processes
 
@@ -49,6 +50,7 @@ __all__ = [
     "read_texts",
     "score_file",
     "tune_model",
+    "verify_folder",
 ]
 
 _ROWS_AT_ONCE = 50_000
@@ -347,6 +349,25 @@ def examine(recipe: Recipe, n_pairs: int, output: Path | None, *, overwrite: boo
     if diagnosis.n_problems:
         raise JobFailed(
             f"{counted(diagnosis.n_problems, 'problem')}: a student would learn nothing, or the wrong thing"
+        )
+
+
+def verify_folder(folder: Path, *, as_json: bool) -> None:
+    """Print of every artefact, cached signal and report below a folder whether it is what was made.
+
+    :raises JobFailed: where one is not
+    """
+    verdicts = verify(folder)
+    if as_json:
+        print(json.dumps([asdict(verdict) for verdict in verdicts], ensure_ascii=False, indent=2))
+    else:
+        width = max(len(verdict.place) for verdict in verdicts)
+        for verdict in verdicts:
+            print(f"{verdict.state:7} {verdict.place:{width}} {verdict.line}")
+    broken = {verdict.place for verdict in verdicts if verdict.state == "broken"}
+    if broken:
+        raise JobFailed(
+            f"{counted(len(broken), 'place')} of {folder} {'is' if len(broken) == 1 else 'are'} not what was made"
         )
 
 

@@ -66,6 +66,7 @@ ROOMS = (
     "students.cut",
     "students.vocabulary",
     "distill.ablation",
+    "distill.verify",
     "distill.diagnosis",
     "distill.mining",
     "distill.evaluation",

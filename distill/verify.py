@@ -1,0 +1,255 @@
+"""Whether a folder is still what was made: every artefact, shard and report against its hashes, its parents and the recipe.
+
+    contents    revision = SHA-256 over the files of a model folder; the checksum in the name of a shard of signals
+    inputs      fingerprint = hash of all that went in, as the card states it
+    lineage     the revision of each parent, as it stands in the run now; that of the teacher of signals, and of a calibration's model
+    recipe      what the cards say of the recipe, against recipe.json
+
+Nothing is trained, loaded into a model, or changed.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from distill.errors import BadInput
+from distill.files.artefact import CALIBRATION, CARD, Artefact, check_model_folder, content_hash, read_card, revision
+from distill.files.trust import read_json
+from distill.models.stored_calibration import read_calibration
+from distill.run import differences
+from distill.signals import MANIFEST, Identity, SignalCache
+
+__all__ = ["Verdict", "verify"]
+
+State = Literal["ok", "note", "broken"]
+_SHOWN_CHANGES = 3
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found of one folder or file.
+
+    :param state: ok; note, where nothing is wrong with it and something is worth knowing; broken
+    """
+
+    place: str
+    state: State
+    line: str
+
+
+def verify(folder: Path) -> list[Verdict]:
+    """Check a run's folder, or a single model folder, and say what holds.
+
+    :raises BadInput: where it is neither
+    """
+    if not folder.is_dir():
+        raise BadInput(f"{folder} is no folder; name a run's folder, such as runs/quickstart, or a model folder")
+    cards = sorted(path.parent for path in folder.rglob(CARD) if ".work" not in path.relative_to(folder).parts)
+    caches = sorted(path for path in folder.glob("signals/*/*") if path.is_dir())
+    if not cards and not caches:
+        raise BadInput(f"{folder} holds no {CARD} and no signals; name a run's folder, or a model folder made here")
+    verdicts = [verdict for place in cards for verdict in _artefact(folder, place)]
+    verdicts += [verdict for cache in caches for verdict in _signals(folder, cache)]
+    return [*verdicts, *_report(folder, cards), *_recipe(folder, cards), *_leftovers(folder)]
+
+
+def _place(root: Path, path: Path) -> str:
+    return str(path.relative_to(root)) if path != root else str(path)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Artefacts
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _artefact(root: Path, folder: Path) -> Iterator[Verdict]:
+    place = _place(root, folder)
+    try:
+        card = read_card(folder)
+        assert card is not None  # its file was found
+        if (folder / "modules.json").exists() or card.kind in ("bi_encoder", "cross_encoder"):
+            check_model_folder(folder)
+        problems = [*_contents(folder, card), *_lineage(root, card), *_calibration(folder, card)]
+    except (BadInput, OSError) as error:
+        problems = [str(error)]
+    for problem in problems:
+        yield Verdict(place, "broken", problem)
+    if not problems and card is not None:
+        yield Verdict(place, "ok", f"{card.kind} of {card.stage}, revision {card.revision}")
+
+
+def _contents(folder: Path, card: Artefact) -> Iterator[str]:
+    now = revision(folder)
+    if now != card.revision:
+        yield f"its files are not those that were written (revision {card.revision}, now {now}); copy it again, or remove it and run its stage"
+    inputs = card.details.get("inputs")
+    if inputs is not None and content_hash(inputs) != card.fingerprint:
+        yield f"its card was changed: the inputs that it states do not have its fingerprint {card.fingerprint}"
+
+
+def _lineage(root: Path, card: Artefact) -> Iterator[str]:
+    """Compare the revisions of the parents with the folders that bear their names in the same run."""
+    for name, stated in card.parents.items():
+        parent = next((path for path in _of_that_name(root, name) if path.is_dir()), None)
+        now = None if parent is None else _card(parent)
+        if now is not None and now.revision != stated:
+            yield f"it was made from {name} at revision {stated}, which is {now.revision} now; run its stage again"
+
+
+def _of_that_name(root: Path, name: str) -> tuple[Path, ...]:
+    return (root / name, root / "teachers" / name)
+
+
+def _calibration(folder: Path, card: Artefact) -> Iterator[str]:
+    if not (folder / CALIBRATION).exists() or card.kind not in ("bi_encoder", "cross_encoder"):
+        return
+    stored = read_calibration(folder, "bi_encoder" if card.kind == "bi_encoder" else "cross_encoder")
+    fitted = None if stored is None else stored.fitted.get("revision")
+    if fitted is not None and fitted != card.revision:
+        yield f"{CALIBRATION} was fitted on the scores of revision {fitted}; run its stage again"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Signals
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _signals(root: Path, folder: Path) -> Iterator[Verdict]:
+    place = _place(root, folder)
+    if not (folder / MANIFEST).is_file():
+        yield Verdict(place, "note", f"{MANIFEST} is missing: labelling has not come to its end; run cache_signals")
+        return
+    try:
+        manifest = read_json(folder / MANIFEST)
+        identity = _identity(folder, manifest)
+        counts, bad = _read_all(SignalCache(folder.parent, identity))
+    except (BadInput, OSError) as error:
+        yield Verdict(place, "broken", str(error))
+        return
+    missing = {
+        kind: stated - counts[kind] for kind, stated in manifest.get("items", {}).items() if stated > counts[kind]
+    }
+    for kind, n in missing.items():
+        yield Verdict(place, "broken", f"{n:,} of {manifest['items'][kind]:,} {kind} are gone; run cache_signals again")
+    if bad:
+        yield Verdict(
+            place, "broken", f"{bad:,} values are NaN or infinite; remove the folder and run cache_signals again"
+        )
+    teacher = read_card(root / "teachers" / folder.parent.name)
+    if not missing and not bad:
+        said = ", ".join(f"{n:,} {kind}" for kind, n in counts.items() if n)
+        yield Verdict(place, "ok", f"{said or 'no signals'} of revision {identity.revision}")
+    if teacher is not None and teacher.revision != identity.revision:
+        yield Verdict(place, "note", f"its teacher is at revision {teacher.revision} now: no stage reads these signals")
+
+
+def _identity(folder: Path, manifest: Mapping[str, Any]) -> Identity:
+    """Return whose signals these are.
+
+    :raises BadInput: where the manifest is not that of the folder
+    """
+    try:
+        stated = dict(manifest["identity"])
+        identity = Identity(**{**stated, "prompts": tuple(stated["prompts"])})
+    except (TypeError, KeyError, ValueError):
+        raise BadInput(f"{MANIFEST} states no identity; remove the folder and run cache_signals again") from None
+    if identity.key != folder.name:
+        raise BadInput(
+            f"{MANIFEST} states the identity {identity.key}, not that of the folder; remove it and run cache_signals again"
+        )
+    return identity
+
+
+def _read_all(cache: SignalCache) -> tuple[dict[str, int], int]:
+    """Return how many items of each kind the shards hold, their checksums right, and how many values are not finite."""
+    counts, bad = {}, 0
+    for kind in ("scores", "embeddings"):
+        n = counts[kind] = cache.count(kind)
+        for start in range(0, n, 8192):
+            values = cache.read(kind, np.arange(start, min(n, start + 8192)))
+            bad += int((~np.isfinite(values)).sum())
+    return counts, bad
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Report, recipe, leftovers
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _report(root: Path, cards: Sequence[Path]) -> Iterator[Verdict]:
+    path = root / "report" / "benchmark.json"
+    if not path.is_file():
+        return
+    try:
+        inputs = read_json(path).get("inputs")
+    except (BadInput, OSError) as error:
+        yield Verdict("report", "broken", str(error))
+        return
+    stated = inputs.get("models") if isinstance(inputs, dict) else None
+    here = {card.revision for folder in cards if (card := _card(folder)) is not None}
+    gone = [name for name, measured in stated.items() if measured not in here] if isinstance(stated, dict) else []
+    if gone:
+        yield Verdict("report", "note", f"it measured models that do not stand here any more: {', '.join(gone)}")
+    else:
+        yield Verdict("report", "ok", "the models that benchmark.json measured stand here")
+
+
+def _card(folder: Path) -> Artefact | None:
+    try:
+        return read_card(folder)
+    except BadInput:  # said where the folder is checked
+        return None
+
+
+def _recipe(root: Path, cards: Sequence[Path]) -> Iterator[Verdict]:
+    """Say where a folder was made by another recipe than recipe.json, in the fields that decided it."""
+    if not (root / "recipe.json").is_file():
+        return
+    try:
+        now = read_json(root / "recipe.json")
+    except (BadInput, OSError) as error:
+        yield Verdict("recipe.json", "broken", str(error))
+        return
+    for folder in cards:
+        card = _card(folder)
+        changes = [] if card is None else _changes(card, now)
+        if changes:
+            more = f" and {len(changes) - _SHOWN_CHANGES} more" if len(changes) > _SHOWN_CHANGES else ""
+            shown = ", ".join(changes[:_SHOWN_CHANGES]) + more
+            yield Verdict(
+                _place(root, folder), "note", f"recipe.json is another now ({shown}); its stage would refuse it"
+            )
+
+
+def _changes(card: Artefact, now: Mapping[str, Any]) -> list[str]:
+    """Return the fields that went into a folder and are others in a recipe."""
+    inputs = card.details.get("inputs") or {}
+    sections = {"student": now.get("student"), "objectives": now.get("objectives")}
+    if inputs.get("name") == "control":  # it learns the labels, whatever the recipe's objectives are
+        del sections["objectives"]
+    teachers = now.get("teachers")
+    sections["teacher"] = teachers.get(inputs.get("name")) if isinstance(teachers, dict) else None
+    return [line for key, section in sections.items() for line in _differing(inputs.get(key), section, key)]
+
+
+def _differing(made: Any, section: Any, place: str) -> list[str]:
+    """Compare the fields that both have: a fingerprint leaves out what decides nothing, and adds what was found out."""
+    if not isinstance(made, dict) or not isinstance(section, dict):
+        return []
+    shared = [key for key in made if key in section]
+    nested = [key for key in shared if isinstance(made[key], dict) and isinstance(section[key], dict)]
+    changes = [line for key in nested for line in _differing(made[key], section[key], f"{place}.{key}")]
+    plain = [key for key in shared if key not in nested]
+    return changes + differences({key: made[key] for key in plain}, {key: section[key] for key in plain}, place)
+
+
+def _leftovers(root: Path) -> Iterator[Verdict]:
+    """Say what unfinished work has left: half folders, and checkpoints."""
+    checkpoints = (path for path in root.glob(".work/*-*") if path.is_dir() and not path.name.startswith("graph-"))
+    for path in sorted([*root.rglob(".*.tmp"), *checkpoints]):
+        files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+        size = sum(file.stat().st_size for file in files)
+        yield Verdict(_place(root, path), "note", f"left by unfinished work, {size / 1e6:.1f} MB")
