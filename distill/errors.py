@@ -21,6 +21,7 @@ _OURS = ("distill", "recipes", "students", "teachers")
 _EXTRAS = {
     "aiolimiter": "synthesis",
     "httpx2": "synthesis",
+    "mteb": "mteb",
     "onnx": "onnx",
     "onnxruntime": "onnx",
     "openai": "synthesis",

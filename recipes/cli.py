@@ -242,6 +242,32 @@ def doctor(
 
 
 @app.command()
+def evaluate(
+    models: Annotated[list[Path], typer.Argument(help="Model folders, or a run's folder for all of its models.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder of the results, in MTEB's own JSON.")],
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tasks", help='A task or benchmark of MTEB, such as KorSTS or "MTEB(kor, v2)"; may be repeated.'
+        ),
+    ] = None,
+    recipe: Annotated[
+        list[str] | None, typer.Option("--recipe", help="A recipe whose evaluation pairs are a task; may be repeated.")
+    ] = None,
+    runtime: RuntimeOption = None,
+    precision: PrecisionOption = None,
+    threads: Threads = None,
+    max_length: MaxLength = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run models on tasks of MTEB, and on a recipe's evaluation pairs in the same format; what is there already is not run again."""
+    from recipes.commands import evaluate_models, opening_options
+
+    options = opening_options(runtime, precision, threads, max_length)
+    evaluate_models(models, tasks or [], recipe or [], output, options, as_json=as_json)
+
+
+@app.command()
 def verify(
     folder: Annotated[
         Path, typer.Argument(help="A run's folder, such as runs/quickstart, or a model folder made here.")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +35,7 @@ from recipes._launch import join_processes
 __all__ = [
     "bench",
     "embed_file",
+    "evaluate_models",
     "examine",
     "names_in",
     "one_of",
@@ -350,6 +352,39 @@ def examine(recipe: Recipe, n_pairs: int, output: Path | None, *, overwrite: boo
         raise JobFailed(
             f"{counted(diagnosis.n_problems, 'problem')}: a student would learn nothing, or the wrong thing"
         )
+
+
+def evaluate_models(
+    models: Sequence[Path],
+    tasks: Sequence[str],
+    recipes: Sequence[str],
+    output: Path,
+    options: Mapping[str, Any],
+    *,
+    as_json: bool,
+) -> None:
+    """Print the main score of models on tasks of MTEB and on the evaluation pairs of recipes.
+
+    :raises BadInput: for a model, task or recipe that there is not
+    """
+    if not tasks and not recipes:
+        raise BadInput(
+            "nothing to evaluate on: name --tasks, such as KorSTS, or --recipe with labelled evaluation pairs"
+        )
+    logging.getLogger("mteb").setLevel(logging.WARNING)
+    from distill.evaluation.boards import board_models, evaluate_on_boards, recipe_task, tasks_named
+    from distill.recipe.reading import load_recipe
+
+    named = {name: folder for path in models for name, folder in board_models(path).items()}
+    asked = [*tasks_named(tasks), *(recipe_task(load_recipe(recipe)) for recipe in recipes)]
+    found = evaluate_on_boards(named, asked, output, **options)
+    if as_json:
+        print(json.dumps([asdict(result) for result in found], ensure_ascii=False, indent=2))
+        return
+    width = max(len(result.model) for result in found)
+    for result in found:
+        print(f"{result.model:{width}}  {result.score:7.4f}  {result.task} ({result.metric})")
+    print(f"results: {output}", file=sys.stderr)
 
 
 def verify_folder(folder: Path, *, as_json: bool) -> None:

@@ -1,0 +1,87 @@
+"""`distill evaluate`: MTEB's numbers of our models, without a hub."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from distill.data.pairs import Pairs
+from distill.errors import BadInput
+from distill.runtime import load
+from recipes.cli import main
+
+pytest.importorskip("mteb", reason="mteb is not installed: pip install 'matchdistill[mteb]'")
+
+from distill.evaluation.boards import board_models, evaluate_on_boards, pairs_task, tasks_named
+
+pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]  # MTEB's own
+
+
+def pairs(labels, n=40):
+    queries = [f"python engineer number {i} in Seoul" for i in range(n)]
+    documents = [f"{'python' if i % 2 else 'cook'} wanted, offer {i * 7 % 11}" for i in range(n)]
+    return Pairs(queries, documents, np.asarray([labels(i) for i in range(n)], dtype=np.float32))
+
+
+def test_graded_pairs_are_sts_with_the_correlation_of_our_scores(bert_bi, tmp_path):
+    graded = pairs(lambda i: (i * 3 % 7) / 7)
+    [result] = evaluate_on_boards({"a/b": bert_bi}, [pairs_task("graded", graded)], tmp_path)
+    own = spearmanr(load(bert_bi).score(graded.queries, graded.documents), graded.labels).statistic
+    assert (result.model, result.metric) == ("a/b", "cosine_spearman") and result.score == pytest.approx(own, abs=1e-6)
+    [path] = tmp_path.glob("results/local__a__b/*/graded.json")
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    assert stored["scores"]["test"][0]["main_score"] == pytest.approx(own, abs=1e-6)
+    path.write_text(path.read_text(encoding="utf-8").replace(str(stored["scores"]["test"][0]["main_score"]), "0.125"))
+    [again] = evaluate_on_boards({"a/b": bert_bi}, [pairs_task("graded", graded)], tmp_path)
+    assert again.score == 0.125  # what is there is not computed again
+
+
+def test_pairs_of_zeros_and_ones_are_classified(bert_bi, tmp_path):
+    from sklearn.metrics import average_precision_score
+
+    binary = pairs(lambda i: float(i % 3 == 0))
+    [result] = evaluate_on_boards({"a": bert_bi}, [pairs_task("binary", binary)], tmp_path)
+    own = average_precision_score(binary.labels, load(bert_bi).score(binary.queries, binary.documents))
+    assert result.metric == "max_ap" and result.score >= own - 1e-6
+
+
+def test_each_side_has_its_prompt(bert_bi, tmp_path):
+    import shutil
+
+    folder = shutil.copytree(bert_bi, tmp_path / "prompted")
+    path = folder / "config_sentence_transformers.json"
+    prompts = {"query": "Python Django: ", "document": ""}
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), "prompts": prompts}), encoding="utf-8")
+    graded = pairs(lambda i: (i * 3 % 7) / 7)
+    [result] = evaluate_on_boards({"a": folder}, [pairs_task("graded", graded)], tmp_path / "results")
+    scorer = load(folder)
+    left, right = scorer.encode_queries(graded.queries), scorer.encode_documents(graded.documents)
+    assert result.score == pytest.approx(spearmanr((left * right).sum(axis=1), graded.labels).statistic, abs=1e-6)
+
+
+def test_models_of_a_run(tmp_path, bert_bi):
+    for place in ("built", "student", "exports/onnx-int8", "teachers/bi"):
+        (tmp_path / "run" / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / place).symlink_to(bert_bi)
+    assert list(board_models(tmp_path / "run")) == [
+        "run/teachers/bi",
+        "run/untrained",
+        "run/student",
+        "run/exports/onnx-int8",
+    ]
+    assert list(board_models(tmp_path / "run" / "student")) == ["run/student"]
+
+
+def test_what_cannot_be_evaluated(tmp_path, bert_cross, capsys):
+    with pytest.raises(BadInput, match="is a cross-encoder, and graded compare embeddings"):
+        evaluate_on_boards({"cross": bert_cross}, [pairs_task("graded", pairs(lambda i: i / 40))], tmp_path)
+    with pytest.raises(BadInput, match="labels that are all alike"):
+        pairs_task("alike", pairs(lambda i: 1.0))
+    with pytest.raises(BadInput, match="MTEB knows no task or benchmark 'Kors'.*KorSTS"):
+        tasks_named(["Kors"])
+    assert len(tasks_named(["MTEB(kor, v1)"])) > 3
+    with pytest.raises(BadInput, match="holds no model"):
+        board_models(tmp_path)
+    assert main(["evaluate", str(bert_cross), "-o", str(tmp_path)]) == 2
+    assert "nothing to evaluate on: name --tasks" in capsys.readouterr().err
