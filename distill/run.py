@@ -1,12 +1,17 @@
 """A run's folder: where each piece stands, whether it is finished, and who is working in it.
 
     <run>/teachers/<name>/  signals/<name>/  built/  student/  control/  recovered/  exports/<format>-<precision>/
+         /stages/<name>/    the student after an earlier training stage, and what a later one cuts before it learns
          /teacher_exports/<name>/<format>-<precision>/  baselines/<name>/  report/
          /.work/            backbones, checkpoints and other leftovers of unfinished stages; safe to remove
 
 A stage is finished when its folder carries the fingerprint of all that went into it: recipe sections, data, parents.
+
+A recipe with training stages (`stages`) has a `Run` for each of them (`Run.stages`), with the stage's own recipe, data and
+folders. The run itself is that of the last stage: its student is the recipe's.
 """
 
+import copy
 import fcntl
 import json
 import logging
@@ -16,17 +21,18 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from distill.data.pairs import Split, load_split
+from distill.data.pairs import Split, joined, load_split, load_stage_splits
 from distill.errors import BadInput
 from distill.files.artefact import Artefact, content_hash, read_card, write_json
 from distill.files.outputs import check_output_folder
 from distill.machine.precision import resolve_precision
 from distill.models.prompts import NO_PROMPTS, folder_prompts
 from distill.recipe.checks import suggest
-from distill.recipe.schema import BlackBox, Recipe, Student
+from distill.recipe.schema import BlackBox, FurtherCut, Recipe, Student
 from distill.signals import MANIFEST, Identity
 
 __all__ = ["Run", "differences"]
@@ -37,6 +43,7 @@ _FOLDERS = (
     "teachers",
     "signals",
     "built",
+    "stages",
     "student",
     "control",
     "recovered",
@@ -50,15 +57,17 @@ _REPORT = ("benchmark.json",)
 
 
 class Run:
-    """One recipe and its folder.
+    """One recipe and its folder, in one of its training stages.
+
+    `recipe` is that of the stage, `stated` the whole; where the recipe has no stages they are one and the same.
 
     :param callables: the functions of its teachers of kind callable, by their names
     :raises BadInput: for a function that no teacher of the recipe is
     """
 
     def __init__(self, recipe: Recipe, callables: Mapping[str, Callable[..., Any]] | None = None) -> None:
-        self.recipe = recipe
-        self.folder = recipe.folder
+        self.stated, self.folder, self.place = recipe, recipe.folder, max(len(recipe.stages), 1) - 1
+        self.recipe = recipe.in_stages[self.place]
         self.callables = dict(callables or {})
         known = [name for name, box in recipe.black_boxes.items() if box.form == "callable"]
         for name, function in self.callables.items():
@@ -68,9 +77,71 @@ class Run:
                 raise BadInput(f"callables: {name} is {type(function).__name__}, no function")
 
     @cached_property
+    def stages(self) -> tuple["Run", ...]:
+        """A run of each training stage, in their order, this one the last; one without stages is one stage."""
+        earlier = [self._view(place, recipe) for place, recipe in enumerate(self.stated.in_stages[:-1])]
+        stages = (*earlier, self)
+        for view in earlier:
+            vars(view)["stages"] = stages
+        return stages
+
+    @cached_property
+    def for_teachers(self) -> "Run":
+        """The run with the recipe's own data, which teachers learn from, whatever the stages are."""
+        if not self.stated.stages:
+            return self
+        view = self._view(-1, self.stated.model_copy(update={"stages": {}}))
+        vars(view).update(stages=(view,), split=self._splits[-1])
+        return view
+
+    def _view(self, place: int, recipe: Recipe) -> "Run":
+        view = copy.copy(self)
+        for name in ("stages", "for_teachers", "split", "learned", "_splits"):
+            vars(view).pop(name, None)
+        view.place, view.recipe = place, recipe
+        return view
+
+    @cached_property
     def split(self) -> Split:
-        """The recipe's data, read once."""
-        return load_split(self.recipe.data, self.recipe.seed)
+        """The data of the stage, read once."""
+        if not self.stated.stages:
+            return load_split(self.recipe.data, self.recipe.seed)
+        return self.stages[-1]._splits[self.place]
+
+    @cached_property
+    def _splits(self) -> list[Split]:
+        data = {name: recipe.data for name, recipe in zip(self.stated.stages, self.stated.in_stages, strict=True)}
+        return load_stage_splits(self.stated.data, data, self.stated.seed)
+
+    @cached_property
+    def learned(self) -> Split:
+        """What the student learns from in all of its stages together; of one stage its data."""
+        return joined([stage.split for stage in self.stages])
+
+    @property
+    def name(self) -> str | None:
+        """The name of the training stage; None where the recipe has none."""
+        return next(islice(self.stated.stages, self.place, None), None) if self.place >= 0 else None
+
+    @property
+    def before(self) -> "Run | None":
+        """The run of the stage before; None in the first."""
+        return self.stages[self.place - 1] if self.place > 0 else None
+
+    @property
+    def cut(self) -> FurtherCut | None:
+        """What this stage takes away from the student of the stage before."""
+        return self.stated.stages[self.name].student if self.name is not None else None
+
+    @property
+    def space(self) -> tuple[str, ...]:
+        """The teachers in whose space the student's embeddings lie, by this stage or the last one before that says so."""
+        return self.recipe.objectives.kept_teachers or (() if self.before is None else self.before.space)
+
+    @property
+    def builds(self) -> bool:
+        """Whether something is built before this stage: the student, a further cut, or an output into another space."""
+        return self.before is None or self.cut is not None or self.space != self.before.space
 
     @property
     def student_section(self) -> Student:
@@ -101,13 +172,31 @@ class Run:
 
     @property
     def built(self) -> Path:
-        """The folder of the student before training."""
-        return self.folder / "built"
+        """The folder of what was last built: the student before training, or what a later stage cut out of it."""
+        if self.before is None:
+            return self.folder / "built"
+        return self._own / "built" if self.builds else self.before.built
+
+    @property
+    def untrained(self) -> Path:
+        """The folder of the student with the cuts of all stages so far, and no training."""
+        if self.before is None:
+            return self.built
+        return self._own / "untrained" if self.builds else self.before.untrained
+
+    @property
+    def start(self) -> Path:
+        """The folder of what this stage trains."""
+        return self.built if self.builds or self.before is None else self.before.student
 
     @property
     def student(self) -> Path:
-        """The student's folder."""
-        return self.folder / "student"
+        """The student's folder; of an earlier stage that of the student after it."""
+        return self.folder / "student" if self is self.stages[-1] else self._own / "student"
+
+    @property
+    def _own(self) -> Path:
+        return self.folder / "stages" / str(self.name)
 
     @property
     def recovered(self) -> Path:
@@ -179,7 +268,7 @@ class Run:
             stage=stage,
             fingerprint=content_hash(inputs),
             parents=parents,
-            recipe=self.recipe.model_dump(mode="json"),
+            recipe=self.stated.model_dump(mode="json"),
             data=self.split.describe(),
             details={"inputs": inputs, **(details or {})},
         )
@@ -299,7 +388,7 @@ class Run:
     def write_recipe(self) -> None:
         """Write the resolved recipe beside the results."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / "recipe.json", self.recipe.model_dump(mode="json"))
+        write_json(self.folder / "recipe.json", self.stated.model_dump(mode="json"))
 
 
 def differences(old: Any, new: Any, place: str = "") -> list[str]:

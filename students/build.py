@@ -1,11 +1,13 @@
 """Build the student before it is trained: its backbone, and what the recipe takes away from it.
 
 The result is an artefact of its own, `<run>/built`: a plain model folder, from which the student and its control both
-start. What was cut is saved, loaded with the stock library and compared before it is put in place, so that a config that
+start. A later training stage may cut the student of the stage before (`<run>/stages/<name>/built`), and its control then
+starts from the same cuts without the training between them (`<run>/stages/<name>/untrained`). What was cut is saved, loaded with the stock library and compared before it is put in place, so that a config that
 does not describe its weights is found here and not in a worse student.
 """
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +19,18 @@ from distill.files.artefact import new_folder, write_card
 from distill.models.backbone import identify
 from distill.models.modeling import is_static, load_model, prepared, quiet, save_model, transformer_of
 from distill.models.prompts import keep_prompts, model_prompts
-from distill.recipe.schema import Student, TeacherBackbone
+from distill.recipe.schema import FreshBackbone, Student, TeacherBackbone
 from distill.run import Run
 from distill.training.building import model_builder
 from students.cut.depth import choose_layers, keep_layers
-from students.cut.dimensions import with_output, write_axes
+from students.cut.dimensions import read_axes, with_output, write_axes
 from students.cut.importance import pair_batches
 from students.cut.sources import signal_source
 from students.cut.static import static_model
 from students.cut.width import narrow
 from students.vocabulary.corpus import change_vocabulary, factorise, student_corpus
 
-__all__ = ["build_student", "check_reload"]
+__all__ = ["build_stage", "build_student", "build_untrained", "check_reload"]
 
 log = logging.getLogger(__name__)
 _TOLERANCE = 1e-5  # between a student and its saved folder: rounding in float32
@@ -38,21 +40,89 @@ _NOT_BUILDING = {"asymmetric", "calibration", "control", "training"}
 
 
 def build_student(run: Run) -> None:
-    """Build the student of a run, if it is not built yet; every process of a launch calls this."""
+    """Build the student that a run's first training stage starts from, if it is not built yet; every process of a launch calls this."""
+    from accelerate import PartialState
+
+    first, state = run.stages[0], PartialState()
+    build = model_builder(first, first.student_section)
+    if state.is_main_process:
+        _build(first, build)
+    state.wait_for_everyone()
+
+
+def build_stage(run: Run) -> None:
+    """Build what a training stage starts from, where it is not the student of the stage before as it is."""
+    if run.before is None:
+        build_student(run)
+    elif run.builds:
+        _build_further(run, run.before.student, run.built)
+
+
+def build_untrained(run: Run) -> None:
+    """Build the student with the cuts of all stages and no training between them; the control starts there."""
+    for stage in run.stages:
+        if stage.before is not None and stage.builds:
+            _build_further(stage, stage.before.untrained, stage.untrained)
+
+
+def _build_further(run: Run, start: Path, target: Path) -> None:
     from accelerate import PartialState
 
     state = PartialState()
-    build = model_builder(run, run.student_section)
     if state.is_main_process:
-        _build(run, build)
+        _cut_further(run, start, target)
     state.wait_for_everyone()
+
+
+def _cut_further(run: Run, start: Path, target: Path) -> None:
+    """Cut a student and give it the output that the stage asks for; `start` and `target` are folders."""
+    parents = {"start": run.require(start, "train_student").revision, **_teachers(run, _matched(run))}
+    described = run.split.describe()
+    inputs = {
+        "stage": "build_student",
+        "cut": None if run.cut is None else run.cut.deciding(),
+        "dimensions": run.student_section.dimensions,
+        "space": list(run.space),
+        "parents": parents,
+        "seed": run.recipe.seed,
+        "data": {part: described[part] for part in ("train", "unlabelled", "parallel")},
+    }
+    if run.is_finished(target, inputs):
+        return
+    before, model = load_model(start), load_model(start)
+    cut = {name: getattr(run.cut, name, None) for name in ("layers", "width", "embedding_rank")}
+    section = run.student_section.model_copy(update={**cut, "vocabulary": None})
+    # what is narrowed keeps the width of its embeddings
+    details = _take_away(
+        run, model, section, None if section.kind == "cross_encoder" else before.get_embedding_dimension()
+    )
+    model, output, axes = _with_output_of_stage(run, model, before)
+    model = prepared(model, max_length=section.max_length, prompts=section.prompts)
+    card = run.card(section.kind, "build_student", inputs, parents, details | output)
+    with new_folder(target) as folder:
+        save_model(model, folder)
+        check_reload(model, folder)
+        if axes is not None:
+            write_axes(folder, axes)
+        write_card(folder, card)
+    log.info("stage %s: %s, %.1f M parameters", run.name, target, _millions(model))
+
+
+def _with_output_of_stage(run: Run, model: Any, before: Any) -> tuple[Any, dict[str, Any], np.ndarray | None]:
+    """Return the model with the stage's output, what is to be said of it, and the teacher's axes; as it is where nothing changes."""
+    assert run.before is not None
+    if run.space == run.before.space and getattr(run.cut, "dimensions", None) is None:
+        return model, {}, read_axes(run.before.built)
+    model, output, axes = with_output(run, model, before, _output_width(run))
+    keep_prompts(model, before.prompts, before.default_prompt_name)
+    return model, output, axes
 
 
 def _build(run: Run, build: Any) -> None:
     section = run.student_section
     parents = _parents(run)
     described = run.split.describe()
-    inputs = {
+    inputs: dict[str, Any] = {
         "stage": "build_student",
         "student": section.deciding(exclude=_NOT_BUILDING),
         "parents": parents,
@@ -64,6 +134,8 @@ def _build(run: Run, build: Any) -> None:
     inputs |= {"scripts": scripts} if scripts else {}
     if section.vocabulary is not None and section.vocabulary.texts:
         inputs["texts"] = student_corpus(run).fingerprint()
+    elif run.learned is not run.split and _reads_text(section):
+        inputs["learned"] = {name: told for name, told in run.learned.describe().items() if name in inputs["data"]}
     if run.is_finished(run.built, inputs):
         return
     output_width = _output_width(run)
@@ -73,7 +145,7 @@ def _build(run: Run, build: Any) -> None:
     details = _take_away(run, model, section, output_width)
     axes = None
     if section.static is not None:
-        texts = [*run.split.train.queries, *run.split.train.documents, *run.split.unpaired]
+        texts = [*run.learned.train.queries, *run.learned.train.documents, *run.learned.unpaired]
         model = static_model(backbone, section.static, texts, max_length=section.max_length)
     if section.kind == "bi_encoder":
         model, output, axes = with_output(run, model, backbone, output_width)
@@ -87,7 +159,17 @@ def _build(run: Run, build: Any) -> None:
         if axes is not None:
             write_axes(folder, axes)
         write_card(folder, card)
-    log.info("built: %s, %.1f M parameters", run.built, sum(weight.numel() for weight in model.parameters()) / 1e6)
+    log.info("built: %s, %.1f M parameters", run.built, _millions(model))
+
+
+def _reads_text(section: Student) -> bool:
+    """Tell whether the text of all stages decides the built student: its vocabulary, or the weights of its tokens."""
+    is_fresh = isinstance(section.backbone, FreshBackbone)
+    return is_fresh or any(part is not None for part in (section.vocabulary, section.embedding_rank, section.static))
+
+
+def _millions(model: Any) -> float:
+    return float(sum(weight.numel() for weight in model.parameters()) / 1e6)
 
 
 def _take_away(run: Run, model: Any, section: Student, output_width: int | None) -> dict[str, Any]:
@@ -132,17 +214,20 @@ def _cut_layers_and_width(run: Run, model: Any, section: Student, output_width: 
 
 def _parents(run: Run) -> dict[str, str]:
     """Return the revision of what the student is built from."""
-    backbone, matched = run.student_section.backbone, _matched(run)
+    backbone = run.student_section.backbone
     names = {backbone.teacher} if isinstance(backbone, TeacherBackbone) else set()
-    names.update(matched)  # their embeddings are where the output starts
+    names.update(_matched(run))  # their embeddings are where the output starts
     parents = {"backbone": identify(backbone)} if isinstance(backbone, str) else {}
-    return parents | {name: run.require(run.teacher(name), "train_teacher").revision for name in sorted(names)}
+    return parents | _teachers(run, names)
+
+
+def _teachers(run: Run, names: Iterable[str]) -> dict[str, str]:
+    return {name: run.require(run.teacher(name), "train_teacher").revision for name in sorted(names)}
 
 
 def _matched(run: Run) -> tuple[str, ...]:
     """Return the teachers into whose space the student is to write, keeping the way there."""
-    match = run.recipe.objectives.embedding_match
-    return () if match is None or match.projection == "drop" else match.named
+    return run.recipe.objectives.kept_teachers
 
 
 def _output_width(run: Run) -> int | None:

@@ -5,13 +5,17 @@
 Trials and control start from the built student and take as many units per step as the student does. The control takes as
 many optimizer steps as the student took: where it has fewer pairs, since the student also learned from pairs without
 labels, it goes over them more often. A trial's schedule is its own, so that it ends with a small learning rate too.
+
+Of a student in training stages the control is one training, on the pairs and with the settings of the last stage that learns
+labels, for as many steps as all stages took together. It starts from the student before any stage, with the cuts of all of
+them. Learning rates of late stages are for students that know much already: each that a stage has is tried.
 """
 
 import logging
 import math
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +29,29 @@ from distill.run import Run
 from distill.training.fitting import Job, fit
 from distill.wording import or_least, value_in_words, values_in_words
 
-__all__ = ["MakeJob", "check_control", "train_control"]
+__all__ = ["MakeJob", "check_control", "control_run", "train_control"]
 
 log = logging.getLogger(__name__)
 _LEAST_TRIAL_STEPS = 10  # of each loss that is tried: a trial that ends within the warm-up compares nothing
 MakeJob = Callable[[str, Objectives, Mapping[str, Any]], Job]
 """From a name, objectives and inputs to a job of the student's."""
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How a control may learn: by a loss, and at a learning rate where it is not that of its section."""
+
+    loss: LabelLoss
+    learning_rate: float | None = None
+
+    @property
+    def name(self) -> str:
+        return self.loss if self.learning_rate is None else f"{self.loss} at {self.learning_rate:g}"
+
+
+def control_run(run: Run) -> Run:
+    """Return the run in the stage whose labels the control learns: the last that learns labels, else the last."""
+    return next((stage for stage in reversed(run.stages) if stage.recipe.objectives.labels is not None), run)
 
 
 def train_control(run: Run, inputs: Mapping[str, Any], make_job: MakeJob) -> None:
@@ -42,16 +63,31 @@ def train_control(run: Run, inputs: Mapping[str, Any], make_job: MakeJob) -> Non
     steps = section.steps or steps_of_student(run)
     losses = [section.loss] if section.loss is not None else label_losses(run)
     trial_steps = min(steps, max(_LEAST_TRIAL_STEPS, round(section.trial_share * steps)))
-    inputs = {**inputs, "control": {"losses": losses, "steps": steps, "trial_steps": trial_steps}}
+    ways, rates = _ways(run, losses), _learning_rates(run)
+    inputs = {**inputs, "control": {"losses": losses, "steps": steps, "trial_steps": trial_steps, **rates}}
     if run.is_finished(run.control, inputs):
         return
-    values = {} if len(losses) == 1 else _trials(run, losses, trial_steps, inputs, make_job)
-    loss = max(losses, key=lambda name: or_least(values.get(name)))  # of equals the first
-    said = {"loss": loss, "steps": steps, "trial_steps": trial_steps, "trials": values}
-    log.info("control: %s, %d steps%s", loss, steps, _said(values, trial_steps))
-    job = make_job("control", control_objectives(run, loss), inputs)
-    fit(run, _changed(job, steps, details={**job.details, "control": said}))
+    values = {} if len(ways) == 1 else _trials(run, ways, trial_steps, inputs, make_job)
+    way = max(ways, key=lambda one: or_least(values.get(one.name)))  # of equals the first
+    said: dict[str, Any] = {"loss": way.loss, "steps": steps, "trial_steps": trial_steps, "trials": values}
+    said |= {} if way.learning_rate is None else {"learning_rate": way.learning_rate}
+    log.info("control: %s, %d steps%s", way.name, steps, _said(values, trial_steps))
+    job = make_job("control", control_objectives(run, way.loss), inputs)
+    fit(run, _changed(job, steps, way, details={**job.details, "control": said}))
     shutil.rmtree(_trials_folder(run), ignore_errors=True)
+
+
+def _ways(run: Run, losses: list[LabelLoss]) -> list[_Way]:
+    """Return the ways to try: each loss, at each learning rate where the stages have several."""
+    rates = _learning_rates(run).get("learning_rates", [None])
+    return [_Way(loss, rate) for loss in losses for rate in rates]
+
+
+def _learning_rates(run: Run) -> dict[str, list[float]]:
+    """Return the learning rates of the stages where they differ, that of the control's own stage first."""
+    own = run.student_section.training.learning_rate
+    rates = list(dict.fromkeys([own, *(stage.student_section.training.learning_rate for stage in run.stages)]))
+    return {"learning_rates": rates} if len(rates) > 1 else {}
 
 
 def control_section(run: Run) -> Control:
@@ -100,31 +136,30 @@ def control_objectives(run: Run, loss: LabelLoss) -> Objectives:
 
 
 def steps_of_student(run: Run) -> int:
-    """Return how many optimizer steps the finished student took."""
-    card = run.require(run.student, "train_student")
-    return int(card.details["training"]["step"])
+    """Return how many optimizer steps the finished student took, in all of its stages."""
+    cards = [run.require(stage.student, "train_student") for stage in run.stages]
+    return sum(int(card.details["training"]["step"]) for card in cards)
 
 
 def _trials(
-    run: Run, losses: list[LabelLoss], steps: int, inputs: Mapping[str, Any], make_job: MakeJob
+    run: Run, ways: list[_Way], steps: int, inputs: Mapping[str, Any], make_job: MakeJob
 ) -> dict[str, float | None]:
-    """Return each loss's value on the validation pairs after a short training; a finished trial is not done again.
+    """Return each way's value on the validation pairs after a short training; a finished trial is not done again.
 
     None is a value that the validation pairs do not define.
     """
     values: dict[str, float | None] = {}
-    for loss in losses:
-        trial = {**inputs, "stage": "control_trial", "loss": loss}
-        folder = _trials_folder(run) / f"{loss}-{content_hash(trial)}"
+    for way in ways:
+        trial = {**inputs, "stage": "control_trial", "loss": way.loss}
+        trial |= {} if way.learning_rate is None else {"learning_rate": way.learning_rate}
+        folder = _trials_folder(run) / f"{way.loss}-{content_hash(trial)}"
         if read_card(folder) is None:
-            job = _changed(
-                make_job(f"control_trial_{loss}", control_objectives(run, loss), trial), steps, target=folder
-            )
-            fit(run, job)
+            job = make_job(f"control_trial_{way.loss}", control_objectives(run, way.loss), trial)
+            fit(run, _changed(job, steps, way, target=folder))
         card = run.require(folder, "train_student")
         value = card.metrics.get("validation")
-        values[loss] = None if value is None or not math.isfinite(value) else float(value)
-        log.info("control: %s after %d steps: validation %s", loss, steps, value_in_words(values[loss]))
+        values[way.name] = None if value is None or not math.isfinite(value) else float(value)
+        log.info("control: %s after %d steps: validation %s", way.name, steps, value_in_words(values[way.name]))
     return values
 
 
@@ -132,10 +167,12 @@ def _trials_folder(run: Run) -> Path:
     return run.work / "control_trials"
 
 
-def _changed(job: Job, steps: int, **changes: Any) -> Job:
+def _changed(job: Job, steps: int, way: _Way, **changes: Any) -> Job:
     """Let a job take exactly so many steps, however many pairs it has."""
     training = job.training
     own: dict[str, Any] = {"max_steps": steps, "epochs": float(max(steps, training.epochs)), "patience": None}
+    if way.learning_rate is not None:
+        own["learning_rate"] = way.learning_rate
     if training.evaluations_per_epoch or "target" in changes:  # its epochs are short: once in each is often enough
         own["evaluations_per_epoch"] = 1
     return replace(job, training=Training(**{**training.model_dump(), **own}), **changes)

@@ -1,5 +1,6 @@
 """Train the student on the teachers' signals, and its control: the same student, on the same pairs, without them."""
 
+import logging
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -14,36 +15,49 @@ from distill.training.mixtures import JoinedSignals, join_teachers, mix_teachers
 from distill.training.read_texts import ReadScripts
 from distill.training.unlabelled import taught_pairs
 from students.asymmetric import index_teacher, pair_details
-from students.build import build_student
+from students.build import build_stage, build_untrained
 from students.calibrate import calibrate_student, say_what_keeps_from_calibrating
-from students.control import check_control, train_control
+from students.control import check_control, control_run, train_control
 from students.cut.dimensions import read_axes
 from students.cut.sources import AlongAxes, embedding_source, signal_source
 
 __all__ = ["student_from", "train_student", "training_inputs", "training_job"]
 
+log = logging.getLogger(__name__)
+
 
 def train_student(run: Run) -> None:
-    """Build the student, train what is not finished of it and its control; every process of a launch calls this."""
-    objectives = run.recipe.objectives
-    check_control(run)
+    """Build the student, train what is not finished of it, stage by stage, and its control; every process of a launch calls this."""
+    of_control = control_run(run)
+    check_control(of_control)
     say_what_keeps_from_calibrating(run)
-    build_student(run)
-    inputs = training_inputs(run, "student", objectives)
-    if not run.is_finished(run.student, inputs):
-        fit(run, training_job(run, "student", objectives, inputs))
-    if run.student_section.control and run.split.train.labels is not None:
+    for stage in run.stages:
+        build_stage(stage)
+        _train_stage(stage)
+    build_untrained(run)
+    if run.student_section.control and of_control.split.train.labels is not None:
         # of an asymmetric student the control learns the labels alone, too, but against the same index: it is given
+        objectives = of_control.recipe.objectives
         labels = (objectives.labels or Labels()).model_copy(update={"guide": None, "schedule": None})
         by_labels = Objectives(labels=labels, matryoshka=objectives.matryoshka)
-        train_control(run, training_inputs(run, "control", by_labels), partial(training_job, run))
+        inputs = training_inputs(of_control, "control", by_labels)
+        train_control(of_control, inputs, partial(training_job, of_control))
     calibrate_student(run)
+
+
+def _train_stage(run: Run) -> None:
+    objectives, name = run.recipe.objectives, "student" if run is run.stages[-1] else f"student-{run.name}"
+    inputs = training_inputs(run, name, objectives)
+    if run.is_finished(run.student, inputs):
+        return
+    if run.name is not None:
+        log.info("stage %s (%d of %d) starts from %s", run.name, run.place + 1, len(run.stages), run.start)
+    fit(run, training_job(run, name, objectives, inputs))
 
 
 def training_job(run: Run, name: str, objectives: Objectives, inputs: Mapping[str, Any]) -> Job:
     """Return how the student, or its control, learns by objectives; see `training_inputs`."""
-    target = run.student if name == "student" else run.control
-    student = run.student_section
+    student, is_control = run.student_section, name.startswith("control")
     sources: dict[str, SignalSource] = {teacher: signal_source(run, teacher) for teacher in objectives.teachers()}
     if (match := objectives.embedding_match) is not None and match.teachers is not None:
         sources[match.told_by] = join_teachers(match, sources)
@@ -62,8 +76,8 @@ def training_job(run: Run, name: str, objectives: Objectives, inputs: Mapping[st
         name=name,
         stage="train_student",
         kind=student.kind,
-        target=target,
-        build_model=partial(student_from, run, run.built),
+        target=run.control if is_control else run.student,
+        build_model=partial(student_from, run, run.stages[-1].untrained if is_control else run.start),
         objectives=objectives,
         training=student.training,
         max_length=student.max_length,
@@ -82,6 +96,8 @@ def training_job(run: Run, name: str, objectives: Objectives, inputs: Mapping[st
         other_source=None if index is None else signal_source(run, index),
         details=pair_details(run)
         | ({"mixtures": {name: dict(one.shares) for name, one in mixed.items()}} if mixed else {}),
+        handed_over=None if is_control or run.before is None else run.before.student,
+        hands_over=not is_control and run is not run.stages[-1],
     )
 
 
@@ -92,8 +108,11 @@ def student_from(run: Run, folder: Path) -> Any:
 
 
 def training_inputs(run: Run, name: str, objectives: Objectives) -> dict[str, Any]:
-    """Return all that decides how the student, or its control, comes out."""
-    parents = _parents(run, objectives)
+    """Return all that decides how the student, or its control, comes out.
+
+    :param name: of the job: "student" in the last training stage, "student-<stage>" in an earlier one, "control"
+    """
+    parents = _parents(run, name, objectives)
     student, described = run.student_section, run.split.describe()
     parts = ["train", "validation", *(["unlabelled", "parallel"] if objectives.from_texts else [])]
     if objectives.from_teachers and len(taught := taught_pairs(run)) > len(run.split.train):
@@ -122,11 +141,13 @@ def training_inputs(run: Run, name: str, objectives: Objectives) -> dict[str, An
     }
 
 
-def _parents(run: Run, objectives: Objectives) -> dict[str, str]:
+def _parents(run: Run, name: str, objectives: Objectives) -> dict[str, str]:
     """Return the revisions of everything that a student comes from."""
-    built = {"built": run.require(run.built, "build_student").revision}
+    before, start = run.before, run.stages[-1].untrained if name.startswith("control") else run.start
+    origin = "built" if before is None or start != before.student else f"after {before.name}"
     named = {*objectives.teachers(), *filter(None, [index_teacher(run)])}
-    return built | {name: run.require(run.teacher(name), "train_teacher").revision for name in sorted(named)}
+    parents = {origin: run.require(start, "build_student").revision}
+    return parents | {one: run.require(run.teacher(one), "train_teacher").revision for one in sorted(named)}
 
 
 def _projected_width(run: Run, objectives: Objectives) -> int | None:
@@ -135,7 +156,7 @@ def _projected_width(run: Run, objectives: Objectives) -> int | None:
     if match is None or match.projection == "keep":
         return None
     teacher_width = embedding_source(run, match).width
-    is_own = teacher_width == load_model(run.built).get_embedding_dimension() and match.combine == "concatenate"
+    is_own = teacher_width == load_model(run.start).get_embedding_dimension() and match.combine == "concatenate"
     return None if is_own else teacher_width
 
 

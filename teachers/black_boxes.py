@@ -56,8 +56,20 @@ def items_of(run: Run, name: str) -> dict[str, list[tuple[int, Item]]]:
 
     Pairs that teachers find are not known yet. The role is 0 (query) where no prompt tells queries from documents.
     """
-    split, settings = run.split, run.recipe.black_boxes[name]
-    needs, document = run.recipe.objectives.teachers().get(name, set()), int(any(settings.role_prompts))
+    settings, parts = run.recipe.black_boxes[name], dict[str, list[tuple[int, Item]]]()
+    for stage in run.stages:
+        for part, items in _of_stage(stage, name, settings).items():
+            parts.setdefault(part, []).extend(items)
+    if _gives_threshold(run, name):
+        parts.setdefault("validation", []).extend(_of_pairs(settings, run.split.validation))
+    if name in measured_teachers(run):
+        parts["evaluation"] = _of_pairs(settings, run.split.evaluation)
+    return {part: list(dict.fromkeys(items)) for part, items in parts.items()}
+
+
+def _of_stage(run: Run, name: str, settings: BlackBox) -> dict[str, list[tuple[int, Item]]]:
+    """Return what a stage of the student's training asks."""
+    split, needs = run.split, run.recipe.objectives.teachers().get(name, set())
     parts: dict[str, list[tuple[int, Item]]] = {}
     if needs:
         parts |= {
@@ -65,14 +77,13 @@ def items_of(run: Run, name: str) -> dict[str, list[tuple[int, Item]]]:
             "unlabelled": _of_pairs(settings, split.unlabelled_pairs),
         }
     if "embeddings" in needs:
+        document = int(any(settings.role_prompts))
         lone = [*split.unlabelled, *(source for source, _ in split.parallel)]
         parts["unlabelled"] += [(document, text) for text in lone]
         parts = {part: _read(settings, items) for part, items in parts.items()}
-    if name in run.recipe.objectives.mixed_teachers or _gives_threshold(run, name):
+    if name in run.recipe.objectives.mixed_teachers:
         parts["validation"] = _of_pairs(settings, split.validation)
-    if name in measured_teachers(run):
-        parts["evaluation"] = _of_pairs(settings, split.evaluation)
-    return {part: list(dict.fromkeys(items)) for part, items in parts.items()}
+    return parts
 
 
 def _read(settings: BlackBox, items: list[tuple[int, Item]]) -> list[tuple[int, Item]]:
@@ -140,7 +151,7 @@ def _describe(run: Run, name: str, settings: BlackBox) -> None:
         kind=settings.form,
         stage="train_teacher",
         fingerprint=content_hash(inputs),
-        recipe=run.recipe.model_dump(mode="json"),
+        recipe=run.stated.model_dump(mode="json"),
         details={"inputs": inputs},
     )
     with new_folder(run.teacher(name)) as folder:

@@ -6,7 +6,7 @@ with what the teacher says now. Nothing is trained, and nothing is written into 
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +92,32 @@ class _Floor:
 def diagnose(run: Run, *, n_pairs: int = 300) -> Diagnosis:
     """Look at a recipe's pairs, its finished teachers and their cached signals.
 
+    Each training stage is looked at by itself.
+
     :param n_pairs: validation pairs that each teacher is asked for
     :raises BadInput: where the data cannot be read
     """
+    if len(run.stages) == 1:
+        return _diagnose(run, n_pairs)
+    found = [_of_stage(str(stage.name), _diagnose(stage, n_pairs)) for stage in run.stages]
+    return Diagnosis(
+        ordered(finding for one in found for finding in one.findings),
+        [row for one in found for row in one.suspects],
+        [disagreement for one in found for disagreement in one.disagreements],
+    )
+
+
+def _of_stage(name: str, diagnosis: Diagnosis) -> Diagnosis:
+    """Say of everything that was found which training stage it is of."""
+    where = f"stage {name}"
+    return Diagnosis(
+        [replace(finding, about=f"{where}: {finding.about}") for finding in diagnosis.findings],
+        [[f"{teacher}, {where}", *row] for teacher, *row in diagnosis.suspects],
+        [replace(one, mixture=f"{one.mixture}, {where}") for one in diagnosis.disagreements],
+    )
+
+
+def _diagnose(run: Run, n_pairs: int) -> Diagnosis:
     split = run.split
     validation = split.validation.select(sample(len(split.validation), n_pairs, run.recipe.seed))
     texts = [*split.train.queries, *split.train.documents]

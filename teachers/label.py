@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from distill.data.cut_texts import sample_cut_texts
-from distill.data.pairs import Pairs, batched
+from distill.data.pairs import Pairs, batched, pairs_of
 from distill.diagnosis.scores import check_scale
 from distill.errors import JobFailed
 from distill.graphs.openvino import GraphPrecision, export_graph
@@ -42,18 +42,24 @@ def cache_signals(run: Run) -> None:
     if run.recipe.signals.live:
         log.info("signals.live is set: the teachers are asked during training, nothing is cached")
         return
-    for name, needs in run.recipe.objectives.teachers().items():
-        _label(run, name, needs)
+    named = dict.fromkeys(name for stage in run.stages for name in stage.recipe.objectives.teachers())
+    for name in named:
+        _label(run, name)
 
 
-def _label(run: Run, name: str, needs: set[SignalKind]) -> None:
+def _asking(run: Run, name: str, kind: SignalKind) -> list[Run]:
+    """Return the stages that ask a teacher for such signals."""
+    return [stage for stage in run.stages if kind in stage.recipe.objectives.teachers().get(name, set())]
+
+
+def _label(run: Run, name: str) -> None:
     from accelerate import PartialState
 
-    began, state, pairs = time.monotonic(), PartialState(), run.split.train
+    began, state = time.monotonic(), PartialState()
     cache = SignalCache(run.signals(name), run.signal_identity(name))
     if any(prompts := run.teacher_prompts(name)):
         log.info("teacher %s: %r before queries, %r before documents", name, *prompts)
-    items = _items(run, name, needs)
+    items = _items(run, name)
     cut, cost = cache.summary("cut_texts"), cache.summary("cost")
     todo = {kind: rows for kind, (keys, _) in items.items() if len(rows := cache.missing(kind, keys))}
     state.wait_for_everyone()  # all have looked before the first writes
@@ -67,12 +73,11 @@ def _label(run: Run, name: str, needs: set[SignalKind]) -> None:
     state.wait_for_everyone()
     cache.refresh()
     if state.is_main_process:
-        scores = (
-            cache.read("scores", cache.find("scores", pair_keys(pairs.queries, pairs.documents), "scores"))
-            if "scores" in needs
-            else None
-        )
-        summary = {"scores": _described(run, name, scores)} if scores is not None else {}
+        summary = {}
+        for stage in _asking(run, name, "scores"):  # the last one's stay
+            train = stage.split.train
+            rows = cache.find("scores", pair_keys(train.queries, train.documents), "scores")
+            summary["scores"] = _described(stage, name, cache.read("scores", rows))
         summary |= {key: value for key, value in {"cut_texts": cut, "cost": cost}.items() if value is not None}
         if cost is not None:
             log.info("teacher %s: %s spent so far, %d requests", name, in_dollars(cost["dollars"]), cost["requests"])
@@ -80,29 +85,45 @@ def _label(run: Run, name: str, needs: set[SignalKind]) -> None:
         log.info("signals of %s: %s", name, cache.folder)
 
 
-def _items(run: Run, name: str, needs: set[SignalKind]) -> dict[SignalKind, tuple[np.ndarray, Any]]:
+def _items(run: Run, name: str) -> dict[SignalKind, tuple[np.ndarray, Any]]:
     """Return keys and inputs of every item: pairs for scores, (role, text) for embeddings."""
-    pairs = taught_pairs(run)
-    if name in run.recipe.objectives.mixed_teachers:  # calibrated on the validation pairs
-        held = run.split.validation
-        pairs = Pairs([*pairs.queries, *held.queries], [*pairs.documents, *held.documents])
     items: dict[SignalKind, tuple[np.ndarray, Any]] = {}
-    if "scores" in needs:
+    if stages := _asking(run, name, "scores"):
+        parts = [_pairs(stage, name) for stage in stages]
+        pairs = parts[0] if len(parts) == 1 else pairs_of(pair for part in parts for pair in _tuples(part))
         items["scores"] = (pair_keys(pairs.queries, pairs.documents), pairs)
-    if "embeddings" in needs:
-        own_role = _own_role(run)
-        queries, documents = list(pairs.queries), list(pairs.documents)
-        sources = (source for source, _ in run.split.parallel)  # their translations are to match the same embedding
-        lone = [(1 if own_role is None else own_role, text) for text in (*run.split.unlabelled, *sources)]
-        if own_role is not None:  # one side is learned, and validated, against the teacher's vectors of the other
-            queries += run.split.validation.queries
-            documents += run.split.validation.documents
-        told = list(dict.fromkeys([*((0, text) for text in queries), *((1, text) for text in documents), *lone]))
+    if stages := _asking(run, name, "embeddings"):
+        told = list(dict.fromkeys(item for stage in stages for item in _told(stage, name)))
         told = list(compress(told, are_read([text for _, text in told], run.recipe.teachers[name].scripts)))
         prompts = run.teacher_prompts(name)
         # equal texts of both roles have one key where no prompt tells them apart, and are asked once
         items["embeddings"] = (text_keys([prompts[role] + text for role, text in told]), told)
     return items
+
+
+def _pairs(run: Run, name: str) -> Pairs:
+    """Return the pairs of one stage, with those that a mixture is calibrated on."""
+    pairs = taught_pairs(run)
+    if name in run.recipe.objectives.mixed_teachers:
+        held = run.split.validation
+        pairs = Pairs([*pairs.queries, *held.queries], [*pairs.documents, *held.documents])
+    return pairs
+
+
+def _tuples(pairs: Pairs) -> list[tuple[str, str]]:
+    return list(zip(pairs.queries, pairs.documents, strict=True))
+
+
+def _told(run: Run, name: str) -> list[tuple[int, str]]:
+    """Return the texts of one stage with their roles."""
+    pairs, own_role = _pairs(run, name), _own_role(run)
+    queries, documents = list(pairs.queries), list(pairs.documents)
+    sources = (source for source, _ in run.split.parallel)  # their translations are to match the same embedding
+    lone = [(1 if own_role is None else own_role, text) for text in (*run.split.unlabelled, *sources)]
+    if own_role is not None:  # one side is learned, and validated, against the teacher's vectors of the other
+        queries += run.split.validation.queries
+        documents += run.split.validation.documents
+    return [*((0, text) for text in queries), *((1, text) for text in documents), *lone]
 
 
 def _cut_texts(name: str, scorer: Scorer, items: Mapping[SignalKind, tuple[np.ndarray, Any]], *, say: bool) -> Any:

@@ -34,14 +34,19 @@ def train_teachers(run: Run) -> None:
     """Train (or, where frozen, copy) every teacher that is not finished; every process of a launch calls this."""
     if not run.recipe.teachers and run.recipe.student is None:
         raise BadInput("this recipe has neither teachers nor a student; there is nothing to train")
-    check_pairs(run)
+    for stage in run.stages:
+        check_pairs(stage)
     check_black_boxes(run)
     for name in run.recipe.teachers:
         train_teacher(run, name)
 
 
 def train_teacher(run: Run, name: str) -> None:
-    """Train one teacher, unless it is finished; what it starts from must be. Of a black box only its card is written."""
+    """Train one teacher, unless it is finished; what it starts from must be. Of a black box only its card is written.
+
+    It learns from the recipe's own data, whatever the stages of the student's training learn from.
+    """
+    run = run.for_teachers
     if name in run.recipe.black_boxes:
         describe_black_box(run, name)
         return
@@ -143,7 +148,7 @@ def _copy(run: Run, name: str, teacher: Teacher, model: Any, inputs: dict[str, A
         stage="train_teacher",
         fingerprint=content_hash(inputs),
         parents=parents,
-        recipe=run.recipe.model_dump(mode="json"),
+        recipe=run.stated.model_dump(mode="json"),
         details={"inputs": inputs},
     )
     with new_folder(run.teacher(name)) as folder:

@@ -11,8 +11,8 @@ import hashlib
 import logging
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -38,8 +38,10 @@ __all__ = [
     "Pairs",
     "Split",
     "held_out_keys",
+    "joined",
     "load_parallel",
     "load_split",
+    "load_stage_splits",
     "load_texts",
     "pairs_of",
     "read_columns",
@@ -147,14 +149,20 @@ class Split:
         return described
 
 
-def load_split(data: Data, seed: int) -> Split:
+def load_split(data: Data, seed: int, *, evaluation: Pairs | None = None) -> Split:
     """Read what the recipe's `data` section names and split it.
 
+    :param evaluation: pairs for the report that are drawn already; no pair with one of their texts is trained on
     :raises BadInput: on anything that cannot be trained on.
     """
     notes: list[str] = []
     pairs = _load_pairs(data.train, data, seed, notes)
-    if data.evaluation is None:
+    is_drawn = evaluation is not None
+    if evaluation is not None:
+        rest = _without(pairs, held_out_keys(evaluation), notes, "training pairs")
+        if not len(rest):
+            raise BadInput(f"{data.train}: every pair holds an evaluation text; nothing is left to train on")
+    elif data.evaluation is None:
         rest, evaluation = _held_out(pairs, data.evaluation_share, data.split, seed, notes, "evaluation")
     else:
         rest, evaluation = pairs, _load_pairs(data.evaluation, data, seed, notes)
@@ -164,7 +172,7 @@ def load_split(data: Data, seed: int) -> Split:
     rest, unjudged = keep_labelled(rest, data, seed, notes)  # validation labels are labels too
     share = min(data.validation_share, data.max_validation_pairs / max(len(rest), 1))
     train, validation = _held_out(rest, share, data.split, seed + 1, notes, "validation")
-    if data.evaluation is None:
+    if data.evaluation is None and not is_drawn:
         _check_classes(pairs, {"training": train, "evaluation": evaluation})
     notes += _unlike(train, {"evaluation": evaluation, "validation": validation})
     held_out = held_out_keys(validation, evaluation)
@@ -180,6 +188,94 @@ def load_split(data: Data, seed: int) -> Split:
     for note in notes:
         log.warning(note)
     return Split(train, validation, evaluation, unlabelled, tuple(notes), parallel, unlabelled_pairs)
+
+
+def load_stage_splits(own: Data, stages: Mapping[str, Data], seed: int) -> list[Split]:
+    """Read the data of each training stage, and last the recipe's own, which its teachers learn from.
+
+    All are judged on the recipe's evaluation pairs. What validates one of them is trained on in none of the others.
+
+    :param stages: the data of each stage by its name
+    :raises BadInput: on anything that cannot be trained on
+    """
+    split = load_split(own, seed)
+    known = [(own, split)]
+    for name, data in stages.items():
+        if all(data != other for other, _ in known):
+            log.info("data of stage %s:", name)
+            known.append((data, load_split(data, seed, evaluation=split.evaluation)))
+    held_out = [(data, held_out_keys(found.validation)) for data, found in known]
+    clean = [
+        (data, _freed(found, set[str]().union(*(keys for other, keys in held_out if other != data))))
+        for data, found in known
+    ]
+    return [next(found for data, found in clean if data == wanted) for wanted in (*stages.values(), own)]
+
+
+def _freed(split: Split, held_out: set[str]) -> Split:
+    """Leave out of training what holds a text that validates another stage.
+
+    :raises BadInput: where no training pair is left
+    """
+    if not held_out:
+        return split
+    notes: list[str] = []
+    train = _without(split.train, held_out, notes, "training pairs", "validates another stage")
+    unpaired = _without(split.unlabelled_pairs, held_out, notes, "unlabelled pairs", "validates another stage")
+    unlabelled = [text for text in split.unlabelled if text_key(text) not in held_out]
+    parallel = [pair for pair in split.parallel if held_out.isdisjoint(map(text_key, pair))]
+    if dropped := len(split.unlabelled) - len(unlabelled) + len(split.parallel) - len(parallel):
+        notes.append(f"{dropped} unlabelled or parallel texts validate another stage and were left out of training")
+    if not len(train):
+        raise BadInput(
+            "every training pair of a stage holds a text that validates another stage; nothing is left of it"
+        )
+    for note in notes:
+        log.warning(note)
+    return replace(
+        split,
+        train=train,
+        unlabelled=unlabelled,
+        parallel=parallel,
+        unlabelled_pairs=unpaired,
+        notes=(*split.notes, *notes),
+    )
+
+
+def _without(
+    pairs: Pairs, held_out: set[str], notes: list[str], what: str, why: str = "is an evaluation text"
+) -> Pairs:
+    """Return the pairs without those that hold a text of these keys; what is left out is counted in the notes."""
+    kept = [
+        row
+        for row, pair in enumerate(zip(pairs.queries, pairs.documents, strict=True))
+        if held_out.isdisjoint(map(text_key, pair))
+    ]
+    if dropped := len(pairs) - len(kept):
+        notes.append(f"{dropped} {what} hold a text that {why} and were left out of training")
+    return pairs if not dropped else pairs.select(kept)
+
+
+def joined(splits: Sequence[Split]) -> Split:
+    """Return what is learned from in all of these splits together, each text or pair once, without labels.
+
+    Validation and evaluation are those of the last one. Of one split it is the split itself.
+    """
+    last = splits[-1]
+    if all(split is last for split in splits):
+        return last
+    return replace(
+        last,
+        train=_together([split.train for split in splits]),
+        unlabelled=list(dict.fromkeys(text for split in splits for text in split.unlabelled)),
+        notes=tuple(dict.fromkeys(note for split in splits for note in split.notes)),
+        parallel=list(dict.fromkeys(pair for split in splits for pair in split.parallel)),
+        unlabelled_pairs=_together([split.unlabelled_pairs for split in splits]),
+    )
+
+
+def _together(parts: Sequence[Pairs]) -> Pairs:
+    return pairs_of(dict.fromkeys(pair for pairs in parts for pair in zip(pairs.queries, pairs.documents, strict=True)))
 
 
 def held_out_keys(*parts: Pairs) -> set[str]:

@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,11 @@ _MADE_OF_A_MODEL = (
     "baseline",
     "teacher_export",
 )  # rows whose card says nothing of how a teacher or the student was trained
-_NOT_SAID_UNDER = ("untrained", "teacher_export")  # it has learned nothing; it is the teacher, which is said
+_NOT_SAID_UNDER = (
+    "untrained",
+    "stage",
+    "teacher_export",
+)  # nothing, or not all, is learned; it is the teacher, which is said
 _CALIBRATED = ("student", "export")
 _SHOWN_CHANGES = 4
 _OPTIONAL = ("under_load", "first_score_seconds", "first_score_cold_seconds", "variant")
@@ -173,14 +178,14 @@ def benchmark(run: Run) -> None:
     calibrated = _calibrated(run, rows, scored, bootstrap)
     result["rows"] = [row | calibrated.get(row["name"], {}) for row in result["rows"]]
     result["notes"] = [
-        *run.split.notes,
+        *run.learned.notes,
         *changed,
         *_notes(run, rows, speed),
         *teacher_export_notes(run),
         *calibration_notes(result["rows"], pairs),
         *said_of_quality(result),
     ]
-    result["data"]["source"] = run.recipe.data.evaluation or run.recipe.data.train
+    result["data"]["source"] = run.stated.data.evaluation or run.stated.data.train
     write_report(result, run.report)
     write_model_cards(run, result, {row.name: row.path for row in rows if row.role != "baseline"})
     log.info("report: %s", run.report / "index.html")
@@ -327,9 +332,9 @@ def make_baseline(run: Run, name: str) -> None:
     baseline = run.recipe.benchmark.baselines[name]
     inputs: dict[str, Any] = {"stage": "baseline", "name": name, "baseline": baseline.model_dump(mode="json")}
     if isinstance(baseline, TfIdf) and baseline.fit == "corpus":
-        described = run.split.describe()
+        described = run.learned.describe()
         inputs["data"] = described["train"]
-        if run.split.unpaired:
+        if run.learned.unpaired:
             inputs["unpaired"] = [described["unlabelled"], described["parallel"]]
         if baseline.is_chosen_by_validation:
             inputs["validation"] = described["validation"]
@@ -340,7 +345,9 @@ def make_baseline(run: Run, name: str) -> None:
     if not isinstance(baseline, Remote) and run.is_finished(run.baseline(name), inputs):
         return
     details = {"inputs": inputs}
-    texts = floor_texts(run.split, run.recipe.seed) if isinstance(baseline, TfIdf) and baseline.fit == "corpus" else []
+    texts = (
+        floor_texts(run.learned, run.recipe.seed) if isinstance(baseline, TfIdf) and baseline.fit == "corpus" else []
+    )
     if isinstance(baseline, TfIdf) and baseline.is_chosen_by_validation:
         baseline, values = choose_tfidf(texts, run.split)
         details["validation"] = values
@@ -348,7 +355,7 @@ def make_baseline(run: Run, name: str) -> None:
         kind=baseline.kind,
         stage="benchmark",
         fingerprint=content_hash(inputs),
-        recipe=run.recipe.model_dump(mode="json"),
+        recipe=run.stated.model_dump(mode="json"),
         details=details,
     )
     with new_folder(run.baseline(name)) as folder:
@@ -423,7 +430,8 @@ def student_rows(run: Run) -> list[BenchmarkEntry]:
     length, match = recipe.student.max_length, recipe.objectives.embedding_match
     other = run.teacher(str(match.teacher)) if recipe.student.asymmetric is not None and match is not None else None
     rows = [
-        BenchmarkEntry("untrained", "untrained", run.built, "torch", "fp32", length, other, measured_as="student"),
+        BenchmarkEntry("untrained", "untrained", run.untrained, "torch", "fp32", length, other, measured_as="student"),
+        *(_stage_row(run, stage, length, other) for stage in run.stages[:-1]),
         BenchmarkEntry("student", "student", run.student, "torch", "fp32", length, other),
     ]
     if read_card(run.control) is not None:
@@ -436,6 +444,13 @@ def student_rows(run: Run) -> list[BenchmarkEntry]:
         name = f"student ({precision})" if format == "openvino" else f"student ({format} {precision})"
         rows.append(BenchmarkEntry(name, "export", folder, format, None, length, other))
     return rows
+
+
+def _stage_row(run: Run, stage: Run, length: int, other: Path | None) -> BenchmarkEntry:
+    """Return the row of the student after an earlier training stage; it has a speed of its own where a later one cuts it."""
+    is_cut = any(later.builds for later in run.stages[stage.place + 1 :])
+    name, measured_as = f"after {stage.name}", None if is_cut else "student"
+    return BenchmarkEntry(name, "stage", stage.student, "torch", "fp32", length, other, measured_as=measured_as)
 
 
 def _baseline_rows(run: Run) -> list[BenchmarkEntry]:
@@ -464,7 +479,7 @@ def recipe_of_models(run: Run, rows: Sequence[BenchmarkEntry]) -> tuple[dict[str
 
     A stage may have been run with overrides that a later one was not given.
     """
-    given: dict[str, Any] = run.recipe.model_dump(mode="json")
+    given: dict[str, Any] = run.stated.model_dump(mode="json")
     made: dict[str, Any] = json.loads(json.dumps(given))
     for row in rows:
         card = read_card(row.path)
@@ -472,7 +487,9 @@ def recipe_of_models(run: Run, rows: Sequence[BenchmarkEntry]) -> tuple[dict[str
             continue
         if row.role == "teacher" and row.name in card.recipe.get("teachers", {}):
             made["teachers"][row.name] = card.recipe["teachers"][row.name]
-        parts = {"student": ("student", "objectives", "data", "seed"), "export": ("export",)}.get(row.role, ())
+        parts = {"student": ("student", "objectives", "data", "stages", "seed"), "export": ("export",)}.get(
+            row.role, ()
+        )
         made |= {part: card.recipe[part] for part in parts if part in card.recipe}
     if made.get("student") and given.get("student"):  # fitted by the given recipe, whatever the student was trained by
         made["student"]["calibration"] = given["student"]["calibration"]
@@ -604,7 +621,10 @@ def _comparisons(rows: Sequence[BenchmarkEntry]) -> list[tuple[str, str]]:
     exports = [(row.name, "student") for row in rows if row.role == "export"]
     exports += [(row.name, teacher) for row in rows if row.role == "teacher_export"]
     floor = [("student", row.name) for row in rows if row.role == "baseline" and row.runtime is None][:1]
-    return [("student", "control"), ("control", "untrained"), (teacher, "student"), *floor, *exports]
+    after = [row.name for row in rows if row.role == "stage"]
+    steps = [*pairwise(["untrained", *after, "student"])] if after else []  # what each stage gave
+    stages = [(later, earlier) for earlier, later in steps]
+    return [("student", "control"), ("control", "untrained"), (teacher, "student"), *stages, *floor, *exports]
 
 
 def said_of_quality(result: Mapping[str, Any]) -> list[str]:
@@ -643,8 +663,9 @@ def _control_notes(run: Run) -> list[str]:
         return []
     tried = values_in_words(said["trials"])
     why = f", the best of short trials ({said['trial_steps']} steps; on validation pairs: {tried})" if tried else ""
+    rate = f" at a learning rate of {said['learning_rate']:g}" if "learning_rate" in said else ""
     return [
-        f"The control is the same student trained on the labels alone, {said['steps']} steps by {said['loss']}{why}."
+        f"The control is the same student trained on the labels alone, {said['steps']} steps by {said['loss']}{rate}{why}."
     ]
 
 

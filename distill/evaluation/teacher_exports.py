@@ -34,7 +34,8 @@ _SHOWS_THE_RUNTIME: tuple[ExportPrecision, ...] = ("fp32", "bf16", "int8")
 
 def primary_teacher(run: Run) -> str:
     """Return the teacher that retention is measured against: of scores before of embeddings."""
-    return run.recipe.objectives.primary_teacher or next(iter(run.recipe.teachers))
+    named = (stage.recipe.objectives.primary_teacher for stage in reversed(run.stages))  # the last stage that has one
+    return next(filter(None, named), None) or next(iter(run.recipe.teachers))
 
 
 def measured_teachers(run: Run) -> list[str]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Recipe,
         Student,
         Teacher,
+        TrainingStage,
     )
     from distill.recipe.section import Section
 
@@ -45,9 +46,7 @@ def problems_of(recipe: Recipe) -> list[str]:
     return [
         *_teacher_problems(recipe),
         *_student_problems(recipe),
-        *_objective_problems(recipe),
-        *_black_box_problems(recipe),
-        *_unlabelled_pair_problems(recipe),
+        *(_stage_problems(recipe) if recipe.stages else _learning_problems(recipe)),
         *_export_problems(recipe.export),
         *_recover_problems(recipe),
         *_benchmark_problems(recipe),
@@ -55,6 +54,98 @@ def problems_of(recipe: Recipe) -> list[str]:
         *_cascade_problems(recipe),
         *_plan_problems(recipe),
     ]
+
+
+def _learning_problems(recipe: Recipe) -> list[str]:
+    """Return what is wrong with what one stage learns from."""
+    return [
+        *_learned_problems(recipe),
+        *(f"data.{name}: {problem}" for name, problem in _idle_data(recipe).items()),
+    ]
+
+
+def _learned_problems(recipe: Recipe) -> list[str]:
+    student = recipe.student
+    return [
+        *([] if student is None else _dimension_problems(student, recipe.objectives)),
+        *_objective_problems(recipe),
+        *_black_box_problems(recipe),
+        *_unlabelled_pair_problems(recipe),
+    ]
+
+
+def _stage_problems(recipe: Recipe) -> list[str]:
+    """Return what is wrong with the stages, each by itself and all together."""
+    if recipe.student is None:
+        return ["stages: there is no student to train in stages; add the section student"]
+    problems = _cut_problems(recipe, recipe.student) + _heir_problems(recipe)
+    for (name, stage), own in zip(recipe.stages.items(), recipe.in_stages, strict=True):
+        problems += [_placed(name, stage, problem) for problem in _learned_problems(own)]
+    return list(dict.fromkeys([*problems, *_idle_stage_data(recipe)]))
+
+
+def _placed(name: str, stage: TrainingStage, problem: str) -> str:
+    """Say in which stage a problem is, where it is one of that stage."""
+    of_stage = problem.startswith(("objectives", "data.")) or (
+        problem.startswith("student.dimensions") and stage.student is not None
+    )
+    return f"stages.{name}.{problem}" if of_stage else problem
+
+
+def _heir_problems(recipe: Recipe) -> list[str]:
+    """Refuse what no stage may say, and what all of them say otherwise."""
+    problems = [
+        f"stages.{name}.data.{key}: all stages are judged on the recipe's evaluation pairs; set data.{key}"
+        for name, stage in recipe.stages.items()
+        for key in ("evaluation", "evaluation_share")
+        if stage.data is not None and getattr(stage.data, key) != getattr(recipe.data, key)
+    ]
+    heirs = [name for name, stage in recipe.stages.items() if stage.objectives is None]
+    if not heirs and recipe.objectives != type(recipe.objectives)():
+        problems.append("objectives: every stage has objectives of its own; leave them out here, or there")
+    student = recipe.student
+    indexes = {own.objectives.embedding_match.told_by for own in recipe.in_stages if own.objectives.embedding_match}
+    if student is not None and student.asymmetric is not None and len(indexes) > 1:
+        problems.append(
+            "stages: an asymmetric student has one index; name the same teacher in embedding_match of all stages"
+        )
+    return problems
+
+
+def _cut_problems(recipe: Recipe, student: Student) -> list[str]:
+    """Refuse cuts that a stage cannot make."""
+    problems, first = [], next(iter(recipe.stages))
+    is_factorised, width = student.embedding_rank is not None, student.dimensions
+    for name, stage in recipe.stages.items():
+        where, cut = f"stages.{name}.student", stage.student
+        if cut is None:
+            continue
+        if name == first:
+            problems.append(f"{where}: the first stage trains what the section student builds; cut there")
+        if student.static is not None:
+            given = [key for key in ("layers", "width", "embedding_rank") if getattr(cut, key) is not None]
+            problems += [f"{where}.{key}: means nothing for a static student; leave it out" for key in given]
+        if cut.embedding_rank is not None and is_factorised:
+            problems.append(f"{where}.embedding_rank: the word embeddings are a product already; leave it out")
+        if cut.dimensions is not None and width is not None and cut.dimensions >= width:
+            problems.append(f"{where}.dimensions: {cut.dimensions} of {width} takes nothing away; set fewer")
+        is_factorised, width = is_factorised or cut.embedding_rank is not None, cut.dimensions or width
+    return problems
+
+
+def _idle_stage_data(recipe: Recipe) -> list[str]:
+    """Refuse data that a stage names and does not read, and data of the recipe that no stage reads."""
+    idle = [_idle_data(own) for own in recipe.in_stages]
+    problems = [
+        f"stages.{name}.data.{key}: {problem}"
+        for (name, stage), found in zip(recipe.stages.items(), idle, strict=True)
+        for key, problem in found.items()
+        if stage.data is not None and getattr(stage.data, key) != getattr(recipe.data, key)
+    ]
+    for key, problem in idle[0].items():
+        if getattr(recipe.data, key) and all(key in found for found in idle):
+            problems.append(f"data.{key}: {problem}")
+    return problems
 
 
 def suggest(name: str, known: Sequence[str]) -> str:
@@ -112,7 +203,6 @@ def _student_problems(recipe: Recipe) -> list[str]:
     problems += _static_problems(student)
     if not isinstance(student.control, bool):
         problems += _loss_problems("student.control.loss", student.control.loss, student.kind)
-    problems += _dimension_problems(student, recipe.objectives)
     point = student.calibration.threshold
     if point is not None and point.value is not None and not recipe.teachers:
         problems.append(
@@ -343,12 +433,31 @@ def _unlabelled_pair_problems(recipe: Recipe) -> list[str]:
             problems.append(_no_weights(where, name, recipe, "to find pairs with"))
         elif name is not None and recipe.teachers[name].kind != "bi_encoder":
             problems.append(f"{where}: {name} is a {recipe.teachers[name].kind}; a bi_encoder finds pairs")
-    if recipe.data.unlabelled_pairs and recipe.student is not None and not recipe.objectives.from_teachers:
-        problems.append(
-            "data.unlabelled_pairs: the student learns from no teacher, and pairs without labels say nothing else; "
+    return problems
+
+
+def _idle_data(recipe: Recipe) -> dict[str, str]:
+    """Return which data nothing is learned from, by its key, and why."""
+    objectives, student, idle = recipe.objectives, recipe.student, dict[str, str]()
+    if student is None:
+        return idle
+    if recipe.data.unlabelled_pairs and not objectives.from_teachers:
+        idle["unlabelled_pairs"] = (
+            "the student learns from no teacher, and pairs without labels say nothing else; "
             "set objectives.score_match, or drop them"
         )
-    return problems
+    if objectives.from_texts or not objectives.terms():
+        return idle
+    is_read = any(teacher.kind == "mlm" for teacher in recipe.teachers.values()) or student.vocabulary is not None
+    if recipe.data.unlabelled and not is_read:
+        idle["unlabelled"] = (
+            "only objectives on embeddings (embedding_match, rkd, similarity, cka) and a teacher of kind mlm learn from texts without pairs; set one or drop them"
+        )
+    if recipe.data.parallel:
+        idle["parallel"] = (
+            "translations are learned by objectives on embeddings alone (embedding_match, rkd, similarity, cka); set one or drop them"
+        )
+    return idle
 
 
 def _candidate_problems(recipe: Recipe) -> list[str]:
@@ -369,22 +478,11 @@ def _candidate_problems(recipe: Recipe) -> list[str]:
 
 
 def _embedding_problems(recipe: Recipe, student: Student) -> list[str]:
-    objectives, problems = recipe.objectives, []
-    if not objectives.from_texts:
-        is_read = any(teacher.kind == "mlm" for teacher in recipe.teachers.values()) or student.vocabulary is not None
-        if recipe.data.unlabelled and not is_read:
-            problems.append(
-                "data.unlabelled: only objectives on embeddings (embedding_match, rkd, similarity, cka) and a teacher of kind mlm learn from texts without pairs; set one or drop them"
-            )
-        if recipe.data.parallel:
-            problems.append(
-                "data.parallel: translations are learned by objectives on embeddings alone (embedding_match, rkd, similarity, cka); set one or drop them"
-            )
     if student.kind == "bi_encoder":
-        return problems
-    return problems + [
+        return []
+    return [
         f"objectives.{name}: a cross-encoder student has no text embeddings; use score_match"
-        for name, term in objectives.terms().items()
+        for name, term in recipe.objectives.terms().items()
         if term.signal == "embeddings"
     ]
 

@@ -615,6 +615,12 @@ class Objectives(Section):
         return min(named, key=lambda one: one[0])[1] if named else None  # of equals the first
 
     @property
+    def kept_teachers(self) -> tuple[str, ...]:
+        """The teachers into whose space the student is to write, keeping the way there."""
+        match = self.embedding_match
+        return () if match is None or match.projection == "drop" else match.named
+
+    @property
     def from_teachers(self) -> bool:
         """Whether a term learns what a teacher says; a guide of InfoNCE says nothing to learn."""
         return bool(self._of_teachers())

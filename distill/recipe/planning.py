@@ -42,4 +42,8 @@ def load_plan(
         )
     if recipe.student is not None and recipe.student.static is not None:
         raise BadInput("student.static: a static student has no layers to plan; leave it out to plan one that has")
+    if cutting := [name for name, stage in recipe.stages.items() if stage.student is not None]:
+        raise BadInput(
+            f"stages.{cutting[0]}.student: it cuts the planned student again; leave it out of the recipe that is planned"
+        )
     return recipe, output or (recipe.folder if path is None else recipe.folder / "plan")

@@ -117,14 +117,14 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
 
 
 def _problem_lines(schema: type[BaseModel], error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
-    """One line per problem; what `training` passed on to its heirs is said once."""
+    """One line per problem; what `training` and `data` passed on to their heirs is said once."""
     lines: dict[str, None] = {}
     for problem in error.errors():
         loc = problem["loc"]
         place = [str(part) for i, part in enumerate(loc) if not _is_form(loc, i)]
-        own = place[2:] if place[:1] == ["teachers"] else place[1:]
-        if own[:1] == ["training"] and not _is_given(raw, place):
-            place = own
+        own = place[2:] if place[:1] in (["teachers"], ["stages"]) else place[1:]
+        if own[:1] in (["training"], ["data"]) and not _is_given(raw, place):
+            place = ["student", *own] if place[0] == "stages" and _is_given(raw, ["student", *own]) else own
         for line in _describe(schema, ".".join(place), problem):
             lines.setdefault(line)
     return list(lines)

@@ -69,6 +69,7 @@ __all__ = [
     "FileColumns",
     "FileTeacher",
     "FreshBackbone",
+    "FurtherCut",
     "Guide",
     "LabelLoss",
     "Labels",
@@ -107,6 +108,7 @@ __all__ = [
     "TeacherBackbone",
     "TfIdf",
     "Training",
+    "TrainingStage",
     "Trim",
     "Unlabelled",
     "UnlabelledPairs",
@@ -954,6 +956,40 @@ class Plan(Section):
     """Measuring time per shape and kind of measurement."""
 
 
+class FurtherCut(Section):
+    """What a later stage takes away from the student of the stage before. The keys mean what they mean in `student`."""
+
+    layers: Layers | None = None
+    """Which of the student's layers stay, counted from 0, or a rule. None keeps all."""
+    width: Width | None = None
+    """How wide the layers are. None keeps the widths."""
+    embedding_rank: Count | None = None
+    """Store the word embeddings as a product of two matrices with this inner width. None keeps them."""
+    dimensions: Annotated[int, Field(ge=2, le=1_000_000)] | None = None
+    """Width of the embeddings, with the most important dimensions first. None keeps it."""
+
+    @model_validator(mode="after")
+    def _something(self) -> "FurtherCut":
+        if not any(value is not None for _, value in self):
+            raise ValueError(
+                "nothing is taken away; set layers, width, embedding_rank or dimensions, or leave student out"
+            )
+        return self
+
+
+class TrainingStage(Section):
+    """One stage of the student's training. It starts from the finished student of the stage before."""
+
+    data: Data | None = None
+    """Keys that differ from the recipe's own `data` section. All stages are judged on the recipe's evaluation pairs."""
+    objectives: Objectives | None = None
+    """What the student learns from in this stage. Nothing is merged: None takes the recipe's own section whole."""
+    training: Training | None = None
+    """Keys that differ from `student.training` and the recipe's own `training` section."""
+    student: FurtherCut | None = None
+    """What is cut before this stage from the student of the stage before. The first stage's student is the section `student`."""
+
+
 class Recipe(Section):
     """A whole run."""
 
@@ -977,6 +1013,8 @@ class Recipe(Section):
     """What the student learns from."""
     training: Training = Training()
     """How teachers and student are trained, where their own sections say nothing else."""
+    stages: dict[Name, TrainingStage] = Field(default_factory=dict)
+    """The stages of the student's training by name, in their order. {} is one stage, by the recipe's own sections."""
     export: Export = Export()
     """Which exports are made, and what the gate accepts."""
     benchmark: Benchmark = Benchmark()
@@ -1004,6 +1042,19 @@ class Recipe(Section):
         return {name: teacher for name, teacher in self.teachers.items() if isinstance(teacher, BlackBox)}
 
     @property
+    def in_stages(self) -> tuple["Recipe", ...]:
+        """The recipe of each stage, its keys laid over the recipe's own, without stages; the recipe itself where there are none."""
+        recipes, student = [], self.student
+        for stage in self.stages.values():
+            if self.student is not None and student is not None:
+                cut = None if stage.student is None else stage.student.dimensions
+                changes = {"training": stage.training or self.student.training, "dimensions": cut or student.dimensions}
+                student = student.model_copy(update=changes)
+            own = {"data": stage.data or self.data, "objectives": stage.objectives or self.objectives}
+            recipes.append(self.model_copy(update={**own, "student": student, "stages": {}}))
+        return tuple(recipes) or (self,)
+
+    @property
     def exports(self) -> list[tuple[ExportFormat | Literal["numpy"], ExportPrecision]]:
         """Formats and precisions of the student's exports. A static student is its own fp32 and has no graph."""
         if self.student is None or self.student.static is None:
@@ -1012,8 +1063,8 @@ class Recipe(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _merge_training(cls, raw: Any) -> Any:
-        return merge_training(raw)
+    def _merge(cls, raw: Any) -> Any:
+        return _merge_stages(merge_training(raw))
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> "Recipe":
@@ -1039,3 +1090,23 @@ def _with_training(section: Any, raw: Mapping[str, Any]) -> Any:
     if not isinstance(own, Mapping) or _teacher_form(section) != "model":
         return section
     return {**section, "training": {**(raw.get("training") or {}), **own}}
+
+
+def _merge_stages(raw: Any) -> Any:
+    """Complete what each stage says of data and training with the recipe's own keys."""
+    if not isinstance(raw, Mapping) or not isinstance(raw.get("stages"), Mapping):
+        return raw
+    student = raw.get("student")
+    own = {"data": raw.get("data"), "training": student.get("training") if isinstance(student, Mapping) else None}
+    return {**raw, "stages": {name: _completed(stage, own) for name, stage in raw["stages"].items()}}
+
+
+def _completed(stage: Any, own: Mapping[str, Any]) -> Any:
+    if not isinstance(stage, Mapping):
+        return stage
+    both = {
+        key: {**given, **stage[key]}
+        for key, given in own.items()
+        if isinstance(given, Mapping) and isinstance(stage.get(key), Mapping)
+    }
+    return {**stage, **both}

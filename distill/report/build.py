@@ -16,7 +16,7 @@
 
 and a row:
 
-    name, role (teacher, teacher_export, untrained, student, control, export, baseline), kind, runtime, precision
+    name, role (teacher, teacher_export, untrained, stage, student, control, export, baseline), kind, runtime, precision
     parameters, size_mb, peak_memory_mb
     metrics         {key: {value, low, high, n}}
     retention       {key: share of the teacher's value}

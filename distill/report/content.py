@@ -36,7 +36,7 @@ __all__ = [
 RUNTIMES = {"torch": "PyTorch", "openvino": "OpenVINO", "onnx": "ONNX Runtime"}
 IS_TEACHER = ("teacher", "teacher_export")
 _PRIMARY = ("ndcg_at_10", "roc_auc", "spearman")
-_ROLES = ("teacher", "teacher_export", "untrained", "student", "control", "export", "baseline")
+_ROLES = ("teacher", "teacher_export", "untrained", "stage", "student", "control", "export", "baseline")
 
 
 @dataclass(frozen=True)

@@ -295,9 +295,6 @@ def _probabilities(row: Mapping[str, Any]) -> str:
 
 
 def _origin(run: Run, row: Mapping[str, Any], artefact: Artefact, result: Mapping[str, Any]) -> str:
-    objectives = {
-        name: term for name, term in run.recipe.objectives.model_dump(mode="json").items() if isinstance(term, dict)
-    }
     lines = ["## Where it comes from\n", f"- revision `{artefact.revision}`, stage {artefact.stage}"]
     lines += [f"- parent `{name}`, revision `{revision}`" for name, revision in artefact.parents.items()]
     for part in ("train", "validation", "evaluation"):
@@ -306,7 +303,9 @@ def _origin(run: Run, row: Mapping[str, Any], artefact: Artefact, result: Mappin
             lines.append(f"- {part} data: {described['n_pairs']} pairs, fingerprint `{described['fingerprint']}`")
     lines.append(f"- source of the data: `{result['data']['source']}`")
     if row["role"] in ("student", "export"):
-        lines += [f"- objective `{name}`: {_settings(term)}" for name, term in objectives.items()]
+        lines += _objectives(run.stages)
+    if row["role"] == "stage":
+        lines += _objectives([stage for stage in run.stages if row["name"] == f"after {stage.name}"])
     if row["role"] == "control":
         lines.append("- trained on the labels alone: the same student without its teacher")
         said = artefact.details.get("control") or {}
@@ -318,6 +317,16 @@ def _origin(run: Run, row: Mapping[str, Any], artefact: Artefact, result: Mappin
         lines.append("- the built student before its first step")
     lines.append("- versions: " + ", ".join(f"{name} {version}" for name, version in artefact.versions.items()))
     return "\n".join(lines)
+
+
+def _objectives(stages: Sequence[Run]) -> list[str]:
+    """Say what the student learned by, stage by stage."""
+    return [
+        f"- objective `{name}`{'' if stage.name is None else f' of stage {stage.name}'}: {_settings(term)}"
+        for stage in stages
+        for name, term in stage.recipe.objectives.model_dump(mode="json").items()
+        if isinstance(term, dict)
+    ]
 
 
 def _settings(term: Any) -> str:

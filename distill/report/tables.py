@@ -206,6 +206,8 @@ def _caption(content: BenchmarkResults) -> list[str]:
         quality += " The control is the same student, trained on the labels alone, by the loss that validation prefers."
     if any(row.get("role") == "untrained" for row in content.rows):
         quality += " Untrained: the student before its first step; its speed is the student’s."
+    if any(row.get("role") == "stage" for row in content.rows):
+        quality += " After …: the student after an earlier stage of its training."
     speed = (
         f"Latency and throughput were measured{where}; latency is for one pair at a time unless a batch is named. "
         f"{pairs_measured(content)} {measuring_ended(content)}"

@@ -46,7 +46,7 @@ _KINDS = {
 _BLACK_BOXES = {"file": "answers from a file", "endpoint": "answers of an endpoint", "callable": "a Python function"}
 _GOOD_SHARE = 0.95  # the headline names the fastest model that keeps this much
 _OURS = ("student", "export")
-_ROLE_WORDS = {"teacher_export": "teacher, exported"}
+_ROLE_WORDS = {"teacher_export": "teacher, exported", "stage": "student, after a stage"}
 
 
 def three_digits(value: float) -> str:

@@ -22,6 +22,7 @@ from distill.recipe.objectives import RelationTerm, ScoreTerm
 from distill.recipe.schema import Lora, Objectives, Training
 from distill.run import Run
 from distill.signals import SignalSource
+from distill.training.handing_over import hand_over, take_over
 from distill.training.learnable import check_learnable, check_related
 from distill.training.loop import TrainingOutput, TrainResult, train
 from distill.training.negatives import GuideVectors
@@ -49,6 +50,8 @@ class Job:
     :param inputs: all that decides the result, for the fingerprint
     :param own_role: learn queries (0) or documents (1) alone, against the vectors that `other_source` has of the other side
     :param details: what is to stand in the artefact's card besides
+    :param handed_over: the student of the stage before, with what it learned beside itself
+    :param hands_over: keep what is learned beside the model for the next stage
     """
 
     name: str
@@ -74,6 +77,8 @@ class Job:
     own_role: int | None = None
     other_source: SignalSource | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+    handed_over: Path | None = None
+    hands_over: bool = False
 
     @property
     def some_unread(self) -> bool:
@@ -212,6 +217,8 @@ def _build_step(job: Job) -> Step:
     step = Step(model, job.kind, job.objectives, teacher_kinds=kinds, projected_width=job.projected_width)
     step.block_widths, step.some_unread = job.block_widths, job.some_unread
     step.axes = None if job.axes is None else torch.from_numpy(job.axes)
+    if job.handed_over is not None:
+        take_over(step, job.handed_over, job.name)
     return step
 
 
@@ -252,6 +259,8 @@ def _save(run: Run, job: Job, step: TaskStep, result: TrainResult, seconds: floa
     card = replace(run.card(job.kind, job.stage, job.inputs, job.parents, details), metrics=metrics)
     with new_folder(job.target) as folder:
         save_model(merged(step.model), folder)
+        if job.hands_over:
+            hand_over(step, folder)
         write_card(folder, card)
     kept = "the last weights" if result.kept == "last" else f"validation {result.best_value:.4f}"
     log.info("%s: %s, %s", job.name, job.target, kept)

@@ -86,7 +86,14 @@ def check_pairs(run: "Run") -> None:
     facts = _PairFacts(pairs.labels, pairs.query_ids, documents, group_pairs(pairs, recipe.data.candidates))
     more = bool(recipe.data.unlabelled_pairs)
     for field, term in recipe.objectives.terms().items():
-        _check_facts("student", field, facts, term, recipe.student.training.global_batch, more_to_come=more)
+        _check_facts(
+            "student" if run.name is None else f"stage {run.name}",
+            field,
+            facts,
+            term,
+            recipe.student.training.global_batch,
+            more_to_come=more,
+        )
 
 
 def _check_scripts(run: "Run") -> None:

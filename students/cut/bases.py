@@ -103,17 +103,16 @@ def _changed(run: Run, whole: Base, section: Student) -> Base:
     """Do to one random layer of the encoder what the stage build_student would do to the whole."""
     if section.vocabulary is None and section.width is None and section.embedding_rank is None:
         return whole
-    planned, seed = Run(run.recipe.model_copy(update={"student": section})), run.recipe.seed
-    planned.split = run.split
+    seed = run.recipe.seed
     model = _one_layer(whole, section.max_length, seed)
     with quiet():
         if section.width is not None:
             batches = pair_batches(model, "bi_encoder", run.split.train, max_length=section.max_length, seed=seed)
             narrow(model, "bi_encoder", section.width, batches)
         if section.vocabulary is not None:
-            change_vocabulary(model, section.vocabulary, student_corpus(planned), seed=seed)
+            change_vocabulary(model, section.vocabulary, student_corpus(run, section), seed=seed)
         if section.embedding_rank is not None:
-            factorise(model, section.embedding_rank, student_corpus(planned))
+            factorise(model, section.embedding_rank, student_corpus(run, section))
     stated = section.model_dump(mode="json", include={"vocabulary", "width"}, exclude_none=True, exclude_defaults=True)
     return Base(transformer_of(model).config, tokenizer_of(model), whole.n_layers, stated)
 

@@ -178,6 +178,8 @@ def _targets(run: Run, sample: list[Told], matched_width: int | None) -> np.ndar
         match = run.recipe.objectives.embedding_match
         assert match is not None
         return unit_rows(embedding_source(run, match).embeddings(told, roles)(np.arange(len(told))))
+    if run.before is not None:  # what an earlier stage has trained is the backbone no more
+        return None
     backbone = run.student_section.backbone
     teacher = run.recipe.teachers[backbone.teacher] if isinstance(backbone, TeacherBackbone) else None
     if teacher is None or teacher.kind != "bi_encoder" or not isinstance(backbone, TeacherBackbone):

@@ -246,14 +246,12 @@ class Candidates:
     @cached_property
     def _output_width(self) -> int | None:
         """The width that the recipe asks a bi-encoder's vectors to have: its own, or that of the matched teacher."""
-        student, match = self.run.recipe.student, self.run.recipe.objectives.embedding_match
+        student = self.run.recipe.student
         if self.kind != "bi_encoder":
             return None
         if student is not None and student.dimensions is not None:
             return student.dimensions
-        if match is None or match.projection == "drop":
-            return None
-        return sum(self._width_of(name) for name in match.named)
+        return sum(map(self._width_of, self.run.space)) or None
 
     def _width_of(self, teacher: str) -> int:
         if teacher in self.run.recipe.black_boxes:
@@ -270,7 +268,7 @@ class Candidates:
 
     @cached_property
     def _sources(self) -> list[str]:
-        split = self.run.split
+        split = self.run.learned
         return list(dict.fromkeys([*split.train.queries, *split.train.documents, *split.unlabelled]))
 
 

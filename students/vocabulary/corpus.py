@@ -15,7 +15,7 @@ from distill.data.splitting import sample, text_key
 from distill.data.tables import read_text_columns
 from distill.files.artefact import content_hash
 from distill.models.modeling import replace_tokenizer, replace_transformer, tokenizer_of, transformer_of
-from distill.recipe.schema import Unlabelled, Vocabulary
+from distill.recipe.schema import Student, Unlabelled, Vocabulary
 from distill.run import Run
 from students.vocabulary.factorisation import factorise_embeddings
 from students.vocabulary.new_vocabulary import new_vocabulary
@@ -42,11 +42,15 @@ class Corpus:
             self.sources[name] = [*self.sources.get(name, []), *found]
 
 
-def student_corpus(run: Run) -> Corpus:
-    """Return what the recipe names as the corpus of the student's vocabulary: texts of its own, or what it trains on."""
-    vocabulary, split = run.student_section.vocabulary, run.split
+def student_corpus(run: Run, section: Student | None = None) -> Corpus:
+    """Return the corpus of the student's vocabulary: texts of its own, or what it trains on in all of its stages.
+
+    :param section: of the student, where it is not the recipe's
+    """
+    section = section or run.student_section
+    vocabulary, split = section.vocabulary, run.learned
     if vocabulary is not None and vocabulary.texts:
-        held_out = held_out_keys(split.validation, split.evaluation)
+        held_out = held_out_keys(*(stage.split.validation for stage in run.stages), split.evaluation)
         corpus = read_corpus(vocabulary.texts, without=held_out, seed=run.recipe.seed)
     else:
         corpus = Corpus()
@@ -57,7 +61,7 @@ def student_corpus(run: Run) -> Corpus:
         alone = [*split.train.queries, *split.train.documents, *split.unlabelled]
         corpus.contexts.extend(split.parallel)
         corpus.contexts.extend((text,) for text in dict.fromkeys(alone))
-    corpus.add("prompts", run.student_section.prompts or ())  # they stand before every text: none of it may be lost
+    corpus.add("prompts", section.prompts or ())  # they stand before every text: none of it may be lost
     return corpus
 
 
