@@ -2,8 +2,9 @@
 
 The result is an artefact of its own, `<run>/built`: a plain model folder, from which the student and its control both
 start. A later training stage may cut the student of the stage before (`<run>/stages/<name>/built`), and its control then
-starts from the same cuts without the training between them (`<run>/stages/<name>/untrained`). What was cut is saved, loaded with the stock library and compared before it is put in place, so that a config that
-does not describe its weights is found here and not in a worse student.
+starts from the same cuts without the training between them (`<run>/stages/<name>/untrained`). What was cut is saved, loaded
+with the stock library and compared before it is put in place, so that a config that does not describe its weights is found
+here and not in a worse student.
 """
 
 import logging
@@ -86,6 +87,7 @@ def _cut_further(run: Run, start: Path, target: Path) -> None:
         "parents": parents,
         "seed": run.recipe.seed,
         "data": {part: described[part] for part in ("train", "unlabelled", "parallel")},
+        **_scripts(run),
     }
     if run.is_finished(target, inputs):
         return
@@ -130,8 +132,7 @@ def _build(run: Run, build: Any) -> None:
         "seed": run.recipe.seed,
         "data": {part: described[part] for part in ("train", "unlabelled", "parallel")},
     }
-    scripts = {name: list(read) for name in _matched(run) if (read := run.recipe.teachers[name].scripts) is not None}
-    inputs |= {"scripts": scripts} if scripts else {}
+    inputs |= _scripts(run)
     if section.vocabulary is not None and section.vocabulary.texts:
         inputs["texts"] = student_corpus(run).fingerprint()
     elif run.learned is not run.split and _reads_text(section):
@@ -160,6 +161,12 @@ def _build(run: Run, build: Any) -> None:
             write_axes(folder, axes)
         write_card(folder, card)
     log.info("built: %s, %.1f M parameters", run.built, _millions(model))
+
+
+def _scripts(run: Run) -> dict[str, Any]:
+    """Return the scripts that matched teachers are learned of, for a fingerprint; {} where they read all texts."""
+    scripts = {name: list(read) for name in _matched(run) if (read := run.recipe.teachers[name].scripts) is not None}
+    return {"scripts": scripts} if scripts else {}
 
 
 def _reads_text(section: Student) -> bool:

@@ -149,17 +149,33 @@ class Split:
         return described
 
 
-def load_split(data: Data, seed: int, *, evaluation: Pairs | None = None) -> Split:
+@dataclass(frozen=True)
+class _Drawn:
+    """Labelled pairs in their three parts, and those whose labels are not used."""
+
+    train: Pairs
+    validation: Pairs
+    evaluation: Pairs
+    unjudged: Pairs
+
+
+def load_split(data: Data, seed: int) -> Split:
     """Read what the recipe's `data` section names and split it.
 
-    :param evaluation: pairs for the report that are drawn already; no pair with one of their texts is trained on
     :raises BadInput: on anything that cannot be trained on.
     """
     notes: list[str] = []
+    return _with_texts(_draw(data, seed, notes), data, seed, notes)
+
+
+def _draw(data: Data, seed: int, notes: list[str], drawn: Pairs | None = None) -> _Drawn:
+    """Read labelled pairs and draw what is held out.
+
+    :param drawn: pairs for the report that are drawn already; no pair with one of their texts is trained on
+    """
     pairs = _load_pairs(data.train, data, seed, notes)
-    is_drawn = evaluation is not None
-    if evaluation is not None:
-        rest = _without(pairs, held_out_keys(evaluation), notes, "training pairs")
+    if drawn is not None:
+        rest, evaluation = _without(pairs, held_out_keys(drawn), notes, "training pairs"), drawn
         if not len(rest):
             raise BadInput(f"{data.train}: every pair holds an evaluation text; nothing is left to train on")
     elif data.evaluation is None:
@@ -172,11 +188,17 @@ def load_split(data: Data, seed: int, *, evaluation: Pairs | None = None) -> Spl
     rest, unjudged = keep_labelled(rest, data, seed, notes)  # validation labels are labels too
     share = min(data.validation_share, data.max_validation_pairs / max(len(rest), 1))
     train, validation = _held_out(rest, share, data.split, seed + 1, notes, "validation")
-    if data.evaluation is None and not is_drawn:
+    if data.evaluation is None and drawn is None:
         _check_classes(pairs, {"training": train, "evaluation": evaluation})
     notes += _unlike(train, {"evaluation": evaluation, "validation": validation})
+    return _Drawn(train, validation, evaluation, unjudged)
+
+
+def _with_texts(drawn: _Drawn, data: Data, seed: int, notes: list[str]) -> Split:
+    """Read what has no labels, free it from what is held out, and say all notes."""
+    train, validation, evaluation = drawn.train, drawn.validation, drawn.evaluation
     held_out = held_out_keys(validation, evaluation)
-    unlabelled_pairs = load_unlabelled_pairs(data, seed, train, unjudged, held_out, notes)
+    unlabelled_pairs = load_unlabelled_pairs(data, seed, train, drawn.unjudged, held_out, notes)
     texts = dict.fromkeys(text for source in data.unlabelled for text in load_texts(source, seed=seed))
     unlabelled = [text for text in texts if text_key(text) not in held_out]
     if dropped := len(texts) - len(unlabelled):
@@ -193,23 +215,37 @@ def load_split(data: Data, seed: int, *, evaluation: Pairs | None = None) -> Spl
 def load_stage_splits(own: Data, stages: Mapping[str, Data], seed: int) -> list[Split]:
     """Read the data of each training stage, and last the recipe's own, which its teachers learn from.
 
-    All are judged on the recipe's evaluation pairs. What validates one of them is trained on in none of the others.
+    All are judged on the recipe's evaluation pairs. What validates one of them is trained on in none of the others. Stages that
+    differ in texts without labels alone have the same pairs in the same parts.
 
     :param stages: the data of each stage by its name
     :raises BadInput: on anything that cannot be trained on
     """
-    split = load_split(own, seed)
-    known = [(own, split)]
+    notes: list[str] = []
+    drawn = [(own, _draw(own, seed, notes))]
+    known = [(own, _with_texts(drawn[0][1], own, seed, notes))]
     for name, data in stages.items():
-        if all(data != other for other, _ in known):
-            log.info("data of stage %s:", name)
-            known.append((data, load_split(data, seed, evaluation=split.evaluation)))
-    held_out = [(data, held_out_keys(found.validation)) for data, found in known]
+        if any(data == other for other, _ in known):
+            continue
+        log.info("data of stage %s:", name)
+        notes = []
+        pairs = next((found for other, found in drawn if _has_same_pairs(data, other)), None)
+        if pairs is None:
+            pairs = _draw(data, seed, notes, known[0][1].evaluation)
+            drawn.append((data, pairs))
+        known.append((data, _with_texts(pairs, data, seed, notes)))
+    held_out = [(found.validation, held_out_keys(found.validation)) for _, found in known]
     clean = [
-        (data, _freed(found, set[str]().union(*(keys for other, keys in held_out if other != data))))
+        (data, _freed(found, set[str]().union(*(keys for part, keys in held_out if part is not found.validation))))
         for data, found in known
     ]
     return [next(found for data, found in clean if data == wanted) for wanted in (*stages.values(), own)]
+
+
+def _has_same_pairs(data: Data, other: Data) -> bool:
+    """Tell whether two sections differ in nothing but what has no labels, and how pairs are grouped."""
+    own = {name: getattr(data, name) for name in ("unlabelled", "unlabelled_pairs", "parallel", "candidates")}
+    return data == other.model_copy(update=own)
 
 
 def _freed(split: Split, held_out: set[str]) -> Split:

@@ -178,7 +178,7 @@ def benchmark(run: Run) -> None:
     calibrated = _calibrated(run, rows, scored, bootstrap)
     result["rows"] = [row | calibrated.get(row["name"], {}) for row in result["rows"]]
     result["notes"] = [
-        *run.learned.notes,
+        *dict.fromkeys([*run.for_teachers.split.notes, *run.learned.notes]),
         *changed,
         *_notes(run, rows, speed),
         *teacher_export_notes(run),

@@ -135,7 +135,8 @@ def _cut_problems(recipe: Recipe, student: Student) -> list[str]:
 
 def _idle_stage_data(recipe: Recipe) -> list[str]:
     """Refuse data that a stage names and does not read, and data of the recipe that no stage reads."""
-    idle = [_idle_data(own) for own in recipe.in_stages]
+    # an adapted encoder reads the recipe's own text
+    idle = [_idle_data(own, is_adapted=own.data.unlabelled == recipe.data.unlabelled) for own in recipe.in_stages]
     problems = [
         f"stages.{name}.data.{key}: {problem}"
         for (name, stage), found in zip(recipe.stages.items(), idle, strict=True)
@@ -436,8 +437,11 @@ def _unlabelled_pair_problems(recipe: Recipe) -> list[str]:
     return problems
 
 
-def _idle_data(recipe: Recipe) -> dict[str, str]:
-    """Return which data nothing is learned from, by its key, and why."""
+def _idle_data(recipe: Recipe, *, is_adapted: bool = True) -> dict[str, str]:
+    """Return which data nothing is learned from, by its key, and why.
+
+    :param is_adapted: a teacher of kind mlm would read texts without pairs
+    """
     objectives, student, idle = recipe.objectives, recipe.student, dict[str, str]()
     if student is None:
         return idle
@@ -448,8 +452,8 @@ def _idle_data(recipe: Recipe) -> dict[str, str]:
         )
     if objectives.from_texts or not objectives.terms():
         return idle
-    is_read = any(teacher.kind == "mlm" for teacher in recipe.teachers.values()) or student.vocabulary is not None
-    if recipe.data.unlabelled and not is_read:
+    is_read = is_adapted and any(teacher.kind == "mlm" for teacher in recipe.teachers.values())
+    if recipe.data.unlabelled and not is_read and student.vocabulary is None:
         idle["unlabelled"] = (
             "only objectives on embeddings (embedding_match, rkd, similarity, cka) and a teacher of kind mlm learn from texts without pairs; set one or drop them"
         )

@@ -98,7 +98,9 @@ def check_pairs(run: "Run") -> None:
 
 def _check_scripts(run: "Run") -> None:
     """Refuse a teacher none of whose texts is in the scripts that it is learned of."""
-    for name, teacher in run.recipe.teachers.items():
+    asked = run.recipe.teachers if run.name is None else run.recipe.objectives.teachers()
+    for name in asked:
+        teacher = run.recipe.teachers[name]
         if teacher.scripts is None:
             continue
         split = run.split

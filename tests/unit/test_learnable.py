@@ -58,7 +58,7 @@ class TestBeforeAnythingIsTrained:
         student = SimpleNamespace(kind=kind, training=SimpleNamespace(global_batch=32))
         data = SimpleNamespace(candidates=candidates, unlabelled_pairs=unlabelled_pairs)
         recipe = SimpleNamespace(student=student, data=data, objectives=objectives, teachers={})
-        check_pairs(SimpleNamespace(recipe=recipe, split=SimpleNamespace(train=train)))
+        check_pairs(SimpleNamespace(recipe=recipe, split=SimpleNamespace(train=train), name=None))
 
     @pytest.mark.parametrize("objectives", [KL, MARGIN, Objectives(adr_mse=AdrMse(teacher="cross"))])
     def test_no_query_with_two_documents(self, objectives):

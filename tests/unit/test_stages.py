@@ -205,6 +205,21 @@ class TestData:
             "12 training pairs hold a text that is an evaluation text and were left out of training" in task.split.notes
         )
 
+    def test_texts_without_labels_leave_the_pairs_as_they_are(self, tmp_path):
+        """Not only the same pairs: a leak of a file is said and stays, as in a recipe without stages."""
+        pairs = [(f"query {n}", f"document {n}", n % 2) for n in range(60)]
+        texts = tmp_path / "texts.txt"
+        texts.write_text("alone\n", encoding="utf-8")
+        evaluation = self.write(
+            tmp_path / "evaluation.tsv", [*pairs[:5], *((f"x {n}", f"y {n}", n % 2) for n in range(9))]
+        )
+        data = {"train": self.write(tmp_path / "own.tsv", pairs), "evaluation": evaluation, "validation_share": 0.2}
+        stages = {"general": {**GENERAL, "data": {"unlabelled": [{"path": str(texts)}]}}, "task": TASK}
+        general, task = run_of(tmp_path, stages, data=data).stages
+        assert general.split.train is task.split.train and general.split.validation is task.split.validation
+        assert (general.split.unlabelled, task.split.unlabelled) == (["alone"], [])
+        assert any(note.startswith("leak: 10 of 28") for note in task.split.notes)
+
     def test_teachers_learn_from_the_recipe_s_own_data(self, tmp_path):
         run = self.run(tmp_path)
         assert run.for_teachers.recipe.data == run.stated.data
