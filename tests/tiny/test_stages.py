@@ -10,14 +10,17 @@ from safetensors.torch import load_file
 from distill.errors import BadInput
 from distill.files.artefact import read_card
 from distill.models.modeling import load_model, tokenizer_of, transformer_of
+from distill.recipe.reading import load_recipe
+from distill.run import Run
 from distill.training import fitting
 from recipes.cli import main
 from students import build_student, train_student
 from students.train import training_inputs, training_job
 from teachers import cache_signals
 from teachers.doctor import diagnose
-from tests.conftest import BACKBONE, BI_TEACHER, make_run, train_teachers_once, write_recipe
+from tests.conftest import BACKBONE, BI_TEACHER, ROOT, make_run, pairs_file, train_teachers_once, write_recipe
 from tests.tiny.test_training import Interrupted, identical
+from tests.unit.test_docs import blocks
 
 pytestmark = pytest.mark.integration
 
@@ -286,3 +289,32 @@ def test_a_whole_run_has_a_row_after_each_stage(tmp_path, capsys):
     assert "objective `embedding_match` of stage general" in card and "objective `labels` of stage task" in card
     page = (tmp_path / "run/report/index.html").read_text(encoding="utf-8")
     assert "student, after a stage" in page
+
+
+TINY_PAGE = [
+    f"data.train={pairs_file()}",
+    "data.evaluation=null",
+    "data.columns={}",
+    "data.label_range=[0, 1]",
+    "data.max_pairs=120",
+    f"teachers.minilm={{kind: bi_encoder, backbone: { ({**BACKBONE, 'layers': 4}) }, max_length: 64}}",
+    "student.max_length=64",
+    "student.control=false",
+    "training.max_steps=2",
+    "training.precision=fp32",
+    "training.tensorboard=false",
+]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_recipes_of_the_page_train(tmp_path, number):
+    """With a tiny teacher of four layers in MiniLM's place."""
+    text = blocks(ROOT / "docs/how-to/stages.md", "yaml")[number]
+    (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
+    (tmp_path / "texts.txt").write_text("one text\nanother\n", encoding="utf-8")
+    texts = f"stages.general.data={{unlabelled: [{{path: {tmp_path / 'texts.txt'}}}]}}"
+    overrides = [*TINY_PAGE, f"output_dir={tmp_path / 'run'}", *([texts] if number == 0 else [])]
+    run = trained(Run(load_recipe(tmp_path / "recipe.yaml", overrides)))
+    assert [layers_of(stage.student) for stage in run.stages] == ([3, 3] if number == 0 else [3, 1])
+    if number:
+        assert transformer_of(load_model(run.student)).config.intermediate_size == BACKBONE["feed_forward"] // 2
