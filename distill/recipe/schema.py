@@ -4,7 +4,7 @@
 
 Every setting of the toolkit is a field on this page, with its unit and meaning. `null` (None) means off. A teacher or the
 student may have its own `training` section. Its keys win over the recipe's, and the resolved recipe is stored with every
-artefact.
+artefact. Where the student is trained in stages, each has keys of its own (`TrainingStage`).
 
 A section refuses what is wrong within it. `distill.recipe.checks` checks what sections must agree on. `distill.recipe.reading`
 reads files and overrides, and reports all problems at once.
