@@ -318,3 +318,30 @@ def test_the_recipes_of_the_page_train(tmp_path, number):
     assert [layers_of(stage.student) for stage in run.stages] == ([3, 3] if number == 0 else [3, 1])
     if number:
         assert transformer_of(load_model(run.student)).config.intermediate_size == BACKBONE["feed_forward"] // 2
+
+
+class TestOtherStudents:
+    def test_a_cross_encoder_loses_a_layer_between_stages(self, tiny_run):
+        cross = {"objectives": {"score_match": {"teacher": "cross", "loss": "bce"}}, "training": {"max_steps": 2}}
+        changes = {"data": {"max_pairs": 120}, "student": {"layers": [0, 1]}, "objectives": {"score_match": None}}
+        narrow = {**cross, "student": {"layers": {"importance": 1}, "width": {"feed_forward": 0.5}}}
+        run = trained(tiny_run(**changes, stages={"wide": cross, "narrow": narrow}))
+        assert [layers_of(stage.student) for stage in run.stages] == [2, 1] and layers_of(run.untrained) == 1
+
+    def test_word_embeddings_become_a_product_between_stages(self, tiny_run):
+        narrow = {**GENERAL, "student": {"embedding_rank": 8}}
+        run = trained(tiny_run(**BI, stages={"whole": GENERAL, "product": narrow}))
+        kinds = [transformer_of(load_model(stage.student)).config.model_type for stage in run.stages]
+        assert kinds == ["bert", "mobilebert"]
+
+    def test_a_table_of_tokens_learns_in_stages(self, tiny_run):
+        student = {"kind": "bi_encoder", "backbone": {"teacher": "bi"}, "layers": None, "static": {}, "dimensions": 16}
+        stages = {"general": GENERAL, "narrow": {**GENERAL, "student": {"dimensions": 8}}}
+        run = trained(tiny_run(**{**BI, "student": student}, stages=stages))
+        assert [load_model(stage.student).get_embedding_dimension() for stage in run.stages] == [16, 8]
+
+    def test_a_student_of_one_side_learns_in_stages(self, tiny_run):
+        student = {**BI["student"], "asymmetric": {"side": "query", "min_cosine": -1, "min_recall": 0}, "control": True}
+        run = trained(tiny_run(**{**BI, "student": student}, stages={"general": GENERAL, "task": {**TASK, "objectives": {**MATCH, "labels": {}}}}))  # fmt: skip
+        assert read_card(run.student).details["asymmetric"]["teacher"] == "bi"
+        assert read_card(run.control).details["training"]["step"] == 5
