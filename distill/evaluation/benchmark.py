@@ -97,11 +97,8 @@ _MADE_OF_A_MODEL = (
     "baseline",
     "teacher_export",
 )  # rows whose card says nothing of how a teacher or the student was trained
-_NOT_SAID_UNDER = (
-    "untrained",
-    "stage",
-    "teacher_export",
-)  # nothing, or not all, is learned; it is the teacher, which is said
+# nothing is learned, or not all; it is the teacher, which is said
+_NOT_SAID_UNDER = ("untrained", "stage", "teacher_export")
 _CALIBRATED = ("student", "export")
 _SHOWN_CHANGES = 4
 _OPTIONAL = ("under_load", "first_score_seconds", "first_score_cold_seconds", "variant")
