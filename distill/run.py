@@ -194,6 +194,10 @@ class Run:
         """The student's folder; of an earlier stage that of the student after it."""
         return self.folder / "student" if self is self.stages[-1] else self._own / "student"
 
+    def place_of(self, folder: Path) -> str:
+        """Return where a folder lies in the run's, as cards name what a student starts from: "built", "stages/general/student"."""
+        return folder.relative_to(self.folder).as_posix()
+
     @property
     def _own(self) -> Path:
         return self.folder / "stages" / str(self.name)

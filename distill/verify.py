@@ -215,7 +215,7 @@ def _recipe(root: Path, cards: Sequence[Path]) -> Iterator[Verdict]:
         return
     for folder in cards:
         card = _card(folder)
-        changes = [] if card is None else _changes(card, now)
+        changes = [] if card is None else _changes(_place(root, folder), card, now)
         if changes:
             more = f" and {len(changes) - _SHOWN_CHANGES} more" if len(changes) > _SHOWN_CHANGES else ""
             shown = ", ".join(changes[:_SHOWN_CHANGES]) + more
@@ -224,9 +224,28 @@ def _recipe(root: Path, cards: Sequence[Path]) -> Iterator[Verdict]:
             )
 
 
-def _changes(card: Artefact, now: Mapping[str, Any]) -> list[str]:
-    """Return the fields that went into a folder and are others in a recipe."""
+def _of_stage(place: str, inputs: Mapping[str, Any], now: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a recipe as the training stage sees it that made the folder in a place of the run; itself where it has none."""
+    stages, student = now.get("stages"), now.get("student")
+    if not isinstance(stages, dict) or not stages or not isinstance(student, dict):
+        return now
+    names, parts = list(stages), place.split("/")
+    learning = [name for name in names if (stages[name].get("objectives") or {}).get("labels")]
+    name = parts[1] if parts[0] == "stages" and len(parts) > 1 else names[0] if place == "built" else names[-1]
+    name = next(reversed(learning), name) if inputs.get("name") == "control" else name
+    if name not in stages:  # a stage that the recipe has no more
+        return {**now, "student": None, "objectives": None}
+    cuts = [(stages[one].get("student") or {}).get("dimensions") for one in names[: names.index(name) + 1]]
+    dimensions = next((width for width in reversed(cuts) if width), student.get("dimensions"))
+    own = {"training": stages[name].get("training") or student.get("training"), "dimensions": dimensions}
+    objectives = stages[name].get("objectives") or now.get("objectives")
+    return {**now, "student": {**student, **own}, "objectives": objectives}
+
+
+def _changes(place: str, card: Artefact, recipe: Mapping[str, Any]) -> list[str]:
+    """Return the fields that went into the folder in a place of the run and are others in a recipe."""
     inputs = card.details.get("inputs") or {}
+    now = _of_stage(place, inputs, recipe)
     sections = {"student": now.get("student"), "objectives": now.get("objectives")}
     if inputs.get("name") == "control":  # it learns the labels, whatever the recipe's objectives are
         del sections["objectives"]

@@ -77,7 +77,7 @@ def _build_further(run: Run, start: Path, target: Path) -> None:
 
 def _cut_further(run: Run, start: Path, target: Path) -> None:
     """Cut a student and give it the output that the stage asks for; `start` and `target` are folders."""
-    parents = {"start": run.require(start, "train_student").revision, **_teachers(run, _matched(run))}
+    parents = {run.place_of(start): run.require(start, "train_student").revision, **_teachers(run, _matched(run))}
     described = run.split.describe()
     inputs = {
         "stage": "build_student",

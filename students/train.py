@@ -143,10 +143,9 @@ def training_inputs(run: Run, name: str, objectives: Objectives) -> dict[str, An
 
 def _parents(run: Run, name: str, objectives: Objectives) -> dict[str, str]:
     """Return the revisions of everything that a student comes from."""
-    before, start = run.before, run.stages[-1].untrained if name.startswith("control") else run.start
-    origin = "built" if before is None or start != before.student else f"after {before.name}"
+    start = run.stages[-1].untrained if name.startswith("control") else run.start
     named = {*objectives.teachers(), *filter(None, [index_teacher(run)])}
-    parents = {origin: run.require(start, "build_student").revision}
+    parents = {run.place_of(start): run.require(start, "build_student").revision}
     return parents | {one: run.require(run.teacher(one), "train_teacher").revision for one in sorted(named)}
 
 

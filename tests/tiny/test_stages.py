@@ -13,6 +13,7 @@ from distill.models.modeling import load_model, tokenizer_of, transformer_of
 from distill.recipe.reading import load_recipe
 from distill.run import Run
 from distill.training import fitting
+from distill.verify import verify
 from recipes.cli import main
 from students import build_student, train_student
 from students.train import training_inputs, training_job
@@ -63,7 +64,7 @@ def test_each_stage_starts_from_the_student_of_the_one_before(tiny_run, caplog):
     general, task = trained(tiny_run(**BI, stages=TWO)).stages
     first, last = read_card(general.student), read_card(task.student)
     assert first.parents["built"] == read_card(general.built).revision
-    assert last.parents == {"after general": first.revision}
+    assert last.parents == {"stages/general/student": first.revision}
     assert (first.details["training"]["step"], last.details["training"]["step"]) == (3, 2)
     assert "stage task (2 of 2) starts from" in caplog.text
     assert "student: handed over: the weights; anew: AdamW's moments" in caplog.text
@@ -180,7 +181,7 @@ class TestShrinking:
         wide, narrow, task = shrunk.stages
         assert [layers_of(stage.student) for stage in shrunk.stages] == [2, 1, 1]
         assert read_card(narrow.built).parents == {
-            "start": read_card(wide.student).revision,
+            "stages/wide/student": read_card(wide.student).revision,
             "bi": read_card(shrunk.teacher("bi")).revision,
         }
         weights, cut = load_model(wide.student).state_dict(), load_model(narrow.built).state_dict()
@@ -193,7 +194,7 @@ class TestShrinking:
         weights, cut = load_model(shrunk.folder / "built").state_dict(), load_model(untrained).state_dict()
         assert all(torch.equal(weights[name], value) for name, value in cut.items())
         control = read_card(shrunk.control)
-        assert control.parents == {"built": read_card(untrained).revision}
+        assert control.parents == {"stages/narrow/untrained": read_card(untrained).revision}
         assert control.details["control"]["steps"] == 3 + 3 + 2 == control.details["training"]["step"]
 
     def test_the_control_tries_the_learning_rate_of_each_stage(self, shrunk):
@@ -213,6 +214,29 @@ class TestShrinking:
         # of another size than the student a row has a speed of its own
         assert (rows["after wide"].measured_as, rows["after narrow"].measured_as) == (None, "student")
 
+    def test_verify_knows_what_each_folder_was_made_by(self, shrunk):
+        shrunk.write_recipe()
+        verdicts = verify(shrunk.folder)
+        places = {verdict.place: verdict for verdict in verdicts if verdict.state == "ok"}
+        assert {
+            "built",
+            "stages/wide/student",
+            "stages/narrow/built",
+            "stages/narrow/untrained",
+            "student",
+            "control",
+        } <= set(places)
+        assert [verdict for verdict in verdicts if verdict.state == "broken" or "recipe.json" in verdict.line] == []
+        stages = {name: stage.model_dump(mode="json") for name, stage in shrunk.stated.stages.items()}
+        stages["wide"]["training"]["max_steps"] = 9
+        recipe = shrunk.folder / "recipe.json"
+        recipe.write_text(json.dumps(json.loads(recipe.read_text()) | {"stages": stages}))
+        noted = {
+            verdict.place for verdict in verify(shrunk.folder) if "student.training.max_steps: 3 → 9" in verdict.line
+        }
+        assert noted == {"stages/wide/student"}
+        shrunk.write_recipe()
+
 
 def test_dimensions_of_a_later_stage_lie_along_the_teacher_s_axes(tiny_run):
     from students.cut.dimensions import read_axes
@@ -223,6 +247,10 @@ def test_dimensions_of_a_later_stage_lie_along_the_teacher_s_axes(tiny_run):
     assert [load_model(stage.student).get_embedding_dimension() for stage in (general, task, narrow)] == [16, 16, 8]
     assert read_axes(task.built).shape == (32, 16) and task.built == general.built
     assert read_axes(narrow.built).shape == (32, 8)
+    narrow.write_recipe()
+    assert [
+        verdict for verdict in verify(narrow.folder) if verdict.state == "broken" or "recipe.json" in verdict.line
+    ] == []
     first = load_model(narrow.built).encode(["a text"])[0]
     assert abs(float((first**2).sum()) - 1) < 1e-5
 
