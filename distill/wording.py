@@ -3,7 +3,16 @@
 import math
 from collections.abc import Mapping
 
-__all__ = ["counted", "difference_in_words", "in_dollars", "or_least", "signed", "value_in_words", "values_in_words"]
+__all__ = [
+    "counted",
+    "difference_in_words",
+    "in_dollars",
+    "load_with",
+    "or_least",
+    "signed",
+    "value_in_words",
+    "values_in_words",
+]
 
 _MOST_DECIMALS = 9
 
@@ -45,6 +54,15 @@ def in_dollars(amount: float) -> str:
         return "<$0.0001" if amount else "$0"
     decimals = max(2, 1 - math.floor(math.log10(abs(amount)))) if math.isfinite(amount) else 2
     return f"${amount:.{decimals}f}"
+
+
+def load_with(runtime: str) -> str:
+    """Say how a folder is opened in another runtime, in Python and by a command.
+
+    >>> load_with("torch")
+    'load it with runtime="torch" (--runtime torch of a command)'
+    """
+    return f'load it with runtime="{runtime}" (--runtime {runtime} of a command)'
 
 
 def signed(value: float, decimals: int = 3) -> str:

@@ -11,7 +11,7 @@ from distill.data.pairs import Asked, read_pairs_with_rows
 from distill.data.tables import read_text_columns, read_texts
 from distill.errors import BadInput
 from distill.mining.cached import CachedScorer
-from distill.mining.mine import MiningInputs, MiningSettings, mine
+from distill.mining.mine import MiningInputs, MiningSettings, check_mining_settings, mine
 from distill.recipe.schema import Columns
 from distill.runtime.opening import load
 from distill.wording import counted
@@ -84,6 +84,7 @@ def mine_file(
     :param models: the folders called "retriever" (None is BM25) and "teacher"
     :param options: how models are opened, as `load` takes it
     """
+    check_mining_settings(settings, models["retriever"], has_teacher=any(models.values()))
     inputs = source.read()
     folders = dict.fromkeys(path.resolve() for path in models.values() if path is not None)
     inputs = replace(inputs, sources=[*inputs.sources, *folders])

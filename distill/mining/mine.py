@@ -32,7 +32,7 @@ from distill.mining.choosing import FalseNegatives, RankStratum, draw_candidates
 from distill.mining.retrieval import Bm25, Terms, terms_of
 from distill.runtime.vectors import nearest_rows
 
-__all__ = ["Mined", "MiningInputs", "MiningSettings", "mine"]
+__all__ = ["Mined", "MiningInputs", "MiningSettings", "check_mining_settings", "mine"]
 
 log = logging.getLogger(__name__)
 _COLUMNS: Mapping[str, type] = {
@@ -114,7 +114,10 @@ def mine(
     :raises BadInput: on a folder of other settings, and limits or labels that need a teacher where there is none
     """
     teacher = teacher or retriever
-    _check(inputs, settings, retriever, teacher)
+    check_mining_settings(
+        settings, None if retriever is None else retriever.scorer.path, has_teacher=teacher is not None
+    )
+    _check(inputs, retriever)
     check_output_folder(folder, inputs=inputs.sources, ours=["settings.json", ".lock"], overwrite=True)
     make_folder(folder)
     with only_process(folder):
@@ -124,23 +127,31 @@ def mine(
     return mined
 
 
-def _check(
-    inputs: MiningInputs, settings: MiningSettings, retriever: CachedScorer | None, teacher: CachedScorer | None
-) -> None:
-    if retriever is not None and retriever.scorer.kind != "bi_encoder":
-        raise BadInput(f"{retriever.scorer.path} is a {retriever.scorer.kind}; a bi-encoder or bm25 finds candidates")
-    if teacher is None and settings.false_negatives.is_set:
+def check_mining_settings(settings: MiningSettings, retriever: Path | None, *, has_teacher: bool) -> None:
+    """Refuse settings that do not go together, before anything is read or opened for them.
+
+    :param retriever: the folder of the model that finds candidates; None is BM25
+    :param has_teacher: whether a model scores the candidates
+    :raises BadInput: on limits or labels that need a teacher where there is none, terms beside a model, strata that begin behind
+        the depth
+    """
+    if not has_teacher and settings.false_negatives.is_set:
         raise BadInput(
             "limits on scores need a teacher that scores the candidates; name one (--teacher), or leave the limits out"
         )
-    if teacher is None and settings.labels == "teacher":
+    if not has_teacher and settings.labels == "teacher":
         raise BadInput("labels of the teacher need a teacher; name one (--teacher), or take zero")
     if settings.strata[-1].first > settings.depth:
         raise BadInput(
             f"stratum {settings.strata[-1]} begins behind the {settings.depth} documents that are looked at; raise the depth"
         )
     if retriever is not None and settings.terms is not None:
-        raise BadInput(f"terms are what BM25 counts, and {retriever.scorer.path} finds the candidates; leave them out")
+        raise BadInput(f"terms are what BM25 counts, and {retriever} finds the candidates; leave them out")
+
+
+def _check(inputs: MiningInputs, retriever: CachedScorer | None) -> None:
+    if retriever is not None and retriever.scorer.kind != "bi_encoder":
+        raise BadInput(f"{retriever.scorer.path} is a {retriever.scorer.kind}; a bi-encoder or bm25 finds candidates")
     if not len(inputs.pairs):
         raise BadInput("there are no pairs, so no queries to find candidates for")
 

@@ -1,7 +1,7 @@
 """The model card: a `README.md` in each folder of a run that says what the model is, lost and won, and how to load it.
 
-Written when the report is, from the report's own numbers and the folders' `artefact.json`; the metadata on top are what
-the Hugging Face hub reads. A card describes the model and is no part of it: it does not change the revision.
+`model_card.md` filled from the report's own numbers and the folders' `artefact.json`, when the report is written; the metadata
+on top are what the Hugging Face hub reads. A card describes the model and is no part of it: it does not change the revision.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,12 @@ from distill.files.outputs import inert
 from distill.metrics.names import METRIC_NAMES
 from distill.metrics.standing import floor_of
 from distill.recipe.black_box import BLACK_BOXES
+from distill.report.templates import render
 from distill.report.words import speed_share, worth_in_parts
 from distill.run import Run
 from distill.wording import counted, difference_in_words
 
-__all__ = ["push", "write_model_cards"]
+__all__ = ["push", "use_of", "write_model_cards"]
 
 _ENDING = {"openvino": ', backend="openvino"', "onnx": ', backend="onnx"', "torch": ""}
 
@@ -55,33 +56,27 @@ def _own_parity(row: Mapping[str, Any], artefact: Artefact) -> dict[str, Mapping
 def _text(
     run: Run, row: Mapping[str, Any], result: Mapping[str, Any], artefact: Artefact, exports: Mapping[str, Any]
 ) -> str:
-    if row["kind"] in BLACK_BOXES:
-        return _text_of_black_box(run, row, result, artefact)
-    parts = [
-        f"# {run.recipe.name}: {row['name']}\n\n{_what(row, result)}",
-        _quality(row, result),
-        _speed(row, result["environment"]),
-        _parity(exports) if row["role"] in ("student", "export") else _parity(_own_parity(row, artefact)),
-        _loading(row, artefact),
-        _origin(run, row, artefact, result),
-        _limits(run, row, result),
-    ]
-    body = inert("\n\n".join(part for part in parts if part))
-    return f"{_metadata(run, row, result, artefact)}\n\n{body}\n"
+    """Fill `model_card.md`; a teacher that is no model has no metadata, and nothing that can be loaded."""
+    is_model = row["kind"] not in BLACK_BOXES
+    shown = exports if row["role"] in ("student", "export") else _own_parity(row, artefact)
+    card = render(
+        "model_card.md",
+        title=f"{run.recipe.name}: {row['name']}",
+        box=None if is_model else _box(run, row),
+        what=_what(row, result) if is_model else None,
+        quality=_quality(row, result),
+        speed=_speed(row, result["environment"]) if is_model else None,
+        parity=_parity(shown) if is_model else None,
+        use=use_of(row, artefact) if is_model else None,
+        origin=_origin(run, row, artefact, result),
+        limits=_limits(run, result),
+    )
+    return f"{_metadata(run, row, result, artefact)}\n\n{inert(card)}" if is_model else inert(card)
 
 
-def _text_of_black_box(run: Run, row: Mapping[str, Any], result: Mapping[str, Any], artefact: Artefact) -> str:
-    """Return the card of a teacher that is no model: nothing here can be loaded."""
+def _box(run: Run, row: Mapping[str, Any]) -> dict[str, str]:
     box = run.recipe.black_boxes.get(row["name"])
-    said = "no model" if box is None else f"no model: {box.in_words}"
-    parts = [
-        f"# {run.recipe.name}: {row['name']}\n\nThis teacher is {said}. Parameters, size and latency are unknown. What it said of "
-        f"the training texts is in `signals/{row['name']}` of the run.",
-        _quality(row, result),
-        _origin(run, row, artefact, result),
-        _limits(run, row, result),
-    ]
-    return inert("\n\n".join(part for part in parts if part)) + "\n"
+    return {"name": row["name"], "said": "no model" if box is None else f"no model: {box.in_words}"}
 
 
 def _metadata(run: Run, row: Mapping[str, Any], result: Mapping[str, Any], artefact: Artefact) -> str:
@@ -126,107 +121,114 @@ def _hub_parents(run: Run) -> list[str]:
     )
 
 
-def _what(row: Mapping[str, Any], result: Mapping[str, Any]) -> str:
-    kind = (
-        "cross-encoder: one score for a pair of texts"
-        if row["kind"] == "cross_encoder"
-        else "bi-encoder: vectors whose cosine is the match of two texts"
-    )
-    said = f"A {kind}. {row['parameters'] / 1e6:.1f} M parameters, {row['size_mb']:.1f} MB, {row['runtime']} {row['precision']}."
-    floor = floor_of(result["rows"], result["primary_metric"])
-    if row.get("under_floor") and floor is not None:
-        said += f" **It is under the floor: counting common terms (`{floor['name']}`) matches these pairs better.**"
-    if row.get("problem"):
-        said += f" **{row['problem'][0].upper()}{row['problem'][1:]}.**"
-    share = (row.get("retention") or {}).get(result["primary_metric"])
+def _what(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+    cross, metric = row["kind"] == "cross_encoder", result["primary_metric"]
+    floor = floor_of(result["rows"], metric)
     teacher = next((other["name"] for other in result["rows"] if other["role"] == "teacher"), None)
-    if share is None or teacher is None or row["role"] == "teacher":
-        return said
-    split = speed_share(row)
-    faster = (
-        ""
-        if row.get("speedup") is None
-        else f" at {row['speedup']:.1f} times its pairs a second{f' ({split})' if split else ''}"
-    )
-    of = f"`{teacher}` in torch" if row["role"] == "teacher_export" else f"its teacher, `{teacher}`,"
-    return f"{said} It keeps {100 * share:.1f} % of the {METRIC_NAMES.get(result['primary_metric'])} of {of}{faster}."
+    of_itself = teacher is None or row["role"] == "teacher"
+    return {
+        "kind": (
+            "cross-encoder: one score for a pair of texts"
+            if cross
+            else "bi-encoder: vectors whose cosine is the match of two texts"
+        ),
+        "millions": row["parameters"] / 1e6,
+        "size_mb": row["size_mb"],
+        "runtime": row["runtime"],
+        "precision": row["precision"],
+        "floor": floor["name"] if row.get("under_floor") and floor is not None else None,
+        "problem": row.get("problem"),
+        "kept": None if of_itself else (row.get("retention") or {}).get(metric),
+        "metric": METRIC_NAMES.get(metric),
+        "of": f"`{teacher}` in torch" if row["role"] == "teacher_export" else f"its teacher, `{teacher}`,",
+        "speedup": row.get("speedup"),
+        "split": speed_share(row),
+    }
 
 
-def _quality(row: Mapping[str, Any], result: Mapping[str, Any]) -> str:
-    lines = [
-        f"## Quality\n\n{result['data']['n_pairs']} evaluation pairs of {result['data']['n_queries']} queries; 95 % bootstrap intervals.\n",
-        "| metric | value | 95 % | of the teacher | of the best teacher | of what there was to gain |",
-        "|---|---:|---|---:|---:|---|",
-    ]
-    for name, estimate in row["metrics"].items():
-        share = (row.get("retention") or {}).get(name)
-        best = (row.get("retention_best") or {}).get(name)
-        kept, of_best = ("" if value is None else f"{100 * value:.1f} %" for value in (share, best))
-        lines.append(
-            f"| {METRIC_NAMES.get(name, name)} | {estimate['value']:.4f} | {estimate['low']:.4f}–{estimate['high']:.4f} | {kept} | {of_best} "
-            f"| {', '.join(worth_in_parts(row, name))} |"
-        )
+def _quality(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
     compared = [
         one
         for one in result["comparisons"]
         if row["name"] in (one["name"].split(" − ")[0], one["name"].split(" − ")[-1])
     ]
-    lines += [""] * bool(compared) + [
-        f"- {one['name']}: {difference_in_words(one['value'], one['low'], one['high'], 4)} {METRIC_NAMES.get(one['metric'])}"
-        for one in compared
-    ]
-    return "\n".join(lines)
+    return {
+        "n_pairs": result["data"]["n_pairs"],
+        "n_queries": result["data"]["n_queries"],
+        "lines": [
+            {
+                **estimate,
+                "name": METRIC_NAMES.get(name, name),
+                "kept": _percent((row.get("retention") or {}).get(name)),
+                "kept_of_best": _percent((row.get("retention_best") or {}).get(name)),
+                "worth": worth_in_parts(row, name),
+            }
+            for name, estimate in row["metrics"].items()
+        ],
+        "comparisons": [
+            (
+                one["name"],
+                difference_in_words(one["value"], one["low"], one["high"], 4),
+                METRIC_NAMES.get(one["metric"]),
+            )
+            for one in compared
+        ],
+    }
 
 
-def _speed(row: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f} %"
+
+
+def _speed(row: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, Any] | None:
     latency = row.get("latency_ms")
     if not latency:
-        return ""
-    machine = f"{environment['cpu']}, {environment['threads']} threads, {environment['date'][:10]}"
-    one, many = (
-        _interval(row.get(f"{kind}_interval"), form) for kind, form in (("latency", ".2f"), ("throughput", ".0f"))
-    )
-    return (
-        f"## Speed\n\n{machine}; tokenisation included. One pair: p50 {latency['p50']:.2f} ms{one}, p95 {latency['p95']:.2f}, p99 {latency['p99']:.2f}; "
-        f"in batches {row['throughput_pairs_per_s']:.0f} pairs/s{many}; {row['peak_memory_mb']:.0f} MB of memory at most."
-    )
+        return None
+    return {
+        "cpu": environment["cpu"],
+        "threads": environment["threads"],
+        "date": environment["date"][:10],
+        "p50": latency["p50"],
+        "p95": latency["p95"],
+        "p99": latency["p99"],
+        "latency_interval": _interval(row.get("latency_interval"), ".2f"),
+        "pairs_per_s": row["throughput_pairs_per_s"],
+        "throughput_interval": _interval(row.get("throughput_interval"), ".0f"),
+        "peak_mb": row["peak_memory_mb"],
+    }
 
 
 def _interval(given: Mapping[str, float] | None, form: str) -> str:
     return "" if given is None else f" (95 %: {given['low']:{form}}–{given['high']:{form}})"
 
 
-def _parity(exports: Mapping[str, Mapping[str, Any]]) -> str:
+def _parity(exports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return what each export's check found; None without any."""
     if not exports:
-        return ""
-    lines = [
-        "## Against torch fp32\n",
-        "| export | rank agreement | mean cosine | least cosine | greatest difference | alone or in a batch |",
-        "|---|---:|---:|---:|---:|---:|",
+        return None
+    keys = ("rank_agreement", "mean_cosine", "min_cosine", "max_difference", "batch_difference")
+    scripts = {name: _by_script(found.get("scripts") or {}) for name, found in exports.items()}
+    return {
+        "lines": [
+            (name, ["" if (value := found.get(key)) is None else f"{value:.5f}" for key in keys])
+            for name, found in exports.items()
+        ],
+        "by_script": [(name, told) for name, told in scripts.items() if len(told) > 1],
+        "arithmetic": [
+            {"name": name, **found["arithmetic"], "apart": _apart(found["arithmetic"])}
+            for name, found in exports.items()
+            if found.get("arithmetic") is not None
+        ],
+    }
+
+
+def _by_script(scripts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Say how near an export is on the texts of each script, with their number."""
+    return [
+        f"{script.title()} {near} ({numbers['n']})"
+        for script, numbers in scripts.items()
+        if (near := _closeness(numbers))
     ]
-    for name, parity in exports.items():
-        values = [
-            parity.get(key)
-            for key in ("rank_agreement", "mean_cosine", "min_cosine", "max_difference", "batch_difference")
-        ]
-        lines.append(f"| {name} | {' | '.join('' if value is None else f'{value:.5f}' for value in values)} |")
-    lines.append("\nDifferences are of pair scores in [0, 1].")
-    return "\n".join([*lines, *_by_script(exports), *_arithmetic(exports)])
-
-
-def _by_script(exports: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return a line for each export that was judged on texts of several scripts."""
-    lines = []
-    for name, parity in exports.items():
-        scripts = parity.get("scripts") or {}
-        told = [
-            f"{script.title()} {_closeness(numbers)} ({numbers['n']})"
-            for script, numbers in scripts.items()
-            if _closeness(numbers)
-        ]
-        if len(told) > 1:
-            lines.append(f"\n{name} by script, with the number of texts: {'; '.join(told)}.")
-    return lines
 
 
 def _closeness(numbers: Mapping[str, Any]) -> str:
@@ -236,118 +238,96 @@ def _closeness(numbers: Mapping[str, Any]) -> str:
     return "" if agreement is None else f"rank agreement {agreement:.4f}"
 
 
-def _arithmetic(exports: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Say of each int8 export whether other CPUs come to the same, and how that was judged."""
-    lines = []
-    for name, parity in exports.items():
-        found = parity.get("arithmetic")
-        if found is None:
-            continue
-        if found["mean_cosine"] is not None:
-            apart = f"cosine between them {found['mean_cosine']:.5f}, least {found['min_cosine']:.5f}"
-        else:
-            apart = f"logits differ by {found['difference']:.2g} standard deviations at most"
-        safe = (
-            "weights in 7 bits, safe from overflow" if found["overflow_safe"] else "weights in 8 bits, which overflow"
-        )
-        lines.append(
-            f"\n{name} was exported on a CPU of class {found['cpu_class']}: {safe} on CPUs without VNNI. "
-            f"Judged: {found['judged']}; {apart}."
-        )
-    return lines
+def _apart(arithmetic: Mapping[str, Any]) -> str:
+    """Say how far apart an int8 export is on two CPUs."""
+    if arithmetic["mean_cosine"] is not None:
+        return f"cosine between them {arithmetic['mean_cosine']:.5f}, least {arithmetic['min_cosine']:.5f}"
+    return f"logits differ by {arithmetic['difference']:.2g} standard deviations at most"
 
 
-def _loading(row: Mapping[str, Any], artefact: Artefact) -> str:
-    backend = _ENDING.get(row["runtime"], "")
-    if artefact.kind == "cross_encoder":
-        use = f'from sentence_transformers import CrossEncoder\n\nmodel = CrossEncoder("path/to/this/folder"{backend})\nscores = model.predict([("a query", "a document")])'
-        own = 'load("path/to/this/folder").score(["a query"], ["a document"])'
-    else:
-        use = f'from sentence_transformers import SentenceTransformer\n\nmodel = SentenceTransformer("path/to/this/folder"{backend})\nvectors = model.encode(["a text", "another"])  # unit length'
-        own = 'load("path/to/this/folder").encode(["a text", "another"])'
-    loading = f"## Use\n\n```python\n{use}\n```\n\nor, faster on a CPU and with the same numbers: `from distill.runtime import load; {own}`."
-    loading += _probabilities(row)
-    stated = artefact.details.get(ASYMMETRIC)
-    if stated is None:
-        return loading
-    return f"{loading}\n\nIt reads the {stated['side']} side of pairs. Vectors of the other side are those of `{stated['teacher']}` at revision `{stated['revision']}`, and of no other model."
+def use_of(row: Mapping[str, Any], artefact: Artefact) -> dict[str, Any]:
+    """Return what `model_card_use.md` says: how a folder is loaded, and what its calibration is worth."""
+    return {
+        "kind": artefact.kind,
+        "backend": _ENDING.get(row["runtime"], ""),
+        "calibration": _calibration(row),
+        "decision": _decision(row),
+        "side": artefact.details.get(ASYMMETRIC),
+    }
 
 
-def _probabilities(row: Mapping[str, Any]) -> str:
-    """Say what the folder's calibration is worth; "" where it carries none."""
+def _calibration(row: Mapping[str, Any]) -> dict[str, Any] | None:
     told = row.get("calibration")
     if not told:
-        return ""
-    ece, before = told["after"]["ece"], told["before"]["ece"]
-    meaning = "expected grades" if told["graded"] else "probabilities of a match"
-    text = (
-        f"\n\n`score(…, calibrated=True)` gives {meaning} ({told['kind']}, fitted to {told['fitted_to']} validation pairs): expected "
-        f"calibration error {ece['value']:.3f}{_interval(ece, '.3f')} on {ece['n']} other pairs, of the unit score {before['value']:.3f}."
-    )
-    point = told.get("operating_point")
+        return None
+    after = told["after"]["ece"]
+    return {
+        "graded": told["graded"],
+        "kind": told["kind"],
+        "fitted_to": told["fitted_to"],
+        "after": after,
+        "before": told["before"]["ece"],
+        "interval": _interval(after, ".3f"),
+    }
+
+
+def _decision(row: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the threshold with its precision and recall; None where there is none, or nothing to measure it on."""
+    point = (row.get("calibration") or {}).get("operating_point")
     if point is None or point["precision"] is None or point["recall"] is None:
-        return text
-    precision, recall = point["precision"], point["recall"]
-    return (
-        f"{text} `decide(scores)` calls {point['threshold']:.4g} and more a match: precision {precision['value']:.3f}"
-        f"{_interval(precision, '.3f')}, recall {recall['value']:.3f}{_interval(recall, '.3f')}."
-    )
+        return None
+    return {
+        "threshold": point["threshold"],
+        "precision": point["precision"]["value"],
+        "precision_interval": _interval(point["precision"], ".3f"),
+        "recall": point["recall"]["value"],
+        "recall_interval": _interval(point["recall"], ".3f"),
+    }
 
 
-def _origin(run: Run, row: Mapping[str, Any], artefact: Artefact, result: Mapping[str, Any]) -> str:
-    lines = ["## Where it comes from\n", f"- revision `{artefact.revision}`, stage {artefact.stage}"]
-    lines += [f"- parent `{name}`, revision `{revision}`" for name, revision in artefact.parents.items()]
-    for part in ("train", "validation", "evaluation"):
-        described = artefact.data.get(part)
-        if described:
-            lines.append(f"- {part} data: {described['n_pairs']} pairs, fingerprint `{described['fingerprint']}`")
-    lines.append(f"- source of the data: `{result['data']['source']}`")
-    if row["role"] in ("student", "export"):
-        lines += _objectives(run.stages)
+def _origin(run: Run, row: Mapping[str, Any], artefact: Artefact, result: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "role": row["role"],
+        "revision": artefact.revision,
+        "stage": artefact.stage,
+        "parents": artefact.parents.items(),
+        "data": [
+            (part, artefact.data[part]) for part in ("train", "validation", "evaluation") if artefact.data.get(part)
+        ],
+        "source": result["data"]["source"],
+        "objectives": _objectives(_taught_by(run, row)),
+        "control": artefact.details.get("control"),
+        "versions": [f"{name} {version}" for name, version in artefact.versions.items()],
+    }
+
+
+def _taught_by(run: Run, row: Mapping[str, Any]) -> Sequence[Run]:
+    """Return the stages that a row's model went through as a student."""
     if row["role"] == "stage":
-        lines += _objectives([stage for stage in run.stages if row["name"] == f"after {stage.name}"])
-    if row["role"] == "control":
-        lines.append("- trained on the labels alone: the same student without its teacher")
-        said = artefact.details.get("control") or {}
-        if said:
-            lines.append(
-                f"- label loss `{said['loss']}`, {said['steps']} steps; trials on validation pairs: {said['trials'] or 'none'}"
-            )
-    if row["role"] == "untrained":
-        lines.append("- the built student before its first step")
-    lines.append("- versions: " + ", ".join(f"{name} {version}" for name, version in artefact.versions.items()))
-    return "\n".join(lines)
+        return [stage for stage in run.stages if row["name"] == f"after {stage.name}"]
+    return run.stages if row["role"] in ("student", "export") else ()
 
 
-def _objectives(stages: Sequence[Run]) -> list[str]:
-    """Say what the student learned by, stage by stage."""
+def _objectives(stages: Sequence[Run]) -> list[tuple[str, str]]:
+    """Return what a student learned by, stage by stage: a name and its settings."""
     return [
-        f"- objective `{name}`{'' if stage.name is None else f' of stage {stage.name}'}: {_settings(term)}"
+        (f"`{name}`{'' if stage.name is None else f' of stage {stage.name}'}", _settings(term))
         for stage in stages
         for name, term in stage.recipe.objectives.model_dump(mode="json").items()
         if isinstance(term, dict)
     ]
 
 
-def _settings(term: Any) -> str:
-    if not isinstance(term, Mapping):
-        return str(term)
+def _settings(term: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in term.items() if value is not None)
 
 
-def _limits(run: Run, row: Mapping[str, Any], result: Mapping[str, Any]) -> str:
-    card, notes = run.recipe.card, [str(note) for note in result["notes"]]
-    origins: Sequence[str] = [*_hub_parents(run), str(result["data"]["source"])]
-    lines = [
-        "## Limits\n",
-        "- Intervals cover these evaluation pairs, not other data and not another training with another seed.",
-        "- Scores say how well two texts match in the sense of the training labels; they judge nobody.",
-        *(f"- {note}" for note in notes),
-        f"- Licence: {card.license}."
-        if card.license
-        else f"- Licence: not stated by the recipe (`card.license`); the terms of {', '.join(origins)} hold.",
-    ]
-    return "\n".join(lines)
+def _limits(run: Run, result: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "notes": result["notes"],
+        "license": run.recipe.card.license,
+        "origins": [*_hub_parents(run), str(result["data"]["source"])],
+    }
 
 
 def push(folder: Path, repository: str, *, private: bool = True, dry_run: bool = False) -> str:

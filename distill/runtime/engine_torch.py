@@ -14,6 +14,7 @@ from distill.files.trust import NO_CODE
 from distill.machine.forks import is_forked_since
 from distill.models.files import ModelFiles, Precision, Runtime, check_ids, fitting_modules, length_limit
 from distill.runtime.buckets import Features, PaddedBatch
+from distill.wording import load_with
 
 __all__ = ["TorchEngine", "TorchHead", "batch_tokens_on", "check_process", "load_torch_head", "open_torch", "place"]
 
@@ -200,9 +201,7 @@ def open_torch(files: ModelFiles, precision: Precision | None, n_threads: int, d
 
     weights = ("model.safetensors", "model.safetensors.index.json")
     if not any((files.transformer_folder / name).is_file() for name in weights):
-        raise BadInput(
-            f"{files.folder} holds no torch weights, only a graph; load it with runtime: {files.held_runtime}"
-        )
+        raise BadInput(f"{files.folder} holds no torch weights, only a graph; {load_with(files.held_runtime)}")
     chosen = place(device, n_threads)
     # transformers 5 loads the dtype of the checkpoint unless told otherwise
     kwargs = {"dtype": torch.float32}

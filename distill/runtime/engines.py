@@ -26,6 +26,7 @@ from distill.models.files import (
 from distill.models.numpy_head import folder_leaves_prompt_out, one_blas_thread, read_head
 from distill.runtime.buckets import Features, PaddedBatch
 from distill.runtime.settings import Mode, RunSettings, read_settings, settings_key
+from distill.wording import load_with
 
 __all__ = ["CompiledGraph", "Engine", "GraphEngine", "open_graph"]
 
@@ -112,7 +113,7 @@ def open_graph(
     path = files.graph(runtime)
     if path is None:
         wanted = "openvino/openvino_model.xml" if runtime == "openvino" else "onnx/model.onnx"
-        raise BadInput(f"{files.folder} holds no {wanted}; export it, or load it with runtime: {files.held_runtime}")
+        raise BadInput(f"{files.folder} holds no {wanted}; export it, or {load_with(files.held_runtime)}")
     if runtime == "openvino":
         _check_openvino(files.folder, path)
     settings = settings or read_settings(files, settings_key(files, runtime, precision, n_threads))
@@ -131,7 +132,7 @@ def open_graph(
     if tokens_first and graph.output_name not in TRANSFORMER_ALONE:
         raise BadInput(
             f"{files.folder} pools without the prompt (include_prompt: false), and its graph pools inside, with it; "
-            "export the transformer alone, or load it with runtime: torch"
+            f"export the transformer alone, or {load_with('torch')}"
         )
     return GraphEngine(runtime, files, open_tokenizer(files), graph, settings)
 

@@ -24,6 +24,7 @@ from distill.runtime.fastest import faster_float, fastest_export
 from distill.runtime.own_tokenizer import own_tokenizer
 from distill.runtime.scorer import PairedScorer, Scorer
 from distill.runtime.settings import MODES, Mode, Opening, RunSettings, read_settings, settings_key
+from distill.wording import load_with
 
 __all__ = ["LoadArguments", "load"]
 
@@ -127,13 +128,15 @@ def _engine(path: Path, files: ModelFiles, runtime: Runtime, opening: Opening) -
 
         return open_static(files)
     if runtime == "numpy":
-        raise BadInput(f"{path} is no static model; load it with runtime: {files.held_runtime}")
+        raise BadInput(f"{path} is no static model; {load_with(files.held_runtime)}")
     if runtime == "torch":
         from distill.runtime.engine_torch import open_torch
 
         return open_torch(files, opening.precision, opening.n_threads, opening.device)
     if opening.device not in (None, "cpu"):
-        raise BadInput(f"runtime {runtime} runs on the CPU here, not on {opening.device}; use runtime: torch for a GPU")
+        raise BadInput(
+            f"runtime {runtime} runs on the CPU here, not on {opening.device}; for a GPU {load_with('torch')}"
+        )
     settings = _settings(files, runtime, opening.precision, opening.n_threads, opening.tune)
     return open_graph(files, runtime, opening.precision, opening.n_threads, settings, opening.mode)
 

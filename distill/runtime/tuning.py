@@ -66,7 +66,7 @@ def fastest_settings(
     fusions = (True, False) if runtime == "onnx" else (best.skip_layer_norm_fusion,)
     ways = [replace(best, n_streams=n, skip_layer_norm_fusion=fused) for n in streams for fused in fusions]
     engines = {way: opened(way, "throughput") for way in ways}
-    table = _sample(next(iter(engines.values())), files)
+    table = _sample(next(iter(engines.values())), files, seconds)
     runs = {way: _throughput(engine, table, way.batch_tokens) for way, engine in engines.items()}
     best = _fastest(runs, best, seconds * 0.4, "throughput", int(table.lengths.sum()), measured)
     engine = engines[best]
@@ -115,7 +115,7 @@ def measure_precisions(exports: Sequence[ExportFolder], n_threads: int, *, secon
     """
     ways = [*((one, None) for one in exports), *_asked_otherwise(exports)]
     engines = [_as_tuned(one, hint, n_threads) for one, hint in ways]
-    table = _sample(engines[0], exports[0].files)
+    table = _sample(engines[0], exports[0].files, seconds)
     n_tokens = int(table.lengths.sum())
     many = [_throughput(engine, table, engine.batch_tokens) for engine in engines]
     single = [_single_calls(engine, table) for engine in engines]
@@ -240,8 +240,8 @@ def _single_rows(table: TokenTable) -> list[int]:
     return [int(np.argmin(np.abs(table.lengths - length))) for length in _SINGLE_LENGTHS if length <= longest] or [0]
 
 
-def _sample(engine: Engine, files: ModelFiles) -> TokenTable:
-    """Draw token ids of mixed lengths, log-uniform to 400 tokens: fewer of them for a slower model."""
+def _sample(engine: Engine, files: ModelFiles, seconds: float) -> TokenTable:
+    """Draw token ids of mixed lengths, log-uniform to 400 tokens: fewer of them for a slower model and for a shorter search."""
     longest, rng = min(engine.length_limit(None), _LONGEST), np.random.default_rng(0)
     vocabulary = int(files.config.get("vocab_size", 1000))
 
@@ -258,5 +258,5 @@ def _sample(engine: Engine, files: ModelFiles) -> TokenTable:
     start = time.perf_counter()
     run()
     tokens_per_s = probe.lengths.sum() / (time.perf_counter() - start)
-    # a quarter of a second each, within what fills a few batches and what is no longer a short search
-    return table(int(np.clip(tokens_per_s * 0.25 / 100, 32, 512)))
+    # a sixtieth of the time each, within what fills a few batches and what is no longer a short search
+    return table(int(np.clip(tokens_per_s * seconds / 60 / 100, 32, 512)))

@@ -131,10 +131,26 @@ def lacking(name: str, settings: FileTeacher, missing: Sequence[Item], n_items: 
     """Say what a file has no answer to."""
     what = "texts" if settings.signal == "embeddings" else "pairs"
     path = settings.path[0] if len(settings.path) == 1 else f"{settings.path[0]} and {len(settings.path) - 1} more"
+    advice = "add them to the file"
+    if n_other_way := _n_other_way(name, settings, missing):
+        columns = settings.columns
+        advice = (
+            f"{n_other_way:,} of them stand there the other way round, query and document exchanged: set columns.query "
+            f"{columns.document} and columns.document {columns.query}"
+        )
     return (
         f"teacher {name}: {path} has no answer to {len(missing):,} of the {n_items:,} {what} that the recipe asks for "
-        f"({100 * len(missing) / n_items:.1f} %{parts}), as {shown_item(missing[0])}; add them to the file"
+        f"({100 * len(missing) / n_items:.1f} %{parts}), as {shown_item(missing[0])}; {advice}"
     )
+
+
+def _n_other_way(name: str, settings: FileTeacher, missing: Sequence[Item]) -> int:
+    """Count the pairs that a file answers with query and document exchanged."""
+    exchanged = [(item[1], item[0]) for item in missing if not isinstance(item, str)]
+    try:
+        return len(exchanged) - len(read_answers(name, settings, exchanged).missing) if exchanged else 0
+    except BadInput:  # what stands there is no answer either way round
+        return 0
 
 
 def open_black_box(run: Run, name: str, *, may_ask: bool = True) -> BlackBoxScorer:

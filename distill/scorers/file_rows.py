@@ -179,7 +179,9 @@ def _scores(path: str, answers: Any, before: int) -> np.ndarray:
     values = np.empty(len(answers), dtype=np.float64)
     for row, answer in enumerate(answers):
         try:
-            values[row] = np.nan if answer is None or answer == "" or isinstance(answer, bool) else float(answer)
+            if isinstance(answer, bool):  # true and false would be 1 and 0
+                raise TypeError("booleans are no numbers")
+            values[row] = np.nan if answer is None or answer == "" else float(answer)
         except (TypeError, ValueError, OverflowError):
             raise BadInput(f"{path} row {before + row + 1}: the score {_shown(answer)} is not a number") from None
     return values
@@ -206,6 +208,8 @@ def _vector(path: str, answer: Any, row: int) -> np.ndarray:
         if isinstance(answer, str):
             text = answer.strip()
             numbers = json.loads(text) if text.startswith("[") else _BETWEEN_NUMBERS.split(text)
+        if bool in map(type, numbers):  # true and false would be 1 and 0
+            raise TypeError("booleans are no numbers")
         vector = np.array([np.nan if number is None else number for number in numbers], dtype=np.float64)
     except (TypeError, ValueError, OverflowError, RecursionError):
         vector = np.zeros((0, 0))

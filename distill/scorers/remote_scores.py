@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from distill.endpoints.answers import Answer, BadAnswer
 from distill.endpoints.budget import Budget
@@ -33,12 +33,18 @@ _BEST = 4  # the highest grade
 _ANSWER_TOKENS = 200  # a grade takes ten; some models think in front of it
 
 
+def _no_boolean(value: object) -> object:
+    if isinstance(value, bool):  # pydantic reads true as 1
+        raise ValueError("a boolean is no grade")
+    return value
+
+
 class Grade(BaseModel):
     """What a chat model answers: how well the document matches the query."""
 
     model_config = ConfigDict(extra="forbid")
 
-    grade: Annotated[int, Field(ge=0, le=_BEST)]
+    grade: Annotated[int, Field(ge=0, le=_BEST), BeforeValidator(_no_boolean)]
 
 
 class RemoteScores:

@@ -365,6 +365,7 @@ def folder_case(title, damage, command="score"):
         damage(model)
         argv = {
             "score": ["score", model, pairs(folder), "-o", folder / "out.tsv"],
+            "calibrated": ["score", model, pairs(folder), "-o", folder / "out.tsv", "--calibrated"],
             "trim": ["trim", model, folder / "new", "--texts", f"{pairs(folder)}:query"],
             "embed": ["embed", model, pairs(folder), "--column", "query", "-o", folder / "out.npy"],
             "layout": ["layout", model, folder / "new", "--for", "optimum"],
@@ -468,6 +469,27 @@ for title, change in {
     folder_case(
         f"sentence_bert_config.json with {title}",
         edited("sentence_bert_config.json", lambda value, change=change: value.update(change)),
+    )
+CALIBRATIONS = {
+    "a kind unknown": '{"kind": "evil", "model": "bi_encoder"}',
+    "the scores of another kind of model": '{"kind": "platt", "model": "cross_encoder", "slope": 1, "bias": 0}',
+    "a slope of nothing": '{"kind": "platt", "model": "bi_encoder", "slope": 0, "bias": 0}',
+    "an infinite bias": '{"kind": "platt", "model": "bi_encoder", "slope": 1, "bias": 1e999}',
+    "a boolean for a temperature": '{"kind": "temperature", "model": "bi_encoder", "temperature": true}',
+    "steps that fall": '{"kind": "isotonic", "model": "bi_encoder", "scores": [0, 1], "probabilities": [1, 0]}',
+    "steps beyond all measure": '{"kind": "isotonic", "model": "bi_encoder", "scores": [0, 1e308], "probabilities": [0, 9]}',
+    "a threshold that is a list": '{"kind": "platt", "model": "bi_encoder", "slope": 1, "bias": 0, "threshold": [1]}',
+    "20 MB": '{"kind": "platt", "note": "' + "x" * 20_000_000 + '"}',
+}
+for title, content in (JSONS | CALIBRATIONS).items():
+    folder_case(f"calibration.json holds {title}", written("calibration.json", content), command="calibrated")
+for title, make in {
+    "a folder": Path.mkdir,
+    "a pipe": os.mkfifo,
+    "a link out": lambda path: path.symlink_to("/etc/passwd"),
+}.items():
+    folder_case(
+        f"calibration.json is {title}", lambda model, make=make: make(model / "calibration.json"), command="calibrated"
     )
 folder_case("an adapter of another model", written("adapter_config.json", '{"base_model_name_or_path": "evil/model"}'))
 folder_case("a pickle alone", lambda model: (model / "model.safetensors").rename(model / "pytorch_model.bin"))

@@ -10,7 +10,8 @@ from distill.errors import BadInput, GateFailed
 from distill.evaluation import benchmark, latency
 from distill.files.artefact import read_card, revision, write_card
 from distill.models.modeling import load_model
-from distill.report import model_card
+from distill.report.model_card import use_of
+from distill.report.templates import render
 from distill.runtime.opening import load
 from distill.runtime.scorer import PairedScorer
 from distill.scorers.opening import open_scorer
@@ -187,7 +188,7 @@ def test_rows_of_the_report_pair_student_and_teacher(finished):
 
 def test_the_model_card_names_the_other_side(finished):
     card = read_card(finished.export("int8"))
-    said = model_card._loading({"runtime": "openvino"}, card)
+    said = render("model_card_use.md", use=use_of({"runtime": "openvino"}, card))
     assert (
         f"It reads the query side of pairs. Vectors of the other side are those of `bi` at revision `{revision(finished.teacher('bi'))}`"
         in said

@@ -178,6 +178,19 @@ def test_a_file_that_does_not_cover_the_recipe_is_refused_before_anything_is_tra
         train_teachers(make_like(tmp_path, "another"))
 
 
+def test_exchanged_columns_are_said(tmp_path):
+    from teachers import train_teachers
+
+    with_scores(tmp_path)
+    exchanged = {"columns": {"query": "document", "document": "query"}}
+    run = with_scores(tmp_path, teachers={"api": exchanged})
+    with pytest.raises(
+        BadInput, match=r"no answer to (\d+) of the \1 pairs .*; \1 of them stand there the other way round"
+    ) as problem:
+        train_teachers(run)
+    assert "set columns.query query and columns.document document" in str(problem.value)
+
+
 def make_like(folder, name):
     run = with_vectors(folder)
     return type(run)(run.recipe.model_copy(update={"output_dir": str(folder / name)}))

@@ -14,10 +14,11 @@ from distill.data.pairs import Pairs
 from distill.errors import BadInput
 from distill.evaluation.benchmark import _calibrated, _inputs, score_row, student_rows, teacher_row
 from distill.evaluation.calibrated import calibration_notes, measured_calibration
-from distill.files.artefact import CALIBRATION
+from distill.files.artefact import CALIBRATION, read_card
 from distill.metrics.measures import Bootstrap
 from distill.recipe.schema import Recipe, TfIdf
-from distill.report.model_card import _probabilities
+from distill.report.model_card import use_of
+from distill.report.templates import render
 from distill.run import Run
 from distill.runtime.opening import load
 from distill.scorers.baselines import write_tfidf
@@ -222,9 +223,12 @@ def test_the_model_card_says_what_it_is_worth(run):
     row = student_rows(run)[1]
     scored = {row.name: score_row(run, row, run.split.evaluation)}
     told = _calibrated(run, [row], scored, Bootstrap(50, 0))["student"]["calibration"]
-    text = _probabilities({"calibration": told})
+    text, without = (
+        render("model_card_use.md", use=use_of({"runtime": "torch"} | more, read_card(run.student)))
+        for more in ({"calibration": told}, {})
+    )
     assert f"`score(…, calibrated=True)` gives probabilities of a match (platt, fitted to {told['fitted_to']}" in text
-    assert f"{told['operating_point']['recall']['value']:.3f}" in text and _probabilities({}) == ""
+    assert f"{told['operating_point']['recall']['value']:.3f}" in text and "calibrated" not in without
 
 
 def test_a_student_of_one_side_is_calibrated_beside_its_teacher(tmp_path):

@@ -226,7 +226,8 @@ def test_bf16_is_asked_of_a_float_graph_and_is_not_taken(exports, monkeypatch, c
     ]
 
 
-def test_tune_on_the_command_line_compares_the_exports(exports, capsys):
+def test_tune_on_the_command_line_compares_the_exports(exports, capsys, monkeypatch):
+    monkeypatch.setattr(tuning, "_LONGEST", 64)
     assert main(["tune", str(exports), "--threads", "1", "--seconds", "0.1", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert {row["folder"] for row in printed["precisions"]} == {"openvino-fp32", "openvino-int8"}

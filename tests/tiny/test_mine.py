@@ -194,6 +194,7 @@ def test_the_command(table, tmp_path, bert_bi, capsys):
         (["--all-positive", "--label-range", "0,5"], "--label-range is of labels"),
         (["--label-range", "2,5"], "is outside --label-range [2, 5]"),
         (["--terms", "letters"], "--terms letters: one of word, char is accepted"),
+        (["--terms", "word", "--retriever", "nowhere"], "terms are what BM25 counts, and nowhere finds the candidates"),
     ],
 )
 def test_bad_options_are_one_line(options, message, table, tmp_path, capsys):

@@ -100,7 +100,7 @@ class TestFolder:
         assert size_mb(run.student, "numpy") > table["embedding.weight"].numel() * 4 / 1e6
 
     def test_other_runtimes_are_refused(self, run):
-        with pytest.raises(BadInput, match="load it with runtime: numpy"):
+        with pytest.raises(BadInput, match='load it with runtime="numpy"'):
             load(run.student, runtime="onnx")
         with pytest.raises(BadInput, match="is no static model"):
             load(run.teacher("bi"), runtime="numpy")

@@ -178,7 +178,9 @@ def test_the_search_takes_what_is_fastest(graphs, name, monkeypatch):
     assert {row["what"] for row in measured} == {"throughput", "latency"}
 
 
-def test_tune_on_the_command_line_and_when_loading(folder, cache, capsys):
+def test_tune_on_the_command_line_and_when_loading(folder, cache, capsys, monkeypatch):
+    monkeypatch.setattr(tuning, "_ROUNDS", (2, 2))  # what is measured when loading has 15 seconds
+    monkeypatch.setattr(tuning, "_LONGEST", 64)
     assert main(["tune", str(folder), "--threads", "1", "--seconds", "0.1", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert load(folder, n_threads=1).settings == RunSettings(**printed["settings"])

@@ -249,7 +249,7 @@ class TestScore:
             ),
             (
                 ["--runtime", "openvino"],
-                "holds no openvino/openvino_model.xml; export it, or load it with runtime: torch",
+                'holds no openvino/openvino_model.xml; export it, or load it with runtime="torch" (--runtime torch of a command)',
             ),
             (["--max-length", "5000"], "max_length 5000 is more than the 96 positions of the model"),
         ],

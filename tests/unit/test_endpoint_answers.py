@@ -2,15 +2,18 @@
 
 import json
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from distill.endpoints.answers import BadAnswer, rerank_scores_in, usage_in
+from distill.endpoints.answers import Answer, BadAnswer, rerank_scores_in, usage_in, vectors_in
 from distill.endpoints.tokens import estimated_tokens
 from distill.errors import BadInput, JobFailed
+from distill.recipe.endpoint import Usage
 from distill.recipe.schema import EndpointTeacher
 from distill.scorers.endpoint_answers import EndpointAnswers
+from distill.scorers.remote_scores import grade_in
 from distill.wording import in_dollars
 from tests.unit.misbehaving_server import (
     INPUT_PRICE,
@@ -242,11 +245,22 @@ def test_two_at_once_share_a_cache(tmp_path):
         {"results": [{"index": 1, "relevance_score": 1}]},
         {"results": [{"index": 0, "relevance_score": float("nan")}]},
         {"results": [{"index": 0, "score": "high"}]},
+        {"results": [{"index": 0, "score": True}]},
     ],
 )
 def test_no_rerank(response):
     with pytest.raises(BadAnswer):
         rerank_scores_in(response, 1)
+
+
+def test_booleans_are_no_numbers():
+    assert vectors_in({"data": [{"index": 0, "embedding": [1, 0.5]}]}, 1, None).tolist() == [[1.0, 0.5]]
+    with pytest.raises(BadAnswer, match="no list of embeddings"):
+        vectors_in({"data": [{"index": 0, "embedding": [True, 0.5]}]}, 1, None)
+    told = Answer('{"grade": 1}', "stop", None, Usage(1, 1))
+    assert grade_in(told) == 1
+    with pytest.raises(BadAnswer, match="no grade from 0 to 4 in"):
+        grade_in(replace(told, text='{"grade": true}'))
 
 
 def test_rerankers_count_tokens_together():

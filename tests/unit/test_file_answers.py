@@ -137,6 +137,8 @@ def test_folded_answers_that_differ_are_refused_unless_one_is_as_written(tmp_pat
         ([[1.0, 2.0], "far"], "row 2: 'far' is no vector"),
         ([[1.0, 2.0], None], "row 2"),
         ([[1.0, 2.0], [[1.0, 2.0]]], "is no vector"),
+        ([[1.0, 2.0], [True, 2.0]], "row 2: [True, '2.0'] is no vector"),
+        ([[1.0, 2.0], "[1.0, false]"], "row 2: '[1.0, false]' is no vector"),
     ],
 )
 @pytest.mark.filterwarnings("error")
@@ -154,6 +156,7 @@ def test_vectors_that_are_none(tmp_path, vectors, says):
         ([0.5, None], {}, "1 of 2 scores are NaN, infinite or missing"),
         ([0.5, 0.5], {}, "all 2 answers are the same score, 0.5"),
         ([0.5, "high"], {}, "row 2: the score 'high' is not a number"),
+        ([0.5, True], {}, "row 2: the score True is not a number"),
     ],
 )
 def test_scores_that_are_none(tmp_path, scores, fields, says):
