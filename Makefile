@@ -13,7 +13,7 @@ PROCESSES ?= 2
 XDIST := -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 PYTEST := $(BIN)/python -m pytest $(XDIST)
 
-.PHONY: install quickstart check lint types suite test test-fast test-slow test-newest test-runtime test-wheel bad-input hostile docs clean
+.PHONY: install quickstart check lint types suite test test-fast test-slow test-newest test-runtime test-wheel bad-input hostile audit sbom docs clean
 
 install: .venv/installed
 
@@ -67,9 +67,22 @@ bad-input: install  ## print what each kind of bad input says
 hostile: install  ## hostile inputs on the real commands; goes on where it stopped
 	$(BIN)/python -W ignore -m tests.slow.hostile_inputs
 
+AUDIT := .venv-audit/bin
+.venv-audit/installed:
+	test -x $(AUDIT)/python || $(PYTHON) -m venv .venv-audit
+	$(AUDIT)/python $(PIP) pip-audit cyclonedx-bom
+	touch $@
+
+audit: install .venv-audit/installed  ## known vulnerabilities of what is installed; asks the advisory service of PyPI
+	$(BIN)/python -m pip freeze --exclude-editable > .venv-audit/requirements.txt
+	$(AUDIT)/pip-audit --disable-pip --no-deps -r .venv-audit/requirements.txt
+
+sbom: install .venv-audit/installed  ## what is installed, as a CycloneDX bill of materials: sbom.json
+	$(AUDIT)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml -o sbom.json
+
 docs: install  ## build the site into site/; a broken link fails
 	$(BIN)/python $(PIP) -c constraints/cpu.txt -e ".[docs]"
 	$(BIN)/python -m mkdocs build --strict
 
 clean:
-	rm -rf .venv .venv-* site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-* sbom.json site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
