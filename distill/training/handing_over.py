@@ -79,7 +79,8 @@ def _beside(step: Step) -> dict[str, Tensor]:
     projection = None if step.projection is None else step.projection.weight
     both = {"projection": projection, "scale_and_bias": step.scale_and_bias}
     if step.layer_losses is not None:
-        both |= {f"hidden_{what}": one.weight for what, one in step.layer_losses.projections.items()}
+        named = step.layer_losses.projections.named_parameters()
+        both |= {f"hidden_{name.partition('.')[0]}": parameter for name, parameter in named}
     return {name: value for name, value in both.items() if value is not None}
 
 
