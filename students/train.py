@@ -11,6 +11,7 @@ from distill.recipe.schema import Labels, Objectives
 from distill.run import Run
 from distill.signals import SignalSource
 from distill.training.fitting import Job, fit
+from distill.training.live_teacher import live_teachers
 from distill.training.mixtures import JoinedSignals, join_teachers, mix_teachers
 from distill.training.read_texts import ReadScripts
 from distill.training.unlabelled import taught_pairs
@@ -87,13 +88,14 @@ def training_job(run: Run, name: str, objectives: Objectives, inputs: Mapping[st
         sources=sources,
         matched=matched,
         role_prompts=index is not None
-        or any(any(run.teacher_prompts(t)) for t in objectives.teachers())
+        or any(any(run.teacher_prompts(t)) for t in {*objectives.teachers(), *objectives.live_teachers})
         or student.prompts is not None,
         projected_width=_projected_width(run, objectives),
         block_widths=_block_widths(run, objectives),
         axes=axes if some_unread and match is not None else None,
         own_role=None if student.asymmetric is None else student.asymmetric.role,
         other_source=None if index is None else signal_source(run, index),
+        live=live_teachers(run, objectives),
         details=pair_details(run)
         | ({"mixtures": {name: dict(one.shares) for name, one in mixed.items()}} if mixed else {}),
         handed_over=None if is_control or run.before is None else run.before.student,
@@ -126,7 +128,12 @@ def training_inputs(run: Run, name: str, objectives: Objectives) -> dict[str, An
     }
     section = student.deciding(exclude=not_learned)
     named = {*objectives.teachers(), *filter(None, [index_teacher(run)])}
-    scripts = {name: list(read) for name in sorted(named) if (read := run.recipe.teachers[name].scripts) is not None}
+    learned = sorted({*named, *objectives.live_teachers})
+    scripts = {name: list(read) for name in learned if (read := run.recipe.teachers[name].scripts) is not None}
+    live = {
+        teacher: {"max_length": run.recipe.models[teacher].max_length, "precision": run.recipe.signals.precision}
+        for teacher in objectives.live_teachers
+    }
     return {
         **({"scripts": scripts} if scripts else {}),
         "stage": "train_student",
@@ -138,13 +145,14 @@ def training_inputs(run: Run, name: str, objectives: Objectives) -> dict[str, An
         "seed": run.recipe.seed,
         "candidates": run.recipe.data.candidates,
         "data": {part: described[part] for part in parts},
+        **({"live": live} if live else {}),
     }
 
 
 def _parents(run: Run, name: str, objectives: Objectives) -> dict[str, str]:
     """Return the revisions of everything that a student comes from."""
     start = run.stages[-1].untrained if name.startswith("control") else run.start
-    named = {*objectives.teachers(), *filter(None, [index_teacher(run)])}
+    named = {*objectives.teachers(), *objectives.live_teachers, *filter(None, [index_teacher(run)])}
     parents = {run.place_of(start): run.require(start, "build_student").revision}
     return parents | {one: run.require(run.teacher(one), "train_teacher").revision for one in sorted(named)}
 

@@ -40,6 +40,7 @@ from distill.files.artefact import read_card, write_json
 from distill.files.outputs import output_folder
 from distill.metrics.columns import ScoredColumns
 from distill.metrics.measures import evaluate_scores, paired_difference, primary_metric
+from distill.models.modeling import load_model
 from distill.recipe.schema import AnyTeacher, Recipe, Teacher
 from distill.run import Run
 from distill.runtime.opening import load
@@ -139,6 +140,7 @@ def _diagnose(run: Run, n_pairs: int) -> Diagnosis:
             of_teacher, rows = _examine(run, name, teacher, validation, floor)
             found += of_teacher
             worst += rows
+    found += _layers(run)
     disagreements = []
     for mixture, term in run.recipe.objectives.mixtures().items():
         of_mixture, disagreement = find_disagreement(run, mixture, term)
@@ -226,6 +228,25 @@ def _reading(run: Run, name: str, teacher: Teacher, scorer: Scorer) -> Iterator[
     texts = sides if teacher.model_kind == "cross_encoder" else ([*train.queries, *train.documents],)
     room = scorer.max_length - scorer.n_template_tokens
     yield from check_cut(about, sample_cut_texts(scorer.tokenizer, *texts, max_length=room))
+
+
+def _layers(run: Run) -> list[Finding]:
+    """Return what keeps terms on layers from being learned: layers that are not there, heads that do not divide a width."""
+    from distill.training.layer_terms import LayerLosses
+    from distill.training.live_teacher import live_teachers
+
+    objectives, about = run.recipe.objectives, "hidden_match, relation_match"
+    if not objectives.live_teachers:
+        return []
+    missing = [name for name in objectives.live_teachers if read_card(run.teacher(name)) is None]
+    if missing or read_card(run.built) is None:
+        says = f"layers were not looked at: {'teacher ' + missing[0] if missing else 'the student'} is not there yet"
+        return [Finding("note", "layers", about, says, "run build-student, then the doctor again")]
+    try:
+        LayerLosses(objectives, load_model(run.built), live_teachers(run, objectives))
+    except MatchDistillError as problem:
+        return [Finding("problem", "layers", about, str(problem))]
+    return []
 
 
 def _label_losses(recipe: Recipe) -> list[str | None]:

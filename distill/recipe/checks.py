@@ -37,6 +37,7 @@ LABEL_LOSSES: Mapping[str, tuple[LabelLoss, ...]] = {
 }
 """The label losses of each kind of model, the default first."""
 _ROWS_OF_THE_STUDENT = ("untrained", "student", "control")
+_ON_LAYERS = ("hidden_match", "relation_match")
 _LISTS = ("listnet", "ranknet", "lambda_loss", "list_mle", "adr_mse")
 _NOT_FOR_MLM = ("frozen", "head", "loss", "prompts", "lora")
 
@@ -291,6 +292,7 @@ def _objective_problems(recipe: Recipe) -> list[str]:
         + _step_problems(recipe, student)
     )
     problems += _unused_problems(recipe, student)
+    problems += _layer_problems(recipe, student)
     return problems + _embedding_problems(recipe, student) + _asymmetric_problems(recipe, student)
 
 
@@ -354,8 +356,9 @@ def _script_problems(recipe: Recipe, student: Student) -> list[str]:
         where = f"teachers.{name}.scripts"
         if teacher.scripts is None:
             continue
-        if not any(signal == "embeddings" for _, signal in needs[name]):
-            problems.append(f"{where}: changes nothing here; it is for teachers whose embeddings are learned")
+        shows_layers = name in recipe.objectives.live_teachers and teacher.model_kind == "bi_encoder"
+        if not shows_layers and not any(signal == "embeddings" for _, signal in needs[name]):
+            problems.append(f"{where}: changes nothing here; it is for teachers whose embeddings or layers are learned")
         for key, signal in sorted(needs[name]):
             if signal == "scores":
                 problems.append(
@@ -450,14 +453,15 @@ def _idle_data(recipe: Recipe, *, is_adapted: bool = True) -> dict[str, str]:
             "the student learns from no teacher, and pairs without labels say nothing else; "
             "set objectives.score_match, or drop them"
         )
-    if objectives.from_texts or not objectives.terms():
+    if not objectives.terms():
         return idle
     is_read = is_adapted and any(teacher.kind == "mlm" for teacher in recipe.teachers.values())
-    if recipe.data.unlabelled and not is_read and student.vocabulary is None:
+    is_read = is_read or student.vocabulary is not None or (objectives.from_texts and student.kind == "bi_encoder")
+    if recipe.data.unlabelled and not is_read:
         idle["unlabelled"] = (
-            "only objectives on embeddings (embedding_match, rkd, similarity, cka) and a teacher of kind mlm learn from texts without pairs; set one or drop them"
+            "only a bi-encoder's objectives on embeddings (embedding_match, rkd, similarity, cka) or layers (hidden_match, relation_match) and a teacher of kind mlm learn from texts without pairs; set one or drop them"
         )
-    if recipe.data.parallel:
+    if recipe.data.parallel and not any(term.signal == "embeddings" for term in objectives.terms().values()):
         idle["parallel"] = (
             "translations are learned by objectives on embeddings alone (embedding_match, rkd, similarity, cka); set one or drop them"
         )
@@ -489,6 +493,29 @@ def _embedding_problems(recipe: Recipe, student: Student) -> list[str]:
         for name, term in recipe.objectives.terms().items()
         if term.signal == "embeddings"
     ]
+
+
+def _layer_problems(recipe: Recipe, student: Student) -> list[str]:
+    """Refuse terms on layers of a student or a teacher that shows none, or that reads other sequences."""
+    given = {name: term for name, term in recipe.objectives.terms().items() if name in _ON_LAYERS}
+    problems = []
+    for name, term in given.items():
+        where, teacher = f"objectives.{name}.teacher", str(getattr(term, "teacher", None))
+        if teacher not in recipe.models:
+            problems.append(_no_weights(where, teacher, recipe, "whose layers could be matched"))
+        elif recipe.models[teacher].model_kind != student.kind:
+            problems.append(
+                f"{where}: {teacher} is a {recipe.teachers[teacher].kind}, and the student a {student.kind}, which reads other sequences; name a teacher of the student's kind, or use score_match"
+            )
+        if student.static is not None:
+            problems.append(f"objectives.{name}: a static student has no layers; use embedding_match")
+    others = recipe.objectives.terms().keys() - given.keys()
+    recover = recipe.export.recover
+    if given and not others and recover is not None and recover.match_student is None:
+        problems.append(
+            f"export.recover.match_student: objectives on layers ({', '.join(given)}) are not learned there, and nothing else is; leave it at 1.0"
+        )
+    return problems
 
 
 def _asymmetric_problems(recipe: Recipe, student: Student) -> list[str]:

@@ -5,10 +5,10 @@ with the loss functions (`distill.training.losses`) and on the page docs/explana
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from distill.recipe.section import Count, Name, Positive, Section
 
@@ -18,9 +18,11 @@ __all__ = [
     "CoSent",
     "EmbeddingMatch",
     "Guide",
+    "HiddenMatch",
     "LabelLoss",
     "Labels",
     "LambdaLoss",
+    "LayerTerm",
     "ListMle",
     "ListNet",
     "ListTerm",
@@ -29,6 +31,7 @@ __all__ = [
     "Mixing",
     "Objectives",
     "RankNet",
+    "RelationMatch",
     "RelationTerm",
     "Rkd",
     "Schedule",
@@ -519,10 +522,79 @@ class Cka(RelationTerm):
     """1 − CKA (linear centred kernel alignment, Kornblith et al. 2019) over the texts of a step."""
 
 
-class Matryoshka(Section):
-    """Also train every other term on the first k dimensions, for each k listed (Kusupati et al. 2022).
+class LayerTerm(Term):
+    """A loss on what happens inside of the encoder, token by token. The teacher reads every batch during training.
 
-    The embeddings may then be cut to these widths. A plain list of widths is accepted.
+    Student and teacher have to read the same tokens: a text that their tokenizers cut differently does not count, and is said.
+    """
+
+    teacher: str
+    """The name of a teacher of the student's kind, or of kind mlm."""
+
+
+class HiddenMatch(LayerTerm):
+    """Match the teacher's hidden states layer by layer (TinyBERT, Jiao et al. 2020; DistilBERT, Sanh et al. 2019).
+
+    Where the widths differ, a projection into the teacher's width is learned, which serves training alone.
+    """
+
+    layers: Literal["uniform", "last", "skip"] | Annotated[dict[int, int], Field(min_length=1)] = "uniform"
+    """Which layer of the teacher each layer of the student matches. uniform: at equal distances, the last the last. last: the
+    teacher's last ones. skip: every k-th from the k-th on, k = teacher's layers / student's layers rounded down, without the
+    student's last layer. Or {student: teacher, …}, counted from 0, -1 being the last."""
+    loss: Literal["mse", "cosine"] = "mse"
+    """mse: squared difference, mean over the width. cosine: 1 − cosine."""
+    embeddings: bool = False
+    """Also match what enters the first layer."""
+    attention: Literal["mse", "kl"] | None = None
+    """Also match the attention of these layers, of encoders without rotary or relative positions and with as many heads. mse: squared
+    difference of the scores before the softmax. kl: KL of the probabilities. It is added with the same weight."""
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _a_rule_or_pairs(cls, given: Any) -> Any:
+        """Say in one line what is accepted: each form of the field would complain by itself."""
+        pairs = isinstance(given, Mapping) and {
+            str(layer).removeprefix("-").isdigit() for both in given.items() for layer in both
+        }
+        if given not in ("uniform", "last", "skip") and pairs != {True}:
+            raise ValueError(
+                f"got {given!r}; it should be uniform, last, skip, or pairs such as {{0: 1, 2: 5}} (student: teacher)"
+            )
+        return given
+
+
+class RelationMatch(LayerTerm):
+    """Match the relations of queries, keys and values between the tokens of a text (MiniLMv2, Wang et al. 2021).
+
+    Heads and widths of student and teacher may differ, and no projection is learned.
+    """
+
+    teacher_layer: int | None = None
+    """The teacher's layer, counted from 0, -1 being the last. None is the last, or of 24 layers and more the one at 19/24 from the
+    first: the 19th of 24."""
+    student_layer: int = -1
+    """The student's layer, counted from 0, -1 being the last."""
+    heads: Count = 48
+    """Relation heads into which both are split anew. It divides the widths of both."""
+    queries: NotNegative = 1.0
+    """Weight of the relations of queries."""
+    keys: NotNegative = 1.0
+    """Weight of the relations of keys."""
+    values: NotNegative = 1.0
+    """Weight of the relations of values."""
+
+    @model_validator(mode="after")
+    def _something(self) -> "RelationMatch":
+        if not self.queries and not self.keys and not self.values:
+            raise ValueError("queries, keys and values are all 0, nothing is learned; set one")
+        return self
+
+
+class Matryoshka(Section):
+    """Also train the other terms on the first k dimensions, for each k listed (Kusupati et al. 2022).
+
+    Those on layers (hidden_match, relation_match) are not repeated: they know no prefix of an embedding. The embeddings may then be cut to these widths. A plain list of widths is accepted.
     """
 
     dimensions: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)]
@@ -578,8 +650,12 @@ class Objectives(Section):
     """Cosines between a teacher's embeddings."""
     cka: Cka | None = None
     """How a teacher's embeddings lie as a whole."""
+    hidden_match: HiddenMatch | None = None
+    """A teacher's hidden states, and its attention."""
+    relation_match: RelationMatch | None = None
+    """Relations of a teacher's queries, keys and values."""
     matryoshka: Matryoshka | None = None
-    """Also train every other term on the first k dimensions, for each k listed. null trains the full width only."""
+    """Also train the other terms, but for those on layers, on the first k dimensions, for each k listed. null trains the full width only."""
     logit_scale: Positive = 10.0
     """A bi-encoder student's logits are scale · cosine + bias, where a term needs logits (labels by bce, score_match by bce,
     logit_mse or kl, margin_mse, lists). Training learns both, from this scale and a bias of 0."""
@@ -602,6 +678,11 @@ class Objectives(Section):
         """Return a term of each mixture of teachers, by what its scores are kept under."""
         terms = [term for term in self.terms().values() if isinstance(term, ScoreTerm) and term.teachers is not None]
         return {str(term.told_by): term for term in terms}
+
+    @property
+    def live_teachers(self) -> list[str]:
+        """The teachers whose layers are matched: they read every batch, and nothing of it is cached."""
+        return sorted({term.teacher for term in self.terms().values() if isinstance(term, LayerTerm)})
 
     @property
     def mixed_teachers(self) -> set[str]:
@@ -627,8 +708,8 @@ class Objectives(Section):
 
     @property
     def from_texts(self) -> bool:
-        """Whether a term learns from texts without a pair, too: all that match or relate embeddings."""
-        return any(isinstance(term, EmbeddingMatch | RelationTerm) for term in self.terms().values())
+        """Whether a term learns from texts without a pair, too: all that match or relate embeddings, or match layers."""
+        return any(isinstance(term, EmbeddingMatch | RelationTerm | LayerTerm) for term in self.terms().values())
 
     @property
     def couples(self) -> bool:

@@ -26,6 +26,7 @@ from distill.recipe.objectives import (
     CoSent,
     EmbeddingMatch,
     Guide,
+    HiddenMatch,
     LabelLoss,
     Labels,
     LambdaLoss,
@@ -35,6 +36,7 @@ from distill.recipe.objectives import (
     Matryoshka,
     Objectives,
     RankNet,
+    RelationMatch,
     Rkd,
     Schedule,
     ScoreMatch,
@@ -71,6 +73,7 @@ __all__ = [
     "FreshBackbone",
     "FurtherCut",
     "Guide",
+    "HiddenMatch",
     "LabelLoss",
     "Labels",
     "LambdaLoss",
@@ -93,6 +96,7 @@ __all__ = [
     "RankNet",
     "Recipe",
     "Recover",
+    "RelationMatch",
     "Remote",
     "Resume",
     "Rkd",
@@ -426,7 +430,7 @@ class Teacher(Section):
     """Texts put before every query and every document, such as ["query: ", "passage: "]. None adds nothing."""
     scripts: Scripts | None = None
     """The scripts of the texts that its embeddings are learned from, such as [latin]. A text that is mostly in another script is left out
-    of the terms that learn from these embeddings, and counted; a translation (`data.parallel`) counts by its source. None reads all."""
+    of the terms that learn from these embeddings, or from its layers, and counted; a translation (`data.parallel`) counts by its source. None reads all."""
     lora: Lora | None = None
     """Train low-rank adapters instead of all weights. None trains all weights."""
     mlm: Mlm | None = None

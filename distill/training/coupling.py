@@ -4,7 +4,8 @@ A step of InfoNCE, CoSENT, CKA … is one function of all its embeddings. Where 
 
     1  every pass is run without a graph; its outputs are kept, and every process gets those of all
     2  the losses of the whole step, and their gradients in the outputs
-    3  every pass is run again, from the same random state, and its outputs pull with these gradients
+    3  every pass is run again, from the same random state, and its outputs pull with these gradients; losses on layers, which
+       are of no outputs, are computed here
 
 (Gao et al. 2021). The result is that of one pass over the whole step, at the price of a second forward pass. What is learned beside
 the model gets its gradient in 2 and pulls along in the first pass of 3, so that DDP averages it like everything else.
@@ -84,7 +85,10 @@ def run_coupled(
         with nullcontext() if last else accelerator.no_sync(step):
             # DDP takes the mean over processes of what is a sum
             given = (accelerator.num_processes * pull, beside if number == 0 else [])
-            accelerator.backward(torch.stack(list(step(batch, pulls=given).values())).sum())
+            found = {name: coupled.factors.get(name, 1.0) * loss for name, loss in step(batch, pulls=given).items()}
+            accelerator.backward(torch.stack(list(found.values())).sum())
+        for name in found.keys() - {"pull", "nothing"}:  # losses on layers, which are of no outputs
+            terms[name] = terms.get(name, torch.zeros((), device=accelerator.device)) + found[name].detach()
     return terms, sum(int(part["attention_mask"].sum()) for batch in batches for part in batch.inputs)
 
 

@@ -23,7 +23,9 @@ from distill.recipe.schema import Lora, Objectives, Training
 from distill.run import Run
 from distill.signals import SignalSource
 from distill.training.handing_over import hand_over, take_over
+from distill.training.layer_terms import LayerLosses
 from distill.training.learnable import check_learnable, check_related
+from distill.training.live_teacher import LiveTeacher, tokens_read_alike
 from distill.training.loop import TrainingOutput, TrainResult, train
 from distill.training.negatives import GuideVectors
 from distill.training.objectives import Step
@@ -76,6 +78,8 @@ class Job:
     """The teacher's axes along which the student's numbers are told, (teacher_width, width); they lead back into its space."""
     own_role: int | None = None
     other_source: SignalSource | None = None
+    live: Mapping[str, LiveTeacher] = field(default_factory=dict)
+    """The teachers whose layers are matched."""
     details: Mapping[str, Any] = field(default_factory=dict)
     handed_over: Path | None = None
     hands_over: bool = False
@@ -122,6 +126,8 @@ def fit(
 def _load_pairs(run: Run, job: Job, show: bool) -> tuple[TrainSet, TrainSet]:
     split = run.split
     model = job.build_model()
+    if job.live:
+        LayerLosses(job.objectives, model, job.live)  # refuses what does not fit, before the texts are read
     tokenizer, prompts = tokenizer_of(model), _prompts(model, job)
     by_role = job.role_prompts or any(prompts)
     unlabelled, parallel = (split.unlabelled, split.parallel) if job.objectives.from_texts else ([], [])
@@ -142,6 +148,8 @@ def _load_pairs(run: Run, job: Job, show: bool) -> tuple[TrainSet, TrainSet]:
         trainset.positive_from = labels.positive_from
     trainset.coupled = job.objectives.couples
     _attach_signals(trainset, pairs, job)
+    if job.live:
+        trainset.alike = tokens_read_alike(job.name, job.live, tokenizer, trainset, pairs)
     quiet = replace(tokenization, by_role=job.own_role is not None, on_progress=None)
     validation = TrainSet.build(quiet, split.validation)
     for units in (trainset, validation):
@@ -217,6 +225,8 @@ def _build_step(job: Job) -> Step:
     step = Step(model, job.kind, job.objectives, teacher_kinds=kinds, projected_width=job.projected_width)
     step.block_widths, step.some_unread = job.block_widths, job.some_unread
     step.axes = None if job.axes is None else torch.from_numpy(job.axes)
+    if job.live:
+        step.layer_losses = LayerLosses(job.objectives, model, job.live)
     if job.handed_over is not None:
         take_over(step, job.handed_over, job.name)
     return step

@@ -21,7 +21,12 @@ __all__ = ["hand_over", "take_over"]
 
 log = logging.getLogger(__name__)
 _FILE = "beside_the_model.safetensors"
-_WORDS = {"projection": "the projection", "scale_and_bias": "scale and bias of cosines"}
+_WORDS = {
+    "projection": "the projection",
+    "scale_and_bias": "scale and bias of cosines",
+    "hidden_states": "the projection of hidden states",
+    "hidden_embeddings": "the projection of what enters the first layer",
+}
 
 
 def hand_over(step: TaskStep, folder: Path) -> None:
@@ -73,6 +78,9 @@ def _beside(step: Step) -> dict[str, Tensor]:
     """Return the parameters that are learned beside the model, by what they are called."""
     projection = None if step.projection is None else step.projection.weight
     both = {"projection": projection, "scale_and_bias": step.scale_and_bias}
+    if step.layer_losses is not None:
+        named = step.layer_losses.projections.named_parameters()
+        both |= {f"hidden_{name.partition('.')[0]}": parameter for name, parameter in named}
     return {name: value for name, value in both.items() if value is not None}
 
 
@@ -81,4 +89,6 @@ def _meaning(name: str, objectives: Objectives) -> Any:
     match = objectives.embedding_match
     if name == "projection" and match is not None:
         return match.told_by
+    if name.startswith("hidden_"):
+        return sorted(objectives.live_teachers)
     return objectives.logit_scale

@@ -7,6 +7,7 @@ that turns a bi-encoder's cosine into a logit (scale and bias), so that BCE and 
 """
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from distill.data.tokens import bags
 from distill.files.artefact import ModelKind
 from distill.models.modeling import is_static
 from distill.recipe.objectives import Matryoshka, Objectives
+from distill.training.layer_terms import LayerLosses
 from distill.training.task import TaskStep
 from distill.training.terms import (
     DEFAULT_LOSS,
@@ -57,13 +59,15 @@ class Step(TaskStep):
         self.block_widths: tuple[int, ...] = ()  # of several teachers whose embeddings are matched each by itself
         self.some_unread = False  # some teacher does not read all texts
         self.axes: Tensor | None = None  # (teacher_width, width): the student's numbers are told along them
+        self.layer_losses: LayerLosses | None = None  # of the terms on layers, where there are any
         self.projection = None
         if projected_width is not None:
             self.projection = nn.Linear(model.get_embedding_dimension(), projected_width, bias=False)
 
     def beside_the_model(self) -> list[nn.Parameter]:
         """Return the parameters that are learned beside the model."""
-        own = [] if self.projection is None else list(self.projection.parameters())
+        parts = [part for part in (self.projection, self.layer_losses) if part is not None]
+        own = [parameter for part in parts for parameter in part.parameters()]
         return own if self.scale_and_bias is None else [*own, self.scale_and_bias]
 
     def factors(self, share: float) -> dict[str, float]:
@@ -87,15 +91,18 @@ class Step(TaskStep):
 
         :param outputs_only: return {"outputs": what `losses_of` takes} instead
         :param pulls: the gradients of a loss in these outputs, and in what is learned beside the model: return a number that has
-            them. Of outputs that count for nothing there are none.
+            them. Of outputs that count for nothing there are none. Losses on layers, which are of no outputs, come with it.
         """
-        outputs = self._outputs(batch)
+        layers = None if outputs_only or predict else self.layer_losses
+        with nullcontext([]) if layers is None else layers.watching() as passes:
+            outputs = self._outputs(batch)
         if outputs_only:
             return {"outputs": outputs}
         if predict:
             return {"scores": self._scores(batch, outputs)}
         with torch.autocast(outputs.device.type, enabled=False):
             terms = self.losses_of(batch, outputs) if pulls is None else {"pull": self._pull(outputs, *pulls)}
+            terms |= {} if layers is None else layers.losses_of(batch, passes)
             return {**terms, "nothing": self._nothing(outputs)}
 
     def losses_of(self, batch: Batch, outputs: Tensor) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from distill.recipe.objectives import (
     LabelLoss,
     Labels,
     LambdaLoss,
+    LayerTerm,
     ListMle,
     ListNet,
     ListTerm,
@@ -110,6 +111,8 @@ def basis_of(term: Term) -> Basis:
         return "groups" if term.loss == "kl" else "pairs"
     if isinstance(term, ListTerm):
         return "ordered" if term.told_by is None else "groups"
+    if isinstance(term, LayerTerm):
+        return "tokens"
     if isinstance(term, CoSent):
         return "labelled" if term.told_by is None else "pairs"
     return "groups" if isinstance(term, MarginMatch) else "texts"
@@ -136,6 +139,8 @@ def loss_of(term: Term, seen: Seen) -> Tensor | None:
         return _cosent(term, seen)
     if isinstance(term, RelationTerm):
         return _relation(term, seen)
+    if isinstance(term, LayerTerm):
+        return None  # of no outputs: `distill.training.layer_terms`
     raise TypeError(f"{type(term).__name__} is no objective of matching")
 
 

@@ -23,7 +23,7 @@ from distill.training.negatives import GuideVectors, Negatives
 
 __all__ = ["Basis", "Batch", "LoneTexts", "Tokenization", "TrainSet", "group_pairs", "is_ordered", "validation_value"]
 
-Basis = Literal["pairs", "labelled", "groups", "ordered", "texts", "positives"]
+Basis = Literal["pairs", "labelled", "groups", "ordered", "texts", "positives", "tokens"]
 _BASES: tuple[Basis, ...] = get_args(Basis)
 _SPLIT_GAIN = 0.8  # texts of a pass are encoded in two parts where that leaves at most this share of the padded tokens
 _GOLDEN = 0x9E3779B97F4A7C15  # numbers multiplied by it are in no order (Fibonacci hashing)
@@ -39,6 +39,7 @@ class Batch:
     stands in the concatenated parts; query_rows, document_rows: (n_pairs,) sequence of each side (bi-encoder);
     labels (NaN where a pair has none), teacher_scores[name]: (n_pairs,); teacher_embeddings: (n_sequences, teacher_width);
     slots: (n_groups, n_candidates) pair of each candidate, with slot_mask; excluded: (n_pairs, n_pairs);
+    alike: (n_sequences,) bool, those that all live teachers read in the student's tokens;
     relations[teacher]: (n_sequences, its width); distinct: (n_texts,) one sequence of each text, in no order of the data.
 
     Where one side alone is learned, `query_rows` and `document_rows` both name its sequences, and the teacher's vectors
@@ -61,6 +62,7 @@ class Batch:
     other_role: int | None = None
     relations: dict[str, Tensor] = field(default_factory=dict)
     distinct: Tensor | None = None
+    alike: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """Move every tensor to a device."""
@@ -175,6 +177,8 @@ class TrainSet:
     """The text whose teacher embedding each sequence is to match: its own, or the one that it translates."""
     cut: CutTexts | None = None
     """What `max_length` cut off the sequences."""
+    alike: np.ndarray | None = None
+    """Which sequences all live teachers read in the student's tokens; None where there is no such teacher. *Shape:* (n_sequences,)."""
 
     @classmethod
     def build(
@@ -259,11 +263,19 @@ class TrainSet:
             "ordered": sum(is_ordered(self.labels, group) for group in groups),
             "texts": int(self.unit_sequences_of(units)),
             "positives": int((labels >= self.positive_from).sum()),
+            "tokens": self._tokens_of(units),
         }
 
     def unit_sequences_of(self, units: np.ndarray) -> int:
         """Return how many sequences the given units hold together."""
         return sum(len(self.unit_texts[unit]) for unit in units)
+
+    def _tokens_of(self, units: np.ndarray) -> int:
+        """Return how many tokens of the given units are the same for student and live teachers."""
+        if self.alike is None or not len(units):
+            return 0
+        rows = np.concatenate([self.unit_texts[unit] for unit in units])
+        return int(self.tokens.lengths[rows][self.alike[rows]].sum())
 
     def _pairs(self, units: np.ndarray) -> np.ndarray:
         parts = [self.unit_pairs[unit] for unit in units]
@@ -301,6 +313,7 @@ class TrainSet:
             other_role=None if self.own_role is None else 1 - self.own_role,
             relations={name: torch.from_numpy(embeddings(rows)) for name, embeddings in self.relations.items()},
             distinct=_distinct(rows) if self.relations else None,
+            alike=None if self.alike is None else torch.from_numpy(self.alike[rows]),
         )
 
     @cached_property

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from distill.errors import BadInput
 from distill.files.artefact import ModelKind
+from distill.models.layers import layer_stack
 from distill.models.modeling import transformer_of
 from distill.recipe.schema import LayerChoice
 from students.cut.importance import PairBatch, output_change, outputs
-from students.cut.structure import check_family, layer_stack, rebuild, stock_difference
+from students.cut.structure import check_family, rebuild, stock_difference
 
 __all__ = ["choose_layers", "keep_layers", "layers_by_importance", "layers_by_rule"]
 

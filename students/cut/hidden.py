@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from students.cut.structure import Layer, hooked, layer_stack
+from distill.models.layers import hooked, layer_stack
+from students.cut.structure import Layer
 
 __all__ = ["choose_dimensions", "last_states", "prediction", "principal_directions", "project_hidden", "ridge"]
 

@@ -10,8 +10,7 @@ built from the changed config, so that it has no weight that the class would not
 """
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.errors import BadInput
+from distill.models.layers import hooked, layer_stack
 
 __all__ = [
     "MODEL_TYPES",
@@ -26,10 +26,8 @@ __all__ = [
     "check_family",
     "check_order",
     "find_layers",
-    "hooked",
     "keep_heads",
     "keep_neurons",
-    "layer_stack",
     "per_head_tables",
     "rebuild",
     "stock_difference",
@@ -81,39 +79,6 @@ def check_family(transformer: Any) -> None:
         raise BadInput(
             f"{kind}: layers and width are taken from these families, each verified by tests: {', '.join(MODEL_TYPES)}; name a small model as student.backbone instead"
         )
-
-
-def layer_stack(transformer: Any) -> tuple[str, nn.ModuleList]:
-    """Return the path and the list of an encoder's layers.
-
-    :raises BadInput: where there is not exactly one list of equal modules as long as the config says
-    """
-    n_layers = transformer.config.num_hidden_layers
-    stacks = [
-        (path, module)
-        for path, module in transformer.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == n_layers and len({type(layer) for layer in module}) == 1
-    ]
-    if len(stacks) != 1:
-        raise BadInput(
-            f"{type(transformer).__name__}: {len(stacks)} stacks of {n_layers} layers found where one is expected; name a small model as student.backbone instead"
-        )
-    return stacks[0]
-
-
-@contextmanager
-def hooked(modules: Mapping[str, nn.Module], hook: Any) -> Iterator[None]:
-    """Call hook(name, inputs, output) after every forward of the given modules; what it returns replaces the output."""
-
-    def calling(name: str) -> Any:
-        return lambda module, inputs, output: hook(name, inputs, output)
-
-    handles = [module.register_forward_hook(calling(name)) for name, module in modules.items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @torch.no_grad()

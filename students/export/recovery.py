@@ -18,6 +18,7 @@ MiniLM-L6, all of them in int8, stayed at 0.0025 (0.0023 after 100 steps at 5e-5
 tries first, or a layer in float is the way.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -41,6 +42,7 @@ from students.train import student_from, training_inputs, training_job
 
 __all__ = ["RecoveryStep", "from_first_process", "recover_student"]
 
+log = logging.getLogger(__name__)
 _SEQUENCES_AT_ONCE = 64
 
 
@@ -59,6 +61,10 @@ def recover_student(run: Run) -> Path:
     if job.projected_width is not None:
         # the projection was left out of the student, and a new one would pull it somewhere else
         job = replace(job, objectives=job.objectives.model_copy(update={"embedding_match": None}), projected_width=None)
+    if job.live:
+        log.info("recovered: hidden_match and relation_match are left out, no live teacher reads the batches")
+        without = {"hidden_match": None, "relation_match": None}
+        job = replace(job, objectives=job.objectives.model_copy(update=without), live={})
     job = replace(
         job,
         name="recovered",

@@ -168,7 +168,9 @@ def run_in_threads(step, trainset, passes, totals, n):
         thread.join(60)
     sums = {name: sum(result[name].item() for result in results) / n for name in results[0]}
     gradients = {
-        name: sum(dict(own.named_parameters())[name].grad for own in steps) / n for name, _ in step.named_parameters()
+        name: sum(dict(own.named_parameters())[name].grad for own in steps) / n
+        for name, parameter in step.named_parameters()
+        if parameter.requires_grad
     }
     return sums, gradients
 
@@ -598,6 +600,7 @@ class TestTrainSet:
             "ordered": 0,
             "texts": 9,
             "positives": 0,
+            "tokens": 0,
         }
 
     def test_prompts_keep_a_text_in_both_roles_apart(self):

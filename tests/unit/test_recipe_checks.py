@@ -45,7 +45,7 @@ class TestSectionsAgree:
             ),
             (
                 {"objectives": {"score_match": None}},
-                "objectives: the student learns nothing; set one of labels, score_match, margin_mse, embedding_match, listnet, ranknet, lambda_loss, list_mle, adr_mse, cosent, rkd, similarity, cka",
+                "objectives: the student learns nothing; set one of labels, score_match, margin_mse, embedding_match, listnet, ranknet, lambda_loss, list_mle, adr_mse, cosent, rkd, similarity, cka, hidden_match, relation_match",
             ),
             (
                 {"objectives": {"embedding_match": {"teacher": "bi"}}, "teachers": {"bi": BI}},
@@ -57,7 +57,7 @@ class TestSectionsAgree:
             ),
             (
                 {"data": {"unlabelled": [{"path": "x.tsv"}]}},
-                "data.unlabelled: only objectives on embeddings (embedding_match, rkd, similarity, cka) and a teacher of kind mlm learn from texts without pairs; set one or drop them",
+                "data.unlabelled: only a bi-encoder's objectives on embeddings (embedding_match, rkd, similarity, cka) or layers (hidden_match, relation_match) and a teacher of kind mlm learn from texts without pairs; set one or drop them",
             ),
             *(
                 (
@@ -111,6 +111,50 @@ class TestSectionsAgree:
             (
                 {"objectives": {"score_match": {"loss": "mse", "teacher_temperature": 2}}},
                 "objectives.score_match: teacher_temperature is for bce and kl, not mse; leave it out",
+            ),
+            *(
+                (
+                    {
+                        "objectives": {name: {"teacher": "use"}},
+                        "teachers": {"use": {"kind": "file", "path": "x.npz", "gives": "embeddings"}},
+                    },
+                    f"objectives.{name}.teacher: use is of kind file, no model whose layers could be matched; models among the teachers: cross",
+                )
+                for name in ("hidden_match", "relation_match")
+            ),
+            (
+                {"objectives": {"relation_match": {"teacher": "bi"}}, "teachers": {"bi": BI}},
+                "objectives.relation_match.teacher: bi is a bi_encoder, and the student a cross_encoder, which reads other sequences; name a teacher of the student's kind, or use score_match",
+            ),
+            *(
+                (
+                    {"objectives": {"hidden_match": {"teacher": "cross", "layers": layers}}},
+                    f"objectives.hidden_match.layers: got {layers!r}; it should be uniform, last, skip, or pairs such as {{0: 1, 2: 5}} (student: teacher)",
+                )
+                for layers in ("middle", {}, {"a": 1}, [0, 1])
+            ),
+            (
+                {"objectives": {"hidden_match": {"teacher": "crs"}}},
+                "objectives.hidden_match.teacher: no teacher is called 'crs'; did you mean 'cross'?",
+            ),
+            (
+                {"objectives": {"relation_match": {"teacher": "cross", "queries": 0, "keys": 0, "values": 0}}},
+                "objectives.relation_match: queries, keys and values are all 0, nothing is learned; set one",
+            ),
+            (
+                {
+                    "teachers": {"bi": BI},
+                    "student": {"kind": "bi_encoder", "layers": None, "static": {}, "backbone": {"teacher": "bi"}},
+                    "objectives": {"score_match": None, "hidden_match": {"teacher": "bi"}},
+                },
+                "objectives.hidden_match: a static student has no layers; use embedding_match",
+            ),
+            (
+                {
+                    "objectives": {"score_match": None, "hidden_match": {"teacher": "cross"}},
+                    "export": {"precisions": ["int8"], "recover": {"match_student": None}},
+                },
+                "export.recover.match_student: objectives on layers (hidden_match) are not learned there, and nothing else is; leave it at 1.0",
             ),
             (
                 {"objectives": {"cosent": {}}, "training": {"global_batch": 1}},

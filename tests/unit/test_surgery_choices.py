@@ -5,11 +5,12 @@ import torch
 from torch import nn
 
 from distill.errors import BadInput
+from distill.models.layers import layer_stack
 from distill.recipe.schema import LayerChoice
 from students.cut.depth import layers_by_rule
 from students.cut.hidden import choose_dimensions, prediction, principal_directions, ridge
 from students.cut.importance import output_change
-from students.cut.structure import Layer, keep_heads, keep_neurons, layer_stack
+from students.cut.structure import Layer, keep_heads, keep_neurons
 from students.cut.width import best
 
 

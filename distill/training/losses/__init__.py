@@ -8,9 +8,11 @@ embeddings are expected in float32: autocast ends before the loss.
     lists       the candidates of a query                     the same: a query is never split
     in_batch    the pairs of a step against each other        needs the whole step
     relations   the texts of a step to each other             needs the whole step
+    layers      hidden states and relations of tokens         any split of a batch gives the same mean
 """
 
 from distill.training.losses.in_batch import cosent, false_negatives, in_batch_infonce
+from distill.training.losses.layers import attention_kl, attention_mse, relation_kl, token_cosine, token_mse
 from distill.training.losses.lists import (
     LambdaScheme,
     adr_mse,
@@ -27,6 +29,8 @@ from distill.training.losses.relations import cka, rkd_angle, rkd_distance, simi
 __all__ = [
     "LambdaScheme",
     "adr_mse",
+    "attention_kl",
+    "attention_mse",
     "bce",
     "cka",
     "contrastive",
@@ -42,8 +46,11 @@ __all__ = [
     "margin_mse",
     "mse",
     "ranknet",
+    "relation_kl",
     "rkd_angle",
     "rkd_distance",
     "similarity_kl",
     "similarity_mse",
+    "token_cosine",
+    "token_mse",
 ]
