@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["BadInput", "GateFailed", "JobFailed", "MatchDistillError", "loading", "missing_package"]
+__all__ = ["BadInput", "GateFailed", "JobFailed", "MatchDistillError", "Terminated", "loading", "missing_package"]
 
 _FROM = re.compile(r"Exception from \S+:\d+: ")  # where in OpenVINO's own source it was raised
 _LONGEST = 300
@@ -52,6 +52,12 @@ class BadInput(MatchDistillError):
 
 class JobFailed(MatchDistillError):
     """Valid input, but the work could not be finished; exit code 1."""
+
+
+class Terminated(JobFailed):
+    """SIGTERM ended the work, and what was done is kept; exit code 143, as of a process that it kills."""
+
+    exit_code = 143
 
 
 class GateFailed(JobFailed):

@@ -27,10 +27,11 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, gather_object
 from torch import Tensor
 
-from distill.errors import JobFailed
+from distill.errors import JobFailed, Terminated
 from distill.files.artefact import new_file, write_json
 from distill.machine.memory import keep_freed_memory
 from distill.machine.precision import resolve_precision
+from distill.machine.termination import termination_requests
 from distill.progress import progress
 from distill.recipe.schema import Training
 from distill.training.batching import Planner
@@ -236,16 +237,26 @@ class _Loop:
         state, last_save, began = self.state, time.monotonic(), time.monotonic() - self.state.seconds
         if not state.step and self.validation is not None and self.validation.valued_at_start:
             state.history.append({"step": 0, "validation": self._evaluate()})
-        with progress(self.title, self.n_steps, start=state.step, show=self.accelerator.is_main_process) as report:
+        show = self.accelerator.is_main_process
+        # of several processes one may have died: the others would wait for it in a checkpoint
+        alone = self.accelerator.num_processes == 1
+        with (
+            progress(self.title, self.n_steps, start=state.step, show=show) as report,
+            termination_requests(heard=alone) as must_end,
+        ):
             while state.step < self.n_steps and not state.stopped_early:
                 self._one_step(began)
                 evaluated = self._maybe_evaluate()
                 state.seconds = time.monotonic() - began
                 report(1, self._note())
-                due = time.monotonic() - last_save >= self.settings.checkpoint_seconds
+                due = must_end() or time.monotonic() - last_save >= self.settings.checkpoint_seconds
                 if (evaluated or self._agreed(due)) and state.step < self.n_steps:
                     self._save()
                     last_save = time.monotonic()
+                    if must_end():
+                        raise Terminated(
+                            f"{self.title}: SIGTERM at step {state.step} of {self.n_steps}; its checkpoint is written, and the same command goes on from it"
+                        )
         if self.writer:
             self.writer.close()
         self._conclude()

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import signal
 
 import numpy as np
 import pyarrow
@@ -10,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from distill.errors import BadInput, JobFailed
+from distill.errors import BadInput, JobFailed, Terminated
 from distill.files.artefact import read_card, revision
 from distill.models.modeling import load_model
 from distill.recipe.schema import Training
@@ -206,6 +207,23 @@ class TestResume:
             with pytest.raises(KeyboardInterrupt), monkeypatch.context() as patch:
                 Interrupted(patch, after)
                 train_teachers(run)
+        assert identical(teacher_of(run), undisturbed)
+
+    def test_sigterm_leaves_a_checkpoint_of_its_step(self, tiny_run, undisturbed, monkeypatch, caplog):
+        run = tiny_run(data=SHORT, training={**RESUMED, "checkpoint_seconds": 1000})
+        one_step = training._Loop._one_step
+
+        def step_then_sigterm(loop, began):
+            one_step(loop, began)
+            if loop.state.step == 3:
+                signal.raise_signal(signal.SIGTERM)
+
+        with pytest.raises(Terminated, match=r"teacher cross: SIGTERM at step 3 of \d+; its checkpoint is written"):
+            with monkeypatch.context() as patch:
+                patch.setattr(training._Loop, "_one_step", step_then_sigterm)
+                train_teachers(run)
+        assert Terminated.exit_code == 143 and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        assert [path.name for path in run.work.glob("teacher cross-*/step-*")] == ["step-00000003"]
         assert identical(teacher_of(run), undisturbed)
 
     def test_half_a_checkpoint_is_none(self, tiny_run, undisturbed, monkeypatch):
