@@ -93,7 +93,7 @@ class TestRefusals:
             ({"a": {**TASK, "data": {"evaluation": "x.csv"}}}, "stages.a.data.evaluation: all stages are judged"),
             ({"a": {**TASK, "student": {"layers": [0]}}}, "stages.a.student: the first stage trains what the section"),
             ({"a": TASK, "b": {**TASK, "student": {}}}, "nothing is taken away"),
-            ({"a": {**TASK, "data": {"unlabelled": [{"path": "x.txt"}]}}}, "stages.a.data.unlabelled: only objectives on embeddings"),
+            ({"a": {**TASK, "data": {"unlabelled": [{"path": "x.txt"}]}}}, "stages.a.data.unlabelled: only a bi-encoder's objectives on embeddings"),
         ],
     )  # fmt: skip
     def test_in_one_line_with_its_place(self, tmp_path, stages, said):
