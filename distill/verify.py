@@ -8,6 +8,7 @@
 Nothing is trained, loaded into a model, or changed.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +22,13 @@ from distill.files.trust import read_json
 from distill.models.stored_calibration import read_calibration
 from distill.run import differences
 from distill.signals import MANIFEST, Identity, SignalCache
+from distill.wording import counted
 
 __all__ = ["Verdict", "verify"]
 
 State = Literal["ok", "note", "broken"]
 _SHOWN_CHANGES = 3
+_PARTS_OF_A_SHARD = 3  # scores-<chunk>-<checksum>
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,41 @@ def verify(folder: Path) -> list[Verdict]:
     """
     if not folder.is_dir():
         raise BadInput(f"{folder} is no folder; name a run's folder, such as runs/quickstart, or a model folder")
-    cards = sorted(path.parent for path in folder.rglob(CARD) if ".work" not in path.relative_to(folder).parts)
+    cards = sorted(place for place in _folders(folder) if os.path.lexists(place / CARD))
     caches = sorted(path for path in folder.glob("signals/*/*") if path.is_dir())
     if not cards and not caches:
         raise BadInput(f"{folder} holds no {CARD} and no signals; name a run's folder, or a model folder made here")
-    verdicts = [verdict for place in cards for verdict in _artefact(folder, place)]
-    verdicts += [verdict for cache in caches for verdict in _signals(folder, cache)]
-    return [*verdicts, *_report(folder, cards), *_recipe(folder, cards), *_leftovers(folder)]
+    checks = [(_place(folder, place), _artefact(folder, place)) for place in cards]
+    checks += [(_place(folder, cache), _signals(folder, cache)) for cache in caches]
+    checks += [
+        ("report", _report(folder, cards)),
+        ("recipe.json", _recipe(folder, cards)),
+        (".work", _leftovers(folder)),
+    ]
+    return [verdict for place, check in checks for verdict in _guarded(place, check)]
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    """Yield the folder and all below it but unfinished work; a link to a folder is looked at, and not followed."""
+    for place, names, _ in os.walk(root):
+        names[:] = [name for name in names if name != ".work"]
+        yield Path(place)
+        yield from (Path(place) / name for name in names if (Path(place) / name).is_symlink())
+
+
+def _guarded(place: str, check: Iterator[Verdict]) -> Iterator[Verdict]:
+    """Yield what a check finds; what it cannot read is broken, and the other checks go on."""
+    try:
+        yield from check
+    except (BadInput, OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        yield Verdict(place, "broken", " ".join(str(error).split()))
+    except (AttributeError, LookupError, TypeError, ValueError) as error:  # a JSON of another shape
+        reason = " ".join(str(error).split())[:100]
+        yield Verdict(
+            place,
+            "broken",
+            f"its JSON is not what this toolkit writes ({reason}); restore it, or remove it and run its stage",
+        )
 
 
 def _place(root: Path, path: Path) -> str:
@@ -66,18 +97,14 @@ def _place(root: Path, path: Path) -> str:
 
 
 def _artefact(root: Path, folder: Path) -> Iterator[Verdict]:
-    place = _place(root, folder)
-    try:
-        card = read_card(folder)
-        assert card is not None  # its file was found
-        if (folder / "modules.json").exists() or card.kind in ("bi_encoder", "cross_encoder"):
-            check_model_folder(folder)
-        problems = [*_contents(folder, card), *_lineage(root, card), *_calibration(folder, card)]
-    except (BadInput, OSError) as error:
-        problems = [str(error)]
+    place, card = _place(root, folder), read_card(folder)
+    assert card is not None  # its file was found
+    if (folder / "modules.json").exists() or card.kind in ("bi_encoder", "cross_encoder"):
+        check_model_folder(folder)
+    problems = [*_contents(folder, card), *_lineage(root, card), *_calibration(folder, card)]
     for problem in problems:
         yield Verdict(place, "broken", problem)
-    if not problems and card is not None:
+    if not problems:
         yield Verdict(place, "ok", f"{card.kind} of {card.stage}, revision {card.revision}")
 
 
@@ -100,6 +127,8 @@ def _lineage(root: Path, card: Artefact) -> Iterator[str]:
 
 
 def _of_that_name(root: Path, name: str) -> tuple[Path, ...]:
+    if ".." in Path(name).parts or Path(name).is_absolute():  # leads out of the run
+        return ()
     return (root / name, root / "teachers" / name)
 
 
@@ -122,13 +151,9 @@ def _signals(root: Path, folder: Path) -> Iterator[Verdict]:
     if not (folder / MANIFEST).is_file():
         yield Verdict(place, "note", f"{MANIFEST} is missing: labelling has not come to its end; run cache_signals")
         return
-    try:
-        manifest = read_json(folder / MANIFEST)
-        identity = _identity(folder, manifest)
-        counts, bad = _read_all(SignalCache(folder.parent, identity))
-    except (BadInput, OSError) as error:
-        yield Verdict(place, "broken", str(error))
-        return
+    manifest = read_json(folder / MANIFEST)
+    identity = _identity(folder, manifest)
+    counts, bad = _read_all(SignalCache(folder.parent, identity))
     missing = {
         kind: stated - counts[kind] for kind, stated in manifest.get("items", {}).items() if stated > counts[kind]
     }
@@ -142,6 +167,13 @@ def _signals(root: Path, folder: Path) -> Iterator[Verdict]:
     if not missing and not bad:
         said = ", ".join(f"{n:,} {kind}" for kind, n in counts.items() if n)
         yield Verdict(place, "ok", f"{said or 'no signals'} of revision {identity.revision}")
+    bare = [path.name for path in folder.glob("*.arrow") if len(path.stem.split("-")) < _PARTS_OF_A_SHARD]
+    if bare:
+        yield Verdict(
+            place,
+            "note",
+            f"no checksum in the name of {counted(len(bare), 'shard')} (an earlier release, or renamed): its bytes are not checked",
+        )
     if teacher is not None and teacher.revision != identity.revision:
         yield Verdict(place, "note", f"its teacher is at revision {teacher.revision} now: no stage reads these signals")
 
@@ -183,11 +215,7 @@ def _report(root: Path, cards: Sequence[Path]) -> Iterator[Verdict]:
     path = root / "report" / "benchmark.json"
     if not path.is_file():
         return
-    try:
-        inputs = read_json(path).get("inputs")
-    except (BadInput, OSError) as error:
-        yield Verdict("report", "broken", str(error))
-        return
+    inputs = read_json(path).get("inputs")
     stated = inputs.get("models") if isinstance(inputs, dict) else None
     here = {card.revision for folder in cards if (card := _card(folder)) is not None}
     gone = [name for name, measured in stated.items() if measured not in here] if isinstance(stated, dict) else []
@@ -206,13 +234,16 @@ def _card(folder: Path) -> Artefact | None:
 
 def _recipe(root: Path, cards: Sequence[Path]) -> Iterator[Verdict]:
     """Say where a folder was made by another recipe than recipe.json, in the fields that decided it."""
-    if not (root / "recipe.json").is_file():
+    if root in cards:  # a model folder, not a run's
         return
-    try:
-        now = read_json(root / "recipe.json")
-    except (BadInput, OSError) as error:
-        yield Verdict("recipe.json", "broken", str(error))
+    if not os.path.lexists(root / "recipe.json"):
+        yield Verdict(
+            "recipe.json",
+            "note",
+            "it is missing: what the cards say of the recipe is not compared; any stage writes it again",
+        )
         return
+    now = read_json(root / "recipe.json")
     for folder in cards:
         card = _card(folder)
         changes = [] if card is None else _changes(_place(root, folder), card, now)
@@ -244,7 +275,9 @@ def _of_stage(place: str, inputs: Mapping[str, Any], now: Mapping[str, Any]) -> 
 
 def _changes(place: str, card: Artefact, recipe: Mapping[str, Any]) -> list[str]:
     """Return the fields that went into the folder in a place of the run and are others in a recipe."""
-    inputs = card.details.get("inputs") or {}
+    inputs = card.details.get("inputs")
+    if not isinstance(inputs, dict):  # said where the card is checked
+        return []
     now = _of_stage(place, inputs, recipe)
     sections = {"student": now.get("student"), "objectives": now.get("objectives")}
     if inputs.get("name") == "control":  # it learns the labels, whatever the recipe's objectives are
@@ -268,7 +301,10 @@ def _differing(made: Any, section: Any, place: str) -> list[str]:
 def _leftovers(root: Path) -> Iterator[Verdict]:
     """Say what unfinished work has left: half folders, and checkpoints."""
     checkpoints = (path for path in root.glob(".work/*-*") if path.is_dir() and not path.name.startswith("graph-"))
-    for path in sorted([*root.rglob(".*.tmp"), *checkpoints]):
-        files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-        size = sum(file.stat().st_size for file in files)
+    halves = (path for place in _folders(root) for path in place.glob(".*.tmp"))
+    for path in sorted({*halves, *checkpoints}):
+        files = (
+            [path] if path.is_file() else [Path(place) / name for place, _, names in os.walk(path) for name in names]
+        )
+        size = sum(file.lstat().st_size for file in files)
         yield Verdict(_place(root, path), "note", f"left by unfinished work, {size / 1e6:.1f} MB")

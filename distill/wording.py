@@ -9,6 +9,7 @@ __all__ = [
     "in_dollars",
     "load_with",
     "or_least",
+    "printable",
     "signed",
     "value_in_words",
     "values_in_words",
@@ -102,3 +103,12 @@ def counted(n: int, noun: str) -> str:
     """
     plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
     return f"{n:,} {noun if n == 1 else plural}"
+
+
+def printable(text: str) -> str:
+    """Write control characters and line breaks as escapes: what a stranger's file says stays in its line.
+
+    >>> printable("ok" + chr(27)) == "ok" + ascii(chr(27))[1:-1], printable("학생 é")
+    (True, '학생 é')
+    """
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

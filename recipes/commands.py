@@ -29,7 +29,7 @@ from distill.runtime.scorer import Scorer
 from distill.scorers.opening import open_scorer
 from distill.scorers.scoring import PairScorer
 from distill.verify import verify
-from distill.wording import counted
+from distill.wording import counted, printable
 from recipes._launch import join_processes
 
 __all__ = [
@@ -376,7 +376,10 @@ def evaluate_models(
     from distill.recipe.reading import load_recipe
 
     named = {name: folder for path in models for name, folder in board_models(path).items()}
-    asked = [*tasks_named(tasks), *(recipe_task(load_recipe(recipe)) for recipe in recipes)]
+    asked = [
+        *tasks_named(list(dict.fromkeys(tasks))),
+        *(recipe_task(load_recipe(recipe)) for recipe in dict.fromkeys(recipes)),
+    ]
     found = evaluate_on_boards(named, asked, output, **options)
     if as_json:
         print(json.dumps([asdict(result) for result in found], ensure_ascii=False, indent=2))
@@ -397,8 +400,8 @@ def verify_folder(folder: Path, *, as_json: bool) -> None:
         print(json.dumps([asdict(verdict) for verdict in verdicts], ensure_ascii=False, indent=2))
     else:
         width = max(len(verdict.place) for verdict in verdicts)
-        for verdict in verdicts:
-            print(f"{verdict.state:7} {verdict.place:{width}} {verdict.line}")
+        for verdict in verdicts:  # cards may come from anybody: no control characters, one line each
+            print(printable(f"{verdict.state:7} {verdict.place:{width}} {verdict.line}"))
     broken = {verdict.place for verdict in verdicts if verdict.state == "broken"}
     if broken:
         raise JobFailed(

@@ -6,7 +6,9 @@
 What stands in the results folder for a model's revision is not computed again (MTEB's cache).
 """
 
+import json
 import logging
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +17,32 @@ from typing import Any
 import numpy as np
 
 from distill.data.pairs import Pairs, load_split
-from distill.data.scripts import main_script
+from distill.data.scripts import script_shares
 from distill.errors import BadInput, JobFailed
 from distill.files.artefact import read_card, revision
 from distill.recipe.schema import Recipe
 from distill.runtime.opening import load
 from distill.runtime.scorer import Scorer
+from distill.wording import counted
 
 __all__ = ["BoardResult", "board_models", "evaluate_on_boards", "pairs_task", "recipe_task", "tasks_named"]
 
 log = logging.getLogger(__name__)
-_LANGUAGES = {"HANGUL": "kor-Hang", "KANA": "jpn-Jpan", "CJK": "zho-Hans"}
-_OF_A_RUN = ("built", "student", "control")
+_OF_A_RUN = ("teachers/*", "teacher_exports/*/*", "built", "stages/*/student", "student", "control", "exports/*")
+# the language that most text of a script is in: MTEB asks for one
+_LANGUAGES = {
+    "ARABIC": "ara-Arab",
+    "CJK": "zho-Hans",
+    "CYRILLIC": "rus-Cyrl",
+    "DEVANAGARI": "hin-Deva",
+    "GREEK": "ell-Grek",
+    "HANGUL": "kor-Hang",
+    "HEBREW": "heb-Hebr",
+    "KANA": "jpn-Jpan",
+    "LATIN": "eng-Latn",
+    "THAI": "tha-Thai",
+}
+_LEAST_SCRIPT_SHARE = 0.05  # of the queries, for its language to be named
 _LEAST_PAIRS = 3
 
 
@@ -45,11 +61,12 @@ def board_models(path: Path) -> dict[str, Path]:
 
     :raises BadInput: where it is neither
     """
+    path = path.resolve()
     if (path / "modules.json").is_file():
-        return {f"{path.absolute().parent.name}/{path.name}": path}
+        return {f"{path.parent.name}/{path.name}": path}
     if not path.is_dir():
         raise BadInput(f"{path} is no folder; name a model folder, or a run's folder")
-    found = [*sorted(path.glob("teachers/*")), *(path / name for name in _OF_A_RUN), *sorted(path.glob("exports/*"))]
+    found = [folder for pattern in _OF_A_RUN for folder in sorted(path.glob(pattern))]
     models = {str(folder.relative_to(path)): folder for folder in found if (folder / "modules.json").is_file()}
     if not models:
         raise BadInput(f"{path} holds no model; name a model folder, or the folder of a run with finished models")
@@ -97,19 +114,23 @@ def pairs_task(name: str, pairs: Pairs) -> Any:
 
     known = pairs.labelled()
     labels = np.zeros(0) if known.labels is None else known.labels
-    if len(labels) < _LEAST_PAIRS or np.ptp(labels) == 0:
-        raise BadInput(
-            f"{name}: {len(labels)} labelled pairs, with labels that are all alike; pairs with different labels are needed"
-        )
+    if len(labels) < _LEAST_PAIRS:
+        raise BadInput(f"{name}: {counted(len(labels), 'labelled pair')}; {_LEAST_PAIRS} at least are needed")
+    if np.ptp(labels) == 0:
+        raise BadInput(f"{name}: all {len(labels)} labels are alike; pairs with different labels are needed")
     is_binary = set(np.unique(labels).tolist()) <= {0.0, 1.0}
     column = "labels" if is_binary else "score"
-    language = _LANGUAGES.get(main_script(" ".join(known.queries[:200])), "eng-Latn")
+    shares = script_shares(known.queries)
+    languages = [
+        _LANGUAGES[script] for script, share in shares.items() if script in _LANGUAGES and share >= _LEAST_SCRIPT_SHARE
+    ]
+    languages = languages or [_LANGUAGES["LATIN"]]
     log.info(
         "%s: %d pairs, %s, language %s (by its script)",
         name,
         len(labels),
         "pair classification" if is_binary else "STS",
-        language,
+        ", ".join(languages),
     )
     values = labels.astype(int).tolist() if is_binary else labels.tolist()
     table = Dataset.from_dict({"sentence1": list(known.queries), "sentence2": list(known.documents), column: values})
@@ -123,7 +144,7 @@ def pairs_task(name: str, pairs: Pairs) -> Any:
             type="PairClassification" if is_binary else "STS",
             category="t2t",
             eval_splits=["test"],
-            eval_langs=[language],
+            eval_langs=languages,
             main_score="max_ap" if is_binary else "cosine_spearman",
         )
         min_score, max_score = 0, 1
@@ -195,20 +216,44 @@ def evaluate_on_boards(
 ) -> list[BoardResult]:
     """Run models on tasks and keep what MTEB writes in a folder.
 
+    A result that stands there is taken where model, data, runtime, precision and `max_length` are the same.
+
     :param options: how models are opened, as `load` takes it
-    :raises BadInput: for a task that is none of the model's kind
+    :raises BadInput: for a task that is none of the model's kind, two tasks of one name, and a folder that cannot be written
     :raises JobFailed: where a task's data cannot be had
     """
+    names = [task.metadata.name for task in tasks]
+    if len(set(names)) < len(names):
+        raise BadInput(
+            f"two tasks have one name ({', '.join(sorted({one for one in names if names.count(one) > 1}))}); name each once, or give recipes other names"
+        )
+    _check_folder(results)
     found = []
     for name, folder in models.items():
         scorer = load(folder, **options)
         _check_kinds(name, scorer, tasks)
         card = read_card(folder)
         its_revision = card.revision if card is not None else revision(folder)
-        model = (_Encoder if scorer.kind == "bi_encoder" else _CrossEncoder)(scorer, name, its_revision)
+        opened = f"{its_revision}-{scorer.runtime}-{scorer.precision}-{scorer.max_length}"
+        model = (_Encoder if scorer.kind == "bi_encoder" else _CrossEncoder)(scorer, name, opened)
         for task in tasks:
             found.append(_result(name, model, task, results))
     return found
+
+
+def _check_folder(results: Path) -> None:
+    """Make the folder of the results.
+
+    :raises BadInput: where it cannot be written
+    """
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=results):
+            pass
+    except OSError as error:
+        raise BadInput(
+            f"{results} cannot be a folder of results ({error.strerror}); name another one with -o"
+        ) from None
 
 
 def _check_kinds(name: str, scorer: Scorer, tasks: Sequence[Any]) -> None:
@@ -230,22 +275,41 @@ def _check_kinds(name: str, scorer: Scorer, tasks: Sequence[Any]) -> None:
 def _result(name: str, model: BoardModel, task: Any, results: Path) -> BoardResult:
     import mteb
 
-    metadata = task.metadata
+    metadata, cache = task.metadata, mteb.ResultCache(results)
+    stands = _stands(cache.get_task_result_path(metadata.name, model.mteb_model_meta), metadata)
     try:
         outcome = mteb.evaluate(
             model,
             task,
-            cache=mteb.ResultCache(results),
+            cache=cache,
+            overwrite_strategy="only-missing" if stands else "always",
             show_progress_bar=False,
             co2_tracker=False,
             encode_kwargs={"batch_size": 4096},
         )
-    except (OSError, ConnectionError) as error:  # no hub, no network, no such dataset
+    except OSError as error:  # no hub, no network, no such dataset
+        if error.errno is not None and not isinstance(error, ConnectionError):
+            raise
         raise JobFailed(
             f"{metadata.name}: its data cannot be had ({_first_line(error)}); a network, or HF_HUB_OFFLINE=0, is needed"
         ) from None
     result = outcome.task_results[0]
     return BoardResult(name, metadata.name, metadata.main_score, float(result.get_score()))
+
+
+def _stands(path: Path, metadata: Any) -> bool:
+    """Tell whether a result is there, whole, and of the same data."""
+    if not path.is_file():
+        return False
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        same = bool(stored["scores"]) and stored["dataset_revision"] == metadata.revision
+    except (ValueError, KeyError, TypeError):
+        log.warning("%s is no whole result; the task is run again", path)
+        return False
+    if not same:
+        log.info("%s: the result that stands in %s is of other data; the task is run again", metadata.name, path.parent)
+    return same
 
 
 def _first_line(error: BaseException) -> str:

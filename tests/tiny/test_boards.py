@@ -37,6 +37,28 @@ def test_graded_pairs_are_sts_with_the_correlation_of_our_scores(bert_bi, tmp_pa
     assert again.score == 0.125  # what is there is not computed again
 
 
+def test_a_result_of_other_data_or_half_a_file_is_no_result(bert_bi, tmp_path):
+    def score(labels, **options):
+        [result] = evaluate_on_boards(
+            {"a": bert_bi}, [pairs_task("graded", pairs(labels))], tmp_path / "one", **options
+        )
+        [fresh] = evaluate_on_boards(
+            {"a": bert_bi}, [pairs_task("graded", pairs(labels))], tmp_path / str(len(seen)), **options
+        )
+        assert result.score == fresh.score
+        seen.append(result.score)
+
+    seen = []
+    score(lambda i: (i * 3 % 7) / 7)
+    score(lambda i: (i * 5 % 11) / 11)
+    score(lambda i: (i * 5 % 11) / 11, max_length=8)
+    assert len(set(seen)) == 3
+    for path in (tmp_path / "one").glob("results/local__a/*/graded.json"):
+        path.write_text("{", encoding="utf-8")
+    score(lambda i: (i * 5 % 11) / 11)
+    assert seen[3] == seen[1]
+
+
 def test_pairs_of_zeros_and_ones_are_classified(bert_bi, tmp_path):
     from sklearn.metrics import average_precision_score
 
@@ -70,18 +92,29 @@ def test_models_of_a_run(tmp_path, bert_bi):
         "run/student",
         "run/exports/onnx-int8",
     ]
-    assert list(board_models(tmp_path / "run" / "student")) == ["run/student"]
+    assert list(board_models(tmp_path / "run" / "student")) == [f"{bert_bi.parent.name}/{bert_bi.name}"]  # a link
+    (tmp_path / "run" / "stages" / "general").mkdir(parents=True)
+    (tmp_path / "run" / "stages" / "general" / "student").symlink_to(bert_bi)
+    assert "run/stages/general/student" in board_models(tmp_path / "run")
 
 
 def test_what_cannot_be_evaluated(tmp_path, bert_cross, capsys):
     with pytest.raises(BadInput, match="is a cross-encoder, and graded compare embeddings"):
         evaluate_on_boards({"cross": bert_cross}, [pairs_task("graded", pairs(lambda i: i / 40))], tmp_path)
-    with pytest.raises(BadInput, match="labels that are all alike"):
+    with pytest.raises(BadInput, match="all 40 labels are alike"):
         pairs_task("alike", pairs(lambda i: 1.0))
+    with pytest.raises(BadInput, match="2 labelled pairs; 3 at least are needed"):
+        pairs_task("few", pairs(lambda i: i / 2, n=2))
+    with pytest.raises(BadInput, match=r"two tasks have one name \(graded\)"):
+        evaluate_on_boards({"a": bert_cross}, [pairs_task("graded", pairs(lambda i: i / 40))] * 2, tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(BadInput, match="file cannot be a folder of results"):
+        evaluate_on_boards({"a": bert_cross}, [pairs_task("graded", pairs(lambda i: i / 40))], tmp_path / "file")
     with pytest.raises(BadInput, match="MTEB knows no task or benchmark 'Kors'.*KorSTS"):
         tasks_named(["Kors"])
     assert len(tasks_named(["MTEB(kor, v1)"])) > 3
+    (tmp_path / "empty").mkdir()
     with pytest.raises(BadInput, match="holds no model"):
-        board_models(tmp_path)
+        board_models(tmp_path / "empty")
     assert main(["evaluate", str(bert_cross), "-o", str(tmp_path)]) == 2
     assert "nothing to evaluate on: name --tasks" in capsys.readouterr().err

@@ -149,3 +149,17 @@ def test_a_teacher_that_reads_none_of_the_texts_is_named(tmp_path):
     run = run_of(tmp_path, teachers={"one": {"scripts": ["thai"]}})
     with pytest.raises(BadInput, match="teachers.one.scripts: no text of the recipe is in thai"):
         train_teachers(run)
+
+
+@pytest.mark.integration
+def test_a_later_stage_keeps_the_axes_of_both_teachers(tmp_path):
+    stages = {
+        "general": {"objectives": {"embedding_match": MATCH}},
+        "task": {"objectives": {"cosent": {}, "embedding_match": MATCH}},
+    }
+    run = run_of(tmp_path, student={"dimensions": 8}, objectives={"embedding_match": None}, stages=stages)
+    for stage in (train_teachers, cache_signals, train_student):
+        stage(run)
+    job, step, _ = step_of(run)
+    assert step.axes.shape == (16, 8) and job.some_unread and step.projection is None
+    assert load(run.student).embedding_width == 8

@@ -127,6 +127,27 @@ def rename_a_cache(run):
     shard_of(run).parent.rename(shard_of(run).parent.with_name("0123456789abcdef"))
 
 
+def make_a_circle(run):
+    (run / "student" / "loop").symlink_to("loop")
+
+
+def other_inputs(run):
+    edit(run / "built" / "artefact.json", lambda card: card["details"].update(inputs=-1))
+
+
+def other_items(run):
+    edit(shard_of(run).parent / "manifest.json", lambda manifest: manifest.update(items=["scores"]))
+
+
+def other_stages(run):
+    edit(run / "recipe.json", lambda recipe: recipe.update(stages={"a": "x"}))
+
+
+def a_folder_for_the_recipe(run):
+    (run / "recipe.json").unlink()
+    (run / "recipe.json").mkdir()
+
+
 def tear_the_recipe(run):
     (run / "recipe.json").write_text("{", encoding="utf-8")
 
@@ -145,6 +166,11 @@ def tear_the_recipe(run):
         (write_nan, "signals/cross", "1 values are NaN or infinite"),
         (rename_a_cache, "signals/cross", "not that of the folder"),
         (tear_the_recipe, "recipe.json", "recipe.json"),
+        (make_a_circle, "student", "loop"),
+        (other_inputs, "built", "the inputs that it states do not have its fingerprint"),
+        (other_items, "signals/cross", "its JSON is not what this toolkit writes"),
+        (other_stages, "recipe.json", "its JSON is not what this toolkit writes"),
+        (a_folder_for_the_recipe, "recipe.json", "recipe.json"),
     ],
 )
 def test_what_is_damaged_is_named(copied, capsys, damage, place, line):
@@ -170,6 +196,25 @@ def test_what_is_worth_knowing(copied):
     assert ".student.1.tmp" in notes
     assert "labelling has not come to its end" in notes[str(manifest.parent.relative_to(copied))]
     assert said(copied, "broken") == {}
+
+
+def test_what_a_stranger_wrote_stays_in_its_line(copied, capsys):
+    edit(copied / "student" / "artefact.json", lambda card: card.update(stage="a\x1b[31m\nok   forged"))
+    edit(copied / "control" / "artefact.json", lambda card: card["parents"].update({"../../elsewhere": "aaaa"}))
+    shutil.copytree(copied / "built", copied.parent / "elsewhere")
+    main(["verify", str(copied)])
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed and "\nok   forged" not in printed and "a\\x1b[31m\\nok   forged" in printed
+    assert "control" in said(copied, "ok")  # what lies outside of the run is no parent
+
+
+def test_shards_without_a_checksum_and_no_recipe_are_said(copied):
+    shard = shard_of(copied)
+    shard.rename(shard.with_name("scores-0123456789abcdef.arrow"))
+    (copied / "recipe.json").unlink()
+    notes = said(copied, "note")
+    assert "no checksum in the name of 1 shard" in notes[str(shard.parent.relative_to(copied))]
+    assert "it is missing" in notes["recipe.json"]
 
 
 def test_no_folder_of_this_toolkit(tmp_path, capsys):
