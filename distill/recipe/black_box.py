@@ -48,8 +48,8 @@ class BlackBox(Section):
     score_range: tuple[float, float] = (0.0, 1.0)
     """Scale unit: the score of no match and that of a perfect one, such as [0, 5]."""
     scripts: Scripts | None = None
-    """The scripts of the texts that its embeddings are learned from, such as [latin]. A text that is mostly in another script is left out
-    of the terms that learn from these embeddings, and counted; a translation (`data.parallel`) counts by its source. None reads all."""
+    """The scripts that it reads, such as [latin]. Of a text that is mostly in another script its embedding is not learned; such
+    texts are counted. A translation (`data.parallel`) counts by its source. None reads all."""
 
     @property
     def signal(self) -> SignalKind:

@@ -429,8 +429,8 @@ class Teacher(Section):
     prompts: tuple[str, str] | None = None
     """Texts put before every query and every document, such as ["query: ", "passage: "]. None adds nothing."""
     scripts: Scripts | None = None
-    """The scripts of the texts that its embeddings are learned from, such as [latin]. A text that is mostly in another script is left out
-    of the terms that learn from these embeddings, or from its layers, and counted; a translation (`data.parallel`) counts by its source. None reads all."""
+    """The scripts that it reads, such as [latin]. Of a text that is mostly in another script its embedding and its layers are not learned; such
+    texts are counted. A translation (`data.parallel`) counts by its source. None reads all."""
     lora: Lora | None = None
     """Train low-rank adapters instead of all weights. None trains all weights."""
     mlm: Mlm | None = None
