@@ -209,7 +209,8 @@ class TestResume:
                 train_teachers(run)
         assert identical(teacher_of(run), undisturbed)
 
-    def test_sigterm_leaves_a_checkpoint_of_its_step(self, tiny_run, undisturbed, monkeypatch, caplog):
+    def test_sigterm_leaves_a_checkpoint_of_its_step(self, tiny_run, undisturbed, monkeypatch):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # whatever another test's library has set: its own would end us
         run = tiny_run(data=SHORT, training={**RESUMED, "checkpoint_seconds": 1000})
         one_step = training._Loop._one_step
 
