@@ -1,49 +1,67 @@
-"""SIGTERM as a request to end."""
+"""SIGTERM as a request to end; in processes of their own, which it may end."""
 
 import signal
 import subprocess
 import sys
-import threading
 
-from distill.machine.termination import termination_requests
+import pytest
 
-
-def test_it_is_told_and_then_ends_the_process():
-    program = """
-import signal
-from distill.machine.termination import termination_requests
+PROGRAMS = {
+    "it is told, and then ends the process": (
+        """
 with termination_requests() as must_end:
     assert not must_end()
     signal.raise_signal(signal.SIGTERM)
     assert must_end()
     print("finished the step", flush=True)
 print("never")
-"""
+""",
+        "finished the step\n",
+        -signal.SIGTERM,
+    ),
+    "an error of the block goes its way": (
+        """
+try:
+    with termination_requests() as must_end:
+        signal.raise_signal(signal.SIGTERM)
+        raise KeyError
+except KeyError:
+    print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
+""",
+        "True\n",
+        0,
+    ),
+    "another handler stays": (
+        """
+came = []
+signal.signal(signal.SIGTERM, lambda *_: came.append(1))
+with termination_requests() as must_end:
+    signal.raise_signal(signal.SIGTERM)
+    print(came, must_end())
+""",
+        "[1] False\n",
+        0,
+    ),
+    "other threads set none": (
+        """
+def work():
+    with termination_requests() as must_end:
+        print(must_end(), signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+with termination_requests(heard=False):
+    print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
+""",
+        "False True\nTrue\n",
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_sigterm(name):
+    body, printed, code = PROGRAMS[name]
+    program = f"import signal, threading\nfrom distill.machine.termination import termination_requests\n{body}"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert (done.stdout, done.returncode) == ("finished the step\n", -signal.SIGTERM)
-
-
-def test_another_handler_stays():
-    came = []
-    before = signal.signal(signal.SIGTERM, lambda *_: came.append(1))
-    try:
-        with termination_requests() as must_end:
-            signal.raise_signal(signal.SIGTERM)
-            assert came == [1] and not must_end()
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def test_other_threads_set_none():
-    found = []
-
-    def work():
-        with termination_requests() as must_end:
-            found.append((must_end(), signal.getsignal(signal.SIGTERM)))
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert found == [(False, signal.SIG_DFL)]
-    with termination_requests(heard=False):
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert (done.stdout, done.returncode) == (printed, code), done.stderr
