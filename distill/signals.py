@@ -199,6 +199,10 @@ class SignalCache:
         """Return how many items of a kind the shards hold."""
         return len(self._index(kind))
 
+    def unchecked(self) -> list[Path]:
+        """Return the shards whose names have no checksum, so that their bytes are not checked."""
+        return [path for path in sorted(self.folder.glob("*.arrow")) if _stated_checksum(path) is None]
+
     def width(self) -> int:
         """The width of the cached embeddings."""
         return self._index("embeddings").width
@@ -219,6 +223,11 @@ def _checksum(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
 
 
+def _stated_checksum(path: Path) -> str | None:
+    """Return the checksum in a shard's name; None where it has none."""
+    return next(iter(path.stem.split("-")[2:]), None)
+
+
 def _verify(path: Path) -> None:
     """Check that a shard is a file that holds what was written; one of an earlier release has no checksum in its name.
 
@@ -226,9 +235,9 @@ def _verify(path: Path) -> None:
     """
     if not path.is_file():
         raise BadInput(f"{path} is no file; remove it and run cache_signals again")
-    stated = path.stem.split("-")[2:]
+    stated = _stated_checksum(path)
     try:
-        if stated and _checksum(path) != stated[0]:
+        if stated is not None and _checksum(path) != stated:
             raise BadInput(f"{path} is damaged (its checksum is another); remove it and run cache_signals again")
     except OSError as error:
         raise BadInput(f"{path} cannot be read ({error.strerror}); remove it and run cache_signals again") from None

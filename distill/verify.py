@@ -28,7 +28,6 @@ __all__ = ["Verdict", "verify"]
 
 State = Literal["ok", "note", "broken"]
 _SHOWN_CHANGES = 3
-_PARTS_OF_A_SHARD = 3  # scores-<chunk>-<checksum>
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,8 @@ def _signals(root: Path, folder: Path) -> Iterator[Verdict]:
         return
     manifest = read_json(folder / MANIFEST)
     identity = _identity(folder, manifest)
-    counts, bad = _read_all(SignalCache(folder.parent, identity))
+    cache = SignalCache(folder.parent, identity)
+    counts, bad = _read_all(cache)
     missing = {
         kind: stated - counts[kind] for kind, stated in manifest.get("items", {}).items() if stated > counts[kind]
     }
@@ -167,7 +167,7 @@ def _signals(root: Path, folder: Path) -> Iterator[Verdict]:
     if not missing and not bad:
         said = ", ".join(f"{n:,} {kind}" for kind, n in counts.items() if n)
         yield Verdict(place, "ok", f"{said or 'no signals'} of revision {identity.revision}")
-    bare = [path.name for path in folder.glob("*.arrow") if len(path.stem.split("-")) < _PARTS_OF_A_SHARD]
+    bare = cache.unchecked()
     if bare:
         yield Verdict(
             place,

@@ -26,7 +26,7 @@ from distill.training.building import model_builder
 from students.cut.depth import choose_layers, keep_layers
 from students.cut.dimensions import read_axes, with_output, write_axes
 from students.cut.importance import pair_batches
-from students.cut.sources import signal_source
+from students.cut.sources import scripts_of, signal_source
 from students.cut.static import static_model
 from students.cut.width import narrow
 from students.vocabulary.corpus import change_vocabulary, factorise, student_corpus
@@ -87,7 +87,7 @@ def _cut_further(run: Run, start: Path, target: Path) -> None:
         "parents": parents,
         "seed": run.recipe.seed,
         "data": {part: described[part] for part in ("train", "unlabelled", "parallel")},
-        **_scripts(run),
+        **scripts_of(run, _matched(run)),
     }
     if run.is_finished(target, inputs):
         return
@@ -132,7 +132,7 @@ def _build(run: Run, build: Any) -> None:
         "seed": run.recipe.seed,
         "data": {part: described[part] for part in ("train", "unlabelled", "parallel")},
     }
-    inputs |= _scripts(run)
+    inputs |= scripts_of(run, _matched(run))
     if section.vocabulary is not None and section.vocabulary.texts:
         inputs["texts"] = student_corpus(run).fingerprint()
     elif run.learned is not run.split and _reads_text(section):
@@ -161,12 +161,6 @@ def _build(run: Run, build: Any) -> None:
             write_axes(folder, axes)
         write_card(folder, card)
     log.info("built: %s, %.1f M parameters", run.built, _millions(model))
-
-
-def _scripts(run: Run) -> dict[str, Any]:
-    """Return the scripts that matched teachers are learned of, for a fingerprint; {} where they read all texts."""
-    scripts = {name: list(read) for name in _matched(run) if (read := run.recipe.teachers[name].scripts) is not None}
-    return {"scripts": scripts} if scripts else {}
 
 
 def _reads_text(section: Student) -> bool:

@@ -13,14 +13,14 @@ from distill.signals import SignalSource
 from distill.training.fitting import Job, fit
 from distill.training.live_teacher import live_teachers
 from distill.training.mixtures import JoinedSignals, join_teachers, mix_teachers
-from distill.training.read_texts import ReadScripts
+from distill.training.read_texts import any_unread
 from distill.training.unlabelled import taught_pairs
 from students.asymmetric import index_teacher, pair_details
 from students.build import build_stage, build_untrained
 from students.calibrate import calibrate_student, say_what_keeps_from_calibrating
 from students.control import check_control, control_run, train_control
 from students.cut.dimensions import read_axes
-from students.cut.sources import AlongAxes, embedding_source, signal_source
+from students.cut.sources import AlongAxes, embedding_source, scripts_of, signal_source
 
 __all__ = ["student_from", "train_student", "training_inputs", "training_job"]
 
@@ -67,7 +67,7 @@ def training_job(run: Run, name: str, objectives: Objectives, inputs: Mapping[st
     }
     sources |= mixed
     axes, match = read_axes(run.built), objectives.embedding_match
-    some_unread = any(isinstance(source, ReadScripts) for source in sources.values())
+    some_unread = any_unread(sources.values())
     # a teacher that is known in part has no place along the axes: the student is taken back from them
     matched = None
     if axes is not None and match is not None and not some_unread:
@@ -128,14 +128,12 @@ def training_inputs(run: Run, name: str, objectives: Objectives) -> dict[str, An
     }
     section = student.deciding(exclude=not_learned)
     named = {*objectives.teachers(), *filter(None, [index_teacher(run)])}
-    learned = sorted({*named, *objectives.live_teachers})
-    scripts = {name: list(read) for name in learned if (read := run.recipe.teachers[name].scripts) is not None}
     live = {
         teacher: {"max_length": run.recipe.models[teacher].max_length, "precision": run.recipe.signals.precision}
         for teacher in objectives.live_teachers
     }
     return {
-        **({"scripts": scripts} if scripts else {}),
+        **scripts_of(run, {*named, *objectives.live_teachers}),
         "stage": "train_student",
         "name": name,
         "student": section,

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from distill.errors import JobFailed
+from distill.files.trust import without_booleans
 from distill.recipe.endpoint import Usage
 from distill.wording import counted
 
@@ -49,7 +50,7 @@ def vectors_in(response: JsonObject, n_texts: int, dimensions: int | None) -> np
     """
     try:
         entries = sorted(response["data"], key=lambda entry: int(entry["index"]))
-        rows = [_numbers(entry["embedding"]) for entry in entries]
+        rows = [np.asarray(without_booleans(entry["embedding"]), dtype=np.float32) for entry in entries]
         indices = [int(entry["index"]) for entry in entries]
     except (KeyError, TypeError, ValueError, OverflowError):
         raise BadAnswer("the response holds no list of embeddings with their index") from None
@@ -70,17 +71,6 @@ def vectors_in(response: JsonObject, n_texts: int, dimensions: int | None) -> np
     return vectors
 
 
-def _numbers(embedding: Any) -> np.ndarray:
-    return np.asarray(_without_booleans(embedding), dtype=np.float32)
-
-
-def _without_booleans(values: Any) -> Any:
-    """Return a list; true and false are no numbers in JSON, and would be 1 and 0 in an array."""
-    if bool in map(type, values):
-        raise TypeError("booleans are no numbers")
-    return values
-
-
 def rerank_scores_in(response: JsonObject, n_documents: int) -> np.ndarray:
     """Return the scores of a rerank, in the order of the documents. *Shape:* (n_documents,), float64.
 
@@ -93,7 +83,7 @@ def rerank_scores_in(response: JsonObject, n_documents: int) -> np.ndarray:
         entries = sorted(response["results"], key=lambda entry: int(entry["index"]))
         indices = [int(entry["index"]) for entry in entries]
         told = [entry["relevance_score"] if "relevance_score" in entry else entry["score"] for entry in entries]
-        scores = np.array([float(score) for score in _without_booleans(told)])
+        scores = np.array([float(score) for score in without_booleans(told)])
     except (KeyError, TypeError, ValueError, OverflowError):
         raise BadAnswer("the response holds no list of results with index and relevance_score") from None
     if indices != list(range(n_documents)):

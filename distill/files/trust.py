@@ -32,6 +32,7 @@ __all__ = [
     "load_auto",
     "read_json",
     "refuse_pickles",
+    "without_booleans",
 ]
 
 T = TypeVar("T")
@@ -240,3 +241,13 @@ def load_auto(auto_class: Any, name: str | Path, **options: Any) -> Any:
     """
     with loading(str(name)):
         return auto_class.from_pretrained(str(name), **NO_CODE, **options)
+
+
+def without_booleans(values: Any) -> Any:
+    """Return a list of numbers as it is: true and false are no numbers in JSON, and would be 1 and 0 in an array.
+
+    :raises TypeError: where it holds one, as arrays raise it for what is no number
+    """
+    if bool in map(type, values):
+        raise TypeError("booleans are no numbers")
+    return values

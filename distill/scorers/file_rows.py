@@ -23,6 +23,7 @@ import numpy as np
 from distill.data.table_rows import delimited_rows, json_rows
 from distill.data.tables import as_text, column_values, held_name, locate, named_key, parquet_batches, text_problem
 from distill.errors import BadInput
+from distill.files.trust import without_booleans
 from distill.recipe.black_box import FileTeacher
 from distill.wording import counted
 
@@ -208,9 +209,8 @@ def _vector(path: str, answer: Any, row: int) -> np.ndarray:
         if isinstance(answer, str):
             text = answer.strip()
             numbers = json.loads(text) if text.startswith("[") else _BETWEEN_NUMBERS.split(text)
-        if bool in map(type, numbers):  # true and false would be 1 and 0
-            raise TypeError("booleans are no numbers")
-        vector = np.array([np.nan if number is None else number for number in numbers], dtype=np.float64)
+        told = [np.nan if number is None else number for number in without_booleans(numbers)]
+        vector = np.array(told, dtype=np.float64)
     except (TypeError, ValueError, OverflowError, RecursionError):
         vector = np.zeros((0, 0))
     if vector.ndim != 1 or not vector.size:

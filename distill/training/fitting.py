@@ -29,7 +29,7 @@ from distill.training.live_teacher import LiveTeacher, tokens_read_alike
 from distill.training.loop import TrainingOutput, TrainResult, train
 from distill.training.negatives import GuideVectors
 from distill.training.objectives import Step
-from distill.training.read_texts import ReadScripts, are_read
+from distill.training.read_texts import ReadScripts, any_unread, are_read
 from distill.training.task import TaskStep, Units
 from distill.training.trainset import LoneTexts, Tokenization, TrainSet
 from distill.training.unlabelled import taught_pairs
@@ -87,7 +87,7 @@ class Job:
     @property
     def some_unread(self) -> bool:
         """Whether some teacher does not read all texts, so that it has no embedding of them."""
-        return any(isinstance(source, ReadScripts) for source in self.sources.values())
+        return any_unread(self.sources.values())
 
 
 LoadUnits = Callable[[Run, Job, bool], tuple[Units, Units]]
@@ -201,9 +201,9 @@ def _attach_signals(trainset: TrainSet, pairs: Pairs, job: Job) -> None:
 
 def _say_what_is_read(trainset: TrainSet, job: Job) -> None:
     """Say how many texts each teacher is learned of that is not learned of all."""
-    texts = list(dict.fromkeys(trainset.teacher_texts))
     for name, source in job.sources.items():
         if isinstance(source, ReadScripts):
+            texts = list(dict.fromkeys(trainset.teacher_texts))
             read, scripts = int(are_read(texts, source.scripts).sum()), ", ".join(source.scripts)
             log.info("%s: %s is learned of %d of %d texts, those in %s", job.name, name, read, len(texts), scripts)
 

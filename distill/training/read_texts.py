@@ -4,7 +4,7 @@ teacher ──▶ its embedding of a text that it reads
         ──▶ NaN of any other text            terms on embeddings leave such numbers out, see `losses.pointwise`
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import compress
 
@@ -15,7 +15,7 @@ from distill.errors import JobFailed
 from distill.files.artefact import ModelKind
 from distill.signals import SignalSource
 
-__all__ = ["ReadScripts", "are_read"]
+__all__ = ["ReadScripts", "any_unread", "are_read"]
 
 
 def are_read(texts: Sequence[str], scripts: Sequence[str] | None) -> np.ndarray:
@@ -73,3 +73,8 @@ class ReadScripts:
             return vectors
 
         return some
+
+
+def any_unread(sources: Iterable[SignalSource]) -> bool:
+    """Tell whether some teacher does not read all texts, so that it has no embedding of them."""
+    return any(isinstance(source, ReadScripts) for source in sources)

@@ -1,7 +1,8 @@
 """Where a student's training gets a teacher's signals from, and the teacher's embeddings in fewer dimensions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from distill.signals import CachedSignals, LiveSignals, SignalCache, SignalSourc
 from distill.training.mixtures import join_teachers
 from distill.training.read_texts import ReadScripts
 
-__all__ = ["AlongAxes", "embedding_source", "signal_source"]
+__all__ = ["AlongAxes", "embedding_source", "scripts_of", "signal_source"]
 
 
 def signal_source(run: Run, name: str) -> SignalSource:
@@ -32,6 +33,12 @@ def _of_all_texts(run: Run, name: str) -> SignalSource:
         )
         return LiveSignals(scorer, run.teacher_prompts(name))
     return CachedSignals(SignalCache(run.signals(name), run.signal_identity(name)))
+
+
+def scripts_of(run: Run, names: Iterable[str]) -> dict[str, Any]:
+    """Return the scripts that teachers read, for a fingerprint; {} where all of them read all texts."""
+    scripts = {name: list(read) for name in names if (read := run.recipe.teachers[name].scripts) is not None}
+    return {"scripts": scripts} if scripts else {}
 
 
 def embedding_source(run: Run, match: EmbeddingMatch) -> SignalSource:
