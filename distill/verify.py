@@ -240,7 +240,7 @@ def _recipe(root: Path, cards: Sequence[Path]) -> Iterator[Verdict]:
         yield Verdict(
             "recipe.json",
             "note",
-            "it is missing: what the cards say of the recipe is not compared; any stage writes it again",
+            "it is missing: what the cards say of the recipe is not compared; the next stage that ends writes it",
         )
         return
     now = read_json(root / "recipe.json")

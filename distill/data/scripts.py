@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 
@@ -10,6 +10,7 @@ __all__ = [
     "NO_LETTERS",
     "Sources",
     "kept_scripts",
+    "letters_of",
     "main_script",
     "rows_by_script",
     "rows_with_every_script",
@@ -38,6 +39,16 @@ def script_of(letter: str) -> str:
     if len(letter) != 1 or not unicodedata.category(letter).startswith("L"):
         return ""
     return unicodedata.name(letter, "").split(" ")[0].split("-")[0]
+
+
+def letters_of(scripts: Iterable[str], texts: Iterable[str]) -> set[str]:
+    """Return the letters of some scripts that stand in texts; kana is Japanese with its Chinese characters.
+
+    >>> sorted(letters_of(["hangul"], ["C++ 개발자"]))
+    ['개', '발', '자']
+    """
+    names = set(chain.from_iterable((*_KANA, "CJK") if name == "kana" else (name.upper(),) for name in scripts))
+    return {letter for letter in set(chain.from_iterable(texts)) if script_of(letter) in names}
 
 
 def kept_scripts(sources: Sources) -> list[str]:

@@ -210,7 +210,8 @@ def _train_unigram(texts: Sequence[str], size: int, specials: Sequence[str], unk
         head, learned = state["model"]["vocab"][: len(specials)], state["model"]["vocab"][len(specials) :]
         # characters that no piece needed are numbered through from the lowest score on, a ten-thousandth apart and in the
         # order of a hash map: all of that stretch get one score
-        floor = round(min(score for piece, score in learned if len(piece) > 1), 3)
+        longer = [score for piece, score in learned if len(piece) > 1]
+        floor = round(min(longer or [score for _, score in learned]), 3)  # words without a part in common give no piece
         stretch = floor + 1e-4 * sum(len(piece) == 1 for piece, _ in learned)
         pieces = [
             (piece, floor if len(piece) == 1 and score <= stretch else max(round(score, 3), floor))

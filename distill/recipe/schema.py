@@ -85,6 +85,7 @@ __all__ = [
     "MarginMatch",
     "Matryoshka",
     "Mlm",
+    "MoreVocabulary",
     "Name",
     "NewVocabulary",
     "Objectives",
@@ -526,21 +527,40 @@ class NewVocabulary(Section):
     similar in the corpus (focus; Dobler & de Melo 2023)."""
 
 
+class MoreVocabulary(Section):
+    """Add tokens for scripts that the backbone's tokenizer spells letter by letter.
+
+    Text in other scripts keeps its tokens and their embeddings, so the model still reads it as before. WordPiece and Unigram
+    tokenizers can be extended.
+    """
+
+    scripts: Scripts
+    """The scripts that get tokens, such as hangul. Every new token is made of their letters alone."""
+    tokens: Annotated[int, Field(ge=64, le=5_000_000)] = 12000
+    """At most this many tokens are added. They are trained on the corpus."""
+    start: Literal["exact", "mean", "focus"] = "focus"
+    """How a new token's embedding starts, as in `train`."""
+
+
 class Vocabulary(Section):
-    """How the backbone's vocabulary is changed: trimmed, or replaced by a new one. Set one of the two."""
+    """How the backbone's vocabulary is changed: trimmed, replaced by a new one, or extended. Set one of the three."""
+
+    silent_at_default: ClassVar[frozenset[str]] = frozenset({"extend"})
 
     trim: Trim | None = None
     """Cut it to the tokens that a corpus uses."""
     train: NewVocabulary | None = None
     """Train a new one on a corpus."""
+    extend: MoreVocabulary | None = None
+    """Keep it and add tokens for some scripts."""
     texts: tuple[Unlabelled, ...] = ()
     """The corpus. Each column is one source; the columns of a row belong together, as translations do. [] is the recipe's own
     training, unlabelled and parallel text."""
 
     @model_validator(mode="after")
     def _one(self) -> "Vocabulary":
-        if (self.trim is None) == (self.train is None):
-            raise ValueError("set trim or train, one of them")
+        if sum(change is not None for change in (self.trim, self.train, self.extend)) != 1:
+            raise ValueError("set trim, train or extend, one of them")
         return self
 
 
@@ -669,7 +689,7 @@ class Student(Section):
     width: Width | None = None
     """How wide the layers are. None keeps the backbone's widths."""
     vocabulary: Vocabulary | None = None
-    """Trim the vocabulary or train a new one. None keeps the backbone's."""
+    """Trim or extend the vocabulary, or train a new one. None keeps the backbone's."""
     embedding_rank: Count | None = None
     """Store the word embeddings as a product of two matrices with this inner width. A BERT or XLM-RoBERTa is then saved as a
     MobileBERT with the same layers. None keeps one matrix."""

@@ -17,6 +17,7 @@ from distill.files.artefact import content_hash
 from distill.models.modeling import replace_tokenizer, replace_transformer, tokenizer_of, transformer_of
 from distill.recipe.schema import Student, Unlabelled, Vocabulary
 from distill.run import Run
+from students.vocabulary.extending import extend_vocabulary
 from students.vocabulary.factorisation import factorise_embeddings
 from students.vocabulary.new_vocabulary import new_vocabulary
 from students.vocabulary.tokenizer_json import TokenizerJson
@@ -86,7 +87,7 @@ def read_corpus(texts: Sequence[Unlabelled], *, without: Collection[str] = (), s
 
 
 def change_vocabulary(model: Any, vocabulary: Vocabulary, corpus: Corpus, *, seed: int) -> dict[str, Any]:
-    """Trim or replace the vocabulary of a sentence-transformers model, in place; return the report."""
+    """Trim, replace or extend the vocabulary of a sentence-transformers model, in place; return the report."""
     transformer, tokenizer = transformer_of(model), tokenizer_of(model)
     if vocabulary.trim is not None:
         new_tokenizer, trimmed = trim_vocabulary(
@@ -103,6 +104,11 @@ def change_vocabulary(model: Any, vocabulary: Vocabulary, corpus: Corpus, *, see
             contexts=corpus.contexts,
         )
         report = trained.to_json()
+    elif vocabulary.extend is not None:
+        new_tokenizer, extended = extend_vocabulary(
+            transformer, tokenizer, corpus.sources, vocabulary.extend, seed=seed, contexts=corpus.contexts
+        )
+        report = extended.to_json()
     replace_tokenizer(model, new_tokenizer)
     return report
 

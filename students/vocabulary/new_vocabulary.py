@@ -1,37 +1,18 @@
-"""A new vocabulary for a language that a model hardly has: a tokenizer of the corpus, and where its embeddings start.
+"""A new vocabulary for a language that a model hardly has: a tokenizer of the corpus, and embeddings that `new_embeddings` starts."""
 
-    exact   the old embedding of the same text, marks of word boundaries aside; all others are drawn at random
-    mean    … else the mean of the old pieces of the same text (VIPI, Mosin et al. 2023)
-    focus   … else a mixture of the embeddings that both vocabularies have, weighted by sparsemax over the similarity in
-            an auxiliary space (FOCUS, Dobler & de Melo 2023)
-
-FOCUS takes fastText vectors for its auxiliary space. Nothing is downloaded here: the space is an SVD of the positive
-pointwise mutual information between the new tokens and the texts that they stand in (Levy & Goldberg 2014 on the
-factorisation; Dumais et al. 1997 on texts with their translations, which is what tells a Korean token its English ones).
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
-
-import numpy as np
+from typing import Any
 
 from distill.data.scripts import Sources
-from distill.data.tokens import tokenize
 from distill.errors import BadInput
 from distill.models.backbone import train_tokenizer
 from distill.recipe.schema import NewVocabulary
-from students.vocabulary.surface import OldPieces
+from students.vocabulary.new_embeddings import Inherited, Start, give_new_embeddings
 from students.vocabulary.tokenizer_json import TokenizerJson, rebuilt, renumbered
-from students.vocabulary.word_embeddings import padding_position, replace_vocabulary, word_embedding
+from students.vocabulary.word_embeddings import padding_position
 
-__all__ = ["NewVocabularyReport", "auxiliary_space", "new_vocabulary", "sparsemax"]
-
-Start = Literal["exact", "mean", "focus"]
-_NO_LIMIT = 1 << 24
-_SPACE_WIDTH = 256  # dimensions of the auxiliary space that similar tokens are found in
-_SPACE_TEXTS = 200_000  # texts of the auxiliary space at most, the first ones
-_SIMILARITIES_AT_ONCE = 512
+__all__ = ["NewVocabularyReport", "counted_tokens", "new_vocabulary", "special_ids"]
 
 
 @dataclass(frozen=True)
@@ -77,13 +58,12 @@ def new_vocabulary(
         raise BadInput("a new vocabulary is trained on a corpus; there are no texts")
     old = TokenizerJson.of(tokenizer)
     new, new_tokenizer = _trained(transformer, tokenizer, old, texts, settings.tokenizer, settings.size)
-    special = {i: new.ids[token] for i, token in old.tokens.items() if i in _special(tokenizer, old)}
+    special = {i: new.ids[token] for i, token in old.tokens.items() if i in special_ids(tokenizer, old)}
     contexts = contexts or [[text] for text in texts]
-    weights, starts = _mixtures(old, new, new_tokenizer, special, settings.start, contexts)
-    mixing, drawn = _as_matrix(weights, new, word_embedding(transformer).num_embeddings)
     n_before = transformer.num_parameters()
-    replace_vocabulary(transformer, lambda rows: _rows(rows, mixing, drawn, seed), len(new.tokens), special)
-    counted = {name: _counted(old, new, given) for name, given in sources.items() if given}
+    kept = Inherited(special, special)
+    starts = give_new_embeddings(transformer, (old, new), new_tokenizer, kept, (settings.start, seed), contexts)
+    counted = {name: counted_tokens(old, new, given) for name, given in sources.items() if given}
     return new_tokenizer, NewVocabularyReport(
         tokenizer=settings.tokenizer,
         start=settings.start,
@@ -95,7 +75,7 @@ def new_vocabulary(
     )
 
 
-def _special(tokenizer: Any, old: TokenizerJson) -> list[int]:
+def special_ids(tokenizer: Any, old: TokenizerJson) -> list[int]:
     """Return the ids of special tokens, ascending: those with a role, and those that are put around a text."""
     return sorted({old.ids[token] for token in tokenizer.all_special_tokens} | old.post_processor_ids())
 
@@ -103,7 +83,7 @@ def _special(tokenizer: Any, old: TokenizerJson) -> list[int]:
 def _trained(
     transformer: Any, tokenizer: Any, old: TokenizerJson, texts: Sequence[str], kind: Any, size: int
 ) -> tuple[TokenizerJson, Any]:
-    specials = {str(i): old.tokens[i] for i in _special(tokenizer, old)}
+    specials = {str(i): old.tokens[i] for i in special_ids(tokenizer, old)}
     unk_token = tokenizer.unk_token or "[UNK]"  # byte-level vocabularies need none
     backend = train_tokenizer(kind, texts, size, {**specials, "unk_token": unk_token})
     trained = TokenizerJson.of_backend(backend)
@@ -115,7 +95,7 @@ def _trained(
         order = [i for i in order if i != trained.ids[tokenizer.pad_token]]
         order.insert(position, trained.ids[tokenizer.pad_token])
     placed = trained.cut(order)
-    moved = {i: placed.ids[token] for i, token in old.tokens.items() if i in _special(tokenizer, old)}
+    moved = {i: placed.ids[token] for i, token in old.tokens.items() if i in special_ids(tokenizer, old)}
     padding = old.state["padding"]
     whole = TokenizerJson(
         {
@@ -128,7 +108,8 @@ def _trained(
     return whole, rebuilt(tokenizer, whole, unk_token=unk_token)
 
 
-def _counted(old: TokenizerJson, new: TokenizerJson, texts: Sequence[str]) -> tuple[Any, Any]:
+def counted_tokens(old: TokenizerJson, new: TokenizerJson, texts: Sequence[str]) -> tuple[Any, Any]:
+    """Return tokens per word (between spaces), and the share of unknown tokens, each before and after."""
     n_words = max(sum(len(text.split()) for text in texts), 1)
     fertility, unknown = [], []
     for side in (old, new):
@@ -137,138 +118,3 @@ def _counted(old: TokenizerJson, new: TokenizerJson, texts: Sequence[str]) -> tu
         fertility.append(n_tokens / n_words)
         unknown.append(sum(one.ids.count(side.unk_id) for one in encoded) / max(n_tokens, 1))
     return tuple(fertility), tuple(unknown)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Where embeddings start
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def _mixtures(
-    old: TokenizerJson,
-    new: TokenizerJson,
-    new_tokenizer: Any,
-    special: Mapping[int, int],
-    start: Start,
-    contexts: Sequence[Sequence[str]],
-) -> tuple[dict[int, dict[int, float]], dict[str, int]]:
-    """Return by new token the shares of the old ones that it starts as, and how many start in which way."""
-    pieces = OldPieces(old)
-    weights: dict[int, dict[int, float]] = {new_id: {old_id: 1.0} for old_id, new_id in special.items()}
-    copied = set(weights)
-    for i, piece in new.model_pieces.items():
-        match = pieces.match(new, piece) if i not in weights else None
-        if match is not None:
-            weights[i] = {match: 1.0}
-            copied.add(i)
-    rest = [i for i in new.model_pieces if i not in weights]
-    if start == "mean":
-        for i in rest:
-            parts = pieces.parts(new, new.model_pieces[i])
-            if parts:
-                weights[i] = {part: parts.count(part) / len(parts) for part in set(parts)}
-    elif start == "focus":
-        overlap = {i: next(iter(weights[i])) for i in sorted(copied - set(special.values()))}
-        weights |= _similar(new_tokenizer, len(new.tokens), rest, overlap, contexts)
-    n_mixed = len(weights) - len(copied)
-    starts = {
-        "copied": len(copied),
-        "pieces": n_mixed * (start == "mean"),
-        "similar": n_mixed * (start == "focus"),
-        "drawn": sum(i not in weights for i in new.tokens),
-    }
-    return weights, starts
-
-
-def _as_matrix(weights: Mapping[int, Mapping[int, float]], new: TokenizerJson, n_old: int) -> tuple[Any, np.ndarray]:
-    """Return the mixture of old rows that each new one is, and the new tokens that have none.
-
-    *Shape:* mixing: sparse (n_new, n_old); drawn: (n_drawn,)
-    """
-    from scipy.sparse import coo_matrix
-
-    entries = [(i, j, weight) for i, parts in weights.items() for j, weight in parts.items()]
-    rows, columns, values = (np.array(side) for side in zip(*entries, strict=True))
-    drawn = np.array([i for i in new.tokens if i not in weights], dtype=np.int64)
-    return coo_matrix((values, (rows, columns)), shape=(len(new.tokens), n_old)).tocsr(), drawn
-
-
-def _rows(old: Any, mixing: Any, drawn: np.ndarray, seed: int) -> Any:
-    """Mix old rows (or biases) into new ones; draw the others as widely as the old ones are spread, value by value."""
-    import torch
-
-    values = old.float().cpu().numpy().reshape(len(old), -1)
-    rows = np.asarray(mixing @ values[: mixing.shape[1]], dtype=np.float32)
-    noise = np.random.default_rng(seed).standard_normal((len(drawn), values.shape[1]), dtype=np.float32)
-    rows[drawn] = values.mean(axis=0) + values.std(axis=0) * noise
-    return torch.from_numpy(rows).reshape(-1, *old.shape[1:]).to(old.device)
-
-
-def _similar(
-    tokenizer: Any, n_tokens: int, rest: Sequence[int], overlap: Mapping[int, int], contexts: Sequence[Sequence[str]]
-) -> dict[int, dict[int, float]]:
-    """Return, for new tokens, weights of old ones; tokens that the corpus never gives have none.
-
-    :param overlap: the old id of each new token that both vocabularies have
-    """
-    joined = ["\n".join(texts) for texts in contexts[:_SPACE_TEXTS]]
-    table = tokenize(tokenizer, joined, max_length=_NO_LIMIT, special_tokens=False)
-    space = auxiliary_space(table.ids, table.offsets, n_tokens)
-    seen = np.abs(space).sum(axis=1) > 0
-    anchors = np.array([i for i in overlap if seen[i]], dtype=np.int64)
-    old_ids = np.array([overlap[int(i)] for i in anchors], dtype=np.int64)
-    todo = np.array([i for i in rest if seen[i]], dtype=np.int64)
-    if not len(anchors):
-        return {}
-    found = {}
-    for begin in range(0, len(todo), _SIMILARITIES_AT_ONCE):
-        some = todo[begin : begin + _SIMILARITIES_AT_ONCE]
-        for i, row in zip(some.tolist(), sparsemax(space[some] @ space[anchors].T), strict=True):
-            chosen = np.flatnonzero(row)
-            weights: dict[int, float] = {}
-            for place in chosen.tolist():  # two new tokens may stand for one old one
-                weights[int(old_ids[place])] = weights.get(int(old_ids[place]), 0.0) + float(row[place])
-            found[i] = weights
-    return found
-
-
-def auxiliary_space(ids: np.ndarray, offsets: np.ndarray, n_tokens: int, width: int = _SPACE_WIDTH) -> np.ndarray:
-    """Return unit vectors of tokens that are near where tokens stand in the same texts; zero for tokens in none.
-
-    Token and text have the positive pointwise mutual information max(0, log n(t, d)·N / (n(t)·n(d))); its SVD U S Vᵀ
-    gives V √S.
-
-    *Shape:* ids: (n_occurrences,); offsets: (n_texts + 1,); result: (n_tokens, width)
-    """
-    from scipy.sparse import csr_matrix
-    from sklearn.utils.extmath import randomized_svd
-
-    n_texts = len(offsets) - 1
-    matrix = csr_matrix((np.ones(len(ids), dtype=np.float32), ids, offsets), shape=(n_texts, n_tokens))
-    matrix.sum_duplicates()
-    of_text, of_token = np.diff(offsets), np.bincount(ids, minlength=n_tokens)
-    rows = np.repeat(np.arange(n_texts), np.diff(matrix.indptr))
-    expected = of_text[rows].astype(np.float64) * of_token[matrix.indices] / max(len(ids), 1)
-    matrix.data = np.maximum(np.log(matrix.data / expected), 0).astype(np.float32)
-    width = min(width, n_texts, n_tokens)
-    _, scale, directions = randomized_svd(matrix, width, n_iter=4, random_state=0)
-    vectors = directions.T * np.sqrt(scale)
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    vectors = np.where((of_token > 0)[:, None] & (lengths > 1e-9), vectors / np.maximum(lengths, 1e-9), 0)
-    return np.asarray(vectors, dtype=np.float32)
-
-
-def sparsemax(scores: np.ndarray) -> np.ndarray:
-    """Project rows onto the probability simplex (Martins & Astudillo 2016): a softmax that gives zeros.
-
-    *Shape:* (n, n_scores) → (n, n_scores)
-
-    >>> sparsemax(np.array([[1.0, 0.5, -1.0]]))
-    array([[0.75, 0.25, 0.  ]])
-    """
-    descending = -np.sort(-scores, axis=1)
-    sums = np.cumsum(descending, axis=1)
-    places = np.arange(1, scores.shape[1] + 1)
-    support = (1 + places * descending > sums).sum(axis=1)
-    threshold = (sums[np.arange(len(scores)), support - 1] - 1) / support
-    return np.asarray(np.maximum(scores - threshold[:, None], 0))

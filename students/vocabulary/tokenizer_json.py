@@ -161,13 +161,33 @@ class TokenizerJson:
 
     def cut(self, order: list[int]) -> "TokenizerJson":
         """Return the tokenizer over the given old ids, renumbered in that order (see `in_order`)."""
-        new = {old: i for i, old in enumerate(order)}
+        return self._with_ids({old: i for i, old in enumerate(order)})
+
+    def extended(self, pieces: Mapping[str, float], pad_id: int | None) -> tuple["TokenizerJson", dict[int, int]]:
+        """Return the tokenizer with more pieces behind the model's own, and the new id of each old one.
+
+        :param pieces: new pieces of WordPiece or Unigram, with their scores, which only Unigram has
+        :param pad_id: the padding id, which keeps its place
+        """
+        order = self.in_order(self.tokens.keys(), pad_id)
+        n_model = len(self.model_pieces)
+        moved = {old: i if i < n_model else i + len(pieces) for i, old in enumerate(order)}
+        extended = self._with_ids(moved)
+        vocab = extended.state["model"]["vocab"]
+        if self.algorithm == "Unigram":
+            vocab.extend([piece, score] for piece, score in pieces.items())
+        else:
+            vocab.update((piece, n_model + i) for i, piece in enumerate(pieces))
+        return TokenizerJson(extended.state), moved
+
+    def _with_ids(self, new: Mapping[int, int]) -> "TokenizerJson":
+        """Return the tokenizer over old ids with their new ones, ascending."""
         model = dict(self.state["model"])
         if self.algorithm == "Unigram":
-            model["vocab"] = [self.state["model"]["vocab"][i] for i in order if i in self.model_pieces]
+            model["vocab"] = [self.state["model"]["vocab"][i] for i in new if i in self.model_pieces]
             model["unk_id"] = None if self.unk_id is None else new[self.unk_id]
         else:
-            model["vocab"] = {self.model_pieces[i]: new[i] for i in order if i in self.model_pieces}
+            model["vocab"] = {self.model_pieces[i]: new[i] for i in new if i in self.model_pieces}
         if self.algorithm == "BPE":
             model["merges"] = [
                 [left, right]

@@ -55,7 +55,9 @@ class TestRecipe:
             "student.vocabulary.trim: set coverage (as 0.999) or size (as 32000), one of them",
             "student.embedding_rank: got 0; it should be greater than or equal to 1",
         ]
-        assert problems(tmp_path, student={"vocabulary": {}}) == ["student.vocabulary: set trim or train, one of them"]
+        assert problems(tmp_path, student={"vocabulary": {}}) == [
+            "student.vocabulary: set trim, train or extend, one of them"
+        ]
         assert problems(tmp_path, student={"vocabulary": {"train": {"strat": "mean"}}}) == [
             "student.vocabulary.train.strat: unknown key; did you mean 'start'?"
         ]

@@ -1,0 +1,166 @@
+"""More tokens for scripts that a vocabulary spells letter by letter; text in other scripts is read as before.
+
+    corpus ─▶ runs of the scripts' letters, as the old tokenizer normalises them ─▶ pieces trained on them
+    pieces ─▶ behind the old ones, each made of these letters alone ─▶ embeddings, see `new_embeddings`
+
+A new vocabulary gives up what the old embeddings know. Here they stay, and the new pieces cost width × pieces parameters.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from distill.data.scripts import Sources, letters_of
+from distill.errors import BadInput, JobFailed
+from distill.models.backbone import train_tokenizer
+from distill.recipe.schema import MoreVocabulary
+from distill.wording import counted
+from students.vocabulary.new_embeddings import Inherited, give_new_embeddings
+from students.vocabulary.new_vocabulary import NewVocabularyReport, counted_tokens, special_ids
+from students.vocabulary.surface import surface
+from students.vocabulary.tokenizer_json import WORD_MARK, TokenizerJson, rebuilt
+from students.vocabulary.word_embeddings import padding_position
+
+__all__ = ["ExtensionReport", "extend_vocabulary"]
+
+
+@dataclass(frozen=True)
+class ExtensionReport(NewVocabularyReport):
+    """What an extended vocabulary is and how its new embeddings start.
+
+    :param scripts: which new tokens are made of
+    :param n_as_before: texts of each source without a letter of these scripts; each has its old tokens
+    """
+
+    scripts: tuple[str, ...]
+    n_as_before: dict[str, int]
+
+
+def extend_vocabulary(
+    transformer: Any,
+    tokenizer: Any,
+    sources: Sources,
+    settings: MoreVocabulary,
+    *,
+    seed: int,
+    contexts: Sequence[Sequence[str]] | None = None,
+) -> tuple[Any, ExtensionReport]:
+    """Add tokens for some scripts, trained on the sources, and give a model, in place, embeddings for them.
+
+    :param contexts: texts that belong together, for the auxiliary space of `focus`; None is every text alone
+    :returns: the tokenizer, and what was done
+    :raises BadInput: where the tokenizer is no WordPiece or Unigram, or the text has nothing to add
+    """
+    old = TokenizerJson.of(tokenizer)
+    if old.algorithm == "BPE":
+        raise BadInput("vocabulary.extend: a BPE vocabulary cannot be extended; take train, which replaces it")
+    texts = list(dict.fromkeys(text for given in sources.values() for text in given))
+    pieces = _new_pieces(old, texts, settings)
+    position = padding_position(transformer)
+    new, moved = old.extended(pieces, tokenizer.pad_token_id if position is None else position)
+    new_tokenizer = rebuilt(tokenizer, new)
+    n_before = transformer.num_parameters()
+    kept = Inherited(moved, special_ids(tokenizer, old))
+    contexts = contexts or [[text] for text in texts]
+    starts = give_new_embeddings(transformer, (old, new), new_tokenizer, kept, (settings.start, seed), contexts)
+    counts = {name: counted_tokens(old, new, given) for name, given in sources.items() if given}
+    return new_tokenizer, ExtensionReport(
+        tokenizer=old.algorithm.lower(),
+        start=settings.start,
+        n_tokens=(len(old.tokens), len(new.tokens)),
+        n_parameters=(n_before, transformer.num_parameters()),
+        starts=starts,
+        fertility={name: numbers[0] for name, numbers in counts.items()},
+        unknown={name: numbers[1] for name, numbers in counts.items()},
+        scripts=settings.scripts,
+        n_as_before={name: _read_as_before((old, new), moved, given, settings) for name, given in sources.items()},
+    )
+
+
+def _new_pieces(old: TokenizerJson, texts: Sequence[str], settings: MoreVocabulary) -> dict[str, float]:
+    """Return pieces that the old model lacks, in its own spelling, with Unigram's scores (0 for WordPiece)."""
+    normalize = _normalizer(old)
+    runs = _runs([normalize(text) for text in texts], settings.scripts)
+    if not runs:
+        raise BadInput(f"vocabulary.extend: the text has no letter of {', '.join(settings.scripts)}")
+    composed = [_composed(normalize, run) for run in runs]
+    trained = TokenizerJson.of_backend(
+        train_tokenizer(old.algorithm.lower(), composed, settings.tokens, {"unk_token": "[UNK]"})  # type: ignore[arg-type]
+    )
+    known, scores = set(old.model_pieces.values()), _scores(old, trained)
+    pieces = {
+        spelt: score
+        for i, score in scores.items()
+        if (spelt := _spelt(old, normalize, surface(trained, trained.model_pieces[i]))) is not None
+        and spelt not in known
+    }
+    if not pieces:
+        raise BadInput(f"vocabulary.extend: the tokenizer has all tokens of {', '.join(settings.scripts)} already")
+    return pieces
+
+
+def _normalizer(old: TokenizerJson) -> Callable[[str], str]:
+    normalizer = old.backend().normalizer
+    return str if normalizer is None else normalizer.normalize_str
+
+
+def _runs(texts: Sequence[str], scripts: Sequence[str]) -> list[str]:
+    """Return for each text that has some its runs of the scripts' letters with their marks, a space between them."""
+    letters = "".join(sorted(letters_of(scripts, texts)))
+    if not letters:
+        return []
+    marks = "".join(sorted({sign for text in texts for sign in text if unicodedata.category(sign)[0] == "M"}))
+    pattern = re.compile(f"[{re.escape(letters)}][{re.escape(letters + marks)}]*")
+    return [joined for text in texts if (joined := " ".join(pattern.findall(text)))]
+
+
+def _composed(normalize: Callable[[str], str], run: str) -> str:
+    """Return whole syllables for letters, where the old normaliser takes them apart again: no piece ends within one."""
+    composed = unicodedata.normalize("NFC", run)
+    return composed if normalize(composed) == run else run
+
+
+def _scores(old: TokenizerJson, trained: TokenizerJson) -> dict[int, float]:
+    """Return the trained pieces' scores by id; none is below the old ones, from which unknown characters are counted."""
+    unknown = trained.unk_id
+    if old.algorithm != "Unigram":
+        return {i: 0.0 for i in trained.model_pieces if i != unknown}
+    least = min(score for _, score in old.state["model"]["vocab"])
+    return {i: max(score, least) for i, (_, score) in enumerate(trained.state["model"]["vocab"]) if i != unknown}
+
+
+def _spelt(old: TokenizerJson, normalize: Callable[[str], str], shown: tuple[bool, str] | None) -> str | None:
+    """Return a piece in the old model's spelling, given whether it begins a word and its text; None where it is none."""
+    if shown is None:
+        return None
+    begins, text = shown
+    spelt = normalize(text).strip(f" {WORD_MARK}")
+    if not spelt or any(sign.isspace() for sign in spelt):
+        return None
+    if old.algorithm == "Unigram":
+        return WORD_MARK * begins + spelt
+    return spelt if begins else old.state["model"]["continuing_subword_prefix"] + spelt
+
+
+def _read_as_before(
+    tokenizers: tuple[TokenizerJson, TokenizerJson],
+    moved: dict[int, int],
+    texts: Sequence[str],
+    settings: MoreVocabulary,
+) -> int:
+    """Count texts without a letter of the new tokens' scripts.
+
+    :raises JobFailed: where one of them has other tokens than before
+    """
+    normal = list(map(_normalizer(tokenizers[0]), texts))
+    letters = letters_of(settings.scripts, normal)
+    others = [text for text, read in zip(texts, normal, strict=True) if letters.isdisjoint(read)]
+    before, after = (one.backend().encode_batch_fast(others, add_special_tokens=False) for one in tokenizers)
+    changed = sum([moved[i] for i in old.ids] != new.ids for old, new in zip(before, after, strict=True))
+    if changed:
+        raise JobFailed(
+            f"vocabulary.extend: {counted(changed, 'text')} without new tokens' letters would be read otherwise"
+        )
+    return len(others)

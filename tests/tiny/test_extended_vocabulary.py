@@ -1,0 +1,132 @@
+"""Tokens added for a script: other text is read as before, the new tokens are the script's alone, stock loaders take the folder."""
+
+import json
+import unicodedata
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from distill.errors import BadInput
+from distill.recipe.schema import MoreVocabulary
+from students.vocabulary.extending import extend_vocabulary
+from tests.tiny.test_vocabulary import KOREAN, OTHERS, SOURCES, hidden, make_model, make_tokenizer, wrapped
+
+ENGLISH = ["The cat sat on the mat.", "Backend engineer with five years of Python, Django and PostgreSQL.", *OTHERS]
+WORDS = ["파이썬", "개발자", "데이터", "서버"]
+ENDINGS = ["은", "을", "에", "의", "과", "도", "만"]
+CORPUS = {"ko": [" ".join(f"{word}{ending}" for word in [*WORDS, ""]) for ending in ENDINGS] + WORDS, "en": ENGLISH}
+KINDS = [("wordpiece", "Bert"), ("wordpiece", "MPNet"), ("unigram", "XLMRoberta")]
+
+
+def spelling_tokenizer(algorithm):
+    """A tokenizer that has Korean letters, and no longer piece of them, as BERT's uncased vocabulary has."""
+    tokenizer = make_tokenizer(algorithm)
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    vocab = state["model"]["vocab"]
+    if isinstance(vocab, dict):
+        kept = [piece for piece in sorted(vocab, key=vocab.get) if n_korean(piece) < 2]
+        state["model"]["vocab"] = {piece: i for i, piece in enumerate(kept)}
+    else:
+        state["model"]["vocab"] = [[piece, score] for piece, score in vocab if n_korean(piece) < 2]
+    return wrapped(Tokenizer.from_str(json.dumps(state)), [token["content"] for token in state["added_tokens"]])
+
+
+def n_korean(piece):
+    return sum(unicodedata.name(letter, "").startswith("HANGUL") for letter in piece)
+
+
+@pytest.mark.parametrize(("algorithm", "family"), KINDS)
+def test_text_in_other_scripts_is_read_as_before(algorithm, family, tmp_path):
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer = spelling_tokenizer(algorithm)
+    model = make_model(family, len(tokenizer))
+    before = hidden(model, tokenizer, ENGLISH)
+    ids = [tokenizer(text)["input_ids"] for text in ENGLISH]
+    new, report = extend_vocabulary(model, tokenizer, CORPUS, MoreVocabulary(scripts="hangul", tokens=64), seed=0)
+    assert [new(text)["input_ids"] for text in ENGLISH] == ids
+    assert torch.equal(hidden(model, new, ENGLISH), before)
+    assert report.n_as_before == {"ko": 0, "en": len(set(ENGLISH))}
+    assert report.n_tokens[0] < report.n_tokens[1] == len(new) == model.config.vocab_size <= report.n_tokens[0] + 64
+    assert report.fertility["ko"][1] < report.fertility["ko"][0] / 2
+    assert report.fertility["en"][1] == report.fertility["en"][0]
+    model.save_pretrained(tmp_path)
+    new.save_pretrained(tmp_path)
+    again = AutoModel.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    assert torch.equal(hidden(*again, texts=KOREAN), hidden(model, new, KOREAN))
+    assert new.pad_token_id == model.config.pad_token_id == 1
+
+
+@pytest.mark.parametrize("algorithm", ["wordpiece", "unigram"])
+def test_new_tokens_are_whole_syllables_of_the_script(algorithm):
+    tokenizer = spelling_tokenizer(algorithm)
+    known = set(tokenizer.get_vocab())
+    new, _ = extend_vocabulary(
+        make_model("Bert", len(tokenizer)), tokenizer, CORPUS, MoreVocabulary(scripts="hangul", tokens=200), seed=0
+    )
+    added = set(new.get_vocab()) - known
+    assert added
+    for piece in added:
+        text = unicodedata.normalize("NFC", piece.removeprefix("##").removeprefix("▁"))
+        assert text and all(unicodedata.name(letter).startswith("HANGUL SYLLABLE") for letter in text)
+    (token,) = (unicodedata.normalize("NFC", one) for one in new.tokenize("파이썬"))
+    assert token.removeprefix("▁") == "파이썬"
+
+
+def test_words_beside_other_scripts_are_found():
+    """In one word with Latin letters a Korean ending is a piece of its own, in the form that goes on with a word."""
+    tokenizer = spelling_tokenizer("wordpiece")
+    corpus = {"ko": ["python을 python에서 서을 서에서 서버을 서버에서"] * 8}
+    new, _ = extend_vocabulary(
+        make_model("Bert", len(tokenizer)), tokenizer, corpus, MoreVocabulary(scripts="hangul", tokens=64), seed=0
+    )
+    assert unicodedata.normalize("NFC", new.tokenize("python에서")[-1]) == "##에서"
+
+
+def test_focus_starts_a_new_token_as_what_stands_beside_it():
+    tokenizer = spelling_tokenizer("wordpiece")
+    model = make_model("Bert", len(tokenizer))
+    rows, ids = model.get_input_embeddings().weight.detach().clone(), tokenizer.get_vocab()
+    pairs = [("고양이", "cat"), ("깔개", "mat"), ("여우", "fox"), ("빠른", "quick"), ("갈색", "brown")] * 8
+    sources = {"ko": [ko for ko, _ in pairs], "en": [en for _, en in pairs]}
+    new, report = extend_vocabulary(
+        model, tokenizer, sources, MoreVocabulary(scripts="hangul", tokens=100), seed=0, contexts=pairs
+    )
+    assert report.starts["similar"] > 0
+    (token,) = new.tokenize("고양이")
+    row = model.get_input_embeddings().weight.detach()[new.get_vocab()[token]]
+    assert torch.nn.functional.cosine_similarity(row, rows[ids["cat"]], dim=0) > 0.9
+
+
+@pytest.mark.parametrize("algorithm", ["wordpiece", "unigram"])
+def test_the_same_text_gives_the_same_tokens_and_embeddings(algorithm):
+    made, tokenizer = [], spelling_tokenizer(algorithm)
+    for _ in range(2):
+        model = make_model("Bert", len(tokenizer))
+        new, _ = extend_vocabulary(model, tokenizer, CORPUS, MoreVocabulary(scripts="hangul"), seed=3)
+        made.append((new.get_vocab(), model.get_input_embeddings().weight))
+    assert made[0][0] == made[1][0] and torch.equal(made[0][1], made[1][1])
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "corpus", "said"),
+    [
+        ("wordpiece", {"en": ENGLISH}, "the text has no letter of hangul"),
+        ("wordpiece", {}, "the text has no letter of hangul"),
+        ("byte-level BPE", SOURCES, "a BPE vocabulary cannot be extended; take train"),
+        ("wordpiece", {"ko": ["가"]}, "has all tokens of hangul already"),
+    ],
+)
+def test_what_cannot_be_extended_is_said(algorithm, corpus, said):
+    tokenizer = make_tokenizer(algorithm)
+    if said.endswith("already"):
+        tokenizer.add_tokens(["가"])
+        corpus = {"ko": ["가 가 가"]}
+        tokenizer, _ = extend_vocabulary(
+            make_model("Bert", len(tokenizer)), tokenizer, corpus, MoreVocabulary(scripts="hangul"), seed=0
+        )
+    with pytest.raises(BadInput, match=said):
+        extend_vocabulary(
+            make_model("Bert", len(tokenizer)), tokenizer, corpus, MoreVocabulary(scripts="hangul"), seed=0
+        )
