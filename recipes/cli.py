@@ -717,11 +717,18 @@ def layout(
     model: Annotated[Path, typer.Argument(help="An export's folder, as runs/quickstart/exports/onnx-int8.")],
     target: Annotated[Path, typer.Argument(help="The folder to write.")],
     tool: Annotated[str, typer.Option("--for", help="The tool: fastembed, tei, transformers.js, triton or optimum.")],
+    calibrated: Annotated[
+        bool,
+        typer.Option(
+            "--calibrated",
+            help="Put a cross-encoder's calibration into the graph: the sigmoid of its logits is a probability.",
+        ),
+    ] = False,
 ) -> None:
     """Write an export as a folder that another tool reads."""
     from students.export.layouts import write_layout
 
-    write_layout(model, target, tool=tool)  # type: ignore[arg-type]  # it says what is accepted
+    write_layout(model, target, tool=tool, calibrated=calibrated)  # type: ignore[arg-type]  # it says what is accepted
     print(f"{model} → {target}", file=sys.stderr)
 
 

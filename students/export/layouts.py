@@ -27,12 +27,15 @@ import numpy as np
 
 from distill import runtime
 from distill.errors import BadInput, GateFailed
-from distill.files.artefact import check_model_folder, read_card, write_json
+from distill.files.artefact import CALIBRATION, check_model_folder, read_card, write_json
 from distill.files.outputs import check_output_folder, output_folder
 from distill.files.trust import load_auto, read_json
+from distill.graphs.calibrated import calibrate_onnx, calibrate_openvino, calibrated_logits
 from distill.graphs.onnx import keep_outputs, write_tokenizer
+from distill.metrics.calibration import Calibration
 from distill.models.compatibility import pooling_flags, portable_tokenizer
 from distill.models.files import GRAPHS
+from distill.models.stored_calibration import read_calibration
 
 __all__ = ["TOOLS", "Tool", "write_layout"]
 
@@ -57,11 +60,13 @@ _TOKENIZER_CLASSES: Mapping[str, str] = {
 _TRITON_MAX_BATCH = 64
 
 
-def write_layout(source: Path, target: Path, *, tool: Tool) -> None:
+def write_layout(source: Path, target: Path, *, tool: Tool, calibrated: bool = False) -> None:
     """Write the export `source` as `tool` reads it.
 
     :param target: a folder that is not there yet, or is empty
-    :raises BadInput: for an unknown tool, for a target that holds something, and for an export in a format that the tool does not read
+    :param calibrated: put the export's calibration behind a cross-encoder's logits: their sigmoid is its probability
+    :raises BadInput: for an unknown tool, for a target that holds something, for an export in a format that the tool does not read,
+        and for one that has no calibration of logits where that is asked for
     :raises GateFailed: where the written files do not give what the export gives; nothing is put in place then
     """
     if tool not in TOOLS:
@@ -76,10 +81,33 @@ def write_layout(source: Path, target: Path, *, tool: Tool) -> None:
         )
     check_output_folder(target, inputs=[source])
     scorer = runtime.load(source, runtime="onnx" if held == "onnx" else "openvino")
+    export = _Export(source, scorer)
+    calibration = _calibration_of(export) if calibrated else None
     with output_folder(target) as folder:
-        graph = TOOLS[tool](_Export(source, scorer), folder, target.name)
+        graph = TOOLS[tool](export, folder, target.name)
+        if calibration is not None and graph.suffix == ".onnx":
+            calibrate_onnx(graph, calibration)
+        elif calibration is not None:
+            calibrate_openvino(_openvino_graph(source), graph, calibration)
         if graph.suffix == ".onnx":
-            _check(scorer, graph, folder, source, tool)
+            _check(export, calibration, graph, folder, tool)
+
+
+def _calibration_of(export: "_Export") -> Calibration:
+    if not export.is_cross_encoder:
+        raise BadInput(
+            f"{export.source} is a bi-encoder: its graph reads one text, and a calibration is of a pair's score; score(…, calibrated=True) applies it"
+        )
+    stored = read_calibration(export.source, "cross_encoder")
+    if stored is None:
+        raise BadInput(
+            f"{export.source} has no {CALIBRATION}; set student.calibration and run the recipe's stage export, which fits one"
+        )
+    return stored.calibration
+
+
+def _openvino_graph(source: Path) -> Path:
+    return next(source / name for name in GRAPHS["openvino"] if (source / name).is_file())
 
 
 def _has_graph(source: Path, name: str) -> bool:
@@ -213,7 +241,7 @@ def _optimum(export: _Export, folder: Path, name: str) -> Path:
     if export.scorer.runtime == "onnx":
         keep_outputs(export.graph, folder / "model.onnx", None)
         return folder / "model.onnx"
-    graph = next(export.source / name for name in GRAPHS["openvino"] if (export.source / name).is_file())
+    graph = _openvino_graph(export.source)
     for suffix in (".xml", ".bin"):
         shutil.copyfile(graph.with_suffix(suffix), folder / f"openvino_model{suffix}")
     return folder / "openvino_model.xml"
@@ -233,8 +261,9 @@ TOOLS: Mapping[str, Callable[[_Export, Path, str], Path]] = {
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _check(scorer: runtime.Scorer, graph: Path, folder: Path, source: Path, tool: Tool) -> None:
+def _check(export: _Export, calibration: Calibration | None, graph: Path, folder: Path, tool: Tool) -> None:
     """Run the written graph with the written tokenizer beside the export, one text or pair at a time."""
+    scorer, source = export.scorer, export.source
     prompts = _read(source / "config_sentence_transformers.json")
     prompt = (prompts.get("prompts") or {}).get(prompts.get("default_prompt_name") or "", "")
     if scorer.kind == "bi_encoder":
@@ -244,6 +273,8 @@ def _check(scorer: runtime.Scorer, graph: Path, folder: Path, source: Path, tool
         given = [(left, right) for left in _SAMPLES for right in reversed(_SAMPLES)]
         expected = scorer.score([left for left, _ in given], [right for _, right in given])[:, None]
         result = "logits"
+    if calibration is not None:
+        expected = calibrated_logits(calibration, expected)
     card = read_card(source)
     is_dynamic = card is not None and card.details.get("precision") == "int8_dynamic"
     limit = (_DYNAMIC_TOLERANCE if is_dynamic else _TOLERANCE) * max(1.0, float(np.abs(expected).max()))

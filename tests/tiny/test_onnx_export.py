@@ -13,6 +13,9 @@ import pytest
 from distill.errors import BadInput, GateFailed
 from distill.files.artefact import check_model_folder, read_card, revision
 from distill.graphs.trace import GraphModule
+from distill.metrics.calibration import Calibration
+from distill.metrics.logistic import sigmoid
+from distill.models.stored_calibration import StoredCalibration, write_calibration
 from distill.recipe.schema import Export
 from distill.runtime.opening import load
 from students.export import graphs as export_graphs
@@ -358,6 +361,29 @@ def test_every_layout_is_torch_with_onnxruntime_and_tokenizers(kind, tool, expor
     if tool != "triton" and kind == "cross":
         model = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         assert tool == "fastembed" or model["architectures"] == ["XLMRobertaForSequenceClassification"]
+
+
+@pytest.mark.parametrize("tool", ["tei", "optimum"])
+def test_a_calibrated_layout_gives_probabilities(tool, exports, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(exports("cross", "fp32")[0], source)
+    calibration = Calibration("platt", "cross_encoder", slope=3.0, bias=-0.5)
+    write_calibration(source, StoredCalibration(calibration))
+    write_layout(source, tmp_path / "made", tool=tool, calibrated=True)
+    pairs = texts_and_pairs("cross")[:20]
+    folder = tmp_path / "made"
+    found = layouts._run(folder / GRAPHS[tool], folder / "tokenizer.json", pairs, "logits")[:, 0]
+    scorer = load(source, n_threads=1)
+    probabilities = scorer.score([left for left, _ in pairs], [right for _, right in pairs], calibrated=True)
+    np.testing.assert_allclose(sigmoid(found), probabilities, atol=1e-5)
+
+
+def test_what_has_no_calibration_of_logits_is_said(exports, tmp_path):
+    with pytest.raises(BadInput, match="has no calibration.json"):
+        write_layout(exports("cross", "fp32")[0], tmp_path / "made", tool="tei", calibrated=True)
+    with pytest.raises(BadInput, match="is a bi-encoder"):
+        write_layout(exports("bi", "fp32")[0], tmp_path / "made", tool="tei", calibrated=True)
+    assert not (tmp_path / "made").exists()
 
 
 def test_fastembed_reads_its_layout(exports, bert_bi, xlmr_cross, tmp_path):
