@@ -258,13 +258,17 @@ def evaluate(
     precision: PrecisionOption = None,
     threads: Threads = None,
     max_length: MaxLength = None,
+    card: Annotated[
+        bool,
+        typer.Option("--card", help="Store the scores beside each model (boards.json) and in its card (README.md)."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run models on tasks of MTEB, and on a recipe's evaluation pairs in the same format; what is there already is not run again."""
     from recipes.commands import evaluate_models, opening_options
 
     options = opening_options(runtime, precision, threads, max_length)
-    evaluate_models(models, tasks or [], recipe or [], output, options, as_json=as_json)
+    evaluate_models(models, tasks or [], recipe or [], output, options, card=card, as_json=as_json)
 
 
 @app.command()

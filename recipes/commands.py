@@ -361,10 +361,12 @@ def evaluate_models(
     output: Path,
     options: Mapping[str, Any],
     *,
+    card: bool,
     as_json: bool,
 ) -> None:
     """Print the main score of models on tasks of MTEB and on the evaluation pairs of recipes.
 
+    :param card: store the scores beside each model and in its card, too
     :raises BadInput: for a model, task or recipe that there is not
     """
     if not tasks and not recipes:
@@ -374,6 +376,7 @@ def evaluate_models(
     logging.getLogger("mteb").setLevel(logging.WARNING)
     from distill.evaluation.boards import board_models, evaluate_on_boards, recipe_task, tasks_named
     from distill.recipe.reading import load_recipe
+    from distill.report.board_scores import store_board_scores
 
     named = {name: folder for path in models for name, folder in board_models(path).items()}
     asked = [
@@ -381,12 +384,17 @@ def evaluate_models(
         *(recipe_task(load_recipe(recipe)) for recipe in dict.fromkeys(recipes)),
     ]
     found = evaluate_on_boards(named, asked, output, **options)
+    bare = [name for name, scores in found.items() if card and not store_board_scores(named[name], scores)]
+    if bare:
+        print(f"no card (README.md) beside {', '.join(bare)}: the scores are in boards.json alone", file=sys.stderr)
     if as_json:
-        print(json.dumps([asdict(result) for result in found], ensure_ascii=False, indent=2))
+        rows = [{**asdict(score), "model": name} for name, scores in found.items() for score in scores]
+        print(json.dumps(rows, ensure_ascii=False, indent=2))
         return
-    width = max(len(result.model) for result in found)
-    for result in found:
-        print(f"{result.model:{width}}  {result.score:7.4f}  {result.task} ({result.metric})")
+    width = max(map(len, found))
+    for name, scores in found.items():
+        for score in scores:
+            print(f"{name:{width}}  {score.score:7.4f}  {score.task} ({score.metric})")
     print(f"results: {output}", file=sys.stderr)
 
 

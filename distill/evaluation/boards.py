@@ -10,7 +10,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,12 @@ from distill.data.scripts import script_shares
 from distill.errors import BadInput, JobFailed
 from distill.files.artefact import read_card, revision
 from distill.recipe.schema import Recipe
+from distill.report.board_scores import BoardScore
 from distill.runtime.opening import load
 from distill.runtime.scorer import Scorer
 from distill.wording import counted
 
-__all__ = ["BoardResult", "board_models", "evaluate_on_boards", "pairs_task", "recipe_task", "tasks_named"]
+__all__ = ["board_models", "evaluate_on_boards", "pairs_task", "recipe_task", "tasks_named"]
 
 log = logging.getLogger(__name__)
 _OF_A_RUN = ("teachers/*", "teacher_exports/*/*", "built", "stages/*/student", "student", "control", "exports/*")
@@ -44,16 +45,6 @@ _LANGUAGES = {
 }
 _LEAST_SCRIPT_SHARE = 0.05  # of the queries, for its language to be named
 _LEAST_PAIRS = 3
-
-
-@dataclass(frozen=True)
-class BoardResult:
-    """A model's main score on a task: of an STS task Spearman's correlation of the cosines, of pair classification average precision."""
-
-    model: str
-    task: str
-    metric: str
-    score: float
 
 
 def board_models(path: Path) -> dict[str, Path]:
@@ -213,8 +204,8 @@ class _CrossEncoder(BoardModel):
 
 def evaluate_on_boards(
     models: Mapping[str, Path], tasks: Sequence[Any], results: Path, **options: Any
-) -> list[BoardResult]:
-    """Run models on tasks and keep what MTEB writes in a folder.
+) -> dict[str, list[BoardScore]]:
+    """Run models on tasks, keep what MTEB writes in a folder, and return each model's scores.
 
     A result that stands there is taken where model, data, runtime, precision and `max_length` are the same.
 
@@ -228,7 +219,7 @@ def evaluate_on_boards(
             f"two tasks have one name ({', '.join(sorted({one for one in names if names.count(one) > 1}))}); name each once, or give recipes other names"
         )
     _check_folder(results)
-    found = []
+    found = {}
     for name, folder in models.items():
         scorer = load(folder, **options)
         _check_kinds(name, scorer, tasks)
@@ -236,8 +227,8 @@ def evaluate_on_boards(
         its_revision = card.revision if card is not None else revision(folder)
         opened = f"{its_revision}-{scorer.runtime}-{scorer.precision}-{scorer.max_length}"
         model = (_Encoder if scorer.kind == "bi_encoder" else _CrossEncoder)(scorer, name, opened)
-        for task in tasks:
-            found.append(_result(name, model, task, results))
+        as_opened = f"{scorer.runtime} {scorer.precision}, {scorer.max_length} tokens"
+        found[name] = [replace(_score(model, task, results), model=its_revision, opened=as_opened) for task in tasks]
     return found
 
 
@@ -272,7 +263,7 @@ def _check_kinds(name: str, scorer: Scorer, tasks: Sequence[Any]) -> None:
         )
 
 
-def _result(name: str, model: BoardModel, task: Any, results: Path) -> BoardResult:
+def _score(model: BoardModel, task: Any, results: Path) -> BoardScore:
     import mteb
 
     metadata, cache = task.metadata, mteb.ResultCache(results)
@@ -293,8 +284,8 @@ def _result(name: str, model: BoardModel, task: Any, results: Path) -> BoardResu
         raise JobFailed(
             f"{metadata.name}: its data cannot be had ({_first_line(error)}); a network, or HF_HUB_OFFLINE=0, is needed"
         ) from None
-    result = outcome.task_results[0]
-    return BoardResult(name, metadata.name, metadata.main_score, float(result.get_score()))
+    score = float(outcome.task_results[0].get_score())
+    return BoardScore(metadata.name, metadata.type, metadata.main_score, score, str(metadata.revision), "", "")
 
 
 def _stands(path: Path, metadata: Any) -> bool:

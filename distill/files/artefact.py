@@ -24,6 +24,7 @@ from distill.files.trust import check_files, check_module, check_settings, check
 
 __all__ = [
     "ASYMMETRIC",
+    "BOARDS",
     "CALIBRATION",
     "CARD",
     "Artefact",
@@ -49,7 +50,8 @@ Side = Literal["query", "document"]
 ASYMMETRIC = "asymmetric"  # in a card's details: which side the model serves, and which teacher has the other
 CARD = "artefact.json"
 CALIBRATION = "calibration.json"  # how its scores become probabilities
-_NOT_CONTENT = {CARD, CALIBRATION, "README.md"}  # what describes the model is not the model
+BOARDS = "boards.json"  # its scores on tasks of MTEB
+_NOT_CONTENT = {CARD, CALIBRATION, BOARDS, "README.md"}  # what describes the model is not the model
 _MODEL_TYPES: dict[str, ModelKind] = {"SentenceTransformer": "bi_encoder", "CrossEncoder": "cross_encoder"}
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -125,7 +127,7 @@ def content_hash(value: Any) -> str:
 def revision(folder: Path) -> str:
     """Return 16 hex digits of SHA-256 over the names and contents of a model folder's files.
 
-    `artefact.json`, `calibration.json`, `README.md` and hidden files do not count: they describe the model.
+    `artefact.json`, `calibration.json`, `boards.json`, `README.md` and hidden files do not count: they describe the model.
     """
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):

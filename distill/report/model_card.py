@@ -14,6 +14,7 @@ from distill.files.outputs import inert
 from distill.metrics.names import METRIC_NAMES
 from distill.metrics.standing import floor_of
 from distill.recipe.black_box import BLACK_BOXES
+from distill.report.board_scores import board_scores, with_board_scores
 from distill.report.templates import render
 from distill.report.words import speed_share, worth_in_parts
 from distill.run import Run
@@ -36,7 +37,7 @@ def write_model_cards(run: Run, result: Mapping[str, Any], folders: Mapping[str,
         artefact = None if folder is None else read_card(folder)
         if folder is not None and artefact is not None:
             text = _text(run, row, result, artefact, exports)
-            (folder / "README.md").write_text(text, encoding="utf-8")
+            (folder / "README.md").write_text(with_board_scores(text, board_scores(folder)), encoding="utf-8")
 
 
 def _exports(run: Run) -> dict[str, Mapping[str, Any]]:

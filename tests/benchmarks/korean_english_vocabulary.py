@@ -1,7 +1,8 @@
-"""A Korean–English student from an English teacher: MiniLM-L6, translations as training text, a new vocabulary.
+"""A Korean–English student from an English teacher: MiniLM-L6, translations as training text, a new or extended vocabulary.
 
     python -m tests.benchmarks.korean_english_vocabulary ../shared/data runs/ko_en --start focus --layers 3 --steps 300
     python -m tests.benchmarks.korean_english_vocabulary ../shared/data runs/ko_en --start mean …      # exact, kept
+    python -m tests.benchmarks.korean_english_vocabulary ../shared/data runs/ko_en --extend --size 12000 …
     python -m tests.benchmarks.korean_english_vocabulary ../shared/data runs/ko_en --table
 
 The teacher's embeddings of the English side are what the student's of both sides are to match (Reimers & Gurevych 2020).
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--start", choices=["exact", "mean", "focus", "kept"], default="focus")
+    parser.add_argument("--extend", action="store_true", help="keep the vocabulary and add --size tokens")
     parser.add_argument("--layers", type=int, choices=LAYERS, default=3)
     parser.add_argument("--tokenizer", choices=["unigram", "wordpiece"], default="unigram")
     parser.add_argument("--size", type=int, default=16_000)
@@ -53,19 +55,12 @@ def main() -> None:
         for name, path in (("korsts", "korsts/korsts_dev.tsv.gz"), ("stsb", "stsb_en/stsb_dev.tsv.gz"))
     }
     base = signals_of(arguments, dev)
-    vocabulary = (
-        arguments.start if arguments.start == "kept" else f"{arguments.tokenizer}-{arguments.size}-{arguments.start}"
-    )
+    vocabulary, change = changed(arguments)
     folder = arguments.work / f"{vocabulary}-{arguments.layers}-{arguments.steps}-{arguments.pairs}"
     if not folder.exists():
         for part in ("teachers", "signals"):
             shutil.copytree(base / part, folder / part)
-    train = (
-        None
-        if arguments.start == "kept"
-        else {"train": {"tokenizer": arguments.tokenizer, "size": arguments.size, "start": arguments.start}}
-    )
-    student = {"layers": LAYERS[arguments.layers], "vocabulary": train}
+    student = {"layers": LAYERS[arguments.layers], "vocabulary": change}
     began = time.perf_counter()
     run("train-student", recipe(arguments, folder, student))
     found = {name: spearman(load_model(folder / "student"), pairs) for name, pairs in dev.items()}
@@ -86,6 +81,17 @@ def main() -> None:
     print(json.dumps(row), flush=True)
     with results.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
+
+
+def changed(arguments) -> tuple[str, dict | None]:
+    """Return the row's name and the recipe's section."""
+    size, start = arguments.size, arguments.start
+    if start == "kept":
+        return start, None
+    if arguments.extend:
+        return f"extended-{size}-{start}", {"extend": {"scripts": "hangul", "tokens": size, "start": start}}
+    kind = arguments.tokenizer
+    return f"{kind}-{size}-{start}", {"train": {"tokenizer": kind, "size": size, "start": start}}
 
 
 def signals_of(arguments, dev) -> Path:

@@ -1,13 +1,17 @@
 """`distill evaluate`: MTEB's numbers of our models, without a hub."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 from scipy.stats import spearmanr
 
 from distill.data.pairs import Pairs
 from distill.errors import BadInput
+from distill.files.artefact import revision
+from distill.report.board_scores import board_scores
 from distill.runtime import load
 from recipes.cli import main
 
@@ -24,26 +28,33 @@ def pairs(labels, n=40):
     return Pairs(queries, documents, np.asarray([labels(i) for i in range(n)], dtype=np.float32))
 
 
+def score_of(folder, task, results, **options):
+    """The score of one model on one task."""
+    return evaluate_on_boards({"a": folder}, [task], results, **options)["a"][0]
+
+
 def test_graded_pairs_are_sts_with_the_correlation_of_our_scores(bert_bi, tmp_path):
     graded = pairs(lambda i: (i * 3 % 7) / 7)
-    [result] = evaluate_on_boards({"a/b": bert_bi}, [pairs_task("graded", graded)], tmp_path)
+    result = score_of(bert_bi, pairs_task("graded", graded), tmp_path)
     own = spearmanr(load(bert_bi).score(graded.queries, graded.documents), graded.labels).statistic
-    assert (result.model, result.metric) == ("a/b", "cosine_spearman") and result.score == pytest.approx(own, abs=1e-6)
-    [path] = tmp_path.glob("results/local__a__b/*/graded.json")
+    assert (result.task, result.metric, result.type) == (
+        "graded",
+        "cosine_spearman",
+        "STS",
+    ) and result.score == pytest.approx(own, abs=1e-6)
+    [path] = tmp_path.glob("results/local__a/*/graded.json")
     stored = json.loads(path.read_text(encoding="utf-8"))
     assert stored["scores"]["test"][0]["main_score"] == pytest.approx(own, abs=1e-6)
     path.write_text(path.read_text(encoding="utf-8").replace(str(stored["scores"]["test"][0]["main_score"]), "0.125"))
-    [again] = evaluate_on_boards({"a/b": bert_bi}, [pairs_task("graded", graded)], tmp_path)
+    again = score_of(bert_bi, pairs_task("graded", graded), tmp_path)
     assert again.score == 0.125  # what is there is not computed again
 
 
 def test_a_result_of_other_data_or_half_a_file_is_no_result(bert_bi, tmp_path):
     def score(labels, **options):
-        [result] = evaluate_on_boards(
-            {"a": bert_bi}, [pairs_task("graded", pairs(labels))], tmp_path / "one", **options
-        )
-        [fresh] = evaluate_on_boards(
-            {"a": bert_bi}, [pairs_task("graded", pairs(labels))], tmp_path / str(len(seen)), **options
+        result, fresh = (
+            score_of(bert_bi, pairs_task("graded", pairs(labels)), tmp_path / place, **options)
+            for place in ("one", str(len(seen)))
         )
         assert result.score == fresh.score
         seen.append(result.score)
@@ -63,20 +74,18 @@ def test_pairs_of_zeros_and_ones_are_classified(bert_bi, tmp_path):
     from sklearn.metrics import average_precision_score
 
     binary = pairs(lambda i: float(i % 3 == 0))
-    [result] = evaluate_on_boards({"a": bert_bi}, [pairs_task("binary", binary)], tmp_path)
+    result = score_of(bert_bi, pairs_task("binary", binary), tmp_path)
     own = average_precision_score(binary.labels, load(bert_bi).score(binary.queries, binary.documents))
     assert result.metric == "max_ap" and result.score >= own - 1e-6
 
 
 def test_each_side_has_its_prompt(bert_bi, tmp_path):
-    import shutil
-
     folder = shutil.copytree(bert_bi, tmp_path / "prompted")
     path = folder / "config_sentence_transformers.json"
     prompts = {"query": "Python Django: ", "document": ""}
     path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), "prompts": prompts}), encoding="utf-8")
     graded = pairs(lambda i: (i * 3 % 7) / 7)
-    [result] = evaluate_on_boards({"a": folder}, [pairs_task("graded", graded)], tmp_path / "results")
+    result = score_of(folder, pairs_task("graded", graded), tmp_path / "results")
     scorer = load(folder)
     left, right = scorer.encode_queries(graded.queries), scorer.encode_documents(graded.documents)
     assert result.score == pytest.approx(spearmanr((left * right).sum(axis=1), graded.labels).statistic, abs=1e-6)
@@ -118,3 +127,37 @@ def test_what_cannot_be_evaluated(tmp_path, bert_cross, capsys):
         board_models(tmp_path / "empty")
     assert main(["evaluate", str(bert_cross), "-o", str(tmp_path)]) == 2
     assert "nothing to evaluate on: name --tasks" in capsys.readouterr().err
+
+
+def test_scores_go_beside_the_model_and_into_its_card(bert_bi, tmp_path, capsys):
+    folder, bare = (shutil.copytree(bert_bi, tmp_path / name) for name in ("model", "bare"))
+    before = revision(folder)
+    card = "---\nlibrary_name: sentence-transformers\n---\n\n# A\n\n## Where it comes from\n\nB\n"
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    (bare / "README.md").unlink(missing_ok=True)
+    rows = [f"text {i},other {i % 5},{i % 7 / 7}" for i in range(30)]
+    (tmp_path / "pairs.csv").write_text("query,document,label\n" + "\n".join(rows), encoding="utf-8")
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text(f"name: own\ndata: {{train: {tmp_path}/pairs.csv, evaluation: {tmp_path}/pairs.csv}}\n")
+    arguments = [str(folder), str(bare), "-o", str(tmp_path / "results"), "--recipe", str(recipe), "--card"]
+    for _ in range(2):  # the second time replaces the section
+        assert main(["evaluate", *arguments]) == 0
+    assert "no card (README.md) beside" in capsys.readouterr().err
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    [score] = board_scores(folder)
+    assert text.count("## Tasks of MTEB") == 1 and text.index("## Tasks of MTEB") < text.index("## Where it comes from")
+    assert f"| own-evaluation | STS | cosine_spearman | {score.score:.4f} | " in text and text.endswith("B\n")
+    [result] = ModelCard(text).data.eval_results
+    assert (result.dataset_name, result.metric_value) == ("own-evaluation", round(score.score, 4))
+    assert revision(folder) == before and len(board_scores(bare)) == 1
+    weights = next(folder.glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes() + b" ")
+    (folder / "artefact.json").unlink(missing_ok=True)
+    assert board_scores(folder) == []  # another model's
+
+
+@pytest.mark.parametrize("held", ['[{"task": "a"}]', "[1]", '[{"task": 1}]'])
+def test_scores_that_are_none_are_refused(held, bert_bi, tmp_path):
+    (tmp_path / "boards.json").write_text(held, encoding="utf-8")
+    with pytest.raises(BadInput, match="holds no scores of boards"):
+        board_scores(tmp_path)
