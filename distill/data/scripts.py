@@ -12,6 +12,7 @@ __all__ = [
     "kept_scripts",
     "letters_of",
     "main_script",
+    "names_of",
     "rows_by_script",
     "rows_with_every_script",
     "script_of",
@@ -47,8 +48,17 @@ def letters_of(scripts: Iterable[str], texts: Iterable[str]) -> set[str]:
     >>> sorted(letters_of(["hangul"], ["C++ 개발자"]))
     ['개', '발', '자']
     """
-    names = set(chain.from_iterable((*_KANA, "CJK") if name == "kana" else (name.upper(),) for name in scripts))
+    names = names_of(scripts)
     return {letter for letter in set(chain.from_iterable(texts)) if script_of(letter) in names}
+
+
+def names_of(scripts: Iterable[str]) -> set[str]:
+    """Return the names that `script_of` gives the letters of some scripts.
+
+    >>> sorted(names_of(["hangul", "kana"]))
+    ['CJK', 'HANGUL', 'HIRAGANA', 'KATAKANA']
+    """
+    return set(chain.from_iterable((*_KANA, "CJK") if name == "kana" else (name.upper(),) for name in scripts))
 
 
 def kept_scripts(sources: Sources) -> list[str]:

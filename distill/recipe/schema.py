@@ -530,8 +530,8 @@ class NewVocabulary(Section):
 class MoreVocabulary(Section):
     """Add tokens for scripts that the backbone's tokenizer spells letter by letter.
 
-    Text in other scripts keeps its tokens and their embeddings, so the model still reads it as before. WordPiece and Unigram
-    tokenizers can be extended.
+    Text in other scripts keeps its tokens and their embeddings, so the model still reads it as before. WordPiece, Unigram
+    and byte-level BPE tokenizers can be extended.
     """
 
     scripts: Scripts

@@ -1,6 +1,7 @@
 """More tokens for scripts that a vocabulary spells letter by letter; text in other scripts is read as before.
 
     corpus ─▶ runs of the scripts' letters, as the old tokenizer normalises them ─▶ pieces trained on them
+              of a byte-level BPE: words as its merges leave them ─▶ more merges, see `merges`
     pieces ─▶ behind the old ones, each made of these letters alone ─▶ embeddings, see `new_embeddings`
 
 A new vocabulary gives up what the old embeddings know. Here they stay, and the new pieces cost width × pieces parameters.
@@ -17,6 +18,7 @@ from distill.errors import BadInput, JobFailed
 from distill.models.backbone import train_tokenizer
 from distill.recipe.schema import MoreVocabulary
 from distill.wording import counted
+from students.vocabulary.merges import more_merges
 from students.vocabulary.new_embeddings import Inherited, give_new_embeddings
 from students.vocabulary.new_vocabulary import NewVocabularyReport, counted_tokens, special_ids
 from students.vocabulary.surface import surface
@@ -51,15 +53,17 @@ def extend_vocabulary(
 
     :param contexts: texts that belong together, for the auxiliary space of `focus`; None is every text alone
     :returns: the tokenizer, and what was done
-    :raises BadInput: where the tokenizer is no WordPiece or Unigram, or the text has nothing to add
+    :raises BadInput: for a BPE that is not byte-level, and where the text has nothing to add
     """
     old = TokenizerJson.of(tokenizer)
-    if old.algorithm == "BPE":
-        raise BadInput("vocabulary.extend: a BPE vocabulary cannot be extended; take train, which replaces it")
+    if old.algorithm == "BPE" and not old.is_byte_level:
+        raise BadInput(
+            "vocabulary.extend: a BPE over letters cannot be extended, only over bytes; take train, which replaces it"
+        )
     texts = list(dict.fromkeys(text for given in sources.values() for text in given))
-    pieces = _new_pieces(old, texts, settings)
+    pieces, merges = _added(old, texts, settings)
     position = padding_position(transformer)
-    new, moved = old.extended(pieces, tokenizer.pad_token_id if position is None else position)
+    new, moved = old.extended(pieces, merges, tokenizer.pad_token_id if position is None else position)
     new_tokenizer = rebuilt(tokenizer, new)
     n_before = transformer.num_parameters()
     kept = Inherited(moved, special_ids(tokenizer, old))
@@ -79,26 +83,42 @@ def extend_vocabulary(
     )
 
 
-def _new_pieces(old: TokenizerJson, texts: Sequence[str], settings: MoreVocabulary) -> dict[str, float]:
-    """Return pieces that the old model lacks, in its own spelling, with Unigram's scores (0 for WordPiece)."""
-    normalize = _normalizer(old)
-    runs = _runs([normalize(text) for text in texts], settings.scripts)
-    if not runs:
+def _added(
+    old: TokenizerJson, texts: Sequence[str], settings: MoreVocabulary
+) -> tuple[dict[str, float], list[tuple[str, str]]]:
+    """Return pieces that the old model lacks, with Unigram's scores (else 0), and the merges that make those of BPE.
+
+    :raises BadInput: where there are none
+    """
+    normalize, merges = _normalizer(old), list[tuple[str, str]]()
+    normal = [normalize(text) for text in texts]
+    if not letters_of(settings.scripts, normal):
         raise BadInput(f"vocabulary.extend: the text has no letter of {', '.join(settings.scripts)}")
+    if old.algorithm == "BPE":
+        merges = more_merges(old, normal, settings.scripts, settings.tokens)
+        pieces = {left + right: 0.0 for left, right in merges if left + right not in old.ids}
+    else:
+        pieces = _trained(old, normalize, _runs(normal, settings.scripts), settings)
+    if not pieces:
+        raise BadInput(f"vocabulary.extend: the tokenizer has all tokens of {', '.join(settings.scripts)} already")
+    return pieces, merges
+
+
+def _trained(
+    old: TokenizerJson, normalize: Callable[[str], str], runs: Sequence[str], settings: MoreVocabulary
+) -> dict[str, float]:
+    """Train WordPiece or Unigram on runs of letters; return the pieces that the old model lacks, in its own spelling."""
     composed = [_composed(normalize, run) for run in runs]
     trained = TokenizerJson.of_backend(
         train_tokenizer(old.algorithm.lower(), composed, settings.tokens, {"unk_token": "[UNK]"})  # type: ignore[arg-type]
     )
     known, scores = set(old.model_pieces.values()), _scores(old, trained)
-    pieces = {
+    return {
         spelt: score
         for i, score in scores.items()
         if (spelt := _spelt(old, normalize, surface(trained, trained.model_pieces[i]))) is not None
         and spelt not in known
     }
-    if not pieces:
-        raise BadInput(f"vocabulary.extend: the tokenizer has all tokens of {', '.join(settings.scripts)} already")
-    return pieces
 
 
 def _normalizer(old: TokenizerJson) -> Callable[[str], str]:
@@ -109,8 +129,6 @@ def _normalizer(old: TokenizerJson) -> Callable[[str], str]:
 def _runs(texts: Sequence[str], scripts: Sequence[str]) -> list[str]:
     """Return for each text that has some its runs of the scripts' letters with their marks, a space between them."""
     letters = "".join(sorted(letters_of(scripts, texts)))
-    if not letters:
-        return []
     marks = "".join(sorted({sign for text in texts for sign in text if unicodedata.category(sign)[0] == "M"}))
     pattern = re.compile(f"[{re.escape(letters)}][{re.escape(letters + marks)}]*")
     return [joined for text in texts if (joined := " ".join(pattern.findall(text)))]

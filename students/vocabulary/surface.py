@@ -9,7 +9,7 @@ from typing import Any
 
 from students.vocabulary.tokenizer_json import LEAD, WORD_MARK, TokenizerJson
 
-__all__ = ["OldPieces", "byte_letters", "surface"]
+__all__ = ["OldPieces", "byte_letters", "bytes_of", "surface"]
 
 
 def byte_letters() -> dict[str, int]:
@@ -17,6 +17,14 @@ def byte_letters() -> dict[str, int]:
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     rest = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(rest)}
+
+
+def bytes_of(piece: str) -> bytes:
+    """Return the bytes that a piece of a byte-level vocabulary stands for.
+
+    :raises KeyError: for a letter that stands for none
+    """
+    return bytes(_BYTE_OF_LETTER[letter] for letter in piece)
 
 
 _BYTE_OF_LETTER = byte_letters()
@@ -27,7 +35,7 @@ def surface(tokenizer: TokenizerJson, piece: str) -> tuple[bool, str] | None:
     """Return whether a piece begins a word, and its text; None for part of a character or for no text at all."""
     if tokenizer.is_byte_level:
         try:
-            text = bytes(_BYTE_OF_LETTER[letter] for letter in piece).decode()
+            text = bytes_of(piece).decode()
         except (KeyError, UnicodeDecodeError):
             return None
         begins, text = text.startswith(" "), text.removeprefix(" ")

@@ -12,7 +12,7 @@ stay behind it here.
 import json
 import re
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -163,10 +163,13 @@ class TokenizerJson:
         """Return the tokenizer over the given old ids, renumbered in that order (see `in_order`)."""
         return self._with_ids({old: i for i, old in enumerate(order)})
 
-    def extended(self, pieces: Mapping[str, float], pad_id: int | None) -> tuple["TokenizerJson", dict[int, int]]:
+    def extended(
+        self, pieces: Mapping[str, float], merges: Sequence[tuple[str, str]], pad_id: int | None
+    ) -> tuple["TokenizerJson", dict[int, int]]:
         """Return the tokenizer with more pieces behind the model's own, and the new id of each old one.
 
-        :param pieces: new pieces of WordPiece or Unigram, with their scores, which only Unigram has
+        :param pieces: with their scores, which only Unigram has
+        :param merges: what makes the new pieces of BPE, behind its own merges
         :param pad_id: the padding id, which keeps its place
         """
         order = self.in_order(self.tokens.keys(), pad_id)
@@ -178,6 +181,8 @@ class TokenizerJson:
             vocab.extend([piece, score] for piece, score in pieces.items())
         else:
             vocab.update((piece, n_model + i) for i, piece in enumerate(pieces))
+        if self.algorithm == "BPE":
+            extended.state["model"]["merges"].extend(list(pair) for pair in merges)
         return TokenizerJson(extended.state), moved
 
     def _with_ids(self, new: Mapping[int, int]) -> "TokenizerJson":

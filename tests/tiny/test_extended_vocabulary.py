@@ -5,12 +5,14 @@ import unicodedata
 
 import pytest
 import torch
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from distill.errors import BadInput
 from distill.recipe.schema import MoreVocabulary
 from students.vocabulary.extending import extend_vocabulary
-from tests.tiny.test_vocabulary import KOREAN, OTHERS, SOURCES, hidden, make_model, make_tokenizer, wrapped
+from students.vocabulary.merges import trained_merges
+from students.vocabulary.surface import byte_letters, bytes_of
+from tests.tiny.test_vocabulary import KOREAN, OTHERS, hidden, make_model, make_tokenizer, wrapped
 
 ENGLISH = ["The cat sat on the mat.", "Backend engineer with five years of Python, Django and PostgreSQL.", *OTHERS]
 WORDS = ["파이썬", "개발자", "데이터", "서버"]
@@ -30,6 +32,14 @@ def spelling_tokenizer(algorithm):
     else:
         state["model"]["vocab"] = [[piece, score] for piece, score in vocab if n_korean(piece) < 2]
     return wrapped(Tokenizer.from_str(json.dumps(state)), [token["content"] for token in state["added_tokens"]])
+
+
+def letters_bpe():
+    backend = Tokenizer(models.BPE(unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    names = ["[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]"]
+    backend.train_from_iterator(ENGLISH, trainers.BpeTrainer(vocab_size=100, special_tokens=names, show_progress=False))
+    return wrapped(backend, names)
 
 
 def n_korean(piece):
@@ -74,6 +84,46 @@ def test_new_tokens_are_whole_syllables_of_the_script(algorithm):
     assert token.removeprefix("▁") == "파이썬"
 
 
+def test_a_byte_level_bpe_gets_more_merges(tmp_path):
+    """Its pieces are whole letters of the script, after a space or not, or the first bytes of one."""
+    from transformers import AutoTokenizer
+
+    tokenizer = make_tokenizer("byte-level BPE")
+    model = make_model("Roberta", len(tokenizer))
+    texts = [*ENGLISH, "naïve café, Straße, ŷ, Ω, 语言, 😀 ㎏ ௵"]
+    before, ids = hidden(model, tokenizer, texts), [tokenizer(text)["input_ids"] for text in texts]
+    known = set(tokenizer.get_vocab())
+    new, report = extend_vocabulary(model, tokenizer, CORPUS, MoreVocabulary(scripts="hangul", tokens=64), seed=0)
+    assert [new(text)["input_ids"] for text in texts] == ids
+    assert torch.equal(hidden(model, new, texts), before)
+    assert report.n_tokens[0] < report.n_tokens[1] <= report.n_tokens[0] + 64
+    assert report.fertility["ko"][1] < report.fertility["ko"][0] and report.n_as_before["en"] == len(ENGLISH)
+    for piece in set(new.get_vocab()) - known:
+        held = bytes_of(piece).removeprefix(b" ")
+        letters = held.decode(errors="ignore")
+        assert n_korean(letters) == len(letters) and (
+            letters or (2 <= len(held) < 4 and held[0] in b"\xea\xeb\xec\xed")
+        )
+    new.save_pretrained(tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    assert [again(text)["input_ids"] for text in KOREAN] == [new(text)["input_ids"] for text in KOREAN]
+
+
+def test_merges_are_those_of_the_library():
+    """Trained from single bytes on words of one script, they are what its own trainer learns."""
+    words = {"서버": 5, "서버에": 3, "버서에": 2, "에서": 4}
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    trainer = trainers.BpeTrainer(vocab_size=12, show_progress=False, limit_alphabet=1000)
+    backend.train_from_iterator([word for word, n in words.items() for _ in range(n)], trainer)
+    expected = json.loads(backend.to_str())["model"]["merges"]
+    letters = {byte: letter for letter, byte in byte_letters().items()}
+    pieces = {tuple(letters[byte] for byte in word.encode()): n for word, n in words.items()}
+    found = trained_merges(pieces, len(expected), {}, lambda piece: True)
+    assert len(expected) > 3
+    assert {left + right for left, right in found} == {left + right for left, right in expected}
+
+
 def test_words_beside_other_scripts_are_found():
     """In one word with Latin letters a Korean ending is a piece of its own, in the form that goes on with a word."""
     tokenizer = spelling_tokenizer("wordpiece")
@@ -114,12 +164,13 @@ def test_the_same_text_gives_the_same_tokens_and_embeddings(algorithm):
     [
         ("wordpiece", {"en": ENGLISH}, "the text has no letter of hangul"),
         ("wordpiece", {}, "the text has no letter of hangul"),
-        ("byte-level BPE", SOURCES, "a BPE vocabulary cannot be extended; take train"),
+        ("byte-level BPE", {"en": ENGLISH}, "the text has no letter of hangul"),
+        ("letters BPE", CORPUS, "a BPE over letters cannot be extended, only over bytes; take train"),
         ("wordpiece", {"ko": ["가"]}, "has all tokens of hangul already"),
     ],
 )
 def test_what_cannot_be_extended_is_said(algorithm, corpus, said):
-    tokenizer = make_tokenizer(algorithm)
+    tokenizer = letters_bpe() if algorithm == "letters BPE" else make_tokenizer(algorithm)
     if said.endswith("already"):
         tokenizer.add_tokens(["가"])
         corpus = {"ko": ["가 가 가"]}

@@ -1,0 +1,146 @@
+"""More merges for a byte-level BPE, trained on words of some scripts as its own merges leave them.
+
+A merge is learned only where its piece holds whole letters of the scripts, or the first bytes of one, which no letter of
+another script begins with. So text without such letters meets none of them. Old merges come first, as before.
+"""
+
+import heapq
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import pairwise, product
+
+from distill.data.scripts import letters_of, names_of, script_of
+from students.vocabulary.surface import bytes_of
+from students.vocabulary.tokenizer_json import TokenizerJson
+
+__all__ = ["more_merges", "trained_merges"]
+
+_LEADS = ((0xC0, 0xE0, 2), (0xE0, 0xF0, 3), (0xF0, 0xF8, 4))  # first bytes of letters of two, three and four bytes
+_LEAST_COUNT = 2  # how often a pair has to stand in the corpus
+
+
+def more_merges(
+    old: TokenizerJson, texts: Sequence[str], scripts: Sequence[str], n_pieces: int
+) -> list[tuple[str, str]]:
+    """Return merges for at most `n_pieces` new pieces.
+
+    :param texts: normalised as the tokenizer does it
+    """
+    backend, letters = old.backend(), letters_of(scripts, texts)
+    words: Counter[str] = Counter()
+    for text in texts:
+        if not letters.isdisjoint(text):
+            words.update(word for word, _ in backend.pre_tokenizer.pre_tokenize_str(text))
+    pieces = {
+        tuple(token.value for token in backend.model.tokenize(word)): n
+        for word, n in words.items()
+        if not letters.isdisjoint(bytes_of(word).decode(errors="ignore"))
+    }
+    return trained_merges(pieces, n_pieces, old.ids, _Allowed(scripts))
+
+
+class _Allowed:
+    """Whether a piece may be learned: it meets no text without letters of the scripts."""
+
+    def __init__(self, scripts: Sequence[str]) -> None:
+        self.names = names_of(scripts)
+        self.begins_one = lru_cache(maxsize=None)(self._begins_one)
+
+    def __call__(self, piece: str) -> bool:
+        held = bytes_of(piece).removeprefix(b" ")
+        letters = held.decode(errors="ignore")
+        if letters:
+            return all(script_of(letter) in self.names for letter in letters)
+        return len(held) == len(piece) and self.begins_one(held)
+
+    def _begins_one(self, start: bytes) -> bool:
+        """Tell whether all letters that begin with these bytes are of the scripts."""
+        found = list(_beginning_with(start))
+        return bool(found) and all(script_of(letter) in self.names for letter in found)
+
+
+def _beginning_with(start: bytes) -> Iterator[str]:
+    """Return the known characters whose UTF-8 begins with some bytes; none for what begins no character."""
+    n_bytes = next((n for low, high, n in _LEADS if low <= start[0] < high), 0)
+    if len(start) < 2:
+        return
+    for rest in product(range(0x80, 0xC0), repeat=max(n_bytes - len(start), 0)):
+        try:
+            letter = (start + bytes(rest)).decode()
+        except UnicodeDecodeError:
+            continue
+        if len(letter) == 1 and unicodedata.category(letter) != "Cn":
+            yield letter
+
+
+def trained_merges(
+    words: Mapping[tuple[str, ...], int], n_pieces: int, known: Mapping[str, int], is_allowed: Callable[[str], bool]
+) -> list[tuple[str, str]]:
+    """Merge the most frequent allowed pair of neighbours, again and again (Sennrich et al. 2016); ties by spelling.
+
+    :param words: words in pieces, with their counts
+    :param n_pieces: how many pieces may be new
+    :param known: pieces that are there already
+
+    >>> trained_merges({("a", "b", "c"): 3, ("b", "c"): 2}, 2, {}, lambda piece: True)
+    [('b', 'c'), ('a', 'bc')]
+    """
+    corpus = _Corpus(words)
+    queue = [(-n, pair) for pair, n in corpus.pairs.items()]
+    heapq.heapify(queue)
+    found: list[tuple[str, str]] = []
+    new: set[str] = set()
+    while queue and len(new) < n_pieces:
+        negative, pair = heapq.heappop(queue)
+        n = corpus.pairs[pair]
+        if n < _LEAST_COUNT or not is_allowed(pair[0] + pair[1]):
+            continue
+        if n != -negative:  # it has changed since
+            heapq.heappush(queue, (-n, pair))
+            continue
+        found.append(pair)
+        new |= {pair[0] + pair[1]} - known.keys()
+        for grown in corpus.merge(pair):
+            heapq.heappush(queue, (-corpus.pairs[grown], grown))
+    return found
+
+
+class _Corpus:
+    """Words in pieces, and how often each pair of neighbours stands in them."""
+
+    def __init__(self, words: Mapping[tuple[str, ...], int]) -> None:
+        self.words = [list(word) for word in words]
+        self.counts = list(words.values())
+        self.pairs: Counter[tuple[str, str]] = Counter()
+        self.places: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
+        for place in range(len(self.words)):
+            self._count(place, 1)
+
+    def _count(self, place: int, sign: int) -> set[tuple[str, str]]:
+        met = set()
+        for pair in pairwise(self.words[place]):
+            self.pairs[pair] += sign * self.counts[place]
+            self.places[pair].add(place)
+            met.add(pair)
+        return met
+
+    def merge(self, pair: tuple[str, str]) -> list[tuple[str, str]]:
+        """Merge a pair wherever it stands; return the pairs that stand there now, sorted."""
+        met: set[tuple[str, str]] = set()
+        for place in sorted(self.places.pop(pair)):
+            self._count(place, -1)
+            self.words[place] = _merged(self.words[place], pair)
+            met |= self._count(place, 1)
+        return sorted(met)
+
+
+def _merged(word: Sequence[str], pair: tuple[str, str]) -> list[str]:
+    joined: list[str] = []
+    i = 0
+    while i < len(word):
+        here = i + 1 < len(word) and (word[i], word[i + 1]) == pair
+        joined.append(word[i] + word[i + 1] if here else word[i])
+        i += 2 if here else 1
+    return joined
