@@ -4,6 +4,7 @@ import copy
 import math
 import threading
 from contextlib import nullcontext
+from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -235,6 +236,16 @@ def name_of(case):
     return f"{kind}-{details}-{candidates}"
 
 
+@cache
+def in_one_pass(number):
+    """The trainset of a case, its units, a step over it, and what `run` gives of all units at once."""
+    kind, objectives, candidates = CASES[number]
+    unlabelled = [f"lone {i} text" for i in range(5)] if objectives.embedding_match else ()
+    trainset = trainset_of(kind, candidates, unlabelled)
+    units, step = np.arange(len(trainset)), step_of(kind, objectives)
+    return trainset, units, step, run(step, trainset, units)
+
+
 @pytest.mark.parametrize("case", CASES, ids=name_of)
 @pytest.mark.parametrize(
     "plan",
@@ -242,11 +253,8 @@ def name_of(case):
     ids=str,
 )
 def test_losses_of_small_passes_and_several_processes_add_up_to_those_of_one_pass(case, plan):
-    kind, objectives, candidates = case
-    unlabelled = [f"lone {i} text" for i in range(5)] if objectives.embedding_match else ()
-    trainset = trainset_of(kind, candidates, unlabelled)
-    units, step = np.arange(len(trainset)), step_of(kind, objectives)
-    whole, whole_gradients, n_passes = run(step, trainset, units)
+    _, objectives, _ = case
+    trainset, units, step, (whole, whole_gradients, n_passes) = in_one_pass(CASES.index(case))
     parts, part_gradients, n_small = run(step, trainset, units, **plan)
     assert n_passes == 1
     assert n_small > 1 or "n_processes" in plan
