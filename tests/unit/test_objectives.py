@@ -229,6 +229,16 @@ CASES = [
 ]
 
 
+# the last is all of the others at once: the inner loop has it alone
+PLANS = [
+    pytest.param({"micro_batch": 2}, marks=pytest.mark.integration),
+    pytest.param({"token_budget": 60}, marks=pytest.mark.integration),
+    pytest.param({"n_processes": 2}, marks=pytest.mark.integration),
+    {"n_processes": 4, "micro_batch": 2},
+]
+PLAN_NAMES = ["micro_batch 2", "token_budget 60", "n_processes 2", "n_processes 4, micro_batch 2"]
+
+
 def name_of(case):
     kind, objectives, candidates = case
     terms = {name: term.model_dump() for name, term in objectives.terms().items()}
@@ -247,11 +257,7 @@ def in_one_pass(number):
 
 
 @pytest.mark.parametrize("case", CASES, ids=name_of)
-@pytest.mark.parametrize(
-    "plan",
-    [{"micro_batch": 2}, {"token_budget": 60}, {"n_processes": 2}, {"n_processes": 4, "micro_batch": 2}],
-    ids=str,
-)
+@pytest.mark.parametrize("plan", PLANS, ids=PLAN_NAMES)
 def test_losses_of_small_passes_and_several_processes_add_up_to_those_of_one_pass(case, plan):
     _, objectives, _ = case
     trainset, units, step, (whole, whole_gradients, n_passes) = in_one_pass(CASES.index(case))
@@ -294,11 +300,7 @@ COUPLED = [
 
 
 @pytest.mark.parametrize("case", COUPLED, ids=name_of)
-@pytest.mark.parametrize(
-    "plan",
-    [{"micro_batch": 2}, {"token_budget": 60}, {"n_processes": 2}, {"n_processes": 4, "micro_batch": 2}],
-    ids=str,
-)
+@pytest.mark.parametrize("plan", PLANS, ids=PLAN_NAMES)
 def test_losses_that_couple_a_step_do_not_see_its_passes_and_processes(case, plan):
     kind, objectives, candidates = case
     assert objectives.couples

@@ -52,6 +52,7 @@ def check(text):
     assert "alert(1)" in text  # the payload is shown, not lost
 
 
+@pytest.mark.integration
 def test_report(tmp_path):
     content = benchmark()
     content["rows"] = content["rows"][:3]  # a picture of all seven takes seconds, with names of this length

@@ -97,6 +97,7 @@ def as_it_is():
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
 class TestForms:
+    @pytest.mark.integration
     def test_blinding_and_sections_are_the_same(self, form, as_it_is):
         for text in TEXTS:
             pieces = form(text)

@@ -403,6 +403,7 @@ def test_one_cell_and_one_load_are_enough():
     assert parsed.open == [] and text.count('class="heat"') == 1 and text.count('class="panel"') == 1
 
 
+@pytest.mark.integration
 def test_everything_is_escaped():
     content = under_load()
     content["rows"] = content["rows"][:3]
@@ -527,6 +528,7 @@ def test_almost_nothing_is_enough(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["benchmark.csv", "benchmark.json", "index.html"]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("key", [*row("a", "student", "b", "c", "d", 1, (0, 0, 0, 0, 0, None), 1, 1)])
 @pytest.mark.parametrize("how", ["missing", "none"])
 def test_any_key_of_a_row_may_be_missing(key, how):
@@ -572,6 +574,7 @@ def test_bad_benchmark_is_refused_before_anything_is_written(tmp_path, content, 
     assert not folder.exists()
 
 
+@pytest.mark.integration
 def test_failure_leaves_the_earlier_report_whole(tmp_path, written_small, monkeypatch):
     shutil.copytree(written_small, tmp_path, dirs_exist_ok=True)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -608,6 +611,7 @@ def test_a_report_without_a_calibration_says_nothing_of_it(tmp_path):
     assert not (tmp_path / "reliability.png").exists()
 
 
+@pytest.mark.integration
 def test_picture_of_an_earlier_report_does_not_stay(tmp_path, written_small):
     shutil.copytree(written_small, tmp_path, dirs_exist_ok=True)
     assert {path.name for path in tmp_path.iterdir()} >= set(PNG_FILES)
@@ -616,6 +620,7 @@ def test_picture_of_an_earlier_report_does_not_stay(tmp_path, written_small):
     assert sorted(os.listdir(tmp_path)) == ["benchmark.csv", "benchmark.json", "index.html", "mine.txt"]
 
 
+@pytest.mark.integration
 def test_single_model_is_drawn(tmp_path):
     one = benchmark()["rows"][2] | {"latency_by_length": [{"tokens": 64, "p50": 3.0}, {"tokens": None, "p50": 1.0}]}
     assert len(write_report({"rows": [one]}, tmp_path)) == 7
@@ -650,6 +655,7 @@ def labels(figure):
     return {" ".join(text.get_text().split()): text.get_window_extent() for text in found}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("size", [0, 1], ids=["desk", "phone"])
 def test_labels_do_not_cover_each_other(size):
     content = BenchmarkResults.of(in_latin(benchmark()))
@@ -685,6 +691,7 @@ def crowd():
     return content
 
 
+@pytest.mark.integration
 def test_many_models_are_numbered_and_the_key_names_them():
     raw = crowd()
     for one in raw["rows"]:  # the other pictures take seconds
@@ -714,6 +721,7 @@ def test_every_line_is_named_inside_the_picture():
         assert not [pair for pair in combinations(boxes, 2) if pair[0].overlaps(pair[1])]
 
 
+@pytest.mark.integration
 def test_pictures_are_the_same_every_time(tmp_path):
     content = benchmark()
     content["rows"] = content["rows"][1:4]
@@ -746,6 +754,7 @@ def test_front_is_what_no_other_beats():
     assert [point.front for point in points] == [True, False, True, True]
 
 
+@pytest.mark.integration
 def test_value_outside_its_own_interval_is_drawn_all_the_same(tmp_path):
     content = benchmark()
     content["rows"] = content["rows"][1:3]

@@ -419,6 +419,7 @@ PATHOLOGICAL = {
 class TestTime:
     """A guard against patterns that back-track: a text takes well under a second here, a catastrophe hours."""
 
+    @pytest.mark.integration
     @pytest.mark.parametrize("name", PATHOLOGICAL)
     def test_a_long_text_takes_linear_time(self, name):
         piece = PATHOLOGICAL[name]
