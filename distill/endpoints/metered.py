@@ -19,11 +19,13 @@ import json
 import logging
 import math
 import re
+import ssl
 import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import Any
 from urllib.parse import quote
 
@@ -91,6 +93,12 @@ class Rate:
         self._owed += n
 
 
+@cache
+def _certificates() -> ssl.SSLContext:
+    """The certificates that this machine trusts, read once a process: it takes as long as a hundred requests."""
+    return httpx2.create_ssl_context()
+
+
 class MeteredClient(httpx2.AsyncClient):
     """Sends the requests that `openai` builds.
 
@@ -99,7 +107,8 @@ class MeteredClient(httpx2.AsyncClient):
 
     def __init__(self, endpoint: Endpoint, budget: Budget) -> None:
         key = endpoint.key()
-        super().__init__(follow_redirects=False, limits=httpx2.Limits(max_connections=endpoint.concurrency))
+        limits = httpx2.Limits(max_connections=endpoint.concurrency)
+        super().__init__(follow_redirects=False, limits=limits, verify=_certificates())
         self.faults: Counter[str] = Counter()
         self.n_requests = 0
         self._endpoint, self._price, self._budget = endpoint, endpoint.price, budget

@@ -34,7 +34,7 @@ from distill.evaluation.cascade_words import say_chosen, say_validation
 from distill.evaluation.latency import environment
 from distill.files.artefact import new_folder, read_card, write_card, write_json
 from distill.metrics.columns import ScoredColumns
-from distill.metrics.measures import Estimate, evaluate_scores, paired_samples, primary_metric
+from distill.metrics.measures import Estimate, evaluate_scores, metric_value, paired_samples, primary_metric
 from distill.metrics.noninferiority import MIN_RESAMPLES, Claim, judged
 from distill.report.figures import ACCENT, INK, SOFT, drawing, new_figure, save_png
 from distill.run import Run
@@ -168,16 +168,9 @@ class _Part:
         )
         return Claim(difference, samples, bound)
 
-    def minus_teacher(self, metric: str, scores: np.ndarray) -> float:
-        """Return the difference alone: of many blind draws, where an interval of every metric would cost the most."""
-        difference, _ = paired_samples(
-            metric,
-            self._columns(scores),
-            self._columns(self.teacher),
-            n_bootstrap=16,
-            seed=self.run.recipe.seed,
-        )
-        return difference.value
+    def value(self, metric: str, scores: np.ndarray) -> float:
+        """Return the value alone: of many blind draws, whose resamples nobody asks for."""
+        return metric_value(metric, self._columns(scores))
 
     def routed(self, cascade: Cascade, place: float) -> np.ndarray:
         """Return which pairs the teacher is asked at a place of the dial: a share, or the k best of each query."""
@@ -305,10 +298,10 @@ def _positions(cascade: Cascade, part: _Part, metric: str, costs: _Costs) -> lis
     """Show every place of the dial on the evaluation pairs; `equals` is corrected over all of them."""
     run, rng = part.run, np.random.default_rng(part.run.recipe.seed)
     places, masks, mixed, tests = _tested(cascade, part, metric)
-    teacher, positions = part.estimates(part.teacher)[metric].value, []
+    positions = []
     for place, routed, scores, test in zip(places, masks, mixed, tests, strict=True):
         blind = [
-            teacher + part.minus_teacher(metric, cascade.combined(part.student, part.teacher, rng.permutation(routed)))
+            part.value(metric, cascade.combined(part.student, part.teacher, rng.permutation(routed)))
             for _ in range(_BLIND_DRAWS)
         ]
         share = float(routed.mean())

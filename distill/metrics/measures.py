@@ -58,6 +58,7 @@ __all__ = [
     "TeacherSpearman",
     "estimate_shares",
     "evaluate_scores",
+    "metric_value",
     "paired_difference",
     "paired_samples",
     "primary_metric",
@@ -214,11 +215,10 @@ def paired_samples(
 
     *Shape:* samples: (n_bootstrap,)
     """
-    if metric not in METRICS:
-        raise BadInput(f"metric: {metric!r}; known are {', '.join(METRICS)}")
+    known = _known(metric)
     if len(a.scores) != len(b.scores):
         raise BadInput(f"scores of b: {len(b.scores)}, of a: {len(a.scores)}; score the same pairs")
-    one, two = _metrics()[metric].plan(a), _metrics()[metric].plan(b)
+    one, two = known.plan(a), known.plan(b)
     if one is not None and two is not None:
         sampled = sampled_statistics(a, {"a": one.statistic, "b": two.statistic}, n_bootstrap, seed)
         samples = sampled["a"] - sampled["b"]
@@ -228,6 +228,23 @@ def paired_samples(
     raise BadInput(
         f"{metric}: not defined for both models on this data (see distill.metrics.measures for what it needs)"
     )
+
+
+def metric_value(metric: str, columns: ScoredColumns) -> float:
+    """Return the value of one of `METRICS` alone, where `evaluate_scores` gives all of them with their intervals.
+
+    :raises BadInput: for an unknown metric, and where the metric is not defined
+    """
+    plan = _known(metric).plan(columns)
+    if plan is None:
+        raise BadInput(f"{metric}: not defined on this data (see distill.metrics.measures for what it needs)")
+    return plan.value
+
+
+def _known(metric: str) -> OfflineMetric:
+    if metric not in METRICS:
+        raise BadInput(f"metric: {metric!r}; known are {', '.join(METRICS)}")
+    return _metrics()[metric]
 
 
 def retention(metrics: Mapping[str, Estimate], teacher_metrics: Mapping[str, Estimate]) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """The metrics: each an `evaluate.Metric` that works without a network, and its form on weighted pairs.
 
 They are defined here because `evaluate.load` downloads scripts. Their values come from SciPy and scikit-learn where these
-have them, those of resamples from `distill.metrics.weighted`.
+have them, those of resamples and of ROC-AUC from `distill.metrics.weighted`.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ import evaluate
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score
 
 from distill.metrics import weighted
 from distill.metrics.columns import POSITIVE, FloatArray, ScoredColumns, Statistic, query_numbers
@@ -128,8 +128,12 @@ class RocAuc(OfflineMetric):
     source = "Hanley and McNeil, Radiology 143, 1982."
 
     def _value(self, predictions: FloatArray, references: FloatArray) -> float | None:
+        """Not scikit-learn's `roc_auc_score`, which checks its columns for longer than it counts: cascades ask hundreds of times."""
         positive = references >= POSITIVE
-        return None if _constant(positive) else float(roc_auc_score(positive, predictions))
+        if _constant(positive):
+            return None
+        (value,) = weighted.roc_auc(predictions, positive)(np.ones((len(predictions), 1)))  # each pair drawn once
+        return float(value)
 
     def _weighted(self, predictions: FloatArray, references: FloatArray) -> Statistic:
         return weighted.roc_auc(predictions, references >= POSITIVE)

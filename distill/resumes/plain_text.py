@@ -94,8 +94,9 @@ def plain_characters(text: str) -> str:
 
 def _rewritten(found: Plain, pattern: re.Pattern[str], change: Callable[[str], str]) -> Plain:
     """Return the plain text with every match changed, and its places kept."""
-    matches = [(match.span(), change(match[0])) for match in pattern.finditer(found.text)]
-    matches = [(span, words) for span, words in matches if found.text[slice(*span)] != words]
+    matches = [
+        (match.span(), words) for match in pattern.finditer(found.text) if (words := change(match[0])) != match[0]
+    ]
     if not matches:
         return found
     n = len(found.text)

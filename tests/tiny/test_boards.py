@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -10,16 +11,18 @@ from scipy.stats import spearmanr
 
 from distill.data.pairs import Pairs
 from distill.errors import BadInput
+from distill.evaluation.boards import board_models, evaluate_on_boards, pairs_task, tasks_named
 from distill.files.artefact import revision
 from distill.report.board_scores import board_scores
 from distill.runtime import load
 from recipes.cli import main
 
-pytest.importorskip("mteb", reason="mteb is not installed: pip install 'matchdistill[mteb]'")
-
-from distill.evaluation.boards import board_models, evaluate_on_boards, pairs_task, tasks_named
-
-pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]  # MTEB's own
+pytestmark = [
+    pytest.mark.integration,
+    # found, not imported: that takes three seconds of each test process
+    pytest.mark.skipif(find_spec("mteb") is None, reason="mteb is not installed: pip install 'matchdistill[mteb]'"),
+    pytest.mark.filterwarnings("ignore"),  # MTEB's own
+]
 
 
 def pairs(labels, n=40):

@@ -61,6 +61,7 @@ def test_vectors_are_stock_ones_with_the_instruction_before_queries(embedders, f
     np.testing.assert_allclose(scorer.encode_documents(SENTENCES), documents, atol=2e-6)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("family", DECODERS)
 def test_as_a_teacher_it_labels_as_stock_does(tmp_path, embedders, family, way):
@@ -105,6 +106,7 @@ def test_a_language_model_as_it_is_gives_its_last_tokens_state(tmp_path, caplog)
     assert stock(mean.teacher("bi"))[1].pooling_mode == "mean"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("way", [{"lora": {"rank": 4}}, {}])
 def test_a_generative_reranker_is_trained_and_stays_one(tmp_path, decoder, way):  # noqa: F811
     from safetensors.numpy import load_file

@@ -14,6 +14,7 @@ from distill.signals import SignalCache, pair_keys
 from recipes.cli import main
 from teachers import cache_signals, train_teachers
 from teachers.doctor import diagnose
+from tests.conftest import pairs_file
 
 pytestmark = pytest.mark.integration
 
@@ -32,7 +33,7 @@ def recipe(backbone, folder, **match):
     return Recipe.model_validate(
         {
             "name": "doctor",
-            "data": {"train": "bundled", "bundled_pairs": 240, "validation_share": 0.3},
+            "data": {"train": pairs_file(), "validation_share": 0.3},
             "teachers": {"t": {"kind": "bi_encoder", "backbone": str(backbone), "frozen": True, "max_length": 96}},
             "signals": {"allow_unrelated": True},
             "student": {"kind": "bi_encoder", "backbone": {"teacher": "t"}, "layers": [0], "max_length": 96},

@@ -305,6 +305,7 @@ def assert_same(one, other, atol=2e-5):
         assert torch.allclose(gradient, other[1][name], atol=atol), name
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", [BI, CROSS])
 @pytest.mark.parametrize("max_length", [48, 16])
 def test_a_step_is_the_same_however_it_is_cut(kind, max_length, flat, deep):
@@ -545,6 +546,7 @@ def distance(step, teacher, units):
     return sum(losses.relation_kl(*pair, mask, 8).item() for pair in vectors)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("objectives", "falls_to"),
     [
@@ -574,6 +576,7 @@ def test_schedules_are_heeded(flat, deep, tmp_path):
     assert last["relation_match"] > 0 == last["hidden_match"]
 
 
+@pytest.mark.integration
 def test_goes_on_with_the_same_bits(flat, deep, tmp_path, monkeypatch):
     from distill.training import loop
 

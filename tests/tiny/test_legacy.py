@@ -38,6 +38,7 @@ def trainer(tmp_path, **changes):
     return Trainer(write(tmp_path, **changes), tmp_path / "out", pairs_file(), **COLUMNS)
 
 
+@pytest.mark.integration
 def test_it_trains_a_contrastive_bi_encoder(tmp_path):
     backbone = fresh_backbone(FreshBackbone(**BACKBONE), SENTENCES * 20, seed=1, folder=tmp_path / "backbones")
     folder = trainer(tmp_path, model_name=str(backbone)).train()
@@ -48,6 +49,7 @@ def test_it_trains_a_contrastive_bi_encoder(tmp_path):
     assert sum("validation" in row for row in card.details["history"]) >= 2
 
 
+@pytest.mark.integration
 def test_on_a_cpu_fp16_is_auto_and_a_gpu_that_is_not_there_is_said(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr(logging.getLogger("teachers"), "propagate", True)

@@ -45,6 +45,7 @@ def run_of(folder, **changes):
     return run
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "mixing", [None, {"weights": "fitted", "calibration": "isotonic"}, {"calibration": "temperature"}]
 )
@@ -68,6 +69,7 @@ def test_a_student_learns_a_mixture(tmp_path, caplog, mixing):
         train_student(run_of(tmp_path, objectives={"score_match": {"mixing": mixing, "teachers": {"use": 0.5}}}))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("combine", ["concatenate", "each"])
 def test_a_student_learns_the_spaces_of_two_teachers(tmp_path, combine):
     from distill.runtime import load

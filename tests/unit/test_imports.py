@@ -92,9 +92,10 @@ ROOMS = (
 )
 
 
+@cache
 def room_of(name):
     """`distill.runtime.engines` lies in `distill.runtime`; None for what has no place in the order."""
-    return next((room for room in sorted(ROOMS, key=len, reverse=True) if f"{name}.".startswith(f"{room}.")), None)
+    return max((room for room in ROOMS if f"{name}.".startswith(f"{room}.")), key=len, default=None)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from distill.metrics.measures import (
     TeacherKendall,
     TeacherSpearman,
     evaluate_scores,
+    metric_value,
     paired_difference,
     retention,
 )
@@ -416,6 +417,18 @@ def test_difference_refuses_what_it_cannot_compare():
         paired_difference("spearman", three, two, seed=0)
     with pytest.raises(BadInput, match="ndcg_at_10: not defined"):
         paired_difference("ndcg_at_10", three, three, seed=0)
+
+
+def test_a_value_alone_is_the_one_that_has_an_interval():
+    scores, labels = [0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1]
+    columns = ScoredColumns.checked(scores, labels)
+    assert metric_value("roc_auc", columns) == 0.75  # three of four pairs of a match and another are in order
+    estimates = evaluate_scores(scores=np.array(scores), labels=np.array(labels), seed=0)
+    assert metric_value("spearman", columns) == estimates["spearman"].value
+    with pytest.raises(BadInput, match="known are spearman"):
+        metric_value("accuracy", columns)
+    with pytest.raises(BadInput, match="ndcg_at_10: not defined on this data"):
+        metric_value("ndcg_at_10", columns)
 
 
 def test_retention_keeps_what_a_share_means_something_for():

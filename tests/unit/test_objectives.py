@@ -4,6 +4,7 @@ import copy
 import math
 import threading
 from contextlib import nullcontext
+from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -228,6 +229,16 @@ CASES = [
 ]
 
 
+# the last is all of the others at once: the inner loop has it alone
+PLANS = [
+    pytest.param({"micro_batch": 2}, marks=pytest.mark.integration),
+    pytest.param({"token_budget": 60}, marks=pytest.mark.integration),
+    pytest.param({"n_processes": 2}, marks=pytest.mark.integration),
+    {"n_processes": 4, "micro_batch": 2},
+]
+PLAN_NAMES = ["micro_batch 2", "token_budget 60", "n_processes 2", "n_processes 4, micro_batch 2"]
+
+
 def name_of(case):
     kind, objectives, candidates = case
     terms = {name: term.model_dump() for name, term in objectives.terms().items()}
@@ -235,18 +246,21 @@ def name_of(case):
     return f"{kind}-{details}-{candidates}"
 
 
-@pytest.mark.parametrize("case", CASES, ids=name_of)
-@pytest.mark.parametrize(
-    "plan",
-    [{"micro_batch": 2}, {"token_budget": 60}, {"n_processes": 2}, {"n_processes": 4, "micro_batch": 2}],
-    ids=str,
-)
-def test_losses_of_small_passes_and_several_processes_add_up_to_those_of_one_pass(case, plan):
-    kind, objectives, candidates = case
+@cache
+def in_one_pass(number):
+    """The trainset of a case, its units, a step over it, and what `run` gives of all units at once."""
+    kind, objectives, candidates = CASES[number]
     unlabelled = [f"lone {i} text" for i in range(5)] if objectives.embedding_match else ()
     trainset = trainset_of(kind, candidates, unlabelled)
     units, step = np.arange(len(trainset)), step_of(kind, objectives)
-    whole, whole_gradients, n_passes = run(step, trainset, units)
+    return trainset, units, step, run(step, trainset, units)
+
+
+@pytest.mark.parametrize("case", CASES, ids=name_of)
+@pytest.mark.parametrize("plan", PLANS, ids=PLAN_NAMES)
+def test_losses_of_small_passes_and_several_processes_add_up_to_those_of_one_pass(case, plan):
+    _, objectives, _ = case
+    trainset, units, step, (whole, whole_gradients, n_passes) = in_one_pass(CASES.index(case))
     parts, part_gradients, n_small = run(step, trainset, units, **plan)
     assert n_passes == 1
     assert n_small > 1 or "n_processes" in plan
@@ -286,11 +300,7 @@ COUPLED = [
 
 
 @pytest.mark.parametrize("case", COUPLED, ids=name_of)
-@pytest.mark.parametrize(
-    "plan",
-    [{"micro_batch": 2}, {"token_budget": 60}, {"n_processes": 2}, {"n_processes": 4, "micro_batch": 2}],
-    ids=str,
-)
+@pytest.mark.parametrize("plan", PLANS, ids=PLAN_NAMES)
 def test_losses_that_couple_a_step_do_not_see_its_passes_and_processes(case, plan):
     kind, objectives, candidates = case
     assert objectives.couples

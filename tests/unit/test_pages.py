@@ -52,8 +52,10 @@ def check(text):
     assert "alert(1)" in text  # the payload is shown, not lost
 
 
+@pytest.mark.integration
 def test_report(tmp_path):
     content = benchmark()
+    content["rows"] = content["rows"][:3]  # a picture of all seven takes seconds, with names of this length
     for row in content["rows"]:
         row["kind"], row["runtime"], row["precision"] = (
             f"{row.get(key)}{EVIL}" for key in ("kind", "runtime", "precision")

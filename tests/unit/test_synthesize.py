@@ -437,6 +437,7 @@ synthesize(make_settings(**json.loads(sys.argv[1])), Path(sys.argv[2]))
 """
 
 
+@pytest.mark.integration
 def test_ctrl_c_leaves_a_folder_that_goes_on(tmp_path):
     holding = threading.Event()
     holding.set()
