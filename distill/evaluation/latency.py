@@ -40,10 +40,10 @@ from distill.machine.memory import peak_mb, resident_mb
 from distill.metrics.rounds import Rounds, Until
 from distill.models.files import GRAPHS, Precision, Runtime, read_model_files
 from distill.runtime.scorer import Scorer
-from distill.scorers.baselines import SCORER_FILE, TfIdfScorer
+from distill.scorers.baselines import TfIdfScorer
 from distill.scorers.opening import check_scorer_folder, model_folder, open_scorer
 from distill.scorers.pairing import OneSide
-from distill.scorers.scoring import PairScorer
+from distill.scorers.scoring import SCORER_FILE, PairScorer
 
 __all__ = ["LENGTHS", "LoadSettings", "Measuring", "Request", "environment", "measure", "measure_all", "size_mb"]
 
