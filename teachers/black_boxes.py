@@ -14,10 +14,10 @@ from distill.files.artefact import Artefact, content_hash, new_folder, read_card
 from distill.recipe.black_box import BlackBox, CallableTeacher, EndpointTeacher, FileTeacher
 from distill.recipe.token_teachers import TokenTeacher
 from distill.run import Run
-from distill.scorers.scoring import SCORER_FILE
 from distill.scorers.black_box import answers_of, endpoint_of, lacking, open_black_box
 from distill.scorers.file_answers import read_answers
 from distill.scorers.file_rows import Item
+from distill.scorers.scoring import SCORER_FILE
 from distill.training.read_texts import are_read
 from teachers.token_teachers import check_token_teacher, take_token_teacher
 
@@ -46,7 +46,7 @@ def check_black_box(run: Run, name: str, *, may_ask: bool = True) -> None:
     """
     settings = run.recipe.black_boxes[name]
     if isinstance(settings, TokenTeacher):
-        if read_card(run.teacher(name)) is None:  # what is taken needs no source any more
+        if read_card(run.teacher(name)) is None:  # else it is in the run, whole
             check_token_teacher(settings)
     elif isinstance(settings, FileTeacher):
         _check_file(run, name, settings)

@@ -186,7 +186,9 @@ def _examine(
     return [*found, *_signals(run, name, scorer, scores)], _suspects(run, name, scores)
 
 
-_Asked = tuple[Scorer | BlackBoxScorer | TokenScorer | None, np.ndarray | None, list[Finding]]  # None: it cannot be asked
+_Asked = tuple[
+    Scorer | BlackBoxScorer | TokenScorer | None, np.ndarray | None, list[Finding]
+]  # None: it cannot be asked
 
 
 def _asked_model(run: Run, name: str, teacher: Teacher, pairs: Pairs) -> _Asked:

@@ -5,7 +5,6 @@ Their folder in the run is whole: the model, its heads as safetensors, and how i
 
 import logging
 from pathlib import Path
-from typing import Any
 
 from distill.files.artefact import INNER_MODEL, Artefact, content_hash, new_folder, write_card, write_json
 from distill.files.trust import check_source
@@ -39,7 +38,8 @@ def check_token_teacher(settings: TokenTeacher) -> None:
 def take_token_teacher(run: Run, name: str, settings: TokenTeacher) -> None:
     """Copy a model into the run's folder, unless it is there."""
     identity = identify(settings.backbone)
-    inputs = {"stage": "train_teacher", "name": name, "teacher": _deciding(settings), "parents": {"backbone": identity}}
+    section = settings.deciding(exclude={"scripts"})
+    inputs = {"stage": "train_teacher", "name": name, "teacher": section, "parents": {"backbone": identity}}
     if run.is_finished(run.teacher(name), inputs):
         return
     card = Artefact(
@@ -58,17 +58,19 @@ def take_token_teacher(run: Run, name: str, settings: TokenTeacher) -> None:
     log.info("teacher %s: %s, taken as it is into %s", name, settings.in_words, run.teacher(name))
 
 
-def _deciding(settings: TokenTeacher) -> dict[str, Any]:
-    return settings.deciding(exclude={"scripts"})
-
-
 def _write(settings: TokenTeacher, folder: Path) -> None:
     """Write the model, and BGE-m3's heads beside it."""
     name = resolve_name(settings.backbone)
     if isinstance(settings, M3Teacher):
-        pooling = None if stored_file(name, "modules.json") is not None else "cls"  # a folder that FlagEmbedding has trained
+        has_pooling = (
+            stored_file(name, "modules.json") is not None
+        )  # which a folder that FlagEmbedding has trained lacks
         model = build_model(
-            "bi_encoder", name, pooling=pooling, max_length=settings.max_length, prompts=settings.prompts
+            "bi_encoder",
+            name,
+            pooling=None if has_pooling else "cls",
+            max_length=settings.max_length,
+            prompts=settings.prompts,
         )
         write_heads(read_heads(name, int(model[0].model.config.hidden_size)), folder)
         save_model(model, folder / INNER_MODEL)

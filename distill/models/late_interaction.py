@@ -24,12 +24,11 @@ _PYLATE_DENSE = "pylate.models.Dense.Dense"  # sentence-transformers reads it as
 _STANFORD = "HF_ColBERT"
 _TYPES = ("MultiVectorEncoder", "ColBERT")
 _PYLATE_KEYS = ("query_prefix", "document_prefix", "do_query_expansion", "attend_to_expansion_tokens")
+_ANY_LENGTH = 1_000_000
 _DENSE = "sentence_transformers.base.modules.dense.Dense"
 
 
-def open_late_interaction(
-    backbone: str | Path, *, prompts: tuple[str, str] | None = None, device: str = "cpu"
-) -> Any:
+def open_late_interaction(backbone: str | Path, *, prompts: tuple[str, str] | None = None, device: str = "cpu") -> Any:
     """Open a `MultiVectorEncoder` in float32.
 
     :param prompts: of queries and documents; None keeps those of the folder
@@ -62,13 +61,13 @@ def check_late_interaction(name: str) -> None:
         refuse_pickles(folder, WEIGHT_FILES, PICKLE_FILES)
     modules, stored = stored_json(name, "modules.json"), stored_json(name, PROMPTS_FILE)
     listed = modules if isinstance(modules, list) else []
-    for number, module in enumerate(listed):
-        _check_module(folder, module, f"modules.json: module {number}")
     if not _is_late_interaction(name, listed, stored if isinstance(stored, dict) else {}):
         raise BadInput(
             f"{name} is no late-interaction model: one of sentence-transformers' MultiVectorEncoder, PyLate or Stanford's ColBERT "
             "is expected; take a bi-encoder as kind bi_encoder"
         )
+    for number, module in enumerate(listed):
+        _check_module(folder, module, f"modules.json: module {number}")
 
 
 def _check_module(folder: Path, module: Any, where: str) -> None:
@@ -85,18 +84,18 @@ def _is_late_interaction(name: str, modules: list[Any], stored: Mapping[str, Any
         return _STANFORD in architectures(name)
     if stored.get("model_type") in _TYPES:
         return True
-    has_projection = any(str(module["type"]).endswith(".Dense") for module in modules)
+    kinds = [str(module.get("type")) for module in modules if isinstance(module, Mapping)]
+    has_projection = any(kind.endswith(".Dense") for kind in kinds)
     return has_projection and any(key in stored for key in _PYLATE_KEYS)
 
 
 def late_interaction_lengths(model: Any) -> tuple[int, int]:
     """Return the most tokens that are read of a query and of a document."""
     transformer, expansion = model[0], model[0].query_expansion
-    config = transformer.model.config.to_dict()
-    limits = [limit for limit in (model.max_seq_length, usable_positions(config)) if limit is not None]
     fixed = None if expansion is None or expansion["strategy"] != "fixed" else expansion["length"]
+    positions = usable_positions(transformer.model.config.to_dict()) or _ANY_LENGTH
     query, document = (
-        min([*limits, *([] if own is None else [own])], default=10**6)
+        min(own or model.max_seq_length or positions, positions)
         for own in (fixed or transformer.query_length, transformer.document_length)
     )
     return query, document
@@ -109,16 +108,18 @@ def set_lengths(name: str, model: Any, query: int | None, document: int | None) 
 
     :raises BadInput: for more tokens than the encoder has positions, or fewer than queries are expanded to
     """
-    transformer, positions = model[0], usable_positions(model[0].model.config.to_dict())
-    for side, length in (("query", query), ("document", document)):
-        if length is not None and positions is not None and length > positions:
-            raise BadInput(f"{side}_length {length} is more than the {positions} positions of {name}; set it to {positions} or less")
-    if model.max_seq_length is not None and max(query or 0, document or 0) > model.max_seq_length:
-        model.max_seq_length = max(query or 0, document or 0)
-    expansion = transformer.query_expansion
+    transformer, expansion = model[0], model[0].query_expansion
     if query is not None and expansion is not None:
         if query < expansion["length"]:
-            raise BadInput(f"query_length {query} is less than the {expansion['length']} tokens that {name} expands queries to; raise it")
+            raise BadInput(
+                f"query_length {query} is less than the {expansion['length']} tokens that {name} expands queries to; raise it"
+            )
         transformer.query_expansion = {**expansion, "strategy": "min"}
     transformer.query_length = query or transformer.query_length
     transformer.document_length = document or transformer.document_length
+    positions = usable_positions(transformer.model.config.to_dict())
+    for side, length in (("query", transformer.query_length), ("document", transformer.document_length)):
+        if length is not None and positions is not None and length > positions:
+            raise BadInput(
+                f"{side}_length {length} is more than the {positions} positions of {name}; set it to {positions} or less"
+            )

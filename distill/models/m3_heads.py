@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import BadInput, loading
-from distill.models.modeling import stored_file
+from distill.models.modeling import quiet, stored_file
 from distill.models.whole_weights import not_finite
 
 __all__ = ["HEADS", "M3Heads", "find_head", "read_heads", "write_heads"]
@@ -100,7 +100,7 @@ def _tensors(path: Path) -> Mapping[str, Any]:
 
     if path.stat().st_size > _MOST_BYTES:
         raise BadInput(f"{path} has more than {_MOST_BYTES // 2**20} MiB, which no head of an encoder has")
-    with loading(str(path)):
+    with quiet(), loading(str(path)):
         if path.suffix == ".safetensors":
             loaded: Mapping[str, Any] = load_file(path)
             return loaded

@@ -121,8 +121,8 @@ def _metadata(run: Run, row: Mapping[str, Any], result: Mapping[str, Any], artef
 
 def _hub_parents(run: Run) -> list[str]:
     """Return the backbones that have a name on the hub."""
-    asked = [teacher for teacher in run.recipe.black_boxes.values() if isinstance(teacher, TokenTeacher)]
-    backbones = [teacher.backbone for teacher in (*run.recipe.models.values(), *asked)]
+    backbones = [teacher.backbone for teacher in run.recipe.models.values()]
+    backbones += [asked.backbone for asked in run.recipe.black_boxes.values() if isinstance(asked, TokenTeacher)]
     if run.recipe.student is not None:
         backbones.append(run.recipe.student.backbone)
     names = [backbone for backbone in backbones if isinstance(backbone, str)]

@@ -172,7 +172,9 @@ def _is_same(one: np.ndarray, other: np.ndarray) -> bool:
 # --- checks -----------------------------------------------------------------------------------------------------------
 
 
-def _checked_vectors(where: str, settings: ScaledAnswers, values: np.ndarray, item_of: Mapping[int, Item]) -> np.ndarray:
+def _checked_vectors(
+    where: str, settings: ScaledAnswers, values: np.ndarray, item_of: Mapping[int, Item]
+) -> np.ndarray:
     with np.errstate(over="ignore"):
         vectors = values.astype(np.float32)
     if not len(vectors):

@@ -52,12 +52,25 @@ class HowToRead:
 class TokenReader(Protocol):
     """A model that reads texts one by one and compares two of them."""
 
-    precision: str
-    tokenizer: Any
-    limits: tuple[int, int]
-    """The most tokens of a query and of a document."""
-    bytes_per_token: int
-    n_parameters: int
+    @property
+    def precision(self) -> str:
+        """What it computes in."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """The transformers tokenizer."""
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """The most tokens of a query and of a document."""
+
+    @property
+    def bytes_per_token(self) -> int:
+        """The memory that what is kept of a text takes for each of its tokens."""
+
+    @property
+    def n_parameters(self) -> int:
+        """Parameters of the encoder and its heads."""
 
     def key(self, text: str, role: int) -> Hashable:
         """Return what two texts have in common that are read alike; the role is 0 of queries and 1 of documents."""
@@ -100,7 +113,9 @@ class M3Reader:
         self._engine, self._heads, self.weights = engine, heads, settings.weights
         limit = engine.length_limit(settings.max_length)
         if limit < settings.max_length:
-            raise BadInput(f"max_length {settings.max_length} is more than the {limit} positions of {engine.files.folder}")
+            raise BadInput(
+                f"max_length {settings.max_length} is more than the {limit} positions of {engine.files.folder}"
+            )
         self.limits, self.precision, self.tokenizer = (limit, limit), engine.precision, engine.tokenizer
         self._tokenizer = own_tokenizer(engine.tokenizer, special_tokens_as_text=special_tokens_as_text)
         self._special = np.array(sorted(special_token_ids(engine.tokenizer)))
@@ -164,28 +179,23 @@ class M3Reader:
         return out
 
     def _outputs(self, features: Any, dense_alone: bool) -> list[TextOutputs]:
-        engine = self._engine
-        state = engine.states(features)
+        engine, heads = self._engine, self._heads
+        state, lengths = engine.states(features), features["attention_mask"].sum(axis=1).tolist()
         tokens = state[engine.transformer.module_output_name]  # (n_rows, n_tokens, width)
         with fitting_modules(engine.files):
             dense = _unit(engine.head.apply({**state, "prompt_length": 0})["sentence_embedding"]).cpu().numpy()
-        if dense_alone:
-            return [TextOutputs(vector) for vector in dense]
-        n_rows, lengths = len(dense), features["attention_mask"].sum(axis=1)
-        weights = self._heads.sparse(tokens).relu()[..., 0].cpu().numpy() if self.weights.sparse else [None] * n_rows
-        # the first token's state is the dense embedding, and no token of the text
-        vectors = _unit(self._heads.multi_vector(tokens[:, 1:])).cpu().numpy() if self.weights.multi_vector else [None] * n_rows
-        return [
-            self._of_row(dense[row], features["input_ids"][row], weights[row], vectors[row], int(lengths[row]))
-            for row in range(n_rows)
-        ]
-
-    def _of_row(
-        self, dense: np.ndarray, ids: np.ndarray, weights: np.ndarray | None, vectors: np.ndarray | None, n_tokens: int
-    ) -> TextOutputs:
-        lexical = (None, None) if weights is None else lexical_weights(ids[:n_tokens], weights[:n_tokens], self._special)
-        # a copy: a view would keep the whole batch
-        return TextOutputs(dense.copy(), *lexical, None if vectors is None else vectors[: n_tokens - 1].copy())
+        # a row is copied out of its batch, which a view would keep whole
+        parts: list[dict[str, Any]] = [{"dense": vector.copy()} for vector in dense]
+        if self.weights.sparse and not dense_alone:
+            weights = heads.sparse(tokens).relu()[..., 0].cpu().numpy()
+            for part, ids, own, n in zip(parts, features["input_ids"], weights, lengths, strict=True):
+                part["token_ids"], part["token_weights"] = lexical_weights(ids[:n], own[:n], self._special)
+        if self.weights.multi_vector and not dense_alone:
+            # the first token's state is the dense embedding, and no token of the text
+            vectors = _unit(heads.multi_vector(tokens[:, 1:])).cpu().numpy()
+            for part, own, n in zip(parts, vectors, lengths, strict=True):
+                part["vectors"] = own[: n - 1].copy()
+        return [TextOutputs(**part) for part in parts]
 
 
 def _unit(vectors: Any) -> Any:
@@ -205,7 +215,9 @@ def open_late_reader(folder: Path, settings: LateInteractionTeacher, how: HowToR
     :raises BadInput: where it is not whole
     """
     if how.special_tokens_as_text:
-        raise BadInput(f"{folder} reads special tokens in a text as stock sentence-transformers does; leave that option out")
+        raise BadInput(
+            f"{folder} reads special tokens in a text as stock sentence-transformers does; leave that option out"
+        )
     device = place(how.device, how.n_threads or usable_cpus())
     model = open_late_interaction(folder / INNER_MODEL, device=device)
     set_lengths(str(folder), model, settings.query_length, settings.document_length)
@@ -216,7 +228,7 @@ class LateInteractionReader:
     """A `MultiVectorEncoder`."""
 
     def __init__(self, model: Any, settings: LateInteractionTeacher, precision: Precision, device: str) -> None:
-        self._model, self._device, self.precision = model, device, precision
+        self._model, self._device, self.precision = model, device, str(precision)
         self._is_mean = settings.similarity == "meanmaxsim"
         self.tokenizer, self.limits = model.tokenizer, late_interaction_lengths(model)
         self._prompts = model_prompts(model)
@@ -261,7 +273,8 @@ class LateInteractionReader:
         counts = [np.zeros(0, dtype=np.int64)]
         for start in range(0, len(texts), _TEXTS_AT_ONCE):
             part = self.prompted(texts[start : start + _TEXTS_AT_ONCE], role)
-            features = self._model.preprocess(part, task=("query", "document")[role])
+            with quiet():  # what expansion cuts off is counted where the texts are known, see `TokenScorer.cut_texts`
+                features = self._model.preprocess(part, task=("query", "document")[role])
             read = features["attention_mask"].bool()
             if "query_expansion_positions" in features:
                 read = read | features["query_expansion_positions"].bool()

@@ -89,8 +89,8 @@ class TokenScorer:
 
     def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
         """Return how many tokens are read of both texts of each pair. *Shape:* (n_pairs,)."""
-        sides = check_text_pairs(queries, documents)
-        counts: np.ndarray = sum(self._reader.token_counts(side, role) for role, side in enumerate(sides))
+        asked, told = check_text_pairs(queries, documents)
+        counts: np.ndarray = self._reader.token_counts(asked, 0) + self._reader.token_counts(told, 1)
         return counts
 
     def cut_texts(self, queries: Sequence[str], documents: Sequence[str]) -> dict[str, CutTexts]:
@@ -148,13 +148,13 @@ class _Texts:
             self._n_bytes -= self._kept.popitem(last=False)[1].n_bytes
 
 
-def open_token_scorer(folder: Path, how: HowToRead = HowToRead(), *, max_length: int | None = None) -> TokenScorer:
+def open_token_scorer(folder: Path, how: HowToRead | None = None, *, max_length: int | None = None) -> TokenScorer:
     """Open the folder of a teacher that compares tokens.
 
     :param max_length: tokens of a text; None is as the folder says
     :raises BadInput: where it is not whole
     """
-    settings = read_token_settings(folder)
+    settings, how = read_token_settings(folder), how or HowToRead()
     names = ("max_length",) if isinstance(settings, M3Teacher) else ("query_length", "document_length")
     if max_length is not None:
         settings = settings.model_copy(update=dict.fromkeys(names, max_length))

@@ -23,18 +23,29 @@ def _encoder(folder, tokenizer):
     with quiet():
         model = AutoModel.from_pretrained(source, dtype=torch.float32)
         sharpen(model)
+        with (
+            torch.no_grad()
+        ):  # or the first token's state, which differs by what it attends to, is nearly the same of all texts
+            for name, parameter in model.named_parameters():
+                if "attention" in name and ("value.weight" in name or "dense.weight" in name):
+                    parameter.mul_(32)
+                elif "word_embeddings" in name:
+                    parameter.mul_(4)
         model.save_pretrained(folder / "encoder")
         AutoTokenizer.from_pretrained(source).save_pretrained(folder / "encoder")
     return folder / "encoder"
 
 
 def linear(n_out, seed):
-    """The tensors of a random linear layer."""
+    """The tensors of a random linear layer; a token's weight is small, so that a lexical match is no more than a cosine."""
     import torch
 
-    generator = torch.Generator().manual_seed(seed)
-    weight = torch.randn(n_out, WIDTH, generator=generator) / WIDTH**0.5
-    return {"weight": weight, "bias": torch.randn(n_out, generator=generator) / 10}
+    generator, size = torch.Generator().manual_seed(seed), 0.02 if n_out == 1 else 0.2
+    tensors = {
+        "weight": torch.randn(n_out, WIDTH, generator=generator),
+        "bias": torch.randn(n_out, generator=generator),
+    }
+    return {name: size * tensor for name, tensor in tensors.items()}
 
 
 def build_m3(folder, *, modules=True):
@@ -97,4 +108,22 @@ def as_pylate(folder):
         "do_query_expansion": True,
     }
     (folder / "config_sentence_transformers.json").write_text(json.dumps(stated), encoding="utf-8")
+    lengths = {"max_seq_length": POSITIONS, "do_lower_case": False}
+    (folder / "sentence_bert_config.json").write_text(json.dumps(lengths), encoding="utf-8")
+    return folder
+
+
+def as_stanford(folder):
+    """Turn a folder of `build_late` into one as Stanford's ColBERT writes it: encoder and projection in one file."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = {f"bert.{name}": tensor for name, tensor in load_file(folder / "model.safetensors").items()}
+    tensors |= load_file(folder / "1_Dense" / "model.safetensors")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    for name in ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"):
+        (folder / name).unlink()
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["HF_ColBERT"]}), encoding="utf-8")
+    stated = {"query_maxlen": 20, "doc_maxlen": 44, "query_token_id": "[unused0]", "doc_token_id": "[unused1]"}
+    (folder / "artifact.metadata").write_text(json.dumps(stated), encoding="utf-8")
     return folder
