@@ -344,6 +344,14 @@ def test_a_teachers_folder_is_opened_like_any_other(scorers, name):
         open_scorer(scorers[name].path, runtime="openvino")
 
 
+def test_the_command_scores_with_one(scorers, tmp_path):
+    from recipes.cli import main
+
+    assert main(["score", str(scorers["late"].path), pairs_file(), "-o", str(tmp_path / "scores.csv")]) == 0
+    header, *rows = (tmp_path / "scores.csv").read_text(encoding="utf-8").splitlines()
+    assert len(rows) == 240 and "score" in header
+
+
 def test_cut_texts_are_counted_with_their_prompts(scorers):
     long = " ".join(SENTENCES)
     cut = scorers["late"].cut_texts(["a", long], [long])
@@ -385,6 +393,21 @@ class TestTrust:
             save_file(linear(n_out, seed=seed), source / f"{name}.safetensors")
             (source / f"{name}.pt").write_bytes(b"nobody opens this")
         assert (taken(tmp_path / "st", m3(source)).score(QUERIES, DOCUMENTS) == expected).all()
+
+    def test_an_encoder_that_is_a_pickle_alone_is_read_as_tensors(self, source, tmp_path):
+        import torch
+        from safetensors.torch import load_file
+
+        expected = taken(tmp_path / "st", m3(source)).score(QUERIES, DOCUMENTS)
+        torch.save(load_file(source / "model.safetensors"), source / "pytorch_model.bin")
+        (source / "model.safetensors").unlink()
+        scorer = taken(tmp_path / "pt", m3(source))
+        assert (scorer.score(QUERIES, DOCUMENTS) == expected).all()
+        assert not [*scorer.path.rglob("*.bin"), *scorer.path.rglob("*.pt")]
+        (source / "pytorch_model.bin").write_bytes(pickle.dumps({"a": Evil(tmp_path / "ran")}, protocol=2))
+        with pytest.raises(BadInput, match="cannot be loaded as an encoder"):
+            taken(tmp_path / "evil", m3(source))
+        assert not (tmp_path / "ran").exists()
 
     @pytest.mark.parametrize(
         ("tensors", "says"),
