@@ -27,12 +27,12 @@ from typing import Any, Literal
 
 from distill.data.pairs import Split, joined, load_split, load_stage_splits
 from distill.errors import BadInput
-from distill.files.artefact import Artefact, content_hash, read_card, write_json
+from distill.files.artefact import INNER_MODEL, Artefact, content_hash, read_card, write_json
 from distill.files.outputs import check_output_folder
 from distill.machine.precision import resolve_precision
 from distill.models.prompts import NO_PROMPTS, folder_prompts
 from distill.recipe.checks import suggest
-from distill.recipe.schema import BlackBox, FurtherCut, Recipe, Student
+from distill.recipe.schema import BlackBox, FurtherCut, M3Teacher, Recipe, Student, TokenTeacher
 from distill.signals import MANIFEST, Identity
 
 __all__ = ["Run", "differences"]
@@ -162,6 +162,8 @@ class Run:
         teacher = self.recipe.teachers[name]
         if teacher.model_kind == "cross_encoder":
             return NO_PROMPTS
+        if isinstance(teacher, M3Teacher):
+            return folder_prompts(self.teacher(name) / INNER_MODEL)
         if isinstance(teacher, BlackBox):
             return teacher.role_prompts
         return folder_prompts(self.teacher(name))
@@ -282,8 +284,10 @@ class Run:
         teacher, signals = self.recipe.teachers[name], self.recipe.signals
         card = self.require(self.teacher(name), "train_teacher")
         if isinstance(teacher, BlackBox):
-            kind, prompts = teacher.model_kind, teacher.role_prompts
-            return Identity(card.revision, kind, 0, prompts, runtime=teacher.form, dtype=signals.dtype)
+            kind, prompts = teacher.model_kind, self.teacher_prompts(name)
+            told = Identity(card.revision, kind, 0, prompts, runtime=teacher.form, dtype=signals.dtype)
+            is_model = isinstance(teacher, TokenTeacher)
+            return replace(told, precision=self._signal_precision(name, told)) if is_model else told
         identity = Identity(
             revision=card.revision,
             kind=teacher.model_kind,

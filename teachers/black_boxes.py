@@ -12,12 +12,14 @@ from distill.errors import BadInput
 from distill.evaluation.teacher_exports import measured_teachers, primary_teacher
 from distill.files.artefact import Artefact, content_hash, new_folder, read_card, write_card, write_json
 from distill.recipe.black_box import BlackBox, CallableTeacher, EndpointTeacher, FileTeacher
+from distill.recipe.token_teachers import TokenTeacher
 from distill.run import Run
-from distill.scorers.baselines import SCORER_FILE
 from distill.scorers.black_box import answers_of, endpoint_of, lacking, open_black_box
 from distill.scorers.file_answers import read_answers
 from distill.scorers.file_rows import Item
+from distill.scorers.scoring import SCORER_FILE
 from distill.training.read_texts import are_read
+from teachers.token_teachers import check_token_teacher, take_token_teacher
 
 __all__ = ["check_black_box", "check_black_boxes", "describe_black_box", "items_of"]
 
@@ -43,7 +45,10 @@ def check_black_box(run: Run, name: str, *, may_ask: bool = True) -> None:
     :param may_ask: False sends nothing to anybody
     """
     settings = run.recipe.black_boxes[name]
-    if isinstance(settings, FileTeacher):
+    if isinstance(settings, TokenTeacher):
+        if read_card(run.teacher(name)) is None:  # else it is in the run, whole
+            check_token_teacher(settings)
+    elif isinstance(settings, FileTeacher):
         _check_file(run, name, settings)
     elif isinstance(settings, EndpointTeacher) and may_ask:
         _check_endpoint(run, name, settings)
@@ -134,11 +139,15 @@ def _check_file(run: Run, name: str, settings: FileTeacher) -> None:
 
 
 def describe_black_box(run: Run, name: str) -> None:
-    """Write what a black box is into its folder, unless it is there; every process of a launch calls this."""
+    """Write what a black box is into its folder, or take a model that compares tokens, unless it is there; every process of a launch calls this."""
     from accelerate import PartialState
 
     if PartialState().is_main_process:
-        _describe(run, name, run.recipe.black_boxes[name])
+        settings = run.recipe.black_boxes[name]
+        if isinstance(settings, TokenTeacher):
+            take_token_teacher(run, name, settings)
+        else:
+            _describe(run, name, settings)
     PartialState().wait_for_everyone()
 
 

@@ -41,12 +41,13 @@ from distill.files.outputs import output_folder
 from distill.metrics.columns import ScoredColumns
 from distill.metrics.measures import evaluate_scores, paired_difference, primary_metric
 from distill.models.modeling import load_model
-from distill.recipe.schema import AnyTeacher, Recipe, Teacher
+from distill.recipe.schema import AnyTeacher, Recipe, Teacher, TokenTeacher
 from distill.run import Run
 from distill.runtime.opening import load
 from distill.runtime.scorer import Scorer
 from distill.scorers.baselines import choose_tfidf, term_words, tfidf_cosines
-from distill.scorers.black_box import BlackBoxScorer, open_black_box
+from distill.scorers.black_box import BlackBoxScorer, open_asked
+from distill.scorers.token_scorer import TokenScorer
 from distill.signals import SignalCache, pair_keys, text_keys
 from teachers.black_boxes import check_black_box
 from teachers.disagreement import Disagreement, find_disagreement, write_disagreement
@@ -185,15 +186,16 @@ def _examine(
     return [*found, *_signals(run, name, scorer, scores)], _suspects(run, name, scores)
 
 
-_Asked = tuple[Scorer | BlackBoxScorer | None, np.ndarray | None, list[Finding]]  # None: it cannot be asked
+_Asked = tuple[
+    Scorer | BlackBoxScorer | TokenScorer | None, np.ndarray | None, list[Finding]
+]  # None: it cannot be asked
 
 
 def _asked_model(run: Run, name: str, teacher: Teacher, pairs: Pairs) -> _Asked:
     """Ask a trained or frozen model for pairs."""
     about, folder = f"teacher {name}", run.teacher(name)
     if read_card(folder) is None:
-        says = f"not trained yet ({folder} is not there): neither it nor its signals were looked at"
-        return None, None, [Finding("note", "teacher", about, says, "run train-teacher, then the doctor again")]
+        return None, None, [_not_there_yet(run, name)]
     try:
         scorer = load(folder, runtime="torch", max_length=teacher.max_length)
         asked = scorer.score(pairs.queries, pairs.documents)
@@ -209,13 +211,32 @@ def _asked_box(run: Run, name: str, pairs: Pairs) -> _Asked:
         check_black_box(run, name, may_ask=False)
     except MatchDistillError as problem:
         return None, None, [Finding("problem", "teacher", about, str(problem).removeprefix(f"{about}: "))]
-    found = [Finding("note", "teacher", about, f"no model here: {box.in_words}")]
-    scorer = open_black_box(run, name, may_ask=False)
+    found = [Finding("note", "teacher", about, f"{box.nature}: {box.in_words}")]
+    if isinstance(box, TokenTeacher) and read_card(run.teacher(name)) is None:
+        return None, None, [*found, _not_there_yet(run, name)]
     try:
+        scorer = open_asked(run, name, may_ask=False)
+        if isinstance(scorer, TokenScorer):
+            found += _read_by(about, run, scorer)
         return scorer, scorer.score(pairs.queries, pairs.documents), found
     except BadInput as problem:
+        if isinstance(box, TokenTeacher):
+            return None, None, [*found, Finding("problem", "teacher", about, str(problem))]
         says = f"what it says of validation pairs is not known, and was not looked at ({str(problem).removeprefix(f'{about}: ')})"
         return None, None, [*found, Finding("note", "teacher", about, says)]
+
+
+def _not_there_yet(run: Run, name: str) -> Finding:
+    says = f"not trained yet ({run.teacher(name)} is not there): neither it nor its signals were looked at"
+    return Finding("note", "teacher", f"teacher {name}", says, "run train-teacher, then the doctor again")
+
+
+def _read_by(about: str, run: Run, scorer: TokenScorer) -> Iterator[Finding]:
+    """Yield what is found of how a model that compares tokens reads its texts."""
+    queries, documents = (list(dict.fromkeys(side)) for side in (run.split.train.queries, run.split.train.documents))
+    yield from check_tokens(about, scorer.tokenizer, list(dict.fromkeys([*queries, *documents])))
+    for cut in scorer.cut_texts(queries, documents).values():
+        yield from check_cut(about, cut)
 
 
 def _reading(run: Run, name: str, teacher: Teacher, scorer: Scorer) -> Iterator[Finding]:
@@ -309,7 +330,7 @@ def _cached_scores(run: Run, name: str) -> _Cached | None:
     return _Cached(chosen[held], cosines, of_embeddings=True)
 
 
-def _signals(run: Run, name: str, scorer: Scorer | BlackBoxScorer, cached: _Cached) -> list[Finding]:
+def _signals(run: Run, name: str, scorer: Scorer | BlackBoxScorer | TokenScorer, cached: _Cached) -> list[Finding]:
     """Return what is found of cached scores: their scale, whose they are, what the temperature leaves of them."""
     about, train = f"signals of {name}", run.split.train
     kind, labels = run.recipe.teachers[name].model_kind, train.labels

@@ -25,7 +25,8 @@ from distill.recipe.objectives import SignalKind
 from distill.run import Run
 from distill.runtime.opening import load
 from distill.runtime.scorer import Scorer
-from distill.scorers.black_box import BlackBoxScorer, open_black_box
+from distill.scorers.black_box import BlackBoxScorer, open_asked
+from distill.scorers.token_scorer import TokenScorer
 from distill.signals import SignalCache, describe_scores, pair_keys, text_keys
 from distill.training.learnable import LEAST_SPREAD, unrelated
 from distill.training.read_texts import are_read
@@ -65,7 +66,7 @@ def _label(run: Run, name: str) -> None:
     state.wait_for_everyone()  # all have looked before the first writes
     if todo:
         scorer = _load_teacher(run, name)
-        if isinstance(scorer, Scorer):
+        if not isinstance(scorer, BlackBoxScorer):
             cut = _cut_texts(name, scorer, items, say=state.is_main_process)
         for kind, rows in todo.items():
             _fill(cache, _Missing(kind, *items[kind], rows), scorer, f"{name}: {kind}", run.recipe.signals.shard_size)
@@ -126,16 +127,30 @@ def _told(run: Run, name: str) -> list[tuple[int, str]]:
     return [*((0, text) for text in queries), *((1, text) for text in documents), *lone]
 
 
-def _cut_texts(name: str, scorer: Scorer, items: Mapping[SignalKind, tuple[np.ndarray, Any]], *, say: bool) -> Any:
+def _cut_texts(
+    name: str, scorer: Scorer | TokenScorer, items: Mapping[SignalKind, tuple[np.ndarray, Any]], *, say: bool
+) -> Any:
     """Return, by kind of signal, how much of what the teacher is asked its `max_length` cuts off."""
     counted = {}
     for kind, (_, inputs) in items.items():
-        texts = (inputs.queries, inputs.documents) if kind == "scores" else ([text for _, text in inputs],)
-        cut = sample_cut_texts(scorer.tokenizer, *texts, max_length=scorer.max_length - scorer.n_template_tokens)
-        counted[kind] = cut.to_json()
-        if say:
-            cut.say(f"{name}: {kind}")
+        cuts = scorer.cut_texts(*_sides(kind, inputs)) if isinstance(scorer, TokenScorer) else {}
+        if isinstance(scorer, Scorer):
+            texts = (inputs.queries, inputs.documents) if kind == "scores" else ([text for _, text in inputs],)
+            room = scorer.max_length - scorer.n_template_tokens
+            cuts = {"": sample_cut_texts(scorer.tokenizer, *texts, max_length=room)}
+        for side, cut in cuts.items():
+            counted[f"{kind} {side}".strip()] = cut.to_json()
+            if say:
+                cut.say(f"{name}: {kind} {side}".strip())
     return counted
+
+
+def _sides(kind: SignalKind, inputs: Any) -> tuple[list[str], list[str]]:
+    """Return the different queries and documents of what a teacher is asked."""
+    if kind == "scores":
+        return list(dict.fromkeys(inputs.queries)), list(dict.fromkeys(inputs.documents))
+    queries, documents = ([text for role, text in inputs if role == own] for own in (0, 1))
+    return queries, documents
 
 
 def _own_role(run: Run) -> int | None:
@@ -143,13 +158,14 @@ def _own_role(run: Run) -> int | None:
     return None if student is None or student.asymmetric is None else student.asymmetric.role
 
 
-def _load_teacher(run: Run, name: str) -> Scorer | BlackBoxScorer:
+def _load_teacher(run: Run, name: str) -> Scorer | BlackBoxScorer | TokenScorer:
     """Load a teacher for labelling; for OpenVINO its graph is made in the work folder first."""
     import torch
     from accelerate import PartialState
 
     if name in run.recipe.black_boxes:
-        return open_black_box(run, name)
+        with quiet():
+            return open_asked(run, name, device=str(PartialState().device))
     signals, teacher, state = run.recipe.signals, run.recipe.models[name], PartialState()
     precision = run.signal_identity(name).precision
     with quiet():
@@ -187,7 +203,9 @@ class _Missing:
     rows: np.ndarray
 
 
-def _fill(cache: SignalCache, missing: _Missing, scorer: Scorer | BlackBoxScorer, title: str, shard_size: int) -> None:
+def _fill(
+    cache: SignalCache, missing: _Missing, scorer: Scorer | BlackBoxScorer | TokenScorer, title: str, shard_size: int
+) -> None:
     from accelerate import PartialState
 
     state, n_items, left = PartialState(), len(missing.keys), len(missing.rows)
@@ -209,7 +227,7 @@ def _fill(cache: SignalCache, missing: _Missing, scorer: Scorer | BlackBoxScorer
             cache.write(missing.kind, missing.keys[chunk], values)
 
 
-def _ask(scorer: Scorer | BlackBoxScorer, missing: _Missing, rows: np.ndarray, report: Any) -> np.ndarray:
+def _ask(scorer: Scorer | BlackBoxScorer | TokenScorer, missing: _Missing, rows: np.ndarray, report: Any) -> np.ndarray:
     kind, inputs = missing.kind, missing.inputs
     if kind == "scores":
         chosen: Pairs = inputs.select(rows.tolist())

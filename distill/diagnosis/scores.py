@@ -59,7 +59,7 @@ def check_scale(about: str, scores: np.ndarray, kind: ModelKind) -> list[Finding
         if low >= -1 - _SLACK and high <= 1 + _SLACK:
             return []
         says = f"scores from {low:.3g} to {high:.3g} are taken for cosines, which lie in [-1, 1]"
-        advice = "set the teacher's kind to cross_encoder where they are logits, or normalise its embeddings"
+        advice = "set the teacher's kind to cross_encoder where they are logits, normalise its embeddings, or lower weights.sparse of a bge_m3"
         return [Finding("problem", "scale", about, says, advice, numbers)]
     if low < -_SLACK or high > 1 + _SLACK or high - low < _WIDE_TWICE:
         return []  # logits close to each other may lie there by chance: a teacher that has hardly learned

@@ -43,7 +43,7 @@ from distill.models.files import Precision, Runtime
 from distill.models.modeling import save_model
 from distill.progress import progress, reaching, step_progress
 from distill.recipe.endpoint import Usage
-from distill.recipe.schema import Benchmark, Paragraphs, Remote, TfIdf
+from distill.recipe.schema import Benchmark, Paragraphs, Remote, TfIdf, TokenTeacher
 from distill.report.build import write_report
 from distill.report.model_card import write_model_cards
 from distill.run import Run, differences
@@ -413,6 +413,8 @@ def teacher_row(run: Run, name: str) -> BenchmarkEntry:
     """Return the row of a finished teacher."""
     run.require(run.teacher(name), "train_teacher")
     box = run.recipe.black_boxes.get(name)
+    if isinstance(box, TokenTeacher):
+        return BenchmarkEntry(name, "teacher", run.teacher(name), "torch", "fp32", None)
     if box is not None:
         return BenchmarkEntry(name, "teacher", run.teacher(name), None, None, None, black_box=box.form)
     return BenchmarkEntry(name, "teacher", run.teacher(name), "torch", "fp32", run.recipe.models[name].max_length)
@@ -532,7 +534,7 @@ def score_row(run: Run, row: BenchmarkEntry, pairs: Pairs) -> Scored:
 
 
 def _opened(run: Run, row: BenchmarkEntry) -> PairScorer | BlackBoxScorer:
-    if row.role == "teacher" and row.name in run.recipe.black_boxes:
+    if row.role == "teacher" and row.black_box is not None:
         return open_black_box(run, row.name)
     return open_scorer(
         row.path,

@@ -38,8 +38,8 @@ from distill.metrics.measures import Estimate, evaluate_scores, metric_value, pa
 from distill.metrics.noninferiority import MIN_RESAMPLES, Claim, judged
 from distill.report.figures import ACCENT, INK, SOFT, drawing, new_figure, save_png
 from distill.run import Run
-from distill.scorers.baselines import SCORER_FILE
 from distill.scorers.cascade import Cascade, CascadeSettings, fit_cascade, top_k_of_queries
+from distill.scorers.scoring import SCORER_FILE
 
 __all__ = ["DIAL", "measure_cascade", "read_dial"]
 

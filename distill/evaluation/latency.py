@@ -40,11 +40,12 @@ from distill.machine.cpu import cpu_model, usable_cpus
 from distill.machine.memory import peak_mb, resident_mb
 from distill.metrics.rounds import Rounds, Until
 from distill.models.files import GRAPHS, Precision, Runtime, read_model_files
+from distill.recipe.token_teachers import TOKEN_TEACHERS
 from distill.runtime.scorer import Scorer
-from distill.scorers.baselines import SCORER_FILE, TfIdfScorer
+from distill.scorers.baselines import TfIdfScorer
 from distill.scorers.opening import check_scorer_folder, model_folder, open_scorer
 from distill.scorers.pairing import OneSide
-from distill.scorers.scoring import PairScorer
+from distill.scorers.scoring import SCORER_FILE, PairScorer
 
 __all__ = ["LENGTHS", "LoadSettings", "Measuring", "Request", "environment", "measure", "measure_all", "size_mb"]
 
@@ -271,9 +272,9 @@ def _worker(request: Request) -> Iterator["_Worker"]:
 
 
 def _runtime_of(request: Request) -> str:
-    """What a process is to import before it is ready; nothing for what is no model folder."""
+    """What a process is to import before it is ready; nothing for a baseline or a cascade."""
     if (request.path / SCORER_FILE).is_file():
-        return ""
+        return "torch" if check_scorer_folder(request.path) in TOKEN_TEACHERS else ""
     return request.runtime or read_model_files(request.path).held_runtime
 
 

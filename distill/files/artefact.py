@@ -27,6 +27,9 @@ __all__ = [
     "BOARDS",
     "CALIBRATION",
     "CARD",
+    "INNER_MODEL",
+    "PICKLE_FILES",
+    "WEIGHT_FILES",
     "Artefact",
     "ModelKind",
     "Side",
@@ -49,12 +52,13 @@ ModelKind = Literal["bi_encoder", "cross_encoder"]
 Side = Literal["query", "document"]
 ASYMMETRIC = "asymmetric"  # in a card's details: which side the model serves, and which teacher has the other
 CARD = "artefact.json"
+INNER_MODEL = "model"  # a folder in that of a teacher that compares tokens: its encoder
 CALIBRATION = "calibration.json"  # how its scores become probabilities
 BOARDS = "boards.json"  # its scores on tasks of MTEB
 _NOT_CONTENT = {CARD, CALIBRATION, BOARDS, "README.md"}  # what describes the model is not the model
 _MODEL_TYPES: dict[str, ModelKind] = {"SentenceTransformer": "bi_encoder", "CrossEncoder": "cross_encoder"}
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
+PICKLE_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _TOKENIZERS = (
     "tokenizer.json",
     "vocab.txt",
@@ -352,20 +356,20 @@ def _check_modules(folder: Path, modules: Sequence[Mapping[str, str]]) -> None:
     base = _below(modules[0]["path"])
     check_settings(folder / modules[0]["path"])
     check_shards(folder / modules[0]["path"])
-    refuse_pickles(folder / modules[0]["path"], (*_WEIGHTS, *_GRAPHS), _PICKLES)
+    refuse_pickles(folder / modules[0]["path"], (*WEIGHT_FILES, *_GRAPHS), PICKLE_FILES)
     if is_static_module(modules[0]):  # a table and its tokenizer, nothing to configure
         _require(folder, f"{base}tokenizer.json")
         _require(folder, f"{base}model.safetensors")
     else:
         _require(folder, f"{base}config.json")
         _require(folder, *(f"{base}{name}" for name in _TOKENIZERS))
-        _require(folder, *(f"{base}{name}" for name in (*_WEIGHTS, *_GRAPHS)))
+        _require(folder, *(f"{base}{name}" for name in (*WEIGHT_FILES, *_GRAPHS)))
     for module in modules:
         if module["path"] and not module["type"].endswith(("Normalize", "StaticEmbedding")):
             _require(folder, f"{module['path']}/config.json")
         if module["type"].endswith("Dense"):
-            refuse_pickles(folder / module["path"], _WEIGHTS, _PICKLES)
-            _require(folder, *(f"{module['path']}/{name}" for name in _WEIGHTS))
+            refuse_pickles(folder / module["path"], WEIGHT_FILES, PICKLE_FILES)
+            _require(folder, *(f"{module['path']}/{name}" for name in WEIGHT_FILES))
 
 
 def is_static_module(module: Mapping[str, Any]) -> bool:

@@ -53,7 +53,6 @@ ALLOWED_MODULES = (
 )
 NO_CODE: Mapping[str, Any] = {"trust_remote_code": False}
 """For every loader of others that may run code which comes with a model."""
-_MODULE = re.compile(rf"sentence_transformers(\.[a-z_0-9]+)*\.({'|'.join(ALLOWED_MODULES)})")
 _MOST_JSON_BYTES = 200_000_000  # tokenizer.json of a large vocabulary has 40 MB
 _MOST_FILES = 20_000
 _NAMES_ELSEWHERE = ("tokenizer_name_or_path", "model_name_or_path", "cache_dir", "cache_folder", "subfolder", "token")
@@ -139,18 +138,19 @@ def _paths(folder: Path) -> Iterator[Path]:
         yield from (Path(root) / name for name in (*folders, *names) if not name.startswith("."))
 
 
-def check_module(folder: Path, module: Any, where: str) -> None:
+def check_module(folder: Path, module: Any, where: str, allowed: Sequence[str] = ALLOWED_MODULES) -> None:
     """Check an entry of modules.json.
 
+    :param allowed: the modules of sentence-transformers that may be run
     :raises BadInput: for what is no entry, a path out of the folder, and a module of a kind that is not run here
     """
     if not isinstance(module, Mapping) or "path" not in module or "type" not in module:
         raise BadInput(f"{folder}/{where} is no entry with path and type; copy the folder again or rebuild it")
     inside(folder, module["path"], f"{where}: path")
-    if not _MODULE.fullmatch(str(module["type"])):
+    if not re.fullmatch(rf"sentence_transformers(\.[a-z_0-9]+)*\.({'|'.join(allowed)})", str(module["type"])):
         raise BadInput(
             f"{folder}/{where}: {str(module['type'])[:120]} is not run here; accepted are sentence_transformers' own "
-            f"{', '.join(ALLOWED_MODULES)}"
+            f"{', '.join(allowed)}"
         )
     config = folder / module["path"] / "config.json"
     if str(module["type"]).endswith(".Dense") and module["path"] and config.is_file():

@@ -43,6 +43,8 @@ __all__ = [
     "replace_transformer",
     "save_model",
     "set_dropout",
+    "stored_file",
+    "stored_json",
     "stored_prompts",
     "tokenizer_of",
     "transformer_of",
@@ -138,7 +140,7 @@ def prepared(model: Any, *, max_length: int, prompts: tuple[str, str] | None) ->
 def _own_modules(name: str, pooling: Pooling | None) -> list[Any]:
     from sentence_transformers import SentenceTransformer
 
-    stated = _says(name, "modules.json")
+    stated = stored_json(name, "modules.json")
     if pooling is None and stated:
         for number, module in enumerate(stated):  # of a hub's repository, before anything of it is imported
             check_module(Path(name), module, f"modules.json: module {number}")
@@ -222,34 +224,43 @@ def _transformer(name: str) -> Any:
     )
 
 
-def _says(name: str, file_name: str) -> dict[str, Any] | list[Any] | None:
-    """Read a JSON file of a model folder or hub repository; None where there is none."""
+def stored_file(name: str, file_name: str) -> Path | None:
+    """Return a file of a model folder or hub repository; None where there is none."""
     from transformers.utils import cached_file
 
     path = cached_file(
         name, file_name, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
     )
+    return None if path is None else Path(path)
+
+
+def stored_json(name: str, file_name: str) -> dict[str, Any] | list[Any] | None:
+    """Read a JSON file of a model folder or hub repository; None where there is none.
+
+    :raises BadInput: for what is no JSON
+    """
+    path = stored_file(name, file_name)
     if path is None:
         return None
-    found: dict[str, Any] | list[Any] = read_json(Path(path), list if file_name == "modules.json" else dict)
+    found: dict[str, Any] | list[Any] = read_json(path, list if file_name == "modules.json" else dict)
     return found
 
 
 def brings_scores(name: str) -> bool:
     """Tell whether a model has a trained head that scores pairs: a sequence classifier's, or a Dense that puts out scores."""
-    modules = _says(name, "modules.json")
+    modules = stored_json(name, "modules.json")
     if not isinstance(modules, list):
         return any(architecture.endswith("ForSequenceClassification") for architecture in architectures(name))
     if len(modules) == 1:
         return any(kind.endswith("ForSequenceClassification") for kind in architectures(name, modules[0]["path"]))
     dense = [module["path"] for module in modules if str(module["type"]).endswith(".Dense")]
-    told = [_says(name, f"{path}/config.json") for path in dense]
+    told = [stored_json(name, f"{path}/config.json") for path in dense]
     return any(isinstance(config, dict) and config.get("module_output_name") == "scores" for config in told)
 
 
 def lacks_of_scorer(name: str) -> str | None:
     """Return what a generative reranker lacks of the description of its scorer; None where it is whole, or is no such model."""
-    modules = _says(name, "modules.json")
+    modules = stored_json(name, "modules.json")
     if not isinstance(modules, list):
         return "modules.json is missing"
     for number, module in enumerate(modules):
@@ -257,7 +268,7 @@ def lacks_of_scorer(name: str) -> str | None:
     scorer = next((module["path"] for module in modules if str(module["type"]).endswith(".LogitScore")), None)
     if scorer is None:
         return "modules.json names no LogitScore"
-    return None if _says(name, f"{scorer}/config.json") is not None else f"{scorer}/config.json is missing"
+    return None if stored_json(name, f"{scorer}/config.json") is not None else f"{scorer}/config.json is missing"
 
 
 def is_generative(model: Any) -> bool:
@@ -267,7 +278,7 @@ def is_generative(model: Any) -> bool:
 
 def architectures(name: str, path: str = "") -> list[str]:
     """Return the classes that a model's config names, as ["Qwen3ForCausalLM"]."""
-    config = _says(name, f"{path}/config.json" if path else "config.json")
+    config = stored_json(name, f"{path}/config.json" if path else "config.json")
     return list(config.get("architectures") or []) if isinstance(config, dict) else []
 
 
@@ -283,7 +294,7 @@ def stored_prompts(name: str) -> tuple[str, str]:
 
 
 def _stored(name: str) -> dict[str, Any]:
-    said = _says(name, PROMPTS_FILE)
+    said = stored_json(name, PROMPTS_FILE)
     return said if isinstance(said, dict) else {}
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "FileColumns",
     "FileTeacher",
     "Scale",
+    "ScaledAnswers",
 ]
 
 BLACK_BOXES = ("file", "endpoint", "callable")
@@ -37,16 +38,13 @@ RUBRIC = """4: the document is exactly what the query asks for, or says the same
 
 
 class BlackBox(Section):
-    """What all teachers without a model here have in common."""
+    """What all teachers have in common that are asked and nothing else: not trained, cut or exported."""
 
-    form: ClassVar[Literal["file", "endpoint", "callable"]]
+    form: ClassVar[Literal["file", "endpoint", "callable", "bge_m3", "late_interaction"]]
     frozen: ClassVar[bool] = True
     """No step changes them."""
+    nature: ClassVar[str] = "no model here"
 
-    scale: Scale = "unit"
-    """What scores are. unit: between the ends of `score_range`, the first being no match. logit: log-odds. cosine: from −1 to 1."""
-    score_range: tuple[float, float] = (0.0, 1.0)
-    """Scale unit: the score of no match and that of a perfect one, such as [0, 5]."""
     scripts: Scripts | None = None
     """The scripts that it reads, such as [latin]. Of a text that is mostly in another script its embedding is not learned; such
     texts are counted. A translation (`data.parallel`) counts by its source. None reads all."""
@@ -55,6 +53,11 @@ class BlackBox(Section):
     def signal(self) -> SignalKind:
         """What it gives: an embedding of each text, or a score of each pair."""
         raise NotImplementedError
+
+    @property
+    def has_embeddings(self) -> bool:
+        """Whether it gives an embedding of each text."""
+        return self.signal == "embeddings"
 
     @property
     def in_words(self) -> str:
@@ -69,11 +72,25 @@ class BlackBox(Section):
     @property
     def model_kind(self) -> Literal["cross_encoder", "bi_encoder"]:
         """What its scores are read as: cosines, as a bi-encoder's, or logits, as a cross-encoder's."""
+        raise NotImplementedError
+
+
+class ScaledAnswers(BlackBox):
+    """What all teachers without a model here have in common."""
+
+    scale: Scale = "unit"
+    """What scores are. unit: between the ends of `score_range`, the first being no match. logit: log-odds. cosine: from −1 to 1."""
+    score_range: tuple[float, float] = (0.0, 1.0)
+    """Scale unit: the score of no match and that of a perfect one, such as [0, 5]."""
+
+    @property
+    def model_kind(self) -> Literal["cross_encoder", "bi_encoder"]:
+        """What its scores are read as: cosines, as a bi-encoder's, or logits, as a cross-encoder's."""
         is_cosine = self.signal == "embeddings" or self.scale == "cosine"
         return "bi_encoder" if is_cosine else "cross_encoder"
 
     @model_validator(mode="after")
-    def _scale_is_used(self) -> "BlackBox":
+    def _scale_is_used(self) -> "ScaledAnswers":
         if self.score_range[0] >= self.score_range[1]:
             raise ValueError(
                 f"score_range is {list(self.score_range)}; the score of no match comes first, and is the lower one"
@@ -101,7 +118,7 @@ class FileColumns(Section):
     """Scores: the scores."""
 
 
-class FileTeacher(BlackBox):
+class FileTeacher(ScaledAnswers):
     """A teacher whose answers stand in a file: text → embedding, or (query, document) → score, written by anything.
 
     Every text that the recipe asks the teacher for must be there. A text is found as it is written, else in Unicode form NFC with
@@ -133,7 +150,7 @@ class FileTeacher(BlackBox):
         return f"{self.gives} out of {', '.join(Path(path).name for path in self.path)}"
 
 
-class EndpointTeacher(BlackBox):
+class EndpointTeacher(ScaledAnswers):
     """A teacher behind an OpenAI-compatible server, asked once for each text or pair; what it says is kept on disk.
 
     The texts of the recipe are sent to the host that it names.
@@ -188,7 +205,7 @@ class EndpointTeacher(BlackBox):
         return self
 
 
-class CallableTeacher(BlackBox):
+class CallableTeacher(ScaledAnswers):
     """A teacher that is a Python function, given to the run: `Run(recipe, callables={"mine": function})`.
 
     The function takes a list of texts and returns their embeddings, (n_texts, width), or takes a list of queries and one of

@@ -340,7 +340,7 @@ def _named_teacher_problems(where: str, teacher: str, signal: str, recipe: Recip
 
 def _signal_problems(where: str, teacher: str, box: BlackBox, signal: str) -> list[str]:
     """Refuse a black box that does not give what a term asks for; of embeddings the cosines are scores."""
-    if signal == "embeddings" and box.signal == "scores":
+    if signal == "embeddings" and not box.has_embeddings:
         return [f"{where}: {teacher} gives scores of pairs; this term needs a teacher that gives embeddings of texts"]
     return []
 

@@ -15,6 +15,7 @@ from distill.errors import BadInput
 from distill.recipe.black_box import BLACK_BOXES
 from distill.recipe.checks import suggest
 from distill.recipe.schema import Recipe
+from distill.recipe.token_teachers import TOKEN_TEACHERS
 from distill.recipe.yaml_reading import parse_yaml, read_yaml
 
 __all__ = ["load_recipe", "packaged_recipe", "read_raw", "validated"]
@@ -137,7 +138,7 @@ def _is_form(loc: Sequence[Any], i: int) -> bool:
     if i and loc[i - 1] == "layers":
         return loc[i] in ("list", "rule")
     if i == 2 and loc[0] == "teachers":
-        return loc[i] in ("model", *BLACK_BOXES)
+        return loc[i] in ("model", *BLACK_BOXES, *TOKEN_TEACHERS)
     return i > 1 and loc[i - 2] == "baselines"
 
 

@@ -44,6 +44,7 @@ from distill.recipe.objectives import (
 )
 from distill.recipe.score_calibration import OperatingPoint, ScoreCalibration
 from distill.recipe.section import Count, Name, OneOrMore, Positive, Scripts, Seconds, Section, Seed, Share, Tokens
+from distill.recipe.token_teachers import TOKEN_TEACHERS, LateInteractionTeacher, M3Teacher, M3Weights, TokenTeacher
 from distill.resumes.sections import SectionKind
 
 __all__ = [
@@ -77,11 +78,14 @@ __all__ = [
     "LabelLoss",
     "Labels",
     "LambdaLoss",
+    "LateInteractionTeacher",
     "LayerChoice",
     "Layers",
     "ListMle",
     "ListNet",
     "Lora",
+    "M3Teacher",
+    "M3Weights",
     "MarginMatch",
     "Matryoshka",
     "Mlm",
@@ -112,6 +116,7 @@ __all__ = [
     "Teacher",
     "TeacherBackbone",
     "TfIdf",
+    "TokenTeacher",
     "Training",
     "TrainingStage",
     "Trim",
@@ -391,7 +396,7 @@ class Training(Section):
 
 
 def _known_kind(given: Any) -> Any:
-    known = ("cross_encoder", "bi_encoder", "mlm", *BLACK_BOXES)
+    known = ("cross_encoder", "bi_encoder", "mlm", *BLACK_BOXES, *TOKEN_TEACHERS)
     if given not in known:
         shown = ", ".join(map(repr, known))
         raise ValueError(f"got {repr(given)[:80]}; it should be one of {shown}")
@@ -447,17 +452,19 @@ class Teacher(Section):
 
 def _teacher_form(value: Any) -> str:
     kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "form", None)
-    return str(kind) if kind in BLACK_BOXES else "model"
+    return str(kind) if kind in (*BLACK_BOXES, *TOKEN_TEACHERS) else "model"
 
 
 AnyTeacher = Annotated[
     Annotated[Teacher, Tag("model")]
     | Annotated[FileTeacher, Tag("file")]
     | Annotated[EndpointTeacher, Tag("endpoint")]
-    | Annotated[CallableTeacher, Tag("callable")],
+    | Annotated[CallableTeacher, Tag("callable")]
+    | Annotated[M3Teacher, Tag("bge_m3")]
+    | Annotated[LateInteractionTeacher, Tag("late_interaction")],
     Discriminator(_teacher_form),
 ]
-"""A teacher that is a model, or a black box."""
+"""A teacher that is a model, a model that compares tokens, or a black box."""
 
 
 class Signals(Section):
@@ -1062,7 +1069,7 @@ class Recipe(Section):
 
     @property
     def black_boxes(self) -> dict[str, BlackBox]:
-        """The teachers that are none: what they say is read."""
+        """The teachers that are asked and nothing else: black boxes, and models that compare tokens."""
         return {name: teacher for name, teacher in self.teachers.items() if isinstance(teacher, BlackBox)}
 
     @property

@@ -14,6 +14,8 @@ from distill.files.outputs import inert
 from distill.metrics.names import METRIC_NAMES
 from distill.metrics.standing import floor_of
 from distill.recipe.black_box import BLACK_BOXES
+from distill.recipe.schema import TokenTeacher
+from distill.recipe.token_teachers import TOKEN_TEACHERS
 from distill.report.board_scores import board_scores, with_board_scores
 from distill.report.templates import render
 from distill.report.words import speed_share, worth_in_parts
@@ -22,6 +24,11 @@ from distill.wording import counted, difference_in_words
 
 __all__ = ["push", "use_of", "write_model_cards"]
 
+_NATURE = {
+    "cross_encoder": "cross-encoder: one score for a pair of texts",
+    "bge_m3": "BGE-m3: an embedding, token weights and token vectors of each text, compared by three scores",
+    "late_interaction": "late-interaction model: vectors of each text's tokens, which are compared with those of another text",
+}
 _ENDING = {"openvino": ', backend="openvino"', "onnx": ', backend="onnx"', "torch": ""}
 
 
@@ -57,7 +64,7 @@ def _own_parity(row: Mapping[str, Any], artefact: Artefact) -> dict[str, Mapping
 def _text(
     run: Run, row: Mapping[str, Any], result: Mapping[str, Any], artefact: Artefact, exports: Mapping[str, Any]
 ) -> str:
-    """Fill `model_card.md`; a teacher that is no model has no metadata, and nothing that can be loaded."""
+    """Fill `model_card.md`; a teacher that is no model has nothing that can be loaded, and metadata are for what hubs know."""
     is_model = row["kind"] not in BLACK_BOXES
     shown = exports if row["role"] in ("student", "export") else _own_parity(row, artefact)
     card = render(
@@ -72,7 +79,8 @@ def _text(
         origin=_origin(run, row, artefact, result),
         limits=_limits(run, result),
     )
-    return f"{_metadata(run, row, result, artefact)}\n\n{inert(card)}" if is_model else inert(card)
+    is_known = is_model and artefact.kind not in TOKEN_TEACHERS
+    return f"{_metadata(run, row, result, artefact)}\n\n{inert(card)}" if is_known else inert(card)
 
 
 def _box(run: Run, row: Mapping[str, Any]) -> dict[str, str]:
@@ -114,6 +122,7 @@ def _metadata(run: Run, row: Mapping[str, Any], result: Mapping[str, Any], artef
 def _hub_parents(run: Run) -> list[str]:
     """Return the backbones that have a name on the hub."""
     backbones = [teacher.backbone for teacher in run.recipe.models.values()]
+    backbones += [asked.backbone for asked in run.recipe.black_boxes.values() if isinstance(asked, TokenTeacher)]
     if run.recipe.student is not None:
         backbones.append(run.recipe.student.backbone)
     names = [backbone for backbone in backbones if isinstance(backbone, str)]
@@ -123,16 +132,12 @@ def _hub_parents(run: Run) -> list[str]:
 
 
 def _what(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
-    cross, metric = row["kind"] == "cross_encoder", result["primary_metric"]
+    metric = result["primary_metric"]
     floor = floor_of(result["rows"], metric)
     teacher = next((other["name"] for other in result["rows"] if other["role"] == "teacher"), None)
     of_itself = teacher is None or row["role"] == "teacher"
     return {
-        "kind": (
-            "cross-encoder: one score for a pair of texts"
-            if cross
-            else "bi-encoder: vectors whose cosine is the match of two texts"
-        ),
+        "kind": _NATURE.get(row["kind"], "bi-encoder: vectors whose cosine is the match of two texts"),
         "millions": row["parameters"] / 1e6,
         "size_mb": row["size_mb"],
         "runtime": row["runtime"],

@@ -42,6 +42,8 @@ _KINDS = {
     "bi_encoder": "bi-encoder",
     "query_encoder": "query side of a bi-encoder",
     "document_encoder": "document side of a bi-encoder",
+    "bge_m3": "BGE-m3",
+    "late_interaction": "late interaction",
 }
 _BLACK_BOXES = {"file": "answers from a file", "endpoint": "answers of an endpoint", "callable": "a Python function"}
 _GOOD_SHARE = 0.95  # the headline names the fastest model that keeps this much

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from distill.errors import BadInput
+from distill.wording import counted
 
-__all__ = ["check_choice", "check_count", "check_texts", "check_vectors", "is_texts"]
+__all__ = ["check_choice", "check_count", "check_text_pairs", "check_texts", "check_vectors", "is_texts"]
 
 
 def check_texts(name: str, texts: Iterable[str], first_row: int = 0) -> list[str]:
@@ -35,6 +36,18 @@ def check_texts(name: str, texts: Iterable[str], first_row: int = 0) -> list[str
                 raise BadInput(f"{name}, row {first_row + row}: a text is expected, got {_shown(text)} ({_kind(text)})")
             listed[row] = str(text)  # numpy's own kind of str
     return listed
+
+
+def check_text_pairs(queries: Iterable[str], documents: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return both sides of pairs as lists of str.
+
+    :raises BadInput: for what is no text, and where there are more of one side
+    """
+    left, right = check_texts("queries", queries), check_texts("documents", documents)
+    if len(left) != len(right):
+        asked, told = counted(len(left), "query"), counted(len(right), "document")
+        raise BadInput(f"{asked} and {told}; pairs are expected, one document a query")
+    return left, right
 
 
 def is_texts(values: Any) -> bool:

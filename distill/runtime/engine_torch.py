@@ -175,6 +175,12 @@ class TorchEngine:
             yield rows, values
 
     def _forward(self, features: Features, n_left_out: int) -> np.ndarray:
+        state = self.states(features)
+        with fitting_modules(self.files):
+            return _result(self.head.apply({**state, "prompt_length": n_left_out}))
+
+    def states(self, features: Features) -> dict[str, Any]:
+        """Run the transformer alone: what its head takes, its own output in float32, on the device."""
         import torch
 
         placed = {name: torch.from_numpy(values).to(self.device) for name, values in features.items()}
@@ -182,8 +188,7 @@ class TorchEngine:
         with torch.autocast(device_type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
             out = self.transformer(placed)
         name = self.transformer.module_output_name
-        with fitting_modules(self.files):
-            return _result(self.head.apply({**out, name: out[name].float(), "prompt_length": n_left_out}))
+        return {**out, name: out[name].float()}
 
     def count_parameters(self) -> int:
         """Return the number of parameters."""

@@ -34,13 +34,12 @@ from distill.models.prompts import DOCUMENT_PROMPTS as _DOCUMENT_PROMPTS
 from distill.models.prompts import QUERY_PROMPTS as _QUERY_PROMPTS
 from distill.models.stored_calibration import StoredCalibration, read_calibration
 from distill.progress import OnProgress
-from distill.runtime.arguments import check_choice, check_count, check_texts, check_vectors, is_texts
+from distill.runtime.arguments import check_choice, check_count, check_text_pairs, check_texts, check_vectors, is_texts
 from distill.runtime.buckets import PaddedBatch, plan_batches
 from distill.runtime.engines import Engine
 from distill.runtime.own_tokenizer import own_tokenizer, special_token_ids
 from distill.runtime.settings import RunSettings
 from distill.runtime.vectors import OUTPUTS, Index, Output, packed, row_cosines, top_rows, truncated
-from distill.wording import counted
 
 __all__ = ["PairedScorer", "Scorer", "reporter"]
 
@@ -198,7 +197,7 @@ class Scorer:
 
         *Shape:* queries, documents: n texts each; result: (n,), float32
         """
-        left, right = _check_pairs(queries, documents)
+        left, right = check_text_pairs(queries, documents)
         if calibrated:
             self._stored_calibration()  # refused before anything is computed
         if self.kind == "cross_encoder":
@@ -261,7 +260,7 @@ class Scorer:
 
     def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
         """Return how many tokens are read of each pair: together, or of both sides. *Shape:* (n_pairs,)."""
-        left, right = _check_pairs(queries, documents)
+        left, right = check_text_pairs(queries, documents)
         if self.kind == "cross_encoder":
             return self._tokens(left, right).lengths
         total: np.ndarray = self._tokens(left).lengths + self._tokens(right).lengths
@@ -494,7 +493,7 @@ class PairedScorer(Scorer):
 
     def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
         """Return how many tokens both models read of each pair. *Shape:* (n_pairs,)."""
-        left, right = _check_pairs(queries, documents)
+        left, right = check_text_pairs(queries, documents)
         total: np.ndarray = self.query._tokens(left).lengths + self.document._tokens(right).lengths
         return total
 
@@ -518,14 +517,6 @@ def _checked_length(wanted: int | None, engine: Engine) -> int:
     if wanted is not None and limit < wanted:
         raise BadInput(f"max_length {wanted} is more than the {limit} positions of the model; ask for no more")
     return limit
-
-
-def _check_pairs(queries: Iterable[str], documents: Iterable[str]) -> tuple[list[str], list[str]]:
-    left, right = check_texts("queries", queries), check_texts("documents", documents)
-    if len(left) != len(right):
-        asked, told = counted(len(left), "query"), counted(len(right), "document")
-        raise BadInput(f"{asked} and {told}; pairs are expected, one document a query")
-    return left, right
 
 
 def _chunks(texts: Iterable[str], chunk_size: int) -> Iterator[list[str]]:

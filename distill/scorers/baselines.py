@@ -26,11 +26,10 @@ from distill.progress import OnProgress
 from distill.recipe.schema import Paragraphs, Remote, TfIdf
 from distill.runtime.scorer import Scorer
 from distill.runtime.vectors import unit_rows
-from distill.scorers.scoring import PairScorer
+from distill.scorers.scoring import SCORER_FILE, PairScorer
 from distill.wording import or_least
 
 __all__ = [
-    "SCORER_FILE",
     "PairScorer",
     "ParagraphScorer",
     "RemoteScorer",
@@ -48,7 +47,6 @@ __all__ = [
 
 __getattr__ = moved_names(__name__)
 
-SCORER_FILE = "scorer.json"
 _VOCABULARY, _IDF = "vocabulary.json", "idf.npy"
 _PAIRS_AT_ONCE = 4096
 _MOST_UNPAIRED = 100_000  # of texts without labels: more of them change the frequencies little

@@ -15,18 +15,21 @@ from typing import Any, Protocol
 import numpy as np
 
 from distill.errors import BadInput
-from distill.files.artefact import ModelKind
+from distill.files.artefact import ModelKind, revision
 from distill.metrics.logistic import unit_scores
 from distill.progress import OnProgress
-from distill.recipe.black_box import BlackBox, CallableTeacher, EndpointTeacher, FileTeacher
+from distill.recipe.black_box import BlackBox, CallableTeacher, EndpointTeacher, FileTeacher, ScaledAnswers
+from distill.recipe.token_teachers import TokenTeacher
 from distill.run import Run
 from distill.runtime.vectors import unit_rows
 from distill.scorers.endpoint_answers import EndpointAnswers
 from distill.scorers.file_answers import read_answers, shown_item
 from distill.scorers.file_rows import Item
 from distill.scorers.function_answers import FunctionAnswers
+from distill.scorers.token_readers import HowToRead
+from distill.scorers.token_scorer import TokenScorer, open_token_scorer
 
-__all__ = ["BlackBoxScorer", "answers_of", "endpoint_of", "lacking", "open_black_box"]
+__all__ = ["BlackBoxScorer", "answers_of", "endpoint_of", "lacking", "open_asked", "open_black_box"]
 
 
 class Answering(Protocol):
@@ -50,7 +53,7 @@ class BlackBoxScorer:
 
     precision, max_length, n_parameters = "unknown", None, None
 
-    def __init__(self, name: str, settings: BlackBox, source: Answering) -> None:
+    def __init__(self, name: str, settings: ScaledAnswers, source: Answering) -> None:
         self.name, self.settings, self._source = name, settings, source
         self.kind: ModelKind = settings.model_kind
         self.runtime = settings.form
@@ -151,6 +154,28 @@ def _n_other_way(name: str, settings: FileTeacher, missing: Sequence[Item]) -> i
         return len(exchanged) - len(read_answers(name, settings, exchanged).missing) if exchanged else 0
     except BadInput:  # what stands there is no answer either way round
         return 0
+
+
+def open_asked(run: Run, name: str, *, may_ask: bool = True, device: str | None = None) -> BlackBoxScorer | TokenScorer:
+    """Open a teacher of a run that is asked and nothing else: a black box, or a model that compares tokens.
+
+    :param may_ask: False asks nobody: what no earlier run has kept is refused
+    :param device: where a model is to lie; None is a GPU where there is one
+    """
+    if isinstance(run.recipe.black_boxes[name], TokenTeacher):
+        return _open_model(run, name, device)
+    return open_black_box(run, name, may_ask=may_ask)
+
+
+def _open_model(run: Run, name: str, device: str | None) -> TokenScorer:
+    """Open a model that compares tokens, once its files are known to be those of its card, by which signals are cached."""
+    folder = run.teacher(name)
+    stated, now = run.require(folder, "train_teacher").revision, revision(folder)
+    if now != stated:
+        raise BadInput(
+            f"{folder}: its files are not those that were written (revision {stated}, now {now}); remove it and run train_teacher again"
+        )
+    return open_token_scorer(folder, HowToRead(run.signal_identity(name).precision, device=device))
 
 
 def open_black_box(run: Run, name: str, *, may_ask: bool = True) -> BlackBoxScorer:

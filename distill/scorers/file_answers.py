@@ -13,7 +13,7 @@ import numpy as np
 from distill.data.splitting import text_key
 from distill.errors import BadInput
 from distill.metrics.logistic import logit
-from distill.recipe.black_box import BlackBox, FileTeacher
+from distill.recipe.black_box import FileTeacher, ScaledAnswers
 from distill.scorers.file_rows import Item, answer_rows
 from distill.wording import counted
 
@@ -172,7 +172,9 @@ def _is_same(one: np.ndarray, other: np.ndarray) -> bool:
 # --- checks -----------------------------------------------------------------------------------------------------------
 
 
-def _checked_vectors(where: str, settings: BlackBox, values: np.ndarray, item_of: Mapping[int, Item]) -> np.ndarray:
+def _checked_vectors(
+    where: str, settings: ScaledAnswers, values: np.ndarray, item_of: Mapping[int, Item]
+) -> np.ndarray:
     with np.errstate(over="ignore"):
         vectors = values.astype(np.float32)
     if not len(vectors):
@@ -182,7 +184,7 @@ def _checked_vectors(where: str, settings: BlackBox, values: np.ndarray, item_of
     return vectors
 
 
-def _checked_scores(where: str, settings: BlackBox, values: np.ndarray, item_of: Mapping[int, Item]) -> np.ndarray:
+def _checked_scores(where: str, settings: ScaledAnswers, values: np.ndarray, item_of: Mapping[int, Item]) -> np.ndarray:
     if not len(values):
         return values.astype(np.float32)
     _refuse(where, "scores are NaN, infinite or missing", ~np.isfinite(values), item_of)
@@ -197,7 +199,7 @@ def _refuse(where: str, what: str, wrong: np.ndarray, item_of: Mapping[int, Item
         )
 
 
-def to_scale(where: str, settings: BlackBox, values: np.ndarray, least: float = _LEAST_UNIT) -> np.ndarray:
+def to_scale(where: str, settings: ScaledAnswers, values: np.ndarray, least: float = _LEAST_UNIT) -> np.ndarray:
     """Return scores as they are kept: cosines, or logits, which of scale unit are ln(u / (1 − u)).
 
     *Shape:* values: (n_pairs,) float64; result: the same, float32

@@ -10,17 +10,20 @@ from typing import Unpack, cast
 from urllib.parse import urlsplit
 
 from distill.errors import BadInput
-from distill.files.artefact import check_model_folder
+from distill.files.artefact import INNER_MODEL, check_model_folder
 from distill.files.trust import check_files, read_json
 from distill.recipe.black_box import BLACK_BOXES
 from distill.recipe.endpoint import Endpoint
-from distill.recipe.schema import Paragraphs, Remote, TfIdf
+from distill.recipe.schema import LateInteractionTeacher, M3Teacher, Paragraphs, Remote, TfIdf, TokenTeacher
+from distill.recipe.token_teachers import TOKEN_TEACHERS
 from distill.runtime.cache import cache_folder
 from distill.runtime.opening import LoadArguments, load
-from distill.scorers.baselines import SCORER_FILE, ParagraphScorer, RemoteScorer, TfIdfScorer
+from distill.scorers.baselines import ParagraphScorer, RemoteScorer, TfIdfScorer
 from distill.scorers.cascade import CascadeScorer, CascadeSettings
 from distill.scorers.pairing import pair_up
-from distill.scorers.scoring import PairScorer
+from distill.scorers.scoring import SCORER_FILE, PairScorer
+from distill.scorers.token_readers import HowToRead
+from distill.scorers.token_scorer import open_token_scorer, read_token_settings
 
 __all__ = ["check_scorer_folder", "model_folder", "open_scorer"]
 
@@ -58,6 +61,8 @@ def open_scorer(
         return TfIdfScorer(folder, settings)
     if isinstance(settings, Remote):
         return RemoteScorer(folder, own or _allowed(folder, settings, allow_hosts, key_variable))
+    if isinstance(settings, TokenTeacher):
+        return _open_token_scorer(folder, **arguments)
     if isinstance(settings, CascadeSettings):
         student, teacher = (
             load(_within(folder, path), **(arguments | {"runtime": runtime, "max_length": length}))
@@ -65,6 +70,19 @@ def open_scorer(
         )
         return CascadeScorer(student, teacher, settings)
     return ParagraphScorer(load(_inner(folder, settings), **arguments), settings)
+
+
+def _open_token_scorer(folder: Path, **arguments: Unpack[LoadArguments]) -> PairScorer:
+    if arguments.get("runtime") not in (None, "torch"):
+        raise BadInput(f"{folder} compares tokens, which runs in torch; leave the runtime out")
+    precision = arguments.get("precision")
+    how = HowToRead(
+        None if precision == "auto" else precision,
+        arguments.get("n_threads"),
+        arguments.get("device"),
+        arguments.get("special_tokens_as_text", False),
+    )
+    return open_token_scorer(folder, how, max_length=arguments.get("max_length"))
 
 
 def check_scorer_folder(folder: Path) -> str:
@@ -80,6 +98,8 @@ def check_scorer_folder(folder: Path) -> str:
     if isinstance(settings, CascadeSettings):
         for path, _, _ in settings.models():
             check_model_folder(_within(folder, path))
+    if isinstance(settings, TokenTeacher) and not (folder / INNER_MODEL).is_dir():
+        raise BadInput(f"{folder} is not whole: {INNER_MODEL} is missing; copy it again or run train_teacher")
     return settings.kind
 
 
@@ -95,7 +115,7 @@ class _NoModel(BadInput):
     """The folder holds nothing that could be opened."""
 
 
-_Settings = TfIdf | Remote | Paragraphs | CascadeSettings
+_Settings = TfIdf | Remote | Paragraphs | CascadeSettings | M3Teacher | LateInteractionTeacher
 
 
 def _read_settings(folder: Path) -> _Settings:
@@ -109,6 +129,8 @@ def _read_settings(folder: Path) -> _Settings:
     check_files(folder)
     try:
         raw = read_json(path)
+        if raw.get("kind") in TOKEN_TEACHERS:
+            return read_token_settings(folder)
         if raw.get("kind") in BLACK_BOXES:
             raise _NoModel(f"{folder} is a teacher of kind {raw['kind']}: no model, and asked by its own recipe alone")
         return kinds[raw["kind"]].model_validate(raw)

@@ -7,7 +7,10 @@ import numpy as np
 
 from distill.progress import OnProgress
 
-__all__ = ["PairScorer"]
+__all__ = ["SCORER_FILE", "PairScorer"]
+
+SCORER_FILE = "scorer.json"
+"""What says of a folder how it scores, where it is no model folder of sentence-transformers."""
 
 
 class PairScorer(Protocol):

@@ -17,7 +17,7 @@ from distill.files.artefact import content_hash
 from distill.models.modeling import bi_encoder, build_model, prepared, quiet, save_model
 from distill.recipe.schema import FreshBackbone, Plan, TeacherBackbone
 from distill.run import Run
-from distill.scorers.black_box import open_black_box
+from distill.scorers.black_box import open_asked
 from students.cut.bases import Base, base_of, cut_bases, fresh_bases
 from students.export.gate import Thresholds
 from students.export.stage import export_openvino
@@ -256,7 +256,7 @@ class Candidates:
     def _width_of(self, teacher: str) -> int:
         if teacher in self.run.recipe.black_boxes:
             text = self.run.split.train.queries[0]
-            return int(open_black_box(self.run, teacher).encode_queries([text]).shape[1])
+            return int(open_asked(self.run, teacher).encode_queries([text]).shape[1])
         return base_of(self.run, TeacherBackbone(teacher=teacher), self._sources).sizes[1]
 
     @cached_property

@@ -1,0 +1,82 @@
+"""Teachers that compare tokens: what they are is checked before anything is trained, and they are taken as they are.
+
+Their folder in the run is whole: the model, its heads as safetensors, and how it compares. Its revision is that of all of it.
+"""
+
+import logging
+from pathlib import Path
+
+from distill.files.artefact import INNER_MODEL, Artefact, content_hash, new_folder, write_card, write_json
+from distill.files.trust import check_source
+from distill.models.backbone import identify, resolve_name
+from distill.models.late_interaction import check_late_interaction, open_late_interaction, set_lengths
+from distill.models.m3_heads import HEADS, find_head, read_heads, write_heads
+from distill.models.modeling import build_model, quiet, save_model, stored_file
+from distill.recipe.schema import LateInteractionTeacher, M3Teacher, TokenTeacher
+from distill.run import Run
+from distill.scorers.scoring import SCORER_FILE
+
+__all__ = ["check_token_teacher", "take_token_teacher"]
+
+log = logging.getLogger(__name__)
+
+
+def check_token_teacher(settings: TokenTeacher) -> None:
+    """Refuse what is no such model, without loading it.
+
+    :raises BadInput: where a piece of it is missing
+    """
+    name = resolve_name(settings.backbone)
+    if isinstance(settings, M3Teacher):
+        check_source(name)
+        for head in HEADS:
+            find_head(name, head)
+    else:
+        check_late_interaction(name)
+
+
+def take_token_teacher(run: Run, name: str, settings: TokenTeacher) -> None:
+    """Copy a model into the run's folder, unless it is there."""
+    identity = identify(settings.backbone)
+    section = settings.deciding(exclude={"scripts"})
+    inputs = {"stage": "train_teacher", "name": name, "teacher": section, "parents": {"backbone": identity}}
+    if run.is_finished(run.teacher(name), inputs):
+        return
+    card = Artefact(
+        kind=settings.form,
+        stage="train_teacher",
+        fingerprint=content_hash(inputs),
+        parents={"backbone": identity},
+        recipe=run.stated.model_dump(mode="json"),
+        details={"inputs": inputs},
+    )
+    with new_folder(run.teacher(name)) as folder:
+        _write(settings, folder)
+        stated = settings.model_dump(mode="json", exclude={"backbone", "prompts", "scripts"})
+        write_json(folder / SCORER_FILE, stated)
+        write_card(folder, card)
+    log.info("teacher %s: %s, taken as it is into %s", name, settings.in_words, run.teacher(name))
+
+
+def _write(settings: TokenTeacher, folder: Path) -> None:
+    """Write the model, and BGE-m3's heads beside it."""
+    name = resolve_name(settings.backbone)
+    if isinstance(settings, M3Teacher):
+        has_pooling = (
+            stored_file(name, "modules.json") is not None
+        )  # which a folder that FlagEmbedding has trained lacks
+        model = build_model(
+            "bi_encoder",
+            name,
+            pooling=None if has_pooling else "cls",
+            max_length=settings.max_length,
+            prompts=settings.prompts,
+        )
+        write_heads(read_heads(name, int(model[0].model.config.hidden_size)), folder)
+        save_model(model, folder / INNER_MODEL)
+        return
+    assert isinstance(settings, LateInteractionTeacher)
+    late = open_late_interaction(name, prompts=settings.prompts)
+    set_lengths(name, late, settings.query_length, settings.document_length)
+    with quiet():
+        late.save_pretrained(str(folder / INNER_MODEL), create_model_card=False, safe_serialization=True)
