@@ -42,6 +42,7 @@ from distill.training.task import TaskStep, Units
 __all__ = ["TrainResult", "TrainingOutput", "learning_rate_factor", "make_accelerator", "train"]
 
 log = logging.getLogger(__name__)
+_GRACE_SECONDS = 4.0  # after SIGTERM, beside the step under way: for several processes to agree and write a checkpoint
 _LOG_EVERY_STEPS = 10
 # A projection or a scale starts from nothing: it may move faster than pretrained weights
 
@@ -238,22 +239,23 @@ class _Loop:
         if not state.step and self.validation is not None and self.validation.valued_at_start:
             state.history.append({"step": 0, "validation": self._evaluate()})
         show = self.accelerator.is_main_process
-        # of several processes one may have died: the others would wait for it in a checkpoint
-        alone = self.accelerator.num_processes == 1
+        several, step_seconds = self.accelerator.num_processes > 1, 0.0
         with (
             progress(self.title, self.n_steps, start=state.step, show=show) as report,
-            termination_requests(heard=alone) as must_end,
+            termination_requests((lambda: _GRACE_SECONDS + step_seconds) if several else None) as must_end,
         ):
             while state.step < self.n_steps and not state.stopped_early:
+                step_began = time.monotonic()
                 self._one_step(began)
+                step_seconds = time.monotonic() - step_began
                 evaluated = self._maybe_evaluate()
                 state.seconds = time.monotonic() - began
                 report(1, self._note())
-                due = must_end() or time.monotonic() - last_save >= self.settings.checkpoint_seconds
-                if (evaluated or self._agreed(due)) and state.step < self.n_steps:
+                due, ends = self._agreed(time.monotonic() - last_save >= self.settings.checkpoint_seconds, must_end())
+                if (evaluated or due or ends) and state.step < self.n_steps:
                     self._save()
                     last_save = time.monotonic()
-                    if must_end():
+                    if ends:
                         raise Terminated(
                             f"{self.title}: SIGTERM at step {state.step} of {self.n_steps}; its checkpoint is written, and the same command goes on from it"
                         )
@@ -280,12 +282,13 @@ class _Loop:
         if state.n_skipped_steps:
             log.info("%s: %d steps were skipped, their gradients overflowed fp16", self.title, state.n_skipped_steps)
 
-    def _agreed(self, due: bool) -> bool:
-        """Take the first process's clock for all: saving is a collective act."""
+    def _agreed(self, due: bool, ends: bool) -> tuple[bool, bool]:
+        """Take the first process's clock for all, and any process's signal: saving is a collective act."""
         if self.accelerator.num_processes == 1:
-            return due
-        flag = torch.tensor([float(due and self.accelerator.is_main_process)], device=self.accelerator.device)
-        return bool(self.accelerator.reduce(flag, "sum").item() > 0)
+            return due, ends
+        flags = torch.tensor([due and self.accelerator.is_main_process, ends], dtype=torch.float32)
+        due, ends = (self.accelerator.reduce(flags.to(self.accelerator.device), "sum") > 0).tolist()
+        return due, ends
 
     def _one_step(self, began: float) -> None:
         state, settings = self.state, self.settings

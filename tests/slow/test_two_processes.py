@@ -2,9 +2,13 @@
 
 import json
 import os
+import re
+import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -32,18 +36,25 @@ CHANGES = {
 }
 
 
-def launch(n_processes, stage, recipe, *overrides):
-    """Run a stage as users do, and return what it printed on stderr."""
+def command(n_processes, stage, recipe, *overrides):
+    """How users run a stage."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     accelerate = [str(Path(sys.executable).with_name("accelerate")), "launch", "--num_machines", "1"]
     several = ["--multi_gpu", "--num_processes", str(n_processes), "--main_process_port", str(port)]
-    command = [*accelerate, *(several if n_processes > 1 else ["--num_processes", "1"]), "-m", f"recipes.{stage}"]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, str(recipe), *overrides], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600
-    )
+    processes = several if n_processes > 1 else ["--num_processes", "1"]
+    return [*accelerate, *processes, "-m", f"recipes.{stage}", str(recipe), *overrides]
+
+
+def environment():
+    return {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+
+
+def launch(n_processes, stage, recipe, *overrides):
+    """Run a stage, and return what it printed on stderr."""
+    asked = command(n_processes, stage, recipe, *overrides)
+    done = subprocess.run(asked, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stderr
 
@@ -80,6 +91,35 @@ def test_curve_and_weights_are_those_of_one_process(runs, name):
         for key, value in ours.items():
             if "key.bias" not in key:  # its gradient is rounding alone, see tests/tiny/test_training.py
                 assert (theirs[key] - value).abs().max() < 1e-3, key
+
+
+def test_sigterm_to_the_launcher_leaves_a_checkpoint_that_two_processes_go_on_from(runs, tmp_path):
+    recipe = write_recipe(tmp_path, **CHANGES)
+    shutil.copytree(runs[2][0].folder, tmp_path / "run")
+    for part in ("student", "control"):
+        shutil.rmtree(tmp_path / "run" / part)
+    training = subprocess.Popen(
+        command(2, "train_student", recipe, "training.checkpoint_seconds=0"),
+        cwd=ROOT,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not list((tmp_path / "run/.work").glob("student-*/step-*")):
+        assert training.poll() is None
+        time.sleep(0.05)
+    began = time.monotonic()
+    training.send_signal(signal.SIGTERM)
+    _, printed = training.communicate(timeout=60)
+    assert time.monotonic() - began < 15 and training.returncode != 0
+    [step] = set(re.findall(r"SIGTERM at step (\d+) of", printed))
+    [folder] = (tmp_path / "run/.work").glob("student-*")
+    assert (folder / f"step-{int(step):08d}").is_dir()
+    launch(2, "train_student", recipe, "training.checkpoint_seconds=0")
+    undisturbed, resumed = (
+        load_file(next(path.rglob("model.safetensors"))) for path in (runs[2][0].student, tmp_path / "run/student")
+    )
+    assert all((resumed[name] == value).all() for name, value in undisturbed.items())
 
 
 def test_cache_is_whole_and_the_same(runs):

@@ -50,10 +50,31 @@ def work():
 thread = threading.Thread(target=work)
 thread.start()
 thread.join()
-with termination_requests(heard=False):
-    print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
 """,
-        "False True\nTrue\n",
+        "False True\n",
+        0,
+    ),
+    "what waits for ever ends after its grace": (
+        """
+with termination_requests(lambda: 0.2):
+    signal.raise_signal(signal.SIGTERM)
+    print("waiting", flush=True)
+    threading.Event().wait(60)
+""",
+        "waiting\n",
+        143,
+    ),
+    "what ends in time is not ended by its grace": (
+        """
+try:
+    with termination_requests(lambda: 0.2) as must_end:
+        signal.raise_signal(signal.SIGTERM)
+        raise KeyError(must_end())
+except KeyError as error:
+    threading.Event().wait(0.5)
+    print(error)
+""",
+        "True\n",
         0,
     ),
 }
