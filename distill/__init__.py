@@ -1,6 +1,6 @@
 """The machinery, in rooms by the way of the data: see the docstring of each package.
 
-From the top: evaluation, report, scorers, training, graphs, runtime, run and signals, models, synthesis, endpoints, data, recipe,
+From the top: evaluation, report, ray, scorers, training, graphs, runtime, run and signals, models, synthesis, endpoints, data, recipe,
 resumes, metrics, files, machine. A room may import those below it; a test says so.
 """
 

@@ -25,6 +25,7 @@ _EXTRAS = {
     "onnx": "onnx",
     "onnxruntime": "onnx",
     "openai": "synthesis",
+    "ray": "ray",
 }
 # packages that are installed under another name than they are imported by
 _INSTALLED_AS = {

@@ -25,6 +25,7 @@ class Progress(Protocol):
 def progress(title: str, total: int, *, start: int = 0, show: bool = True) -> Iterator[Progress]:
     """Yield a function that counts.
 
+    :param total: 0 where nobody knows yet
     :param start: what an earlier run had done
     :param show: False counts in silence (processes other than the first)
     """
@@ -94,7 +95,7 @@ def _bar(title: str, total: int, start: int) -> Iterator[Progress]:
         TimeRemainingColumn(),
     )
     with RichProgress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=total, completed=start, note="")
+        task = bar.add_task(title, total=total or None, completed=start, note="")
 
         def report(n_done: int, note: str = "", *, total: int | None = None) -> None:
             bar.update(task, advance=n_done, total=total)
@@ -113,11 +114,12 @@ class _Lines:
         self.n_done += n_done
         self.total = total or self.total
         self.note = note or self.note
-        now, finished = time.monotonic(), self.n_done >= self.total
+        now, finished = time.monotonic(), 0 < self.total <= self.n_done
+        of_all = f"/{self.total}" if self.total else ""
         if finished or now - self.last >= _LINE_EVERY_SECONDS:
             self.last = now
             print(
-                f"{self.title}  {self.n_done}/{self.total}  {now - self.began:.0f} s  {self.note}",
+                f"{self.title}  {self.n_done}{of_all}  {now - self.began:.0f} s  {self.note}",
                 file=sys.stderr,
                 flush=True,
             )

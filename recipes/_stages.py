@@ -1,9 +1,11 @@
 """Which functions a stage's name stands for; each is imported when it is asked for, not before."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from distill.ray.cluster import Actors
     from distill.run import Run
 
     Stages = Sequence[Callable[[Run], object]]
@@ -12,6 +14,7 @@ __all__ = [
     "benchmark",
     "build_student",
     "cache_signals",
+    "cache_signals_on",
     "cascade",
     "every_stage",
     "export",
@@ -32,6 +35,17 @@ def cache_signals() -> "Stages":
     from teachers import cache_signals as stage
 
     return (stage,)
+
+
+def cache_signals_on(actors: "Actors") -> "Callable[[], Stages]":
+    """Return what returns the caching of signals by the actors of a Ray cluster."""
+
+    def stages() -> "Stages":
+        from teachers import cache_signals as stage
+
+        return (partial(stage, actors=actors),)
+
+    return stages
 
 
 def build_student() -> "Stages":

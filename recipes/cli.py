@@ -74,6 +74,41 @@ AsText = Annotated[
 ]
 
 
+Engine = Annotated[
+    str | None,
+    typer.Option(help="ray: on a Ray cluster, into a folder of Parquet shards; default: this process."),
+]
+NumberOfActors = Annotated[
+    int | None,
+    typer.Option(
+        "--actors", min=1, max=_MOST, help="Processes with a model each, on Ray; default: as many as it holds."
+    ),
+]
+ActorCpus = Annotated[
+    float | None,
+    typer.Option(min=0.01, max=4096, callback=_finite, help="CPUs of each actor, which are its threads; default: 1."),
+]
+ActorGpus = Annotated[
+    float | None, typer.Option(min=0, max=64, callback=_finite, help="GPUs of each actor; default: none.")
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(help="The cluster, such as auto or ray://host:10001; default: RAY_ADDRESS, else this machine alone."),
+]
+Keep = Annotated[
+    str | None,
+    typer.Option(help="Columns of the input that stand beside the results on Ray, such as id,url; default: the texts."),
+]
+ShardRows = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=_MOST,
+        help="Rows of a batch and of its shard on Ray, which is tried again as a whole; default: 8192.",
+    ),
+]
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         from distill import __version__
@@ -105,9 +140,21 @@ def train_teacher(recipe: RecipePath, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def cache_signals(recipe: RecipePath, overrides: Overrides = None) -> None:
+def cache_signals(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    engine: Engine = None,
+    actors: NumberOfActors = None,
+    actor_cpus: ActorCpus = None,
+    actor_gpus: ActorGpus = None,
+    ray_address: RayAddress = None,
+) -> None:
     """Compute and store the teachers' scores and embeddings of the training pairs."""
-    launch(recipe, overrides or [], _stages.cache_signals)
+    from recipes.commands import ray_options
+
+    given = {"actors": actors, "actor_cpus": actor_cpus, "actor_gpus": actor_gpus, "ray_address": ray_address}
+    ray = ray_options(engine, given)
+    launch(recipe, overrides or [], _stages.cache_signals if ray is None else _stages.cache_signals_on(ray.actors))
 
 
 @app.command()
@@ -521,11 +568,11 @@ def score(
     model: Annotated[Path, typer.Argument(help="Any model folder: torch, OpenVINO or ONNX.")],
     pairs: Annotated[str, typer.Argument(help="A .csv, .tsv, .jsonl or .parquet file (or hub dataset) of pairs.")],
     output: Annotated[
-        Path,
+        str,
         typer.Option(
             "-o",
             "--output",
-            help="A .csv, .tsv, .jsonl or .parquet with row (of the input, from 1), score, unit_score (in [0, 1]).",
+            help="A .csv, .tsv, .jsonl or .parquet with row (of the input, from 1), score, unit_score (in [0, 1]); on Ray a folder.",
         ),
     ],
     query_column: QueryColumn = "query",
@@ -563,15 +610,54 @@ def score(
             "--skip-bad-rows", help="Leave rows without two texts out, and say how many; default: refuse the file."
         ),
     ] = False,
+    engine: Engine = None,
+    actors: NumberOfActors = None,
+    actor_cpus: ActorCpus = None,
+    actor_gpus: ActorGpus = None,
+    ray_address: RayAddress = None,
+    keep: Keep = None,
+    shard_rows: ShardRows = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Score pairs: a bi-encoder gives cosines, a cross-encoder logits; unit_score maps either to [0, 1], --calibrated to probabilities."""
-    from recipes.commands import score_file
+    from recipes.commands import ray_options, score_file
 
+    ray = ray_options(
+        engine,
+        {
+            "actors": actors,
+            "actor_cpus": actor_cpus,
+            "actor_gpus": actor_gpus,
+            "ray_address": ray_address,
+            "keep": keep,
+            "shard_rows": shard_rows,
+        },
+    )
+    if ray is not None:
+        from recipes.ray_jobs import ShardOutput, score_on_ray
+
+        score_on_ray(
+            model,
+            pairs,
+            ShardOutput(output, overwrite, skip_bad_rows),
+            columns=(query_column, document_column),
+            other_side=other_side,
+            allow_hosts=[*(allow_host or []), *filter(None, [key_variable])],
+            calibration={"calibrated": calibrated, "decide": decide},
+            opening={
+                "runtime": runtime,
+                "precision": precision,
+                "n_threads": threads,
+                "max_length": max_length,
+                "special_tokens_as_text": special_tokens_as_text,
+            },
+            ray=ray,
+        )
+        return
     score_file(
         model,
         pairs,
-        output,
+        Path(output),
         query_column=query_column,
         document_column=document_column,
         other_side=other_side,
@@ -593,7 +679,9 @@ def score(
 def embed(
     model: Annotated[Path, typer.Argument(help="A bi-encoder's folder: torch, OpenVINO or ONNX.")],
     texts: Annotated[str, typer.Argument(help="A .txt file, one text a line, or a table with a text column.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="A .npy of float32 (n_texts, width).")],
+    output: Annotated[
+        str, typer.Option("-o", "--output", help="A .npy of float32 (n_texts, width); on Ray a folder of Parquet.")
+    ],
     column: Annotated[str, typer.Option(help="Column of the texts, in a table.")] = "text",
     prompt: Annotated[str | None, typer.Option(help="A prompt stored with the model: query or document.")] = None,
     runtime: RuntimeOption = None,
@@ -607,15 +695,53 @@ def embed(
         ),
     ] = None,
     special_tokens_as_text: AsText = False,
+    engine: Engine = None,
+    actors: NumberOfActors = None,
+    actor_cpus: ActorCpus = None,
+    actor_gpus: ActorGpus = None,
+    ray_address: RayAddress = None,
+    keep: Keep = None,
+    shard_rows: ShardRows = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Embed texts with a bi-encoder."""
-    from recipes.commands import embed_file
+    from recipes.commands import embed_file, ray_options
 
+    ray = ray_options(
+        engine,
+        {
+            "actors": actors,
+            "actor_cpus": actor_cpus,
+            "actor_gpus": actor_gpus,
+            "ray_address": ray_address,
+            "keep": keep,
+            "shard_rows": shard_rows,
+        },
+    )
+    if ray is not None:
+        from recipes.ray_jobs import ShardOutput, embed_on_ray
+
+        embed_on_ray(
+            model,
+            texts,
+            ShardOutput(output, overwrite),
+            column=column,
+            prompt=prompt,
+            truncate=truncate,
+            opening={
+                "runtime": runtime,
+                "precision": precision,
+                "n_threads": threads,
+                "max_length": max_length,
+                "special_tokens_as_text": special_tokens_as_text,
+            },
+            ray=ray,
+        )
+        return
     embed_file(
         model,
         texts,
-        output,
+        Path(output),
         column=column,
         prompt=prompt,
         runtime=runtime,

@@ -5,8 +5,8 @@ import json
 import logging
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,17 @@ from distill.evaluation.latency import LoadSettings
 from distill.files.outputs import check_output_folder, output_file
 from distill.machine.cpu import multiplies_bf16, usable_cpus
 from distill.models.files import read_model_files
+from distill.ray.cluster import Actors
 from distill.recipe.schema import Benchmark, Columns, Recipe
 from distill.runtime.fastest import exports_at, fastest_measured
 from distill.runtime.opening import load
-from distill.runtime.scorer import Scorer
-from distill.scorers.opening import open_scorer
-from distill.scorers.scoring import PairScorer
+from distill.scorers.opening import open_scorer, result_columns
 from distill.verify import verify
 from distill.wording import counted, printable
 from recipes._launch import join_processes
 
 __all__ = [
+    "RayOptions",
     "bench",
     "embed_file",
     "evaluate_models",
@@ -48,6 +48,7 @@ __all__ = [
     "print_plan",
     "print_report",
     "print_trim",
+    "ray_options",
     "read_label_range",
     "read_texts",
     "score_file",
@@ -57,7 +58,6 @@ __all__ = [
 
 _ROWS_AT_ONCE = 50_000
 _LARGEST = 1e12  # of a number on the command line; what is larger, or no number, is a slip
-_SCORES = {"row": int, "score": float, "unit_score": float}
 _COLUMNS = "--query-column or --document-column"
 _LABELLED = Asked(columns="--query-column, --document-column or --label-column", skip=None, label_range="--label-range")
 _RUNTIMES, _PRECISIONS = ("torch", "openvino", "onnx", "numpy"), ("fp32", "bf16", "auto")
@@ -87,6 +87,38 @@ def opening_options(
             f"--precision {precision}: one of {', '.join(_PRECISIONS)} is accepted; int8 comes with an int8 export"
         )
     return {"runtime": runtime, "precision": precision, "n_threads": n_threads, "max_length": max_length}
+
+
+@dataclass(frozen=True)
+class RayOptions:
+    """How a command runs on Ray.
+
+    :param keep: columns of the input that stand beside the result; None keeps the texts
+    """
+
+    actors: Actors
+    keep: tuple[str, ...] | None = None
+    shard_rows: int = 8192
+
+
+def ray_options(engine: str | None, given: Mapping[str, Any]) -> RayOptions | None:
+    """Return the options of Ray; None where it is not the engine.
+
+    :param given: the values of `--actors`, `--actor-cpus`, `--actor-gpus`, `--ray-address`, and perhaps of `--keep` and
+        `--shard-rows`, None where an option was not given
+    :raises BadInput: for another engine, and for one of these options without it
+    """
+    stated = {name: value for name, value in given.items() if value is not None}
+    if engine is None:
+        if stated:
+            option = f"--{next(iter(stated)).replace('_', '-')}"
+            raise BadInput(f"{option} is of a Ray cluster; add --engine ray, or leave it out")
+        return None
+    one_of("--engine", engine, ("ray",))
+    names = {"actors": "n", "actor_cpus": "cpus", "actor_gpus": "gpus", "ray_address": "address"}
+    actors = Actors(**{names[name]: value for name, value in stated.items() if name in names})
+    options = RayOptions(actors, shard_rows=stated.get("shard_rows", RayOptions.shard_rows))
+    return replace(options, keep=tuple(names_in(stated["keep"])) if "keep" in stated else None)
 
 
 def score_file(
@@ -136,34 +168,13 @@ def score_file(
             key_variable=key_variable,
             **options,
         )
-        added = _columns_of_calibration(model, scorer, calibrated=calibrated, decide=decide)
+        columns = result_columns(model, scorer, calibrated=calibrated, decide=decide)
         scores = scorer.score(pairs.queries, pairs.documents, progress=True)
-        more = [told(scores).tolist() for _, told in added.values()]
-        with table_writer(temporary, _SCORES | {name: kind for name, (kind, _) in added.items()}) as write:
-            for row, *values in zip(rows, scores.tolist(), scorer.unit(scores).tolist(), *more, strict=True):
+        results = [told(scores).tolist() for _, told in columns.values()]
+        with table_writer(temporary, {"row": int} | {name: kind for name, (kind, _) in columns.items()}) as write:
+            for row, *values in zip(rows, *results, strict=True):
                 write([row + 1, *values])
     print(f"{counted(len(scores), 'pair')} → {output}  ({scorer!r})", file=sys.stderr)
-
-
-def _columns_of_calibration(
-    model: Path, scorer: PairScorer, *, calibrated: bool, decide: bool
-) -> dict[str, tuple[type, Callable[[np.ndarray], np.ndarray]]]:
-    """Return the columns that a folder's calibration adds, each with its type and what gives it.
-
-    :raises BadInput: where the folder carries none, before anything is scored
-    """
-    if not (calibrated or decide):
-        return {}
-    if not isinstance(scorer, Scorer):
-        raise BadInput(f"{model} is a {scorer.kind}, which carries no calibration; leave out --calibrated and --decide")
-    columns: dict[str, tuple[type, Callable[[np.ndarray], np.ndarray]]] = {}
-    if calibrated:
-        columns["probability"] = (float, scorer.probability)
-    if decide:
-        columns["match"] = (int, lambda scores: scorer.decide(scores).astype(int))
-    for _, told in columns.values():
-        told(np.zeros(0))
-    return columns
 
 
 def embed_file(

@@ -5,7 +5,7 @@ Any number of processes may label side by side; each takes its part of what is m
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
@@ -17,13 +17,15 @@ from distill.data.cut_texts import sample_cut_texts
 from distill.data.pairs import Pairs, batched, pairs_of
 from distill.diagnosis.scores import check_scale
 from distill.errors import JobFailed
+from distill.files.artefact import revision
 from distill.graphs.openvino import GraphPrecision, export_graph
 from distill.models.modeling import quiet
-from distill.models.prompts import encode_by_role
 from distill.progress import progress, reaching
+from distill.ray.cluster import Actors
+from distill.ray.labelling import TeacherFolder, ask, ask_on_ray
 from distill.recipe.objectives import SignalKind
 from distill.run import Run
-from distill.runtime.opening import load
+from distill.runtime.opening import LoadArguments, load
 from distill.runtime.scorer import Scorer
 from distill.scorers.black_box import BlackBoxScorer, open_asked
 from distill.scorers.token_scorer import TokenScorer
@@ -38,14 +40,17 @@ __all__ = ["cache_signals"]
 log = logging.getLogger(__name__)
 
 
-def cache_signals(run: Run) -> None:
-    """Fill the cache of every teacher that an objective names; what is cached already is not asked again."""
+def cache_signals(run: Run, actors: Actors | None = None) -> None:
+    """Fill the cache of every teacher that an objective names; what is cached already is not asked again.
+
+    :param actors: processes of a Ray cluster that ask models, which see the run's folder; None is this process
+    """
     if run.recipe.signals.live:
         log.info("signals.live is set: the teachers are asked during training, nothing is cached")
         return
     named = dict.fromkeys(name for stage in run.stages for name in stage.recipe.objectives.teachers())
     for name in named:
-        _label(run, name)
+        _label(run, name, actors)
 
 
 def _asking(run: Run, name: str, kind: SignalKind) -> list[Run]:
@@ -53,7 +58,7 @@ def _asking(run: Run, name: str, kind: SignalKind) -> list[Run]:
     return [stage for stage in run.stages if kind in stage.recipe.objectives.teachers().get(name, set())]
 
 
-def _label(run: Run, name: str) -> None:
+def _label(run: Run, name: str, actors: Actors | None) -> None:
     from accelerate import PartialState
 
     began, state = time.monotonic(), PartialState()
@@ -69,7 +74,13 @@ def _label(run: Run, name: str) -> None:
         if not isinstance(scorer, BlackBoxScorer):
             cut = _cut_texts(name, scorer, items, say=state.is_main_process)
         for kind, rows in todo.items():
-            _fill(cache, _Missing(kind, *items[kind], rows), scorer, f"{name}: {kind}", run.recipe.signals.shard_size)
+            missing, title, size = _Missing(kind, *items[kind], rows), f"{name}: {kind}", run.recipe.signals.shard_size
+            if actors is not None and not isinstance(scorer, Scorer):
+                log.info("teacher %s is asked by this process: actors open models of embeddings or pairs alone", name)
+            if actors is None or not isinstance(scorer, Scorer):
+                _fill(cache, missing, scorer, title, size)
+            else:
+                _fill_on_ray(cache, missing, _Asked(_teacher_folder(run, name), actors), title, size)
         cost = scorer.cost() if isinstance(scorer, BlackBoxScorer) else None
     state.wait_for_everyone()
     cache.refresh()
@@ -159,28 +170,34 @@ def _own_role(run: Run) -> int | None:
 
 
 def _load_teacher(run: Run, name: str) -> Scorer | BlackBoxScorer | TokenScorer:
-    """Load a teacher for labelling; for OpenVINO its graph is made in the work folder first."""
-    import torch
+    """Load a teacher for labelling."""
     from accelerate import PartialState
 
     if name in run.recipe.black_boxes:
         with quiet():
             return open_asked(run, name, device=str(PartialState().device))
-    signals, teacher, state = run.recipe.signals, run.recipe.models[name], PartialState()
-    precision = run.signal_identity(name).precision
     with quiet():
-        if signals.runtime == "openvino" and not torch.cuda.is_available():
-            with state.main_process_first():
-                folder = _graph(run, name, precision)
-            return load(folder, runtime="openvino", precision=precision, max_length=teacher.max_length)
-        device = str(state.device)
-        return load(
-            run.teacher(name),
-            runtime="torch",
-            precision=precision,
-            max_length=teacher.max_length,
-            device=device,
-        )
+        folder, opening = _opening(run, name)
+        opening["device"] = str(PartialState().device) if opening["runtime"] == "torch" else None
+        return load(folder, **opening)
+
+
+def _opening(run: Run, name: str) -> tuple[Path, LoadArguments]:
+    """Return the folder that a teacher is loaded from, and how; for OpenVINO its graph is made in the work folder first."""
+    import torch
+    from accelerate import PartialState
+
+    precision = run.signal_identity(name).precision
+    opening = LoadArguments(runtime="torch", precision=precision, max_length=run.recipe.models[name].max_length)
+    if run.recipe.signals.runtime != "openvino" or torch.cuda.is_available():
+        return run.teacher(name), opening
+    with PartialState().main_process_first():
+        return _graph(run, name, precision), LoadArguments(**{**opening, "runtime": "openvino"})
+
+
+def _teacher_folder(run: Run, name: str) -> TeacherFolder:
+    folder, opening = _opening(run, name)
+    return TeacherFolder(folder.absolute(), revision(folder), opening)
 
 
 def _graph(run: Run, name: str, precision: GraphPrecision) -> Path:
@@ -202,6 +219,14 @@ class _Missing:
     """Of all items; `rows` are those that are missing."""
     rows: np.ndarray
 
+    def columns(self, rows: Sequence[int]) -> dict[str, list[Any]]:
+        """Return the inputs of some rows as columns: query and document of pairs, or role and text."""
+        if self.kind == "scores":
+            chosen: Pairs = self.inputs.select(rows)
+            return {"query": chosen.queries, "document": chosen.documents}
+        roles, texts = zip(*(self.inputs[row] for row in rows), strict=True)
+        return {"role": list(roles), "text": list(texts)}
+
 
 def _fill(
     cache: SignalCache, missing: _Missing, scorer: Scorer | BlackBoxScorer | TokenScorer, title: str, shard_size: int
@@ -220,22 +245,41 @@ def _fill(
             left -= n_of_all
             with reaching(report, n_of_all) as count:
                 values = _ask(scorer, missing, np.asarray(chunk), lambda n: count(n * n_asking))
-            if not np.isfinite(values).all():
-                raise JobFailed(
-                    f"{title}: the teacher gives NaN or infinity for {int((~np.isfinite(values)).sum())} items; set signals.precision=fp32, or train it again"
-                )
-            cache.write(missing.kind, missing.keys[chunk], values)
+            _store(cache, missing, chunk, values, title)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A teacher, and the actors of a cluster that ask it."""
+
+    teacher: TeacherFolder
+    actors: Actors
+
+
+def _fill_on_ray(cache: SignalCache, missing: _Missing, asked: _Asked, title: str, shard_size: int) -> None:
+    """Fill a cache with the same shards that one process writes."""
+    parts = list(batched(missing.rows.tolist(), shard_size))
+    chunks = [missing.columns(part) for part in parts]
+    n_items = len(missing.keys)
+    with progress(title, n_items, start=n_items - len(missing.rows)) as report:
+        for number, values in ask_on_ray(asked.teacher, missing.kind, chunks, asked.actors):
+            _store(cache, missing, parts[number], values, title)
+            report(len(parts[number]))
+
+
+def _store(cache: SignalCache, missing: _Missing, rows: Sequence[int], values: np.ndarray, title: str) -> None:
+    if not np.isfinite(values).all():
+        raise JobFailed(
+            f"{title}: the teacher gives NaN or infinity for {int((~np.isfinite(values)).sum())} items; set signals.precision=fp32, or train it again"
+        )
+    cache.write(missing.kind, missing.keys[np.asarray(rows)], values)
 
 
 def _ask(scorer: Scorer | BlackBoxScorer | TokenScorer, missing: _Missing, rows: np.ndarray, report: Any) -> np.ndarray:
-    kind, inputs = missing.kind, missing.inputs
-    if kind == "scores":
-        chosen: Pairs = inputs.select(rows.tolist())
-        return scorer.score(chosen.queries, chosen.documents, progress=report)
-    roles, texts = zip(*(inputs[row] for row in rows), strict=True)
-    if isinstance(scorer, BlackBoxScorer):
-        return scorer.encode_by_role(texts, roles, report)
-    return encode_by_role(scorer, texts, roles, progress=report)
+    columns = missing.columns(rows.tolist())
+    if missing.kind == "embeddings" and isinstance(scorer, BlackBoxScorer):
+        return scorer.encode_by_role(columns["text"], columns["role"], report)
+    return ask(scorer, missing.kind, columns, report)
 
 
 def _described(run: Run, name: str, scores: np.ndarray) -> dict[str, Any]:

@@ -16,14 +16,14 @@ import re
 import unicodedata
 import zlib
 from collections.abc import Iterator
+from io import TextIOWrapper
 from json.decoder import scanstring  # type: ignore[attr-defined]
-from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal, Protocol
 
 from distill.errors import BadInput
 from distill.wording import counted
 
-__all__ = ["RepeatedKeys", "delimited_rows", "is_array", "json_rows", "text_lines", "with_value"]
+__all__ = ["RepeatedKeys", "TableFile", "delimited_rows", "is_array", "json_rows", "text_lines", "with_value"]
 
 log = logging.getLogger(__name__)
 _MAX_CELL = 2**31 - 1  # csv refuses values of more than 128 KiB unless told
@@ -47,19 +47,33 @@ class RepeatedKeys(dict[str, Any]):
     names: frozenset[str] = frozenset()
 
 
-def text_lines(path: Path, *, newline: str = "\n") -> Iterator[str]:
+class TableFile(Protocol):
+    """What is read here of a file: a `pathlib.Path`, or a file of another filesystem. Its form in a text is what messages name."""
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+
+    @property
+    def suffix(self) -> str:
+        """The end of its name from the last dot on."""
+
+    def open(self, mode: Literal["rb"], /) -> IO[bytes]:
+        """Open it for reading bytes."""
+
+
+def text_lines(path: TableFile, *, newline: str = "\n") -> Iterator[str]:
     r"""Yield the lines of a file with their ends.
 
     :param newline: "\n" ends a line, or "" for any of \n, \r\n and \r
     :raises BadInput: where it is another encoding, no text, or a damaged .gz
     """
-    opener: Any = gzip.open if path.suffix == ".gz" else open
     encoding = "UTF-8"
     try:
-        with opener(path, "rb") as raw:
-            encoding = _encoding(path, raw)
-        with opener(path, "rt", encoding=encoding, newline=newline) as file:
-            yield from file
+        with path.open("rb") as raw, _unpacked(path, raw) as file:
+            encoding = _encoding(path, file)
+        with path.open("rb") as raw, TextIOWrapper(_unpacked(path, raw), encoding, newline=newline) as lines:
+            yield from lines
     except UnicodeError:
         raise BadInput(_not_decoded(path, encoding)) from None
     except EOFError:
@@ -68,7 +82,11 @@ def text_lines(path: Path, *, newline: str = "\n") -> Iterator[str]:
         raise BadInput(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _encoding(path: Path, raw: IO[bytes]) -> str:
+def _unpacked(path: TableFile, raw: IO[bytes]) -> Any:
+    return gzip.open(raw) if path.suffix == ".gz" else raw
+
+
+def _encoding(path: TableFile, raw: IO[bytes]) -> str:
     head = raw.read(4)
     for mark, what in _OTHER_FILES.items():
         if head.startswith(mark):
@@ -76,7 +94,7 @@ def _encoding(path: Path, raw: IO[bytes]) -> str:
     return next((encoding for mark, encoding in _MARKS.items() if head.startswith(mark)), "utf-8-sig")
 
 
-def _not_decoded(path: Path, encoding: str) -> str:
+def _not_decoded(path: TableFile, encoding: str) -> str:
     if encoding == "utf-8-sig":
         return f"{path} is not UTF-8; save it as UTF-8 (Korean files are often CP949): iconv -f cp949 -t utf-8"
     return f"{path} is not {encoding.upper()}, whatever its first bytes say; save it as UTF-8"
@@ -85,7 +103,7 @@ def _not_decoded(path: Path, encoding: str) -> str:
 # --- CSV and TSV ------------------------------------------------------------------------------------------------------
 
 
-def delimited_rows(path: Path, file_format: str) -> tuple[list[str], Iterator[list[str]]]:
+def delimited_rows(path: TableFile, file_format: str) -> tuple[list[str], Iterator[list[str]]]:
     """Return the header of a .csv or .tsv and its rows, each with a value for every column.
 
     Empty lines are no rows, and are counted in the log; where there is one column, an empty line is an empty value.
@@ -105,7 +123,7 @@ def delimited_rows(path: Path, file_format: str) -> tuple[list[str], Iterator[li
     return header, _whole_rows(path, header, raw, file_format)
 
 
-def _whole_rows(path: Path, header: list[str], raw: Iterator[list[str]], file_format: str) -> Iterator[list[str]]:
+def _whole_rows(path: TableFile, header: list[str], raw: Iterator[list[str]], file_format: str) -> Iterator[list[str]]:
     number = n_empty = pending = 0
     n_columns = len(header)
     for row in raw:
@@ -133,7 +151,7 @@ _ADVICE = {
 }
 
 
-def _csv_rows(path: Path) -> Iterator[list[str]]:
+def _csv_rows(path: TableFile) -> Iterator[list[str]]:
     csv.field_size_limit(_MAX_CELL)
     reader = csv.reader(text_lines(path, newline=""), strict=True)
     try:
@@ -142,7 +160,7 @@ def _csv_rows(path: Path) -> Iterator[list[str]]:
         raise BadInput(f"{path} line {reader.line_num} is no CSV: {error}") from None
 
 
-def _tsv_rows(path: Path) -> Iterator[list[str]]:
+def _tsv_rows(path: TableFile) -> Iterator[list[str]]:
     for line in text_lines(path):
         bare = line.removesuffix("\n").removesuffix("\r")
         yield bare.split("\t") if bare else []
@@ -165,7 +183,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=str, parse_float=str, parse_constant=float)
 
 
-def is_array(path: Path) -> bool:
+def is_array(path: TableFile) -> bool:
     """Tell whether a .json holds one array of objects, not an object a line."""
     if not path.name.removesuffix(".gz").endswith(".json"):
         return False
@@ -173,7 +191,7 @@ def is_array(path: Path) -> bool:
     return first.startswith("[")
 
 
-def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def json_rows(path: TableFile) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield each object as it is written, and parsed, with its numbers as strings.
 
     :raises BadInput: naming the line that is no object
@@ -190,7 +208,7 @@ def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield line.strip(), row
 
 
-def _array_rows(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _array_rows(path: TableFile, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
     rows = _parsed(path, text, "it")
     at = text.index("[") + 1
     for number, row in enumerate(rows, start=1):
@@ -221,7 +239,7 @@ def with_value(line: str, key: str, text: str) -> str:
 _NOT_BLANK = re.compile(r"[^ \t\r\n]")
 
 
-def _parsed(path: Path, text: str, where: str) -> Any:
+def _parsed(path: TableFile, text: str, where: str) -> Any:
     try:
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:

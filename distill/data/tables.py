@@ -241,11 +241,11 @@ def parquet_batches(
     return schema, batches()
 
 
-def _no_parquet(path: Path, error: Exception) -> BadInput:
+def _no_parquet(path: Path | str, error: Exception) -> BadInput:
     return BadInput(f"{path} cannot be read as PARQUET: {' '.join(str(error).split())[:300]}")
 
 
-def column_values(path: Path, name: str, column: Any) -> list[Any]:
+def column_values(path: Path | str, name: str, column: Any) -> list[Any]:
     """Return the values of an Arrow column.
 
     :raises BadInput: of dates and times, which are no texts, and of strings that are not UTF-8

@@ -4,10 +4,12 @@
 a model folder.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Unpack, cast
 from urllib.parse import urlsplit
+
+import numpy as np
 
 from distill.errors import BadInput
 from distill.files.artefact import INNER_MODEL, check_model_folder
@@ -18,6 +20,7 @@ from distill.recipe.schema import LateInteractionTeacher, M3Teacher, Paragraphs,
 from distill.recipe.token_teachers import TOKEN_TEACHERS
 from distill.runtime.cache import cache_folder
 from distill.runtime.opening import LoadArguments, load
+from distill.runtime.scorer import Scorer
 from distill.scorers.baselines import ParagraphScorer, RemoteScorer, TfIdfScorer
 from distill.scorers.cascade import CascadeScorer, CascadeSettings
 from distill.scorers.pairing import pair_up
@@ -25,7 +28,10 @@ from distill.scorers.scoring import SCORER_FILE, PairScorer
 from distill.scorers.token_readers import HowToRead
 from distill.scorers.token_scorer import open_token_scorer, read_token_settings
 
-__all__ = ["check_scorer_folder", "model_folder", "open_scorer"]
+__all__ = ["ResultColumns", "check_scorer_folder", "model_folder", "open_scorer", "result_columns", "scorer_folders"]
+
+ResultColumns = dict[str, tuple[type, Callable[[np.ndarray], np.ndarray]]]
+"""The columns of a table of scores: the type of each, and what gives it from the scores."""
 
 
 def open_scorer(
@@ -72,6 +78,27 @@ def open_scorer(
     return ParagraphScorer(load(_inner(folder, settings), **arguments), settings)
 
 
+def result_columns(model: str | Path, scorer: PairScorer, *, calibrated: bool, decide: bool) -> ResultColumns:
+    """Return what `distill score` writes of each pair: score, unit_score, and what the folder's calibration adds.
+
+    :param calibrated: add probability
+    :param decide: add match, 1 where the score reaches the folder's threshold, else 0
+    :raises BadInput: where a calibration is asked for and the folder carries none, before anything is scored
+    """
+    columns: ResultColumns = {"score": (float, lambda scores: scores), "unit_score": (float, scorer.unit)}
+    if not (calibrated or decide):
+        return columns
+    if not isinstance(scorer, Scorer):
+        raise BadInput(f"{model} is a {scorer.kind}, which carries no calibration; leave out --calibrated and --decide")
+    if calibrated:
+        columns["probability"] = (float, scorer.probability)
+    if decide:
+        columns["match"] = (int, lambda scores: scorer.decide(scores).astype(int))
+    for _, told in columns.values():
+        told(np.zeros(0))
+    return columns
+
+
 def _open_token_scorer(folder: Path, **arguments: Unpack[LoadArguments]) -> PairScorer:
     if arguments.get("runtime") not in (None, "torch"):
         raise BadInput(f"{folder} compares tokens, which runs in torch; leave the runtime out")
@@ -109,6 +136,14 @@ def model_folder(folder: Path) -> Path:
     if isinstance(settings, CascadeSettings):
         return _within(folder, settings.student)
     return _inner(folder, settings) if isinstance(settings, Paragraphs) else folder
+
+
+def scorer_folders(folder: Path) -> list[Path]:
+    """Return all folders that a scorer's results come from: its own, and those of the models that it names."""
+    settings = _read_settings(folder) if (folder / SCORER_FILE).is_file() else None
+    if isinstance(settings, CascadeSettings):
+        return [folder, *(_within(folder, path) for path, _, _ in settings.models())]
+    return [folder, *([_inner(folder, settings)] if isinstance(settings, Paragraphs) else [])]
 
 
 class _NoModel(BadInput):

@@ -71,6 +71,7 @@ ROOMS = (
     "distill.mining",
     "distill.evaluation",
     "distill.report",
+    "distill.ray",
     "distill.scorers",
     "distill.training",
     "distill.graphs",
@@ -157,7 +158,7 @@ STAGES = [
     for name in FILES
     if name.startswith("recipes.")
     and not name.startswith("recipes._")
-    and name not in ("recipes.cli", "recipes.commands", "recipes.mining")
+    and name not in ("recipes.cli", "recipes.commands", "recipes.mining", "recipes.ray_jobs")
 ]
 
 

@@ -1,0 +1,204 @@
+"""What an actor of a job does with a batch of rows: keys, what is not done yet, results, a shard; and what it says of it."""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from distill.errors import BadInput
+from distill.files.artefact import revision
+from distill.ray.actors import EmbedActor, ScoreActor
+from distill.ray.attempts import attempt
+from distill.ray.reading import BATCH, PATH, PROBLEM, Source, from_value
+from distill.ray.shards import KEY, ShardFolder, row_keys, shard_name
+from distill.signals import KeySet
+from distill.wording import counted
+
+__all__ = ["Batched", "RayJob", "ShardActor", "state_of"]
+
+
+@dataclass(frozen=True)
+class RayJob:
+    """What is computed of which rows.
+
+    :param source: the rows
+    :param models: the folders that the results come from; every machine sees them under these paths
+    :param work: makes the actor's model; it is called in each actor
+    :param settings: what decides a result besides models and columns
+    :param shard_rows: rows of a batch and of its shard: what a kill loses at most, of each actor
+    :param skip_bad_rows: leave out what is no text, and say how many and which came first
+    """
+
+    source: Source
+    models: tuple[Path, ...]
+    work: Callable[[], EmbedActor | ScoreActor]
+    settings: Mapping[str, Any]
+    shard_rows: int = 8192
+    skip_bad_rows: bool = False
+
+    @property
+    def skips(self) -> bool:
+        """Whether rows that are no text are left out: where that is asked for, and the empty lines of a .txt."""
+        return self.skip_bad_rows or self.source.form == "txt"
+
+
+@dataclass(frozen=True)
+class Batched:
+    """What became of one batch: `rows` came in; the counts after it are parts of them.
+
+    :param shard: its file, where any of its rows was computed
+    :param actor: which process had it
+    :param seconds: from taking it to having written it
+    :param cpu_seconds: of these, on all threads of the process
+    :param tries: how often it was begun
+    :param problem: why nothing of it was written
+    :param is_bad_input: whether that is for the user to mend
+    :param first_left_out: the first row that is no text, and why
+    :param paths: files that its rows are of
+    """
+
+    shard: str
+    actor: str
+    rows: int
+    computed: int = 0
+    done_before: int = 0
+    repeated: int = 0
+    left_out: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    tries: int = 1
+    problem: str | None = None
+    is_bad_input: bool = False
+    first_left_out: str | None = None
+    paths: str = ""
+
+
+def state_of(job: RayJob) -> dict[str, Any]:
+    """Return all that decides the output, as this machine sees it; opens the model once.
+
+    :raises BadInput: where the model cannot be opened, or a kept column has the name of a result
+    """
+    work = job.work()
+    for name in job.source.kept:
+        if name in (*work.outputs, KEY):
+            raise BadInput(f"--keep {name}: the output has a column {name} of its own; rename it in the input")
+    columns = {"texts": list(job.source.texts), "kept": list(job.source.kept), "results": list(work.outputs)}
+    return {"source": job.source.address, **columns, **_facts(job, work), **job.settings}
+
+
+def _facts(job: RayJob, work: EmbedActor | ScoreActor) -> dict[str, Any]:
+    """Return what has to be the same on every machine."""
+    scorer = work.scorer
+    return {
+        "models": [revision(folder) for folder in job.models],
+        "kind": scorer.kind,
+        "runtime": scorer.runtime,
+        "precision": scorer.precision,
+        "max_length": scorer.max_length,
+    }
+
+
+class ShardActor:
+    """One process with a model: takes batches of rows, writes a shard of each, and says what became of it.
+
+    :param state: what the driver found (`state_of`); a machine with another model or precision is refused
+    :param done: keys of rows that need no work
+    :param begun: gives what counts the beginnings of a batch, see `attempt`
+    :raises BadInput: where this machine opens another model, or the same in another way
+    """
+
+    def __init__(
+        self,
+        job: RayJob,
+        folder: ShardFolder,
+        state: Mapping[str, Any],
+        done: KeySet,
+        begun: Callable[[str], Callable[[], int]],
+    ) -> None:
+        self.job, self.folder, self.done, self.begun = job, folder, done, begun
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self.work = job.work()
+        differing = [
+            f"{name} {value}, where the job began {state[name]}"
+            for name, value in _facts(job, self.work).items()
+            if value != state[name]
+        ]
+        if differing:
+            raise BadInput(
+                f"{self.name} opens another model, or otherwise: {'; '.join(differing)}; state --precision fp32"
+            )
+
+    def __call__(self, table: pa.Table) -> dict[str, list[str]]:
+        """Return a row for each batch: what became of it."""
+        batches = table[BATCH].to_pylist() if len(table) else []  # a file without rows is a block without columns
+        return {"told": [json.dumps(asdict(self.handle(from_value(batch)))) for batch in batches]}
+
+    def handle(self, table: pa.Table) -> Batched:
+        """Compute what is not done yet of a batch and write it."""
+        began, cpu_began, usable = time.monotonic(), time.process_time(), table[PROBLEM].is_null().to_numpy()
+        told = Batched("", self.name, len(table), paths=_paths(table))
+        if not usable.all():
+            told = self._told_bad(told, table, usable)
+            if told.problem is not None:
+                return told
+        keys = self._keys(table)
+        rows, counts = self._todo(keys, usable)
+        told = replace(told, **counts)
+        if not len(rows):
+            return told
+        told = replace(told, shard=shard_name(keys[rows]))
+        tried = attempt(lambda: self._write(told.shard, table.take(rows), keys[rows]), self.begun(told.shard))
+        told = replace(told, tries=tried.tries, problem=tried.problem, is_bad_input=tried.is_bad_input)
+        if tried.problem is not None:
+            return told
+        seconds, cpu_seconds = time.monotonic() - began, time.process_time() - cpu_began
+        return replace(told, computed=len(rows), seconds=seconds, cpu_seconds=cpu_seconds)
+
+    def _told_bad(self, told: Batched, table: pa.Table, usable: np.ndarray) -> Batched:
+        place, n_bad = int(np.argmin(usable)), int((~usable).sum())
+        first = f"{table[PATH][place].as_py()}: {table[PROBLEM][place].as_py()}"
+        if self.job.skips:
+            return replace(told, left_out=n_bad, first_left_out=first)
+        return replace(told, problem=f"{counted(n_bad, 'row')} cannot be used ({first})", is_bad_input=True)
+
+    def _keys(self, table: pa.Table) -> np.ndarray:
+        names = (*self.job.source.texts, *self.job.source.kept)
+        return row_keys(zip(*(table[name].to_pylist() for name in names), strict=True))
+
+    def _todo(self, keys: np.ndarray, usable: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+        """Return the rows that are to be computed: usable, each once, and in no shard of before. *Shape:* (n_todo,)."""
+        rows = np.flatnonzero(usable)
+        _, first = np.unique(keys[rows], axis=0, return_index=True)
+        each = rows[np.sort(first)]
+        todo = each[self.done.find(keys[each]) < 0]
+        return todo, {"repeated": len(rows) - len(each), "done_before": len(each) - len(todo)}
+
+    def _write(self, shard: str, table: pa.Table, keys: np.ndarray) -> None:
+        if self.folder.has(shard):  # of an earlier try, whose process ended before it could say so
+            return
+        rows = table.select(list(self.job.source.kept))
+        texts = (table[name].to_pylist() for name in self.job.source.texts)
+        for column, values in self.work.results(*texts).items():
+            if not np.isfinite(values).all():
+                raise BadInput(
+                    f"the model gives NaN or infinity as {column}; state --precision fp32, or take another one"
+                )
+            rows = rows.append_column(column, _arrow(values))
+        self.folder.write(shard, rows, keys)
+
+
+def _arrow(values: np.ndarray) -> Any:
+    flat = pa.array(np.ascontiguousarray(values).ravel())
+    return flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+
+
+def _paths(table: pa.Table) -> str:
+    paths = list(dict.fromkeys(table[PATH].to_pylist()))
+    return " and ".join([*paths[:1], *([f"{len(paths) - 1} more"] if len(paths) > 1 else [])])
