@@ -387,9 +387,11 @@ def evaluate_models(
     logging.getLogger("mteb").setLevel(logging.WARNING)
     from distill.evaluation.boards import board_models, evaluate_on_boards, recipe_task, tasks_named
     from distill.recipe.reading import load_recipe
-    from distill.report.board_scores import store_board_scores
+    from distill.report.board_scores import check_board_places, store_board_scores
 
     named = {name: folder for path in models for name, folder in board_models(path).items()}
+    for folder in named.values() if card else ():
+        check_board_places(folder)
     asked = [
         *tasks_named(list(dict.fromkeys(tasks))),
         *(recipe_task(load_recipe(recipe)) for recipe in dict.fromkeys(recipes)),

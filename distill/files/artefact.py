@@ -34,6 +34,7 @@ __all__ = [
     "ModelKind",
     "Side",
     "check_model_folder",
+    "check_tokenizer",
     "content_hash",
     "is_static_module",
     "new_file",
@@ -46,6 +47,7 @@ __all__ = [
     "versions",
     "write_card",
     "write_json",
+    "write_text",
 ]
 
 ModelKind = Literal["bi_encoder", "cross_encoder"]
@@ -145,11 +147,15 @@ def revision(folder: Path) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write readable JSON under a temporary name, then rename: a reader never sees half a file."""
+    """Write readable JSON: a reader never sees half a file."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text, line ends as they are, under a temporary name, then rename: a reader never sees half a file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(text.encode("utf-8"))
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -370,6 +376,15 @@ def _check_modules(folder: Path, modules: Sequence[Mapping[str, str]]) -> None:
         if module["type"].endswith("Dense"):
             refuse_pickles(folder / module["path"], WEIGHT_FILES, PICKLE_FILES)
             _require(folder, *(f"{module['path']}/{name}" for name in WEIGHT_FILES))
+
+
+def check_tokenizer(folder: Path) -> None:
+    """Check that a folder has a tokenizer: transformers would make an empty one, to which every word is unknown.
+
+    :raises BadInput: where it has none
+    """
+    if not any((folder / name).is_file() for name in _TOKENIZERS):
+        raise BadInput(f"{folder} has no tokenizer ({', '.join(_TOKENIZERS[:3])} …); copy the folder again, all of it")
 
 
 def is_static_module(module: Mapping[str, Any]) -> bool:

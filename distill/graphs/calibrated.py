@@ -34,8 +34,13 @@ def calibrated_logits(calibration: Calibration, logits: np.ndarray) -> np.ndarra
 
 
 def _segments(calibration: Calibration) -> Mapping[str, np.ndarray]:
-    """Return the pieces of an isotonic line. *Shape:* low, high, rise: (n_steps − 1,); first: ()."""
+    """Return the pieces of an isotonic line. *Shape:* low, high, rise: (n_steps − 1,); first: ().
+
+    :raises BadInput: for steps that are one step in float32, which the graph computes in
+    """
     scores, probabilities = (np.array(side) for side in calibration.steps)
+    if (np.diff(scores.astype(np.float32)) <= 0).any():
+        raise BadInput("the calibration has steps closer together than float32 tells apart; fit it again")
     rise = np.diff(probabilities) / np.diff(scores)
     found = {"low": scores[:-1], "high": scores[1:], "rise": rise, "first": probabilities[0]}
     return {name: values.astype(np.float32) for name, values in found.items()}

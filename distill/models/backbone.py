@@ -174,7 +174,13 @@ def _train_wordpiece(texts: Sequence[str], size: int, specials: Sequence[str], u
     normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.BertNormalizer(lowercase=True, strip_accents=False)]
     )
-    characters = _characters(map(normalizer.normalize_str, texts), at_most=size // 4)
+    normal = list(map(normalizer.normalize_str, texts))
+    characters = _characters(normal, at_most=size // 4)
+    if rest := set().union(*normal) - set(
+        characters
+    ):  # the trainer would leave them out within words, and join what is around
+        blank = str.maketrans(dict.fromkeys(rest, " "))
+        texts = [text.translate(blank) for text in normal]
     tokenizer = Tokenizer(models.WordPiece(unk_token=unk_token))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()

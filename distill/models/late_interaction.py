@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import BadInput, loading
-from distill.files.artefact import PICKLE_FILES, WEIGHT_FILES
+from distill.files.artefact import PICKLE_FILES, WEIGHT_FILES, check_tokenizer
 from distill.files.trust import NO_CODE, check_files, check_module, check_settings, refuse_pickles
 from distill.models.backbone import resolve_name
 from distill.models.files import usable_positions
@@ -58,6 +58,7 @@ def check_late_interaction(name: str) -> None:
     if folder.is_dir():
         check_files(folder)
         check_settings(folder)
+        check_tokenizer(folder)
         refuse_pickles(folder, WEIGHT_FILES, PICKLE_FILES)
     modules, stored = stored_json(name, "modules.json"), stored_json(name, PROMPTS_FILE)
     listed = modules if isinstance(modules, list) else []

@@ -83,6 +83,8 @@ def _linear(path: Path, tensors: Mapping[str, Any], width: int) -> Any:
     n_rows = shapes.get("bias", (0,))[:1]
     if set(shapes) != {"weight", "bias"} or not n_rows or not n_rows[0] or shapes["weight"][:-1] != n_rows:
         raise BadInput(f"{path} is no linear layer: weight (n, width) and bias (n,) are expected; copy it again")
+    if not all(_is_plain(tensor) for tensor in tensors.values()):
+        raise BadInput(f"{path} holds tensors that are sparse, complex or without values; ordinary ones are expected")
     if shapes["weight"][1] != width:
         raise BadInput(
             f"{path} reads states of width {shapes['weight'][1]}, its encoder has {width}; copy both of one model"
@@ -92,6 +94,12 @@ def _linear(path: Path, tensors: Mapping[str, Any], width: int) -> Any:
     linear = torch.nn.Linear(width, n_rows[0])
     linear.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     return linear.eval().requires_grad_(False)
+
+
+def _is_plain(tensor: Any) -> bool:
+    import torch
+
+    return bool(tensor.layout == torch.strided and not tensor.is_meta and tensor.is_floating_point())
 
 
 def _tensors(path: Path) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distill.errors import BadInput, loading
-from distill.files.artefact import ModelKind, check_model_folder
+from distill.files.artefact import ModelKind, check_model_folder, check_tokenizer
 from distill.files.trust import NO_CODE, check_module, check_source, read_json
 from distill.models.backbone import resolve_name
 from distill.models.compatibility import make_portable
@@ -218,6 +218,8 @@ def _model_options() -> dict[str, Any]:
 def _transformer(name: str) -> Any:
     from sentence_transformers.base.modules import Transformer
 
+    if Path(name).is_dir():
+        check_tokenizer(Path(name))
     # unless each of its loaders is told, transformers asks on a terminal whether to run the code, and "y" does it
     return Transformer(
         name, model_kwargs={**_model_options(), **NO_CODE}, processor_kwargs={**NO_CODE}, config_kwargs={**NO_CODE}

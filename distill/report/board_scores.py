@@ -6,6 +6,7 @@
 The file describes the model and is no part of its revision. Scores of another revision of the model are not shown.
 """
 
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -14,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import BadInput
-from distill.files.artefact import BOARDS, read_card, revision, write_json
+from distill.files.artefact import BOARDS, read_card, revision, write_json, write_text
 from distill.files.outputs import inert
 from distill.files.trust import read_json
 
-__all__ = ["BoardScore", "board_scores", "store_board_scores", "with_board_scores"]
+__all__ = ["BoardScore", "board_scores", "check_board_places", "store_board_scores", "with_board_scores"]
 
-_TITLE = "## Tasks of MTEB"
-_SECTION = re.compile(rf"^{_TITLE}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
-_BEFORE = re.compile(r"^## Where it comes from$", re.MULTILINE)
+_BEGIN, _END = "<!-- distill evaluate: begin -->", "<!-- distill evaluate: end -->"
+_SECTION = re.compile(f"{_BEGIN}.*?{_END}", re.DOTALL)
+_BEFORE = re.compile(r"^## Where it comes from\r?$", re.MULTILINE)
 _KEYS = {"task": str, "type": str, "metric": str, "score": float, "data": str, "model": str, "opened": str}
 
 
@@ -55,11 +56,26 @@ def board_scores(folder: Path) -> list[BoardScore]:
         return []
     held = read_json(path, list)
     for row in held:
-        if not isinstance(row, dict) or {name: type(row.get(name)) for name in _KEYS} != _KEYS:
-            raise BadInput(f"{path} holds no scores of boards; remove it, or run distill evaluate --card again")
+        if not _is_score(row):
+            raise BadInput(f"{path} holds no scores of boards; remove it, and run distill evaluate --card again")
     now = _revision(folder)
     scores = (BoardScore(**{name: row[name] for name in _KEYS}) for row in held)
     return [score for score in scores if score.model == now]
+
+
+def _is_score(row: Any) -> bool:
+    return (
+        isinstance(row, dict) and {name: type(row.get(name)) for name in _KEYS} == _KEYS and math.isfinite(row["score"])
+    )
+
+
+def check_board_places(folder: Path) -> None:
+    """Check that scores can be put beside a model and into its card, before they are computed.
+
+    :raises BadInput: naming the file that cannot take them
+    """
+    board_scores(folder)
+    _read_card_text(folder / "README.md")
 
 
 def store_board_scores(folder: Path, scores: Sequence[BoardScore]) -> bool:
@@ -68,12 +84,24 @@ def store_board_scores(folder: Path, scores: Sequence[BoardScore]) -> bool:
     :returns: whether there is a card (README.md)
     """
     kept = {score.task: score for score in [*board_scores(folder), *scores]}
+    text = _read_card_text(folder / "README.md")
     write_json(folder / BOARDS, [asdict(score) for score in kept.values()])
-    card = folder / "README.md"
-    if not card.is_file():
+    if text is None:
         return False
-    card.write_text(with_board_scores(card.read_text(encoding="utf-8"), list(kept.values())), encoding="utf-8")
+    write_text(folder / "README.md", with_board_scores(text, list(kept.values())))
     return True
+
+
+def _read_card_text(path: Path) -> str | None:
+    """Return a card as it is, line ends included; None where there is none."""
+    if not os.path.lexists(path):
+        return None
+    if path.is_symlink() or not path.is_file():
+        raise BadInput(f"{path} is a link or no file, and is not written through; copy the folder, or leave out --card")
+    try:
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        raise BadInput(f"{path} is not UTF-8; save it so, or leave out --card") from None
 
 
 def _revision(folder: Path) -> str:
@@ -82,50 +110,23 @@ def _revision(folder: Path) -> str:
 
 
 def with_board_scores(card: str, scores: Sequence[BoardScore]) -> str:
-    """Return a model card with a section of these scores, and with them in its metadata; as it is without any."""
+    """Return a model card with a section of these scores between two marks of its own; all else stays, sign by sign."""
     if not scores:
         return card
-    section = f"{_TITLE}\n\n{inert(_table(scores))}\n\n"
-    text = _SECTION.sub("", card)
-    place = _BEFORE.search(text)
+    section = f"{_BEGIN}\n\n## Tasks of MTEB\n\n{inert(_table(scores))}\n\n{_END}"
+    if "\r\n" in card:
+        section = section.replace("\n", "\r\n")
+    held = _SECTION.search(card)
+    if held is not None:
+        return f"{card[: held.start()]}{section}{card[held.end() :]}"
+    ends = "\r\n" if "\r\n" in card else "\n"
+    place = _BEFORE.search(card)
     if place is None:
-        text = f"{text.rstrip()}\n\n{section}"
-    else:
-        text = f"{text[: place.start()]}{section}{text[place.start() :]}"
-    return _with_metadata(text, scores)
+        return f"{card}{ends if card.endswith(ends) else 2 * ends}{section}{ends}"
+    return f"{card[: place.start()]}{section}{2 * ends}{card[place.start() :]}"
 
 
 def _table(scores: Sequence[BoardScore]) -> str:
     rows = [" | ".join([one.task, one.type, one.metric, f"{one.score:.4f}", one.opened]) for one in scores]
     rows = [f"| {' '.join(row.split())} |" for row in rows]
     return "\n".join(["| task | type | metric | score | opened as |", "|---|---|---|---:|---|", *rows])
-
-
-def _with_metadata(text: str, scores: Sequence[BoardScore]) -> str:
-    """Return a card with the scores among the results that the hub reads; as it is where it has no metadata."""
-    from huggingface_hub import EvalResult, ModelCard
-
-    if not text.startswith("---\n"):
-        return text
-    try:
-        card = ModelCard(text, ignore_metadata_errors=False)
-    except Exception as error:  # whatever a parser of YAML raises
-        raise BadInput(
-            f"the card's metadata cannot be read ({' '.join(str(error).split())[:120]}); mend README.md"
-        ) from None
-    names = {score.task for score in scores}
-    data: Any = card.data  # a ModelCardData, which the library types as what it derives from
-    kept = [result for result in data.eval_results or [] if result.dataset_name not in names]
-    data.model_name = data.model_name or "model"  # the hub's form of results has a name
-    data.eval_results = kept + [
-        EvalResult(
-            task_type=one.type,
-            dataset_type="mteb",
-            dataset_name=one.task,
-            dataset_revision=one.data,
-            metric_type=one.metric,
-            metric_value=round(one.score, 4),
-        )
-        for one in scores
-    ]
-    return str(card)

@@ -16,7 +16,7 @@ from distill.metrics.standing import floor_of
 from distill.recipe.black_box import BLACK_BOXES
 from distill.recipe.schema import TokenTeacher
 from distill.recipe.token_teachers import TOKEN_TEACHERS
-from distill.report.board_scores import board_scores, with_board_scores
+from distill.report.board_scores import BoardScore, board_scores, with_board_scores
 from distill.report.templates import render
 from distill.report.words import speed_share, worth_in_parts
 from distill.run import Run
@@ -43,8 +43,9 @@ def write_model_cards(run: Run, result: Mapping[str, Any], folders: Mapping[str,
         folder = folders.get(row["name"])
         artefact = None if folder is None else read_card(folder)
         if folder is not None and artefact is not None:
-            text = _text(run, row, result, artefact, exports)
-            (folder / "README.md").write_text(with_board_scores(text, board_scores(folder)), encoding="utf-8")
+            boards = board_scores(folder)
+            text = _text(run, row, result, artefact, exports, boards)
+            (folder / "README.md").write_text(with_board_scores(text, boards), encoding="utf-8")
 
 
 def _exports(run: Run) -> dict[str, Mapping[str, Any]]:
@@ -62,7 +63,12 @@ def _own_parity(row: Mapping[str, Any], artefact: Artefact) -> dict[str, Mapping
 
 
 def _text(
-    run: Run, row: Mapping[str, Any], result: Mapping[str, Any], artefact: Artefact, exports: Mapping[str, Any]
+    run: Run,
+    row: Mapping[str, Any],
+    result: Mapping[str, Any],
+    artefact: Artefact,
+    exports: Mapping[str, Any],
+    boards: Sequence[BoardScore],
 ) -> str:
     """Fill `model_card.md`; a teacher that is no model has nothing that can be loaded, and metadata are for what hubs know."""
     is_model = row["kind"] not in BLACK_BOXES
@@ -80,7 +86,7 @@ def _text(
         limits=_limits(run, result),
     )
     is_known = is_model and artefact.kind not in TOKEN_TEACHERS
-    return f"{_metadata(run, row, result, artefact)}\n\n{inert(card)}" if is_known else inert(card)
+    return f"{_metadata(run, row, result, artefact, boards)}\n\n{inert(card)}" if is_known else inert(card)
 
 
 def _box(run: Run, row: Mapping[str, Any]) -> dict[str, str]:
@@ -88,7 +94,9 @@ def _box(run: Run, row: Mapping[str, Any]) -> dict[str, str]:
     return {"name": row["name"], "said": "no model" if box is None else f"no model: {box.in_words}"}
 
 
-def _metadata(run: Run, row: Mapping[str, Any], result: Mapping[str, Any], artefact: Artefact) -> str:
+def _metadata(
+    run: Run, row: Mapping[str, Any], result: Mapping[str, Any], artefact: Artefact, boards: Sequence[BoardScore]
+) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
     cross, card = artefact.kind == "cross_encoder", run.recipe.card
@@ -104,6 +112,17 @@ def _metadata(run: Run, row: Mapping[str, Any], result: Mapping[str, Any], artef
             metric_name=METRIC_NAMES.get(name, name),
         )
         for name, estimate in row["metrics"].items()
+    ]
+    results += [
+        EvalResult(
+            task_type=one.type,
+            dataset_type="mteb",
+            dataset_name=one.task,
+            dataset_revision=one.data,
+            metric_type=one.metric,
+            metric_value=round(one.score, 4),
+        )
+        for one in boards
     ]
     tags = ["sentence-transformers", "cross-encoder" if cross else "feature-extraction", "knowledge-distillation"]
     data = ModelCardData(

@@ -3,6 +3,7 @@
 A source is a language or a domain: one side of the pairs, one column of a file. Columns of one row belong together.
 """
 
+import logging
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ from students.vocabulary.tokenizer_json import TokenizerJson
 from students.vocabulary.trimming import trim_vocabulary
 
 __all__ = ["Corpus", "change_vocabulary", "factorise", "read_corpus", "student_corpus"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ def change_vocabulary(model: Any, vocabulary: Vocabulary, corpus: Corpus, *, see
             transformer, tokenizer, corpus.sources, vocabulary.extend, seed=seed, contexts=corpus.contexts
         )
         report = extended.to_json()
+        log.info("vocabulary: %d → %d tokens", *extended.n_tokens)
     replace_tokenizer(model, new_tokenizer)
     return report
 

@@ -100,7 +100,9 @@ def _added(
     else:
         pieces = _trained(old, normalize, _runs(normal, settings.scripts), settings)
     if not pieces:
-        raise BadInput(f"vocabulary.extend: the tokenizer has all tokens of {', '.join(settings.scripts)} already")
+        raise BadInput(
+            f"vocabulary.extend: the text gives no token of {', '.join(settings.scripts)} that the tokenizer lacks; leave extend out, or give more text"
+        )
     return pieces, merges
 
 

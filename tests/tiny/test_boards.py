@@ -2,18 +2,24 @@
 
 import json
 import shutil
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from huggingface_hub import ModelCard
 from scipy.stats import spearmanr
 
 from distill.data.pairs import Pairs
 from distill.errors import BadInput
 from distill.evaluation.boards import board_models, evaluate_on_boards, pairs_task, tasks_named
 from distill.files.artefact import revision
-from distill.report.board_scores import board_scores
+from distill.report.board_scores import (
+    BoardScore,
+    board_scores,
+    check_board_places,
+    store_board_scores,
+    with_board_scores,
+)
 from distill.runtime import load
 from recipes.cli import main
 
@@ -135,8 +141,7 @@ def test_what_cannot_be_evaluated(tmp_path, bert_cross, capsys):
 def test_scores_go_beside_the_model_and_into_its_card(bert_bi, tmp_path, capsys):
     folder, bare = (shutil.copytree(bert_bi, tmp_path / name) for name in ("model", "bare"))
     before = revision(folder)
-    card = "---\nlibrary_name: sentence-transformers\n---\n\n# A\n\n## Where it comes from\n\nB\n"
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    (folder / "README.md").write_text("# A\n\n## Where it comes from\n\nB\n", encoding="utf-8")
     (bare / "README.md").unlink(missing_ok=True)
     rows = [f"text {i},other {i % 5},{i % 7 / 7}" for i in range(30)]
     (tmp_path / "pairs.csv").write_text("query,document,label\n" + "\n".join(rows), encoding="utf-8")
@@ -150,8 +155,6 @@ def test_scores_go_beside_the_model_and_into_its_card(bert_bi, tmp_path, capsys)
     [score] = board_scores(folder)
     assert text.count("## Tasks of MTEB") == 1 and text.index("## Tasks of MTEB") < text.index("## Where it comes from")
     assert f"| own-evaluation | STS | cosine_spearman | {score.score:.4f} | " in text and text.endswith("B\n")
-    [result] = ModelCard(text).data.eval_results
-    assert (result.dataset_name, result.metric_value) == ("own-evaluation", round(score.score, 4))
     assert revision(folder) == before and len(board_scores(bare)) == 1
     weights = next(folder.glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes() + b" ")
@@ -159,7 +162,43 @@ def test_scores_go_beside_the_model_and_into_its_card(bert_bi, tmp_path, capsys)
     assert board_scores(folder) == []  # another model's
 
 
-@pytest.mark.parametrize("held", ['[{"task": "a"}]', "[1]", '[{"task": 1}]'])
+SCORE = BoardScore("KorSTS", "STS", "cosine_spearman", 0.5, "1", "2", "torch fp32, 128 tokens")
+CARDS = [
+    "# A\n\n```\n## Tasks of MTEB\n```\n\nmore of mine\n",
+    "---\ntags: foo # mine\n---\n\n# A\r\n\r\n## Where it comes from\r\n\r\nB\r\n",
+    "\ufeff# A",
+    "",
+]
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_nothing_else_of_a_card_changes(card):
+    once = with_board_scores(card, [SCORE])
+    assert "| KorSTS | STS |" in once and with_board_scores(once, [SCORE]) == once
+    begin, end = once.index("<!-- distill"), once.index("end -->") + len("end -->")
+    assert (once[:begin] + once[end:]).replace("\r", "").replace("\n", "") == card.replace("\r", "").replace("\n", "")
+    later = with_board_scores(once + "# mine\n", [replace(SCORE, score=0.25)])
+    assert later.endswith("# mine\n") and "0.2500" in later and "0.5000" not in later
+
+
+def test_a_card_that_cannot_be_written_is_said_before_anything_is_stored(bert_bi, tmp_path):
+    folder = shutil.copytree(bert_bi, tmp_path / "model")
+    card, outside = folder / "README.md", tmp_path / "outside.md"
+    card.unlink(missing_ok=True)
+    card.write_bytes(b"caf\xe9")
+    with pytest.raises(BadInput, match="is not UTF-8"):
+        check_board_places(folder)
+    outside.write_text("mine", encoding="utf-8")
+    card.unlink()
+    card.symlink_to(outside)
+    with pytest.raises(BadInput, match="is a link"):
+        store_board_scores(folder, [SCORE])
+    assert outside.read_text(encoding="utf-8") == "mine" and not (folder / "boards.json").exists()
+
+
+@pytest.mark.parametrize(
+    "held", ['[{"task": "a"}]', "[1]", '[{"task": 1}]', json.dumps([{**asdict(SCORE), "score": float("nan")}])]
+)
 def test_scores_that_are_none_are_refused(held, bert_bi, tmp_path):
     (tmp_path / "boards.json").write_text(held, encoding="utf-8")
     with pytest.raises(BadInput, match="holds no scores of boards"):

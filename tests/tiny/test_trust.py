@@ -288,3 +288,12 @@ def test_a_layout_never_takes_the_place_of_anything(model, tmp_path, place):
     with pytest.raises(BadInput, match="input of this command|holds other files|is a link"):
         write_layout(model, tmp_path / place, tool="fastembed")
     assert sorted(path for path in tmp_path.rglob("*")) == before
+
+
+def test_a_folder_without_a_tokenizer_is_refused(bert_bi, tmp_path):
+    """transformers would make an empty tokenizer, to which every word is unknown."""
+    folder = shutil.copytree(bert_bi, tmp_path / "model")
+    for name in ("modules.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+        (folder / name).unlink(missing_ok=True)
+    with pytest.raises(BadInput, match="has no tokenizer"):
+        build_model("bi_encoder", str(folder), max_length=64)

@@ -72,6 +72,13 @@ def agrees(found, name):
     np.testing.assert_allclose(sigmoid(found), calibration(LOGITS), atol=2e-6)
 
 
+def test_steps_that_float32_does_not_tell_apart_are_refused(tmp_path):
+    onnx_graph(tmp_path / "model.onnx")
+    close = Calibration("isotonic", "cross_encoder", steps=((0.1, 0.1 + 1e-9, 0.3), (0.2, 0.8, 0.9)))
+    with pytest.raises(BadInput, match="closer together than float32"):
+        calibrate_onnx(tmp_path / "model.onnx", close)
+
+
 def test_a_graph_without_logits_is_refused(tmp_path):
     onnx_graph(tmp_path / "model.onnx", "sentence_embedding")
     openvino_graph(tmp_path / "one.xml", "sentence_embedding")
