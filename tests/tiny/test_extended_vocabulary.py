@@ -186,8 +186,7 @@ def test_the_same_text_gives_the_same_tokens_and_embeddings(algorithm):
 def test_what_cannot_be_extended_is_said(algorithm, corpus, said):
     tokenizer = letters_bpe() if algorithm == "letters BPE" else make_tokenizer(algorithm)
     if said.endswith("lacks"):
-        tokenizer.add_tokens(["가"])
-        corpus = {"ko": ["가 가 가"]}
+        corpus = {"ko": ["뷁쀍 뷁쀍 뷁쀍"]}  # in no vocabulary, whichever of its ties the trainer took
         tokenizer, _ = extend_vocabulary(
             make_model("Bert", len(tokenizer)), tokenizer, corpus, MoreVocabulary(scripts="hangul"), seed=0
         )
