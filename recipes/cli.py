@@ -622,17 +622,15 @@ def score(
     """Score pairs: a bi-encoder gives cosines, a cross-encoder logits; unit_score maps either to [0, 1], --calibrated to probabilities."""
     from recipes.commands import ray_options, score_file
 
-    ray = ray_options(
-        engine,
-        {
-            "actors": actors,
-            "actor_cpus": actor_cpus,
-            "actor_gpus": actor_gpus,
-            "ray_address": ray_address,
-            "keep": keep,
-            "shard_rows": shard_rows,
-        },
-    )
+    given = {"actors": actors, "actor_cpus": actor_cpus, "actor_gpus": actor_gpus, "ray_address": ray_address}
+    ray = ray_options(engine, {**given, "keep": keep, "shard_rows": shard_rows})
+    opening: dict[str, Any] = {
+        "runtime": runtime,
+        "precision": precision,
+        "n_threads": threads,
+        "max_length": max_length,
+        "special_tokens_as_text": special_tokens_as_text,
+    }
     if ray is not None:
         from recipes.ray_jobs import ShardOutput, score_on_ray
 
@@ -644,13 +642,7 @@ def score(
             other_side=other_side,
             allow_hosts=[*(allow_host or []), *filter(None, [key_variable])],
             calibration={"calibrated": calibrated, "decide": decide},
-            opening={
-                "runtime": runtime,
-                "precision": precision,
-                "n_threads": threads,
-                "max_length": max_length,
-                "special_tokens_as_text": special_tokens_as_text,
-            },
+            opening=opening,
             ray=ray,
         )
         return
@@ -661,11 +653,7 @@ def score(
         query_column=query_column,
         document_column=document_column,
         other_side=other_side,
-        runtime=runtime,
-        precision=precision,
-        n_threads=threads,
-        max_length=max_length,
-        special_tokens_as_text=special_tokens_as_text,
+        **opening,
         allow_hosts=allow_host or [],
         key_variable=key_variable,
         calibrated=calibrated,
@@ -707,17 +695,15 @@ def embed(
     """Embed texts with a bi-encoder."""
     from recipes.commands import embed_file, ray_options
 
-    ray = ray_options(
-        engine,
-        {
-            "actors": actors,
-            "actor_cpus": actor_cpus,
-            "actor_gpus": actor_gpus,
-            "ray_address": ray_address,
-            "keep": keep,
-            "shard_rows": shard_rows,
-        },
-    )
+    given = {"actors": actors, "actor_cpus": actor_cpus, "actor_gpus": actor_gpus, "ray_address": ray_address}
+    ray = ray_options(engine, {**given, "keep": keep, "shard_rows": shard_rows})
+    opening: dict[str, Any] = {
+        "runtime": runtime,
+        "precision": precision,
+        "n_threads": threads,
+        "max_length": max_length,
+        "special_tokens_as_text": special_tokens_as_text,
+    }
     if ray is not None:
         from recipes.ray_jobs import ShardOutput, embed_on_ray
 
@@ -728,13 +714,7 @@ def embed(
             column=column,
             prompt=prompt,
             truncate=truncate,
-            opening={
-                "runtime": runtime,
-                "precision": precision,
-                "n_threads": threads,
-                "max_length": max_length,
-                "special_tokens_as_text": special_tokens_as_text,
-            },
+            opening=opening,
             ray=ray,
         )
         return
@@ -744,12 +724,8 @@ def embed(
         Path(output),
         column=column,
         prompt=prompt,
-        runtime=runtime,
-        precision=precision,
-        n_threads=threads,
-        max_length=max_length,
         truncate=truncate,
-        special_tokens_as_text=special_tokens_as_text,
+        **opening,
         overwrite=overwrite,
     )
 

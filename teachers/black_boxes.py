@@ -10,15 +10,15 @@ from itertools import compress
 from distill.data.pairs import Pairs
 from distill.errors import BadInput
 from distill.evaluation.teacher_exports import measured_teachers, primary_teacher
-from distill.files.artefact import Artefact, content_hash, new_folder, read_card, write_card, write_json
+from distill.files.artefact import read_card
 from distill.recipe.black_box import BlackBox, CallableTeacher, EndpointTeacher, FileTeacher
 from distill.recipe.token_teachers import TokenTeacher
 from distill.run import Run
 from distill.scorers.black_box import answers_of, endpoint_of, lacking, open_black_box
 from distill.scorers.file_answers import read_answers
 from distill.scorers.file_rows import Item
-from distill.scorers.scoring import SCORER_FILE
 from distill.training.read_texts import are_read
+from teachers.asked import put_into_run
 from teachers.token_teachers import check_token_teacher, take_token_teacher
 
 __all__ = ["check_black_box", "check_black_boxes", "describe_black_box", "items_of"]
@@ -154,16 +154,5 @@ def describe_black_box(run: Run, name: str) -> None:
 def _describe(run: Run, name: str, settings: BlackBox) -> None:
     answers = answers_of(settings)
     inputs = {"stage": "train_teacher", "name": name, "teacher": answers}
-    if run.is_finished(run.teacher(name), inputs):
-        return
-    card = Artefact(
-        kind=settings.form,
-        stage="train_teacher",
-        fingerprint=content_hash(inputs),
-        recipe=run.stated.model_dump(mode="json"),
-        details={"inputs": inputs},
-    )
-    with new_folder(run.teacher(name)) as folder:
-        write_json(folder / SCORER_FILE, {**answers, "kind": settings.form})
-        write_card(folder, card)
-    log.info("teacher %s: %s", name, settings.in_words)
+    if put_into_run(run, name, inputs, {**answers, "kind": settings.form}):
+        log.info("teacher %s: %s", name, settings.in_words)

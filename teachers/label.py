@@ -73,14 +73,13 @@ def _label(run: Run, name: str, actors: Actors | None) -> None:
         scorer = _load_teacher(run, name)
         if not isinstance(scorer, BlackBoxScorer):
             cut = _cut_texts(name, scorer, items, say=state.is_main_process)
+        asked = None if actors is None else _asked_by_actors(run, name, scorer, actors)
         for kind, rows in todo.items():
             missing, title, size = _Missing(kind, *items[kind], rows), f"{name}: {kind}", run.recipe.signals.shard_size
-            if actors is not None and not isinstance(scorer, Scorer):
-                log.info("teacher %s is asked by this process: actors open models of embeddings or pairs alone", name)
-            if actors is None or not isinstance(scorer, Scorer):
+            if asked is None:
                 _fill(cache, missing, scorer, title, size)
             else:
-                _fill_on_ray(cache, missing, _Asked(_teacher_folder(run, name), actors), title, size)
+                _fill_on_ray(cache, missing, asked, title, size)
         cost = scorer.cost() if isinstance(scorer, BlackBoxScorer) else None
     state.wait_for_everyone()
     cache.refresh()
@@ -195,9 +194,15 @@ def _opening(run: Run, name: str) -> tuple[Path, LoadArguments]:
         return _graph(run, name, precision), LoadArguments(**{**opening, "runtime": "openvino"})
 
 
-def _teacher_folder(run: Run, name: str) -> TeacherFolder:
+def _asked_by_actors(
+    run: Run, name: str, scorer: Scorer | BlackBoxScorer | TokenScorer, actors: Actors
+) -> "_Asked | None":
+    """Return the teacher as actors open it; None where this process has to ask it, which is said."""
+    if not isinstance(scorer, Scorer):
+        log.info("teacher %s is asked by this process: actors open models of embeddings or pairs alone", name)
+        return None
     folder, opening = _opening(run, name)
-    return TeacherFolder(folder.absolute(), revision(folder), opening)
+    return _Asked(TeacherFolder(folder.absolute(), revision(folder), opening), actors)
 
 
 def _graph(run: Run, name: str, precision: GraphPrecision) -> Path:

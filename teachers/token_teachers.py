@@ -6,7 +6,7 @@ Their folder in the run is whole: the model, its heads as safetensors, and how i
 import logging
 from pathlib import Path
 
-from distill.files.artefact import INNER_MODEL, Artefact, content_hash, new_folder, write_card, write_json
+from distill.files.artefact import INNER_MODEL
 from distill.files.trust import check_source
 from distill.models.backbone import identify, resolve_name
 from distill.models.late_interaction import check_late_interaction, open_late_interaction, set_lengths
@@ -14,7 +14,7 @@ from distill.models.m3_heads import HEADS, find_head, read_heads, write_heads
 from distill.models.modeling import build_model, quiet, save_model, stored_file
 from distill.recipe.schema import LateInteractionTeacher, M3Teacher, TokenTeacher
 from distill.run import Run
-from distill.scorers.scoring import SCORER_FILE
+from teachers.asked import put_into_run
 
 __all__ = ["check_token_teacher", "take_token_teacher"]
 
@@ -40,22 +40,9 @@ def take_token_teacher(run: Run, name: str, settings: TokenTeacher) -> None:
     identity = identify(settings.backbone)
     section = settings.deciding(exclude={"scripts"})
     inputs = {"stage": "train_teacher", "name": name, "teacher": section, "parents": {"backbone": identity}}
-    if run.is_finished(run.teacher(name), inputs):
-        return
-    card = Artefact(
-        kind=settings.form,
-        stage="train_teacher",
-        fingerprint=content_hash(inputs),
-        parents={"backbone": identity},
-        recipe=run.stated.model_dump(mode="json"),
-        details={"inputs": inputs},
-    )
-    with new_folder(run.teacher(name)) as folder:
-        _write(settings, folder)
-        stated = settings.model_dump(mode="json", exclude={"backbone", "prompts", "scripts"})
-        write_json(folder / SCORER_FILE, stated)
-        write_card(folder, card)
-    log.info("teacher %s: %s, taken as it is into %s", name, settings.in_words, run.teacher(name))
+    stated = settings.model_dump(mode="json", exclude={"backbone", "prompts", "scripts"})
+    if put_into_run(run, name, inputs, stated, lambda folder: _write(settings, folder)):
+        log.info("teacher %s: %s, taken as it is into %s", name, settings.in_words, run.teacher(name))
 
 
 def _write(settings: TokenTeacher, folder: Path) -> None:

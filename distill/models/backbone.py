@@ -174,13 +174,13 @@ def _train_wordpiece(texts: Sequence[str], size: int, specials: Sequence[str], u
     normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.BertNormalizer(lowercase=True, strip_accents=False)]
     )
-    normal = list(map(normalizer.normalize_str, texts))
-    characters = _characters(normal, at_most=size // 4)
-    if rest := set().union(*normal) - set(
+    counts = _characters(map(normalizer.normalize_str, texts))
+    characters = sorted(sorted(counts, key=lambda character: (-counts[character], character))[: size // 4])
+    if rest := counts.keys() - set(
         characters
     ):  # the trainer would leave them out within words, and join what is around
         blank = str.maketrans(dict.fromkeys(rest, " "))
-        texts = [text.translate(blank) for text in normal]
+        texts = [normalizer.normalize_str(text).translate(blank) for text in texts]
     tokenizer = Tokenizer(models.WordPiece(unk_token=unk_token))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
@@ -237,10 +237,9 @@ def _edited(tokenizer: Any, edit: Callable[[dict[str, Any]], None]) -> Any:
     return type(tokenizer).from_str(json.dumps(state))
 
 
-def _characters(texts: Iterable[str], at_most: int) -> list[str]:
-    """Return the most frequent characters, in code-point order."""
-    counts = Counter(character for text in texts for character in text if not character.isspace())
-    return sorted(sorted(counts, key=lambda character: (-counts[character], character))[:at_most])
+def _characters(texts: Iterable[str]) -> Counter[str]:
+    """Count the characters of texts, without spaces."""
+    return Counter(character for text in texts for character in text if not character.isspace())
 
 
 def _chunks(texts: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -113,13 +113,11 @@ def with_board_scores(card: str, scores: Sequence[BoardScore]) -> str:
     """Return a model card with a section of these scores between two marks of its own; all else stays, sign by sign."""
     if not scores:
         return card
-    section = f"{_BEGIN}\n\n## Tasks of MTEB\n\n{inert(_table(scores))}\n\n{_END}"
-    if "\r\n" in card:
-        section = section.replace("\n", "\r\n")
+    ends = "\r\n" if "\r\n" in card else "\n"
+    section = f"{_BEGIN}\n\n## Tasks of MTEB\n\n{inert(_table(scores))}\n\n{_END}".replace("\n", ends)
     held = _SECTION.search(card)
     if held is not None:
         return f"{card[: held.start()]}{section}{card[held.end() :]}"
-    ends = "\r\n" if "\r\n" in card else "\n"
     place = _BEFORE.search(card)
     if place is None:
         return f"{card}{ends if card.endswith(ends) else 2 * ends}{section}{ends}"

@@ -9,8 +9,9 @@ A new vocabulary gives up what the old embeddings know. Here they stay, and the 
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 from distill.data.scripts import Sources, letters_of
@@ -60,16 +61,23 @@ def extend_vocabulary(
         raise BadInput(
             "vocabulary.extend: a BPE over letters cannot be extended, only over bytes; take train, which replaces it"
         )
-    texts = list(dict.fromkeys(text for given in sources.values() for text in given))
-    pieces, merges = _added(old, texts, settings)
+    normalize = _normalizer(old)
+    normal = {text: normalize(text) for given in sources.values() for text in given}
+    letters = letters_of(settings.scripts, normal.values())
+    if not letters:
+        raise BadInput(f"vocabulary.extend: the text has no letter of {', '.join(settings.scripts)}")
+    pieces, merges = _added(old, list(normal.values()), letters, settings)
     position = padding_position(transformer)
     new, moved = old.extended(pieces, merges, tokenizer.pad_token_id if position is None else position)
     new_tokenizer = rebuilt(tokenizer, new)
     n_before = transformer.num_parameters()
     kept = Inherited(moved, special_ids(tokenizer, old))
-    contexts = contexts or [[text] for text in texts]
+    contexts = contexts or [[text] for text in normal]
     starts = give_new_embeddings(transformer, (old, new), new_tokenizer, kept, (settings.start, seed), contexts)
-    counts = {name: counted_tokens(old, new, given) for name, given in sources.items() if given}
+    read = {name: (old.read(given), new.read(given)) for name, given in sources.items()}
+    unknown = (old.unk_id, new.unk_id)
+    counts = {name: counted_tokens(given, read[name], unknown) for name, given in sources.items() if given}
+    others = {name: [letters.isdisjoint(normal[text]) for text in given] for name, given in sources.items()}
     return new_tokenizer, ExtensionReport(
         tokenizer=old.algorithm.lower(),
         start=settings.start,
@@ -79,26 +87,25 @@ def extend_vocabulary(
         fertility={name: numbers[0] for name, numbers in counts.items()},
         unknown={name: numbers[1] for name, numbers in counts.items()},
         scripts=settings.scripts,
-        n_as_before={name: _read_as_before((old, new), moved, given, settings) for name, given in sources.items()},
+        n_as_before={name: _n_read_as_before(read[name], moved, others[name]) for name in sources},
     )
 
 
 def _added(
-    old: TokenizerJson, texts: Sequence[str], settings: MoreVocabulary
+    old: TokenizerJson, normal: Sequence[str], letters: Collection[str], settings: MoreVocabulary
 ) -> tuple[dict[str, float], list[tuple[str, str]]]:
     """Return pieces that the old model lacks, with Unigram's scores (else 0), and the merges that make those of BPE.
 
+    :param normal: the texts as the tokenizer normalises them
+    :param letters: those of the scripts in them
     :raises BadInput: where there are none
     """
-    normalize, merges = _normalizer(old), list[tuple[str, str]]()
-    normal = [normalize(text) for text in texts]
-    if not letters_of(settings.scripts, normal):
-        raise BadInput(f"vocabulary.extend: the text has no letter of {', '.join(settings.scripts)}")
+    merges = list[tuple[str, str]]()
     if old.algorithm == "BPE":
-        merges = more_merges(old, normal, settings.scripts, settings.tokens)
+        merges = more_merges(old, normal, letters, settings)
         pieces = {left + right: 0.0 for left, right in merges if left + right not in old.ids}
     else:
-        pieces = _trained(old, normalize, _runs(normal, settings.scripts), settings)
+        pieces = _trained(old, _runs(normal, letters), settings.tokens)
     if not pieces:
         raise BadInput(
             f"vocabulary.extend: the text gives no token of {', '.join(settings.scripts)} that the tokenizer lacks; leave extend out, or give more text"
@@ -106,13 +113,12 @@ def _added(
     return pieces, merges
 
 
-def _trained(
-    old: TokenizerJson, normalize: Callable[[str], str], runs: Sequence[str], settings: MoreVocabulary
-) -> dict[str, float]:
+def _trained(old: TokenizerJson, runs: Sequence[str], size: int) -> dict[str, float]:
     """Train WordPiece or Unigram on runs of letters; return the pieces that the old model lacks, in its own spelling."""
+    normalize = _normalizer(old)
     composed = [_composed(normalize, run) for run in runs]
     trained = TokenizerJson.of_backend(
-        train_tokenizer(old.algorithm.lower(), composed, settings.tokens, {"unk_token": "[UNK]"})  # type: ignore[arg-type]
+        train_tokenizer(old.algorithm.lower(), composed, size, {"unk_token": "[UNK]"})  # type: ignore[arg-type]
     )
     known, scores = set(old.model_pieces.values()), _scores(old, trained)
     return {
@@ -128,11 +134,11 @@ def _normalizer(old: TokenizerJson) -> Callable[[str], str]:
     return str if normalizer is None else normalizer.normalize_str
 
 
-def _runs(texts: Sequence[str], scripts: Sequence[str]) -> list[str]:
-    """Return for each text that has some its runs of the scripts' letters with their marks, a space between them."""
-    letters = "".join(sorted(letters_of(scripts, texts)))
+def _runs(texts: Sequence[str], letters: Collection[str]) -> list[str]:
+    """Return for each text that has some its runs of letters with their marks, a space between them."""
+    begin = "".join(sorted(letters))
     marks = "".join(sorted({sign for text in texts for sign in text if unicodedata.category(sign)[0] == "M"}))
-    pattern = re.compile(f"[{re.escape(letters)}][{re.escape(letters + marks)}]*")
+    pattern = re.compile(f"[{re.escape(begin)}][{re.escape(begin + marks)}]*")
     return [joined for text in texts if (joined := " ".join(pattern.findall(text)))]
 
 
@@ -164,23 +170,19 @@ def _spelt(old: TokenizerJson, normalize: Callable[[str], str], shown: tuple[boo
     return spelt if begins else old.state["model"]["continuing_subword_prefix"] + spelt
 
 
-def _read_as_before(
-    tokenizers: tuple[TokenizerJson, TokenizerJson],
-    moved: dict[int, int],
-    texts: Sequence[str],
-    settings: MoreVocabulary,
+def _n_read_as_before(
+    read: tuple[list[list[int]], list[list[int]]], moved: Mapping[int, int], others: Sequence[bool]
 ) -> int:
     """Count texts without a letter of the new tokens' scripts.
 
-    :raises JobFailed: where one of them has other tokens than before
+    :param read: the tokens of all texts, before and after
+    :param others: which of the texts have no such letter
+    :raises JobFailed: where one of these has other tokens than before
     """
-    normal = list(map(_normalizer(tokenizers[0]), texts))
-    letters = letters_of(settings.scripts, normal)
-    others = [text for text, read in zip(texts, normal, strict=True) if letters.isdisjoint(read)]
-    before, after = (one.backend().encode_batch_fast(others, add_special_tokens=False) for one in tokenizers)
-    changed = sum([moved[i] for i in old.ids] != new.ids for old, new in zip(before, after, strict=True))
+    pairs = list(compress(zip(*read, strict=True), others))
+    changed = sum([moved[i] for i in before] != after for before, after in pairs)
     if changed:
         raise JobFailed(
             f"vocabulary.extend: {counted(changed, 'text')} without new tokens' letters would be read otherwise"
         )
-    return len(others)
+    return len(pairs)

@@ -7,11 +7,12 @@ another script begins with. So text without such letters meets none of them. Old
 import heapq
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise, product
 
-from distill.data.scripts import letters_of, names_of, script_of
+from distill.data.scripts import names_of, script_of
+from distill.recipe.schema import MoreVocabulary
 from students.vocabulary.surface import bytes_of
 from students.vocabulary.tokenizer_json import TokenizerJson
 
@@ -22,13 +23,14 @@ _LEAST_COUNT = 2  # how often a pair has to stand in the corpus
 
 
 def more_merges(
-    old: TokenizerJson, texts: Sequence[str], scripts: Sequence[str], n_pieces: int
+    old: TokenizerJson, texts: Sequence[str], letters: Collection[str], settings: MoreVocabulary
 ) -> list[tuple[str, str]]:
-    """Return merges for at most `n_pieces` new pieces.
+    """Return merges for at most as many new pieces as asked for.
 
     :param texts: normalised as the tokenizer does it
+    :param letters: those of the scripts in them
     """
-    backend, letters = old.backend(), letters_of(scripts, texts)
+    backend, letters = old.backend(), frozenset(letters)
     words: Counter[str] = Counter()
     for text in texts:
         if not letters.isdisjoint(text):
@@ -38,7 +40,7 @@ def more_merges(
         for word, n in words.items()
         if not letters.isdisjoint(bytes_of(word).decode(errors="ignore"))
     }
-    return trained_merges(pieces, n_pieces, old.ids, _Allowed(scripts))
+    return trained_merges(pieces, settings.tokens, old.ids, _Allowed(settings.scripts))
 
 
 class _Allowed:

@@ -58,12 +58,17 @@ def new_vocabulary(
         raise BadInput("a new vocabulary is trained on a corpus; there are no texts")
     old = TokenizerJson.of(tokenizer)
     new, new_tokenizer = _trained(transformer, tokenizer, old, texts, settings.tokenizer, settings.size)
-    special = {i: new.ids[token] for i, token in old.tokens.items() if i in special_ids(tokenizer, old)}
+    special = {i: new.ids[old.tokens[i]] for i in special_ids(tokenizer, old)}
     contexts = contexts or [[text] for text in texts]
     n_before = transformer.num_parameters()
     kept = Inherited(special, special)
     starts = give_new_embeddings(transformer, (old, new), new_tokenizer, kept, (settings.start, seed), contexts)
-    counted = {name: counted_tokens(old, new, given) for name, given in sources.items() if given}
+    unknown = (old.unk_id, new.unk_id)
+    counted = {
+        name: counted_tokens(given, (old.read(given), new.read(given)), unknown)
+        for name, given in sources.items()
+        if given
+    }
     return new_tokenizer, NewVocabularyReport(
         tokenizer=settings.tokenizer,
         start=settings.start,
@@ -83,7 +88,8 @@ def special_ids(tokenizer: Any, old: TokenizerJson) -> list[int]:
 def _trained(
     transformer: Any, tokenizer: Any, old: TokenizerJson, texts: Sequence[str], kind: Any, size: int
 ) -> tuple[TokenizerJson, Any]:
-    specials = {str(i): old.tokens[i] for i in special_ids(tokenizer, old)}
+    special = special_ids(tokenizer, old)
+    specials = {str(i): old.tokens[i] for i in special}
     unk_token = tokenizer.unk_token or "[UNK]"  # byte-level vocabularies need none
     backend = train_tokenizer(kind, texts, size, {**specials, "unk_token": unk_token})
     trained = TokenizerJson.of_backend(backend)
@@ -95,7 +101,7 @@ def _trained(
         order = [i for i in order if i != trained.ids[tokenizer.pad_token]]
         order.insert(position, trained.ids[tokenizer.pad_token])
     placed = trained.cut(order)
-    moved = {i: placed.ids[token] for i, token in old.tokens.items() if i in special_ids(tokenizer, old)}
+    moved = {i: placed.ids[old.tokens[i]] for i in special}
     padding = old.state["padding"]
     whole = TokenizerJson(
         {
@@ -108,13 +114,14 @@ def _trained(
     return whole, rebuilt(tokenizer, whole, unk_token=unk_token)
 
 
-def counted_tokens(old: TokenizerJson, new: TokenizerJson, texts: Sequence[str]) -> tuple[Any, Any]:
-    """Return tokens per word (between spaces), and the share of unknown tokens, each before and after."""
+def counted_tokens(texts: Sequence[str], read: Sequence[list[list[int]]], unknown: Sequence[Any]) -> Any:
+    """Return tokens per word (between spaces), and the share of unknown tokens, each before and after.
+
+    :param read: the texts' tokens, before and after
+    :param unknown: the id of the unknown token, before and after
+    """
     n_words = max(sum(len(text.split()) for text in texts), 1)
-    fertility, unknown = [], []
-    for side in (old, new):
-        encoded = side.backend().encode_batch_fast(list(texts), add_special_tokens=False)
-        n_tokens = sum(len(one.ids) for one in encoded)
-        fertility.append(n_tokens / n_words)
-        unknown.append(sum(one.ids.count(side.unk_id) for one in encoded) / max(n_tokens, 1))
-    return tuple(fertility), tuple(unknown)
+    n_tokens = [sum(map(len, rows)) for rows in read]
+    n_unknown = [sum(ids.count(unk_id) for ids in rows) for rows, unk_id in zip(read, unknown, strict=True)]
+    fertility = tuple(n / n_words for n in n_tokens)
+    return fertility, tuple(n / max(of_all, 1) for n, of_all in zip(n_unknown, n_tokens, strict=True))

@@ -241,6 +241,10 @@ class TokenizerJson:
 
         return Tokenizer.from_str(json.dumps({**self.state, "truncation": None, "padding": None}, ensure_ascii=False))
 
+    def read(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of texts, with nothing put around them."""
+        return [one.ids for one in self.backend().encode_batch_fast(list(texts), add_special_tokens=False)]
+
 
 def _post_processor_ids(processor: Mapping[str, Any] | None) -> Iterator[int]:
     if processor is None:

@@ -1,0 +1,42 @@
+"""The folder of a teacher that is asked and not trained: what it is, and its card."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from distill.files.artefact import Artefact, content_hash, new_folder, write_card, write_json
+from distill.run import Run
+from distill.scorers.scoring import SCORER_FILE
+
+__all__ = ["put_into_run"]
+
+
+def put_into_run(
+    run: Run,
+    name: str,
+    inputs: Mapping[str, Any],
+    stated: Mapping[str, Any],
+    write: Callable[[Path], None] | None = None,
+) -> bool:
+    """Make the folder of a teacher, unless it is there; tell whether it was made.
+
+    :param inputs: what decides it, for its fingerprint; `parents` are those of its card
+    :param stated: what its scorer.json says
+    :param write: writes a model into the folder; None is a teacher that has none
+    """
+    if run.is_finished(run.teacher(name), inputs):
+        return False
+    card = Artefact(
+        kind=run.recipe.black_boxes[name].form,
+        stage="train_teacher",
+        fingerprint=content_hash(inputs),
+        parents=dict(inputs.get("parents", {})),
+        recipe=run.stated.model_dump(mode="json"),
+        details={"inputs": inputs},
+    )
+    with new_folder(run.teacher(name)) as folder:
+        if write is not None:
+            write(folder)
+        write_json(folder / SCORER_FILE, stated)
+        write_card(folder, card)
+    return True
