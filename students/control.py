@@ -1,6 +1,8 @@
 """The control: the best that labels alone can do for the student, so that student − control is what the teacher gave.
 
-    every label loss of the student's kind ──▶ a short trial each, judged on the validation pairs ──▶ the best one to the end
+    every loss on labels of the student's kind ──▶ a short trial each, judged on the validation pairs ──▶ the best one to the end
+
+These are the losses of `objectives.labels`, CoSENT, and the recipe's own terms on labels where they are a mixture or lists.
 
 Trials and control start from the built student and take as many units per step as the student does. The control takes as
 many optimizer steps as the student took: where it has fewer pairs, since the student also learned from pairs without
@@ -17,14 +19,15 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from distill.errors import BadInput
 from distill.files.artefact import content_hash, read_card
-from distill.recipe.checks import LABEL_LOSSES
-from distill.recipe.schema import Control, LabelLoss, Labels, Objectives, Training
+from distill.recipe.checks import SOLE_LOSSES
+from distill.recipe.objectives import by_labels_alone
+from distill.recipe.schema import Control, Labels, Objectives, SoleLoss, Training
 from distill.run import Run
 from distill.training.fitting import Job, fit
 from distill.wording import or_least, value_in_words, values_in_words
@@ -32,6 +35,7 @@ from distill.wording import or_least, value_in_words, values_in_words
 __all__ = ["MakeJob", "check_control", "control_run", "train_control"]
 
 log = logging.getLogger(__name__)
+_Loss = SoleLoss | Literal["recipe"]  # recipe: its own terms on labels
 _LEAST_TRIAL_STEPS = 10  # of each loss that is tried: a trial that ends within the warm-up compares nothing
 MakeJob = Callable[[str, Objectives, Mapping[str, Any]], Job]
 """From a name, objectives and inputs to a job of the student's."""
@@ -41,7 +45,7 @@ MakeJob = Callable[[str, Objectives, Mapping[str, Any]], Job]
 class _Way:
     """How a control may learn: by a loss, and at a learning rate where it is not that of its section."""
 
-    loss: LabelLoss
+    loss: _Loss
     learning_rate: float | None = None
 
     @property
@@ -51,7 +55,7 @@ class _Way:
 
 def control_run(run: Run) -> Run:
     """Return the run in the stage whose labels the control learns: the last that learns labels, else the last."""
-    return next((stage for stage in reversed(run.stages) if stage.recipe.objectives.labels is not None), run)
+    return next((stage for stage in reversed(run.stages) if stage.recipe.objectives.label_terms()), run)
 
 
 def train_control(run: Run, inputs: Mapping[str, Any], make_job: MakeJob) -> None:
@@ -61,10 +65,12 @@ def train_control(run: Run, inputs: Mapping[str, Any], make_job: MakeJob) -> Non
     """
     section = control_section(run)
     steps = section.steps or steps_of_student(run)
-    losses = [section.loss] if section.loss is not None else label_losses(run)
+    losses: list[_Loss] = [section.loss] if section.loss is not None else losses_on_labels(run)
     trial_steps = min(steps, max(_LEAST_TRIAL_STEPS, round(section.trial_share * steps)))
     ways, rates = _ways(run, losses), _learning_rates(run)
     inputs = {**inputs, "control": {"losses": losses, "steps": steps, "trial_steps": trial_steps, **rates}}
+    if "recipe" in losses:
+        inputs["control"]["recipe"] = control_objectives(run, "recipe").described()
     if run.is_finished(run.control, inputs):
         return
     values = {} if len(ways) == 1 else _trials(run, ways, trial_steps, inputs, make_job)
@@ -77,14 +83,16 @@ def train_control(run: Run, inputs: Mapping[str, Any], make_job: MakeJob) -> Non
     shutil.rmtree(_trials_folder(run), ignore_errors=True)
 
 
-def _ways(run: Run, losses: list[LabelLoss]) -> list[_Way]:
+def _ways(run: Run, losses: list[_Loss]) -> list[_Way]:
     """Return the ways to try: each loss, at each learning rate where the stages have several."""
     rates = _learning_rates(run).get("learning_rates", [None])
     return [_Way(loss, rate) for loss in losses for rate in rates]
 
 
 def _learning_rates(run: Run) -> dict[str, list[float]]:
-    """Return the learning rates of the stages where they differ, that of the control's own stage first."""
+    """Return the learning rates to try where they are stated or the stages differ, that of the control's own stage first."""
+    if (stated := control_section(run).learning_rates) is not None:
+        return {"learning_rates": list(dict.fromkeys(stated))}
     own = run.student_section.training.learning_rate
     rates = list(dict.fromkeys([own, *(stage.student_section.training.learning_rate for stage in run.stages)]))
     return {"learning_rates": rates} if len(rates) > 1 else {}
@@ -96,10 +104,14 @@ def control_section(run: Run) -> Control:
     return given if isinstance(given, Control) else Control()
 
 
-def label_losses(run: Run) -> list[LabelLoss]:
-    """Return the label losses to try, the first of equals being taken: that of the objectives first, where it is stated."""
-    known = [loss for loss in LABEL_LOSSES[run.student_section.kind] if _teaches(run, loss)]
-    stated = None if run.recipe.objectives.labels is None else run.recipe.objectives.labels.loss
+def losses_on_labels(run: Run) -> list[_Loss]:
+    """Return the losses to try, the first of equals being taken: that of the objectives first, where it is stated."""
+    known: list[_Loss] = [loss for loss in SOLE_LOSSES[run.student_section.kind] if _teaches(run, loss)]
+    terms = run.recipe.objectives.label_terms()
+    if known and terms and (len(terms) > 1 or not terms.keys() <= {"labels", "cosent"}):
+        return ["recipe", *known]
+    labels = run.recipe.objectives.labels
+    stated = "cosent" if "cosent" in terms else None if labels is None else labels.loss
     return sorted(known, key=lambda loss: loss != stated)
 
 
@@ -109,13 +121,13 @@ def check_control(run: Run) -> None:
     :raises BadInput: where all labels are the same, and no positives for InfoNCE
     """
     labels = run.split.train.labels
-    if run.student_section.control and labels is not None and not label_losses(run):
+    if run.student_section.control and labels is not None and not losses_on_labels(run):
         raise BadInput(
             f"every training label is {labels[0]:g}, so that labels alone teach the control nothing; set student.control=false"
         )
 
 
-def _teaches(run: Run, loss: LabelLoss) -> bool:
+def _teaches(run: Run, loss: SoleLoss) -> bool:
     """Tell whether a loss can learn from the training labels: InfoNCE from positives, the others from differences."""
     labels = run.split.train.labels
     if labels is None:
@@ -123,16 +135,20 @@ def _teaches(run: Run, loss: LabelLoss) -> bool:
     if loss == "infonce":
         least = (run.recipe.objectives.labels or Labels()).positive_from
         return bool((labels >= least).any()) and run.student_section.training.global_batch > 1
-    return bool(np.ptp(labels) > 0)
+    return bool(np.ptp(labels) > 0) and (loss != "cosent" or run.student_section.training.global_batch > 1)
 
 
-def control_objectives(run: Run, loss: LabelLoss) -> Objectives:
-    """Return the label loss, at the temperature of the recipe's own, learned at the student's widths."""
-    given = run.recipe.objectives
-    labels = (given.labels or Labels()).model_copy(
-        update={"loss": loss, "weight": 1.0, "guide": None, "schedule": None}
-    )
-    return Objectives(labels=labels, matryoshka=given.matryoshka)
+def control_objectives(run: Run, loss: _Loss) -> Objectives:
+    """Return what the control learns by a loss, with the recipe's settings of it, learned at the student's widths."""
+    given, unhelped = run.recipe.objectives, {"guide": None, "schedule": None}
+    if loss == "recipe":
+        terms: dict[str, Any] = {
+            name: term if name != "labels" else term.model_copy(update=unhelped)
+            for name, term in given.label_terms().items()
+        }
+        return Objectives(**terms, matryoshka=given.matryoshka, logit_scale=given.logit_scale)
+    labels = (given.labels or Labels()).model_copy(update={"weight": 1.0, **unhelped})
+    return by_labels_alone(loss, labels, given.matryoshka)
 
 
 def steps_of_student(run: Run) -> int:

@@ -16,7 +16,8 @@ from distill.models.backbone import identify
 from distill.models.generative import default_prompt, template_tokens
 from distill.models.modeling import is_generative, save_model, stored_prompts
 from distill.models.prompts import NO_PROMPTS
-from distill.recipe.schema import Labels, Objectives, Teacher, TeacherBackbone
+from distill.recipe.objectives import by_labels_alone
+from distill.recipe.schema import Labels, Teacher, TeacherBackbone
 from distill.run import Run
 from distill.training.building import model_builder
 from distill.training.fitting import Job, fit
@@ -110,16 +111,14 @@ def _make(run: Run, name: str, teacher: Teacher, inputs: dict[str, Any]) -> None
         PartialState().wait_for_everyone()
         return
     kind = teacher.model_kind
-    labels = Labels(
-        loss=teacher.loss or DEFAULT_LOSS[kind], temperature=teacher.temperature, positive_from=teacher.positive_from
-    )
+    labels = Labels(temperature=teacher.temperature, positive_from=teacher.positive_from)
     job = Job(
         name=f"teacher {name}",
         stage="train_teacher",
         kind=kind,
         target=run.teacher(name),
         build_model=build,
-        objectives=Objectives(labels=labels),
+        objectives=by_labels_alone(teacher.loss or DEFAULT_LOSS[kind], labels),
         training=teacher.training,
         max_length=teacher.max_length,
         prompts=teacher.prompts,

@@ -663,9 +663,8 @@ def _control_notes(run: Run) -> list[str]:
     tried = values_in_words(said["trials"])
     why = f", the best of short trials ({said['trial_steps']} steps; on validation pairs: {tried})" if tried else ""
     rate = f" at a learning rate of {said['learning_rate']:g}" if "learning_rate" in said else ""
-    return [
-        f"The control is the same student trained on the labels alone, {said['steps']} steps by {said['loss']}{rate}{why}."
-    ]
+    loss = "the recipe's terms on labels" if said["loss"] == "recipe" else said["loss"]
+    return [f"The control is the same student trained on the labels alone, {said['steps']} steps by {loss}{rate}{why}."]
 
 
 def _notes(run: Run, rows: list[BenchmarkEntry], speed: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -22,20 +22,25 @@ if TYPE_CHECKING:
         Labels,
         Objectives,
         Recipe,
+        SoleLoss,
         Student,
         Teacher,
         TrainingStage,
     )
     from distill.recipe.section import Section
 
-__all__ = ["LABEL_LOSSES", "problems_of", "suggest"]
+__all__ = ["LABEL_LOSSES", "SOLE_LOSSES", "problems_of", "suggest"]
 
 LABEL_LOSSES: Mapping[str, tuple[LabelLoss, ...]] = {
     "cross_encoder": ("bce", "mse"),
     "bi_encoder": ("contrastive", "bce", "infonce"),
     "mlm": (),
 }
-"""The label losses of each kind of model, the default first."""
+"""The losses of `objectives.labels` for each kind of model, the default first."""
+SOLE_LOSSES: Mapping[str, tuple[SoleLoss, ...]] = {
+    kind: (*LABEL_LOSSES[kind], "cosent") for kind in ("cross_encoder", "bi_encoder")
+}
+"""What teachers and the control may learn labels by, the default first."""
 _ROWS_OF_THE_STUDENT = ("untrained", "student", "control")
 _ON_LAYERS = ("hidden_match", "relation_match")
 _LISTS = ("listnet", "ranknet", "lambda_loss", "list_mle", "adr_mse")
@@ -180,7 +185,7 @@ def _teacher_problems(recipe: Recipe) -> list[str]:
             problems.append(f"{where}.frozen: a fresh encoder knows nothing yet; train it (frozen: false)")
         problems += _mlm_problems(where, teacher)
         if teacher.kind != "mlm":
-            problems += _loss_problems(f"{where}.loss", teacher.loss, teacher.kind)
+            problems += _sole_loss_problems(f"{where}.loss", teacher, teacher.loss, recipe)
         problems += _infonce_problems(where, teacher)
         problems += _text_problems(where, teacher)
     return problems
@@ -204,7 +209,7 @@ def _student_problems(recipe: Recipe) -> list[str]:
         problems.append(_no_weights("student.backbone.teacher", parent, recipe))
     problems += _static_problems(student)
     if not isinstance(student.control, bool):
-        problems += _loss_problems("student.control.loss", student.control.loss, student.kind)
+        problems += _sole_loss_problems("student.control.loss", student, student.control.loss, recipe)
     point = student.calibration.threshold
     if point is not None and point.value is not None and not recipe.teachers:
         problems.append(
@@ -262,9 +267,23 @@ def _text_problems(where: str, section: Teacher | Student) -> list[str]:
     return []
 
 
-def _loss_problems(where: str, loss: str | None, kind: str) -> list[str]:
-    if loss is not None and loss not in LABEL_LOSSES[kind]:
-        return [f"{where}: a {kind} learns labels by {' or '.join(LABEL_LOSSES[kind])}, not {loss}"]
+def _loss_problems(where: str, loss: str | None, kind: str, known: Mapping[str, Sequence[str]]) -> list[str]:
+    if loss is not None and loss not in known[kind]:
+        return [f"{where}: a {kind} learns labels by {' or '.join(known[kind])}, not {loss}"]
+    return []
+
+
+def _sole_loss_problems(where: str, model: Teacher | Student, loss: str | None, recipe: Recipe) -> list[str]:
+    problems = _loss_problems(where, loss, model.kind, SOLE_LOSSES)
+    return problems + (_cosent_problems(where, recipe, model) if loss == "cosent" else [])
+
+
+def _cosent_problems(where: str, recipe: Recipe, model: Teacher | Student) -> list[str]:
+    """Refuse steps too small for what compares their pairs."""
+    if model.training.global_batch * (recipe.data.candidates or 1) < 2:
+        return [
+            f"{where}: cosent compares the pairs of a step, and a step holds one; set training.global_batch (say 32)"
+        ]
     return []
 
 
@@ -284,12 +303,12 @@ def _objective_problems(recipe: Recipe) -> list[str]:
             where += "s" * (getattr(term, "teachers", None) is not None)
             problems += _named_teacher_problems(where, teacher, signal, recipe)
     if objectives.labels is not None:
-        problems += _loss_problems("objectives.labels.loss", objectives.labels.loss, student.kind)
+        problems += _loss_problems("objectives.labels.loss", objectives.labels.loss, student.kind, LABEL_LOSSES)
     problems += (
         _script_problems(recipe, student)
         + _candidate_problems(recipe)
         + _schedule_problems(objectives)
-        + _step_problems(recipe, student)
+        + ([] if objectives.cosent is None else _cosent_problems("objectives.cosent", recipe, student))
     )
     problems += _unused_problems(recipe, student)
     problems += _layer_problems(recipe, student)
@@ -416,16 +435,6 @@ def _schedule_problems(objectives: Objectives) -> list[str]:
                 f"objectives: nothing is learned from {start:g} to {end:g} of the steps, all terms are scheduled to 0 there; "
                 "change a schedule, or leave one out"
             ]
-    return []
-
-
-def _step_problems(recipe: Recipe, student: Student) -> list[str]:
-    """Refuse steps too small for what compares their pairs."""
-    pairs = student.training.global_batch * (recipe.data.candidates or 1)
-    if recipe.objectives.cosent is not None and pairs < 2:
-        return [
-            "objectives.cosent: it compares the pairs of a step, and a step holds one; set training.global_batch (say 32)"
-        ]
     return []
 
 

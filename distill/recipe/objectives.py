@@ -39,10 +39,14 @@ __all__ = [
     "ScoreTerm",
     "SignalKind",
     "Similarity",
+    "SoleLoss",
     "Term",
+    "by_labels_alone",
 ]
 
 LabelLoss = Literal["bce", "mse", "contrastive", "infonce"]
+SoleLoss = Literal[LabelLoss, "cosent"]
+"""By what a model learns that has labels alone: a loss of `objectives.labels`, or the term `objectives.cosent`."""
 SignalKind = Literal["scores", "embeddings"]
 StepShare = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0, le=1e30)]
@@ -674,6 +678,19 @@ class Objectives(Section):
                 needs.setdefault(teacher, set()).add(signal)
         return needs
 
+    def label_terms(self) -> dict[str, Term]:
+        """Return the terms that learn labels: `labels`, and CoSENT and lists that name no teacher.
+
+        >>> list(Objectives(cosent=CoSent(), listnet=ListNet(teacher="a")).label_terms())
+        ['cosent']
+        """
+        ordered = (CoSent, ListTerm)
+        return {
+            name: term
+            for name, term in self.terms().items()
+            if isinstance(term, Labels) or (isinstance(term, ordered) and term.told_by is None)
+        }
+
     def mixtures(self) -> dict[str, ScoreTerm]:
         """Return a term of each mixture of teachers, by what its scores are kept under."""
         terms = [term for term in self.terms().values() if isinstance(term, ScoreTerm) and term.teachers is not None]
@@ -727,6 +744,19 @@ class Objectives(Section):
 
     def _of_teachers(self) -> list[Any]:
         return [term for term in self.terms().values() if term.named]
+
+
+def by_labels_alone(loss: SoleLoss, labels: Labels, matryoshka: Matryoshka | None = None) -> Objectives:
+    """Return the objectives of a model that learns labels by one loss.
+
+    :param labels: settings of that loss, where it is one of `objectives.labels`
+
+    >>> list(by_labels_alone("cosent", Labels()).terms()), list(by_labels_alone("bce", Labels()).terms())
+    (['cosent'], ['labels'])
+    """
+    if loss == "cosent":
+        return Objectives(cosent=CoSent(), matryoshka=matryoshka)
+    return Objectives(labels=labels.model_copy(update={"loss": loss}), matryoshka=matryoshka)
 
 
 _FIRST_TERMS = {"labels", "score_match", "margin_mse", "embedding_match", "matryoshka"}

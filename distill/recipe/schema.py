@@ -41,6 +41,7 @@ from distill.recipe.objectives import (
     Schedule,
     ScoreMatch,
     Similarity,
+    SoleLoss,
 )
 from distill.recipe.score_calibration import OperatingPoint, ScoreCalibration
 from distill.recipe.section import Count, Name, OneOrMore, Positive, Scripts, Seconds, Section, Seed, Share, Tokens
@@ -111,6 +112,7 @@ __all__ = [
     "Section",
     "Signals",
     "Similarity",
+    "SoleLoss",
     "Static",
     "Student",
     "Teacher",
@@ -423,9 +425,9 @@ class Teacher(Section):
     the mean, and of a decoder the last token's."""
     head: Annotated[tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...], Field(max_length=20)] | None = None
     """Hidden widths of the cross-encoder's MLP. [] is a single linear layer. None takes the backbone's own head, else [256]."""
-    loss: LabelLoss | None = None
-    """How the labels are learned. Cross-encoder: bce or mse; None is bce. Bi-encoder: contrastive (MSE between (cos+1)/2 and
-    the label), bce or infonce; None is contrastive."""
+    loss: SoleLoss | None = None
+    """How the labels are learned. Cross-encoder: bce, mse or cosent; None is bce. Bi-encoder: contrastive (MSE between (cos+1)/2
+    and the label), bce, infonce or cosent; None is contrastive. cosent learns the order of the labels: it suits graded ones."""
     temperature: Positive = 0.05
     """Temperature of InfoNCE."""
     positive_from: Annotated[float, Field(gt=0, le=1)] = 0.5
@@ -675,8 +677,11 @@ class Width(Section):
 class Control(Section):
     """How the control is trained. It is the same student from the same start, trained on the labels without a teacher."""
 
-    loss: LabelLoss | None = None
-    """The loss on the labels. None tries every label loss of the student's kind and takes the best on the validation pairs."""
+    loss: SoleLoss | None = None
+    """The loss on the labels. None tries every label loss of the student's kind, cosent, and the recipe's own terms on labels where
+    they are several or lists, and takes the best on the validation pairs."""
+    learning_rates: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
+    """The peak learning rates to try with each loss. None is the student's own, of each of its stages."""
     steps: Count | None = None
     """Optimizer steps. None is as many as the student took."""
     trial_share: Annotated[float, Field(gt=0, le=1)] = 0.1

@@ -9,8 +9,9 @@ from distill.errors import BadInput
 from distill.files.artefact import read_card
 from distill.training.unlabelled import find_pairs, taught_pairs
 from students import train_student
-from teachers import cache_signals
-from tests.conftest import BI_TEACHER, train_teachers_once
+from students.control import control_objectives, losses_on_labels
+from teachers import cache_signals, train_teachers
+from tests.conftest import BACKBONE, BI_TEACHER, train_teachers_once
 
 pytestmark = pytest.mark.integration
 
@@ -40,7 +41,7 @@ def test_the_best_of_all_label_losses_is_trained_as_long_as_the_student(tiny_run
     changes = {**LEARNS_FROM_BI, "data": SHORT, "training": {"epochs": 4}}
     student, control = finished(tiny_run(**changes))
     said = control.details["control"]
-    assert set(said["trials"]) == {"contrastive", "bce", "infonce"}
+    assert set(said["trials"]) == {"contrastive", "bce", "infonce", "cosent"}
     assert said["loss"] == max(said["trials"], key=said["trials"].get)
     assert said["steps"] == student.details["training"]["step"] == control.details["training"]["step"] == 12
     assert said["trial_steps"] == 10  # ten at least
@@ -57,6 +58,45 @@ def test_a_stated_loss_and_length_need_no_trial(tiny_run):
     _, control = finished(tiny_run(**{**LEARNS_FROM_BI, "student": student}, data=SHORT))
     assert control.details["control"] == {"loss": "bce", "steps": 2, "trial_steps": 2, "trials": {}}
     assert control.details["training"]["step"] == 2
+
+
+def test_learning_rates_to_try(tiny_run):
+    student = {**BI_STUDENT, "control": {"loss": "cosent", "learning_rates": [1e-3, 1e-4], "steps": 10}}
+    _, control = finished(tiny_run(**{**LEARNS_FROM_BI, "student": student}, data=SHORT))
+    said = control.details["control"]
+    assert set(said["trials"]) == {"cosent at 0.001", "cosent at 0.0001"}
+    assert f"cosent at {said['learning_rate']:g}" == max(said["trials"], key=said["trials"].get)
+
+
+def test_a_mixture_of_terms_on_labels_is_one_way_to_learn_them(tiny_run):
+    teaching = {"score_match": {"teacher": "bi", "loss": "mse"}}
+    on_labels = {"labels": {"loss": "bce", "weight": 0.5}, "cosent": {"weight": 2.0}}
+    run = tiny_run(**{**LEARNS_FROM_BI, "objectives": {**teaching, **on_labels}}, data=SHORT)
+    assert losses_on_labels(run) == ["recipe", "contrastive", "bce", "infonce", "cosent"]
+    mixed = control_objectives(run, "recipe")
+    assert mixed.terms() == run.recipe.objectives.label_terms() and not mixed.from_teachers
+    alone = tiny_run(**{**LEARNS_FROM_BI, "objectives": {**teaching, "cosent": {}}}, data=SHORT)
+    assert losses_on_labels(alone) == ["cosent", "contrastive", "bce", "infonce"]
+    assert list(control_objectives(alone, "cosent").terms()) == ["cosent"]
+
+
+@pytest.mark.parametrize("name", ["bi", "cross"])
+def test_a_teacher_learns_the_order_of_labels(tiny_run, name):
+    teacher = {"kind": f"{name}_encoder", "backbone": BACKBONE, "max_length": 64, "loss": "cosent"}
+    run = tiny_run(
+        teachers={"cross": None, name: teacher},
+        student=None,
+        objectives={"score_match": None, "labels": None},
+        data=SHORT,
+    )
+    train_teachers(run)
+    assert read_card(run.teacher(name)).details["training"]["step"] > 0
+
+
+def test_a_step_of_one_pair_has_no_order(tiny_run):
+    with pytest.raises(ValueError, match=r"student\.control\.loss: cosent compares the pairs of a step"):
+        student = {**BI_STUDENT, "control": {"loss": "cosent"}, "training": {"global_batch": 1, "micro_batch": 1}}
+        tiny_run(**{**LEARNS_FROM_BI, "student": student})
 
 
 def test_a_loss_of_another_kind_is_refused(tiny_run):

@@ -158,7 +158,7 @@ class TestSectionsAgree:
             ),
             (
                 {"objectives": {"cosent": {}}, "training": {"global_batch": 1}},
-                "objectives.cosent: it compares the pairs of a step, and a step holds one; set training.global_batch (say 32)",
+                "objectives.cosent: cosent compares the pairs of a step, and a step holds one; set training.global_batch (say 32)",
             ),
             (
                 {"objectives": {"score_match": {"schedule": {"kind": "constant", "start": 0.5}}}},
@@ -182,7 +182,7 @@ class TestSectionsAgree:
             ),
             (
                 {"teachers": {"cross": {"loss": "contrastive"}}},
-                "teachers.cross.loss: a cross_encoder learns labels by bce or mse, not contrastive",
+                "teachers.cross.loss: a cross_encoder learns labels by bce or mse or cosent, not contrastive",
             ),
             (
                 {"teachers": {"control": BI}},
