@@ -102,4 +102,4 @@ def loading(name: str) -> Iterator[None]:
             ) from None
         advice = "; copy the folder again or rebuild it" if os.path.isdir(name) else ""
         reason = reason[:_LONGEST] or type(error).__name__
-        raise BadInput(f"{name} cannot be loaded as an encoder: {reason}{advice}") from None
+        raise BadInput(f"{name} cannot be loaded: {reason}{advice}") from None

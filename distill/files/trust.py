@@ -153,7 +153,10 @@ def check_module(folder: Path, module: Any, where: str, allowed: Sequence[str] =
             f"{', '.join(allowed)}"
         )
     config = folder / module["path"] / "config.json"
-    if str(module["type"]).endswith(".Dense") and module["path"] and config.is_file():
+    is_dense = str(module["type"]).endswith(".Dense") and module["path"]
+    if is_dense and folder.is_dir() and not config.is_file():
+        raise BadInput(f"{folder} lacks {module['path']}/config.json, which {where} names; copy the folder again")
+    if is_dense and config.is_file():
         activation = str(read_json(config).get("activation_function", "torch.nn.Tanh"))
         if not re.fullmatch(r"torch\.nn\.[A-Za-z_.]+", activation):
             raise BadInput(f"{config}: activation_function {activation[:120]}; one of torch.nn is expected")

@@ -160,6 +160,8 @@ def _describe(schema: type[BaseModel], place: str, problem: Any) -> list[str]:
     if kind == "value_error":
         text = str(problem["ctx"]["error"])
         return text.split("\n") if not place else [f"{place}: {text}"]
+    if kind == "too_short":
+        return [f"{place}: {given!r} names nothing; list one at least, or leave it out"]
     if isinstance(given, Mapping | list):
         return [f"{place}: {problem['msg']}"]
     return [f"{place}: got {given!r}; {problem['msg'].replace('Input should', 'it should')}"]

@@ -333,7 +333,7 @@ def unrelated(what: str, scores: np.ndarray, labels: np.ndarray | None) -> str |
     says = "are against the labels" if high < 0 else "have nothing to do with the labels"
     return (
         f"{what} {says}: Spearman {rho:.3f} ({low:.3f} to {high:.3f}) over {len(labels)} pairs; "
-        "train the teacher longer, label again, or set signals.allow_unrelated=true"
+        "take a teacher that knows such pairs (train it longer, where it is trained), label again, or set signals.allow_unrelated=true"
     )
 
 

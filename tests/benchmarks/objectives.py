@@ -80,13 +80,13 @@ def trained(name: str, seed: int, rate: float, given: argparse.Namespace) -> dic
     found = run.folder / "measured.json"
     if found.is_file():
         return read_json(found)
-    finished = next((path.parent for path in sorted(given.output.glob("*/measured.json"))), None)
-    if (
-        finished is not None and not run.folder.exists()
-    ):  # the teacher is frozen, and what it says of a text is the same
+    finished = [path.parent for path in sorted(given.output.glob("*/measured.json"))]
+    if not run.folder.exists():  # the teacher is frozen, and what it says of a text is the same
         run.work.mkdir(parents=True)
         for part in ("teachers", "signals"):
-            shutil.copytree(finished / part, run.folder / part)
+            made = next((folder / part for folder in finished if (folder / part).is_dir()), None)
+            if made is not None:  # a run of labels alone has no signals
+                shutil.copytree(made, run.folder / part)
     with run.lock():
         for stage in (train_teachers, cache_signals, build_student, train_student):
             stage(run)

@@ -405,7 +405,7 @@ class TestTrust:
         assert (scorer.score(QUERIES, DOCUMENTS) == expected).all()
         assert not [*scorer.path.rglob("*.bin"), *scorer.path.rglob("*.pt")]
         (source / "pytorch_model.bin").write_bytes(pickle.dumps({"a": Evil(tmp_path / "ran")}, protocol=2))
-        with pytest.raises(BadInput, match="cannot be loaded as an encoder"):
+        with pytest.raises(BadInput, match="cannot be loaded: "):
             taken(tmp_path / "evil", m3(source))
         assert not (tmp_path / "ran").exists()
 
@@ -448,6 +448,12 @@ class TestTrust:
         (source / "sparse_linear.pt").symlink_to(tmp_path / "elsewhere.pt")
         with pytest.raises(BadInput, match="is a link out of the folder"):
             taken(tmp_path, m3(source))
+
+    def test_a_projection_that_was_not_copied_is_named(self, late_source, tmp_path):
+        source = shutil.copytree(late_source, tmp_path / "source")
+        shutil.rmtree(source / "1_Dense")
+        with pytest.raises(BadInput, match=r"source lacks 1_Dense/config\.json, which modules\.json: module 1 names"):
+            taken(tmp_path / "taken", late(source))
 
     def test_late_interaction_folders_are_not_trusted_either(self, late_source, tmp_path):
         source = shutil.copytree(late_source, tmp_path / "late")

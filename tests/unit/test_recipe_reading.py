@@ -40,6 +40,10 @@ class TestUnknownKeys:
     def test_is_named_with_its_path_and_the_nearest_name(self, tmp_path, changes, line):
         assert problems(tmp_path, **changes) == [line]
 
+    def test_an_empty_list_says_so(self, tmp_path):
+        (line,) = problems(tmp_path, teachers={"cross": {"scripts": []}})
+        assert line == "teachers.cross.scripts: [] names nothing; list one at least, or leave it out"
+
     def test_without_a_near_name_lists_what_is_known(self, tmp_path):
         (line,) = problems(tmp_path, data={"columns": {"zzz": "q"}})
         assert line == "data.columns.zzz: unknown key; known: document, label, query"
