@@ -41,7 +41,7 @@ from distill.files.outputs import output_folder
 from distill.metrics.columns import ScoredColumns
 from distill.metrics.measures import evaluate_scores, paired_difference, primary_metric
 from distill.models.modeling import load_model
-from distill.recipe.schema import AnyTeacher, Recipe, Teacher, TokenTeacher
+from distill.recipe.schema import AnyTeacher, Labels, Recipe, Teacher, TokenTeacher
 from distill.run import Run
 from distill.runtime.opening import load
 from distill.runtime.scorer import Scorer
@@ -275,8 +275,8 @@ def _label_losses(recipe: Recipe) -> list[str | None]:
     learned: list[str | None] = [
         teacher.loss for teacher in recipe.models.values() if teacher.kind != "mlm" and not teacher.frozen
     ]
-    labels = recipe.objectives.labels
-    return learned if labels is None else [*learned, labels.loss]
+    terms = recipe.objectives.label_terms()
+    return [*learned, *(term.loss if isinstance(term, Labels) else name for name, term in terms.items())]
 
 
 def _beside_floor(about: str, scores: np.ndarray, validation: Pairs, floor: _Floor) -> list[Finding]:

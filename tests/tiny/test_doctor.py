@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,3 +105,18 @@ def test_a_teacher_that_is_not_there_yet_is_said(bert_bi, tmp_path):
     run = Run(recipe(bert_bi, tmp_path / "run"))
     assert any("not trained yet" in finding.says for finding in diagnose(run).findings)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("objectives", "level"), [({"cosent": {}}, "problem"), ({}, "warning")])
+def test_labels_that_do_not_differ_are_a_problem_of_whoever_learns_them(bert_bi, tmp_path, objectives, level):
+    lines = [line.split("\t") for line in Path(pairs_file()).read_text(encoding="utf-8").splitlines()]
+    alike = tmp_path / "alike.tsv"
+    alike.write_text(
+        "".join("\t".join([*line[:2], "1" if row else line[2]]) + "\n" for row, line in enumerate(lines)),
+        encoding="utf-8",
+    )
+    given = recipe(bert_bi, tmp_path / "run").model_dump(mode="json", by_alias=True)
+    given["data"]["train"] = str(alike)
+    given["objectives"] |= objectives
+    run = Run(Recipe.model_validate(given))
+    assert [one.level for one in diagnose(run).findings if one.check == "labels alike"] == [level]
