@@ -43,6 +43,7 @@ __all__ = [
     "ModelKind",
     "Side",
     "check_model_folder",
+    "check_named_settings",
     "check_tokenizer",
     "content_hash",
     "is_static_module",
@@ -300,7 +301,7 @@ def check_model_folder(folder: Path) -> ModelKind:
     routes = read_routes(folder)
     for chain in [modules] if routes is None else routes.values():
         _check_modules(folder, chain)
-    _check_settings_are_there(folder)
+    check_named_settings(folder)
     return _MODEL_TYPES.get(str(config.get("model_type")), "bi_encoder")
 
 
@@ -405,7 +406,7 @@ def _check_modules(folder: Path, modules: Sequence[Mapping[str, str]]) -> None:
             _require(folder, *(f"{module['path']}/{name}" for name in WEIGHT_FILES))
 
 
-def _check_settings_are_there(folder: Path) -> None:
+def check_named_settings(folder: Path) -> None:
     """Check that no settings are missing that the card names: a loader would take its defaults, and score otherwise.
 
     :raises BadInput: naming the first file that is missing
