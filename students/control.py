@@ -131,7 +131,7 @@ def check_control(run: Run) -> None:
         raise BadInput(f"student.control.loss {stated}: {reasons[stated]}; or set student.control=false")
     if len(reasons) == len(SOLE_LOSSES[run.student_section.kind]):
         raise BadInput(
-            f"labels alone teach the control nothing ({next(iter(reasons.values()))}); set student.control=false"
+            f"labels alone teach the control nothing; set student.control=false ({next(iter(reasons.values()))})"
         )
 
 
