@@ -7,6 +7,7 @@ __all__ = [
     "counted",
     "difference_in_words",
     "in_dollars",
+    "label_loss_in_words",
     "load_with",
     "or_least",
     "printable",
@@ -93,6 +94,16 @@ def difference_in_words(value: float, low: float | None, high: float | None, dec
             decimals += 1
     shown, first, last = (signed(part, decimals) for part in parts)
     return f"{shown} ({first} to {last})"
+
+
+def label_loss_in_words(loss: str, learning_rate: float | None = None) -> str:
+    """Say by what a control learned the labels.
+
+    >>> label_loss_in_words("cosent", 1e-4), label_loss_in_words("recipe")
+    ('cosent at a learning rate of 0.0001', "the recipe's terms on labels")
+    """
+    rate = "" if learning_rate is None else f" at a learning rate of {learning_rate:g}"
+    return ("the recipe's terms on labels" if loss == "recipe" else loss) + rate
 
 
 def counted(n: int, noun: str) -> str:

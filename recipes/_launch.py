@@ -1,6 +1,6 @@
 """What every entry point does around its stage: arguments, messages, the lock, the exit code.
 
-0 done · 1 a gate or a job failed · 2 bad input · 130 interrupted (start it again, it goes on)
+0 done · 1 a gate or a job failed · 2 bad input · 130 interrupted, 143 ended by SIGTERM (start it again, it goes on)
 
 `accelerate launch` makes 1 of any of them but 0, and prints its own traceback. Of several processes the first one prints
 what went wrong; all of them leave it in the file that the launcher asks for, so that its summary names the reason.
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distill.errors import BadInput, MatchDistillError, missing_package
+from distill.machine.termination import ended_in_order
 
 if TYPE_CHECKING:
     from distill.run import Run
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["guarded", "join_processes", "launch", "set_up_messages", "stage_main"]
 
 log = logging.getLogger("distill")
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 # a path that cannot be: too long, a file taken for a folder or the other way round, links in a circle
 _WRONG_PATHS = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 # all that torch and OpenVINO say of a full disk
@@ -55,7 +57,9 @@ def guarded(work: Callable[[], None]) -> int:
     """Run and return the exit code; what went wrong is one message, not a traceback."""
     _hear_threads()
     try:
-        work()
+        # one of several processes may wait for the others outside of Python, where no handler runs: SIGTERM ends it as it is
+        with ended_in_order() if os.environ.get("WORLD_SIZE", "1") == "1" else nullcontext():
+            work()
     except MatchDistillError as error:
         _say(f"error: {error}")
         return error.exit_code
@@ -77,7 +81,7 @@ def guarded(work: Callable[[], None]) -> int:
         if reason is None:
             _tell_launcher(traceback.format_exc())
             raise
-        _say(f"error: {reason}; nothing finished was lost, make room and start again")
+        _say(f"error: {reason} and start again")
         return 1
     return 0
 
@@ -119,13 +123,14 @@ def _is_first() -> bool:
 
 
 def _disk_trouble(error: BaseException) -> str | None:
-    """Say what is wrong with the disk, if that is it: not every library raises an OSError for it."""
-    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
-        return f"{os.strerror(error.errno)}: {error.filename or 'the disk'}"  # pyarrow has a text of its own
+    """Say what is wrong with the disk and what to do, if that is it: not every library raises an OSError for it."""
+    room, full = "; nothing finished was lost, make room", os.strerror(errno.ENOSPC)
+    if isinstance(error, OSError) and error.errno in (*_FULL, *_FORBIDDEN):
+        advice = room if error.errno in _FULL else "; nothing finished was lost, allow it or name another place"
+        return f"{os.strerror(error.errno)}: {error.filename or 'the disk'}{advice}"  # pyarrow has a text of its own
     said = str(error)
-    full = os.strerror(errno.ENOSPC)
     if full in said or any(words in said for words in _CANNOT_WRITE):
-        return f"{full}: the disk"
+        return f"{full}: the disk{room}"
     earlier = (
         error.__cause__ or error.__context__
     )  # a file that cannot be closed hides the one that could not be written

@@ -385,11 +385,11 @@ def evaluate_models(
             "nothing to evaluate on: name --tasks, such as KorSTS, or --recipe with labelled evaluation pairs"
         )
     logging.getLogger("mteb").setLevel(logging.WARNING)
-    from distill.evaluation.boards import board_models, evaluate_on_boards, recipe_task, tasks_named
+    from distill.evaluation.boards import evaluate_on_boards, models_at, recipe_task, tasks_named
     from distill.recipe.reading import load_recipe
     from distill.report.board_scores import check_board_places, store_board_scores
 
-    named = {name: folder for path in models for name, folder in board_models(path).items()}
+    named = models_at(models)
     for folder in named.values() if card else ():
         check_board_places(folder)
     asked = [

@@ -21,18 +21,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from distill.errors import BadInput
+from distill.errors import BadInput, JobFailed, Terminated
 from distill.files.artefact import content_hash, read_card
 from distill.recipe.checks import SOLE_LOSSES
-from distill.recipe.objectives import by_labels_alone
+from distill.recipe.objectives import Term, by_labels_alone
 from distill.recipe.schema import Control, Labels, Objectives, SoleLoss, Training
 from distill.run import Run
 from distill.training.fitting import Job, fit
-from distill.wording import or_least, value_in_words, values_in_words
+from distill.training.learnable import unlearnable
+from distill.wording import label_loss_in_words, or_least, value_in_words, values_in_words
 
-__all__ = ["MakeJob", "check_control", "control_run", "train_control"]
+__all__ = ["MakeJob", "by_labels", "check_control", "control_run", "train_control"]
 
 log = logging.getLogger(__name__)
 _Loss = SoleLoss | Literal["recipe"]  # recipe: its own terms on labels
@@ -51,6 +50,10 @@ class _Way:
     @property
     def name(self) -> str:
         return self.loss if self.learning_rate is None else f"{self.loss} at {self.learning_rate:g}"
+
+    @property
+    def in_words(self) -> str:
+        return label_loss_in_words(self.loss, self.learning_rate)
 
 
 def control_run(run: Run) -> Run:
@@ -77,7 +80,7 @@ def train_control(run: Run, inputs: Mapping[str, Any], make_job: MakeJob) -> Non
     way = max(ways, key=lambda one: or_least(values.get(one.name)))  # of equals the first
     said: dict[str, Any] = {"loss": way.loss, "steps": steps, "trial_steps": trial_steps, "trials": values}
     said |= {} if way.learning_rate is None else {"learning_rate": way.learning_rate}
-    log.info("control: %s, %d steps%s", way.name, steps, _said(values, trial_steps))
+    log.info("control: %s, %d steps%s", way.in_words, steps, _said(values, trial_steps))
     job = make_job("control", control_objectives(run, way.loss), inputs)
     fit(run, _changed(job, steps, way, details={**job.details, "control": said}))
     shutil.rmtree(_trials_folder(run), ignore_errors=True)
@@ -106,7 +109,8 @@ def control_section(run: Run) -> Control:
 
 def losses_on_labels(run: Run) -> list[_Loss]:
     """Return the losses to try, the first of equals being taken: that of the objectives first, where it is stated."""
-    known: list[_Loss] = [loss for loss in SOLE_LOSSES[run.student_section.kind] if _teaches(run, loss)]
+    kind, reasons = run.student_section.kind, _unlearnable(run)
+    known: list[_Loss] = [loss for loss in SOLE_LOSSES[kind] if loss not in reasons]
     terms = run.recipe.objectives.label_terms()
     if known and terms and (len(terms) > 1 or not terms.keys() <= {"labels", "cosent"}):
         return ["recipe", *known]
@@ -118,37 +122,57 @@ def losses_on_labels(run: Run) -> list[_Loss]:
 def check_control(run: Run) -> None:
     """Refuse labels that teach a control nothing, before the student is trained.
 
-    :raises BadInput: where all labels are the same, and no positives for InfoNCE
+    :raises BadInput: where no loss learns from them, and where a stated one does not
     """
-    labels = run.split.train.labels
-    if run.student_section.control and labels is not None and not losses_on_labels(run):
+    if not run.student_section.control or run.split.train.labels is None:
+        return
+    reasons, stated = _unlearnable(run), control_section(run).loss
+    if stated is not None and stated in reasons:
+        raise BadInput(f"student.control.loss {stated}: {reasons[stated]}; or set student.control=false")
+    if len(reasons) == len(SOLE_LOSSES[run.student_section.kind]):
         raise BadInput(
-            f"every training label is {labels[0]:g}, so that labels alone teach the control nothing; set student.control=false"
+            f"labels alone teach the control nothing; set student.control=false ({next(iter(reasons.values()))})"
         )
 
 
-def _teaches(run: Run, loss: SoleLoss) -> bool:
-    """Tell whether a loss can learn from the training labels: InfoNCE from positives, the others from differences."""
-    labels = run.split.train.labels
-    if labels is None:
-        return False
-    if loss == "infonce":
-        least = (run.recipe.objectives.labels or Labels()).positive_from
-        return bool((labels >= least).any()) and run.student_section.training.global_batch > 1
-    return bool(np.ptp(labels) > 0) and (loss != "cosent" or run.student_section.training.global_batch > 1)
+def _unlearnable(run: Run) -> dict[str, str]:
+    """Return the losses that the training labels say nothing to, and why."""
+    batch, data = run.student_section.training.global_batch, run.recipe.data
+    losses = SOLE_LOSSES[run.student_section.kind]
+    if run.split.train.labels is None:
+        return dict.fromkeys(losses, "the training pairs have no labels")
+    terms: dict[str, Any] = {loss: next(iter(control_objectives(run, loss).terms().values())) for loss in losses}
+    reasons = unlearnable(run, terms, global_batch=batch)
+    if batch * (data.candidates or 1) < 2:  # a stated one is refused with the recipe
+        reasons.setdefault("cosent", "cosent compares the pairs of a step, and a step holds one")
+    return reasons
 
 
 def control_objectives(run: Run, loss: _Loss) -> Objectives:
     """Return what the control learns by a loss, with the recipe's settings of it, learned at the student's widths."""
-    given, unhelped = run.recipe.objectives, {"guide": None, "schedule": None}
+    given, terms = run.recipe.objectives, _unhelped(run.recipe.objectives)
     if loss == "recipe":
-        terms: dict[str, Any] = {
-            name: term if name != "labels" else term.model_copy(update=unhelped)
-            for name, term in given.label_terms().items()
-        }
         return Objectives(**terms, matryoshka=given.matryoshka, logit_scale=given.logit_scale)
-    labels = (given.labels or Labels()).model_copy(update={"weight": 1.0, **unhelped})
-    return by_labels_alone(loss, labels, given.matryoshka)
+    alone = {name: term.model_copy(update={"weight": 1.0}) for name, term in terms.items()}
+    objectives = by_labels_alone(loss, alone.get("labels", Labels()), alone.get("cosent"), given.matryoshka)
+    return objectives.model_copy(update={"logit_scale": given.logit_scale})
+
+
+def by_labels(given: Objectives) -> Objectives:
+    """Return what decides a control of these objectives, besides how it is trained: the settings of its losses."""
+    terms = _unhelped(given)
+    settings = {name: term for name, term in terms.items() if name == "cosent"}
+    labels = terms.get("labels", Labels())
+    return Objectives(labels=labels, **settings, matryoshka=given.matryoshka, logit_scale=given.logit_scale)
+
+
+def _unhelped(given: Objectives) -> dict[str, Any]:
+    """Return the terms on labels without a teacher's help, and at the same weight in all steps."""
+
+    def alone(term: Term) -> Term:
+        return term.model_copy(update={"schedule": None, **({"guide": None} if isinstance(term, Labels) else {})})
+
+    return {name: alone(term) for name, term in given.label_terms().items()}
 
 
 def steps_of_student(run: Run) -> int:
@@ -162,7 +186,7 @@ def _trials(
 ) -> dict[str, float | None]:
     """Return each way's value on the validation pairs after a short training; a finished trial is not done again.
 
-    None is a value that the validation pairs do not define.
+    None is a value that the validation pairs do not define, and that of a training that failed.
     """
     values: dict[str, float | None] = {}
     for way in ways:
@@ -171,7 +195,14 @@ def _trials(
         folder = _trials_folder(run) / f"{way.loss}-{content_hash(trial)}"
         if read_card(folder) is None:
             job = make_job(f"control_trial_{way.loss}", control_objectives(run, way.loss), trial)
-            fit(run, _changed(job, steps, way, target=folder))
+            try:
+                fit(run, _changed(job, steps, way, target=folder))
+            except Terminated:
+                raise
+            except JobFailed as error:  # as at a learning rate that is too high
+                log.warning("control: %s is not taken: %s", way.name, error)
+                values[way.name] = None
+                continue
         card = run.require(folder, "train_student")
         value = card.metrics.get("validation")
         values[way.name] = None if value is None or not math.isfinite(value) else float(value)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.models.modeling import load_model, prepared
-from distill.recipe.schema import Labels, Objectives
+from distill.recipe.schema import Objectives
 from distill.run import Run
 from distill.signals import SignalSource
 from distill.training.fitting import Job, fit
@@ -18,7 +18,7 @@ from distill.training.unlabelled import taught_pairs
 from students.asymmetric import index_teacher, pair_details
 from students.build import build_stage, build_untrained
 from students.calibrate import calibrate_student, say_what_keeps_from_calibrating
-from students.control import check_control, control_run, train_control
+from students.control import by_labels, check_control, control_run, train_control
 from students.cut.dimensions import read_axes
 from students.cut.sources import AlongAxes, embedding_source, scripts_of, signal_source
 
@@ -38,10 +38,7 @@ def train_student(run: Run) -> None:
     build_untrained(run)
     if run.student_section.control and of_control.split.train.labels is not None:
         # of an asymmetric student the control learns the labels alone, too, but against the same index: it is given
-        objectives = of_control.recipe.objectives
-        labels = (objectives.labels or Labels()).model_copy(update={"guide": None, "schedule": None})
-        by_labels = Objectives(labels=labels, matryoshka=objectives.matryoshka)
-        inputs = training_inputs(of_control, "control", by_labels)
+        inputs = training_inputs(of_control, "control", by_labels(of_control.recipe.objectives))
         train_control(of_control, inputs, partial(training_job, of_control))
     calibrate_student(run)
 

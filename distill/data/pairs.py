@@ -28,7 +28,16 @@ from distill.data.splitting import (
     take_groups,
     text_key,
 )
-from distill.data.tables import as_text, locate, read_columns, read_text_columns, read_texts, refused_rows, text_problem
+from distill.data.tables import (
+    as_text,
+    locate,
+    read_columns,
+    read_text_columns,
+    read_texts,
+    refused_rows,
+    shown_value,
+    text_problem,
+)
 from distill.errors import BadInput
 from distill.recipe.schema import Columns, Data, Parallel, Resume, Unlabelled, UnlabelledPairs
 from distill.wording import counted
@@ -476,9 +485,9 @@ def _to_unit(values: Sequence[Any], label_range: tuple[float, float], named: str
     for i, value in enumerate(values):
         number = _number(value)
         if number is None:
-            problems[i] = f"label {value!r} is not a number"
+            problems[i] = f"label {shown_value(value)} is not a number"
         elif not low <= number <= high:
-            problems[i] = f"label {value} is outside {named} [{low:g}, {high:g}]"
+            problems[i] = f"label {number:g} is outside {named} [{low:g}, {high:g}]"
         else:
             labels[i] = (number - low) / (high - low)
     return labels, problems

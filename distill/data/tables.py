@@ -42,6 +42,7 @@ __all__ = [
     "read_text_columns",
     "read_texts",
     "refused_rows",
+    "shown_value",
     "text_problem",
 ]
 
@@ -49,7 +50,7 @@ log = logging.getLogger(__name__)
 _FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
 _HUB_NAME = re.compile(r"[A-Za-z\d][\w.-]{0,95}/[A-Za-z\d][\w.-]{0,95}")
 _ROWS_AT_ONCE = 10_000  # of Parquet
-_SHOWN_ROWS, _SHOWN_VALUE, _SHOWN_NAMES = 5, 60, 3
+_SHOWN_ROWS, _SHOWN_VALUE, _SHOWN_NAMES, _SHOWN_COLUMNS = 5, 60, 3, 30
 _EMPTY, _INVISIBLE = "is empty", "holds only invisible characters"
 # a character that shows something: no white space, no control character, none that Unicode says to ignore in display
 _VISIBLE = re.compile(
@@ -144,7 +145,10 @@ def read_columns(
 
 
 def _missing(source: Any, name: str, has: Sequence[str], section: str) -> BadInput:
-    return BadInput(f"{source} has no column {name!r}; it has {', '.join(map(str, has))}; set {section}")
+    names = [" ".join(str(one).split()) for one in has]
+    shown = [one if len(one) <= _SHOWN_VALUE else f"{one[:_SHOWN_VALUE]}…" for one in names[:_SHOWN_COLUMNS]]
+    more = f" and {len(names) - _SHOWN_COLUMNS} more" if len(names) > _SHOWN_COLUMNS else ""
+    return BadInput(f"{source} has no column {name!r}; it has {', '.join(shown)}{more}; set {section}")
 
 
 def held_name(source: Any, name: str, has: Sequence[str], section: str) -> str:
@@ -307,9 +311,17 @@ def text_problem(value: Any) -> str | None:
         return _EMPTY
     if isinstance(value, int | Decimal | float) and not isinstance(value, bool) and math.isfinite(value):
         return None
+    return f"is no text: a text is expected, got {shown_value(value)} ({type(value).__name__})"
+
+
+def shown_value(value: Any) -> str:
+    """Return a value as a message shows it: in one line, and its beginning alone.
+
+    >>> shown_value("a b"), len(shown_value("x" * 1000))
+    ("'a b'", 61)
+    """
     shown = repr(value)
-    shown = shown if len(shown) <= _SHOWN_VALUE else shown[:_SHOWN_VALUE] + "…"
-    return f"is no text: a text is expected, got {' '.join(shown.split())} ({type(value).__name__})"
+    return " ".join((shown if len(shown) <= _SHOWN_VALUE else shown[:_SHOWN_VALUE] + "…").split())
 
 
 def is_gap(value: Any) -> bool:

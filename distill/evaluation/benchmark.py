@@ -59,7 +59,7 @@ from distill.scorers.black_box import BlackBoxScorer, open_black_box
 from distill.scorers.opening import open_scorer
 from distill.scorers.scoring import PairScorer
 from distill.training.building import model_builder
-from distill.wording import in_dollars, values_in_words
+from distill.wording import in_dollars, label_loss_in_words, values_in_words
 
 __all__ = [
     "BenchmarkEntry",
@@ -662,9 +662,8 @@ def _control_notes(run: Run) -> list[str]:
         return []
     tried = values_in_words(said["trials"])
     why = f", the best of short trials ({said['trial_steps']} steps; on validation pairs: {tried})" if tried else ""
-    rate = f" at a learning rate of {said['learning_rate']:g}" if "learning_rate" in said else ""
-    loss = "the recipe's terms on labels" if said["loss"] == "recipe" else said["loss"]
-    return [f"The control is the same student trained on the labels alone, {said['steps']} steps by {loss}{rate}{why}."]
+    how = label_loss_in_words(said["loss"], said.get("learning_rate"))
+    return [f"The control is the same student trained on the labels alone, {said['steps']} steps by {how}{why}."]
 
 
 def _notes(run: Run, rows: list[BenchmarkEntry], speed: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -26,7 +26,7 @@ from distill.runtime.opening import load
 from distill.runtime.scorer import Scorer
 from distill.wording import counted
 
-__all__ = ["board_models", "evaluate_on_boards", "pairs_task", "recipe_task", "tasks_named"]
+__all__ = ["board_models", "evaluate_on_boards", "models_at", "pairs_task", "recipe_task", "tasks_named"]
 
 log = logging.getLogger(__name__)
 _OF_A_RUN = ("teachers/*", "teacher_exports/*/*", "built", "stages/*/student", "student", "control", "exports/*")
@@ -62,6 +62,19 @@ def board_models(path: Path) -> dict[str, Path]:
     if not models:
         raise BadInput(f"{path} holds no model; name a model folder, or the folder of a run with finished models")
     return {f"{path.name}/{'untrained' if name == 'built' else name}": folder for name, folder in models.items()}
+
+
+def models_at(paths: Sequence[Path]) -> dict[str, Path]:
+    """Return the models of several paths by name; of those that bear one name, all but the first by their whole path.
+
+    :raises BadInput: for a path that is neither a model folder nor a run's
+    """
+    models: dict[str, Path] = {}
+    for path in paths:
+        for name, folder in board_models(path).items():
+            is_other = models.get(name, folder) != folder
+            models[str(folder).lstrip("/") if is_other else name] = folder
+    return models
 
 
 def tasks_named(names: Sequence[str]) -> list[Any]:

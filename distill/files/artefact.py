@@ -7,6 +7,7 @@ weights cannot say: lineage (revisions of the parents), the resolved recipe, the
 A folder is written under a temporary name and renamed, so that a folder that exists is whole.
 """
 
+import glob
 import hashlib
 import importlib.metadata
 import json
@@ -20,7 +21,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distill.errors import BadInput
-from distill.files.trust import check_files, check_module, check_settings, check_shards, read_json, refuse_pickles
+from distill.files.trust import (
+    check_files,
+    check_module,
+    check_settings,
+    check_shards,
+    inside,
+    read_json,
+    refuse_pickles,
+)
 
 __all__ = [
     "ASYMMETRIC",
@@ -34,6 +43,7 @@ __all__ = [
     "ModelKind",
     "Side",
     "check_model_folder",
+    "check_named_settings",
     "check_tokenizer",
     "content_hash",
     "is_static_module",
@@ -80,8 +90,8 @@ _GRAPHS = ("openvino/openvino_model.xml", "onnx/model.onnx", "openvino_model.xml
 class Artefact:
     """What `artefact.json` says of the model beside it.
 
-    `revision` is the content hash of the folder's other files, `fingerprint` that of all that went in
-    (recipe sections, data, parents): a stage whose folder carries the right fingerprint is finished.
+    `revision` is the content hash of the folder's other files, `files` are their names, and `fingerprint` is the hash of all
+    that went in (recipe sections, data, parents): a stage whose folder carries the right fingerprint is finished.
     """
 
     kind: str
@@ -94,6 +104,7 @@ class Artefact:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    files: Sequence[str] = ()
 
 
 def versions() -> dict[str, str]:
@@ -136,14 +147,23 @@ def revision(folder: Path) -> str:
     `artefact.json`, `calibration.json`, `boards.json`, `README.md` and hidden files do not count: they describe the model.
     """
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        if not path.is_file() or relative.name in _NOT_CONTENT or any(part.startswith(".") for part in relative.parts):
-            continue
-        digest.update(str(relative).encode())
-        with path.open("rb") as file:
+    for name in _contents(folder):
+        digest.update(name.encode())
+        with (folder / name).open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
+
+
+def _contents(folder: Path) -> list[str]:
+    """Return the files of a folder that are its model."""
+    paths = [(path, path.relative_to(folder)) for path in sorted(folder.rglob("*"))]
+    return [
+        str(relative)
+        for path, relative in paths
+        if path.is_file()
+        and relative.name not in _NOT_CONTENT
+        and not any(part.startswith(".") for part in relative.parts)
+    ]
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -162,8 +182,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_card(folder: Path, artefact: Artefact) -> Artefact:
-    """Write `artefact.json` into a folder whose model is complete; fills in `revision` and `versions`."""
-    whole = Artefact(**{**asdict(artefact), "revision": revision(folder), "versions": versions()})
+    """Write `artefact.json` into a folder whose model is complete; fills in `revision`, `files` and `versions`."""
+    made: dict[str, Any] = {"revision": revision(folder), "files": _contents(folder), "versions": versions()}
+    whole = Artefact(**{**asdict(artefact), **made})
     write_json(folder / CARD, asdict(whole))
     return whole
 
@@ -180,7 +201,8 @@ def read_card(folder: Path) -> Artefact | None:
     try:
         value = read_json(path)
         card = Artefact(**value)
-        wrong = [name for name in value if not isinstance(value[name], dict if name in mappings else str)]
+        kinds: dict[str, type] = {**dict.fromkeys(mappings, dict), "files": list}
+        wrong = [name for name in value if not isinstance(value[name], kinds.get(name, str))]
         if wrong:
             raise TypeError(f"{', '.join(wrong)} of another type")
         _ = [details["side"] for details in [card.details.get(ASYMMETRIC)] if details is not None]
@@ -195,7 +217,8 @@ def read_card(folder: Path) -> Artefact | None:
 def new_file(target: Path, *, keep: bool = True) -> Iterator[Path]:
     """Yield a temporary file beside `target` that is renamed to it when the block ends well, and removed when it does not.
 
-    It has the same suffixes: writers go by them. A path that a user names goes through `distill.files.outputs` first.
+    It has the same suffixes: writers go by them. A path that a user names goes through `distill.files.outputs` first. Leftovers of
+    killed processes under the same name are removed first.
 
     :param keep: False tries only whether the file could be written
     :raises BadInput: where there is no folder that can be written into, or a folder of that name
@@ -204,6 +227,10 @@ def new_file(target: Path, *, keep: bool = True) -> Iterator[Path]:
         raise BadInput(f"{target.parent} is no folder; make it first, or name another output")
     if target.is_dir():
         raise BadInput(f"{target} is a folder; name a file in it")
+    for leftover in target.parent.glob(f".*.tmp.{glob.escape(target.name)}"):
+        owner = leftover.name.split(".")[1]
+        if owner.isdigit() and not _is_running(owner):
+            leftover.unlink(missing_ok=True)
     temporary = target.with_name(f".{os.getpid()}.tmp.{target.name}")
     try:
         temporary.touch()  # what cannot be written is known before any work
@@ -274,6 +301,7 @@ def check_model_folder(folder: Path) -> ModelKind:
     routes = read_routes(folder)
     for chain in [modules] if routes is None else routes.values():
         _check_modules(folder, chain)
+    check_named_settings(folder)
     return _MODEL_TYPES.get(str(config.get("model_type")), "bi_encoder")
 
 
@@ -376,6 +404,18 @@ def _check_modules(folder: Path, modules: Sequence[Mapping[str, str]]) -> None:
         if module["type"].endswith("Dense"):
             refuse_pickles(folder / module["path"], WEIGHT_FILES, PICKLE_FILES)
             _require(folder, *(f"{module['path']}/{name}" for name in WEIGHT_FILES))
+
+
+def check_named_settings(folder: Path) -> None:
+    """Check that no settings are missing that the card names: a loader would take its defaults, and score otherwise.
+
+    :raises BadInput: naming the first file that is missing
+    """
+    card = read_card(folder)
+    names: Sequence[str] = () if card is None else card.files
+    for name in names:
+        if str(name).endswith(".json"):
+            _require(folder, inside(folder, name, f"{CARD}: a file"))
 
 
 def check_tokenizer(folder: Path) -> None:

@@ -109,6 +109,8 @@ def check_source(name: str) -> None:
     if (folder / "modules.json").is_file():
         for number, module in enumerate(read_json(folder / "modules.json", list)):
             check_module(folder, module, f"modules.json: module {number}")
+    elif (folder / "1_Pooling" / "config.json").is_file():  # loaders would take the transformer alone, and its mean
+        raise BadInput(f"{folder} is not a whole model folder: modules.json is missing beside 1_Pooling; copy it again")
     check_settings(folder)
 
 

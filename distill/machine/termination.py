@@ -1,15 +1,71 @@
-"""SIGTERM as a request: a scheduler sends it some seconds before it kills, time enough for a checkpoint."""
+"""SIGTERM as a request: a scheduler sends it some seconds before it kills, time enough for a checkpoint, and to clear up.
+
+in a training     its step ends with a checkpoint (`termination_requests`)
+anywhere else     the work ends as by Ctrl-C, so that no temporary file stays beside an output (`ended_in_order`)
+"""
 
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
-__all__ = ["termination_requests"]
+from distill.errors import Terminated
+
+__all__ = ["ended_in_order", "termination_requests"]
 
 
 _EXIT_CODE = 128 + signal.SIGTERM
+_CLEARING_SECONDS = 8.0  # less than what docker waits before it kills
+
+
+class _InOrder:
+    """A handler that ends the work as Ctrl-C does. A second SIGTERM ends the process at once, and so does a long wait."""
+
+    def __init__(self) -> None:
+        self.came, self._process = False, os.getpid()
+        self._limit = threading.Timer(_CLEARING_SECONDS, os._exit, [_EXIT_CODE])
+        self._limit.daemon = True
+
+    def __call__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if os.getpid() != self._process:  # a forked child has nothing to clear up
+            signal.raise_signal(signal.SIGTERM)
+        self.came = True
+        self._limit.start()
+        raise KeyboardInterrupt
+
+    def done(self) -> None:
+        self._limit.cancel()
+
+
+@contextmanager
+def ended_in_order() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does: what is unfinished is removed on the way out.
+
+    A handler that somebody else has set stays, and another thread than the main one cannot set any.
+
+    :raises Terminated: in place of whatever SIGTERM made of the block
+    """
+    if threading.current_thread() is not threading.main_thread() or _handler() is not signal.SIG_DFL:
+        yield
+        return
+    handler = _InOrder()
+    signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    except BaseException:
+        if not handler.came:
+            raise
+        raise Terminated("ended by SIGTERM; the same command goes on from here") from None
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        handler.done()
+
+
+def _handler() -> Any:
+    return signal.getsignal(signal.SIGTERM)
 
 
 @contextmanager
@@ -24,7 +80,8 @@ def termination_requests(grace: Callable[[], float] | None = None) -> Iterator[C
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    before = _handler()
+    if before is not signal.SIG_DFL and not isinstance(before, _InOrder):
         yield lambda: False
         return
     came, limits = threading.Event(), list[threading.Timer]()
@@ -40,7 +97,7 @@ def termination_requests(grace: Callable[[], float] | None = None) -> Iterator[C
     try:
         yield came.is_set
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, before)
         for limit in limits:
             limit.cancel()
     if came.is_set():  # the block ended by itself, and the process is to end all the same

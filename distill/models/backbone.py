@@ -210,7 +210,16 @@ def _train_unigram(texts: Sequence[str], size: int, specials: Sequence[str], unk
     trainer = trainers.UnigramTrainer(
         vocab_size=size + size // 10, special_tokens=list(specials), unk_token=unk_token, show_progress=False
     )
-    tokenizer.train_from_iterator(_chunks(texts), trainer)
+    try:
+        tokenizer.train_from_iterator(_chunks(texts), trainer)
+    except Exception as error:  # the library's own, of no other kind
+        if "not large enough" not in str(error):
+            raise
+        n = len(_characters(map(tokenizer.normalizer.normalize_str, texts)))
+        raise BadInput(
+            f"a unigram vocabulary of {size:,} tokens does not hold the {n:,} characters of the text; "
+            "raise the number of its tokens above that, or give text of fewer characters"
+        ) from None
 
     def cut(state: dict[str, Any]) -> None:
         head, learned = state["model"]["vocab"][: len(specials)], state["model"]["vocab"][len(specials) :]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distill.errors import BadInput, loading
-from distill.files.artefact import ModelKind, check_model_folder, check_tokenizer
+from distill.files.artefact import ModelKind, check_model_folder, check_named_settings, check_tokenizer
 from distill.files.trust import NO_CODE, check_module, check_source, read_json
 from distill.models.backbone import resolve_name
 from distill.models.compatibility import make_portable
@@ -106,6 +106,7 @@ def build_model(
     torch.manual_seed(seed)
     with quiet(), loading(name), whole_weights(name):
         check_source(name)
+        check_named_settings(Path(name))
         if kind == "bi_encoder":
             model = bi_encoder(_own_modules(name, pooling), pooling)
             stored = _stored(name)

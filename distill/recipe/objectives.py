@@ -746,16 +746,19 @@ class Objectives(Section):
         return [term for term in self.terms().values() if term.named]
 
 
-def by_labels_alone(loss: SoleLoss, labels: Labels, matryoshka: Matryoshka | None = None) -> Objectives:
+def by_labels_alone(
+    loss: SoleLoss, labels: Labels, cosent: CoSent | None = None, matryoshka: Matryoshka | None = None
+) -> Objectives:
     """Return the objectives of a model that learns labels by one loss.
 
     :param labels: settings of that loss, where it is one of `objectives.labels`
+    :param cosent: its settings, where it is CoSENT; None takes the defaults
 
     >>> list(by_labels_alone("cosent", Labels()).terms()), list(by_labels_alone("bce", Labels()).terms())
     (['cosent'], ['labels'])
     """
     if loss == "cosent":
-        return Objectives(cosent=CoSent(), matryoshka=matryoshka)
+        return Objectives(cosent=cosent or CoSent(), matryoshka=matryoshka)
     return Objectives(labels=labels.model_copy(update={"loss": loss}), matryoshka=matryoshka)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import BadInput
-from distill.files.artefact import BOARDS, read_card, revision, write_json, write_text
+from distill.files.artefact import BOARDS, new_file, read_card, revision, write_json, write_text
 from distill.files.outputs import inert
 from distill.files.trust import read_json
 
@@ -76,6 +76,8 @@ def check_board_places(folder: Path) -> None:
     """
     board_scores(folder)
     _read_card_text(folder / "README.md")
+    with new_file(folder / BOARDS, keep=False):  # a folder that takes no file is known before any work
+        pass
 
 
 def store_board_scores(folder: Path, scores: Sequence[BoardScore]) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import BadInput, JobFailed
-from distill.files.artefact import ASYMMETRIC, Artefact, check_model_folder, read_card
+from distill.files.artefact import ASYMMETRIC, Artefact, check_model_folder, read_card, write_text
 from distill.files.outputs import inert
 from distill.metrics.names import METRIC_NAMES
 from distill.metrics.standing import floor_of
@@ -20,7 +20,7 @@ from distill.report.board_scores import BoardScore, board_scores, with_board_sco
 from distill.report.templates import render
 from distill.report.words import speed_share, worth_in_parts
 from distill.run import Run
-from distill.wording import counted, difference_in_words
+from distill.wording import counted, difference_in_words, label_loss_in_words, values_in_words
 
 __all__ = ["push", "use_of", "write_model_cards"]
 
@@ -45,7 +45,7 @@ def write_model_cards(run: Run, result: Mapping[str, Any], folders: Mapping[str,
         if folder is not None and artefact is not None:
             boards = board_scores(folder)
             text = _text(run, row, result, artefact, exports, boards)
-            (folder / "README.md").write_text(with_board_scores(text, boards), encoding="utf-8")
+            write_text(folder / "README.md", with_board_scores(text, boards))
 
 
 def _exports(run: Run) -> dict[str, Mapping[str, Any]]:
@@ -321,8 +321,19 @@ def _origin(run: Run, row: Mapping[str, Any], artefact: Artefact, result: Mappin
         ],
         "source": result["data"]["source"],
         "objectives": _objectives(_taught_by(run, row)),
-        "control": artefact.details.get("control"),
+        "control": _control(artefact.details.get("control")),
         "versions": [f"{name} {version}" for name, version in artefact.versions.items()],
+    }
+
+
+def _control(said: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return how a control learned the labels, in words."""
+    if said is None:
+        return None
+    return {
+        "how": label_loss_in_words(said["loss"], said.get("learning_rate")),
+        "steps": said["steps"],
+        "trials": values_in_words(said["trials"]) or "none",
     }
 
 

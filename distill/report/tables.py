@@ -203,7 +203,7 @@ def _caption(content: BenchmarkResults) -> list[str]:
     if NO_SHARE.intersection(content.metrics) - LOWER_IS_BETTER:
         quality += " Teacher ρ and τ-b: rank agreement with the teacher’s scores."
     if any(row.get("role") == "control" for row in content.rows):
-        quality += " The control is the same student, trained on the labels alone, by the loss that validation prefers."
+        quality += " The control is the same student, trained on the labels alone; the notes say how."
     if any(row.get("role") == "untrained" for row in content.rows):
         quality += " Untrained: the student before its first step; its speed is the student’s."
     if any(row.get("role") == "stage" for row in content.rows):

@@ -7,7 +7,7 @@ training is refused in one line that names it.
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol
@@ -36,7 +36,15 @@ if TYPE_CHECKING:
     from distill.run import Run
     from distill.training.trainset import TrainSet
 
-__all__ = ["LEAST_SPREAD", "check_learnable", "check_pairs", "check_related", "rank_correlation", "unrelated"]
+__all__ = [
+    "LEAST_SPREAD",
+    "check_learnable",
+    "check_pairs",
+    "check_related",
+    "rank_correlation",
+    "unlearnable",
+    "unrelated",
+]
 
 log = logging.getLogger(__name__)
 LEAST_SPREAD = 1e-4  # of scores in logits or cosines: below it a teacher says the same of everything
@@ -75,16 +83,13 @@ def check_pairs(run: "Run") -> None:
 
     :raises BadInput: where the pairs lack what a term is about
     """
-    recipe, pairs = run.recipe, run.split.train
+    recipe = run.recipe
     if recipe.student is None:
         return
     if mixtures := recipe.objectives.mixtures():
         check_mixtures(mixtures, run.split.validation)
     _check_scripts(run)
-    numbers: dict[str, int] = {}
-    documents = np.array([numbers.setdefault(document, len(numbers)) for document in pairs.documents], dtype=np.int64)
-    facts = _PairFacts(pairs.labels, pairs.query_ids, documents, group_pairs(pairs, recipe.data.candidates))
-    more = bool(recipe.data.unlabelled_pairs)
+    facts, more = _facts(run), bool(recipe.data.unlabelled_pairs)
     for field, term in recipe.objectives.terms().items():
         _check_facts(
             "student" if run.name is None else f"stage {run.name}",
@@ -94,6 +99,26 @@ def check_pairs(run: "Run") -> None:
             recipe.student.training.global_batch,
             more_to_come=more,
         )
+
+
+def unlearnable(run: "Run", ways: "Mapping[str, Labels | CoSent]", *, global_batch: int) -> dict[str, str]:
+    """Return why the labels of the training pairs say nothing to some terms.
+
+    :param ways: terms by the names that the reasons are wanted under
+    """
+    reasons, facts = {}, _facts(run)
+    for name, term in ways.items():
+        try:
+            _check_facts("control", name, facts, term, global_batch)
+        except BadInput as error:
+            reasons[name] = str(error)
+    return reasons
+
+
+def _facts(run: "Run") -> _PairFacts:
+    pairs, numbers = run.split.train, dict[str, int]()
+    documents = np.array([numbers.setdefault(document, len(numbers)) for document in pairs.documents], dtype=np.int64)
+    return _PairFacts(pairs.labels, pairs.query_ids, documents, group_pairs(pairs, run.recipe.data.candidates))
 
 
 def _check_scripts(run: "Run") -> None:

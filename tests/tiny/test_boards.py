@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import asdict, replace
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from scipy.stats import spearmanr
 
 from distill.data.pairs import Pairs
 from distill.errors import BadInput
-from distill.evaluation.boards import board_models, evaluate_on_boards, pairs_task, tasks_named
+from distill.evaluation.boards import board_models, evaluate_on_boards, models_at, pairs_task, tasks_named
 from distill.files.artefact import revision
 from distill.report.board_scores import (
     BoardScore,
@@ -160,6 +161,27 @@ def test_scores_go_beside_the_model_and_into_its_card(bert_bi, tmp_path, capsys)
     weights.write_bytes(weights.read_bytes() + b" ")
     (folder / "artefact.json").unlink(missing_ok=True)
     assert board_scores(folder) == []  # another model's
+
+
+def test_two_models_of_one_name_are_two_models(tmp_path):
+    folders = [tmp_path / run / "quickstart" / "student" for run in ("a", "b")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "modules.json").touch()
+    found = models_at([*folders, folders[0]])
+    assert list(found.values()) == folders
+    assert list(found) == ["quickstart/student", str(folders[1]).lstrip("/")]
+
+
+def test_a_folder_that_takes_no_file_is_said_before_any_work(bert_bi, tmp_path, monkeypatch):
+    folder = shutil.copytree(bert_bi, tmp_path / "model")
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    with pytest.raises(BadInput, match=r"boards\.json cannot be written: Permission denied"):
+        check_board_places(folder)
 
 
 SCORE = BoardScore("KorSTS", "STS", "cosine_spearman", 0.5, "1", "2", "torch fp32, 128 tokens")

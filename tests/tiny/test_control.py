@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from distill.errors import BadInput
+from distill.errors import BadInput, JobFailed
 from distill.files.artefact import read_card
+from distill.training.fitting import fit
 from distill.training.unlabelled import find_pairs, taught_pairs
 from students import train_student
-from students.control import control_objectives, losses_on_labels
+from students.control import by_labels, check_control, control_objectives, losses_on_labels
 from teachers import cache_signals, train_teachers
 from tests.conftest import BACKBONE, BI_TEACHER, train_teachers_once
 
@@ -68,6 +69,20 @@ def test_learning_rates_to_try(tiny_run):
     assert f"cosent at {said['learning_rate']:g}" == max(said["trials"], key=said["trials"].get)
 
 
+def test_a_trial_that_fails_is_not_taken(tiny_run, monkeypatch, caplog):
+    def fitted(run, job):
+        if job.training.learning_rate == 0.5:
+            raise JobFailed("the loss is no number at step 3")
+        fit(run, job)
+
+    monkeypatch.setattr("students.control.fit", fitted)
+    student = {**BI_STUDENT, "control": {"loss": "cosent", "learning_rates": [0.5, 1e-4], "steps": 10}}
+    _, control = finished(tiny_run(**{**LEARNS_FROM_BI, "student": student}, data=SHORT))
+    said = control.details["control"]
+    assert said["learning_rate"] == 1e-4 and said["trials"]["cosent at 0.5"] is None
+    assert "control: cosent at 0.5 is not taken: the loss is no number at step 3" in caplog.text
+
+
 def test_a_mixture_of_terms_on_labels_is_one_way_to_learn_them(tiny_run):
     teaching = {"score_match": {"teacher": "bi", "loss": "mse"}}
     on_labels = {"labels": {"loss": "bce", "weight": 0.5}, "cosent": {"weight": 2.0}}
@@ -78,6 +93,55 @@ def test_a_mixture_of_terms_on_labels_is_one_way_to_learn_them(tiny_run):
     alone = tiny_run(**{**LEARNS_FROM_BI, "objectives": {**teaching, "cosent": {}}}, data=SHORT)
     assert losses_on_labels(alone) == ["cosent", "contrastive", "bce", "infonce"]
     assert list(control_objectives(alone, "cosent").terms()) == ["cosent"]
+
+
+def test_the_control_has_no_schedule_and_the_recipes_settings_of_each_loss(tiny_run):
+    fading = {"kind": "linear", "from": 1.0, "to": 0.0}
+    on_labels = {
+        "labels": {"schedule": fading},
+        "cosent": {"schedule": fading, "scale": 5.0, "weight": 2.0},
+        "listnet": {"schedule": fading},
+    }
+    teaching = {"score_match": {"teacher": "bi", "loss": "mse"}, "logit_scale": 3.0, **on_labels}
+    run = tiny_run(**{**LEARNS_FROM_BI, "objectives": teaching}, data={**SHORT, "candidates": 4})
+    mixed = control_objectives(run, "recipe")
+    assert list(mixed.terms()) == ["labels", "listnet", "cosent"]
+    assert all(term.schedule is None for term in mixed.terms().values()) and mixed.cosent.weight == 2
+    alone = control_objectives(run, "cosent").cosent
+    assert (alone.scale, alone.weight, alone.schedule) == (5.0, 1.0, None)
+    assert control_objectives(run, "bce").logit_scale == 3.0
+    # what decides the control: its losses' settings, and no schedule
+    assert by_labels(run.recipe.objectives).cosent.scale == 5.0
+    assert by_labels(run.recipe.objectives).labels.schedule is None
+
+
+def pairs_of(tmp_path, rows):
+    path = tmp_path / "few.tsv"
+    path.write_text(
+        "query\tdocument\tlabel\n" + "".join(f"{q}\t{d}\t{label}\n" for q, d, label in rows), encoding="utf-8"
+    )
+    return {"train": str(path)}
+
+
+def test_a_stated_loss_that_learns_nothing_is_refused_before_the_student_is_trained(tiny_run, tmp_path):
+    data = pairs_of(tmp_path, [(f"query {i}", f"document {i}", 1) for i in range(40)])
+    run = tiny_run(**{**LEARNS_FROM_BI, "student": {**BI_STUDENT, "control": {"loss": "cosent"}}}, data=data)
+    with pytest.raises(BadInput, match=r"student\.control\.loss cosent: .* every training label is 1"):
+        check_control(run)
+    run = tiny_run(**LEARNS_FROM_BI, data=data)
+    check_control(run)
+    assert losses_on_labels(run) == ["infonce"]
+    low = pairs_of(tmp_path, [(f"query {i}", f"document {i}", 0.1 * (i % 2)) for i in range(40)])
+    run = tiny_run(**{**LEARNS_FROM_BI, "student": {**BI_STUDENT, "control": {"loss": "infonce"}}}, data=low)
+    with pytest.raises(BadInput, match=r"control\.loss infonce: .* no training label is 0\.5 or more"):
+        check_control(run)
+
+
+def test_steps_of_one_query_hold_an_order_of_its_candidates(tiny_run):
+    one = {**BI_STUDENT, "training": {"global_batch": 1, "micro_batch": 1}}
+    run = tiny_run(**{**LEARNS_FROM_BI, "student": one}, data={**SHORT, "candidates": 4})
+    assert "cosent" in losses_on_labels(run)
+    assert "cosent" not in losses_on_labels(tiny_run(**{**LEARNS_FROM_BI, "student": one}, data=SHORT))
 
 
 @pytest.mark.parametrize("name", ["bi", "cross"])

@@ -32,6 +32,12 @@ def model(whole, tmp_path):
     return shutil.copytree(whole, tmp_path / "model")
 
 
+def test_a_backbone_without_its_modules_is_no_backbone(model):
+    (model / "modules.json").unlink()
+    with pytest.raises(BadInput, match=r"modules\.json is missing"):
+        build_model("bi_encoder", model, max_length=32)
+
+
 def edit(path, change):
     value = json.loads(path.read_text(encoding="utf-8"))
     change(value)

@@ -103,6 +103,8 @@ class TestCard:
         )
         assert read_card(folder) == written
         assert written.revision == revision(folder)
+        assert {"modules.json", "1_Pooling/config.json"} <= set(written.files)
+        assert not {"artefact.json", "README.md"} & set(written.files)
         assert {"torch", "transformers", "sentence-transformers"} <= set(written.versions)
 
     def test_of_a_folder_from_elsewhere_is_none(self, tmp_path):
@@ -154,6 +156,19 @@ class TestModelFolder:
             check_model_folder(folder)
         assert piece in str(caught.value)
         assert str(folder) in str(caught.value)
+
+    def test_missing_settings_are_named_where_the_card_names_them(self, cross_folder, tmp_path):
+        folder = tmp_path / "model"
+        shutil.copytree(cross_folder, folder)
+        settings = [name for name in read_card(folder).files if name.endswith(".json")]
+        assert {"config_sentence_transformers.json", "tokenizer_config.json"} <= set(settings)
+        for name in settings:
+            kept = (folder / name).read_bytes()
+            (folder / name).unlink()
+            with pytest.raises(BadInput, match=name.rpartition("/")[2]):
+                check_model_folder(folder)
+            (folder / name).write_bytes(kept)
+        assert check_model_folder(folder) == "cross_encoder"
 
     def test_missing_tokenizer_is_named(self, bi_folder, tmp_path):
         folder = tmp_path / "model"

@@ -537,6 +537,14 @@ class TestDisk:
         assert said.startswith("error: No space left on device: ")
         assert said.endswith("make room and start again\n")
 
+    def test_what_may_not_be_written_needs_no_room(self, capsys):
+        def work():
+            raise PermissionError(13, "Permission denied", "/runs/x")
+
+        assert guarded(work) == 1
+        said = "error: Permission denied: /runs/x; nothing finished was lost, allow it or name another place and start again\n"
+        assert capsys.readouterr().err == said
+
     def test_it_is_heard_through_the_error_of_closing_the_file(self, capsys):
         def work():
             try:

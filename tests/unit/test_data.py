@@ -134,6 +134,14 @@ class TestLabels:
         path = write_lines(tmp_path / "p.tsv", "query\tdocument\tlabel", "a\tb\t1", f"c\td\t{value}")
         assert f"1 of 2 rows cannot be used (row 2: label {value!r} is not a number)" in refusal(path)
 
+    def test_a_text_in_their_place_is_shown_by_its_beginning(self, tmp_path):
+        path = write_lines(tmp_path / "p.tsv", "query\tdocument\tlabel", f"a\tb\t{'private ' * 1000}")
+        assert len(refusal(path).removeprefix(str(path))) < 200
+
+    def test_a_file_without_a_header_is_shown_by_its_beginning(self, tmp_path):
+        texts = "\t".join(f"{i} {'private ' * 1000}" for i in range(100))
+        assert len(refusal(write_lines(tmp_path / "p.tsv", texts, texts)).removeprefix(str(tmp_path))) < 2500
+
     def test_null_in_json_is_refused(self, tmp_path):
         path = write_lines(tmp_path / "p.jsonl", '{"query": "a", "document": "b", "label": null}')
         assert "row 1: label None is not a number" in refusal(path)

@@ -25,7 +25,14 @@ from distill.recipe.schema import (
     Similarity,
 )
 from distill.training import losses
-from distill.training.learnable import check_learnable, check_pairs, check_related, rank_correlation, unrelated
+from distill.training.learnable import (
+    check_learnable,
+    check_pairs,
+    check_related,
+    rank_correlation,
+    unlearnable,
+    unrelated,
+)
 from distill.training.negatives import GuideVectors
 from distill.training.objectives import teacher_logits, teacher_unit
 from distill.training.trainset import validation_value
@@ -45,6 +52,21 @@ KL, MARGIN = (
     Objectives(margin_mse=MarginMatch(teacher="cross")),
 )
 INFONCE = Objectives(labels=Labels(loss="infonce"))
+
+
+def test_what_labels_alone_cannot_teach_has_a_reason():
+    ways = {"infonce": Labels(loss="infonce"), "bce": Labels(loss="bce"), "cosent": CoSent()}
+
+    def reasons(train, global_batch=32):
+        data = SimpleNamespace(candidates=None)
+        run = SimpleNamespace(recipe=SimpleNamespace(data=data), split=SimpleNamespace(train=train))
+        return unlearnable(run, ways, global_batch=global_batch)
+
+    assert reasons(LONE) == {}
+    assert set(reasons(pairs(["a", "b"], ["w", "x"], [1, 1]))) == {"bce", "cosent"}
+    one_document = reasons(pairs(["a", "b"], ["w", "w"], [1, 1]))
+    assert set(one_document) == set(ways) and "needs documents that do not answer" in one_document["infonce"]
+    assert set(reasons(LONE, global_batch=1)) == {"infonce"}
 
 
 def check(objectives, units, global_batch=32):

@@ -52,6 +52,30 @@ class TestFile:
             (tmp_path / "out").write_text("other")
         assert (tmp_path / "out").read_text() == "other" and os.listdir(tmp_path) == ["out"]
 
+    def test_what_a_killed_process_left_beside_it_is_removed(self, tmp_path):
+        ended = subprocess.Popen([sys.executable, "-c", ""])
+        ended.wait()
+        left, running = f".{ended.pid}.tmp.a[1].tsv", f".{os.getppid()}.tmp.a[1].tsv"
+        others = [running, f".{ended.pid}.tmp.b.tsv", ".mine.tmp.a[1].tsv"]
+        for name in (left, *others):
+            (tmp_path / name).touch()
+        write(tmp_path / "a[1].tsv")
+        assert sorted(os.listdir(tmp_path)) == sorted([*others, "a[1].tsv"])
+
+    def test_sigterm_leaves_nothing(self, tmp_path):
+        program = (
+            "import signal, sys\nfrom pathlib import Path\nfrom distill.files.outputs import output_file\n"
+            "from recipes._launch import guarded\n"
+            "def work():\n with output_file(Path(sys.argv[1])) as path:\n"
+            "  path.write_text('half')\n  signal.raise_signal(signal.SIGTERM)\n"
+            "sys.exit(guarded(work))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program, tmp_path / "out"], capture_output=True, text=True, cwd=ROOT, check=False
+        )
+        assert (done.returncode, done.stderr) == (143, "error: ended by SIGTERM; the same command goes on from here\n")
+        assert os.listdir(tmp_path) == []
+
     def test_that_fails_leaves_nothing(self, tmp_path):
         with pytest.raises(RuntimeError), output_file(tmp_path / "out") as path:
             path.write_text("half")

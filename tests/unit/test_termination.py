@@ -80,9 +80,75 @@ except KeyError as error:
 }
 
 
+PROGRAMS |= {
+    "work ends as by Ctrl-C": (
+        """
+try:
+    with ended_in_order():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            print("cleared up")
+except Terminated as error:
+    print(error, signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
+""",
+        "cleared up\nended by SIGTERM; the same command goes on from here True\n",
+        0,
+    ),
+    "a second one ends the process at once": (
+        """
+with ended_in_order():
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        print("clearing up", flush=True)
+        signal.raise_signal(signal.SIGTERM)
+""",
+        "clearing up\n",
+        -signal.SIGTERM,
+    ),
+    "a training within the work ends with its step": (
+        """
+try:
+    with ended_in_order(), termination_requests() as must_end:
+        signal.raise_signal(signal.SIGTERM)
+        print("finished the step", must_end())
+except Terminated:
+    print("ended")
+""",
+        "finished the step True\nended\n",
+        0,
+    ),
+    "a forked child ends by itself": (
+        """
+with ended_in_order():
+    child = os.fork()
+    if not child:
+        signal.raise_signal(signal.SIGTERM)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+""",
+        f"{-signal.SIGTERM}\n",
+        0,
+    ),
+    "of the work another handler stays": (
+        """
+signal.signal(signal.SIGTERM, lambda *_: print("theirs"))
+with ended_in_order():
+    signal.raise_signal(signal.SIGTERM)
+    print("goes on")
+""",
+        "theirs\ngoes on\n",
+        0,
+    ),
+}
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_sigterm(name):
     body, printed, code = PROGRAMS[name]
-    program = f"import signal, threading\nfrom distill.machine.termination import termination_requests\n{body}"
+    imports = (
+        "import os, signal, threading\nfrom distill.errors import Terminated\nfrom distill.machine.termination import "
+    )
+    program = f"{imports}ended_in_order, termination_requests\n{body}"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.stdout, done.returncode) == (printed, code), done.stderr

@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from distill.data.scripts import script_of
 from distill.errors import BadInput
+from distill.models.backbone import train_tokenizer
 from students.vocabulary.surface import byte_letters, surface
 from students.vocabulary.tokenizer_json import TokenizerJson
 
@@ -210,3 +211,9 @@ def test_surfaces(algorithm, piece, expected):
 )
 def test_scripts(letter, script):
     assert script_of(letter) == script
+
+
+def test_a_unigram_vocabulary_holds_the_characters_of_its_text():
+    text = " ".join(chr(0xAC00 + i) for i in range(500))
+    with pytest.raises(BadInput, match=r"a unigram vocabulary of 100 tokens does not hold the 500 characters"):
+        train_tokenizer("unigram", [text] * 3, 100, {"unk_token": "<unk>"})
