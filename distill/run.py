@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distill.data.pairs import Split, joined, load_split, load_stage_splits
-from distill.errors import BadInput
+from distill.errors import BadInput, is_full_disk
 from distill.files.artefact import INNER_MODEL, Artefact, content_hash, read_card, write_json
 from distill.files.outputs import check_output_folder
 from distill.machine.precision import resolve_precision
@@ -360,6 +360,8 @@ class Run:
         try:
             self.work.mkdir(parents=True, exist_ok=True)
         except OSError as error:
+            if is_full_disk(error):
+                raise
             raise BadInput(
                 f"{self.folder} cannot be made a folder ({error.strerror}); set another output_dir"
             ) from None

@@ -7,10 +7,12 @@ weights cannot say: lineage (revisions of the parents), the resolved recipe, the
 A folder is written under a temporary name and renamed, so that a folder that exists is whole.
 """
 
+import glob
 import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,8 +21,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from distill.errors import BadInput
+from distill.errors import BadInput, is_full_disk
+from distill.files.hashing import file_digest
 from distill.files.trust import check_files, check_module, check_settings, check_shards, read_json, refuse_pickles
+from distill.progress import OnProgress
 
 __all__ = [
     "ASYMMETRIC",
@@ -35,14 +39,17 @@ __all__ = [
     "Side",
     "check_model_folder",
     "check_tokenizer",
+    "content_files",
     "content_hash",
     "is_static_module",
+    "left_by_the_dead",
     "new_file",
     "new_folder",
     "read_card",
     "read_json",
     "read_routes",
     "revision",
+    "scratch_folder",
     "served_side",
     "versions",
     "write_card",
@@ -73,6 +80,7 @@ _TOKENIZERS = (
 _ROUTER = "router_config.json"
 _BELOW = ("exports/*/modules.json", "student/modules.json", "*/modules.json", "teachers/*/modules.json")
 _SHOWN_MODELS = 4
+_MADE_BY = re.compile(r"\.(\d+)(?:-\d+)?\.tmp(?:\.|$)")  # a process, and a thread of it
 _GRAPHS = ("openvino/openvino_model.xml", "onnx/model.onnx", "openvino_model.xml", "model.onnx")
 
 
@@ -130,20 +138,29 @@ def content_hash(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def revision(folder: Path) -> str:
+def revision(folder: Path, on_bytes: OnProgress | None = None) -> str:
     """Return 16 hex digits of SHA-256 over the names and contents of a model folder's files.
 
     `artefact.json`, `calibration.json`, `boards.json`, `README.md` and hidden files do not count: they describe the model.
+
+    :param on_bytes: is told how many more bytes are read
     """
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        if not path.is_file() or relative.name in _NOT_CONTENT or any(part.startswith(".") for part in relative.parts):
-            continue
-        digest.update(str(relative).encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+    for path in content_files(folder):
+        digest.update(str(path.relative_to(folder)).encode())
+        digest.update(file_digest(path, "sha256", on_bytes).digest())
     return digest.hexdigest()[:16]
+
+
+def content_files(folder: Path) -> list[Path]:
+    """Return the files of a model folder that its revision is of."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and path.name not in _NOT_CONTENT
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -205,9 +222,14 @@ def new_file(target: Path, *, keep: bool = True) -> Iterator[Path]:
     if target.is_dir():
         raise BadInput(f"{target} is a folder; name a file in it")
     temporary = target.with_name(f".{os.getpid()}.tmp.{target.name}")
+    for leftover in left_by_the_dead(target.parent, f".*.tmp.{glob.escape(target.name)}"):
+        with suppress(OSError):  # where it cannot be removed it is no hindrance
+            leftover.unlink()
     try:
         temporary.touch()  # what cannot be written is known before any work
     except OSError as error:
+        if is_full_disk(error):
+            raise
         raise BadInput(f"{target} cannot be written: {error.strerror}") from None
     try:
         yield temporary
@@ -227,28 +249,41 @@ def new_folder(target: Path) -> Iterator[Path]:
     killed processes under the same name are removed first.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in target.parent.glob(f".{target.name}.*.tmp"):
-        if not _is_running(leftover.name.split(".")[-2]):
-            shutil.rmtree(leftover, ignore_errors=True)
-    temporary = target.parent / f".{target.name}.{os.getpid()}.tmp"
+    with scratch_folder(target.parent, target.name) as temporary:
+        yield temporary
+        _replace_folder(temporary, target)
+
+
+@contextmanager
+def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
+    """Yield a temporary folder in `parent` that is gone when the block ends; those of killed processes are removed first."""
+    for leftover in left_by_the_dead(parent, f".{glob.escape(name)}.*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    temporary = parent / f".{name}.{os.getpid()}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         yield temporary
-        _replace_folder(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _is_running(process_id: str) -> bool:
-    return process_id.isdigit() and Path(f"/proc/{process_id}").exists()
+def left_by_the_dead(folder: Path, pattern: str) -> list[Path]:
+    """Return what killed processes have left under temporary names, in which the process stands before `.tmp`."""
+    made = {path: _MADE_BY.search(path.name) for path in folder.glob(pattern)}
+    return [path for path, by in made.items() if by is not None and not Path(f"/proc/{by[1]}").exists()]
 
 
 def _replace_folder(temporary: Path, target: Path) -> None:
     old = temporary.with_name(f".{target.name}.old.{os.getpid()}.tmp")
     if target.exists():
         target.rename(old)
-    temporary.rename(target)
+    try:
+        temporary.rename(target)
+    except OSError:
+        with suppress(FileNotFoundError):  # there was none
+            old.rename(target)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 

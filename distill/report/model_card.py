@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import BadInput, JobFailed
-from distill.files.artefact import ASYMMETRIC, Artefact, check_model_folder, read_card
+from distill.files.artefact import ASYMMETRIC, Artefact, check_model_folder, read_card, write_text
 from distill.files.outputs import inert
 from distill.metrics.names import METRIC_NAMES
 from distill.metrics.standing import floor_of
@@ -45,7 +45,7 @@ def write_model_cards(run: Run, result: Mapping[str, Any], folders: Mapping[str,
         if folder is not None and artefact is not None:
             boards = board_scores(folder)
             text = _text(run, row, result, artefact, exports, boards)
-            (folder / "README.md").write_text(with_board_scores(text, boards), encoding="utf-8")
+            write_text(folder / "README.md", with_board_scores(text, boards))
 
 
 def _exports(run: Run) -> dict[str, Mapping[str, Any]]:
