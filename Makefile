@@ -13,7 +13,7 @@ PROCESSES ?= 2
 XDIST := -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 PYTEST := $(BIN)/python -m pytest $(XDIST)
 
-.PHONY: install quickstart check lint types suite test coverage test-fast test-slow test-newest test-runtime test-wheel bad-input hostile audit sbom docs clean
+.PHONY: install quickstart check lint types suite test coverage test-fast test-slow test-newest test-runtime test-wheel bad-input hostile kills audit sbom docs clean
 
 install: .venv/installed
 
@@ -72,6 +72,10 @@ bad-input: install  ## print what each kind of bad input says
 
 hostile: install  ## hostile inputs on the real commands; goes on where it stopped
 	$(BIN)/python -W ignore -m tests.slow.hostile_inputs
+
+KILLS ?= 100
+kills: install  ## SIGKILLs at random moments of a tiny run, each followed by the same command; goes on where it stopped
+	$(BIN)/python -W ignore -m tests.slow.kills $(KILLS)
 
 AUDIT := .venv-audit/bin
 .venv-audit/installed:

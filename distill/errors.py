@@ -8,12 +8,22 @@
 A message says what came, what is accepted and what to do, in one line per problem.
 """
 
+import errno
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["BadInput", "GateFailed", "JobFailed", "MatchDistillError", "Terminated", "loading", "missing_package"]
+__all__ = [
+    "BadInput",
+    "GateFailed",
+    "JobFailed",
+    "MatchDistillError",
+    "Terminated",
+    "is_full_disk",
+    "loading",
+    "missing_package",
+]
 
 _FROM = re.compile(r"Exception from \S+:\d+: ")  # where in OpenVINO's own source it was raised
 _LONGEST = 300
@@ -63,6 +73,11 @@ class Terminated(JobFailed):
 
 class GateFailed(JobFailed):
     """A quality gate refused a result; nothing was put in place; exit code 1."""
+
+
+def is_full_disk(error: OSError) -> bool:
+    """Tell whether there was no room: nothing is wrong with what came in, and the job failed."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def missing_package(error: ImportError) -> BadInput | None:

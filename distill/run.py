@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distill.data.pairs import Split, joined, load_split, load_stage_splits
-from distill.errors import BadInput
-from distill.files.artefact import INNER_MODEL, Artefact, content_hash, read_card, write_json
+from distill.errors import BadInput, is_full_disk
+from distill.files.artefact import CARD, INNER_MODEL, Artefact, content_hash, read_card, write_json
 from distill.files.outputs import check_output_folder
 from distill.machine.precision import resolve_precision
 from distill.models.prompts import NO_PROMPTS, folder_prompts
@@ -360,6 +360,8 @@ class Run:
         try:
             self.work.mkdir(parents=True, exist_ok=True)
         except OSError as error:
+            if is_full_disk(error):
+                raise
             raise BadInput(
                 f"{self.folder} cannot be made a folder ({error.strerror}); set another output_dir"
             ) from None
@@ -382,7 +384,7 @@ class Run:
         :raises BadInput: for a model folder, a path in one, and a folder of something else
         """
         check_output_folder(self.folder / "report", ours=_REPORT, overwrite=True)
-        if self.work.is_dir() or (self.folder / "recipe.json").is_file():
+        if self.work.is_dir() or (self.folder / "recipe.json").is_file() or self._has_cards():
             return
         taken = [
             name for name in (".work", *_FOLDERS) if (self.folder / name).exists() or (self.folder / name).is_symlink()
@@ -392,6 +394,11 @@ class Run:
             raise BadInput(
                 f"{self.folder} holds something that no stage made ({', '.join(foreign)}); move it away or set another output_dir"
             )
+
+    def _has_cards(self) -> bool:
+        """Tell whether a stage has finished something here: each looks itself at what it was made from."""
+        places = (f"{name}/{below}{CARD}" for name in _FOLDERS for below in ("", "*/"))
+        return any(next(self.folder.glob(place), None) is not None for place in places)
 
     def write_recipe(self) -> None:
         """Write the resolved recipe beside the results."""

@@ -24,8 +24,10 @@ import numpy as np
 import pyarrow as pa
 
 from distill.errors import BadInput
-from distill.files.artefact import ModelKind, content_hash, read_json, write_json
+from distill.files.artefact import ModelKind, content_hash, left_by_the_dead, read_json, write_json
+from distill.files.hashing import file_digest
 from distill.models.prompts import encode_by_role
+from distill.progress import OnProgress
 from distill.recipe.objectives import SignalKind
 
 __all__ = [
@@ -101,10 +103,13 @@ class SignalSource(Protocol):
 
 
 class SignalCache:
-    """One identity's shards, for writing and reading."""
+    """One identity's shards, for writing and reading.
 
-    def __init__(self, folder: Path, identity: Identity) -> None:
-        self.identity, self.folder = identity, folder / identity.key
+    :param on_bytes: is told how many more bytes are read of shards whose checksums are verified
+    """
+
+    def __init__(self, folder: Path, identity: Identity, on_bytes: OnProgress | None = None) -> None:
+        self.identity, self.folder, self._on_bytes = identity, folder / identity.key, on_bytes
         self._tables: dict[SignalKind, _Index] = {}
         self._verified: set[str] = set()
 
@@ -142,8 +147,12 @@ class SignalCache:
     def finish(self, summary: Mapping[str, Any], seconds: float) -> None:
         """Write the manifest: the identity in full, counts, what the scores look like, and the time it all took.
 
+        Parts of shards that killed processes have left are removed.
+
         :param seconds: of this labelling run; those of earlier ones that came to their end are added
         """
+        for leftover in left_by_the_dead(self.folder, ".*.tmp"):
+            leftover.unlink(missing_ok=True)
         counts = {kind: self.count(kind) for kind in ("scores", "embeddings")}
         path = self.folder / MANIFEST
         stated = read_json(path).get("seconds", 0.0) if path.is_file() else 0.0
@@ -213,15 +222,15 @@ class SignalCache:
             paths = sorted(self.folder.glob(f"{kind}-*.arrow"))
             for path in paths:
                 if path.name not in self._verified:
-                    _verify(path)
+                    _verify(path, self._on_bytes)
                     self._verified.add(path.name)
             self._tables[kind] = _Index(paths)
         return self._tables[kind]
 
 
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+def _checksum(path: Path, on_bytes: OnProgress | None = None) -> str:
+    digest: str = file_digest(path, lambda: hashlib.blake2b(digest_size=8), on_bytes).hexdigest()
+    return digest
 
 
 def _stated_checksum(path: Path) -> str | None:
@@ -229,7 +238,7 @@ def _stated_checksum(path: Path) -> str | None:
     return next(iter(path.stem.split("-")[2:]), None)
 
 
-def _verify(path: Path) -> None:
+def _verify(path: Path, on_bytes: OnProgress | None) -> None:
     """Check that a shard is a file that holds what was written; one of an earlier release has no checksum in its name.
 
     :raises BadInput: naming it
@@ -238,7 +247,7 @@ def _verify(path: Path) -> None:
         raise BadInput(f"{path} is no file; remove it and run cache_signals again")
     stated = _stated_checksum(path)
     try:
-        if stated is not None and _checksum(path) != stated:
+        if stated is not None and _checksum(path, on_bytes) != stated:
             raise BadInput(f"{path} is damaged (its checksum is another); remove it and run cache_signals again")
     except OSError as error:
         raise BadInput(f"{path} cannot be read ({error.strerror}); remove it and run cache_signals again") from None

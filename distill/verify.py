@@ -9,7 +9,8 @@ Nothing is trained, loaded into a model, or changed.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,9 +18,19 @@ from typing import Any, Literal
 import numpy as np
 
 from distill.errors import BadInput
-from distill.files.artefact import CALIBRATION, CARD, Artefact, check_model_folder, content_hash, read_card, revision
+from distill.files.artefact import (
+    CALIBRATION,
+    CARD,
+    Artefact,
+    check_model_folder,
+    content_files,
+    content_hash,
+    read_card,
+    revision,
+)
 from distill.files.trust import read_json
 from distill.models.stored_calibration import read_calibration
+from distill.progress import OnProgress, progress, reaching
 from distill.run import differences
 from distill.signals import MANIFEST, Identity, SignalCache
 from distill.wording import counted
@@ -28,6 +39,8 @@ __all__ = ["Verdict", "verify"]
 
 State = Literal["ok", "note", "broken"]
 _SHOWN_CHANGES = 3
+_MB = 10**6
+_SHOWN_FROM_BYTES = 2 * 10**9  # some seconds of hashing
 
 
 @dataclass(frozen=True)
@@ -42,9 +55,10 @@ class Verdict:
     line: str
 
 
-def verify(folder: Path) -> list[Verdict]:
+def verify(folder: Path, *, show: bool = False) -> list[Verdict]:
     """Check a run's folder, or a single model folder, and say what holds.
 
+    :param show: show how far it is where that takes seconds
     :raises BadInput: where it is neither
     """
     if not folder.is_dir():
@@ -53,14 +67,40 @@ def verify(folder: Path) -> list[Verdict]:
     caches = sorted(path for path in folder.glob("signals/*/*") if path.is_dir())
     if not cards and not caches:
         raise BadInput(f"{folder} holds no {CARD} and no signals; name a run's folder, or a model folder made here")
-    checks = [(_place(folder, place), _artefact(folder, place)) for place in cards]
-    checks += [(_place(folder, cache), _signals(folder, cache)) for cache in caches]
-    checks += [
-        ("report", _report(folder, cards)),
-        ("recipe.json", _recipe(folder, cards)),
-        (".work", _leftovers(folder)),
-    ]
-    return [verdict for place, check in checks for verdict in _guarded(place, check)]
+    with _reading(cards, caches, show) as on_bytes:
+        checks = [(_place(folder, place), _artefact(folder, place, on_bytes)) for place in cards]
+        checks += [(_place(folder, cache), _signals(folder, cache, on_bytes)) for cache in caches]
+        checks += [
+            ("report", _report(folder, cards)),
+            ("recipe.json", _recipe(folder, cards)),
+            (".work", _leftovers(folder)),
+        ]
+        return [verdict for place, check in checks for verdict in _guarded(place, check)]
+
+
+@contextmanager
+def _reading(cards: Sequence[Path], caches: Sequence[Path], show: bool) -> Iterator[OnProgress]:
+    """Yield what is told of bytes that were read; they are shown in MB."""
+    total, n_bytes = sum(_size(content_files, folder) for folder in cards) if show else 0, 0
+    total += sum(_size(lambda folder: folder.glob("*.arrow"), folder) for folder in caches) if show else 0
+    with (
+        progress("verify: MB", total // _MB, show=total >= _SHOWN_FROM_BYTES) as report,
+        reaching(report, total // _MB) as count,
+    ):
+
+        def on_bytes(n: int) -> None:
+            nonlocal n_bytes
+            before, n_bytes = n_bytes // _MB, n_bytes + n
+            count(n_bytes // _MB - before)
+
+        yield on_bytes
+
+
+def _size(files_of: Callable[[Path], Iterable[Path]], folder: Path) -> int:
+    try:
+        return sum(path.stat().st_size for path in files_of(folder))
+    except (OSError, RuntimeError):  # said where the folder is checked
+        return 0
 
 
 def _folders(root: Path) -> Iterator[Path]:
@@ -95,20 +135,20 @@ def _place(root: Path, path: Path) -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _artefact(root: Path, folder: Path) -> Iterator[Verdict]:
+def _artefact(root: Path, folder: Path, on_bytes: OnProgress) -> Iterator[Verdict]:
     place, card = _place(root, folder), read_card(folder)
     assert card is not None  # its file was found
     if (folder / "modules.json").exists() or card.kind in ("bi_encoder", "cross_encoder"):
         check_model_folder(folder)
-    problems = [*_contents(folder, card), *_lineage(root, card), *_calibration(folder, card)]
+    problems = [*_contents(folder, card, on_bytes), *_lineage(root, card), *_calibration(folder, card)]
     for problem in problems:
         yield Verdict(place, "broken", problem)
     if not problems:
         yield Verdict(place, "ok", f"{card.kind} of {card.stage}, revision {card.revision}")
 
 
-def _contents(folder: Path, card: Artefact) -> Iterator[str]:
-    now = revision(folder)
+def _contents(folder: Path, card: Artefact, on_bytes: OnProgress) -> Iterator[str]:
+    now = revision(folder, on_bytes)
     if now != card.revision:
         yield f"its files are not those that were written (revision {card.revision}, now {now}); copy it again, or remove it and run its stage"
     inputs = card.details.get("inputs")
@@ -145,14 +185,14 @@ def _calibration(folder: Path, card: Artefact) -> Iterator[str]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _signals(root: Path, folder: Path) -> Iterator[Verdict]:
+def _signals(root: Path, folder: Path, on_bytes: OnProgress) -> Iterator[Verdict]:
     place = _place(root, folder)
     if not (folder / MANIFEST).is_file():
         yield Verdict(place, "note", f"{MANIFEST} is missing: labelling has not come to its end; run cache_signals")
         return
     manifest = read_json(folder / MANIFEST)
     identity = _identity(folder, manifest)
-    cache = SignalCache(folder.parent, identity)
+    cache = SignalCache(folder.parent, identity, on_bytes)
     counts, bad = _read_all(cache)
     missing = {
         kind: stated - counts[kind] for kind, stated in manifest.get("items", {}).items() if stated > counts[kind]

@@ -416,7 +416,7 @@ def verify_folder(folder: Path, *, as_json: bool) -> None:
 
     :raises JobFailed: where one is not
     """
-    verdicts = verify(folder)
+    verdicts = verify(folder, show=True)
     if as_json:
         print(json.dumps([asdict(verdict) for verdict in verdicts], ensure_ascii=False, indent=2))
     else:

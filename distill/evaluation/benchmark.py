@@ -183,8 +183,8 @@ def benchmark(run: Run) -> None:
         *said_of_quality(result),
     ]
     result["data"]["source"] = run.stated.data.evaluation or run.stated.data.train
-    write_report(result, run.report)
     write_model_cards(run, result, {row.name: row.path for row in rows if row.role != "baseline"})
+    write_report(result, run.report)  # last: where it stands, the stage is finished
     log.info("report: %s", run.report / "index.html")
 
 

@@ -12,6 +12,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,7 +21,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from distill.errors import BadInput
+from distill.errors import BadInput, is_full_disk
+from distill.files.hashing import file_digest
 from distill.files.trust import (
     check_files,
     check_module,
@@ -30,6 +32,7 @@ from distill.files.trust import (
     read_json,
     refuse_pickles,
 )
+from distill.progress import OnProgress
 
 __all__ = [
     "ASYMMETRIC",
@@ -45,14 +48,17 @@ __all__ = [
     "check_model_folder",
     "check_named_settings",
     "check_tokenizer",
+    "content_files",
     "content_hash",
     "is_static_module",
+    "left_by_the_dead",
     "new_file",
     "new_folder",
     "read_card",
     "read_json",
     "read_routes",
     "revision",
+    "scratch_folder",
     "served_side",
     "versions",
     "write_card",
@@ -83,6 +89,7 @@ _TOKENIZERS = (
 _ROUTER = "router_config.json"
 _BELOW = ("exports/*/modules.json", "student/modules.json", "*/modules.json", "teachers/*/modules.json")
 _SHOWN_MODELS = 4
+_MADE_BY = re.compile(r"\.(\d+)(?:-\d+)?\.tmp(?:\.|$)")  # a process, and a thread of it
 _GRAPHS = ("openvino/openvino_model.xml", "onnx/model.onnx", "openvino_model.xml", "model.onnx")
 
 
@@ -141,28 +148,28 @@ def content_hash(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def revision(folder: Path) -> str:
+def revision(folder: Path, on_bytes: OnProgress | None = None) -> str:
     """Return 16 hex digits of SHA-256 over the names and contents of a model folder's files.
 
     `artefact.json`, `calibration.json`, `boards.json`, `README.md` and hidden files do not count: they describe the model.
+
+    :param on_bytes: is told how many more bytes are read
     """
     digest = hashlib.sha256()
-    for name in _contents(folder):
-        digest.update(name.encode())
-        with (folder / name).open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+    for path in content_files(folder):
+        digest.update(str(path.relative_to(folder)).encode())
+        digest.update(file_digest(path, "sha256", on_bytes).digest())
     return digest.hexdigest()[:16]
 
 
-def _contents(folder: Path) -> list[str]:
-    """Return the files of a folder that are its model."""
-    paths = [(path, path.relative_to(folder)) for path in sorted(folder.rglob("*"))]
+def content_files(folder: Path) -> list[Path]:
+    """Return the files of a model folder that its revision is of."""
     return [
-        str(relative)
-        for path, relative in paths
+        path
+        for path in sorted(folder.rglob("*"))
         if path.is_file()
-        and relative.name not in _NOT_CONTENT
-        and not any(part.startswith(".") for part in relative.parts)
+        and path.name not in _NOT_CONTENT
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
 
 
@@ -183,7 +190,11 @@ def write_text(path: Path, text: str) -> None:
 
 def write_card(folder: Path, artefact: Artefact) -> Artefact:
     """Write `artefact.json` into a folder whose model is complete; fills in `revision`, `files` and `versions`."""
-    made: dict[str, Any] = {"revision": revision(folder), "files": _contents(folder), "versions": versions()}
+    made: dict[str, Any] = {
+        "revision": revision(folder),
+        "files": [str(path.relative_to(folder)) for path in content_files(folder)],
+        "versions": versions(),
+    }
     whole = Artefact(**{**asdict(artefact), **made})
     write_json(folder / CARD, asdict(whole))
     return whole
@@ -227,14 +238,15 @@ def new_file(target: Path, *, keep: bool = True) -> Iterator[Path]:
         raise BadInput(f"{target.parent} is no folder; make it first, or name another output")
     if target.is_dir():
         raise BadInput(f"{target} is a folder; name a file in it")
-    for leftover in target.parent.glob(f".*.tmp.{glob.escape(target.name)}"):
-        owner = leftover.name.split(".")[1]
-        if owner.isdigit() and not _is_running(owner):
-            leftover.unlink(missing_ok=True)
     temporary = target.with_name(f".{os.getpid()}.tmp.{target.name}")
+    for leftover in left_by_the_dead(target.parent, f".*.tmp.{glob.escape(target.name)}"):
+        with suppress(OSError):  # where it cannot be removed it is no hindrance
+            leftover.unlink()
     try:
         temporary.touch()  # what cannot be written is known before any work
     except OSError as error:
+        if is_full_disk(error):
+            raise
         raise BadInput(f"{target} cannot be written: {error.strerror}") from None
     try:
         yield temporary
@@ -254,28 +266,41 @@ def new_folder(target: Path) -> Iterator[Path]:
     killed processes under the same name are removed first.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in target.parent.glob(f".{target.name}.*.tmp"):
-        if not _is_running(leftover.name.split(".")[-2]):
-            shutil.rmtree(leftover, ignore_errors=True)
-    temporary = target.parent / f".{target.name}.{os.getpid()}.tmp"
+    with scratch_folder(target.parent, target.name) as temporary:
+        yield temporary
+        _replace_folder(temporary, target)
+
+
+@contextmanager
+def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
+    """Yield a temporary folder in `parent` that is gone when the block ends; those of killed processes are removed first."""
+    for leftover in left_by_the_dead(parent, f".{glob.escape(name)}.*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    temporary = parent / f".{name}.{os.getpid()}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         yield temporary
-        _replace_folder(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _is_running(process_id: str) -> bool:
-    return process_id.isdigit() and Path(f"/proc/{process_id}").exists()
+def left_by_the_dead(folder: Path, pattern: str) -> list[Path]:
+    """Return what killed processes have left under temporary names, in which the process stands before `.tmp`."""
+    made = {path: _MADE_BY.search(path.name) for path in folder.glob(pattern)}
+    return [path for path, by in made.items() if by is not None and not Path(f"/proc/{by[1]}").exists()]
 
 
 def _replace_folder(temporary: Path, target: Path) -> None:
     old = temporary.with_name(f".{target.name}.old.{os.getpid()}.tmp")
     if target.exists():
         target.rename(old)
-    temporary.rename(target)
+    try:
+        temporary.rename(target)
+    except OSError:
+        with suppress(FileNotFoundError):  # there was none
+            old.rename(target)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -45,11 +45,11 @@ import csv
 import io
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from distill.files.artefact import scratch_folder
 from distill.report.content import BenchmarkResults, Row, metric_of, number_at
 from distill.report.page import page
 from distill.report.pictures import PNG_FILES, draw
@@ -70,12 +70,12 @@ def write_report(benchmark: Mapping[str, Any], folder: Path) -> list[Path]:
     content = BenchmarkResults.of(benchmark)
     folder.mkdir(parents=True, exist_ok=True)
     # Inside the folder, for the folder may be a mount of its own and a rename cannot leave one.
-    with tempfile.TemporaryDirectory(prefix=".report-", dir=folder) as scratch:
-        names = _write_all(content, Path(scratch))
-        for name in names:
-            os.replace(Path(scratch) / name, folder / name)
-    for name in set(PNG_FILES) - set(names):
-        (folder / name).unlink(missing_ok=True)
+    with scratch_folder(folder, "report") as scratch:
+        names = _write_all(content, scratch)
+        for name in set(PNG_FILES) - set(names):
+            (folder / name).unlink(missing_ok=True)
+        for name in sorted(names, key=lambda name: name == _JSON):  # last, for it says that the report is finished
+            os.replace(scratch / name, folder / name)
     return [folder / name for name in names]
 
 

@@ -301,6 +301,8 @@ def test_a_folder_without_a_tokenizer_is_refused(bert_bi, tmp_path):
     folder = shutil.copytree(bert_bi, tmp_path / "model")
     for name in ("modules.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
         (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / "1_Pooling")  # a folder of transformers, not one of sentence-transformers with a piece missing
+    shutil.rmtree(
+        folder / "1_Pooling"
+    )  # a folder of transformers, not one of sentence-transformers with a piece missing
     with pytest.raises(BadInput, match="has no tokenizer"):
         build_model("bi_encoder", str(folder), max_length=64)

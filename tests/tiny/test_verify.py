@@ -1,6 +1,7 @@
 """`distill verify`: what is whole is called whole, and every planted damage is found and named."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -215,6 +216,17 @@ def test_shards_without_a_checksum_and_no_recipe_are_said(copied):
     notes = said(copied, "note")
     assert "no checksum in the name of 1 shard" in notes[str(shard.parent.relative_to(copied))]
     assert "it is missing" in notes["recipe.json"]
+
+
+def test_many_bytes_are_counted_while_they_are_read(finished, capsys, monkeypatch):
+    assert main(["verify", str(finished.folder)]) == 0
+    assert capsys.readouterr().err == ""  # a moment's work
+    monkeypatch.setattr("distill.verify._SHOWN_FROM_BYTES", 0)
+    monkeypatch.setattr("distill.verify._MB", 1000)
+    assert main(["verify", str(finished.folder)]) == 0
+    said = capsys.readouterr().err
+    [(done, total)] = re.findall(r"^verify: MB  (\d+)/(\d+) ", said, re.MULTILINE)
+    assert done == total and int(total) > 100
 
 
 def test_no_folder_of_this_toolkit(tmp_path, capsys):

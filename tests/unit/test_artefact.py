@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import shutil
@@ -43,6 +44,22 @@ class TestNewFolder:
         with pytest.raises(RuntimeError), new_folder(tmp_path / "model") as folder:
             (folder / "new").write_text("1")
             raise RuntimeError
+        assert names(tmp_path / "model") == ["old"]
+        assert names(tmp_path) == ["model"]
+
+    def test_that_cannot_be_put_in_place_leaves_what_was_there(self, tmp_path, monkeypatch):
+        with new_folder(tmp_path / "model") as folder:
+            (folder / "old").write_text("1")
+        rename = os.rename
+
+        def fails(source, target):
+            if not str(source).endswith("model") and ".old." not in str(source):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            rename(source, target)
+
+        monkeypatch.setattr(os, "rename", fails)
+        with pytest.raises(OSError, match="No space left"), new_folder(tmp_path / "model") as folder:
+            (folder / "new").write_text("1")
         assert names(tmp_path / "model") == ["old"]
         assert names(tmp_path) == ["model"]
 

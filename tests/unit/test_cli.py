@@ -14,10 +14,11 @@ import pytest
 import yaml
 
 from distill.data.tables import read_columns
+from distill.files.artefact import Artefact, write_card
 from recipes import benchmark, cache_signals, export, train_student, train_teacher
 from recipes._launch import _hear_threads, guarded
 from recipes.cli import app, main
-from tests.conftest import ROOT, write_recipe
+from tests.conftest import ROOT, make_run, write_recipe
 
 PAIRS = [
     ("백엔드 개발자", "Backend engineer wanted"),
@@ -189,6 +190,13 @@ class TestExitCodes:
             code, _, err = call("train-teacher", path)
         assert code == 2
         assert f"error: {tmp_path / 'run'} is in use by process 4321; wait for it or set another output_dir\n" == err
+
+    def test_unfinished_run_whose_work_was_removed_is_still_ours(self, tmp_path):
+        run = make_run(tmp_path / "run")
+        run.teacher("cross").mkdir(parents=True)
+        write_card(run.teacher("cross"), Artefact("cross_encoder", "train_teacher", "0123456789abcdef"))
+        with run.lock():
+            assert run.work.is_dir()
 
     def test_folder_that_no_stage_made_is_not_touched(self, call, tmp_path):
         mine = tmp_path / "run" / "teachers" / "cross" / "thesis.txt"

@@ -1,5 +1,6 @@
 """The one door for outputs: what is refused, what is written as it is, what an overwrite needs."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -52,15 +53,20 @@ class TestFile:
             (tmp_path / "out").write_text("other")
         assert (tmp_path / "out").read_text() == "other" and os.listdir(tmp_path) == ["out"]
 
-    def test_what_a_killed_process_left_beside_it_is_removed(self, tmp_path):
-        ended = subprocess.Popen([sys.executable, "-c", ""])
-        ended.wait()
-        left, running = f".{ended.pid}.tmp.a[1].tsv", f".{os.getppid()}.tmp.a[1].tsv"
-        others = [running, f".{ended.pid}.tmp.b.tsv", ".mine.tmp.a[1].tsv"]
-        for name in (left, *others):
+    def test_clears_what_killed_processes_left_but_not_what_others_write(self, tmp_path):
+        dead, alive, other = ".999999999.tmp.out.tsv", f".{os.getppid()}.tmp.out.tsv", ".999999999.tmp.other.tsv"
+        for name in (dead, alive, other):
             (tmp_path / name).touch()
-        write(tmp_path / "a[1].tsv")
-        assert sorted(os.listdir(tmp_path)) == sorted([*others, "a[1].tsv"])
+        write(tmp_path / "out.tsv")
+        assert sorted(os.listdir(tmp_path)) == sorted([alive, other, "out.tsv"])
+
+    def test_that_finds_no_room_is_no_bad_input(self, tmp_path, monkeypatch):
+        def full(*_, **__):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(Path, "touch", full)
+        with pytest.raises(OSError, match="No space left"), output_file(tmp_path / "out"):
+            pass
 
     def test_sigterm_leaves_nothing(self, tmp_path):
         program = (

@@ -589,6 +589,20 @@ def test_failure_leaves_the_earlier_report_whole(tmp_path, written_small, monkey
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_the_json_by_which_a_report_counts_as_finished_is_put_in_place_last(tmp_path, monkeypatch):
+    placed, replace = [], os.replace
+
+    def noted(source, target):
+        placed.append(os.path.basename(target))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", noted)
+    (tmp_path / ".report.999999999.tmp").mkdir()  # of a killed process
+    write_report({"rows": [{"name": "alone"}]}, tmp_path)
+    assert sorted(placed) == sorted(path.name for path in tmp_path.iterdir())
+    assert placed[-1] == "benchmark.json"
+
+
 def test_calibration_is_drawn_tabulated_and_said():
     text, shown = page(benchmark())
     assert "<h2>Calibration</h2>" in text and "share of matches by probability" in text

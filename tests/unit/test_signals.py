@@ -197,6 +197,14 @@ class TestCache:
         assert manifest["items"] == {"scores": 20, "embeddings": 0}
         assert manifest["scores"] == {"std": 0.5}
 
+    def test_finish_removes_what_killed_processes_left(self, cache):
+        cache.write("scores", text_keys(TEXTS), np.zeros(20))
+        dead, alive = (cache.folder / f".scores-0123456789abcdef.{pid}-1.tmp" for pid in (999999999, os.getppid()))
+        for path in (dead, alive):
+            path.touch()
+        cache.finish({}, seconds=0.0)
+        assert not dead.exists() and alive.exists()
+
 
 class TestSources:
     def test_cached_scores_are_found_by_their_pairs(self, cache):

@@ -1,0 +1,36 @@
+"""The digest of a file, with word of how far it is: a model of many gigabytes takes minutes."""
+
+import hashlib
+from collections.abc import Callable
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+from distill.progress import OnProgress
+
+__all__ = ["file_digest"]
+
+
+class _Counted:
+    """A file that tells how many bytes are read, in the two methods that `hashlib.file_digest` asks for."""
+
+    def __init__(self, file: BufferedReader, on_bytes: OnProgress) -> None:
+        self._file, self._on_bytes = file, on_bytes
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray) -> int:
+        n = self._file.readinto(buffer)
+        self._on_bytes(n)
+        return n
+
+
+def file_digest(path: Path, digest: str | Callable[[], Any], on_bytes: OnProgress | None = None) -> Any:
+    """Return the digest object of a file's bytes.
+
+    :param digest: as `hashlib.file_digest` takes it
+    :param on_bytes: is told of each block how many bytes it has
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file if on_bytes is None else _Counted(file, on_bytes), digest)
