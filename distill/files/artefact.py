@@ -51,6 +51,7 @@ __all__ = [
     "content_files",
     "content_hash",
     "is_static_module",
+    "is_temporary",
     "left_by_the_dead",
     "new_file",
     "new_folder",
@@ -283,6 +284,15 @@ def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
         yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def is_temporary(name: str) -> bool:
+    """Tell whether something here is named as files and folders are while they are written.
+
+    >>> is_temporary(".report.4711.tmp"), is_temporary(".4711.tmp.scores.csv"), is_temporary("notes.tmp")
+    (True, True, False)
+    """
+    return name.startswith(".") and _MADE_BY.search(name) is not None
 
 
 def left_by_the_dead(folder: Path, pattern: str) -> list[Path]:

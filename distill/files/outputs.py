@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from distill.errors import BadInput
-from distill.files.artefact import CARD, new_file, new_folder
+from distill.files.artefact import CARD, is_temporary, new_file, new_folder
 
 __all__ = ["check_output_file", "check_output_folder", "inert", "is_stream", "output_file", "output_folder"]
 
@@ -104,7 +104,8 @@ def check_output_folder(
     _refuse_model_folder(target)
     _check_can_be_made(target)
     try:
-        names = [] if found is None else os.listdir(target)
+        # what a killed process left under a temporary name is nobody's: it may have died before it wrote anything of ours
+        names = [] if found is None else [name for name in os.listdir(target) if not is_temporary(name)]
     except OSError as error:
         raise BadInput(f"{target} cannot be read ({error.strerror}); name another folder") from None
     if not names:

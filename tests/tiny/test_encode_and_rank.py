@@ -74,7 +74,9 @@ def test_rank_is_the_order_of_score(kind, request):
     scorer, documents = request.getfixturevalue(kind), [*DOCUMENTS, DOCUMENTS[0]]
     scores = scorer.score([TEXTS[0]] * len(documents), documents)
     rows, ranked = scorer.rank(TEXTS[0], documents)
-    assert rows.tolist() == np.argsort(-scores, kind="stable").tolist()
+    # two of the documents have the same tokens, and their scores may differ in the last bit
+    assert sorted(rows.tolist()) == list(range(len(documents))) and (np.diff(scores[rows]) <= 1e-6).all()
+    assert rows.tolist().index(0) < rows.tolist().index(len(documents) - 1)  # equal ones keep their order
     np.testing.assert_allclose(ranked, scores[rows], atol=1e-6)
     best, _ = scorer.rank(TEXTS[0], documents, top_k=3)
     assert best.tolist() == rows[:3].tolist()

@@ -208,6 +208,10 @@ class TestFolder:
         with pytest.raises(BadInput, match=r"holds other files \(notes.txt\)"):
             check_output_folder(tmp_path, ours=["benchmark.json"], overwrite=True)
 
+    def test_with_nothing_but_what_a_killed_process_left_is_nobodys(self, tmp_path):
+        (tmp_path / ".report.999999999.tmp").mkdir()
+        check_output_folder(tmp_path, ours=["benchmark.json"])
+
     def test_of_ours_needs_a_word(self, tmp_path):
         (tmp_path / "benchmark.json").touch()
         with pytest.raises(BadInput, match="--overwrite"):
