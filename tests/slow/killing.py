@@ -65,7 +65,10 @@ STAGES = {
     "train_teacher": Stage(("teachers",), ("teacher cross: tokenizing",), "teacher cross: /", 0.25),
     "cache_signals": Stage(("signals",), ("teacher cross: /", "teachers/cross is finished"), "signals of cross: ", 0.2),
     "train_student": Stage(
-        ("built", "student", "control"), ("student: tokenizing", "student is finished"), "control: /", 0.3
+        ("built", "student", "control"),
+        ("student: tokenizing", "student is finished"),
+        "student: platt calibration",
+        0.3,
     ),
     "export": Stage(
         ("exports", "teacher_exports"),
