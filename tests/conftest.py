@@ -199,6 +199,15 @@ def tiny_run(tmp_path):
     return make
 
 
+SHORT_BENCHMARK = {
+    "seconds": 0.1,
+    "max_seconds": 0.1,
+    "throughput_pairs": 16,
+    "bootstrap": 50,
+    "lengths": [16, 32],
+    "threads": 2,
+}
+"""Settings with which a whole report takes seconds."""
 BI_TEACHER = {"kind": "bi_encoder", "backbone": BACKBONE, "max_length": 64}
 
 

@@ -24,7 +24,7 @@ from distill.files.artefact import CALIBRATION, read_card, revision, write_json
 from distill.recipe.schema import Recipe
 from distill.run import Run
 from distill.verify import verify
-from tests.conftest import ROOT, merge, pairs_file, tiny_recipe
+from tests.conftest import ROOT, SHORT_BENCHMARK, merge, pairs_file, tiny_recipe
 
 CHANGES = {
     "data": {"validation_share": 0.25},  # enough for a calibration
@@ -38,15 +38,7 @@ CHANGES = {
     "student": {"control": True},
     "signals": {"shard_size": 1},
     "export": {"precisions": ["fp32", "int8"], "calibration_pairs": 20, "parity_pairs": 20, "min_rank_agreement": 0.5},
-    "benchmark": {
-        "seconds": 0.1,
-        "max_seconds": 0.1,
-        "throughput_pairs": 16,
-        "bootstrap": 50,
-        "lengths": [16, 32],
-        "threads": 2,
-        "teacher_exports": ["fp32"],
-    },
+    "benchmark": {**SHORT_BENCHMARK, "teacher_exports": ["fp32"]},
 }
 
 
@@ -214,8 +206,8 @@ def broken(folder):
 
 
 def _sources():
-    """A hash of the code and the recipe: what an earlier version made is compared with nothing."""
-    digest = hashlib.sha256(json.dumps(CHANGES, sort_keys=True).encode())
+    """A hash of the code, of this module and of the recipe: what an earlier version made is compared with nothing."""
+    digest = hashlib.sha256(json.dumps(CHANGES, sort_keys=True).encode() + Path(__file__).read_bytes())
     for room in ("distill", "teachers", "students", "recipes"):
         for path in sorted((ROOT / room).rglob("*.py")):
             digest.update(path.read_bytes())

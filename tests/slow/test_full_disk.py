@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from distill.files.artefact import read_card, revision
-from tests.conftest import ROOT, write_recipe
+from tests.conftest import ROOT, SHORT_BENCHMARK, write_recipe
 
 pytestmark = pytest.mark.slow
 
@@ -16,14 +16,7 @@ CHANGES = {
     "student": {"control": True},
     "signals": {"shard_size": 16},
     "export": {"precisions": ["fp32", "int8"], "calibration_pairs": 20, "parity_pairs": 20},
-    "benchmark": {
-        "seconds": 0.1,
-        "max_seconds": 0.1,
-        "throughput_pairs": 16,
-        "bootstrap": 20,
-        "lengths": [16, 32],
-        "threads": 1,
-    },
+    "benchmark": {**SHORT_BENCHMARK, "bootstrap": 20, "threads": 1},
 }
 STAGES = ("train-teacher", "cache-signals", "train-student", "export", "benchmark")
 SHARES = (0.0, 0.3, 0.8)  # of what the stage would write: how much room it finds

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from recipes.cli import main
-from tests.conftest import write_recipe
+from tests.conftest import SHORT_BENCHMARK, write_recipe
 
 pytestmark = pytest.mark.integration
 
@@ -18,14 +18,7 @@ def recipe(tmp_path_factory):
     changes = {
         "student": {"control": True},
         "export": {"precisions": ["fp32", "int8"], "calibration_pairs": 20, "parity_pairs": 20},
-        "benchmark": {
-            "seconds": 0.1,
-            "max_seconds": 0.1,
-            "throughput_pairs": 16,
-            "bootstrap": 50,
-            "lengths": [16, 32],
-            "threads": 2,
-        },
+        "benchmark": SHORT_BENCHMARK,
     }
     return write_recipe(tmp_path_factory.mktemp("whole"), **changes)
 
