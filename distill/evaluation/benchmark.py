@@ -44,6 +44,7 @@ from distill.models.modeling import save_model
 from distill.progress import progress, reaching, step_progress
 from distill.recipe.endpoint import Usage
 from distill.recipe.schema import Benchmark, Paragraphs, Remote, TfIdf, TokenTeacher
+from distill.report.board_scores import board_scores
 from distill.report.build import write_report
 from distill.report.model_card import write_model_cards
 from distill.run import Run, differences
@@ -151,6 +152,9 @@ def benchmark(run: Run) -> None:
     ):
         log.info("%s is finished", run.report)
         return
+    models = {row.name: row.path for row in rows if row.role != "baseline"}
+    for folder in models.values():  # a file of scores that is none is known before anything is measured
+        board_scores(folder)
     pairs = run.split.evaluation
     scored = {row.name: score_row(run, row, pairs) for row in rows}
     # the speed of a remote one is the network's, and each call is paid for
@@ -183,7 +187,7 @@ def benchmark(run: Run) -> None:
         *said_of_quality(result),
     ]
     result["data"]["source"] = run.stated.data.evaluation or run.stated.data.train
-    write_model_cards(run, result, {row.name: row.path for row in rows if row.role != "baseline"})
+    write_model_cards(run, result, models)
     write_report(result, run.report)  # last: where it stands, the stage is finished
     log.info("report: %s", run.report / "index.html")
 

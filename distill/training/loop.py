@@ -44,7 +44,6 @@ __all__ = ["TrainResult", "TrainingOutput", "learning_rate_factor", "make_accele
 log = logging.getLogger(__name__)
 _GRACE_SECONDS = 4.0  # after SIGTERM, beside the step under way: for several processes to agree and write a checkpoint
 _LOG_EVERY_STEPS = 10
-# A projection or a scale starts from nothing: it may move faster than pretrained weights
 
 
 @dataclass
@@ -176,6 +175,9 @@ class _Loop:
         self.trained = {name for name, parameter in step.named_parameters() if parameter.requires_grad}
         optimizer = RowAdamW(self._parameter_groups(step), lr=settings.learning_rate, fused=True)
         self.step, self.optimizer = accelerator.prepare(step, optimizer)
+        self.is_sharded = accelerator.distributed_type == DistributedType.FSDP
+        if self.is_sharded and accelerator.is_main_process:
+            log.info("%s: FSDP shards its weights over %d processes", self.title, accelerator.num_processes)
         self.state = TrainResult()
         self.precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
         self.writer = self._writer(output.tensorboard_folder)
@@ -519,8 +521,7 @@ class _Loop:
         weights = self.accelerator.get_state_dict(self.step)  # on every process: a collective act under FSDP
         if self.state.best_step:
             weights |= load_file(self._best_weights())
-        sharded = self.accelerator.distributed_type == DistributedType.FSDP
-        step: TaskStep = self.build_step() if sharded else self.accelerator.unwrap_model(self.step)
-        if not sharded or self.accelerator.is_main_process:
+        step: TaskStep = self.build_step() if self.is_sharded else self.accelerator.unwrap_model(self.step)
+        if not self.is_sharded or self.accelerator.is_main_process:
             step.load_state_dict(weights)
         return step.cpu()

@@ -6,16 +6,18 @@ most nearly what the whole model says (a greedy search, as in Sajjad et al. 2020
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from distill.errors import BadInput
 from distill.files.artefact import ModelKind
-from distill.models.layers import layer_stack
+from distill.models.layers import hooked, layer_stack
 from distill.models.modeling import transformer_of
+from distill.progress import Progress, progress
 from distill.recipe.schema import LayerChoice
 from students.cut.importance import PairBatch, output_change, outputs
 from students.cut.structure import check_family, rebuild, stock_difference
@@ -122,19 +124,59 @@ def layers_by_importance(
     training = model.training
     model.eval()
     whole, steps = outputs(model, kind, batches), []
-    while len(kept) > n_kept:
-        changes = {}
-        for layer in kept:
-            others = [other for other in kept if other != layer]
-            if not _is_loadable(transformer, others):
-                continue
-            with _only(transformer, others):
-                changes[layer] = output_change(whole, outputs(model, kind, batches))
-        least = min(changes, key=lambda layer: changes[layer])
-        kept.remove(least)
-        steps.append({"layer": least, "change": changes[least]})
+    n_trials = sum(range(n_kept + 1, len(kept) + 1))
+    with progress("layers: leaving out one by one", n_trials * len(batches)) as report:
+        while len(kept) > n_kept:
+            changes = {
+                layer: output_change(whole, said)
+                for layer, said in _without_each(model, kind, kept, batches, report).items()
+            }
+            least = min(changes, key=lambda layer: changes[layer])
+            kept.remove(least)
+            steps.append({"layer": least, "change": changes[least]})
     model.train(training)
     return tuple(kept), steps
+
+
+@torch.no_grad()
+def _without_each(
+    model: Any, kind: ModelKind, kept: Sequence[int], batches: Sequence[PairBatch], report: Progress
+) -> dict[int, Tensor]:
+    """Return the outputs without each layer that may go. What the layers before it make is computed once for all."""
+    transformer = transformer_of(model)
+    _, stack = layer_stack(transformer)
+    others = {layer: [other for other in kept if other != layer] for layer in kept}
+    loadable = [layer for layer in kept if _is_loadable(transformer, others[layer])]
+    said: dict[int, list[Tensor]] = {layer: [] for layer in loadable}
+    for batch in batches:
+        made = dict[int, Any]()
+        with _only(transformer, [stack[layer] for layer in kept]), hooked(_named(stack, kept), _noting(made)):
+            outputs(model, kind, [batch])
+        for layer in loadable:
+            before = [_giving(stack[other], made[other]) for other in others[layer] if other < layer]
+            behind = [stack[other] for other in others[layer] if other > layer]
+            with _only(transformer, [*before, *behind]):
+                said[layer].append(outputs(model, kind, [batch]))
+        report(len(kept))
+    return {layer: torch.cat(parts) for layer, parts in said.items()}
+
+
+def _named(stack: nn.ModuleList, layers: Sequence[int]) -> dict[str, nn.Module]:
+    return {str(layer): stack[layer] for layer in layers}
+
+
+def _noting(made: dict[int, Any]) -> Callable[[str, Any, Any], None]:
+    def note(name: str, inputs: Any, output: Any) -> None:
+        made[int(name)] = output
+
+    return note
+
+
+def _giving(layer: nn.Module, output: Any) -> nn.Module:
+    """Return a layer that answers what it has answered before, without computing it again."""
+    answering = copy.copy(layer)
+    answering.__dict__["forward"] = lambda *args, **kwargs: output
+    return answering
 
 
 def _is_loadable(transformer: Any, layers: Sequence[int]) -> bool:
@@ -144,12 +186,12 @@ def _is_loadable(transformer: Any, layers: Sequence[int]) -> bool:
 
 
 @contextmanager
-def _only(transformer: Any, layers: Sequence[int]) -> Iterator[None]:
-    """Let an encoder run through some of its layers only."""
+def _only(transformer: Any, layers: Sequence[nn.Module]) -> Iterator[None]:
+    """Let an encoder run through these layers only."""
     path, stack = layer_stack(transformer)
     parent = transformer.get_submodule(path.rpartition(".")[0])
     name = path.rpartition(".")[2]
-    setattr(parent, name, nn.ModuleList(stack[i] for i in layers))
+    setattr(parent, name, nn.ModuleList(layers))
     try:
         yield
     finally:

@@ -1,23 +1,16 @@
 """Two gloo processes on the CPU: the same curve, the same weights and the same cache as one process."""
 
 import json
-import os
 import re
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.torch import load_file
 
 from distill.files.artefact import read_card
 from distill.signals import SignalCache, pair_keys
-from tests.conftest import BACKBONE, BI_TEACHER, ROOT, make_run, write_recipe
+from tests.conftest import BACKBONE, BI_TEACHER, make_run, write_recipe
+from tests.slow.launching import RESUMED, launch, same_histories, same_weights, terminate_in_training
 
 pytestmark = pytest.mark.slow
 
@@ -34,29 +27,6 @@ CHANGES = {
     "signals": {"shard_size": 16},
     "training": {"epochs": 8, "global_batch": 16, "micro_batch": 4, "evaluations_per_epoch": 1, "learning_rate": 1e-3},
 }
-
-
-def command(n_processes, stage, recipe, *overrides):
-    """How users run a stage."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    accelerate = [str(Path(sys.executable).with_name("accelerate")), "launch", "--num_machines", "1"]
-    several = ["--multi_gpu", "--num_processes", str(n_processes), "--main_process_port", str(port)]
-    processes = several if n_processes > 1 else ["--num_processes", "1"]
-    return [*accelerate, *processes, "-m", f"recipes.{stage}", str(recipe), *overrides]
-
-
-def environment():
-    return {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-
-
-def launch(n_processes, stage, recipe, *overrides):
-    """Run a stage, and return what it printed on stderr."""
-    asked = command(n_processes, stage, recipe, *overrides)
-    done = subprocess.run(asked, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -79,18 +49,8 @@ def folders(run):
 def test_curve_and_weights_are_those_of_one_process(runs, name):
     one, two = (folders(runs[n][0])[name] for n in (1, 2))
     assert [read_card(folder).details["n_processes"] for folder in (one, two)] == [1, 2]
-    histories = [read_card(folder).details["history"] for folder in (one, two)]
-    assert [row["step"] for row in histories[0]] == [row["step"] for row in histories[1]]
-    for ours, theirs in zip(*histories, strict=True):
-        assert set(ours) == set(theirs)
-        for key in set(ours) - {"seconds"}:
-            # a validation value moves in steps where two scores change places
-            assert theirs[key] == pytest.approx(ours[key], abs=0.02 if key == "validation" else 1e-4, rel=1e-3), key
-    for path in one.rglob("*.safetensors"):
-        ours, theirs = load_file(path), load_file(two / path.relative_to(one))
-        for key, value in ours.items():
-            if "key.bias" not in key:  # its gradient is rounding alone, see tests/tiny/test_training.py
-                assert (theirs[key] - value).abs().max() < 1e-3, key
+    same_histories(one, two)
+    same_weights(one, two)
 
 
 def test_sigterm_to_the_launcher_leaves_a_checkpoint_that_two_processes_go_on_from(runs, tmp_path):
@@ -98,28 +58,12 @@ def test_sigterm_to_the_launcher_leaves_a_checkpoint_that_two_processes_go_on_fr
     shutil.copytree(runs[2][0].folder, tmp_path / "run")
     for part in ("student", "control"):
         shutil.rmtree(tmp_path / "run" / part)
-    training = subprocess.Popen(
-        command(2, "train_student", recipe, "training.checkpoint_seconds=0"),
-        cwd=ROOT,
-        env=environment(),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    while not list((tmp_path / "run/.work").glob("student-*/step-*")):
-        assert training.poll() is None
-        time.sleep(0.05)
-    began = time.monotonic()
-    training.send_signal(signal.SIGTERM)
-    _, printed = training.communicate(timeout=60)
-    assert time.monotonic() - began < 15 and training.returncode != 0
+    printed = terminate_in_training(2, "train_student", recipe, (tmp_path / "run/.work", "student-*/step-*"))
     [step] = set(re.findall(r"SIGTERM at step (\d+) of", printed))
     [folder] = (tmp_path / "run/.work").glob("student-*")
     assert (folder / f"step-{int(step):08d}").is_dir()
-    launch(2, "train_student", recipe, "training.checkpoint_seconds=0")
-    undisturbed, resumed = (
-        load_file(next(path.rglob("model.safetensors"))) for path in (runs[2][0].student, tmp_path / "run/student")
-    )
-    assert all((resumed[name] == value).all() for name, value in undisturbed.items())
+    launch(2, "train_student", recipe, *RESUMED)
+    same_weights(runs[2][0].student, tmp_path / "run/student", atol=0)
 
 
 def test_cache_is_whole_and_the_same(runs):

@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 
 from distill.data.pairs import Pairs
 from distill.errors import BadInput
+from distill.evaluation import benchmark
 from distill.evaluation.boards import board_models, evaluate_on_boards, models_at, pairs_task, tasks_named
 from distill.files.artefact import revision
 from distill.report.board_scores import (
@@ -23,6 +24,7 @@ from distill.report.board_scores import (
 )
 from distill.runtime import load
 from recipes.cli import main
+from tests.conftest import make_run
 
 pytestmark = [
     pytest.mark.integration,
@@ -225,3 +227,15 @@ def test_scores_that_are_none_are_refused(held, bert_bi, tmp_path):
     (tmp_path / "boards.json").write_text(held, encoding="utf-8")
     with pytest.raises(BadInput, match="holds no scores of boards"):
         board_scores(tmp_path)
+
+
+def test_a_report_refuses_scores_that_are_none_before_it_measures(bert_bi, tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    shutil.copytree(bert_bi, folder)
+    (folder / "boards.json").write_text("[1]", encoding="utf-8")
+    entry = benchmark.BenchmarkEntry("student", "student", folder, None, None, None)
+    monkeypatch.setattr(benchmark, "_rows", lambda run: [entry])
+    monkeypatch.setattr(benchmark, "_inputs", lambda run, rows: {})
+    monkeypatch.setattr(benchmark, "score_row", lambda *_: pytest.fail("it measures"))
+    with pytest.raises(BadInput, match=r"boards.json holds no scores of boards; remove it"):
+        benchmark.benchmark(make_run(tmp_path / "run"))

@@ -8,6 +8,7 @@ import torch
 from distill.data.pairs import Pairs
 from distill.errors import BadInput
 from distill.models.backbone import fresh_backbone
+from distill.models.layers import layer_stack
 from distill.models.modeling import build_model, load_model, quiet, save_model, transformer_of
 from distill.recipe.schema import FreshBackbone, LayerChoice, Width
 from students import build_student
@@ -154,7 +155,8 @@ class TestDepth:
         keep_layers(transformer_of(cut), [0, 2])
         config = check_reload(cut, tmp_path)
         assert config.num_hidden_layers == 2
-        with _only(transformer_of(model), [0, 2]):
+        _, stack = layer_stack(transformer_of(model))
+        with _only(transformer_of(model), [stack[0], stack[2]]):
             assert torch.allclose(embeddings(cut), embeddings(model), atol=1e-6)
 
     def test_all_layers_are_the_source(self, model):
@@ -209,6 +211,23 @@ class TestDepth:
             changes.append(output_change(whole, outputs(cut, "bi_encoder", batches)))
         _, steps = layers_by_importance(model, "bi_encoder", 3, batches)
         assert steps == [{"layer": changes.index(min(changes)), "change": pytest.approx(min(changes), abs=1e-6)}]
+
+    def test_what_stands_before_a_layer_is_computed_once(self, model):
+        """Each trial's outputs are those of the encoder cut there, to the bit."""
+        from students.cut.depth import _only, _without_each
+
+        model.eval()
+        batches, (_, stack) = batches_of(model), layer_stack(transformer_of(model))
+        n_runs = [0] * N_LAYERS
+        for number, layer in enumerate(stack):
+            part = next(layer.children())
+            part.register_forward_hook(lambda *_, number=number: n_runs.__setitem__(number, n_runs[number] + 1))
+        said = _without_each(model, "bi_encoder", [0, 1, 3], batches, lambda n_done: None)
+        assert n_runs == [n * len(batches) for n in (1, 1 + (0 in said), 0, 1 + len(said) - (3 in said))]
+        assert len(said) >= 2
+        for layer, given in said.items():
+            with _only(transformer_of(model), [stack[other] for other in (0, 1, 3) if other != layer]):
+                assert torch.equal(outputs(model, "bi_encoder", batches), given)
 
     def test_unknown_family(self, folders, tokenizer):
         from transformers import AlbertConfig, AlbertModel
