@@ -150,7 +150,7 @@ def cache_signals(
     ray_address: RayAddress = None,
 ) -> None:
     """Compute and store the teachers' scores and embeddings of the training pairs."""
-    from recipes.commands import ray_options
+    from recipes.options import ray_options
 
     given = {"actors": actors, "actor_cpus": actor_cpus, "actor_gpus": actor_gpus, "ray_address": ray_address}
     ray = ray_options(engine, given)
@@ -232,24 +232,16 @@ def benchmark(
         launch(targets[0], targets[1:], _stages.benchmark)
         _print_report(targets[0], targets[1:], as_json)
         return
-    from recipes.commands import bench
+    from recipes.commands import Earlier, FolderMeasurement, bench
+    from recipes.options import LabelledFile, OutputPlace
 
     bench(
         targets,
-        pairs,
-        output,
-        columns=(query_column, document_column, label_column),
-        label_range=label_range,
-        seconds=seconds,
-        threads=threads,
-        batches=batches,
-        loads=loads,
-        n_shapes=shapes,
-        against=against,
-        max_slowdown=max_slowdown,
-        max_metric_drop=max_metric_drop,
+        None if pairs is None else LabelledFile(pairs, query_column, document_column, label_column, label_range),
+        OutputPlace(str(output), overwrite),
+        measurement=FolderMeasurement(seconds, threads, batches, loads, shapes),
+        earlier=Earlier(against, max_slowdown, max_metric_drop),
         as_json=as_json,
-        overwrite=overwrite,
     )
 
 
@@ -258,7 +250,7 @@ def cascade(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = F
     """Score with the student, send unsure pairs to the teacher; report cost and quality."""
     launch(recipe, overrides or [], _stages.cascade)
     from distill.recipe.reading import load_recipe
-    from recipes.commands import print_dial
+    from recipes.printing import print_dial
 
     print_dial(load_recipe(recipe, overrides or []).folder, as_json=as_json)
 
@@ -284,8 +276,10 @@ def doctor(
     """Say whether a student can learn from a recipe's pairs, teachers and cached signals; exit code 1 where it cannot."""
     from distill.recipe.reading import load_recipe
     from recipes.commands import examine
+    from recipes.options import OutputPlace
 
-    examine(load_recipe(recipe, overrides or []), pairs, output, overwrite=overwrite, as_json=as_json)
+    written = None if output is None else OutputPlace(str(output), overwrite)
+    examine(load_recipe(recipe, overrides or []), pairs, written, as_json=as_json)
 
 
 @app.command()
@@ -312,10 +306,11 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Run models on tasks of MTEB, and on a recipe's evaluation pairs in the same format; what is there already is not run again."""
-    from recipes.commands import evaluate_models, opening_options
+    from recipes.commands import Boards, evaluate_models
+    from recipes.options import OpeningOptions
 
-    options = opening_options(runtime, precision, threads, max_length)
-    evaluate_models(models, tasks or [], recipe or [], output, options, card=card, as_json=as_json)
+    opening = OpeningOptions(runtime, precision, threads, max_length)
+    evaluate_models(models, Boards(tasks or (), recipe or ()), output, opening=opening, card=card, as_json=as_json)
 
 
 @app.command()
@@ -416,8 +411,8 @@ def mine(
     """Find hard negatives, or pairs to be scored by a teacher: candidates of each query, freed from likely answers."""
     from distill.mining.choosing import FalseNegatives, read_strata
     from distill.mining.mine import MiningSettings
-    from recipes.commands import one_of, opening_options, read_label_range
     from recipes.mining import MiningSource, mine_file
+    from recipes.options import OpeningOptions, OutputPlace, one_of, read_label_range
 
     settings = MiningSettings(
         depth=depth,
@@ -439,11 +434,10 @@ def mine(
     )
     mine_file(
         source,
-        output,
+        OutputPlace(str(output), overwrite),
         settings,
         {"retriever": None if retriever == "bm25" else Path(retriever), "teacher": teacher},
-        opening_options(runtime, precision, threads, max_length),
-        overwrite=overwrite,
+        opening=OpeningOptions(runtime, precision, threads, max_length),
         as_json=as_json,
     )
 
@@ -481,7 +475,8 @@ def ablate(
 ) -> None:
     """Train and score all rows of a published table, and print our values beside the published ones."""
     from distill.ablation import load_ablation
-    from recipes.commands import names_in, print_ablation
+    from recipes.options import names_in
+    from recipes.printing import print_ablation
 
     ablation = load_ablation(recipe, overrides or [], smoke=smoke)
     join_processes()
@@ -532,7 +527,7 @@ def plan(
 ) -> None:
     """Measure on this machine and find the largest students within a budget of latency and size."""
     from distill.recipe.planning import load_plan
-    from recipes.commands import print_check, print_plan
+    from recipes.printing import print_check, print_plan
 
     given = {
         "budget_p95_ms": budget_p95_ms,
@@ -620,47 +615,21 @@ def score(
     overwrite: Overwrite = False,
 ) -> None:
     """Score pairs: a bi-encoder gives cosines, a cross-encoder logits; unit_score maps either to [0, 1], --calibrated to probabilities."""
-    from recipes.commands import ray_options, score_file
+    from recipes.options import OpeningOptions, OutputPlace, PairFile, Scoring, ray_options
 
     given = {"actors": actors, "actor_cpus": actor_cpus, "actor_gpus": actor_gpus, "ray_address": ray_address}
     ray = ray_options(engine, {**given, "keep": keep, "shard_rows": shard_rows})
-    opening: dict[str, Any] = {
-        "runtime": runtime,
-        "precision": precision,
-        "n_threads": threads,
-        "max_length": max_length,
-        "special_tokens_as_text": special_tokens_as_text,
-    }
-    if ray is not None:
-        from recipes.ray_jobs import ShardOutput, score_on_ray
+    read = PairFile(pairs, query_column, document_column, skip_bad_rows)
+    scoring = Scoring(other_side, tuple(allow_host or ()), key_variable, calibrated, decide)
+    opening = OpeningOptions(runtime, precision, threads, max_length, special_tokens_as_text)
+    if ray is None:
+        from recipes.commands import score_file
 
-        score_on_ray(
-            model,
-            pairs,
-            ShardOutput(output, overwrite, skip_bad_rows),
-            columns=(query_column, document_column),
-            other_side=other_side,
-            allow_hosts=[*(allow_host or []), *filter(None, [key_variable])],
-            calibration={"calibrated": calibrated, "decide": decide},
-            opening=opening,
-            ray=ray,
-        )
+        score_file(model, read, OutputPlace(output, overwrite), scoring=scoring, opening=opening)
         return
-    score_file(
-        model,
-        pairs,
-        Path(output),
-        query_column=query_column,
-        document_column=document_column,
-        other_side=other_side,
-        **opening,
-        allow_hosts=allow_host or [],
-        key_variable=key_variable,
-        calibrated=calibrated,
-        decide=decide,
-        skip_bad_rows=skip_bad_rows,
-        overwrite=overwrite,
-    )
+    from recipes.ray_jobs import score_on_ray
+
+    score_on_ray(model, read, OutputPlace(output, overwrite), scoring=scoring, opening=opening, ray=ray)
 
 
 @app.command()
@@ -693,41 +662,20 @@ def embed(
     overwrite: Overwrite = False,
 ) -> None:
     """Embed texts with a bi-encoder."""
-    from recipes.commands import embed_file, ray_options
+    from recipes.options import Embedding, OpeningOptions, OutputPlace, TextFile, ray_options
 
     given = {"actors": actors, "actor_cpus": actor_cpus, "actor_gpus": actor_gpus, "ray_address": ray_address}
     ray = ray_options(engine, {**given, "keep": keep, "shard_rows": shard_rows})
-    opening: dict[str, Any] = {
-        "runtime": runtime,
-        "precision": precision,
-        "n_threads": threads,
-        "max_length": max_length,
-        "special_tokens_as_text": special_tokens_as_text,
-    }
-    if ray is not None:
-        from recipes.ray_jobs import ShardOutput, embed_on_ray
+    read, embedding = TextFile(texts, column), Embedding(prompt, truncate)
+    opening = OpeningOptions(runtime, precision, threads, max_length, special_tokens_as_text)
+    if ray is None:
+        from recipes.commands import embed_file
 
-        embed_on_ray(
-            model,
-            texts,
-            ShardOutput(output, overwrite),
-            column=column,
-            prompt=prompt,
-            truncate=truncate,
-            opening=opening,
-            ray=ray,
-        )
+        embed_file(model, read, OutputPlace(output, overwrite), embedding=embedding, opening=opening)
         return
-    embed_file(
-        model,
-        texts,
-        Path(output),
-        column=column,
-        prompt=prompt,
-        truncate=truncate,
-        **opening,
-        overwrite=overwrite,
-    )
+    from recipes.ray_jobs import embed_on_ray
+
+    embed_on_ray(model, read, OutputPlace(output, overwrite), embedding=embedding, opening=opening, ray=ray)
 
 
 @app.command()
@@ -753,21 +701,14 @@ def index_quality(
     as_json: AsJson = False,
 ) -> None:
     """Measure how many results a search index loses in int8, as sign bits and with fewer dimensions."""
-    from recipes.commands import print_index_quality
+    from recipes.commands import IndexSearch, print_index_quality
+    from recipes.options import LabelledFile, OpeningOptions, TextFile
 
     print_index_quality(
         model,
-        pairs,
-        columns=(query_column, document_column, label_column),
-        label_range=label_range,
-        truncate=truncate,
-        corpus=corpus,
-        column=column,
-        max_queries=max_queries,
-        runtime=runtime,
-        precision=precision,
-        n_threads=threads,
-        max_length=max_length,
+        LabelledFile(pairs, query_column, document_column, label_column, label_range),
+        IndexSearch(truncate, None if corpus is None else TextFile(corpus, column), max_queries),
+        opening=OpeningOptions(runtime, precision, threads, max_length),
         as_json=as_json,
     )
 
@@ -792,7 +733,7 @@ def trim(
     as_json: AsJson = False,
 ) -> None:
     """Cut a model's vocabulary to the tokens that some texts use. Their embeddings stay the same."""
-    from recipes.commands import print_trim
+    from recipes.printing import print_trim
     from students.trim import KeptTokens, trim_folder
 
     kept = KeptTokens.asked(coverage, size)
@@ -814,8 +755,9 @@ def tune(
 ) -> None:
     """Measure which settings and which export run fastest on this machine, and store it for later loads."""
     from recipes.commands import tune_model
+    from recipes.options import OpeningOptions
 
-    tune_model(model, runtime=runtime, precision=precision, n_threads=threads, seconds=seconds, as_json=as_json)
+    tune_model(model, OpeningOptions(runtime, precision, threads), seconds=seconds, as_json=as_json)
 
 
 @app.command()
@@ -856,7 +798,7 @@ def prepare(
 ) -> None:
     """Cut résumés to some sections, remove personal data, or both."""
     from distill.data.resume_file import Preparation, prepare_file
-    from recipes.commands import names_in
+    from recipes.options import names_in
 
     print(
         prepare_file(
@@ -954,14 +896,14 @@ def synthesize(
 
 def _print_report(recipe: str, overrides: list[str] | None, as_json: bool) -> None:
     from distill.recipe.reading import load_recipe
-    from recipes.commands import print_report
+    from recipes.printing import print_report
 
     print_report(load_recipe(recipe, overrides or []).folder, as_json=as_json)
 
 
 def _print_parity(recipe: str, overrides: list[str] | None, as_json: bool) -> None:
     from distill.recipe.reading import load_recipe
-    from recipes.commands import print_parity
+    from recipes.printing import print_parity
 
     print_parity(load_recipe(recipe, overrides or []).folder, as_json=as_json)
 

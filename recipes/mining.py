@@ -5,7 +5,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from distill.data.pairs import Asked, read_pairs_with_rows
 from distill.data.tables import read_text_columns, read_texts
@@ -15,6 +14,7 @@ from distill.mining.mine import MiningInputs, MiningSettings, check_mining_setti
 from distill.recipe.schema import Columns
 from distill.runtime.opening import load
 from distill.wording import counted
+from recipes.options import OpeningOptions, OutputPlace
 
 __all__ = ["MiningSource", "mine_file"]
 
@@ -71,28 +71,27 @@ class MiningSource:
 
 def mine_file(
     source: MiningSource,
-    output: Path,
+    output: OutputPlace,
     settings: MiningSettings,
     models: Mapping[str, Path | None],
-    options: Mapping[str, Any],
     *,
-    overwrite: bool,
+    opening: OpeningOptions,
     as_json: bool,
 ) -> None:
     """Mine candidates for the queries of a file and print what was found.
 
     :param models: the folders called "retriever" (None is BM25) and "teacher"
-    :param options: how models are opened, as `load` takes it
     """
+    arguments = opening.arguments()
     check_mining_settings(settings, models["retriever"], has_teacher=any(models.values()))
     inputs = source.read()
     folders = dict.fromkeys(path.resolve() for path in models.values() if path is not None)
     inputs = replace(inputs, sources=[*inputs.sources, *folders])
-    opened = {path: CachedScorer(load(path, **options), output / ".work" / "signals") for path in folders}
+    opened = {path: CachedScorer(load(path, **arguments), output.path / ".work" / "signals") for path in folders}
     retriever, teacher = (
         None if (path := models[role]) is None else opened[path.resolve()] for role in ("retriever", "teacher")
     )
-    mined = mine(output, inputs, settings, retriever=retriever, teacher=teacher, overwrite=overwrite)
+    mined = mine(output.path, inputs, settings, retriever=retriever, teacher=teacher, overwrite=output.overwrite)
     if as_json:
         print(json.dumps(mined.counts, ensure_ascii=False, indent=2))
         return
@@ -106,6 +105,6 @@ def mine_file(
             print(f"{shown:>10}  {'' if 'left out' in name else 'false negatives '}{name}")
     n_given = len(inputs.pairs)
     print(
-        f"{counted(n_given, 'given pair')} and {mined.counts['drawn']} mined → {output / 'pairs.jsonl'}",
+        f"{counted(n_given, 'given pair')} and {mined.counts['drawn']} mined → {output.path / 'pairs.jsonl'}",
         file=sys.stderr,
     )

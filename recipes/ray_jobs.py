@@ -1,8 +1,7 @@
 """`--engine ray`: what the command line gives, read and handed to `distill.ray`."""
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,92 +17,64 @@ from distill.ray.storage import place_at
 from distill.runtime.fastest import fastest_export
 from distill.scorers.opening import scorer_folders
 from distill.wording import counted
-from recipes.commands import RayOptions, opening_options
+from recipes.options import Embedding, OpeningOptions, OutputPlace, PairFile, RayOptions, Scoring, TextFile
 
-__all__ = ["ShardOutput", "embed_on_ray", "score_on_ray"]
-
-
-@dataclass(frozen=True)
-class ShardOutput:
-    """Where the rows go.
-
-    :param address: of a folder
-    """
-
-    address: str
-    overwrite: bool
-    skip_bad_rows: bool = False
+__all__ = ["embed_on_ray", "score_on_ray"]
 
 
 def embed_on_ray(
-    model: Path,
-    source: str,
-    output: ShardOutput,
-    *,
-    column: str,
-    prompt: str | None,
-    truncate: int | None,
-    opening: Mapping[str, Any],
-    ray: RayOptions,
+    model: Path, texts: TextFile, output: OutputPlace, *, embedding: Embedding, opening: OpeningOptions, ray: RayOptions
 ) -> None:
     """Embed a column of texts into a folder of Parquet shards."""
     model, arguments = _opened_as(model, opening, ray)
-    work = partial(EmbedActor, model, column=column, prompt=prompt, truncate=truncate, **arguments)
-    settings = {"prompt": prompt, "truncate": truncate, "special_tokens_as_text": arguments["special_tokens_as_text"]}
-    rows = find_source(source, [column], ray.keep, section="--column")
+    asked = asdict(embedding)
+    work = partial(EmbedActor, model, column=texts.column, **asked, **arguments)
+    settings = {**asked, "special_tokens_as_text": opening.special_tokens_as_text}
+    rows = find_source(texts.source, [texts.column], ray.keep, section="--column")
     work.keywords["column"] = rows.texts[0]
     _run(RayJob(rows, (model,), work, settings, ray.shard_rows), output, ray, "text")
 
 
 def score_on_ray(
-    model: Path,
-    source: str,
-    output: ShardOutput,
-    *,
-    columns: tuple[str, str],
-    other_side: Path | None,
-    allow_hosts: Sequence[str],
-    calibration: Mapping[str, bool],
-    opening: Mapping[str, Any],
-    ray: RayOptions,
+    model: Path, pairs: PairFile, output: OutputPlace, *, scoring: Scoring, opening: OpeningOptions, ray: RayOptions
 ) -> None:
     """Score pairs into a folder of Parquet shards.
 
-    :param calibration: whether it is `calibrated` and whether to `decide`
     :raises BadInput: for a scorer that sends texts to a host, besides what `run_job` refuses
     """
-    if allow_hosts:
+    if scoring.allow_hosts or scoring.key_variable:
         raise BadInput(
             "--allow-host, --key-variable: a host is asked by one process, within one budget; leave --engine ray out"
         )
     model, arguments = _opened_as(model, opening, ray)
-    query, document = columns
-    other = None if other_side is None else other_side.absolute()
+    query, document = pairs.query_column, pairs.document_column
+    other = None if scoring.other_side is None else scoring.other_side.absolute()
+    calibration = {"calibrated": scoring.calibrated, "decide": scoring.decide}
     work = partial(ScoreActor, model, query=query, document=document, other_side=other, **calibration, **arguments)
     stored = model / CALIBRATION
     settings = {
-        "special_tokens_as_text": arguments["special_tokens_as_text"],
+        "special_tokens_as_text": opening.special_tokens_as_text,
         "calibration": content_hash(stored.read_text(encoding="utf-8"))
         if any(calibration.values()) and stored.is_file()
         else None,
     }
     models = (*scorer_folders(model), *([] if other is None else [other]))
-    rows = find_source(source, columns, ray.keep, section="--query-column or --document-column")
+    rows = find_source(pairs.source, (query, document), ray.keep, section="--query-column or --document-column")
     if rows.form == "txt":
-        raise BadInput(f"{source} has one text a line, and pairs have two; name a table")
-    job = RayJob(rows, models, work, settings, ray.shard_rows, output.skip_bad_rows)
+        raise BadInput(f"{pairs.source} has one text a line, and pairs have two; name a table")
+    job = RayJob(rows, models, work, settings, ray.shard_rows, pairs.skip_bad_rows)
     _run(job, output, ray, "pair")
 
 
-def _opened_as(model: Path, opening: Mapping[str, Any], ray: RayOptions) -> tuple[Path, dict[str, Any]]:
+def _opened_as(model: Path, opening: OpeningOptions, ray: RayOptions) -> tuple[Path, dict[str, Any]]:
     """Return the folder that every machine opens, and how.
 
     :raises BadInput: for options that are one machine's
     """
-    if opening["n_threads"] is not None:
+    if opening.n_threads is not None:
         raise BadInput("--threads is of one machine; the threads of an actor are its CPUs: set --actor-cpus")
-    arguments = {name: value for name, value in opening.items() if name != "n_threads"}
-    opening_options(arguments["runtime"], arguments["precision"], None, arguments["max_length"])
+    arguments = opening.arguments()
+    del arguments["n_threads"]
     folder = model.absolute()
     if arguments["precision"] == "auto":  # chosen once, for the CPU of this machine: vectors of two precisions differ
         folder, runtime = fastest_export(folder, arguments["runtime"], max(1, int(ray.actors.cpus)), None)
@@ -111,7 +82,7 @@ def _opened_as(model: Path, opening: Mapping[str, Any], ray: RayOptions) -> tupl
     return folder, arguments
 
 
-def _run(job: RayJob, output: ShardOutput, ray: RayOptions, noun: str) -> None:
+def _run(job: RayJob, output: OutputPlace, ray: RayOptions, noun: str) -> None:
     folder = ShardFolder(place_at(output.address))
     tally = run_job(job, folder, ray.actors, overwrite=output.overwrite)
     counts = tally.counts

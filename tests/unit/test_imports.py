@@ -153,12 +153,11 @@ def test_the_files_are_found():
     assert "distill.training.losses" in imported_by("distill.training.terms")
 
 
+COMMAND_LINE = {f"recipes.{name}" for name in ("cli", "commands", "mining", "options", "printing", "ray_jobs")}
 STAGES = [
     name
     for name in FILES
-    if name.startswith("recipes.")
-    and not name.startswith("recipes._")
-    and name not in ("recipes.cli", "recipes.commands", "recipes.mining", "recipes.ray_jobs")
+    if name.startswith("recipes.") and not name.startswith("recipes._") and name not in COMMAND_LINE
 ]
 
 

@@ -1,0 +1,300 @@
+"""What the commands print of a run, a report or a model: tables for a person, JSON for a program."""
+
+import csv
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from distill.errors import GateFailed
+
+__all__ = [
+    "comparison_line",
+    "print_ablation",
+    "print_benchmark",
+    "print_check",
+    "print_dial",
+    "print_parity",
+    "print_plan",
+    "print_report",
+    "print_table",
+    "print_trim",
+    "print_tuned",
+]
+
+
+def print_tuned(result: Mapping[str, Any]) -> None:
+    """Print what `distill tune` measured, and what it stored."""
+    if "settings" in result:
+        columns = ("measured", *result["settings"], "tokens/s")
+        print_table(columns, [[_cell(value) for value in row.values()] for row in result["measured"]])
+        print("stored: " + ", ".join(f"{name} {_cell(value)}" for name, value in result["settings"].items()))
+    if "precisions" in result:
+        rows = [
+            [
+                speed["folder"],
+                speed["precision"],
+                f"{speed['tokens_per_s']:.0f}",
+                f"{speed['p50_ms']:.2f}",
+                "fastest"
+                if speed["judged"] and speed["folder"] == result["fastest"]
+                else ""
+                if speed["judged"]
+                else "no gate",
+            ]
+            for speed in result["precisions"]
+        ]
+        print_table(("export", "precision", "tokens/s", "p50 ms", ""), rows)
+        for line in result["left_out"]:
+            print(f"left out {line}")
+        print(f'fastest of both together: {result["fastest"]}; precision="auto" opens it on this machine')
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.0f}" if isinstance(value, float) else str(value)
+
+
+def print_report(folder: Path, *, as_json: bool) -> None:
+    """Print the rows of a run's report, as a table or as the JSON that the report is made from."""
+    benchmark = json.loads((folder / "report" / "benchmark.json").read_text(encoding="utf-8"))
+    print_benchmark(benchmark, folder / "report", as_json=as_json)
+
+
+def print_benchmark(benchmark: Mapping[str, Any], folder: Path, *, as_json: bool) -> None:
+    """Print the rows of a report that lies in a folder."""
+    if as_json:
+        print(json.dumps(benchmark, ensure_ascii=False, indent=2))
+        return
+    metric = benchmark["primary_metric"]
+    columns = ("name", "runtime", metric, "95 %", "of teacher", "p50 ms", "pairs/s", "speed-up", "MB")
+    print_table(columns, [_report_cells(row, metric) for row in benchmark["rows"]])
+    print(f"report: {folder / 'index.html'}")
+
+
+def _report_cells(row: Mapping[str, Any], metric: str) -> list[str]:
+    estimate = row["metrics"].get(metric) or {"value": float("nan"), "low": float("nan"), "high": float("nan")}
+    retention = row["retention"].get(metric)
+    return [
+        row["name"],
+        f"{row['runtime']} {row['precision']}",
+        f"{estimate['value']:.4f}",
+        f"{estimate['low']:.4f}–{estimate['high']:.4f}",
+        "" if retention is None else f"{100 * retention:.1f} %",
+        _written_number((row["latency_ms"] or {}).get("p50"), ".2f"),
+        _written_number(row["throughput_pairs_per_s"], ".0f"),
+        _written_number(row["speedup"], ".1f", "×"),
+        _written_number(row["size_mb"], ".1f"),
+    ]
+
+
+def _written_number(value: float | None, form: str, unit: str = "") -> str:
+    return "" if value is None else f"{value:{form}}{unit}"
+
+
+def print_ablation(folder: Path, *, as_json: bool) -> None:
+    """Print an ablation's table, or the JSON that it is made from; nothing where there is none yet."""
+    path = folder / "ablation.json"
+    if not path.is_file():
+        return
+    if as_json:
+        print(path.read_text(encoding="utf-8"), end="")
+        return
+    with (folder / "ablation.csv").open(encoding="utf-8", newline="") as file:
+        header, *lines = csv.reader(file)
+    short = [
+        i for i, name in enumerate(header) if not name.endswith(("95 %", "nDCG@10", "Spearman", "parameters published"))
+    ]
+    print_table([header[i] for i in short], [[line[i] for i in short] for line in lines])
+    print(f"table: {folder / 'ablation.html'}")
+
+
+def print_dial(folder: Path, *, as_json: bool) -> None:
+    """Print a run's cascade: quality and cost at each share of pairs that the teacher is asked."""
+    from distill.evaluation.cascade_dial import read_dial
+
+    dial = read_dial(folder / "cascade")
+    if as_json:
+        print(json.dumps(dial, ensure_ascii=False, indent=2))
+        return
+    metric = dial["metric"]
+    columns = ("asked", metric, "95 %", "drawn blindly", "− teacher, 95 %", "equals", "ms a pair", "of its cost")
+    print_table(columns, [_dial_cells(place, metric) for place in dial["positions"]])
+    alone = (
+        f"{name} alone {row['value']:.4f} at {row['ms_per_pair']:.3f} ms a pair" for name, row in dial["alone"].items()
+    )
+    print(f"evaluation pairs; equals: within the margin of {dial['margin']:g}, Holm over {len(dial['positions'])}")
+    print(f"{', '.join(alone)}\n{dial['verdict']}\ncascade: {folder / 'cascade'}")
+
+
+def _dial_cells(place: Mapping[str, Any], metric: str) -> list[str]:
+    estimate, difference = place[metric], place["minus_teacher"]
+    return [
+        f"top {place['top_k']}: {place['share']:.0%}" if "top_k" in place else f"{place['share']:.0%}",
+        f"{estimate['value']:.4f}",
+        f"{estimate['low']:.4f}–{estimate['high']:.4f}",
+        f"{place['blind']:.4f}",
+        f"{difference['low']:+.4f} to {difference['high']:+.4f}",
+        "yes" if difference["holds"] else "not shown",
+        f"{place['ms_per_pair']:.3f}",
+        f"{place['share_of_teacher_cost']:.0%}",
+    ]
+
+
+def print_parity(folder: Path, *, as_json: bool) -> None:
+    """Print how far each export agrees with the torch student."""
+    cards = [
+        json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / "exports").glob("*/artefact.json"))
+    ]
+    cards = [
+        card for card in cards if "parity" in card["details"]
+    ]  # a Router has none: it is not an export of one model
+    parity = [card["details"]["parity"] | {"precision": card["details"]["precision"]} for card in cards]
+    if as_json:
+        print(json.dumps(parity, ensure_ascii=False, indent=2))
+        return
+    names = [name for name, value in parity[0].items() if not isinstance(value, list | dict)] if parity else []
+    print_table(
+        names,
+        [[f"{row[name]:.5f}" if isinstance(row[name], float) else str(row[name]) for name in names] for row in parity],
+    )
+
+
+def print_plan(folder: Path, *, as_json: bool) -> None:
+    """Print the students that a plan proposes, or the JSON that holds all of it."""
+    plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+    if as_json:
+        print(json.dumps(plan, ensure_ascii=False, indent=2))
+        return
+    where, own, other = plan["environment"], plan["precision"], plan["other"]
+    print(f"{plan['kind']}, {plan['length']} tokens, {plan['threads']} threads of {where['cpu']}")
+    print(
+        f"planned in {own} ({plan['why']}): int8 takes {plan['int8_of_fp32']:.2f} of fp32's time; {other} is shown beside it"
+    )
+    columns = (
+        "layers",
+        "width",
+        "feed-forward",
+        "vocabulary",
+        "encoder M",
+        "in",
+        "p95 ms",
+        "predicted",
+        "p50 ms",
+        "per s",
+        "MB",
+        "predicted",
+    )
+    print_table(columns, [_student_cells(student, name) for student in plan["students"] for name in (own, other)])
+    errors = [
+        f"{100 * plan[name]['p95_ms']:.0f} % (p95), {100 * plan[name]['p50_ms']:.0f} % (p50), {100 * plan[name]['size_mb']:.1f} % (size)"
+        for name in ("median_error", "median_error_other")
+    ]
+    print(
+        f"largest: by {plan['largest']}; a row without p95 was predicted, not measured. Held out one by one, the shapes that "
+        f"were fitted to are predicted within {errors[0]} in {own}, {errors[1]} in {other}, in the median."
+    )
+    for note in plan["notes"]:
+        print(note)
+    print(f"\n{plan['yaml']}\n{folder / 'plan.png'}  {folder / 'student.yaml'}  {folder / 'plan.json'}")
+
+
+def _student_cells(student: Mapping[str, Any], precision: str) -> list[str]:
+    """Return a row of one student in one precision; a student has one for each."""
+    shape, costs = student["shape"], student["by_precision"][precision]
+    measured, predicted = costs["measured"] or {}, costs["predicted"]
+    per_second = None if not measured else 1000 / measured["text_ms"]
+    return [
+        str(shape["layers"]),
+        str(shape["width"]),
+        str(shape["feed_forward"]),
+        str(shape["vocabulary"]),
+        f"{student['encoder_parameters'] / 1e6:.2f}",
+        precision,
+        _written_number(measured.get("p95_ms"), ".2f"),
+        f"{predicted['p95_ms']:.2f}",
+        _written_number(measured.get("p50_ms"), ".2f"),
+        _written_number(per_second, ".0f"),
+        _written_number(measured.get("size_mb"), ".1f"),
+        f"{predicted['size_mb']:.1f}",
+    ]
+
+
+def print_check(costs: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print what a model was measured to cost beside its budget.
+
+    :raises GateFailed: where it costs more, by more than the margin of a second measurement
+    """
+    if as_json:
+        print(json.dumps(costs, ensure_ascii=False, indent=2))
+    else:
+        budget = costs["budget"]
+        columns = ("model", "p95 ms", "budget", "p50 ms", "per s", "MB", "budget")
+        cells = [
+            costs["model"],
+            f"{costs['p95_ms']:.2f}",
+            _written_number(budget["p95_ms"], "g"),
+            f"{costs['p50_ms']:.2f}",
+            f"{1000 / costs['text_ms']:.0f}",
+            f"{costs['size_mb']:.1f}",
+            _written_number(budget["size_mb"], "g"),
+        ]
+        print_table(columns, [cells])
+    if costs["excess"] > costs["margin"]:
+        raise GateFailed(
+            f"{costs['model']} costs {costs['excess']:.2f} times its budget; {costs['margin']:g} is allowed"
+        )
+
+
+def print_trim(report: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print what trimming a vocabulary did: a row for each source, and the model as a whole."""
+    if as_json:
+        print(json.dumps(report, ensure_ascii=False, indent=2))
+        return
+    columns = ("source", "texts", "unchanged", "of tokens", "tokens/word", "after", "unknown", "after")
+    rows = []
+    for name, counts in report["sources"].items():
+        fertility, unknown = counts["fertility"], counts["unknown"]
+        rows.append(
+            [
+                name,
+                str(counts["n_texts"]),
+                f"{counts['n_same'] / counts['n_texts']:.2%}",
+                f"{counts['coverage']:.3%}",
+                *(f"{value:.3f}" for value in fertility),
+                *(f"{value:.3%}" for value in unknown),
+            ]
+        )
+    print_table(columns, rows)
+    for name, (before, after) in (
+        (f"{report['algorithm']} tokens", report["n_tokens"]),
+        ("parameters", report["n_parameters"]),
+        ("MB on disk", report["size_mb"]),
+        ("tokens that are never given", report["unreachable"]),
+    ):
+        print(f"{name}: {before:,} → {after:,}")
+    print(
+        f"texts whose tokens all survive are unchanged: checked on all of them, and the model on {report['n_checked']} (largest difference {report['max_difference']:.1g})"
+    )
+
+
+def print_table(columns: Any, rows: list[list[str]]) -> None:
+    """Print a table: the first two columns are words, the others numbers."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i < 2 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def comparison_line(row: Mapping[str, Any]) -> str:
+    """Return how much slower and worse a model is than in an earlier report, in a line."""
+    ratios = ", ".join(
+        f"{what} × {ratio['value']:.3f} ({ratio['low']:.3f}–{ratio['high']:.3f})"
+        for what, ratio in row["slowdown"].items()
+    )
+    return f"{row['name']}: slowdown {ratios}; metric drop {row['metric_drop']}"
