@@ -19,6 +19,8 @@ import numpy as np
 
 from distill.data.bundled import generate_groups
 from distill.data.splitting import (
+    Drawn,
+    Groups,
     Way,
     beyond_chance,
     held_together,
@@ -159,7 +161,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class _Drawn:
+class _Parts:
     """Labelled pairs in their three parts, and those whose labels are not used."""
 
     train: Pairs
@@ -177,7 +179,7 @@ def load_split(data: Data, seed: int) -> Split:
     return _with_texts(_draw(data, seed, notes), data, seed, notes)
 
 
-def _draw(data: Data, seed: int, notes: list[str], drawn: Pairs | None = None) -> _Drawn:
+def _draw(data: Data, seed: int, notes: list[str], drawn: Pairs | None = None) -> _Parts:
     """Read labelled pairs and draw what is held out.
 
     :param drawn: pairs for the report that are drawn already; no pair with one of their texts is trained on
@@ -200,10 +202,10 @@ def _draw(data: Data, seed: int, notes: list[str], drawn: Pairs | None = None) -
     if data.evaluation is None and drawn is None:
         _check_classes(pairs, {"training": train, "evaluation": evaluation})
     notes += _unlike(train, {"evaluation": evaluation, "validation": validation})
-    return _Drawn(train, validation, evaluation, unjudged)
+    return _Parts(train, validation, evaluation, unjudged)
 
 
-def _with_texts(drawn: _Drawn, data: Data, seed: int, notes: list[str]) -> Split:
+def _with_texts(drawn: _Parts, data: Data, seed: int, notes: list[str]) -> Split:
     """Read what has no labels, free it from what is held out, and say all notes."""
     train, validation, evaluation = drawn.train, drawn.validation, drawn.evaluation
     held_out = held_out_keys(validation, evaluation)
@@ -330,14 +332,13 @@ def held_out_keys(*parts: Pairs) -> set[str]:
 
 def _held_out(pairs: Pairs, share: float, way: Way, seed: int, notes: list[str], name: str) -> tuple[Pairs, Pairs]:
     """Split and say what could not be held out, besides what `split_pairs` says."""
-    rest, held = split_pairs(pairs, share, seed=seed, notes=notes, name=name, way=way)
-    if way in ("auto", "component"):
-        keys = [text_key(text) for text in pairs.queries], [text_key(text) for text in pairs.documents]
-        if hold_out(*keys, share, seed=seed, way=way).way == "component" and (
-            said := held_together(*keys, share, seed=seed, name=name)
-        ):
-            notes.append(said)
-    return rest, held
+    keys = _keys(pairs)
+    drawn = _drawn(keys, share, seed=seed, name=name, way=way)
+    if drawn.n_dropped:
+        notes.append(_dropped(drawn, name))
+    if drawn.way == "component" and (said := held_together(*keys, share, sizes=drawn.sizes, seed=seed, name=name)):
+        notes.append(said)
+    return pairs.select(drawn.rest), pairs.select(drawn.held)
 
 
 def _check_classes(whole: Pairs, parts: dict[str, Pairs]) -> None:
@@ -570,10 +571,7 @@ def keep_labelled(train: Pairs, data: Data, seed: int, notes: list[str]) -> tupl
     target = round(data.labelled_share * len(train)) if data.labelled_share is not None else data.max_labelled or 0
     if target >= len(train):
         return train, Pairs([], [])
-    by_query: dict[str, list[int]] = {}
-    for row, query in enumerate(train.queries):
-        by_query.setdefault(text_key(query), []).append(row)
-    kept = take_groups(by_query, max(1, target), seed)
+    kept = take_groups(Groups.by_text(map(text_key, train.queries)), max(1, target), seed)
     if data.max_labelled is not None:
         kept = kept[:target]
     if not kept:
@@ -668,16 +666,32 @@ def split_pairs(
     :param way: hold out whole components, queries or documents; auto is as above
     :raises BadInput: where nothing could be held out, or nothing would be left.
     """
-    queries, documents = [text_key(text) for text in pairs.queries], [text_key(text) for text in pairs.documents]
-    drawn = hold_out(queries, documents, share, seed=seed, way=way)
+    drawn = _drawn(_keys(pairs), share, seed=seed, name=name, way=way)
+    if notes is not None and drawn.n_dropped:
+        notes.append(_dropped(drawn, name))
+    return pairs.select(drawn.rest), pairs.select(drawn.held)
+
+
+def _keys(pairs: Pairs) -> tuple[list[str], list[str]]:
+    return [text_key(text) for text in pairs.queries], [text_key(text) for text in pairs.documents]
+
+
+def _drawn(keys: tuple[list[str], list[str]], share: float, *, seed: int, name: str, way: Way) -> Drawn:
+    """Draw what is held out.
+
+    :raises BadInput: where that is nothing, or all
+    """
+    drawn = hold_out(*keys, share, seed=seed, way=way)
     if not drawn.held or not drawn.rest:
         other = "" if way == "auto" else ", or set data.split=auto"
         raise BadInput(
-            f"{counted(len(pairs), 'pair')} cannot be split into training and {name}: too few texts are independent of each other; give {name} pairs of their own{other}"
+            f"{counted(len(keys[0]), 'pair')} cannot be split into training and {name}: too few texts are independent of each other; give {name} pairs of their own{other}"
         )
-    if notes is not None and drawn.n_dropped:
-        notes.append(f"{drawn.n_dropped} pairs were dropped because they use a text of the {name} pairs")
-    return pairs.select(drawn.rest), pairs.select(drawn.held)
+    return drawn
+
+
+def _dropped(drawn: Drawn, name: str) -> str:
+    return f"{drawn.n_dropped} pairs were dropped because they use a text of the {name} pairs"
 
 
 def _leaks(train: Pairs, evaluation: Pairs) -> list[str]:

@@ -16,6 +16,7 @@ import numpy as np
 
 __all__ = [
     "Drawn",
+    "Groups",
     "Way",
     "beyond_chance",
     "held_together",
@@ -39,9 +40,9 @@ def text_key(text: str) -> str:
     >>> text_key("a\u00a0 b\u200b\n") == "a b", text_key("\u1112\u1161\u11ab") == "한"
     (True, True)
     """
-    if not text.isascii():
-        text = _UNSEEN.sub("", unicodedata.normalize("NFC", text))
-    return " ".join(text.split())
+    seen = text if text.isascii() else _UNSEEN.sub("", unicodedata.normalize("NFC", text))
+    key = " ".join(seen.split())
+    return text if key == text else key  # one object: of millions of texts most are their own key
 
 
 def sample(n_rows: int, at_most: int | None, seed: int) -> list[int]:
@@ -56,13 +57,56 @@ def sample(n_rows: int, at_most: int | None, seed: int) -> list[int]:
 
 
 @dataclass(frozen=True)
+class Groups:
+    """Rows in groups, each with a name. *Shape:* rows: (n_rows,), group i holds rows[offsets[i]:offsets[i + 1]]; offsets: (n_groups + 1,)."""
+
+    names: list[str]
+    rows: np.ndarray
+    offsets: np.ndarray
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Rows of each group. *Shape:* (n_groups,)."""
+        return np.diff(self.offsets)
+
+    @classmethod
+    def of(cls, names: list[str], numbers: np.ndarray) -> "Groups":
+        """Put rows into the groups of these numbers. *Shape:* numbers: (n_rows,), each a place in `names`."""
+        sizes = np.bincount(numbers, minlength=len(names))
+        return cls(names, np.argsort(numbers, kind="stable"), np.concatenate([[0], np.cumsum(sizes)]))
+
+    @classmethod
+    def by_text(cls, texts: Iterable[str]) -> "Groups":
+        """Put the rows of one text together, in the order of the first ones."""
+        places = _Places()
+        numbers = places.of(texts)
+        return cls.of(list(places.numbers), numbers)
+
+
+class _Places:
+    """Numbers texts in the order in which they come."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {}
+
+    def of(self, texts: Iterable[str]) -> np.ndarray:
+        """Return the number of each text. *Shape:* (n_texts,)."""
+        numbers = self.numbers
+        return np.fromiter((numbers.setdefault(text, len(numbers)) for text in texts), dtype=np.int64)
+
+
+@dataclass(frozen=True)
 class Drawn:
-    """Rows held out, rows that are left, and how many were dropped because they share a text with those held out."""
+    """Rows held out, rows that are left, and how many were dropped because they share a text with those held out.
+
+    :param sizes: rows of each group that could be held out whole. *Shape:* (n_groups,)
+    """
 
     held: list[int]
     rest: list[int]
     n_dropped: int
     way: Way
+    sizes: np.ndarray
 
 
 def hold_out(queries: Sequence[str], documents: Sequence[str], share: float, *, seed: int, way: Way = "auto") -> Drawn:
@@ -73,55 +117,53 @@ def hold_out(queries: Sequence[str], documents: Sequence[str], share: float, *, 
     """
     target = max(1, round(len(queries) * share))
     chosen: Way = "component" if way == "auto" else way
-    held = take_groups(_groups(queries, documents, chosen), target, seed)
+    groups = _groups(queries, documents, chosen)
+    held = take_groups(groups, target, seed)
     if way == "auto" and len(held) < target // 2:
-        chosen, held = "query", take_groups(_groups(queries, documents, "query"), target, seed)
+        chosen, groups = "query", _groups(queries, documents, "query")
+        held = take_groups(groups, target, seed)
     taken = set(held)
     texts = {text for row in held for text in (queries[row], documents[row])}
     rest = [row for row in range(len(queries)) if row not in taken]
     clean = [row for row in rest if queries[row] not in texts and documents[row] not in texts]
-    return Drawn(held, clean, len(rest) - len(clean), chosen)
+    return Drawn(held, clean, len(rest) - len(clean), chosen, groups.sizes)
 
 
-def _groups(queries: Sequence[str], documents: Sequence[str], way: Way) -> dict[str, list[int]]:
+def _groups(queries: Sequence[str], documents: Sequence[str], way: Way) -> Groups:
     if way == "component":
         return _components(queries, documents)
-    groups: dict[str, list[int]] = {}
-    for row, text in enumerate(documents if way == "document" else queries):
-        groups.setdefault(text, []).append(row)
-    return groups
+    return Groups.by_text(documents if way == "document" else queries)
 
 
-def _components(queries: Sequence[str], documents: Sequence[str]) -> dict[str, list[int]]:
-    """Group rows that share a text, directly or over others; keyed by the component's smallest text."""
-    parent: dict[str, str] = {}
+def _components(queries: Sequence[str], documents: Sequence[str]) -> Groups:
+    """Group rows that share a text, directly or over others; named by the component's smallest text."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    def root(text: str) -> str:
-        while parent.setdefault(text, text) != text:
-            parent[text] = parent[parent[text]]
-            text = parent[text]
-        return text
-
-    for query, document in zip(queries, documents, strict=True):
-        a, b = root(query), root(document)
-        parent[max(a, b)] = min(a, b)
-    groups: dict[str, list[int]] = {}
-    for row, query in enumerate(queries):
-        groups.setdefault(root(query), []).append(row)
-    return groups
+    places = _Places()
+    of_query, of_document = places.of(queries), places.of(documents)
+    n_texts = len(places.numbers)
+    edges = coo_array((np.ones(len(of_query), dtype=np.int8), (of_query, of_document)), shape=(n_texts, n_texts))
+    n_components, component = connected_components(edges, directed=False)
+    names: list[str | None] = [None] * n_components
+    for text, number in zip(places.numbers, component.tolist(), strict=True):
+        known = names[number]
+        if known is None or text < known:
+            names[number] = text
+    return Groups.of([name for name in names if name is not None], component[of_query])
 
 
-def take_groups(groups: dict[str, list[int]], target: int, seed: int) -> list[int]:
+def take_groups(groups: Groups, target: int, seed: int) -> list[int]:
     """Take whole groups in an order given by the seed until `target` rows are reached, never much more."""
-    taken: list[int] = []
-    for key in sorted(
-        groups, key=lambda text: hashlib.sha256(f"{seed}:{text}".encode("utf-8", "surrogatepass")).digest()
-    ):
-        if len(taken) >= target:
+    digests = [hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogatepass")).digest() for name in groups.names]
+    sizes, taken, n_taken = groups.sizes.tolist(), list[np.ndarray](), 0
+    for number in sorted(range(len(digests)), key=digests.__getitem__):
+        if n_taken >= target:
             break
-        if len(taken) + len(groups[key]) <= _most(target):
-            taken += groups[key]
-    return sorted(taken)
+        if n_taken + sizes[number] <= _most(target):
+            taken.append(groups.rows[groups.offsets[number] : groups.offsets[number + 1]])
+            n_taken += sizes[number]
+    return np.sort(np.concatenate(taken)).tolist() if taken else []
 
 
 def _most(target: int) -> float:
@@ -129,11 +171,13 @@ def _most(target: int) -> float:
 
 
 def held_together(
-    queries: Sequence[str], documents: Sequence[str], share: float, *, seed: int, name: str
+    queries: Sequence[str], documents: Sequence[str], share: float, *, sizes: np.ndarray, seed: int, name: str
 ) -> str | None:
-    """Say how many rows no draw of whole components can hold out, and what the other ways cost; None where there are none."""
-    most = _most(max(1, round(len(queries) * share)))
-    large = [len(rows) for rows in _components(queries, documents).values() if len(rows) > most]
+    """Say how many rows no draw of whole components can hold out, and what the other ways cost; None where there are none.
+
+    :param sizes: rows of each component
+    """
+    large = sizes[sizes > _most(max(1, round(len(queries) * share)))].tolist()
     if not large:
         return None
     costs = {way: hold_out(queries, documents, share, seed=seed, way=way).n_dropped for way in ("query", "document")}
@@ -165,7 +209,6 @@ def beyond_chance(shift: float) -> bool:
 
 
 def _variance_of_mean(labels: np.ndarray, clusters: Iterable[str]) -> float:
-    numbers: dict[str, int] = {}
-    rows = np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters])
+    rows = _Places().of(clusters)
     sums = np.bincount(rows, weights=labels.astype(np.float64) - float(labels.mean()))
     return float((sums**2).sum()) / len(labels) ** 2

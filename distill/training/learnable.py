@@ -27,6 +27,7 @@ from distill.recipe.objectives import (
 )
 from distill.training.mixtures import check_mixtures
 from distill.training.negatives import GuideVectors, Negatives
+from distill.training.ragged import Ragged
 from distill.training.read_texts import are_read
 from distill.training.terms import compares_candidates
 from distill.training.trainset import group_pairs, is_ordered
@@ -65,7 +66,7 @@ class _Facts(Protocol):
     @property
     def document_rows(self) -> np.ndarray: ...
     @property
-    def unit_pairs(self) -> list[np.ndarray]: ...
+    def unit_pairs(self) -> Ragged: ...
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class _PairFacts:
     labels: np.ndarray | None
     query_rows: np.ndarray
     document_rows: np.ndarray
-    unit_pairs: list[np.ndarray]
+    unit_pairs: Ragged
 
 
 def check_pairs(run: "Run") -> None:
@@ -163,7 +164,7 @@ def _check_facts(
         _check_differing(where, facts.labels)
         if isinstance(term, ListTerm):
             _check_ordered(where, facts.labels, facts.unit_pairs)
-    elif compares_candidates(term) and not more_to_come and not any(len(pairs) > 1 for pairs in facts.unit_pairs):
+    elif compares_candidates(term) and not more_to_come and not (facts.unit_pairs.lengths > 1).any():
         raise BadInput(
             f"{where} compares the candidates of a query, and no training query has two documents; use score_match.loss bce or logit_mse, or add documents"
         )
@@ -200,7 +201,7 @@ def _check_labels(name: str, facts: _Facts, term: "Labels", global_batch: int) -
 def _check_differing(where: str, labels: np.ndarray | None) -> None:
     if labels is None:
         raise BadInput(
-            f"{where}: the training pairs have no labels to learn from; add labels, or leave it out (a student may name a teacher instead)"
+            f"{where}: the training pairs have no labels to learn from; name a teacher, or leave it out"
         )
     known = labels[np.isfinite(labels)]
     if not len(known) or np.ptp(known) == 0:
@@ -210,9 +211,9 @@ def _check_differing(where: str, labels: np.ndarray | None) -> None:
         )
 
 
-def _check_ordered(where: str, labels: np.ndarray | None, unit_pairs: list[np.ndarray]) -> None:
+def _check_ordered(where: str, labels: np.ndarray | None, unit_pairs: Ragged) -> None:
     """Refuse lists whose labels say no order; say how many do."""
-    groups = [pairs for pairs in unit_pairs if len(pairs) > 1]
+    groups = [unit_pairs[unit] for unit in np.flatnonzero(unit_pairs.lengths > 1).tolist()]
     ordered = sum(is_ordered(labels, pairs) for pairs in groups)
     if not ordered:
         why = "all of them have one label within a query" if groups else "no training query has two documents"
@@ -273,7 +274,7 @@ def _check_positives(name: str, units: _Facts, labels: np.ndarray, positive_from
         raise BadInput(
             f"{where} needs documents that do not answer a query, and {_so_many(documents, 'document')} all do; add pairs with other documents"
         )
-    if global_batch * max(len(group) for group in units.unit_pairs) < 2:
+    if global_batch * int(units.unit_pairs.lengths.max()) < 2:
         raise BadInput(
             f"{where} compares the pairs of a step, and a step holds one; set training.global_batch (say 32)"
         )
@@ -286,7 +287,7 @@ def _check_scores(where: str, units: "TrainSet", teacher: str, *, by_group: bool
         if len(scores) and float(np.std(scores)) < LEAST_SPREAD:
             raise JobFailed(f"{where}: teacher {teacher} gives every pair the same score, {float(scores[0]):.4g}")
         return
-    groups = [pairs for pairs in units.unit_pairs if len(pairs) > 1]
+    groups = [units.unit_pairs[unit] for unit in np.flatnonzero(units.unit_pairs.lengths > 1).tolist()]
     if max(float(np.ptp(scores[pairs])) for pairs in groups) < LEAST_SPREAD:
         raise JobFailed(f"{where}: teacher {teacher} gives all candidates of every query the same score")
 

@@ -20,6 +20,7 @@ from distill.data.tokens import TokenTable, tokenize
 from distill.files.artefact import ModelKind
 from distill.models.generative import tokenize_templated
 from distill.training.negatives import GuideVectors, Negatives
+from distill.training.ragged import Ragged
 
 __all__ = ["Basis", "Batch", "LoneTexts", "Tokenization", "TrainSet", "group_pairs", "is_ordered", "validation_value"]
 
@@ -151,8 +152,8 @@ class TrainSet:
     query_rows: np.ndarray
     document_rows: np.ndarray
     labels: np.ndarray | None
-    unit_pairs: list[np.ndarray]
-    unit_texts: list[np.ndarray]
+    unit_pairs: Ragged
+    unit_texts: Ragged
     teacher_scores: Mapping[str, np.ndarray] = field(default_factory=dict)
     embeddings: Callable[[np.ndarray], np.ndarray] | None = None
     in_batch_negatives: bool = False
@@ -203,16 +204,16 @@ class TrainSet:
         document_rows = sequences.rows(1, pairs.documents, pairs.documents)
         lone_rows = sequences.lone_rows(lone or LoneTexts())
         tokens, cut = tokenization.of([tokenization.prompts[role] + text for role, text, _ in sequences.numbers])
-        lone_units = [np.array([row]) for row in dict.fromkeys(lone_rows.tolist())]
-        unit_texts = [np.unique(np.concatenate([query_rows[group], document_rows[group]])) for group in groups]
+        lone_units = Ragged.single(np.array(list(dict.fromkeys(lone_rows.tolist())), dtype=np.int64))
+        no_pairs = Ragged.cut(np.zeros(0, dtype=np.int64), [0] * len(lone_units))
         return cls(
             tokenization.kind,
             tokens,
             query_rows,
             document_rows,
             pairs.labels,
-            groups + [np.zeros(0, dtype=np.int64)] * len(lone_units),
-            unit_texts + lone_units,
+            groups.followed_by(no_pairs),
+            groups.mapped(query_rows, document_rows).followed_by(lone_units),
             texts=[text for _, text, _ in sequences.numbers],
             roles=[role for role, _, _ in sequences.numbers],
             teacher_texts=[taught for _, _, taught in sequences.numbers],
@@ -223,10 +224,9 @@ class TrainSet:
         """Learn the queries (0) or the documents (1) alone, which must have been kept apart (`by_role`)."""
         own = self.document_rows if role else self.query_rows
         self.own_role = role
-        self.unit_texts = [
-            np.unique(own[pairs]) if len(pairs) else texts
-            for pairs, texts in zip(self.unit_pairs, self.unit_texts, strict=True)
-        ]
+        lone = np.flatnonzero(self.unit_pairs.lengths == 0)  # they stand behind the pairs
+        with_pairs = Ragged(self.unit_pairs.values, self.unit_pairs.offsets[: len(self) + 1 - len(lone)])
+        self.unit_texts = with_pairs.mapped(own).followed_by(Ragged.single(self.unit_texts.joined(lone)))
 
     @property
     def cannot_rank(self) -> str | None:
@@ -243,19 +243,19 @@ class TrainSet:
     @property
     def unit_lengths(self) -> np.ndarray:
         """Tokens of each unit's longest sequence. *Shape:* (n_units,)."""
-        lengths = self.tokens.lengths
-        return np.array([lengths[rows].max() for rows in self.unit_texts])
+        lengths, starts = self.tokens.lengths[self.unit_texts.values], self.unit_texts.offsets[:-1]
+        return np.maximum.reduceat(lengths, starts) if len(starts) else lengths
 
     @property
     def unit_sequences(self) -> np.ndarray:
         """Sequences of each unit. *Shape:* (n_units,)."""
-        return np.array([len(rows) for rows in self.unit_texts])
+        return self.unit_texts.lengths
 
     def counts(self, units: np.ndarray) -> dict[Basis, int]:
         """Return how much of each basis the given units hold."""
         pairs = self._pairs(units)
         labels = np.zeros(0) if self.labels is None else self.labels[pairs]
-        groups = [self.unit_pairs[unit] for unit in units if len(self.unit_pairs[unit]) > 1]
+        groups = [self.unit_pairs[unit] for unit in units[self.unit_pairs.lengths_of(units) > 1].tolist()]
         return {
             "pairs": len(pairs),
             "labelled": int(np.isfinite(labels).sum()),
@@ -268,18 +268,17 @@ class TrainSet:
 
     def unit_sequences_of(self, units: np.ndarray) -> int:
         """Return how many sequences the given units hold together."""
-        return sum(len(self.unit_texts[unit]) for unit in units)
+        return int(self.unit_texts.lengths_of(units).sum())
 
     def _tokens_of(self, units: np.ndarray) -> int:
         """Return how many tokens of the given units are the same for student and live teachers."""
         if self.alike is None or not len(units):
             return 0
-        rows = np.concatenate([self.unit_texts[unit] for unit in units])
+        rows = self.unit_texts.joined(units)
         return int(self.tokens.lengths[rows][self.alike[rows]].sum())
 
     def _pairs(self, units: np.ndarray) -> np.ndarray:
-        parts = [self.unit_pairs[unit] for unit in units]
-        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+        return self.unit_pairs.joined(units)
 
     def batch(self, units: np.ndarray, *, totals: Mapping[Basis, int], n_processes: int = 1) -> Batch:
         """Build the pass over the given units of a step with the given totals.
@@ -291,7 +290,7 @@ class TrainSet:
         share: dict[Basis, float] = {basis: n_processes * counts[basis] / max(totals[basis], 1) for basis in _BASES}
         units = units if len(units) else np.array([0])
         pairs = self._pairs(units)
-        rows = pairs if self.kind == "cross_encoder" else np.concatenate([self.unit_texts[unit] for unit in units])
+        rows = pairs if self.kind == "cross_encoder" else self.unit_texts.joined(units)
         place = {int(row): i for i, row in enumerate(rows)}  # a text in two units: either place will do
         inputs, order = self._inputs(rows)
         slots, slot_mask = self._slots(units)
@@ -349,12 +348,12 @@ class TrainSet:
         return [self.tokens.batch(rows[part]) for part in parts], torch.from_numpy(order)
 
     def _slots(self, units: np.ndarray) -> tuple[Tensor, Tensor]:
-        sizes = [len(self.unit_pairs[unit]) for unit in units if len(self.unit_pairs[unit]) > 1]
-        slots = torch.zeros(len(sizes), max(sizes, default=0), dtype=torch.long)
+        sizes = self.unit_pairs.lengths_of(units).tolist()
+        of_groups = [size for size in sizes if size > 1]
+        slots = torch.zeros(len(of_groups), max(of_groups, default=0), dtype=torch.long)
         mask = torch.zeros_like(slots, dtype=torch.bool)
         start = group = 0
-        for unit in units:
-            size = len(self.unit_pairs[unit])
+        for size in sizes:
             if size > 1:
                 slots[group, :size] = torch.arange(start, start + size)
                 mask[group, :size] = True
@@ -369,14 +368,14 @@ def _distinct(rows: np.ndarray) -> Tensor:
     return torch.from_numpy(places[np.argsort(distinct.astype(np.uint64) * np.uint64(_GOLDEN), kind="stable")])
 
 
-def group_pairs(pairs: Pairs, candidates: int | None) -> list[np.ndarray]:
+def group_pairs(pairs: Pairs, candidates: int | None) -> Ragged:
     """Return single pairs, or each query's pairs in runs of at most `candidates`."""
     if candidates is None:
-        return [np.array([row]) for row in range(len(pairs))]
-    by_query: dict[int, list[int]] = {}
-    for row, query in enumerate(pairs.query_ids):
-        by_query.setdefault(int(query), []).append(row)
-    return [np.array(rows[i : i + candidates]) for rows in by_query.values() for i in range(0, len(rows), candidates)]
+        return Ragged.single(np.arange(len(pairs)))
+    queries = pairs.query_ids
+    sizes = np.bincount(queries)
+    runs = [min(candidates, size - done) for size in sizes.tolist() for done in range(0, size, candidates)]
+    return Ragged.cut(np.argsort(queries, kind="stable"), runs)
 
 
 def is_ordered(labels: np.ndarray | None, group: np.ndarray) -> bool:

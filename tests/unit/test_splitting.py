@@ -8,7 +8,7 @@ import pytest
 
 from distill.data.cut_texts import count_cut_texts, sample_cut_texts
 from distill.data.pairs import Pairs, load_split, split_pairs
-from distill.data.splitting import held_together, hold_out, label_shift, sample, text_key
+from distill.data.splitting import _components, held_together, hold_out, label_shift, sample, text_key
 from distill.data.tokens import tokenize
 from distill.errors import BadInput
 from distill.recipe.schema import Data, Parallel, Unlabelled
@@ -119,7 +119,8 @@ class TestWhatCannotBeSeparated:
         rows = linked()
         keys = [row[0] for row in rows], [row[1] for row in rows]
         drawn = hold_out(*keys, 0.1, seed=0, way=way)
-        said = held_together(*keys, 0.1, seed=0, name="evaluation")
+        sizes = hold_out(*keys, 0.1, seed=0, way="component").sizes
+        said = held_together(*keys, 0.1, sizes=sizes, seed=0, name="evaluation")
         assert (
             f"data.split=query draws from all and drops {hold_out(*keys, 0.1, seed=0, way='query').n_dropped} pairs"
             in said
@@ -135,8 +136,27 @@ class TestWhatCannotBeSeparated:
             split_pairs(pairs, 0.1, seed=0, way="component")
 
     def test_nothing_is_said_of_data_that_can_be_separated(self):
-        queries = [f"q{i // 4}" for i in range(400)]
-        assert held_together(queries, [f"d{i}" for i in range(400)], 0.1, seed=0, name="evaluation") is None
+        keys = [f"q{i // 4}" for i in range(400)], [f"d{i}" for i in range(400)]
+        sizes = hold_out(*keys, 0.1, seed=0).sizes
+        assert sizes.tolist() == [4] * 100
+        assert held_together(*keys, 0.1, sizes=sizes, seed=0, name="evaluation") is None
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_components_are_what_following_shared_texts_gives(self, seed):
+        rng = np.random.default_rng(seed)
+        rows = [(f"t{a}", f"t{b}") for a, b in rng.integers(0, 90, (60, 2))]
+        together = [{row} for row in range(len(rows))]
+        for row, texts in enumerate(rows):
+            linked = [group for group in together if any({*texts} & {*rows[other]} for other in group)]
+            together = [group for group in together if group not in linked] + [set().union({row}, *linked)]
+        groups = _components(*map(list, zip(*rows, strict=True)))
+        parts = np.split(groups.rows, groups.offsets[1:-1])
+        assert sorted(map(sorted, together)) == sorted(part.tolist() for part in parts)
+        assert groups.names == [min(min(rows[row]) for row in part) for part in parts]
+
+    def test_a_text_that_is_its_own_key_is_not_copied(self):
+        for text in ("plain words", "한국어 문장"):
+            assert text_key(text) is text
 
 
 class TestLabels:

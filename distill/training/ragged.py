@@ -1,0 +1,88 @@
+"""Many short arrays of row numbers in two flat ones: a million units of one pair each take 16 MB, as single arrays 120."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+
+__all__ = ["Ragged"]
+
+
+@dataclass(frozen=True)
+class Ragged(Sequence[np.ndarray]):
+    """Parts of an array of numbers.
+
+    *Shape:* values: (n_values,); offsets: (n_parts + 1,), part i is values[offsets[i]:offsets[i + 1]]
+
+    >>> parts = Ragged.of([[3, 1], [], [2]])
+    >>> len(parts), parts[0].tolist(), parts.lengths.tolist(), parts.joined(np.array([2, 0])).tolist()
+    (3, [3, 1], [2, 0, 1], [2, 3, 1])
+    """
+
+    values: np.ndarray
+    offsets: np.ndarray
+
+    @classmethod
+    def of(cls, parts: Iterable[Sequence[int] | np.ndarray]) -> "Ragged":
+        """Put parts one behind the other."""
+        given = [np.asarray(part, dtype=np.int64) for part in parts]
+        return cls.cut(np.concatenate([np.zeros(0, dtype=np.int64), *given]), [len(part) for part in given])
+
+    @classmethod
+    def cut(cls, values: np.ndarray, lengths: Sequence[int] | np.ndarray) -> "Ragged":
+        """Cut an array into parts of these lengths. *Shape:* lengths: (n_parts,)."""
+        return cls(values, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
+
+    @classmethod
+    def single(cls, values: np.ndarray) -> "Ragged":
+        """Make each value a part."""
+        return cls(values, np.arange(len(values) + 1))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @overload
+    def __getitem__(self, part: int) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, part: slice) -> "Sequence[np.ndarray]": ...
+    def __getitem__(self, part: int | slice) -> "np.ndarray | Sequence[np.ndarray]":
+        if isinstance(part, slice):
+            return [self[number] for number in range(len(self))[part]]
+        number = range(len(self))[part]  # IndexError behind the last one
+        return self.values[self.offsets[number] : self.offsets[number + 1]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Values of each part. *Shape:* (n_parts,)."""
+        return np.diff(self.offsets)
+
+    def lengths_of(self, parts: np.ndarray) -> np.ndarray:
+        """Values of some parts. *Shape:* parts: (n,)."""
+        lengths: np.ndarray = self.offsets[parts + 1] - self.offsets[parts]
+        return lengths
+
+    def joined(self, parts: np.ndarray) -> np.ndarray:
+        """Return the values of some parts, in their order. *Shape:* parts: (n,)."""
+        lengths = self.lengths_of(parts)
+        starts = self.offsets[parts] - np.cumsum(lengths) + lengths
+        values: np.ndarray = self.values[np.repeat(starts, lengths) + np.arange(lengths.sum())]
+        return values
+
+    def followed_by(self, other: "Ragged") -> "Ragged":
+        """Return these parts and those of another behind them."""
+        values = np.concatenate([self.values, other.values])
+        return Ragged.cut(values, np.concatenate([self.lengths, other.lengths]))
+
+    def mapped(self, *numbers: np.ndarray) -> "Ragged":
+        """Return what the values of each part stand for in these arrays: each once, ascending.
+
+        *Shape:* each of numbers: (more than the greatest value,)
+        """
+        part = np.repeat(np.arange(len(self)), self.lengths)
+        taken = [given[self.values] for given in numbers]
+        if not len(part):
+            return Ragged.cut(np.zeros(0, dtype=np.int64), np.zeros(len(self), dtype=np.int64))
+        n = 1 + max(int(one.max()) for one in taken)
+        both = np.unique(np.concatenate([part * n + one for one in taken]))
+        return Ragged.cut(both % n, np.bincount(both // n, minlength=len(self)))
