@@ -28,6 +28,7 @@ from typing import Any
 from distill.data.public_sets import advice_for
 from distill.data.table_rows import RepeatedKeys, delimited_rows, json_rows, text_lines
 from distill.errors import BadInput
+from distill.wording import printable
 
 __all__ = [
     "Table",
@@ -145,10 +146,16 @@ def read_columns(
 
 
 def _missing(source: Any, name: str, has: Sequence[str], section: str) -> BadInput:
-    names = [" ".join(str(one).split()) for one in has]
-    shown = [one if len(one) <= _SHOWN_VALUE else f"{one[:_SHOWN_VALUE]}…" for one in names[:_SHOWN_COLUMNS]]
-    more = f" and {len(names) - _SHOWN_COLUMNS} more" if len(names) > _SHOWN_COLUMNS else ""
+    shown = [_shown_name(str(one)) for one in has[:_SHOWN_COLUMNS]]
+    more = f" and {len(has) - _SHOWN_COLUMNS} more" if len(has) > _SHOWN_COLUMNS else ""
     return BadInput(f"{source} has no column {name!r}; it has {', '.join(shown)}{more}; set {section}")
+
+
+def _shown_name(name: str) -> str:
+    """Return a column's name as a message shows it: in quotes where a blank or an invisible character makes it another name than it seems."""
+    is_plain = name.isprintable() and name == " ".join(name.split())
+    shown = name if is_plain else f"'{printable(name)}'"
+    return shown if len(shown) <= _SHOWN_VALUE else f"{shown[:_SHOWN_VALUE]}…"
 
 
 def held_name(source: Any, name: str, has: Sequence[str], section: str) -> str:

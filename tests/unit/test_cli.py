@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from distill.data.tables import read_columns
+from distill.errors import BadInput
 from distill.files.artefact import Artefact, write_card
 from recipes import benchmark, cache_signals, export, train_student, train_teacher
 from recipes._launch import _hear_threads, guarded
@@ -162,6 +163,13 @@ class TestExitCodes:
         code, _, err = call("train-teacher", write_recipe(tmp_path))
         assert code == 1
         assert "No space left on device: /data/x" in err
+
+    def test_what_a_message_shows_of_a_file_moves_no_cursor(self, capsys):
+        def refuse():
+            raise BadInput("a\x1b]0;b\x07 \u202e\u200bc\rd\n  이력서 é")
+
+        assert guarded(refuse) == 2
+        assert capsys.readouterr().err == "error: a\\x1b]0;b\\x07 \\u202e\\u200bc\\rd\n  이력서 é\n"
 
     def test_errors_of_ours_that_are_none_are_not_hidden(self, tmp_path, monkeypatch):
         def fail(_):

@@ -136,6 +136,13 @@ INPUTS = {
     "nothing.csv": (b"", "is empty"),
     "nothing but a mark.csv": (codecs.BOM_UTF8, "is empty"),
     "no such column.csv": (b"words,label\na,1\n", "has no column 'text'; it has words, label"),
+    "blanks in the header.csv": (b"words, text ,label\na,b,1\n", "has no column 'text'; it has words, ' text ', label"),
+    "invisible in the header.csv": (
+        "words,text\u200b,label\na,b,1\n".encode(),
+        r"has no column 'text'; it has words, 'text\u200b', label",
+    ),
+    "first line empty.csv": (b"\ntext,label\na,1\n", "the first line must name the columns, it is empty"),
+    "first line empty.tsv": (b"\ntext\tlabel\na\t1\n", "the first line must name the columns, it is empty"),
     "nul.csv": (b"text,label\na\0b,1\n", "row 1: text holds a NUL character"),
     "nul in the header.tsv": (b"te\0xt\tlabel\na\t1\n", "holds NUL bytes"),
     # encodings
