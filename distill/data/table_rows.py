@@ -187,7 +187,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=str, parse_floa
 
 def is_array(path: TableFile) -> bool:
     """Tell whether a .json holds one array of objects, not an object a line."""
-    if not path.name.removesuffix(".gz").endswith(".json"):
+    if not path.name.removesuffix(".gz").lower().endswith(".json"):
         return False
     first = next((line.lstrip() for line in text_lines(path) if line.strip()), "")
     return first.startswith("[")

@@ -81,7 +81,7 @@ def locate(source: str, *, texts: bool = False) -> Table | None:
     """
     path = Path(source)
     found = _status(source)
-    suffix = next((s for s in reversed(path.suffixes) if s != ".gz"), "")
+    suffix = next((s for s in reversed(path.suffixes) if s != ".gz"), "").lower()
     kinds = _FORMATS | ({".txt": "txt"} if texts else {})
     if found is None:
         if suffix not in kinds and _HUB_NAME.fullmatch(source):
@@ -390,12 +390,14 @@ def read_texts(source: str, column: str = "text", *, section: str = "--column", 
 
     :param gaps: leave the lines of a .txt without a visible character out; else they are empty texts, so that lines keep
         their numbers. Either is counted in the log. A table's empty values are refused.
-    :raises BadInput: naming the line or row that is no text
+    :raises BadInput: naming the line or row that is no text, and for lines that end in \r alone
     """
     table = locate(source, texts=True)
     if table is None or table.format != "txt":
         return read_text_columns(source, [column], section=section)[column]
     lines = [line.removesuffix("\n").removesuffix("\r") for line in text_lines(table.path)]
+    if len(lines) == 1 and "\r" in lines[0]:
+        raise BadInput(f"{source}: its lines end in \\r alone; save it with \\n")
     kept = [line for line in lines if not is_gap(line)]
     if len(kept) < len(lines):
         what = "left out" if gaps else "kept as empty texts, so that lines keep their numbers"

@@ -505,3 +505,8 @@ def test_lower_casing_of_sentence_transformers_goes_into_the_tokenizer(bert_bi, 
         folder / "onnx/model.onnx", folder / "tokenizer.json", ["Python AND Django"], "sentence_embedding"
     )
     np.testing.assert_allclose(values, wanted, atol=1e-4)
+    damaged = shutil.copytree(source, tmp_path / "damaged")
+    (damaged / "config.json").write_text("{}")
+    assert main(["layout", str(damaged), str(tmp_path / "other"), "--for", "fastembed"]) == 2
+    assert "is not what was made" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()

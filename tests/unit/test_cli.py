@@ -457,6 +457,17 @@ class TestPush:
         code, _, err = call("push", folder, "a b", "--dry-run")
         assert (code, len(err.splitlines())) == (2, 1)
 
+    def test_a_folder_that_is_not_what_was_made_is_not_sent(self, call, bi_folder, tmp_path):
+        folder = shutil.copytree(bi_folder, tmp_path / "model")
+        (folder / "README.md").write_text("hello")
+        write_card(folder, Artefact("bi_encoder", "train_student", "f"))
+        assert call("push", folder, "team/model", "--dry-run")[0] == 0
+        weights = folder / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1])
+        code, _, err = call("push", folder, "team/model", "--dry-run")
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert "is not what was made: its files are of revision" in err
+
 
 class TestData:
     """Commands that make or change data."""

@@ -126,6 +126,8 @@ INPUTS = {
         ["NaN", "nan", "None", "null", "N/A"],
     ),
     "words for nothing.tsv": (b"text\tlabel\nNaN\t1\nNone\t1\n", ["NaN", "None"]),
+    "capitals.CSV": (CSV, None),
+    "capitals.Tsv": (TSV, None),
     "numbers.csv": (b"text,label\n12,1\n-0.50,1\n1e999,1\n", ["12", "-0.50", "1e999"]),
     "header in NFD.csv": (f"{NFD},text,label\nx,a b,1\ny,c d,0\n".encode(), None),
     "header twice by NFC.csv": (f"{NFD},{NFC},text,label\nx,y,a b,1\n".encode(), "must name each column once"),
@@ -348,6 +350,15 @@ def test_a_column_is_found_by_its_name_in_nfc(suffix, held, asked, tmp_path):
     assert read_columns(str(out), [held])[held] == ["가 나"]  # the copy spells it as its source does
     with pytest.raises(BadInput, match="has no column '이력'"):
         read_texts(str(path), "이력")
+
+
+def test_lines_that_end_in_a_carriage_return_alone_are_not_one_text(tmp_path):
+    path = tmp_path / "old mac.txt"
+    path.write_bytes(b"a\rb\rc")
+    with pytest.raises(BadInput, match=r"its lines end in \\r alone; save it with \\n"):
+        read_texts(str(path))
+    path.write_bytes(b"a\rb\nc\n")
+    assert read_texts(str(path)) == ["a\rb", "c"]
 
 
 class TestTextFiles:
