@@ -86,6 +86,10 @@ def locate(source: str, *, texts: bool = False) -> Table | None:
     if found is None:
         if suffix not in kinds and _HUB_NAME.fullmatch(source):
             return None
+        if "://" in source:
+            raise BadInput(f"{source}: an address is not read here; download it, and name the file")
+        if path.is_symlink():
+            raise BadInput(f"{source}: a link to {os.readlink(path)}, which is not there")
         raise BadInput(f"{source}: no such file{advice_for(path) or _near(path)}")
     if stat.S_ISDIR(found.st_mode):
         raise BadInput(f"{source} is a folder; name a .csv, .tsv, .jsonl or .parquet file in it")

@@ -352,6 +352,19 @@ def test_a_column_is_found_by_its_name_in_nfc(suffix, held, asked, tmp_path):
         read_texts(str(path), "이력")
 
 
+@pytest.mark.parametrize("source", ["https://example.com/pairs.csv", "s3://bucket/pairs.csv"])
+def test_an_address_is_not_taken_for_a_path(source):
+    with pytest.raises(BadInput, match="an address is not read here; download it"):
+        read_texts(source)
+
+
+def test_a_link_to_nowhere_is_called_one(tmp_path):
+    path = tmp_path / "pairs.csv"
+    path.symlink_to("gone.csv")
+    with pytest.raises(BadInput, match=r"a link to gone\.csv, which is not there"):
+        read_texts(str(path))
+
+
 def test_lines_that_end_in_a_carriage_return_alone_are_not_one_text(tmp_path):
     path = tmp_path / "old mac.txt"
     path.write_bytes(b"a\rb\rc")
