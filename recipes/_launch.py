@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from distill.errors import BadInput, MatchDistillError, missing_package
 from distill.machine.termination import ended_in_order
+from distill.wording import printable
 
 if TYPE_CHECKING:
     from distill.run import Run
@@ -99,7 +100,11 @@ def _hear_threads() -> None:
 
 
 def _say(message: str) -> None:
-    """Print what went wrong, once: of several processes most have the same to say, and the launcher sums them up."""
+    """Print what went wrong, once: of several processes most have the same to say, and the launcher sums them up.
+
+    What a message shows of a file or a path stays in its line, and no terminal obeys it.
+    """
+    message = "\n".join(map(printable, message.split("\n")))
     if not _tell_launcher(message) or _is_first():
         print(message, file=sys.stderr)
 

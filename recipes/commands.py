@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from distill.data.pairs import Asked, batched, read_pairs, read_pairs_with_rows
+from distill.data.pairs import Asked, PairReader, batched, read_pairs
 from distill.data.table_writing import check_form, check_suffix, table_writer
 from distill.data.tables import read_texts
 from distill.diagnosis.findings import SEVERITIES
@@ -21,6 +21,7 @@ from distill.evaluation.latency import LoadSettings
 from distill.files.outputs import check_output_folder, output_file
 from distill.machine.cpu import multiplies_bf16, usable_cpus
 from distill.models.files import read_model_files
+from distill.progress import progress
 from distill.recipe.schema import Benchmark, Recipe
 from distill.runtime.fastest import exports_at, fastest_measured
 from distill.runtime.opening import load
@@ -70,13 +71,10 @@ def score_file(model: Path, pairs: PairFile, output: OutputPlace, *, scoring: Sc
     check_form(output.path)
     inputs: list[str | Path] = [model, pairs.source, *([] if other_side is None else [other_side])]
     with output_file(output.path, inputs=inputs, overwrite=output.overwrite) as temporary:
-        read, rows = read_pairs_with_rows(
-            pairs.source,
-            pairs.columns,
-            labelled=False,
-            skip_bad_rows=pairs.skip_bad_rows,
-            asked=Asked(columns="--query-column or --document-column", skip="--skip-bad-rows"),
-        )
+        asked = Asked(columns="--query-column or --document-column", skip="--skip-bad-rows")
+        read = PairReader(
+            pairs.source, pairs.columns, skip_bad_rows=pairs.skip_bad_rows, labelled=False, asked=asked
+        ).checked()
         scorer = open_scorer(
             model,
             other_side=other_side,
@@ -85,12 +83,18 @@ def score_file(model: Path, pairs: PairFile, output: OutputPlace, *, scoring: Sc
             **arguments,
         )
         columns = result_columns(model, scorer, calibrated=scoring.calibrated, decide=scoring.decide)
-        scores = scorer.score(read.queries, read.documents, progress=True)
-        results = [told(scores).tolist() for _, told in columns.values()]
-        with table_writer(temporary, {"row": int} | {name: kind for name, (kind, _) in columns.items()}) as write:
-            for row, *values in zip(rows, *results, strict=True):
-                write([row + 1, *values])
-    print(f"{counted(len(scores), 'pair')} → {output.path}  ({scorer!r})", file=sys.stderr)
+        kinds = {"row": int} | {name: kind for name, (kind, _) in columns.items()}
+        with (
+            table_writer(temporary, kinds) as write,
+            progress("scoring", len(read), show=len(read) > _ROWS_AT_ONCE) as report,
+        ):
+            for block, rows in read.blocks():  # of any number of pairs one block is in memory
+                scores = scorer.score(block.queries, block.documents, progress=len(read) <= _ROWS_AT_ONCE)
+                results = [told(scores).tolist() for _, told in columns.values()]
+                for row, *values in zip(rows, *results, strict=True):
+                    write([row + 1, *values])
+                report(len(block))
+    print(f"{counted(len(read), 'pair')} → {output.path}  ({scorer!r})", file=sys.stderr)
 
 
 def embed_file(

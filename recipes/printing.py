@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import GateFailed
+from distill.wording import counted
 
 __all__ = [
     "comparison_line",
@@ -167,7 +168,7 @@ def print_plan(folder: Path, *, as_json: bool) -> None:
         print(json.dumps(plan, ensure_ascii=False, indent=2))
         return
     where, own, other = plan["environment"], plan["precision"], plan["other"]
-    print(f"{plan['kind']}, {plan['length']} tokens, {plan['threads']} threads of {where['cpu']}")
+    print(f"{plan['kind']}, {plan['length']} tokens, {counted(plan['threads'], 'thread')} of {where['cpu']}")
     print(
         f"planned in {own} ({plan['why']}): int8 takes {plan['int8_of_fp32']:.2f} of fp32's time; {other} is shown beside it"
     )
@@ -186,17 +187,24 @@ def print_plan(folder: Path, *, as_json: bool) -> None:
         "predicted",
     )
     print_table(columns, [_student_cells(student, name) for student in plan["students"] for name in (own, other)])
+    print(f"largest: by {plan['largest']}; a row without p95 was predicted, not measured. {_held_out(plan)}")
+    for note in plan["notes"]:
+        print(note)
+    print(f"\n{plan['yaml']}\n{folder / 'plan.png'}  {folder / 'student.yaml'}  {folder / 'plan.json'}")
+
+
+def _held_out(plan: Mapping[str, Any]) -> str:
+    """Say how well the cost model predicts shapes that it was not fitted to."""
+    if plan["median_error"] is None:
+        return "One shape alone was possible: nothing says how well others would be predicted."
     errors = [
         f"{100 * plan[name]['p95_ms']:.0f} % (p95), {100 * plan[name]['p50_ms']:.0f} % (p50), {100 * plan[name]['size_mb']:.1f} % (size)"
         for name in ("median_error", "median_error_other")
     ]
-    print(
-        f"largest: by {plan['largest']}; a row without p95 was predicted, not measured. Held out one by one, the shapes that "
-        f"were fitted to are predicted within {errors[0]} in {own}, {errors[1]} in {other}, in the median."
+    return (
+        f"Held out one by one, the shapes that were fitted to are predicted within {errors[0]} in {plan['precision']}, "
+        f"{errors[1]} in {plan['other']}, in the median."
     )
-    for note in plan["notes"]:
-        print(note)
-    print(f"\n{plan['yaml']}\n{folder / 'plan.png'}  {folder / 'student.yaml'}  {folder / 'plan.json'}")
 
 
 def _student_cells(student: Mapping[str, Any], precision: str) -> list[str]:

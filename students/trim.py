@@ -12,6 +12,7 @@ from distill.errors import BadInput
 from distill.files.artefact import (
     Artefact,
     check_model_folder,
+    check_unchanged,
     content_hash,
     read_card,
     revision,
@@ -70,6 +71,7 @@ def trim_folder(
     """
     source = Path(resolve_name(model))
     kind = check_model_folder(source)
+    check_unchanged(source)  # what is made of it has a card of its own, which would hide what happened to its files
     read: list[str | Path] = [source, *(_source_file(text) for text in texts)]
     check_output_folder(target, inputs=read)
     if changed is not None:

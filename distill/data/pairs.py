@@ -32,6 +32,7 @@ from distill.data.splitting import (
 )
 from distill.data.tables import (
     as_text,
+    column_blocks,
     locate,
     read_columns,
     read_text_columns,
@@ -46,6 +47,8 @@ from distill.wording import counted
 
 __all__ = [
     "Asked",
+    "CheckedPairs",
+    "PairReader",
     "Pairs",
     "Split",
     "held_out_keys",
@@ -462,17 +465,104 @@ def read_pairs_with_rows(
     asked: Asked = Asked(),
 ) -> tuple[Pairs, list[int]]:
     """Return pairs as `read_pairs` does, and the row of each in the source, counted from 0: what is left out leaves gaps."""
-    names = [columns.query, columns.document] + ([columns.label] if labelled else [])
-    table = read_columns(source, names, hub_split=hub_split, section=asked.columns)
-    queries, documents = table[columns.query], table[columns.document]
-    problems = _text_problems(documents, columns.document) | _text_problems(queries, columns.query)
-    labels = None
-    if labelled:
-        labels, label_problems = _to_unit(table[columns.label], label_range, asked.label_range)
-        problems = label_problems | problems
-    keep = _without_problems(source, len(queries), problems, skip_bad_rows, asked)
-    pairs = Pairs([as_text(text) for text in queries], [as_text(text) for text in documents], labels)
-    return (pairs if len(keep) == len(pairs) else pairs.select(keep)), keep
+    given = PairReader(source, columns, label_range, skip_bad_rows, hub_split, labelled, asked)
+    pairs, problems = Pairs([], [], np.zeros(0, dtype=np.float32) if labelled else None), dict[int, str]()
+    parts = [] if pairs.labels is None else [pairs.labels]
+    for block, found in given.blocks():
+        pairs.queries.extend(block.queries)
+        pairs.documents.extend(block.documents)
+        parts += [] if block.labels is None else [block.labels]
+        problems |= found
+    given.check(len(pairs), problems)
+    pairs = replace(pairs, labels=np.concatenate(parts) if parts else None)
+    keep = [row for row in range(len(pairs)) if row not in problems]
+    return (pairs if not problems else pairs.select(keep)), keep
+
+
+@dataclass(frozen=True)
+class PairReader:
+    """How pairs are read from a file or hub dataset; the parameters are those of `read_pairs`."""
+
+    source: str
+    columns: Columns
+    label_range: tuple[float, float] = (0.0, 1.0)
+    skip_bad_rows: bool = False
+    hub_split: str = "train"
+    labelled: bool = True
+    asked: Asked = Asked()
+
+    def blocks(self) -> Iterator[tuple[Pairs, dict[int, str]]]:
+        """Yield some rows at a time, those that cannot be used among them, and why these cannot, by row from 0."""
+        columns, start = self.columns, 0
+        names = [columns.query, columns.document] + ([columns.label] if self.labelled else [])
+        for table in column_blocks(self.source, names, hub_split=self.hub_split, section=self.asked.columns):
+            queries, documents = table[columns.query], table[columns.document]
+            problems = _text_problems(documents, columns.document) | _text_problems(queries, columns.query)
+            labels = None
+            if self.labelled:
+                labels, wrong = _to_unit(table[columns.label], self.label_range, self.asked.label_range)
+                problems = wrong | problems
+            block = Pairs([as_text(text) for text in queries], [as_text(text) for text in documents], labels)
+            yield block, {start + row: problem for row, problem in problems.items()}
+            start += len(block)
+
+    def check(self, n_rows: int, problems: Mapping[int, str]) -> None:
+        """Refuse rows that cannot be used, or say how many are left out.
+
+        :raises BadInput: naming the first ones, and where none is left
+        """
+        if problems and not self.skip_bad_rows:
+            skip = self.asked.skip
+            advice = "mend or remove them" if skip is None else f"mend them or set {skip}"
+            raise refused_rows(self.source, n_rows, problems, advice=advice)
+        if problems:
+            first, left_out = min(problems), f"{self.source}: {len(problems)} of {n_rows} rows left out"
+            log.warning("%s (first: row %d, %s)", left_out, first + 1, problems[first])
+        if len(problems) == n_rows:
+            raise BadInput(f"{self.source}: no usable row is left of {counted(n_rows, 'row')}")
+
+    def checked(self) -> "CheckedPairs":
+        """Read every row once, keeping none, so that what cannot be used is said before any work.
+
+        :raises BadInput: as `read_pairs`
+        """
+        n_rows, problems = 0, dict[int, str]()
+        for block, found in self.blocks():
+            n_rows += len(block)
+            problems |= found
+        self.check(n_rows, problems)
+        return CheckedPairs(self, n_rows, problems)
+
+
+@dataclass(frozen=True)
+class CheckedPairs:
+    """Pairs of a file of any size, of which one block is in memory.
+
+    :param problems: why rows are left out, by row from 0
+    """
+
+    reader: PairReader
+    n_rows: int
+    problems: Mapping[int, str]
+
+    def __len__(self) -> int:
+        return self.n_rows - len(self.problems)
+
+    def blocks(self) -> Iterator[tuple[Pairs, list[int]]]:
+        """Yield the pairs that can be used, with the row of each from 0.
+
+        :raises BadInput: where the file is not what it was when it was checked
+        """
+        start = 0
+        for block, found in self.reader.blocks():
+            rows = range(start, start + len(block))
+            if any(self.problems.get(row) != problem for row, problem in found.items()) or rows.stop > self.n_rows:
+                break
+            keep = [row for row in rows if row not in self.problems]
+            yield (block if len(keep) == len(block) else block.select(row - start for row in keep)), keep
+            start = rows.stop
+        if start != self.n_rows:
+            raise BadInput(f"{self.reader.source} changed while it was read; run the command again")
 
 
 def _text_problems(texts: Sequence[Any], column: str) -> dict[int, str]:
@@ -503,25 +593,6 @@ def _number(value: Any) -> float | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
-
-
-def _without_problems(source: str, n_rows: int, problems: dict[int, str], skip: bool, asked: Asked) -> list[int]:
-    if problems and not skip:
-        advice = "mend or remove them" if asked.skip is None else f"mend them or set {asked.skip}"
-        raise refused_rows(source, n_rows, problems, advice=advice)
-    if problems:
-        log.warning(
-            "%s: %d of %d rows left out (first: row %d, %s)",
-            source,
-            len(problems),
-            n_rows,
-            min(problems) + 1,
-            problems[min(problems)],
-        )
-    keep = [i for i in range(n_rows) if i not in problems]
-    if not keep:
-        raise BadInput(f"{source}: no usable row is left of {counted(n_rows, 'row')}")
-    return keep
 
 
 def load_texts(source: Unlabelled, *, seed: int = 0) -> list[str]:

@@ -142,7 +142,7 @@ def _check_places(table: Table, output: Path, dropped: Path | None) -> None:
 
 
 def _suffix(path: Path) -> str:
-    return next((suffix for suffix in reversed(path.suffixes) if suffix != ".gz"), "")
+    return next((suffix for suffix in reversed(path.suffixes) if suffix != ".gz"), "").lower()
 
 
 def _changed(value: Any, where: str, preparation: Preparation, listing: Listing | None, done: Prepared) -> Any:

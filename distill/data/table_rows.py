@@ -114,6 +114,8 @@ def delimited_rows(path: TableFile, file_format: str) -> tuple[list[str], Iterat
     header = next(raw, None)
     if header is None:
         raise BadInput(f"{path} is empty")
+    if not header:
+        raise BadInput(f"{path}: the first line must name the columns, it is empty")
     if any("\0" in name for name in header):
         raise BadInput(f"{path} holds NUL bytes: it is no text, or UTF-16 without its mark; save it as UTF-8")
     if len({unicodedata.normalize("NFC", name) for name in header}) != len(header) or not all(header):
@@ -185,7 +187,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=str, parse_floa
 
 def is_array(path: TableFile) -> bool:
     """Tell whether a .json holds one array of objects, not an object a line."""
-    if not path.name.removesuffix(".gz").endswith(".json"):
+    if not path.name.removesuffix(".gz").lower().endswith(".json"):
         return False
     first = next((line.lstrip() for line in text_lines(path) if line.strip()), "")
     return first.startswith("[")

@@ -13,7 +13,8 @@ import csv
 import gzip
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, Any
 
@@ -58,10 +59,12 @@ def check_suffix(target: Path, suffix: str, what: str) -> None:
 
 @contextmanager
 def opened(path: Path) -> Iterator[IO[str]]:
-    """Open a file for text in UTF-8, its line ends as they are written; a .gz is compressed."""
-    opener: Any = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "wt", encoding="utf-8", newline="") as file:
-        yield file
+    """Open a file for text in UTF-8, its line ends as they are written; a .gz is compressed, without a time and a name: equal rows give equal bytes."""
+    with path.open("wb") as raw, ExitStack() as stack:
+        packed: Any = raw
+        if path.suffix == ".gz":
+            packed = stack.enter_context(gzip.GzipFile("", "wb", fileobj=raw, mtime=0))
+        yield stack.enter_context(TextIOWrapper(packed, encoding="utf-8", newline=""))
 
 
 @contextmanager

@@ -22,16 +22,19 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from distill.data.public_sets import advice_for
 from distill.data.table_rows import RepeatedKeys, delimited_rows, json_rows, text_lines
 from distill.errors import BadInput
+from distill.wording import printable
 
 __all__ = [
     "Table",
     "as_text",
+    "column_blocks",
     "column_values",
     "held_name",
     "is_gap",
@@ -49,7 +52,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 _FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
 _HUB_NAME = re.compile(r"[A-Za-z\d][\w.-]{0,95}/[A-Za-z\d][\w.-]{0,95}")
-_ROWS_AT_ONCE = 10_000  # of Parquet
+_ROWS_AT_ONCE = 50_000
 _SHOWN_ROWS, _SHOWN_VALUE, _SHOWN_NAMES, _SHOWN_COLUMNS = 5, 60, 3, 30
 _EMPTY, _INVISIBLE = "is empty", "holds only invisible characters"
 # a character that shows something: no white space, no control character, none that Unicode says to ignore in display
@@ -80,11 +83,15 @@ def locate(source: str, *, texts: bool = False) -> Table | None:
     """
     path = Path(source)
     found = _status(source)
-    suffix = next((s for s in reversed(path.suffixes) if s != ".gz"), "")
+    suffix = next((s for s in reversed(path.suffixes) if s != ".gz"), "").lower()
     kinds = _FORMATS | ({".txt": "txt"} if texts else {})
     if found is None:
         if suffix not in kinds and _HUB_NAME.fullmatch(source):
             return None
+        if "://" in source:
+            raise BadInput(f"{source}: an address is not read here; download it, and name the file")
+        if path.is_symlink():
+            raise BadInput(f"{source}: a link to {os.readlink(path)}, which is not there")
         raise BadInput(f"{source}: no such file{advice_for(path) or _near(path)}")
     if stat.S_ISDIR(found.st_mode):
         raise BadInput(f"{source} is a folder; name a .csv, .tsv, .jsonl or .parquet file in it")
@@ -133,22 +140,45 @@ def read_columns(
     :param section: what to set where a column is missing, for the message
     :raises BadInput: naming the file, and the row where there is one
     """
-    table = locate(source)
-    names = list(dict.fromkeys(names))
-    if table is None:
-        return _hub_columns(source, names, hub_split, section)
-    read = {"jsonl": _json_columns, "parquet": _parquet_columns}.get(table.format, _delimited_columns)
-    columns = read(table, names, section)
-    if not columns[names[0]]:
-        raise BadInput(f"{source} has a header and no rows")
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    for block in column_blocks(source, names, hub_split=hub_split, section=section):
+        for name, values in block.items():
+            columns[name] += values
     return columns
 
 
+def column_blocks(
+    source: str, names: Sequence[str], *, hub_split: str = "train", section: str = "columns"
+) -> Iterator[dict[str, list[Any]]]:
+    """Yield what `read_columns` returns, 50,000 rows at a time: of any number of rows one block is in memory.
+
+    :raises BadInput: as `read_columns`; of a .jsonl that lacks a column behind its last row
+    """
+    table, names = locate(source), list(dict.fromkeys(names))
+    if table is None:
+        blocks = _hub_blocks(source, names, hub_split, section)
+    else:
+        read = {"jsonl": _json_blocks, "parquet": _parquet_blocks}.get(table.format, _delimited_blocks)
+        blocks = read(table, names, section)
+    n_rows = 0
+    for block in blocks:
+        n_rows += len(block[names[0]])
+        yield block
+    if not n_rows:
+        raise BadInput(f"{source} has a header and no rows")
+
+
 def _missing(source: Any, name: str, has: Sequence[str], section: str) -> BadInput:
-    names = [" ".join(str(one).split()) for one in has]
-    shown = [one if len(one) <= _SHOWN_VALUE else f"{one[:_SHOWN_VALUE]}…" for one in names[:_SHOWN_COLUMNS]]
-    more = f" and {len(names) - _SHOWN_COLUMNS} more" if len(names) > _SHOWN_COLUMNS else ""
+    shown = [_shown_name(str(one)) for one in has[:_SHOWN_COLUMNS]]
+    more = f" and {len(has) - _SHOWN_COLUMNS} more" if len(has) > _SHOWN_COLUMNS else ""
     return BadInput(f"{source} has no column {name!r}; it has {', '.join(shown)}{more}; set {section}")
+
+
+def _shown_name(name: str) -> str:
+    """Return a column's name as a message shows it: in quotes where a blank or an invisible character makes it another name than it seems."""
+    is_plain = name.isprintable() and name == " ".join(name.split())
+    shown = name if is_plain else f"'{printable(name)}'"
+    return shown if len(shown) <= _SHOWN_VALUE else f"{shown[:_SHOWN_VALUE]}…"
 
 
 def held_name(source: Any, name: str, has: Sequence[str], section: str) -> str:
@@ -175,43 +205,37 @@ def named_key(name: str, keys: Iterable[str]) -> str | None:
     return next((key for key in keys if unicodedata.normalize("NFC", str(key)) == wanted), None)
 
 
-def _delimited_columns(table: Table, names: Sequence[str], section: str) -> dict[str, list[Any]]:
+def _delimited_blocks(table: Table, names: Sequence[str], section: str) -> Iterator[dict[str, list[Any]]]:
     header, rows = delimited_rows(table.path, table.format)
     places = [header.index(held_name(table.path, name, header, section)) for name in names]
-    columns = [list[Any]() for _ in names]
-    taken = [(place, column.append) for place, column in zip(places, columns, strict=True)]
-    for row in rows:
-        for place, append in taken:
-            append(row[place])
-    return dict(zip(names, columns, strict=True))
+    while some := list(islice(rows, _ROWS_AT_ONCE)):
+        yield {name: [row[place] for row in some] for name, place in zip(names, places, strict=True)}
 
 
-def _json_columns(table: Table, names: Sequence[str], section: str) -> dict[str, list[Any]]:
-    columns: dict[str, list[Any]] = {name: [] for name in names}
-    met: dict[str, None] = {}
-    for number, (_, row) in enumerate(json_rows(table.path), start=1):
-        keys = {name: name if name in row else named_key(name, row) for name in names}
-        if isinstance(row, RepeatedKeys) and (twice := row.names.intersection(filter(None, keys.values()))):
-            raise BadInput(f"{table.path} row {number}: {min(twice)!r} stands twice in one object")
-        if len(met) < len(names) or number <= _SHOWN_ROWS:
-            met |= dict.fromkeys(row if number <= _SHOWN_ROWS else filter(None, keys.values()))
-        for name, values in columns.items():
-            key = keys[name]
-            values.append(None if key is None else row[key])
-    if columns[names[0]]:
-        for name in names:
-            held_name(table.path, name, list(met), section)
-    return columns
+def _json_blocks(table: Table, names: Sequence[str], section: str) -> Iterator[dict[str, list[Any]]]:
+    met, numbered = dict[str, None](), enumerate(json_rows(table.path), start=1)
+    while some := list(islice(numbered, _ROWS_AT_ONCE)):
+        columns: dict[str, list[Any]] = {name: [] for name in names}
+        for number, (_, row) in some:
+            keys = {name: name if name in row else named_key(name, row) for name in names}
+            if isinstance(row, RepeatedKeys) and (twice := row.names.intersection(filter(None, keys.values()))):
+                raise BadInput(f"{table.path} row {number}: {min(twice)!r} stands twice in one object")
+            if len(met) < len(names) or number <= _SHOWN_ROWS:
+                met |= dict.fromkeys(row if number <= _SHOWN_ROWS else filter(None, keys.values()))
+            for name, values in columns.items():
+                key = keys[name]
+                values.append(None if key is None else row[key])
+        yield columns
+    for name in names if met else ():
+        held_name(table.path, name, list(met), section)
 
 
-def _parquet_columns(table: Table, names: Sequence[str], section: str) -> dict[str, list[Any]]:
+def _parquet_blocks(table: Table, names: Sequence[str], section: str) -> Iterator[dict[str, list[Any]]]:
     _, batches = parquet_batches(table.path, _ROWS_AT_ONCE, names, section)
-    columns: dict[str, list[Any]] = {name: [] for name in names}
     for batch in batches:
-        for name, values in columns.items():
-            at = batch.schema.get_field_index(held_name(table.path, name, batch.schema.names, section))
-            values += column_values(table.path, name, batch.column(at))
-    return columns
+        places = {name: held_name(table.path, name, batch.schema.names, section) for name in names}
+        columns = {name: batch.column(batch.schema.get_field_index(held)) for name, held in places.items()}
+        yield {name: column_values(table.path, name, column) for name, column in columns.items()}
 
 
 def parquet_batches(
@@ -265,7 +289,7 @@ def column_values(path: Path | str, name: str, column: Any) -> list[Any]:
     return values
 
 
-def _hub_columns(name: str, names: Sequence[str], split: str, section: str) -> dict[str, list[Any]]:
+def _hub_blocks(name: str, names: Sequence[str], split: str, section: str) -> Iterator[dict[str, list[Any]]]:
     import datasets
 
     datasets.disable_progress_bars()
@@ -276,7 +300,9 @@ def _hub_columns(name: str, names: Sequence[str], split: str, section: str) -> d
             f"{name} is no file here, and as a hub dataset it cannot be loaded: {_innermost(error)}"
         ) from None
     held = {column: held_name(name, column, dataset.column_names, section) for column in names}
-    return {column: dataset[held[column]][:] for column in names}
+    for start in range(0, len(dataset), _ROWS_AT_ONCE):
+        rows = dataset[start : start + _ROWS_AT_ONCE]
+        yield {column: list(rows[held[column]]) for column in names}
 
 
 def _innermost(error: BaseException) -> str:
@@ -383,12 +409,14 @@ def read_texts(source: str, column: str = "text", *, section: str = "--column", 
 
     :param gaps: leave the lines of a .txt without a visible character out; else they are empty texts, so that lines keep
         their numbers. Either is counted in the log. A table's empty values are refused.
-    :raises BadInput: naming the line or row that is no text
+    :raises BadInput: naming the line or row that is no text, and for lines that end in \r alone
     """
     table = locate(source, texts=True)
     if table is None or table.format != "txt":
         return read_text_columns(source, [column], section=section)[column]
     lines = [line.removesuffix("\n").removesuffix("\r") for line in text_lines(table.path)]
+    if len(lines) == 1 and "\r" in lines[0]:
+        raise BadInput(f"{source}: its lines end in \\r alone; save it with \\n")
     kept = [line for line in lines if not is_gap(line)]
     if len(kept) < len(lines):
         what = "left out" if gaps else "kept as empty texts, so that lines keep their numbers"

@@ -8,6 +8,7 @@ first score, in a process that does nothing else.
 difference. Where the machines differ only what each model is relative to its run's first one can be compared, and is.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -35,7 +36,11 @@ __all__ = ["FolderMeasuring", "bench_folders", "check_against", "check_earlier"]
 
 _N_RESAMPLES = 1000
 _SEED = 0  # draws pairs and resamples: an earlier report drew the same
-_FIRST_SCORE = "import sys; from distill.scorers.opening import open_scorer; open_scorer(sys.argv[1]).score([sys.argv[2]], [sys.argv[3]])"
+# texts come through stdin: an argument may have 128 KiB at most, and every user of the machine can read it
+_FIRST_SCORE = (
+    "import json, sys; from distill.scorers.opening import open_scorer; "
+    "query, document = json.load(sys.stdin.buffer); open_scorer(sys.argv[1]).score([query], [document])"
+)
 
 
 @dataclass(frozen=True)
@@ -133,11 +138,11 @@ def _first_score(row: BenchmarkEntry, pairs: Pairs) -> dict[str, float]:
     """Time a process from its start to its first score, the better of two: the first may compile and fill caches."""
     root = str(Path(__file__).resolve().parents[2])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
-    seconds = []
+    texts, seconds = json.dumps([pairs.queries[0], pairs.documents[0]]), []
     for _ in range(2):
         start = time.perf_counter()
-        command = [sys.executable, "-c", _FIRST_SCORE, str(row.path), pairs.queries[0], pairs.documents[0]]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        command = [sys.executable, "-P", "-c", _FIRST_SCORE, str(row.path)]  # -P: no module of the folder one stands in
+        done = subprocess.run(command, input=texts, env=environment, capture_output=True, text=True, check=False)
         seconds.append(time.perf_counter() - start)
         if done.returncode:
             raise JobFailed(

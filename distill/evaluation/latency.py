@@ -254,7 +254,7 @@ def _worker(request: Request) -> Iterator["_Worker"]:
     with tempfile.TemporaryFile() as errors:
         n_threads = request.n_threads or usable_cpus()
         process = subprocess.Popen(
-            [sys.executable, "-m", "distill.evaluation.latency", _runtime_of(request)],
+            [sys.executable, "-P", "-m", "distill.evaluation.latency", _runtime_of(request)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

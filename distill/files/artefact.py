@@ -48,6 +48,7 @@ __all__ = [
     "check_model_folder",
     "check_named_settings",
     "check_tokenizer",
+    "check_unchanged",
     "content_files",
     "content_hash",
     "is_static_module",
@@ -223,6 +224,24 @@ def read_card(folder: Path) -> Artefact | None:
         raise BadInput(
             f"{path} is not a card of this toolkit ({error}); restore it or build the folder again"
         ) from None
+
+
+def check_unchanged(folder: Path) -> None:
+    """Check that a model folder holds the files that its card was written beside, before it goes to other machines or tools.
+
+    A folder without a card is taken as it is.
+
+    :raises BadInput: for a file that was cut off, changed, added or removed since, and for a card that is none
+    """
+    card = read_card(folder)
+    if card is None or not card.revision:
+        return
+    now = revision(folder)
+    if now != card.revision:
+        raise BadInput(
+            f"{folder} is not what was made: its files are of revision {now}, {CARD} states {card.revision}; copy it again or rebuild it, "
+            f"or remove {CARD} where you changed it on purpose"
+        )
 
 
 @contextmanager

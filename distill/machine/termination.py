@@ -2,6 +2,8 @@
 
 in a training     its step ends with a checkpoint (`termination_requests`)
 anywhere else     the work ends as by Ctrl-C, so that no temporary file stays beside an output (`ended_in_order`)
+
+A closed terminal or connection sends SIGHUP, which is taken for SIGTERM where nobody (as `nohup`) has it ignored.
 """
 
 import os
@@ -42,7 +44,7 @@ class _InOrder:
 
 @contextmanager
 def ended_in_order() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does: what is unfinished is removed on the way out.
+    """Let SIGTERM, and SIGHUP, end the block as Ctrl-C does: what is unfinished is removed on the way out.
 
     A handler that somebody else has set stays, and another thread than the main one cannot set any.
 
@@ -53,6 +55,9 @@ def ended_in_order() -> Iterator[None]:
         return
     handler = _InOrder()
     signal.signal(signal.SIGTERM, handler)
+    hangs_up = signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    if hangs_up:
+        signal.signal(signal.SIGHUP, _hang_up)
     try:
         yield
     except BaseException:
@@ -61,7 +66,14 @@ def ended_in_order() -> Iterator[None]:
         raise Terminated("ended by SIGTERM; the same command goes on from here") from None
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if hangs_up:
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
         handler.done()
+
+
+def _hang_up(*_: object) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the terminal sends it, and its shell once more
+    signal.raise_signal(signal.SIGTERM)
 
 
 def _handler() -> Any:

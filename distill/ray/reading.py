@@ -102,7 +102,7 @@ def find_source(address: str, texts: Sequence[str], kept: Sequence[str] | None, 
 
 def _form(file: Place) -> str:
     suffixes = PurePosixPath(file.path.removesuffix(".gz")).suffixes
-    form = _FORMS.get(suffixes[-1] if suffixes else "")
+    form = _FORMS.get(suffixes[-1].lower() if suffixes else "")
     if form is None or (form in ("parquet", "arrow") and file.suffix == ".gz"):
         raise BadInput(f"{file}: {', '.join(_FORMS)} are read (those of text also as .gz)")
     return form

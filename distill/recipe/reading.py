@@ -43,7 +43,7 @@ def read_raw(path: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()
 
     :raises BadInput: for what is no YAML or no override
     """
-    raw = dict(path) if isinstance(path, Mapping) else _read_yaml(Path(path))
+    raw: dict[str, Any] = _unshared(path if isinstance(path, Mapping) else _read_yaml(Path(path)))
     for override in overrides:
         _apply_override(raw, override)
     return raw
@@ -55,14 +55,39 @@ def validated(schema: type[S], raw: Mapping[str, Any], path: str | Path) -> S:
     :raises BadInput: with one line per problem, all of them
     """
     try:
-        return schema.model_validate(raw)
+        read = schema.model_validate(raw)
+        lines = list(_truths_as_numbers(raw, read, ""))
     except RecursionError:
         raise BadInput(f"{path}: it is nested too deeply for a recipe") from None
     except ValidationError as error:
         lines = _problem_lines(schema, error, raw)
-        shown = [f"  {line[:_LONGEST_LINE]}" for line in lines[:_MOST_LINES]]
-        more = [f"  and {len(lines) - _MOST_LINES} more"] if len(lines) > _MOST_LINES else []
-        raise BadInput(f"{path}: {len(lines)} problem{'s' * (len(lines) > 1)}\n" + "\n".join([*shown, *more])) from None
+    if not lines:
+        return read
+    shown = [f"  {line[:_LONGEST_LINE]}" for line in lines[:_MOST_LINES]]
+    more = [f"  and {len(lines) - _MOST_LINES} more"] if len(lines) > _MOST_LINES else []
+    raise BadInput(f"{path}: {len(lines)} problem{'s' * (len(lines) > 1)}\n" + "\n".join([*shown, *more]))
+
+
+def _truths_as_numbers(given: Any, read: Any, place: str) -> Iterator[str]:
+    """Name each place where true or false (yes, no, on, off) was read as 1 or 0, as pydantic does."""
+    if isinstance(given, Mapping):
+        for key, inner in given.items():
+            held = read.get(key) if isinstance(read, Mapping) else getattr(read, key, None)
+            yield from _truths_as_numbers(inner, held, f"{place}.{key}" if place else key)
+    elif isinstance(given, list) and isinstance(read, list | tuple) and len(given) == len(read):
+        for number, (inner, held) in enumerate(zip(given, read, strict=True)):
+            yield from _truths_as_numbers(inner, held, f"{place}[{number}]")
+    elif isinstance(given, bool):
+        held = read[0] if isinstance(read, list | tuple) and len(read) == 1 else read
+        if isinstance(held, int | float) and not isinstance(held, bool):
+            yield f"{place}: got {given}; a number is expected, and true and false are none"
+
+
+def _unshared(value: Any) -> Any:
+    """Copy mappings and lists, each as often as it is named: an override of one place leaves what has the same alias, and the caller's own."""
+    if isinstance(value, Mapping):
+        return {key: _unshared(inner) for key, inner in value.items()}
+    return [_unshared(inner) for inner in value] if isinstance(value, list) else value
 
 
 def packaged_recipe(name: str | Path) -> Path | None:

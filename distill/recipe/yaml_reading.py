@@ -4,6 +4,7 @@
 thousand million values, and fails in many ways on what is nested a thousand deep.
 """
 
+import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,17 @@ _MOST_BYTES = 5_000_000
 _MOST_VALUES = 200_000  # with every alias written out
 _DEEPEST = 50
 _LONGEST_KEY = 200
+# YAML 1.1 reads 010 as 8 and 1:30 as 90; a text is what either looks like, and a field of numbers takes the first as 10
+_OCTAL_OR_SEXAGESIMAL = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
 
 
 class _Loader(yaml.SafeLoader):
-    """Each key of a mapping once; `<<` and aliases as ever."""
+    """Each key of a mapping once, and no number that reads otherwise than it looks; `<<` and aliases as ever."""
+
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+        """Return the tag of a node: that of a text where a plain number is written to another base than it seems to be."""
+        plain = kind is yaml.ScalarNode and implicit[0] and _OCTAL_OR_SEXAGESIMAL.fullmatch(value)
+        return self.DEFAULT_SCALAR_TAG if plain else super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         """Refuse a second key of the same name."""

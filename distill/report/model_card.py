@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import BadInput, JobFailed
-from distill.files.artefact import ASYMMETRIC, Artefact, check_model_folder, read_card, write_text
+from distill.files.artefact import ASYMMETRIC, Artefact, check_model_folder, check_unchanged, read_card, write_text
 from distill.files.outputs import inert
 from distill.metrics.names import METRIC_NAMES
 from distill.metrics.standing import floor_of
@@ -370,10 +370,11 @@ def push(folder: Path, repository: str, *, private: bool = True, dry_run: bool =
     """Upload a model folder to the Hugging Face hub and return its address.
 
     :param dry_run: ask nobody and send nothing; return what would be sent, a line for each file
-    :raises BadInput: where the folder is not whole or has no card, and for a name that the hub does not know
+    :raises BadInput: where the folder is not whole, is not what was made or has no README.md, and for a name that the hub does not know
     :raises JobFailed: where the hub refuses
     """
     check_model_folder(folder)
+    check_unchanged(folder)
     if not (folder / "README.md").is_file():
         raise BadInput(f"{folder} has no README.md; run the stage benchmark of its recipe first, or write one")
     if dry_run:

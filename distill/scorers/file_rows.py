@@ -78,10 +78,10 @@ def _item(item: tuple[Any, ...]) -> Item:
 
 def _batches(path: str, names: list[str], value: str) -> Iterator[tuple[list[tuple[Any, ...]], Any]]:
     """Yield the texts of rows, and what stands beside them."""
-    if path.endswith(".npz"):
+    if path.lower().endswith(".npz"):
         yield from _npz(Path(path), names, value)
         return
-    suffixes = [suffix for suffix in Path(path).suffixes if suffix != ".gz"]
+    suffixes = [suffix.lower() for suffix in Path(path).suffixes if suffix != ".gz"]
     if not suffixes or suffixes[-1] not in (".parquet", ".csv", ".tsv", ".jsonl", ".json"):
         raise BadInput(f"{path[:200]}: {_FORMATS}, not {suffixes[-1] if suffixes else 'a file without suffix'}")
     table = locate(path)

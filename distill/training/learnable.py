@@ -200,9 +200,7 @@ def _check_labels(name: str, facts: _Facts, term: "Labels", global_batch: int) -
 
 def _check_differing(where: str, labels: np.ndarray | None) -> None:
     if labels is None:
-        raise BadInput(
-            f"{where}: the training pairs have no labels to learn from; name a teacher, or leave it out"
-        )
+        raise BadInput(f"{where}: the training pairs have no labels to learn from; name a teacher, or leave it out")
     known = labels[np.isfinite(labels)]
     if not len(known) or np.ptp(known) == 0:
         stated = "no training pair has one" if not len(known) else f"every training label is {float(known[0]):g}"

@@ -27,7 +27,7 @@ import numpy as np
 
 from distill import runtime
 from distill.errors import BadInput, GateFailed
-from distill.files.artefact import CALIBRATION, check_model_folder, read_card, write_json
+from distill.files.artefact import CALIBRATION, check_model_folder, check_unchanged, read_card, write_json
 from distill.files.outputs import check_output_folder, output_folder
 from distill.files.trust import load_auto, read_json
 from distill.graphs.calibrated import calibrate_onnx, calibrate_openvino, calibrated_logits
@@ -66,7 +66,7 @@ def write_layout(source: Path, target: Path, *, tool: Tool, calibrated: bool = F
     :param target: a folder that is not there yet, or is empty
     :param calibrated: put the export's calibration behind a cross-encoder's logits: their sigmoid is its probability
     :raises BadInput: for an unknown tool, for a target that holds something, for an export in a format that the tool does not read,
-        and for one that has no calibration of logits where that is asked for
+        for one whose files are not those that were made, and for one that has no calibration of logits where that is asked for
     :raises GateFailed: where the written files do not give what the export gives; nothing is put in place then
     """
     if tool not in TOOLS:
@@ -80,6 +80,7 @@ def write_layout(source: Path, target: Path, *, tool: Tool, calibrated: bool = F
             f"{source} is not what {tool} can be made from: {formats} is needed; add onnx to export.formats and run the export"
         )
     check_output_folder(target, inputs=[source])
+    check_unchanged(source)
     scorer = runtime.load(source, runtime="onnx" if held == "onnx" else "openvino")
     export = _Export(source, scorer)
     calibration = _calibration_of(export) if calibrated else None

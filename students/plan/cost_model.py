@@ -172,8 +172,10 @@ def _fit_one(measurements: Sequence[Measurement], cost: str) -> dict[str, float]
     return dict(zip(_terms(cost), (solution / scale).tolist(), strict=True))
 
 
-def held_out_errors(measurements: Sequence[Measurement]) -> dict[str, float]:
-    """Return the median relative error of each cost, each measurement predicted from the others."""
+def held_out_errors(measurements: Sequence[Measurement]) -> dict[str, float] | None:
+    """Return the median relative error of each cost, each measurement predicted from the others; None of a single one."""
+    if len(measurements) < 2:
+        return None
     errors: dict[str, list[float]] = {cost: [] for cost in COSTS}
     for place, held_out in enumerate(measurements):
         predicted = fit_cost_model([*measurements[:place], *measurements[place + 1 :]]).predict(held_out.shape)

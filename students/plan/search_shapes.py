@@ -17,7 +17,8 @@ import logging
 import math
 import random
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -92,10 +93,7 @@ def make_plan(recipe: Recipe, folder: Path) -> None:
     """
     _check_threads(recipe)
     run = Run(recipe)
-    with run.lock():
-        folder.mkdir(parents=True, exist_ok=True)
-        work = folder / ".shapes"
-        work.mkdir(exist_ok=True)
+    with run.lock(), _place(folder) as work:
         candidates = Candidates(run, work)
         budget = CostLimits(recipe.plan.budget_p95_ms, recipe.plan.budget_mb)
         ledger = Ledger(folder / "measurements.json", candidates)
@@ -107,6 +105,23 @@ def make_plan(recipe: Recipe, folder: Path) -> None:
             (folder / "student.yaml").unlink(missing_ok=True)
             raise JobFailed(_nothing_fits(result, budget))
         (folder / "student.yaml").write_text(result["yaml"], encoding="utf-8")
+
+
+@contextmanager
+def _place(folder: Path) -> Iterator[Path]:
+    """Make a plan's folder and yield one in it for the shapes; of a recipe that is refused neither stays."""
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    work = folder / ".shapes"
+    work.mkdir(exist_ok=True)
+    try:
+        yield work
+    except BadInput:
+        shutil.rmtree(work, ignore_errors=True)
+        if is_new:
+            with suppress(OSError):  # it holds measurements
+                folder.rmdir()
+        raise
 
 
 def _check_threads(recipe: Recipe) -> None:

@@ -487,6 +487,11 @@ def test_the_command_and_what_it_refuses(exports, tmp_path, capsys, monkeypatch)
     with pytest.raises(GateFailed, match="the triton layout of .* differs from it by"):
         write_layout(source, tmp_path / "broken", tool="triton")
     assert not Path(tmp_path / "broken").exists()
+    damaged = shutil.copytree(source, tmp_path / "damaged")
+    (damaged / "config.json").write_text("{}")
+    assert main(["layout", str(damaged), str(tmp_path / "other"), "--for", "fastembed"]) == 2
+    assert "is not what was made" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
 
 
 def test_lower_casing_of_sentence_transformers_goes_into_the_tokenizer(bert_bi, tmp_path):

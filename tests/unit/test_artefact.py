@@ -9,6 +9,7 @@ from distill.errors import BadInput
 from distill.files.artefact import (
     Artefact,
     check_model_folder,
+    check_unchanged,
     content_hash,
     new_folder,
     read_card,
@@ -140,6 +141,24 @@ class TestCard:
         assert card.data == trained.split.describe()
         assert card.details["n_processes"] == 1
         assert card.fingerprint == content_hash(card.details["inputs"])
+
+    def test_holds_a_folder_to_its_files(self, bi_folder, tmp_path):
+        folder = shutil.copytree(bi_folder, tmp_path / "model")
+        write_card(folder, Artefact("bi_encoder", "export", "f"))
+        (folder / "README.md").write_text("a card of one's own")
+        check_unchanged(folder)
+        config = folder / "config.json"
+        whole = config.read_bytes()
+        config.write_bytes(b"{}")
+        with pytest.raises(BadInput, match="is not what was made: its files are of revision"):
+            check_unchanged(folder)
+        config.write_bytes(whole)
+        (folder / "2_Dense").mkdir(exist_ok=True)
+        (folder / "2_Dense" / "notes").touch()
+        with pytest.raises(BadInput, match="is not what was made"):
+            check_unchanged(folder)
+        (folder / "artefact.json").unlink()
+        check_unchanged(folder)  # nobody says what it should be
 
     def test_json_with_nan_is_never_written(self, tmp_path):
         with pytest.raises(ValueError, match="Out of range float"):

@@ -2,12 +2,15 @@
 
 import json
 import mmap
+import subprocess
 
 import numpy as np
 import pytest
 
+from distill.data.pairs import Pairs
 from distill.errors import BadInput, GateFailed
-from distill.evaluation.compare_folders import _names, check_against
+from distill.evaluation.benchmark import BenchmarkEntry
+from distill.evaluation.compare_folders import _first_score, _names, check_against
 from distill.evaluation.load import batch_grid, memory_growth, open_loop, saturated_pairs_per_s
 
 
@@ -149,6 +152,23 @@ def test_what_is_no_report_is_refused(tmp_path, text):
     (tmp_path / "old.json").write_text(text)
     with pytest.raises(BadInput):
         check_against(report(tmp_path / "new.json", a=(1, 1, 1)), tmp_path / "old.json", **LIMITS)
+
+
+def test_texts_of_the_first_score_are_no_arguments_of_a_process(tmp_path, monkeypatch):
+    asked = []
+
+    def run(command, *, input, **_):
+        asked.append((command, input))
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr("distill.evaluation.compare_folders.subprocess.run", run)
+    query, document = "\u0301" * 200_000, "이력서\u2028"  # longer than an argument may be
+    pairs = Pairs([query, "b"], [document, "c"], np.array([1.0, 0.0]))
+    row = BenchmarkEntry("model", "teacher", tmp_path / "model", None, None, None)
+    assert set(_first_score(row, pairs)) == {"first_score_seconds", "first_score_cold_seconds"}
+    command, given = asked[0]
+    assert json.loads(given) == [query, document]
+    assert "-P" in command and command[-1] == str(tmp_path / "model") and query not in command
 
 
 def test_names_tell_folders_apart(tmp_path):

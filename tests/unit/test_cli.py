@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from distill.data.tables import read_columns
+from distill.errors import BadInput
 from distill.files.artefact import Artefact, write_card
 from recipes import benchmark, cache_signals, export, train_student, train_teacher
 from recipes._launch import _hear_threads, guarded
@@ -162,6 +163,13 @@ class TestExitCodes:
         code, _, err = call("train-teacher", write_recipe(tmp_path))
         assert code == 1
         assert "No space left on device: /data/x" in err
+
+    def test_what_a_message_shows_of_a_file_moves_no_cursor(self, capsys):
+        def refuse():
+            raise BadInput("a\x1b]0;b\x07 \u202e\u200bc\rd\n  이력서 é")
+
+        assert guarded(refuse) == 2
+        assert capsys.readouterr().err == "error: a\\x1b]0;b\\x07 \\u202e\\u200bc\\rd\n  이력서 é\n"
 
     def test_errors_of_ours_that_are_none_are_not_hidden(self, tmp_path, monkeypatch):
         def fail(_):
@@ -448,6 +456,17 @@ class TestPush:
         (folder / "README.md").write_text("hello")
         code, _, err = call("push", folder, "a b", "--dry-run")
         assert (code, len(err.splitlines())) == (2, 1)
+
+    def test_a_folder_that_is_not_what_was_made_is_not_sent(self, call, bi_folder, tmp_path):
+        folder = shutil.copytree(bi_folder, tmp_path / "model")
+        (folder / "README.md").write_text("hello")
+        write_card(folder, Artefact("bi_encoder", "train_student", "f"))
+        assert call("push", folder, "team/model", "--dry-run")[0] == 0
+        weights = folder / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1])
+        code, _, err = call("push", folder, "team/model", "--dry-run")
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert "is not what was made: its files are of revision" in err
 
 
 class TestData:

@@ -9,7 +9,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from distill.data.pairs import Pairs, load_split, load_texts, read_columns, read_pairs, split_pairs
+from distill.data import tables
+from distill.data.pairs import (
+    PairReader,
+    Pairs,
+    load_split,
+    load_texts,
+    read_columns,
+    read_pairs,
+    read_pairs_with_rows,
+    split_pairs,
+)
 from distill.errors import BadInput
 from distill.recipe.schema import Columns, Data, Unlabelled
 
@@ -93,7 +103,7 @@ class TestFormats:
     def test_parquet(self, tmp_path):
         path = tmp_path / "pairs.parquet"
         columns = {name: [row[i] for row in ROWS] for i, name in enumerate(HEADER)}
-        pa.parquet.write_table(pa.table({**columns, "label": [1.0, 0.0, 0.5]}), path)
+        pa.pyarrow.parquet.write_table(pa.table({**columns, "label": [1.0, 0.0, 0.5]}), path)
         self.check(read(path))
 
     def test_other_columns_names_and_order(self, tmp_path):
@@ -459,3 +469,52 @@ class TestResumes:
     def test_the_other_side_is_not_touched(self, tmp_path):
         _, split = self.read(tmp_path, side="document", keep=["experience"])
         assert any("홍길동" in text for text in split.train.queries)
+
+
+class TestBlocks:
+    """A file of any size is read a block at a time, and its rows are those of reading it whole."""
+
+    ROWS = (("q1", "d1"), ("q2", ""), ("q3", "d3"), ("q4", "d4"), ("", "d5"), ("q6", "d6"), ("q7", "d7"))
+
+    def written(self, path, rows):
+        if path.suffix == ".parquet":
+            pyarrow.parquet.write_table(
+                pa.table({"query": [q for q, _ in rows], "document": [d for _, d in rows]}), path
+            )
+        elif path.suffix == ".jsonl":
+            lines = (json.dumps({"query": query, "document": document}) for query, document in rows)
+            path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        else:
+            path.write_text("query,document\n" + "".join(f"{q},{d}\n" for q, d in rows), encoding="utf-8")
+        return str(path)
+
+    def reader(self, source, **options):
+        return PairReader(source, Columns(), labelled=False, **options)
+
+    @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+    def test_rows_are_those_of_reading_it_whole(self, suffix, tmp_path, monkeypatch):
+        monkeypatch.setattr(tables, "_ROWS_AT_ONCE", 3)
+        source = self.written(tmp_path / f"pairs{suffix}", self.ROWS)
+        whole, rows = read_pairs_with_rows(source, Columns(), labelled=False, skip_bad_rows=True)
+        checked = self.reader(source, skip_bad_rows=True).checked()
+        blocks = list(checked.blocks())
+        assert [row for _, kept in blocks for row in kept] == rows == [0, 2, 3, 5, 6] and len(checked) == 5
+        assert [query for pairs, _ in blocks for query in pairs.queries] == whole.queries
+        assert [document for pairs, _ in blocks for document in pairs.documents] == whole.documents
+        assert len(blocks) == 3
+
+    def test_rows_that_cannot_be_used_are_said_before_the_first_block(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(tables, "_ROWS_AT_ONCE", 3)
+        source = self.written(tmp_path / "pairs.csv", self.ROWS)
+        with pytest.raises(
+            BadInput, match=r"2 of 7 rows cannot be used \(row 2: document is empty; row 5: query is empty\)"
+        ):
+            self.reader(source).checked()
+
+    @pytest.mark.parametrize("later", [ROWS[:4], [*ROWS, ("q8", "d8")], [("q1", ""), *ROWS[1:]]])
+    def test_a_file_that_changes_meanwhile_is_refused(self, later, tmp_path, monkeypatch):
+        monkeypatch.setattr(tables, "_ROWS_AT_ONCE", 3)
+        checked = self.reader(self.written(tmp_path / "pairs.csv", self.ROWS), skip_bad_rows=True).checked()
+        self.written(tmp_path / "pairs.csv", later)
+        with pytest.raises(BadInput, match="pairs.csv changed while it was read"):
+            list(checked.blocks())

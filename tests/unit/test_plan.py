@@ -10,6 +10,7 @@ from distill.recipe.planning import load_plan
 from distill.recipe.reading import load_recipe
 from distill.recipe.schema import Plan, Recipe
 from recipes.cli import main
+from recipes.commands import _held_out
 from students.plan.cost_model import (
     PRECISIONS,
     CostLimits,
@@ -86,6 +87,10 @@ def test_held_out_errors_see_what_the_model_cannot_say():
         for one in exact
     ]
     assert held_out_errors(odd)["p50_ms"] > 0.05 and held_out_errors(odd)["p95_ms"] < 1e-3
+
+
+def test_a_single_measurement_says_nothing_of_others():
+    assert held_out_errors([measurement(next(iter(shapes())))]) is None
 
 
 def test_budget():
@@ -210,6 +215,13 @@ def test_a_plan_needs_a_budget_and_threads_that_there_are(tmp_path, capsys):
     assert "a plan needs a budget: --budget-p95-ms, --budget-mb or both" in capsys.readouterr().err
     assert main(["plan", "--budget-mb", "1", "--threads", "4096", "-o", str(tmp_path / "plan")]) == 2
     assert "plan.threads: 4096, this process may use" in capsys.readouterr().err
+
+
+def test_a_recipe_that_is_refused_leaves_no_folder_of_a_plan(tmp_path, capsys):
+    recipe = write_recipe(tmp_path, data={"train": "none.csv"}, plan={"budget_mb": 50})
+    assert main(["plan", str(recipe), "-o", str(tmp_path / "plan")]) == 2
+    assert "none.csv: no such file" in capsys.readouterr().err
+    assert not (tmp_path / "plan").exists()
 
 
 def test_a_plan_asks_for_no_more_layers_than_there_are(tmp_path):
@@ -368,6 +380,18 @@ def test_what_measures_slower_than_predicted_gives_way(searched):
 def test_drift_between_the_rounds_is_told(searched):
     result = searched(Meter(drift=1.4))
     assert any(note.startswith("The machine drifted: ") and "1.40 times" in note for note in result["notes"])
+
+
+def test_one_possible_shape_is_planned_without_an_error_of_prediction(searched):
+    result = searched(Meter(), widths=(128,), layers=(1,), feed_forward=(1.0,))
+    assert len(result["grid"]) == 1 and result["students"][0]["fits"]
+    assert result["median_error"] is None and result["median_error_other"] is None
+    assert _held_out(result).startswith("One shape alone was possible")
+
+
+def test_errors_of_prediction_are_said_of_both_precisions(searched):
+    said = _held_out(searched(Meter()))
+    assert said.count(" % (p95)") == 2 and said.endswith("in the median.")
 
 
 def test_a_budget_that_nothing_meets_proposes_nothing(searched):

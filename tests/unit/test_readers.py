@@ -126,6 +126,8 @@ INPUTS = {
         ["NaN", "nan", "None", "null", "N/A"],
     ),
     "words for nothing.tsv": (b"text\tlabel\nNaN\t1\nNone\t1\n", ["NaN", "None"]),
+    "capitals.CSV": (CSV, None),
+    "capitals.Tsv": (TSV, None),
     "numbers.csv": (b"text,label\n12,1\n-0.50,1\n1e999,1\n", ["12", "-0.50", "1e999"]),
     "header in NFD.csv": (f"{NFD},text,label\nx,a b,1\ny,c d,0\n".encode(), None),
     "header twice by NFC.csv": (f"{NFD},{NFC},text,label\nx,y,a b,1\n".encode(), "must name each column once"),
@@ -136,6 +138,13 @@ INPUTS = {
     "nothing.csv": (b"", "is empty"),
     "nothing but a mark.csv": (codecs.BOM_UTF8, "is empty"),
     "no such column.csv": (b"words,label\na,1\n", "has no column 'text'; it has words, label"),
+    "blanks in the header.csv": (b"words, text ,label\na,b,1\n", "has no column 'text'; it has words, ' text ', label"),
+    "invisible in the header.csv": (
+        "words,text\u200b,label\na,b,1\n".encode(),
+        r"has no column 'text'; it has words, 'text\u200b', label",
+    ),
+    "first line empty.csv": (b"\ntext,label\na,1\n", "the first line must name the columns, it is empty"),
+    "first line empty.tsv": (b"\ntext\tlabel\na\t1\n", "the first line must name the columns, it is empty"),
     "nul.csv": (b"text,label\na\0b,1\n", "row 1: text holds a NUL character"),
     "nul in the header.tsv": (b"te\0xt\tlabel\na\t1\n", "holds NUL bytes"),
     # encodings
@@ -341,6 +350,28 @@ def test_a_column_is_found_by_its_name_in_nfc(suffix, held, asked, tmp_path):
     assert read_columns(str(out), [held])[held] == ["가 나"]  # the copy spells it as its source does
     with pytest.raises(BadInput, match="has no column '이력'"):
         read_texts(str(path), "이력")
+
+
+@pytest.mark.parametrize("source", ["https://example.com/pairs.csv", "s3://bucket/pairs.csv"])
+def test_an_address_is_not_taken_for_a_path(source):
+    with pytest.raises(BadInput, match="an address is not read here; download it"):
+        read_texts(source)
+
+
+def test_a_link_to_nowhere_is_called_one(tmp_path):
+    path = tmp_path / "pairs.csv"
+    path.symlink_to("gone.csv")
+    with pytest.raises(BadInput, match=r"a link to gone\.csv, which is not there"):
+        read_texts(str(path))
+
+
+def test_lines_that_end_in_a_carriage_return_alone_are_not_one_text(tmp_path):
+    path = tmp_path / "old mac.txt"
+    path.write_bytes(b"a\rb\rc")
+    with pytest.raises(BadInput, match=r"its lines end in \\r alone; save it with \\n"):
+        read_texts(str(path))
+    path.write_bytes(b"a\rb\nc\n")
+    assert read_texts(str(path)) == ["a\rb", "c"]
 
 
 class TestTextFiles:

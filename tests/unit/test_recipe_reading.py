@@ -1,7 +1,7 @@
 import pytest
 
 from distill.errors import BadInput
-from distill.recipe.reading import load_recipe
+from distill.recipe.reading import load_recipe, read_raw
 from tests.unit.test_recipe import SHIPPED, load, problems, write
 
 
@@ -146,3 +146,39 @@ class TestOverrides:
 
     def test_with_unknown_keys_are_refused_like_the_file(self, tmp_path):
         assert problems(tmp_path, ["training.epoch=3"]) == ["training.epoch: unknown key; did you mean 'epochs'?"]
+
+    def test_change_their_place_alone_where_an_alias_stands_elsewhere(self, tmp_path):
+        path = write(tmp_path, "training: &slow {epochs: 1}\nstudent: {training: *slow}")
+        assert read_raw(path, ["training.epochs=7"]) == {
+            "training": {"epochs": 7},
+            "student": {"training": {"epochs": 1}},
+        }
+
+    def test_leave_the_mapping_of_a_caller_as_it_is(self):
+        given = {"training": {"epochs": 1}}
+        assert read_raw(given, ["training.epochs=7"]) == {"training": {"epochs": 7}}
+        assert given == {"training": {"epochs": 1}}
+
+
+class TestNumbers:
+    def test_with_a_zero_before_them_are_not_octal(self, tmp_path):
+        assert load(tmp_path, ["seed=010"]).seed == 10
+
+    def test_with_a_colon_are_not_sexagesimal(self, tmp_path):
+        assert problems(tmp_path, ["training.epochs=1:30"])[0].startswith("training.epochs: got '1:30'")
+
+    @pytest.mark.parametrize(
+        ("override", "line"),
+        [
+            ("training.epochs=true", "training.epochs: got True"),
+            ("seed=off", "seed: got False"),
+            ("data.label_range=[no, yes]", "data.label_range[0]: got False"),
+            ("benchmark.threads=yes", "benchmark.threads: got True"),
+            ("student.layers={first: true}", "student.layers.first: got True"),
+        ],
+    )
+    def test_are_not_true_or_false(self, tmp_path, override, line):
+        assert problems(tmp_path, [override])[0] == f"{line}; a number is expected, and true and false are none"
+
+    def test_may_be_beside_switches(self, tmp_path):
+        assert load(tmp_path, ["training.tensorboard=off", "signals.live=yes"]).signals.live is True

@@ -66,6 +66,12 @@ def test_gz_is_compressed(tmp_path):
     assert gzip.decompress(write(tmp_path / "x.csv.gz").read_bytes()) == write(tmp_path / "y.csv").read_bytes()
 
 
+def test_gz_of_equal_rows_has_equal_bytes_at_any_time_and_under_any_name(tmp_path, monkeypatch):
+    first = write(tmp_path / "x.csv.gz").read_bytes()
+    monkeypatch.setattr("gzip.time.time", lambda: 10**9)
+    assert write(tmp_path / "y.csv.gz").read_bytes() == first
+
+
 @pytest.mark.parametrize("name", ["x.xlsx", "x", "x.txt", "x.csv.zip", "x.parquet.gz", ".csv", "x.gz", "x.json"])
 def test_another_name_is_refused(name, tmp_path):
     with pytest.raises(

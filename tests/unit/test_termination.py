@@ -130,6 +130,43 @@ with ended_in_order():
         f"{-signal.SIGTERM}\n",
         0,
     ),
+    "a hangup is taken for SIGTERM": (
+        """
+try:
+    with ended_in_order():
+        try:
+            signal.raise_signal(signal.SIGHUP)
+        finally:
+            signal.raise_signal(signal.SIGHUP)
+            print("cleared up")
+except Terminated:
+    print(signal.getsignal(signal.SIGHUP) is signal.SIG_DFL)
+""",
+        "cleared up\nTrue\n",
+        0,
+    ),
+    "a training's step ends before a hangup does": (
+        """
+try:
+    with ended_in_order(), termination_requests() as must_end:
+        signal.raise_signal(signal.SIGHUP)
+        print("finished the step", must_end())
+except Terminated:
+    print("ended")
+""",
+        "finished the step True\nended\n",
+        0,
+    ),
+    "a hangup that is ignored stays ignored": (
+        """
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+with ended_in_order():
+    signal.raise_signal(signal.SIGHUP)
+    print("goes on")
+""",
+        "goes on\n",
+        0,
+    ),
     "of the work another handler stays": (
         """
 signal.signal(signal.SIGTERM, lambda *_: print("theirs"))
