@@ -121,14 +121,30 @@ class _Sequences:
 
     def __init__(self, by_role: bool) -> None:
         self.by_role = by_role
-        self.numbers: dict[tuple[int, str, str], int] = {}
-        """By role, text and the text whose teacher embedding it is to match."""
+        self.texts: list[str] = []
+        self.roles: list[int] = []
+        self.teacher_texts: list[str] = []
+        """The text whose teacher embedding each is to match: itself, or the one that it translates."""
+        self._of_own: tuple[dict[str, int], dict[str, int]] = ({}, {})  # by role; of millions no tuple is kept
+        self._of_translations: dict[tuple[int, str, str], int] = {}
 
     def rows(self, role: int, texts: Sequence[str], teacher_texts: Sequence[str]) -> np.ndarray:
         """Return the number of each text. *Shape:* (n_texts,)."""
         role = role if self.by_role else 0
-        keys = [(role, text, taught) for text, taught in zip(texts, teacher_texts, strict=True)]
-        return np.array([self.numbers.setdefault(key, len(self.numbers)) for key in keys], dtype=np.int64)
+        numbers = (self._number(role, text, taught) for text, taught in zip(texts, teacher_texts, strict=True))
+        return np.fromiter(numbers, dtype=np.int64, count=len(texts))
+
+    def _number(self, role: int, text: str, taught: str) -> int:
+        new = len(self.texts)
+        if text == taught:
+            number = self._of_own[role].setdefault(text, new)
+        else:
+            number = self._of_translations.setdefault((role, text, taught), new)
+        if number == new:
+            self.texts.append(text)
+            self.roles.append(role)
+            self.teacher_texts.append(taught)
+        return number
 
     def lone_rows(self, lone: LoneTexts) -> np.ndarray:
         """Return the number of each lone text, the unlabelled first, then sources and targets."""
@@ -203,7 +219,9 @@ class TrainSet:
         query_rows = sequences.rows(0, pairs.queries, pairs.queries)
         document_rows = sequences.rows(1, pairs.documents, pairs.documents)
         lone_rows = sequences.lone_rows(lone or LoneTexts())
-        tokens, cut = tokenization.of([tokenization.prompts[role] + text for role, text, _ in sequences.numbers])
+        tokens, cut = tokenization.of(
+            [tokenization.prompts[role] + text for role, text in zip(sequences.roles, sequences.texts, strict=True)]
+        )
         lone_units = Ragged.single(np.array(list(dict.fromkeys(lone_rows.tolist())), dtype=np.int64))
         no_pairs = Ragged.cut(np.zeros(0, dtype=np.int64), [0] * len(lone_units))
         return cls(
@@ -214,9 +232,9 @@ class TrainSet:
             pairs.labels,
             groups.followed_by(no_pairs),
             groups.mapped(query_rows, document_rows).followed_by(lone_units),
-            texts=[text for _, text, _ in sequences.numbers],
-            roles=[role for role, _, _ in sequences.numbers],
-            teacher_texts=[taught for _, _, taught in sequences.numbers],
+            texts=sequences.texts,
+            roles=sequences.roles,
+            teacher_texts=sequences.teacher_texts,
             cut=cut,
         )
 
