@@ -57,9 +57,9 @@ def pair_keys(queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
 
 
 def _keys(items: Any) -> np.ndarray:
-    digests = b"".join(
-        hashlib.blake2b(item.encode("utf-8", "surrogatepass"), digest_size=_KEY_BYTES).digest() for item in items
-    )
+    digests = bytearray()  # one by one: of millions, a list of digests takes five times their bytes
+    for item in items:
+        digests += hashlib.blake2b(item.encode("utf-8", "surrogatepass"), digest_size=_KEY_BYTES).digest()
     return np.frombuffer(digests, dtype=np.uint64).reshape(-1, 2)
 
 

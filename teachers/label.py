@@ -5,9 +5,9 @@ Any number of processes may label side by side; each takes its part of what is m
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import compress
+from itertools import chain, compress
 from pathlib import Path
 from typing import Any
 
@@ -96,19 +96,45 @@ def _label(run: Run, name: str, actors: Actors | None) -> None:
         log.info("signals of %s: %s", name, cache.folder)
 
 
-def _items(run: Run, name: str) -> dict[SignalKind, tuple[np.ndarray, Any]]:
-    """Return keys and inputs of every item: pairs for scores, (role, text) for embeddings."""
-    items: dict[SignalKind, tuple[np.ndarray, Any]] = {}
+@dataclass(frozen=True)
+class _Texts:
+    """What is asked for embeddings: texts and their roles, 0 for a query and 1 for a document."""
+
+    roles: list[int]
+    texts: list[str]
+
+    @classmethod
+    def once(cls, given: Iterable[tuple[int, Iterable[str]]]) -> "_Texts":
+        """Return each text of a role once, in the order of the first."""
+        met: tuple[set[str], set[str]] = (set(), set())
+        roles, texts = list[int](), list[str]()
+        for role, some in given:
+            for text in some:
+                if text not in met[role]:
+                    met[role].add(text)
+                    roles.append(role)
+                    texts.append(text)
+        return cls(roles, texts)
+
+    def only(self, wanted: np.ndarray) -> "_Texts":
+        """Return some of them. *Shape:* wanted: (n_texts,) bool."""
+        return _Texts(list(compress(self.roles, wanted)), list(compress(self.texts, wanted)))
+
+
+def _items(run: Run, name: str) -> dict[SignalKind, tuple[np.ndarray, Pairs | _Texts]]:
+    """Return keys and inputs of every item: pairs for scores, texts for embeddings."""
+    items: dict[SignalKind, tuple[np.ndarray, Pairs | _Texts]] = {}
     if stages := _asking(run, name, "scores"):
         parts = [_pairs(stage, name) for stage in stages]
         pairs = parts[0] if len(parts) == 1 else pairs_of(pair for part in parts for pair in _tuples(part))
         items["scores"] = (pair_keys(pairs.queries, pairs.documents), pairs)
     if stages := _asking(run, name, "embeddings"):
-        told = list(dict.fromkeys(item for stage in stages for item in _told(stage, name)))
-        told = list(compress(told, are_read([text for _, text in told], run.recipe.teachers[name].scripts)))
+        told = _Texts.once(part for stage in stages for part in _told(stage, name))
+        told = told.only(are_read(told.texts, run.recipe.teachers[name].scripts))
         prompts = run.teacher_prompts(name)
         # equal texts of both roles have one key where no prompt tells them apart, and are asked once
-        items["embeddings"] = (text_keys([prompts[role] + text for role, text in told]), told)
+        prompted = [prompts[role] + text for role, text in zip(told.roles, told.texts, strict=True)]
+        items["embeddings"] = (text_keys(prompted), told)
     return items
 
 
@@ -125,27 +151,31 @@ def _tuples(pairs: Pairs) -> list[tuple[str, str]]:
     return list(zip(pairs.queries, pairs.documents, strict=True))
 
 
-def _told(run: Run, name: str) -> list[tuple[int, str]]:
-    """Return the texts of one stage with their roles."""
+def _told(run: Run, name: str) -> list[tuple[int, Iterable[str]]]:
+    """Return the texts of one stage by their roles."""
     pairs, own_role = _pairs(run, name), _own_role(run)
-    queries, documents = list(pairs.queries), list(pairs.documents)
+    lone = 1 if own_role is None else own_role
     sources = (source for source, _ in run.split.parallel)  # their translations are to match the same embedding
-    lone = [(1 if own_role is None else own_role, text) for text in (*run.split.unlabelled, *sources)]
+    texts: list[tuple[int, Iterable[str]]] = [(0, pairs.queries), (1, pairs.documents)]
     if own_role is not None:  # one side is learned, and validated, against the teacher's vectors of the other
-        queries += run.split.validation.queries
-        documents += run.split.validation.documents
-    return [*((0, text) for text in queries), *((1, text) for text in documents), *lone]
+        validation = run.split.validation
+        texts = [(0, chain(pairs.queries, validation.queries)), (1, chain(pairs.documents, validation.documents))]
+    return [*texts, (lone, run.split.unlabelled), (lone, sources)]
 
 
 def _cut_texts(
-    name: str, scorer: Scorer | TokenScorer, items: Mapping[SignalKind, tuple[np.ndarray, Any]], *, say: bool
+    name: str,
+    scorer: Scorer | TokenScorer,
+    items: Mapping[SignalKind, tuple[np.ndarray, Pairs | _Texts]],
+    *,
+    say: bool,
 ) -> Any:
     """Return, by kind of signal, how much of what the teacher is asked its `max_length` cuts off."""
     counted = {}
     for kind, (_, inputs) in items.items():
-        cuts = scorer.cut_texts(*_sides(kind, inputs)) if isinstance(scorer, TokenScorer) else {}
+        cuts = scorer.cut_texts(*_sides(inputs)) if isinstance(scorer, TokenScorer) else {}
         if isinstance(scorer, Scorer):
-            texts = (inputs.queries, inputs.documents) if kind == "scores" else ([text for _, text in inputs],)
+            texts = (inputs.queries, inputs.documents) if isinstance(inputs, Pairs) else (inputs.texts,)
             room = scorer.max_length - scorer.n_template_tokens
             cuts = {"": sample_cut_texts(scorer.tokenizer, *texts, max_length=room)}
         for side, cut in cuts.items():
@@ -155,12 +185,12 @@ def _cut_texts(
     return counted
 
 
-def _sides(kind: SignalKind, inputs: Any) -> tuple[list[str], list[str]]:
+def _sides(inputs: Pairs | _Texts) -> tuple[list[str], list[str]]:
     """Return the different queries and documents of what a teacher is asked."""
-    if kind == "scores":
+    if isinstance(inputs, Pairs):
         return list(dict.fromkeys(inputs.queries)), list(dict.fromkeys(inputs.documents))
-    queries, documents = ([text for role, text in inputs if role == own] for own in (0, 1))
-    return queries, documents
+    is_document = np.array(inputs.roles, dtype=bool)
+    return inputs.only(~is_document).texts, inputs.only(is_document).texts
 
 
 def _own_role(run: Run) -> int | None:
@@ -220,17 +250,19 @@ class _Missing:
 
     kind: SignalKind
     keys: np.ndarray
-    inputs: Any
+    inputs: Pairs | _Texts
     """Of all items; `rows` are those that are missing."""
     rows: np.ndarray
 
     def columns(self, rows: Sequence[int]) -> dict[str, list[Any]]:
         """Return the inputs of some rows as columns: query and document of pairs, or role and text."""
-        if self.kind == "scores":
-            chosen: Pairs = self.inputs.select(rows)
-            return {"query": chosen.queries, "document": chosen.documents}
-        roles, texts = zip(*(self.inputs[row] for row in rows), strict=True)
-        return {"role": list(roles), "text": list(texts)}
+        given = self.inputs
+        if isinstance(given, Pairs):
+            return {
+                "query": [given.queries[row] for row in rows],
+                "document": [given.documents[row] for row in rows],
+            }
+        return {"role": [given.roles[row] for row in rows], "text": [given.texts[row] for row in rows]}
 
 
 def _fill(
