@@ -188,6 +188,15 @@ class TestExitCodes:
                 in err
             )
 
+    def test_a_launch_that_is_refused_leaves_no_folder_behind(self, call, tmp_path):
+        path = write_recipe(tmp_path, output_dir=str(tmp_path / "some" / "where"))
+        assert call("cache-signals", path)[0] == 2
+        assert not (tmp_path / "some").exists()
+        (tmp_path / "some" / "where" / ".work").mkdir(parents=True)
+        (tmp_path / "some" / "where" / ".work" / "kept").touch()
+        assert call("cache-signals", path)[0] == 2
+        assert {place.name for place in (tmp_path / "some").rglob("*") if place.is_file()} == {"kept", "lock"}
+
     def test_second_launch_on_a_folder_is_2(self, call, tmp_path):
         path, work = write_recipe(tmp_path), tmp_path / "run" / ".work"
         work.mkdir(parents=True)
