@@ -613,22 +613,31 @@ def _dial_cells(place: Mapping[str, Any], metric: str) -> list[str]:
 
 
 def print_parity(folder: Path, *, as_json: bool) -> None:
-    """Print how far each export agrees with the torch student."""
-    cards = [
-        json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / "exports").glob("*/artefact.json"))
-    ]
-    cards = [
-        card for card in cards if "parity" in card["details"]
-    ]  # a Router has none: it is not an export of one model
-    parity = [card["details"]["parity"] | {"precision": card["details"]["precision"]} for card in cards]
+    """Print how far each export agrees with the torch student: a row for each, and a column for each number that one of them has."""
+    found = {
+        path.parent.name: json.loads(path.read_text(encoding="utf-8"))["details"]
+        for path in sorted((folder / "exports").glob("*/artefact.json"))
+    }
+    # a Router has none: it is not an export of one model
+    parity = {
+        name: details["parity"] | {"precision": details["precision"]}
+        for name, details in found.items()
+        if "parity" in details
+    }
     if as_json:
-        print(json.dumps(parity, ensure_ascii=False, indent=2))
+        print(json.dumps([{"export": name} | row for name, row in parity.items()], ensure_ascii=False, indent=2))
         return
-    names = [name for name, value in parity[0].items() if not isinstance(value, list | dict)] if parity else []
-    _print_table(
-        names,
-        [[f"{row[name]:.5f}" if isinstance(row[name], float) else str(row[name]) for name in names] for row in parity],
-    )
+    numbers = {
+        name: {key: value for key, value in row.items() if isinstance(value, int | float)}
+        for name, row in parity.items()
+    }
+    columns = list(dict.fromkeys(key for row in numbers.values() for key in row))
+    rows = [[name, *(_parity_cell(row.get(key)) for key in columns)] for name, row in numbers.items()]
+    _print_table(["export", *(key.replace("_", " ") for key in columns)], rows)
+
+
+def _parity_cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.5f}" if isinstance(value, float) else str(value)
 
 
 def print_plan(folder: Path, *, as_json: bool) -> None:

@@ -19,6 +19,7 @@ from distill.files.artefact import Artefact, write_card
 from recipes import benchmark, cache_signals, export, train_student, train_teacher
 from recipes._launch import _hear_threads, guarded
 from recipes.cli import app, main
+from recipes.commands import print_parity
 from tests.conftest import ROOT, make_run, write_recipe
 
 PAIRS = [
@@ -441,6 +442,30 @@ def test_messages_of_a_stage_go_to_stderr(call, tmp_path):
     assert [line for line in islice(again[2].splitlines(), 1)] == [
         f"{tmp_path / 'run' / 'teachers' / 'cross'} is finished"
     ]
+
+
+def test_the_table_of_exports_has_a_row_for_each_and_its_numbers(tmp_path, capsys):
+    judged = {"cpu_class": "avx2", "greatest_code": 64}
+    for name, precision, arithmetic, overlap in (
+        ("onnx-fp32", "fp32", None, None),
+        ("openvino-int8", "int8", judged, 0.5),
+    ):
+        parity = {"kind": "bi_encoder", "n_pairs": 16, "rank_agreement": 0.25, "top_k_overlap": overlap}
+        details = {"precision": precision, "parity": parity | {"worst": ["a"], "arithmetic": arithmetic}}
+        (tmp_path / "exports" / name).mkdir(parents=True)
+        (tmp_path / "exports" / name / "artefact.json").write_text(json.dumps({"details": details}))
+    (tmp_path / "exports" / "router").mkdir()
+    (tmp_path / "exports" / "router" / "artefact.json").write_text('{"details": {}}')
+    print_parity(tmp_path, as_json=False)
+    cells = [re.split(" *[│┃] *", line)[1:-1] for line in capsys.readouterr().out.splitlines() if line[0] in "│┃"]
+    assert cells == [
+        ["export", "n pairs", "rank agreement", "top k overlap"],
+        ["onnx-fp32", "16", "0.25000", ""],
+        ["openvino-int8", "16", "0.25000", "0.50000"],
+    ]
+    print_parity(tmp_path, as_json=True)
+    first, second = json.loads(capsys.readouterr().out)
+    assert (first["export"], first["precision"], second["arithmetic"]) == ("onnx-fp32", "fp32", judged)
 
 
 class TestPush:
