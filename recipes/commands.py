@@ -4,8 +4,9 @@ import csv
 import json
 import logging
 import sys
+import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ __all__ = [
 ]
 
 _ROWS_AT_ONCE = 50_000
+_WIDEST = 10_000  # of a table, in characters
 _LARGEST = 1e12  # of a number on the command line; what is larger, or no number, is a slip
 _COLUMNS = "--query-column or --document-column"
 _LABELLED = Asked(columns="--query-column, --document-column or --label-column", skip=None, label_range="--label-range")
@@ -765,13 +767,22 @@ def print_trim(report: Mapping[str, Any], *, as_json: bool) -> None:
     )
 
 
-def _print_table(columns: Any, rows: list[list[str]]) -> None:
+def _print_table(columns: Iterable[str], rows: list[list[str]]) -> None:
+    """Print a table as wide as it is; where a terminal is narrower, a paragraph for each row: rich would cut the numbers off."""
     from rich.console import Console
     from rich.table import Table
+
+    columns = list(columns)
 
     table = Table()
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i < 2 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    room, needed = Console(), Console(width=_WIDEST)
+    if sys.stdout.isatty() and needed.measure(table).maximum > room.width:
+        for row in rows:
+            told = "; ".join(f"{column} {cell}" for column, cell in zip(columns[1:], row[1:], strict=True) if cell)
+            print(textwrap.fill(told, room.width - 1, initial_indent=f"{row[0]}: ", subsequent_indent="  "))
+        return
+    needed.print(table)

@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import socket
+import sys
 import threading
 from itertools import islice
 
@@ -19,7 +20,7 @@ from distill.files.artefact import Artefact, write_card
 from recipes import benchmark, cache_signals, export, train_student, train_teacher
 from recipes._launch import _hear_threads, guarded
 from recipes.cli import app, main
-from recipes.commands import print_parity
+from recipes.commands import _print_table, print_parity
 from tests.conftest import ROOT, make_run, write_recipe
 
 PAIRS = [
@@ -442,6 +443,23 @@ def test_messages_of_a_stage_go_to_stderr(call, tmp_path):
     assert [line for line in islice(again[2].splitlines(), 1)] == [
         f"{tmp_path / 'run' / 'teachers' / 'cross'} is finished"
     ]
+
+
+@pytest.mark.parametrize("width", [None, 60, 400])
+def test_a_table_loses_no_number_in_a_narrow_terminal_or_a_file(width, capsys, monkeypatch):
+    columns = ["name", *(f"a column {number}" for number in range(20))]
+    rows = [[f"model {row}", *(f"0.{row}{number:03d}" for number in range(19)), ""] for row in range(2)]
+    if width is not None:
+        monkeypatch.setenv("COLUMNS", str(width))
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    _print_table(columns, rows)
+    out = capsys.readouterr().out
+    assert "…" not in out and all(cell in out for row in rows for cell in row)
+    if width == 60:
+        assert max(map(len, out.splitlines())) < 60
+        assert out.startswith("model 0: a column 0 0.0000; a column 1 0.0001;") and "column 19" not in out
+    else:
+        assert [line.count("│") for line in out.splitlines()[3:5]] == [22, 22]
 
 
 def test_the_table_of_exports_has_a_row_for_each_and_its_numbers(tmp_path, capsys):
