@@ -18,7 +18,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
@@ -352,11 +352,12 @@ class Run:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep a second launch out of this folder.
+        """Keep a second launch out of this folder. A folder that is made for a launch which is then refused goes again.
 
         :raises BadInput: where another process is working in it
         """
         self._check_place()
+        new = [place for place in (self.work, *self.work.parents) if not place.exists()]
         try:
             self.work.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -376,7 +377,15 @@ class Run:
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
-            yield
+            try:
+                yield
+            except BadInput:
+                if self.work in new:
+                    (self.work / "lock").unlink(missing_ok=True)  # while it is held: who comes now makes one of his own
+                with suppress(OSError):  # it holds work
+                    for place in new:
+                        place.rmdir()
+                raise
 
     def _check_place(self) -> None:
         """Check that the folder is this toolkit's, or holds nothing in the places where stages write.

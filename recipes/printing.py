@@ -3,7 +3,8 @@
 import csv
 import json
 import sys
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ __all__ = [
     "print_trim",
     "print_tuned",
 ]
+
+_WIDEST = 10_000  # of a table, in characters
 
 
 def print_tuned(result: Mapping[str, Any]) -> None:
@@ -143,22 +146,31 @@ def _dial_cells(place: Mapping[str, Any], metric: str) -> list[str]:
 
 
 def print_parity(folder: Path, *, as_json: bool) -> None:
-    """Print how far each export agrees with the torch student."""
-    cards = [
-        json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / "exports").glob("*/artefact.json"))
-    ]
-    cards = [
-        card for card in cards if "parity" in card["details"]
-    ]  # a Router has none: it is not an export of one model
-    parity = [card["details"]["parity"] | {"precision": card["details"]["precision"]} for card in cards]
+    """Print how far each export agrees with the torch student: a row for each, and a column for each number that one of them has."""
+    found = {
+        path.parent.name: json.loads(path.read_text(encoding="utf-8"))["details"]
+        for path in sorted((folder / "exports").glob("*/artefact.json"))
+    }
+    # a Router has none: it is not an export of one model
+    parity = {
+        name: details["parity"] | {"precision": details["precision"]}
+        for name, details in found.items()
+        if "parity" in details
+    }
     if as_json:
-        print(json.dumps(parity, ensure_ascii=False, indent=2))
+        print(json.dumps([{"export": name} | row for name, row in parity.items()], ensure_ascii=False, indent=2))
         return
-    names = [name for name, value in parity[0].items() if not isinstance(value, list | dict)] if parity else []
-    print_table(
-        names,
-        [[f"{row[name]:.5f}" if isinstance(row[name], float) else str(row[name]) for name in names] for row in parity],
-    )
+    numbers = {
+        name: {key: value for key, value in row.items() if isinstance(value, int | float)}
+        for name, row in parity.items()
+    }
+    columns = list(dict.fromkeys(key for row in numbers.values() for key in row))
+    rows = [[name, *(_parity_cell(row.get(key)) for key in columns)] for name, row in numbers.items()]
+    print_table(["export", *(key.replace("_", " ") for key in columns)], rows)
+
+
+def _parity_cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.5f}" if isinstance(value, float) else str(value)
 
 
 def print_plan(folder: Path, *, as_json: bool) -> None:
@@ -286,17 +298,23 @@ def print_trim(report: Mapping[str, Any], *, as_json: bool) -> None:
     )
 
 
-def print_table(columns: Any, rows: list[list[str]]) -> None:
-    """Print a table: the first two columns are words, the others numbers."""
+def print_table(columns: Iterable[str], rows: list[list[str]]) -> None:
+    """Print a table as wide as it is; where a terminal is narrower, a paragraph for each row: rich would cut the numbers off."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table()
+    columns, table = list(columns), Table()
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i < 2 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    room, needed = Console(), Console(width=_WIDEST)
+    if sys.stdout.isatty() and needed.measure(table).maximum > room.width:
+        for row in rows:
+            told = "; ".join(f"{column} {cell}" for column, cell in zip(columns[1:], row[1:], strict=True) if cell)
+            print(textwrap.fill(told, room.width - 1, initial_indent=f"{row[0]}: ", subsequent_indent="  "))
+        return
+    needed.print(table)
 
 
 def comparison_line(row: Mapping[str, Any]) -> str:

@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from distill.errors import BadInput
+from distill.files.artefact import read_card
 from distill.models.modeling import load_model, prepared
 from distill.recipe.schema import Objectives
 from distill.run import Run
@@ -32,6 +34,7 @@ def train_student(run: Run) -> None:
     of_control = control_run(run)
     check_control(of_control)
     say_what_keeps_from_calibrating(run)
+    _check_order(run)
     for stage in run.stages:
         build_stage(stage)
         _train_stage(stage)
@@ -41,6 +44,24 @@ def train_student(run: Run) -> None:
         inputs = training_inputs(of_control, "control", by_labels(of_control.recipe.objectives))
         train_control(of_control, inputs, partial(training_job, of_control))
     calibrate_student(run)
+
+
+def _check_order(run: Run) -> None:
+    """Refuse students that came out of other stages than the recipe's before any stage is trained: hours later they would be, too.
+
+    :raises BadInput: where a finished student started from another folder, as after a stage got another name or place
+    """
+    for stage in run.stages:
+        card = None if run.recipe.overwrite else read_card(stage.student)
+        start = run.place_of(stage.start)
+        if card is not None and card.parents and start not in card.parents:
+            was = next(
+                (name for name in card.parents if name == "built" or name.startswith("stages/")), "another folder"
+            )
+            raise BadInput(
+                f"{stage.student} was made from something else (it started from {was}, and is to start from {start}); stages got other names "
+                "or places: set output_dir to a new folder, or overwrite=true to replace it"
+            )
 
 
 def _train_stage(run: Run) -> None:

@@ -15,6 +15,7 @@ import logging
 import re
 import unicodedata
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from io import TextIOWrapper
 from json.decoder import scanstring  # type: ignore[attr-defined]
@@ -176,8 +177,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(row) == len(pairs):
         return row
     repeated = RepeatedKeys(row)
-    names = [name for name, _ in pairs]
-    repeated.names = frozenset(name for name in row if names.count(name) > 1)
+    counts = Counter(name for name, _ in pairs)
+    repeated.names = frozenset(name for name, n in counts.items() if n > 1)
     return repeated
 
 

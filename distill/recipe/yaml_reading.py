@@ -29,7 +29,8 @@ class _Loader(yaml.SafeLoader):
     def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
         """Return the tag of a node: that of a text where a plain number is written to another base than it seems to be."""
         plain = kind is yaml.ScalarNode and implicit[0] and _OCTAL_OR_SEXAGESIMAL.fullmatch(value)
-        return self.DEFAULT_SCALAR_TAG if plain else super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
+        tag = yaml.SafeLoader.resolve(self, kind, value, implicit)  # type: ignore[no-untyped-call]
+        return self.DEFAULT_SCALAR_TAG if plain else tag
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         """Refuse a second key of the same name."""

@@ -104,6 +104,17 @@ def test_a_changed_stage_is_trained_anew_with_those_after_it_alone(tiny_run):
         train_student(tiny_run(**BI, stages=changed))
 
 
+def test_a_stage_of_another_name_is_refused_before_it_is_trained(tiny_run):
+    trained(tiny_run(**BI, stages=TWO))
+    run = tiny_run(**BI, stages={"other": GENERAL, "task": TASK})
+    with pytest.raises(
+        BadInput, match=r"it started from stages/general/student, and is to start from stages/other/student"
+    ):
+        train_student(run)
+    assert not (run.folder / "stages" / "other").exists()
+    train_student(tiny_run(**BI, stages=TWO))  # as it was, it is finished
+
+
 def test_nothing_is_asked_twice(tiny_run, tmp_path, monkeypatch):
     from distill.signals import SignalCache
 

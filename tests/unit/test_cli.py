@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import socket
+import sys
 import threading
 from itertools import islice
 
@@ -19,6 +20,7 @@ from distill.files.artefact import Artefact, write_card
 from recipes import benchmark, cache_signals, export, train_student, train_teacher
 from recipes._launch import _hear_threads, guarded
 from recipes.cli import app, main
+from recipes.printing import print_parity, print_table
 from tests.conftest import ROOT, make_run, write_recipe
 
 PAIRS = [
@@ -187,6 +189,15 @@ class TestExitCodes:
                 f"{tmp_path / 'run' / 'teachers' / 'cross'} is not there yet; run the stage train_teacher of this recipe first"
                 in err
             )
+
+    def test_a_launch_that_is_refused_leaves_no_folder_behind(self, call, tmp_path):
+        path = write_recipe(tmp_path, output_dir=str(tmp_path / "some" / "where"))
+        assert call("cache-signals", path)[0] == 2
+        assert not (tmp_path / "some").exists()
+        (tmp_path / "some" / "where" / ".work").mkdir(parents=True)
+        (tmp_path / "some" / "where" / ".work" / "kept").touch()
+        assert call("cache-signals", path)[0] == 2
+        assert {place.name for place in (tmp_path / "some").rglob("*") if place.is_file()} == {"kept", "lock"}
 
     def test_second_launch_on_a_folder_is_2(self, call, tmp_path):
         path, work = write_recipe(tmp_path), tmp_path / "run" / ".work"
@@ -432,6 +443,47 @@ def test_messages_of_a_stage_go_to_stderr(call, tmp_path):
     assert [line for line in islice(again[2].splitlines(), 1)] == [
         f"{tmp_path / 'run' / 'teachers' / 'cross'} is finished"
     ]
+
+
+@pytest.mark.parametrize("width", [None, 60, 400])
+def test_a_table_loses_no_number_in_a_narrow_terminal_or_a_file(width, capsys, monkeypatch):
+    columns = ["name", *(f"a column {number}" for number in range(20))]
+    rows = [[f"model {row}", *(f"0.{row}{number:03d}" for number in range(19)), ""] for row in range(2)]
+    if width is not None:
+        monkeypatch.setenv("COLUMNS", str(width))
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    print_table(columns, rows)
+    out = capsys.readouterr().out
+    assert "…" not in out and all(cell in out for row in rows for cell in row)
+    if width == 60:
+        assert max(map(len, out.splitlines())) < 60
+        assert out.startswith("model 0: a column 0 0.0000; a column 1 0.0001;") and "column 19" not in out
+    else:
+        assert [line.count("│") for line in out.splitlines()[3:5]] == [22, 22]
+
+
+def test_the_table_of_exports_has_a_row_for_each_and_its_numbers(tmp_path, capsys):
+    judged = {"cpu_class": "avx2", "greatest_code": 64}
+    for name, precision, arithmetic, overlap in (
+        ("onnx-fp32", "fp32", None, None),
+        ("openvino-int8", "int8", judged, 0.5),
+    ):
+        parity = {"kind": "bi_encoder", "n_pairs": 16, "rank_agreement": 0.25, "top_k_overlap": overlap}
+        details = {"precision": precision, "parity": parity | {"worst": ["a"], "arithmetic": arithmetic}}
+        (tmp_path / "exports" / name).mkdir(parents=True)
+        (tmp_path / "exports" / name / "artefact.json").write_text(json.dumps({"details": details}))
+    (tmp_path / "exports" / "router").mkdir()
+    (tmp_path / "exports" / "router" / "artefact.json").write_text('{"details": {}}')
+    print_parity(tmp_path, as_json=False)
+    cells = [re.split(" *[│┃] *", line)[1:-1] for line in capsys.readouterr().out.splitlines() if line[0] in "│┃"]
+    assert cells == [
+        ["export", "n pairs", "rank agreement", "top k overlap"],
+        ["onnx-fp32", "16", "0.25000", ""],
+        ["openvino-int8", "16", "0.25000", "0.50000"],
+    ]
+    print_parity(tmp_path, as_json=True)
+    first, second = json.loads(capsys.readouterr().out)
+    assert (first["export"], first["precision"], second["arithmetic"]) == ("onnx-fp32", "fp32", judged)
 
 
 class TestPush:

@@ -10,7 +10,7 @@ from distill.recipe.planning import load_plan
 from distill.recipe.reading import load_recipe
 from distill.recipe.schema import Plan, Recipe
 from recipes.cli import main
-from recipes.commands import _held_out
+from recipes.printing import _held_out
 from students.plan.cost_model import (
     PRECISIONS,
     CostLimits,

@@ -358,6 +358,15 @@ def test_an_address_is_not_taken_for_a_path(source):
         read_texts(source)
 
 
+def test_keys_of_a_large_object_are_counted_once(tmp_path):
+    path = tmp_path / "wide.jsonl"
+    keys = ", ".join(f'"{number}": 0' for number in range(50_000))
+    path.write_text(f'{{"text": "a", "0": 1, {keys}}}', encoding="utf-8")
+    assert read_texts(str(path), "text") == ["a"]
+    with pytest.raises(BadInput, match="row 1: '0' stands twice in one object"):
+        read_texts(str(path), "0")
+
+
 def test_a_link_to_nowhere_is_called_one(tmp_path):
     path = tmp_path / "pairs.csv"
     path.symlink_to("gone.csv")
