@@ -25,6 +25,14 @@ S = TypeVar("S", bound=BaseModel)
 _DEEPEST_KEY = 20
 _MOST_LINES = 50
 _LONGEST_LINE = 600
+_SHOWN = 60
+_EXPECTED = {
+    "tuple_type": "a list in brackets is expected, as [0, 1]",
+    "list_type": "a list in brackets is expected, as [0, 1]",
+    "dict_type": "a section is expected, as {key: value}",
+    "model_type": "a section is expected, as {key: value}",
+    "model_attributes_type": "a section is expected, as {key: value}",
+}
 _PACKAGED = Path(__file__).parents[2] / "recipes"
 
 
@@ -187,6 +195,9 @@ def _describe(schema: type[BaseModel], place: str, problem: Any) -> list[str]:
         return text.split("\n") if not place else [f"{place}: {text}"]
     if kind == "too_short":
         return [f"{place}: {given!r} names nothing; list one at least, or leave it out"]
+    if kind in _EXPECTED:  # pydantic speaks of tuples, dictionaries and instances
+        shown = repr(given)
+        return [f"{place}: got {shown if len(shown) <= _SHOWN else shown[:_SHOWN] + '…'}; {_EXPECTED[kind]}"]
     if isinstance(given, Mapping | list):
         return [f"{place}: {problem['msg']}"]
     return [f"{place}: got {given!r}; {problem['msg'].replace('Input should', 'it should')}"]

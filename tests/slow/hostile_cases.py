@@ -10,8 +10,6 @@ from tests.conftest import write_recipe
 from tests.slow.commands import GOOD, MORE, pairs, truncated
 
 READ_NEVER = {
-    ("push", "tokenizer.json"),
-    ("push", "artefact.json"),
     ("layout", "artefact.json"),
     ("layout", "tokenizer.json"),
 }

@@ -97,7 +97,7 @@ class TestRecipe:
 
     @pytest.mark.parametrize("override", ["teachers=[1]", "teachers.mbert=3", "baselines=x"])
     def test_smoke_names_what_is_no_section(self, override):
-        with pytest.raises(BadInput, match=f"{override.partition('=')[0]}: .*dictionary"):
+        with pytest.raises(BadInput, match=f"{override.partition('=')[0]}: .*a section is expected"):
             load_ablation(PUBLISHED, [override], smoke=True)
 
     def test_smoke_names_a_backbone_without_a_stand_in(self):

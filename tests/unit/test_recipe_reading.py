@@ -71,6 +71,24 @@ class TestUnknownKeys:
         assert [line.partition(":")[0] for line in lines] == ["teachers.cross.training.epoch", "training.epoch"]
 
 
+class TestShapes:
+    @pytest.mark.parametrize(
+        ("override", "line"),
+        [
+            ("data.label_range=0,5", "data.label_range: got '0,5'; a list in brackets is expected, as [0, 1]"),
+            (
+                "data.label_range={low: 0}",
+                "data.label_range: got {'low': 0}; a list in brackets is expected, as [0, 1]",
+            ),
+            ("training=fast", "training: got 'fast'; a section is expected, as {key: value}"),
+            ("teachers=", "teachers: got None; a section is expected, as {key: value}"),
+            ("export=[fp32]", "export: got ['fp32']; a section is expected, as {key: value}"),
+        ],
+    )
+    def test_are_named_as_yaml_writes_them(self, tmp_path, override, line):
+        assert problems(tmp_path, [override])[0] == line
+
+
 class TestFile:
     @pytest.mark.parametrize(
         ("text", "says"),
