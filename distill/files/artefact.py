@@ -11,6 +11,7 @@ import glob
 import hashlib
 import importlib.metadata
 import json
+import logging
 import os
 import re
 import shutil
@@ -68,6 +69,7 @@ __all__ = [
     "write_text",
 ]
 
+log = logging.getLogger(__name__)
 ModelKind = Literal["bi_encoder", "cross_encoder"]
 Side = Literal["query", "document"]
 ASYMMETRIC = "asymmetric"  # in a card's details: which side the model serves, and which teacher has the other
@@ -99,8 +101,9 @@ _GRAPHS = ("openvino/openvino_model.xml", "onnx/model.onnx", "openvino_model.xml
 class Artefact:
     """What `artefact.json` says of the model beside it.
 
-    `revision` is the content hash of the folder's other files, `files` are their names, and `fingerprint` is the hash of all
-    that went in (recipe sections, data, parents): a stage whose folder carries the right fingerprint is finished.
+    `revision` is the content hash of the folder's other files, `files` are their names, `settings` are the hashes of those that
+    are settings (.json), and `fingerprint` is the hash of all that went in (recipe sections, data, parents): a stage whose folder
+    carries the right fingerprint is finished.
     """
 
     kind: str
@@ -114,6 +117,7 @@ class Artefact:
     details: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     files: Sequence[str] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 def versions() -> dict[str, str]:
@@ -191,10 +195,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_card(folder: Path, artefact: Artefact) -> Artefact:
-    """Write `artefact.json` into a folder whose model is complete; fills in `revision`, `files` and `versions`."""
+    """Write `artefact.json` into a folder whose model is complete; fills in `revision`, `files`, `settings` and `versions`."""
+    files = [str(path.relative_to(folder)) for path in content_files(folder)]
     made: dict[str, Any] = {
         "revision": revision(folder),
-        "files": [str(path.relative_to(folder)) for path in content_files(folder)],
+        "files": files,
+        "settings": {name: _settings_hash(folder / name) for name in files if name.endswith(".json")},
         "versions": versions(),
     }
     whole = Artefact(**{**asdict(artefact), **made})
@@ -210,7 +216,7 @@ def read_card(folder: Path) -> Artefact | None:
     path = folder / CARD
     if not os.path.lexists(path):
         return None
-    mappings = ("parents", "recipe", "data", "metrics", "details", "versions")
+    mappings = ("parents", "recipe", "data", "metrics", "details", "versions", "settings")
     try:
         value = read_json(path)
         card = Artefact(**value)
@@ -463,13 +469,32 @@ def _check_modules(folder: Path, modules: Sequence[Mapping[str, str]]) -> None:
 def check_named_settings(folder: Path) -> None:
     """Check that no settings are missing that the card names: a loader would take its defaults, and score otherwise.
 
+    Settings that were changed since are said in the log: who changed them may have meant to.
+
     :raises BadInput: naming the first file that is missing
     """
     card = read_card(folder)
-    names: Sequence[str] = () if card is None else card.files
-    for name in names:
+    if card is None:
+        return
+    for name in card.files:
         if str(name).endswith(".json"):
             _require(folder, inside(folder, name, f"{CARD}: a file"))
+    changed = [
+        name
+        for name, stated in card.settings.items()
+        if (path := folder / inside(folder, name, f"{CARD}: a file")).is_file() and _settings_hash(path) != stated
+    ]
+    if changed:
+        log.warning(
+            "%s: %s changed since the folder was made; it may answer otherwise (distill verify %s)",
+            folder,
+            ", ".join(changed),
+            folder,
+        )
+
+
+def _settings_hash(path: Path) -> str:
+    return str(file_digest(path, "sha256").hexdigest()[:16])
 
 
 def check_tokenizer(folder: Path) -> None:

@@ -206,6 +206,17 @@ class TestModelFolder:
             (folder / name).write_bytes(kept)
         assert check_model_folder(folder) == "cross_encoder"
 
+    def test_settings_that_changed_are_said_and_not_refused(self, cross_folder, tmp_path, caplog):
+        folder = tmp_path / "model"
+        shutil.copytree(cross_folder, folder)
+        check_model_folder(folder)
+        assert not caplog.records
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        del config["num_attention_heads"]  # transformers takes its default, and the numbers are others
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        check_model_folder(folder)
+        assert f"{folder}: config.json changed since the folder was made" in caplog.text
+
     def test_missing_tokenizer_is_named(self, bi_folder, tmp_path):
         folder = tmp_path / "model"
         shutil.copytree(bi_folder, folder)
