@@ -246,6 +246,15 @@ class Run:
         """Where unfinished work lies."""
         return self.folder / ".work"
 
+    @property
+    def tokens(self) -> Path:
+        """Where the tokens of large sets lie while models are trained on them."""
+        return self.work / "tokens"
+
+    def drop_tokens(self) -> None:
+        """Remove the tokens, once all models of a stage that read them are trained."""
+        shutil.rmtree(self.tokens, ignore_errors=True)
+
     def require(self, folder: Path, stage: str) -> Artefact:
         """Return the card of a finished folder.
 

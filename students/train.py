@@ -43,6 +43,7 @@ def train_student(run: Run) -> None:
         # of an asymmetric student the control learns the labels alone, too, but against the same index: it is given
         inputs = training_inputs(of_control, "control", by_labels(of_control.recipe.objectives))
         train_control(of_control, inputs, partial(training_job, of_control))
+    run.drop_tokens()
     calibrate_student(run)
 
 

@@ -40,6 +40,7 @@ def train_teachers(run: Run) -> None:
     check_black_boxes(run)
     for name in run.recipe.teachers:
         train_teacher(run, name)
+    run.drop_tokens()
 
 
 def train_teacher(run: Run, name: str) -> None:

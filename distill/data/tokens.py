@@ -5,7 +5,7 @@ that the batch planner needs. A million sequences of 60 tokens take 240 MB.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,18 @@ from distill.machine.forks import ForkSafeLock
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["TokenTable", "bags", "pad_token_id", "special_tokens", "tokenize", "tokenizer_lock"]
+__all__ = [
+    "TokenPart",
+    "TokenTable",
+    "bags",
+    "has_types",
+    "pad_token_id",
+    "special_tokens",
+    "starts",
+    "token_parts",
+    "tokenize",
+    "tokenizer_lock",
+]
 
 # a Rust object takes no attributes and no weak references, so the lock of a tokenizer is found by its address
 _LOCKS = tuple(ForkSafeLock(fork_waits=True) for _ in range(64))
@@ -109,22 +120,60 @@ def tokenize(
     :param special_tokens: put CLS, SEP and their like around, as the model expects; False gives the bare text
     :param on_progress: called with the number of sequences done since the last call.
     """
-    ids, types, lengths = [], [], []
-    with_types = "token_type_ids" in tokenizer.model_input_names
+    parts = list(
+        token_parts(
+            tokenizer,
+            texts,
+            pair_texts,
+            max_length=max_length,
+            special_tokens=special_tokens,
+            on_progress=on_progress,
+        )
+    )
+    ids, lengths = _joined([part.ids for part in parts]), _joined([part.lengths for part in parts])
+    types = _joined([part.type_ids for part in parts if part.type_ids is not None]) if has_types(tokenizer) else None
+    return TokenTable(ids, starts(lengths), types, pad_token_id(tokenizer), max_length)
+
+
+@dataclass(frozen=True)
+class TokenPart:
+    """The tokens of some texts. *Shape:* ids, type_ids: (n_tokens,) int32, int8; lengths: (n_texts,)."""
+
+    ids: np.ndarray
+    type_ids: np.ndarray | None
+    lengths: np.ndarray
+
+
+def token_parts(
+    tokenizer: Any,
+    texts: Sequence[str],
+    pair_texts: Sequence[str] | None = None,
+    *,
+    max_length: int,
+    special_tokens: bool = True,
+    on_progress: Callable[[int], None] | None = None,
+) -> Iterator[TokenPart]:
+    """Yield what `tokenize` puts together, 2,048 texts at a time; the parameters are the same."""
+    with_types = has_types(tokenizer)
     encode = _fast(tokenizer, max_length, special_tokens) or _slow(tokenizer, max_length, with_types, special_tokens)
     for start in range(0, len(texts), _CHUNK):
         chunk = list(texts[start : start + _CHUNK])
         pairs = None if pair_texts is None else list(pair_texts[start : start + _CHUNK])
-        chunk_ids, chunk_types = encode(chunk, pairs)
-        lengths += [len(sequence) for sequence in chunk_ids]
-        ids.append(_flat(chunk_ids))
-        if with_types:
-            types.append(_flat(chunk_types).astype(np.int8))
+        ids, types = encode(chunk, pairs)
+        lengths = np.array([len(sequence) for sequence in ids], dtype=np.int32)
+        yield TokenPart(_flat(ids), _flat(types).astype(np.int8) if with_types else None, lengths)
         if on_progress is not None:
             on_progress(len(chunk))
-    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    types_of_all = _joined(types) if with_types else None
-    return TokenTable(_joined(ids), offsets, types_of_all, pad_token_id(tokenizer), max_length)
+
+
+def has_types(tokenizer: Any) -> bool:
+    """Tell whether a tokenizer's model asks which of two texts a token is of."""
+    return "token_type_ids" in tokenizer.model_input_names
+
+
+def starts(lengths: np.ndarray) -> np.ndarray:
+    """Return where each sequence starts, and the end. *Shape:* lengths: (n,) → (n + 1,) int64."""
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
 _Sequences = list[list[int]]

@@ -136,7 +136,7 @@ def _load_pairs(run: Run, job: Job, show: bool) -> tuple[TrainSet, TrainSet]:
     n_sequences = len(pairs) if job.kind == "cross_encoder" else 2 * len(pairs) + n_lone
     lone = LoneTexts(unlabelled, parallel, role=1 if job.own_role is None else job.own_role)
     with progress(f"{job.name}: tokenizing", n_sequences, show=show) as report:
-        tokenization = Tokenization(job.kind, tokenizer, job.max_length, prompts, by_role, report)
+        tokenization = Tokenization(job.kind, tokenizer, job.max_length, prompts, by_role, report, store=run.tokens)
         if is_generative(model):
             tokenization = replace(tokenization, generative=model)
         trainset = TrainSet.build(tokenization, pairs, candidates=run.recipe.data.candidates, lone=lone)

@@ -8,6 +8,7 @@ kinds are drawn together. A loss is a mean over what it is about: pairs, queries
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from distill.data.cut_texts import CutTexts, count_cut_texts
 from distill.data.pairs import Pairs
+from distill.data.token_files import tokenize_once
 from distill.data.tokens import TokenTable, tokenize
 from distill.files.artefact import ModelKind
 from distill.models.generative import tokenize_templated
@@ -95,14 +97,25 @@ class Tokenization:
     on_progress: Callable[[int], None] | None = None
     generative: Any = None
     """The generative reranker whose template puts pairs together; None is any other model."""
+    store: Path | None = None
+    """Holds the tokens of large sets, for the trainings that read the same; None keeps all in memory."""
 
     def of(self, texts: Sequence[str], documents: Sequence[str] | None = None) -> tuple[TokenTable, CutTexts | None]:
         """Tokenise texts, or pairs of them, and count what was cut off."""
         if self.generative is not None and documents is not None:
             return tokenize_templated(self.generative, texts, documents, self.on_progress)
         given = (texts,) if documents is None else (texts, documents)
-        tokens = tokenize(self.tokenizer, *given, max_length=self.max_length, on_progress=self.on_progress)
+        tokens = self._tokens(*given)
         return tokens, count_cut_texts(self.tokenizer, tokens.lengths, *given, max_length=self.max_length)
+
+    def _tokens(self, *given: Sequence[str]) -> TokenTable:
+        options: dict[str, Any] = {"max_length": self.max_length, "on_progress": self.on_progress}
+        if self.store is None:
+            return tokenize(self.tokenizer, *given, **options)
+        from accelerate import PartialState
+
+        with PartialState().main_process_first():  # the others read what it has written
+            return tokenize_once(self.store, self.tokenizer, *given, **options)
 
 
 @dataclass(frozen=True)

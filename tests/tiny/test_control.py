@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from distill.data import token_files
 from distill.errors import BadInput, JobFailed
 from distill.files.artefact import read_card
 from distill.training.fitting import fit
@@ -235,3 +236,22 @@ def test_bundled_pairs_without_labels_are_others_than_the_labelled_ones(tiny_run
 def test_one_source_each(tiny_run, given, said):
     with pytest.raises(ValueError, match=said):
         tiny_run(data={**SHORT, "unlabelled_pairs": [given]})
+
+
+def test_student_trials_and_control_read_tokens_that_are_made_once(tiny_run, monkeypatch):
+    """Large sets are tokenised once for all of them; the weights are those of tokens in memory."""
+    changes = {**LEARNS_FROM_BI, "data": SHORT}
+    finished(tiny_run(**changes))
+    made, sizes = token_files.token_parts, []
+    monkeypatch.setattr(token_files, "LEAST_SEQUENCES", 1)
+    monkeypatch.setattr(token_files, "token_parts", lambda *given, **named: sizes.append(1) or made(*given, **named))
+    run = tiny_run("on_disk", **changes)
+    finished(run)
+    assert len(sizes) == 2  # training and validation; not twice for four trials, the control and the student each
+    assert not run.tokens.exists()
+    for model in ("student", "control"):
+        assert files_equal(tiny_run(**changes).folder / model, run.folder / model), model
+
+
+def files_equal(one, other):
+    return (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()

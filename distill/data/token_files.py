@@ -1,0 +1,104 @@
+"""Token ids on disk: what the trainings of a run read alike is tokenised once, and memory-mapped.
+
+    .work/tokens/<hash>/ids.bin · lengths.bin · type_ids.bin · tokens.json
+
+The name is the hash of the tokenizer, the length and all texts, so that other texts are never taken for these. A folder is whole,
+for it was renamed to that; the digests of its files are compared before they are used. Small sets stay in memory.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill.data.tokens import TokenTable, has_types, pad_token_id, starts, token_parts, tokenize
+from distill.errors import BadInput
+from distill.files.artefact import content_hash, new_folder, read_json, write_json
+from distill.files.hashing import file_digest
+
+__all__ = ["LEAST_SEQUENCES", "tokenize_once"]
+
+LEAST_SEQUENCES = 50_000
+_FILES = {"ids": np.int32, "lengths": np.int32, "type_ids": np.int8}
+_CARD = "tokens.json"
+
+
+def tokenize_once(
+    folder: Path,
+    tokenizer: Any,
+    texts: Sequence[str],
+    pair_texts: Sequence[str] | None = None,
+    *,
+    max_length: int,
+    on_progress: Callable[[int], None] | None = None,
+) -> TokenTable:
+    """Tokenise texts as `distill.data.tokens.tokenize` does, or read what an earlier call has left in a folder.
+
+    :param folder: holds one folder for each set of texts
+    """
+    state = _state(tokenizer, max_length)
+    if len(texts) < LEAST_SEQUENCES or state is None:
+        return tokenize(tokenizer, texts, pair_texts, max_length=max_length, on_progress=on_progress)
+    target = folder / content_hash([state, _digest(texts), None if pair_texts is None else _digest(pair_texts)])
+    if (found := _read(target, tokenizer, max_length)) is not None:
+        if on_progress is not None:
+            on_progress(len(texts))
+        return found
+    shutil.rmtree(target, ignore_errors=True)
+    names = [name for name in _FILES if name != "type_ids" or has_types(tokenizer)]
+    with new_folder(target) as made:
+        files = {name: (made / f"{name}.bin").open("wb") for name in names}
+        try:
+            for part in token_parts(tokenizer, texts, pair_texts, max_length=max_length, on_progress=on_progress):
+                for name, file in files.items():
+                    file.write(np.ascontiguousarray(getattr(part, name), dtype=_FILES[name]).data)
+        finally:
+            for file in files.values():
+                file.close()
+        write_json(made / _CARD, {name: _file_digest(made / f"{name}.bin") for name in names})
+    table = _read(target, tokenizer, max_length)
+    if table is None:
+        raise BadInput(f"{target} is not what was just written there; look at the disk, and run the command again")
+    return table
+
+
+def _state(tokenizer: Any, max_length: int) -> list[Any] | None:
+    """Return all that decides a tokenizer's output besides the text; None for one that cannot tell."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    content = json.loads(backend.to_str())
+    rules = {name: value for name, value in content.items() if name not in ("truncation", "padding")}
+    return [rules, getattr(tokenizer, "truncation_side", "right"), has_types(tokenizer), max_length]
+
+
+def _digest(texts: Sequence[str]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for text in texts:
+        digest.update(f"{len(text)}:{text}".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    return str(file_digest(path, lambda: hashlib.blake2b(digest_size=16)).hexdigest())
+
+
+def _read(folder: Path, tokenizer: Any, max_length: int) -> TokenTable | None:
+    """Return what a folder holds; None where it is not there, or not whole."""
+    card = folder / _CARD
+    if not card.is_file():
+        return None
+    stated = read_json(card)
+    wanted = {name for name in _FILES if name != "type_ids" or has_types(tokenizer)}
+    paths = {name: folder / f"{name}.bin" for name in wanted}
+    if set(stated) != wanted or not all(path.is_file() for path in paths.values()):
+        return None
+    if any(_file_digest(path) != stated[name] for name, path in paths.items()):
+        return None
+    held = {name: np.memmap(path, dtype=_FILES[name], mode="r").view(np.ndarray) for name, path in paths.items()}
+    offsets = starts(held["lengths"])
+    return TokenTable(held["ids"], offsets, held.get("type_ids"), pad_token_id(tokenizer), max_length)
