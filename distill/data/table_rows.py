@@ -24,7 +24,16 @@ from typing import IO, Any, Literal, Protocol
 from distill.errors import BadInput
 from distill.wording import counted
 
-__all__ = ["RepeatedKeys", "TableFile", "delimited_rows", "is_array", "json_rows", "text_lines", "with_value"]
+__all__ = [
+    "RepeatedKeys",
+    "TableFile",
+    "delimited_rows",
+    "is_array",
+    "json_rows",
+    "text_lines",
+    "text_rows",
+    "with_value",
+]
 
 log = logging.getLogger(__name__)
 _MAX_CELL = 2**31 - 1  # csv refuses values of more than 128 KiB unless told
@@ -81,6 +90,17 @@ def text_lines(path: TableFile, *, newline: str = "\n") -> Iterator[str]:
         raise BadInput(f"{path} cannot be read: it ends early; it was cut off, copy it again") from None
     except (OSError, zlib.error) as error:
         raise BadInput(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def text_rows(path: TableFile) -> Iterator[str]:
+    r"""Yield the texts of a .txt: its lines without their ends.
+
+    :raises BadInput: where they end in \r alone: it would be one text
+    """
+    for number, line in enumerate(text_lines(path)):
+        if number == 0 and "\r" in line and not line.endswith("\n"):
+            raise BadInput(f"{path}: its lines end in \\r alone; save it with \\n")
+        yield line.removesuffix("\n").removesuffix("\r")
 
 
 def _unpacked(path: TableFile, raw: IO[bytes]) -> Any:

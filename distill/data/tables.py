@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.data.public_sets import advice_for
-from distill.data.table_rows import RepeatedKeys, delimited_rows, json_rows, text_lines
+from distill.data.table_rows import RepeatedKeys, delimited_rows, json_rows, text_rows
 from distill.errors import BadInput
 from distill.wording import printable
 
@@ -414,9 +414,7 @@ def read_texts(source: str, column: str = "text", *, section: str = "--column", 
     table = locate(source, texts=True)
     if table is None or table.format != "txt":
         return read_text_columns(source, [column], section=section)[column]
-    lines = [line.removesuffix("\n").removesuffix("\r") for line in text_lines(table.path)]
-    if len(lines) == 1 and "\r" in lines[0]:
-        raise BadInput(f"{source}: its lines end in \\r alone; save it with \\n")
+    lines = list(text_rows(table.path))
     kept = [line for line in lines if not is_gap(line)]
     if len(kept) < len(lines):
         what = "left out" if gaps else "kept as empty texts, so that lines keep their numbers"

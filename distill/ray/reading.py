@@ -19,7 +19,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from distill.data.table_rows import delimited_rows, json_rows, text_lines
+from distill.data.table_rows import delimited_rows, json_rows, text_rows
 from distill.data.tables import as_text, column_values, held_name, is_gap, named_key, text_problem
 from distill.errors import BadInput
 from distill.ray.storage import Place, files_below, place_at
@@ -205,7 +205,7 @@ def _columns_in_parts(file: Place, source: Source, n_rows: int) -> Iterator[dict
         yield from _typed_parts(file, source, n_rows)
         return
     if form == "txt":
-        rows: Iterable[tuple[Any, ...]] = ((line.removesuffix("\n").removesuffix("\r"),) for line in text_lines(file))
+        rows: Iterable[tuple[Any, ...]] = ((text,) for text in text_rows(file))
     elif form == "jsonl":
         rows = (tuple(row.get(named_key(name, row) or name) for name in names) for _, row in json_rows(file))
     else:

@@ -68,6 +68,11 @@ class TestReading:
         )
         assert rows(source)["id"].to_pylist() == ["7", "x", '["1"]', None]
 
+    def test_a_txt_of_carriage_returns_alone_is_refused(self, tmp_path):
+        source = find_source(write(tmp_path / "old.txt", "a\rb\rc"), ["text"], None, section="--column")
+        with pytest.raises(BadInput, match=r"old.txt: its lines end in \\r alone; save it with"):
+            rows(source)
+
     def test_a_txt_splits_at_line_feeds_alone(self, tmp_path):
         source = find_source(write(tmp_path / "a.txt", "one\u2028two\n\nthree\r\n"), ["text"], None, section="--column")
         table = rows(source)
