@@ -5,6 +5,7 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ from distill.evaluation.latency import LoadSettings
 from distill.files.outputs import check_output_folder, output_file
 from distill.machine.cpu import multiplies_bf16, usable_cpus
 from distill.models.files import read_model_files
-from distill.progress import progress
+from distill.progress import progress, reaching
 from distill.recipe.schema import Benchmark, Recipe
 from distill.runtime.fastest import exports_at, fastest_measured
 from distill.runtime.opening import load
+from distill.runtime.scorer import Scorer
+from distill.scorers.cascade import compares_documents
 from distill.scorers.opening import open_scorer, result_columns
 from distill.verify import verify
 from distill.wording import counted, printable
@@ -65,7 +68,8 @@ def score_file(model: Path, pairs: PairFile, output: OutputPlace, *, scoring: Sc
     """Score the pairs of a file into a table: row (of the input, from 1), score (cosine or logit), unit_score (in [0, 1]).
 
     The suffix of the output decides the table's form (:mod:`distill.data.table_writing`). A row that is left out leaves a gap
-    in the numbers.
+    in the numbers. Of any number of pairs one block is in memory, except where a cascade asks about the best documents of a
+    query: that takes all pairs at once.
     """
     arguments, other_side = opening.arguments(), scoring.other_side
     check_form(output.path)
@@ -84,16 +88,18 @@ def score_file(model: Path, pairs: PairFile, output: OutputPlace, *, scoring: Sc
         )
         columns = result_columns(model, scorer, calibrated=scoring.calibrated, decide=scoring.decide)
         kinds = {"row": int} | {name: kind for name, (kind, _) in columns.items()}
+        at_once = len(read) <= _ROWS_AT_ONCE or compares_documents(scorer)
         with (
             table_writer(temporary, kinds) as write,
-            progress("scoring", len(read), show=len(read) > _ROWS_AT_ONCE) as report,
+            progress("scoring", len(read), show=not at_once) as report,
+            scorer.remembering() if isinstance(scorer, Scorer) and not at_once else nullcontext(),
         ):
-            for block, rows in read.blocks():  # of any number of pairs one block is in memory
-                scores = scorer.score(block.queries, block.documents, progress=len(read) <= _ROWS_AT_ONCE)
+            for block, rows in [read.whole()] if at_once else read.blocks():
+                with reaching(report, len(block)) as count:
+                    scores = scorer.score(block.queries, block.documents, progress=True if at_once else count)
                 results = [told(scores).tolist() for _, told in columns.values()]
                 for row, *values in zip(rows, *results, strict=True):
                     write([row + 1, *values])
-                report(len(block))
     print(f"{counted(len(read), 'pair')} → {output.path}  ({scorer!r})", file=sys.stderr)
 
 

@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -465,18 +466,30 @@ def read_pairs_with_rows(
     asked: Asked = Asked(),
 ) -> tuple[Pairs, list[int]]:
     """Return pairs as `read_pairs` does, and the row of each in the source, counted from 0: what is left out leaves gaps."""
-    given = PairReader(source, columns, label_range, skip_bad_rows, hub_split, labelled, asked)
-    pairs, problems = Pairs([], [], np.zeros(0, dtype=np.float32) if labelled else None), dict[int, str]()
-    parts = [] if pairs.labels is None else [pairs.labels]
-    for block, found in given.blocks():
-        pairs.queries.extend(block.queries)
-        pairs.documents.extend(block.documents)
-        parts += [] if block.labels is None else [block.labels]
-        problems |= found
+    given, problems = (
+        PairReader(source, columns, label_range, skip_bad_rows, hub_split, labelled, asked),
+        dict[int, str](),
+    )
+
+    def parts() -> Iterator[Pairs]:
+        for block, found in given.blocks():
+            problems.update(found)
+            yield block
+
+    pairs = _joined(parts())
     given.check(len(pairs), problems)
-    pairs = replace(pairs, labels=np.concatenate(parts) if parts else None)
     keep = [row for row in range(len(pairs)) if row not in problems]
     return (pairs if not problems else pairs.select(keep)), keep
+
+
+def _joined(parts: Iterable[Pairs]) -> Pairs:
+    """Put pairs one behind the other: all of them have labels, or none has."""
+    joined, labels = Pairs([], []), list[np.ndarray]()
+    for part in parts:
+        joined.queries.extend(part.queries)
+        joined.documents.extend(part.documents)
+        labels += [] if part.labels is None else [part.labels]
+    return replace(joined, labels=np.concatenate(labels) if labels else None)
 
 
 @dataclass(frozen=True)
@@ -526,12 +539,12 @@ class PairReader:
 
         :raises BadInput: as `read_pairs`
         """
-        n_rows, problems = 0, dict[int, str]()
+        n_rows, problems, stamp = 0, dict[int, str](), _stamp(self.source)
         for block, found in self.blocks():
             n_rows += len(block)
             problems |= found
         self.check(n_rows, problems)
-        return CheckedPairs(self, n_rows, problems)
+        return CheckedPairs(self, n_rows, problems, stamp)
 
 
 @dataclass(frozen=True)
@@ -539,11 +552,13 @@ class CheckedPairs:
     """Pairs of a file of any size, of which one block is in memory.
 
     :param problems: why rows are left out, by row from 0
+    :param stamp: size and time of the file before it was checked
     """
 
     reader: PairReader
     n_rows: int
     problems: Mapping[int, str]
+    stamp: tuple[int, int] | None
 
     def __len__(self) -> int:
         return self.n_rows - len(self.problems)
@@ -551,18 +566,38 @@ class CheckedPairs:
     def blocks(self) -> Iterator[tuple[Pairs, list[int]]]:
         """Yield the pairs that can be used, with the row of each from 0.
 
-        :raises BadInput: where the file is not what it was when it was checked
+        :raises BadInput: where the file is not what it was when it was checked; a row that another text took without being
+            one that cannot be used is seen by the file's size and time alone
         """
-        start = 0
+        changed = BadInput(f"{self.reader.source} changed while it was read; run the command again")
+        start = n_problems = 0
         for block, found in self.reader.blocks():
             rows = range(start, start + len(block))
-            if any(self.problems.get(row) != problem for row, problem in found.items()) or rows.stop > self.n_rows:
-                break
-            keep = [row for row in rows if row not in self.problems]
-            yield (block if len(keep) == len(block) else block.select(row - start for row in keep)), keep
+            n_problems += len(found)
+            if rows.stop > self.n_rows or any(self.problems.get(row) != problem for row, problem in found.items()):
+                raise changed
+            keep = [row for row in rows if row not in found]
+            yield (block if not found else block.select(row - start for row in keep)), keep
             start = rows.stop
-        if start != self.n_rows:
-            raise BadInput(f"{self.reader.source} changed while it was read; run the command again")
+        if (start, n_problems, _stamp(self.reader.source)) != (self.n_rows, len(self.problems), self.stamp):
+            raise changed
+
+    def whole(self) -> tuple[Pairs, list[int]]:
+        """Return all pairs that can be used, and the row of each from 0.
+
+        :raises BadInput: as `blocks`
+        """
+        parts = list(self.blocks())
+        return _joined(block for block, _ in parts), [row for _, rows in parts for row in rows]
+
+
+def _stamp(source: str) -> tuple[int, int] | None:
+    """Return what tells a file from what it was, its size and time; None of a hub dataset."""
+    try:
+        status = Path(source).stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def _text_problems(texts: Sequence[Any], column: str) -> dict[int, str]:

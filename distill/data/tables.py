@@ -52,7 +52,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 _FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
 _HUB_NAME = re.compile(r"[A-Za-z\d][\w.-]{0,95}/[A-Za-z\d][\w.-]{0,95}")
-_ROWS_AT_ONCE = 50_000
+_ROWS_AT_ONCE = 10_000
 _SHOWN_ROWS, _SHOWN_VALUE, _SHOWN_NAMES, _SHOWN_COLUMNS = 5, 60, 3, 30
 _EMPTY, _INVISIBLE = "is empty", "holds only invisible characters"
 # a character that shows something: no white space, no control character, none that Unicode says to ignore in display
@@ -150,7 +150,7 @@ def read_columns(
 def column_blocks(
     source: str, names: Sequence[str], *, hub_split: str = "train", section: str = "columns"
 ) -> Iterator[dict[str, list[Any]]]:
-    """Yield what `read_columns` returns, 50,000 rows at a time: of any number of rows one block is in memory.
+    """Yield what `read_columns` returns, 10,000 rows at a time: of any number of rows one block is in memory.
 
     :raises BadInput: as `read_columns`; of a .jsonl that lacks a column behind its last row
     """
@@ -213,7 +213,7 @@ def _delimited_blocks(table: Table, names: Sequence[str], section: str) -> Itera
 
 
 def _json_blocks(table: Table, names: Sequence[str], section: str) -> Iterator[dict[str, list[Any]]]:
-    met, numbered = dict[str, None](), enumerate(json_rows(table.path), start=1)
+    met, numbered, number = dict[str, None](), enumerate(json_rows(table.path), start=1), 0
     while some := list(islice(numbered, _ROWS_AT_ONCE)):
         columns: dict[str, list[Any]] = {name: [] for name in names}
         for number, (_, row) in some:
@@ -226,7 +226,7 @@ def _json_blocks(table: Table, names: Sequence[str], section: str) -> Iterator[d
                 key = keys[name]
                 values.append(None if key is None else row[key])
         yield columns
-    for name in names if met else ():
+    for name in names if number else ():
         held_name(table.path, name, list(met), section)
 
 
@@ -300,6 +300,7 @@ def _hub_blocks(name: str, names: Sequence[str], split: str, section: str) -> It
             f"{name} is no file here, and as a hub dataset it cannot be loaded: {_innermost(error)}"
         ) from None
     held = {column: held_name(name, column, dataset.column_names, section) for column in names}
+    dataset = dataset.select_columns(list(dict.fromkeys(held.values())))  # a row decodes all that it has, images too
     for start in range(0, len(dataset), _ROWS_AT_ONCE):
         rows = dataset[start : start + _ROWS_AT_ONCE]
         yield {column: list(rows[held[column]]) for column in names}

@@ -17,6 +17,7 @@ import numpy as np
 
 from distill.errors import BadInput
 from distill.runtime.opening import LoadArguments, load
+from distill.scorers.cascade import compares_documents
 from distill.scorers.opening import open_scorer, result_columns
 from distill.wording import load_with
 
@@ -69,7 +70,8 @@ class ScoreActor:
     :param calibrated: add `probability`, by the calibration that the folder carries
     :param decide: add `match`, 1 where the score reaches the folder's threshold
     :param arguments: of `distill.scorers.opening.open_scorer`; threads and device are those that Ray gave, unless they are stated
-    :raises BadInput: where the folder cannot be opened, or carries no calibration that is asked for
+    :raises BadInput: where the folder cannot be opened, carries no calibration that is asked for, or is a cascade that must
+        see all documents of a query, which a batch has not
     """
 
     def __init__(
@@ -84,6 +86,11 @@ class ScoreActor:
     ) -> None:
         self.inputs = (query, document)
         self.scorer = open_scorer(model, **on_this_share(model, cast(LoadArguments, arguments)))
+        if compares_documents(self.scorer):
+            raise BadInput(
+                f"{model} asks its teacher about the best documents of each query (cascade.top_k), and on Ray a query's documents "
+                "lie in several batches; leave --engine ray out, or make the cascade with cascade.share"
+            )
         self._columns = result_columns(model, self.scorer, calibrated=calibrated, decide=decide)
         self.outputs = tuple(self._columns)
 

@@ -37,6 +37,7 @@ from distill.progress import OnProgress
 from distill.runtime.arguments import check_choice, check_count, check_text_pairs, check_texts, check_vectors, is_texts
 from distill.runtime.buckets import PaddedBatch, plan_batches
 from distill.runtime.engines import Engine
+from distill.runtime.kept_vectors import KeptVectors
 from distill.runtime.own_tokenizer import own_tokenizer, special_token_ids
 from distill.runtime.settings import RunSettings
 from distill.runtime.vectors import OUTPUTS, Index, Output, packed, row_cosines, top_rows, truncated
@@ -86,6 +87,7 @@ class Scorer:
         self._leaves_prompt_out = folder_leaves_prompt_out(files.folder, files.modules[1:])
         self._n_parameters: int | None = None
         self._calibration: StoredCalibration | None = None
+        self._kept: KeptVectors | None = None
 
     def __repr__(self) -> str:
         return f"Scorer({str(self.path)!r}, {self.kind}, {self.runtime} {self.precision}, max_length={self.max_length})"
@@ -330,7 +332,7 @@ class Scorer:
         texts = [asked + text for text in queries] + [told + text for text in documents]
         unique, positions = _unique(texts)
         n_left_out = self._n_left_out(asked)
-        vectors = self._run(unique, None, batch_tokens, progress, "encoding", n_left_out)
+        vectors = self._embedded(unique, batch_tokens, progress, n_left_out)
         left, right = positions[: len(queries)], positions[len(queries) :]
         return row_cosines(vectors, left, vectors, right)
 
@@ -362,8 +364,27 @@ class Scorer:
         self, texts: list[str], prompt: str, batch_tokens: int | None, progress: bool | OnProgress
     ) -> np.ndarray:
         unique, positions = _unique([prompt + text for text in texts] if prompt else texts)
-        vectors = self._run(unique, None, batch_tokens, progress, "encoding", self._n_left_out(prompt))
+        vectors = self._embedded(unique, batch_tokens, progress, self._n_left_out(prompt))
         return vectors if len(unique) == len(texts) else vectors[positions]
+
+    @contextmanager
+    def remembering(self) -> Iterator[None]:
+        """Keep up to 256 MB of embeddings from call to call: a text that recurs in the parts of a file is encoded once."""
+        if self.kind == "bi_encoder":
+            self._kept = KeptVectors(self.embedding_width)
+        try:
+            yield
+        finally:
+            self._kept = None
+
+    def _embedded(
+        self, unique: list[str], batch_tokens: int | None, progress: bool | OnProgress, n_left_out: int
+    ) -> np.ndarray:
+        def compute(texts: Sequence[str]) -> np.ndarray:
+            return self._run(texts, None, batch_tokens, progress, "encoding", n_left_out)
+
+        kept = self._kept
+        return compute(unique) if kept is None else kept.of(unique, n_left_out, compute)
 
     def _prompt(self, name: str | None) -> str:
         name, prompts = name or self._files.default_prompt_name, self._files.prompts
@@ -482,6 +503,12 @@ class PairedScorer(Scorer):
             yield self.encode(
                 chunk, output=output, batch_tokens=batch_tokens, progress=progress, prompt_name=prompt_name
             )
+
+    @contextmanager
+    def remembering(self) -> Iterator[None]:
+        """Keep embeddings of either model from call to call; see `Scorer.remembering`."""
+        with self.query.remembering(), self.document.remembering():
+            yield
 
     def encode_queries(self, texts: Iterable[str], *, progress: bool | OnProgress = False) -> np.ndarray:
         """Return embeddings of the query's model."""

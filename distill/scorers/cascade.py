@@ -32,7 +32,7 @@ from distill.progress import OnProgress
 from distill.runtime.arguments import check_texts
 from distill.scorers.scoring import PairScorer
 
-__all__ = ["Cascade", "CascadeScorer", "CascadeSettings", "fit_cascade"]
+__all__ = ["Cascade", "CascadeScorer", "CascadeSettings", "compares_documents", "fit_cascade"]
 
 _N_KNOTS = 33  # of the curve of doubt, at equal shares of the pairs
 _MIN_PAIRS = 50  # fewer do not bear a curve: `fit_cascade` refuses them
@@ -226,6 +226,11 @@ class CascadeScorer:
     def __repr__(self) -> str:
         dial = f"top {self.settings.top_k}" if self.settings.top_k else f"doubt ≥ {self.settings.level}"
         return f"CascadeScorer({self.student!r} → {self.teacher!r}, {dial})"
+
+
+def compares_documents(scorer: PairScorer) -> bool:
+    """Tell whether a pair's score depends on the other documents of its query, so that all of them have to be scored in one call."""
+    return isinstance(scorer, CascadeScorer) and scorer.settings.top_k is not None
 
 
 def top_k_of_queries(queries: Sequence[str], scores: np.ndarray, k: int) -> np.ndarray:

@@ -109,16 +109,16 @@ def make_plan(recipe: Recipe, folder: Path) -> None:
 
 @contextmanager
 def _place(folder: Path) -> Iterator[Path]:
-    """Make a plan's folder and yield one in it for the shapes; of a recipe that is refused neither stays."""
-    is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+    """Make a plan's folder and yield one in it for the shapes; of a recipe that is refused none stays that was not there before."""
     work = folder / ".shapes"
-    work.mkdir(exist_ok=True)
+    new = [place for place in (work, folder) if not place.exists()]
+    work.mkdir(parents=True, exist_ok=True)
     try:
         yield work
     except BadInput:
-        shutil.rmtree(work, ignore_errors=True)
-        if is_new:
+        if work in new:  # else it holds what a plan that was ended had built
+            shutil.rmtree(work, ignore_errors=True)
+        if folder in new:
             with suppress(OSError):  # it holds measurements
                 folder.rmdir()
         raise

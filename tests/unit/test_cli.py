@@ -14,10 +14,13 @@ import numpy as np
 import pytest
 import yaml
 
+from distill.data import tables
 from distill.data.tables import read_columns
 from distill.errors import BadInput
 from distill.files.artefact import Artefact, write_card
-from recipes import benchmark, cache_signals, export, train_student, train_teacher
+from distill.runtime.scorer import Scorer
+from distill.scorers.cascade import CascadeScorer, CascadeSettings, fit_cascade
+from recipes import benchmark, cache_signals, commands, export, train_student, train_teacher
 from recipes._launch import _hear_threads, guarded
 from recipes.cli import app, main
 from recipes.printing import print_parity, print_table
@@ -333,6 +336,52 @@ class TestScore:
         assert code == 0
         assert "2 of 4 rows left out (first: row 2, query is empty)" in err
         assert [line.split("\t")[0] for line in (tmp_path / "s.tsv").read_text().splitlines()] == ["row", "1", "4"]
+
+    def test_a_file_of_several_blocks_has_the_scores_of_one(
+        self, call, bi_folder, cross_folder, pairs_file, tmp_path, monkeypatch
+    ):
+        for folder in (bi_folder, cross_folder):
+            output = tmp_path / f"{folder.name}.tsv"
+            assert call("score", folder, pairs_file, "-o", output)[0] == 0
+            with monkeypatch.context() as patched:
+                patched.setattr(tables, "_ROWS_AT_ONCE", 2)
+                patched.setattr(commands, "_ROWS_AT_ONCE", 2)
+                code, _, err = call("score", folder, pairs_file, "-o", tmp_path / "blocks.tsv", "--overwrite")
+            assert (code, "scoring  4/4" in err) == (0, True)
+            whole, blocks = (np.loadtxt(path, skiprows=1) for path in (output, tmp_path / "blocks.tsv"))
+            np.testing.assert_allclose(blocks, whole, atol=1e-5)
+
+    def test_a_text_of_several_blocks_is_encoded_once(self, call, bi_folder, pairs_file, tmp_path, monkeypatch):
+        read, run = [], Scorer._run
+        monkeypatch.setattr(Scorer, "_run", lambda self, texts, *rest: read.extend(texts) or run(self, texts, *rest))
+        monkeypatch.setattr(tables, "_ROWS_AT_ONCE", 1)
+        monkeypatch.setattr(commands, "_ROWS_AT_ONCE", 1)
+        assert call("score", bi_folder, pairs_file, "-o", tmp_path / "s.tsv")[0] == 0
+        assert sorted(read) == sorted({text for pair in PAIRS for text in pair})
+
+    def test_a_cascade_of_the_best_documents_sees_all_of_a_query(self, call, tmp_path, monkeypatch):
+        (tmp_path / "pairs.tsv").write_text("query\tdocument\nq\ta\nq\tbb\nq\tccc\nq\tdddd\n", encoding="utf-8")
+        monkeypatch.setattr(tables, "_ROWS_AT_ONCE", 2)
+        monkeypatch.setattr(commands, "_ROWS_AT_ONCE", 2)
+        asked = []
+
+        class Lengths:
+            runtime = precision = "none"
+
+            def score(self, queries, documents, *, progress=False):
+                asked.append(list(documents))
+                return np.array([len(document) for document in documents], dtype=np.float32)
+
+        rng = np.random.default_rng(0)
+        labels = np.arange(200) % 2 * 1.0
+        fitted = fit_cascade(labels + rng.normal(size=200), labels + rng.normal(size=200), labels)
+        settings = CascadeSettings(
+            student="s", teacher="t", student_runtime="torch", teacher_runtime="torch", student_max_length=8, teacher_max_length=8,
+            top_k=1, cascade=fitted,
+        )  # fmt: skip
+        monkeypatch.setattr(commands, "open_scorer", lambda *_, **__: CascadeScorer(Lengths(), Lengths(), settings))
+        assert call("score", tmp_path / "cascade", tmp_path / "pairs.tsv", "-o", tmp_path / "s.tsv")[0] == 0
+        assert asked == [["a", "bb", "ccc", "dddd"], ["dddd"]]
 
     def test_the_suffix_decides_the_form(self, call, bi_folder, pairs_file, tmp_path):
         scores = {}

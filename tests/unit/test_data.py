@@ -1,6 +1,7 @@
 import csv
 import gzip
 import json
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -103,7 +104,7 @@ class TestFormats:
     def test_parquet(self, tmp_path):
         path = tmp_path / "pairs.parquet"
         columns = {name: [row[i] for row in ROWS] for i, name in enumerate(HEADER)}
-        pa.pyarrow.parquet.write_table(pa.table({**columns, "label": [1.0, 0.0, 0.5]}), path)
+        pyarrow.parquet.write_table(pa.table({**columns, "label": [1.0, 0.0, 0.5]}), path)
         self.check(read(path))
 
     def test_other_columns_names_and_order(self, tmp_path):
@@ -511,10 +512,47 @@ class TestBlocks:
         ):
             self.reader(source).checked()
 
-    @pytest.mark.parametrize("later", [ROWS[:4], [*ROWS, ("q8", "d8")], [("q1", ""), *ROWS[1:]]])
-    def test_a_file_that_changes_meanwhile_is_refused(self, later, tmp_path, monkeypatch):
-        monkeypatch.setattr(tables, "_ROWS_AT_ONCE", 3)
-        checked = self.reader(self.written(tmp_path / "pairs.csv", self.ROWS), skip_bad_rows=True).checked()
-        self.written(tmp_path / "pairs.csv", later)
-        with pytest.raises(BadInput, match="pairs.csv changed while it was read"):
-            list(checked.blocks())
+    @pytest.mark.parametrize(
+        "later",
+        [
+            ROWS[:4],
+            ROWS[:6],  # to the end of a block
+            [*ROWS, ("q8", "d8")],
+            [*ROWS, ("q8", "d8"), ("q9", "d9"), ("q10", "d10")],
+            [("q1", ""), *ROWS[1:]],
+            [ROWS[0], ("q2", "d2"), *ROWS[2:]],  # a row that could not be used
+            [("p1", "d1"), *ROWS[1:]],  # as many letters
+        ],
+    )
+    @pytest.mark.parametrize("rows_at_once", [3, 7])
+    def test_a_file_that_changes_meanwhile_is_refused(self, later, rows_at_once, tmp_path, monkeypatch):
+        monkeypatch.setattr(tables, "_ROWS_AT_ONCE", rows_at_once)
+        path = tmp_path / "pairs.csv"
+        checked = self.reader(self.written(path, self.ROWS), skip_bad_rows=True).checked()
+        self.written(path, later)
+        os.utime(path, ns=(0, 10**18))  # another time, be the clock as coarse as it may
+        for read in (checked.whole, lambda: list(checked.blocks())):
+            with pytest.raises(BadInput, match="pairs.csv changed while it was read"):
+                read()
+
+    def test_one_row_and_one_column_for_both_sides(self, tmp_path):
+        source = self.written(tmp_path / "pairs.csv", self.ROWS[:1])
+        reader = PairReader(source, Columns(query="query", document="query"), labelled=False)
+        [(pairs, rows)] = reader.checked().blocks()
+        assert (pairs.queries, pairs.documents, rows) == (["q1"], ["q1"], [0])
+
+    def test_objects_without_any_key_lack_the_column(self, tmp_path):
+        (tmp_path / "pairs.jsonl").write_text("{}\n{}\n")
+        with pytest.raises(BadInput, match="has no column 'query'"):
+            self.reader(str(tmp_path / "pairs.jsonl")).checked()
+
+    def test_of_a_hub_dataset_no_other_column_is_decoded(self, monkeypatch):
+        datasets = pytest.importorskip("datasets")
+        held = datasets.Dataset.from_dict(
+            {"query": ["q1", "q2"], "document": ["d1", "d2"], "photo": [{"bytes": b"no", "path": None}] * 2}
+        )
+        held = held.cast_column("photo", datasets.Image())
+        monkeypatch.setattr(datasets, "load_dataset", lambda name, split: held)
+        monkeypatch.setattr(tables, "_ROWS_AT_ONCE", 1)
+        blocks = list(tables.column_blocks("some/set", ["query", "document", "query"]))
+        assert blocks == [{"query": ["q1"], "document": ["d1"]}, {"query": ["q2"], "document": ["d2"]}]

@@ -222,6 +222,10 @@ def test_a_recipe_that_is_refused_leaves_no_folder_of_a_plan(tmp_path, capsys):
     assert main(["plan", str(recipe), "-o", str(tmp_path / "plan")]) == 2
     assert "none.csv: no such file" in capsys.readouterr().err
     assert not (tmp_path / "plan").exists()
+    built = tmp_path / "plan/.shapes/built"  # by a plan that was ended
+    built.mkdir(parents=True)
+    assert main(["plan", str(recipe), "-o", str(tmp_path / "plan")]) == 2
+    assert built.is_dir()
 
 
 def test_a_plan_asks_for_no_more_layers_than_there_are(tmp_path):

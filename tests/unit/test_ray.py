@@ -12,6 +12,7 @@ import pytest
 
 from distill.errors import BadInput, JobFailed
 from distill.files.artefact import revision
+from distill.ray import actors
 from distill.ray.actors import EmbedActor, ScoreActor
 from distill.ray.attempts import MOST_TRIES, Attempts, attempt
 from distill.ray.batches import Batched, RayJob, ShardActor, state_of
@@ -341,6 +342,11 @@ class TestActorsOfOnesOwn:
     def test_a_calibration_that_is_not_there_is_refused_at_the_start(self, model):
         with pytest.raises(BadInput, match="carries no calibration"):
             ScoreActor(model, calibrated=True)
+
+    def test_a_cascade_of_the_best_documents_is_one_machine_s(self, model, monkeypatch):
+        monkeypatch.setattr(actors, "compares_documents", lambda scorer: True)
+        with pytest.raises(BadInput, match="a query's documents lie in several batches; leave --engine ray out"):
+            ScoreActor(model)
 
     def test_a_teacher_answers_a_chunk(self, model):
         actor = LabelActor(TeacherFolder(model, revision(model), {}), "embeddings", counter())
