@@ -5,7 +5,8 @@
 
 The pairs are made of random words. A frozen encoder of one layer gives the embedding of every text, a static student learns
 them for so many steps, which are the same at each size, and scores all pairs again. Each stage is a process of its own, whose
-memory is read ten times a second. `table.md`, `series.json` and `memory.svg` are written below the output.
+memory is read ten times a second: what it holds itself, and with what it maps of files, which the system takes back where it
+needs the room. `table.md`, `series.json` and `memory.svg` are written below the output.
 """
 
 import argparse
@@ -19,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import yaml
@@ -152,19 +152,28 @@ def command(stage: str, recipe: Path, folder: Path, data: Path) -> list[str]:
 
 
 def watched(asked: Sequence[str], printed: Path) -> dict[str, Any]:
-    """Run a command; return its seconds, and its resident memory over time in MB.
+    """Run a command; return its seconds, and over time its own memory and that with mapped files, in MB.
 
     :param printed: takes what it prints
     """
-    series, began = list[tuple[float, int]](), time.monotonic()
+    series, began = list[tuple[float, int, int]](), time.monotonic()
     with printed.open("w", encoding="utf-8") as file, subprocess.Popen(asked, stdout=file, stderr=file) as running:
-        process = psutil.Process(running.pid)
         while running.poll() is None:
-            series.append((round(time.monotonic() - began, 1), round(process.memory_info().rss / 1e6)))
+            series.append((round(time.monotonic() - began, 1), *memory_of(running.pid)))
             time.sleep(0.1)
     if running.returncode:
         raise SystemExit(f"{shlex.join(asked)} ended with {running.returncode}: {printed}")
-    return {"seconds": time.monotonic() - began, "peak_mb": max(mb for _, mb in series), "series": series}
+    _, own, mapped = zip(*series, strict=True)
+    return {"seconds": time.monotonic() - began, "own_mb": max(own), "mapped_mb": max(mapped), "series": series}
+
+
+def memory_of(pid: int) -> tuple[int, int]:
+    """Return a process's own memory, and its resident memory with mapped files, in MB."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    kilobytes = {
+        name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines) if "kB" in value
+    }
+    return tuple(round(kilobytes.get(name, 0) * 1024 / 1e6) for name in ("RssAnon", "VmRSS"))  # type: ignore[return-value]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -174,26 +183,30 @@ def watched(asked: Sequence[str], printed: Path) -> dict[str, Any]:
 
 def line_of(one: dict[str, Any]) -> str:
     microseconds = 1e6 * one["seconds"] / one["pairs"]
-    return f"| {one['pairs']:,} | {one['stage']} | {one['seconds']:.0f} | {microseconds:.0f} | {one['peak_mb']:,} |"
+    memory = f"{one['own_mb']:,} | {one['mapped_mb']:,}"
+    return f"| {one['pairs']:,} | `{one['stage']}` | {one['seconds']:.0f} | {microseconds:.0f} | {memory} |"
 
 
 def table(measured: Sequence[dict[str, Any]], said: str) -> str:
-    head = ["| pairs | stage | s | µs per pair | peak MB |", "|---:|---|---:|---:|---:|"]
+    head = [
+        "| pairs | stage | s | µs a pair | own memory, peak MB | with mapped files |",
+        "|---:|---|---:|---:|---:|---:|",
+    ]
     return "\n".join([*head, *map(line_of, measured), "", f"*Command:* `{said}`.", ""])
 
 
 @drawing()
 def draw(measured: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw resident memory over the time of each stage, one panel a stage and one line a size."""
+    """Draw own memory over the time of each stage, one panel a stage and one line a size."""
     figure, panels = new_figure(900, 300, n_axes=len(STAGES), text=11)
     sizes = sorted({one["pairs"] for one in measured})
     for axes, stage in zip(panels, STAGES, strict=True):
         for n_pairs, (color, line) in zip(sizes, _STYLES, strict=False):
             series = next(one["series"] for one in measured if (one["pairs"], one["stage"]) == (n_pairs, stage))
-            seconds, megabytes = zip(*series, strict=True)
-            axes.plot(seconds, megabytes, line, color=color, label=f"{n_pairs:,} pairs")
-        axes.set(title=stage, xlabel="seconds", ylim=(0, 1.1 * max(one["peak_mb"] for one in measured)))
-    panels[0].set_ylabel("resident memory, MB")
+            seconds, own, _ = zip(*series, strict=True)
+            axes.plot(seconds, own, line, color=color, label=f"{n_pairs:,} pairs")
+        axes.set(title=stage, xlabel="seconds", ylim=(0, 1.1 * max(one["own_mb"] for one in measured)))
+    panels[0].set_ylabel("own memory, MB")
     panels[0].legend(frameon=False)
     figure.savefig(path, format="svg", metadata={"Date": None})
 
