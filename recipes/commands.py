@@ -61,7 +61,7 @@ __all__ = [
     "verify_folder",
 ]
 
-_ROWS_AT_ONCE = 50_000
+_ROWS_AT_ONCE = 10_000  # of long résumés some 200 MB
 
 
 def score_file(model: Path, pairs: PairFile, output: OutputPlace, *, scoring: Scoring, opening: OpeningOptions) -> None:
