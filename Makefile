@@ -46,11 +46,8 @@ suite: install
 test: lint  ## the default suite, lint and types included: mypy runs on one core, and the tests begin beside it
 	$(MAKE) --no-print-directory -j2 types suite
 
-# A lower bound, measured on a part: 31 tests of test_gate.py and test_imports.py (tests/unit) reach 29.8 % of the lines. To be set from
-# a whole run: its percent, cut to a whole number, less one.
-FLOOR := 28
-coverage: install  ## the default suite with line coverage; fails below the floor
-	$(PYTEST) --cov --cov-report=term:skip-covered --cov-fail-under=$(FLOOR)
+coverage: install  ## the default suite with line coverage: which lines no test runs
+	$(PYTEST) --cov --cov-report=term-missing:skip-covered
 
 test-fast: install  ## the inner loop: no whole exports, plans, ablations or trainings
 	$(PYTEST) -m "not slow and not integration"

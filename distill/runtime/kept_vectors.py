@@ -1,5 +1,6 @@
 """Embeddings that are kept over several calls, for texts that recur in a file which is read a block at a time."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from threading import Lock
 
@@ -7,7 +8,8 @@ import numpy as np
 
 __all__ = ["KeptVectors"]
 
-_MOST_BYTES = 256_000_000
+_MOST_BYTES = 256_000_000  # of embeddings and keys together
+_KEY_BYTES = 150  # of a hash and its place in the dictionary; a text itself may be as long as it likes
 
 
 class KeptVectors:
@@ -18,8 +20,9 @@ class KeptVectors:
     """
 
     def __init__(self, width: int, *, most_bytes: int = _MOST_BYTES) -> None:
-        self._vectors = np.empty((max(1, most_bytes // (4 * width)), width), dtype=np.float32)  # taken as it is written
-        self._rows: dict[tuple[int, str], int] = {}
+        n_rows = max(1, most_bytes // (4 * width + _KEY_BYTES))
+        self._vectors = np.empty((n_rows, width), dtype=np.float32)  # memory is taken as it is written
+        self._rows: dict[bytes, int] = {}
         self._n_taken = 0
         self._lock = Lock()  # two threads may score
 
@@ -30,7 +33,8 @@ class KeptVectors:
         :param n_left_out: first tokens that the pooling leaves out, which the embedding depends on
         :param compute: gives those of the texts that are not kept
         """
-        held = np.array([self._rows.get((n_left_out, text), -1) for text in texts], dtype=np.int64)
+        keys = [_key(text, n_left_out) for text in texts]
+        held = np.array([self._rows.get(key, -1) for key in keys], dtype=np.int64)
         lacking = np.flatnonzero(held < 0)
         if len(lacking) == len(texts):
             out = compute(texts)
@@ -41,6 +45,10 @@ class KeptVectors:
             new = lacking[: len(self._vectors) - self._n_taken]
             rows = range(self._n_taken, self._n_taken + len(new))
             self._vectors[rows.start : rows.stop] = out[new]
-            self._rows.update({(n_left_out, texts[text]): row for row, text in zip(rows, new.tolist(), strict=True)})
+            self._rows.update({keys[text]: row for row, text in zip(rows, new.tolist(), strict=True)})
             self._n_taken = rows.stop
         return out
+
+
+def _key(text: str, n_left_out: int) -> bytes:
+    return hashlib.blake2b(f"{n_left_out}:{text}".encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from distill.runtime.kept_vectors import KeptVectors
+from distill.runtime.kept_vectors import _KEY_BYTES, KeptVectors
 
 
 class Encoder:
@@ -33,7 +33,7 @@ def test_what_is_returned_may_be_changed():
 
 
 def test_the_first_stay_where_no_more_fit():
-    kept, encode = KeptVectors(2, most_bytes=2 * 8), Encoder()
+    kept, encode = KeptVectors(2, most_bytes=2 * (8 + _KEY_BYTES)), Encoder()
     for _ in range(2):
         assert kept.of(["a", "bb", "ccc"], 0, encode)[:, 0].tolist() == [1, 2, 3]
     assert encode.asked == ["a", "bb", "ccc", "ccc"]
