@@ -106,7 +106,8 @@ def test_export_and_report_are_the_first_process_s_alone(runs):
     said = launch(2, "benchmark", recipe, *overrides, "benchmark.seconds=0.1", "benchmark.bootstrap=20")
     assert said.count("report: ") == 1
     report = json.loads((run.report / "benchmark.json").read_text())
-    assert [row["role"] for row in report["rows"]] == [
+    roles = [row["role"] for row in report["rows"]]
+    assert [role for role in roles if role != "teacher_export"] == [  # of which there are as the CPU says
         "teacher",
         "teacher",
         "untrained",
