@@ -51,7 +51,10 @@ def read_raw(path: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()
 
     :raises BadInput: for what is no YAML or no override
     """
-    raw: dict[str, Any] = _unshared(path if isinstance(path, Mapping) else _read_yaml(Path(path)))
+    try:
+        raw: dict[str, Any] = _unshared(path if isinstance(path, Mapping) else _read_yaml(Path(path)))
+    except RecursionError:
+        raise BadInput("the recipe is nested too deeply") from None
     for override in overrides:
         _apply_override(raw, override)
     return raw

@@ -200,3 +200,11 @@ class TestNumbers:
 
     def test_may_be_beside_switches(self, tmp_path):
         assert load(tmp_path, ["training.tensorboard=off", "signals.live=yes"]).signals.live is True
+
+
+def test_a_mapping_that_is_nested_too_deeply_is_refused():
+    deep = {}
+    for _ in range(3000):
+        deep = {"name": deep}
+    with pytest.raises(BadInput, match="the recipe is nested too deeply"):
+        load_recipe(deep)
