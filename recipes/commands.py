@@ -29,7 +29,6 @@ from distill.runtime.opening import load
 from distill.runtime.scorer import Scorer
 from distill.scorers.cascade import compares_documents
 from distill.scorers.opening import open_scorer, result_columns
-from distill.verify import verify
 from distill.wording import counted, printable
 from recipes._launch import join_processes
 from recipes.options import (
@@ -336,6 +335,8 @@ def verify_folder(folder: Path, *, as_json: bool) -> None:
 
     :raises JobFailed: where one is not
     """
+    from distill.verify import verify  # with pyarrow, which an installation for serving has not
+
     verdicts = verify(folder, show=True)
     if as_json:
         print(json.dumps([asdict(verdict) for verdict in verdicts], ensure_ascii=False, indent=2))
