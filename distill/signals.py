@@ -13,8 +13,6 @@ identity and is not found: stale signals cannot be used by mistake (sentence-tra
 
 import hashlib
 import json
-import os
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from distill.errors import BadInput
-from distill.files.artefact import ModelKind, content_hash, left_by_the_dead, read_json, write_json
+from distill.files.artefact import ModelKind, content_hash, left_by_the_dead, maker, read_json, write_json
 from distill.files.hashing import file_digest
 from distill.models.prompts import encode_by_role
 from distill.progress import OnProgress
@@ -133,7 +131,7 @@ class SignalCache:
         )
         table = pa.table({"key": key_column, "value": column})
         chunk = hashlib.sha256(keys.tobytes()).hexdigest()[:16]
-        temporary = self.folder / f".{kind}-{chunk}.{os.getpid()}-{threading.get_ident()}.tmp"
+        temporary = self.folder / f".{kind}-{chunk}.{maker()}.tmp"
         try:
             with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
                 writer.write_table(table)

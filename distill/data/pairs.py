@@ -27,6 +27,7 @@ from distill.data.splitting import (
     held_together,
     hold_out,
     label_shift,
+    numbered,
     sample,
     take_groups,
     text_key,
@@ -98,8 +99,7 @@ class Pairs:
     @property
     def query_ids(self) -> np.ndarray:
         """The number of each pair's query, equal for equal texts, in order of appearance. *Shape:* (n_pairs,)."""
-        numbers: dict[str, int] = {}
-        return np.array([numbers.setdefault(query, len(numbers)) for query in self.queries], dtype=np.int64)
+        return numbered(self.queries, {})
 
     def fingerprint(self) -> str:
         """Return 16 hex digits of SHA-256 over texts and labels in order."""
@@ -466,10 +466,8 @@ def read_pairs_with_rows(
     asked: Asked = Asked(),
 ) -> tuple[Pairs, list[int]]:
     """Return pairs as `read_pairs` does, and the row of each in the source, counted from 0: what is left out leaves gaps."""
-    given, problems = (
-        PairReader(source, columns, label_range, skip_bad_rows, hub_split, labelled, asked),
-        dict[int, str](),
-    )
+    given = PairReader(source, columns, label_range, skip_bad_rows, hub_split, labelled, asked)
+    problems: dict[int, str] = {}
 
     def parts() -> Iterator[Pairs]:
         for block, found in given.blocks():

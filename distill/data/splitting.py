@@ -14,6 +14,8 @@ from typing import Literal
 
 import numpy as np
 
+from distill.data.ragged import Ragged
+
 __all__ = [
     "Drawn",
     "Groups",
@@ -22,6 +24,7 @@ __all__ = [
     "held_together",
     "hold_out",
     "label_shift",
+    "numbered",
     "sample",
     "take_groups",
     "text_key",
@@ -56,43 +59,33 @@ def sample(n_rows: int, at_most: int | None, seed: int) -> list[int]:
     return sorted(np.random.default_rng(seed).permutation(n_rows)[:at_most].tolist())
 
 
+def numbered(texts: Iterable[str], numbers: dict[str, int]) -> np.ndarray:
+    """Return the number of each text, equal for equal texts, in the order in which they come. *Shape:* (n_texts,).
+
+    :param numbers: those given so far; it takes the new ones
+    """
+    return np.fromiter((numbers.setdefault(text, len(numbers)) for text in texts), dtype=np.int64)
+
+
 @dataclass(frozen=True)
 class Groups:
-    """Rows in groups, each with a name. *Shape:* rows: (n_rows,), group i holds rows[offsets[i]:offsets[i + 1]]; offsets: (n_groups + 1,)."""
+    """Rows in groups, each with a name."""
 
     names: list[str]
-    rows: np.ndarray
-    offsets: np.ndarray
-
-    @property
-    def sizes(self) -> np.ndarray:
-        """Rows of each group. *Shape:* (n_groups,)."""
-        return np.diff(self.offsets)
+    rows: Ragged
 
     @classmethod
     def of(cls, names: list[str], numbers: np.ndarray) -> "Groups":
         """Put rows into the groups of these numbers. *Shape:* numbers: (n_rows,), each a place in `names`."""
         sizes = np.bincount(numbers, minlength=len(names))
-        return cls(names, np.argsort(numbers, kind="stable"), np.concatenate([[0], np.cumsum(sizes)]))
+        return cls(names, Ragged.cut(np.argsort(numbers, kind="stable"), sizes))
 
     @classmethod
     def by_text(cls, texts: Iterable[str]) -> "Groups":
         """Put the rows of one text together, in the order of the first ones."""
-        places = _Places()
-        numbers = places.of(texts)
-        return cls.of(list(places.numbers), numbers)
-
-
-class _Places:
-    """Numbers texts in the order in which they come."""
-
-    def __init__(self) -> None:
-        self.numbers: dict[str, int] = {}
-
-    def of(self, texts: Iterable[str]) -> np.ndarray:
-        """Return the number of each text. *Shape:* (n_texts,)."""
-        numbers = self.numbers
-        return np.fromiter((numbers.setdefault(text, len(numbers)) for text in texts), dtype=np.int64)
+        places: dict[str, int] = {}
+        numbers = numbered(texts, places)
+        return cls.of(list(places), numbers)
 
 
 @dataclass(frozen=True)
@@ -126,7 +119,7 @@ def hold_out(queries: Sequence[str], documents: Sequence[str], share: float, *, 
     texts = {text for row in held for text in (queries[row], documents[row])}
     rest = [row for row in range(len(queries)) if row not in taken]
     clean = [row for row in rest if queries[row] not in texts and documents[row] not in texts]
-    return Drawn(held, clean, len(rest) - len(clean), chosen, groups.sizes)
+    return Drawn(held, clean, len(rest) - len(clean), chosen, groups.rows.lengths)
 
 
 def _groups(queries: Sequence[str], documents: Sequence[str], way: Way) -> Groups:
@@ -140,13 +133,13 @@ def _components(queries: Sequence[str], documents: Sequence[str]) -> Groups:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    places = _Places()
-    of_query, of_document = places.of(queries), places.of(documents)
-    n_texts = len(places.numbers)
+    places: dict[str, int] = {}
+    of_query, of_document = numbered(queries, places), numbered(documents, places)
+    n_texts = len(places)
     edges = coo_array((np.ones(len(of_query), dtype=np.int8), (of_query, of_document)), shape=(n_texts, n_texts))
     n_components, component = connected_components(edges, directed=False)
     names: list[str | None] = [None] * n_components
-    for text, number in zip(places.numbers, component.tolist(), strict=True):
+    for text, number in zip(places, component.tolist(), strict=True):
         known = names[number]
         if known is None or text < known:
             names[number] = text
@@ -156,12 +149,12 @@ def _components(queries: Sequence[str], documents: Sequence[str]) -> Groups:
 def take_groups(groups: Groups, target: int, seed: int) -> list[int]:
     """Take whole groups in an order given by the seed until `target` rows are reached, never much more."""
     digests = [hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogatepass")).digest() for name in groups.names]
-    sizes, taken, n_taken = groups.sizes.tolist(), list[np.ndarray](), 0
+    sizes, taken, n_taken = groups.rows.lengths.tolist(), list[np.ndarray](), 0
     for number in sorted(range(len(digests)), key=digests.__getitem__):
         if n_taken >= target:
             break
         if n_taken + sizes[number] <= _most(target):
-            taken.append(groups.rows[groups.offsets[number] : groups.offsets[number + 1]])
+            taken.append(groups.rows[number])
             n_taken += sizes[number]
     return np.sort(np.concatenate(taken)).tolist() if taken else []
 
@@ -209,6 +202,6 @@ def beyond_chance(shift: float) -> bool:
 
 
 def _variance_of_mean(labels: np.ndarray, clusters: Iterable[str]) -> float:
-    rows = _Places().of(clusters)
+    rows = numbered(clusters, {})
     sums = np.bincount(rows, weights=labels.astype(np.float64) - float(labels.mean()))
     return float((sums**2).sum()) / len(labels) ** 2

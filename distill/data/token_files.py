@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from distill.data.tokens import TokenTable, has_types, pad_token_id, starts, token_parts, tokenize
+from distill.data.ragged import starts
+from distill.data.tokens import TokenTable, has_types, pad_token_id, token_parts, tokenize
 from distill.errors import BadInput
 from distill.files.artefact import content_hash, new_folder, read_json, write_json
 from distill.files.hashing import file_digest

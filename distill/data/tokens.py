@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from distill.data.ragged import starts
 from distill.machine.forks import ForkSafeLock
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ __all__ = [
     "has_types",
     "pad_token_id",
     "special_tokens",
-    "starts",
     "token_parts",
     "tokenize",
     "tokenizer_lock",
@@ -169,11 +169,6 @@ def token_parts(
 def has_types(tokenizer: Any) -> bool:
     """Tell whether a tokenizer's model asks which of two texts a token is of."""
     return "token_type_ids" in tokenizer.model_input_names
-
-
-def starts(lengths: np.ndarray) -> np.ndarray:
-    """Return where each sequence starts, and the end. *Shape:* lengths: (n,) → (n + 1,) int64."""
-    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
 _Sequences = list[list[int]]

@@ -56,6 +56,7 @@ __all__ = [
     "is_static_module",
     "is_temporary",
     "left_by_the_dead",
+    "maker",
     "new_file",
     "new_folder",
     "read_card",
@@ -187,7 +188,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text, line ends as they are, under a temporary name, then rename: a reader never sees half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    temporary = path.with_name(f".{path.name}.{maker()}.tmp")
     try:
         temporary.write_bytes(text.encode("utf-8"))
         temporary.replace(path)
@@ -265,7 +266,7 @@ def new_file(target: Path, *, keep: bool = True) -> Iterator[Path]:
         raise BadInput(f"{target.parent} is no folder; make it first, or name another output")
     if target.is_dir():
         raise BadInput(f"{target} is a folder; name a file in it")
-    temporary = target.with_name(f".{os.getpid()}.tmp.{target.name}")
+    temporary = target.with_name(f".{maker()}.tmp.{target.name}")
     for leftover in left_by_the_dead(target.parent, f".*.tmp.{glob.escape(target.name)}"):
         with suppress(OSError):  # where it cannot be removed it is no hindrance
             leftover.unlink()
@@ -303,13 +304,18 @@ def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
     """Yield a temporary folder in `parent` that is gone when the block ends; those of killed processes are removed first."""
     for leftover in left_by_the_dead(parent, f".{glob.escape(name)}.*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
-    temporary = parent / f".{name}.{os.getpid()}.tmp"
+    temporary = parent / f".{name}.{maker()}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def maker() -> str:
+    """Return what stands in a temporary name: this process and thread, so that no two write one file."""
+    return f"{os.getpid()}-{threading.get_ident()}"
 
 
 def is_temporary(name: str) -> bool:
@@ -328,7 +334,7 @@ def left_by_the_dead(folder: Path, pattern: str) -> list[Path]:
 
 
 def _replace_folder(temporary: Path, target: Path) -> None:
-    old = temporary.with_name(f".{target.name}.old.{os.getpid()}.tmp")
+    old = temporary.with_name(f".{target.name}.old.{maker()}.tmp")
     if target.exists():
         target.rename(old)
     try:

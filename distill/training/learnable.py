@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from distill.data.ragged import Ragged
+from distill.data.splitting import numbered
 from distill.errors import BadInput, JobFailed
 from distill.recipe.objectives import (
     CoSent,
@@ -27,7 +29,6 @@ from distill.recipe.objectives import (
 )
 from distill.training.mixtures import check_mixtures
 from distill.training.negatives import GuideVectors, Negatives
-from distill.training.ragged import Ragged
 from distill.training.read_texts import are_read
 from distill.training.terms import compares_candidates
 from distill.training.trainset import group_pairs, is_ordered
@@ -117,8 +118,8 @@ def unlearnable(run: "Run", ways: "Mapping[str, Labels | CoSent]", *, global_bat
 
 
 def _facts(run: "Run") -> _PairFacts:
-    pairs, numbers = run.split.train, dict[str, int]()
-    documents = np.array([numbers.setdefault(document, len(numbers)) for document in pairs.documents], dtype=np.int64)
+    pairs = run.split.train
+    documents = numbered(pairs.documents, {})
     return _PairFacts(pairs.labels, pairs.query_ids, documents, group_pairs(pairs, run.recipe.data.candidates))
 
 
@@ -211,7 +212,7 @@ def _check_differing(where: str, labels: np.ndarray | None) -> None:
 
 def _check_ordered(where: str, labels: np.ndarray | None, unit_pairs: Ragged) -> None:
     """Refuse lists whose labels say no order; say how many do."""
-    groups = [unit_pairs[unit] for unit in np.flatnonzero(unit_pairs.lengths > 1).tolist()]
+    groups = unit_pairs.several()
     ordered = sum(is_ordered(labels, pairs) for pairs in groups)
     if not ordered:
         why = "all of them have one label within a query" if groups else "no training query has two documents"
@@ -285,7 +286,7 @@ def _check_scores(where: str, units: "TrainSet", teacher: str, *, by_group: bool
         if len(scores) and float(np.std(scores)) < LEAST_SPREAD:
             raise JobFailed(f"{where}: teacher {teacher} gives every pair the same score, {float(scores[0]):.4g}")
         return
-    groups = [units.unit_pairs[unit] for unit in np.flatnonzero(units.unit_pairs.lengths > 1).tolist()]
+    groups = units.unit_pairs.several()
     if max(float(np.ptp(scores[pairs])) for pairs in groups) < LEAST_SPREAD:
         raise JobFailed(f"{where}: teacher {teacher} gives all candidates of every query the same score")
 

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from distill.data.cut_texts import CutTexts, count_cut_texts
 from distill.data.pairs import Pairs
+from distill.data.ragged import Ragged
 from distill.data.token_files import tokenize_once
 from distill.data.tokens import TokenTable, tokenize
 from distill.files.artefact import ModelKind
 from distill.models.generative import tokenize_templated
 from distill.training.negatives import GuideVectors, Negatives
-from distill.training.ragged import Ragged
 
 __all__ = ["Basis", "Batch", "LoneTexts", "Tokenization", "TrainSet", "group_pairs", "is_ordered", "validation_value"]
 

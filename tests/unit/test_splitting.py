@@ -150,7 +150,7 @@ class TestWhatCannotBeSeparated:
             linked = [group for group in together if any({*texts} & {*rows[other]} for other in group)]
             together = [group for group in together if group not in linked] + [set().union({row}, *linked)]
         groups = _components(*map(list, zip(*rows, strict=True)))
-        parts = np.split(groups.rows, groups.offsets[1:-1])
+        parts = list(groups.rows)
         assert sorted(map(sorted, together)) == sorted(part.tolist() for part in parts)
         assert groups.names == [min(min(rows[row]) for row in part) for part in parts]
 

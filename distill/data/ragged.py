@@ -1,12 +1,17 @@
 """Many short arrays of row numbers in two flat ones: a million units of one pair each take 16 MB, as single arrays 120."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import overload
 
 import numpy as np
 
-__all__ = ["Ragged"]
+__all__ = ["Ragged", "starts"]
+
+
+def starts(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Return where each part starts, and the end. *Shape:* lengths: (n,) → (n + 1,) int64."""
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
 @dataclass(frozen=True)
@@ -15,7 +20,7 @@ class Ragged(Sequence[np.ndarray]):
 
     *Shape:* values: (n_values,); offsets: (n_parts + 1,), part i is values[offsets[i]:offsets[i + 1]]
 
-    >>> parts = Ragged.of([[3, 1], [], [2]])
+    >>> parts = Ragged.cut(np.array([3, 1, 2]), [2, 0, 1])
     >>> len(parts), parts[0].tolist(), parts.lengths.tolist(), parts.joined(np.array([2, 0])).tolist()
     (3, [3, 1], [2, 0, 1], [2, 3, 1])
     """
@@ -24,15 +29,9 @@ class Ragged(Sequence[np.ndarray]):
     offsets: np.ndarray
 
     @classmethod
-    def of(cls, parts: Iterable[Sequence[int] | np.ndarray]) -> "Ragged":
-        """Put parts one behind the other."""
-        given = [np.asarray(part, dtype=np.int64) for part in parts]
-        return cls.cut(np.concatenate([np.zeros(0, dtype=np.int64), *given]), [len(part) for part in given])
-
-    @classmethod
     def cut(cls, values: np.ndarray, lengths: Sequence[int] | np.ndarray) -> "Ragged":
         """Cut an array into parts of these lengths. *Shape:* lengths: (n_parts,)."""
-        return cls(values, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
+        return cls(values, starts(lengths))
 
     @classmethod
     def single(cls, values: np.ndarray) -> "Ragged":
@@ -62,11 +61,15 @@ class Ragged(Sequence[np.ndarray]):
         lengths: np.ndarray = self.offsets[parts + 1] - self.offsets[parts]
         return lengths
 
+    def several(self) -> list[np.ndarray]:
+        """Return the parts of more than one value."""
+        return [self[part] for part in np.flatnonzero(self.lengths > 1).tolist()]
+
     def joined(self, parts: np.ndarray) -> np.ndarray:
         """Return the values of some parts, in their order. *Shape:* parts: (n,)."""
         lengths = self.lengths_of(parts)
-        starts = self.offsets[parts] - np.cumsum(lengths) + lengths
-        values: np.ndarray = self.values[np.repeat(starts, lengths) + np.arange(lengths.sum())]
+        shifts = self.offsets[parts] - np.cumsum(lengths) + lengths
+        values: np.ndarray = self.values[np.repeat(shifts, lengths) + np.arange(lengths.sum())]
         return values
 
     def followed_by(self, other: "Ragged") -> "Ragged":
