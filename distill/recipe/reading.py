@@ -16,7 +16,7 @@ from distill.recipe.black_box import BLACK_BOXES
 from distill.recipe.checks import suggest
 from distill.recipe.schema import Recipe
 from distill.recipe.token_teachers import TOKEN_TEACHERS
-from distill.recipe.yaml_reading import parse_yaml, read_yaml
+from distill.recipe.yaml_reading import parse_line, read_yaml
 
 __all__ = ["load_recipe", "packaged_recipe", "read_raw", "validated"]
 
@@ -150,7 +150,7 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         if not isinstance(node.setdefault(parent, {}), dict):
             node[parent] = {}
         node = node[parent]
-    node[last] = parse_yaml(value, f"{override[:120]!r}: the value")
+    node[last] = parse_line(value, f"{override[:120]!r}: the value")
 
 
 def _problem_lines(schema: type[BaseModel], error: ValidationError, raw: Mapping[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ import yaml
 
 from distill.errors import BadInput
 
-__all__ = ["parse_yaml", "read_yaml"]
+__all__ = ["parse_line", "parse_yaml", "read_yaml"]
 
 _MOST_BYTES = 5_000_000
 _MOST_VALUES = 200_000  # with every alias written out
@@ -82,6 +82,19 @@ def parse_yaml(text: str, where: str) -> Any:
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
         raise BadInput(f"{where} is not valid YAML: {' '.join(str(error).split())[:400]}") from None
     _check_values(value, where, "")
+    return value
+
+
+def parse_line(text: str, where: str) -> Any:
+    """Parse a value from a command line as YAML, where no comment is meant.
+
+    :raises BadInput: as `parse_yaml`, and for what YAML would leave out as a comment: a file may be named "a #1.csv"
+    """
+    value = parse_yaml(text, where)
+    node = yaml.compose(text, _Loader)
+    left_out = text[node.end_mark.index if node is not None else 0 :].strip()
+    if left_out.startswith("#"):
+        raise BadInput(f"{where} ends before {left_out[:80]!r}, a comment in YAML; put the whole value in quotes")
     return value
 
 

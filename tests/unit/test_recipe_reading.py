@@ -153,6 +153,15 @@ class TestOverrides:
         assert recipe.objectives.score_match is None
         assert recipe.objectives.labels.weight == 2
 
+    @pytest.mark.parametrize("value", ["a #1.csv", "#1.csv", "'a.csv' # mine", "[a.csv] #"])
+    def test_lose_nothing_to_a_comment(self, tmp_path, value):
+        with pytest.raises(BadInput, match=r"the value ends before '#.*', a comment in YAML; put the whole value in q"):
+            load(tmp_path, [f"data.train={value}"])
+
+    @pytest.mark.parametrize("value", ['"a #1.csv"', "'a #1.csv'", "a#1.csv"])
+    def test_may_hold_what_begins_comments(self, tmp_path, value):
+        assert load(tmp_path, [f"data.train={value}"]).data.train == value.strip("'\"")
+
     @pytest.mark.parametrize("override", ["training.epochs", "=3", "--overwrite", "-x=1", "training.epochs: 3"])
     def test_that_are_none_are_refused(self, tmp_path, override):
         with pytest.raises(BadInput, match="is no override; write key=value"):
