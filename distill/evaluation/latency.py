@@ -253,15 +253,7 @@ def _check(
 def _worker(request: Request) -> Iterator["_Worker"]:
     with tempfile.TemporaryFile() as errors:
         n_threads = request.n_threads or usable_cpus()
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "distill.evaluation.latency", _runtime_of(request)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            encoding="utf-8",
-            env=_worker_environment(n_threads),
-        )
+        process = _start(_runtime_of(request), n_threads, errors)
         try:
             yield _Worker(request, n_threads, process, errors)
         finally:
@@ -269,6 +261,18 @@ def _worker(request: Request) -> Iterator["_Worker"]:
             process.wait()
             for stream in (process.stdin, process.stdout):
                 _close(stream)
+
+
+def _start(runtime: str, n_threads: int, errors: IO[bytes]) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "distill.evaluation.latency", runtime],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
+        encoding="utf-8",
+        env=_worker_environment(n_threads),
+    )
 
 
 def _runtime_of(request: Request) -> str:

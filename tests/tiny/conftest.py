@@ -1,5 +1,6 @@
 """Tiny random models with tokenizers trained on a few sentences: whole folders, built once a session in seconds."""
 
+import functools
 import gc
 import shutil
 import sys
@@ -7,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from distill.evaluation import latency
 from tests.conftest import N_THREADS
+from tests.tiny.forked import ForkedProcess
 
 SENTENCES = [
     "백엔드 개발자를 채용합니다. Python과 Django 경험이 필요합니다.",
@@ -70,6 +73,20 @@ def threads_of_torch():
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(N_THREADS)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _measuring_processes_share_their_imports():
+    """Those of torch models: each would import for eight seconds. `test_latency.py` starts them as users do."""
+    start = latency._start
+
+    @functools.wraps(start)
+    def forked(runtime, n_threads, errors):
+        return ForkedProcess(runtime, errors) if runtime == "torch" else start(runtime, n_threads, errors)
+
+    latency._start = forked
+    yield
+    latency._start = start
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ from recipes.cli import main
 from tests.conftest import make_run
 
 pytestmark = [
-    pytest.mark.integration,
+    pytest.mark.slow,  # MTEB's import alone takes seven seconds
     # found, not imported: that takes three seconds of each test process
     pytest.mark.skipif(find_spec("mteb") is None, reason="mteb is not installed: pip install 'matchdistill[mteb]'"),
     pytest.mark.filterwarnings("ignore"),  # MTEB's own

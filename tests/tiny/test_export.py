@@ -259,6 +259,7 @@ def test_no_pattern_keeps_nothing(exported):
     assert len(kept_nodes(graph, "ffn_down")) == 2
 
 
+@pytest.mark.slow
 def test_a_layer_that_int8_breaks_is_found_and_kept_in_float(bert_bi, monkeypatch, tmp_path):
     from distill.models.modeling import load_model, save_model, transformer_of
 

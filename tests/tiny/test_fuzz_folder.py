@@ -23,7 +23,7 @@ pytestmark = pytest.mark.integration
 
 RUNS = int(os.environ.get("MATCHDISTILL_FUZZ_RUNS", "0"))
 SECONDS = 20
-fuzzed = settings(max_examples=RUNS or 25, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+fuzzed = settings(max_examples=RUNS or 15, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module")

@@ -218,7 +218,7 @@ def test_spoiled_folders_are_one_line(tiny_run, decoder, tmp_path, change, match
     assert not run.teacher("cross").exists()
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs os.fork")
 def test_forked_children_score_as_their_parent(decoder, bert_bi):
     """And so does a torch encoder: in the same process, whose imports take most of the time."""

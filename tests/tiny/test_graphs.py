@@ -69,7 +69,7 @@ def check(folder, tmp_path, *, left=True, names):
 
 
 # the others differ from these in little and take as long
-_SLOW = {"electra", "distilbert", "roberta"}
+_SLOW = {"electra", "distilbert", "roberta", "xlm-roberta", "deberta-v2"}
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,9 @@ def test_a_bi_encoder_of_every_family(family, tmp_path):
     check(folder, tmp_path / "out", names=("last_hidden_state", "sentence_embedding"))
 
 
-@pytest.mark.parametrize("family", ["bert", "modernbert", pytest.param("deberta-v2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "family", ["bert", *(pytest.param(name, marks=pytest.mark.slow) for name in ("modernbert", "deberta-v2"))]
+)
 def test_a_reranker_with_its_own_head(family, tmp_path):
     folder = build_family(tmp_path, family, "cross_encoder", own_head=True)
     # its head reads the first position: with padding there, it says nothing in torch either
@@ -91,7 +93,15 @@ def test_dense_layers_and_score_are_inside(bert_cross, tmp_path):
     check(bert_cross, tmp_path, names=("last_hidden_state", "logits"))
 
 
-@pytest.mark.parametrize("pooling", ["cls", "max", "lasttoken", "weightedmean"])
+@pytest.mark.parametrize(
+    "pooling",
+    [
+        "cls",
+        "lasttoken",
+        pytest.param("max", marks=pytest.mark.slow),
+        pytest.param("weightedmean", marks=pytest.mark.slow),
+    ],
+)
 def test_every_pooling_is_inside_onnx(pooling, bert_bi, tmp_path):
     import onnxruntime
 

@@ -20,6 +20,14 @@ pytestmark = pytest.mark.integration
 QUERIES, DOCUMENTS = SENTENCES * 2, [*SENTENCES[1:], *SENTENCES, SENTENCES[0]]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _processes_start_as_they_do_for_users():
+    """Not as in other files, see tests/tiny/conftest.py."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(latency, "_start", latency._start.__wrapped__)
+        yield
+
+
 @pytest.fixture(scope="module")
 def light(bert_bi, tmp_path_factory):
     """A graph: its process imports no torch, and dies in a tenth of the time."""

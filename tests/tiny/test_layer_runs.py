@@ -40,6 +40,7 @@ def history(folder):
     return [row for row in read_card(folder).details["history"] if "learning_rate" in row]
 
 
+@pytest.mark.slow
 def test_layers_beside_embeddings_of_a_narrower_student_resumes_with_the_same_bits(tiny_run, monkeypatch, caplog):
     from tests.tiny.test_training import Interrupted, identical
 

@@ -170,6 +170,7 @@ def test_down_projections_and_what_is_behind_pooling_stay_float(precision, expor
     assert onnx.TensorProto.INT8 in kinds.values()
 
 
+@pytest.mark.slow
 def test_openvino_leaves_what_is_behind_pooling_alone(xlmr_cross, tmp_path):
     import openvino
 
@@ -217,6 +218,7 @@ def test_formats_have_their_precisions(bert_bi, tmp_path):
         export_model(bert_bi, tmp_path / "target", format="tflite", precision="fp32", held_back=HELD_BACK)
 
 
+@pytest.mark.slow
 def test_smaller_openvino_weights(bert_bi, monkeypatch, tmp_path):
     traced = export_graphs.trace(bert_bi)
     monkeypatch.setattr(export_graphs, "trace", lambda _: traced)  # the first leaves it as it is
@@ -232,6 +234,7 @@ def weights_mb(folder):
     return (folder / "openvino/openvino_model.bin").stat().st_size / 1e6
 
 
+@pytest.mark.slow
 def test_int4_weights_where_the_gate_holds_and_nowhere_else(bert_bi, monkeypatch, tmp_path):
     traced = export_graphs.trace(bert_bi)
     graph = traced.model
@@ -261,6 +264,7 @@ def test_int4_weights_where_the_gate_holds_and_nowhere_else(bert_bi, monkeypatch
     assert sorted(path.name for path in tmp_path.iterdir()) == ["int4", "int8", "kept"]
 
 
+@pytest.mark.slow
 def test_int4_leaves_the_head_of_a_cross_encoder_in_float(xlmr_cross, tmp_path):
     report = export_model(
         xlmr_cross,
@@ -347,7 +351,7 @@ GRAPHS = {
 }
 
 
-@pytest.mark.parametrize("kind", ["bi", "cross"])
+@pytest.mark.parametrize("kind", ["bi", pytest.param("cross", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("tool", TOOLS)
 def test_every_layout_is_torch_with_onnxruntime_and_tokenizers(kind, tool, exports, bert_bi, xlmr_cross, tmp_path):
     source, _ = exports(kind, "fp32")

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.integration
 PAIRS = (SENTENCES[:4], SENTENCES[4:8])
 
 
-@pytest.fixture(scope="module", params=["wordpiece", "unigram"])
+@pytest.fixture(scope="module", params=["wordpiece", pytest.param("unigram", marks=pytest.mark.slow)])
 def reranker(request, tmp_path_factory):
     """A transformers checkpoint of a sequence classifier with one label, and no modules.json."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer

@@ -36,10 +36,10 @@ def written(folder):
     ("precision", "alpha", "overflow_safe"),
     [
         ("int8", 0.5, True),
-        ("int8", 0.0, False),
-        ("int8", -1, True),
+        pytest.param("int8", 0.0, False, marks=pytest.mark.slow),
+        pytest.param("int8", -1, True, marks=pytest.mark.slow),
         ("int8_weights", 0.5, True),
-        ("int4_weights", 0.5, True),
+        pytest.param("int4_weights", 0.5, True, marks=pytest.mark.slow),
     ],
 )
 def test_both_ways_write_the_same_graph(
@@ -59,6 +59,7 @@ def test_both_ways_write_the_same_graph(
     assert made[True] == made[False]
 
 
+@pytest.mark.slow
 def test_alpha_is_heeded_down_to_zero(bert_bi, traced, sample, monkeypatch, tmp_path):
     """optimum's own option takes 0 for its default."""
     monkeypatch.setattr(graphs, "trace", lambda _: Traced(traced.model.clone(), traced.config))

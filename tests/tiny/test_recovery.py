@@ -170,6 +170,7 @@ def recovered(planted):
     return again
 
 
+@pytest.mark.slow
 def test_without_recovery_a_layer_goes_into_float(planted, tmp_path):
     run, _, limit = planted
     copy = shutil.copytree(run.folder, tmp_path / "run")
@@ -207,6 +208,7 @@ def test_the_recovered_student_is_an_ordinary_folder(planted, recovered):
     assert (cosines > 0.9).all() and (cosines < 1 - 1e-7).all()
 
 
+@pytest.mark.slow
 def test_it_is_made_once_and_the_same_bits_again(recovered, tmp_path):
     made = recovered.recovered / "artefact.json"
     stamp = made.stat().st_mtime_ns

@@ -52,10 +52,10 @@ def step_of(run):
     "changes",
     [
         {},
-        {"student": {"dimensions": 8}},
+        pytest.param({"student": {"dimensions": 8}}, marks=pytest.mark.slow),
         {"student": {"dimensions": 8}, "objectives": {"matryoshka": [4]}},
         {"objectives": {"embedding_match": {**MATCH, "combine": "each", "projection": "drop"}}},
-        {"objectives": {"embedding_match": {**MATCH, "loss": "mse"}}},
+        pytest.param({"objectives": {"embedding_match": {**MATCH, "loss": "mse"}}}, marks=pytest.mark.slow),
         {"objectives": {"embedding_match": None, "similarity": {"teacher": "one"}, "rkd": {"teacher": "two"}}},
     ],
 )

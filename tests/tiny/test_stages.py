@@ -74,7 +74,9 @@ def test_each_stage_starts_from_the_student_of_the_one_before(tiny_run, caplog):
     assert made_at(task) == before
 
 
-@pytest.mark.parametrize("after", [1, 3])  # of two checkpoints of the first stage and one of the second
+@pytest.mark.parametrize(
+    "after", [pytest.param(1, marks=pytest.mark.slow), 3]
+)  # of two checkpoints of the first stage and one of the second
 def test_a_killed_run_goes_on_at_its_stage_with_the_same_weights(tiny_run, monkeypatch, after):
     changes = {**BI, "training": {"checkpoint_seconds": 0, "dropout": 0.1}}
     calm = trained(tiny_run("calm", **changes, stages=TWO))
@@ -360,6 +362,7 @@ def test_the_recipes_of_the_page_train(tmp_path, number):
 
 
 class TestOtherStudents:
+    @pytest.mark.slow
     def test_a_cross_encoder_loses_a_layer_between_stages(self, tiny_run):
         cross = {"objectives": {"score_match": {"teacher": "cross", "loss": "bce"}}, "training": {"max_steps": 2}}
         changes = {"data": {"max_pairs": 120}, "student": {"layers": [0, 1]}, "objectives": {"score_match": None}}
@@ -379,6 +382,7 @@ class TestOtherStudents:
         run = trained(tiny_run(**{**BI, "student": student}, stages=stages))
         assert [load_model(stage.student).get_embedding_dimension() for stage in run.stages] == [16, 8]
 
+    @pytest.mark.slow
     def test_a_student_of_one_side_learns_in_stages(self, tiny_run):
         student = {**BI["student"], "asymmetric": {"side": "query", "min_cosine": -1, "min_recall": 0}, "control": True}
         run = trained(tiny_run(**{**BI, "student": student}, stages={"general": GENERAL, "task": {**TASK, "objectives": {**MATCH, "labels": {}}}}))  # fmt: skip

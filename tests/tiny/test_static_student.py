@@ -196,7 +196,7 @@ class TestTraining:
         losses = [row["labels"] for row in read_card(run.student).details["history"] if "labels" in row]
         assert np.mean(losses[-3:]) < np.mean(losses[:3])
 
-    @pytest.mark.parametrize("weighting", ["sif", "none"])
+    @pytest.mark.parametrize("weighting", ["sif", pytest.param("none", marks=pytest.mark.slow)])
     def test_other_weightings_build(self, run, tmp_path, weighting):
         other = static_run(tmp_path / "run", student={**STATIC, "static": {"weighting": weighting}}, objectives=MATCH)
         train_teachers(other)

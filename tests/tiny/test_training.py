@@ -188,7 +188,9 @@ def undisturbed(tmp_path_factory):
 
 
 class TestResume:
-    @pytest.mark.parametrize("after", [1, 3, 5])
+    @pytest.mark.parametrize(
+        "after", [3, pytest.param(1, marks=pytest.mark.slow), pytest.param(5, marks=pytest.mark.slow)]
+    )
     def test_ends_with_the_same_bits(self, tiny_run, undisturbed, monkeypatch, after):
         run = tiny_run(data=SHORT, training=RESUMED)
         with pytest.raises(KeyboardInterrupt), monkeypatch.context() as patch:
@@ -517,7 +519,7 @@ class TestStudents:
         with pytest.raises(BadInput, match=r"layers \[2\]: the backbone has 2"):
             keep_layers(load_model(cross_folder)[0].model, [2])
 
-    @pytest.mark.parametrize(("projection", "width"), [("keep", 32), ("drop", 16)])
+    @pytest.mark.parametrize(("projection", "width"), [("keep", 32), pytest.param("drop", 16, marks=pytest.mark.slow)])
     def test_embeddings_of_another_width(self, tiny_run, projection, width):
         run = tiny_run(
             data=SHORT,
@@ -537,7 +539,7 @@ class TestStudents:
         losses = losses_of(folder)
         assert losses[-1] < 0.7 * losses[0]
 
-    @pytest.mark.parametrize("loss", ["cosine", "mse"])
+    @pytest.mark.parametrize("loss", ["cosine", pytest.param("mse", marks=pytest.mark.slow)])
     def test_embeddings_are_matched_text_by_text(self, tiny_run, tmp_path, loss):
         texts = tmp_path / "texts.tsv"
         texts.write_text("text\n" + "".join(f"a text of its own, number {i}\n" for i in range(9)))
