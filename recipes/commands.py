@@ -3,23 +3,29 @@
 import json
 import logging
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from distill.data.pairs import Asked, PairReader, batched, read_pairs
+from distill.data.pairs import Asked, CheckedPairs, PairReader, Pairs, read_pairs
 from distill.data.table_writing import check_form, check_suffix, table_writer
 from distill.data.tables import read_texts
+from distill.data.text_blocks import CheckedTexts, TextReader
 from distill.diagnosis.findings import SEVERITIES
 from distill.errors import BadInput, JobFailed, loading
 from distill.evaluation.index_quality import index_quality, table_cells
 from distill.evaluation.latency import LoadSettings
-from distill.files.outputs import check_output_folder, output_file
+from distill.files.artefact import revision, versions
+from distill.files.growing import GrowingArray, growing_array
+from distill.files.hashing import texts_digest
+from distill.files.outputs import check_output_file, check_output_folder, output_file
 from distill.machine.cpu import multiplies_bf16, usable_cpus
 from distill.models.files import read_model_files
 from distill.progress import progress, reaching
@@ -28,7 +34,8 @@ from distill.runtime.fastest import exports_at, fastest_measured
 from distill.runtime.opening import load
 from distill.runtime.scorer import Scorer
 from distill.scorers.cascade import compares_documents
-from distill.scorers.opening import open_scorer, result_columns
+from distill.scorers.opening import open_scorer, result_columns, scorer_folders
+from distill.scorers.scoring import PairScorer
 from distill.wording import counted, printable
 from recipes._launch import join_processes
 from recipes.options import (
@@ -68,61 +75,119 @@ def score_file(model: Path, pairs: PairFile, output: OutputPlace, *, scoring: Sc
 
     The suffix of the output decides the table's form (:mod:`distill.data.table_writing`). A row that is left out leaves a gap
     in the numbers. Of any number of pairs one block is in memory, except where a cascade asks about the best documents of a
-    query: that takes all pairs at once.
+    query: that takes all pairs at once. What was scored of several blocks when the command was killed is not scored again.
     """
     arguments, other_side = opening.arguments(), scoring.other_side
     check_form(output.path)
     inputs: list[str | Path] = [model, pairs.source, *([] if other_side is None else [other_side])]
-    with output_file(output.path, inputs=inputs, overwrite=output.overwrite) as temporary:
-        asked = Asked(columns="--query-column or --document-column", skip="--skip-bad-rows")
-        read = PairReader(
-            pairs.source, pairs.columns, skip_bad_rows=pairs.skip_bad_rows, labelled=False, asked=asked
-        ).checked()
-        scorer = open_scorer(
-            model,
-            other_side=other_side,
-            allow_hosts=scoring.allow_hosts,
-            key_variable=scoring.key_variable,
-            **arguments,
+    check_output_file(output.path, inputs=inputs, overwrite=output.overwrite)
+    asked = Asked(columns="--query-column or --document-column", skip="--skip-bad-rows")
+    read = PairReader(
+        pairs.source, pairs.columns, skip_bad_rows=pairs.skip_bad_rows, labelled=False, asked=asked
+    ).checked()
+    scorer = open_scorer(
+        model,
+        other_side=other_side,
+        allow_hosts=scoring.allow_hosts,
+        key_variable=scoring.key_variable,
+        **arguments,
+    )
+    columns = result_columns(model, scorer, calibrated=scoring.calibrated, decide=scoring.decide)
+    at_once = len(read) <= _ROWS_AT_ONCE or compares_documents(scorer)
+    with ExitStack() as stack:
+        if at_once:
+            kept = GrowingArray.unkept()
+        else:
+            folders = [*_folders_of(model, scorer), *([] if other_side is None else [other_side])]
+            made_from = _made_from("pairs", read, folders, scorer, opening)
+            kept = stack.enter_context(growing_array(output.path, made_from))
+        temporary = stack.enter_context(output_file(output.path, inputs=inputs, overwrite=output.overwrite))
+        write = stack.enter_context(
+            table_writer(temporary, {"row": int} | {name: kind for name, (kind, _) in columns.items()})
         )
-        columns = result_columns(model, scorer, calibrated=scoring.calibrated, decide=scoring.decide)
-        kinds = {"row": int} | {name: kind for name, (kind, _) in columns.items()}
-        at_once = len(read) <= _ROWS_AT_ONCE or compares_documents(scorer)
-        with (
-            table_writer(temporary, kinds) as write,
-            progress("scoring", len(read), show=not at_once) as report,
-            scorer.remembering() if isinstance(scorer, Scorer) and not at_once else nullcontext(),
-        ):
-            for block, rows in [read.whole()] if at_once else read.blocks():
-                with reaching(report, len(block)) as count:
-                    scores = scorer.score(block.queries, block.documents, progress=True if at_once else count)
-                results = [told(scores).tolist() for _, told in columns.values()]
-                for row, *values in zip(rows, *results, strict=True):
-                    write([row + 1, *values])
+        report = stack.enter_context(progress("scoring", len(read), start=kept.n_found, show=not at_once))
+        if isinstance(scorer, Scorer) and not at_once:
+            stack.enter_context(scorer.remembering())
+
+        def score(block: Pairs) -> np.ndarray:
+            with reaching(report, len(block)) as count:
+                return scorer.score(block.queries, block.documents, progress=True if at_once else count)
+
+        for block, rows in [read.whole()] if at_once else read.blocks():
+            scores = kept.next(len(block), partial(score, block))
+            results = [told(scores).tolist() for _, told in columns.values()]
+            for row, *values in zip(rows, *results, strict=True):
+                write([row + 1, *values])
     print(f"{counted(len(read), 'pair')} → {output.path}  ({scorer!r})", file=sys.stderr)
 
 
 def embed_file(
     model: Path, texts: TextFile, output: OutputPlace, *, embedding: Embedding, opening: OpeningOptions
 ) -> None:
-    """Embed the texts of a file into a .npy of float32 (n_texts, width)."""
+    """Embed the texts of a file into a .npy of float32 (n_texts, width).
+
+    Of any number of texts one block is in memory, and what was embedded when the command was killed is not embedded again.
+    """
     arguments = opening.arguments()
     check_suffix(output.path, ".npy", "an array of embeddings")
-    with output_file(output.path, inputs=[model, texts.source], overwrite=output.overwrite) as temporary:
-        read = read_texts(texts.source, texts.column)
-        scorer = load(model, truncate=embedding.truncate, **arguments)
-        with temporary.open("wb") as file:
-            width = scorer.embedding_width
-            header = {
-                "descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)),
-                "fortran_order": False,
-                "shape": (len(read), width),
-            }
-            np.lib.format.write_array_header_1_0(file, header)
-            for chunk in batched(read, _ROWS_AT_ONCE):  # written as it goes: any number of texts in bounded memory
-                vectors = scorer.encode(chunk, progress=True, prompt_name=embedding.prompt)
-                file.write(np.ascontiguousarray(vectors, dtype=np.float32).tobytes())
+    inputs: list[str | Path] = [model, texts.source]
+    check_output_file(output.path, inputs=inputs, overwrite=output.overwrite)
+    read = TextReader(texts.source, texts.column).checked()
+    scorer = load(model, truncate=embedding.truncate, **arguments)
+    width = scorer.embedding_width
+    header = _npy_header((len(read), width))
+    with ExitStack() as stack:
+        kept = GrowingArray.unkept(width, np.float32)
+        if len(read) > _ROWS_AT_ONCE:
+            made_from = _made_from("texts", read, [scorer.path], scorer, opening) | {"prompt": str(embedding.prompt)}
+            kept = stack.enter_context(
+                growing_array(output.path, made_from, width=width, dtype=np.float32, header=header)
+            )
+        temporary = stack.enter_context(output_file(output.path, inputs=inputs, overwrite=output.overwrite))
+        report = stack.enter_context(progress("embedding", len(read), start=kept.n_found))
+
+        def embed(block: Sequence[str]) -> np.ndarray:
+            with reaching(report, len(block)) as count:
+                return scorer.encode(block, progress=count, prompt_name=embedding.prompt)
+
+        blocks = (kept.next(len(block), partial(embed, block)) for block in read.blocks())
+        if kept.path is not None:  # the array on disk is the output
+            deque(blocks, maxlen=0)
+            kept.path.replace(temporary)
+        else:
+            with temporary.open("wb") as file:
+                file.write(header)
+                for vectors in blocks:
+                    file.write(vectors.tobytes())
     print(f"{counted(len(read), 'text')} → {output.path}  ({scorer!r})", file=sys.stderr)
+
+
+def _npy_header(shape: tuple[int, int]) -> bytes:
+    """Return what stands before the numbers of a .npy of float32."""
+    header = BytesIO()
+    described = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, described)
+    return header.getvalue()
+
+
+def _made_from(
+    what: str,
+    read: CheckedPairs | CheckedTexts,
+    folders: Sequence[Path],
+    scorer: PairScorer,
+    opening: OpeningOptions,
+) -> dict[str, str]:
+    """Return what decides the results, under names that a message can use."""
+    return {
+        what: texts_digest(read.digests),
+        "model": texts_digest(map(revision, folders)),
+        "settings": f"{scorer.runtime} {scorer.precision} {scorer.max_length} {opening.special_tokens_as_text}",
+        "program": versions().get("matchdistill", ""),
+    }
+
+
+def _folders_of(model: Path, scorer: PairScorer) -> list[Path]:
+    return [scorer.path] if isinstance(scorer, Scorer) else scorer_folders(model)
 
 
 @dataclass(frozen=True)

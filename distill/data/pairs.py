@@ -13,7 +13,6 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -43,7 +42,9 @@ from distill.data.tables import (
     shown_value,
     text_problem,
 )
+from distill.data.text_blocks import unchanged
 from distill.errors import BadInput
+from distill.files.hashing import texts_digest
 from distill.recipe.schema import Columns, Data, Parallel, Resume, Unlabelled, UnlabelledPairs
 from distill.wording import counted
 
@@ -537,12 +538,13 @@ class PairReader:
 
         :raises BadInput: as `read_pairs`
         """
-        n_rows, problems, stamp = 0, dict[int, str](), _stamp(self.source)
+        n_rows, problems, digests = 0, dict[int, str](), list[str]()
         for block, found in self.blocks():
             n_rows += len(block)
             problems |= found
+            digests.append(_block_digest(block, found))
         self.check(n_rows, problems)
-        return CheckedPairs(self, n_rows, problems, stamp)
+        return CheckedPairs(self, n_rows, problems, digests)
 
 
 @dataclass(frozen=True)
@@ -550,13 +552,13 @@ class CheckedPairs:
     """Pairs of a file of any size, of which one block is in memory.
 
     :param problems: why rows are left out, by row from 0
-    :param stamp: size and time of the file before it was checked
+    :param digests: of each block as it was checked
     """
 
     reader: PairReader
     n_rows: int
     problems: Mapping[int, str]
-    stamp: tuple[int, int] | None
+    digests: Sequence[str]
 
     def __len__(self) -> int:
         return self.n_rows - len(self.problems)
@@ -564,21 +566,15 @@ class CheckedPairs:
     def blocks(self) -> Iterator[tuple[Pairs, list[int]]]:
         """Yield the pairs that can be used, with the row of each from 0.
 
-        :raises BadInput: where the file is not what it was when it was checked; a row that another text took without being
-            one that cannot be used is seen by the file's size and time alone
+        :raises BadInput: where the file is not what it was when it was checked
         """
-        changed = BadInput(f"{self.reader.source} changed while it was read; run the command again")
-        start = n_problems = 0
-        for block, found in self.reader.blocks():
+        start = 0
+        read = self.reader.blocks()
+        for block, found in unchanged(self.reader.source, read, self.digests, lambda given: _block_digest(*given)):
             rows = range(start, start + len(block))
-            n_problems += len(found)
-            if rows.stop > self.n_rows or any(self.problems.get(row) != problem for row, problem in found.items()):
-                raise changed
             keep = [row for row in rows if row not in found]
             yield (block if not found else block.select(row - start for row in keep)), keep
             start = rows.stop
-        if (start, n_problems, _stamp(self.reader.source)) != (self.n_rows, len(self.problems), self.stamp):
-            raise changed
 
     def whole(self) -> tuple[Pairs, list[int]]:
         """Return all pairs that can be used, and the row of each from 0.
@@ -589,13 +585,9 @@ class CheckedPairs:
         return _joined(block for block, _ in parts), [row for _, rows in parts for row in rows]
 
 
-def _stamp(source: str) -> tuple[int, int] | None:
-    """Return what tells a file from what it was, its size and time; None of a hub dataset."""
-    try:
-        status = Path(source).stat()
-    except (OSError, ValueError):
-        return None
-    return status.st_size, status.st_mtime_ns
+def _block_digest(block: Pairs, problems: Mapping[int, str]) -> str:
+    labels = () if block.labels is None else (block.labels.tobytes().hex(),)
+    return texts_digest(block.queries, block.documents, labels, map(str, problems))
 
 
 def _text_problems(texts: Sequence[Any], column: str) -> dict[int, str]:

@@ -38,6 +38,7 @@ __all__ = [
     "column_values",
     "held_name",
     "is_gap",
+    "line_blocks",
     "locate",
     "named_key",
     "parquet_batches",
@@ -47,6 +48,7 @@ __all__ = [
     "refused_rows",
     "shown_value",
     "text_problem",
+    "texts_of",
 ]
 
 log = logging.getLogger(__name__)
@@ -166,6 +168,16 @@ def column_blocks(
         yield block
     if not n_rows:
         raise BadInput(f"{source} has a header and no rows")
+
+
+def line_blocks(table: Table) -> Iterator[list[str]]:
+    r"""Yield the lines of a .txt, split at \n and \r\n alone, 10,000 at a time.
+
+    :raises BadInput: for lines that end in \r alone
+    """
+    lines = text_rows(table.path)
+    while some := list(islice(lines, _ROWS_AT_ONCE)):
+        yield some
 
 
 def _missing(source: Any, name: str, has: Sequence[str], section: str) -> BadInput:
@@ -393,6 +405,17 @@ def read_text_columns(
 
 
 def _checked(source: str, name: str, values: Sequence[Any], gaps: bool, what: str = "row") -> list[str]:
+    texts, problems = texts_of(values, name, gaps=gaps)
+    if problems:
+        raise refused_rows(source, len(values), problems, what=what, advice="mend or remove them")
+    return texts
+
+
+def texts_of(values: Sequence[Any], name: str, *, gaps: bool) -> tuple[list[str], dict[int, str]]:
+    """Return values of a column as texts, and why those that are none are none, by row from 0.
+
+    :param gaps: nothing in a value becomes ""; else that is a problem, too
+    """
     texts, problems = [""] * len(values), dict[int, str]()
     for i, value in enumerate(values):
         problem = text_problem(value)
@@ -400,9 +423,7 @@ def _checked(source: str, name: str, values: Sequence[Any], gaps: bool, what: st
             texts[i] = as_text(value)
         elif not (gaps and is_gap(value)):
             problems[i] = f"{name} {problem}"
-    if problems:
-        raise refused_rows(source, len(values), problems, what=what, advice="mend or remove them")
-    return texts
+    return texts, problems
 
 
 def read_texts(source: str, column: str = "text", *, section: str = "--column", gaps: bool = False) -> list[str]:

@@ -19,7 +19,7 @@ from distill.data.ragged import starts
 from distill.data.tokens import TokenTable, has_types, pad_token_id, token_parts, tokenize
 from distill.errors import BadInput
 from distill.files.artefact import content_hash, new_folder, read_json, write_json
-from distill.files.hashing import file_digest
+from distill.files.hashing import file_digest, texts_digest
 
 __all__ = ["LEAST_SEQUENCES", "tokenize_once"]
 
@@ -44,7 +44,9 @@ def tokenize_once(
     state = _state(tokenizer, max_length)
     if len(texts) < LEAST_SEQUENCES or state is None:
         return tokenize(tokenizer, texts, pair_texts, max_length=max_length, on_progress=on_progress)
-    target = folder / content_hash([state, _digest(texts), None if pair_texts is None else _digest(pair_texts)])
+    target = folder / content_hash(
+        [state, texts_digest(texts), None if pair_texts is None else texts_digest(pair_texts)]
+    )
     if (found := _read(target, tokenizer, max_length)) is not None:
         if on_progress is not None:
             on_progress(len(texts))
@@ -75,13 +77,6 @@ def _state(tokenizer: Any, max_length: int) -> list[Any] | None:
     content = json.loads(backend.to_str())
     rules = {name: value for name, value in content.items() if name not in ("truncation", "padding")}
     return [rules, getattr(tokenizer, "truncation_side", "right"), has_types(tokenizer), max_length]
-
-
-def _digest(texts: Sequence[str]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for text in texts:
-        digest.update(f"{len(text)}:{text}".encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
 
 
 def _file_digest(path: Path) -> str:

@@ -359,6 +359,73 @@ class TestScore:
         assert call("score", bi_folder, pairs_file, "-o", tmp_path / "s.tsv")[0] == 0
         assert sorted(read) == sorted({text for pair in PAIRS for text in pair})
 
+    def test_what_was_scored_before_a_kill_is_not_scored_again(
+        self, call, bi_folder, cross_folder, pairs_file, tmp_path, monkeypatch
+    ):
+        output, asked = tmp_path / "s.tsv", []
+        assert call("score", cross_folder, pairs_file, "-o", tmp_path / "whole.tsv")[0] == 0
+        score = Scorer.score
+
+        def until_killed(self, queries, documents, **options):
+            asked.append(list(queries))
+            if len(asked) == 2:
+                raise KeyboardInterrupt
+            return score(self, queries, documents, **options)
+
+        monkeypatch.setattr(tables, "_ROWS_AT_ONCE", 1)
+        monkeypatch.setattr(commands, "_ROWS_AT_ONCE", 1)
+        monkeypatch.setattr(Scorer, "score", until_killed)
+        code, _, err = call("score", cross_folder, pairs_file, "-o", output)
+        assert code == 130 and "1 row of the result is stored in" in err and not output.exists()
+        code, _, err = call("score", cross_folder, pairs_file, "-o", output)
+        assert code == 0 and "going on behind the 1 row" in err and "scoring  4/4" in err
+        assert sum(map(len, asked)) == 1 + len(PAIRS)  # the one that was killed twice
+        whole, continued = (np.loadtxt(path, skiprows=1) for path in (tmp_path / "whole.tsv", output))
+        np.testing.assert_allclose(continued, whole, atol=1e-5)
+        assert not list(tmp_path.glob(".s.tsv*"))
+
+    def test_what_another_model_scored_is_not_taken(
+        self, call, bi_folder, cross_folder, pairs_file, tmp_path, monkeypatch
+    ):
+        monkeypatch.setattr(tables, "_ROWS_AT_ONCE", 1)
+        monkeypatch.setattr(commands, "_ROWS_AT_ONCE", 1)
+        output, score, n_blocks = tmp_path / "s.tsv", Scorer.score, iter(range(9))
+
+        def twice(*args, **options):
+            if next(n_blocks) == 2:
+                raise BadInput("no more")
+            return score(*args, **options)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Scorer, "score", twice)
+            assert call("score", cross_folder, pairs_file, "-o", output)[0] == 2
+        code, _, err = call("score", bi_folder, pairs_file, "-o", output)
+        assert code == 0 and "2 rows done with other model; all is computed anew" in err
+        assert call("score", bi_folder, pairs_file, "-o", tmp_path / "whole.tsv")[0] == 0
+        assert output.read_text() == (tmp_path / "whole.tsv").read_text()
+
+    def test_embeddings_of_several_blocks_go_on_behind_a_kill(self, call, bi_folder, tmp_path, monkeypatch):
+        texts = tmp_path / "texts.txt"
+        texts.write_text("하나\n\n셋\nfour\nfive\n", encoding="utf-8")
+        assert call("embed", bi_folder, texts, "-o", tmp_path / "whole.npy")[0] == 0
+        monkeypatch.setattr(tables, "_ROWS_AT_ONCE", 2)
+        monkeypatch.setattr(commands, "_ROWS_AT_ONCE", 2)
+        encode, asked = Scorer.encode, []
+
+        def until_killed(self, texts, **options):
+            asked.append(list(texts))
+            if len(asked) == 2:
+                raise KeyboardInterrupt
+            return encode(self, texts, **options)
+
+        monkeypatch.setattr(Scorer, "encode", until_killed)
+        assert call("embed", bi_folder, texts, "-o", tmp_path / "v.npy")[0] == 130
+        code, _, err = call("embed", bi_folder, texts, "-o", tmp_path / "v.npy")
+        assert code == 0 and "going on behind the 2 rows" in err
+        assert asked == [["하나", ""], ["셋", "four"], ["셋", "four"], ["five"]]
+        np.testing.assert_allclose(np.load(tmp_path / "v.npy"), np.load(tmp_path / "whole.npy"), atol=1e-6)
+        assert not list(tmp_path.glob(".v.npy*"))
+
     def test_a_cascade_of_the_best_documents_sees_all_of_a_query(self, call, tmp_path, monkeypatch):
         (tmp_path / "pairs.tsv").write_text("query\tdocument\nq\ta\nq\tbb\nq\tccc\nq\tdddd\n", encoding="utf-8")
         monkeypatch.setattr(tables, "_ROWS_AT_ONCE", 2)
