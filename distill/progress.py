@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-__all__ = ["OnProgress", "Progress", "progress", "reaching", "step_progress"]
+__all__ = ["OnProgress", "Progress", "byte_progress", "progress", "reaching", "step_progress"]
 
 OnProgress = Callable[[int], None]
 """A caller's own function that is told how many more pairs or texts are done."""
 
 _LINE_EVERY_SECONDS = 15.0
+_MB = 10**6
+_SHOWN_FROM_BYTES = 2 * 10**9  # some seconds of hashing
 
 
 class Progress(Protocol):
@@ -61,6 +63,23 @@ def reaching(report: Progress, total: int) -> Iterator[OnProgress]:
 
     yield count
     count(left)
+
+
+@contextmanager
+def byte_progress(title: str, n_bytes: int) -> Iterator[OnProgress]:
+    """Yield a function that counts bytes, which are shown in MB where there are 2 GB or more."""
+    n_done = 0
+    with (
+        progress(f"{title}: MB", n_bytes // _MB, show=n_bytes >= _SHOWN_FROM_BYTES) as report,
+        reaching(report, n_bytes // _MB) as count,
+    ):
+
+        def on_bytes(n: int) -> None:
+            nonlocal n_done
+            before, n_done = n_done // _MB, n_done + n
+            count(n_done // _MB - before)
+
+        yield on_bytes
 
 
 @contextmanager

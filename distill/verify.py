@@ -10,7 +10,6 @@ Nothing is trained, loaded into a model, or changed.
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +29,7 @@ from distill.files.artefact import (
 )
 from distill.files.trust import read_json
 from distill.models.stored_calibration import read_calibration
-from distill.progress import OnProgress, progress, reaching
+from distill.progress import OnProgress, byte_progress
 from distill.run import differences
 from distill.signals import MANIFEST, Identity, SignalCache
 from distill.wording import counted
@@ -39,8 +38,6 @@ __all__ = ["Verdict", "verify"]
 
 State = Literal["ok", "note", "broken"]
 _SHOWN_CHANGES = 3
-_MB = 10**6
-_SHOWN_FROM_BYTES = 2 * 10**9  # some seconds of hashing
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,9 @@ def verify(folder: Path, *, show: bool = False) -> list[Verdict]:
     caches = sorted(path for path in folder.glob("signals/*/*") if path.is_dir())
     if not cards and not caches:
         raise BadInput(f"{folder} holds no {CARD} and no signals; name a run's folder, or a model folder made here")
-    with _reading(cards, caches, show) as on_bytes:
+    n_bytes = sum(_size(content_files, place) for place in cards) if show else 0
+    n_bytes += sum(_size(lambda cache: cache.glob("*.arrow"), cache) for cache in caches) if show else 0
+    with byte_progress("verify", n_bytes) as on_bytes:
         checks = [(_place(folder, place), _artefact(folder, place, on_bytes)) for place in cards]
         checks += [(_place(folder, cache), _signals(folder, cache, on_bytes)) for cache in caches]
         checks += [
@@ -76,24 +75,6 @@ def verify(folder: Path, *, show: bool = False) -> list[Verdict]:
             (".work", _leftovers(folder)),
         ]
         return [verdict for place, check in checks for verdict in _guarded(place, check)]
-
-
-@contextmanager
-def _reading(cards: Sequence[Path], caches: Sequence[Path], show: bool) -> Iterator[OnProgress]:
-    """Yield what is told of bytes that were read; they are shown in MB."""
-    total, n_bytes = sum(_size(content_files, folder) for folder in cards) if show else 0, 0
-    total += sum(_size(lambda folder: folder.glob("*.arrow"), folder) for folder in caches) if show else 0
-    with (
-        progress("verify: MB", total // _MB, show=total >= _SHOWN_FROM_BYTES) as report,
-        reaching(report, total // _MB) as count,
-    ):
-
-        def on_bytes(n: int) -> None:
-            nonlocal n_bytes
-            before, n_bytes = n_bytes // _MB, n_bytes + n
-            count(n_bytes // _MB - before)
-
-        yield on_bytes
 
 
 def _size(files_of: Callable[[Path], Iterable[Path]], folder: Path) -> int:

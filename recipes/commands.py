@@ -3,9 +3,9 @@
 import json
 import logging
 import sys
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from io import BytesIO
@@ -14,21 +14,21 @@ from typing import Any
 
 import numpy as np
 
-from distill.data.pairs import Asked, CheckedPairs, PairReader, Pairs, read_pairs
+from distill.data.pairs import Asked, PairReader, Pairs, batched, read_pairs
 from distill.data.table_writing import check_form, check_suffix, table_writer
 from distill.data.tables import read_texts
-from distill.data.text_blocks import CheckedTexts, TextReader
+from distill.data.text_blocks import TextReader
 from distill.diagnosis.findings import SEVERITIES
 from distill.errors import BadInput, JobFailed, loading
 from distill.evaluation.index_quality import index_quality, table_cells
 from distill.evaluation.latency import LoadSettings
-from distill.files.artefact import revision, versions
-from distill.files.growing import GrowingArray, growing_array
+from distill.files.artefact import content_files, revision, versions
+from distill.files.growing import growing_array, take_file
 from distill.files.hashing import texts_digest
 from distill.files.outputs import check_output_file, check_output_folder, output_file
-from distill.machine.cpu import multiplies_bf16, usable_cpus
+from distill.machine.cpu import cpu_class, multiplies_bf16, usable_cpus
 from distill.models.files import read_model_files
-from distill.progress import progress, reaching
+from distill.progress import byte_progress, progress, reaching
 from distill.recipe.schema import Benchmark, Recipe
 from distill.runtime.fastest import exports_at, fastest_measured
 from distill.runtime.opening import load
@@ -68,6 +68,7 @@ __all__ = [
 ]
 
 _ROWS_AT_ONCE = 10_000  # of long résumés some 200 MB
+_SLOW_ROWS_AT_ONCE = 1_000
 
 
 def score_file(model: Path, pairs: PairFile, output: OutputPlace, *, scoring: Scoring, opening: OpeningOptions) -> None:
@@ -93,28 +94,30 @@ def score_file(model: Path, pairs: PairFile, output: OutputPlace, *, scoring: Sc
         **arguments,
     )
     columns = result_columns(model, scorer, calibrated=scoring.calibrated, decide=scoring.decide)
-    at_once = len(read) <= _ROWS_AT_ONCE or compares_documents(scorer)
-    with ExitStack() as stack:
-        if at_once:
-            kept = GrowingArray.unkept()
-        else:
-            folders = [*_folders_of(model, scorer), *([] if other_side is None else [other_side])]
-            made_from = _made_from("pairs", read, folders, scorer, opening)
-            kept = stack.enter_context(growing_array(output.path, made_from))
-        temporary = stack.enter_context(output_file(output.path, inputs=inputs, overwrite=output.overwrite))
-        write = stack.enter_context(
-            table_writer(temporary, {"row": int} | {name: kind for name, (kind, _) in columns.items()})
-        )
-        report = stack.enter_context(progress("scoring", len(read), start=kept.n_found, show=not at_once))
-        if isinstance(scorer, Scorer) and not at_once:
-            stack.enter_context(scorer.remembering())
+    at_once = _is_done_at_once(len(read), scorer)
+    folders = [*_folders_of(model, scorer), *([] if other_side is None else [other_side])]
 
-        def score(block: Pairs) -> np.ndarray:
-            with reaching(report, len(block)) as count:
-                return scorer.score(block.queries, block.documents, progress=True if at_once else count)
+    def made_from() -> dict[str, str]:
+        return {"the pairs": texts_digest(read.digests), **_decided_by(scorer, folders, opening)}
+
+    with (
+        growing_array(output.path, made_from, keep=not at_once) as stored,
+        output_file(output.path, inputs=inputs, overwrite=output.overwrite) as temporary,
+        table_writer(temporary, {"row": int} | {name: kind for name, (kind, _) in columns.items()}) as write,
+        progress("scoring", len(read), start=stored.n_found, show=not at_once) as report,
+        scorer.remembering() if isinstance(scorer, Scorer) and not at_once else nullcontext(),
+    ):
+
+        def score(part: Pairs) -> np.ndarray:
+            with reaching(report, len(part)) as count:
+                return scorer.score(part.queries, part.documents, progress=True if at_once else count)
 
         for block, rows in [read.whole()] if at_once else read.blocks():
-            scores = kept.next(len(block), partial(score, block))
+            if not rows:  # none of them can be used
+                continue
+            size = len(block) if at_once else _rows_at_once(scorer)
+            parts = [block.select(part) for part in batched(range(len(block)), size)] if size < len(block) else [block]
+            scores = np.concatenate([stored.next(len(part), partial(score, part)) for part in parts])
             results = [told(scores).tolist() for _, told in columns.values()]
             for row, *values in zip(rows, *results, strict=True):
                 write([row + 1, *values])
@@ -134,32 +137,45 @@ def embed_file(
     check_output_file(output.path, inputs=inputs, overwrite=output.overwrite)
     read = TextReader(texts.source, texts.column).checked()
     scorer = load(model, truncate=embedding.truncate, **arguments)
+    at_once = _is_done_at_once(len(read), scorer)
     width = scorer.embedding_width
     header = _npy_header((len(read), width))
-    with ExitStack() as stack:
-        kept = GrowingArray.unkept(width, np.float32)
-        if len(read) > _ROWS_AT_ONCE:
-            made_from = _made_from("texts", read, [scorer.path], scorer, opening) | {"prompt": str(embedding.prompt)}
-            kept = stack.enter_context(
-                growing_array(output.path, made_from, width=width, dtype=np.float32, header=header)
-            )
-        temporary = stack.enter_context(output_file(output.path, inputs=inputs, overwrite=output.overwrite))
-        report = stack.enter_context(progress("embedding", len(read), start=kept.n_found))
+
+    def made_from() -> dict[str, str]:
+        asked = {f"--{name}": repr(value) for name, value in asdict(embedding).items()}
+        return {"the texts": texts_digest(read.digests), **asked, **_decided_by(scorer, [scorer.path], opening)}
+
+    with (
+        growing_array(output.path, made_from, keep=not at_once, width=width, dtype=np.float32, header=header) as stored,
+        output_file(output.path, inputs=inputs, overwrite=output.overwrite) as temporary,
+        progress("embedding", len(read), start=stored.n_found, show=not at_once) as report,
+    ):
 
         def embed(block: Sequence[str]) -> np.ndarray:
             with reaching(report, len(block)) as count:
-                return scorer.encode(block, progress=count, prompt_name=embedding.prompt)
+                return scorer.encode(block, progress=True if at_once else count, prompt_name=embedding.prompt)
 
-        blocks = (kept.next(len(block), partial(embed, block)) for block in read.blocks())
-        if kept.path is not None:  # the array on disk is the output
-            deque(blocks, maxlen=0)
-            kept.path.replace(temporary)
-        else:
+        vectors = (stored.next(len(block), partial(embed, block)) for block in read.blocks())
+        if stored.path is None:
             with temporary.open("wb") as file:
                 file.write(header)
-                for vectors in blocks:
-                    file.write(vectors.tobytes())
+                for block in vectors:
+                    file.write(block.tobytes())
+        else:
+            for _ in vectors:
+                pass
+            take_file(stored.path, temporary)
     print(f"{counted(len(read), 'text')} → {output.path}  ({scorer!r})", file=sys.stderr)
+
+
+def _rows_at_once(scorer: PairScorer) -> int:
+    """Return how many rows a killed command computes again at most: a cross-encoder may score three pairs a second."""
+    return _ROWS_AT_ONCE if scorer.kind == "bi_encoder" else _SLOW_ROWS_AT_ONCE
+
+
+def _is_done_at_once(n_rows: int, scorer: PairScorer) -> bool:
+    """Tell whether all rows are computed in one go, and none is stored until all are there."""
+    return n_rows <= _rows_at_once(scorer) or compares_documents(scorer)
 
 
 def _npy_header(shape: tuple[int, int]) -> bytes:
@@ -170,19 +186,20 @@ def _npy_header(shape: tuple[int, int]) -> bytes:
     return header.getvalue()
 
 
-def _made_from(
-    what: str,
-    read: CheckedPairs | CheckedTexts,
-    folders: Sequence[Path],
-    scorer: PairScorer,
-    opening: OpeningOptions,
-) -> dict[str, str]:
-    """Return what decides the results, under names that a message can use."""
+def _decided_by(scorer: PairScorer, folders: Sequence[Path], opening: OpeningOptions) -> dict[str, str]:
+    """Return what decides a model's numbers, under names that a message can use: its files, how it runs, and on what."""
+    asked = {
+        f"--{name.replace('_', '-')}": repr(value) for name, value in asdict(opening).items() if name != "n_threads"
+    }
+    n_bytes = sum(path.stat().st_size for folder in folders for path in content_files(folder))
+    with byte_progress("reading the model's files", n_bytes) as on_bytes:
+        revisions = [revision(folder, on_bytes) for folder in folders]
     return {
-        what: texts_digest(read.digests),
-        "model": texts_digest(map(revision, folders)),
-        "settings": f"{scorer.runtime} {scorer.precision} {scorer.max_length} {opening.special_tokens_as_text}",
-        "program": versions().get("matchdistill", ""),
+        "the model": " ".join(revisions),
+        **asked,
+        "what runs": f"{scorer.runtime} {scorer.precision} {scorer.max_length} {getattr(scorer, 'device', None)}",
+        "the CPU": cpu_class(),
+        **versions(),
     }
 
 

@@ -41,8 +41,8 @@ from distill.data.tables import (
     refused_rows,
     shown_value,
     text_problem,
+    unchanged,
 )
-from distill.data.text_blocks import unchanged
 from distill.errors import BadInput
 from distill.files.hashing import texts_digest
 from distill.recipe.schema import Columns, Data, Parallel, Resume, Unlabelled, UnlabelledPairs

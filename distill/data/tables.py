@@ -19,12 +19,12 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from distill.data.public_sets import advice_for
 from distill.data.table_rows import RepeatedKeys, delimited_rows, json_rows, text_rows
@@ -36,6 +36,7 @@ __all__ = [
     "as_text",
     "column_blocks",
     "column_values",
+    "count_gaps",
     "held_name",
     "is_gap",
     "line_blocks",
@@ -49,9 +50,11 @@ __all__ = [
     "shown_value",
     "text_problem",
     "texts_of",
+    "unchanged",
 ]
 
 log = logging.getLogger(__name__)
+Block = TypeVar("Block")
 _FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
 _HUB_NAME = re.compile(r"[A-Za-z\d][\w.-]{0,95}/[A-Za-z\d][\w.-]{0,95}")
 _ROWS_AT_ONCE = 10_000
@@ -438,9 +441,35 @@ def read_texts(source: str, column: str = "text", *, section: str = "--column", 
         return read_text_columns(source, [column], section=section)[column]
     lines = list(text_rows(table.path))
     kept = [line for line in lines if not is_gap(line)]
-    if len(kept) < len(lines):
-        what = "left out" if gaps else "kept as empty texts, so that lines keep their numbers"
-        log.warning("%s: of %d lines, %d show no character; %s", source, len(lines), len(lines) - len(kept), what)
-    if not kept:
-        raise BadInput(f"{source} is empty: none of its lines holds a text")
+    count_gaps(source, len(lines), len(lines) - len(kept), left_out=gaps)
     return _checked(source, "text", kept if gaps else lines, gaps=True)
+
+
+def count_gaps(source: str, n_lines: int, n_gaps: int, *, left_out: bool) -> None:
+    """Say how many lines of a .txt show no character.
+
+    :param left_out: whether these are left out, or are empty texts
+    :raises BadInput: where none does
+    """
+    if n_gaps == n_lines:
+        raise BadInput(f"{source} is empty: none of its lines holds a text")
+    if n_gaps:
+        what = "left out" if left_out else "kept as empty texts, so that lines keep their numbers"
+        log.warning("%s: of %d lines, %d show no character; %s", source, n_lines, n_gaps, what)
+
+
+def unchanged(
+    source: str, blocks: Iterable[Block], digests: Sequence[str], digest_of: Callable[[Block], str]
+) -> Iterator[Block]:
+    """Yield the blocks of a source as long as they are what they were.
+
+    :param digests: of the blocks when they were checked
+    :raises BadInput: at the first block that is another one, and where there are more or fewer
+    """
+    n_blocks, changed = 0, BadInput(f"{source} changed while it was read; run the command again")
+    for n_blocks, block in enumerate(blocks, start=1):
+        if n_blocks > len(digests) or digest_of(block) != digests[n_blocks - 1]:
+            raise changed
+        yield block
+    if n_blocks != len(digests):
+        raise changed

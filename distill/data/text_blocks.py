@@ -1,18 +1,12 @@
 """Texts of a file of any size: every row is checked once, before any work, then read a block at a time."""
 
-import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
-from distill.data.tables import column_blocks, is_gap, line_blocks, locate, refused_rows, texts_of
-from distill.errors import BadInput
+from distill.data.tables import column_blocks, count_gaps, line_blocks, locate, refused_rows, texts_of, unchanged
 from distill.files.hashing import texts_digest
 
-__all__ = ["CheckedTexts", "TextReader", "unchanged"]
-
-log = logging.getLogger(__name__)
-Block = TypeVar("Block")
+__all__ = ["CheckedTexts", "TextReader"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +20,19 @@ class TextReader:
     column: str = "text"
     section: str = "--column"
 
+    def blocks(self) -> Iterator[tuple[list[str], dict[int, str]]]:
+        """Yield the texts of some rows at a time, and why some rows hold none, by row of the block from 0.
+
+        A line of a .txt that shows no character is an empty text; so is a row that holds none.
+        """
+        table = locate(self.source, texts=True)
+        if table is not None and table.format == "txt":
+            for lines in line_blocks(table):
+                yield texts_of(lines, "text", gaps=True)
+        else:
+            for block in column_blocks(self.source, [self.column], section=self.section):
+                yield texts_of(block[self.column], self.column, gaps=False)
+
     def checked(self) -> "CheckedTexts":
         """Read every row once, keeping none.
 
@@ -33,42 +40,16 @@ class TextReader:
         """
         n_rows = n_gaps = 0
         problems, digests = dict[int, str](), list[str]()
-        for values in self.blocks():
-            texts, found = self._texts(values)
+        for texts, found in self.blocks():
             problems |= {n_rows + row: problem for row, problem in found.items()}
-            n_rows += len(values)
-            n_gaps += sum(map(is_gap, values))
+            n_rows, n_gaps = n_rows + len(texts), n_gaps + texts.count("")
             digests.append(texts_digest(texts))
-        what = "line" if self._is_lines() else "row"
         if problems:
+            table = locate(self.source, texts=True)
+            what = "line" if table is not None and table.format == "txt" else "row"
             raise refused_rows(self.source, n_rows, problems, what=what, advice="mend or remove them")
-        if n_gaps == n_rows:
-            raise BadInput(f"{self.source} is empty: none of its {what}s holds a text")
-        if n_gaps:
-            log.warning(
-                "%s: of %d lines, %d show no character; kept as empty texts, so that lines keep their numbers",
-                self.source,
-                n_rows,
-                n_gaps,
-            )
+        count_gaps(self.source, n_rows, n_gaps, left_out=False)
         return CheckedTexts(self, n_rows, digests)
-
-    def blocks(self) -> Iterator[Sequence[Any]]:
-        """Yield the values of some rows at a time, as they are written."""
-        table = locate(self.source, texts=True)
-        if table is not None and table.format == "txt":
-            yield from line_blocks(table)
-        else:
-            for block in column_blocks(self.source, [self.column], section=self.section):
-                yield block[self.column]
-
-    def _is_lines(self) -> bool:
-        table = locate(self.source, texts=True)
-        return table is not None and table.format == "txt"
-
-    def _texts(self, values: Sequence[Any]) -> tuple[list[str], dict[int, str]]:
-        is_lines = self._is_lines()
-        return texts_of(values, "text" if is_lines else self.column, gaps=is_lines)
 
 
 @dataclass(frozen=True)
@@ -90,22 +71,5 @@ class CheckedTexts:
 
         :raises BadInput: where the file is not what it was when it was checked
         """
-        read = (self.reader._texts(values)[0] for values in self.reader.blocks())
+        read = (texts for texts, _ in self.reader.blocks())
         yield from unchanged(self.reader.source, read, self.digests, texts_digest)
-
-
-def unchanged(
-    source: str, blocks: Iterable[Block], digests: Sequence[str], digest_of: Callable[[Block], str]
-) -> Iterator[Block]:
-    """Yield the blocks of a source as long as they are what they were.
-
-    :param digests: of the blocks when they were checked
-    :raises BadInput: at the first block that is another one, and where there are more or fewer
-    """
-    n_blocks, changed = 0, BadInput(f"{source} changed while it was read; run the command again")
-    for n_blocks, block in enumerate(blocks, start=1):
-        if n_blocks > len(digests) or digest_of(block) != digests[n_blocks - 1]:
-            raise changed
-        yield block
-    if n_blocks != len(digests):
-        raise changed

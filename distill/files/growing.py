@@ -1,154 +1,243 @@
-"""An array that grows in a file beside an output, so that a killed command goes on behind its last whole block.
+"""An array that grows in a file beside an output, so that a killed command continues after its last whole block.
 
-    .scores.tsv.unfinished/  rows.bin · state.json · .lock
+    .scores.tsv.unfinished/  HASH.rows · HASH.json
 
-`state.json` says what the rows are made from and how many are whole; it is written after them. Rows that were made from something
-else are never taken: the array is begun anew. The folder is gone once the output is in place.
+HASH is that of all that decides the rows: those of another model or of other texts are never taken for these, and stay until an
+output is finished. The .json says in words what decides them, and how many rows are whole; it is written after them.
 """
 
+import fcntl
+import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from distill.errors import BadInput
-from distill.files.artefact import read_json, write_json
-from distill.files.locking import only_process
+from distill.files.artefact import content_hash, is_temporary, maker, read_json
 from distill.files.outputs import is_stream
 from distill.wording import counted
 
-__all__ = ["GrowingArray", "growing_array"]
+__all__ = ["GrowingArray", "growing_array", "take_file"]
 
 log = logging.getLogger(__name__)
-_ROWS, _STATE = "rows.bin", "state.json"
+_OURS = re.compile(r"[0-9a-f]{16}\.(rows|json)")
 
 
 class GrowingArray:
-    """Rows of numbers that come in blocks: those of an earlier attempt are read, the others are computed and kept.
+    """Rows of numbers that come in blocks: those of an earlier attempt are read, the others are computed and stored.
 
-    :param folder: keeps them; None keeps none (an output that is a stream)
-    :param header: bytes that stand before the rows, where the file becomes the output itself
+    :param place: the files that store them, without their suffix; None stores none
+    :param made_from: what decides the rows, each under a name that a message can use
+    :param width: numbers of a row; 0 makes each row one number
+    :param header: bytes that stand before the rows, where the file is to become the output itself
     """
 
     def __init__(
-        self, folder: Path | None, made_from: Mapping[str, str], width: int, dtype: type[np.floating], header: bytes
+        self, place: Path | None, made_from: Mapping[str, str], width: int, dtype: type[np.floating], header: bytes
     ) -> None:
-        self._folder, self._made_from = folder, dict(made_from)
-        self._shape, self._dtype = (() if width == 0 else (width,)), np.dtype(dtype)
-        self._header = header
-        self.n_found = self.n_kept = self._read_state()
+        self._place, self._made_from = place, dict(made_from)
+        self._shape, self._dtype, self._header = (() if width == 0 else (width,)), np.dtype(dtype), header
+        self._row_bytes = self._dtype.itemsize * max(1, width)
+        self.n_found = self.n_stored = self._count_stored()
         self._n_given = 0
-        if folder is not None:
-            with (folder / _ROWS).open("r+b" if self.n_found else "wb") as file:
-                file.write(header)
-                file.truncate(self._place(self.n_found))  # what stands behind was not whole
-
-    @classmethod
-    def unkept(cls, width: int = 0, dtype: type[np.floating] = np.float64) -> "GrowingArray":
-        """Return an array that computes every row and keeps none."""
-        return cls(None, {}, width, dtype, b"")
 
     @property
     def path(self) -> Path | None:
-        """The file: the header, and the rows one behind the other."""
-        return None if self._folder is None else self._folder / _ROWS
+        """The file: the header, and the rows one after the other."""
+        return None if self._place is None else self._place.with_suffix(".rows")
 
     def next(self, n_rows: int, compute: Callable[[], np.ndarray]) -> np.ndarray:
-        """Return the next rows. *Shape:* (n_rows,) or (n_rows, width).
+        """Return the next rows. *Shape:* (n_rows,) or (n_rows, width); stored ones are mapped into memory, not read.
 
-        :param compute: gives them; called only where an earlier attempt has not left them
+        :param compute: gives them; called only where an earlier attempt has not stored them
         """
         start, stop = self._n_given, self._n_given + n_rows
         self._n_given = stop
-        if stop <= self.n_kept:
-            return self._read(start, n_rows)
+        if self.path is not None and 0 < n_rows and stop <= self.n_stored:
+            return np.memmap(self.path, self._dtype, "r", self._offset(start), (n_rows, *self._shape))
         rows = np.ascontiguousarray(compute(), dtype=self._dtype)
         if rows.shape != (n_rows, *self._shape):
             raise ValueError(f"rows of shape {rows.shape}, expected {(n_rows, *self._shape)}")
-        self._keep(start, rows)
+        if self.path is not None:
+            self._store(self.path, start, rows)
         return rows
 
-    def _keep(self, start: int, rows: np.ndarray) -> None:
-        if self._folder is None:
-            return
-        with (self._folder / _ROWS).open("r+b") as file:
-            file.seek(self._place(start))
+    def _store(self, path: Path, start: int, rows: np.ndarray) -> None:
+        with _opened(path) as file:
+            file.truncate(self._offset(start))  # what stands after it was not whole
+            if start == 0:
+                file.seek(0)
+                file.write(self._header)
+            file.seek(self._offset(start))
             file.write(rows.tobytes())
             file.flush()
-            os.fsync(file.fileno())  # the state never says more than the disk holds
-        self.n_kept = start + len(rows)
-        write_json(self._folder / _STATE, {"made_from": self._made_from, "n_rows": self.n_kept})
+            os.fsync(file.fileno())  # the count never says more than the disk holds
+        self._write_state({"made_from": self._made_from, "n_rows": start + len(rows)})
+        self.n_stored = start + len(rows)
 
-    def _read(self, start: int, n_rows: int) -> np.ndarray:
-        assert self._folder is not None
-        count = n_rows * int(np.prod(self._shape, dtype=np.int64))
-        rows = np.fromfile(self._folder / _ROWS, dtype=self._dtype, count=count, offset=self._place(start))
-        return rows.reshape(n_rows, *self._shape)
+    def _write_state(self, state: Mapping[str, Any]) -> None:
+        assert self._place is not None
+        temporary = self._place.with_name(f".{self._place.name}.{maker()}.tmp")
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                json.dump(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self._place.with_suffix(".json"))
+        finally:
+            temporary.unlink(missing_ok=True)
 
-    def _place(self, row: int) -> int:
-        return len(self._header) + row * self._dtype.itemsize * int(np.prod(self._shape, dtype=np.int64))
+    def _offset(self, row: int) -> int:
+        return len(self._header) + row * self._row_bytes
 
-    def _read_state(self) -> int:
+    def _count_stored(self) -> int:
         """Return how many rows of an earlier attempt can be taken."""
-        if self._folder is None or not (self._folder / _STATE).is_file():
+        if self._place is None or self.path is None or not self._place.with_suffix(".json").exists():
             return 0
         try:
-            state = read_json(self._folder / _STATE)
-            made_from, n_rows = dict(state["made_from"]), state["n_rows"]
-            is_whole = (
-                type(n_rows) is int and n_rows >= 0 and self._place(n_rows) <= (self._folder / _ROWS).stat().st_size
-            )
-        except (BadInput, LookupError, TypeError, ValueError, OSError):
-            is_whole = False
-        if not is_whole:
-            log.warning("%s is damaged; all is computed anew", self._folder)
-            return 0
-        differing = [name for name, value in self._made_from.items() if made_from.get(name) != value]
-        if differing:
-            named, rows = ", ".join(differing), counted(n_rows, "row")
-            log.warning("an earlier attempt got %s done with other %s; all is computed anew", rows, named)
-            return 0
-        return int(n_rows)
+            state = read_json(self._place.with_suffix(".json"))
+            n_rows = state["n_rows"]
+            if state["made_from"] == self._made_from and type(n_rows) is int and n_rows >= 0:
+                if self._offset(n_rows) <= self.path.stat().st_size:
+                    return n_rows
+        except (BadInput, LookupError, TypeError, OSError):
+            pass
+        log.warning("%s is damaged; its rows are computed anew", self._place.with_suffix(".json"))
+        return 0
 
 
 @contextmanager
 def growing_array(
     target: Path,
-    made_from: Mapping[str, str],
+    made_from: Callable[[], Mapping[str, str]],
     *,
+    keep: bool,
     width: int = 0,
     dtype: type[np.floating] = np.float64,
     header: bytes = b"",
 ) -> Iterator[GrowingArray]:
-    """Yield the array behind an output. It is kept where the block fails or is killed, and gone where it ends well.
+    """Yield the array of an output. Its rows stay where the block fails or is killed, and go when it ends well.
 
     :param target: the output, which `distill.files.outputs.check_output_file` has let pass
-    :param made_from: what decides the rows, each under a name that a message can use ("model")
+    :param made_from: gives what decides the rows, each under a name that a message can use; called only where they are stored
+    :param keep: store them; never done for a stream
     :param width: numbers of a row; 0 makes each row one number
-    :raises BadInput: where another process works on the same output
+    :raises BadInput: where another process works on the same output; where files of somebody else stand in the rows' place
     """
-    if is_stream(target):
-        yield GrowingArray(None, made_from, width, dtype, header)
-        return
     folder = target.with_name(f".{target.name}.unfinished")
-    if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
-        raise BadInput(f"{folder} is no folder; unfinished results belong there: remove it, or name another output")
-    folder.mkdir(exist_ok=True)
-    with only_process(folder):
-        array = GrowingArray(folder, made_from, width, dtype, header)
-        if array.n_found:
-            log.warning("%s: going on behind the %s of an earlier attempt", target, counted(array.n_found, "row"))
+    if is_stream(target) or not keep:
+        if not is_stream(target) and folder.is_dir():
+            log.warning("%s holds rows of an earlier attempt, which are not used; remove it to free the disk", folder)
+        yield GrowingArray(None, {}, width, dtype, header)
+        return
+    decided_by = {**made_from(), "form of the rows": f"{width} {np.dtype(dtype)} {header.hex()}"}
+    descriptor = _lock(folder, target)
+    place, array = folder / content_hash(decided_by), None
+    try:
+        _check_members(folder)
+        array = GrowingArray(place, decided_by, width, dtype, header)
+        _say(target, folder, array, decided_by)
+        yield array
+    except BaseException:
+        if array is not None and array.n_stored:
+            log.warning("%s holds %s; the same command continues after them", folder, _rows(array.n_stored))
+        else:
+            _remove(folder, place.name)
+        raise
+    else:
+        _remove(folder)
+    finally:
+        os.close(descriptor)
+
+
+def take_file(source: Path, temporary: Path) -> None:
+    """Make a file the content of an output's temporary one. It stays where it is, too: the output may be refused in the end."""
+    temporary.unlink()
+    try:
+        os.link(source, temporary)
+    except OSError:  # a file system without links
+        shutil.copyfile(source, temporary)
+
+
+def _rows(n_rows: int) -> str:
+    return f"the first {counted(n_rows, 'row')}" if n_rows != 1 else "the first row"
+
+
+def _say(target: Path, folder: Path, array: GrowingArray, decided_by: Mapping[str, str]) -> None:
+    """Say what of earlier attempts is taken, or why nothing is."""
+    if array.n_found:
+        log.warning("%s: continuing after %s", target, _rows(array.n_found))
+        return
+    for path in folder.glob("*.json"):
+        with suppress(
+            BadInput, LookupError, TypeError, ValueError, AttributeError
+        ):  # it is damaged, and not ours to use
+            other = read_json(path)
+            names = [name for name, value in decided_by.items() if other["made_from"].get(name) != value]
+            if names:
+                log.warning(
+                    "%s: an earlier attempt (%s) differs in %s; all rows are computed",
+                    target,
+                    _rows(other["n_rows"]),
+                    ", ".join(names),
+                )
+
+
+def _lock(folder: Path, target: Path) -> int:
+    """Make the folder and lock it: its descriptor, which holds the lock until it is closed.
+
+    :raises BadInput: where another process has locked it, and where what stands there is no folder
+    """
+    while True:
+        if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
+            raise BadInput(
+                f"{folder} is no folder; rows of an unfinished output belong there: remove it, or name another"
+            )
+        folder.mkdir(exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            yield array
-        except BaseException:
-            if array.n_kept:
-                stored = f"{counted(array.n_kept, 'row')} of the result {'is' if array.n_kept == 1 else 'are'} stored"
-                log.warning("%s in %s; the same command goes on from there", stored, folder)
-            else:
-                shutil.rmtree(folder)
-            raise
-        shutil.rmtree(folder)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go of it when the process dies
+            if os.path.samestat(os.fstat(descriptor), folder.stat()):
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            raise BadInput(f"another process is writing {target}; wait for it, or name another output") from None
+        except FileNotFoundError:  # the process that had it has removed it
+            pass
+        os.close(descriptor)
+
+
+def _check_members(folder: Path) -> None:
+    """Refuse a folder that holds anything but unfinished outputs: it is removed in the end.
+
+    :raises BadInput: naming what else it holds
+    """
+    for path in folder.iterdir():
+        is_ours = _OURS.fullmatch(path.name) or is_temporary(path.name)
+        if not is_ours or path.is_symlink() or not path.is_file():
+            raise BadInput(
+                f"{folder} holds {path.name}, which is no file of an unfinished output; move it away, or name another output"
+            )
+
+
+def _opened(path: Path) -> Any:
+    """Open a file to write at any place, without following a link."""
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b")
+
+
+def _remove(folder: Path, name: str = "*") -> None:
+    """Remove what stands there, of one attempt or all; what cannot be removed is said."""
+    try:
+        for path in [*folder.glob(f"{name}.rows"), *folder.glob(f"{name}.json"), *folder.glob(".*.tmp")]:
+            path.unlink(missing_ok=True)
+        if not os.listdir(folder):
+            folder.rmdir()
+    except OSError as error:
+        log.warning("%s cannot be removed (%s); it is not needed any more", folder, error.strerror)

@@ -1,4 +1,4 @@
-"""The digests of files and of texts; of a file with word of how far it is: a model of many gigabytes takes minutes."""
+"""Digests of files and of texts. That of a file reports its progress: a model of many gigabytes takes minutes."""
 
 import hashlib
 from collections.abc import Callable, Iterable

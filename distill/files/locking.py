@@ -16,7 +16,7 @@ def only_process(folder: Path) -> Iterator[None]:
 
     :raises BadInput: where another process is writing to it
     """
-    with (folder / ".lock").open("w") as lock:
+    with (folder / ".lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go of it when the process dies
         except OSError:

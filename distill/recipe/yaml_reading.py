@@ -91,11 +91,24 @@ def parse_line(text: str, where: str) -> Any:
     :raises BadInput: as `parse_yaml`, and for what YAML would leave out as a comment: a file may be named "a #1.csv"
     """
     value = parse_yaml(text, where)
-    node = yaml.compose(text, _Loader)
-    left_out = text[node.end_mark.index if node is not None else 0 :].strip()
-    if left_out.startswith("#"):
+    if left_out := _comment_in(text):
         raise BadInput(f"{where} ends before {left_out[:80]!r}, a comment in YAML; put the whole value in quotes")
     return value
+
+
+def _comment_in(text: str) -> str:
+    """Return the first comment of a text in YAML, to its end; "" where there is none.
+
+    >>> _comment_in("a #1.csv"), _comment_in("[a, 'b #c']"), _comment_in("- a #b")
+    ('#1.csv', '', '#b')
+    """
+    end = 0
+    for token in yaml.scan(text):  # no token is a comment: it stands between two
+        between = text[end : token.start_mark.index]
+        if "#" in between:
+            return between[between.index("#") :].strip()
+        end = token.end_mark.index
+    return ""
 
 
 def _measure(node: yaml.Node, known: dict[int, int], depth: int) -> int:

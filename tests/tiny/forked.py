@@ -1,4 +1,7 @@
-"""Measuring processes that share their imports: forks of one process that has imported torch, and done nothing else."""
+"""Measuring processes that share their imports: forks of one process that has imported torch, and done nothing else.
+
+The variables for threads (OMP_NUM_THREADS and its like) are those of the tests; torch is told its threads when it loads a model.
+"""
 
 import multiprocessing
 import os

@@ -221,8 +221,8 @@ def test_shards_without_a_checksum_and_no_recipe_are_said(copied):
 def test_many_bytes_are_counted_while_they_are_read(finished, capsys, monkeypatch):
     assert main(["verify", str(finished.folder)]) == 0
     assert capsys.readouterr().err == ""  # a moment's work
-    monkeypatch.setattr("distill.verify._SHOWN_FROM_BYTES", 0)
-    monkeypatch.setattr("distill.verify._MB", 1000)
+    monkeypatch.setattr("distill.progress._SHOWN_FROM_BYTES", 0)
+    monkeypatch.setattr("distill.progress._MB", 1000)
     assert main(["verify", str(finished.folder)]) == 0
     said = capsys.readouterr().err
     [(done, total)] = re.findall(r"^verify: MB  (\d+)/(\d+) ", said, re.MULTILINE)

@@ -346,6 +346,7 @@ class TestScore:
             with monkeypatch.context() as patched:
                 patched.setattr(tables, "_ROWS_AT_ONCE", 2)
                 patched.setattr(commands, "_ROWS_AT_ONCE", 2)
+                patched.setattr(commands, "_SLOW_ROWS_AT_ONCE", 1)
                 code, _, err = call("score", folder, pairs_file, "-o", tmp_path / "blocks.tsv", "--overwrite")
             assert (code, "scoring  4/4" in err) == (0, True)
             whole, blocks = (np.loadtxt(path, skiprows=1) for path in (output, tmp_path / "blocks.tsv"))
@@ -372,13 +373,15 @@ class TestScore:
                 raise KeyboardInterrupt
             return score(self, queries, documents, **options)
 
-        monkeypatch.setattr(tables, "_ROWS_AT_ONCE", 1)
-        monkeypatch.setattr(commands, "_ROWS_AT_ONCE", 1)
+        monkeypatch.setattr(tables, "_ROWS_AT_ONCE", 3)
+        monkeypatch.setattr(commands, "_SLOW_ROWS_AT_ONCE", 1)
         monkeypatch.setattr(Scorer, "score", until_killed)
         code, _, err = call("score", cross_folder, pairs_file, "-o", output)
-        assert code == 130 and "1 row of the result is stored in" in err and not output.exists()
+        assert (
+            code == 130 and "holds the first row; the same command continues after them" in err and not output.exists()
+        )
         code, _, err = call("score", cross_folder, pairs_file, "-o", output)
-        assert code == 0 and "going on behind the 1 row" in err and "scoring  4/4" in err
+        assert code == 0 and "continuing after the first row" in err and "scoring  4/4" in err
         assert sum(map(len, asked)) == 1 + len(PAIRS)  # the one that was killed twice
         whole, continued = (np.loadtxt(path, skiprows=1) for path in (tmp_path / "whole.tsv", output))
         np.testing.assert_allclose(continued, whole, atol=1e-5)
@@ -388,7 +391,8 @@ class TestScore:
         self, call, bi_folder, cross_folder, pairs_file, tmp_path, monkeypatch
     ):
         monkeypatch.setattr(tables, "_ROWS_AT_ONCE", 1)
-        monkeypatch.setattr(commands, "_ROWS_AT_ONCE", 1)
+        for name in ("_ROWS_AT_ONCE", "_SLOW_ROWS_AT_ONCE"):
+            monkeypatch.setattr(commands, name, 1)
         output, score, n_blocks = tmp_path / "s.tsv", Scorer.score, iter(range(9))
 
         def twice(*args, **options):
@@ -400,7 +404,7 @@ class TestScore:
             patched.setattr(Scorer, "score", twice)
             assert call("score", cross_folder, pairs_file, "-o", output)[0] == 2
         code, _, err = call("score", bi_folder, pairs_file, "-o", output)
-        assert code == 0 and "2 rows done with other model; all is computed anew" in err
+        assert code == 0 and "an earlier attempt (the first 2 rows) differs in the model" in err
         assert call("score", bi_folder, pairs_file, "-o", tmp_path / "whole.tsv")[0] == 0
         assert output.read_text() == (tmp_path / "whole.tsv").read_text()
 
@@ -421,10 +425,68 @@ class TestScore:
         monkeypatch.setattr(Scorer, "encode", until_killed)
         assert call("embed", bi_folder, texts, "-o", tmp_path / "v.npy")[0] == 130
         code, _, err = call("embed", bi_folder, texts, "-o", tmp_path / "v.npy")
-        assert code == 0 and "going on behind the 2 rows" in err
+        assert code == 0 and "continuing after the first 2 rows" in err
         assert asked == [["하나", ""], ["셋", "four"], ["셋", "four"], ["five"]]
         np.testing.assert_allclose(np.load(tmp_path / "v.npy"), np.load(tmp_path / "whole.npy"), atol=1e-6)
         assert not list(tmp_path.glob(".v.npy*"))
+
+    @pytest.mark.parametrize(
+        ("changed", "named"),
+        [
+            (["--truncate", "8"], "--truncate"),
+            (["--max-length", "16"], "--max-length"),
+            (["--prompt", "nope"], None),
+        ],
+    )
+    def test_embeddings_of_other_settings_are_not_taken(self, call, bi_folder, tmp_path, monkeypatch, changed, named):
+        texts = tmp_path / "texts.txt"
+        texts.write_text("하나\n둘\n셋\n", encoding="utf-8")
+        monkeypatch.setattr(tables, "_ROWS_AT_ONCE", 1)
+        monkeypatch.setattr(commands, "_ROWS_AT_ONCE", 1)
+        encode, asked = Scorer.encode, []
+
+        def until_killed(self, texts, **options):
+            asked.append(texts)
+            if len(asked) == 3:
+                raise KeyboardInterrupt
+            return encode(self, texts, **options)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Scorer, "encode", until_killed)
+            assert call("embed", bi_folder, texts, "-o", tmp_path / "v.npy")[0] == 130
+        code, _, err = call("embed", bi_folder, texts, "-o", tmp_path / "v.npy", *changed)
+        if named is None:  # refused: the earlier attempt is as it was
+            assert code == 2 and "prompt" in err
+            assert "continuing after the first 2 rows" in call("embed", bi_folder, texts, "-o", tmp_path / "v.npy")[2]
+        else:
+            assert code == 0 and f"an earlier attempt (the first 2 rows) differs in {named}" in err
+            assert call("embed", bi_folder, texts, "-o", tmp_path / "whole.npy", *changed)[0] == 0
+            np.testing.assert_allclose(np.load(tmp_path / "v.npy"), np.load(tmp_path / "whole.npy"), atol=1e-6)
+
+    def test_vectors_stay_where_their_output_is_refused_in_the_end(self, call, bi_folder, tmp_path, monkeypatch):
+        texts, output, encode = tmp_path / "texts.txt", tmp_path / "v.npy", Scorer.encode
+        texts.write_text("하나\n둘\n셋\n", encoding="utf-8")
+        monkeypatch.setattr(tables, "_ROWS_AT_ONCE", 1)
+        monkeypatch.setattr(commands, "_ROWS_AT_ONCE", 1)
+
+        def meanwhile(self, texts, **options):
+            output.write_text("somebody's")
+            return encode(self, texts, **options)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Scorer, "encode", meanwhile)
+            assert call("embed", bi_folder, texts, "-o", output)[0] == 2
+        assert output.read_text() == "somebody's"
+        code, _, err = call("embed", bi_folder, texts, "-o", output, "--overwrite")
+        assert code == 0 and "continuing after the first 3 rows" in err and np.load(output).shape[0] == 3
+
+    def test_a_block_of_rows_that_cannot_be_used_to_a_stream(self, bi_folder, tmp_path, monkeypatch, capfd):
+        (tmp_path / "pairs.tsv").write_text("query\tdocument\n\ta\n\tb\nc\td\ne\tf\n", encoding="utf-8")
+        monkeypatch.setattr(tables, "_ROWS_AT_ONCE", 1)
+        monkeypatch.setattr(commands, "_ROWS_AT_ONCE", 1)
+        argv = ["score", str(bi_folder), str(tmp_path / "pairs.tsv"), "--skip-bad-rows", "-o", "/dev/stdout"]
+        assert main(argv) == 0
+        assert [line.split("\t")[0] for line in capfd.readouterr().out.splitlines()] == ["row", "3", "4"]
 
     def test_a_cascade_of_the_best_documents_sees_all_of_a_query(self, call, tmp_path, monkeypatch):
         (tmp_path / "pairs.tsv").write_text("query\tdocument\nq\ta\nq\tbb\nq\tccc\nq\tdddd\n", encoding="utf-8")

@@ -153,7 +153,7 @@ class TestOverrides:
         assert recipe.objectives.score_match is None
         assert recipe.objectives.labels.weight == 2
 
-    @pytest.mark.parametrize("value", ["a #1.csv", "#1.csv", "'a.csv' # mine", "[a.csv] #"])
+    @pytest.mark.parametrize("value", ["a #1.csv", "#1.csv", "'a.csv' # mine", "[a.csv] #", "- a.csv #b", "a: b #c"])
     def test_lose_nothing_to_a_comment(self, tmp_path, value):
         with pytest.raises(BadInput, match=r"the value ends before '#.*', a comment in YAML; put the whole value in q"):
             load(tmp_path, [f"data.train={value}"])
