@@ -238,6 +238,7 @@ def test_one_source_each(tiny_run, given, said):
         tiny_run(data={**SHORT, "unlabelled_pairs": [given]})
 
 
+@pytest.mark.slow
 def test_student_trials_and_control_read_tokens_that_are_made_once(tiny_run, monkeypatch):
     """Large sets are tokenised once for all of them; the weights are those of tokens in memory."""
     changes = {**LEARNS_FROM_BI, "data": SHORT}

@@ -99,6 +99,7 @@ def test_the_commands_that_use_a_student_run(folder):
     assert seen == 5 and (folder / "scores.csv").is_file() and (folder / "vectors.npy").is_file()
 
 
+@pytest.mark.slow
 def test_the_example_of_training_runs(folder):
     """In this process: a process of its own takes ten seconds to import what is here already."""
     assert "roc_auc" in run_code(folder, (ROOT / "docs/examples/train_a_student.py").read_text(encoding="utf-8"))

@@ -197,6 +197,7 @@ def test_openvino_leaves_what_is_behind_pooling_alone(xlmr_cross, tmp_path):
     assert fed and not fed & behind
 
 
+@pytest.mark.slow
 def test_bytes_repeat_and_a_typo_is_named(bert_bi, exports, tmp_path):
     export(bert_bi, tmp_path / "again", "int8")
     assert revision(tmp_path / "again") == revision(exports("bi", "int8")[0])

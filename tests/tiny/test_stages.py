@@ -307,6 +307,7 @@ def test_the_doctor_looks_at_each_stage(tiny_run):
     assert about == {"stage general", "stage task"}
 
 
+@pytest.mark.slow
 def test_a_whole_run_has_a_row_after_each_stage(tmp_path, capsys):
     measuring = {"seconds": 0.1, "max_seconds": 0.1, "throughput_pairs": 16, "bootstrap": 50, "lengths": [32]}
     recipe = write_recipe(

@@ -254,6 +254,7 @@ class TestResume:
         assert history(folder)[0]["step"] == 1
         assert len(history(folder)) == 6
 
+    @pytest.mark.slow
     def test_of_a_student_with_a_projection_schedules_and_a_loss_over_whole_steps(self, tiny_run, monkeypatch):
         changes = {
             "data": SHORT,
@@ -575,7 +576,7 @@ class TestStudents:
     @pytest.mark.parametrize(
         "changes",
         [
-            {},
+            pytest.param({}, marks=pytest.mark.slow),
             {
                 "teachers": ONLY_BI,
                 "student": BI_STUDENT,
@@ -593,6 +594,7 @@ class TestStudents:
         assert not live.signals("cross").exists()
         assert losses_of(live.student) == pytest.approx(losses_of(cached.student), abs=1e-5)
 
+    @pytest.mark.slow
     def test_all_objectives_over_candidates_prompts_and_unlabelled_texts(self, tiny_run, tmp_path):
         texts = tmp_path / "texts.tsv"
         texts.write_text("text\n" + "".join(f"a text of its own, number {i}\n" for i in range(40)))
