@@ -623,7 +623,7 @@ def score(
     scoring = Scoring(other_side, tuple(allow_host or ()), key_variable, calibrated, decide)
     opening = OpeningOptions(runtime, precision, threads, max_length, special_tokens_as_text)
     if ray is None:
-        from recipes.commands import score_file
+        from recipes.score_embed import score_file
 
         score_file(model, read, OutputPlace(output, overwrite), scoring=scoring, opening=opening)
         return
@@ -669,7 +669,7 @@ def embed(
     read, embedding = TextFile(texts, column), Embedding(prompt, truncate)
     opening = OpeningOptions(runtime, precision, threads, max_length, special_tokens_as_text)
     if ray is None:
-        from recipes.commands import embed_file
+        from recipes.score_embed import embed_file
 
         embed_file(model, read, OutputPlace(output, overwrite), embedding=embedding, opening=opening)
         return

@@ -1,50 +1,32 @@
-"""Use finished models from the command line: score pairs, embed texts, compare, tune and verify folders."""
+"""Use finished models from the command line: compare, examine, tune and verify them. `score_embed.py` scores and embeds."""
 
 import json
 import logging
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from distill.data.pairs import Asked, PairReader, Pairs, batched, read_pairs
-from distill.data.table_writing import check_form, check_suffix, table_writer
+from distill.data.pairs import read_pairs
 from distill.data.tables import read_texts
-from distill.data.text_blocks import TextReader
 from distill.diagnosis.findings import SEVERITIES
 from distill.errors import BadInput, JobFailed, loading
 from distill.evaluation.index_quality import index_quality, table_cells
 from distill.evaluation.latency import LoadSettings
-from distill.files.artefact import content_files, revision, versions
-from distill.files.growing import growing_array, take_file
-from distill.files.hashing import texts_digest
-from distill.files.outputs import check_output_file, check_output_folder, output_file
-from distill.machine.cpu import cpu_class, multiplies_bf16, usable_cpus
+from distill.files.outputs import check_output_folder
+from distill.machine.cpu import multiplies_bf16, usable_cpus
 from distill.models.files import read_model_files
-from distill.progress import byte_progress, progress, reaching
 from distill.recipe.schema import Benchmark, Recipe
 from distill.runtime.fastest import exports_at, fastest_measured
 from distill.runtime.opening import load
-from distill.runtime.scorer import Scorer
-from distill.scorers.cascade import compares_documents
-from distill.scorers.opening import open_scorer, result_columns, scorer_folders
-from distill.scorers.scoring import PairScorer
 from distill.wording import counted, printable
 from recipes._launch import join_processes
 from recipes.options import (
-    Embedding,
     LabelledFile,
     OpeningOptions,
     OutputPlace,
-    PairFile,
-    Scoring,
     TextFile,
     counts_in,
     numbers_in,
@@ -58,153 +40,12 @@ __all__ = [
     "FolderMeasurement",
     "IndexSearch",
     "bench",
-    "embed_file",
     "evaluate_models",
     "examine",
     "print_index_quality",
-    "score_file",
     "tune_model",
     "verify_folder",
 ]
-
-_ROWS_AT_ONCE = 10_000  # of long résumés some 200 MB
-_SLOW_ROWS_AT_ONCE = 1_000
-
-
-def score_file(model: Path, pairs: PairFile, output: OutputPlace, *, scoring: Scoring, opening: OpeningOptions) -> None:
-    """Score the pairs of a file into a table: row (of the input, from 1), score (cosine or logit), unit_score (in [0, 1]).
-
-    The suffix of the output decides the table's form (:mod:`distill.data.table_writing`). A row that is left out leaves a gap
-    in the numbers. Of any number of pairs one block is in memory, except where a cascade asks about the best documents of a
-    query: that takes all pairs at once. What was scored of several blocks when the command was killed is not scored again.
-    """
-    arguments, other_side = opening.arguments(), scoring.other_side
-    check_form(output.path)
-    inputs: list[str | Path] = [model, pairs.source, *([] if other_side is None else [other_side])]
-    check_output_file(output.path, inputs=inputs, overwrite=output.overwrite)
-    asked = Asked(columns="--query-column or --document-column", skip="--skip-bad-rows")
-    read = PairReader(
-        pairs.source, pairs.columns, skip_bad_rows=pairs.skip_bad_rows, labelled=False, asked=asked
-    ).checked()
-    scorer = open_scorer(
-        model,
-        other_side=other_side,
-        allow_hosts=scoring.allow_hosts,
-        key_variable=scoring.key_variable,
-        **arguments,
-    )
-    columns = result_columns(model, scorer, calibrated=scoring.calibrated, decide=scoring.decide)
-    at_once = _is_done_at_once(len(read), scorer)
-    folders = [*_folders_of(model, scorer), *([] if other_side is None else [other_side])]
-
-    def made_from() -> dict[str, str]:
-        return {"the pairs": texts_digest(read.digests), **_decided_by(scorer, folders, opening)}
-
-    with (
-        growing_array(output.path, made_from, keep=not at_once) as stored,
-        output_file(output.path, inputs=inputs, overwrite=output.overwrite) as temporary,
-        table_writer(temporary, {"row": int} | {name: kind for name, (kind, _) in columns.items()}) as write,
-        progress("scoring", len(read), start=stored.n_found, show=not at_once) as report,
-        scorer.remembering() if isinstance(scorer, Scorer) and not at_once else nullcontext(),
-    ):
-
-        def score(part: Pairs) -> np.ndarray:
-            with reaching(report, len(part)) as count:
-                return scorer.score(part.queries, part.documents, progress=True if at_once else count)
-
-        for block, rows in [read.whole()] if at_once else read.blocks():
-            if not rows:  # none of them can be used
-                continue
-            size = len(block) if at_once else _rows_at_once(scorer)
-            parts = [block.select(part) for part in batched(range(len(block)), size)] if size < len(block) else [block]
-            scores = np.concatenate([stored.next(len(part), partial(score, part)) for part in parts])
-            results = [told(scores).tolist() for _, told in columns.values()]
-            for row, *values in zip(rows, *results, strict=True):
-                write([row + 1, *values])
-    print(f"{counted(len(read), 'pair')} → {output.path}  ({scorer!r})", file=sys.stderr)
-
-
-def embed_file(
-    model: Path, texts: TextFile, output: OutputPlace, *, embedding: Embedding, opening: OpeningOptions
-) -> None:
-    """Embed the texts of a file into a .npy of float32 (n_texts, width).
-
-    Of any number of texts one block is in memory, and what was embedded when the command was killed is not embedded again.
-    """
-    arguments = opening.arguments()
-    check_suffix(output.path, ".npy", "an array of embeddings")
-    inputs: list[str | Path] = [model, texts.source]
-    check_output_file(output.path, inputs=inputs, overwrite=output.overwrite)
-    read = TextReader(texts.source, texts.column).checked()
-    scorer = load(model, truncate=embedding.truncate, **arguments)
-    at_once = _is_done_at_once(len(read), scorer)
-    width = scorer.embedding_width
-    header = _npy_header((len(read), width))
-
-    def made_from() -> dict[str, str]:
-        asked = {f"--{name}": repr(value) for name, value in asdict(embedding).items()}
-        return {"the texts": texts_digest(read.digests), **asked, **_decided_by(scorer, [scorer.path], opening)}
-
-    with (
-        growing_array(output.path, made_from, keep=not at_once, width=width, dtype=np.float32, header=header) as stored,
-        output_file(output.path, inputs=inputs, overwrite=output.overwrite) as temporary,
-        progress("embedding", len(read), start=stored.n_found, show=not at_once) as report,
-    ):
-
-        def embed(block: Sequence[str]) -> np.ndarray:
-            with reaching(report, len(block)) as count:
-                return scorer.encode(block, progress=True if at_once else count, prompt_name=embedding.prompt)
-
-        vectors = (stored.next(len(block), partial(embed, block)) for block in read.blocks())
-        if stored.path is None:
-            with temporary.open("wb") as file:
-                file.write(header)
-                for block in vectors:
-                    file.write(block.tobytes())
-        else:
-            for _ in vectors:
-                pass
-            take_file(stored.path, temporary)
-    print(f"{counted(len(read), 'text')} → {output.path}  ({scorer!r})", file=sys.stderr)
-
-
-def _rows_at_once(scorer: PairScorer) -> int:
-    """Return how many rows a killed command computes again at most: a cross-encoder may score three pairs a second."""
-    return _ROWS_AT_ONCE if scorer.kind == "bi_encoder" else _SLOW_ROWS_AT_ONCE
-
-
-def _is_done_at_once(n_rows: int, scorer: PairScorer) -> bool:
-    """Tell whether all rows are computed in one go, and none is stored until all are there."""
-    return n_rows <= _rows_at_once(scorer) or compares_documents(scorer)
-
-
-def _npy_header(shape: tuple[int, int]) -> bytes:
-    """Return what stands before the numbers of a .npy of float32."""
-    header = BytesIO()
-    described = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(header, described)
-    return header.getvalue()
-
-
-def _decided_by(scorer: PairScorer, folders: Sequence[Path], opening: OpeningOptions) -> dict[str, str]:
-    """Return what decides a model's numbers, under names that a message can use: its files, how it runs, and on what."""
-    asked = {
-        f"--{name.replace('_', '-')}": repr(value) for name, value in asdict(opening).items() if name != "n_threads"
-    }
-    n_bytes = sum(path.stat().st_size for folder in folders for path in content_files(folder))
-    with byte_progress("reading the model's files", n_bytes) as on_bytes:
-        revisions = [revision(folder, on_bytes) for folder in folders]
-    return {
-        "the model": " ".join(revisions),
-        **asked,
-        "what runs": f"{scorer.runtime} {scorer.precision} {scorer.max_length} {getattr(scorer, 'device', None)}",
-        "the CPU": cpu_class(),
-        **versions(),
-    }
-
-
-def _folders_of(model: Path, scorer: PairScorer) -> list[Path]:
-    return [scorer.path] if isinstance(scorer, Scorer) else scorer_folders(model)
 
 
 @dataclass(frozen=True)

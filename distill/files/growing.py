@@ -176,9 +176,8 @@ def _say(target: Path, folder: Path, array: GrowingArray, decided_by: Mapping[st
         log.warning("%s: continuing after %s", target, _rows(array.n_found))
         return
     for path in folder.glob("*.json"):
-        with suppress(
-            BadInput, LookupError, TypeError, ValueError, AttributeError
-        ):  # it is damaged, and not ours to use
+        # a damaged one is nobody's to continue
+        with suppress(BadInput, LookupError, TypeError, ValueError, AttributeError):
             other = read_json(path)
             names = [name for name, value in decided_by.items() if other["made_from"].get(name) != value]
             if names:

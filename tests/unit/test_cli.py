@@ -20,7 +20,7 @@ from distill.errors import BadInput
 from distill.files.artefact import Artefact, write_card
 from distill.runtime.scorer import Scorer
 from distill.scorers.cascade import CascadeScorer, CascadeSettings, fit_cascade
-from recipes import benchmark, cache_signals, commands, export, train_student, train_teacher
+from recipes import benchmark, cache_signals, export, score_embed, train_student, train_teacher
 from recipes._launch import _hear_threads, guarded
 from recipes.cli import app, main
 from recipes.printing import print_parity, print_table
@@ -345,8 +345,8 @@ class TestScore:
             assert call("score", folder, pairs_file, "-o", output)[0] == 0
             with monkeypatch.context() as patched:
                 patched.setattr(tables, "_ROWS_AT_ONCE", 2)
-                patched.setattr(commands, "_ROWS_AT_ONCE", 2)
-                patched.setattr(commands, "_SLOW_ROWS_AT_ONCE", 1)
+                patched.setattr(score_embed, "_ROWS_AT_ONCE", 2)
+                patched.setattr(score_embed, "_SLOW_ROWS_AT_ONCE", 1)
                 code, _, err = call("score", folder, pairs_file, "-o", tmp_path / "blocks.tsv", "--overwrite")
             assert (code, "scoring  4/4" in err) == (0, True)
             whole, blocks = (np.loadtxt(path, skiprows=1) for path in (output, tmp_path / "blocks.tsv"))
@@ -356,7 +356,7 @@ class TestScore:
         read, run = [], Scorer._run
         monkeypatch.setattr(Scorer, "_run", lambda self, texts, *rest: read.extend(texts) or run(self, texts, *rest))
         monkeypatch.setattr(tables, "_ROWS_AT_ONCE", 1)
-        monkeypatch.setattr(commands, "_ROWS_AT_ONCE", 1)
+        monkeypatch.setattr(score_embed, "_ROWS_AT_ONCE", 1)
         assert call("score", bi_folder, pairs_file, "-o", tmp_path / "s.tsv")[0] == 0
         assert sorted(read) == sorted({text for pair in PAIRS for text in pair})
 
@@ -374,7 +374,7 @@ class TestScore:
             return score(self, queries, documents, **options)
 
         monkeypatch.setattr(tables, "_ROWS_AT_ONCE", 3)
-        monkeypatch.setattr(commands, "_SLOW_ROWS_AT_ONCE", 1)
+        monkeypatch.setattr(score_embed, "_SLOW_ROWS_AT_ONCE", 1)
         monkeypatch.setattr(Scorer, "score", until_killed)
         code, _, err = call("score", cross_folder, pairs_file, "-o", output)
         assert (
@@ -392,7 +392,7 @@ class TestScore:
     ):
         monkeypatch.setattr(tables, "_ROWS_AT_ONCE", 1)
         for name in ("_ROWS_AT_ONCE", "_SLOW_ROWS_AT_ONCE"):
-            monkeypatch.setattr(commands, name, 1)
+            monkeypatch.setattr(score_embed, name, 1)
         output, score, n_blocks = tmp_path / "s.tsv", Scorer.score, iter(range(9))
 
         def twice(*args, **options):
@@ -413,7 +413,7 @@ class TestScore:
         texts.write_text("하나\n\n셋\nfour\nfive\n", encoding="utf-8")
         assert call("embed", bi_folder, texts, "-o", tmp_path / "whole.npy")[0] == 0
         monkeypatch.setattr(tables, "_ROWS_AT_ONCE", 2)
-        monkeypatch.setattr(commands, "_ROWS_AT_ONCE", 2)
+        monkeypatch.setattr(score_embed, "_ROWS_AT_ONCE", 2)
         encode, asked = Scorer.encode, []
 
         def until_killed(self, texts, **options):
@@ -442,7 +442,7 @@ class TestScore:
         texts = tmp_path / "texts.txt"
         texts.write_text("하나\n둘\n셋\n", encoding="utf-8")
         monkeypatch.setattr(tables, "_ROWS_AT_ONCE", 1)
-        monkeypatch.setattr(commands, "_ROWS_AT_ONCE", 1)
+        monkeypatch.setattr(score_embed, "_ROWS_AT_ONCE", 1)
         encode, asked = Scorer.encode, []
 
         def until_killed(self, texts, **options):
@@ -467,7 +467,7 @@ class TestScore:
         texts, output, encode = tmp_path / "texts.txt", tmp_path / "v.npy", Scorer.encode
         texts.write_text("하나\n둘\n셋\n", encoding="utf-8")
         monkeypatch.setattr(tables, "_ROWS_AT_ONCE", 1)
-        monkeypatch.setattr(commands, "_ROWS_AT_ONCE", 1)
+        monkeypatch.setattr(score_embed, "_ROWS_AT_ONCE", 1)
 
         def meanwhile(self, texts, **options):
             output.write_text("somebody's")
@@ -483,7 +483,7 @@ class TestScore:
     def test_a_block_of_rows_that_cannot_be_used_to_a_stream(self, bi_folder, tmp_path, monkeypatch, capfd):
         (tmp_path / "pairs.tsv").write_text("query\tdocument\n\ta\n\tb\nc\td\ne\tf\n", encoding="utf-8")
         monkeypatch.setattr(tables, "_ROWS_AT_ONCE", 1)
-        monkeypatch.setattr(commands, "_ROWS_AT_ONCE", 1)
+        monkeypatch.setattr(score_embed, "_ROWS_AT_ONCE", 1)
         argv = ["score", str(bi_folder), str(tmp_path / "pairs.tsv"), "--skip-bad-rows", "-o", "/dev/stdout"]
         assert main(argv) == 0
         assert [line.split("\t")[0] for line in capfd.readouterr().out.splitlines()] == ["row", "3", "4"]
@@ -491,7 +491,7 @@ class TestScore:
     def test_a_cascade_of_the_best_documents_sees_all_of_a_query(self, call, tmp_path, monkeypatch):
         (tmp_path / "pairs.tsv").write_text("query\tdocument\nq\ta\nq\tbb\nq\tccc\nq\tdddd\n", encoding="utf-8")
         monkeypatch.setattr(tables, "_ROWS_AT_ONCE", 2)
-        monkeypatch.setattr(commands, "_ROWS_AT_ONCE", 2)
+        monkeypatch.setattr(score_embed, "_ROWS_AT_ONCE", 2)
         asked = []
 
         class Lengths:
@@ -508,7 +508,7 @@ class TestScore:
             student="s", teacher="t", student_runtime="torch", teacher_runtime="torch", student_max_length=8, teacher_max_length=8,
             top_k=1, cascade=fitted,
         )  # fmt: skip
-        monkeypatch.setattr(commands, "open_scorer", lambda *_, **__: CascadeScorer(Lengths(), Lengths(), settings))
+        monkeypatch.setattr(score_embed, "open_scorer", lambda *_, **__: CascadeScorer(Lengths(), Lengths(), settings))
         assert call("score", tmp_path / "cascade", tmp_path / "pairs.tsv", "-o", tmp_path / "s.tsv")[0] == 0
         assert asked == [["a", "bb", "ccc", "dddd"], ["dddd"]]
 
