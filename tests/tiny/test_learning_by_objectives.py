@@ -175,7 +175,7 @@ def test_labels_are_learned_by_the_same_losses(name, models, pairs, told, tmp_pa
     [
         ("rkd", Rkd(teacher="bi", angle=0)),
         ("rkd", Rkd(teacher="bi", distance=0)),
-        ("similarity", Similarity(teacher="bi")),
+        pytest.param("similarity", Similarity(teacher="bi"), marks=pytest.mark.slow),
         ("similarity", Similarity(teacher="bi", loss="kl")),
         ("cka", Cka(teacher="bi")),
     ],

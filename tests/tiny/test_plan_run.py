@@ -89,6 +89,7 @@ def test_a_shape_is_the_model_that_it_describes(tmp_path):
     assert [(shape.layers, shape.width, shape.feed_forward) for shape in cut.shapes()] == [(1, 32, 64), (2, 32, 64)]
 
 
+@pytest.mark.slow
 def test_a_cut_teacher_is_trimmed_to_the_sizes_of_the_plan(tmp_path):
     run = make_run(tmp_path / "run", plan={"vocabulary": [320, 400]})
     candidates = Candidates(run, tmp_path)

@@ -98,7 +98,10 @@ print("right")
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs os.fork")
-@pytest.mark.parametrize("names", [["bert_bi", "bert_cross"], ["onnx_bi"], ["static"]])
+@pytest.mark.parametrize(
+    "names",
+    [["bert_bi", "bert_cross"], *(pytest.param([name], marks=pytest.mark.slow) for name in ("onnx_bi", "static"))],
+)
 def test_forked_children_give_what_their_parent_gives(names, graphs, bert_bi, request, tmp_path):
     """Those of a torch model: beside a generative one, in test_generative.py."""
     if names == ["static"]:

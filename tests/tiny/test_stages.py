@@ -348,7 +348,7 @@ TINY_PAGE = [
 ]
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_the_recipes_of_the_page_train(tmp_path, number):
     """With a tiny teacher of four layers in MiniLM's place."""
     text = blocks(ROOT / "docs/how-to/stages.md", "yaml")[number]

@@ -578,7 +578,7 @@ def told_by(scorers, path):
     return str(path)
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_a_student_of_both_and_the_report(m3_source, late_source, scorers, tmp_path):
     from recipes._stages import every_stage
 

@@ -164,7 +164,7 @@ def test_the_level_and_language_asked_for_say_nothing_on_their_own(pairs):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, pytest.param({"analyzer": "char_wb", "ngram_range": (2, 4)}, marks=pytest.mark.integration)]
+    "settings", [{}, pytest.param({"analyzer": "char_wb", "ngram_range": (2, 4)}, marks=pytest.mark.slow)]
 )
 def test_common_words_do_not_solve_the_task(pairs, settings):
     assert 0.65 < tfidf_auc(pairs[:1000], **settings) < 0.80
