@@ -64,6 +64,9 @@ def verify(folder: Path, *, show: bool = False) -> list[Verdict]:
     caches = sorted(path for path in folder.glob("signals/*/*") if path.is_dir())
     if not cards and not caches:
         raise BadInput(f"{folder} holds no {CARD} and no signals; name a run's folder, or a model folder made here")
+    runs = sorted(path.parent.name for path in folder.glob("*/recipe.json"))
+    if runs and not (folder / "recipe.json").exists():  # their signals and reports would not be looked at
+        raise BadInput(f"{folder} holds the runs {', '.join(runs[:5])}; name one of them")
     n_bytes = sum(_size(content_files, place) for place in cards) if show else 0
     n_bytes += sum(_size(lambda cache: cache.glob("*.arrow"), cache) for cache in caches) if show else 0
     with byte_progress("verify", n_bytes) as on_bytes:

@@ -93,7 +93,11 @@ def trim_folder(
         stage="trim",
         fingerprint=content_hash(inputs),
         parents={**base.parents, **parents},
-        details={**base.details, "trim": {**settings, "corpus": corpus.fingerprint(), **report.to_json()}},
+        details={
+            **base.details,
+            "inputs": inputs,
+            "trim": {**settings, "corpus": corpus.fingerprint(), **report.to_json()},
+        },
     )
     with output_folder(target) as folder:
         save_model(loaded, folder)

@@ -174,7 +174,7 @@ def _examine(
     if scorer is None or asked is None:
         return found, []
     found += check_scale(about, asked, teacher.model_kind)
-    found += check_against_labels(about, asked, validation.labels, is_seen=False)
+    found += check_against_labels(about, asked, validation.labels, where="validation")
     found += _beside_floor(about, asked, validation, floor)
     try:
         scores = _cached_scores(run, name) if read_card(run.teacher(name)) is not None else None
@@ -338,7 +338,7 @@ def _signals(run: Run, name: str, scorer: Scorer | BlackBoxScorer | TokenScorer,
     finite = np.isfinite(cached.scores)
     rows, scores = cached.rows[finite], cached.scores[finite]
     known = None if labels is None else labels[rows]
-    found += check_against_labels(about, scores, known, is_seen=not run.recipe.teachers[name].frozen)
+    found += check_against_labels(about, scores, known, where="training")
     again = np.array(sample(len(rows), _ASKED_AGAIN, run.recipe.seed), dtype=np.int64)
     part = train.select(rows[again].tolist())
     asked = scorer.score(part.queries, part.documents)

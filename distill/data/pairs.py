@@ -368,8 +368,8 @@ def _unlike(train: Pairs, parts: dict[str, Pairs]) -> list[str]:
         shift = label_shift(part.labels, map(text_key, part.queries), train.labels, map(text_key, train.queries))
         if beyond_chance(shift):
             notes.append(
-                f"the {name} pairs are unlike the training pairs: their mean label is {part.labels.mean():.2f}, that of training "
-                f"{train.labels.mean():.2f}, {shift:.0f} standard errors apart; results on them say little of the rest"
+                f"the {len(part)} {name} pairs are unlike the {len(train)} training pairs: their mean label is {part.labels.mean():.2f}, "
+                f"that of training {train.labels.mean():.2f}, {shift:.0f} standard errors apart; results on them say little of the rest"
             )
     return notes
 

@@ -187,11 +187,16 @@ def label_shift(
 ) -> float:
     """Return how far two means of labels lie apart, in standard errors over clusters of rows; 0 where rows are too few.
 
-    The variance of a mean over clusters c is Σ_c (Σ_{i∈c} (yᵢ − ȳ))² / n². *Shape:* labels: (n,), others: (m,)
+    The error is that of two draws from all rows together: v (1/n + 1/m), where v is the mean over all rows of what their clusters c
+    give, (Σ_{i∈c} (yᵢ − ȳ))². A few rows that happen to have one label would make an error of their own far too small.
+    *Shape:* labels: (n,), others: (m,)
     """
-    if min(len(labels), len(others)) < _LEAST_ROWS:
+    n, m = len(labels), len(others)
+    if min(n, m) < _LEAST_ROWS:
         return 0.0
-    error = np.sqrt(_variance_of_mean(labels, clusters) + _variance_of_mean(others, other_clusters))
+    mean = float((labels.sum(dtype=np.float64) + others.sum(dtype=np.float64)) / (n + m))
+    squares = _cluster_squares(labels - mean, clusters) + _cluster_squares(others - mean, other_clusters)
+    error = np.sqrt(squares / (n + m) * (1 / n + 1 / m))
     apart = abs(float(labels.mean()) - float(others.mean()))
     return 0.0 if apart < 1e-6 else apart / max(float(error), 1e-6)
 
@@ -201,7 +206,6 @@ def beyond_chance(shift: float) -> bool:
     return shift > _BEYOND_CHANCE
 
 
-def _variance_of_mean(labels: np.ndarray, clusters: Iterable[str]) -> float:
-    rows = numbered(clusters, {})
-    sums = np.bincount(rows, weights=labels.astype(np.float64) - float(labels.mean()))
-    return float((sums**2).sum()) / len(labels) ** 2
+def _cluster_squares(residuals: np.ndarray, clusters: Iterable[str]) -> float:
+    sums = np.bincount(numbered(clusters, {}), weights=residuals.astype(np.float64))
+    return float((sums**2).sum())

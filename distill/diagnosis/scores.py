@@ -8,6 +8,7 @@ makes all targets alike.
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -72,11 +73,13 @@ def check_scale(about: str, scores: np.ndarray, kind: ModelKind) -> list[Finding
     return [Finding("problem", "scale", about, says, "take the model's raw scores (no sigmoid) as signals", numbers)]
 
 
-def check_against_labels(about: str, scores: np.ndarray, labels: np.ndarray | None, *, is_seen: bool) -> list[Finding]:
+def check_against_labels(
+    about: str, scores: np.ndarray, labels: np.ndarray | None, *, where: Literal["training", "validation"]
+) -> list[Finding]:
     """Compare scores with labels by Spearman's correlation and its 95 % interval.
 
     :param labels: NaN where a pair has none
-    :param is_seen: whether the teacher was trained on these labels
+    :param where: the pairs that these labels are of
 
     *Shape:* scores, labels: (n_pairs,)
     """
@@ -85,7 +88,6 @@ def check_against_labels(about: str, scores: np.ndarray, labels: np.ndarray | No
         return []
     rho, low, high = rank_correlation(scores[known], labels[known])
     numbers = {"spearman": rho, "low": low, "high": high, "n_pairs": int(known.sum())}
-    where = "training" if is_seen else "validation"
     said = f"Spearman to the labels of {int(known.sum())} {where} pairs {rho:.3f} ({low:.3f} to {high:.3f})"
     if high < 0:
         advice = "check whether the labels, or the scores, are inverted"

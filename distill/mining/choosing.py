@@ -35,7 +35,9 @@ class FalseNegatives:
         return any(value is not None for value in vars(self).values())
 
     def limits(self, positives: np.ndarray) -> np.ndarray:
-        """Return each query's limit; inf where none applies.
+        """Return each query's limit: inf where none is set, −inf where those that are set say nothing of this query.
+
+        A margin says nothing of a query without a positive: whatever came first would count as no answer.
 
         *Shape:* positives: (n_queries,) the lowest score of a query's positives, NaN where it has none → (n_queries,)
 
@@ -53,7 +55,7 @@ class FalseNegatives:
         if self.percentile is not None and len(known):
             found.append(np.full(len(positives), np.percentile(known, self.percentile)))
         limits: np.ndarray = np.min(found, axis=0)
-        return limits
+        return np.where(np.isinf(limits) & self.is_set, -np.inf, limits)
 
 
 @dataclass(frozen=True)

@@ -242,7 +242,7 @@ def _mined(
         "queries without any": int((~drawn.any(axis=1)).sum()),
     }
     if settings.false_negatives.is_set:
-        counts["queries without a positive, so without a margin"] = int(np.isinf(limits).sum())
+        counts["queries without a positive, so without a limit: nothing is drawn"] = int(np.isinf(limits).sum())
     if inputs.clusters is not None:
         bare = draw_candidates(~excluded, settings.strata, settings.seed)
         answers = _answers(inputs, queries, documents, row_of, rows)

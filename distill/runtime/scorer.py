@@ -309,8 +309,8 @@ class Scorer:
             self._calibration = read_calibration(self.path, self.kind)
         if self._calibration is None:
             raise BadInput(
-                f"{self.path} carries no calibration, so its scores are no probabilities; run its recipe with student.calibration, "
-                "or use unit scores"
+                f"{self.path} carries no calibration, so its scores are no probabilities: it was switched off, or fewer than 50 labelled "
+                "validation pairs were there to fit it (raise data.validation_share and run its recipe again); or use unit scores"
             )
         return self._calibration
 

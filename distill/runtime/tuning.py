@@ -77,7 +77,7 @@ def fastest_settings(
     del engine, runs
     single = [replace(best, n_latency_threads=n) for n in streams]
     runs = {way: _single_calls(opened(way, "latency"), table) for way in single}
-    best = _fastest(runs, best, seconds * 0.2, "latency", sum(_SINGLE_LENGTHS), measured)
+    best = _fastest(runs, best, seconds * 0.2, "latency", int(table.lengths[_single_rows(table)].sum()), measured)
     return best, measured
 
 

@@ -229,6 +229,19 @@ def test_many_bytes_are_counted_while_they_are_read(finished, capsys, monkeypatc
     assert done == total and int(total) > 100
 
 
+def test_a_folder_of_runs_is_not_taken_for_one(copied, capsys):
+    assert main(["verify", str(copied.parent)]) == 2
+    assert "holds the runs run; name one of them" in capsys.readouterr().err
+
+
+def test_a_trimmed_model_is_whole(finished, tmp_path, capsys):
+    (tmp_path / "texts.txt").write_text("백엔드 개발자\nbackend engineer\n", encoding="utf-8")
+    target = tmp_path / "trimmed"
+    assert main(["trim", str(finished.student), str(target), "--texts", str(tmp_path / "texts.txt")]) == 0
+    assert main(["verify", str(target)]) == 0
+    assert "broken" not in capsys.readouterr().out
+
+
 def test_no_folder_of_this_toolkit(tmp_path, capsys):
     with pytest.raises(BadInput, match="holds no artefact.json and no signals"):
         verify(tmp_path)

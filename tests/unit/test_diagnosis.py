@@ -68,7 +68,7 @@ def test_a_scale_that_is_another_is_found(scores, kind, expected):
 
 def test_scores_are_held_against_labels():
     def found(scores, labels=LABELS):
-        return alarms(check_against_labels("t", scores, labels, is_seen=False))
+        return alarms(check_against_labels("t", scores, labels, where="validation"))
 
     assert found(LOGITS) == []
     assert found(-LOGITS) == [("problem", "against labels")]
@@ -80,7 +80,7 @@ def test_scores_are_held_against_labels():
     )
     assert found(LOGITS, np.ones(2000)) == [] and found(LOGITS, None) == []
     half = np.where(np.arange(2000) % 2, LABELS, np.nan)  # pairs without a label do not count
-    (note,) = check_against_labels("t", LOGITS, half, is_seen=True)
+    (note,) = check_against_labels("t", LOGITS, half, where="training")
     assert note.numbers["n_pairs"] == 1000 and "1000 training pairs" in note.says
 
 

@@ -79,8 +79,8 @@ class TestFalseNegatives:
         ("limits", "expected"),
         [
             ({}, [np.inf, np.inf, np.inf]),
-            ({"margin": 0.2}, [0.7, 0.3, np.inf]),
-            ({"relative_margin": 0.1}, [0.81, 0.45, np.inf]),
+            ({"margin": 0.2}, [0.7, 0.3, -np.inf]),
+            ({"relative_margin": 0.1}, [0.81, 0.45, -np.inf]),
             ({"max_score": 0.6}, [0.6, 0.6, 0.6]),
             ({"percentile": 50}, [0.7, 0.7, 0.7]),
             ({"margin": 0.2, "max_score": 0.6}, [0.6, 0.3, 0.6]),
@@ -89,8 +89,8 @@ class TestFalseNegatives:
     def test_the_lowest_limit_holds(self, limits, expected):
         np.testing.assert_allclose(FalseNegatives(**limits).limits(self.POSITIVES), expected)
 
-    def test_a_percentile_of_no_positives_is_no_limit(self):
-        assert FalseNegatives(percentile=50).limits(np.array([np.nan])).tolist() == [np.inf]
+    def test_a_percentile_of_no_positives_lets_nothing_through(self):
+        assert FalseNegatives(percentile=50).limits(np.array([np.nan])).tolist() == [-np.inf]
 
 
 class TestStrata:

@@ -8,7 +8,7 @@ import pytest
 
 from distill.data.cut_texts import count_cut_texts, sample_cut_texts
 from distill.data.pairs import Pairs, load_split, split_pairs
-from distill.data.splitting import _components, held_together, hold_out, label_shift, sample, text_key
+from distill.data.splitting import _components, beyond_chance, held_together, hold_out, label_shift, sample, text_key
 from distill.data.tokens import tokenize
 from distill.errors import BadInput
 from distill.recipe.schema import Data, Parallel, Unlabelled
@@ -106,7 +106,7 @@ class TestWhatCannotBeSeparated:
         )
         assert "are drawn from the other 200 alone; data.split=query draws from all and drops" in split.notes[0]
         assert all(query.startswith("q") for query in split.evaluation.queries)
-        (unlike,) = [note for note in split.notes if note.startswith("the evaluation pairs are unlike")]
+        (unlike,) = [note for note in split.notes if f"the {len(split.evaluation)} evaluation pairs are unlike" in note]
         assert (
             f"their mean label is {split.evaluation.labels.mean():.2f}, that of training {split.train.labels.mean():.2f}"
             in unlike
@@ -170,17 +170,23 @@ class TestLabels:
         assert len(load_split(Data(train=write(tmp_path / "t.tsv", HEADER, rows)), 0).train)
 
     def test_shift_in_standard_errors_by_hand(self):
-        # each row a cluster: variance of a mean is Σ (y − ȳ)² / n² = 0.25 / 100 on either side
+        # each row a cluster, the mean of all 0.625: 50 × 0.625² + 50 × 0.375², and 25 × 0.625² + 75 × 0.375², over 200 rows
         same = np.array([0.0, 1.0] * 50)
         other = np.array([0.0, 1.0, 1.0, 1.0] * 25)
         clusters = [str(i) for i in range(100)]
-        expected = 0.25 / np.sqrt(0.25 / 100 + 0.1875 / 100)
+        expected = 0.25 / np.sqrt((26.5625 + 20.3125) / 200 * (1 / 100 + 1 / 100))
         assert label_shift(same, clusters, other, clusters) == pytest.approx(expected)
         assert label_shift(same, clusters, same, clusters) == 0
         # rows of one cluster are one observation: ten rows with one label each, ten times
         wide = np.repeat([0.0, 1.0], 50)
         tens = [str(i // 10) for i in range(100)]
-        assert label_shift(wide, tens, np.ones(100), tens) == pytest.approx(0.5 / np.sqrt(0.25 / 10), rel=1e-5)
+        # the mean of all 0.75: 5 × 7.5² + 5 × 2.5² + 10 × 2.5²
+        assert label_shift(wide, tens, np.ones(100), tens) == pytest.approx(0.5 / np.sqrt(375 / 200 * 2 / 100))
+
+    def test_a_few_rows_of_nearly_one_label_are_no_shift(self):
+        few, many = np.array([1.0] * 22 + [0.0] * 2), np.array([1.0] * 314 + [0.0] * 142)
+        shift = label_shift(few, map(str, range(24)), many, map(str, range(456)))
+        assert shift == pytest.approx(2.4, abs=0.1) and not beyond_chance(shift)
 
     def test_chance_is_not_told(self, tmp_path):
         rng = np.random.default_rng(3)
