@@ -84,7 +84,7 @@ def go(run):
     return json.loads((run.report / "benchmark.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_a_file_of_embeddings_teaches(tmp_path):
     run = with_vectors(tmp_path)
     report = go(run)

@@ -182,6 +182,7 @@ def test_the_student_learns_from_all_pairs_and_the_others_from_the_labelled_ones
     assert json.loads(manifest.read_text())["items"]["scores"] == n_train + n_more
 
 
+@pytest.mark.slow
 def test_a_bi_encoder_finds_pairs_for_the_student(tiny_run):
     data = {**SHORT, "unlabelled_pairs": {"from": "bi", "per_query": 3}}
     student, _ = finished(run := tiny_run(**LEARNS_FROM_BI, data=data))

@@ -226,6 +226,7 @@ def test_bf16_is_asked_of_a_float_graph_and_is_not_taken(exports, monkeypatch, c
     ]
 
 
+@pytest.mark.slow
 def test_tune_on_the_command_line_compares_the_exports(exports, capsys, monkeypatch):
     monkeypatch.setattr(tuning, "_LONGEST", 64)
     assert main(["tune", str(exports), "--threads", "1", "--seconds", "0.1", "--json"]) == 0

@@ -127,6 +127,7 @@ def test_truncation_is_that_of_torch_in_both_formats(xlmr_bi, tmp_path):
         np.testing.assert_allclose(scorer.encode(TEXTS), load(xlmr_bi, runtime="torch").encode(TEXTS), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_graph_that_is_not_torch_is_refused(bert_bi, monkeypatch, tmp_path):
     def blind(q_length, kv_length, mask_function, attention_mask=None, **_):
         return torch.zeros(attention_mask.shape[0], 1, 1, attention_mask.shape[1])  # padding is looked at

@@ -195,6 +195,7 @@ class TestStage:
         assert check_model_folder(run.teacher("adapted")) == "bi_encoder"
         assert read_card(run.teacher("bi")).parents == {"adapted": card.revision}
 
+    @pytest.mark.slow
     def test_it_ends_with_the_same_bits_when_interrupted(self, tiny_run, monkeypatch, caplog):
         training = {"epochs": 2, "checkpoint_seconds": 0, "evaluations_per_epoch": 1}
         folders = []

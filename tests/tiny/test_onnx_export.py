@@ -391,6 +391,7 @@ def test_what_has_no_calibration_of_logits_is_said(exports, tmp_path):
     assert not (tmp_path / "made").exists()
 
 
+@pytest.mark.slow
 def test_fastembed_reads_its_layout(exports, bert_bi, xlmr_cross, tmp_path):
     fastembed = pytest.importorskip("fastembed")
     from fastembed.common.model_description import ModelSource, PoolingType
@@ -457,6 +458,7 @@ def test_triton_configuration_is_that_of_the_graph(exports, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_optimum_reads_its_layout_of_an_openvino_export(xlmr_cross, tmp_path):
     OVModelForSequenceClassification = pytest.importorskip("optimum.intel").OVModelForSequenceClassification
     from transformers import AutoTokenizer

@@ -251,6 +251,7 @@ class TestShrinking:
         shrunk.write_recipe()
 
 
+@pytest.mark.slow
 def test_dimensions_of_a_later_stage_lie_along_the_teacher_s_axes(tiny_run):
     from students.cut.dimensions import read_axes
 
@@ -268,6 +269,7 @@ def test_dimensions_of_a_later_stage_lie_along_the_teacher_s_axes(tiny_run):
     assert abs(float((first**2).sum()) - 1) < 1e-5
 
 
+@pytest.mark.slow
 def test_layers_go_and_the_axes_stay(tiny_run):
     from students.cut.dimensions import read_axes
 

@@ -319,6 +319,7 @@ class TestDimensions:
         assert read_axes(run.built) is None
 
 
+@pytest.mark.slow
 def test_serves_one_side_beside_its_teacher(tmp_path):
     """A table for queries against the teacher's index: its int8 export and the stock Router of both."""
     from students import export_router

@@ -419,6 +419,7 @@ class TestTeachers:
         moved = {name for name in fresh if "pooler" not in name and not torch.equal(fresh[name], trained[name])}
         assert {name.split(".")[-2] for name in moved} == {"query", "value"}
 
+    @pytest.mark.slow
     def test_lora_resumes_with_the_same_bits(self, tiny_run, monkeypatch):
         changes = {
             "data": SHORT,
@@ -559,6 +560,7 @@ class TestStudents:
         (stated,) = losses_of(folder)
         assert stated == pytest.approx((1 if loss == "cosine" else 2) * (1 - cosines.mean()), rel=1e-4)
 
+    @pytest.mark.slow
     def test_control_learns_from_labels_alone(self, tiny_run):
         run = tiny_run(data=SHORT, student={"control": True})
         student_of(run)
