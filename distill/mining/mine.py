@@ -225,9 +225,11 @@ def _mined(
         scores[~excluded] = values[: len(where)]
         lowest = _lowest(values[len(where) :], asked[positives], len(queries))
         limits = settings.false_negatives.limits(lowest)
+    without_limit = np.isneginf(limits)  # nobody knows which of their candidates are answers
+    judged = ~excluded & ~without_limit[:, None]
     with np.errstate(invalid="ignore"):
-        taken_for_answers = ~excluded & (scores >= limits[:, None])
-    allowed = ~excluded & ~taken_for_answers
+        taken_for_answers = judged & (scores >= limits[:, None])
+    allowed = judged & ~taken_for_answers
     drawn = draw_candidates(allowed, settings.strata, settings.seed)
     wanted = sum(stratum.number for stratum in settings.strata)
     counts: dict[str, Any] = {
@@ -242,7 +244,7 @@ def _mined(
         "queries without any": int((~drawn.any(axis=1)).sum()),
     }
     if settings.false_negatives.is_set:
-        counts["queries without a positive, so without a limit: nothing is drawn"] = int(np.isinf(limits).sum())
+        counts["queries without a positive, so without a limit: nothing is drawn"] = int(without_limit.sum())
     if inputs.clusters is not None:
         bare = draw_candidates(~excluded, settings.strata, settings.seed)
         answers = _answers(inputs, queries, documents, row_of, rows)
@@ -255,7 +257,8 @@ def _mined(
         raise JobFailed(
             f"no candidate is left for any of {len(queries)} queries: of {counts['candidates found']} that were found, "
             f"{counts['own documents and own texts left out']} are their own and {int(taken_for_answers.sum())} were taken "
-            "for answers; change the limits or strata, or give more documents"
+            f"for answers, {int(without_limit.sum())} queries have no positive and so no limit; change the limits or strata, or give "
+            "more documents"
         )
     return Mined(queries, documents, rows, scores, drawn, counts)
 

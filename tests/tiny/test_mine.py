@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,25 @@ def test_a_bi_encoder_scores_what_it_found_and_its_margin_is_that_of_the_own_ans
     own = dict(zip(QUERIES, bi.unit(bi.score(QUERIES, ANSWERS)), strict=True))
     rows = [row for row in read(tmp_path / "out") if row["kind"] == "mined"]
     assert rows and all(row["score"] < own[row["query"]] for row in rows)
+
+
+def test_for_a_query_without_a_positive_a_margin_says_nothing_and_nothing_is_drawn(tmp_path, cross):
+    half = Pairs(QUERIES, ANSWERS, np.array([1.0, 0.0] * 5, dtype=np.float32))
+    teacher = CachedScorer(cross, tmp_path / "signals")
+
+    def counts(name, **limits):
+        return mine(
+            tmp_path / name, MiningInputs(half), replace(ALL, false_negatives=FalseNegatives(**limits)), teacher=teacher
+        ).counts
+
+    told = "queries without a positive, so without a limit: nothing is drawn"
+    wide = counts("wide", margin=-1.0)  # a limit that no score reaches
+    assert (wide[told], wide["queries without any"], wide["taken for answers by the teacher"]) == (5, 5, 0)
+    assert {row["query"] for row in read(tmp_path / "wide") if row["kind"] != "given"} == set(QUERIES[::2])
+    assert counts("both", margin=-1.0, max_score=1.0)[told] == 0
+    none = MiningInputs(replace(half, labels=np.zeros(10, dtype=np.float32)))
+    with pytest.raises(JobFailed, match="0 were taken for answers, 10 queries have no positive and so no limit"):
+        mine(tmp_path / "none", none, replace(ALL, false_negatives=FalseNegatives(margin=-1.0)), teacher=teacher)
 
 
 def test_what_was_scored_is_not_asked_again(tmp_path, cross, monkeypatch):
