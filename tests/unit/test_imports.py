@@ -216,9 +216,9 @@ def test_exports_are_sorted_and_exist(name):
         ),
         ("distill.recipe.schema", {"torch", "transformers", "datasets", "sentence_transformers"}),
         # an installation for serving has no pyarrow either
-        (
-            "recipes.score_embed",
-            {"torch", "transformers", "datasets", "sentence_transformers", "sklearn", "scipy", "pyarrow"},
+        *(
+            (module, {"torch", "transformers", "datasets", "sentence_transformers", "sklearn", "scipy", "pyarrow"})
+            for module in ("recipes.commands", "recipes.score_embed")
         ),
         ("distill.data.pairs", {"torch", "transformers", "datasets", "sentence_transformers"}),
     ],
