@@ -78,7 +78,7 @@ def score_file(model: Path, pairs: PairFile, output: OutputPlace, *, scoring: Sc
             if not rows:  # none of them can be used
                 continue
             size = len(block) if at_once else _rows_at_once(scorer)
-            parts = [block.select(part) for part in batched(range(len(block)), size)] if size < len(block) else [block]
+            parts = [block.select(part) for part in batched(range(len(block)), size)]
             scores = np.concatenate([stored.next(len(part), partial(score, part)) for part in parts])
             results = [told(scores).tolist() for _, told in columns.values()]
             for row, *values in zip(rows, *results, strict=True):

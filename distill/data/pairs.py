@@ -32,7 +32,6 @@ from distill.data.splitting import (
     text_key,
 )
 from distill.data.tables import (
-    as_text,
     column_blocks,
     locate,
     read_columns,
@@ -40,7 +39,7 @@ from distill.data.tables import (
     read_texts,
     refused_rows,
     shown_value,
-    text_problem,
+    texts_of,
     unchanged,
 )
 from distill.errors import BadInput
@@ -508,13 +507,14 @@ class PairReader:
         columns, start = self.columns, 0
         names = [columns.query, columns.document] + ([columns.label] if self.labelled else [])
         for table in column_blocks(self.source, names, hub_split=self.hub_split, section=self.asked.columns):
-            queries, documents = table[columns.query], table[columns.document]
-            problems = _text_problems(documents, columns.document) | _text_problems(queries, columns.query)
+            documents, problems = texts_of(table[columns.document], columns.document, gaps=False)
+            queries, wrong = texts_of(table[columns.query], columns.query, gaps=False)
+            problems |= wrong
             labels = None
             if self.labelled:
                 labels, wrong = _to_unit(table[columns.label], self.label_range, self.asked.label_range)
                 problems = wrong | problems
-            block = Pairs([as_text(text) for text in queries], [as_text(text) for text in documents], labels)
+            block = Pairs(queries, documents, labels)
             yield block, {start + row: problem for row, problem in problems.items()}
             start += len(block)
 
@@ -588,11 +588,6 @@ class CheckedPairs:
 def _block_digest(block: Pairs, problems: Mapping[int, str]) -> str:
     labels = () if block.labels is None else (block.labels.tobytes().hex(),)
     return texts_digest(block.queries, block.documents, labels, map(str, problems))
-
-
-def _text_problems(texts: Sequence[Any], column: str) -> dict[int, str]:
-    found = ((i, text_problem(text)) for i, text in enumerate(texts))
-    return {i: f"{column} {problem}" for i, problem in found if problem is not None}
 
 
 def _to_unit(values: Sequence[Any], label_range: tuple[float, float], named: str) -> tuple[np.ndarray, dict[int, str]]:

@@ -181,16 +181,26 @@ def content_files(folder: Path) -> list[Path]:
     ]
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write readable JSON: a reader never sees half a file."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+def write_json(path: Path, value: Any, *, sync: bool = False) -> None:
+    """Write readable JSON: a reader never sees half a file.
+
+    :param sync: as in `write_text`
+    """
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", sync=sync)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text, line ends as they are, under a temporary name, then rename: a reader never sees half a file."""
+def write_text(path: Path, text: str, *, sync: bool = False) -> None:
+    """Write a text, line ends as they are, under a temporary name, then rename: a reader never sees half a file.
+
+    :param sync: wait until the disk has it, before the rename: it is there after a power failure, too
+    """
     temporary = path.with_name(f".{path.name}.{maker()}.tmp")
     try:
-        temporary.write_bytes(text.encode("utf-8"))
+        with temporary.open("wb") as file:
+            file.write(text.encode("utf-8"))
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -6,8 +6,6 @@ HASH is that of all that decides the rows: those of another model or of other te
 output is finished. The .json says in words what decides them, and how many rows are whole; it is written after them.
 """
 
-import fcntl
-import json
 import logging
 import os
 import re
@@ -20,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from distill.errors import BadInput
-from distill.files.artefact import content_hash, is_temporary, maker, read_json
+from distill.files.artefact import content_hash, is_temporary, read_json, write_json
+from distill.files.locking import make_locked
 from distill.files.outputs import is_stream
 from distill.wording import counted
 
@@ -79,20 +78,9 @@ class GrowingArray:
             file.write(rows.tobytes())
             file.flush()
             os.fsync(file.fileno())  # the count never says more than the disk holds
-        self._write_state({"made_from": self._made_from, "n_rows": start + len(rows)})
-        self.n_stored = start + len(rows)
-
-    def _write_state(self, state: Mapping[str, Any]) -> None:
-        assert self._place is not None
-        temporary = self._place.with_name(f".{self._place.name}.{maker()}.tmp")
-        try:
-            with temporary.open("w", encoding="utf-8") as file:
-                json.dump(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._place.with_suffix(".json"))
-        finally:
-            temporary.unlink(missing_ok=True)
+        n_rows = start + len(rows)
+        write_json(path.with_suffix(".json"), {"made_from": self._made_from, "n_rows": n_rows}, sync=True)
+        self.n_stored = n_rows
 
     def _offset(self, row: int) -> int:
         return len(self._header) + row * self._row_bytes
@@ -138,8 +126,10 @@ def growing_array(
         yield GrowingArray(None, {}, width, dtype, header)
         return
     decided_by = {**made_from(), "form of the rows": f"{width} {np.dtype(dtype)} {header.hex()}"}
-    descriptor = _lock(folder, target)
+    if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
+        raise BadInput(f"{folder} is no folder; rows of an unfinished output belong there: remove it, or name another")
     place, array = folder / content_hash(decided_by), None
+    descriptor = make_locked(folder, f"another process is writing {target}; wait for it, or name another output")
     try:
         _check_members(folder)
         array = GrowingArray(place, decided_by, width, dtype, header)
@@ -187,30 +177,6 @@ def _say(target: Path, folder: Path, array: GrowingArray, decided_by: Mapping[st
                     _rows(other["n_rows"]),
                     ", ".join(names),
                 )
-
-
-def _lock(folder: Path, target: Path) -> int:
-    """Make the folder and lock it: its descriptor, which holds the lock until it is closed.
-
-    :raises BadInput: where another process has locked it, and where what stands there is no folder
-    """
-    while True:
-        if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
-            raise BadInput(
-                f"{folder} is no folder; rows of an unfinished output belong there: remove it, or name another"
-            )
-        folder.mkdir(exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go of it when the process dies
-            if os.path.samestat(os.fstat(descriptor), folder.stat()):
-                return descriptor
-        except BlockingIOError:
-            os.close(descriptor)
-            raise BadInput(f"another process is writing {target}; wait for it, or name another output") from None
-        except FileNotFoundError:  # the process that had it has removed it
-            pass
-        os.close(descriptor)
 
 
 def _check_members(folder: Path) -> None:

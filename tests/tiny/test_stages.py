@@ -74,9 +74,8 @@ def test_each_stage_starts_from_the_student_of_the_one_before(tiny_run, caplog):
     assert made_at(task) == before
 
 
-@pytest.mark.parametrize(
-    "after", [pytest.param(1, marks=pytest.mark.slow), 3]
-)  # of two checkpoints of the first stage and one of the second
+# of two checkpoints of the first stage and one of the second
+@pytest.mark.parametrize("after", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_killed_run_goes_on_at_its_stage_with_the_same_weights(tiny_run, monkeypatch, after):
     changes = {**BI, "training": {"checkpoint_seconds": 0, "dropout": 0.1}}
     calm = trained(tiny_run("calm", **changes, stages=TWO))

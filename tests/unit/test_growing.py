@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from distill.errors import BadInput
-from distill.files import growing
+from distill.files import growing, locking
 from distill.files.growing import growing_array, take_file
 from tests.conftest import ROOT
 
@@ -150,11 +150,11 @@ class TestTakesNothingElse:
         assert attempt(target)[1] == [0, 2, 4]
 
     def test_rows_whose_number_could_not_be_written(self, target, monkeypatch, caplog):
-        def full(*_):
+        def full(*_, **__):
             raise OSError(errno.ENOSPC, "No space left on device")
 
         with monkeypatch.context() as patched, pytest.raises(OSError, match="No space"):
-            patched.setattr(growing.json, "dump", full)
+            patched.setattr(growing, "write_json", full)
             attempt(target)
         assert "continues after" not in caplog.text and os.listdir(target.parent) == []
         assert attempt(target)[1] == [0, 2, 4]
@@ -169,7 +169,7 @@ class TestFolder:
                 attempt(target)
 
     def test_that_is_removed_while_one_waits_for_it_is_made_again(self, target, monkeypatch):
-        flock, times = growing.fcntl.flock, []
+        flock, times = locking.fcntl.flock, []
 
         def removed_first(descriptor, flags):
             if not times:
@@ -177,7 +177,7 @@ class TestFolder:
             times.append(descriptor)
             flock(descriptor, flags)
 
-        monkeypatch.setattr(growing.fcntl, "flock", removed_first)
+        monkeypatch.setattr(locking.fcntl, "flock", removed_first)
         assert attempt(target)[1] == [0, 2, 4] and len(times) == 2
 
     def test_is_gone_where_nothing_was_computed(self, target):
