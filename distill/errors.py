@@ -115,6 +115,10 @@ def loading(name: str) -> Iterator[None]:
             raise BadInput(
                 f"{name} asks to run code of its own (auto_map), which is never run here; use a model whose architecture transformers has"
             ) from None
-        advice = "; copy the folder again or rebuild it" if os.path.isdir(name) else ""
         reason = reason[:_LONGEST] or type(error).__name__
-        raise BadInput(f"{name} cannot be loaded: {reason}{advice}") from None
+        if not os.path.exists(name):
+            raise BadInput(
+                f"{name} is no folder here, and cannot be loaded from the hub: {reason}; "
+                "name a folder that exists, or check the name and the network"
+            ) from None
+        raise BadInput(f"{name} cannot be loaded: {reason}; copy the folder again or rebuild it") from None

@@ -108,6 +108,14 @@ class Run:
             return load_split(self.recipe.data, self.recipe.seed)
         return self.stages[-1]._splits[self.place]
 
+    def read_data(self) -> None:
+        """Read the data of all stages, which are kept, and log how many pairs and texts each stage has.
+
+        :raises BadInput: on anything that cannot be trained on
+        """
+        for stage in self.stages:
+            log.info("data%s: %s", "" if stage.name is None else f" of stage {stage.name}", stage.split.summary())
+
     @cached_property
     def _splits(self) -> list[Split]:
         data = {name: recipe.data for name, recipe in zip(self.stated.stages, self.stated.in_stages, strict=True)}

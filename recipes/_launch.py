@@ -1,6 +1,6 @@
 """What every entry point does around its stage: arguments, messages, the lock, the exit code.
 
-0 done · 1 a gate or a job failed · 2 bad input · 130 interrupted, 143 ended by SIGTERM (start it again, it goes on)
+0 done · 1 a gate or a job failed · 2 bad input · 130 interrupted, 143 ended by SIGTERM (start it again)
 
 `accelerate launch` makes 1 of any of them but 0, and prints its own traceback. Of several processes the first one prints
 what went wrong; all of them leave it in the file that the launcher asks for, so that its summary names the reason.
@@ -45,6 +45,7 @@ def set_up_messages() -> None:
     """Send our messages, and errors of others, to stderr; on the first process of a launch only."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.addFilter(_Once())
     level = logging.INFO if _is_first() else logging.ERROR
     for name in _OURS:
         logger = logging.getLogger(name)
@@ -52,6 +53,20 @@ def set_up_messages() -> None:
         logger.setLevel(level)
     for name in ("datasets", "huggingface_hub", "httpx", "httpx2", "openai"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # they log what they raise, and we report what they raise
+
+
+class _Once(logging.Filter):
+    """Lets each message through once: stages that train, score or open the same thing have the same to say of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        is_new = message not in self._said
+        self._said.add(message)
+        return is_new
 
 
 def guarded(work: Callable[[], None]) -> int:
@@ -65,7 +80,7 @@ def guarded(work: Callable[[], None]) -> int:
         _say(f"error: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; nothing finished was lost: start the same command again", file=sys.stderr)
         return 130
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _WRONG_PATHS:
@@ -143,18 +158,17 @@ def _disk_trouble(error: BaseException) -> str | None:
 
 
 def launch(recipe_path: str, overrides: Sequence[str], load_stages: "LoadStages") -> None:
-    """Validate the recipe, lock its folder and run stages one after the other.
+    """Validate the recipe, lock its folder, read its pairs and run stages one after the other.
 
-    :param load_stages: imports and returns them: a wrong recipe is refused before anything heavy is imported
+    :param load_stages: imports and returns them: a wrong recipe and wrong pairs are refused before anything heavy is imported
     """
     from distill.recipe.reading import load_recipe
-
-    recipe = load_recipe(recipe_path, overrides)
-    join_processes()
     from distill.run import Run
 
-    run = Run(recipe)
+    run = Run(load_recipe(recipe_path, overrides))
     with run.lock() if _is_first() else nullcontext():
+        run.read_data()
+        join_processes()
         for stage in load_stages():
             stage(run)
         if _is_first():

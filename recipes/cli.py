@@ -774,10 +774,10 @@ def layout(
     ] = False,
 ) -> None:
     """Write an export as a folder that another tool reads."""
-    from students.export.layouts import write_layout
+    from students.export.layouts import how_to_open, write_layout
 
     write_layout(model, target, tool=tool, calibrated=calibrated)  # type: ignore[arg-type]  # it says what is accepted
-    print(f"{model} → {target}", file=sys.stderr)
+    print(f"{model} → {target}, opened by {how_to_open(tool, target)}", file=sys.stderr)  # type: ignore[arg-type]
 
 
 @app.command()

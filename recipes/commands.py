@@ -21,6 +21,7 @@ from distill.models.files import read_model_files
 from distill.recipe.schema import Benchmark, Recipe
 from distill.runtime.fastest import exports_at, fastest_measured
 from distill.runtime.opening import load
+from distill.scorers.opening import check_local_scorers
 from distill.wording import counted, printable
 from recipes._launch import join_processes
 from recipes.options import (
@@ -129,13 +130,6 @@ def bench(
     as_json: bool,
 ) -> None:
     """Measure model folders side by side, print the report, and hold it against an earlier one."""
-    from distill.evaluation.compare_folders import (  # seconds of imports, which score does without
-        FolderMeasuring,
-        bench_folders,
-        check_against,
-        check_earlier,
-    )
-
     if pairs is None:
         raise BadInput("--pairs is missing: model folders are measured on labelled pairs of yours")
     limits = {"max_slowdown": earlier.max_slowdown, "max_metric_drop": earlier.max_metric_drop}
@@ -149,17 +143,28 @@ def bench(
         check_output_folder(output.path, inputs=inputs, ours=["benchmark.json"], overwrite=output.overwrite)
 
     check()
+    models = [Path(folder) for folder in folders]
+    check_local_scorers(models)
+    read = read_pairs(pairs.source, pairs.columns, label_range=(low, high), asked=pairs.asked)
+    from distill.evaluation.compare_folders import (  # seconds of imports, which wrong input does not wait for
+        FolderMeasuring,
+        bench_folders,
+        check_against,
+        check_earlier,
+    )
+
     if earlier.report is not None:
-        check_earlier(earlier.report, [Path(folder) for folder in folders])
+        check_earlier(earlier.report, models)
     result = bench_folders(
-        [Path(folder) for folder in folders],
-        read_pairs(pairs.source, pairs.columns, label_range=(low, high), asked=pairs.asked),
+        models,
+        read,
         output.path,
         measuring=FolderMeasuring(Benchmark(seconds=measurement.seconds), load, counts),
         source=pairs.source,
         before_writing=check,  # minutes later another process may have written there
     )
-    print_benchmark(result, output.path, as_json=as_json)
+    print_benchmark(result, reference="first", as_json=as_json)
+    print(f"report: {output.path / 'index.html'}", file=sys.stderr)
     if earlier.report is not None:
         for row in check_against(result, earlier.report, **limits):
             print(comparison_line(row), file=sys.stderr)
@@ -178,12 +183,15 @@ def examine(recipe: Recipe, n_pairs: int, output: OutputPlace | None, *, as_json
     :raises JobFailed: where there is a problem
     """
     from distill.run import Run
-    from teachers.doctor import diagnose, write_diagnosis
 
     if output is not None:
         check_output_folder(output.path, ours=["doctor.json"], overwrite=output.overwrite)
+    run = Run(recipe)
+    run.read_data()
     join_processes()
-    diagnosis = diagnose(Run(recipe), n_pairs=n_pairs)
+    from teachers.doctor import diagnose, write_diagnosis  # seconds of imports, which wrong pairs do not wait for
+
+    diagnosis = diagnose(run, n_pairs=n_pairs)
     if output is not None:
         write_diagnosis(diagnosis, output.path, overwrite=output.overwrite)
     if as_json:

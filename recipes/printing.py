@@ -62,18 +62,20 @@ def _cell(value: Any) -> str:
 def print_report(folder: Path, *, as_json: bool) -> None:
     """Print the rows of a run's report, as a table or as the JSON that the report is made from."""
     benchmark = json.loads((folder / "report" / "benchmark.json").read_text(encoding="utf-8"))
-    print_benchmark(benchmark, folder / "report", as_json=as_json)
+    print_benchmark(benchmark, as_json=as_json)
 
 
-def print_benchmark(benchmark: Mapping[str, Any], folder: Path, *, as_json: bool) -> None:
-    """Print the rows of a report that lies in a folder."""
+def print_benchmark(benchmark: Mapping[str, Any], *, reference: str = "teacher", as_json: bool) -> None:
+    """Print the rows of a report.
+
+    :param reference: what the first row is called, which the others are compared with
+    """
     if as_json:
         print(json.dumps(benchmark, ensure_ascii=False, indent=2))
         return
     metric = benchmark["primary_metric"]
-    columns = ("name", "runtime", metric, "95 %", "of teacher", "p50 ms", "pairs/s", "speed-up", "MB")
+    columns = ("name", "runtime", metric, "95 %", f"of {reference}", "p50 ms", "pairs/s", "speed-up", "MB")
     print_table(columns, [_report_cells(row, metric) for row in benchmark["rows"]])
-    print(f"report: {folder / 'index.html'}")
 
 
 def _report_cells(row: Mapping[str, Any], metric: str) -> list[str]:
@@ -87,7 +89,7 @@ def _report_cells(row: Mapping[str, Any], metric: str) -> list[str]:
         "" if retention is None else f"{100 * retention:.1f} %",
         _written_number((row["latency_ms"] or {}).get("p50"), ".2f"),
         _written_number(row["throughput_pairs_per_s"], ".0f"),
-        _written_number(row["speedup"], ".1f", "×"),
+        _written_number(row["speedup"], ".1f" if (row["speedup"] or 1) >= 1 else ".2g", "×"),
         _written_number(row["size_mb"], ".1f"),
     ]
 
@@ -294,8 +296,13 @@ def print_trim(report: Mapping[str, Any], *, as_json: bool) -> None:
     ):
         print(f"{name}: {before:,} → {after:,}")
     print(
-        f"texts whose tokens all survive are unchanged: checked on all of them, and the model on {report['n_checked']} (largest difference {report['max_difference']:.1g})"
+        f"Texts whose tokens all stay have the same tokens as before, by a check of every text, and the same embeddings, by "
+        f"{counted(report['n_checked'], 'text')} through the model (greatest difference {report['max_difference']:.1g})."
     )
+    if report["not_taken_over"]:
+        print(
+            f"Not taken over from {report['model']}: {', '.join(report['not_taken_over'])}. What they say is of the model before it was trimmed."
+        )
 
 
 def print_table(columns: Iterable[str], rows: list[list[str]]) -> None:

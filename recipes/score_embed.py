@@ -13,7 +13,7 @@ import numpy as np
 from distill.data.pairs import Asked, PairReader, Pairs, batched
 from distill.data.table_writing import check_form, check_suffix, table_writer
 from distill.data.text_blocks import TextReader
-from distill.files.artefact import content_files, revision, versions
+from distill.files.artefact import content_files, read_card, revision, versions
 from distill.files.growing import growing_array, take_file
 from distill.files.hashing import texts_digest
 from distill.files.outputs import check_output_file, output_file
@@ -101,6 +101,8 @@ def embed_file(
     scorer = load(model, truncate=embedding.truncate, **arguments)
     at_once = _is_done_at_once(len(read), scorer)
     width = scorer.embedding_width
+    if width < scorer.whole_width:
+        _say_unless_trained_at(width, scorer.path)
     header = _npy_header((len(read), width))
 
     def made_from() -> dict[str, str]:
@@ -127,7 +129,23 @@ def embed_file(
             for _ in vectors:
                 pass
             take_file(stored.path, temporary)
-    print(f"{counted(len(read), 'text')} → {output.path}  ({scorer!r})", file=sys.stderr)
+    print(f"{counted(len(read), 'text')} → {output.path}, {width} numbers each  ({scorer!r})", file=sys.stderr)
+
+
+def _say_unless_trained_at(width: int, folder: Path) -> None:
+    """Warn where a student's card tells that it was not trained at this width of its embeddings."""
+    card = read_card(folder)
+    objectives = None if card is None else card.recipe.get("objectives")
+    if not isinstance(objectives, dict):  # nobody says what it was trained at
+        return
+    widths = (objectives.get("matryoshka") or {}).get("dimensions", ())
+    if width not in widths:
+        trained = f"whole and at {', '.join(map(str, widths))}" if widths else "whole alone (no objectives.matryoshka)"
+        print(
+            f"{folder}: its embeddings were trained {trained}; at {width} numbers they may match worse, by how much "
+            "`distill index-quality --truncate` measures",
+            file=sys.stderr,
+        )
 
 
 def _rows_at_once(scorer: PairScorer) -> int:

@@ -20,6 +20,7 @@ from distill.files.artefact import (
 )
 from distill.files.outputs import check_output_file, check_output_folder, output_file, output_folder
 from distill.models.backbone import resolve_name
+from distill.models.files import read_model_files, read_sides
 from distill.models.modeling import load_model, replace_tokenizer, save_model, tokenizer_of, transformer_of
 from students.build import check_reload
 from students.vocabulary.corpus import Corpus
@@ -71,6 +72,11 @@ def trim_folder(
     """
     source = Path(resolve_name(model))
     kind = check_model_folder(source)
+    held = read_model_files(source).held_runtime if read_sides(source) is None else "torch"
+    if held not in ("torch", "numpy"):
+        raise BadInput(
+            f"{source} is an export for {held}, which has no weights to cut; trim the student that it was made from"
+        )
     check_unchanged(source)  # what is made of it has a card of its own, which would hide what happened to its files
     read: list[str | Path] = [source, *(_source_file(text) for text in texts)]
     check_output_folder(target, inputs=read)
@@ -103,7 +109,13 @@ def trim_folder(
         save_model(loaded, folder)
         check_reload(loaded, folder)
         write_card(folder, card)
-    return {"model": str(source), "target": str(target), "size_mb": (_mb(source), _mb(target)), **report.to_json()}
+    return {
+        "model": str(source),
+        "target": str(target),
+        "size_mb": (_mb(source), _mb(target)),
+        "not_taken_over": [path.name for path in sorted(source.iterdir()) if not (target / path.name).exists()],
+        **report.to_json(),
+    }
 
 
 def _read(texts: Sequence[str]) -> Corpus:

@@ -16,6 +16,7 @@ import numpy as np
 from distill.data.cut_texts import sample_cut_texts
 from distill.data.pairs import Pairs, batched, pairs_of
 from distill.diagnosis.scores import check_scale
+from distill.diagnosis.teachers import check_tokens
 from distill.errors import JobFailed
 from distill.files.artefact import revision
 from distill.graphs.openvino import GraphPrecision, export_graph
@@ -73,6 +74,8 @@ def _label(run: Run, name: str, actors: Actors | None) -> None:
         scorer = _load_teacher(run, name)
         if not isinstance(scorer, BlackBoxScorer):
             cut = _cut_texts(name, scorer, items, say=state.is_main_process)
+            if state.is_main_process:
+                _say_what_it_cannot_read(name, scorer, items)
         asked = None if actors is None else _asked_by_actors(run, name, scorer, actors)
         for kind, rows in todo.items():
             missing, title, size = _Missing(kind, *items[kind], rows), f"{name}: {kind}", run.recipe.signals.shard_size
@@ -183,6 +186,15 @@ def _cut_texts(
             if say:
                 cut.say(f"{name}: {kind} {side}".strip())
     return counted
+
+
+def _say_what_it_cannot_read(
+    name: str, scorer: Scorer | TokenScorer, items: Mapping[SignalKind, tuple[np.ndarray, Pairs | _Texts]]
+) -> None:
+    """Warn of a script that the teacher's tokenizer does not know: its signals for such texts mean little."""
+    texts = [text for _, inputs in items.values() for side in _sides(inputs) for text in side]
+    for finding in check_tokens(f"teacher {name}", scorer.tokenizer, texts):
+        log.warning("%s", finding.line)
 
 
 def _sides(inputs: Pairs | _Texts) -> tuple[list[str], list[str]]:

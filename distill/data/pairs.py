@@ -69,6 +69,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 _BUNDLED_CANDIDATES = 4  # documents per query in the bundled data
 _A_NUMBER = re.compile(r"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\s*")
+_FEW_TO_LEARN_FROM, _FEW_TO_CHOOSE_BY = 100, 20  # pairs and texts; pairs
 T = TypeVar("T")
 
 
@@ -147,6 +148,21 @@ class Split:
         paired = (*self.unlabelled_pairs.queries, *self.unlabelled_pairs.documents)
         return list(dict.fromkeys([*self.unlabelled, *(text for pair in self.parallel for text in pair), *paired]))
 
+    def summary(self) -> str:
+        """Return how many pairs and texts there are of each kind, in one line."""
+        sizes = {
+            "training": len(self.train),
+            "unlabelled": len(self.unlabelled_pairs),
+            "validation": len(self.validation),
+            "evaluation": len(self.evaluation),
+        }
+        pairs = ", ".join(f"{number:,} {kind}" for kind, number in sizes.items() if number or kind != "unlabelled")
+        more = [
+            *([counted(len(self.unlabelled), "unpaired text")] if self.unlabelled else []),
+            *([counted(len(self.parallel), "translation")] if self.parallel else []),
+        ]
+        return "; ".join([f"{pairs} pairs", *more])
+
     def describe(self) -> dict[str, Any]:
         """Return sizes and fingerprints, for `artefact.json`."""
         parts = {"train": self.train, "validation": self.validation, "evaluation": self.evaluation}
@@ -222,9 +238,25 @@ def _with_texts(drawn: _Parts, data: Data, seed: int, notes: list[str]) -> Split
     parallel = [pair for pair in found if held_out.isdisjoint(map(text_key, pair))]
     if dropped := len(found) - len(parallel):
         notes.append(f"{dropped} parallel pairs hold a held-out text and were left out of training")
+    split = Split(train, validation, evaluation, unlabelled, parallel=parallel, unlabelled_pairs=unlabelled_pairs)
+    notes += _few(split)
     for note in notes:
         log.warning(note)
-    return Split(train, validation, evaluation, unlabelled, tuple(notes), parallel, unlabelled_pairs)
+    return replace(split, notes=tuple(notes))
+
+
+def _few(split: Split) -> list[str]:
+    """Say which parts are too small to learn from, or to choose a checkpoint by."""
+    notes = []
+    learned = len(split.train) + len(split.unlabelled_pairs) + len(split.unlabelled) + len(split.parallel)
+    if learned < _FEW_TO_LEARN_FROM:
+        notes.append(f"{split.summary()}: so few teach little; give more pairs, with or without labels")
+    elif len(split.validation) < _FEW_TO_CHOOSE_BY:
+        notes.append(
+            f"{counted(len(split.validation), 'validation pair')}: the best checkpoint is chosen by chance; "
+            "set a larger data.validation_share"
+        )
+    return notes
 
 
 def load_stage_splits(own: Data, stages: Mapping[str, Data], seed: int) -> list[Split]:

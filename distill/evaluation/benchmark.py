@@ -631,7 +631,7 @@ def _comparisons(rows: Sequence[BenchmarkEntry]) -> list[tuple[str, str]]:
 
 
 def said_of_quality(result: Mapping[str, Any]) -> list[str]:
-    """Say what of a report's rows must not be overlooked: no quality, a broken control, models under the floor.
+    """Say what of a report's rows must not be overlooked: no quality, a broken control, models worse than TF-IDF.
 
     Each is a warning of the log, too.
     """
@@ -645,14 +645,19 @@ def said_of_quality(result: Mapping[str, Any]) -> list[str]:
     under = [row["name"] for row in rows if row.get("under_floor") and row["role"] not in _NOT_SAID_UNDER]
     if floor is not None and under:
         value = floor["metrics"][metric]["value"]
-        said.append(f"Under the floor: {', '.join(under)}. Counting common terms ({floor['name']}) gives {value:.3f}.")
+        said.append(
+            f"Worse than {floor['name']} ({value:.3f}), which counts common terms: {', '.join(under)}. "
+            "A better teacher or more labels have to come first."
+        )
     level = [
         row["name"]
         for row in rows
         if not row.get("under_floor") and is_level_with_floor(str(row["name"]), rows, result)
     ]
     if floor is not None and level:
-        said.append(f"Not shown to be above the floor ({floor['name']}): {', '.join(level)}. The interval includes 0.")
+        said.append(
+            f"Not shown to be better than {floor['name']}: {', '.join(level)}. The interval of the difference includes 0."
+        )
     for line in said:
         log.warning(line)
     return said

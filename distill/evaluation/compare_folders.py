@@ -30,7 +30,7 @@ from distill.metrics.names import METRIC_NAMES
 from distill.progress import progress
 from distill.recipe.schema import Benchmark
 from distill.report.build import write_report
-from distill.scorers.opening import check_scorer_folder, open_scorer
+from distill.scorers.opening import check_local_scorers, open_scorer
 
 __all__ = ["FolderMeasuring", "bench_folders", "check_against", "check_earlier"]
 
@@ -68,11 +68,7 @@ def bench_folders(
     :param before_writing: called when all is measured; what it raises leaves the output as it is
     :raises BadInput: for a folder that is not whole, and names that stand for two folders
     """
-    for folder in folders:
-        if check_scorer_folder(folder) == "remote":
-            raise BadInput(
-                f"{folder} is a remote scorer, whose speed is its network's; name it in a recipe's benchmark.baselines"
-            )
+    check_local_scorers(folders)
     rows = _rows(folders, measuring.threads or (measuring.settings.threads,))
     scored = {row.name: _scored(row, pairs) for row in rows}
     speed = measure_rows(rows, pairs, measuring.settings, seed=_SEED, load=measuring.load)
@@ -88,6 +84,7 @@ def bench_folders(
     cards = {row.name: read_card(row.path) for row in rows}
     result |= {
         "title": "benchmark",
+        "reference": "first model",
         "notes": [],
         "models": {name: getattr(card, "revision", None) for name, card in cards.items()},
     }

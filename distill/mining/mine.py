@@ -35,6 +35,7 @@ from distill.runtime.vectors import nearest_rows
 __all__ = ["Mined", "MiningInputs", "MiningSettings", "check_mining_settings", "mine"]
 
 log = logging.getLogger(__name__)
+_SHOWN = {"false_negatives": "limits on scores"}  # settings whose name says little to who gave options
 _COLUMNS: Mapping[str, type] = {
     "query": str,
     "document": str,
@@ -176,7 +177,7 @@ def _begin(
     path = folder / "settings.json"
     try:
         known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() and not overwrite else content
-        changed = [name for name in content if known.get(name) != content[name]]
+        changed = [_SHOWN.get(name, name) for name in content if known.get(name) != content[name]]
     except (ValueError, AttributeError):
         raise BadInput(f"{path} is damaged; name another folder, or add --overwrite") from None
     if changed:

@@ -3,6 +3,7 @@
 `write_report` takes what `benchmark.json` holds:
 
     title           str
+    reference       what the row is called that the others are held against; "teacher" where it is missing
     primary_metric  str, optional: the metric of the headline and the picture; else the first there is of ndcg_at_10,
                     roc_auc and spearman
     recipe          mapping, shown as YAML

@@ -49,6 +49,7 @@ class BenchmarkResults:
     metrics: list[str]  # those that any row has
     primary: str | None
     teacher: Row | None
+    reference: str  # what the row is called that the others are held against: teacher, first model
 
     @classmethod
     def of(cls, benchmark: Mapping[str, Any]) -> "BenchmarkResults":
@@ -58,7 +59,8 @@ class BenchmarkResults:
         teacher = next((row for row in rows if row.get("role") == "teacher"), None)
         rows = [_completed(row, teacher) for row in rows]
         metrics = _metrics_in(rows)
-        return cls(raw, rows, _labels(rows), metrics, _primary(raw.get("primary_metric"), metrics), teacher)
+        primary, reference = _primary(raw.get("primary_metric"), metrics), str(raw.get("reference") or "teacher")
+        return cls(raw, rows, _labels(rows), metrics, primary, teacher, reference)
 
     def labelled(self) -> list[tuple[str, Row]]:
         """Each row after its label."""

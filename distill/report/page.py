@@ -26,6 +26,7 @@ def page(content: BenchmarkResults, pictures: Pictures) -> str:
         title=str(raw.get("title") or "Benchmark"),
         date=(raw.get("environment") or {}).get("date"),
         headline=headline(content),
+        reference=content.reference,
         results=main_table(content),
         pictures=pictures,
         metric=metric_name(content.primary or ""),

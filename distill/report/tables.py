@@ -107,7 +107,12 @@ def main_table(content: BenchmarkResults) -> ReportTable:
     before = [None, *(column.group for column in columns)]
     heads = [ColumnHead(column.head, column.group != last) for column, last in zip(columns, before, strict=False)]
     lines = [
-        TableLine(label, nature(row), [_cell(row, *one) for one in zip(columns, best, strict=True)], role_of(row))
+        TableLine(
+            label,
+            nature(row, content.reference),
+            [_cell(row, *one) for one in zip(columns, best, strict=True)],
+            role_of(row),
+        )
         for label, row in content.labelled()
     ]
     groups = list(Counter(column.group for column in columns).items())
@@ -117,7 +122,7 @@ def main_table(content: BenchmarkResults) -> ReportTable:
 def _columns(content: BenchmarkResults) -> list[_Column]:
     """Columns that any row has a number for."""
     quality = [_metric_column(key) for key in content.metrics]
-    columns = [*quality, _share_column(content.primary), *_speed_columns(), *_size_columns()]
+    columns = [*quality, _share_column(content.primary), *_speed_columns(content.reference), *_size_columns()]
     return [column for column in columns if any(column.value(row) is not None for row in content.rows)]
 
 
@@ -137,7 +142,7 @@ def _share_column(primary: str | None) -> _Column:
     return _Column("Quality", f"Share of {metric_name(primary or '')}", share, percent, lambda row: [])
 
 
-def _speed_columns() -> list[_Column]:
+def _speed_columns(reference: str) -> list[_Column]:
     def tail(row: Row) -> list[str]:
         parts = [(name, number_at(row, "latency_ms", name)) for name in ("p95", "p99")]
         said = [f"{name} {three_digits(value)}" for name, value in parts if value is not None]
@@ -147,7 +152,7 @@ def _speed_columns() -> list[_Column]:
 
     def speedup(row: Row) -> list[str]:
         factor, split = number_at(row, "speedup"), speed_share(row)
-        said = [] if factor is None or row.get("role") == "teacher" else [f"{times(factor)} teacher"]
+        said = [] if factor is None or row.get("role") == "teacher" else [f"{times(factor)} {reference}"]
         # a factor a line: the column is narrow
         parts = (
             []
@@ -197,11 +202,11 @@ def _caption(content: BenchmarkResults) -> list[str]:
     threads = environment.get("threads")
     where = f" on {cpu}{f', {threads} threads' if threads else ''}" if cpu else ""
     quality = (
-        f"Small type under a quality: its 95 % bootstrap interval over {said}. Bold: the best apart from the teacher; where "
+        f"Small type under a quality: its 95 % bootstrap interval over {said}. Bold: the best apart from the {content.reference}; where "
         "intervals overlap much, that order is not settled."
     )
     if NO_SHARE.intersection(content.metrics) - LOWER_IS_BETTER:
-        quality += " Teacher ρ and τ-b: rank agreement with the teacher’s scores."
+        quality += f" Teacher ρ and τ-b: rank agreement with the {content.reference}’s scores."
     if any(row.get("role") == "control" for row in content.rows):
         quality += " The control is the same student, trained on the labels alone; the notes say how."
     if any(row.get("role") == "untrained" for row in content.rows):

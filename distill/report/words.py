@@ -118,11 +118,16 @@ def listed(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def nature(row: Row) -> str:
-    """Role, kind, runtime and precision in one line; a precision that is not known is said to be so."""
+def nature(row: Row, reference: str = "teacher") -> str:
+    """Role, kind, runtime and precision in one line; a precision that is not known is said to be so.
+
+    :param reference: what the first row is called; where folders are compared, the others have no role
+    """
     kind, runtime = str(row.get("kind") or ""), str(row.get("runtime") or "")
     precision = row.get("precision") or "precision not recorded"
     role = row.get("role")
+    if reference != "teacher":
+        role = reference if role == "teacher" else None
     if kind in BLACK_BOXES:
         return f"{role}\u00a0· {_BLACK_BOXES[kind]}\u00a0· parameters unknown"
     parts = (
@@ -168,24 +173,24 @@ def kept(row: Row, content: BenchmarkResults) -> str | None:
     known = [f"{percent(share)} of its {_spoken(key)}" for key, share in shares if share is not None]
     if not known:
         return None
-    said = listed(known).replace("of its", "of the teacher’s", 1)
+    said = listed(known).replace("of its", f"of the {content.reference}’s", 1)
     verb = "keeps" if row.get("role") in (*_OURS, "teacher_export") else "reaches"
     costs = _costs(row, content.teacher)
     return f"{verb} {said}{f', at {listed(costs)}' if costs else ''}"
 
 
 def warnings(content: BenchmarkResults) -> list[str]:
-    """Say, a sentence each without its full stop, what the headline must not hide: models that are not above TF-IDF."""
+    """Say, a sentence each without its full stop, what the headline must not hide: models that are not shown to be better than TF-IDF."""
     under = [
         label for label, row in content.labelled() if row.get("under_floor") and row.get("role") in ("teacher", *_OURS)
     ]
-    said = [f"Under the floor, what counting common terms gives: {listed(under)}"] if under else []
+    said = [f"Worse than TF-IDF, which counts common terms: {listed(under)}"] if under else []
     level = [
         label
         for label, row in content.labelled()
         if not row.get("under_floor") and is_level_with_floor(str(row["name"]), content.rows, content.raw)
     ]
-    return said + ([f"Not shown to be above TF-IDF: {listed(level)}"] if level else [])
+    return said + ([f"Not shown to be better than TF-IDF: {listed(level)}"] if level else [])
 
 
 def worth(row: Row, content: BenchmarkResults) -> str | None:

@@ -219,8 +219,8 @@ def faster_float(folder: Path, n_threads: int, mode: Mode | None) -> str | None:
             fp32 = next((one for one in found.exports if (one.runtime, one.precision) == (own.runtime, "fp32")), None)
             if fp32 is None or fastest_measured([own, fp32], speeds, mode)[0] is own:
                 return None
-            return f"fp32 is faster here, {fastest_measured([own, fp32], speeds, mode)[1]}: {fp32.folder}"
+            return f"fp32 is faster than int8 here ({fastest_measured([own, fp32], speeds, mode)[1]}); to take it, open {fp32.folder}"
     sibling = folder.with_name(f"{folder.name.removesuffix('int8')}fp32")
     if multiplies_int8() or not folder.name.endswith("-int8") or not sibling.is_dir():
         return None
-    return f"fp32 is faster here, as expected of {cpu_class()} (no VNNI, no AMX; not measured): {sibling}"
+    return f"fp32 is likely faster than int8 on this CPU ({cpu_class()}, no VNNI or AMX; `distill tune` measures it); to take it, open {sibling}"

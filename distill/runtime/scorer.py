@@ -107,7 +107,12 @@ class Scorer:
     @property
     def embedding_width(self) -> int:
         """Width of a sentence embedding; of a cross-encoder, the number of scores a pair gets."""
-        return self.truncate or self._engine.output_width
+        return self.truncate or self.whole_width
+
+    @property
+    def whole_width(self) -> int:
+        """Dimensions of an embedding that is not truncated; of a cross-encoder 1."""
+        return self._engine.output_width
 
     # -----------------------------------------------------------------------------------------------------------------
     # Embeddings

@@ -28,7 +28,15 @@ from distill.scorers.scoring import SCORER_FILE, PairScorer
 from distill.scorers.token_readers import HowToRead
 from distill.scorers.token_scorer import open_token_scorer, read_token_settings
 
-__all__ = ["ResultColumns", "check_scorer_folder", "model_folder", "open_scorer", "result_columns", "scorer_folders"]
+__all__ = [
+    "ResultColumns",
+    "check_local_scorers",
+    "check_scorer_folder",
+    "model_folder",
+    "open_scorer",
+    "result_columns",
+    "scorer_folders",
+]
 
 ResultColumns = dict[str, tuple[type, Callable[[np.ndarray], np.ndarray]]]
 """The columns of a table of scores: the type of each, and what gives it from the scores."""
@@ -128,6 +136,18 @@ def check_scorer_folder(folder: Path) -> str:
     if isinstance(settings, TokenTeacher) and not (folder / INNER_MODEL).is_dir():
         raise BadInput(f"{folder} is not whole: {INNER_MODEL} is missing; copy it again or run train_teacher")
     return settings.kind
+
+
+def check_local_scorers(folders: Sequence[Path]) -> None:
+    """Check that folders can be opened as scorers of this machine, whose speed can be measured.
+
+    :raises BadInput: for a folder that is not whole, and for a remote scorer
+    """
+    for folder in folders:
+        if check_scorer_folder(folder) == "remote":
+            raise BadInput(
+                f"{folder} is a remote scorer, whose speed is its network's; name it in a recipe's benchmark.baselines"
+            )
 
 
 def model_folder(folder: Path) -> Path:

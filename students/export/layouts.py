@@ -37,7 +37,7 @@ from distill.models.compatibility import pooling_flags, portable_tokenizer
 from distill.models.files import GRAPHS
 from distill.models.stored_calibration import read_calibration
 
-__all__ = ["TOOLS", "Tool", "write_layout"]
+__all__ = ["TOOLS", "Tool", "how_to_open", "write_layout"]
 
 Tool = Literal["fastembed", "tei", "transformers.js", "triton", "optimum"]
 _SAMPLES = (
@@ -255,6 +255,19 @@ TOOLS: Mapping[str, Callable[[_Export, Path, str], Path]] = {
     "triton": _triton,
     "optimum": _optimum,
 }
+_OPENED_BY: Mapping[str, str] = {
+    "fastembed": "TextEmbedding (a cross-encoder: TextCrossEncoder): add_custom_model(…, pooling=PoolingType.DISABLED), then specific_model_path={target}",
+    "tei": "text-embeddings-router --model-id {target}",
+    "transformers.js": "env.localModelPath = {parent}, then pipeline('feature-extraction', '{name}')",
+    "triton": "tritonserver --model-repository {parent}",
+    "optimum": "from_pretrained({target}) of the ORTModel or OVModel class for the task",
+}
+
+
+def how_to_open(tool: Tool, target: Path) -> str:
+    """Return the command or call by which a tool opens the folder that was written for it."""
+    place = target.resolve()
+    return _OPENED_BY[tool].format(target=place, parent=place.parent, name=place.name)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

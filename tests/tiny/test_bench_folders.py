@@ -57,7 +57,7 @@ def test_bad_options_are_one_line(bert_bi, tmp_path, capsys):
         ([str(bert_bi), "--pairs", "x.tsv", "--loads", "50"], "--loads 50: shares of the capacity are expected"),
         ([str(bert_bi), "--pairs", "x.tsv", "--threads", "0"], "numbers from 1 are expected"),
         ([str(bert_bi), "--pairs", str(tmp_path / "none.tsv")], "no such file"),
-        ([str(tmp_path / "none"), "--pairs", str(tmp_path / "none.tsv")], "no such file"),
+        ([str(tmp_path / "none"), "--pairs", str(tmp_path / "none.tsv")], "there is no such directory"),
     ):
         assert main(["benchmark", *arguments]) == 2
         error = capsys.readouterr().err

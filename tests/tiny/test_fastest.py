@@ -181,11 +181,13 @@ def test_an_int8_export_says_that_fp32_was_measured_to_be_faster(exports, monkey
     cpu(monkeypatch, int8=True)
     assert faster_float(exports / "openvino-int8", 1, None) is None
     store(exports, FP32_WINS)
-    assert faster_float(exports / "openvino-int8", 1, None).startswith("fp32 is faster here, measured: 2000 tokens/s")
+    assert faster_float(exports / "openvino-int8", 1, None).startswith(
+        "fp32 is faster than int8 here (measured: 2000 tokens/s"
+    )
     cpu(monkeypatch)
     store(exports, INT8_WINS)
     assert faster_float(exports / "openvino-int8", 1, None) is None  # measured, whatever is expected of the CPU
-    assert "as expected of" in faster_float(exports / "openvino-int8", 2, None)
+    assert "fp32 is likely faster than int8 on this CPU" in faster_float(exports / "openvino-int8", 2, None)
 
 
 def test_the_precisions_are_measured_in_turns(exports, monkeypatch):

@@ -145,7 +145,7 @@ def test_what_was_scored_is_not_asked_again(tmp_path, cross, monkeypatch):
     assert before == 24 and sum(asked) == int(np.isfinite(mined.scores).sum()) + len(PAIRS) - before
     asked.clear()
     other = MiningSettings(depth=10, strata=(RankStratum(1, 5, 2),), false_negatives=FalseNegatives(max_score=1.0))
-    with pytest.raises(BadInput, match=r"begun with other settings \(strata, false_negatives\)"):
+    with pytest.raises(BadInput, match=r"begun with other settings \(strata, limits on scores\)"):
         mine(tmp_path / "out", MiningInputs(PAIRS), other, teacher=teacher)
     mine(tmp_path / "out", MiningInputs(PAIRS), other, teacher=teacher, overwrite=True)
     assert not asked

@@ -340,4 +340,6 @@ def test_an_int8_graph_says_where_fp32_is_faster(multiplies, graphs, tmp_path, m
         shutil.copytree(graphs / "bert_bi", tmp_path / "openvino-fp32")
         load(tmp_path / "openvino-int8", n_threads=1)
     told = [record.getMessage() for record in caplog.records]
-    assert len(told) == (not multiplies) and all("fp32 is faster here, as expected of" in line for line in told)
+    assert len(told) == (not multiplies) and all(
+        "fp32 is likely faster than int8 on this CPU (" in line for line in told
+    )

@@ -13,6 +13,7 @@ from distill.models.modeling import load_model
 from distill.recipe.schema import Objectives
 from distill.runtime.opening import load
 from distill.training import loop as training
+from recipes.cli import main
 from students import build_student, export_static_student, train_student
 from students.cut.dimensions import read_axes
 from students.cut.static import token_vectors
@@ -333,3 +334,13 @@ def test_serves_one_side_beside_its_teacher(tmp_path):
     routed = load(run.router)
     assert np.abs(routed.encode_queries(TEXTS) - stock(run.router).encode_query(TEXTS)).max() < 1e-6
     assert np.abs(routed.encode_documents(TEXTS) - load(run.teacher("bi")).encode_documents(TEXTS)).max() < 1e-6
+
+
+@pytest.mark.parametrize(("asked", "is_said"), [([], False), (["--truncate", "8"], False), (["--truncate", "6"], True)])
+def test_a_width_that_was_never_trained_is_said(run, tmp_path, capsys, asked, is_said):
+    (tmp_path / "texts.txt").write_text("백엔드 개발자\nbackend engineer\n", encoding="utf-8")
+    arguments = ["embed", str(run.student), str(tmp_path / "texts.txt"), "-o", str(tmp_path / "v.npy"), *asked]
+    assert main(arguments) == 0
+    said = capsys.readouterr().err
+    assert ("its embeddings were trained whole and at 8, 4; at 6 numbers they may match worse" in said) == is_said
+    assert f"2 texts → {tmp_path / 'v.npy'}, {(asked or ['', '16'])[1]} numbers each" in said

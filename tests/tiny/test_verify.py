@@ -235,9 +235,14 @@ def test_a_folder_of_runs_is_not_taken_for_one(copied, capsys):
 
 
 def test_a_trimmed_model_is_whole(finished, tmp_path, capsys):
-    (tmp_path / "texts.txt").write_text("백엔드 개발자\nbackend engineer\n", encoding="utf-8")
-    target = tmp_path / "trimmed"
-    assert main(["trim", str(finished.student), str(target), "--texts", str(tmp_path / "texts.txt")]) == 0
+    texts, target = tmp_path / "texts.txt", tmp_path / "trimmed"
+    texts.write_text("백엔드 개발자\nbackend engineer\n", encoding="utf-8")
+    student = shutil.copytree(finished.student, tmp_path / "student")
+    (student / "README.md").write_text("its report\n")
+    assert main(["trim", str(student), str(target), "--texts", str(texts)]) == 0
+    assert f"Not taken over from {student}: README.md. What they say is of the model" in capsys.readouterr().out
+    assert main(["trim", str(finished.export("fp32")), str(tmp_path / "graph"), "--texts", str(texts)]) == 2
+    assert "is an export for openvino, which has no weights to cut; trim the student" in capsys.readouterr().err
     assert main(["verify", str(target)]) == 0
     assert "broken" not in capsys.readouterr().out
 

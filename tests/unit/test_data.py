@@ -360,15 +360,24 @@ class TestLoadSplit:
 
     def test_takes_an_evaluation_file_as_it_is(self, tmp_path):
         evaluation = self.write(tmp_path, "evaluation.tsv", prefix="e", n=10)
-        split = load_split(Data(train=self.write(tmp_path), evaluation=evaluation), seed=1)
+        split = load_split(Data(train=self.write(tmp_path, n=600), evaluation=evaluation), seed=1)
         assert split.evaluation.queries == [f"eq{i // 2}" for i in range(10)]
-        assert len(split.train) + len(split.validation) == 100
+        assert len(split.train) + len(split.validation) == 600
         assert split.notes == ()
+        assert split.summary() == "570 training, 30 validation, 10 evaluation pairs"
+
+    def test_says_what_is_too_small_to_learn_from_or_to_choose_by(self, tmp_path):
+        texts = write_lines(tmp_path / "texts.txt", *(f"text {i}" for i in range(200)))
+        data = Data(train=self.write(tmp_path), unlabelled=[{"path": str(texts)}], validation_share=0.1)
+        (note,) = load_split(data, seed=1).notes
+        assert note.startswith("10 validation pairs: the best checkpoint is chosen by chance")
+        (note,) = load_split(data.model_copy(update={"unlabelled": ()}), seed=1).notes
+        assert note.startswith("80 training, 10 validation, 10 evaluation pairs: so few teach little")
 
     def test_says_that_an_evaluation_file_leaks(self, tmp_path):
         rows = ["query\tdocument\tlabel", "q0\tnew\t1", "fresh\tfresher\t0"]
         evaluation = str(write_lines(tmp_path / "evaluation.tsv", *rows))
-        split = load_split(Data(train=self.write(tmp_path), evaluation=evaluation), seed=1)
+        split = load_split(Data(train=self.write(tmp_path, n=600), evaluation=evaluation), seed=1)
         assert split.notes == (
             "leak: 1 of 4 evaluation texts also stand in the training pairs; results on them are too good",
         )

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import os
 import subprocess
 import sys
 from functools import cache
@@ -227,3 +228,33 @@ def test_imports_stay_light(module, heavy):
     program = f"import sys, {module}; print(*sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "quickstart", "data.train=pairs.csv"],
+        ["doctor", "quickstart", "data.train=pairs.csv"],
+        ["benchmark", "a_model", "--pairs", "pairs.csv"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_wrong_pairs_are_refused_before_anything_heavy_is_imported(words, tmp_path):
+    (tmp_path / "pairs.csv").write_text("query,document,lable\na,b,1\n")
+    model = tmp_path / "a_model"
+    model.mkdir()
+    (model / "modules.json").write_text("[]")
+    program = (
+        "import sys; from recipes.cli import main; code = main(sys.argv[1:]); "
+        "print(code, *sorted({'torch', 'transformers', 'sklearn'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["2"]
+    assert "error: " in done.stderr and "data: " not in done.stderr

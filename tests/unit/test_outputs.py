@@ -79,7 +79,10 @@ class TestFile:
         done = subprocess.run(
             [sys.executable, "-c", program, tmp_path / "out"], capture_output=True, text=True, cwd=ROOT, check=False
         )
-        assert (done.returncode, done.stderr) == (143, "error: ended by SIGTERM; the same command goes on from here\n")
+        assert (done.returncode, done.stderr) == (
+            143,
+            "error: ended by SIGTERM; nothing finished was lost: start the same command again\n",
+        )
         assert os.listdir(tmp_path) == []
 
     def test_that_fails_leaves_nothing(self, tmp_path):

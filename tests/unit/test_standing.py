@@ -62,9 +62,12 @@ def test_what_is_under_the_floor_is_said_in_headline_and_notes():
     rows = [*ROWS[:3], row("student", "student", 0.65), row("tfidf", "baseline", 0.82, "tfidf")]
     rows = with_standing(rows, None, "roc_auc")
     (said,) = said_of_quality({"rows": rows, "primary_metric": "roc_auc"})
-    assert said == "Under the floor: cross, student. Counting common terms (tfidf) gives 0.820."
+    assert (
+        said
+        == "Worse than tfidf (0.820), which counts common terms: cross, student. A better teacher or more labels have to come first."
+    )
     content = BenchmarkResults.of({"rows": rows, "primary_metric": "roc_auc"})
-    assert headline(content).endswith(". Under the floor, what counting common terms gives: cross and student")
+    assert headline(content).endswith(". Worse than TF-IDF, which counts common terms: cross and student")
     student = next(one for one in content.rows if one["name"] == "student")
     assert worth(student, content) == (
         "of the best teacher’s ROC-AUC: 72.2\u00a0% of its value, 37.5\u00a0% above chance, "
@@ -78,8 +81,8 @@ def test_what_is_not_shown_to_be_above_the_floor_is_said_in_headline_and_notes()
     compared = {"name": "student − tfidf", "metric": "roc_auc", "value": 0.02, "low": -0.01, "high": 0.05}
     result = {"rows": rows, "primary_metric": "roc_auc", "comparisons": [compared]}
     (said,) = said_of_quality(result)
-    assert said == "Not shown to be above the floor (tfidf): student. The interval includes 0."
-    assert headline(BenchmarkResults.of(result)).endswith(". Not shown to be above TF-IDF: student")
+    assert said == "Not shown to be better than tfidf: student. The interval of the difference includes 0."
+    assert headline(BenchmarkResults.of(result)).endswith(". Not shown to be better than TF-IDF: student")
     shown = {**result, "comparisons": [{**compared, "low": 0.01}]}
     assert said_of_quality(shown) == [] and "TF-IDF" not in headline(BenchmarkResults.of(shown))
 
