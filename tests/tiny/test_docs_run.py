@@ -61,6 +61,7 @@ def folder(tmp_path_factory):
     subprocess.run([sys.executable, "-c", blocks(OWN_CSV, "python")[0]], cwd=folder, check=True)
     (folder / "mine.yaml").write_text(blocks(OWN_CSV, "yaml")[0], encoding="utf-8")
     assert len((folder / "pairs.csv").read_text(encoding="utf-8").splitlines()) == 721
+    os.symlink(folder / "pairs.csv", folder / "resumes.csv")
     run = next(one for one in commands(OWN_CSV) if one[1] == "run")
     run_command(folder, *run[1:], *TINY)
     os.symlink(folder / "runs" / "mine", folder / "runs" / "quickstart")
