@@ -101,6 +101,17 @@ def test_the_command_prints_findings_writes_suspects_and_ends_with_1(made, tmp_p
     assert hot == 1 and "problem  temperature" in printed.out and "would learn nothing" in printed.err
 
 
+def test_labelling_says_which_script_the_teacher_cannot_read(bert_bi, tmp_path, caplog):
+    rows = [f"ไทย {number}\tภาษา {number} งาน\t{number % 2}" for number in range(60)]
+    (tmp_path / "thai.tsv").write_text("\n".join(["query\tdocument\tlabel", *rows]) + "\n", encoding="utf-8")
+    stated = recipe(bert_bi, tmp_path / "run")
+    run = Run(stated.model_copy(update={"data": stated.data.model_copy(update={"train": str(tmp_path / "thai.tsv")})}))
+    train_teachers(run)
+    cache_signals(run)
+    (line,) = (line for line in caplog.messages if "tokenizer" in line)
+    assert line.startswith("teacher t: ") and "texts in thai are unknown to its tokenizer; take a teacher of this" in line
+
+
 def test_a_teacher_that_is_not_there_yet_is_said(bert_bi, tmp_path):
     run = Run(recipe(bert_bi, tmp_path / "run"))
     assert any("not trained yet" in finding.says for finding in diagnose(run).findings)
