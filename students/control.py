@@ -200,7 +200,7 @@ def _trials(
             except Terminated:
                 raise
             except JobFailed as error:  # as at a learning rate that is too high
-                log.warning("control: %s is not taken: %s", way.name, error)
+                log.warning("control: %s failed and is not compared: %s", way.name, error)
                 values[way.name] = None
                 continue
         card = run.require(folder, "train_student")

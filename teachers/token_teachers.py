@@ -42,7 +42,7 @@ def take_token_teacher(run: Run, name: str, settings: TokenTeacher) -> None:
     inputs = {"stage": "train_teacher", "name": name, "teacher": section, "parents": {"backbone": identity}}
     stated = settings.model_dump(mode="json", exclude={"backbone", "prompts", "scripts"})
     if put_into_run(run, name, inputs, stated, lambda folder: _write(settings, folder)):
-        log.info("teacher %s: %s, taken as it is into %s", name, settings.in_words, run.teacher(name))
+        log.info("teacher %s: %s, used as it is, stored in %s", name, settings.in_words, run.teacher(name))
 
 
 def _write(settings: TokenTeacher, folder: Path) -> None:

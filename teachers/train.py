@@ -154,7 +154,7 @@ def _copy(run: Run, name: str, teacher: Teacher, model: Any, inputs: dict[str, A
     with new_folder(run.teacher(name)) as folder:
         save_model(model, folder)
         write_card(folder, artefact)
-    log.info("teacher %s: taken as it is into %s", name, run.teacher(name))
+    log.info("teacher %s: used as it is, stored in %s", name, run.teacher(name))
     if is_generative(model):
         instruction = default_prompt(model)
         log.info(

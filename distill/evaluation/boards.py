@@ -309,10 +309,10 @@ def _stands(path: Path, metadata: Any) -> bool:
         stored = json.loads(path.read_text(encoding="utf-8"))
         same = bool(stored["scores"]) and stored["dataset_revision"] == metadata.revision
     except (ValueError, KeyError, TypeError):
-        log.warning("%s is no whole result; the task is run again", path)
+        log.warning("%s is incomplete; the task is run again", path)
         return False
     if not same:
-        log.info("%s: the result that stands in %s is of other data; the task is run again", metadata.name, path.parent)
+        log.info("%s: the stored result in %s is of other data; the task is run again", metadata.name, path.parent)
     return same
 
 

@@ -503,7 +503,7 @@ def check_named_settings(folder: Path) -> None:
     ]
     if changed:
         log.warning(
-            "%s: %s changed since the folder was made; it may answer otherwise (distill verify %s)",
+            "%s: %s changed since the folder was made; its results may differ (distill verify %s)",
             folder,
             ", ".join(changed),
             folder,

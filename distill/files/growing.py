@@ -97,7 +97,7 @@ class GrowingArray:
                     return n_rows
         except (BadInput, LookupError, TypeError, OSError):
             pass
-        log.warning("%s is damaged; its rows are computed anew", self._place.with_suffix(".json"))
+        log.warning("%s is damaged; its rows are computed again", self._place.with_suffix(".json"))
         return 0
 
 

@@ -288,11 +288,11 @@ def _retrieved(
         loaded: np.ndarray = np.load(kept, allow_pickle=False)
         if loaded.shape[0] == len(queries) and loaded.dtype == np.int64 and (loaded < len(documents)).all():
             return loaded
-        log.warning("%s is damaged, and made again", kept)
+        log.warning("%s is damaged and is made again", kept)
     except FileNotFoundError:
         pass
     except (OSError, ValueError, EOFError):
-        log.warning("%s is damaged, and made again", kept)
+        log.warning("%s is damaged and is made again", kept)
     if retriever is None:
         assert terms is not None
         rows, _ = Bm25(documents, terms=terms).search(queries, settings.depth)

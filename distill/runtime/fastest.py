@@ -188,13 +188,11 @@ def fastest_export(
     """
     found = exports_at(path)
     if found is None:
-        log.info("precision auto: %s, as it is: it is no export of a student", path)
+        log.info("precision auto: %s, because it is no export of a student", path)
         return path, runtime
     exports = [one for one in found.exports if runtime in (None, one.runtime)]
     if not exports and (path / "modules.json").is_file():
-        log.info(
-            "precision auto: %s, as it is: there is no other to take; left out %s", path, "; ".join(found.left_out)
-        )
+        log.info("precision auto: %s, the only one that can be used; left out: %s", path, "; ".join(found.left_out))
         return path, runtime
     if not exports:
         held = ", ".join(one.folder.name for one in found.exports) or "none that can be taken"

@@ -90,7 +90,7 @@ class EndpointAnswers:
         where = f"teacher {self.name}"
         if not missing:
             log.info(
-                "%s: all %d answers of %s are kept, nobody is asked; %s spent",
+                "%s: all %d answers of %s are cached, nothing is sent; %s spent",
                 where,
                 len(items),
                 endpoint.model,

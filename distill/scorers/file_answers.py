@@ -33,7 +33,7 @@ class FileAnswers:
     *Shape:* values: (n_found, width) embeddings, or (n_found,) logits or cosines, float32
 
     :param rows: the row of each item's answer
-    :param n_folded: how many were found only with white space and Unicode form folded
+    :param n_folded: how many were found only after white space and Unicode were normalized
     """
 
     rows: Mapping[Item, int]
@@ -66,7 +66,9 @@ def read_answers(name: str, settings: FileTeacher, items: Sequence[Item], *, who
     )
     answers = found.answers(where)
     if answers.n_folded:
-        log.info("%s: %s found only with white space and Unicode form folded", where, counted(answers.n_folded, "text"))
+        log.info(
+            "%s: %s found only after white space and Unicode were normalized", where, counted(answers.n_folded, "text")
+        )
     checked = _checked_vectors if settings.signal == "embeddings" else _checked_scores
     values = checked(where, settings, answers.values, _shown_by_row(answers))
     if whole and len(values) > 1 and (values == values[0]).all():
@@ -151,7 +153,7 @@ class _Found:
             )
         if self.n_repeats:
             log.info(
-                "%s: %s of an item that stands there already, with the same answer",
+                "%s: %s repeated with the same answer",
                 where,
                 counted(self.n_repeats, "row"),
             )

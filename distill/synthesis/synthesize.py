@@ -339,7 +339,10 @@ def synthesize(settings: SynthesisSettings, output: Path, *, show_progress: bool
             return output / "pairs.jsonl"
         log.info("%s", expected)
         if expected.dollars > settings.budget_usd:
-            log.warning("the budget of %s will not suffice; what it pays for is kept", in_dollars(settings.budget_usd))
+            log.warning(
+                "the budget of %s will not suffice; every answer that it pays for is kept",
+                in_dollars(settings.budget_usd),
+            )
         budget = store.budget()
         with progress("synthesize", settings.n_pairs, start=store.n_pairs, show=show_progress) as report:
             try:

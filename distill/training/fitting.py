@@ -205,7 +205,7 @@ def _say_what_is_read(trainset: TrainSet, job: Job) -> None:
         if isinstance(source, ReadScripts):
             texts = list(dict.fromkeys(trainset.teacher_texts))
             read, scripts = int(are_read(texts, source.scripts).sum()), ", ".join(source.scripts)
-            log.info("%s: %s is learned of %d of %d texts, those in %s", job.name, name, read, len(texts), scripts)
+            log.info("%s: %s is trained on %d of %d texts, those in %s", job.name, name, read, len(texts), scripts)
 
 
 def _learn_one_side(units: TrainSet, job: Job) -> None:

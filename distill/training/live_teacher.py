@@ -146,7 +146,7 @@ def _read_scripts(name: str, teacher: LiveTeacher, units: TrainSet) -> np.ndarra
     read = are_read(units.teacher_texts, teacher.scripts)
     scripts = ", ".join(teacher.scripts)
     log.info(
-        "%s: layers of %s are learned of %d of %d texts, those in %s",
+        "%s: layers of %s are trained on %d of %d texts, those in %s",
         name,
         teacher.name,
         read.sum(),

@@ -500,7 +500,7 @@ class _Loop:
             return
         self.accelerator.load_state(str(checkpoints[-1]))
         self.state = TrainResult(**json.loads((checkpoints[-1] / "loop.json").read_text(encoding="utf-8")))
-        log.info("%s goes on from step %d", self.title, self.state.step)
+        log.info("%s resumes at step %d", self.title, self.state.step)
 
     def _save_weights(self) -> None:
         """Keep what is trained of the best weights; what is frozen has not changed."""

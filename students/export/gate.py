@@ -273,7 +273,9 @@ def compare(
     undefined, not_judged = _undefined(scores, own_scores, labels, difference)
     if not_judged:
         log.warning(
-            "%s: not judged, since the held-back pairs do not define it: %s", exported.path.name, ", ".join(not_judged)
+            "%s: not checked, because the held-back pairs do not define it: %s",
+            exported.path.name,
+            ", ".join(not_judged),
         )
     return ParityReport(
         kind=reference.kind,

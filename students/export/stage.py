@@ -186,7 +186,8 @@ def _held_back(run: Run) -> tuple[list[tuple[str, str]], np.ndarray | None]:
     unseen -= set(rows_by_script([" ".join(pairs[row]) for row in rows]))
     if unseen:
         log.warning(
-            "no held-back pair is in %s, which training pairs are in: not judged there", ", ".join(sorted(unseen))
+            "no held-back pair is in %s, although training pairs are: the export is not checked there",
+            ", ".join(sorted(unseen)),
         )
     is_labelled = labels is not None and run.student_section.asymmetric is None
     return [pairs[row] for row in rows], labels[rows] if is_labelled and labels is not None else None

@@ -50,7 +50,7 @@ def test_sigterm_leaves_a_checkpoint_that_the_same_command_goes_on_from(runs, tm
         shutil.rmtree(tmp_path / "run" / part)
     printed = terminate_in_training(FSDP, "train_student", recipe, (tmp_path / "run/.work", "student-*/step-*"))
     [step] = set(re.findall(r"SIGTERM at step (\d+) of", printed))
-    assert f"student goes on from step {step}" in launch(FSDP, "train_student", recipe, *RESUMED)
+    assert f"student resumes at step {step}" in launch(FSDP, "train_student", recipe, *RESUMED)
     same_weights(runs[FSDP][0].student, tmp_path / "run/student", atol=0)
 
 

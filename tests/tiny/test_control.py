@@ -81,7 +81,7 @@ def test_a_trial_that_fails_is_not_taken(tiny_run, monkeypatch, caplog):
     _, control = finished(tiny_run(**{**LEARNS_FROM_BI, "student": student}, data=SHORT))
     said = control.details["control"]
     assert said["learning_rate"] == 1e-4 and said["trials"]["cosent at 0.5"] is None
-    assert "control: cosent at 0.5 is not taken: the loss is no number at step 3" in caplog.text
+    assert "control: cosent at 0.5 failed and is not compared: the loss is no number at step 3" in caplog.text
 
 
 def test_a_mixture_of_terms_on_labels_is_one_way_to_learn_them(tiny_run):

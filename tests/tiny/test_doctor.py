@@ -109,7 +109,9 @@ def test_labelling_says_which_script_the_teacher_cannot_read(bert_bi, tmp_path, 
     train_teachers(run)
     cache_signals(run)
     (line,) = (line for line in caplog.messages if "tokenizer" in line)
-    assert line.startswith("teacher t: ") and "texts in thai are unknown to its tokenizer; take a teacher of this" in line
+    assert (
+        line.startswith("teacher t: ") and "texts in thai are unknown to its tokenizer; take a teacher of this" in line
+    )
 
 
 def test_a_teacher_that_is_not_there_yet_is_said(bert_bi, tmp_path):

@@ -187,7 +187,7 @@ def test_texts_in_other_scripts_than_the_teachers_do_not_count(flat, deep, caplo
     )
     assert alike.tolist() == (latin > hangul).tolist()
     assert 5 <= alike.sum() <= 8
-    assert f"student: layers of deep are learned of {alike.sum()} of 12 texts, those in latin" in caplog.text
+    assert f"student: layers of deep are trained on {alike.sum()} of 12 texts, those in latin" in caplog.text
 
 
 def test_another_tokenizer_is_refused_with_the_terms_that_work(flat, xlmr_bi):

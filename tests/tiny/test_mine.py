@@ -251,7 +251,9 @@ class TestWhatANewcomerFound:
         (kept,) = (tmp_path / "out" / ".work").glob("retrieved-*.npy")
         kept.write_bytes(kept.read_bytes()[:200])
         mine(tmp_path / "out", MiningInputs(PAIRS), ALL)
-        assert (tmp_path / "out" / "pairs.jsonl").read_bytes() == first and "is damaged, and made again" in caplog.text
+        assert (
+            tmp_path / "out" / "pairs.jsonl"
+        ).read_bytes() == first and "is damaged and is made again" in caplog.text
 
     def test_a_folder_does_not_read_itself(self, tmp_path):
         mine(tmp_path / "out", MiningInputs(PAIRS), ALL)

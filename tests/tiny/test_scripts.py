@@ -67,7 +67,7 @@ def test_a_student_learns_of_each_teacher_what_it_reads(tmp_path, caplog, change
     _, _, units = step_of(run)
     texts = list(dict.fromkeys(units.teacher_texts))
     n_read = int(are_read(texts, ["latin"]).sum())
-    assert f"one is learned of {n_read} of {len(texts)} texts, those in latin" in caplog.text
+    assert f"one is trained on {n_read} of {len(texts)} texts, those in latin" in caplog.text
     one = SignalCache(run.signals("one"), run.signal_identity("one")).folder
     assert f'"embeddings": {n_read}' in (one / "manifest.json").read_text(encoding="utf-8")
     assert np.isfinite(load(run.student).encode(texts[:3])).all()

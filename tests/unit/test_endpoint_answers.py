@@ -164,7 +164,7 @@ def test_the_check_estimates_asks_one_and_keeps_it(tmp_path, caplog):
         ask(settings, tmp_path, TEXTS)
         assert sorted(text for entry in server.ledger for text in entry["texts"]) == TEXTS
         EndpointAnswers("te", settings, tmp_path).check(TEXTS, [0] * 10)
-    assert "all 10 answers of m are kept, nobody is asked" in caplog.text and len(server.ledger) == 2
+    assert "all 10 answers of m are cached, nothing is sent" in caplog.text and len(server.ledger) == 2
 
 
 CHECKED = {

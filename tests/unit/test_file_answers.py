@@ -86,7 +86,7 @@ def test_a_text_is_found_as_written_and_else_folded(tmp_path, caplog):
     columns = {"text": [nfd, "a cat", " a  cat"], "vector": [VECTORS[0], VECTORS[1], VECTORS[1]]}
     caplog.set_level("INFO")
     found = read_answers("t", teacher(write(tmp_path, ".npz", columns)), ["한국어 문장", "a cat", "a\u00a0cat"])
-    assert found.n_folded == 2 and "2 texts found only with white space and Unicode form folded" in caplog.text
+    assert found.n_folded == 2 and "2 texts found only after white space and Unicode were normalized" in caplog.text
     np.testing.assert_allclose(found.of(["한국어 문장", "a cat"]), [VECTORS[0], VECTORS[1]], rtol=1e-6)
 
 

@@ -139,7 +139,7 @@ class TestTakesNothingElse:
         attempt(target, stop_after=1)
         stored(target, "json").write_text(state)
         rows, computed = attempt(target)
-        assert computed == [0, 2, 4] and "is damaged; its rows are computed anew" in caplog.text
+        assert computed == [0, 2, 4] and "is damaged; its rows are computed again" in caplog.text
         np.testing.assert_array_equal(rows, ROWS)
 
     @pytest.mark.parametrize("n_rows", [-1, 7, 10**30, True])
