@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from distill.errors import BadInput
+from distill.models.activation_checkpointing import is_checkpointing
 from distill.models.modeling import is_generative, is_static, transformer_of
 from distill.recipe.schema import Lora
 
@@ -21,7 +22,7 @@ def add_adapters(model: Any, lora: Lora) -> None:
     config = LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=_targets(transformer, lora)
     )
-    if transformer.is_gradient_checkpointing:
+    if is_checkpointing(transformer):
         transformer.enable_input_require_grads()  # frozen embeddings would cut the graph
     # of a generative reranker the head is the vocabulary's: it says yes and no as it has learned to
     own_head = [] if is_generative(model) else _head(transformer)

@@ -14,6 +14,7 @@ from distill.data.cut_texts import CutTexts
 from distill.data.pairs import Pairs
 from distill.errors import BadInput
 from distill.files.artefact import ModelKind, new_folder, write_card
+from distill.models.activation_checkpointing import enable_checkpointing
 from distill.models.lora import add_adapters, merged
 from distill.models.modeling import is_generative, is_static, save_model, set_dropout, tokenizer_of, transformer_of
 from distill.models.prompts import NO_PROMPTS, leaves_prompt_out, model_prompts
@@ -247,7 +248,7 @@ def built_for_training(job: Job) -> Any:
     if job.max_length <= _EAGER_UP_TO_TOKENS and not torch.cuda.is_available():
         transformer_of(model).set_attn_implementation("eager")
     if job.training.gradient_checkpointing:
-        transformer_of(model).gradient_checkpointing_enable({"use_reentrant": False})
+        enable_checkpointing(transformer_of(model))
     return model
 
 

@@ -11,6 +11,7 @@ import torch
 from distill.data.pairs import Pairs
 from distill.data.tokens import tokenize
 from distill.errors import BadInput
+from distill.models.activation_checkpointing import enable_checkpointing
 from distill.models.layers import EncoderLayers
 from distill.models.modeling import load_model, tokenizer_of, transformer_of
 from distill.recipe.schema import EmbeddingMatch, HiddenMatch, Objectives, RelationMatch, Rkd, Schedule, Training
@@ -412,7 +413,7 @@ def test_checkpointed_activations_give_the_same_gradients(flat, deep):
     for checkpointed in (False, True):
         step = step_of(student, teachers).train()
         if checkpointed:
-            transformer_of(step.model).gradient_checkpointing_enable({"use_reentrant": False})
+            enable_checkpointing(transformer_of(step.model))
         found.append(gradients_of(step, [batch]))
     assert_same(*found, atol=1e-6)
 
