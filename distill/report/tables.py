@@ -121,18 +121,19 @@ def main_table(content: BenchmarkResults) -> ReportTable:
 
 def _columns(content: BenchmarkResults) -> list[_Column]:
     """Columns that any row has a number for."""
-    quality = [_metric_column(key) for key in content.metrics]
+    quality = [_metric_column(key, content.reference) for key in content.metrics]
     columns = [*quality, _share_column(content.primary), *_speed_columns(content.reference), *_size_columns()]
     return [column for column in columns if any(column.value(row) is not None for row in content.rows)]
 
 
-def _metric_column(key: str) -> _Column:
+def _metric_column(key: str, reference: str) -> _Column:
     def interval(row: Row) -> list[str]:
         low, high = metric_of(row, key, "low"), metric_of(row, key, "high")
         return [] if low is None or high is None else [f"{bound(low)}–{bound(high)}"]
 
     better = -1 if key in LOWER_IS_BETTER else 1
-    return _Column("Quality", metric_name(key), lambda row: metric_of(row, key), three_decimals, interval, better)
+    name = metric_name(key).replace("Teacher", reference.capitalize())
+    return _Column("Quality", name, lambda row: metric_of(row, key), three_decimals, interval, better)
 
 
 def _share_column(primary: str | None) -> _Column:
@@ -206,7 +207,7 @@ def _caption(content: BenchmarkResults) -> list[str]:
         "intervals overlap much, that order is not settled."
     )
     if NO_SHARE.intersection(content.metrics) - LOWER_IS_BETTER:
-        quality += f" Teacher ρ and τ-b: rank agreement with the {content.reference}’s scores."
+        quality += f" {content.reference.capitalize()} ρ and τ-b: rank agreement with the {content.reference}’s scores."
     if any(row.get("role") == "control" for row in content.rows):
         quality += " The control is the same student, trained on the labels alone; the notes say how."
     if any(row.get("role") == "untrained" for row in content.rows):
@@ -225,9 +226,9 @@ def _runtime_words(content: BenchmarkResults) -> str:
     words = []
     if any(row.get("speedup_split") for row in content.rows):
         words.append(
-            "× teacher is against the teacher in PyTorch, and the product of two factors: what the smaller model gives, held "
-            "against the teacher in the same runtime and precision (where another is named, against that), and what that "
-            "runtime gives the teacher too."
+            "× teacher is against the teacher in PyTorch, and the product of two factors: what the smaller model gives, compared "
+            "with the teacher in the same runtime and precision (or in the one that is named), and what that runtime gives the "
+            "teacher as well."
         )
     if any(row.get("runtime") == "openvino" for row in content.rows):
         words.append(

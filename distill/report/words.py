@@ -153,7 +153,7 @@ def headline(content: BenchmarkResults) -> str:
         value = metric_of(row, key)
         return f"{label}: not measured" if value is None else f"{label}: {metric_name(key)} {three_decimals(value)}"
     cost = " and ".join(_costs(row, content.teacher))
-    said = f"{label}: {percent(share)} of the teacher’s {_spoken(key)}{f' at {cost}' if cost else ''}"
+    said = f"{label}: {percent(share)} of the {content.reference}’s {_spoken(key)}{f' at {cost}' if cost else ''}"
     return ". ".join([said, *warnings(content)])
 
 

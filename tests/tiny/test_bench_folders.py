@@ -1,6 +1,7 @@
 """`distill benchmark A B --pairs …` as a user calls it, a second time against the first."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -32,7 +33,13 @@ def test_folders_side_by_side_and_against_the_last_time(bert_bi, bert_cross, tmp
         assert load["open_loop"][0]["rate"] == 0.5 * load["capacity_pairs_per_s"]
         assert load["memory"]["n_shapes"] == 20
         assert 0 < row["first_score_seconds"] <= row["first_score_cold_seconds"]
-    assert (tmp_path / "one" / "index.html").is_file()
+    words = re.sub(
+        r"<style>.*?</style>|<[^>]*>",
+        " ",
+        (tmp_path / "one" / "index.html").read_text(encoding="utf-8"),
+        flags=re.DOTALL,
+    )
+    assert "of the first model’s ROC-AUC" in words and "eacher" not in words
     previous = str(tmp_path / "one" / "benchmark.json")
     worse = ["--against", previous, "--max-metric-drop", "0.0", "--max-slowdown", "1000"]
     assert main([*command, *worse, "-o", str(tmp_path / "two")]) == 0
