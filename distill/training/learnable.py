@@ -49,12 +49,12 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
-LEAST_SPREAD = 1e-4  # of scores in logits or cosines: below it a teacher says the same of everything
-_NOTHING = 0.05  # a rank correlation that is none
-_LEAST_PAIRS = 200  # below it a teacher that is worth something is not told from noise
+LEAST_SPREAD = 1e-4  # of scores in logits or cosines: below it a teacher's scores count as constant
+_NOTHING = 0.05  # a rank correlation below this counts as none
+_LEAST_PAIRS = 200  # with fewer pairs a useful teacher cannot be distinguished from noise
 _NORMAL_975 = 1.959964
-_SAMPLE_TEXTS = 64  # that embeddings are looked at on
-_SAMPLE_PAIRS = 256  # that scores are looked at on
+_SAMPLE_TEXTS = 64  # number of texts whose embeddings are checked
+_SAMPLE_PAIRS = 256  # number of pairs whose scores are checked
 
 
 class _Facts(Protocol):
