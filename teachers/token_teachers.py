@@ -50,9 +50,7 @@ def _write(settings: TokenTeacher, folder: Path) -> None:
     """Write the model, and BGE-m3's heads beside it."""
     name = resolve_name(settings.backbone)
     if isinstance(settings, M3Teacher):
-        has_pooling = (
-            stored_file(name, "modules.json") is not None
-        )  # a folder trained by FlagEmbedding lacks it
+        has_pooling = stored_file(name, "modules.json") is not None  # a folder trained by FlagEmbedding lacks it
         model = build_model(
             "bi_encoder",
             name,

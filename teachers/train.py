@@ -77,7 +77,7 @@ def _inputs(run: Run, name: str, teacher: Teacher) -> dict[str, Any]:
         "parents": _parents(run, teacher),
     }
     if any(prompts := _stored_prompts(run, teacher)):
-        inputs["prompts"] = list(prompts)  # earlier releases dropped the prompts: a teacher of such a release is a different one
+        inputs["prompts"] = list(prompts)  # earlier releases dropped them, and made another teacher
     if teacher.frozen:
         return inputs
     described = run.split.describe()

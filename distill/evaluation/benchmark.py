@@ -494,7 +494,7 @@ def recipe_of_models(run: Run, rows: Sequence[BenchmarkEntry]) -> tuple[dict[str
             row.role, ()
         )
         made |= {part: card.recipe[part] for part in parts if part in card.recipe}
-    if made.get("student") and given.get("student"):  # the calibration follows the given recipe, whatever the student was trained with
+    if made.get("student") and given.get("student"):  # the calibration is fitted by the given recipe
         made["student"]["calibration"] = given["student"]["calibration"]
     found = differences(made, given)
     if not found:

@@ -62,8 +62,8 @@ _OFFSET_POSITIONS = (
     "markuplm",
 )
 _DEFAULT_PAD_ID = 1
-_OF_WIDTHS = ("shape", "mismatch in its core dimension")  # what torch and numpy say of matrices that do not fit
-_NO_LIMIT = 10**30  # what transformers takes where a tokenizer states none
+_OF_WIDTHS = ("shape", "mismatch in its core dimension")  # in messages of torch and numpy on matrices that do not fit
+_NO_LIMIT = 10**30  # the value in transformers for a tokenizer without a limit
 
 
 @dataclass(frozen=True)
