@@ -52,7 +52,7 @@ def set_up_messages() -> None:
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(level)
     for name in ("datasets", "huggingface_hub", "httpx", "httpx2", "openai"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # they log errors that they also raise, and that are reported here
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # they also raise what they log
 
 
 class _Once(logging.Filter):
@@ -151,9 +151,7 @@ def _disk_trouble(error: BaseException) -> str | None:
     said = str(error)
     if full in said or any(words in said for words in _CANNOT_WRITE):
         return f"{full}: the disk{room}"
-    earlier = (
-        error.__cause__ or error.__context__
-    )  # an error on closing a file hides the error on writing it
+    earlier = error.__cause__ or error.__context__  # an error on closing a file hides the error on writing it
     return None if earlier is None else _disk_trouble(earlier)
 
 

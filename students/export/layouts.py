@@ -44,7 +44,7 @@ _SAMPLES = (
     "백엔드 개발자를 채용합니다. Python과 Django 경험이 필요합니다.",
     "Backend engineer with five years of PYTHON, Django and PostgreSQL.",
     "a",
-    "Kubernetes와 AWS로 서비스를 운영한 DevOps 엔지니어 " * 100,  # longer than the model's limit: it must be cut in the same way
+    "Kubernetes와 AWS로 서비스를 운영한 DevOps 엔지니어 " * 100,  # longer than the model's limit
 )
 _TOLERANCE = 1e-4  # of the greatest result: other tools may sum in another order
 _DYNAMIC_TOLERANCE = 0.1  # the runtime pads and another tool may not, which changes dynamic ranges
@@ -183,7 +183,7 @@ def _text_embeddings_inference(export: _Export, folder: Path, name: str) -> Path
     graph = folder / "model.onnx"
     keep_outputs(export.graph, graph, [export.result])
     config, loaded = export.classifier_config(), export.loaded_config()
-    # names that its readers want and that some families, such as DistilBERT, call otherwise
+    # names that the tool needs and that some families, such as DistilBERT, do not use
     aliases = ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings", "pad_token_id")
     present = {alias: getattr(loaded, alias) for alias in aliases if getattr(loaded, alias, None) is not None}
     write_json(folder / "config.json", {**present, **config})
@@ -191,7 +191,7 @@ def _text_embeddings_inference(export: _Export, folder: Path, name: str) -> Path
     settings = {"max_seq_length": export.scorer.max_length, "do_lower_case": False}
     write_json(folder / "sentence_bert_config.json", settings)
     if not export.is_cross_encoder:
-        # it wants to know, but takes sentence_embedding where the graph has it
+        # the tool requires this setting, but uses sentence_embedding if the graph has it
         (folder / "1_Pooling").mkdir()
         write_json(folder / "1_Pooling" / "config.json", pooling_flags(export.scorer.embedding_width, {"mean"}))
         prompts = export.source / "config_sentence_transformers.json"
