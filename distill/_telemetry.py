@@ -1,7 +1,7 @@
 """Switch off usage data: OpenVINO and NNCF send some to Google Analytics with each import and conversion by default.
 
-They send it from forks of the whole process, about six per conversion, which took five sixths of the CPU time of a small
-model's export. If `openvino_telemetry` cannot be imported, both use their own stub.
+They send it from forks of the whole process, about six per conversion, which took five sixths of the CPU time of a
+small model's export. If `openvino_telemetry` cannot be imported, both use their own stub.
 """
 
 import sys

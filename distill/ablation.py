@@ -282,8 +282,8 @@ def ancestors(recipe: Recipe | Ablation, name: str) -> list[str]:
 class AblationCell:
     """One model on one data version.
 
-    `spread` is the standard deviation of its scores in [0, 1]; `seconds` the training time, including that of the models
-    it starts from; `problem` the reason why there is no value.
+    `spread` is the standard deviation of its scores in [0, 1]; `seconds` the training time, including that of the
+    models it starts from; `problem` the reason why there is no value.
     """
 
     metrics: Mapping[str, Estimate]
@@ -305,7 +305,7 @@ class AblationRow:
 
 
 def squeezed(name: str, cell: AblationCell, others: Mapping[str, AblationCell]) -> str | None:
-    """Return a note if a model beats another in the published metric, but ranks clearly worse with less spread of scores.
+    """Return a note if a model beats another in the published metric, but ranks clearly worse with less spread.
 
     The squared error of (cos + 1)/2 rewards scores near the labels' mean; it says little about which pair is better.
     """

@@ -81,7 +81,7 @@ def is_full_disk(error: OSError) -> bool:
 
 
 def missing_package(error: ImportError) -> BadInput | None:
-    """Return a message on a missing package and how to install it; None for a module of this toolkit, or no known package.
+    """Return how to install a missing package; None for a module of this toolkit, or no known package.
 
     >>> print(missing_package(ModuleNotFoundError(name="sklearn.metrics")))
     this needs the package scikit-learn, which is not installed here: pip install scikit-learn, or pip install matchdistill for all that \

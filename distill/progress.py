@@ -44,7 +44,8 @@ def progress(title: str, total: int, *, start: int = 0, show: bool = True) -> It
 def reaching(report: Progress, total: int) -> Iterator[OnProgress]:
     """Yield a function whose counts reach `total` at the end and never pass it.
 
-    A model counts unique texts, whose number differs from that of the pairs: counts are capped, and the rest is added at the end.
+    A model counts unique texts, whose number differs from that of the pairs: counts are capped, and the rest is added
+    at the end.
 
     >>> counts = []
     >>> with reaching(counts.append, 3) as count:

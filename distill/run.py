@@ -143,7 +143,7 @@ class Run:
 
     @property
     def space(self) -> tuple[str, ...]:
-        """The teachers in whose space the student's embeddings are, by this stage or else the last earlier one that sets it."""
+        """The teachers in whose space the student's embeddings are, by this stage or an earlier one."""
         return self.recipe.objectives.kept_teachers or (() if self.before is None else self.before.space)
 
     @property
@@ -205,7 +205,7 @@ class Run:
         return self.folder / "student" if self is self.stages[-1] else self._own / "student"
 
     def place_of(self, folder: Path) -> str:
-        """Return a folder's path relative to the run's, as cards name a student's start: "built", "stages/general/student"."""
+        """Return a folder's path in the run, as cards name a student's start: "built", "stages/general/student"."""
         return folder.relative_to(self.folder).as_posix()
 
     @property

@@ -4,11 +4,11 @@
                                 /scores-<chunk>-<checksum>.arrow      key (16 bytes), value
                                 /embeddings-<chunk>-<checksum>.arrow  key (16 bytes), value[width]
 
-An item's key is the hash of its text, or of its query and document. Shards are memory-mapped Arrow files. Each is written
-under a temporary name and renamed, so a killed run continues where it stopped, and any number of processes can write at
-the same time. A shard's name has the checksum of its bytes, which is verified when it is opened: a damaged shard is
-refused, not trained on. A cache made by another teacher, length or precision has another identity and is not found:
-stale signals cannot be used by mistake (sentence-transformers' scripts name the folder by hand).
+An item's key is the hash of its text, or of its query and document. Shards are memory-mapped Arrow files. Each is
+written under a temporary name and renamed, so a killed run continues where it stopped, and any number of processes can
+write at the same time. A shard's name has the checksum of its bytes, which is verified when it is opened: a damaged
+shard is refused, not trained on. A cache made by another teacher, length or precision has another identity and is not
+found: stale signals cannot be used by mistake (sentence-transformers' scripts name the folder by hand).
 """
 
 import hashlib
@@ -112,7 +112,7 @@ class SignalCache:
         self._verified: set[str] = set()
 
     def missing(self, kind: SignalKind, keys: np.ndarray) -> np.ndarray:
-        """Return the index of the first occurrence of each key that no shard has. *Shape:* keys (n, 2) → (n_missing,)."""
+        """Return the first index of each key that no shard has. *Shape:* keys (n, 2) → (n_missing,)."""
         _, first = np.unique(keys, axis=0, return_index=True)
         first = np.sort(first)
         return first[self._index(kind).find(keys[first]) < 0]

@@ -1,8 +1,8 @@
-"""Verify that a folder is unchanged: every artefact, shard and report is checked against its hashes, parents and recipe.
+"""Verify that a folder is unchanged: check all artefacts, shards and reports by hashes, parents and recipe.
 
     contents    revision = SHA-256 over the files of a model folder; the checksum in the name of a shard of signals
     inputs      fingerprint = hash of all inputs that the card states
-    lineage     the current revision of each parent in the run; also of the signals' teacher, and of a calibration's model
+    lineage     the current revision of each parent in the run, of the signals' teacher, and of a calibration's model
     recipe      the recipe in the cards, against recipe.json
 
 Nothing is trained, loaded into a model, or changed.
@@ -88,7 +88,7 @@ def _size(files_of: Callable[[Path], Iterable[Path]], folder: Path) -> int:
 
 
 def _folders(root: Path) -> Iterator[Path]:
-    """Yield the folder and all folders below it, except unfinished work; links to folders are yielded, but not followed."""
+    """Yield the folder and all folders below it, except unfinished work; links to folders are not followed."""
     for place, names, _ in os.walk(root):
         names[:] = [name for name in names if name != ".work"]
         yield Path(place)
@@ -220,7 +220,7 @@ def _identity(folder: Path, manifest: Mapping[str, Any]) -> Identity:
 
 
 def _read_all(cache: SignalCache) -> tuple[dict[str, int], int]:
-    """Verify the checksums of the shards; return the number of items of each kind, and of values that are not finite."""
+    """Verify the shards' checksums; return the number of items of each kind, and of values that are not finite."""
     counts, bad = {}, 0
     for kind in ("scores", "embeddings"):
         n = counts[kind] = cache.count(kind)
@@ -312,7 +312,7 @@ def _changes(place: str, card: Artefact, recipe: Mapping[str, Any]) -> list[str]
 
 
 def _differing(made: Any, section: Any, place: str) -> list[str]:
-    """Compare the fields that both have: a fingerprint leaves out fields without effect, and adds values that were computed."""
+    """Compare the fields that both have: a fingerprint leaves out fields without effect, and adds computed ones."""
     if not isinstance(made, dict) or not isinstance(section, dict):
         return []
     shared = [key for key in made if key in section]

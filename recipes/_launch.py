@@ -143,7 +143,7 @@ def _is_first() -> bool:
 
 
 def _disk_trouble(error: BaseException) -> str | None:
-    """Return a message with advice if an error is a full disk or the like; not every library raises an OSError for it."""
+    """Return a message with advice for an error of the disk; not every library raises an OSError for it."""
     room, full = "; nothing finished was lost, make room", os.strerror(errno.ENOSPC)
     if isinstance(error, OSError) and error.errno in (*_FULL, *_FORBIDDEN):
         advice = room if error.errno in _FULL else "; nothing finished was lost, allow it or name another place"

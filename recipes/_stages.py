@@ -63,7 +63,7 @@ def train_student() -> "Stages":
 
 
 def export() -> "Stages":
-    """Return the exports of the student, the Router of an asymmetric student, and the exports of the matched teacher."""
+    """Return the exports of the student, an asymmetric student's Router, and the exports of the matched teacher."""
     from students import calibrate_router, export_router, export_static_student, export_student, export_teacher
 
     return (export_student, export_static_student, export_router, calibrate_router, export_teacher)

@@ -1,4 +1,4 @@
-"""Options of the command line, checked and grouped: how a model is opened, which file is read, where results are written."""
+"""Options of the command line, checked and grouped: how to open a model, what to read, where to write."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace

@@ -306,7 +306,7 @@ def print_trim(report: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def print_table(columns: Iterable[str], rows: list[list[str]]) -> None:
-    """Print a table at its full width; on a narrower terminal print a paragraph for each row, as rich would cut off numbers."""
+    """Print a table at its full width; on a narrower terminal print a paragraph per row: rich would cut numbers."""
     from rich.console import Console
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""Score the pairs or embed the texts of a file of any size, one block of rows at a time; a killed command can be continued."""
+"""Score the pairs or embed the texts of a file of any size, one block of rows at a time; resumable after a kill."""
 
 import sys
 from collections.abc import Sequence
@@ -36,9 +36,9 @@ _SLOW_ROWS_AT_ONCE = 1_000
 def score_file(model: Path, pairs: PairFile, output: OutputPlace, *, scoring: Scoring, opening: OpeningOptions) -> None:
     """Score the pairs of a file into a table: row (of the input, from 1), score (cosine or logit), unit_score (in [0, 1]).
 
-    The suffix of the output determines the table's format (:mod:`distill.data.table_writing`). The number of a left-out row is
-    missing. Only one block is in memory, except for a cascade by the best documents of each query, which needs all pairs at
-    once. If the command was killed, finished blocks are not scored again.
+    The suffix of the output determines the table's format (:mod:`distill.data.table_writing`). The number of a left-out
+    row is missing. Only one block is in memory, except for a cascade by the best documents of each query, which needs
+    all pairs at once. If the command was killed, finished blocks are not scored again.
     """
     arguments, other_side = opening.arguments(), scoring.other_side
     check_form(output.path)
@@ -149,7 +149,7 @@ def _say_unless_trained_at(width: int, folder: Path) -> None:
 
 
 def _rows_at_once(scorer: PairScorer) -> int:
-    """Return the rows of a block, which a killed command repeats at most: a cross-encoder may score three pairs a second."""
+    """Return the rows of a block, the most that a kill repeats: a cross-encoder may score three pairs a second."""
     return _ROWS_AT_ONCE if scorer.kind == "bi_encoder" else _SLOW_ROWS_AT_ONCE
 
 
@@ -167,7 +167,7 @@ def _npy_header(shape: tuple[int, int]) -> bytes:
 
 
 def _decided_by(scorer: PairScorer, folders: Sequence[Path], opening: OpeningOptions) -> dict[str, str]:
-    """Return what affects a model's numbers, by names for messages: its files, its runtime settings, and the machine."""
+    """Return what affects a model's numbers, by names for messages: its files, runtime settings and the machine."""
     asked = {
         f"--{name.replace('_', '-')}": repr(value) for name, value in asdict(opening).items() if name != "n_threads"
     }

@@ -2,13 +2,14 @@
 
     student: {kind: bi_encoder, backbone: {teacher: bi}, layers: [0], asymmetric: {side: query}}
 
-The teacher's index of documents stays. Queries, which come one at a time and need a fast answer, are embedded by a model
-that is many times smaller (LEAF, Vujanic & Rueckstieß 2025). The roles may be reversed if there are many documents and few
-queries. The student learns the teacher's embeddings of its own side, and scores against the teacher's vectors of the other
-side, which are given in training as in use.
+The teacher's index of documents stays. Queries, which come one at a time and need a fast answer, are embedded by a
+model that is many times smaller (LEAF, Vujanic & Rueckstieß 2025). The roles may be reversed if there are many
+documents and few queries. The student learns the teacher's embeddings of its own side, and scores against the teacher's
+vectors of the other side, which are given in training as in use.
 
 `exports/router` has both models in one sentence-transformers folder: stock `encode_query` and `encode_document` use the
-right one. Every export is compared with the teacher on held-out texts: by its vectors, and by the documents that they find.
+right one. Every export is compared with the teacher on held-out texts: by its vectors, and by the documents that they
+find.
 """
 
 import logging
@@ -61,7 +62,7 @@ def pair_details(run: Run) -> dict[str, Any]:
 
 
 def own_side_pairs(run: Run, pairs: Pairs) -> list[tuple[str, str]]:
-    """Return pairs for int8 calibration and the gate; for an asymmetric student pairs of neighbouring texts of its own side."""
+    """Return pairs for int8 calibration and gate; for an asymmetric student neighbouring texts of its own side."""
     asymmetric = run.student_section.asymmetric
     if asymmetric is None:
         return list(zip(pairs.queries, pairs.documents, strict=True))
@@ -76,7 +77,7 @@ def own_side_pairs(run: Run, pairs: Pairs) -> list[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class Compatibility:
-    """How well the student's vectors can replace the teacher's: on `n_own` held-out texts, and `n_other` of the other side.
+    """How well the student's vectors replace the teacher's: on `n_own` held-out texts, `n_other` of the other side.
 
     `recall` is the mean share of a query's `top_k` documents by the teacher's own vectors that the student's vectors
     find as well.
@@ -106,7 +107,7 @@ class Compatibility:
 def compare_sides(
     student: np.ndarray, teacher: np.ndarray, other: np.ndarray, *, role: int, top_k: int
 ) -> Compatibility:
-    """Compare vectors of one side with the teacher's vectors of the same texts, and the search results on the other side.
+    """Compare vectors of one side with the teacher's of the same texts, and the search results on the other side.
 
     *Shape:* student, teacher: (n_own, width); other: (n_other, width), the teacher's
 

@@ -2,8 +2,9 @@
 
 The result is an artefact of its own, `<run>/built`: a plain model folder, from which the student and its control both
 start. A later training stage may cut the student of the stage before (`<run>/stages/<name>/built`). Its control then
-starts from the same cuts without the training between them (`<run>/stages/<name>/untrained`). A cut model is saved, loaded
-with the stock library and compared before it is put in place, so a config that does not fit its weights is found here.
+starts from the same cuts without the training between them (`<run>/stages/<name>/untrained`). A cut model is saved,
+loaded with the stock library and compared before it is put in place, so a config that does not fit its weights is found
+here.
 """
 
 import logging
@@ -110,7 +111,7 @@ def _cut_further(run: Run, start: Path, target: Path) -> None:
 
 
 def _with_output_of_stage(run: Run, model: Any, before: Any) -> tuple[Any, dict[str, Any], np.ndarray | None]:
-    """Return the model with the stage's output (unchanged if the stage has none), a message on it, and the teacher's axes."""
+    """Return the model with the stage's output (or unchanged), a message on it, and the teacher's axes."""
     assert run.before is not None
     if run.space == run.before.space and getattr(run.cut, "dimensions", None) is None:
         return model, {}, read_axes(run.before.built)
@@ -163,7 +164,7 @@ def _build(run: Run, build: Any) -> None:
 
 
 def _reads_text(section: Student) -> bool:
-    """Tell whether the built student depends on the text of all stages: by its vocabulary, or by its tokens' weights."""
+    """Tell whether the built student depends on all stages' text: by its vocabulary, or its tokens' weights."""
     is_fresh = isinstance(section.backbone, FreshBackbone)
     return is_fresh or any(part is not None for part in (section.vocabulary, section.embedding_rank, section.static))
 

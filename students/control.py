@@ -1,16 +1,17 @@
 """The control: the best student from labels alone, so that student − control is the gain from the teacher.
 
-    every loss on labels of the student's kind ──▶ a short trial each, compared on the validation pairs ──▶ full training of the best
+    every loss on labels of the student's kind ──▶ a short trial each, validation pairs choose ──▶ full training
 
-The losses are those of `objectives.labels`, CoSENT, and the recipe's own terms on labels if they are a mixture or lists.
+The losses are those of `objectives.labels`, CoSENT, and the recipe's own terms on labels if they are a mixture or
+lists.
 
-Trials and control start from the built student and take as many units per step as the student does. The control takes as
-many optimizer steps as the student took. It has fewer pairs if the student also learned from pairs without labels; then it
-repeats them more often. A trial has its own schedule, so it also ends with a small learning rate.
+Trials and control start from the built student and take as many units per step as the student does. The control takes
+as many optimizer steps as the student took. It has fewer pairs if the student also learned from pairs without labels;
+then it repeats them more often. A trial has its own schedule, so it also ends with a small learning rate.
 
-If the student is trained in stages, the control is trained once, on the pairs and with the settings of the last stage that
-learns labels, for as many steps as all stages together. It starts from the student before any stage, with the cuts of all
-stages. Learning rates of late stages suit only a trained student, so the learning rate of each stage is tried.
+If the student is trained in stages, the control is trained once, on the pairs and with the settings of the last stage
+that learns labels, for as many steps as all stages together. It starts from the student before any stage, with the cuts
+of all stages. Learning rates of late stages suit only a trained student, so the learning rate of each stage is tried.
 """
 
 import logging
@@ -93,7 +94,7 @@ def _ways(run: Run, losses: list[_Loss]) -> list[_Way]:
 
 
 def _learning_rates(run: Run) -> dict[str, list[float]]:
-    """Return the learning rates to try if they are stated or the stages differ; that of the control's own stage comes first."""
+    """Return the learning rates to try if stated or if stages differ; that of the control's own stage comes first."""
     if (stated := control_section(run).learning_rates) is not None:
         return {"learning_rates": list(dict.fromkeys(stated))}
     own = run.student_section.training.learning_rate

@@ -139,7 +139,7 @@ def _check_file(run: Run, name: str, settings: FileTeacher) -> None:
 
 
 def describe_black_box(run: Run, name: str) -> None:
-    """Write a black box's description into its folder, or copy a token teacher, unless it exists; every process of a launch calls this."""
+    """Write a black box's description, or copy a token teacher, unless it exists; every process calls this."""
     from accelerate import PartialState
 
     if PartialState().is_main_process:

@@ -329,7 +329,7 @@ def _cached_scores(run: Run, name: str) -> _Cached | None:
 
 
 def _signals(run: Run, name: str, scorer: Scorer | BlackBoxScorer | TokenScorer, cached: _Cached) -> list[Finding]:
-    """Return findings on cached scores: their scale, whether they are this teacher's, and the effect of the temperature."""
+    """Return findings on cached scores: scale, whether they are this teacher's, effect of the temperature."""
     about, train = f"signals of {name}", run.split.train
     kind, labels = run.recipe.teachers[name].model_kind, train.labels
     found = check_scale(about, cached.scores, kind)

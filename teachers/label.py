@@ -1,6 +1,7 @@
 """Run the teachers once over all texts and pairs that the student needs, and cache their signals.
 
-Any number of processes may label at the same time; each computes its part of the missing signals and writes its own shards.
+Any number of processes may label at the same time; each computes its part of the missing signals and writes its own
+shards.
 """
 
 import logging
@@ -224,7 +225,7 @@ def _load_teacher(run: Run, name: str) -> Scorer | BlackBoxScorer | TokenScorer:
 
 
 def _opening(run: Run, name: str) -> tuple[Path, LoadArguments]:
-    """Return a teacher's folder and the arguments to load it; for OpenVINO its graph is first made in the work folder."""
+    """Return a teacher's folder and the arguments to load it; for OpenVINO the graph is first made in `.work`."""
     import torch
     from accelerate import PartialState
 

@@ -1,7 +1,7 @@
-"""Teachers that compare tokens (BGE-m3, late interaction): checked before anything is trained, and used without training.
+"""Teachers that compare tokens (BGE-m3, late interaction): checked before any training, and used as they are.
 
-Their folder in the run is complete: the model, its heads as safetensors, and the settings of the comparison. Its revision
-covers all of them.
+Their folder in the run is complete: the model, its heads as safetensors, and the settings of the comparison. Its
+revision covers all of them.
 """
 
 import logging

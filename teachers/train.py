@@ -44,7 +44,7 @@ def train_teachers(run: Run) -> None:
 
 
 def train_teacher(run: Run, name: str) -> None:
-    """Train one teacher, unless it is finished. The teacher that it starts from must be finished. A black box only gets its card.
+    """Train one teacher, unless it is finished; one that it starts from must be. A black box only gets its card.
 
     It learns from the recipe's own data, not from that of the student's training stages.
     """
@@ -61,7 +61,7 @@ def train_teacher(run: Run, name: str) -> None:
 
 
 def _with_training_as_made(folder: Path, inputs: dict[str, Any]) -> dict[str, Any]:
-    """Return the inputs with a finished folder's training section, because that section does not affect a frozen teacher."""
+    """Return the inputs with a finished folder's training section, which does not affect a frozen teacher."""
     card = read_card(folder)
     made = {} if card is None else card.details.get("inputs", {}).get("teacher", {})
     return inputs | {"teacher": inputs["teacher"] | ({"training": made["training"]} if "training" in made else {})}

@@ -75,7 +75,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of a query and a document. `labels` has one value in [0, 1] for each pair, or is None if no pair has a label.
+    """Pairs of a query and a document. `labels` has a value in [0, 1] for each pair, or is None if there are no labels.
 
     *Shape:* queries, documents, labels: (n_pairs,)
     """
@@ -262,8 +262,8 @@ def _few(split: Split) -> list[str]:
 def load_stage_splits(own: Data, stages: Mapping[str, Data], seed: int) -> list[Split]:
     """Read the data of each training stage, then the recipe's own, from which its teachers learn.
 
-    All stages are evaluated on the recipe's evaluation pairs. No stage trains on validation texts of another one. Stages
-    that differ only in texts without labels have the same pairs in the same parts.
+    All stages are evaluated on the recipe's evaluation pairs. No stage trains on validation texts of another one.
+    Stages that differ only in texts without labels have the same pairs in the same parts.
 
     :param stages: the data of each stage by its name
     :raises BadInput: on anything that cannot be trained on
@@ -474,7 +474,8 @@ def read_pairs(
     :param skip_bad_rows: leave out bad rows, and log their number and the first of them
     :param labelled: False reads pairs without labels (for scoring).
     :param asked: the settings that messages name
-    :raises BadInput: for a missing file or column, an empty file, empty texts, labels that are not numbers or out of range.
+    :raises BadInput: for a missing file or column, an empty file, empty texts, labels that are not numbers or out of
+        range.
     """
     return read_pairs_with_rows(
         source,
@@ -497,7 +498,7 @@ def read_pairs_with_rows(
     labelled: bool = True,
     asked: Asked = Asked(),
 ) -> tuple[Pairs, list[int]]:
-    """Return pairs as `read_pairs` does, with the row of each in the source from 0; rows that are left out are missing."""
+    """Return pairs as `read_pairs` does, with the row of each in the source from 0; left-out rows are missing."""
     given = PairReader(source, columns, label_range, skip_bad_rows, hub_split, labelled, asked)
     problems: dict[int, str] = {}
 
@@ -685,7 +686,8 @@ def keep_labelled(train: Pairs, data: Data, seed: int, notes: list[str]) -> tupl
 
     The labelled pairs are for training and validation together, so checkpoints are chosen with few labels as well.
 
-    Queries are taken in an order that depends only on the seed and their texts, so a small share is part of a larger one.
+    Queries are taken in an order that depends only on the seed and their texts, so a small share is part of a larger
+    one.
 
     :raises BadInput: if no pair would keep its label
     """
@@ -782,9 +784,9 @@ def split_pairs(
 ) -> tuple[Pairs, Pairs]:
     """Split pairs into (rest, held out), so that no text is on both sides; texts are compared by `text_key`.
 
-    Pairs that share a text, directly or through other pairs, form a component. Whole components are held out, in an order
-    that depends only on the seed and their texts. If components are too large (many queries share one document), queries
-    are held out instead, and the remaining pairs that contain a held-out text are dropped.
+    Pairs that share a text, directly or through other pairs, form a component. Whole components are held out, in an
+    order that depends only on the seed and their texts. If components are too large (many queries share one document),
+    queries are held out instead, and the remaining pairs that contain a held-out text are dropped.
 
     :param way: hold out whole components, queries or documents; auto is as above
     :raises BadInput: if nothing could be held out, or nothing would be left.

@@ -3,11 +3,11 @@
     recipe data · score · embed · prepare · trim --texts · index-quality · unlabelled and parallel texts
       ──▶ locate ──▶ read_columns ──▶ values as written ──▶ as_text: a text, or the reason why it is none
 
-A text is a string with visible characters, or a number as it is written in the file ("007", "1e5"; for Parquet, which keeps no
-spelling, the shortest form). The words "NaN", "None" and "null" are texts like any other word: a missing value is an empty
-value, a null or a missing key. Lists, objects, bools, bytes, dates and the number NaN are not texts, and are not converted to
-one. A value that is missing, empty, or has only invisible characters is refused with its row or, if only the set of texts
-matters, left out and counted.
+A text is a string with visible characters, or a number as it is written in the file ("007", "1e5"; for Parquet, which
+keeps no spelling, the shortest form). The words "NaN", "None" and "null" are texts like any other word: a missing value
+is an empty value, a null or a missing key. Lists, objects, bools, bytes, dates and the number NaN are not texts, and
+are not converted to one. A value that is missing, empty, or has only invisible characters is refused with its row or,
+if only the set of texts matters, left out and counted.
 
 Columns are found by their name in NFC: macOS and some exporters write "이력서" as separate letters.
 """
@@ -138,7 +138,7 @@ def _near(path: Path) -> str:
 def read_columns(
     source: str, names: Sequence[str], *, hub_split: str = "train", section: str = "columns"
 ) -> dict[str, list[Any]]:
-    """Read columns of a file or hub dataset, unchanged: strings, None for a missing value, else the value in JSON or Parquet.
+    """Read columns of a file or hub dataset unchanged: strings, None if missing, else the value in JSON or Parquet.
 
     Other columns are not read. A .csv is read with double quotes as quotes, a .tsv without quotes.
 
@@ -400,7 +400,8 @@ def read_text_columns(
 ) -> dict[str, list[str]]:
     """Read columns of texts.
 
-    :param gaps: an empty value, a null or a missing key becomes ""; otherwise it is refused like any value that is not a text
+    :param gaps: an empty value, a null or a missing key becomes ""; otherwise it is refused like any value that is not
+        a text
     :raises BadInput: naming the rows
     """
     table = read_columns(source, names, hub_split=hub_split, section=section)
@@ -432,8 +433,8 @@ def texts_of(values: Sequence[Any], name: str, *, gaps: bool) -> tuple[list[str]
 def read_texts(source: str, column: str = "text", *, section: str = "--column", gaps: bool = False) -> list[str]:
     r"""Read the lines of a .txt file, split at \n and \r\n alone, or a column of a table.
 
-    :param gaps: leave out lines of a .txt without a visible character; otherwise they are empty texts, so that lines keep
-        their numbers. The log counts them in both cases. A table's empty values are refused.
+    :param gaps: leave out lines of a .txt without a visible character; otherwise they are empty texts, so that lines
+        keep their numbers. The log counts them in both cases. A table's empty values are refused.
     :raises BadInput: naming the line or row that is not a text, and for lines that end in \r alone
     """
     table = locate(source, texts=True)

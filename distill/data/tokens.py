@@ -258,7 +258,7 @@ def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]] | None:
-    """Return the ids that a tokenizer adds before and after a text, found with a text of one letter; None if impossible."""
+    """Return the ids that a tokenizer adds before and after a text, found with a one-letter text, or None."""
     bare, whole = (
         tokenize(tokenizer, ["a"], max_length=64, special_tokens=special).ids.tolist() for special in (False, True)
     )

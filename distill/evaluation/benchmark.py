@@ -204,7 +204,7 @@ def _calibrated(
             added |= {} if told is None else {row.name: {"calibration": told}}
     point = None if run.recipe.student is None else run.recipe.student.calibration.threshold
     teacher = next((row for row in rows if row.role == "teacher" and row.name == primary_teacher(run)), None)
-    # a black box scores the evaluation pairs, but not the validation pairs: only this would need them, and calls cost money
+    # a black box does not score the validation pairs: only this would need them, and calls cost money
     if point is None or teacher is None or not added or (teacher.black_box is not None and point.value is None):
         return added
     entry, validation = teacher, run.split.validation
@@ -220,7 +220,7 @@ def _calibrated(
 
 
 def check_remote_baselines(run: Run) -> None:
-    """Check before hours of training that the report can call its remote baselines, and log the texts that it will send.
+    """Check before hours of training that the report can call its remote baselines, and log what it will send.
 
     Only missing vectors are requested. A baseline whose vectors are stored already is not checked.
 
@@ -314,7 +314,7 @@ class _Quality:
 
 
 def _measuring(speed: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return how the measurement of all rows ended, with the widest interval and its row's name; {} without a measurement."""
+    """Return how the measurement ended, with the widest interval and its row's name; {} without a measurement."""
     names = list(speed)
     said = dict(speed[names[0]]["measuring"]) if names and "measuring" in speed[names[0]] else {}
     place = said.pop("widest_place", None)
@@ -392,7 +392,7 @@ def _is_remote(run: Run, row: BenchmarkEntry) -> bool:
 
 
 def _rows(run: Run) -> list[BenchmarkEntry]:
-    """List the rows: the matched teacher first, then other teachers, its exports, student, control, exports, baselines."""
+    """List the rows: matched teacher, other teachers, its exports, student, control, exports, baselines."""
     return [
         *(teacher_row(run, name) for name in measured_teachers(run)),
         *_teacher_export_rows(run),

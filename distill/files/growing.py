@@ -2,8 +2,9 @@
 
     .scores.tsv.unfinished/  HASH.rows · HASH.json
 
-HASH is the hash of everything that determines the rows, so rows of another model or of other texts are never used; they stay
-until an output is finished. The .json states these inputs in words, and the number of finished rows; it is written after them.
+HASH is the hash of everything that determines the rows, so rows of another model or of other texts are never used; they
+stay until an output is finished. The .json states these inputs in words, and the number of finished rows; it is written
+after them.
 """
 
 import logging
@@ -148,7 +149,7 @@ def growing_array(
 
 
 def take_file(source: Path, temporary: Path) -> None:
-    """Use a file as the content of an output's temporary file. The file itself stays, because the output may still be refused."""
+    """Use a file as the content of an output's temporary file. It also stays: the output may still be refused."""
     temporary.unlink()
     try:
         os.link(source, temporary)

@@ -1,8 +1,8 @@
-"""Write outputs whose path a user names: which paths are refused, how outputs are put in place, and when they are replaced.
+"""Write outputs whose path a user names: refuse bad paths, put outputs in place, replace earlier ones.
 
 A file is written under a temporary name beside the target and renamed when it is complete. Anything else (a terminal,
-/dev/stdout, /dev/null, a named pipe) is written directly, because a rename would replace the device node by a file. A folder
-has to be new or empty, or one that the command wrote before.
+/dev/stdout, /dev/null, a named pipe) is written directly, because a rename would replace the device node by a file. A
+folder has to be new or empty, or one that the command wrote before.
 
 All checks run before the work, so a refused output costs no time.
 """
@@ -76,8 +76,8 @@ def output_folder(
 ) -> Iterator[Path]:
     """Check an output folder and yield a new folder to write to; see `check_output_folder`.
 
-    If the block succeeds, the folder is in place. If it fails, the earlier content stays, and also anything that another
-    process has put there in the meantime.
+    If the block succeeds, the folder is in place. If it fails, the earlier content stays, and also anything that
+    another process has put there in the meantime.
     """
     check_output_folder(target, inputs=inputs, ours=ours, overwrite=overwrite)
     with new_folder(target) as temporary:
@@ -93,8 +93,8 @@ def check_output_folder(
     :param inputs: the command's inputs
     :param ours: files that show that this command wrote the folder before; () accepts only new and empty folders
     :param overwrite: write into such a folder again
-    :raises BadInput: for an input or a folder around it, a path in a model folder, a file, a link, and a folder with other
-        content
+    :raises BadInput: for an input or a folder around it, a path in a model folder, a file, a link, and a folder with
+        other content
     """
     _refuse_inputs(target, inputs)
     _refuse_link(target)

@@ -1,6 +1,6 @@
 """Checks of model folders from others: what their files may contain, and which other files and hosts they may name.
 
-    files      only regular files and folders; a link stays in the folder (or in the hub's cache that the folder is part of)
+    files      only regular files and folders; a link stays in the folder (or in the hub's cache around it)
     paths      relative, downwards
     numbers    limits on layers and labels, because loaders build an object for each before they read the weights
     modules    those of sentence-transformers that import no code which a folder names
@@ -240,7 +240,7 @@ def check_shards(folder: Path, index: str = "model.safetensors.index.json") -> N
 
 
 def load_auto(auto_class: Any, name: str | Path, **options: Any) -> Any:
-    """Call `from_pretrained` of one of transformers' Auto classes, without ever running code from the model's repository.
+    """Call `from_pretrained` of one of transformers' Auto classes, without running code of the model.
 
     :raises BadInput: if it cannot be loaded, or only with such code
     """

@@ -1,4 +1,4 @@
-"""Calibration of scores to probabilities: an increasing function, fitted to labelled pairs and applied with numpy alone.
+"""Calibration of scores to probabilities: an increasing function, fitted to labelled pairs, applied with numpy.
 
     platt         σ(slope · score + bias)        Platt 1999
     temperature   σ(logit / τ)                   Guo et al. 2017; the logit of a cosine c is that of (c + 1) / 2

@@ -3,10 +3,10 @@
     equals    H₀: difference ≤ −margin   p small: worse by less than the margin (non-inferiority)
     beats     H₀: difference ≤ 0         p small: better (superiority)
 
-An interval that includes 0 does not show equality: with few pairs every interval does. Instead a margin is fixed beforehand,
-and the lower end of the interval has to lie above −margin. p is the share of bootstrap resamples at or below the bound, so
-p ≤ 0.025 is equivalent to the 95 % percentile interval. Several tests are corrected after Holm (1979), which limits the
-probability of any false claim to the level, however the tests depend on each other.
+An interval that includes 0 does not show equality: with few pairs every interval does. Instead a margin is fixed
+beforehand, and the lower end of the interval has to lie above −margin. p is the share of bootstrap resamples at or
+below the bound, so p ≤ 0.025 is equivalent to the 95 % percentile interval. Several tests are corrected after Holm
+(1979), which limits the probability of any false claim to the level, however the tests depend on each other.
 
 Non-inferiority: Piaggio et al. 2012, JAMA 308:2594. Resampled p with the +1: Davison & Hinkley 1997, 4.2.3.
 """

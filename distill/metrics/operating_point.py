@@ -5,8 +5,8 @@
 
 A label of at least 0.5 is a match, graded or not, as in ROC-AUC.
 
-The lowest threshold that reaches a precision on a sample is chosen partly by luck: on 300 pairs of the quickstart 0.9 became
-0.76 on other pairs. So precision is estimated from a logistic fit with two parameters to all pairs.
+The lowest threshold that reaches a precision on a sample is chosen partly by luck: on 300 pairs of the quickstart 0.9
+became 0.76 on other pairs. So precision is estimated from a logistic fit with two parameters to all pairs.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """How the quality of a report's rows compares with the best teacher, chance, the untrained student and the floor.
 
-A share of the teacher's score is flattering if an untrained model already has most of it. So beside the share of the named
-teacher's value each row has, by metric:
+A share of the teacher's score is flattering if an untrained model already has most of it. So beside the share of the
+named teacher's value each row has, by metric:
 
     retention_best   value / the best teacher's value
     above_chance     (value − chance) / (best teacher − chance): ROC-AUC over 0.5, average precision over the share of positives

@@ -171,7 +171,8 @@ def check_ids(files: ModelFiles, ids: Any, n_rows: int | None = None) -> None:
 def fitting_modules(files: ModelFiles) -> Iterator[None]:
     """Refuse a folder whose modules do not fit together when they run in sequence, in torch or in numpy.
 
-    :raises BadInput: if a module needs an input that no earlier one gives, another width, or a name that is not a string
+    :raises BadInput: if a module needs an input that no earlier one gives, another width, or a name that is not a
+        string
     """
     try:
         yield

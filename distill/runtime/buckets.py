@@ -1,9 +1,9 @@
 """The shapes of a graph's inputs: few lengths, few numbers of rows, chosen so that little padding is computed.
 
 OpenVINO keeps memory for every new shape (400 random ones of MiniLM int8: +2.1 GB), so lengths are rounded up to one of
-28 steps, and the rows of a batch to a power of two. The batches are then a shortest path: texts are sorted by length, and
-each call and each padded token has a cost. For 250 texts of 8 to 400 tokens (mean 100) the plan computes 12 % more than
-the real tokens, calls included, in 45 batches; with powers of four 14 %, in 61.
+28 steps, and the rows of a batch to a power of two. The batches are then a shortest path: texts are sorted by length,
+and each call and each padded token has a cost. For 250 texts of 8 to 400 tokens (mean 100) the plan computes 12 % more
+than the real tokens, calls included, in 45 batches; with powers of four 14 %, in 61.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,8 +22,8 @@ _CALL_TOKENS = 26  # what starting a batch costs, in tokens of a six-layer stude
 def padded_length(n_tokens: int) -> int:
     """Round a length up to a step of 8, 16 or 32 tokens: 28 lengths to 512, and little padding.
 
-    Never to 32: on CPUs with AMX, OpenVINO 2026.4 computes int8 attention with heads of 32 dimensions wrongly at exactly
-    that length (MiniLM-L6: cosine 0.61 to 0.99 to torch, while lengths of 31 and 33 give 0.997).
+    Never to 32: on CPUs with AMX, OpenVINO 2026.4 computes int8 attention with heads of 32 dimensions wrongly at
+    exactly that length (MiniLM-L6: cosine 0.61 to 0.99 to torch, while lengths of 31 and 33 give 0.997).
 
     >>> [padded_length(n) for n in (1, 9, 31, 65, 257, 500)]
     [8, 16, 36, 80, 288, 512]

@@ -1,13 +1,13 @@
 """A cache folder of this user: compiled graphs, and the settings that were measured to be fastest.
 
-`$MATCHDISTILL_CACHE` names it ("off" for none), else it is `matchdistill` in the user's cache folder. It is never the model's
-own folder, which may be read-only, shared by different machines, or hashed. If an entry cannot be written or read, the
-program goes on without it: the cache only saves time and never changes a result.
+`$MATCHDISTILL_CACHE` names it ("off" for none), else it is `matchdistill` in the user's cache folder. It is never the
+model's own folder, which may be read-only, shared by different machines, or hashed. If an entry cannot be written or
+read, the program goes on without it: the cache only saves time and never changes a result.
 
-An entry is a folder named by the hash of everything that it depends on, including a graph's content: SHA-256, 1.4 GB/s if
-the CPU has instructions for it, a third of that elsewhere. It is written under a temporary name and renamed, so that two
-processes that start together do not disturb each other. An entry has checksums; one that does not match them is made
-again. Entries unused for a month are removed when a new one is written.
+An entry is a folder named by the hash of everything that it depends on, including a graph's content: SHA-256, 1.4 GB/s
+if the CPU has instructions for it, a third of that elsewhere. It is written under a temporary name and renamed, so that
+two processes that start together do not disturb each other. An entry has checksums; one that does not match them is
+made again. Entries unused for a month are removed when a new one is written.
 """
 
 import hashlib
@@ -52,7 +52,7 @@ def cache_folder(part: str) -> Path | None:
 
 
 def machine_identity() -> list[Any]:
-    """Return the facts of the machine that affect a compiled graph or a measurement: the CPU's name and instructions."""
+    """Return what affects a compiled graph or a measurement on this machine: the CPU's name and instructions."""
     name, flags = cpu_model()
     capped = {variable: os.environ[variable] for variable in _CAPS if variable in os.environ}
     return [name, sorted(flags), *([capped] if capped else [])]
@@ -76,7 +76,7 @@ def _hash(path: str | Path) -> str:
 
 
 class GraphContent:
-    """The content of a graph's files when it was opened, so that a second compilation (in a forked child) uses the same graph.
+    """The content of a graph's files when it was opened: a second compilation (in a fork) must use the same graph.
 
     For files of more than 600 MB only size and modification time are compared.
 
@@ -121,8 +121,8 @@ class GraphContent:
 def cached(part: str, identity: Any, make: Callable[[Path | None], Made]) -> Made:
     """Return `make(folder)` with the entry's folder, or with a new folder that becomes the entry on success.
 
-    `make` writes its result into an empty folder, and reads it from one that is not empty. If an entry is damaged or cannot
-    be used, it is made again; if that fails as well, `make(None)` works without a cache.
+    `make` writes its result into an empty folder, and reads it from one that is not empty. If an entry is damaged or
+    cannot be used, it is made again; if that fails as well, `make(None)` works without a cache.
     """
     root = cache_folder(part)
     if root is None:

@@ -2,9 +2,9 @@
 
     load("runs/x/exports", precision="auto")          # or runs/x, or any export in it
 
-Every export in place has passed its gate, so all may be chosen except dynamic int8, in which a text's result depends on the
-batch. Exports of one student are identified by their cards, not by their names. A measurement is valid for the exports,
-CPU, threads and versions that it was made with; after any change the expected order is used again.
+Every export in place has passed its gate, so all may be chosen except dynamic int8, in which a text's result depends on
+the batch. Exports of one student are identified by their cards, not by their names. A measurement is valid for the
+exports, CPU, threads and versions that it was made with; after any change the expected order is used again.
 """
 
 import importlib.util
@@ -123,7 +123,7 @@ def _unusable(card: Artefact, files: ModelFiles) -> str | None:
 
 
 def speeds_key(exports: Iterable[ExportFolder], n_threads: int) -> str:
-    """Return the hash of everything that affects the order of these exports: each one's graph, version, CPU and threads."""
+    """Return the hash of all that affects the order of these exports: each one's graph, version, CPU and threads."""
     keys = [settings_key(one.files, one.runtime, None, n_threads) for one in exports if one.runtime != "numpy"]
     return content_hash(["speeds", *sorted(keys)])
 
@@ -209,7 +209,7 @@ def fastest_export(
 
 
 def faster_float(folder: Path, n_threads: int, mode: Mode | None) -> str | None:
-    """Return a message that names the fp32 export beside an int8 export if it is faster here, as measured or expected."""
+    """Return a message that names the fp32 export beside an int8 export if it is (expected to be) faster here."""
     with suppress(BadInput, OSError):
         found = exports_at(folder)
         speeds = None if found is None else measured_speeds(found, n_threads)

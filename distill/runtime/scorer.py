@@ -5,8 +5,9 @@
     rows, scores = scorer.rank("백엔드 개발자", resumes, top_k=10)
     for vectors in scorer.encode_iter(a_million_texts, output="int8"): ...
 
-With a graph neither torch nor transformers is imported. Texts are tokenised in bulk without padding, sorted by length and
-cut into batches of few shapes by a token budget. Identical texts are encoded once, and results keep the caller's order.
+With a graph neither torch nor transformers is imported. Texts are tokenised in bulk without padding, sorted by length
+and cut into batches of few shapes by a token budget. Identical texts are encoded once, and results keep the caller's
+order.
 """
 
 import itertools
@@ -57,8 +58,8 @@ class Scorer:
 
     It also works in a forked child, see `load`.
 
-    `kind` is "bi_encoder" or "cross_encoder"; `precision` is the one of the computation ("fp32", "bf16", "int8" or "int4");
-    `max_length` is the most tokens of a text, or of a pair for a cross-encoder.
+    `kind` is "bi_encoder" or "cross_encoder"; `precision` is the one of the computation ("fp32", "bf16", "int8" or
+    "int4"); `max_length` is the most tokens of a text, or of a pair for a cross-encoder.
     """
 
     def __init__(
@@ -129,9 +130,9 @@ class Scorer:
     ) -> np.ndarray:
         """Return sentence embeddings in the order of the texts; identical texts are encoded once.
 
-        Here and in `score`, `rank` and `search` every str is a text, as in stock sentence-transformers: an empty text has
-        the embedding of the special tokens alone (zero for a static model), and half a surrogate pair is read as U+FFFD.
-        Files are read more strictly: an empty value of a table is refused with its row.
+        Here and in `score`, `rank` and `search` every str is a text, as in stock sentence-transformers: an empty text
+        has the embedding of the special tokens alone (zero for a static model), and half a surrogate pair is read as
+        U+FFFD. Files are read more strictly: an empty value of a table is refused with its row.
 
         :param output: "int8" (each vector scaled by its greatest absolute value: compare by cosine) and "binary" (eight
             signs a byte) are for an index, see `distill.runtime.vectors`.
@@ -280,8 +281,8 @@ class Scorer:
     def probability(self, scores: np.ndarray) -> np.ndarray:
         """Map scores onto the probability of a match, by the folder's calibration (`calibration.json`).
 
-        It was fitted to labelled validation pairs. If their labels are grades, it gives the expected grade. `unit` needs
-        no fit and gives the same order, but no probability.
+        It was fitted to labelled validation pairs. If their labels are grades, it gives the expected grade. `unit`
+        needs no fit and gives the same order, but no probability.
 
         :raises BadInput: if the folder has no calibration, or the embeddings are truncated, which changes the cosines
 

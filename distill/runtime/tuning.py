@@ -2,14 +2,15 @@
 
     distill tune student-int8          # seconds; later loads of the folder on such a machine find the result
 
-The best settings depend on the CPU, the number of threads, the graph and the library's version (up to half of the speed),
-but not on the weights or the words. So random token ids of mixed lengths are timed. The search goes through one setting
-after another: streams (in ONNX Runtime with and without the LayerNorm fusion), tokens a batch, threads of a single call.
-The candidates of a setting are interleaved, and the lowest time of each counts, since other load only adds to it.
+The best settings depend on the CPU, the number of threads, the graph and the library's version (up to half of the
+speed), but not on the weights or the words. So random token ids of mixed lengths are timed. The search goes through one
+setting after another: streams (in ONNX Runtime with and without the LayerNorm fusion), tokens a batch, threads of a
+single call. The candidates of a setting are interleaved, and the lowest time of each counts, since other load only adds
+to it.
 
-It also compares precisions: the exports of one student, each with its best settings, in turns, by medians of many rounds
-(`distill.runtime.fastest` uses the result). If the CPU multiplies bf16, a float graph of OpenVINO is also timed in bf16, or
-in fp32 if bf16 is its default. This is only shown, not chosen, because no gate has checked it.
+It also compares precisions: the exports of one student, each with its best settings, in turns, by medians of many
+rounds (`distill.runtime.fastest` uses the result). If the CPU multiplies bf16, a float graph of OpenVINO is also timed
+in bf16, or in fp32 if bf16 is its default. This is only shown, not chosen, because no gate has checked it.
 """
 
 import time

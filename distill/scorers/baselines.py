@@ -1,8 +1,8 @@
-"""Baselines: TF-IDF, a pretrained encoder without training for the task, an encoder behind an endpoint, matching by paragraphs.
+"""Baselines: TF-IDF, a pretrained encoder as it is, an encoder behind an endpoint, matching by paragraphs.
 
 Each is a scorer like any other: a folder under `<run>/baselines/`, opened by `distill.scorers.opening`, usable in
-`distill score`, and a row of every report. A pretrained encoder is an ordinary model folder. The others have a `scorer.json`
-that describes them, and no pickle. All give a cosine, so (cos + 1) / 2 is their score in [0, 1].
+`distill score`, and a row of every report. A pretrained encoder is an ordinary model folder. The others have a
+`scorer.json` that describes them, and no pickle. All give a cosine, so (cos + 1) / 2 is their score in [0, 1].
 """
 
 import logging
@@ -79,8 +79,8 @@ class _Cosines:
 class TfIdfScorer(_Cosines):
     """Cosines of TF-IDF vectors, by scikit-learn: fitted on the training texts, or anew on each pair.
 
-    If it is fitted on each pair alone, as in the published ablation, a term has only two possible weights: for a term in both
-    texts, and for a term in one. Terms that are rare in the language then count no more than frequent ones.
+    If it is fitted on each pair alone, as in the published ablation, a term has only two possible weights: for a term
+    in both texts, and for a term in one. Terms that are rare in the language then count no more than frequent ones.
     """
 
     kind, runtime, precision, max_length = "tfidf", "scikit-learn", "fp64", None
@@ -179,8 +179,8 @@ def choose_tfidf(texts: Sequence[str], split: Split) -> tuple[TfIdf, dict[str, f
     """Return the terms whose TF-IDF, fitted on texts, ranks the validation pairs best, and the value of each.
 
     Words alone are too weak a baseline for Korean: on KorSTS words have a Spearman of .565, characters 1 to 3 of .742.
-    If the pairs cannot rank (no labels, or all equal), words are used, and all values are None. If most evaluation texts are
-    in another script than the validation texts, the choice would not transfer, so characters 1 to 3 are used.
+    If the pairs cannot rank (no labels, or all equal), words are used, and all values are None. If most evaluation
+    texts are in another script than the validation texts, the choice would not transfer, so characters 1 to 3 are used.
     """
     scripts = [
         next(iter(script_shares([*pairs.queries[:1000], *pairs.documents[:1000]])), "")
@@ -298,7 +298,7 @@ def write_remote(folder: Path, settings: Remote) -> None:
 
 
 def split_paragraphs(text: str, max_characters: int = 400, min_characters: int = 20) -> list[str]:
-    r"""Cut a text at blank lines; a long block also at its lines, then sentences, then anywhere. Returns at least one piece.
+    r"""Cut a text at blank lines; a long block also at lines, sentences, then anywhere. Returns at least one piece.
 
     Pieces below `min_characters`, such as headings, are joined with the next piece.
 
@@ -347,8 +347,9 @@ def _parts(block: str, at_most: int) -> Iterator[tuple[str, str]]:
 class ParagraphScorer(_Cosines):
     """A bi-encoder on paragraphs: the mean of the `top_k` best matches, from either side.
 
-    Each paragraph of the query has one best match in the document, and the k highest of these are averaged. The same is done
-    from the document's side; the score is the mean of both. So one matching part of a long text is not diluted by the rest.
+    Each paragraph of the query has one best match in the document, and the k highest of these are averaged. The same is
+    done from the document's side; the score is the mean of both. So one matching part of a long text is not diluted by
+    the rest.
     """
 
     kind = "paragraphs"

@@ -1,10 +1,10 @@
-"""Black boxes: one scorer for all teachers that are not a model, so that labelling, doctor and report use all teachers alike.
+"""Black boxes: one scorer for all teachers that are not a model, with the interface of the other teachers.
 
     BlackBoxScorer ─▶ Answering: a file (`distill.scorers.file_answers`), an endpoint (`distill.scorers.endpoint_answers`),
                                  a Python function (`distill.scorers.function_answers`)
 
-Their folder, `<run>/teachers/<name>`, has a `scorer.json` that describes the source of the answers, and a card whose revision
-is that of the answers: signals of a changed file have another identity.
+Their folder, `<run>/teachers/<name>`, has a `scorer.json` that describes the source of the answers, and a card whose
+revision is that of the answers: signals of a changed file have another identity.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ class Answering(Protocol):
 
 
 class BlackBoxScorer:
-    """A black box with the interface of a model: `score`, and `encode_queries` and `encode_documents` if it gives embeddings.
+    """A black box as a model: `score`, and `encode_queries` and `encode_documents` if it gives embeddings.
 
     `n_parameters` is None: the number is unknown.
     """

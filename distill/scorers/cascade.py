@@ -12,8 +12,8 @@ Three small functions are fitted on held-out pairs, not on the pairs of the repo
 
 Doubt is a smooth curve over the student's score. With binary labels it is high in the middle and low at both ends (the
 usual band around the threshold). With graded labels it is high wherever student and teacher disagree, which a threshold
-cannot express. Pairs above a level of doubt go to the teacher. `top_k` instead sends the k best documents of each query to
-the teacher, whatever their doubt, as in reranking.
+cannot express. Pairs above a level of doubt go to the teacher. `top_k` instead sends the k best documents of each query
+to the teacher, whatever their doubt, as in reranking.
 
 Cascades of classifiers: Viola & Jones 2001; deferral by estimated gain: Jitkrittum et al. 2023, arXiv 2307.02764.
 """
@@ -39,7 +39,7 @@ _MIN_PAIRS = 50  # fewer pairs are too few for the curve: `fit_cascade` refuses 
 
 
 class Cascade(BaseModel):
-    """The fitted functions. `knots` and `doubts` are the curve of doubt over the student's score, linear between knots."""
+    """The fitted functions. `knots` and `doubts` are the curve of doubt over the student's score, linear between."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -72,7 +72,7 @@ class Cascade(BaseModel):
         return float(np.sort(self.doubt(student_scores))[-n_routed])
 
     def routed(self, student_scores: np.ndarray, share: float) -> np.ndarray:
-        """Return the pairs that are sent to the teacher: exactly this share, those of most doubt. *Shape:* (n,), bool."""
+        """Return the pairs for the teacher: exactly this share, those of most doubt. *Shape:* (n,), bool."""
         order = np.argsort(-self.doubt(student_scores), kind="stable")
         chosen = np.zeros(len(order), dtype=bool)
         chosen[order[: round(share * len(order))]] = True
@@ -129,7 +129,8 @@ def _sigmoid(values: np.ndarray) -> np.ndarray:
 def _smooth_curve(scores: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Average `values` over neighbours in score; return knots and the curve there. *Shape:* each (n_knots,).
 
-    Nadaraya–Watson over ranks, so that every point has the same number of neighbours; the kernel width is a twelfth of the pairs.
+    Nadaraya–Watson over ranks, so that every point has the same number of neighbours; the kernel width is a twelfth of
+    the pairs.
     """
     order = np.argsort(scores, kind="stable")
     ranks = (np.arange(len(order)) + 0.5) / len(order)
@@ -229,7 +230,7 @@ class CascadeScorer:
 
 
 def compares_documents(scorer: PairScorer) -> bool:
-    """Tell whether a pair's score depends on the other documents of its query, so that one call has to score all of them."""
+    """Tell whether a pair's score depends on other documents of its query: one call has to score all of them."""
     return isinstance(scorer, CascadeScorer) and scorer.settings.top_k is not None
 
 

@@ -1,4 +1,4 @@
-"""Answers of a server about texts or pairs, each requested once: cost estimate, a first trial request, and the final cost.
+"""Answers of a server about texts or pairs, each requested once; with a cost estimate and a first trial request.
 
 signals/<name>/answers/         vectors or scores by the hash of what was asked (`distill.scorers.answer_store`)
 /spending.jsonl   each hold and settlement of the budget, which a kill survives
@@ -59,7 +59,8 @@ class EndpointAnswers:
     def ask(self, items: Sequence[Item], roles: Sequence[int], progress: OnProgress) -> np.ndarray:
         """Return the answers, requesting those that are not stored.
 
-        :raises BadInput: if the server refuses, or no request may be sent; `JobFailed` if it fails, or the budget is used up
+        :raises BadInput: if the server refuses, or no request may be sent; `JobFailed` if it fails, or the budget is
+            used up
         """
         if not self.may_ask and (missing := self.missing(items, roles)):
             raise BadInput(f"{len(missing):,} of {len(items):,} were never asked")

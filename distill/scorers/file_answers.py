@@ -1,7 +1,7 @@
 """Answers of a file for given texts or pairs: each is looked up as it is written, then in folded form, and checked.
 
-Folding is this toolkit's rule for comparing texts (`distill.data.splitting.text_key`): NFC, white space as one space. Only
-requested answers are kept and checked, so the file may have others.
+Folding is this toolkit's rule for comparing texts (`distill.data.splitting.text_key`): NFC, white space as one space.
+Only requested answers are kept and checked, so the file may have others.
 """
 
 import logging
@@ -51,8 +51,8 @@ def read_answers(name: str, settings: FileTeacher, items: Sequence[Item], *, who
 
     :param name: the teacher's, for messages
     :param whole: these are all items of a recipe: the same answer to everything is refused
-    :raises BadInput: if a file cannot be read, or its answers are invalid: several different ones to an item, NaN, vectors of
-        several widths or of zeros, scores outside their range, the same answer to everything
+    :raises BadInput: if a file cannot be read, or its answers are invalid: several different ones to an item, NaN,
+        vectors of several widths or of zeros, scores outside their range, the same answer to everything
     """
     found = _Found.of(items)
     try:

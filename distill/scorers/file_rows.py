@@ -5,8 +5,8 @@
     .csv .tsv  a vector is a JSON list, or numbers between spaces, commas or semicolons
     .jsonl     a vector is a list
 
-A row without a valid text (empty, a null, a number that is not finite) is left out and counted. A vector or score is checked
-later, when it is looked up.
+A row without a valid text (empty, a null, a number that is not finite) is left out and counted. A vector or score is
+checked later, when it is looked up.
 """
 
 import json

@@ -1,7 +1,7 @@
 """`open_scorer` opens any scorer of pairs from its folder: a model, a baseline or a cascade.
 
-`distill score` and the benchmark use it. A folder with a `scorer.json` is a baseline or a cascade, any other one is a model
-folder.
+`distill score` and the benchmark use it. A folder with a `scorer.json` is a baseline or a cascade, any other one is a
+model folder.
 """
 
 from collections.abc import Callable, Sequence
@@ -231,7 +231,7 @@ def _inner(folder: Path, settings: Paragraphs) -> Path:
 
 
 def _within(folder: Path, stated: str) -> Path:
-    """Return the model folder that a scorer.json names: any folder if it is part of a run, else one inside its own folder.
+    """Return the model folder that a scorer.json names: any folder if in a run, else one inside its own folder.
 
     :raises BadInput: for a path outside
     """

@@ -1,4 +1,4 @@
-"""Embeddings of an OpenAI-compatible endpoint, stored on disk: a text is paid for once, by the first process that needs it.
+"""Embeddings of an OpenAI-compatible endpoint, stored on disk: a text is paid for once, by whichever process is first.
 
 Vectors are in append-only shards, in a folder for each model and dimensions, and are looked up by the text's hash.
 """
@@ -36,7 +36,8 @@ class EmbeddingBatch:
 class RemoteEmbeddings:
     """An encoder behind an endpoint, with every vector stored on disk: a text is paid for once.
 
-    `cost` is this object's spending in dollars, `n_requests` its number of requests, `n_truncated` the number of cut texts.
+    `cost` is this object's spending in dollars, `n_requests` its number of requests, `n_truncated` the number of cut
+    texts.
 
     :param cache: a folder that separates models and dimensions; any number of processes may share it
     :param max_tokens: the length at which a text is cut, by a cautious estimate

@@ -1,6 +1,7 @@
 """Scores of pairs by an OpenAI-compatible server, stored on disk: rerank scores, and grades of a chat model.
 
-A pair is paid for once, by the first process that needs it. An invalid answer is requested again, up to three times in all.
+A pair is paid for once, by the first process that needs it. An invalid answer is requested again, up to three times in
+all.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Models that compare tokens, as scorers of pairs: a teacher's folder, opened by `distill.scorers.opening` like any other.
+"""Models that compare tokens, as scorers of pairs: a teacher's folder, opened by `distill.scorers.opening`.
 
     <run>/teachers/<name>/scorer.json           which kind, and how it reads and compares
                          /model/                the encoder, as sentence-transformers opens it
@@ -35,7 +35,7 @@ _PAIRS_AT_ONCE = 1024
 
 
 class TokenScorer:
-    """A loaded model that compares tokens; `score` gives cosines, or for a sum over tokens a number that is stored as a logit."""
+    """A loaded model that compares tokens; `score` gives cosines, or sums over tokens, which are stored as logits."""
 
     runtime = "torch"
 

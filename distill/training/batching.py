@@ -53,8 +53,8 @@ class Planner:
 
     :param lengths: the padded length that a unit asks for, in tokens. *Shape:* (n_units,)
     :param sequences: how many sequences of that length a unit brings. *Shape:* (n_units,)
-    :param coupled: the loss compares the units of a step with each other. A step that fits into one pass then takes one, despite
-        the padding, because several passes would each be run twice (`distill.training.coupling`).
+    :param coupled: the loss compares the units of a step with each other. A step that fits into one pass then takes
+        one, despite the padding, because several passes would each be run twice (`distill.training.coupling`).
     """
 
     lengths: np.ndarray

@@ -4,11 +4,11 @@ A step of InfoNCE, CoSENT, CKA … is one function of all its embeddings. If a s
 
     1  every pass is run without a graph; its outputs are gathered on every process
     2  the losses of the whole step are computed, with their gradients with respect to the outputs
-    3  every pass is run again, from the same random state, and these gradients are propagated back through it; losses on
-       layers, which do not depend on the outputs, are computed here
+    3  every pass is run again, from the same random state, and these gradients are propagated back through it;
+       losses on layers, which do not depend on the outputs, are computed here
 
-(Gao et al. 2021). The result is that of one pass over the whole step, at the cost of a second forward pass. Parameters beside
-the model get their gradient in 2. It is added in the first pass of 3, so that DDP averages it like all others.
+(Gao et al. 2021). The result is that of one pass over the whole step, at the cost of a second forward pass. Parameters
+beside the model get their gradient in 2. It is added in the first pass of 3, so that DDP averages it like all others.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -110,7 +110,7 @@ def _gathered(accelerator: Accelerator, outputs: Tensor, sizes: Sequence[int]) -
 def _gradients(
     task: TaskStep, whole: Any, outputs: Tensor, factors: Mapping[str, float]
 ) -> tuple[dict[str, Tensor], Tensor, list[Tensor]]:
-    """Return the losses of a whole step, and their gradients with respect to its outputs and the parameters beside the model."""
+    """Return a whole step's losses, and their gradients in its outputs and the parameters beside the model."""
     outputs = outputs.detach().requires_grad_()
     learned = [parameter for parameter in task.beside_the_model() if parameter.requires_grad]
     losses = {name: factors.get(name, 1.0) * loss for name, loss in task.losses_of(whole, outputs).items()}

@@ -2,8 +2,8 @@
 
 Some parameters serve training only: a projection into a teacher's space that is not part of the student
 (`embedding_match.projection: drop`), and the scale and bias that turn cosines into logits. If a stage started them at
-random, its first steps would pull the student away from its state. So they are handed over if they have the same meaning
-in the next stage. AdamW's moments are not: each stage has a warm-up and other losses.
+random, its first steps would pull the student away from its state. So they are handed over if they have the same
+meaning in the next stage. AdamW's moments are not: each stage has a warm-up and other losses.
 """
 
 import json

@@ -138,7 +138,7 @@ class _RelationPlan:
 
 
 class LayerLosses(nn.Module):
-    """The terms on layers of a student and its live teachers. Its parameters are projections; it does not own the teachers.
+    """The terms on layers of a student and its live teachers. Its own parameters are only projections.
 
     :param student: the sentence-transformers model that is trained
     :raises BadInput: for layers that do not exist, heads that do not divide a width, and encoders of unknown structure
@@ -221,7 +221,7 @@ class LayerLosses(nn.Module):
         return told
 
     def _read(self, plans: Sequence[_Plan], side: int) -> tuple[set[int], set[int], bool]:
-        """Return the layers whose states and vectors are read, of the student (0) or the teacher (1), and whether embeddings are read."""
+        """Return the layers whose states and vectors are read, and whether embeddings are: student (0), teacher (1)."""
         states = {pair[side] for plan in plans if plan.reads[0] for pair in plan.pairs}
         vectors = {pair[side] for plan in plans if plan.reads[1] for pair in plan.pairs}
         return states, vectors, any(plan.reads[2] for plan in plans)

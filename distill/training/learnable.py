@@ -1,8 +1,8 @@
 """Checks before the first step that the objectives have something to learn from.
 
-A term of the objectives needs a basis to average over (groups, positives, pairs), targets that differ within it (labels,
-a teacher's scores), and a teacher whose scores are related to the labels. If one of these is missing, the training is
-refused in one line that names it.
+A term of the objectives needs a basis to average over (groups, positives, pairs), targets that differ within it
+(labels, a teacher's scores), and a teacher whose scores are related to the labels. If one of these is missing, the
+training is refused in one line that names it.
 """
 
 import logging
@@ -143,7 +143,8 @@ def check_learnable(name: str, units: "TrainSet", objectives: "Objectives", *, g
     """Refuse objectives that cannot learn from the units.
 
     :param name: the model to be trained, for the message
-    :raises BadInput: if the data lacks what a term needs: several candidates, a positive, a negative, labels that differ
+    :raises BadInput: if the data lacks what a term needs: several candidates, a positive, a negative, labels that
+        differ
     :raises JobFailed: if a teacher's signals are constant
     """
     for field, term in objectives.terms().items():

@@ -1,8 +1,8 @@
 """Teachers that read every training batch, and the texts for which they have the same tokens as the student.
 
-The two models can be compared at a token only if both have that token. So a sequence is used if the teacher's tokenizer,
-with its own prompt and `max_length`, gives the same token strings; ids may differ, as in a trimmed vocabulary. The other
-sequences are left out of the objectives on layers, and counted.
+The two models can be compared at a token only if both have that token. So a sequence is used if the teacher's
+tokenizer, with its own prompt and `max_length`, gives the same token strings; ids may differ, as in a trimmed
+vocabulary. The other sequences are left out of the objectives on layers, and counted.
 """
 
 import logging
@@ -71,7 +71,7 @@ class LiveTeacher:
         return EncoderLayers(self.model, f"teacher {self.name}")
 
     def features(self, given: Mapping[str, Tensor], ids: Tensor) -> dict[str, Tensor]:
-        """Return the student's inputs in the form that its encoder takes. *Shape:* values: (n_sequences, n_tokens); ids: (n_student_ids,)."""
+        """Return the student's inputs for its encoder. *Shape:* values: (n, n_tokens); ids: (n_student_ids,)."""
         known = {"attention_mask", *tokenizer_of(self.model).model_input_names}
         same = {name: given[name] for name in ("attention_mask", "token_type_ids") if name in given and name in known}
         return {"input_ids": ids[given["input_ids"]], **same}

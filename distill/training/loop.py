@@ -3,9 +3,10 @@
     plan (seed, epoch) ──▶ passes of a step ──▶ step(batch) → named losses ──▶ sum, backward ──▶ clip, AdamW
                                                                   at intervals: validate, keep the best, checkpoint
 
-Apart from dropout, the curve depends on `global_batch`, not on how it is split into passes and processes. This includes losses
-that compare the units of a step with each other. The learning rate and the weights of the losses are pure functions of the step.
-The random state of each pass is derived from (seed, step, pass), so a run that was killed and resumed ends with the same bits.
+Apart from dropout, the curve depends on `global_batch`, not on how it is split into passes and processes. This includes
+losses that compare the units of a step with each other. The learning rate and the weights of the losses are pure
+functions of the step. The random state of each pass is derived from (seed, step, pass), so a run that was killed and
+resumed ends with the same bits.
 """
 
 import json
@@ -136,7 +137,8 @@ def train(
 def _one_thread() -> Iterator[None]:
     """Limit torch to one thread: a static model's operations are too small to split.
 
-    Sixty steps of 256 units took 1.1 s with one thread, but 15 s with two on a busy machine, because they wait for each other.
+    Sixty steps of 256 units took 1.1 s with one thread, but 15 s with two on a busy machine, because they wait for each
+    other.
     """
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -317,7 +319,7 @@ class _Loop:
     def _run_passes(
         self, passes: Sequence[Sequence[np.ndarray]], totals: Mapping[Any, int], weights: Mapping[str, float]
     ) -> tuple[dict[str, Tensor], int]:
-        """Accumulate the gradients of a step's passes; return its losses by name and the number of tokens this process read."""
+        """Accumulate the gradients of a step's passes; return its losses by name and this process's token count."""
         sums: dict[str, Tensor] = {}
         n_tokens = 0
         for number, per_process in enumerate(passes):
@@ -336,7 +338,7 @@ class _Loop:
         return sums, n_tokens
 
     def _update(self, *, idle: bool) -> Tensor | None:
-        """Update the weights and return the gradient's norm; an idle step changes nothing, not even by weight decay or momentum."""
+        """Update the weights and return the gradient's norm; an idle step changes nothing, also not by weight decay."""
         norm = None
         if idle:
             self.state.n_idle_steps += 1

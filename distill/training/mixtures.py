@@ -197,7 +197,7 @@ def calibration(name: str, mixing: Mixing, kind: ModelKind, scores: np.ndarray, 
 
 
 def fitted_shares(probabilities: np.ndarray, labels: np.ndarray, start: Sequence[float]) -> list[float]:
-    """Return the shares that maximise the likelihood of the labels, by expectation-maximisation; grades count as probabilities.
+    """Return the shares of greatest likelihood of the labels, by expectation-maximisation; grades are probabilities.
 
     *Shape:* probabilities: (n_teachers, n_pairs); labels: (n_pairs,)
 

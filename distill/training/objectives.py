@@ -38,7 +38,8 @@ class Step(TaskStep):
 
     :param model: a sentence-transformers `SentenceTransformer` or `CrossEncoder`
     :param teacher_kinds: the kind of each teacher whose scores a batch carries, for their scale
-    :param projected_width: the teacher's width, if embeddings are matched through a projection that is dropped after training
+    :param projected_width: the teacher's width, if embeddings are matched through a projection that is dropped after
+        training
     """
 
     def __init__(
@@ -90,8 +91,8 @@ class Step(TaskStep):
         """Return the weighted losses by name, or, with `predict`, {"scores": (n_pairs,)} (cosines or logits).
 
         :param outputs_only: return {"outputs": the argument of `losses_of`} instead
-        :param pulls: gradients of a loss with respect to these outputs and to the parameters beside the model: return a number
-            that has these gradients (none for outputs of weight zero), together with the losses on layers
+        :param pulls: gradients of a loss with respect to these outputs and to the parameters beside the model: return a
+            number that has these gradients (none for outputs of weight zero), together with the losses on layers
         """
         layers = None if outputs_only or predict else self.layer_losses
         with nullcontext([]) if layers is None else layers.watching() as passes:
@@ -129,7 +130,7 @@ class Step(TaskStep):
         return torch.cat(parts)[batch.order]
 
     def _losses_at_widths(self, batch: Batch, scores: Tensor, embeddings: Tensor | None) -> dict[str, Tensor]:
-        """Return each loss as its weighted mean over the Matryoshka widths, or at the whole width without Matryoshka."""
+        """Return each loss as its weighted mean over the Matryoshka widths, or at the whole width without them."""
         if self.objectives.matryoshka is None or embeddings is None:
             return self._losses(batch, scores, embeddings)
         terms: dict[str, Tensor] = {}
@@ -162,7 +163,7 @@ class Step(TaskStep):
         return own if self.projection is None else self.projection(own)
 
     def _nothing(self, outputs: Tensor) -> Tensor:
-        """Return a zero that depends on every parameter, because DDP waits for every parameter's gradient in every pass."""
+        """Return a zero that depends on every parameter, because DDP waits for every gradient in every pass."""
         return 0.0 * sum((parameter.sum() for parameter in self.beside_the_model()), start=outputs.sum())
 
     def _logits(self, scores: Tensor) -> Tensor:

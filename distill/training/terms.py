@@ -1,7 +1,7 @@
 """The terms of `objectives`: each function computes a term's weighted loss from its section and a batch's outputs.
 
-A loss is a mean over its basis (pairs, texts, …), times the batch's share of the basis in the step. So the losses of all
-passes and processes add up to the mean over the step. A term whose basis is empty in a batch gives None.
+A loss is a mean over its basis (pairs, texts, …), times the batch's share of the basis in the step. So the losses of
+all passes and processes add up to the mean over the step. A term whose basis is empty in a batch gives None.
 """
 
 from collections.abc import Callable, Mapping

@@ -39,11 +39,11 @@ class Batch:
     Sequences are the texts of a bi-encoder (every pair's query, then document, then unpaired texts) or a cross-encoder's pairs.
 
     *Shape:* inputs: parts of the sequences, each {name: (n_part, n_tokens)}; order: (n_sequences,), where sequence i
-    stands in the concatenated parts; query_rows, document_rows: (n_pairs,) sequence of each side (bi-encoder);
-    labels (NaN where a pair has none), teacher_scores[name]: (n_pairs,); teacher_embeddings: (n_sequences, teacher_width);
-    slots: (n_groups, n_candidates) pair of each candidate, with slot_mask; excluded: (n_pairs, n_pairs);
-    alike: (n_sequences,) bool, those for which all live teachers have the student's tokens;
-    relations[teacher]: (n_sequences, its width); distinct: (n_texts,) one sequence of each text, in an order unrelated to the data.
+    stands in the concatenated parts; query_rows, document_rows: (n_pairs,) sequence of each side (bi-encoder); labels
+    (NaN where a pair has none), teacher_scores[name]: (n_pairs,); teacher_embeddings: (n_sequences, teacher_width);
+    slots: (n_groups, n_candidates) pair of each candidate, with slot_mask; excluded: (n_pairs, n_pairs); alike:
+    (n_sequences,) bool, those for which all live teachers have the student's tokens; relations[teacher]: (n_sequences,
+    its width); distinct: (n_texts,) one sequence of each text, in an order unrelated to the data.
 
     If only one side is learned, `query_rows` and `document_rows` both index its sequences, and the teacher's vectors of
     the other side are given (`other_role`: 0 queries, 1 documents). *Shape:* other_embeddings: (n_pairs, teacher_width)
@@ -208,7 +208,7 @@ class TrainSet:
     cut: CutTexts | None = None
     """How much `max_length` cut off the sequences."""
     alike: np.ndarray | None = None
-    """The sequences for which all live teachers have the student's tokens; None without live teachers. *Shape:* (n_sequences,)."""
+    """The sequences whose tokens are the same in all live teachers; None without these. *Shape:* (n_sequences,)."""
 
     @classmethod
     def build(
@@ -350,7 +350,7 @@ class TrainSet:
         return Negatives(self.query_rows, self.document_rows, self.labels, self.guide, positive_from=self.positive_from)
 
     def _sides(self, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray, Tensor | None]:
-        """Return the sequences of both sides; if one side is learned, its own twice, and the teacher's vectors of the other."""
+        """Return the sequences of both sides; for one learned side its own twice, and the other's teacher vectors."""
         queries, documents = self.query_rows[pairs], self.document_rows[pairs]
         if self.own_role is None:
             return queries, documents, None
@@ -393,7 +393,7 @@ class TrainSet:
 
 
 def _distinct(rows: np.ndarray) -> Tensor:
-    """Return a position of each distinct row, in an order that does not depend on the batch plan or on the data's order."""
+    """Return a position of each distinct row, in an order that depends neither on the plan nor on the data's order."""
     distinct, places = np.unique(rows, return_index=True)
     return torch.from_numpy(places[np.argsort(distinct.astype(np.uint64) * np.uint64(_GOLDEN), kind="stable")])
 
@@ -417,7 +417,7 @@ def is_ordered(labels: np.ndarray | None, group: np.ndarray) -> bool:
 
 
 def validation_value(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Return the metric that picks the best checkpoint: ROC-AUC for labels of two values, else Spearman; NaN for constant scores.
+    """Return the metric that picks the checkpoint: ROC-AUC for two label values, else Spearman; NaN if constant.
 
     *Shape:* scores, labels: (n_pairs,)
 

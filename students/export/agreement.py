@@ -1,7 +1,8 @@
 """Agreement of two models on the order of pairs, without counting differences that are only rounding.
 
-Identical texts have cosines of 1 ± 1e-7, different in each runtime, so their ranks are decided by rounding. On 3,000 question
-pairs, with identical strings in a fifth of the positives, Spearman's correlation of a perfect export was .99976.
+Identical texts have cosines of 1 ± 1e-7, different in each runtime, so their ranks are decided by rounding. On 3,000
+question pairs, with identical strings in a fifth of the positives, Spearman's correlation of a perfect export was
+.99976.
 """
 
 from collections.abc import Sequence
@@ -26,8 +27,9 @@ def _rounding(scores: np.ndarray) -> float:
 def settled(scores: np.ndarray, own_scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the ranks of both sides, with ties for scores that differ only by rounding.
 
-    First each score of the second side is moved towards that of the first by at most a ten-thousandth of the first's range,
-    because the gate treats smaller differences as equal. Then neighbours that differ only by rounding share a rank.
+    First each score of the second side is moved towards that of the first by at most a ten-thousandth of the first's
+    range, because the gate treats smaller differences as equal. Then neighbours that differ only by rounding share a
+    rank.
 
     *Shape:* (n_pairs,) each
 
@@ -42,7 +44,7 @@ def settled(scores: np.ndarray, own_scores: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def _ranks(scores: np.ndarray) -> np.ndarray:
-    """Number the scores from the lowest on; scores that are equal apart from rounding share a number. *Shape:* that of scores."""
+    """Number the scores from the lowest on; scores equal up to rounding share a number. *Shape:* that of scores."""
     order = np.argsort(scores, kind="stable")
     steps = np.diff(scores[order]) > _rounding(scores)
     ranks = np.empty(len(scores), dtype=np.int64)
@@ -63,7 +65,7 @@ def rank_agreement(scores: np.ndarray, own_scores: np.ndarray) -> float | None:
 
 
 def top_k_overlap(queries: Sequence[str], scores: np.ndarray, own_scores: np.ndarray) -> float | None:
-    """Return the mean overlap of a query's better half (at most ten documents); None without queries of several documents."""
+    """Return the mean overlap of a query's better half (at most ten); None without queries of several documents."""
     ranks, own_ranks = settled(scores, own_scores)
     rows: dict[str, list[int]] = {}
     for row, query in enumerate(queries):

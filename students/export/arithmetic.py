@@ -4,10 +4,10 @@
     16 bits      AVX2 and AVX-512 without VNNI: two neighbouring products, u8 × s8, are first summed in 16 bits, and
                  sums above 32,767 are clipped ("saturation")
 
-    weights of 8 bits: 255·127 + 255·127 = 64,770, clipped        weights of 7 bits: 255·64 + 255·64 = 32,640, never clipped
+    weights of 8 bits: 255·127 + 255·127 = 64,770, clipped    weights of 7 bits: 255·64 + 255·64 = 32,640, never clipped
 
-MiniLM-L6 with weights of 8 bits has a cosine to fp32 in Korean of .995 (exact) and .905 (16 bits); with 7 bits .994 in both.
-If one CPU builds an index and another one queries it, the two would be mixed.
+MiniLM-L6 with weights of 8 bits has a cosine to fp32 in Korean of .995 (exact) and .905 (16 bits); with 7 bits .994 in
+both. If one CPU builds an index and another one queries it, the two would be mixed.
 
 Exact arithmetic can be computed on any CPU: both runtimes have an option for it, see `int8_results`.
 """
@@ -40,8 +40,9 @@ _VNNI = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"}
 class Arithmetic:
     """The difference between int8 on this CPU and exact int8, and whether it could be larger on another CPU.
 
-    `judged` states it in words. Cosines are between a bi-encoder's embeddings. For a cross-encoder's logits, `rank_agreement`
-    is Spearman's correlation and `difference` the greatest difference, in standard deviations of the logits.
+    `judged` states it in words. Cosines are between a bi-encoder's embeddings. For a cross-encoder's logits,
+    `rank_agreement` is Spearman's correlation and `difference` the greatest difference, in standard deviations of the
+    logits.
     """
 
     cpu_class: str
@@ -107,8 +108,8 @@ def int8_results(
 ) -> np.ndarray:
     """Return an int8 graph's result for each text or pair, run alone: as this CPU computes it, or exact.
 
-    In OpenVINO exact sums use a private property of the CPU plugin, `LP_TRANSFORMS_MODE: NO`, which keeps the rounded numbers
-    in float (the other order of float sums alone gives MiniLM-L6 cosines of .9995). In ONNX Runtime they use
+    In OpenVINO exact sums use a private property of the CPU plugin, `LP_TRANSFORMS_MODE: NO`, which keeps the rounded
+    numbers in float (the other order of float sums alone gives MiniLM-L6 cosines of .9995). In ONNX Runtime they use
     `session.x64quantprecision`, and are exact to the last bit.
 
     *Shape:* (n_texts, width), of a cross-encoder (n_pairs, 1); float64

@@ -28,8 +28,8 @@ def calibration_inputs(
 ) -> list[dict[str, np.ndarray]]:
     """Tokenise and draw single, unpadded inputs from all scripts, in each evenly over the lengths.
 
-    A rare script gets at least half of an equal share (`distill.data.scripts.stratified`), because ranges of the frequent
-    scripts would clip its values.
+    A rare script gets at least half of an equal share (`distill.data.scripts.stratified`), because ranges of the
+    frequent scripts would clip its values.
 
     *Shape:* each array (1, n_tokens)
     """

@@ -1,11 +1,11 @@
 """The gate: an export is compared with its torch source on held-out pairs, and refused if it differs too much.
 
-It compares what a user would notice: the order of pair scores, the best documents of each query, the metric on the labels,
-embeddings, and whether a text's result depends on the other texts of its batch (by padding, or by the batch's int8 range;
-an index built in batches would then disagree with single queries).
+It compares what a user would notice: the order of pair scores, the best documents of each query, the metric on the
+labels, embeddings, and whether a text's result depends on the other texts of its batch (by padding, or by the batch's
+int8 range; an index built in batches would then disagree with single queries).
 
-Three rules prevent a mean from hiding a failure. Each script with enough texts is checked by itself, because the mean over
-mixed text is dominated by the most frequent script. int8 is compared between the two classes of CPU
+Three rules prevent a mean from hiding a failure. Each script with enough texts is checked by itself, because the mean
+over mixed text is dominated by the most frequent script. int8 is compared between the two classes of CPU
 (`students.export.arithmetic`). And a check fails if it is defined for the source but not for the export: a model with
 constant scores has no ranks. Checks that are undefined for both are reported.
 """
@@ -53,14 +53,16 @@ _N_ALONE = 32  # texts or pairs that are also run one by one
 class Thresholds:
     """Limits for an export; None is not checked.
 
-    Cosines are between a text's embedding and torch's; `batch_cosine` is between a text alone and the same text in a batch.
-    They are for bi-encoders only. `rank_agreement` is Spearman's correlation of the pair scores of both, `top_k_overlap` the
-    mean share of a query's best documents that both have in common, `max_difference` the largest difference of a pair's
-    score in [0, 1], `batch_difference` that between a pair alone and in a batch. `metric_drop` is the allowed loss of the
-    metric on the labels, which counts only if the whole interval of the difference is below zero.
+    Cosines are between a text's embedding and torch's; `batch_cosine` is between a text alone and the same text in a
+    batch. They are for bi-encoders only. `rank_agreement` is Spearman's correlation of the pair scores of both,
+    `top_k_overlap` the mean share of a query's best documents that both have in common, `max_difference` the largest
+    difference of a pair's score in [0, 1], `batch_difference` that between a pair alone and in a batch. `metric_drop`
+    is the allowed loss of the metric on the labels, which counts only if the whole interval of the difference is below
+    zero.
 
-    Cosines and a cross-encoder's rank agreement have to hold for each script as well, see `ParityReport.scripts`. Limits that
-    start with `arithmetic` compare int8 on this CPU with exact int8, see `students.export.arithmetic.Arithmetic`.
+    Cosines and a cross-encoder's rank agreement have to hold for each script as well, see `ParityReport.scripts`.
+    Limits that start with `arithmetic` compare int8 on this CPU with exact int8, see
+    `students.export.arithmetic.Arithmetic`.
     """
 
     min_cosine: float | None = None
@@ -172,13 +174,14 @@ def thresholds_of(settings: Export, precision: ExportPrecision) -> Thresholds:
 class ParityReport:
     """How close an export is to its torch source on held-back pairs; names as in `Thresholds`.
 
-    `metric` names the metric on the labels, `metric_difference` is export − source with its 95 % interval. `worst` has the
-    texts (for a cross-encoder: pairs) that differ most, shortened. None stands for a value that the pairs do not define.
+    `metric` names the metric on the labels, `metric_difference` is export − source with its 95 % interval. `worst` has
+    the texts (for a cross-encoder: pairs) that differ most, shortened. None stands for a value that the pairs do not
+    define.
 
-    `scripts` has the values of each script with at least `N_OF_SCRIPT` texts (for a cross-encoder: pairs), and their number
-    `n`; `scripts_too_few` the number of texts of the others. `arithmetic` is that of `students.export.arithmetic`, None if an
-    export has no int8 products. `undefined` names checks that are defined for the source but not for the export,
-    `not_judged` those that are defined for neither.
+    `scripts` has the values of each script with at least `N_OF_SCRIPT` texts (for a cross-encoder: pairs), and their
+    number `n`; `scripts_too_few` the number of texts of the others. `arithmetic` is that of
+    `students.export.arithmetic`, None if an export has no int8 products. `undefined` names checks that are defined for
+    the source but not for the export, `not_judged` those that are defined for neither.
     """
 
     kind: ModelKind

@@ -41,7 +41,7 @@ class Quantization:
 
 
 def write_openvino_graph(source: Path, folder: Path, quantization: Quantization) -> tuple[list[str], dict[str, int]]:
-    """Write the graph and its pinned precision; return the matrix products in float, and for int4 the counts by precision."""
+    """Write the graph and its pinned precision; return the matrix products in float, and for int4 the counts."""
     precision, keep_float = quantization.precision, quantization.keep_float
     pin_precision(folder, precision)
     traced, kept, stored = trace(source), list[str](), dict[str, int]()
@@ -86,7 +86,7 @@ def _quantize(traced: Traced, quantization: Quantization) -> list[str]:
 
 
 def behind_pooling(graph: Any) -> list[str]:
-    """Return the matrix products after pooling (Dense layers and score), which have one vector per text, not per token."""
+    """Return the matrix products after pooling (Dense layers and score): one vector per text, not per token."""
     return [
         node.get_friendly_name()
         for node in graph.get_ops()
@@ -105,7 +105,7 @@ def _of_two_activations(graph: Any) -> list[str]:
 
 
 def _number_nodes(graph: Any) -> None:
-    """Number unnamed nodes by position: OpenVINO counts them over the whole process, so equal exports had different hashes."""
+    """Number unnamed nodes by position: OpenVINO counts them per process, so equal exports had different hashes."""
     graph.set_friendly_name("model")
     for place, node in enumerate(graph.get_ordered_ops()):
         if re.fullmatch(r"[A-Za-z]+_\d+", node.get_friendly_name()):

@@ -3,9 +3,9 @@
     write_layout(Path("exports/onnx-int8"), Path("for-fastembed"), tool="fastembed")
 
 `students.export.stage` writes the layout of sentence-transformers. Other tools need other files, and do not apply the
-pooling, Dense layers or lower-casing of sentence-transformers: here these are in the graph and in `tokenizer.json`. Before a
-folder is put in place, its graph and its `tokenizer.json` are run by ONNX Runtime and tokenizers alone, and must give the
-export's results.
+pooling, Dense layers or lower-casing of sentence-transformers: here these are in the graph and in `tokenizer.json`.
+Before a folder is put in place, its graph and its `tokenizer.json` are run by ONNX Runtime and tokenizers alone, and
+must give the export's results.
 
     fastembed         model.onnx with the result alone (it takes the first output), special_tokens_map.json, the length
                       and the padding token in tokenizer_config.json; `add_custom_model(…, pooling=PoolingType.DISABLED)`
@@ -65,8 +65,8 @@ def write_layout(source: Path, target: Path, *, tool: Tool, calibrated: bool = F
 
     :param target: a folder that does not exist, or is empty
     :param calibrated: add the export's calibration to a cross-encoder's logits: their sigmoid is then the probability
-    :raises BadInput: for an unknown tool, a target that is not empty, an export in a format that the tool does not read, an
-        export whose files have changed, and `calibrated` for an export without a calibration of logits
+    :raises BadInput: for an unknown tool, a target that is not empty, an export in a format that the tool does not
+        read, an export whose files have changed, and `calibrated` for an export without a calibration of logits
     :raises GateFailed: if the written files do not give the export's results; nothing is put in place then
     """
     if tool not in TOOLS:

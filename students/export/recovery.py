@@ -7,15 +7,15 @@
 It uses the training loop with the student's own job: teachers' signals from the cache, batches, resumption.
 
 The gate compares with the float student, which no objective of a recipe contains: training by the objectives moves the
-student away from it. So the main loss is the distance to the float student's outputs on the same batch, as full-precision
-weights teach quantized ones in LLM-QAT (Liu et al. 2023); the objectives get a small weight. For a tiny student of one
-epoch, after 100 steps at 2e-4, the rank agreement fell from 1.0 to 0.896 with the objectives alone, to 0.954 with equal
-weights, and to 0.992 with a tenth of the objectives.
+student away from it. So the main loss is the distance to the float student's outputs on the same batch, as
+full-precision weights teach quantized ones in LLM-QAT (Liu et al. 2023); the objectives get a small weight. For a tiny
+student of one epoch, after 100 steps at 2e-4, the rank agreement fell from 1.0 to 0.896 with the objectives alone, to
+0.954 with equal weights, and to 0.992 with a tenth of the objectives.
 
 Recovery can repair errors that come from weights. With planted outliers in a down-projection (ONNX, nothing in float),
-1 − mean cosine fell from 0.0033 to 0.0005 in 200 steps at 1e-3. If the error is the rounding of activations, there is nothing
-to learn: three layers of MiniLM-L6, all in int8, stayed at 0.0025 (0.0023 after 100 steps at 5e-5). Then a higher α of
-SmoothQuant, which the search tries first, or a layer in float helps.
+1 − mean cosine fell from 0.0033 to 0.0005 in 200 steps at 1e-3. If the error is the rounding of activations, there is
+nothing to learn: three layers of MiniLM-L6, all in int8, stayed at 0.0025 (0.0023 after 100 steps at 5e-5). Then a
+higher α of SmoothQuant, which the search tries first, or a layer in float helps.
 """
 
 import logging

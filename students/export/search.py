@@ -117,8 +117,9 @@ def _pattern(name: str) -> str:
 def layer_errors(transformer: Any, inputs: Sample) -> dict[str, float]:
     """Return the relative error of each linear layer's output when weights and inputs are in int8.
 
-    Weights are symmetric by output channel in 7 bits, inputs asymmetric over the whole calibration range, as in a static int8
-    graph, but without the errors of the layers before. The error is ‖Wx − Q(W)Q(x)‖² / ‖Wx‖², over all inputs.
+    Weights are symmetric by output channel in 7 bits, inputs asymmetric over the whole calibration range, as in a
+    static int8 graph, but without the errors of the layers before. The error is ‖Wx − Q(W)Q(x)‖² / ‖Wx‖², over all
+    inputs.
 
     :param inputs: unpadded, one text at a time. *Shape:* each array (1, n_tokens)
     """

@@ -107,7 +107,7 @@ def export_student(run: Run) -> None:
 
 
 def _export_or_recover(run: Run, format: ExportFormat) -> None:
-    """Export in int8; the first process checks whether the student has to be recovered, and all take part in recovery."""
+    """Export in int8; the first process checks whether recovery is needed, and all take part in it."""
     from accelerate import PartialState
 
     if not PartialState().is_main_process:
@@ -222,23 +222,24 @@ def export_model(
 
     :param calibration: pairs of the user's own text for the int8 ranges and the fit of int4 weights; for a bi-encoder
         their texts are used singly.
-    :param n_calibration: number of inputs drawn from them by `seed`, evenly over the lengths, one at a time and unpadded,
-        because padding shifts the ranges.
-    :param smooth_quant_alpha: how much of the activations' outliers is moved into the weights; -1 turns SmoothQuant off.
+    :param n_calibration: number of inputs drawn from them by `seed`, evenly over the lengths, one at a time and
+        unpadded, because padding shifts the ranges.
+    :param smooth_quant_alpha: how much of the activations' outliers is moved into the weights; -1 turns SmoothQuant
+        off.
     :param keep_float: the matrix products that stay in float: regular expressions searched in the names of the graph's
-        nodes, or "ffn_down" for the feed-forward down-projections, which cause almost all of the error, or "search" for the
-        fewest that pass the gate (`students.export.search`). The search also runs if the gate fails.
+        nodes, or "ffn_down" for the feed-forward down-projections, which cause almost all of the error, or "search" for
+        the fewest that pass the gate (`students.export.search`). The search also runs if the gate fails.
     :param thresholds: limits for `held_back`; None is `DEFAULT_THRESHOLDS` of the precision.
     :param check: a further check of the export: returns details for its card, or raises `GateFailed`
     :param labels: of the held-out pairs, in [0, 1]: the metric on them is then part of the gate. *Shape:* (n_pairs,)
-    :param recovered: returns the model after fine-tuning with simulated int8 (`students.export.recovery`). It is called if int8
-        fails the gate with `keep_float` ("search": with nothing in float). The result is exported instead of `source` and
-        compared with `source`. Layers are searched for only if that fails as well.
+    :param recovered: returns the model after fine-tuning with simulated int8 (`students.export.recovery`). It is called
+        if int8 fails the gate with `keep_float` ("search": with nothing in float). The result is exported instead of
+        `source` and compared with `source`. Layers are searched for only if that fails as well.
     :param may_search: whether layers are searched for if int8 fails the gate; with False the export fails instead.
     :param card: entries on stage, recipe and data; kind, parents and details are filled in here.
     :param overwrite: replace an earlier export at the target; a folder of anything else is never replaced
-    :raises BadInput: if the source is not a complete torch folder, the calibration that a precision needs is missing, or
-        the target is an input, is in a model folder, or is not empty.
+    :raises BadInput: if the source is not a complete torch folder, the calibration that a precision needs is missing,
+        or the target is an input, is in a model folder, or is not empty.
     :raises GateFailed: with a table of the worst texts; nothing is put in place then.
     """
     kind = check_model_folder(source)
@@ -383,7 +384,7 @@ def _weights_or_float(
 
 
 def _recover(writer: _Writer, before: _Attempt, recovered: Path, limits: Thresholds) -> tuple[_Attempt, dict[str, Any]]:
-    """Export the recovered weights in the same way; they are kept, also for a search, if they are closer to the source."""
+    """Export the recovered weights in the same way; keep them, also for a search, if they are closer to the source."""
     source, writer.weights = writer.weights, recovered
     after = writer.attempt(keep_float=before.quantization.keep_float)
     helped = not after.report.failures(limits) or after.report.closeness > before.report.closeness

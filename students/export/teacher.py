@@ -1,8 +1,8 @@
 """Exports of the matched teacher, so that the report compares student and teacher in the same runtime.
 
 They are made like the student's and pass the same gate. A teacher is large and its exports only show its speed: int8 is
-tried with the feed-forward down-projections in float, without a search, and with fewer texts for calibration and gate. If
-an export fails, the run continues, and the report states the error.
+tried with the feed-forward down-projections in float, without a search, and with fewer texts for calibration and gate.
+If an export fails, the run continues, and the report states the error.
 """
 
 import logging
