@@ -3,14 +3,15 @@
     measure(Request(Path("student-int8")), resumes, job_descriptions)
     measure_all([Request(Path("teacher")), Request(Path("student-int8"))], queries, documents)
 
-`measure_all` keeps one process per model alive and goes round by round through all of them, one working at a time, so
-that whatever else the machine does hits all alike. Results carry the raw samples, the precision that really ran and the
-memory of the process; `environment` says where it was measured.
+`measure_all` keeps one process per model alive. The processes take turns, round by round, one at a time, so other load
+on the machine affects all models alike. Results have the raw samples, the precision of the computation and the memory
+of the process; `environment` describes the machine.
 
-A pair's latency is one call of `Scorer.score` on it, tokenisation included. OpenVINO takes about 2.8 times as long on
-the first use of a shape: pairs are gone through once before any is timed, and the very first call is kept as `cold_ms`.
-All models are timed on the same pairs, again and again, and what the runtime remembers of words is forgotten before each.
-Medians have an interval over the rounds (`distill.metrics.rounds`), so that drift counts; rounds are added until it is narrow.
+A pair's latency is the time of one call of `Scorer.score`, tokenisation included. OpenVINO takes about 2.8 times as
+long on the first use of a shape, so all pairs are scored once before any is timed; the very first call is kept as
+`cold_ms`. All models are timed on the same pairs, repeatedly, and the runtime's cache of words is cleared before each
+round. Medians have an interval over the rounds (`distill.metrics.rounds`), which includes drift; rounds are added until
+it is narrow.
 """
 
 import gc
@@ -53,8 +54,8 @@ __getattr__ = moved_names(__name__)
 
 LENGTHS = (32, 64, 128, 256, 512)
 MeasuringProgress = Callable[[int, int, str], None]
-_N_TIMED_PAIRS = 200  # pairs that latency is taken over: more only means more first uses of a shape
-_LEAST_TIMED, _LEAST_THROUGHPUT = 24, 64  # pairs of every model, however slow the slowest is
+_N_TIMED_PAIRS = 200  # pairs for latency: more pairs only add first uses of a shape
+_LEAST_TIMED, _LEAST_THROUGHPUT = 24, 64  # the least number of pairs, even for the slowest model
 _N_BUCKET_PAIRS = 8
 _CPU_FLAGS = (
     "avx2",
@@ -80,14 +81,14 @@ class LoadSettings:
     rates: tuple[float, ...] = ()
     """Arrival rates of an open loop, as shares of the capacity measured just before."""
     n_shapes: int = 0
-    """Random shapes over which the growth of memory is taken."""
+    """Number of random shapes over which the growth of memory is measured."""
     seconds: float = 10.0
     """Of each of them."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One model to measure, and how it is to run; see `distill.runtime.opening.load` for what None means."""
+    """One model to measure, and its runtime options; see `distill.runtime.opening.load` for the meaning of None."""
 
     path: Path
     name: str = ""
@@ -96,18 +97,18 @@ class Request:
     n_threads: int | None = None
     max_length: int | None = None
     count: bool = True
-    """Whether the parameters are counted: of a graph that takes torch, and seconds of import in each process."""
+    """Whether parameters are counted: for a graph this needs torch, whose import takes seconds in each process."""
 
 
 @dataclass(frozen=True)
 class Measuring:
-    """How models are measured; all of them alike."""
+    """The settings of a measurement, the same for all models."""
 
     seconds: float = 10.0
     """Time per model and kind of measurement (latency, latency by length, throughput). A model that cannot go through the
     pairs once in this time takes longer."""
     rounds: int = 5
-    """How many slices that time is cut into."""
+    """Number of slices of that time."""
     lengths: Sequence[int] = LENGTHS
     """Upper bounds of the length buckets, in tokens that the model reads of a pair: together in a cross-encoder, the sum of both
     texts in a bi-encoder. Longer pairs open buckets of twice the last bound."""
@@ -171,7 +172,7 @@ def measure_all(
     report = _Reporter(on_progress, total=len(requests) * (rounds + 1 + (load is not None)))
     with ExitStack() as stack:
         workers = [stack.enter_context(_worker(request)) for request in requests]
-        for worker in workers:  # all import side by side; nothing is measured before the last is done
+        for worker in workers:  # all import at the same time; measuring starts after the last one
             worker.wait_until_ready()
         for worker in workers:
             report(f"loading {worker.name}")
@@ -183,7 +184,7 @@ def measure_all(
         while taken.number < rounds or taken.go_on():
             if taken.number >= rounds:
                 report.add(len(workers))
-            for place in taken.order:  # nobody is always first after the same neighbour
+            for place in taken.order:  # rotated, so that no model always follows the same one
                 report(f"round {taken.number + 1}, {workers[place].name}")
                 taken.keep(place, workers[place].round(by_length=taken.number < rounds))
             taken.number += 1
@@ -196,7 +197,7 @@ def measure_all(
 
 
 def _whole(measured: dict[str, Any], taken: Rounds, place: int) -> dict[str, Any]:
-    """Add to a model's measurements their intervals, and how the measuring ended."""
+    """Add the intervals and the end of the measuring to a model's measurements."""
     return {
         **measured,
         **taken.intervals(place),
@@ -206,7 +207,7 @@ def _whole(measured: dict[str, Any], taken: Rounds, place: int) -> dict[str, Any
 
 
 def _same_pairs(fits: Sequence[Mapping[str, int]], n_pairs: int, rounds: int) -> tuple[int, int]:
-    """Return over how many pairs latency and throughput of all models are taken: what the slowest has time for, or the least.
+    """Return the numbers of pairs for latency and throughput: those for which the slowest model has time, or the least.
 
     >>> _same_pairs([{"latency": 3, "throughput": 8}, {"latency": 900, "throughput": 700}], 800, 5)
     (24, 64)
@@ -276,7 +277,7 @@ def _start(runtime: str, n_threads: int, errors: IO[bytes]) -> "subprocess.Popen
 
 
 def _runtime_of(request: Request) -> str:
-    """What a process is to import before it is ready; nothing for a baseline or a cascade."""
+    """The imports of a process before it is ready; none for a baseline or a cascade."""
     if (request.path / SCORER_FILE).is_file():
         return "torch" if check_scorer_folder(request.path) in TOKEN_TEACHERS else ""
     return request.runtime or read_model_files(request.path).held_runtime
@@ -358,7 +359,7 @@ class _Worker:
 
     def _ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
         assert self.process.stdin is not None
-        with suppress(BrokenPipeError):  # it has died: there will be no answer either
+        with suppress(BrokenPipeError):  # the process has died, and will not answer
             self.process.stdin.write(json.dumps(message) + "\n")
             self.process.stdin.flush()
         return self._answer()
@@ -410,12 +411,12 @@ class _Meter:
         self.least_per_round = 1
 
     def fits(self) -> dict[str, int]:
-        """Return how many pairs a round of this model has time for, by kind of measurement."""
+        """Return the number of pairs for which a round of this model has time, by kind of measurement."""
         one_ms = float(np.median([self.time_one(row) for row in self.timed[:3]]))
         return {"latency": max(1, int(1000 * self.slice_s / one_ms)), "throughput": self.n_throughput}
 
     def take(self, n_latency: int, n_throughput: int, rounds: int) -> dict[str, Any]:
-        """Measure over the first of the pairs alone, as all models do, and over each of them once at least."""
+        """Measure only the given number of first pairs, as for all models, and each at least once."""
         self.timed, self.n_throughput = self.timed[:n_latency], n_throughput
         self.least_per_round = -(-n_latency // rounds)
         return {}
