@@ -422,7 +422,7 @@ class _Meter:
         return {}
 
     def time_one(self, row: int) -> float:
-        """Return the milliseconds that scoring one pair takes, its words not remembered from another."""
+        """Return the milliseconds of scoring one pair, with an empty cache of words."""
         query, document = [self.queries[row]], [self.documents[row]]
         forget_words()
         start = time.perf_counter_ns()
@@ -430,7 +430,7 @@ class _Meter:
         return (time.perf_counter_ns() - start) / 1e6
 
     def _warm_up(self) -> None:
-        """Meet each shape once, in as much time as a slice has."""
+        """Run each shape once, within the time of a slice."""
         rows = [*self.timed[:3], *(row for rows in self.bucketed.values() for row in rows), *self.timed[3:]]
         end = time.perf_counter() + 2 * self.slice_s
         for number, row in enumerate(rows):
@@ -439,9 +439,9 @@ class _Meter:
             self.time_one(row)
 
     def _fitting_pairs(self) -> int:
-        """Return how many pairs one throughput run takes, so that it fits a slice; never fewer than eight."""
+        """Return the number of pairs of one throughput run, so that it fits a slice; at least eight."""
         n_pairs = 8
-        for at_most in (64, 512, len(self.queries)):  # small runs underrate a fast model; each also meets new shapes
+        for at_most in (64, 512, len(self.queries)):  # small runs underestimate a fast model; each also has new shapes
             n_pairs = min(n_pairs, len(self.queries))
             n_pairs = min(at_most, max(8, int(self._run_throughput(n_pairs) * self.slice_s)))
         return min(n_pairs, len(self.queries))
@@ -453,7 +453,7 @@ class _Meter:
         return n_pairs / (time.perf_counter() - start)
 
     def round(self, *, by_length: bool) -> dict[str, Any]:
-        """Do one slice of each kind; return what it gave and the seconds that latency and throughput took."""
+        """Measure one slice of each kind; return the results and the seconds of latency and throughput."""
         start, before = time.perf_counter(), (len(self.latency), len(self.throughput))
         self._latency_slice()
         self._throughput_slice()
@@ -482,14 +482,14 @@ class _Meter:
             self.throughput.append(self._run_throughput(self.n_throughput))
 
     def under_load(self, load: LoadSettings, seed: int) -> dict[str, Any]:
-        """Measure what `load` asks for."""
+        """Make the measurements that `load` requests."""
         if load.batches:
             self.loaded["batches"] = batch_grid(
                 self.scorer, self.queries, self.documents, self.buckets, batches=load.batches, seconds=load.seconds
             )
         if load.rates:
             sides = self.queries, self.documents
-            saturated_pairs_per_s(self.scorer, *sides, seconds=load.seconds / 4)  # meets the shapes
+            saturated_pairs_per_s(self.scorer, *sides, seconds=load.seconds / 4)  # warm-up: runs the shapes once
             capacity = saturated_pairs_per_s(self.scorer, *sides, seconds=load.seconds)
             self.loaded["capacity_pairs_per_s"] = capacity
             self.loaded["open_loop"] = [
@@ -506,7 +506,7 @@ class _Meter:
         return {}
 
     def finish(self) -> dict[str, Any]:
-        """Return all that was measured."""
+        """Return all measurements."""
         by_length = [{"tokens": bound, **_statistics(values, (50, 95))} for bound, values in self.by_length.items()]
         return {
             "cold_ms": self.cold_ms,
@@ -559,7 +559,7 @@ def _load(request: Mapping[str, Any]) -> tuple[PairScorer, dict[str, Any]]:
         device="cpu",
     )
     seconds = time.perf_counter() - start
-    if isinstance(scorer, Scorer) and scorer.side is not None:  # the other side is the teacher's, before and after
+    if isinstance(scorer, Scorer) and scorer.side is not None:  # the teacher embeds the other side
         scorer = OneSide(scorer)
     facts = {
         "kind": scorer.kind,
@@ -590,7 +590,7 @@ def _serve(requests: IO[str], answers: IO[str], runtime: str) -> None:
         answers.write(json.dumps(values) + "\n")
         answers.flush()
 
-    gc.disable()  # a fifth of the time of imports, for next to nothing that is thrown away
+    gc.disable()  # collection takes a fifth of the time of imports, and frees almost nothing
     _import_heavy(runtime)
     gc.freeze()
     gc.enable()
@@ -615,7 +615,7 @@ def _serve(requests: IO[str], answers: IO[str], runtime: str) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What is needed to run, and where it ran
+# The files that a runtime needs, and the environment
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -630,7 +630,7 @@ def size_mb(folder: Path, runtime: Runtime) -> float:
 
 
 def environment() -> dict[str, Any]:
-    """Describe the machine and the software that numbers were measured on."""
+    """Describe the machine and the software of the measurement."""
     cpu, flags = cpu_model()
     return {
         "cpu": cpu,
@@ -647,7 +647,7 @@ def environment() -> dict[str, Any]:
 
 
 def _main() -> None:
-    # libraries print to stdout: the answers keep the pipe to themselves
+    # libraries may print to stdout, so the answers use their own copy of the pipe
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     _serve(sys.stdin, answers, sys.argv[1] if len(sys.argv) > 1 else "")

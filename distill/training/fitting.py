@@ -38,7 +38,7 @@ __all__ = ["Job", "built_for_training", "fit"]
 
 log = logging.getLogger(__name__)
 # On a CPU in bf16 the backward pass of fused attention takes a third of a step, of eager attention a tenth: 1.3 times
-# as many sentences per second at up to 128 tokens. Eager attention holds the attention matrix: it is not for long texts.
+# as many sentences per second at up to 128 tokens. Eager attention needs more memory: it is not for long texts.
 _EAGER_UP_TO_TOKENS = 256
 
 
