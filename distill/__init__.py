@@ -1,7 +1,7 @@
-"""The machinery, in rooms by the way of the data: see the docstring of each package.
+"""The library, in packages that follow the flow of data: see the docstring of each package.
 
 From the top: evaluation, report, ray, scorers, training, graphs, runtime, run and signals, models, synthesis, endpoints, data, recipe,
-resumes, metrics, files, machine. A room may import those below it; a test says so.
+resumes, metrics, files, machine. A package may import those below it; a test checks this.
 """
 
 from distill._moved import install as _install_moved

@@ -1,4 +1,4 @@
-"""Modules and names under their old places, for one version: `distill.modeling` is `distill.models.modeling` now."""
+"""Old names of moved modules, kept for one version: `distill.modeling` is `distill.models.modeling` now."""
 
 import importlib
 import importlib.abc
@@ -67,7 +67,7 @@ MOVED_NAMES = {
 
 
 def moved_names(module: str) -> Callable[[str], Any]:
-    """Return a module's `__getattr__`: what it held before, from its new place, with a warning."""
+    """Return a module's `__getattr__`, which gives moved names from their new module, with a warning."""
 
     def get(name: str) -> Any:
         if name not in MOVED_NAMES[module]:
@@ -80,7 +80,7 @@ def moved_names(module: str) -> Callable[[str], Any]:
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Gives the module at its new place for its old name, with a warning."""
+    """Gives the moved module for its old name, with a warning."""
 
     def __init__(self) -> None:
         self._own: dict[str, importlib.machinery.ModuleSpec | None] = {}

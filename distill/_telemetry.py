@@ -1,7 +1,7 @@
-"""No usage data leaves: OpenVINO and NNCF send some to Google Analytics with each import and conversion unless that is switched off.
+"""Switch off usage data: OpenVINO and NNCF send some to Google Analytics with each import and conversion by default.
 
-They send it from a fork of the whole process: half a dozen forks a conversion, which took five sixths of the CPU time of a small
-model's export. Both do without `openvino_telemetry` where it cannot be imported, and use a stand-in of their own.
+They send it from forks of the whole process, about six per conversion, which took five sixths of the CPU time of a
+small model's export. If `openvino_telemetry` cannot be imported, both use their own stub.
 """
 
 import sys
@@ -13,9 +13,9 @@ _NAME = "openvino_telemetry"
 
 
 def switch_off() -> None:
-    """Keep `openvino_telemetry` from being imported, unless its user has opted in (`opt_in_out --opt_in`).
+    """Block the import of `openvino_telemetry`, unless the user has opted in (`opt_in_out --opt_in`).
 
-    It works for what is imported later: where OpenVINO was there first, its own setting holds.
+    It only affects later imports: if OpenVINO was imported before, its own setting is used.
     """
     if not _has_opted_in():
         sys.modules.setdefault(_NAME, None)  # type: ignore[arg-type]  # None is how Python is told that there is none

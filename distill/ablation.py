@@ -2,9 +2,9 @@
 
     data: {V1: …, V2: …}   teachers: …   baselines: …   rows: [{name, model, published: {V1: 0.2214}}, …]   smoke: …
 
-`recipe_of` makes the ordinary recipe of one version, so that every row is trained and scored as it would be alone, and
-shared stages (an adapted encoder under two rows) are one folder. `write_table` prints what came out: the published
-metric with its interval, what that metric hides (ROC-AUC, Spearman, nDCG), parameters and training time.
+`recipe_of` makes the ordinary recipe of one version, so every row is trained and scored as if it were alone, and shared
+stages (an adapted encoder of two rows) are one folder. `write_table` writes the results: the published metric with its
+interval, the ranking metrics that it hides (ROC-AUC, Spearman, nDCG), parameters and training time.
 """
 
 import csv
@@ -51,7 +51,7 @@ __all__ = [
     "write_table",
 ]
 
-__getattr__ = moved_names(__name__)  # of before the rename
+__getattr__ = moved_names(__name__)  # names from before the rename
 
 STAND_INS = "stand-ins"
 _METRIC = "ablation_mse"
@@ -200,9 +200,9 @@ def _short(backbone: str) -> str:
 
 
 def stand_ins_of(ablation: Ablation, models: Iterable[str]) -> Recipe | None:
-    """Return the recipe that trains what stands in below these models; None where nothing is trained for it.
+    """Return the recipe that trains the stand-in encoders of these models; None if nothing has to be trained.
 
-    Its teachers are the folders that the backbones of a smoke run's ablation name.
+    Its teachers are the folders that a smoke run's ablation names as backbones.
     """
     smoke = ablation.smoke
     if smoke is None or smoke.pretraining is None:
@@ -231,7 +231,7 @@ def stand_ins_of(ablation: Ablation, models: Iterable[str]) -> Recipe | None:
 
 
 def _backbone(ablation: Ablation, model: str) -> object:
-    """Return the backbone that a model is made from, directly or through others; None where it has none."""
+    """Return the backbone of a model, also through other teachers; None if it has none."""
     if model in ablation.teachers:
         return ablation.teachers[ancestors(ablation, model)[0]].backbone
     baseline = ablation.baselines[model]
@@ -259,7 +259,7 @@ def recipe_of(ablation: Ablation, version: str) -> Recipe:
 
 
 def ancestors(recipe: Recipe | Ablation, name: str) -> list[str]:
-    """Return the teachers that a teacher starts from, the first one first, and itself.
+    """Return the teachers that a teacher starts from, in order of training, ending with itself.
 
     >>> from distill.recipe.schema import Teacher
     >>> start = Teacher(kind="mlm", backbone="some/encoder")
@@ -282,8 +282,8 @@ def ancestors(recipe: Recipe | Ablation, name: str) -> list[str]:
 class AblationCell:
     """One model on one data version.
 
-    `spread` is the standard deviation of its scores in [0, 1]; `seconds` the training time, with that of what it starts
-    from; `problem` why there is no value.
+    `spread` is the standard deviation of its scores in [0, 1]; `seconds` the training time, including that of the
+    models it starts from; `problem` the reason why there is no value.
     """
 
     metrics: Mapping[str, Estimate]
@@ -305,7 +305,7 @@ class AblationRow:
 
 
 def squeezed(name: str, cell: AblationCell, others: Mapping[str, AblationCell]) -> str | None:
-    """Say so where a model beats another in the published metric but ranks clearly worse, its scores lying closer together.
+    """Return a note if a model beats another in the published metric, but ranks clearly worse with less spread.
 
     The squared error of (cos + 1)/2 rewards scores near the labels' mean; it says little about which pair is better.
     """
@@ -330,7 +330,7 @@ def squeezed(name: str, cell: AblationCell, others: Mapping[str, AblationCell]) 
 def write_table(
     title: str, rows: Sequence[AblationRow], versions: Sequence[str], notes: Sequence[str], folder: Path
 ) -> None:
-    """Write `ablation.json`, `.csv`, `.md` and `.html`, each whole."""
+    """Write `ablation.json`, `.csv`, `.md` and `.html`, each atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     value = {
         "title": title,

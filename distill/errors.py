@@ -1,11 +1,11 @@
 """The tree of errors, and what each means for the exit code.
 
     MatchDistillError          anything this toolkit raises on purpose
-    ├── BadInput               what came in is wrong; exit code 2
-    └── JobFailed              the input was fine, the work was not; exit code 1
+    ├── BadInput               the input is wrong; exit code 2
+    └── JobFailed              the input was valid, but the work failed; exit code 1
         └── GateFailed         a quality gate refused the result; exit code 1
 
-A message says what came, what is accepted and what to do, in one line per problem.
+A message says what was given, what is accepted and what to do, in one line per problem.
 """
 
 import errno
@@ -66,7 +66,7 @@ class JobFailed(MatchDistillError):
 
 
 class Terminated(JobFailed):
-    """SIGTERM ended the work, and what was done is kept; exit code 143, as of a process that it kills."""
+    """SIGTERM ended the work; finished parts are kept; exit code 143, like that of a process that SIGTERM kills."""
 
     exit_code = 143
 
@@ -76,12 +76,12 @@ class GateFailed(JobFailed):
 
 
 def is_full_disk(error: OSError) -> bool:
-    """Tell whether there was no room: nothing is wrong with what came in, and the job failed."""
+    """Tell whether the disk is full: then the input is valid, but the job failed."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def missing_package(error: ImportError) -> BadInput | None:
-    """Say which package is missing and how to get it; None where it is a module of this toolkit, or no package at all.
+    """Return how to install a missing package; None for a module of this toolkit, or no known package.
 
     >>> print(missing_package(ModuleNotFoundError(name="sklearn.metrics")))
     this needs the package scikit-learn, which is not installed here: pip install scikit-learn, or pip install matchdistill for all that \
@@ -99,7 +99,7 @@ the commands need
 
 @contextmanager
 def loading(name: str) -> Iterator[None]:
-    """Turn whatever a loader raises into `BadInput` that names the model."""
+    """Turn any error of a loader into a `BadInput` that names the model."""
     try:
         yield
     except BadInput:

@@ -1,4 +1,4 @@
-"""Progress on a terminal as a bar, elsewhere as a line now and then."""
+"""Progress of long work: a bar on a terminal, elsewhere a line at intervals."""
 
 import sys
 import time
@@ -9,7 +9,7 @@ from typing import Protocol
 __all__ = ["OnProgress", "Progress", "byte_progress", "progress", "reaching", "step_progress"]
 
 OnProgress = Callable[[int], None]
-"""A caller's own function that is told how many more pairs or texts are done."""
+"""A caller's function that is called with the number of newly finished pairs or texts."""
 
 _LINE_EVERY_SECONDS = 15.0
 _MB = 10**6
@@ -17,19 +17,19 @@ _SHOWN_FROM_BYTES = 2 * 10**9  # some seconds of hashing
 
 
 class Progress(Protocol):
-    """What long work reports to."""
+    """The function that long work calls to report its progress."""
 
     def __call__(self, n_done: int, note: str = "", *, total: int | None = None) -> None:
-        """Say that `n_done` more are done; `note` replaces the text behind the bar, `total` how many there are."""
+        """Report `n_done` more finished items; `note` replaces the text after the bar, `total` the total number."""
 
 
 @contextmanager
 def progress(title: str, total: int, *, start: int = 0, show: bool = True) -> Iterator[Progress]:
-    """Yield a function that counts.
+    """Yield a function that counts finished items.
 
-    :param total: 0 where nobody knows yet
-    :param start: what an earlier run had done
-    :param show: False counts in silence (processes other than the first)
+    :param total: 0 if not known yet
+    :param start: the number of items finished by an earlier run
+    :param show: False shows nothing (for processes other than the first)
     """
     if not show:
         yield _silent
@@ -44,7 +44,8 @@ def progress(title: str, total: int, *, start: int = 0, show: bool = True) -> It
 def reaching(report: Progress, total: int) -> Iterator[OnProgress]:
     """Yield a function whose counts reach `total` at the end and never pass it.
 
-    A model counts the unique texts that it reads, of which pairs may have more or fewer than there are pairs.
+    A model counts unique texts, whose number differs from that of the pairs: counts are capped, and the rest is added
+    at the end.
 
     >>> counts = []
     >>> with reaching(counts.append, 3) as count:
@@ -67,7 +68,7 @@ def reaching(report: Progress, total: int) -> Iterator[OnProgress]:
 
 @contextmanager
 def byte_progress(title: str, n_bytes: int) -> Iterator[OnProgress]:
-    """Yield a function that counts bytes, which are shown in MB where there are 2 GB or more."""
+    """Yield a function that counts bytes; they are shown in MB if there are 2 GB or more."""
     n_done = 0
     with (
         progress(f"{title}: MB", n_bytes // _MB, show=n_bytes >= _SHOWN_FROM_BYTES) as report,
@@ -84,7 +85,7 @@ def byte_progress(title: str, n_bytes: int) -> Iterator[OnProgress]:
 
 @contextmanager
 def step_progress(title: str) -> Iterator[Callable[[int, int, str], None]]:
-    """Yield a function that is told (steps done, steps in all, what is being done)."""
+    """Yield a function that is called with (finished steps, total steps, name of the current step)."""
     with progress(title, 0) as report:
         last = 0
 

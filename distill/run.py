@@ -1,14 +1,14 @@
-"""A run's folder: where each piece stands, whether it is finished, and who is working in it.
+"""A run's folder: where each model and result is, whether it is finished, and which process is working in it.
 
     <run>/teachers/<name>/  signals/<name>/  built/  student/  control/  recovered/  exports/<format>-<precision>/
          /stages/<name>/    the student after an earlier training stage, and what a later one cuts before it learns
          /teacher_exports/<name>/<format>-<precision>/  baselines/<name>/  report/
          /.work/            backbones, checkpoints and other leftovers of unfinished stages; safe to remove
 
-A stage is finished when its folder carries the fingerprint of all that went into it: recipe sections, data, parents.
+A stage is finished when its folder's card has the fingerprint of all its inputs: recipe sections, data, parents.
 
 A recipe with training stages (`stages`) has a `Run` for each of them (`Run.stages`), with the stage's own recipe, data and
-folders. The run itself is that of the last stage: its student is the recipe's.
+folders. The run of the whole recipe is that of the last stage, whose student is the recipe's student.
 """
 
 import copy
@@ -57,12 +57,12 @@ _REPORT = ("benchmark.json",)
 
 
 class Run:
-    """One recipe and its folder, in one of its training stages.
+    """One training stage of a recipe, with its folders.
 
-    `recipe` is that of the stage, `stated` the whole; where the recipe has no stages they are one and the same.
+    `recipe` is the recipe of this stage, `stated` the whole recipe; without stages they are the same.
 
-    :param callables: the functions of its teachers of kind callable, by their names
-    :raises BadInput: for a function that no teacher of the recipe is
+    :param callables: the functions of the teachers of kind callable, by the teachers' names
+    :raises BadInput: for a name that is no teacher of kind callable
     """
 
     def __init__(self, recipe: Recipe, callables: Mapping[str, Callable[..., Any]] | None = None) -> None:
@@ -78,7 +78,7 @@ class Run:
 
     @cached_property
     def stages(self) -> tuple["Run", ...]:
-        """A run of each training stage, in their order, this one the last; one without stages is one stage."""
+        """The runs of all training stages in order, this one last; a recipe without stages has one."""
         earlier = [self._view(place, recipe) for place, recipe in enumerate(self.stated.in_stages[:-1])]
         stages = (*earlier, self)
         for view in earlier:
@@ -87,7 +87,7 @@ class Run:
 
     @cached_property
     def for_teachers(self) -> "Run":
-        """The run with the recipe's own data, which teachers learn from, whatever the stages are."""
+        """The run with the recipe's own data, from which teachers learn in every stage."""
         if not self.stated.stages:
             return self
         view = self._view(-1, self.stated.model_copy(update={"stages": {}}))
@@ -123,7 +123,7 @@ class Run:
 
     @cached_property
     def learned(self) -> Split:
-        """What the student learns from in all of its stages together; of one stage its data."""
+        """The training data of all stages together."""
         return joined([stage.split for stage in self.stages])
 
     @property
@@ -138,24 +138,24 @@ class Run:
 
     @property
     def cut(self) -> FurtherCut | None:
-        """What this stage takes away from the student of the stage before."""
+        """What this stage cuts from the student of the stage before."""
         return self.stated.stages[self.name].student if self.name is not None else None
 
     @property
     def space(self) -> tuple[str, ...]:
-        """The teachers in whose space the student's embeddings lie, by this stage or the last one before that says so."""
+        """The teachers in whose space the student's embeddings are, by this stage or an earlier one."""
         return self.recipe.objectives.kept_teachers or (() if self.before is None else self.before.space)
 
     @property
     def builds(self) -> bool:
-        """Whether something is built before this stage: the student, a further cut, or an output into another space."""
+        """Whether this stage builds a model before training: the student, a further cut, or a new output space."""
         return self.before is None or self.cut is not None or self.space != self.before.space
 
     @property
     def student_section(self) -> Student:
-        """The recipe's section of the student.
+        """The recipe's section `student`.
 
-        :raises BadInput: where it has none
+        :raises BadInput: if there is none
         """
         if self.recipe.student is None:
             raise BadInput("this recipe has no student; add the sections student and objectives")
@@ -166,7 +166,7 @@ class Run:
         return self.folder / "teachers" / name
 
     def teacher_prompts(self, name: str) -> tuple[str, str]:
-        """What a finished teacher puts before queries and documents: the recipe's prompts, or those that it came with."""
+        """The prompts of a finished teacher for queries and documents: the recipe's, or those of the model's folder."""
         teacher = self.recipe.teachers[name]
         if teacher.model_kind == "cross_encoder":
             return NO_PROMPTS
@@ -182,30 +182,30 @@ class Run:
 
     @property
     def built(self) -> Path:
-        """The folder of what was last built: the student before training, or what a later stage cut out of it."""
+        """The folder of the model that was built last: the student before training, or a later stage's cut of it."""
         if self.before is None:
             return self.folder / "built"
         return self._own / "built" if self.builds else self.before.built
 
     @property
     def untrained(self) -> Path:
-        """The folder of the student with the cuts of all stages so far, and no training."""
+        """The folder of the student with the cuts of all stages so far, without training."""
         if self.before is None:
             return self.built
         return self._own / "untrained" if self.builds else self.before.untrained
 
     @property
     def start(self) -> Path:
-        """The folder of what this stage trains."""
+        """The folder of the model that this stage starts from."""
         return self.built if self.builds or self.before is None else self.before.student
 
     @property
     def student(self) -> Path:
-        """The student's folder; of an earlier stage that of the student after it."""
+        """The folder of the student after this stage."""
         return self.folder / "student" if self is self.stages[-1] else self._own / "student"
 
     def place_of(self, folder: Path) -> str:
-        """Return where a folder lies in the run's, as cards name what a student starts from: "built", "stages/general/student"."""
+        """Return a folder's path in the run, as cards name a student's start: "built", "stages/general/student"."""
         return folder.relative_to(self.folder).as_posix()
 
     @property
@@ -214,7 +214,7 @@ class Run:
 
     @property
     def recovered(self) -> Path:
-        """The folder of the student that was trained on with int8 simulated, where an export asked for it."""
+        """The folder of the student after recovery (fine-tuning with simulated int8), if an export needed it."""
         return self.folder / "recovered"
 
     @property
@@ -241,7 +241,7 @@ class Run:
 
     @property
     def cascade(self) -> Path:
-        """The folder of student and teacher together."""
+        """The folder of the cascade of student and teacher."""
         return self.folder / "cascade"
 
     @property
@@ -251,12 +251,12 @@ class Run:
 
     @property
     def work(self) -> Path:
-        """Where unfinished work lies."""
+        """The folder of unfinished work."""
         return self.folder / ".work"
 
     @property
     def tokens(self) -> Path:
-        """Where the tokens of large sets lie while models are trained on them."""
+        """The folder of the tokens of large data sets during training."""
         return self.work / "tokens"
 
     def drop_tokens(self) -> None:
@@ -281,10 +281,10 @@ class Run:
         parents: Mapping[str, str],
         details: Mapping[str, Any] | None = None,
     ) -> Artefact:
-        """Return what is known of a folder before it is written.
+        """Return the card of a folder that will be written.
 
-        :param inputs: all that decides it; the same inputs are a finished stage
-        :param details: what is to stand in the card besides
+        :param inputs: everything that determines the content; a folder with the same inputs is finished
+        :param details: further entries for the card
         """
         return Artefact(
             kind=kind,
@@ -297,7 +297,7 @@ class Run:
         )
 
     def signal_identity(self, name: str) -> Identity:
-        """Return what decides the signals of a teacher of this run."""
+        """Return the identity of a teacher's signals: everything that determines them."""
         teacher, signals = self.recipe.teachers[name], self.recipe.signals
         card = self.require(self.teacher(name), "train_teacher")
         if isinstance(teacher, BlackBox):
@@ -317,7 +317,7 @@ class Run:
         return replace(identity, precision=self._signal_precision(name, identity))
 
     def _signal_precision(self, name: str, identity: Identity) -> Literal["bf16", "fp32"]:
-        """Return what a teacher computes its signals in; where the recipe says auto, a finished cache of another machine serves."""
+        """Return the precision of a teacher's signals; with auto, a finished cache from another machine is used."""
         stated = self.recipe.signals.precision
         if stated != "auto":
             return stated
@@ -332,13 +332,13 @@ class Run:
 
     @cached_property
     def _signals_here(self) -> Literal["bf16", "fp32"]:
-        """What teachers compute in on this machine where the recipe says auto."""
+        """The precision of teachers on this machine if the recipe says auto."""
         return "bf16" if resolve_precision("auto", field="signals.precision") == "bf16" else "fp32"
 
     def is_finished(self, folder: Path, inputs: Mapping[str, Any]) -> bool:
         """Tell whether a folder was made from these inputs.
 
-        :raises BadInput: where it was made from others, naming what changed, unless the recipe says overwrite
+        :raises BadInput: if it was made from other inputs, naming what changed, unless the recipe sets overwrite
         """
         card = read_card(folder) if folder.exists() else None
         if card is not None and card.fingerprint == content_hash(inputs):
@@ -369,9 +369,9 @@ class Run:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep a second launch out of this folder. A folder that is made for a launch which is then refused goes again.
+        """Lock the folder against a second launch. If the launch is refused, a folder that it created is removed.
 
-        :raises BadInput: where another process is working in it
+        :raises BadInput: if another process is working in it
         """
         self._check_place()
         new = [place for place in (self.work, *self.work.parents) if not place.exists()]
@@ -398,8 +398,8 @@ class Run:
                 yield
             except BadInput:
                 if self.work in new:
-                    (self.work / "lock").unlink(missing_ok=True)  # while it is held: who comes now makes one of his own
-                with suppress(OSError):  # it holds work
+                    (self.work / "lock").unlink(missing_ok=True)  # while it is held: a later process makes its own file
+                with suppress(OSError):  # not empty: it has unfinished work
                     for place in new:
                         place.rmdir()
                 raise
@@ -422,7 +422,7 @@ class Run:
             )
 
     def _has_cards(self) -> bool:
-        """Tell whether a stage has finished something here: each looks itself at what it was made from."""
+        """Tell whether a stage has finished a folder here; each stage checks the inputs of its own folder."""
         places = (f"{name}/{below}{CARD}" for name in _FOLDERS for below in ("", "*/"))
         return any(next(self.folder.glob(place), None) is not None for place in places)
 
@@ -433,7 +433,7 @@ class Run:
 
 
 def differences(old: Any, new: Any, place: str = "") -> list[str]:
-    """List the leaves in which two JSON values differ, as "training.epochs: 3 → 4"."""
+    """List the leaves in which two JSON values differ, for example "training.epochs: 3 → 4"."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         keys = [*old, *(key for key in new if key not in old)]
         return [

@@ -1,14 +1,14 @@
 """The teachers' signals (scores and embeddings): cached on disk, complete, addressed by content; or computed live.
 
-    signals/<teacher>/<identity>/manifest.json            who said it: revision, max_length, prompts, precision, dtype
+    signals/<teacher>/<identity>/manifest.json            identity: revision, max_length, prompts, precision, dtype
                                 /scores-<chunk>-<checksum>.arrow      key (16 bytes), value
                                 /embeddings-<chunk>-<checksum>.arrow  key (16 bytes), value[width]
 
-An item's key is the hash of its text, or of its query and document. Shards are Arrow files that are memory-mapped and
-never held in memory together; each is written whole under a temporary name, so that a killed run goes on where it was,
-and any number of processes write side by side. The checksum of a shard's bytes stands in its name and is verified when it
-is opened: a bit that flipped on the disk is refused, not trained on. A cache made by another teacher, length or precision has another
-identity and is not found: stale signals cannot be used by mistake (sentence-transformers' scripts name the folder by hand).
+An item's key is the hash of its text, or of its query and document. Shards are memory-mapped Arrow files. Each is
+written under a temporary name and renamed, so a killed run continues where it stopped, and any number of processes can
+write at the same time. A shard's name has the checksum of its bytes, which is verified when it is opened: a damaged
+shard is refused, not trained on. A cache made by another teacher, length or precision has another identity and is not
+found: stale signals cannot be used by mistake (sentence-transformers' scripts name the folder by hand).
 """
 
 import hashlib
@@ -45,7 +45,7 @@ MANIFEST = "manifest.json"
 
 
 def text_keys(texts: Sequence[str], prompt: str = "") -> np.ndarray:
-    """Hash texts, each behind its prompt. *Shape:* (n_texts, 2) uint64."""
+    """Hash texts, each with its prompt in front. *Shape:* (n_texts, 2) uint64."""
     return _keys(f"{prompt}{text}" for text in texts)
 
 
@@ -55,7 +55,7 @@ def pair_keys(queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
 
 
 def _keys(items: Any) -> np.ndarray:
-    digests = bytearray()  # one by one: of millions, a list of digests takes five times their bytes
+    digests = bytearray()  # a list of millions of digests would take five times their bytes
     for item in items:
         digests += hashlib.blake2b(item.encode("utf-8", "surrogatepass"), digest_size=_KEY_BYTES).digest()
     return np.frombuffer(digests, dtype=np.uint64).reshape(-1, 2)
@@ -63,7 +63,7 @@ def _keys(items: Any) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Identity:
-    """Everything that decides a teacher's signals."""
+    """Everything that determines a teacher's signals."""
 
     revision: str
     kind: ModelKind
@@ -84,13 +84,13 @@ class SignalSource(Protocol):
 
     @property
     def kind(self) -> ModelKind:
-        """The teacher's kind, which says what its scores are."""
+        """The teacher's kind, which determines the scale of its scores."""
 
     def scores(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
         """Return logits (cross-encoder) or cosines (bi-encoder). *Shape:* (n_pairs,) float32."""
 
     def embeddings(self, texts: Sequence[str], roles: Sequence[int]) -> Callable[[np.ndarray], np.ndarray]:
-        """Return a function from numbers of these texts to their embeddings, (n, width) float32.
+        """Return a function from indices of these texts to their embeddings, (n, width) float32.
 
         :param roles: 0 for a query, 1 for a document: which prompt each text has
         """
@@ -101,9 +101,9 @@ class SignalSource(Protocol):
 
 
 class SignalCache:
-    """One identity's shards, for writing and reading.
+    """The shards of one identity, for writing and reading.
 
-    :param on_bytes: is told how many more bytes are read of shards whose checksums are verified
+    :param on_bytes: called with the number of bytes read while checksums are verified
     """
 
     def __init__(self, folder: Path, identity: Identity, on_bytes: OnProgress | None = None) -> None:
@@ -112,7 +112,7 @@ class SignalCache:
         self._verified: set[str] = set()
 
     def missing(self, kind: SignalKind, keys: np.ndarray) -> np.ndarray:
-        """Return the numbers of the first occurrence of each key that no shard has. *Shape:* keys (n, 2) → (n_missing,)."""
+        """Return the first index of each key that no shard has. *Shape:* keys (n, 2) → (n_missing,)."""
         _, first = np.unique(keys, axis=0, return_index=True)
         first = np.sort(first)
         return first[self._index(kind).find(keys[first]) < 0]
@@ -143,11 +143,11 @@ class SignalCache:
             temporary.unlink(missing_ok=True)
 
     def finish(self, summary: Mapping[str, Any], seconds: float) -> None:
-        """Write the manifest: the identity in full, counts, what the scores look like, and the time it all took.
+        """Write the manifest: the full identity, counts, statistics of the scores, and the time of labelling.
 
-        Parts of shards that killed processes have left are removed.
+        Unfinished shards of killed processes are removed.
 
-        :param seconds: of this labelling run; those of earlier ones that came to their end are added
+        :param seconds: time of this labelling run; those of earlier finished runs are added
         """
         for leftover in left_by_the_dead(self.folder, ".*.tmp"):
             leftover.unlink(missing_ok=True)
@@ -164,18 +164,18 @@ class SignalCache:
         write_json(path, manifest)
 
     def summary(self, name: str) -> Any:
-        """Return what an earlier labelling run said of the signals under a name, or None."""
+        """Return an entry of the manifest's summary from an earlier labelling run, or None."""
         path = self.folder / MANIFEST
         return json.loads(path.read_text(encoding="utf-8")).get(name) if path.is_file() else None
 
     def refresh(self) -> None:
-        """Look again at what is on disk: other processes write too."""
+        """Read the folder's shards again, because other processes write too."""
         self._tables.clear()
 
     def find(self, kind: SignalKind, keys: np.ndarray, what: str) -> np.ndarray:
         """Return the row of each key.
 
-        :raises BadInput: where one is missing
+        :raises BadInput: if one is missing
         """
         rows = self._index(kind).find(keys)
         if (rows < 0).any():
@@ -196,7 +196,7 @@ class SignalCache:
         return rows
 
     def known(self, kind: SignalKind, keys: np.ndarray) -> np.ndarray:
-        """Return the row of each key, −1 where the cache has none. *Shape:* keys (n, 2) → (n,)."""
+        """Return the row of each key, −1 for a key that the cache lacks. *Shape:* keys (n, 2) → (n,)."""
         return self._index(kind).find(keys)
 
     def read(self, kind: SignalKind, rows: np.ndarray) -> np.ndarray:
@@ -208,7 +208,7 @@ class SignalCache:
         return len(self._index(kind))
 
     def unchecked(self) -> list[Path]:
-        """Return the shards whose names have no checksum, so that their bytes are not checked."""
+        """Return the shards whose names have no checksum: their bytes cannot be verified."""
         return [path for path in sorted(self.folder.glob("*.arrow")) if _stated_checksum(path) is None]
 
     def width(self) -> int:
@@ -237,7 +237,7 @@ def _stated_checksum(path: Path) -> str | None:
 
 
 def _verify(path: Path, on_bytes: OnProgress | None) -> None:
-    """Check that a shard is a file that holds what was written; one of an earlier release has no checksum in its name.
+    """Verify a shard's bytes by the checksum in its name; a shard of an earlier release has none.
 
     :raises BadInput: naming it
     """
@@ -252,7 +252,7 @@ def _verify(path: Path, on_bytes: OnProgress | None) -> None:
 
 
 class KeySet:
-    """Keys in an order that finds one fast: sorted by the first 8 bytes, verified by the rest. *Shape:* keys: (n, 2) uint64."""
+    """Keys for fast look-up: sorted by the first 8 bytes, compared by the rest. *Shape:* keys: (n, 2) uint64."""
 
     def __init__(self, keys: np.ndarray) -> None:
         self._keys = keys
@@ -350,7 +350,10 @@ class CachedSignals:
         return self.cache.read("scores", rows)
 
     def embeddings(self, texts: Sequence[str], roles: Sequence[int]) -> Callable[[np.ndarray], np.ndarray]:
-        """Return a reader of the cached embeddings; all are there, or this raises."""
+        """Return a reader of the cached embeddings.
+
+        :raises BadInput: if one is missing
+        """
         prompts = self.cache.identity.prompts
         keys = _keys(prompts[role] + text for text, role in zip(texts, roles, strict=True))
         rows = self.cache.find("embeddings", keys, "embeddings")
@@ -358,9 +361,9 @@ class CachedSignals:
 
 
 class LiveSignals:
-    """The teacher itself, asked during training: nothing on disk, and paid for in every epoch.
+    """Signals computed by the teacher during training: nothing is stored, and every epoch computes them again.
 
-    :param prompts: those of a scorer that is asked with `encode` alone; one that knows queries from documents has its own
+    :param prompts: for a scorer that has only `encode`; a scorer that distinguishes queries and documents has its own
     """
 
     def __init__(self, scorer: Any, prompts: tuple[str, str]) -> None:
@@ -391,9 +394,9 @@ class LiveSignals:
 
 
 def describe_scores(scores: np.ndarray, labels: np.ndarray | None, kind: ModelKind) -> dict[str, Any]:
-    """Say what a teacher's scores look like: their scale, spread and saturation, and how far they agree with the labels.
+    """Describe a teacher's scores: scale, spread, saturation, and agreement with the labels.
 
-    Scores without spread, or all but saturated, are the usual reason why a distillation silently does not work.
+    Scores without spread, or nearly saturated ones, are the most common reason why distillation fails without an error.
 
     *Shape:* scores, labels: (n_pairs,)
     """

@@ -1,9 +1,9 @@
-"""Whether a folder is still what was made: every artefact, shard and report against its hashes, its parents and the recipe.
+"""Verify that a folder is unchanged: check all artefacts, shards and reports by hashes, parents and recipe.
 
     contents    revision = SHA-256 over the files of a model folder; the checksum in the name of a shard of signals
-    inputs      fingerprint = hash of all that went in, as the card states it
-    lineage     the revision of each parent, as it stands in the run now; that of the teacher of signals, and of a calibration's model
-    recipe      what the cards say of the recipe, against recipe.json
+    inputs      fingerprint = hash of all inputs that the card states
+    lineage     the current revision of each parent in the run, of the signals' teacher, and of a calibration's model
+    recipe      the recipe in the cards, against recipe.json
 
 Nothing is trained, loaded into a model, or changed.
 """
@@ -42,9 +42,9 @@ _SHOWN_CHANGES = 3
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found of one folder or file.
+    """The result of checking one folder or file.
 
-    :param state: ok; note, where nothing is wrong with it and something is worth knowing; broken
+    :param state: ok; note, if it is not broken but something is worth knowing; broken
     """
 
     place: str
@@ -53,10 +53,10 @@ class Verdict:
 
 
 def verify(folder: Path, *, show: bool = False) -> list[Verdict]:
-    """Check a run's folder, or a single model folder, and say what holds.
+    """Check a run's folder, or a single model folder, and return the results.
 
-    :param show: show how far it is where that takes seconds
-    :raises BadInput: where it is neither
+    :param show: show progress if it takes seconds
+    :raises BadInput: if it is neither
     """
     if not folder.is_dir():
         raise BadInput(f"{folder} is no folder; name a run's folder, such as runs/quickstart, or a model folder")
@@ -65,7 +65,7 @@ def verify(folder: Path, *, show: bool = False) -> list[Verdict]:
     if not cards and not caches:
         raise BadInput(f"{folder} holds no {CARD} and no signals; name a run's folder, or a model folder made here")
     runs = sorted(path.parent.name for path in folder.glob("*/recipe.json"))
-    if runs and not (folder / "recipe.json").exists():  # their signals and reports would not be looked at
+    if runs and not (folder / "recipe.json").exists():  # their signals and reports would not be checked
         raise BadInput(f"{folder} holds the runs {', '.join(runs[:5])}; name one of them")
     n_bytes = sum(_size(content_files, place) for place in cards) if show else 0
     n_bytes += sum(_size(lambda cache: cache.glob("*.arrow"), cache) for cache in caches) if show else 0
@@ -83,12 +83,12 @@ def verify(folder: Path, *, show: bool = False) -> list[Verdict]:
 def _size(files_of: Callable[[Path], Iterable[Path]], folder: Path) -> int:
     try:
         return sum(path.stat().st_size for path in files_of(folder))
-    except (OSError, RuntimeError):  # said where the folder is checked
+    except (OSError, RuntimeError):  # reported where the folder is checked
         return 0
 
 
 def _folders(root: Path) -> Iterator[Path]:
-    """Yield the folder and all below it but unfinished work; a link to a folder is looked at, and not followed."""
+    """Yield the folder and all folders below it, except unfinished work; links to folders are not followed."""
     for place, names, _ in os.walk(root):
         names[:] = [name for name in names if name != ".work"]
         yield Path(place)
@@ -96,7 +96,7 @@ def _folders(root: Path) -> Iterator[Path]:
 
 
 def _guarded(place: str, check: Iterator[Verdict]) -> Iterator[Verdict]:
-    """Yield what a check finds; what it cannot read is broken, and the other checks go on."""
+    """Yield the results of a check; an unreadable file is broken, and the other checks continue."""
     try:
         yield from check
     except (BadInput, OSError, RuntimeError) as error:  # RuntimeError: links in a circle
@@ -141,7 +141,7 @@ def _contents(folder: Path, card: Artefact, on_bytes: OnProgress) -> Iterator[st
 
 
 def _lineage(root: Path, card: Artefact) -> Iterator[str]:
-    """Compare the revisions of the parents with the folders that bear their names in the same run."""
+    """Compare the revisions of the parents with the folders of these names in the same run."""
     for name, stated in card.parents.items():
         parent = next((path for path in _of_that_name(root, name) if path.is_dir()), None)
         now = None if parent is None else _card(parent)
@@ -203,9 +203,9 @@ def _signals(root: Path, folder: Path, on_bytes: OnProgress) -> Iterator[Verdict
 
 
 def _identity(folder: Path, manifest: Mapping[str, Any]) -> Identity:
-    """Return whose signals these are.
+    """Return the identity of these signals.
 
-    :raises BadInput: where the manifest is not that of the folder
+    :raises BadInput: if the manifest does not belong to the folder
     """
     try:
         stated = dict(manifest["identity"])
@@ -220,7 +220,7 @@ def _identity(folder: Path, manifest: Mapping[str, Any]) -> Identity:
 
 
 def _read_all(cache: SignalCache) -> tuple[dict[str, int], int]:
-    """Return how many items of each kind the shards hold, their checksums right, and how many values are not finite."""
+    """Verify the shards' checksums; return the number of items of each kind, and of values that are not finite."""
     counts, bad = {}, 0
     for kind in ("scores", "embeddings"):
         n = counts[kind] = cache.count(kind)
@@ -252,12 +252,12 @@ def _report(root: Path, cards: Sequence[Path]) -> Iterator[Verdict]:
 def _card(folder: Path) -> Artefact | None:
     try:
         return read_card(folder)
-    except BadInput:  # said where the folder is checked
+    except BadInput:  # reported where the folder is checked
         return None
 
 
 def _recipe(root: Path, cards: Sequence[Path]) -> Iterator[Verdict]:
-    """Say where a folder was made by another recipe than recipe.json, in the fields that decided it."""
+    """Yield notes on folders whose recipe differs from recipe.json in fields that affect them."""
     if root in cards:  # a model folder, not a run's
         return
     if not os.path.lexists(root / "recipe.json"):
@@ -280,7 +280,7 @@ def _recipe(root: Path, cards: Sequence[Path]) -> Iterator[Verdict]:
 
 
 def _of_stage(place: str, inputs: Mapping[str, Any], now: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a recipe as the training stage sees it that made the folder in a place of the run; itself where it has none."""
+    """Return the recipe of the training stage that made a folder of the run; the recipe itself if it has no stages."""
     stages, student = now.get("stages"), now.get("student")
     if not isinstance(stages, dict) or not stages or not isinstance(student, dict):
         return now
@@ -288,7 +288,7 @@ def _of_stage(place: str, inputs: Mapping[str, Any], now: Mapping[str, Any]) -> 
     learning = [name for name in names if (stages[name].get("objectives") or {}).get("labels")]
     name = parts[1] if parts[0] == "stages" and len(parts) > 1 else names[0] if place == "built" else names[-1]
     name = next(reversed(learning), name) if inputs.get("name") == "control" else name
-    if name not in stages:  # a stage that the recipe has no more
+    if name not in stages:  # the recipe no longer has this stage
         return {**now, "student": None, "objectives": None}
     cuts = [(stages[one].get("student") or {}).get("dimensions") for one in names[: names.index(name) + 1]]
     dimensions = next((width for width in reversed(cuts) if width), student.get("dimensions"))
@@ -298,9 +298,9 @@ def _of_stage(place: str, inputs: Mapping[str, Any], now: Mapping[str, Any]) -> 
 
 
 def _changes(place: str, card: Artefact, recipe: Mapping[str, Any]) -> list[str]:
-    """Return the fields that went into the folder in a place of the run and are others in a recipe."""
+    """Return the fields of a folder's inputs that differ from those of a recipe."""
     inputs = card.details.get("inputs")
-    if not isinstance(inputs, dict):  # said where the card is checked
+    if not isinstance(inputs, dict):  # reported where the card is checked
         return []
     now = _of_stage(place, inputs, recipe)
     sections = {"student": now.get("student"), "objectives": now.get("objectives")}
@@ -312,7 +312,7 @@ def _changes(place: str, card: Artefact, recipe: Mapping[str, Any]) -> list[str]
 
 
 def _differing(made: Any, section: Any, place: str) -> list[str]:
-    """Compare the fields that both have: a fingerprint leaves out what decides nothing, and adds what was found out."""
+    """Compare the fields that both have: a fingerprint leaves out fields without effect, and adds computed ones."""
     if not isinstance(made, dict) or not isinstance(section, dict):
         return []
     shared = [key for key in made if key in section]
@@ -323,7 +323,7 @@ def _differing(made: Any, section: Any, place: str) -> list[str]:
 
 
 def _leftovers(root: Path) -> Iterator[Verdict]:
-    """Say what unfinished work has left: half folders, and checkpoints."""
+    """Yield notes on unfinished work: partial folders, and checkpoints."""
     checkpoints = (path for path in root.glob(".work/*-*") if path.is_dir() and not path.name.startswith("graph-"))
     halves = (path for place in _folders(root) for path in place.glob(".*.tmp"))
     for path in sorted({*halves, *checkpoints}):

@@ -1,9 +1,9 @@
-"""What every entry point does around its stage: arguments, messages, the lock, the exit code.
+"""The common part of every entry point: arguments, messages, the lock, the exit code.
 
 0 done · 1 a gate or a job failed · 2 bad input · 130 interrupted, 143 ended by SIGTERM (start it again)
 
-`accelerate launch` makes 1 of any of them but 0, and prints its own traceback. Of several processes the first one prints
-what went wrong; all of them leave it in the file that the launcher asks for, so that its summary names the reason.
+`accelerate launch` turns every code except 0 into 1, and prints its own traceback. If there are several processes, the
+first one prints the error. All of them write it to the launcher's error file, so that its summary names the reason.
 """
 
 import errno
@@ -34,15 +34,15 @@ __all__ = ["guarded", "join_processes", "launch", "set_up_messages", "stage_main
 log = logging.getLogger("distill")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
-# a path that cannot be: too long, a file taken for a folder or the other way round, links in a circle
+# an impossible path: too long, a file used as a folder or the reverse, links in a circle
 _WRONG_PATHS = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
-# all that torch and OpenVINO say of a full disk
+# messages of torch and OpenVINO about a full disk
 _CANNOT_WRITE = ("PytorchStreamWriter failed writing", "file write failed", "iostream error")
 _OURS = ("distill", "teachers", "students", "recipes")
 
 
 def set_up_messages() -> None:
-    """Send our messages, and errors of others, to stderr; on the first process of a launch only."""
+    """Send this toolkit's messages, and errors of other libraries, to stderr; only on the first process of a launch."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     handler.addFilter(_Once())
@@ -52,11 +52,11 @@ def set_up_messages() -> None:
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(level)
     for name in ("datasets", "huggingface_hub", "httpx", "httpx2", "openai"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # they log what they raise, and we report what they raise
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # they also raise what they log
 
 
 class _Once(logging.Filter):
-    """Lets each message through once: stages that train, score or open the same thing have the same to say of it."""
+    """Passes each message once, because stages that use the same data or model log the same messages."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,10 +70,10 @@ class _Once(logging.Filter):
 
 
 def guarded(work: Callable[[], None]) -> int:
-    """Run and return the exit code; what went wrong is one message, not a traceback."""
+    """Run and return the exit code; an error is printed as one message, without a traceback."""
     _hear_threads()
     try:
-        # one of several processes may wait for the others outside of Python, where no handler runs: SIGTERM ends it as it is
+        # a process may wait for others outside Python, where no handler runs: there SIGTERM's default action ends it
         with ended_in_order() if os.environ.get("WORLD_SIZE", "1") == "1" else nullcontext():
             work()
     except MatchDistillError as error:
@@ -104,7 +104,7 @@ def guarded(work: Callable[[], None]) -> int:
 
 @cache
 def _hear_threads() -> None:
-    """Report a full disk once: TensorBoard's thread stays silent, since its error is raised again by the next write."""
+    """Report a full disk once: the error in TensorBoard's thread is ignored, since the next write raises it again."""
     report = threading.excepthook
 
     def hear(failed: threading.ExceptHookArgs) -> None:
@@ -115,9 +115,9 @@ def _hear_threads() -> None:
 
 
 def _say(message: str) -> None:
-    """Print what went wrong, once: of several processes most have the same to say, and the launcher sums them up.
+    """Print an error once, since several processes mostly have the same error, and the launcher sums them up.
 
-    What a message shows of a file or a path stays in its line, and no terminal obeys it.
+    Control characters from file contents or paths are escaped, so that the message stays in its line.
     """
     message = "\n".join(map(printable, message.split("\n")))
     if not _tell_launcher(message) or _is_first():
@@ -125,15 +125,15 @@ def _say(message: str) -> None:
 
 
 def _tell_launcher(message: str) -> bool:
-    """Leave a message for the summary of torch's launcher, in the form that it reads; tell whether there is one."""
+    """Write a message for the summary of torch's launcher, in its format; return whether there is a launcher."""
     asked_for = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if not asked_for:
         return False
     said = {"message": {"message": message, "extraInfo": {"timestamp": str(int(time.time()))}}}
     temporary = Path(f"{asked_for}.{os.getpid()}")
-    with suppress(OSError):  # whatever went wrong is worth more than this file
+    with suppress(OSError):  # the original error is more important than this file
         temporary.write_text(json.dumps(said), encoding="utf-8")
-        temporary.replace(asked_for)  # the launcher stops at half a file
+        temporary.replace(asked_for)  # the launcher fails on a partial file
         return True
     return False
 
@@ -143,24 +143,22 @@ def _is_first() -> bool:
 
 
 def _disk_trouble(error: BaseException) -> str | None:
-    """Say what is wrong with the disk and what to do, if that is it: not every library raises an OSError for it."""
+    """Return a message with advice for an error of the disk; not every library raises an OSError for it."""
     room, full = "; nothing finished was lost, make room", os.strerror(errno.ENOSPC)
     if isinstance(error, OSError) and error.errno in (*_FULL, *_FORBIDDEN):
         advice = room if error.errno in _FULL else "; nothing finished was lost, allow it or name another place"
-        return f"{os.strerror(error.errno)}: {error.filename or 'the disk'}{advice}"  # pyarrow has a text of its own
+        return f"{os.strerror(error.errno)}: {error.filename or 'the disk'}{advice}"  # pyarrow sets its own text
     said = str(error)
     if full in said or any(words in said for words in _CANNOT_WRITE):
         return f"{full}: the disk{room}"
-    earlier = (
-        error.__cause__ or error.__context__
-    )  # a file that cannot be closed hides the one that could not be written
+    earlier = error.__cause__ or error.__context__  # an error on closing a file hides the error on writing it
     return None if earlier is None else _disk_trouble(earlier)
 
 
 def launch(recipe_path: str, overrides: Sequence[str], load_stages: "LoadStages") -> None:
-    """Validate the recipe, lock its folder, read its pairs and run stages one after the other.
+    """Validate the recipe, lock its folder, read its pairs and run the stages in order.
 
-    :param load_stages: imports and returns them: a wrong recipe and wrong pairs are refused before anything heavy is imported
+    :param load_stages: imports and returns the stages: a wrong recipe or wrong pairs are refused before heavy imports
     """
     from distill.recipe.reading import load_recipe
     from distill.run import Run
@@ -180,12 +178,12 @@ def join_processes() -> None:
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
 
-    # Accelerator reads this flag, a bare PartialState does not: two CPU processes would each take themselves for the only one
+    # Accelerator reads this flag, PartialState alone does not: each of two CPU processes would act as the only one
     PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
 
 
 def stage_main(load_stages: "LoadStages", name: str, argv: Sequence[str] | None = None) -> int:
-    """Be the `main` of `accelerate launch -m recipes.<name> recipe.yaml key=value …`."""
+    """Implement `main` for `accelerate launch -m recipes.<name> recipe.yaml key=value …`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
 
     def work() -> None:

@@ -1,4 +1,4 @@
-"""Which functions a stage's name stands for; each is imported when it is asked for, not before."""
+"""The functions of each stage, by name; each is imported only when it is needed."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -38,7 +38,7 @@ def cache_signals() -> "Stages":
 
 
 def cache_signals_on(actors: "Actors") -> "Callable[[], Stages]":
-    """Return what returns the caching of signals by the actors of a Ray cluster."""
+    """Return a function that returns the caching of signals by the actors of a Ray cluster."""
 
     def stages() -> "Stages":
         from teachers import cache_signals as stage
@@ -56,14 +56,14 @@ def build_student() -> "Stages":
 
 
 def train_student() -> "Stages":
-    """Return the training of student and control, which builds what is not built yet."""
+    """Return the training of student and control, which builds the student first if needed."""
     from students import train_student as stage
 
     return (stage,)
 
 
 def export() -> "Stages":
-    """Return the exports, of an asymmetric student the Router of it and its teacher, and those of the matched teacher."""
+    """Return the exports of the student, an asymmetric student's Router, and the exports of the matched teacher."""
     from students import calibrate_router, export_router, export_static_student, export_student, export_teacher
 
     return (export_student, export_static_student, export_router, calibrate_router, export_teacher)
@@ -77,14 +77,14 @@ def benchmark() -> "Stages":
 
 
 def cascade() -> "Stages":
-    """Return the measurement of student and teacher together."""
+    """Return the fit and measurement of the cascade."""
     from distill.evaluation.cascade_dial import measure_cascade
 
     return (measure_cascade,)
 
 
 def every_stage() -> "Stages":
-    """Return all stages in the order of the flow; those of the student pass where the recipe has none."""
+    """Return all stages in order; those of the student do nothing if the recipe has no student."""
     from distill.evaluation.benchmark import check_remote_baselines
 
     middle = tuple(_if_student(stage) for name in (cache_signals, train_student, export) for stage in name())

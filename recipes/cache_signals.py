@@ -1,4 +1,4 @@
-"""Cache what the teachers say of the training pairs: `accelerate launch -m recipes.cache_signals recipe.yaml [key=value …]`."""
+"""Cache the teachers' signals: `accelerate launch -m recipes.cache_signals recipe.yaml [key=value …]`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Use finished models from the command line: compare, examine, tune and verify them. `score_embed.py` scores and embeds."""
+"""Commands on finished models: compare, examine, tune and verify them. `score_embed.py` scores and embeds."""
 
 import json
 import logging
@@ -51,7 +51,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class IndexSearch:
-    """What is searched in forms of an index.
+    """The options of `distill index-quality`.
 
     :param widths: smaller widths to measure as well, with commas between
     :param corpus: more documents than those of the pairs
@@ -65,7 +65,7 @@ class IndexSearch:
 def print_index_quality(
     model: Path, pairs: LabelledFile, search: IndexSearch, *, opening: OpeningOptions, as_json: bool
 ) -> None:
-    """Print what each form of a search index keeps, as a table or JSON."""
+    """Print how many results each form of a search index keeps, as a table or JSON."""
     low, high = read_label_range(pairs.label_range)
     widths = numbers_in("--truncate", search.widths, int) if search.widths else []
     read = read_pairs(
@@ -98,7 +98,7 @@ def print_index_quality(
 
 @dataclass(frozen=True)
 class FolderMeasurement:
-    """How model folders are measured; lists of numbers have commas between, an empty one asks for nothing of its kind.
+    """How model folders are measured; lists of numbers are separated by commas, an empty list measures nothing.
 
     :param loads: arrival rates, as shares of the measured capacity
     :param n_shapes: random shapes over which the growth of memory is measured
@@ -113,7 +113,7 @@ class FolderMeasurement:
 
 @dataclass(frozen=True)
 class Earlier:
-    """An earlier report to compare with, and the most that may have been lost since."""
+    """An earlier report to compare with, and the limits of what may have been lost since."""
 
     report: Path | None = None
     max_slowdown: float | None = None
@@ -129,7 +129,7 @@ def bench(
     earlier: Earlier,
     as_json: bool,
 ) -> None:
-    """Measure model folders side by side, print the report, and hold it against an earlier one."""
+    """Measure model folders in turns, print the report, and compare it with an earlier one."""
     if pairs is None:
         raise BadInput("--pairs is missing: model folders are measured on labelled pairs of yours")
     limits = {"max_slowdown": earlier.max_slowdown, "max_metric_drop": earlier.max_metric_drop}
@@ -146,7 +146,7 @@ def bench(
     models = [Path(folder) for folder in folders]
     check_local_scorers(models)
     read = read_pairs(pairs.source, pairs.columns, label_range=(low, high), asked=pairs.asked)
-    from distill.evaluation.compare_folders import (  # seconds of imports, which wrong input does not wait for
+    from distill.evaluation.compare_folders import (  # takes seconds: wrong input is refused before
         FolderMeasuring,
         bench_folders,
         check_against,
@@ -178,9 +178,9 @@ def _load_settings(asked: FolderMeasurement) -> LoadSettings:
 
 
 def examine(recipe: Recipe, n_pairs: int, output: OutputPlace | None, *, as_json: bool) -> None:
-    """Print what keeps a student of this recipe from learning, and what may cost it quality.
+    """Print the doctor's findings on a recipe.
 
-    :raises JobFailed: where there is a problem
+    :raises JobFailed: if there is a problem
     """
     from distill.run import Run
 
@@ -189,7 +189,7 @@ def examine(recipe: Recipe, n_pairs: int, output: OutputPlace | None, *, as_json
     run = Run(recipe)
     run.read_data()
     join_processes()
-    from teachers.doctor import diagnose, write_diagnosis  # seconds of imports, which wrong pairs do not wait for
+    from teachers.doctor import diagnose, write_diagnosis  # takes seconds: wrong pairs are refused before
 
     diagnosis = diagnose(run, n_pairs=n_pairs)
     if output is not None:
@@ -226,8 +226,8 @@ def evaluate_models(
 ) -> None:
     """Print the main score of models on tasks of MTEB and on the evaluation pairs of recipes.
 
-    :param card: store the scores beside each model and in its card, too
-    :raises BadInput: for a model, task or recipe that there is not
+    :param card: also store the scores beside each model and in its card
+    :raises BadInput: for a model, task or recipe that does not exist
     """
     arguments = opening.arguments()
     if not boards.tasks and not boards.recipes:
@@ -262,11 +262,11 @@ def evaluate_models(
 
 
 def verify_folder(folder: Path, *, as_json: bool) -> None:
-    """Print of every artefact, cached signal and report below a folder whether it is what was made.
+    """Print for every artefact, signal cache and report below a folder whether it is unchanged since it was made.
 
-    :raises JobFailed: where one is not
+    :raises JobFailed: if one is not
     """
-    from distill.verify import verify  # with pyarrow, which an installation for serving has not
+    from distill.verify import verify  # needs pyarrow, which a serving installation lacks
 
     verdicts = verify(folder, show=True)
     if as_json:

@@ -1,4 +1,4 @@
-"""Export the student to OpenVINO, as is and int8: `accelerate launch -m recipes.export recipe.yaml [key=value …]`."""
+"""Export the student to OpenVINO or ONNX: `accelerate launch -m recipes.export recipe.yaml [key=value …]`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`distill mine`: what the command line gives, read and handed to `distill.mining`."""
+"""`distill mine`: read the command line's options and call `distill.mining`."""
 
 import json
 import sys
@@ -27,10 +27,10 @@ _ASKED = Asked(
 
 @dataclass(frozen=True)
 class MiningSource:
-    """Where pairs and documents are read from.
+    """The files of pairs and documents.
 
-    :param columns: the label's is None where every pair is a positive
-    :param clusters: the columns with the clusters of query and document, a comma between; None where nobody knows them
+    :param columns: the label column is None if every pair is a positive
+    :param clusters: the columns with the clusters of query and document, separated by a comma; None if unknown
     """
 
     pairs: str
@@ -78,7 +78,7 @@ def mine_file(
     opening: OpeningOptions,
     as_json: bool,
 ) -> None:
-    """Mine candidates for the queries of a file and print what was found.
+    """Mine candidates for the queries of a file and print a summary.
 
     :param models: the folders called "retriever" (None is BM25) and "teacher"
     """

@@ -1,4 +1,4 @@
-"""What the options of the command line say, checked and grouped: how a model is opened, which file is read, where it is written."""
+"""Options of the command line, checked and grouped: how to open a model, what to read, where to write."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -27,7 +27,7 @@ __all__ = [
     "read_label_range",
 ]
 
-_LARGEST = 1e12  # of a number on the command line; what is larger, or no number, is a slip
+_LARGEST = 1e12  # of a number on the command line; a larger one is a mistake
 _RUNTIMES, _PRECISIONS = ("torch", "openvino", "onnx", "numpy"), ("fp32", "bf16", "auto")
 
 
@@ -44,7 +44,7 @@ class OpeningOptions:
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of `load`.
 
-        :raises BadInput: on a runtime or precision that there is not
+        :raises BadInput: for an unknown runtime or precision
         """
         if self.runtime is not None:
             one_of("--runtime", self.runtime, _RUNTIMES)
@@ -57,7 +57,7 @@ class OpeningOptions:
 
 @dataclass(frozen=True)
 class OutputPlace:
-    """Where a result goes: a file, or on Ray a folder, which may be in an object store."""
+    """The place of a result: a file, or with Ray a folder, which may be in an object store."""
 
     address: str
     overwrite: bool = False
@@ -116,11 +116,11 @@ class TextFile:
 
 @dataclass(frozen=True)
 class Scoring:
-    """How pairs are scored, and what stands beside a score.
+    """How pairs are scored, and the columns that are written beside a score.
 
-    :param other_side: the teacher's folder, where the model reads one side of the pairs only
-    :param allow_hosts: where a remote scorer may send the texts
-    :param calibrated: write the column probability, by the calibration that the model's folder carries
+    :param other_side: the teacher's folder, if the model reads only one side of the pairs
+    :param allow_hosts: hosts to which a remote scorer may send the texts
+    :param calibrated: write the column probability, by the calibration of the model's folder
     :param decide: write the column match, 1 where the score reaches the folder's threshold, else 0
     """
 
@@ -136,7 +136,7 @@ class Embedding:
     """How texts are embedded.
 
     :param prompt: the name of a prompt stored with the model
-    :param truncate: how many first dimensions are kept; None is all
+    :param truncate: number of first dimensions to keep; None is all
     """
 
     prompt: str | None = None
@@ -147,7 +147,7 @@ class Embedding:
 class RayOptions:
     """How a command runs on Ray.
 
-    :param keep: columns of the input that stand beside the result; None keeps the texts
+    :param keep: columns of the input that are written beside the result; None keeps the texts
     """
 
     actors: Actors
@@ -156,11 +156,11 @@ class RayOptions:
 
 
 def ray_options(engine: str | None, given: Mapping[str, Any]) -> RayOptions | None:
-    """Return the options of Ray; None where it is not the engine.
+    """Return the options of Ray; None for another engine.
 
     :param given: the values of `--actors`, `--actor-cpus`, `--actor-gpus`, `--ray-address`, and perhaps of `--keep` and
-        `--shard-rows`, None where an option was not given
-    :raises BadInput: for another engine, and for one of these options without it
+        `--shard-rows`; None for an option that was not given
+    :raises BadInput: for an unknown engine, and for one of these options without `--engine ray`
     """
     stated = {name: value for name, value in given.items() if value is not None}
     if engine is None:
@@ -178,7 +178,7 @@ def ray_options(engine: str | None, given: Mapping[str, Any]) -> RayOptions | No
 def one_of(option: str, value: str, accepted: Sequence[str]) -> Any:
     """Return the value of an option.
 
-    :raises BadInput: where it is none of those that are accepted
+    :raises BadInput: if it is not an accepted value
     """
     if value not in accepted:
         raise BadInput(f"{option} {value}: one of {', '.join(accepted)} is accepted")
@@ -197,7 +197,7 @@ def names_in(listed: str) -> list[str]:
 def numbers_in(option: str, text: str, form: type[int] | type[float], n: int | None = None) -> list[Any]:
     """Return the numbers of a comma-separated option.
 
-    :param n: how many there must be; None is any number
+    :param n: the required count; None is any count
     :raises BadInput: on anything else
     """
     try:
@@ -223,7 +223,7 @@ def counts_in(option: str, text: str) -> list[int]:
 
 
 def read_label_range(text: str) -> tuple[float, float]:
-    """Read the least and the greatest label, a comma between.
+    """Read the lowest and the highest label, separated by a comma.
 
     :raises BadInput: on anything else
     """

@@ -1,4 +1,4 @@
-"""What the commands print of a run, a report or a model: tables for a person, JSON for a program."""
+"""Output of the commands on a run, a report or a model: tables for a person, JSON for a program."""
 
 import csv
 import json
@@ -29,7 +29,7 @@ _WIDEST = 10_000  # of a table, in characters
 
 
 def print_tuned(result: Mapping[str, Any]) -> None:
-    """Print what `distill tune` measured, and what it stored."""
+    """Print the measurements of `distill tune`, and the settings that it stored."""
     if "settings" in result:
         columns = ("measured", *result["settings"], "tokens/s")
         print_table(columns, [[_cell(value) for value in row.values()] for row in result["measured"]])
@@ -68,7 +68,7 @@ def print_report(folder: Path, *, as_json: bool) -> None:
 def print_benchmark(benchmark: Mapping[str, Any], *, reference: str = "teacher", as_json: bool) -> None:
     """Print the rows of a report.
 
-    :param reference: what the first row is called, which the others are compared with
+    :param reference: the name of the first row, with which the others are compared
     """
     if as_json:
         print(json.dumps(benchmark, ensure_ascii=False, indent=2))
@@ -99,7 +99,7 @@ def _written_number(value: float | None, form: str, unit: str = "") -> str:
 
 
 def print_ablation(folder: Path, *, as_json: bool) -> None:
-    """Print an ablation's table, or the JSON that it is made from; nothing where there is none yet."""
+    """Print an ablation's table, or the JSON that it is made from; nothing if there is none yet."""
     path = folder / "ablation.json"
     if not path.is_file():
         return
@@ -116,7 +116,7 @@ def print_ablation(folder: Path, *, as_json: bool) -> None:
 
 
 def print_dial(folder: Path, *, as_json: bool) -> None:
-    """Print a run's cascade: quality and cost at each share of pairs that the teacher is asked."""
+    """Print a run's cascade: quality and cost for each share of pairs that is sent to the teacher."""
     from distill.evaluation.cascade_dial import read_dial
 
     dial = read_dial(folder / "cascade")
@@ -148,7 +148,7 @@ def _dial_cells(place: Mapping[str, Any], metric: str) -> list[str]:
 
 
 def print_parity(folder: Path, *, as_json: bool) -> None:
-    """Print how far each export agrees with the torch student: a row for each, and a column for each number that one of them has."""
+    """Print the agreement of each export with the torch student: a row for each export, a column for each value."""
     found = {
         path.parent.name: json.loads(path.read_text(encoding="utf-8"))["details"]
         for path in sorted((folder / "exports").glob("*/artefact.json"))
@@ -176,7 +176,7 @@ def _parity_cell(value: float | None) -> str:
 
 
 def print_plan(folder: Path, *, as_json: bool) -> None:
-    """Print the students that a plan proposes, or the JSON that holds all of it."""
+    """Print the students that a plan proposes, or the whole plan as JSON."""
     plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
     if as_json:
         print(json.dumps(plan, ensure_ascii=False, indent=2))
@@ -208,7 +208,7 @@ def print_plan(folder: Path, *, as_json: bool) -> None:
 
 
 def _held_out(plan: Mapping[str, Any]) -> str:
-    """Say how well the cost model predicts shapes that it was not fitted to."""
+    """Return a message on how well the cost model predicts shapes that it was not fitted to."""
     if plan["median_error"] is None:
         return "One shape alone was possible: nothing says how well others would be predicted."
     errors = [
@@ -243,9 +243,9 @@ def _student_cells(student: Mapping[str, Any], precision: str) -> list[str]:
 
 
 def print_check(costs: Mapping[str, Any], *, as_json: bool) -> None:
-    """Print what a model was measured to cost beside its budget.
+    """Print a model's measured cost beside its budget.
 
-    :raises GateFailed: where it costs more, by more than the margin of a second measurement
+    :raises GateFailed: if it is over the budget by more than the margin of a second measurement
     """
     if as_json:
         print(json.dumps(costs, ensure_ascii=False, indent=2))
@@ -269,7 +269,7 @@ def print_check(costs: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def print_trim(report: Mapping[str, Any], *, as_json: bool) -> None:
-    """Print what trimming a vocabulary did: a row for each source, and the model as a whole."""
+    """Print the result of trimming a vocabulary: a row for each source, and the whole model."""
     if as_json:
         print(json.dumps(report, ensure_ascii=False, indent=2))
         return
@@ -306,7 +306,7 @@ def print_trim(report: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def print_table(columns: Iterable[str], rows: list[list[str]]) -> None:
-    """Print a table as wide as it is; where a terminal is narrower, a paragraph for each row: rich would cut the numbers off."""
+    """Print a table at its full width; on a narrower terminal print a paragraph per row: rich would cut numbers."""
     from rich.console import Console
     from rich.table import Table
 
@@ -325,7 +325,7 @@ def print_table(columns: Iterable[str], rows: list[list[str]]) -> None:
 
 
 def comparison_line(row: Mapping[str, Any]) -> str:
-    """Return how much slower and worse a model is than in an earlier report, in a line."""
+    """Return a line on how much slower and worse a model is than in an earlier report."""
     ratios = ", ".join(
         f"{what} × {ratio['value']:.3f} ({ratio['low']:.3f}–{ratio['high']:.3f})"
         for what, ratio in row["slowdown"].items()

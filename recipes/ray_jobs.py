@@ -1,4 +1,4 @@
-"""`--engine ray`: what the command line gives, read and handed to `distill.ray`."""
+"""`--engine ray`: read the command line's options and call `distill.ray`."""
 
 import sys
 from dataclasses import asdict
@@ -40,7 +40,7 @@ def score_on_ray(
 ) -> None:
     """Score pairs into a folder of Parquet shards.
 
-    :raises BadInput: for a scorer that sends texts to a host, besides what `run_job` refuses
+    :raises BadInput: for a scorer that sends texts to a host, and as `run_job`
     """
     if scoring.allow_hosts or scoring.key_variable:
         raise BadInput(
@@ -67,9 +67,9 @@ def score_on_ray(
 
 
 def _opened_as(model: Path, opening: OpeningOptions, ray: RayOptions) -> tuple[Path, dict[str, Any]]:
-    """Return the folder that every machine opens, and how.
+    """Return the folder that every machine opens, and the arguments to open it.
 
-    :raises BadInput: for options that are one machine's
+    :raises BadInput: for options that hold for one machine only
     """
     if opening.n_threads is not None:
         raise BadInput("--threads is of one machine; the threads of an actor are its CPUs: set --actor-cpus")

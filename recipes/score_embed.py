@@ -1,4 +1,4 @@
-"""Score the pairs and embed the texts of a file of any size: a block of rows at a time, continued where a command was killed."""
+"""Score the pairs or embed the texts of a file of any size, one block of rows at a time; resumable after a kill."""
 
 import sys
 from collections.abc import Sequence
@@ -36,9 +36,9 @@ _SLOW_ROWS_AT_ONCE = 1_000
 def score_file(model: Path, pairs: PairFile, output: OutputPlace, *, scoring: Scoring, opening: OpeningOptions) -> None:
     """Score the pairs of a file into a table: row (of the input, from 1), score (cosine or logit), unit_score (in [0, 1]).
 
-    The suffix of the output decides the table's form (:mod:`distill.data.table_writing`). A row that is left out leaves a gap
-    in the numbers. Of any number of pairs one block is in memory, except where a cascade asks about the best documents of a
-    query: that takes all pairs at once. What was scored of several blocks when the command was killed is not scored again.
+    The suffix of the output determines the table's format (:mod:`distill.data.table_writing`). The number of a left-out
+    row is missing. Only one block is in memory, except for a cascade by the best documents of each query, which needs
+    all pairs at once. If the command was killed, finished blocks are not scored again.
     """
     arguments, other_side = opening.arguments(), scoring.other_side
     check_form(output.path)
@@ -75,7 +75,7 @@ def score_file(model: Path, pairs: PairFile, output: OutputPlace, *, scoring: Sc
                 return scorer.score(part.queries, part.documents, progress=True if at_once else count)
 
         for block, rows in [read.whole()] if at_once else read.blocks():
-            if not rows:  # none of them can be used
+            if not rows:  # all of them are bad
                 continue
             size = len(block) if at_once else _rows_at_once(scorer)
             parts = [block.select(part) for part in batched(range(len(block)), size)]
@@ -91,7 +91,7 @@ def embed_file(
 ) -> None:
     """Embed the texts of a file into a .npy of float32 (n_texts, width).
 
-    Of any number of texts one block is in memory, and what was embedded when the command was killed is not embedded again.
+    Only one block is in memory. If the command was killed, finished blocks are not embedded again.
     """
     arguments = opening.arguments()
     check_suffix(output.path, ".npy", "an array of embeddings")
@@ -133,10 +133,10 @@ def embed_file(
 
 
 def _say_unless_trained_at(width: int, folder: Path) -> None:
-    """Warn where a student's card tells that it was not trained at this width of its embeddings."""
+    """Warn if a student was not trained at this width of its embeddings, by its card."""
     card = read_card(folder)
     objectives = None if card is None else card.recipe.get("objectives")
-    if not isinstance(objectives, dict):  # nobody says what it was trained at
+    if not isinstance(objectives, dict):  # the widths of its training are unknown
         return
     widths = (objectives.get("matryoshka") or {}).get("dimensions", ())
     if width not in widths:
@@ -149,17 +149,17 @@ def _say_unless_trained_at(width: int, folder: Path) -> None:
 
 
 def _rows_at_once(scorer: PairScorer) -> int:
-    """Return how many rows a killed command computes again at most: a cross-encoder may score three pairs a second."""
+    """Return the rows of a block, the most that a kill repeats: a cross-encoder may score three pairs a second."""
     return _ROWS_AT_ONCE if scorer.kind == "bi_encoder" else _SLOW_ROWS_AT_ONCE
 
 
 def _is_done_at_once(n_rows: int, scorer: PairScorer) -> bool:
-    """Tell whether all rows are computed in one go, and none is stored until all are there."""
+    """Tell whether all rows are computed at once, so that none is stored before the end."""
     return n_rows <= _rows_at_once(scorer) or compares_documents(scorer)
 
 
 def _npy_header(shape: tuple[int, int]) -> bytes:
-    """Return what stands before the numbers of a .npy of float32."""
+    """Return the header of a .npy file of float32."""
     header = BytesIO()
     described = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(header, described)
@@ -167,7 +167,7 @@ def _npy_header(shape: tuple[int, int]) -> bytes:
 
 
 def _decided_by(scorer: PairScorer, folders: Sequence[Path], opening: OpeningOptions) -> dict[str, str]:
-    """Return what decides a model's numbers, under names that a message can use: its files, how it runs, and on what."""
+    """Return what affects a model's numbers, by names for messages: its files, runtime settings and the machine."""
     asked = {
         f"--{name.replace('_', '-')}": repr(value) for name, value in asdict(opening).items() if name != "n_threads"
     }

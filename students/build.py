@@ -1,10 +1,10 @@
-"""Build the student before it is trained: its backbone, and what the recipe takes away from it.
+"""Build the untrained student: its backbone, with the cuts of the recipe.
 
 The result is an artefact of its own, `<run>/built`: a plain model folder, from which the student and its control both
-start. A later training stage may cut the student of the stage before (`<run>/stages/<name>/built`), and its control then
-starts from the same cuts without the training between them (`<run>/stages/<name>/untrained`). What was cut is saved, loaded
-with the stock library and compared before it is put in place, so that a config that does not describe its weights is found
-here and not in a worse student.
+start. A later training stage may cut the student of the stage before (`<run>/stages/<name>/built`). Its control then
+starts from the same cuts without the training between them (`<run>/stages/<name>/untrained`). A cut model is saved,
+loaded with the stock library and compared before it is put in place, so a config that does not fit its weights is found
+here.
 """
 
 import logging
@@ -36,12 +36,12 @@ __all__ = ["build_stage", "build_student", "build_untrained", "check_reload"]
 log = logging.getLogger(__name__)
 _TOLERANCE = 1e-5  # between a student and its saved folder: rounding in float32
 _PROBE = ("one two three", "하나 둘", "four")
-# what of the section decides the training and not the model that is trained
+# fields of the section that affect the training, but not the built model
 _NOT_BUILDING = {"asymmetric", "calibration", "control", "training"}
 
 
 def build_student(run: Run) -> None:
-    """Build the student that a run's first training stage starts from, if it is not built yet; every process of a launch calls this."""
+    """Build the student for a run's first training stage, unless it exists; every process of a launch calls this."""
     from accelerate import PartialState
 
     first, state = run.stages[0], PartialState()
@@ -52,7 +52,7 @@ def build_student(run: Run) -> None:
 
 
 def build_stage(run: Run) -> None:
-    """Build what a training stage starts from, where it is not the student of the stage before as it is."""
+    """Build the model that a training stage starts from, unless it is the unchanged student of the stage before."""
     if run.before is None:
         build_student(run)
     elif run.builds:
@@ -60,7 +60,7 @@ def build_stage(run: Run) -> None:
 
 
 def build_untrained(run: Run) -> None:
-    """Build the student with the cuts of all stages and no training between them; the control starts there."""
+    """Build the student with the cuts of all stages and no training between them, the start of the control."""
     for stage in run.stages:
         if stage.before is not None and stage.builds:
             _build_further(stage, stage.before.untrained, stage.untrained)
@@ -94,7 +94,7 @@ def _cut_further(run: Run, start: Path, target: Path) -> None:
     before, model = load_model(start), load_model(start)
     cut = {name: getattr(run.cut, name, None) for name in ("layers", "width", "embedding_rank")}
     section = run.student_section.model_copy(update={**cut, "vocabulary": None})
-    # what is narrowed keeps the width of its embeddings
+    # a narrower model keeps the width of its embeddings
     details = _take_away(
         run, model, section, None if section.kind == "cross_encoder" else before.get_embedding_dimension()
     )
@@ -111,7 +111,7 @@ def _cut_further(run: Run, start: Path, target: Path) -> None:
 
 
 def _with_output_of_stage(run: Run, model: Any, before: Any) -> tuple[Any, dict[str, Any], np.ndarray | None]:
-    """Return the model with the stage's output, what is to be said of it, and the teacher's axes; as it is where nothing changes."""
+    """Return the model with the stage's output (or unchanged), a message on it, and the teacher's axes."""
     assert run.before is not None
     if run.space == run.before.space and getattr(run.cut, "dimensions", None) is None:
         return model, {}, read_axes(run.before.built)
@@ -164,7 +164,7 @@ def _build(run: Run, build: Any) -> None:
 
 
 def _reads_text(section: Student) -> bool:
-    """Tell whether the text of all stages decides the built student: its vocabulary, or the weights of its tokens."""
+    """Tell whether the built student depends on all stages' text: by its vocabulary, or its tokens' weights."""
     is_fresh = isinstance(section.backbone, FreshBackbone)
     return is_fresh or any(part is not None for part in (section.vocabulary, section.embedding_rank, section.static))
 
@@ -174,7 +174,7 @@ def _millions(model: Any) -> float:
 
 
 def _take_away(run: Run, model: Any, section: Student, output_width: int | None) -> dict[str, Any]:
-    """Apply the recipe's surgery in place, in the order of the section's keys; return what is to be said of each."""
+    """Make the recipe's cuts in place, in the order of the section's keys; return a message on each."""
     details: dict[str, Any] = {}
     if section.layers is not None or section.width is not None:
         details = _cut_layers_and_width(run, model, section, output_width)
@@ -182,7 +182,7 @@ def _take_away(run: Run, model: Any, section: Student, output_width: int | None)
         corpus = student_corpus(run)
         corpus.add(
             "prompts", model_prompts(model)
-        )  # of the backbone: they stand before every text, as the recipe's own do
+        )  # the backbone's prompts: they are put before every text, like the recipe's own
         details["vocabulary"] = change_vocabulary(model, section.vocabulary, corpus, seed=run.recipe.seed)
     if section.embedding_rank is not None:
         details["embedding_rank"] = factorise(model, section.embedding_rank, student_corpus(run))
@@ -191,7 +191,7 @@ def _take_away(run: Run, model: Any, section: Student, output_width: int | None)
 
 def _cut_layers_and_width(run: Run, model: Any, section: Student, output_width: int | None) -> dict[str, Any]:
     details: dict[str, Any] = {}
-    model.to("cuda" if torch.cuda.is_available() else "cpu")  # to measure what may go takes many forward passes
+    model.to("cuda" if torch.cuda.is_available() else "cpu")  # choosing what to cut takes many forward passes
     batches = pair_batches(
         model,
         section.kind,
@@ -214,10 +214,10 @@ def _cut_layers_and_width(run: Run, model: Any, section: Student, output_width: 
 
 
 def _parents(run: Run) -> dict[str, str]:
-    """Return the revision of what the student is built from."""
+    """Return the revisions of the models that the student is built from."""
     backbone = run.student_section.backbone
     names = {backbone.teacher} if isinstance(backbone, TeacherBackbone) else set()
-    names.update(_matched(run))  # their embeddings are where the output starts
+    names.update(_matched(run))  # the output layer starts from their embeddings
     parents = {"backbone": identify(backbone)} if isinstance(backbone, str) else {}
     return parents | _teachers(run, names)
 
@@ -227,7 +227,7 @@ def _teachers(run: Run, names: Iterable[str]) -> dict[str, str]:
 
 
 def _matched(run: Run) -> tuple[str, ...]:
-    """Return the teachers into whose space the student is to write, keeping the way there."""
+    """Return the teachers in whose space the student's embeddings are to be, through a projection that is kept."""
     return run.recipe.objectives.kept_teachers
 
 
@@ -249,9 +249,9 @@ def _width_of(run: Run, matched: str) -> int:
 
 
 def check_reload(model: Any, folder: Path) -> None:
-    """Load what was written and compare: a config that does not describe the cut would come back as another model.
+    """Load the written folder and compare: with a config that does not describe the cut, another model would be loaded.
 
-    :raises JobFailed: where it does
+    :raises JobFailed: if the two differ
     """
     again = load_model(folder)
     with quiet():

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def train_student(run: Run) -> None:
-    """Build the student, train what is not finished of it, stage by stage, and its control; every process of a launch calls this."""
+    """Build the student, train its unfinished stages, then its control; every process of a launch calls this."""
     of_control = control_run(run)
     check_control(of_control)
     say_what_keeps_from_calibrating(run)
@@ -40,7 +40,7 @@ def train_student(run: Run) -> None:
         _train_stage(stage)
     build_untrained(run)
     if run.student_section.control and of_control.split.train.labels is not None:
-        # of an asymmetric student the control learns the labels alone, too, but against the same index: it is given
+        # the control of an asymmetric student also learns the labels alone, but against the same given index
         inputs = training_inputs(of_control, "control", by_labels(of_control.recipe.objectives))
         train_control(of_control, inputs, partial(training_job, of_control))
     run.drop_tokens()
@@ -48,9 +48,9 @@ def train_student(run: Run) -> None:
 
 
 def _check_order(run: Run) -> None:
-    """Refuse students that came out of other stages than the recipe's before any stage is trained: hours later they would be, too.
+    """Refuse finished students of other stages than the recipe's, before hours of training.
 
-    :raises BadInput: where a finished student started from another folder, as after a stage got another name or place
+    :raises BadInput: if a finished student started from another folder, for example after a stage was renamed or moved
     """
     for stage in run.stages:
         card = None if run.recipe.overwrite else read_card(stage.student)
@@ -76,7 +76,7 @@ def _train_stage(run: Run) -> None:
 
 
 def training_job(run: Run, name: str, objectives: Objectives, inputs: Mapping[str, Any]) -> Job:
-    """Return how the student, or its control, learns by objectives; see `training_inputs`."""
+    """Return the training job of the student, or of its control; see `training_inputs`."""
     student, is_control = run.student_section, name.startswith("control")
     sources: dict[str, SignalSource] = {teacher: signal_source(run, teacher) for teacher in objectives.teachers()}
     if (match := objectives.embedding_match) is not None and match.teachers is not None:
@@ -87,7 +87,7 @@ def training_job(run: Run, name: str, objectives: Objectives, inputs: Mapping[st
     sources |= mixed
     axes, match = read_axes(run.built), objectives.embedding_match
     some_unread = any_unread(sources.values())
-    # a teacher that is known in part has no place along the axes: the student is taken back from them
+    # embeddings of only some teachers cannot be expressed along the axes: the student's are mapped back from them
     matched = None
     if axes is not None and match is not None and not some_unread:
         matched = AlongAxes(sources[match.told_by], axes)
@@ -123,15 +123,15 @@ def training_job(run: Run, name: str, objectives: Objectives, inputs: Mapping[st
 
 
 def student_from(run: Run, folder: Path) -> Any:
-    """Load a stage of the student, to be trained as the recipe's section says."""
+    """Load a folder of the student, with the settings of the recipe's section for training."""
     student = run.student_section
     return prepared(load_model(folder), max_length=student.max_length, prompts=student.prompts)
 
 
 def training_inputs(run: Run, name: str, objectives: Objectives) -> dict[str, Any]:
-    """Return all that decides how the student, or its control, comes out.
+    """Return everything that determines the trained student, or its control.
 
-    :param name: of the job: "student" in the last training stage, "student-<stage>" in an earlier one, "control"
+    :param name: the job's name: "student" in the last training stage, "student-<stage>" in an earlier one, "control"
     """
     parents = _parents(run, name, objectives)
     student, described = run.student_section, run.split.describe()
@@ -167,7 +167,7 @@ def training_inputs(run: Run, name: str, objectives: Objectives) -> dict[str, An
 
 
 def _parents(run: Run, name: str, objectives: Objectives) -> dict[str, str]:
-    """Return the revisions of everything that a student comes from."""
+    """Return the revisions of all models that a student is made from."""
     start = run.stages[-1].untrained if name.startswith("control") else run.start
     named = {*objectives.teachers(), *objectives.live_teachers, *filter(None, [index_teacher(run)])}
     parents = {run.place_of(start): run.require(start, "build_student").revision}
@@ -175,7 +175,7 @@ def _parents(run: Run, name: str, objectives: Objectives) -> dict[str, str]:
 
 
 def _projected_width(run: Run, objectives: Objectives) -> int | None:
-    """Return the width of a projection into the teacher's space that is learned beside the student and left out of it."""
+    """Return the width of a projection into the teacher's space that is dropped after training."""
     match = objectives.embedding_match
     if match is None or match.projection == "keep":
         return None
@@ -185,7 +185,7 @@ def _projected_width(run: Run, objectives: Objectives) -> int | None:
 
 
 def _block_widths(run: Run, objectives: Objectives) -> tuple[int, ...]:
-    """Return the widths of teachers whose embeddings are matched each by itself."""
+    """Return the widths of teachers whose embeddings are matched separately."""
     match = objectives.embedding_match
     source = None if match is None or match.combine != "each" else embedding_source(run, match)
     return source.widths if isinstance(source, JoinedSignals) else ()

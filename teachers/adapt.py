@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 def adapt(run: Run, job: Job, teacher: Teacher) -> None:
     """Train the job's encoder on its own text; every process of a launch calls this.
 
-    :raises BadInput: where the architecture or the tokenizer knows no masking, or there is no text
+    :raises BadInput: if the architecture or the tokenizer does not support masking, or there is no text
     """
     settings = teacher.mlm or Mlm()
 

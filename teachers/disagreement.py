@@ -1,4 +1,4 @@
-"""Where the teachers of a mixture disagree: what a person should read before trusting their average."""
+"""The pairs on which the teachers of a mixture disagree, for a person to read before trusting the mixture."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from distill.training.mixtures import MixedSignals, mix_teachers
 __all__ = ["Disagreement", "find_disagreement", "write_disagreement"]
 
 _MOST_SHOWN = 200
-_FAR = 0.5  # probabilities that differ by more say opposite things of a pair
+_FAR = 0.5  # teachers whose probabilities differ by more contradict each other
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Disagreement:
 
 
 def find_disagreement(run: Run, mixture: str, term: ScoreTerm) -> tuple[list[Finding], Disagreement | None]:
-    """Compare the cached scores of a mixture's teachers on the training pairs; None where they are not all cached."""
+    """Compare the cached scores of a mixture's teachers on the training pairs; None if some are not cached."""
     about = f"mixture {mixture}"
     if missing := [name for name in term.named if read_card(run.teacher(name)) is None]:
         says = f"{', '.join(missing)} is not trained yet: the mixture was not looked at"
@@ -70,7 +70,7 @@ def _finding(about: str, mixed: MixedSignals, told: np.ndarray) -> Finding:
 
 
 def _rank_correlation(told: np.ndarray) -> float:
-    """Return the mean of Spearman's correlation over all two teachers. *Shape:* told: (n_teachers, n_pairs)."""
+    """Return the mean of Spearman's correlation over all pairs of teachers. *Shape:* told: (n_teachers, n_pairs)."""
     from scipy.stats import rankdata
 
     correlations = np.corrcoef(rankdata(told, axis=1))

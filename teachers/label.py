@@ -1,6 +1,7 @@
-"""Runs the teachers once over all that the student needs, and caches their signals.
+"""Run the teachers once over all texts and pairs that the student needs, and cache their signals.
 
-Any number of processes may label side by side; each takes its part of what is missing and writes its own shards.
+Any number of processes may label at the same time; each computes its part of the missing signals and writes its own
+shards.
 """
 
 import logging
@@ -42,9 +43,9 @@ log = logging.getLogger(__name__)
 
 
 def cache_signals(run: Run, actors: Actors | None = None) -> None:
-    """Fill the cache of every teacher that an objective names; what is cached already is not asked again.
+    """Fill the signal cache of every teacher that an objective names; cached signals are not computed again.
 
-    :param actors: processes of a Ray cluster that ask models, which see the run's folder; None is this process
+    :param actors: processes of a Ray cluster that run the models and can read the run's folder; None is this process
     """
     if run.recipe.signals.live:
         log.info("signals.live is set: the teachers are asked during training, nothing is cached")
@@ -55,7 +56,7 @@ def cache_signals(run: Run, actors: Actors | None = None) -> None:
 
 
 def _asking(run: Run, name: str, kind: SignalKind) -> list[Run]:
-    """Return the stages that ask a teacher for such signals."""
+    """Return the stages that need signals of this kind from a teacher."""
     return [stage for stage in run.stages if kind in stage.recipe.objectives.teachers().get(name, set())]
 
 
@@ -69,7 +70,7 @@ def _label(run: Run, name: str, actors: Actors | None) -> None:
     items = _items(run, name)
     cut, cost = cache.summary("cut_texts"), cache.summary("cost")
     todo = {kind: rows for kind, (keys, _) in items.items() if len(rows := cache.missing(kind, keys))}
-    state.wait_for_everyone()  # all have looked before the first writes
+    state.wait_for_everyone()  # all have listed what is missing before the first one writes
     if todo:
         scorer = _load_teacher(run, name)
         if not isinstance(scorer, BlackBoxScorer):
@@ -88,7 +89,7 @@ def _label(run: Run, name: str, actors: Actors | None) -> None:
     cache.refresh()
     if state.is_main_process:
         summary = {}
-        for stage in _asking(run, name, "scores"):  # the last one's stay
+        for stage in _asking(run, name, "scores"):  # the last stage's description is kept
             train = stage.split.train
             rows = cache.find("scores", pair_keys(train.queries, train.documents), "scores")
             summary["scores"] = _described(stage, name, cache.read("scores", rows))
@@ -101,14 +102,14 @@ def _label(run: Run, name: str, actors: Actors | None) -> None:
 
 @dataclass(frozen=True)
 class _Texts:
-    """What is asked for embeddings: texts and their roles, 0 for a query and 1 for a document."""
+    """Texts to embed and their roles: 0 for a query, 1 for a document."""
 
     roles: list[int]
     texts: list[str]
 
     @classmethod
     def once(cls, given: Iterable[tuple[int, Iterable[str]]]) -> "_Texts":
-        """Return each text of a role once, in the order of the first."""
+        """Return each text of a role once, in order of first occurrence."""
         met: tuple[set[str], set[str]] = (set(), set())
         roles, texts = list[int](), list[str]()
         for role, some in given:
@@ -135,14 +136,14 @@ def _items(run: Run, name: str) -> dict[SignalKind, tuple[np.ndarray, Pairs | _T
         told = _Texts.once(part for stage in stages for part in _told(stage, name))
         told = told.only(are_read(told.texts, run.recipe.teachers[name].scripts))
         prompts = run.teacher_prompts(name)
-        # equal texts of both roles have one key where no prompt tells them apart, and are asked once
+        # if both roles have the same prompt, a text has one key in both, and is computed once
         prompted = [prompts[role] + text for role, text in zip(told.roles, told.texts, strict=True)]
         items["embeddings"] = (text_keys(prompted), told)
     return items
 
 
 def _pairs(run: Run, name: str) -> Pairs:
-    """Return the pairs of one stage, with those that a mixture is calibrated on."""
+    """Return the pairs of one stage, including those on which a mixture is calibrated."""
     pairs = taught_pairs(run)
     if name in run.recipe.objectives.mixed_teachers:
         held = run.split.validation
@@ -158,7 +159,7 @@ def _told(run: Run, name: str) -> list[tuple[int, Iterable[str]]]:
     """Return the texts of one stage by their roles."""
     pairs, own_role = _pairs(run, name), _own_role(run)
     lone = 1 if own_role is None else own_role
-    sources = (source for source, _ in run.split.parallel)  # their translations are to match the same embedding
+    sources = (source for source, _ in run.split.parallel)  # a translation matches the embedding of its source
     texts: list[tuple[int, Iterable[str]]] = [(0, pairs.queries), (1, pairs.documents)]
     if own_role is not None:  # one side is learned, and validated, against the teacher's vectors of the other
         validation = run.split.validation
@@ -173,7 +174,7 @@ def _cut_texts(
     *,
     say: bool,
 ) -> Any:
-    """Return, by kind of signal, how much of what the teacher is asked its `max_length` cuts off."""
+    """Return by kind of signal how much of the teacher's input its `max_length` cuts off."""
     counted = {}
     for kind, (_, inputs) in items.items():
         cuts = scorer.cut_texts(*_sides(inputs)) if isinstance(scorer, TokenScorer) else {}
@@ -198,7 +199,7 @@ def _say_what_it_cannot_read(
 
 
 def _sides(inputs: Pairs | _Texts) -> tuple[list[str], list[str]]:
-    """Return the different queries and documents of what a teacher is asked."""
+    """Return the distinct queries and documents of a teacher's input."""
     if isinstance(inputs, Pairs):
         return list(dict.fromkeys(inputs.queries)), list(dict.fromkeys(inputs.documents))
     is_document = np.array(inputs.roles, dtype=bool)
@@ -224,7 +225,7 @@ def _load_teacher(run: Run, name: str) -> Scorer | BlackBoxScorer | TokenScorer:
 
 
 def _opening(run: Run, name: str) -> tuple[Path, LoadArguments]:
-    """Return the folder that a teacher is loaded from, and how; for OpenVINO its graph is made in the work folder first."""
+    """Return a teacher's folder and the arguments to load it; for OpenVINO the graph is first made in `.work`."""
     import torch
     from accelerate import PartialState
 
@@ -239,7 +240,7 @@ def _opening(run: Run, name: str) -> tuple[Path, LoadArguments]:
 def _asked_by_actors(
     run: Run, name: str, scorer: Scorer | BlackBoxScorer | TokenScorer, actors: Actors
 ) -> "_Asked | None":
-    """Return the teacher as actors open it; None where this process has to ask it, which is said."""
+    """Return the teacher in the form that actors open; None if this process has to compute its signals (logged)."""
     if not isinstance(scorer, Scorer):
         log.info("teacher %s is asked by this process: actors open models of embeddings or pairs alone", name)
         return None
@@ -248,7 +249,7 @@ def _asked_by_actors(
 
 
 def _graph(run: Run, name: str, precision: GraphPrecision) -> Path:
-    """Return the teacher as an OpenVINO folder; it is made once for each of its revisions."""
+    """Return the teacher as an OpenVINO folder, which is made once per revision."""
     revision = run.require(run.teacher(name), "train_teacher").revision
     target = run.work / f"graph-{name}-{revision}-{precision}"
     if not target.exists():
@@ -263,7 +264,7 @@ class _Missing:
     kind: SignalKind
     keys: np.ndarray
     inputs: Pairs | _Texts
-    """Of all items; `rows` are those that are missing."""
+    """The keys of all items; `rows` are the missing ones."""
     rows: np.ndarray
 
     def columns(self, rows: Sequence[int]) -> dict[str, list[Any]]:
@@ -284,9 +285,9 @@ def _fill(
 
     state, n_items, left = PartialState(), len(missing.keys), len(missing.rows)
     n_asking, mine = state.num_processes, missing.rows[state.process_index :: state.num_processes]
-    if isinstance(scorer, BlackBoxScorer):  # one process asks a server, within one budget
+    if isinstance(scorer, BlackBoxScorer):  # only one process calls a server, within one budget
         n_asking, mine = 1, missing.rows[: left * state.is_main_process]
-        if scorer.runtime == "file":  # which is read once for all that is asked of it
+        if scorer.runtime == "file":  # a file is read once for all items
             shard_size = max(left, 1)
     with progress(title, n_items, start=n_items - left, show=state.is_main_process) as report:
         for chunk in batched(mine.tolist(), shard_size):
@@ -299,7 +300,7 @@ def _fill(
 
 @dataclass(frozen=True)
 class _Asked:
-    """A teacher, and the actors of a cluster that ask it."""
+    """A teacher, and the actors of a cluster that run it."""
 
     teacher: TeacherFolder
     actors: Actors
@@ -332,7 +333,7 @@ def _ask(scorer: Scorer | BlackBoxScorer | TokenScorer, missing: _Missing, rows:
 
 
 def _described(run: Run, name: str, scores: np.ndarray) -> dict[str, Any]:
-    """Describe the scores, say so, and refuse those that teach nothing."""
+    """Describe and log the scores, and refuse scores that teach nothing."""
     labels = run.split.train.labels
     described = describe_scores(scores, labels, run.recipe.teachers[name].model_kind)
     log.info(

@@ -1,4 +1,4 @@
-"""How much of the texts `max_length` cuts off: counted once where a stage has its texts, said in the log and on the card."""
+"""Count how much of the texts `max_length` cuts off: once per stage, for the log and the card."""
 
 import logging
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from distill.data.tokens import tokenize
 __all__ = ["CutTexts", "count_cut_texts", "sample_cut_texts"]
 
 log = logging.getLogger(__name__)
-_SAMPLED = 2000  # of the sequences as long as the limit: their whole lengths cost a second look
+_SAMPLED = 2000  # of the sequences as long as the limit: their full lengths need a second tokenisation
 _NO_LIMIT = 1 << 20
 _SEED = 0
 
@@ -32,11 +32,11 @@ class CutTexts:
         return self.n_cut / max(self.n, 1)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what stands on a card."""
+        """Return the card's entry."""
         return {**asdict(self), "share": round(self.share, 4)}
 
     def say(self, name: str) -> None:
-        """Log what is cut, as a warning where it is any."""
+        """Log what is cut, as a warning if anything is."""
         if self.n_cut:
             log.warning(
                 "%s: max_length %d cuts %d of %d texts (%.1f %%), which lose %d tokens each in the median",

@@ -3,8 +3,8 @@
     CSV · TSV · JSONL · Parquet (each also .gz where the format allows it) · hub datasets · `bundled`
       ──▶ Pairs(queries, documents, labels in [0, 1])  ──▶ Split(train, validation, evaluation)
 
-A text that stands on the evaluation side, as a query or as a document, stands on no other: STS-like sets use the same
-sentence on both sides, so both columns count. What is wrong in a file is said with its row before anything is trained.
+A text of the evaluation pairs, query or document, is in no other part. STS-like sets use the same sentence as query and
+as document, so both columns are compared. Errors in a file are reported with their row before anything is trained.
 """
 
 import hashlib
@@ -75,7 +75,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Pairs:
-    """Texts matched with texts. `labels` has one value in [0, 1] per pair, or is None where they have no labels.
+    """Pairs of a query and a document. `labels` has a value in [0, 1] for each pair, or is None if there are no labels.
 
     *Shape:* queries, documents, labels: (n_pairs,)
     """
@@ -94,12 +94,12 @@ class Pairs:
         return Pairs([self.queries[i] for i in rows], [self.documents[i] for i in rows], labels)
 
     def labelled(self) -> "Pairs":
-        """Return the pairs with a label, which is not NaN; none where there are no labels."""
+        """Return the pairs whose label is not NaN; no pairs if `labels` is None."""
         return self.select([] if self.labels is None else np.flatnonzero(np.isfinite(self.labels)).tolist())
 
     @property
     def query_ids(self) -> np.ndarray:
-        """The number of each pair's query, equal for equal texts, in order of appearance. *Shape:* (n_pairs,)."""
+        """The id of each pair's query: equal for equal texts, numbered by first appearance. *Shape:* (n_pairs,)."""
         return numbered(self.queries, {})
 
     def fingerprint(self) -> str:
@@ -114,11 +114,11 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Asked:
-    """What messages tell the reader to set: a recipe has other settings than a command line.
+    """The settings that error messages name: those of a recipe or of a command line.
 
-    :param columns: where columns are named
-    :param skip: how rows that cannot be used are left out; None where they cannot be
-    :param label_range: where the least and the greatest label are stated
+    :param columns: the setting that names the columns
+    :param skip: the setting that leaves out bad rows; None if there is none
+    :param label_range: the setting with the lowest and the highest label
     """
 
     columns: str = "data.columns"
@@ -128,10 +128,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Split:
-    """Three disjoint sets, texts without pairs, and what the reader should know of how they were made.
+    """Three disjoint sets of pairs, single texts, and notes for the user on how they were made.
 
     :param parallel: source and target texts, translations of each other
-    :param unlabelled_pairs: pairs of training without labels; see `distill.training.unlabelled`
+    :param unlabelled_pairs: training pairs without labels; see `distill.training.unlabelled`
     """
 
     train: Pairs
@@ -144,7 +144,7 @@ class Split:
 
     @property
     def unpaired(self) -> list[str]:
-        """Every text of training that no labelled pair is about, each once."""
+        """Every training text that is in no labelled pair, each once."""
         paired = (*self.unlabelled_pairs.queries, *self.unlabelled_pairs.documents)
         return list(dict.fromkeys([*self.unlabelled, *(text for pair in self.parallel for text in pair), *paired]))
 
@@ -182,7 +182,7 @@ class Split:
 
 @dataclass(frozen=True)
 class _Parts:
-    """Labelled pairs in their three parts, and those whose labels are not used."""
+    """Labelled pairs in three parts, and the pairs whose labels are not used."""
 
     train: Pairs
     validation: Pairs
@@ -200,9 +200,9 @@ def load_split(data: Data, seed: int) -> Split:
 
 
 def _draw(data: Data, seed: int, notes: list[str], drawn: Pairs | None = None) -> _Parts:
-    """Read labelled pairs and draw what is held out.
+    """Read labelled pairs and draw the held-out pairs.
 
-    :param drawn: pairs for the report that are drawn already; no pair with one of their texts is trained on
+    :param drawn: evaluation pairs, if already drawn; training pairs with one of their texts are left out
     """
     pairs = _load_pairs(data.train, data, seed, notes)
     if drawn is not None:
@@ -226,7 +226,7 @@ def _draw(data: Data, seed: int, notes: list[str], drawn: Pairs | None = None) -
 
 
 def _with_texts(drawn: _Parts, data: Data, seed: int, notes: list[str]) -> Split:
-    """Read what has no labels, free it from what is held out, and say all notes."""
+    """Read texts and pairs without labels, remove held-out texts from them, and log all notes."""
     train, validation, evaluation = drawn.train, drawn.validation, drawn.evaluation
     held_out = held_out_keys(validation, evaluation)
     unlabelled_pairs = load_unlabelled_pairs(data, seed, train, drawn.unjudged, held_out, notes)
@@ -246,7 +246,7 @@ def _with_texts(drawn: _Parts, data: Data, seed: int, notes: list[str]) -> Split
 
 
 def _few(split: Split) -> list[str]:
-    """Say which parts are too small to learn from, or to choose a checkpoint by."""
+    """Return notes on parts that are too small for training, or for choosing a checkpoint."""
     notes = []
     learned = len(split.train) + len(split.unlabelled_pairs) + len(split.unlabelled) + len(split.parallel)
     if learned < _FEW_TO_LEARN_FROM:
@@ -260,10 +260,10 @@ def _few(split: Split) -> list[str]:
 
 
 def load_stage_splits(own: Data, stages: Mapping[str, Data], seed: int) -> list[Split]:
-    """Read the data of each training stage, and last the recipe's own, which its teachers learn from.
+    """Read the data of each training stage, then the recipe's own, from which its teachers learn.
 
-    All are judged on the recipe's evaluation pairs. What validates one of them is trained on in none of the others. Stages that
-    differ in texts without labels alone have the same pairs in the same parts.
+    All stages are evaluated on the recipe's evaluation pairs. No stage trains on validation texts of another one.
+    Stages that differ only in texts without labels have the same pairs in the same parts.
 
     :param stages: the data of each stage by its name
     :raises BadInput: on anything that cannot be trained on
@@ -290,15 +290,15 @@ def load_stage_splits(own: Data, stages: Mapping[str, Data], seed: int) -> list[
 
 
 def _has_same_pairs(data: Data, other: Data) -> bool:
-    """Tell whether two sections differ in nothing but what has no labels, and how pairs are grouped."""
+    """Tell whether two sections differ only in data without labels, and in how pairs are grouped."""
     own = {name: getattr(data, name) for name in ("unlabelled", "unlabelled_pairs", "parallel", "candidates")}
     return data == other.model_copy(update=own)
 
 
 def _freed(split: Split, held_out: set[str]) -> Split:
-    """Leave out of training what holds a text that validates another stage.
+    """Remove training items that contain a validation text of another stage.
 
-    :raises BadInput: where no training pair is left
+    :raises BadInput: if no training pair is left
     """
     if not held_out:
         return split
@@ -328,7 +328,7 @@ def _freed(split: Split, held_out: set[str]) -> Split:
 def _without(
     pairs: Pairs, held_out: set[str], notes: list[str], what: str, why: str = "is an evaluation text"
 ) -> Pairs:
-    """Return the pairs without those that hold a text of these keys; what is left out is counted in the notes."""
+    """Return the pairs that contain no text of these keys; the notes state how many are left out."""
     kept = [
         row
         for row, pair in enumerate(zip(pairs.queries, pairs.documents, strict=True))
@@ -340,9 +340,9 @@ def _without(
 
 
 def joined(splits: Sequence[Split]) -> Split:
-    """Return what is learned from in all of these splits together, each text or pair once, without labels.
+    """Return the training data of all these splits together, each text or pair once, without labels.
 
-    Validation and evaluation are those of the last one. Of one split it is the split itself.
+    Validation and evaluation pairs are those of the last split. A single split is returned as it is.
     """
     last = splits[-1]
     if all(split is last for split in splits):
@@ -362,12 +362,12 @@ def _together(parts: Sequence[Pairs]) -> Pairs:
 
 
 def held_out_keys(*parts: Pairs) -> set[str]:
-    """Return every text of these pairs by its `text_key`, which what is trained on must not have."""
+    """Return the `text_key` of every text of these pairs; training data must not contain them."""
     return {text_key(text) for part in parts for text in (*part.queries, *part.documents)}
 
 
 def _held_out(pairs: Pairs, share: float, way: Way, seed: int, notes: list[str], name: str) -> tuple[Pairs, Pairs]:
-    """Split and say what could not be held out, besides what `split_pairs` says."""
+    """Split, and add a note if nothing could be held out, besides the notes of `split_pairs`."""
     keys = _keys(pairs)
     drawn = _drawn(keys, share, seed=seed, name=name, way=way)
     if drawn.n_dropped:
@@ -378,7 +378,7 @@ def _held_out(pairs: Pairs, share: float, way: Way, seed: int, notes: list[str],
 
 
 def _check_classes(whole: Pairs, parts: dict[str, Pairs]) -> None:
-    """Refuse a split that leaves a part with one label where the data have several."""
+    """Refuse a split in which all labels of a part are equal although the data has several."""
     if whole.labels is None or np.ptp(whole.labels) == 0:
         return
     for name, part in parts.items():
@@ -391,7 +391,7 @@ def _check_classes(whole: Pairs, parts: dict[str, Pairs]) -> None:
 
 
 def _unlike(train: Pairs, parts: dict[str, Pairs]) -> list[str]:
-    """Say which parts have other labels than the training pairs, beyond chance over queries."""
+    """Return notes on parts whose labels differ from the training pairs' by more than chance (over queries)."""
     notes = []
     for name, part in parts.items():
         if train.labels is None or part.labels is None:
@@ -426,7 +426,7 @@ def _load_pairs(source: str, data: Data, seed: int, notes: list[str]) -> Pairs:
 
 
 def _read_as_resumes(pairs: Pairs, resume: Resume) -> tuple[Pairs, list[str]]:
-    """Blind one side and keep its wanted sections, each text once. Returns what the reader should know, too."""
+    """Blind one side and keep the chosen sections, each text once. Returns the pairs and notes for the user."""
     from distill.resumes.blinding import blind
     from distill.resumes.sections import keep_sections
 
@@ -434,7 +434,7 @@ def _read_as_resumes(pairs: Pairs, resume: Resume) -> tuple[Pairs, list[str]]:
     read: dict[str, str] = {}
     n_whole = 0
     for text in dict.fromkeys(texts):
-        # blinded whole: a name that only the personal data tell is found in the rest
+        # blinded before sections are cut: a name from the personal data must be found in the other sections
         seen = blind(text).text if resume.blind else text
         if resume.keep is not None:
             kept = keep_sections(seen, resume.keep)
@@ -471,10 +471,11 @@ def read_pairs(
 ) -> Pairs:
     """Read query, document and label columns and map labels to [0, 1].
 
-    :param skip_bad_rows: leave rows that cannot be used out, and say how many and which came first
-    :param labelled: False reads pairs alone (for scoring).
-    :param asked: whose settings messages name
-    :raises BadInput: on a missing file or column, an empty file, empty texts, labels that are no numbers or out of range.
+    :param skip_bad_rows: leave out bad rows, and log their number and the first of them
+    :param labelled: False reads pairs without labels (for scoring).
+    :param asked: the settings that messages name
+    :raises BadInput: for a missing file or column, an empty file, empty texts, labels that are not numbers or out of
+        range.
     """
     return read_pairs_with_rows(
         source,
@@ -497,7 +498,7 @@ def read_pairs_with_rows(
     labelled: bool = True,
     asked: Asked = Asked(),
 ) -> tuple[Pairs, list[int]]:
-    """Return pairs as `read_pairs` does, and the row of each in the source, counted from 0: what is left out leaves gaps."""
+    """Return pairs as `read_pairs` does, with the row of each in the source from 0; left-out rows are missing."""
     given = PairReader(source, columns, label_range, skip_bad_rows, hub_split, labelled, asked)
     problems: dict[int, str] = {}
 
@@ -513,7 +514,7 @@ def read_pairs_with_rows(
 
 
 def _joined(parts: Iterable[Pairs]) -> Pairs:
-    """Put pairs one behind the other: all of them have labels, or none has."""
+    """Concatenate pairs; either all parts have labels, or none."""
     joined, labels = Pairs([], []), list[np.ndarray]()
     for part in parts:
         joined.queries.extend(part.queries)
@@ -535,7 +536,7 @@ class PairReader:
     asked: Asked = Asked()
 
     def blocks(self) -> Iterator[tuple[Pairs, dict[int, str]]]:
-        """Yield some rows at a time, those that cannot be used among them, and why these cannot, by row from 0."""
+        """Yield blocks of all rows, bad ones included, and the reasons why rows are bad, by row from 0."""
         columns, start = self.columns, 0
         names = [columns.query, columns.document] + ([columns.label] if self.labelled else [])
         for table in column_blocks(self.source, names, hub_split=self.hub_split, section=self.asked.columns):
@@ -551,9 +552,9 @@ class PairReader:
             start += len(block)
 
     def check(self, n_rows: int, problems: Mapping[int, str]) -> None:
-        """Refuse rows that cannot be used, or say how many are left out.
+        """Refuse bad rows, or log how many are left out.
 
-        :raises BadInput: naming the first ones, and where none is left
+        :raises BadInput: naming the first bad rows, or if no row is left
         """
         if problems and not self.skip_bad_rows:
             skip = self.asked.skip
@@ -566,7 +567,7 @@ class PairReader:
             raise BadInput(f"{self.source}: no usable row is left of {counted(n_rows, 'row')}")
 
     def checked(self) -> "CheckedPairs":
-        """Read every row once, keeping none, so that what cannot be used is said before any work.
+        """Read every row once, keeping none, so that bad rows are reported before any work.
 
         :raises BadInput: as `read_pairs`
         """
@@ -581,10 +582,10 @@ class PairReader:
 
 @dataclass(frozen=True)
 class CheckedPairs:
-    """Pairs of a file of any size, of which one block is in memory.
+    """Pairs of a file of any size; one block at a time is in memory.
 
     :param problems: why rows are left out, by row from 0
-    :param digests: of each block as it was checked
+    :param digests: the digest of each block when it was checked
     """
 
     reader: PairReader
@@ -596,9 +597,9 @@ class CheckedPairs:
         return self.n_rows - len(self.problems)
 
     def blocks(self) -> Iterator[tuple[Pairs, list[int]]]:
-        """Yield the pairs that can be used, with the row of each from 0.
+        """Yield the usable pairs, with the row of each from 0.
 
-        :raises BadInput: where the file is not what it was when it was checked
+        :raises BadInput: if the file has changed since it was checked
         """
         start = 0
         read = self.reader.blocks()
@@ -609,7 +610,7 @@ class CheckedPairs:
             start = rows.stop
 
     def whole(self) -> tuple[Pairs, list[int]]:
-        """Return all pairs that can be used, and the row of each from 0.
+        """Return all usable pairs, and the row of each from 0.
 
         :raises BadInput: as `blocks`
         """
@@ -637,7 +638,7 @@ def _to_unit(values: Sequence[Any], label_range: tuple[float, float], named: str
 
 
 def _number(value: Any) -> float | None:
-    """Return a number, or a string that is one as CSV and JSON write them ("1_0" and "１" are none), else None."""
+    """Return a number, or the value of a string in the notation of CSV and JSON (not "1_0" or "１"), else None."""
     if isinstance(value, str) and not _A_NUMBER.fullmatch(value):
         return None
     try:
@@ -650,8 +651,8 @@ def _number(value: Any) -> float | None:
 def load_texts(source: Unlabelled, *, seed: int = 0) -> list[str]:
     """Read the lines of a .txt or the text columns of a table, column after column, without empty texts and repeats.
 
-    :param seed: draws the `max_texts` that are taken
-    :raises BadInput: on what cannot be read, and columns of a .txt, which has none
+    :param seed: draws the `max_texts` texts
+    :raises BadInput: if the file cannot be read, or columns are named for a .txt
     """
     section, found = "data.unlabelled.columns", locate(source.path, texts=True)
     if found is not None and found.format == "txt":
@@ -670,7 +671,7 @@ def load_texts(source: Unlabelled, *, seed: int = 0) -> list[str]:
 def load_parallel(given: Parallel, *, seed: int = 0) -> list[tuple[str, str]]:
     """Read texts with their translations as (source, target), each pair once, without those that lack a side.
 
-    :param seed: draws the `max_pairs` that are taken
+    :param seed: draws the `max_pairs` pairs
     """
     table = read_text_columns(given.path, [given.source, given.target], gaps=True, section="data.parallel")
     rows = zip(table[given.source], table[given.target], strict=True)
@@ -683,11 +684,12 @@ def load_parallel(given: Parallel, *, seed: int = 0) -> list[tuple[str, str]]:
 def keep_labelled(train: Pairs, data: Data, seed: int, notes: list[str]) -> tuple[Pairs, Pairs]:
     """Split pairs by query into (labelled, the rest without labels), as `labelled_share` or `max_labelled` say.
 
-    What keeps its labels is training and validation together: checkpoints are picked on few labels, too.
+    The labelled pairs are for training and validation together, so checkpoints are chosen with few labels as well.
 
-    The queries are taken in an order that depends on the seed and their texts alone: a small share is part of a larger one.
+    Queries are taken in an order that depends only on the seed and their texts, so a small share is part of a larger
+    one.
 
-    :raises BadInput: where no pair would keep its label
+    :raises BadInput: if no pair would keep its label
     """
     if data.labelled_share is None and data.max_labelled is None:
         return train, Pairs([], [])
@@ -713,11 +715,11 @@ def keep_labelled(train: Pairs, data: Data, seed: int, notes: list[str]) -> tupl
 def load_unlabelled_pairs(
     data: Data, seed: int, train: Pairs, rest: Pairs, held_out: set[str], notes: list[str]
 ) -> Pairs:
-    """Return the pairs that lost their labels, and those of `data.unlabelled_pairs` that need no teacher.
+    """Return the pairs whose labels are not used, and those of `data.unlabelled_pairs` that need no teacher.
 
     :param train: the labelled pairs
-    :param rest: those whose labels are not used
-    :param held_out: keys of texts that must not be trained on (`distill.data.splitting.text_key`)
+    :param rest: the pairs whose labels are not used
+    :param held_out: keys of held-out texts (`distill.data.splitting.text_key`)
     """
     found = list(zip(rest.queries, rest.documents, strict=True))
     found += [pair for given in data.unlabelled_pairs for pair in _source(given, data, seed, notes)]
@@ -758,7 +760,7 @@ def _source(given: UnlabelledPairs, data: Data, seed: int, notes: list[str]) -> 
 
 
 def _bundled(n_pairs: int, data: Data, seed: int) -> Pairs:
-    """Generate the groups that follow on those of `train: bundled`: other résumés, other job descriptions."""
+    """Generate the groups after those of `train: bundled`: different résumés and job descriptions."""
     start = -(-data.bundled_pairs // _BUNDLED_CANDIDATES)
     n_groups = -(-n_pairs // _BUNDLED_CANDIDATES)
     groups = generate_groups(n_groups, seed=seed, n_candidates=_BUNDLED_CANDIDATES, start=start)
@@ -780,14 +782,14 @@ def split_pairs(
     name: str = "held-out",
     way: Way = "auto",
 ) -> tuple[Pairs, Pairs]:
-    """Split pairs into (rest, held out), so that no text stands on both sides; texts are compared by `text_key`.
+    """Split pairs into (rest, held out), so that no text is on both sides; texts are compared by `text_key`.
 
-    Pairs that share a text, directly or over others, form a component. Whole components are held out in an order that
-    depends on the seed and their texts alone. Where components are too large for that (a document that everyone is
-    paired with), queries are held out instead and the remaining pairs that use a held-out text are dropped.
+    Pairs that share a text, directly or through other pairs, form a component. Whole components are held out, in an
+    order that depends only on the seed and their texts. If components are too large (many queries share one document),
+    queries are held out instead, and the remaining pairs that contain a held-out text are dropped.
 
     :param way: hold out whole components, queries or documents; auto is as above
-    :raises BadInput: where nothing could be held out, or nothing would be left.
+    :raises BadInput: if nothing could be held out, or nothing would be left.
     """
     drawn = _drawn(_keys(pairs), share, seed=seed, name=name, way=way)
     if notes is not None and drawn.n_dropped:
@@ -800,9 +802,9 @@ def _keys(pairs: Pairs) -> tuple[list[str], list[str]]:
 
 
 def _drawn(keys: tuple[list[str], list[str]], share: float, *, seed: int, name: str, way: Way) -> Drawn:
-    """Draw what is held out.
+    """Draw the held-out pairs.
 
-    :raises BadInput: where that is nothing, or all
+    :raises BadInput: if none or all of them would be held out
     """
     drawn = hold_out(*keys, share, seed=seed, way=way)
     if not drawn.held or not drawn.rest:

@@ -1,8 +1,8 @@
-"""Which rows are held out, so that no text stands on both sides, and whether the parts resemble each other.
+"""Choose the held-out rows, so that no text is on both sides, and check whether the parts resemble each other.
 
-Texts are compared by `text_key`: in NFC, white space folded. Rows that share a text, directly or over others, form a
-component. A component can be held out whole at no cost; one that is larger than the share cannot, and then queries or
-documents are held out of it and the remaining rows that share a text with them are dropped.
+Texts are compared by `text_key`: in NFC, white space folded. Rows that share a text, directly or through other rows,
+form a component. A component can be held out whole at no cost, unless it is larger than the share. Then queries or
+documents of it are held out, and the remaining rows that share a text with them are dropped.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ _UNSEEN = re.compile("[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff
 
 
 def text_key(text: str) -> str:
-    r"""Return what texts are compared by: NFC, without zero-width characters, white space of any kind as one space, stripped.
+    r"""Return the key by which texts are compared: NFC, no zero-width characters, white space folded, stripped.
 
     >>> text_key("a\u00a0 b\u200b\n") == "a b", text_key("\u1112\u1161\u11ab") == "한"
     (True, True)
@@ -129,7 +129,7 @@ def _groups(queries: Sequence[str], documents: Sequence[str], way: Way) -> Group
 
 
 def _components(queries: Sequence[str], documents: Sequence[str]) -> Groups:
-    """Group rows that share a text, directly or over others; named by the component's smallest text."""
+    """Group rows that share a text, directly or through other rows; named by the component's smallest text."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -185,7 +185,7 @@ def held_together(
 def label_shift(
     labels: np.ndarray, clusters: Iterable[str], others: np.ndarray, other_clusters: Iterable[str]
 ) -> float:
-    """Return how far two means of labels lie apart, in standard errors over clusters of rows; 0 where rows are too few.
+    """Return the difference of two means of labels, in standard errors over clusters of rows; 0 for too few rows.
 
     The error is that of two draws from all rows together: v (1/n + 1/m), where v is the mean over all rows of what their clusters c
     give, (Σ_{i∈c} (yᵢ − ȳ))². A few rows that happen to have one label would make an error of their own far too small.
@@ -202,7 +202,7 @@ def label_shift(
 
 
 def beyond_chance(shift: float) -> bool:
-    """Tell whether a shift of `label_shift` is more than chance gives."""
+    """Tell whether a shift by `label_shift` is larger than chance."""
     return shift > _BEYOND_CHANCE
 
 

@@ -1,13 +1,13 @@
-"""Reads tables and texts: every command and recipe finds, decodes, parses and checks its files here, and nowhere else.
+"""Read tables and texts: all commands and recipes find, decode, parse and check their files only here.
 
     recipe data · score · embed · prepare · trim --texts · index-quality · unlabelled and parallel texts
-      ──▶ locate ──▶ read_columns ──▶ values as written ──▶ as_text: a text, or why it is none
+      ──▶ locate ──▶ read_columns ──▶ values as written ──▶ as_text: a text, or the reason why it is none
 
-What a text is: a string with something to see in it, or a number, as it is written in the file ("007", "1e5"; of Parquet,
-which keeps no spelling, the shortest one). The words "NaN", "None" and "null" are texts like any other word: a file says
-that a value is missing by an empty value, a null or a missing key. Lists, objects, bools, bytes, dates and the number NaN
-are no texts; Python's form of them is never taken for one. What is missing, empty, or of invisible characters alone is
-refused with its row or, where only the set of texts counts, left out and counted.
+A text is a string with visible characters, or a number as it is written in the file ("007", "1e5"; for Parquet, which
+keeps no spelling, the shortest form). The words "NaN", "None" and "null" are texts like any other word: a missing value
+is an empty value, a null or a missing key. Lists, objects, bools, bytes, dates and the number NaN are not texts, and
+are not converted to one. A value that is missing, empty, or has only invisible characters is refused with its row or,
+if only the set of texts matters, left out and counted.
 
 Columns are found by their name in NFC: macOS and some exporters write "이력서" as separate letters.
 """
@@ -60,7 +60,7 @@ _HUB_NAME = re.compile(r"[A-Za-z\d][\w.-]{0,95}/[A-Za-z\d][\w.-]{0,95}")
 _ROWS_AT_ONCE = 10_000
 _SHOWN_ROWS, _SHOWN_VALUE, _SHOWN_NAMES, _SHOWN_COLUMNS = 5, 60, 3, 30
 _EMPTY, _INVISIBLE = "is empty", "holds only invisible characters"
-# a character that shows something: no white space, no control character, none that Unicode says to ignore in display
+# a visible character: no white space, no control character, none that Unicode ignores in display
 _VISIBLE = re.compile(
     "[^\\s\\x00-\\x1f\\x7f-\\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
     "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
@@ -79,12 +79,12 @@ class Table:
 
 
 def locate(source: str, *, texts: bool = False) -> Table | None:
-    """Return the file that a name is, or None where it can only be a hub dataset's.
+    """Return the file of a name, or None if the name can only be that of a hub dataset.
 
-    The name is taken by the letter: no pattern, no home folder.
+    The name is taken literally: no pattern, no home folder.
 
-    :param texts: whether a .txt of one text a line is accepted, too
-    :raises BadInput: where nothing is there, or it is a folder, a pipe, a device, empty, or of another format
+    :param texts: whether a .txt with one text per line is accepted as well
+    :raises BadInput: if there is no such file, or it is a folder, a pipe, a device, empty, or of another format
     """
     path = Path(source)
     found = _status(source)
@@ -138,12 +138,12 @@ def _near(path: Path) -> str:
 def read_columns(
     source: str, names: Sequence[str], *, hub_split: str = "train", section: str = "columns"
 ) -> dict[str, list[Any]]:
-    """Read columns of a file or hub dataset, as they are written: strings, None where nothing stands, else what JSON or Parquet holds.
+    """Read columns of a file or hub dataset unchanged: strings, None if missing, else the value in JSON or Parquet.
 
-    No other column is looked at. A .csv is read with double quotes as quotes, a .tsv without any.
+    Other columns are not read. A .csv is read with double quotes as quotes, a .tsv without quotes.
 
-    :param section: what to set where a column is missing, for the message
-    :raises BadInput: naming the file, and the row where there is one
+    :param section: the setting to name in the message if a column is missing
+    :raises BadInput: naming the file, and the row if there is one
     """
     columns: dict[str, list[Any]] = {name: [] for name in names}
     for block in column_blocks(source, names, hub_split=hub_split, section=section):
@@ -155,9 +155,9 @@ def read_columns(
 def column_blocks(
     source: str, names: Sequence[str], *, hub_split: str = "train", section: str = "columns"
 ) -> Iterator[dict[str, list[Any]]]:
-    """Yield what `read_columns` returns, 10,000 rows at a time: of any number of rows one block is in memory.
+    """Yield the result of `read_columns`, 10,000 rows at a time, so that only one block is in memory.
 
-    :raises BadInput: as `read_columns`; of a .jsonl that lacks a column behind its last row
+    :raises BadInput: as `read_columns`; if a .jsonl lacks a column, only after its last row
     """
     table, names = locate(source), list(dict.fromkeys(names))
     if table is None:
@@ -190,17 +190,17 @@ def _missing(source: Any, name: str, has: Sequence[str], section: str) -> BadInp
 
 
 def _shown_name(name: str) -> str:
-    """Return a column's name as a message shows it: in quotes where a blank or an invisible character makes it another name than it seems."""
+    """Return a column's name for a message: in quotes if it has blanks or invisible characters that change the name."""
     is_plain = name.isprintable() and name == " ".join(name.split())
     shown = name if is_plain else f"'{printable(name)}'"
     return shown if len(shown) <= _SHOWN_VALUE else f"{shown[:_SHOWN_VALUE]}…"
 
 
 def held_name(source: Any, name: str, has: Sequence[str], section: str) -> str:
-    """Return a column's name as the source spells it.
+    """Return a column's name in the source's spelling.
 
-    :param section: what to set where it is missing, for the message
-    :raises BadInput: naming the columns that there are
+    :param section: the setting to name in the message if it is missing
+    :raises BadInput: naming the existing columns
     """
     found = named_key(name, has)
     if found is None:
@@ -209,7 +209,7 @@ def held_name(source: Any, name: str, has: Sequence[str], section: str) -> str:
 
 
 def named_key(name: str, keys: Iterable[str]) -> str | None:
-    r"""Return the key that is this name, by the letter or else in NFC; None where there is none.
+    r"""Return the key with this name, exactly or in NFC; None if there is none.
 
     >>> named_key("\uc774\ub984", ["\u110b\u1175\u1105\u1173\u11b7", "id"]) == "\u110b\u1175\u1105\u1173\u11b7"
     True
@@ -258,7 +258,7 @@ def parquet_batches(
 ) -> tuple[Any, Iterator[Any]]:
     """Return the schema of a Parquet file, and its rows (of the named columns, or of all) as record batches.
 
-    :raises BadInput: where it is no Parquet file, is damaged, or lacks a column
+    :raises BadInput: if it is not a Parquet file, is damaged, or lacks a column
     """
     import pyarrow
     import pyarrow.parquet
@@ -291,7 +291,7 @@ def _no_parquet(path: Path | str, error: Exception) -> BadInput:
 def column_values(path: Path | str, name: str, column: Any) -> list[Any]:
     """Return the values of an Arrow column.
 
-    :raises BadInput: of dates and times, which are no texts, and of strings that are not UTF-8
+    :raises BadInput: for dates and times, which are not texts, and for strings that are not UTF-8
     """
     import pyarrow
 
@@ -331,7 +331,7 @@ def _innermost(error: BaseException) -> str:
 
 
 def as_text(value: Any) -> str:
-    """Return a value that `text_problem` accepts as a text, in the spelling that it has in the file.
+    """Return a value that `text_problem` accepts as a text, in the file's spelling.
 
     >>> as_text("007"), as_text(7), as_text(1.5)
     ('007', '7', '1.5')
@@ -340,7 +340,7 @@ def as_text(value: Any) -> str:
 
 
 def text_problem(value: Any) -> str | None:
-    """Return why a value is no text, or None.
+    """Return the reason why a value is not a text, or None.
 
     >>> text_problem("a"), text_problem(7), text_problem(None), text_problem(["a"])
     (None, None, 'is empty', "is no text: a text is expected, got ['a'] (list)")
@@ -357,7 +357,7 @@ def text_problem(value: Any) -> str | None:
 
 
 def shown_value(value: Any) -> str:
-    """Return a value as a message shows it: in one line, and its beginning alone.
+    """Return a value for a message: its beginning, in one line.
 
     >>> shown_value("a b"), len(shown_value("x" * 1000))
     ("'a b'", 61)
@@ -367,7 +367,7 @@ def shown_value(value: Any) -> str:
 
 
 def is_gap(value: Any) -> bool:
-    """Tell whether nothing stands in a value: no value, no text, or one without a character that shows.
+    """Tell whether a value is empty: missing, or without a visible character.
 
     >>> is_gap(None), is_gap(" \u200b"), is_gap("nan")
     (True, True, False)
@@ -389,7 +389,7 @@ def _string_problem(text: str) -> str | None:
 
 
 def refused_rows(source: str, n_rows: int, problems: Mapping[int, str], *, what: str = "row", advice: str) -> BadInput:
-    """Return the error that names the first rows that cannot be used."""
+    """Return the error that names the first bad rows."""
     shown = "; ".join(f"{what} {i + 1}: {problems[i]}" for i in sorted(problems)[:_SHOWN_ROWS])
     more = f"; and {len(problems) - _SHOWN_ROWS} more" if len(problems) > _SHOWN_ROWS else ""
     return BadInput(f"{source}: {len(problems)} of {n_rows} {what}s cannot be used ({shown}{more}); {advice}")
@@ -400,7 +400,8 @@ def read_text_columns(
 ) -> dict[str, list[str]]:
     """Read columns of texts.
 
-    :param gaps: an empty value, a null or a missing key becomes ""; else it is refused as what is no text always is
+    :param gaps: an empty value, a null or a missing key becomes ""; otherwise it is refused like any value that is not
+        a text
     :raises BadInput: naming the rows
     """
     table = read_columns(source, names, hub_split=hub_split, section=section)
@@ -415,9 +416,9 @@ def _checked(source: str, name: str, values: Sequence[Any], gaps: bool, what: st
 
 
 def texts_of(values: Sequence[Any], name: str, *, gaps: bool) -> tuple[list[str], dict[int, str]]:
-    """Return values of a column as texts, and why those that are none are none, by row from 0.
+    """Return a column's values as texts, and the reasons why values are not texts, by row from 0.
 
-    :param gaps: nothing in a value becomes ""; else that is a problem, too
+    :param gaps: an empty value becomes ""; otherwise it is a problem as well
     """
     texts, problems = [""] * len(values), dict[int, str]()
     for i, value in enumerate(values):
@@ -432,9 +433,9 @@ def texts_of(values: Sequence[Any], name: str, *, gaps: bool) -> tuple[list[str]
 def read_texts(source: str, column: str = "text", *, section: str = "--column", gaps: bool = False) -> list[str]:
     r"""Read the lines of a .txt file, split at \n and \r\n alone, or a column of a table.
 
-    :param gaps: leave the lines of a .txt without a visible character out; else they are empty texts, so that lines keep
-        their numbers. Either is counted in the log. A table's empty values are refused.
-    :raises BadInput: naming the line or row that is no text, and for lines that end in \r alone
+    :param gaps: leave out lines of a .txt without a visible character; otherwise they are empty texts, so that lines
+        keep their numbers. The log counts them in both cases. A table's empty values are refused.
+    :raises BadInput: naming the line or row that is not a text, and for lines that end in \r alone
     """
     table = locate(source, texts=True)
     if table is None or table.format != "txt":
@@ -446,10 +447,10 @@ def read_texts(source: str, column: str = "text", *, section: str = "--column", 
 
 
 def count_gaps(source: str, n_lines: int, n_gaps: int, *, left_out: bool) -> None:
-    """Say how many lines of a .txt show no character.
+    """Log how many lines of a .txt have no visible character.
 
     :param left_out: whether these are left out, or are empty texts
-    :raises BadInput: where none does
+    :raises BadInput: if no line has one
     """
     if n_gaps == n_lines:
         raise BadInput(f"{source} is empty: none of its lines holds a text")
@@ -461,10 +462,10 @@ def count_gaps(source: str, n_lines: int, n_gaps: int, *, left_out: bool) -> Non
 def unchanged(
     source: str, blocks: Iterable[Block], digests: Sequence[str], digest_of: Callable[[Block], str]
 ) -> Iterator[Block]:
-    """Yield the blocks of a source as long as they are what they were.
+    """Yield the blocks of a source, checking that they have not changed.
 
     :param digests: of the blocks when they were checked
-    :raises BadInput: at the first block that is another one, and where there are more or fewer
+    :raises BadInput: at the first changed block, and if there are more or fewer blocks
     """
     n_blocks, changed = 0, BadInput(f"{source} changed while it was read; run the command again")
     for n_blocks, block in enumerate(blocks, start=1):

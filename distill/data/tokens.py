@@ -40,8 +40,8 @@ class TokenTable:
 
     *Shape:* ids, type_ids: (n_tokens,); offsets: (n_sequences + 1,), sequence i is ids[offsets[i]:offsets[i + 1]]
 
-    :param max_length: tokens that no sequence exceeds, and no padding either: the model may have no more positions
-    :param pad_left: pad in front: a generative reranker reads its answer off the last place
+    :param max_length: the limit for sequences and padding: the model may have no more positions
+    :param pad_left: pad on the left, because a generative reranker reads its answer at the last position
     """
 
     ids: np.ndarray
@@ -68,7 +68,7 @@ class TokenTable:
         mask = np.arange(width) < lengths[:, None]  # (n_rows, width)
         if self.pad_left:
             mask = mask[:, ::-1]
-        # the tokens of a row lie side by side, so the masked places in reading order are filled from one flat run
+        # the tokens of the rows are contiguous, so the masked positions are filled in order from one flat array
         places = np.repeat(self.offsets[rows] - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
         ids = np.full(mask.shape, self.pad_id, dtype=np.int64)
         ids[mask] = self.ids[places]
@@ -95,7 +95,7 @@ class TokenTable:
 
 
 def bags(features: "dict[str, Tensor]") -> "dict[str, Tensor]":
-    """Turn a padded batch into what a static model takes: all ids one after the other, and where each text starts.
+    """Turn a padded batch into a static model's input: the concatenated ids, and the start of each text.
 
     *Shape:* input_ids, attention_mask: (n_rows, n_padded) → input_ids: (n_tokens,), offsets: (n_rows,)
     """
@@ -117,7 +117,7 @@ def tokenize(
 
     Pairs are truncated from the longer side first, as sentence-transformers does. Several threads may share a tokenizer.
 
-    :param special_tokens: put CLS, SEP and their like around, as the model expects; False gives the bare text
+    :param special_tokens: add CLS, SEP and similar tokens, as the model expects; False gives the bare text
     :param on_progress: called with the number of sequences done since the last call.
     """
     parts = list(
@@ -153,7 +153,7 @@ def token_parts(
     special_tokens: bool = True,
     on_progress: Callable[[int], None] | None = None,
 ) -> Iterator[TokenPart]:
-    """Yield what `tokenize` puts together, 2,048 texts at a time; the parameters are the same."""
+    """Yield the parts of `tokenize`'s result, 2,048 texts at a time; the parameters are the same."""
     with_types = has_types(tokenizer)
     encode = _fast(tokenizer, max_length, special_tokens) or _slow(tokenizer, max_length, with_types, special_tokens)
     for start in range(0, len(texts), _CHUNK):
@@ -167,7 +167,7 @@ def token_parts(
 
 
 def has_types(tokenizer: Any) -> bool:
-    """Tell whether a tokenizer's model asks which of two texts a token is of."""
+    """Tell whether a tokenizer's model uses token types (which text of a pair a token belongs to)."""
     return "token_type_ids" in tokenizer.model_input_names
 
 
@@ -201,10 +201,10 @@ def _fast(tokenizer: Any, max_length: int, special_tokens: bool) -> _Encode | No
 
 
 def tokenizer_lock(backend: Any) -> ForkSafeLock:
-    """Return the lock of a tokenizer of `tokenizers`: whoever calls one that threads may share holds it meanwhile.
+    """Return the lock of a tokenizer of `tokenizers`, which a caller holds if threads may share the tokenizer.
 
     Truncation is a setting of the tokenizer, not of a call: setting it while another thread encodes raises "Already borrowed".
-    A fork waits for the lock, since a child would find the tokenizer borrowed for ever.
+    A fork waits for the lock, because in the child the tokenizer would stay borrowed for ever.
     """
     return _LOCKS[(id(backend) >> 4) % len(_LOCKS)]
 
@@ -258,7 +258,7 @@ def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]] | None:
-    """Return the ids that a tokenizer puts before and after a text, read off a text of one letter; None where it cannot be."""
+    """Return the ids that a tokenizer adds before and after a text, found with a one-letter text, or None."""
     bare, whole = (
         tokenize(tokenizer, ["a"], max_length=64, special_tokens=special).ids.tolist() for special in (False, True)
     )

@@ -1,7 +1,7 @@
-"""Quality beside latency beside size: every model of a run on the same evaluation pairs, on this machine.
+"""Quality, latency and size of every model of a run, on the same evaluation pairs and on this machine.
 
-Quality is computed once per model, with bootstrap intervals on shared resamples. Speed is measured in a process of each
-model's own, round by round in turns, so that a noisy neighbour slows all alike; tokenisation is inside every number.
+Quality is computed once per model, with bootstrap intervals on shared resamples. Speed is measured in one process per
+model. The processes take turns, so that other load slows all models alike. Every time includes tokenisation.
 """
 
 import json
@@ -78,7 +78,7 @@ __all__ = [
     "teacher_row",
 ]
 
-__getattr__ = moved_names(__name__)  # of before the rename
+__getattr__ = moved_names(__name__)  # names from before the rename
 
 log = logging.getLogger(__name__)
 _RAW = (
@@ -97,8 +97,8 @@ _RAW = (
 _MADE_OF_A_MODEL = (
     "baseline",
     "teacher_export",
-)  # rows whose card says nothing of how a teacher or the student was trained
-# nothing is learned, or not all; it is the teacher, which is said
+)  # rows whose card does not state how a teacher or the student was trained
+# nothing is learned, or not everything; it is the teacher, and the report says so
 _NOT_SAID_UNDER = ("untrained", "stage", "teacher_export")
 _CALIBRATED = ("student", "export")
 _SHOWN_CHANGES = 4
@@ -131,9 +131,9 @@ class BenchmarkEntry:
 
 
 def benchmark(run: Run) -> None:
-    """Measure what the run has made and write `report/`; a report of the same models and settings is kept.
+    """Measure the models of the run and write `report/`; a report of the same models and settings is kept.
 
-    Of several processes the first one measures, alone.
+    If there are several processes, only the first one measures.
     """
     from accelerate import PartialState
 
@@ -153,11 +153,11 @@ def benchmark(run: Run) -> None:
         log.info("%s is finished", run.report)
         return
     models = {row.name: row.path for row in rows if row.role != "baseline"}
-    for folder in models.values():  # a file of scores that is none is known before anything is measured
+    for folder in models.values():  # a bad file of scores is refused before anything is measured
         board_scores(folder)
     pairs = run.split.evaluation
     scored = {row.name: score_row(run, row, pairs) for row in rows}
-    # the speed of a remote one is the network's, and each call is paid for
+    # the speed of a remote model is that of the network, and each call costs money
     local = [row for row in rows if row.measured_as is None and row.black_box is None and not _is_remote(run, row)]
     speed = measure_rows(local, pairs, run.recipe.benchmark, seed=run.recipe.seed)
     speed |= {row.name: speed[row.measured_as] for row in rows if row.measured_as is not None}
@@ -188,14 +188,14 @@ def benchmark(run: Run) -> None:
     ]
     result["data"]["source"] = run.stated.data.evaluation or run.stated.data.train
     write_model_cards(run, result, models)
-    write_report(result, run.report)  # last: where it stands, the stage is finished
+    write_report(result, run.report)  # last: once it exists, the stage is finished
     log.info("report: %s", run.report / "index.html")
 
 
 def _calibrated(
     run: Run, rows: Sequence[BenchmarkEntry], scored: Mapping[str, "Scored"], bootstrap: Bootstrap
 ) -> dict[str, dict[str, Any]]:
-    """Return what is added to rows of models that carry a calibration, and the teacher's operating point, by name."""
+    """Return by name the calibration entries of rows with a calibration, and the teacher's operating point."""
     pairs, added = run.split.evaluation, dict[str, dict[str, Any]]()
     for row in rows:
         if row.role in _CALIBRATED:
@@ -204,7 +204,7 @@ def _calibrated(
             added |= {} if told is None else {row.name: {"calibration": told}}
     point = None if run.recipe.student is None else run.recipe.student.calibration.threshold
     teacher = next((row for row in rows if row.role == "teacher" and row.name == primary_teacher(run)), None)
-    # a black box is asked for the evaluation pairs; it is not paid for validation pairs that only this would need
+    # a black box does not score the validation pairs: only this would need them, and calls cost money
     if point is None or teacher is None or not added or (teacher.black_box is not None and point.value is None):
         return added
     entry, validation = teacher, run.split.validation
@@ -220,11 +220,11 @@ def _calibrated(
 
 
 def check_remote_baselines(run: Run) -> None:
-    """Check before hours of training that the report can ask its remote baselines, and say what they will be asked.
+    """Check before hours of training that the report can call its remote baselines, and log what it will send.
 
-    A baseline whose vectors are kept already is asked for what is missing alone, so nothing is checked there.
+    Only missing vectors are requested. A baseline whose vectors are stored already is not checked.
 
-    :raises BadInput: where a key or a price is missing
+    :raises BadInput: if a key or a price is missing
     """
     for name, baseline in run.recipe.benchmark.baselines.items():
         if not isinstance(baseline, Remote) or has_kept_vectors(run.baseline(name), baseline):
@@ -246,10 +246,10 @@ def assemble(
     bootstrap: Bootstrap,
     comparisons: Sequence[tuple[str, str]],
 ) -> dict[str, Any]:
-    """Put scores and measurements together into what `benchmark.json` holds; the first teacher's row is the measure.
+    """Combine scores and measurements into the content of `benchmark.json`; ratios refer to the first teacher's row.
 
-    :param speed: what `measure_all` gave, by name; a row that is not there was not measured
-    :param comparisons: names of two rows each; those that were not scored are passed over
+    :param speed: the result of `measure_all`, by name; a missing row was not measured
+    :param comparisons: names of two rows each; rows without scores are skipped
     """
     teacher = next((row.name for row in rows if row.role == "teacher"), rows[0].name)
     problems = {row.name: problem_of(scored[row.name].scores) for row in rows}
@@ -286,10 +286,10 @@ class _Quality:
     query_ids: np.ndarray
     bootstrap: Bootstrap
     compared_with: str | None
-    """The teacher whose agreement with the others is measured; None where its own scores tell nothing."""
+    """The teacher with which the others' agreement is measured; None if its own scores have no meaning."""
 
     def metrics(self, name: str) -> dict[str, Estimate]:
-        """Return every metric that is defined of a row; {} where a score is not finite."""
+        """Return every metric that is defined for a row; {} if a score is not finite."""
         own = self.scored[name]
         if not np.isfinite(own.scores).all():
             return {}
@@ -314,7 +314,7 @@ class _Quality:
 
 
 def _measuring(speed: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return how the measuring of all rows ended, the widest interval by its row's name; {} where nothing was measured."""
+    """Return how the measurement ended, with the widest interval and its row's name; {} without a measurement."""
     names = list(speed)
     said = dict(speed[names[0]]["measuring"]) if names and "measuring" in speed[names[0]] else {}
     place = said.pop("widest_place", None)
@@ -322,14 +322,14 @@ def _measuring(speed: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def make_baselines(run: Run) -> None:
-    """Write the folder of every baseline that is not there yet; paragraphs last, they run another one's model."""
+    """Write the missing folders of baselines; paragraphs last, because they run another baseline's model."""
     baselines = run.recipe.benchmark.baselines
     for name in sorted(baselines, key=lambda name: isinstance(baselines[name], Paragraphs)):
         make_baseline(run, name)
 
 
 def make_baseline(run: Run, name: str) -> None:
-    """Write the folder of one baseline, unless it is there."""
+    """Write the folder of one baseline, unless it exists."""
     baseline = run.recipe.benchmark.baselines[name]
     inputs: dict[str, Any] = {"stage": "baseline", "name": name, "baseline": baseline.model_dump(mode="json")}
     if isinstance(baseline, TfIdf) and baseline.fit == "corpus":
@@ -339,10 +339,10 @@ def make_baseline(run: Run, name: str) -> None:
             inputs["unpaired"] = [described["unlabelled"], described["parallel"]]
         if baseline.is_chosen_by_validation:
             inputs["validation"] = described["validation"]
-            inputs["evaluation"] = described["evaluation"]  # whose script decides where it is another one
+            inputs["evaluation"] = described["evaluation"]  # its script matters where it differs from that of training
     if isinstance(baseline, Paragraphs):
         inputs["model"] = revision(_inner_folder(run, baseline))
-    # a remote one is three lines, and its address may change without its vectors changing
+    # a remote baseline is three lines, and a new address does not change its vectors
     if not isinstance(baseline, Remote) and run.is_finished(run.baseline(name), inputs):
         return
     details = {"inputs": inputs}
@@ -382,7 +382,7 @@ def _inner_folder(run: Run, baseline: Paragraphs) -> Path:
 
 
 def _own_remote(run: Run, row: BenchmarkEntry) -> Remote | None:
-    """Return the remote baseline of the user's own recipe, which says whom to ask and with which key."""
+    """Return the remote baseline of the user's own recipe, which names the server and the key."""
     baseline = run.recipe.benchmark.baselines.get(row.name)
     return baseline if isinstance(baseline, Remote) else None
 
@@ -392,7 +392,7 @@ def _is_remote(run: Run, row: BenchmarkEntry) -> bool:
 
 
 def _rows(run: Run) -> list[BenchmarkEntry]:
-    """List the models: the teacher that is matched first, others, its exports, student, control, exports, baselines."""
+    """List the rows: matched teacher, other teachers, its exports, student, control, exports, baselines."""
     return [
         *(teacher_row(run, name) for name in measured_teachers(run)),
         *_teacher_export_rows(run),
@@ -402,7 +402,7 @@ def _rows(run: Run) -> list[BenchmarkEntry]:
 
 
 def _teacher_export_rows(run: Run) -> list[BenchmarkEntry]:
-    """Return the rows of the exports of the matched teacher that are there."""
+    """Return the rows of the existing exports of the matched teacher."""
     name, rows = matched_teacher(run), []
     for format, precision in wanted_teacher_exports(run):
         folder = run.teacher_export(str(name), precision, format)
@@ -450,7 +450,7 @@ def student_rows(run: Run) -> list[BenchmarkEntry]:
 
 
 def _stage_row(run: Run, stage: Run, length: int, other: Path | None) -> BenchmarkEntry:
-    """Return the row of the student after an earlier training stage; it has a speed of its own where a later one cuts it."""
+    """Return the row of the student after an earlier training stage; it has its own speed if a later stage cuts it."""
     is_cut = any(later.builds for later in run.stages[stage.place + 1 :])
     name, measured_as = f"after {stage.name}", None if is_cut else "student"
     return BenchmarkEntry(name, "stage", stage.student, "torch", "fp32", length, other, measured_as=measured_as)
@@ -464,7 +464,7 @@ def _baseline_rows(run: Run) -> list[BenchmarkEntry]:
 
 
 def _inputs(run: Run, rows: list[BenchmarkEntry]) -> dict[str, Any]:
-    """Return all that decides the report: models, settings, pairs, and the machine and software that it is measured on."""
+    """Return all inputs of the report: models, settings, pairs, and the machine and software of the measurement."""
     here = environment()
     revisions = {row.name: getattr(read_card(row.path), "revision", None) for row in rows}
     calibrations = stored_calibrations({row.name: row.path for row in rows if row.role in _CALIBRATED})
@@ -478,9 +478,9 @@ def _inputs(run: Run, rows: list[BenchmarkEntry]) -> dict[str, Any]:
 
 
 def recipe_of_models(run: Run, rows: Sequence[BenchmarkEntry]) -> tuple[dict[str, Any], list[str]]:
-    """Return the recipe by which the models were made, as their cards state it, and where that is not the given one.
+    """Return the recipe of the models, as their cards state it, and where it differs from the given recipe.
 
-    A stage may have been run with overrides that a later one was not given.
+    A stage may have been run with overrides that are missing now.
     """
     given: dict[str, Any] = run.stated.model_dump(mode="json")
     made: dict[str, Any] = json.loads(json.dumps(given))
@@ -494,7 +494,7 @@ def recipe_of_models(run: Run, rows: Sequence[BenchmarkEntry]) -> tuple[dict[str
             row.role, ()
         )
         made |= {part: card.recipe[part] for part in parts if part in card.recipe}
-    if made.get("student") and given.get("student"):  # fitted by the given recipe, whatever the student was trained by
+    if made.get("student") and given.get("student"):  # the calibration is fitted by the given recipe
         made["student"]["calibration"] = given["student"]["calibration"]
     found = differences(made, given)
     if not found:
@@ -517,7 +517,7 @@ class Scored:
 
 
 def score_row(run: Run, row: BenchmarkEntry, pairs: Pairs) -> Scored:
-    """Score pairs of the run's own data, or find the scores that a killed run left."""
+    """Score pairs of the run's own data, or read the scores that a killed run has stored."""
     card = read_card(row.path)
     identity = "none" if card is None else f"{card.revision}-{card.fingerprint}"
     kept = run.work / f"scores-{identity}-{pairs.fingerprint()}.npz"
@@ -530,7 +530,7 @@ def score_row(run: Run, row: BenchmarkEntry, pairs: Pairs) -> Scored:
     with progress(f"{row.name}: scoring", n_items) as report, reaching(report, n_items) as count:
         scores = scorer.score(pairs.queries, pairs.documents, progress=count)
     scored = Scored(scores, scorer.unit(scores), scorer.n_parameters)
-    kept.parent.mkdir(parents=True, exist_ok=True)  # where nothing was trained, as with frozen teachers alone
+    kept.parent.mkdir(parents=True, exist_ok=True)  # missing if nothing was trained, as with frozen teachers alone
     with new_file(kept) as temporary:
         known = -1 if scored.n_parameters is None else scored.n_parameters
         np.savez(temporary, scores=scores, unit=scored.unit, n_parameters=known)
@@ -554,9 +554,9 @@ def _opened(run: Run, row: BenchmarkEntry) -> PairScorer | BlackBoxScorer:
 def measure_rows(
     rows: Sequence[BenchmarkEntry], pairs: Pairs, settings: Benchmark, *, seed: int, load: LoadSettings | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Measure models in turns on a sample of the pairs; return what `measure_all` gives, by name.
+    """Measure models in turns on a sample of the pairs; return the result of `measure_all`, by name.
 
-    The sample is even over the pairs, so that all lengths are there.
+    The sample is spread evenly over the pairs, so that it has all lengths.
     """
     chosen = np.unique(np.linspace(0, len(pairs) - 1, min(settings.throughput_pairs, len(pairs))).astype(int))
     sample = pairs.select(chosen.tolist())
@@ -568,7 +568,7 @@ def measure_rows(
             row.precision,
             row.threads or settings.threads,
             row.max_length,
-            count=row.other_side is not None,  # of a whole model scoring has counted them
+            count=row.other_side is not None,  # for a whole model, scoring has counted the parameters
         )
         for row in rows
     ]
@@ -591,9 +591,9 @@ def _described(
     speed: Mapping[str, Mapping[str, Any]],
     teacher: str,
 ) -> dict[str, Any]:
-    """Return one row of the contract that the README documents."""
+    """Return one row of `benchmark.json`, in the documented form."""
     measured = {"parameters": n_parameters, **speed[row.name]} if speed.get(row.name) else _unmeasured(row)
-    pace, beside = measured["throughput_pairs_per_s"], speed.get(teacher)  # a teacher that is no model has no speed
+    pace, beside = measured["throughput_pairs_per_s"], speed.get(teacher)  # a teacher that is not a model has no speed
     kept = {"retention": {}} if row.name == teacher else {"retention": retention(metrics[row.name], metrics[teacher])}
     return {
         "name": row.name,
@@ -619,21 +619,21 @@ def _unmeasured(row: BenchmarkEntry) -> Mapping[str, Any]:
 
 
 def _comparisons(rows: Sequence[BenchmarkEntry]) -> list[tuple[str, str]]:
-    """Return what a reader asks of: student and control, teacher and student, exports and student."""
+    """Return the pairs of rows that are compared: student and control, teacher and student, exports and student."""
     teacher = next((row.name for row in rows if row.role == "teacher"), rows[0].name)
     exports = [(row.name, "student") for row in rows if row.role == "export"]
     exports += [(row.name, teacher) for row in rows if row.role == "teacher_export"]
     floor = [("student", row.name) for row in rows if row.role == "baseline" and row.runtime is None][:1]
     after = [row.name for row in rows if row.role == "stage"]
-    steps = [*pairwise(["untrained", *after, "student"])] if after else []  # what each stage gave
+    steps = [*pairwise(["untrained", *after, "student"])] if after else []  # the gain of each stage
     stages = [(later, earlier) for earlier, later in steps]
     return [("student", "control"), ("control", "untrained"), (teacher, "student"), *stages, *floor, *exports]
 
 
 def said_of_quality(result: Mapping[str, Any]) -> list[str]:
-    """Say what of a report's rows must not be overlooked: no quality, a broken control, models worse than TF-IDF.
+    """Return warnings about a report's rows: no quality, a broken control, models worse than TF-IDF.
 
-    Each is a warning of the log, too.
+    Each is logged as well.
     """
     rows, metric = result["rows"], result["primary_metric"]
     said = [f"{row['name']}: {row['problem']}." for row in rows if row.get("problem")]
@@ -664,7 +664,7 @@ def said_of_quality(result: Mapping[str, Any]) -> list[str]:
 
 
 def _control_notes(run: Run) -> list[str]:
-    """Say how the control's label loss was chosen."""
+    """Return notes on how the control's label loss was chosen."""
     card = read_card(run.control) if run.recipe.student is not None else None
     said = None if card is None else card.details.get("control")
     if said is None:
@@ -711,7 +711,7 @@ def _notes(run: Run, rows: list[BenchmarkEntry], speed: Mapping[str, Mapping[str
 
 
 def _cost_notes(run: Run, rows: list[BenchmarkEntry]) -> list[str]:
-    """Say what teachers behind endpoints have cost."""
+    """Return notes on the cost of teachers behind endpoints."""
     costs = {row.name: open_black_box(run, row.name, may_ask=False).cost() for row in rows if row.black_box is not None}
     return [
         f"The answers of {name} have cost this run {in_dollars(cost['dollars'])} ({cost['requests']:,} requests)."
@@ -721,7 +721,7 @@ def _cost_notes(run: Run, rows: list[BenchmarkEntry]) -> list[str]:
 
 
 def _floor_notes(run: Run) -> list[str]:
-    """Say which terms each TF-IDF counts, where validation chose them."""
+    """Return notes on the terms of each TF-IDF, if validation chose them."""
     notes = []
     for name, baseline in run.recipe.benchmark.baselines.items():
         if isinstance(baseline, TfIdf) and baseline.is_chosen_by_validation:

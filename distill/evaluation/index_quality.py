@@ -1,10 +1,10 @@
-"""What a search index loses when its embeddings are made smaller: recall, nDCG and size of each form, on the user's own pairs.
+"""Quality of a search index with smaller embeddings: recall, nDCG and size of each form, on the user's own pairs.
 
     distill index-quality student pairs.tsv --truncate 256,128 --corpus documents.txt
 
 Queries search all documents of the pairs, and those of the corpus. Each form is compared with the exact search over the
-full float32 vectors, by the documents that both find, and with the labels, by recall and nDCG; intervals are over queries.
-The searches are those of `distill.runtime.vectors.Index`, which `Scorer.search` runs.
+full float32 vectors by the documents that both find, and with the labels by recall and nDCG; intervals are over
+queries. The searches are those of `distill.runtime.vectors.Index`, which `Scorer.search` runs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,15 +26,15 @@ __all__ = ["Relevance", "index_quality", "measure_forms", "table_cells"]
 
 TOP_K = 10
 _N_BOOTSTRAP = 1000
-_SEED = 0  # draws the queries and the resamples: two models are asked the same
+_SEED = 0  # for queries and resamples, so that two models get the same ones
 
 
 @dataclass(frozen=True)
 class Relevance:
-    """Which documents answer which query, and how well.
+    """The relevant documents of each query, with their gains.
 
-    :param gains: of each query its documents and their labels
-    :param own: the document that is the query's own text, which it is not to find; −1 where there is none
+    :param gains: for each query its documents and their labels
+    :param own: the document that equals the query's own text and is left out; −1 if there is none
     """
 
     gains: Sequence[Mapping[int, float]]
@@ -51,7 +51,7 @@ class Relevance:
         return len(relevant & {int(document) for document in row}) / min(len(relevant), TOP_K)
 
     def ndcg(self, found: np.ndarray) -> np.ndarray:
-        """Σ gain / log₂(place + 1) over the first ten, of its best possible value (Järvelin & Kekäläinen 2002)."""
+        """Σ gain / log₂(rank + 1) over the first ten, over its best value (Järvelin & Kekäläinen 2002)."""
         return np.array([self._ndcg(row, gains) for row, gains in zip(found, self.gains, strict=True)])
 
     def _ndcg(self, row: np.ndarray, gains: Mapping[int, float]) -> float:
@@ -69,9 +69,9 @@ def index_quality(
 ) -> dict[str, Any]:
     """Measure every form of a bi-encoder's index at its whole width and at shorter ones.
 
-    :param corpus: more documents that are searched and answer nothing
-    :param max_queries: queries that search, drawn from those with a relevant document where there are labels
-    :raises BadInput: for a cross-encoder, and where no query is left
+    :param corpus: more documents to search, which are relevant to no query
+    :param max_queries: the most queries, drawn from those with a relevant document if there are labels
+    :raises BadInput: for a cross-encoder, and if no query is left
     """
     if scorer.kind != "bi_encoder":
         raise BadInput(f"{scorer.path} is a cross-encoder, it has no embeddings to index")
@@ -102,7 +102,7 @@ def _questions(pairs: Pairs, documents: Sequence[str], max_queries: int, seed: i
     gains: dict[str, dict[int, float]] = {}
     labels = np.zeros(len(pairs)) if pairs.labels is None else pairs.labels
     for query, document, label in zip(pairs.queries, pairs.documents, labels, strict=True):
-        if query != document:  # finding itself is no merit
+        if query != document:  # a query that finds itself does not count
             gains.setdefault(query, {})[places[document]] = float(label)
     answered = [query for query, found in gains.items() if max(found.values()) >= POSITIVE]
     queries = answered if pairs.labels is not None else list(gains)
@@ -117,7 +117,7 @@ def _questions(pairs: Pairs, documents: Sequence[str], max_queries: int, seed: i
 def measure_forms(
     queries: np.ndarray, documents: np.ndarray, relevance: Relevance, *, widths: Sequence[int], seed: int = 0
 ) -> list[dict[str, Any]]:
-    """Search in every form and compare; the first row is the exact search that the others are compared with.
+    """Search in every form and compare; the first row is the exact search, with which the others are compared.
 
     *Shape:* queries: (n_queries, width); documents: (n_documents, width), unit length
     """
@@ -141,7 +141,7 @@ def measure_forms(
 
 
 def _forms(documents: np.ndarray) -> list[tuple[str, Index, dict[str, int]]]:
-    """Return the forms of an index: bytes of a document, and how many of them a search goes through."""
+    """Return the forms of an index: bytes of a document, and the bytes of it that a search reads."""
     codes, bits = packed(documents, "int8"), packed(documents, "binary")
     wide, narrow, bit = 4 * documents.shape[1], documents.shape[1], bits.shape[1]
     return [

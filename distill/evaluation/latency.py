@@ -3,14 +3,15 @@
     measure(Request(Path("student-int8")), resumes, job_descriptions)
     measure_all([Request(Path("teacher")), Request(Path("student-int8"))], queries, documents)
 
-`measure_all` keeps one process per model alive and goes round by round through all of them, one working at a time, so
-that whatever else the machine does hits all alike. Results carry the raw samples, the precision that really ran and the
-memory of the process; `environment` says where it was measured.
+`measure_all` keeps one process per model alive. The processes take turns, round by round, one at a time, so other load
+on the machine affects all models alike. Results have the raw samples, the precision of the computation and the memory
+of the process; `environment` describes the machine.
 
-A pair's latency is one call of `Scorer.score` on it, tokenisation included. OpenVINO takes about 2.8 times as long on
-the first use of a shape: pairs are gone through once before any is timed, and the very first call is kept as `cold_ms`.
-All models are timed on the same pairs, again and again, and what the runtime remembers of words is forgotten before each.
-Medians have an interval over the rounds (`distill.metrics.rounds`), so that drift counts; rounds are added until it is narrow.
+A pair's latency is the time of one call of `Scorer.score`, tokenisation included. OpenVINO takes about 2.8 times as
+long on the first use of a shape, so all pairs are scored once before any is timed; the very first call is kept as
+`cold_ms`. All models are timed on the same pairs, repeatedly, and the runtime's cache of words is cleared before each
+round. Medians have an interval over the rounds (`distill.metrics.rounds`), which includes drift; rounds are added until
+it is narrow.
 """
 
 import gc
@@ -53,8 +54,8 @@ __getattr__ = moved_names(__name__)
 
 LENGTHS = (32, 64, 128, 256, 512)
 MeasuringProgress = Callable[[int, int, str], None]
-_N_TIMED_PAIRS = 200  # pairs that latency is taken over: more only means more first uses of a shape
-_LEAST_TIMED, _LEAST_THROUGHPUT = 24, 64  # pairs of every model, however slow the slowest is
+_N_TIMED_PAIRS = 200  # pairs for latency: more pairs only add first uses of a shape
+_LEAST_TIMED, _LEAST_THROUGHPUT = 24, 64  # the least number of pairs, even for the slowest model
 _N_BUCKET_PAIRS = 8
 _CPU_FLAGS = (
     "avx2",
@@ -80,14 +81,14 @@ class LoadSettings:
     rates: tuple[float, ...] = ()
     """Arrival rates of an open loop, as shares of the capacity measured just before."""
     n_shapes: int = 0
-    """Random shapes over which the growth of memory is taken."""
+    """Number of random shapes over which the growth of memory is measured."""
     seconds: float = 10.0
     """Of each of them."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One model to measure, and how it is to run; see `distill.runtime.opening.load` for what None means."""
+    """One model to measure, and its runtime options; see `distill.runtime.opening.load` for the meaning of None."""
 
     path: Path
     name: str = ""
@@ -96,18 +97,18 @@ class Request:
     n_threads: int | None = None
     max_length: int | None = None
     count: bool = True
-    """Whether the parameters are counted: of a graph that takes torch, and seconds of import in each process."""
+    """Whether parameters are counted: for a graph this needs torch, whose import takes seconds in each process."""
 
 
 @dataclass(frozen=True)
 class Measuring:
-    """How models are measured; all of them alike."""
+    """The settings of a measurement, the same for all models."""
 
     seconds: float = 10.0
     """Time per model and kind of measurement (latency, latency by length, throughput). A model that cannot go through the
     pairs once in this time takes longer."""
     rounds: int = 5
-    """How many slices that time is cut into."""
+    """Number of slices of that time."""
     lengths: Sequence[int] = LENGTHS
     """Upper bounds of the length buckets, in tokens that the model reads of a pair: together in a cross-encoder, the sum of both
     texts in a bi-encoder. Longer pairs open buckets of twice the last bound."""
@@ -171,7 +172,7 @@ def measure_all(
     report = _Reporter(on_progress, total=len(requests) * (rounds + 1 + (load is not None)))
     with ExitStack() as stack:
         workers = [stack.enter_context(_worker(request)) for request in requests]
-        for worker in workers:  # all import side by side; nothing is measured before the last is done
+        for worker in workers:  # all import at the same time; measuring starts after the last one
             worker.wait_until_ready()
         for worker in workers:
             report(f"loading {worker.name}")
@@ -183,7 +184,7 @@ def measure_all(
         while taken.number < rounds or taken.go_on():
             if taken.number >= rounds:
                 report.add(len(workers))
-            for place in taken.order:  # nobody is always first after the same neighbour
+            for place in taken.order:  # rotated, so that no model always follows the same one
                 report(f"round {taken.number + 1}, {workers[place].name}")
                 taken.keep(place, workers[place].round(by_length=taken.number < rounds))
             taken.number += 1
@@ -196,7 +197,7 @@ def measure_all(
 
 
 def _whole(measured: dict[str, Any], taken: Rounds, place: int) -> dict[str, Any]:
-    """Add to a model's measurements their intervals, and how the measuring ended."""
+    """Add the intervals and the end of the measuring to a model's measurements."""
     return {
         **measured,
         **taken.intervals(place),
@@ -206,7 +207,7 @@ def _whole(measured: dict[str, Any], taken: Rounds, place: int) -> dict[str, Any
 
 
 def _same_pairs(fits: Sequence[Mapping[str, int]], n_pairs: int, rounds: int) -> tuple[int, int]:
-    """Return over how many pairs latency and throughput of all models are taken: what the slowest has time for, or the least.
+    """Return the numbers of pairs for latency and throughput: those for which the slowest model has time, or the least.
 
     >>> _same_pairs([{"latency": 3, "throughput": 8}, {"latency": 900, "throughput": 700}], 800, 5)
     (24, 64)
@@ -276,7 +277,7 @@ def _start(runtime: str, n_threads: int, errors: IO[bytes]) -> "subprocess.Popen
 
 
 def _runtime_of(request: Request) -> str:
-    """What a process is to import before it is ready; nothing for a baseline or a cascade."""
+    """The imports of a process before it is ready; none for a baseline or a cascade."""
     if (request.path / SCORER_FILE).is_file():
         return "torch" if check_scorer_folder(request.path) in TOKEN_TEACHERS else ""
     return request.runtime or read_model_files(request.path).held_runtime
@@ -358,7 +359,7 @@ class _Worker:
 
     def _ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
         assert self.process.stdin is not None
-        with suppress(BrokenPipeError):  # it has died: there will be no answer either
+        with suppress(BrokenPipeError):  # the process has died, and will not answer
             self.process.stdin.write(json.dumps(message) + "\n")
             self.process.stdin.flush()
         return self._answer()
@@ -410,18 +411,18 @@ class _Meter:
         self.least_per_round = 1
 
     def fits(self) -> dict[str, int]:
-        """Return how many pairs a round of this model has time for, by kind of measurement."""
+        """Return the number of pairs for which a round of this model has time, by kind of measurement."""
         one_ms = float(np.median([self.time_one(row) for row in self.timed[:3]]))
         return {"latency": max(1, int(1000 * self.slice_s / one_ms)), "throughput": self.n_throughput}
 
     def take(self, n_latency: int, n_throughput: int, rounds: int) -> dict[str, Any]:
-        """Measure over the first of the pairs alone, as all models do, and over each of them once at least."""
+        """Measure only the given number of first pairs, as for all models, and each at least once."""
         self.timed, self.n_throughput = self.timed[:n_latency], n_throughput
         self.least_per_round = -(-n_latency // rounds)
         return {}
 
     def time_one(self, row: int) -> float:
-        """Return the milliseconds that scoring one pair takes, its words not remembered from another."""
+        """Return the milliseconds of scoring one pair, with an empty cache of words."""
         query, document = [self.queries[row]], [self.documents[row]]
         forget_words()
         start = time.perf_counter_ns()
@@ -429,7 +430,7 @@ class _Meter:
         return (time.perf_counter_ns() - start) / 1e6
 
     def _warm_up(self) -> None:
-        """Meet each shape once, in as much time as a slice has."""
+        """Run each shape once, within the time of a slice."""
         rows = [*self.timed[:3], *(row for rows in self.bucketed.values() for row in rows), *self.timed[3:]]
         end = time.perf_counter() + 2 * self.slice_s
         for number, row in enumerate(rows):
@@ -438,9 +439,9 @@ class _Meter:
             self.time_one(row)
 
     def _fitting_pairs(self) -> int:
-        """Return how many pairs one throughput run takes, so that it fits a slice; never fewer than eight."""
+        """Return the number of pairs of one throughput run, so that it fits a slice; at least eight."""
         n_pairs = 8
-        for at_most in (64, 512, len(self.queries)):  # small runs underrate a fast model; each also meets new shapes
+        for at_most in (64, 512, len(self.queries)):  # small runs underestimate a fast model; each also has new shapes
             n_pairs = min(n_pairs, len(self.queries))
             n_pairs = min(at_most, max(8, int(self._run_throughput(n_pairs) * self.slice_s)))
         return min(n_pairs, len(self.queries))
@@ -452,7 +453,7 @@ class _Meter:
         return n_pairs / (time.perf_counter() - start)
 
     def round(self, *, by_length: bool) -> dict[str, Any]:
-        """Do one slice of each kind; return what it gave and the seconds that latency and throughput took."""
+        """Measure one slice of each kind; return the results and the seconds of latency and throughput."""
         start, before = time.perf_counter(), (len(self.latency), len(self.throughput))
         self._latency_slice()
         self._throughput_slice()
@@ -481,14 +482,14 @@ class _Meter:
             self.throughput.append(self._run_throughput(self.n_throughput))
 
     def under_load(self, load: LoadSettings, seed: int) -> dict[str, Any]:
-        """Measure what `load` asks for."""
+        """Make the measurements that `load` requests."""
         if load.batches:
             self.loaded["batches"] = batch_grid(
                 self.scorer, self.queries, self.documents, self.buckets, batches=load.batches, seconds=load.seconds
             )
         if load.rates:
             sides = self.queries, self.documents
-            saturated_pairs_per_s(self.scorer, *sides, seconds=load.seconds / 4)  # meets the shapes
+            saturated_pairs_per_s(self.scorer, *sides, seconds=load.seconds / 4)  # warm-up: runs the shapes once
             capacity = saturated_pairs_per_s(self.scorer, *sides, seconds=load.seconds)
             self.loaded["capacity_pairs_per_s"] = capacity
             self.loaded["open_loop"] = [
@@ -505,7 +506,7 @@ class _Meter:
         return {}
 
     def finish(self) -> dict[str, Any]:
-        """Return all that was measured."""
+        """Return all measurements."""
         by_length = [{"tokens": bound, **_statistics(values, (50, 95))} for bound, values in self.by_length.items()]
         return {
             "cold_ms": self.cold_ms,
@@ -558,7 +559,7 @@ def _load(request: Mapping[str, Any]) -> tuple[PairScorer, dict[str, Any]]:
         device="cpu",
     )
     seconds = time.perf_counter() - start
-    if isinstance(scorer, Scorer) and scorer.side is not None:  # the other side is the teacher's, before and after
+    if isinstance(scorer, Scorer) and scorer.side is not None:  # the teacher embeds the other side
         scorer = OneSide(scorer)
     facts = {
         "kind": scorer.kind,
@@ -589,7 +590,7 @@ def _serve(requests: IO[str], answers: IO[str], runtime: str) -> None:
         answers.write(json.dumps(values) + "\n")
         answers.flush()
 
-    gc.disable()  # a fifth of the time of imports, for next to nothing that is thrown away
+    gc.disable()  # collection takes a fifth of the time of imports, and frees almost nothing
     _import_heavy(runtime)
     gc.freeze()
     gc.enable()
@@ -614,7 +615,7 @@ def _serve(requests: IO[str], answers: IO[str], runtime: str) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What is needed to run, and where it ran
+# The files that a runtime needs, and the environment
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -629,7 +630,7 @@ def size_mb(folder: Path, runtime: Runtime) -> float:
 
 
 def environment() -> dict[str, Any]:
-    """Describe the machine and the software that numbers were measured on."""
+    """Describe the machine and the software of the measurement."""
     cpu, flags = cpu_model()
     return {
         "cpu": cpu,
@@ -646,7 +647,7 @@ def environment() -> dict[str, Any]:
 
 
 def _main() -> None:
-    # libraries print to stdout: the answers keep the pipe to themselves
+    # libraries may print to stdout, so the answers use their own copy of the pipe
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     _serve(sys.stdin, answers, sys.argv[1] if len(sys.argv) > 1 else "")

@@ -1,10 +1,10 @@
-"""Writes every output whose path a user names: what is refused, how it is put in place, what an overwrite needs.
+"""Write outputs whose path a user names: refuse bad paths, put outputs in place, replace earlier ones.
 
-A file is written under a temporary name beside the target and renamed when it is whole. What is no regular file (a
-terminal, /dev/stdout, /dev/null, a named pipe) is written into as it is: renaming would put a file in the place of a
-device node, as root even of /dev/null. A folder has to be new or empty, or to be one that the command wrote before.
+A file is written under a temporary name beside the target and renamed when it is complete. Anything else (a terminal,
+/dev/stdout, /dev/null, a named pipe) is written directly, because a rename would replace the device node by a file. A
+folder has to be new or empty, or one that the command wrote before.
 
-All checks run before the work: a refused output costs no minute.
+All checks run before the work, so a refused output costs no time.
 """
 
 import os
@@ -34,7 +34,7 @@ _STREAMS = ("/dev/", "/proc/")
 def output_file(target: Path, *, inputs: Sequence[str | Path] = (), overwrite: bool = False) -> Iterator[Path]:
     """Check an output file and yield the path to write to; see `check_output_file`.
 
-    It is in place when the block ends well, and as it was before when the block fails.
+    If the block succeeds, the file is in place; if it fails, the target is unchanged.
     """
     check_output_file(target, inputs=inputs, overwrite=overwrite)
     if is_stream(target):
@@ -42,16 +42,16 @@ def output_file(target: Path, *, inputs: Sequence[str | Path] = (), overwrite: b
         return
     with new_file(target) as temporary:
         yield temporary
-        _refuse_existing(target, overwrite)  # another process may have written it meanwhile
+        _refuse_existing(target, overwrite)  # another process may have written it in the meantime
 
 
 def check_output_file(target: Path, *, inputs: Sequence[str | Path] = (), overwrite: bool = False) -> None:
     """Check a path that a command is going to write a file to.
 
-    :param inputs: what the command reads: files, and folders with all their files
-    :param overwrite: replace a regular file that is there already
-    :raises BadInput: for an input, a path in a model folder, a folder, a link, a disk, a file that is there already,
-        and a parent that is no folder or cannot be written into
+    :param inputs: the command's inputs: files, and folders with all their files
+    :param overwrite: replace an existing regular file
+    :raises BadInput: for an input, a path in a model folder, a folder, a link, a disk, an existing file,
+        and a parent that is no folder or is not writable
     """
     _refuse_inputs(target, inputs)
     if is_stream(target):
@@ -66,7 +66,7 @@ def check_output_file(target: Path, *, inputs: Sequence[str | Path] = (), overwr
         raise BadInput(f"{target.parent} is no folder; make it first, or name another output")
     _refuse_model_folder(target)
     _refuse_existing(target, overwrite)
-    with new_file(target, keep=False):  # what cannot be written is known before any work
+    with new_file(target, keep=False):  # a path that cannot be written is refused before any work
         pass
 
 
@@ -76,8 +76,8 @@ def output_folder(
 ) -> Iterator[Path]:
     """Check an output folder and yield a new folder to write to; see `check_output_folder`.
 
-    It is in place when the block ends well; what was there before stays when the block fails, and so does what another
-    process put there meanwhile.
+    If the block succeeds, the folder is in place. If it fails, the earlier content stays, and also anything that
+    another process has put there in the meantime.
     """
     check_output_folder(target, inputs=inputs, ours=ours, overwrite=overwrite)
     with new_folder(target) as temporary:
@@ -90,11 +90,11 @@ def check_output_folder(
 ) -> None:
     """Check a path that a command is going to write a folder to.
 
-    :param inputs: what the command reads
-    :param ours: files that tell a folder which this command wrote before; () accepts new and empty folders alone
-    :param overwrite: write into such a folder once more
-    :raises BadInput: for an input or a folder around it, a path in a model folder, a file, a link, and a folder that holds
-        something else
+    :param inputs: the command's inputs
+    :param ours: files that show that this command wrote the folder before; () accepts only new and empty folders
+    :param overwrite: write into such a folder again
+    :raises BadInput: for an input or a folder around it, a path in a model folder, a file, a link, and a folder with
+        other content
     """
     _refuse_inputs(target, inputs)
     _refuse_link(target)
@@ -104,7 +104,7 @@ def check_output_folder(
     _refuse_model_folder(target)
     _check_can_be_made(target)
     try:
-        # what a killed process left under a temporary name is nobody's: it may have died before it wrote anything of ours
+        # temporary files of a killed process do not count: it may have died before it wrote any of these files
         names = [] if found is None else [name for name in os.listdir(target) if not is_temporary(name)]
     except OSError as error:
         raise BadInput(f"{target} cannot be read ({error.strerror}); name another folder") from None
@@ -121,9 +121,9 @@ def check_output_folder(
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder that `check_output_folder` has let pass, and those around it.
+    """Make a folder that `check_output_folder` has accepted, and its parents.
 
-    :raises BadInput: where none can be, as below /proc
+    :raises BadInput: if it cannot be made, for example below /proc
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -137,9 +137,9 @@ def _shown(names: Sequence[str]) -> str:
 
 
 def _facts(path: Path) -> os.stat_result | None:
-    """Return what a path leads to; None where there is nothing.
+    """Return the facts of the file at a path; None if there is none.
 
-    :raises BadInput: for a path that cannot be: a name that is too long, a file taken for a folder
+    :raises BadInput: for an impossible path: a name that is too long, a file used as a folder
     """
     try:
         return path.stat()
@@ -151,12 +151,12 @@ def _facts(path: Path) -> os.stat_result | None:
 
 
 def is_stream(target: Path) -> bool:
-    """Tell whether a target is written into as it is: a terminal, a pipe, a character device."""
+    """Tell whether a target is written directly: a terminal, a pipe, a character device."""
     found = _facts(target)
     if found is None:
         return False
     if str(target).startswith(_STREAMS) and stat.S_ISREG(found.st_mode):
-        return True  # /dev/stdout that a shell sends into a file
+        return True  # /dev/stdout, redirected into a file by the shell
     return stat.S_ISCHR(found.st_mode) or stat.S_ISFIFO(found.st_mode)
 
 
@@ -230,12 +230,12 @@ def _is_model_folder(folder: Path) -> bool:
             return True
         has_config = (folder / "config.json").is_file()
         return has_config and any(next(folder.glob(pattern), None) is not None for pattern in _BESIDE_CONFIG)
-    except OSError:  # a folder that may not be looked into
+    except OSError:  # a folder without permission to read
         return False
 
 
 def _check_can_be_made(target: Path) -> None:
-    """Check that the nearest folder there is can be written into."""
+    """Check that the nearest existing folder is writable."""
     nearest = target
     while _input_facts(nearest) is None and nearest != nearest.parent:
         nearest = nearest.parent
@@ -246,7 +246,7 @@ def _check_can_be_made(target: Path) -> None:
 
 
 def inert(markdown: str) -> str:
-    """Return a text in Markdown whose strings from elsewhere make no tag and load no picture where it is shown.
+    """Escape foreign strings for Markdown, so that they create no tag and load no picture.
 
     >>> inert("a <img src=x> ![y](http://z)")
     'a &lt;img src=x> !&#91;y](http://z)'

@@ -1,6 +1,6 @@
-"""Metrics with intervals, comparisons of two models, and how a model stands to teacher, control and floor.
+"""Metrics with intervals, comparisons of two models, and of a model with teacher, control and the TF-IDF floor.
 
-It runs no model.
+This package runs no model.
 """
 
 from typing import TYPE_CHECKING

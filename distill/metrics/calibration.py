@@ -1,10 +1,10 @@
-"""Scores become probabilities: a rising function, fitted to labelled pairs and applied with numpy alone.
+"""Calibration of scores to probabilities: an increasing function, fitted to labelled pairs, applied with numpy.
 
     platt         σ(slope · score + bias)        Platt 1999
     temperature   σ(logit / τ)                   Guo et al. 2017; the logit of a cosine c is that of (c + 1) / 2
     isotonic      linear between rising steps    Zadrozny & Elkan 2002
 
-Labels may be grades in [0, 1]: what comes out is then the expected grade. Fitting needs scikit-learn and scipy.
+Labels may be grades in [0, 1]: the result is then the expected grade. Fitting needs scikit-learn and scipy.
 """
 
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ __all__ = ["CALIBRATION_KINDS", "LEAST_PAIRS", "Calibration", "CalibrationKind",
 CalibrationKind = Literal["platt", "isotonic", "temperature"]
 CALIBRATION_KINDS: tuple[CalibrationKind, ...] = get_args(CalibrationKind)
 LEAST_PAIRS = 50
-"""Labelled pairs that a fit takes at least: two numbers are fitted to them."""
+"""The least number of labelled pairs for a fit of two parameters."""
 _CLIP = 1e-6
-_STEP_CLIP = 1e-3  # of isotonic steps: the outermost are often 0 and 1 on a few pairs
+_STEP_CLIP = 1e-3  # of isotonic steps: with few pairs the outermost are often 0 and 1
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Calibration:
 def fit_calibration(
     kind: CalibrationKind, model_kind: ModelKind, scores: np.ndarray, labels: np.ndarray
 ) -> Calibration | None:
-    """Fit scores to labels in [0, 1]; None where the scores do not rise with the labels. *Shape:* both (n_pairs,)."""
+    """Fit scores to labels in [0, 1]; None if the scores do not increase with the labels. *Shape:* both (n_pairs,)."""
     scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     if not np.isfinite(scores).all() or np.ptp(scores) == 0 or np.ptp(labels) == 0:
         return None

@@ -3,10 +3,10 @@
     equals    H₀: difference ≤ −margin   p small: worse by less than the margin (non-inferiority)
     beats     H₀: difference ≤ 0         p small: better (superiority)
 
-An interval that reaches 0 shows nothing: with few pairs every interval does. A margin is stated beforehand instead, and the
-lower end of the interval has to lie above −margin. p is the share of bootstrap resamples at or below the bound, so that
-p ≤ 0.025 says what the 95 % percentile interval says. Several such tests are corrected after Holm (1979): it holds the
-chance of one false claim or more at the level, whatever the tests have to do with one another.
+An interval that includes 0 does not show equality: with few pairs every interval does. Instead a margin is fixed
+beforehand, and the lower end of the interval has to lie above −margin. p is the share of bootstrap resamples at or
+below the bound, so p ≤ 0.025 is equivalent to the 95 % percentile interval. Several tests are corrected after Holm
+(1979), which limits the probability of any false claim to the level, however the tests depend on each other.
 
 Non-inferiority: Piaggio et al. 2012, JAMA 308:2594. Resampled p with the +1: Davison & Hinkley 1997, 4.2.3.
 """
@@ -25,7 +25,7 @@ __all__ = ["LEVEL", "MIN_RESAMPLES", "Claim", "holm", "judged", "one_sided_p", "
 LEVEL = 0.025
 """Of one side: that of a 95 % interval's lower end."""
 MIN_RESAMPLES = 2000
-"""Holm's first step over 10 tests asks for p ≤ 0.0025: a thousand resamples tell that apart only just."""
+"""Holm's first step over 10 tests needs p ≤ 0.0025, which a thousand resamples can only just resolve."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def judged(claims: Sequence[Claim]) -> list[dict[str, Any]]:
 
 
 def pairs_needed(n_pairs: int, half_width: float, margin: float) -> int:
-    """Return about how many pairs an interval as narrow as the margin takes: widths shrink with the root of the number.
+    """Return about how many pairs make the interval as narrow as the margin; the width shrinks with the square root.
 
     >>> pairs_needed(300, 0.02, 0.01)
     1200

@@ -1,12 +1,12 @@
-"""A threshold on scores: found where precision or recall reaches a share, and what it gives, with intervals.
+"""A threshold on scores: found for a required precision or recall, and its precision and recall with intervals.
 
-    precision   matches among what reaches the threshold
-    recall      what reaches the threshold among the matches
+    precision   share of matches among the pairs that reach the threshold
+    recall      share of the matches that reach the threshold
 
 A label of at least 0.5 is a match, graded or not, as in ROC-AUC.
 
-The lowest threshold whose share of matches reaches a precision is found where the sample happens to be good: on 300 pairs of the
-quickstart 0.9 became 0.76 on other pairs. So precision is read from a logistic fit to all pairs, which two numbers describe.
+The lowest threshold that reaches a precision on a sample is chosen partly by luck: on 300 pairs of the quickstart 0.9
+became 0.76 on other pairs. So precision is estimated from a logistic fit with two parameters to all pairs.
 """
 
 import numpy as np
@@ -60,7 +60,7 @@ def point_at(scores: np.ndarray, labels: np.ndarray, threshold: float) -> tuple[
 def precision_and_recall(
     columns: ScoredColumns, threshold: float, bootstrap: Bootstrap
 ) -> tuple[Estimate | None, Estimate | None]:
-    """Return both with 95 % intervals over resampled queries; `n` counts what was divided by."""
+    """Return both with 95 % intervals over resampled queries; `n` is the denominator."""
     assert columns.labels is not None
     called, matches = columns.scores >= threshold, columns.labels >= POSITIVE
     found: FloatArray = (called & matches).astype(np.float64)

@@ -1,16 +1,17 @@
-"""How far stated probabilities are from what happens: expected calibration error, Brier score, and the bins of a picture.
+"""Reliability of predicted probabilities: expected calibration error, Brier score, and the bins of a picture.
 
     ECE     Σ_b n_b / n · |mean probability − share of matches| over bins of equal mass (Naeini et al. 2015; Nixon et al. 2019)
     Brier   mean of (probability − label)²  (Brier 1950)
 
-Ten bins hold a tenth of the pairs each, equal probabilities always the same one; there are fewer where a bin would have less
-than 20 pairs. Labels may be grades in [0, 1]: then both compare the expected grade with the mean grade, and no probability.
+Each of ten bins has a tenth of the pairs, and equal probabilities share a bin; there are fewer bins if one would have
+less than 20 pairs. Labels may be grades in [0, 1]: then both measures compare the expected grade with the mean grade.
 
-The ECE of a sample is too high: a model without error has one, for the shares of bins scatter. `ece` has the bootstrap's
-estimate of this bias taken off, 2 · ECE − mean of resampled ECEs, not below 0 (Kumar et al. 2019, there with normal draws), and
-its interval is the basic one, 2 · ECE − quantiles (Davison & Hinkley 1997, section 5.2). That takes off less than half of the bias
-where there is no error; `noise` is the ECE that a model without error shows on as many pairs, the mean of Σ_b |deviation of a
-resampled bin from the bin|. The lower end is 0 where the ECE is within 97.5 % of those.
+The ECE of a sample is biased upwards: even a perfectly calibrated model has a positive one, because the shares of bins
+vary by chance. `ece` is corrected by the bootstrap's estimate of this bias, 2 · ECE − mean of resampled ECEs, not below
+0 (Kumar et al. 2019, there with normal draws). Its interval is the basic one, 2 · ECE − quantiles (Davison & Hinkley
+1997, section 5.2). For a perfectly calibrated model this removes less than half of the bias. `noise` is the ECE that
+such a model shows on as many pairs, the mean of Σ_b |deviation of a resampled bin from the bin|. The lower end is 0 if
+the ECE is within 97.5 % of those.
 """
 
 from collections.abc import Mapping
@@ -38,11 +39,11 @@ class ReliabilityBin:
 
 @dataclass(frozen=True)
 class Reliability:
-    """How far probabilities are from labels.
+    """The calibration error of probabilities.
 
-    :param ece: less its estimated bias, with its interval
-    :param plain: as it is on these pairs
-    :param noise: what a model without error shows on as many
+    :param ece: the ECE without its estimated bias, with its interval
+    :param plain: the uncorrected ECE on these pairs
+    :param noise: the ECE of a perfectly calibrated model on as many pairs
     """
 
     ece: Estimate
@@ -122,7 +123,7 @@ def equal_mass_bins(values: np.ndarray) -> IntArray:
 
 
 def _less_its_bias(plain: float, sampled: FloatArray, without_error: FloatArray, n: int) -> tuple[Estimate, float]:
-    """Return the ECE with its interval, and what a model without error shows. *Shape:* sampled, without_error: (n_samples,)."""
+    """Return the ECE with its interval, and the noise. *Shape:* sampled, without_error: (n_samples,)."""
     low, high = np.percentile(sampled, [2.5, 97.5])
     value = max(0.0, 2 * plain - float(sampled.mean()))
     least = 0.0 if plain <= np.percentile(without_error, 97.5) else max(0.0, 2 * plain - float(high))

@@ -1,13 +1,13 @@
 """How the quality of a report's rows compares with the best teacher, chance, the untrained student and the floor.
 
-A share of a score flatters where a model that learned nothing has most of it. So beside the share of the named teacher's
-value each row has, by metric:
+A share of the teacher's score is flattering if an untrained model already has most of it. So beside the share of the
+named teacher's value each row has, by metric:
 
     retention_best   value / the best teacher's value
     above_chance     (value − chance) / (best teacher − chance): ROC-AUC over 0.5, average precision over the share of positives
-    gain             {"untrained", "floor"}: (value − base) / (best teacher − base), the share of what there was to gain
+    gain             {"untrained", "floor"}: (value − base) / (best teacher − base), the share of the possible gain
 
-The floor is the best TF-IDF row: what counting common terms does. The best teacher is that of the primary metric.
+The floor is the best TF-IDF row, which only counts common terms. The best teacher is that of the primary metric.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,11 +21,11 @@ from distill.metrics.names import LOWER_IS_BETTER, NO_SHARE
 __all__ = ["Row", "best_teacher", "floor_of", "is_broken", "is_level_with_floor", "problem_of", "with_standing"]
 
 Row = Mapping[str, Any]
-"""A row of benchmark.json: what is known of one model."""
+"""A row of benchmark.json, on one model."""
 
 
 def problem_of(scores: np.ndarray) -> str | None:
-    """Say what is wrong with a row's scores as such; None where nothing is. *Shape:* (n_pairs,)."""
+    """Return a message on a problem of a row's scores; None if there is none. *Shape:* (n_pairs,)."""
     broken = int((~np.isfinite(scores)).sum())
     if broken:
         return f"{broken} of {len(scores)} scores are not finite: there is no quality to state"
@@ -71,7 +71,7 @@ def is_level_with_floor(name: str, rows: Sequence[Row], result: Mapping[str, Any
 
 
 def is_broken(rows: Sequence[Row], metric: str) -> bool:
-    """Tell whether the control is worse than the student was before its first step: then it shows nothing."""
+    """Tell whether the control is worse than the untrained student: then the comparison with it shows nothing."""
     untrained, control = (
         value_of(next((row for row in rows if row["role"] == role), None), metric) for role in ("untrained", "control")
     )
@@ -83,7 +83,7 @@ def _is_worse(value: float, other: float, metric: str) -> bool:
 
 
 def with_standing(rows: Sequence[dict[str, Any]], labels: np.ndarray | None, metric: str) -> list[dict[str, Any]]:
-    """Add to each row what its quality is worth, and `under_floor` to those that TF-IDF beats.
+    """Add these shares to each row, and `under_floor` to rows that TF-IDF beats.
 
     :param labels: those of the evaluation pairs; *shape:* (n_pairs,)
     :param metric: the primary one

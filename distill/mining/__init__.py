@@ -1,4 +1,4 @@
-"""Candidates for queries: found by a retriever, scored by a teacher, freed from false negatives and drawn in strata.
+"""Mining candidates for queries: a retriever finds them, a teacher scores them, likely false negatives are left out.
 
-It trains nothing.
+The rest is drawn in strata of ranks. This package trains nothing.
 """

@@ -1,4 +1,4 @@
-"""Which candidates are taken for answers and left out, and which of the others are drawn."""
+"""Leave out candidates that are likely answers, and draw from the others."""
 
 import itertools
 import re
@@ -14,12 +14,13 @@ __all__ = ["FalseNegatives", "RankStratum", "draw_candidates", "read_strata"]
 
 @dataclass(frozen=True)
 class FalseNegatives:
-    """From which teacher's score on a candidate is taken for an answer that nobody labelled. All limits are in [0, 1].
+    """Limits on the teacher's score: a candidate above them counts as an unlabelled answer. All limits are in [0, 1].
 
-    Scores are the teacher's in [0, 1]: the sigmoid of a logit, (cosine + 1)/2. The lowest of the limits that are set holds.
+    Scores are the teacher's in [0, 1]: the sigmoid of a logit, (cosine + 1)/2. The lowest of the given limits applies.
 
-    :param margin: the score of the query's own positive, less this (its lowest one, of several)
-    :param relative_margin: the score of the query's own positive, less this share of it (NV-Retriever, Moreira et al. 2024)
+    :param margin: the score of the query's own positive (the lowest of several) minus this
+    :param relative_margin: the score of the query's own positive minus this share of it (NV-Retriever, Moreira et al.
+        2024)
     :param max_score: this score, for every query
     :param percentile: this percentile, in [0, 100], of the scores of all positives
     """
@@ -35,9 +36,9 @@ class FalseNegatives:
         return any(value is not None for value in vars(self).values())
 
     def limits(self, positives: np.ndarray) -> np.ndarray:
-        """Return each query's limit: inf where none is set, −inf where those that are set say nothing of this query.
+        """Return each query's limit: inf if none is set, −inf (nothing is drawn) if the given ones do not apply to it.
 
-        A margin says nothing of a query without a positive: whatever came first would count as no answer.
+        A margin does not apply to a query without a positive: otherwise every candidate would count as no answer.
 
         *Shape:* positives: (n_queries,) the lowest score of a query's positives, NaN where it has none → (n_queries,)
 
@@ -60,7 +61,7 @@ class FalseNegatives:
 
 @dataclass(frozen=True)
 class RankStratum:
-    """So many candidates of these ranks, counted from 1. All of them are taken where there are no more."""
+    """A number of candidates from these ranks, counted from 1. If there are fewer, all are taken."""
 
     first: int
     last: int
@@ -92,7 +93,7 @@ def read_strata(text: str) -> tuple[RankStratum, ...]:
 
 
 def draw_candidates(allowed: np.ndarray, strata: Sequence[RankStratum], seed: int) -> np.ndarray:
-    """Draw candidates of each query, at random within a stratum; the ranks are those before anything was left out.
+    """Draw candidates of each query at random within a stratum; ranks are counted before candidates are left out.
 
     *Shape:* allowed: (n_queries, depth) bool, in the order of the ranks → the same, True where drawn
 

@@ -1,13 +1,14 @@
-"""From pairs to more pairs: candidates of each query, drawn from the documents that a retriever finds.
+"""Mine more pairs for given ones: candidates of each query, drawn from the documents that a retriever finds.
 
     pairs (and more documents)
       → retrieved     the `depth` nearest documents of each query, by BM25 or a bi-encoder
       → scored        by a teacher, in [0, 1]
-      → allowed       without the query's own documents, its own text, and what the teacher takes for an answer
-      → drawn         so many of each stratum of ranks
-      → pairs.jsonl   the given pairs and those drawn; card.json says what was left out
+      → allowed       without the query's own documents, its own text, and likely answers by the teacher's score
+      → drawn         a number from each stratum of ranks
+      → pairs.jsonl   the given pairs and the drawn ones; card.json states what was left out
 
-What is retrieved and scored is kept in `.work` of the folder: a killed run goes on, and other limits or strata ask nothing again.
+Retrieved and scored candidates are stored in `.work` of the folder: a killed run continues, and other limits or strata
+need no model again.
 """
 
 import io
@@ -35,7 +36,7 @@ from distill.runtime.vectors import nearest_rows
 __all__ = ["Mined", "MiningInputs", "MiningSettings", "check_mining_settings", "mine"]
 
 log = logging.getLogger(__name__)
-_SHOWN = {"false_negatives": "limits on scores"}  # settings whose name says little to who gave options
+_SHOWN = {"false_negatives": "limits on scores"}  # settings whose names differ from the command's options
 _COLUMNS: Mapping[str, type] = {
     "query": str,
     "document": str,
@@ -50,11 +51,11 @@ _COLUMNS: Mapping[str, type] = {
 class MiningSettings:
     """How candidates are found and chosen.
 
-    :param depth: documents that are looked at for each query
-    :param strata: how many of which ranks are drawn
-    :param labels: of what is drawn. zero: it is a negative. teacher: the teacher's score (Augmented SBERT, Thakur et al. 2021).
-    :param positive_from: the least label of a positive
-    :param terms: what BM25 counts; None is by the script of the documents
+    :param depth: number of documents that are retrieved for each query
+    :param strata: how many candidates are drawn from which ranks
+    :param labels: of drawn pairs. zero: negatives. teacher: the teacher's score (Augmented SBERT, Thakur et al. 2021).
+    :param positive_from: the lowest label of a positive
+    :param terms: the terms that BM25 counts; None chooses by the script of the documents
     """
 
     depth: int = 100
@@ -68,12 +69,13 @@ class MiningSettings:
 
 @dataclass(frozen=True)
 class MiningInputs:
-    """What candidates are mined from.
+    """The inputs of mining.
 
-    :param pairs: queries with documents. Labels None: every pair is a positive.
-    :param documents: more documents, of which nothing is known
-    :param clusters: of the query and the document of each pair: equal names answer each other. Known for measuring alone.
-    :param sources: the files and folders that these were read from, which no output may replace
+    :param pairs: queries with documents. With labels None every pair is a positive.
+    :param documents: more documents, without known relevance
+    :param clusters: of the query and the document of each pair: texts of the same cluster are answers. Only for
+        measuring.
+    :param sources: the files and folders of these inputs, which no output may replace
     """
 
     pairs: Pairs
@@ -84,7 +86,7 @@ class MiningInputs:
 
 @dataclass(frozen=True)
 class Mined:
-    """What was found, in the order of the queries. `rows` are numbers of `documents`, -1 where nothing was found.
+    """The candidates, in the order of the queries. `rows` are indices of `documents`, -1 where nothing was found.
 
     *Shape:* rows, scores (NaN without a teacher), drawn: (n_queries, depth)
     """
@@ -106,13 +108,14 @@ def mine(
     teacher: CachedScorer | None = None,
     overwrite: bool = False,
 ) -> Mined:
-    """Mine candidates and write `pairs.jsonl` and `card.json` into a folder. The same call goes on after a kill.
+    """Mine candidates and write `pairs.jsonl` and `card.json` into a folder. After a kill the same call continues.
 
     :param folder: new, empty, or an earlier one of these inputs and settings
     :param retriever: a bi-encoder; None is BM25
     :param teacher: scores the candidates; None is the retriever
-    :param overwrite: write other settings' result into an earlier folder; what it kept is used where it fits
-    :raises BadInput: on a folder of other settings, and limits or labels that need a teacher where there is none
+    :param overwrite: write the result of other settings into an earlier folder; its stored candidates are used if they
+        fit
+    :raises BadInput: for a folder of other settings, and for limits or labels that need a teacher if there is none
     """
     teacher = teacher or retriever
     check_mining_settings(
@@ -129,12 +132,12 @@ def mine(
 
 
 def check_mining_settings(settings: MiningSettings, retriever: Path | None, *, has_teacher: bool) -> None:
-    """Refuse settings that do not go together, before anything is read or opened for them.
+    """Refuse settings that do not fit together, before anything is read or opened.
 
     :param retriever: the folder of the model that finds candidates; None is BM25
     :param has_teacher: whether a model scores the candidates
-    :raises BadInput: on limits or labels that need a teacher where there is none, terms beside a model, strata that begin behind
-        the depth
+    :raises BadInput: for limits or labels that need a teacher if there is none, terms together with a model, and strata
+        that begin after the depth
     """
     if not has_teacher and settings.false_negatives.is_set:
         raise BadInput(
@@ -166,7 +169,7 @@ def _begin(
     *,
     overwrite: bool,
 ) -> dict[str, Any]:
-    """Write what the folder is begun with, or see that it was begun with the same."""
+    """Write the settings of the first start, or check that they are the same."""
     content: dict[str, Any] = {
         "pairs": inputs.pairs.fingerprint(),
         "documents": content_hash(list(inputs.documents)),
@@ -202,7 +205,7 @@ def _mined(
     teacher: CachedScorer | None,
 ) -> Mined:
     pairs = inputs.pairs
-    # one of texts that read the same: Unicode forms, white space and invisible characters tell none apart
+    # only one of texts that differ in Unicode form, white space or invisible characters
     query_of, document_of = _first_of_each(pairs.queries), _first_of_each([*pairs.documents, *inputs.documents])
     queries, documents = list(query_of.values()), list(document_of.values())
     row_of = {key: row for row, key in enumerate(document_of)}
@@ -226,7 +229,7 @@ def _mined(
         scores[~excluded] = values[: len(where)]
         lowest = _lowest(values[len(where) :], asked[positives], len(queries))
         limits = settings.false_negatives.limits(lowest)
-    without_limit = np.isneginf(limits)  # nobody knows which of their candidates are answers
+    without_limit = np.isneginf(limits)  # it is unknown which of their candidates are answers
     judged = ~excluded & ~without_limit[:, None]
     with np.errstate(invalid="ignore"):
         taken_for_answers = judged & (scores >= limits[:, None])
@@ -265,7 +268,7 @@ def _mined(
 
 
 def _first_of_each(texts: Sequence[str]) -> dict[str, str]:
-    """Return the first of the texts that read the same, by their key; a text that shows nothing is none."""
+    """Return the first of equal texts (by `text_key`), by their key; texts without visible characters are left out."""
     found: dict[str, str] = {}
     for text in texts:
         if key := text_key(text):
@@ -346,7 +349,7 @@ def _share(counted: np.ndarray, among: np.ndarray) -> float | None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What is written
+# Output
 # ---------------------------------------------------------------------------------------------------------------------
 
 

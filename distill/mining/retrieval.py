@@ -1,4 +1,4 @@
-"""The documents that share the rarest terms with each query: BM25, exact."""
+"""Exact BM25: the documents that share the rarest terms with each query."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ _SCORES_AT_ONCE = 2**25  # of a block of queries: 128 MB
 
 
 def terms_of(documents: Sequence[str]) -> Terms:
-    """Return which terms suit most of these texts: words, or characters where words carry endings or have no spaces.
+    """Return the terms that suit most of these texts: words, or characters if words carry endings or have no spaces.
 
     >>> terms_of(["한국어 문장입니다"]), terms_of(["an English sentence"])
     ('char', 'word')
@@ -37,8 +37,8 @@ class Bm25:
     """Okapi BM25 (Robertson & Zaragoza 2009) with the idf of Lucene: ln(1 + (N − df + ½)/(df + ½)).
 
     :param terms: word: words of two and more letters or digits, in lower case. char: 2 and 3 characters within words.
-    :param k1: how fast a term that comes again stops counting
-    :param b: how much long documents are held back, from 0 to 1
+    :param k1: the saturation of term frequency
+    :param b: the strength of length normalisation, from 0 to 1
     """
 
     def __init__(self, documents: Sequence[str], *, terms: Terms = "word", k1: float = 1.2, b: float = 0.75) -> None:

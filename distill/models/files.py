@@ -1,6 +1,6 @@
-"""What a model folder says of itself, read from its JSON files and its tokenizer.json alone.
+"""The description of a model folder, read only from its JSON files and its tokenizer.json.
 
-Neither torch nor transformers is imported: they take seconds, and a graph needs neither.
+Neither torch nor transformers is imported: the import takes seconds, and a graph needs neither.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -62,8 +62,8 @@ _OFFSET_POSITIONS = (
     "markuplm",
 )
 _DEFAULT_PAD_ID = 1
-_OF_WIDTHS = ("shape", "mismatch in its core dimension")  # what torch and numpy say of matrices that do not fit
-_NO_LIMIT = 10**30  # what transformers takes where a tokenizer states none
+_OF_WIDTHS = ("shape", "mismatch in its core dimension")  # in messages of torch and numpy on matrices that do not fit
+_NO_LIMIT = 10**30  # the value in transformers for a tokenizer without a limit
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class ModelFiles:
 
     @property
     def model_options(self) -> Mapping[str, Any]:
-        """What stock code hands to the loader of the transformer, under either of its names."""
+        """The loader's arguments in stock code, under either of their names."""
         return self.settings.get("model_kwargs") or self.settings.get("model_args") or {}
 
     @property
@@ -95,18 +95,18 @@ class ModelFiles:
 
     @property
     def is_generative(self) -> bool:
-        """Whether it is a decoder that says yes or no of a pair, through sentence-transformers' LogitScore."""
+        """Whether it is a generative reranker: a decoder with sentence-transformers' LogitScore."""
         return any(str(module["type"]).endswith(".LogitScore") for module in self.modules)
 
     @property
     def held_runtime(self) -> Runtime:
-        """The runtime to take where none is asked for: a graph's before torch, and numpy for a static model."""
+        """The default runtime: that of a graph before torch, and numpy for a static model."""
         if self.is_static:
             return "numpy"
         return next((runtime for runtime in GRAPHS if self.graph(runtime) is not None), "torch")
 
     def graph(self, runtime: Runtime) -> Path | None:
-        """Return the graph file of a runtime, if the folder holds one."""
+        """Return the graph file of a runtime, if the folder has one."""
         paths = (base / name for base in (self.transformer_folder, self.folder) for name in GRAPHS[runtime])
         return next((path for path in paths if path.is_file()), None)
 
@@ -121,7 +121,7 @@ def read_model_files(folder: Path) -> ModelFiles:
 
 
 def read_sides(folder: Path) -> dict[str, ModelFiles] | None:
-    """Read a sentence-transformers Router as two models, of queries and of documents; None where it is one model.
+    """Read a sentence-transformers Router as two models, for queries and documents; None for a folder with one model.
 
     :raises BadInput: where a piece is missing or is not valid JSON
     """
@@ -156,8 +156,8 @@ def check_ids(files: ModelFiles, ids: Any, n_rows: int | None = None) -> None:
 
     *Shape:* ids: any, integers
 
-    :param n_rows: None is the vocabulary that config.json states
-    :raises BadInput: naming the id; torch would stop without a name, and a graph may read what lies behind the table
+    :param n_rows: None is the vocabulary size in config.json
+    :raises BadInput: naming the id; torch would stop without naming it, and a graph may read memory after the table
     """
     stated = files.config.get("vocab_size") if n_rows is None else n_rows
     if isinstance(stated, int) and ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < stated:
@@ -169,9 +169,10 @@ def check_ids(files: ModelFiles, ids: Any, n_rows: int | None = None) -> None:
 
 @contextmanager
 def fitting_modules(files: ModelFiles) -> Iterator[None]:
-    """Refuse a folder whose modules do not fit together, where they run one after the other, in torch or in numpy.
+    """Refuse a folder whose modules do not fit together when they run in sequence, in torch or in numpy.
 
-    :raises BadInput: where one asks for what none before it gives, or for another width, or by what is no name
+    :raises BadInput: if a module needs an input that no earlier one gives, another width, or a name that is not a
+        string
     """
     try:
         yield
@@ -192,7 +193,7 @@ def fitting_modules(files: ModelFiles) -> Iterator[None]:
 
 
 def length_limit(config: Mapping[str, Any], wanted: int | None, model_max_length: int) -> int:
-    """Return how many tokens a model takes: the folder's setting, cut to the positions that the model really has.
+    """Return the token limit of a model: the folder's setting, limited to the positions that the model has.
 
     >>> length_limit({"model_type": "xlm-roberta", "max_position_embeddings": 514, "pad_token_id": 1}, None, 10**30)
     512
@@ -203,9 +204,9 @@ def length_limit(config: Mapping[str, Any], wanted: int | None, model_max_length
 
 
 def usable_positions(config: Mapping[str, Any]) -> int | None:
-    """Return how many tokens a model has positions for, from its config; None where it has no table of them.
+    """Return the number of positions of a model from its config; None if it has no table of positions.
 
-    RoBERTa's family counts from behind the padding id: of 514 rows 512 are left, of a padding id of 3 510.
+    RoBERTa's family counts from the padding id + 1: with 514 rows 512 are left, or 510 for a padding id of 3.
 
     >>> usable_positions({"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 3})
     510
@@ -223,9 +224,9 @@ def usable_positions(config: Mapping[str, Any]) -> int | None:
 
 
 def graph_output(graph: object, names: Sequence[str], *, tokens_first: bool = False) -> str:
-    """Return the output to read: the result where the graph gives it, else the token embeddings; or the other way round.
+    """Return the output to read: the result if the graph has it, else the token embeddings (or the reverse).
 
-    :raises BadInput: where it gives neither
+    :raises BadInput: if it has neither
     """
     accepted = (*TRANSFORMER_ALONE, *WHOLE_MODEL) if tokens_first else (*WHOLE_MODEL, *TRANSFORMER_ALONE)
     for name in accepted:
@@ -241,7 +242,7 @@ def graph_output(graph: object, names: Sequence[str], *, tokens_first: bool = Fa
 
 @dataclass(frozen=True)
 class LightTokenizer:
-    """A tokenizer.json with the few facts that `distill.data.tokens` asks of a transformers tokenizer, by the same names."""
+    """A tokenizer.json with the attributes of a transformers tokenizer that `distill.data.tokens` uses."""
 
     backend_tokenizer: Any
     model_input_names: Sequence[str]
@@ -252,7 +253,7 @@ class LightTokenizer:
 
 
 def static_tokenizer(backend: Any) -> LightTokenizer:
-    """Wrap the tokenizer of a static model, which reads no special tokens and no padding; its truncation is the limit."""
+    """Wrap the tokenizer of a static model, which uses no special tokens or padding; its truncation is the limit."""
     backend.post_processor = None
     backend.no_padding()
     limit = backend.truncation or {"max_length": _NO_LIMIT, "direction": "right"}
@@ -286,7 +287,7 @@ def _light(backend: Any, config: Mapping[str, Any], stated: Mapping[str, Any]) -
     pad = stated.get("pad_token")
     pad = pad.get("content") if isinstance(pad, Mapping) else pad
     pad_id = None if pad is None else backend.token_to_id(pad)
-    # every model takes types, and ignores them where it has only one; a graph names the inputs that it wants
+    # every model accepts token types, and ignores them if it has only one; a graph names its inputs
     names = stated.get("model_input_names") or ["input_ids", "token_type_ids", "attention_mask"]
     return LightTokenizer(
         backend,
@@ -298,7 +299,7 @@ def _light(backend: Any, config: Mapping[str, Any], stated: Mapping[str, Any]) -
 
 
 def _set_bert_normalizer(backend: Any, stated: Mapping[str, Any]) -> None:
-    """Let tokenizer_config.json rule over tokenizer.json, as transformers does for BERT's own tokenizer."""
+    """Let tokenizer_config.json override tokenizer.json, as transformers does for BERT's own tokenizer."""
     normalizer = backend.normalizer
     if type(normalizer).__name__ != "BertNormalizer" or not str(stated.get("tokenizer_class")).startswith("BertToken"):
         return
@@ -309,7 +310,7 @@ def _set_bert_normalizer(backend: Any, stated: Mapping[str, Any]) -> None:
 
 
 def _add_lower_case(backend: Any) -> None:
-    """Lower-case in front of the tokenizer's own normalizer, as sentence-transformers does; twice does no harm."""
+    """Lower-case before the tokenizer's own normalizer, as sentence-transformers does; doing it twice is harmless."""
     from tokenizers.normalizers import Lowercase, Sequence
 
     backend.normalizer = Sequence([Lowercase(), *([] if backend.normalizer is None else [backend.normalizer])])

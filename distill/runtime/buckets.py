@@ -1,9 +1,9 @@
 """The shapes of a graph's inputs: few lengths, few numbers of rows, chosen so that little padding is computed.
 
-OpenVINO keeps memory for every new shape (400 random ones of MiniLM int8: +2.1 GB), so lengths go up to the next of 28
-steps and batches hold a power of two. Which texts share a batch is then a shortest path: sorted by length, every cut
-costs what a call costs, every padded token what a token costs. Of 250 texts of 8 to 400 tokens (mean 100) the plan
-computes 12 % more than the tokens there are, calls included, in 45 batches; with powers of four 14 %, in 61.
+OpenVINO keeps memory for every new shape (400 random ones of MiniLM int8: +2.1 GB), so lengths are rounded up to one of
+28 steps, and the rows of a batch to a power of two. The batches are then a shortest path: texts are sorted by length,
+and each call and each padded token has a cost. For 250 texts of 8 to 400 tokens (mean 100) the plan computes 12 % more
+than the real tokens, calls included, in 45 batches; with powers of four 14 %, in 61.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,8 +22,8 @@ _CALL_TOKENS = 26  # what starting a batch costs, in tokens of a six-layer stude
 def padded_length(n_tokens: int) -> int:
     """Round a length up to a step of 8, 16 or 32 tokens: 28 lengths to 512, and little padding.
 
-    Never to 32: OpenVINO 2026.4 computes int8 attention with heads of 32 dimensions wrongly at exactly that length where
-    the CPU has AMX (MiniLM-L6: cosine 0.61 to 0.99 to torch, where lengths of 31 and 33 give 0.997).
+    Never to 32: on CPUs with AMX, OpenVINO 2026.4 computes int8 attention with heads of 32 dimensions wrongly at
+    exactly that length (MiniLM-L6: cosine 0.61 to 0.99 to torch, while lengths of 31 and 33 give 0.997).
 
     >>> [padded_length(n) for n in (1, 9, 31, 65, 257, 500)]
     [8, 16, 36, 80, 288, 512]
@@ -36,7 +36,7 @@ def padded_length(n_tokens: int) -> int:
 def plan_batches(
     lengths: np.ndarray, *, batch_tokens: int, fixed_shapes: bool, at_most: int | None = None
 ) -> Iterator[tuple[np.ndarray, int]]:
-    """Yield (rows, padded length), longest first: memory that suffices for the first batch suffices for all.
+    """Yield (rows, padded length), longest first: if the memory suffices for the first batch, it suffices for all.
 
     :param batch_tokens: padded tokens of a batch; a longer text has a batch to itself.
     :param fixed_shapes: few shapes for a graph; else batches of any number of rows, cut as they come.
@@ -84,7 +84,7 @@ def _fewest_tokens(widths: list[int], batch_tokens: int) -> Iterator[int]:
 
 
 def _as_they_come(lengths: list[int], widths: list[int], batch_tokens: int) -> Iterator[int]:
-    """Fill every batch, but pad no row to more than twice its own length, or 16 tokens."""
+    """Fill every batch, but pad no row beyond twice its own length, or 16 tokens."""
     start = 0
     while start < len(widths):
         width, end = widths[start], start + 1

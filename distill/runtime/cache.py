@@ -1,13 +1,13 @@
 """A cache folder of this user: compiled graphs, and the settings that were measured to be fastest.
 
-`$MATCHDISTILL_CACHE` names it ("off" for none), else it is `matchdistill` in the user's cache folder. Never the model's
-own folder: it may be read-only, shared by unlike machines, or hashed. Whatever cannot be written or read is done
-without: a cache saves time and decides nothing.
+`$MATCHDISTILL_CACHE` names it ("off" for none), else it is `matchdistill` in the user's cache folder. It is never the
+model's own folder, which may be read-only, shared by different machines, or hashed. If an entry cannot be written or
+read, the program goes on without it: the cache only saves time and never changes a result.
 
-An entry is a folder named by the hash of all that it depends on, a graph's content among it: SHA-256, 1.4 GB/s where the CPU
-has instructions for it, a third of that elsewhere. It is written under a temporary name and renamed, so that two processes
-that start together each write their own and one of them wins. Beside what it holds lie its checksums; an entry that does
-not agree with them is made anew. Entries unused for a month are removed when a new one is written.
+An entry is a folder named by the hash of everything that it depends on, including a graph's content: SHA-256, 1.4 GB/s
+if the CPU has instructions for it, a third of that elsewhere. It is written under a temporary name and renamed, so that
+two processes that start together do not disturb each other. An entry has checksums; one that does not match them is
+made again. Entries unused for a month are removed when a new one is written.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ _LARGE_MB = (
 
 
 def cache_folder(part: str) -> Path | None:
-    """Return a part of the cache, made if need be; None where there is none to be had."""
+    """Return the folder of a part of the cache, created if needed; None if there can be no cache."""
     stated = os.environ.get("MATCHDISTILL_CACHE", "")
     if stated == "off":
         return None
@@ -52,16 +52,16 @@ def cache_folder(part: str) -> Path | None:
 
 
 def machine_identity() -> list[Any]:
-    """Return what a compiled graph or a measured setting depends on: the CPU by name and by what it can and may do."""
+    """Return what affects a compiled graph or a measurement on this machine: the CPU's name and instructions."""
     name, flags = cpu_model()
     capped = {variable: os.environ[variable] for variable in _CAPS if variable in os.environ}
     return [name, sorted(flags), *([capped] if capped else [])]
 
 
 def file_hash(path: Path) -> str:
-    """Return 64 hex digits of SHA-256 over a file's content; read once in a process as long as the file stays as it is."""
+    """Return 64 hex digits of SHA-256 over a file's content; an unchanged file is read once per process."""
     facts = path.stat()
-    # a changed file has another time of change (ctime), which no tool sets: times of modification may be fixed
+    # a changed file has another ctime, which no tool can set, while a tool may restore the modification time
     return _file_hash(str(path.resolve()), facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
 
 
@@ -76,11 +76,11 @@ def _hash(path: str | Path) -> str:
 
 
 class GraphContent:
-    """What a graph's files held when it was opened: compiled once more, in a forked child perhaps, it is the same graph.
+    """The content of a graph's files when it was opened: a second compilation (in a fork) must use the same graph.
 
-    Of files of more than 600 MB size and time of modification are looked at.
+    For files of more than 600 MB only size and modification time are compared.
 
-    :param paths: of which those count that there are
+    :param paths: the files; missing ones are left out
     :ivar content: size and hash of each
     """
 
@@ -90,18 +90,18 @@ class GraphContent:
 
     @property
     def is_large(self) -> bool:
-        """Whether there is more of it than is read for a hash, or kept compiled."""
+        """Whether it is too large to be hashed, or to be cached in compiled form."""
         return any(size > _LARGE_MB * 1e6 for size, _ in self.content)
 
     def identity(self) -> list[Any]:
-        """Return what tells it from every other graph: path, size, time of modification and hash of each file."""
+        """Return what identifies the graph: path, size, modification time and hash of each file."""
         facts = [(str(path.resolve()), path.stat().st_mtime_ns) for path in self._paths]
         return [[*fact, *content] for fact, content in zip(facts, self.content, strict=True)]
 
     def check(self) -> None:
         """Check that the files are those that were opened.
 
-        :raises BadInput: where they were replaced or removed in the meantime
+        :raises BadInput: if they were replaced or removed in the meantime
         """
         try:
             same = self._read() == self.content
@@ -119,10 +119,10 @@ class GraphContent:
 
 
 def cached(part: str, identity: Any, make: Callable[[Path | None], Made]) -> Made:
-    """Return `make(folder)` with the entry's folder, or with a new one that becomes the entry when it went well.
+    """Return `make(folder)` with the entry's folder, or with a new folder that becomes the entry on success.
 
-    `make` writes what it makes into an empty folder, and reads it where the folder is not empty. Where an entry is damaged or
-    does not serve it is made anew, and without a cache in the end: `make(None)`.
+    `make` writes its result into an empty folder, and reads it from one that is not empty. If an entry is damaged or
+    cannot be used, it is made again; if that fails as well, `make(None)` works without a cache.
     """
     root = cache_folder(part)
     if root is None:
@@ -155,9 +155,9 @@ def _checksums(folder: Path) -> dict[str, str]:
 
 
 def _check(entry: Path) -> None:
-    """Check that an entry holds what was written; a disk or another program may have changed it.
+    """Check an entry against its checksums: the disk or another program may have changed it.
 
-    :raises ValueError: where it does not; OSError and JSON errors are as good
+    :raises ValueError: if it has changed; callers treat OSError and JSON errors alike
     """
     if json.loads((entry / _CHECKSUMS).read_text(encoding="utf-8")) != _checksums(entry):
         raise ValueError(f"{entry} is damaged")

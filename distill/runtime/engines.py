@@ -1,8 +1,8 @@
-"""What runs a model folder: padded token ids in, sentence embeddings or scores out, in torch or through a graph.
+"""Engines that run a model folder, in torch or as a graph: padded token ids in, sentence embeddings or scores out.
 
-A graph that ends in `sentence_embedding` (bi-encoder) or `logits` (cross-encoder) is the whole model. One that ends in
-`last_hidden_state` is the transformer alone, and the folder's modules follow it in numpy, float32; a module that numpy
-does not know runs in torch, which is imported for it.
+A graph with the output `sentence_embedding` (bi-encoder) or `logits` (cross-encoder) is the whole model. One with the
+output `last_hidden_state` is the transformer alone; the folder's other modules then run in numpy, float32. A module
+without a numpy version runs in torch, which is imported for it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,11 +30,11 @@ from distill.wording import load_with
 
 __all__ = ["CompiledGraph", "Engine", "GraphEngine", "open_graph"]
 
-_HEAD = 1000  # bytes of a graph's file in which its outermost element stands
+_HEAD = 1000  # first bytes of a graph's file, which contain its outermost element
 
 
 class Engine(Protocol):
-    """What a scorer asks of torch and graphs alike."""
+    """The interface of torch and of graphs to a scorer."""
 
     @property
     def runtime(self) -> Runtime:
@@ -62,19 +62,19 @@ class Engine(Protocol):
 
     @property
     def batch_tokens(self) -> int:
-        """Padded tokens of a batch, where the caller does not say."""
+        """Default number of padded tokens of a batch."""
 
     @property
     def fixed_shapes(self) -> bool:
-        """Whether every new shape costs memory, so that they have to be few."""
+        """Whether every new shape costs memory, so that few shapes must be used."""
 
     def length_limit(self, wanted: int | None) -> int:
-        """Return how many tokens the model takes where `wanted` are asked for; None is the folder's own setting."""
+        """Return the token limit: `wanted`, as far as the model allows it; None is the folder's own setting."""
 
     def run(self, batches: Iterable[PaddedBatch], n_left_out: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield (rows, values) of every batch; values may be overwritten when the next are asked for.
+        """Yield (rows, values) of every batch; values may be overwritten by the next batch.
 
-        :param n_left_out: first tokens of each text, a prompt's, that the pooling leaves out
+        :param n_left_out: number of first tokens of each text (a prompt) that the pooling leaves out
 
         *Shape:* features: each (n_rows, n_padded); values: (n_rows, output_width), float32
         """
@@ -84,7 +84,7 @@ class Engine(Protocol):
 
 
 def _check_openvino(folder: Path, path: Path) -> None:
-    """Check that a graph is one, with weights beside it; OpenVINO tries other formats, whose readers print to stderr.
+    """Check that the file is a graph and has its weights; otherwise OpenVINO tries other formats, and prints to stderr.
 
     :raises BadInput: naming the file
     """
@@ -106,9 +106,9 @@ def open_graph(
     settings: RunSettings | None = None,
     mode: Mode | None = None,
 ) -> "GraphEngine":
-    """Open the graph of a folder; `settings` None are those stored for this machine, or the defaults.
+    """Open the graph of a folder; with `settings` None those stored for this machine, or the defaults, are used.
 
-    :raises BadInput: where the folder holds no such graph
+    :raises BadInput: if the folder has no such graph
     """
     path = files.graph(runtime)
     if path is None:
@@ -118,7 +118,7 @@ def open_graph(
         _check_openvino(files.folder, path)
     settings = settings or read_settings(files, settings_key(files, runtime, precision, n_threads))
     settings = settings or RunSettings.default(files, runtime, n_threads)
-    # the pooling inside of a graph knows no prompt; what it pools may be an output as well
+    # the pooling inside a graph does not leave out a prompt; but the graph may also output the token embeddings
     tokens_first = any(files.prompts.values()) and folder_leaves_prompt_out(files.folder, files.modules[1:])
     graph: CompiledGraph
     if runtime == "openvino":
@@ -143,7 +143,7 @@ def open_graph(
 
 
 class CompiledGraph(Protocol):
-    """A graph ready to run; `output_width` is the last dimension of its output, 0 where the graph leaves it open."""
+    """A graph ready to run; `output_width` is the last dimension of its output, 0 if the graph leaves it open."""
 
     @property
     def precision(self) -> str:
@@ -162,11 +162,11 @@ class CompiledGraph(Protocol):
         """Width of an embedding, or the number of scores."""
 
     def run(self, batches: Iterable[PaddedBatch]) -> Iterator[tuple[PaddedBatch, np.ndarray]]:
-        """Yield every batch with the graph's output, which may be overwritten when the next is asked for."""
+        """Yield every batch with the graph's output, which the next batch may overwrite."""
 
 
 class Head(Protocol):
-    """The modules behind the transformer."""
+    """The modules after the transformer."""
 
     n_parameters: int
     output_width: int
@@ -176,7 +176,7 @@ class Head(Protocol):
 
 
 class GraphEngine:
-    """A compiled graph, and what follows it."""
+    """A compiled graph, and the modules after it."""
 
     device, fixed_shapes = "cpu", True
 
@@ -237,7 +237,7 @@ def _torch_head(files: ModelFiles, width: int) -> Head:
 
 
 def _missing(name: str, features: Features) -> np.ndarray:
-    """Make an input the tokenizer does not give: types are zero, positions count up."""
+    """Make an input that the tokenizer does not give: token types are zero, positions count up."""
     ids = features["input_ids"]
     if name == "position_ids":
         return np.broadcast_to(np.arange(ids.shape[1], dtype=np.int64), ids.shape).copy()

@@ -5,8 +5,9 @@
     rows, scores = scorer.rank("백엔드 개발자", resumes, top_k=10)
     for vectors in scorer.encode_iter(a_million_texts, output="int8"): ...
 
-On a graph neither torch nor transformers is imported. Texts are tokenised in bulk without padding, sorted by length and
-cut into batches of few shapes by a token budget; identical texts are encoded once, and the order is the caller's.
+With a graph neither torch nor transformers is imported. Texts are tokenised in bulk without padding, sorted by length
+and cut into batches of few shapes by a token budget. Identical texts are encoded once, and results keep the caller's
+order.
 """
 
 import itertools
@@ -44,21 +45,21 @@ from distill.runtime.vectors import OUTPUTS, Index, Output, packed, row_cosines,
 
 __all__ = ["PairedScorer", "Scorer", "reporter"]
 
-__getattr__ = moved_names(__name__)  # of before the rename
+__getattr__ = moved_names(__name__)  # names from before the rename
 
 log = logging.getLogger(__name__)
 
-_CHUNK = 8192  # texts tokenised and sorted together: bounds the memory, and long enough to fill batches of one length
-_ANY_LENGTH = 2**31  # more than any model reads: what a model makes of it is its own limit
+_CHUNK = 8192  # texts tokenised and sorted together: bounds the memory, and is enough to fill batches of one length
+_ANY_LENGTH = 2**31  # more than any model reads: the model then uses its own limit
 
 
 class Scorer:
-    """A loaded model folder. Calls from several threads wait for one another: each uses all CPUs that it may.
+    """A loaded model folder. Calls from several threads run one after another, because each uses all allowed CPUs.
 
-    In a forked child it works on, see `load`.
+    It also works in a forked child, see `load`.
 
-    `kind` is "bi_encoder" or "cross_encoder"; `precision` is what really runs ("fp32", "bf16", "int8" or "int4"), `max_length`
-    the tokens of a text, or of a pair in a cross-encoder.
+    `kind` is "bi_encoder" or "cross_encoder"; `precision` is the one of the computation ("fp32", "bf16", "int8" or
+    "int4"); `max_length` is the most tokens of a text, or of a pair for a cross-encoder.
     """
 
     def __init__(
@@ -78,12 +79,12 @@ class Scorer:
         self.max_length = _checked_length(max_length, engine)
         self._n_positions = engine.length_limit(_ANY_LENGTH)
         self.tokenizer = engine.tokenizer
-        self.side: Side | None = None  # the one that it serves, beside another model
-        self.n_template_tokens = 0  # of max_length, that are no text's: a generative reranker's
+        self.side: Side | None = None  # the side that it serves, if another model serves the other
+        self.n_template_tokens = 0  # the part of max_length that a generative reranker's template takes
         self._files, self._engine, self._lock = files, engine, ForkSafeLock()
         self._tokenizer = tokenizer or own_tokenizer(engine.tokenizer, special_tokens_as_text=False)
         self._words: WordMemory | None = None
-        self._has_words: bool | None = None  # not asked yet
+        self._has_words: bool | None = None  # not known yet
         self._leaves_prompt_out = folder_leaves_prompt_out(files.folder, files.modules[1:])
         self._n_parameters: int | None = None
         self._calibration: StoredCalibration | None = None
@@ -94,24 +95,24 @@ class Scorer:
 
     @property
     def n_parameters(self) -> int:
-        """Parameters of the transformer and of the head; of the torch architecture also where a graph runs."""
+        """Number of parameters of transformer and head; with a graph, those of the torch architecture."""
         if self._n_parameters is None:
             self._n_parameters = self._engine.count_parameters()
         return self._n_parameters
 
     @property
     def settings(self) -> RunSettings | None:
-        """How a graph is run here: measured, or the defaults; None in torch."""
+        """The settings by which a graph runs here, measured or default; None in torch."""
         return self._engine.settings
 
     @property
     def embedding_width(self) -> int:
-        """Width of a sentence embedding; of a cross-encoder, the number of scores a pair gets."""
+        """Width of a sentence embedding; for a cross-encoder the number of scores of a pair."""
         return self.truncate or self.whole_width
 
     @property
     def whole_width(self) -> int:
-        """Dimensions of an embedding that is not truncated; of a cross-encoder 1."""
+        """Dimensions of an embedding before truncation; 1 for a cross-encoder."""
         return self._engine.output_width
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -129,16 +130,16 @@ class Scorer:
     ) -> np.ndarray:
         """Return sentence embeddings in the order of the texts; identical texts are encoded once.
 
-        Here and in `score`, `rank` and `search` every str is a text, as in stock sentence-transformers: an empty one has
-        the embedding of the special tokens alone (a static model's is zero), and half a surrogate pair is read as U+FFFD.
-        Files are read more strictly: an empty value of a table is a mistake there, and refused with its row.
+        Here and in `score`, `rank` and `search` every str is a text, as in stock sentence-transformers: an empty text
+        has the embedding of the special tokens alone (zero for a static model), and half a surrogate pair is read as
+        U+FFFD. Files are read more strictly: an empty value of a table is refused with its row.
 
-        :param output: "int8" (each vector scaled to its own greatest value: compare by cosine) and "binary" (eight
+        :param output: "int8" (each vector scaled by its greatest absolute value: compare by cosine) and "binary" (eight
             signs a byte) are for an index, see `distill.runtime.vectors`.
-        :param batch_tokens: padded tokens of one batch; None is the measured best of the runtime.
-        :param progress: True for a bar on stderr, or a function that is told how many more unique texts are done.
+        :param batch_tokens: padded tokens of one batch; None is the runtime's best value by measurement.
+        :param progress: True for a bar on stderr, or a function that is called with the number of newly finished texts.
         :param prompt_name: a prompt stored in the folder, such as "query"; None is the folder's default prompt, if any.
-        :raises BadInput: for a cross-encoder, for what is no text (the row is named) and for an unknown prompt.
+        :raises BadInput: for a cross-encoder, a value that is not a text (with its row), and an unknown prompt.
 
         *Shape:* result: (n_texts, embedding_width), float32 or int8; binary (n_texts, embedding_width / 8), uint8
         """
@@ -157,9 +158,9 @@ class Scorer:
         progress: bool | OnProgress = False,
         prompt_name: str | None = None,
     ) -> Iterator[np.ndarray]:
-        """Yield the embeddings of `chunk_size` texts after the other: any number of texts in bounded memory.
+        """Yield the embeddings of `chunk_size` texts at a time, for any number of texts in bounded memory.
 
-        The texts may come from a generator, which is read a chunk at a time; see `encode`.
+        The texts may come from a generator, which is read one chunk at a time; see `encode`.
         """
         self._check_bi_encoder()
         check_choice("output", output, OUTPUTS)
@@ -193,14 +194,14 @@ class Scorer:
     ) -> np.ndarray:
         """Score pairs: the cosine for a bi-encoder, the raw logit for a cross-encoder (no sigmoid; `unit` applies one).
 
-        The scale of both is the model's own. `calibrated=True` gives the probability of a match in place of it.
+        The scale depends on the model. `calibrated=True` returns the probability of a match instead.
 
-        A bi-encoder that stores prompts named "query" and "document" (or "passage", "corpus") has them applied, as
-        stock `encode_query` and `encode_document` do. Its embeddings of all unique texts are held in memory.
+        If a bi-encoder stores prompts named "query" and "document" (or "passage", "corpus"), they are applied, as by
+        stock `encode_query` and `encode_document`. The embeddings of all unique texts are held in memory.
 
-        :param calibrated: give probabilities in [0, 1]; see `probability`
-        :raises BadInput: where the lists differ in length or hold what is no text (see `encode` for what is one), the
-            model gives several labels, or probabilities are asked of a folder without a calibration.
+        :param calibrated: return probabilities in [0, 1]; see `probability`
+        :raises BadInput: if the lists differ in length or contain a value that is not a text (see `encode`), the model
+            gives several labels, or `calibrated` is set for a folder without a calibration.
 
         *Shape:* queries, documents: n texts each; result: (n,), float32
         """
@@ -222,14 +223,14 @@ class Scorer:
         calibrated: bool = False,
         progress: bool | OnProgress = False,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows of the best documents for one query, best first, and their scores as `score` gives them.
+        """Return the rows of the best documents for one query, best first, and their scores as by `score`.
 
-        :param documents: texts (a list, a numpy array or a pandas Series), or of a bi-encoder their embeddings
+        :param documents: texts (a list, a numpy array or a pandas Series), or for a bi-encoder their embeddings
             (n_documents, embedding_width), float32, float64, float16 or int8.
         :param top_k: None ranks all documents.
-        :param calibrated: give probabilities beside the rows; the order is that of the scores
-        :raises BadInput: for what is neither, for embeddings that are not finite, and where probabilities are asked of a
-            folder without a calibration
+        :param calibrated: return probabilities instead of scores; the order is the same
+        :raises BadInput: for documents that are neither, for embeddings that are not finite, and if `calibrated` is set
+            for a folder without a calibration
 
         *Shape:* result: (k,) rows, int64, and (k,) scores, float32; equal scores keep the order of the documents
         """
@@ -266,7 +267,7 @@ class Scorer:
         return index.search(self.encode_queries(queries, progress=progress), top_k=top_k)
 
     def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
-        """Return how many tokens are read of each pair: together, or of both sides. *Shape:* (n_pairs,)."""
+        """Return the number of tokens that are read of each pair, both sides together. *Shape:* (n_pairs,)."""
         left, right = check_text_pairs(queries, documents)
         if self.kind == "cross_encoder":
             return self._tokens(left, right).lengths
@@ -278,12 +279,12 @@ class Scorer:
         return unit_scores(self.kind, scores)
 
     def probability(self, scores: np.ndarray) -> np.ndarray:
-        """Map scores onto the probability of a match, by the calibration that the folder carries (`calibration.json`).
+        """Map scores onto the probability of a match, by the folder's calibration (`calibration.json`).
 
-        It was fitted to labelled validation pairs. Where their labels are grades, it gives the expected grade. `unit` needs
-        no fit, rises alike and states no probability.
+        It was fitted to labelled validation pairs. If their labels are grades, it gives the expected grade. `unit`
+        needs no fit and gives the same order, but no probability.
 
-        :raises BadInput: where the folder carries none, or the embeddings are truncated: their cosines are others
+        :raises BadInput: if the folder has no calibration, or the embeddings are truncated, which changes the cosines
 
         *Shape:* that of scores, float32
         """
@@ -293,7 +294,7 @@ class Scorer:
     def decide(self, scores: np.ndarray) -> np.ndarray:
         """Tell which scores of `score` are matches: those that reach the folder's threshold (`calibration.json`).
 
-        :raises BadInput: where the folder carries no threshold
+        :raises BadInput: if the folder has no threshold
 
         *Shape:* that of scores, bool
         """
@@ -327,7 +328,7 @@ class Scorer:
                 f"{self.path} reads the {self.side} side of pairs only; give the other side's model too, see distill.scorers.pairing"
             )
         asked, told = self._task_prompt(*_QUERY_PROMPTS), self._task_prompt(*_DOCUMENT_PROMPTS)
-        if self._leaves_prompt_out and asked != told:  # equal texts are two where other tokens of them are pooled
+        if self._leaves_prompt_out and asked != told:  # equal texts then have two embeddings
             sides = (
                 self._encode(texts, prompt, batch_tokens, progress)
                 for texts, prompt in ((queries, asked), (documents, told))
@@ -374,7 +375,7 @@ class Scorer:
 
     @contextmanager
     def remembering(self) -> Iterator[None]:
-        """Keep up to 256 MB of embeddings from call to call: a text that recurs in the parts of a file is encoded once."""
+        """Keep up to 256 MB of embeddings between calls: a text that recurs in a file's blocks is encoded once."""
         if self.kind == "bi_encoder":
             self._kept = KeptVectors(self.embedding_width)
         try:
@@ -401,14 +402,14 @@ class Scorer:
         return self._prompt(next((name for name in names if self._files.prompts.get(name)), None))
 
     def _n_left_out(self, prompt: str) -> int:
-        """Return how many first tokens the pooling leaves out: the prompt's, counted as stock sentence-transformers does."""
+        """Return the number of prompt tokens that the pooling leaves out, counted as in stock sentence-transformers."""
         if not (prompt and self._leaves_prompt_out):
             return 0
         ids = tokenize(self._tokenizer, [prompt], max_length=self.max_length).ids
         return len(ids) - (len(ids) > 0 and int(ids[-1]) in special_token_ids(self.tokenizer))
 
     def _tokens(self, texts: Sequence[str], pair_texts: Sequence[str] | None = None) -> TokenTable:
-        if self._has_words is None:  # two threads may make one each: the later stays, and neither is wrong
+        if self._has_words is None:  # two threads may both set it, to equal values
             self._words = WordMemory.of(self._tokenizer)
             self._has_words = self._words is not None
         words = self._words
@@ -441,7 +442,7 @@ class Scorer:
         return out
 
     def _batches(self, texts: Sequence[str], pair_texts: Sequence[str] | None, budget: int) -> Iterator[PaddedBatch]:
-        """Tokenise a chunk at a time, and cut it into batches of texts of about one length."""
+        """Tokenise one chunk at a time, and cut it into batches of texts of similar length."""
         for start in range(0, len(texts), _CHUNK):
             part = slice(start, start + _CHUNK)
             table = self._tokens(texts[part], None if pair_texts is None else pair_texts[part])
@@ -453,9 +454,9 @@ class Scorer:
 
 
 class PairedScorer(Scorer):
-    """A model of queries and another of documents that write into one space: a Router, or a student beside its teacher.
+    """A query model and a document model with one embedding space: a Router, or a student with its teacher.
 
-    `tokenizer`, `precision`, `n_parameters` and their like are those of the query's model.
+    `tokenizer`, `precision`, `n_parameters` and similar properties are those of the query model.
     """
 
     def __init__(self, path: Path, query: Scorer, document: Scorer) -> None:
@@ -480,7 +481,7 @@ class PairedScorer(Scorer):
         progress: bool | OnProgress = False,
         prompt_name: str | None = None,
     ) -> np.ndarray:
-        """Return embeddings of the side that `prompt_name` names, else of documents, as stock `encode` does.
+        """Return embeddings of the side that `prompt_name` names, by default of documents, as stock `encode` does.
 
         See `Scorer.encode`.
         """
@@ -503,7 +504,7 @@ class PairedScorer(Scorer):
         progress: bool | OnProgress = False,
         prompt_name: str | None = None,
     ) -> Iterator[np.ndarray]:
-        """Yield the embeddings of `chunk_size` texts after the other, of the side that `prompt_name` names."""
+        """Yield the embeddings of `chunk_size` texts at a time, of the side that `prompt_name` names."""
         for chunk in _chunks(texts, chunk_size):
             yield self.encode(
                 chunk, output=output, batch_tokens=batch_tokens, progress=progress, prompt_name=prompt_name
@@ -511,20 +512,20 @@ class PairedScorer(Scorer):
 
     @contextmanager
     def remembering(self) -> Iterator[None]:
-        """Keep embeddings of either model from call to call; see `Scorer.remembering`."""
+        """Keep embeddings of both models between calls; see `Scorer.remembering`."""
         with self.query.remembering(), self.document.remembering():
             yield
 
     def encode_queries(self, texts: Iterable[str], *, progress: bool | OnProgress = False) -> np.ndarray:
-        """Return embeddings of the query's model."""
+        """Return embeddings of the query model."""
         return self.query.encode_queries(texts, progress=progress)
 
     def encode_documents(self, texts: Iterable[str], *, progress: bool | OnProgress = False) -> np.ndarray:
-        """Return embeddings of the document's model."""
+        """Return embeddings of the document model."""
         return self.document.encode_documents(texts, progress=progress)
 
     def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
-        """Return how many tokens both models read of each pair. *Shape:* (n_pairs,)."""
+        """Return the number of tokens that both models read of each pair. *Shape:* (n_pairs,)."""
         left, right = check_text_pairs(queries, documents)
         total: np.ndarray = self.query._tokens(left).lengths + self.document._tokens(right).lengths
         return total
@@ -552,7 +553,7 @@ def _checked_length(wanted: int | None, engine: Engine) -> int:
 
 
 def _chunks(texts: Iterable[str], chunk_size: int) -> Iterator[list[str]]:
-    """Yield `chunk_size` texts after the other, not checked yet."""
+    """Yield `chunk_size` texts at a time, not checked yet."""
     size = check_count("chunk_size", chunk_size) or 1
     check_texts(
         "texts", texts if isinstance(texts, str | bytes) else texts[:0] if isinstance(texts, np.ndarray) else []
@@ -563,7 +564,7 @@ def _chunks(texts: Iterable[str], chunk_size: int) -> Iterator[list[str]]:
 
 
 def _unique(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """Return the different texts in order of appearance, and where each of the texts stands among them."""
+    """Return the distinct texts in order of appearance, and the index of each text among them."""
     index: dict[str, int] = {}
     positions = np.fromiter((index.setdefault(text, len(index)) for text in texts), dtype=np.int64, count=len(texts))
     return list(index), positions
@@ -571,10 +572,10 @@ def _unique(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
 
 @contextmanager
 def reporter(progress: bool | OnProgress, what: str, total: int) -> Iterator[OnProgress]:
-    """Give what counts the finished items: the caller's own, a line of the terminal, or nothing."""
+    """Yield the progress callback: the caller's function, one that moves a bar on stderr, or one that does nothing."""
     if callable(progress):
         yield progress
-    elif not progress or not sys.stderr.isatty():  # in a log or a pipe a bar leaves an empty line
+    elif not progress or not sys.stderr.isatty():  # in a log or a pipe a bar would leave an empty line
         yield lambda _: None
     else:
         from rich.console import Console

@@ -2,14 +2,15 @@
 
     distill tune student-int8          # seconds; later loads of the folder on such a machine find the result
 
-What wins depends on the CPU, the number of threads, the graph and the library's version, by up to half of the speed, and
-not on the weights or the words: random token ids of mixed lengths are timed. Searched one after the other, the candidates
-of each interleaved: streams (in ONNX Runtime with and without the LayerNorm fusion), tokens a batch, threads of a single
-call. The least time of each counts, since whatever else the machine does only adds to it.
+The best settings depend on the CPU, the number of threads, the graph and the library's version (up to half of the
+speed), but not on the weights or the words. So random token ids of mixed lengths are timed. The search goes through one
+setting after another: streams (in ONNX Runtime with and without the LayerNorm fusion), tokens a batch, threads of a
+single call. The candidates of a setting are interleaved, and the lowest time of each counts, since other load only adds
+to it.
 
-Beside it the precision: the exports of one student, each with its own best settings, in turns, by medians of many rounds
-(`distill.runtime.fastest` takes the fastest from there). A float graph of OpenVINO is also asked to compute in bf16, or in fp32 where
-it does so by itself, if the CPU multiplies bf16: shown, and not taken, as no gate has judged it.
+It also compares precisions: the exports of one student, each with its best settings, in turns, by medians of many
+rounds (`distill.runtime.fastest` uses the result). If the CPU multiplies bf16, a float graph of OpenVINO is also timed
+in bf16, or in fp32 if bf16 is its default. This is only shown, not chosen, because no gate has checked it.
 """
 
 import time
@@ -32,17 +33,17 @@ __all__ = ["Measured", "alone", "compare_precisions", "fastest_settings", "measu
 
 Measured = list[dict[str, Any]]
 _BATCH_TOKENS = (256, 512, 1024, 2048, 4096)
-_LONGEST = 400  # tokens of a text of the sample; longer ones would take the measuring time for themselves
+_LONGEST = 400  # tokens of a text of the sample; longer ones would use up the measuring time
 _SINGLE_LENGTHS = (24, 64, 160)  # tokens of the texts that single calls are timed on: short, median, long
 _ROUNDS = (2, 6)  # at least, at most
 _TURNS = (5, 101)  # of the precisions: at least, at most
-_GAIN = 0.98  # of the time before: what is taken instead has to be this much faster
+_GAIN = 0.98  # a candidate replaces the default only if its time is below this share
 
 
 def tune(
     files: ModelFiles, runtime: Runtime, precision: Precision | None, n_threads: int, *, seconds: float = 15.0
 ) -> tuple[RunSettings, Measured]:
-    """Search, store what was found and return it; see `search`."""
+    """Search the fastest settings, store and return them; see `fastest_settings`."""
     if runtime == "torch":
         raise BadInput(f"{files.folder} is a torch model: there is nothing to tune, export it first")
     settings, measured = fastest_settings(files, runtime, precision, n_threads, seconds=seconds)
@@ -55,7 +56,7 @@ def fastest_settings(
 ) -> tuple[RunSettings, Measured]:
     """Return the fastest settings found in about `seconds`, and every candidate with its tokens per second.
 
-    A model too slow to be run twice over the sample in that time takes longer.
+    A model that cannot run twice over the sample in that time takes longer.
     """
 
     def opened(settings: RunSettings, mode: Mode) -> Engine:
@@ -70,7 +71,7 @@ def fastest_settings(
     runs = {way: _throughput(engine, table, way.batch_tokens) for way, engine in engines.items()}
     best = _fastest(runs, best, seconds * 0.4, "throughput", int(table.lengths.sum()), measured)
     engine = engines[best]
-    del engines, runs  # each holds the weights once more
+    del engines, runs  # each has its own copy of the weights
     sizes = [replace(best, batch_tokens=n) for n in _BATCH_TOKENS]
     runs = {way: _throughput(engine, table, way.batch_tokens) for way in sizes}
     best = _fastest(runs, best, seconds * 0.4, "throughput", int(table.lengths.sum()), measured)
@@ -82,12 +83,12 @@ def fastest_settings(
 
 
 def compare_precisions(found: Found, n_threads: int, *, seconds: float = 15.0) -> list[Speed]:
-    """Find out which of a student's exports is fastest here, and store it beside them; the fastest comes first.
+    """Measure which of a student's exports is fastest here, and store the result beside them; the fastest comes first.
 
-    Exports whose best settings are not known yet are tuned first, `seconds` each: a tuned one beside one on the defaults
-    would be no comparison.
+    Exports without tuned settings are tuned first, `seconds` each, because a comparison with default settings would be
+    unfair.
 
-    :raises BadInput: where there are no graphs to compare
+    :raises BadInput: if there are no graphs to compare
     """
     graphs = [one for one in found.exports if one.runtime != "numpy"]
     if not graphs:
@@ -102,7 +103,7 @@ def compare_precisions(found: Found, n_threads: int, *, seconds: float = 15.0) -
 
 
 def alone(files: ModelFiles, runtime: Runtime, n_threads: int) -> Found:
-    """Return a graph that is no export of a student as one, in the precision that it runs in by itself."""
+    """Return a graph that is no export as if it were one, in its default precision."""
     return Found(
         files.folder, [ExportFolder(files, runtime, open_graph(files, runtime, None, n_threads).precision)], []
     )
@@ -129,7 +130,7 @@ def measure_precisions(exports: Sequence[ExportFolder], n_threads: int, *, secon
         for place in order:
             times[place][0].append(_timed(many[place]))
             times[place][1].append(_timed(single[place]))
-        order.append(order.pop(0))  # nobody is always first after the same neighbour
+        order.append(order.pop(0))  # rotate, so that no export always follows the same one
     n_calls = len(_single_rows(table))
     speeds = [
         Speed(
@@ -146,13 +147,13 @@ def measure_precisions(exports: Sequence[ExportFolder], n_threads: int, *, secon
 
 
 def _as_tuned(export: ExportFolder, hint: Precision | None, n_threads: int) -> Engine:
-    """Open a graph with its stored settings, under whatever precision it is asked for."""
+    """Open a graph with its stored settings, also in another precision."""
     settings = read_settings(export.files, settings_key(export.files, export.runtime, None, n_threads))
     return open_graph(export.files, export.runtime, hint, n_threads, settings)
 
 
 def _asked_otherwise(exports: Sequence[ExportFolder]) -> list[tuple[ExportFolder, Precision | None]]:
-    """Return float graphs of OpenVINO with the precision to ask them for, where there is no such export."""
+    """Return float graphs of OpenVINO with another precision to time, if there is no export in that precision."""
     held = {one.precision for one in exports if one.runtime == "openvino"}
     others: dict[str, Precision] = {"fp32": "bf16", "bf16": "fp32"}
     return [
@@ -258,5 +259,5 @@ def _sample(engine: Engine, files: ModelFiles, seconds: float) -> TokenTable:
     start = time.perf_counter()
     run()
     tokens_per_s = probe.lengths.sum() / (time.perf_counter() - start)
-    # a sixtieth of the time each, within what fills a few batches and what is no longer a short search
+    # a sixtieth of the time each, but enough to fill a few batches, and few enough for a short search
     return table(int(np.clip(tokens_per_s * seconds / 60 / 100, 32, 512)))

@@ -3,9 +3,9 @@
     index = Index(binary=scorer.encode(texts, output="binary"), vectors=scorer.encode(texts, output="int8"))
     rows, cosines = scorer.search(queries, index, top_k=10)
 
-int8 keeps each vector scaled to its own greatest value, so nothing has to be calibrated and stored beside it: a cosine
-does not see the scale. Binary keeps the signs, eight a byte, 32 times smaller than float32; alone it misorders, so it
-finds candidates, and the vectors (float32 or int8, in memory or mapped from a file) decide among them
+int8 scales each vector by its greatest absolute value. A cosine does not depend on the scale, so nothing has to be
+calibrated or stored. Binary keeps the signs, eight a byte, 32 times smaller than float32. Its order is inexact, so it
+only finds candidates; the vectors (float32 or int8, in memory or mapped from a file) rank them
 (Yamada et al. 2021, https://aclanthology.org/2021.acl-short.123).
 """
 
@@ -22,7 +22,7 @@ __all__ = ["OUTPUTS", "Index", "Output", "nearest_rows", "packed", "row_cosines"
 Output = Literal["float32", "int8", "binary"]
 OUTPUTS = ("float32", "int8", "binary")
 _BLOCK = 65_536  # documents compared at once: bounds the memory of a search
-_PAIRS_AT_ONCE = 8192  # whose vectors are gathered together
+_PAIRS_AT_ONCE = 8192  # pairs whose vectors are gathered together
 _COSINES_AT_ONCE = 2**25  # of a block of queries: 128 MB
 _BITS = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
 
@@ -52,7 +52,7 @@ def top_rows(scores: np.ndarray, k: int) -> np.ndarray:
     array([1, 3, 2])
     """
     if k < len(scores):
-        # all that reach the k-th greatest, so that the order of equal ones does not depend on the partition
+        # all scores that reach the k-th greatest, so that the order of equal ones does not depend on the partition
         edge = np.partition(scores, len(scores) - k)[len(scores) - k]
         chosen = np.flatnonzero(scores >= edge)
     else:
@@ -61,7 +61,7 @@ def top_rows(scores: np.ndarray, k: int) -> np.ndarray:
 
 
 def nearest_rows(queries: np.ndarray, documents: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each query the rows of the k documents of the greatest cosine, greatest first, and the cosines.
+    """Return for each query the rows of the k documents with the greatest cosines, greatest first, and the cosines.
 
     *Shape:* queries: (n_queries, width), documents: (n_documents, width) → (n_queries, min(k, n_documents)) each
 
@@ -94,7 +94,7 @@ def unit_rows(vectors: np.ndarray) -> np.ndarray:
 def row_cosines(one: np.ndarray, left: np.ndarray, other: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Return the cosines of chosen rows. *Shape:* (n, width), (n_pairs,), (m, width), (n_pairs,) → (n_pairs,).
 
-    Both are brought to unit length where they lie: a copy of all embeddings would double the memory.
+    Both arrays are normalised in place, because a copy of all embeddings would double the memory.
     """
     for vectors in (one, other):
         vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
@@ -107,7 +107,7 @@ def row_cosines(one: np.ndarray, left: np.ndarray, other: np.ndarray, right: np.
 
 @dataclass(frozen=True)
 class Index:
-    """Embeddings of documents to search: vectors, or binary ones that find candidates, or best both.
+    """Document embeddings to search: vectors, binary ones that find candidates, or (best) both.
 
     `n_candidates` documents by Hamming distance are rescored for each of the `top_k` asked for.
 
@@ -212,7 +212,7 @@ def _n_bytes(width: int) -> int:
 
 
 def _finite(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return scores as they are. Vectors are looked at as they are searched: they may lie in a mapped file.
+    """Check scores and return them. Vectors are checked only when they are searched, since they may be a mapped file.
 
     :raises BadInput: naming the first row whose vector is NaN or infinite
     """
@@ -225,7 +225,7 @@ def _finite(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
 def _cosines(query: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """*Shape:* query: (width,), of unit length; vectors: (n, width); result: (n,)."""
     wide = vectors.astype(np.float32, copy=False)
-    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is told by name, see `_finite`
+    with np.errstate(invalid="ignore", over="ignore"):  # `_finite` names rows that are not finite
         cosines: np.ndarray = wide @ query / np.maximum(np.linalg.norm(wide, axis=1), 1e-12)
     return cosines
 

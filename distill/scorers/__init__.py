@@ -1,4 +1,4 @@
-"""Whatever gives a score to a pair, opened by one call: models, TF-IDF, paragraphs, endpoints, cascades.
+"""Scorers of pairs, all opened by one call: models, TF-IDF, paragraphs, endpoints, cascades.
 
-It measures nothing.
+Measuring them is the task of `distill.evaluation`.
 """

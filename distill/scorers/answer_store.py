@@ -1,6 +1,6 @@
-"""What a server answered, on disk by the hash of what was asked: vectors, or scores as vectors of one number.
+"""A server's responses on disk, by the hash of the request: vectors, or scores as vectors of one number.
 
-Records lie in shards that are only ever added to, under a folder of their identity. Any number of processes may share it.
+Records are in append-only shards, in a folder for each identity. Any number of processes may share it.
 """
 
 import hashlib
@@ -24,8 +24,8 @@ __all__ = ["AnswerStore"]
 class AnswerStore:
     """Vectors by the hash of their text, in append-only shards.
 
-    A process writes a shard of its own and never changes another's. A record is hash, checksum, vector; one that a kill
-    cut off, or whose checksum is wrong, counts as missing.
+    A process writes its own shard and never changes another's. A record is hash, checksum, vector. A record that is
+    incomplete after a kill, or has a wrong checksum, counts as missing.
     """
 
     def __init__(self, root: Path, identity: JsonObject) -> None:

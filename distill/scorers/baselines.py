@@ -1,8 +1,8 @@
-"""What a model is compared with: TF-IDF, an encoder as it comes, an encoder behind an endpoint, paragraph-wise matching.
+"""Baselines: TF-IDF, a pretrained encoder as it is, an encoder behind an endpoint, matching by paragraphs.
 
-Each is a scorer like any other: a folder under `<run>/baselines/`, opened by `distill.scorers.opening`, scored by `distill score`,
-a row of every report. An encoder as it comes is an ordinary model folder; the others hold a `scorer.json` that says what
-they are, and no pickle. All of them give a cosine, so that (cos + 1) / 2 is their score in [0, 1].
+Each is a scorer like any other: a folder under `<run>/baselines/`, opened by `distill.scorers.opening`, usable in
+`distill score`, and a row of every report. A pretrained encoder is an ordinary model folder. The others have a
+`scorer.json` that describes them, and no pickle. All give a cosine, so (cos + 1) / 2 is their score in [0, 1].
 """
 
 import logging
@@ -61,7 +61,7 @@ _BLANK_LINES = re.compile(r"\n\s*\n")
 
 
 class _Cosines:
-    """What scorers that give cosines have in common."""
+    """The common part of scorers that give cosines."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({getattr(self, 'settings', '')})"
@@ -79,8 +79,8 @@ class _Cosines:
 class TfIdfScorer(_Cosines):
     """Cosines of TF-IDF vectors, by scikit-learn: fitted on the training texts, or anew on each pair.
 
-    Fitted on a pair alone, as the published ablation did, a term has one of two weights: in both texts, or in one. What
-    is rare in the language counts no more than what is not.
+    If it is fitted on each pair alone, as in the published ablation, a term has only two possible weights: for a term
+    in both texts, and for a term in one. Terms that are rare in the language then count no more than frequent ones.
     """
 
     kind, runtime, precision, max_length = "tfidf", "scikit-learn", "fp64", None
@@ -90,7 +90,7 @@ class TfIdfScorer(_Cosines):
 
     @property
     def variant(self) -> str:
-        """What it counts, for the report's row."""
+        """The terms that it counts, for the report's row."""
         return term_words(self.settings)
 
     @cached_property
@@ -112,7 +112,7 @@ class TfIdfScorer(_Cosines):
 
     @property
     def n_parameters(self) -> int:
-        """Inverse document frequencies that were fitted."""
+        """Number of fitted inverse document frequencies."""
         return 0 if self.settings.fit == "pair" else len(self._vocabulary)
 
     def score(
@@ -169,7 +169,7 @@ def _row_products(vectorizer: Any, queries: Sequence[str], documents: Sequence[s
 
 
 def floor_texts(split: Split, seed: int) -> list[str]:
-    """Return what TF-IDF is fitted on: all text that a student may learn from, of what has no labels 100,000 at most."""
+    """Return the texts for the fit of TF-IDF: all training texts of a student, but at most 100,000 without labels."""
     unpaired = split.unpaired
     drawn = [unpaired[row] for row in sample(len(unpaired), _MOST_UNPAIRED, seed)]
     return list(dict.fromkeys([*split.train.queries, *split.train.documents, *drawn]))
@@ -178,9 +178,9 @@ def floor_texts(split: Split, seed: int) -> list[str]:
 def choose_tfidf(texts: Sequence[str], split: Split) -> tuple[TfIdf, dict[str, float | None]]:
     """Return the terms whose TF-IDF, fitted on texts, ranks the validation pairs best, and the value of each.
 
-    A floor of words alone is too low for Korean: on KorSTS words have a Spearman of .565, characters 1 to 3 of .742.
-    Where the pairs cannot rank (no labels, or all alike) words are taken, and all values are None. Where most evaluation texts
-    are in another script than the validation texts, those say nothing of it: characters 1 to 3 are taken.
+    Words alone are too weak a baseline for Korean: on KorSTS words have a Spearman of .565, characters 1 to 3 of .742.
+    If the pairs cannot rank (no labels, or all equal), words are used, and all values are None. If most evaluation
+    texts are in another script than the validation texts, the choice would not transfer, so characters 1 to 3 are used.
     """
     scripts = [
         next(iter(script_shares([*pairs.queries[:1000], *pairs.documents[:1000]])), "")
@@ -201,7 +201,7 @@ def choose_tfidf(texts: Sequence[str], split: Split) -> tuple[TfIdf, dict[str, f
         scores = _row_products(fitted, validation.queries, validation.documents)
         value = math.nan if validation.labels is None else validation_value(scores, validation.labels)
         values.append(value if math.isfinite(value) else None)
-    best = max(range(len(_FLOORS)), key=lambda place: or_least(values[place]))  # of equals the first
+    best = max(range(len(_FLOORS)), key=lambda place: or_least(values[place]))  # the first of equal values
     names = [f"{analyzer} {ngrams[0]}–{ngrams[1]}" for analyzer, ngrams in _FLOORS]
     return TfIdf(analyzer=_FLOORS[best][0], ngrams=_FLOORS[best][1]), dict(zip(names, values, strict=True))
 
@@ -216,7 +216,7 @@ def tfidf_cosines(settings: TfIdf, texts: Sequence[str], *parts: Pairs) -> list[
 
 
 def term_words(settings: TfIdf) -> str:
-    """Say what a TF-IDF scorer counts.
+    """Return the terms that a TF-IDF scorer counts, in words.
 
     >>> term_words(TfIdf()), term_words(TfIdf(analyzer="char", ngrams=(1, 3)))
     ('words', 'characters 1–3')
@@ -245,7 +245,7 @@ def write_tfidf(folder: Path, settings: TfIdf, texts: Sequence[str]) -> None:
 
 
 class RemoteScorer(_Cosines):
-    """Cosines of embeddings that an OpenAI-compatible endpoint gives; each text is paid for once."""
+    """Cosines of embeddings from an OpenAI-compatible endpoint; each text is paid for once."""
 
     kind, runtime, precision, max_length, n_parameters = "remote", "remote", "unknown", None, 0
 
@@ -272,14 +272,14 @@ class RemoteScorer(_Cosines):
         return cosines.astype(np.float32)
 
     def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
-        """An estimate: the tokenizer is the server's. *Shape:* (n_pairs,)."""
+        """Estimated numbers of tokens, since the tokenizer is the server's. *Shape:* (n_pairs,)."""
         from distill.endpoints.tokens import estimated_tokens
 
         return np.array([estimated_tokens(q) + estimated_tokens(d) for q, d in zip(queries, documents, strict=True)])
 
 
 def has_kept_vectors(folder: Path, settings: Remote) -> bool:
-    """Tell whether some of a remote baseline's embeddings are on disk; which ones is known to the one who asks."""
+    """Tell whether any embedding of a remote baseline is on disk."""
     return _vectors_of(folder, settings).is_dir()
 
 
@@ -293,14 +293,14 @@ def write_remote(folder: Path, settings: Remote) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Paragraph by paragraph
+# Matching by paragraphs
 # ---------------------------------------------------------------------------------------------------------------------
 
 
 def split_paragraphs(text: str, max_characters: int = 400, min_characters: int = 20) -> list[str]:
-    r"""Cut a text at blank lines; a long block also at its lines, then sentences, then anywhere. Never empty-handed.
+    r"""Cut a text at blank lines; a long block also at lines, sentences, then anywhere. Returns at least one piece.
 
-    Pieces below `min_characters`, such as headings, open the next one.
+    Pieces below `min_characters`, such as headings, are joined with the next piece.
 
     >>> split_paragraphs("Skills\n\nPython and SQL for ten years.\n\nNursing in intensive care.", 40, 10)
     ['Skills\nPython and SQL for ten years.', 'Nursing in intensive care.']
@@ -347,8 +347,9 @@ def _parts(block: str, at_most: int) -> Iterator[tuple[str, str]]:
 class ParagraphScorer(_Cosines):
     """A bi-encoder on paragraphs: the mean of the `top_k` best matches, from either side.
 
-    Each paragraph of the query has one best match in the document; the k highest of these are averaged, and the same from
-    the document's side; the score is the mean of both. What stands in one place of a long text is not diluted by the rest.
+    Each paragraph of the query has one best match in the document, and the k highest of these are averaged. The same is
+    done from the document's side; the score is the mean of both. So one matching part of a long text is not diluted by
+    the rest.
     """
 
     kind = "paragraphs"
@@ -361,7 +362,7 @@ class ParagraphScorer(_Cosines):
 
     @property
     def n_parameters(self) -> int:
-        """Those of the bi-encoder."""
+        """Parameters of the bi-encoder."""
         return self.scorer.n_parameters
 
     def score(
@@ -403,5 +404,5 @@ class ParagraphScorer(_Cosines):
 
 
 def write_paragraphs(folder: Path, settings: Paragraphs) -> None:
-    """Write a paragraph scorer: which model folder it runs, seen from its own place, and how."""
+    """Write a paragraph scorer: its settings, and the model folder as a path relative to its own."""
     write_json(folder / SCORER_FILE, settings.model_dump(mode="json"))

@@ -1,10 +1,10 @@
-"""Teachers that are no model: one scorer over whatever answers, so that labelling, doctor and report ask all teachers alike.
+"""Black boxes: one scorer for all teachers that are not a model, with the interface of the other teachers.
 
     BlackBoxScorer ─▶ Answering: a file (`distill.scorers.file_answers`), an endpoint (`distill.scorers.endpoint_answers`),
                                  a Python function (`distill.scorers.function_answers`)
 
-Their folder, `<run>/teachers/<name>`, holds a `scorer.json` that says what answers, and a card whose revision is that of the
-answers: signals of another file are other signals.
+Their folder, `<run>/teachers/<name>`, has a `scorer.json` that describes the source of the answers, and a card whose
+revision is that of the answers: signals of a changed file have another identity.
 """
 
 import hashlib
@@ -33,10 +33,10 @@ __all__ = ["BlackBoxScorer", "answers_of", "endpoint_of", "lacking", "open_asked
 
 
 class Answering(Protocol):
-    """What answers for a black box."""
+    """The source of a black box's answers."""
 
     def ask(self, items: Sequence[Item], roles: Sequence[int], progress: OnProgress) -> np.ndarray:
-        """Return the answer to each item, once and for all.
+        """Return the answer to each item.
 
         *Shape:* (n_items, width) embeddings, or (n_items,) scores as logits or cosines, float32
 
@@ -46,9 +46,9 @@ class Answering(Protocol):
 
 
 class BlackBoxScorer:
-    """A black box that is asked like a model: `score` of pairs, and where it gives embeddings `encode_queries`, `encode_documents`.
+    """A black box as a model: `score`, and `encode_queries` and `encode_documents` if it gives embeddings.
 
-    `n_parameters` is None: nobody here knows it.
+    `n_parameters` is None: the number is unknown.
     """
 
     precision, max_length, n_parameters = "unknown", None, None
@@ -88,7 +88,7 @@ class BlackBoxScorer:
         return self._answers(list(texts), list(roles), progress)
 
     def cost(self) -> Mapping[str, Any] | None:
-        """Return what its answers have cost this run, {"dollars", "requests"}; None where nobody is paid."""
+        """Return the cost of its answers in this run, {"dollars", "requests"}; None if they are free."""
         return self._source.cost() if isinstance(self._source, EndpointAnswers) else None
 
     def unit(self, scores: np.ndarray) -> np.ndarray:
@@ -113,7 +113,7 @@ class BlackBoxScorer:
 
 
 class _File:
-    """The answers of a file; the whole file is read for what is asked at once."""
+    """The answers of a file; each call reads the whole file."""
 
     def __init__(self, name: str, settings: FileTeacher) -> None:
         self.name, self.settings = name, settings
@@ -121,7 +121,7 @@ class _File:
     def ask(self, items: Sequence[Item], roles: Sequence[int], progress: OnProgress) -> np.ndarray:
         """Look items up.
 
-        :raises BadInput: where the file lacks one
+        :raises BadInput: if the file lacks one
         """
         found = read_answers(self.name, self.settings, items)
         if found.missing:
@@ -131,7 +131,7 @@ class _File:
 
 
 def lacking(name: str, settings: FileTeacher, missing: Sequence[Item], n_items: int, parts: str = "") -> str:
-    """Say what a file has no answer to."""
+    """Return a message on the items that a file lacks."""
     what = "texts" if settings.signal == "embeddings" else "pairs"
     path = settings.path[0] if len(settings.path) == 1 else f"{settings.path[0]} and {len(settings.path) - 1} more"
     advice = "add them to the file"
@@ -152,15 +152,15 @@ def _n_other_way(name: str, settings: FileTeacher, missing: Sequence[Item]) -> i
     exchanged = [(item[1], item[0]) for item in missing if not isinstance(item, str)]
     try:
         return len(exchanged) - len(read_answers(name, settings, exchanged).missing) if exchanged else 0
-    except BadInput:  # what stands there is no answer either way round
+    except BadInput:  # the exchanged pairs have no valid answer either
         return 0
 
 
 def open_asked(run: Run, name: str, *, may_ask: bool = True, device: str | None = None) -> BlackBoxScorer | TokenScorer:
-    """Open a teacher of a run that is asked and nothing else: a black box, or a model that compares tokens.
+    """Open a teacher that is used without training: a black box, or a model that compares tokens.
 
-    :param may_ask: False asks nobody: what no earlier run has kept is refused
-    :param device: where a model is to lie; None is a GPU where there is one
+    :param may_ask: False sends no request: answers that are not stored are refused
+    :param device: the model's device; None is a GPU if there is one
     """
     if isinstance(run.recipe.black_boxes[name], TokenTeacher):
         return _open_model(run, name, device)
@@ -168,7 +168,7 @@ def open_asked(run: Run, name: str, *, may_ask: bool = True, device: str | None 
 
 
 def _open_model(run: Run, name: str, device: str | None) -> TokenScorer:
-    """Open a model that compares tokens, once its files are known to be those of its card, by which signals are cached."""
+    """Open a model that compares tokens, after checking its files against its card, by which signals are cached."""
     folder = run.teacher(name)
     stated, now = run.require(folder, "train_teacher").revision, revision(folder)
     if now != stated:
@@ -179,9 +179,9 @@ def _open_model(run: Run, name: str, device: str | None) -> TokenScorer:
 
 
 def open_black_box(run: Run, name: str, *, may_ask: bool = True) -> BlackBoxScorer:
-    """Open a black box of a run as its recipe states it.
+    """Open a black box of a run by its recipe.
 
-    :param may_ask: False asks nobody: what no earlier run has kept is refused
+    :param may_ask: False sends no request: answers that are not stored are refused
     """
     settings = run.recipe.black_boxes[name]
     if isinstance(settings, EndpointTeacher):
@@ -193,16 +193,16 @@ def open_black_box(run: Run, name: str, *, may_ask: bool = True) -> BlackBoxScor
 
 
 def endpoint_of(run: Run, name: str, settings: EndpointTeacher, *, may_ask: bool = True) -> EndpointAnswers:
-    """Open the answers of an endpoint as a run keeps them."""
+    """Open an endpoint with the answers that a run has stored."""
     return EndpointAnswers(name, settings, run.signals(name), may_ask=may_ask)
 
 
 def answers_of(settings: BlackBox) -> Mapping[str, Any]:
-    """Return what decides the answers of a black box, for its revision.
+    """Return everything that determines the answers of a black box, for its revision.
 
-    :raises BadInput: where a file is not there
+    :raises BadInput: if a file does not exist
     """
-    if isinstance(settings, EndpointTeacher):  # its address, key and prices may change without its answers changing
+    if isinstance(settings, EndpointTeacher):  # address, key and prices do not affect its answers
         how = {"batch_size", "budget", "cache", "endpoint", "scripts"}
         return {**settings.deciding(exclude=how), "model": settings.endpoint.model}
     if isinstance(settings, CallableTeacher):

@@ -1,19 +1,19 @@
 """A cascade: the student scores every pair, the teacher only those for which the student's score is least certain.
 
-    cascade = fit_cascade(student_scores, teacher_scores, labels)      # on held-back pairs
-    routed = cascade.routed(student_scores, share=0.2)                 # which pairs the teacher is asked
+    cascade = fit_cascade(student_scores, teacher_scores, labels)      # on held-out pairs
+    routed = cascade.routed(student_scores, share=0.2)                 # the pairs that are sent to the teacher
     scores = cascade.combined(student_scores, teacher_scores, routed)
 
-Three small functions are fitted on held-back pairs, none of them on the pairs that are reported:
+Three small functions are fitted on held-out pairs, not on the pairs of the report:
 
-    student      p_s = σ(a·s + b), the student's score as the probability of a match; monotone, so ranks stay
-    both         p_b = σ(c·s + d·t + e), what both say together: the student's score is there anyway, and costs nothing
-    doubt        E[(p_b − p_s)² | s], how much asking the teacher moves a pair that the student scored s
+    student      p_s = σ(a·s + b), the student's score as the probability of a match; monotone, so ranks do not change
+    both         p_b = σ(c·s + d·t + e), from both scores; the student's score is known anyway and costs nothing
+    doubt        E[(p_b − p_s)² | s], the expected change by the teacher for a pair with the student's score s
 
-Doubt is a smooth curve over the student's score. With yes/no labels it is high in the middle and low at both ends (the
-usual band around the threshold); with graded labels it is high wherever student and teacher part, which no threshold
-shows. A level of doubt is the dial: pairs above it go to the teacher. `top_k` asks the teacher of the k best documents of
-each query instead, whatever the doubt: what reranking does.
+Doubt is a smooth curve over the student's score. With binary labels it is high in the middle and low at both ends (the
+usual band around the threshold). With graded labels it is high wherever student and teacher disagree, which a threshold
+cannot express. Pairs above a level of doubt go to the teacher. `top_k` instead sends the k best documents of each query
+to the teacher, whatever their doubt, as in reranking.
 
 Cascades of classifiers: Viola & Jones 2001; deferral by estimated gain: Jitkrittum et al. 2023, arXiv 2307.02764.
 """
@@ -35,11 +35,11 @@ from distill.scorers.scoring import PairScorer
 __all__ = ["Cascade", "CascadeScorer", "CascadeSettings", "compares_documents", "fit_cascade"]
 
 _N_KNOTS = 33  # of the curve of doubt, at equal shares of the pairs
-_MIN_PAIRS = 50  # fewer do not bear a curve: `fit_cascade` refuses them
+_MIN_PAIRS = 50  # fewer pairs are too few for the curve: `fit_cascade` refuses them
 
 
 class Cascade(BaseModel):
-    """The fitted functions. `knots` and `doubts` are the curve of doubt over the student's score, in between linear."""
+    """The fitted functions. `knots` and `doubts` are the curve of doubt over the student's score, linear between."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -61,27 +61,27 @@ class Cascade(BaseModel):
         return _sigmoid(c * np.asarray(student_scores, np.float64) + d * np.asarray(teacher_scores, np.float64) + e)
 
     def doubt(self, student_scores: np.ndarray) -> np.ndarray:
-        """Return how much the teacher is expected to move each pair. *Shape:* that of the scores."""
+        """Return the doubt of each pair: the expected change by the teacher. *Shape:* that of the scores."""
         return np.asarray(np.interp(student_scores, self.knots, self.doubts))
 
     def level(self, student_scores: np.ndarray, share: float) -> float:
-        """Return the level of doubt that sends this share of such pairs to the teacher; inf for none of them."""
+        """Return the level of doubt that sends this share of such pairs to the teacher; inf if none is sent."""
         n_routed = round(share * len(student_scores))
         if n_routed == 0:
             return float("inf")
         return float(np.sort(self.doubt(student_scores))[-n_routed])
 
     def routed(self, student_scores: np.ndarray, share: float) -> np.ndarray:
-        """Return which pairs the teacher is asked: exactly this share of them, those of most doubt. *Shape:* (n,), bool."""
+        """Return the pairs for the teacher: exactly this share, those of most doubt. *Shape:* (n,), bool."""
         order = np.argsort(-self.doubt(student_scores), kind="stable")
         chosen = np.zeros(len(order), dtype=bool)
         chosen[order[: round(share * len(order))]] = True
         return chosen
 
     def combined(self, student_scores: np.ndarray, teacher_scores: np.ndarray, routed: np.ndarray) -> np.ndarray:
-        """Return p_b where the teacher was asked, p_s elsewhere.
+        """Return p_b for pairs that were sent to the teacher, p_s for the others.
 
-        :param teacher_scores: read where `routed` only. *Shape:* each (n,)
+        :param teacher_scores: read only where `routed` is True. *Shape:* each (n,)
         """
         scores = self.alone(student_scores)
         scores[routed] = self.together(student_scores[routed], teacher_scores[routed])
@@ -89,11 +89,11 @@ class Cascade(BaseModel):
 
 
 def fit_cascade(student_scores: np.ndarray, teacher_scores: np.ndarray, labels: np.ndarray) -> Cascade:
-    """Fit a cascade on held-back pairs.
+    """Fit a cascade on held-out pairs.
 
     :param labels: in [0, 1]; grades count as probabilities. *Shape:* each (n_pairs,)
-    :raises BadInput: for fewer than 50 pairs, labels that are all alike, or scores that are
-    :raises JobFailed: where the student's scores do not rise with the labels
+    :raises BadInput: for fewer than 50 pairs, or if all labels or all scores are equal
+    :raises JobFailed: if the student's scores do not increase with the labels
     """
     if len(labels) < _MIN_PAIRS:
         raise BadInput(
@@ -129,7 +129,8 @@ def _sigmoid(values: np.ndarray) -> np.ndarray:
 def _smooth_curve(scores: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Average `values` over neighbours in score; return knots and the curve there. *Shape:* each (n_knots,).
 
-    Nadaraya–Watson over ranks, so that every place has as many neighbours; a twelfth of the pairs is one width.
+    Nadaraya–Watson over ranks, so that every point has the same number of neighbours; the kernel width is a twelfth of
+    the pairs.
     """
     order = np.argsort(scores, kind="stable")
     ranks = (np.arange(len(order)) + 0.5) / len(order)
@@ -168,7 +169,7 @@ class CascadeSettings(BaseModel):
 
 @dataclass(frozen=True)
 class CascadeScorer:
-    """Two scorers and the dial between them: a scorer like any other. Scores are probabilities."""
+    """Student and teacher as one scorer, with a level of doubt. Its scores are probabilities."""
 
     student: PairScorer
     teacher: PairScorer
@@ -177,7 +178,7 @@ class CascadeScorer:
 
     @property
     def runtime(self) -> str:
-        """Of the student, which sees every pair."""
+        """The student's, which scores every pair."""
         return str(self.student.runtime)
 
     @property
@@ -209,7 +210,7 @@ class CascadeScorer:
         return self.settings.cascade.combined(student_scores, teacher_scores, routed)
 
     def routed(self, queries: Sequence[str], student_scores: np.ndarray) -> np.ndarray:
-        """Return which pairs the teacher is asked. *Shape:* (n_pairs,), bool."""
+        """Return the pairs that are sent to the teacher. *Shape:* (n_pairs,), bool."""
         if self.settings.top_k is not None:
             return top_k_of_queries(queries, student_scores, self.settings.top_k)
         level = float("inf") if self.settings.level is None else self.settings.level
@@ -229,7 +230,7 @@ class CascadeScorer:
 
 
 def compares_documents(scorer: PairScorer) -> bool:
-    """Tell whether a pair's score depends on the other documents of its query, so that all of them have to be scored in one call."""
+    """Tell whether a pair's score depends on other documents of its query: one call has to score all of them."""
     return isinstance(scorer, CascadeScorer) and scorer.settings.top_k is not None
 
 

@@ -1,7 +1,7 @@
-"""What a file says of the texts, or pairs of texts, that are asked for: each found as it is written, else folded; then checked.
+"""Answers of a file for given texts or pairs: each is looked up as it is written, then in folded form, and checked.
 
-Folded is how this toolkit compares texts everywhere (`distill.data.splitting.text_key`): NFC, white space as one space. Only
-what is asked for is kept and checked, so that a file may hold more.
+Folding is this toolkit's rule for comparing texts (`distill.data.splitting.text_key`): NFC, white space as one space.
+Only requested answers are kept and checked, so the file may have others.
 """
 
 import logging
@@ -20,7 +20,7 @@ from distill.wording import counted
 __all__ = ["FileAnswers", "read_answers", "shown_item", "to_scale"]
 
 log = logging.getLogger(__name__)
-_SAME = 1e-3  # two answers to one text that differ by less, in shares of their size, are one: servers round differently
+_SAME = 1e-3  # two answers to one text count as equal below this relative difference: servers round differently
 _LEAST_UNIT = 1e-6  # of a score in [0, 1]: 0 and 1 have no logit
 _ROUNDING = 1e-4
 _SHOWN = 60
@@ -28,7 +28,7 @@ _SHOWN = 60
 
 @dataclass(frozen=True)
 class FileAnswers:
-    """The answers to items asked for, and which of them the file has none for.
+    """The answers to the requested items, and the items that the file lacks.
 
     *Shape:* values: (n_found, width) embeddings, or (n_found,) logits or cosines, float32
 
@@ -50,9 +50,9 @@ def read_answers(name: str, settings: FileTeacher, items: Sequence[Item], *, who
     """Look items up in a teacher's files.
 
     :param name: the teacher's, for messages
-    :param whole: these are all items that a recipe asks for: one answer to everything is refused
-    :raises BadInput: where a file cannot be read, or what it says of these items is no answer: several that differ, NaN, vectors of
-        several widths or without direction, scores outside their range, one answer to everything
+    :param whole: these are all items of a recipe: the same answer to everything is refused
+    :raises BadInput: if a file cannot be read, or its answers are invalid: several different ones to an item, NaN,
+        vectors of several widths or of zeros, scores outside their range, the same answer to everything
     """
     found = _Found.of(items)
     try:
@@ -94,7 +94,7 @@ def _key(item: Item) -> Item:
 
 @dataclass
 class _Found:
-    """Answers as they are met: of each item the first as it is written, and the first of a folded one."""
+    """Answers found so far: for each item the first exact match, and the first match in folded form."""
 
     items: list[Item]
     by_item: dict[Item, int]
@@ -102,7 +102,7 @@ class _Found:
     values: list[np.ndarray] = field(default_factory=list)
     exact: dict[int, int] = field(default_factory=dict)
     folded: dict[int, int] = field(default_factory=dict)
-    torn: dict[int, None] = field(default_factory=dict)  # with answers that differ, as they are written
+    torn: dict[int, None] = field(default_factory=dict)  # items whose exact matches have different answers
     torn_folded: set[int] = field(default_factory=set)
     n_repeats: int = 0
 
@@ -115,7 +115,7 @@ class _Found:
         return cls(unique, {item: number for number, item in enumerate(unique)}, by_key)
 
     def take(self, path: str, items: Sequence[Item], values: np.ndarray) -> None:
-        """Keep the answers to what is asked for."""
+        """Keep the answers to the requested items."""
         if self.values and values.shape[1:] != self.values[0].shape and len(items):
             raise BadInput(
                 f"{path}: its vectors have no common width: {self.values[0].size} numbers in some, {values.shape[1]} in others"
@@ -131,7 +131,7 @@ class _Found:
                     self.torn_folded.add(other)
 
     def _keep(self, rows: dict[int, int], number: int, value: np.ndarray) -> bool:
-        """Keep the first answer; tell whether this one is the same."""
+        """Keep the first answer; return whether this one is the same."""
         if number in rows:
             return _is_same(self.values[rows[number]], value)
         rows[number] = len(self.values)
@@ -139,9 +139,9 @@ class _Found:
         return True
 
     def answers(self, where: str) -> FileAnswers:
-        """Return what was found.
+        """Return the answers.
 
-        :raises BadInput: where an item has several answers
+        :raises BadInput: if an item has several different answers
         """
         folded = {number: row for number, row in self.folded.items() if number not in self.exact}
         torn = [*self.torn, *(number for number in folded if number in self.torn_folded)]
@@ -202,11 +202,11 @@ def _refuse(where: str, what: str, wrong: np.ndarray, item_of: Mapping[int, Item
 
 
 def to_scale(where: str, settings: ScaledAnswers, values: np.ndarray, least: float = _LEAST_UNIT) -> np.ndarray:
-    """Return scores as they are kept: cosines, or logits, which of scale unit are ln(u / (1 − u)).
+    """Return scores in the stored form: cosines, or logits; scores u of scale unit become ln(u / (1 − u)).
 
     *Shape:* values: (n_pairs,) float64; result: the same, float32
 
-    :param least: how near to 0 and 1 a unit score is taken: those have no logit
+    :param least: unit scores are clipped to [least, 1 − least], because 0 and 1 have no logit
 
     :raises BadInput: for scores outside their range
     """

@@ -1,7 +1,7 @@
-"""`open_scorer`: whatever gives a score to a pair, from its folder: a model, a baseline or a cascade.
+"""`open_scorer` opens any scorer of pairs from its folder: a model, a baseline or a cascade.
 
-`distill score` and the benchmark open everything here. A folder with a `scorer.json` is a baseline or a cascade, any other one
-a model folder.
+`distill score` and the benchmark use it. A folder with a `scorer.json` is a baseline or a cascade, any other one is a
+model folder.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 ResultColumns = dict[str, tuple[type, Callable[[np.ndarray], np.ndarray]]]
-"""The columns of a table of scores: the type of each, and what gives it from the scores."""
+"""The columns of a table of scores: the type of each, and the function that computes it from the scores."""
 
 
 def open_scorer(
@@ -53,17 +53,17 @@ def open_scorer(
 ) -> PairScorer:
     """Open a model folder, as `distill.runtime.opening.load` does, or a baseline's.
 
-    :param other_side: the teacher of a student that serves one side of pairs; it runs as its folder says
-    :param allow_hosts: where a remote scorer may send texts and the key, as "api.openai.com" or "localhost:8000"; () is
-        nowhere: a folder may come from anybody, and names any host
+    :param other_side: the teacher of a student for one side of pairs; it runs with the settings of its folder
+    :param allow_hosts: hosts to which a remote scorer may send texts and the key, such as "api.openai.com" or
+        "localhost:8000"; () allows none, since a folder from anybody may name any host
     :param key_variable: the environment variable with the key of that host; None is OPENAI_API_KEY
-    :param arguments: of `load`, for the model inside
-    :param own: the remote baseline as the caller's own recipe states it: it is asked as it says
-    :raises BadInput: where the folder is not whole, or wants to send texts to a host that is not allowed
+    :param arguments: arguments of `load`, for the model inside
+    :param own: the remote baseline in the caller's own recipe, whose settings are used
+    :raises BadInput: if the folder is incomplete, or would send texts to a host that is not allowed
     """
     folder = Path(path)
     if other_side is not None:
-        if arguments.get("precision") != "auto":  # which may be given a folder of exports
+        if arguments.get("precision") != "auto":  # with auto the path may be a folder of exports
             check_model_folder(folder)
         of_this_side: tuple[str, ...] = ("runtime", "precision", "max_length")
         for_both = {name: value for name, value in arguments.items() if name not in of_this_side}
@@ -87,11 +87,11 @@ def open_scorer(
 
 
 def result_columns(model: str | Path, scorer: PairScorer, *, calibrated: bool, decide: bool) -> ResultColumns:
-    """Return what `distill score` writes of each pair: score, unit_score, and what the folder's calibration adds.
+    """Return the columns that `distill score` writes: score, unit_score, and those of the folder's calibration.
 
     :param calibrated: add probability
     :param decide: add match, 1 where the score reaches the folder's threshold, else 0
-    :raises BadInput: where a calibration is asked for and the folder carries none, before anything is scored
+    :raises BadInput: if `calibrated` or `decide` is set and the folder has no calibration, before anything is scored
     """
     columns: ResultColumns = {"score": (float, lambda scores: scores), "unit_score": (float, scorer.unit)}
     if not (calibrated or decide):
@@ -123,7 +123,7 @@ def _open_token_scorer(folder: Path, **arguments: Unpack[LoadArguments]) -> Pair
 def check_scorer_folder(folder: Path) -> str:
     """Check that a folder can be opened as a scorer and return its kind.
 
-    :raises BadInput: naming the piece that is missing
+    :raises BadInput: naming the missing file
     """
     if not (folder / SCORER_FILE).is_file():
         return check_model_folder(folder)
@@ -139,9 +139,9 @@ def check_scorer_folder(folder: Path) -> str:
 
 
 def check_local_scorers(folders: Sequence[Path]) -> None:
-    """Check that folders can be opened as scorers of this machine, whose speed can be measured.
+    """Check that folders can be opened as local scorers, whose speed can be measured.
 
-    :raises BadInput: for a folder that is not whole, and for a remote scorer
+    :raises BadInput: for an incomplete folder, and for a remote scorer
     """
     for folder in folders:
         if check_scorer_folder(folder) == "remote":
@@ -151,7 +151,7 @@ def check_local_scorers(folders: Sequence[Path]) -> None:
 
 
 def model_folder(folder: Path) -> Path:
-    """Return the folder whose files a scorer runs: that of the model inside, for paragraphs and of a cascade the student's."""
+    """Return the folder of the model that a scorer runs: for paragraphs the inner model, for a cascade the student."""
     settings = _read_settings(folder) if (folder / SCORER_FILE).is_file() else None
     if isinstance(settings, CascadeSettings):
         return _within(folder, settings.student)
@@ -159,7 +159,7 @@ def model_folder(folder: Path) -> Path:
 
 
 def scorer_folders(folder: Path) -> list[Path]:
-    """Return all folders that a scorer's results come from: its own, and those of the models that it names."""
+    """Return all folders on which a scorer's results depend: its own, and those of the models that it names."""
     settings = _read_settings(folder) if (folder / SCORER_FILE).is_file() else None
     if isinstance(settings, CascadeSettings):
         return [folder, *(_within(folder, path) for path, _, _ in settings.models())]
@@ -167,7 +167,7 @@ def scorer_folders(folder: Path) -> list[Path]:
 
 
 class _NoModel(BadInput):
-    """The folder holds nothing that could be opened."""
+    """The folder has nothing that could be opened."""
 
 
 _Settings = TfIdf | Remote | Paragraphs | CascadeSettings | M3Teacher | LateInteractionTeacher
@@ -196,9 +196,9 @@ def _read_settings(folder: Path) -> _Settings:
 
 
 def _allowed(folder: Path, settings: Remote, allow_hosts: Sequence[str], key_variable: str | None) -> Remote:
-    """Return a remote scorer as a folder states it, once the caller has named its host.
+    """Return the remote scorer of a folder, if the caller allows its host.
 
-    A folder names neither which secret is sent nor where files are written.
+    The folder cannot choose which secret is sent, nor where files are written.
     """
     endpoint = settings.endpoint
     parts = urlsplit(endpoint.base_url)
@@ -216,7 +216,7 @@ def _allowed(folder: Path, settings: Remote, allow_hosts: Sequence[str], key_var
 
 
 def _cache_of(folder: Path) -> Path:
-    """Return where a scorer's embeddings are kept: beside the baselines of a run, else in the user's cache."""
+    """Return the folder of a scorer's stored embeddings: beside the baselines of a run, else in the user's cache."""
     run = folder.resolve().parent.parent
     if folder.resolve().parent.name == "baselines" and (run / "recipe.json").is_file():
         return folder.resolve().parent / "embeddings"
@@ -231,9 +231,9 @@ def _inner(folder: Path, settings: Paragraphs) -> Path:
 
 
 def _within(folder: Path, stated: str) -> Path:
-    """Return the model folder that a scorer.json names: a part of a run may name any, another one those in its folder.
+    """Return the model folder that a scorer.json names: any folder if in a run, else one inside its own folder.
 
-    :raises BadInput: for a path that leads elsewhere
+    :raises BadInput: for a path outside
     """
     try:
         place = (folder / stated).resolve()

@@ -1,6 +1,6 @@
-"""Embeddings of an OpenAI-compatible endpoint, kept on disk: a text is paid for once, by whichever process asks first.
+"""Embeddings of an OpenAI-compatible endpoint, stored on disk: a text is paid for once, by whichever process is first.
 
-Vectors lie in shards that are only ever added to, under a folder of their model and dimensions, found by the text's hash.
+Vectors are in append-only shards, in a folder for each model and dimensions, and are looked up by the text's hash.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EmbeddingBatch:
-    """The most that one call asks for."""
+    """The limits of one call."""
 
     texts: int = 256
     tokens: int = 100_000
@@ -34,12 +34,13 @@ class EmbeddingBatch:
 
 
 class RemoteEmbeddings:
-    """An encoder behind an endpoint, with every vector kept on disk: a text is paid for once.
+    """An encoder behind an endpoint, with every vector stored on disk: a text is paid for once.
 
-    `cost` is what this object has spent in dollars, `n_requests` what it has sent, `n_truncated` how many texts were cut.
+    `cost` is this object's spending in dollars, `n_requests` its number of requests, `n_truncated` the number of cut
+    texts.
 
-    :param cache: a folder; models and dimensions do not mix in it, any number of processes may share it
-    :param max_tokens: where a text is cut, by an estimate that is rather too careful
+    :param cache: a folder that separates models and dimensions; any number of processes may share it
+    :param max_tokens: the length at which a text is cut, by a cautious estimate
     """
 
     def __init__(
@@ -66,15 +67,15 @@ class RemoteEmbeddings:
         return self._budget.spent - self._spent_before
 
     def missing(self, texts: Sequence[str]) -> list[str]:
-        """Return what would be sent, each once: texts, cut where they are too long, that the cache lacks."""
+        """Return the texts that would be sent: those that the cache lacks, each once, cut if too long."""
         return [text for text in dict.fromkeys(map(self._truncated, texts)) if text not in self._store]
 
     def encode(self, texts: Sequence[str], *, on_progress: OnProgress | None = None) -> np.ndarray:
-        """Return the vectors of texts, asking only for those that the cache lacks.
+        """Return the vectors of texts, requesting only those that the cache lacks.
 
         *Shape:* (n_texts, width), float32
 
-        :param on_progress: called with how many more are known
+        :param on_progress: called with the number of newly finished texts
 
         :raises BadInput: on an empty text, which servers refuse.
         """
@@ -133,5 +134,5 @@ class RemoteEmbeddings:
             yield batch
 
     def _truncated(self, text: str) -> str:
-        """Return the longest beginning that is estimated to fit."""
+        """Return the longest prefix that is estimated to fit."""
         return cut_to_tokens(text, self.max_tokens)

@@ -1,4 +1,4 @@
-"""What everything that scores pairs has in common, be it a model, a baseline or a cascade of two."""
+"""The common interface of all scorers of pairs: models, baselines and cascades."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -10,11 +10,11 @@ from distill.progress import OnProgress
 __all__ = ["SCORER_FILE", "PairScorer"]
 
 SCORER_FILE = "scorer.json"
-"""What says of a folder how it scores, where it is no model folder of sentence-transformers."""
+"""The file that describes a scorer whose folder is not a model folder of sentence-transformers."""
 
 
 class PairScorer(Protocol):
-    """What the benchmark needs of anything that scores pairs."""
+    """The interface that the benchmark needs from a scorer of pairs."""
 
     @property
     def kind(self) -> str:
@@ -22,19 +22,19 @@ class PairScorer(Protocol):
 
     @property
     def runtime(self) -> str:
-        """What computes, such as "torch"."""
+        """The runtime, such as "torch"."""
 
     @property
     def precision(self) -> str:
-        """What it computes in, such as "int8"."""
+        """The precision, such as "int8"."""
 
     @property
     def max_length(self) -> int | None:
-        """Tokens of a text or pair; None: all of them."""
+        """The most tokens of a text or pair; None is no limit."""
 
     @property
     def n_parameters(self) -> int:
-        """Numbers that were learned."""
+        """The number of learned parameters."""
 
     def score(
         self, queries: Sequence[str], documents: Sequence[str], *, progress: bool | OnProgress = False

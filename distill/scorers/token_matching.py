@@ -1,6 +1,6 @@
-"""How two texts are compared by their tokens: lexical match of weighted tokens, and late interaction of token vectors.
+"""Comparison of two texts by their tokens: lexical match of weighted tokens, and late interaction of token vectors.
 
-Each is a function of one query and one document, so that no padding and no other text of a batch has a part in it.
+Each function takes one query and one document, so neither padding nor other texts of a batch affect the score.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ __all__ = ["TextOutputs", "lexical_match", "lexical_weights", "mean_max_similari
 
 @dataclass(frozen=True)
 class TextOutputs:
-    """What a model says of one text; None is what was not asked for.
+    """A model's outputs for one text; None for an output that was not requested.
 
     *Shape:* dense: (width,), of unit length; token_ids, token_weights: (n_different_tokens,), rising ids; vectors: (n_tokens, width)
     """
@@ -24,13 +24,13 @@ class TextOutputs:
 
     @property
     def n_bytes(self) -> int:
-        """The memory that it takes."""
+        """Its memory in bytes."""
         held = (self.dense, self.token_ids, self.token_weights, self.vectors)
         return sum(array.nbytes for array in held if array is not None)
 
 
 def lexical_weights(ids: np.ndarray, weights: np.ndarray, left_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the different tokens of a text, in rising order, and the greatest weight of each; those left out have none.
+    """Return the distinct tokens of a text, in ascending order, and the greatest weight of each, without `left_out`.
 
     *Shape:* ids, weights: (n_tokens,); left_out: (n,) ids; results: (n_different_tokens,)
 
@@ -62,7 +62,7 @@ def lexical_match(query: TextOutputs, document: TextOutputs) -> float:
 def sum_max_similarity(query: np.ndarray, document: np.ndarray) -> float:
     """Return the sum, over the query's tokens, of the greatest product with a token of the document (Khattab & Zaharia 2020).
 
-    Of a text without tokens it is 0.
+    It is 0 for a text without tokens.
 
     *Shape:* query: (n_query_tokens, width); document: (n_document_tokens, width)
 

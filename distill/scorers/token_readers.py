@@ -1,9 +1,9 @@
-"""What models that compare tokens read in a text: BGE-m3's three outputs, and the token vectors of late interaction.
+"""Readers of texts for models that compare tokens: BGE-m3's three outputs, and the token vectors of late interaction.
 
     M3Reader                an encoder and two heads; texts in batches of about one length
     LateInteractionReader   sentence-transformers' `MultiVectorEncoder`
 
-A model lies in the folder `model` of its teacher's, and BGE-m3's heads beside it.
+A model is in the folder `model` of its teacher's folder, and BGE-m3's heads are beside it.
 """
 
 from collections.abc import Hashable, Sequence
@@ -41,7 +41,7 @@ _TEXTS_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class HowToRead:
-    """What a caller decides of a model; None is a GPU where there is one, float32, and all threads."""
+    """A caller's options for a model; None is a GPU if there is one, float32, and all threads."""
 
     precision: Precision | None = None
     n_threads: int | None = None
@@ -66,20 +66,20 @@ class TokenReader(Protocol):
 
     @property
     def bytes_per_token(self) -> int:
-        """The memory that what is kept of a text takes for each of its tokens."""
+        """The memory in bytes that a text's outputs take per token."""
 
     @property
     def n_parameters(self) -> int:
         """Parameters of the encoder and its heads."""
 
     def key(self, text: str, role: int) -> Hashable:
-        """Return what two texts have in common that are read alike; the role is 0 of queries and 1 of documents."""
+        """Return a key: texts with the same key are read alike. The role is 0 for queries and 1 for documents."""
 
     def prompted(self, texts: Sequence[str], role: int) -> list[str]:
         """Put the prompt of the role before texts."""
 
     def read(self, texts: Sequence[str], role: int) -> list[TextOutputs]:
-        """Return what comparing texts takes."""
+        """Return the outputs of texts that the comparison needs."""
 
     def match(self, query: TextOutputs, document: TextOutputs) -> float:
         """Return the score of a pair."""
@@ -129,7 +129,7 @@ class M3Reader:
         return self._engine.count_parameters() + self._heads.n_parameters
 
     def key(self, text: str, role: int) -> Hashable:
-        """The text behind its prompt: queries and documents are read alike."""
+        """The text with its prompt: queries and documents are read alike."""
         return self._prompts[role] + text
 
     def prompted(self, texts: Sequence[str], role: int) -> list[str]:
@@ -184,7 +184,7 @@ class M3Reader:
         tokens = state[engine.transformer.module_output_name]  # (n_rows, n_tokens, width)
         with fitting_modules(engine.files):
             dense = _unit(engine.head.apply({**state, "prompt_length": 0})["sentence_embedding"]).cpu().numpy()
-        # a row is copied out of its batch, which a view would keep whole
+        # a row is copied, because a view would keep its whole batch in memory
         parts: list[dict[str, Any]] = [{"dense": vector.copy()} for vector in dense]
         if self.weights.sparse and not dense_alone:
             weights = heads.sparse(tokens).relu()[..., 0].cpu().numpy()

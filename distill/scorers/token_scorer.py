@@ -1,10 +1,10 @@
-"""Models that compare tokens as scorers of pairs: a teacher's folder, opened by `distill.scorers.opening` like any other.
+"""Models that compare tokens, as scorers of pairs: a teacher's folder, opened by `distill.scorers.opening`.
 
     <run>/teachers/<name>/scorer.json           which kind, and how it reads and compares
                          /model/                the encoder, as sentence-transformers opens it
                          /sparse_linear.safetensors, colbert_linear.safetensors     BGE-m3's heads
 
-Within a call a text is read once for many pairs: what was said of the last texts is kept, up to a gigabyte.
+Within a call a text is read once for many pairs: the outputs of the last texts are kept, up to a gigabyte.
 """
 
 from collections import OrderedDict
@@ -35,7 +35,7 @@ _PAIRS_AT_ONCE = 1024
 
 
 class TokenScorer:
-    """A loaded model that compares tokens; `score` gives cosines or, of a sum over tokens, what is kept as a logit."""
+    """A loaded model that compares tokens; `score` gives cosines, or sums over tokens, which are stored as logits."""
 
     runtime = "torch"
 
@@ -64,7 +64,7 @@ class TokenScorer:
     def score(
         self, queries: Sequence[str], documents: Sequence[str], *, progress: bool | OnProgress = False
     ) -> np.ndarray:
-        """Return the score of each pair; it depends on nothing but the pair. *Shape:* (n_pairs,), float32."""
+        """Return the score of each pair, which depends only on the pair. *Shape:* (n_pairs,), float32."""
         left, right = check_text_pairs(queries, documents)
         out, texts = np.empty(len(left), dtype=np.float32), _Texts(self._reader)
         with self._lock, reporter(progress, "scoring", len(left)) as report:
@@ -94,7 +94,7 @@ class TokenScorer:
         return counts
 
     def cut_texts(self, queries: Sequence[str], documents: Sequence[str]) -> dict[str, CutTexts]:
-        """Count what `max_length` cuts off, prompts included; of a side without texts nothing is said."""
+        """Count what `max_length` cuts off, prompts included; a side without texts is left out."""
         sides = {"queries": queries, "documents": documents}
         return {
             name: sample_cut_texts(self.tokenizer, self._reader.prompted(texts, role), max_length=self.limits[role])
@@ -125,14 +125,14 @@ class TokenScorer:
 
 
 class _Texts:
-    """What a model said of the last texts of a call."""
+    """A model's outputs for the last texts of a call."""
 
     def __init__(self, reader: TokenReader) -> None:
         self._reader, self._n_bytes = reader, 0
         self._kept: OrderedDict[Hashable, TextOutputs] = OrderedDict()
 
     def read(self, texts: Sequence[str], role: int) -> list[TextOutputs]:
-        """Return what the model says of texts; those that it has read are not read again."""
+        """Return the model's outputs for texts; texts that are kept are not read again."""
         keys = [self._reader.key(text, role) for text in texts]
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._kept}
         for key, outputs in zip(missing, self._reader.read(list(missing.values()), role), strict=True):
@@ -143,7 +143,7 @@ class _Texts:
         return [self._kept[key] for key in keys]
 
     def forget(self) -> None:
-        """Forget what was not asked for the longest, as far as it is more than a gigabyte."""
+        """Drop the least recently used outputs above a gigabyte."""
         while self._n_bytes > _KEPT_BYTES:
             self._n_bytes -= self._kept.popitem(last=False)[1].n_bytes
 
@@ -151,8 +151,8 @@ class _Texts:
 def open_token_scorer(folder: Path, how: HowToRead | None = None, *, max_length: int | None = None) -> TokenScorer:
     """Open the folder of a teacher that compares tokens.
 
-    :param max_length: tokens of a text; None is as the folder says
-    :raises BadInput: where it is not whole
+    :param max_length: tokens of a text; None is the folder's setting
+    :raises BadInput: if the folder is incomplete
     """
     settings, how = read_token_settings(folder), how or HowToRead()
     names = ("max_length",) if isinstance(settings, M3Teacher) else ("query_length", "document_length")
@@ -164,9 +164,9 @@ def open_token_scorer(folder: Path, how: HowToRead | None = None, *, max_length:
 
 
 def read_token_settings(folder: Path) -> M3Teacher | LateInteractionTeacher:
-    """Read how a folder's model reads and compares.
+    """Read the settings by which a folder's model reads and compares texts.
 
-    :raises BadInput: where its scorer.json is not what this toolkit writes
+    :raises BadInput: if its scorer.json is not one that this toolkit writes
     """
     check_files(folder)
     raw = read_json(folder / SCORER_FILE)

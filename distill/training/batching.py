@@ -1,10 +1,10 @@
-"""Which units go into which optimizer step, forward pass and process.
+"""The plan of units for each optimizer step, forward pass and process.
 
-A step is a uniform random sample of `global_batch` units, so that bucketing by length never bends what is learned.
-Inside a step the units are sorted by length and cut into forward passes so that padding plus a fixed price per pass is
-least. The gradients of the passes add up to the mean over the step: one process or eight, one pass or ten, the same
-curve. Every process makes the same number of passes (FSDP waits for all of them), and the plan depends on nothing but
-(seed, epoch), so that a resumed run walks the same way.
+A step is a uniform random sample of `global_batch` units, so bucketing by length does not bias what is learned.
+Inside a step the units are sorted by length and cut into forward passes with the least padding plus a fixed cost per
+pass. The gradients of the passes add up to the mean over the step, so the curve is the same for any number of processes
+and passes. Every process makes the same number of passes (FSDP waits for all of them). The plan depends only on
+(seed, epoch), so a resumed run has the same plan.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ import numpy as np
 __all__ = ["Planner", "cut_by_length"]
 
 # What a forward and backward pass costs before its first token, in tokens of a small encoder's work.
-# A static model adds vectors up: padding costs it nothing, so a step is cut where it has to be and nowhere else.
+# A static model only adds vectors: padding costs nothing, so a step is cut only where its size requires it.
 _PASS_PRICE_TOKENS = {"cpu": 96, "cuda": 4096, "static": 1 << 24}
 _BLOCKS_SOLVED_EXACTLY = 512  # beyond it the quadratic plan is made per slice of the sorted step
 
@@ -53,8 +53,8 @@ class Planner:
 
     :param lengths: the padded length that a unit asks for, in tokens. *Shape:* (n_units,)
     :param sequences: how many sequences of that length a unit brings. *Shape:* (n_units,)
-    :param coupled: the loss compares the units of a step with each other. A step that fits into one pass is then one, whatever
-        padding it costs: of several, each would be run twice (`distill.training.coupling`).
+    :param coupled: the loss compares the units of a step with each other. A step that fits into one pass then takes
+        one, despite the padding, because several passes would each be run twice (`distill.training.coupling`).
     """
 
     lengths: np.ndarray
@@ -69,7 +69,7 @@ class Planner:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps in which every unit is seen once; the last one may be smaller."""
+        """The number of optimizer steps of an epoch; the last one may be smaller."""
         return -(-len(self.lengths) // self.global_batch)
 
     def step(self, number: int) -> list[list[np.ndarray]]:
@@ -96,7 +96,7 @@ class Planner:
             yield [units]
             return
         units = units[np.argsort(self.lengths[units], kind="stable")]
-        # a block of n neighbours is one unit for each process; its cost is that of its longest
+        # a block of n neighbours has one unit for each process; its cost is that of its longest unit
         ends = np.minimum(np.arange(n, len(units) + n, n), len(units))
         block_lengths = self.lengths[units[ends - 1]]
         width = int(max(1, self.sequences[units].max(initial=1)))

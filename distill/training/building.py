@@ -1,7 +1,7 @@
 """Build the model that a recipe's section describes: a named one, a fresh encoder, or a teacher of the recipe.
 
-A model that starts from a teacher keeps its tokenizer and, where the kinds agree, its pooling and head. What a student
-leaves out of its backbone is taken away afterwards, by the stage build_student.
+A model that starts from a teacher keeps its tokenizer and, if the kinds agree, its pooling and head. The student's
+cuts are made later, by the stage build_student.
 """
 
 from collections.abc import Callable
@@ -83,7 +83,7 @@ def _from_teacher(teacher: Path, section: Teacher | Student | Encoder, seed: int
 
 
 def _check_frozen_scorer(run: Run, teacher: Teacher) -> None:
-    """Refuse a frozen cross-encoder that brings no head: a new one would be random, and what it says of pairs noise.
+    """Refuse a frozen cross-encoder without a head: a new head would be random, and its scores noise.
 
     :raises BadInput: naming the model and what it is
     """

@@ -1,14 +1,14 @@
 """Losses that compare the units of a step with each other, over any number of passes and processes (GradCache).
 
-A step of InfoNCE, CoSENT, CKA … is one function of all its embeddings. Where they do not come out of one pass:
+A step of InfoNCE, CoSENT, CKA … is one function of all its embeddings. If a step takes several passes:
 
-    1  every pass is run without a graph; its outputs are kept, and every process gets those of all
-    2  the losses of the whole step, and their gradients in the outputs
-    3  every pass is run again, from the same random state, and its outputs pull with these gradients; losses on layers, which
-       are of no outputs, are computed here
+    1  every pass is run without a graph; its outputs are gathered on every process
+    2  the losses of the whole step are computed, with their gradients with respect to the outputs
+    3  every pass is run again, from the same random state, and these gradients are propagated back through it;
+       losses on layers, which do not depend on the outputs, are computed here
 
-(Gao et al. 2021). The result is that of one pass over the whole step, at the price of a second forward pass. What is learned beside
-the model gets its gradient in 2 and pulls along in the first pass of 3, so that DDP averages it like everything else.
+(Gao et al. 2021). The result is that of one pass over the whole step, at the cost of a second forward pass. Parameters
+beside the model get their gradient in 2. It is added in the first pass of 3, so that DDP averages it like all others.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -46,9 +46,9 @@ class CoupledStep:
 
 
 def check_couplable(accelerator: Accelerator, task: TaskStep, title: str) -> None:
-    """Refuse what step 2 cannot see whole.
+    """Refuse parameters that step 2 cannot read whole.
 
-    :raises BadInput: where FSDP shards what is learned beside the model
+    :raises BadInput: if FSDP shards the parameters beside the model
     """
     if accelerator.distributed_type == DistributedType.FSDP and task.beside_the_model():
         raise BadInput(
@@ -60,7 +60,7 @@ def check_couplable(accelerator: Accelerator, task: TaskStep, title: str) -> Non
 def run_coupled(
     accelerator: Accelerator, step: Any, task: TaskStep, coupled: CoupledStep
 ) -> tuple[dict[str, Tensor], int]:
-    """Add up the gradients of a step, and return its losses by name and how many tokens this process read.
+    """Accumulate the gradients of a step; return its losses by name and the number of tokens that this process read.
 
     :param step: the task as accelerate has wrapped it
     """
@@ -83,7 +83,7 @@ def run_coupled(
         torch.manual_seed(seed_of(number))
         last = number == len(batches) - 1
         with nullcontext() if last else accelerator.no_sync(step):
-            # DDP takes the mean over processes of what is a sum
+            # DDP averages over processes, but the gradients have to be summed
             given = (accelerator.num_processes * pull, beside if number == 0 else [])
             found = {name: coupled.factors.get(name, 1.0) * loss for name, loss in step(batch, pulls=given).items()}
             accelerator.backward(torch.stack(list(found.values())).sum())
@@ -97,7 +97,7 @@ def _n_outputs(units: Units, own: np.ndarray) -> int:
 
 
 def _gathered(accelerator: Accelerator, outputs: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    """Return a pass's outputs of every process, those of an empty share being none. *Shape:* (n_sequences, …) each."""
+    """Return every process's outputs of a pass; an empty share has none. *Shape:* (n_sequences, …) each."""
     if accelerator.num_processes == 1:
         return [outputs]
     longest, own = max(sizes), sizes[accelerator.process_index]
@@ -110,7 +110,7 @@ def _gathered(accelerator: Accelerator, outputs: Tensor, sizes: Sequence[int]) -
 def _gradients(
     task: TaskStep, whole: Any, outputs: Tensor, factors: Mapping[str, float]
 ) -> tuple[dict[str, Tensor], Tensor, list[Tensor]]:
-    """Return the losses of a whole step, and their gradients in its outputs and in what is learned beside the model."""
+    """Return a whole step's losses, and their gradients in its outputs and the parameters beside the model."""
     outputs = outputs.detach().requires_grad_()
     learned = [parameter for parameter in task.beside_the_model() if parameter.requires_grad]
     losses = {name: factors.get(name, 1.0) * loss for name, loss in task.losses_of(whole, outputs).items()}

@@ -1,4 +1,4 @@
-"""From a model and its objectives to a finished artefact: what teachers, students and controls have in common."""
+"""Train a model by its objectives and write the artefact: the common part of teachers, students and controls."""
 
 import logging
 import shutil
@@ -38,8 +38,8 @@ from distill.training.unlabelled import taught_pairs
 __all__ = ["Job", "built_for_training", "fit"]
 
 log = logging.getLogger(__name__)
-# On a CPU in bf16 the backward of the fused attention takes a third of a step, written out a tenth: 1.3 times as many
-# sentences per second at up to 128 tokens. It holds the attention matrix in memory, so not for long documents.
+# On a CPU in bf16 the backward pass of fused attention takes a third of a step, of eager attention a tenth: 1.3 times
+# as many sentences per second at up to 128 tokens. Eager attention needs more memory: it is not for long texts.
 _EAGER_UP_TO_TOKENS = 256
 
 
@@ -49,12 +49,12 @@ class Job:
 
     :param build_model: builds the sentence-transformers model, the same on every process and every time
     :param sources: the teachers' signals by name
-    :param matched: the embeddings that are matched, where they are not the teacher's as they come
-    :param inputs: all that decides the result, for the fingerprint
-    :param own_role: learn queries (0) or documents (1) alone, against the vectors that `other_source` has of the other side
-    :param details: what is to stand in the artefact's card besides
-    :param handed_over: the student of the stage before, with what it learned beside itself
-    :param hands_over: keep what is learned beside the model for the next stage
+    :param matched: the embeddings to match, if they are not one teacher's unchanged embeddings
+    :param inputs: everything that determines the result, for the fingerprint
+    :param own_role: learn only queries (0) or documents (1), against the vectors of the other side from `other_source`
+    :param details: further entries for the artefact's card
+    :param handed_over: the folder of the previous stage's student, with the parameters learned beside it
+    :param hands_over: save the parameters learned beside the model for the next stage
     """
 
     name: str
@@ -99,8 +99,8 @@ def fit(
 ) -> None:
     """Train a model and put its artefact in place; every process of a launch calls this.
 
-    :param load_units: gives what is trained on and what picks the best weights; None is the recipe's pairs
-    :param build_step: gives the step, on every process the same; None is that of matching
+    :param load_units: returns the training units and the validation units; None uses the recipe's pairs
+    :param build_step: returns the step, the same on every process; None is the step of matching
     """
     from accelerate import PartialState
 
@@ -128,7 +128,7 @@ def _load_pairs(run: Run, job: Job, show: bool) -> tuple[TrainSet, TrainSet]:
     split = run.split
     model = job.build_model()
     if job.live:
-        LayerLosses(job.objectives, model, job.live)  # refuses what does not fit, before the texts are read
+        LayerLosses(job.objectives, model, job.live)  # refuses layers that do not fit, before the texts are read
     tokenizer, prompts = tokenizer_of(model), _prompts(model, job)
     by_role = job.role_prompts or any(prompts)
     unlabelled, parallel = (split.unlabelled, split.parallel) if job.objectives.from_texts else ([], [])
@@ -161,9 +161,9 @@ def _load_pairs(run: Run, job: Job, show: bool) -> tuple[TrainSet, TrainSet]:
 
 
 def _prompts(model: Any, job: Job) -> tuple[str, str]:
-    """Return what is put before queries and documents: the recipe's prompts, or those that the model came with; said.
+    """Return and log the prompts of queries and documents: the recipe's, or those of the model's folder.
 
-    :raises BadInput: where the model pools without the prompt's tokens, which training does not
+    :raises BadInput: if the model's pooling leaves out the prompt's tokens, which training does not support
     """
     if job.kind == "cross_encoder":
         return NO_PROMPTS
@@ -178,7 +178,7 @@ def _prompts(model: Any, job: Job) -> tuple[str, str]:
 
 
 def _pairs(run: Run, job: Job) -> Pairs:
-    """Return what a job learns from: pairs without labels only where a teacher has something to say of them."""
+    """Return a job's training pairs; pairs without labels only if a teacher gives signals for them."""
     return taught_pairs(run) if job.objectives.from_teachers else run.split.train
 
 
@@ -201,7 +201,7 @@ def _attach_signals(trainset: TrainSet, pairs: Pairs, job: Job) -> None:
 
 
 def _say_what_is_read(trainset: TrainSet, job: Job) -> None:
-    """Say how many texts each teacher is learned of that is not learned of all."""
+    """Log on how many texts each teacher is used, if not on all."""
     for name, source in job.sources.items():
         if isinstance(source, ReadScripts):
             texts = list(dict.fromkeys(trainset.teacher_texts))
@@ -221,7 +221,7 @@ def _build_step(job: Job) -> Step:
     model = built_for_training(job)
     if job.lora is not None:
         add_adapters(model, job.lora)
-    torch.manual_seed(0)  # what is learned beside the model starts the same everywhere
+    torch.manual_seed(0)  # parameters beside the model start the same on every process
     kinds = {name: source.kind for name, source in job.sources.items()}
     step = Step(model, job.kind, job.objectives, teacher_kinds=kinds, projected_width=job.projected_width)
     step.block_widths, step.some_unread = job.block_widths, job.some_unread

@@ -1,9 +1,9 @@
-"""What one training stage hands over to the next beside the student itself.
+"""Parameters beside the student that one training stage hands over to the next.
 
-What is learned beside a model serves its training alone: a projection into a teacher's space that is left out of the student
-(`embedding_match.projection: drop`), and the scale and bias that turn cosines into logits. A stage that learned them anew would
-first pull the student away from where it was. They are handed over where the next stage means the same by them.
-AdamW's moments are not: each stage has a warm-up, and its steps are of other losses.
+Some parameters serve training only: a projection into a teacher's space that is not part of the student
+(`embedding_match.projection: drop`), and the scale and bias that turn cosines into logits. If a stage started them at
+random, its first steps would pull the student away from its state. So they are handed over if they have the same
+meaning in the next stage. AdamW's moments are not: each stage has a warm-up and other losses.
 """
 
 import json
@@ -30,7 +30,7 @@ _WORDS = {
 
 
 def hand_over(step: TaskStep, folder: Path) -> None:
-    """Write what was learned beside the model into its folder; nothing where nothing was."""
+    """Write the parameters beside the model into its folder, if there are any."""
     from safetensors.torch import save_file
 
     if not isinstance(step, Step):
@@ -42,10 +42,10 @@ def hand_over(step: TaskStep, folder: Path) -> None:
 
 
 def take_over(step: Step, folder: Path, name: str) -> None:
-    """Start what is learned beside the model where the stage before ended, if it means the same; say what did.
+    """Load the previous stage's parameters beside the model if they have the same meaning, and log which were loaded.
 
-    :param folder: of the student after the stage before
-    :param name: of the job, for the log
+    :param folder: the folder of the previous stage's student
+    :param name: the job's name, for the log
     """
     found = _read(folder / _FILE)
     taken = []
@@ -64,7 +64,7 @@ def take_over(step: Step, folder: Path, name: str) -> None:
 
 
 def _read(path: Path) -> dict[str, tuple[str, Tensor]]:
-    """Return what was handed over, each with what it meant."""
+    """Return the handed-over parameters by name, each with its meaning."""
     import safetensors
 
     if not path.is_file():
@@ -75,7 +75,7 @@ def _read(path: Path) -> dict[str, tuple[str, Tensor]]:
 
 
 def _beside(step: Step) -> dict[str, Tensor]:
-    """Return the parameters that are learned beside the model, by what they are called."""
+    """Return the parameters beside the model by name."""
     projection = None if step.projection is None else step.projection.weight
     both = {"projection": projection, "scale_and_bias": step.scale_and_bias}
     if step.layer_losses is not None:
@@ -85,7 +85,7 @@ def _beside(step: Step) -> dict[str, Tensor]:
 
 
 def _meaning(name: str, objectives: Objectives) -> Any:
-    """Return what decides what a parameter is for."""
+    """Return the settings that determine a parameter's meaning."""
     match = objectives.embedding_match
     if name == "projection" and match is not None:
         return match.told_by

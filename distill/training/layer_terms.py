@@ -1,4 +1,4 @@
-"""The terms of `objectives` on layers: which layer matches which, what is read of them, and the losses of a pass.
+"""The terms of `objectives` on layers: the mapping of layers, the states that are read, and the losses of a pass.
 
 student's pass ──▶ hooks ──▶ states, queries, keys, values ─┐
 the same tokens ──▶ live teacher, no gradient ──▶ the same ─┴─▶ mean over real tokens × the pass's share of the step's tokens
@@ -22,9 +22,9 @@ from distill.training.trainset import Batch
 
 __all__ = ["LayerLosses", "map_layers", "relation_layer"]
 
-# q·k/√d, and nothing added to it or turned before
+# attention scores are exactly q·k/√d: no added positions, no rotation
 _PLAIN_ATTENTION = ("bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta")
-_LARGE = 24  # layers from which the upper middle teaches better than the last one (Wang et al. 2021)
+_LARGE = 24  # with this many layers or more, an upper middle layer teaches better than the last (Wang et al. 2021)
 _UPPER_MIDDLE = 19 / 24
 _SHOWN_HEADS = 6
 
@@ -48,7 +48,7 @@ def map_layers(choice: str, n_student: int, n_teacher: int) -> dict[int, int]:
 
 
 def relation_layer(n_layers: int) -> int:
-    """Return the teacher's layer whose relations are learned where the recipe names none, counted from 0.
+    """Return the teacher's layer whose relations are learned by default, counted from 0.
 
     >>> relation_layer(12), relation_layer(24)  # the last; the 19th
     (11, 18)
@@ -57,7 +57,7 @@ def relation_layer(n_layers: int) -> int:
 
 
 class _Plan(Protocol):
-    """What a term reads of which layers, and its loss."""
+    """The layers and states that a term reads, and its loss."""
 
     @property
     def term(self) -> LayerTerm: ...
@@ -138,10 +138,10 @@ class _RelationPlan:
 
 
 class LayerLosses(nn.Module):
-    """The terms on layers of a student and its live teachers. What it learns are projections; the teachers are no part of it.
+    """The terms on layers of a student and its live teachers. Its own parameters are only projections.
 
     :param student: the sentence-transformers model that is trained
-    :raises BadInput: for layers that are not there, heads that do not divide a width, and encoders whose parts are not known
+    :raises BadInput: for layers that do not exist, heads that do not divide a width, and encoders of unknown structure
     """
 
     def __init__(self, objectives: Objectives, student: Any, teachers: Mapping[str, LiveTeacher]) -> None:
@@ -176,13 +176,13 @@ class LayerLosses(nn.Module):
         raise TypeError(f"{type(term).__name__} is no objective on layers")
 
     def watching(self) -> AbstractContextManager[list[SeenLayers]]:
-        """Keep what the student's passes make from here on."""
+        """Record the layers of the student's passes inside this context."""
         return self.student.watched(*self._read(list(self.plans.values()), 0))
 
     def losses_of(self, batch: Batch, passes: Sequence[SeenLayers]) -> dict[str, Tensor]:
-        """Return the weighted losses by name of a batch; {} where no teacher reads the student's tokens of any sequence.
+        """Return the weighted losses by name of a batch; {} if no sequence has the student's tokens in any teacher.
 
-        :param passes: what the student made of each part of the batch
+        :param passes: the student's recorded layers, for each part of the batch
         """
         if batch.alike is None:
             raise ValueError("the batch does not say which sequences student and teachers read alike")
@@ -209,7 +209,7 @@ class LayerLosses(nn.Module):
 
     @torch.no_grad()
     def _told(self, given: Mapping[str, Tensor]) -> dict[str, SeenLayers]:
-        """Return what each teacher makes of the student's inputs, in its own precision."""
+        """Return each teacher's layers for the student's inputs, in its own precision."""
         told, device = {}, given["input_ids"].device
         for name, teacher in self.teachers.items():
             layers, self.ids[name] = teacher.moved(device), self.ids[name].to(device)
@@ -221,7 +221,7 @@ class LayerLosses(nn.Module):
         return told
 
     def _read(self, plans: Sequence[_Plan], side: int) -> tuple[set[int], set[int], bool]:
-        """Return the layers whose states and whose vectors are read of the student (0) or the teacher (1), and whether embeddings are."""
+        """Return the layers whose states and vectors are read, and whether embeddings are: student (0), teacher (1)."""
         states = {pair[side] for plan in plans if plan.reads[0] for pair in plan.pairs}
         vectors = {pair[side] for plan in plans if plan.reads[1] for pair in plan.pairs}
         return states, vectors, any(plan.reads[2] for plan in plans)

@@ -1,7 +1,7 @@
 """Checks before the first step that the objectives have something to learn from.
 
-A term of the objectives needs something that it is a mean over (groups, positives, pairs), something that differs within
-it (labels, a teacher's scores), and a teacher whose scores are related to the labels. Where one of these is missing, the
+A term of the objectives needs a basis to average over (groups, positives, pairs), targets that differ within it
+(labels, a teacher's scores), and a teacher whose scores are related to the labels. If one of these is missing, the
 training is refused in one line that names it.
 """
 
@@ -49,16 +49,16 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
-LEAST_SPREAD = 1e-4  # of scores in logits or cosines: below it a teacher says the same of everything
-_NOTHING = 0.05  # a rank correlation that is none
-_LEAST_PAIRS = 200  # below it a teacher that is worth something is not told from noise
+LEAST_SPREAD = 1e-4  # of scores in logits or cosines: below it a teacher's scores count as constant
+_NOTHING = 0.05  # a rank correlation below this counts as none
+_LEAST_PAIRS = 200  # with fewer pairs a useful teacher cannot be distinguished from noise
 _NORMAL_975 = 1.959964
-_SAMPLE_TEXTS = 64  # that embeddings are looked at on
-_SAMPLE_PAIRS = 256  # that scores are looked at on
+_SAMPLE_TEXTS = 64  # number of texts whose embeddings are checked
+_SAMPLE_PAIRS = 256  # number of pairs whose scores are checked
 
 
 class _Facts(Protocol):
-    """What pairs say of themselves. *Shape:* each array (n_pairs,)."""
+    """What is known of pairs without teachers. *Shape:* each array (n_pairs,)."""
 
     @property
     def labels(self) -> np.ndarray | None: ...
@@ -79,11 +79,11 @@ class _PairFacts:
 
 
 def check_pairs(run: "Run") -> None:
-    """Refuse objectives that the training pairs give nothing to, before a teacher is trained for them.
+    """Refuse objectives that cannot learn from the training pairs, before a teacher is trained for them.
 
-    Only what teachers say, and the pairs that they find, is checked later (`check_learnable`).
+    Teachers' scores, and pairs that teachers find, are checked later (`check_learnable`).
 
-    :raises BadInput: where the pairs lack what a term is about
+    :raises BadInput: if the pairs lack what a term needs
     """
     recipe = run.recipe
     if recipe.student is None:
@@ -104,9 +104,9 @@ def check_pairs(run: "Run") -> None:
 
 
 def unlearnable(run: "Run", ways: "Mapping[str, Labels | CoSent]", *, global_batch: int) -> dict[str, str]:
-    """Return why the labels of the training pairs say nothing to some terms.
+    """Return the reasons why some terms cannot learn from the labels of the training pairs.
 
-    :param ways: terms by the names that the reasons are wanted under
+    :param ways: terms by name; the result has the same names
     """
     reasons, facts = {}, _facts(run)
     for name, term in ways.items():
@@ -124,7 +124,7 @@ def _facts(run: "Run") -> _PairFacts:
 
 
 def _check_scripts(run: "Run") -> None:
-    """Refuse a teacher none of whose texts is in the scripts that it is learned of."""
+    """Refuse a teacher if no text is in the scripts that it reads."""
     asked = run.recipe.teachers if run.name is None else run.recipe.objectives.teachers()
     for name in asked:
         teacher = run.recipe.teachers[name]
@@ -140,11 +140,12 @@ def _check_scripts(run: "Run") -> None:
 
 
 def check_learnable(name: str, units: "TrainSet", objectives: "Objectives", *, global_batch: int) -> None:
-    """Refuse objectives that the units give nothing to.
+    """Refuse objectives that cannot learn from the units.
 
-    :param name: what is to be trained, for the message
-    :raises BadInput: where the data lacks what a term is about: several candidates, a positive, a negative, labels that differ
-    :raises JobFailed: where a teacher says the same of everything
+    :param name: the model to be trained, for the message
+    :raises BadInput: if the data lacks what a term needs: several candidates, a positive, a negative, labels that
+        differ
+    :raises JobFailed: if a teacher's signals are constant
     """
     for field, term in objectives.terms().items():
         _check_facts(name, field, units, term, global_batch)
@@ -154,7 +155,7 @@ def check_learnable(name: str, units: "TrainSet", objectives: "Objectives", *, g
 def _check_facts(
     name: str, field: str, facts: _Facts, term: "Term", global_batch: int, *, more_to_come: bool = False
 ) -> None:
-    """Check what the pairs themselves lack.
+    """Check the pairs without teachers' signals.
 
     :param more_to_come: teachers will find more pairs, without labels
     """
@@ -172,7 +173,7 @@ def _check_facts(
 
 
 def _check_signals(where: str, units: "TrainSet", term: "Term", global_batch: int) -> None:
-    """Check what the teachers said."""
+    """Check the teachers' signals."""
     if isinstance(term, ScoreMatch | MarginMatch | ListTerm | CoSent):
         if term.told_by is not None:
             shown = f"{where} ({term.loss})" if isinstance(term, ScoreMatch) else where
@@ -211,7 +212,7 @@ def _check_differing(where: str, labels: np.ndarray | None) -> None:
 
 
 def _check_ordered(where: str, labels: np.ndarray | None, unit_pairs: Ragged) -> None:
-    """Refuse lists whose labels say no order; say how many do."""
+    """Refuse data without a list whose labels differ; log how many lists have an order."""
     groups = unit_pairs.several()
     ordered = sum(is_ordered(labels, pairs) for pairs in groups)
     if not ordered:
@@ -239,7 +240,7 @@ def _check_relations(where: str, units: "TrainSet", term: RelationTerm, global_b
 
 
 def _check_guide(where: str, units: "TrainSet", guide: GuideVectors, teacher: str) -> None:
-    """Refuse a guide that leaves no negatives; say what it leaves out of a sample of pairs."""
+    """Refuse a guide that leaves no negatives; log the share that it removes in a sample of pairs."""
     _check_embeddings(where, units, teacher, guide.embeddings)
     pairs = np.random.default_rng(0).permutation(len(units.query_rows))[:_SAMPLE_PAIRS]
     bare = Negatives(units.query_rows, units.document_rows, units.labels, positive_from=units.positive_from).excluded(
@@ -297,7 +298,7 @@ def _check_embeddings(
     if not len(units.tokens):
         return
     vectors = embeddings(np.arange(min(_SAMPLE_TEXTS, len(units.tokens))))
-    if units.some_unread:  # what is read was checked when it was
+    if units.some_unread:  # the embeddings of the other texts were checked when they were read
         return
     _check_numbers(where, teacher, vectors)
     if len(vectors) > 1 and float(np.ptp(vectors, axis=0).max()) < LEAST_SPREAD / math.sqrt(vectors.shape[1]):
@@ -317,12 +318,12 @@ def _so_many(n: int, what: str) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Has it to do with the labels?
+# Are the scores related to the labels?
 # ---------------------------------------------------------------------------------------------------------------------
 
 
 def check_related(name: str, units: "TrainSet", *, allow_unrelated: bool) -> None:
-    """Refuse teachers' scores that have nothing to do with the labels: shuffled signals, a teacher of noise.
+    """Refuse teachers' scores that are unrelated to the labels, such as shuffled signals or noise.
 
     :raises JobFailed: naming the teacher and the correlation, unless `allow_unrelated`
     """
@@ -336,12 +337,12 @@ def check_related(name: str, units: "TrainSet", *, allow_unrelated: bool) -> Non
 
 
 def unrelated(what: str, scores: np.ndarray, labels: np.ndarray | None) -> str | None:
-    """Return a line where scores have nothing to do with the labels; None where they do, or too few pairs can tell.
+    """Return a message if scores are unrelated to the labels; None if they are related, or too few pairs can tell.
 
-    They have nothing to do with them where the 95 % interval of Spearman's correlation reaches 0 or lies below it, and
-    where it ends below 0.05, too: shown, but nothing. Of fewer than 200 pairs nothing is refused, a doubt is said.
+    They are unrelated if the 95 % interval of Spearman's correlation includes 0 or lies below it, or if it ends below
+    0.05 (significant, but too small). With fewer than 200 pairs nothing is refused; the log states a doubt.
 
-    A label of NaN is none, and its pair does not count.
+    Pairs whose label is NaN have no label and are left out.
 
     *Shape:* scores, labels: (n_pairs,)
     """

@@ -1,8 +1,8 @@
-"""Teachers that read every batch of the training, and which texts they read in the same tokens as the student.
+"""Teachers that read every training batch, and the texts for which they have the same tokens as the student.
 
-What happens at a token can be compared where both models have that token. So a sequence counts where the teacher's own
-tokenizer, with its own prompt and `max_length`, makes the same tokens of it, by their spelling; ids may differ, as those of a
-trimmed vocabulary do. The other sequences are left out of the objectives on layers, and counted.
+The two models can be compared at a token only if both have that token. So a sequence is used if the teacher's
+tokenizer, with its own prompt and `max_length`, gives the same token strings; ids may differ, as in a trimmed
+vocabulary. The other sequences are left out of the objectives on layers, and counted.
 """
 
 import logging
@@ -30,15 +30,15 @@ from distill.training.trainset import TrainSet
 __all__ = ["LiveTeacher", "live_teachers", "token_ids", "tokens_read_alike"]
 
 log = logging.getLogger(__name__)
-_LEAST_ALIKE = 0.5  # share of the texts below which an objective on tokens is no objective of this data
+_LEAST_ALIKE = 0.5  # an objective on tokens is refused if it can use a smaller share of the texts
 _ACROSS_TOKENIZERS = "score_match, embedding_match, rkd, similarity and cka work across tokenizers"
 
 
 @dataclass(frozen=True)
 class LiveTeacher:
-    """A finished teacher whose layers are matched; it is loaded when it is first asked for, and kept.
+    """A finished teacher whose layers are matched; it is loaded at its first use, and kept.
 
-    :param precision: what it computes in, whatever the student does
+    :param precision: the precision of its computation, independent of the student's
     """
 
     name: str
@@ -46,13 +46,13 @@ class LiveTeacher:
     max_length: int
     precision: Literal["bf16", "fp32"]
     scripts: tuple[str, ...] | None = None
-    """The scripts of the texts that it is learned of; None is all."""
+    """The scripts of the texts that it is used for; None is all."""
 
     @cached_property
     def model(self) -> Any:
         """The sentence-transformers model, frozen and without dropout.
 
-        :raises BadInput: where it has no layers, or reads pairs through a template of its own
+        :raises BadInput: if it has no layers, or formats pairs by its own template
         """
         model = load_model(self.folder)
         if is_static(model):
@@ -71,7 +71,7 @@ class LiveTeacher:
         return EncoderLayers(self.model, f"teacher {self.name}")
 
     def features(self, given: Mapping[str, Tensor], ids: Tensor) -> dict[str, Tensor]:
-        """Return what its encoder takes of the student's inputs. *Shape:* values: (n_sequences, n_tokens); ids: (n_student_ids,)."""
+        """Return the student's inputs for its encoder. *Shape:* values: (n, n_tokens); ids: (n_student_ids,)."""
         known = {"attention_mask", *tokenizer_of(self.model).model_input_names}
         same = {name: given[name] for name in ("attention_mask", "token_type_ids") if name in given and name in known}
         return {"input_ids": ids[given["input_ids"]], **same}
@@ -85,9 +85,9 @@ class LiveTeacher:
 
 
 def live_teachers(run: Run, objectives: Objectives) -> dict[str, LiveTeacher]:
-    """Return the teachers whose layers objectives match, by name; they compute in what `signals.precision` says.
+    """Return the teachers whose layers objectives match, by name; they compute in `signals.precision`.
 
-    :raises BadInput: where one is not trained yet
+    :raises BadInput: if one is not trained yet
     """
     identities = {name: run.signal_identity(name) for name in objectives.live_teachers}
     return {
@@ -99,9 +99,9 @@ def live_teachers(run: Run, objectives: Objectives) -> dict[str, LiveTeacher]:
 
 
 def token_ids(student: Any, teacher: Any) -> np.ndarray:
-    """Return, by the student's token id, the teacher's id of the token of the same spelling; −1 where it has none.
+    """Return for each token id of the student the teacher's id of the same token string; −1 if it has none.
 
-    Padding is padding, however it is spelled. *Shape:* (n_student_ids,)
+    Padding tokens are mapped to each other, whatever their strings. *Shape:* (n_student_ids,)
     """
     own, other = student.get_vocab(), teacher.get_vocab()
     ids = np.full(max(own.values()) + 1, -1, dtype=np.int64)
@@ -114,10 +114,10 @@ def token_ids(student: Any, teacher: Any) -> np.ndarray:
 def tokens_read_alike(
     name: str, teachers: Mapping[str, LiveTeacher], tokenizer: Any, units: TrainSet, pairs: Pairs
 ) -> np.ndarray:
-    """Return which sequences all teachers read in the student's tokens, and say how many they do not.
+    """Return the sequences for which all teachers have the student's tokens, and log how many differ.
 
-    :param name: what is trained, for messages
-    :raises BadInput: where a teacher reads fewer than half of them so
+    :param name: the model that is trained, for messages
+    :raises BadInput: if this holds for fewer than half of the sequences for some teacher
     """
     alike = np.ones(len(units.tokens), dtype=bool)
     for teacher in teachers.values():
@@ -134,13 +134,13 @@ def _teacher_tokens(teacher: LiveTeacher, units: TrainSet, pairs: Pairs) -> Toke
     if units.kind == "cross_encoder":
         return tokenize(tokenizer, pairs.queries, pairs.documents, max_length=length)
     prompts = model_prompts(teacher.model)
-    # a translation is to match the text that it translates, whose tokens are others: it does not count
+    # a translation's target is its source text, which has other tokens: it is left out
     texts = [prompts[role] + text for role, text in zip(units.roles, units.teacher_texts, strict=True)]
     return tokenize(tokenizer, texts, max_length=length)
 
 
 def _read_scripts(name: str, teacher: LiveTeacher, units: TrainSet) -> np.ndarray:
-    """Return which sequences are in the scripts that a teacher is learned of, and say how many. *Shape:* (n_sequences,)."""
+    """Return which sequences are in the scripts that a teacher reads, and log how many. *Shape:* (n_sequences,)."""
     if teacher.scripts is None:
         return np.ones(len(units.tokens), dtype=bool)
     read = are_read(units.teacher_texts, teacher.scripts)
@@ -157,7 +157,7 @@ def _read_scripts(name: str, teacher: LiveTeacher, units: TrainSet) -> np.ndarra
 
 
 def _read_alike(student: TokenTable, teacher: TokenTable, ids: np.ndarray) -> np.ndarray:
-    """Return which sequences are the same tokens, and the same segments of a pair. *Shape:* (n_sequences,)."""
+    """Return which sequences have the same tokens and the same segments of a pair. *Shape:* (n_sequences,)."""
     alike: np.ndarray = student.lengths == teacher.lengths
     rows = np.repeat(np.arange(len(student)), student.lengths)
     chosen, told = alike[rows], np.repeat(alike, teacher.lengths)

@@ -1,12 +1,12 @@
 """The one training loop, on accelerate, for teachers and students alike.
 
     plan (seed, epoch) ──▶ passes of a step ──▶ step(batch) → named losses ──▶ sum, backward ──▶ clip, AdamW
-                                                                  every so often: validate, keep the best, checkpoint
+                                                                  at intervals: validate, keep the best, checkpoint
 
-What holds: the curve depends on `global_batch`, not on how it is cut into passes and processes (but for dropout), losses that
-compare the units of a step with each other included; the learning rate and the weights of the losses are pure functions of the
-step; the random state of each pass is drawn from (seed, step, pass), so that a run that was killed and started again ends with the
-same bits.
+Apart from dropout, the curve depends on `global_batch`, not on how it is split into passes and processes. This includes
+losses that compare the units of a step with each other. The learning rate and the weights of the losses are pure
+functions of the step. The random state of each pass is derived from (seed, step, pass), so a run that was killed and
+resumed ends with the same bits.
 """
 
 import json
@@ -48,11 +48,11 @@ _LOG_EVERY_STEPS = 10
 
 @dataclass
 class TrainResult:
-    """How a run went; also the loop's state in a checkpoint.
+    """The result of a training; also the loop's state in a checkpoint.
 
     `history` has {"step", "seconds", losses by name, "learning_rate", "grad_norm"} every few steps and
-    {"step", "validation"} per evaluation. None stands for a value that is not there: the norm of a gradient that has
-    overflowed in fp16, a validation value that is undefined.
+    {"step", "validation"} per evaluation. None marks an undefined value: the norm of a gradient that
+    overflowed in fp16, or a validation value that cannot be computed.
     """
 
     step: int = 0
@@ -66,28 +66,28 @@ class TrainResult:
     kept_because: str | None = None
     """Why the last ones were."""
     n_idle_steps: int = 0
-    """Steps whose units held nothing that the objectives learn from, such as no group: they change no weight."""
+    """Steps in which no objective had anything to learn from (for example no group): they change no weight."""
     n_skipped_steps: int = 0
     """Steps that fp16's scaler skipped, because a gradient had overflowed."""
     n_tokens: int = 0
     precision: str = ""
-    """What was computed in; of a run that went on elsewhere, the last."""
+    """The precision of the computation; the last one if the run was resumed in another."""
     history: list[dict[str, float | None]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class TrainingOutput:
-    """Under which name a training reports, and where it writes."""
+    """The name of a training in messages, and its folders."""
 
     title: str
     folder: Path
-    """Holds the checkpoints. A training that finds one there goes on from it."""
+    """The folder of the checkpoints. A training continues from the one that it finds there."""
     tensorboard_folder: Path | None = None
-    """Holds the curves, where the recipe asks for them."""
+    """The folder of the curves, if the recipe asks for them."""
 
 
 def make_accelerator(settings: Training) -> Accelerator:
-    """Return accelerate's view of this machine with the recipe's precision, resolved where it says auto."""
+    """Return an accelerator for this machine in the recipe's precision; auto is resolved."""
     computed = resolve_precision(settings.precision, field="training.precision")
     precision = "no" if computed == "fp32" else computed
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
@@ -121,10 +121,10 @@ def train(
     seed: int,
     output: TrainingOutput,
 ) -> tuple[TaskStep, TrainResult]:
-    """Train a step and return it with its best weights (or the last ones, without a validation set).
+    """Train a model and return its step with the best weights (or the last ones, without a validation set).
 
     :param build_step: builds the step, the same on every process
-    :raises JobFailed: where the loss is no number
+    :raises JobFailed: if the loss is not finite
     """
     keep_freed_memory()
     loop = _Loop(build_step, trainset, validation, settings, seed, output)
@@ -135,9 +135,10 @@ def train(
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Keep torch to the calling thread: a static model's operations are too small to share.
+    """Limit torch to one thread: a static model's operations are too small to split.
 
-    Sixty steps of 256 units took 1.1 s with one thread, and with two beside another busy process 15 s: each waits for the other.
+    Sixty steps of 256 units took 1.1 s with one thread, but 15 s with two on a busy machine, because they wait for each
+    other.
     """
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -267,7 +268,7 @@ class _Loop:
         return state
 
     def _conclude(self) -> None:
-        """Say which weights are kept and why, and how many steps learned nothing."""
+        """Log which weights are kept and why, and how many steps learned nothing."""
         state = self.state
         if not state.best_step:
             state.kept = "last"
@@ -285,7 +286,7 @@ class _Loop:
             log.info("%s: %d steps were skipped, their gradients overflowed fp16", self.title, state.n_skipped_steps)
 
     def _agreed(self, due: bool, ends: bool) -> tuple[bool, bool]:
-        """Take the first process's clock for all, and any process's signal: saving is a collective act."""
+        """Use the first process's clock and any process's signal for all processes, because they save together."""
         if self.accelerator.num_processes == 1:
             return due, ends
         flags = torch.tensor([due and self.accelerator.is_main_process, ends], dtype=torch.float32)
@@ -309,7 +310,7 @@ class _Loop:
         state.n_tokens += n_tokens
         learns = self.task.learns_from(totals, weights)
         if not learns:
-            sums = {}  # all losses are zero for want of what they are means over, not because they are learned
+            sums = {}  # the losses are zero because the step has nothing to average, not because they are learned
         norm = self._update(idle=not learns)
         state.step += 1
         if state.step % _LOG_EVERY_STEPS == 0 or state.step in (1, self.n_steps):
@@ -318,7 +319,7 @@ class _Loop:
     def _run_passes(
         self, passes: Sequence[Sequence[np.ndarray]], totals: Mapping[Any, int], weights: Mapping[str, float]
     ) -> tuple[dict[str, Tensor], int]:
-        """Add up the gradients of a step's passes; return its losses by name and how many tokens this process read."""
+        """Accumulate the gradients of a step's passes; return its losses by name and this process's token count."""
         sums: dict[str, Tensor] = {}
         n_tokens = 0
         for number, per_process in enumerate(passes):
@@ -337,7 +338,7 @@ class _Loop:
         return sums, n_tokens
 
     def _update(self, *, idle: bool) -> Tensor | None:
-        """Change the weights and return the gradient's norm; an idle step moves nothing, weight decay and momentum included."""
+        """Update the weights and return the gradient's norm; an idle step changes nothing, also not by weight decay."""
         norm = None
         if idle:
             self.state.n_idle_steps += 1
@@ -351,9 +352,9 @@ class _Loop:
         return norm
 
     def _sow(self, seed: int) -> None:
-        """Seed what dropout draws from, on this device."""
+        """Seed this device's random generator, which dropout uses."""
         if self.accelerator.device.type == "cpu":
-            # `torch.manual_seed` would also keep a call, with a stack trace, for each kind of device that is not there
+            # `torch.manual_seed` would also queue a call, with a stack trace, for each kind of device that is missing
             torch.default_generator.manual_seed(seed)
         else:
             torch.manual_seed(seed)
@@ -375,7 +376,7 @@ class _Loop:
         return norm
 
     def _log(self, sums: dict[str, Tensor], norm: Tensor | None, rate: float, seconds: float) -> None:
-        """Average the losses over processes, refuse a NaN, and write the row down."""
+        """Average the losses over processes, raise on NaN, and record the row."""
         row: dict[str, float | None] = {**self._averaged(sums)}
         if not all(math.isfinite(value) for value in row.values() if value is not None):
             raise JobFailed(
@@ -389,7 +390,7 @@ class _Loop:
                 self.writer.add_scalar(name, value, self.state.step)
 
     def _averaged(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
-        """Return the mean of every loss over processes; {} of a step that held nothing to learn from."""
+        """Return the mean of every loss over processes; {} for a step with nothing to learn from."""
         names = sorted(set(gather_object(sorted(sums)))) if self.accelerator.num_processes > 1 else sorted(sums)
         if not names:
             return {}
@@ -399,9 +400,9 @@ class _Loop:
         return dict(zip(names, values.tolist(), strict=True))
 
     def _recorded(self, norm: Tensor | None) -> float | None:
-        """Return the gradient's norm for the history, None where it overflowed and fp16's scaler skips the step.
+        """Return the gradient's norm for the history, None if it overflowed and fp16's scaler skips the step.
 
-        :raises JobFailed: where no scaler does: the weights are no numbers any more
+        :raises JobFailed: if it is not finite and there is no scaler: the weights would become NaN
         """
         value = 0.0 if norm is None else float(norm)
         if math.isfinite(value):
@@ -441,7 +442,7 @@ class _Loop:
         return True
 
     def _evaluate(self) -> float:
-        """Predict the validation units, each process its part; higher is better."""
+        """Return the validation value, each process predicting its part; higher is better."""
         validation = self.validation
         if validation is None:
             raise ValueError("evaluation needs a validation set")
@@ -464,7 +465,7 @@ class _Loop:
             )
         return validation.value(rows, scores)
 
-    # -- checkpoints: step-00000123/ is whole, because it was renamed to that
+    # -- checkpoints: step-00000123/ is complete, because it got this name by a rename
 
     def _save(self) -> None:
         state = self.state
@@ -480,7 +481,7 @@ class _Loop:
                 write_json(temporary / "loop.json", asdict(state))
                 temporary.rename(target)
         finally:
-            if self.accelerator.is_main_process:  # on a full disk, half a checkpoint would take what room there is
+            if self.accelerator.is_main_process:  # a partial checkpoint on a full disk would use up its space
                 shutil.rmtree(temporary, ignore_errors=True)
         if self.accelerator.is_main_process:
             for old in self.folder.glob("step-*"):
@@ -503,7 +504,7 @@ class _Loop:
         log.info("%s resumes at step %d", self.title, self.state.step)
 
     def _save_weights(self) -> None:
-        """Keep what is trained of the best weights; what is frozen has not changed."""
+        """Save the trainable part of the best weights; frozen weights have not changed."""
         from safetensors.torch import save_file
 
         state_dict = self.accelerator.get_state_dict(self.step)

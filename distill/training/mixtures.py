@@ -1,10 +1,10 @@
-"""Several teachers as one: each one's scores become probabilities, these are averaged, and their logit is learned.
+"""Several teachers as one: their scores are calibrated to probabilities and averaged, and the mean's logit is learned.
 
     p_i = calibrated score of teacher i        fitted on the labelled validation pairs
     p   = Σ wᵢ pᵢ                              Σ wᵢ = 1; fixed, fitted, or by agreement for each pair
     z   = ln(p / (1 − p))                      what every term reads, as the logits of a cross-encoder
 
-Without the first step a mixture would follow the teacher with the widest scores: logits of ±10 beside cosines of .6 to .8.
+Without the first step the teacher with the widest range would dominate: logits of ±10 beside cosines of .6 to .8.
 """
 
 import logging
@@ -67,7 +67,7 @@ class MixedSignals:
         return mixture
 
     def embeddings(self, texts: Sequence[str], roles: Sequence[int]) -> Callable[[np.ndarray], np.ndarray]:
-        """Not of a mixture, which has scores alone.
+        """Not available: a mixture has only scores.
 
         :raises BadInput: always
         """
@@ -76,7 +76,7 @@ class MixedSignals:
 
 @dataclass(frozen=True)
 class JoinedSignals:
-    """Embeddings of several teachers one behind the other, each times a factor; a source of signals like a single teacher's.
+    """Concatenated embeddings of several teachers, each times a factor; a source of signals like a single teacher's.
 
     With factors √w of weights that add up to 1 the result has unit length, and its cosine is the weighted mean of theirs.
     """
@@ -96,7 +96,7 @@ class JoinedSignals:
         return sum(self.widths)
 
     def scores(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
-        """Not of embeddings.
+        """Not available: joined teachers have only embeddings.
 
         :raises BadInput: always
         """
@@ -111,13 +111,13 @@ class JoinedSignals:
 
 
 def join_teachers(match: EmbeddingMatch, sources: Mapping[str, SignalSource]) -> JoinedSignals:
-    """Return the embeddings that a term matches: those of its teachers together."""
+    """Return the embeddings that a term matches: the joined ones of its teachers."""
     factors = {name: 1.0 if match.combine == "each" else share**0.5 for name, share in match.shares.items()}
     return JoinedSignals({name: sources[name] for name in match.shares}, factors)
 
 
 def agreement(probabilities: np.ndarray) -> np.ndarray:
-    """Return how far each teacher agrees with the others: 1 − the mean distance to them. *Shape:* that of the argument.
+    """Return each teacher's agreement with the others: 1 − the mean distance to them. *Shape:* that of the argument.
 
     >>> agreement(np.array([[0.8], [0.8], [0.2]])).round(2).ravel().tolist()
     [0.7, 0.7, 0.4]
@@ -131,7 +131,7 @@ def agreement(probabilities: np.ndarray) -> np.ndarray:
 def check_mixtures(mixtures: Mapping[str, ScoreTerm], validation: Pairs) -> None:
     """Refuse mixtures that the validation pairs cannot calibrate, before anything is trained.
 
-    :raises BadInput: where there are too few labels, or all are alike
+    :raises BadInput: if there are too few labels, or all are equal
     """
     for name in mixtures:
         labels = validation.labelled().labels
@@ -146,10 +146,10 @@ def check_mixtures(mixtures: Mapping[str, ScoreTerm], validation: Pairs) -> None
 
 
 def mix_teachers(term: ScoreTerm, sources: Mapping[str, SignalSource], validation: Pairs) -> MixedSignals:
-    """Calibrate a term's teachers on the labelled validation pairs and fit what is to be fitted.
+    """Calibrate a term's teachers on the labelled validation pairs, and fit the weights if the recipe says so.
 
-    :param sources: the teachers' signals, those of the validation pairs among them
-    :raises JobFailed: where a teacher's scores do not rise with the labels
+    :param sources: the teachers' signals, including those of the validation pairs
+    :raises JobFailed: if a teacher's scores do not increase with the labels
     """
     check_mixtures({str(term.told_by): term}, validation)
     pairs, mixing = validation.labelled(), term.how_mixed
@@ -197,7 +197,7 @@ def calibration(name: str, mixing: Mixing, kind: ModelKind, scores: np.ndarray, 
 
 
 def fitted_shares(probabilities: np.ndarray, labels: np.ndarray, start: Sequence[float]) -> list[float]:
-    """Return the shares under which labels are likeliest, by expectation-maximisation; grades count as probabilities.
+    """Return the shares of greatest likelihood of the labels, by expectation-maximisation; grades are probabilities.
 
     *Shape:* probabilities: (n_teachers, n_pairs); labels: (n_pairs,)
 

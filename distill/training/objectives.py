@@ -1,9 +1,9 @@
-"""From what a recipe asks for to what a training step computes.
+"""The training step that computes the losses of a recipe's objectives.
 
 A step is an `nn.Module` around a sentence-transformers model: `forward(batch)` returns named, weighted losses, each the
-batch's share of the mean over the whole optimizer step. The loop adds them up; it does not know a teacher from a
-student. The step also holds what is learned beside the model: a projection into the teacher's space, and the affine map
-that turns a bi-encoder's cosine into a logit (scale and bias), so that BCE and KL see no squashed scores.
+batch's share of the mean over the whole optimizer step. The loop adds them up; it does not distinguish teachers from
+students. The step also has the parameters beside the model: a projection into the teacher's space, and the scale and
+bias that turn a bi-encoder's cosine into a logit, because BCE and KL need scores that are not limited to [−1, 1].
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,8 @@ class Step(TaskStep):
 
     :param model: a sentence-transformers `SentenceTransformer` or `CrossEncoder`
     :param teacher_kinds: the kind of each teacher whose scores a batch carries, for their scale
-    :param projected_width: the teacher's width, where embeddings are matched through a projection that is dropped afterwards
+    :param projected_width: the teacher's width, if embeddings are matched through a projection that is dropped after
+        training
     """
 
     def __init__(
@@ -56,9 +57,9 @@ class Step(TaskStep):
         self.teacher_kinds = teacher_kinds or {}
         if kind == "bi_encoder" and any(term.compares_logits for term in objectives.terms().values()):
             self.scale_and_bias = nn.Parameter(torch.tensor([objectives.logit_scale, 0.0]))
-        self.block_widths: tuple[int, ...] = ()  # of several teachers whose embeddings are matched each by itself
+        self.block_widths: tuple[int, ...] = ()  # for several teachers whose embeddings are matched separately
         self.some_unread = False  # some teacher does not read all texts
-        self.axes: Tensor | None = None  # (teacher_width, width): the student's numbers are told along them
+        self.axes: Tensor | None = None  # (teacher_width, width): the axes of the student's dimensions
         self.layer_losses: LayerLosses | None = None  # of the terms on layers, where there are any
         self.projection = None
         if projected_width is not None:
@@ -71,11 +72,11 @@ class Step(TaskStep):
         return own if self.scale_and_bias is None else [*own, self.scale_and_bias]
 
     def factors(self, share: float) -> dict[str, float]:
-        """Return what the schedules multiply each term with after a share of the steps."""
+        """Return each term's factor by its schedule, after a share of the steps."""
         return self.objectives.factors(share)
 
     def learns_from(self, totals: Mapping[Basis, int], factors: Mapping[str, float] | None = None) -> bool:
-        """Tell whether a step that holds so many pairs, groups, texts and positives has a loss at all."""
+        """Tell whether a step with these numbers of pairs, groups, texts and positives has any loss."""
         given = {name: term for name, term in self.objectives.terms().items() if (factors or {}).get(name, 1.0) > 0}
         return any(totals.get(basis_of(term), 0) for term in given.values())
 
@@ -87,11 +88,11 @@ class Step(TaskStep):
         outputs_only: bool = False,
         pulls: tuple[Tensor, list[Tensor]] | None = None,
     ) -> dict[str, Tensor]:
-        """Return the weighted losses by name, or, to `predict`, {"scores": (n_pairs,)} (cosines or logits).
+        """Return the weighted losses by name, or, with `predict`, {"scores": (n_pairs,)} (cosines or logits).
 
-        :param outputs_only: return {"outputs": what `losses_of` takes} instead
-        :param pulls: the gradients of a loss in these outputs, and in what is learned beside the model: return a number that has
-            them. Of outputs that count for nothing there are none. Losses on layers, which are of no outputs, come with it.
+        :param outputs_only: return {"outputs": the argument of `losses_of`} instead
+        :param pulls: gradients of a loss with respect to these outputs and to the parameters beside the model: return a
+            number that has these gradients (none for outputs of weight zero), together with the losses on layers
         """
         layers = None if outputs_only or predict else self.layer_losses
         with nullcontext([]) if layers is None else layers.watching() as passes:
@@ -129,7 +130,7 @@ class Step(TaskStep):
         return torch.cat(parts)[batch.order]
 
     def _losses_at_widths(self, batch: Batch, scores: Tensor, embeddings: Tensor | None) -> dict[str, Tensor]:
-        """Return each loss as its weighted mean over the widths of the Matryoshka, or at the whole width where there is none."""
+        """Return each loss as its weighted mean over the Matryoshka widths, or at the whole width without them."""
         if self.objectives.matryoshka is None or embeddings is None:
             return self._losses(batch, scores, embeddings)
         terms: dict[str, Tensor] = {}
@@ -156,13 +157,13 @@ class Step(TaskStep):
         return {name: loss for name, loss in found.items() if loss is not None}
 
     def _projected(self, own: Tensor) -> Tensor:
-        """Take embeddings, or the first numbers of them, into the matched teacher's space."""
+        """Map embeddings, or their first dimensions, into the matched teacher's space."""
         if self.axes is not None:
             return own @ self.axes[:, : own.shape[1]].T.to(own)
         return own if self.projection is None else self.projection(own)
 
     def _nothing(self, outputs: Tensor) -> Tensor:
-        """Zero that depends on every parameter: DDP waits for the gradient of each, used in this pass or not."""
+        """Return a zero that depends on every parameter, because DDP waits for every gradient in every pass."""
         return 0.0 * sum((parameter.sum() for parameter in self.beside_the_model()), start=outputs.sum())
 
     def _logits(self, scores: Tensor) -> Tensor:
@@ -172,7 +173,7 @@ class Step(TaskStep):
 
 
 def matryoshka_shares(settings: Matryoshka, whole: int) -> dict[int, float]:
-    """Return what each width counts in the mean over all; the whole width is always among them.
+    """Return each width's weight in the mean over all widths; the whole width is always included.
 
     >>> matryoshka_shares(Matryoshka(dimensions=(64, 32)), 128)
     {64: 0.333333, 32: 0.333333, 128: 0.333333}

@@ -1,7 +1,7 @@
-"""The terms of `objectives`, each from its section and what a step has seen to its weighted loss.
+"""The terms of `objectives`: each function computes a term's weighted loss from its section and a batch's outputs.
 
-A loss is a mean over what it is about; times the batch's share of that, the passes and processes of a step add up to the mean
-over the step. A term that finds nothing in a batch that it is about gives None.
+A loss is a mean over its basis (pairs, texts, …), times the batch's share of the basis in the step. So the losses of
+all passes and processes add up to the mean over the step. A term whose basis is empty in a batch gives None.
 """
 
 from collections.abc import Callable, Mapping
@@ -56,24 +56,24 @@ def teacher_logits(scores: Tensor, kind: ModelKind, scale: float) -> Tensor:
 def teacher_unit(scores: Tensor, kind: ModelKind, temperature: float = 1.0) -> Tensor:
     """Return a teacher's probability at a temperature: σ(z/τ), with z a cross-encoder's logit, or that of p = (cos + 1)/2.
 
-    The student's logits are divided by τ, too, so that a student of the teacher's own probabilities is the best one at any τ.
+    The student's logits are divided by τ as well, so at any τ the best student has the teacher's own probabilities.
 
     >>> teacher_unit(torch.tensor([0.8]), "bi_encoder"), teacher_unit(torch.tensor([0.8]), "bi_encoder", 4.0)
     (tensor([0.9000]), tensor([0.6340]))
     """
     if kind == "cross_encoder":
         return torch.sigmoid(scores / temperature)
-    unit = ((scores + 1) / 2).clamp(0, 1)  # rounding takes a cosine over 1
+    unit = ((scores + 1) / 2).clamp(0, 1)  # by rounding a cosine may exceed 1
     return unit if temperature == 1 else torch.sigmoid(torch.logit(unit) / temperature)
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a step has of a batch.
+    """A batch with the student's outputs for it.
 
-    *Shape:* scores (cosines or logits), logits: (n_pairs,); embeddings: (n_sequences, width), of bi-encoders alone
+    *Shape:* scores (cosines or logits), logits: (n_pairs,); embeddings: (n_sequences, width), only of bi-encoders
 
-    :param projected: takes embeddings into the matched teacher's space
+    :param projected: maps embeddings into the matched teacher's space
     """
 
     batch: Batch
@@ -104,7 +104,7 @@ class Seen:
 
 
 def basis_of(term: Term) -> Basis:
-    """Return what a step must hold for a term to have a loss."""
+    """Return the basis that a term's loss is a mean over; a step without it has no such loss."""
     if isinstance(term, Labels):
         return "positives" if term.loss == "infonce" else "pairs"
     if isinstance(term, ScoreMatch):
@@ -124,7 +124,7 @@ def compares_candidates(term: Term) -> bool:
 
 
 def loss_of(term: Term, seen: Seen) -> Tensor | None:
-    """Return a term's weighted loss of a batch; None where the batch has nothing that it is about."""
+    """Return a term's weighted loss for a batch; None if its basis is empty in the batch."""
     if isinstance(term, Labels):
         return _labels(term, seen)
     if isinstance(term, ScoreMatch):
@@ -140,7 +140,7 @@ def loss_of(term: Term, seen: Seen) -> Tensor | None:
     if isinstance(term, RelationTerm):
         return _relation(term, seen)
     if isinstance(term, LayerTerm):
-        return None  # of no outputs: `distill.training.layer_terms`
+        return None  # not a function of the outputs: see `distill.training.layer_terms`
     raise TypeError(f"{type(term).__name__} is no objective of matching")
 
 
@@ -150,7 +150,7 @@ def loss_of(term: Term, seen: Seen) -> Tensor | None:
 
 
 def sides(batch: Batch, embeddings: Tensor) -> tuple[Tensor, Tensor]:
-    """Return unit vectors of queries and documents; of a side that is not learned the teacher's.
+    """Return unit vectors of queries and documents; those of a side that is not learned are the teacher's.
 
     *Shape:* embeddings: (n_sequences, width); result: (n_pairs, width) each
     """
@@ -165,7 +165,7 @@ def _labels(term: Labels, seen: Seen) -> Tensor | None:
     batch, name = seen.batch, term.loss or DEFAULT_LOSS[seen.kind]
     if batch.labels is None or not len(seen.scores):
         return None
-    known = torch.isfinite(batch.labels)  # pairs without a label have no part in it, not as negatives either
+    known = torch.isfinite(batch.labels)  # pairs without a label are left out, also as negatives
     if not known.any():
         return 0.0 * seen.scores.sum()
     labels = batch.labels[known]
@@ -202,7 +202,7 @@ def _score_match(term: ScoreMatch, seen: Seen) -> Tensor | None:
 
 
 def _cosent(term: CoSent, seen: Seen) -> Tensor | None:
-    """Return CoSENT of all pairs, or of those with a label."""
+    """Return CoSENT over all pairs, or over those with a label."""
     batch, scale = seen.batch, term.scale or _COSENT_SCALE[seen.kind]
     if not len(seen.scores):
         return None
@@ -284,7 +284,7 @@ def _embedding_match(term: EmbeddingMatch, seen: Seen) -> Tensor | None:
     if seen.embeddings is None or seen.batch.teacher_embeddings is None:
         return None
     projected, teacher = seen.projected(seen.embeddings), seen.batch.teacher_embeddings.float()
-    if projected.shape[1] < teacher.shape[1]:  # a prefix, and so is what it is to match
+    if projected.shape[1] < teacher.shape[1]:  # a prefix (Matryoshka), so the target is the teacher's prefix
         teacher = nn.functional.normalize(teacher[:, : projected.shape[1]], dim=-1)
     known = torch.isfinite(teacher) if seen.some_unread else None
     loss_of_embeddings = losses.embedding_cosine if term.loss == "cosine" else losses.embedding_mse
@@ -299,7 +299,7 @@ def _embedding_match(term: EmbeddingMatch, seen: Seen) -> Tensor | None:
 
 
 def _relation(term: RelationTerm, seen: Seen) -> Tensor | None:
-    """Return a loss on how the distinct texts lie to each other, in unit length."""
+    """Return a loss on the distances between the distinct texts, in unit length."""
     batch = seen.batch
     if seen.embeddings is None or batch.distinct is None:
         return None

@@ -1,8 +1,8 @@
-"""What a training run reads: tokenised units with their labels and the teachers' signals, and batches of them.
+"""The training data: tokenised units with their labels and the teachers' signals, and batches of them.
 
 A unit is a pair, a query with its candidates, or a text without a pair (for the embedding objective). Units of all
-kinds are drawn together. A loss is a mean over what it is about: pairs, queries ("groups"), texts or positives; a
-`Batch` knows its share of each in the whole step, so that the shares of all passes and processes add up to that mean.
+kinds are drawn together. A loss is a mean over its basis: pairs, queries ("groups"), texts or positives. A `Batch`
+has its share of each basis in the whole step, so the losses of all passes and processes add up to the step's mean.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,8 +28,8 @@ __all__ = ["Basis", "Batch", "LoneTexts", "Tokenization", "TrainSet", "group_pai
 
 Basis = Literal["pairs", "labelled", "groups", "ordered", "texts", "positives", "tokens"]
 _BASES: tuple[Basis, ...] = get_args(Basis)
-_SPLIT_GAIN = 0.8  # texts of a pass are encoded in two parts where that leaves at most this share of the padded tokens
-_GOLDEN = 0x9E3779B97F4A7C15  # numbers multiplied by it are in no order (Fibonacci hashing)
+_SPLIT_GAIN = 0.8  # a pass is encoded in two parts if that leaves at most this share of the padded tokens
+_GOLDEN = 0x9E3779B97F4A7C15  # multiplying by it scatters consecutive numbers (Fibonacci hashing)
 
 
 @dataclass
@@ -39,14 +39,14 @@ class Batch:
     Sequences are the texts of a bi-encoder (every pair's query, then document, then unpaired texts) or a cross-encoder's pairs.
 
     *Shape:* inputs: parts of the sequences, each {name: (n_part, n_tokens)}; order: (n_sequences,), where sequence i
-    stands in the concatenated parts; query_rows, document_rows: (n_pairs,) sequence of each side (bi-encoder);
-    labels (NaN where a pair has none), teacher_scores[name]: (n_pairs,); teacher_embeddings: (n_sequences, teacher_width);
-    slots: (n_groups, n_candidates) pair of each candidate, with slot_mask; excluded: (n_pairs, n_pairs);
-    alike: (n_sequences,) bool, those that all live teachers read in the student's tokens;
-    relations[teacher]: (n_sequences, its width); distinct: (n_texts,) one sequence of each text, in no order of the data.
+    stands in the concatenated parts; query_rows, document_rows: (n_pairs,) sequence of each side (bi-encoder); labels
+    (NaN where a pair has none), teacher_scores[name]: (n_pairs,); teacher_embeddings: (n_sequences, teacher_width);
+    slots: (n_groups, n_candidates) pair of each candidate, with slot_mask; excluded: (n_pairs, n_pairs); alike:
+    (n_sequences,) bool, those for which all live teachers have the student's tokens; relations[teacher]: (n_sequences,
+    its width); distinct: (n_texts,) one sequence of each text, in an order unrelated to the data.
 
-    Where one side alone is learned, `query_rows` and `document_rows` both name its sequences, and the teacher's vectors
-    of the other side, queries (0) or documents (1) by `other_role`, are given. *Shape:* other_embeddings: (n_pairs, teacher_width)
+    If only one side is learned, `query_rows` and `document_rows` both index its sequences, and the teacher's vectors of
+    the other side are given (`other_role`: 0 queries, 1 documents). *Shape:* other_embeddings: (n_pairs, teacher_width)
     """
 
     inputs: list[dict[str, Tensor]]
@@ -120,7 +120,7 @@ class Tokenization:
 
 @dataclass(frozen=True)
 class LoneTexts:
-    """Texts without a pair, which a bi-encoder learns from by the teacher's embeddings."""
+    """Texts without a pair; a bi-encoder learns the teacher's embeddings of them."""
 
     unlabelled: Sequence[str] = ()
     parallel: Sequence[tuple[str, str]] = ()
@@ -130,7 +130,7 @@ class LoneTexts:
 
 
 class _Sequences:
-    """Numbers texts: one is the same sequence in both roles, unless they are kept apart."""
+    """Gives texts sequence numbers: a text has the same number in both roles, unless roles are kept apart."""
 
     def __init__(self, by_role: bool) -> None:
         self.by_role = by_role
@@ -186,15 +186,15 @@ class TrainSet:
     teacher_scores: Mapping[str, np.ndarray] = field(default_factory=dict)
     embeddings: Callable[[np.ndarray], np.ndarray] | None = None
     in_batch_negatives: bool = False
-    """Documents of other pairs are negatives: a batch says which are none (`Batch.excluded`)."""
+    """Documents of other pairs are negatives, except those in `Batch.excluded`."""
     positive_from: float = 0.5
     """The least label of a positive for InfoNCE."""
     guide: GuideVectors | None = None
-    """A teacher that tells false negatives among them."""
+    """A teacher that detects false negatives among them."""
     coupled: bool = False
     """The objectives compare the units of a step with each other."""
     relations: dict[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)
-    """By teacher, its embeddings of sequences, for objectives on how texts lie to each other."""
+    """By teacher, its embeddings of sequences, for objectives on distances between texts."""
     some_unread: bool = False
     """Some teacher does not read all texts: where it has no embedding, its numbers are NaN."""
     valued_at_start: bool = False
@@ -206,9 +206,9 @@ class TrainSet:
     teacher_texts: list[str] = field(default_factory=list)
     """The text whose teacher embedding each sequence is to match: its own, or the one that it translates."""
     cut: CutTexts | None = None
-    """What `max_length` cut off the sequences."""
+    """How much `max_length` cut off the sequences."""
     alike: np.ndarray | None = None
-    """Which sequences all live teachers read in the student's tokens; None where there is no such teacher. *Shape:* (n_sequences,)."""
+    """The sequences whose tokens are the same in all live teachers; None without these. *Shape:* (n_sequences,)."""
 
     @classmethod
     def build(
@@ -252,16 +252,16 @@ class TrainSet:
         )
 
     def learn_one_side(self, role: int) -> None:
-        """Learn the queries (0) or the documents (1) alone, which must have been kept apart (`by_role`)."""
+        """Learn only queries (0) or only documents (1); the roles must have been kept apart (`by_role`)."""
         own = self.document_rows if role else self.query_rows
         self.own_role = role
-        lone = np.flatnonzero(self.unit_pairs.lengths == 0)  # they stand behind the pairs
+        lone = np.flatnonzero(self.unit_pairs.lengths == 0)  # they come after the pairs
         with_pairs = Ragged(self.unit_pairs.values, self.unit_pairs.offsets[: len(self) + 1 - len(lone)])
         self.unit_texts = with_pairs.mapped(own).followed_by(Ragged.single(self.unit_texts.joined(lone)))
 
     @property
     def cannot_rank(self) -> str | None:
-        """Why the pairs' labels rank no predictions; None where they do."""
+        """The reason why predictions cannot be ranked against the pairs' labels; None if they can."""
         if self.labels is None:
             return "the validation pairs have no labels"
         if len(self.labels) and np.ptp(self.labels) == 0:
@@ -283,7 +283,7 @@ class TrainSet:
         return self.unit_texts.lengths
 
     def counts(self, units: np.ndarray) -> dict[Basis, int]:
-        """Return how much of each basis the given units hold."""
+        """Return the size of each basis in the given units."""
         pairs = self._pairs(units)
         labels = np.zeros(0) if self.labels is None else self.labels[pairs]
         groups = [self.unit_pairs[unit] for unit in units[self.unit_pairs.lengths_of(units) > 1].tolist()]
@@ -298,7 +298,7 @@ class TrainSet:
         }
 
     def unit_sequences_of(self, units: np.ndarray) -> int:
-        """Return how many sequences the given units hold together."""
+        """Return the number of sequences in the given units."""
         return int(self.unit_texts.lengths_of(units).sum())
 
     def _tokens_of(self, units: np.ndarray) -> int:
@@ -314,15 +314,14 @@ class TrainSet:
     def batch(self, units: np.ndarray, *, totals: Mapping[Basis, int], n_processes: int = 1) -> Batch:
         """Build the pass over the given units of a step with the given totals.
 
-        An empty `units` gives a pass over unit 0 that counts for nothing: a process that has run out of units still
-        takes part.
+        An empty `units` gives a pass over unit 0 with weight zero, so that a process without units still takes part.
         """
         counts = self.counts(units)
         share: dict[Basis, float] = {basis: n_processes * counts[basis] / max(totals[basis], 1) for basis in _BASES}
         units = units if len(units) else np.array([0])
         pairs = self._pairs(units)
         rows = pairs if self.kind == "cross_encoder" else self.unit_texts.joined(units)
-        place = {int(row): i for i, row in enumerate(rows)}  # a text in two units: either place will do
+        place = {int(row): i for i, row in enumerate(rows)}  # for a text in two units either place is right
         inputs, order = self._inputs(rows)
         slots, slot_mask = self._slots(units)
         query_rows, document_rows, other = self._sides(pairs)
@@ -351,7 +350,7 @@ class TrainSet:
         return Negatives(self.query_rows, self.document_rows, self.labels, self.guide, positive_from=self.positive_from)
 
     def _sides(self, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray, Tensor | None]:
-        """Return the sequences of both sides; where one is learned, its own twice, and the teacher's vectors of the other."""
+        """Return the sequences of both sides; for one learned side its own twice, and the other's teacher vectors."""
         queries, documents = self.query_rows[pairs], self.document_rows[pairs]
         if self.own_role is None:
             return queries, documents, None
@@ -361,13 +360,13 @@ class TrainSet:
         return own, own, torch.from_numpy(self.embeddings(other))
 
     def value(self, rows: np.ndarray, outputs: np.ndarray) -> float:
-        """Return how well predictions of pairs agree with their labels. *Shape:* rows, outputs: (n_pairs,)."""
+        """Return the validation value of predictions of pairs. *Shape:* rows, outputs: (n_pairs,)."""
         if self.labels is None:
             raise ValueError("pairs without labels give no validation value")
         return validation_value(outputs, self.labels[rows])
 
     def _inputs(self, rows: np.ndarray) -> tuple[list[dict[str, Tensor]], Tensor]:
-        """Pad sequences in one part, or in two where short and long ones stand side by side (a query and its document)."""
+        """Pad sequences in one part, or in two if short and long ones are mixed (queries and their documents)."""
         lengths = self.tokens.lengths[rows]
         by_length = np.argsort(lengths, kind="stable")
         ascending = lengths[by_length]
@@ -394,7 +393,7 @@ class TrainSet:
 
 
 def _distinct(rows: np.ndarray) -> Tensor:
-    """Return a place of each distinct row, in an order that depends on no plan, nor on how the rows came about."""
+    """Return a position of each distinct row, in an order that depends neither on the plan nor on the data's order."""
     distinct, places = np.unique(rows, return_index=True)
     return torch.from_numpy(places[np.argsort(distinct.astype(np.uint64) * np.uint64(_GOLDEN), kind="stable")])
 
@@ -418,7 +417,7 @@ def is_ordered(labels: np.ndarray | None, group: np.ndarray) -> bool:
 
 
 def validation_value(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Return what picks the best checkpoint: ROC-AUC where labels are two values, else Spearman; NaN for constant scores.
+    """Return the metric that picks the checkpoint: ROC-AUC for two label values, else Spearman; NaN if constant.
 
     *Shape:* scores, labels: (n_pairs,)
 

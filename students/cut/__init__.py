@@ -1,4 +1,4 @@
-"""Smaller students out of a teacher: layers, width, dimensions, static tables, and what may go.
+"""Cut smaller students from a teacher: layers, width, dimensions, static tables, and the choice of what to cut.
 
-It trains nothing.
+This package trains nothing.
 """

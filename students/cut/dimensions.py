@@ -1,26 +1,28 @@
-"""The width of a student's embeddings, and where its output layer starts.
+"""The width of a student's embeddings, and the initial weights of its output layer.
 
     embedding → Dense without bias → Normalize
 
-**Axes.** Of vectors in unit length the first k principal axes, uncentred, keep their dot products best: the eigenvectors
-of E[x·xᵀ] give the best approximation of rank k of all similarities at once (Eckart & Young 1936). Taking the mean away
-first would need a bias and would keep distances, not cosines; of MiniLM's embeddings both are equally good (STS-B dev
-Spearman at 64 dimensions .841 and .844). What matters is the text: the axes of the pairs' own text keep .859 and .841 at 128
-and 64 dimensions, those of the pairs and 69,000 other sentences .852 and .815, and the model's own first dimensions, as
-good as random axes, .857 and .839. So axes are taken from the recipe's pairs, and other text fills up where there are few.
+**Axes.** The first k principal axes (uncentred) of unit vectors preserve dot products best: the eigenvectors of E[x·xᵀ]
+give the best rank-k approximation of all similarities at once (Eckart & Young 1936). Subtracting the mean first would
+need a bias and would preserve distances, not cosines; for MiniLM's embeddings both are equally good (STS-B dev Spearman
+at 64 dimensions .841 and .844). The text for the axes matters: axes of the pairs' own text give .859 and .841 at 128
+and 64 dimensions, those of the pairs and 69,000 other sentences .852 and .815, and the model's own first dimensions,
+which are as good as random axes, .857 and .839. So axes are computed from the recipe's pairs, with other text only if
+there are few.
 
-**Start.** Where the student is to put out a teacher's embeddings (along those axes), its Dense starts as the least-squares
-map from its own embeddings to them, ridged by the weight of ten texts. Before any training, of three of MiniLM's six layers
-(0, 2, 4) the Spearman of STS-B dev is .738 as cut and .813 through it, of the first layer alone .671 and .795; it costs one
-pass over some thousand texts. Without a teacher to match it starts as the student's own principal axes.
+**Start.** If the student has to give a teacher's embeddings (along those axes), its Dense starts as the least-squares
+map from its own embeddings to them, with a ridge of the weight of ten texts. Before any training, the Spearman on STS-B
+dev of three of MiniLM's six layers (0, 2, 4) is .738 without and .813 with this map, that of the first layer alone .671
+and .795. It costs one pass over some thousand texts. Without a teacher to match, the Dense starts as the student's own
+principal axes.
 
 **Matryoshka.** A prefix of these embeddings is matched with the same prefix of the teacher's along its axes. Matching the
 geometry instead (similarities within the batch) was worse at each width (static student, STS-B dev: .823 against .837 at
 384, .775 against .807 at 64).
 
-**Signs.** What is sorted along principal axes makes poor sign bits: late dimensions are small and weigh as much as the first.
-Of the ten nearest of 21,365 sentences 65 % are found by the signs of MiniLM's own embeddings (95 % with int8 deciding), 35 %
-(56 %) by those of a static student along its axes. For a binary index leave `student.dimensions` out.
+**Signs.** Embeddings along principal axes make poor sign bits, because late dimensions are small but count as much as
+the first. Of the ten nearest of 21,365 sentences, the signs of MiniLM's own embeddings find 65 % (95 % with rescoring
+in int8), those of a static student along its axes 35 % (56 %). For a binary index leave `student.dimensions` out.
 """
 
 import logging
@@ -44,16 +46,16 @@ __all__ = ["least_squares", "principal_axes", "read_axes", "with_output", "write
 
 log = logging.getLogger(__name__)
 _AXES = "teacher_axes.safetensors"
-_SAMPLE_TEXTS = 5000  # that axes and maps are fitted on: several for each dimension
-_RIDGE_TEXTS = 10.0  # what the ridge weighs in texts, see `least_squares`
+_SAMPLE_TEXTS = 5000  # for the fit of axes and maps: several for each dimension
+_RIDGE_TEXTS = 10.0  # the ridge's weight in texts, see `least_squares`
 _STATIC_MEAN_SIZE = 0.1  # of a table's numbers: ten steps of a learning rate of 0.01
 _SAME_COSINE = 0.999  # cached embeddings may be those of bf16
 
 
 def principal_axes(vectors: np.ndarray, n_axes: int) -> tuple[np.ndarray, float]:
-    """Return the axes of greatest mean square, and the share of it that they hold.
+    """Return the axes of greatest mean square, and their share of it.
 
-    Each axis points to where its entry of greatest size is positive, so that the same vectors give the same axes.
+    The sign of each axis makes its entry of greatest size positive, so that equal vectors give equal axes.
 
     *Shape:* vectors: (n, width), unit length → (width, n_axes) float32, orthonormal columns
 
@@ -71,7 +73,7 @@ def principal_axes(vectors: np.ndarray, n_axes: int) -> tuple[np.ndarray, float]
 def least_squares(inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Return the linear map from unit vectors to targets with the least squared error, ridged.
 
-    W = (XᵀX + r·I)⁻¹ XᵀT, where r is what ten texts add to each eigenvalue of XᵀX on average: 10 / width.
+    W = (XᵀX + r·I)⁻¹ XᵀT, where r is the average contribution of ten texts to an eigenvalue of XᵀX: 10 / width.
 
     *Shape:* inputs: (n, width); targets: (n, k) → (width, k) float32
     """
@@ -86,9 +88,9 @@ def with_output(
 ) -> tuple[Any, dict[str, Any], np.ndarray | None]:
     """Give a bi-encoder the output that the recipe asks for.
 
-    :param backbone: what the model was made from, whose embeddings a static one is to put out where no teacher says more
-    :param matched_width: the width of the teacher whose embeddings it is to put out, None where there is none such
-    :returns: the model, what its card is to say, and the teacher's axes where its embeddings are to be told along them
+    :param backbone: the model it was made from; a static student without a teacher to match learns its embeddings
+    :param matched_width: the width of the teacher whose embeddings it has to give, None without such a teacher
+    :returns: the model, the card's entry, and the teacher's axes if its embeddings are along these axes
     """
     section, own_width = run.student_section, int(model.get_embedding_dimension())
     if section.dimensions is None and not is_static(model) and matched_width in (None, own_width):
@@ -103,17 +105,17 @@ def with_output(
         targets = _embedded(backbone, sample, prompts)
     details: dict[str, Any] = {"sample_texts": len(sample)}
     axes: np.ndarray | None = None
-    # nothing was taken away: the teacher turned, without the ridge
+    # nothing was cut: the map is the teacher's rotation, without a ridge
     is_own = targets is not None and targets.shape == vectors.shape and _mean_cosine(vectors, targets) > _SAME_COSINE
     if section.dimensions is not None:
         space = vectors if targets is None else targets
-        own = np.array([text == told for text, told, _ in sample])  # not translations: they would count a text twice
+        own = np.array([text == told for text, told, _ in sample])  # translations would count a text twice
         axes, details["share_kept"] = _axes(section.dimensions, space[own], is_own=targets is None)
         targets = None if targets is None else targets @ axes
     if axes is not None and (targets is None or is_own):
         weight = axes
     else:
-        assert targets is not None  # no student.dimensions: the output is there to match somebody
+        assert targets is not None  # without student.dimensions the output exists only to match a teacher
         weight = least_squares(vectors, targets)
     if targets is not None:
         details["cosine_to_teacher"] = _mean_cosine(vectors @ weight, targets)
@@ -131,11 +133,11 @@ def _axes(n_axes: int, space: np.ndarray, is_own: bool) -> tuple[np.ndarray, flo
     return principal_axes(space, n_axes)
 
 
-Told = tuple[str, str, int]  # the student's text, the text that the teacher is asked, query (0) or document (1)
+Told = tuple[str, str, int]  # the student's text, the teacher's text, query (0) or document (1)
 
 
 def _sample(run: Run) -> list[Told]:
-    """Return texts of the pairs, other text where there are few, and translations where the teacher reads one language."""
+    """Return texts of the pairs, other text if there are few, and translations if the teacher reads one language."""
     split, rng = run.split, np.random.default_rng(run.recipe.seed)
     roles = dict.fromkeys(split.train.documents, 1) | dict.fromkeys(split.train.queries, 0)
     texts = [(text, text, role) for text, role in roles.items()]
@@ -162,9 +164,9 @@ def _drawn(items: list[Told], rng: np.random.Generator) -> list[Told]:
 
 
 def _embedded(model: Any, sample: list[Told], prompts: tuple[str, str]) -> np.ndarray:
-    """Embed with a model as it stands. *Shape:* (n_texts, width), unit length."""
+    """Embed with the model in its current state. *Shape:* (n_texts, width), unit length."""
     texts = [prompts[role] + text for text, _, role in sample]
-    # prompt="": a default prompt that the model stores is in the texts already
+    # prompt="": the texts already contain the model's default prompt
     vectors: np.ndarray = model.encode(
         texts, prompt="", batch_size=64, show_progress_bar=False, normalize_embeddings=True
     )
@@ -172,13 +174,13 @@ def _embedded(model: Any, sample: list[Told], prompts: tuple[str, str]) -> np.nd
 
 
 def _targets(run: Run, sample: list[Told], matched_width: int | None) -> np.ndarray | None:
-    """Return what the student is to put out: the matched teacher's embeddings, else those of the teacher it comes from."""
+    """Return the student's target embeddings: the matched teacher's, else those of the teacher it is cut from."""
     told, roles = [told for _, told, _ in sample], [role for _, _, role in sample]
     if matched_width is not None:
         match = run.recipe.objectives.embedding_match
         assert match is not None
         return unit_rows(embedding_source(run, match).embeddings(told, roles)(np.arange(len(told))))
-    if run.before is not None:  # what an earlier stage has trained is the backbone no more
+    if run.before is not None:  # after an earlier stage's training it is no longer the backbone
         return None
     backbone = run.student_section.backbone
     teacher = run.recipe.teachers[backbone.teacher] if isinstance(backbone, TeacherBackbone) else None
@@ -193,7 +195,7 @@ def _mean_cosine(left: np.ndarray, right: np.ndarray) -> float:
 
 
 def _with_map(model: Any, weight: np.ndarray) -> Any:
-    """Put a linear map behind a model's embedding; into its last linear layer, or its table, where it ends in one.
+    """Add a linear map after a model's embedding, merged into its last linear layer or its table if it ends in one.
 
     *Shape:* weight: (width, new_width)
     """
@@ -220,9 +222,9 @@ def _is_linear(dense: Any) -> bool:
 
 
 def _static_along(model: Any, table: Any) -> Any:
-    """Put another table into a static model, scaled so that a learning rate means the same for all of them.
+    """Put a new table into a static model, scaled so that a learning rate has the same effect for all tables.
 
-    Adam's steps have the size of the rate whatever the table's is, and after Normalize the table's says nothing.
+    Adam's steps have the size of the rate, whatever the table's scale is, and Normalize removes the scale.
     """
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
@@ -231,14 +233,14 @@ def _static_along(model: Any, table: Any) -> Any:
 
 
 def write_axes(folder: Path, axes: np.ndarray) -> None:
-    """Keep the teacher's axes beside the student that starts to follow them. *Shape:* (teacher_width, width)."""
+    """Store the teacher's axes beside the student that uses them. *Shape:* (teacher_width, width)."""
     from safetensors.numpy import save_file
 
     save_file({"axes": np.ascontiguousarray(axes)}, folder / _AXES)
 
 
 def read_axes(folder: Path) -> np.ndarray | None:
-    """Return the teacher's axes of a built student, (teacher_width, width), or None where it takes the teacher's own."""
+    """Return the teacher's axes of a built student, (teacher_width, width), or None if it has none."""
     from safetensors.numpy import load_file
 
     path = folder / _AXES

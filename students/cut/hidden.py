@@ -4,10 +4,10 @@
     norms                     γ, β → γ', β'          one scale and shift for each coordinate, fitted
     maps that read            W → W B, b → b + W c   where x ≈ B z + c predicts the old state from the new one
 
-U has orthonormal columns: the directions in which hidden states vary most, or some of the old dimensions. It is one U for
-all layers, so that the residual stream needs no map of its own (SliceGPT of Ashkboos et al. 2024 has one a layer, and its
-own model class). The old norms mean something else in rotated coordinates, hence the fit; old dimensions keep theirs. All
-of it comes from the encoder's own states on a sample of text; nothing is trained.
+U has orthonormal columns: the directions in which hidden states vary most, or some of the old dimensions. All layers
+share one U, so the residual stream needs no extra map (SliceGPT of Ashkboos et al. 2024 has one per layer, and its own
+model class). In rotated coordinates the old norms are not valid, so they are fitted; old dimensions keep theirs.
+Everything is computed from the encoder's own states on a sample of text; nothing is trained.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ __all__ = ["choose_dimensions", "last_states", "prediction", "principal_directio
 HiddenBy = Literal["pca", "dimensions"]
 TensorFeatures = Mapping[str, Tensor]
 _RIDGE = 1e-3  # share of the mean variance: keeps the fit solvable where states are of lower rank
-_PRE_NORM_TOLERANCE = 1e-6  # between what enters a layer and what leaves it while its parts write zeros: rounding
+_PRE_NORM_TOLERANCE = 1e-6  # rounding, between a layer's input and output while its parts write zeros
 
 
 @torch.no_grad()
@@ -39,10 +39,10 @@ def project_hidden(
     batches: Sequence[TensorFeatures],
     by: HiddenBy,
 ) -> tuple[dict[str, Tensor], float]:
-    """Return an encoder's weights in fewer hidden dimensions, and the share of its states' variance that these hold.
+    """Return an encoder's weights in fewer hidden dimensions, and the share of its states' variance in these.
 
-    :param weights: the encoder's, less the heads and neurons that went
-    :param stock: the class built from the new config (on any device): its shapes say what is to become narrower
+    :param weights: the encoder's, without the removed heads and neurons
+    :param stock: the class built from the new config (on any device): its shapes show which weights become narrower
     :param batches: token ids and masks of the sample
     """
     norms = _norms(transformer, stock)
@@ -105,7 +105,7 @@ def _norms(transformer: Any, stock: nn.Module) -> list[str]:
 def _norm_rows(
     transformer: Any, norms: Sequence[str], features: TensorFeatures
 ) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
-    """Collect what enters and leaves every norm. *Shape:* (n_tokens, hidden_size), padding left out."""
+    """Collect the inputs and outputs of every norm. *Shape:* (n_tokens, hidden_size), without padding."""
     rows: dict[str, tuple[Tensor, Tensor]] = {}
 
     def note(name: str, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -123,7 +123,7 @@ def _rows(values: Tensor, features: TensorFeatures) -> Tensor:
 def _sources(
     transformer: Any, layers: Sequence[Layer], norms: Sequence[str], features: TensorFeatures
 ) -> dict[str, str]:
-    """Return, for every map that reads hidden states, the norm whose output it reads: the same numbers, found by value."""
+    """Return for every map that reads hidden states the norm whose output it reads, found by equal values."""
     names = [name for layer in layers for name in (*layer.attention_in, *layer.position_in, *layer.feed_forward_in)]
     read: dict[str, Tensor] = {}
 
@@ -146,7 +146,7 @@ def _sources(
 def _only_read(transformer: Any, layers: Sequence[Layer], norms: Sequence[str], features: TensorFeatures) -> set[str]:
     """Return the norms whose output is not itself the hidden state: those inside the layers of a pre-norm encoder.
 
-    Such a layer passes its input through where its maps write nothing.
+    Such a layer passes its input through unchanged if its maps write zeros.
     """
     path, stack = layer_stack(transformer)
     writing = {name: transformer.get_submodule(name) for name in (layers[0].attention_out, layers[0].feed_forward_out)}
@@ -165,7 +165,7 @@ def _only_read(transformer: Any, layers: Sequence[Layer], norms: Sequence[str], 
 
 
 def _spread(transformer: Any, norms: Sequence[str], only_read: set[str], batches: Sequence[TensorFeatures]) -> Tensor:
-    """Return the mean covariance of the hidden states at all places, each place scaled to the same total variance.
+    """Return the mean covariance of the hidden states at all norms, each scaled to the same total variance.
 
     *Shape:* (hidden_size, hidden_size)
     """
@@ -181,7 +181,7 @@ def _spread(transformer: Any, norms: Sequence[str], only_read: set[str], batches
 
 
 def principal_directions(covariance: Tensor, n: int) -> tuple[Tensor, float]:
-    """Return the n directions of the most variance, and the share of the whole that they hold.
+    """Return the n directions of greatest variance, and their share of the total.
 
     *Shape:* (width, width) → (width, n)
 
@@ -195,7 +195,7 @@ def principal_directions(covariance: Tensor, n: int) -> tuple[Tensor, float]:
 
 
 def choose_dimensions(covariance: Tensor, n: int) -> tuple[Tensor, float]:
-    """Choose n dimensions, each time the one from which most of what is left of all others can be predicted linearly.
+    """Choose n dimensions one by one, each time the one that linearly predicts most of the remaining variance.
 
     :return: a basis of unit vectors in the old order, and the share of the variance that the chosen dimensions predict
 
@@ -216,7 +216,7 @@ def choose_dimensions(covariance: Tensor, n: int) -> tuple[Tensor, float]:
 
 
 def _normalised(norm: nn.Module, states: Tensor) -> Tensor:
-    """Return what a norm makes of states before its scale and shift."""
+    """Return a norm's output before its scale and shift."""
     neutral = {
         name: torch.full((states.shape[1],), 1.0 if name == "weight" else 0.0, dtype=states.dtype, device=states.device)
         for name, _ in norm.named_parameters()
@@ -272,7 +272,7 @@ class _Fit:
     back: Tensor
     offset: Tensor
     back_through_zero: Tensor
-    """For a map that has no bias to hold the offset."""
+    """For a map without a bias, which cannot hold the offset."""
 
 
 def _fit(moments: _Moments, basis: Tensor, *, only_read: bool, has_shift: bool) -> _Fit:

@@ -1,8 +1,8 @@
 """How much each layer, head and neuron changes a model's outputs, on a sample of the recipe's own pairs.
 
-No labels are asked: what is to be kept is the model's own answer, a pair's score, and for a bi-encoder the geometry of
-its embeddings. Layers are judged by what changes without them (`output_change`); heads and neurons, too many to be left
-out one by one, by the first-order estimate of that change (`head_and_neuron_importance`).
+It uses no labels: the target is the model's own output, a pair's score, and for a bi-encoder the geometry of its
+embeddings. Layers are ranked by the change of the outputs without them (`output_change`). There are too many heads and
+neurons for that; they are ranked by the first-order estimate of the change (`head_and_neuron_importance`).
 """
 
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ from students.cut.structure import Layer
 
 __all__ = ["Importance", "PairBatch", "head_and_neuron_importance", "output_change", "outputs", "pair_batches"]
 
-_N_PAIRS = 256  # that importance is measured on at most
-_N_TOKENS = 16_384  # of them all: long texts mean fewer pairs, at the same time
-_LEAST_PAIRS = 16  # however long they are
+_N_PAIRS = 256  # the most pairs on which importance is measured
+_N_TOKENS = 16_384  # the most tokens of all pairs: fewer pairs if texts are long
+_LEAST_PAIRS = 16  # for texts of any length
 _BATCH_TOKENS = 4096  # of a forward pass, padding included
 
 
@@ -41,7 +41,7 @@ class PairBatch:
 def pair_batches(
     model: Any, kind: ModelKind, pairs: Pairs, *, max_length: int, prompts: tuple[str, str] | None = None, seed: int = 0
 ) -> list[PairBatch]:
-    """Draw pairs and batch them by length: at most 256, fewer where texts are long (16,384 tokens, but 16 pairs)."""
+    """Draw pairs and batch them by length: at most 256 pairs and 16,384 tokens, but at least 16 pairs."""
     rows = np.random.default_rng([seed, len(pairs)]).permutation(len(pairs))[:_N_PAIRS]
     sample, (query_prompt, document_prompt) = pairs.select(rows), prompts or ("", "")
     tokenizer, n = tokenizer_of(model), len(sample)
@@ -75,14 +75,14 @@ def _forward(model: Any, kind: ModelKind, batch: PairBatch) -> Tensor:
 
 @torch.no_grad()
 def outputs(model: Any, kind: ModelKind, batches: Sequence[PairBatch]) -> Tensor:
-    """Return what a model says of all pairs. *Shape:* (n_pairs, 1) logits, or (2 · n_pairs, width) embeddings."""
+    """Return a model's outputs for all pairs. *Shape:* (n_pairs, 1) logits, or (2 · n_pairs, width) embeddings."""
     return torch.cat([_forward(model, kind, batch).float() for batch in batches])
 
 
 def output_change(before: Tensor, after: Tensor) -> float:
     """Return 1 − the correlation of two models' scores, or of all cosines between their embeddings.
 
-    A shift or another scale of all scores is no change: a short training takes it back, and no rank depends on it.
+    A shift or rescaling of all scores does not count: a short training undoes it, and ranks do not depend on it.
 
     *Shape:* (n, 1) scores, or (n, width) embeddings of length one; the widths may differ
 
@@ -115,10 +115,10 @@ class Importance:
 def head_and_neuron_importance(
     model: Any, kind: ModelKind, layers: Sequence[Layer], batches: Sequence[PairBatch]
 ) -> Importance:
-    """Return the mean over pairs of |∂s/∂ξ|: how far a pair's score s moves, to first order, as a part's gate ξ closes.
+    """Return the mean over pairs of |∂s/∂ξ|: the first-order change of a pair's score s if a part's gate ξ closes.
 
-    Of a gate that multiplies a head's output (or a neuron's activation) a, ∂s/∂ξ at ξ = 1 is Σ a · ∂s/∂a over the pair's
-    tokens and the head's dimensions (Michel et al. 2019, there of the loss; CoFi learns the gates instead).
+    For a gate that multiplies a head's output (or a neuron's activation) a, ∂s/∂ξ at ξ = 1 is Σ a · ∂s/∂a over the
+    pair's tokens and the head's dimensions (Michel et al. 2019, there for the loss; CoFi learns the gates instead).
     """
     transformer = transformer_of(model)
     n_heads = transformer.config.num_attention_heads
@@ -159,7 +159,7 @@ def _pair_scores(said: Tensor, kind: ModelKind, n_pairs: int) -> Tensor:
 
 
 def _gate_gradients(value: Tensor, n_pairs: int, n_gates: int | None) -> Tensor:
-    """Sum value · gradient over tokens, over both texts of a pair, and over what one gate multiplies.
+    """Sum value · gradient over tokens, over both texts of a pair, and over the dimensions of a gate.
 
     *Shape:* (n_rows, n_tokens, width) → (n_pairs, n_gates); None is a gate for each of the width
     """

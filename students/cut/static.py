@@ -1,18 +1,18 @@
-"""Static students: one vector for each token, made by the backbone, and a text is their mean (model2vec, Tulkens & van Dongen 2024).
+"""Static students: the backbone makes a vector for each token; a text's embedding is their mean (model2vec).
 
     each token between the special tokens ──▶ backbone, its pooling ──▶ minus the mean of all tokens ──▶ × weight
 
-The weight is where the quality of an untrained table is: how often a token stands in the recipe's own text brings Spearman on
-STS-B dev from .685 to .80 (MiniLM's 30,522 tokens; SIF by rank in the vocabulary, which model2vec takes where it has no text:
-.749). The least-squares start of `students.cut.dimensions` then lifts all of them, and training on the teacher's embeddings
-levels them further, of the teacher's .867:
+model2vec is by Tulkens & van Dongen 2024. The quality of an untrained table depends mostly on the weight: weights by
+token frequency in the recipe's own text raise Spearman on STS-B dev from .685 to .80 (MiniLM's 30,522 tokens; SIF by
+rank in the vocabulary, which model2vec uses without text: .749). The least-squares start of `students.cut.dimensions`
+then raises all of them, and training on the teacher's embeddings makes the differences small (the teacher has .867):
 
     weighting                     none   zipf   sif, a = 1e-2   1e-3   1e-4
     as it is                      .685   .794            .776   .799   .782
     through least squares         .825   .834            .831   .833   .806
     trained, 18,400 texts × 4     .837   .840            .837   .838   .840
 
-Special tokens get no vector: stock `StaticEmbedding` reads none, and the token for unknown text says nothing.
+Special tokens get no vector: stock `StaticEmbedding` reads none, and the unknown token has no information.
 """
 
 from collections.abc import Iterator, Sequence
@@ -34,7 +34,7 @@ _TOKENS_AT_ONCE = 1024
 def static_model(model: Any, settings: Static, texts: Sequence[str], *, max_length: int) -> Any:
     """Return the static student of a bi-encoder: its tokenizer, a table, Normalize.
 
-    :param texts: what tokens are counted in
+    :param texts: the texts in which tokens are counted
     :raises BadInput: for a tokenizer without a tokenizer.json, which stock `StaticEmbedding` cannot read
     """
     import copy
@@ -55,7 +55,7 @@ def static_model(model: Any, settings: Static, texts: Sequence[str], *, max_leng
 
 
 def token_weights(counts: np.ndarray, weighting: str) -> np.ndarray:
-    """Return how much each token counts, from how often it stands in the text.
+    """Return the weight of each token, from its frequency in the text.
 
     sif: a / (a + p) with a = 1e-3 and p the token's share of all tokens (Arora, Liang & Ma 2017). zipf: log(1 + rank), the
     most frequent token having rank 1. none: 1.

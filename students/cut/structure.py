@@ -1,12 +1,12 @@
-"""The structure of an encoder, found from a forward pass: its stack of layers, and the parts of each layer.
+"""Find the structure of an encoder by a forward pass: its stack of layers, and the parts of each layer.
 
     x ─▶ attention_in (query, key, value: three maps or one) ─▶ heads ─▶ attention_out ─▶ + x
       ─▶ feed_forward_in (one map or, gated, two) ─▶ neurons ─▶ feed_forward_out ─▶ +
 
-No attribute name is looked up: the stack is the one module list as long as the config says, and the parts follow from
-which linear maps read the same tensor, and in which order. What is found is checked before it is trusted: with its heads
-and neurons in another order the encoder must say the same (`check_order`), and a changed encoder is always the stock class
-built from the changed config, so that it has no weight that the class would not load (`rebuild`).
+No attribute names are used: the stack is the only module list of the length in the config, and the parts follow from
+which linear maps read the same tensor, and in which order. The result is checked: with its heads and neurons in another
+order the encoder must give the same outputs (`check_order`). A changed encoder is always the stock class built from the
+changed config, so it has no weight that the class would not load (`rebuild`).
 """
 
 import copy
@@ -47,7 +47,7 @@ MODEL_TYPES = (
     "roberta",
     "xlm-roberta",
 )
-"""The model types that every surgery is tested on."""
+"""The model types for which every cut is tested."""
 
 _ORDER_TOLERANCE = 1e-4  # of hidden states after parts were permuted and put back: rounding in float32
 
@@ -70,9 +70,9 @@ class Layer:
 
 
 def check_family(transformer: Any) -> None:
-    """Refuse an architecture that no surgery was verified on.
+    """Refuse an architecture for which no cut was verified.
 
-    :raises BadInput: with the list of those that were
+    :raises BadInput: with the list of verified ones
     """
     kind = transformer.config.model_type
     if kind not in MODEL_TYPES:
@@ -83,10 +83,10 @@ def check_family(transformer: Any) -> None:
 
 @torch.no_grad()
 def find_layers(transformer: Any, features: Mapping[str, Tensor]) -> list[Layer]:
-    """Watch one forward pass and return the parts of every layer.
+    """Observe one forward pass and return the parts of every layer.
 
     :param features: any batch of token ids with its mask
-    :raises BadInput: where the maps of a layer do not follow one another as attention and a feed-forward network do
+    :raises BadInput: if the maps of a layer are not in the order of attention and a feed-forward network
     """
     path, stack = layer_stack(transformer)
     calls: dict[int, list[tuple[str, Tensor]]] = {i: [] for i in range(len(stack))}
@@ -165,9 +165,9 @@ def _keep_rows(weights: dict[str, Tensor], name: str, kept: Tensor, block: int) 
 
 @torch.no_grad()
 def check_order(transformer: Any, layers: Sequence[Layer], features: Mapping[str, Tensor]) -> None:
-    """Put heads and neurons in another order and see that the outputs stay: the proof that the parts were found right.
+    """Permute heads and neurons and check that the outputs do not change, which proves that the parts are right.
 
-    :raises BadInput: where they do not
+    :raises BadInput: if the outputs change
     """
     n_heads = transformer.config.num_attention_heads
     head_size = transformer.get_submodule(layers[0].attention_out).in_features // n_heads
@@ -193,7 +193,7 @@ def check_order(transformer: Any, layers: Sequence[Layer], features: Mapping[str
 
 
 def stock_model(transformer: Any, config: Any) -> Any:
-    """Return what an encoder's class builds from a config, without memory for its weights; None where it refuses."""
+    """Return the encoder that the class builds from a config, without memory for its weights; None if it refuses."""
     from huggingface_hub.errors import StrictDataclassError
 
     config = copy.deepcopy(config)
@@ -206,7 +206,7 @@ def stock_model(transformer: Any, config: Any) -> Any:
 
 
 def stock_difference(transformer: Any, config: Any, weights: Mapping[str, Tensor]) -> list[str]:
-    """List the weights that the class, built from a config, would not load as they are, and those that it would miss."""
+    """List the weights that the class, built from a config, would not load unchanged, and those that it would miss."""
     stock = stock_model(transformer, config)
     if stock is None:
         return [f"{type(transformer).__name__} refuses the config"]
@@ -216,11 +216,12 @@ def stock_difference(transformer: Any, config: Any, weights: Mapping[str, Tensor
 
 
 def rebuild(transformer: Any, config: Any, weights: Mapping[str, Tensor]) -> None:
-    """Turn an encoder, in place, into what its stock class builds from a config, holding the given weights.
+    """Replace an encoder, in place, by the one that its stock class builds from a config, with the given weights.
 
-    Whatever the class derives from the config (head counts, layer numbers, windows) is then right by construction.
+    Everything that the class derives from the config (head counts, layer numbers, windows) is then right by
+    construction.
 
-    :raises BadInput: where the class builds other weights from that config
+    :raises BadInput: if the class builds other weights from that config
     """
     from transformers.initialization import no_init_weights
 
@@ -237,11 +238,11 @@ def rebuild(transformer: Any, config: Any, weights: Mapping[str, Tensor]) -> Non
         parameter.requires_grad_(trained.get(name, True))
     first = next(transformer.parameters())
     stock.to(device=first.device, dtype=first.dtype).train(transformer.training)
-    transformer.__dict__ = stock.__dict__  # the same class: what it holds is all that it is
+    transformer.__dict__ = stock.__dict__  # the same class: its attributes are its whole state
 
 
 def _without_absent(stock: Any, transformer: Any) -> Any:
-    """Leave out what the class builds by default and this encoder has not, as BERT's pooler."""
+    """Remove parts that the class builds by default and this encoder lacks, such as BERT's pooler."""
     for name, child in transformer._modules.items():
         if child is None:
             stock._modules[name] = None

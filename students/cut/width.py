@@ -1,12 +1,12 @@
-"""How wide a student's layers are: feed-forward neurons, attention heads, hidden size.
+"""The width of a student's layers: feed-forward neurons, attention heads, hidden size.
 
-What goes is chosen by what it does for the model's own scores (`importance`), and what is left is an ordinary config of
-the stock class. That decides what can be had:
+The cuts are chosen by their effect on the model's own scores (`importance`). The result is an ordinary config of the
+stock class, which limits the possible cuts:
 
-- feed-forward networks have one number for all layers, so each layer keeps as many neurons, its own best ones. (A count
-  for each layer would have to be padded with zeros to the widest one: it never beats keeping that many in every layer.)
-- nearly all stock encoders tie heads × head size to the hidden size. There heads go together with hidden dimensions, and
-  `hidden` sets both; with a head size of its own in the config (EuroBERT, NomicBERT) heads go by themselves.
+- feed-forward networks have one width for all layers, so each layer keeps the same number of neurons, its own best.
+  (Different numbers would need zero padding to the largest: never better than keeping the largest number everywhere.)
+- nearly all stock encoders require heads × head size = hidden size. There heads are cut with hidden dimensions, and
+  `hidden` sets both; if the config has a separate head size (EuroBERT, NomicBERT), heads are cut by themselves.
 - MPNet's layers share one table of relative positions with a column for each head: they keep the same heads.
 """
 
@@ -39,8 +39,8 @@ from students.cut.structure import (
 
 __all__ = ["best", "narrow"]
 
-_FEW_ROWS = 4  # to look at the parts of every layer
-# what a config says beside the hidden size of things as wide as it
+_FEW_ROWS = 4  # enough to find the parts of every layer
+# other fields of a config that have the value of the hidden size
 _AS_WIDE_AS_HIDDEN = ("embedding_size", "pooler_hidden_size")
 
 
@@ -54,7 +54,7 @@ class _Sizes:
 
 @dataclass(frozen=True)
 class _Change:
-    """From which sizes to which the layers go."""
+    """The sizes of the layers before and after the cut."""
 
     layers: Sequence[Layer]
     old: _Sizes
@@ -63,7 +63,7 @@ class _Change:
 
 @dataclass(frozen=True)
 class _Sample:
-    """What importance and hidden states are measured on: the pairs, and what the transformer takes of them."""
+    """The sample for importance and hidden states: the pairs, and the transformer's inputs for them."""
 
     batches: Sequence[PairBatch]
     features: Sequence[Mapping[str, Tensor]]
@@ -72,11 +72,11 @@ class _Sample:
 def narrow(
     model: Any, kind: ModelKind, width: Width, batches: Sequence[PairBatch], *, way_back: bool = False
 ) -> dict[str, Any]:
-    """Make a model narrower, in place; what keeps everything leaves it as it is. Return what was done, for its card.
+    """Make a model narrower, in place, unless the sizes keep everything. Return the changes, for its card.
 
-    :param batches: the sample that importance and hidden states are measured on
-    :param way_back: where the hidden size shrinks, let a Dense put a bi-encoder's vectors back into the old space
-    :raises BadInput: for what the architecture cannot express, with what it can
+    :param batches: the sample for importance and hidden states
+    :param way_back: if the hidden size shrinks, add a Dense that maps a bi-encoder's vectors back into the old space
+    :raises BadInput: for sizes that the architecture cannot express, naming possible ones
     """
     transformer = transformer_of(model)
     check_family(transformer)
@@ -140,7 +140,7 @@ def _narrow(
 def _take_heads(
     transformer: Any, layers: Sequence[Layer], weights: dict[str, Tensor], importance: Tensor, new: _Sizes
 ) -> list[list[int]]:
-    """Keep the best heads of each layer, or of all together where a table is shared; return which, by layer."""
+    """Keep the best heads of each layer, or the same ones in all if they share a table; return them by layer."""
     tables = per_head_tables(transformer)
     if tables:
         importance = importance.sum(dim=0, keepdim=True).expand_as(importance)
@@ -153,7 +153,7 @@ def _take_heads(
 
 
 def best(values: Tensor, n: int) -> list[int]:
-    """Return the places of the n largest values, in ascending order; of equals the first.
+    """Return the indices of the n largest values, in ascending order; the first of equal ones.
 
     >>> best(torch.tensor([0.1, 0.3, 0.3, 0.2, 0.3]), 2)
     [1, 2]
@@ -169,7 +169,7 @@ def _sizes(transformer: Any, layers: Sequence[Layer]) -> _Sizes:
 
 
 def _planned(transformer: Any, layers: Sequence[Layer], old: _Sizes, width: Width) -> _Sizes:
-    """Return the sizes that a recipe asks for, where the architecture can have them."""
+    """Return the sizes of a recipe, if the architecture can have them."""
     n_neurons = _count("feed_forward", width.feed_forward, old.n_neurons)
     hidden = _count("hidden", width.hidden, old.hidden)
     n_heads = _count("heads", width.heads, old.n_heads)
@@ -186,7 +186,7 @@ def _planned(transformer: Any, layers: Sequence[Layer], old: _Sizes, width: Widt
 
 
 def _tied(kind: str, old: _Sizes, width: Width, n_heads: int, hidden: int) -> tuple[int, int]:
-    """Return heads and hidden size where the one is the other divided by the head size."""
+    """Return heads and hidden size for an encoder with heads × head size = hidden size."""
     size = old.head_size
     if width.hidden is None:
         if n_heads != old.n_heads:
@@ -263,9 +263,9 @@ def _neuron_key(transformer: Any, layers: Sequence[Layer], n_neurons: int) -> st
 
 
 def _check_modules(model: Any) -> None:
-    """See that what stands behind the transformer can follow it to another hidden size.
+    """Check that the modules after the transformer can be adapted to another hidden size.
 
-    :raises BadInput: where it cannot
+    :raises BadInput: if they cannot
     """
     from sentence_transformers.sentence_transformer.modules import Pooling
 
@@ -285,7 +285,7 @@ def _check_modules(model: Any) -> None:
 
 
 def _follow(model: Any, kind: ModelKind, back: Tensor, offset: Tensor, way_back: bool) -> None:
-    """Let the modules behind the transformer read its new states: they get B z + c for the old ones.
+    """Adapt the modules after the transformer to its new states: they get B z + c instead of the old states.
 
     *Shape:* back: (old_hidden, new_hidden); offset: (old_hidden,)
     """

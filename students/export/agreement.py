@@ -1,7 +1,8 @@
-"""How far two models agree on the order of pairs, where differences that are only rounding are no disagreement.
+"""Agreement of two models on the order of pairs, without counting differences that are only rounding.
 
-Texts that are identical have cosines of 1 ± 1e-7, in each runtime another: whose rank is better there, rounding decides.
-Of 3,000 question pairs with a fifth of the positives identical strings, Spearman's correlation of a perfect export was .99976.
+Identical texts have cosines of 1 ± 1e-7, different in each runtime, so their ranks are decided by rounding. On 3,000
+question pairs, with identical strings in a fifth of the positives, Spearman's correlation of a perfect export was
+.99976.
 """
 
 from collections.abc import Sequence
@@ -10,12 +11,12 @@ import numpy as np
 
 __all__ = ["is_constant", "rank_agreement", "settled", "top_k_overlap"]
 
-_SHARE_OF_RANGE = 1e-4  # a difference of that share of the scores' range is none, see `settled`
-_ROUNDING = 2e-6  # of the greatest score: what float32 leaves of sums over some thousand numbers
+_SHARE_OF_RANGE = 1e-4  # differences below this share of the scores' range are ignored, see `settled`
+_ROUNDING = 2e-6  # of the greatest score: the error of float32 sums over some thousand numbers
 
 
 def is_constant(scores: np.ndarray) -> bool:
-    """Tell whether all scores are one number, but for rounding."""
+    """Tell whether all scores are equal, apart from rounding."""
     return bool(np.ptp(scores) <= _rounding(scores))
 
 
@@ -24,10 +25,11 @@ def _rounding(scores: np.ndarray) -> float:
 
 
 def settled(scores: np.ndarray, own_scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ranks of both sides, with ties for what is equal but for rounding.
+    """Return the ranks of both sides, with ties for scores that differ only by rounding.
 
-    First each score of the second side moves towards that of the first by a ten-thousandth of the first's range at most:
-    less than that is what the gate takes for the same score. Then neighbours that rounding alone keeps apart share a rank.
+    First each score of the second side is moved towards that of the first by at most a ten-thousandth of the first's
+    range, because the gate treats smaller differences as equal. Then neighbours that differ only by rounding share a
+    rank.
 
     *Shape:* (n_pairs,) each
 
@@ -42,7 +44,7 @@ def settled(scores: np.ndarray, own_scores: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def _ranks(scores: np.ndarray) -> np.ndarray:
-    """Number the scores from the least on, those alike to rounding with one number. *Shape:* that of scores."""
+    """Number the scores from the lowest on; scores equal up to rounding share a number. *Shape:* that of scores."""
     order = np.argsort(scores, kind="stable")
     steps = np.diff(scores[order]) > _rounding(scores)
     ranks = np.empty(len(scores), dtype=np.int64)
@@ -51,7 +53,7 @@ def _ranks(scores: np.ndarray) -> np.ndarray:
 
 
 def rank_agreement(scores: np.ndarray, own_scores: np.ndarray) -> float | None:
-    """Return Spearman's correlation of the settled ranks; None where one side is constant, which has no ranks."""
+    """Return Spearman's correlation of the settled ranks; None if one side is constant and has no ranks."""
     from scipy.stats import spearmanr
 
     if not (np.isfinite(scores).all() and np.isfinite(own_scores).all()):
@@ -63,7 +65,7 @@ def rank_agreement(scores: np.ndarray, own_scores: np.ndarray) -> float | None:
 
 
 def top_k_overlap(queries: Sequence[str], scores: np.ndarray, own_scores: np.ndarray) -> float | None:
-    """Return the mean share of a query's better half (ten at most) that both name; None without queries of several documents."""
+    """Return the mean overlap of a query's better half (at most ten); None without queries of several documents."""
     ranks, own_ranks = settled(scores, own_scores)
     rows: dict[str, list[int]] = {}
     for row, query in enumerate(queries):

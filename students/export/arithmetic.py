@@ -1,15 +1,15 @@
-"""int8 on CPUs with VNNI and without: how an export gives the same results on both.
+"""int8 on CPUs with and without VNNI, and how an export gives the same results on both.
 
     exact        products of 8 bits are summed in 32: VNNI (AVX-512 or AVX), AMX, ARM's dot products
-    16 bits      AVX2 and AVX-512 without VNNI: each two neighbouring products, u8 × s8, are summed in 16 bits first, and
-                 what is beyond 32,767 is cut off there ("saturation")
+    16 bits      AVX2 and AVX-512 without VNNI: two neighbouring products, u8 × s8, are first summed in 16 bits, and
+                 sums above 32,767 are clipped ("saturation")
 
-    255·127 + 255·127 = 64,770: cut off, weights of 8 bits        255·64 + 255·64 = 32,640: never, weights of 7 bits
+    weights of 8 bits: 255·127 + 255·127 = 64,770, clipped    weights of 7 bits: 255·64 + 255·64 = 32,640, never clipped
 
-MiniLM-L6 with weights of 8 bits, cosine to fp32 in Korean: .995 exact and .905 with 16 bits; with 7 bits .994 in both. An index
-that one CPU has built and another one is asked from would mix the two.
+MiniLM-L6 with weights of 8 bits has a cosine to fp32 in Korean of .995 (exact) and .905 (16 bits); with 7 bits .994 in
+both. If one CPU builds an index and another one queries it, the two would be mixed.
 
-Exact arithmetic needs no other CPU: both runtimes have an option for it, see `int8_results`.
+Exact arithmetic can be computed on any CPU: both runtimes have an option for it, see `int8_results`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,16 +32,17 @@ __all__ = ["SAFE_CODE", "Arithmetic", "compare_arithmetics", "greatest_code", "i
 
 SAFE_CODE = 64
 """Weights up to this (7 bits) cannot saturate: 2 · 255 · 64 = 32,640 is less than 2¹⁵."""
-_WIDTHS = 16  # tokens: OpenVINO keeps memory for each length that it has seen
+_WIDTHS = 16  # tokens: OpenVINO keeps memory for each new length
 _VNNI = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"}
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """How far int8 as this CPU computes it is from exact int8, and whether another CPU could be further away.
+    """The difference between int8 on this CPU and exact int8, and whether it could be larger on another CPU.
 
-    `judged` says it in words. Cosines are of a bi-encoder's embeddings; of a cross-encoder's logits `rank_agreement` is
-    Spearman's correlation and `difference` the greatest difference, in standard deviations of the logits.
+    `judged` states it in words. Cosines are between a bi-encoder's embeddings. For a cross-encoder's logits,
+    `rank_agreement` is Spearman's correlation and `difference` the greatest difference, in standard deviations of the
+    logits.
     """
 
     cpu_class: str
@@ -58,7 +59,7 @@ class Arithmetic:
 def compare_arithmetics(
     exported: runtime.Scorer, format: ExportFormat, pairs: TextPairs, n_threads: int | None
 ) -> Arithmetic | None:
-    """Run held-back pairs through an int8 export as this CPU computes it, and with exact sums.
+    """Run held-out pairs through an int8 export, once as this CPU computes it, once with exact sums.
 
     :returns: None for an export without int8 products
     """
@@ -105,11 +106,11 @@ def int8_results(
     exact: bool,
     n_threads: int | None = None,
 ) -> np.ndarray:
-    """Return an int8 graph's own result for each text or pair, run alone: as this CPU computes it, or exact.
+    """Return an int8 graph's result for each text or pair, run alone: as this CPU computes it, or exact.
 
-    Exact sums are those of a private property of OpenVINO's CPU plugin, `LP_TRANSFORMS_MODE: NO`, which leaves the rounded
-    numbers in float (float sums in another order: MiniLM-L6 comes to cosines of .9995 by that alone), and in ONNX Runtime of
-    `session.x64quantprecision`, to the last bit.
+    In OpenVINO exact sums use a private property of the CPU plugin, `LP_TRANSFORMS_MODE: NO`, which keeps the rounded
+    numbers in float (the other order of float sums alone gives MiniLM-L6 cosines of .9995). In ONNX Runtime they use
+    `session.x64quantprecision`, and are exact to the last bit.
 
     *Shape:* (n_texts, width), of a cross-encoder (n_pairs, 1); float64
     """
@@ -129,7 +130,7 @@ _Run = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 def _openvino(folder: Path, name: str, exact: bool, n_threads: int | None) -> _Run:
     import openvino
 
-    # on a CPU that multiplies bf16 the float remainder would be computed in it: what is compared here is int8
+    # on a CPU that multiplies bf16 the float layers would be computed in bf16, but only int8 is compared here
     options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": n_threads or usable_cpus()}
     options |= {"LP_TRANSFORMS_MODE": "NO"} if exact else {}
     compiled = openvino.Core().compile_model(folder / "openvino" / "openvino_model.xml", "CPU", options)
@@ -161,12 +162,12 @@ def _in_words(format: ExportFormat, safe: bool) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What the weights are
+# The weights
 # ---------------------------------------------------------------------------------------------------------------------
 
 
 def greatest_code(folder: Path, format: ExportFormat) -> int | None:
-    """Return the greatest absolute weight that an int8 product of a graph has; None where there is no such product."""
+    """Return the greatest absolute weight of a graph's int8 products; None if it has no such product."""
     codes = list(_codes_openvino(folder) if format == "openvino" else _codes_onnx(folder))
     return max((int(np.abs(values.astype(np.int32)).max()) for values in codes), default=None)
 
@@ -179,7 +180,7 @@ def _codes_openvino(folder: Path) -> Iterator[np.ndarray]:
         if node.get_type_name() != "MatMul":
             continue
         if node.input_value(0).get_node().get_type_name() != "FakeQuantize":
-            continue  # weights alone in 8 bits: the product is in float
+            continue  # only the weights have 8 bits: the product is in float
         constant = constant_of(node.input_value(1).get_node())
         if constant is not None and constant.get_element_type().get_type_name() == "i8":
             yield constant.data

@@ -1,4 +1,4 @@
-"""The inputs that set int8 ranges: the user's own text, one text at a time and unpadded, and what layers make of it."""
+"""Inputs that set int8 ranges: the user's own text, one text at a time and unpadded, and the inputs of its layers."""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -26,10 +26,10 @@ def calibration_inputs(
     n_inputs: int,
     seed: int,
 ) -> list[dict[str, np.ndarray]]:
-    """Tokenise and draw single, unpadded inputs, over the scripts and in each evenly over the lengths.
+    """Tokenise and draw single, unpadded inputs from all scripts, in each evenly over the lengths.
 
-    A script of few texts gets half of an equal share (`distill.data.scripts.stratified`): ranges that the frequent one sets cut
-    off what only the rare one reaches.
+    A rare script gets at least half of an equal share (`distill.data.scripts.stratified`), because ranges of the
+    frequent scripts would clip its values.
 
     *Shape:* each array (1, n_tokens)
     """
@@ -63,11 +63,11 @@ def rows_over_lengths(lengths: np.ndarray, n_rows: int, seed: int) -> list[int]:
 
 
 def show_linear_inputs(transformer: Any, sample: Sample, note: Callable[[str, Any], None]) -> None:
-    """Run a transformer over a sample and hand on what each of its linear layers reads, by the layer's name.
+    """Run a transformer over a sample and pass the input of each linear layer to `note`.
 
-    A pooler is left out: it sees one vector a text, and is in no graph.
+    A pooler is left out: it reads one vector per text, and is not in the graph.
 
-    :param note: takes the name of a layer and its input. *Shape:* (n_tokens, n_in)
+    :param note: called with the name of a layer and its input. *Shape:* (n_tokens, n_in)
     """
     import torch
     from torch import nn

@@ -1,13 +1,13 @@
-"""The gate: an export is compared with its torch source on held-back pairs, and refused where it is too far away.
+"""The gate: an export is compared with its torch source on held-out pairs, and refused if it differs too much.
 
-Compared are what a user would notice: the order of pair scores, the best documents of each query, the metric on the labels,
-embeddings, and whether a text's result depends on the texts beside it (it does where padding or the batch's range reaches
-the numbers: an index built in batches then disagrees with queries that come alone).
+It compares what a user would notice: the order of pair scores, the best documents of each query, the metric on the
+labels, embeddings, and whether a text's result depends on the other texts of its batch (by padding, or by the batch's
+int8 range; an index built in batches would then disagree with single queries).
 
-Three things keep a number from hiding what it should show. Each script of which there are texts enough is judged by itself:
-the mean over mixed text is that of the frequent one. int8 is compared between the two classes of CPU (`students.export.arithmetic`).
-And a check that is undefined for the export where it is defined for the source has failed: a model that answers the same for
-everything has no ranks. What is undefined for both is said.
+Three rules prevent a mean from hiding a failure. Each script with enough texts is checked by itself, because the mean
+over mixed text is dominated by the most frequent script. int8 is compared between the two classes of CPU
+(`students.export.arithmetic`). And a check fails if it is defined for the source but not for the export: a model with
+constant scores has no ranks. Checks that are undefined for both are reported.
 """
 
 import logging
@@ -40,27 +40,29 @@ __all__ = [
     "thresholds_of",
 ]
 
-__getattr__ = moved_names(__name__)  # of before the rename
+__getattr__ = moved_names(__name__)  # names from before the rename
 
 log = logging.getLogger(__name__)
 TextPairs = Sequence[tuple[str, str]]
 N_OF_SCRIPT = 20
-"""Texts (of a cross-encoder: pairs) of a script, from which on it is judged by itself."""
+"""The least number of texts (for a cross-encoder: pairs) with which a script is checked by itself."""
 _N_ALONE = 32  # texts or pairs that are also run one by one
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What an export must keep of its source; None is not checked.
+    """Limits for an export; None is not checked.
 
-    Cosines are those of a text's embedding to torch's, `batch_cosine` of a text alone to the same in a batch; they hold
-    for bi-encoders only. `rank_agreement` is Spearman's correlation of the pair scores of both, `top_k_overlap` the mean
-    share of a query's best documents that both name, `max_difference` the largest difference of a pair's score in
-    [0, 1], `batch_difference` that of a pair alone to the same in a batch, `metric_drop` what the metric on the labels
-    may lose: it counts where the whole interval of the difference lies below zero.
+    Cosines are between a text's embedding and torch's; `batch_cosine` is between a text alone and the same text in a
+    batch. They are for bi-encoders only. `rank_agreement` is Spearman's correlation of the pair scores of both,
+    `top_k_overlap` the mean share of a query's best documents that both have in common, `max_difference` the largest
+    difference of a pair's score in [0, 1], `batch_difference` that between a pair alone and in a batch. `metric_drop`
+    is the allowed loss of the metric on the labels, which counts only if the whole interval of the difference is below
+    zero.
 
-    Cosines and a cross-encoder's rank agreement have to hold for each script as well, see `ParityReport.scripts`. Those that
-    start with `arithmetic` are between int8 as this CPU computes it and exact int8, see `students.export.arithmetic.Arithmetic`.
+    Cosines and a cross-encoder's rank agreement have to hold for each script as well, see `ParityReport.scripts`.
+    Limits that start with `arithmetic` compare int8 on this CPU with exact int8, see
+    `students.export.arithmetic.Arithmetic`.
     """
 
     min_cosine: float | None = None
@@ -117,7 +119,7 @@ DEFAULT_THRESHOLDS: Mapping[ExportPrecision, Thresholds] = {
         max_difference=0.1,
         metric_drop=0.01,
     ),
-    # the batch is not held against dynamic ranges: that it decides is what they are, and said in the card
+    # dynamic ranges depend on the batch by definition, so it is not checked; the card says so
     "int8_dynamic": replace(
         _SAME_ON_EVERY_CPU,
         min_cosine=0.95,
@@ -134,7 +136,7 @@ DEFAULT_THRESHOLDS: Mapping[ExportPrecision, Thresholds] = {
         max_difference=0.05,
         metric_drop=0.005,
     ),
-    # as int8, but for the batch: no range is taken from one
+    # like int8, except for the batch: no range depends on it
     "int4_weights": Thresholds(
         min_cosine=0.95,
         mean_cosine=0.985,
@@ -156,7 +158,7 @@ _ADVICE: Mapping[ExportPrecision, str] = {
 
 
 def thresholds_of(settings: Export, precision: ExportPrecision) -> Thresholds:
-    """Lay the recipe's thresholds over the defaults of the precision."""
+    """Return the precision's default thresholds, with those that the recipe sets."""
     given = {
         "min_cosine": settings.min_cosine,
         "mean_cosine": settings.min_mean_cosine,
@@ -172,13 +174,14 @@ def thresholds_of(settings: Export, precision: ExportPrecision) -> Thresholds:
 class ParityReport:
     """How close an export is to its torch source on held-back pairs; names as in `Thresholds`.
 
-    `metric` names the metric on the labels, `metric_difference` is export − source with its 95 % interval. `worst` holds
-    the texts (of a cross-encoder: pairs) that differ most, shortened. None is what the pairs do not define.
+    `metric` names the metric on the labels, `metric_difference` is export − source with its 95 % interval. `worst` has
+    the texts (for a cross-encoder: pairs) that differ most, shortened. None stands for a value that the pairs do not
+    define.
 
-    `scripts` has the numbers of each script of at least `N_OF_SCRIPT` texts (of a cross-encoder: pairs), with their number
-    `n`; `scripts_too_few` the number of texts of the others. `arithmetic` is that of `students.export.arithmetic`, None where an
-    export has no int8 products. `undefined` names checks that the source's results define and the export's do not,
-    `not_judged` those that neither does.
+    `scripts` has the values of each script with at least `N_OF_SCRIPT` texts (for a cross-encoder: pairs), and their
+    number `n`; `scripts_too_few` the number of texts of the others. `arithmetic` is that of
+    `students.export.arithmetic`, None if an export has no int8 products. `undefined` names checks that are defined for
+    the source but not for the export, `not_judged` those that are defined for neither.
     """
 
     kind: ModelKind
@@ -203,14 +206,14 @@ class ParityReport:
 
     @property
     def metric_drop(self) -> float | None:
-        """What the metric loses, where it is certain that it does; 0 where it is not."""
+        """The loss of the metric if the whole interval of the difference is below zero, else 0."""
         if self.metric_difference is None:
             return None
         return -self.metric_difference["value"] if self.metric_difference["high"] < 0 else 0.0
 
     @property
     def closeness(self) -> tuple[float, float]:
-        """What is better first: the order of pairs, then the worst text."""
+        """A key to compare reports, greater is better: the order of pairs, then the worst text."""
         worst = self.min_cosine if self.min_cosine is not None else -self.max_difference
         return (self.rank_agreement or -1.0, worst)
 
@@ -234,7 +237,7 @@ class ParityReport:
         return found + self._unsafe(thresholds)
 
     def _measured(self, name: str) -> list[tuple[str, float | None]]:
-        """Return where a check is judged, and its value there."""
+        """Return the values of a check: over all texts and for each script."""
         if name.startswith("arithmetic_"):
             part = name.removeprefix("arithmetic_")
             return [(" (this CPU against exact int8)", None if self.arithmetic is None else self.arithmetic[part])]
@@ -242,7 +245,7 @@ class ParityReport:
         return [("", getattr(self, name)), *(of_scripts if len(of_scripts) + len(self.scripts_too_few) > 1 else [])]
 
     def _unsafe(self, thresholds: Thresholds) -> list[str]:
-        """Weights that saturate elsewhere are a failure on a CPU, too, that cannot show it."""
+        """Return failures by weights that saturate on other CPUs, even if this CPU cannot show it."""
         if self.arithmetic is None or self.arithmetic["overflow_safe"] or thresholds.arithmetic_mean_cosine is None:
             return []
         return [f"weights up to {self.arithmetic['greatest_code']} saturate on CPUs without VNNI, at most 64 is safe"]
@@ -256,7 +259,7 @@ def compare(
     *,
     seed: int = 0,
 ) -> ParityReport:
-    """Score pairs with both and report how far they are apart.
+    """Score pairs with both models and report the differences.
 
     :param labels: in [0, 1], for the metric; None leaves it out. *Shape:* (n_pairs,)
     """
@@ -302,9 +305,9 @@ def compare(
 def _by_script(
     pairs: TextPairs, cosines: np.ndarray | None, scores: np.ndarray, own_scores: np.ndarray, differences: np.ndarray
 ) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
-    """Return the numbers of each script with enough texts, and how many texts the others have.
+    """Return the values of each script with enough texts, and the number of texts of the others.
 
-    :param cosines: of the unique texts of the pairs, in order; None of a cross-encoder, whose pairs are judged
+    :param cosines: of the unique texts of the pairs, in order; None for a cross-encoder, whose pairs are compared
     """
     shown = [f"{left} {right}" for left, right in pairs] if cosines is None else _unique_texts(pairs)
     found: dict[str, dict[str, Any]] = {}
@@ -329,7 +332,7 @@ def _by_script(
 def _undefined(
     scores: np.ndarray, own_scores: np.ndarray, labels: np.ndarray | None, metric_difference: Any
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return which checks the export's scores leave undefined, and which the source's do as well."""
+    """Return the checks that are undefined for the export only, and those that are undefined for both."""
     if is_constant(scores):
         return (), ("rank_agreement", *(("metric_drop",) if labels is not None else ()))
     of_labels = labels is not None and metric_difference is None
@@ -379,7 +382,7 @@ def _short(text: str, n_characters: int = 64) -> str:
 def _metric_difference(
     scores: np.ndarray, own_scores: np.ndarray, queries: Sequence[str], labels: np.ndarray | None, seed: int
 ) -> tuple[str | None, dict[str, float] | None]:
-    """Return the metric of the labels and how much of it the export has less or more, with its interval."""
+    """Return the metric's name, and the difference export − source with its interval."""
     if labels is None:
         return None, None
     _, query_ids = np.unique(np.asarray(queries, dtype=str), return_inverse=True)
@@ -393,7 +396,7 @@ def _metric_difference(
             n_bootstrap=500,
             seed=seed,
         )
-    except BadInput:  # not defined on these pairs: labels or scores that are all alike
+    except BadInput:  # not defined on these pairs: all labels or scores are equal
         return None, None
     return metric, {"value": estimate.value, "low": estimate.low, "high": estimate.high}
 
@@ -419,7 +422,7 @@ def _batch_difference(
 
 
 def check_gate(report: ParityReport, thresholds: Thresholds, source: Path, precision: ExportPrecision) -> None:
-    """Pass, or say what is too far away.
+    """Raise if a threshold is missed.
 
     :raises GateFailed: with a table of the worst texts
     """

@@ -1,7 +1,7 @@
 """The graphs of an export: traced, quantized and written into a folder, in OpenVINO or ONNX.
 
-What int8 leaves in float whatever is asked for: products of two activations (attention), where both sides have 8 bits and
-no CPU without VNNI sums them right, and what stands behind pooling.
+int8 always leaves in float: products of two activations (attention), where both sides have 8 bits and CPUs without VNNI
+overflow, and the layers after pooling.
 """
 
 import re
@@ -41,14 +41,14 @@ class Quantization:
 
 
 def write_openvino_graph(source: Path, folder: Path, quantization: Quantization) -> tuple[list[str], dict[str, int]]:
-    """Write the graph and its pin; return the matrix products kept in float, and for int4 how many are stored how."""
+    """Write the graph and its pinned precision; return the matrix products in float, and for int4 the counts."""
     precision, keep_float = quantization.precision, quantization.keep_float
     pin_precision(folder, precision)
     traced, kept, stored = trace(source), list[str](), dict[str, int]()
     if precision == "int8":
         kept = _quantize(traced, quantization)
     elif precision in ("int8_weights", "int4_weights"):
-        # nothing is lost in activations here, so the feed-forward down-projections need no exception
+        # activations stay in float here, so the feed-forward down-projections need no exception
         kept = [] if keep_float == "ffn_down" else kept_nodes(traced.model, keep_float)
         ignored = sorted({*kept, *behind_pooling(traced.model)})
         if precision == "int8_weights":
@@ -86,7 +86,7 @@ def _quantize(traced: Traced, quantization: Quantization) -> list[str]:
 
 
 def behind_pooling(graph: Any) -> list[str]:
-    """Return the matrix products of Dense layers and score: one vector a text, where the transformer has one a token."""
+    """Return the matrix products after pooling (Dense layers and score): one vector per text, not per token."""
     return [
         node.get_friendly_name()
         for node in graph.get_ops()
@@ -95,7 +95,7 @@ def behind_pooling(graph: Any) -> list[str]:
 
 
 def _of_two_activations(graph: Any) -> list[str]:
-    """Return the matrix products without a weight: attention, where it is no operation of its own."""
+    """Return the matrix products without a weight: those of attention, unless it is one fused operation."""
     return [
         node.get_friendly_name()
         for node in graph.get_ops()
@@ -105,7 +105,7 @@ def _of_two_activations(graph: Any) -> list[str]:
 
 
 def _number_nodes(graph: Any) -> None:
-    """Number unnamed nodes by their place: OpenVINO counts them over the whole process, so no two exports had one hash."""
+    """Number unnamed nodes by position: OpenVINO counts them per process, so equal exports had different hashes."""
     graph.set_friendly_name("model")
     for place, node in enumerate(graph.get_ordered_ops()):
         if re.fullmatch(r"[A-Za-z]+_\d+", node.get_friendly_name()):
@@ -115,7 +115,7 @@ def _number_nodes(graph: Any) -> None:
 def kept_nodes(graph: Any, keep_float: Sequence[str] | str | None) -> list[str]:
     """Return the names of the matrix products that match, sorted.
 
-    :raises BadInput: for a pattern of the caller's that matches nothing: a typo would cost quality in silence.
+    :raises BadInput: for a caller's pattern that matches nothing, because a typo would silently cost quality.
     """
     names = sorted(node.get_friendly_name() for node in graph.get_ops() if node.get_type_name() == "MatMul")
     if keep_float == "ffn_down":

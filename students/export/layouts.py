@@ -1,19 +1,19 @@
-"""One export in the folders that other tools read.
+"""Write one export as a folder that another tool reads.
 
     write_layout(Path("exports/onnx-int8"), Path("for-fastembed"), tool="fastembed")
 
-What `students.export.stage` writes is the layout of sentence-transformers. Others look for other files, and know nothing of
-pooling, Dense layers or lower-casing that sentence-transformers does beside the tokenizer: here that is in the graph and in
-`tokenizer.json`. Before a folder is put in place its graph is run with its `tokenizer.json`, by ONNX Runtime and tokenizers
-alone, and must give what the export gives.
+`students.export.stage` writes the layout of sentence-transformers. Other tools need other files, and do not apply the
+pooling, Dense layers or lower-casing of sentence-transformers: here these are in the graph and in `tokenizer.json`.
+Before a folder is put in place, its graph and its `tokenizer.json` are run by ONNX Runtime and tokenizers alone, and
+must give the export's results.
 
     fastembed         model.onnx with the result alone (it takes the first output), special_tokens_map.json, the length
                       and the padding token in tokenizer_config.json; `add_custom_model(…, pooling=PoolingType.DISABLED)`
     tei               text-embeddings-inference: model.onnx, the pooling in the words of sentence-transformers 2, and for a
-                      cross-encoder the configuration of a classifier with one label, without which it is no reranker
-    transformers.js   onnx/model.onnx or onnx/model_quantized.onnx, and which of them in config.json; a tokenizer class
-                      that it knows: from an unknown one no pair gets token types. It cuts what is too long at the end,
-                      closing token and all, so a longer text has other numbers there
+                      cross-encoder the configuration of a classifier with one label, which makes it a reranker there
+    transformers.js   onnx/model.onnx or onnx/model_quantized.onnx, named in config.json; a tokenizer class that it
+                      knows, because with an unknown one pairs get no token types. It truncates a long text at the end,
+                      including the closing token, so such a text has other numbers there
     triton            config.pbtxt and 1/model.onnx; the folder's name is the model's
     optimum           the graph beside config.json and the tokenizer, OpenVINO or ONNX
 """
@@ -44,10 +44,10 @@ _SAMPLES = (
     "백엔드 개발자를 채용합니다. Python과 Django 경험이 필요합니다.",
     "Backend engineer with five years of PYTHON, Django and PostgreSQL.",
     "a",
-    "Kubernetes와 AWS로 서비스를 운영한 DevOps 엔지니어 " * 100,  # longer than the model takes: cut the same way
+    "Kubernetes와 AWS로 서비스를 운영한 DevOps 엔지니어 " * 100,  # longer than the model's limit
 )
-_TOLERANCE = 1e-4  # of the greatest result: other readers may sum in another order
-_DYNAMIC_TOLERANCE = 0.1  # the runtime pads, a reader of one text does not: to dynamic ranges that is another batch
+_TOLERANCE = 1e-4  # of the greatest result: other tools may sum in another order
+_DYNAMIC_TOLERANCE = 0.1  # the runtime pads and another tool may not, which changes dynamic ranges
 _TOKENIZER_CLASSES: Mapping[str, str] = {
     "bert": "BertTokenizer",
     "deberta-v2": "DebertaV2Tokenizer",
@@ -63,11 +63,11 @@ _TRITON_MAX_BATCH = 64
 def write_layout(source: Path, target: Path, *, tool: Tool, calibrated: bool = False) -> None:
     """Write the export `source` as `tool` reads it.
 
-    :param target: a folder that is not there yet, or is empty
-    :param calibrated: put the export's calibration behind a cross-encoder's logits: their sigmoid is its probability
-    :raises BadInput: for an unknown tool, for a target that holds something, for an export in a format that the tool does not read,
-        for one whose files are not those that were made, and for one that has no calibration of logits where that is asked for
-    :raises GateFailed: where the written files do not give what the export gives; nothing is put in place then
+    :param target: a folder that does not exist, or is empty
+    :param calibrated: add the export's calibration to a cross-encoder's logits: their sigmoid is then the probability
+    :raises BadInput: for an unknown tool, a target that is not empty, an export in a format that the tool does not
+        read, an export whose files have changed, and `calibrated` for an export without a calibration of logits
+    :raises GateFailed: if the written files do not give the export's results; nothing is put in place then
     """
     if tool not in TOOLS:
         raise BadInput(f"layout {tool!r} is not known; accepted: {', '.join(TOOLS)}")
@@ -116,7 +116,7 @@ def _has_graph(source: Path, name: str) -> bool:
 
 
 class _Export:
-    """What the writers need to know of an export."""
+    """The facts on an export that the writers need."""
 
     def __init__(self, source: Path, scorer: runtime.Scorer) -> None:
         self.source, self.scorer = source, scorer
@@ -136,13 +136,13 @@ class _Export:
         return next(self.source / name for name in names if (self.source / name).is_file())
 
     def loaded_config(self) -> Any:
-        """The configuration as transformers understands it, under the names that all families share."""
+        """The configuration as read by transformers, with the names that all model families share."""
         from transformers import AutoConfig
 
         return load_auto(AutoConfig, self.source, local_files_only=True)
 
     def classifier_config(self) -> dict[str, Any]:
-        """The configuration; of a cross-encoder that of a classifier with one label, whatever its head is made of."""
+        """The configuration; for a cross-encoder that of a classifier with one label, whatever its head is."""
         if not self.is_cross_encoder:
             return self.config
         from transformers.models.auto.modeling_auto import (
@@ -183,7 +183,7 @@ def _text_embeddings_inference(export: _Export, folder: Path, name: str) -> Path
     graph = folder / "model.onnx"
     keep_outputs(export.graph, graph, [export.result])
     config, loaded = export.classifier_config(), export.loaded_config()
-    # names that its readers want and that some families, such as DistilBERT, call otherwise
+    # names that the tool needs and that some families, such as DistilBERT, do not use
     aliases = ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings", "pad_token_id")
     present = {alias: getattr(loaded, alias) for alias in aliases if getattr(loaded, alias, None) is not None}
     write_json(folder / "config.json", {**present, **config})
@@ -191,7 +191,7 @@ def _text_embeddings_inference(export: _Export, folder: Path, name: str) -> Path
     settings = {"max_seq_length": export.scorer.max_length, "do_lower_case": False}
     write_json(folder / "sentence_bert_config.json", settings)
     if not export.is_cross_encoder:
-        # it wants to know, but takes sentence_embedding where the graph has it
+        # the tool requires this setting, but uses sentence_embedding if the graph has it
         (folder / "1_Pooling").mkdir()
         write_json(folder / "1_Pooling" / "config.json", pooling_flags(export.scorer.embedding_width, {"mean"}))
         prompts = export.source / "config_sentence_transformers.json"
@@ -265,18 +265,18 @@ _OPENED_BY: Mapping[str, str] = {
 
 
 def how_to_open(tool: Tool, target: Path) -> str:
-    """Return the command or call by which a tool opens the folder that was written for it."""
+    """Return the command or call by which a tool opens its folder."""
     place = target.resolve()
     return _OPENED_BY[tool].format(target=place, parent=place.parent, name=place.name)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Is it the same?
+# Comparison with the export
 # ---------------------------------------------------------------------------------------------------------------------
 
 
 def _check(export: _Export, calibration: Calibration | None, graph: Path, folder: Path, tool: Tool) -> None:
-    """Run the written graph with the written tokenizer beside the export, one text or pair at a time."""
+    """Compare the written graph and tokenizer with the export, one text or pair at a time."""
     scorer, source = export.scorer, export.source
     prompts = _read(source / "config_sentence_transformers.json")
     prompt = (prompts.get("prompts") or {}).get(prompts.get("default_prompt_name") or "", "")
@@ -298,7 +298,7 @@ def _check(export: _Export, calibration: Calibration | None, graph: Path, folder
 
 
 def _run(graph: Path, tokenizer_file: Path, texts: list[Any], result: str) -> np.ndarray:
-    """Run texts, or pairs, as a reader does that has ONNX Runtime and tokenizers and nothing else."""
+    """Run texts or pairs with only ONNX Runtime and tokenizers."""
     import onnxruntime
     from tokenizers import Tokenizer
 

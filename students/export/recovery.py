@@ -4,18 +4,18 @@
                                                   ─▶ the float student's own results + the recipe's objectives
                                                   ─▶ <run>/recovered, ordinary float weights
 
-It goes through the one training loop, on the student's own job: teachers' signals from the cache, batches, resumption.
+It uses the training loop with the student's own job: teachers' signals from the cache, batches, resumption.
 
-The gate compares with the float student, and no objective of a recipe knows that one: what it still learns by them takes a
-student away from what it was, to a better place or not. So the float student's results on the same batch teach first, as
-full-precision weights teach quantized ones in LLM-QAT (Liu et al. 2023), and the teachers keep the task in view. A tiny
-student of one epoch, 100 steps at 2e-4: its rank agreement went from 1.0 to 0.896 by the objectives alone, to 0.954 with
-equal weights, to 0.992 with a tenth of the objectives.
+The gate compares with the float student, which no objective of a recipe contains: training by the objectives moves the
+student away from it. So the main loss is the distance to the float student's outputs on the same batch, as
+full-precision weights teach quantized ones in LLM-QAT (Liu et al. 2023); the objectives get a small weight. For a tiny
+student of one epoch, after 100 steps at 2e-4, the rank agreement fell from 1.0 to 0.896 with the objectives alone, to
+0.954 with equal weights, and to 0.992 with a tenth of the objectives.
 
-What it can mend is what weights do. Planted outliers in a down-projection, ONNX, nothing in float: 1 − mean cosine from 0.0033
-to 0.0005 in 200 steps at 1e-3. Where the error is the rounding of activations there is nothing to learn: three layers of
-MiniLM-L6, all of them in int8, stayed at 0.0025 (0.0023 after 100 steps at 5e-5). There more of SmoothQuant's α, which a search
-tries first, or a layer in float is the way.
+Recovery can repair errors that come from weights. With planted outliers in a down-projection (ONNX, nothing in float),
+1 − mean cosine fell from 0.0033 to 0.0005 in 200 steps at 1e-3. If the error is the rounding of activations, there is
+nothing to learn: three layers of MiniLM-L6, all in int8, stayed at 0.0025 (0.0023 after 100 steps at 5e-5). Then a
+higher α of SmoothQuant, which the search tries first, or a layer in float helps.
 """
 
 import logging
@@ -47,7 +47,7 @@ _SEQUENCES_AT_ONCE = 64
 
 
 def recover_student(run: Run) -> Path:
-    """Train the student on with int8 simulated, where that is not done yet; every process of a launch calls this.
+    """Fine-tune the student with simulated int8, unless that is done; every process of a launch calls this.
 
     :returns: the folder of the recovered student
     """
@@ -59,7 +59,7 @@ def recover_student(run: Run) -> Path:
         return run.recovered
     job = training_job(run, "student", run.recipe.objectives, inputs)
     if job.projected_width is not None:
-        # the projection was left out of the student, and a new one would pull it somewhere else
+        # the projection is not part of the student, and a new one would pull the student away
         job = replace(job, objectives=job.objectives.model_copy(update={"embedding_match": None}), projected_width=None)
     if job.live:
         log.info("recovered: hidden_match and relation_match are left out, no live teacher reads the batches")
@@ -79,7 +79,7 @@ def recover_student(run: Run) -> Path:
 
 
 def _inputs(run: Run, student_revision: str) -> dict[str, Any]:
-    """Return all that decides how the recovered student comes out."""
+    """Return everything that determines the recovered student."""
     export = run.recipe.export
     return {
         **training_inputs(run, "student", run.recipe.objectives),
@@ -93,9 +93,9 @@ def _inputs(run: Run, student_revision: str) -> dict[str, Any]:
 
 
 def _training(training: Training, settings: Recover) -> Training:
-    """Return the student's own training, for some steps, without dropout, ending with its last weights.
+    """Return the student's own training settings, for some steps, without dropout, keeping the last weights.
 
-    Which weights do best on the labels is not asked: what is wanted is the float student.
+    The weights are not chosen by the labels, because the target is the float student.
     """
     changes = {
         "max_steps": settings.steps,
@@ -115,22 +115,22 @@ def _build_step(run: Run, settings: Recover, scale_and_bias: list[float] | None,
     )
     step = RecoveryStep(model, job, settings, load_model(run.student))
     if step.scale_and_bias is not None and scale_and_bias is not None:
-        step.scale_and_bias.data = torch.tensor(scale_and_bias)  # what the student has learned beside it
+        step.scale_and_bias.data = torch.tensor(scale_and_bias)  # learned beside the student
     return step
 
 
 def _sample(run: Run, job: Job, model: Any) -> Sample:
-    """Draw the inputs that the export will be calibrated on."""
+    """Draw the inputs with which the export will be calibrated."""
     pairs, n_inputs = own_side_pairs(run, run.split.train), run.recipe.export.calibration_pairs
     return calibration_inputs(job.kind, tokenizer_of(model), job.max_length, pairs, n_inputs, run.recipe.seed)
 
 
 class RecoveryStep(Step):
-    """The job's objectives, less of them, and one more term, "float_student": stay where the float student is.
+    """The job's objectives with a lower weight, and the term "float_student": the distance to the float student.
 
-    Of a bi-encoder 1 − cosine of the embeddings, of a cross-encoder the squared difference of the logits.
+    For a bi-encoder it is 1 − cosine of the embeddings, for a cross-encoder the squared difference of the logits.
 
-    :param float_student: the student as it was; it is frozen here
+    :param float_student: the student before recovery; it is frozen here
     """
 
     def __init__(self, model: Any, job: Job, settings: Recover, float_student: Any) -> None:
@@ -142,18 +142,18 @@ class RecoveryStep(Step):
             self.float_student = float_student.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "RecoveryStep":
-        """Set the mode of what is trained; the float student stays without dropout."""
+        """Set the mode of the trained student; the float student stays without dropout."""
         super().train(mode)
         if self.float_student is not None:
             self.float_student.eval()
         return self
 
     def factors(self, share: float) -> dict[str, float]:
-        """Return what the schedules ended with: the student has learned by them already."""
+        """Return the schedules' final factors, because the student has already been trained by the schedules."""
         return super().factors(1.0)
 
     def learns_from(self, totals: Mapping[Basis, int], factors: Mapping[str, float] | None = None) -> bool:
-        """Tell whether a step has a loss: the float student's results are there in each."""
+        """Tell whether a step has a loss: always, because of the float student's outputs."""
         return self.float_student is not None or super().learns_from(totals, factors)
 
     def _losses_at_widths(self, batch: Batch, scores: Tensor, embeddings: Tensor | None) -> dict[str, Tensor]:
@@ -178,13 +178,13 @@ class RecoveryStep(Step):
 
 
 def _in_parts(inputs: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """Cut inputs into parts: those of a whole step may be more than fit into one pass."""
+    """Cut inputs into parts, because a whole step may be too large for one pass."""
     for start in range(0, len(next(iter(inputs.values()))), _SEQUENCES_AT_ONCE):
         yield {name: value[start : start + _SEQUENCES_AT_ONCE] for name, value in inputs.items()}
 
 
 def from_first_process(value: bool | None) -> bool:
-    """Return what the first process says, on all of them: each calls this, the others with None."""
+    """Return the first process's value on all processes: each calls this, the others with None."""
     from accelerate.utils import broadcast_object_list
 
     return bool(broadcast_object_list([value])[0])

@@ -1,11 +1,11 @@
-"""What has to stay out of int8 so that the gate holds: found by measuring, least first.
+"""Search the fewest layers that have to stay in float to pass the gate, by measurement.
 
     1. SmoothQuant's α, with everything in int8.
     2. Each linear layer's own error in int8, from its weights and its inputs on calibration texts: one pass in torch.
-       What carries the damage stands out by orders of magnitude: down-projections, whose inputs have outliers.
-    3. The worst 1, 2, 4, … layers in float until the gate holds, then back to the least number that does.
+       The worst layers stand out by orders of magnitude: down-projections, whose inputs have outliers.
+    3. The worst 1, 2, 4, … layers in float until the gate passes, then back to the smallest number that passes.
 
-The judge is the gate itself, the order of pairs first; a trial is a whole export, quantized and compared.
+The criterion is the gate itself, first by the order of pairs. A trial is a whole export, quantized and compared.
 """
 
 import logging
@@ -29,13 +29,13 @@ FFN_DOWN = (
     r"layers\.\d+\.mlp\.Wo",  # ModernBERT
     r"layers\.\d+\.mlp\.down_proj",  # decoders used as encoders
 )
-ALPHAS = (0.5, 0.7, 0.3, 0.95)  # of SmoothQuant, the default first; the search goes on from the one that comes closest
+ALPHAS = (0.5, 0.7, 0.3, 0.95)  # of SmoothQuant, the default first; the search continues with the best one
 _N_ERROR_INPUTS = 24  # on which the error of each layer is measured, over all lengths
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One export: what it was made with and how close it came."""
+    """One export of the search: its settings and its comparison with the source."""
 
     alpha: float
     keep_float: tuple[str, ...]
@@ -44,7 +44,7 @@ class Trial:
     failures: tuple[str, ...]
 
     def described(self) -> dict[str, Any]:
-        """What the card keeps of it."""
+        """The card's entry on it."""
         report = self.report
         return {
             "smooth_quant_alpha": self.alpha,
@@ -62,12 +62,12 @@ def fewest_float_layers(
     thresholds: Thresholds,
     alphas: Sequence[float] = ALPHAS,
 ) -> tuple[Trial, list[Trial]]:
-    """Find the fewest layers in float with which the gate holds.
+    """Find the fewest layers in float with which the gate passes.
 
-    :param attempt: makes an export with an α and patterns of layers in float, and compares it
-    :param errors: the linear layers by name, with their error in int8
-    :param alphas: to try
-    :returns: the best trial (one that holds, if any does) and all of them in order
+    :param attempt: makes and compares an export with an α and patterns of layers in float
+    :param errors: the error in int8 of each linear layer, by name
+    :param alphas: the values of α to try
+    :returns: the best trial (one that passes, if any does) and all trials in order
     """
     trials: list[Trial] = []
 
@@ -117,8 +117,9 @@ def _pattern(name: str) -> str:
 def layer_errors(transformer: Any, inputs: Sample) -> dict[str, float]:
     """Return the relative error of each linear layer's output when weights and inputs are in int8.
 
-    Weights symmetric by output channel in 7 bits, inputs asymmetric over all of what calibration gave: what a static int8 graph
-    does, without what the layers before did to the inputs. ‖Wx − Q(W)Q(x)‖² / ‖Wx‖², over all inputs.
+    Weights are symmetric by output channel in 7 bits, inputs asymmetric over the whole calibration range, as in a
+    static int8 graph, but without the errors of the layers before. The error is ‖Wx − Q(W)Q(x)‖² / ‖Wx‖², over all
+    inputs.
 
     :param inputs: unpadded, one text at a time. *Shape:* each array (1, n_tokens)
     """

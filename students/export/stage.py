@@ -1,22 +1,22 @@
-"""Exports of a model folder, OpenVINO or ONNX, checked against torch before they are put in place.
+"""Export a model folder to OpenVINO or ONNX, and compare it with torch before it is put in place.
 
     export_model(Path("student"), Path("student-int8"), precision="int8", calibration=train, held_back=validation)
 
 The target is a whole sentence-transformers folder without the torch weights: stock `SentenceTransformer(path, backend=…)`
 and `CrossEncoder(path, backend=…)` load it, offline too. The graph goes from token ids to the result (`distill.graphs.trace`).
 
-    fp32           the graph; in OpenVINO pinned to f32: left alone, it computes in bf16 on a CPU that can
+    fp32           the graph; in OpenVINO pinned to f32, because the default is bf16 on a CPU that supports it
     bf16           OpenVINO: the same graph, pinned to bf16
     fp16           OpenVINO: weights stored in half the size, computed as the device chooses
     int8           weights and activations of the matrix products in int8, with static ranges: NNCF through optimum
-                   (SmoothQuant) in OpenVINO, QDQ in ONNX; the rest as the device chooses. Weights are in 7 bits, so that
-                   CPUs with VNNI and without come to the same (`students.export.arithmetic`)
-    int8_weights   OpenVINO: the weights alone in int8, a quarter of the size
-    int4_weights   OpenVINO: the transformer's weights in int4 as far as the gate holds, the rest of them and the word
+                   (SmoothQuant) in OpenVINO, QDQ in ONNX; the rest as the device chooses. Weights have 7 bits, so that
+                   CPUs with and without VNNI give the same results (`students.export.arithmetic`)
+    int8_weights   OpenVINO: only the weights in int8, a quarter of the size
+    int4_weights   OpenVINO: as many of the transformer's weights in int4 as the gate allows, the others and the word
                    embeddings in int8 (`students.export.weights`)
-    int8_dynamic   ONNX: activations in int8 with a range for each batch, so that a text's result changes with its neighbours
+    int8_dynamic   ONNX: activations in int8 with a range for each batch, so a text's result depends on its batch
 
-The Dense layers and the score behind the transformer stay in float: they are tiny and decide everything.
+The Dense layers and the score after the transformer stay in float: they are tiny, and the results depend on them most.
 """
 
 import logging
@@ -76,7 +76,7 @@ __all__ = [
     "export_student",
 ]
 
-__getattr__ = moved_names(__name__)  # of before the rename
+__getattr__ = moved_names(__name__)  # names from before the rename
 
 log = logging.getLogger(__name__)
 
@@ -88,11 +88,11 @@ DYNAMIC_WARNING = (
 
 
 def export_student(run: Run) -> None:
-    """Export the student of a run in every precision that the recipe asks for and that is not finished.
+    """Export the student of a run in every unfinished precision of the recipe.
 
-    Every process of a launch calls this: one of them exports, all of them train where a student has to be recovered.
+    Every process of a launch calls this: one of them exports; if the student has to be recovered, all of them train.
 
-    :raises GateFailed: where an export is too far from torch; those of the other precisions stay.
+    :raises GateFailed: if an export differs too much from torch; exports in other precisions are kept.
     """
     from accelerate import PartialState
 
@@ -107,7 +107,7 @@ def export_student(run: Run) -> None:
 
 
 def _export_or_recover(run: Run, format: ExportFormat) -> None:
-    """Export in int8; the first process finds out whether the student has to be recovered, and all take part in it."""
+    """Export in int8; the first process checks whether recovery is needed, and all take part in it."""
     from accelerate import PartialState
 
     if not PartialState().is_main_process:
@@ -176,7 +176,7 @@ def _in_words(report: ParityReport) -> str:
 
 
 def _held_back(run: Run) -> tuple[list[tuple[str, str]], np.ndarray | None]:
-    """Return the pairs that the gate judges on, the first ones and some of every script, and their labels.
+    """Return the pairs for the gate (the first ones, and some of every script) and their labels.
 
     An asymmetric student is checked on texts of its own side, which have no labels.
     """
@@ -219,34 +219,35 @@ def export_model(
     overwrite: bool = False,
     _overflow_safe: bool = True,
 ) -> ParityReport:
-    """Export `source` to one graph, check it on held-back pairs, and write `target`.
+    """Export `source` to one graph, check it on held-out pairs, and write `target`.
 
-    :param calibration: pairs of the user's own text that set the int8 ranges, and that int4 weights are fitted on; a
-        bi-encoder sees their texts singly.
-    :param n_calibration: inputs taken from them, drawn by `seed` evenly over the lengths, one at a time and unpadded:
-        padding shifts the ranges.
-    :param smooth_quant_alpha: how much of the activations' outliers goes into the weights; -1 turns SmoothQuant off.
-    :param keep_float: which matrix products stay out of int8: regular expressions searched in the names of the
-        graph's nodes, or "ffn_down" for the feed-forward down-projections, which carry almost all of the damage, or
-        "search" for the least that holds the gate (`students.export.search`). A gate that does not hold is searched for, too.
-    :param thresholds: what must hold on `held_back`; None is `DEFAULT_THRESHOLDS` of the precision.
-    :param check: what else is to hold of the export: returns details for its card, or raises `GateFailed`
-    :param labels: of the held-back pairs, in [0, 1]: the metric on them is then part of the gate. *Shape:* (n_pairs,)
-    :param recovered: makes the same model trained on with int8 simulated (`students.export.recovery`). It is asked for where int8
-        does not hold with what `keep_float` says ("search": with nothing in float), exported in place of `source` and
-        judged against it; layers are searched for only where that does not hold either.
-    :param may_search: whether layers are searched for where int8 does not hold; False fails at the gate instead.
-    :param card: what is known of stage, recipe and data; kind, parents and details are filled in here.
+    :param calibration: pairs of the user's own text for the int8 ranges and the fit of int4 weights; for a bi-encoder
+        their texts are used singly.
+    :param n_calibration: number of inputs drawn from them by `seed`, evenly over the lengths, one at a time and
+        unpadded, because padding shifts the ranges.
+    :param smooth_quant_alpha: how much of the activations' outliers is moved into the weights; -1 turns SmoothQuant
+        off.
+    :param keep_float: the matrix products that stay in float: regular expressions searched in the names of the graph's
+        nodes, or "ffn_down" for the feed-forward down-projections, which cause almost all of the error, or "search" for
+        the fewest that pass the gate (`students.export.search`). The search also runs if the gate fails.
+    :param thresholds: limits for `held_back`; None is `DEFAULT_THRESHOLDS` of the precision.
+    :param check: a further check of the export: returns details for its card, or raises `GateFailed`
+    :param labels: of the held-out pairs, in [0, 1]: the metric on them is then part of the gate. *Shape:* (n_pairs,)
+    :param recovered: returns the model after fine-tuning with simulated int8 (`students.export.recovery`). It is called
+        if int8 fails the gate with `keep_float` ("search": with nothing in float). The result is exported instead of
+        `source` and compared with `source`. Layers are searched for only if that fails as well.
+    :param may_search: whether layers are searched for if int8 fails the gate; with False the export fails instead.
+    :param card: entries on stage, recipe and data; kind, parents and details are filled in here.
     :param overwrite: replace an earlier export at the target; a folder of anything else is never replaced
-    :raises BadInput: where the source is no whole torch folder, the calibration that a precision needs is missing, or the
-        target is an input, lies in a model folder, or holds something.
+    :raises BadInput: if the source is not a complete torch folder, the calibration that a precision needs is missing,
+        or the target is an input, is in a model folder, or is not empty.
     :raises GateFailed: with a table of the worst texts; nothing is put in place then.
     """
     kind = check_model_folder(source)
     check_output_folder(target, inputs=[source], ours=[CARD], overwrite=overwrite)
     _check_arguments(format, precision, held_back, calibration, n_calibration, smooth_quant_alpha)
     reference = runtime.load(source, runtime="torch", precision="fp32", n_threads=n_threads, device="cpu")
-    reference.side = None  # of an asymmetric student, pairs of its own side's texts are compared
+    reference.side = None  # for an asymmetric student, pairs of its own side's texts are compared
     limits = DEFAULT_THRESHOLDS[precision] if thresholds is None else thresholds
     n_inputs = min(n_calibration, MOST_INPUTS) if precision == "int4_weights" else n_calibration
     sample = _calibration_inputs(reference, calibration, n_inputs, seed) if precision in _CALIBRATED else []
@@ -284,7 +285,7 @@ def _on_both(
     held_back: TextPairs,
     n_threads: int | None,
 ) -> ParityReport:
-    """Add how far apart the two classes of CPU are, where that can differ."""
+    """Add the difference between the two classes of CPU, if there can be one."""
     if precision not in ("int8", "int8_dynamic"):
         return report
     arithmetic = compare_arithmetics(exported, format, held_back, n_threads)
@@ -308,21 +309,21 @@ class _Attempt:
 
 @dataclass
 class _Writer:
-    """Writes one export into a folder, as often as it takes; what was tried last lies there."""
+    """Writes attempts of one export into a folder; the folder has the last attempt."""
 
     weights: Path
     folder: Path
     target: Path
-    """Where the folder is put in place when it holds: what messages name."""
+    """The final place of the folder, which messages name."""
     format: ExportFormat
     quantization: Quantization
     judge: Callable[[runtime.Scorer], ParityReport]
     n_threads: int | None
 
     def attempt(self, **changes: Any) -> _Attempt:
-        """Write a graph of the weights and compare it; fields of the quantization may be changed for this attempt."""
+        """Write a graph of the weights and compare it; `changes` are fields of the quantization for this attempt."""
         quantization = replace(self.quantization, **changes)
-        shutil.rmtree(self.folder)  # the layers behind the transformer, too: they are those of the weights
+        shutil.rmtree(self.folder)  # also the layers after the transformer, because they belong to the weights
         self.folder.mkdir()
         copy_without_weights(self.weights, self.folder)
         stored = dict[str, int]()
@@ -344,9 +345,9 @@ def _int8(
     *,
     may_search: bool,
 ) -> tuple[_Attempt, list[Trial], dict[str, Any]]:
-    """Write int8 as asked for; where the gate does not hold, recover the student, then search for layers to keep in float.
+    """Write int8 as given; if the gate fails, recover the student, then search for layers to keep in float.
 
-    Returns the attempt that lies in the folder, what the search tried, and what is to be said of recovery.
+    Returns the attempt in the folder, the trials of the search, and the card's entry on recovery.
     """
     source, found = writer.weights, dict[str, Any]()
     made: _Attempt | None = None
@@ -359,13 +360,13 @@ def _int8(
         made, found = _recover(writer, made, recovered(), limits)
     if made is not None:
         failures = made.report.failures(limits)
-        # weights that saturate are mended by no layer in float
+        # float layers do not help against weights that saturate
         if not (failures and may_search and writer.quantization.overflow_safe):
             return made, [], found
         log.warning("%s: %s; looking for what has to stay in float", writer.target, "; ".join(failures))
     made, trials = _search(writer, limits)
     if made.report.failures(limits) and writer.weights != source:
-        writer.weights = source  # what recovery moved, no layer in float brings back
+        writer.weights = source  # float layers cannot undo a change by recovery
         made, trials = _search(writer, limits)
         found["recovery"]["used"] = False
     return made, trials, found
@@ -374,7 +375,7 @@ def _int8(
 def _weights_or_float(
     writer: _Writer, limits: Thresholds, keep_float: Sequence[str] | str | None
 ) -> tuple[_Attempt, dict[str, Any]]:
-    """Write any other precision: int4 weights as far as the gate holds, else once."""
+    """Write any other precision: int4 weights with the largest share that passes the gate, others once."""
     if writer.quantization.precision != "int4_weights":
         return writer.attempt(keep_float=keep_float), {}
     # without SmoothQuant: activations stay in float
@@ -384,7 +385,7 @@ def _weights_or_float(
 
 
 def _recover(writer: _Writer, before: _Attempt, recovered: Path, limits: Thresholds) -> tuple[_Attempt, dict[str, Any]]:
-    """Export the recovered weights in the same way; they are kept, also for a search, where they come closer."""
+    """Export the recovered weights in the same way; keep them, also for a search, if they are closer to the source."""
     source, writer.weights = writer.weights, recovered
     after = writer.attempt(keep_float=before.quantization.keep_float)
     helped = not after.report.failures(limits) or after.report.closeness > before.report.closeness
@@ -406,7 +407,7 @@ def _numbers(report: ParityReport) -> dict[str, Any]:
 
 
 def _search(writer: _Writer, limits: Thresholds) -> tuple[_Attempt, list[Trial]]:
-    """Find what has to stay in float; what is given lies in the folder."""
+    """Find the layers that have to stay in float; the folder then has the returned attempt."""
     errors = layer_errors(transformer_of(load_model(writer.weights)).eval(), writer.quantization.sample)
     made: _Attempt | None = None
 
@@ -416,7 +417,7 @@ def _search(writer: _Writer, limits: Thresholds) -> tuple[_Attempt, list[Trial]]
         return made.report
 
     best, trials = fewest_float_layers(judged, errors, limits)
-    if made is None or best is not trials[-1]:  # the folder holds what was tried last
+    if made is None or best is not trials[-1]:  # the folder has the last trial
         made = writer.attempt(smooth_quant_alpha=best.alpha, keep_float=best.keep_float)
     return made, trials
 

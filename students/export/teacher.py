@@ -1,8 +1,8 @@
 """Exports of the matched teacher, so that the report compares student and teacher in the same runtime.
 
-They are made as the student's are and pass the same gate. A teacher is large and its exports only show its speed: int8 is
-tried with the feed-forward down-projections in float and not searched for, and fewer texts calibrate and check it. An
-export that cannot be made stops nothing: what was wrong is kept, and the report says it.
+They are made like the student's and pass the same gate. A teacher is large and its exports only show its speed: int8 is
+tried with the feed-forward down-projections in float, without a search, and with fewer texts for calibration and gate.
+If an export fails, the run continues, and the report states the error.
 """
 
 import logging
@@ -31,7 +31,7 @@ _MOST_SHOWN = 300
 def export_teacher(run: Run) -> None:
     """Export the matched teacher in each form of `benchmark.teacher_exports` that is not finished.
 
-    Of several processes the first one exports, alone.
+    If there are several processes, only the first one exports.
     """
     from accelerate import PartialState
 
@@ -43,7 +43,7 @@ def export_teacher(run: Run) -> None:
 
 
 def _inputs(run: Run, format: ExportFormat, precision: ExportPrecision, revision: str) -> dict[str, Any]:
-    """Return all that decides an export of a teacher."""
+    """Return everything that determines an export of a teacher."""
     settings, described = run.recipe.export, run.split.describe()
     limits = {key: value for key, value in settings.model_dump(mode="json").items() if key.startswith(("min_", "max_"))}
     return {
@@ -93,9 +93,9 @@ def _export(run: Run, name: str, format: ExportFormat, precision: ExportPrecisio
             overwrite=True,
         )
     except OSError:
-        raise  # a full disk says nothing of the teacher
+        raise  # a full disk is no fault of the teacher
     except Exception as error:  # tracers and quantizers raise whatever modelling code does under them
-        if not isinstance(error, MemoryError):  # another time there may be more of it
+        if not isinstance(error, MemoryError):  # at the next start there may be more memory
             keep_refusal(target, inputs, _in_one_line(error))
         log.warning("%s: not made; the run goes on without it: %s", target, _in_one_line(error))
         return
@@ -104,6 +104,6 @@ def _export(run: Run, name: str, format: ExportFormat, precision: ExportPrecisio
 
 
 def _in_one_line(error: Exception) -> str:
-    """Return what was wrong without the table of the worst texts, which are the user's."""
+    """Return the error message without the table of the worst texts, which are the user's."""
     first = (str(error).splitlines() or [""])[0].strip().rstrip(".:")
     return first[:_MOST_SHOWN] or type(error).__name__

@@ -1,16 +1,16 @@
 """The planner: the largest students that meet a budget of latency and size, found by measuring on this machine.
 
-Speed does not depend on the weights, so candidates are built with random ones, exported and quantized as a student is,
-and measured as a report measures. Three small scouts say roughly where the budget lies; about ten shapes around it are
-measured in turns; a cost model fitted to them predicts all other shapes; the largest that are predicted to fit are
-measured too, and corrected, until what is proposed was measured.
+Speed does not depend on the weights, so candidates are built with random ones, exported and quantized like a student,
+and measured like a report's rows. Three small shapes (scouts) show roughly which sizes meet the budget. About ten
+shapes near the budget are measured in turns. A cost model fitted to them predicts all other shapes. The largest that
+are predicted to fit are measured as well, and the model is corrected, until all proposed shapes are measured.
 
-Larger means more parameters outside the embeddings, which is where depth and width go; at equal ones more vocabulary.
-For each number of layers the largest is shown: the choice between deep and wide is a matter of quality, and the
-planner measures none.
+Larger means more parameters outside the embeddings (depth and width); if these are equal, a larger vocabulary. For each
+number of layers the largest shape is shown: the choice between deep and wide depends on quality, which the planner does
+not measure.
 
-Each of these shapes is measured in fp32 and in int8. The budget is for the one that is faster on this machine, of those that the
-recipe exports; whether int8 holds is for the gate to say, once there are learned weights, and so both are shown.
+Each of these shapes is measured in fp32 and in int8. The budget applies to the faster one of those that the recipe
+exports. Only the gate can check int8, after training, so both are shown.
 """
 
 import logging
@@ -52,11 +52,11 @@ from students.plan.shapes import Candidates, length_of
 __all__ = ["MARGIN", "Fastest", "check_model", "choose_shapes", "fastest_precision", "make_plan"]
 
 log = logging.getLogger(__name__)
-MARGIN = 1.10  # a second measurement of the same model on the same machine may come out this much higher
+MARGIN = 1.10  # a second measurement of the same model on the same machine may be higher by this factor
 _N_SCOUTS, _SCOUT_SECONDS, _SCOUT_LAYERS = 3, 0.5, 4
-_AROUND = (0.25, 1.6)  # shapes are measured where they are thought to cost this much of the budget
-_VERIFY_ROUNDS = 3  # of measuring what the cost model proposes: each refits it
-_DRIFT_TOLD = 0.10  # from that on the plan says that the machine drifted
+_AROUND = (0.25, 1.6)  # shapes are measured if their expected cost is within these shares of the budget
+_VERIFY_ROUNDS = 3  # rounds of measuring the cost model's proposals; each refits it
+_DRIFT_TOLD = 0.10  # from this value on the plan reports drift of the machine
 _Costs = Mapping[Shape, Mapping[str, float]]
 
 
@@ -70,12 +70,12 @@ class Fastest:
 
     @property
     def other(self) -> str:
-        """The other one, which is shown beside it."""
+        """The other precision, which is shown beside it."""
         return next(precision for precision in PRECISIONS if precision != self.precision)
 
 
 def fastest_precision(recipe: Recipe, ledger: Ledger, phase: str) -> Fastest:
-    """Return the precision to plan in: as stated, or the only one that the recipe exports, or the faster one measured."""
+    """Return the precision of the plan: the stated one, the only one that the recipe exports, or the faster one."""
     fp32, int8 = ({one.shape: one.p50_ms for one in ledger.rows(phase, precision=name)} for name in PRECISIONS)
     ratio = float(np.median([int8[shape] / fp32[shape] for shape in int8 if shape in fp32]))
     exported = [name for name in PRECISIONS if name in recipe.export.precisions]
@@ -89,7 +89,7 @@ def fastest_precision(recipe: Recipe, ledger: Ledger, phase: str) -> Fastest:
 def make_plan(recipe: Recipe, folder: Path) -> None:
     """Search, and write plan.json, student.yaml, plan.png and measurements.json into `folder`.
 
-    :raises JobFailed: where no shape meets the budget; the nearest is named
+    :raises JobFailed: if no shape meets the budget; the nearest is named
     """
     _check_threads(recipe)
     run = Run(recipe)
@@ -109,14 +109,14 @@ def make_plan(recipe: Recipe, folder: Path) -> None:
 
 @contextmanager
 def _place(folder: Path) -> Iterator[Path]:
-    """Make a plan's folder and yield one in it for the shapes; of a recipe that is refused none stays that was not there before."""
+    """Make a plan's folder and yield a folder in it for the shapes; remove new folders if the recipe is refused."""
     work = folder / ".shapes"
     new = [place for place in (work, folder) if not place.exists()]
     work.mkdir(parents=True, exist_ok=True)
     try:
         yield work
     except BadInput:
-        if work in new:  # else it holds what a plan that was ended had built
+        if work in new:  # else it has shapes of an interrupted plan
             shutil.rmtree(work, ignore_errors=True)
         if folder in new:
             with suppress(OSError):  # it holds measurements
@@ -133,7 +133,7 @@ def _check_threads(recipe: Recipe) -> None:
 def _nothing_fits(result: Mapping[str, Any], budget: CostLimits) -> str:
     close, other = result["students"][0], result["other"]
     costs, beside = close["measured"], close["by_precision"][other]["measured"]
-    # the costs of the other precision may well meet it: a budget of size alone, on a CPU without int8
+    # the other precision may meet the budget: for example a budget of size alone, on a CPU without int8
     hint = f"; in {other} it meets the budget: plan.precision={other}" if budget.fits(beside) else ""
     return (
         f"no shape meets {budget} in {result['precision']}; nearest: {Shape(**close['shape'])}: p95 {costs['p95_ms']:.2f} ms, "
@@ -164,7 +164,7 @@ def _search(candidates: Candidates, ledger: Ledger, budget: CostLimits) -> dict[
 
 
 def _scouts(shapes: Sequence[Shape]) -> list[Shape]:
-    """Return a small, a middling and a larger shape of few layers: cheap to build, and apart."""
+    """Return a small, a medium and a larger shape of few layers: cheap to build, and different in size."""
     least = min(shape.layers for shape in shapes)
     few = sorted(
         (shape for shape in shapes if shape.layers <= max(_SCOUT_LAYERS, least)), key=lambda shape: shape.capacity
@@ -176,7 +176,7 @@ def _scouts(shapes: Sequence[Shape]) -> list[Shape]:
 def choose_shapes(
     shapes: Sequence[Shape], scouts: Sequence[Shape], rough: CostModel, budget: CostLimits, n_shapes: int, seed: int
 ) -> list[Shape]:
-    """Choose the shapes to measure: the scouts, and others around the budget that are as far apart as can be.
+    """Choose the shapes to measure: the scouts, and others near the budget that differ as much as possible.
 
     Greedy maximin (Johnson et al. 1990) over the logarithms of layers, width, feed-forward and vocabulary.
     """
@@ -202,7 +202,7 @@ def _apart(one: Shape, other: Shape) -> float:
 
 
 def _costs(shapes: Sequence[Shape], measured: Sequence[Measurement]) -> dict[Shape, Mapping[str, float]]:
-    """Return what each shape costs: measured where it was, else predicted from all that were."""
+    """Return the cost of each shape: measured, or else predicted from all measured ones."""
     model, known = fit_cost_model(measured), {one.shape: one.costs() for one in measured}
     return {shape: known.get(shape) or model.predict(shape) for shape in shapes}
 
@@ -214,7 +214,7 @@ def _proposed(costs: _Costs, budget: CostLimits, n_shapes: int) -> list[Shape]:
 def _verify(
     candidates: Candidates, ledger: Ledger, budget: CostLimits, shapes: Sequence[Shape], precision: str
 ) -> list[str]:
-    """Measure what is proposed, until all of it was or rounds run out: what turns out too large gives way to the next."""
+    """Measure the proposed shapes until all are measured or the rounds end; replace those that are too large."""
     plan, notes = candidates.plan, []
     for _ in range(_VERIFY_ROUNDS):
         measured = ledger.rows("measured", "verified", precision=precision)
@@ -234,7 +234,7 @@ def _verify(
 
 @dataclass
 class _Found:
-    """What a search has measured, as the content of plan.json."""
+    """The results of a search, as the content of plan.json."""
 
     candidates: Candidates
     ledger: Ledger
@@ -242,7 +242,7 @@ class _Found:
     shapes: Sequence[Shape]
     fastest: Fastest
     before: Mapping[str, CostModel]
-    """The models that chose what was verified, by precision."""
+    """The cost models that chose the verified shapes, by precision."""
     notes: Sequence[str]
 
     def __post_init__(self) -> None:
@@ -255,7 +255,7 @@ class _Found:
         # the ledger may know shapes of other plans
         self.here = {shape: known[shape] for shape in self.shapes if shape in known}
         fitting = [shape for shape in self.here if self.budget.fits(self.here[shape])]
-        # a plan proposes nothing that was not measured; what is only predicted is shown beside it
+        # a plan proposes only measured shapes; predicted ones are shown beside them
         self.chosen = max(fitting, key=lambda shape: shape.capacity) if fitting else None
 
     def to_json(self) -> dict[str, Any]:
@@ -286,7 +286,7 @@ class _Found:
         }
 
     def _shown(self) -> list[Shape]:
-        """Return the best shape of each depth and the chosen one, the largest first; where none fits, the nearest."""
+        """Return the best shape of each depth and the chosen one, the largest first; if none fits, the nearest."""
         if self.chosen is None:
             return [nearest(self.here, self.budget)]
         shown = {*best_by_depth(self.costs[self.own], self.budget), self.chosen}
@@ -332,14 +332,14 @@ class _Found:
 
 
 def _yaml(section: Mapping[str, Any]) -> str:
-    """Write a section that is valid as it stands."""
+    """Write a section that is valid by itself."""
     Student.model_validate(section)
     text = yaml.safe_dump({"student": section}, sort_keys=False, allow_unicode=True, default_flow_style=None, width=160)
     return str(text)
 
 
 def check_model(recipe: Recipe, model: Path) -> dict[str, Any]:
-    """Measure a finished export, of any precision, as a plan's shapes were measured, on the recipe's text at the plan's length.
+    """Measure a finished export in any precision like a plan's shapes, on the recipe's text at the plan's length.
 
     :returns: its costs, the budget and `excess`, the largest ratio of the two
     """
