@@ -1,13 +1,13 @@
-"""How wide a student's layers are: feed-forward neurons, attention heads, hidden size.
+"""The width of a student's layers: feed-forward neurons, attention heads, hidden size.
 
-What goes is chosen by what it does for the model's own scores (`importance`), and what is left is an ordinary config of
-the stock class. That decides what can be had:
+Heads and neurons are removed by their importance for the model's own scores (`importance`). The result must be an
+ordinary config of the stock class, which limits what is possible:
 
-- feed-forward networks have one number for all layers, so each layer keeps as many neurons, its own best ones. (A count
-  for each layer would have to be padded with zeros to the widest one: it never beats keeping that many in every layer.)
-- nearly all stock encoders tie heads × head size to the hidden size. There heads go together with hidden dimensions, and
-  `hidden` sets both; with a head size of its own in the config (EuroBERT, NomicBERT) heads go by themselves.
-- MPNet's layers share one table of relative positions with a column for each head: they keep the same heads.
+- Feed-forward networks have one width in all layers, so each layer keeps the same number of neurons, its own best ones.
+  (Different numbers per layer would be padded with zeros to the widest: never better than keeping that many in each.)
+- Nearly all stock encoders tie heads × head size to the hidden size. There, heads and hidden dimensions are removed
+  together, and `hidden` sets both. If the config has its own head size (EuroBERT, NomicBERT), heads can be removed alone.
+- MPNet's layers share one table of relative positions with one column per head, so all layers keep the same heads.
 """
 
 import copy
@@ -39,8 +39,8 @@ from students.cut.structure import (
 
 __all__ = ["best", "narrow"]
 
-_FEW_ROWS = 4  # to look at the parts of every layer
-# what a config says beside the hidden size of things as wide as it
+_FEW_ROWS = 4  # rows of a batch that are enough to find the parts of every layer
+# config keys whose value follows the hidden size if it equals it
 _AS_WIDE_AS_HIDDEN = ("embedding_size", "pooler_hidden_size")
 
 
@@ -54,7 +54,7 @@ class _Sizes:
 
 @dataclass(frozen=True)
 class _Change:
-    """From which sizes to which the layers go."""
+    """The sizes of the layers before and after."""
 
     layers: Sequence[Layer]
     old: _Sizes
@@ -63,7 +63,7 @@ class _Change:
 
 @dataclass(frozen=True)
 class _Sample:
-    """What importance and hidden states are measured on: the pairs, and what the transformer takes of them."""
+    """The sample for importance and hidden states: the pairs, and the inputs that the transformer accepts of them."""
 
     batches: Sequence[PairBatch]
     features: Sequence[Mapping[str, Tensor]]
@@ -72,11 +72,11 @@ class _Sample:
 def narrow(
     model: Any, kind: ModelKind, width: Width, batches: Sequence[PairBatch], *, way_back: bool = False
 ) -> dict[str, Any]:
-    """Make a model narrower, in place; what keeps everything leaves it as it is. Return what was done, for its card.
+    """Make a model narrower, in place, and return a description for its card; if nothing shrinks, change nothing.
 
-    :param batches: the sample that importance and hidden states are measured on
-    :param way_back: where the hidden size shrinks, let a Dense put a bi-encoder's vectors back into the old space
-    :raises BadInput: for what the architecture cannot express, with what it can
+    :param batches: the sample on which importance and hidden states are measured
+    :param way_back: if the hidden size shrinks, add a Dense that maps a bi-encoder's vectors back into the old space
+    :raises BadInput: if the architecture cannot have the sizes; the message says which ones it can have
     """
     transformer = transformer_of(model)
     check_family(transformer)
@@ -140,7 +140,7 @@ def _narrow(
 def _take_heads(
     transformer: Any, layers: Sequence[Layer], weights: dict[str, Tensor], importance: Tensor, new: _Sizes
 ) -> list[list[int]]:
-    """Keep the best heads of each layer, or of all together where a table is shared; return which, by layer."""
+    """Keep the best heads of each layer (the same in all layers if they share a table); return them by layer."""
     tables = per_head_tables(transformer)
     if tables:
         importance = importance.sum(dim=0, keepdim=True).expand_as(importance)
@@ -153,7 +153,7 @@ def _take_heads(
 
 
 def best(values: Tensor, n: int) -> list[int]:
-    """Return the places of the n largest values, in ascending order; of equals the first.
+    """Return the positions of the n largest values, in ascending order; among equal values the first.
 
     >>> best(torch.tensor([0.1, 0.3, 0.3, 0.2, 0.3]), 2)
     [1, 2]
@@ -169,7 +169,7 @@ def _sizes(transformer: Any, layers: Sequence[Layer]) -> _Sizes:
 
 
 def _planned(transformer: Any, layers: Sequence[Layer], old: _Sizes, width: Width) -> _Sizes:
-    """Return the sizes that a recipe asks for, where the architecture can have them."""
+    """Return the sizes that the recipe asks for, adjusted to what the architecture can have."""
     n_neurons = _count("feed_forward", width.feed_forward, old.n_neurons)
     hidden = _count("hidden", width.hidden, old.hidden)
     n_heads = _count("heads", width.heads, old.n_heads)
@@ -186,7 +186,7 @@ def _planned(transformer: Any, layers: Sequence[Layer], old: _Sizes, width: Widt
 
 
 def _tied(kind: str, old: _Sizes, width: Width, n_heads: int, hidden: int) -> tuple[int, int]:
-    """Return heads and hidden size where the one is the other divided by the head size."""
+    """Return heads and hidden size if the architecture ties them: hidden size = heads × head size."""
     size = old.head_size
     if width.hidden is None:
         if n_heads != old.n_heads:
@@ -217,7 +217,7 @@ def _count(key: str, part: int | float | None, whole: int) -> int:
 
 
 def _accepted_heads(transformer: Any, layers: Sequence[Layer], old: _Sizes) -> list[int]:
-    """Return the numbers of heads that the class builds at the same hidden and head size."""
+    """Return the numbers of heads that the class accepts at the same hidden and head size."""
     accepted = []
     for n_heads in range(1, old.n_heads):
         stock = stock_model(transformer, _with_heads(transformer.config, n_heads, old.head_size))
@@ -250,7 +250,7 @@ def _config(transformer: Any, layers: Sequence[Layer], old: _Sizes, new: _Sizes)
 
 
 def _neuron_key(transformer: Any, layers: Sequence[Layer], n_neurons: int) -> str:
-    """Return the config's name for the width of the feed-forward networks: the number that changes them."""
+    """Return the config key for the width of the feed-forward networks: the number whose change changes them."""
     numbers: dict[str, Any] = transformer.config.to_dict()
     for name, value in numbers.items():
         if type(value) is int and value == n_neurons:
@@ -263,9 +263,9 @@ def _neuron_key(transformer: Any, layers: Sequence[Layer], n_neurons: int) -> st
 
 
 def _check_modules(model: Any) -> None:
-    """See that what stands behind the transformer can follow it to another hidden size.
+    """Check that the modules after the transformer can be adapted to another hidden size.
 
-    :raises BadInput: where it cannot
+    :raises BadInput: if they cannot
     """
     from sentence_transformers.sentence_transformer.modules import Pooling
 
@@ -285,7 +285,7 @@ def _check_modules(model: Any) -> None:
 
 
 def _follow(model: Any, kind: ModelKind, back: Tensor, offset: Tensor, way_back: bool) -> None:
-    """Let the modules behind the transformer read its new states: they get B z + c for the old ones.
+    """Adapt the modules after the transformer to its new states: they get B z + c in place of the old states.
 
     *Shape:* back: (old_hidden, new_hidden); offset: (old_hidden,)
     """

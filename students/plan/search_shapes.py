@@ -1,16 +1,18 @@
-"""The planner: the largest students that meet a budget of latency and size, found by measuring on this machine.
+"""The planner: find the largest students within a budget of latency and size, by measuring on this machine.
 
-Speed does not depend on the weights, so candidates are built with random ones, exported and quantized as a student is,
-and measured as a report measures. Three small scouts say roughly where the budget lies; about ten shapes around it are
-measured in turns; a cost model fitted to them predicts all other shapes; the largest that are predicted to fit are
-measured too, and corrected, until what is proposed was measured.
+Speed does not depend on the weights. So candidates are built with random weights, exported and quantized like a
+student, and measured like the models of a report. Three small shapes (the scouts) show roughly where the budget lies.
+About ten shapes around it are measured in turns. A cost model fitted to them predicts the cost of all other shapes.
+The largest shapes that are predicted to fit are measured too, and the model is refitted, until every proposed shape
+has been measured.
 
-Larger means more parameters outside the embeddings, which is where depth and width go; at equal ones more vocabulary.
-For each number of layers the largest is shown: the choice between deep and wide is a matter of quality, and the
-planner measures none.
+Larger means more parameters outside the embeddings, because depth and width add them; among equals, a larger
+vocabulary. The largest shape of each number of layers is shown: the choice between deep and wide is a matter of
+quality, which the planner does not measure.
 
-Each of these shapes is measured in fp32 and in int8. The budget is for the one that is faster on this machine, of those that the
-recipe exports; whether int8 holds is for the gate to say, once there are learned weights, and so both are shown.
+Each shape is measured in fp32 and in int8. The budget applies to the precision that is faster on this machine, among
+those that the recipe exports. Whether int8 keeps the quality is decided by the gate, once there are learned weights;
+so both precisions are shown.
 """
 
 import logging
@@ -52,17 +54,17 @@ from students.plan.shapes import Candidates, length_of
 __all__ = ["MARGIN", "Fastest", "check_model", "choose_shapes", "fastest_precision", "make_plan"]
 
 log = logging.getLogger(__name__)
-MARGIN = 1.10  # a second measurement of the same model on the same machine may come out this much higher
+MARGIN = 1.10  # a repeated measurement of the same model on the same machine may be this many times higher
 _N_SCOUTS, _SCOUT_SECONDS, _SCOUT_LAYERS = 3, 0.5, 4
-_AROUND = (0.25, 1.6)  # shapes are measured where they are thought to cost this much of the budget
-_VERIFY_ROUNDS = 3  # of measuring what the cost model proposes: each refits it
-_DRIFT_TOLD = 0.10  # from that on the plan says that the machine drifted
+_AROUND = (0.25, 1.6)  # shapes are measured if their predicted cost is within this range, in multiples of the budget
+_VERIFY_ROUNDS = 3  # rounds of measuring what the cost model proposes; the model is refitted in each round
+_DRIFT_TOLD = 0.10  # the plan reports drift of the machine from this relative change on
 _Costs = Mapping[Shape, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
 class Fastest:
-    """The precision that a plan is for, and why; `int8_of_fp32` is the median of int8's p50 as a share of fp32's."""
+    """The precision of a plan, and the reason; `int8_of_fp32` is the median ratio of p50 in int8 to p50 in fp32."""
 
     precision: str
     int8_of_fp32: float
@@ -70,12 +72,12 @@ class Fastest:
 
     @property
     def other(self) -> str:
-        """The other one, which is shown beside it."""
+        """The other precision, which is shown beside it."""
         return next(precision for precision in PRECISIONS if precision != self.precision)
 
 
 def fastest_precision(recipe: Recipe, ledger: Ledger, phase: str) -> Fastest:
-    """Return the precision to plan in: as stated, or the only one that the recipe exports, or the faster one measured."""
+    """Return the precision to plan in: the one in the recipe, or the only one exported, or the faster one as measured."""
     fp32, int8 = ({one.shape: one.p50_ms for one in ledger.rows(phase, precision=name)} for name in PRECISIONS)
     ratio = float(np.median([int8[shape] / fp32[shape] for shape in int8 if shape in fp32]))
     exported = [name for name in PRECISIONS if name in recipe.export.precisions]
@@ -89,7 +91,7 @@ def fastest_precision(recipe: Recipe, ledger: Ledger, phase: str) -> Fastest:
 def make_plan(recipe: Recipe, folder: Path) -> None:
     """Search, and write plan.json, student.yaml, plan.png and measurements.json into `folder`.
 
-    :raises JobFailed: where no shape meets the budget; the nearest is named
+    :raises JobFailed: if no shape meets the budget; the message names the nearest shape
     """
     _check_threads(recipe)
     run = Run(recipe)
@@ -109,17 +111,17 @@ def make_plan(recipe: Recipe, folder: Path) -> None:
 
 @contextmanager
 def _place(folder: Path) -> Iterator[Path]:
-    """Make a plan's folder and yield one in it for the shapes; of a recipe that is refused none stays that was not there before."""
+    """Create the plan's folder and yield a subfolder for the shapes; if the recipe is refused, remove what was created."""
     work = folder / ".shapes"
     new = [place for place in (work, folder) if not place.exists()]
     work.mkdir(parents=True, exist_ok=True)
     try:
         yield work
     except BadInput:
-        if work in new:  # else it holds what a plan that was ended had built
+        if work in new:  # otherwise it holds models built by an earlier plan that was interrupted
             shutil.rmtree(work, ignore_errors=True)
         if folder in new:
-            with suppress(OSError):  # it holds measurements
+            with suppress(OSError):  # the folder is not empty: it holds measurements
                 folder.rmdir()
         raise
 
@@ -133,7 +135,7 @@ def _check_threads(recipe: Recipe) -> None:
 def _nothing_fits(result: Mapping[str, Any], budget: CostLimits) -> str:
     close, other = result["students"][0], result["other"]
     costs, beside = close["measured"], close["by_precision"][other]["measured"]
-    # the costs of the other precision may well meet it: a budget of size alone, on a CPU without int8
+    # the other precision may meet the budget: a budget of size alone, on a CPU without int8 instructions
     hint = f"; in {other} it meets the budget: plan.precision={other}" if budget.fits(beside) else ""
     return (
         f"no shape meets {budget} in {result['precision']}; nearest: {Shape(**close['shape'])}: p95 {costs['p95_ms']:.2f} ms, "
@@ -164,7 +166,7 @@ def _search(candidates: Candidates, ledger: Ledger, budget: CostLimits) -> dict[
 
 
 def _scouts(shapes: Sequence[Shape]) -> list[Shape]:
-    """Return a small, a middling and a larger shape of few layers: cheap to build, and apart."""
+    """Return a small, a medium and a larger shape with few layers: cheap to build, and far apart."""
     least = min(shape.layers for shape in shapes)
     few = sorted(
         (shape for shape in shapes if shape.layers <= max(_SCOUT_LAYERS, least)), key=lambda shape: shape.capacity
@@ -176,7 +178,7 @@ def _scouts(shapes: Sequence[Shape]) -> list[Shape]:
 def choose_shapes(
     shapes: Sequence[Shape], scouts: Sequence[Shape], rough: CostModel, budget: CostLimits, n_shapes: int, seed: int
 ) -> list[Shape]:
-    """Choose the shapes to measure: the scouts, and others around the budget that are as far apart as can be.
+    """Choose the shapes to measure: the scouts, and shapes around the budget that are as far apart as possible.
 
     Greedy maximin (Johnson et al. 1990) over the logarithms of layers, width, feed-forward and vocabulary.
     """
@@ -202,7 +204,7 @@ def _apart(one: Shape, other: Shape) -> float:
 
 
 def _costs(shapes: Sequence[Shape], measured: Sequence[Measurement]) -> dict[Shape, Mapping[str, float]]:
-    """Return what each shape costs: measured where it was, else predicted from all that were."""
+    """Return the costs of each shape: measured ones where there are any, else those that a fitted model predicts."""
     model, known = fit_cost_model(measured), {one.shape: one.costs() for one in measured}
     return {shape: known.get(shape) or model.predict(shape) for shape in shapes}
 
@@ -214,7 +216,10 @@ def _proposed(costs: _Costs, budget: CostLimits, n_shapes: int) -> list[Shape]:
 def _verify(
     candidates: Candidates, ledger: Ledger, budget: CostLimits, shapes: Sequence[Shape], precision: str
 ) -> list[str]:
-    """Measure what is proposed, until all of it was or rounds run out: what turns out too large gives way to the next."""
+    """Measure the proposed shapes until all are measured or the rounds run out; a too large shape is replaced by the next.
+
+    Return notes on drift of the machine.
+    """
     plan, notes = candidates.plan, []
     for _ in range(_VERIFY_ROUNDS):
         measured = ledger.rows("measured", "verified", precision=precision)
@@ -234,7 +239,7 @@ def _verify(
 
 @dataclass
 class _Found:
-    """What a search has measured, as the content of plan.json."""
+    """The measurements of a search, as the content of plan.json."""
 
     candidates: Candidates
     ledger: Ledger
@@ -242,7 +247,7 @@ class _Found:
     shapes: Sequence[Shape]
     fastest: Fastest
     before: Mapping[str, CostModel]
-    """The models that chose what was verified, by precision."""
+    """The cost models by precision that chose the verified shapes."""
     notes: Sequence[str]
 
     def __post_init__(self) -> None:
@@ -252,14 +257,14 @@ class _Found:
         self.model = {name: fit_cost_model(rows) for name, rows in self.rows.items()}
         self.costs = {name: _costs(self.shapes, rows) for name, rows in self.rows.items()}
         known = self.known[self.own]
-        # the ledger may know shapes of other plans
+        # the ledger may hold shapes of other plans
         self.here = {shape: known[shape] for shape in self.shapes if shape in known}
         fitting = [shape for shape in self.here if self.budget.fits(self.here[shape])]
-        # a plan proposes nothing that was not measured; what is only predicted is shown beside it
+        # a plan only proposes shapes that were measured; shapes with predicted costs are only shown beside them
         self.chosen = max(fitting, key=lambda shape: shape.capacity) if fitting else None
 
     def to_json(self) -> dict[str, Any]:
-        """Return all of it."""
+        """Return the content of plan.json."""
         errors = {name: held_out_errors(self.ledger.rows("measured", precision=name)) for name in PRECISIONS}
         return {
             "budget": asdict(self.budget),
@@ -286,7 +291,7 @@ class _Found:
         }
 
     def _shown(self) -> list[Shape]:
-        """Return the best shape of each depth and the chosen one, the largest first; where none fits, the nearest."""
+        """Return the best shape of each depth and the chosen one, the largest first; if none fits, the nearest."""
         if self.chosen is None:
             return [nearest(self.here, self.budget)]
         shown = {*best_by_depth(self.costs[self.own], self.budget), self.chosen}
@@ -332,16 +337,16 @@ class _Found:
 
 
 def _yaml(section: Mapping[str, Any]) -> str:
-    """Write a section that is valid as it stands."""
+    """Validate a student section and return it as YAML."""
     Student.model_validate(section)
     text = yaml.safe_dump({"student": section}, sort_keys=False, allow_unicode=True, default_flow_style=None, width=160)
     return str(text)
 
 
 def check_model(recipe: Recipe, model: Path) -> dict[str, Any]:
-    """Measure a finished export, of any precision, as a plan's shapes were measured, on the recipe's text at the plan's length.
+    """Measure a finished export of any precision the way a plan measures shapes: on the recipe's texts, at its length.
 
-    :returns: its costs, the budget and `excess`, the largest ratio of the two
+    :returns: its costs, the budget, and `excess`, the largest ratio of a cost to its budget
     """
     from distill.runtime.opening import load
 
