@@ -200,7 +200,7 @@ def _vectors(source: SignalSource, texts: list[str], role: int) -> np.ndarray:
 
 
 def export_router(run: Run) -> None:
-    """Check student and teacher and write them as one sentence-transformers Router; do nothing for a symmetric student."""
+    """Write student and teacher as one sentence-transformers Router, after a check; do nothing without `asymmetric`."""
     from accelerate import PartialState
 
     asymmetric, teacher = run.student_section.asymmetric, index_teacher(run)

@@ -1,8 +1,9 @@
 """The control: the best student that labels alone can train, so that student − control is the gain from the teacher.
 
-    every label loss of the student's kind ──▶ one short trial each, judged on the validation pairs ──▶ the best one in full
+    every label loss of the student's kind ──▶ a short trial each, judged on validation pairs ──▶ the best one in full
 
-The losses are those of `objectives.labels`, CoSENT, and the recipe's own label terms if these are a mixture or listwise.
+The losses are those of `objectives.labels`, CoSENT, and the recipe's own label terms if these are a mixture or
+listwise.
 
 Trials and control start from the built student and use the same batch size as the student. The control takes as many
 optimizer steps as the student took. If it has fewer pairs, because the student also learned from unlabelled pairs, it
@@ -94,7 +95,7 @@ def _ways(run: Run, losses: list[_Loss]) -> list[_Way]:
 
 
 def _learning_rates(run: Run) -> dict[str, list[float]]:
-    """Return the learning rates to try, if they are given or the stages differ; first the one of the control's own stage."""
+    """Return the learning rates to try, if they are given or differ between stages; the control's own stage first."""
     if (stated := control_section(run).learning_rates) is not None:
         return {"learning_rates": list(dict.fromkeys(stated))}
     own = run.student_section.training.learning_rate

@@ -1,4 +1,4 @@
-"""Smaller students out of a teacher: layers, width, dimensions, static tables, and what may go.
+"""Makes smaller students from a teacher: layers, width, dimensions, static tables, and the importance of each part.
 
-It trains nothing.
+Nothing here trains a model.
 """

@@ -3,26 +3,26 @@
     embedding → Dense without bias → Normalize
 
 **Axes.** Among all projections of unit vectors to k dimensions, the first k uncentred principal axes keep dot products
-best: the eigenvectors of E[x·xᵀ] give the best approximation of rank k of all similarities at once (Eckart & Young 1936).
-Subtracting the mean first would need a bias, and would keep distances instead of cosines. On MiniLM's embeddings both are
-equally good (STS-B dev Spearman at 64 dimensions .841 and .844). The text that the axes are fitted on matters. At 128 and
-64 dimensions, axes fitted on the pairs' own text keep .859 and .841; axes fitted on the pairs and 69,000 other sentences
-.852 and .815; the model's own first dimensions, which are as good as random axes, .857 and .839. So axes are fitted on
-the recipe's pairs, and other text is added only if the pairs are few.
+best: the eigenvectors of E[x·xᵀ] give the best approximation of rank k of all similarities at once (Eckart & Young
+1936). Subtracting the mean first would need a bias, and would keep distances instead of cosines. On MiniLM's embeddings
+both are equally good (STS-B dev Spearman at 64 dimensions .841 and .844). The text that the axes are fitted on matters.
+At 128 and 64 dimensions, axes fitted on the pairs' own text keep .859 and .841; axes fitted on the pairs and 69,000
+other sentences .852 and .815; the model's own first dimensions, which are as good as random axes, .857 and .839. So
+axes are fitted on the recipe's pairs, and other text is added only if the pairs are few.
 
 **Start.** If the student matches a teacher's embeddings (along those axes), its Dense starts as the least-squares map
 from its own embeddings to them, with a ridge of the weight of ten texts. Before any training, three of MiniLM's six
 layers (0, 2, 4) have an STS-B dev Spearman of .738 as cut and .813 with this map; the first layer alone has .671 and
-.795. The map costs one pass over some thousand texts. Without a teacher to match, the Dense starts as the principal axes
-of the student's own embeddings.
+.795. The map costs one pass over some thousand texts. Without a teacher to match, the Dense starts as the principal
+axes of the student's own embeddings.
 
 **Matryoshka.** A prefix of these embeddings is matched with the same prefix of the teacher's embeddings along its axes.
 Matching the geometry instead (similarities within the batch) was worse at each width (static student, STS-B dev: .823
 against .837 at 384, .775 against .807 at 64).
 
-**Signs.** Embeddings along sorted principal axes make poor sign bits: late dimensions are small, but count as much as the
-first. Of the ten nearest among 21,365 sentences, the signs of MiniLM's own embeddings find 65 % (95 % if int8 vectors
-re-rank them). The signs of a static student along its axes find 35 % (56 %). For a binary index leave
+**Signs.** Embeddings along sorted principal axes make poor sign bits: late dimensions are small, but count as much as
+the first. Of the ten nearest among 21,365 sentences, the signs of MiniLM's own embeddings find 65 % (95 % if int8
+vectors re-rank them). The signs of a static student along its axes find 35 % (56 %). For a binary index leave
 `student.dimensions` out.
 """
 
@@ -175,7 +175,7 @@ def _embedded(model: Any, sample: list[Told], prompts: tuple[str, str]) -> np.nd
 
 
 def _targets(run: Run, sample: list[Told], matched_width: int | None) -> np.ndarray | None:
-    """Return the target embeddings: the matched teacher's, else those of the teacher that is the backbone; else None."""
+    """Return the target embeddings: the matched teacher's, else those of a teacher as the backbone; else None."""
     told, roles = [told for _, told, _ in sample], [role for _, _, role in sample]
     if matched_width is not None:
         match = run.recipe.objectives.embedding_match
@@ -241,7 +241,7 @@ def write_axes(folder: Path, axes: np.ndarray) -> None:
 
 
 def read_axes(folder: Path) -> np.ndarray | None:
-    """Return the teacher's axes of a built student, (teacher_width, width), or None if it uses the teacher's own axes."""
+    """Return the teacher's axes of a built student, (teacher_width, width), or None if none were written."""
     from safetensors.numpy import load_file
 
     path = folder / _AXES

@@ -1,4 +1,4 @@
-"""A narrower hidden size: write an encoder's hidden states in fewer coordinates z = Uᵀx, and change its weights to match.
+"""A narrower hidden size: write an encoder's hidden states in fewer coordinates z = Uᵀx, and adapt its weights.
 
     tables, maps that write   W → Uᵀ W               into the new coordinates
     norms                     γ, β → γ', β'          one scale and shift for each coordinate, fitted

@@ -3,10 +3,11 @@
     x ─▶ attention_in (query, key, value: three maps or one) ─▶ heads ─▶ attention_out ─▶ + x
       ─▶ feed_forward_in (one map or, gated, two) ─▶ neurons ─▶ feed_forward_out ─▶ +
 
-The code looks up no attribute names. The stack is the one module list whose length is the number of layers in the config.
-The parts follow from which linear maps read the same tensor, and in which order. The result is checked before use: with
-its heads and neurons permuted, the encoder must give the same output (`check_order`). A changed encoder is always the
-stock class built from the changed config, so that it has no weight that the class would not load (`rebuild`).
+The code looks up no attribute names. The stack is the one module list whose length is the number of layers in the
+config. The parts follow from which linear maps read the same tensor, and in which order. The result is checked before
+use: with its heads and neurons permuted, the encoder must give the same output (`check_order`). A changed encoder is
+always the stock class built from the changed config, so that it has no weight that the class would not load
+(`rebuild`).
 """
 
 import copy
@@ -122,7 +123,7 @@ def _same(one: Tensor, other: Tensor) -> bool:
 
 
 def per_head_tables(transformer: Any) -> list[str]:
-    """Return the embedding tables with one column per head that all layers share, such as MPNet's relative positions."""
+    """Return the embedding tables with one column per head that all layers share (MPNet's relative positions)."""
     path, _ = layer_stack(transformer)
     n_heads = transformer.config.num_attention_heads
     return [

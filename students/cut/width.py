@@ -6,7 +6,8 @@ ordinary config of the stock class, which limits what is possible:
 - Feed-forward networks have one width in all layers, so each layer keeps the same number of neurons, its own best ones.
   (Different numbers per layer would be padded with zeros to the widest: never better than keeping that many in each.)
 - Nearly all stock encoders tie heads × head size to the hidden size. There, heads and hidden dimensions are removed
-  together, and `hidden` sets both. If the config has its own head size (EuroBERT, NomicBERT), heads can be removed alone.
+  together, and `hidden` sets both. If the config has its own head size (EuroBERT, NomicBERT), heads can be removed
+  alone.
 - MPNet's layers share one table of relative positions with one column per head, so all layers keep the same heads.
 """
 

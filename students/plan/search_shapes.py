@@ -77,7 +77,7 @@ class Fastest:
 
 
 def fastest_precision(recipe: Recipe, ledger: Ledger, phase: str) -> Fastest:
-    """Return the precision to plan in: the one in the recipe, or the only one exported, or the faster one as measured."""
+    """Return the precision to plan in: the recipe's, or the only one exported, or the faster one as measured."""
     fp32, int8 = ({one.shape: one.p50_ms for one in ledger.rows(phase, precision=name)} for name in PRECISIONS)
     ratio = float(np.median([int8[shape] / fp32[shape] for shape in int8 if shape in fp32]))
     exported = [name for name in PRECISIONS if name in recipe.export.precisions]
@@ -111,7 +111,7 @@ def make_plan(recipe: Recipe, folder: Path) -> None:
 
 @contextmanager
 def _place(folder: Path) -> Iterator[Path]:
-    """Create the plan's folder and yield a subfolder for the shapes; if the recipe is refused, remove what was created."""
+    """Create the plan's folder and yield a subfolder for the shapes; if the recipe is refused, remove new folders."""
     work = folder / ".shapes"
     new = [place for place in (work, folder) if not place.exists()]
     work.mkdir(parents=True, exist_ok=True)
@@ -216,9 +216,9 @@ def _proposed(costs: _Costs, budget: CostLimits, n_shapes: int) -> list[Shape]:
 def _verify(
     candidates: Candidates, ledger: Ledger, budget: CostLimits, shapes: Sequence[Shape], precision: str
 ) -> list[str]:
-    """Measure the proposed shapes until all are measured or the rounds run out; a too large shape is replaced by the next.
+    """Measure the proposed shapes until all are measured or the rounds run out; return notes on drift of the machine.
 
-    Return notes on drift of the machine.
+    If a measured shape is over the budget, the next one is proposed.
     """
     plan, notes = candidates.plan, []
     for _ in range(_VERIFY_ROUNDS):

@@ -288,7 +288,7 @@ def rebuilt(tokenizer: Any, changed: TokenizerJson, **settings: Any) -> Any:
         folder = Path(name)
         tokenizer.save_pretrained(folder)
         settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")) | settings
-        # PreTrainedTokenizerFast has no token types by default; with add_bos_token or add_eos_token it writes its own template
+        # by default the class has no token types; with add_bos_token or add_eos_token it writes its own template
         settings |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": tokenizer.model_input_names}
         for key in ("added_tokens_decoder", "add_bos_token", "add_eos_token", "vocab_file", "merges_file"):
             settings.pop(key, None)
