@@ -1,4 +1,4 @@
-"""The folder of a teacher that is asked and not trained: what it is, and its card."""
+"""The folder of a teacher that is used without training: its description and its card."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,11 +18,11 @@ def put_into_run(
     stated: Mapping[str, Any],
     write: Callable[[Path], None] | None = None,
 ) -> bool:
-    """Make the folder of a teacher, unless it is there; tell whether it was made.
+    """Write the folder of a teacher, unless it exists; return whether it was written.
 
-    :param inputs: what decides it, for its fingerprint; `parents` are those of its card
-    :param stated: what its scorer.json says
-    :param write: writes a model into the folder; None is a teacher that has none
+    :param inputs: everything that determines the teacher, for its fingerprint; `parents` go into its card
+    :param stated: the content of its scorer.json
+    :param write: writes a model into the folder; None for a teacher without one
     """
     if run.is_finished(run.teacher(name), inputs):
         return False

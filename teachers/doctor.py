@@ -1,7 +1,7 @@
 """Checks, before a student is trained, whether it can learn from these pairs, teachers and cached signals.
 
-The pairs are always looked at. A finished teacher is asked for a few hundred validation pairs. Cached signals are compared
-with what the teacher says now. Nothing is trained, and nothing is written into the run.
+The pairs are always checked. Finished teachers score a few hundred validation pairs. Cached signals are compared with
+the teacher's current scores. Nothing is trained, and nothing is written into the run.
 """
 
 import logging
@@ -58,33 +58,33 @@ log = logging.getLogger(__name__)
 _ASKED_AGAIN, _COSINES = (
     32,
     5000,
-)  # pairs whose signals are asked again; pairs whose cosines are made of cached embeddings
-_SUSPECTS = 50  # pairs whose label and score differ the most, listed for a reader
+)  # pairs that are scored again; pairs whose cosines are computed from cached embeddings
+_SUSPECTS = 50  # pairs with the largest difference between label and score, listed for a person to read
 _SUSPECT_COLUMNS = {"teacher": str, "row": int, "query": str, "document": str, "label": float, "score": float}
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found, problems first, and the pairs whose label and teacher's score disagree most, as rows of a table."""
+    """The findings, problems first, and table rows of the pairs whose label and teacher's score differ most."""
 
     findings: list[Finding]
     suspects: list[list[Any]] = field(default_factory=list)
     disagreements: list[Disagreement] = field(default_factory=list)
-    """Of each mixture of teachers, the pairs on which they differ most."""
+    """For each mixture of teachers, the pairs on which they differ most."""
 
     @property
     def n_problems(self) -> int:
-        """How many findings keep a student from learning."""
+        """The number of findings that keep a student from learning."""
         return sum(finding.level == "problem" for finding in self.findings)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the findings, without texts of the user's."""
+        """Return the findings, without any of the user's texts."""
         return {"n_problems": self.n_problems, "findings": [finding.to_json() for finding in self.findings]}
 
 
 @dataclass(frozen=True)
 class _Floor:
-    """TF-IDF: what it counts, its cosines of the training pairs and of the validation pairs."""
+    """TF-IDF as a baseline: the terms it counts, and its cosines on the training and the validation pairs."""
 
     words: str
     train: np.ndarray
@@ -92,12 +92,12 @@ class _Floor:
 
 
 def diagnose(run: Run, *, n_pairs: int = 300) -> Diagnosis:
-    """Look at a recipe's pairs, its finished teachers and their cached signals.
+    """Check a recipe's pairs, its finished teachers and their cached signals.
 
-    Each training stage is looked at by itself.
+    Each training stage is checked separately.
 
-    :param n_pairs: validation pairs that each teacher is asked for
-    :raises BadInput: where the data cannot be read
+    :param n_pairs: validation pairs that each teacher scores
+    :raises BadInput: if the data cannot be read
     """
     if len(run.stages) == 1:
         return _diagnose(run, n_pairs)
@@ -110,7 +110,7 @@ def diagnose(run: Run, *, n_pairs: int = 300) -> Diagnosis:
 
 
 def _of_stage(name: str, diagnosis: Diagnosis) -> Diagnosis:
-    """Say of everything that was found which training stage it is of."""
+    """Add the name of the training stage to everything that was found."""
     where = f"stage {name}"
     return Diagnosis(
         [replace(finding, about=f"{where}: {finding.about}") for finding in diagnosis.findings],
@@ -131,7 +131,7 @@ def _diagnose(run: Run, n_pairs: int) -> Diagnosis:
     found += check_contradictions(split.train)
     found += check_floor(split.train, floor.train)
     copies = check_copies(split.train, split.evaluation)
-    # equal texts are near copies: where these are warned of, the split's own note says the same again
+    # equal texts are near copies too: if near copies are already a warning, drop the split's own note on leaks
     is_warned = any(finding.level == "warning" for finding in copies)
     notes = [note for note in split.notes if not (is_warned and note.startswith("leak: "))]
     found += [*copies, *(Finding("note", "data", "pairs", note) for note in notes)]
@@ -151,7 +151,7 @@ def _diagnose(run: Run, n_pairs: int) -> Diagnosis:
 
 
 def write_diagnosis(diagnosis: Diagnosis, folder: Path, *, overwrite: bool = False) -> None:
-    """Write `doctor.json`, and tables of texts of the training pairs for a person: `suspects.tsv`, of each mixture `disagreement.tsv`."""
+    """Write `doctor.json`, and tables of pairs for a person: `suspects.tsv`, and one `disagreement.tsv` per mixture."""
     with output_folder(folder, ours=("doctor.json",), overwrite=overwrite) as temporary:
         write_json(temporary / "doctor.json", diagnosis.to_json())
         with table_writer(temporary / "suspects.tsv", _SUSPECT_COLUMNS) as write:
@@ -165,7 +165,7 @@ def write_diagnosis(diagnosis: Diagnosis, folder: Path, *, overwrite: bool = Fal
 def _examine(
     run: Run, name: str, teacher: AnyTeacher, validation: Pairs, floor: _Floor
 ) -> tuple[list[Finding], list[list[Any]]]:
-    """Return what is found of one teacher, and its suspects."""
+    """Return the findings on one teacher, and its suspects."""
     if isinstance(teacher, Teacher):
         scorer, asked, found = _asked_model(run, name, teacher, validation)
     else:
@@ -188,11 +188,11 @@ def _examine(
 
 _Asked = tuple[
     Scorer | BlackBoxScorer | TokenScorer | None, np.ndarray | None, list[Finding]
-]  # None: it cannot be asked
+]  # None: the teacher cannot score
 
 
 def _asked_model(run: Run, name: str, teacher: Teacher, pairs: Pairs) -> _Asked:
-    """Ask a trained or frozen model for pairs."""
+    """Let a trained or frozen model score the pairs."""
     about, folder = f"teacher {name}", run.teacher(name)
     if read_card(folder) is None:
         return None, None, [_not_there_yet(run, name)]
@@ -205,7 +205,7 @@ def _asked_model(run: Run, name: str, teacher: Teacher, pairs: Pairs) -> _Asked:
 
 
 def _asked_box(run: Run, name: str, pairs: Pairs) -> _Asked:
-    """Ask a black box for pairs, and whether it has answers to all that the recipe will ask."""
+    """Let a black box score the pairs, and check that it can answer everything that the recipe will ask."""
     about, box = f"teacher {name}", run.recipe.black_boxes[name]
     try:
         check_black_box(run, name, may_ask=False)
@@ -232,7 +232,7 @@ def _not_there_yet(run: Run, name: str) -> Finding:
 
 
 def _read_by(about: str, run: Run, scorer: TokenScorer) -> Iterator[Finding]:
-    """Yield what is found of how a model that compares tokens reads its texts."""
+    """Yield findings on how a token-comparing model reads its texts: unknown tokens, and texts that are too long."""
     queries, documents = (list(dict.fromkeys(side)) for side in (run.split.train.queries, run.split.train.documents))
     yield from check_tokens(about, scorer.tokenizer, list(dict.fromkeys([*queries, *documents])))
     for cut in scorer.cut_texts(queries, documents).values():
@@ -240,7 +240,7 @@ def _read_by(about: str, run: Run, scorer: TokenScorer) -> Iterator[Finding]:
 
 
 def _reading(run: Run, name: str, teacher: Teacher, scorer: Scorer) -> Iterator[Finding]:
-    """Yield what is found of how a teacher reads its texts."""
+    """Yield findings on how a teacher reads its texts: prompts, unknown tokens, and texts that are too long."""
     about, train = f"teacher {name}", run.split.train
     if teacher.model_kind == "bi_encoder":
         yield from check_prompts(about, str(teacher.backbone), run.teacher_prompts(name))
@@ -252,7 +252,7 @@ def _reading(run: Run, name: str, teacher: Teacher, scorer: Scorer) -> Iterator[
 
 
 def _layers(run: Run) -> list[Finding]:
-    """Return what keeps terms on layers from being learned: layers that are not there, heads that do not divide a width."""
+    """Return what makes layer terms unlearnable: layers that do not exist, heads that do not divide a width."""
     from distill.training.layer_terms import LayerLosses
     from distill.training.live_teacher import live_teachers
 
@@ -271,7 +271,7 @@ def _layers(run: Run) -> list[Finding]:
 
 
 def _label_losses(recipe: Recipe) -> list[str | None]:
-    """Return by which losses the recipe learns labels."""
+    """Return the losses by which the recipe learns from labels."""
     learned: list[str | None] = [
         teacher.loss for teacher in recipe.models.values() if teacher.kind != "mlm" and not teacher.frozen
     ]
@@ -300,7 +300,7 @@ def _beside_floor(about: str, scores: np.ndarray, validation: Pairs, floor: _Flo
 
 @dataclass(frozen=True)
 class _Cached:
-    """Scores of training pairs out of the cache: their rows, the scores, and whether they are cosines of cached embeddings."""
+    """Cached scores of training pairs: their rows, the scores, and whether they are cosines of cached embeddings."""
 
     rows: np.ndarray
     scores: np.ndarray
@@ -308,9 +308,9 @@ class _Cached:
 
 
 def _cached_scores(run: Run, name: str) -> _Cached | None:
-    """Return what the cache holds of the training pairs; None where there is nothing of this teacher.
+    """Return the cached scores of the training pairs; None if nothing of this teacher is cached.
 
-    :raises BadInput: where a shard is damaged
+    :raises BadInput: if a shard is damaged
     """
     cache, train = SignalCache(run.signals(name), run.signal_identity(name)), run.split.train
     rows = cache.known("scores", pair_keys(train.queries, train.documents))
@@ -331,7 +331,7 @@ def _cached_scores(run: Run, name: str) -> _Cached | None:
 
 
 def _signals(run: Run, name: str, scorer: Scorer | BlackBoxScorer | TokenScorer, cached: _Cached) -> list[Finding]:
-    """Return what is found of cached scores: their scale, whose they are, what the temperature leaves of them."""
+    """Return the findings on cached scores: their scale, validity, and the effect of the temperature."""
     about, train = f"signals of {name}", run.split.train
     kind, labels = run.recipe.teachers[name].model_kind, train.labels
     found = check_scale(about, cached.scores, kind)
@@ -372,7 +372,7 @@ def _temperature(recipe: Recipe, name: str, scores: np.ndarray, pairs: Pairs) ->
 
 
 def _suspects(run: Run, name: str, cached: _Cached) -> list[list[Any]]:
-    """Return the pairs of which a teacher thinks most differently than the label says, as rows of the table."""
+    """Return the pairs on which the teacher's score and the label differ most, as rows of the table."""
     train = run.split.train
     if train.labels is None:
         return []
