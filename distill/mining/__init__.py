@@ -1,4 +1,4 @@
-"""Candidates for queries: found by a retriever, scored by a teacher, freed from false negatives and drawn in strata.
+"""Candidates for queries: found by a retriever, scored by a teacher, cleared of false negatives and drawn by strata.
 
-It trains nothing.
+Nothing here trains a model.
 """

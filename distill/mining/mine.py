@@ -1,13 +1,14 @@
-"""From pairs to more pairs: candidates of each query, drawn from the documents that a retriever finds.
+"""Mine more pairs from pairs: candidates for each query, drawn from the documents that a retriever finds.
 
     pairs (and more documents)
       → retrieved     the `depth` nearest documents of each query, by BM25 or a bi-encoder
       → scored        by a teacher, in [0, 1]
-      → allowed       without the query's own documents, its own text, and what the teacher takes for an answer
-      → drawn         so many of each stratum of ranks
-      → pairs.jsonl   the given pairs and those drawn; card.json says what was left out
+      → allowed       without the query's own documents, its own text, and documents that the teacher takes for answers
+      → drawn         a given number from each stratum of ranks
+      → pairs.jsonl   the given pairs and the drawn ones; card.json counts what was left out
 
-What is retrieved and scored is kept in `.work` of the folder: a killed run goes on, and other limits or strata ask nothing again.
+Retrieved and scored candidates are stored in `.work` of the folder. So a killed run can resume, and a run with other
+limits or strata retrieves and scores nothing again.
 """
 
 import io
@@ -35,7 +36,7 @@ from distill.runtime.vectors import nearest_rows
 __all__ = ["Mined", "MiningInputs", "MiningSettings", "check_mining_settings", "mine"]
 
 log = logging.getLogger(__name__)
-_SHOWN = {"false_negatives": "limits on scores"}  # settings whose name says little to who gave options
+_SHOWN = {"false_negatives": "limits on scores"}  # what messages call a setting
 _COLUMNS: Mapping[str, type] = {
     "query": str,
     "document": str,
@@ -50,11 +51,12 @@ _COLUMNS: Mapping[str, type] = {
 class MiningSettings:
     """How candidates are found and chosen.
 
-    :param depth: documents that are looked at for each query
-    :param strata: how many of which ranks are drawn
-    :param labels: of what is drawn. zero: it is a negative. teacher: the teacher's score (Augmented SBERT, Thakur et al. 2021).
+    :param depth: number of documents retrieved for each query
+    :param strata: how many candidates are drawn from which ranks
+    :param labels: labels of the drawn pairs. zero: each is a negative. teacher: the teacher's score (Augmented SBERT,
+        Thakur et al. 2021).
     :param positive_from: the least label of a positive
-    :param terms: what BM25 counts; None is by the script of the documents
+    :param terms: the terms that BM25 counts; None chooses by the script of the documents
     """
 
     depth: int = 100
@@ -68,12 +70,13 @@ class MiningSettings:
 
 @dataclass(frozen=True)
 class MiningInputs:
-    """What candidates are mined from.
+    """The inputs of mining.
 
     :param pairs: queries with documents. Labels None: every pair is a positive.
-    :param documents: more documents, of which nothing is known
-    :param clusters: of the query and the document of each pair: equal names answer each other. Known for measuring alone.
-    :param sources: the files and folders that these were read from, which no output may replace
+    :param documents: more documents, without known queries
+    :param clusters: the cluster names of the queries and of the documents of the pairs: texts of one cluster answer
+        each other. They are used only to measure false negatives.
+    :param sources: the files and folders that the inputs were read from; no output may replace them
     """
 
     pairs: Pairs
@@ -84,7 +87,7 @@ class MiningInputs:
 
 @dataclass(frozen=True)
 class Mined:
-    """What was found, in the order of the queries. `rows` are numbers of `documents`, -1 where nothing was found.
+    """The mined candidates, in the order of the queries. `rows` are indices into `documents`, -1 if nothing was found.
 
     *Shape:* rows, scores (NaN without a teacher), drawn: (n_queries, depth)
     """
@@ -106,13 +109,13 @@ def mine(
     teacher: CachedScorer | None = None,
     overwrite: bool = False,
 ) -> Mined:
-    """Mine candidates and write `pairs.jsonl` and `card.json` into a folder. The same call goes on after a kill.
+    """Mine candidates and write `pairs.jsonl` and `card.json` into a folder. The same call resumes a killed run.
 
-    :param folder: new, empty, or an earlier one of these inputs and settings
+    :param folder: new, empty, or an earlier one with the same inputs and settings
     :param retriever: a bi-encoder; None is BM25
     :param teacher: scores the candidates; None is the retriever
-    :param overwrite: write other settings' result into an earlier folder; what it kept is used where it fits
-    :raises BadInput: on a folder of other settings, and limits or labels that need a teacher where there is none
+    :param overwrite: allow an earlier folder of other settings; its stored results are reused if they fit
+    :raises BadInput: if the folder has other settings, or if limits or labels need a teacher and there is none
     """
     teacher = teacher or retriever
     check_mining_settings(
@@ -129,12 +132,12 @@ def mine(
 
 
 def check_mining_settings(settings: MiningSettings, retriever: Path | None, *, has_teacher: bool) -> None:
-    """Refuse settings that do not go together, before anything is read or opened for them.
+    """Refuse settings that contradict each other, before any file or model is opened.
 
     :param retriever: the folder of the model that finds candidates; None is BM25
     :param has_teacher: whether a model scores the candidates
-    :raises BadInput: on limits or labels that need a teacher where there is none, terms beside a model, strata that begin behind
-        the depth
+    :raises BadInput: if limits or labels need a teacher and there is none, if terms are given with a model, or if the
+        last stratum begins after the depth
     """
     if not has_teacher and settings.false_negatives.is_set:
         raise BadInput(
@@ -166,7 +169,7 @@ def _begin(
     *,
     overwrite: bool,
 ) -> dict[str, Any]:
-    """Write what the folder is begun with, or see that it was begun with the same."""
+    """Write the settings of the folder, or check that an earlier run had the same."""
     content: dict[str, Any] = {
         "pairs": inputs.pairs.fingerprint(),
         "documents": content_hash(list(inputs.documents)),
@@ -190,7 +193,7 @@ def _begin(
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The stages
+# Stages
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -202,7 +205,7 @@ def _mined(
     teacher: CachedScorer | None,
 ) -> Mined:
     pairs = inputs.pairs
-    # one of texts that read the same: Unicode forms, white space and invisible characters tell none apart
+    # keep one of several equal texts: Unicode forms, white space and invisible characters make no difference
     query_of, document_of = _first_of_each(pairs.queries), _first_of_each([*pairs.documents, *inputs.documents])
     queries, documents = list(query_of.values()), list(document_of.values())
     row_of = {key: row for row, key in enumerate(document_of)}
@@ -226,7 +229,7 @@ def _mined(
         scores[~excluded] = values[: len(where)]
         lowest = _lowest(values[len(where) :], asked[positives], len(queries))
         limits = settings.false_negatives.limits(lowest)
-    without_limit = np.isneginf(limits)  # nobody knows which of their candidates are answers
+    without_limit = np.isneginf(limits)  # for these queries it is unknown which candidates are answers
     judged = ~excluded & ~without_limit[:, None]
     with np.errstate(invalid="ignore"):
         taken_for_answers = judged & (scores >= limits[:, None])
@@ -265,7 +268,7 @@ def _mined(
 
 
 def _first_of_each(texts: Sequence[str]) -> dict[str, str]:
-    """Return the first of the texts that read the same, by their key; a text that shows nothing is none."""
+    """Return the first of each group of equal texts, by key; texts without a visible character are skipped."""
     found: dict[str, str] = {}
     for text in texts:
         if key := text_key(text):
@@ -276,7 +279,7 @@ def _first_of_each(texts: Sequence[str]) -> dict[str, str]:
 def _retrieved(
     work: Path, queries: list[str], documents: list[str], settings: MiningSettings, retriever: CachedScorer | None
 ) -> np.ndarray:
-    """Return the rows of the nearest documents of each query; kept on disk. *Shape:* (n_queries, depth)."""
+    """Return the rows of the nearest documents of each query, stored on disk. *Shape:* (n_queries, depth)."""
     terms = None if retriever is not None else settings.terms or terms_of(documents)
     if terms is not None:
         log.info("BM25 counts %s", "words" if terms == "word" else "2 and 3 characters within words")
@@ -299,7 +302,7 @@ def _retrieved(
     else:
         rows, _ = nearest_rows(*retriever.embeddings(queries, documents), settings.depth)
     work.mkdir(parents=True, exist_ok=True)
-    content = io.BytesIO()  # numpy's own writing to a full disk raises an error without its number
+    content = io.BytesIO()  # numpy's error for a full disk has no error number
     np.save(content, rows)
     with new_file(kept) as temporary:
         temporary.write_bytes(content.getbuffer())
@@ -312,7 +315,7 @@ def _positives(pairs: Pairs, settings: MiningSettings) -> np.ndarray:
 
 
 def _lowest(scores: np.ndarray, queries: np.ndarray, n_queries: int) -> np.ndarray:
-    """Return the lowest of each query's scores; NaN where it has none. *Shape:* (n,), (n,) → (n_queries,)."""
+    """Return the lowest score of each query; NaN for a query without scores. *Shape:* (n,), (n,) → (n_queries,)."""
     lowest = np.full(n_queries, np.inf)
     np.minimum.at(lowest, queries, scores)
     return np.where(np.isinf(lowest), np.nan, lowest)
@@ -321,10 +324,10 @@ def _lowest(scores: np.ndarray, queries: np.ndarray, n_queries: int) -> np.ndarr
 def _answers(
     inputs: MiningInputs, queries: list[str], documents: list[str], row_of: Mapping[str, int], rows: np.ndarray
 ) -> np.ndarray:
-    """Tell which candidates are of the cluster of their query. *Shape:* that of rows, bool."""
+    """Return which candidates are in the cluster of their query. *Shape:* that of rows, bool."""
     assert inputs.clusters is not None
     numbers: dict[str, int] = {}
-    of_query, of_document = np.full(len(queries), -1), np.full(len(documents) + 1, -2)  # the last one: not found
+    of_query, of_document = np.full(len(queries), -1), np.full(len(documents) + 1, -2)  # the last entry: not found
     number_of = {text_key(query): number for number, query in enumerate(queries)}
     cluster_of: dict[str, str] = {}
     for query, document, *clusters in zip(inputs.pairs.queries, inputs.pairs.documents, *inputs.clusters, strict=True):
@@ -346,7 +349,7 @@ def _share(counted: np.ndarray, among: np.ndarray) -> float | None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What is written
+# Output
 # ---------------------------------------------------------------------------------------------------------------------
 
 
