@@ -2,14 +2,14 @@
 
     student: {kind: bi_encoder, backbone: {teacher: bi}, layers: [0], asymmetric: {side: query}}
 
-The teacher's index of documents stays. Queries, which come one at a time and need a fast answer, are embedded by a
-model that is many times smaller (LEAF, Vujanic & Rueckstieß 2025). The roles may be reversed if there are many
-documents and few queries. The student learns the teacher's embeddings of its own side, and scores against the teacher's
-vectors of the other side, which are given in training as in use.
+The index of documents stays as the teacher built it. Queries come one at a time and need an answer at once, so a much
+smaller model encodes them (LEAF, Vujanic & Rueckstieß 2025). The other way round is possible too, if there are many
+documents and few queries. The student learns the teacher's embeddings of its own side, and is scored against the
+teacher's vectors of the other side. Those are fixed, in training and in use.
 
-`exports/router` has both models in one sentence-transformers folder: stock `encode_query` and `encode_document` use the
-right one. Every export is compared with the teacher on held-out texts: by its vectors, and by the documents that they
-find.
+`exports/router` holds both models in one sentence-transformers folder: stock `encode_query` and `encode_document` call
+the right one. Every export is compared with the teacher on held-out texts: are its vectors close to the teacher's own,
+and do they find the same documents?
 """
 
 import logging
@@ -43,17 +43,17 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
-_MOST_OWN, _MOST_OTHER = 1000, 5000  # texts compared: 5 million cosines
+_MOST_OWN, _MOST_OTHER = 1000, 5000  # texts compared: at most 5 million cosines
 
 
 def index_teacher(run: Run) -> str | None:
-    """Return the teacher of the other side; None if the student embeds both sides."""
+    """Return the teacher that serves the other side; None if the student serves both."""
     match = run.recipe.objectives.embedding_match
     return None if run.student_section.asymmetric is None or match is None else str(match.teacher)
 
 
 def pair_details(run: Run) -> dict[str, Any]:
-    """Return the card's entries on an asymmetric student: its side, and the teacher's revision that it fits."""
+    """Return a card's entry on an asymmetric student: its side, and the one teacher revision that it fits."""
     asymmetric, teacher = run.student_section.asymmetric, index_teacher(run)
     if asymmetric is None or teacher is None:
         return {}
@@ -62,7 +62,7 @@ def pair_details(run: Run) -> dict[str, Any]:
 
 
 def own_side_pairs(run: Run, pairs: Pairs) -> list[tuple[str, str]]:
-    """Return pairs for int8 calibration and gate; for an asymmetric student neighbouring texts of its own side."""
+    """Return pairs for calibration and parity; if only one side is served, each text of it with the next one."""
     asymmetric = run.student_section.asymmetric
     if asymmetric is None:
         return list(zip(pairs.queries, pairs.documents, strict=True))
@@ -77,10 +77,10 @@ def own_side_pairs(run: Run, pairs: Pairs) -> list[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class Compatibility:
-    """How well the student's vectors replace the teacher's: on `n_own` held-out texts, `n_other` of the other side.
+    """How well one side's vectors replace the teacher's own: `n_own` held-out texts, `n_other` texts of the other side.
 
-    `recall` is the mean share of a query's `top_k` documents by the teacher's own vectors that the student's vectors
-    find as well.
+    `recall` is the mean share, per query, of the `top_k` documents found with the teacher's vectors that are also found
+    with the student's.
     """
 
     n_own: int
@@ -92,7 +92,7 @@ class Compatibility:
     recall: float
 
     def failures(self, thresholds: Asymmetric) -> list[str]:
-        """Return each threshold that is missed, with what was measured."""
+        """Return a message for each threshold that is missed, with the measured value."""
         checks = (
             ("mean cosine to the teacher's vectors", self.mean_cosine, "min_cosine", thresholds.min_cosine),
             (f"recall of the teacher's {self.top_k} best", self.recall, "min_recall", thresholds.min_recall),
@@ -107,13 +107,13 @@ class Compatibility:
 def compare_sides(
     student: np.ndarray, teacher: np.ndarray, other: np.ndarray, *, role: int, top_k: int
 ) -> Compatibility:
-    """Compare vectors of one side with the teacher's of the same texts, and the search results on the other side.
+    """Compare one side's vectors with the teacher's of the same texts, and what both find on the other side.
 
     *Shape:* student, teacher: (n_own, width); other: (n_other, width), the teacher's
 
-    :param role: 0 if the own side has the queries (each of its rows ranks the other side), 1 if it has the documents
-        (each row of the other side ranks it)
-    :raises GateFailed: if the widths differ: the vectors share no space
+    :param role: 0 if the own side holds the queries (each of its rows ranks the other side), 1 if it holds the
+        documents (each row of the other side ranks them)
+    :raises GateFailed: if the widths differ, so that the vectors share no space
     """
     if student.shape[1] != teacher.shape[1]:
         raise GateFailed(
@@ -139,9 +139,10 @@ def compare_sides(
 
 
 def check_side(run: Run, scorer: Scorer) -> Compatibility:
-    """Compare a student's vectors with the teacher's cached ones.
+    """Compare a student's vectors with the teacher's.
 
-    The held-out texts are those of the validation pairs. On the other side training texts are added up to the limit.
+    The held-out texts are those of the validation pairs, at most 1,000. The other side's texts are those of the
+    validation pairs, then training texts, at most 5,000 in all.
 
     :raises GateFailed: if a threshold of the recipe is missed
     """
@@ -199,7 +200,7 @@ def _vectors(source: SignalSource, texts: list[str], role: int) -> np.ndarray:
 
 
 def export_router(run: Run) -> None:
-    """Write and check student and teacher as one sentence-transformers Router, unless one model embeds both sides."""
+    """Write student and teacher as one sentence-transformers Router, after a check; do nothing without `asymmetric`."""
     from accelerate import PartialState
 
     asymmetric, teacher = run.student_section.asymmetric, index_teacher(run)
@@ -230,7 +231,7 @@ def export_router(run: Run) -> None:
 
 
 def write_router(folder: Path, student: Path, teacher: Path, side: Side) -> None:
-    """Write a Router with the student on one side and the teacher on the other."""
+    """Write a Router that uses the student for `side` and the teacher for the other side."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Router
 

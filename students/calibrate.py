@@ -1,6 +1,6 @@
-"""The student's scores as probabilities, and its threshold: fitted on the labelled validation pairs, stored beside each model.
+"""The student's scores as probabilities, and its threshold: fitted to labelled validation pairs, stored with models.
 
-Each export gets a fit of its own: quantized scores lie elsewhere. Nothing is trained, so a finished student stays finished.
+Each export has its own fit, because quantized scores differ. Nothing is trained, so a finished student is not changed.
 """
 
 import logging
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def say_what_keeps_from_calibrating(run: Run) -> None:
-    """Warn before anything is trained where the validation pairs cannot calibrate the student; one of several processes does."""
+    """Warn before training if the validation pairs cannot calibrate the student; only the main process warns."""
     from accelerate import PartialState
 
     problem = _problem(run)
@@ -37,23 +37,23 @@ def say_what_keeps_from_calibrating(run: Run) -> None:
 
 
 def calibrate_student(run: Run) -> None:
-    """Fit and store the calibration of the finished student; the first of several processes does it alone."""
+    """Fit and store the calibration of the finished student; only the main process does it."""
     _calibrate(run, run.student, "student", "torch")
 
 
 def calibrate_export(run: Run, folder: Path, runtime: Runtime) -> None:
-    """Fit and store the calibration of a finished export, to its own scores."""
+    """Fit and store the calibration of a finished export, on the export's own scores."""
     _calibrate(run, folder, f"student ({folder.name})", runtime)
 
 
 def calibrate_router(run: Run) -> None:
-    """Fit and store the calibration of an asymmetric student and its teacher as one Router; nothing to do without one."""
+    """Fit and store the calibration of an asymmetric student and its teacher as one Router, if there is one."""
     if run.student_section.asymmetric is not None and read_card(run.router) is not None:
         _calibrate(run, run.router, "router", "torch")
 
 
 def _problem(run: Run) -> str | None:
-    """Say why nothing can be fitted to the validation pairs; None where it can."""
+    """Return why nothing can be fitted to the validation pairs; None if it can."""
     labels = run.split.validation.labelled().labels
     if labels is None or len(labels) < LEAST_PAIRS:
         n = 0 if labels is None else len(labels)
@@ -72,7 +72,7 @@ def _calibrate(run: Run, folder: Path, name: str, runtime: Runtime) -> None:
         (folder / CALIBRATION).unlink(missing_ok=True)
         return
     fitted_to = _fitted_to(run, folder)
-    with suppress(BadInput):  # what cannot be read is fitted anew
+    with suppress(BadInput):  # an unreadable calibration is fitted again
         stored = read_calibration(folder, run.student_section.kind)
         if stored is not None and stored.fitted == fitted_to:
             return
@@ -80,7 +80,7 @@ def _calibrate(run: Run, folder: Path, name: str, runtime: Runtime) -> None:
 
 
 def _fitted_to(run: Run, folder: Path) -> dict[str, Any]:
-    """Return all that decides a calibration; the same is not fitted again."""
+    """Return everything that determines a calibration; if it is unchanged, nothing is fitted again."""
     section, validation = run.student_section.calibration, run.split.validation.labelled()
     card = read_card(folder)
     assert card is not None
@@ -107,7 +107,7 @@ def _fit(run: Run, folder: Path, name: str, runtime: Runtime, fitted_to: dict[st
     teacher = index_teacher(run)
     precision: Precision | None = "fp32" if runtime == "torch" else None
     other = None if teacher is None or folder == run.router else run.teacher(teacher)
-    length = None if folder == run.router else student.max_length  # of a Router each side has its own
+    length = None if folder == run.router else student.max_length  # in a Router each side has its own limit
     row = BenchmarkEntry(name, "student", folder, runtime, precision, length, other)
     scores = score_row(run, row, validation).scores
     calibration = fit_calibration(section.kind, student.kind, scores, validation.labels)
@@ -129,7 +129,7 @@ def _fit(run: Run, folder: Path, name: str, runtime: Runtime, fitted_to: dict[st
 def _threshold(
     run: Run, name: str, point: OperatingPoint, scores: np.ndarray, validation: Pairs
 ) -> tuple[float | None, dict[str, Any]]:
-    """Return the student's threshold and what is stored of how it was found; None and nothing where none reaches it."""
+    """Return the student's threshold and how it was found; None and {} if no threshold reaches the target."""
     assert validation.labels is not None
     by, share = ("precision", point.precision) if point.precision is not None else ("recall", point.recall)
     details: dict[str, Any] = {}

@@ -1,17 +1,18 @@
-"""The control: the best student from labels alone, so that student − control is the gain from the teacher.
+"""The control: the best student that labels alone can train, so that student − control is the gain from the teacher.
 
-    every loss on labels of the student's kind ──▶ a short trial each, validation pairs choose ──▶ full training
+    every label loss of the student's kind ──▶ a short trial each, judged on validation pairs ──▶ the best one in full
 
-The losses are those of `objectives.labels`, CoSENT, and the recipe's own terms on labels if they are a mixture or
-lists.
+The losses are those of `objectives.labels`, CoSENT, and the recipe's own label terms if these are a mixture or
+listwise.
 
-Trials and control start from the built student and take as many units per step as the student does. The control takes
-as many optimizer steps as the student took. It has fewer pairs if the student also learned from pairs without labels;
-then it repeats them more often. A trial has its own schedule, so it also ends with a small learning rate.
+Trials and control start from the built student and use the same batch size as the student. The control takes as many
+optimizer steps as the student took. If it has fewer pairs, because the student also learned from unlabelled pairs, it
+takes more epochs. Each trial has its own learning-rate schedule, so that it too ends with a small learning rate.
 
-If the student is trained in stages, the control is trained once, on the pairs and with the settings of the last stage
-that learns labels, for as many steps as all stages together. It starts from the student before any stage, with the cuts
-of all stages. Learning rates of late stages suit only a trained student, so the learning rate of each stage is tried.
+If the student is trained in stages, the control is a single training. It uses the pairs and settings of the last stage
+that learns labels, takes as many steps as all stages together, and starts from the student before any stage, with the
+cuts of all stages. Later stages often have learning rates for an already trained student, so the learning rates of all
+stages are tried.
 """
 
 import logging
@@ -35,15 +36,15 @@ from distill.wording import label_loss_in_words, or_least, value_in_words, value
 __all__ = ["MakeJob", "by_labels", "check_control", "control_run", "train_control"]
 
 log = logging.getLogger(__name__)
-_Loss = SoleLoss | Literal["recipe"]  # recipe: its own terms on labels
-_LEAST_TRIAL_STEPS = 10  # of each trial: one that ends within the warm-up is no comparison
+_Loss = SoleLoss | Literal["recipe"]  # recipe: the recipe's own label terms
+_LEAST_TRIAL_STEPS = 10  # of each loss that is tried: a trial that ends within the warm-up allows no comparison
 MakeJob = Callable[[str, Objectives, Mapping[str, Any]], Job]
-"""Returns a job of the student from a name, objectives and inputs."""
+"""Makes a training job of the student from a name, objectives and inputs."""
 
 
 @dataclass(frozen=True)
 class _Way:
-    """One way to train the control: a loss, and a learning rate if it is not that of its section."""
+    """One way to train a control: a loss, and a learning rate if it differs from the section's."""
 
     loss: _Loss
     learning_rate: float | None = None
@@ -58,14 +59,14 @@ class _Way:
 
 
 def control_run(run: Run) -> Run:
-    """Return the run of the stage whose labels the control learns: the last one with labels, else the last one."""
+    """Return the run of the stage whose labels the control learns: the last that learns labels, else the last stage."""
     return next((stage for stage in reversed(run.stages) if stage.recipe.objectives.label_terms()), run)
 
 
 def train_control(run: Run, inputs: Mapping[str, Any], make_job: MakeJob) -> None:
     """Choose the control's label loss and train it, unless that is done; every process of a launch calls this.
 
-    :param inputs: everything else that determines the control: the built student, data, training settings
+    :param inputs: what determines the control besides its section: the built student, data, training settings
     """
     section = control_section(run)
     steps = section.steps or steps_of_student(run)
@@ -78,7 +79,7 @@ def train_control(run: Run, inputs: Mapping[str, Any], make_job: MakeJob) -> Non
     if run.is_finished(run.control, inputs):
         return
     values = {} if len(ways) == 1 else _trials(run, ways, trial_steps, inputs, make_job)
-    way = max(ways, key=lambda one: or_least(values.get(one.name)))  # the first of equal values
+    way = max(ways, key=lambda one: or_least(values.get(one.name)))  # the first among equals
     said: dict[str, Any] = {"loss": way.loss, "steps": steps, "trial_steps": trial_steps, "trials": values}
     said |= {} if way.learning_rate is None else {"learning_rate": way.learning_rate}
     log.info("control: %s, %d steps%s", way.in_words, steps, _said(values, trial_steps))
@@ -88,13 +89,13 @@ def train_control(run: Run, inputs: Mapping[str, Any], make_job: MakeJob) -> Non
 
 
 def _ways(run: Run, losses: list[_Loss]) -> list[_Way]:
-    """Return the ways to try: each loss, with each learning rate if the stages have several."""
+    """Return the ways to try: each loss at each learning rate, if there are several rates."""
     rates = _learning_rates(run).get("learning_rates", [None])
     return [_Way(loss, rate) for loss in losses for rate in rates]
 
 
 def _learning_rates(run: Run) -> dict[str, list[float]]:
-    """Return the learning rates to try if stated or if stages differ; that of the control's own stage comes first."""
+    """Return the learning rates to try, if they are given or differ between stages; the control's own stage first."""
     if (stated := control_section(run).learning_rates) is not None:
         return {"learning_rates": list(dict.fromkeys(stated))}
     own = run.student_section.training.learning_rate
@@ -103,13 +104,13 @@ def _learning_rates(run: Run) -> dict[str, list[float]]:
 
 
 def control_section(run: Run) -> Control:
-    """Return the settings of the control; `control: true` means all defaults."""
+    """Return the settings of the control's training; `control: true` means all defaults."""
     given = run.student_section.control
     return given if isinstance(given, Control) else Control()
 
 
 def losses_on_labels(run: Run) -> list[_Loss]:
-    """Return the losses to try, that of the objectives first if it is stated; of equal results the first wins."""
+    """Return the losses to try: the loss of the recipe's objectives first, if any, because the first wins a tie."""
     kind, reasons = run.student_section.kind, _unlearnable(run)
     known: list[_Loss] = [loss for loss in SOLE_LOSSES[kind] if loss not in reasons]
     terms = run.recipe.objectives.label_terms()
@@ -121,9 +122,9 @@ def losses_on_labels(run: Run) -> list[_Loss]:
 
 
 def check_control(run: Run) -> None:
-    """Refuse labels from which the control cannot learn, before the student is trained.
+    """Refuse labels that a control cannot learn from, before the student is trained.
 
-    :raises BadInput: if no loss can learn from them, or the stated one cannot
+    :raises BadInput: if no loss can learn from them, or if the given loss cannot
     """
     if not run.student_section.control or run.split.train.labels is None:
         return
@@ -137,20 +138,20 @@ def check_control(run: Run) -> None:
 
 
 def _unlearnable(run: Run) -> dict[str, str]:
-    """Return the losses that cannot learn from the training labels, with the reasons."""
+    """Return the losses that cannot learn from the training labels, and why."""
     batch, data = run.student_section.training.global_batch, run.recipe.data
     losses = SOLE_LOSSES[run.student_section.kind]
     if run.split.train.labels is None:
         return dict.fromkeys(losses, "the training pairs have no labels")
     terms: dict[str, Any] = {loss: next(iter(control_objectives(run, loss).terms().values())) for loss in losses}
     reasons = unlearnable(run, terms, global_batch=batch)
-    if batch * (data.candidates or 1) < 2:  # a stated loss was already refused with the recipe
+    if batch * (data.candidates or 1) < 2:  # a loss given in the recipe is refused with the recipe
         reasons.setdefault("cosent", "cosent compares the pairs of a step, and a step holds one")
     return reasons
 
 
 def control_objectives(run: Run, loss: _Loss) -> Objectives:
-    """Return the control's objectives for a loss: with the recipe's settings, at the student's Matryoshka widths."""
+    """Return the control's objectives for a loss, with the recipe's settings for it and its Matryoshka widths."""
     given, terms = run.recipe.objectives, _unhelped(run.recipe.objectives)
     if loss == "recipe":
         return Objectives(**terms, matryoshka=given.matryoshka, logit_scale=given.logit_scale)
@@ -160,7 +161,7 @@ def control_objectives(run: Run, loss: _Loss) -> Objectives:
 
 
 def by_labels(given: Objectives) -> Objectives:
-    """Return the part of the objectives that affects the control: the settings of its losses."""
+    """Return the settings of a control's losses: what determines it in these objectives, besides how it is trained."""
     terms = _unhelped(given)
     settings = {name: term for name, term in terms.items() if name == "cosent"}
     labels = terms.get("labels", Labels())
@@ -168,7 +169,7 @@ def by_labels(given: Objectives) -> Objectives:
 
 
 def _unhelped(given: Objectives) -> dict[str, Any]:
-    """Return the terms on labels without a teacher (guide), with a constant weight."""
+    """Return the label terms without a teacher's guidance, with a constant weight in all steps."""
 
     def alone(term: Term) -> Term:
         return term.model_copy(update={"schedule": None, **({"guide": None} if isinstance(term, Labels) else {})})
@@ -177,7 +178,7 @@ def _unhelped(given: Objectives) -> dict[str, Any]:
 
 
 def steps_of_student(run: Run) -> int:
-    """Return how many optimizer steps the finished student took, in all of its stages."""
+    """Return how many optimizer steps the finished student took in all of its stages."""
     cards = [run.require(stage.student, "train_student") for stage in run.stages]
     return sum(int(card.details["training"]["step"]) for card in cards)
 
@@ -185,9 +186,9 @@ def steps_of_student(run: Run) -> int:
 def _trials(
     run: Run, ways: list[_Way], steps: int, inputs: Mapping[str, Any], make_job: MakeJob
 ) -> dict[str, float | None]:
-    """Return each way's value on the validation pairs after a short training; finished trials are kept.
+    """Return the value of each way on the validation pairs after a short training; finished trials are not repeated.
 
-    None stands for an undefined value, or for a training that failed.
+    A value is None if the validation pairs do not define it, or if the training failed.
     """
     values: dict[str, float | None] = {}
     for way in ways:
@@ -200,8 +201,8 @@ def _trials(
                 fit(run, _changed(job, steps, way, target=folder))
             except Terminated:
                 raise
-            except JobFailed as error:  # for example the learning rate was too high
-                log.warning("control: %s failed and is not compared: %s", way.name, error)
+            except JobFailed as error:  # for example if the learning rate is too high
+                log.warning("control: %s is not taken: %s", way.name, error)
                 values[way.name] = None
                 continue
         card = run.require(folder, "train_student")
@@ -216,12 +217,12 @@ def _trials_folder(run: Run) -> Path:
 
 
 def _changed(job: Job, steps: int, way: _Way, **changes: Any) -> Job:
-    """Return the job with exactly this number of steps, for any number of pairs."""
+    """Return the job with exactly this number of steps, whatever its number of pairs."""
     training = job.training
     own: dict[str, Any] = {"max_steps": steps, "epochs": float(max(steps, training.epochs)), "patience": None}
     if way.learning_rate is not None:
         own["learning_rate"] = way.learning_rate
-    if training.evaluations_per_epoch or "target" in changes:  # its epochs are short: one evaluation in each is enough
+    if training.evaluations_per_epoch or "target" in changes:  # epochs are short here: one evaluation in each is enough
         own["evaluations_per_epoch"] = 1
     return replace(job, training=Training(**{**training.model_dump(), **own}), **changes)
 

@@ -1,4 +1,4 @@
-"""`distill trim`: a model folder in, the same model over fewer tokens out, with what was lost."""
+"""`distill trim`: writes a model folder again with fewer tokens, and reports what was lost."""
 
 import os
 from collections.abc import Sequence
@@ -34,18 +34,18 @@ _COVERAGE = 0.999
 
 @dataclass(frozen=True)
 class KeptTokens:
-    """How much of a vocabulary stays, by one of the two."""
+    """How much of a vocabulary is kept: by coverage or by size; one of the two is set."""
 
     coverage: float | None
-    """The least share of each source's token occurrences."""
+    """Least share of each source's token occurrences to keep."""
     size: int | None
-    """The most tokens."""
+    """Largest number of tokens."""
 
     @classmethod
     def asked(cls, coverage: float | None, size: int | None) -> "KeptTokens":
-        """Return what --coverage and --size ask for; without them 99.9 % of the occurrences stay.
+        """Return what --coverage and --size ask for; without both, 99.9 % of the occurrences are kept.
 
-        :raises BadInput: for both, and for a coverage that is no share
+        :raises BadInput: if both are given, or if the coverage is not a share
         """
         if coverage is not None and size is not None:
             raise BadInput("--coverage and --size: give one of them")
@@ -65,10 +65,10 @@ def trim_folder(
 ) -> dict[str, Any]:
     """Trim a model folder's vocabulary to files of text and write it to another folder; return the report.
 
-    :param texts: .txt files of one text a line, or tables as FILE:COLUMN,COLUMN; each column is a source
-    :param changed: a table that lists every text with a lost token, with its tokens before and after
-    :param overwrite: replace `changed` where it is there already; the target has to be new
-    :raises BadInput: where a file, the model or the target cannot be used
+    :param texts: .txt files with one text per line, or tables as FILE:COLUMN,COLUMN; each column is a source
+    :param changed: a table to write, with every text that lost a token, and its tokens before and after
+    :param overwrite: replace an existing `changed`; the target must be new
+    :raises BadInput: if a file, the model or the target cannot be used
     """
     source = Path(resolve_name(model))
     kind = check_model_folder(source)
@@ -77,7 +77,7 @@ def trim_folder(
         raise BadInput(
             f"{source} is an export for {held}, which has no weights to cut; trim the student that it was made from"
         )
-    check_unchanged(source)  # what is made of it has a card of its own, which would hide what happened to its files
+    check_unchanged(source)  # the trimmed model gets its own card, which would hide changes to the source's files
     read: list[str | Path] = [source, *(_source_file(text) for text in texts)]
     check_output_folder(target, inputs=read)
     if changed is not None:

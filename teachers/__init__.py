@@ -1,4 +1,4 @@
-"""Teachers, the large models: trained on labels, then run once to compute the signals for students."""
+"""Teachers, the large models: trained on labels, then run once to produce the signals that students learn from."""
 
 from teachers.label import cache_signals
 from teachers.legacy import Trainer

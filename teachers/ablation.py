@@ -1,8 +1,8 @@
 """Run an ablation: train what its rows need, score everything on the same pairs, print the table.
 
-Each data version is a run of its own (`<output_dir>/<version>/`), with the usual folders for teachers and baselines.
-Finished parts are skipped, interrupted ones continue, and an encoder that two rows start from is adapted once. If a row
-cannot be run (no network, no key), the table states the reason, and the other rows are complete.
+Each data version is its own run (`<output_dir>/<version>/`), with teachers and baselines in the usual folders. Finished
+models are skipped, interrupted ones resume, and an encoder that two rows start from is adapted once. If a row cannot be
+run (no network, no key), the table gives the reason, and the other rows are complete.
 """
 
 import logging
@@ -48,15 +48,15 @@ def run_ablation(
 ) -> Path:
     """Fill the table and return its folder; every process of a launch calls this.
 
-    :param only: models of the rows to run; an empty list is all
-    :param versions: data versions to run; an empty list is all
-    :raises BadInput: for a row or a version that does not exist, and if no version's data can be read
+    :param only: models of the rows to run; empty means all
+    :param versions: data versions to run; empty means all
+    :raises BadInput: if a row or a version does not exist, or if no version's data can be read
     :raises JobFailed: after the table is written, if a row could not be run
     """
     from accelerate import PartialState
 
     _check_names(ablation, only, versions)
-    if PartialState().is_main_process:  # an ablation that was begun continues in its own folder
+    if PartialState().is_main_process:  # an interrupted ablation resumes in its own folder
         check_output_folder(ablation.folder, ours=_ours(ablation), overwrite=True)
     rows = [row for row in ablation.rows if not only or row.model in only]
     chosen = [version for version in ablation.data if not versions or version in versions]
@@ -77,7 +77,7 @@ def run_ablation(
                 for row in rows:
                     unasked = version not in row.published and row.model not in only
                     if row.published and unasked and not smoke and _is_remote(run, row.model):
-                        continue  # rows without a published value are not paid for
+                        continue  # no paid request for a row without a published value, unless the row is named
                     log.info("%s · %s", version, row.name)
                     cells[row.name][version] = _cell(run, row.model)
             notes += _notes(version, run, {name: by_version.get(version) for name, by_version in cells.items()})
@@ -98,7 +98,7 @@ def _check_names(ablation: Ablation, only: Sequence[str], versions: Sequence[str
 
 
 def _raise_failures(table: Sequence[AblationRow], unreadable: Mapping[str, str], folder: Path) -> None:
-    """Raise `JobFailed` if a row has no result, or a version's data could not be read."""
+    """Raise `JobFailed` if a row could not be run or a version's data could not be read."""
     failed = [f"{row.name} ({v}): {cell.problem}" for row in table for v, cell in row.cells.items() if cell.problem]
     if failed or unreadable:
         n_failed = len(failed) + len(unreadable) * len(table)
@@ -107,7 +107,7 @@ def _raise_failures(table: Sequence[AblationRow], unreadable: Mapping[str, str],
 
 
 def _ours(ablation: Ablation) -> list[str]:
-    """Return file patterns that show that a folder belongs to an ablation."""
+    """Return the files by which a folder is recognised as an ablation's: it holds at least one of them."""
     runs = [
         name for version in (*ablation.data, STAND_INS) for name in (f"{version}/recipe.json", f"{version}/.work/lock")
     ]
@@ -115,14 +115,14 @@ def _ours(ablation: Ablation) -> list[str]:
 
 
 def _unreadable(runs: dict[str, Run]) -> dict[str, str]:
-    """Read the data of all versions before hours of training, and return the problems by version.
+    """Read the data of all versions before the long training starts; return the problem of each unreadable version.
 
-    :raises BadInput: if none can be read
+    :raises BadInput: if no version can be read
     """
     problems = {}
     for version, run in runs.items():
         try:
-            run.split  # noqa: B018  # kept, for all rows
+            run.split  # noqa: B018  # noqa: B018  # reads the data once, for all rows
         except BadInput as error:
             problems[version] = f"{version}: {error}"
     if len(problems) == len(runs):
@@ -133,7 +133,7 @@ def _unreadable(runs: dict[str, Run]) -> dict[str, str]:
 
 
 def _cell(run: Run, model: str) -> AblationCell:
-    """Train and score one model; an error is kept as its problem. All processes train, the first one scores."""
+    """Train and score one model; an error becomes the cell's problem. All processes train, the main process scores."""
     from accelerate import PartialState
 
     try:
@@ -157,7 +157,7 @@ def _cell(run: Run, model: str) -> AblationCell:
 
 
 def _train(run: Run, model: str) -> float | None:
-    """Train the model of a row, and return the seconds of its training; None for a row without training."""
+    """Train what a row needs, and return the seconds that the training took; None for a model that is not trained."""
     baseline = run.recipe.benchmark.baselines.get(model)
     if isinstance(baseline, Paragraphs):
         return _train(run, baseline.model)
@@ -172,7 +172,7 @@ def _train(run: Run, model: str) -> float | None:
 
 
 def _row(run: Run, model: str) -> BenchmarkEntry:
-    """Return a model as a row of the benchmark; this writes the folders of baselines."""
+    """Return a model as a row of the benchmark; the folder of a baseline is written here."""
     if model in run.recipe.teachers:
         return BenchmarkEntry(
             model, "teacher", run.teacher(model), "torch", "fp32", run.recipe.models[model].max_length
@@ -209,7 +209,7 @@ def _with_notes(name: str, cells: dict[str, dict[str, AblationCell]]) -> dict[st
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# A local server that replaces the paid endpoint in a smoke run
+# A stand-in for a paid endpoint in a smoke run
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -232,7 +232,7 @@ def _nothing() -> Iterator[None]:
 
 @contextmanager
 def _embedding_server(wanted: bool) -> Iterator[str | None]:
-    """Serve hashed character trigrams as embeddings on this machine, over HTTP as the real endpoint does."""
+    """Serve hashed character trigrams as embeddings on this machine, over HTTP like the real endpoint."""
     if not wanted:
         yield None
         return
@@ -270,4 +270,4 @@ class _Embeddings(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing on stderr."""
+        """Write nothing to stderr."""

@@ -1,8 +1,8 @@
 """Adapt an encoder to the recipe's text by masked-language modelling: `kind: mlm`.
 
-It reads the training pairs' texts and the texts of `data.unlabelled` and `data.parallel`, each text once; the validation pairs' texts give the perplexity
-before and after. The artefact is a plain bi-encoder folder, so that it can be scored as it is, and the backbone of a
-later teacher (`backbone: {teacher: <name>}`) or, by its path, of another recipe.
+The training texts are those of the training pairs, `data.unlabelled` and `data.parallel`, each once; the validation
+pairs' texts give the perplexity before and after. The artefact is a plain bi-encoder folder. It can be scored as it is,
+or be the backbone of a later teacher (`backbone: {teacher: <name>}`) or, by its path, of another recipe.
 """
 
 import logging
@@ -24,9 +24,9 @@ log = logging.getLogger(__name__)
 
 
 def adapt(run: Run, job: Job, teacher: Teacher) -> None:
-    """Train the job's encoder on its own text; every process of a launch calls this.
+    """Train the job's encoder on the recipe's text; every process of a launch calls this.
 
-    :raises BadInput: if the architecture or the tokenizer does not support masking, or there is no text
+    :raises BadInput: if the architecture or the tokenizer does not support masking, or if there is no text
     """
     settings = teacher.mlm or Mlm()
 
@@ -49,7 +49,7 @@ def adapt(run: Run, job: Job, teacher: Teacher) -> None:
         import torch
 
         model = built_for_training(job)
-        torch.manual_seed(0)  # a new head starts the same everywhere
+        torch.manual_seed(0)  # the new head starts from the same weights in every process
         pretrained = resolve_name(teacher.backbone) if isinstance(teacher.backbone, str) else None
         return MlmStep(model, settings, pretrained=pretrained)
 

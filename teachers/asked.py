@@ -18,9 +18,9 @@ def put_into_run(
     stated: Mapping[str, Any],
     write: Callable[[Path], None] | None = None,
 ) -> bool:
-    """Make the folder of a teacher, unless it exists; return whether it was made.
+    """Write the folder of a teacher, unless it exists; return whether it was written.
 
-    :param inputs: everything that determines it, for its fingerprint; `parents` are those of its card
+    :param inputs: everything that determines the teacher, for its fingerprint; `parents` go into its card
     :param stated: the content of its scorer.json
     :param write: writes a model into the folder; None for a teacher without one
     """

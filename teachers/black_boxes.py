@@ -1,7 +1,7 @@
-"""Black boxes (teachers that are not a model): checks before anything is trained, and their card.
+"""Teachers that are no model in the run: checks before anything is trained, and their cards.
 
-A file must have an answer for every text that the recipe needs: training texts, texts without labels or pairs, and
-evaluation texts if the report has a row for it.
+A file must have an answer for every text that the recipe will ask for: those of training, those without labels or
+pairs, and those of evaluation if the report has a row for the teacher.
 """
 
 import logging
@@ -27,9 +27,9 @@ log = logging.getLogger(__name__)
 
 
 def check_black_boxes(run: Run) -> None:
-    """Refuse black boxes that cannot answer, before anything is trained for them.
+    """Refuse black boxes that cannot answer, before anything is trained with them.
 
-    :raises BadInput: if a file lacks texts of the recipe, or its answers are invalid
+    :raises BadInput: if a file lacks texts of the recipe, or has invalid answers
     """
     from accelerate import PartialState
 
@@ -42,24 +42,24 @@ def check_black_boxes(run: Run) -> None:
 def check_black_box(run: Run, name: str, *, may_ask: bool = True) -> None:
     """Check one black box; see `check_black_boxes`.
 
-    :param may_ask: False sends no request
+    :param may_ask: False sends no request to an endpoint
     """
     settings = run.recipe.black_boxes[name]
     if isinstance(settings, TokenTeacher):
-        if read_card(run.teacher(name)) is None:  # else its finished folder is in the run
+        if read_card(run.teacher(name)) is None:  # otherwise the whole model is already in the run
             check_token_teacher(settings)
     elif isinstance(settings, FileTeacher):
         _check_file(run, name, settings)
     elif isinstance(settings, EndpointTeacher) and may_ask:
         _check_endpoint(run, name, settings)
     elif isinstance(settings, CallableTeacher) and (name in run.callables or read_card(run.teacher(name)) is None):
-        _check_function(run, name)  # a finished teacher needs no function
+        _check_function(run, name)  # a finished teacher does not need the function any more
 
 
 def items_of(run: Run, name: str) -> dict[str, list[tuple[int, Item]]]:
-    """Return the items that a black box will be asked for, with their roles, by part of the data.
+    """Return the items that a black box will be asked for, with their roles, by the part of the data they belong to.
 
-    Pairs that teachers find are not known yet. If queries and documents have the same prompt, the role is 0 (query).
+    Pairs that teachers will find are not known yet. The role is always 0 (query) if the teacher has no prompts.
     """
     settings, parts = run.recipe.black_boxes[name], dict[str, list[tuple[int, Item]]]()
     for stage in run.stages:
@@ -73,7 +73,7 @@ def items_of(run: Run, name: str) -> dict[str, list[tuple[int, Item]]]:
 
 
 def _of_stage(run: Run, name: str, settings: BlackBox) -> dict[str, list[tuple[int, Item]]]:
-    """Return the items of one stage of the student's training."""
+    """Return the items that one stage of the student's training asks for."""
     split, needs = run.split, run.recipe.objectives.teachers().get(name, set())
     parts: dict[str, list[tuple[int, Item]]] = {}
     if needs:
@@ -92,12 +92,12 @@ def _of_stage(run: Run, name: str, settings: BlackBox) -> dict[str, list[tuple[i
 
 
 def _read(settings: BlackBox, items: list[tuple[int, Item]]) -> list[tuple[int, Item]]:
-    """Return the texts in the scripts that this teacher reads."""
+    """Return the items in the scripts for which this teacher is used."""
     return list(compress(items, are_read([str(text) for _, text in items], settings.scripts)))
 
 
 def _gives_threshold(run: Run, name: str) -> bool:
-    """Tell whether the student's threshold is derived from this teacher's, which needs its validation scores."""
+    """Return whether the student's threshold is derived from this teacher's, on the validation pairs."""
     student = run.recipe.student
     point = None if student is None else student.calibration.threshold
     return point is not None and point.value is not None and primary_teacher(run) == name
@@ -116,7 +116,7 @@ def _check_endpoint(run: Run, name: str, settings: EndpointTeacher) -> None:
 
 
 def _check_function(run: Run, name: str) -> None:
-    """Call a function for two items, to check what it returns."""
+    """Call a function on up to two pairs, to check what it returns."""
     scorer, train = open_black_box(run, name), run.split.train.select(range(min(2, len(run.split.train))))
     scorer.score(train.queries, train.documents)
 
@@ -139,7 +139,10 @@ def _check_file(run: Run, name: str, settings: FileTeacher) -> None:
 
 
 def describe_black_box(run: Run, name: str) -> None:
-    """Write a black box's description, or copy a token teacher, unless it exists; every process calls this."""
+    """Write a black box's description into its folder, or copy a token-comparing model there, unless it is finished.
+
+    Every process of a launch calls this.
+    """
     from accelerate import PartialState
 
     if PartialState().is_main_process:

@@ -1,4 +1,4 @@
-"""The pairs on which the teachers of a mixture disagree, for a person to read before trusting the mixture."""
+"""Where the teachers of a mixture disagree: a person should read these pairs before trusting the average."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +19,12 @@ from distill.training.mixtures import MixedSignals, mix_teachers
 __all__ = ["Disagreement", "find_disagreement", "write_disagreement"]
 
 _MOST_SHOWN = 200
-_FAR = 0.5  # teachers whose probabilities differ by more contradict each other
+_FAR = 0.5  # if two probabilities differ by more, the teachers contradict each other
 
 
 @dataclass(frozen=True)
 class Disagreement:
-    """The training pairs on which the teachers of a mixture differ most, the worst first.
+    """The training pairs on which the teachers of a mixture differ most, the largest difference first.
 
     :param rows: row of the training pairs, query, document, label (NaN for none), mixture, each teacher's probability, spread
     """
@@ -35,7 +35,7 @@ class Disagreement:
 
 
 def find_disagreement(run: Run, mixture: str, term: ScoreTerm) -> tuple[list[Finding], Disagreement | None]:
-    """Compare the cached scores of a mixture's teachers on the training pairs; None if some are not cached."""
+    """Compare the cached scores of a mixture's teachers on the training pairs; None if not all of them are cached."""
     about = f"mixture {mixture}"
     if missing := [name for name in term.named if read_card(run.teacher(name)) is None]:
         says = f"{', '.join(missing)} is not trained yet: the mixture was not looked at"
@@ -70,7 +70,7 @@ def _finding(about: str, mixed: MixedSignals, told: np.ndarray) -> Finding:
 
 
 def _rank_correlation(told: np.ndarray) -> float:
-    """Return the mean of Spearman's correlation over all pairs of teachers. *Shape:* told: (n_teachers, n_pairs)."""
+    """Return the mean Spearman correlation over all pairs of teachers. *Shape:* told: (n_teachers, n_pairs)."""
     from scipy.stats import rankdata
 
     correlations = np.corrcoef(rankdata(told, axis=1))
@@ -91,7 +91,7 @@ def _worst(mixture: str, mixed: MixedSignals, told: np.ndarray, train: Pairs) ->
 
 
 def write_disagreement(path: Path, disagreement: Disagreement) -> None:
-    """Write a table for a person to read: a column of probabilities for each teacher."""
+    """Write a table for a person to read, with a column of probabilities for each teacher."""
     columns: dict[str, type] = {"row": int, "query": str, "document": str, "label": float, "mixture": float}
     columns |= {f"teacher {name}": float for name in disagreement.teachers}
     columns["spread"] = float

@@ -1,7 +1,7 @@
 """Checks, before a student is trained, whether it can learn from these pairs, teachers and cached signals.
 
-The pairs are always checked. A finished teacher scores a few hundred validation pairs. Cached signals are compared with
-the teacher's current ones. Nothing is trained, and nothing is written into the run.
+The pairs are always checked. Finished teachers score a few hundred validation pairs. Cached signals are compared with
+the teacher's current scores. Nothing is trained, and nothing is written into the run.
 """
 
 import logging
@@ -58,33 +58,33 @@ log = logging.getLogger(__name__)
 _ASKED_AGAIN, _COSINES = (
     32,
     5000,
-)  # pairs whose signals are computed again; pairs whose cosines are computed from cached embeddings
-_SUSPECTS = 50  # pairs whose label and score differ the most, listed for a reader
+)  # pairs that are scored again; pairs whose cosines are computed from cached embeddings
+_SUSPECTS = 50  # pairs with the largest difference between label and score, listed for a person to read
 _SUSPECT_COLUMNS = {"teacher": str, "row": int, "query": str, "document": str, "label": float, "score": float}
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found, problems first, and the pairs whose label and teacher's score disagree most, as rows of a table."""
+    """The findings, problems first, and table rows of the pairs whose label and teacher's score differ most."""
 
     findings: list[Finding]
     suspects: list[list[Any]] = field(default_factory=list)
     disagreements: list[Disagreement] = field(default_factory=list)
-    """Of each mixture of teachers, the pairs on which they differ most."""
+    """For each mixture of teachers, the pairs on which they differ most."""
 
     @property
     def n_problems(self) -> int:
-        """The number of problems: findings that keep a student from learning."""
+        """The number of findings that keep a student from learning."""
         return sum(finding.level == "problem" for finding in self.findings)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the findings, without the user's texts."""
+        """Return the findings, without any of the user's texts."""
         return {"n_problems": self.n_problems, "findings": [finding.to_json() for finding in self.findings]}
 
 
 @dataclass(frozen=True)
 class _Floor:
-    """TF-IDF: its terms, and its cosines of the training pairs and the validation pairs."""
+    """TF-IDF as a baseline: the terms it counts, and its cosines on the training and the validation pairs."""
 
     words: str
     train: np.ndarray
@@ -92,9 +92,11 @@ class _Floor:
 
 
 def diagnose(run: Run, *, n_pairs: int = 300) -> Diagnosis:
-    """Check a recipe's pairs, its finished teachers and their cached signals, for each training stage separately.
+    """Check a recipe's pairs, its finished teachers and their cached signals.
 
-    :param n_pairs: number of validation pairs that each teacher scores
+    Each training stage is checked separately.
+
+    :param n_pairs: validation pairs that each teacher scores
     :raises BadInput: if the data cannot be read
     """
     if len(run.stages) == 1:
@@ -108,7 +110,7 @@ def diagnose(run: Run, *, n_pairs: int = 300) -> Diagnosis:
 
 
 def _of_stage(name: str, diagnosis: Diagnosis) -> Diagnosis:
-    """Add the name of the training stage to every finding."""
+    """Add the name of the training stage to everything that was found."""
     where = f"stage {name}"
     return Diagnosis(
         [replace(finding, about=f"{where}: {finding.about}") for finding in diagnosis.findings],
@@ -129,7 +131,7 @@ def _diagnose(run: Run, n_pairs: int) -> Diagnosis:
     found += check_contradictions(split.train)
     found += check_floor(split.train, floor.train)
     copies = check_copies(split.train, split.evaluation)
-    # equal texts are near copies: if there is a warning of these, the split's own note would repeat it
+    # equal texts are near copies too: if near copies are already a warning, drop the split's own note on leaks
     is_warned = any(finding.level == "warning" for finding in copies)
     notes = [note for note in split.notes if not (is_warned and note.startswith("leak: "))]
     found += [*copies, *(Finding("note", "data", "pairs", note) for note in notes)]
@@ -149,7 +151,7 @@ def _diagnose(run: Run, n_pairs: int) -> Diagnosis:
 
 
 def write_diagnosis(diagnosis: Diagnosis, folder: Path, *, overwrite: bool = False) -> None:
-    """Write `doctor.json`, and tables of texts of the training pairs for a person: `suspects.tsv`, of each mixture `disagreement.tsv`."""
+    """Write `doctor.json`, and tables of pairs for a person: `suspects.tsv`, and one `disagreement.tsv` per mixture."""
     with output_folder(folder, ours=("doctor.json",), overwrite=overwrite) as temporary:
         write_json(temporary / "doctor.json", diagnosis.to_json())
         with table_writer(temporary / "suspects.tsv", _SUSPECT_COLUMNS) as write:
@@ -186,11 +188,11 @@ def _examine(
 
 _Asked = tuple[
     Scorer | BlackBoxScorer | TokenScorer | None, np.ndarray | None, list[Finding]
-]  # None: it cannot score pairs
+]  # None: the teacher cannot score
 
 
 def _asked_model(run: Run, name: str, teacher: Teacher, pairs: Pairs) -> _Asked:
-    """Score pairs with a trained or frozen model."""
+    """Let a trained or frozen model score the pairs."""
     about, folder = f"teacher {name}", run.teacher(name)
     if read_card(folder) is None:
         return None, None, [_not_there_yet(run, name)]
@@ -203,7 +205,7 @@ def _asked_model(run: Run, name: str, teacher: Teacher, pairs: Pairs) -> _Asked:
 
 
 def _asked_box(run: Run, name: str, pairs: Pairs) -> _Asked:
-    """Score pairs with a black box, and check that it has all answers that the recipe needs."""
+    """Let a black box score the pairs, and check that it can answer everything that the recipe will ask."""
     about, box = f"teacher {name}", run.recipe.black_boxes[name]
     try:
         check_black_box(run, name, may_ask=False)
@@ -230,7 +232,7 @@ def _not_there_yet(run: Run, name: str) -> Finding:
 
 
 def _read_by(about: str, run: Run, scorer: TokenScorer) -> Iterator[Finding]:
-    """Yield findings on how a model that compares tokens reads its texts."""
+    """Yield findings on how a token-comparing model reads its texts: unknown tokens, and texts that are too long."""
     queries, documents = (list(dict.fromkeys(side)) for side in (run.split.train.queries, run.split.train.documents))
     yield from check_tokens(about, scorer.tokenizer, list(dict.fromkeys([*queries, *documents])))
     for cut in scorer.cut_texts(queries, documents).values():
@@ -238,7 +240,7 @@ def _read_by(about: str, run: Run, scorer: TokenScorer) -> Iterator[Finding]:
 
 
 def _reading(run: Run, name: str, teacher: Teacher, scorer: Scorer) -> Iterator[Finding]:
-    """Yield findings on how a teacher reads its texts."""
+    """Yield findings on how a teacher reads its texts: prompts, unknown tokens, and texts that are too long."""
     about, train = f"teacher {name}", run.split.train
     if teacher.model_kind == "bi_encoder":
         yield from check_prompts(about, str(teacher.backbone), run.teacher_prompts(name))
@@ -250,7 +252,7 @@ def _reading(run: Run, name: str, teacher: Teacher, scorer: Scorer) -> Iterator[
 
 
 def _layers(run: Run) -> list[Finding]:
-    """Return findings on terms on layers: layers that do not exist, heads that do not divide a width."""
+    """Return what makes layer terms unlearnable: layers that do not exist, heads that do not divide a width."""
     from distill.training.layer_terms import LayerLosses
     from distill.training.live_teacher import live_teachers
 
@@ -269,7 +271,7 @@ def _layers(run: Run) -> list[Finding]:
 
 
 def _label_losses(recipe: Recipe) -> list[str | None]:
-    """Return the losses by which the recipe learns labels."""
+    """Return the losses by which the recipe learns from labels."""
     learned: list[str | None] = [
         teacher.loss for teacher in recipe.models.values() if teacher.kind != "mlm" and not teacher.frozen
     ]
@@ -306,7 +308,7 @@ class _Cached:
 
 
 def _cached_scores(run: Run, name: str) -> _Cached | None:
-    """Return the cached scores of the training pairs; None if the cache has none of this teacher.
+    """Return the cached scores of the training pairs; None if nothing of this teacher is cached.
 
     :raises BadInput: if a shard is damaged
     """
@@ -329,7 +331,7 @@ def _cached_scores(run: Run, name: str) -> _Cached | None:
 
 
 def _signals(run: Run, name: str, scorer: Scorer | BlackBoxScorer | TokenScorer, cached: _Cached) -> list[Finding]:
-    """Return findings on cached scores: scale, whether they are this teacher's, effect of the temperature."""
+    """Return the findings on cached scores: their scale, validity, and the effect of the temperature."""
     about, train = f"signals of {name}", run.split.train
     kind, labels = run.recipe.teachers[name].model_kind, train.labels
     found = check_scale(about, cached.scores, kind)
@@ -370,7 +372,7 @@ def _temperature(recipe: Recipe, name: str, scores: np.ndarray, pairs: Pairs) ->
 
 
 def _suspects(run: Run, name: str, cached: _Cached) -> list[list[Any]]:
-    """Return the pairs whose label and teacher's score differ most, as rows of the table."""
+    """Return the pairs on which the teacher's score and the label differ most, as rows of the table."""
     train = run.split.train
     if train.labels is None:
         return []

@@ -4,8 +4,9 @@
     Trainer(config_file="config.json", checkpoints_path="checkpoints", csv_file_path="pairs.csv",
             col_name1="resume", col_name2="jd", label_col="label").train()
 
-Their JSON keys mean what they meant: a contrastive bi-encoder on the MSE of (cos + 1)/2 and the label, a random share held
-out, evaluated `num_logs_per_epoch` times an epoch. What is trained is the same folder that the recipe would make.
+The JSON keys keep their meaning: a contrastive bi-encoder trained on the MSE of (cos + 1)/2 and the label, a random
+share held out, evaluated `num_logs_per_epoch` times per epoch. The result is the same folder that the recipe would
+produce.
 """
 
 import json
@@ -34,10 +35,10 @@ class Trainer:
     """Train a contrastive bi-encoder from a configuration of the published project.
 
     :param config_file: JSON with model_name, device, batch_size, val_split, lr, epoch_num, patience, num_logs_per_epoch,
-        use_fp16, max_length, embedding_option ("CLS" or "mean"); only model_name must be there
+        use_fp16, max_length, embedding_option ("CLS" or "mean"); only model_name is required
     :param checkpoints_path: the run's folder; the model is in its `teachers/model`
     :param csv_file_path: the pairs, with a header
-    :raises BadInput: for keys that mean nothing here, naming all of them, and for values out of range
+    :raises BadInput: for unknown keys, naming all of them, and for values out of range
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Trainer:
         self._on_a_cpu = make({**config, "use_fp16": "auto"}) if config.get("use_fp16") else self.recipe
 
     def train(self) -> Path:
-        """Train, or go on where a killed run stopped, and return the model's folder."""
+        """Train, or resume a killed run, and return the model's folder."""
         from accelerate import PartialState
 
         state = PartialState(cpu=self.device == "cpu")
@@ -111,7 +112,7 @@ def _whole(value: Any) -> int:
     return int(number)
 
 
-# Their key → where it stands in a recipe, and how its value is written there
+# The published project's key → its place in a recipe, and the conversion of its value
 _KEYS: Mapping[str, tuple[tuple[str, ...], Callable[[Any], Any]]] = {
     "model_name": (("teacher", "backbone"), str),
     "max_length": (("teacher", "max_length"), _whole),
@@ -164,7 +165,7 @@ def _recipe(config: Mapping[str, Any], path: Path, folder: str, pairs: str, colu
 
 
 def _in_their_words(problems: str) -> str:
-    """Name their keys in place of ours, and what is said of two of ours once."""
+    """Replace the recipe's keys in the messages by the published project's; drop repeated lines."""
     for key, ((section, name), _) in _KEYS.items():
         place = {"teacher": "teachers.model.", "training": "teachers.model.training.", "data": "data."}[section]
         problems = problems.replace(f"{place}{name}:", f"{key}:")

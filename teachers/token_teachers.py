@@ -1,7 +1,7 @@
-"""Teachers that compare tokens (BGE-m3, late interaction): checked before any training, and used as they are.
+"""Teachers that compare tokens: they are checked before anything is trained, and used without training.
 
-Their folder in the run is complete: the model, its heads as safetensors, and the settings of the comparison. Its
-revision covers all of them.
+Their folder in the run is complete: the model, its heads as safetensors, and the settings of the comparison. The
+folder's revision covers all of it.
 """
 
 import logging
@@ -23,9 +23,9 @@ log = logging.getLogger(__name__)
 
 
 def check_token_teacher(settings: TokenTeacher) -> None:
-    """Refuse a folder that is not such a model, without loading it.
+    """Refuse a folder or name that is not such a model, without loading it.
 
-    :raises BadInput: if a file of it is missing
+    :raises BadInput: if a part of it is missing
     """
     name = resolve_name(settings.backbone)
     if isinstance(settings, M3Teacher):
@@ -37,7 +37,7 @@ def check_token_teacher(settings: TokenTeacher) -> None:
 
 
 def take_token_teacher(run: Run, name: str, settings: TokenTeacher) -> None:
-    """Copy a model into the run's folder, unless it exists."""
+    """Copy a model into the run's folder, unless it is already there."""
     identity = identify(settings.backbone)
     section = settings.deciding(exclude={"scripts"})
     inputs = {"stage": "train_teacher", "name": name, "teacher": section, "parents": {"backbone": identity}}
@@ -50,7 +50,7 @@ def _write(settings: TokenTeacher, folder: Path) -> None:
     """Write the model, and BGE-m3's heads beside it."""
     name = resolve_name(settings.backbone)
     if isinstance(settings, M3Teacher):
-        has_pooling = stored_file(name, "modules.json") is not None  # a folder trained by FlagEmbedding lacks it
+        has_pooling = stored_file(name, "modules.json") is not None  # folders trained with FlagEmbedding lack it
         model = build_model(
             "bi_encoder",
             name,

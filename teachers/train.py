@@ -1,9 +1,10 @@
-"""Train the recipe's teachers on the labels: a cross-encoder and bi-encoders, whole or through LoRA.
+"""Train the recipe's teachers on the labels: a cross-encoder and bi-encoders, full fine-tuning or LoRA.
 
-A teacher of kind mlm learns no labels: it adapts an encoder to the recipe's text, from which another teacher starts.
+A teacher of kind mlm uses no labels: it adapts an encoder to the recipe's text, as the start of a later teacher.
 
 A cross-encoder reads query and document together: backbone → mean of all token embeddings (or CLS) → MLP → one score, BCE.
-A bi-encoder embeds each text alone: mean or CLS pooling, the ablation's contrastive loss, or InfoNCE over the batch.
+A bi-encoder embeds each text separately: mean or CLS pooling, the ablation's contrastive loss, or InfoNCE over the
+batch.
 """
 
 import logging
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 def train_teachers(run: Run) -> None:
-    """Train (or copy, if frozen) every unfinished teacher; every process of a launch calls this."""
+    """Train every unfinished teacher (copy it if it is frozen); every process of a launch calls this."""
     if not run.recipe.teachers and run.recipe.student is None:
         raise BadInput("this recipe has neither teachers nor a student; there is nothing to train")
     for stage in run.stages:
@@ -44,9 +45,9 @@ def train_teachers(run: Run) -> None:
 
 
 def train_teacher(run: Run, name: str) -> None:
-    """Train one teacher, unless it is finished; one that it starts from must be. A black box only gets its card.
+    """Train one teacher, unless it is finished; its backbone must be. For a black box only its folder is written.
 
-    It learns from the recipe's own data, not from that of the student's training stages.
+    It learns from the recipe's own data, whatever data the stages of the student's training use.
     """
     run = run.for_teachers
     if name in run.recipe.black_boxes:
@@ -61,14 +62,14 @@ def train_teacher(run: Run, name: str) -> None:
 
 
 def _with_training_as_made(folder: Path, inputs: dict[str, Any]) -> dict[str, Any]:
-    """Return the inputs with a finished folder's training section, which does not affect a frozen teacher."""
+    """Return the inputs with a finished folder's training section, because it does not affect a frozen teacher."""
     card = read_card(folder)
     made = {} if card is None else card.details.get("inputs", {}).get("teacher", {})
     return inputs | {"teacher": inputs["teacher"] | ({"training": made["training"]} if "training" in made else {})}
 
 
 def _inputs(run: Run, name: str, teacher: Teacher) -> dict[str, Any]:
-    """Return everything that determines a teacher; the interval of checkpoints does not."""
+    """Return everything that determines a teacher; `checkpoint_seconds` and `tensorboard` do not."""
     section = teacher.deciding(exclude={"scripts": True, "training": {"checkpoint_seconds", "tensorboard"}})
     inputs: dict[str, Any] = {
         "stage": "train_teacher",
@@ -77,7 +78,7 @@ def _inputs(run: Run, name: str, teacher: Teacher) -> dict[str, Any]:
         "parents": _parents(run, teacher),
     }
     if any(prompts := _stored_prompts(run, teacher)):
-        inputs["prompts"] = list(prompts)  # earlier releases dropped them, and made another teacher
+        inputs["prompts"] = list(prompts)  # earlier releases dropped the prompts, so a teacher made by them differs
     if teacher.frozen:
         return inputs
     described = run.split.describe()
@@ -90,7 +91,7 @@ def _inputs(run: Run, name: str, teacher: Teacher) -> dict[str, Any]:
 
 
 def _stored_prompts(run: Run, teacher: Teacher) -> tuple[str, str]:
-    """Return the prompts of a bi-encoder's backbone, if the recipe states none."""
+    """Return the prompts stored with a bi-encoder's backbone, if the recipe gives none."""
     if teacher.model_kind == "cross_encoder" or teacher.prompts is not None:
         return NO_PROMPTS
     if isinstance(teacher.backbone, TeacherBackbone):
@@ -135,7 +136,7 @@ def _make(run: Run, name: str, teacher: Teacher, inputs: dict[str, Any]) -> None
 
 
 def _parents(run: Run, teacher: Teacher) -> dict[str, str]:
-    """Return the start of a teacher: a backbone by name or content, or another teacher's revision."""
+    """Return what a teacher starts from: a backbone by name or content hash, or an earlier teacher's revision."""
     if isinstance(teacher.backbone, TeacherBackbone):
         name = teacher.backbone.teacher
         return {name: run.require(run.teacher(name), "train_teacher").revision}

@@ -1,6 +1,6 @@
-"""Scored pairs and texts: every table is read and written here, split, tokenised and counted.
+"""Scored pairs and texts: every table is read, written, split, tokenised and counted here.
 
-It knows no model.
+Nothing here depends on a model.
 """
 
 from typing import TYPE_CHECKING

@@ -1,14 +1,14 @@
 """Résumé–job-description pairs in Korean and English, made from a seed: data that needs no network.
 
-**What decides the label.**  A résumé belongs to one job family, one specialism of it (a set of must-have skills), one
-seniority level and one foreign language; a job description asks for one of each.  The label is 1 exactly when all four
-are the same:
+**What determines the label.**  A résumé belongs to one job family, one specialism of it (a set of must-have skills),
+one seniority level and one foreign language; a job description asks for one of each.  The label is 1 exactly when all
+four are the same:
 
 * the *family* (nursing, accounting, semiconductor process, ...);
-* the *specialism*: then every must-have skill of the job description stands in the skills of the résumé, perhaps in
-  its other spelling (``쿠버네티스`` for ``Kubernetes``); of another specialism's must-haves the résumé has none;
-* the *foreign language*, a must-have too, named or certified (``일본어`` or ``JLPT``);
-* the *seniority level*: the total years of the résumé lie in the range of years that the job description states.
+* the *specialism*: then every must-have skill of the job description is among the skills of the résumé, perhaps in its
+  other spelling (``쿠버네티스`` for ``Kubernetes``); the résumé has no must-have skill of another specialism;
+* the *foreign language*, also a must-have, given by name or by certificate (``일본어`` or ``JLPT``);
+* the *seniority level*: the résumé's total years are in the range that the job description states.
 
 The kinds of negative break these rules:
 
@@ -16,13 +16,13 @@ The kinds of negative break these rules:
 * ``skill_negative``: the same family and level, but another specialism and another foreign language;
 * ``seniority_negative``: as in a positive, but for a level two steps away.
 
-Nothing else matters: the rest of a text is drawn without regard to the label, and each side picks its own language and
+Nothing else matters: the rest of a text is drawn independently of the label, and each side draws its own language and
 its own spelling of every skill, so that counting common words does not solve the task.  People and companies are
 invented: telephone numbers are the unassigned ``010-0000`` and ``+1-555-01``, addresses end in ``example.com``.
 
-Trained from random weights on labels alone, a small cross-encoder that pools by the mean stayed at chance for more than
-a thousand steps; some hundred steps as a bi-encoder first (contrastive, against the other job descriptions of the
-batch) start it.
+A small cross-encoder with mean pooling, trained from random weights on labels alone, stayed at chance for more than a
+thousand steps.  It learns if it is first trained as a bi-encoder for some hundred steps (contrastive, against the other
+job descriptions of the batch).
 """
 
 import random
@@ -40,10 +40,10 @@ Kind = Literal["positive", "random_negative", "seniority_negative", "skill_negat
 Language = Literal["ko", "en", "mixed"]
 KINDS: tuple[Kind, ...] = ("positive", "random_negative", "seniority_negative", "skill_negative")
 
-ENGLISH_SHARE = 0.3  # of résumés
-SWITCH_SHARE = 0.25  # of job descriptions, written in the language that the résumé is not in
-RESUME_SKILLS = 4  # of the specialism's five must-haves
-JD_SKILLS = 3  # that a job description asks for
+ENGLISH_SHARE = 0.3  # of the résumés
+SWITCH_SHARE = 0.25  # of the job descriptions: written in the other language than the résumé
+RESUME_SKILLS = 4  # of the five must-have skills of the specialism
+JD_SKILLS = 3  # that a job description requires
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class SyntheticPair:
 
 @dataclass(frozen=True)
 class _Profile:
-    """What a résumé offers or a job description asks for, before it is put into words."""
+    """What a résumé offers or a job description asks for, before it is written as text."""
 
     family: Family
     specialism: int
@@ -75,7 +75,7 @@ class _Profile:
 
 @dataclass(frozen=True)
 class _Resume:
-    """A résumé in words, with what it was made from."""
+    """A résumé as text, with the profile it was made from."""
 
     profile: _Profile
     english: bool
@@ -87,7 +87,7 @@ def generate_pairs(
 ) -> Iterator[SyntheticPair]:
     """Yield ``n_pairs`` pairs; ``hard_share`` of the negatives have the right family but a wrong level or specialism.
 
-    Pair *i* depends on ``seed``, the shares and *i* alone, so that a long run starts with the short one.
+    Pair *i* depends only on ``seed``, the shares and *i*, so that a long sequence starts with the shorter one.
 
     >>> first, second = generate_pairs(2, seed=7)
     >>> first == next(generate_pairs(1, seed=7))
@@ -96,7 +96,7 @@ def generate_pairs(
     _check_share("positive_share", positive_share)
     _check_share("hard_share", hard_share)
     for index in range(n_pairs):
-        rng = random.Random(f"{seed}/pair/{index}")  # text seeds go through SHA-512: the same in every process
+        rng = random.Random(f"{seed}/pair/{index}")  # a text seed is hashed with SHA-512: the same in every process
         kind = "positive" if rng.random() < positive_share else _negative_kind(rng, hard_share)
         yield _pair(rng, _draw_resume(rng), kind)
 
@@ -106,8 +106,8 @@ def generate_groups(
 ) -> Iterator[list[SyntheticPair]]:
     """Yield ``n_groups`` lists of ``n_candidates`` pairs that share one résumé, for ranking.
 
-    One to a third of the candidates are positive, in no particular order.  Group *i* depends on ``seed``, the settings
-    and *i* alone; the first is number ``start``, so that a second call goes on where another ended.
+    Between one and a third of the candidates are positive, in random order.  Group *i* depends only on ``seed``, the
+    settings and *i*; the first one has the number ``start``, so that a second call can continue an earlier one.
 
     >>> group = next(generate_groups(1, seed=7, n_candidates=5))
     >>> len(group), len({pair.resume for pair in group})
@@ -157,7 +157,7 @@ def _pair(rng: random.Random, resume: _Resume, kind: Kind) -> SyntheticPair:
 
 
 def _wanted(rng: random.Random, offered: _Profile, kind: Kind) -> _Profile:
-    """Return what a job description asks for, so that it makes a pair of this kind with the résumé."""
+    """Return what a job description must ask for, so that it makes a pair of this kind with the résumé."""
     family, level = offered.family, offered.level
     if kind == "random_negative":
         return _draw_profile(rng, _other(rng, FAMILIES, FAMILIES.index(family)), JD_SKILLS)
@@ -165,7 +165,7 @@ def _wanted(rng: random.Random, offered: _Profile, kind: Kind) -> _Profile:
         specialism = _other(rng, range(len(family.specialisms)), offered.specialism)
         language = _other(rng, range(len(FOREIGN_LANGUAGES)), offered.language)
         return _Profile(family, specialism, level, language, rng.sample(family.specialisms[specialism], JD_SKILLS))
-    if kind == "seniority_negative":  # two steps around the circle: each level is asked for equally often
+    if kind == "seniority_negative":  # two steps around the circle, so that all levels are equally frequent
         level = (level + 2) % len(LEVELS)
     return _Profile(family, offered.specialism, level, offered.language, rng.sample(offered.skills, JD_SKILLS))
 
@@ -176,7 +176,7 @@ def _other(rng: random.Random, items: Sequence[_Item], index: int) -> _Item:
 
 
 class _Writer:
-    """Puts profiles into words of one language; the label does not rest on any choice made here."""
+    """Writes profiles as texts of one language; no choice made here affects the label."""
 
     def __init__(self, rng: random.Random, english: bool) -> None:
         self.rng = rng
@@ -184,7 +184,7 @@ class _Writer:
         self.words = ENGLISH if english else KOREAN
 
     def resume(self, profile: _Profile) -> str:
-        """Write a résumé, a section to a line."""
+        """Write a résumé, one section per line."""
         pick, words, number = self.pick, self.words, self.rng.randrange(10_000)
         sections = (
             words.contact.format(
@@ -199,7 +199,7 @@ class _Writer:
         return "\n".join(sections)
 
     def career(self, profile: _Profile) -> str:
-        """Write the section of a résumé that tells its level."""
+        """Write the section of a résumé that shows its level."""
         level, words = LEVELS[profile.level], self.words
         years = self.rng.randint(*level.years)
         return self.pick(words.career).format(
@@ -211,7 +211,7 @@ class _Writer:
         )
 
     def jd(self, profile: _Profile) -> str:
-        """Write a job description, a section to a line."""
+        """Write a job description, one section per line."""
         pick, words = self.pick, self.words
         sections = (
             self.opening(profile),
@@ -235,7 +235,7 @@ class _Writer:
         )
 
     def listed(self, skills: Sequence[Skill]) -> str:
-        """Return these skills in any order, each in any of its spellings."""
+        """Return these skills in random order, each in a random spelling."""
         return ", ".join(self.spell(skill) for skill in self.rng.sample(skills, len(skills)))
 
     def fluency(self, profile: _Profile) -> str:
@@ -245,7 +245,7 @@ class _Writer:
         return f"{first} ({second})"
 
     def spell(self, skill: Skill) -> str:
-        """Return a spelling of a skill: a Korean text also uses the English ones."""
+        """Return a spelling of a skill; a Korean text also uses English ones."""
         return self.pick(skill.en if self.english or self.rng.random() < 0.5 else skill.ko)
 
     def term(self, word: Skill) -> str:

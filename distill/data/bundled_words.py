@@ -1,7 +1,7 @@
-"""The words that :mod:`distill.data.bundled` writes résumés and job descriptions from.
+"""The words that :mod:`distill.data.bundled` uses for résumés and job descriptions.
 
-A skill is written ``한글/다른 한글=English/other English``: every form names the same skill.  The skills of one
-specialism are separated by ``", "``.  Forms of different specialisms share no whole name, so that a must-have skill
+A skill is written ``한글/다른 한글=English/other English``: all these spellings name the same skill.  The skills of one
+specialism are separated by ``", "``.  Different specialisms share no complete spelling, so that a must-have skill
 belongs to exactly one specialism.
 """
 
@@ -12,7 +12,7 @@ __all__ = ["ENGLISH", "FAMILIES", "FOREIGN_LANGUAGES", "KOREAN", "LEVELS", "Fami
 
 @dataclass(frozen=True)
 class Skill:
-    """One skill and the ways to write it in Korean and in English."""
+    """One skill and its spellings in Korean and in English."""
 
     ko: tuple[str, ...]
     en: tuple[str, ...]
@@ -20,7 +20,7 @@ class Skill:
 
 @dataclass(frozen=True)
 class Family:
-    """One job family: what its people are called, where they work, and which skills they have.
+    """One job family: its job titles, its employers, its majors and its skills.
 
     ``common`` skills are shared by the whole family; each of ``specialisms`` is a tuple of must-have skills.
     """
@@ -36,7 +36,7 @@ class Family:
 
 @dataclass(frozen=True)
 class Level:
-    """One seniority level: the years of experience, the rank on a résumé and the grade that a job description asks."""
+    """One seniority level: the years of experience, the rank on a résumé and the grade in a job description."""
 
     key: str
     years: tuple[int, int]
@@ -46,7 +46,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Wording:
-    """How one language puts the parts of a text: each field is a set of templates or words to choose from."""
+    """The texts of one language: each field holds the templates or words to choose from."""
 
     people: tuple[str, ...]
     contact: str
@@ -78,7 +78,7 @@ def _skills(text: str) -> tuple[Skill, ...]:
 
 
 def _family(key: str, sector: str, titles: str, employers: str, majors: str, *skills: str) -> Family:
-    """Make a family from lines of words; of the skills the first line is common to all, each other one is a specialism."""
+    """Make a family from lines of words; the first line of skills is common to all, each other line is a specialism."""
     common, *specialisms = skills
     return Family(
         key,

@@ -1,4 +1,4 @@
-"""Count how much of the texts `max_length` cuts off: once per stage, for the log and the card."""
+"""How much of the texts `max_length` cuts off: counted once per stage, for the log and the card."""
 
 import logging
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from distill.data.tokens import tokenize
 __all__ = ["CutTexts", "count_cut_texts", "sample_cut_texts"]
 
 log = logging.getLogger(__name__)
-_SAMPLED = 2000  # of the sequences as long as the limit: their full lengths need a second tokenisation
+_SAMPLED = 2000  # sequences at the limit that are tokenised again without it, to find their full lengths
 _NO_LIMIT = 1 << 20
 _SEED = 0
 
 
 @dataclass(frozen=True)
 class CutTexts:
-    """Sequences (texts, or a cross-encoder's pairs) that are longer than `max_length` tokens, and the tokens that they lose."""
+    """Counts of sequences (texts, or a cross-encoder's pairs) over `max_length` tokens, and the tokens they lose."""
 
     n: int
     n_cut: int
@@ -32,11 +32,11 @@ class CutTexts:
         return self.n_cut / max(self.n, 1)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the card's entry."""
+        """Return the entry for a card."""
         return {**asdict(self), "share": round(self.share, 4)}
 
     def say(self, name: str) -> None:
-        """Log what is cut, as a warning if anything is."""
+        """Log how many sequences are cut, as a warning if there are any."""
         if self.n_cut:
             log.warning(
                 "%s: max_length %d cuts %d of %d texts (%.1f %%), which lose %d tokens each in the median",
@@ -59,10 +59,10 @@ def count_cut_texts(
     *,
     max_length: int,
 ) -> CutTexts:
-    """Count the sequences that were cut to `max_length` tokens.
+    """Count the sequences that were cut to `max_length` tokens; estimated from 2,000 if more are at the limit.
 
-    :param lengths: tokens of each sequence after the cut. *Shape:* (n_sequences,)
-    :param texts: the same sequences; `pair_texts` their second halves
+    :param lengths: number of tokens of each sequence after the cut. *Shape:* (n_sequences,)
+    :param texts: the same sequences; `pair_texts` are their second texts
     """
     full = np.flatnonzero(lengths >= max_length)
     looked = full
@@ -81,7 +81,7 @@ def count_cut_texts(
 def sample_cut_texts(
     tokenizer: Any, texts: Sequence[str], pair_texts: Sequence[str] | None = None, *, max_length: int
 ) -> CutTexts:
-    """Estimate from up to 2,000 texts, drawn at random, how many a model of `max_length` tokens cuts; exact for fewer."""
+    """Estimate from up to 2,000 random texts how many a limit of `max_length` tokens cuts; exact for fewer."""
     rows = np.arange(len(texts))
     if len(rows) > _SAMPLED:
         rows = np.sort(np.random.default_rng(_SEED).choice(rows, _SAMPLED, replace=False))

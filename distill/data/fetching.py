@@ -1,4 +1,4 @@
-"""`distill fetch-data`: a public set from the hub, or from a folder that holds it, as the CSV files that recipes name."""
+"""`distill fetch-data`: writes a public set, from the hub or from a folder, as the CSV files that recipes name."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -22,11 +22,11 @@ _TextColumns = Mapping[str, Sequence[Any]]
 def fetch(name: str, output: Path, *, source: Path | None = None, overwrite: bool = False) -> str:
     """Write the files of a public set below `output`; return a line that says what was written.
 
-    All is read before anything is written.
+    Everything is read before anything is written.
 
-    :param source: a folder that holds the set; None takes it from the hub
-    :raises BadInput: for a set that is not known, where the hub cannot be reached, the folder does not hold the set, or a file
-        is there already
+    :param source: a folder that holds the set; None reads it from the hub
+    :raises BadInput: if the set is unknown, the hub cannot be reached, the folder does not hold the set, or a file
+        already exists
     """
     if name not in PUBLIC_SETS:
         raise BadInput(f"fetch-data {name}: no such set; accepted: {', '.join(PUBLIC_SETS)}")
@@ -54,7 +54,7 @@ def fetch(name: str, output: Path, *, source: Path | None = None, overwrite: boo
 
 
 def _found(name: str, one: PublicSet, source: Path, file: str) -> Path:
-    """Return the file of a folder that holds a part of a set, under our name or another that it goes by."""
+    """Return the file in a folder that holds a part of a set, under our name or one of its other names."""
     if not source.is_dir():
         raise BadInput(f"--from {source}: no such folder; name one that holds {name}")
     stems = list(dict.fromkeys([Path(file).stem, *one.elsewhere[file]]))
@@ -82,7 +82,7 @@ def _from_hub(name: str, one: PublicSet, split: str) -> _TextColumns:
     datasets.disable_progress_bars()
     logging.getLogger("huggingface_hub").setLevel(
         logging.CRITICAL
-    )  # its import has set it anew; it logs what it raises
+    )  # the import resets the level; the library logs what it raises anyway
     log.info("%s: %s of %s from the hub", name, split, one.hub)
     try:
         held: Any = datasets.load_dataset(one.hub, one.configuration, split=split, revision=one.revision)
@@ -104,7 +104,7 @@ def _from_hub(name: str, one: PublicSet, split: str) -> _TextColumns:
 
 
 def _first(error: BaseException) -> BaseException:
-    """Return what went wrong first: a hub that is not there ends, after five tries, in a closed client."""
+    """Return the first error of a chain: an unreachable hub ends, after five tries, in a closed client."""
     earlier = error.__cause__ or error.__context__
     return error if earlier is None else _first(earlier)
 

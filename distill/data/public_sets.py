@@ -1,4 +1,4 @@
-"""Public sets of pairs that recipes read: where the hub has them, and where `distill fetch-data` writes them."""
+"""Public sets of pairs that recipes read: their place on the hub, and where `distill fetch-data` writes them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ __all__ = ["PUBLIC_SETS", "PublicSet", "advice_for"]
 
 @dataclass(frozen=True)
 class PublicSet:
-    """A set as the hub has it, and the files that it is written to.
+    """A set on the hub, and the files that it is written to.
 
-    :param folder: of the files, below the output
+    :param folder: folder of the files, below the output
     :param hub: name of the dataset
-    :param configuration: of the dataset; None where it has one only
-    :param revision: the commit that was read; None takes the newest
+    :param configuration: configuration of the dataset; None if it has only one
+    :param revision: the commit to read; None reads the newest
     :param columns: name in our files → name on the hub
     :param splits: name of our file → split on the hub
-    :param elsewhere: name of our file → names that the same rows go by in other collections
+    :param elsewhere: name of our file → names of the same file in other collections
     """
 
     folder: str
@@ -64,11 +64,11 @@ PUBLIC_SETS: Mapping[str, PublicSet] = {
         elsewhere={"train.csv": ("train",)},
     ),
 }
-"""By the name that `distill fetch-data` takes. Scores go from 0 to 5; ko_en holds the same sentence in two languages."""
+"""The sets by the name that `distill fetch-data` takes. Scores are from 0 to 5; ko_en is sentences in two languages."""
 
 
 def advice_for(path: Path) -> str:
-    """Return what to do about a missing file that is one of a public set's, and nothing for any other.
+    """Return how to get a missing file that belongs to a public set; "" for any other file.
 
     >>> advice_for(Path("data/korsts/dev.csv")), advice_for(Path("mine.csv"))
     ('; distill fetch-data korsts writes it', '')

@@ -1,4 +1,4 @@
-"""Many short arrays of row numbers in two flat ones: a million units of one pair each take 16 MB, as single arrays 120."""
+"""Many short arrays of row numbers in two flat ones: a million of one value each take 16 MB, as single arrays 120."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ __all__ = ["Ragged", "starts"]
 
 
 def starts(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Return where each part starts, and the end. *Shape:* lengths: (n,) → (n + 1,) int64."""
+    """Return the start of each part, and the end of the last. *Shape:* lengths: (n,) → (n + 1,) int64."""
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
 @dataclass(frozen=True)
 class Ragged(Sequence[np.ndarray]):
-    """Parts of an array of numbers.
+    """An array of numbers divided into parts.
 
     *Shape:* values: (n_values,); offsets: (n_parts + 1,), part i is values[offsets[i]:offsets[i + 1]]
 
@@ -30,12 +30,12 @@ class Ragged(Sequence[np.ndarray]):
 
     @classmethod
     def cut(cls, values: np.ndarray, lengths: Sequence[int] | np.ndarray) -> "Ragged":
-        """Cut an array into parts of these lengths. *Shape:* lengths: (n_parts,)."""
+        """Divide an array into parts of these lengths. *Shape:* lengths: (n_parts,)."""
         return cls(values, starts(lengths))
 
     @classmethod
     def single(cls, values: np.ndarray) -> "Ragged":
-        """Make each value a part."""
+        """Make each value its own part."""
         return cls(values, np.arange(len(values) + 1))
 
     def __len__(self) -> int:
@@ -48,39 +48,39 @@ class Ragged(Sequence[np.ndarray]):
     def __getitem__(self, part: int | slice) -> "np.ndarray | Sequence[np.ndarray]":
         if isinstance(part, slice):
             return [self[number] for number in range(len(self))[part]]
-        number = range(len(self))[part]  # IndexError behind the last one
+        number = range(len(self))[part]  # raises IndexError after the last part
         return self.values[self.offsets[number] : self.offsets[number + 1]]
 
     @property
     def lengths(self) -> np.ndarray:
-        """Values of each part. *Shape:* (n_parts,)."""
+        """The number of values of each part. *Shape:* (n_parts,)."""
         return np.diff(self.offsets)
 
     def lengths_of(self, parts: np.ndarray) -> np.ndarray:
-        """Values of some parts. *Shape:* parts: (n,)."""
+        """Return the number of values of some parts. *Shape:* parts: (n,)."""
         lengths: np.ndarray = self.offsets[parts + 1] - self.offsets[parts]
         return lengths
 
     def several(self) -> list[np.ndarray]:
-        """Return the parts of more than one value."""
+        """Return the parts with more than one value."""
         return [self[part] for part in np.flatnonzero(self.lengths > 1).tolist()]
 
     def joined(self, parts: np.ndarray) -> np.ndarray:
-        """Return the values of some parts, in their order. *Shape:* parts: (n,)."""
+        """Return the values of some parts, concatenated in the given order. *Shape:* parts: (n,)."""
         lengths = self.lengths_of(parts)
         shifts = self.offsets[parts] - np.cumsum(lengths) + lengths
         values: np.ndarray = self.values[np.repeat(shifts, lengths) + np.arange(lengths.sum())]
         return values
 
     def followed_by(self, other: "Ragged") -> "Ragged":
-        """Return these parts and those of another behind them."""
+        """Return these parts, followed by the parts of another."""
         values = np.concatenate([self.values, other.values])
         return Ragged.cut(values, np.concatenate([self.lengths, other.lengths]))
 
     def mapped(self, *numbers: np.ndarray) -> "Ragged":
-        """Return what the values of each part stand for in these arrays: each once, ascending.
+        """Return, for each part, the entries of these arrays at the part's values: each once, ascending.
 
-        *Shape:* each of numbers: (more than the greatest value,)
+        *Shape:* each of numbers: (n,) with n larger than every value
         """
         part = np.repeat(np.arange(len(self)), self.lengths)
         taken = [given[self.values] for given in numbers]

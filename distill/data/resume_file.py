@@ -1,7 +1,7 @@
-"""Prepare the résumés of a table: take out who a person is, keep the wanted sections, list what went.
+"""Prepare the résumés of a table: remove identifying data, keep the wanted sections, list what was removed.
 
-Rows are read, changed and written one by one, so that a file of any size fits in memory, and every other column comes
-out as it went in, numbers of JSON in their spelling. What is read, and what is refused, is said in :mod:`distill.data.tables`.
+Rows are read, changed and written one at a time, so that a file of any size fits into memory. Every other column is
+copied unchanged, JSON numbers in their spelling. :mod:`distill.data.tables` describes what is read and what is refused.
 """
 
 import logging
@@ -33,23 +33,23 @@ from distill.wording import counted
 __all__ = ["Preparation", "Prepared", "prepare_file"]
 
 log = logging.getLogger(__name__)
-_ROWS_AT_ONCE = 10_000  # of Parquet
+_ROWS_AT_ONCE = 10_000  # rows of Parquet
 Change = Callable[[Any], Any]
 Listing = Callable[[Sequence[Any]], None]
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is done to a résumé: it is cut to sections, identifiers are removed, or both."""
+    """How a résumé is prepared: it is cut to sections, identifiers are removed, or both."""
 
     keep: Sequence[str] | None = None
-    """Kinds of section to keep; None keeps all. A résumé that has none of them stays whole and is counted."""
+    """Kinds of section to keep; None keeps all. A résumé without any of them stays whole and is counted."""
     blind: bool = False
-    """Whether to remove identifiers. It is done before sections are cut: a name that only the personal data state is then
-    found in the rest."""
+    """Whether to remove identifiers. This happens before sections are cut, so that a name that only the personal data
+    give is also found in the rest."""
 
     def check(self) -> None:
-        """Raise `BadInput` for a kind of section that is not known, and where there is nothing to do."""
+        """Raise `BadInput` for an unknown kind of section, or if there is nothing to do."""
         if self.keep is None:
             if not self.blind:
                 raise BadInput("there is nothing to do: name sections to keep, or ask for blinding")
@@ -62,7 +62,7 @@ class Preparation:
 
 @dataclass
 class Prepared:
-    """What was done: rows read, sections dropped and identifiers removed, and the rows that had no wanted section."""
+    """Counts: rows read, sections dropped, identifiers removed, and rows without a wanted section (`whole`)."""
 
     n_rows: int = 0
     n_sections: int = 0
@@ -86,11 +86,13 @@ def prepare_file(
     r"""Write a copy of a table in which one column of résumés is cut to sections, blinded, or both.
 
     :param source: .csv, .tsv, .jsonl or .parquet (the first three also as .gz).
-    :param output: a file of the same format; it is there when all is done, or not at all.
-    :param column: the column of résumés. An empty or missing value stays as it is.
-    :param dropped: a table of what went: row (from 1), kind, text; its form is said in :mod:`distill.data.table_writing`.
-    :param overwrite: replace an output that is there already.
-    :raises BadInput: on an output that cannot be written, a missing file or column, an empty file, a value that is no text, or nothing to do.
+    :param output: a file of the same format; it is complete or does not exist.
+    :param column: the column of résumés. An empty or missing value stays unchanged.
+    :param dropped: a table of what was removed: row (from 1), kind, text; :mod:`distill.data.table_writing` describes
+        its formats.
+    :param overwrite: replace an existing output.
+    :raises BadInput: if the output cannot be written, a file or column is missing, the file is empty, a value is no
+        text, or there is nothing to do.
     """
     preparation.check()
     table = locate(source)
@@ -125,9 +127,9 @@ def prepare_file(
 
 
 def _check_places(table: Table, output: Path, dropped: Path | None) -> None:
-    """Refuse an output of another format, and places that are one file.
+    """Refuse an output of another format, and two paths that are the same file.
 
-    :raises BadInput: saying which
+    :raises BadInput: naming them
     """
     path = table.path
     same = _suffix(output) == _suffix(path) and not (table.format == "parquet" and output.suffix == ".gz")
@@ -146,7 +148,7 @@ def _suffix(path: Path) -> str:
 
 
 def _changed(value: Any, where: str, preparation: Preparation, listing: Listing | None, done: Prepared) -> Any:
-    """Return the prepared text, and write down and count what it lost."""
+    """Return the prepared text, and list and count what was removed."""
     if is_gap(value):
         return value
     if problem := text_problem(value):
@@ -185,7 +187,7 @@ def _copy_csv(table: Table, target: Path, column: str, change: Change) -> None:
 
 
 def _copy_tsv(table: Table, target: Path, column: str, change: Change) -> None:
-    """Copy a TSV, which has no quotes: its values hold neither tabs nor line breaks, and a text that got some loses them."""
+    """Copy a TSV. It has no quotes, so values hold no tabs or line breaks; new line breaks become spaces."""
     with opened(target) as out:
         header, rows = delimited_rows(table.path, "tsv")
         at = _column(table.path, header, column)
@@ -237,7 +239,7 @@ def _copy_parquet(table: Table, target: Path, column: str, change: Change) -> No
 
 
 def _kept(before: Any, after: Any) -> Any:
-    """Return a number as it was where preparing it changed nothing."""
+    """Return the original value, such as a number, if preparing did not change its text."""
     return before if before is None or after == as_text(before) else after
 
 

@@ -1,4 +1,4 @@
-"""Which scripts texts are written in: a vocabulary keeps their characters, calibration and gate heed each of them."""
+"""The scripts that texts are written in: for the characters of a vocabulary, and for samples with every script."""
 
 import unicodedata
 from collections import Counter
@@ -23,16 +23,14 @@ __all__ = [
 Sources = Mapping[str, Sequence[str]]
 """Texts by the name of a language or domain."""
 NO_LETTERS = "NO LETTERS"
-"""Where `main_script` puts what is written without any."""
+"""The result of `main_script` for a text without letters."""
 _KANA = ("HIRAGANA", "KATAKANA")
-_LEAST_SCRIPT_SHARE = (
-    0.01  # of a source's letters: below it single characters of a script stay only where they are used
-)
+_LEAST_SCRIPT_SHARE = 0.01  # of a source's letters: single characters of a rarer script are kept only if they are used
 
 
 @lru_cache(maxsize=200_000)
 def script_of(letter: str) -> str:
-    """Return the script of a letter by the first word of its Unicode name; "" for what all scripts share.
+    """Return the script of a letter, from the first word of its Unicode name; "" for characters that are no letters.
 
     >>> script_of("한"), script_of("é"), script_of("語"), script_of("7")
     ('HANGUL', 'LATIN', 'CJK', '')
@@ -43,7 +41,7 @@ def script_of(letter: str) -> str:
 
 
 def letters_of(scripts: Iterable[str], texts: Iterable[str]) -> set[str]:
-    """Return the letters of some scripts that stand in texts; kana is Japanese with its Chinese characters.
+    """Return the letters of some scripts that occur in texts; kana includes Chinese characters.
 
     >>> sorted(letters_of(["hangul"], ["C++ 개발자"]))
     ['개', '발', '자']
@@ -53,7 +51,7 @@ def letters_of(scripts: Iterable[str], texts: Iterable[str]) -> set[str]:
 
 
 def names_of(scripts: Iterable[str]) -> set[str]:
-    """Return the names that `script_of` gives the letters of some scripts.
+    """Return the names that `script_of` gives to the letters of some scripts.
 
     >>> sorted(names_of(["hangul", "kana"]))
     ['CJK', 'HANGUL', 'HIRAGANA', 'KATAKANA']
@@ -62,7 +60,7 @@ def names_of(scripts: Iterable[str]) -> set[str]:
 
 
 def kept_scripts(sources: Sources) -> list[str]:
-    """Return the scripts that at least a hundredth of some source's letters are written in."""
+    """Return the scripts with at least a hundredth of the letters in some source."""
     found = set()
     for texts in sources.values():
         letters = Counter(chain.from_iterable(texts))
@@ -75,7 +73,7 @@ def kept_scripts(sources: Sources) -> list[str]:
 
 
 def main_script(text: str) -> str:
-    """Return the script that most letters of a text are in; Japanese with its Chinese characters is KANA.
+    """Return the script of most letters of a text; Japanese, including its Chinese characters, is KANA.
 
     >>> main_script("Python 개발자를 찾습니다"), main_script("日本語のテキスト"), main_script("2024-05")
     ('HANGUL', 'KANA', 'NO LETTERS')
@@ -85,7 +83,7 @@ def main_script(text: str) -> str:
         script = script_of(letter)
         scripts["KANA" if script in _KANA else script] += n
     del scripts[""]
-    if scripts["KANA"]:  # what stands beside kana is Japanese, too
+    if scripts["KANA"]:  # Chinese characters in a text with kana count as Japanese
         scripts["KANA"] += scripts.pop("CJK", 0)
     if not +scripts:
         return NO_LETTERS
@@ -93,7 +91,7 @@ def main_script(text: str) -> str:
 
 
 def rows_by_script(texts: Sequence[str]) -> dict[str, list[int]]:
-    """Return the rows of the texts in each main script, the scripts by name."""
+    """Return the rows of the texts in each main script, sorted by script."""
     found: dict[str, list[int]] = {}
     for row, text in enumerate(texts):
         found.setdefault(main_script(text), []).append(row)
@@ -101,10 +99,10 @@ def rows_by_script(texts: Sequence[str]) -> dict[str, list[int]]:
 
 
 def stratified(counts: Mapping[str, int], n: int) -> dict[str, int]:
-    """Share a sample of `n` among scripts: by their number of texts, but half of an equal share at least.
+    """Divide a sample of `n` among scripts in proportion to their texts, but with at least half of an equal share each.
 
-    :param counts: texts by script
-    :returns: texts of each to take, `n` in all (or all that there are)
+    :param counts: number of texts by script
+    :returns: number of texts of each script to take, `n` in all (or all texts if there are fewer)
 
     >>> stratified({"HANGUL": 990, "LATIN": 10}, 20), stratified({"HANGUL": 990, "LATIN": 2}, 20)
     ({'HANGUL': 15, 'LATIN': 5}, {'HANGUL': 18, 'LATIN': 2})
@@ -123,7 +121,7 @@ def stratified(counts: Mapping[str, int], n: int) -> dict[str, int]:
 
 
 def rows_with_every_script(texts: Sequence[str], n: int, least: int) -> list[int]:
-    """Return the first `n` rows, and of each script that has fewer than `least` among them its next ones, up to `least`.
+    """Return the first `n` rows and, for each script with fewer than `least` of them, its next rows up to `least`.
 
     >>> rows_with_every_script(["a", "b", "c", "가", "나", "d"], 2, 1)
     [0, 1, 3]

@@ -1,8 +1,8 @@
-"""Choose the held-out rows, so that no text is on both sides, and check whether the parts resemble each other.
+"""Choose the rows to hold out, so that no text is in two parts, and test whether the parts resemble each other.
 
-Texts are compared by `text_key`: in NFC, white space folded. Rows that share a text, directly or through other rows,
-form a component. A component can be held out whole at no cost, unless it is larger than the share. Then queries or
-documents of it are held out, and the remaining rows that share a text with them are dropped.
+Texts are compared by `text_key`: in NFC, with white space folded. Rows that share a text, directly or through other
+rows, form a component. A component can be held out whole without loss. If it is larger than the share, queries or
+documents are held out of it instead, and the remaining rows that share a text with them are dropped.
 """
 
 import hashlib
@@ -31,25 +31,25 @@ __all__ = [
 ]
 
 Way = Literal["auto", "component", "query", "document"]
-_ROOM = 1.5  # a group is held out where the rows exceed the share by no more than half of it
+_ROOM = 1.5  # a group is held out only if the rows then exceed the share by no more than half of it
 _BEYOND_CHANCE = 3.0  # standard errors
-_LEAST_ROWS = 20  # below it any difference is chance
+_LEAST_ROWS = 20  # with fewer rows any difference counts as chance
 _UNSEEN = re.compile("[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
 
 
 def text_key(text: str) -> str:
-    r"""Return the key by which texts are compared: NFC, no zero-width characters, white space folded, stripped.
+    r"""Return the key that texts are compared by: NFC, no zero-width characters, white space as one space, stripped.
 
     >>> text_key("a\u00a0 b\u200b\n") == "a b", text_key("\u1112\u1161\u11ab") == "한"
     (True, True)
     """
     seen = text if text.isascii() else _UNSEEN.sub("", unicodedata.normalize("NFC", text))
     key = " ".join(seen.split())
-    return text if key == text else key  # one object: of millions of texts most are their own key
+    return text if key == text else key  # reuse the object: most of millions of texts are their own key
 
 
 def sample(n_rows: int, at_most: int | None, seed: int) -> list[int]:
-    """Return up to `at_most` rows, drawn at random with the seed, in their order; None takes all.
+    """Return up to `at_most` rows, drawn at random with the seed, in ascending order; None takes all.
 
     >>> sample(3, None, 0), len(sample(100, 10, 0))
     ([0, 1, 2], 10)
@@ -60,29 +60,29 @@ def sample(n_rows: int, at_most: int | None, seed: int) -> list[int]:
 
 
 def numbered(texts: Iterable[str], numbers: dict[str, int]) -> np.ndarray:
-    """Return the number of each text, equal for equal texts, in the order in which they come. *Shape:* (n_texts,).
+    """Return a number for each text, the same for equal texts, counted in order of appearance. *Shape:* (n_texts,).
 
-    :param numbers: those given so far; it takes the new ones
+    :param numbers: the numbers given so far; new ones are added
     """
     return np.fromiter((numbers.setdefault(text, len(numbers)) for text in texts), dtype=np.int64)
 
 
 @dataclass(frozen=True)
 class Groups:
-    """Rows in groups, each with a name."""
+    """Groups of rows, each with a name."""
 
     names: list[str]
     rows: Ragged
 
     @classmethod
     def of(cls, names: list[str], numbers: np.ndarray) -> "Groups":
-        """Put rows into the groups of these numbers. *Shape:* numbers: (n_rows,), each a place in `names`."""
+        """Put rows into groups by their numbers. *Shape:* numbers: (n_rows,), each an index into `names`."""
         sizes = np.bincount(numbers, minlength=len(names))
         return cls(names, Ragged.cut(np.argsort(numbers, kind="stable"), sizes))
 
     @classmethod
     def by_text(cls, texts: Iterable[str]) -> "Groups":
-        """Put the rows of one text together, in the order of the first ones."""
+        """Group rows with the same text, in the order of their first rows."""
         places: dict[str, int] = {}
         numbers = numbered(texts, places)
         return cls.of(list(places), numbers)
@@ -90,9 +90,9 @@ class Groups:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Rows held out, rows that are left, and how many were dropped because they share a text with those held out.
+    """Rows held out, remaining rows, and how many rows were dropped because they share a text with the held-out ones.
 
-    :param sizes: rows of each group that could be held out whole. *Shape:* (n_groups,)
+    :param sizes: number of rows of each group that could be held out whole. *Shape:* (n_groups,)
     """
 
     held: list[int]
@@ -103,10 +103,10 @@ class Drawn:
 
 
 def hold_out(queries: Sequence[str], documents: Sequence[str], share: float, *, seed: int, way: Way = "auto") -> Drawn:
-    """Hold out a share of the rows; whole groups, in an order that depends on the seed and their texts alone.
+    """Hold out a share of the rows, in whole groups; their order depends only on the seed and their texts.
 
-    :param queries: the texts of each row, by their keys
-    :param way: what is held out whole; auto takes components, and queries where components leave less than half the share
+    :param queries: the keys of the queries, one per row; likewise `documents`
+    :param way: what is held out whole; auto uses components, or queries if components give less than half the share
     """
     target = max(1, round(len(queries) * share))
     chosen: Way = "component" if way == "auto" else way
@@ -129,7 +129,7 @@ def _groups(queries: Sequence[str], documents: Sequence[str], way: Way) -> Group
 
 
 def _components(queries: Sequence[str], documents: Sequence[str]) -> Groups:
-    """Group rows that share a text, directly or through other rows; named by the component's smallest text."""
+    """Group rows that share a text, directly or through other rows; a group is named by its smallest text."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -147,7 +147,7 @@ def _components(queries: Sequence[str], documents: Sequence[str]) -> Groups:
 
 
 def take_groups(groups: Groups, target: int, seed: int) -> list[int]:
-    """Take whole groups in an order given by the seed until `target` rows are reached, never much more."""
+    """Take whole groups in an order given by the seed until `target` rows are reached, at most half more."""
     digests = [hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogatepass")).digest() for name in groups.names]
     sizes, taken, n_taken = groups.rows.lengths.tolist(), list[np.ndarray](), 0
     for number in sorted(range(len(digests)), key=digests.__getitem__):
@@ -166,9 +166,11 @@ def _most(target: int) -> float:
 def held_together(
     queries: Sequence[str], documents: Sequence[str], share: float, *, sizes: np.ndarray, seed: int, name: str
 ) -> str | None:
-    """Say how many rows no draw of whole components can hold out, and what the other ways cost; None where there are none.
+    """Return a note on the rows in components too large to hold out; None if there are none.
 
-    :param sizes: rows of each component
+    The note gives their number, and how many rows the other ways would drop.
+
+    :param sizes: number of rows of each component
     """
     large = sizes[sizes > _most(max(1, round(len(queries) * share)))].tolist()
     if not large:
@@ -185,10 +187,11 @@ def held_together(
 def label_shift(
     labels: np.ndarray, clusters: Iterable[str], others: np.ndarray, other_clusters: Iterable[str]
 ) -> float:
-    """Return the difference of two means of labels, in standard errors over clusters of rows; 0 for too few rows.
+    """Return the difference of two means of labels in standard errors over clusters of rows; 0 for too few rows.
 
-    The error is that of two draws from all rows together: v (1/n + 1/m), where v is the mean over all rows of what their clusters c
-    give, (Σ_{i∈c} (yᵢ − ȳ))². A few rows that happen to have one label would make an error of their own far too small.
+    The standard error is that of two draws from all rows together: v (1/n + 1/m), where v is the mean over all rows of
+    the clusters' contributions (Σ_{i∈c} (yᵢ − ȳ))². The error is pooled, because a few rows that happen to have the
+    same label would give a far too small error of their own.
     *Shape:* labels: (n,), others: (m,)
     """
     n, m = len(labels), len(others)
@@ -202,7 +205,7 @@ def label_shift(
 
 
 def beyond_chance(shift: float) -> bool:
-    """Tell whether a shift by `label_shift` is larger than chance."""
+    """Return whether a result of `label_shift` is larger than chance explains."""
     return shift > _BEYOND_CHANCE
 
 

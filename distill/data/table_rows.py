@@ -1,11 +1,11 @@
-r"""Rows of a table file, one after the other and as they are written: the one place that decodes and parses tables.
+r"""Rows of a table file, one at a time and as they are written: the one place that decodes and parses tables.
 
     .csv    double quotes are quotes; a line break of any kind within them is kept
-    .tsv    no quotes; lines end in \n or \r\n alone, so that a value may hold a lone \r
-    .jsonl  an object a line; .json besides: one array of objects
-    .txt    a text a line; lines end in \n or \r\n alone (a form feed or U+2028 is part of a text)
+    .tsv    no quotes; lines end only in \n or \r\n, so that a value may hold a single \r
+    .jsonl  one object per line; .json also: one array of objects
+    .txt    one text per line; lines end only in \n or \r\n (a form feed or U+2028 is part of a text)
 
-Each may be gzipped. UTF-8 is read, with or without its mark, and UTF-16 with it.
+Each may be gzipped. The encoding is UTF-8, with or without a byte order mark, or UTF-16 with one.
 """
 
 import csv
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
-_MAX_CELL = 2**31 - 1  # csv refuses values of more than 128 KiB unless told
+_MAX_CELL = 2**31 - 1  # the default limit of csv is 128 KiB per value
 _SHOWN = 200
 _MARKS = {
     b"\xff\xfe\x00\x00": "utf-32",
@@ -52,31 +52,31 @@ _OTHER_FILES = {
 
 
 class RepeatedKeys(dict[str, Any]):
-    """A JSON object that names some of its keys twice: `names`."""
+    """A JSON object with repeated keys; `names` holds them."""
 
     names: frozenset[str] = frozenset()
 
 
 class TableFile(Protocol):
-    """What is read here of a file: a `pathlib.Path`, or a file of another filesystem. Its form in a text is what messages name."""
+    """The interface of a file to read: a `pathlib.Path`, or a file of another filesystem. Messages show its str()."""
 
     @property
     def name(self) -> str:
-        """The last part of its path."""
+        """The last part of the path."""
 
     @property
     def suffix(self) -> str:
-        """The end of its name from the last dot on."""
+        """The end of the name, from the last dot."""
 
     def open(self, mode: Literal["rb"], /) -> IO[bytes]:
-        """Open it for reading bytes."""
+        """Open the file for reading bytes."""
 
 
 def text_lines(path: TableFile, *, newline: str = "\n") -> Iterator[str]:
-    r"""Yield the lines of a file with their ends.
+    r"""Yield the lines of a file with their line ends.
 
-    :param newline: "\n" ends a line, or "" for any of \n, \r\n and \r
-    :raises BadInput: where it is another encoding, no text, or a damaged .gz
+    :param newline: "\n" if only that ends a line, or "" for any of \n, \r\n and \r
+    :raises BadInput: if the file has another encoding, is no text, or is a damaged .gz
     """
     encoding = "UTF-8"
     try:
@@ -93,9 +93,9 @@ def text_lines(path: TableFile, *, newline: str = "\n") -> Iterator[str]:
 
 
 def text_rows(path: TableFile) -> Iterator[str]:
-    r"""Yield the texts of a .txt: its lines without their ends.
+    r"""Yield the texts of a .txt: its lines without their line ends.
 
-    :raises BadInput: where they end in \r alone: it would be one text
+    :raises BadInput: if the lines end in \r alone, because they would be read as one text
     """
     for number, line in enumerate(text_lines(path)):
         if number == 0 and "\r" in line and not line.endswith("\n"):
@@ -127,9 +127,9 @@ def _not_decoded(path: TableFile, encoding: str) -> str:
 def delimited_rows(path: TableFile, file_format: str) -> tuple[list[str], Iterator[list[str]]]:
     """Return the header of a .csv or .tsv and its rows, each with a value for every column.
 
-    Empty lines are no rows, and are counted in the log; where there is one column, an empty line is an empty value.
+    Empty lines are no rows, and are counted in the log; in a file with one column an empty line is an empty value.
 
-    :raises BadInput: naming the row, where one has more or fewer values than the header has columns
+    :raises BadInput: naming a row that has more or fewer values than the header has columns
     """
     raw = _csv_rows(path) if file_format == "csv" else _tsv_rows(path)
     header = next(raw, None)
@@ -202,12 +202,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return repeated
 
 
-# numbers stay as they are written; NaN and infinities, which are no JSON, become floats and are refused as values
+# numbers keep their spelling; NaN and infinities, which JSON does not allow, become floats and are refused as values
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=str, parse_float=str, parse_constant=float)
 
 
 def is_array(path: TableFile) -> bool:
-    """Tell whether a .json holds one array of objects, not an object a line."""
+    """Return whether a .json holds one array of objects, rather than one object per line."""
     if not path.name.removesuffix(".gz").lower().endswith(".json"):
         return False
     first = next((line.lstrip() for line in text_lines(path) if line.strip()), "")
@@ -215,9 +215,9 @@ def is_array(path: TableFile) -> bool:
 
 
 def json_rows(path: TableFile) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each object as it is written, and parsed, with its numbers as strings.
+    """Yield each object as written and as parsed, with its numbers as strings.
 
-    :raises BadInput: naming the line that is no object
+    :raises BadInput: naming a line that is not an object
     """
     if is_array(path):
         yield from _array_rows(path, "".join(text_lines(path)))
@@ -244,7 +244,7 @@ def _array_rows(path: TableFile, text: str) -> Iterator[tuple[str, dict[str, Any
 
 
 def with_value(line: str, key: str, text: str) -> str:
-    """Return an object, as it is written, with another string under one of its keys.
+    """Return the text of an object with another string under one of its keys.
 
     >>> with_value('{"n": 1e5, "a": "b"}', "a", "c")
     '{"n": 1e5, "a": "c"}'

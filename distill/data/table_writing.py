@@ -1,12 +1,12 @@
-r"""Writes the tables of all commands: the suffix of the output decides its form.
+r"""Writes the tables of all commands: the suffix of the output determines its format.
 
-    .csv      commas; double quotes around what needs them
-    .tsv      tabs, no quotes; tabs, line breaks and backslashes of a text as \t, \n, \r, \\
-    .jsonl    an object a line
+    .csv      commas; double quotes around values that need them
+    .tsv      tabs, no quotes; tabs, line breaks and backslashes in a text are written as \t, \n, \r, \\
+    .jsonl    one object per line
     .parquet  typed columns
 
-The first three also as .gz. A stream (a terminal, a pipe, /dev/stdout) has no suffix and gets a .tsv. Another suffix is
-refused before any work: a file that is not what its name says is misread later.
+The first three may also be .gz. A stream (a terminal, a pipe, /dev/stdout) has no suffix and gets a .tsv. Any
+other suffix is refused before any work, because a file with a wrong suffix is misread later.
 """
 
 import csv
@@ -25,14 +25,14 @@ __all__ = ["FORMS", "check_form", "check_suffix", "csv_rows", "opened", "table_w
 
 FORMS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".parquet": "parquet"}
 TableRow = Sequence[Any]
-_ROWS_AT_ONCE = 10_000  # of Parquet
-_DIGITS = 6  # of a number with a fraction, in the forms that are text
+_ROWS_AT_ONCE = 10_000  # rows of Parquet
+_DIGITS = 6  # decimals of a float, in the text formats
 
 
 def check_form(target: Path) -> str:
-    """Return the form of a table that is to be written: csv, tsv, jsonl or parquet.
+    """Return the format of a table to write: csv, tsv, jsonl or parquet.
 
-    :raises BadInput: for a suffix that stands for none of them
+    :raises BadInput: for any other suffix
     """
     if is_stream(target):
         return "tsv"
@@ -48,7 +48,7 @@ def check_form(target: Path) -> str:
 
 
 def check_suffix(target: Path, suffix: str, what: str) -> None:
-    """Check the suffix of an output that has one form only.
+    """Check the suffix of an output that has only one format.
 
     :param what: what is written, for the message
     :raises BadInput: for another suffix
@@ -59,7 +59,10 @@ def check_suffix(target: Path, suffix: str, what: str) -> None:
 
 @contextmanager
 def opened(path: Path) -> Iterator[IO[str]]:
-    """Open a file for text in UTF-8, its line ends as they are written; a .gz is compressed, without a time and a name: equal rows give equal bytes."""
+    """Open a file for writing UTF-8 text, without translating line ends; a .gz is compressed.
+
+    The .gz stores no time and no name, so that equal rows give equal bytes.
+    """
     with path.open("wb") as raw, ExitStack() as stack:
         packed: Any = raw
         if path.suffix == ".gz":
@@ -71,7 +74,7 @@ def opened(path: Path) -> Iterator[IO[str]]:
 def table_writer(path: Path, columns: Mapping[str, type]) -> Iterator[Callable[[TableRow], None]]:
     """Yield a function that writes a row, with a value for each column.
 
-    :param path: what `distill.files.outputs.output_file` yields; its suffix is that of the output
+    :param path: a path from `distill.files.outputs.output_file`; its suffix is that of the output
     :param columns: int, float or str by name
     """
     with _FORM_WRITERS[check_form(path)](path, columns) as write:
@@ -79,9 +82,9 @@ def table_writer(path: Path, columns: Mapping[str, type]) -> Iterator[Callable[[
 
 
 def csv_rows(file: IO[str]) -> Callable[[Sequence[str]], None]:
-    """Return a function that writes a row of a CSV, with double quotes around what needs them."""
+    """Return a function that writes a row of a CSV, with double quotes around values that need them."""
     plain = csv.writer(file, lineterminator="\n")
-    quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)  # before 3.13 a lone \r was left bare
+    quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)  # before Python 3.13 a lone \r was not quoted
 
     def write(row: Sequence[str]) -> None:
         (quoted if any("\r" in value for value in row) else plain).writerow(row)

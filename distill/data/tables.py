@@ -3,13 +3,13 @@
     recipe data · score · embed · prepare · trim --texts · index-quality · unlabelled and parallel texts
       ──▶ locate ──▶ read_columns ──▶ values as written ──▶ as_text: a text, or the reason why it is none
 
-A text is a string with visible characters, or a number as it is written in the file ("007", "1e5"; for Parquet, which
-keeps no spelling, the shortest form). The words "NaN", "None" and "null" are texts like any other word: a missing value
-is an empty value, a null or a missing key. Lists, objects, bools, bytes, dates and the number NaN are not texts, and
-are not converted to one. A value that is missing, empty, or has only invisible characters is refused with its row or,
-if only the set of texts matters, left out and counted.
+A text is a string with a visible character, or a number in the spelling of the file ("007", "1e5"; Parquet keeps no
+spelling, so the shortest one is used). The words "NaN", "None" and "null" are texts like any other word: a missing
+value is an empty value, a null or a missing key. Lists, objects, bools, bytes, dates and the number NaN are no texts;
+their Python representation is never used as one. Values that are missing, empty or hold only invisible characters are
+refused with their row number, or left out and counted if only the set of texts matters.
 
-Columns are found by their name in NFC: macOS and some exporters write "이력서" as separate letters.
+Column names are compared in NFC: macOS and some exporters write "이력서" as separate letters.
 """
 
 import difflib
@@ -60,7 +60,7 @@ _HUB_NAME = re.compile(r"[A-Za-z\d][\w.-]{0,95}/[A-Za-z\d][\w.-]{0,95}")
 _ROWS_AT_ONCE = 10_000
 _SHOWN_ROWS, _SHOWN_VALUE, _SHOWN_NAMES, _SHOWN_COLUMNS = 5, 60, 3, 30
 _EMPTY, _INVISIBLE = "is empty", "holds only invisible characters"
-# a visible character: no white space, no control character, none that Unicode ignores in display
+# a character that shows something: not white space, not a control character, not default-ignorable in Unicode
 _VISIBLE = re.compile(
     "[^\\s\\x00-\\x1f\\x7f-\\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
     "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
@@ -79,12 +79,12 @@ class Table:
 
 
 def locate(source: str, *, texts: bool = False) -> Table | None:
-    """Return the file of a name, or None if the name can only be that of a hub dataset.
+    """Return the file of this name, or None if the name can only be a hub dataset's.
 
-    The name is taken literally: no pattern, no home folder.
+    The name is taken literally: no glob pattern, no home folder.
 
-    :param texts: whether a .txt with one text per line is accepted as well
-    :raises BadInput: if there is no such file, or it is a folder, a pipe, a device, empty, or of another format
+    :param texts: whether a .txt with one text per line is accepted too
+    :raises BadInput: if the file is missing, or is a folder, a pipe, a device, empty, or of another format
     """
     path = Path(source)
     found = _status(source)
@@ -117,7 +117,7 @@ def _status(source: str) -> os.stat_result | None:
         return Path(source).stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:  # a name too long, one with a NUL, a folder that may not be entered
+    except (OSError, ValueError) as error:  # a name too long, one with a NUL, a folder without permission
         raise BadInput(f"{source[:_SHOWN_VALUE]} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
@@ -127,7 +127,7 @@ def _near(path: Path) -> str:
     except OSError:
         return f"; there is no folder {path.parent}"
     if not path.name.startswith("."):
-        names = [name for name in names if not name.startswith(".")]  # half-written files of ours among them
+        names = [name for name in names if not name.startswith(".")]  # such as our own half-written files
     near = difflib.get_close_matches(path.name, names, n=_SHOWN_NAMES, cutoff=0.5)
     return f"; near it: {', '.join(near)}" if near else ""
 
@@ -138,11 +138,13 @@ def _near(path: Path) -> str:
 def read_columns(
     source: str, names: Sequence[str], *, hub_split: str = "train", section: str = "columns"
 ) -> dict[str, list[Any]]:
-    """Read columns of a file or hub dataset unchanged: strings, None if missing, else the value in JSON or Parquet.
+    """Read columns of a file or hub dataset with the values as written.
 
-    Other columns are not read. A .csv is read with double quotes as quotes, a .tsv without quotes.
+    Values are strings, None if missing, or other objects of JSON or Parquet.
 
-    :param section: the setting to name in the message if a column is missing
+    No other column is read. In a .csv double quotes are quotes, in a .tsv they are not.
+
+    :param section: the option to set if a column is missing, for the message
     :raises BadInput: naming the file, and the row if there is one
     """
     columns: dict[str, list[Any]] = {name: [] for name in names}
@@ -155,9 +157,9 @@ def read_columns(
 def column_blocks(
     source: str, names: Sequence[str], *, hub_split: str = "train", section: str = "columns"
 ) -> Iterator[dict[str, list[Any]]]:
-    """Yield the result of `read_columns`, 10,000 rows at a time, so that only one block is in memory.
+    """Yield what `read_columns` returns, 10,000 rows at a time, so that only one block is in memory.
 
-    :raises BadInput: as `read_columns`; if a .jsonl lacks a column, only after its last row
+    :raises BadInput: as `read_columns`; for a .jsonl that lacks a column, only after its last row
     """
     table, names = locate(source), list(dict.fromkeys(names))
     if table is None:
@@ -174,9 +176,9 @@ def column_blocks(
 
 
 def line_blocks(table: Table) -> Iterator[list[str]]:
-    r"""Yield the lines of a .txt, split at \n and \r\n alone, 10,000 at a time.
+    r"""Yield the lines of a .txt, split only at \n and \r\n, 10,000 at a time.
 
-    :raises BadInput: for lines that end in \r alone
+    :raises BadInput: if its lines end in \r alone
     """
     lines = text_rows(table.path)
     while some := list(islice(lines, _ROWS_AT_ONCE)):
@@ -190,17 +192,17 @@ def _missing(source: Any, name: str, has: Sequence[str], section: str) -> BadInp
 
 
 def _shown_name(name: str) -> str:
-    """Return a column's name for a message: in quotes if it has blanks or invisible characters that change the name."""
+    """Return a column's name for a message: in quotes if it has unusual blanks or invisible characters."""
     is_plain = name.isprintable() and name == " ".join(name.split())
     shown = name if is_plain else f"'{printable(name)}'"
     return shown if len(shown) <= _SHOWN_VALUE else f"{shown[:_SHOWN_VALUE]}…"
 
 
 def held_name(source: Any, name: str, has: Sequence[str], section: str) -> str:
-    """Return a column's name in the source's spelling.
+    """Return a column's name in the spelling of the source.
 
-    :param section: the setting to name in the message if it is missing
-    :raises BadInput: naming the existing columns
+    :param section: the option to set if the column is missing, for the message
+    :raises BadInput: if the column is missing; the message names the columns that exist
     """
     found = named_key(name, has)
     if found is None:
@@ -209,7 +211,7 @@ def held_name(source: Any, name: str, has: Sequence[str], section: str) -> str:
 
 
 def named_key(name: str, keys: Iterable[str]) -> str | None:
-    r"""Return the key with this name, exactly or in NFC; None if there is none.
+    r"""Return the key with this name, spelled exactly or else equal in NFC; None if there is none.
 
     >>> named_key("\uc774\ub984", ["\u110b\u1175\u1105\u1173\u11b7", "id"]) == "\u110b\u1175\u1105\u1173\u11b7"
     True
@@ -256,9 +258,9 @@ def _parquet_blocks(table: Table, names: Sequence[str], section: str) -> Iterato
 def parquet_batches(
     path: Path, n_rows: int, names: Sequence[str] | None = None, section: str = "columns"
 ) -> tuple[Any, Iterator[Any]]:
-    """Return the schema of a Parquet file, and its rows (of the named columns, or of all) as record batches.
+    """Return the schema of a Parquet file, and its rows as record batches (of the named columns, or of all).
 
-    :raises BadInput: if it is not a Parquet file, is damaged, or lacks a column
+    :raises BadInput: if the file is not Parquet, is damaged, or lacks a column
     """
     import pyarrow
     import pyarrow.parquet
@@ -291,7 +293,7 @@ def _no_parquet(path: Path | str, error: Exception) -> BadInput:
 def column_values(path: Path | str, name: str, column: Any) -> list[Any]:
     """Return the values of an Arrow column.
 
-    :raises BadInput: for dates and times, which are not texts, and for strings that are not UTF-8
+    :raises BadInput: for dates and times, which are no texts, and for strings that are not UTF-8
     """
     import pyarrow
 
@@ -315,7 +317,7 @@ def _hub_blocks(name: str, names: Sequence[str], split: str, section: str) -> It
             f"{name} is no file here, and as a hub dataset it cannot be loaded: {_innermost(error)}"
         ) from None
     held = {column: held_name(name, column, dataset.column_names, section) for column in names}
-    dataset = dataset.select_columns(list(dict.fromkeys(held.values())))  # a row decodes all that it has, images too
+    dataset = dataset.select_columns(list(dict.fromkeys(held.values())))  # a row decodes all its columns, images too
     for start in range(0, len(dataset), _ROWS_AT_ONCE):
         rows = dataset[start : start + _ROWS_AT_ONCE]
         yield {column: list(rows[held[column]]) for column in names}
@@ -331,7 +333,7 @@ def _innermost(error: BaseException) -> str:
 
 
 def as_text(value: Any) -> str:
-    """Return a value that `text_problem` accepts as a text, in the file's spelling.
+    """Return a value that `text_problem` accepts as a text, in the spelling of the file.
 
     >>> as_text("007"), as_text(7), as_text(1.5)
     ('007', '7', '1.5')
@@ -340,7 +342,7 @@ def as_text(value: Any) -> str:
 
 
 def text_problem(value: Any) -> str | None:
-    """Return the reason why a value is not a text, or None.
+    """Return why a value is not a text, or None if it is one.
 
     >>> text_problem("a"), text_problem(7), text_problem(None), text_problem(["a"])
     (None, None, 'is empty', "is no text: a text is expected, got ['a'] (list)")
@@ -357,7 +359,7 @@ def text_problem(value: Any) -> str | None:
 
 
 def shown_value(value: Any) -> str:
-    """Return a value for a message: its beginning, in one line.
+    """Return a value for a message: in one line, and only its beginning.
 
     >>> shown_value("a b"), len(shown_value("x" * 1000))
     ("'a b'", 61)
@@ -367,7 +369,7 @@ def shown_value(value: Any) -> str:
 
 
 def is_gap(value: Any) -> bool:
-    """Tell whether a value is empty: missing, or without a visible character.
+    """Return whether a value is missing: None, an empty string, or a string without a visible character.
 
     >>> is_gap(None), is_gap(" \u200b"), is_gap("nan")
     (True, True, False)
@@ -389,7 +391,7 @@ def _string_problem(text: str) -> str | None:
 
 
 def refused_rows(source: str, n_rows: int, problems: Mapping[int, str], *, what: str = "row", advice: str) -> BadInput:
-    """Return the error that names the first bad rows."""
+    """Return the error that names the first unusable rows."""
     shown = "; ".join(f"{what} {i + 1}: {problems[i]}" for i in sorted(problems)[:_SHOWN_ROWS])
     more = f"; and {len(problems) - _SHOWN_ROWS} more" if len(problems) > _SHOWN_ROWS else ""
     return BadInput(f"{source}: {len(problems)} of {n_rows} {what}s cannot be used ({shown}{more}); {advice}")
@@ -400,8 +402,7 @@ def read_text_columns(
 ) -> dict[str, list[str]]:
     """Read columns of texts.
 
-    :param gaps: an empty value, a null or a missing key becomes ""; otherwise it is refused like any value that is not
-        a text
+    :param gaps: an empty value, a null or a missing key becomes ""; otherwise it is refused, like any other non-text
     :raises BadInput: naming the rows
     """
     table = read_columns(source, names, hub_split=hub_split, section=section)
@@ -416,9 +417,9 @@ def _checked(source: str, name: str, values: Sequence[Any], gaps: bool, what: st
 
 
 def texts_of(values: Sequence[Any], name: str, *, gaps: bool) -> tuple[list[str], dict[int, str]]:
-    """Return a column's values as texts, and the reasons why values are not texts, by row from 0.
+    """Return the values of a column as texts, and the problems of those that are no texts, by row from 0.
 
-    :param gaps: an empty value becomes ""; otherwise it is a problem as well
+    :param gaps: missing values become ""; otherwise they are problems too
     """
     texts, problems = [""] * len(values), dict[int, str]()
     for i, value in enumerate(values):
@@ -431,11 +432,11 @@ def texts_of(values: Sequence[Any], name: str, *, gaps: bool) -> tuple[list[str]
 
 
 def read_texts(source: str, column: str = "text", *, section: str = "--column", gaps: bool = False) -> list[str]:
-    r"""Read the lines of a .txt file, split at \n and \r\n alone, or a column of a table.
+    r"""Read the lines of a .txt file, split only at \n and \r\n, or a column of a table.
 
-    :param gaps: leave out lines of a .txt without a visible character; otherwise they are empty texts, so that lines
-        keep their numbers. The log counts them in both cases. A table's empty values are refused.
-    :raises BadInput: naming the line or row that is not a text, and for lines that end in \r alone
+    :param gaps: leave out the lines of a .txt without a visible character; otherwise they become empty texts, so that
+        lines keep their numbers. Either is counted in the log. A table's empty values are refused.
+    :raises BadInput: naming the line or row that is no text, or if lines end in \r alone
     """
     table = locate(source, texts=True)
     if table is None or table.format != "txt":
@@ -449,8 +450,8 @@ def read_texts(source: str, column: str = "text", *, section: str = "--column", 
 def count_gaps(source: str, n_lines: int, n_gaps: int, *, left_out: bool) -> None:
     """Log how many lines of a .txt have no visible character.
 
-    :param left_out: whether these are left out, or are empty texts
-    :raises BadInput: if no line has one
+    :param left_out: whether these lines are left out, or kept as empty texts
+    :raises BadInput: if no line has a visible character
     """
     if n_gaps == n_lines:
         raise BadInput(f"{source} is empty: none of its lines holds a text")
@@ -462,10 +463,10 @@ def count_gaps(source: str, n_lines: int, n_gaps: int, *, left_out: bool) -> Non
 def unchanged(
     source: str, blocks: Iterable[Block], digests: Sequence[str], digest_of: Callable[[Block], str]
 ) -> Iterator[Block]:
-    """Yield the blocks of a source, checking that they have not changed.
+    """Yield the blocks of a source and check that they have not changed.
 
-    :param digests: of the blocks when they were checked
-    :raises BadInput: at the first changed block, and if there are more or fewer blocks
+    :param digests: digests of the blocks from the first reading
+    :raises BadInput: at the first block that has changed, or if there are more or fewer blocks
     """
     n_blocks, changed = 0, BadInput(f"{source} changed while it was read; run the command again")
     for n_blocks, block in enumerate(blocks, start=1):

@@ -1,4 +1,4 @@
-"""Texts of a file of any size: every row is checked once, before any work, then read a block at a time."""
+"""Texts of a file of any size: every row is checked once before any work, then rows are read one block at a time."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ __all__ = ["CheckedTexts", "TextReader"]
 
 @dataclass(frozen=True)
 class TextReader:
-    """How texts are read, as `distill.data.tables.read_texts` does: the lines of a .txt, or a column of a table.
+    """How texts are read, as in `distill.data.tables.read_texts`: the lines of a .txt, or a column of a table.
 
-    :param section: what to set where the column is missing, for the message
+    :param section: the option to set if the column is missing, for the message
     """
 
     source: str
@@ -21,9 +21,9 @@ class TextReader:
     section: str = "--column"
 
     def blocks(self) -> Iterator[tuple[list[str], dict[int, str]]]:
-        """Yield the texts of some rows at a time, and why some rows hold none, by row of the block from 0.
+        """Yield blocks of texts, with the problems of the rows that hold none, by row of the block from 0.
 
-        A line of a .txt that shows no character is an empty text; so is a row that holds none.
+        A line of a .txt without a visible character is an empty text, and so is a row with a problem.
         """
         table = locate(self.source, texts=True)
         if table is not None and table.format == "txt":
@@ -34,9 +34,9 @@ class TextReader:
                 yield texts_of(block[self.column], self.column, gaps=False)
 
     def checked(self) -> "CheckedTexts":
-        """Read every row once, keeping none.
+        """Read and check every row once, without keeping it.
 
-        :raises BadInput: naming the rows that are no texts; where a .txt shows no character at all
+        :raises BadInput: naming the rows that are no texts, or if no line of a .txt has a visible character
         """
         n_rows = n_gaps = 0
         problems, digests = dict[int, str](), list[str]()
@@ -54,9 +54,9 @@ class TextReader:
 
 @dataclass(frozen=True)
 class CheckedTexts:
-    """Texts of which one block is in memory.
+    """Checked texts; only one block of them is in memory at a time.
 
-    :param digests: of each block as it was checked
+    :param digests: the digest of each block when it was checked
     """
 
     reader: TextReader
@@ -67,9 +67,9 @@ class CheckedTexts:
         return self.n_rows
 
     def blocks(self) -> Iterator[list[str]]:
-        """Yield the texts of some rows at a time.
+        """Yield blocks of texts.
 
-        :raises BadInput: where the file is not what it was when it was checked
+        :raises BadInput: if the file has changed since it was checked
         """
         read = (texts for texts, _ in self.reader.blocks())
         yield from unchanged(self.reader.source, read, self.digests, texts_digest)

@@ -1,9 +1,10 @@
-"""Token ids on disk: what the trainings of a run read alike is tokenised once, and memory-mapped.
+"""Token ids on disk: texts that several trainings of a run share are tokenised once, and memory-mapped.
 
     .work/tokens/<hash>/ids.bin · lengths.bin · type_ids.bin · tokens.json
 
-The name is the hash of the tokenizer, the length and all texts, so that other texts are never taken for these. A folder is whole,
-for it was renamed to that; the digests of its files are compared before they are used. Small sets stay in memory.
+The name is a hash of the tokenizer, the length and all texts, so that other texts never get these ids. A folder is
+complete, because it gets this name by a rename at the end; the digests of its files are checked before use. Small sets
+stay in memory.
 """
 
 import hashlib
@@ -37,7 +38,7 @@ def tokenize_once(
     max_length: int,
     on_progress: Callable[[int], None] | None = None,
 ) -> TokenTable:
-    """Tokenise texts as `distill.data.tokens.tokenize` does, or read what an earlier call has left in a folder.
+    """Tokenise texts as `distill.data.tokens.tokenize` does, or read the result of an earlier call from a folder.
 
     :param folder: holds one folder for each set of texts
     """
@@ -70,7 +71,7 @@ def tokenize_once(
 
 
 def _state(tokenizer: Any, max_length: int) -> list[Any] | None:
-    """Return all that decides a tokenizer's output besides the text; None for one that cannot tell."""
+    """Return everything besides the text that determines a tokenizer's output; None without a Rust backend."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return None
@@ -84,7 +85,7 @@ def _file_digest(path: Path) -> str:
 
 
 def _read(folder: Path, tokenizer: Any, max_length: int) -> TokenTable | None:
-    """Return what a folder holds; None where it is not there, or not whole."""
+    """Return the table in a folder; None if it is missing or incomplete."""
     card = folder / _CARD
     if not card.is_file():
         return None

@@ -1,7 +1,7 @@
 """Token ids of many sequences in two flat arrays, and padded batches cut from them.
 
-Tokenising once, in bulk and without padding, costs a fraction of doing it per batch and epoch, and gives the lengths
-that the batch planner needs. A million sequences of 60 tokens take 240 MB.
+Tokenising once, in bulk and without padding, costs a fraction of tokenising each batch in each epoch. It also gives the
+lengths that the batch planner needs. A million sequences of 60 tokens take 240 MB.
 """
 
 import itertools
@@ -29,9 +29,9 @@ __all__ = [
     "tokenizer_lock",
 ]
 
-# a Rust object takes no attributes and no weak references, so the lock of a tokenizer is found by its address
+# a Rust object has no attributes and no weak references, so a tokenizer's lock is found by the tokenizer's address
 _LOCKS = tuple(ForkSafeLock(fork_waits=True) for _ in range(64))
-_CHUNK = 2048  # sequences per tokenizer call: enough to keep its threads busy, little enough to show progress
+_CHUNK = 2048  # sequences per tokenizer call: enough to keep its threads busy, few enough to show progress
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class TokenTable:
 
     *Shape:* ids, type_ids: (n_tokens,); offsets: (n_sequences + 1,), sequence i is ids[offsets[i]:offsets[i + 1]]
 
-    :param max_length: the limit for sequences and padding: the model may have no more positions
-    :param pad_left: pad on the left, because a generative reranker reads its answer at the last position
+    :param max_length: upper limit of sequences and padded batches, because the model may have no more positions
+    :param pad_left: pad on the left, because a generative reranker reads its answer from the last position
     """
 
     ids: np.ndarray
@@ -60,7 +60,7 @@ class TokenTable:
         return np.diff(self.offsets)
 
     def padded(self, rows: np.ndarray, width: int) -> dict[str, np.ndarray]:
-        """Pad the given sequences, on the right or by `pad_left` on the left, to `width` tokens.
+        """Pad the given sequences to `width` tokens, on the right, or on the left if `pad_left`.
 
         *Shape:* rows: (n_rows,); each of input_ids, attention_mask, token_type_ids: (n_rows, width), int64
         """
@@ -68,7 +68,7 @@ class TokenTable:
         mask = np.arange(width) < lengths[:, None]  # (n_rows, width)
         if self.pad_left:
             mask = mask[:, ::-1]
-        # the tokens of the rows are contiguous, so the masked positions are filled in order from one flat array
+        # the tokens of a row are contiguous in `ids`, so one flat index fills the unmasked positions in reading order
         places = np.repeat(self.offsets[rows] - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
         ids = np.full(mask.shape, self.pad_id, dtype=np.int64)
         ids[mask] = self.ids[places]
@@ -79,9 +79,9 @@ class TokenTable:
         return batch
 
     def batch(self, rows: Sequence[int] | np.ndarray, *, multiple: int = 8) -> "dict[str, Tensor]":
-        """Pad the given sequences to the next multiple that the longest fits into, as torch tensors.
+        """Pad the given sequences to the longest one, rounded up to a multiple, as torch tensors; see `padded`.
 
-        Padding stops at `max_length`, which may be no multiple. See `padded`.
+        The rounding stops at `max_length`, which may not be a multiple.
         """
         import torch
 
@@ -95,7 +95,7 @@ class TokenTable:
 
 
 def bags(features: "dict[str, Tensor]") -> "dict[str, Tensor]":
-    """Turn a padded batch into a static model's input: the concatenated ids, and the start of each text.
+    """Turn a padded batch into the input of a static model: all ids in one array, and the start of each text.
 
     *Shape:* input_ids, attention_mask: (n_rows, n_padded) → input_ids: (n_tokens,), offsets: (n_rows,)
     """
@@ -115,10 +115,11 @@ def tokenize(
 ) -> TokenTable:
     """Tokenise texts, or pairs of texts as one sequence each, truncated to `max_length` tokens.
 
-    Pairs are truncated from the longer side first, as sentence-transformers does. Several threads may share a tokenizer.
+    Pairs are truncated from the longer text first, as sentence-transformers does. Several threads may share a
+    tokenizer.
 
-    :param special_tokens: add CLS, SEP and similar tokens, as the model expects; False gives the bare text
-    :param on_progress: called with the number of sequences done since the last call.
+    :param special_tokens: add CLS, SEP and the like, as the model expects; False gives the text alone
+    :param on_progress: called with the number of sequences done since the last call
     """
     parts = list(
         token_parts(
@@ -153,7 +154,7 @@ def token_parts(
     special_tokens: bool = True,
     on_progress: Callable[[int], None] | None = None,
 ) -> Iterator[TokenPart]:
-    """Yield the parts of `tokenize`'s result, 2,048 texts at a time; the parameters are the same."""
+    """Yield what `tokenize` joins, 2,048 texts at a time; the parameters are the same."""
     with_types = has_types(tokenizer)
     encode = _fast(tokenizer, max_length, special_tokens) or _slow(tokenizer, max_length, with_types, special_tokens)
     for start in range(0, len(texts), _CHUNK):
@@ -167,7 +168,7 @@ def token_parts(
 
 
 def has_types(tokenizer: Any) -> bool:
-    """Tell whether a tokenizer's model uses token types (which text of a pair a token belongs to)."""
+    """Return whether a tokenizer's model takes token types, which say to which of two texts a token belongs."""
     return "token_type_ids" in tokenizer.model_input_names
 
 
@@ -176,7 +177,7 @@ _Encode = Callable[[list[str], list[str] | None], tuple[_Sequences, _Sequences]]
 
 
 def _fast(tokenizer: Any, max_length: int, special_tokens: bool) -> _Encode | None:
-    """Call the Rust tokenizer itself, without offsets: half the time of the call through transformers."""
+    """Return a call of the Rust tokenizer itself, without offsets: half the time of the call in transformers."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or not hasattr(backend, "encode_batch_fast"):
         return None
@@ -185,7 +186,7 @@ def _fast(tokenizer: Any, max_length: int, special_tokens: bool) -> _Encode | No
 
     def encode(texts: list[str], pairs: list[str] | None) -> tuple[_Sequences, _Sequences]:
         with lock:
-            stored = backend.truncation  # a static model's folder keeps its limit there
+            stored = backend.truncation  # a static model's folder stores its limit here
             backend.enable_truncation(max_length, strategy="longest_first", direction=side)
             backend.no_padding()
             try:
@@ -201,10 +202,10 @@ def _fast(tokenizer: Any, max_length: int, special_tokens: bool) -> _Encode | No
 
 
 def tokenizer_lock(backend: Any) -> ForkSafeLock:
-    """Return the lock of a tokenizer of `tokenizers`, which a caller holds if threads may share the tokenizer.
+    """Return the lock of a `tokenizers` tokenizer; a caller must hold it if several threads may use the tokenizer.
 
-    Truncation is a setting of the tokenizer, not of a call: setting it while another thread encodes raises "Already borrowed".
-    A fork waits for the lock, because in the child the tokenizer would stay borrowed for ever.
+    Truncation is a setting of the tokenizer, not of a call. Setting it while another thread encodes raises "Already
+    borrowed". A fork waits for the lock, because otherwise the tokenizer would stay borrowed in the child.
     """
     return _LOCKS[(id(backend) >> 4) % len(_LOCKS)]
 
@@ -212,7 +213,7 @@ def tokenizer_lock(backend: Any) -> ForkSafeLock:
 def _encoded(backend: Any, texts: list[str], pairs: list[str] | None, special_tokens: bool) -> list[Any]:
     try:
         encodings = backend.encode_batch_fast(_inputs(texts, pairs), add_special_tokens=special_tokens)
-    except TypeError:  # lone surrogates, which are no text in Rust
+    except TypeError:  # lone surrogates, which Rust does not accept as text
         repaired = _inputs(_repaired(texts), None if pairs is None else _repaired(pairs))
         encodings = backend.encode_batch_fast(repaired, add_special_tokens=special_tokens)
     return list(encodings)
@@ -223,7 +224,7 @@ def _inputs(texts: list[str], pairs: list[str] | None) -> list[Any]:
 
 
 def _repaired(texts: Sequence[str]) -> list[str]:
-    r"""Put a replacement character for each lone surrogate; two that belong together become their character.
+    r"""Replace each lone surrogate by a replacement character; a pair of surrogates becomes its character.
 
     >>> _repaired(["a\ud800b", "\ud83d\ude00"])
     ['a�b', '😀']
@@ -258,7 +259,7 @@ def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]] | None:
-    """Return the ids that a tokenizer adds before and after a text, found with a one-letter text, or None."""
+    """Return the ids that a tokenizer adds before and after a text, found with the text "a"; None if that fails."""
     bare, whole = (
         tokenize(tokenizer, ["a"], max_length=64, special_tokens=special).ids.tolist() for special in (False, True)
     )
@@ -269,5 +270,5 @@ def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]] | None:
 
 
 def pad_token_id(tokenizer: Any) -> int:
-    """Return the padding id; masked positions may hold anything where a tokenizer has none."""
+    """Return the padding id; 0 if a tokenizer has none, because the values at masked positions do not matter."""
     return 0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)

@@ -1,20 +1,21 @@
-"""Token ids of texts from a cache of words: most words of a text were tokenised before.
+"""Token ids of texts from a cache of words, because most words of a text were tokenised before.
 
-Where no token reaches over a space, a text's ids are those of its words, one after the other, and words repeat (Zipf 1935):
-a dictionary answers for a known one ten times as fast as the tokenizer. One-layer and static students spend a third to most
-of their time there. The ids are always the tokenizer's own. Only pipelines of which that is known have a memory, by the exact
-sequence of their parts:
+If no token crosses a space, the ids of a text are the ids of its words in order. Words repeat (Zipf 1935), and a
+dictionary returns a known word ten times as fast as the tokenizer. One-layer and static students spend a third to most
+of their time on tokenising. The ids are always exactly the tokenizer's. Only pipelines that are known to have this
+property get a cache. They are recognised by the exact sequence of their parts:
 
-- a pre-tokenizer that cuts at white space first, and what follows it sees one word (`_CUT_AT_SPACES`); behind a normalizer
-  that maps each character, or each run of a letter and its marks, by itself (`_BY_CHARACTER`). A space is neither a letter
-  nor a mark, so that no such run reaches over it; the charsmap of SentencePiece (`Precompiled`) maps grapheme clusters, to
-  which a space may belong, and each word is checked with a space on either side.
-- `Metaspace` alone that marks every word, behind such normalizers, with the `Strip` and the `Replace` of many spaces that
-  converters of SentencePiece models write. Each word is checked as well, and many spaces have no memory.
+- A pre-tokenizer that splits at white space first, so that its later parts see one word (`_CUT_AT_SPACES`), after a
+  normalizer that maps each character, or each run of a letter and its marks, separately (`_BY_CHARACTER`). A space is
+  neither a letter nor a mark, so no such run crosses it. The charsmap of SentencePiece (`Precompiled`) maps grapheme
+  clusters, which may contain a space, so each word is checked with a space on either side.
+- `Metaspace` alone, if it marks every word, after such normalizers and the `Strip` and the `Replace` of many spaces
+  that converters of SentencePiece models write. Each word is checked here too, and several spaces in a row are not
+  cached.
 
-Punctuation or Digits in front of Metaspace, "never" and "first", byte-level BPE, a Replace or a Split of one's own: the
-tokenizer reads every text. So it does a text with an added token in it, which may take the spaces beside it, or with a
-word that fails its check.
+With Punctuation or Digits before Metaspace, its schemes "never" and "first", byte-level BPE, or any other Replace or
+Split, the tokenizer reads every text. It also reads a text that contains an added token, which may absorb the spaces
+beside it, or a word that fails its check.
 """
 
 import json
@@ -31,9 +32,9 @@ from distill.machine.forks import ForkSafeLock
 
 __all__ = ["WordMemory", "forget_words"]
 
-_MOST_WORDS = 65_536  # about 15 MB; then all are forgotten
-_CHUNK = 1024  # texts split at a time: the words of a million texts are never there at once
-_LONGEST = 48  # characters: longer ones are addresses, or a script without spaces, and do not come again
+_MOST_WORDS = 65_536  # about 15 MB; beyond that all are forgotten
+_CHUNK = 1024  # texts split at a time, so that the words of a million texts are never in memory at once
+_LONGEST = 48  # characters: longer words are addresses, or a script without spaces, and rarely repeat
 _BY_CHARACTER = frozenset(
     {"BertNormalizer", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Nmt", "Precompiled"}
 )
@@ -48,22 +49,22 @@ _memories: "weakref.WeakSet[WordMemory]" = weakref.WeakSet()
 
 
 def forget_words() -> None:
-    """Forget the words of every memory in this process: a measurement that repeats its texts must not gain by it."""
+    """Forget the cached words in this process, so that a measurement with repeated texts does not profit."""
     for memory in list(_memories):
         memory.forget()
 
 
 class WordMemory:
-    """The ids of the words that a tokenizer was asked for. Several threads may use it.
+    """A cache of the ids of words that a tokenizer has read. Several threads may use it.
 
-    :param drops_spaces: whether spaces and line breaks leave no token, however many there are
-    :param is_checked: whether each word is checked to be normalised by itself
+    :param drops_spaces: whether spaces and line breaks, however many, produce no token
+    :param is_checked: whether each word is checked to be normalised the same alone and between spaces
     """
 
     def __init__(self, tokenizer: Any, drops_spaces: bool, is_checked: bool, before: bytes, after: bytes) -> None:
         self._tokenizer, self._drops_spaces, self._is_checked = tokenizer, drops_spaces, is_checked
         self._before, self._after = before, after
-        self._ids: dict[str, bytes | None] = {}  # int32; None: a text with this word goes to the tokenizer whole
+        self._ids: dict[str, bytes | None] = {}  # int32 ids; None: a text with this word is tokenised as a whole
         added = _added_tokens(tokenizer)
         marks = {*added, *map(self._normalized, added), *(() if drops_spaces else (" ", "▁"))} - {""}
         self._marks = re.compile("|".join(map(re.escape, marks))) if marks else None
@@ -72,7 +73,7 @@ class WordMemory:
 
     @classmethod
     def of(cls, tokenizer: Any) -> "WordMemory | None":
-        """Return an empty memory, or None for a tokenizer of which it is not known that no token reads over a space."""
+        """Return an empty cache, or None for a tokenizer that is not known to keep its tokens within words."""
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None or tokenizer.truncation_side != "right" or not _is_plain_model(backend):
             return None
@@ -135,10 +136,11 @@ class WordMemory:
         return text if normalizer is None else str(normalizer.normalize_str(text))
 
     def _stands_alone(self, word: str) -> bool:
-        """Whether a word is normalised to the same between spaces, and holds no added token and nothing that reads as one.
+        """Return whether a word is normalised the same alone and between spaces, and has no added token or space mark.
 
-        Where a mark stands for the space in front of a word, spaces beside an added token get a mark of their own, and so does
-        what is normalised to a space; what is cut off the ends of a text stays inside of one.
+        If a mark stands for the space before a word, spaces beside an added token get their own mark, and so does a
+        character that is normalised to a space. Characters that are stripped from the ends of a text are kept inside
+        it.
         """
         if self._marks is not None and self._marks.search(word):
             return False
@@ -146,7 +148,7 @@ class WordMemory:
             return True
         try:
             alone, between = self._normalized(word), self._normalized(f"a {word} a")
-        except UnicodeEncodeError:  # a lone surrogate, which is no text in Rust
+        except UnicodeEncodeError:  # a lone surrogate, which Rust does not accept as text
             return False
         if self._drops_spaces:
             return between == f"a {alone} a"
@@ -154,12 +156,12 @@ class WordMemory:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Which pipelines are known
+# Supported pipelines
 # ---------------------------------------------------------------------------------------------------------------------
 
 
 def _is_plain_model(backend: Any) -> bool:
-    """Whether the model reads each word by itself, and fixed ids stand around one text."""
+    """Return whether the model tokenises each word separately, and only fixed ids are added around one text."""
     if type(backend.model).__name__ not in _MODELS or getattr(backend.model, "dropout", None):
         return False
     processor = backend.post_processor
@@ -171,7 +173,7 @@ def _is_plain_model(backend: Any) -> bool:
 
 
 def _kinds(backend: Any) -> tuple[bool, bool] | None:
-    """Return whether spaces leave no token, and whether each word has to be checked; None for what is not known."""
+    """Return whether spaces produce no token, and whether words must be checked; None for an unsupported pipeline."""
     pre_tokenizers, normalizers = _steps(backend.pre_tokenizer), _steps(backend.normalizer)
     if not all(_marks_every_word(step) for step in pre_tokenizers if step["type"] == "Metaspace"):
         return None
@@ -190,12 +192,12 @@ def _marks_every_word(step: Mapping[str, Any]) -> bool:
 
 
 def _joins_spaces(step: Mapping[str, Any], *contents: str) -> bool:
-    """Whether a normalizer puts one character for many spaces, as converters of SentencePiece models have it."""
+    """Return whether a normalizer replaces many spaces by one character, as converters of SentencePiece models do."""
     return bool(step["type"] == "Replace" and step["pattern"] == _MANY_SPACES and step["content"] in contents)
 
 
 def _spaces_stay_outside(tokenizer: Any) -> bool:
-    """Whether no added token has white space in it, as it is written or as it is normalised."""
+    """Return whether no added token contains white space, as written or as normalised."""
     normalizer = tokenizer.backend_tokenizer.normalizer
     added = _added_tokens(tokenizer)
     written = [*added, *(() if normalizer is None else map(normalizer.normalize_str, added))]
@@ -207,7 +209,7 @@ def _added_tokens(tokenizer: Any) -> list[str]:
 
 
 def _steps(component: Any) -> list[Mapping[str, Any]]:
-    """Return the parts of a normalizer or pre-tokenizer, as in a tokenizer.json; parts of parts in their order."""
+    """Return the parts of a normalizer or pre-tokenizer, as in a tokenizer.json; nested parts are flattened."""
     if component is None:
         return []
     return _flat_steps(json.loads(component.__getstate__()))

@@ -1,4 +1,4 @@
-"""A finding: what a check saw, how much it matters, and what to do."""
+"""A finding: what a check found, how serious it is, and what to do."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -8,7 +8,7 @@ from distill._moved import moved_names
 
 __all__ = ["SEVERITIES", "Finding", "Severity", "ordered"]
 
-__getattr__ = moved_names(__name__)  # of before the rename
+__getattr__ = moved_names(__name__)  # old names, from before the rename
 
 Severity = Literal["problem", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("problem", "warning", "note")
@@ -16,14 +16,15 @@ SEVERITIES: tuple[Severity, ...] = ("problem", "warning", "note")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that a check saw.
+    """One result of a check.
 
-    :param level: problem: nothing, or the wrong thing, would be learned. warning: quality is likely lost. note: worth knowing
+    :param level: problem: the student would learn nothing, or the wrong thing. warning: quality is likely lost. note:
+        worth knowing
     :param check: the check's name, as in the documentation
-    :param about: the data, the teacher or the objective that it is about
-    :param says: what was seen, with its numbers
-    :param advice: what to do; "" for a note that asks for nothing
-    :param numbers: the same numbers for a program
+    :param about: the data, the teacher or the objective concerned
+    :param says: what was found, with its numbers
+    :param advice: what to do; "" for a note that needs no action
+    :param numbers: the same numbers, for programs
     """
 
     level: Severity
@@ -39,7 +40,7 @@ class Finding:
 
     @property
     def line(self) -> str:
-        """What was seen and what to do, as one line."""
+        """The finding and the advice, as one line."""
         return f"{self.about}: {self.says}" + (f"; {self.advice}" if self.advice else "")
 
 

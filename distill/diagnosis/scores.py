@@ -1,8 +1,8 @@
-"""Checks of a teacher's scores as numbers: whether they are what they are taken for, and whether they teach anything.
+"""Checks of a teacher's scores as numbers: whether the scale is right, and whether a student can learn from them.
 
-A cross-encoder's scores are logits, a bi-encoder's are cosines. What is usually wrong: probabilities in the place of logits,
-a sigmoid that was applied twice, logits in the place of cosines, rows that do not belong to their pairs, a temperature that
-makes all targets alike.
+A cross-encoder's scores are logits, a bi-encoder's are cosines. The usual errors: probabilities instead of logits, a
+sigmoid applied twice, logits instead of cosines, scores assigned to the wrong pairs, a temperature that makes all
+targets nearly equal.
 """
 
 import math
@@ -28,20 +28,20 @@ __all__ = [
     "suspects",
 ]
 
-_LEAST = 50  # scores; of fewer nothing is said
-_SLACK = 1e-3  # a cosine is rounded
-_TWICE = 1 / (1 + math.exp(-1))  # the sigmoid of 1: all that a sigmoid of a probability reaches
-_WIDE, _WIDE_TWICE = 0.3, 0.1  # range of scores that look like probabilities, and like a sigmoid of them
-_FLAT, _STEEP = 0.02, 0.9  # spread of targets in [0, 1]; share of targets within 0.001 of an end
-_NO_RELATION = 0.2  # an interval that reaches 0 and ends below it: no relation; above it: too few pairs to tell
-_SAME = 0.05  # of the scores' spread: what another precision or machine changes
+_LEAST = 50  # scores; fewer are not checked
+_SLACK = 1e-3  # tolerance for the rounding of cosines
+_TWICE = 1 / (1 + math.exp(-1))  # the sigmoid of 1: the highest value that a sigmoid of a probability can reach
+_WIDE, _WIDE_TWICE = 0.3, 0.1  # least range of scores to call them probabilities, and a sigmoid of probabilities
+_FLAT, _STEEP = 0.02, 0.9  # least spread of targets in [0, 1]; largest share within 0.001 of 0 or 1
+_NO_RELATION = 0.2  # an interval that contains 0: no relation if it ends below this, else too few pairs to tell
+_SAME = 0.05  # share of the scores' standard deviation: differences below it come from another precision or machine
 _LEAST_CONTAMINATION, _LEAST_FLATNESS, _LEAST_BEYOND = 0.03, 0.6, 8
-_LEAST_AUC = 0.8  # of scores that can tell a wrong label from two classes that overlap
+_LEAST_AUC = 0.8  # least ROC-AUC of scores that can distinguish wrong labels from overlapping classes
 _NORMAL_95_ONE_SIDED = 1.645
 
 
 def check_scale(about: str, scores: np.ndarray, kind: ModelKind) -> list[Finding]:
-    """Tell logits, probabilities and cosines apart by their range, and find what is not finite or always the same.
+    """Tell logits, probabilities and cosines apart by their range, and find scores that are not finite or all equal.
 
     *Shape:* scores: (n_pairs,)
     """
@@ -63,7 +63,7 @@ def check_scale(about: str, scores: np.ndarray, kind: ModelKind) -> list[Finding
         advice = "set the teacher's kind to cross_encoder where they are logits, normalise its embeddings, or lower weights.sparse of a bge_m3"
         return [Finding("problem", "scale", about, says, advice, numbers)]
     if low < -_SLACK or high > 1 + _SLACK or high - low < _WIDE_TWICE:
-        return []  # logits close to each other may lie there by chance: a teacher that has hardly learned
+        return []  # a teacher that has hardly learned may have logits this close to each other
     if 0.5 - _SLACK <= low and high <= _TWICE + _SLACK:
         says = f"scores from {low:.3g} to {high:.3g} are taken for logits, and look like a sigmoid of a sigmoid"
         return [Finding("problem", "sigmoid twice", about, says, "take the model's raw scores as signals", numbers)]
@@ -78,8 +78,8 @@ def check_against_labels(
 ) -> list[Finding]:
     """Compare scores with labels by Spearman's correlation and its 95 % interval.
 
-    :param labels: NaN where a pair has none
-    :param where: the pairs that these labels are of
+    :param labels: NaN for pairs without a label
+    :param where: the part of the data that the pairs are from
 
     *Shape:* scores, labels: (n_pairs,)
     """
@@ -100,7 +100,7 @@ def check_against_labels(
 
 
 def check_same_scores(about: str, stored: np.ndarray, asked: np.ndarray, *, spread: float) -> list[Finding]:
-    """Compare stored scores with what the teacher says of the same pairs now.
+    """Compare stored scores with the teacher's current scores of the same pairs.
 
     :param spread: the standard deviation of all stored scores; the median difference may be a twentieth of it
 
@@ -124,10 +124,10 @@ def check_same_scores(about: str, stored: np.ndarray, asked: np.ndarray, *, spre
 
 
 def check_temperature(about: str, units: np.ndarray, temperature: float, logits: np.ndarray) -> list[Finding]:
-    """Look whether targets in [0, 1] still tell pairs apart after the temperature.
+    """Check whether targets in [0, 1] still distinguish pairs after the temperature.
 
     :param units: the targets that the student is trained on
-    :param logits: the scores before the temperature, for the advice: a temperature of their spread over 2
+    :param logits: the scores before the temperature; the advice is half of their standard deviation as the temperature
 
     *Shape:* units, logits: (n_pairs,)
     """
@@ -149,9 +149,9 @@ def check_temperature(about: str, units: np.ndarray, temperature: float, logits:
 def check_group_temperature(
     about: str, logits: np.ndarray, groups: Sequence[np.ndarray], temperature: float
 ) -> list[Finding]:
-    """Look whether the distribution over the candidates of a query is neither flat nor a single one, in the mean.
+    """Check that the distribution over a query's candidates is, on average, neither uniform nor concentrated on one.
 
-    The measure is the entropy over its greatest possible value: 1 is flat, 0 is one candidate alone.
+    The measure is the entropy divided by its largest possible value: 1 is uniform, 0 is a single candidate.
 
     *Shape:* logits: (n_pairs,); groups: rows of each query's candidates
     """
@@ -185,12 +185,13 @@ def _entropy_share(logits: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Contamination:
-    """How much of one class's scores may be the other class's.
+    """A bound on the share of one class's scores that may belong to the other class.
 
-    :param share: the greatest share that can be
-    :param low: its lower end, 95 % one-sided, over the scores of the class that is looked at
-    :param flatness: the bound in the tail over the bound at the middle: near 1 for a mixture, near 0 for two overlapping classes
-    :param n_beyond: scores that the bound in the tail rests on
+    :param share: upper bound of the share
+    :param low: its lower confidence limit, 95 % one-sided, over the scores of the examined class
+    :param flatness: the bound in the tail divided by the bound at the middle: near 1 for a mixture, near 0 for two
+        overlapping classes
+    :param n_beyond: number of scores that the bound in the tail is computed from
     """
 
     share: float
@@ -200,18 +201,19 @@ class Contamination:
 
     @property
     def is_shown(self) -> bool:
-        """Whether it is more than classes that overlap."""
+        """Whether the share is larger than overlapping classes explain."""
         return self.low > _LEAST_CONTAMINATION and self.flatness >= _LEAST_FLATNESS and self.n_beyond >= _LEAST_BEYOND
 
 
 def contamination(own: np.ndarray, others: np.ndarray) -> Contamination:
-    """Bound the share of one class's scores that are the other class's.
+    """Bound the share of one class's scores that belong to the other class.
 
     If a share ε of the negatives are positives, F₋ = (1 − ε) G + ε F₊ for some G. So P₋(score > t) ≥ ε P₊(score > t) at
-    every t, and the ratio bounds ε from above (Scott 2015, mixture proportion estimation). Classes that merely overlap have a
-    ratio that falls with t; in a mixture it stays at ε. It is taken where a half and where a fifth of the others lie beyond.
+    every t, and the ratio bounds ε from above (Scott 2015, mixture proportion estimation). If the classes merely
+    overlap, the ratio falls with t; in a mixture it stays at ε. It is computed at the t above which half of the other
+    class lies, and at the t above which a fifth of it lies.
 
-    *Shape:* own: (n,) of the class that is looked at; others: (m,)
+    *Shape:* own: (n,) scores of the examined class; others: (m,)
 
     >>> positives, negatives = np.arange(1000.0) + 5000, np.arange(1000.0)
     >>> contamination(negatives, positives).share
@@ -232,10 +234,10 @@ def contamination(own: np.ndarray, others: np.ndarray) -> Contamination:
 
 
 def check_wrong_labels(about: str, scores: np.ndarray, labels: np.ndarray) -> list[Finding]:
-    """Look for negatives that are positives, and the other way round; two values of labels are needed.
+    """Look for negatives that are positives, and the other way round; the labels must have exactly two values.
 
-    A teacher that was trained on these labels has learned the wrong ones, too, and shows fewer of them. Scores with a ROC-AUC
-    below 0.8 show nothing.
+    A teacher that was trained on these labels has also learned the wrong ones, so fewer of them show. Scores with a
+    ROC-AUC below 0.8 are not checked.
 
     *Shape:* scores, labels: (n_pairs,)
     """
@@ -262,7 +264,7 @@ def check_wrong_labels(about: str, scores: np.ndarray, labels: np.ndarray) -> li
 
 
 def suspects(scores: np.ndarray, labels: np.ndarray, n: int) -> np.ndarray:
-    """Return the rows whose label and score disagree most, the worst first; both are compared by their ranks in [0, 1].
+    """Return the rows whose label and score differ most, the largest difference first; both are ranks in [0, 1].
 
     *Shape:* scores, labels: (n_pairs,); result: at most (n,)
     """

@@ -1,4 +1,4 @@
-"""Checks of a teacher as it stands: whether it reads the texts as they are written, whole, and behind its prompts."""
+"""Checks of a teacher's input: prompts, unknown tokens, truncated texts; and of its quality against TF-IDF."""
 
 import re
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from distill.metrics.measures import Estimate
 __all__ = ["check_beside_floor", "check_cut", "check_prompts", "check_tokens"]
 
 _SAMPLED, _SEED = 500, 0
-_LEAST_TEXTS = 10  # of a script; on fewer a share of unknown tokens says nothing
+_LEAST_TEXTS = 10  # texts of a script; with fewer, a share of unknown tokens is not reliable
 _UNKNOWN = 0.02  # share of unknown tokens
-_LETTERS = 1.3  # tokens a character: a script that is read in parts of letters
-_CUT, _LOST = 0.25, 0.1  # share of texts cut; tokens lost of the limit
-# from the model cards: what a family wants before queries and documents
+_LETTERS = 1.3  # tokens per character: above it, the tokenizer splits the letters of the script into parts
+_CUT, _LOST = 0.25, 0.1  # share of texts that are cut; share of the limit that they lose
+# from the model cards: the prompts that a family expects before queries and documents
 _FAMILIES = (
     (
         re.compile(r"(^|[/_-])(multilingual-)?e5-(small|base|large)(-v2)?($|[/_-])(?!instruct)", re.I),
@@ -36,7 +36,7 @@ _FAMILIES = (
 
 
 def check_prompts(about: str, backbone: str, prompts: tuple[str, str]) -> list[Finding]:
-    """Look whether a model family that wants prompts has some; the family is known by its name alone."""
+    """Check that a model family that expects prompts has some; the family is recognised by its name alone."""
     if any(prompts):
         return []
     wanted = next((text for pattern, text in _FAMILIES if pattern.search(backbone)), None)
@@ -47,7 +47,7 @@ def check_prompts(about: str, backbone: str, prompts: tuple[str, str]) -> list[F
 
 
 def check_tokens(about: str, tokenizer: object, texts: Sequence[str]) -> list[Finding]:
-    """Look for scripts that a tokenizer does not know: unknown tokens, or several tokens for one character."""
+    """Look for scripts that a tokenizer does not cover: unknown tokens, or several tokens per character."""
     if len(texts) > _SAMPLED:
         texts = [texts[row] for row in sample(len(texts), _SAMPLED, _SEED)]
     unknown = unknown_id(tokenizer)
@@ -72,7 +72,7 @@ def check_tokens(about: str, tokenizer: object, texts: Sequence[str]) -> list[Fi
 
 
 def unknown_id(tokenizer: object) -> int | None:
-    """Return the id of a tokenizer's unknown token, or None where it has none."""
+    """Return the id of a tokenizer's unknown token, or None if it has none."""
     stated = getattr(tokenizer, "unk_token_id", None)
     if stated is not None:
         return int(stated)
@@ -85,7 +85,7 @@ def unknown_id(tokenizer: object) -> int | None:
 
 
 def check_cut(about: str, cut: CutTexts) -> list[Finding]:
-    """Say how many texts are longer than the teacher reads, and how much of them is lost."""
+    """Report how many texts are longer than the teacher's limit, and how many tokens they lose."""
     if not cut.n_cut:
         return []
     says = f"max_length {cut.max_length} cuts {cut.share:.0%} of the texts, which lose {cut.median_lost} tokens each (median)"
@@ -96,7 +96,7 @@ def check_cut(about: str, cut: CutTexts) -> list[Finding]:
 
 
 def check_beside_floor(about: str, metric: str, teacher: float, floor: float, difference: Estimate) -> list[Finding]:
-    """Say where a teacher is worse than TF-IDF on the validation pairs.
+    """Compare a teacher with TF-IDF on the validation pairs, and report whether it is worse.
 
     :param difference: teacher − TF-IDF on the same pairs, with its 95 % interval
     """

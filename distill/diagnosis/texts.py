@@ -22,10 +22,10 @@ __all__ = [
 ]
 
 _SAMPLED, _SEED = 2000, 0  # texts or pairs of a part that a check reads
-_LEAST = 50  # pairs; on fewer a classifier's accuracy and a ROC-AUC say nothing
-_TOLD_APART, _LIKE_OTHER = 0.9, 0.3  # share of held-out texts whose side is recognised; of another part's texts
-_SWAPPED_ROWS, _MIXED = 0.05, 0.02  # share of rows with both texts on the wrong side, and with one of them
-_COPIED, _COPIED_PAIRS = 0.9, 0.05  # cosine of character 4-grams; share of evaluation pairs
+_LEAST = 50  # pairs; with fewer, a classifier's accuracy and a ROC-AUC are not reliable
+_TOLD_APART, _LIKE_OTHER = 0.9, 0.3  # share of recognised texts: at least in training; at most if swapped
+_SWAPPED_ROWS, _MIXED = 0.05, 0.02  # shares of rows: at least with both texts swapped, at most with one
+_COPIED, _COPIED_PAIRS = 0.9, 0.05  # least cosine of character 4-grams; least share of evaluation pairs
 _LETTERS_AND_DIGITS = re.compile(r"[\W_]+")
 _AT_ONCE = 256
 
@@ -40,10 +40,10 @@ def _sampled(pairs: Pairs, n: int = _SAMPLED) -> Pairs:
 
 
 def check_sides(train: Pairs, others: dict[str, Pairs]) -> list[Finding]:
-    """Look for queries in the place of documents, where both kinds of text can be told apart by their characters.
+    """Look for swapped queries and documents, if the two kinds of text can be told apart by their characters.
 
-    A naive Bayes classifier learns the two sides of one half of the training pairs. On the other half it shows whether the
-    sides can be told apart at all, and which rows have both of their texts on the wrong side.
+    A naive Bayes classifier learns the two sides from one half of the training pairs. The other half shows whether the
+    sides can be told apart at all, and how many rows have both texts on the wrong side.
     """
     pairs = _sampled(train)
     if len(pairs) < 2 * _LEAST:
@@ -71,7 +71,7 @@ def check_sides(train: Pairs, others: dict[str, Pairs]) -> list[Finding]:
 
 
 def _side_reader(pairs: Pairs) -> Any:
-    """Return a function from pairs to shares: of rows with both sides wrong, with one side wrong, of texts on their side."""
+    """Return a function from pairs to shares: of rows with both sides wrong, of rows with one wrong, of correct texts."""
     from sklearn.feature_extraction.text import HashingVectorizer
     from sklearn.naive_bayes import MultinomialNB
 
@@ -96,9 +96,9 @@ def _side_reader(pairs: Pairs) -> Any:
 
 
 def check_labels(pairs: Pairs, losses: Sequence[str | None]) -> list[Finding]:
-    """Look whether labels differ at all; InfoNCE alone learns from positives.
+    """Check whether the labels differ at all; only InfoNCE can learn from positives alone.
 
-    :param losses: how the teachers, and the student, learn labels; None is the default loss
+    :param losses: the losses by which the teachers and the student learn labels; None is the default loss
     """
     if pairs.labels is None or not len(pairs) or np.ptp(pairs.labels) > 0:
         return []
@@ -109,12 +109,12 @@ def check_labels(pairs: Pairs, losses: Sequence[str | None]) -> list[Finding]:
     advice = "add pairs with other labels, or learn by loss infonce (bi-encoders, positives alone)"
     level: Severity = (
         "problem" if losses else "warning"
-    )  # where nobody learns labels, the control and the metrics still need them
+    )  # even if no model learns from labels, the control and the metrics need them
     return [Finding(level, "labels alike", "training pairs", says, advice)]
 
 
 def check_contradictions(pairs: Pairs) -> list[Finding]:
-    """Count pairs that stand there twice with labels half of the range apart or more, and equal texts labelled 0."""
+    """Count pairs that occur twice with labels at least half the range apart, and pairs of equal texts labelled 0."""
     if pairs.labels is None:
         return []
     seen: dict[tuple[str, str], list[float]] = {}
@@ -135,7 +135,7 @@ def check_contradictions(pairs: Pairs) -> list[Finding]:
 
 
 def check_floor(pairs: Pairs, floor: np.ndarray) -> list[Finding]:
-    """Look whether pairs that share more terms have lower labels: labels are inverted, or every negative is a hard one.
+    """Check whether pairs that share more terms have lower labels: labels are inverted, or all negatives are hard.
 
     *Shape:* floor: (n_pairs,) TF-IDF cosines
     """
@@ -163,10 +163,10 @@ def _bare(text: str) -> str:
 
 
 def check_copies(train: Pairs, evaluation: Pairs) -> list[Finding]:
-    """Count evaluation pairs of which training has a near copy: both texts the same but for case, punctuation or a few letters.
+    """Count evaluation pairs with a near copy in training: equal up to case, punctuation or a few letters.
 
-    Equal texts never stand on both sides (`distill.data.pairs`); near copies do. Texts are near where the cosine of their
-    character 4-grams is 0.9 or more. Both texts must have a near copy in one and the same training pair.
+    Equal texts are never in both parts (`distill.data.pairs`); near copies can be. Texts are near if the cosine of
+    their character 4-grams is 0.9 or more. Both texts must have a near copy in the same training pair.
     """
     from sklearn.feature_extraction.text import HashingVectorizer
 
@@ -201,7 +201,7 @@ def check_copies(train: Pairs, evaluation: Pairs) -> list[Finding]:
 
 
 def _near(texts: Any, pool: Any) -> Iterator[list[int]]:
-    """Yield for each text the rows of the pool that are near it."""
+    """Yield, for each text, the near rows of the pool."""
     transposed = pool.T.tocsc()
     for start in range(0, texts.shape[0], _AT_ONCE):
         products = (texts[start : start + _AT_ONCE] @ transposed).tocsr()
@@ -216,7 +216,7 @@ def _near(texts: Any, pool: Any) -> Iterator[list[int]]:
 
 
 def check_scripts(train: Pairs, evaluation: Pairs) -> list[Finding]:
-    """Say which scripts the training texts are in, and which of evaluation are missing there."""
+    """Report the scripts of the training texts, and the scripts of evaluation that are missing in training."""
     if not len(train) or not len(evaluation):
         return []
     parts = [_sampled(part) for part in (train, evaluation)]

@@ -1,4 +1,4 @@
-"""Mining candidates for queries: a retriever finds them, a teacher scores them, likely false negatives are left out.
+"""Candidates for queries: found by a retriever, scored by a teacher, cleared of false negatives and drawn by strata.
 
-The rest is drawn in strata of ranks. This package trains nothing.
+Nothing here trains a model.
 """

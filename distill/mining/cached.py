@@ -1,4 +1,4 @@
-"""Embeddings and scores during mining, stored on disk: a killed run computes only the missing ones."""
+"""Embeddings and scores of models during mining, stored on disk, so that a killed run only computes the rest."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,11 +16,11 @@ from distill.signals import Identity, SignalCache, pair_keys, text_keys
 
 __all__ = ["CachedScorer"]
 
-_AT_ONCE = 2048  # texts or pairs of one shard: what a kill loses at most
+_AT_ONCE = 2048  # texts or pairs per shard: the most that a kill can lose
 
 
 class CachedScorer:
-    """A model whose embeddings and scores are stored in shards on disk, by the hash of everything that determines them.
+    """A model whose embeddings and scores are stored in shards on disk, under everything that determines them.
 
     :param folder: the folder of the shards; several models share it
     """
@@ -43,7 +43,7 @@ class CachedScorer:
 
     @property
     def name(self) -> str:
-        """The model's name in settings and messages: its folder and revision."""
+        """The model's name in settings and messages: its folder and its revision."""
         return f"{self.scorer.path} ({self._cache.identity.revision})"
 
     def embeddings(self, queries: Sequence[str], documents: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -82,7 +82,7 @@ class CachedScorer:
         ask: Callable[[np.ndarray], np.ndarray],
         what: str,
     ) -> np.ndarray:
-        """Return the values of all keys, computing those that no shard has. *Shape:* (n, width) or (n, 1)."""
+        """Return the values of all keys, and compute those that no shard has. *Shape:* (n, width) or (n, 1)."""
         if not len(keys):
             return np.zeros((0, 1), dtype=np.float32)
         missing = self._cache.missing(kind, keys)

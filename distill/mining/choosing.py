@@ -1,4 +1,4 @@
-"""Leave out candidates that are likely answers, and draw from the others."""
+"""Which candidates count as answers and are left out, and which of the others are drawn."""
 
 import itertools
 import re
@@ -14,15 +14,15 @@ __all__ = ["FalseNegatives", "RankStratum", "draw_candidates", "read_strata"]
 
 @dataclass(frozen=True)
 class FalseNegatives:
-    """Limits on the teacher's score: a candidate above them counts as an unlabelled answer. All limits are in [0, 1].
+    """Limits on the teacher's score from which a candidate counts as an unlabelled answer and is left out.
 
-    Scores are the teacher's in [0, 1]: the sigmoid of a logit, (cosine + 1)/2. The lowest of the given limits applies.
+    Scores are in [0, 1]: the sigmoid of a logit, or (cosine + 1)/2. If several limits are set, the lowest applies.
 
-    :param margin: the score of the query's own positive (the lowest of several) minus this
-    :param relative_margin: the score of the query's own positive minus this share of it (NV-Retriever, Moreira et al.
-        2024)
-    :param max_score: this score, for every query
-    :param percentile: this percentile, in [0, 100], of the scores of all positives
+    :param margin: limit = the score of the query's own positive − margin (the lowest score, if it has several
+        positives)
+    :param relative_margin: limit = that score × (1 − relative_margin) (NV-Retriever, Moreira et al. 2024)
+    :param max_score: limit = this score, for every query
+    :param percentile: limit = this percentile, in [0, 100], of the scores of all positives
     """
 
     margin: float | None = None
@@ -36,11 +36,12 @@ class FalseNegatives:
         return any(value is not None for value in vars(self).values())
 
     def limits(self, positives: np.ndarray) -> np.ndarray:
-        """Return each query's limit: inf if none is set, −inf (nothing is drawn) if the given ones do not apply to it.
+        """Return each query's limit: inf if none is set, −inf if the limits that are set do not apply to this query.
 
-        A margin does not apply to a query without a positive: otherwise every candidate would count as no answer.
+        A margin does not apply to a query without a positive: without a limit, even its best candidate would count as a
+        negative.
 
-        *Shape:* positives: (n_queries,) the lowest score of a query's positives, NaN where it has none → (n_queries,)
+        *Shape:* positives: (n_queries,) the lowest score of a query's positives, NaN if it has none → (n_queries,)
 
         >>> FalseNegatives(margin=0.1, max_score=0.75).limits(np.array([0.9, 0.8, np.nan])).round(2).tolist()
         [0.75, 0.7, 0.75]
@@ -61,7 +62,7 @@ class FalseNegatives:
 
 @dataclass(frozen=True)
 class RankStratum:
-    """A number of candidates from these ranks, counted from 1. If there are fewer, all are taken."""
+    """A number of candidates to draw from a range of ranks, counted from 1; all of them if there are fewer."""
 
     first: int
     last: int
@@ -77,7 +78,7 @@ def read_strata(text: str) -> tuple[RankStratum, ...]:
     >>> [str(stratum) for stratum in read_strata("1-10:4, 11-100:4")]
     ['1-10:4', '11-100:4']
 
-    :raises BadInput: for what is no such list, or holds a rank twice
+    :raises BadInput: if the text is no such list, or a rank is in two strata
     """
     found = []
     for part in text.split(","):
@@ -93,9 +94,9 @@ def read_strata(text: str) -> tuple[RankStratum, ...]:
 
 
 def draw_candidates(allowed: np.ndarray, strata: Sequence[RankStratum], seed: int) -> np.ndarray:
-    """Draw candidates of each query at random within a stratum; ranks are counted before candidates are left out.
+    """Draw candidates of each query, at random within each stratum; ranks count the candidates that were left out too.
 
-    *Shape:* allowed: (n_queries, depth) bool, in the order of the ranks → the same, True where drawn
+    *Shape:* allowed: (n_queries, depth) bool, in the order of the ranks → same shape, True if drawn
 
     >>> draw_candidates(np.array([[False, True, True, True]]), [RankStratum(1, 2, 5), RankStratum(3, 4, 1)], seed=0).sum(axis=1)
     array([2])

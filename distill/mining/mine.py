@@ -1,14 +1,14 @@
-"""Mine more pairs for given ones: candidates of each query, drawn from the documents that a retriever finds.
+"""Mine more pairs from pairs: candidates for each query, drawn from the documents that a retriever finds.
 
     pairs (and more documents)
       → retrieved     the `depth` nearest documents of each query, by BM25 or a bi-encoder
       → scored        by a teacher, in [0, 1]
-      → allowed       without the query's own documents, its own text, and likely answers by the teacher's score
-      → drawn         a number from each stratum of ranks
-      → pairs.jsonl   the given pairs and the drawn ones; card.json states what was left out
+      → allowed       without the query's own documents, its own text, and documents that the teacher takes for answers
+      → drawn         a given number from each stratum of ranks
+      → pairs.jsonl   the given pairs and the drawn ones; card.json counts what was left out
 
-Retrieved and scored candidates are stored in `.work` of the folder: a killed run continues, and other limits or strata
-need no model again.
+Retrieved and scored candidates are stored in `.work` of the folder. So a killed run can resume, and a run with other
+limits or strata retrieves and scores nothing again.
 """
 
 import io
@@ -36,7 +36,7 @@ from distill.runtime.vectors import nearest_rows
 __all__ = ["Mined", "MiningInputs", "MiningSettings", "check_mining_settings", "mine"]
 
 log = logging.getLogger(__name__)
-_SHOWN = {"false_negatives": "limits on scores"}  # settings whose names differ from the command's options
+_SHOWN = {"false_negatives": "limits on scores"}  # what messages call a setting
 _COLUMNS: Mapping[str, type] = {
     "query": str,
     "document": str,
@@ -51,10 +51,11 @@ _COLUMNS: Mapping[str, type] = {
 class MiningSettings:
     """How candidates are found and chosen.
 
-    :param depth: number of documents that are retrieved for each query
+    :param depth: number of documents retrieved for each query
     :param strata: how many candidates are drawn from which ranks
-    :param labels: of drawn pairs. zero: negatives. teacher: the teacher's score (Augmented SBERT, Thakur et al. 2021).
-    :param positive_from: the lowest label of a positive
+    :param labels: labels of the drawn pairs. zero: each is a negative. teacher: the teacher's score (Augmented SBERT,
+        Thakur et al. 2021).
+    :param positive_from: the least label of a positive
     :param terms: the terms that BM25 counts; None chooses by the script of the documents
     """
 
@@ -71,11 +72,11 @@ class MiningSettings:
 class MiningInputs:
     """The inputs of mining.
 
-    :param pairs: queries with documents. With labels None every pair is a positive.
-    :param documents: more documents, without known relevance
-    :param clusters: of the query and the document of each pair: texts of the same cluster are answers. Only for
-        measuring.
-    :param sources: the files and folders of these inputs, which no output may replace
+    :param pairs: queries with documents. Labels None: every pair is a positive.
+    :param documents: more documents, without known queries
+    :param clusters: the cluster names of the queries and of the documents of the pairs: texts of one cluster answer
+        each other. They are used only to measure false negatives.
+    :param sources: the files and folders that the inputs were read from; no output may replace them
     """
 
     pairs: Pairs
@@ -86,7 +87,7 @@ class MiningInputs:
 
 @dataclass(frozen=True)
 class Mined:
-    """The candidates, in the order of the queries. `rows` are indices of `documents`, -1 where nothing was found.
+    """The mined candidates, in the order of the queries. `rows` are indices into `documents`, -1 if nothing was found.
 
     *Shape:* rows, scores (NaN without a teacher), drawn: (n_queries, depth)
     """
@@ -108,14 +109,13 @@ def mine(
     teacher: CachedScorer | None = None,
     overwrite: bool = False,
 ) -> Mined:
-    """Mine candidates and write `pairs.jsonl` and `card.json` into a folder. After a kill the same call continues.
+    """Mine candidates and write `pairs.jsonl` and `card.json` into a folder. The same call resumes a killed run.
 
-    :param folder: new, empty, or an earlier one of these inputs and settings
+    :param folder: new, empty, or an earlier one with the same inputs and settings
     :param retriever: a bi-encoder; None is BM25
     :param teacher: scores the candidates; None is the retriever
-    :param overwrite: write the result of other settings into an earlier folder; its stored candidates are used if they
-        fit
-    :raises BadInput: for a folder of other settings, and for limits or labels that need a teacher if there is none
+    :param overwrite: allow an earlier folder of other settings; its stored results are reused if they fit
+    :raises BadInput: if the folder has other settings, or if limits or labels need a teacher and there is none
     """
     teacher = teacher or retriever
     check_mining_settings(
@@ -132,12 +132,12 @@ def mine(
 
 
 def check_mining_settings(settings: MiningSettings, retriever: Path | None, *, has_teacher: bool) -> None:
-    """Refuse settings that do not fit together, before anything is read or opened.
+    """Refuse settings that contradict each other, before any file or model is opened.
 
     :param retriever: the folder of the model that finds candidates; None is BM25
     :param has_teacher: whether a model scores the candidates
-    :raises BadInput: for limits or labels that need a teacher if there is none, terms together with a model, and strata
-        that begin after the depth
+    :raises BadInput: if limits or labels need a teacher and there is none, if terms are given with a model, or if the
+        last stratum begins after the depth
     """
     if not has_teacher and settings.false_negatives.is_set:
         raise BadInput(
@@ -169,7 +169,7 @@ def _begin(
     *,
     overwrite: bool,
 ) -> dict[str, Any]:
-    """Write the settings of the first start, or check that they are the same."""
+    """Write the settings of the folder, or check that an earlier run had the same."""
     content: dict[str, Any] = {
         "pairs": inputs.pairs.fingerprint(),
         "documents": content_hash(list(inputs.documents)),
@@ -193,7 +193,7 @@ def _begin(
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The stages
+# Stages
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -205,7 +205,7 @@ def _mined(
     teacher: CachedScorer | None,
 ) -> Mined:
     pairs = inputs.pairs
-    # only one of texts that differ in Unicode form, white space or invisible characters
+    # keep one of several equal texts: Unicode forms, white space and invisible characters make no difference
     query_of, document_of = _first_of_each(pairs.queries), _first_of_each([*pairs.documents, *inputs.documents])
     queries, documents = list(query_of.values()), list(document_of.values())
     row_of = {key: row for row, key in enumerate(document_of)}
@@ -229,7 +229,7 @@ def _mined(
         scores[~excluded] = values[: len(where)]
         lowest = _lowest(values[len(where) :], asked[positives], len(queries))
         limits = settings.false_negatives.limits(lowest)
-    without_limit = np.isneginf(limits)  # it is unknown which of their candidates are answers
+    without_limit = np.isneginf(limits)  # for these queries it is unknown which candidates are answers
     judged = ~excluded & ~without_limit[:, None]
     with np.errstate(invalid="ignore"):
         taken_for_answers = judged & (scores >= limits[:, None])
@@ -268,7 +268,7 @@ def _mined(
 
 
 def _first_of_each(texts: Sequence[str]) -> dict[str, str]:
-    """Return the first of equal texts (by `text_key`), by their key; texts without visible characters are left out."""
+    """Return the first of each group of equal texts, by key; texts without a visible character are skipped."""
     found: dict[str, str] = {}
     for text in texts:
         if key := text_key(text):
@@ -279,7 +279,7 @@ def _first_of_each(texts: Sequence[str]) -> dict[str, str]:
 def _retrieved(
     work: Path, queries: list[str], documents: list[str], settings: MiningSettings, retriever: CachedScorer | None
 ) -> np.ndarray:
-    """Return the rows of the nearest documents of each query; kept on disk. *Shape:* (n_queries, depth)."""
+    """Return the rows of the nearest documents of each query, stored on disk. *Shape:* (n_queries, depth)."""
     terms = None if retriever is not None else settings.terms or terms_of(documents)
     if terms is not None:
         log.info("BM25 counts %s", "words" if terms == "word" else "2 and 3 characters within words")
@@ -302,7 +302,7 @@ def _retrieved(
     else:
         rows, _ = nearest_rows(*retriever.embeddings(queries, documents), settings.depth)
     work.mkdir(parents=True, exist_ok=True)
-    content = io.BytesIO()  # numpy's own writing to a full disk raises an error without its number
+    content = io.BytesIO()  # numpy's error for a full disk has no error number
     np.save(content, rows)
     with new_file(kept) as temporary:
         temporary.write_bytes(content.getbuffer())
@@ -315,7 +315,7 @@ def _positives(pairs: Pairs, settings: MiningSettings) -> np.ndarray:
 
 
 def _lowest(scores: np.ndarray, queries: np.ndarray, n_queries: int) -> np.ndarray:
-    """Return the lowest of each query's scores; NaN where it has none. *Shape:* (n,), (n,) → (n_queries,)."""
+    """Return the lowest score of each query; NaN for a query without scores. *Shape:* (n,), (n,) → (n_queries,)."""
     lowest = np.full(n_queries, np.inf)
     np.minimum.at(lowest, queries, scores)
     return np.where(np.isinf(lowest), np.nan, lowest)
@@ -324,10 +324,10 @@ def _lowest(scores: np.ndarray, queries: np.ndarray, n_queries: int) -> np.ndarr
 def _answers(
     inputs: MiningInputs, queries: list[str], documents: list[str], row_of: Mapping[str, int], rows: np.ndarray
 ) -> np.ndarray:
-    """Tell which candidates are of the cluster of their query. *Shape:* that of rows, bool."""
+    """Return which candidates are in the cluster of their query. *Shape:* that of rows, bool."""
     assert inputs.clusters is not None
     numbers: dict[str, int] = {}
-    of_query, of_document = np.full(len(queries), -1), np.full(len(documents) + 1, -2)  # the last one: not found
+    of_query, of_document = np.full(len(queries), -1), np.full(len(documents) + 1, -2)  # the last entry: not found
     number_of = {text_key(query): number for number, query in enumerate(queries)}
     cluster_of: dict[str, str] = {}
     for query, document, *clusters in zip(inputs.pairs.queries, inputs.pairs.documents, *inputs.clusters, strict=True):

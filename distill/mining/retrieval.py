@@ -1,4 +1,4 @@
-"""Exact BM25: the documents that share the rarest terms with each query."""
+"""Exact BM25 retrieval: for each query the documents with the highest scores."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -19,12 +19,12 @@ _WITHOUT_WORD_ENDINGS = (
     "KANA",
     "CJK",
     "THAI",
-)  # scripts whose words carry endings, or have no spaces between
-_SCORES_AT_ONCE = 2**25  # of a block of queries: 128 MB
+)  # scripts whose words have endings, or are written without spaces
+_SCORES_AT_ONCE = 2**25  # scores of a block of queries: 128 MB
 
 
 def terms_of(documents: Sequence[str]) -> Terms:
-    """Return the terms that suit most of these texts: words, or characters if words carry endings or have no spaces.
+    """Return which terms suit most of these texts: words, or characters if words have endings or no spaces.
 
     >>> terms_of(["한국어 문장입니다"]), terms_of(["an English sentence"])
     ('char', 'word')
@@ -36,9 +36,9 @@ def terms_of(documents: Sequence[str]) -> Terms:
 class Bm25:
     """Okapi BM25 (Robertson & Zaragoza 2009) with the idf of Lucene: ln(1 + (N − df + ½)/(df + ½)).
 
-    :param terms: word: words of two and more letters or digits, in lower case. char: 2 and 3 characters within words.
-    :param k1: the saturation of term frequency
-    :param b: the strength of length normalisation, from 0 to 1
+    :param terms: word: words of at least two letters or digits, in lower case. char: 2 and 3 characters within words.
+    :param k1: how fast repeated occurrences of a term stop adding to the score
+    :param b: how much the score of long documents is reduced, from 0 to 1
     """
 
     def __init__(self, documents: Sequence[str], *, terms: Terms = "word", k1: float = 1.2, b: float = 0.75) -> None:
@@ -63,7 +63,7 @@ class Bm25:
     def search(self, queries: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray]:
         """Return for each query the rows of the k documents with the highest scores, highest first, and the scores.
 
-        A document that shares no term with the query is not found: its place holds row -1 and score 0.
+        A document that shares no term with the query is not returned: its place holds row -1 and score 0.
 
         *Shape:* (n_queries, min(k, n_documents)), int64 and float32
         """

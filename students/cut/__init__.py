@@ -1,4 +1,4 @@
-"""Cut smaller students from a teacher: layers, width, dimensions, static tables, and the choice of what to cut.
+"""Makes smaller students from a teacher: layers, width, dimensions, static tables, and the importance of each part.
 
-This package trains nothing.
+Nothing here trains a model.
 """

@@ -1,7 +1,7 @@
-"""Bases of a plan's shapes: an encoder's config and tokenizer, for each size of the vocabulary.
+"""The encoders that a plan's shapes are derived from: a config and a tokenizer for each vocabulary size.
 
-A fresh encoder's tokenizer is trained on the recipe's text, like the student's. For a teacher or a named encoder the
-recipe's changes of the vocabulary are made once, on a single layer with random weights.
+A fresh encoder's tokenizer is trained on the recipe's text, as the student's will be. A teacher or a named encoder gets
+the recipe's changes of vocabulary and width, applied once to a single layer with random weights.
 """
 
 import copy
@@ -25,12 +25,12 @@ from students.vocabulary.corpus import change_vocabulary, factorise, student_cor
 
 __all__ = ["Base", "base_of", "cut_bases", "fresh_bases"]
 
-_VOCABULARY = (32000,)  # tokens, where plan.vocabulary is not set
+_VOCABULARY = (32000,)  # tokens, if plan.vocabulary is not set
 
 
 @dataclass(frozen=True)
 class Base:
-    """A config and a tokenizer; `section` has the fields of a recipe's student for its vocabulary and width."""
+    """A config and a tokenizer; `section` holds the recipe's settings of its vocabulary and width."""
 
     config: Any
     tokenizer: Any
@@ -46,7 +46,7 @@ class Base:
 
 
 def fresh_bases(run: Run, texts: Sequence[str], max_length: int) -> list[Base]:
-    """Return a fresh encoder for each vocabulary of the plan, as far as these texts fill it."""
+    """Return a fresh encoder for each vocabulary of the plan; a vocabulary may stay smaller if the texts are few."""
     plan, bases = run.recipe.plan, []
     for wanted in plan.vocabulary or _VOCABULARY:
         settings = FreshBackbone(
@@ -58,7 +58,7 @@ def fresh_bases(run: Run, texts: Sequence[str], max_length: int) -> list[Base]:
             max_length=max_length,
         )
         base = base_of(run, settings, texts)
-        if run.recipe.data.train == "bundled":  # replaces a text that would fill it
+        if run.recipe.data.train == "bundled":  # in place of a text that would fill the vocabulary
             base = replace(base, tokenizer=_filled(base.tokenizer, wanted))
         base.config.vocab_size = len(base.tokenizer)
         bases.append(base)
@@ -84,7 +84,7 @@ def cut_bases(run: Run, backbone: str | TeacherBackbone, texts: Sequence[str]) -
 
 
 def _width(whole: Base, hidden: int | None, share: float | None) -> Width | None:
-    """Return the section that keeps this much of the encoder; None if it keeps everything.
+    """Return the recipe's section for this width and feed-forward share; None if nothing is cut.
 
     :raises BadInput: if the encoder is smaller
     """
@@ -100,7 +100,7 @@ def _width(whole: Base, hidden: int | None, share: float | None) -> Width | None
 
 
 def _changed(run: Run, whole: Base, section: Student) -> Base:
-    """Apply the cuts of the stage build_student to one random layer of the encoder."""
+    """Apply to one random layer of the encoder the changes that build_student would apply to the whole."""
     if section.vocabulary is None and section.width is None and section.embedding_rank is None:
         return whole
     seed = run.recipe.seed
@@ -133,7 +133,7 @@ def _one_layer(whole: Base, max_length: int, seed: int) -> Any:
 
 
 def base_of(run: Run, backbone: Backbone, texts: Sequence[str]) -> Base:
-    """Return an encoder's config and tokenizer; a teacher, trained or not, has the shape of its own backbone."""
+    """Return an encoder's config and tokenizer; for a teacher, trained or not, those of its backbone."""
     from transformers import AutoConfig, AutoTokenizer
 
     name = _encoder_of(run, backbone, texts)
@@ -153,7 +153,7 @@ def _encoder_of(run: Run, backbone: Backbone, texts: Sequence[str]) -> str:
 
 
 def _filled(tokenizer: Any, n_pieces: int) -> Any:
-    """Fill up a vocabulary with unused pieces, so that its file has the size of a full one."""
+    """Fill a vocabulary up with pieces that no text contains, so that its file has the size of a full one."""
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     vocabulary, n_missing = state["model"]["vocab"], n_pieces - len(tokenizer)
     fillers = [f"##쓰임{place:05}" for place in range(max(n_missing, 0))]

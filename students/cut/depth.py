@@ -1,8 +1,8 @@
-"""The choice of the encoder layers that a student keeps.
+"""Choose the layers of an encoder that a student keeps.
 
 A student with fewer layers is faster in proportion, and keeps its embeddings, its width and its tokenizer. The layers
-are given as a list or a rule, or chosen by measurement: `importance` removes one layer at a time, always the one whose
-removal changes the outputs least (a greedy search, as in Sajjad et al. 2020 and Peer et al. 2022).
+to keep are a list, a rule, or measured: `importance` removes one layer at a time, always the one whose removal changes
+the model's outputs least (a greedy search, as in Sajjad et al. 2020 and Peer et al. 2022).
 """
 
 import copy
@@ -28,10 +28,10 @@ __all__ = ["choose_layers", "keep_layers", "layers_by_importance", "layers_by_ru
 def choose_layers(
     model: Any, kind: ModelKind, choice: Sequence[int] | LayerChoice, batches: Sequence[PairBatch]
 ) -> tuple[tuple[int, ...], list[dict[str, float]]]:
-    """Return the layers of a recipe's choice, and, if it was measured, the change by each removal.
+    """Return the layers for a recipe's choice and, if they were measured, the change that each removal caused.
 
-    :param batches: the sample on which importance is measured; other choices do not read it
-    :raises BadInput: if the encoder does not have these layers
+    :param batches: the sample on which importance is measured; other choices do not use it
+    :raises BadInput: if the encoder has too few layers
     """
     n_layers = transformer_of(model).config.num_hidden_layers
     if isinstance(choice, LayerChoice) and choice.importance is not None:
@@ -54,9 +54,9 @@ def layers_by_rule(choice: LayerChoice, n_layers: int) -> tuple[int, ...]:
         return tuple(range(n_layers - n, n_layers))
     if choice.rule == "every":
         return tuple(range(0, n_layers, n))
-    if n == 1:  # MiniLM-L6, distilled: 0.804 from its last layer, 0.719 from its first
+    if n == 1:  # MiniLM-L6, distilled to one layer: 0.804 starting from its last layer, 0.719 from its first
         return (n_layers - 1,)
-    # from the first to the last at equal distances, halves rounded up
+    # equal distances from the first to the last, halves rounded up
     return tuple((2 * i * (n_layers - 1) + n - 1) // (2 * (n - 1)) for i in range(n))
 
 
@@ -66,10 +66,10 @@ def _check_number(rule: str, n: int, n_layers: int) -> None:
 
 
 def keep_layers(transformer: Any, layers: Sequence[int]) -> None:
-    """Keep only the given layers of a transformers encoder, counted from 0, in place, and adapt its config.
+    """Keep only the given layers of a transformers encoder, counted from 0, in place; its config is updated.
 
-    :raises BadInput: for an unverified architecture, a layer that does not exist, or a cut that the stock class cannot
-        load
+    :raises BadInput: for an architecture without tests of this, a layer that does not exist, or a cut that the
+        stock class cannot load
     """
     check_family(transformer)
     path, stack = layer_stack(transformer)
@@ -85,7 +85,7 @@ def keep_layers(transformer: Any, layers: Sequence[int]) -> None:
 
 
 def _cut_config(config: Any, layers: Sequence[int]) -> Any:
-    """Return the config of the cut encoder; settings of single layers are cut, too (ModernBERT's windows)."""
+    """Return the config of the cut encoder; its per-layer settings are cut too (such as ModernBERT's windows)."""
     n_layers, changed = config.num_hidden_layers, copy.deepcopy(config)
     changed.num_hidden_layers = len(layers)
     for name, value in config.to_dict().items():
@@ -95,7 +95,7 @@ def _cut_config(config: Any, layers: Sequence[int]) -> Any:
 
 
 def _cut_weights(transformer: Any, path: str, layers: Sequence[int]) -> dict[str, Tensor]:
-    """Return the kept weights under their new names."""
+    """Return the weights of the kept layers and of the rest, under their new names."""
     places = {str(layer): str(place) for place, layer in enumerate(layers)}
     weights = {}
     for name, weight in transformer.state_dict().items():
@@ -111,11 +111,11 @@ def _cut_weights(transformer: Any, path: str, layers: Sequence[int]) -> dict[str
 def layers_by_importance(
     model: Any, kind: ModelKind, n_kept: int, batches: Sequence[PairBatch]
 ) -> tuple[tuple[int, ...], list[dict[str, float]]]:
-    """Remove the layer whose removal changes the outputs least, until `n_kept` are left.
+    """Remove the layer whose removal changes the outputs least, until `n_kept` layers are left.
 
-    Layers that the stock class needs to load the others (ModernBERT's first) are always kept.
+    A layer is never removed if the stock class could not load the rest (ModernBERT's first).
 
-    :return: the kept layers, and {"layer", "change"} of each removed one, in order of removal
+    :return: the kept layers, and {"layer", "change"} of each removed one, in the order of removal
     """
     transformer = transformer_of(model)
     check_family(transformer)
@@ -142,7 +142,7 @@ def layers_by_importance(
 def _without_each(
     model: Any, kind: ModelKind, kept: Sequence[int], batches: Sequence[PairBatch], report: Progress
 ) -> dict[int, Tensor]:
-    """Return the outputs without each removable layer. The states of the layers before it are computed only once."""
+    """Return the outputs without each removable layer. The outputs of the layers before it are computed only once."""
     transformer = transformer_of(model)
     _, stack = layer_stack(transformer)
     others = {layer: [other for other in kept if other != layer] for layer in kept}
@@ -173,7 +173,7 @@ def _noting(made: dict[int, Any]) -> Callable[[str, Any, Any], None]:
 
 
 def _giving(layer: nn.Module, output: Any) -> nn.Module:
-    """Return a layer that repeats its earlier output without computing it again."""
+    """Return a copy of a layer that returns a given output without computing it again."""
     answering = copy.copy(layer)
     answering.__dict__["forward"] = lambda *args, **kwargs: output
     return answering
@@ -187,7 +187,7 @@ def _is_loadable(transformer: Any, layers: Sequence[int]) -> bool:
 
 @contextmanager
 def _only(transformer: Any, layers: Sequence[nn.Module]) -> Iterator[None]:
-    """Make an encoder run only these layers."""
+    """Make an encoder run only through these layers."""
     path, stack = layer_stack(transformer)
     parent = transformer.get_submodule(path.rpartition(".")[0])
     name = path.rpartition(".")[2]

@@ -2,27 +2,28 @@
 
     embedding → Dense without bias → Normalize
 
-**Axes.** The first k principal axes (uncentred) of unit vectors preserve dot products best: the eigenvectors of E[x·xᵀ]
-give the best rank-k approximation of all similarities at once (Eckart & Young 1936). Subtracting the mean first would
-need a bias and would preserve distances, not cosines; for MiniLM's embeddings both are equally good (STS-B dev Spearman
-at 64 dimensions .841 and .844). The text for the axes matters: axes of the pairs' own text give .859 and .841 at 128
-and 64 dimensions, those of the pairs and 69,000 other sentences .852 and .815, and the model's own first dimensions,
-which are as good as random axes, .857 and .839. So axes are computed from the recipe's pairs, with other text only if
-there are few.
+**Axes.** Among all projections of unit vectors to k dimensions, the first k uncentred principal axes keep dot products
+best: the eigenvectors of E[x·xᵀ] give the best approximation of rank k of all similarities at once (Eckart & Young
+1936). Subtracting the mean first would need a bias, and would keep distances instead of cosines. On MiniLM's embeddings
+both are equally good (STS-B dev Spearman at 64 dimensions .841 and .844). The text that the axes are fitted on matters.
+At 128 and 64 dimensions, axes fitted on the pairs' own text keep .859 and .841; axes fitted on the pairs and 69,000
+other sentences .852 and .815; the model's own first dimensions, which are as good as random axes, .857 and .839. So
+axes are fitted on the recipe's pairs, and other text is added only if the pairs are few.
 
-**Start.** If the student has to give a teacher's embeddings (along those axes), its Dense starts as the least-squares
-map from its own embeddings to them, with a ridge of the weight of ten texts. Before any training, the Spearman on STS-B
-dev of three of MiniLM's six layers (0, 2, 4) is .738 without and .813 with this map, that of the first layer alone .671
-and .795. It costs one pass over some thousand texts. Without a teacher to match, the Dense starts as the student's own
-principal axes.
+**Start.** If the student matches a teacher's embeddings (along those axes), its Dense starts as the least-squares map
+from its own embeddings to them, with a ridge of the weight of ten texts. Before any training, three of MiniLM's six
+layers (0, 2, 4) have an STS-B dev Spearman of .738 as cut and .813 with this map; the first layer alone has .671 and
+.795. The map costs one pass over some thousand texts. Without a teacher to match, the Dense starts as the principal
+axes of the student's own embeddings.
 
-**Matryoshka.** A prefix of these embeddings is matched with the same prefix of the teacher's along its axes. Matching the
-geometry instead (similarities within the batch) was worse at each width (static student, STS-B dev: .823 against .837 at
-384, .775 against .807 at 64).
+**Matryoshka.** A prefix of these embeddings is matched with the same prefix of the teacher's embeddings along its axes.
+Matching the geometry instead (similarities within the batch) was worse at each width (static student, STS-B dev: .823
+against .837 at 384, .775 against .807 at 64).
 
-**Signs.** Embeddings along principal axes make poor sign bits, because late dimensions are small but count as much as
-the first. Of the ten nearest of 21,365 sentences, the signs of MiniLM's own embeddings find 65 % (95 % with rescoring
-in int8), those of a static student along its axes 35 % (56 %). For a binary index leave `student.dimensions` out.
+**Signs.** Embeddings along sorted principal axes make poor sign bits: late dimensions are small, but count as much as
+the first. Of the ten nearest among 21,365 sentences, the signs of MiniLM's own embeddings find 65 % (95 % if int8
+vectors re-rank them). The signs of a static student along its axes find 35 % (56 %). For a binary index leave
+`student.dimensions` out.
 """
 
 import logging
@@ -46,16 +47,16 @@ __all__ = ["least_squares", "principal_axes", "read_axes", "with_output", "write
 
 log = logging.getLogger(__name__)
 _AXES = "teacher_axes.safetensors"
-_SAMPLE_TEXTS = 5000  # for the fit of axes and maps: several for each dimension
-_RIDGE_TEXTS = 10.0  # the ridge's weight in texts, see `least_squares`
-_STATIC_MEAN_SIZE = 0.1  # of a table's numbers: ten steps of a learning rate of 0.01
-_SAME_COSINE = 0.999  # cached embeddings may be those of bf16
+_SAMPLE_TEXTS = 5000  # texts on which axes and maps are fitted: several per dimension
+_RIDGE_TEXTS = 10.0  # weight of the ridge in texts, see `least_squares`
+_STATIC_MEAN_SIZE = 0.1  # mean absolute value in a table: ten steps at a learning rate of 0.01
+_SAME_COSINE = 0.999  # below 1, because cached embeddings may be bf16
 
 
 def principal_axes(vectors: np.ndarray, n_axes: int) -> tuple[np.ndarray, float]:
-    """Return the axes of greatest mean square, and their share of it.
+    """Return the axes of largest mean square, and the share of the total mean square that they hold.
 
-    The sign of each axis makes its entry of greatest size positive, so that equal vectors give equal axes.
+    Each axis has the sign that makes its largest entry positive, so that the same vectors give the same axes.
 
     *Shape:* vectors: (n, width), unit length → (width, n_axes) float32, orthonormal columns
 
@@ -71,9 +72,9 @@ def principal_axes(vectors: np.ndarray, n_axes: int) -> tuple[np.ndarray, float]
 
 
 def least_squares(inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Return the linear map from unit vectors to targets with the least squared error, ridged.
+    """Return the linear map from unit vectors to targets with the least squared error, with a ridge.
 
-    W = (XᵀX + r·I)⁻¹ XᵀT, where r is the average contribution of ten texts to an eigenvalue of XᵀX: 10 / width.
+    W = (XᵀX + r·I)⁻¹ XᵀT, where r = 10 / width is what ten texts add on average to each eigenvalue of XᵀX.
 
     *Shape:* inputs: (n, width); targets: (n, k) → (width, k) float32
     """
@@ -86,11 +87,11 @@ def least_squares(inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
 def with_output(
     run: Run, model: Any, backbone: Any, matched_width: int | None
 ) -> tuple[Any, dict[str, Any], np.ndarray | None]:
-    """Give a bi-encoder the output that the recipe asks for.
+    """Give a bi-encoder the output layer that the recipe asks for.
 
-    :param backbone: the model it was made from; a static student without a teacher to match learns its embeddings
-    :param matched_width: the width of the teacher whose embeddings it has to give, None without such a teacher
-    :returns: the model, the card's entry, and the teacher's axes if its embeddings are along these axes
+    :param backbone: the model it was made from; a static model learns its embeddings if no teacher is matched
+    :param matched_width: the width of the matched teacher's embeddings; None if no teacher is matched
+    :returns: the model, details for its card, and the teacher's axes if its embeddings are matched along them
     """
     section, own_width = run.student_section, int(model.get_embedding_dimension())
     if section.dimensions is None and not is_static(model) and matched_width in (None, own_width):
@@ -105,7 +106,7 @@ def with_output(
         targets = _embedded(backbone, sample, prompts)
     details: dict[str, Any] = {"sample_texts": len(sample)}
     axes: np.ndarray | None = None
-    # nothing was cut: the map is the teacher's rotation, without a ridge
+    # if the student already gives the teacher's embeddings, the output is a plain rotation, without the ridge
     is_own = targets is not None and targets.shape == vectors.shape and _mean_cosine(vectors, targets) > _SAME_COSINE
     if section.dimensions is not None:
         space = vectors if targets is None else targets
@@ -115,7 +116,7 @@ def with_output(
     if axes is not None and (targets is None or is_own):
         weight = axes
     else:
-        assert targets is not None  # without student.dimensions the output exists only to match a teacher
+        assert targets is not None  # without student.dimensions an output is only added to match a teacher
         weight = least_squares(vectors, targets)
     if targets is not None:
         details["cosine_to_teacher"] = _mean_cosine(vectors @ weight, targets)
@@ -137,7 +138,7 @@ Told = tuple[str, str, int]  # the student's text, the teacher's text, query (0)
 
 
 def _sample(run: Run) -> list[Told]:
-    """Return texts of the pairs, other text if there are few, and translations if the teacher reads one language."""
+    """Return texts of the pairs, other texts if the pairs are few, and translations if a teacher is matched."""
     split, rng = run.split, np.random.default_rng(run.recipe.seed)
     roles = dict.fromkeys(split.train.documents, 1) | dict.fromkeys(split.train.queries, 0)
     texts = [(text, text, role) for text, role in roles.items()]
@@ -150,7 +151,7 @@ def _sample(run: Run) -> list[Told]:
 
 
 def _read_by_all(run: Run, items: list[Told]) -> list[Told]:
-    """Return the texts that every matched teacher reads: axes and maps are fitted on whole embeddings."""
+    """Return the items that every matched teacher can read: axes and maps are fitted on embeddings of all teachers."""
     match = run.recipe.objectives.embedding_match
     for name in () if match is None else match.named:
         scripts = run.recipe.teachers[name].scripts
@@ -164,9 +165,9 @@ def _drawn(items: list[Told], rng: np.random.Generator) -> list[Told]:
 
 
 def _embedded(model: Any, sample: list[Told], prompts: tuple[str, str]) -> np.ndarray:
-    """Embed with the model in its current state. *Shape:* (n_texts, width), unit length."""
+    """Embed the student's texts with a model. *Shape:* (n_texts, width), unit length."""
     texts = [prompts[role] + text for text, _, role in sample]
-    # prompt="": the texts already contain the model's default prompt
+    # prompt="": the texts already contain the prompt that the model may store as its default
     vectors: np.ndarray = model.encode(
         texts, prompt="", batch_size=64, show_progress_bar=False, normalize_embeddings=True
     )
@@ -174,13 +175,13 @@ def _embedded(model: Any, sample: list[Told], prompts: tuple[str, str]) -> np.nd
 
 
 def _targets(run: Run, sample: list[Told], matched_width: int | None) -> np.ndarray | None:
-    """Return the student's target embeddings: the matched teacher's, else those of the teacher it is cut from."""
+    """Return the target embeddings: the matched teacher's, else those of a teacher as the backbone; else None."""
     told, roles = [told for _, told, _ in sample], [role for _, _, role in sample]
     if matched_width is not None:
         match = run.recipe.objectives.embedding_match
         assert match is not None
         return unit_rows(embedding_source(run, match).embeddings(told, roles)(np.arange(len(told))))
-    if run.before is not None:  # after an earlier stage's training it is no longer the backbone
+    if run.before is not None:  # an earlier stage has trained the model, so the backbone is no target any more
         return None
     backbone = run.student_section.backbone
     teacher = run.recipe.teachers[backbone.teacher] if isinstance(backbone, TeacherBackbone) else None
@@ -195,7 +196,7 @@ def _mean_cosine(left: np.ndarray, right: np.ndarray) -> float:
 
 
 def _with_map(model: Any, weight: np.ndarray) -> Any:
-    """Add a linear map after a model's embedding, merged into its last linear layer or its table if it ends in one.
+    """Add a linear map after a model's embedding, merged into its last linear layer or its static table if possible.
 
     *Shape:* weight: (width, new_width)
     """
@@ -222,9 +223,9 @@ def _is_linear(dense: Any) -> bool:
 
 
 def _static_along(model: Any, table: Any) -> Any:
-    """Put a new table into a static model, scaled so that a learning rate has the same effect for all tables.
+    """Put another table into a static model, scaled so that a learning rate has the same effect on every table.
 
-    Adam's steps have the size of the rate, whatever the table's scale is, and Normalize removes the scale.
+    Adam's step size depends on the learning rate, not on the scale of the table, and Normalize removes that scale.
     """
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
@@ -233,14 +234,14 @@ def _static_along(model: Any, table: Any) -> Any:
 
 
 def write_axes(folder: Path, axes: np.ndarray) -> None:
-    """Store the teacher's axes beside the student that uses them. *Shape:* (teacher_width, width)."""
+    """Write the teacher's axes into the folder of the built student. *Shape:* (teacher_width, width)."""
     from safetensors.numpy import save_file
 
     save_file({"axes": np.ascontiguousarray(axes)}, folder / _AXES)
 
 
 def read_axes(folder: Path) -> np.ndarray | None:
-    """Return the teacher's axes of a built student, (teacher_width, width), or None if it has none."""
+    """Return the teacher's axes of a built student, (teacher_width, width), or None if none were written."""
     from safetensors.numpy import load_file
 
     path = folder / _AXES

@@ -1,13 +1,14 @@
-"""A narrower hidden size: an encoder's hidden states written in fewer coordinates z = Uᵀx, and its weights with them.
+"""A narrower hidden size: write an encoder's hidden states in fewer coordinates z = Uᵀx, and adapt its weights.
 
     tables, maps that write   W → Uᵀ W               into the new coordinates
     norms                     γ, β → γ', β'          one scale and shift for each coordinate, fitted
     maps that read            W → W B, b → b + W c   where x ≈ B z + c predicts the old state from the new one
 
-U has orthonormal columns: the directions in which hidden states vary most, or some of the old dimensions. All layers
-share one U, so the residual stream needs no extra map (SliceGPT of Ashkboos et al. 2024 has one per layer, and its own
-model class). In rotated coordinates the old norms are not valid, so they are fitted; old dimensions keep theirs.
-Everything is computed from the encoder's own states on a sample of text; nothing is trained.
+U has orthonormal columns: the directions of largest variance of the hidden states, or some of the old dimensions. All
+layers share one U, so the residual stream needs no map of its own. (SliceGPT of Ashkboos et al. 2024 has one U per
+layer, and its own model class.) The scales of the old norms do not apply to rotated coordinates, so new ones are
+fitted. With old dimensions the norms keep theirs. Everything is computed from the encoder's own states on a sample of
+text; nothing is trained.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,8 +27,8 @@ __all__ = ["choose_dimensions", "last_states", "prediction", "principal_directio
 
 HiddenBy = Literal["pca", "dimensions"]
 TensorFeatures = Mapping[str, Tensor]
-_RIDGE = 1e-3  # share of the mean variance: keeps the fit solvable where states are of lower rank
-_PRE_NORM_TOLERANCE = 1e-6  # rounding, between a layer's input and output while its parts write zeros
+_RIDGE = 1e-3  # share of the mean variance: keeps the system solvable if the states have lower rank
+_PRE_NORM_TOLERANCE = 1e-6  # difference between a layer's input and output while its parts write zeros: rounding
 
 
 @torch.no_grad()
@@ -39,9 +40,9 @@ def project_hidden(
     batches: Sequence[TensorFeatures],
     by: HiddenBy,
 ) -> tuple[dict[str, Tensor], float]:
-    """Return an encoder's weights in fewer hidden dimensions, and the share of its states' variance in these.
+    """Return an encoder's weights in fewer hidden dimensions, and the share of the states' variance that these keep.
 
-    :param weights: the encoder's, without the removed heads and neurons
+    :param weights: the encoder's weights, without the removed heads and neurons
     :param stock: the class built from the new config (on any device): its shapes show which weights become narrower
     :param batches: token ids and masks of the sample
     """
@@ -92,7 +93,7 @@ def _projected(
 
 
 def _norms(transformer: Any, stock: nn.Module) -> list[str]:
-    """Return the modules that scale hidden states: those with a weight for each dimension and no other."""
+    """Return the modules that scale hidden states: their weight has one number per hidden dimension."""
     shapes = {name: weight.shape for name, weight in stock.state_dict().items()}
     return [
         name.removesuffix(".weight")
@@ -105,7 +106,7 @@ def _norms(transformer: Any, stock: nn.Module) -> list[str]:
 def _norm_rows(
     transformer: Any, norms: Sequence[str], features: TensorFeatures
 ) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
-    """Collect the inputs and outputs of every norm. *Shape:* (n_tokens, hidden_size), without padding."""
+    """Collect the input and output of every norm. *Shape:* (n_tokens, hidden_size), without padding."""
     rows: dict[str, tuple[Tensor, Tensor]] = {}
 
     def note(name: str, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -123,7 +124,7 @@ def _rows(values: Tensor, features: TensorFeatures) -> Tensor:
 def _sources(
     transformer: Any, layers: Sequence[Layer], norms: Sequence[str], features: TensorFeatures
 ) -> dict[str, str]:
-    """Return for every map that reads hidden states the norm whose output it reads, found by equal values."""
+    """Return, for every map that reads hidden states, the norm whose output it reads: the norm with the same values."""
     names = [name for layer in layers for name in (*layer.attention_in, *layer.position_in, *layer.feed_forward_in)]
     read: dict[str, Tensor] = {}
 
@@ -146,7 +147,7 @@ def _sources(
 def _only_read(transformer: Any, layers: Sequence[Layer], norms: Sequence[str], features: TensorFeatures) -> set[str]:
     """Return the norms whose output is not itself the hidden state: those inside the layers of a pre-norm encoder.
 
-    Such a layer passes its input through unchanged if its maps write zeros.
+    A pre-norm layer returns its input unchanged if its output maps write zeros.
     """
     path, stack = layer_stack(transformer)
     writing = {name: transformer.get_submodule(name) for name in (layers[0].attention_out, layers[0].feed_forward_out)}
@@ -165,7 +166,7 @@ def _only_read(transformer: Any, layers: Sequence[Layer], norms: Sequence[str], 
 
 
 def _spread(transformer: Any, norms: Sequence[str], only_read: set[str], batches: Sequence[TensorFeatures]) -> Tensor:
-    """Return the mean covariance of the hidden states at all norms, each scaled to the same total variance.
+    """Return the mean covariance of the hidden states of all norms, each scaled to the same total variance.
 
     *Shape:* (hidden_size, hidden_size)
     """
@@ -181,7 +182,7 @@ def _spread(transformer: Any, norms: Sequence[str], only_read: set[str], batches
 
 
 def principal_directions(covariance: Tensor, n: int) -> tuple[Tensor, float]:
-    """Return the n directions of greatest variance, and their share of the total.
+    """Return the n directions of largest variance, and the share of the total variance that they hold.
 
     *Shape:* (width, width) → (width, n)
 
@@ -190,12 +191,12 @@ def principal_directions(covariance: Tensor, n: int) -> tuple[Tensor, float]:
     """
     values, vectors = torch.linalg.eigh(covariance.double())
     largest = vectors[:, -n:].flip(1)
-    signs = largest.gather(0, largest.abs().argmax(dim=0, keepdim=True)).sign()  # a sign that no library decides
+    signs = largest.gather(0, largest.abs().argmax(dim=0, keepdim=True)).sign()  # makes the largest entry positive
     return (largest * signs).float(), float(values[-n:].sum() / values.sum())
 
 
 def choose_dimensions(covariance: Tensor, n: int) -> tuple[Tensor, float]:
-    """Choose n dimensions one by one, each time the one that linearly predicts most of the remaining variance.
+    """Choose n dimensions, each time the one that linearly predicts most of the variance still unexplained.
 
     :return: a basis of unit vectors in the old order, and the share of the variance that the chosen dimensions predict
 
@@ -216,7 +217,7 @@ def choose_dimensions(covariance: Tensor, n: int) -> tuple[Tensor, float]:
 
 
 def _normalised(norm: nn.Module, states: Tensor) -> Tensor:
-    """Return a norm's output before its scale and shift."""
+    """Return the output of a norm before its scale and shift."""
     neutral = {
         name: torch.full((states.shape[1],), 1.0 if name == "weight" else 0.0, dtype=states.dtype, device=states.device)
         for name, _ in norm.named_parameters()
@@ -227,13 +228,13 @@ def _normalised(norm: nn.Module, states: Tensor) -> Tensor:
 
 @dataclass
 class _Moments:
-    """Sums over tokens of new coordinates and old ones."""
+    """Sums over tokens of the new and the old coordinates."""
 
     n: int = 0
     sums: list[Tensor] = field(default_factory=list)
 
     def add(self, new: Tensor, old: Tensor) -> None:
-        """*Shape:* (n_tokens, new_width), (n_tokens, old_width)."""
+        """Add a batch of tokens. *Shape:* (n_tokens, new_width), (n_tokens, old_width)."""
         self.n += len(new)
         added = [new.sum(dim=0), old.sum(dim=0), new.T @ new, new.T @ old]
         added = [values.double() for values in added]
@@ -241,28 +242,28 @@ class _Moments:
 
     @property
     def mean_new(self) -> Tensor:
-        """*Shape:* (new_width,)."""
+        """The mean of the new coordinates. *Shape:* (new_width,)."""
         return self.sums[0] / self.n
 
     @property
     def mean_old(self) -> Tensor:
-        """*Shape:* (old_width,)."""
+        """The mean of the old coordinates. *Shape:* (old_width,)."""
         return self.sums[1] / self.n
 
     @property
     def new_new(self) -> Tensor:
-        """*Shape:* (new_width, new_width)."""
+        """The sum of z zᵀ. *Shape:* (new_width, new_width)."""
         return self.sums[2]
 
     @property
     def new_old(self) -> Tensor:
-        """*Shape:* (new_width, old_width)."""
+        """The sum of z xᵀ. *Shape:* (new_width, old_width)."""
         return self.sums[3]
 
 
 @dataclass(frozen=True)
 class _Fit:
-    """How a norm scales the new coordinates z, and how the old state is predicted from them: x ≈ back z + offset.
+    """A norm's scale and shift of the new coordinates z, and the prediction of the old state: x ≈ back z + offset.
 
     *Shape:* scale, shift: (new_width,); back, back_through_zero: (old_width, new_width); offset: (old_width,)
     """
@@ -276,7 +277,7 @@ class _Fit:
 
 
 def _fit(moments: _Moments, basis: Tensor, *, only_read: bool, has_shift: bool) -> _Fit:
-    """Fit a norm's scale and shift to the old states' coordinates Uᵀx, one regression for each; then the way back."""
+    """Fit scale and shift to the old states' coordinates Uᵀx, one regression per coordinate; then fit the map back."""
     n, mean_new, mean_old, directions = moments.n, moments.mean_new, moments.mean_old, basis.double()
     new_new, new_old = moments.new_new / n, moments.new_old / n
     centred_new = new_new - torch.outer(mean_new, mean_new)
@@ -310,13 +311,13 @@ def ridge(covariance: Tensor, cross: Tensor) -> Tensor:
 
 @torch.no_grad()
 def last_states(transformer: Any, features: TensorFeatures) -> Tensor:
-    """Return an encoder's token embeddings. *Shape:* (n_tokens, hidden_size), padding left out."""
+    """Return an encoder's token embeddings. *Shape:* (n_tokens, hidden_size), without padding."""
     states: Tensor = transformer(**features)[0]
     return _rows(states, features)
 
 
 def prediction(new: Iterable[Tensor], old: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return B and c of old ≈ B new + c, by least squares over batches of rows.
+    """Return B and c of old ≈ B new + c, by least squares (with a small ridge) over batches of rows.
 
     *Shape:* each (n_rows, new_width) and (n_rows, old_width) → (old_width, new_width), (old_width,)
     """

@@ -1,8 +1,8 @@
 """How much each layer, head and neuron changes a model's outputs, on a sample of the recipe's own pairs.
 
-It uses no labels: the target is the model's own output, a pair's score, and for a bi-encoder the geometry of its
-embeddings. Layers are ranked by the change of the outputs without them (`output_change`). There are too many heads and
-neurons for that; they are ranked by the first-order estimate of the change (`head_and_neuron_importance`).
+Labels are not needed: the outputs to preserve are the model's own scores and, for a bi-encoder, the geometry of its
+embeddings. A layer is judged by how the outputs change without it (`output_change`). Heads and neurons are too many to
+remove one by one, so they are judged by a first-order estimate of that change (`head_and_neuron_importance`).
 """
 
 from collections.abc import Sequence
@@ -21,15 +21,17 @@ from students.cut.structure import Layer
 
 __all__ = ["Importance", "PairBatch", "head_and_neuron_importance", "output_change", "outputs", "pair_batches"]
 
-_N_PAIRS = 256  # the most pairs on which importance is measured
-_N_TOKENS = 16_384  # the most tokens of all pairs: fewer pairs if texts are long
-_LEAST_PAIRS = 16  # for texts of any length
-_BATCH_TOKENS = 4096  # of a forward pass, padding included
+_N_PAIRS = 256  # pairs on which importance is measured, at most
+_N_TOKENS = 16_384  # tokens in all: long texts mean fewer pairs, in the same time
+_LEAST_PAIRS = 16  # pairs at least, however long they are
+_BATCH_TOKENS = 4096  # tokens of a forward pass, with padding
 
 
 @dataclass(frozen=True)
 class PairBatch:
-    """Padded token ids of some pairs: one row each for a cross-encoder, for a bi-encoder all queries, then all documents.
+    """Padded token ids of some pairs.
+
+    A cross-encoder has one row per pair; a bi-encoder has first all queries, then all documents.
 
     *Shape:* each value of features: (n_rows, n_tokens)
     """
@@ -41,7 +43,7 @@ class PairBatch:
 def pair_batches(
     model: Any, kind: ModelKind, pairs: Pairs, *, max_length: int, prompts: tuple[str, str] | None = None, seed: int = 0
 ) -> list[PairBatch]:
-    """Draw pairs and batch them by length: at most 256 pairs and 16,384 tokens, but at least 16 pairs."""
+    """Draw pairs and batch them by length: at most 256, fewer if texts are long (16,384 tokens, at least 16 pairs)."""
     rows = np.random.default_rng([seed, len(pairs)]).permutation(len(pairs))[:_N_PAIRS]
     sample, (query_prompt, document_prompt) = pairs.select(rows), prompts or ("", "")
     tokenizer, n = tokenizer_of(model), len(sample)
@@ -64,7 +66,7 @@ def pair_batches(
 
 
 def _forward(model: Any, kind: ModelKind, batch: PairBatch) -> Tensor:
-    """Return logits, or embeddings of length one. *Shape:* (n_pairs, 1) or (2 · n_pairs, width)."""
+    """Return logits, or embeddings of unit length. *Shape:* (n_pairs, 1) or (2 · n_pairs, width)."""
     device = next(model.parameters()).device
     result = model({name: value.to(device) for name, value in batch.features.items()})
     if kind == "cross_encoder":
@@ -82,9 +84,9 @@ def outputs(model: Any, kind: ModelKind, batches: Sequence[PairBatch]) -> Tensor
 def output_change(before: Tensor, after: Tensor) -> float:
     """Return 1 − the correlation of two models' scores, or of all cosines between their embeddings.
 
-    A shift or rescaling of all scores does not count: a short training undoes it, and ranks do not depend on it.
+    A shift or a rescaling of all scores counts as no change: a short training undoes it, and no rank depends on it.
 
-    *Shape:* (n, 1) scores, or (n, width) embeddings of length one; the widths may differ
+    *Shape:* (n, 1) scores, or (n, width) embeddings of unit length; the widths may differ
 
     >>> output_change(torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([[3.0], [5.0], [9.0]]))
     0.0
@@ -106,7 +108,7 @@ def _values(outputs: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Importance:
-    """*Shape:* heads: (n_layers, n_heads); neurons: (n_layers, n_neurons)."""
+    """The importance of heads and neurons. *Shape:* heads: (n_layers, n_heads); neurons: (n_layers, n_neurons)."""
 
     heads: Tensor
     neurons: Tensor
@@ -115,10 +117,10 @@ class Importance:
 def head_and_neuron_importance(
     model: Any, kind: ModelKind, layers: Sequence[Layer], batches: Sequence[PairBatch]
 ) -> Importance:
-    """Return the mean over pairs of |∂s/∂ξ|: the first-order change of a pair's score s if a part's gate ξ closes.
+    """Return the mean over pairs of |∂s/∂ξ|: how much a pair's score s changes, to first order, if a gate ξ closes.
 
     For a gate that multiplies a head's output (or a neuron's activation) a, ∂s/∂ξ at ξ = 1 is Σ a · ∂s/∂a over the
-    pair's tokens and the head's dimensions (Michel et al. 2019, there for the loss; CoFi learns the gates instead).
+    pair's tokens and the head's dimensions (Michel et al. 2019 do this with the loss; CoFi learns the gates instead).
     """
     transformer = transformer_of(model)
     n_heads = transformer.config.num_attention_heads
@@ -161,7 +163,7 @@ def _pair_scores(said: Tensor, kind: ModelKind, n_pairs: int) -> Tensor:
 def _gate_gradients(value: Tensor, n_pairs: int, n_gates: int | None) -> Tensor:
     """Sum value · gradient over tokens, over both texts of a pair, and over the dimensions of a gate.
 
-    *Shape:* (n_rows, n_tokens, width) → (n_pairs, n_gates); None is a gate for each of the width
+    *Shape:* (n_rows, n_tokens, width) → (n_pairs, n_gates); n_gates None: one gate per dimension, (n_pairs, width)
     """
     if value.grad is None:
         raise ValueError("the scores do not depend on a part whose importance is asked")

@@ -18,7 +18,7 @@ __all__ = ["AlongAxes", "embedding_source", "scripts_of", "signal_source"]
 
 
 def signal_source(run: Run, name: str) -> SignalSource:
-    """Return the source of a teacher's signals: the cache, or the teacher itself if the recipe says live."""
+    """Return the signals of a teacher: from the cache, or from the teacher itself if the recipe says live."""
     source, scripts = _of_all_texts(run, name), run.recipe.teachers[name].scripts
     return source if scripts is None else ReadScripts(source, name, scripts)
 
@@ -42,14 +42,14 @@ def scripts_of(run: Run, names: Iterable[str]) -> dict[str, Any]:
 
 
 def embedding_source(run: Run, match: EmbeddingMatch) -> SignalSource:
-    """Return the embeddings that a term matches: a teacher's, or those of several together."""
+    """Return the embeddings that a term matches: one teacher's, or those of several teachers joined."""
     sources = {name: signal_source(run, name) for name in match.shares}
     return sources[str(match.teacher)] if match.teachers is None else join_teachers(match, sources)
 
 
 @dataclass(frozen=True)
 class AlongAxes:
-    """A teacher whose embeddings are expressed along other axes, such as its principal ones.
+    """A teacher whose embeddings are projected onto other axes, such as its principal ones.
 
     *Shape:* axes: (teacher_width, width)
     """
@@ -64,7 +64,7 @@ class AlongAxes:
 
     @property
     def width(self) -> int:
-        """The width of its embeddings along the axes."""
+        """The width of its embeddings after the projection."""
         return int(self.axes.shape[1])
 
     def scores(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
@@ -72,7 +72,7 @@ class AlongAxes:
         return self.source.scores(queries, documents)
 
     def embeddings(self, texts: Sequence[str], roles: Sequence[int]) -> Callable[[np.ndarray], np.ndarray]:
-        """Return a function from indices of these texts to embeddings along the axes, (n, width) in unit length."""
+        """Return a function from indices of these texts to embeddings along the axes, (n, width), of unit length."""
         read = self.source.embeddings(texts, roles)
 
         def along(numbers: np.ndarray) -> np.ndarray:

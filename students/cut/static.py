@@ -1,18 +1,20 @@
-"""Static students: the backbone makes a vector for each token; a text's embedding is their mean (model2vec).
+"""Static students: one vector per token, made by the backbone; a text's embedding is the mean of its tokens' vectors.
+
+The method is model2vec (Tulkens & van Dongen 2024).
 
     each token between the special tokens ──▶ backbone, its pooling ──▶ minus the mean of all tokens ──▶ × weight
 
-model2vec is by Tulkens & van Dongen 2024. The quality of an untrained table depends mostly on the weight: weights by
-token frequency in the recipe's own text raise Spearman on STS-B dev from .685 to .80 (MiniLM's 30,522 tokens; SIF by
-rank in the vocabulary, which model2vec uses without text: .749). The least-squares start of `students.cut.dimensions`
-then raises all of them, and training on the teacher's embeddings makes the differences small (the teacher has .867):
+The quality of an untrained table depends on the weight. Weights by the token's frequency in the recipe's own text raise
+Spearman on STS-B dev from .685 to .80 (MiniLM's 30,522 tokens). SIF by rank in the vocabulary, which model2vec uses
+without a text, gives .749. The least-squares start of `students.cut.dimensions` raises all of them, and training on the
+teacher's embeddings brings them close together (the teacher itself has .867):
 
     weighting                     none   zipf   sif, a = 1e-2   1e-3   1e-4
     as it is                      .685   .794            .776   .799   .782
     through least squares         .825   .834            .831   .833   .806
     trained, 18,400 texts × 4     .837   .840            .837   .838   .840
 
-Special tokens get no vector: stock `StaticEmbedding` reads none, and the unknown token has no information.
+Special tokens get a zero vector: stock `StaticEmbedding` never uses them, and the unknown token carries no meaning.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,12 +29,12 @@ from distill.recipe.schema import Static
 
 __all__ = ["static_model", "token_vectors", "token_weights"]
 
-_SIF_SMOOTHING = 1e-3  # a of Arora et al. (2017): a token of frequency p weighs a / (a + p)
+_SIF_SMOOTHING = 1e-3  # a of Arora et al. (2017): a token of frequency p has the weight a / (a + p)
 _TOKENS_AT_ONCE = 1024
 
 
 def static_model(model: Any, settings: Static, texts: Sequence[str], *, max_length: int) -> Any:
-    """Return the static student of a bi-encoder: its tokenizer, a table, Normalize.
+    """Return the static student of a bi-encoder: a tokenizer, a table of token vectors, and Normalize.
 
     :param texts: the texts in which tokens are counted
     :raises BadInput: for a tokenizer without a tokenizer.json, which stock `StaticEmbedding` cannot read
@@ -55,10 +57,10 @@ def static_model(model: Any, settings: Static, texts: Sequence[str], *, max_leng
 
 
 def token_weights(counts: np.ndarray, weighting: str) -> np.ndarray:
-    """Return the weight of each token, from its frequency in the text.
+    """Return the weight of each token, from its number of occurrences in the text.
 
-    sif: a / (a + p) with a = 1e-3 and p the token's share of all tokens (Arora, Liang & Ma 2017). zipf: log(1 + rank), the
-    most frequent token having rank 1. none: 1.
+    sif: a / (a + p) with a = 1e-3 and p the token's share of all tokens (Arora, Liang & Ma 2017). zipf: log(1 + rank),
+    where the most frequent token has rank 1. none: 1.
 
     *Shape:* counts: (n_tokens,) → (n_tokens,)
 
@@ -77,7 +79,7 @@ def token_weights(counts: np.ndarray, weighting: str) -> np.ndarray:
 
 
 def token_vectors(model: Any) -> np.ndarray:
-    """Embed each token of a bi-encoder's vocabulary alone, between the special tokens, before normalisation.
+    """Embed each token of a bi-encoder's vocabulary by itself, between the special tokens, before normalisation.
 
     *Shape:* (n_tokens, width)
     """

@@ -3,10 +3,11 @@
     x ─▶ attention_in (query, key, value: three maps or one) ─▶ heads ─▶ attention_out ─▶ + x
       ─▶ feed_forward_in (one map or, gated, two) ─▶ neurons ─▶ feed_forward_out ─▶ +
 
-No attribute names are used: the stack is the only module list of the length in the config, and the parts follow from
-which linear maps read the same tensor, and in which order. The result is checked: with its heads and neurons in another
-order the encoder must give the same outputs (`check_order`). A changed encoder is always the stock class built from the
-changed config, so it has no weight that the class would not load (`rebuild`).
+The code looks up no attribute names. The stack is the one module list whose length is the number of layers in the
+config. The parts follow from which linear maps read the same tensor, and in which order. The result is checked before
+use: with its heads and neurons permuted, the encoder must give the same output (`check_order`). A changed encoder is
+always the stock class built from the changed config, so that it has no weight that the class would not load
+(`rebuild`).
 """
 
 import copy
@@ -47,18 +48,18 @@ MODEL_TYPES = (
     "roberta",
     "xlm-roberta",
 )
-"""The model types for which every cut is tested."""
+"""The model types that cutting layers and width is tested on."""
 
-_ORDER_TOLERANCE = 1e-4  # of hidden states after parts were permuted and put back: rounding in float32
+_ORDER_TOLERANCE = 1e-4  # relative difference of the outputs after heads and neurons are permuted: float32 rounding
 
 
 @dataclass(frozen=True)
 class Layer:
-    """The linear maps of one layer, by what they do; names are paths in the encoder.
+    """The linear maps of one layer by function; the names are paths in the encoder.
 
     *Shape:* attention_out: (hidden_size, n_heads · head_size); each of attention_in and position_in:
-    (k · n_heads · head_size, hidden_size), k = 3 where one map makes query, key and value; feed_forward_out:
-    (hidden_size, n_neurons); each of feed_forward_in: (k · n_neurons, hidden_size), k = 2 where one map is gate and value.
+    (k · n_heads · head_size, hidden_size), k = 3 if one map makes query, key and value; feed_forward_out:
+    (hidden_size, n_neurons); each of feed_forward_in: (k · n_neurons, hidden_size), k = 2 if one map is gate and value.
     """
 
     attention_in: tuple[str, ...]
@@ -70,9 +71,9 @@ class Layer:
 
 
 def check_family(transformer: Any) -> None:
-    """Refuse an architecture for which no cut was verified.
+    """Refuse an architecture that cutting layers and width is not tested on.
 
-    :raises BadInput: with the list of verified ones
+    :raises BadInput: with a list of the tested ones
     """
     kind = transformer.config.model_type
     if kind not in MODEL_TYPES:
@@ -83,10 +84,10 @@ def check_family(transformer: Any) -> None:
 
 @torch.no_grad()
 def find_layers(transformer: Any, features: Mapping[str, Tensor]) -> list[Layer]:
-    """Observe one forward pass and return the parts of every layer.
+    """Run one forward pass and return the parts of every layer.
 
     :param features: any batch of token ids with its mask
-    :raises BadInput: if the maps of a layer are not in the order of attention and a feed-forward network
+    :raises BadInput: if the linear maps of a layer are not called in the order of attention and a feed-forward network
     """
     path, stack = layer_stack(transformer)
     calls: dict[int, list[tuple[str, Tensor]]] = {i: [] for i in range(len(stack))}
@@ -122,7 +123,7 @@ def _same(one: Tensor, other: Tensor) -> bool:
 
 
 def per_head_tables(transformer: Any) -> list[str]:
-    """Return the embedding tables with one column for each head that all layers share, as MPNet's relative positions."""
+    """Return the embedding tables with one column per head that all layers share (MPNet's relative positions)."""
     path, _ = layer_stack(transformer)
     n_heads = transformer.config.num_attention_heads
     return [
@@ -133,7 +134,7 @@ def per_head_tables(transformer: Any) -> list[str]:
 
 
 def keep_heads(weights: dict[str, Tensor], layer: Layer, heads: Sequence[int], head_size: int) -> None:
-    """Keep the given heads of a layer, in the given order, by editing its weights in place in the mapping."""
+    """Keep the given heads of a layer, in the given order, by editing its weights in the mapping."""
     inner = weights[f"{layer.attention_out}.weight"].shape[1]
     kept = torch.cat([torch.arange(head * head_size, (head + 1) * head_size) for head in heads])
     for name in (*layer.attention_in, *layer.position_in):
@@ -151,7 +152,7 @@ def keep_neurons(weights: dict[str, Tensor], layer: Layer, neurons: Sequence[int
 
 
 def _keep_rows(weights: dict[str, Tensor], name: str, kept: Tensor, block: int) -> None:
-    """Keep rows of a map whose output is one or several blocks of `block` rows: the same ones of each."""
+    """Keep rows of a map whose output is one or several blocks of `block` rows: the same rows of each block."""
     n_rows = len(weights[f"{name}.weight"])
     if n_rows % block:
         raise BadInput(
@@ -165,7 +166,7 @@ def _keep_rows(weights: dict[str, Tensor], name: str, kept: Tensor, block: int) 
 
 @torch.no_grad()
 def check_order(transformer: Any, layers: Sequence[Layer], features: Mapping[str, Tensor]) -> None:
-    """Permute heads and neurons and check that the outputs do not change, which proves that the parts are right.
+    """Check that permuting heads and neurons leaves the outputs unchanged, so that the parts were found correctly.
 
     :raises BadInput: if the outputs change
     """
@@ -193,12 +194,12 @@ def check_order(transformer: Any, layers: Sequence[Layer], features: Mapping[str
 
 
 def stock_model(transformer: Any, config: Any) -> Any:
-    """Return the encoder that the class builds from a config, without memory for its weights; None if it refuses."""
+    """Build an encoder's class from a config, without memory for its weights; return None if the class refuses it."""
     from huggingface_hub.errors import StrictDataclassError
 
     config = copy.deepcopy(config)
     try:
-        config.validate()  # as the library does when it saves
+        config.validate()  # the library also validates when it saves
         with torch.device("meta"):
             return _without_absent(type(transformer)(config), transformer)
     except (ValueError, StrictDataclassError):
@@ -206,7 +207,7 @@ def stock_model(transformer: Any, config: Any) -> Any:
 
 
 def stock_difference(transformer: Any, config: Any, weights: Mapping[str, Tensor]) -> list[str]:
-    """List the weights that the class, built from a config, would not load unchanged, and those that it would miss."""
+    """List the weights that the class, built from a config, would not load or would miss."""
     stock = stock_model(transformer, config)
     if stock is None:
         return [f"{type(transformer).__name__} refuses the config"]
@@ -216,10 +217,9 @@ def stock_difference(transformer: Any, config: Any, weights: Mapping[str, Tensor
 
 
 def rebuild(transformer: Any, config: Any, weights: Mapping[str, Tensor]) -> None:
-    """Replace an encoder, in place, by the one that its stock class builds from a config, with the given weights.
+    """Turn an encoder, in place, into its stock class built from a config, with the given weights.
 
-    Everything that the class derives from the config (head counts, layer numbers, windows) is then right by
-    construction.
+    Everything that the class derives from the config (head counts, layer numbers, windows) is then consistent with it.
 
     :raises BadInput: if the class builds other weights from that config
     """
@@ -238,11 +238,11 @@ def rebuild(transformer: Any, config: Any, weights: Mapping[str, Tensor]) -> Non
         parameter.requires_grad_(trained.get(name, True))
     first = next(transformer.parameters())
     stock.to(device=first.device, dtype=first.dtype).train(transformer.training)
-    transformer.__dict__ = stock.__dict__  # the same class: its attributes are its whole state
+    transformer.__dict__ = stock.__dict__  # both have the same class, so this replaces the whole object
 
 
 def _without_absent(stock: Any, transformer: Any) -> Any:
-    """Remove parts that the class builds by default and this encoder lacks, such as BERT's pooler."""
+    """Remove modules that the class builds by default but this encoder does not have, such as BERT's pooler."""
     for name, child in transformer._modules.items():
         if child is None:
             stock._modules[name] = None

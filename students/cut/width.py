@@ -1,13 +1,14 @@
 """The width of a student's layers: feed-forward neurons, attention heads, hidden size.
 
-The cuts are chosen by their effect on the model's own scores (`importance`). The result is an ordinary config of the
-stock class, which limits the possible cuts:
+Heads and neurons are removed by their importance for the model's own scores (`importance`). The result must be an
+ordinary config of the stock class, which limits what is possible:
 
-- feed-forward networks have one width for all layers, so each layer keeps the same number of neurons, its own best.
-  (Different numbers would need zero padding to the largest: never better than keeping the largest number everywhere.)
-- nearly all stock encoders require heads × head size = hidden size. There heads are cut with hidden dimensions, and
-  `hidden` sets both; if the config has a separate head size (EuroBERT, NomicBERT), heads are cut by themselves.
-- MPNet's layers share one table of relative positions with a column for each head: they keep the same heads.
+- Feed-forward networks have one width in all layers, so each layer keeps the same number of neurons, its own best ones.
+  (Different numbers per layer would be padded with zeros to the widest: never better than keeping that many in each.)
+- Nearly all stock encoders tie heads × head size to the hidden size. There, heads and hidden dimensions are removed
+  together, and `hidden` sets both. If the config has its own head size (EuroBERT, NomicBERT), heads can be removed
+  alone.
+- MPNet's layers share one table of relative positions with one column per head, so all layers keep the same heads.
 """
 
 import copy
@@ -39,8 +40,8 @@ from students.cut.structure import (
 
 __all__ = ["best", "narrow"]
 
-_FEW_ROWS = 4  # enough to find the parts of every layer
-# other fields of a config that have the value of the hidden size
+_FEW_ROWS = 4  # rows of a batch that are enough to find the parts of every layer
+# config keys whose value follows the hidden size if it equals it
 _AS_WIDE_AS_HIDDEN = ("embedding_size", "pooler_hidden_size")
 
 
@@ -54,7 +55,7 @@ class _Sizes:
 
 @dataclass(frozen=True)
 class _Change:
-    """The sizes of the layers before and after the cut."""
+    """The sizes of the layers before and after."""
 
     layers: Sequence[Layer]
     old: _Sizes
@@ -63,7 +64,7 @@ class _Change:
 
 @dataclass(frozen=True)
 class _Sample:
-    """The sample for importance and hidden states: the pairs, and the transformer's inputs for them."""
+    """The sample for importance and hidden states: the pairs, and the inputs that the transformer accepts of them."""
 
     batches: Sequence[PairBatch]
     features: Sequence[Mapping[str, Tensor]]
@@ -72,11 +73,11 @@ class _Sample:
 def narrow(
     model: Any, kind: ModelKind, width: Width, batches: Sequence[PairBatch], *, way_back: bool = False
 ) -> dict[str, Any]:
-    """Make a model narrower, in place, unless the sizes keep everything. Return the changes, for its card.
+    """Make a model narrower, in place, and return a description for its card; if nothing shrinks, change nothing.
 
-    :param batches: the sample for importance and hidden states
+    :param batches: the sample on which importance and hidden states are measured
     :param way_back: if the hidden size shrinks, add a Dense that maps a bi-encoder's vectors back into the old space
-    :raises BadInput: for sizes that the architecture cannot express, naming possible ones
+    :raises BadInput: if the architecture cannot have the sizes; the message says which ones it can have
     """
     transformer = transformer_of(model)
     check_family(transformer)
@@ -140,7 +141,7 @@ def _narrow(
 def _take_heads(
     transformer: Any, layers: Sequence[Layer], weights: dict[str, Tensor], importance: Tensor, new: _Sizes
 ) -> list[list[int]]:
-    """Keep the best heads of each layer, or the same ones in all if they share a table; return them by layer."""
+    """Keep the best heads of each layer (the same in all layers if they share a table); return them by layer."""
     tables = per_head_tables(transformer)
     if tables:
         importance = importance.sum(dim=0, keepdim=True).expand_as(importance)
@@ -153,7 +154,7 @@ def _take_heads(
 
 
 def best(values: Tensor, n: int) -> list[int]:
-    """Return the indices of the n largest values, in ascending order; the first of equal ones.
+    """Return the positions of the n largest values, in ascending order; among equal values the first.
 
     >>> best(torch.tensor([0.1, 0.3, 0.3, 0.2, 0.3]), 2)
     [1, 2]
@@ -169,7 +170,7 @@ def _sizes(transformer: Any, layers: Sequence[Layer]) -> _Sizes:
 
 
 def _planned(transformer: Any, layers: Sequence[Layer], old: _Sizes, width: Width) -> _Sizes:
-    """Return the sizes of a recipe, if the architecture can have them."""
+    """Return the sizes that the recipe asks for, adjusted to what the architecture can have."""
     n_neurons = _count("feed_forward", width.feed_forward, old.n_neurons)
     hidden = _count("hidden", width.hidden, old.hidden)
     n_heads = _count("heads", width.heads, old.n_heads)
@@ -186,7 +187,7 @@ def _planned(transformer: Any, layers: Sequence[Layer], old: _Sizes, width: Widt
 
 
 def _tied(kind: str, old: _Sizes, width: Width, n_heads: int, hidden: int) -> tuple[int, int]:
-    """Return heads and hidden size for an encoder with heads × head size = hidden size."""
+    """Return heads and hidden size if the architecture ties them: hidden size = heads × head size."""
     size = old.head_size
     if width.hidden is None:
         if n_heads != old.n_heads:
@@ -217,7 +218,7 @@ def _count(key: str, part: int | float | None, whole: int) -> int:
 
 
 def _accepted_heads(transformer: Any, layers: Sequence[Layer], old: _Sizes) -> list[int]:
-    """Return the numbers of heads that the class builds at the same hidden and head size."""
+    """Return the numbers of heads that the class accepts at the same hidden and head size."""
     accepted = []
     for n_heads in range(1, old.n_heads):
         stock = stock_model(transformer, _with_heads(transformer.config, n_heads, old.head_size))
@@ -250,7 +251,7 @@ def _config(transformer: Any, layers: Sequence[Layer], old: _Sizes, new: _Sizes)
 
 
 def _neuron_key(transformer: Any, layers: Sequence[Layer], n_neurons: int) -> str:
-    """Return the config's name for the width of the feed-forward networks: the number that changes them."""
+    """Return the config key for the width of the feed-forward networks: the number whose change changes them."""
     numbers: dict[str, Any] = transformer.config.to_dict()
     for name, value in numbers.items():
         if type(value) is int and value == n_neurons:
@@ -285,7 +286,7 @@ def _check_modules(model: Any) -> None:
 
 
 def _follow(model: Any, kind: ModelKind, back: Tensor, offset: Tensor, way_back: bool) -> None:
-    """Adapt the modules after the transformer to its new states: they get B z + c instead of the old states.
+    """Adapt the modules after the transformer to its new states: they get B z + c in place of the old states.
 
     *Shape:* back: (old_hidden, new_hidden); offset: (old_hidden,)
     """

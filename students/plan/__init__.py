@@ -1,6 +1,6 @@
-"""The largest student within a budget of time and size, found by measuring.
+"""Finds the largest student within a budget of time and size, by measuring.
 
-It trains nothing.
+Nothing here trains a model.
 """
 
 from typing import TYPE_CHECKING

@@ -1,15 +1,15 @@
 """A cost model: latency and size of a student from its shape, fitted to a few measured students.
 
-Every cost (p50, p95, time per text in a batch, size) is a sum of terms with coefficients that are not negative,
+Every cost (p50, p95, time per text in a batch, size) is a sum of terms with non-negative coefficients,
 
     cost(shape) = Σ_t c_t · t(shape),   c = argmin_{c ≥ 0} Σ_i ((cost(shape_i) − y_i) / y_i)²
 
 by non-negative least squares (Lawson & Hanson 1974) on relative errors, so that small students count as much as large
-ones. The terms of time are those of an encoder's arithmetic at n tokens: the projections n·layers·width², the
-feed-forward n·layers·width·feed_forward, the attention n²·layers·width and its softmax n²·layers·heads, what is done
-element by element n·layers·width and n·width, a fixed share of each layer, and a constant (tokenisation, the call). The
-terms of size are vocabulary·width, the matrices, a share of each layer and of each piece, and a constant. Each precision has a
-fit of its own.
+ones. The terms of time follow an encoder's arithmetic at n tokens: the projections n·layers·width², the feed-forward
+n·layers·width·feed_forward, the attention n²·layers·width and its softmax n²·layers·heads, elementwise operations
+n·layers·width, the embedding n·width, a fixed cost per layer, and a constant (tokenisation, the call). The terms of
+size are vocabulary·width, the matrices, a fixed cost per layer and per piece, and a constant. Each precision has its
+own fit.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +39,7 @@ _Costs = Mapping[str, float]
 
 @dataclass(frozen=True, order=True)
 class Shape:
-    """What decides the cost of an encoder; `length` is the tokens it reads at once."""
+    """The numbers that determine an encoder's cost; `length` is the number of tokens per input."""
 
     layers: int
     width: int
@@ -50,7 +50,7 @@ class Shape:
 
     @property
     def encoder_parameters(self) -> int:
-        """Parameters outside the embeddings, of a BERT or XLM-R: what 'largest' goes by.
+        """Parameters outside the embeddings, for a BERT or XLM-R: the measure of 'largest'.
 
         Per layer: four projections of width × width, two of width × feed_forward, their biases, two LayerNorms.
 
@@ -63,7 +63,7 @@ class Shape:
 
     @property
     def capacity(self) -> tuple[int, int, int]:
-        """The order of 'larger': encoder parameters first, then pieces of the vocabulary, then layers."""
+        """The order of 'larger': encoder parameters first, then vocabulary size, then layers."""
         return self.encoder_parameters, self.vocabulary, self.layers
 
     def __str__(self) -> str:
@@ -73,7 +73,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured of a shape in one precision; `text_ms` is the time per text (or pair) in batches."""
+    """The measured costs of a shape in one precision; `text_ms` is the time per text (or pair) in batches."""
 
     shape: Shape
     p50_ms: float
@@ -88,13 +88,13 @@ class Measurement:
 
 @dataclass(frozen=True)
 class CostLimits:
-    """What a student may cost at most; None is not limited."""
+    """Upper limits of a student's costs; None means no limit."""
 
     p95_ms: float | None
     size_mb: float | None
 
     def excess(self, costs: _Costs) -> float:
-        """Return the largest ratio of a cost to its budget: at most 1 where all are met.
+        """Return the largest ratio of a cost to its limit: at most 1 if all limits are met.
 
         >>> CostLimits(p95_ms=5.0, size_mb=40.0).excess({"p95_ms": 4.0, "size_mb": 44.0})
         1.1
@@ -103,7 +103,7 @@ class CostLimits:
         return max((costs[name] / limit for name, limit in limits.items() if limit is not None), default=0.0)
 
     def fits(self, costs: _Costs) -> bool:
-        """Tell whether all budgets are met."""
+        """Return whether all limits are met."""
         return self.excess(costs) <= 1
 
     def __str__(self) -> str:
@@ -139,7 +139,7 @@ def _terms(cost: str) -> Mapping[str, Callable[[Shape], float]]:
 
 
 def _design(shapes: Sequence[Shape], cost: str) -> np.ndarray:
-    """*Shape:* (n_shapes, n_terms)."""
+    """Return the terms of each shape. *Shape:* (n_shapes, n_terms)."""
     return np.array([[term(shape) for term in _terms(cost).values()] for shape in shapes], dtype=np.float64)
 
 
@@ -167,13 +167,13 @@ def _fit_one(measurements: Sequence[Measurement], cost: str) -> dict[str, float]
 
     values = np.array([getattr(one, cost) for one in measurements], dtype=np.float64)
     rows = _design([one.shape for one in measurements], cost) / values[:, None]
-    scale = rows.max(axis=0)  # a term counts in its own unit: n²·layers·width beside 1 has no digits left
+    scale = rows.max(axis=0)  # scales each term: n²·layers·width and 1 differ too much in size for one solve
     solution, _ = nnls(rows / scale, np.ones(len(values)))
     return dict(zip(_terms(cost), (solution / scale).tolist(), strict=True))
 
 
 def held_out_errors(measurements: Sequence[Measurement]) -> dict[str, float] | None:
-    """Return the median relative error of each cost, each measurement predicted from the others; None of a single one."""
+    """Return each cost's median relative error when predicted from the other measurements; None for fewer than two."""
     if len(measurements) < 2:
         return None
     errors: dict[str, list[float]] = {cost: [] for cost in COSTS}
@@ -185,10 +185,10 @@ def held_out_errors(measurements: Sequence[Measurement]) -> dict[str, float] | N
 
 
 def best_by_depth(costs: Mapping[Shape, _Costs], budget: CostLimits) -> list[Shape]:
-    """Return, for each number of layers, the largest shape that meets the budget; the largest of them first.
+    """Return, for each number of layers, the largest shape within the budget; the largest of these first.
 
-    One of each depth: at equal parameters wide and shallow is faster, deep and narrow often better, and that choice is
-    the reader's.
+    There is one shape per depth: at equal parameters wide and shallow is faster, and deep and narrow often better.
+    The user makes that choice.
     """
     best: dict[int, Shape] = {}
     for shape in costs:
@@ -199,7 +199,7 @@ def best_by_depth(costs: Mapping[Shape, _Costs], budget: CostLimits) -> list[Sha
 
 
 def nearest(costs: Mapping[Shape, _Costs], budget: CostLimits) -> Shape:
-    """Return the shape that misses (or meets) the budget by the smallest factor."""
+    """Return the shape with the smallest ratio of cost to budget."""
     return min(costs, key=lambda shape: (budget.excess(costs[shape]), shape))
 
 

@@ -1,7 +1,7 @@
-"""Measurements of candidate shapes: taken as the benchmark takes them, kept on disk, never taken twice.
+"""Measurements of candidate shapes: made like the benchmark's, stored on disk, and never repeated.
 
-They are kept by what decides them: CPU, versions, threads, precision, and all of the candidate besides its shape. A plan that was
-killed, or asked again with another budget, goes on with what is there.
+They are stored under everything that determines them: CPU, versions, threads, precision, and all settings of the
+candidate besides its shape. A plan that was killed, or is run again with another budget, uses the stored ones.
 """
 
 import json
@@ -26,7 +26,7 @@ _MEMORY_PER_PROCESS_MB = 700
 
 
 class Ledger:
-    """What was measured, by phase: `scouts` (roughly), `measured` (all in turns), `verified`; each shape in fp32 and int8."""
+    """Measurements by phase: `scouts` (rough), `measured` (all in turns), `verified`; each shape in fp32 and int8."""
 
     def __init__(self, path: Path, candidates: Candidates) -> None:
         self.path, self.candidates = path, candidates
@@ -46,16 +46,16 @@ class Ledger:
 
     @property
     def n_threads(self) -> int:
-        """Threads of a measured model."""
+        """The number of threads of a measured model."""
         return self.candidates.plan.threads or usable_cpus()
 
     def rows(self, *phases: str, precision: str) -> list[Measurement]:
-        """Return what is known of these phases in one precision, one measurement a shape, the last phase's word."""
+        """Return the measurements of these phases in one precision, one per shape, from the last phase with it."""
         found = {
             Shape(**row["shape"]): Measurement(Shape(**row["shape"]), **row["costs"])
             for phase in phases
             for row in self.phases.get(phase, [])
-            if row.get("precision", "int8") == precision  # int8 alone was measured before there was a choice
+            if row.get("precision", "int8") == precision  # older rows are all int8
         }
         return list(found.values())
 
@@ -64,9 +64,9 @@ class Ledger:
     ) -> list[float]:
         """Measure the shapes that a phase lacks, in turns, each in both precisions.
 
-        :param along: shapes that an earlier phase knows, measured again in between
-        :returns: for each of `along`, its p50 over that of the earlier phase (the geometric mean of both precisions): how far
-            the machine has drifted
+        :param along: shapes of an earlier phase, measured again in between
+        :returns: for each shape of `along`, its p50 divided by that of the earlier phase (the geometric mean of both
+            precisions): the drift of the machine
         """
         known = [{one.shape for one in self.rows(phase, precision=precision)} for precision in PRECISIONS]
         missing = [shape for shape in shapes if not all(shape in one for one in known)]
@@ -128,7 +128,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _groups(shapes: Sequence[Shape]) -> list[list[Shape]]:
-    """Cut into groups whose processes, one for each precision, fit the memory together; one group where they all do."""
+    """Split into groups that fit into memory, with one process per shape and precision; one group if all fit."""
     import psutil
 
     at_once = max(2, int(psutil.virtual_memory().available / 1e6 / _MEMORY_PER_PROCESS_MB / len(PRECISIONS)))

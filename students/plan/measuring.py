@@ -12,8 +12,8 @@ from distill.progress import step_progress
 
 __all__ = ["cost_row", "measure_folders", "texts_of_length"]
 
-_ROUNDS = 5  # each shape in each, in turns: drift of the machine meets all alike
-_N_TEXTS = 32  # that a shape is measured on
+_ROUNDS = 5  # each shape is measured once per round, in turns, so that drift of the machine affects all shapes equally
+_N_TEXTS = 32  # texts that a shape is measured on
 
 
 def measure_folders(
@@ -26,7 +26,7 @@ def measure_folders(
 ) -> list[dict[str, Any]]:
     """Measure exported folders in turns, as `distill.evaluation.latency.measure_all` does, on texts of one length.
 
-    :param folders: each with the name that it is shown under
+    :param folders: each with the name to display
     :param texts: queries and documents
     """
     requests = [Request(folder, name, "openvino", None, n_threads, length, count=False) for name, folder in folders]
@@ -35,7 +35,7 @@ def measure_folders(
 
 
 def cost_row(result: dict[str, Any]) -> dict[str, Any]:
-    """Return the costs of a measurement, and the raw samples behind them."""
+    """Return the costs of a measurement, and its raw samples."""
     latency = result["latency_ms"]
     costs = {
         "p50_ms": latency["p50"],
@@ -49,9 +49,9 @@ def cost_row(result: dict[str, Any]) -> dict[str, Any]:
 def texts_of_length(
     tokenizer: Any, sources: Sequence[str], n_tokens: int, kind: str, n_texts: int = _N_TEXTS
 ) -> tuple[list[str], list[str]]:
-    """Make texts of a given number of tokens out of any texts, cut at words, the last of which may be truncated.
+    """Make texts with a given number of tokens from any texts, cut between words; the last word may be truncated later.
 
-    A bi-encoder's query and document are one text of `n_tokens`, a cross-encoder's have half of them each.
+    For a bi-encoder, query and document are the same text of `n_tokens`; for a cross-encoder, each has half of them.
     """
     n_each = n_tokens if kind == "bi_encoder" else -(-n_tokens // 2)
     words = [word for text in sources for word in text.split()]
@@ -63,8 +63,8 @@ def texts_of_length(
 
 
 def _text_from(tokenizer: Any, words: Sequence[str], start: int, n_tokens: int) -> str:
-    """Return the shortest run of words from `start`, going round at the end, that has at least `n_tokens` tokens."""
-    run = [words[(start + place) % len(words)] for place in range(n_tokens)]  # a word is a token at least
+    """Return the shortest run of words from `start`, wrapping around at the end, with at least `n_tokens` tokens."""
+    run = [words[(start + place) % len(words)] for place in range(n_tokens)]  # a word has at least one token
 
     def n_of(n_words: int) -> int:
         return int(tokenize(tokenizer, [" ".join(run[:n_words])], max_length=1 << 20).lengths[0])

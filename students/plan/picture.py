@@ -1,6 +1,6 @@
-"""A plan as a picture: what was predicted beside what was measured, and how large a student each latency buys.
+"""A plan as a picture: predicted costs against measured ones, and the largest student for each latency.
 
-Both in the plan's precision; what the other one buys is dotted.
+Both are in the plan's precision; a dotted line shows the other precision.
 """
 
 from collections.abc import Mapping, Sequence
@@ -77,7 +77,7 @@ def _draw_frontier(axes: Any, result: Mapping[str, Any]) -> None:
 
 
 def _draw_students(axes: Any, students: Sequence[Mapping[str, Any]]) -> None:
-    """Mark what is proposed, with its layers and width."""
+    """Mark the proposed students, with their layers and width."""
     points = [(student["measured"]["p95_ms"], student["encoder_parameters"] / 1e6) for student in students]
     names = [f"{student['shape']['layers']} × {student['shape']['width']}" for student in students]
     axes.plot([x for x, _ in points], [y for _, y in points], "o", color=ACCENT, gid="mark student")
@@ -86,7 +86,7 @@ def _draw_students(axes: Any, students: Sequence[Mapping[str, Any]]) -> None:
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the points that none beats at less cost, cheapest first.
+    """Return the points whose value no cheaper point reaches, cheapest first.
 
     >>> frontier([(1.0, 5.0), (2.0, 4.0), (3.0, 9.0)])
     [(1.0, 5.0), (3.0, 9.0)]

@@ -1,16 +1,18 @@
-"""The planner: the largest students that meet a budget of latency and size, found by measuring on this machine.
+"""The planner: find the largest students within a budget of latency and size, by measuring on this machine.
 
-Speed does not depend on the weights, so candidates are built with random ones, exported and quantized like a student,
-and measured like a report's rows. Three small shapes (scouts) show roughly which sizes meet the budget. About ten
-shapes near the budget are measured in turns. A cost model fitted to them predicts all other shapes. The largest that
-are predicted to fit are measured as well, and the model is corrected, until all proposed shapes are measured.
+Speed does not depend on the weights. So candidates are built with random weights, exported and quantized like a
+student, and measured like the models of a report. Three small shapes (the scouts) show roughly where the budget lies.
+About ten shapes around it are measured in turns. A cost model fitted to them predicts the cost of all other shapes.
+The largest shapes that are predicted to fit are measured too, and the model is refitted, until every proposed shape
+has been measured.
 
-Larger means more parameters outside the embeddings (depth and width); if these are equal, a larger vocabulary. For each
-number of layers the largest shape is shown: the choice between deep and wide depends on quality, which the planner does
-not measure.
+Larger means more parameters outside the embeddings, because depth and width add them; among equals, a larger
+vocabulary. The largest shape of each number of layers is shown: the choice between deep and wide is a matter of
+quality, which the planner does not measure.
 
-Each of these shapes is measured in fp32 and in int8. The budget applies to the faster one of those that the recipe
-exports. Only the gate can check int8, after training, so both are shown.
+Each shape is measured in fp32 and in int8. The budget applies to the precision that is faster on this machine, among
+those that the recipe exports. Whether int8 keeps the quality is decided by the gate, once there are learned weights;
+so both precisions are shown.
 """
 
 import logging
@@ -52,17 +54,17 @@ from students.plan.shapes import Candidates, length_of
 __all__ = ["MARGIN", "Fastest", "check_model", "choose_shapes", "fastest_precision", "make_plan"]
 
 log = logging.getLogger(__name__)
-MARGIN = 1.10  # a second measurement of the same model on the same machine may be higher by this factor
+MARGIN = 1.10  # a repeated measurement of the same model on the same machine may be this many times higher
 _N_SCOUTS, _SCOUT_SECONDS, _SCOUT_LAYERS = 3, 0.5, 4
-_AROUND = (0.25, 1.6)  # shapes are measured if their expected cost is within these shares of the budget
-_VERIFY_ROUNDS = 3  # rounds of measuring the cost model's proposals; each refits it
-_DRIFT_TOLD = 0.10  # from this value on the plan reports drift of the machine
+_AROUND = (0.25, 1.6)  # shapes are measured if their predicted cost is within this range, in multiples of the budget
+_VERIFY_ROUNDS = 3  # rounds of measuring what the cost model proposes; the model is refitted in each round
+_DRIFT_TOLD = 0.10  # the plan reports drift of the machine from this relative change on
 _Costs = Mapping[Shape, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
 class Fastest:
-    """The precision that a plan is for, and why; `int8_of_fp32` is the median of int8's p50 as a share of fp32's."""
+    """The precision of a plan, and the reason; `int8_of_fp32` is the median ratio of p50 in int8 to p50 in fp32."""
 
     precision: str
     int8_of_fp32: float
@@ -75,7 +77,7 @@ class Fastest:
 
 
 def fastest_precision(recipe: Recipe, ledger: Ledger, phase: str) -> Fastest:
-    """Return the precision of the plan: the stated one, the only one that the recipe exports, or the faster one."""
+    """Return the precision to plan in: the recipe's, or the only one exported, or the faster one as measured."""
     fp32, int8 = ({one.shape: one.p50_ms for one in ledger.rows(phase, precision=name)} for name in PRECISIONS)
     ratio = float(np.median([int8[shape] / fp32[shape] for shape in int8 if shape in fp32]))
     exported = [name for name in PRECISIONS if name in recipe.export.precisions]
@@ -89,7 +91,7 @@ def fastest_precision(recipe: Recipe, ledger: Ledger, phase: str) -> Fastest:
 def make_plan(recipe: Recipe, folder: Path) -> None:
     """Search, and write plan.json, student.yaml, plan.png and measurements.json into `folder`.
 
-    :raises JobFailed: if no shape meets the budget; the nearest is named
+    :raises JobFailed: if no shape meets the budget; the message names the nearest shape
     """
     _check_threads(recipe)
     run = Run(recipe)
@@ -109,17 +111,17 @@ def make_plan(recipe: Recipe, folder: Path) -> None:
 
 @contextmanager
 def _place(folder: Path) -> Iterator[Path]:
-    """Make a plan's folder and yield a folder in it for the shapes; remove new folders if the recipe is refused."""
+    """Create the plan's folder and yield a subfolder for the shapes; if the recipe is refused, remove new folders."""
     work = folder / ".shapes"
     new = [place for place in (work, folder) if not place.exists()]
     work.mkdir(parents=True, exist_ok=True)
     try:
         yield work
     except BadInput:
-        if work in new:  # else it has shapes of an interrupted plan
+        if work in new:  # otherwise it holds models built by an earlier plan that was interrupted
             shutil.rmtree(work, ignore_errors=True)
         if folder in new:
-            with suppress(OSError):  # it holds measurements
+            with suppress(OSError):  # the folder is not empty: it holds measurements
                 folder.rmdir()
         raise
 
@@ -133,7 +135,7 @@ def _check_threads(recipe: Recipe) -> None:
 def _nothing_fits(result: Mapping[str, Any], budget: CostLimits) -> str:
     close, other = result["students"][0], result["other"]
     costs, beside = close["measured"], close["by_precision"][other]["measured"]
-    # the other precision may meet the budget: for example a budget of size alone, on a CPU without int8
+    # the other precision may meet the budget: a budget of size alone, on a CPU without int8 instructions
     hint = f"; in {other} it meets the budget: plan.precision={other}" if budget.fits(beside) else ""
     return (
         f"no shape meets {budget} in {result['precision']}; nearest: {Shape(**close['shape'])}: p95 {costs['p95_ms']:.2f} ms, "
@@ -164,7 +166,7 @@ def _search(candidates: Candidates, ledger: Ledger, budget: CostLimits) -> dict[
 
 
 def _scouts(shapes: Sequence[Shape]) -> list[Shape]:
-    """Return a small, a medium and a larger shape of few layers: cheap to build, and different in size."""
+    """Return a small, a medium and a larger shape with few layers: cheap to build, and far apart."""
     least = min(shape.layers for shape in shapes)
     few = sorted(
         (shape for shape in shapes if shape.layers <= max(_SCOUT_LAYERS, least)), key=lambda shape: shape.capacity
@@ -176,7 +178,7 @@ def _scouts(shapes: Sequence[Shape]) -> list[Shape]:
 def choose_shapes(
     shapes: Sequence[Shape], scouts: Sequence[Shape], rough: CostModel, budget: CostLimits, n_shapes: int, seed: int
 ) -> list[Shape]:
-    """Choose the shapes to measure: the scouts, and others near the budget that differ as much as possible.
+    """Choose the shapes to measure: the scouts, and shapes around the budget that are as far apart as possible.
 
     Greedy maximin (Johnson et al. 1990) over the logarithms of layers, width, feed-forward and vocabulary.
     """
@@ -202,7 +204,7 @@ def _apart(one: Shape, other: Shape) -> float:
 
 
 def _costs(shapes: Sequence[Shape], measured: Sequence[Measurement]) -> dict[Shape, Mapping[str, float]]:
-    """Return the cost of each shape: measured, or else predicted from all measured ones."""
+    """Return the costs of each shape: measured ones where there are any, else those that a fitted model predicts."""
     model, known = fit_cost_model(measured), {one.shape: one.costs() for one in measured}
     return {shape: known.get(shape) or model.predict(shape) for shape in shapes}
 
@@ -214,7 +216,10 @@ def _proposed(costs: _Costs, budget: CostLimits, n_shapes: int) -> list[Shape]:
 def _verify(
     candidates: Candidates, ledger: Ledger, budget: CostLimits, shapes: Sequence[Shape], precision: str
 ) -> list[str]:
-    """Measure the proposed shapes until all are measured or the rounds end; replace those that are too large."""
+    """Measure the proposed shapes until all are measured or the rounds run out; return notes on drift of the machine.
+
+    If a measured shape is over the budget, the next one is proposed.
+    """
     plan, notes = candidates.plan, []
     for _ in range(_VERIFY_ROUNDS):
         measured = ledger.rows("measured", "verified", precision=precision)
@@ -234,7 +239,7 @@ def _verify(
 
 @dataclass
 class _Found:
-    """The results of a search, as the content of plan.json."""
+    """The measurements of a search, as the content of plan.json."""
 
     candidates: Candidates
     ledger: Ledger
@@ -242,7 +247,7 @@ class _Found:
     shapes: Sequence[Shape]
     fastest: Fastest
     before: Mapping[str, CostModel]
-    """The cost models that chose the verified shapes, by precision."""
+    """The cost models by precision that chose the verified shapes."""
     notes: Sequence[str]
 
     def __post_init__(self) -> None:
@@ -252,14 +257,14 @@ class _Found:
         self.model = {name: fit_cost_model(rows) for name, rows in self.rows.items()}
         self.costs = {name: _costs(self.shapes, rows) for name, rows in self.rows.items()}
         known = self.known[self.own]
-        # the ledger may know shapes of other plans
+        # the ledger may hold shapes of other plans
         self.here = {shape: known[shape] for shape in self.shapes if shape in known}
         fitting = [shape for shape in self.here if self.budget.fits(self.here[shape])]
-        # a plan proposes only measured shapes; predicted ones are shown beside them
+        # a plan only proposes shapes that were measured; shapes with predicted costs are only shown beside them
         self.chosen = max(fitting, key=lambda shape: shape.capacity) if fitting else None
 
     def to_json(self) -> dict[str, Any]:
-        """Return all of it."""
+        """Return the content of plan.json."""
         errors = {name: held_out_errors(self.ledger.rows("measured", precision=name)) for name in PRECISIONS}
         return {
             "budget": asdict(self.budget),
@@ -332,16 +337,16 @@ class _Found:
 
 
 def _yaml(section: Mapping[str, Any]) -> str:
-    """Write a section that is valid by itself."""
+    """Validate a student section and return it as YAML."""
     Student.model_validate(section)
     text = yaml.safe_dump({"student": section}, sort_keys=False, allow_unicode=True, default_flow_style=None, width=160)
     return str(text)
 
 
 def check_model(recipe: Recipe, model: Path) -> dict[str, Any]:
-    """Measure a finished export in any precision like a plan's shapes, on the recipe's text at the plan's length.
+    """Measure a finished export of any precision the way a plan measures shapes: on the recipe's texts, at its length.
 
-    :returns: its costs, the budget and `excess`, the largest ratio of the two
+    :returns: its costs, the budget, and `excess`, the largest ratio of a cost to its budget
     """
     from distill.runtime.opening import load
 

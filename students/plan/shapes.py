@@ -1,7 +1,8 @@
-"""Candidate students of a plan: which shapes there are, and exports of them, fp32 and int8, with random weights.
+"""Candidate students of a plan: which shapes there are, and their fp32 and int8 exports with random weights.
 
-A candidate goes the way of a real student: the encoder's config with the shape's numbers, the recipe's kind, pooling and
-head around it, the export stage's fp32 and int8. Only its weights are drawn, not learned: no speed depends on them.
+A candidate is built like a real student: the encoder's config with the shape's numbers, the recipe's kind, pooling and
+head, and the export stage's fp32 and int8. Only its weights are random instead of learned; speed does not depend on
+them.
 """
 
 import copy
@@ -26,17 +27,17 @@ from students.plan.measuring import texts_of_length
 
 __all__ = ["Candidates", "cut_backbone", "evenly_kept", "fresh_shapes", "heads_of", "length_of", "shaped"]
 
-_WIDTHS = (128, 192, 256, 320, 384, 448, 512, 640, 768)  # where plan.widths is not set
-_LAYERS = (2, 3, 4, 5, 6, 8, 10, 12)  # where plan.layers is not set
-_FEED_FORWARD = (2.0, 4.0)  # times the width, where plan.feed_forward is not set
-_LENGTH = 256  # tokens that a plan measures at most, where plan.length is not set
+_WIDTHS = (128, 192, 256, 320, 384, 448, 512, 640, 768)  # if plan.widths is not set
+_LAYERS = (2, 3, 4, 5, 6, 8, 10, 12)  # if plan.layers is not set
+_FEED_FORWARD = (2.0, 4.0)  # times the width, if plan.feed_forward is not set
+_LENGTH = 256  # largest number of tokens that a plan measures with, if plan.length is not set
 _CUT_KEPT = {"vocabulary", "width", "embedding_rank"}
 _KEPT = {"pooling", "head", "dimensions", "prompts", "asymmetric", "control"}
-_CALIBRATION_WORDS = 8  # ranges decide no speed: the shortest calibration will do
+_CALIBRATION_WORDS = 8  # the shortest calibration is enough: quantization ranges do not affect speed
 
 
 def heads_of(width: int) -> int:
-    """Return the attention heads of a fresh encoder: 64 wide where that divides the width, else 32, else 16.
+    """Return the number of attention heads of a fresh encoder: of size 64 if that divides the width, else 32, else 16.
 
     >>> heads_of(384), heads_of(160), heads_of(48)
     (6, 5, 3)
@@ -59,7 +60,7 @@ def fresh_shapes(plan: Plan, vocabularies: Sequence[int], length: int) -> list[S
 
 
 def evenly_kept(n_layers: int, n_kept: int) -> tuple[int, ...]:
-    """Choose layers evenly, the first one among them.
+    """Choose layers at even distances, including the first one.
 
     >>> evenly_kept(6, 3), evenly_kept(12, 5)
     ((0, 2, 4), (0, 2, 4, 7, 9))
@@ -68,7 +69,7 @@ def evenly_kept(n_layers: int, n_kept: int) -> tuple[int, ...]:
 
 
 def cut_backbone(run: Run) -> str | TeacherBackbone | None:
-    """Return what the plan cuts, a teacher or a named encoder; None for fresh encoders."""
+    """Return the encoder that the plan cuts: a teacher or a named encoder; None for fresh encoders."""
     plan, student = run.recipe.plan, run.recipe.student
     if plan.teacher is not None:
         return TeacherBackbone(teacher=plan.teacher)
@@ -76,16 +77,16 @@ def cut_backbone(run: Run) -> str | TeacherBackbone | None:
 
 
 def length_of(run: Run) -> int:
-    """Return the tokens that a plan measures with."""
+    """Return the number of tokens that a plan measures with."""
     plan, student = run.recipe.plan, run.recipe.student
     longest = _LENGTH if student is None else min(_LENGTH, student.max_length)
     return longest if plan.length is None else plan.length
 
 
 class Candidates:
-    """The candidates of a plan, written when they are asked for.
+    """The candidates of a plan; each is written when it is first needed.
 
-    :param folder: where they are written, one folder for each shape
+    :param folder: the folder they are written to, one subfolder for each shape and precision
     """
 
     def __init__(self, run: Run, folder: Path) -> None:
@@ -104,7 +105,7 @@ class Candidates:
     def shapes(self) -> list[Shape]:
         """Return all shapes to choose from.
 
-        :raises BadInput: where the plan asks for more layers than there are
+        :raises BadInput: if the plan asks for more layers than the encoder has
         """
         if self.cut is None:
             return fresh_shapes(self.plan, sorted({base.sizes[0] for base in self._bases}), self.length)
@@ -120,7 +121,7 @@ class Candidates:
         ]
 
     def _base(self, shape: Shape) -> Base:
-        """Return what a shape is a variation of: its vocabulary, and of a cut encoder its width as well."""
+        """Return the base that a shape is derived from: by its vocabulary and, for a cut encoder, also by its width."""
         sizes = (shape.vocabulary, shape.width, shape.feed_forward, shape.heads)
         n_same = 1 if self.cut is None else len(sizes)
         return next(base for base in self._bases if base.sizes[:n_same] == sizes[:n_same])
@@ -131,7 +132,7 @@ class Candidates:
         return max(self._bases, key=lambda base: base.sizes[0])
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides a measurement besides shape, machine and versions."""
+        """Return everything that determines a measurement besides shape, machine and versions."""
         export, student = self.run.recipe.export, self.run.recipe.student
         return {
             "kind": self.kind,
@@ -156,7 +157,7 @@ class Candidates:
         return None if self.run.recipe.student is None else self.run.recipe.student.pooling
 
     def section(self, shape: Shape) -> dict[str, Any]:
-        """Return the recipe's `student` section of a shape: what is not its shape stays as the recipe has it."""
+        """Return the recipe's `student` section for a shape; settings outside the shape stay the recipe's."""
         backbone: dict[str, Any]
         student = self.run.recipe.student
         names = _KEPT if self.cut is None else _KEPT | _CUT_KEPT
@@ -184,11 +185,11 @@ class Candidates:
         }
 
     def texts(self) -> tuple[list[str], list[str]]:
-        """Return queries and documents that make the plan's number of tokens; for a bi-encoder both are one text."""
+        """Return queries and documents with the plan's number of tokens; for a bi-encoder both are the same texts."""
         return texts_of_length(self._any_base.tokenizer, self._sources, self.length, self.kind)
 
     def write(self, shape: Shape) -> dict[str, Path]:
-        """Return the exported folder of a shape in each precision; they are made where they are not there yet."""
+        """Return the exported folder of a shape in each precision; missing ones are made."""
         name = f"shape-{content_hash([asdict(shape), self.identity()])}"
         targets = {precision: self.folder / f"{name}-{precision}" for precision in PRECISIONS}
         if all(target.exists() for target in targets.values()):
@@ -245,7 +246,7 @@ class Candidates:
 
     @cached_property
     def _output_width(self) -> int | None:
-        """The width that the recipe asks a bi-encoder's vectors to have: its own, or that of the matched teacher."""
+        """The width that the recipe gives a bi-encoder's vectors: `dimensions`, or that of the matched teachers."""
         student = self.run.recipe.student
         if self.kind != "bi_encoder":
             return None
@@ -261,7 +262,7 @@ class Candidates:
 
     @cached_property
     def _bases(self) -> list[Base]:
-        """One for each vocabulary, and of a cut encoder for each width."""
+        """The bases: one for each vocabulary and, for a cut encoder, for each width."""
         if self.cut is None:
             return fresh_bases(self.run, self._sources, self.max_length)
         return cut_bases(self.run, self.cut, self._sources)
@@ -273,9 +274,9 @@ class Candidates:
 
 
 def shaped(config: Any, shape: Shape, n_layers: int) -> Any:
-    """Return the config with a shape's numbers; what the shape shares with it is left as it is.
+    """Return the config with a shape's numbers; where they already agree, the config is left unchanged.
 
-    :param n_layers: of which the shape's layers are some
+    :param n_layers: number of layers of the uncut encoder, from which the shape's layers are chosen
     """
     config = copy.deepcopy(config)
     config.num_hidden_layers = shape.layers

@@ -1,6 +1,6 @@
-"""Smaller and new vocabularies, and the tokenizer files and tables that change with them.
+"""Smaller and new vocabularies, and the tokenizer files and embedding tables that change with them.
 
-It knows no recipe but the texts that it is given.
+The functions work on the texts that they are given; only `corpus` reads the texts of a run.
 """
 
 from typing import TYPE_CHECKING

@@ -1,6 +1,6 @@
-"""The text that a student's vocabulary is fitted to, and the vocabulary surgery of a whole model.
+"""The text that a student's vocabulary is fitted to, and changes to the vocabulary of a whole model.
 
-A source is a language or a domain: one side of the pairs, one column of a file. Columns of one row belong together.
+A source is a language or a domain: one side of the pairs, or one column of a file. Columns of one row belong together.
 """
 
 import logging
@@ -31,25 +31,25 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Corpus:
-    """Texts by source, and which of them belong together (a sentence and its translation; else each alone)."""
+    """Texts by source, and groups of texts that belong together (a sentence and its translation; else one text)."""
 
     sources: dict[str, list[str]] = field(default_factory=dict)
     contexts: list[tuple[str, ...]] = field(default_factory=list)
 
     def fingerprint(self) -> str:
-        """Return 16 hex digits of SHA-256 over all of it."""
+        """Return 16 hex digits of SHA-256 over the sources and contexts."""
         return content_hash([self.sources, self.contexts])
 
     def add(self, name: str, texts: Iterable[str]) -> None:
-        """Add a source, without empty texts and repeats; of no texts nothing is added."""
+        """Add a source, without empty texts and repeats; do nothing if no text is left."""
         if found := list(dict.fromkeys(text for text in texts if text.strip())):
             self.sources[name] = [*self.sources.get(name, []), *found]
 
 
 def student_corpus(run: Run, section: Student | None = None) -> Corpus:
-    """Return the corpus of the student's vocabulary: texts of its own, or what it trains on in all of its stages.
+    """Return the corpus of the student's vocabulary: its own texts, or what the student trains on in all stages.
 
-    :param section: of the student, where it is not the recipe's
+    :param section: the student's section; None is the recipe's
     """
     section = section or run.student_section
     vocabulary, split = section.vocabulary, run.learned
@@ -65,15 +65,15 @@ def student_corpus(run: Run, section: Student | None = None) -> Corpus:
         alone = [*split.train.queries, *split.train.documents, *split.unlabelled]
         corpus.contexts.extend(split.parallel)
         corpus.contexts.extend((text,) for text in dict.fromkeys(alone))
-    corpus.add("prompts", section.prompts or ())  # they stand before every text: none of it may be lost
+    corpus.add("prompts", section.prompts or ())  # prompts come before every text, so none of their tokens may be lost
     return corpus
 
 
 def read_corpus(texts: Sequence[Unlabelled], *, without: Collection[str] = (), seed: int = 0) -> Corpus:
-    """Read files, each column as a source, each row as a context.
+    """Read files; each column is a source, each row a context.
 
-    :param without: texts, by their `text_key`, whose rows are left out
-    :param seed: draws the `max_texts` rows that are taken
+    :param without: keys of texts (`text_key`) whose rows are left out
+    :param seed: of the draw, if only `max_texts` rows are used
     """
     corpus = Corpus()
     for given in texts:
@@ -120,8 +120,8 @@ def change_vocabulary(model: Any, vocabulary: Vocabulary, corpus: Corpus, *, see
 def factorise(model: Any, rank: int, corpus: Corpus) -> dict[str, Any]:
     """Factorise the word embeddings of a sentence-transformers model, in place; return the report.
 
-    Tokens count by their use in the corpus and once more: MiniLM-L6 at rank 128 keeps a mean cosine of 0.94 to itself so,
-    0.72 where every token counts the same.
+    Tokens are weighted by their number of uses in the corpus plus one. With these weights MiniLM-L6 at rank 128 keeps a
+    mean cosine of 0.94 to itself before; with equal weights 0.72.
     """
     transformer, tokenizer = transformer_of(model), tokenizer_of(model)
     frequencies = np.ones(transformer.config.vocab_size)

@@ -1,10 +1,11 @@
-"""More tokens for scripts that a vocabulary spells letter by letter; text in other scripts is read as before.
+"""Add tokens for scripts that a vocabulary spells letter by letter; text in other scripts is tokenised as before.
 
     corpus ─▶ runs of the scripts' letters, as the old tokenizer normalises them ─▶ pieces trained on them
-              of a byte-level BPE: words as its merges leave them ─▶ more merges, see `merges`
-    pieces ─▶ behind the old ones, each made of these letters alone ─▶ embeddings, see `new_embeddings`
+              for a byte-level BPE: words after its own merges ─▶ more merges, see `merges`
+    pieces ─▶ after the old ones, each made of these letters alone ─▶ embeddings, see `new_embeddings`
 
-A new vocabulary gives up what the old embeddings know. Here they stay, and the new pieces cost width × pieces parameters.
+A new vocabulary loses what the old embeddings have learned. Here they are kept, and the new pieces cost
+width × pieces parameters.
 """
 
 import re
@@ -31,10 +32,10 @@ __all__ = ["ExtensionReport", "extend_vocabulary"]
 
 @dataclass(frozen=True)
 class ExtensionReport(NewVocabularyReport):
-    """What an extended vocabulary is and how its new embeddings start.
+    """Describes an extended vocabulary and how its new embeddings were initialised.
 
-    :param scripts: which new tokens are made of
-    :param n_as_before: texts of each source without a letter of these scripts; each has its old tokens
+    :param scripts: scripts of the new tokens
+    :param n_as_before: number of texts per source without a letter of these scripts; each has the same tokens as before
     """
 
     scripts: tuple[str, ...]
@@ -52,9 +53,9 @@ def extend_vocabulary(
 ) -> tuple[Any, ExtensionReport]:
     """Add tokens for some scripts, trained on the sources, and give a model, in place, embeddings for them.
 
-    :param contexts: texts that belong together, for the auxiliary space of `focus`; None is every text alone
-    :returns: the tokenizer, and what was done
-    :raises BadInput: for a BPE that is not byte-level, and where the text has nothing to add
+    :param contexts: groups of texts that belong together, for the auxiliary space of `focus`; None: each text alone
+    :returns: the tokenizer and the report
+    :raises BadInput: for a BPE that is not byte-level, or if the text has no new token
     """
     old = TokenizerJson.of(tokenizer)
     if old.algorithm == "BPE" and not old.is_byte_level:
@@ -94,11 +95,11 @@ def extend_vocabulary(
 def _added(
     old: TokenizerJson, normal: Sequence[str], letters: Collection[str], settings: MoreVocabulary
 ) -> tuple[dict[str, float], list[tuple[str, str]]]:
-    """Return pieces that the old model lacks, with Unigram's scores (else 0), and the merges that make those of BPE.
+    """Return pieces that the old model lacks, with their scores for Unigram (else 0), and the merges of BPE.
 
     :param normal: the texts as the tokenizer normalises them
-    :param letters: those of the scripts in them
-    :raises BadInput: where there are none
+    :param letters: the letters of the scripts in them
+    :raises BadInput: if there are no such pieces
     """
     merges = list[tuple[str, str]]()
     if old.algorithm == "BPE":
@@ -114,7 +115,7 @@ def _added(
 
 
 def _trained(old: TokenizerJson, runs: Sequence[str], size: int) -> dict[str, float]:
-    """Train WordPiece or Unigram on runs of letters; return the pieces that the old model lacks, in its own spelling."""
+    """Train WordPiece or Unigram on runs of letters; return the pieces that the old model lacks, in its spelling."""
     normalize = _normalizer(old)
     composed = [_composed(normalize, run) for run in runs]
     trained = TokenizerJson.of_backend(
@@ -135,7 +136,7 @@ def _normalizer(old: TokenizerJson) -> Callable[[str], str]:
 
 
 def _runs(texts: Sequence[str], letters: Collection[str]) -> list[str]:
-    """Return for each text that has some its runs of letters with their marks, a space between them."""
+    """Return, for each text that has any, its runs of the letters and their marks, joined by spaces."""
     begin = "".join(sorted(letters))
     marks = "".join(sorted({sign for text in texts for sign in text if unicodedata.category(sign)[0] == "M"}))
     pattern = re.compile(f"[{re.escape(begin)}][{re.escape(begin + marks)}]*")
@@ -143,13 +144,13 @@ def _runs(texts: Sequence[str], letters: Collection[str]) -> list[str]:
 
 
 def _composed(normalize: Callable[[str], str], run: str) -> str:
-    """Return whole syllables for letters, where the old normaliser takes them apart again: no piece ends within one."""
+    """Return the run in NFC if the old normaliser decomposes it again, so that no piece ends within a syllable."""
     composed = unicodedata.normalize("NFC", run)
     return composed if normalize(composed) == run else run
 
 
 def _scores(old: TokenizerJson, trained: TokenizerJson) -> dict[int, float]:
-    """Return the trained pieces' scores by id; none is below the old ones, from which unknown characters are counted."""
+    """Return the trained scores by id, at least the old minimum, on which the score of unknown characters depends."""
     unknown = trained.unk_id
     if old.algorithm != "Unigram":
         return {i: 0.0 for i in trained.model_pieces if i != unknown}
@@ -158,7 +159,7 @@ def _scores(old: TokenizerJson, trained: TokenizerJson) -> dict[int, float]:
 
 
 def _spelt(old: TokenizerJson, normalize: Callable[[str], str], shown: tuple[bool, str] | None) -> str | None:
-    """Return a piece in the old model's spelling, given whether it begins a word and its text; None where it is none."""
+    """Return a piece in the old model's spelling, given whether it begins a word, and its text; None if it has none."""
     if shown is None:
         return None
     begins, text = shown
@@ -173,11 +174,11 @@ def _spelt(old: TokenizerJson, normalize: Callable[[str], str], shown: tuple[boo
 def _n_read_as_before(
     read: tuple[list[list[int]], list[list[int]]], moved: Mapping[int, int], others: Sequence[bool]
 ) -> int:
-    """Count texts without a letter of the new tokens' scripts.
+    """Count the texts without a letter of the new tokens' scripts, and check that their tokens are unchanged.
 
     :param read: the tokens of all texts, before and after
     :param others: which of the texts have no such letter
-    :raises JobFailed: where one of these has other tokens than before
+    :raises JobFailed: if one of these texts has other tokens than before
     """
     pairs = list(compress(zip(*read, strict=True), others))
     changed = sum([moved[i] for i in before] != after for before, after in pairs)

@@ -1,17 +1,17 @@
-"""Word embeddings as a product of two smaller matrices, where the vocabulary has to stay.
+"""Word embeddings as a product of two smaller matrices, for a vocabulary that must not shrink.
 
-W ≈ 1 bᵀ + A B with A (n_tokens, rank) and B (rank, width): the mean of the rows, and a truncated SVD of what is left,
-the best approximation of that rank. 250 002 × 384 at rank 128 is a third of the parameters.
+W ≈ 1 bᵀ + A B with A (n_tokens, rank) and B (rank, width): the mean of the rows, and a truncated SVD of the rest, which
+is the best approximation of that rank. 250 002 × 384 at rank 128 is a third of the parameters.
 
-The factors have to stand in a class that stock transformers loads. ALBERT and ELECTRA have an embedding size of their
-own, but normalise *before* they project: LayerNorm over `rank` values, then B, is another function than BERT's LayerNorm
-over `width` values of A B + positions + types. MobileBERT projects first and adds positions and types at full width, as
-is wanted here; without its bottlenecks, with one feed-forward network and ordinary LayerNorms, its layers are BERT's
-layers. So a factorised BERT is an ordinary `MobileBertModel`. RoBERTa's and XLM-R's positions are counted from behind
-the padding id; of texts padded on the right they are places in a row, so their table is MobileBERT's, moved up.
+The factors need a class that stock transformers can load. ALBERT and ELECTRA have their own embedding size, but
+normalise *before* they project: LayerNorm over `rank` values, then B, is another function than BERT's LayerNorm over
+`width` values of A B + positions + types. MobileBERT projects first and adds positions and types at full width, as
+needed here. Without its bottlenecks, with one feed-forward network and ordinary LayerNorms, its layers are BERT's
+layers. So a factorised BERT is an ordinary `MobileBertModel`. RoBERTa and XLM-R count positions from the padding id on.
+For texts padded on the right these are consecutive positions, so MobileBERT's table is theirs without the first rows.
 
-MobileBERT builds some of its LayerNorms with torch's ε of 1e-5, whatever the config says (BERT's is 1e-12): that is all
-that keeps a full rank from being its source to the last bit.
+MobileBERT builds some of its LayerNorms with torch's ε of 1e-5, whatever the config says (BERT's is 1e-12). For this
+reason alone, a factorisation of full rank is not bit-identical to its source.
 """
 
 from dataclasses import asdict, dataclass
@@ -47,9 +47,9 @@ def factorise_embeddings(
 ) -> tuple[Any, FactorisationReport]:
     """Return a `MobileBertModel` of the same layers whose word embeddings are factors of the given rank.
 
-    :param frequencies: how often each token is used, for errors that count as often as they are seen; None is once each.
-        *Shape:* (n_tokens,)
-    :raises BadInput: for an architecture that no class of transformers has such factors for
+    :param frequencies: how often each token is used, as weights of the squared errors; None gives all tokens the same
+        weight. *Shape:* (n_tokens,)
+    :raises BadInput: for an architecture that has no factorised class in transformers
     """
     import torch
     from transformers import MobileBertModel
@@ -131,7 +131,7 @@ def _config(config: Any, pad_token_id: int, rank: int, first_place: int) -> Any:
 
 
 def _factors(rows: Any, rank: int, frequencies: Any) -> tuple[Any, Any, Any, float]:
-    """Return (A, B, b, energy): of all A B + b of that rank the one with the least squared error, weighted by frequency.
+    """Return (A, B, b, energy): the A B + b of that rank with the least squared error, weighted by frequency.
 
     *Shape:* rows: (n_tokens, width); A: (n_tokens, rank); B: (rank, width); b: (width,)
     """

@@ -1,7 +1,8 @@
-"""More merges for a byte-level BPE, trained on words of some scripts as its own merges leave them.
+"""More merges for a byte-level BPE, trained on words of some scripts after its own merges.
 
-A merge is learned only where its piece holds whole letters of the scripts, or the first bytes of one, which no letter of
-another script begins with. So text without such letters meets none of them. Old merges come first, as before.
+A merge is learned only if its piece holds whole letters of the scripts, or the first bytes of such a letter that no
+letter of another script begins with. So the new merges never apply to text without such letters. The old merges keep
+their place before the new ones.
 """
 
 import heapq
@@ -19,16 +20,16 @@ from students.vocabulary.tokenizer_json import TokenizerJson
 __all__ = ["more_merges", "trained_merges"]
 
 _LEADS = ((0xC0, 0xE0, 2), (0xE0, 0xF0, 3), (0xF0, 0xF8, 4))  # first bytes of letters of two, three and four bytes
-_LEAST_COUNT = 2  # how often a pair has to stand in the corpus
+_LEAST_COUNT = 2  # how often a pair must occur in the corpus
 
 
 def more_merges(
     old: TokenizerJson, texts: Sequence[str], letters: Collection[str], settings: MoreVocabulary
 ) -> list[tuple[str, str]]:
-    """Return merges for at most as many new pieces as asked for.
+    """Return merges for at most the requested number of new pieces.
 
-    :param texts: normalised as the tokenizer does it
-    :param letters: those of the scripts in them
+    :param texts: texts as the tokenizer normalises them
+    :param letters: the letters of the scripts in them
     """
     backend, letters = old.backend(), frozenset(letters)
     words: Counter[str] = Counter()
@@ -44,7 +45,7 @@ def more_merges(
 
 
 class _Allowed:
-    """Whether a piece may be learned: it meets no text without letters of the scripts."""
+    """Decides whether a piece may be learned: it must never match in text without letters of the scripts."""
 
     def __init__(self, scripts: Sequence[str]) -> None:
         self.names = names_of(scripts)
@@ -58,13 +59,13 @@ class _Allowed:
         return len(held) == len(piece) and self.begins_one(held)
 
     def _begins_one(self, start: bytes) -> bool:
-        """Tell whether all letters that begin with these bytes are of the scripts."""
+        """Return whether all letters that begin with these bytes (at least one) are of the scripts."""
         found = list(_beginning_with(start))
         return bool(found) and all(script_of(letter) in self.names for letter in found)
 
 
 def _beginning_with(start: bytes) -> Iterator[str]:
-    """Return the known characters whose UTF-8 begins with some bytes; none for what begins no character."""
+    """Yield the known characters whose UTF-8 begins with these bytes; nothing if they begin no character."""
     n_bytes = next((n for low, high, n in _LEADS if low <= start[0] < high), 0)
     if len(start) < 2:
         return
@@ -80,11 +81,11 @@ def _beginning_with(start: bytes) -> Iterator[str]:
 def trained_merges(
     words: Mapping[tuple[str, ...], int], n_pieces: int, known: Mapping[str, int], is_allowed: Callable[[str], bool]
 ) -> list[tuple[str, str]]:
-    """Merge the most frequent allowed pair of neighbours, again and again (Sennrich et al. 2016); ties by spelling.
+    """Merge the most frequent allowed pair of neighbours, repeatedly (Sennrich et al. 2016); ties go by spelling.
 
-    :param words: words in pieces, with their counts
-    :param n_pieces: how many pieces may be new
-    :param known: pieces that are there already
+    :param words: words as tuples of pieces, with their counts
+    :param n_pieces: largest number of new pieces
+    :param known: pieces that already exist
 
     >>> trained_merges({("a", "b", "c"): 3, ("b", "c"): 2}, 2, {}, lambda piece: True)
     [('b', 'c'), ('a', 'bc')]
@@ -99,7 +100,7 @@ def trained_merges(
         n = corpus.pairs[pair]
         if n < _LEAST_COUNT or not is_allowed(pair[0] + pair[1]):
             continue
-        if n != -negative:  # it has changed since
+        if n != -negative:  # the count is outdated
             heapq.heappush(queue, (-n, pair))
             continue
         found.append(pair)
@@ -110,7 +111,7 @@ def trained_merges(
 
 
 class _Corpus:
-    """Words in pieces, and how often each pair of neighbours stands in them."""
+    """Words as pieces, and the counts of each pair of neighbours in them."""
 
     def __init__(self, words: Mapping[tuple[str, ...], int]) -> None:
         self.words = [list(word) for word in words]
@@ -129,7 +130,7 @@ class _Corpus:
         return met
 
     def merge(self, pair: tuple[str, str]) -> list[tuple[str, str]]:
-        """Merge a pair wherever it stands; return the pairs that stand there now, sorted."""
+        """Merge a pair everywhere; return the pairs in the words that changed, sorted."""
         met: set[tuple[str, str]] = set()
         for place in sorted(self.places.pop(pair)):
             self._count(place, -1)

@@ -1,13 +1,13 @@
-"""Where the embeddings of new tokens start, from those that the old vocabulary has.
+"""Initial embeddings of new tokens, computed from those of the old vocabulary.
 
-    exact   the old embedding of the same text, marks of word boundaries aside; all others are drawn at random
-    mean    … else the mean of the old pieces of the same text (VIPI, Mosin et al. 2023)
-    focus   … else a mixture of the embeddings that both vocabularies have, weighted by sparsemax over the similarity in
-            an auxiliary space (FOCUS, Dobler & de Melo 2023)
+    exact   the old embedding of the same text, ignoring marks of word boundaries; all others are drawn at random
+    mean    … else the mean of the old tokens of the same text (VIPI, Mosin et al. 2023)
+    focus   … else a mixture of the embeddings of tokens that both vocabularies have, weighted by sparsemax over the
+            similarity in an auxiliary space (FOCUS, Dobler & de Melo 2023)
 
-FOCUS takes fastText vectors for its auxiliary space. Nothing is downloaded here: the space is an SVD of the positive
-pointwise mutual information between the new tokens and the texts that they stand in (Levy & Goldberg 2014 on the
-factorisation; Dumais et al. 1997 on texts with their translations, which is what tells a Korean token its English ones).
+FOCUS uses fastText vectors as its auxiliary space. Nothing is downloaded here: the space is an SVD of the positive
+pointwise mutual information between the new tokens and the texts that contain them (Levy & Goldberg 2014 on the
+factorisation; Dumais et al. 1997 on texts joined with their translations, which relates Korean to English tokens).
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -25,8 +25,8 @@ __all__ = ["Inherited", "Start", "auxiliary_space", "give_new_embeddings", "spar
 
 Start = Literal["exact", "mean", "focus"]
 _NO_LIMIT = 1 << 24
-_SPACE_WIDTH = 256  # dimensions of the auxiliary space that similar tokens are found in
-_SPACE_TEXTS = 200_000  # texts of the auxiliary space at most, the first ones
+_SPACE_WIDTH = 256  # dimensions of the auxiliary space in which similar tokens are found
+_SPACE_TEXTS = 200_000  # texts used for the auxiliary space: at most the first so many
 _SIMILARITIES_AT_ONCE = 512
 
 
@@ -34,8 +34,8 @@ _SIMILARITIES_AT_ONCE = 512
 class Inherited:
     """The new ids of old tokens that keep their embeddings.
 
-    :param tokens: new ids by old ones
-    :param special: old ids that say nothing of a text's meaning: no new token starts as one
+    :param tokens: new ids by old ids
+    :param special: old ids without a meaning in texts: new tokens never start from them
     """
 
     tokens: Mapping[int, int]
@@ -50,12 +50,12 @@ def give_new_embeddings(
     start: tuple[Start, int],
     contexts: Sequence[Sequence[str]],
 ) -> dict[str, int]:
-    """Give a model, in place, embeddings for another vocabulary; return how many start in which way.
+    """Give a model, in place, embeddings for another vocabulary; return how many tokens were initialised in which way.
 
     :param tokenizers: the old and the new one
-    :param new_tokenizer: the new one as transformers has it
-    :param start: how embeddings start, and the seed of what is drawn
-    :param contexts: texts that belong together, for the auxiliary space
+    :param new_tokenizer: the new one as a transformers tokenizer
+    :param start: how embeddings are initialised, and the seed of the random ones
+    :param contexts: groups of texts that belong together, for the auxiliary space
     """
     old, new = tokenizers
     weights, starts = _mixtures(old, new, new_tokenizer, kept, start[0], contexts)
@@ -72,7 +72,7 @@ def _mixtures(
     start: Start,
     contexts: Sequence[Sequence[str]],
 ) -> tuple[dict[int, dict[int, float]], dict[str, int]]:
-    """Return by new token the shares of the old ones that it starts as, and how many start in which way."""
+    """Return the weights of old tokens by new token, and how many new tokens are initialised in which way."""
     pieces = OldPieces(old)
     weights: dict[int, dict[int, float]] = {new_id: {old_id: 1.0} for old_id, new_id in kept.tokens.items()}
     copied = set(weights)
@@ -102,7 +102,7 @@ def _mixtures(
 
 
 def _as_matrix(weights: Mapping[int, Mapping[int, float]], new: TokenizerJson, n_old: int) -> tuple[Any, np.ndarray]:
-    """Return the mixture of old rows that each new one is, and the new tokens that have none.
+    """Return the weights of the old rows in each new row as a matrix, and the new tokens that are drawn at random.
 
     *Shape:* mixing: sparse (n_new, n_old); drawn: (n_drawn,)
     """
@@ -115,7 +115,7 @@ def _as_matrix(weights: Mapping[int, Mapping[int, float]], new: TokenizerJson, n
 
 
 def _rows(old: Any, mixing: Any, drawn: np.ndarray, seed: int) -> Any:
-    """Mix old rows (or biases) into new ones; draw the others as widely as the old ones are spread, value by value."""
+    """Mix old rows (or biases) into new ones; draw the others with the mean and spread of the old rows, per value."""
     import torch
 
     values = old.float().cpu().numpy().reshape(len(old), -1)
@@ -128,7 +128,7 @@ def _rows(old: Any, mixing: Any, drawn: np.ndarray, seed: int) -> Any:
 def _similar(
     tokenizer: Any, n_tokens: int, rest: Sequence[int], overlap: Mapping[int, int], contexts: Sequence[Sequence[str]]
 ) -> dict[int, dict[int, float]]:
-    """Return, for new tokens, weights of old ones; tokens that the corpus never gives have none.
+    """Return weights of old tokens for the new tokens in `rest`, except for tokens that never occur in the corpus.
 
     :param overlap: the old id of each new token that both vocabularies have
     """
@@ -147,17 +147,17 @@ def _similar(
         for i, row in zip(some.tolist(), sparsemax(space[some] @ space[anchors].T), strict=True):
             chosen = np.flatnonzero(row)
             weights: dict[int, float] = {}
-            for place in chosen.tolist():  # two new tokens may stand for one old one
+            for place in chosen.tolist():  # two new tokens may have the same old token
                 weights[int(old_ids[place])] = weights.get(int(old_ids[place]), 0.0) + float(row[place])
             found[i] = weights
     return found
 
 
 def auxiliary_space(ids: np.ndarray, offsets: np.ndarray, n_tokens: int, width: int = _SPACE_WIDTH) -> np.ndarray:
-    """Return unit vectors of tokens that are near where tokens stand in the same texts; zero for tokens in none.
+    """Return unit vectors of tokens, close if the tokens occur in the same texts; zero for unseen ones.
 
-    Token and text have the positive pointwise mutual information max(0, log n(t, d)·N / (n(t)·n(d))); its SVD U S Vᵀ
-    gives V √S.
+    The positive pointwise mutual information of token t and text d is max(0, log n(t, d)·N / (n(t)·n(d))); its SVD
+    U S Vᵀ gives the vectors V √S.
 
     *Shape:* ids: (n_occurrences,); offsets: (n_texts + 1,); result: (n_tokens, width)
     """
@@ -180,7 +180,7 @@ def auxiliary_space(ids: np.ndarray, offsets: np.ndarray, n_tokens: int, width: 
 
 
 def sparsemax(scores: np.ndarray) -> np.ndarray:
-    """Project rows onto the probability simplex (Martins & Astudillo 2016): a softmax that gives zeros.
+    """Project rows onto the probability simplex (Martins & Astudillo 2016): like softmax, but with exact zeros.
 
     *Shape:* (n, n_scores) → (n, n_scores)
 

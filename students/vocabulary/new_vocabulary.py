@@ -1,4 +1,4 @@
-"""A new vocabulary for a language that a model hardly has: a tokenizer of the corpus, and embeddings that `new_embeddings` starts."""
+"""A new vocabulary for a language that a model hardly covers: a tokenizer of the corpus, and initial embeddings."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,11 +17,11 @@ __all__ = ["NewVocabularyReport", "counted_tokens", "new_vocabulary", "special_i
 
 @dataclass(frozen=True)
 class NewVocabularyReport:
-    """What a new vocabulary is and how its embeddings start.
+    """Describes a new vocabulary and how its embeddings were initialised.
 
-    :param starts: how many tokens were copied, made of old pieces, mixed by similarity, drawn at random
-    :param fertility: tokens per word (between spaces) of each source, before and after
-    :param unknown: share of unknown tokens of each source, before and after
+    :param starts: how many tokens were copied, averaged from old tokens, mixed by similarity, or drawn at random
+    :param fertility: tokens per word (words are split at white space) per source, before and after
+    :param unknown: share of unknown tokens per source, before and after
     """
 
     tokenizer: str
@@ -46,12 +46,12 @@ def new_vocabulary(
     seed: int,
     contexts: Sequence[Sequence[str]] | None = None,
 ) -> tuple[Any, NewVocabularyReport]:
-    """Train a tokenizer on the sources and give a model, in place, embeddings for it; return the tokenizer.
+    """Train a tokenizer on the sources and give a model, in place, embeddings for it; return it and a report.
 
-    Special tokens, what is put around a text, and the token types stay the old tokenizer's.
+    Special tokens, the post-processor and the token types stay those of the old tokenizer.
 
-    :param contexts: texts that belong together, as a sentence and its translation, for the auxiliary space; None is
-        every text alone
+    :param contexts: groups of texts that belong together, such as a sentence and its translation, for the auxiliary
+        space; None: each text alone
     """
     texts = list(dict.fromkeys(text for given in sources.values() for text in given))
     if not texts:
@@ -81,7 +81,7 @@ def new_vocabulary(
 
 
 def special_ids(tokenizer: Any, old: TokenizerJson) -> list[int]:
-    """Return the ids of special tokens, ascending: those with a role, and those that are put around a text."""
+    """Return the ids of special tokens, ascending: those with a role, and those that the post-processor adds."""
     return sorted({old.ids[token] for token in tokenizer.all_special_tokens} | old.post_processor_ids())
 
 
@@ -90,14 +90,14 @@ def _trained(
 ) -> tuple[TokenizerJson, Any]:
     special = special_ids(tokenizer, old)
     specials = {str(i): old.tokens[i] for i in special}
-    unk_token = tokenizer.unk_token or "[UNK]"  # byte-level vocabularies need none
+    unk_token = tokenizer.unk_token or "[UNK]"  # byte-level vocabularies need no unknown token
     backend = train_tokenizer(kind, texts, size, {**specials, "unk_token": unk_token})
     trained = TokenizerJson.of_backend(backend)
     position = padding_position(transformer)
     order = trained.in_order(trained.tokens.keys(), tokenizer.pad_token_id if position is None else position)
     if position is not None and old.tokens[position] != tokenizer.pad_token:
         raise BadInput(f"{type(transformer).__name__} counts positions from id {position}, which is no padding token")
-    if position is not None:  # the padding token comes where positions are counted from
+    if position is not None:  # the padding token must have the id that positions are counted from
         order = [i for i in order if i != trained.ids[tokenizer.pad_token]]
         order.insert(position, trained.ids[tokenizer.pad_token])
     placed = trained.cut(order)
@@ -115,9 +115,9 @@ def _trained(
 
 
 def counted_tokens(texts: Sequence[str], read: Sequence[list[list[int]]], unknown: Sequence[Any]) -> Any:
-    """Return tokens per word (between spaces), and the share of unknown tokens, each before and after.
+    """Return tokens per word (words are split at white space) and the share of unknown tokens, each before and after.
 
-    :param read: the texts' tokens, before and after
+    :param read: the texts' token ids, before and after
     :param unknown: the id of the unknown token, before and after
     """
     n_words = max(sum(len(text.split()) for text in texts), 1)

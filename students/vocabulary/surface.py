@@ -1,7 +1,9 @@
-"""The text of a piece, and whether it begins a word: "▁foo", "foo" and "Ġfoo" begin a word, "foo", "##foo" and "foo" go on with it.
+"""The text of a piece, and whether it begins a word.
 
-Finds the old pieces that a new token stands for, over the differences between tokenizers: marks of word boundaries,
-bytes written as letters, and whatever the old normaliser does to a text (lower case, decomposed Hangul).
+"▁foo" (Unigram), "foo" (WordPiece) and "Ġfoo" (BPE) begin a word; "foo", "##foo" and "foo" continue one.
+
+This finds the old pieces for a new token's text, despite the differences between tokenizers: marks of word boundaries,
+bytes written as letters, and the old normaliser's changes to a text (lower case, decomposed Hangul).
 """
 
 from functools import cached_property
@@ -13,16 +15,16 @@ __all__ = ["OldPieces", "byte_letters", "bytes_of", "surface"]
 
 
 def byte_letters() -> dict[str, int]:
-    """Return the letter that byte-level BPE writes each byte as (Radford et al. 2019): printable ones are themselves."""
+    """Return the byte for each letter of byte-level BPE (Radford et al. 2019); printable ones are their own."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     rest = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(rest)}
 
 
 def bytes_of(piece: str) -> bytes:
-    """Return the bytes that a piece of a byte-level vocabulary stands for.
+    """Return the bytes of a piece of a byte-level vocabulary.
 
-    :raises KeyError: for a letter that stands for none
+    :raises KeyError: for a letter that stands for no byte
     """
     return bytes(_BYTE_OF_LETTER[letter] for letter in piece)
 
@@ -32,7 +34,7 @@ _LETTER_OF_BYTE = {byte: letter for letter, byte in _BYTE_OF_LETTER.items()}
 
 
 def surface(tokenizer: TokenizerJson, piece: str) -> tuple[bool, str] | None:
-    """Return whether a piece begins a word, and its text; None for part of a character or for no text at all."""
+    """Return whether a piece begins a word, and its text; None for part of a character or a piece without text."""
     if tokenizer.is_byte_level:
         try:
             text = bytes_of(piece).decode()
@@ -49,7 +51,7 @@ def surface(tokenizer: TokenizerJson, piece: str) -> tuple[bool, str] | None:
 
 
 class OldPieces:
-    """The old vocabulary, asked by text."""
+    """Looks up pieces of the old vocabulary by their text."""
 
     def __init__(self, old: TokenizerJson) -> None:
         self.old, self.backend = old, old.backend()
@@ -65,7 +67,7 @@ class OldPieces:
         return found
 
     def match(self, new: TokenizerJson, piece: str) -> int | None:
-        """Return the old id of a new piece's text, with the same boundary or else with the other; None where none is."""
+        """Return the old id with a new piece's text, with the same word boundary or else the other; None if none."""
         shown = surface(new, piece)
         if shown is None:
             return None
@@ -74,7 +76,7 @@ class OldPieces:
         return found
 
     def parts(self, new: TokenizerJson, piece: str) -> list[int]:
-        """Return the ids of the old pieces of a new piece's text, without unknown ones."""
+        """Return the ids of the old pieces of a new piece's text, without unknown tokens."""
         shown = surface(new, piece)
         if shown is None:
             return []
@@ -86,7 +88,7 @@ class OldPieces:
         return [i for i in ids if self.old.tokens[i] != WORD_MARK]
 
     def _inside(self, text: str) -> list[int]:
-        """Tokenise what stands within a word; [] where that is not known."""
+        """Tokenise text as the inside of a word; return [] if that is not possible without unknown tokens."""
         model: Any = self.backend.model
         if self.old.algorithm == "WordPiece":
             tokens = model.tokenize(LEAD + text)
@@ -99,6 +101,6 @@ class OldPieces:
         return [] if self.old.unk_id in ids else ids
 
     def _normal(self, text: str) -> str:
-        """What the old normaliser makes of a text, without the spaces or marks that it puts around."""
+        """Return a text as the old normaliser changes it, without the spaces or marks that it adds at the ends."""
         normalizer = self.backend.normalizer
         return text if normalizer is None else normalizer.normalize_str(text).strip(f" {WORD_MARK}") or text

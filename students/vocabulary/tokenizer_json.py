@@ -1,12 +1,12 @@
-"""A fast tokenizer as its own JSON: which ids it names where, and the same tokenizer over fewer of them.
+"""A fast tokenizer as JSON: where the JSON names which ids, and the same tokenizer over fewer or more of them.
 
-Unigram, WordPiece and BPE models are cut on `tokenizer.json` itself, never through a class: transformers 5 rebuilds
-`XLMRobertaTokenizer` with `unk_id=3` and a pre-tokenizer of its own, whatever the file says, so what comes out here is
-a plain `PreTrainedTokenizerFast`, which every version loads as the file stands.
+Unigram, WordPiece and BPE models are cut in `tokenizer.json` itself, never through a tokenizer class. transformers 5
+rebuilds `XLMRobertaTokenizer` with `unk_id=3` and its own pre-tokenizer, whatever the file says. So the result here is
+a plain `PreTrainedTokenizerFast`, which every version loads exactly as the file says.
 
-Where an id stands: `model.vocab`, Unigram's `unk_id`, `added_tokens`, the post-processor (also inside a Sequence),
-`padding.pad_id`. Tokens that are only added (not in the model) are numbered behind the model by the loader, so they
-stay behind it here.
+Ids appear in `model.vocab`, Unigram's `unk_id`, `added_tokens`, the post-processor (also inside a Sequence), and
+`padding.pad_id`. The loader gives added tokens that are not in the model the ids after the model's; they stay after
+the model's here too.
 """
 
 import json
@@ -25,13 +25,13 @@ Algorithm = Literal["Unigram", "WordPiece", "BPE"]
 _ALGORITHMS = ("Unigram", "WordPiece", "BPE")
 _BYTE_PIECE = re.compile(r"<0x[0-9A-F]{2}>")
 WORD_MARK = "▁"
-LEAD = "."  # a first piece of one character: what stands behind it is the inside of a word to the model
+LEAD = "."  # a first piece of one character, so that the model treats the rest as the inside of a word
 
 
 class TokenizerJson:
     """The tokens of a tokenizer, from its tokenizer.json.
 
-    :raises BadInput: for a tokenizer that has no such JSON, or a model of another kind
+    :raises BadInput: if the tokenizer has no such JSON, or its model is of another type
     """
 
     def __init__(self, state: Mapping[str, Any]) -> None:
@@ -43,7 +43,7 @@ class TokenizerJson:
 
     @classmethod
     def of(cls, tokenizer: Any) -> "TokenizerJson":
-        """Read the JSON of a transformers tokenizer as it is now (not as the file that it came from)."""
+        """Read the JSON of a transformers tokenizer in its current state (not its file)."""
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
             raise BadInput(f"{type(tokenizer).__name__} is no fast tokenizer; save one with a tokenizer.json first")
@@ -56,7 +56,7 @@ class TokenizerJson:
 
     @cached_property
     def model_pieces(self) -> dict[int, str]:
-        """The model's pieces by id, ascending."""
+        """The model's pieces by id, in ascending order of ids."""
         vocab = self.state["model"]["vocab"]
         if self.algorithm == "Unigram":
             return {i: piece for i, (piece, _) in enumerate(vocab)}
@@ -64,7 +64,7 @@ class TokenizerJson:
 
     @cached_property
     def added(self) -> dict[int, str]:
-        """The added tokens by id: special ones, and others that are matched before the model sees the text."""
+        """The added tokens by id: special tokens, and others that are matched before the model sees the text."""
         return {token["id"]: token["content"] for token in self.state["added_tokens"]}
 
     @cached_property
@@ -79,7 +79,7 @@ class TokenizerJson:
 
     @property
     def unk_id(self) -> int | None:
-        """The id of what the model does not know; None where every text can be written in bytes."""
+        """The id of the unknown token; None if the model has none, because every text can be written in bytes."""
         model = self.state["model"]
         if self.algorithm == "Unigram":
             return model["unk_id"] if model["unk_id"] is None else int(model["unk_id"])
@@ -87,17 +87,17 @@ class TokenizerJson:
 
     @cached_property
     def is_byte_level(self) -> bool:
-        """Whether pieces are written in the 256 letters that byte-level BPE has for bytes."""
+        """Whether pieces are written in the 256 characters that byte-level BPE uses for bytes."""
         found = self.state["pre_tokenizer"] or {}
         parts = found.get("pretokenizers", [found])
         return self.algorithm == "BPE" and any(part.get("type") == "ByteLevel" for part in parts)
 
     def post_processor_ids(self) -> set[int]:
-        """The ids of what is put around a text."""
+        """Return the ids of the tokens that the post-processor adds around a text."""
         return set(_post_processor_ids(self.state["post_processor"]))
 
     def named_ids(self) -> set[int]:
-        """Every id that the JSON names outside the model's vocabulary, and the unknown token's."""
+        """Return every id that the JSON names outside the model's vocabulary, and the id of the unknown token."""
         found = set(self.added) | self.post_processor_ids()
         if self.state["padding"] is not None:
             found.add(self.state["padding"]["pad_id"])
@@ -106,10 +106,10 @@ class TokenizerJson:
         return found & set(self.tokens)
 
     def letter_ids(self, is_kept: Callable[[str], bool]) -> set[int]:
-        """Ids without which a text falls apart: byte pieces, and single characters (c, ##c, ▁) that `is_kept` wants.
+        """Return ids that must be kept: byte pieces, and single characters (c, ##c, ▁) that `is_kept` accepts.
 
-        Of byte-level BPE all 256 bytes; of Unigram the lowest score, too: what is unknown costs ten less than that, so
-        a higher lowest score would shift the paths of texts with unknown characters.
+        Byte-level BPE needs all 256 bytes. Unigram also needs the piece with the lowest score: an unknown character
+        scores ten less than it, so a higher lowest score would change how texts with unknown characters are split.
         """
         prefix = self.state["model"].get("continuing_subword_prefix") or ""
         found = set()
@@ -125,14 +125,14 @@ class TokenizerJson:
 
     @cached_property
     def parents(self) -> dict[int, set[int]]:
-        """Of BPE: the ids that any merge makes a piece from; {} for the others."""
+        """For BPE: the ids of all parts from which merges make a piece, by the piece's id; {} for the other models."""
         found: dict[int, set[int]] = {}
         for left, right, result in self._merges():
             found.setdefault(self.ids[result], set()).update((self.ids[left], self.ids[right]))
         return found
 
     def with_parents(self, kept: Iterable[int]) -> set[int]:
-        """Close a set of ids over the parents of its pieces: a merge whose parts are gone can never be made."""
+        """Add the parents of the pieces to a set of ids, recursively: a merge cannot apply if its parts are missing."""
         todo, closed = list(kept), set(kept)
         while todo:
             new = self.parents.get(todo.pop(), set()) - closed
@@ -149,9 +149,9 @@ class TokenizerJson:
             yield left, right, left + right[n_prefix:]
 
     def in_order(self, kept: Collection[int], pad_id: int | None) -> list[int]:
-        """Return old ids in their new order: the model's, then the added ones; padding keeps its id where it can.
+        """Return old ids in their new order: the model's, then the added ones; the padding id stays if possible.
 
-        RoBERTa's family counts positions from behind the padding id: there it must stay.
+        The RoBERTa family counts positions from the padding id, so the padding id must not change there.
         """
         model = [i for i in self.model_pieces if i in kept]
         if pad_id in model and model.index(pad_id) < pad_id < len(model):
@@ -166,11 +166,11 @@ class TokenizerJson:
     def extended(
         self, pieces: Mapping[str, float], merges: Sequence[tuple[str, str]], pad_id: int | None
     ) -> tuple["TokenizerJson", dict[int, int]]:
-        """Return the tokenizer with more pieces behind the model's own, and the new id of each old one.
+        """Return the tokenizer with more pieces after the model's own, and the new id of each old one.
 
-        :param pieces: with their scores, which only Unigram has
-        :param merges: what makes the new pieces of BPE, behind its own merges
-        :param pad_id: the padding id, which keeps its place
+        :param pieces: the new pieces with their scores, which only Unigram uses
+        :param merges: the BPE merges that make the new pieces; they are added after the existing merges
+        :param pad_id: the padding id, which stays the same if possible
         """
         order = self.in_order(self.tokens.keys(), pad_id)
         n_model = len(self.model_pieces)
@@ -186,7 +186,7 @@ class TokenizerJson:
         return TokenizerJson(extended.state), moved
 
     def _with_ids(self, new: Mapping[int, int]) -> "TokenizerJson":
-        """Return the tokenizer over old ids with their new ones, ascending."""
+        """Return the tokenizer over old ids, given their new ids in ascending order."""
         model = dict(self.state["model"])
         if self.algorithm == "Unigram":
             model["vocab"] = [self.state["model"]["vocab"][i] for i in new if i in self.model_pieces]
@@ -214,9 +214,9 @@ class TokenizerJson:
         )
 
     def unreachable(self) -> list[str]:
-        """Return pieces that the model never gives: their own text comes out as other pieces.
+        """Return pieces that the model never produces: their own text is split into other pieces.
 
-        Added and byte pieces do not count: they are given without the model, or for want of another.
+        Added tokens and byte pieces are skipped: they are matched without the model, or used as a fallback.
         """
         model = self.backend().model
         prefix = self.state["model"].get("continuing_subword_prefix") or ""
@@ -228,7 +228,7 @@ class TokenizerJson:
                 continue
             if inner and piece.startswith(prefix) and len(piece) > len(prefix):
                 given = [token.value for token in model.tokenize(LEAD + piece.removeprefix(prefix))][1:]
-                reached = given == [piece] or LEAD not in self.ids  # no word can be led by what is not there
+                reached = given == [piece] or LEAD not in self.ids  # it cannot be tested without LEAD
             else:
                 reached = [token.value for token in model.tokenize(piece)] == [piece]
             if not reached:
@@ -242,7 +242,7 @@ class TokenizerJson:
         return Tokenizer.from_str(json.dumps({**self.state, "truncation": None, "padding": None}, ensure_ascii=False))
 
     def read(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the ids of texts, with nothing put around them."""
+        """Return the ids of texts, without special tokens around them."""
         return [one.ids for one in self.backend().encode_batch_fast(list(texts), add_special_tokens=False)]
 
 
@@ -259,7 +259,7 @@ def _post_processor_ids(processor: Mapping[str, Any] | None) -> Iterator[int]:
 
 
 def renumbered(processor: Mapping[str, Any] | None, new: Mapping[int, int]) -> dict[str, Any] | None:
-    """Return a post-processor with other ids."""
+    """Return a post-processor with new ids."""
     if processor is None:
         return None
     changed = dict(processor)
@@ -277,10 +277,10 @@ def renumbered(processor: Mapping[str, Any] | None, new: Mapping[int, int]) -> d
 
 
 def rebuilt(tokenizer: Any, changed: TokenizerJson, **settings: Any) -> Any:
-    """Return a transformers tokenizer with another JSON and everything else of the given one.
+    """Return a transformers tokenizer with another JSON and all other settings of the given one.
 
-    :param settings: laid over its `tokenizer_config.json`
-    :raises JobFailed: where the loader does not give every token the id that the JSON says
+    :param settings: entries that override those of its `tokenizer_config.json`
+    :raises JobFailed: if the loaded tokenizer does not give every token the id in the JSON
     """
     from transformers import PreTrainedTokenizerFast
 
@@ -288,11 +288,11 @@ def rebuilt(tokenizer: Any, changed: TokenizerJson, **settings: Any) -> Any:
         folder = Path(name)
         tokenizer.save_pretrained(folder)
         settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")) | settings
-        # a plain fast tokenizer has no token types unless told; told of beginnings and ends it writes a template of its own
+        # by default the class has no token types; with add_bos_token or add_eos_token it writes its own template
         settings |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": tokenizer.model_input_names}
         for key in ("added_tokens_decoder", "add_bos_token", "add_eos_token", "vocab_file", "merges_file"):
             settings.pop(key, None)
-        for path in folder.iterdir():  # vocab.txt, merges.txt, sentencepiece.bpe.model would still hold every token
+        for path in folder.iterdir():  # vocab.txt, merges.txt or sentencepiece.bpe.model would still hold every token
             path.unlink()
         (folder / "tokenizer_config.json").write_text(json.dumps(settings, ensure_ascii=False), encoding="utf-8")
         text = json.dumps(changed.state, ensure_ascii=False)

@@ -1,11 +1,11 @@
-"""Vocabulary trimming: the tokens that a corpus uses, and a model over these alone.
+"""Vocabulary trimming: find the tokens that a corpus uses, and cut a model down to them.
 
-Of a multilingual encoder's parameters most are word embeddings of languages that the student will never read. Cutting
-them (Abdaoui et al. 2020, "Load What You Need") is exact where it can be: a text whose tokens all survive gets the same
-pieces and the same embedding as before. Which texts these are, and what becomes of the rest, is counted here.
+Most parameters of a multilingual encoder are word embeddings of languages that the student will never read. Removing
+them (Abdaoui et al. 2020, "Load What You Need") is exact for covered texts: a text whose tokens are all kept gets the
+same tokens and the same embedding as before. The report counts these texts, and how the other texts change.
 
-A source is a named list of texts, a language or a domain. Coverage holds in each of them: a thousand résumés beside a
-million lines of another language would else be all in the last thousandth.
+A source is a named list of texts: a language or a domain. The coverage is reached in every source separately. Otherwise
+a thousand résumés beside a million lines of another language could all fall into the share that is not covered.
 """
 
 import copy
@@ -28,21 +28,21 @@ from students.vocabulary.word_embeddings import (
 
 __all__ = ["TextCounts", "TrimReport", "trim_vocabulary"]
 
-_NO_LIMIT = 1 << 24  # tokens: nothing is truncated while a corpus is counted
-_TOLERANCE = 1e-6  # of hidden states on covered texts: the same numbers but for rounding
-_CHECKED_TEXTS = 200  # whose hidden states are compared
-_CHECKED_TOKENS = 128  # of each of them
+_NO_LIMIT = 1 << 24  # tokens: no text is truncated while a corpus is counted
+_TOLERANCE = 1e-6  # of hidden states on covered texts: equal up to rounding
+_CHECKED_TEXTS = 200  # covered texts whose hidden states are compared
+_CHECKED_TOKENS = 128  # tokens compared per text
 _SHOWN = 20
 
 
 @dataclass(frozen=True)
 class TextCounts:
-    """How a source fares.
+    """How the texts of one source change.
 
-    :param n_covered: texts whose tokens all survive
-    :param n_same: texts of these that have the same pieces after the cut; every other one is an error
-    :param coverage: share of the token occurrences that survive
-    :param fertility: tokens per word (between spaces), before and after
+    :param n_covered: texts whose tokens are all kept
+    :param n_same: covered texts with the same tokens after the cut; every other covered text is an error
+    :param coverage: share of the token occurrences that are kept
+    :param fertility: tokens per word (words are split at white space), before and after
     :param unknown: share of unknown tokens, before and after
     """
 
@@ -56,11 +56,11 @@ class TextCounts:
 
 @dataclass(frozen=True)
 class TrimReport:
-    """What a cut did.
+    """What a cut changed.
 
-    :param unreachable: pieces that the tokenizer never gives, before and after
-    :param max_difference: the largest of any value of any token's last hidden state, over `n_checked` covered texts
-    :param changed: of texts with a lost token: source, text, pieces before and after
+    :param unreachable: number of tokens that the tokenizer never produces, before and after
+    :param max_difference: largest absolute difference in the last hidden states of `n_checked` covered texts
+    :param changed: texts that lost a token: source, text, tokens before and after
     """
 
     algorithm: str
@@ -74,19 +74,19 @@ class TrimReport:
     changed: tuple[dict[str, Any], ...] = field(repr=False)
 
     def to_json(self, *, n_changed: int = _SHOWN) -> dict[str, Any]:
-        """Return the report for a card, with the first few of the changed texts."""
+        """Return the report for a card, with the first `n_changed` changed texts."""
         return {**asdict(self), "n_changed": len(self.changed), "changed": list(self.changed[:n_changed])}
 
 
 def trim_vocabulary(
     transformer: Any, tokenizer: Any, sources: Sources, *, coverage: float | None = None, size: int | None = None
 ) -> tuple[Any, TrimReport]:
-    """Cut a model, in place, to the tokens that the sources use; return its new tokenizer and what was lost.
+    """Cut a model, in place, to the tokens that the sources use; return its new tokenizer and a report of the losses.
 
-    :param coverage: share of each source's token occurrences to keep at least
-    :param size: tokens to keep at most, the most frequent first, each source counting the same
-    :raises BadInput: where the tokenizer, the model or the size do not allow it
-    :raises JobFailed: where a covered text came out differently
+    :param coverage: least share of each source's token occurrences to keep
+    :param size: largest number of tokens to keep, the most frequent first; each source has the same weight
+    :raises BadInput: if the tokenizer, the model or the size do not allow the cut
+    :raises JobFailed: if a covered text changes
     """
     if (coverage is None) == (size is None):
         raise BadInput("give coverage or size to trim a vocabulary, one of them")
@@ -97,7 +97,7 @@ def trim_vocabulary(
     n_rows = word_embedding(transformer).num_embeddings
     if max(before.tokens) >= n_rows:
         raise BadInput(f"the tokenizer has token {max(before.tokens)}, the model {n_rows} word embeddings")
-    reading = copy.deepcopy(tokenizer)  # what is asked to tokenize forgets the truncation and padding of its file
+    reading = copy.deepcopy(tokenizer)  # a copy: tokenizing resets truncation and padding
     tables = {name: _tokenized(reading, given) for name, given in texts.items()}
     kept = _kept(transformer, before, texts, tables, coverage=coverage, size=size)
     position = padding_position(transformer)
@@ -143,7 +143,7 @@ def _kept(
     coverage: float | None,
     size: int | None,
 ) -> set[int]:
-    """Return the ids of the tokens that stay."""
+    """Return the ids of the tokens to keep."""
     n_rows = word_embedding(transformer).num_embeddings
     scripts = kept_scripts(texts)
     always = before.named_ids() | before.letter_ids(lambda letter: script_of(letter) in ("", *scripts))
@@ -168,12 +168,12 @@ def _tokenized(tokenizer: Any, texts: Sequence[str]) -> TokenTable:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What is kept
+# Which tokens are kept
 # ---------------------------------------------------------------------------------------------------------------------
 
 
 def _covering(before: TokenizerJson, counts: Sequence[np.ndarray], always: set[int], coverage: float) -> set[int]:
-    """Return the smallest set by frequency that covers every source, with all that it needs."""
+    """Return the smallest set of most frequent tokens that covers every source, and the tokens they are merged from."""
     kept = set(always)
     for n_uses in counts:
         order = np.lexsort((np.arange(len(n_uses)), -n_uses))
@@ -181,7 +181,7 @@ def _covering(before: TokenizerJson, counts: Sequence[np.ndarray], always: set[i
         free[list(always)] = True
         order = order[~free[order]]
         reached = n_uses[free].sum() + np.concatenate([[0], np.cumsum(n_uses[order])])
-        n_needed = int(np.argmax(reached >= coverage * n_uses.sum()))  # the first place that has enough
+        n_needed = int(np.argmax(reached >= coverage * n_uses.sum()))  # the first position that reaches the coverage
         kept |= set(order[:n_needed].tolist())
     return before.with_parents(kept)
 
@@ -206,12 +206,12 @@ def _most_frequent(before: TokenizerJson, counts: Sequence[np.ndarray], always: 
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What became of it
+# What changes
 # ---------------------------------------------------------------------------------------------------------------------
 
 
 def _covered(before: TokenizerJson, table: TokenTable, texts: Sequence[str], survives: np.ndarray) -> np.ndarray:
-    """Return the numbers of the texts whose tokens all survive. *Shape:* (n_covered,)."""
+    """Return the row numbers of the texts whose tokens are all kept. *Shape:* (n_covered,)."""
     n_lost = np.concatenate([[0], np.cumsum(~survives[table.ids])])[table.offsets]
     rows: np.ndarray = np.flatnonzero(np.diff(n_lost) == 0)
     if before.algorithm != "WordPiece" or before.unk_id is None:
@@ -225,9 +225,9 @@ def _covered(before: TokenizerJson, table: TokenTable, texts: Sequence[str], sur
 
 
 class _Tried:
-    """What WordPiece finds in a word before it gives up: tokens of a path whose end is [UNK].
+    """The tokens that WordPiece matches in a word before it gives up and returns [UNK].
 
-    Without one of them another piece would be taken there, and the word might no longer be unknown.
+    If one of them were removed, another token could match there, and the word might no longer be unknown.
     """
 
     def __init__(self, before: TokenizerJson) -> None:
@@ -259,21 +259,21 @@ class _Tried:
 
 @dataclass(frozen=True)
 class _Cut:
-    """A vocabulary before and after tokens went."""
+    """A vocabulary before and after the cut."""
 
     before: TokenizerJson
     after: TokenizerJson
     order: np.ndarray
     """The old id of each new token. *Shape:* (n_new,)."""
     survives: np.ndarray
-    """Which old tokens are left. *Shape:* (n_old,)."""
+    """Which old tokens are kept. *Shape:* (n_old,)."""
 
     def counts(
         self, texts: Sequence[str], old: TokenTable, new: TokenTable, covered: np.ndarray
     ) -> tuple[TextCounts, list[dict[str, str]]]:
-        """Count how texts fare, and return those that lost a token, with their pieces before and after.
+        """Count how texts change, and return those that lost a token, with their tokens before and after.
 
-        :param covered: the numbers of the texts whose tokens all survive
+        :param covered: the row numbers of the texts whose tokens are all kept
         """
         back = self.order[new.ids]  # new tokens as old ids: (n_new_tokens,)
         is_covered = np.zeros(len(texts), dtype=bool)
@@ -303,14 +303,14 @@ class _Cut:
 
 
 def _sample(texts: Sequence[str]) -> list[str]:
-    """Take texts evenly over their lengths, so that short and long ones are checked."""
+    """Choose texts evenly over the range of lengths, so that short and long texts are checked."""
     ascending = sorted(texts, key=lambda text: (len(text), text))
     places = np.unique(np.linspace(0, len(ascending) - 1, min(_CHECKED_TEXTS, len(ascending))).astype(int))
     return [ascending[i] for i in places]
 
 
 def _hidden_states(transformer: Any, tokenizer: Any, texts: Sequence[str]) -> list[Any]:
-    """Return the last hidden states, zero where padded. *Shape:* of each batch (n_texts, n_tokens, width)."""
+    """Return the last hidden states, zero at padding. *Shape:* each batch (n_texts, n_tokens, width)."""
     import torch
 
     was_training, found = transformer.training, []

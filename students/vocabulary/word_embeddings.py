@@ -1,6 +1,6 @@
-"""The rows of a model's word embeddings, and whatever else in it counts tokens: a tied decoder, its bias, the config's ids.
+"""The rows of a model's word embeddings, and everything else that counts tokens: decoder, biases, the config's ids.
 
-A model is changed in place and stays what its class says: another `vocab_size` in an ordinary config.
+A model is changed in place and stays an ordinary model of its class, with another `vocab_size` in its config.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ __all__ = ["padding_position", "replace_vocabulary", "token_ids_of_config", "wor
 def word_embedding(transformer: Any) -> Any:
     """Return the embedding module of a transformers encoder. *Shape:* its weight is (n_tokens, width).
 
-    :raises BadInput: where it has none of the ordinary kind
+    :raises BadInput: if it is not an ordinary embedding
     """
     from torch import nn
 
@@ -27,7 +27,7 @@ def word_embedding(transformer: Any) -> Any:
 
 
 def padding_position(transformer: Any) -> int | None:
-    """Return the padding id that positions are counted from (RoBERTa's family and MPNet); None where they start at 0."""
+    """Return the padding id that positions are counted from (RoBERTa family, MPNet); None if positions start at 0."""
     from torch import nn
 
     found = {
@@ -39,7 +39,7 @@ def padding_position(transformer: Any) -> int | None:
 
 
 def token_ids_of_config(config: Any) -> dict[str, int]:
-    """Return the token ids that a config names, as {"pad_token_id": 1}."""
+    """Return the token ids that a config names, such as {"pad_token_id": 1}."""
     return {
         name: value
         for name, value in vars(config).items()
@@ -50,11 +50,11 @@ def token_ids_of_config(config: Any) -> dict[str, int]:
 def replace_vocabulary(
     transformer: Any, rows_of: Callable[[Any], Any], n_tokens: int, new_ids: Mapping[int, int]
 ) -> None:
-    """Give a model other word embeddings, in place: type, tying and training state are kept.
+    """Replace a model's word embeddings, in place; type, weight tying and training state are kept.
 
-    :param rows_of: makes new rows of old ones, for embeddings, decoder and bias alike. *Shape:* (n_old, …) → (n_tokens, …)
-    :param new_ids: the new id of each old one that a config or a padding index may name
-    :raises BadInput: where positions are counted from a padding id that would move
+    :param rows_of: makes new rows from old ones, for embeddings, decoder and bias. *Shape:* (n_old, …) → (n_tokens, …)
+    :param new_ids: the new id of each old id that a config or a padding index may name
+    :raises BadInput: if positions are counted from a padding id that would change
     """
     embedding, config = word_embedding(transformer), transformer.config
     offset = padding_position(transformer)
@@ -73,11 +73,11 @@ def replace_vocabulary(
         decoder.out_features = n_tokens
     config.vocab_size = n_tokens
     for name, old in token_ids_of_config(config).items():
-        setattr(config, name, new_ids.get(old))  # an id that no token had meant nothing before, either
+        setattr(config, name, new_ids.get(old))  # an id without a token had no meaning before either
 
 
 def _counting_tokens(transformer: Any, embedding: Any) -> Sequence[tuple[Any, str]]:
-    """Return (module, parameter name) of all that has one row for each token: embeddings, decoder, its biases."""
+    """Return (module, parameter name) of everything with one row per token: embeddings, decoder, its biases."""
     found = [(embedding, "weight")]
     decoder = transformer.get_output_embeddings()
     if decoder is None:
@@ -85,7 +85,7 @@ def _counting_tokens(transformer: Any, embedding: Any) -> Sequence[tuple[Any, st
     names = {id(module): name for name, module in transformer.named_modules()}
     head = transformer.get_submodule(names[id(decoder)].rpartition(".")[0])
     found.append((decoder, "weight"))
-    for module in (decoder, head):  # BERT and RoBERTa keep a bias beside the decoder, tied to the one in it
+    for module in (decoder, head):  # BERT and RoBERTa have a second bias beside the decoder, tied to the decoder's own
         bias = module._parameters.get("bias")
         if bias is not None and bias.shape == (embedding.num_embeddings,):
             found.append((module, "bias"))
@@ -93,11 +93,11 @@ def _counting_tokens(transformer: Any, embedding: Any) -> Sequence[tuple[Any, st
 
 
 def _replaced(parameter: Any, rows_of: Callable[[Any], Any], replaced: dict[int, Any]) -> Any:
-    """Replace a parameter; what was one parameter in two places is one again."""
+    """Return the replaced parameter; tied parameters stay tied."""
     from torch import nn
 
     if id(parameter) not in replaced:
         rows = rows_of(parameter.detach()).to(parameter.dtype).contiguous()
-        # the old one is kept beside the new: its id is not given to another meanwhile
+        # the old parameter is kept alive, so that no new object gets its id meanwhile
         replaced[id(parameter)] = (nn.Parameter(rows, requires_grad=parameter.requires_grad), parameter)
     return replaced[id(parameter)][0]
