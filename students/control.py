@@ -202,7 +202,7 @@ def _trials(
             except Terminated:
                 raise
             except JobFailed as error:  # for example if the learning rate is too high
-                log.warning("control: %s is not taken: %s", way.name, error)
+                log.warning("control: %s failed and is not compared: %s", way.name, error)
                 values[way.name] = None
                 continue
         card = run.require(folder, "train_student")

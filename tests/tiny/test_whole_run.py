@@ -6,6 +6,7 @@ import re
 import pytest
 
 from recipes.cli import main
+from students.export.quantize_openvino import has_optimum
 from tests.conftest import SHORT_BENCHMARK, write_recipe
 
 pytestmark = pytest.mark.integration
@@ -81,8 +82,10 @@ def test_each_model_has_a_card_that_the_hub_reads_and_whose_code_runs(recipe, fo
     row = next(row for row in report["rows"] if row["name"] == named)
     assert metrics == {name: round(estimate["value"], 4) for name, estimate in row["metrics"].items()}
     (code,) = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
+    if folder.startswith("exports"):
+        assert "| openvino-int8 |" in card.text and "of its teacher, `cross`" in card.text
+        if not has_optimum():
+            pytest.skip("stock sentence-transformers opens OpenVINO through optimum-intel")
     found = {}
     exec(code.replace("path/to/this/folder", str(model)), found)
     assert found["scores"].shape == (1,)
-    if folder.startswith("exports"):
-        assert "| openvino-int8 |" in card.text and "of its teacher, `cross`" in card.text
