@@ -1,4 +1,4 @@
-"""Names that a package gives without importing what it does not need: `from distill.runtime import load`."""
+"""Public names of a package, whose modules are imported only when needed: `from distill.runtime import load`."""
 
 import importlib
 from collections.abc import Callable
@@ -11,9 +11,9 @@ __all__ = ["public"]
 
 
 def public(package: str, *homes: str) -> Callable[[str], Any]:
-    """Return a package's `__getattr__`: what its homes state in `__all__`, imported when it is first asked for.
+    """Return a package's `__getattr__`, which finds names in the `__all__` of its modules and imports a module on first use.
 
-    :param homes: modules of the package, by their names in it
+    :param homes: names, within the package, of the modules that define its public names
 
     >>> get = public("distill.metrics", "measures")
     >>> get("retention").__module__
@@ -21,7 +21,7 @@ def public(package: str, *homes: str) -> Callable[[str], Any]:
     """
 
     def get(name: str) -> Any:
-        # `from package import module` asks for the module first: it is no public name, and imports none of the homes
+        # `from package import module` looks the module up here first; a module's name must not import any of the homes
         if not name.startswith("_") and find_spec(f"{package}.{name}") is None:
             for home in homes:
                 module = importlib.import_module(f"{package}.{home}")

@@ -1,7 +1,7 @@
-"""No usage data leaves: OpenVINO and NNCF send some to Google Analytics with each import and conversion unless that is switched off.
+"""Switch off telemetry: by default OpenVINO and NNCF send usage data to Google Analytics with each import and conversion.
 
-They send it from a fork of the whole process: half a dozen forks a conversion, which took five sixths of the CPU time of a small
-model's export. Both do without `openvino_telemetry` where it cannot be imported, and use a stand-in of their own.
+They send it from a fork of the whole process, about six forks per conversion. The forks took five sixths of the CPU time of a
+small model's export. If `openvino_telemetry` cannot be imported, both use their own stub instead.
 """
 
 import sys
@@ -13,16 +13,16 @@ _NAME = "openvino_telemetry"
 
 
 def switch_off() -> None:
-    """Keep `openvino_telemetry` from being imported, unless its user has opted in (`opt_in_out --opt_in`).
+    """Prevent the import of `openvino_telemetry`, unless the user has opted in (`opt_in_out --opt_in`).
 
-    It works for what is imported later: where OpenVINO was there first, its own setting holds.
+    This only affects later imports. If OpenVINO has been imported before, its own setting applies.
     """
     if not _has_opted_in():
-        sys.modules.setdefault(_NAME, None)  # type: ignore[arg-type]  # None is how Python is told that there is none
+        sys.modules.setdefault(_NAME, None)  # type: ignore[arg-type]  # None makes an import fail
 
 
 def _has_opted_in() -> bool:
     try:
         return (Path.home() / "intel" / _NAME).read_text(encoding="utf-8").strip() == "1"
-    except (OSError, RuntimeError, ValueError):  # no file, no home, no text
+    except (OSError, RuntimeError, ValueError):  # no such file, no home folder, or not UTF-8
         return False
