@@ -1,11 +1,11 @@
-"""Measure any model folders side by side: `distill benchmark A B C --pairs pairs.tsv`, and a gate for CI.
+"""Measure any model folders side by side: `distill benchmark A B C --pairs pairs.tsv`, and compare reports as a gate for CI.
 
-The first folder is what the others are compared with. The report is that of a run (`distill.evaluation.benchmark`), with what is
-asked for beyond it: batches of each size, an open loop, memory over random shapes, and the time from a cold start to a
-first score, in a process that does nothing else.
+The other folders are compared with the first. The report is like that of a run (`distill.evaluation.benchmark`). It also has the
+time from a cold start to the first score, in a process that does nothing else, and on request batches of each size, an open
+loop and memory over random shapes.
 
-`check_against` compares two such reports: speed as a ratio with an interval from the raw samples, quality as a
-difference. Where the machines differ only what each model is relative to its run's first one can be compared, and is.
+`check_against` compares two such reports: speed as a ratio with an interval from the raw samples, quality as a difference. If the
+machines differ, each model's speed is compared relative to the first model of its own report.
 """
 
 import json
@@ -35,8 +35,8 @@ from distill.scorers.opening import check_local_scorers, open_scorer
 __all__ = ["FolderMeasuring", "bench_folders", "check_against", "check_earlier"]
 
 _N_RESAMPLES = 1000
-_SEED = 0  # draws pairs and resamples: an earlier report drew the same
-# texts come through stdin: an argument may have 128 KiB at most, and every user of the machine can read it
+_SEED = 0  # of pairs and resamples; fixed, so that all reports draw the same
+# texts are passed through stdin: an argument is limited to 128 KiB, and every user of the machine can read it
 _FIRST_SCORE = (
     "import json, sys; from distill.scorers.opening import open_scorer; "
     "query, document = json.load(sys.stdin.buffer); open_scorer(sys.argv[1]).score([query], [document])"
@@ -50,7 +50,7 @@ class FolderMeasuring:
     settings: Benchmark
     load: LoadSettings
     threads: Sequence[int] = ()
-    """Each model is measured with each of these numbers of threads; () is what the machine gives."""
+    """Each model is measured with each of these numbers of threads; () is `settings.threads`."""
 
 
 def bench_folders(
@@ -62,11 +62,11 @@ def bench_folders(
     source: str = "",
     before_writing: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Measure model folders on the same pairs and write a report; return what its `benchmark.json` holds.
+    """Measure model folders on the same pairs and write a report; return the content of its `benchmark.json`.
 
-    :param source: where the pairs come from, for the report
-    :param before_writing: called when all is measured; what it raises leaves the output as it is
-    :raises BadInput: for a folder that is not whole, and names that stand for two folders
+    :param source: the source of the pairs, as shown in the report
+    :param before_writing: called after all measurements; if it raises, the output is left as it is
+    :raises BadInput: if a folder is incomplete, or a folder is given twice
     """
     check_local_scorers(folders)
     rows = _rows(folders, measuring.threads or (measuring.settings.threads,))
@@ -95,7 +95,7 @@ def bench_folders(
 
 
 def _rows(folders: Sequence[Path], threads: Sequence[int | None]) -> list[BenchmarkEntry]:
-    """Return each folder with each number of threads; the first is what the others are compared with."""
+    """Return a row for each folder with each number of threads. The others are compared with the first row."""
     return [
         BenchmarkEntry(
             name if len(threads) < 2 else f"{name} ({n} threads)",
@@ -112,7 +112,10 @@ def _rows(folders: Sequence[Path], threads: Sequence[int | None]) -> list[Benchm
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """Call each folder by as many of its last parts as it takes to tell them apart."""
+    """Name each folder by the shortest end of its path that makes all names different.
+
+    :raises BadInput: if a folder is given twice
+    """
     resolved = [folder.resolve() for folder in folders]
     if len(set(resolved)) < len(resolved):
         raise BadInput("a folder is given twice; name each model once")
@@ -132,13 +135,13 @@ def _scored(row: BenchmarkEntry, pairs: Pairs) -> Scored:
 
 
 def _first_score(row: BenchmarkEntry, pairs: Pairs) -> dict[str, float]:
-    """Time a process from its start to its first score, the better of two: the first may compile and fill caches."""
+    """Time two processes from start to first score; return the better time, and the first, which may compile and fill caches."""
     root = str(Path(__file__).resolve().parents[2])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
     texts, seconds = json.dumps([pairs.queries[0], pairs.documents[0]]), []
     for _ in range(2):
         start = time.perf_counter()
-        command = [sys.executable, "-P", "-c", _FIRST_SCORE, str(row.path)]  # -P: no module of the folder one stands in
+        command = [sys.executable, "-P", "-c", _FIRST_SCORE, str(row.path)]  # -P: import no module from the current folder
         done = subprocess.run(command, input=texts, env=environment, capture_output=True, text=True, check=False)
         seconds.append(time.perf_counter() - start)
         if done.returncode:
@@ -149,9 +152,9 @@ def _first_score(row: BenchmarkEntry, pairs: Pairs) -> dict[str, float]:
 
 
 def check_earlier(previous: Path, folders: Sequence[Path]) -> None:
-    """Check, before anything is measured, that an earlier report is one and has some of these models.
+    """Check before measuring that an earlier report is valid and has at least one of these models.
 
-    :raises BadInput: where it is none, or has none of them
+    :raises BadInput: if it is not a report, or has none of the models
     """
     known = [row["name"] for row in _read(previous)["rows"]]
     names = _names(folders)
@@ -164,12 +167,12 @@ def check_against(
 ) -> list[dict[str, Any]]:
     """Compare each model with its row of an earlier report.
 
-    :param max_slowdown: of the median latency and of the throughput, as 1.10; None is not checked
-    :param max_metric_drop: of the primary metric, as 0.005; None is not checked
-    :returns: a row for each model that both have: name, relative, slowdown {latency, throughput: {value, low, high}},
-        metric_drop, failures
-    :raises GateFailed: naming what is slower or worse; a slowdown counts when its whole interval lies above 1
-    :raises BadInput: for a report that is none, or has none of these models
+    :param max_slowdown: the maximum ratio of median latencies and of throughputs, such as 1.10; None does not check
+    :param max_metric_drop: the maximum drop of the primary metric, such as 0.005; None does not check
+    :returns: a row for each model that both reports have: name, relative, metric, slowdown {latency, throughput: {value, low,
+        high}}, metric_drop, failures
+    :raises GateFailed: if a model is slower or worse; a slowdown only counts if its whole interval is above 1
+    :raises BadInput: if the file is not a report, or has none of these models
     """
     earlier = _read(previous)
     before = {row["name"]: row for row in earlier["rows"]}
@@ -230,7 +233,7 @@ def _samples(row: Mapping[str, Any], name: str) -> np.ndarray:
 
 
 def _slowdown(samples: Sequence[np.ndarray], more_is_faster: bool) -> np.ndarray:
-    """Return ratios of medians, the plain one first and then those of resamples. *Shape:* (1 + n_resamples,)."""
+    """Return ratios of medians: first that of the samples, then those of resamples. *Shape:* (1 + n_resamples,)."""
     rng = np.random.default_rng(0)
     now, before = (
         np.concatenate([[np.median(values)], np.median(rng.choice(values, (_N_RESAMPLES, len(values))), axis=1)])

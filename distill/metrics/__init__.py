@@ -1,6 +1,6 @@
-"""Metrics with intervals, comparisons of two models, and how a model stands to teacher, control and floor.
+"""Metrics with intervals, comparisons of two models, and comparisons with teacher, untrained student and TF-IDF.
 
-It runs no model.
+No module here runs a model.
 """
 
 from typing import TYPE_CHECKING
