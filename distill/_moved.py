@@ -1,4 +1,4 @@
-"""Keep old names of modules and objects working for one version: `distill.modeling` is `distill.models.modeling` now."""
+"""Keep old names of modules and objects for one version: `distill.modeling` is now `distill.models.modeling`."""
 
 import importlib
 import importlib.abc

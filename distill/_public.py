@@ -11,7 +11,7 @@ __all__ = ["public"]
 
 
 def public(package: str, *homes: str) -> Callable[[str], Any]:
-    """Return a package's `__getattr__`, which finds names in the `__all__` of its modules and imports a module on first use.
+    """Return a package's `__getattr__`, which finds public names in its modules and imports a module on first use.
 
     :param homes: names, within the package, of the modules that define its public names
 

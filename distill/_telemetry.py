@@ -1,7 +1,8 @@
-"""Switch off telemetry: by default OpenVINO and NNCF send usage data to Google Analytics with each import and conversion.
+"""Switch off the telemetry of OpenVINO and NNCF, which send usage data to Google Analytics.
 
-They send it from a fork of the whole process, about six forks per conversion. The forks took five sixths of the CPU time of a
-small model's export. If `openvino_telemetry` cannot be imported, both use their own stub instead.
+By default they do so with each import and conversion.
+They send it from a fork of the whole process, about six forks per conversion. The forks took five sixths of the CPU
+time of a small model's export. If `openvino_telemetry` cannot be imported, both use their own stub instead.
 """
 
 import sys

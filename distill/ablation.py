@@ -1,10 +1,13 @@
-"""An ablation as a recipe: data versions × rows. Each row is a trained model or a baseline, beside the published values.
+"""An ablation as a recipe: data versions × rows.
+
+Each row is a trained model or a baseline, beside the published values.
 
     data: {V1: …, V2: …}   teachers: …   baselines: …   rows: [{name, model, published: {V1: 0.2214}}, …]   smoke: …
 
-`recipe_of` makes the ordinary recipe of one data version, so that every row is trained and scored as in a run of its own. Rows
-that share a stage (an adapted encoder) share its folder. `write_table` writes the results: the published metric with its
-interval, metrics that do not depend on the scale of scores (ROC-AUC, Spearman, nDCG), parameters and training time.
+`recipe_of` makes the ordinary recipe of one data version, so that every row is trained and scored as in a run of its
+own. Rows that share a stage (an adapted encoder) share its folder. `write_table` writes the results: the published
+metric with its interval, metrics that do not depend on the scale of scores (ROC-AUC, Spearman, nDCG), parameters and
+training time.
 """
 
 import csv
@@ -73,7 +76,7 @@ class TableRowSettings(Section):
 
 
 class Pretraining(Section):
-    """Pretraining of each stand-in with InfoNCE before a row starts from it, as real encoders are pretrained on web data."""
+    """Pretraining of each stand-in with InfoNCE. Real encoders are pretrained, too, on web data."""
 
     pairs: int = Field(ge=8)
     """Number of generated pairs. Their seed differs from that of the rows' pairs."""
@@ -81,7 +84,7 @@ class Pretraining(Section):
 
 
 class Smoke(Section):
-    """Small replacements with which the ablation takes minutes on a CPU: generated pairs, tiny encoders, a local embedding server."""
+    """Stand-ins with which an ablation takes minutes on a CPU: generated pairs, tiny encoders, a local server."""
 
     data: dict[Name, Data]
     backbones: dict[str, FreshBackbone]
@@ -180,7 +183,7 @@ def _with_stand_ins(raw: dict[str, Any], path: str | Path) -> dict[str, Any]:
 
 
 def _smoke_precision(raw: Mapping[str, Any]) -> Any:
-    """Return the precision that the recipe or an override states. fp16 becomes auto, because a smoke run needs no GPU."""
+    """Return the stated precision of a recipe or an override. fp16 becomes auto, because a smoke run needs no GPU."""
     training = raw.get("training")
     stated = training.get("precision", "auto") if isinstance(training, Mapping) else "auto"
     return "auto" if stated == "fp16" else stated
@@ -307,7 +310,7 @@ class AblationRow:
 
 
 def squeezed(name: str, cell: AblationCell, others: Mapping[str, AblationCell]) -> str | None:
-    """Return a note if a model beats another in the published metric, but ranks clearly worse and has less spread scores.
+    """Return a note if a model beats another in the published metric but ranks clearly worse, with less spread scores.
 
     The squared error of (cos + 1)/2 rewards scores near the labels' mean. It says little about which pair is better.
     """

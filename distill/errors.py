@@ -81,11 +81,11 @@ def is_full_disk(error: OSError) -> bool:
 
 
 def missing_package(error: ImportError) -> BadInput | None:
-    """Return an error that names the missing package and how to install it; None for a module of this toolkit or no package.
+    """Return an error with the missing package and its installation; None for a module of this toolkit or no package.
 
     >>> print(missing_package(ModuleNotFoundError(name="sklearn.metrics")))
     this needs the package scikit-learn, which is not installed here: pip install scikit-learn, or pip install matchdistill for all that \
-the commands need
+    the commands need
     """
     module = (error.name or "").partition(".")[0]
     if not module or module in _OURS or not isinstance(error, ModuleNotFoundError):

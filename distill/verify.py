@@ -1,8 +1,8 @@
-"""Verify that a folder is unchanged: check every artefact, shard and report against its hashes, its parents and the recipe.
+"""Verify a folder: check every artefact, shard and report against its hashes, its parents and the recipe.
 
     contents    revision = SHA-256 over the files of a model folder; the checksum in the name of a shard of signals
     inputs      fingerprint = hash of all inputs that the card states
-    lineage     the revisions that a card, signals or a calibration state for parents, teacher or model, against the run's folders
+    lineage     the stated revisions of parents, of a signals' teacher and of a calibration's model, against the folders
     recipe      the fields of the recipe that the cards state, against recipe.json
 
 Nothing is trained or changed, and no model is loaded.
@@ -90,7 +90,10 @@ def _size(files_of: Callable[[Path], Iterable[Path]], folder: Path) -> int:
 
 
 def _folders(root: Path) -> Iterator[Path]:
-    """Yield the folder and all folders below it, except unfinished work. A link to a folder is yielded but not followed."""
+    """Yield the folder and all folders below it, except unfinished work.
+
+    A link to a folder is yielded but not followed.
+    """
     for place, names, _ in os.walk(root):
         names[:] = [name for name in names if name != ".work"]
         yield Path(place)
@@ -285,7 +288,7 @@ def _recipe(root: Path, cards: Sequence[Path]) -> Iterator[Verdict]:
 
 
 def _of_stage(place: str, inputs: Mapping[str, Any], now: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the recipe of the training stage that made the folder at a place in the run; a recipe without stages as it is."""
+    """Return the recipe of the training stage that made a folder of the run; a recipe without stages as it is."""
     stages, student = now.get("stages"), now.get("student")
     if not isinstance(stages, dict) or not stages or not isinstance(student, dict):
         return now
@@ -319,7 +322,8 @@ def _changes(place: str, card: Artefact, recipe: Mapping[str, Any]) -> list[str]
 def _differing(made: Any, section: Any, place: str) -> list[str]:
     """Return the differences in the fields that both have.
 
-    Fields of only one side are not compared: a fingerprint leaves out fields without effect, and adds values found at run time.
+    Fields of only one side are not compared: a fingerprint leaves out fields without effect, and adds values found at
+    run time.
     """
     if not isinstance(made, dict) or not isinstance(section, dict):
         return []

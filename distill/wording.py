@@ -117,7 +117,7 @@ def counted(n: int, noun: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text with control characters and line breaks escaped, so that text from an unknown file stays on one line.
+    """Return a text with control characters and line breaks escaped, so that unknown text stays on one line.
 
     >>> printable("ok" + chr(27)) == "ok" + ascii(chr(27))[1:-1], printable("학생 é")
     (True, '학생 é')

@@ -65,7 +65,9 @@ def board_models(path: Path) -> dict[str, Path]:
 
 
 def models_at(paths: Sequence[Path]) -> dict[str, Path]:
-    """Return the models at several paths by name. If several models share a name, all but the first get their full path.
+    """Return the models at several paths by name.
+
+    If several models share a name, all but the first get their full path.
 
     :raises BadInput: if a path is neither a model folder nor a run's folder
     """
@@ -223,7 +225,8 @@ def evaluate_on_boards(
     An earlier result in the folder is reused if model, data, runtime, precision and `max_length` are the same.
 
     :param options: options of `load` with which models are opened
-    :raises BadInput: if a task does not fit the model's kind, two tasks have the same name, or the folder cannot be written
+    :raises BadInput: if a task does not fit the model's kind, two tasks have the same name, or the folder cannot be
+        written
     :raises JobFailed: if a task's data cannot be loaded
     """
     names = [task.metadata.name for task in tasks]

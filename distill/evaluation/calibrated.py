@@ -74,9 +74,11 @@ def teacher_operating_point(
 ) -> dict[str, Any] | None:
     """Return the teacher's threshold with its precision and recall on the pairs.
 
-    It is None if no threshold reaches the recipe's precision or recall, the pairs have no labels or the scores are unusable.
+    It is None if no threshold reaches the recipe's precision or recall, the pairs have no labels or the scores are
+    unusable.
 
-    :param validation_scores: returns the teacher's scores of the validation pairs; not called if the recipe sets the threshold
+    :param validation_scores: returns the teacher's scores of the validation pairs; not called if the recipe sets the
+        threshold
     """
     if problem_of(scores) is not None or pairs.labels is None:
         return None

@@ -3,11 +3,11 @@
     validation pairs    the cascade is fitted, and the share is chosen: the least that equals the teacher within the margin
     evaluation pairs    the chosen cascade is tested as it will run, and every position of the dial is shown
 
-The dial is the list of shares; each share is a position. Student and teacher have both scored all pairs, so every position is
-computed from these scores. Costs are seconds per pair of each model, measured in turns. "Equals" is non-inferiority within
-`cascade.margin`, and "beats" is superiority. Tests made together are corrected together: all shares of the dial on the
-validation pairs, and the chosen cascade against teacher and student on the evaluation pairs; see
-`distill.metrics.noninferiority`. As a baseline, the same share of pairs is drawn at random.
+The dial is the list of shares; each share is a position. Student and teacher have both scored all pairs, so every
+position is computed from these scores. Costs are seconds per pair of each model, measured in turns. "Equals" is
+non-inferiority within `cascade.margin`, and "beats" is superiority. Tests made together are corrected together: all
+shares of the dial on the validation pairs, and the chosen cascade against teacher and student on the evaluation pairs;
+see `distill.metrics.noninferiority`. As a baseline, the same share of pairs is drawn at random.
 """
 
 import json
@@ -52,7 +52,9 @@ _EVERY_PAIR = 0.0  # the level that every pair reaches, because doubt is a mean 
 
 
 def measure_cascade(run: Run) -> None:
-    """Fit, choose and measure a cascade, and write `cascade/`: a folder that `distill score` opens, with the dial and a picture.
+    """Fit, choose and measure a cascade, and write the folder `cascade/`.
+
+    `distill score` opens this folder. It contains the dial as JSON and as a picture.
 
     :raises BadInput: if the run has no finished student or teacher, or no labels to fit on
     """
@@ -240,10 +242,12 @@ def _tested(
 
 
 def _choose(cascade: Cascade, part: _Part, metric: str) -> dict[str, Any]:
-    """Test on the validation pairs, for every position of the dial, that it equals the teacher. Choose the least that does.
+    """Test on the validation pairs, for every position of the dial, that it equals the teacher.
 
-    The cascade's few parameters were fitted on the same pairs. That may make the choice worse, but it does not bias the report,
-    which uses the evaluation pairs.
+    Choose the least that does.
+
+    The cascade's few parameters were fitted on the same pairs. That may make the choice worse, but it does not bias the
+    report, which uses the evaluation pairs.
     """
     settings, (places, masks, mixed, tests) = part.run.recipe.cascade, _tested(cascade, part, metric)
     positions = [
@@ -304,7 +308,10 @@ def _test_chosen(cascade: Cascade, part: _Part, metric: str, level: float | None
 
 
 def _positions(cascade: Cascade, part: _Part, metric: str, costs: _Costs) -> list[dict[str, Any]]:
-    """Return the results of every position of the dial on the evaluation pairs. The tests are corrected over all positions."""
+    """Return the results of every position of the dial on the evaluation pairs.
+
+    The tests are corrected over all positions.
+    """
     run, rng = part.run, np.random.default_rng(part.run.recipe.seed)
     places, masks, mixed, tests = _tested(cascade, part, metric)
     positions = []

@@ -1,4 +1,4 @@
-"""Put the tests of a cascade into words: the share chosen on the validation pairs, and its result on the evaluation pairs."""
+"""Put a cascade's tests into words: the share chosen on validation pairs, and its result on evaluation pairs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ __all__ = ["say_chosen", "say_validation"]
 
 
 def say_validation(metric: str, validation: Mapping[str, Any]) -> str:
-    """Return which share the validation pairs choose, how many were tested, and whether there are too few pairs to tell."""
+    """Return which share validation pairs choose, how many were tested, and whether there are too few pairs to tell."""
     margin, n_tested = validation["margin"], validation["n_tested"]
     within = f"equals the teacher's {metric} within the margin of {margin:g}"
     tried = f"({n_tested} {'numbers of documents' if validation['top_k'] else 'shares'} tested, Holm)"
@@ -28,7 +28,7 @@ def say_validation(metric: str, validation: Mapping[str, Any]) -> str:
 
 
 def _why_not(validation: Mapping[str, Any]) -> str:
-    """Return the reason why no share equals the teacher: too few pairs, or each share is worse by more than the margin."""
+    """Return why no share equals the teacher: too few pairs, or each share is worse by more than the margin."""
     differences = [place["minus_teacher"] for place in validation["positions"]]
     return _too_few(differences, validation["n_pairs"], validation["margin"], "validation") or (
         ": each is worse by more" if all(one["high"] < -validation["margin"] for one in differences) else ""
@@ -38,7 +38,8 @@ def _why_not(validation: Mapping[str, Any]) -> str:
 def _too_few(differences: list[Mapping[str, Any]], n_pairs: int, margin: float, of: str) -> str:
     """Return a note if the pairs are too few: all intervals have half-widths of the margin or more; "" if not.
 
-    Even a cascade identical to the teacher could then not be shown to equal it. Shares that are shown to be worse are not counted.
+    Even a cascade identical to the teacher could then not be shown to equal it. Shares that are shown to be worse are
+    not counted.
     """
     widths = [(one["high"] - one["low"]) / 2 for one in differences if one["high"] >= -margin]
     if not widths or min(widths) < margin:

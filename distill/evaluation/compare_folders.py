@@ -1,11 +1,11 @@
-"""Measure any model folders side by side: `distill benchmark A B C --pairs pairs.tsv`, and compare reports as a gate for CI.
+"""Measure model folders side by side (`distill benchmark A B C --pairs pairs.tsv`), and compare reports, as a CI gate.
 
-The other folders are compared with the first. The report is like that of a run (`distill.evaluation.benchmark`). It also has the
-time from a cold start to the first score, in a process that does nothing else, and on request batches of each size, an open
-loop and memory over random shapes.
+The other folders are compared with the first. The report is like that of a run (`distill.evaluation.benchmark`). It
+also has the time from a cold start to the first score, in a process that does nothing else, and on request batches of
+each size, an open loop and memory over random shapes.
 
-`check_against` compares two such reports: speed as a ratio with an interval from the raw samples, quality as a difference. If the
-machines differ, each model's speed is compared relative to the first model of its own report.
+`check_against` compares two such reports: speed as a ratio with an interval from the raw samples, quality as a
+difference. If the machines differ, each model's speed is compared relative to the first model of its own report.
 """
 
 import json
@@ -135,13 +135,13 @@ def _scored(row: BenchmarkEntry, pairs: Pairs) -> Scored:
 
 
 def _first_score(row: BenchmarkEntry, pairs: Pairs) -> dict[str, float]:
-    """Time two processes from start to first score; return the better time, and the first, which may compile and fill caches."""
+    """Time two processes from start to first score; return the better time and the first, which may fill caches."""
     root = str(Path(__file__).resolve().parents[2])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
     texts, seconds = json.dumps([pairs.queries[0], pairs.documents[0]]), []
     for _ in range(2):
         start = time.perf_counter()
-        command = [sys.executable, "-P", "-c", _FIRST_SCORE, str(row.path)]  # -P: import no module from the current folder
+        command = [sys.executable, "-P", "-c", _FIRST_SCORE, str(row.path)]  # -P: no import from the current folder
         done = subprocess.run(command, input=texts, env=environment, capture_output=True, text=True, check=False)
         seconds.append(time.perf_counter() - start)
         if done.returncode:
@@ -169,8 +169,8 @@ def check_against(
 
     :param max_slowdown: the maximum ratio of median latencies and of throughputs, such as 1.10; None does not check
     :param max_metric_drop: the maximum drop of the primary metric, such as 0.005; None does not check
-    :returns: a row for each model that both reports have: name, relative, metric, slowdown {latency, throughput: {value, low,
-        high}}, metric_drop, failures
+    :returns: a row for each model that both reports have: name, relative, metric, slowdown {latency, throughput:
+        {value, low, high}}, metric_drop, failures
     :raises GateFailed: if a model is slower or worse; a slowdown only counts if its whole interval is above 1
     :raises BadInput: if the file is not a report, or has none of these models
     """

@@ -1,10 +1,10 @@
-"""Measure the quality loss of smaller forms of a search index: recall, nDCG and size of each form, on the user's own pairs.
+"""Measure what smaller forms of a search index lose: recall, nDCG and size of each form, on the user's own pairs.
 
     distill index-quality student pairs.tsv --truncate 256,128 --corpus documents.txt
 
-Queries search the documents of the pairs and of the corpus. Each form is compared with the exact search over the full float32
-vectors, by the documents that both find, and with the labels, by recall and nDCG. Intervals are over queries. The searches use
-`distill.runtime.vectors.Index`, like `Scorer.search`.
+Queries search the documents of the pairs and of the corpus. Each form is compared with the exact search over the full
+float32 vectors, by the documents that both find, and with the labels, by recall and nDCG. Intervals are over queries.
+The searches use `distill.runtime.vectors.Index`, like `Scorer.search`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,16 +34,18 @@ class Relevance:
     """The relevant documents of each query, with their labels.
 
     :param gains: for each query, the row of each of its documents and its label
-    :param own: for each query, the row of the document with the query's own text, which is left out of results; −1 if none
+    :param own: for each query, the row of the document with the query's own text, which is left out of results; −1 if
+        none
     """
 
     gains: Sequence[Mapping[int, float]]
     own: Sequence[int]
 
     def recall(self, found: np.ndarray) -> np.ndarray:
-        """Return the share of the relevant documents (label ≥ 0.5) found among the first ten; NaN without relevant documents.
+        """Return the share of relevant documents (label ≥ 0.5) among the first ten; NaN without relevant documents.
 
-        If a query has more than ten relevant documents, ten is the denominator. *Shape:* found: (n_queries, ≤ 10) → (n_queries,)
+        If a query has more than ten relevant documents, ten is the denominator. *Shape:* found: (n_queries, ≤ 10) →
+        (n_queries,)
         """
         return np.array([self._recall(row, gains) for row, gains in zip(found, self.gains, strict=True)])
 
@@ -54,7 +56,7 @@ class Relevance:
         return len(relevant & {int(document) for document in row}) / min(len(relevant), TOP_K)
 
     def ndcg(self, found: np.ndarray) -> np.ndarray:
-        """Return Σ gain / log₂(rank + 1) over the first ten, as a share of its best possible value (Järvelin & Kekäläinen 2002).
+        """Return Σ gain / log₂(rank + 1) over the first ten, divided by its best value (Järvelin & Kekäläinen 2002).
 
         *Shape:* found: (n_queries, ≤ 10) → (n_queries,)
         """

@@ -3,14 +3,15 @@
     measure(Request(Path("student-int8")), resumes, job_descriptions)
     measure_all([Request(Path("teacher")), Request(Path("student-int8"))], queries, documents)
 
-`measure_all` keeps one process per model alive and measures them in turns, round by round, one process at a time. Other load on
-the machine then affects all models alike. Results contain the raw samples, the precision that was used and the memory of the
-process. `environment` describes the machine.
+`measure_all` keeps one process per model alive and measures them in turns, round by round, one process at a time. Other
+load on the machine then affects all models alike. Results contain the raw samples, the precision that was used and the
+memory of the process. `environment` describes the machine.
 
-The latency of a pair is the time of one call of `Scorer.score`, including tokenisation. OpenVINO takes about 2.8 times as long on
-the first use of a shape, so pairs are scored once before they are timed. The time of the very first call is kept as `cold_ms`.
-All models are timed on the same pairs in every round, and the runtime's cache of words is cleared before each call. Medians have
-an interval over the rounds (`distill.metrics.rounds`), which includes drift. Rounds are added until the interval is narrow.
+The latency of a pair is the time of one call of `Scorer.score`, including tokenisation. OpenVINO takes about 2.8 times
+as long on the first use of a shape, so pairs are scored once before they are timed. The time of the very first call is
+kept as `cold_ms`. All models are timed on the same pairs in every round, and the runtime's cache of words is cleared
+before each call. Medians have an interval over the rounds (`distill.metrics.rounds`), which includes drift. Rounds are
+added until the interval is narrow.
 """
 
 import gc
@@ -54,7 +55,7 @@ __getattr__ = moved_names(__name__)
 LENGTHS = (32, 64, 128, 256, 512)
 MeasuringProgress = Callable[[int, int, str], None]
 _N_TIMED_PAIRS = 200  # most pairs for latency; more would only add first uses of shapes
-_LEAST_TIMED, _LEAST_THROUGHPUT = 24, 64  # fewest pairs for latency and throughput, even if the slowest model is very slow
+_LEAST_TIMED, _LEAST_THROUGHPUT = 24, 64  # fewest pairs, even if the slowest model is very slow
 _N_BUCKET_PAIRS = 8
 _CPU_FLAGS = (
     "avx2",
@@ -104,20 +105,21 @@ class Measuring:
     """How models are measured. All models are measured alike."""
 
     seconds: float = 10.0
-    """Seconds per model and kind of measurement (latency, latency by length, throughput). A model that cannot score the pairs once
-    in this time takes longer."""
+    """Seconds per model and kind of measurement (latency, latency by length, throughput). A model that cannot score the
+    pairs once in this time takes longer."""
     rounds: int = 5
     """The number of rounds into which this time is divided."""
     lengths: Sequence[int] = LENGTHS
-    """Upper bounds of the length buckets, in tokens that the model reads of a pair: of the joint sequence for a cross-encoder, the
-    sum over both texts for a bi-encoder. Longer pairs get further buckets, each with twice the bound before it."""
+    """Upper bounds of the length buckets, in tokens that the model reads of a pair: of the joint sequence for a
+    cross-encoder, the sum over both texts for a bi-encoder. Longer pairs get further buckets, each with twice the bound
+    before it."""
     seed: int = 0
     """Seed for the pairs of each length and for the arrivals under load."""
     load: LoadSettings | None = None
     """Further measurements afterwards, model by model; None makes none."""
     until: Until | None = None
-    """The wanted width of the intervals of latency and throughput, and the time limit. Rounds of all models are added until one of
-    them is reached; None adds none."""
+    """The wanted width of the intervals of latency and throughput, and the time limit. Rounds of all models are added
+    until one of them is reached; None adds none."""
 
     def check(self) -> None:
         """Check seconds, rounds and lengths.
@@ -155,17 +157,18 @@ def measure_all(
 ) -> list[dict[str, Any]]:
     """Measure several model folders in turns. All of them are in memory at the same time.
 
-    :param queries: the queries of the pairs to score; `documents` has their documents. Latency and throughput of all models are
-        measured on the same pairs: as many as the slowest model has time for, at least 24 for latency and 64 for throughput
-        (`latency_pairs`, `throughput_pairs`).
+    :param queries: the queries of the pairs to score; `documents` has their documents. Latency and throughput of all
+        models are measured on the same pairs: as many as the slowest model has time for, at least 24 for latency and 64
+        for throughput (`latency_pairs`, `throughput_pairs`).
     :param on_progress: called with (steps done, total steps, description of the current step).
-    :returns: for each request, in order: name, path, kind, runtime, precision, n_threads, max_length, parameters (if the
-        request counts them), size_mb, load_seconds, cold_ms, latency_ms {batch, n, mean, p50, p95, p99}, latency_pairs,
-        latency_by_length [{tokens, n, p50, p95}], throughput_pairs_per_s, throughput_pairs, peak_memory_mb, steady_memory_mb,
-        latency_interval and throughput_interval {low, high} (95 %, of p50 and of the median), measuring (`Rounds.described`,
-        the same for all), per_run (raw samples: latency_ms, latency_by_length_ms, throughput_pairs_per_s, and how many of
-        the first and the last each round gave: latency_per_round, throughput_per_round); with `load` also under_load {batches,
-        capacity_pairs_per_s, open_loop, memory}.
+    :returns: for each request, in order: name, path, kind, runtime, precision, n_threads, max_length, parameters (if
+        the request counts them), size_mb, load_seconds, cold_ms, latency_ms {batch, n, mean, p50, p95, p99},
+        latency_pairs, latency_by_length [{tokens, n, p50, p95}], throughput_pairs_per_s, throughput_pairs,
+        peak_memory_mb, steady_memory_mb, latency_interval and throughput_interval {low, high} (95 %, of p50 and of the
+        median), measuring (`Rounds.described`, the same for all), per_run (raw samples: latency_ms,
+        latency_by_length_ms, throughput_pairs_per_s, and how many of the first and the last each round gave:
+        latency_per_round, throughput_per_round); with `load` also under_load {batches, capacity_pairs_per_s, open_loop,
+        memory}.
     :raises BadInput: if a folder is incomplete, or queries and documents are not of the same length, or empty.
     :raises JobFailed: if a measuring process dies, with its last line on stderr.
     """
@@ -210,7 +213,7 @@ def _whole(measured: dict[str, Any], taken: Rounds, place: int) -> dict[str, Any
 
 
 def _same_pairs(fits: Sequence[Mapping[str, int]], n_pairs: int, rounds: int) -> tuple[int, int]:
-    """Return the numbers of pairs for latency and throughput of all models: what the slowest has time for, or the minimum.
+    """Return the numbers of pairs for latency and throughput: what the slowest model has time for, or the minimum.
 
     >>> _same_pairs([{"latency": 3, "throughput": 8}, {"latency": 900, "throughput": 700}], 800, 5)
     (24, 64)
@@ -419,7 +422,7 @@ class _Meter:
         return {"latency": max(1, int(1000 * self.slice_s / one_ms)), "throughput": self.n_throughput}
 
     def take(self, n_latency: int, n_throughput: int, rounds: int) -> dict[str, Any]:
-        """Restrict measuring to the first pairs, the same for all models, and to each pair at least once over the rounds.
+        """Measure only the first pairs, which are the same for all models, and each at least once over the rounds.
 
         :param n_latency: number of pairs for latency; `n_throughput` is that for throughput
         """
@@ -445,9 +448,9 @@ class _Meter:
             self.time_one(row)
 
     def _fitting_pairs(self) -> int:
-        """Return the number of pairs for a throughput run that fits into a slice; at least eight, if there are as many."""
+        """Return the number of pairs for a throughput run that fits into a slice; at least eight if there are eight."""
         n_pairs = 8
-        for at_most in (64, 512, len(self.queries)):  # small runs underestimate a fast model; each run also warms up shapes
+        for at_most in (64, 512, len(self.queries)):  # small runs underrate a fast model; each warms up shapes
             n_pairs = min(n_pairs, len(self.queries))
             n_pairs = min(at_most, max(8, int(self._run_throughput(n_pairs) * self.slice_s)))
         return min(n_pairs, len(self.queries))
@@ -565,7 +568,7 @@ def _load(request: Mapping[str, Any]) -> tuple[PairScorer, dict[str, Any]]:
         device="cpu",
     )
     seconds = time.perf_counter() - start
-    if isinstance(scorer, Scorer) and scorer.side is not None:  # the teacher embeds the other side, with or without the student
+    if isinstance(scorer, Scorer) and scorer.side is not None:  # the teacher embeds the other side in any case
         scorer = OneSide(scorer)
     facts = {
         "kind": scorer.kind,
@@ -580,9 +583,9 @@ def _load(request: Mapping[str, Any]) -> tuple[PairScorer, dict[str, Any]]:
 
 
 def _import_heavy(runtime: str) -> None:
-    """Import the packages for loading, so that processes import in parallel and `load_seconds` does not include the imports."""
+    """Import packages before loading, so that processes import in parallel and `load_seconds` excludes imports."""
     if runtime == "torch":
-        import sentence_transformers.base.modules  # noqa: F401  # 6 of the 8 seconds; also imports torch and transformers
+        import sentence_transformers.base.modules  # noqa: F401  # 6 of the 8 seconds; imports torch and transformers
     elif runtime == "openvino":
         import openvino  # noqa: F401
     elif runtime == "onnx":

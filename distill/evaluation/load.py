@@ -1,9 +1,9 @@
 """Measure a model under load: requests at random times, batches of every size, and memory over many shapes.
 
-A model that is called back to back has no queue, but a service has one, because users call at any time. Here requests arrive at
-random times (a Poisson process). This is an open loop: arrivals do not slow down if the model is slow. Requests wait in a
-queue, and waiting requests are scored together. The latency is what the user sees, including the wait (Schroeder et al. 2006,
-"Open Versus Closed").
+A model that is called back to back has no queue, but a service has one, because users call at any time. Here requests
+arrive at random times (a Poisson process). This is an open loop: arrivals do not slow down if the model is slow.
+Requests wait in a queue, and waiting requests are scored together. The latency is what the user sees, including the
+wait (Schroeder et al. 2006, "Open Versus Closed").
 """
 
 import random
@@ -18,7 +18,7 @@ from distill.scorers.scoring import PairScorer
 
 __all__ = ["batch_grid", "memory_growth", "open_loop", "saturated_pairs_per_s"]
 
-_MAX_BATCH = 16  # most requests that are scored together; in a larger batch the first request waits too long for the last
+_MAX_BATCH = 16  # most requests scored together; in a larger batch the first request waits too long for the last
 _MAX_SHAPE_BATCH = 16
 
 
@@ -38,7 +38,7 @@ def saturated_pairs_per_s(
 def open_loop(
     scorer: PairScorer, queries: Sequence[str], documents: Sequence[str], *, rate: float, seconds: float, seed: int
 ) -> dict[str, float]:
-    """Serve requests that arrive at `rate` pairs per second for `seconds`; return latencies in ms, from arrival to answer.
+    """Serve requests that arrive at `rate` pairs per second for `seconds`; return latencies in ms from arrival.
 
     :returns: rate (pairs/s), n, p50, p95, p99, mean_batch; all requests that arrive are served and counted
     """
@@ -109,9 +109,10 @@ def batch_grid(
 def memory_growth(
     scorer: PairScorer, queries: Sequence[str], documents: Sequence[str], *, n_shapes: int, seed: int
 ) -> dict[str, float]:
-    """Score batches of random size and length; return the number of shapes and this process's memory growth and end, in MB.
+    """Score batches of random size and length; return the number of shapes, and memory growth and end in MB.
 
-    Texts are cut at a random word, so that lengths vary up to those of the pairs. The first tenth of the batches warms up.
+    Texts are cut at a random word, so that lengths vary up to those of the pairs. The first tenth of the batches warms
+    up.
     """
     rng = random.Random(seed)
     warm, course = max(1, n_shapes // 10), []

@@ -1,10 +1,10 @@
-"""Exports of the matched teacher in the runtimes of the student, which split the speed-up "× teacher" into its two causes.
+"""Exports of the matched teacher in the student's runtimes, which split the speed-up "× teacher" into two causes.
 
     speed-up = (student's export ÷ teacher's export) · (teacher's export ÷ teacher in torch)
                 the smaller model                       the runtime, which the teacher can use too
 
-The stage export makes them (`students.export.teacher`), and they are rows of the report (role `teacher_export`). If one cannot
-be made, the reason is stored in a file beside it, and the report repeats the reason.
+The stage export makes them (`students.export.teacher`), and they are rows of the report (role `teacher_export`). If one
+cannot be made, the reason is stored in a file beside it, and the report repeats the reason.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ _SHOWS_THE_RUNTIME: tuple[ExportPrecision, ...] = ("fp32", "bf16", "int8")
 
 
 def primary_teacher(run: Run) -> str:
-    """Return the teacher against which retention is measured: the main teacher of the last stage that has one, else the first."""
+    """Return the teacher for retention: the main teacher of the last stage that has one, else the first teacher."""
     named = (stage.recipe.objectives.primary_teacher for stage in reversed(run.stages))
     return next(filter(None, named), None) or next(iter(run.recipe.teachers))
 
@@ -137,8 +137,8 @@ def teacher_export_notes(run: Run) -> list[str]:
 def with_split(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Add `speedup_split` {beside, model, runtime, same} to each of the student's exports; model · runtime is its speed-up.
 
-    `beside` is the teacher's export for the comparison: the one with the same runtime and precision (`same`), else the fastest
-    with the same runtime, else the fastest of all.
+    `beside` is the teacher's export for the comparison: the one with the same runtime and precision (`same`), else the
+    fastest with the same runtime, else the fastest of all.
     """
     teacher = next((row for row in rows if row["role"] == "teacher"), None)
     exports = [row for row in rows if row["role"] == "teacher_export" and row["throughput_pairs_per_s"]]

@@ -1,8 +1,8 @@
-"""Calibrate scores to probabilities with an increasing function, which is fitted to labelled pairs and applied with numpy alone.
+"""Calibrate scores to probabilities with an increasing function, fitted to labelled pairs and applied with numpy.
 
-    platt         σ(slope · score + bias)                         Platt 1999
-    temperature   σ(logit / τ)                                    Guo et al. 2017; the logit of a cosine c is that of (c + 1) / 2
-    isotonic      linear interpolation between increasing steps   Zadrozny & Elkan 2002
+    platt         σ(slope · score + bias)           Platt 1999
+    temperature   σ(logit / τ)                      Guo et al. 2017; the logit of a cosine c is that of (c + 1) / 2
+    isotonic      linear between increasing steps   Zadrozny & Elkan 2002
 
 Labels may be grades in [0, 1]. The result is then the expected grade. Fitting needs scikit-learn and scipy.
 """
@@ -32,7 +32,8 @@ class Calibration:
     :param model_kind: the kind of scores: cosines of a bi-encoder, or logits of a cross-encoder
     :param slope: platt: above 0; temperature: 1 / τ
     :param bias: platt alone
-    :param steps: isotonic: (scores, probabilities), both increasing; scores outside get the probability of the nearest end
+    :param steps: isotonic: (scores, probabilities), both increasing; scores outside get the probability of the nearest
+        end
     """
 
     kind: CalibrationKind
@@ -59,7 +60,10 @@ class Calibration:
 def fit_calibration(
     kind: CalibrationKind, model_kind: ModelKind, scores: np.ndarray, labels: np.ndarray
 ) -> Calibration | None:
-    """Fit a calibration to labels in [0, 1]; None if the scores do not increase with the labels. *Shape:* both (n_pairs,)."""
+    """Fit a calibration to labels in [0, 1]; None if the scores do not increase with the labels.
+
+    *Shape:* both (n_pairs,).
+    """
     scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     if not np.isfinite(scores).all() or np.ptp(scores) == 0 or np.ptp(labels) == 0:
         return None

@@ -1,9 +1,9 @@
 """Quality of scored pairs, with intervals.
 
 `evaluate_scores` returns the metrics of `distill.metrics.offline` with 95 % percentile bootstrap intervals (Efron and
-Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13). Pairs are drawn with replacement. If query ids are given,
-whole queries are drawn, because pairs of one query are not independent (Field and Welsh, "Bootstrapping clustered data",
-JRSS B 69, 2007).
+Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13). Pairs are drawn with replacement. If query ids are
+given, whole queries are drawn, because pairs of one query are not independent (Field and Welsh, "Bootstrapping
+clustered data", JRSS B 69, 2007).
 
 A resample is not stored as rows. It is a column of counts, one for each pair: how often the pair was drawn
 (`distill.metrics.weighted`).
@@ -18,9 +18,9 @@ Each metric is defined under a condition:
     teacher_spearman    the teacher's scores are given, and both vary
     teacher_kendall     as teacher_spearman
 
-A metric that is not defined is left out; no value is ever NaN. Resamples in which a metric is undefined (for example, without a
-positive pair) are left out of its interval. A metric that is undefined in half of the resamples or more is left out, too,
-because there is too little data to bound it.
+A metric that is not defined is left out; no value is ever NaN. Resamples in which a metric is undefined (for example,
+without a positive pair) are left out of its interval. A metric that is undefined in half of the resamples or more is
+left out, too, because there is too little data to bound it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -156,7 +156,9 @@ def evaluate_scores(
     n_bootstrap: int = 1000,
     seed: int,
 ) -> dict[str, Estimate]:
-    """Return every metric that is defined on the data, with its 95 % interval; the module's docstring lists the conditions.
+    """Return every metric that is defined on the data, with its 95 % interval.
+
+    The module's docstring lists when a metric is defined.
 
     The same seed gives the same intervals. *Shape:* all columns (n_pairs,).
 
@@ -206,8 +208,8 @@ def paired_difference(
 ) -> Estimate:
     """Return metric(a) − metric(b) on the same pairs, with the 95 % interval of the difference over the same resamples.
 
-    The interval is much narrower than two separate intervals suggest, because both models score the same easy and hard pairs.
-    With the same seed and query ids, the resamples are the same as in `evaluate_scores`.
+    The interval is much narrower than two separate intervals suggest, because both models score the same easy and hard
+    pairs. With the same seed and query ids, the resamples are the same as in `evaluate_scores`.
 
     :param metric: one of `METRICS`
     :param a: columns as `ScoredColumns.checked` returns them; so is `b`
@@ -256,11 +258,12 @@ def _known(metric: str) -> OfflineMetric:
 
 
 def retention(metrics: Mapping[str, Estimate], teacher_metrics: Mapping[str, Estimate]) -> dict[str, float]:
-    """Return the share of the teacher's quality that a model keeps: value / teacher's value, for each metric that both have.
+    """Return the share of the teacher's quality that a model keeps: value / teacher's value, for each common metric.
 
-    Above 1 the model beats its teacher. Three kinds of metrics are left out: ablation_mse (lower is better, so a share says
-    little), the agreement with the teacher (the teacher's own is 1), and metrics in which the teacher's value is not above 0.
-    Chance has a ROC-AUC of 0.5, so the share of a ROC-AUC is about a half for a useless model: read it beside the value.
+    Above 1 the model beats its teacher. Three kinds of metrics are left out: ablation_mse (lower is better, so a share
+    says little), the agreement with the teacher (the teacher's own is 1), and metrics in which the teacher's value is
+    not above 0. Chance has a ROC-AUC of 0.5, so the share of a ROC-AUC is about a half for a useless model: read it
+    beside the value.
 
     >>> retention({"spearman": Estimate(0.6, 0.5, 0.7, 9)}, {"spearman": Estimate(0.8, 0.7, 0.9, 9)})
     {'spearman': 0.75}

@@ -50,7 +50,10 @@ def _dcg(gains: Sequence[float]) -> float:
 
 
 def _dcg_by_query(scores: FloatArray, gains: FloatArray, queries: IntArray) -> FloatArray:
-    """Return the discounted gain of the top 10 of each query. Tied documents share their mean gain. *Shape:* (n_queries,)."""
+    """Return the discounted gain of the top 10 of each query.
+
+    Tied documents share their mean gain. *Shape:* (n_queries,).
+    """
     order = np.lexsort((-scores, queries))
     sizes = np.bincount(queries)
     rank = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)

@@ -3,10 +3,11 @@
     equals    H₀: difference ≤ −margin   p small: worse by less than the margin (non-inferiority)
     beats     H₀: difference ≤ 0         p small: better (superiority)
 
-An interval that includes 0 does not show equality, because with few pairs every interval includes 0. Instead a margin is set
-beforehand, and the lower end of the interval must be above −margin. p is the share of bootstrap resamples at or below the
-bound, so that p ≤ 0.025 agrees with the 95 % percentile interval. Several such tests are corrected after Holm (1979). The
-correction keeps the chance of at least one false claim at the level, however the tests depend on each other.
+An interval that includes 0 does not show equality, because with few pairs every interval includes 0. Instead a margin
+is set beforehand, and the lower end of the interval must be above −margin. p is the share of bootstrap resamples at or
+below the bound, so that p ≤ 0.025 agrees with the 95 % percentile interval. Several such tests are corrected after Holm
+(1979). The correction keeps the chance of at least one false claim at the level, however the tests depend on each
+other.
 
 Non-inferiority: Piaggio et al. 2012, JAMA 308:2594. Resampled p with the +1: Davison & Hinkley 1997, 4.2.3.
 """
@@ -25,7 +26,8 @@ __all__ = ["LEVEL", "MIN_RESAMPLES", "Claim", "holm", "judged", "one_sided_p", "
 LEVEL = 0.025
 """The one-sided level, which is that of the lower end of a 95 % interval."""
 MIN_RESAMPLES = 2000
-"""Minimum number of resamples. Holm's first step over 10 tests needs p ≤ 0.0025, which 1000 resamples can hardly resolve."""
+"""Minimum number of resamples. Holm's first step over 10 tests needs p ≤ 0.0025, which 1000 resamples can hardly
+resolve."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def judged(claims: Sequence[Claim]) -> list[dict[str, Any]]:
-    """Test claims together. Return for each claim its difference, p, p after Holm's correction, and whether it holds."""
+    """Test claims together.
+
+    Return for each claim its difference, p, p after Holm's correction, and whether it holds.
+    """
     p_values = [one_sided_p(claim.samples, claim.bound) for claim in claims]
     return [
         {**claim.difference.to_dict(), "bound": claim.bound, "p": p, "p_holm": corrected, "holds": corrected <= LEVEL}

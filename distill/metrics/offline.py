@@ -1,7 +1,7 @@
 """The metrics: each is an `evaluate.Metric` that works without a network, and has a form for weighted pairs.
 
-They are defined here because `evaluate.load` downloads scripts. The values come from SciPy and scikit-learn if these have the
-metric. The values on resamples, and ROC-AUC, come from `distill.metrics.weighted`.
+They are defined here because `evaluate.load` downloads scripts. The values come from SciPy and scikit-learn if these
+have the metric. The values on resamples, and ROC-AUC, come from `distill.metrics.weighted`.
 """
 
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ _MIN_QUERIES = 10  # with fewer queries, a mean nDCG says too little
 
 @dataclass(frozen=True)
 class MetricPlan:
-    """A metric that is defined on the data: its value, the number of pairs or queries behind it, and its weighted form."""
+    """A metric that is defined on the data: its value, its number of pairs or queries, and its weighted form."""
 
     value: float
     n: int
@@ -47,9 +47,9 @@ class MetricPlan:
 class OfflineMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
     """A metric that works without a network, a cache folder or a lock file.
 
-    By default `evaluate` keeps its columns in an Arrow file under HF_HOME, with a lock; with `keep_in_memory` it still makes the
-    folder. This class keeps the columns in memory and makes no folder, so that any number of processes can compute at the same
-    time, even if HOME is read-only.
+    By default `evaluate` keeps its columns in an Arrow file under HF_HOME, with a lock; with `keep_in_memory` it still
+    makes the folder. This class keeps the columns in memory and makes no folder, so that any number of processes can
+    compute at the same time, even if HOME is read-only.
 
     `compute` returns `{key: value}`; None means that the metric is undefined on this data.
     """
@@ -91,8 +91,8 @@ class OfflineMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no t
     def plan(self, columns: ScoredColumns) -> MetricPlan | None:
         """Return the value and the weighted form; None if the metric is undefined.
 
-        This does not call `compute`, which first writes an Arrow table and hashes it. That takes longer than the metric, cascades
-        compute a metric hundreds of times, and the columns are float64 arrays already.
+        This does not call `compute`, which first writes an Arrow table and hashes it. That takes longer than the
+        metric, cascades compute a metric hundreds of times, and the columns are float64 arrays already.
         """
         predictions, references = (getattr(columns, name) for name in self.compares)
         if predictions is None or references is None:
@@ -130,7 +130,8 @@ class RocAuc(OfflineMetric):
     def _value(self, predictions: FloatArray, references: FloatArray) -> float | None:
         """Return the area, computed on weights of 1.
 
-        scikit-learn's `roc_auc_score` spends more time on checks than on the area, and cascades need the area hundreds of times.
+        scikit-learn's `roc_auc_score` spends more time on checks than on the area, and cascades need the area hundreds
+        of times.
         """
         positive = references >= POSITIVE
         if _constant(positive):
@@ -163,13 +164,13 @@ class AveragePrecision(OfflineMetric):
 class NdcgAt10(OfflineMetric):
     """Discounted gain of the top 10, divided by that of the best order, as a mean over queries. In [0, 1].
 
-    The gain is the label itself, not 2^label - 1. For labels in [0, 1] the two are the same if labels are binary and similar if
-    they are graded, and scikit-learn uses the linear form. The discount is 1/log2(rank + 1). Candidates with equal scores
-    share their mean gain, the expectation over all orders among them (McSherry and Najork, "Computing information retrieval
-    performance measures efficiently in the presence of tied scores", ECIR 2008).
+    The gain is the label itself, not 2^label - 1. For labels in [0, 1] the two are the same if labels are binary and
+    similar if they are graded, and scikit-learn uses the linear form. The discount is 1/log2(rank + 1). Candidates with
+    equal scores share their mean gain, the expectation over all orders among them (McSherry and Najork, "Computing
+    information retrieval performance measures efficiently in the presence of tied scores", ECIR 2008).
 
-    `compute` takes `query_ids` beside predictions and references. Only queries with 2 candidates or more and a label above 0
-    count; None if there is no such query.
+    `compute` takes `query_ids` beside predictions and references. Only queries with 2 candidates or more and a label
+    above 0 count; None if there is no such query.
     """
 
     key = "ndcg_at_10"
@@ -198,7 +199,9 @@ class NdcgAt10(OfflineMetric):
 
 
 class AblationMse(OfflineMetric):
-    """Mean squared difference between a unit-interval score and its label, as in the published ablation. Lower is better.
+    """Mean squared difference between a unit-interval score and its label, as in the published ablation.
+
+    Lower is better.
 
     The score is (cosine + 1) / 2 for a bi-encoder and the probability for a cross-encoder. In [0, 1].
     """

@@ -5,8 +5,9 @@
 
 A pair is a match if its label is at least 0.5, for graded labels, too, as in ROC-AUC.
 
-The observed precision at a chosen threshold is too optimistic: a threshold with a precision of 0.9 on 300 pairs of the quickstart
-had 0.76 on other pairs. So the precision is taken from a logistic fit to all pairs, which has two parameters.
+The observed precision at a chosen threshold is too optimistic: a threshold with a precision of 0.9 on 300 pairs of the
+quickstart had 0.76 on other pairs. So the precision is taken from a logistic fit to all pairs, which has two
+parameters.
 """
 
 import numpy as np
@@ -23,8 +24,9 @@ def threshold_for(
 ) -> float | None:
     """Return the lowest threshold that reaches a precision, or the highest that reaches a recall; None if none does.
 
-    The precision is the mean of σ(slope · score + bias), fitted to the pairs, over the pairs that reach the threshold. The recall
-    is the share of matches that reach it. The threshold is midway between two neighbouring scores. *Shape:* both (n_pairs,).
+    The precision is the mean of σ(slope · score + bias), fitted to the pairs, over the pairs that reach the threshold.
+    The recall is the share of matches that reach it. The threshold is midway between two neighbouring scores. *Shape:*
+    both (n_pairs,).
 
     >>> threshold_for(np.arange(40) / 40, (np.arange(40) >= 20).astype(float), recall=0.5)
     0.7375
@@ -48,7 +50,10 @@ def threshold_for(
 
 
 def point_at(scores: np.ndarray, labels: np.ndarray, threshold: float) -> tuple[float | None, float | None]:
-    """Return (precision, recall) at a threshold, each None if its denominator is 0. *Shape:* scores, labels: (n_pairs,)."""
+    """Return (precision, recall) at a threshold, each None if its denominator is 0.
+
+    *Shape:* scores, labels: (n_pairs,).
+    """
     called, matches = scores >= threshold, labels >= POSITIVE
     found = int((called & matches).sum())
     return (

@@ -1,17 +1,18 @@
-"""Measure how well probabilities are calibrated: expected calibration error, Brier score, and bins for a reliability diagram.
+"""Measure how well probabilities are calibrated: expected calibration error, Brier score, and bins for a diagram.
 
     ECE     Σ_b n_b / n · |mean probability − share of matches| over bins of equal mass (Naeini et al. 2015; Nixon et al. 2019)
     Brier   mean of (probability − label)²  (Brier 1950)
 
-There are ten bins with a tenth of the pairs each, or fewer bins if one would have less than 20 pairs. Equal probabilities are
-always in the same bin. Labels may be grades in [0, 1]. Both measures then compare the expected grade with the mean grade.
+There are ten bins with a tenth of the pairs each, or fewer bins if one would have less than 20 pairs. Equal
+probabilities are always in the same bin. Labels may be grades in [0, 1]. Both measures then compare the expected grade
+with the mean grade.
 
-The ECE of a sample is biased upwards: it is above 0 even for a model without error, because the shares of matches in the bins
-vary by chance. `ece` is corrected with the bootstrap's estimate of this bias: 2 · ECE − mean of resampled ECEs, not below 0
-(Kumar et al. 2019, there with normal draws). Its interval is the basic one, 2 · ECE − quantiles (Davison & Hinkley 1997, section
-5.2). For a model without error, this removes less than half of the bias. `noise` is the ECE that a model without error has on as
-many pairs: the mean of Σ_b |deviation of a resampled bin from the bin|. The lower end of the interval is 0 if the ECE is not above
-the 97.5 % quantile of these sums.
+The ECE of a sample is biased upwards: it is above 0 even for a model without error, because the shares of matches in
+the bins vary by chance. `ece` is corrected with the bootstrap's estimate of this bias: 2 · ECE − mean of resampled
+ECEs, not below 0 (Kumar et al. 2019, there with normal draws). Its interval is the basic one, 2 · ECE − quantiles
+(Davison & Hinkley 1997, section 5.2). For a model without error, this removes less than half of the bias. `noise` is
+the ECE that a model without error has on as many pairs: the mean of Σ_b |deviation of a resampled bin from the bin|.
+The lower end of the interval is 0 if the ECE is not above the 97.5 % quantile of these sums.
 """
 
 from collections.abc import Mapping

@@ -3,10 +3,10 @@
     taken = Rounds(n_models, Until(interval=0.1, seconds=30))
     while taken.number < 5 or taken.go_on(): …   # one round of every model, stored with `keep`
 
-A machine's speed drifts, so samples of one round are more alike than samples of different rounds. The interval therefore comes
-from a two-stage bootstrap, which draws rounds and then samples within each drawn round (Davison & Hinkley 1997, section 3.8). It
-covers the variation between rounds as well as within them. The same pairs are timed in every round, so the interval describes
-the machine on these pairs and not the variation between texts.
+A machine's speed drifts, so samples of one round are more alike than samples of different rounds. The interval
+therefore comes from a two-stage bootstrap, which draws rounds and then samples within each drawn round (Davison &
+Hinkley 1997, section 3.8). It covers the variation between rounds as well as within them. The same pairs are timed in
+every round, so the interval describes the machine on these pairs and not the variation between texts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,7 +52,7 @@ def interval_of_median(rounds: Sequence[Sequence[float]], *, seed: int = 0) -> t
     drawn = rng.integers(len(sizes), size=(_N_RESAMPLES, len(sizes), 1))
     within = (rng.random((_N_RESAMPLES, len(sizes), each)) * sizes[drawn]).astype(np.int64)
     medians = np.median(samples[starts[drawn] + within].reshape(_N_RESAMPLES, -1), axis=1)
-    # rounds of different sizes weigh alike here but not in the plain median; the interval must still contain that median
+    # rounds of different sizes weigh alike here but not in the plain median, which must still be in the interval
     plain = float(np.median(samples))
     low, high = np.percentile(medians, (2.5, 97.5)).tolist()
     return min(low, plain), max(high, plain)
@@ -120,7 +120,7 @@ class Rounds:
         return {f"{kind}_per_round": [len(values) for values in self.samples[kind][place]] for kind in _KINDS}
 
     def described(self) -> dict[str, Any]:
-        """Return how the measuring ended: rounds, seconds (all models), ended_by (rounds, interval, seconds) and the limits."""
+        """Return how measuring ended: rounds, seconds (all models), ended_by (rounds, interval, seconds) and limits."""
         limits = (
             {} if self.until.interval is None else {"interval": self.until.interval, "max_seconds": self.until.seconds}
         )

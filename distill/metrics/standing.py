@@ -1,7 +1,7 @@
 """Compare the quality of a report's rows with the best teacher, chance, the untrained student and the floor.
 
-A share of the teacher's score looks too good if a model that learned nothing reaches most of that score. So beside the share of
-the primary teacher's value, each row has for each metric:
+A share of the teacher's score looks too good if a model that learned nothing reaches most of that score. So beside the
+share of the primary teacher's value, each row has for each metric:
 
     retention_best   value / the best teacher's value
     above_chance     (value − chance) / (best teacher − chance): ROC-AUC over 0.5, average precision over the share of positives
@@ -71,7 +71,10 @@ def is_level_with_floor(name: str, rows: Sequence[Row], result: Mapping[str, Any
 
 
 def is_broken(rows: Sequence[Row], metric: str) -> bool:
-    """Return whether the control is worse than the untrained student. The comparison with the control then shows nothing."""
+    """Return whether the control is worse than the untrained student.
+
+    The comparison with the control then shows nothing.
+    """
     untrained, control = (
         value_of(next((row for row in rows if row["role"] == role), None), metric) for role in ("untrained", "control")
     )

@@ -1,9 +1,10 @@
 """Statistics of weighted pairs: values of a metric on resamples without building the resamples.
 
-A resample is a column of counts, one for each pair: how often the pair was drawn. Every statistic here takes such counts as
-weights, for many resamples at once, and returns exactly the value of the plain statistic on the repeated rows. Sort orders
-and ties are computed once. scikit-learn's `sample_weight` gives the same values for one resample at a time; it is 40 times
-slower for ROC-AUC and 15 times for average precision (5,000 pairs: 9 s and 5 s for 1,000 resamples of one model).
+A resample is a column of counts, one for each pair: how often the pair was drawn. Every statistic here takes such
+counts as weights, for many resamples at once, and returns exactly the value of the plain statistic on the repeated
+rows. Sort orders and ties are computed once. scikit-learn's `sample_weight` gives the same values for one resample at a
+time; it is 40 times slower for ROC-AUC and 15 times for average precision (5,000 pairs: 9 s and 5 s for 1,000 resamples
+of one model).
 """
 
 from dataclasses import dataclass
@@ -44,8 +45,8 @@ class _Ranking:
     def centred_ranks(self, weights: FloatArray) -> FloatArray:
         """Return the mean rank of each pair among the repeated rows, minus the mean of all ranks: (n, b) -> (n, b).
 
-        A group that fills the ranks s + 1 to e has the mean rank (s + e + 1)/2, and the mean of all ranks is (N + 1)/2. Both are
-        halves of whole numbers, so there is no rounding, and a constant column has a spread of exactly 0.
+        A group that fills the ranks s + 1 to e has the mean rank (s + e + 1)/2, and the mean of all ranks is (N + 1)/2.
+        Both are halves of whole numbers, so there is no rounding, and a constant column has a spread of exactly 0.
         """
         upto = self.cumulative(weights)
         twice = upto - upto[-1]
@@ -68,7 +69,7 @@ def spearman(left: FloatArray, right: FloatArray) -> Statistic:
 
 
 def roc_auc(scores: FloatArray, positive: npt.NDArray[np.bool_]) -> Statistic:
-    """Return the area from the rank sum (Mann-Whitney): the centred ranks of the P positives add up to area·PN - PN/2."""
+    """Return the area from the rank sum (Mann-Whitney): centred ranks of the P positives add up to area·PN - PN/2."""
     ranking = _Ranking.of(scores)
 
     def statistic(weights: FloatArray) -> FloatArray:
@@ -107,7 +108,7 @@ def mean(values: FloatArray, rows: IntArray) -> Statistic:
 
 
 def kendall(left: FloatArray, right: FloatArray) -> Statistic:
-    """Return tau-b: concordant minus discordant couples, divided by the geometric mean of the untied couples of each column."""
+    """Return tau-b: concordant minus discordant couples, over the geometric mean of both columns' untied couples."""
     one, two = _Ranking.of(left), _Ranking.of(right)
     score = _exact_concordance(left, right) if len(left) <= _EXACT_TAU else _linear_concordance(left, right)
 
@@ -131,11 +132,11 @@ def _exact_concordance(left: FloatArray, right: FloatArray) -> Statistic:
 
 
 def _linear_concordance(left: FloatArray, right: FloatArray) -> Statistic:
-    """Return a first-order approximation of the quadratic form around the whole data, for data too large for the matrix.
+    """Return a first-order approximation of the quadratic form at the whole data, for data too large for the matrix.
 
-    wᵀSw/2 at w = 1 + d is score + hᵀd + dᵀSd/2 with h = S1. The last term is of order 1/n relative to the rest (the Hájek
-    projection of a U-statistic; van der Vaart, "Asymptotic Statistics", 1998, chapter 12) and is dropped. A pair's h is
-    computed against 2,000 random pairs, which are always the same.
+    wᵀSw/2 at w = 1 + d is score + hᵀd + dᵀSd/2 with h = S1. The last term is of order 1/n relative to the rest (the
+    Hájek projection of a U-statistic; van der Vaart, "Asymptotic Statistics", 1998, chapter 12) and is dropped. A
+    pair's h is computed against 2,000 random pairs, which are always the same.
     """
     n = len(left)
     others = np.random.default_rng(0).choice(n, _EXACT_TAU, replace=False)

@@ -2,9 +2,9 @@
 
     dataset.map_batches(EmbedActor, fn_constructor_args=[model], compute=ray.data.ActorPoolStrategy(size=8), num_cpus=1)
 
-Ray distributes the work and restarts dead processes. This package adds the parts that are specific to the toolkit: how texts are
-read, which rows are finished, and which files the results are written to. The modules import Ray only when they need it, and most
-of them do not.
+Ray distributes the work and restarts dead processes. This package adds the parts that are specific to the toolkit: how
+texts are read, which rows are finished, and which files the results are written to. The modules import Ray only when
+they need it, and most of them do not.
 """
 
 from typing import TYPE_CHECKING

@@ -4,8 +4,8 @@
         ScoreActor, fn_constructor_args=["student"], fn_constructor_kwargs={"query": "resume", "document": "jd"},
         compute=ray.data.ActorPoolStrategy(size=8), num_cpus=1)
 
-Each actor takes a batch in Ray's default format, a mapping of column names to numpy arrays, and adds its results as columns. Folders
-with a graph, and static models, run without torch.
+Each actor takes a batch in Ray's default format, a mapping of column names to numpy arrays, and adds its results as
+columns. Folders with a graph, and static models, run without torch.
 """
 
 import sys
@@ -69,9 +69,10 @@ class ScoreActor:
     :param document: the column of the documents
     :param calibrated: add `probability`, with the calibration in the folder
     :param decide: add `match`, which is 1 if the score reaches the folder's threshold
-    :param arguments: arguments of `distill.scorers.opening.open_scorer`; by default, threads and device are those that Ray assigned
-    :raises BadInput: if the folder cannot be opened, lacks the requested calibration, or is a cascade that needs all documents of a
-        query, because a batch may lack some of them
+    :param arguments: arguments of `distill.scorers.opening.open_scorer`; by default, threads and device are those that
+        Ray assigned
+    :raises BadInput: if the folder cannot be opened, lacks the requested calibration, or is a cascade that needs all
+        documents of a query, because a batch may lack some of them
     """
 
     def __init__(

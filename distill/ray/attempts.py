@@ -1,7 +1,7 @@
 """Retry failed work: after an error in the same actor, and after the end of a process in the next one.
 
-Ray restarts a dead actor and gives it the same batch, any number of times. A batch that ends every process would be retried for
-ever, so a counter outside of the actors counts how often each batch was started.
+Ray restarts a dead actor and gives it the same batch, any number of times. A batch that ends every process would be
+retried for ever, so a counter outside of the actors counts how often each batch was started.
 """
 
 from collections import Counter

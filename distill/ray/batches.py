@@ -1,4 +1,4 @@
-"""The work of a job's actor on a batch of rows: compute keys, find unfinished rows, compute results, write a shard, report."""
+"""The work of an actor on a batch of rows: compute keys, find unfinished rows, compute results, write a shard."""
 
 import json
 import os
@@ -45,7 +45,7 @@ class RayJob:
 
     @property
     def skips(self) -> bool:
-        """Whether rows that are not text are left out: if `skip_bad_rows` is set, and for a .txt, whose empty lines are skipped."""
+        """Whether rows that are not text are left out: with `skip_bad_rows`, and for the empty lines of a .txt."""
         return self.skip_bad_rows or self.source.form == "txt"
 
 
@@ -174,7 +174,10 @@ class ShardActor:
         return row_keys(zip(*(table[name].to_pylist() for name in names), strict=True))
 
     def _todo(self, keys: np.ndarray, usable: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
-        """Return the rows to compute (usable, each once, in no earlier shard), and counts of others. *Shape:* rows: (n_todo,)."""
+        """Return the rows to compute (usable, each once, in no earlier shard), and counts of others.
+
+        *Shape:* rows: (n_todo,).
+        """
         rows = np.flatnonzero(usable)
         _, first = np.unique(keys[rows], axis=0, return_index=True)
         each = rows[np.sort(first)]

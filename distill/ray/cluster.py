@@ -24,7 +24,8 @@ class Actors:
     :param n: number of actors; None is as many as fit into the cluster
     :param cpus: CPUs of each actor, which are its threads
     :param gpus: GPUs of each actor; if it has any, the model runs in torch on the first of them
-    :param address: address of a cluster ("auto", "ray://host:10001"); None is RAY_ADDRESS, else a cluster on this machine alone
+    :param address: address of a cluster ("auto", "ray://host:10001"); None is RAY_ADDRESS, else a cluster on this
+        machine alone
     """
 
     n: int | None = None
@@ -71,7 +72,9 @@ class Cluster:
 
 @contextmanager
 def connected(actors: Actors) -> Iterator[Cluster]:
-    """Connect to the cluster, or start one with the CPUs that this process may use. An existing connection is kept afterwards.
+    """Connect to the cluster, or start one with the CPUs that this process may use.
+
+    An existing connection is kept afterwards.
 
     :raises BadInput: if Ray is not installed, or there is no cluster at the address
     """

@@ -1,7 +1,10 @@
-"""Embed or score all rows of a source on a cluster, and write a folder of shards. A killed job continues where it stopped.
+"""Embed or score all rows of a source on a cluster, and write a folder of shards.
 
-A source is read in parallel and split into batches of `shard_rows` rows. Each actor takes batches, computes the rows that are in no
-shard yet, and writes a shard for each batch. The driver receives one line per batch, with counts, time and failures.
+A killed job continues where it stopped.
+
+A source is read in parallel and split into batches of `shard_rows` rows. Each actor takes batches, computes the rows
+that are in no shard yet, and writes a shard for each batch. The driver receives one line per batch, with counts, time
+and failures.
 """
 
 import json
@@ -33,7 +36,8 @@ def run_job(job: RayJob, folder: ShardFolder, actors: Actors, *, overwrite: bool
     """Compute the missing rows of a job and write them to its folder.
 
     :param overwrite: replace rows that were made with other settings
-    :raises BadInput: if the folder holds other files or other settings, rows cannot be used, or the cluster lacks resources
+    :raises BadInput: if the folder holds other files or other settings, rows cannot be used, or the cluster lacks
+        resources
     :raises JobFailed: if batches failed, after all others were written
     """
     state = state_of(job)

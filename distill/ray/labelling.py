@@ -1,8 +1,8 @@
-"""Compute a teacher's signals on a cluster: the items are split into chunks, and each chunk goes to the next free actor.
+"""Compute a teacher's signals on a cluster: items are split into chunks, and each goes to the next free actor.
 
-A chunk has the same items in the same order as a shard of a single-process run. Its signals are returned to the driver, which
-writes them. The shards therefore have the same names as without a cluster, and the same bytes if the teacher computes the same
-values on all machines.
+A chunk has the same items in the same order as a shard of a single-process run. Its signals are returned to the driver,
+which writes them. The shards therefore have the same names as without a cluster, and the same bytes if the teacher
+computes the same values on all machines.
 """
 
 import socket

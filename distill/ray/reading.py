@@ -3,9 +3,9 @@
     .csv .tsv .jsonl .json .txt   by `distill.data.table_rows`; each may be .gz
     .parquet .arrow .feather      by pyarrow
 
-A task reads a file in batches of rows and passes each batch on at once. The results are tables of the wanted columns, with the
-columns `_path` (the file) and `_problem` (the row and why it cannot be used, or null). Columns that are only kept are strings if the
-format has no types (all formats except Parquet and Arrow).
+A task reads a file in batches of rows and passes each batch on at once. The results are tables of the wanted columns,
+with the columns `_path` (the file) and `_problem` (the row and why it cannot be used, or null). Columns that are only
+kept are strings if the format has no types (all formats except Parquet and Arrow).
 """
 
 import json
@@ -134,12 +134,12 @@ def _unreadable(file: Place, form: str, error: Exception) -> BadInput:
 def read_batches(source: Source, n_rows: int, n_tasks: int) -> tuple[Any, int]:
     """Return a Ray dataset of batches of a source's rows, and the number of rows; 0 if it is not known yet.
 
-    Each batch is a single value of the column `_batch`. However Ray splits the data into blocks, the same files therefore give the
-    same batches.
+    Each batch is a single value of the column `_batch`. However Ray splits the data into blocks, the same files
+    therefore give the same batches.
 
     :param n_rows: rows of a batch; the last batch of a file may have fewer
-    :param n_tasks: number of files that are read at the same time. Reading reserves no CPUs, because the actors may hold all of them
-        and wait for rows.
+    :param n_tasks: number of files that are read at the same time. Reading reserves no CPUs, because the actors may
+        hold all of them and wait for rows.
     """
     import ray.data
 
@@ -147,7 +147,7 @@ def read_batches(source: Source, n_rows: int, n_tasks: int) -> tuple[Any, int]:
     told = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         _batches_of_paths,
         batch_size=1,
-        fn_kwargs={"source": replace(source, files=source.files[:1]), "n_rows": n_rows},  # not all files: each task gets a copy
+        fn_kwargs={"source": replace(source, files=source.files[:1]), "n_rows": n_rows},  # each task gets a copy
         num_cpus=0,
         compute=ray.data.TaskPoolStrategy(size=min(n_tasks, len(items))),
     )
@@ -155,7 +155,7 @@ def read_batches(source: Source, n_rows: int, n_tasks: int) -> tuple[Any, int]:
 
 
 def _rows_in(source: Source) -> int:
-    """Return the number of rows by the footers of Parquet files; 0 for other formats, and if there are too many files."""
+    """Return the number of rows in the footers of Parquet files; 0 for other formats or too many files."""
     if source.form != "parquet" or len(source.files) > _MOST_FOOTERS:
         return 0
     n_rows = 0
@@ -242,7 +242,7 @@ def _record_batches(raw: IO[bytes], form: str, held: list[str], n_rows: int) -> 
 
 
 def _written(values: Sequence[Any]) -> list[str | None]:
-    """Return JSON values as strings: strings and numbers as they are written, all other values as JSON; null becomes None."""
+    """Return JSON values as strings: strings and numbers as they are, other values as JSON; null becomes None."""
     plain = (str, int, float)
     return [
         None if value is None else as_text(value) if isinstance(value, plain) else json.dumps(value, ensure_ascii=False)

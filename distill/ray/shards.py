@@ -3,10 +3,10 @@
     <output>/shard-<keys>.parquet    rows; the name is the hash of their keys, and each row has its `key` (16 bytes)
             /_job.json               the settings that affect the rows, and the counts of the last run
 
-A row's key is the hash of its text(s) and its kept columns. Ray assigns a batch twice if it does not know whether the first try has
-finished; both tries then write the same file. Rows that are already in a shard are not computed again. If two batches of one run
-have the same row (a text that occurs twice), one of them is removed at the end. pyarrow, pandas, Spark and Ray ignore files whose
-name starts with an underscore when they read tables.
+A row's key is the hash of its text(s) and its kept columns. Ray assigns a batch twice if it does not know whether the
+first try has finished; both tries then write the same file. Rows that are already in a shard are not computed again. If
+two batches of one run have the same row (a text that occurs twice), one of them is removed at the end. pyarrow, pandas,
+Spark and Ray ignore files whose name starts with an underscore when they read tables.
 """
 
 import hashlib

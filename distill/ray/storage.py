@@ -1,4 +1,4 @@
-"""Access files and folders by path or address: on a disk, in an object store, or elsewhere that pyarrow or fsspec can read."""
+"""Access files and folders by path or address: on a disk, in an object store, or wherever pyarrow or fsspec reads."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath

@@ -1,8 +1,8 @@
 """Teachers that are not models of this toolkit: files of answers, servers and Python functions.
 
-A black box gives either embeddings or scores. With embeddings, one for each text, every objective treats it as a bi-encoder.
-Scores, one for each pair, are kept as logits (scale unit or logit) or as cosines (scale cosine), so that each objective knows
-their scale.
+A black box gives either embeddings or scores. With embeddings, one for each text, every objective treats it as a
+bi-encoder. Scores, one for each pair, are kept as logits (scale unit or logit) or as cosines (scale cosine), so that
+each objective knows their scale.
 """
 
 from pathlib import Path
@@ -47,9 +47,9 @@ class BlackBox(Section):
     nature: ClassVar[str] = "no model here"
 
     scripts: Scripts | None = None
-    """The scripts that the teacher reads, such as [latin]. If a text is mostly in another script, the student does not learn the
-    teacher's embedding of it; such texts are counted. For a translation (`data.parallel`) the source text decides. None reads
-    all scripts."""
+    """The scripts that the teacher reads, such as [latin]. If a text is mostly in another script, the student does not
+    learn the teacher's embedding of it; such texts are counted. For a translation (`data.parallel`) the source text
+    decides. None reads all scripts."""
 
     @property
     def signal(self) -> SignalKind:
@@ -81,8 +81,8 @@ class ScaledAnswers(BlackBox):
     """Base of the teachers without a model in this toolkit (file, endpoint, callable)."""
 
     scale: Scale = "unit"
-    """The scale of the scores. unit: between the two values of `score_range`; the first means no match. logit: log-odds. cosine:
-    from −1 to 1."""
+    """The scale of the scores. unit: between the two values of `score_range`; the first means no match. logit:
+    log-odds. cosine: from −1 to 1."""
     score_range: tuple[float, float] = (0.0, 1.0)
     """Scale unit: the score of no match and the score of a perfect match, such as [0, 5]."""
 
@@ -111,8 +111,8 @@ class FileColumns(Section):
     text: str = "text"
     """Embeddings: the texts."""
     vector: str = "vector"
-    """Embeddings: the vectors, as lists of numbers. In .csv and .tsv each vector is a JSON list, or numbers separated by spaces,
-    commas or semicolons."""
+    """Embeddings: the vectors, as lists of numbers. In .csv and .tsv each vector is a JSON list, or numbers separated
+    by spaces, commas or semicolons."""
     query: str = "query"
     """Scores: the queries."""
     document: str = "document"
@@ -122,10 +122,10 @@ class FileColumns(Section):
 
 
 class FileTeacher(ScaledAnswers):
-    """A teacher whose answers are in a file: text → embedding, or (query, document) → score. Any program may have written it.
+    """A teacher whose answers are in a file: text → embedding, or (query, document) → score.
 
-    The file must hold every text that the recipe needs. A text is looked up exactly, and else in Unicode form NFC with white space
-    folded; texts found only in the second way are counted.
+    Any program may have written the file. It must hold every text that the recipe needs. A text is looked up exactly,
+    and else in Unicode form NFC with white space folded; texts found only in the second way are counted.
     """
 
     form: ClassVar[Literal["file"]] = "file"
@@ -154,9 +154,9 @@ class FileTeacher(ScaledAnswers):
 
 
 class EndpointTeacher(ScaledAnswers):
-    """A teacher on an OpenAI-compatible server. One request is made for each text or pair, and the answers are kept on disk.
+    """A teacher on an OpenAI-compatible server.
 
-    The recipe's texts are sent to the server's host.
+    Each text or pair is sent once, and the answers are kept on disk. The recipe's texts are sent to the server's host.
     """
 
     form: ClassVar[Literal["endpoint"]] = "endpoint"
@@ -178,10 +178,11 @@ class EndpointTeacher(ScaledAnswers):
     batch_size: Count = 64
     """The most texts (embeddings), or documents of a query (rerank), in one request."""
     max_tokens: Tokens = 8191
-    """Longer texts are truncated to this many tokens and counted. The number of tokens is estimated, rather too high than too
-    low."""
+    """Longer texts are truncated to this many tokens and counted. The number of tokens is estimated, rather too high
+    than too low."""
     budget: Positive | None = None
-    """The most dollars that this run may spend on this teacher. None is no limit; the estimate is logged in any case."""
+    """The most dollars that this run may spend on this teacher. None is no limit; the estimate is logged in any
+    case."""
     cache: str | None = None
     """Folder of the stored answers. Several runs may share it. None is a folder within the run's own."""
 
@@ -212,8 +213,8 @@ class EndpointTeacher(ScaledAnswers):
 class CallableTeacher(ScaledAnswers):
     """A teacher that is a Python function, passed to the run: `Run(recipe, callables={"mine": function})`.
 
-    The function takes a list of texts and returns their embeddings, (n_texts, width), or it takes a list of queries and a list of
-    documents and returns their scores, (n_pairs,). A recipe file alone cannot name a function.
+    The function takes a list of texts and returns their embeddings, (n_texts, width), or it takes a list of queries and
+    a list of documents and returns their scores, (n_pairs,). A recipe file alone cannot name a function.
     """
 
     form: ClassVar[Literal["callable"]] = "callable"

@@ -1,7 +1,7 @@
-"""Check that the sections of a recipe agree with each other, and return one line per problem, with its place and a remedy.
+"""Check that the sections of a recipe agree: return one line per problem, with its place and a remedy.
 
-The functions are pure and in the order of the recipe. `distill.recipe.schema` calls them for every recipe, so this module imports
-its classes for type hints only. The attributes `kind` and `form` tell the forms of a section apart.
+The functions are pure and in the order of the recipe. `distill.recipe.schema` calls them for every recipe, so this
+module imports its classes for type hints only. The attributes `kind` and `form` tell the forms of a section apart.
 """
 
 from __future__ import annotations
@@ -505,7 +505,7 @@ def _embedding_problems(recipe: Recipe, student: Student) -> list[str]:
 
 
 def _layer_problems(recipe: Recipe, student: Student) -> list[str]:
-    """Refuse terms on layers if the student or teacher has no layers to read, or if the two read different sequences."""
+    """Refuse terms on layers if student or teacher has no layers to read, or if they read different sequences."""
     given = {name: term for name, term in recipe.objectives.terms().items() if name in _ON_LAYERS}
     problems = []
     for name, term in given.items():

@@ -1,7 +1,7 @@
 """What the student learns from: the sections of `objectives`, each one weighted and scheduled term of the loss.
 
-The fields of `Objectives` list all terms. Each term class defines which signals it needs and what it compares. The formulas are
-in the loss functions (`distill.training.losses`) and on the page docs/explanations/losses.md.
+The fields of `Objectives` list all terms. Each term class defines which signals it needs and what it compares. The
+formulas are in the loss functions (`distill.training.losses`) and on the page docs/explanations/losses.md.
 """
 
 import math
@@ -55,9 +55,9 @@ NotNegative = Annotated[float, Field(ge=0, le=1e30)]
 class Schedule(Section):
     """How the weight of a term changes during training: a factor on `weight` that depends on the step alone.
 
-    linear, cosine: the factor is `from` until `start`, changes to `to` between `start` and `end`, and stays there. constant: the
-    factor is 1 between `start` and `end`, and 0 outside. Steps are given as shares of the whole training: 0 is the first step, 1
-    the last.
+    linear, cosine: the factor is `from` until `start`, changes to `to` between `start` and `end`, and stays there.
+    constant: the factor is 1 between `start` and `end`, and 0 outside. Steps are given as shares of the whole training:
+    0 is the first step, 1 the last.
     """
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
@@ -172,14 +172,15 @@ class Term(Section):
 class Guide(Section):
     """A teacher that keeps false negatives out of InfoNCE (GISTEmbed, Solatorio 2024).
 
-    A document of the batch is not used as a negative of a query if the teacher finds it about as near as the query's own
-    document.
+    A document of the batch is not used as a negative of a query if the teacher finds it about as near as the query's
+    own document.
     """
 
     teacher: str
     """The name of a bi-encoder teacher."""
     margin: Annotated[float, Field(ge=-2, le=2)] = 0.0
-    """How much lower than the cosine of the query's own document a document's cosine may be for the document to be left out."""
+    """How much lower than the cosine of the query's own document a document's cosine may be for the document to be left
+    out."""
     strategy: Literal["absolute", "relative"] = "absolute"
     """absolute: a document is left out if its cosine is more than own − margin. relative: if it is more than
     own − margin·|own|. own is the cosine of the query's own document."""
@@ -217,18 +218,18 @@ class Labels(Term):
 class Mixing(Section):
     """How the scores of several teachers become one probability, and from it one logit.
 
-    Each teacher's scores are first calibrated to probabilities on the labels of the validation pairs, because the scales and
-    temperatures of teachers are not comparable. The weighted mean of the probabilities is the result.
+    Each teacher's scores are first calibrated to probabilities on the labels of the validation pairs, because the
+    scales and temperatures of teachers are not comparable. The weighted mean of the probabilities is the result.
     """
 
     calibration: Literal["platt", "isotonic", "temperature"] = "platt"
-    """platt: σ(a·score + b) (Platt 1999). temperature: σ(logit / τ) (Guo et al. 2017). isotonic: the best-fitting increasing step
-    function (Zadrozny & Elkan 2002), which needs some hundred validation pairs and makes ties."""
+    """platt: σ(a·score + b) (Platt 1999). temperature: σ(logit / τ) (Guo et al. 2017). isotonic: the best-fitting
+    increasing step function (Zadrozny & Elkan 2002), which needs some hundred validation pairs and makes ties."""
     weights: Literal["fixed", "fitted", "agreement"] = "fixed"
-    """fixed: the weights of `teachers`, as shares of their sum. fitted: the shares with the greatest likelihood of the validation
-    labels, by expectation-maximisation that starts from the weights of `teachers`. agreement: for each pair, the weights of
-    `teachers` times the square of the agreement, which is 1 − the mean distance of the teacher's probability to those of the
-    others; it needs at least three teachers."""
+    """fixed: the weights of `teachers`, as shares of their sum. fitted: the shares with the greatest likelihood of the
+    validation labels, by expectation-maximisation that starts from the weights of `teachers`. agreement: for each pair,
+    the weights of `teachers` times the square of the agreement, which is 1 − the mean distance of the teacher's
+    probability to those of the others; it needs at least three teachers."""
 
 
 class ScoreTerm(Term):
@@ -238,8 +239,8 @@ class ScoreTerm(Term):
     teacher: str | None = None
     """The teacher's name."""
     teachers: dict[Name, Positive] | None = None
-    """Several teachers with their weights, such as {a: 0.7, b: 0.3}, in place of `teacher`. Their mixture acts as one teacher whose
-    logits are learned."""
+    """Several teachers with their weights, such as {a: 0.7, b: 0.3}, in place of `teacher`. Their mixture acts as one
+    teacher whose logits are learned."""
     mixing: Mixing | None = None
     """How the scores of several teachers are combined. None takes the defaults."""
 
@@ -351,9 +352,9 @@ class EmbeddingMatch(Term):
     teachers: dict[Name, Positive] | None = None
     """Several bi-encoder teachers with their weights, such as {a: 0.7, b: 0.3}, in place of `teacher`."""
     combine: Literal["concatenate", "each"] = "concatenate"
-    """How several teachers are combined. concatenate: their embeddings are concatenated into one embedding, whose cosine is the
-    weighted mean of their cosines. each: one projection into the space of each teacher; the weighted mean of the losses is
-    taken. each needs `projection: drop`."""
+    """How several teachers are combined. concatenate: their embeddings are concatenated into one embedding, whose
+    cosine is the weighted mean of their cosines. each: one projection into the space of each teacher; the weighted mean
+    of the losses is taken. each needs `projection: drop`."""
     loss: Literal["cosine", "mse"] = "cosine"
     """cosine: 1 − cosine. mse: squared distance."""
     projection: Literal["keep", "drop"] = "keep"
@@ -417,7 +418,7 @@ class ListTerm(ScoreTerm):
 
 
 class ListNet(ListTerm):
-    """ListNet (Cao et al. 2007): cross-entropy between the teacher's and the student's softmax over the candidates of a query."""
+    """ListNet (Cao et al. 2007): cross-entropy between teacher's and student's softmax over a query's candidates."""
 
     temperature: Positive = 1.0
     """τ: the student's logits are divided by it. The loss is multiplied by τ²."""
@@ -427,8 +428,8 @@ class ListNet(ListTerm):
 
 class _Pairwise(ListTerm):
     targets: Literal["soft", "hard"] | None = None
-    """The target for a pair of candidates. soft: the teacher's probability that the first is better. hard: only which of the two
-    is better. None is soft for a teacher's scores, hard for labels."""
+    """The target for a pair of candidates. soft: the teacher's probability that the first is better. hard: only which
+    of the two is better. None is soft for a teacher's scores, hard for labels."""
     temperature: Positive = 1.0
     """τ: the logits of student and teacher are divided by it. The loss is multiplied by τ²."""
 
@@ -447,8 +448,8 @@ class LambdaLoss(_Pairwise):
 
     scheme: Literal["ndcg_loss2pp", "ndcg_loss2", "lambdarank"] = "ndcg_loss2pp"
     """How a pair is weighted. lambdarank: difference of the gains times difference of the discounts at the student's ranks.
-    ndcg_loss2: difference of the gains times difference of the discounts at the distance of the two ranks and at one more.
-    ndcg_loss2pp: `mu` times ndcg_loss2 plus lambdarank."""
+    ndcg_loss2: difference of the gains times difference of the discounts at the ranks d and d + 1, where d is the distance
+    of the two ranks. ndcg_loss2pp: `mu` times ndcg_loss2 plus lambdarank."""
     mu: Positive = 10.0
     """Weight of ndcg_loss2 within ndcg_loss2pp."""
     k: Count | None = None
@@ -469,7 +470,7 @@ class ListMle(ListTerm):
 
 
 class AdrMse(ListTerm):
-    """ADR-MSE (Schlatt et al. 2025, Rank-DistiLLM): discounted squared difference of ranks; the student's ranks are smooth."""
+    """ADR-MSE (Schlatt et al. 2025, Rank-DistiLLM): discounted squared difference of ranks, smooth for the student."""
 
     alpha: Positive = 1.0
     """Steepness of the smooth ranks. A larger value approximates the true ranks better and has smaller gradients."""
@@ -482,11 +483,15 @@ class CoSent(ScoreTerm):
     teacher: str | None = None
     """The teacher whose order is learned. Without it, and without teachers, the order of the labels is learned."""
     scale: Positive | None = None
-    """The student's scores are multiplied by this. None is 20 for cosines (bi-encoder), 1 for logits (cross-encoder)."""
+    """The student's scores are multiplied by this. None is 20 for cosines (bi-encoder), 1 for logits
+    (cross-encoder)."""
 
 
 class RelationTerm(Term):
-    """A loss on the relations between texts. The widths of student and teacher may differ, and no projection is learned."""
+    """A loss on the relations between texts.
+
+    The widths of student and teacher may differ, and no projection is learned.
+    """
 
     signal: ClassVar[SignalKind | None] = "embeddings"
     couples: ClassVar[bool] = True
@@ -502,8 +507,8 @@ class Rkd(RelationTerm):
     angle: NotNegative = 2.0
     """Weight of the angles."""
     angle_texts: Annotated[int, Field(ge=3, le=512)] = 64
-    """Angles are computed between at most this many texts of a step, chosen at random: the number of angles grows with the cube of
-    the number of texts."""
+    """Angles are computed between at most this many texts of a step, chosen at random: the number of angles grows with
+    the cube of the number of texts."""
 
     @model_validator(mode="after")
     def _something(self) -> "Rkd":
@@ -536,8 +541,8 @@ class Cka(RelationTerm):
 class LayerTerm(Term):
     """A loss on the inner states of the encoder, token by token. The teacher reads every batch during training.
 
-    Student and teacher must read the same tokens. Texts that their tokenizers split differently are left out, and their number is
-    logged.
+    Student and teacher must read the same tokens. Texts that their tokenizers split differently are left out, and their
+    number is logged.
     """
 
     teacher: str
@@ -551,17 +556,18 @@ class HiddenMatch(LayerTerm):
     """
 
     layers: Literal["uniform", "last", "skip"] | Annotated[dict[int, int], Field(min_length=1)] = "uniform"
-    """Which layer of the teacher each layer of the student matches. uniform: the teacher's layers at equal distances; the last
-    matches the last. last: the teacher's last layers. skip: every k-th layer of the teacher, starting with the k-th, where k =
-    teacher's layers / student's layers, rounded down; the student's last layer matches none. Or {student: teacher, …}, counted
-    from 0; -1 is the last layer."""
+    """Which layer of the teacher each layer of the student matches. uniform: the teacher's layers at equal distances;
+    the last matches the last. last: the teacher's last layers. skip: every k-th layer of the teacher, starting with the
+    k-th, where k = teacher's layers / student's layers, rounded down; the student's last layer matches none. Or
+    {student: teacher, …}, counted from 0; -1 is the last layer."""
     loss: Literal["mse", "cosine"] = "mse"
     """mse: squared difference, mean over the width. cosine: 1 − cosine."""
     embeddings: bool = False
     """Also match the input of the first layer."""
     attention: Literal["mse", "kl"] | None = None
-    """Also match the attention of these layers, with the same weight. Both encoders must have the same number of heads, and no rotary
-    or relative positions. mse: squared difference of the scores before the softmax. kl: KL of the probabilities."""
+    """Also match the attention of these layers, with the same weight. Both encoders must have the same number of heads,
+    and no rotary or relative positions. mse: squared difference of the scores before the softmax. kl: KL of the
+    probabilities."""
 
     @field_validator("layers", mode="before")
     @classmethod
@@ -584,12 +590,13 @@ class RelationMatch(LayerTerm):
     """
 
     teacher_layer: int | None = None
-    """The teacher's layer, counted from 0; -1 is the last. None is the last layer. For a teacher of 24 or more layers, None is the
-    layer at 19/24 of the depth: the 19th of 24."""
+    """The teacher's layer, counted from 0; -1 is the last. None is the last layer. For a teacher of 24 or more layers,
+    None is the layer at 19/24 of the depth: the 19th of 24."""
     student_layer: int = -1
     """The student's layer, counted from 0; -1 is the last."""
     heads: Count = 48
-    """Number of relation heads into which the vectors of student and teacher are split. It must divide the widths of both."""
+    """Number of relation heads into which the vectors of student and teacher are split. It must divide the widths of
+    both."""
     queries: NotNegative = 1.0
     """Weight of the relations of queries."""
     keys: NotNegative = 1.0
@@ -607,15 +614,15 @@ class RelationMatch(LayerTerm):
 class Matryoshka(Section):
     """Also train the other terms on the first k dimensions, for each k listed (Kusupati et al. 2022).
 
-    Embeddings can then be truncated to these widths. Terms on layers (hidden_match, relation_match) are not repeated, because they
-    do not use the embedding. A plain list of widths is accepted.
+    Embeddings can then be truncated to these widths. Terms on layers (hidden_match, relation_match) are not repeated,
+    because they do not use the embedding. A plain list of widths is accepted.
     """
 
     dimensions: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)]
     """The widths k. The full width, `student.dimensions`, is always among them."""
     weights: tuple[Positive, ...] | None = None
-    """One weight for each width; the weights are divided by their sum. None weighs all widths alike. If the full width is not
-    listed, its weight is 1."""
+    """One weight for each width; the weights are divided by their sum. None weighs all widths alike. If the full width
+    is not listed, its weight is 1."""
 
     @model_validator(mode="before")
     @classmethod
@@ -669,13 +676,14 @@ class Objectives(Section):
     relation_match: RelationMatch | None = None
     """Relations of a teacher's queries, keys and values."""
     matryoshka: Matryoshka | None = None
-    """Also train the other terms, except those on layers, on the first k dimensions, for each k listed. null trains the full width
-    only."""
+    """Also train the other terms, except those on layers, on the first k dimensions, for each k listed. null trains the
+    full width only."""
     logit_scale: Positive = 10.0
-    """If a term needs logits (labels with bce; score_match with bce, logit_mse or kl; margin_mse; lists), a bi-encoder student's
-    logits are scale · cosine + bias. Both are learned, starting from this scale and a bias of 0."""
+    """If a term needs logits (labels with bce; score_match with bce, logit_mse or kl; margin_mse; lists), a bi-encoder
+    student's logits are scale · cosine + bias. Both are learned, starting from this scale and a bias of 0."""
     teacher_logit_scale: Positive = 10.0
-    """A bi-encoder teacher's logits are this scale · cosine, in score_match with logit_mse or kl, margin_mse and lists."""
+    """A bi-encoder teacher's logits are this scale · cosine, in score_match with logit_mse or kl, margin_mse and
+    lists."""
 
     def terms(self) -> dict[str, Term]:
         """Return the terms that are set, by name, in the order of the fields."""
@@ -719,7 +727,7 @@ class Objectives(Section):
 
     @property
     def primary_teacher(self) -> str | None:
-        """The main teacher: that of the first term on scores, else of the first other term with a teacher; None without one."""
+        """The main teacher: of the first term on scores, else of the first other term with a teacher, else None."""
         named = [(term.signal != "scores", term.named[0]) for term in self._of_teachers()]
         return min(named, key=lambda one: one[0])[1] if named else None  # min returns the first of equals
 
@@ -736,7 +744,7 @@ class Objectives(Section):
 
     @property
     def from_texts(self) -> bool:
-        """Whether a term also learns from texts without pairs: any term that matches or relates embeddings, or matches layers."""
+        """Whether a term also learns from texts without pairs, as all terms on embeddings, relations and layers do."""
         return any(isinstance(term, EmbeddingMatch | RelationTerm | LayerTerm) for term in self.terms().values())
 
     @property
@@ -750,7 +758,10 @@ class Objectives(Section):
         return {name: term.factor(share) for name, term in self.terms().items()}
 
     def described(self) -> dict[str, Any]:
-        """Return the terms for a fingerprint. Terms added to the toolkit later are left out if unset: finished runs stay valid."""
+        """Return the terms for a fingerprint.
+
+        Terms added to the toolkit later are left out if unset: finished runs stay valid.
+        """
         return {name: told for name, told in self.deciding().items() if told is not None or name in _FIRST_TERMS}
 
     def _of_teachers(self) -> list[Any]:

@@ -1,7 +1,7 @@
 """Read a recipe: a YAML file, with `key=value` overrides applied, and validated as a whole.
 
-All problems are reported in one error, one line per problem with its place in the recipe; for an unknown key the line suggests
-the nearest name. The recipe of an ablation and the section of a plan are read in the same way.
+All problems are reported in one error, one line per problem with its place in the recipe; for an unknown key the line
+suggests the nearest name. The recipe of an ablation and the section of a plan are read in the same way.
 """
 
 import logging
@@ -106,7 +106,7 @@ def _unshared(value: Any) -> Any:
 
 
 def packaged_recipe(name: str | Path) -> Path | None:
-    """Return the path of a recipe of the toolkit by its bare name, with or without .yaml; None if there is no such recipe.
+    """Return the path of a recipe of the toolkit by its bare name, with or without .yaml; None if there is none.
 
     >>> packaged_recipe("quickstart").name, packaged_recipe("recipes/quickstart.yaml")
     ('quickstart.yaml', None)
@@ -158,7 +158,10 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
 
 
 def _problem_lines(schema: type[BaseModel], error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
-    """Return one line per problem. A problem of `training` or `data` that was merged into other sections is reported once."""
+    """Return one line per problem.
+
+    A problem of `training` or `data` that was merged into other sections is reported once.
+    """
     lines: dict[str, None] = {}
     for problem in error.errors():
         loc = problem["loc"]

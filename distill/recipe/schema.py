@@ -2,12 +2,12 @@
 
     data → teachers → signals → student → objectives → training → export → benchmark
 
-Every setting of the toolkit is a field on this page, with its unit and meaning. `null` (None) means off. A teacher or the
-student may have its own `training` section. Its keys win over the recipe's, and the resolved recipe is stored with every
-artefact. If the student is trained in stages, each stage has its own keys (`TrainingStage`).
+Every setting of the toolkit is a field on this page, with its unit and meaning. `null` (None) means off. A teacher or
+the student may have its own `training` section. Its keys win over the recipe's, and the resolved recipe is stored with
+every artefact. If the student is trained in stages, each stage has its own keys (`TrainingStage`).
 
-Each section checks its own values. `distill.recipe.checks` checks that sections agree with each other. `distill.recipe.reading`
-reads files and overrides, and reports all problems at once.
+Each section checks its own values. `distill.recipe.checks` checks that sections agree with each other.
+`distill.recipe.reading` reads files and overrides, and reports all problems at once.
 """
 
 import math
@@ -153,7 +153,10 @@ class Unlabelled(Section):
 
 
 class UnlabelledPairs(Section):
-    """Pairs without labels. The teachers score them and only the student learns from them. Set one of the three sources."""
+    """Pairs without labels.
+
+    The teachers score them and only the student learns from them. Set one of the three sources.
+    """
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
@@ -164,9 +167,11 @@ class UnlabelledPairs(Section):
     max_pairs: Count | None = None
     """How many pairs to take from the file. None takes all of them."""
     bundled: Count | None = None
-    """Source 2: this many generated pairs. They are made like the pairs of `train: bundled`, and none is the same pair."""
+    """Source 2: this many generated pairs. They are made like the pairs of `train: bundled`, and none is the same
+    pair."""
     teacher: Name | None = Field(default=None, alias="from")
-    """Source 3: a bi-encoder teacher. For each training query it finds the nearest documents among all training documents."""
+    """Source 3: a bi-encoder teacher. For each training query it finds the nearest documents among all training
+    documents."""
     per_query: Count = 4
     """How many documents the teacher finds for each query."""
 
@@ -187,7 +192,7 @@ class UnlabelledPairs(Section):
 
 
 class Parallel(Section):
-    """Texts with their translations, for a student that covers more languages than its teacher (Reimers & Gurevych 2020).
+    """Texts with translations, for a student that covers more languages than its teacher (Reimers & Gurevych 2020).
 
     The student's embeddings of both texts learn to match the teacher's embedding of the source text.
     """
@@ -208,8 +213,8 @@ class Resume(Section):
     side: Literal["query", "document"] = "query"
     """Which side of the pairs holds résumés."""
     keep: Annotated[tuple[SectionKind, ...], Field(min_length=1)] | None = None
-    """The sections to keep. [experience, education, skills] are those of the published V2 data; None keeps all. A résumé
-    without any of these sections is kept whole and counted."""
+    """The sections to keep. [experience, education, skills] are those of the published V2 data; None keeps all. A
+    résumé without any of these sections is kept whole and counted."""
     blind: bool = False
     """Remove names, birth dates, addresses, phone numbers and other personal data."""
 
@@ -222,9 +227,9 @@ class Data(Section):
     evaluation: str | None = None
     """Pairs that only the report uses. None holds out `evaluation_share` of train."""
     split: Literal["auto", "component", "query", "document"] = "auto"
-    """Which pairs are held out together, so that no text is on both sides of a split. component: pairs that share texts stay
-    together, and no pair is dropped. query, document: training pairs that share a text with a held-out pair are dropped. auto
-    takes component, or query if the components are too large."""
+    """Which pairs are held out together, so that no text is on both sides of a split. component: pairs that share texts
+    stay together, and no pair is dropped. query, document: training pairs that share a text with a held-out pair are
+    dropped. auto takes component, or query if the components are too large."""
     evaluation_share: Share = 0.1
     """Share of the queries that is held out for the report, if `evaluation` names no file."""
     validation_share: Share = 0.05
@@ -304,8 +309,8 @@ class FreshBackbone(Section):
 class TeacherBackbone(Section):
     """A teacher of this recipe, with all of its weights. The student's other keys define what is cut from it.
 
-    A teacher may start from an earlier teacher. A cross-encoder that starts from random weights stays at chance for thousands
-    of steps; one that starts from a trained bi-encoder learns at once.
+    A teacher may start from an earlier teacher. A cross-encoder that starts from random weights stays at chance for
+    thousands of steps; one that starts from a trained bi-encoder learns at once.
     """
 
     form: ClassVar[Literal["teacher"]] = "teacher"
@@ -362,8 +367,9 @@ class Training(Section):
     learning_rate: Positive = 2e-5
     """The peak learning rate of AdamW, reached after the warm-up."""
     auxiliary_learning_rate: Positive = 1e-3
-    """The peak learning rate of parameters outside the model: the projection into a teacher's space, and the scale and bias of
-    cosines. They are not pretrained, so `learning_rate` is too low for them. The higher of the two rates is used."""
+    """The peak learning rate of parameters outside the model: the projection into a teacher's space, and the scale and
+    bias of cosines. They are not pretrained, so `learning_rate` is too low for them. The higher of the two rates is
+    used."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """How the learning rate changes after the warm-up: linearly to zero, to zero along a cosine, or not at all."""
     warmup_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -373,27 +379,28 @@ class Training(Section):
     global_batch: Count = 32
     """Units per optimizer step, summed over all processes."""
     micro_batch: Count = 32
-    """The most units per forward pass and process. Gradients are accumulated up to `global_batch`. No loss depends on it: losses
-    that compare the units of a step with each other, such as InfoNCE, see all of `global_batch`, and encode it twice if it
-    takes several passes."""
+    """The most units per forward pass and process. Gradients are accumulated up to `global_batch`. No loss depends on
+    it: losses that compare the units of a step with each other, such as InfoNCE, see all of `global_batch`, and encode
+    it twice if it takes several passes."""
     token_budget: Count = 8192
     """The most tokens per forward pass and process, padding included."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
-    """Number format of the forward and backward pass. auto is bf16 if the hardware multiplies bf16 (AVX512-BF16, AMX, CUDA
-    from compute capability 8.0), else fp32."""
+    """Number format of the forward and backward pass. auto is bf16 if the hardware multiplies bf16 (AVX512-BF16, AMX,
+    CUDA from compute capability 8.0), else fp32."""
     max_grad_norm: Positive | None = 1.0
     """Gradients are clipped to this norm. None does not clip them."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Dropout during training. None keeps the model's own."""
     evaluations_per_epoch: Annotated[int, Field(ge=0, le=100_000)] = 2
-    """Number of evaluations on the validation pairs per epoch; the best weights are kept. 0 does not evaluate and keeps the last
-    weights."""
+    """Number of evaluations on the validation pairs per epoch; the best weights are kept. 0 does not evaluate and keeps
+    the last weights."""
     patience: Count | None = None
     """Stop training after this many evaluations without a better value. None never stops early."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass. This takes less memory and more time."""
     checkpoint_seconds: Annotated[float, Field(ge=0, le=1e9)] = 60.0
-    """Seconds between checkpoints. A killed run loses at most this much work. 0 writes a checkpoint after every step."""
+    """Seconds between checkpoints. A killed run loses at most this much work. 0 writes a checkpoint after every
+    step."""
     tensorboard: bool = True
     """Write curves for TensorBoard."""
 
@@ -409,7 +416,8 @@ def _known_kind(given: Any) -> Any:
 class Teacher(Section):
     """A teacher: trained on the labels, or `frozen` and used as it is.
 
-    `kind: mlm` does not learn labels. It adapts an encoder to the recipe's text, so that a later teacher can start from it.
+    `kind: mlm` does not learn labels. It adapts an encoder to the recipe's text, so that a later teacher can start from
+    it.
     """
 
     form: ClassVar[Literal["model"]] = "model"
@@ -422,8 +430,8 @@ class Teacher(Section):
     frozen: bool = False
     """Do not train; use the model as it is."""
     pooling: Pooling | None = None
-    """How token embeddings become one vector: their mean, the first token's, or the last token's. None takes the backbone's own
-    pooling. If it has none, None is mean for an encoder and lasttoken for a decoder."""
+    """How token embeddings become one vector: their mean, the first token's, or the last token's. None takes the
+    backbone's own pooling. If it has none, None is mean for an encoder and lasttoken for a decoder."""
     head: Annotated[tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...], Field(max_length=20)] | None = None
     """Hidden widths of the cross-encoder's MLP. [] is a single linear layer. None takes the backbone's own head, else [256]."""
     loss: SoleLoss | None = None
@@ -434,13 +442,14 @@ class Teacher(Section):
     positive_from: Annotated[float, Field(gt=0, le=1)] = 0.5
     """InfoNCE: a pair is a positive if its label, mapped to [0, 1], is at least this."""
     max_length: Tokens = 512
-    """Longer texts are truncated to this many tokens and counted. For a cross-encoder this is the length of both texts together."""
+    """Longer texts are truncated to this many tokens and counted. For a cross-encoder this is the length of both texts
+    together."""
     prompts: tuple[str, str] | None = None
     """Texts put before every query and every document, such as ["query: ", "passage: "]. None adds nothing."""
     scripts: Scripts | None = None
-    """The scripts that the teacher reads, such as [latin]. If a text is mostly in another script, the student does not learn the
-    teacher's embedding or layers for it; such texts are counted. For a translation (`data.parallel`) the source text decides.
-    None reads all scripts."""
+    """The scripts that the teacher reads, such as [latin]. If a text is mostly in another script, the student does not
+    learn the teacher's embedding or layers for it; such texts are counted. For a translation (`data.parallel`) the
+    source text decides. None reads all scripts."""
     lora: Lora | None = None
     """Train low-rank adapters instead of all weights. None trains all weights."""
     mlm: Mlm | None = None
@@ -477,7 +486,8 @@ class Signals(Section):
     dtype: Literal["float16", "float32"] = "float32"
     """Number format on disk."""
     runtime: Literal["torch", "openvino"] = "torch"
-    """The runtime that computes signals on a CPU. openvino is about 1.5 times as fast as torch. A GPU always uses torch."""
+    """The runtime that computes signals on a CPU. openvino is about 1.5 times as fast as torch. A GPU always uses
+    torch."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Number format in which the teachers compute. auto is as in `training`."""
     shard_size: Count = 4096
@@ -500,8 +510,8 @@ class Asymmetric(Section):
     min_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.8
     """The least accepted mean cosine between the student's and the teacher's vectors of held-out texts."""
     min_recall: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """The least accepted recall: the share of the `top_k` documents found by the teacher alone that are also found when the
-    student embeds its side."""
+    """The least accepted recall: the share of the `top_k` documents found by the teacher alone that are also found when
+    the student embeds its side."""
     top_k: Count = 10
     """How many documents `min_recall` compares."""
 
@@ -534,16 +544,16 @@ class NewVocabulary(Section):
     size: Annotated[int, Field(ge=64, le=5_000_000)] = 16000
     """Number of tokens."""
     start: Literal["exact", "mean", "focus"] = "focus"
-    """How a new token's embedding is initialised. A token that is also in the old vocabulary keeps its embedding. Any other token
-    starts as a random vector (exact), as the mean of the old tokens that spell it (mean), or as a mixture of the shared tokens
-    that are most similar in the corpus (focus; Dobler & de Melo 2023)."""
+    """How a new token's embedding is initialised. A token that is also in the old vocabulary keeps its embedding. Any
+    other token starts as a random vector (exact), as the mean of the old tokens that spell it (mean), or as a mixture
+    of the shared tokens that are most similar in the corpus (focus; Dobler & de Melo 2023)."""
 
 
 class MoreVocabulary(Section):
     """Add tokens for scripts that the backbone's tokenizer spells letter by letter.
 
-    Text in other scripts keeps its tokens and their embeddings, so the model reads such text as before. WordPiece, Unigram
-    and byte-level BPE tokenizers can be extended.
+    Text in other scripts keeps its tokens and their embeddings, so the model reads such text as before. WordPiece,
+    Unigram and byte-level BPE tokenizers can be extended.
     """
 
     scripts: Scripts
@@ -555,7 +565,10 @@ class MoreVocabulary(Section):
 
 
 class Vocabulary(Section):
-    """How the backbone's vocabulary is changed: trimmed, replaced by a new one, or extended. Set one of the three keys."""
+    """How the backbone's vocabulary is changed: trimmed, replaced by a new one, or extended.
+
+    Set one of the three keys.
+    """
 
     silent_at_default: ClassVar[frozenset[str]] = frozenset({"extend"})
 
@@ -566,8 +579,8 @@ class Vocabulary(Section):
     extend: MoreVocabulary | None = None
     """Keep the vocabulary and add tokens for some scripts."""
     texts: tuple[Unlabelled, ...] = ()
-    """The corpus. Each column is one source; the columns of a row belong together, as translations do. [] is the recipe's own
-    text: training, unlabelled and parallel."""
+    """The corpus. Each column is one source; the columns of a row belong together, as translations do. [] is the
+    recipe's own text: training, unlabelled and parallel."""
 
     @model_validator(mode="after")
     def _one(self) -> "Vocabulary":
@@ -577,11 +590,14 @@ class Vocabulary(Section):
 
 
 class Static(Section):
-    """A student without layers. A text's embedding is the mean of its tokens' vectors, which the backbone computes once."""
+    """A student without layers.
+
+    A text's embedding is the mean of its tokens' vectors, which the backbone computes once.
+    """
 
     weighting: Literal["zipf", "sif", "none"] = "zipf"
-    """A token's weight, from its frequency in the recipe's text. zipf: log(1 + rank). sif: a / (a + share) with a = 1e-3
-    (Arora et al. 2017). none: 1."""
+    """A token's weight, from its frequency in the recipe's text. zipf: log(1 + rank). sif: a / (a + share) with a =
+    1e-3 (Arora et al. 2017). none: 1."""
 
 
 LayerRule = Literal["every", "first", "last", "spread", "importance"]
@@ -603,8 +619,8 @@ class LayerChoice(Section):
     spread: Count | None = None
     """Keep N layers at equal distances, including the first and the last."""
     importance: Count | None = None
-    """Keep N layers. Layers are removed one at a time, always the one whose removal changes the model's scores least. For a
-    bi-encoder, scores are the cosines between all texts of a sample of the training pairs."""
+    """Keep N layers. Layers are removed one at a time, always the one whose removal changes the model's scores least.
+    For a bi-encoder, scores are the cosines between all texts of a sample of the training pairs."""
 
     @property
     def rule(self) -> LayerRule:
@@ -657,7 +673,10 @@ Part = Annotated[int | float, BeforeValidator(_share_or_count)]
 
 
 class Width(Section):
-    """How wide the layers of a student are. The parts of each layer that matter least for the backbone's scores are removed."""
+    """How wide the layers of a student are.
+
+    The parts of each layer that matter least for the backbone's scores are removed.
+    """
 
     feed_forward: Part | None = None
     """Neurons to keep in each feed-forward network, as a share or a count. None keeps all."""
@@ -667,8 +686,8 @@ class Width(Section):
     hidden: Part | None = None
     """The new hidden size, as a share or a count. None keeps the backbone's."""
     hidden_by: Literal["pca", "dimensions"] = "pca"
-    """pca: keep the directions in which the hidden states vary most. dimensions: remove the dimensions that the other dimensions
-    predict best."""
+    """pca: keep the directions in which the hidden states vary most. dimensions: remove the dimensions that the other
+    dimensions predict best."""
 
     @model_validator(mode="after")
     def _something(self) -> "Width":
@@ -678,12 +697,14 @@ class Width(Section):
 
 
 class Control(Section):
-    """How the control is trained. The control is the same student with the same initial weights, trained on the labels without
-    a teacher."""
+    """How the control is trained.
+
+    The control is the same student with the same initial weights, trained on the labels without a teacher.
+    """
 
     loss: SoleLoss | None = None
-    """The loss on the labels. None tries every label loss of the student's kind, cosent, and the recipe's own label terms if these
-    are several or include lists. It takes the loss that is best on the validation pairs."""
+    """The loss on the labels. None tries every label loss of the student's kind, cosent, and the recipe's own label
+    terms if these are several or include lists. It takes the loss that is best on the validation pairs."""
     learning_rates: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
     """The peak learning rates to try with each loss. None is the student's own rate, or that of each of its stages."""
     steps: Count | None = None
@@ -700,8 +721,8 @@ class Student(Section):
     backbone: Backbone
     """The encoder to start from: a model's name or path, `{teacher: NAME}`, or a fresh encoder. The keys below cut it."""
     layers: Layers | None = None
-    """Which of the backbone's layers are kept: a list counted from 0, such as [0, 2, 4], or a rule, such as {importance: 3}.
-    None keeps all."""
+    """Which of the backbone's layers are kept: a list counted from 0, such as [0, 2, 4], or a rule, such as
+    {importance: 3}. None keeps all."""
     width: Width | None = None
     """How wide the layers are. None keeps the backbone's widths."""
     vocabulary: Vocabulary | None = None
@@ -719,14 +740,15 @@ class Student(Section):
     """Width of the embeddings, with the most important dimensions first. None is the backbone's width, or the width of the
     teacher whose embeddings are matched."""
     max_length: Tokens = 512
-    """Longer texts are truncated to this many tokens and counted. For a cross-encoder this is the length of both texts together."""
+    """Longer texts are truncated to this many tokens and counted. For a cross-encoder this is the length of both texts
+    together."""
     prompts: tuple[str, str] | None = None
     """Texts put before every query and every document. None adds nothing."""
     asymmetric: Asymmetric | None = None
     """Embed one side of the pairs and leave the other to a frozen teacher. None embeds both sides."""
     control: bool | Control = True
-    """Train the same student without a teacher, for comparison. true takes the defaults of `Control`; false trains no control,
-    and the report says so."""
+    """Train the same student without a teacher, for comparison. true takes the defaults of `Control`; false trains no
+    control, and the report says so."""
     calibration: ScoreCalibration = ScoreCalibration()
     """How the student's scores become probabilities. A change here does not train the student again."""
     training: Training = Training()
@@ -745,9 +767,9 @@ ExportPrecision = Literal["fp32", "bf16", "fp16", "int8", "int8_dynamic", "int8_
 class Recover(Section):
     """Fine-tune with simulated int8; the loss is mostly the distance to the float student.
 
-    This happens only if the int8 export fails the gate, and before more layers are kept in float. Gradients pass straight
-    through the rounding (Jacob et al. 2018). Batches, precision and schedule are those of the student's training. The gate
-    still compares the export with the student before this fine-tuning.
+    This happens only if the int8 export fails the gate, and before more layers are kept in float. Gradients pass
+    straight through the rounding (Jacob et al. 2018). Batches, precision and schedule are those of the student's
+    training. The gate still compares the export with the student before this fine-tuning.
     """
 
     steps: Count = 200
@@ -758,8 +780,9 @@ class Recover(Section):
     """Weight of the distance to the float student: 1 − cosine for a bi-encoder, the squared difference of logits for a
     cross-encoder. None learns from the objectives alone."""
     objectives: Positive | None = 0.1
-    """Weight of the recipe's objectives, with the teachers' cached signals. If the student has not converged, a large weight moves
-    it away from the float student that the gate compares with. None learns from the float student alone."""
+    """Weight of the recipe's objectives, with the teachers' cached signals. If the student has not converged, a
+    large weight moves it away from the float student that the gate compares with. None learns from the float student
+    alone."""
 
     @model_validator(mode="after")
     def _something(self) -> "Recover":
@@ -779,26 +802,26 @@ class Export(Section):
     formats: Annotated[tuple[ExportFormat, ...], Field(min_length=1)] = ("openvino",)
     """openvino runs fastest on a CPU. onnx is read by fastembed, text-embeddings-inference, transformers.js and others."""
     precisions: tuple[ExportPrecision, ...] = ("fp32", "int8")
-    """fp32 and int8 (weights and activations, static ranges) exist in both formats. Only openvino has bf16, fp16 (weights of half
-    the size), int8_weights (a quarter) and int4_weights (an eighth, word embeddings excepted, as far as the gate accepts).
-    Only onnx has int8_dynamic. With int8_dynamic a text's result depends on the other texts of its batch, so do not build an
-    index with it."""
+    """fp32 and int8 (weights and activations, static ranges) exist in both formats. Only openvino has bf16, fp16
+    (weights of half the size), int8_weights (a quarter) and int4_weights (an eighth, word embeddings excepted, as far
+    as the gate accepts). Only onnx has int8_dynamic. With int8_dynamic a text's result depends on the other texts of
+    its batch, so do not build an index with it."""
     calibration_pairs: Count = 300
     """Number of training pairs that set the int8 ranges. int4 weights are fitted on 128 of their texts."""
     smooth_quant_alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
     """SmoothQuant's α: how much of the activations' outliers is moved into the weights."""
     keep_float: tuple[str, ...] | Literal["ffn_down", "search"] | None = "ffn_down"
-    """Which layers stay in float. ffn_down: the second matrix of each feed-forward network, where int8 loses most. search: try
-    more and more layers in float until the gate passes (this takes minutes); it also runs after a failed gate. A list names
-    layers; null keeps none in float."""
+    """Which layers stay in float. ffn_down: the second matrix of each feed-forward network, where int8 loses most.
+    search: try more and more layers in float until the gate passes (this takes minutes); it also runs after a failed
+    gate. A list names layers; null keeps none in float."""
     recover: Recover | None = None
-    """Fine-tune with simulated int8 if the int8 export fails the gate. This repairs damage from outliers among the weights, not
-    from the rounding of activations. None is off."""
+    """Fine-tune with simulated int8 if the int8 export fails the gate. This repairs damage from outliers among the
+    weights, not from the rounding of activations. None is off."""
     parity_pairs: Count = 500
     """Number of held-out pairs on which the gate compares export and torch."""
     min_cosine: float | None = None
-    """Gate: the least cosine between the export's and torch's embedding of any text. None is the precision's default, here and
-    below."""
+    """Gate: the least cosine between the export's and torch's embedding of any text. None is the precision's default,
+    here and below."""
     min_mean_cosine: float | None = None
     """Gate: the least mean of these cosines."""
     min_rank_agreement: float | None = None
@@ -827,12 +850,12 @@ class TfIdf(Section):
     kind: Literal["tfidf"] = "tfidf"
     """Names this kind of baseline."""
     fit: Literal["corpus", "pair"] = "corpus"
-    """corpus: fit once on all text that the student may learn from, with and without labels. pair: fit on each pair alone, as in
-    the published ablation."""
+    """corpus: fit once on all text that the student may learn from, with and without labels. pair: fit on each pair
+    alone, as in the published ablation."""
     analyzer: Literal["word", "char", "char_wb"] | None = None
-    """Unit of the n-grams: words, characters, or characters within words. If neither analyzer nor ngrams is given, three settings
-    are tried: words, characters 2 to 4 within words, and characters 1 to 3. The best on the validation pairs is taken, or
-    characters 1 to 3 if evaluation is in another script than validation."""
+    """Unit of the n-grams: words, characters, or characters within words. If neither analyzer nor ngrams is given,
+    three settings are tried: words, characters 2 to 4 within words, and characters 1 to 3. The best on the validation
+    pairs is taken, or characters 1 to 3 if evaluation is in another script than validation."""
     ngrams: tuple[Count, Count] | None = None
     """The shortest and the longest n-gram. None is [1, 1] if an analyzer is given."""
 
@@ -912,11 +935,11 @@ class Benchmark(Section):
     threads: Count | None = None
     """Threads of each model. None is every CPU that this process may use."""
     seconds: Seconds = 10.0
-    """Measuring time in seconds, per row and kind of measurement. A slow row takes longer, because it processes all common pairs
-    at least once."""
+    """Measuring time in seconds, per row and kind of measurement. A slow row takes longer, because it processes all
+    common pairs at least once."""
     throughput_pairs: Count = 512
-    """The maximum number of pairs for throughput. All rows use the same pairs: as many as the slowest row has time for, at
-    least 64 (latency: 24)."""
+    """The maximum number of pairs for throughput. All rows use the same pairs: as many as the slowest row has time for,
+    at least 64 (latency: 24)."""
     interval: Annotated[float, Field(gt=0, lt=2)] | None = 0.1
     """Measure all rows, round by round, until the 95 % interval of each row's p50 latency and throughput is no wider than this
     share of the value, or until `max_seconds`. None stops after `seconds`."""
@@ -929,10 +952,10 @@ class Benchmark(Section):
     teachers: tuple[str, ...] | None = None
     """Which teachers get a row. None is all except adapted encoders (kind mlm)."""
     teacher_exports: tuple[ExportPrecision, ...] | None = None
-    """Precisions in which the matched teacher is exported as well, in `export.formats`. They split the "× teacher" speedup into
-    the part of the smaller model and the part of the runtime. None is each of fp32, bf16 and int8 in which the student is
-    exported. For a large teacher each export takes minutes, and memory for the model once more. [] makes none, and the report
-    says so."""
+    """Precisions in which the matched teacher is exported as well, in `export.formats`. They split the "× teacher"
+    speedup into the part of the smaller model and the part of the runtime. None is each of fp32, bf16 and int8 in which
+    the student is exported. For a large teacher each export takes minutes, and memory for the model once more. [] makes
+    none, and the report says so."""
     baselines: dict[Name, Baseline] = Field(default_factory=_tfidf_alone)
     """Other scorers to compare with, by name. {} compares with none."""
 
@@ -941,8 +964,8 @@ class Card(Section):
     """Facts for the model cards that nothing measures."""
 
     license: str | None = None
-    """The licence as the hub spells it, such as apache-2.0. None names the licences of the models that the student was made
-    from."""
+    """The licence as the hub spells it, such as apache-2.0. None names the licences of the models that the student was
+    made from."""
     languages: tuple[str, ...] = ()
     """Language codes, such as [ko, en]."""
 
@@ -953,21 +976,25 @@ class CascadeDial(Section):
     teacher: Name | None = None
     """The teacher that scores the unsure pairs. None is the teacher whose scores are matched."""
     share: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Share of the pairs that go to the teacher. None is the smallest share at which the cascade equals the teacher on the
-    validation pairs; see `margin`."""
+    """Share of the pairs that go to the teacher. None is the smallest share at which the cascade equals the teacher on
+    the validation pairs; see `margin`."""
     top_k: Count | None = None
     """Send the k best documents of each query to the teacher, instead of the unsure pairs."""
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.01
-    """The cascade equals the teacher if it loses less than this: the lower end of the interval of cascade − teacher, in the
-    report's first metric, is above −margin (non-inferiority), after Holm's correction for all shares that are tried."""
+    """The cascade equals the teacher if it loses less than this: the lower end of the interval of cascade − teacher, in
+    the report's first metric, is above −margin (non-inferiority), after Holm's correction for all shares that are
+    tried."""
 
 
 class Plan(Section):
-    """A budget for the student. `distill plan` measures on this machine and finds the largest shapes within the budget."""
+    """A budget for the student.
+
+    `distill plan` measures on this machine and finds the largest shapes within the budget.
+    """
 
     budget_p95_ms: Positive | None = None
-    """The maximum p95 latency in milliseconds for one text (cross-encoder: one pair) at a time, tokenisation included. None is
-    no limit."""
+    """The maximum p95 latency in milliseconds for one text (cross-encoder: one pair) at a time, tokenisation included.
+    None is no limit."""
     budget_mb: Positive | None = None
     """The maximum size, in megabytes (10⁶ bytes), of the exported folder in the plan's precision. None is no limit."""
     precision: Literal["auto", "fp32", "int8"] = "auto"
@@ -980,17 +1007,18 @@ class Plan(Section):
     kind: Literal["cross_encoder", "bi_encoder"] | None = None
     """Kind of the student. None is the kind in the recipe, else bi_encoder."""
     teacher: Name | None = None
-    """Cut this teacher. None cuts the model that `student.backbone` names; if it names none, fresh encoders are planned."""
+    """Cut this teacher. None cuts the model that `student.backbone` names; if it names none, fresh encoders are
+    planned."""
     family: Literal["bert", "xlm-roberta"] | None = None
     """Architecture of fresh encoders. None is bert."""
     vocabulary: OneOrMore[Annotated[int, Field(ge=64)]] | None = None
     """Vocabulary sizes to choose from. None is 32000 for a fresh encoder, and `student.vocabulary` for a cut one."""
     widths: OneOrMore[Annotated[int, Field(ge=16)]] | None = None
-    """Hidden sizes to choose from. None is 128 to 768 for a fresh encoder, and `student.width.hidden` for a cut one. A fresh
-    encoder's attention heads are 64 wide if 64 divides the width, else 32 or 16."""
+    """Hidden sizes to choose from. None is 128 to 768 for a fresh encoder, and `student.width.hidden` for a cut one. A
+    fresh encoder's attention heads are 64 wide if 64 divides the width, else 32 or 16."""
     feed_forward: OneOrMore[Positive] | None = None
-    """Feed-forward sizes to choose from. Fresh encoder: multiples of the width; None is [2, 4]. Cut encoder: shares to keep; None
-    keeps all."""
+    """Feed-forward sizes to choose from. Fresh encoder: multiples of the width; None is [2, 4]. Cut encoder: shares to
+    keep; None keeps all."""
     layers: OneOrMore[Count] | None = None
     """Numbers of layers to choose from. None is 2 to 12 for a fresh encoder, 1 to all for a cut one."""
     measured: Annotated[int, Field(ge=3)] = 10
@@ -1002,7 +1030,10 @@ class Plan(Section):
 
 
 class FurtherCut(Section):
-    """What a later stage cuts from the student of the previous stage. The keys have the same meaning as in `student`."""
+    """What a later stage cuts from the student of the previous stage.
+
+    The keys have the same meaning as in `student`.
+    """
 
     layers: Layers | None = None
     """Which of the student's layers are kept: a list counted from 0, or a rule. None keeps all."""
@@ -1026,15 +1057,16 @@ class TrainingStage(Section):
     """One stage of the student's training. It starts from the finished student of the previous stage."""
 
     data: Data | None = None
-    """Keys that differ from the recipe's own `data` section. All stages are evaluated on the recipe's evaluation pairs."""
+    """Keys that differ from the recipe's own `data` section. All stages are evaluated on the recipe's evaluation
+    pairs."""
     objectives: Objectives | None = None
-    """What the student learns from in this stage. Keys are not merged with the recipe's section. None takes that section as it
-    is."""
+    """What the student learns from in this stage. Keys are not merged with the recipe's section. None takes that
+    section as it is."""
     training: Training | None = None
     """Keys that differ from `student.training` and the recipe's own `training` section."""
     student: FurtherCut | None = None
-    """What is cut from the student of the previous stage before this stage starts. The first stage trains the student of the
-    section `student`."""
+    """What is cut from the student of the previous stage before this stage starts. The first stage trains the student
+    of the section `student`."""
 
 
 class Recipe(Section):
@@ -1090,7 +1122,10 @@ class Recipe(Section):
 
     @property
     def in_stages(self) -> tuple["Recipe", ...]:
-        """The recipe of each stage: this recipe without `stages`, with the stage's keys applied. Without stages, this recipe."""
+        """The recipe of each stage: this recipe without `stages`, with the stage's keys applied.
+
+        Without stages, this recipe.
+        """
         recipes, student = [], self.student
         for stage in self.stages.values():
             if self.student is not None and student is not None:
@@ -1103,7 +1138,10 @@ class Recipe(Section):
 
     @property
     def exports(self) -> list[tuple[ExportFormat | Literal["numpy"], ExportPrecision]]:
-        """Formats and precisions of the student's exports. A static student has no graph, and its folder is the fp32 export."""
+        """Formats and precisions of the student's exports.
+
+        A static student has no graph, and its folder is the fp32 export.
+        """
         if self.student is None or self.student.static is None:
             return [*self.export.wanted]
         return [("numpy", "int8")] if "int8" in self.export.precisions else []

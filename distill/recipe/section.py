@@ -47,7 +47,8 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
     silent_at_default: ClassVar[frozenset[str]] = frozenset()
-    """Fields that a fingerprint leaves out at their default, so that artefacts made before these fields existed stay valid."""
+    """Fields that a fingerprint leaves out at their default, so that artefacts made before these fields existed stay
+    valid."""
 
     def deciding(self, exclude: Any = None) -> dict[str, Any]:
         """Return the content for the fingerprint of an artefact that is made from this section.

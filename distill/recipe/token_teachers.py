@@ -42,7 +42,8 @@ class M3Weights(Section):
     dense: _Weight = 0.4
     """Weight of the cosine between the two embeddings."""
     sparse: _Weight = 0.2
-    """Weight of the lexical match: over the tokens that both texts have, the sum of the products of their two token weights."""
+    """Weight of the lexical match: over the tokens that both texts have, the sum of the products of their two token
+    weights."""
     multi_vector: _Weight = 0.4
     """Weight of the late interaction: the mean, over the query's tokens, of the greatest cosine to a token of the document."""
 
@@ -68,7 +69,8 @@ class M3Teacher(TokenTeacher):
     kind: Literal["bge_m3"]
     """Names this kind of teacher."""
     weights: M3Weights = M3Weights()
-    """Weights of the three scores. The defaults are those of FlagEmbedding's examples; BGE-m3 was trained with 1, 0.3 and 1."""
+    """Weights of the three scores. The defaults are those of FlagEmbedding's examples; BGE-m3 was trained with 1, 0.3
+    and 1."""
     max_length: Tokens = 512
     """Longer texts are truncated to this many tokens and counted. BGE-m3 reads up to 8192 tokens."""
 
@@ -100,8 +102,8 @@ class LateInteractionTeacher(TokenTeacher):
     kind: Literal["late_interaction"]
     """Names this kind of teacher."""
     similarity: Literal["meanmaxsim", "maxsim"] = "meanmaxsim"
-    """maxsim: the sum, over the query's tokens, of the greatest similarity to a token of the document. The score is kept as a logit.
-    meanmaxsim: maxsim divided by the number of the query's tokens. The score is kept as a cosine."""
+    """maxsim: the sum, over the query's tokens, of the greatest similarity to a token of the document. The score is
+    kept as a logit. meanmaxsim: maxsim divided by the number of the query's tokens. The score is kept as a cosine."""
     query_length: Tokens | None = None
     """Longer queries are truncated to this many tokens and counted. None is the folder's own limit."""
     document_length: Tokens | None = None

@@ -1,7 +1,8 @@
 """Read YAML for recipes: plain values, each key once, and limits on size and depth.
 
-`yaml.safe_load` alone has three faults: it silently takes the second of two equal keys, it accepts nine lines of aliases that
-expand to a thousand million values, and it fails in many ways on input that is nested a thousand levels deep.
+`yaml.safe_load` alone has three faults: it silently takes the second of two equal keys, it accepts nine lines of
+aliases that expand to a thousand million values, and it fails in many ways on input that is nested a thousand levels
+deep.
 """
 
 import re
@@ -19,12 +20,12 @@ _MOST_BYTES = 5_000_000
 _MOST_VALUES = 200_000  # with every alias expanded
 _DEEPEST = 50
 _LONGEST_KEY = 200
-# YAML 1.1 reads 010 as 8 and 1:30 as 90; here both are read as text, and pydantic reads "010" in a field of numbers as 10
+# YAML 1.1 reads 010 as 8 and 1:30 as 90. Here both are text, and pydantic reads "010" in a number field as 10.
 _OCTAL_OR_SEXAGESIMAL = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
 
 
 class _Loader(yaml.SafeLoader):
-    """A safe loader that refuses duplicate keys and reads octal and sexagesimal numbers as text; `<<` and aliases work."""
+    """A safe loader that refuses duplicate keys and reads octal and sexagesimal numbers as text."""
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
         """Return the tag of a node; that of a text for a plain number that YAML would read as octal or sexagesimal."""
@@ -88,7 +89,8 @@ def parse_yaml(text: str, where: str) -> Any:
 def parse_line(text: str, where: str) -> Any:
     """Parse a value from a command line as YAML, and refuse comments.
 
-    :raises BadInput: as `parse_yaml`, and if YAML would drop a part of the value as a comment, as in a file name "a #1.csv"
+    :raises BadInput: as `parse_yaml`, and if YAML would drop a part of the value as a comment, as in a file name "a
+        #1.csv"
     """
     value = parse_yaml(text, where)
     if left_out := _comment_in(text):

@@ -29,7 +29,7 @@ _KEYS = {"task": str, "type": str, "metric": str, "score": float, "data": str, "
 
 @dataclass(frozen=True)
 class BoardScore:
-    """A model's main score on a task: Spearman's correlation of the cosines (STS), or average precision (pair classification).
+    """A model's main score on a task: Spearman's correlation of cosines (STS) or average precision (classification).
 
     :param type: the type of the task, such as STS
     :param data: the revision of the task's data

@@ -4,8 +4,8 @@
 
     title           str
     reference       the name for the row with which the others are compared; "teacher" if it is missing
-    primary_metric  str, optional: the metric of the headline and the picture; by default the first available of ndcg_at_10,
-                    roc_auc and spearman
+    primary_metric  str, optional: the metric of the headline and the picture; by default the first available of
+                    ndcg_at_10, roc_auc and spearman
     recipe          mapping, shown as YAML
     data            mapping, such as n_pairs, n_queries, source
     environment     mapping, such as cpu, threads, versions (a mapping), platform, date
@@ -21,8 +21,8 @@ Each row has:
     parameters, size_mb, peak_memory_mb
     metrics         {key: {value, low, high, n}}
     retention       {key: share of the teacher's value}
-    retention_best, above_chance, gain, under_floor: comparisons with best teacher, chance, untrained student and TF-IDF; see
-                    `distill.metrics.standing`
+    retention_best, above_chance, gain, under_floor: comparisons with best teacher, chance, untrained student and
+                    TF-IDF; see `distill.metrics.standing`
     calibration     {kind, fitted_to, graded, before, after, operating_point}: before and after are {ece, plain, noise, brier, bins},
                     see `distill.metrics.reliability`; operating_point is {by, share, threshold, precision, recall, validation}
     operating_point in the teacher's row: {threshold, precision, recall}
@@ -30,18 +30,18 @@ Each row has:
     variant         the terms that a TF-IDF row counts
     latency_ms      {batch, p50, p95, p99}
     throughput_pairs_per_s, speedup (× the teacher's throughput)
-    speedup_split   for an export: {model, runtime, beside, same}, see `distill.evaluation.teacher_exports`; model × runtime is the
-                    speed-up
+    speedup_split   for an export: {model, runtime, beside, same}, see `distill.evaluation.teacher_exports`;
+                    model × runtime is the speed-up
     latency_pairs, throughput_pairs: number of pairs on which each was measured
     latency_interval, throughput_interval: {low, high}, 95 % intervals of p50 and of the throughput
     latency_by_length  [{tokens, p50, p95}]
     under_load      {batches: [{tokens, batch, p50}], capacity_pairs_per_s, open_loop: [{load, rate, p50, p95, p99}]}:
-                    in batches, p50 is milliseconds per batch; in open_loop, pairs arrive at `rate` per second, which is the
-                    share `load` of the capacity
+                    in batches, p50 is milliseconds per batch; in open_loop, pairs arrive at `rate` per second, which
+                    is the share `load` of the capacity
     per_run         raw samples: kept in the JSON, not shown
 
-Only `rows` and each row's `name` are required. Values that are missing or not finite are left out and never guessed. A missing
-share or speed-up is computed if the teacher's row has the values for it.
+Only `rows` and each row's `name` are required. Values that are missing or not finite are left out and never guessed. A
+missing share or speed-up is computed if the teacher's row has the values for it.
 """
 
 import csv
@@ -65,10 +65,10 @@ _JSON, _CSV, _HTML = "benchmark.json", "benchmark.csv", "index.html"
 def write_report(benchmark: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write the report of a benchmark into a folder, which is created if needed, and return the written files.
 
-    The files are benchmark.json, benchmark.csv and index.html. If there is data for them, there are also quality_latency.png,
-    quality_throughput.png, latency_by_length.png and reliability.png. All files are finished in a temporary folder before the first
-    is put in place, so that a failure leaves an earlier report unchanged. Pictures of an earlier report for which this one has no
-    data are removed.
+    The files are benchmark.json, benchmark.csv and index.html. If there is data for them, there are also
+    quality_latency.png, quality_throughput.png, latency_by_length.png and reliability.png. All files are finished in a
+    temporary folder before the first is put in place, so that a failure leaves an earlier report unchanged. Pictures of
+    an earlier report for which this one has no data are removed.
 
     :raises BadInput: if there are no rows, a row has no name, or no row has the given primary metric
     """
@@ -79,7 +79,7 @@ def write_report(benchmark: Mapping[str, Any], folder: Path) -> list[Path]:
         names = _write_all(content, scratch)
         for name in set(PNG_FILES) - set(names):
             (folder / name).unlink(missing_ok=True)
-        for name in sorted(names, key=lambda name: name == _JSON):  # the JSON comes last: it marks the report as finished
+        for name in sorted(names, key=lambda name: name == _JSON):  # the JSON is last: it marks a finished report
             os.replace(scratch / name, folder / name)
     return [folder / name for name in names]
 

@@ -35,7 +35,7 @@ class Curve:
 
 
 def curve_of(content: BenchmarkResults) -> Curve | None:
-    """Return the curve of the first calibrated row, which is the student's if it has one; None without a calibrated row.
+    """Return the curve of the first calibrated row (the student's if it has one); None without a calibrated row.
 
     The curves of the exports look alike.
     """
@@ -58,7 +58,7 @@ def _bins(row: Row, stage: str) -> list[Bin]:
 
 
 def calibration_table(content: BenchmarkResults) -> ReportTable | None:
-    """Return the table of errors before and after calibration, with operating points; None without a calibrated model."""
+    """Return the table of errors before and after calibration, with operating points; None without calibrations."""
     rows = [(label, row) for label, row in content.labelled() if row.get("calibration") or row.get("operating_point")]
     if not any(row.get("calibration") for _, row in rows):
         return None

@@ -1,7 +1,7 @@
 """The content of a report: a checked and completed benchmark, and access to the numbers in its rows.
 
-The docstring of `distill.report.build` lists the fields of a benchmark. Any of them may be missing. `number_at` and the functions
-that use it then return None, and the report leaves the number out.
+The docstring of `distill.report.build` lists the fields of a benchmark. Any of them may be missing. `number_at` and the
+functions that use it then return None, and the report leaves the number out.
 """
 
 import math

@@ -1,8 +1,8 @@
 """Draw figures with matplotlib: a common style, names that do not overlap, and output of a figure as SVG and PNG.
 
 Sizes are pixels: a figure has 72 dots per inch, so that a point is a pixel of the SVG. pyplot, a display and the user's
-matplotlibrc are not used. The layout is the same on every machine, because it uses matplotlib's own font; letters that this font
-lacks are assumed to be square. The SVG contains its text as text, in the font of the page.
+matplotlibrc are not used. The layout is the same on every machine, because it uses matplotlib's own font; letters that
+this font lacks are assumed to be square. The SVG contains its text as text, in the font of the page.
 """
 
 import re
@@ -73,7 +73,7 @@ _STYLE: Mapping[str, Any] = {
     "ytick.left": False,
     "ytick.major.pad": 8,
 }
-# settings of adjustText for all attempts; a limit of iterations, because with a time limit pictures would depend on the machine
+# settings of adjustText for all attempts; iterations are limited, not time, which would depend on the machine
 _SETTINGS: Mapping[str, Any] = {"explode_radius": 0, "prevent_crossings": False, "iter_lim": 100}
 _STRONG: Mapping[str, Any] = {
     "force_text": (0.2, 0.8),
@@ -82,8 +82,8 @@ _STRONG: Mapping[str, Any] = {
     "max_move": 3,
 }
 _WEAK: Mapping[str, Any] = {"force_text": (0.1, 0.4), "force_static": (0.1, 0.4), "expand": (1.04, 1.2), "max_move": 5}
-# Each attempt: the start of a name relative to its mark, in half widths and heights of the name; the forces; whether names avoid
-# bars, too. Chosen on reports of 7 models at 928 and 344 pixels: each of the four is the first to succeed in some picture.
+# Each attempt: the direction in which a name starts from its mark; the forces; whether names avoid bars, too.
+# Chosen on reports of 7 models at 928 and 344 pixels: each of the four is the first to succeed in some picture.
 _ATTEMPTS = (((1, 0), _STRONG, True), ((0, 0), _STRONG, True), ((-1, 0), _STRONG, False), ((0, 0), _WEAK, False))
 _CROWDED = 0.25  # if names cover a larger share of the axes, no attempt succeeds, so none is made
 _MOST_NAMES = 12  # the same for more names than this
@@ -179,8 +179,9 @@ def name_points(
 ) -> bool:
     """Put a name beside each point, without overlaps. If there is no room, place no name and return False.
 
-    Call it last, because it fixes the layout of the figure. adjustText moves the names. Of several attempts the first is taken in
-    which no name covers another name or a point. A name that had to move away is connected to its point with a line.
+    Call it last, because it fixes the layout of the figure. adjustText moves the names. Of several attempts the first
+    is taken in which no name covers another name or a point. A name that had to move away is connected to its point
+    with a line.
 
     :param bars: vertical matplotlib lines that names avoid if there is room
     :param must: if there is no room, take the attempt with the fewest overlaps
@@ -230,7 +231,7 @@ def _crowded(axes: Any, texts: Sequence[Any]) -> bool:
 
 
 def _adjusted(axes: Any, marks: Any, texts: Sequence[Any], bars: Sequence[Any], forces: Mapping[str, Any]) -> int:
-    """Move names away from each other, from marks and from bars; return the number of remaining overlaps with names and marks."""
+    """Move names away from each other, marks and bars; return the number of remaining overlaps with names and marks."""
     from adjustText import adjust_text
     from matplotlib.transforms import Bbox
 
@@ -297,7 +298,9 @@ def _anchor(axes: Any, text: Any, at: Any) -> None:
 
 
 def name_ends(axes: Any, ends: Sequence[tuple[float, float]], names: Sequence[str], *, away: float = 14) -> None:
-    """Put a name to the right of each line's end. If ends are close, names are moved up or down and connected with a line.
+    """Put a name to the right of each line's end.
+
+    If ends are close, names are moved up or down and connected with a line.
 
     Call it last, because it makes room at the right and fixes the layout of the figure.
     """
@@ -320,7 +323,7 @@ def name_ends(axes: Any, ends: Sequence[tuple[float, float]], names: Sequence[st
 
 
 def spread(places: Sequence[float], heights: Sequence[float], low: float, high: float) -> list[float]:
-    """Return new middles of boxes, so that boxes do not overlap, keep their order, and stay within bounds if there is room.
+    """Return new middles of boxes, so that boxes do not overlap, keep their order, and stay in bounds if possible.
 
     >>> spread([10, 11, 50], [8, 8, 8], 0, 100), spread([99, 98], [8, 8], 0, 100)
     ([10, 18.0, 50], [96.0, 88.0])
@@ -377,8 +380,8 @@ _DROPPED = {f"{_SVG}{tag}" for tag in ("defs", "metadata", "clipPath", "style")}
 def to_svg(figure: Any, *, kind: str, title: str, about: str) -> str:
     """Return a figure as an SVG element of a page, with the page's colours and font.
 
-    It contains only paths and texts, without a style element, references or links. The `gid` of an artist becomes the class of its
-    group.
+    It contains only paths and texts, without a style element, references or links. The `gid` of an artist becomes the
+    class of its group.
 
     :param kind: the CSS class of the element
     :param title: the title for screen readers and the tooltip
@@ -427,7 +430,10 @@ def _elements(node: ElementTree.Element, shapes: Mapping[str, ElementTree.Elemen
 
 
 def _css(*nodes: ElementTree.Element) -> str:
-    """Return the style attribute for nodes, with CSS variables as colours and no font. Later nodes override earlier ones."""
+    """Return the style attribute for nodes, with CSS variables as colours and no font.
+
+    Later nodes override earlier ones.
+    """
     rules: dict[str, str] = {}
     for node in nodes:
         parts = [rule.partition(":") for rule in node.get("style", "").split(";") if rule]
@@ -448,8 +454,8 @@ def _rounded(text: str | None) -> str:
 def save_png(figure: Any, path: Path) -> str:
     """Write a figure as PNG and return the file's name. Call `to_svg` before, because letters may be removed here.
 
-    Hangul and Han letters are drawn with a font of this machine. If matplotlib finds none, these letters are left out, and the
-    name becomes for example `model 1: int8`. The page has the full name.
+    Hangul and Han letters are drawn with a font of this machine. If matplotlib finds none, these letters are left out,
+    and the name becomes for example `model 1: int8`. The page has the full name.
     """
     from matplotlib.patheffects import withStroke
     from matplotlib.text import Text
@@ -496,7 +502,7 @@ def _letters(font: str) -> frozenset[str]:
 
 
 def _fonts_beside(name: str) -> list[str]:
-    """Return [a font of this machine with Hangul and Han letters] if the name has letters that matplotlib's font lacks, else []."""
+    """Return a font with Hangul and Han letters, in a list, if the name has letters that matplotlib's font lacks."""
     if _letters(_OWN_FONT).issuperset(name.replace("\n", "")):
         return []
     from matplotlib.font_manager import fontManager

@@ -1,7 +1,8 @@
-"""Write model cards: a `README.md` in each model folder of a run, with a description, quality, speed and how to load the model.
+"""Write model cards: a `README.md` in each model folder of a run, with description, quality, speed and usage.
 
-The template `model_card.md` is filled with the numbers of the report and of the folders' `artefact.json`, when the report is
-written. The metadata at its top are for the Hugging Face hub. A card describes the model and is not part of its revision.
+The template `model_card.md` is filled with the numbers of the report and of the folders' `artefact.json`, when the
+report is written. The metadata at its top are for the Hugging Face hub. A card describes the model and is not part of
+its revision.
 """
 
 from collections.abc import Mapping, Sequence
@@ -300,7 +301,7 @@ def _calibration(row: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _decision(row: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the threshold with its precision and recall; None if there is no threshold, or precision or recall is undefined."""
+    """Return the threshold with its precision and recall; None without a threshold, or if one of them is undefined."""
     point = (row.get("calibration") or {}).get("operating_point")
     if point is None or point["precision"] is None or point["recall"] is None:
         return None
@@ -373,7 +374,8 @@ def push(folder: Path, repository: str, *, private: bool = True, dry_run: bool =
     """Upload a model folder to the Hugging Face hub and return its address.
 
     :param dry_run: contact no server and send nothing; return what would be sent, one line for each file
-    :raises BadInput: if the folder is incomplete, has changed since it was made or has no README.md, or the name is not valid
+    :raises BadInput: if the folder is incomplete, has changed since it was made or has no README.md, or the name is not
+        valid
     :raises JobFailed: if the hub refuses
     """
     check_model_folder(folder)

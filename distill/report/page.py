@@ -46,7 +46,7 @@ def page(content: BenchmarkResults, pictures: Pictures) -> str:
 
 
 def _kept(content: BenchmarkResults) -> list[tuple[str, str, str]]:
-    """Return, for each model, its label, its shares of the teacher's quality, and the comparison with chance and floor."""
+    """Return each model's label, its shares of the teacher's quality, and the comparison with chance and floor."""
     if content.teacher is None:
         return []
     others = [(label, row) for label, row in content.labelled() if row.get("role") != "teacher"]

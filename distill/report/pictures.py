@@ -1,7 +1,7 @@
 """The pictures of a report: quality against latency and throughput, latency by length and under load, and reliability.
 
-Each picture is one figure. The page contains it as SVG, some in a second size for phones, because text is not scaled. The PNG
-files show the same figures.
+Each picture is one figure. The page contains it as SVG, some in a second size for phones, because text is not scaled.
+The PNG files show the same figures.
 """
 
 from collections.abc import Sequence
@@ -192,7 +192,7 @@ def _panels(services: Sequence[Service]) -> list[Picture]:
 
 @drawing()
 def _reliability(curve: Curve, shape: _Shape) -> Picture:
-    """Draw the share of matches by probability, before and after calibration, with the diagonal of perfect calibration."""
+    """Draw the share of matches by probability, before and after calibration, with the diagonal for comparison."""
     figure, (axes,) = new_figure(shape.width, shape.height, text=shape.text, grid="both")
     _name_axes(figure, axes, "probability", "share of matches")
     axes.set(xlim=(0, 1), ylim=(0, 1))

@@ -1,4 +1,4 @@
-"""The data for a report's pictures and tables: each model's points, lines, batches and loads, with every number checked."""
+"""The data for a report's pictures and tables: each model's points, lines, batches and loads, with checked numbers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

@@ -188,7 +188,7 @@ def _size_columns() -> list[_Column]:
 
 
 def _best(column: _Column, rows: Sequence[Row]) -> float | None:
-    """Return the best value of a column without the teacher's rows, times `better`; None if fewer than two rows have one."""
+    """Return a column's best value without the teacher's rows, times `better`; None if fewer than two rows have one."""
     values = [column.value(row) for row in rows if row.get("role") not in IS_TEACHER]
     known = [value * column.better for value in values if value is not None]
     return max(known) if column.better and len(known) > 1 else None
@@ -237,7 +237,7 @@ def _runtime_words(content: BenchmarkResults) -> str:
 
 
 def pairs_measured(content: BenchmarkResults) -> str:
-    """Return on how many pairs speed was measured: once if all rows have the same numbers, else row by row; "" if unknown."""
+    """Return on how many pairs speed was measured: once if all rows agree, else row by row; "" if unknown."""
     known = [
         (label, numbers)
         for label, row in content.labelled()

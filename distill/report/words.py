@@ -121,7 +121,8 @@ def listed(parts: Sequence[str]) -> str:
 def nature(row: Row, reference: str = "teacher") -> str:
     """Return role, kind, variant, runtime and precision in one line; a missing precision is called "not recorded".
 
-    :param reference: the name for the row with which the others are compared; if it is not "teacher", the others have no role
+    :param reference: the name for the row with which the others are compared; if it is not "teacher", the others have
+        no role
     """
     kind, runtime = str(row.get("kind") or ""), str(row.get("runtime") or "")
     precision = row.get("precision") or "precision not recorded"

@@ -1,8 +1,8 @@
 """Remove personal identifiers from a résumé, as Korean fair-hiring law and blind hiring require.
 
-Removed are labelled fields (`성명: …`), identifiers without a label (phone numbers, addresses), and names. A name that was found
-once is removed at all its occurrences. The method is a set of rules and no model. It misses unusual phrasings, so check the removed
-pieces before you rely on it.
+Removed are labelled fields (`성명: …`), identifiers without a label (phone numbers, addresses), and names. A name that
+was found once is removed at all its occurrences. The method is a set of rules and no model. It misses unusual
+phrasings, so check the removed pieces before you rely on it.
 
 Each regular expression takes linear time: quantifiers are bounded or possessive.
 """
@@ -44,17 +44,17 @@ class Blinded:
 def blind(text: str) -> Blinded:
     r"""Remove the data that identify a person, and the data that an employer must not request.
 
-    The latter are listed in article 4-3 of the Korean Fair Hiring Procedure Act: looks, height, weight; origin, marriage,
-    property; education, work and property of relatives. Blind hiring also leaves out name, photo, birth date, age, gender,
-    religion, address, identity numbers, phone, e-mail and personal pages.
+    The latter are listed in article 4-3 of the Korean Fair Hiring Procedure Act: looks, height, weight; origin,
+    marriage, property; education, work and property of relatives. Blind hiring also leaves out name, photo, birth date,
+    age, gender, religion, address, identity numbers, phone, e-mail and personal pages.
 
-    The rules read the plain form of the text (:mod:`distill.resumes.plain_text`), so decomposed Hangul, full-width and zero-width
-    characters hide nothing. Text that is not removed is unchanged.
+    The rules read the plain form of the text (:mod:`distill.resumes.plain_text`), so decomposed Hangul, full-width and
+    zero-width characters hide nothing. Text that is not removed is unchanged.
 
-    Each removed piece is replaced by a neutral token (:data:`PLACEHOLDERS`, in Korean if the text has any Hangul). Labels are kept,
-    so that all résumés keep their layout. A name that was found once is removed at all its occurrences; parts of a name are
-    only removed if they cannot be a common word. Employers' addresses are removed like other addresses. Military service is
-    kept, because the law requires it of applicants.
+    Each removed piece is replaced by a neutral token (:data:`PLACEHOLDERS`, in Korean if the text has any Hangul).
+    Labels are kept, so that all résumés keep their layout. A name that was found once is removed at all its
+    occurrences; parts of a name are only removed if they cannot be a common word. Employers' addresses are removed like
+    other addresses. Military service is kept, because the law requires it of applicants.
 
     >>> blind("성명: 홍길동 (만 29세)\n경력: 한빛병원 2019.03 ~ 2022.05\n동료들은 홍길동을 믿습니다.").text
     '성명: [이름]\n경력: 한빛병원 2019.03 ~ 2022.05\n동료들은 [이름]을 믿습니다.'
@@ -101,7 +101,10 @@ _UP_TO = re.compile(r"[^(/,|\n]{2,40}")
 
 
 def _merged(plain: str, spans: Iterable[Span]) -> Iterator[Span]:
-    """Yield the spans in order. Overlapping spans are merged, with the kind of the first; of those that start together, the longest."""
+    """Yield the spans in order.
+
+    Overlapping spans are merged, with the kind of the first; of those that start together, the longest.
+    """
     last: Span | None = None
     for start, end, kind in sorted(spans, key=lambda span: (span[0], -span[1])):
         while start < end and plain[end - 1] in " \t\r\n":

@@ -206,7 +206,7 @@ def labelled(plain: str, personal: Sequence[ResumeSection]) -> Iterator[Span]:
     yield from _tables(plain)
 
 
-# In personal data, one word in a label is enough to recognise it, and the rest of the entry is the value: "Name of applicant: …"
+# In personal data, one word of a label is enough, and the rest of the entry is the value: "Name of applicant: …"
 _KEYWORDS: tuple[tuple[Identifier, str], ...] = (
     ("email", "메일|e-?mail"),
     ("phone", r"전화|휴대|핸드폰|연락|팩스|\bphone|\btel\b|mobile|\bcell|\bfax\b|\bcontact n"),

@@ -1,4 +1,4 @@
-"""Patterns that the rules of blinding share (dates, ages, places, relatives), and the placeholders for removed pieces."""
+"""Patterns that the rules of blinding share (dates, ages, places, relatives), and placeholders for removed text."""
 
 from typing import Literal
 
@@ -108,6 +108,9 @@ def signs(words: str) -> tuple[str, ...]:
 
 
 def is_form(line: str) -> bool:
-    """Return whether a line consists of entries. In running text, a word that looks like a name or place says little."""
+    """Return whether a line consists of entries.
+
+    In running text, a word that looks like a name or place says little.
+    """
     line = line.strip()
     return len(line) <= 20 or (len(line) <= _MAX_FORM and not SENTENCE.search(line))

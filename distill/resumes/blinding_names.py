@@ -193,7 +193,7 @@ _TWO_WORDS = re.compile(rf"(?<![^\W_])({ENGLISH_WORD})(?: [A-Z]\.?)?(?= ({ENGLIS
 
 
 def names_of_handles(plain: str) -> Iterator[Span]:
-    """Yield pairs of capitalised words that an e-mail address or a profile page spells: priya.raman@… is Priya Raman."""
+    """Yield pairs of capitalised words that an e-mail address or a profile spells: priya.raman@… is Priya Raman."""
     handles = {re.sub(r"[^a-z]", "", (match[1] or match[2]).lower()) for match in _HANDLES.finditer(plain)}
     for match in _TWO_WORDS.finditer(plain) if handles else ():
         first, last = (re.sub(r"[\W_]", "", word.lower()) for word in match.groups())

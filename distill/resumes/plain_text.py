@@ -60,7 +60,7 @@ class Plain:
         return self.starts[start], self.ends[end - 1]
 
     def boundary(self, at: int) -> int:
-        """Return the offset in the original of a character in the plain text; the original's length at the end of the text."""
+        """Return the offset in the original for a character of the plain text; the length at the end of the text."""
         if self.starts is None or (at == 0 and self.starts):
             return at
         return self.starts[at] if at < len(self.starts) else len(self.original)
@@ -83,7 +83,7 @@ def plain(text: str) -> Plain:
 
 
 def _as_one(characters: str) -> str:
-    """Return a cluster as one character: composed, and for compatibility characters in their compatibility form (NFKC)."""
+    """Return a cluster as one composed character (NFC); compatibility characters in their plain form (NFKC)."""
     composed = unicodedata.normalize("NFC", characters)
     return unicodedata.normalize("NFKC", composed) if _COMPATIBLE.search(composed) else composed
 

@@ -103,7 +103,7 @@ def is_titled(line: str) -> bool:
 
 
 def seems_dated(line: str) -> bool:
-    """Return whether a line in personal data looks like the first line of the experience: a date and enough other text."""
+    """Return whether a line in personal data looks like the first of the experience: a date and enough other text."""
     return bool(_DATE.search(line)) and (len(line) > 20 or (len(line) > 14 and bool(_YEARS.search(line))))
 
 
@@ -112,7 +112,7 @@ def _is_prose(line: str) -> bool:
 
 
 def told_outright(line: str) -> SectionKind | None:
-    """Return the kind of a line that is clear in any place: a closing declaration or the note on references; else None."""
+    """Return the kind of a line that is clear anywhere: a closing declaration or a note on references; else None."""
     if _REFERENCES.match(line):
         return "references"
     return "personal" if _CLOSING.search(line) else None
@@ -149,7 +149,11 @@ def content_kind(line: str) -> SectionKind | None:
 
 
 def _told(line: str) -> SectionKind:
-    """Return the kind of a sentence: a verb of work with a time, a verb of study with a school, a list of skills, else summary."""
+    """Return the kind of a sentence.
+
+    Experience: a verb of work with a time. Education: a verb of study with a school. Skills: several things that the
+    person uses. All other sentences are summary.
+    """
     if _WORKED.search(line) and (_DATE.search(line) or re.search(r"\byears?\b", line)):
         return "experience"
     if _STUDIED.search(line) and _SCHOOL.search(line):

@@ -1,7 +1,7 @@
 """Recognise headings of a résumé, and their kind of section, with a small grammar of Korean and English.
 
-A Korean heading is (modifier)* noun (ending)*. An English heading is a phrase from a list, or capitalised words that end in one. All
-words of a title must fit, so a heading word in a running sentence is not a heading.
+A Korean heading is (modifier)* noun (ending)*. An English heading is a phrase from a list, or capitalised words that
+end in one. All words of a title must fit, so a heading word in a running sentence is not a heading.
 """
 
 import re
@@ -151,7 +151,10 @@ MAX_TITLE = 48
 
 @lru_cache(maxsize=8192)
 def kind_of_heading(title: str) -> SectionKind | None:
-    """Return the kind of section of a heading; None if the words are not a heading. In "A / B" the first part decides."""
+    """Return the kind of section of a heading; None if the words are not a heading.
+
+    In "A / B" the first part decides.
+    """
     parts = [part for part in _PARTS.split(title.strip()) if part]
     if not parts or len(parts) > 4 or len(title) > MAX_TITLE:
         return None

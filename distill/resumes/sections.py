@@ -3,13 +3,14 @@
     text ─▶ split_sections ─▶ ResumeSection, ResumeSection, …    which cover the text without a gap
          ─▶ keep_sections  ─▶ experience, education and skills alone ("V2" of the published data; the whole text is V1)
 
-Texts may be Korean, English or mixed, with headings of any style or without headings. The method is rules; nothing is learned. A
-heading is a *whole* short line, or a label before its text, and all of its words belong to a small grammar of heading words. A
-heading word in a running sentence is therefore not a heading. Lines without a heading are classified by their content.
+Texts may be Korean, English or mixed, with headings of any style or without headings. The method is rules; nothing is
+learned. A heading is a *whole* short line, or a label before its text, and all of its words belong to a small grammar
+of heading words. A heading word in a running sentence is therefore not a heading. Lines without a heading are
+classified by their content.
 
-Each regular expression takes linear time: quantifiers are bounded or possessive, and no unbounded quantifier is next to another
-one that accepts the same characters. Rules read the text in its plain form (:mod:`distill.resumes.plain_text`); offsets refer to
-the original text.
+Each regular expression takes linear time: quantifiers are bounded or possessive, and no unbounded quantifier is next to
+another one that accepts the same characters. Rules read the text in its plain form (:mod:`distill.resumes.plain_text`);
+offsets refer to the original text.
 """
 
 import re
@@ -60,8 +61,8 @@ class ResumeSection:
 
     :param heading: the heading as written, with its decoration; "" if the section has none
     :param text: the text under the heading
-    :param start: offset of the section in the whole text, including heading and blank lines; so is ``end``. The sections of a text,
-        joined, are the text.
+    :param start: offset of the section in the whole text, including heading and blank lines; so is ``end``. The
+        sections of a text, joined, are the text.
     """
 
     kind: SectionKind
@@ -101,8 +102,8 @@ def keep_sections(text: str, kinds: Sequence[SectionKind] = ("experience", "educ
     r"""Keep the sections of these kinds, headings included, in the order of the text.
 
     The published V2 "includes only the experience, education, and skill sections". This is taken literally: projects,
-    certificates and languages under headings of their own are dropped unless they are requested. A project or a list of tools
-    *within* a job is kept with the job.
+    certificates and languages under headings of their own are dropped unless they are requested. A project or a list of
+    tools *within* a job is kept with the job.
 
     >>> kept = keep_sections("Jane Doe\nSkills: Python, SQL\nHobbies: chess")
     >>> kept.text, [section.kind for section in kept.dropped], kept.found
@@ -231,7 +232,7 @@ def _heading(line: str) -> _Heading | None:
 
 
 def _unknown_heading(line: str, current: _Open, blank_before: bool) -> _Heading | None:
-    """Return a line as a heading of kind "other" if it has the style of the current heading but no known heading word."""
+    """Return a line as a heading of kind "other" if it has the style of the current heading but is not known."""
     opener = current.heading
     if opener is None or opener.inline or not opener.style or opener.weak or len(line) > _MAX_UNKNOWN:
         return None
@@ -252,7 +253,7 @@ def _unknown_heading(line: str, current: _Open, blank_before: bool) -> _Heading 
 
 
 def _title(head: str, position: int, n_line: int) -> tuple[SectionKind, int, int, str] | None:
-    """Return the title at a position: (kind, end of the title, start of the text after it, opening bracket or ""); else None."""
+    """Return the title at a position: (kind, its end, start of the text after it, opening bracket or ""), or None."""
     if (match := _BRACKETED.match(head, position)) and (kind := kind_of_heading(match[1])):
         after = _SEPARATOR.match(head, match.end())
         return kind, match.end(), after.end() if after else match.end(), match[0][0]
@@ -405,7 +406,7 @@ def _within(line: str, current: _Open) -> SectionKind | None:
 
 
 def _closed(source: Plain, opened: _Open, end: int) -> ResumeSection:
-    """Return the finished section with offsets in the original text; `opened` and `end` are offsets in the plain text."""
+    """Return the finished section with offsets in the original text; `opened` and `end` refer to the plain text."""
     heading, bounds = opened.heading, (source.boundary(opened.start), source.boundary(end))
     if heading is None:
         return ResumeSection(opened.kind, "", source.original[slice(*bounds)].strip(), *bounds)

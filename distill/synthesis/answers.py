@@ -108,7 +108,10 @@ HEADING_STYLES = ("[{}]", "■ {}", "## {}", "{}:")
 
 
 def write_out(document: Mapping[str, str], language: str, rng: random.Random) -> str:
-    """Return a document as one text, with headings of one random style. A job's title and company are the first line."""
+    """Return a document as one text, with headings of one random style.
+
+    A job's title and company are the first line.
+    """
     style = rng.choice(HEADING_STYLES)
     lines = [f"{document['title'].strip()} - {document['company'].strip()}"] if "title" in document else []
     for name, heading in HEADINGS[language].items():
@@ -120,10 +123,10 @@ def write_out(document: Mapping[str, str], language: str, rng: random.Random) ->
 class NearDuplicates:
     """Find texts that share most of their character 5-grams, with MinHash and locality-sensitive hashing (Broder 1997).
 
-    The 5-grams are those of `distill.data.splitting.text_key`. Two texts with Jaccard similarity *s* agree in each of 125 minima
-    with probability *s*, and in at least one of the 25 bands of 5 minima with probability 1 − (1 − s⁵)²⁵: 0.99 at 0.7, 0.06 at
-    0.3, 0.002 at 0.15. Texts that agree in a band are compared by their share of equal minima, whose standard error is at
-    most 0.045.
+    The 5-grams are those of `distill.data.splitting.text_key`. Two texts with Jaccard similarity *s* agree in each of
+    125 minima with probability *s*, and in at least one of the 25 bands of 5 minima with probability 1 − (1 − s⁵)²⁵:
+    0.99 at 0.7, 0.06 at 0.3, 0.002 at 0.15. Texts that agree in a band are compared by their share of equal minima,
+    whose standard error is at most 0.045.
 
     >>> texts = NearDuplicates(threshold=0.7)
     >>> texts.add("a", "Ten years of work on compilers, and two on linkers.")

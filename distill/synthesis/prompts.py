@@ -1,7 +1,7 @@
 """Requests to a language model for résumé–JD pairs: settings, the cell of each request, and the prompts.
 
-A request number always gives the same cell (family × seniority × language), the same kinds of pairs and the same prompt. The pairs
-depend on the prompts, and `prompt_hash` identifies the prompts.
+A request number always gives the same cell (family × seniority × language), the same kinds of pairs and the same
+prompt. The pairs depend on the prompts, and `prompt_hash` identifies the prompts.
 """
 
 import random
@@ -63,13 +63,13 @@ class SynthesisSettings(BaseModel):
     endpoint: Endpoint = Endpoint(model="gpt-4o-mini")
     languages: tuple[PromptLanguage, ...] = Field(default=("ko", "en"), min_length=1)
     labels: Literal["binary", "grades"] = "binary"
-    random_share: float = Field(default=0.25, ge=0, le=1)  # share of negatives made without a request; binary labels only
+    random_share: float = Field(default=0.25, ge=0, le=1)  # share of negatives without a request; binary labels only
     near_duplicate: float = Field(
         default=0.7, gt=0, le=1
     )  # share of common character 5-grams from which a text is a near duplicate
     seed: int = 0
     temperature: float = Field(default=1.0, ge=0, le=2)
-    max_tokens: int = Field(default=4096, ge=256)  # of an answer; also the worst case for the estimated cost of a request
+    max_tokens: int = Field(default=4096, ge=256)  # of an answer; also for the worst-case cost of a request
     max_tries: int = Field(default=3, ge=1)  # attempts per request if answers are unusable
     budget_usd: float = Field(default=5.0, gt=0)  # for all runs into the folder together
 
@@ -181,8 +181,8 @@ class Stratum:
 def stratum_of(slot: int, settings: SynthesisSettings) -> Stratum:
     """Return the cell of a slot.
 
-    Consecutive slots run through all families. The combinations of level and language are shifted by one in each turn, so that
-    after families × combinations slots every cell has occurred once.
+    Consecutive slots run through all families. The combinations of level and language are shifted by one in each turn,
+    so that after families × combinations slots every cell has occurred once.
     """
     families = list(FAMILIES)
     combinations = list(product(range(len(LEVELS)), settings.languages))
@@ -211,7 +211,7 @@ def asked_kinds(slot: int, settings: SynthesisSettings) -> tuple[str, ...]:
 
 
 def makes_random_negative(slot: int, settings: SynthesisSettings) -> bool:
-    """Return whether the second pair of a slot is made without a request, from its résumé and a job of another family."""
+    """Return whether a slot's second pair is made without a request, from its résumé and a job of another family."""
     if settings.labels == "grades" or settings.n_requests == 1 or _is_single(slot, settings):
         return False
     # random, not every n-th slot: that would be in step with the cells, and some cells would only get random negatives

@@ -1,24 +1,26 @@
-"""Generate résumé–job-description pairs with a language model. A killed run continues, and no stored answer is paid twice.
+"""Generate résumé–job-description pairs with a language model.
+
+A killed run continues, and no stored answer is paid twice.
 
     slot ─▶ cell (family × seniority × language) ─▶ prompt ─▶ answer ─▶ checked ─▶ answers.jsonl ─▶ pairs.jsonl
                                                                  └─▶ rejected.jsonl, with the reason
 
-**Requests.**  One request asks for a résumé and the job descriptions for it, so that the same résumé has pairs with different
-labels. With binary labels, these are a match and a near miss (another specialism of the family, or a level two steps away).
-For a `random_share` of the requests, only the match is requested, and the second pair is made from the résumé and a job
-description of another family, which costs nothing. With grades, they are two grades of 0–4, which alternate so that five
-requests contain every grade twice.
+**Requests.**  One request asks for a résumé and the job descriptions for it, so that the same résumé has pairs with
+different labels. With binary labels, these are a match and a near miss (another specialism of the family, or a level
+two steps away). For a `random_share` of the requests, only the match is requested, and the second pair is made from the
+résumé and a job description of another family, which costs nothing. With grades, they are two grades of 0–4, which
+alternate so that five requests contain every grade twice.
 
-**Numbers.**  Request number *i* always asks for the same cell. If its answer is unusable `max_tries` times, or is a near
-duplicate of an earlier one, request *i + n_requests* of the same cell replaces it.
+**Numbers.**  Request number *i* always asks for the same cell. If its answer is unusable `max_tries` times, or is a
+near duplicate of an earlier one, request *i + n_requests* of the same cell replaces it.
 
-**Files** of the output folder. The .jsonl files are append-only, with one JSON object per line; an incomplete last line after a
-kill is removed:
+**Files** of the output folder. The .jsonl files are append-only, with one JSON object per line; an incomplete last line
+after a kill is removed:
 
     answers.jsonl   the answers, with résumé and jobs by section; an answer is stored once its line is on disk
-    pairs.jsonl     the file for `data.train`: resume, jd, label, …; rewritten from the answers when a run begins and ends
+    pairs.jsonl     the file for `data.train`: resume, jd, label, …; rewritten from the answers at a run's start and end
     rejected.jsonl  every unusable answer with its reason
-    spending.jsonl  the maximum cost of each request before it is sent, and its real cost; after a kill, open requests count in full
+    spending.jsonl  each request's maximum cost before it is sent, and its real cost; a request left open counts in full
     settings.json   the settings on which the pairs depend; README.md and card.json: the data card, written at the end
 """
 
@@ -202,7 +204,7 @@ class _Store:
         return [self._pair(record, job, kind) for job, kind in zip(record["jobs"], record["kinds"], strict=True)]
 
     def _random_negative(self, slot: int) -> Record:
-        """Return the résumé of a slot with the match of the next slot of another family, in the same language if possible."""
+        """Return a slot's résumé with the match of the next slot of another family, if possible in its language."""
         record, n = self.answers[slot], self.settings.n_requests
 
         def is_other(other: Record) -> bool:
