@@ -101,7 +101,7 @@ def missing_package(error: ImportError) -> BadInput | None:
 def loading(name: str) -> Iterator[None]:
     """Turn any error of a loader into a `BadInput` that names the model.
 
-    :raises BadInput: for any error inside of the `with` block
+    :raises BadInput: for any exception of the loader
     """
     try:
         yield

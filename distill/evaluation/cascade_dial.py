@@ -189,7 +189,8 @@ def make_dial(
 ) -> tuple[dict[str, Any], float | None]:
     """Choose the share on the validation pairs and test it on the evaluation pairs.
 
-    :returns: the content of dial.json, and the level of doubt from which pairs go to the teacher (None with `top_k`)
+    :returns: the content of dial.json, and the level of doubt from which pairs go to the teacher; None with `top_k`, or
+        if no pair goes to the teacher
     """
     settings, metric = run.recipe.cascade, evaluated.metric
     validation = _choose(cascade, held_back, metric)

@@ -447,9 +447,9 @@ class LambdaLoss(_Pairwise):
     """LambdaLoss (Wang et al. 2018): RankNet whose pairs are weighted by how much swapping them would change NDCG."""
 
     scheme: Literal["ndcg_loss2pp", "ndcg_loss2", "lambdarank"] = "ndcg_loss2pp"
-    """How a pair is weighted. lambdarank: difference of the gains times difference of the discounts at the student's ranks.
-    ndcg_loss2: difference of the gains times difference of the discounts at the ranks d and d + 1, where d is the distance
-    of the two ranks. ndcg_loss2pp: `mu` times ndcg_loss2 plus lambdarank."""
+    """How a pair is weighted. lambdarank: difference of the gains times difference of the discounts at the student's
+    ranks. ndcg_loss2: difference of the gains times difference of the discounts at the ranks d and d + 1, where d is the
+    distance of the two ranks. ndcg_loss2pp: `mu` times ndcg_loss2 plus lambdarank."""
     mu: Positive = 10.0
     """Weight of ndcg_loss2 within ndcg_loss2pp."""
     k: Count | None = None
