@@ -1,4 +1,4 @@
-"""Old names of moved modules, kept for one version: `distill.modeling` is `distill.models.modeling` now."""
+"""Keep old names of modules and objects for one version: `distill.modeling` is now `distill.models.modeling`."""
 
 import importlib
 import importlib.abc
@@ -67,7 +67,7 @@ MOVED_NAMES = {
 
 
 def moved_names(module: str) -> Callable[[str], Any]:
-    """Return a module's `__getattr__`, which gives moved names from their new module, with a warning."""
+    """Return a module's `__getattr__`, which finds moved names in their new modules and warns."""
 
     def get(name: str) -> Any:
         if name not in MOVED_NAMES[module]:
@@ -80,7 +80,7 @@ def moved_names(module: str) -> Callable[[str], Any]:
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Gives the moved module for its old name, with a warning."""
+    """Import a moved module under its old name, with a warning."""
 
     def __init__(self) -> None:
         self._own: dict[str, importlib.machinery.ModuleSpec | None] = {}
@@ -93,15 +93,15 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
         warnings.warn(f"{spec.name} is {MOVED[spec.name]} now", DeprecationWarning, stacklevel=2)
         module = importlib.import_module(MOVED[spec.name])
-        self._own[module.__name__] = module.__spec__  # the import system writes the old name's over it
+        self._own[module.__name__] = module.__spec__  # the import system replaces it with the spec of the old name
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Keep the module as it is: it has been run under its own name."""
+        """Restore the module's own spec. The module is not executed again, because its new name has been imported."""
         module.__spec__ = self._own[module.__name__]
 
 
 def install() -> None:
-    """Let the old names be imported."""
+    """Make the old names of modules importable."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())

@@ -1,4 +1,4 @@
-"""Public names of a package that are imported only when used: `from distill.runtime import load`."""
+"""Public names of a package, whose modules are imported only when needed: `from distill.runtime import load`."""
 
 import importlib
 from collections.abc import Callable
@@ -11,9 +11,9 @@ __all__ = ["public"]
 
 
 def public(package: str, *homes: str) -> Callable[[str], Any]:
-    """Return a package's `__getattr__`: it imports a name of its modules' `__all__` at the first use.
+    """Return a package's `__getattr__`, which finds public names in its modules and imports a module on first use.
 
-    :param homes: names of the modules in the package
+    :param homes: names, within the package, of the modules that define its public names
 
     >>> get = public("distill.metrics", "measures")
     >>> get("retention").__module__
@@ -21,7 +21,7 @@ def public(package: str, *homes: str) -> Callable[[str], Any]:
     """
 
     def get(name: str) -> Any:
-        # `from package import module` looks the module up first: it is no public name, and imports none of the modules
+        # `from package import module` looks the module up here first; a module's name must not import any of the homes
         if not name.startswith("_") and find_spec(f"{package}.{name}") is None:
             for home in homes:
                 module = importlib.import_module(f"{package}.{home}")

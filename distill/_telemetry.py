@@ -1,7 +1,8 @@
-"""Switch off usage data: OpenVINO and NNCF send some to Google Analytics with each import and conversion by default.
+"""Switch off the telemetry of OpenVINO and NNCF, which send usage data to Google Analytics.
 
-They send it from forks of the whole process, about six per conversion, which took five sixths of the CPU time of a
-small model's export. If `openvino_telemetry` cannot be imported, both use their own stub.
+By default they do so with each import and conversion.
+They send it from a fork of the whole process, about six forks per conversion. The forks took five sixths of the CPU
+time of a small model's export. If `openvino_telemetry` cannot be imported, both use their own stub instead.
 """
 
 import sys
@@ -13,16 +14,16 @@ _NAME = "openvino_telemetry"
 
 
 def switch_off() -> None:
-    """Block the import of `openvino_telemetry`, unless the user has opted in (`opt_in_out --opt_in`).
+    """Prevent the import of `openvino_telemetry`, unless the user has opted in (`opt_in_out --opt_in`).
 
-    It only affects later imports: if OpenVINO was imported before, its own setting is used.
+    This only affects later imports. If OpenVINO has been imported before, its own setting applies.
     """
     if not _has_opted_in():
-        sys.modules.setdefault(_NAME, None)  # type: ignore[arg-type]  # None is how Python is told that there is none
+        sys.modules.setdefault(_NAME, None)  # type: ignore[arg-type]  # None makes an import fail
 
 
 def _has_opted_in() -> bool:
     try:
         return (Path.home() / "intel" / _NAME).read_text(encoding="utf-8").strip() == "1"
-    except (OSError, RuntimeError, ValueError):  # no file, no home, no text
+    except (OSError, RuntimeError, ValueError):  # no such file, no home folder, or not UTF-8
         return False

@@ -1,10 +1,13 @@
-"""An ablation as a recipe: data versions × rows, each row a trained model or a baseline, beside the published values.
+"""An ablation as a recipe: data versions × rows.
+
+Each row is a trained model or a baseline, beside the published values.
 
     data: {V1: …, V2: …}   teachers: …   baselines: …   rows: [{name, model, published: {V1: 0.2214}}, …]   smoke: …
 
-`recipe_of` makes the ordinary recipe of one version, so every row is trained and scored as if it were alone, and shared
-stages (an adapted encoder of two rows) are one folder. `write_table` writes the results: the published metric with its
-interval, the ranking metrics that it hides (ROC-AUC, Spearman, nDCG), parameters and training time.
+`recipe_of` makes the ordinary recipe of one data version, so that every row is trained and scored as in a run of its
+own. Rows that share a stage (an adapted encoder) share its folder. `write_table` writes the results: the published
+metric with its interval, metrics that do not depend on the scale of scores (ROC-AUC, Spearman, nDCG), parameters and
+training time.
 """
 
 import csv
@@ -56,44 +59,44 @@ __getattr__ = moved_names(__name__)  # names from before the rename
 STAND_INS = "stand-ins"
 _METRIC = "ablation_mse"
 _SHOWN = {key: METRIC_NAMES[key] for key in ("roc_auc", "spearman", "ndcg_at_10")}
-_CLEARLY = 0.01  # of ROC-AUC: a smaller difference is no reason for a note
+_CLEARLY = 0.01  # a smaller difference in ROC-AUC gets no note
 
 
 class TableRowSettings(Section):
     """One row of the table."""
 
     name: str
-    """As the table prints it."""
+    """The row's name in the table."""
     model: Name
-    """A teacher or a baseline of this recipe."""
+    """The name of a teacher or a baseline of this recipe."""
     published: dict[Name, float] = Field(default_factory=dict)
-    """The published value by data version."""
+    """The published value for each data version."""
     parameters: str | None = None
-    """The published number of parameters, as "135M"."""
+    """The published number of parameters, such as "135M"."""
 
 
 class Pretraining(Section):
-    """What every stand-in learns before a row starts from it, as real encoders learned from the web: InfoNCE."""
+    """Pretraining of each stand-in with InfoNCE. Real encoders are pretrained, too, on web data."""
 
     pairs: int = Field(ge=8)
-    """Generated ones, with another seed than those of the rows."""
+    """Number of generated pairs. Their seed differs from that of the rows' pairs."""
     training: Training = Training()
 
 
 class Smoke(Section):
-    """Stand-ins that take minutes on a CPU: generated pairs, tiny encoders, an embedding server on this machine."""
+    """Stand-ins with which an ablation takes minutes on a CPU: generated pairs, tiny encoders, a local server."""
 
     data: dict[Name, Data]
     backbones: dict[str, FreshBackbone]
-    """What stands in for each backbone by its name."""
+    """The stand-in for each backbone, by the backbone's name."""
     pretraining: Pretraining | None = None
-    """None starts every row from random weights."""
+    """How stand-ins are pretrained. None starts every row from random weights."""
     max_length: int = 256
     training: dict[str, Any] = Field(default_factory=dict)
 
 
 class Ablation(Section):
-    """The whole table."""
+    """The recipe of a whole ablation table."""
 
     name: Name
     output_dir: str | None = None
@@ -139,7 +142,7 @@ class Ablation(Section):
 def load_ablation(path: str | Path, overrides: Sequence[str] = (), *, smoke: bool = False) -> Ablation:
     """Read an ablation recipe and validate it with the recipe of each of its versions.
 
-    :param smoke: lay the section `smoke` over the rest
+    :param smoke: replace data, backbones and training with those of the section `smoke`
     :raises BadInput: with one line per problem
     """
     raw = read_raw(path, overrides)
@@ -173,14 +176,14 @@ def _with_stand_ins(raw: dict[str, Any], path: str | Path) -> dict[str, Any]:
     sections = {
         part: {name: small(section) if isinstance(section, Mapping) else section for name, section in raw[part].items()}
         for part in ("teachers", "baselines")
-        if isinstance(raw.get(part), Mapping)  # what else stands there, the validation of the whole names
+        if isinstance(raw.get(part), Mapping)  # the validation below reports anything else
     }
     training = {"precision": _smoke_precision(raw), **smoke.training}
     return {**raw, **sections, "data": settings["data"], "training": training, "output_dir": folder}
 
 
 def _smoke_precision(raw: Mapping[str, Any]) -> Any:
-    """Return the precision that the recipe or an override states; fp16 is for the GPU that a smoke run does without."""
+    """Return the stated precision of a recipe or an override. fp16 becomes auto, because a smoke run needs no GPU."""
     training = raw.get("training")
     stated = training.get("precision", "auto") if isinstance(training, Mapping) else "auto"
     return "auto" if stated == "fp16" else stated
@@ -191,7 +194,7 @@ def _stand_in(folder: Path, backbone: str) -> str:
 
 
 def _short(backbone: str) -> str:
-    """Return a folder's name for a model's.
+    """Return a model's name in a form that can be a folder's name.
 
     >>> _short("sentence-transformers/all-MiniLM-L6-v2")
     'sentence-transformers--all-MiniLM-L6-v2'
@@ -200,9 +203,9 @@ def _short(backbone: str) -> str:
 
 
 def stand_ins_of(ablation: Ablation, models: Iterable[str]) -> Recipe | None:
-    """Return the recipe that trains the stand-in encoders of these models; None if nothing has to be trained.
+    """Return the recipe that pretrains the stand-ins of these models; None if there is nothing to pretrain.
 
-    Its teachers are the folders that a smoke run's ablation names as backbones.
+    The recipe's teachers are saved in the folders that the backbones of the smoke run's ablation name.
     """
     smoke = ablation.smoke
     if smoke is None or smoke.pretraining is None:
@@ -231,7 +234,7 @@ def stand_ins_of(ablation: Ablation, models: Iterable[str]) -> Recipe | None:
 
 
 def _backbone(ablation: Ablation, model: str) -> object:
-    """Return the backbone of a model, also through other teachers; None if it has none."""
+    """Return the backbone that a model starts from, directly or through other models; None if it has no backbone."""
     if model in ablation.teachers:
         return ablation.teachers[ancestors(ablation, model)[0]].backbone
     baseline = ablation.baselines[model]
@@ -241,7 +244,7 @@ def _backbone(ablation: Ablation, model: str) -> object:
 
 
 def recipe_of(ablation: Ablation, version: str) -> Recipe:
-    """Return the recipe of one data version: its teachers and baselines, no student."""
+    """Return the recipe of one data version, with the teachers and baselines and without a student."""
     raw = {
         "name": f"{ablation.name}-{version}",
         "output_dir": str(ablation.folder / version),
@@ -259,7 +262,7 @@ def recipe_of(ablation: Ablation, version: str) -> Recipe:
 
 
 def ancestors(recipe: Recipe | Ablation, name: str) -> list[str]:
-    """Return the teachers that a teacher starts from, in order of training, ending with itself.
+    """Return the chain of teachers that a teacher starts from, the earliest first, and the teacher itself last.
 
     >>> from distill.recipe.schema import Teacher
     >>> start = Teacher(kind="mlm", backbone="some/encoder")
@@ -282,8 +285,10 @@ def ancestors(recipe: Recipe | Ablation, name: str) -> list[str]:
 class AblationCell:
     """One model on one data version.
 
-    `spread` is the standard deviation of its scores in [0, 1]; `seconds` the training time, including that of the
-    models it starts from; `problem` the reason why there is no value.
+    :param metrics: the metrics with their intervals, by name
+    :param spread: standard deviation of the model's scores in [0, 1]
+    :param seconds: training time, including that of the teachers it starts from
+    :param problem: the reason why there are no values
     """
 
     metrics: Mapping[str, Estimate]
@@ -305,9 +310,9 @@ class AblationRow:
 
 
 def squeezed(name: str, cell: AblationCell, others: Mapping[str, AblationCell]) -> str | None:
-    """Return a note if a model beats another in the published metric, but ranks clearly worse with less spread.
+    """Return a note if a model beats another in the published metric but ranks clearly worse, with less spread scores.
 
-    The squared error of (cos + 1)/2 rewards scores near the labels' mean; it says little about which pair is better.
+    The squared error of (cos + 1)/2 rewards scores near the labels' mean. It says little about which pair is better.
     """
     worse = []
     for other_name, other in others.items():

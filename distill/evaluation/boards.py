@@ -1,9 +1,9 @@
-"""Models on the tasks of MTEB, through the runtime that serves them, and on a recipe's own evaluation pairs in the same format.
+"""Evaluate models on MTEB tasks with the runtime that serves them, and on a recipe's evaluation pairs as such a task.
 
-    model folder ──▶ `load` ──▶ MTEB's protocol ──▶ results/<model>/<revision>/<task>.json, MTEB's own
+    model folder ──▶ `load` ──▶ MTEB's protocol ──▶ results/<model>/<revision>/<task>.json, in MTEB's format
     a run's folder ──▶ its teachers, the student before training, student, control and every export, each a model
 
-What stands in the results folder for a model's revision is not computed again (MTEB's cache).
+Results that the results folder already has for a model's revision are not computed again (MTEB's cache).
 """
 
 import json
@@ -30,7 +30,7 @@ __all__ = ["board_models", "evaluate_on_boards", "models_at", "pairs_task", "rec
 
 log = logging.getLogger(__name__)
 _OF_A_RUN = ("teachers/*", "teacher_exports/*/*", "built", "stages/*/student", "student", "control", "exports/*")
-# the language that most text of a script is in: MTEB asks for one
+# the most common language of each script, because MTEB requires a language
 _LANGUAGES = {
     "ARABIC": "ara-Arab",
     "CJK": "zho-Hans",
@@ -43,14 +43,14 @@ _LANGUAGES = {
     "LATIN": "eng-Latn",
     "THAI": "tha-Thai",
 }
-_LEAST_SCRIPT_SHARE = 0.05  # of the queries, for its language to be named
+_LEAST_SCRIPT_SHARE = 0.05  # the least share of a script in the queries for its language to be listed
 _LEAST_PAIRS = 3
 
 
 def board_models(path: Path) -> dict[str, Path]:
-    """Return the models that a path stands for, by name: one model folder, or all of a run.
+    """Return the models at a path by name: one model folder, or all models of a run's folder.
 
-    :raises BadInput: where it is neither
+    :raises BadInput: if the path is neither
     """
     path = path.resolve()
     if (path / "modules.json").is_file():
@@ -65,9 +65,11 @@ def board_models(path: Path) -> dict[str, Path]:
 
 
 def models_at(paths: Sequence[Path]) -> dict[str, Path]:
-    """Return the models of several paths by name; of those that bear one name, all but the first by their whole path.
+    """Return the models at several paths by name.
 
-    :raises BadInput: for a path that is neither a model folder nor a run's
+    If several models share a name, all but the first get their full path.
+
+    :raises BadInput: if a path is neither a model folder nor a run's folder
     """
     models: dict[str, Path] = {}
     for path in paths:
@@ -78,9 +80,9 @@ def models_at(paths: Sequence[Path]) -> dict[str, Path]:
 
 
 def tasks_named(names: Sequence[str]) -> list[Any]:
-    """Return MTEB's tasks of these names; the name of a benchmark, such as "MTEB(kor, v2)", stands for all of its tasks.
+    """Return MTEB's tasks by name. The name of a benchmark, such as "MTEB(kor, v2)", gives all of its tasks.
 
-    :raises BadInput: for a name that MTEB does not know
+    :raises BadInput: if MTEB does not know a name
     """
     import mteb
 
@@ -95,20 +97,20 @@ def tasks_named(names: Sequence[str]) -> list[Any]:
 
 
 def recipe_task(recipe: Recipe) -> Any:
-    """Return the evaluation pairs of a recipe as a task of MTEB's form.
+    """Return the evaluation pairs of a recipe as an MTEB task.
 
-    :raises BadInput: where they have no labels
+    :raises BadInput: if fewer than three pairs have labels, or all labels are equal
     """
     pairs = load_split(recipe.data, recipe.seed).evaluation
     return pairs_task(f"{recipe.name}-evaluation", pairs)
 
 
 def pairs_task(name: str, pairs: Pairs) -> Any:
-    """Return labelled pairs as a task: pair classification where labels are 0 and 1, else semantic textual similarity.
+    """Return labelled pairs as a task: pair classification if all labels are 0 or 1, else semantic textual similarity.
 
-    Queries are encoded as MTEB's queries, documents as its documents, each with the model's own prompt.
+    Queries are encoded as MTEB's queries and documents as its documents, each with the model's own prompt.
 
-    :raises BadInput: where fewer than three pairs have labels, or all labels are alike
+    :raises BadInput: if fewer than three pairs have labels, or all labels are equal
     """
     from datasets import Dataset, DatasetDict
     from mteb.abstasks.pair_classification import AbsTaskPairClassification
@@ -161,9 +163,9 @@ def pairs_task(name: str, pairs: Pairs) -> Any:
 
 
 class BoardModel:
-    """One of our scorers as MTEB's encoder, or as its cross-encoder; the runtime batches by itself.
+    """Wraps a scorer as an encoder or cross-encoder for MTEB. The scorer's runtime forms the batches.
 
-    MTEB asks by keyword, with arguments that mean nothing here (task_metadata, hf_split, batch_size).
+    MTEB also passes keyword arguments that are ignored here (task_metadata, hf_split, batch_size).
     """
 
     def __init__(self, scorer: Scorer, name: str, its_revision: str) -> None:
@@ -218,13 +220,14 @@ class _CrossEncoder(BoardModel):
 def evaluate_on_boards(
     models: Mapping[str, Path], tasks: Sequence[Any], results: Path, **options: Any
 ) -> dict[str, list[BoardScore]]:
-    """Run models on tasks, keep what MTEB writes in a folder, and return each model's scores.
+    """Run models on tasks, keep MTEB's results in a folder, and return each model's scores.
 
-    A result that stands there is taken where model, data, runtime, precision and `max_length` are the same.
+    An earlier result in the folder is reused if model, data, runtime, precision and `max_length` are the same.
 
-    :param options: how models are opened, as `load` takes it
-    :raises BadInput: for a task that is none of the model's kind, two tasks of one name, and a folder that cannot be written
-    :raises JobFailed: where a task's data cannot be had
+    :param options: options of `load` with which models are opened
+    :raises BadInput: if a task does not fit the model's kind, two tasks have the same name, or the folder cannot be
+        written
+    :raises JobFailed: if a task's data cannot be loaded
     """
     names = [task.metadata.name for task in tasks]
     if len(set(names)) < len(names):
@@ -246,9 +249,9 @@ def evaluate_on_boards(
 
 
 def _check_folder(results: Path) -> None:
-    """Make the folder of the results.
+    """Create the folder of the results.
 
-    :raises BadInput: where it cannot be written
+    :raises BadInput: if it cannot be written
     """
     try:
         results.mkdir(parents=True, exist_ok=True)
@@ -263,7 +266,7 @@ def _check_folder(results: Path) -> None:
 def _check_kinds(name: str, scorer: Scorer, tasks: Sequence[Any]) -> None:
     """Refuse a cross-encoder on tasks that compare embeddings.
 
-    :raises BadInput: naming them
+    :raises BadInput: with the names of these tasks
     """
     others = [
         task.metadata.name
@@ -302,7 +305,7 @@ def _score(model: BoardModel, task: Any, results: Path) -> BoardScore:
 
 
 def _stands(path: Path, metadata: Any) -> bool:
-    """Tell whether a result is there, whole, and of the same data."""
+    """Return whether the file holds a complete result on the same data."""
     if not path.is_file():
         return False
     try:

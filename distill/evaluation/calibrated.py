@@ -1,9 +1,9 @@
-"""What a calibration and a threshold, both found on validation pairs, are worth on the evaluation pairs.
+"""Measure a calibration and a threshold, both found on validation pairs, on the evaluation pairs.
 
     before   the unit score: (cosine + 1) / 2, or the sigmoid of the logit
     after    the probability of `calibration.json`
 
-The teacher's operating point stands beside the student's: its own threshold, found on the same validation pairs.
+The teacher's operating point is measured for comparison, with its own threshold from the same validation pairs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,16 +28,18 @@ __all__ = ["calibration_notes", "measured_calibration", "stored_calibrations", "
 
 
 def stored_calibrations(folders: Mapping[str, Path]) -> dict[str, Any]:
-    """Return the content of each folder's calibration, by the given names; those without one are left out."""
+    """Return the content of each folder's calibration file, by the given names. Folders without one are left out."""
     return {name: read_json(path) for name, folder in folders.items() if (path := folder / CALIBRATION).is_file()}
 
 
 def measured_calibration(
     folder: Path, kind: ModelKind, scores: np.ndarray, unit: np.ndarray, pairs: Pairs, bootstrap: Bootstrap
 ) -> dict[str, Any] | None:
-    """Return what a row of benchmark.json says of a folder's calibration; None where it carries none, or nothing is to say.
+    """Return the entry `calibration` of a row of benchmark.json.
 
-    :param pairs: other pairs than it was fitted to. *Shape:* scores, unit: (n_pairs,)
+    It is None if the folder has no calibration, the pairs have no labels or the scores are unusable.
+
+    :param pairs: pairs to which the calibration was not fitted. *Shape:* scores, unit: (n_pairs,)
     """
     stored = read_calibration(folder, kind)
     if stored is None or pairs.labels is None or problem_of(scores) is not None:
@@ -70,9 +72,13 @@ def teacher_operating_point(
     validation: Pairs,
     bootstrap: Bootstrap,
 ) -> dict[str, Any] | None:
-    """Return the teacher's threshold and what it gives on the pairs; None where no threshold reaches the recipe's share.
+    """Return the teacher's threshold with its precision and recall on the pairs.
 
-    :param validation_scores: gives its scores of the validation pairs; not called where the recipe names its threshold
+    It is None if no threshold reaches the recipe's precision or recall, the pairs have no labels or the scores are
+    unusable.
+
+    :param validation_scores: returns the teacher's scores of the validation pairs; not called if the recipe sets the
+        threshold
     """
     if problem_of(scores) is not None or pairs.labels is None:
         return None
@@ -96,12 +102,12 @@ def _point(scores: np.ndarray, threshold: float, pairs: Pairs, bootstrap: Bootst
 
 
 def is_graded(labels: np.ndarray) -> bool:
-    """Tell whether labels are grades: anything but 0 and 1."""
+    """Return whether labels are grades: whether any label is neither 0 nor 1."""
     return bool(np.setdiff1d(labels, [0.0, 1.0]).size)
 
 
 def calibration_notes(rows: Sequence[Mapping[str, Any]], pairs: Pairs) -> list[str]:
-    """Say what calibrated rows state where labels are grades, and on which pairs."""
+    """Return notes on the pairs behind the calibrations, and on their meaning if labels are grades."""
     told = [row["calibration"] for row in rows if row.get("calibration")]
     if not told:
         return []

@@ -1,13 +1,13 @@
-"""Measure a run's cascade: quality and cost for each share of pairs that is sent to the teacher (the dial).
+"""Measure a run's cascade: its quality and cost for each share of pairs that is sent to the teacher.
 
     validation pairs    the cascade is fitted; the smallest share that equals the teacher within the margin is chosen
     evaluation pairs    the chosen cascade is tested, and every position of the dial is shown
 
-Student and teacher have scored all pairs, so every position can be computed from the scores. Costs are seconds per pair
-of both models, measured in turns. "Equals" is non-inferiority within `cascade.margin`, "beats" is superiority. Tests
-that are made together are corrected together: all shares of the dial on the validation pairs, and the chosen cascade
-against teacher and student on the evaluation pairs; see `distill.metrics.noninferiority`. The cascade is also compared
-with chance: the same share of pairs, drawn at random.
+The dial is the list of shares; each share is a position. Student and teacher have both scored all pairs, so every
+position is computed from these scores. Costs are seconds per pair of each model, measured in turns. "Equals" is
+non-inferiority within `cascade.margin`, and "beats" is superiority. Tests made together are corrected together: all
+shares of the dial on the validation pairs, and the chosen cascade against teacher and student on the evaluation pairs;
+see `distill.metrics.noninferiority`. As a baseline, the same share of pairs is drawn at random.
 """
 
 import json
@@ -45,16 +45,18 @@ __all__ = ["DIAL", "measure_cascade", "read_dial"]
 
 log = logging.getLogger(__name__)
 DIAL = "dial.json"
-_SHARES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)  # of the pairs that are sent to the teacher
-_TOP_K = (0, 1, 2, 3, 5, 10, 20)  # pairs of each query that are sent, instead of a share
-_BLIND_DRAWS = 20  # random draws of as many pairs: the gain of a share without the doubt
-_EVERY_PAIR = 0.0  # a level of doubt, which is a mean of squares
+_SHARES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)  # shares of the pairs that are sent to the teacher
+_TOP_K = (0, 1, 2, 3, 5, 10, 20)  # number of pairs of each query that are sent to the teacher, instead of a share
+_BLIND_DRAWS = 20  # random draws of as many pairs: the quality of a share without using the doubt
+_EVERY_PAIR = 0.0  # the level that every pair reaches, because doubt is a mean of squares
 
 
 def measure_cascade(run: Run) -> None:
-    """Fit, choose, measure and write `cascade/`: a folder that `distill score` opens, its dial as JSON and as a picture.
+    """Fit, choose and measure a cascade, and write the folder `cascade/`.
 
-    :raises BadInput: if the run has no finished student or teacher, or no labels for the fit
+    `distill score` opens this folder. It contains the dial as JSON and as a picture.
+
+    :raises BadInput: if the run has no finished student or teacher, or no labels to fit on
     """
     from accelerate import PartialState
 
@@ -103,7 +105,7 @@ def measure_cascade(run: Run) -> None:
 
 
 def _models(run: Run) -> tuple[BenchmarkEntry, BenchmarkEntry]:
-    """Return the student (an int8 export, else any, else the student itself) and the teacher."""
+    """Return the student (an int8 export, else any export, else the student itself) and the teacher."""
     name = run.recipe.cascade.teacher or primary_teacher(run)
     if name in run.recipe.black_boxes:
         known = ", ".join(run.recipe.models) or "none"
@@ -112,7 +114,7 @@ def _models(run: Run) -> tuple[BenchmarkEntry, BenchmarkEntry]:
             f"cascade.teacher to a model (there are: {known})"
         )
     teacher = teacher_row(run, name)
-    _ = run.student_section  # refuses a recipe without one
+    _ = run.student_section  # refuses a recipe without a student
     rows = student_rows(run)
     exports = [row for row in rows if row.role == "export"]
     students = exports or [row for row in rows if row.role == "student"]
@@ -121,7 +123,7 @@ def _models(run: Run) -> tuple[BenchmarkEntry, BenchmarkEntry]:
 
 @dataclass(frozen=True)
 class _Costs:
-    """Seconds a pair of each model."""
+    """Seconds per pair of each model."""
 
     student: float
     teacher: float
@@ -133,7 +135,7 @@ class _Costs:
 
 @dataclass(frozen=True)
 class _Part:
-    """Pairs with the scores of both models. *Shape:* each (n_pairs,)."""
+    """Pairs and the scores of both models. *Shape:* student, teacher: (n_pairs,)."""
 
     run: Run
     pairs: Pairs
@@ -142,7 +144,7 @@ class _Part:
 
     @property
     def metric(self) -> str:
-        """The report's primary metric on these pairs."""
+        """The primary metric of a report on these pairs."""
         return primary_metric(self.estimates(self.teacher), self.pairs.labels)
 
     def estimates(self, scores: np.ndarray) -> Mapping[str, Estimate]:
@@ -158,7 +160,7 @@ class _Part:
         return ScoredColumns.checked(scores, self.pairs.labels, self.pairs.query_ids)
 
     def claim(self, metric: str, scores: np.ndarray, other: np.ndarray, bound: float) -> Claim:
-        """Claim that scores exceed the other's in a metric by more than a bound."""
+        """Return the claim that scores exceed other scores in a metric by more than a bound."""
         difference, samples = paired_samples(
             metric,
             self._columns(scores),
@@ -169,11 +171,14 @@ class _Part:
         return Claim(difference, samples, bound)
 
     def value(self, metric: str, scores: np.ndarray) -> float:
-        """Return only the value, without resamples, for many random draws."""
+        """Return the value without an interval, for the many random draws."""
         return metric_value(metric, self._columns(scores))
 
     def routed(self, cascade: Cascade, place: float) -> np.ndarray:
-        """Return the pairs for the teacher at a position of the dial: a share, or the k best of each query."""
+        """Return which pairs are sent to the teacher. *Shape:* (n_pairs,) bool.
+
+        :param place: a position of the dial: a share, or the k of the k best pairs of each query
+        """
         if self.run.recipe.cascade.top_k is not None:
             return top_k_of_queries(self.pairs.queries, self.student, int(place))
         return cascade.routed(self.student, place)
@@ -182,7 +187,11 @@ class _Part:
 def make_dial(
     run: Run, cascade: Cascade, held_back: _Part, evaluated: _Part, costs: _Costs
 ) -> tuple[dict[str, Any], float | None]:
-    """Choose on the validation pairs, test on the evaluation pairs; return dial.json's content and the doubt level."""
+    """Choose the share on the validation pairs and test it on the evaluation pairs.
+
+    :returns: the content of dial.json, and the level of doubt from which pairs go to the teacher; None with `top_k`, or
+        if no pair goes to the teacher
+    """
     settings, metric = run.recipe.cascade, evaluated.metric
     validation = _choose(cascade, held_back, metric)
     share = validation["chosen_share"]
@@ -222,7 +231,10 @@ def _named(run: Run, place: float) -> dict[str, int]:
 def _tested(
     cascade: Cascade, part: _Part, metric: str
 ) -> tuple[Sequence[float], list[np.ndarray], list[np.ndarray], list[dict[str, Any]]]:
-    """Return for every position of the dial the pairs that are sent, the cascade's scores, and the test of equality."""
+    """Return, for each position of the dial, the position, the pairs sent to the teacher, the scores and the test.
+
+    The test is that the cascade equals the teacher.
+    """
     places = _places(part.run)
     masks = [part.routed(cascade, place) for place in places]
     mixed = [cascade.combined(part.student, part.teacher, routed) for routed in masks]
@@ -231,10 +243,12 @@ def _tested(
 
 
 def _choose(cascade: Cascade, part: _Part, metric: str) -> dict[str, Any]:
-    """Test on the validation pairs which positions of the dial equal the teacher; choose the smallest of them.
+    """Test on the validation pairs, for every position of the dial, that it equals the teacher.
 
-    The cascade's few parameters were fitted on the same pairs. That may make the choice worse, but not the report
-    better, because the report uses the evaluation pairs.
+    Choose the least that does.
+
+    The cascade's few parameters were fitted on the same pairs. That may make the choice worse, but it does not bias the
+    report, which uses the evaluation pairs.
     """
     settings, (places, masks, mixed, tests) = part.run.recipe.cascade, _tested(cascade, part, metric)
     positions = [
@@ -262,7 +276,7 @@ def _choose(cascade: Cascade, part: _Part, metric: str) -> dict[str, Any]:
 
 
 def _level(cascade: Cascade, student_scores: np.ndarray, share: float) -> float | None:
-    """Return the level of doubt above which pairs go to the teacher; None if no pair does."""
+    """Return the level of doubt from which pairs go to the teacher; None if no pair does."""
     if share == 1:
         return _EVERY_PAIR  # later pairs may have less doubt than any validation pair
     level = cascade.level(student_scores, share)
@@ -270,7 +284,7 @@ def _level(cascade: Cascade, student_scores: np.ndarray, share: float) -> float 
 
 
 def _test_chosen(cascade: Cascade, part: _Part, metric: str, level: float | None, costs: _Costs) -> dict[str, Any]:
-    """Test the chosen cascade on the evaluation pairs, with the chosen level of doubt."""
+    """Test the chosen cascade on the evaluation pairs as it will run: with the chosen level of doubt."""
     settings = part.run.recipe.cascade
     if settings.top_k is not None:
         routed = part.routed(cascade, settings.top_k)
@@ -280,7 +294,7 @@ def _test_chosen(cascade: Cascade, part: _Part, metric: str, level: float | None
     mixed = cascade.combined(part.student, part.teacher, routed)
     equals = part.claim(metric, mixed, part.teacher, -settings.margin)
     claims = {"equals_teacher": equals, "beats_teacher": replace(equals, bound=0.0)}
-    if share > 0:  # else it is the student
+    if share > 0:  # at 0 the cascade is the student
         claims["beats_student"] = part.claim(metric, mixed, part.student, 0.0)
     return {
         "share": share,
@@ -295,7 +309,10 @@ def _test_chosen(cascade: Cascade, part: _Part, metric: str, level: float | None
 
 
 def _positions(cascade: Cascade, part: _Part, metric: str, costs: _Costs) -> list[dict[str, Any]]:
-    """Return every position of the dial on the evaluation pairs; `equals` is corrected over all of them."""
+    """Return the results of every position of the dial on the evaluation pairs.
+
+    The tests are corrected over all positions.
+    """
     run, rng = part.run, np.random.default_rng(part.run.recipe.seed)
     places, masks, mixed, tests = _tested(cascade, part, metric)
     positions = []

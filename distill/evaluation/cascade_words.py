@@ -1,4 +1,4 @@
-"""What the tests of a cascade say, in words: what the validation pairs chose, and what the evaluation pairs make of it."""
+"""Put a cascade's tests into words: the share chosen on validation pairs, and its result on evaluation pairs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ __all__ = ["say_chosen", "say_validation"]
 
 
 def say_validation(metric: str, validation: Mapping[str, Any]) -> str:
-    """Say which share the validation pairs choose, how many were tried, and where there are too few pairs to tell."""
+    """Return which share validation pairs choose, how many were tested, and whether there are too few pairs to tell."""
     margin, n_tested = validation["margin"], validation["n_tested"]
     within = f"equals the teacher's {metric} within the margin of {margin:g}"
     tried = f"({n_tested} {'numbers of documents' if validation['top_k'] else 'shares'} tested, Holm)"
@@ -28,7 +28,7 @@ def say_validation(metric: str, validation: Mapping[str, Any]) -> str:
 
 
 def _why_not(validation: Mapping[str, Any]) -> str:
-    """Say whether every share is worse than the margin allows, or the pairs are too few to tell."""
+    """Return why no share equals the teacher: too few pairs, or each share is worse by more than the margin."""
     differences = [place["minus_teacher"] for place in validation["positions"]]
     return _too_few(differences, validation["n_pairs"], validation["margin"], "validation") or (
         ": each is worse by more" if all(one["high"] < -validation["margin"] for one in differences) else ""
@@ -36,9 +36,10 @@ def _why_not(validation: Mapping[str, Any]) -> str:
 
 
 def _too_few(differences: list[Mapping[str, Any]], n_pairs: int, margin: float, of: str) -> str:
-    """Say so where the pairs could not tell even of a cascade that is the teacher: all intervals are wider than the margin.
+    """Return a note if the pairs are too few: all intervals have half-widths of the margin or more; "" if not.
 
-    Of those that may still be equal; what is shown to be worse is told.
+    Even a cascade identical to the teacher could then not be shown to equal it. Shares that are shown to be worse are
+    not counted.
     """
     widths = [(one["high"] - one["low"]) / 2 for one in differences if one["high"] >= -margin]
     if not widths or min(widths) < margin:
@@ -50,7 +51,7 @@ def _too_few(differences: list[Mapping[str, Any]], n_pairs: int, margin: float, 
 
 
 def say_chosen(metric: str, chosen: Mapping[str, Any]) -> str:
-    """Say what the chosen cascade is on the evaluation pairs: beside the teacher, beside the student, and at which cost."""
+    """Return how the chosen cascade compares with teacher and student on the evaluation pairs, and its cost."""
     tests, margin = chosen["tests"], chosen["margin"]
     difference = tests["equals_teacher"]
     asked = "the student alone" if chosen["share"] == 0 else f"asking the teacher of {chosen['share']:.0%}"

@@ -1,11 +1,11 @@
-"""Measure any model folders side by side: `distill benchmark A B C --pairs pairs.tsv`, and a gate for CI.
+"""Measure model folders side by side (`distill benchmark A B C --pairs pairs.tsv`), and compare reports, as a CI gate.
 
-The other folders are compared with the first one. The report is like that of a run (`distill.evaluation.benchmark`),
-with further measurements on request: batches of each size, an open loop, memory over random shapes, and the time from a
-cold start to a first score, in a process that does nothing else.
+The other folders are compared with the first. The report is like that of a run (`distill.evaluation.benchmark`). It
+also has the time from a cold start to the first score, in a process that does nothing else, and on request batches of
+each size, an open loop and memory over random shapes.
 
 `check_against` compares two such reports: speed as a ratio with an interval from the raw samples, quality as a
-difference. If the machines differ, the speeds are compared relative to the first model of each report.
+difference. If the machines differ, each model's speed is compared relative to the first model of its own report.
 """
 
 import json
@@ -35,7 +35,7 @@ from distill.scorers.opening import check_local_scorers, open_scorer
 __all__ = ["FolderMeasuring", "bench_folders", "check_against", "check_earlier"]
 
 _N_RESAMPLES = 1000
-_SEED = 0  # for pairs and resamples, so that an earlier report has the same ones
+_SEED = 0  # of pairs and resamples; fixed, so that all reports draw the same
 # texts are passed through stdin: an argument is limited to 128 KiB, and every user of the machine can read it
 _FIRST_SCORE = (
     "import json, sys; from distill.scorers.opening import open_scorer; "
@@ -50,7 +50,7 @@ class FolderMeasuring:
     settings: Benchmark
     load: LoadSettings
     threads: Sequence[int] = ()
-    """Each model is measured with each of these numbers of threads; () uses the machine's default."""
+    """Each model is measured with each of these numbers of threads; () is `settings.threads`."""
 
 
 def bench_folders(
@@ -64,9 +64,9 @@ def bench_folders(
 ) -> dict[str, Any]:
     """Measure model folders on the same pairs and write a report; return the content of its `benchmark.json`.
 
-    :param source: the origin of the pairs, for the report
-    :param before_writing: called after all measurements; if it raises, the output is unchanged
-    :raises BadInput: for an incomplete folder, and for names that stand for two folders
+    :param source: the source of the pairs, as shown in the report
+    :param before_writing: called after all measurements; if it raises, the output is left as it is
+    :raises BadInput: if a folder is incomplete, or a folder is given twice
     """
     check_local_scorers(folders)
     rows = _rows(folders, measuring.threads or (measuring.settings.threads,))
@@ -95,7 +95,7 @@ def bench_folders(
 
 
 def _rows(folders: Sequence[Path], threads: Sequence[int | None]) -> list[BenchmarkEntry]:
-    """Return each folder with each number of threads; the others are compared with the first one."""
+    """Return a row for each folder with each number of threads. The others are compared with the first row."""
     return [
         BenchmarkEntry(
             name if len(threads) < 2 else f"{name} ({n} threads)",
@@ -112,7 +112,10 @@ def _rows(folders: Sequence[Path], threads: Sequence[int | None]) -> list[Benchm
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """Name each folder by the shortest unique end of its path."""
+    """Name each folder by the shortest end of its path that makes all names different.
+
+    :raises BadInput: if a folder is given twice
+    """
     resolved = [folder.resolve() for folder in folders]
     if len(set(resolved)) < len(resolved):
         raise BadInput("a folder is given twice; name each model once")
@@ -132,13 +135,13 @@ def _scored(row: BenchmarkEntry, pairs: Pairs) -> Scored:
 
 
 def _first_score(row: BenchmarkEntry, pairs: Pairs) -> dict[str, float]:
-    """Time a process from its start to its first score, the better of two: the first may compile and fill caches."""
+    """Time two processes from start to first score; return the better time and the first, which may fill caches."""
     root = str(Path(__file__).resolve().parents[2])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
     texts, seconds = json.dumps([pairs.queries[0], pairs.documents[0]]), []
     for _ in range(2):
         start = time.perf_counter()
-        command = [sys.executable, "-P", "-c", _FIRST_SCORE, str(row.path)]  # -P: no imports from the working folder
+        command = [sys.executable, "-P", "-c", _FIRST_SCORE, str(row.path)]  # -P: no import from the current folder
         done = subprocess.run(command, input=texts, env=environment, capture_output=True, text=True, check=False)
         seconds.append(time.perf_counter() - start)
         if done.returncode:
@@ -149,9 +152,9 @@ def _first_score(row: BenchmarkEntry, pairs: Pairs) -> dict[str, float]:
 
 
 def check_earlier(previous: Path, folders: Sequence[Path]) -> None:
-    """Check, before anything is measured, that an earlier report is valid and has some of these models.
+    """Check before measuring that an earlier report is valid and has at least one of these models.
 
-    :raises BadInput: if it is not a report, or has none of them
+    :raises BadInput: if it is not a report, or has none of the models
     """
     known = [row["name"] for row in _read(previous)["rows"]]
     names = _names(folders)
@@ -164,12 +167,12 @@ def check_against(
 ) -> list[dict[str, Any]]:
     """Compare each model with its row of an earlier report.
 
-    :param max_slowdown: of the median latency and of the throughput, for example 1.10; None is not checked
-    :param max_metric_drop: of the primary metric, for example 0.005; None is not checked
-    :returns: a row for each model that both have: name, relative, slowdown {latency, throughput: {value, low, high}},
-        metric_drop, failures
-    :raises GateFailed: naming what is slower or worse; a slowdown counts when its whole interval lies above 1
-    :raises BadInput: for an invalid report, or one without these models
+    :param max_slowdown: the maximum ratio of median latencies and of throughputs, such as 1.10; None does not check
+    :param max_metric_drop: the maximum drop of the primary metric, such as 0.005; None does not check
+    :returns: a row for each model that both reports have: name, relative, metric, slowdown {latency, throughput:
+        {value, low, high}}, metric_drop, failures
+    :raises GateFailed: if a model is slower or worse; a slowdown only counts if its whole interval is above 1
+    :raises BadInput: if the file is not a report, or has none of these models
     """
     earlier = _read(previous)
     before = {row["name"]: row for row in earlier["rows"]}
@@ -230,7 +233,7 @@ def _samples(row: Mapping[str, Any], name: str) -> np.ndarray:
 
 
 def _slowdown(samples: Sequence[np.ndarray], more_is_faster: bool) -> np.ndarray:
-    """Return ratios of medians, the plain one first and then those of resamples. *Shape:* (1 + n_resamples,)."""
+    """Return ratios of medians: first that of the samples, then those of resamples. *Shape:* (1 + n_resamples,)."""
     rng = np.random.default_rng(0)
     now, before = (
         np.concatenate([[np.median(values)], np.median(rng.choice(values, (_N_RESAMPLES, len(values))), axis=1)])

@@ -1,10 +1,10 @@
-"""Quality of a search index with smaller embeddings: recall, nDCG and size of each form, on the user's own pairs.
+"""Measure what smaller forms of a search index lose: recall, nDCG and size of each form, on the user's own pairs.
 
     distill index-quality student pairs.tsv --truncate 256,128 --corpus documents.txt
 
-Queries search all documents of the pairs, and those of the corpus. Each form is compared with the exact search over the
-full float32 vectors by the documents that both find, and with the labels by recall and nDCG; intervals are over
-queries. The searches are those of `distill.runtime.vectors.Index`, which `Scorer.search` runs.
+Queries search the documents of the pairs and of the corpus. Each form is compared with the exact search over the full
+float32 vectors, by the documents that both find, and with the labels, by recall and nDCG. Intervals are over queries.
+The searches use `distill.runtime.vectors.Index`, like `Scorer.search`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,22 +26,27 @@ __all__ = ["Relevance", "index_quality", "measure_forms", "table_cells"]
 
 TOP_K = 10
 _N_BOOTSTRAP = 1000
-_SEED = 0  # for queries and resamples, so that two models get the same ones
+_SEED = 0  # of the drawn queries and resamples; fixed, so that all models get the same queries
 
 
 @dataclass(frozen=True)
 class Relevance:
-    """The relevant documents of each query, with their gains.
+    """The relevant documents of each query, with their labels.
 
-    :param gains: for each query its documents and their labels
-    :param own: the document that equals the query's own text and is left out; −1 if there is none
+    :param gains: for each query, the row of each of its documents and its label
+    :param own: for each query, the row of the document with the query's own text, which is left out of results; −1 if
+        none
     """
 
     gains: Sequence[Mapping[int, float]]
     own: Sequence[int]
 
     def recall(self, found: np.ndarray) -> np.ndarray:
-        """Share of the relevant documents (label ≥ 0.5) among the first ten, at most ten; NaN where there are none."""
+        """Return the share of relevant documents (label ≥ 0.5) among the first ten; NaN without relevant documents.
+
+        If a query has more than ten relevant documents, ten is the denominator. *Shape:* found: (n_queries, ≤ 10) →
+        (n_queries,)
+        """
         return np.array([self._recall(row, gains) for row, gains in zip(found, self.gains, strict=True)])
 
     def _recall(self, row: np.ndarray, gains: Mapping[int, float]) -> float:
@@ -51,7 +56,10 @@ class Relevance:
         return len(relevant & {int(document) for document in row}) / min(len(relevant), TOP_K)
 
     def ndcg(self, found: np.ndarray) -> np.ndarray:
-        """Σ gain / log₂(rank + 1) over the first ten, over its best value (Järvelin & Kekäläinen 2002)."""
+        """Return Σ gain / log₂(rank + 1) over the first ten, divided by its best value (Järvelin & Kekäläinen 2002).
+
+        *Shape:* found: (n_queries, ≤ 10) → (n_queries,)
+        """
         return np.array([self._ndcg(row, gains) for row, gains in zip(found, self.gains, strict=True)])
 
     def _ndcg(self, row: np.ndarray, gains: Mapping[int, float]) -> float:
@@ -67,11 +75,12 @@ def index_quality(
     max_queries: int = 500,
     progress: OnProgress | bool = False,
 ) -> dict[str, Any]:
-    """Measure every form of a bi-encoder's index at its whole width and at shorter ones.
+    """Measure every form of a bi-encoder's index at its full width and at smaller widths.
 
-    :param corpus: more documents to search, which are relevant to no query
-    :param max_queries: the most queries, drawn from those with a relevant document if there are labels
-    :raises BadInput: for a cross-encoder, and if no query is left
+    :param corpus: further documents to search, which are relevant to no query
+    :param widths: the smaller widths
+    :param max_queries: number of queries, drawn at random; with labels, only queries with a relevant document are drawn
+    :raises BadInput: if the model is a cross-encoder, a width is not smaller than the full one, or there is no query
     """
     if scorer.kind != "bi_encoder":
         raise BadInput(f"{scorer.path} is a cross-encoder, it has no embeddings to index")
@@ -102,7 +111,7 @@ def _questions(pairs: Pairs, documents: Sequence[str], max_queries: int, seed: i
     gains: dict[str, dict[int, float]] = {}
     labels = np.zeros(len(pairs)) if pairs.labels is None else pairs.labels
     for query, document, label in zip(pairs.queries, pairs.documents, labels, strict=True):
-        if query != document:  # a query that finds itself does not count
+        if query != document:  # a query that finds its own text shows nothing
             gains.setdefault(query, {})[places[document]] = float(label)
     answered = [query for query, found in gains.items() if max(found.values()) >= POSITIVE]
     queries = answered if pairs.labels is not None else list(gains)
@@ -117,7 +126,7 @@ def _questions(pairs: Pairs, documents: Sequence[str], max_queries: int, seed: i
 def measure_forms(
     queries: np.ndarray, documents: np.ndarray, relevance: Relevance, *, widths: Sequence[int], seed: int = 0
 ) -> list[dict[str, Any]]:
-    """Search in every form and compare; the first row is the exact search, with which the others are compared.
+    """Search with every form of the index and compare the results. The first row is the exact search, the reference.
 
     *Shape:* queries: (n_queries, width); documents: (n_documents, width), unit length
     """
@@ -141,7 +150,7 @@ def measure_forms(
 
 
 def _forms(documents: np.ndarray) -> list[tuple[str, Index, dict[str, int]]]:
-    """Return the forms of an index: bytes of a document, and the bytes of it that a search reads."""
+    """Return the forms of an index as (name, index, sizes): bytes per document, and bytes of it that a search reads."""
     codes, bits = packed(documents, "int8"), packed(documents, "binary")
     wide, narrow, bit = 4 * documents.shape[1], documents.shape[1], bits.shape[1]
     return [
@@ -153,7 +162,7 @@ def _forms(documents: np.ndarray) -> list[tuple[str, Index, dict[str, int]]]:
 
 
 def _found(index: Index, queries: np.ndarray, own: Sequence[int]) -> np.ndarray:
-    """Return the first ten documents of each query, its own text left out. *Shape:* (n_queries, at most 10)."""
+    """Return the first ten documents of each query, without its own text. *Shape:* (n_queries, at most 10)."""
     rows, _ = index.search(queries, top_k=TOP_K + 1)
     return np.stack(
         [row[row != self][:TOP_K] if self in row else row[:TOP_K] for row, self in zip(rows, own, strict=True)]
@@ -165,7 +174,7 @@ def _overlap(found: np.ndarray, exact: np.ndarray) -> float:
 
 
 def _estimate(values: np.ndarray, seed: int) -> dict[str, float]:
-    """Return the mean over queries and its 95 % percentile interval (bootstrap)."""
+    """Return the mean over queries, its 95 % percentile bootstrap interval, and the number of queries."""
     known = values[~np.isnan(values)]
     drawn = np.random.default_rng(seed).integers(0, len(known), (_N_BOOTSTRAP, len(known)))
     low, high = np.quantile(known[drawn].mean(axis=1), [0.025, 0.975])
@@ -173,7 +182,7 @@ def _estimate(values: np.ndarray, seed: int) -> dict[str, float]:
 
 
 def table_cells(row: Mapping[str, Any], n_documents: int) -> list[str]:
-    """Return a row as the command prints it."""
+    """Return the cells of a row for the table that the command prints."""
     judged = [_cells(row.get(name), row.get(f"{name}_lost")) for name in ("recall", "ndcg")]
     return [
         row["form"],

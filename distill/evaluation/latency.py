@@ -1,17 +1,17 @@
-"""Latency, throughput and memory of model folders, each measured in a process of its own.
+"""Measure latency, throughput and memory of model folders, each in its own process.
 
     measure(Request(Path("student-int8")), resumes, job_descriptions)
     measure_all([Request(Path("teacher")), Request(Path("student-int8"))], queries, documents)
 
-`measure_all` keeps one process per model alive. The processes take turns, round by round, one at a time, so other load
-on the machine affects all models alike. Results have the raw samples, the precision of the computation and the memory
-of the process; `environment` describes the machine.
+`measure_all` keeps one process per model alive and measures them in turns, round by round, one process at a time. Other
+load on the machine then affects all models alike. Results contain the raw samples, the precision that was used and the
+memory of the process. `environment` describes the machine.
 
-A pair's latency is the time of one call of `Scorer.score`, tokenisation included. OpenVINO takes about 2.8 times as
-long on the first use of a shape, so all pairs are scored once before any is timed; the very first call is kept as
-`cold_ms`. All models are timed on the same pairs, repeatedly, and the runtime's cache of words is cleared before each
-round. Medians have an interval over the rounds (`distill.metrics.rounds`), which includes drift; rounds are added until
-it is narrow.
+The latency of a pair is the time of one call of `Scorer.score`, including tokenisation. OpenVINO takes about 2.8 times
+as long on the first use of a shape, so pairs are scored once before they are timed. The time of the very first call is
+kept as `cold_ms`. All models are timed on the same pairs in every round, and the runtime's cache of words is cleared
+before each call. Medians have an interval over the rounds (`distill.metrics.rounds`), which includes drift. Rounds are
+added until the interval is narrow.
 """
 
 import gc
@@ -54,8 +54,8 @@ __getattr__ = moved_names(__name__)
 
 LENGTHS = (32, 64, 128, 256, 512)
 MeasuringProgress = Callable[[int, int, str], None]
-_N_TIMED_PAIRS = 200  # pairs for latency: more pairs only add first uses of a shape
-_LEAST_TIMED, _LEAST_THROUGHPUT = 24, 64  # the least number of pairs, even for the slowest model
+_N_TIMED_PAIRS = 200  # most pairs for latency; more would only add first uses of shapes
+_LEAST_TIMED, _LEAST_THROUGHPUT = 24, 64  # fewest pairs, even if the slowest model is very slow
 _N_BUCKET_PAIRS = 8
 _CPU_FLAGS = (
     "avx2",
@@ -74,21 +74,21 @@ _TORCH_WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "pytorch
 
 @dataclass(frozen=True)
 class LoadSettings:
-    """What is measured beyond latency and throughput; see `distill.evaluation.load`."""
+    """Further measurements beyond latency and throughput; see `distill.evaluation.load`."""
 
     batches: tuple[int, ...] = ()
     """Batch sizes, each timed on each length bucket."""
     rates: tuple[float, ...] = ()
-    """Arrival rates of an open loop, as shares of the capacity measured just before."""
+    """Arrival rates of the open loop, as shares of the capacity that is measured just before."""
     n_shapes: int = 0
-    """Number of random shapes over which the growth of memory is measured."""
+    """Number of random shapes over which memory growth is measured; 0 does not measure it."""
     seconds: float = 10.0
-    """Of each of them."""
+    """Seconds for all batches together, for the capacity, and for each rate."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One model to measure, and its runtime options; see `distill.runtime.opening.load` for the meaning of None."""
+    """One model to measure, and how to open it; see `distill.runtime.opening.load` for the meaning of None."""
 
     path: Path
     name: str = ""
@@ -97,31 +97,35 @@ class Request:
     n_threads: int | None = None
     max_length: int | None = None
     count: bool = True
-    """Whether parameters are counted: for a graph this needs torch, whose import takes seconds in each process."""
+    """Whether to count the parameters. For a graph this needs torch, whose import takes seconds in each process."""
 
 
 @dataclass(frozen=True)
 class Measuring:
-    """The settings of a measurement, the same for all models."""
+    """How models are measured. All models are measured alike."""
 
     seconds: float = 10.0
-    """Time per model and kind of measurement (latency, latency by length, throughput). A model that cannot go through the
+    """Seconds per model and kind of measurement (latency, latency by length, throughput). A model that cannot score the
     pairs once in this time takes longer."""
     rounds: int = 5
-    """Number of slices of that time."""
+    """The number of rounds into which this time is divided."""
     lengths: Sequence[int] = LENGTHS
-    """Upper bounds of the length buckets, in tokens that the model reads of a pair: together in a cross-encoder, the sum of both
-    texts in a bi-encoder. Longer pairs open buckets of twice the last bound."""
+    """Upper bounds of the length buckets, in tokens that the model reads of a pair: of the joint sequence for a
+    cross-encoder, the sum over both texts for a bi-encoder. Longer pairs get further buckets, each with twice the bound
+    before it."""
     seed: int = 0
-    """Draws the pairs of each length and the arrivals under load."""
+    """Seed for the pairs of each length and for the arrivals under load."""
     load: LoadSettings | None = None
-    """What is measured afterwards, model by model; None is nothing."""
+    """Further measurements afterwards, model by model; None makes none."""
     until: Until | None = None
-    """How narrow the intervals of latency and throughput are to be, and the limit of time: rounds of all models are added until
-    then; None adds none."""
+    """The wanted width of the intervals of latency and throughput, and the time limit. Rounds of all models are added
+    until one of them is reached; None adds none."""
 
     def check(self) -> None:
-        """Raise `BadInput` for a time, rounds and lengths that measure nothing."""
+        """Check seconds, rounds and lengths.
+
+        :raises BadInput: if seconds are not positive, rounds are below 1, or lengths are empty or do not increase
+        """
         if self.seconds <= 0 or self.rounds < 1:
             raise BadInput(
                 f"seconds {self.seconds}, rounds {self.rounds}; a positive time and at least one round are needed"
@@ -151,20 +155,22 @@ def measure_all(
     *,
     on_progress: MeasuringProgress | None = None,
 ) -> list[dict[str, Any]]:
-    """Measure several model folders, interleaved; all of them are in memory at the same time.
+    """Measure several model folders in turns. All of them are in memory at the same time.
 
-    :param queries: with `documents` the pairs to score. Latency and throughput of all models are taken over the same pairs:
-        as many as the slowest has time for in its rounds, 24 and 64 at least (`latency_pairs`, `throughput_pairs`).
-    :param on_progress: called with (steps done, steps in all, what is being done).
-    :returns: for each request, in order: name, path, kind, runtime, precision, n_threads, max_length, parameters (where
-        the request has them counted), size_mb, load_seconds, cold_ms, latency_ms {batch, n, mean, p50, p95, p99}, latency_pairs,
-        latency_by_length [{tokens, n, p50, p95}], throughput_pairs_per_s, throughput_pairs, peak_memory_mb, steady_memory_mb,
-        latency_interval and throughput_interval {low, high} (95 %, of p50 and of the median), measuring (`Rounds.described`,
-        the same for all), per_run (raw samples: latency_ms, latency_by_length_ms, throughput_pairs_per_s, and how many of
-        the first and the last each round gave: latency_per_round, throughput_per_round); with `load` also under_load {batches,
-        capacity_pairs_per_s, open_loop, memory}.
-    :raises BadInput: for folders that are not whole and for lists that are no pairs.
-    :raises JobFailed: where a measuring process dies, with its last line on stderr.
+    :param queries: the queries of the pairs to score; `documents` has their documents. Latency and throughput of all
+        models are measured on the same pairs: as many as the slowest model has time for, at least 24 for latency and 64
+        for throughput (`latency_pairs`, `throughput_pairs`).
+    :param on_progress: called with (steps done, total steps, description of the current step).
+    :returns: for each request, in order: name, path, kind, runtime, precision, n_threads, max_length, parameters (if
+        the request counts them), size_mb, load_seconds, cold_ms, latency_ms {batch, n, mean, p50, p95, p99},
+        latency_pairs, latency_by_length [{tokens, n, p50, p95}], throughput_pairs_per_s, throughput_pairs,
+        peak_memory_mb, steady_memory_mb, latency_interval and throughput_interval {low, high} (95 %, of p50 and of the
+        median), measuring (`Rounds.described`, the same for all), per_run (raw samples: latency_ms,
+        latency_by_length_ms, throughput_pairs_per_s, and how many of the first and the last each round gave:
+        latency_per_round, throughput_per_round); with `load` also under_load {batches, capacity_pairs_per_s, open_loop,
+        memory}.
+    :raises BadInput: if a folder is incomplete, or queries and documents are not of the same length, or empty.
+    :raises JobFailed: if a measuring process dies, with its last line on stderr.
     """
     _check(requests, queries, documents)
     measuring.check()
@@ -172,7 +178,7 @@ def measure_all(
     report = _Reporter(on_progress, total=len(requests) * (rounds + 1 + (load is not None)))
     with ExitStack() as stack:
         workers = [stack.enter_context(_worker(request)) for request in requests]
-        for worker in workers:  # all import at the same time; measuring starts after the last one
+        for worker in workers:  # all processes import in parallel; measuring starts after the last has finished
             worker.wait_until_ready()
         for worker in workers:
             report(f"loading {worker.name}")
@@ -184,7 +190,7 @@ def measure_all(
         while taken.number < rounds or taken.go_on():
             if taken.number >= rounds:
                 report.add(len(workers))
-            for place in taken.order:  # rotated, so that no model always follows the same one
+            for place in taken.order:  # the first model changes from round to round
                 report(f"round {taken.number + 1}, {workers[place].name}")
                 taken.keep(place, workers[place].round(by_length=taken.number < rounds))
             taken.number += 1
@@ -197,7 +203,7 @@ def measure_all(
 
 
 def _whole(measured: dict[str, Any], taken: Rounds, place: int) -> dict[str, Any]:
-    """Add the intervals and the end of the measuring to a model's measurements."""
+    """Add the intervals, and how the measuring ended, to a model's measurements."""
     return {
         **measured,
         **taken.intervals(place),
@@ -207,7 +213,7 @@ def _whole(measured: dict[str, Any], taken: Rounds, place: int) -> dict[str, Any
 
 
 def _same_pairs(fits: Sequence[Mapping[str, int]], n_pairs: int, rounds: int) -> tuple[int, int]:
-    """Return the numbers of pairs for latency and throughput: those for which the slowest model has time, or the least.
+    """Return the numbers of pairs for latency and throughput: what the slowest model has time for, or the minimum.
 
     >>> _same_pairs([{"latency": 3, "throughput": 8}, {"latency": 900, "throughput": 700}], 800, 5)
     (24, 64)
@@ -277,7 +283,7 @@ def _start(runtime: str, n_threads: int, errors: IO[bytes]) -> "subprocess.Popen
 
 
 def _runtime_of(request: Request) -> str:
-    """The imports of a process before it is ready; none for a baseline or a cascade."""
+    """Return the runtime that a process imports before it is ready; "" for a baseline or a cascade."""
     if (request.path / SCORER_FILE).is_file():
         return "torch" if check_scorer_folder(request.path) in TOKEN_TEACHERS else ""
     return request.runtime or read_model_files(request.path).held_runtime
@@ -287,7 +293,7 @@ def _close(stream: IO[str] | None) -> None:
     try:
         if stream is not None:
             stream.close()
-    except OSError:  # a pipe into a process that died with unread input
+    except OSError:  # the process died with unread input in the pipe
         pass
 
 
@@ -359,7 +365,7 @@ class _Worker:
 
     def _ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
         assert self.process.stdin is not None
-        with suppress(BrokenPipeError):  # the process has died, and will not answer
+        with suppress(BrokenPipeError):  # the process has died; `_answer` reports it
             self.process.stdin.write(json.dumps(message) + "\n")
             self.process.stdin.flush()
         return self._answer()
@@ -411,18 +417,21 @@ class _Meter:
         self.least_per_round = 1
 
     def fits(self) -> dict[str, int]:
-        """Return the number of pairs for which a round of this model has time, by kind of measurement."""
+        """Return how many pairs this model can score in a round, by kind of measurement."""
         one_ms = float(np.median([self.time_one(row) for row in self.timed[:3]]))
         return {"latency": max(1, int(1000 * self.slice_s / one_ms)), "throughput": self.n_throughput}
 
     def take(self, n_latency: int, n_throughput: int, rounds: int) -> dict[str, Any]:
-        """Measure only the given number of first pairs, as for all models, and each at least once."""
+        """Measure only the first pairs, which are the same for all models, and each at least once over the rounds.
+
+        :param n_latency: number of pairs for latency; `n_throughput` is that for throughput
+        """
         self.timed, self.n_throughput = self.timed[:n_latency], n_throughput
         self.least_per_round = -(-n_latency // rounds)
         return {}
 
     def time_one(self, row: int) -> float:
-        """Return the milliseconds of scoring one pair, with an empty cache of words."""
+        """Return the milliseconds for scoring one pair, with an empty cache of words."""
         query, document = [self.queries[row]], [self.documents[row]]
         forget_words()
         start = time.perf_counter_ns()
@@ -430,7 +439,7 @@ class _Meter:
         return (time.perf_counter_ns() - start) / 1e6
 
     def _warm_up(self) -> None:
-        """Run each shape once, within the time of a slice."""
+        """Score pairs once, so that their shapes are known, for at most the time of two slices."""
         rows = [*self.timed[:3], *(row for rows in self.bucketed.values() for row in rows), *self.timed[3:]]
         end = time.perf_counter() + 2 * self.slice_s
         for number, row in enumerate(rows):
@@ -439,9 +448,9 @@ class _Meter:
             self.time_one(row)
 
     def _fitting_pairs(self) -> int:
-        """Return the number of pairs of one throughput run, so that it fits a slice; at least eight."""
+        """Return the number of pairs for a throughput run that fits into a slice; at least eight if there are eight."""
         n_pairs = 8
-        for at_most in (64, 512, len(self.queries)):  # small runs underestimate a fast model; each also has new shapes
+        for at_most in (64, 512, len(self.queries)):  # small runs underrate a fast model; each warms up shapes
             n_pairs = min(n_pairs, len(self.queries))
             n_pairs = min(at_most, max(8, int(self._run_throughput(n_pairs) * self.slice_s)))
         return min(n_pairs, len(self.queries))
@@ -453,7 +462,7 @@ class _Meter:
         return n_pairs / (time.perf_counter() - start)
 
     def round(self, *, by_length: bool) -> dict[str, Any]:
-        """Measure one slice of each kind; return the results and the seconds of latency and throughput."""
+        """Run one slice of each kind; return the samples, and the seconds that latency and throughput took."""
         start, before = time.perf_counter(), (len(self.latency), len(self.throughput))
         self._latency_slice()
         self._throughput_slice()
@@ -482,14 +491,14 @@ class _Meter:
             self.throughput.append(self._run_throughput(self.n_throughput))
 
     def under_load(self, load: LoadSettings, seed: int) -> dict[str, Any]:
-        """Make the measurements that `load` requests."""
+        """Make the further measurements that `load` requests."""
         if load.batches:
             self.loaded["batches"] = batch_grid(
                 self.scorer, self.queries, self.documents, self.buckets, batches=load.batches, seconds=load.seconds
             )
         if load.rates:
             sides = self.queries, self.documents
-            saturated_pairs_per_s(self.scorer, *sides, seconds=load.seconds / 4)  # warm-up: runs the shapes once
+            saturated_pairs_per_s(self.scorer, *sides, seconds=load.seconds / 4)  # warms up the shapes
             capacity = saturated_pairs_per_s(self.scorer, *sides, seconds=load.seconds)
             self.loaded["capacity_pairs_per_s"] = capacity
             self.loaded["open_loop"] = [
@@ -527,7 +536,7 @@ class _Meter:
 
 
 def _buckets(tokens: np.ndarray, bounds: Sequence[int]) -> dict[int, list[int]]:
-    """Return the rows of each bucket that has any, by its upper bound in tokens.
+    """Return the rows of each bucket that is not empty, by its upper bound in tokens.
 
     >>> _buckets(np.array([30, 33, 200]), [32, 64])
     {32: [0], 64: [1], 256: [2]}
@@ -559,7 +568,7 @@ def _load(request: Mapping[str, Any]) -> tuple[PairScorer, dict[str, Any]]:
         device="cpu",
     )
     seconds = time.perf_counter() - start
-    if isinstance(scorer, Scorer) and scorer.side is not None:  # the teacher embeds the other side
+    if isinstance(scorer, Scorer) and scorer.side is not None:  # the teacher embeds the other side in any case
         scorer = OneSide(scorer)
     facts = {
         "kind": scorer.kind,
@@ -574,9 +583,9 @@ def _load(request: Mapping[str, Any]) -> tuple[PairScorer, dict[str, Any]]:
 
 
 def _import_heavy(runtime: str) -> None:
-    """Import what loading needs, so that `load_seconds` is the model's and not Python's, and processes import side by side."""
+    """Import packages before loading, so that processes import in parallel and `load_seconds` excludes imports."""
     if runtime == "torch":
-        import sentence_transformers.base.modules  # noqa: F401  # 6 of the 8 seconds; brings torch and transformers
+        import sentence_transformers.base.modules  # noqa: F401  # 6 of the 8 seconds; imports torch and transformers
     elif runtime == "openvino":
         import openvino  # noqa: F401
     elif runtime == "onnx":
@@ -584,13 +593,13 @@ def _import_heavy(runtime: str) -> None:
 
 
 def _serve(requests: IO[str], answers: IO[str], runtime: str) -> None:
-    """Answer requests, one line of JSON each, until there are no more."""
+    """Answer requests, one line of JSON each, until the input ends."""
 
     def answer(values: Mapping[str, Any]) -> None:
         answers.write(json.dumps(values) + "\n")
         answers.flush()
 
-    gc.disable()  # collection takes a fifth of the time of imports, and frees almost nothing
+    gc.disable()  # garbage collection takes a fifth of the time of imports, and there is almost no garbage
     _import_heavy(runtime)
     gc.freeze()
     gc.enable()
@@ -610,17 +619,17 @@ def _serve(requests: IO[str], answers: IO[str], runtime: str) -> None:
         elif message["do"] == "load":
             answer(meter.under_load(LoadSettings(**message["load"]), message["seed"]))
         else:
-            # counted last: it may build the architecture, which is not part of serving
+            # parameters are counted last: counting may build the architecture, which serving does not need
             answer({**meter.finish(), **({"parameters": scorer.n_parameters} if message["count"] else {})})
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The files that a runtime needs, and the environment
+# Size of a model, and description of the machine
 # ---------------------------------------------------------------------------------------------------------------------
 
 
 def size_mb(folder: Path, runtime: Runtime) -> float:
-    """Return the size, in 10⁶ bytes, of the files that a runtime needs of a folder: not another runtime's weights."""
+    """Return the size, in 10⁶ bytes, of a folder's files without the weights of other runtimes."""
     others = [name for other, names in GRAPHS.items() if other != runtime for name in names]
     skipped = {(folder / name).with_suffix(suffix) for name in others for suffix in (".xml", ".bin", ".onnx")}
     if runtime not in ("torch", "numpy"):
@@ -630,7 +639,7 @@ def size_mb(folder: Path, runtime: Runtime) -> float:
 
 
 def environment() -> dict[str, Any]:
-    """Describe the machine and the software of the measurement."""
+    """Return a description of the machine and the software of the measurements."""
     cpu, flags = cpu_model()
     return {
         "cpu": cpu,
@@ -647,7 +656,7 @@ def environment() -> dict[str, Any]:
 
 
 def _main() -> None:
-    # libraries may print to stdout, so the answers use their own copy of the pipe
+    # libraries print to stdout: send that to stderr, so that only answers go into the pipe
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     _serve(sys.stdin, answers, sys.argv[1] if len(sys.argv) > 1 else "")

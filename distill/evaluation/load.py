@@ -1,8 +1,9 @@
-"""A model under load: requests that arrive at random times, batches of every size, and memory over many shapes.
+"""Measure a model under load: requests at random times, batches of every size, and memory over many shapes.
 
-A model that is called back to back has no queue. A service has one, since its users call at any time: here requests arrive
-at random (a Poisson process: an open loop, that does not slow down because the model does), wait in line, and whatever
-waits is scored together. The latency is what the user sees, waiting included (Schroeder et al. 2006, "Open Versus Closed").
+A model that is called back to back has no queue, but a service has one, because users call at any time. Here requests
+arrive at random times (a Poisson process). This is an open loop: arrivals do not slow down if the model is slow.
+Requests wait in a queue, and waiting requests are scored together. The latency is what the user sees, including the
+wait (Schroeder et al. 2006, "Open Versus Closed").
 """
 
 import random
@@ -17,14 +18,14 @@ from distill.scorers.scoring import PairScorer
 
 __all__ = ["batch_grid", "memory_growth", "open_loop", "saturated_pairs_per_s"]
 
-_MAX_BATCH = 16  # requests of a line that are scored together: more keep the first of them waiting for the last
+_MAX_BATCH = 16  # most requests scored together; in a larger batch the first request waits too long for the last
 _MAX_SHAPE_BATCH = 16
 
 
 def saturated_pairs_per_s(
     scorer: PairScorer, queries: Sequence[str], documents: Sequence[str], *, seconds: float
 ) -> float:
-    """Return the pairs a second of a line that never ends: the capacity that arrival rates are shares of."""
+    """Return the pairs per second with a queue that is never empty. Arrival rates are shares of this capacity."""
     forget_words()
     start, done = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
@@ -37,9 +38,9 @@ def saturated_pairs_per_s(
 def open_loop(
     scorer: PairScorer, queries: Sequence[str], documents: Sequence[str], *, rate: float, seconds: float, seed: int
 ) -> dict[str, float]:
-    """Serve arrivals at `rate` pairs a second for so long; return latencies in ms, from arrival to answer.
+    """Serve requests that arrive at `rate` pairs per second for `seconds`; return latencies in ms from arrival.
 
-    :returns: rate (pairs/s), n, p50, p95, p99, mean_batch; what has arrived when time is up is served and counted
+    :returns: rate (pairs/s), n, p50, p95, p99, mean_batch; all requests that arrive are served and counted
     """
     rng = np.random.default_rng(seed)
     gaps = rng.exponential(1 / rate, size=max(1, round(rate * seconds)))
@@ -72,10 +73,10 @@ def batch_grid(
     batches: Sequence[int],
     seconds: float,
 ) -> list[dict[str, float]]:
-    """Time each batch size on each length bucket, every cell for an equal part of `seconds` and twice at least.
+    """Time each batch size on each length bucket, for an equal part of `seconds` and at least twice.
 
-    :param buckets: rows of the pairs by the upper bound of their tokens
-    :returns: tokens, batch, n, p50, p95 (ms a batch), pairs_per_s
+    :param buckets: rows of the pairs in each bucket, by its upper bound in tokens
+    :returns: for each cell: tokens, batch, n, p50, p95 (ms per batch), pairs_per_s
     """
     part = seconds / (len(buckets) * len(batches))
     cells = []
@@ -83,11 +84,11 @@ def batch_grid(
         for size in batches:
             chosen = [rows[i % len(rows)] for i in range(size)]
             batch = [queries[i] for i in chosen], [documents[i] for i in chosen]
-            scorer.score(*batch)  # the shape's first use is not its speed
+            scorer.score(*batch)  # warm up: the first use of a shape is slower
             times: list[float] = []
             start = time.perf_counter()
             while len(times) < 2 or time.perf_counter() - start < part:
-                forget_words()  # the texts are always the same
+                forget_words()  # the texts repeat, and cached words would make them faster
                 began = time.perf_counter()
                 scorer.score(*batch)
                 times.append(1000 * (time.perf_counter() - began))
@@ -108,9 +109,10 @@ def batch_grid(
 def memory_growth(
     scorer: PairScorer, queries: Sequence[str], documents: Sequence[str], *, n_shapes: int, seed: int
 ) -> dict[str, float]:
-    """Score batches of random size and length; return the growth of this process's memory in MB, and its course.
+    """Score batches of random size and length; return the number of shapes, and memory growth and end in MB.
 
-    Texts are cut at a random word, so that lengths are spread over all that the pairs have. The first tenth warms up.
+    Texts are cut at a random word, so that lengths vary up to those of the pairs. The first tenth of the batches warms
+    up.
     """
     rng = random.Random(seed)
     warm, course = max(1, n_shapes // 10), []

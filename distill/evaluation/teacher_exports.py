@@ -1,10 +1,10 @@
-"""The matched teacher in the runtimes of the student's exports, so that "× teacher" is split into its two causes.
+"""Exports of the matched teacher in the student's runtimes, which split the speed-up "× teacher" into two causes.
 
     speed-up = (student's export ÷ teacher's export) · (teacher's export ÷ teacher in torch)
-                the smaller model                       the runtime, which the teacher can have too
+                the smaller model                       the runtime, which the teacher can use too
 
-The exports are made by the stage export (`students.export.teacher`) and are rows of the report (role `teacher_export`). One
-that cannot be made leaves a file that says why, which the report repeats.
+The stage export makes them (`students.export.teacher`), and they are rows of the report (role `teacher_export`). If one
+cannot be made, the reason is stored in a file beside it, and the report repeats the reason.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,13 +33,13 @@ _SHOWS_THE_RUNTIME: tuple[ExportPrecision, ...] = ("fp32", "bf16", "int8")
 
 
 def primary_teacher(run: Run) -> str:
-    """Return the teacher that retention is measured against: of scores before of embeddings."""
-    named = (stage.recipe.objectives.primary_teacher for stage in reversed(run.stages))  # the last stage that has one
+    """Return the teacher for retention: the main teacher of the last stage that has one, else the first teacher."""
+    named = (stage.recipe.objectives.primary_teacher for stage in reversed(run.stages))
     return next(filter(None, named), None) or next(iter(run.recipe.teachers))
 
 
 def measured_teachers(run: Run) -> list[str]:
-    """Return the teachers that have a row: the one that is matched first."""
+    """Return the teachers that have a row in the report; the matched teacher is the first."""
     recipe = run.recipe
     trained = [name for name, teacher in recipe.teachers.items() if teacher.kind != "mlm"]
     names = trained if recipe.benchmark.teachers is None else list(recipe.benchmark.teachers)
@@ -47,13 +47,13 @@ def measured_teachers(run: Run) -> list[str]:
 
 
 def matched_teacher(run: Run) -> str | None:
-    """Return the teacher that the report compares speed with; None where it has none, or the teacher is no model."""
+    """Return the teacher with which the report compares speed; None if there is none, or it is a black box."""
     name = next(iter(measured_teachers(run)), None)
     return None if name in run.recipe.black_boxes else name
 
 
 def wanted_teacher_exports(run: Run) -> list[tuple[ExportFormat, ExportPrecision]]:
-    """Return the formats and precisions that the matched teacher is exported in; [] without a student or a teacher."""
+    """Return the formats and precisions of the matched teacher's exports; [] without a student or a teacher."""
     recipe = run.recipe
     if recipe.student is None or matched_teacher(run) is None:
         return []
@@ -78,13 +78,16 @@ def _refusal_file(folder: Path) -> Path:
 
 
 def keep_refusal(folder: Path, inputs: Mapping[str, Any], reason: str) -> None:
-    """Say beside where an export would be why it is not there, so that no later run tries the same again."""
+    """Store the reason for a missing export beside its place, so that later runs do not try the same inputs again."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     write_json(_refusal_file(folder), {"fingerprint": content_hash(inputs), "reason": reason})
 
 
 def refusal(folder: Path, inputs: Mapping[str, Any] | None = None) -> str | None:
-    """Return why an export was not made of these inputs, None being any; None where nothing says so."""
+    """Return the stored reason why an export was not made; None if there is none.
+
+    :param inputs: the inputs of the refused export; None accepts any inputs
+    """
     path = _refusal_file(folder)
     if not path.is_file():
         return None
@@ -97,12 +100,12 @@ def refusal(folder: Path, inputs: Mapping[str, Any] | None = None) -> str | None
 
 
 def forget_refusal(folder: Path) -> None:
-    """Remove what an earlier attempt said, the export being there now."""
+    """Remove the stored reason of an earlier attempt, because the export exists now."""
     _refusal_file(folder).unlink(missing_ok=True)
 
 
 def teacher_export_notes(run: Run) -> list[str]:
-    """Say which exports of the matched teacher the report lacks, and what that means."""
+    """Return notes on the exports of the matched teacher that the report lacks, with the reasons."""
     recipe, name = run.recipe, matched_teacher(run)
     if recipe.student is None or name is None or not recipe.exports:
         return []
@@ -134,8 +137,8 @@ def teacher_export_notes(run: Run) -> list[str]:
 def with_split(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Add `speedup_split` {beside, model, runtime, same} to each of the student's exports; model · runtime is its speed-up.
 
-    `beside` is the teacher's export that it is held against: the one of the same runtime and precision (`same`), else the
-    fastest of the same runtime, else the fastest.
+    `beside` is the teacher's export for the comparison: the one with the same runtime and precision (`same`), else the
+    fastest with the same runtime, else the fastest of all.
     """
     teacher = next((row for row in rows if row["role"] == "teacher"), None)
     exports = [row for row in rows if row["role"] == "teacher_export" and row["throughput_pairs_per_s"]]

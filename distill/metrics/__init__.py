@@ -1,6 +1,6 @@
-"""Metrics with intervals, comparisons of two models, and of a model with teacher, control and the TF-IDF floor.
+"""Metrics with intervals, comparisons of two models, and comparisons with teacher, untrained student and TF-IDF.
 
-This package runs no model.
+No module here runs a model.
 """
 
 from typing import TYPE_CHECKING

@@ -1,10 +1,10 @@
-"""Calibration of scores to probabilities: an increasing function, fitted to labelled pairs, applied with numpy.
+"""Calibrate scores to probabilities with an increasing function, fitted to labelled pairs and applied with numpy.
 
-    platt         σ(slope · score + bias)        Platt 1999
-    temperature   σ(logit / τ)                   Guo et al. 2017; the logit of a cosine c is that of (c + 1) / 2
-    isotonic      linear between rising steps    Zadrozny & Elkan 2002
+    platt         σ(slope · score + bias)           Platt 1999
+    temperature   σ(logit / τ)                      Guo et al. 2017; the logit of a cosine c is that of (c + 1) / 2
+    isotonic      linear between increasing steps   Zadrozny & Elkan 2002
 
-Labels may be grades in [0, 1]: the result is then the expected grade. Fitting needs scikit-learn and scipy.
+Labels may be grades in [0, 1]. The result is then the expected grade. Fitting needs scikit-learn and scipy.
 """
 
 from dataclasses import dataclass
@@ -20,18 +20,20 @@ __all__ = ["CALIBRATION_KINDS", "LEAST_PAIRS", "Calibration", "CalibrationKind",
 CalibrationKind = Literal["platt", "isotonic", "temperature"]
 CALIBRATION_KINDS: tuple[CalibrationKind, ...] = get_args(CalibrationKind)
 LEAST_PAIRS = 50
-"""The least number of labelled pairs for a fit of two parameters."""
+"""The minimum number of labelled pairs for a fit of two parameters."""
 _CLIP = 1e-6
-_STEP_CLIP = 1e-3  # of isotonic steps: with few pairs the outermost are often 0 and 1
+_STEP_CLIP = 1e-3  # isotonic steps stay this far from 0 and 1, which the outermost steps often reach on a few pairs
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A rising function from a model's scores to probabilities.
+    """An increasing function from a model's scores to probabilities.
 
-    :param model_kind: whose scores: cosines of a bi-encoder, logits of a cross-encoder
-    :param slope: of platt, above 0; of temperature 1 / τ
-    :param steps: of isotonic, scores with their probabilities, both rising; scores outside have those of the ends
+    :param model_kind: the kind of scores: cosines of a bi-encoder, or logits of a cross-encoder
+    :param slope: platt: above 0; temperature: 1 / τ
+    :param bias: platt alone
+    :param steps: isotonic: (scores, probabilities), both increasing; scores outside get the probability of the nearest
+        end
     """
 
     kind: CalibrationKind
@@ -58,7 +60,10 @@ class Calibration:
 def fit_calibration(
     kind: CalibrationKind, model_kind: ModelKind, scores: np.ndarray, labels: np.ndarray
 ) -> Calibration | None:
-    """Fit scores to labels in [0, 1]; None if the scores do not increase with the labels. *Shape:* both (n_pairs,)."""
+    """Fit a calibration to labels in [0, 1]; None if the scores do not increase with the labels.
+
+    *Shape:* both (n_pairs,).
+    """
     scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     if not np.isfinite(scores).all() or np.ptp(scores) == 0 or np.ptp(labels) == 0:
         return None

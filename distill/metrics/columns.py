@@ -1,4 +1,4 @@
-"""The columns that a metric may need, checked: one entry a pair."""
+"""The columns that a metric may need, checked, with one entry per pair."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _UNIT_SLACK = 0.01  # a cosine computed in bf16 may leave [-1, 1] by a rounding 
 
 @dataclass(frozen=True)
 class ScoredColumns:
-    """Checked columns, one entry a pair."""
+    """Checked columns with one entry per pair."""
 
     scores: FloatArray
     labels: FloatArray | None
@@ -33,7 +33,10 @@ class ScoredColumns:
     def checked(
         cls, scores: Any, labels: Any = None, query_ids: Any = None, teacher_scores: Any = None, unit_scores: Any = None
     ) -> "ScoredColumns":
-        """Raise `BadInput` on a column of another length, one that is not finite, or one out of its range."""
+        """Check the columns and convert them to arrays.
+
+        :raises BadInput: if a column has another length, values that are not finite, or values out of its range
+        """
         n = len(scores)
         if n == 0:
             raise BadInput("scores: there are no pairs to evaluate")
@@ -49,7 +52,7 @@ class ScoredColumns:
 
 
 def _column(name: str, values: Any, n: int, slack: float | None = None) -> FloatArray:
-    """Give a float64 column of n finite values, within [0, 1] by `slack` where that is given."""
+    """Return a float64 column of n finite values. With `slack`, they must be in [0, 1], plus or minus the slack."""
     column = np.asarray(values, dtype=np.float64)
     if column.shape != (n,):
         raise BadInput(f"{name}: shape {column.shape} where {(n,)} is expected; give one number a pair")
@@ -65,5 +68,5 @@ def _column(name: str, values: Any, n: int, slack: float | None = None) -> Float
 
 
 def query_numbers(query_ids: Any) -> IntArray:
-    """Give each distinct id a number from 0, comparing them as text so that 7 and "7" are one query."""
+    """Return a number from 0 for each distinct id. Ids are compared as text, so that 7 and "7" are one query."""
     return np.unique(np.asarray([str(query) for query in query_ids]), return_inverse=True)[1]

@@ -1,4 +1,4 @@
-"""Logistic regression on labels in [0, 1]: scores become probabilities."""
+"""Logistic regression on labels in [0, 1], which turns scores into probabilities."""
 
 import numpy as np
 
@@ -33,7 +33,7 @@ def fit_logistic(columns: np.ndarray, labels: np.ndarray) -> tuple[float, ...]:
 
     centre, scale = columns.mean(axis=0), columns.std(axis=0)
     standard = (columns - centre) / scale
-    # a grade y is y of a match and 1 − y of none
+    # a grade y counts as a match with weight y and as no match with weight 1 − y
     doubled = np.concatenate([standard, standard])
     classes, weights = np.repeat([1, 0], len(labels)), np.concatenate([labels, 1 - labels])
     model = LogisticRegression(C=10.0, max_iter=1000).fit(doubled, classes, sample_weight=weights)

@@ -1,25 +1,26 @@
 """Quality of scored pairs, with intervals.
 
-`evaluate_scores` gives the metrics of `distill.metrics.offline` with 95 % percentile bootstrap intervals (Efron and
-Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13): pairs are drawn with replacement, or whole queries
-where a query has several candidates, since pairs of one query are not independent (Field and Welsh, "Bootstrapping
+`evaluate_scores` returns the metrics of `distill.metrics.offline` with 95 % percentile bootstrap intervals (Efron and
+Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13). Pairs are drawn with replacement. If query ids are
+given, whole queries are drawn, because pairs of one query are not independent (Field and Welsh, "Bootstrapping
 clustered data", JRSS B 69, 2007).
 
-A resample is never built; it is a column of counts, how often each pair was drawn (`distill.metrics.weighted`).
+A resample is not stored as rows. It is a column of counts, one for each pair: how often the pair was drawn
+(`distill.metrics.weighted`).
 
-What is defined when:
+Each metric is defined under a condition:
 
     spearman            scores and labels both vary
     roc_auc             labels have both classes; a label of at least 0.5 is positive, graded or not
     average_precision   as roc_auc
     ndcg_at_10          10 queries or more with 2 candidates or more and a label above 0
-    ablation_mse        labels and unit-interval scores are there
-    teacher_spearman    teacher's scores are there, and both vary
+    ablation_mse        labels and unit-interval scores are given
+    teacher_spearman    the teacher's scores are given, and both vary
     teacher_kendall     as teacher_spearman
 
-A metric that is not defined is left out; no value is ever NaN. A resample in which a metric is undefined (say, one
-without a positive pair) is dropped from its interval, and a metric that is undefined in more than half of them is left
-out too, for there is too little data to bound it.
+A metric that is not defined is left out; no value is ever NaN. Resamples in which a metric is undefined (for example,
+without a positive pair) are left out of its interval. A metric that is undefined in half of the resamples or more is
+left out, too, because there is too little data to bound it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -67,14 +68,14 @@ __all__ = [
 ]
 
 METRICS = tuple(METRIC_NAMES)
-"""Keys that `evaluate_scores` may give, in the order of a report."""
+"""Keys that `evaluate_scores` may return, in the order of a report."""
 
-_BLOCK = 64  # resamples at a time: 5,000 pairs x 64 are 2.5 MB, so the work stays in cache
+_BLOCK = 64  # resamples at a time: 5,000 pairs x 64 are 2.5 MB, which fit into the CPU's cache
 
 
 @cache
 def _metrics() -> dict[str, OfflineMetric]:
-    """Return the metrics by key; making one takes longer than its value."""
+    """Return the metrics by key. They are cached, because creating one takes longer than computing its value."""
     return {metric.key: metric() for metric in METRIC_CLASSES}
 
 
@@ -88,7 +89,7 @@ class Estimate:
     n: int
 
     def to_dict(self) -> dict[str, float | int]:
-        """Plain numbers for JSON.
+        """Return the fields as plain numbers for JSON.
 
         >>> Estimate(0.5, 0.25, 0.75, 100).to_dict()
         {'value': 0.5, 'low': 0.25, 'high': 0.75, 'n': 100}
@@ -97,9 +98,9 @@ class Estimate:
 
 
 def _resamples(queries: IntArray | None, n: int, n_bootstrap: int, seed: int) -> Iterator[FloatArray]:
-    """Draw blocks of resamples: counts of each pair, shape (n, ≤ 64). Pairs of one query are drawn together.
+    """Yield blocks of resamples as counts of each pair. Pairs of one query are drawn together. *Shape:* each (n, ≤ 64).
 
-    With a single query there is nothing to draw but its pairs, so those are drawn.
+    If there is only one query, its pairs are drawn one by one.
     """
     units = np.arange(n) if queries is None or queries.max() == 0 else queries
     size = int(units.max()) + 1
@@ -114,7 +115,10 @@ def _resamples(queries: IntArray | None, n: int, n_bootstrap: int, seed: int) ->
 def sampled_statistics(
     columns: ScoredColumns, wanted: Mapping[str, Statistic], n_bootstrap: int, seed: int
 ) -> dict[str, FloatArray]:
-    """Return values of each statistic on the same resamples, those of `evaluate_scores`. *Shape:* (n_bootstrap,)."""
+    """Return the values of each statistic on the resamples that `evaluate_scores` draws. *Shape:* each (n_bootstrap,).
+
+    :raises BadInput: if `n_bootstrap` is less than 1
+    """
     if n_bootstrap < 1:
         raise BadInput(f"n_bootstrap: {n_bootstrap}; give 1 or more, 1000 for an interval worth quoting")
     blocks: dict[str, list[FloatArray]] = {key: [] for key in wanted}
@@ -126,7 +130,7 @@ def sampled_statistics(
 
 
 def _estimate(value: float, samples: FloatArray, n: int) -> Estimate | None:
-    """Percentile interval over the defined samples, or None where half or more are not."""
+    """Return a value with the percentile interval over the defined samples; None if half or more are undefined."""
     defined = samples[np.isfinite(samples)]
     if 2 * len(defined) <= len(samples):
         return None
@@ -136,7 +140,7 @@ def _estimate(value: float, samples: FloatArray, n: int) -> Estimate | None:
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How intervals are drawn: the number of resamples, and the seed that draws them."""
+    """Settings of bootstrap intervals: the number of resamples and the seed."""
 
     n_samples: int = 1000
     seed: int = 0
@@ -152,13 +156,18 @@ def evaluate_scores(
     n_bootstrap: int = 1000,
     seed: int,
 ) -> dict[str, Estimate]:
-    """Every metric that the data defines, with its 95 % interval; see the module for which and when.
+    """Return every metric that is defined on the data, with its 95 % interval.
 
-    All columns have shape (pairs,). `scores` and `teacher_scores` are on any scale, higher meaning a better match;
-    `labels` are in [0, 1]; `unit_scores` are the scores mapped to [0, 1]. `query_ids` say which pairs share a query:
-    queries are then drawn whole. The same seed gives the same intervals.
+    The module's docstring lists when a metric is defined.
 
-    `BadInput` is raised for columns that are empty, of differing lengths, not finite or out of range.
+    The same seed gives the same intervals. *Shape:* all columns (n_pairs,).
+
+    :param scores: on any scale; a higher score is a better match
+    :param labels: in [0, 1]
+    :param query_ids: pairs with the same id share a query, and whole queries are resampled
+    :param teacher_scores: on any scale
+    :param unit_scores: the scores mapped to [0, 1]
+    :raises BadInput: if columns are empty, of different lengths, not finite or out of range
     """
     columns = ScoredColumns.checked(scores, labels, query_ids, teacher_scores, unit_scores)
     plans = {key: plan for key, metric in _metrics().items() if (plan := metric.plan(columns)) is not None}
@@ -170,9 +179,9 @@ def evaluate_scores(
 def estimate_shares(
     columns: ScoredColumns, parts: Mapping[str, tuple[FloatArray, FloatArray]], bootstrap: Bootstrap
 ) -> dict[str, Estimate | None]:
-    """Return Σ part / Σ whole over pairs for each (part, whole), with its 95 % interval; None where it is not defined.
+    """Return Σ part / Σ whole over the pairs for each (part, whole), with its 95 % interval; None if it is not defined.
 
-    A mean is a share whose whole is 1 for each pair. `n` counts the pairs whose whole is not 0. *Shape:* each (n_pairs,).
+    For a mean, whole is 1 for each pair. `n` is the number of pairs whose whole is not 0. *Shape:* each (n_pairs,).
     """
 
     def statistic(part: FloatArray, whole: FloatArray) -> Statistic:
@@ -197,13 +206,14 @@ def estimate_shares(
 def paired_difference(
     metric: str, a: ScoredColumns, b: ScoredColumns, *, n_bootstrap: int = 1000, seed: int
 ) -> Estimate:
-    """metric(a) - metric(b) on the same pairs, with the 95 % interval of the difference over the same resamples.
+    """Return metric(a) − metric(b) on the same pairs, with the 95 % interval of the difference over the same resamples.
 
-    Much narrower than two separate intervals suggest, since both models meet the same easy and hard pairs. `metric` is
-    one of `METRICS`; `ScoredColumns.checked` takes the columns of `evaluate_scores`. With the same seed and query ids, the
-    resamples are those of `evaluate_scores` too.
+    The interval is much narrower than two separate intervals suggest, because both models score the same easy and hard
+    pairs. With the same seed and query ids, the resamples are the same as in `evaluate_scores`.
 
-    `BadInput` is raised for an unknown metric, for columns that do not fit and where the metric is not defined.
+    :param metric: one of `METRICS`
+    :param a: columns as `ScoredColumns.checked` returns them; so is `b`
+    :raises BadInput: if the metric is unknown or not defined for both models, or the columns have different lengths
     """
     return paired_samples(metric, a, b, n_bootstrap=n_bootstrap, seed=seed)[0]
 
@@ -211,7 +221,7 @@ def paired_difference(
 def paired_samples(
     metric: str, a: ScoredColumns, b: ScoredColumns, *, n_bootstrap: int = 1000, seed: int
 ) -> tuple[Estimate, FloatArray]:
-    """Return what `paired_difference` does, and the difference on each resample, NaN where it is undefined.
+    """Return the result of `paired_difference`, and the difference on each resample, which is NaN if undefined.
 
     *Shape:* samples: (n_bootstrap,)
     """
@@ -231,9 +241,9 @@ def paired_samples(
 
 
 def metric_value(metric: str, columns: ScoredColumns) -> float:
-    """Return the value of one of `METRICS` alone, where `evaluate_scores` gives all of them with their intervals.
+    """Return the value of one of `METRICS`, without an interval.
 
-    :raises BadInput: for an unknown metric, and where the metric is not defined
+    :raises BadInput: if the metric is unknown or not defined on the data
     """
     plan = _known(metric).plan(columns)
     if plan is None:
@@ -248,11 +258,12 @@ def _known(metric: str) -> OfflineMetric:
 
 
 def retention(metrics: Mapping[str, Estimate], teacher_metrics: Mapping[str, Estimate]) -> dict[str, float]:
-    """Share of the teacher's quality that a model keeps: value / teacher's value, for each metric that both have.
+    """Return the share of the teacher's quality that a model keeps: value / teacher's value, for each common metric.
 
-    Above 1 the model beats its teacher. Left out are ablation_mse (lower is better, so a share says little), the
-    agreement with the teacher (the teacher's is 1), and a teacher whose value is not above 0. A ROC-AUC of chance is
-    0.5, so its share has a floor of about a half: read it beside the value.
+    Above 1 the model beats its teacher. Three kinds of metrics are left out: ablation_mse (lower is better, so a share
+    says little), the agreement with the teacher (the teacher's own is 1), and metrics in which the teacher's value is
+    not above 0. Chance has a ROC-AUC of 0.5, so the share of a ROC-AUC is about a half for a useless model: read it
+    beside the value.
 
     >>> retention({"spearman": Estimate(0.6, 0.5, 0.7, 9)}, {"spearman": Estimate(0.8, 0.7, 0.9, 9)})
     {'spearman': 0.75}
@@ -266,7 +277,10 @@ def retention(metrics: Mapping[str, Estimate], teacher_metrics: Mapping[str, Est
 
 
 def primary_metric(metrics: Mapping[str, Estimate], labels: npt.NDArray[Any] | None) -> str:
-    """Return what the report leads with: ROC-AUC where labels are two values, else Spearman."""
+    """Return the report's primary metric: ROC-AUC if there are at most two label values, else Spearman.
+
+    If the metrics lack both, it is nDCG@10, else the ablation MSE.
+    """
     graded = labels is not None and len(np.unique(labels)) > 2
     wanted = ("spearman", "roc_auc", "ndcg_at_10") if graded else ("roc_auc", "spearman", "ndcg_at_10")
     return next((name for name in wanted if name in metrics), "ablation_mse")

@@ -1,4 +1,4 @@
-"""The metrics by name, and what their values mean to a reader. Imports nothing, so that a report opens fast."""
+"""The metrics' names, and properties of their values. This module imports nothing, so that a report opens fast."""
 
 __all__ = ["LOWER_IS_BETTER", "METRIC_NAMES", "NO_SHARE"]
 
@@ -11,7 +11,7 @@ METRIC_NAMES = {
     "teacher_spearman": "Teacher ρ",
     "teacher_kendall": "Teacher τ-b",
 }
-"""What every table, picture and message calls a metric, by key, in the order of a report."""
+"""The name of each metric, by key, for all tables, pictures and messages, in the order of a report."""
 LOWER_IS_BETTER = frozenset({"ablation_mse"})
 NO_SHARE = frozenset({"ablation_mse", "teacher_spearman", "teacher_kendall"})
-"""Metrics of which a share of the teacher's value says nothing."""
+"""Metrics for which a share of the teacher's value is meaningless."""

@@ -11,21 +11,26 @@ from distill.metrics.columns import FloatArray, IntArray
 
 __all__ = ["CUT", "ndcg_by_query", "ndcg_of_found"]
 
-CUT = 10  # ranks that count
+CUT = 10  # number of ranks that count
 
 
 def ndcg_by_query(scores: FloatArray, labels: FloatArray, queries: IntArray) -> tuple[IntArray, FloatArray]:
-    """Find the queries that count, by number from 0 as in `queries` (one entry a pair), and the nDCG@10 of each."""
+    """Return the numbers of the queries that count, and the nDCG@10 of each.
+
+    A query counts if it has at least two documents and a label above 0.
+
+    :param queries: the number of each pair's query, counted from 0; *shape:* (n_pairs,)
+    """
     ideal = _dcg_by_query(labels, labels, queries)
     keep = np.flatnonzero((np.bincount(queries) >= 2) & (ideal > 0))
     return keep, _dcg_by_query(scores, labels, queries)[keep] / ideal[keep]
 
 
 def ndcg_of_found(gains: Sequence[float], judged: Sequence[float]) -> float:
-    """Return the nDCG@10 of what a search found, in its order; NaN where no document has a gain above 0.
+    """Return the nDCG@10 of the documents that a search found, in their order; NaN if no document has a gain above 0.
 
-    :param gains: of the documents found, from the first; 0 for one that nobody judged
-    :param judged: of all documents of the query
+    :param gains: gains of the found documents, in order of rank; 0 for a document without a label
+    :param judged: gains of all documents with a label for the query
 
     >>> round(ndcg_of_found([0.0, 1.0], [1.0]), 4)
     0.6309
@@ -45,7 +50,10 @@ def _dcg(gains: Sequence[float]) -> float:
 
 
 def _dcg_by_query(scores: FloatArray, gains: FloatArray, queries: IntArray) -> FloatArray:
-    """Discounted gain of the top 10 of each query, ties sharing their mean gain; shape (queries,)."""
+    """Return the discounted gain of the top 10 of each query.
+
+    Tied documents share their mean gain. *Shape:* (n_queries,).
+    """
     order = np.lexsort((-scores, queries))
     sizes = np.bincount(queries)
     rank = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)

@@ -1,7 +1,7 @@
-"""The metrics: each an `evaluate.Metric` that works without a network, and its form on weighted pairs.
+"""The metrics: each is an `evaluate.Metric` that works without a network, and has a form for weighted pairs.
 
-They are defined here because `evaluate.load` downloads scripts. Their values come from SciPy and scikit-learn where these
-have them, those of resamples and of ROC-AUC from `distill.metrics.weighted`.
+They are defined here because `evaluate.load` downloads scripts. The values come from SciPy and scikit-learn if these
+have the metric. The values on resamples, and ROC-AUC, come from `distill.metrics.weighted`.
 """
 
 from collections.abc import Mapping
@@ -32,12 +32,12 @@ __all__ = [
     "TeacherSpearman",
 ]
 
-_MIN_QUERIES = 10  # fewer queries than this say nothing about a ranking
+_MIN_QUERIES = 10  # with fewer queries, a mean nDCG says too little
 
 
 @dataclass(frozen=True)
 class MetricPlan:
-    """A metric that is defined on the data: its value, how many units it averages, and its weighted form."""
+    """A metric that is defined on the data: its value, its number of pairs or queries, and its weighted form."""
 
     value: float
     n: int
@@ -47,11 +47,11 @@ class MetricPlan:
 class OfflineMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
     """A metric that works without a network, a cache folder or a lock file.
 
-    `evaluate` keeps its columns in an Arrow file under HF_HOME, behind a lock, unless told to keep them in memory, and
-    makes the folder even then; so this class keeps them in memory and makes no folder. Any number of processes can
-    compute at once, also where HOME is read-only.
+    By default `evaluate` keeps its columns in an Arrow file under HF_HOME, with a lock; with `keep_in_memory` it still
+    makes the folder. This class keeps the columns in memory and makes no folder, so that any number of processes can
+    compute at the same time, even if HOME is read-only.
 
-    `compute` gives `{key: value}`, where None means undefined on this data.
+    `compute` returns `{key: value}`; None means that the metric is undefined on this data.
     """
 
     key: ClassVar[str]
@@ -64,7 +64,7 @@ class OfflineMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no t
         super().__init__(config_name=config_name, keep_in_memory=True)
 
     def _build_data_dir(self) -> str:
-        return ""  # nothing is written, so there is nothing to make
+        return ""  # nothing is written, so no folder is needed
 
     def _info(self) -> evaluate.MetricInfo:
         columns = {"predictions": "float64", "references": "float64", **self.extra}
@@ -73,12 +73,12 @@ class OfflineMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no t
             description=self.summary,
             citation=self.source,
             inputs_description=f"predictions: scores; references: {are}.",
-            # No format="numpy": datasets would hand float64 columns over as float32.
+            # no format="numpy": datasets would convert float64 columns to float32
             features=datasets.Features({name: datasets.Value(kind) for name, kind in columns.items()}),
         )
 
     def _compute(self, **columns: Any) -> dict[str, float | None]:
-        """Hand the columns over as arrays; the answer is `{key: value}`."""
+        """Compute the metric from columns, and return `{key: value}`."""
         value = self._value(**{name: np.asarray(column) for name, column in columns.items()})
         return {self.key: None if value is None else float(value)}
 
@@ -89,10 +89,10 @@ class OfflineMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no t
         raise NotImplementedError
 
     def plan(self, columns: ScoredColumns) -> MetricPlan | None:
-        """Return the value and the weighted form; None where the metric is undefined.
+        """Return the value and the weighted form; None if the metric is undefined.
 
-        Not through `compute`: that writes an Arrow table and hashes it first, which takes more than the metric (cascades
-        ask hundreds of times), and these columns are float64 arrays already.
+        This does not call `compute`, which first writes an Arrow table and hashes it. That takes longer than the
+        metric, cascades compute a metric hundreds of times, and the columns are float64 arrays already.
         """
         predictions, references = (getattr(columns, name) for name in self.compares)
         if predictions is None or references is None:
@@ -102,7 +102,7 @@ class OfflineMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no t
 
 
 class Spearman(OfflineMetric):
-    """Spearman's rank correlation with the labels, ties at their mean rank. In [-1, 1]; None if either is constant."""
+    """Spearman's rank correlation with the labels; ties get their mean rank. In [-1, 1]; None if either is constant."""
 
     key = "spearman"
     summary = "Spearman's rank correlation of scores and labels."
@@ -118,9 +118,9 @@ class Spearman(OfflineMetric):
 
 
 class RocAuc(OfflineMetric):
-    """Chance that a positive pair scores above a negative one, ties counting half. Positive: label ≥ 0.5.
+    """Probability that a positive pair scores above a negative one; a tie counts half. Positive: label ≥ 0.5.
 
-    In [0, 1], 0.5 by chance; None unless both classes are there.
+    In [0, 1], 0.5 by chance; None unless both classes are present.
     """
 
     key = "roc_auc"
@@ -128,7 +128,11 @@ class RocAuc(OfflineMetric):
     source = "Hanley and McNeil, Radiology 143, 1982."
 
     def _value(self, predictions: FloatArray, references: FloatArray) -> float | None:
-        """Not scikit-learn's `roc_auc_score`, which checks its columns for longer than it counts: cascades ask hundreds of times."""
+        """Return the area, computed on weights of 1.
+
+        scikit-learn's `roc_auc_score` spends more time on checks than on the area, and cascades need the area hundreds
+        of times.
+        """
         positive = references >= POSITIVE
         if _constant(positive):
             return None
@@ -142,7 +146,7 @@ class RocAuc(OfflineMetric):
 class AveragePrecision(OfflineMetric):
     """Precision averaged over the recall steps, without interpolation. Positive: label ≥ 0.5.
 
-    In (0, 1], the share of positives by chance; None unless both classes are there.
+    In (0, 1], the share of positives by chance; None unless both classes are present.
     """
 
     key = "average_precision"
@@ -158,15 +162,15 @@ class AveragePrecision(OfflineMetric):
 
 
 class NdcgAt10(OfflineMetric):
-    """Mean over queries of the discounted gain of the top 10 over that of the best order. In [0, 1].
+    """Discounted gain of the top 10, divided by that of the best order, as a mean over queries. In [0, 1].
 
-    The gain is the label itself, not 2^label - 1: on labels in [0, 1] the two are the same for binary labels and close
-    for graded ones, and the linear form is scikit-learn's. The discount is 1/log2(rank + 1). Candidates with equal
-    scores share their mean gain, the expectation over all orders among them (McSherry and Najork, "Computing
+    The gain is the label itself, not 2^label - 1. For labels in [0, 1] the two are the same if labels are binary and
+    similar if they are graded, and scikit-learn uses the linear form. The discount is 1/log2(rank + 1). Candidates with
+    equal scores share their mean gain, the expectation over all orders among them (McSherry and Najork, "Computing
     information retrieval performance measures efficiently in the presence of tied scores", ECIR 2008).
 
-    Takes `query_ids` beside predictions and references. Only queries with 2 candidates or more and a label above 0
-    count; None if there is none.
+    `compute` takes `query_ids` beside predictions and references. Only queries with 2 candidates or more and a label
+    above 0 count; None if there is no such query.
     """
 
     key = "ndcg_at_10"
@@ -175,13 +179,13 @@ class NdcgAt10(OfflineMetric):
     extra: ClassVar[Mapping[str, str]] = {"query_ids": "string"}
 
     def _compute(self, **columns: Any) -> dict[str, float | None]:
-        """Mean of `ndcg_by_query`."""
+        """Return the mean of `ndcg_by_query`."""
         scores, labels = np.asarray(columns["predictions"]), np.asarray(columns["references"])
         _, values = ndcg_by_query(scores, labels, query_numbers(columns["query_ids"]))
         return {self.key: float(values.mean()) if len(values) else None}
 
     def plan(self, columns: ScoredColumns) -> MetricPlan | None:
-        """Return the mean over queries; None below ten queries that count."""
+        """Return the mean over queries and its weighted form; None if fewer than ten queries count."""
         scores, labels, queries = columns.scores, columns.labels, columns.queries
         if labels is None or queries is None:
             return None
@@ -189,13 +193,15 @@ class NdcgAt10(OfflineMetric):
         if len(keep) < _MIN_QUERIES:
             return None
         value = float(values.mean())
-        # Queries are drawn whole, so any pair of a query carries its weight.
+        # queries are drawn whole, so the weight of any of its pairs is the weight of a query
         rows = np.unique(queries, return_index=True)[1][keep]
         return MetricPlan(value, len(keep), weighted.mean(values, rows))
 
 
 class AblationMse(OfflineMetric):
-    """Mean squared distance of a unit-interval score from its label: the published ablation's metric. Lower is better.
+    """Mean squared difference between a unit-interval score and its label, as in the published ablation.
+
+    Lower is better.
 
     The score is (cosine + 1) / 2 for a bi-encoder and the probability for a cross-encoder. In [0, 1].
     """
@@ -249,4 +255,4 @@ METRIC_CLASSES: tuple[type[OfflineMetric], ...] = (
     TeacherSpearman,
     TeacherKendall,
 )
-"""In the order of a report."""
+"""The metrics in the order of a report."""

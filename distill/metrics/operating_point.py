@@ -1,12 +1,13 @@
-"""A threshold on scores: found for a required precision or recall, and its precision and recall with intervals.
+"""Find the threshold on scores that reaches a precision or a recall, and measure both at a threshold, with intervals.
 
     precision   share of matches among the pairs that reach the threshold
     recall      share of the matches that reach the threshold
 
-A label of at least 0.5 is a match, graded or not, as in ROC-AUC.
+A pair is a match if its label is at least 0.5, for graded labels, too, as in ROC-AUC.
 
-The lowest threshold that reaches a precision on a sample is chosen partly by luck: on 300 pairs of the quickstart 0.9
-became 0.76 on other pairs. So precision is estimated from a logistic fit with two parameters to all pairs.
+The observed precision at a chosen threshold is too optimistic: a threshold with a precision of 0.9 on 300 pairs of the
+quickstart had 0.76 on other pairs. So the precision is taken from a logistic fit to all pairs, which has two
+parameters.
 """
 
 import numpy as np
@@ -21,17 +22,18 @@ __all__ = ["point_at", "precision_and_recall", "threshold_for"]
 def threshold_for(
     scores: np.ndarray, labels: np.ndarray, *, precision: float | None = None, recall: float | None = None
 ) -> float | None:
-    """Return the lowest threshold that reaches a precision, or the highest that reaches a recall; None where none does.
+    """Return the lowest threshold that reaches a precision, or the highest that reaches a recall; None if none does.
 
-    precision: the mean of σ(slope · score + bias), fitted to the pairs, over all that reaches the threshold. recall: the share of the
-    pairs' matches. A threshold lies midway to the next lower score. *Shape:* both (n_pairs,).
+    The precision is the mean of σ(slope · score + bias), fitted to the pairs, over the pairs that reach the threshold.
+    The recall is the share of matches that reach it. The threshold is midway between two neighbouring scores. *Shape:*
+    both (n_pairs,).
 
     >>> threshold_for(np.arange(40) / 40, (np.arange(40) >= 20).astype(float), recall=0.5)
     0.7375
     """
     order = np.argsort(-scores, kind="stable")
     ranked, matches = scores[order].astype(np.float64), labels[order] >= POSITIVE
-    ends = np.flatnonzero(np.append(ranked[1:] < ranked[:-1], True))  # equal scores are called together
+    ends = np.flatnonzero(np.append(ranked[1:] < ranked[:-1], True))  # no threshold separates equal scores
     if not matches.any() or matches.all() or len(ends) == 1:
         return None
     if precision is not None:
@@ -48,7 +50,10 @@ def threshold_for(
 
 
 def point_at(scores: np.ndarray, labels: np.ndarray, threshold: float) -> tuple[float | None, float | None]:
-    """Return precision and recall at a threshold; None where there is nothing to divide by. *Shape:* both (n_pairs,)."""
+    """Return (precision, recall) at a threshold, each None if its denominator is 0.
+
+    *Shape:* scores, labels: (n_pairs,).
+    """
     called, matches = scores >= threshold, labels >= POSITIVE
     found = int((called & matches).sum())
     return (
@@ -60,7 +65,7 @@ def point_at(scores: np.ndarray, labels: np.ndarray, threshold: float) -> tuple[
 def precision_and_recall(
     columns: ScoredColumns, threshold: float, bootstrap: Bootstrap
 ) -> tuple[Estimate | None, Estimate | None]:
-    """Return both with 95 % intervals over resampled queries; `n` is the denominator."""
+    """Return precision and recall with 95 % intervals over resampled queries; `n` is the denominator's count."""
     assert columns.labels is not None
     called, matches = columns.scores >= threshold, columns.labels >= POSITIVE
     found: FloatArray = (called & matches).astype(np.float64)

@@ -1,17 +1,18 @@
-"""Reliability of predicted probabilities: expected calibration error, Brier score, and the bins of a picture.
+"""Measure how well probabilities are calibrated: expected calibration error, Brier score, and bins for a diagram.
 
     ECE     Σ_b n_b / n · |mean probability − share of matches| over bins of equal mass (Naeini et al. 2015; Nixon et al. 2019)
     Brier   mean of (probability − label)²  (Brier 1950)
 
-Each of ten bins has a tenth of the pairs, and equal probabilities share a bin; there are fewer bins if one would have
-less than 20 pairs. Labels may be grades in [0, 1]: then both measures compare the expected grade with the mean grade.
+There are ten bins with a tenth of the pairs each, or fewer bins if one would have less than 20 pairs. Equal
+probabilities are always in the same bin. Labels may be grades in [0, 1]. Both measures then compare the expected grade
+with the mean grade.
 
-The ECE of a sample is biased upwards: even a perfectly calibrated model has a positive one, because the shares of bins
-vary by chance. `ece` is corrected by the bootstrap's estimate of this bias, 2 · ECE − mean of resampled ECEs, not below
-0 (Kumar et al. 2019, there with normal draws). Its interval is the basic one, 2 · ECE − quantiles (Davison & Hinkley
-1997, section 5.2). For a perfectly calibrated model this removes less than half of the bias. `noise` is the ECE that
-such a model shows on as many pairs, the mean of Σ_b |deviation of a resampled bin from the bin|. The lower end is 0 if
-the ECE is within 97.5 % of those.
+The ECE of a sample is biased upwards: it is above 0 even for a model without error, because the shares of matches in
+the bins vary by chance. `ece` is corrected with the bootstrap's estimate of this bias: 2 · ECE − mean of resampled
+ECEs, not below 0 (Kumar et al. 2019, there with normal draws). Its interval is the basic one, 2 · ECE − quantiles
+(Davison & Hinkley 1997, section 5.2). For a model without error, this removes less than half of the bias. `noise` is
+the ECE that a model without error has on as many pairs: the mean of Σ_b |deviation of a resampled bin from the bin|.
+The lower end of the interval is 0 if the ECE is not above the 97.5 % quantile of these sums.
 """
 
 from collections.abc import Mapping
@@ -31,7 +32,7 @@ _LEAST_IN_BIN = 20
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """A bin: the mean probability of its pairs, and their share of matches with its 95 % interval."""
+    """A bin of pairs: their mean probability, and their share of matches with its 95 % interval."""
 
     probability: float
     share: Estimate
@@ -41,9 +42,9 @@ class ReliabilityBin:
 class Reliability:
     """The calibration error of probabilities.
 
-    :param ece: the ECE without its estimated bias, with its interval
+    :param ece: the ECE minus its estimated bias, with its interval
     :param plain: the uncorrected ECE on these pairs
-    :param noise: the ECE of a perfectly calibrated model on as many pairs
+    :param noise: the ECE of a model without error on as many pairs
     """
 
     ece: Estimate
@@ -53,16 +54,16 @@ class Reliability:
     bins: tuple[ReliabilityBin, ...]
 
     def to_dict(self) -> Mapping[str, Any]:
-        """Plain numbers for JSON."""
+        """Return the fields as plain numbers for JSON."""
         return asdict(self)
 
 
 def reliability(
     probabilities: np.ndarray, labels: np.ndarray, query_ids: np.ndarray | None, bootstrap: Bootstrap
 ) -> Reliability:
-    """Compare probabilities with labels, both in [0, 1]; queries are resampled whole. *Shape:* each (n_pairs,).
+    """Compare probabilities with labels, both in [0, 1]. Whole queries are resampled. *Shape:* each (n_pairs,).
 
-    :raises BadInput: for columns that do not fit or are out of range
+    :raises BadInput: if columns have different lengths or are out of range
     """
     columns = ScoredColumns.checked(probabilities, labels, query_ids, unit_scores=probabilities)
     assert columns.labels is not None
@@ -72,7 +73,7 @@ def reliability(
     gaps = stated - told
 
     def gap_of(row: FloatArray) -> Statistic:
-        # of the bin, times its share of the pairs
+        # the mean gap of the bin, times the bin's share of the pairs
         return lambda weights: ((row * gaps) @ weights) / weights.sum(axis=0)
 
     whole = np.array([float((row * gaps).sum()) / len(gaps) for row in members])
@@ -96,7 +97,7 @@ def reliability(
 
 
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Return the ECE over bins of equal mass, as it is on these pairs. *Shape:* each (n_pairs,).
+    """Return the uncorrected ECE over bins of equal mass. *Shape:* each (n_pairs,).
 
     >>> round(expected_calibration_error(np.repeat([0.2, 0.7], 20), np.repeat([0.0, 1.0], 20)), 3)
     0.25
@@ -107,14 +108,14 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray) ->
 
 
 def equal_mass_bins(values: np.ndarray) -> IntArray:
-    """Return each value's bin, numbered from 0 without a gap; equal values share one. *Shape:* (n,).
+    """Return each value's bin, numbered from 0 without a gap. Equal values share a bin. *Shape:* (n,).
 
     >>> equal_mass_bins(np.r_[np.arange(30) / 100, np.full(10, 0.5)]).tolist() == [0] * 20 + [1] * 20
     True
     """
     n_bins = max(1, min(_N_BINS, len(values) // _LEAST_IN_BIN))
     _, first, inverse, counts = np.unique(np.sort(values), return_index=True, return_inverse=True, return_counts=True)
-    middles = first + (counts - 1) / 2  # of the ranks of equal values
+    middles = first + (counts - 1) / 2  # the mean rank of equal values
     places = np.minimum((middles * n_bins / len(values)).astype(np.intp), n_bins - 1)
     ranked = places[inverse]
     numbers = np.empty(len(values), dtype=np.intp)
@@ -123,7 +124,10 @@ def equal_mass_bins(values: np.ndarray) -> IntArray:
 
 
 def _less_its_bias(plain: float, sampled: FloatArray, without_error: FloatArray, n: int) -> tuple[Estimate, float]:
-    """Return the ECE with its interval, and the noise. *Shape:* sampled, without_error: (n_samples,)."""
+    """Return the bias-corrected ECE with its interval, and the mean ECE of a model without error.
+
+    *Shape:* sampled, without_error: (n_samples,)
+    """
     low, high = np.percentile(sampled, [2.5, 97.5])
     value = max(0.0, 2 * plain - float(sampled.mean()))
     least = 0.0 if plain <= np.percentile(without_error, 97.5) else max(0.0, 2 * plain - float(high))

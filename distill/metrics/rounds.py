@@ -1,12 +1,12 @@
-"""Rounds of measuring: the interval of a median over them, and when they are enough.
+"""Rounds of measurements: intervals of medians over the rounds, and the decision when to stop.
 
     taken = Rounds(n_models, Until(interval=0.1, seconds=30))
-    while taken.number < 5 or taken.go_on(): …   # one round of every model, kept by `keep`
+    while taken.number < 5 or taken.go_on(): …   # one round of every model, stored with `keep`
 
-A machine drifts: samples of one round are more alike than those of two. So the interval comes from a bootstrap in two
-stages, which draws rounds and then samples within each drawn round (Davison & Hinkley 1997, section 3.8): what differs
-between rounds counts as much as what differs within one. The same pairs are timed again and again: the interval is that
-of the machine on these pairs, not that of other texts.
+A machine's speed drifts, so samples of one round are more alike than samples of different rounds. The interval
+therefore comes from a two-stage bootstrap, which draws rounds and then samples within each drawn round (Davison &
+Hinkley 1997, section 3.8). It covers the variation between rounds as well as within them. The same pairs are timed in
+every round, so the interval describes the machine on these pairs and not the variation between texts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,19 +18,19 @@ import numpy as np
 __all__ = ["Rounds", "Until", "interval_of_median"]
 
 _KINDS = ("latency", "throughput")
-_N_RESAMPLES = 400  # of the rounds; an interval of a median needs no more, and is drawn after every round
+_N_RESAMPLES = 400  # enough for the interval of a median, which is computed after every round
 _MOST_ROUNDS = 1000
 Ending = Literal["rounds", "interval", "seconds"]
 
 
 @dataclass(frozen=True)
 class Until:
-    """When measuring ends, once the rounds that were asked for are done: whichever comes first."""
+    """When to stop after the requested rounds: at the interval or at the seconds, whichever is reached first."""
 
     interval: float | None = None
-    """The width that no 95 % interval is to exceed, as a share of its median; None adds no round."""
+    """The maximum width of every 95 % interval, as a share of its median; None adds no round."""
     seconds: float = 0.0
-    """Of measuring latency and throughput, per model and kind."""
+    """Seconds of measuring latency and throughput, per model and kind."""
 
 
 def interval_of_median(rounds: Sequence[Sequence[float]], *, seed: int = 0) -> tuple[float, float]:
@@ -47,11 +47,12 @@ def interval_of_median(rounds: Sequence[Sequence[float]], *, seed: int = 0) -> t
         np.concatenate([np.asarray(values, np.float64) for values in rounds]),
         np.array([*map(len, rounds)]),
     )
-    starts, each = np.cumsum(sizes) - sizes, -(-len(samples) // len(sizes))  # a drawn round gives as many as one has
+    # each drawn round gives as many samples as a round has on average
+    starts, each = np.cumsum(sizes) - sizes, -(-len(samples) // len(sizes))
     drawn = rng.integers(len(sizes), size=(_N_RESAMPLES, len(sizes), 1))
     within = (rng.random((_N_RESAMPLES, len(sizes), each)) * sizes[drawn]).astype(np.int64)
     medians = np.median(samples[starts[drawn] + within].reshape(_N_RESAMPLES, -1), axis=1)
-    # rounds of different lengths count alike here and not in the plain median, which is to be inside all the same
+    # rounds of different sizes weigh alike here but not in the plain median, which must still be in the interval
     plain = float(np.median(samples))
     low, high = np.percentile(medians, (2.5, 97.5)).tolist()
     return min(low, plain), max(high, plain)
@@ -64,12 +65,12 @@ class Rounds:
     n_models: int
     until: Until
     number: int = 0
-    """Of rounds that every model has done."""
+    """Number of rounds that every model has finished."""
     ended_by: Ending = "rounds"
     spent: float = 0.0
     """Seconds of measuring latency and throughput, all models together."""
     widest: tuple[float, int, str] | None = None
-    """The relative width, the model's place and the kind of the widest interval when the last round was judged."""
+    """(relative width, index of the model, kind) of the widest interval after the last check."""
     samples: dict[str, list[list[list[float]]]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -77,18 +78,22 @@ class Rounds:
 
     @property
     def order(self) -> list[int]:
-        """The models' places, turned by one each round."""
+        """The indices of the models, rotated by one each round."""
         start = self.number % self.n_models
         return [*range(start, self.n_models), *range(start)]
 
     def keep(self, place: int, answer: Mapping[str, Any]) -> None:
-        """Keep what one round of a model gave: latency and throughput, lists of samples, and seconds."""
+        """Store one round of a model.
+
+        :param place: index of the model
+        :param answer: latency and throughput (lists of samples), and seconds
+        """
         for kind in _KINDS:
             self.samples[kind][place].append(list(answer[kind]))
         self.spent += float(answer["seconds"])
 
     def go_on(self) -> bool:
-        """Tell whether another round is needed, and keep why not."""
+        """Return whether another round is needed. If not, store the reason in `ended_by`."""
         if self.until.interval is None:
             return False
         self.widest = max((self._width(kind, place), place, kind) for kind in _KINDS for place in range(self.n_models))
@@ -111,11 +116,11 @@ class Rounds:
         return {f"{kind}_interval": {"low": low, "high": high} for kind, (low, high) in found.items()}
 
     def sizes(self, place: int) -> dict[str, list[int]]:
-        """Return how many samples each round of a model gave."""
+        """Return the number of samples in each round of a model."""
         return {f"{kind}_per_round": [len(values) for values in self.samples[kind][place]] for kind in _KINDS}
 
     def described(self) -> dict[str, Any]:
-        """Return how the measuring ended: rounds, seconds (all models), ended_by (rounds, interval, seconds), its limits."""
+        """Return how measuring ended: rounds, seconds (all models), ended_by (rounds, interval, seconds) and limits."""
         limits = (
             {} if self.until.interval is None else {"interval": self.until.interval, "max_seconds": self.until.seconds}
         )

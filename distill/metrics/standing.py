@@ -1,13 +1,13 @@
-"""How the quality of a report's rows compares with the best teacher, chance, the untrained student and the floor.
+"""Compare the quality of a report's rows with the best teacher, chance, the untrained student and the floor.
 
-A share of the teacher's score is flattering if an untrained model already has most of it. So beside the share of the
-named teacher's value each row has, by metric:
+A share of the teacher's score looks too good if a model that learned nothing reaches most of that score. So beside the
+share of the primary teacher's value, each row has for each metric:
 
     retention_best   value / the best teacher's value
     above_chance     (value − chance) / (best teacher − chance): ROC-AUC over 0.5, average precision over the share of positives
     gain             {"untrained", "floor"}: (value − base) / (best teacher − base), the share of the possible gain
 
-The floor is the best TF-IDF row, which only counts common terms. The best teacher is that of the primary metric.
+The floor is the best TF-IDF row, which only counts common terms. The best teacher is the best in the primary metric.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,11 +21,11 @@ from distill.metrics.names import LOWER_IS_BETTER, NO_SHARE
 __all__ = ["Row", "best_teacher", "floor_of", "is_broken", "is_level_with_floor", "problem_of", "with_standing"]
 
 Row = Mapping[str, Any]
-"""A row of benchmark.json, on one model."""
+"""A row of benchmark.json: the measurements of one model."""
 
 
 def problem_of(scores: np.ndarray) -> str | None:
-    """Return a message on a problem of a row's scores; None if there is none. *Shape:* (n_pairs,)."""
+    """Return a message if scores are not finite or all equal, else None. *Shape:* (n_pairs,)."""
     broken = int((~np.isfinite(scores)).sum())
     if broken:
         return f"{broken} of {len(scores)} scores are not finite: there is no quality to state"
@@ -35,7 +35,7 @@ def problem_of(scores: np.ndarray) -> str | None:
 
 
 def value_of(row: Row | None, metric: str) -> float | None:
-    """Return a metric's value, or None where the row has none."""
+    """Return a metric's value, or None if there is no row or the row lacks the metric."""
     estimate = None if row is None else (row.get("metrics") or {}).get(metric)
     return None if estimate is None else float(estimate["value"])
 
@@ -57,9 +57,9 @@ def floor_of(rows: Sequence[Row], metric: str) -> Row | None:
 
 
 def is_level_with_floor(name: str, rows: Sequence[Row], result: Mapping[str, Any]) -> bool:
-    """Tell whether a model's difference to a TF-IDF row has an interval that includes 0: the metric shows no difference.
+    """Return whether the interval of a model's difference to a TF-IDF row includes 0, so that no difference is shown.
 
-    :param result: what holds the report's `comparisons`
+    :param result: the report, with its `comparisons`
     """
     floors = {str(row["name"]) for row in rows if row.get("role") == "baseline" and row.get("kind") == "tfidf"}
     for one in result.get("comparisons") or ():
@@ -71,7 +71,10 @@ def is_level_with_floor(name: str, rows: Sequence[Row], result: Mapping[str, Any
 
 
 def is_broken(rows: Sequence[Row], metric: str) -> bool:
-    """Tell whether the control is worse than the untrained student: then the comparison with it shows nothing."""
+    """Return whether the control is worse than the untrained student.
+
+    The comparison with the control then shows nothing.
+    """
     untrained, control = (
         value_of(next((row for row in rows if row["role"] == role), None), metric) for role in ("untrained", "control")
     )
@@ -83,10 +86,10 @@ def _is_worse(value: float, other: float, metric: str) -> bool:
 
 
 def with_standing(rows: Sequence[dict[str, Any]], labels: np.ndarray | None, metric: str) -> list[dict[str, Any]]:
-    """Add these shares to each row, and `under_floor` to rows that TF-IDF beats.
+    """Add the shares of the module's docstring to each row, and `under_floor` to rows that are worse than TF-IDF.
 
-    :param labels: those of the evaluation pairs; *shape:* (n_pairs,)
-    :param metric: the primary one
+    :param labels: the labels of the evaluation pairs; *shape:* (n_pairs,)
+    :param metric: the primary metric
     """
     best, floor = best_teacher(rows, metric), floor_of(rows, metric)
     untrained = next((row for row in rows if row["role"] == "untrained"), None)
@@ -113,7 +116,7 @@ def with_standing(rows: Sequence[dict[str, Any]], labels: np.ndarray | None, met
 
 
 def _shares(row: Row, best: Row, bases: Mapping[str, float | None]) -> dict[str, float]:
-    """Return (value − base) / (best − base) by metric, where the best teacher is above the base."""
+    """Return (value − base) / (best − base) for each metric in which the best teacher is above the base."""
     found = {}
     for key, base in bases.items():
         value, top = value_of(row, key), value_of(best, key)

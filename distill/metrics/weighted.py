@@ -1,9 +1,10 @@
-"""Statistics of weighted pairs: what a metric is on resamples that are never built.
+"""Statistics of weighted pairs: values of a metric on resamples without building the resamples.
 
-A resample is a column of counts, how often each pair was drawn. Every statistic here has a form that takes such weights,
-for many resamples at once, and gives exactly what the plain statistic gives on the repeated rows. Sort orders and ties
-are worked out once. scikit-learn's `sample_weight` gives the same values one resample at a time, 40 times slower for
-ROC-AUC and 15 times for average precision (5,000 pairs: 9 s and 5 s for 1,000 resamples of one model).
+A resample is a column of counts, one for each pair: how often the pair was drawn. Every statistic here takes such
+counts as weights, for many resamples at once, and returns exactly the value of the plain statistic on the repeated
+rows. Sort orders and ties are computed once. scikit-learn's `sample_weight` gives the same values for one resample at a
+time; it is 40 times slower for ROC-AUC and 15 times for average precision (5,000 pairs: 9 s and 5 s for 1,000 resamples
+of one model).
 """
 
 from dataclasses import dataclass
@@ -17,12 +18,12 @@ from distill.metrics.columns import FloatArray, IntArray, Statistic
 
 __all__ = ["average_precision", "kendall", "mean", "roc_auc", "spearman"]
 
-_EXACT_TAU = 2000  # pairs up to which tau's n x n matrix is cheap (16 MB in float32)
+_EXACT_TAU = 2000  # most pairs for which tau's n x n matrix is built (16 MB in float32)
 
 
 @dataclass(frozen=True)
 class _Ranking:
-    """Ascending order of a column and its ties, worked out once for all resamples."""
+    """Ascending order of a column and its ties, computed once for all resamples."""
 
     order: IntArray  # (n,) pairs from the lowest value to the highest
     ends: IntArray  # (groups,) position in `order` of the last pair of each group of equal values
@@ -34,18 +35,18 @@ class _Ranking:
         return cls(np.argsort(codes, kind="stable"), np.cumsum(counts) - 1, codes)
 
     def cumulative(self, weights: FloatArray) -> FloatArray:
-        """Weight at or below each group: (n, b) -> (groups, b)."""
+        """Return the weight at or below each group: (n, b) -> (groups, b)."""
         return np.cumsum(weights[self.order], axis=0)[self.ends]
 
     def groups(self, weights: FloatArray) -> FloatArray:
-        """Weight of each group: (n, b) -> (groups, b)."""
+        """Return the weight of each group: (n, b) -> (groups, b)."""
         return np.diff(self.cumulative(weights), axis=0, prepend=0.0)
 
     def centred_ranks(self, weights: FloatArray) -> FloatArray:
-        """Mean rank of each pair among the repeated rows, less the mean of all ranks: (n, b) -> (n, b).
+        """Return the mean rank of each pair among the repeated rows, minus the mean of all ranks: (n, b) -> (n, b).
 
-        A group that fills the ranks s + 1 to e has the mean rank (s + e + 1)/2, and all ranks have (N + 1)/2. Both are
-        halves of whole numbers, so nothing is rounded and a constant column has a spread of exactly 0.
+        A group that fills the ranks s + 1 to e has the mean rank (s + e + 1)/2, and the mean of all ranks is (N + 1)/2.
+        Both are halves of whole numbers, so there is no rounding, and a constant column has a spread of exactly 0.
         """
         upto = self.cumulative(weights)
         twice = upto - upto[-1]
@@ -55,7 +56,7 @@ class _Ranking:
 
 
 def spearman(left: FloatArray, right: FloatArray) -> Statistic:
-    """Pearson's correlation of mean ranks."""
+    """Return Spearman's correlation: Pearson's correlation of mean ranks."""
     one, two = _Ranking.of(left), _Ranking.of(right)
 
     def statistic(weights: FloatArray) -> FloatArray:
@@ -68,7 +69,7 @@ def spearman(left: FloatArray, right: FloatArray) -> Statistic:
 
 
 def roc_auc(scores: FloatArray, positive: npt.NDArray[np.bool_]) -> Statistic:
-    """Area from the rank sum (Mann-Whitney): centred ranks of the P positives add up to area·PN - PN/2."""
+    """Return the area from the rank sum (Mann-Whitney): centred ranks of the P positives add up to area·PN - PN/2."""
     ranking = _Ranking.of(scores)
 
     def statistic(weights: FloatArray) -> FloatArray:
@@ -81,16 +82,16 @@ def roc_auc(scores: FloatArray, positive: npt.NDArray[np.bool_]) -> Statistic:
 
 
 def average_precision(scores: FloatArray, positive: npt.NDArray[np.bool_]) -> Statistic:
-    """Sum over groups of equal scores, from the top, of recall gained times precision there."""
+    """Return average precision: over groups of equal scores, from the top, the sum of recall gained times precision."""
     ranking = _Ranking.of(-scores)
 
     def statistic(weights: FloatArray) -> FloatArray:
         found = ranking.cumulative(weights * positive[:, None])
-        # Where nothing was drawn yet nothing was found either, so any divisor but 0 does.
+        # if nothing has been drawn, nothing has been found: the numerator is 0, and any divisor except 0 works
         precision = found / np.maximum(ranking.cumulative(weights), 1)
         gained = np.diff(found, axis=0, prepend=0.0)
         average = _ratio(_columns_dot(gained, precision), found[-1])
-        # sklearn gives 1 where all drawn are positive; undefined here, as for the whole data.
+        # scikit-learn gives 1 if all drawn pairs are positive; here that is undefined, as on the whole data
         average[found[-1] == weights.sum(axis=0)] = np.nan
         return average
 
@@ -98,7 +99,7 @@ def average_precision(scores: FloatArray, positive: npt.NDArray[np.bool_]) -> St
 
 
 def mean(values: FloatArray, rows: IntArray) -> Statistic:
-    """Weighted mean of `values`; the weight of the i-th is that of pair `rows[i]`."""
+    """Return the weighted mean of `values`; the weight of the i-th value is that of pair `rows[i]`."""
 
     def statistic(weights: FloatArray) -> FloatArray:
         return _ratio(values @ weights[rows], weights[rows].sum(axis=0))
@@ -107,7 +108,7 @@ def mean(values: FloatArray, rows: IntArray) -> Statistic:
 
 
 def kendall(left: FloatArray, right: FloatArray) -> Statistic:
-    """Tau-b: concordant less discordant, over the geometric mean of the untied."""
+    """Return tau-b: concordant minus discordant couples, over the geometric mean of both columns' untied couples."""
     one, two = _Ranking.of(left), _Ranking.of(right)
     score = _exact_concordance(left, right) if len(left) <= _EXACT_TAU else _linear_concordance(left, right)
 
@@ -119,11 +120,11 @@ def kendall(left: FloatArray, right: FloatArray) -> Statistic:
 
 
 def _exact_concordance(left: FloatArray, right: FloatArray) -> Statistic:
-    """Concordant less discordant, as the quadratic form wᵀSw/2; S holds -1, 0 or 1 for each two pairs."""
+    """Return concordant minus discordant couples as the quadratic form wᵀSw/2; S is -1, 0 or 1 for each two pairs."""
     signs = _signs(left, right, np.arange(len(left)))
 
     def score(weights: FloatArray) -> FloatArray:
-        # float32 is exact: every partial sum is a whole number far below 2^24.
+        # float32 is exact here: every partial sum is a whole number far below 2^24
         beside = signs @ weights.astype(np.float32)
         return _columns_dot(weights, beside.astype(np.float64)) / 2
 
@@ -131,11 +132,11 @@ def _exact_concordance(left: FloatArray, right: FloatArray) -> Statistic:
 
 
 def _linear_concordance(left: FloatArray, right: FloatArray) -> Statistic:
-    """First-order form of the same around the whole data, for data too large for the matrix.
+    """Return a first-order approximation of the quadratic form at the whole data, for data too large for the matrix.
 
-    wᵀSw/2 at w = 1 + d is score + hᵀd + dᵀSd/2 with h = S1. The last term is of the order 1/n of the rest (the Hájek
-    projection of a U-statistic; van der Vaart, "Asymptotic Statistics", 1998, chapter 12) and is dropped. A pair's h is
-    taken against a random 2,000 others, the same ones every time.
+    wᵀSw/2 at w = 1 + d is score + hᵀd + dᵀSd/2 with h = S1. The last term is of order 1/n relative to the rest (the
+    Hájek projection of a U-statistic; van der Vaart, "Asymptotic Statistics", 1998, chapter 12) and is dropped. A
+    pair's h is computed against 2,000 random pairs, which are always the same.
     """
     n = len(left)
     others = np.random.default_rng(0).choice(n, _EXACT_TAU, replace=False)
@@ -154,7 +155,7 @@ def _linear_concordance(left: FloatArray, right: FloatArray) -> Statistic:
 
 
 def _signs(left: FloatArray, right: FloatArray, others: IntArray, rows: IntArray | None = None) -> Any:
-    """S of shape (rows, others) in float32: 1 where two pairs stand in the same order in both columns, -1 where not."""
+    """Return S: 1 if both columns order two pairs alike, -1 if not, 0 for ties. *Shape:* (rows, others), float32."""
     rows = np.arange(len(left)) if rows is None else rows
     one = np.sign(left[rows, None] - left[others]).astype(np.float32)
     one *= np.sign(right[rows, None] - right[others])
@@ -162,7 +163,7 @@ def _signs(left: FloatArray, right: FloatArray, others: IntArray, rows: IntArray
 
 
 def _untied(ranking: _Ranking, weights: FloatArray) -> FloatArray:
-    """Couples of rows whose values differ: (N² - Σ t²)/2 over groups of weight t."""
+    """Return the number of couples of rows whose values differ: (N² - Σ t²)/2 over groups of weight t."""
     total = weights.sum(axis=0)
     groups = ranking.groups(weights)
     untied: FloatArray = (total * total - _columns_dot(groups, groups)) / 2
@@ -170,12 +171,12 @@ def _untied(ranking: _Ranking, weights: FloatArray) -> FloatArray:
 
 
 def _columns_dot(left: FloatArray, right: FloatArray) -> FloatArray:
-    """Dot product of each column of two (n, b) arrays: (b,)."""
+    """Return the dot product of each column of two (n, b) arrays: (b,)."""
     product: FloatArray = np.einsum("nb,nb->b", left, right)
     return product
 
 
 def _ratio(above: FloatArray, below: FloatArray) -> FloatArray:
-    """Quotient, NaN where the divisor is 0."""
+    """Return the quotient; NaN if the divisor is 0."""
     quotient: FloatArray = np.divide(above, below, out=np.full(below.shape, np.nan), where=below != 0)
     return quotient

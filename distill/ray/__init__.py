@@ -1,9 +1,10 @@
-"""Past one machine: a model's embeddings, scores and signals of more texts than one machine reads, by Ray Data.
+"""Compute embeddings, scores and signals of very many texts on several machines, with Ray Data.
 
     dataset.map_batches(EmbedActor, fn_constructor_args=[model], compute=ray.data.ActorPoolStrategy(size=8), num_cpus=1)
 
-Ray reads, schedules and starts what died again; here is what it cannot know: how a text is read, which rows are done, and which
-files the result is. The modules import Ray when they need it, and most of them do not.
+Ray distributes the work and restarts dead processes. This package adds the parts that are specific to the toolkit: how
+texts are read, which rows are finished, and which files the results are written to. The modules import Ray only when
+they need it, and most of them do not.
 """
 
 from typing import TYPE_CHECKING

@@ -1,11 +1,11 @@
-"""Actors for `ray.data.map_batches`: one model a process, on the CPUs and GPUs that Ray gave to the actor.
+"""Actors for `ray.data.map_batches`: one model per process, on the CPUs and GPUs that Ray assigned to the actor.
 
     dataset.map_batches(
         ScoreActor, fn_constructor_args=["student"], fn_constructor_kwargs={"query": "resume", "document": "jd"},
         compute=ray.data.ActorPoolStrategy(size=8), num_cpus=1)
 
-Each takes a batch as Ray gives it by default, a mapping of column names to numpy arrays, and adds its results to it. A folder with
-a graph, or a static one, runs without torch.
+Each actor takes a batch in Ray's default format, a mapping of column names to numpy arrays, and adds its results as
+columns. Folders with a graph, and static models, run without torch.
 """
 
 import sys
@@ -29,13 +29,13 @@ _Columns = Mapping[str, Any]
 class EmbedActor:
     """Adds embeddings to batches with a column of texts.
 
-    :param model: a bi-encoder's folder, which this machine sees under this path
-    :param column: of the texts
+    :param model: a bi-encoder's folder, as a path on this machine
+    :param column: the column with the texts
     :param output: the column to add
-    :param prompt: a prompt that is stored with the model, such as "query"
+    :param prompt: the name of a prompt that is stored with the model, such as "query"
     :param truncate: keep this many dimensions
-    :param arguments: of `distill.runtime.load`; threads and device are those that Ray gave, unless they are stated
-    :raises BadInput: where the folder is not whole, is no bi-encoder or lacks the prompt
+    :param arguments: arguments of `distill.runtime.load`; by default, threads and device are those that Ray assigned
+    :raises BadInput: if the folder is incomplete, is not a bi-encoder or lacks the prompt
     """
 
     def __init__(
@@ -50,28 +50,29 @@ class EmbedActor:
     ) -> None:
         self.inputs, self.outputs, self.prompt = (column,), (output,), prompt
         self.scorer = load(model, truncate=truncate, **on_this_share(model, arguments))
-        self.results([])  # a cross-encoder, and a prompt that there is not, are refused before any batch
+        self.results([])  # refuses a cross-encoder or an unknown prompt before the first batch
 
     def __call__(self, batch: _Columns) -> dict[str, Any]:
         """Return the batch with the embeddings of its texts. *Shape:* result[output]: (n_rows, width) float32."""
         return {**batch, **self.results(*(list(batch[name]) for name in self.inputs))}
 
     def results(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
-        """Return the columns that are added. *Shape:* (n_texts, width) float32."""
+        """Return the new column. *Shape:* (n_texts, width) float32."""
         return {self.outputs[0]: self.scorer.encode(texts, prompt_name=self.prompt)}
 
 
 class ScoreActor:
-    """Adds scores to batches of pairs: `score` and `unit_score`, and what a calibration adds.
+    """Adds scores to batches of pairs: `score` and `unit_score`, and optional columns of a calibration.
 
-    :param model: a folder that gives scores: a model, a baseline or a cascade
+    :param model: a folder that can score pairs: a model, a baseline or a cascade
     :param query: the column of the queries
     :param document: the column of the documents
-    :param calibrated: add `probability`, by the calibration that the folder carries
-    :param decide: add `match`, 1 where the score reaches the folder's threshold
-    :param arguments: of `distill.scorers.opening.open_scorer`; threads and device are those that Ray gave, unless they are stated
-    :raises BadInput: where the folder cannot be opened, carries no calibration that is asked for, or is a cascade that must
-        see all documents of a query, which a batch has not
+    :param calibrated: add `probability`, with the calibration in the folder
+    :param decide: add `match`, which is 1 if the score reaches the folder's threshold
+    :param arguments: arguments of `distill.scorers.opening.open_scorer`; by default, threads and device are those that
+        Ray assigned
+    :raises BadInput: if the folder cannot be opened, lacks the requested calibration, or is a cascade that needs all
+        documents of a query, because a batch may lack some of them
     """
 
     def __init__(
@@ -99,14 +100,14 @@ class ScoreActor:
         return {**batch, **self.results(*(list(batch[name]) for name in self.inputs))}
 
     def results(self, queries: Sequence[str], documents: Sequence[str]) -> dict[str, np.ndarray]:
-        """Return the columns that are added. *Shape:* (n_pairs,) each."""
+        """Return the new columns. *Shape:* each (n_pairs,)."""
         scores = self.scorer.score(queries, documents)
         return {name: told(scores) for name, (_, told) in self._columns.items()}
 
 
 def _share_of_this_actor() -> LoadArguments:
-    """Return threads and device that Ray gave to this actor; nothing elsewhere than in one."""
-    ray: Any = sys.modules.get("ray")  # an actor has imported it
+    """Return the threads and the device that Ray assigned to this actor; {} outside of an actor."""
+    ray: Any = sys.modules.get("ray")  # in an actor, Ray has been imported
     if ray is None or not ray.is_initialized() or ray.get_runtime_context().get_actor_id() is None:
         return {}
     held = ray.get_runtime_context().get_assigned_resources()
@@ -114,9 +115,9 @@ def _share_of_this_actor() -> LoadArguments:
 
 
 def on_this_share(model: str | Path, stated: LoadArguments) -> LoadArguments:
-    """Return how a model is opened in this actor: as stated, else with the threads and the device that Ray gave.
+    """Return the arguments for opening a model in this actor: the given ones, else Ray's threads and device.
 
-    :raises BadInput: for a runtime of CPUs in an actor with a GPU
+    :raises BadInput: if the runtime only runs on CPUs and the actor has a GPU
     """
     share = _share_of_this_actor()
     if share.get("device") == "cuda:0" and stated.get("runtime") not in (None, "torch"):

@@ -1,7 +1,7 @@
-"""Work that is tried again: what fails by an error in the actor that it failed in, what ends the process in the next one.
+"""Retry failed work: after an error in the same actor, and after the end of a process in the next one.
 
-Ray starts a dead actor again and gives it the same batch, any number of times. A batch that ends every process would do so for ever:
-a counter outside of the actors says how often a batch was begun.
+Ray restarts a dead actor and gives it the same batch, any number of times. A batch that ends every process would be
+retried for ever, so a counter outside of the actors counts how often each batch was started.
 """
 
 from collections import Counter
@@ -19,25 +19,25 @@ _LONGEST = 500
 
 
 class Attempts:
-    """How often each batch was begun; as a Ray actor of a job's driver it outlives those that work."""
+    """Counts how often each batch was started. It runs as a Ray actor of the driver and outlives the working actors."""
 
     def __init__(self) -> None:
         self._begun: Counter[str] = Counter()
 
     def begin(self, name: str) -> int:
-        """Count a beginning and return how many there were with it."""
+        """Count a start of a batch and return the number of its starts so far."""
         self._begun[name] += 1
         return self._begun[name]
 
 
 @dataclass(frozen=True)
 class Tried(Generic[T]):
-    """What work gave, or why it gave nothing.
+    """The result of work, or the reason of its failure.
 
-    :param value: None where it failed
-    :param problem: None where it did not
-    :param is_bad_input: whether a user has something to mend
-    :param tries: how often it was begun, in this process and in those that died
+    :param value: the result; None if the work failed
+    :param problem: the reason; None if the work succeeded
+    :param tries: number of starts, in this process and in those that died
+    :param is_bad_input: whether the user can fix the problem
     """
 
     value: T | None
@@ -47,9 +47,9 @@ class Tried(Generic[T]):
 
 
 def attempt(work: Callable[[], T], begin: Callable[[], int]) -> Tried[T]:
-    """Do work, up to three times where it fails. Bad input is bad the second time, too.
+    """Run work, up to three times if it fails. After `BadInput` it is not retried, because it would fail again.
 
-    :param begin: counts a beginning, here or in another process, and says how many there were
+    :param begin: counts a start, here or in another process, and returns the number of starts
     """
     problem = ""
     while (tries := begin()) <= MOST_TRIES:
@@ -57,12 +57,12 @@ def attempt(work: Callable[[], T], begin: Callable[[], int]) -> Tried[T]:
             return Tried(work(), None, tries)
         except BadInput as error:
             return Tried(None, str(error), tries, is_bad_input=True)
-        except Exception as error:  # whatever a model or a filesystem raises
+        except Exception as error:  # any error of a model or a filesystem
             problem = f"{type(error).__name__}: {' '.join(str(error).split())[:_LONGEST]}"
     ended = f"{MOST_TRIES} processes ended while they worked on it (out of memory?)"
     return Tried(None, problem or ended, tries - 1)
 
 
 def counter_of(attempts: Any, ray: Any) -> Callable[[str], Callable[[], int]]:
-    """Return what gives `attempt` its `begin` for a batch, where the counter is a Ray actor."""
+    """Return a function from a batch's name to the argument `begin` of `attempt`, for a counter that is a Ray actor."""
     return lambda name: lambda: int(ray.get(attempts.begin.remote(name)))

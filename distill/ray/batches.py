@@ -1,4 +1,4 @@
-"""What an actor of a job does with a batch of rows: keys, what is not done yet, results, a shard; and what it says of it."""
+"""The work of an actor on a batch of rows: compute keys, find unfinished rows, compute results, write a shard."""
 
 import json
 import os
@@ -26,14 +26,14 @@ __all__ = ["Batched", "RayJob", "ShardActor", "state_of"]
 
 @dataclass(frozen=True)
 class RayJob:
-    """What is computed of which rows.
+    """A computation on the rows of a source.
 
     :param source: the rows
-    :param models: the folders that the results come from; every machine sees them under these paths
-    :param work: makes the actor's model; it is called in each actor
-    :param settings: what decides a result besides models and columns
-    :param shard_rows: rows of a batch and of its shard: what a kill loses at most, of each actor
-    :param skip_bad_rows: leave out what is no text, and say how many and which came first
+    :param models: the folders of the models; they have these paths on every machine
+    :param work: creates the actor's model; it is called in each actor
+    :param settings: everything that affects the results, besides models and columns
+    :param shard_rows: rows of a batch and of its shard; a kill loses at most this many for each actor
+    :param skip_bad_rows: leave out rows that are not text, and report their number and the first of them
     """
 
     source: Source
@@ -45,23 +45,24 @@ class RayJob:
 
     @property
     def skips(self) -> bool:
-        """Whether rows that are no text are left out: where that is asked for, and the empty lines of a .txt."""
+        """Whether rows that are not text are left out: with `skip_bad_rows`, and for the empty lines of a .txt."""
         return self.skip_bad_rows or self.source.form == "txt"
 
 
 @dataclass(frozen=True)
 class Batched:
-    """What became of one batch: `rows` came in; the counts after it are parts of them.
+    """The outcome of one batch.
 
-    :param shard: its file, where any of its rows was computed
-    :param actor: which process had it
-    :param seconds: from taking it to having written it
-    :param cpu_seconds: of these, on all threads of the process
-    :param tries: how often it was begun
-    :param problem: why nothing of it was written
-    :param is_bad_input: whether that is for the user to mend
-    :param first_left_out: the first row that is no text, and why
-    :param paths: files that its rows are of
+    :param shard: the name of its file; "" if no row had to be computed
+    :param actor: the process that had the batch
+    :param rows: number of rows in the batch; computed, done_before, repeated and left_out are parts of them
+    :param seconds: time from receiving the batch to having written its shard
+    :param cpu_seconds: CPU time in these seconds, of all threads of the process
+    :param tries: number of starts
+    :param problem: why nothing was written; None without a problem
+    :param is_bad_input: whether the user can fix the problem
+    :param first_left_out: the first row that is not text, and the reason
+    :param paths: the files from which the rows come
     """
 
     shard: str
@@ -81,9 +82,9 @@ class Batched:
 
 
 def state_of(job: RayJob) -> dict[str, Any]:
-    """Return all that decides the output, as this machine sees it; opens the model once.
+    """Return everything that affects the output, as found on this machine. The model is opened for this.
 
-    :raises BadInput: where the model cannot be opened, or a kept column has the name of a result
+    :raises BadInput: if the model cannot be opened, or a kept column has the name of a result
     """
     work = job.work()
     for name in job.source.kept:
@@ -94,7 +95,7 @@ def state_of(job: RayJob) -> dict[str, Any]:
 
 
 def _facts(job: RayJob, work: EmbedActor | ScoreActor) -> dict[str, Any]:
-    """Return what has to be the same on every machine."""
+    """Return the facts about the models that must be the same on every machine."""
     scorer = work.scorer
     return {
         "models": [revision(folder) for folder in job.models],
@@ -106,12 +107,12 @@ def _facts(job: RayJob, work: EmbedActor | ScoreActor) -> dict[str, Any]:
 
 
 class ShardActor:
-    """One process with a model: takes batches of rows, writes a shard of each, and says what became of it.
+    """One process with a model. It takes batches of rows, writes a shard for each, and reports the outcome.
 
-    :param state: what the driver found (`state_of`); a machine with another model or precision is refused
-    :param done: keys of rows that need no work
-    :param begun: gives what counts the beginnings of a batch, see `attempt`
-    :raises BadInput: where this machine opens another model, or the same in another way
+    :param state: the state that the driver found (`state_of`); a machine with another model or precision is refused
+    :param done: keys of finished rows
+    :param begun: returns, for a batch's name, the argument `begin` of `attempt`
+    :raises BadInput: if this machine has another model, or opens it with another runtime, precision or length
     """
 
     def __init__(
@@ -136,12 +137,12 @@ class ShardActor:
             )
 
     def __call__(self, table: pa.Table) -> dict[str, list[str]]:
-        """Return a row for each batch: what became of it."""
-        batches = table[BATCH].to_pylist() if len(table) else []  # a file without rows is a block without columns
+        """Return a row with the outcome of each batch."""
+        batches = table[BATCH].to_pylist() if len(table) else []  # a file without rows gives a block without columns
         return {"told": [json.dumps(asdict(self.handle(from_value(batch)))) for batch in batches]}
 
     def handle(self, table: pa.Table) -> Batched:
-        """Compute what is not done yet of a batch and write it."""
+        """Compute the unfinished rows of a batch, write them, and return the outcome."""
         began, cpu_began, usable = time.monotonic(), time.process_time(), table[PROBLEM].is_null().to_numpy()
         told = Batched("", self.name, len(table), paths=_paths(table))
         if not usable.all():
@@ -173,7 +174,10 @@ class ShardActor:
         return row_keys(zip(*(table[name].to_pylist() for name in names), strict=True))
 
     def _todo(self, keys: np.ndarray, usable: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
-        """Return the rows that are to be computed: usable, each once, and in no shard of before. *Shape:* (n_todo,)."""
+        """Return the rows to compute (usable, each once, in no earlier shard), and counts of others.
+
+        *Shape:* rows: (n_todo,).
+        """
         rows = np.flatnonzero(usable)
         _, first = np.unique(keys[rows], axis=0, return_index=True)
         each = rows[np.sort(first)]
@@ -181,7 +185,7 @@ class ShardActor:
         return todo, {"repeated": len(rows) - len(each), "done_before": len(each) - len(todo)}
 
     def _write(self, shard: str, table: pa.Table, keys: np.ndarray) -> None:
-        if self.folder.has(shard):  # of an earlier try, whose process ended before it could say so
+        if self.folder.has(shard):  # written by an earlier try, whose process ended before it could report
             return
         rows = table.select(list(self.job.source.kept))
         texts = (table[name].to_pylist() for name in self.job.source.texts)

@@ -1,4 +1,4 @@
-"""A connection to a Ray cluster, or a cluster of this machine alone for as long as it is needed."""
+"""Connect to a Ray cluster, or start a temporary cluster on this machine."""
 
 import logging
 import math
@@ -19,12 +19,13 @@ _QUIET = ("ray", "ray.data")
 
 @dataclass(frozen=True)
 class Actors:
-    """The processes that hold a model, and where they run.
+    """Settings of the actors, which are processes with a model.
 
-    :param n: how many; None is as many as the cluster holds
-    :param cpus: of each, which are its threads
-    :param gpus: of each; with any the model runs in torch on the first of them
-    :param address: of a cluster ("auto", "ray://host:10001"); None is RAY_ADDRESS, else a cluster of this machine alone
+    :param n: number of actors; None is as many as fit into the cluster
+    :param cpus: CPUs of each actor, which are its threads
+    :param gpus: GPUs of each actor; if it has any, the model runs in torch on the first of them
+    :param address: address of a cluster ("auto", "ray://host:10001"); None is RAY_ADDRESS, else a cluster on this
+        machine alone
     """
 
     n: int | None = None
@@ -33,9 +34,9 @@ class Actors:
     address: str | None = None
 
     def count(self, held: Mapping[str, float]) -> int:
-        """Return how many actors there are to be in a cluster with these resources.
+        """Return the number of actors for a cluster with these resources.
 
-        :raises BadInput: where not one of them fits
+        :raises BadInput: if `n` is None and not a single actor fits
 
         >>> Actors(cpus=2).count({"CPU": 9.0}), Actors(cpus=1, gpus=1).count({"CPU": 9.0, "GPU": 2.0}), Actors(n=3).count({"CPU": 2})
         (4, 2, 3)
@@ -54,7 +55,7 @@ class Actors:
         return self.n or fitting
 
     def options(self, ray: Any) -> dict[str, Any]:
-        """Return what `map_batches` takes to run a class in these actors."""
+        """Return the arguments of `map_batches` that run a class in these actors."""
         from ray.data import ActorPoolStrategy
 
         strategy = ActorPoolStrategy(size=self.count(ray.cluster_resources()))
@@ -63,7 +64,7 @@ class Actors:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A connected Ray: its module, and the options of actors there."""
+    """A connection to Ray: the module, and the arguments of `map_batches` for the actors."""
 
     ray: Any
     options: Mapping[str, Any]
@@ -71,12 +72,14 @@ class Cluster:
 
 @contextmanager
 def connected(actors: Actors) -> Iterator[Cluster]:
-    """Connect to the cluster, or start one with the CPUs that this process may use; one that was there before stays.
+    """Connect to the cluster, or start one with the CPUs that this process may use.
 
-    :raises BadInput: where Ray is not installed, or there is no cluster at the address
+    An existing connection is kept afterwards.
+
+    :raises BadInput: if Ray is not installed, or there is no cluster at the address
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage data leaves
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what goes wrong comes as an error besides
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # send no usage data
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # problems are raised as errors anyway
     import ray
     import ray.data
 
@@ -93,7 +96,7 @@ def connected(actors: Actors) -> Iterator[Cluster]:
 
 @contextmanager
 def _settings(ray: Any) -> Iterator[None]:
-    """Let Ray Data show no progress of its own, and make a block of each value that it is given."""
+    """Switch off the progress bars and messages of Ray Data, and make each value a block of its own."""
     context = ray.data.DataContext.get_current()
     ours = {"enable_progress_bars": False, "print_on_execution_start": False, "target_max_block_size": 1}
     before = {name: getattr(context, name) for name in ours}
@@ -114,7 +117,7 @@ def _settings(ray: Any) -> Iterator[None]:
 def _start(ray: Any, actors: Actors) -> None:
     address = actors.address or os.environ.get("RAY_ADDRESS") or "local"
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address == "local":  # as many CPUs as are asked for: no other machine will join
+    if address == "local":  # declare as many CPUs as the actors need, because no other machine will join
         n_cpus = max(usable_cpus(), math.ceil((actors.n or 0) * actors.cpus))
         ray.init(address="local", num_cpus=n_cpus, include_dashboard=False, **quiet)
         return

@@ -1,7 +1,10 @@
-"""Embeds or scores all rows of a source into a folder of shards, on a cluster. A job that was killed goes on where it was.
+"""Embed or score all rows of a source on a cluster, and write a folder of shards.
 
-A source is read in parallel and cut into batches of `shard_rows` rows. Each actor takes batches, computes what no shard has yet and
-writes a shard of each. The driver hears one line a batch: counts, time and failures.
+A killed job continues where it stopped.
+
+A source is read in parallel and split into batches of `shard_rows` rows. Each actor takes batches, computes the rows
+that are in no shard yet, and writes a shard for each batch. The driver receives one line per batch, with counts, time
+and failures.
 """
 
 import json
@@ -30,11 +33,12 @@ _OURS = re.compile(r"(BadInput|JobFailed): (.+)")
 
 
 def run_job(job: RayJob, folder: ShardFolder, actors: Actors, *, overwrite: bool = False) -> Tally:
-    """Fill a folder with what is missing of a job.
+    """Compute the missing rows of a job and write them to its folder.
 
-    :param overwrite: replace rows that were made otherwise
-    :raises BadInput: where the folder holds something else, rows cannot be used, or the cluster lacks something
-    :raises JobFailed: where batches failed, after all others were written
+    :param overwrite: replace rows that were made with other settings
+    :raises BadInput: if the folder holds other files or other settings, rows cannot be used, or the cluster lacks
+        resources
+    :raises JobFailed: if batches failed, after all others were written
     """
     state = state_of(job)
     folder.check(state, [job.source.address, *map(str, job.models)], overwrite=overwrite)
@@ -59,7 +63,7 @@ def _batches(
 ) -> Iterator[Batched]:
     ray = cluster.ray
     attempts = ray.remote(num_cpus=0)(Attempts).remote()
-    done = ray.put(KeySet(folder.keys()))  # held here: an actor that is started again asks for it
+    done = ray.put(KeySet(folder.keys()))  # kept in the driver, so that restarted actors can get it
     told = rows.map_batches(
         _RayShardActor,
         batch_size=None,
@@ -72,7 +76,7 @@ def _batches(
 
 
 class _RayShardActor(ShardActor):
-    """A `ShardActor` whose keys lie in Ray's store, once a machine, and whose counter is an actor."""
+    """A `ShardActor` whose keys are in Ray's object store, once per machine, and whose counter is a Ray actor."""
 
     def __init__(self, job: RayJob, folder: ShardFolder, state: Mapping[str, Any], done: Any, attempts: Any) -> None:
         import ray
@@ -88,21 +92,21 @@ def _note(tally: Tally, began: float) -> str:
 
 @contextmanager
 def told_by_ray() -> Iterator[None]:
-    """Turn what Ray raises of its own into one line.
+    """Turn Ray's own errors into errors of this toolkit with one line.
 
-    :raises BadInput: what an actor refused when it began
-    :raises JobFailed: anything else
+    :raises BadInput: if an actor raised it when it started
+    :raises JobFailed: for any other error of Ray
     """
     import ray
 
     try:
         yield
     except ray.exceptions.RayError as error:
-        cause = getattr(error, "cause", None)  # what a task raised
+        cause = getattr(error, "cause", None)  # the error that a task raised
         ours = _OURS.search(str(error))
         if isinstance(cause, MatchDistillError):
             raise type(cause)(str(cause)) from None
-        if ours is not None:  # what an actor raised when it began is told as a text
+        if ours is not None:  # Ray gives an error raised at the start of an actor only as text
             raise (BadInput if ours.group(1) == "BadInput" else JobFailed)(ours.group(2).strip()) from None
         said = " ".join(f"{type(cause or error).__name__}: {cause or error}".split())
         raise JobFailed(f"Ray gave up: {said[:_LONGEST]}; the same command goes on where it was") from None

@@ -1,7 +1,8 @@
-"""Asks a teacher on a cluster: the chunks of one process, each answered by whichever actor is free.
+"""Compute a teacher's signals on a cluster: items are split into chunks, and each goes to the next free actor.
 
-A chunk holds the same items in the same order as a shard of one process would, and its answers come back to the driver, which
-writes them. So the shards of signals have the same names, and the same bytes where a teacher computes alike on all machines.
+A chunk has the same items in the same order as a shard of a single-process run. Its signals are returned to the driver,
+which writes them. The shards therefore have the same names as without a cluster, and the same bytes if the teacher
+computes the same values on all machines.
 """
 
 import socket
@@ -31,8 +32,9 @@ _NUMBER = "_number"
 
 @dataclass(frozen=True)
 class TeacherFolder:
-    """A teacher's folder as every machine sees it, and how it is opened.
+    """A teacher's folder, which has the same path on every machine, and how to open it.
 
+    :param revision: the model's revision, which is checked on every machine
     :param opening: arguments of `distill.runtime.load`
     """
 
@@ -44,10 +46,10 @@ class TeacherFolder:
 def ask(
     scorer: Any, kind: SignalKind, columns: Mapping[str, Sequence[Any]], progress: bool | OnProgress = False
 ) -> np.ndarray:
-    """Return a teacher's signals of some items.
+    """Return a teacher's signals for some items.
 
-    :param scorer: a model, or what stands for one
-    :param columns: query and document of pairs, or role and text for embeddings
+    :param scorer: a model, or another object with the same methods
+    :param columns: for scores, query and document of each pair; for embeddings, role and text
 
     *Shape:* (n_items,) scores or (n_items, width) embeddings, float32
     """
@@ -60,8 +62,8 @@ def ask(
 class LabelActor:
     """One process with a teacher.
 
-    :param begun: gives what counts the beginnings of a chunk, see `attempt`
-    :raises BadInput: where this machine has another teacher in the folder
+    :param begun: returns, for a chunk's number, the argument `begin` of `attempt`
+    :raises BadInput: if this machine has another model in the folder
     """
 
     def __init__(self, teacher: TeacherFolder, kind: SignalKind, begun: Callable[[str], Callable[[], int]]) -> None:
@@ -74,7 +76,7 @@ class LabelActor:
         self.kind, self.begun = kind, begun
 
     def __call__(self, table: pa.Table) -> dict[str, list[Any]]:
-        """Return one row: the chunk's number, and its values or why there are none."""
+        """Return one row: the chunk's number, and its values or the problem."""
         columns = table.to_pydict()
         number = columns.pop(_NUMBER)[0]
         tried = attempt(lambda: ask(self.scorer, self.kind, columns), self.begun(str(number)))
@@ -83,7 +85,7 @@ class LabelActor:
 
 
 class _RayLabelActor(LabelActor):
-    """A `LabelActor` whose counter is an actor."""
+    """A `LabelActor` whose counter is a Ray actor."""
 
     def __init__(self, teacher: TeacherFolder, kind: SignalKind, attempts: Any) -> None:
         import ray
@@ -94,10 +96,10 @@ class _RayLabelActor(LabelActor):
 def ask_on_ray(
     teacher: TeacherFolder, kind: SignalKind, chunks: Sequence[Mapping[str, Sequence[Any]]], actors: Actors
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the number of each chunk and its signals, in the order in which they are ready.
+    """Yield the number of each chunk and its signals, in the order in which they are finished.
 
-    :param chunks: columns as `ask` takes them
-    :raises JobFailed: after all others, where chunks failed
+    :param chunks: columns in the form that `ask` takes
+    :raises JobFailed: if chunks failed, after all others were yielded
     """
     failed = []
     with connected(actors) as cluster, told_by_ray():

@@ -1,11 +1,11 @@
-"""Rows of texts from files that no one machine has to hold, read by the same rules as files of one machine.
+"""Read rows of texts in parallel from files that need not fit on one machine, with the same rules as on one machine.
 
     .csv .tsv .jsonl .json .txt   by `distill.data.table_rows`; each may be .gz
     .parquet .arrow .feather      by pyarrow
 
-A task reads a file, a batch of rows at a time, and hands them on as it goes. What comes out are tables of the wanted columns,
-with `_path` (the file) and `_problem` (the row, and why it cannot be used, or null). Columns that are only kept are strings where a
-format has no types (all but Parquet and Arrow).
+A task reads a file in batches of rows and passes each batch on at once. The results are tables of the wanted columns,
+with the columns `_path` (the file) and `_problem` (the row and why it cannot be used, or null). Columns that are only
+kept are strings if the format has no types (all formats except Parquet and Arrow).
 """
 
 import json
@@ -48,16 +48,17 @@ _FORMS = {
     ".feather": "arrow",
 }
 _SHOWN = 3
-_MOST_FOOTERS = 200  # files that are opened to know how many rows there are
+_MOST_FOOTERS = 200  # if there are more files, they are not opened for the number of rows
 
 
 @dataclass(frozen=True)
 class Source:
-    """Files of one form, and what is read of them.
+    """Files of one format, and the columns that are read.
 
-    :param address: where they are
-    :param texts: the columns that hold texts
-    :param kept: the columns that stand beside the result
+    :param address: the path or address of the files
+    :param form: the format, such as csv
+    :param texts: the columns with texts
+    :param kept: the columns that are copied to the output
     """
 
     address: str
@@ -73,11 +74,11 @@ class Source:
 
 
 def find_source(address: str, texts: Sequence[str], kept: Sequence[str] | None, *, section: str) -> Source:
-    """Find a file, or all files below a folder, and check that the first one has the columns.
+    """Find a file, or all files below a folder, and check that the first file has the columns.
 
-    :param kept: None keeps the texts themselves
-    :param section: what to set where a column is missing, for the message
-    :raises BadInput: where nothing is there, formats are mixed or not read, or a column is missing
+    :param kept: columns to copy to the output; None copies the texts
+    :param section: the setting that names the columns, for the message about a missing column
+    :raises BadInput: if there is no file, formats are mixed or not supported, or a column is missing
     """
     place = place_at(address)
     files = files_below(place)
@@ -109,7 +110,7 @@ def _form(file: Place) -> str:
 
 
 def _columns_of(file: Place, form: str) -> list[str]:
-    """Return the names of a file's columns; of JSON those of its first rows."""
+    """Return the names of a file's columns; for JSON, those of its first rows."""
     if form == "txt":
         return ["text"]
     if form in ("csv", "tsv"):
@@ -131,12 +132,14 @@ def _unreadable(file: Place, form: str, error: Exception) -> BadInput:
 
 
 def read_batches(source: Source, n_rows: int, n_tasks: int) -> tuple[Any, int]:
-    """Return a Ray dataset of batches of a source's rows, and how many rows there are; 0 where nobody knows yet.
+    """Return a Ray dataset of batches of a source's rows, and the number of rows; 0 if it is not known yet.
 
-    A batch is a value of the column `_batch`, and no part of it: whatever Ray makes of blocks, the same files give the same batches.
+    Each batch is a single value of the column `_batch`. However Ray splits the data into blocks, the same files
+    therefore give the same batches.
 
-    :param n_rows: of a batch, but for the last one of a file
-    :param n_tasks: how many files are read at once. Reading takes no CPUs of its own: actors that hold all of them wait for it.
+    :param n_rows: rows of a batch; the last batch of a file may have fewer
+    :param n_tasks: number of files that are read at the same time. Reading reserves no CPUs, because the actors may
+        hold all of them and wait for rows.
     """
     import ray.data
 
@@ -144,7 +147,7 @@ def read_batches(source: Source, n_rows: int, n_tasks: int) -> tuple[Any, int]:
     told = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         _batches_of_paths,
         batch_size=1,
-        fn_kwargs={"source": replace(source, files=source.files[:1]), "n_rows": n_rows},  # all would go with each task
+        fn_kwargs={"source": replace(source, files=source.files[:1]), "n_rows": n_rows},  # each task gets a copy
         num_cpus=0,
         compute=ray.data.TaskPoolStrategy(size=min(n_tasks, len(items))),
     )
@@ -152,7 +155,7 @@ def read_batches(source: Source, n_rows: int, n_tasks: int) -> tuple[Any, int]:
 
 
 def _rows_in(source: Source) -> int:
-    """Return how many rows the footers of Parquet files state; 0 for another form, and where they are too many to ask each."""
+    """Return the number of rows in the footers of Parquet files; 0 for other formats or too many files."""
     if source.form != "parquet" or len(source.files) > _MOST_FOOTERS:
         return 0
     n_rows = 0
@@ -172,7 +175,7 @@ def _batches_of_paths(batch: Mapping[str, Any], source: Source, n_rows: int) -> 
 
 
 def as_value(table: pa.Table) -> bytes:
-    """Return a table as one value."""
+    """Return a table as bytes, for one value of a column."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
@@ -180,7 +183,7 @@ def as_value(table: pa.Table) -> bytes:
 
 
 def from_value(batch: bytes) -> pa.Table:
-    """Return the table that `as_value` was given."""
+    """Return the table from the bytes that `as_value` returned."""
     with pa.ipc.open_stream(batch) as reader:
         return reader.read_all()
 
@@ -188,7 +191,7 @@ def from_value(batch: bytes) -> pa.Table:
 def rows_of_file(source: Source, file: Place, n_rows: int) -> Iterator[pa.Table]:
     """Yield the rows of a file, `n_rows` at a time.
 
-    :raises BadInput: where it is no such file, is damaged or lacks a column
+    :raises BadInput: if the file does not have the format, is damaged or lacks a column
     """
     start = 0
     for columns in _columns_in_parts(file, source, n_rows):
@@ -239,7 +242,7 @@ def _record_batches(raw: IO[bytes], form: str, held: list[str], n_rows: int) -> 
 
 
 def _written(values: Sequence[Any]) -> list[str | None]:
-    """Return values of JSON as one type: strings and numbers as they are written, null as null, all else as JSON."""
+    """Return JSON values as strings: strings and numbers as they are, other values as JSON; null becomes None."""
     plain = (str, int, float)
     return [
         None if value is None else as_text(value) if isinstance(value, plain) else json.dumps(value, ensure_ascii=False)
@@ -251,7 +254,7 @@ def _checked(columns: Mapping[str, Any], texts: Sequence[str], path: str, start:
     """Return rows as a table of their columns, `_path` and `_problem`.
 
     :param columns: values of each column, as a list or an Arrow column
-    :param start: how many rows of the file came before
+    :param start: number of earlier rows of the file
     """
     problems: dict[int, str] = {}
     arrays: dict[str, Any] = {}

@@ -1,12 +1,12 @@
-"""A folder of Parquet shards that a job fills: whole files, each row once, whichever process dies when.
+"""A folder of Parquet shards that a job writes. Files are complete and each row is there once, even if processes die.
 
     <output>/shard-<keys>.parquet    rows; the name is the hash of their keys, and each row has its `key` (16 bytes)
-            /_job.json               all that decides a row, and what the last run counted
+            /_job.json               the settings that affect the rows, and the counts of the last run
 
-A row's key is the hash of its text(s) and of what is kept beside them. A batch that is handed out twice, as Ray does where it
-cannot know whether the first try came to its end, writes the same file; a row that any shard has is not computed again. What two
-batches of one run had both (a text that came twice) is taken out at the end. Names with an underscore in front are no tables for
-pyarrow, pandas, Spark and Ray.
+A row's key is the hash of its text(s) and its kept columns. Ray assigns a batch twice if it does not know whether the
+first try has finished; both tries then write the same file. Rows that are already in a shard are not computed again. If
+two batches of one run have the same row (a text that occurs twice), one of them is removed at the end. pyarrow, pandas,
+Spark and Ray ignore files whose name starts with an underscore when they read tables.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ _KEY_BYTES = 16
 
 
 def row_keys(rows: Iterable[Sequence[Any]]) -> np.ndarray:
-    """Hash rows: texts, and the values that are kept beside them. *Shape:* (n_rows, 2) uint64."""
+    """Return the hashes of rows, each with its texts and kept values. *Shape:* (n_rows, 2) uint64."""
     return text_keys([json.dumps(row, ensure_ascii=False, default=str) for row in rows])
 
 
@@ -44,16 +44,16 @@ def shard_name(keys: np.ndarray) -> str:
 
 
 class ShardFolder:
-    """The output of a job."""
+    """The output folder of a job."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
 
     def check(self, settings: Mapping[str, Any], inputs: Sequence[str], *, overwrite: bool) -> None:
-        """Check that a job of these settings may write here, before any work.
+        """Check, before any work, that a job with these settings may write to the folder.
 
-        :param inputs: what it reads
-        :raises BadInput: where something else lies there, or rows of other settings do
+        :param inputs: paths of the job's inputs
+        :raises BadInput: if the folder holds other files, or rows of other settings and `overwrite` is not set
         """
         if self.place.local is not None:
             check_output_folder(self.place.local, inputs=list(inputs), ours=[JOB], overwrite=True)
@@ -69,7 +69,7 @@ class ShardFolder:
             )
 
     def begin(self, settings: Mapping[str, Any]) -> None:
-        """Make the folder ready: without rows of other settings, and without what killed processes left."""
+        """Prepare the folder: remove rows of other settings, and temporary files of killed processes."""
         same = self._settings() == _as_json(settings)
         for file in files_below(self.place, hidden=True):
             if file.name.startswith(".shard-") or (not same and file.name.startswith("shard-")):
@@ -79,11 +79,11 @@ class ShardFolder:
             self._write_job({"settings": settings, "counts": {}})
 
     def keys(self) -> np.ndarray:
-        """Return the key of every row that is there, shard by shard. *Shape:* (n_rows, 2) uint64."""
+        """Return the keys of all stored rows, shard by shard. *Shape:* (n_rows, 2) uint64."""
         return _joined([self._keys_of(file) for file in self.shards()])
 
     def has(self, name: str) -> bool:
-        """Whether there is a shard of this name."""
+        """Return whether there is a shard of this name."""
         return (self.place / name).is_file
 
     def write(self, name: str, rows: pa.Table, keys: np.ndarray) -> None:
@@ -93,7 +93,7 @@ class ShardFolder:
         self._write(name, rows.append_column(KEY, column))
 
     def settle(self) -> int:
-        """Take out rows that stand in two shards, or twice in one; returns how many."""
+        """Remove rows that are in two shards, or twice in one; return the number of removed rows."""
         shards = self.shards()
         keys = [self._keys_of(file) for file in shards]
         if not shards:
@@ -111,11 +111,11 @@ class ShardFolder:
         return int((~is_first).sum())
 
     def finish(self, settings: Mapping[str, Any], counts: Mapping[str, Any]) -> None:
-        """State what a run counted."""
+        """Store the counts of a run."""
         self._write_job({"settings": settings, "counts": counts})
 
     def shards(self) -> list[Place]:
-        """The shards that are there, by name."""
+        """Return the existing shards, sorted by name."""
         return [file for file in files_below(self.place) if file.name.startswith("shard-")]
 
     def _settings(self) -> Any:

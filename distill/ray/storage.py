@@ -1,4 +1,4 @@
-"""Files and folders by path or address: on a disk, in an object store, wherever pyarrow or fsspec reads."""
+"""Access files and folders by path or address: on a disk, in an object store, or wherever pyarrow or fsspec reads."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -8,17 +8,17 @@ from distill.errors import BadInput
 
 __all__ = ["Place", "files_below", "place_at"]
 
-_HIDDEN = (".", "_")  # first letters of names that readers of tables leave out: what a job keeps beside its tables
+_HIDDEN = (".", "_")  # readers of tables ignore names with these first characters; a job uses them for its own files
 _LONGEST = 200
 
 
 @dataclass(frozen=True)
 class Place:
-    """A file or folder of a filesystem, which other machines see under the same address.
+    """A file or folder in a filesystem, which has the same address on all machines.
 
     :param filesystem: a `pyarrow.fs.FileSystem`
-    :param path: where it is there
-    :param scheme: what stands before its path in messages, such as "s3://"; "" for a disk
+    :param path: the path in this filesystem
+    :param scheme: the prefix of the path in messages, such as "s3://"; "" for a disk
     """
 
     filesystem: Any
@@ -33,45 +33,45 @@ class Place:
 
     @property
     def name(self) -> str:
-        """The last part of its path."""
+        """The last part of the path."""
         return PurePosixPath(self.path).name
 
     @property
     def suffix(self) -> str:
-        """The end of its name from the last dot on."""
+        """The end of the name, from the last dot."""
         return PurePosixPath(self.path).suffix
 
     @property
     def local(self) -> Path | None:
-        """Its path on a disk of this machine; None where it is elsewhere."""
+        """The path on a disk of this machine; None if it is elsewhere."""
         return None if self.scheme else Path(self.path)
 
     @property
     def is_file(self) -> bool:
-        """Whether there is a file."""
+        """Whether there is a file at this place."""
         return bool(self.filesystem.get_file_info(self.path).is_file)
 
     @property
     def is_folder(self) -> bool:
-        """Whether there is a folder."""
+        """Whether there is a folder at this place."""
         from pyarrow.fs import FileType
 
         return bool(self.filesystem.get_file_info(self.path).type == FileType.Directory)
 
     def open(self, mode: Literal["rb"] = "rb", /) -> IO[bytes]:
-        """Open it for reading bytes, from any place of it."""
+        """Open the file for reading bytes, with random access."""
         return cast(IO[bytes], self.filesystem.open_input_file(self.path))
 
     def read(self) -> bytes:
-        """Return all of its bytes."""
+        """Return the content of the file."""
         with self.open() as file:
             return file.read()
 
     def write(self, data: bytes | Any, temporary: str) -> None:
-        """Write a file whole or not at all: under a temporary name beside it, then renamed.
+        """Write a file atomically: write under a temporary name in the same folder, then rename.
 
         :param data: bytes or a `pyarrow.Buffer`
-        :param temporary: a name that no other process writes to
+        :param temporary: a file name that no other process uses
         """
         beside = replace(self, path=f"{self.path.rpartition('/')[0]}/{temporary}")
         with self.filesystem.open_output_stream(beside.path) as file:
@@ -79,7 +79,7 @@ class Place:
         self.filesystem.move(beside.path, self.path)
 
     def make_folder(self) -> None:
-        """Make the folder and those around it."""
+        """Create the folder and its parents."""
         self.filesystem.create_dir(self.path, recursive=True)
 
     def remove(self) -> None:
@@ -88,9 +88,9 @@ class Place:
 
 
 def place_at(address: str) -> Place:
-    """Return the place that a path or an address (s3://, gs://, hdfs://, abfs:// …) names, there or not.
+    """Return the place for a path or an address (s3://, gs://, hdfs://, abfs:// …), which need not exist.
 
-    :raises BadInput: for an address that neither pyarrow nor fsspec knows how to open
+    :raises BadInput: if neither pyarrow nor fsspec can open the address
     """
     from pyarrow import ArrowException
     from pyarrow.fs import FileSystem, FSSpecHandler, LocalFileSystem, PyFileSystem
@@ -116,9 +116,9 @@ def place_at(address: str) -> Place:
 
 
 def files_below(place: Place, *, hidden: bool = False) -> list[Place]:
-    """Return a file itself, or all files of a folder and of those in it, by name.
+    """Return the file itself, or all files of a folder and its subfolders, sorted by path.
 
-    :param hidden: with those whose path below the folder has a part that begins with a dot or an underscore
+    :param hidden: include files whose path below the folder has a part that starts with a dot or an underscore
     """
     from pyarrow.fs import FileSelector
 

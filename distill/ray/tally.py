@@ -1,4 +1,4 @@
-"""What the batches of a job came to: counts, the rate of each actor, what failed and what was tried again."""
+"""Sum up the batches of a job: counts, the rate of each actor, failed batches and retried batches."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Worked:
-    """Rows that an actor computed, and the time that it had them for."""
+    """The number of rows that an actor computed, and the time for them."""
 
     rows: int = 0
     seconds: float = 0.0
@@ -30,7 +30,7 @@ class Worked:
 
 
 class Tally:
-    """What all batches came to."""
+    """The totals of all batches."""
 
     def __init__(self) -> None:
         self.counts = dict.fromkeys(("rows", "computed", "done_before", "repeated", "left_out"), 0)
@@ -40,7 +40,7 @@ class Tally:
         self.actors: dict[str, Worked] = defaultdict(Worked)
 
     def add(self, batch: Batched) -> None:
-        """Count a batch."""
+        """Add a batch to the totals."""
         for name in self.counts:
             self.counts[name] += getattr(batch, name)
         if batch.problem is not None:
@@ -52,7 +52,7 @@ class Tally:
             self.actors[batch.actor] += Worked(batch.computed, batch.seconds, batch.cpu_seconds)
 
     def lines(self) -> Iterator[str]:
-        """Say what a reader has to know: rates, what was left out, what was tried again."""
+        """Yield the lines for the log: rates, rows left out, and retried batches."""
         for name, worked in sorted(self.actors.items()):
             yield f"actor {name}: {worked}"
         if self.counts["left_out"]:
@@ -61,10 +61,10 @@ class Tally:
             yield f"{batch.shard} ({batch.paths}) was begun {batch.tries} times, and is done"
 
     def check(self) -> None:
-        """Name the batches of which nothing was written.
+        """Raise an error that names the failed batches, if there are any.
 
-        :raises BadInput: where the user has something to mend
-        :raises JobFailed: where the work went wrong
+        :raises BadInput: if the user can fix the problem of one of them
+        :raises JobFailed: if not
         """
         if not self.failed:
             return

@@ -1,6 +1,6 @@
-"""A recipe: its schema, the checks of the whole, and how it is read from YAML and the command line.
+"""Recipes: the schema, the checks across sections, and reading from YAML and the command line.
 
-It opens no data and no model.
+No module here opens data or loads a model.
 """
 
 from typing import TYPE_CHECKING

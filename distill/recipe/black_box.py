@@ -1,7 +1,8 @@
-"""Teachers that are no model of this toolkit: what they say was written down by anything, and is read.
+"""Teachers that are not models of this toolkit: files of answers, servers and Python functions.
 
-A black box gives one of two things. Embeddings, one for each text: it is then a bi-encoder to every objective. Or scores, one
-for each pair: these are kept as logits (scale unit or logit) or cosines, so that each objective knows what they are.
+A black box gives either embeddings or scores. With embeddings, one for each text, every objective treats it as a
+bi-encoder. Scores, one for each pair, are kept as logits (scale unit or logit) or as cosines (scale cosine), so that
+each objective knows their scale.
 """
 
 from pathlib import Path
@@ -26,7 +27,7 @@ __all__ = [
 ]
 
 BLACK_BOXES = ("file", "endpoint", "callable")
-"""The kinds of teachers that are no models."""
+"""The kinds of teachers that are not models of this toolkit."""
 
 Scale = Literal["unit", "logit", "cosine"]
 RUBRIC = """4: the document is exactly what the query asks for, or says the same.
@@ -34,58 +35,60 @@ RUBRIC = """4: the document is exactly what the query asks for, or says the same
 2: it fits in part.
 1: it is about the same subject and does not fit.
 0: it has nothing to do with the query."""
-"""What the grades of a chat mean, where a recipe says nothing else."""
+"""The default meaning of the grades that a chat model gives."""
 
 
 class BlackBox(Section):
-    """What all teachers have in common that are asked and nothing else: not trained, cut or exported."""
+    """Base of all teachers that only answer: they are not trained, cut or exported."""
 
     form: ClassVar[Literal["file", "endpoint", "callable", "bge_m3", "late_interaction"]]
     frozen: ClassVar[bool] = True
-    """No step changes them."""
+    """Always true: no step trains them."""
     nature: ClassVar[str] = "no model here"
 
     scripts: Scripts | None = None
-    """The scripts that it reads, such as [latin]. Of a text that is mostly in another script its embedding is not learned; such
-    texts are counted. A translation (`data.parallel`) counts by its source. None reads all."""
+    """The scripts that the teacher reads, such as [latin]. If a text is mostly in another script, the student does not
+    learn the teacher's embedding of it; such texts are counted. For a translation (`data.parallel`) the source text
+    decides. None reads all scripts."""
 
     @property
     def signal(self) -> SignalKind:
-        """What it gives: an embedding of each text, or a score of each pair."""
+        """What the teacher gives: an embedding of each text, or a score of each pair."""
         raise NotImplementedError
 
     @property
     def has_embeddings(self) -> bool:
-        """Whether it gives an embedding of each text."""
+        """Whether the teacher gives an embedding of each text."""
         return self.signal == "embeddings"
 
     @property
     def in_words(self) -> str:
-        """What answers, for a reader."""
+        """A description of the teacher for readers: what it gives and where it comes from."""
         raise NotImplementedError
 
     @property
     def role_prompts(self) -> tuple[str, str]:
-        """What is put before queries and documents."""
+        """The texts put before queries and documents."""
         return getattr(self, "prompts", None) or ("", "")
 
     @property
     def model_kind(self) -> Literal["cross_encoder", "bi_encoder"]:
-        """What its scores are read as: cosines, as a bi-encoder's, or logits, as a cross-encoder's."""
+        """How the scores are interpreted: as cosines of a bi-encoder, or as logits of a cross-encoder."""
         raise NotImplementedError
 
 
 class ScaledAnswers(BlackBox):
-    """What all teachers without a model here have in common."""
+    """Base of the teachers without a model in this toolkit (file, endpoint, callable)."""
 
     scale: Scale = "unit"
-    """What scores are. unit: between the ends of `score_range`, the first being no match. logit: log-odds. cosine: from −1 to 1."""
+    """The scale of the scores. unit: between the two values of `score_range`; the first means no match. logit:
+    log-odds. cosine: from −1 to 1."""
     score_range: tuple[float, float] = (0.0, 1.0)
-    """Scale unit: the score of no match and that of a perfect one, such as [0, 5]."""
+    """Scale unit: the score of no match and the score of a perfect match, such as [0, 5]."""
 
     @property
     def model_kind(self) -> Literal["cross_encoder", "bi_encoder"]:
-        """What its scores are read as: cosines, as a bi-encoder's, or logits, as a cross-encoder's."""
+        """How the scores are interpreted: as cosines of a bi-encoder, or as logits of a cross-encoder."""
         is_cosine = self.signal == "embeddings" or self.scale == "cosine"
         return "bi_encoder" if is_cosine else "cross_encoder"
 
@@ -108,8 +111,8 @@ class FileColumns(Section):
     text: str = "text"
     """Embeddings: the texts."""
     vector: str = "vector"
-    """Embeddings: the vectors, as lists of numbers; in .csv and .tsv each is a JSON list, or numbers between spaces, commas or
-    semicolons."""
+    """Embeddings: the vectors, as lists of numbers. In .csv and .tsv each vector is a JSON list, or numbers separated
+    by spaces, commas or semicolons."""
     query: str = "query"
     """Scores: the queries."""
     document: str = "document"
@@ -119,10 +122,10 @@ class FileColumns(Section):
 
 
 class FileTeacher(ScaledAnswers):
-    """A teacher whose answers stand in a file: text → embedding, or (query, document) → score, written by anything.
+    """A teacher whose answers are in a file: text → embedding, or (query, document) → score.
 
-    Every text that the recipe asks the teacher for must be there. A text is found as it is written, else in Unicode form NFC with
-    white space folded, which is counted.
+    Any program may have written the file. It must hold every text that the recipe needs. A text is looked up exactly,
+    and else in Unicode form NFC with white space folded; texts found only in the second way are counted.
     """
 
     form: ClassVar[Literal["file"]] = "file"
@@ -135,7 +138,7 @@ class FileTeacher(ScaledAnswers):
     ]
     """A .parquet, .npz, .csv, .tsv or .jsonl file (the last three also as .gz), or a list of such files."""
     gives: SignalKind
-    """embeddings: the file holds a vector for each text. scores: it holds a score for each pair."""
+    """embeddings: the file holds a vector for each text. scores: the file holds a score for each pair."""
     columns: FileColumns = FileColumns()
     """The names of the columns."""
 
@@ -146,14 +149,14 @@ class FileTeacher(ScaledAnswers):
 
     @property
     def in_words(self) -> str:
-        """What answers."""
+        """A description of the teacher for readers: the signal and the file names."""
         return f"{self.gives} out of {', '.join(Path(path).name for path in self.path)}"
 
 
 class EndpointTeacher(ScaledAnswers):
-    """A teacher behind an OpenAI-compatible server, asked once for each text or pair; what it says is kept on disk.
+    """A teacher on an OpenAI-compatible server.
 
-    The texts of the recipe are sent to the host that it names.
+    Each text or pair is sent once, and the answers are kept on disk. The recipe's texts are sent to the server's host.
     """
 
     form: ClassVar[Literal["endpoint"]] = "endpoint"
@@ -162,24 +165,26 @@ class EndpointTeacher(ScaledAnswers):
     endpoint: Endpoint
     """The server and its model."""
     asks: Literal["embeddings", "rerank", "chat"] = "embeddings"
-    """embeddings: POST /embeddings, as OpenAI, vLLM and Ollama have it. rerank: POST /rerank, as Jina, Cohere, vLLM and
-    text-embeddings-inference have it. chat: POST /chat/completions, which grades each pair from 0 to 4 by `rubric`."""
+    """embeddings: POST /embeddings, as in OpenAI, vLLM and Ollama. rerank: POST /rerank, as in Jina, Cohere, vLLM and
+    text-embeddings-inference. chat: POST /chat/completions; the model grades each pair from 0 to 4 by `rubric`."""
     dimensions: Count | None = None
-    """Embeddings: the width to ask for. None is the model's own width."""
+    """Embeddings: the width to request. None is the model's own width."""
     prompts: tuple[str, str] | None = None
     """Embeddings: texts put before every query and every document. None adds nothing."""
     rubric: str | None = Field(default=None, min_length=1)
-    """Chat: what the grades 0 to 4 mean, in any language. None is a general one."""
+    """Chat: what the grades 0 to 4 mean, in any language. None is a general rubric."""
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
-    """Chat: the sampling temperature. Some models accept 1 alone."""
+    """Chat: the sampling temperature. Some models accept only 1."""
     batch_size: Count = 64
-    """The most texts (embeddings), or documents of a query (rerank), of one request."""
+    """The most texts (embeddings), or documents of a query (rerank), in one request."""
     max_tokens: Tokens = 8191
-    """Where a text is cut, by an estimate that is rather too careful; cut texts are counted."""
+    """Longer texts are truncated to this many tokens and counted. The number of tokens is estimated, rather too high
+    than too low."""
     budget: Positive | None = None
-    """The most dollars that this run spends on this teacher. None is no limit; the estimate is logged in any case."""
+    """The most dollars that this run may spend on this teacher. None is no limit; the estimate is logged in any
+    case."""
     cache: str | None = None
-    """Folder of the answers, which several runs may share. None is in the run's own."""
+    """Folder of the stored answers. Several runs may share it. None is a folder within the run's own."""
 
     @property
     def signal(self) -> SignalKind:
@@ -188,7 +193,7 @@ class EndpointTeacher(ScaledAnswers):
 
     @property
     def in_words(self) -> str:
-        """What answers."""
+        """A description of the teacher for readers: the signal, the model and the host."""
         said = {"embeddings": "embeddings", "rerank": "rerank scores", "chat": "grades from 0 to 4"}[self.asks]
         return f"{said} of {self.endpoint.model} at {self.endpoint.host}"
 
@@ -206,10 +211,10 @@ class EndpointTeacher(ScaledAnswers):
 
 
 class CallableTeacher(ScaledAnswers):
-    """A teacher that is a Python function, given to the run: `Run(recipe, callables={"mine": function})`.
+    """A teacher that is a Python function, passed to the run: `Run(recipe, callables={"mine": function})`.
 
-    The function takes a list of texts and returns their embeddings, (n_texts, width), or takes a list of queries and one of
-    documents and returns their scores, (n_pairs,). A recipe file alone names no function.
+    The function takes a list of texts and returns their embeddings, (n_texts, width), or it takes a list of queries and
+    a list of documents and returns their scores, (n_pairs,). A recipe file alone cannot name a function.
     """
 
     form: ClassVar[Literal["callable"]] = "callable"
@@ -218,7 +223,7 @@ class CallableTeacher(ScaledAnswers):
     gives: SignalKind
     """What the function returns: embeddings of texts, or scores of pairs."""
     revision: str = Field(min_length=1, max_length=200)
-    """A word for this version of the function. What was cached of another revision is not used."""
+    """A name for this version of the function. Answers cached for another revision are not used."""
     prompts: tuple[str, str] | None = None
     """Embeddings: texts put before every query and every document. None adds nothing."""
 
@@ -229,7 +234,7 @@ class CallableTeacher(ScaledAnswers):
 
     @property
     def in_words(self) -> str:
-        """What answers."""
+        """A description of the teacher for readers: the signal and the revision."""
         return f"{self.gives} of a Python function, revision {self.revision}"
 
     @model_validator(mode="after")

@@ -1,7 +1,7 @@
-"""What the sections of a recipe must agree on with each other: from a recipe to problems, a line each with place and remedy.
+"""Check that the sections of a recipe agree: return one line per problem, with its place and a remedy.
 
-Pure functions, in the order of the recipe. `distill.recipe.schema` calls them on every recipe that is made, so its classes are
-known here by name only: which of several forms a section has is told by its `kind` or `form`.
+The functions are pure and in the order of the recipe. `distill.recipe.schema` calls them for every recipe, so this
+module imports its classes for type hints only. The attributes `kind` and `form` tell the forms of a section apart.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ LABEL_LOSSES: Mapping[str, tuple[LabelLoss, ...]] = {
     "bi_encoder": ("contrastive", "bce", "infonce"),
     "mlm": (),
 }
-"""The losses of `objectives.labels` for each kind of model, the default first."""
+"""The losses of `objectives.labels` for each kind of model; the default is the first."""
 SOLE_LOSSES: Mapping[str, tuple[SoleLoss, ...]] = {
     kind: (*LABEL_LOSSES[kind], "cosent") for kind in ("cross_encoder", "bi_encoder")
 }
-"""What teachers and the control may learn labels by, the default first."""
+"""The label losses for teachers and the control, by kind of model; the default is the first."""
 _ROWS_OF_THE_STUDENT = ("untrained", "student", "control")
 _ON_LAYERS = ("hidden_match", "relation_match")
 _LISTS = ("listnet", "ranknet", "lambda_loss", "list_mle", "adr_mse")
@@ -48,7 +48,7 @@ _NOT_FOR_MLM = ("frozen", "head", "loss", "prompts", "lora")
 
 
 def problems_of(recipe: Recipe) -> list[str]:
-    """Return what a recipe contradicts itself in; [] where it is sound."""
+    """Return the contradictions between the sections of a recipe; [] if there are none."""
     return [
         *_teacher_problems(recipe),
         *_student_problems(recipe),
@@ -63,7 +63,7 @@ def problems_of(recipe: Recipe) -> list[str]:
 
 
 def _learning_problems(recipe: Recipe) -> list[str]:
-    """Return what is wrong with what one stage learns from."""
+    """Return the problems of one stage's objectives and data."""
     return [
         *_learned_problems(recipe),
         *(f"data.{name}: {problem}" for name, problem in _idle_data(recipe).items()),
@@ -81,7 +81,7 @@ def _learned_problems(recipe: Recipe) -> list[str]:
 
 
 def _stage_problems(recipe: Recipe) -> list[str]:
-    """Return what is wrong with the stages, each by itself and all together."""
+    """Return the problems of each stage, and of the stages together."""
     if recipe.student is None:
         return ["stages: there is no student to train in stages; add the section student"]
     problems = _cut_problems(recipe, recipe.student) + _heir_problems(recipe)
@@ -91,7 +91,7 @@ def _stage_problems(recipe: Recipe) -> list[str]:
 
 
 def _placed(name: str, stage: TrainingStage, problem: str) -> str:
-    """Say in which stage a problem is, where it is one of that stage."""
+    """Put the stage's name before a problem, if the problem is one of that stage."""
     of_stage = problem.startswith(("objectives", "data.")) or (
         problem.startswith("student.dimensions") and stage.student is not None
     )
@@ -99,7 +99,7 @@ def _placed(name: str, stage: TrainingStage, problem: str) -> str:
 
 
 def _heir_problems(recipe: Recipe) -> list[str]:
-    """Refuse what no stage may say, and what all of them say otherwise."""
+    """Refuse keys that no stage may change, and keys of the recipe that every stage overrides."""
     problems = [
         f"stages.{name}.data.{key}: all stages are judged on the recipe's evaluation pairs; set data.{key}"
         for name, stage in recipe.stages.items()
@@ -140,8 +140,8 @@ def _cut_problems(recipe: Recipe, student: Student) -> list[str]:
 
 
 def _idle_stage_data(recipe: Recipe) -> list[str]:
-    """Refuse data that a stage names and does not read, and data of the recipe that no stage reads."""
-    # an adapted encoder reads the recipe's own text
+    """Refuse data that a stage sets and does not use, and data of the recipe that no stage uses."""
+    # a teacher of kind mlm learns from the recipe's own text, not from a stage's
     idle = [_idle_data(own, is_adapted=own.data.unlabelled == recipe.data.unlabelled) for own in recipe.in_stages]
     problems = [
         f"stages.{name}.data.{key}: {problem}"
@@ -156,7 +156,7 @@ def _idle_stage_data(recipe: Recipe) -> list[str]:
 
 
 def suggest(name: str, known: Sequence[str]) -> str:
-    """Return what an unknown name may have been meant for: the nearest known one, else all of them.
+    """Return a suggestion for an unknown name: the nearest known name, else all known names.
 
     >>> suggest("frosen", ["kind", "frozen"]), suggest("zzz", ["kind", "frozen"])
     ("did you mean 'frozen'?", 'known: frozen, kind')
@@ -279,7 +279,7 @@ def _sole_loss_problems(where: str, model: Teacher | Student, loss: str | None, 
 
 
 def _cosent_problems(where: str, recipe: Recipe, model: Teacher | Student) -> list[str]:
-    """Refuse steps too small for what compares their pairs."""
+    """Refuse steps of a single pair, because cosent compares the pairs of a step."""
     if model.training.global_batch * (recipe.data.candidates or 1) < 2:
         return [
             f"{where}: cosent compares the pairs of a step, and a step holds one; set training.global_batch (say 32)"
@@ -316,7 +316,7 @@ def _objective_problems(recipe: Recipe) -> list[str]:
 
 
 def _unused_problems(recipe: Recipe, student: Student) -> list[str]:
-    """Refuse settings of objectives that were changed and change nothing."""
+    """Refuse settings of objectives that differ from their default but have no effect."""
     objectives, terms, problems = recipe.objectives, recipe.objectives.terms().values(), []
     told = [getattr(term, "teacher", None) for term in terms if term.compares_teacher_logits]
     has_cosines = student.kind == "bi_encoder" and any(term.compares_logits for term in terms)
@@ -332,7 +332,7 @@ def _unused_problems(recipe: Recipe, student: Student) -> list[str]:
 
 
 def _infonce_problems(where: str, section: Teacher | Labels) -> list[str]:
-    """Refuse settings of InfoNCE where another loss learns the labels."""
+    """Refuse settings of InfoNCE if the labels are learned with another loss."""
     return [
         f"{where}.{name}: changes nothing without loss infonce; leave it out"
         for name in ("temperature", "positive_from")
@@ -358,14 +358,14 @@ def _named_teacher_problems(where: str, teacher: str, signal: str, recipe: Recip
 
 
 def _signal_problems(where: str, teacher: str, box: BlackBox, signal: str) -> list[str]:
-    """Refuse a black box that does not give what a term asks for; of embeddings the cosines are scores."""
+    """Refuse a black box without the signal that a term needs. Embeddings serve as scores, too: their cosines."""
     if signal == "embeddings" and not box.has_embeddings:
         return [f"{where}: {teacher} gives scores of pairs; this term needs a teacher that gives embeddings of texts"]
     return []
 
 
 def _script_problems(recipe: Recipe, student: Student) -> list[str]:
-    """Refuse teachers of some scripts where every text must have an embedding, or a pair a score."""
+    """Refuse `scripts` of a teacher if every text needs an embedding, or every pair a score, or if it has no effect."""
     problems, terms = [], recipe.objectives.terms()
     needs = {
         name: {(key, signal) for key, term in terms.items() for to, signal in term.needs() if to == name}
@@ -395,7 +395,7 @@ def _script_problems(recipe: Recipe, student: Student) -> list[str]:
 
 
 def _black_box_problems(recipe: Recipe) -> list[str]:
-    """Refuse what asks a model of a teacher that is none."""
+    """Refuse settings that need a model from a teacher that is a black box."""
     boxes, student = recipe.black_boxes, recipe.student
     match = recipe.objectives.embedding_match
     problems = []
@@ -418,7 +418,7 @@ def _black_box_problems(recipe: Recipe) -> list[str]:
 
 
 def _no_weights(where: str, name: str, recipe: Recipe, purpose: str = "to start from") -> str:
-    """Say why a teacher cannot stand where a model has to: there is none of that name, or it is a black box."""
+    """Return why a name cannot be used as a model: there is no such teacher, or it is a black box."""
     if name not in recipe.teachers:
         return _unknown_teacher(where, name, recipe)
     known = ", ".join(recipe.models) or "none"
@@ -426,7 +426,7 @@ def _no_weights(where: str, name: str, recipe: Recipe, purpose: str = "to start 
 
 
 def _schedule_problems(objectives: Objectives) -> list[str]:
-    """Refuse schedules that leave a stretch of the training without any term."""
+    """Refuse schedules that leave a part of the training without any term."""
     schedules = [term.schedule for term in objectives.terms().values() if term.schedule is not None]
     places = sorted({0.0, 1.0, *(place for schedule in schedules for place in (schedule.start, schedule.end))})
     for start, end in pairwise(places):
@@ -450,9 +450,9 @@ def _unlabelled_pair_problems(recipe: Recipe) -> list[str]:
 
 
 def _idle_data(recipe: Recipe, *, is_adapted: bool = True) -> dict[str, str]:
-    """Return which data nothing is learned from, by its key, and why.
+    """Return the data keys that nothing learns from, each with the reason.
 
-    :param is_adapted: a teacher of kind mlm would read texts without pairs
+    :param is_adapted: whether a teacher of kind mlm, if there is one, learns from these texts without pairs
     """
     objectives, student, idle = recipe.objectives, recipe.student, dict[str, str]()
     if student is None:
@@ -505,7 +505,7 @@ def _embedding_problems(recipe: Recipe, student: Student) -> list[str]:
 
 
 def _layer_problems(recipe: Recipe, student: Student) -> list[str]:
-    """Refuse terms on layers of a student or a teacher that shows none, or that reads other sequences."""
+    """Refuse terms on layers if student or teacher has no layers to read, or if they read different sequences."""
     given = {name: term for name, term in recipe.objectives.terms().items() if name in _ON_LAYERS}
     problems = []
     for name, term in given.items():

@@ -1,4 +1,4 @@
-"""A model on an OpenAI-compatible server: where it is, which key opens it, its limits of rate, and its prices."""
+"""A model on an OpenAI-compatible server: its address, its API key, its rate limits and its prices."""
 
 import os
 import re
@@ -15,7 +15,7 @@ _LOCAL_HOSTS = {"localhost", "127.0.0.1", "::1", "0.0.0.0"}
 
 
 class Usage(NamedTuple):
-    """How many tokens went in and came out."""
+    """Number of input tokens and output tokens."""
 
     input_tokens: int
     output_tokens: int = 0
@@ -46,13 +46,13 @@ PRICES = {
 
 
 class Endpoint(BaseModel):
-    """A model on an OpenAI-compatible server, with limits of rate and its prices.
+    """A model on an OpenAI-compatible server, with its rate limits and prices.
 
     >>> Endpoint(model="gpt-4o-mini-2024-07-18").price
     Price(input=0.15, output=0.6)
     """
 
-    # inputs are hidden: a key that someone puts into the wrong field must not come back in the error
+    # hide inputs in errors: an API key in the wrong field must not be printed
     model_config = ConfigDict(
         frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False, hide_input_in_errors=True
     )
@@ -64,9 +64,9 @@ class Endpoint(BaseModel):
     api_version: str | None = None
     """API version, which Azure deployments require."""
     key_variable: str = Field(default="OPENAI_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
-    """Environment variable that holds the key."""
+    """Environment variable that holds the API key."""
     concurrency: int = Field(default=8, ge=1)
-    """Requests at the same time."""
+    """Number of requests at the same time."""
     requests_per_minute: int | None = Field(default=None, ge=1)
     """The most requests per minute. None is no limit."""
     tokens_per_minute: int | None = Field(default=None, ge=1)
@@ -74,7 +74,7 @@ class Endpoint(BaseModel):
     timeout_s: float = Field(default=120.0, gt=0)
     """Seconds to wait for a whole answer."""
     max_attempts: int = Field(default=8, ge=1)
-    """Attempts per request when server or network fail."""
+    """Attempts per request if the server or the network fails."""
     input_price: float | None = Field(default=None, ge=0)
     """Dollars per million prompt tokens. None takes the known price of the model."""
     output_price: float | None = Field(default=None, ge=0)
@@ -103,12 +103,12 @@ class Endpoint(BaseModel):
 
     @property
     def is_local(self) -> bool:
-        """Whether the server runs on this machine: then it needs no key and costs nothing unless told otherwise."""
+        """Whether the server runs on this machine. It then needs no key, and costs nothing unless prices are set."""
         return urlsplit(self.base_url).hostname in _LOCAL_HOSTS
 
     @property
     def host(self) -> str:
-        """The server's host, with its port where one is stated."""
+        """The server's host, with the port if the address has one."""
         return urlsplit(self.base_url).netloc
 
     @property
@@ -118,9 +118,9 @@ class Endpoint(BaseModel):
 
     @property
     def price(self) -> Price:
-        """What tokens cost.
+        """The price of the model's tokens.
 
-        :raises BadInput: where nobody said.
+        :raises BadInput: if no price is known or set.
         """
         known = PRICES.get(re.sub(r"-\d{4}-\d{2}-\d{2}$", "", self.model))  # dated versions cost the same
         if self.is_local:
@@ -135,9 +135,9 @@ class Endpoint(BaseModel):
         return Price(input_price, output_price)
 
     def key(self) -> str | None:
-        """Return the key from the environment; None where a local server needs none.
+        """Return the API key from the environment; None if it is not set and the server is local.
 
-        :raises BadInput: where it is missing or cannot stand in a header.
+        :raises BadInput: if it is missing or cannot be sent in a header.
         """
         key = os.environ.get(self.key_variable, "").strip()
         if not key and not self.is_local:

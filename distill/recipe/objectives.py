@@ -1,7 +1,7 @@
 """What the student learns from: the sections of `objectives`, each one weighted and scheduled term of the loss.
 
-The fields of `Objectives` are the catalogue. A term says itself which signals it needs and what it compares; formulas stand
-with the loss functions (`distill.training.losses`) and on the page docs/explanations/losses.md.
+The fields of `Objectives` list all terms. Each term class defines which signals it needs and what it compares. The
+formulas are in the loss functions (`distill.training.losses`) and on the page docs/explanations/losses.md.
 """
 
 import math
@@ -46,31 +46,32 @@ __all__ = [
 
 LabelLoss = Literal["bce", "mse", "contrastive", "infonce"]
 SoleLoss = Literal[LabelLoss, "cosent"]
-"""By what a model learns that has labels alone: a loss of `objectives.labels`, or the term `objectives.cosent`."""
+"""The loss of a model that learns from labels alone: a loss of `objectives.labels`, or the term `objectives.cosent`."""
 SignalKind = Literal["scores", "embeddings"]
 StepShare = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0, le=1e30)]
 
 
 class Schedule(Section):
-    """How the weight of a term changes during training: a factor on `weight`, a pure function of the step.
+    """How the weight of a term changes during training: a factor on `weight` that depends on the step alone.
 
-    linear, cosine: the factor is `from` until `start`, then changes to `to`, which it has from `end` on. constant: the factor is
-    1 between `start` and `end`, and 0 outside. Steps are counted as shares of the whole training: 0 is the first, 1 the last.
+    linear, cosine: the factor is `from` until `start`, changes to `to` between `start` and `end`, and stays there.
+    constant: the factor is 1 between `start` and `end`, and 0 outside. Steps are given as shares of the whole training:
+    0 is the first step, 1 the last.
     """
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
     kind: Literal["constant", "linear", "cosine"] = "linear"
-    """linear changes in a line, cosine as half a cosine wave, constant not at all."""
+    """linear changes the factor linearly, cosine along half a cosine wave, constant not at all."""
     first: NotNegative = Field(default=0.0, alias="from")
     """The factor before the change (linear, cosine)."""
     last: NotNegative = Field(default=1.0, alias="to")
     """The factor after the change (linear, cosine)."""
     start: StepShare = 0.0
-    """Share of the steps at which the change begins, or the term itself (constant)."""
+    """Share of the steps at which the change begins (linear, cosine), or at which the term begins (constant)."""
     end: StepShare = 1.0
-    """Share of the steps at which the change is done, or the term ends (constant)."""
+    """Share of the steps at which the change ends (linear, cosine), or at which the term ends (constant)."""
 
     @model_validator(mode="after")
     def _sound(self) -> "Schedule":
@@ -87,7 +88,7 @@ class Schedule(Section):
         return self
 
     def factor(self, share: float) -> float:
-        """Return the factor after a share of the steps, 0 being the first step and 1 the last.
+        """Return the factor after a share of the steps; 0 is the first step and 1 the last.
 
         >>> rising = Schedule(kind="linear", first=0.0, last=1.0, start=0.0, end=0.5)
         >>> [rising.factor(share) for share in (0.0, 0.25, 0.5, 1.0)]
@@ -104,10 +105,10 @@ class Schedule(Section):
 
 
 class Term(Section):
-    """What every objective has: a weight, and how it changes."""
+    """Base of every objective: a weight, and how it changes."""
 
     signal: ClassVar[SignalKind | None] = None
-    """What a teacher must have said for this term."""
+    """The kind of signal that this term needs from its teachers."""
     couples: ClassVar[bool] = False
     """Whether the term compares the units of a step with each other."""
     silent_at_default: ClassVar[frozenset[str]] = frozenset(
@@ -128,7 +129,7 @@ class Term(Section):
     weight: Positive = 1.0
     """Weight of this term."""
     schedule: Schedule | None = None
-    """How the weight changes during training. None keeps it."""
+    """How the weight changes during training. None keeps it constant."""
 
     @property
     def compares_logits(self) -> bool:
@@ -145,14 +146,14 @@ class Term(Section):
     ) -> None:
         """Refuse settings that this term's loss does not read.
 
-        :raises ValueError: where one of them was given another value than its default
+        :raises ValueError: if one of them has another value than its default
         """
         for name in names:
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} is for {used_by}, not {loss}; leave it out")
 
     def factor(self, share: float) -> float:
-        """Return what the schedule multiplies the weight with after a share of the steps."""
+        """Return the schedule's factor on the weight after a share of the steps; 1 without a schedule."""
         return 1.0 if self.schedule is None else self.schedule.factor(share)
 
     @property
@@ -162,7 +163,7 @@ class Term(Section):
         return () if teacher is None else (teacher,)
 
     def needs(self) -> Iterator[tuple[str, SignalKind]]:
-        """Yield the teachers that the term asks, each with the signal."""
+        """Yield the teachers that the term uses, each with the kind of signal."""
         for teacher in self.named:
             if self.signal is not None:
                 yield teacher, self.signal
@@ -171,15 +172,18 @@ class Term(Section):
 class Guide(Section):
     """A teacher that keeps false negatives out of InfoNCE (GISTEmbed, Solatorio 2024).
 
-    A document of the batch is no negative of a query where the teacher finds it about as near as the query's own document.
+    A document of the batch is not used as a negative of a query if the teacher finds it about as near as the query's
+    own document.
     """
 
     teacher: str
     """The name of a bi-encoder teacher."""
     margin: Annotated[float, Field(ge=-2, le=2)] = 0.0
-    """How much less near than the query's own document a document may be and still be left out."""
+    """How much lower than the cosine of the query's own document a document's cosine may be for the document to be left
+    out."""
     strategy: Literal["absolute", "relative"] = "absolute"
-    """absolute: left out where its cosine is more than own − margin. relative: where it is more than own − margin·|own|."""
+    """absolute: a document is left out if its cosine is more than own − margin. relative: if it is more than
+    own − margin·|own|. own is the cosine of the query's own document."""
 
 
 class Labels(Term):
@@ -190,9 +194,9 @@ class Labels(Term):
     temperature: Positive = 0.05
     """Temperature of InfoNCE."""
     positive_from: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """InfoNCE: a pair whose label, mapped to [0, 1], is at least this is a positive."""
+    """InfoNCE: a pair is a positive if its label, mapped to [0, 1], is at least this."""
     guide: Guide | None = None
-    """A teacher that says which documents of the batch are false negatives (InfoNCE). None trusts the labels alone."""
+    """A teacher that finds false negatives among the documents of the batch (InfoNCE). None uses the labels alone."""
 
     @model_validator(mode="after")
     def _of_infonce_alone(self) -> "Labels":
@@ -206,38 +210,39 @@ class Labels(Term):
         return self.loss == "bce"
 
     def needs(self) -> Iterator[tuple[str, SignalKind]]:
-        """Yield the guide, with the embeddings that it tells false negatives by."""
+        """Yield the guide, whose embeddings identify false negatives."""
         if self.guide is not None:
             yield self.guide.teacher, "embeddings"
 
 
 class Mixing(Section):
-    """How the scores of several teachers become one probability, and so one logit.
+    """How the scores of several teachers become one probability, and from it one logit.
 
-    Each teacher's scores first become probabilities, fitted to the labels of the validation pairs: scales and temperatures of
-    teachers have nothing to do with each other. The probabilities are then averaged by weight.
+    Each teacher's scores are first calibrated to probabilities on the labels of the validation pairs, because the
+    scales and temperatures of teachers are not comparable. The weighted mean of the probabilities is the result.
     """
 
     calibration: Literal["platt", "isotonic", "temperature"] = "platt"
-    """platt: σ(a·score + b) (Platt 1999). temperature: σ(logit / τ) (Guo et al. 2017). isotonic: the best rising steps (Zadrozny &
-    Elkan 2002), which need some hundred validation pairs and make ties."""
+    """platt: σ(a·score + b) (Platt 1999). temperature: σ(logit / τ) (Guo et al. 2017). isotonic: the best-fitting
+    increasing step function (Zadrozny & Elkan 2002), which needs some hundred validation pairs and makes ties."""
     weights: Literal["fixed", "fitted", "agreement"] = "fixed"
-    """fixed: those of `teachers`, as shares of their sum. fitted: the shares under which the labels of the validation pairs are
-    likeliest, by expectation-maximisation from those of `teachers`. agreement: for each pair, those of `teachers` times the
-    share in which a teacher agrees with the others, squared; it takes three teachers."""
+    """fixed: the weights of `teachers`, as shares of their sum. fitted: the shares with the greatest likelihood of the
+    validation labels, by expectation-maximisation that starts from the weights of `teachers`. agreement: for each pair,
+    the weights of `teachers` times the square of the agreement, which is 1 − the mean distance of the teacher's
+    probability to those of the others; it needs at least three teachers."""
 
 
 class ScoreTerm(Term):
-    """A term that learns from scores: of one teacher, or of several as one."""
+    """A term that learns from the scores of one teacher, or of several teachers combined into one."""
 
     signal: ClassVar[SignalKind | None] = "scores"
     teacher: str | None = None
     """The teacher's name."""
     teachers: dict[Name, Positive] | None = None
-    """Several teachers with their weights, such as {a: 0.7, b: 0.3}, in place of `teacher`. Their mixture is one teacher whose logits
-    are learned."""
+    """Several teachers with their weights, such as {a: 0.7, b: 0.3}, in place of `teacher`. Their mixture acts as one
+    teacher whose logits are learned."""
     mixing: Mixing | None = None
-    """How the scores of several teachers become one. None takes the defaults."""
+    """How the scores of several teachers are combined. None takes the defaults."""
 
     @model_validator(mode="after")
     def _one_or_several(self) -> "ScoreTerm":
@@ -255,7 +260,7 @@ class ScoreTerm(Term):
 
     @property
     def how_mixed(self) -> Mixing:
-        """How several teachers become one."""
+        """How several teachers are combined: `mixing`, or its defaults."""
         return self.mixing or Mixing()
 
     @property
@@ -267,7 +272,7 @@ class ScoreTerm(Term):
 
     @property
     def told_by(self) -> str | None:
-        """What its scores are kept under: the teacher's name, or that of the mixture; None learns the labels.
+        """The name under which the scores are cached: the teacher's, or the mixture's. None if the labels are learned.
 
         >>> ScoreMatch(teachers={"a": 0.7, "b": 0.3}).told_by
         'a 0.7 + b 0.3 (fixed, platt)'
@@ -286,11 +291,11 @@ class ScoreMatch(ScoreTerm):
     """
 
     loss: Literal["mse", "bce", "logit_mse", "kl"] = "mse"
-    """The loss; kl needs `data.candidates`."""
+    """The loss. kl needs `data.candidates`."""
     temperature: Positive = 1.0
-    """τ: the student's logits are divided by it (bce and kl). The loss carries τ²."""
+    """τ: the student's logits are divided by it (bce and kl). The loss is multiplied by τ²."""
     teacher_temperature: Positive | None = None
-    """What the teacher's logits are divided by (bce and kl). None is `temperature`."""
+    """The teacher's logits are divided by this (bce and kl). None is `temperature`."""
 
     @model_validator(mode="after")
     def _somebody_teaches(self) -> "ScoreMatch":
@@ -339,7 +344,7 @@ class MarginMatch(ScoreTerm):
 
 
 class EmbeddingMatch(Term):
-    """Match the teacher's text embeddings. Where the widths differ, a projection is learned."""
+    """Match the teacher's text embeddings. If the widths differ, a projection is learned."""
 
     signal: ClassVar[SignalKind | None] = "embeddings"
     teacher: str | None = None
@@ -347,8 +352,9 @@ class EmbeddingMatch(Term):
     teachers: dict[Name, Positive] | None = None
     """Several bi-encoder teachers with their weights, such as {a: 0.7, b: 0.3}, in place of `teacher`."""
     combine: Literal["concatenate", "each"] = "concatenate"
-    """Several teachers. concatenate: their embeddings one behind the other are one embedding, whose cosine is the weighted mean of
-    theirs. each: a projection into the space of each, which needs `projection: drop`; the losses are averaged by weight."""
+    """How several teachers are combined. concatenate: their embeddings are concatenated into one embedding, whose
+    cosine is the weighted mean of their cosines. each: one projection into the space of each teacher; the weighted mean
+    of the losses is taken. each needs `projection: drop`."""
     loss: Literal["cosine", "mse"] = "cosine"
     """cosine: 1 − cosine. mse: squared distance."""
     projection: Literal["keep", "drop"] = "keep"
@@ -384,7 +390,7 @@ class EmbeddingMatch(Term):
 
     @property
     def told_by(self) -> str:
-        """The teacher's name, or that of several together.
+        """The teacher's name, or the name of the combination of several teachers.
 
         >>> EmbeddingMatch(teachers={"a": 3, "b": 1}).told_by
         'a 3 & b 1 (concatenate)'
@@ -395,7 +401,7 @@ class EmbeddingMatch(Term):
 
 
 class ListTerm(ScoreTerm):
-    """A loss over the candidates of a query; it needs `data.candidates`."""
+    """A loss over the candidates of a query. It needs `data.candidates`."""
 
     teacher: str | None = None
     """The teacher whose scores are learned. Without it, and without teachers, the labels are learned."""
@@ -412,20 +418,20 @@ class ListTerm(ScoreTerm):
 
 
 class ListNet(ListTerm):
-    """ListNet (Cao et al. 2007): cross-entropy of the student's softmax over the candidates of a query to the teacher's."""
+    """ListNet (Cao et al. 2007): cross-entropy between teacher's and student's softmax over a query's candidates."""
 
     temperature: Positive = 1.0
-    """τ: the student's logits are divided by it. The loss carries τ²."""
+    """τ: the student's logits are divided by it. The loss is multiplied by τ²."""
     teacher_temperature: Positive | None = None
-    """What the teacher's logits, or the labels, are divided by. None is `temperature`."""
+    """The teacher's logits, or the labels, are divided by this. None is `temperature`."""
 
 
 class _Pairwise(ListTerm):
     targets: Literal["soft", "hard"] | None = None
-    """What a pair of candidates is to learn. soft: the teacher's probability that the first is the better one. hard: only which one
-    is better. None is soft from a teacher, hard from labels."""
+    """The target for a pair of candidates. soft: the teacher's probability that the first is better. hard: only which
+    of the two is better. None is soft for a teacher's scores, hard for labels."""
     temperature: Positive = 1.0
-    """τ: the logits of both are divided by it. The loss carries τ²."""
+    """τ: the logits of student and teacher are divided by it. The loss is multiplied by τ²."""
 
     @property
     def is_soft(self) -> bool:
@@ -434,19 +440,20 @@ class _Pairwise(ListTerm):
 
 
 class RankNet(_Pairwise):
-    """RankNet (Burges et al. 2005): cross-entropy of every two candidates of a query, which one is the better."""
+    """RankNet (Burges et al. 2005): for every two candidates of a query, cross-entropy on which one is better."""
 
 
 class LambdaLoss(_Pairwise):
-    """LambdaLoss (Wang et al. 2018): RankNet whose pairs count by what their exchange would cost in NDCG."""
+    """LambdaLoss (Wang et al. 2018): RankNet whose pairs are weighted by how much swapping them would change NDCG."""
 
     scheme: Literal["ndcg_loss2pp", "ndcg_loss2", "lambdarank"] = "ndcg_loss2pp"
-    """How a pair is weighted. lambdarank: change of the gain times change of the discount at the student's ranks. ndcg_loss2: the
-    discount at the distance of the ranks. ndcg_loss2pp: `mu` times ndcg_loss2 plus lambdarank."""
+    """How a pair is weighted. lambdarank: difference of the gains times difference of the discounts at the student's
+    ranks. ndcg_loss2: difference of the gains times difference of the discounts at the ranks d and d + 1, where d is the
+    distance of the two ranks. ndcg_loss2pp: `mu` times ndcg_loss2 plus lambdarank."""
     mu: Positive = 10.0
     """Weight of ndcg_loss2 within ndcg_loss2pp."""
     k: Count | None = None
-    """Only pairs count of which one candidate is among the student's first k. None counts all."""
+    """Only pairs with a candidate among the student's first k count. None counts all pairs."""
 
     @model_validator(mode="after")
     def _mu_is_used(self) -> "LambdaLoss":
@@ -459,28 +466,32 @@ class ListMle(ListTerm):
     """ListMLE (Xia et al. 2008): the likelihood of the teacher's order under the student's scores."""
 
     position_aware: bool = False
-    """Weigh the first places more (p-ListMLE, Lan et al. 2014)."""
+    """Give the first ranks more weight (p-ListMLE, Lan et al. 2014)."""
 
 
 class AdrMse(ListTerm):
-    """ADR-MSE (Schlatt et al. 2025, Rank-DistiLLM): squared difference of ranks, discounted; the student's ranks are smooth."""
+    """ADR-MSE (Schlatt et al. 2025, Rank-DistiLLM): discounted squared difference of ranks, smooth for the student."""
 
     alpha: Positive = 1.0
-    """Steepness of the smooth ranks: a larger one comes nearer to true ranks, with smaller gradients."""
+    """Steepness of the smooth ranks. A larger value approximates the true ranks better and has smaller gradients."""
 
 
 class CoSent(ScoreTerm):
-    """CoSENT (Huang et al. 2024): any two pairs of a step are to be in the teacher's order."""
+    """CoSENT (Huang et al. 2024): the student learns to order any two pairs of a step as the teacher does."""
 
     couples: ClassVar[bool] = True
     teacher: str | None = None
-    """The teacher whose order is learned. Without it, and without teachers, that of the labels is learned."""
+    """The teacher whose order is learned. Without it, and without teachers, the order of the labels is learned."""
     scale: Positive | None = None
-    """What the student's scores are multiplied by. None is 20 for cosines (bi-encoder), 1 for logits (cross-encoder)."""
+    """The student's scores are multiplied by this. None is 20 for cosines (bi-encoder), 1 for logits
+    (cross-encoder)."""
 
 
 class RelationTerm(Term):
-    """A loss on how texts lie to each other. The widths of student and teacher may differ, and no projection is learned."""
+    """A loss on the relations between texts.
+
+    The widths of student and teacher may differ, and no projection is learned.
+    """
 
     signal: ClassVar[SignalKind | None] = "embeddings"
     couples: ClassVar[bool] = True
@@ -496,7 +507,8 @@ class Rkd(RelationTerm):
     angle: NotNegative = 2.0
     """Weight of the angles."""
     angle_texts: Annotated[int, Field(ge=3, le=512)] = 64
-    """Angles are taken over at most this many texts of a step: they grow with its cube. The choice is random."""
+    """Angles are computed between at most this many texts of a step, chosen at random: the number of angles grows with
+    the cube of the number of texts."""
 
     @model_validator(mode="after")
     def _something(self) -> "Rkd":
@@ -513,7 +525,7 @@ class Similarity(RelationTerm):
     temperature: Positive = 0.05
     """τ: the student's cosines are divided by it (kl)."""
     teacher_temperature: Positive | None = None
-    """What the teacher's cosines are divided by (kl). None is `temperature`."""
+    """The teacher's cosines are divided by this (kl). None is `temperature`."""
 
     @model_validator(mode="after")
     def _temperature_is_used(self) -> "Similarity":
@@ -527,9 +539,10 @@ class Cka(RelationTerm):
 
 
 class LayerTerm(Term):
-    """A loss on what happens inside of the encoder, token by token. The teacher reads every batch during training.
+    """A loss on the inner states of the encoder, token by token. The teacher reads every batch during training.
 
-    Student and teacher have to read the same tokens: a text that their tokenizers cut differently does not count, and is said.
+    Student and teacher must read the same tokens. Texts that their tokenizers split differently are left out, and their
+    number is logged.
     """
 
     teacher: str
@@ -539,25 +552,27 @@ class LayerTerm(Term):
 class HiddenMatch(LayerTerm):
     """Match the teacher's hidden states layer by layer (TinyBERT, Jiao et al. 2020; DistilBERT, Sanh et al. 2019).
 
-    Where the widths differ, a projection into the teacher's width is learned, which serves training alone.
+    If the widths differ, a projection into the teacher's width is learned. It is used in training only.
     """
 
     layers: Literal["uniform", "last", "skip"] | Annotated[dict[int, int], Field(min_length=1)] = "uniform"
-    """Which layer of the teacher each layer of the student matches. uniform: at equal distances, the last the last. last: the
-    teacher's last ones. skip: every k-th from the k-th on, k = teacher's layers / student's layers rounded down, without the
-    student's last layer. Or {student: teacher, …}, counted from 0, -1 being the last."""
+    """Which layer of the teacher each layer of the student matches. uniform: the teacher's layers at equal distances;
+    the last matches the last. last: the teacher's last layers. skip: every k-th layer of the teacher, starting with the
+    k-th, where k = teacher's layers / student's layers, rounded down; the student's last layer matches none. Or
+    {student: teacher, …}, counted from 0; -1 is the last layer."""
     loss: Literal["mse", "cosine"] = "mse"
     """mse: squared difference, mean over the width. cosine: 1 − cosine."""
     embeddings: bool = False
-    """Also match what enters the first layer."""
+    """Also match the input of the first layer."""
     attention: Literal["mse", "kl"] | None = None
-    """Also match the attention of these layers, of encoders without rotary or relative positions and with as many heads. mse: squared
-    difference of the scores before the softmax. kl: KL of the probabilities. It is added with the same weight."""
+    """Also match the attention of these layers, with the same weight. Both encoders must have the same number of heads,
+    and no rotary or relative positions. mse: squared difference of the scores before the softmax. kl: KL of the
+    probabilities."""
 
     @field_validator("layers", mode="before")
     @classmethod
     def _a_rule_or_pairs(cls, given: Any) -> Any:
-        """Say in one line what is accepted: each form of the field would complain by itself."""
+        """Refuse other values with one message; pydantic would give one for each form of the field."""
         pairs = isinstance(given, Mapping) and {
             str(layer).removeprefix("-").isdigit() for both in given.items() for layer in both
         }
@@ -575,12 +590,13 @@ class RelationMatch(LayerTerm):
     """
 
     teacher_layer: int | None = None
-    """The teacher's layer, counted from 0, -1 being the last. None is the last, or of 24 layers and more the one at 19/24 from the
-    first: the 19th of 24."""
+    """The teacher's layer, counted from 0; -1 is the last. None is the last layer. For a teacher of 24 or more layers,
+    None is the layer at 19/24 of the depth: the 19th of 24."""
     student_layer: int = -1
-    """The student's layer, counted from 0, -1 being the last."""
+    """The student's layer, counted from 0; -1 is the last."""
     heads: Count = 48
-    """Relation heads into which both are split anew. It divides the widths of both."""
+    """Number of relation heads into which the vectors of student and teacher are split. It must divide the widths of
+    both."""
     queries: NotNegative = 1.0
     """Weight of the relations of queries."""
     keys: NotNegative = 1.0
@@ -598,14 +614,15 @@ class RelationMatch(LayerTerm):
 class Matryoshka(Section):
     """Also train the other terms on the first k dimensions, for each k listed (Kusupati et al. 2022).
 
-    Those on layers (hidden_match, relation_match) are not repeated: they know no prefix of an embedding. The embeddings may then be cut to these widths. A plain list of widths is accepted.
+    Embeddings can then be truncated to these widths. Terms on layers (hidden_match, relation_match) are not repeated,
+    because they do not use the embedding. A plain list of widths is accepted.
     """
 
     dimensions: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)]
     """The widths k. The full width, `student.dimensions`, is always among them."""
     weights: tuple[Positive, ...] | None = None
-    """One weight for each width, divided by their sum. None weighs all widths alike. The full width weighs 1 where it is not
-    listed."""
+    """One weight for each width; the weights are divided by their sum. None weighs all widths alike. If the full width
+    is not listed, its weight is 1."""
 
     @model_validator(mode="before")
     @classmethod
@@ -639,9 +656,9 @@ class Objectives(Section):
     listnet: ListNet | None = None
     """The distribution over the candidates of a query."""
     ranknet: RankNet | None = None
-    """Which of two candidates is the better."""
+    """Which of two candidates is better."""
     lambda_loss: LambdaLoss | None = None
-    """Which of two candidates is the better, weighted by NDCG."""
+    """Which of two candidates is better, weighted by NDCG."""
     list_mle: ListMle | None = None
     """The order of the candidates."""
     adr_mse: AdrMse | None = None
@@ -653,25 +670,27 @@ class Objectives(Section):
     similarity: Similarity | None = None
     """Cosines between a teacher's embeddings."""
     cka: Cka | None = None
-    """How a teacher's embeddings lie as a whole."""
+    """The similarity structure of a teacher's embeddings as a whole (CKA)."""
     hidden_match: HiddenMatch | None = None
     """A teacher's hidden states, and its attention."""
     relation_match: RelationMatch | None = None
     """Relations of a teacher's queries, keys and values."""
     matryoshka: Matryoshka | None = None
-    """Also train the other terms, but for those on layers, on the first k dimensions, for each k listed. null trains the full width only."""
+    """Also train the other terms, except those on layers, on the first k dimensions, for each k listed. null trains the
+    full width only."""
     logit_scale: Positive = 10.0
-    """A bi-encoder student's logits are scale · cosine + bias, where a term needs logits (labels by bce, score_match by bce,
-    logit_mse or kl, margin_mse, lists). Training learns both, from this scale and a bias of 0."""
+    """If a term needs logits (labels with bce; score_match with bce, logit_mse or kl; margin_mse; lists), a bi-encoder
+    student's logits are scale · cosine + bias. Both are learned, starting from this scale and a bias of 0."""
     teacher_logit_scale: Positive = 10.0
-    """A bi-encoder teacher's logits are this scale · cosine, in score_match by logit_mse or kl, margin_mse and lists."""
+    """A bi-encoder teacher's logits are this scale · cosine, in score_match with logit_mse or kl, margin_mse and
+    lists."""
 
     def terms(self) -> dict[str, Term]:
         """Return the terms that are set, by name, in the order of the fields."""
         return {name: term for name, term in self if isinstance(term, Term)}
 
     def teachers(self) -> dict[str, set[SignalKind]]:
-        """Return the signals ("scores", "embeddings") that each teacher must have cached."""
+        """Return the kinds of signals ("scores", "embeddings") that are needed from each teacher."""
         needs: dict[str, set[SignalKind]] = {}
         for term in self.terms().values():
             for teacher, signal in term.needs():
@@ -679,7 +698,7 @@ class Objectives(Section):
         return needs
 
     def label_terms(self) -> dict[str, Term]:
-        """Return the terms that learn labels: `labels`, and CoSENT and lists that name no teacher.
+        """Return the terms that learn labels: `labels`, and the CoSENT and list terms without a teacher.
 
         >>> list(Objectives(cosent=CoSent(), listnet=ListNet(teacher="a")).label_terms())
         ['cosent']
@@ -692,54 +711,57 @@ class Objectives(Section):
         }
 
     def mixtures(self) -> dict[str, ScoreTerm]:
-        """Return a term of each mixture of teachers, by what its scores are kept under."""
+        """Return one term for each mixture of teachers, by the name under which the mixture's scores are cached."""
         terms = [term for term in self.terms().values() if isinstance(term, ScoreTerm) and term.teachers is not None]
         return {str(term.told_by): term for term in terms}
 
     @property
     def live_teachers(self) -> list[str]:
-        """The teachers whose layers are matched: they read every batch, and nothing of it is cached."""
+        """The teachers whose layers are matched. They read every batch during training; their layers are not cached."""
         return sorted({term.teacher for term in self.terms().values() if isinstance(term, LayerTerm)})
 
     @property
     def mixed_teachers(self) -> set[str]:
-        """The teachers that are part of a mixture: their scores of the validation pairs are needed, too."""
+        """The teachers that are part of a mixture. Their scores of the validation pairs are needed, too."""
         return {name for term in self.mixtures().values() for name in term.named}
 
     @property
     def primary_teacher(self) -> str | None:
-        """The teacher that is learned from first of all: of scores before of embeddings; None learns from labels alone."""
+        """The main teacher: of the first term on scores, else of the first other term with a teacher, else None."""
         named = [(term.signal != "scores", term.named[0]) for term in self._of_teachers()]
-        return min(named, key=lambda one: one[0])[1] if named else None  # of equals the first
+        return min(named, key=lambda one: one[0])[1] if named else None  # min returns the first of equals
 
     @property
     def kept_teachers(self) -> tuple[str, ...]:
-        """The teachers into whose space the student is to write, keeping the way there."""
+        """The teachers whose embedding space the student keeps: those of `embedding_match` with `projection: keep`."""
         match = self.embedding_match
         return () if match is None or match.projection == "drop" else match.named
 
     @property
     def from_teachers(self) -> bool:
-        """Whether a term learns what a teacher says; a guide of InfoNCE says nothing to learn."""
+        """Whether a term learns from a teacher's signals. A guide of InfoNCE does not count."""
         return bool(self._of_teachers())
 
     @property
     def from_texts(self) -> bool:
-        """Whether a term learns from texts without a pair, too: all that match or relate embeddings, or match layers."""
+        """Whether a term also learns from texts without pairs, as all terms on embeddings, relations and layers do."""
         return any(isinstance(term, EmbeddingMatch | RelationTerm | LayerTerm) for term in self.terms().values())
 
     @property
     def couples(self) -> bool:
-        """Whether a term compares the units of a step with each other, so that a step has to be seen as a whole."""
+        """Whether a term compares the units of a step with each other, so that its loss needs the whole step."""
         infonce = self.labels is not None and self.labels.loss == "infonce"
         return infonce or any(term.couples for term in self.terms().values())
 
     def factors(self, share: float) -> dict[str, float]:
-        """Return what each term's weight is multiplied by after a share of the steps, 0 being the first and 1 the last."""
+        """Return the factor on each term's weight after a share of the steps; 0 is the first step and 1 the last."""
         return {name: term.factor(share) for name, term in self.terms().items()}
 
     def described(self) -> dict[str, Any]:
-        """Return the terms for a fingerprint; one that came later and is not set is left out, so that finished runs stay so."""
+        """Return the terms for a fingerprint.
+
+        Terms added to the toolkit later are left out if unset: finished runs stay valid.
+        """
         return {name: told for name, told in self.deciding().items() if told is not None or name in _FIRST_TERMS}
 
     def _of_teachers(self) -> list[Any]:
@@ -749,10 +771,10 @@ class Objectives(Section):
 def by_labels_alone(
     loss: SoleLoss, labels: Labels, cosent: CoSent | None = None, matryoshka: Matryoshka | None = None
 ) -> Objectives:
-    """Return the objectives of a model that learns labels by one loss.
+    """Return the objectives of a model that learns labels with one loss.
 
-    :param labels: settings of that loss, where it is one of `objectives.labels`
-    :param cosent: its settings, where it is CoSENT; None takes the defaults
+    :param labels: settings of the loss, if it is one of `objectives.labels`
+    :param cosent: settings of the loss, if it is CoSENT; None takes the defaults
 
     >>> list(by_labels_alone("cosent", Labels()).terms()), list(by_labels_alone("bce", Labels()).terms())
     (['cosent'], ['labels'])

@@ -1,4 +1,4 @@
-"""Settings of a plan: the section `plan` of a recipe, or of none, with the command line's keys laid over it."""
+"""Settings of a plan: the section `plan` of a recipe, or its defaults without one, overridden by the command line."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,13 +18,13 @@ def load_plan(
 ) -> tuple[Recipe, Path]:
     """Return the recipe to plan for and the folder of the plan.
 
-    Without a recipe the shapes are those of fresh encoders, and generated résumé–JD pairs stand in for the text.
+    Without a recipe, shapes of fresh encoders are planned, and the text is that of generated résumé–JD pairs.
 
-    :param given: keys of the section `plan`; None leaves the recipe's
-    :param output: None is `plan` in the run's folder, or runs/plan without a recipe
-    :raises BadInput: for a recipe that is not valid, and where no budget is set
+    :param given: keys of the section `plan` from the command line; None keeps the recipe's value
+    :param output: folder of the plan; None is `plan` in the run's folder, or runs/plan without a recipe
+    :raises BadInput: if the recipe is not valid or cannot be planned, or no budget is set
     """
-    if path is not None and "=" in path:  # no recipe, only overrides
+    if path is not None and "=" in path:  # the first argument is an override, not a recipe
         overrides, path = [path, *overrides], None
     alone = {
         "name": "plan",

@@ -1,7 +1,7 @@
-"""Reading a recipe: a YAML, `key=value` overrides laid over it, and the whole validated at once.
+"""Read a recipe: a YAML file, with `key=value` overrides applied, and validated as a whole.
 
-Whatever is wrong comes in one error, a line per problem with its place; an unknown key comes with the nearest name. The
-recipe of an ablation and the section of a plan are read the same way.
+All problems are reported in one error, one line per problem with its place in the recipe; for an unknown key the line
+suggests the nearest name. The recipe of an ablation and the section of a plan are read in the same way.
 """
 
 import logging
@@ -37,19 +37,19 @@ _PACKAGED = Path(__file__).parents[2] / "recipes"
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe, lay `key=value` overrides over it and validate the whole.
+    """Read a recipe, apply `key=value` overrides and validate the result.
 
-    :param path: a YAML, or the bare name of a recipe that comes with the toolkit, as "quickstart"
-    :param overrides: as `training.learning_rate=1.0e-4`; the value is YAML.
-    :raises BadInput: with one line per problem, all of them.
+    :param path: a YAML file, or the bare name of a recipe that comes with the toolkit, such as "quickstart"
+    :param overrides: for example `training.learning_rate=1.0e-4`; the value is YAML.
+    :raises BadInput: with one line for each problem.
     """
     return validated(Recipe, read_raw(path, overrides), path)
 
 
 def read_raw(path: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Read a YAML, or take what it would hold, and lay `key=value` overrides over it.
+    """Read a YAML file, or take its content as a mapping, and apply `key=value` overrides.
 
-    :raises BadInput: for what is no YAML or no override
+    :raises BadInput: if the file is not YAML, or an override is not valid
     """
     try:
         raw: dict[str, Any] = _unshared(path if isinstance(path, Mapping) else _read_yaml(Path(path)))
@@ -61,9 +61,10 @@ def read_raw(path: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()
 
 
 def validated(schema: type[S], raw: Mapping[str, Any], path: str | Path) -> S:
-    """Validate the whole of a mapping.
+    """Validate a mapping against a schema.
 
-    :raises BadInput: with one line per problem, all of them
+    :param path: the name of the mapping in messages
+    :raises BadInput: with one line for each problem
     """
     try:
         read = schema.model_validate(raw)
@@ -80,7 +81,7 @@ def validated(schema: type[S], raw: Mapping[str, Any], path: str | Path) -> S:
 
 
 def _truths_as_numbers(given: Any, read: Any, place: str) -> Iterator[str]:
-    """Name each place where true or false (yes, no, on, off) was read as 1 or 0, as pydantic does."""
+    """Yield a problem for each place where pydantic read true or false (yes, no, on, off) as the number 1 or 0."""
     if isinstance(given, Mapping):
         for key, inner in given.items():
             held = read.get(key) if isinstance(read, Mapping) else getattr(read, key, None)
@@ -95,14 +96,17 @@ def _truths_as_numbers(given: Any, read: Any, place: str) -> Iterator[str]:
 
 
 def _unshared(value: Any) -> Any:
-    """Copy mappings and lists, each as often as it is named: an override of one place leaves what has the same alias, and the caller's own."""
+    """Copy nested mappings and lists, without shared objects.
+
+    An override of one place then changes neither the other places of the same YAML alias nor the caller's mapping.
+    """
     if isinstance(value, Mapping):
         return {key: _unshared(inner) for key, inner in value.items()}
     return [_unshared(inner) for inner in value] if isinstance(value, list) else value
 
 
 def packaged_recipe(name: str | Path) -> Path | None:
-    """Return the recipe that comes with the toolkit under a bare name, with or without .yaml; None where there is none.
+    """Return the path of a recipe of the toolkit by its bare name, with or without .yaml; None if there is none.
 
     >>> packaged_recipe("quickstart").name, packaged_recipe("recipes/quickstart.yaml")
     ('quickstart.yaml', None)
@@ -154,7 +158,10 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
 
 
 def _problem_lines(schema: type[BaseModel], error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
-    """One line per problem; what `training` and `data` passed on to their heirs is said once."""
+    """Return one line per problem.
+
+    A problem of `training` or `data` that was merged into other sections is reported once.
+    """
     lines: dict[str, None] = {}
     for problem in error.errors():
         loc = problem["loc"]
@@ -168,7 +175,7 @@ def _problem_lines(schema: type[BaseModel], error: ValidationError, raw: Mapping
 
 
 def _is_form(loc: Sequence[Any], i: int) -> bool:
-    """Tell whether a part of a place is not a key but the form that pydantic took a value of several forms for."""
+    """Return whether a part of a place is not a key, but pydantic's name for one form of a union."""
     if i and loc[i - 1] == "backbone":
         return loc[i] in ("name", "fresh", "teacher")
     if i and loc[i - 1] == "layers":
@@ -198,7 +205,7 @@ def _describe(schema: type[BaseModel], place: str, problem: Any) -> list[str]:
         return text.split("\n") if not place else [f"{place}: {text}"]
     if kind == "too_short":
         return [f"{place}: {given!r} names nothing; list one at least, or leave it out"]
-    if kind in _EXPECTED:  # pydantic speaks of tuples, dictionaries and instances
+    if kind in _EXPECTED:  # pydantic's own message mentions tuples, dictionaries and instances
         shown = repr(given)
         return [f"{place}: got {shown if len(shown) <= _SHOWN else shown[:_SHOWN] + '…'}; {_EXPECTED[kind]}"]
     if isinstance(given, Mapping | list):
@@ -207,7 +214,7 @@ def _describe(schema: type[BaseModel], place: str, problem: Any) -> list[str]:
 
 
 def _known_keys(schema: type[BaseModel], loc: Sequence[Any]) -> list[str]:
-    """The field names of the section that an unknown key was found in: the schema is walked along the place."""
+    """Return the field names of the section with the unknown key, by following the place through the schema."""
     sections, is_name = [schema], False
     for part in loc[:-1]:
         if is_name:  # a teacher may be named like a section
@@ -215,9 +222,9 @@ def _known_keys(schema: type[BaseModel], loc: Sequence[Any]) -> list[str]:
             continue
         taken = [section for section in sections if part in _forms(section)]
         fields = [section.model_fields[part] for section in sections if part in section.model_fields]
-        if len(sections) > 1 and taken:  # the form that a union was taken for
+        if len(sections) > 1 and taken:  # the part names one form of a union
             sections = taken
-        elif fields:  # else a place in a list
+        elif fields:  # otherwise the part is an index in a list
             sections = list(dict.fromkeys(found for field in fields for found in _sections_in(field.annotation)))
             is_name = get_origin(fields[0].annotation) is dict
     return list(dict.fromkeys(name for section in sections for name in section.model_fields))
@@ -231,6 +238,6 @@ def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _forms(section: type[BaseModel]) -> tuple[Any, ...]:
-    """What pydantic calls a section of a union in a place."""
+    """Return the names that pydantic may use in a place for a section of a union."""
     kind = section.model_fields.get("kind")
     return (section.__name__, getattr(section, "form", None), *(get_args(kind.annotation) if kind else ()))

@@ -1,13 +1,13 @@
-"""The recipe: one YAML in the order of the flow, validated whole before anything loads.
+"""The recipe: one YAML file in the order of the steps, validated as a whole before anything loads.
 
     data → teachers → signals → student → objectives → training → export → benchmark
 
-Every setting of the toolkit is a field on this page, with its unit and meaning. `null` (None) means off. A teacher or the
-student may have its own `training` section. Its keys win over the recipe's, and the resolved recipe is stored with every
-artefact. Where the student is trained in stages, each has keys of its own (`TrainingStage`).
+Every setting of the toolkit is a field on this page, with its unit and meaning. `null` (None) means off. A teacher or
+the student may have its own `training` section. Its keys win over the recipe's, and the resolved recipe is stored with
+every artefact. If the student is trained in stages, each stage has its own keys (`TrainingStage`).
 
-A section refuses what is wrong within it. `distill.recipe.checks` checks what sections must agree on. `distill.recipe.reading`
-reads files and overrides, and reports all problems at once.
+Each section checks its own values. `distill.recipe.checks` checks that sections agree with each other.
+`distill.recipe.reading` reads files and overrides, and reports all problems at once.
 """
 
 import math
@@ -153,20 +153,25 @@ class Unlabelled(Section):
 
 
 class UnlabelledPairs(Section):
-    """Pairs without labels. The teachers score them and only the student learns from them. Name one source of the three."""
+    """Pairs without labels.
+
+    The teachers score them and only the student learns from them. Set one of the three sources.
+    """
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
     path: str | None = None
     """Source 1: a file of pairs, in the formats of `data.train`. A label column is not read."""
     columns: Columns | None = None
-    """The file's columns of queries and documents. None is as `data.columns`."""
+    """The file's columns of queries and documents. None uses `data.columns`."""
     max_pairs: Count | None = None
     """How many pairs to take from the file. None takes all of them."""
     bundled: Count | None = None
-    """Source 2: this many generated pairs. They are made like those of `train: bundled`, with no pair in common."""
+    """Source 2: this many generated pairs. They are made like the pairs of `train: bundled`, and none is the same
+    pair."""
     teacher: Name | None = Field(default=None, alias="from")
-    """Source 3: a bi-encoder teacher. For each training query it finds the nearest of all training documents."""
+    """Source 3: a bi-encoder teacher. For each training query it finds the nearest documents among all training
+    documents."""
     per_query: Count = 4
     """How many documents the teacher finds for each query."""
 
@@ -187,7 +192,7 @@ class UnlabelledPairs(Section):
 
 
 class Parallel(Section):
-    """Texts with their translations, for a student of more languages than its teacher (Reimers & Gurevych 2020).
+    """Texts with translations, for a student that covers more languages than its teacher (Reimers & Gurevych 2020).
 
     The student's embeddings of both texts learn to match the teacher's embedding of the source text.
     """
@@ -195,9 +200,9 @@ class Parallel(Section):
     path: str
     """A table with one column for each language."""
     source: str = "en"
-    """The column in a language that the teacher knows."""
+    """The column with the texts in a language that the teacher knows."""
     target: str = "ko"
-    """The column with its translation."""
+    """The column with their translations."""
     max_pairs: Count | None = None
     """How many translations to take at random, with the recipe's seed. None takes all of them."""
 
@@ -208,37 +213,37 @@ class Resume(Section):
     side: Literal["query", "document"] = "query"
     """Which side of the pairs holds résumés."""
     keep: Annotated[tuple[SectionKind, ...], Field(min_length=1)] | None = None
-    """The sections to keep. [experience, education, skills] are those of the published V2 data; None keeps all. A résumé in
-    which none of them is found stays whole, and is counted."""
+    """The sections to keep. [experience, education, skills] are those of the published V2 data; None keeps all. A
+    résumé without any of these sections is kept whole and counted."""
     blind: bool = False
     """Remove names, birth dates, addresses, phone numbers and other personal data."""
 
 
 class Data(Section):
-    """Where pairs come from, and how they are split."""
+    """The source of the pairs, and how they are split."""
 
     train: str
     """`bundled` (generated résumé–JD pairs), a .csv, .tsv (.gz), .jsonl or .parquet file, or the name of a hub dataset."""
     evaluation: str | None = None
     """Pairs that only the report uses. None holds out `evaluation_share` of train."""
     split: Literal["auto", "component", "query", "document"] = "auto"
-    """What is held out together, so that no text is on both sides of a split. component: pairs that share texts stay together,
-    and no pair is dropped. query, document: training pairs that share a text with a held-out pair are dropped. auto takes
-    component, or query where the components are too large."""
+    """Which pairs are held out together, so that no text is on both sides of a split. component: pairs that share texts
+    stay together, and no pair is dropped. query, document: training pairs that share a text with a held-out pair are
+    dropped. auto takes component, or query if the components are too large."""
     evaluation_share: Share = 0.1
-    """Share of the queries that is held out for the report, where `evaluation` names no file."""
+    """Share of the queries that is held out for the report, if `evaluation` names no file."""
     validation_share: Share = 0.05
     """Share of the training queries that is held out to choose the best checkpoint and to stop early."""
     max_validation_pairs: Count = 1000
-    """The most pairs that validation uses."""
+    """The maximum number of validation pairs."""
     columns: Columns = Columns()
     """The names of the columns."""
     resume: Resume | None = None
     """Read one side as résumés. None reads every text as it is."""
     label_range: tuple[float, float] = (0.0, 1.0)
-    """The least and the greatest label in the file. Labels are mapped from this range to [0, 1]."""
+    """The lowest and the highest possible label in the file. Labels are mapped from this range to [0, 1]."""
     candidates: Annotated[int, Field(ge=2)] | None = None
-    """Train on a query together with up to this many of its documents. None trains on single pairs."""
+    """Train on each query together with up to this many of its documents. None trains on single pairs."""
     unlabelled: tuple[Unlabelled, ...] = ()
     """Texts without pairs or labels, for objectives on embeddings (`embedding_match`, `rkd`, `similarity`, `cka`)."""
     unlabelled_pairs: Annotated[
@@ -249,15 +254,15 @@ class Data(Section):
     """Use the labels of this share of the training queries. The other training pairs are used without their labels. None uses
     all labels."""
     max_labelled: Count | None = None
-    """The same as a number: at most this many pairs keep their labels. Set this or `labelled_share`."""
+    """The same limit as a number: at most this many pairs keep their labels. Set this or `labelled_share`."""
     parallel: tuple[Parallel, ...] = ()
     """Texts with translations, for a student that learns another language."""
     hub_split: str = "train"
-    """The split to load, where `train` names a hub dataset."""
+    """The split to load, if `train` names a hub dataset."""
     max_pairs: Count | None = None
     """How many pairs of each file to take at random, with the recipe's seed. None takes all of them."""
     skip_bad_rows: bool = False
-    """Leave out rows with an empty text or an unusable label, and count them. False stops at the first such row."""
+    """Skip rows with an empty text or an unusable label, and count them. False stops at the first such row."""
     bundled_pairs: Count = 8000
     """How many pairs `train: bundled` generates, for training and evaluation together."""
 
@@ -278,7 +283,7 @@ class FreshBackbone(Section):
     """An encoder with random weights and a tokenizer trained on the recipe's own text."""
 
     form: ClassVar[Literal["fresh"]] = "fresh"
-    """What this form is called where a value may have several."""
+    """The name of this form, for fields that accept several forms."""
     tokenizer: Literal["wordpiece", "unigram"] = "wordpiece"
     """The tokenizer's algorithm. wordpiece makes a BERT, unigram an XLM-RoBERTa."""
     vocabulary: Annotated[int, Field(ge=64, le=5_000_000)] = 16000
@@ -302,10 +307,10 @@ class FreshBackbone(Section):
 
 
 class TeacherBackbone(Section):
-    """A teacher of this recipe, with all of its weights. The student's own keys say what is cut from it.
+    """A teacher of this recipe, with all of its weights. The student's other keys define what is cut from it.
 
-    A teacher may start from an earlier teacher. A cross-encoder from random weights stays at chance for thousands of
-    steps; one that starts as a trained bi-encoder learns at once.
+    A teacher may start from an earlier teacher. A cross-encoder that starts from random weights stays at chance for
+    thousands of steps; one that starts from a trained bi-encoder learns at once.
     """
 
     form: ClassVar[Literal["teacher"]] = "teacher"
@@ -345,27 +350,28 @@ class Mlm(Section):
     """Masked-language modelling: how a teacher of `kind: mlm` is adapted to the recipe's text."""
 
     probability: Annotated[float, Field(gt=0, le=0.5)] = 0.15
-    """Share of the tokens that must be predicted."""
+    """Share of the tokens that the model must predict."""
     whole_words: bool = False
-    """Mask all pieces of a word together. Single pieces of a Korean word are too easy to guess."""
+    """Mask all tokens of a word together. Single tokens of a Korean word are too easy to guess."""
 
 
 class Training(Section):
-    """How a model is trained. A unit is a pair, or a query with its candidates where `data.candidates` is set."""
+    """How a model is trained. A unit is a pair, or a query with its candidates if `data.candidates` is set."""
 
     silent_at_default: ClassVar[frozenset[str]] = frozenset({"auxiliary_learning_rate"})
 
     epochs: Annotated[float, Field(gt=0, le=10_000)] = 3.0
     """Passes over the training units."""
     max_steps: Count | None = None
-    """The most optimizer steps. The learning-rate schedule ends there, too. None trains for `epochs`."""
+    """The maximum number of optimizer steps. The learning-rate schedule ends there, too. None trains for `epochs`."""
     learning_rate: Positive = 2e-5
-    """The highest learning rate of AdamW, reached after the warm-up."""
+    """The peak learning rate of AdamW, reached after the warm-up."""
     auxiliary_learning_rate: Positive = 1e-3
-    """The same for what is trained beside the model: the projection into a teacher's space, and the scale and bias of cosines.
-    They start from nothing, so `learning_rate` is too low for them. It is used where it is higher."""
+    """The peak learning rate of parameters outside the model: the projection into a teacher's space, and the scale and
+    bias of cosines. They are not pretrained, so `learning_rate` is too low for them. The higher of the two rates is
+    used."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """How the learning rate changes after the warm-up: to zero in a line, to zero as a cosine, or not at all."""
+    """How the learning rate changes after the warm-up: linearly to zero, to zero along a cosine, or not at all."""
     warmup_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of the steps in which the learning rate rises from zero."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
@@ -373,26 +379,28 @@ class Training(Section):
     global_batch: Count = 32
     """Units per optimizer step, summed over all processes."""
     micro_batch: Count = 32
-    """The most units per forward pass and process. Gradients are accumulated up to `global_batch`. No loss depends on it: those
-    that compare the units of a step with each other, as InfoNCE, see all of `global_batch` and encode it twice where it takes
-    several passes."""
+    """The most units per forward pass and process. Gradients are accumulated up to `global_batch`. No loss depends on
+    it: losses that compare the units of a step with each other, such as InfoNCE, see all of `global_batch`, and encode
+    it twice if it takes several passes."""
     token_budget: Count = 8192
-    """The most padded tokens per forward pass and process."""
+    """The most tokens per forward pass and process, padding included."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
-    """Number format of the forward and backward pass. auto is bf16 where the hardware multiplies it (AVX512-BF16, AMX, CUDA
-    from compute capability 8.0), else fp32."""
+    """Number format of the forward and backward pass. auto is bf16 if the hardware multiplies bf16 (AVX512-BF16, AMX,
+    CUDA from compute capability 8.0), else fp32."""
     max_grad_norm: Positive | None = 1.0
-    """Gradients are scaled down to this norm. None does not clip them."""
+    """Gradients are clipped to this norm. None does not clip them."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Dropout during training. None keeps the model's own."""
     evaluations_per_epoch: Annotated[int, Field(ge=0, le=100_000)] = 2
-    """Evaluations on the validation pairs; the best weights are kept. 0 does not evaluate and keeps the last weights."""
+    """Number of evaluations on the validation pairs per epoch; the best weights are kept. 0 does not evaluate and keeps
+    the last weights."""
     patience: Count | None = None
-    """Training stops after this many evaluations without a better value. None never stops early."""
+    """Stop training after this many evaluations without a better value. None never stops early."""
     gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass: less memory, more time."""
+    """Compute activations again in the backward pass. This takes less memory and more time."""
     checkpoint_seconds: Annotated[float, Field(ge=0, le=1e9)] = 60.0
-    """Seconds between checkpoints: a killed run loses at most this much work. 0 writes one after every step."""
+    """Seconds between checkpoints. A killed run loses at most this much work. 0 writes a checkpoint after every
+    step."""
     tensorboard: bool = True
     """Write curves for TensorBoard."""
 
@@ -408,7 +416,8 @@ def _known_kind(given: Any) -> Any:
 class Teacher(Section):
     """A teacher: trained on the labels, or `frozen` and used as it is.
 
-    `kind: mlm` learns no labels. It adapts an encoder to the recipe's text, so that a later teacher can start from it.
+    `kind: mlm` does not learn labels. It adapts an encoder to the recipe's text, so that a later teacher can start from
+    it.
     """
 
     form: ClassVar[Literal["model"]] = "model"
@@ -421,8 +430,8 @@ class Teacher(Section):
     frozen: bool = False
     """Do not train; use the model as it is."""
     pooling: Pooling | None = None
-    """How token embeddings become one vector: their mean, the first token's, or the last token's. None takes the backbone's own, else
-    the mean, and of a decoder the last token's."""
+    """How token embeddings become one vector: their mean, the first token's, or the last token's. None takes the
+    backbone's own pooling. If it has none, None is mean for an encoder and lasttoken for a decoder."""
     head: Annotated[tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...], Field(max_length=20)] | None = None
     """Hidden widths of the cross-encoder's MLP. [] is a single linear layer. None takes the backbone's own head, else [256]."""
     loss: SoleLoss | None = None
@@ -431,14 +440,16 @@ class Teacher(Section):
     temperature: Positive = 0.05
     """Temperature of InfoNCE."""
     positive_from: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """InfoNCE: a pair whose label, mapped to [0, 1], is at least this is a positive."""
+    """InfoNCE: a pair is a positive if its label, mapped to [0, 1], is at least this."""
     max_length: Tokens = 512
-    """Longer texts are cut to this many tokens, and counted. A cross-encoder counts both texts of a pair together."""
+    """Longer texts are truncated to this many tokens and counted. For a cross-encoder this is the length of both texts
+    together."""
     prompts: tuple[str, str] | None = None
     """Texts put before every query and every document, such as ["query: ", "passage: "]. None adds nothing."""
     scripts: Scripts | None = None
-    """The scripts that it reads, such as [latin]. Of a text that is mostly in another script its embedding and its layers are not learned; such
-    texts are counted. A translation (`data.parallel`) counts by its source. None reads all."""
+    """The scripts that the teacher reads, such as [latin]. If a text is mostly in another script, the student does not
+    learn the teacher's embedding or layers for it; such texts are counted. For a translation (`data.parallel`) the
+    source text decides. None reads all scripts."""
     lora: Lora | None = None
     """Train low-rank adapters instead of all weights. None trains all weights."""
     mlm: Mlm | None = None
@@ -448,7 +459,7 @@ class Teacher(Section):
 
     @property
     def model_kind(self) -> Literal["cross_encoder", "bi_encoder"]:
-        """What the saved model is: an adapted encoder is saved as a bi-encoder."""
+        """The kind of the saved model. An adapted encoder is saved as a bi-encoder."""
         return "bi_encoder" if self.kind == "mlm" else self.kind
 
 
@@ -475,11 +486,12 @@ class Signals(Section):
     dtype: Literal["float16", "float32"] = "float32"
     """Number format on disk."""
     runtime: Literal["torch", "openvino"] = "torch"
-    """What computes signals on a CPU. openvino is about 1.5 times as fast as torch. A GPU always uses torch."""
+    """The runtime that computes signals on a CPU. openvino is about 1.5 times as fast as torch. A GPU always uses
+    torch."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Number format in which the teachers compute. auto is as in `training`."""
     shard_size: Count = 4096
-    """Items per file of the cache: a killed run loses at most this many."""
+    """Items per file of the cache. A killed run loses at most this many."""
     live: bool = False
     """Compute the teachers' outputs during training instead of reading the cache."""
     allow_unrelated: bool = False
@@ -496,25 +508,26 @@ class Asymmetric(Section):
     side: Literal["query", "document"] = "query"
     """The side that the student reads."""
     min_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.8
-    """The least accepted mean cosine between the student's and the teacher's vectors of held-back texts."""
+    """The least accepted mean cosine between the student's and the teacher's vectors of held-out texts."""
     min_recall: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """The least accepted share of the teacher's best `top_k` documents that student and teacher together find, too."""
+    """The least accepted recall: the share of the `top_k` documents found by the teacher alone that are also found when
+    the student embeds its side."""
     top_k: Count = 10
     """How many documents `min_recall` compares."""
 
     @property
     def role(self) -> int:
-        """0 where the student reads queries, 1 where it reads documents."""
+        """0 if the student reads queries, 1 if it reads documents."""
         return int(self.side == "document")
 
 
 class Trim(Section):
-    """Cut the vocabulary to the tokens that a corpus uses. Set one of the two."""
+    """Cut the vocabulary to the tokens that a corpus uses. Set one of the two keys."""
 
     coverage: Annotated[float, Field(gt=0, le=1)] | None = None
-    """The least share of token occurrences that stay, in every source of the corpus, such as 0.999."""
+    """The share of token occurrences that are kept in every source of the corpus, at least; such as 0.999."""
     size: Annotated[int, Field(ge=64, le=5_000_000)] | None = None
-    """The most tokens that stay."""
+    """The maximum number of tokens that are kept."""
 
     @model_validator(mode="after")
     def _one(self) -> "Trim":
@@ -524,47 +537,50 @@ class Trim(Section):
 
 
 class NewVocabulary(Section):
-    """Train a tokenizer on the corpus and make word embeddings for it. The backbone's layers stay."""
+    """Train a tokenizer on the corpus and make word embeddings for it. The backbone's layers are kept."""
 
     tokenizer: Literal["unigram", "wordpiece"] = "unigram"
     """The tokenizer's algorithm."""
     size: Annotated[int, Field(ge=64, le=5_000_000)] = 16000
     """Number of tokens."""
     start: Literal["exact", "mean", "focus"] = "focus"
-    """How a new token's embedding starts. A token that the old vocabulary has, too, keeps its embedding. Any other token starts
-    as a random vector (exact), as the mean of its old pieces (mean), or as a mixture of the shared tokens that are most
-    similar in the corpus (focus; Dobler & de Melo 2023)."""
+    """How a new token's embedding is initialised. A token that is also in the old vocabulary keeps its embedding. Any
+    other token starts as a random vector (exact), as the mean of the old tokens that spell it (mean), or as a mixture
+    of the shared tokens that are most similar in the corpus (focus; Dobler & de Melo 2023)."""
 
 
 class MoreVocabulary(Section):
     """Add tokens for scripts that the backbone's tokenizer spells letter by letter.
 
-    Text in other scripts keeps its tokens and their embeddings, so the model still reads it as before. WordPiece, Unigram
-    and byte-level BPE tokenizers can be extended.
+    Text in other scripts keeps its tokens and their embeddings, so the model reads such text as before. WordPiece,
+    Unigram and byte-level BPE tokenizers can be extended.
     """
 
     scripts: Scripts
-    """The scripts that get tokens, such as hangul. Every new token is made of their letters alone."""
+    """The scripts that get tokens, such as hangul. Every new token consists of their letters alone."""
     tokens: Annotated[int, Field(ge=64, le=5_000_000)] = 12000
     """At most this many tokens are added. They are trained on the corpus."""
     start: Literal["exact", "mean", "focus"] = "focus"
-    """How a new token's embedding starts, as in `train`."""
+    """How a new token's embedding is initialised, as in `train`."""
 
 
 class Vocabulary(Section):
-    """How the backbone's vocabulary is changed: trimmed, replaced by a new one, or extended. Set one of the three."""
+    """How the backbone's vocabulary is changed: trimmed, replaced by a new one, or extended.
+
+    Set one of the three keys.
+    """
 
     silent_at_default: ClassVar[frozenset[str]] = frozenset({"extend"})
 
     trim: Trim | None = None
-    """Cut it to the tokens that a corpus uses."""
+    """Cut the vocabulary to the tokens that a corpus uses."""
     train: NewVocabulary | None = None
-    """Train a new one on a corpus."""
+    """Train a new vocabulary on a corpus."""
     extend: MoreVocabulary | None = None
-    """Keep it and add tokens for some scripts."""
+    """Keep the vocabulary and add tokens for some scripts."""
     texts: tuple[Unlabelled, ...] = ()
-    """The corpus. Each column is one source; the columns of a row belong together, as translations do. [] is the recipe's own
-    training, unlabelled and parallel text."""
+    """The corpus. Each column is one source; the columns of a row belong together, as translations do. [] is the
+    recipe's own text: training, unlabelled and parallel."""
 
     @model_validator(mode="after")
     def _one(self) -> "Vocabulary":
@@ -574,11 +590,14 @@ class Vocabulary(Section):
 
 
 class Static(Section):
-    """A student without layers: a text's embedding is the mean of its tokens' vectors, which the backbone computes once."""
+    """A student without layers.
+
+    A text's embedding is the mean of its tokens' vectors, which the backbone computes once.
+    """
 
     weighting: Literal["zipf", "sif", "none"] = "zipf"
-    """How a token's weight follows from its frequency in the recipe's text. zipf: log(1 + rank). sif: a / (a + share) with
-    a = 1e-3 (Arora et al. 2017). none: 1."""
+    """A token's weight, from its frequency in the recipe's text. zipf: log(1 + rank). sif: a / (a + share) with a =
+    1e-3 (Arora et al. 2017). none: 1."""
 
 
 LayerRule = Literal["every", "first", "last", "spread", "importance"]
@@ -588,20 +607,20 @@ _LAYERS_ARE = (
 
 
 class LayerChoice(Section):
-    """Which layers of the backbone a student keeps, by one rule. Set one of them."""
+    """The rule by which a student keeps layers of the backbone. Set one of the rules."""
 
     form: ClassVar[Literal["rule"]] = "rule"
     every: Count | None = None
-    """Keep every N-th layer, from the first one on."""
+    """Keep every N-th layer, starting with the first."""
     first: Count | None = None
     """Keep the first N layers."""
     last: Count | None = None
     """Keep the last N layers."""
     spread: Count | None = None
-    """Keep N layers at equal distances, the first and the last among them."""
+    """Keep N layers at equal distances, including the first and the last."""
     importance: Count | None = None
-    """Keep N layers. Remove one at a time, always the one whose removal changes the model's scores least. A bi-encoder's scores
-    are the cosines between all texts of a sample of the training pairs."""
+    """Keep N layers. Layers are removed one at a time, always the one whose removal changes the model's scores least.
+    For a bi-encoder, scores are the cosines between all texts of a sample of the training pairs."""
 
     @property
     def rule(self) -> LayerRule:
@@ -610,7 +629,7 @@ class LayerChoice(Section):
 
     @property
     def number(self) -> int:
-        """The rule's number: of layers, or for `every` the step."""
+        """The rule's number: how many layers are kept, or the step for `every`."""
         return int(getattr(self, self.rule))
 
     @model_validator(mode="after")
@@ -640,7 +659,7 @@ Layers = Annotated[
     Discriminator(_layers_form),
     BeforeValidator(_checked_layers),
 ]
-"""Which layers stay: a list, counted from 0, or a rule."""
+"""Which layers are kept: a list, counted from 0, or a rule."""
 
 
 def _share_or_count(value: Any) -> Any:
@@ -650,22 +669,25 @@ def _share_or_count(value: Any) -> Any:
 
 
 Part = Annotated[int | float, BeforeValidator(_share_or_count)]
-"""How much stays: a share (0.5) or a count (256). 1.0 is all, 1 is one."""
+"""How much is kept: a share (0.5) or a count (256). 1.0 is all, 1 is one."""
 
 
 class Width(Section):
-    """How wide the layers of a student are. Each layer loses the parts that matter least for the backbone's scores."""
+    """How wide the layers of a student are.
+
+    The parts of each layer that matter least for the backbone's scores are removed.
+    """
 
     feed_forward: Part | None = None
-    """Neurons that stay in each feed-forward network, as a share or a count. None keeps all."""
+    """Neurons to keep in each feed-forward network, as a share or a count. None keeps all."""
     heads: Part | None = None
-    """Attention heads that stay in each layer. None keeps all, or as many as `hidden` needs. Most architectures require heads ×
-    head size = hidden size; there, set `hidden` instead."""
+    """Attention heads to keep in each layer, as a share or a count. None keeps all, or as many as `hidden` needs. Most
+    architectures require heads × head size = hidden size; for these, set `hidden` instead."""
     hidden: Part | None = None
     """The new hidden size, as a share or a count. None keeps the backbone's."""
     hidden_by: Literal["pca", "dimensions"] = "pca"
-    """pca: keep the directions in which the hidden states vary most. dimensions: leave out the dimensions that the others predict
-    best."""
+    """pca: keep the directions in which the hidden states vary most. dimensions: remove the dimensions that the other
+    dimensions predict best."""
 
     @model_validator(mode="after")
     def _something(self) -> "Width":
@@ -675,13 +697,16 @@ class Width(Section):
 
 
 class Control(Section):
-    """How the control is trained. It is the same student from the same start, trained on the labels without a teacher."""
+    """How the control is trained.
+
+    The control is the same student with the same initial weights, trained on the labels without a teacher.
+    """
 
     loss: SoleLoss | None = None
-    """The loss on the labels. None tries every label loss of the student's kind, cosent, and the recipe's own terms on labels where
-    they are several or lists, and takes the best on the validation pairs."""
+    """The loss on the labels. None tries every label loss of the student's kind, cosent, and the recipe's own label
+    terms if these are several or include lists. It takes the loss that is best on the validation pairs."""
     learning_rates: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
-    """The peak learning rates to try with each loss. None is the student's own, of each of its stages."""
+    """The peak learning rates to try with each loss. None is the student's own rate, or that of each of its stages."""
     steps: Count | None = None
     """Optimizer steps. None is as many as the student took."""
     trial_share: Annotated[float, Field(gt=0, le=1)] = 0.1
@@ -696,8 +721,8 @@ class Student(Section):
     backbone: Backbone
     """The encoder to start from: a model's name or path, `{teacher: NAME}`, or a fresh encoder. The keys below cut it."""
     layers: Layers | None = None
-    """Which of the backbone's layers stay: a list counted from 0, such as [0, 2, 4], or a rule, such as {importance: 3}. None
-    keeps all."""
+    """Which of the backbone's layers are kept: a list counted from 0, such as [0, 2, 4], or a rule, such as
+    {importance: 3}. None keeps all."""
     width: Width | None = None
     """How wide the layers are. None keeps the backbone's widths."""
     vocabulary: Vocabulary | None = None
@@ -706,7 +731,7 @@ class Student(Section):
     """Store the word embeddings as a product of two matrices with this inner width. A BERT or XLM-RoBERTa is then saved as a
     MobileBERT with the same layers. None keeps one matrix."""
     pooling: Pooling | None = None
-    """How token embeddings become one vector. None takes the backbone's."""
+    """How token embeddings become one vector. None takes the backbone's pooling."""
     head: Annotated[tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...], Field(max_length=20)] | None = None
     """Hidden widths of a cross-encoder's MLP. [] is a single linear layer. None takes the backbone's own head, else [256]."""
     static: Static | None = None
@@ -715,22 +740,23 @@ class Student(Section):
     """Width of the embeddings, with the most important dimensions first. None is the backbone's width, or the width of the
     teacher whose embeddings are matched."""
     max_length: Tokens = 512
-    """Longer texts are cut to this many tokens, and counted. A cross-encoder counts both texts of a pair together."""
+    """Longer texts are truncated to this many tokens and counted. For a cross-encoder this is the length of both texts
+    together."""
     prompts: tuple[str, str] | None = None
     """Texts put before every query and every document. None adds nothing."""
     asymmetric: Asymmetric | None = None
-    """Serve one side of the pairs beside a frozen teacher. None serves both sides."""
+    """Embed one side of the pairs and leave the other to a frozen teacher. None embeds both sides."""
     control: bool | Control = True
-    """Train the same student without a teacher, to compare with. true takes the defaults of `Control`; false trains none, and
-    the report says so."""
+    """Train the same student without a teacher, for comparison. true takes the defaults of `Control`; false trains no
+    control, and the report says so."""
     calibration: ScoreCalibration = ScoreCalibration()
-    """How its scores become probabilities. Changing it trains nothing anew."""
+    """How the student's scores become probabilities. A change here does not train the student again."""
     training: Training = Training()
     """Keys that differ from the recipe's own `training` section."""
 
     @property
     def model_kind(self) -> Literal["cross_encoder", "bi_encoder"]:
-        """What the saved model is."""
+        """The kind of the saved model."""
         return self.kind
 
 
@@ -741,21 +767,22 @@ ExportPrecision = Literal["fp32", "bf16", "fp16", "int8", "int8_dynamic", "int8_
 class Recover(Section):
     """Fine-tune with simulated int8; the loss is mostly the distance to the float student.
 
-    This happens only where the int8 export fails the gate, and before more layers are kept in float. Gradients pass straight
-    through the rounding (Jacob et al. 2018). Batches, precision and schedule are those of the student's training. The gate
-    still compares the export with the student as it was before.
+    This happens only if the int8 export fails the gate, and before more layers are kept in float. Gradients pass
+    straight through the rounding (Jacob et al. 2018). Batches, precision and schedule are those of the student's
+    training. The gate still compares the export with the student before this fine-tuning.
     """
 
     steps: Count = 200
     """Optimizer steps."""
     learning_rate: Positive = 2e-5
-    """The highest learning rate."""
+    """The peak learning rate."""
     match_student: Positive | None = 1.0
     """Weight of the distance to the float student: 1 − cosine for a bi-encoder, the squared difference of logits for a
     cross-encoder. None learns from the objectives alone."""
     objectives: Positive | None = 0.1
-    """Weight of the recipe's objectives, with the teachers' cached signals. A large weight moves an unfinished student away from
-    what the gate compares with. None learns from the float student alone."""
+    """Weight of the recipe's objectives, with the teachers' cached signals. If the student has not converged, a
+    large weight moves it away from the float student that the gate compares with. None learns from the float student
+    alone."""
 
     @model_validator(mode="after")
     def _something(self) -> "Recover":
@@ -765,49 +792,50 @@ class Recover(Section):
 
 
 class Export(Section):
-    """Exports of the student. Each is compared with torch, and refused where it does not agree (the gate)."""
+    """Exports of the student. Each export is compared with torch, and refused if the two do not agree (the gate)."""
 
     PRECISIONS: ClassVar[Mapping[ExportFormat, tuple[ExportPrecision, ...]]] = {
         "openvino": ("fp32", "bf16", "fp16", "int8", "int8_weights", "int4_weights"),
         "onnx": ("fp32", "int8", "int8_dynamic"),
     }
-    """What each format comes in."""
+    """The precisions of each format."""
     formats: Annotated[tuple[ExportFormat, ...], Field(min_length=1)] = ("openvino",)
     """openvino runs fastest on a CPU. onnx is read by fastembed, text-embeddings-inference, transformers.js and others."""
     precisions: tuple[ExportPrecision, ...] = ("fp32", "int8")
-    """fp32 and int8 (weights and activations, static ranges) exist in both formats. Only openvino has bf16, fp16 (weights of half
-    the size), int8_weights (a quarter) and int4_weights (an eighth, word embeddings excepted, as far as the gate accepts).
-    Only onnx has int8_dynamic; there a text's result depends on the other texts of its batch, so do not build an index with
-    it."""
+    """fp32 and int8 (weights and activations, static ranges) exist in both formats. Only openvino has bf16, fp16
+    (weights of half the size), int8_weights (a quarter) and int4_weights (an eighth, word embeddings excepted, as far
+    as the gate accepts). Only onnx has int8_dynamic. With int8_dynamic a text's result depends on the other texts of
+    its batch, so do not build an index with it."""
     calibration_pairs: Count = 300
-    """Training pairs that set the int8 ranges. int4 weights are fitted on 128 of their texts."""
+    """Number of training pairs that set the int8 ranges. int4 weights are fitted on 128 of their texts."""
     smooth_quant_alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
     """SmoothQuant's α: how much of the activations' outliers is moved into the weights."""
     keep_float: tuple[str, ...] | Literal["ffn_down", "search"] | None = "ffn_down"
-    """Which layers stay in float. ffn_down: the second matrix of each feed-forward network, where int8 loses most. search: try
-    more and more layers in float until the gate passes (minutes); this is also done after a failed gate. A list names
-    layers; null keeps none in float."""
+    """Which layers stay in float. ffn_down: the second matrix of each feed-forward network, where int8 loses most.
+    search: try more and more layers in float until the gate passes (this takes minutes); it also runs after a failed
+    gate. A list names layers; null keeps none in float."""
     recover: Recover | None = None
-    """Fine-tune with simulated int8 where the int8 export fails the gate. It repairs damage by outliers among the weights, not
-    the rounding of activations. None is off."""
+    """Fine-tune with simulated int8 if the int8 export fails the gate. This repairs damage from outliers among the
+    weights, not from the rounding of activations. None is off."""
     parity_pairs: Count = 500
-    """Held-back pairs on which the gate compares export and torch."""
+    """Number of held-out pairs on which the gate compares export and torch."""
     min_cosine: float | None = None
-    """Gate: the least cosine of any text's embedding to torch's. None is the precision's default, here and below."""
+    """Gate: the least cosine between the export's and torch's embedding of any text. None is the precision's default,
+    here and below."""
     min_mean_cosine: float | None = None
     """Gate: the least mean of these cosines."""
     min_rank_agreement: float | None = None
     """Gate: the least Spearman correlation between the export's and torch's pair scores."""
     min_batch_cosine: float | None = None
-    """Gate: the least cosine of a text alone to the same text in a batch."""
+    """Gate: the least cosine between a text's embedding alone and its embedding in a batch."""
     min_top_k_overlap: float | None = None
     """Gate: the least mean share of a query's best documents that export and torch have in common."""
     max_metric_drop: float | None = None
-    """Gate: the most that the metric on the validation labels may lose."""
+    """Gate: the largest accepted drop of the metric on the validation labels."""
 
     @property
     def wanted(self) -> list[tuple[ExportFormat, ExportPrecision]]:
-        """Each format with each precision that it comes in."""
+        """Each format with each requested precision that it has."""
         return [
             (format, precision)
             for format in self.formats
@@ -822,14 +850,14 @@ class TfIdf(Section):
     kind: Literal["tfidf"] = "tfidf"
     """Names this kind of baseline."""
     fit: Literal["corpus", "pair"] = "corpus"
-    """corpus: fitted once on all text that the student may learn from, with and without labels. pair: on each pair alone, as the
-    published ablation did."""
+    """corpus: fit once on all text that the student may learn from, with and without labels. pair: fit on each pair
+    alone, as in the published ablation."""
     analyzer: Literal["word", "char", "char_wb"] | None = None
-    """What is counted: words, characters, or characters within words. If neither analyzer nor ngrams is given, words, characters 2
-    to 4 within words and characters 1 to 3 are tried, and the best on the validation pairs is taken. Characters 1 to 3 are taken where
-    evaluation is in another script than validation."""
+    """Unit of the n-grams: words, characters, or characters within words. If neither analyzer nor ngrams is given,
+    three settings are tried: words, characters 2 to 4 within words, and characters 1 to 3. The best on the validation
+    pairs is taken, or characters 1 to 3 if evaluation is in another script than validation."""
     ngrams: tuple[Count, Count] | None = None
-    """The shortest and the longest n-gram. None is [1, 1] where an analyzer is given."""
+    """The shortest and the longest n-gram. None is [1, 1] if an analyzer is given."""
 
     @model_validator(mode="after")
     def _rising(self) -> "TfIdf":
@@ -839,25 +867,25 @@ class TfIdf(Section):
 
     @property
     def is_chosen_by_validation(self) -> bool:
-        """Whether the recipe leaves the terms open."""
+        """Whether the analyzer and n-grams are chosen on the validation pairs, because the recipe sets neither."""
         return self.fit == "corpus" and self.analyzer is None and self.ngrams is None
 
 
 class Remote(Section):
-    """Embeddings of an OpenAI-compatible server. Each text is sent once and its embedding is kept on disk."""
+    """Embeddings from an OpenAI-compatible server. Each text is sent once and its embedding is kept on disk."""
 
     kind: Literal["remote"] = "remote"
     """Names this kind of baseline."""
     endpoint: Endpoint
     """The server and its model."""
     dimensions: Count | None = None
-    """Width of the embeddings to ask for. None is the model's own width."""
+    """Width of the embeddings to request. None is the model's own width."""
     cache: str | None = None
-    """Folder of the stored embeddings. None is one beside the run's baselines."""
+    """Folder of the stored embeddings. None is a folder beside the run's baselines."""
 
 
 class Encoder(Section):
-    """An encoder as it is, not trained for the task ("zero-shot")."""
+    """An encoder without training for the task ("zero-shot")."""
 
     kind: Literal["encoder"] = "encoder"
     """Names this kind of baseline."""
@@ -866,7 +894,7 @@ class Encoder(Section):
     pooling: Pooling | None = None
     """How token embeddings become one vector. None takes the encoder's own, else mean."""
     max_length: Tokens = 512
-    """Longer texts are cut to this many tokens."""
+    """Longer texts are truncated to this many tokens."""
     head: None = None
     """Always null: a bi-encoder has no head."""
     prompts: tuple[str, str] | None = None
@@ -874,7 +902,7 @@ class Encoder(Section):
 
     @property
     def model_kind(self) -> Literal["bi_encoder"]:
-        """What the saved model is."""
+        """The kind of the saved model."""
         return "bi_encoder"
 
 
@@ -889,9 +917,9 @@ class Paragraphs(Section):
     model: str
     """`student`, the name of a bi-encoder teacher or baseline of this recipe, or a model folder."""
     top_k: Count = 3
-    """How many best matches are averaged."""
+    """Number of best matches that are averaged."""
     max_characters: Annotated[int, Field(ge=40)] = 400
-    """Longer paragraphs are cut at lines and sentences."""
+    """Longer paragraphs are split at lines and sentences."""
 
 
 Baseline = Annotated[TfIdf | Remote | Encoder | Paragraphs, Field(discriminator="kind")]
@@ -907,25 +935,27 @@ class Benchmark(Section):
     threads: Count | None = None
     """Threads of each model. None is every CPU that this process may use."""
     seconds: Seconds = 10.0
-    """Measuring time per row and kind of measurement. A slow row takes longer: it goes through the common pairs at least once."""
+    """Measuring time in seconds, per row and kind of measurement. A slow row takes longer, because it processes all
+    common pairs at least once."""
     throughput_pairs: Count = 512
-    """The most pairs that throughput is measured on. All rows use the same pairs: as many as the slowest row has time for, at
-    least 64 (latency: 24)."""
+    """The maximum number of pairs for throughput. All rows use the same pairs: as many as the slowest row has time for,
+    at least 64 (latency: 24)."""
     interval: Annotated[float, Field(gt=0, lt=2)] | None = 0.1
     """Measure all rows, round by round, until the 95 % interval of each row's p50 latency and throughput is no wider than this
     share of the value, or until `max_seconds`. None stops after `seconds`."""
     max_seconds: Seconds | None = None
-    """The limit of that time, per row and kind of measurement. None is three times `seconds`."""
+    """The maximum measuring time in seconds, per row and kind of measurement. None is three times `seconds`."""
     lengths: tuple[Count, ...] = (32, 64, 128, 256, 512)
-    """Upper ends, in tokens, of the lengths that latency is reported for."""
+    """Upper bounds, in tokens, of the length ranges for which latency is reported."""
     bootstrap: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     """Bootstrap resamples for each 95 % interval."""
     teachers: tuple[str, ...] | None = None
     """Which teachers get a row. None is all except adapted encoders (kind mlm)."""
     teacher_exports: tuple[ExportPrecision, ...] | None = None
-    """Precisions that the matched teacher is exported in as well, in `export.formats`. They split "× teacher" into what the
-    smaller model gives and what the runtime gives. None is each of fp32, bf16 and int8 that the student is exported in. For a
-    large teacher each takes minutes and its size in memory once more. [] leaves them out, and the report says so."""
+    """Precisions in which the matched teacher is exported as well, in `export.formats`. They split the "× teacher"
+    speedup into the part of the smaller model and the part of the runtime. None is each of fp32, bf16 and int8 in which
+    the student is exported. For a large teacher each export takes minutes, and memory for the model once more. [] makes
+    none, and the report says so."""
     baselines: dict[Name, Baseline] = Field(default_factory=_tfidf_alone)
     """Other scorers to compare with, by name. {} compares with none."""
 
@@ -934,7 +964,8 @@ class Card(Section):
     """Facts for the model cards that nothing measures."""
 
     license: str | None = None
-    """The licence as the hub spells it, such as apache-2.0. None names the licences of the models it was made from."""
+    """The licence as the hub spells it, such as apache-2.0. None names the licences of the models that the student was
+    made from."""
     languages: tuple[str, ...] = ()
     """Language codes, such as [ko, en]."""
 
@@ -943,66 +974,75 @@ class CascadeDial(Section):
     """`distill cascade`: score with the student and send unsure pairs to the teacher."""
 
     teacher: Name | None = None
-    """The teacher that is asked. None is the teacher whose scores are matched."""
+    """The teacher that scores the unsure pairs. None is the teacher whose scores are matched."""
     share: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Share of the pairs that go to the teacher. None is the smallest share that equals the teacher on the validation pairs;
-    see `margin`."""
+    """Share of the pairs that go to the teacher. None is the smallest share at which the cascade equals the teacher on
+    the validation pairs; see `margin`."""
     top_k: Count | None = None
     """Send the k best documents of each query to the teacher, instead of the unsure pairs."""
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.01
-    """The cascade equals the teacher where it loses less than this: the lower end of the interval of cascade − teacher, in the
-    report's first metric, lies above −margin (non-inferiority), after Holm's correction for all shares that are tried."""
+    """The cascade equals the teacher if it loses less than this: the lower end of the interval of cascade − teacher, in
+    the report's first metric, is above −margin (non-inferiority), after Holm's correction for all shares that are
+    tried."""
 
 
 class Plan(Section):
-    """A budget for the student. `distill plan` measures on this machine and finds the largest shapes within it."""
+    """A budget for the student.
+
+    `distill plan` measures on this machine and finds the largest shapes within the budget.
+    """
 
     budget_p95_ms: Positive | None = None
-    """The most milliseconds at p95 for one text (cross-encoder: one pair) at a time, tokenisation included. None is no limit."""
+    """The maximum p95 latency in milliseconds for one text (cross-encoder: one pair) at a time, tokenisation included.
+    None is no limit."""
     budget_mb: Positive | None = None
-    """The most megabytes (10⁶ bytes) of the exported folder in the plan's precision. None is no limit."""
+    """The maximum size, in megabytes (10⁶ bytes), of the exported folder in the plan's precision. None is no limit."""
     precision: Literal["auto", "fp32", "int8"] = "auto"
     """The precision that must meet the budget. auto takes fp32 or int8, whichever is faster on this machine, if the recipe exports
     both. The plan shows both."""
     length: Tokens | None = None
-    """Tokens of the text, or of both texts of a pair. None is 256, or the student's max_length where that is less."""
+    """Tokens of the text, or of both texts of a pair. None is 256, or the student's max_length if that is less."""
     threads: Count | None = None
     """Threads to measure with. None is every CPU that this process may use."""
     kind: Literal["cross_encoder", "bi_encoder"] | None = None
-    """Kind of the student. None is the recipe's, else bi_encoder."""
+    """Kind of the student. None is the kind in the recipe, else bi_encoder."""
     teacher: Name | None = None
-    """Cut this teacher. None cuts what `student.backbone` names, and else plans fresh encoders."""
+    """Cut this teacher. None cuts the model that `student.backbone` names; if it names none, fresh encoders are
+    planned."""
     family: Literal["bert", "xlm-roberta"] | None = None
     """Architecture of fresh encoders. None is bert."""
     vocabulary: OneOrMore[Annotated[int, Field(ge=64)]] | None = None
     """Vocabulary sizes to choose from. None is 32000 for a fresh encoder, and `student.vocabulary` for a cut one."""
     widths: OneOrMore[Annotated[int, Field(ge=16)]] | None = None
-    """Hidden sizes to choose from. None is 128 to 768 for a fresh encoder, and `student.width.hidden` for a cut one. A fresh
-    encoder's attention heads are 64 wide where that divides the width, else 32 or 16."""
+    """Hidden sizes to choose from. None is 128 to 768 for a fresh encoder, and `student.width.hidden` for a cut one. A
+    fresh encoder's attention heads are 64 wide if 64 divides the width, else 32 or 16."""
     feed_forward: OneOrMore[Positive] | None = None
-    """Feed-forward sizes to choose from. Fresh encoder: multiples of the width; None is [2, 4]. Cut encoder: shares that stay; None
-    is all."""
+    """Feed-forward sizes to choose from. Fresh encoder: multiples of the width; None is [2, 4]. Cut encoder: shares to
+    keep; None keeps all."""
     layers: OneOrMore[Count] | None = None
     """Numbers of layers to choose from. None is 2 to 12 for a fresh encoder, 1 to all for a cut one."""
     measured: Annotated[int, Field(ge=3)] = 10
-    """How many shapes are measured. The cost of the others is predicted from these."""
+    """Number of shapes that are measured. The cost of all other shapes is predicted from these."""
     verified: Count = 3
-    """How many of the proposed shapes are measured as well."""
+    """Number of proposed shapes that are measured as well."""
     seconds: Seconds = 1.5
-    """Measuring time per shape and kind of measurement."""
+    """Measuring time in seconds, per shape and kind of measurement."""
 
 
 class FurtherCut(Section):
-    """What a later stage takes away from the student of the stage before. The keys mean what they mean in `student`."""
+    """What a later stage cuts from the student of the previous stage.
+
+    The keys have the same meaning as in `student`.
+    """
 
     layers: Layers | None = None
-    """Which of the student's layers stay, counted from 0, or a rule. None keeps all."""
+    """Which of the student's layers are kept: a list counted from 0, or a rule. None keeps all."""
     width: Width | None = None
     """How wide the layers are. None keeps the widths."""
     embedding_rank: Count | None = None
     """Store the word embeddings as a product of two matrices with this inner width. None keeps them."""
     dimensions: Annotated[int, Field(ge=2, le=1_000_000)] | None = None
-    """Width of the embeddings, with the most important dimensions first. None keeps it."""
+    """Width of the embeddings, with the most important dimensions first. None keeps the width."""
 
     @model_validator(mode="after")
     def _something(self) -> "FurtherCut":
@@ -1014,16 +1054,19 @@ class FurtherCut(Section):
 
 
 class TrainingStage(Section):
-    """One stage of the student's training. It starts from the finished student of the stage before."""
+    """One stage of the student's training. It starts from the finished student of the previous stage."""
 
     data: Data | None = None
-    """Keys that differ from the recipe's own `data` section. All stages are judged on the recipe's evaluation pairs."""
+    """Keys that differ from the recipe's own `data` section. All stages are evaluated on the recipe's evaluation
+    pairs."""
     objectives: Objectives | None = None
-    """What the student learns from in this stage. Nothing is merged: None takes the recipe's own section whole."""
+    """What the student learns from in this stage. Keys are not merged with the recipe's section. None takes that
+    section as it is."""
     training: Training | None = None
     """Keys that differ from `student.training` and the recipe's own `training` section."""
     student: FurtherCut | None = None
-    """What is cut before this stage from the student of the stage before. The first stage's student is the section `student`."""
+    """What is cut from the student of the previous stage before this stage starts. The first stage trains the student
+    of the section `student`."""
 
 
 class Recipe(Section):
@@ -1036,7 +1079,7 @@ class Recipe(Section):
     seed: Seed = 42
     """Seed of every random choice: splits, samples, initial weights, order of the batches."""
     overwrite: bool = False
-    """Rebuild finished folders that another recipe made. False stops there."""
+    """Rebuild finished folders that another recipe made. False stops at such a folder."""
     data: Data
     """The pairs."""
     teachers: dict[Name, AnyTeacher] = Field(default_factory=dict)
@@ -1048,9 +1091,9 @@ class Recipe(Section):
     objectives: Objectives = Objectives()
     """What the student learns from."""
     training: Training = Training()
-    """How teachers and student are trained, where their own sections say nothing else."""
+    """How teachers and student are trained, unless their own sections override it."""
     stages: dict[Name, TrainingStage] = Field(default_factory=dict)
-    """The stages of the student's training by name, in their order. {} is one stage, by the recipe's own sections."""
+    """The stages of the student's training by name, in their order. {} is one stage with the recipe's own sections."""
     export: Export = Export()
     """Which exports are made, and what the gate accepts."""
     benchmark: Benchmark = Benchmark()
@@ -1074,12 +1117,15 @@ class Recipe(Section):
 
     @property
     def black_boxes(self) -> dict[str, BlackBox]:
-        """The teachers that are asked and nothing else: black boxes, and models that compare tokens."""
+        """The teachers that only answer and are never trained or cut: black boxes, and models that compare tokens."""
         return {name: teacher for name, teacher in self.teachers.items() if isinstance(teacher, BlackBox)}
 
     @property
     def in_stages(self) -> tuple["Recipe", ...]:
-        """The recipe of each stage, its keys laid over the recipe's own, without stages; the recipe itself where there are none."""
+        """The recipe of each stage: this recipe without `stages`, with the stage's keys applied.
+
+        Without stages, this recipe.
+        """
         recipes, student = [], self.student
         for stage in self.stages.values():
             if self.student is not None and student is not None:
@@ -1092,7 +1138,10 @@ class Recipe(Section):
 
     @property
     def exports(self) -> list[tuple[ExportFormat | Literal["numpy"], ExportPrecision]]:
-        """Formats and precisions of the student's exports. A static student is its own fp32 and has no graph."""
+        """Formats and precisions of the student's exports.
+
+        A static student has no graph, and its folder is the fp32 export.
+        """
         if self.student is None or self.student.static is None:
             return [*self.export.wanted]
         return [("numpy", "int8")] if "int8" in self.export.precisions else []
@@ -1110,7 +1159,7 @@ class Recipe(Section):
 
 
 def merge_training(raw: Any) -> Any:
-    """Complete each teacher's and the student's own `training` section with the recipe's."""
+    """Complete the `training` sections of the teachers and the student with the keys of the recipe's section."""
     if not isinstance(raw, Mapping) or not isinstance(raw.get("training", {}), Mapping):
         return raw
     merged = dict(raw)
@@ -1129,7 +1178,7 @@ def _with_training(section: Any, raw: Mapping[str, Any]) -> Any:
 
 
 def _merge_stages(raw: Any) -> Any:
-    """Complete what each stage says of data and training with the recipe's own keys."""
+    """Complete the `data` and `training` sections of each stage with the recipe's own keys."""
     if not isinstance(raw, Mapping) or not isinstance(raw.get("stages"), Mapping):
         return raw
     student = raw.get("student")

@@ -1,4 +1,4 @@
-"""How the student's scores become probabilities, and where a pair is called a match."""
+"""How the student's scores become probabilities, and the threshold from which a pair counts as a match."""
 
 from typing import Annotated, Literal
 
@@ -12,17 +12,22 @@ _Score = Annotated[float, Field(ge=-1e12, le=1e12)]
 
 
 class OperatingPoint(Section):
-    """Where a score is high enough for a match. It is found on the labelled validation pairs. Name one of the three."""
+    """The score from which a pair counts as a match.
+
+    It is found on the labelled validation pairs. Set precision, recall or value.
+    """
 
     precision: Share | None = None
-    """The least share of matches among the pairs that are called matches. The lowest threshold that reaches it by a logistic fit is
-    taken: the share itself is too good where it was looked for."""
+    """The least precision: the share of true matches among the predicted matches. The lowest threshold that reaches it
+    is taken. The precision is that of a logistic fit, because the observed precision is too optimistic on the pairs
+    that choose the threshold."""
     recall: Share | None = None
-    """The least share of all matches that are called matches. The highest threshold that reaches it is taken."""
+    """The least recall: the share of all matches that are predicted. The highest threshold that reaches it is taken."""
     value: _Score | None = None
-    """The teacher's own threshold, on its scores as `distill score` gives them. The student's is the one of equal `equal`."""
+    """The teacher's own threshold, on its scores as `distill score` gives them. The student's threshold is then the one
+    with the same precision or recall (`equal`) as the teacher at this value."""
     equal: Literal["precision", "recall"] = "precision"
-    """What the student has in common with the teacher at `value`."""
+    """The measure in which the student equals the teacher at `value`."""
 
     @model_validator(mode="after")
     def _one(self) -> "OperatingPoint":
@@ -39,16 +44,17 @@ class OperatingPoint(Section):
 class ScoreCalibration(Section):
     """How the student's scores become probabilities, fitted to the labelled validation pairs after training.
 
-    It moves no score and trains nothing: it is stored beside the student and beside each export (`calibration.json`), fitted
-    anew to the scores of each. It takes 50 validation pairs with labels that differ; without them it is left out, which is said.
+    Calibration changes no score and trains no model. It is fitted separately to the scores of the student and of each
+    export, and stored beside them (`calibration.json`). It needs 50 validation pairs with labels that differ. With
+    fewer pairs it is left out, and a message says so.
     """
 
     kind: Literal["platt", "isotonic", "temperature", "none"] = "platt"
-    """platt: σ(a·score + b) (Platt 1999). temperature: σ(logit / τ) (Guo et al. 2017), for students whose scores are probabilities
-    but for their sharpness. isotonic: the best rising steps (Zadrozny & Elkan 2002), which need some hundred validation pairs and
-    make ties. none: leave it out."""
+    """platt: σ(a·score + b) (Platt 1999). temperature: σ(logit / τ) (Guo et al. 2017), for students whose scores are
+    probabilities that are only too sharp or too flat. isotonic: the best-fitting increasing step function (Zadrozny &
+    Elkan 2002), which needs some hundred validation pairs and makes ties. none: no calibration."""
     threshold: OperatingPoint | None = None
-    """Where a pair is called a match (`distill score --decide`). None stores no threshold."""
+    """The threshold from which a pair counts as a match (`distill score --decide`). None stores no threshold."""
 
     @model_validator(mode="after")
     def _something(self) -> "ScoreCalibration":

@@ -1,4 +1,4 @@
-"""What every section of a recipe is made of: the base class, and the types of its numbers."""
+"""The base class of every section of a recipe, and the types of its fields."""
 
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -38,7 +38,7 @@ Scripts = Annotated[
     BeforeValidator(lambda given: (given,) if isinstance(given, str) else given),
     Field(min_length=1),
 ]
-"""Scripts that texts are written in; kana is Japanese with its Chinese characters."""
+"""Scripts in which texts are written. kana is Japanese text, including its Chinese characters."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
 
 
@@ -47,12 +47,13 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
     silent_at_default: ClassVar[frozenset[str]] = frozenset()
-    """Fields that fingerprints leave out at their default: what was made before these fields were there stays finished."""
+    """Fields that a fingerprint leaves out at their default, so that artefacts made before these fields existed stay
+    valid."""
 
     def deciding(self, exclude: Any = None) -> dict[str, Any]:
-        """Return the content for a fingerprint of what is made from this section.
+        """Return the content for the fingerprint of an artefact that is made from this section.
 
-        :param exclude: fields that decide nothing there, as `model_dump` takes them
+        :param exclude: fields that do not affect the artefact, in the form that `model_dump` accepts
         """
         content = self.model_dump(mode="json", exclude=exclude)
         _leave_defaults_out(self, content)

@@ -1,6 +1,6 @@
 """Teachers that compare the tokens of two texts: BGE-m3 with its three outputs, and late interaction.
 
-They are models, used as they are: nothing of this toolkit trains, cuts or exports them.
+They are pretrained models. This toolkit does not train, cut or export them.
 """
 
 from pathlib import Path
@@ -21,34 +21,35 @@ _Weight = Annotated[float, Field(ge=0, le=1e6)]
 
 
 class TokenTeacher(BlackBox):
-    """What teachers that compare tokens have in common."""
+    """Base of the teachers that compare tokens."""
 
     nature: ClassVar[str] = "used as it is"
 
     backbone: str = Field(min_length=1)
     """The model's folder, or its name on the hub."""
     prompts: tuple[str, str] | None = None
-    """Texts put before every query and every document. None keeps those of the folder."""
+    """Texts put before every query and every document. None takes the prompts of the model's folder."""
 
     @property
     def signal(self) -> SignalKind:
-        """Scores of pairs."""
+        """What the teacher gives: scores of pairs."""
         return "scores"
 
 
 class M3Weights(Section):
-    """What each output of BGE-m3 counts in a pair's score. A weight of 0 leaves the output out."""
+    """The weight of each output of BGE-m3 in a pair's score. A weight of 0 leaves the output out."""
 
     dense: _Weight = 0.4
-    """Weight of the cosine of both embeddings."""
+    """Weight of the cosine between the two embeddings."""
     sparse: _Weight = 0.2
-    """Weight of the lexical match: the sum of weight × weight over the tokens that both texts have."""
+    """Weight of the lexical match: over the tokens that both texts have, the sum of the products of their two token
+    weights."""
     multi_vector: _Weight = 0.4
     """Weight of the late interaction: the mean, over the query's tokens, of the greatest cosine to a token of the document."""
 
     @property
     def total(self) -> float:
-        """The sum, by which the score is divided."""
+        """The sum of the weights, by which the score is divided."""
         return self.dense + self.sparse + self.multi_vector
 
     @model_validator(mode="after")
@@ -61,30 +62,31 @@ class M3Weights(Section):
 class M3Teacher(TokenTeacher):
     """BGE-m3 (Chen et al. 2024): a folder with the weights of an encoder, of sparse_linear and of colbert_linear.
 
-    A pair's score is the weighted mean of its three scores. The dense embeddings are embeddings like a bi-encoder's.
+    A pair's score is the weighted mean of its three scores. The dense embeddings can be used like a bi-encoder's.
     """
 
     form: ClassVar[Literal["bge_m3"]] = "bge_m3"
     kind: Literal["bge_m3"]
     """Names this kind of teacher."""
     weights: M3Weights = M3Weights()
-    """What the three scores count. The defaults are those of FlagEmbedding's examples; BGE-m3 was trained with 1, 0.3 and 1."""
+    """Weights of the three scores. The defaults are those of FlagEmbedding's examples; BGE-m3 was trained with 1, 0.3
+    and 1."""
     max_length: Tokens = 512
-    """Longer texts are cut to this many tokens, and counted. BGE-m3 reads up to 8192."""
+    """Longer texts are truncated to this many tokens and counted. BGE-m3 reads up to 8192 tokens."""
 
     @property
     def has_embeddings(self) -> bool:
-        """Whether its texts have embeddings: the dense ones."""
+        """Whether the teacher gives embeddings of texts. It does: the dense ones."""
         return True
 
     @property
     def model_kind(self) -> Literal["bi_encoder"]:
-        """What its scores are read as: cosines."""
+        """How the scores are interpreted: as cosines."""
         return "bi_encoder"
 
     @property
     def in_words(self) -> str:
-        """What answers."""
+        """A description of the teacher for readers: the weighted outputs and the model."""
         outputs = ("dense", "sparse", "multi_vector")
         counted = [f"{getattr(self.weights, name):g} {name}" for name in outputs if getattr(self.weights, name)]
         return f"{' + '.join(counted)} of {Path(self.backbone).name}"
@@ -93,26 +95,26 @@ class M3Teacher(TokenTeacher):
 class LateInteractionTeacher(TokenTeacher):
     """A late-interaction model (ColBERT): a folder of sentence-transformers' MultiVectorEncoder, of PyLate or of Stanford's ColBERT.
 
-    Prompts, query expansion with [MASK] and the list of skipped tokens are those of the folder.
+    Prompts, query expansion with [MASK] and the list of skipped tokens come from the folder.
     """
 
     form: ClassVar[Literal["late_interaction"]] = "late_interaction"
     kind: Literal["late_interaction"]
     """Names this kind of teacher."""
     similarity: Literal["meanmaxsim", "maxsim"] = "meanmaxsim"
-    """maxsim: the sum, over the query's tokens, of the greatest similarity to a token of the document; it is kept as a logit.
-    meanmaxsim: that divided by the number of the query's tokens; it is kept as a cosine."""
+    """maxsim: the sum, over the query's tokens, of the greatest similarity to a token of the document. The score is
+    kept as a logit. meanmaxsim: maxsim divided by the number of the query's tokens. The score is kept as a cosine."""
     query_length: Tokens | None = None
-    """Longer queries are cut to this many tokens, and counted. None is the folder's own limit."""
+    """Longer queries are truncated to this many tokens and counted. None is the folder's own limit."""
     document_length: Tokens | None = None
-    """Longer documents are cut to this many tokens, and counted. None is the folder's own limit."""
+    """Longer documents are truncated to this many tokens and counted. None is the folder's own limit."""
 
     @property
     def model_kind(self) -> Literal["cross_encoder", "bi_encoder"]:
-        """What its scores are read as: cosines where they are means, else logits."""
+        """How the scores are interpreted: as cosines for meanmaxsim, as logits for maxsim."""
         return "bi_encoder" if self.similarity == "meanmaxsim" else "cross_encoder"
 
     @property
     def in_words(self) -> str:
-        """What answers."""
+        """A description of the teacher for readers: the similarity and the model."""
         return f"{self.similarity} of {Path(self.backbone).name}"

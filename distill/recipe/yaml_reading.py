@@ -1,7 +1,8 @@
-"""YAML as a recipe needs it: plain values, each key once, and limits on size and depth.
+"""Read YAML for recipes: plain values, each key once, and limits on size and depth.
 
-`yaml.safe_load` alone takes the second of two equal keys without a word, lets nine lines of aliases stand for a
-thousand million values, and fails in many ways on what is nested a thousand deep.
+`yaml.safe_load` alone has three faults: it silently takes the second of two equal keys, it accepts nine lines of
+aliases that expand to a thousand million values, and it fails in many ways on input that is nested a thousand levels
+deep.
 """
 
 import re
@@ -16,24 +17,24 @@ from distill.errors import BadInput
 __all__ = ["parse_line", "parse_yaml", "read_yaml"]
 
 _MOST_BYTES = 5_000_000
-_MOST_VALUES = 200_000  # with every alias written out
+_MOST_VALUES = 200_000  # with every alias expanded
 _DEEPEST = 50
 _LONGEST_KEY = 200
-# YAML 1.1 reads 010 as 8 and 1:30 as 90; a text is what either looks like, and a field of numbers takes the first as 10
+# YAML 1.1 reads 010 as 8 and 1:30 as 90. Here both are text, and pydantic reads "010" in a number field as 10.
 _OCTAL_OR_SEXAGESIMAL = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
 
 
 class _Loader(yaml.SafeLoader):
-    """Each key of a mapping once, and no number that reads otherwise than it looks; `<<` and aliases as ever."""
+    """A safe loader that refuses duplicate keys and reads octal and sexagesimal numbers as text."""
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
-        """Return the tag of a node: that of a text where a plain number is written to another base than it seems to be."""
+        """Return the tag of a node; that of a text for a plain number that YAML would read as octal or sexagesimal."""
         plain = kind is yaml.ScalarNode and implicit[0] and _OCTAL_OR_SEXAGESIMAL.fullmatch(value)
         tag = yaml.SafeLoader.resolve(self, kind, value, implicit)  # type: ignore[no-untyped-call]
         return self.DEFAULT_SCALAR_TAG if plain else tag
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
-        """Refuse a second key of the same name."""
+        """Construct a mapping, and refuse a second key of the same name."""
         seen: set[Any] = set()
         for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else []:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
@@ -49,7 +50,7 @@ class _Loader(yaml.SafeLoader):
 def read_yaml(path: Path) -> Any:
     """Read a YAML file.
 
-    :raises BadInput: for what is no file, not UTF-8, no YAML, or more than a recipe can be
+    :raises BadInput: if the file cannot be read, is not UTF-8, is not YAML, or is too large for a recipe
     """
     try:
         if path.stat().st_size > _MOST_BYTES:
@@ -65,8 +66,8 @@ def read_yaml(path: Path) -> Any:
 def parse_yaml(text: str, where: str) -> Any:
     """Parse a text as YAML.
 
-    :param where: what the messages call it
-    :raises BadInput: in one line, whatever is wrong
+    :param where: the name of the text in messages
+    :raises BadInput: with one line, for every kind of problem
     """
     try:
         loader = _Loader(text)
@@ -86,9 +87,10 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def parse_line(text: str, where: str) -> Any:
-    """Parse a value from a command line as YAML, where no comment is meant.
+    """Parse a value from a command line as YAML, and refuse comments.
 
-    :raises BadInput: as `parse_yaml`, and for what YAML would leave out as a comment: a file may be named "a #1.csv"
+    :raises BadInput: as `parse_yaml`, and if YAML would drop a part of the value as a comment, as in a file name "a
+        #1.csv"
     """
     value = parse_yaml(text, where)
     if left_out := _comment_in(text):
@@ -97,13 +99,13 @@ def parse_line(text: str, where: str) -> Any:
 
 
 def _comment_in(text: str) -> str:
-    """Return the first comment of a text in YAML, to its end; "" where there is none.
+    """Return the text from the first YAML comment on, up to the next token; "" without a comment.
 
     >>> _comment_in("a #1.csv"), _comment_in("[a, 'b #c']"), _comment_in("- a #b")
     ('#1.csv', '', '#b')
     """
     end = 0
-    for token in yaml.scan(text):  # no token is a comment: it stands between two
+    for token in yaml.scan(text):  # comments are not tokens; they are in the text between two tokens
         between = text[end : token.start_mark.index]
         if "#" in between:
             return between[between.index("#") :].strip()
@@ -112,7 +114,10 @@ def _comment_in(text: str) -> str:
 
 
 def _measure(node: yaml.Node, known: dict[int, int], depth: int) -> int:
-    """Return how many values a node stands for with its aliases written out."""
+    """Return the number of values of a node with its aliases expanded.
+
+    :raises ValueError: if there are too many values, or they are nested too deeply
+    """
     if depth > _DEEPEST:
         raise ValueError(f"it is nested deeper than {_DEEPEST} levels, or holds itself")
     if id(node) in known:
@@ -130,7 +135,10 @@ def _measure(node: yaml.Node, known: dict[int, int], depth: int) -> int:
 
 
 def _check_values(value: Any, where: str, place: str) -> None:
-    """Check keys and values: nothing here is handed to a schema that it would not survive."""
+    """Check keys and values, so that the schema only receives values that it can handle.
+
+    :raises BadInput: for the first value that it cannot handle
+    """
     if isinstance(value, dict):
         for key, inner in value.items():
             if not isinstance(key, str) or len(key) > _LONGEST_KEY:

@@ -1,6 +1,6 @@
-"""The report as a page, pictures and model cards.
+"""Write the report as a page, pictures and model cards.
 
-It measures nothing: it gets `benchmark.json`.
+Nothing is measured here: the input is the content of `benchmark.json`.
 """
 
 from typing import TYPE_CHECKING

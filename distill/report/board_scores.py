@@ -1,9 +1,9 @@
-"""Scores on tasks of MTEB beside a model: `boards.json`, and a section of its card.
+"""Store a model's scores on MTEB tasks beside the model: in `boards.json`, and in a section of its model card.
 
     [{"task": "KorSTS", "type": "STS", "metric": "cosine_spearman", "score": 0.8, "data": "<its data's revision>",
       "model": "<the model's revision>", "opened": "openvino int8, 128 tokens"}]
 
-The file describes the model and is no part of its revision. Scores of another revision of the model are not shown.
+The file describes the model and is not part of its revision. Scores of other revisions of the model are not shown.
 """
 
 import math
@@ -29,12 +29,12 @@ _KEYS = {"task": str, "type": str, "metric": str, "score": float, "data": str, "
 
 @dataclass(frozen=True)
 class BoardScore:
-    """A model's main score on a task: of an STS task Spearman's correlation of the cosines, of pair classification average precision.
+    """A model's main score on a task: Spearman's correlation of cosines (STS) or average precision (classification).
 
-    :param type: the task's, such as STS
+    :param type: the type of the task, such as STS
     :param data: the revision of the task's data
     :param model: the revision of the model
-    :param opened: runtime, precision and length that it was opened with
+    :param opened: runtime, precision and maximum length with which the model was opened
     """
 
     task: str
@@ -47,9 +47,9 @@ class BoardScore:
 
 
 def board_scores(folder: Path) -> list[BoardScore]:
-    """Return the scores that lie beside a model, of its present revision alone; [] where there are none.
+    """Return the stored scores of a model's current revision; [] if there are none.
 
-    :raises BadInput: for a file that is none of this toolkit's
+    :raises BadInput: if the file does not have this toolkit's format
     """
     path = folder / BOARDS
     if not os.path.lexists(path):
@@ -70,20 +70,20 @@ def _is_score(row: Any) -> bool:
 
 
 def check_board_places(folder: Path) -> None:
-    """Check that scores can be put beside a model and into its card, before they are computed.
+    """Check, before scores are computed, that they can be written beside a model and into its card.
 
-    :raises BadInput: naming the file that cannot take them
+    :raises BadInput: with the name of the file that cannot be read or written
     """
     board_scores(folder)
     _read_card_text(folder / "README.md")
-    with new_file(folder / BOARDS, keep=False):  # a folder that takes no file is known before any work
+    with new_file(folder / BOARDS, keep=False):  # fails early if the folder cannot be written
         pass
 
 
 def store_board_scores(folder: Path, scores: Sequence[BoardScore]) -> bool:
-    """Put scores beside a model, in place of earlier ones on the same tasks, and into its card.
+    """Store scores beside a model and in its card. They replace earlier scores on the same tasks.
 
-    :returns: whether there is a card (README.md)
+    :returns: whether the model has a card (README.md)
     """
     kept = {score.task: score for score in [*board_scores(folder), *scores]}
     text = _read_card_text(folder / "README.md")
@@ -95,7 +95,10 @@ def store_board_scores(folder: Path, scores: Sequence[BoardScore]) -> bool:
 
 
 def _read_card_text(path: Path) -> str | None:
-    """Return a card as it is, line ends included; None where there is none."""
+    """Return the text of a card, with its line ends unchanged; None if there is no card.
+
+    :raises BadInput: if the card is a link, not a file or not UTF-8
+    """
     if not os.path.lexists(path):
         return None
     if path.is_symlink() or not path.is_file():
@@ -112,7 +115,7 @@ def _revision(folder: Path) -> str:
 
 
 def with_board_scores(card: str, scores: Sequence[BoardScore]) -> str:
-    """Return a model card with a section of these scores between two marks of its own; all else stays, sign by sign."""
+    """Return a model card with a section of these scores between two markers. All other text is unchanged."""
     if not scores:
         return card
     ends = "\r\n" if "\r\n" in card else "\n"

@@ -1,45 +1,47 @@
-"""The report of a benchmark: JSON, CSV, pictures and one HTML page that needs nothing else.
+"""Write the report of a benchmark: JSON, CSV, pictures and one self-contained HTML page.
 
-`write_report` takes what `benchmark.json` holds:
+`write_report` takes the content of `benchmark.json`:
 
     title           str
-    reference       what the row is called that the others are held against; "teacher" where it is missing
-    primary_metric  str, optional: the metric of the headline and the picture; else the first there is of ndcg_at_10,
-                    roc_auc and spearman
+    reference       the name for the row with which the others are compared; "teacher" if it is missing
+    primary_metric  str, optional: the metric of the headline and the picture; by default the first available of
+                    ndcg_at_10, roc_auc and spearman
     recipe          mapping, shown as YAML
     data            mapping, such as n_pairs, n_queries, source
     environment     mapping, such as cpu, threads, versions (a mapping), platform, date
     rows            list of models, see below
     measuring       how the measuring of speed ended: {rounds, seconds, ended_by (rounds, interval, seconds), interval, max_seconds,
-                    widest, widest_row}; widest is a width as a share of its value
+                    widest, widest_row}; widest is the widest interval's width as a share of its value
     comparisons     list of {name: "a − b", metric, value, low, high, n}
     notes           list of str
 
-and a row:
+Each row has:
 
     name, role (teacher, teacher_export, untrained, stage, student, control, export, baseline), kind, runtime, precision
     parameters, size_mb, peak_memory_mb
     metrics         {key: {value, low, high, n}}
     retention       {key: share of the teacher's value}
-    retention_best, above_chance, gain, under_floor: what that is worth; see `distill.metrics.standing`
+    retention_best, above_chance, gain, under_floor: comparisons with best teacher, chance, untrained student and
+                    TF-IDF; see `distill.metrics.standing`
     calibration     {kind, fitted_to, graded, before, after, operating_point}: before and after are {ece, plain, noise, brier, bins},
                     see `distill.metrics.reliability`; operating_point is {by, share, threshold, precision, recall, validation}
-    operating_point of the teacher: {threshold, precision, recall}
-    problem         why it has no quality, or none to speak of (scores that are constant or not finite)
-    variant         what a TF-IDF row counts
+    operating_point in the teacher's row: {threshold, precision, recall}
+    problem         why the row has no quality, or a meaningless one (scores that are not finite or constant)
+    variant         the terms that a TF-IDF row counts
     latency_ms      {batch, p50, p95, p99}
     throughput_pairs_per_s, speedup (× the teacher's throughput)
-    speedup_split   of an export: {model, runtime, beside, same}, see `distill.evaluation.teacher_exports`; model × runtime is the speed-up
-    latency_pairs, throughput_pairs: over how many pairs each was measured
-    latency_interval, throughput_interval: {low, high}, 95 %, of p50 and of the throughput
+    speedup_split   for an export: {model, runtime, beside, same}, see `distill.evaluation.teacher_exports`;
+                    model × runtime is the speed-up
+    latency_pairs, throughput_pairs: number of pairs on which each was measured
+    latency_interval, throughput_interval: {low, high}, 95 % intervals of p50 and of the throughput
     latency_by_length  [{tokens, p50, p95}]
     under_load      {batches: [{tokens, batch, p50}], capacity_pairs_per_s, open_loop: [{load, rate, p50, p95, p99}]}:
-                    milliseconds of a whole batch; then latencies of pairs that arrive at `rate` a second, which is
-                    `load` of the capacity
+                    in batches, p50 is milliseconds per batch; in open_loop, pairs arrive at `rate` per second, which
+                    is the share `load` of the capacity
     per_run         raw samples: kept in the JSON, not shown
 
-Only `rows` and each row's `name` must be there. What is missing or not finite is left out, never guessed; a share or a
-speed-up that is missing is worked out where the teacher's row has what it takes.
+Only `rows` and each row's `name` are required. Values that are missing or not finite are left out and never guessed. A
+missing share or speed-up is computed if the teacher's row has the values for it.
 """
 
 import csv
@@ -61,21 +63,23 @@ _JSON, _CSV, _HTML = "benchmark.json", "benchmark.csv", "index.html"
 
 
 def write_report(benchmark: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write the report of a benchmark into a folder, which is made if need be, and give the files written.
+    """Write the report of a benchmark into a folder, which is created if needed, and return the written files.
 
-    These are benchmark.json, benchmark.csv, index.html and, where there is something to draw, quality_latency.png,
-    quality_throughput.png, latency_by_length.png and reliability.png. All are finished in a temporary folder before the first is put in
-    place, so a failure leaves an earlier report as it was; a picture of an earlier report that this one has no data for
-    is removed. `BadInput` is raised where there are no rows, a row has no name, or no row has the primary metric.
+    The files are benchmark.json, benchmark.csv and index.html. If there is data for them, there are also
+    quality_latency.png, quality_throughput.png, latency_by_length.png and reliability.png. All files are finished in a
+    temporary folder before the first is put in place, so that a failure leaves an earlier report unchanged. Pictures of
+    an earlier report for which this one has no data are removed.
+
+    :raises BadInput: if there are no rows, a row has no name, or no row has the given primary metric
     """
     content = BenchmarkResults.of(benchmark)
     folder.mkdir(parents=True, exist_ok=True)
-    # Inside the folder, for the folder may be a mount of its own and a rename cannot leave one.
+    # the scratch folder is inside of the folder: that may be its own mount, and files cannot be renamed across mounts
     with scratch_folder(folder, "report") as scratch:
         names = _write_all(content, scratch)
         for name in set(PNG_FILES) - set(names):
             (folder / name).unlink(missing_ok=True)
-        for name in sorted(names, key=lambda name: name == _JSON):  # last, for it says that the report is finished
+        for name in sorted(names, key=lambda name: name == _JSON):  # the JSON is last: it marks a finished report
             os.replace(scratch / name, folder / name)
     return [folder / name for name in names]
 
@@ -90,7 +94,7 @@ def _write_all(content: BenchmarkResults, folder: Path) -> list[str]:
 
 
 def _csv(content: BenchmarkResults) -> str:
-    """One flat line a row; what a row lacks is empty."""
+    """Return the CSV: one line per row; missing values are empty."""
     flat = [_flat(row, content.metrics) for row in content.rows]
     columns = list(dict.fromkeys(column for row in flat for column in row))
     text = io.StringIO(newline="")

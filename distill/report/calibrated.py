@@ -1,4 +1,4 @@
-"""What a report shows of calibrated scores: the curve of its picture, the table beneath, and what is said of them."""
+"""The part of a report on calibrated scores: the curve of the picture, the table and its caption."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _POINT = ("precision", "recall")
 
 @dataclass(frozen=True)
 class Bin:
-    """Pairs of about one probability: its mean, and their share of matches with its interval."""
+    """Pairs of similar probability: the mean probability, and the share of matches with its interval."""
 
     probability: float
     share: float
@@ -35,7 +35,10 @@ class Curve:
 
 
 def curve_of(content: BenchmarkResults) -> Curve | None:
-    """Return the curve of the first calibrated model, the student where it has a row; exports look the same."""
+    """Return the curve of the first calibrated row (the student's if it has one); None without a calibrated row.
+
+    The curves of the exports look alike.
+    """
     for label, row in content.labelled():
         bins = {stage: _bins(row, stage) for stage in STAGES}
         if all(bins.values()):
@@ -55,7 +58,7 @@ def _bins(row: Row, stage: str) -> list[Bin]:
 
 
 def calibration_table(content: BenchmarkResults) -> ReportTable | None:
-    """Give the error of each calibrated model before and after, and each operating point; None where there is none."""
+    """Return the table of errors before and after calibration, with operating points; None without calibrations."""
     rows = [(label, row) for label, row in content.labelled() if row.get("calibration") or row.get("operating_point")]
     if not any(row.get("calibration") for _, row in rows):
         return None

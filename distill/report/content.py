@@ -1,7 +1,7 @@
-"""The content of a report: a benchmark that was checked and completed, and the numbers in its rows.
+"""The content of a report: a checked and completed benchmark, and access to the numbers in its rows.
 
-What a benchmark may hold is said in `distill.report.build`. Any of it may be missing: `number_at` and what is built on it
-give None then, and whoever shows a number leaves it out.
+The docstring of `distill.report.build` lists the fields of a benchmark. Any of them may be missing. `number_at` and the
+functions that use it then return None, and the report leaves the number out.
 """
 
 import math
@@ -45,15 +45,18 @@ class BenchmarkResults:
 
     raw: dict[str, Any]
     rows: list[Row]
-    labels: list[str]  # one a row, no two alike unless the rows are
-    metrics: list[str]  # those that any row has
+    labels: list[str]  # one per row; two are only equal if name, runtime and precision of the rows are
+    metrics: list[str]  # all metrics that at least one row has
     primary: str | None
     teacher: Row | None
-    reference: str  # what the row is called that the others are held against: teacher, first model
+    reference: str  # the name for the row with which the others are compared: teacher, first model
 
     @classmethod
     def of(cls, benchmark: Mapping[str, Any]) -> "BenchmarkResults":
-        """Check what `benchmark.json` holds and complete its rows; `BadInput` where there is nothing to report."""
+        """Check the content of `benchmark.json` and complete its rows.
+
+        :raises BadInput: if there are no rows, a row has no name, or no row has the given primary metric
+        """
         raw = _plain(benchmark)
         rows = _checked_rows(raw.get("rows"))
         teacher = next((row for row in rows if row.get("role") == "teacher"), None)
@@ -63,12 +66,12 @@ class BenchmarkResults:
         return cls(raw, rows, _labels(rows), metrics, primary, teacher, reference)
 
     def labelled(self) -> list[tuple[str, Row]]:
-        """Each row after its label."""
+        """Return (label, row) for each row."""
         return list(zip(self.labels, self.rows, strict=True))
 
 
 def number_at(values: Mapping[str, Any] | None, *path: str) -> float | None:
-    """Give the number at a path of keys, or None where there is none."""
+    """Return the number at a path of keys, or None if there is no number."""
     found: Any = values
     for key in path:
         found = found.get(key) if isinstance(found, Mapping) else None
@@ -76,32 +79,32 @@ def number_at(values: Mapping[str, Any] | None, *path: str) -> float | None:
 
 
 def metric_of(row: Row, key: str, part: str = "value") -> float | None:
-    """Give a metric's value, or the `low`, `high` or `n` of its interval."""
+    """Return a metric's value, or the `low`, `high` or `n` of its interval; None if it is missing."""
     return number_at(row, "metrics", key, part)
 
 
 def latency_of(row: Row) -> float | None:
-    """Give the median latency in milliseconds."""
+    """Return the median latency in milliseconds."""
     return number_at(row, "latency_ms", "p50")
 
 
 def throughput_of(row: Row) -> float | None:
-    """Give the pairs a second."""
+    """Return the throughput in pairs per second."""
     return number_at(row, "throughput_pairs_per_s")
 
 
 def role_of(row: Row) -> str:
-    """Give the role that a row is shown in: a baseline's where it has none that is known."""
+    """Return the role in which a row is shown; a row without a known role is shown as a baseline."""
     return str(row["role"]) if row.get("role") in _ROLES else "baseline"
 
 
 def ratio(above: float | None, below: float | None) -> float | None:
-    """Divide, where both are known and there is something to divide by."""
+    """Return above / below; None if one is missing or the divisor is not above 0."""
     return above / below if above is not None and below is not None and below > 0 else None
 
 
 def _plain(value: Any) -> Any:
-    """Turn arrays, dataclasses and paths into what JSON knows, and numbers that are not finite into None."""
+    """Convert arrays, dataclasses and paths to JSON types, and numbers that are not finite to None."""
     if is_dataclass(value) and not isinstance(value, type):
         return _plain(asdict(value))
     if isinstance(value, Mapping):
@@ -136,7 +139,7 @@ def _primary(asked: str | None, metrics: list[str]) -> str | None:
 
 
 def _completed(row: Row, teacher: Row | None) -> Row:
-    """Add shares of the teacher and the speed-up where they are missing and can be worked out."""
+    """Add shares of the teacher's values, and the speed-up, if they are missing and can be computed."""
     if teacher is None:
         return row
     keys = [key for key in row.get("metrics") or {} if key not in NO_SHARE]
@@ -149,7 +152,7 @@ def _completed(row: Row, teacher: Row | None) -> Row:
 
 
 def _labels(rows: Sequence[Row]) -> list[str]:
-    """Name and precision, and the runtime where two rows would still be alike."""
+    """Return a label for each row: name and precision, and also the runtime if two labels would be equal without it."""
     short = [_label(row, "precision") for row in rows]
     alike = {label for label, count in Counter(short).items() if count > 1}
     return [
@@ -161,6 +164,6 @@ def _label(row: Row, *keys: str) -> str:
     name = str(row["name"])
     shown = [RUNTIMES.get(str(row[key]), str(row[key])) for key in keys if row.get(key)]
     more = [text for text in shown if text.lower() not in name.lower()]
-    if more and name.endswith(")"):  # one pair of brackets holds all that tells it from another
+    if more and name.endswith(")"):  # add to the brackets that the name has already
         return f"{name[:-1]}, {' '.join(more)})"
     return f"{name} ({' '.join(more)})" if more else name

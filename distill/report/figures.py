@@ -1,8 +1,8 @@
-"""Figures of matplotlib: our style, names that keep clear of each other, and one figure as SVG and as PNG.
+"""Draw figures with matplotlib: a common style, names that do not overlap, and output of a figure as SVG and PNG.
 
-Sizes are pixels: a figure has 72 dots an inch, so that a point is a pixel of the SVG. No pyplot, no display and nothing of
-a user's matplotlibrc. What is drawn is the same on every machine, for it is laid out with the font that matplotlib carries;
-letters that this font lacks are taken to be square. The SVG holds its text as text, in the font of the page.
+Sizes are pixels: a figure has 72 dots per inch, so that a point is a pixel of the SVG. pyplot, a display and the user's
+matplotlibrc are not used. The layout is the same on every machine, because it uses matplotlib's own font; letters that
+this font lacks are assumed to be square. The SVG contains its text as text, in the font of the page.
 """
 
 import re
@@ -36,12 +36,12 @@ __all__ = [
 ]
 
 INK, ACCENT, SOFT, PAPER = "#1c2024", "#0a6b66", "#5d656d", "#ffffff"
-SHADE = "#d9d9d2"  # what stands behind the rest
+SHADE = "#d9d9d2"  # for the background
 _LINE = "#e2e2dc"
-_VARIABLES = {INK: "ink", ACCENT: "accent", SOFT: "soft", _LINE: "line", PAPER: "paper"}  # of the page's style
+_VARIABLES = {INK: "ink", ACCENT: "accent", SOFT: "soft", _LINE: "line", PAPER: "paper"}  # CSS variables of the page
 _DPI = 72
 _PNG_DPI = 144
-_SQUARE = "\u2014"  # one em wide: stands in for a letter of unknown width
+_SQUARE = "\u2014"  # one em wide; replaces letters of unknown width
 _STYLE: Mapping[str, Any] = {
     "axes.autolimit_mode": "round_numbers",
     "axes.axisbelow": True,
@@ -73,7 +73,7 @@ _STYLE: Mapping[str, Any] = {
     "ytick.left": False,
     "ytick.major.pad": 8,
 }
-# Of adjustText, beside what an attempt sets; a limit of time would make the picture depend on the machine.
+# settings of adjustText for all attempts; iterations are limited, not time, which would depend on the machine
 _SETTINGS: Mapping[str, Any] = {"explode_radius": 0, "prevent_crossings": False, "iter_lim": 100}
 _STRONG: Mapping[str, Any] = {
     "force_text": (0.2, 0.8),
@@ -82,21 +82,21 @@ _STRONG: Mapping[str, Any] = {
     "max_move": 3,
 }
 _WEAK: Mapping[str, Any] = {"force_text": (0.1, 0.4), "force_static": (0.1, 0.4), "expand": (1.04, 1.2), "max_move": 5}
-# Where a name starts, in its own widths and heights from its mark; the forces; whether it keeps clear of bars, too. Found on
-# reports of 7 models at 928 and 344 pixels: each of the four is the first that succeeds in some picture.
+# Each attempt: the direction in which a name starts from its mark; the forces; whether names avoid bars, too.
+# Chosen on reports of 7 models at 928 and 344 pixels: each of the four is the first to succeed in some picture.
 _ATTEMPTS = (((1, 0), _STRONG, True), ((0, 0), _STRONG, True), ((-1, 0), _STRONG, False), ((0, 0), _WEAK, False))
-_CROWDED = 0.25  # of the axes under names, or more names than
-_MOST_NAMES = 12  # these: then no attempt succeeds, and none is made
-_ROUNDS = 60  # of pushing names apart that no attempt has parted
-_NEAR = 7  # pixels around a mark that a name keeps clear of
-_LINES = 3  # of a name
+_CROWDED = 0.25  # if names cover a larger share of the axes, no attempt succeeds, so none is made
+_MOST_NAMES = 12  # the same for more names than this
+_ROUNDS = 60  # rounds of pushing apart names that still overlap after all attempts
+_NEAR = 7  # pixels around a mark without names
+_LINES = 3  # most lines of a name
 _OWN_FONT = "DejaVu Sans"
 _HANGUL_FONTS = ("Noto Sans CJK KR", "Noto Sans CJK JP", "Noto Sans KR", "NanumGothic", "Malgun Gothic", "AppleGothic")
 
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Draw in our style, whatever the user's is; as a context or as a decorator."""
+    """Draw in this module's style, independent of the user's settings. It is a context manager and a decorator."""
     import matplotlib
 
     with matplotlib.rc_context():
@@ -108,7 +108,7 @@ def drawing() -> Iterator[None]:
 def new_figure(
     width: float, height: float, *, n_axes: int = 1, text: float = 13, grid: str = "y"
 ) -> tuple[Any, list[Any]]:
-    """Make a figure with axes side by side; call it while `drawing`.
+    """Create a figure with axes side by side. Call it within `drawing`.
 
     :param text: size of all text, in pixels
     :param grid: the axis whose grid is drawn: "x", "y" or "both"
@@ -127,7 +127,11 @@ def new_figure(
 
 
 def log_axis(axes: Any, which: str, values: Sequence[float], *, room: int) -> None:
-    """Make the axis `which` ("x" or "y") logarithmic around values, with at most `room` plain numbers: 1, 2, 5, 10 and so on."""
+    """Make an axis logarithmic, with a range around values and plain numbers as labels: 1, 2, 5, 10 and so on.
+
+    :param which: "x" or "y"
+    :param room: if there are more labels than this, only powers of ten are labelled
+    """
     steps = [lead * 10.0**power for power in range(-15, 18) for lead in (1, 2, 5)]
     low, high = min(values) / 1.3, max(values) * 1.3
     if sum(low <= step <= high for step in steps) < 2:
@@ -140,16 +144,16 @@ def log_axis(axes: Any, which: str, values: Sequence[float], *, room: int) -> No
 
 
 def set_ticks(axes: Any, which: str, ticks: Sequence[float]) -> None:
-    """Label the given places of an axis with plain numbers, and no others."""
+    """Label only the given places of an axis, with plain numbers."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_ticks(ticks, [f"{tick:,g}" for tick in ticks])
     axis.set_ticks([], minor=True)
 
 
 def wrapped(name: str, width: int) -> str:
-    """Break a name into three lines at most of so many letters, and end it with … where it is longer.
+    """Break a name into at most three lines of `width` letters, and end it with … if it is longer.
 
-    Hangul and Han letters are wider, and fewer of them stand in a line. What no font can show becomes a space.
+    Hangul and Han letters are wider, so a line holds fewer of them. Unprintable characters become spaces.
     """
     shown = "".join(letter if letter.isprintable() else " " for letter in name)
     n_wide = sum(ord(letter) >= 0x1100 for letter in shown)
@@ -173,13 +177,14 @@ def name_points(
     *,
     must: bool = False,
 ) -> bool:
-    """Put a name beside each point, clear of other names and points; False, and no name, where there is no room.
+    """Put a name beside each point, without overlaps. If there is no room, place no name and return False.
 
-    Call it last: it settles the layout of the figure. adjustText moves the names; of several attempts the first is taken that
-    leaves no name over another or over a point. A line leads from a name to its point where it had to move away.
+    Call it last, because it fixes the layout of the figure. adjustText moves the names. Of several attempts the first
+    is taken in which no name covers another name or a point. A name that had to move away is connected to its point
+    with a line.
 
-    :param bars: vertical lines of matplotlib that names keep clear of, as far as there is room
-    :param must: where there is no room, take the attempt that covers least
+    :param bars: vertical matplotlib lines that names avoid if there is room
+    :param must: if there is no room, take the attempt with the fewest overlaps
     """
     with _square_letters(axes.figure):
         _settle(axes.figure)
@@ -209,7 +214,10 @@ def name_points(
 
 
 def _begin(axes: Any, marks: Any, texts: Sequence[Any], start: tuple[int, int]) -> None:
-    """Put each name at its mark, or beside it."""
+    """Put each name at its mark, or beside it.
+
+    :param start: direction from the mark, horizontal and vertical: 1, 0 or −1
+    """
     back = axes.transData.inverted()
     for text, mark in zip(texts, marks, strict=True):
         box = text.get_window_extent()
@@ -223,7 +231,7 @@ def _crowded(axes: Any, texts: Sequence[Any]) -> bool:
 
 
 def _adjusted(axes: Any, marks: Any, texts: Sequence[Any], bars: Sequence[Any], forces: Mapping[str, Any]) -> int:
-    """Move names away from each other, from marks and from bars; return how often one still lies over another or over a mark."""
+    """Move names away from each other, marks and bars; return the number of remaining overlaps with names and marks."""
     from adjustText import adjust_text
     from matplotlib.transforms import Bbox
 
@@ -232,7 +240,7 @@ def _adjusted(axes: Any, marks: Any, texts: Sequence[Any], bars: Sequence[Any], 
     ends = [to.transform(bar.get_xydata()) for bar in bars]
     boxes += [Bbox(back.transform([(low[0] - 2, low[1]), (high[0] + 2, high[1])])) for low, high in ends]
     across, up = back.transform(marks).T
-    with _hidden(axes.figure):  # adjustText draws all of it first, for a layout that is settled here
+    with _hidden(axes.figure):  # adjustText first draws the figure for its layout, which is already fixed here
         adjust_text(
             list(texts), objects=boxes, target_x=across, target_y=up, avoid_self=False, ax=axes, **_SETTINGS, **forces
         )
@@ -243,14 +251,14 @@ def _adjusted(axes: Any, marks: Any, texts: Sequence[Any], bars: Sequence[Any], 
 
 @contextmanager
 def _hidden(figure: Any) -> Iterator[None]:
-    """Let a figure be drawn as nothing."""
+    """Make a figure invisible, so that drawing it takes no time."""
     figure.set_visible(False)
     yield
     figure.set_visible(True)
 
 
 def _part(axes: Any, texts: Sequence[Any]) -> None:
-    """Push names that lie over each other apart, each pair along the way that is shortest."""
+    """Push overlapping names apart, each pair along the axis with the smaller overlap."""
     to, back = axes.transData, axes.transData.inverted()
     for _ in range(_ROUNDS):
         boxes = [text.get_window_extent().padded(1) for text in texts]
@@ -274,7 +282,10 @@ def _part(axes: Any, texts: Sequence[Any]) -> None:
 
 
 def _anchor(axes: Any, text: Any, at: Any) -> None:
-    """Hold a name at the side of its box that is next to its mark, for a browser's font is narrower or wider."""
+    """Align a name at the side of its box next to its mark, because a browser's font may be narrower or wider.
+
+    A name that is far from its mark is connected to it with a line.
+    """
     box, back = text.get_window_extent(), axes.transData.inverted()
     side = "left" if at[0] <= box.x0 else "right" if at[0] >= box.x1 else "center"
     x = {"left": box.x0, "right": box.x1, "center": (box.x0 + box.x1) / 2}[side]
@@ -287,9 +298,11 @@ def _anchor(axes: Any, text: Any, at: Any) -> None:
 
 
 def name_ends(axes: Any, ends: Sequence[tuple[float, float]], names: Sequence[str], *, away: float = 14) -> None:
-    """Put a name to the right of each line's end, moved up or down where ends are close; a line leads there.
+    """Put a name to the right of each line's end.
 
-    Call it last: it makes room at the right and settles the layout of the figure.
+    If ends are close, names are moved up or down and connected with a line.
+
+    Call it last, because it makes room at the right and fixes the layout of the figure.
     """
     with _square_letters(axes.figure):
         shown = {"textcoords": "offset points", "va": "center", "gid": "label", "annotation_clip": False}
@@ -310,7 +323,7 @@ def name_ends(axes: Any, ends: Sequence[tuple[float, float]], names: Sequence[st
 
 
 def spread(places: Sequence[float], heights: Sequence[float], low: float, high: float) -> list[float]:
-    """Move the middles of boxes apart so that none overlap, in their order, within bounds as far as there is room.
+    """Return new middles of boxes, so that boxes do not overlap, keep their order, and stay in bounds if possible.
 
     >>> spread([10, 11, 50], [8, 8, 8], 0, 100), spread([99, 98], [8, 8], 0, 100)
     ([10, 18.0, 50], [96.0, 88.0])
@@ -328,7 +341,7 @@ def spread(places: Sequence[float], heights: Sequence[float], low: float, high: 
 
 
 def _settle(figure: Any) -> None:
-    """Lay the figure out, and leave everything where it is from here on."""
+    """Compute the layout of the figure and fix it."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes in figure.axes:
@@ -336,14 +349,14 @@ def _settle(figure: Any) -> None:
 
 
 def _squares(name: str) -> str:
-    """Replace letters that the font of matplotlib lacks by one of the width that Hangul, Kana and Han letters have."""
+    """Replace letters that matplotlib's font lacks with a character as wide as Hangul, Kana and Han letters."""
     known = _letters(_OWN_FONT)
     return "".join(letter if letter == "\n" or letter in known else _SQUARE for letter in name)
 
 
 @contextmanager
 def _square_letters(figure: Any) -> Iterator[None]:
-    """Keep squares in the place of letters that the font lacks, in every text of a figure."""
+    """Replace letters that the font lacks with squares in every text of a figure, and restore them at the end."""
     from matplotlib.text import Text
 
     before = [(text, text.get_text()) for text in figure.findobj(Text)]
@@ -359,19 +372,20 @@ def _square_letters(figure: Any) -> Iterator[None]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 _SVG = "{http://www.w3.org/2000/svg}"
-_OWN_ID = re.compile(r".*[._]\d+$")  # what matplotlib calls a group; other names are ours
+_OWN_ID = re.compile(r".*[._]\d+$")  # group names of matplotlib; other names are gids set here
 _DROPPED = {f"{_SVG}{tag}" for tag in ("defs", "metadata", "clipPath", "style")}
 
 
 @drawing()
 def to_svg(figure: Any, *, kind: str, title: str, about: str) -> str:
-    """Return a figure as an element of a page, in the page's colours and font.
+    """Return a figure as an SVG element of a page, with the page's colours and font.
 
-    It holds paths and texts alone: no style, no reference and no address. The `gid` of an artist is the class of its group.
+    It contains only paths and texts, without a style element, references or links. The `gid` of an artist becomes the
+    class of its group.
 
-    :param kind: the class of the element
-    :param title: what it shows, for a screen reader and as its tooltip
-    :param about: what is drawn, in words
+    :param kind: the CSS class of the element
+    :param title: the title for screen readers and the tooltip
+    :param about: a description of the drawing in words
     """
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
@@ -380,8 +394,8 @@ def to_svg(figure: Any, *, kind: str, title: str, about: str) -> str:
     for axes in figure.axes:
         axes.patch.set_visible(False)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # the browser has a font with it
-        # not `savefig`, which lays all of it out a second time, as if it had not been settled
+        warnings.filterwarnings("ignore", "Glyph")  # the browser has a font for letters that matplotlib's font lacks
+        # not `savefig`, which would compute the layout a second time
         FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None})
     figure.set_canvas(canvas)
     root = ElementTree.fromstring(stream.getvalue())
@@ -393,7 +407,7 @@ def to_svg(figure: Any, *, kind: str, title: str, about: str) -> str:
 
 
 def _elements(node: ElementTree.Element, shapes: Mapping[str, ElementTree.Element]) -> Iterator[str]:
-    """Give the paths and texts below a node; a mark is its shape, moved to its place."""
+    """Yield the paths and texts below a node. A mark becomes the path of its shape, moved to its place."""
     style = _css(node)
     if node.tag in _DROPPED:
         return
@@ -416,7 +430,10 @@ def _elements(node: ElementTree.Element, shapes: Mapping[str, ElementTree.Elemen
 
 
 def _css(*nodes: ElementTree.Element) -> str:
-    """Give the style of nodes, the last one's first, with the page's colours; the font is the page's."""
+    """Return the style attribute for nodes, with CSS variables as colours and no font.
+
+    Later nodes override earlier ones.
+    """
     rules: dict[str, str] = {}
     for node in nodes:
         parts = [rule.partition(":") for rule in node.get("style", "").split(";") if rule]
@@ -427,7 +444,7 @@ def _css(*nodes: ElementTree.Element) -> str:
 
 
 def _rounded(text: str | None) -> str:
-    """Write numbers with one decimal."""
+    """Return a text with its decimal numbers rounded to one decimal."""
     return re.sub(
         r"-?\d+\.\d+", lambda found: f"{float(found[0]):z.1f}".removesuffix(".0"), " ".join((text or "").split())
     )
@@ -435,10 +452,10 @@ def _rounded(text: str | None) -> str:
 
 @drawing()
 def save_png(figure: Any, path: Path) -> str:
-    """Write a figure as PNG and return the file's name; `to_svg` comes first, for letters may be left out here.
+    """Write a figure as PNG and return the file's name. Call `to_svg` before, because letters may be removed here.
 
-    Hangul and Han letters are drawn with a font of this machine. Where matplotlib knows none, they are left out, and the
-    name becomes `model 1: int8`: the page has it whole.
+    Hangul and Han letters are drawn with a font of this machine. If matplotlib finds none, these letters are left out,
+    and the name becomes for example `model 1: int8`. The page has the full name.
     """
     from matplotlib.patheffects import withStroke
     from matplotlib.text import Text
@@ -454,16 +471,16 @@ def save_png(figure: Any, path: Path) -> str:
     for text in figure.findobj(lambda artist: artist.get_gid() == "label"):
         text.set_path_effects([withStroke(linewidth=4, foreground=PAPER)])
     figure.set(dpi=_PNG_DPI, facecolor=PAPER)
-    figure.patch.set_visible(True)  # `to_svg` has hidden it: without paper the ink is lost in a dark viewer
+    figure.patch.set_visible(True)  # `to_svg` has hidden the background, and dark text is not visible in a dark viewer
     figure.canvas.print_png(
         path, pil_kwargs={"compress_level": 4}
-    )  # 6, the default: twice the time for 1 % fewer bytes
+    )  # the default of 6 takes twice the time for 1 % fewer bytes
     figure.set(dpi=_DPI)
     return path.name
 
 
 def _drawable(name: str, fonts: Sequence[str], instead: str) -> str:
-    """Leave out letters that no font has, and add something to tell the name by."""
+    """Return a name without letters that no font has. If letters are missing, `instead` is put before the rest."""
     left = _left_of(name, fonts)
     if left == name:
         return name
@@ -485,7 +502,7 @@ def _letters(font: str) -> frozenset[str]:
 
 
 def _fonts_beside(name: str) -> list[str]:
-    """Return a font of this machine with Hangul and Han letters, where the name has letters that our own font lacks."""
+    """Return a font with Hangul and Han letters, in a list, if the name has letters that matplotlib's font lacks."""
     if _letters(_OWN_FONT).issuperset(name.replace("\n", "")):
         return []
     from matplotlib.font_manager import fontManager

@@ -1,7 +1,8 @@
-"""The model card: a `README.md` in each folder of a run that says what the model is, lost and won, and how to load it.
+"""Write model cards: a `README.md` in each model folder of a run, with description, quality, speed and usage.
 
-`model_card.md` filled from the report's own numbers and the folders' `artefact.json`, when the report is written; the metadata
-on top are what the Hugging Face hub reads. A card describes the model and is no part of it: it does not change the revision.
+The template `model_card.md` is filled with the numbers of the report and of the folders' `artefact.json`, when the
+report is written. The metadata at its top are for the Hugging Face hub. A card describes the model and is not part of
+its revision.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,8 +36,8 @@ _ENDING = {"openvino": ', backend="openvino"', "onnx": ', backend="onnx"', "torc
 def write_model_cards(run: Run, result: Mapping[str, Any], folders: Mapping[str, Path]) -> None:
     """Write the `README.md` of every model that the report measured.
 
-    :param result: what `report/benchmark.json` holds
-    :param folders: where the models of its rows lie, by name
+    :param result: the content of `report/benchmark.json`
+    :param folders: the folders of the models in its rows, by name
     """
     exports = _exports(run)
     for row in result["rows"]:
@@ -49,7 +50,7 @@ def write_model_cards(run: Run, result: Mapping[str, Any], folders: Mapping[str,
 
 
 def _exports(run: Run) -> dict[str, Mapping[str, Any]]:
-    """Return what each export's check found, by the folder's name."""
+    """Return the result of each export's comparison with torch, by the folder's name."""
     found = {path.name: read_card(path) for path in sorted((run.folder / "exports").glob("*"))}
     return {
         name: card.details["parity"] for name, card in found.items() if card is not None and "parity" in card.details
@@ -57,7 +58,7 @@ def _exports(run: Run) -> dict[str, Mapping[str, Any]]:
 
 
 def _own_parity(row: Mapping[str, Any], artefact: Artefact) -> dict[str, Mapping[str, Any]]:
-    """Return what the check of a teacher's export found; the student's exports are shown together."""
+    """Return the result of a teacher export's comparison with torch, {} for other rows."""
     found = artefact.details.get("parity") if row["role"] == "teacher_export" else None
     return {} if found is None else {row["name"]: found}
 
@@ -70,7 +71,10 @@ def _text(
     exports: Mapping[str, Any],
     boards: Sequence[BoardScore],
 ) -> str:
-    """Fill `model_card.md`; a teacher that is no model has nothing that can be loaded, and metadata are for what hubs know."""
+    """Return the filled `model_card.md`.
+
+    A black-box teacher gets no instructions for loading. Black boxes and models that compare tokens get no metadata.
+    """
     is_model = row["kind"] not in BLACK_BOXES
     shown = exports if row["role"] in ("student", "export") else _own_parity(row, artefact)
     card = render(
@@ -139,7 +143,7 @@ def _metadata(
 
 
 def _hub_parents(run: Run) -> list[str]:
-    """Return the backbones that have a name on the hub."""
+    """Return the names of backbones that come from the hub."""
     backbones = [teacher.backbone for teacher in run.recipe.models.values()]
     backbones += [asked.backbone for asked in run.recipe.black_boxes.values() if isinstance(asked, TokenTeacher)]
     if run.recipe.student is not None:
@@ -228,7 +232,7 @@ def _interval(given: Mapping[str, float] | None, form: str) -> str:
 
 
 def _parity(exports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Return what each export's check found; None without any."""
+    """Return the results of the exports' comparisons with torch, for the template; None without exports."""
     if not exports:
         return None
     keys = ("rank_agreement", "mean_cosine", "min_cosine", "max_difference", "batch_difference")
@@ -248,7 +252,7 @@ def _parity(exports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
 
 
 def _by_script(scripts: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Say how near an export is on the texts of each script, with their number."""
+    """Return how close an export is to torch on the texts of each script, with the number of texts."""
     return [
         f"{script.title()} {near} ({numbers['n']})"
         for script, numbers in scripts.items()
@@ -264,14 +268,14 @@ def _closeness(numbers: Mapping[str, Any]) -> str:
 
 
 def _apart(arithmetic: Mapping[str, Any]) -> str:
-    """Say how far apart an int8 export is on two CPUs."""
+    """Return how far the results of an int8 export differ between two kinds of CPU."""
     if arithmetic["mean_cosine"] is not None:
         return f"cosine between them {arithmetic['mean_cosine']:.5f}, least {arithmetic['min_cosine']:.5f}"
     return f"logits differ by {arithmetic['difference']:.2g} standard deviations at most"
 
 
 def use_of(row: Mapping[str, Any], artefact: Artefact) -> dict[str, Any]:
-    """Return what `model_card_use.md` says: how a folder is loaded, and what its calibration is worth."""
+    """Return the values for `model_card_use.md`: how to load a folder, and the quality of its calibration."""
     return {
         "kind": artefact.kind,
         "backend": _ENDING.get(row["runtime"], ""),
@@ -297,7 +301,7 @@ def _calibration(row: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _decision(row: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the threshold with its precision and recall; None where there is none, or nothing to measure it on."""
+    """Return the threshold with its precision and recall; None without a threshold, or if one of them is undefined."""
     point = (row.get("calibration") or {}).get("operating_point")
     if point is None or point["precision"] is None or point["recall"] is None:
         return None
@@ -338,14 +342,14 @@ def _control(said: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _taught_by(run: Run, row: Mapping[str, Any]) -> Sequence[Run]:
-    """Return the stages that a row's model went through as a student."""
+    """Return the training stages of a row's model; () if it is not a student."""
     if row["role"] == "stage":
         return [stage for stage in run.stages if row["name"] == f"after {stage.name}"]
     return run.stages if row["role"] in ("student", "export") else ()
 
 
 def _objectives(stages: Sequence[Run]) -> list[tuple[str, str]]:
-    """Return what a student learned by, stage by stage: a name and its settings."""
+    """Return the objectives of a student, stage by stage: name and settings."""
     return [
         (f"`{name}`{'' if stage.name is None else f' of stage {stage.name}'}", _settings(term))
         for stage in stages
@@ -369,9 +373,10 @@ def _limits(run: Run, result: Mapping[str, Any]) -> dict[str, Any]:
 def push(folder: Path, repository: str, *, private: bool = True, dry_run: bool = False) -> str:
     """Upload a model folder to the Hugging Face hub and return its address.
 
-    :param dry_run: ask nobody and send nothing; return what would be sent, a line for each file
-    :raises BadInput: where the folder is not whole, is not what was made or has no README.md, and for a name that the hub does not know
-    :raises JobFailed: where the hub refuses
+    :param dry_run: contact no server and send nothing; return what would be sent, one line for each file
+    :raises BadInput: if the folder is incomplete, has changed since it was made or has no README.md, or the name is not
+        valid
+    :raises JobFailed: if the hub refuses
     """
     check_model_folder(folder)
     check_unchanged(folder)

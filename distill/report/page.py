@@ -1,4 +1,4 @@
-"""The page of a report: one HTML file, `report.html` filled with all that there is data for."""
+"""The page of a report: one HTML file, made from the template `report.html` with all available data."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,7 @@ __all__ = ["page"]
 
 
 def page(content: BenchmarkResults, pictures: Pictures) -> str:
-    """Give the whole page; what there is no data for is empty, and the template leaves it out."""
+    """Return the whole page. Values without data are empty, and the template leaves them out."""
     raw = content.raw
     lines, services = lines_of(content), services_of(content)
     return render(
@@ -46,7 +46,7 @@ def page(content: BenchmarkResults, pictures: Pictures) -> str:
 
 
 def _kept(content: BenchmarkResults) -> list[tuple[str, str, str]]:
-    """Say what each model keeps of its teacher, and what that is worth."""
+    """Return each model's label, its shares of the teacher's quality, and the comparison with chance and floor."""
     if content.teacher is None:
         return []
     others = [(label, row) for label, row in content.labelled() if row.get("role") != "teacher"]
@@ -65,7 +65,7 @@ def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _fact_name(key: str) -> str:
-    """Write a key as a word: n_pairs is pairs."""
+    """Return a key as words: n_pairs becomes pairs."""
     return {"cpu": "CPU"}.get(key, key.removeprefix("n_").replace("_", " "))
 
 

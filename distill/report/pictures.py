@@ -1,7 +1,7 @@
 """The pictures of a report: quality against latency and throughput, latency by length and under load, and reliability.
 
-Each is one figure. The page has it as SVG, in two sizes where a phone needs its own, for text is drawn at its true size;
-the PNG files are the same figures.
+Each picture is one figure. The page contains it as SVG, some in a second size for phones, because text is not scaled.
+The PNG files show the same figures.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ _LATENCY, _THROUGHPUT = "p50 latency, ms (log scale)", "pairs per second (log sc
 
 @dataclass(frozen=True)
 class _Shape:
-    """Size of a picture and of its text in pixels, and the letters in a line of a name."""
+    """Size of a picture and of its text in pixels, and the maximum number of letters in a line of a name."""
 
     kind: str
     width: float
@@ -51,12 +51,12 @@ _DESK = _Shape("desk", 928, 440)
 _DESK_HALF = _Shape("desk", 736, 360)
 _PHONE = _Shape("phone", 344, 340, 12, 22)
 _SQUARE = _Shape("desk", 480, 480)
-_PANEL = _Shape("panel", 344, 248, 12)  # one of several side by side, of the same size on a phone
+_PANEL = _Shape("panel", 344, 248, 12)  # one of several side by side; it has the same size on a phone
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure with what it shows, in words."""
+    """A figure with a title and a description in words."""
 
     figure: Any
     kind: str
@@ -65,22 +65,22 @@ class Picture:
 
     @cached_property
     def svg(self) -> str:
-        """The figure as an element of the page."""
+        """The figure as an SVG element of the page."""
         return to_svg(self.figure, kind=self.kind, title=self.title, about=self.about)
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """What there is data for; the first of several sizes is the largest."""
+    """The pictures for which there is data. If a picture has several sizes, the first is the largest."""
 
     quality_latency: Sequence[Picture] = ()
     quality_throughput: Sequence[Picture] = ()
     latency_by_length: Sequence[Picture] = ()
-    under_load: Sequence[Picture] = ()  # one a model
+    under_load: Sequence[Picture] = ()  # one per model
     reliability: Sequence[Picture] = ()
 
     def write(self, folder: Path) -> list[str]:
-        """Write those of `PNG_FILES` that there is data for; names of the files."""
+        """Write the files of `PNG_FILES` for which there is data, and return their names."""
         of_files = (self.quality_latency, self.quality_throughput, self.latency_by_length, self.reliability)
         return [
             save_png(sizes[0].figure, folder / name) for name, sizes in zip(PNG_FILES, of_files, strict=True) if sizes
@@ -88,7 +88,7 @@ class Pictures:
 
 
 def draw(content: BenchmarkResults) -> Pictures:
-    """Draw all that a benchmark has data for."""
+    """Draw all pictures for which a benchmark has data."""
     latency, throughput = points_of(content, latency_of), points_of(content, throughput_of, less=False)
     lines, services, name = lines_of(content), services_of(content), metric_name(content.primary or "")
     curve = curve_of(content)
@@ -102,7 +102,7 @@ def draw(content: BenchmarkResults) -> Pictures:
 
 
 def _scatter(points: Sequence[Point], metric: str, across: str, shape: _Shape) -> Picture:
-    """Draw quality against time, with names at the points; where there is no room for them, with numbers and a key."""
+    """Draw quality against time, with names at the points, or with numbers and a key if there is no room for names."""
     names = [wrapped(point.label, shape.letters) for point in points]
     figure = _scattered(points, metric, across, shape, names)
     if figure is None:
@@ -118,7 +118,10 @@ def _scatter(points: Sequence[Point], metric: str, across: str, shape: _Shape) -
 def _scattered(
     points: Sequence[Point], metric: str, across: str, shape: _Shape, names: Sequence[str], *, key: bool = False
 ) -> Any:
-    """Draw points with their names; None where there is no room for the names and there need not be."""
+    """Draw points with their names; return None if there is no room for the names.
+
+    :param key: names are numbers, which are placed in any case, and a key below explains them
+    """
     columns, letters = (1, 38) if shape.width < 500 else (2, 50)
     numbered = zip(names, points, strict=True)
     said = [wrapped(f"{number}  {point.label}", letters) for number, point in numbered] if key else []
@@ -144,7 +147,7 @@ def _scattered(
 
 
 def _lines_of_key(said: Sequence[str], columns: int) -> int:
-    """Return the lines of its longest column."""
+    """Return the number of lines in the key's longest column."""
     lines, entries = [text.count("\n") + 1 for text in said], -(-len(said) // columns)
     return max((sum(lines[start : start + entries]) for start in range(0, len(lines), entries or 1)), default=0)
 
@@ -169,7 +172,7 @@ def _by_length(lines: Sequence[Line], shape: _Shape) -> Picture:
 
 @drawing()
 def _panels(services: Sequence[Service]) -> list[Picture]:
-    """Draw each model's percentiles by the rate of arrivals, in a picture of its own, all on one scale."""
+    """Draw one picture per model: its latency percentiles by the rate of arrivals. All pictures have the same scale."""
     rates = [load.rate for service in services for load in service.loads]
     times = [load.times[name] for service in services for load in service.loads for name in PERCENTILES]
     pictures = []
@@ -189,7 +192,7 @@ def _panels(services: Sequence[Service]) -> list[Picture]:
 
 @drawing()
 def _reliability(curve: Curve, shape: _Shape) -> Picture:
-    """Draw the share of matches by probability, before and after calibration, beside the diagonal that has no error."""
+    """Draw the share of matches by probability, before and after calibration, with the diagonal for comparison."""
     figure, (axes,) = new_figure(shape.width, shape.height, text=shape.text, grid="both")
     _name_axes(figure, axes, "probability", "share of matches")
     axes.set(xlim=(0, 1), ylim=(0, 1))
@@ -213,7 +216,7 @@ def _reliability(curve: Curve, shape: _Shape) -> Picture:
 
 
 def _name_axes(figure: Any, axes: Any, across: str, up: str) -> None:
-    """Name both axes without turning a text: one above, one at the right."""
+    """Name both axes with horizontal text: the vertical axis above the figure, the horizontal axis at its right end."""
     figure.suptitle(wrapped(up, 40), x=0, ha="left", color=SOFT)
     axes.set_xlabel(across, loc="right")
 
@@ -234,6 +237,6 @@ def _style(role: str) -> dict[str, Any]:
 
 
 def _read_out(curves: Sequence[tuple[str, Sequence[tuple[float, float]]]]) -> str:
-    """Say in words what is drawn, for who does not see it."""
+    """Return the curves in words, for readers who cannot see the picture."""
     said = [(name, [f"{three_digits(p50)} ms at {across:g}" for across, p50 in points]) for name, points in curves]
     return "; ".join(f"{name}: {', '.join(points)}" for name, points in said)

@@ -1,4 +1,4 @@
-"""What a report draws and tabulates: each model's points, lines, batches and loads, checked number by number."""
+"""The data for a report's pictures and tables: each model's points, lines, batches and loads, with checked numbers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +26,10 @@ PERCENTILES = ("p50", "p95", "p99")
 
 @dataclass(frozen=True)
 class Point:
-    """A model in a picture of quality against time."""
+    """A model in a picture of quality (y) against latency or throughput (x).
+
+    :param front: no other model is at least as good in both
+    """
 
     label: str
     role: str
@@ -48,7 +51,7 @@ class LengthTime:
 
 @dataclass(frozen=True)
 class Line:
-    """Latency of a model by length, the least first."""
+    """Latency of a model by length, in ascending order of length."""
 
     label: str
     role: str
@@ -57,7 +60,7 @@ class Line:
 
 @dataclass(frozen=True)
 class BatchTime:
-    """A batch size at a length: milliseconds of a batch, and pairs a second."""
+    """A batch size at a length, with milliseconds per batch and pairs per second."""
 
     batch: float
     tokens: float
@@ -65,13 +68,13 @@ class BatchTime:
 
     @property
     def per_second(self) -> float:
-        """Pairs a second."""
+        """Pairs per second."""
         return 1000 * self.batch / self.p50
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A model in batches of each size at each length."""
+    """A model's times for batches of each size at each length."""
 
     label: str
     cells: list[BatchTime]
@@ -79,7 +82,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Load:
-    """Latencies in milliseconds, by the name of the percentile, where `rate` pairs a second arrive."""
+    """Latencies in milliseconds, by the name of the percentile, when `rate` pairs per second arrive."""
 
     share: float  # of the capacity
     rate: float
@@ -88,18 +91,19 @@ class Load:
 
 @dataclass(frozen=True)
 class Service:
-    """A model under each load, the least first."""
+    """A model under each load, in ascending order of the rate."""
 
     label: str
     role: str
-    capacity: float | None  # pairs a second
+    capacity: float | None  # pairs per second
     loads: list[Load]
 
 
 def points_of(content: BenchmarkResults, x: Callable[[Row], float | None], less: bool = True) -> list[Point]:
-    """Models that have the primary metric and `x`, a time; those that no other beats in both are the front.
+    """Return the models that have the primary metric and `x`. Models that no other model beats are marked as the front.
 
-    `less`: a model with less of `x` is better; a throughput is better where there is more of it.
+    :param x: returns a row's latency or throughput
+    :param less: whether less of `x` is better (latency); False: more is better (throughput)
     """
     given = [_point(label, row, content.primary or "", x(row)) for label, row in content.labelled()]
     found = [point for point in given if point is not None]
@@ -117,7 +121,7 @@ def _point(label: str, row: Row, primary: str, across: float | None) -> Point | 
 
 
 def lines_of(content: BenchmarkResults) -> list[Line]:
-    """Models whose latency was measured by length."""
+    """Return the models whose latency was measured by length."""
     lines = []
     for label, row in content.labelled():
         points = [
@@ -131,7 +135,7 @@ def lines_of(content: BenchmarkResults) -> list[Line]:
 
 
 def grids_of(content: BenchmarkResults) -> list[Grid]:
-    """Models that were measured in batches."""
+    """Return the models that were measured in batches."""
     grids = []
     for label, row in content.labelled():
         given = [_positive(one, ("batch", "tokens", "p50")) for one in _under_load(row, "batches")]
@@ -142,7 +146,7 @@ def grids_of(content: BenchmarkResults) -> list[Grid]:
 
 
 def services_of(content: BenchmarkResults) -> list[Service]:
-    """Models that were measured under pairs that arrive at random."""
+    """Return the models that were measured with randomly arriving pairs."""
     services = []
     for label, row in content.labelled():
         given = [_positive(one, ("load", "rate", *PERCENTILES)) for one in _under_load(row, "open_loop")]
@@ -163,6 +167,6 @@ def _under_load(row: Row, what: str) -> list[Any]:
 
 
 def _positive(values: Any, keys: Sequence[str]) -> dict[str, float] | None:
-    """Give these numbers, or None where one of them is missing or has no logarithm."""
+    """Return the numbers of these keys; None if one of them is missing or not above 0 (axes are logarithmic)."""
     known = {key: number for key in keys if (number := number_at(values, key)) is not None and number > 0}
     return known if len(known) == len(keys) else None

@@ -1,6 +1,6 @@
 """The tables of the page: all models with all numbers, and latency by length, in batches and under load.
 
-Here is what stands in them, as text; how that is written is in `report.html`.
+This module makes their content as text. The template `report.html` defines their form.
 """
 
 import math
@@ -51,7 +51,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ColumnHead:
-    """The head of a column, and whether it is the first of its group."""
+    """The head of a column, and whether the column is the first of its group."""
 
     text: str
     starts: bool = False
@@ -59,17 +59,17 @@ class ColumnHead:
 
 @dataclass(frozen=True)
 class Shown:
-    """A number in a cell, with what stands below it in small type."""
+    """A number in a cell, with the lines below it in small type."""
 
     text: str
     small: Sequence[str] = ()
     strong: bool = False
-    heat: float | None = None  # a percentage
+    heat: float | None = None  # strength of the cell's tint, in percent
 
 
 @dataclass(frozen=True)
 class TableLine:
-    """A line: its name with what stands below it, and a cell a column; None is not measured."""
+    """A line of a table: its name with the small text below it, and one cell per column; None: not measured."""
 
     name: str
     small: str
@@ -79,18 +79,18 @@ class TableLine:
 
 @dataclass(frozen=True)
 class ReportTable:
-    """A table with its caption, a text a line."""
+    """A table with its caption, as a list of paragraphs."""
 
     name: str
     caption: Sequence[str]
     heads: Sequence[ColumnHead]
     lines: Sequence[TableLine]
-    groups: Sequence[tuple[str, int]] = ()  # names over so many columns
+    groups: Sequence[tuple[str, int]] = ()  # names of column groups, with the number of their columns
 
 
 @dataclass(frozen=True)
 class _Column:
-    """A column of the main table: a number that is compared and, in small type, what goes with it."""
+    """A column of the main table: a number that is compared between rows, and details in small type."""
 
     group: str
     head: str
@@ -101,7 +101,7 @@ class _Column:
 
 
 def main_table(content: BenchmarkResults) -> ReportTable:
-    """Give every model with its qualities, speed and size."""
+    """Return the table of all models with quality, speed and size."""
     columns = _columns(content)
     best = [_best(column, content.rows) for column in columns]
     before = [None, *(column.group for column in columns)]
@@ -120,8 +120,8 @@ def main_table(content: BenchmarkResults) -> ReportTable:
 
 
 def _columns(content: BenchmarkResults) -> list[_Column]:
-    """Columns that any row has a number for."""
-    quality = [_metric_column(key, content.reference) for key in content.metrics]
+    """Return the columns for which at least one row has a number."""
+    quality = [_metric_column(key) for key in content.metrics]
     columns = [*quality, _share_column(content.primary), *_speed_columns(content.reference), *_size_columns()]
     return [column for column in columns if any(column.value(row) is not None for row in content.rows)]
 
@@ -154,7 +154,7 @@ def _speed_columns(reference: str) -> list[_Column]:
     def speedup(row: Row) -> list[str]:
         factor, split = number_at(row, "speedup"), speed_share(row)
         said = [] if factor is None or row.get("role") == "teacher" else [f"{times(factor)} {reference}"]
-        # a factor a line: the column is narrow
+        # one factor per line, because the column is narrow
         parts = (
             []
             if split is None
@@ -189,7 +189,7 @@ def _size_columns() -> list[_Column]:
 
 
 def _best(column: _Column, rows: Sequence[Row]) -> float | None:
-    """Best shown value beside the teacher, or None where there are not two to choose from."""
+    """Return a column's best value without the teacher's rows, times `better`; None if fewer than two rows have one."""
     values = [column.value(row) for row in rows if row.get("role") not in IS_TEACHER]
     known = [value * column.better for value in values if value is not None]
     return max(known) if column.better and len(known) > 1 else None
@@ -222,7 +222,7 @@ def _caption(content: BenchmarkResults) -> list[str]:
 
 
 def _runtime_words(content: BenchmarkResults) -> str:
-    """Say what × teacher is made of, and what OpenVINO computes in."""
+    """Return notes on the two factors of "× teacher", and on OpenVINO's number format."""
     words = []
     if any(row.get("speedup_split") for row in content.rows):
         words.append(
@@ -238,7 +238,7 @@ def _runtime_words(content: BenchmarkResults) -> str:
 
 
 def pairs_measured(content: BenchmarkResults) -> str:
-    """Say over how many pairs speed was measured: once where all rows have the same, else row by row; "" where it is not known."""
+    """Return on how many pairs speed was measured: once if all rows agree, else row by row; "" if unknown."""
     known = [
         (label, numbers)
         for label, row in content.labelled()
@@ -256,7 +256,7 @@ def _pair_counts(latency: float | None, throughput: float | None) -> str:
 
 
 def measuring_ended(content: BenchmarkResults) -> str:
-    """Say what the small intervals of speed are and why measuring stopped; "" where it is not known."""
+    """Return a note on the intervals of speed, and on the reason why measuring stopped; "" if it is unknown."""
     said = content.raw.get("measuring") or {}
     rounds, seconds, limit = (number_at(said, key) for key in ("rounds", "seconds", "interval"))
     if rounds is None:
@@ -285,7 +285,7 @@ def _cell(row: Row, column: _Column, best: float | None) -> Shown | None:
 
 
 def length_table(lines: Sequence[Line]) -> ReportTable:
-    """Give the latency of one pair by its tokens."""
+    """Return the table of the latency of one pair by its number of tokens."""
     tokens = sorted({point.tokens for line in lines for point in line.points})
     body = []
     for line in lines:
@@ -302,7 +302,7 @@ def length_table(lines: Sequence[Line]) -> ReportTable:
 
 
 def load_table(services: Sequence[Service]) -> ReportTable:
-    """Give latencies by the share of a model's capacity that arrives."""
+    """Return the table of latencies by arrival rate, as a share of a model's capacity."""
     shares = sorted({load.share for service in services for load in service.loads})
     body = []
     for service in services:
@@ -323,7 +323,7 @@ def _under_load(load: Load | None) -> Shown | None:
 
 
 def batch_tables(grids: Sequence[Grid]) -> list[ReportTable]:
-    """Give pairs a second by batch and tokens, a table a model; tints are on one scale for all."""
+    """Return one table per model: pairs per second by batch size and tokens. All tables share one scale of tints."""
     rates = [cell.per_second for grid in grids for cell in grid.cells]
     return [_batch_table(grid, min(rates), max(rates)) for grid in grids]
 

@@ -1,4 +1,4 @@
-"""Pages from Jinja2 templates: every value is escaped, and one that a template misses is an error."""
+"""Fill Jinja2 templates. Values in HTML are escaped, and a value that is missing for a template is an error."""
 
 from functools import cache
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""The numbers of a report as they are read, and what it says in words: plain text, nothing escaped."""
+"""Format the numbers of a report, and write its sentences, as plain text without escapes."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -52,7 +52,7 @@ _ROLE_WORDS = {"teacher_export": "teacher, exported", "stage": "student, after a
 
 
 def three_digits(value: float) -> str:
-    """Three significant digits, at most two decimals, thousands apart.
+    """Return a number with three significant digits, at most two decimals, and separated thousands.
 
     >>> [three_digits(value) for value in (0.1234, 1.234, 12.34, 123.4, 12345.6)]
     ['0.12', '1.23', '12.3', '123', '12,346']
@@ -63,7 +63,7 @@ def three_digits(value: float) -> str:
 
 
 def three_decimals(value: float) -> str:
-    """Write a quality.
+    """Return a metric's value with three decimals.
 
     >>> three_decimals(0.98765), three_decimals(-0.05), three_decimals(-0.0001)
     ('0.988', '−0.050', '0.000')
@@ -72,7 +72,7 @@ def three_decimals(value: float) -> str:
 
 
 def bound(value: float) -> str:
-    """Write a bound of an interval in little room.
+    """Return a bound of an interval in short form, without the 0 before the decimal point.
 
     >>> bound(0.8123), bound(-0.05), bound(1.0)
     ('.812', '−.050', '1.000')
@@ -82,22 +82,22 @@ def bound(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """Write a share: 97.9 %."""
+    """Return a share in percent: 97.9 %."""
     return f"{share * 100:.1f}\u00a0%".replace("-", "−")
 
 
 def times(factor: float) -> str:
-    """Write a factor as it is read: 41×, 1.8×, 0.62×."""
+    """Return a factor in short form: 41×, 1.8×, 0.62×."""
     return f"{factor:,.0f}×" if factor >= 10 else f"{factor:.1f}×" if factor >= 1 else f"{factor:.2g}×"
 
 
 def megabytes(size: float) -> str:
-    """Write a size: 23.1 MB, 2.27 GB."""
+    """Return a size in megabytes with its unit: 23.1 MB, 2.27 GB."""
     return f"{size / 1000:.2f} GB" if size >= 1000 else f"{three_digits(size)} MB"
 
 
 def in_units(count: float) -> str:
-    """Write a number of parameters: 22.7 M, 1.24 G."""
+    """Return a number of parameters in short form: 22.7 M, 1.24 G."""
     for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if count >= scale:
             return f"{three_digits(count / scale)} {unit}"
@@ -105,12 +105,12 @@ def in_units(count: float) -> str:
 
 
 def metric_name(key: str) -> str:
-    """Name a metric; one that is not known goes by its key."""
+    """Return the name of a metric; the key itself if the metric is not known."""
     return METRIC_NAMES.get(key, key)
 
 
 def listed(parts: Sequence[str]) -> str:
-    """Join phrases as a sentence does.
+    """Join phrases with commas and "and".
 
     >>> listed(["a", "b", "c"]), listed(["a"])
     ('a, b and c', 'a')
@@ -119,9 +119,10 @@ def listed(parts: Sequence[str]) -> str:
 
 
 def nature(row: Row, reference: str = "teacher") -> str:
-    """Role, kind, runtime and precision in one line; a precision that is not known is said to be so.
+    """Return role, kind, variant, runtime and precision in one line; a missing precision is called "not recorded".
 
-    :param reference: what the first row is called; where folders are compared, the others have no role
+    :param reference: the name for the row with which the others are compared; if it is not "teacher", the others have
+        no role
     """
     kind, runtime = str(row.get("kind") or ""), str(row.get("runtime") or "")
     precision = row.get("precision") or "precision not recorded"
@@ -141,7 +142,10 @@ def nature(row: Row, reference: str = "teacher") -> str:
 
 
 def headline(content: BenchmarkResults) -> str:
-    """Name the fastest student that keeps 95 % of the teacher, or else the one that keeps most, in one sentence."""
+    """Return the headline: the fastest student that keeps 95 % of the teacher's quality, else the one that keeps most.
+
+    Warnings follow it (`warnings`).
+    """
     ours = [pair for pair in content.labelled() if pair[1].get("role") in _OURS]
     if not ours or content.primary is None:
         return "One model measured" if len(content.rows) == 1 else f"{len(content.rows)} models compared"
@@ -168,7 +172,7 @@ def _keeps_most(ours: Sequence[tuple[str, Row]], key: str) -> tuple[str, Row]:
 
 
 def kept(row: Row, content: BenchmarkResults) -> str | None:
-    """Say what a model keeps of its teacher, without its name, or give None where no share is known."""
+    """Return a model's shares of its teacher's quality, with its costs, as a phrase; None if no share is known."""
     shares = [(key, number_at(row, "retention", key)) for key in content.metrics]
     known = [f"{percent(share)} of its {_spoken(key)}" for key, share in shares if share is not None]
     if not known:
@@ -180,7 +184,7 @@ def kept(row: Row, content: BenchmarkResults) -> str | None:
 
 
 def warnings(content: BenchmarkResults) -> list[str]:
-    """Say, a sentence each without its full stop, what the headline must not hide: models that are not shown to be better than TF-IDF."""
+    """Return warnings for the headline, as sentences without a full stop: models not shown to be better than TF-IDF."""
     under = [
         label for label, row in content.labelled() if row.get("under_floor") and row.get("role") in ("teacher", *_OURS)
     ]
@@ -194,9 +198,9 @@ def warnings(content: BenchmarkResults) -> list[str]:
 
 
 def worth(row: Row, content: BenchmarkResults) -> str | None:
-    """Say what of the primary metric there was to gain and how much of it a model has; None where that is not known.
+    """Return a model's shares of the possible gain in the primary metric, as a phrase; None if they are unknown.
 
-    A model that is worse than what the gain is counted from is said to be below it: a share of less than nothing says no more.
+    A model that is worse than the base of the gain is called below it, because a negative share has no clear meaning.
     """
     key = content.primary or ""
     known = worth_in_parts(row, key)
@@ -207,7 +211,7 @@ def worth(row: Row, content: BenchmarkResults) -> str | None:
 
 
 def worth_in_parts(row: Row, key: str) -> list[str]:
-    """Return what a row has of a metric above chance, over the untrained student and over TF-IDF, as far as it is known."""
+    """Return a row's known shares of the gain in a metric: above chance, over the untrained student and over TF-IDF."""
     shares = (
         (("above_chance", key), "above", "chance"),
         (("gain", "untrained", key), "over", "the untrained student"),
@@ -221,7 +225,7 @@ def worth_in_parts(row: Row, key: str) -> list[str]:
 
 
 def speed_share(row: Row) -> str | None:
-    """Say which factors a model's × teacher is the product of; None where the teacher has no export to hold it against.
+    """Return the two factors of a model's speed-up, in words; None if there is no teacher export to compare with.
 
     >>> speed_share({"speedup_split": {"model": 5.81, "runtime": 3.9, "beside": "bi (int8)", "same": True}})
     '5.8 from the smaller model × 3.9 from the runtime'
@@ -247,7 +251,7 @@ def _costs(row: Row, teacher: Row | None) -> list[str]:
 
 
 def _part(share: float) -> str:
-    """Put a share of a size in words.
+    """Return a share of a size in short form.
 
     >>> _part(0.0512), _part(1.3)
     ('1/20', '1.3×')
@@ -258,12 +262,12 @@ def _part(share: float) -> str:
 
 
 def _spoken(key: str) -> str:
-    """Name a metric inside a sentence."""
+    """Return the name of a metric for use within a sentence."""
     return "average precision" if key == "average_precision" else metric_name(key)
 
 
 def verdict(comparison: Mapping[str, Any]) -> str:
-    """Say in plain words what an interval of a difference shows."""
+    """Return in plain words what the interval of a difference shows."""
     low, high = number_at(comparison, "low"), number_at(comparison, "high")
     if comparison.get("broken_control"):
         return "the control is worse than the untrained student: it is broken, and nothing is shown"

@@ -1,4 +1,4 @@
-"""Résumés as text: their sections, and what names a person taken out of them.
+"""Process résumés as text: split them into sections, and remove personal data.
 
-It reads and writes no file.
+No module here reads or writes files.
 """

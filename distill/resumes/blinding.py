@@ -1,7 +1,8 @@
-"""Take out of a résumé who the person is: what Korean fair-hiring law asks of employers, and blind hiring besides.
+"""Remove personal identifiers from a résumé, as Korean fair-hiring law and blind hiring require.
 
-Labelled fields (`성명: …`), identifiers that need no label (phone numbers, addresses), and names: one that was found is
-removed wherever it stands.  Rules, no model: an unseen phrasing leaks, so read what was removed before relying on it.
+Removed are labelled fields (`성명: …`), identifiers without a label (phone numbers, addresses), and names. A name that
+was found once is removed at all its occurrences. The method is a set of rules and no model. It misses unusual
+phrasings, so check the removed pieces before you rely on it.
 
 Each regular expression takes linear time: quantifiers are bounded or possessive.
 """
@@ -24,7 +25,7 @@ __all__ = ["PLACEHOLDERS", "Blinded", "Identifier", "Removed", "blind"]
 
 @dataclass(frozen=True)
 class Removed:
-    """What was taken out, and where it stood in the whole text."""
+    """A removed piece of text, with its kind and its offsets in the original text."""
 
     kind: Identifier
     text: str
@@ -34,26 +35,26 @@ class Removed:
 
 @dataclass(frozen=True)
 class Blinded:
-    """A text without identifiers, and the identifiers in their order."""
+    """A text without identifiers, and the removed identifiers in the order of the text."""
 
     text: str
     removed: list[Removed]
 
 
 def blind(text: str) -> Blinded:
-    r"""Take out what tells who a person is and what an employer must not ask.
+    r"""Remove the data that identify a person, and the data that an employer must not request.
 
-    That is the list of article 4-3 of the Korean Fair Hiring Procedure Act (looks, height, weight; origin, marriage,
-    property; education, work and property of relatives) and what blind hiring leaves out besides: name, photo, birth
-    date, age, gender, religion, address, identity numbers, phone, e-mail, personal pages.
+    The latter are listed in article 4-3 of the Korean Fair Hiring Procedure Act: looks, height, weight; origin,
+    marriage, property; education, work and property of relatives. Blind hiring also leaves out name, photo, birth date,
+    age, gender, religion, address, identity numbers, phone, e-mail and personal pages.
 
-    The rules read the plain form of the text (:mod:`distill.resumes.plain_text`): decomposed Hangul, full-width and zero-width
-    characters hide nothing. What is not taken out stays as it is written.
+    The rules read the plain form of the text (:mod:`distill.resumes.plain_text`), so decomposed Hangul, full-width and
+    zero-width characters hide nothing. Text that is not removed is unchanged.
 
-    Each piece gives way to a neutral token (:data:`PLACEHOLDERS`, Korean where the text has any Hangul) and labels stay:
-    all résumés keep the layout they had, and a model cannot tell a blinded one from one whose owner left a line out.
-    A name that was found once is removed wherever it stands; parts of it only where they cannot be a common word.
-    Employers' addresses go with the others.  Military service stays: it is asked of applicants by law.
+    Each removed piece is replaced by a neutral token (:data:`PLACEHOLDERS`, in Korean if the text has any Hangul).
+    Labels are kept, so that all résumés keep their layout. A name that was found once is removed at all its
+    occurrences; parts of a name are only removed if they cannot be a common word. Employers' addresses are removed like
+    other addresses. Military service is kept, because the law requires it of applicants.
 
     >>> blind("성명: 홍길동 (만 29세)\n경력: 한빛병원 2019.03 ~ 2022.05\n동료들은 홍길동을 믿습니다.").text
     '성명: [이름]\n경력: 한빛병원 2019.03 ~ 2022.05\n동료들은 [이름]을 믿습니다.'
@@ -66,12 +67,12 @@ def blind(text: str) -> Blinded:
     spans += [*patterns(plain), *personal_cells(plain, personal)]
     header = list(header_names(plain, personal))
     spans += [*header, *names_of_handles(plain), *romanized_names(plain)]
-    for start, end, _ in header:  # what stands beside the name is of the person, whatever the line is taken for
+    for start, end, _ in header:  # cells beside the name are personal data, whatever section the line belongs to
         spans += cells_of(plain, plain.rfind("\n", 0, start) + 1, (plain + "\n").index("\n", end))
     for start, end, kind in [*spans]:
         if kind == "name":
             spans += other_spelling(plain, start, end, labelled=fields.get(start) == "name")
-    # a finer rule knows better what an entry is
+    # if a labelled field starts at the same place, its kind is more precise than that of the entry
     whole = [(start, end, fields.get(start, kind)) for start, end, kind in entries(plain, personal)]
     for name in dict.fromkeys(
         plain[start:end] for start, end, kind in [*spans, *_names_in(plain, whole)] if kind == "name"
@@ -89,7 +90,7 @@ def blind(text: str) -> Blinded:
 
 
 def _names_in(plain: str, whole: Iterable[Span]) -> Iterator[Span]:
-    """Yield the names that fill an entry, up to a bracket or a stroke."""
+    """Yield the names in entries: the text up to the first bracket, slash, comma or bar, if it is a name."""
     for start, end, kind in whole:
         name = _UP_TO.match(plain, start, end)
         if kind == "name" and name and is_name(name[0].strip()):
@@ -100,7 +101,10 @@ _UP_TO = re.compile(r"[^(/,|\n]{2,40}")
 
 
 def _merged(plain: str, spans: Iterable[Span]) -> Iterator[Span]:
-    """Yield the spans in order, those that overlap as one, of the kind of the first and longest."""
+    """Yield the spans in order.
+
+    Overlapping spans are merged, with the kind of the first; of those that start together, the longest.
+    """
     last: Span | None = None
     for start, end, kind in sorted(spans, key=lambda span: (span[0], -span[1])):
         while start < end and plain[end - 1] in " \t\r\n":

@@ -1,4 +1,4 @@
-"""Blinding, labelled fields: `성명: …`, `Phone …`, tables with their labels in one row and the values in the next."""
+"""Blinding: find labelled fields: `성명: …`, `Phone …`, and tables with labels in one row and values in the next."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -37,9 +37,11 @@ _SEX = "(?:남(?:성|자)?|여(?:성|자)?|male|female)(?![가-힣A-Za-z])"
 
 
 class _Field(NamedTuple):
-    """A labelled field: its labels, and the shapes of its value after a colon, a bar or a gap, and after one space.
+    """A labelled field, with patterns for its labels and values.
 
-    `personal`: the label means something else anywhere but among the personal data.
+    :param value: pattern of the value after a colon, a bar or a gap
+    :param loose_value: pattern of the value after a single space; None: such values are not accepted
+    :param personal: the label only counts in personal data, because it has another meaning elsewhere
     """
 
     kind: Identifier
@@ -162,7 +164,7 @@ _FIELDS = (
 _VALUES = tuple(re.compile(field.value, re.IGNORECASE) for field in _FIELDS)
 _LOOSE_VALUES = tuple(field.loose_value and re.compile(field.loose_value, re.IGNORECASE) for field in _FIELDS)
 _ANY_LABEL = "|".join(f"(?P<f{i}>{field.labels})" for i, field in enumerate(_FIELDS))
-# labels that mean one thing only and may stand behind other words; the others start a line or a cell
+# unambiguous labels, which may follow other words; all other labels must start a line or a cell
 _PLAIN_LABELS = (
     r"(?=[ADGMNPSTWadgmnpstw거결기계교나몸미본사생성신여연외우전종주체출핸현혈혼휴])(?:생년월일|주민|외국인|여권|휴대|핸드폰|연락처|전화번호|계좌번호|혈액|결혼|혼인|[기미]혼 ?여부|성별|연령|우편|date of|d\.?o\.?b|passport|ssn|social|gender|"
     r"marital|aadhaa?r|national i|next of kin|pronouns|whatsapp|현주소|거주지|주거|본적|출신지|신장|체중|몸무게|나안|교정|사진|종교|mobile|tel|phone)"
@@ -180,7 +182,7 @@ _CELL_END = re.compile(
 
 
 def labelled(plain: str, personal: Sequence[ResumeSection]) -> Iterator[Span]:
-    """Find the values behind labels: on the same line, on the next one, or in a table under them."""
+    """Yield the values of labels: on the same line, on the next line, or below them in a table."""
     for match in _LABEL.finditer(plain):
         field = _FIELDS[number := _field_number(match)]
         gap = match["gap"]
@@ -204,7 +206,7 @@ def labelled(plain: str, personal: Sequence[ResumeSection]) -> Iterator[Span]:
     yield from _tables(plain)
 
 
-# Among the personal data a label is told by a word of it, and its whole entry is the value: "Name of applicant: …"
+# In personal data, one word of a label is enough, and the rest of the entry is the value: "Name of applicant: …"
 _KEYWORDS: tuple[tuple[Identifier, str], ...] = (
     ("email", "메일|e-?mail"),
     ("phone", r"전화|휴대|핸드폰|연락|팩스|\bphone|\btel\b|mobile|\bcell|\bfax\b|\bcontact n"),
@@ -247,18 +249,18 @@ _MAX_LABEL = 20
 
 
 def entries(plain: str, personal: Sequence[ResumeSection]) -> Iterator[Span]:
-    """Find whole entries of the personal data whose label names an identifier, whatever the value looks like."""
+    """Yield the values of entries in personal data whose label names an identifier, whatever form the value has."""
     for section in personal:
         for line in LINE.finditer(plain, section.start, section.end):
             yield from _entries(plain, *line.span())
 
 
 def _entries(plain: str, start: int, end: int) -> Iterator[Span]:
-    """Find the entries of a line of personal data: label: value, or cells of which one is the label of the next."""
+    """Yield the values in a line of personal data: of "label: value", or cells that follow a cell with a label."""
     above: Identifier | None = None
     for cell in _TABLE_CELL.finditer(plain, start, end):
         if not HAS_WORD.search(cell[0]):
-            continue  # a colon with gaps around it
+            continue  # a cell without a word, such as a single colon
         if above is not None and not _BLINDED.match(cell[0]):
             yield *cell.span(), above
         above = None
@@ -275,7 +277,7 @@ def _entries(plain: str, start: int, end: int) -> Iterator[Span]:
 
 
 def _cuts(plain: str, start: int, end: int) -> Iterator[int]:
-    """Find where the next entry of a cell starts: behind a comma or a slash, or with a word that is a label."""
+    """Yield where the next entries of a cell start: after a comma or a slash, or with a word that is a label."""
     for match in _NEXT_ENTRY.finditer(plain, start, end):
         before = plain[match.start() - 2 : match.start()].strip()
         if before[-1:] in (",", ";", "/", "·") or _keyword_kind(match[1]):
@@ -302,14 +304,14 @@ def _starts_cell(plain: str, start: int) -> bool:
 
 
 def _tables(plain: str) -> Iterator[Span]:
-    """Find the values of tables that have their labels in one row and the values in the next."""
+    """Yield the values of tables that have labels in one row and values in the next."""
     above: list[Identifier | None] = []
     for line in LINE.finditer(plain):
         if "|" not in line[0] and "\t" not in line[0]:
             above = []
             continue
         if not HAS_WORD.search(line[0]):
-            continue  # |---|---|
+            continue  # a ruling line: |---|---|
         cells, position = [], line.start()
         for cell in re.split(r"[|\t]", line[0].rstrip("\n")):
             cells.append((position, cell))

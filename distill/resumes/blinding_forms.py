@@ -1,4 +1,4 @@
-"""Forms that the rules of blinding share: dates, ages, places, relatives, and what a removed piece is called."""
+"""Patterns that the rules of blinding share (dates, ages, places, relatives), and placeholders for removed text."""
 
 from typing import Literal
 
@@ -43,7 +43,7 @@ Identifier = Literal[
     "religion",
 ]
 Span = tuple[int, int, Identifier]
-PLACEHOLDERS: dict[Identifier, tuple[str, str]] = {  # in a Korean text, in any other
+PLACEHOLDERS: dict[Identifier, tuple[str, str]] = {  # (in a text with Hangul, in any other text)
     "name": ("[이름]", "[NAME]"),
     "photo": ("[사진]", "[PHOTO]"),
     "birth": ("[생년월일]", "[BIRTH DATE]"),
@@ -61,7 +61,7 @@ PLACEHOLDERS: dict[Identifier, tuple[str, str]] = {  # in a Korean text, in any 
     "religion": ("[종교]", "[RELIGION]"),
 }
 
-YEAR_OF_BIRTH = r"(?:19[3-9]\d|20(?:0\d|1[0-2]))"  # of someone who looks for work
+YEAR_OF_BIRTH = r"(?:19[3-9]\d|20(?:0\d|1[0-2]))"  # plausible for a job applicant
 KOREAN_DATE = (
     r"(?:(?:(?:19|20)|')?\d\d ?[./년-] ?\d{1,2} ?[./월-] ?\d{1,2}(?: ?일|\.(?!\d))?|(?:19|20)?\d{6}(?!\d)|(?:19|20)?\d\d년(?: ?\d{1,2}월)?|(?:19|20)\d\d|\d{1,2}월 ?\d{1,2}일)"
     r"(?: ?\(?(?:양력|음력|생|출생)\)?)?"
@@ -93,18 +93,24 @@ COUNTRY = (
 )
 PLACE = rf"(?:(?:{PROVINCE}|{CITY})(?: [가-힣]{{1,5}}[시군구]|(?: [가-힣]{{2,4}}(?=[에이])))?|[가-힣]{{1,5}}[시군구])(?: [가-힣\d]{{1,6}}[구읍면동리가])?(?: [가-힣\d]{{1,6}}[동리])?"
 RELATIVES = "조부|조모|외조부|외조모|아버지|어머니|부친|모친|남편|아내|배우자|형제|자매|형|누나|오빠|언니|남동생|여동생|동생|장남|장녀|차남|차녀|아들|딸|자녀|시부모|장인|장모"
-UPPER = "[A-ZÀ-ÖØ-ÞĀ-ſƠƯḀ-ỹ]"  # with the capitals that have marks; the last ranges hold small letters as well
-DIGIT = "[공영일이삼사오육륙칠팔구]"  # as a number is read out
+UPPER = "[A-ZÀ-ÖØ-ÞĀ-ſƠƯḀ-ỹ]"  # includes capitals with diacritics; the last ranges also contain small letters
+DIGIT = "[공영일이삼사오육륙칠팔구]"  # digits as Korean words
 
 _MAX_FORM = 120
 
 
 def signs(words: str) -> tuple[str, ...]:
-    """Return the strings of which a text must hold one for a pattern to be tried; _ stands for a space, none means always."""
+    """Return strings from a list of words. A pattern is only tried on a text that contains one of them.
+
+    :param words: separated by spaces; _ stands for a space, and "" means that the pattern is always tried
+    """
     return tuple(word.replace("_", " ") for word in words.split()) or ("",)
 
 
 def is_form(line: str) -> bool:
-    """Tell whether a line is made of entries and is no running text, in which a word like a name or a place means little."""
+    """Return whether a line consists of entries.
+
+    In running text, a word that looks like a name or place says little.
+    """
     line = line.strip()
     return len(line) <= 20 or (len(line) <= _MAX_FORM and not SENTENCE.search(line))

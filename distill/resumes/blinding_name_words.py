@@ -1,4 +1,4 @@
-"""Blinding, words that are names, and words that stand where a name would and are none."""
+"""Blinding: patterns and lists of names, and of words that occur in the place of a name but are not names."""
 
 from distill.resumes.blinding_forms import UPPER
 from distill.resumes.section_headings import HANGUL, kind_of_heading
@@ -55,7 +55,7 @@ COMMON_WORDS = frozenset(
 )
 
 
-# what a first consonant may be written as in another script's name
+# for each initial consonant of Hangul, the Latin letters with which it may be written in a name
 _INITIALS = (
     "gkc",
     "gkc",
@@ -80,7 +80,7 @@ _INITIALS = (
 
 
 def is_name(words: str) -> bool:
-    """Tell whether words that stand where a name would are one."""
+    """Return whether words in the place of a name are a name."""
     if not HANGUL.search(words):
         return not {word.strip(".,").lower() for word in words.split()} & NOT_ENGLISH_NAMES
     compact = words.replace(" ", "")
@@ -92,7 +92,7 @@ def is_name(words: str) -> bool:
 
 
 def sounds_alike(korean: str, latin: str) -> bool:
-    """Tell whether Korean words may be how Latin ones sound: as many words, and each begins alike.
+    """Return whether Korean words may transcribe Latin ones: as many words, and each pair begins with the same sound.
 
     >>> sounds_alike("칼럼 리드 매켄지", "Callum Reid Mackenzie"), sounds_alike("프로덕트 매니저", "Jane Doe")
     (True, False)

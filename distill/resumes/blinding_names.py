@@ -1,4 +1,4 @@
-"""Blinding, names: those that introduce themselves or stand in the first lines, and wherever else a known one stands."""
+"""Blinding: find names in introductions and in the first lines, and all other occurrences of known names."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -92,7 +92,7 @@ _INITIALS_AFTER = re.compile(r",? ?(?:[A-Z]\.?-?){1,3}(?![A-Za-z])")
 
 
 def header_names(plain: str, personal: Sequence[ResumeSection]) -> Iterator[Span]:
-    """Find names that introduce themselves, and those in the first lines that have no label."""
+    """Yield names in introductions ("My name is …"), and names without a label in the first lines."""
     for words, pattern in _INTRODUCTIONS:
         for match in pattern.finditer(plain) if any(sign in plain for sign in words) else ():
             if is_name(match[1]):
@@ -118,7 +118,7 @@ _RESUME_OF = re.compile(r"(?:resume|résumé|cv|curriculum vitae)(?: of| for| -)
 
 
 def _names_of_line(line: re.Match[str], number: int) -> Iterator[Span]:
-    """Find a Korean name that fills a cell of the line, or an English one that starts one of the first two lines."""
+    """Yield Korean names that fill a cell of the line, and English names at the start of one of the first two lines."""
     for cell in islice(_HEADER_CELLS.finditer(line[0]), _CELLS_WITH_A_NAME):
         if line[0][cell.end() : cell.end() + 1] == ":" or _is_of_a_label(line[0], cell):
             continue
@@ -142,7 +142,7 @@ def _names_of_line(line: re.Match[str], number: int) -> Iterator[Span]:
 
 
 def _is_of_a_label(line: str, cell: re.Match[str]) -> bool:
-    """Tell whether a cell is a label itself, or the note behind one: 주소(도로명)."""
+    """Return whether a cell is a label, or the note after a label: 주소(도로명)."""
     before = line[: cell.start()]
     noted = before.endswith("(") and LABEL_ALONE.fullmatch(before[:-1].rpartition("/")[2].strip())
     label = LABEL_ALONE.match(cell[0].lstrip())
@@ -155,7 +155,10 @@ _OTHER_SPELLING = re.compile(
 
 
 def other_spelling(plain: str, start: int, end: int, *, labelled: bool) -> Iterator[Span]:
-    """Find the same name in another script beside it: 심하늘 / Ha-neul Shim, YOO DONG HYUK (유동혁)."""
+    """Yield the same name in another script, next to a name: 심하늘 / Ha-neul Shim, YOO DONG HYUK (유동혁).
+
+    :param labelled: whether the name is the value of a labelled field
+    """
     match = _OTHER_SPELLING.match(plain, end)
     if match is None:
         return
@@ -174,7 +177,7 @@ _ROMANIZED = re.compile(rf"(?<![가-힣])([가-힣]{{2,4}}) ?[(/] ?({ENGLISH_WOR
 
 
 def romanized_names(plain: str) -> Iterator[Span]:
-    """Find Korean names with what they are in Latin letters beside them: 채서윤 (Chae Seoyoon)."""
+    """Yield Korean names next to their romanisation, and the romanisation: 채서윤 (Chae Seoyoon)."""
     for match in _ROMANIZED.finditer(plain):
         korean, words = match[1], match[2].split()
         pairs = ((words[0], words[-1]), (words[-1], words[0]))  # the surname comes first or last
@@ -190,7 +193,7 @@ _TWO_WORDS = re.compile(rf"(?<![^\W_])({ENGLISH_WORD})(?: [A-Z]\.?)?(?= ({ENGLIS
 
 
 def names_of_handles(plain: str) -> Iterator[Span]:
-    """Find pairs of capitalised words that an e-mail address or a profile's page spells: priya.raman@… is Priya Raman."""
+    """Yield pairs of capitalised words that an e-mail address or a profile spells: priya.raman@… is Priya Raman."""
     handles = {re.sub(r"[^a-z]", "", (match[1] or match[2]).lower()) for match in _HANDLES.finditer(plain)}
     for match in _TWO_WORDS.finditer(plain) if handles else ():
         first, last = (re.sub(r"[\W_]", "", word.lower()) for word in match.groups())
@@ -200,7 +203,7 @@ def names_of_handles(plain: str) -> Iterator[Span]:
 
 
 def occurrences(plain: str, name: str) -> Iterator[Span]:
-    """Find a known name wherever else it stands, and parts of it where they can be nothing else."""
+    """Yield all occurrences of a known name, and of its parts if they cannot be anything else."""
     name = _HONORIFIC.sub("", name).strip()
     find = _korean_occurrences if HANGUL.search(name) else _english_occurrences
     yield from ((start, end, "name") for start, end in find(plain, name))
@@ -228,7 +231,7 @@ def _english_occurrences(plain: str, name: str) -> Iterator[tuple[int, int]]:
     if len(words) > 1:
         first, last = re.escape(words[0]), re.escape(words[-1])
         whole = r"[ .,_-]{1,2}".join(map(re.escape, words))
-        if plain.lower().count(words[-1].lower()) > 1:  # a pattern of its own is dear to compile
+        if plain.lower().count(words[-1].lower()) > 1:  # only then compile a pattern, which is slow
             pattern = rf"(?i)(?<![^\W_])(?:{whole}|{last}, ?{first}|{first} (?:\w{{1,12}}\.? )?{last})(?![^\W_])"
             yield from (match.span() for match in re.finditer(pattern, plain))
     initials = {part[0] for word in words for part in word.split("-") if part}
@@ -242,7 +245,7 @@ def _english_occurrences(plain: str, name: str) -> Iterator[tuple[int, int]]:
 
 
 def _with_initials(plain: str, start: int, end: int, initials: set[str]) -> tuple[int, int]:
-    """Return the span of a name with the initials of its other parts: S. V. Babu, Bang, S.-Y."""
+    """Return the span of a name, extended by the initials of its other parts: S. V. Babu, Bang, S.-Y."""
     before = _INITIALS_BEFORE.search(plain, max(0, start - 10), start)
     after = _INITIALS_AFTER.match(plain, end)
     if before and set(re.findall("[A-Z]", before[0])) <= initials:

@@ -1,4 +1,4 @@
-"""Blinding, identifiers that need no label: what shows by its form, by its phrase, or only among the personal data."""
+"""Blinding: find identifiers without a label, by their form, by their phrase, or only in personal data."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -38,8 +38,8 @@ _HOSTS = (
     r"t\.me|open\.kakao\.com|pf\.kakao\.com|linktr\.ee|about\.me|orcid\.org|researchgate\.net|scholar\.google\.com|solved\.ac|artstation\.com|pinterest\.com|soundcloud\.com)(?=/))"
 )
 _PATTERNS: tuple[tuple[Identifier, str, str], ...] = (
-    # kind, signs of which the text must hold one (_ for a space), the pattern; a pattern that starts with a class of
-    # characters, its look-behind after them, lets the engine skip to the next candidate
+    # (kind, strings of which the text must contain one (_ for a space), pattern). Some patterns start with a class of
+    # characters and have their look-behind after it, so that the regex engine can skip to the next candidate.
     ("email", "@", r"(?<![A-Za-z\d._%+-])[A-Za-z\d._%+-]{1,64}+ ?@ ?[A-Za-z\d-]{1,63}(?:\.[A-Za-z\d-]{1,63}){1,4}"),
     (
         "email",
@@ -395,13 +395,13 @@ _MAX_SENTENCE = 200
 
 
 def patterns(plain: str) -> Iterator[Span]:
-    """Find what shows by its form or its phrase."""
+    """Yield identifiers that have a typical form or phrase."""
     for kind, words, pattern in _COMPILED:
         if any(sign in plain for sign in words):
             yield from ((*match.span(match.lastindex or 0), kind) for match in pattern.finditer(plain))
     position = 0
     speaking = any(sign in plain for sign in _RELATIVE_SIGNS)
-    for match in _RELATIVE_SPEAKS.finditer(plain) if speaking else ():  # the whole sentence tells of the family
+    for match in _RELATIVE_SPEAKS.finditer(plain) if speaking else ():  # the whole sentence is about the family
         if match.start() < position:
             continue
         start, position = match.start(), match.end()
@@ -471,7 +471,7 @@ _FAMILY_HEADING = re.compile(r"가족|family", re.IGNORECASE)
 
 
 def personal_cells(plain: str, personal: Sequence[ResumeSection]) -> Iterator[Span]:
-    """Find what counts as an identifier only among the personal data: "여", "29세", "서울 강남구"."""
+    """Yield texts that are identifiers only in personal data: "여", "29세", "서울 강남구"."""
     for section in personal:
         if _FAMILY_HEADING.search(section.heading) and section.text:
             start = plain.find("\n", section.start, section.end) + 1
@@ -490,7 +490,7 @@ def personal_cells(plain: str, personal: Sequence[ResumeSection]) -> Iterator[Sp
 
 
 def cells_of(plain: str, start: int, end: int) -> Iterator[Span]:
-    """Find cells that are an identifier as a whole, in lines that are no running text."""
+    """Yield cells that consist of an identifier, in lines that are not running text."""
     lines = [line for line in LINE.finditer(plain, start, end) if is_form(line[0])]
     for cell in (cell for line in lines for cell in _CELLS.finditer(plain, *line.span())):
         bare = _DECORATION.sub("", cell[0]).strip()

@@ -1,12 +1,12 @@
-r"""One form of a text for the rules of sections and blinding, with the way back to the characters that it came from.
+r"""A normalised form of a text for the rules of sections and blinding, with a mapping back to the original characters.
 
-    NFD Hangul and letters with marks → one character each          (macOS and many PDF extractors take them apart)
+    NFD Hangul and letters with marks → one character each          (macOS and many PDF extractors decompose them)
     full-width, half-width, styled letters and ligatures → plain    ｈｏｎｇ, ﾎﾞ, 𝐉𝐨𝐡𝐧, ﬁ
-    zero-width characters, soft hyphens, marks of direction → none
+    zero-width characters, soft hyphens, direction marks → removed
     \r\n, \r, form feeds, U+2028 … → \n                             spaces, dashes and bars of any kind → one of each
-    letters set apart that end in a colon or a bar: "연 락 처 :" → "연락처 :"
+    letters with spaces between them, before a colon or a bar: "연 락 처 :" → "연락처 :"
 
-The text itself is not changed: rules match in the plain form, and what they find is taken out of the original.
+The original text is not changed. Rules match in the plain form, and their matches are removed from the original.
 """
 
 import re
@@ -40,7 +40,11 @@ _APART = re.compile(
 
 @dataclass(frozen=True)
 class Plain:
-    """A text in plain characters; `starts` and `ends` say which of the original's each comes from (None: the same)."""
+    """A text in plain characters.
+
+    :param starts: for each character, the start of its source in the original; None: the offsets are the same
+    :param ends: for each character, the end of its source in the original; None: the offsets are the same
+    """
 
     text: str
     original: str
@@ -48,7 +52,7 @@ class Plain:
     ends: list[int] | None = None
 
     def span(self, start: int, end: int) -> tuple[int, int]:
-        """Return where a span of the plain text stands in the original."""
+        """Return the span of the original for a span of the plain text."""
         if self.starts is None or self.ends is None:
             return start, end
         if start == end:
@@ -56,7 +60,7 @@ class Plain:
         return self.starts[start], self.ends[end - 1]
 
     def boundary(self, at: int) -> int:
-        """Return the place of the original where the character at a place of the plain text starts, or the text ends."""
+        """Return the offset in the original for a character of the plain text; the length at the end of the text."""
         if self.starts is None or (at == 0 and self.starts):
             return at
         return self.starts[at] if at < len(self.starts) else len(self.original)
@@ -79,7 +83,7 @@ def plain(text: str) -> Plain:
 
 
 def _as_one(characters: str) -> str:
-    """Compose a cluster, and take the compatibility form where that is what it is for."""
+    """Return a cluster as one composed character (NFC); compatibility characters in their plain form (NFKC)."""
     composed = unicodedata.normalize("NFC", characters)
     return unicodedata.normalize("NFKC", composed) if _COMPATIBLE.search(composed) else composed
 
@@ -93,7 +97,10 @@ def plain_characters(text: str) -> str:
 
 
 def _rewritten(found: Plain, pattern: re.Pattern[str], change: Callable[[str], str]) -> Plain:
-    """Return the plain text with every match changed, and its places kept."""
+    """Return the plain text with every match replaced, and with the mapping to the original updated.
+
+    :param change: returns the replacement of a match
+    """
     matches = [
         (match.span(), words) for match in pattern.finditer(found.text) if (words := change(match[0])) != match[0]
     ]

@@ -1,4 +1,4 @@
-"""What kind of section a line of a résumé belongs to by what it says, where no heading tells."""
+"""Find the kind of section of a résumé's line from its content, for lines without a heading."""
 
 import re
 
@@ -93,17 +93,17 @@ _LIST_BREAK = re.compile(r"\s*[,/·|;]\s*")
 
 
 def is_dated(line: str) -> bool:
-    """Tell whether a line names a year or a length of time."""
+    """Return whether a line contains a year or a duration."""
     return bool(_DATE.search(line))
 
 
 def is_titled(line: str) -> bool:
-    """Tell whether a line speaks of a degree alone, as behind a name: neither where nor when."""
+    """Return whether a line mentions a degree without an institution or a date, as after a name."""
     return not _DATE.search(line) and not _INSTITUTION.search(line) and bool(_SCHOOL.search(line))
 
 
 def seems_dated(line: str) -> bool:
-    """Tell whether a line among personal data reads like the first of the experience: a date, and enough beside it."""
+    """Return whether a line in personal data looks like the first of the experience: a date and enough other text."""
     return bool(_DATE.search(line)) and (len(line) > 20 or (len(line) > 14 and bool(_YEARS.search(line))))
 
 
@@ -112,14 +112,14 @@ def _is_prose(line: str) -> bool:
 
 
 def told_outright(line: str) -> SectionKind | None:
-    """Return the kind of a line that says what it is wherever it stands: the closing words, the note on references."""
+    """Return the kind of a line that is clear anywhere: a closing declaration or a note on references; else None."""
     if _REFERENCES.match(line):
         return "references"
     return "personal" if _CLOSING.search(line) else None
 
 
 def content_kind(line: str) -> SectionKind | None:
-    """Judge a line by what it says; None where it could stand anywhere."""
+    """Return the kind of a line by its content; None if it fits any section."""
     if PERSONAL_LABEL.match(line) or (len(line) < 200 and _PERSONAL.search(line) and not _is_prose(line)):
         return "personal"
     if kind := told_outright(line):
@@ -149,7 +149,11 @@ def content_kind(line: str) -> SectionKind | None:
 
 
 def _told(line: str) -> SectionKind:
-    """Tell what a sentence speaks of: work and study by their verbs, beside a time or a school."""
+    """Return the kind of a sentence.
+
+    Experience: a verb of work with a time. Education: a verb of study with a school. Skills: several things that the
+    person uses. All other sentences are summary.
+    """
     if _WORKED.search(line) and (_DATE.search(line) or re.search(r"\byears?\b", line)):
         return "experience"
     if _STUDIED.search(line) and _SCHOOL.search(line):
@@ -158,7 +162,7 @@ def _told(line: str) -> SectionKind:
 
 
 def _is_list(line: str) -> bool:
-    """Tell whether a line lists at least three short things."""
+    """Return whether a line is a list of at least three short items."""
     if line[:1] in WEAK_MARKS:
         return False
     items = _LIST_BREAK.split(line.rstrip("."))

@@ -1,7 +1,7 @@
-"""Which words are headings of a résumé, and of what: a small grammar of Korean and English.
+"""Recognise headings of a résumé, and their kind of section, with a small grammar of Korean and English.
 
-Korean headings are (modifier)* noun (ending)*; English ones a phrase of a list, or capitalised words that end in one. A
-heading word in a running sentence is none: it takes all words of the title.
+A Korean heading is (modifier)* noun (ending)*. An English heading is a phrase from a list, or capitalised words that
+end in one. All words of a title must fit, so a heading word in a running sentence is not a heading.
 """
 
 import re
@@ -57,7 +57,7 @@ _KOREAN_HEADING = re.compile(
     + "|".join(f"(?P<{kind}>{nouns})" for kind, nouns in _KOREAN_NOUNS.items())
     + f")(?:{_KOREAN_ENDINGS}){{0,3}}"
 )
-# with any word before it: 비행경력, 조리 경험
+# nouns that may follow any word: 비행경력, 조리 경험
 _KOREAN_FIELD = re.compile(
     f"[가-힣]{{2,4}}(?:(?P<experience>경력|경험)|(?P<skills>역량|스킬)|(?P<certificates>자격증|면허))(?:{_KOREAN_ENDINGS}){{0,2}}"
 )
@@ -92,7 +92,7 @@ _ENGLISH_HEADINGS: dict[SectionKind, str] = {
 _ENGLISH: dict[str, SectionKind] = {
     phrase: kind for kind, phrases in _ENGLISH_HEADINGS.items() for phrase in phrases.split(",")
 }
-# last words that make a heading of any capitalised phrase: "Clinical Experience", "Selected Publications"
+# a capitalised phrase that ends in one of these words is a heading: "Clinical Experience", "Selected Publications"
 _ENGLISH_LAST = {
     phrase: kind
     for phrase, kind in _ENGLISH.items()
@@ -135,7 +135,7 @@ _NO_HEADING_BEFORE = frozenset(
     "of the a an in with for my our user customer employee guest client patient special physical higher continuing adult "
     "online childhood secondary primary elementary developer design life digital".split()
 )
-# with these before it a last word needs no capital: "Technical skills"
+# after these words, the last word needs no capital: "Technical skills"
 _ENGLISH_MODIFIERS = frozenset(
     "technical core key main professional personal work working soft hard computer digital clinical relevant previous recent other "
     "additional transferable practical selected teaching academic formal further special industry general career employment it".split()
@@ -151,7 +151,10 @@ MAX_TITLE = 48
 
 @lru_cache(maxsize=8192)
 def kind_of_heading(title: str) -> SectionKind | None:
-    """Return what a heading announces, or None where these words are no heading; of "A / B" the first decides."""
+    """Return the kind of section of a heading; None if the words are not a heading.
+
+    In "A / B" the first part decides.
+    """
     parts = [part for part in _PARTS.split(title.strip()) if part]
     if not parts or len(parts) > 4 or len(title) > MAX_TITLE:
         return None
@@ -165,7 +168,7 @@ def kind_of_heading(title: str) -> SectionKind | None:
         return _ENGLISH.get(title.strip().lower()) or kinds[0]
     if whole:
         return whole
-    # "Education & Bar Admissions": one unknown part is fine where the line is set like a heading
+    # "Education & Bar Admissions": one unknown part is accepted if the line is capitalised like a heading
     if not HANGUL.search(title) and _set_as_title(title) and kinds[-1 if kinds[0] is None else 0]:
         return kinds[0] or kinds[-1]
     if "및" in title or "·" in title:
@@ -209,5 +212,5 @@ def _korean_kind(compact: str) -> SectionKind | None:
 
 
 def _set_as_title(title: str) -> bool:
-    """Tell whether every word that counts has a capital."""
+    """Return whether all words, except small ones such as "of", are capitalised."""
     return all(word[0].isupper() for word in _WORD.findall(title) if word.lower() not in _SMALL_WORDS)

@@ -1,15 +1,16 @@
-"""Take a résumé apart and keep what a matcher should see.
+"""Split a résumé into sections, and keep the sections that matter for matching.
 
     text ─▶ split_sections ─▶ ResumeSection, ResumeSection, …    which cover the text without a gap
          ─▶ keep_sections  ─▶ experience, education and skills alone ("V2" of the published data; the whole text is V1)
 
-Korean and English, mixed, with headings of any style or none.  Nothing is learned: a heading is a *whole* short line, or
-a label with its text behind it, whose words all belong to a small grammar of heading words, so that a heading word in a
-running sentence is none.  What stands under no heading is judged by its content.
+Texts may be Korean, English or mixed, with headings of any style or without headings. The method is rules; nothing is
+learned. A heading is a *whole* short line, or a label before its text, and all of its words belong to a small grammar
+of heading words. A heading word in a running sentence is therefore not a heading. Lines without a heading are
+classified by their content.
 
-Each regular expression takes linear time: quantifiers are bounded or possessive, and none that is open stands beside
-another that accepts the same characters.  Rules read the text in its plain form (:mod:`distill.resumes.plain_text`); offsets are
-those of the text as it is.
+Each regular expression takes linear time: quantifiers are bounded or possessive, and no unbounded quantifier is next to
+another one that accepts the same characters. Rules read the text in its plain form (:mod:`distill.resumes.plain_text`);
+offsets refer to the original text.
 """
 
 import re
@@ -56,11 +57,12 @@ __getattr__ = moved_names(__name__)
 
 @dataclass(frozen=True)
 class ResumeSection:
-    """A part of a résumé.
+    """A section of a résumé.
 
-    ``heading`` is the heading as written, with its decoration, or "" where the part has none; ``text`` is what stands
-    under it.  ``start`` and ``end`` are offsets in the whole text, heading and blank lines included: the sections of a
-    text, laid end to end, are the text.
+    :param heading: the heading as written, with its decoration; "" if the section has none
+    :param text: the text under the heading
+    :param start: offset of the section in the whole text, including heading and blank lines; so is ``end``. The
+        sections of a text, joined, are the text.
     """
 
     kind: SectionKind
@@ -72,10 +74,11 @@ class ResumeSection:
 
 @dataclass(frozen=True)
 class Kept:
-    """The wanted sections as one text, and the others.
+    """The wanted sections as one text, and the other sections.
 
-    ``found`` names the wanted kinds that the text has, in the order asked for.  Where it is empty, there was nothing to
-    cut by: ``text`` is then the whole text and ``dropped`` is empty.
+    :param text: the wanted sections; the whole text if ``found`` is empty
+    :param dropped: the other sections; [] if ``found`` is empty
+    :param found: the wanted kinds that the text has, in the requested order
     """
 
     text: str
@@ -84,7 +87,7 @@ class Kept:
 
 
 def split_sections(text: str) -> list[ResumeSection]:
-    r"""Split a résumé into sections that cover it without a gap, in their order; "" has none.
+    r"""Split a résumé into sections, in their order, that cover it without a gap. The empty text has no section.
 
     >>> for section in split_sections("홍길동\n\n[경력사항]\n한빛병원 간호사 3년\n\n학력: 가온대학교 간호학과"):
     ...     print(section.kind, repr(section.heading), repr(section.text))
@@ -98,15 +101,15 @@ def split_sections(text: str) -> list[ResumeSection]:
 def keep_sections(text: str, kinds: Sequence[SectionKind] = ("experience", "education", "skills")) -> Kept:
     r"""Keep the sections of these kinds, headings included, in the order of the text.
 
-    The published V2 "includes only the experience, education, and skill sections".  We take it by the letter: projects,
-    certificates and languages under headings of their own are dropped unless asked for.  A project or a list of tools
-    that stands *inside* a job stays with the job.
+    The published V2 "includes only the experience, education, and skill sections". This is taken literally: projects,
+    certificates and languages under headings of their own are dropped unless they are requested. A project or a list of
+    tools *within* a job is kept with the job.
 
     >>> kept = keep_sections("Jane Doe\nSkills: Python, SQL\nHobbies: chess")
     >>> kept.text, [section.kind for section in kept.dropped], kept.found
     ('Skills: Python, SQL', ['personal', 'other'], ('skills',))
 
-    :raises BadInput: on a kind that does not exist, or none at all.
+    :raises BadInput: if a kind does not exist, or no kind is given.
     """
     if unknown := [kind for kind in kinds if kind not in SECTION_KINDS]:
         raise BadInput(f"{unknown[0]!r} is no kind of section; {', '.join(SECTION_KINDS)} are")
@@ -129,18 +132,18 @@ class _Heading:
     """A line, or the part of it up to its separator, that opens a section."""
 
     kind: SectionKind
-    title_end: int  # in the segment: the heading as written ends here
-    body_start: int  # in the segment: the text on the same line starts here
-    inline: bool  # text follows on the same line
-    style: str  # the decoration: lines of one style are headings of one level
-    level: int  # of a markdown heading
-    weak: bool  # led by a list bullet, as the lines of a section are
+    title_end: int  # offset in the segment at which the heading ends
+    body_start: int  # offset in the segment at which the text on the same line starts
+    inline: bool  # whether text follows on the same line
+    style: str  # the decoration; headings of one style are of the same level
+    level: int  # level of a markdown heading; 0 for others
+    weak: bool  # starts with a list bullet, as lines within a section do
     indent: int
 
 
 @dataclass
 class _Open:
-    """The section being read: how it was opened decides which headings end it and which stand inside it."""
+    """The section being read. Its heading decides which later headings end it and which are within it."""
 
     kind: SectionKind
     start: int
@@ -164,19 +167,19 @@ _PROGRAMMING = re.compile(
 )
 _ASIDE = re.compile(
     r"[^\w]{0,9}희망|[^\n:|]{1,30}[:|] ?(?:https?:|www\.|[\w-]{1,40}\.(?:com|io|net|me|kr|site)\b)"
-)  # stays with the personal data
+)  # such a line is kept in the personal data
 _LINE_MARKS = frozenset("#*-=~━─_·•+■□◆◇●○•▶▷►★☆※◎▪▫❖☞◈»>✔✓◦∙ㆍ・‣ \t")
 _NOTE = re.compile(r"[ ]?\([^()\n]{0,30}\d[^()\n]{0,30}\)$")  # "경력사항 (총 6년 2개월)"
 _MAX_UNKNOWN = 30
 _MAX_FIRST = 60
 _NOT_A_TITLE = re.compile(r"[\d,;:|@\t]|  |[.!?다요]$")
-_CORE = ("experience", "education", "references")  # never the label of a line within another section
-_AFTER_STUDIES = ("languages", "certificates", "military", "other")  # nor are these among one's studies
+_CORE = ("experience", "education", "references")  # these never label a line within another section
+_AFTER_STUDIES = ("languages", "certificates", "military", "other")  # these never label a line within education
 _WITH_TITLES: tuple[SectionKind, ...] = ("experience", "projects", "education")
 
 
 class _Lead(NamedTuple):
-    """What stands before the words of a line."""
+    """The start of a line, before its words."""
 
     words_start: int
     style: str
@@ -186,7 +189,7 @@ class _Lead(NamedTuple):
 
 
 def _lead(line: str) -> _Lead:
-    """Read indent, bullet, number and markdown level off the start of a line."""
+    """Return indent, bullet, number and markdown level at the start of a line."""
     indent = len(line) - len(line.lstrip(" \t"))
     position = match_end(MARKS, line, 0)
     mark = line[:position].strip()
@@ -206,13 +209,13 @@ def _is_capital(words: str) -> bool:
 
 
 def match_end(pattern: re.Pattern[str], line: str, position: int) -> int:
-    """Return where a pattern that matches at a position ends there, or the position itself."""
+    """Return the end of a pattern's match at a position; the position itself if it does not match."""
     match = pattern.match(line, position)
     return match.end() if match else position
 
 
 def _heading(line: str) -> _Heading | None:
-    """Return the heading that a line is or starts with."""
+    """Return the heading that a line consists of or starts with; None if there is none."""
     head = line[:120]
     lead = _lead(head)
     found = _title(head, lead.words_start, len(line)) if lead.words_start < len(head) else None
@@ -229,7 +232,7 @@ def _heading(line: str) -> _Heading | None:
 
 
 def _unknown_heading(line: str, current: _Open, blank_before: bool) -> _Heading | None:
-    """Return a line as the heading of another matter where it is set as the last heading, which it is no word of."""
+    """Return a line as a heading of kind "other" if it has the style of the current heading but is not known."""
     opener = current.heading
     if opener is None or opener.inline or not opener.style or opener.weak or len(line) > _MAX_UNKNOWN:
         return None
@@ -237,7 +240,7 @@ def _unknown_heading(line: str, current: _Open, blank_before: bool) -> _Heading 
     title = line[lead.words_start :]
     bracketed = _BRACKETED.fullmatch(title)
     style = lead.style + (title[0] if bracketed else "")
-    # jobs and projects have headings of their own, often set alike
+    # jobs and projects within a section have their own titles, often in the same style
     if style != opener.style or lead.level != opener.level or (not blank_before and current.kind in _WITH_TITLES):
         return None
     if _NOT_A_TITLE.search(title) or (
@@ -250,7 +253,7 @@ def _unknown_heading(line: str, current: _Open, blank_before: bool) -> _Heading 
 
 
 def _title(head: str, position: int, n_line: int) -> tuple[SectionKind, int, int, str] | None:
-    """Find the title that starts here: kind, where it ends, where the text behind it starts, its bracket."""
+    """Return the title at a position: (kind, its end, start of the text after it, opening bracket or ""), or None."""
     if (match := _BRACKETED.match(head, position)) and (kind := kind_of_heading(match[1])):
         after = _SEPARATOR.match(head, match.end())
         return kind, match.end(), after.end() if after else match.end(), match[0][0]
@@ -261,8 +264,8 @@ def _title(head: str, position: int, n_line: int) -> tuple[SectionKind, int, int
         if kind := kind_of_heading(head[position : separator.start()]):
             return kind, separator.start(), separator.end(), ""
         if separator[0].strip(" \t"):
-            break  # gaps may stand within a title, other separators not
-    # "학력 가온대학교 졸업": one word, a space, and text that only this kind of section has
+            break  # a title may contain gaps, but no other separators
+    # "학력 가온대학교 졸업": a heading word, a space, and text that fits only this kind of section
     word, gap, rest = head[position:].partition(" ")
     if gap and HANGUL.search(word) and (kind := kind_of_heading(word)) and content_kind(rest.strip()) == kind:
         return kind, position + len(word), position + len(word) + 1, ""
@@ -280,7 +283,7 @@ _LONG_LINE = 80
 
 
 def _segments(words: str) -> Iterator[tuple[int, int]]:
-    """Yield the lines, and of a line that holds several headings its parts."""
+    """Yield the offsets of the lines. A line with several headings is yielded in parts."""
     for match in LINE.finditer(words):
         start, end = match.span()
         if start == end:
@@ -309,7 +312,7 @@ def _cuts(words: str, start: int, end: int) -> list[int]:
 def _split(source: Plain) -> list[ResumeSection]:
     sections: list[ResumeSection] = []
     current: _Open | None = None
-    headed = False  # after the first heading, content decides no more
+    headed = False  # after the first heading, content alone rarely starts a section
     blank_before = True
     for start, end in _segments(source.text):
         line = source.text[start:end].rstrip()
@@ -345,7 +348,7 @@ def _split(source: Plain) -> list[ResumeSection]:
 
 
 def _opens(heading: _Heading, current: _Open | None, headed: bool, blank_before: bool) -> bool:
-    """Tell whether a heading starts a section, or stands inside the one being read."""
+    """Return whether a heading starts a new section; if not, it is within the current one."""
     if current is None or current.heading is None or not headed:
         return True
     opener = current.heading
@@ -368,12 +371,12 @@ def _opens(heading: _Heading, current: _Open | None, headed: bool, blank_before:
 
 
 def _unheaded(line: str, current: _Open | None, headed: bool, blank_before: bool) -> SectionKind | None:
-    """Return the kind of a line without a heading where it differs from its surroundings, else None."""
+    """Return the kind of a line without a heading, if it starts another section; else None."""
     if headed and current is not None:
         return _within(line, current)
     kind = content_kind(line)
     if current is None and kind in ("experience", "education") and len(line) <= _MAX_FIRST and not is_dated(line):
-        return "personal"  # who it is: a name with a title or a degree
+        return "personal"  # a name with a job title or a degree
     if current is not None and current.kind == "personal" and kind == "education" and is_titled(line):
         return None
     if current is None:
@@ -390,7 +393,7 @@ def _unheaded(line: str, current: _Open | None, headed: bool, blank_before: bool
 
 
 def _within(line: str, current: _Open) -> SectionKind | None:
-    """Return the kind of a line under a heading where it is plainly another's, else None."""
+    """Return the kind of a line under a heading, if it clearly belongs to another section; else None."""
     outside = current.kind in ("experience", "education", "skills", "certificates", "languages", "other")
     kind = told_outright(line)
     if kind and (outside or current.kind == "cover_letter"):
@@ -403,7 +406,7 @@ def _within(line: str, current: _Open) -> SectionKind | None:
 
 
 def _closed(source: Plain, opened: _Open, end: int) -> ResumeSection:
-    """Return a section of the original; `opened` and `end` are of the plain text."""
+    """Return the finished section with offsets in the original text; `opened` and `end` refer to the plain text."""
     heading, bounds = opened.heading, (source.boundary(opened.start), source.boundary(end))
     if heading is None:
         return ResumeSection(opened.kind, "", source.original[slice(*bounds)].strip(), *bounds)
@@ -411,7 +414,7 @@ def _closed(source: Plain, opened: _Open, end: int) -> ResumeSection:
     title = source.original[slice(*source.span(at, at + heading.title_end))].strip()
     body = source.original[slice(*source.span(at + heading.body_start, end))].strip()
     first, *rest = _LINE_END.split(body, maxsplit=1)
-    if not heading.inline and not HAS_WORD.search(first):  # the line under an underlined heading
+    if not heading.inline and not HAS_WORD.search(first):  # remove the underline below a heading
         body = "".join(rest).strip()
     return ResumeSection(opened.kind, title, body, *bounds)
 

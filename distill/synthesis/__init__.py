@@ -1,4 +1,4 @@
-"""Pairs written by a language model, and the checks that they pass.
+"""Generate pairs with a language model, and check them.
 
-It trains nothing.
+No module here trains a model.
 """

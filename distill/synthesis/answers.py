@@ -1,4 +1,4 @@
-"""What a language model answers when it writes résumé–JD pairs: read, checked, written out, compared with the earlier ones."""
+"""Read and check a language model's answers with résumé–JD pairs, write them out as text, and find near duplicates."""
 
 import random
 import re
@@ -18,7 +18,11 @@ _SHORTEST = {"ko": (120, 60), "en": (240, 120)}  # characters of a résumé and 
 
 
 class Unusable(Exception):
-    """An answer that cannot be stored; `reason` is one of few, `detail` is for the reader."""
+    """An answer that cannot be stored.
+
+    :param reason: one of a few fixed reasons
+    :param detail: further information for readers
+    """
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason)
@@ -26,7 +30,10 @@ class Unusable(Exception):
 
 
 def read_answer(answer: Answer, n_jobs: int, language: PromptLanguage) -> ResumeAndJob:
-    """Check an answer and return what it holds; a ``` fence or a sentence around the object is forgiven."""
+    """Check an answer and return its content. A ``` fence or other text around the JSON object is ignored.
+
+    :raises Unusable: if the answer is refused, cut off, empty, not valid, too short, or in another language
+    """
     if answer.refusal or answer.finish_reason == "content_filter":
         raise Unusable("refused", answer.refusal or "content filter")
     if answer.finish_reason == "length":
@@ -71,7 +78,7 @@ def _is_written_in(text: str, language: PromptLanguage) -> bool:
 
 
 def text_of(sections: Mapping[str, str]) -> str:
-    """Return a document's sections without their headings, for comparing it with others."""
+    """Return a document's sections as text without headings, for comparison with other documents."""
     return "\n".join(text.strip() for text in sections.values())
 
 
@@ -101,7 +108,10 @@ HEADING_STYLES = ("[{}]", "■ {}", "## {}", "{}:")
 
 
 def write_out(document: Mapping[str, str], language: str, rng: random.Random) -> str:
-    """Return a document as one text, under headings of one style; the title of a job stands above."""
+    """Return a document as one text, with headings of one random style.
+
+    A job's title and company are the first line.
+    """
     style = rng.choice(HEADING_STYLES)
     lines = [f"{document['title'].strip()} - {document['company'].strip()}"] if "title" in document else []
     for name, heading in HEADINGS[language].items():
@@ -111,11 +121,12 @@ def write_out(document: Mapping[str, str], language: str, rng: random.Random) ->
 
 
 class NearDuplicates:
-    """Find texts that share most of their character 5-grams, compared by `distill.data.splitting.text_key`, by MinHash and locality-sensitive hashing (Broder 1997).
+    """Find texts that share most of their character 5-grams, with MinHash and locality-sensitive hashing (Broder 1997).
 
-    Two texts with Jaccard similarity *s* agree in each of 125 minima with probability *s*, and meet in one of the 25
-    bands of 5 minima with probability 1 − (1 − s⁵)²⁵: 0.99 at 0.7, 0.06 at 0.3, 0.002 at 0.15.  Those that meet are
-    compared by the share of equal minima, whose standard error is at most 0.045.
+    The 5-grams are those of `distill.data.splitting.text_key`. Two texts with Jaccard similarity *s* agree in each of
+    125 minima with probability *s*, and in at least one of the 25 bands of 5 minima with probability 1 − (1 − s⁵)²⁵:
+    0.99 at 0.7, 0.06 at 0.3, 0.002 at 0.15. Texts that agree in a band are compared by their share of equal minima,
+    whose standard error is at most 0.045.
 
     >>> texts = NearDuplicates(threshold=0.7)
     >>> texts.add("a", "Ten years of work on compilers, and two on linkers.")
@@ -136,7 +147,7 @@ class NearDuplicates:
         self._minima = np.zeros((1024, self._N_MINIMA), dtype=np.uint32)  # one row for each name; grows by doubling
 
     def find(self, text: str) -> str | None:
-        """Return the name of the first text added before that is nearly the same."""
+        """Return the name of the first added text that is nearly the same; None if there is none."""
         minima = self._signature(text)
         met = sorted({row for band in self._split(minima) for row in self._bands.get(band, ())})
         if not met:
@@ -145,7 +156,7 @@ class NearDuplicates:
         return self._names[met[int(alike.argmax())]] if alike.any() else None
 
     def add(self, name: str, text: str) -> None:
-        """Remember a text."""
+        """Add a text, for later comparisons."""
         row, minima = len(self._names), self._signature(text)
         if row == len(self._minima):
             self._minima = np.concatenate([self._minima, np.zeros_like(self._minima)])
@@ -159,7 +170,7 @@ class NearDuplicates:
         codes = np.frombuffer(letters.encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.uint64)
         grams = np.unique(np.lib.stride_tricks.sliding_window_view(codes, self._NGRAM) @ self._powers)
         grams ^= grams >> np.uint64(29)
-        hashes = np.outer(self._factors, grams)  # wraps at 2⁶⁴; the upper half of each is well mixed
+        hashes = np.outer(self._factors, grams)  # wraps at 2⁶⁴; the upper half of the bits is well mixed
         minima: np.ndarray = (hashes >> np.uint64(32)).min(axis=1).astype(np.uint32)
         return minima
 

@@ -1,7 +1,7 @@
-"""What a language model is asked for when it writes résumé–JD pairs: settings, the cell of each request, the prompts.
+"""Requests to a language model for résumé–JD pairs: settings, the cell of each request, and the prompts.
 
-A request number always stands for the same cell (family × seniority × language), the same kinds of pair and the same
-words: the prompts are part of what decides the pairs, and `prompt_hash` says which they were.
+A request number always gives the same cell (family × seniority × language), the same kinds of pairs and the same
+prompt. The pairs depend on the prompts, and `prompt_hash` identifies the prompts.
 """
 
 import random
@@ -55,7 +55,7 @@ _OPTIONS = {
 
 
 class SynthesisSettings(BaseModel):
-    """What to write, with which model, for how much money at most."""
+    """Settings: the pairs to generate, the model, and the budget."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
@@ -63,23 +63,23 @@ class SynthesisSettings(BaseModel):
     endpoint: Endpoint = Endpoint(model="gpt-4o-mini")
     languages: tuple[PromptLanguage, ...] = Field(default=("ko", "en"), min_length=1)
     labels: Literal["binary", "grades"] = "binary"
-    random_share: float = Field(default=0.25, ge=0, le=1)  # of negatives, made here without asking; binary labels only
+    random_share: float = Field(default=0.25, ge=0, le=1)  # share of negatives without a request; binary labels only
     near_duplicate: float = Field(
         default=0.7, gt=0, le=1
-    )  # share of common character 5-grams from which a text is none
+    )  # share of common character 5-grams from which a text is a near duplicate
     seed: int = 0
     temperature: float = Field(default=1.0, ge=0, le=2)
-    max_tokens: int = Field(default=4096, ge=256)  # of an answer; also what a request is expected to cost at worst
-    max_tries: int = Field(default=3, ge=1)  # per request, against unusable answers
-    budget_usd: float = Field(default=5.0, gt=0)  # of all runs into the folder together
+    max_tokens: int = Field(default=4096, ge=256)  # of an answer; also for the worst-case cost of a request
+    max_tries: int = Field(default=3, ge=1)  # attempts per request if answers are unusable
+    budget_usd: float = Field(default=5.0, gt=0)  # for all runs into the folder together
 
     @property
     def n_requests(self) -> int:
-        """Each request gives two pairs; where their number is odd, the last gives one."""
+        """The number of requests. Each gives two pairs; if the number of pairs is odd, the last gives one."""
         return -(-self.n_pairs // 2)
 
     def content(self) -> Record:
-        """Return what the pairs depend on: a run goes on only where all of it is the same."""
+        """Return the settings on which the pairs depend. A run can only be continued if all of them are the same."""
         names = {"n_pairs", "languages", "labels", "random_share", "near_duplicate", "seed", "temperature"}
         return self.model_dump(mode="json", include=names) | {
             "model": self.endpoint.model,
@@ -88,12 +88,12 @@ class SynthesisSettings(BaseModel):
 
 
 def make_settings(**options: Any) -> SynthesisSettings:
-    """Build settings from flat options: fields of `SynthesisSettings` and of `Endpoint`; None leaves the default.
+    """Return settings from flat options: fields of `SynthesisSettings` and of `Endpoint`; None keeps the default.
 
     >>> make_settings(n_pairs=10, model="gpt-4o", languages="ko,en", seed=None).languages
     ('ko', 'en')
 
-    :raises BadInput: naming every option that is wrong.
+    :raises BadInput: with every invalid option.
     """
     given: Record = {name: value for name, value in options.items() if value is not None}
     if isinstance(given.get("languages"), str):
@@ -110,7 +110,7 @@ def make_settings(**options: Any) -> SynthesisSettings:
 
 
 def option_of(field: str) -> str:
-    """Return how a message names a setting: the option of the command line, then the field where its name is another one.
+    """Return the name of a setting for messages: the command-line option, and the field if its name is different.
 
     >>> option_of("budget_usd"), option_of("model"), option_of("max_tokens"), option_of("languages.0")
     ('--budget (budget_usd)', '--model', 'max_tokens', '--languages')
@@ -171,7 +171,7 @@ class ResumeAndJobs(ResumeAndJob):
 
 @dataclass(frozen=True)
 class Stratum:
-    """What a request is about: the unit of coverage."""
+    """The cell of a request: occupational family, seniority level and language."""
 
     family: Family
     level: int
@@ -181,8 +181,8 @@ class Stratum:
 def stratum_of(slot: int, settings: SynthesisSettings) -> Stratum:
     """Return the cell of a slot.
 
-    As many slots as there are families name each once; the combinations of level and language turn below them, so that
-    after families × combinations slots every cell came once.
+    Consecutive slots run through all families. The combinations of level and language are shifted by one in each turn,
+    so that after families × combinations slots every cell has occurred once.
     """
     families = list(FAMILIES)
     combinations = list(product(range(len(LEVELS)), settings.languages))
@@ -195,9 +195,9 @@ def stratum_of(slot: int, settings: SynthesisSettings) -> Stratum:
 
 
 def asked_kinds(slot: int, settings: SynthesisSettings) -> tuple[str, ...]:
-    """Return the kinds of the pairs that a slot asks for, one or two.
+    """Return the kinds of the one or two pairs that a slot requests from the model.
 
-    The last slot of an odd number of pairs asks for one. A slot whose negative is made here asks for the match alone.
+    If the number of pairs is odd, the last slot requests one. A slot with a random negative requests only the match.
     """
     kinds: tuple[str, ...]
     if settings.labels == "grades":
@@ -211,10 +211,10 @@ def asked_kinds(slot: int, settings: SynthesisSettings) -> tuple[str, ...]:
 
 
 def makes_random_negative(slot: int, settings: SynthesisSettings) -> bool:
-    """Whether the second pair of a slot is made here, from its résumé and another family's job description."""
+    """Return whether a slot's second pair is made without a request, from its résumé and a job of another family."""
     if settings.labels == "grades" or settings.n_requests == 1 or _is_single(slot, settings):
         return False
-    # drawn, not every n-th: that would be in step with the cells, and some of them would get no other negative
+    # random, not every n-th slot: that would be in step with the cells, and some cells would only get random negatives
     return random.Random(f"{settings.seed}/random negative/{slot}").random() < settings.random_share
 
 
@@ -297,19 +297,23 @@ JOB_PROMPTS = {
 }
 
 
-# the bundled wording, "no experience required", would let a senior candidate fit
+# with the bundled wording, "no experience required", a senior candidate would be a match
 BEGINNERS_ONLY = {"ko": "신입만 지원 가능 (경력자 제외)", "en": "new graduates only, no earlier jobs"}
 
 
 def prompt_hash() -> str:
-    """Return a hash of all prompts and of the shape of the answer."""
+    """Return a hash of all prompts and of the JSON schema of the answer."""
     return content_hash(
         [SYSTEM_PROMPTS, USER_PROMPTS, HISTORY_PROMPTS, JOB_PROMPTS, BEGINNERS_ONLY, ResumeAndJobs.model_json_schema()]
     )
 
 
 def messages_of(number: int, attempt: int, settings: SynthesisSettings) -> list[Message]:
-    """Return the prompt of a request: its cell by the slot, its details by the number, a new number for each attempt."""
+    """Return the messages of a request.
+
+    :param number: the slot (number modulo `n_requests`) decides the cell, and the number itself decides the details
+    :param attempt: is part of the prompt, so that each attempt has another prompt
+    """
     slot = number % settings.n_requests
     cell, kinds = stratum_of(slot, settings), asked_kinds(slot, settings)
     details = _details(cell, random.Random(f"{settings.seed}/details/{number}"))
@@ -322,7 +326,7 @@ def messages_of(number: int, attempt: int, settings: SynthesisSettings) -> list[
 
 
 def _details(cell: Stratum, rng: random.Random) -> dict[str, str]:
-    """Draw what fills the prompts."""
+    """Draw the words that fill the prompts."""
     words = KOREAN if cell.language == "ko" else ENGLISH
 
     def term(skill: Skill) -> str:

@@ -1,24 +1,27 @@
-"""Have a language model write résumé–job-description pairs: paid once, killed at any time, finished exactly.
+"""Generate résumé–job-description pairs with a language model.
+
+A killed run continues, and no stored answer is paid twice.
 
     slot ─▶ cell (family × seniority × language) ─▶ prompt ─▶ answer ─▶ checked ─▶ answers.jsonl ─▶ pairs.jsonl
                                                                  └─▶ rejected.jsonl, with the reason
 
-**What is asked.**  One request asks for a résumé and for the job descriptions that are paired with it, so that the same
-résumé stands under different labels.  With binary labels that is a match and a near miss (another specialism of the
-family, or a level two steps away); for a `random_share` of the requests only the match is asked, and the second pair is
-made here from the résumé and the job description of another family, which costs nothing.  With grades it is two grades
-of 0–4 that turn so that five requests hold every grade twice.
+**Requests.**  One request asks for a résumé and the job descriptions for it, so that the same résumé has pairs with
+different labels. With binary labels, these are a match and a near miss (another specialism of the family, or a level
+two steps away). For a `random_share` of the requests, only the match is requested, and the second pair is made from the
+résumé and a job description of another family, which costs nothing. With grades, they are two grades of 0–4, which
+alternate so that five requests contain every grade twice.
 
-**Numbers.**  Request number *i* always asks for the same cell.  A request whose answer is unusable `max_tries` times, or
-is a near duplicate of an earlier one, is set aside; its substitute is request *i + n_requests*, of the same cell.
+**Numbers.**  Request number *i* always asks for the same cell. If its answer is unusable `max_tries` times, or is a
+near duplicate of an earlier one, request *i + n_requests* of the same cell replaces it.
 
-**Files** of the output folder, append-only, one JSON object per line; a line that a kill cut off is cut away:
+**Files** of the output folder. The .jsonl files are append-only, with one JSON object per line; an incomplete last line
+after a kill is removed:
 
-    answers.jsonl   the truth: an answer counts once its line is on disk; résumé and jobs by section
-    pairs.jsonl     what `data.train` reads: resume, jd, label, …; written anew from the answers when a run begins and ends
+    answers.jsonl   the answers, with résumé and jobs by section; an answer is stored once its line is on disk
+    pairs.jsonl     the file for `data.train`: resume, jd, label, …; rewritten from the answers at a run's start and end
     rejected.jsonl  every unusable answer with its reason
-    spending.jsonl  what each request may cost, before it is sent, and what it did cost; what a kill left open counts in full
-    settings.json   what the pairs depend on; README.md and card.json: the data card, when all is done
+    spending.jsonl  each request's maximum cost before it is sent, and its real cost; a request left open counts in full
+    settings.json   the settings on which the pairs depend; README.md and card.json: the data card, written at the end
 """
 
 import asyncio
@@ -68,15 +71,15 @@ __all__ = ["CostEstimate", "SynthesisSettings", "estimate", "make_settings", "sy
 
 log = logging.getLogger(__name__)
 
-_MAX_SUBSTITUTES = 5  # per slot and run: then the model is not up to the task
-_TYPICAL_TOKENS = {"ko": (900, 450), "en": (650, 300)}  # of a résumé and of a job description, for the estimate
-_ESTIMATED_FROM = 200  # prompts
+_MAX_SUBSTITUTES = 5  # per slot and run; after that, the model is considered unsuitable
+_TYPICAL_TOKENS = {"ko": (900, 450), "en": (650, 300)}  # (résumé, job description), for the estimate
+_ESTIMATED_FROM = 200  # number of prompts for the estimate
 
-# ------------------------------------------------------------------------------------------------ what is kept
+# ------------------------------------------------------------------------------------------------ the output folder
 
 
 class _Store:
-    """The output folder: what is there, and what is still to be asked."""
+    """The output folder: the stored answers and pairs, and the open slots."""
 
     def __init__(self, folder: Path, settings: SynthesisSettings) -> None:
         self.folder, self.settings = folder, settings
@@ -103,12 +106,12 @@ class _Store:
 
     @property
     def rejected(self) -> list[Record]:
-        """Every unusable answer, of all runs."""
+        """All unusable answers of all runs."""
         return self._rejected.records
 
     @property
     def n_pairs(self) -> int:
-        """How many pairs are stored."""
+        """The number of stored pairs."""
         return len(self._pairs.records)
 
     @property
@@ -117,24 +120,24 @@ class _Store:
         return len(self.answers) == self.settings.n_requests
 
     def budget(self) -> Budget:
-        """Return the budget with what earlier runs have spent; what a kill left open counts in full."""
+        """Return the budget, including the spending of earlier runs. Requests left open by a kill count in full."""
         return budget_of(self._spending, self.settings.budget_usd)
 
     def open_slots(self) -> list[int]:
-        """Return the slots that have no answer yet."""
+        """Return the slots without an answer."""
         return [slot for slot in range(self.settings.n_requests) if slot not in self.answers]
 
     def next_request(self, slot: int) -> tuple[int, int]:
-        """Return the number to ask for in a slot, and which attempt it is."""
+        """Return the next request number of a slot, and the number of the attempt."""
         number = slot
         while number in self._duplicates or self._tries[number] >= self.settings.max_tries:
             number += self.settings.n_requests
         return number, self._tries[number] + 1
 
     def add(self, number: int, content: ResumeAndJob, usage: Usage) -> int:
-        """Store an answer and return how many pairs it made.
+        """Store an answer and return the number of its pairs.
 
-        :raises Unusable: where it is a near duplicate.
+        :raises Unusable: if it is a near duplicate.
         """
         slot = number % self.settings.n_requests
         cell = stratum_of(slot, self.settings)
@@ -153,11 +156,11 @@ class _Store:
         self._remember(record)
         self.answers[slot] = record
         pairs = self._asked_pairs(record)
-        self._pairs.append(*pairs, durable=False)  # it can be made from the answers again
+        self._pairs.append(*pairs, durable=False)  # pairs can be made again from the answers
         return len(pairs)
 
     def reject(self, number: int, unusable: Unusable, text: str) -> None:
-        """Note an unusable answer."""
+        """Store an unusable answer with its reason."""
         self._rejected.append(
             {"request": number, "reason": unusable.reason, "detail": unusable.detail, "text": text[:20_000]}
         )
@@ -166,7 +169,7 @@ class _Store:
             self._duplicates.add(number)
 
     def finish(self) -> list[Record]:
-        """Write all pairs in the order of the slots, those that are made here among them, and return them."""
+        """Write all pairs in the order of the slots, including random negatives, and return them."""
         self._pairs.close()
         self._pairs = self._write_pairs()
         return self._pairs.records
@@ -191,7 +194,7 @@ class _Store:
         return pairs
 
     def _pairs_of(self, slot: int) -> list[Record]:
-        """Return the pairs of a slot; the one that is made here only when every partner is known."""
+        """Return the pairs of a slot. A random negative is only made when all answers are stored."""
         pairs = self._asked_pairs(self.answers[slot])
         if makes_random_negative(slot, self.settings) and self.is_complete:
             pairs.append(self._random_negative(slot))
@@ -201,7 +204,7 @@ class _Store:
         return [self._pair(record, job, kind) for job, kind in zip(record["jobs"], record["kinds"], strict=True)]
 
     def _random_negative(self, slot: int) -> Record:
-        """Pair the résumé of a slot with the match of the next slot of another family, in its language where there is one."""
+        """Return a slot's résumé with the match of the next slot of another family, if possible in its language."""
         record, n = self.answers[slot], self.settings.n_requests
 
         def is_other(other: Record) -> bool:
@@ -243,7 +246,10 @@ class _Store:
 
 @contextmanager
 def _opened(folder: Path, settings: SynthesisSettings) -> Iterator[_Store]:
-    """Yield the store of a folder that belongs to these settings and to no other process."""
+    """Yield the store of a folder, locked for this process.
+
+    :raises BadInput: if the folder was made with other settings, or holds other files
+    """
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"{folder} is a file; name a folder")
     _make(folder)
@@ -257,7 +263,10 @@ def _opened(folder: Path, settings: SynthesisSettings) -> Iterator[_Store]:
 
 
 def _make(folder: Path) -> None:
-    """Make a folder, or see that it is empty or one of ours: in another one not even a lock is left."""
+    """Create a folder, or check that it is empty or an output of this module. Another folder is left without a trace.
+
+    :raises BadInput: if the folder holds other files
+    """
     hidden = [entry.name for entry in folder.glob(".*")] if folder.is_dir() else []
     check_output_folder(folder, ours=["settings.json", *hidden], overwrite=True)
     make_folder(folder)
@@ -286,7 +295,7 @@ def _check_settings(folder: Path, content: Record) -> None:
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """What a whole run is expected to take, without retries."""
+    """The expected requests, tokens and cost of a whole run, without retries."""
 
     n_requests: int
     input_tokens: int
@@ -302,9 +311,9 @@ class CostEstimate:
 
 
 def estimate(settings: SynthesisSettings) -> CostEstimate:
-    """Say what `synthesize` will ask and about what it will cost; nothing is sent.
+    """Return the estimated requests, tokens and cost of `synthesize`. Nothing is sent.
 
-    :raises BadInput: where the price of the model is unknown.
+    :raises BadInput: if the price of the model is unknown.
     """
     n, price = settings.n_requests, settings.endpoint.price
     slots = range(0, n, max(1, n // _ESTIMATED_FROM))
@@ -322,16 +331,16 @@ def estimate(settings: SynthesisSettings) -> CostEstimate:
 
 
 def synthesize(settings: SynthesisSettings, output: Path, *, show_progress: bool = True) -> Path:
-    """Write pairs until there are as many as asked for, and the data card; returns the file of the pairs.
+    """Generate the requested number of pairs and the data card; return the path of the file of pairs.
 
-    Call it again to go on after a kill, an error or Ctrl-C: what is stored is not asked again.
+    To continue after a kill, an error or Ctrl-C, call it again. Stored answers are not requested again.
 
-    :raises BadInput: on settings that the folder was not begun with, a missing key, or a price that nobody knows.
-    :raises JobFailed: where the budget is used up, the server stays away or the model's answers stay unusable.
+    :raises BadInput: if the folder was made with other settings, the API key is missing, or the price is unknown.
+    :raises JobFailed: if the budget is spent, the server does not answer, or the model's answers are always unusable.
     """
     expected = estimate(settings)
     settings.endpoint.key()
-    import distill.endpoints.client  # noqa: F401  # says before a folder is made which package is missing
+    import distill.endpoints.client  # noqa: F401  # reports a missing package before the folder is created
 
     with _opened(output, settings) as store:
         if (output / "card.json").is_file() and store.is_complete:
@@ -361,14 +370,14 @@ def synthesize(settings: SynthesisSettings, output: Path, *, show_progress: bool
 
 
 async def _fill(store: _Store, budget: Budget, report: Progress) -> Counter[str]:
-    """Ask until every slot has its answer; returns what went wrong with server and network, by cause."""
+    """Send requests until every slot has an answer; return the number of server and network faults by cause."""
     from distill.endpoints.client import Client, run_all
 
     slots = iter(store.open_slots())
     async with Client(store.settings.endpoint, budget) as client:
 
         async def work() -> None:
-            for slot in slots:  # shared: each worker takes the next one
+            for slot in slots:  # the iterator is shared: each worker takes the next slot
                 n_new = await _fill_slot(store, client, slot)
                 report(n_new, f"{in_dollars(budget.spent)} of {in_dollars(store.settings.budget_usd)}")
 
@@ -377,7 +386,10 @@ async def _fill(store: _Store, budget: Budget, report: Progress) -> Counter[str]
 
 
 async def _fill_slot(store: _Store, client: "Client", slot: int) -> int:
-    """Ask for the answer of one slot until it is usable; returns how many pairs it made."""
+    """Request the answer of one slot until it is usable; return the number of its pairs.
+
+    :raises JobFailed: if the answers to all substitutes are unusable, too
+    """
     settings = store.settings
     first, _ = store.next_request(slot)
     while True:
@@ -430,7 +442,7 @@ def _write_card(store: _Store, pairs: Sequence[Record], dollars: float, faults: 
         "server_faults_of_last_run": dict(faults.most_common()),
     }
     (store.folder / "README.md").write_text(_readme(card), encoding="utf-8")
-    write_json(store.folder / "card.json", card)  # last: it says that all is done
+    write_json(store.folder / "card.json", card)  # written last: it marks the run as finished
 
 
 def _lengths(texts: Sequence[str]) -> Record:
@@ -443,7 +455,7 @@ def _counted(pairs: Sequence[Record], name: str) -> dict[str, int]:
 
 
 def _readme(card: Record) -> str:
-    """Return the data card in words, with the header that dataset hubs read."""
+    """Return the data card as Markdown, with the metadata header for dataset hubs."""
     is_graded = card["settings"]["labels"] == "grades"
     languages = "".join(f"\n- {language}" for language in card["settings"]["languages"])
     tables = "\n\n".join(
