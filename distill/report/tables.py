@@ -121,7 +121,7 @@ def main_table(content: BenchmarkResults) -> ReportTable:
 
 def _columns(content: BenchmarkResults) -> list[_Column]:
     """Return the columns for which at least one row has a number."""
-    quality = [_metric_column(key) for key in content.metrics]
+    quality = [_metric_column(key, content.reference) for key in content.metrics]
     columns = [*quality, _share_column(content.primary), *_speed_columns(content.reference), *_size_columns()]
     return [column for column in columns if any(column.value(row) is not None for row in content.rows)]
 
