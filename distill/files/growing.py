@@ -1,9 +1,10 @@
-"""An array that grows in a file beside an output, so that a killed command continues after its last whole block.
+"""An array that grows in a file beside an output, so that a killed command continues after its last complete block.
 
     .scores.tsv.unfinished/  HASH.rows · HASH.json
 
-HASH is that of all that decides the rows: those of another model or of other texts are never taken for these, and stay until an
-output is finished. The .json says in words what decides them, and how many rows are whole; it is written after them.
+HASH covers everything that determines the rows, so rows of another model or other texts are never reused; they stay
+until an output is finished. The .json file states what determines the rows and how many are complete; it is written
+after them.
 """
 
 import logging
@@ -30,12 +31,13 @@ _OURS = re.compile(r"[0-9a-f]{16}\.(rows|json)")
 
 
 class GrowingArray:
-    """Rows of numbers that come in blocks: those of an earlier attempt are read, the others are computed and stored.
+    """Rows of numbers in blocks: rows of an earlier attempt are read, the others are computed and stored.
 
-    :param place: the files that store them, without their suffix; None stores none
-    :param made_from: what decides the rows, each under a name that a message can use
-    :param width: numbers of a row; 0 makes each row one number
-    :param header: bytes that stand before the rows, where the file is to become the output itself
+    :param place: the path of the files, without suffix; None stores nothing
+    :param made_from: everything that determines the rows, by names for messages
+    :param width: numbers per row; 0 makes each row a single number
+    :param dtype: the type of the numbers
+    :param header: bytes in front of the rows, for a file that will become the output itself
     """
 
     def __init__(
@@ -49,13 +51,14 @@ class GrowingArray:
 
     @property
     def path(self) -> Path | None:
-        """The file: the header, and the rows one after the other."""
+        """The file with the header and the rows one after the other; None if nothing is stored."""
         return None if self._place is None else self._place.with_suffix(".rows")
 
     def next(self, n_rows: int, compute: Callable[[], np.ndarray]) -> np.ndarray:
-        """Return the next rows. *Shape:* (n_rows,) or (n_rows, width); stored ones are mapped into memory, not read.
+        """Return the next rows; stored ones are mapped into memory, not read. *Shape:* (n_rows,) or (n_rows, width).
 
-        :param compute: gives them; called only where an earlier attempt has not stored them
+        :param compute: computes them; called only if an earlier attempt has not stored them
+        :raises ValueError: if `compute` returns another shape
         """
         start, stop = self._n_given, self._n_given + n_rows
         self._n_given = stop
@@ -70,14 +73,14 @@ class GrowingArray:
 
     def _store(self, path: Path, start: int, rows: np.ndarray) -> None:
         with _opened(path) as file:
-            file.truncate(self._offset(start))  # what stands after it was not whole
+            file.truncate(self._offset(start))  # drop an incomplete block after it
             if start == 0:
                 file.seek(0)
                 file.write(self._header)
             file.seek(self._offset(start))
             file.write(rows.tobytes())
             file.flush()
-            os.fsync(file.fileno())  # the count never says more than the disk holds
+            os.fsync(file.fileno())  # the stored count must never exceed the rows on disk
         n_rows = start + len(rows)
         write_json(path.with_suffix(".json"), {"made_from": self._made_from, "n_rows": n_rows}, sync=True)
         self.n_stored = n_rows
@@ -86,7 +89,7 @@ class GrowingArray:
         return len(self._header) + row * self._row_bytes
 
     def _count_stored(self) -> int:
-        """Return how many rows of an earlier attempt can be taken."""
+        """Return how many rows of an earlier attempt can be reused."""
         if self._place is None or self.path is None or not self._place.with_suffix(".json").exists():
             return 0
         try:
@@ -111,13 +114,13 @@ def growing_array(
     dtype: type[np.floating] = np.float64,
     header: bytes = b"",
 ) -> Iterator[GrowingArray]:
-    """Yield the array of an output. Its rows stay where the block fails or is killed, and go when it ends well.
+    """Yield the array of an output; its rows stay if the block fails or is killed, and are removed if it succeeds.
 
-    :param target: the output, which `distill.files.outputs.check_output_file` has let pass
-    :param made_from: gives what decides the rows, each under a name that a message can use; called only where they are stored
-    :param keep: store them; never done for a stream
-    :param width: numbers of a row; 0 makes each row one number
-    :raises BadInput: where another process works on the same output; where files of somebody else stand in the rows' place
+    :param target: the output, which has passed `distill.files.outputs.check_output_file`
+    :param made_from: returns everything that determines the rows, by names for messages; called only if rows are stored
+    :param keep: store the rows; ignored for a stream, whose rows are never stored
+    :param width: numbers per row; 0 makes each row a single number
+    :raises BadInput: if another process writes the same output, or other files are in the place of the rows
     """
     folder = target.with_name(f".{target.name}.unfinished")
     if is_stream(target) or not keep:
@@ -148,7 +151,7 @@ def growing_array(
 
 
 def take_file(source: Path, temporary: Path) -> None:
-    """Make a file the content of an output's temporary one. It stays where it is, too: the output may be refused in the end."""
+    """Replace an output's temporary file by a hard link or a copy of a file; the source stays, in case of a refusal."""
     temporary.unlink()
     try:
         os.link(source, temporary)
@@ -161,12 +164,12 @@ def _rows(n_rows: int) -> str:
 
 
 def _say(target: Path, folder: Path, array: GrowingArray, decided_by: Mapping[str, str]) -> None:
-    """Say what of earlier attempts is taken, or why nothing is."""
+    """Log how many rows of earlier attempts are reused, or why none are."""
     if array.n_found:
         log.warning("%s: continuing after %s", target, _rows(array.n_found))
         return
     for path in folder.glob("*.json"):
-        # a damaged one is nobody's to continue
+        # ignore a damaged file: it cannot be continued
         with suppress(BadInput, LookupError, TypeError, ValueError, AttributeError):
             other = read_json(path)
             names = [name for name, value in decided_by.items() if other["made_from"].get(name) != value]
@@ -180,9 +183,9 @@ def _say(target: Path, folder: Path, array: GrowingArray, decided_by: Mapping[st
 
 
 def _check_members(folder: Path) -> None:
-    """Refuse a folder that holds anything but unfinished outputs: it is removed in the end.
+    """Check that a folder holds only files of unfinished outputs, because it is removed at the end.
 
-    :raises BadInput: naming what else it holds
+    :raises BadInput: naming another file that it holds
     """
     for path in folder.iterdir():
         is_ours = _OURS.fullmatch(path.name) or is_temporary(path.name)
@@ -193,12 +196,12 @@ def _check_members(folder: Path) -> None:
 
 
 def _opened(path: Path) -> Any:
-    """Open a file to write at any place, without following a link."""
+    """Open a file for writing at any position, without following a link."""
     return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b")
 
 
 def _remove(folder: Path, name: str = "*") -> None:
-    """Remove what stands there, of one attempt or all; what cannot be removed is said."""
+    """Remove the files of one attempt or of all; log a warning if they cannot be removed."""
     try:
         for path in [*folder.glob(f"{name}.rows"), *folder.glob(f"{name}.json"), *folder.glob(".*.tmp")]:
             path.unlink(missing_ok=True)
