@@ -1,4 +1,4 @@
-"""Whatever gives a score to a pair, opened by one call: models, TF-IDF, paragraphs, endpoints, cascades.
+"""Score pairs with anything, opened by one function: models, TF-IDF, paragraphs, endpoints, cascades.
 
-It measures nothing.
+This package does not measure quality or speed.
 """

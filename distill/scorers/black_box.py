@@ -1,10 +1,11 @@
-"""Teachers that are no model: one scorer over whatever answers, so that labelling, doctor and report ask all teachers alike.
+"""Black-box teachers: one scorer for any source of answers, so that labelling, doctor and report treat all alike.
 
-    BlackBoxScorer ─▶ Answering: a file (`distill.scorers.file_answers`), an endpoint (`distill.scorers.endpoint_answers`),
+    BlackBoxScorer ─▶ Answering: a file (`distill.scorers.file_answers`),
+                                 an endpoint (`distill.scorers.endpoint_answers`),
                                  a Python function (`distill.scorers.function_answers`)
 
-Their folder, `<run>/teachers/<name>`, holds a `scorer.json` that says what answers, and a card whose revision is that of the
-answers: signals of another file are other signals.
+The folder of such a teacher, `<run>/teachers/<name>`, holds a `scorer.json` that states the source, and a card whose
+revision is a hash of the answers: if the file of answers changes, the cached signals are no longer used.
 """
 
 import hashlib
@@ -33,22 +34,23 @@ __all__ = ["BlackBoxScorer", "answers_of", "endpoint_of", "lacking", "open_asked
 
 
 class Answering(Protocol):
-    """What answers for a black box."""
+    """The source of a black box's answers."""
 
     def ask(self, items: Sequence[Item], roles: Sequence[int], progress: OnProgress) -> np.ndarray:
-        """Return the answer to each item, once and for all.
+        """Return the answer to each item.
 
         *Shape:* (n_items, width) embeddings, or (n_items,) scores as logits or cosines, float32
 
-        :param items: texts, or pairs of them; each once in its role
-        :param roles: 0 for a query, 1 for a document; of pairs all 0
+        :param items: texts or pairs of texts; no item occurs twice in the same role
+        :param roles: 0 for a query, 1 for a document; 0 for every pair
+        :param progress: called with the number of items answered since its last call
         """
 
 
 class BlackBoxScorer:
-    """A black box that is asked like a model: `score` of pairs, and where it gives embeddings `encode_queries`, `encode_documents`.
+    """A black box with the interface of a model: `score`, and `encode_queries` and `encode_documents` for embeddings.
 
-    `n_parameters` is None: nobody here knows it.
+    `n_parameters` is None, as it is unknown.
     """
 
     precision, max_length, n_parameters = "unknown", None, None
@@ -64,7 +66,7 @@ class BlackBoxScorer:
     def score(
         self, queries: Sequence[str], documents: Sequence[str], *, progress: bool | OnProgress = False
     ) -> np.ndarray:
-        """Return a score of each pair: a logit, a cosine, or the cosine of both embeddings. *Shape:* (n_pairs,), float32."""
+        """Return the score of each pair: logit, cosine, or cosine of embeddings. *Shape:* (n_pairs,), float32."""
         if self.settings.signal == "scores":
             return self._answers(list(zip(queries, documents, strict=True)), [0] * len(queries), progress)
         both = self._answers([*queries, *documents], [0] * len(queries) + [1] * len(documents), progress)
@@ -88,7 +90,7 @@ class BlackBoxScorer:
         return self._answers(list(texts), list(roles), progress)
 
     def cost(self) -> Mapping[str, Any] | None:
-        """Return what its answers have cost this run, {"dollars", "requests"}; None where nobody is paid."""
+        """Return the cost of its answers for this run, {"dollars", "requests"}; None if it is not an endpoint."""
         return self._source.cost() if isinstance(self._source, EndpointAnswers) else None
 
     def unit(self, scores: np.ndarray) -> np.ndarray:
@@ -107,21 +109,21 @@ class BlackBoxScorer:
         if not rows:
             return np.zeros((0, 1) if self.settings.signal == "embeddings" else 0, dtype=np.float32)
         answers = self._source.ask([item for _, item in numbers], [role for role, _ in numbers], report)
-        if answers.ndim == 2:  # all bi-encoders here give unit vectors
+        if answers.ndim == 2:  # all bi-encoders of this toolkit give unit vectors
             answers = unit_rows(answers)
         return answers[rows]
 
 
 class _File:
-    """The answers of a file; the whole file is read for what is asked at once."""
+    """The answers in files; each call of `ask` reads the files once."""
 
     def __init__(self, name: str, settings: FileTeacher) -> None:
         self.name, self.settings = name, settings
 
     def ask(self, items: Sequence[Item], roles: Sequence[int], progress: OnProgress) -> np.ndarray:
-        """Look items up.
+        """Look up the answers to items.
 
-        :raises BadInput: where the file lacks one
+        :raises BadInput: if one is missing
         """
         found = read_answers(self.name, self.settings, items)
         if found.missing:
@@ -131,7 +133,7 @@ class _File:
 
 
 def lacking(name: str, settings: FileTeacher, missing: Sequence[Item], n_items: int, parts: str = "") -> str:
-    """Say what a file has no answer to."""
+    """Return the message about items for which a file has no answer."""
     what = "texts" if settings.signal == "embeddings" else "pairs"
     path = settings.path[0] if len(settings.path) == 1 else f"{settings.path[0]} and {len(settings.path) - 1} more"
     advice = "add them to the file"
@@ -148,19 +150,19 @@ def lacking(name: str, settings: FileTeacher, missing: Sequence[Item], n_items: 
 
 
 def _n_other_way(name: str, settings: FileTeacher, missing: Sequence[Item]) -> int:
-    """Count the pairs that a file answers with query and document exchanged."""
+    """Return how many missing pairs the file contains with query and document exchanged."""
     exchanged = [(item[1], item[0]) for item in missing if not isinstance(item, str)]
     try:
         return len(exchanged) - len(read_answers(name, settings, exchanged).missing) if exchanged else 0
-    except BadInput:  # what stands there is no answer either way round
+    except BadInput:  # the answers to the exchanged pairs are invalid
         return 0
 
 
 def open_asked(run: Run, name: str, *, may_ask: bool = True, device: str | None = None) -> BlackBoxScorer | TokenScorer:
-    """Open a teacher of a run that is asked and nothing else: a black box, or a model that compares tokens.
+    """Open a teacher of a run that is never trained: a black box, or a model that compares tokens.
 
-    :param may_ask: False asks nobody: what no earlier run has kept is refused
-    :param device: where a model is to lie; None is a GPU where there is one
+    :param may_ask: False sends no request to an endpoint; items without a stored answer are then refused
+    :param device: the device of a model; None is a GPU if there is one
     """
     if isinstance(run.recipe.black_boxes[name], TokenTeacher):
         return _open_model(run, name, device)
@@ -168,7 +170,7 @@ def open_asked(run: Run, name: str, *, may_ask: bool = True, device: str | None 
 
 
 def _open_model(run: Run, name: str, device: str | None) -> TokenScorer:
-    """Open a model that compares tokens, once its files are known to be those of its card, by which signals are cached."""
+    """Open a model that compares tokens, after checking its files against its card, whose revision keys the signals."""
     folder = run.teacher(name)
     stated, now = run.require(folder, "train_teacher").revision, revision(folder)
     if now != stated:
@@ -179,9 +181,9 @@ def _open_model(run: Run, name: str, device: str | None) -> TokenScorer:
 
 
 def open_black_box(run: Run, name: str, *, may_ask: bool = True) -> BlackBoxScorer:
-    """Open a black box of a run as its recipe states it.
+    """Open a black box of a run with the settings of its recipe.
 
-    :param may_ask: False asks nobody: what no earlier run has kept is refused
+    :param may_ask: False sends no request to an endpoint; items without a stored answer are then refused
     """
     settings = run.recipe.black_boxes[name]
     if isinstance(settings, EndpointTeacher):
@@ -193,16 +195,16 @@ def open_black_box(run: Run, name: str, *, may_ask: bool = True) -> BlackBoxScor
 
 
 def endpoint_of(run: Run, name: str, settings: EndpointTeacher, *, may_ask: bool = True) -> EndpointAnswers:
-    """Open the answers of an endpoint as a run keeps them."""
+    """Open the answers of an endpoint, with those that a run has stored."""
     return EndpointAnswers(name, settings, run.signals(name), may_ask=may_ask)
 
 
 def answers_of(settings: BlackBox) -> Mapping[str, Any]:
-    """Return what decides the answers of a black box, for its revision.
+    """Return everything that determines the answers of a black box, for its revision.
 
-    :raises BadInput: where a file is not there
+    :raises BadInput: if a file cannot be read
     """
-    if isinstance(settings, EndpointTeacher):  # its address, key and prices may change without its answers changing
+    if isinstance(settings, EndpointTeacher):  # its address, key and prices do not change the answers
         how = {"batch_size", "budget", "cache", "endpoint", "scripts"}
         return {**settings.deciding(exclude=how), "model": settings.endpoint.model}
     if isinstance(settings, CallableTeacher):

@@ -1,7 +1,9 @@
-"""What a server says of texts or pairs, asked once: the estimate before, the first answer as a trial, the cost after.
+"""Get a server's answers to texts or pairs, each once: an estimate first, one answer as a test, the cost at the end.
 
-signals/<name>/answers/         vectors or scores by the hash of what was asked (`distill.scorers.answer_store`)
-/spending.jsonl   each hold and settlement of the budget, which a kill survives
+    signals/<name>/answers/          vectors or scores by the hash of the request (`distill.scorers.answer_store`)
+    signals/<name>/spending.jsonl    each hold and settlement of the budget; the file survives a kill
+
+If the recipe names a cache folder, the answers are in that folder instead.
 """
 
 import logging
@@ -27,15 +29,15 @@ __all__ = ["EndpointAnswers"]
 
 log = logging.getLogger(__name__)
 _SPENDING = "spending.jsonl"
-_GRADE_TOKENS = 20  # of an answer that holds a grade alone
-_LEAST_GRADE = 0.01  # grades 0 and 4 are taken as 0.01 and 0.99: five values say no more, and have a logit
+_GRADE_TOKENS = 20  # of an answer with only a grade
+_LEAST_GRADE = 0.01  # grades 0 and 4 become 0.01 and 0.99, which have a logit; five grades are no more exact
 
 
 class EndpointAnswers:
-    """The answers of an endpoint, those of earlier runs first.
+    """The answers of an endpoint, with stored answers of earlier runs.
 
-    :param folder: where they and what they cost is kept
-    :param may_ask: False asks nobody
+    :param folder: the folder of the answers and of the ledger of their cost
+    :param may_ask: False sends no request
     """
 
     def __init__(self, name: str, settings: EndpointTeacher, folder: Path, *, may_ask: bool = True) -> None:
@@ -57,9 +59,10 @@ class EndpointAnswers:
             self._source = RemoteScores(settings, cache, self.budget)
 
     def ask(self, items: Sequence[Item], roles: Sequence[int], progress: OnProgress) -> np.ndarray:
-        """Return the answers, asking for those that are not kept.
+        """Return the answers; request those that are not stored.
 
-        :raises BadInput: where the server refuses, or nobody may be asked; `JobFailed` where it fails, or the budget is used up
+        :raises BadInput: if the server refuses, or answers are missing and no request may be sent
+        :raises JobFailed: if the server fails, or the budget is used up
         """
         if not self.may_ask and (missing := self.missing(items, roles)):
             raise BadInput(f"{len(missing):,} of {len(items):,} were never asked")
@@ -75,15 +78,15 @@ class EndpointAnswers:
         return to_scale(f"teacher {self.name}: {self.settings.endpoint.model}", self.settings, scores, **least)
 
     def missing(self, items: Sequence[Item], roles: Sequence[int]) -> list[Any]:
-        """Return what would be sent: prompted texts, or pairs."""
+        """Return what would be sent: texts with their prompts, or pairs."""
         if isinstance(self._source, RemoteEmbeddings):
             return self._source.missing(self._prompted(items, roles))
         return self._source.missing(self._pairs(items))
 
     def check(self, items: Sequence[Item], roles: Sequence[int]) -> None:
-        """Refuse what can be known before anything is trained, and ask for the first answer: it is kept like any other.
+        """Check before training that the teacher can be asked; request and store the first missing answer.
 
-        :raises BadInput: without a key, a price, or where the estimate is more than the budget
+        :raises BadInput: if there is no key or no price, or the estimate exceeds the budget
         """
         missing, endpoint = self.missing(items, roles), self.settings.endpoint
         price, spent = endpoint.price, self.budget.spent
@@ -118,7 +121,7 @@ class EndpointAnswers:
         self.ask(items[first : first + 1], roles[first : first + 1], lambda _: None)
 
     def cost(self) -> dict[str, Any]:
-        """Return what the teacher has cost this run in dollars, killed requests counted in full."""
+        """Return the teacher's cost for this run, {"dollars", "requests"}; killed requests count in full."""
         n_requests = sum("hold" in change for change in self._spending.records)
         return {"dollars": self.budget.spent, "requests": n_requests}
 

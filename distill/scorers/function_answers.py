@@ -1,4 +1,4 @@
-"""What a Python function says of texts or pairs: called for some at a time, and what it returns is checked."""
+"""Get answers to texts or pairs from a Python function, called for 1,024 items at a time, and check its results."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,16 +17,16 @@ _AT_ONCE = 1024
 
 
 class FunctionAnswers:
-    """The answers of a function; None is one that was not given."""
+    """The answers of a function; None means that the caller has given none."""
 
     def __init__(self, name: str, settings: CallableTeacher, function: Callable[..., Any] | None) -> None:
         self.name, self.settings, self._function = name, settings, function
 
     def ask(self, items: Sequence[Item], roles: Sequence[int], progress: OnProgress) -> np.ndarray:
-        """Call the function.
+        """Call the function for the items.
 
-        :raises BadInput: where there is none, or what it returns is no answer
-        :raises JobFailed: where it raises something
+        :raises BadInput: if there is no function, or its result is invalid
+        :raises JobFailed: if the function raises an error
         """
         if self._function is None:
             raise BadInput(
@@ -51,7 +51,7 @@ class FunctionAnswers:
             arguments = [[item[side] for item in items] for side in (0, 1)]
         try:
             returned = function(*arguments)
-        except Exception as error:  # whatever a caller's own function raises
+        except Exception as error:  # a caller's function may raise anything
             reason = " ".join(str(error).split())[:200]
             raise JobFailed(
                 f"teacher {self.name}: its function raised {type(error).__name__} on {len(items)} items: {reason}"
