@@ -1,4 +1,4 @@
-"""Calls of OpenAI-compatible servers: retries, a budget, a cache and exact resume.
+"""Call OpenAI-compatible servers with retries, a budget and a ledger that survives a kill.
 
-It does not know what is asked.
+This package does not know the purpose of a request.
 """

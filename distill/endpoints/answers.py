@@ -1,4 +1,4 @@
-"""What comes back from an endpoint; nothing here needs the packages that speak to a server."""
+"""Read and check the answers of an endpoint; this module does not need the client packages."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ from distill.wording import counted
 __all__ = ["Answer", "BadAnswer", "JsonObject", "Message", "rerank_scores_in", "usage_in", "vectors_in"]
 
 JsonObject = dict[str, Any]
-"""A JSON object that was read, or is sent."""
+"""A JSON object that was received or will be sent."""
 Message = Mapping[str, str]
 
 
 class BadAnswer(JobFailed):
-    """The server answered, but not with what was asked for; asking again may help."""
+    """The server's answer is not what was requested; a repeated request may help."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model wrote; `refusal` is its own word that it will not, `finish_reason` why it stopped."""
+    """A model's answer; `refusal` is its message if it refuses, and `finish_reason` is why it stopped."""
 
     text: str
     finish_reason: str
@@ -33,9 +33,9 @@ class Answer:
 
 
 def usage_in(response: JsonObject) -> Usage | None:
-    """Return the tokens that a response counts; None where it counts none, or counts nonsense."""
+    """Return the token counts of a response; None if they are missing or invalid."""
     try:
-        told = response["usage"]  # rerankers count all tokens together
+        told = response["usage"]  # rerankers state only total_tokens
         read = told["prompt_tokens"] if "prompt_tokens" in told else told["total_tokens"]
         usage = Usage(int(read), int(told.get("completion_tokens") or 0))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
@@ -46,7 +46,7 @@ def usage_in(response: JsonObject) -> Usage | None:
 def vectors_in(response: JsonObject, n_texts: int, dimensions: int | None) -> np.ndarray:
     """Return the vectors of a response, in the order of their texts. *Shape:* (n_texts, width), float32.
 
-    :raises BadAnswer: on a wrong number of vectors, unequal widths, or values that are no finite numbers
+    :raises BadAnswer: if the number of vectors or a width is wrong, a value is not finite, or a vector is all zeros
     """
     try:
         entries = sorted(response["data"], key=lambda entry: int(entry["index"]))
@@ -72,12 +72,12 @@ def vectors_in(response: JsonObject, n_texts: int, dimensions: int | None) -> np
 
 
 def rerank_scores_in(response: JsonObject, n_documents: int) -> np.ndarray:
-    """Return the scores of a rerank, in the order of the documents. *Shape:* (n_documents,), float64.
+    """Return the scores of a rerank response, in the order of the documents. *Shape:* (n_documents,), float64.
 
-    Jina, Cohere and vLLM: `{"results": [{"index", "relevance_score"}]}`. text-embeddings-inference: `[{"index", "score"}]`, which
-    the client gives as `{"results": …}`, too.
+    Jina, Cohere and vLLM send `{"results": [{"index", "relevance_score"}]}`. text-embeddings-inference sends
+    `[{"index", "score"}]`, which the client also passes as `{"results": …}`.
 
-    :raises BadAnswer: on a wrong number of scores, and values that are no finite numbers
+    :raises BadAnswer: if the number of scores is wrong, or a value is not a finite number
     """
     try:
         entries = sorted(response["results"], key=lambda entry: int(entry["index"]))

@@ -1,4 +1,4 @@
-"""A sum of dollars that is never exceeded, also when many requests are under way."""
+"""Enforce a limit of dollars that is never exceeded, even with many concurrent requests."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,15 +12,15 @@ __all__ = ["Budget", "BudgetSpent"]
 
 
 class BudgetSpent(JobFailed):
-    """The next request could cost more than what is left of the budget."""
+    """The next request could cost more than the rest of the budget."""
 
 
 class Budget:
-    """A sum of dollars that is never exceeded: what a request may cost is held before it is sent.
+    """A limit of dollars that is never exceeded: the highest price of a request is held before it is sent.
 
-    :param limit: None counts without a limit
-    :param spent: what earlier runs have spent
-    :param record: called with each change before it counts, to survive a kill
+    :param limit: dollars; None counts without a limit
+    :param spent: dollars spent by earlier runs
+    :param record: called with each change before it takes effect, so that it survives a kill
     """
 
     def __init__(
@@ -32,9 +32,9 @@ class Budget:
         self._waiting: list[asyncio.Future[None]] = []
 
     async def hold(self, dollars: float) -> str:
-        """Set dollars aside and return the name of the hold; waits while others may yet give some back.
+        """Hold dollars and return the name of the hold; wait while open holds may still return some dollars.
 
-        :raises BudgetSpent: where too little is left and nothing is on its way back.
+        :raises BudgetSpent: if too little is left and there is no open hold.
         """
         while self.limit is not None and self.spent + sum(self._held.values()) + dollars > self.limit:
             if not self._held:
@@ -51,7 +51,7 @@ class Budget:
         return name
 
     def settle(self, hold: str, dollars: float | None) -> None:
-        """Replace a hold by what was really paid; None counts all of the hold: the server stated no usage."""
+        """Replace a hold by the price really paid; None, for a server that stated no usage, counts the whole hold."""
         paid = self._held[hold] if dollars is None else dollars
         self._record({"settled": hold, "dollars": paid})
         del self._held[hold]

@@ -1,9 +1,9 @@
-"""Calls of OpenAI-compatible servers (OpenAI, Azure, vLLM, Ollama): chats and embeddings, within limits of rate and money.
+"""Call OpenAI-compatible servers (OpenAI, Azure, vLLM, Ollama) for chat, embeddings and reranking, with limits.
 
     Endpoint (settings) ─▶ Client: concurrency ─▶ openai: retries ─▶ MeteredClient: rates · budget ─▶ server
 
-What is retried, what it costs and where the key goes: `distill.endpoints.metered`. What ends at once: any 4xx that cannot
-pass, and a quota that is used up.
+`distill.endpoints.metered` describes retries, costs and the handling of the key. A 4xx that cannot succeed later and a
+used-up quota fail at once.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ _HINTS = {
 
 
 class _Refused(BadInput):
-    """A 4xx: asking the same again is of no use."""
+    """A 4xx: the same request would fail again."""
 
     def __init__(self, message: str, status: int, code: str) -> None:
         super().__init__(message)
@@ -57,7 +57,7 @@ class _Refused(BadInput):
 
 
 class Client:
-    """A connection to one endpoint; `async with Client(endpoint) as client`."""
+    """A client of one endpoint; use it as `async with Client(endpoint) as client`."""
 
     def __init__(self, endpoint: Endpoint, budget: Budget | None = None) -> None:
         self.endpoint, self.budget = endpoint, budget or Budget(None)
@@ -94,14 +94,15 @@ class Client:
     async def chat(
         self, messages: Sequence[Message], schema: type[BaseModel], *, max_tokens: int, temperature: float = 1.0
     ) -> Answer:
-        """Ask for an answer in the shape of `schema`; whether it has that shape is for the caller to check.
+        """Request an answer in the form of `schema`; the caller has to check that it has this form.
 
-        A server that refuses `response_format: json_schema` with a 400 is asked with `json_object`, then in plain words.
+        If a server refuses `response_format: json_schema` with a 400 or 422, the request is repeated with
+        `json_object`, and then without a response format; both put the schema into a system message.
 
-        :raises BadAnswer: where the response holds no answer.
-        :raises BudgetSpent: where the request could cost more than what is left.
-        :raises JobFailed: where the server fails `max_attempts` times in a row, or the key's quota is used up.
-        :raises BadInput: where the server refuses the request.
+        :raises BadAnswer: if the response holds no answer.
+        :raises BudgetSpent: if the request could cost more than what is left.
+        :raises JobFailed: if the server fails `max_attempts` times in a row, or the key's quota is used up.
+        :raises BadInput: if the server refuses the request.
         """
         while True:
             asked_format, limit = self._format, self._limit_field
@@ -113,7 +114,7 @@ class Client:
                 if refusal.code == "content_filter":
                     raise BadAnswer("content filter") from None
                 if limit == "max_tokens" and "max_completion_tokens" in str(refusal):
-                    self._limit_field = "max_completion_tokens"  # OpenAI's reasoning models know no other name
+                    self._limit_field = "max_completion_tokens"  # OpenAI's reasoning models accept only this name
                     continue
                 if refusal.status not in (400, 422) or not self._step_down(asked_format, refusal):
                     raise
@@ -122,8 +123,8 @@ class Client:
                 return _answer_of(completion)
 
     def _step_down(self, asked_format: str, refusal: _Refused) -> bool:
-        """Ask for less from now on; False where a refusal cannot be about the format."""
-        if self._format != asked_format:  # another request in flight has found out
+        """Use a simpler response format from now on; return False if the refusal cannot be about the format."""
+        if self._format != asked_format:  # another request has changed the format meanwhile
             return True
         if self._format_is_proven or asked_format == "plain":
             return False
@@ -136,24 +137,26 @@ class Client:
 
         *Shape:* (n_texts, width), float32
 
-        :raises BadAnswer: on a wrong number of vectors, unequal widths, or values that are no finite numbers.
+        :param dimensions: the width to request; None is the server's default
+        :raises BadAnswer: if the number of vectors is wrong, widths differ, or a value is not a finite number.
         """
         body: JsonObject = {"model": self.endpoint.model, "encoding_format": "float"}
-        body["input"] = [text.encode("utf-8", "replace").decode() for text in texts]  # half a surrogate cannot be sent
+        body["input"] = [text.encode("utf-8", "replace").decode() for text in texts]  # a lone surrogate cannot be sent
         if dimensions is not None:
             body["dimensions"] = dimensions
-        # the raw response: openai's types take 12 ms a vector of 1,536 numbers, json and numpy 2 ms
+        # the raw response is used: openai's types take 12 ms per vector of 1,536 numbers, json and numpy 2 ms
         raw = await self._called(self._openai.embeddings.with_raw_response.create(**body))
         return vectors_in(raw.http_response.extensions["value"], len(texts), dimensions)
 
     async def rerank(self, query: str, documents: Sequence[str]) -> np.ndarray:
         """Return a score of each document for a query, in order.
 
-        A server that refuses `documents` with a 400 or 422 is asked with `texts`, as text-embeddings-inference wants them.
+        If a server refuses `documents` with a 400 or 422, the request is repeated with `texts`, the field name of
+        text-embeddings-inference.
 
         *Shape:* (n_documents,), float64
 
-        :raises BadAnswer: on a wrong number of scores, and values that are no finite numbers
+        :raises BadAnswer: if the number of scores is wrong, or a value is not a finite number
         """
         query, *documents = (text.encode("utf-8", "replace").decode() for text in (query, *documents))
         while True:
@@ -164,7 +167,7 @@ class Client:
             try:
                 response = await self._called(self._openai.post("/rerank", cast_to=httpx2.Response, body=body))
             except _Refused as refusal:
-                # a request may still be under way in the old form when another has proven the new one
+                # this request may have used the other form while a parallel one proved the current form
                 if refusal.status not in (400, 422) or asked in ("texts", self._proven_rerank_form):
                     raise
                 log.info("%s; asking again with texts, as text-embeddings-inference wants them", refusal)
@@ -174,7 +177,7 @@ class Client:
                 return rerank_scores_in(response.extensions["value"], len(documents))
 
     async def _called(self, call: Awaitable[_Response]) -> _Response:
-        """Return what a call of `openai` gives, its errors as ours."""
+        """Return the result of a call of `openai`; turn its errors into those of this toolkit."""
         async with self._slots:
             try:
                 return await call
@@ -205,7 +208,7 @@ class Client:
 
 
 def _in_format(form: str, messages: Sequence[Message], schema: type[BaseModel]) -> JsonObject:
-    """Return the messages and how to say that the answer shall have the shape of `schema`."""
+    """Return the request fields `messages` and `response_format` that ask for an answer in the form of `schema`."""
     shape = schema.model_json_schema()
     if form == "json_schema":
         response_format = {
@@ -222,7 +225,7 @@ def _in_format(form: str, messages: Sequence[Message], schema: type[BaseModel]) 
 
 
 def _answer_of(completion: ChatCompletion) -> Answer:
-    """Return what a completion says; its types are not checked by `openai`, and servers leave fields out."""
+    """Return the answer in a completion; `openai` does not check its types, and servers may omit fields."""
     try:
         choice = completion.choices[0]
         text, refusal = choice.message.content, choice.message.refusal
@@ -238,7 +241,7 @@ def _answer_of(completion: ChatCompletion) -> Answer:
 
 
 async def run_all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Run coroutines together; the first that fails stops the others and its error is raised."""
+    """Run coroutines concurrently; if one fails, cancel the others and raise its error."""
     try:
         async with asyncio.TaskGroup() as group:
             for coroutine in work:

@@ -1,4 +1,4 @@
-"""What survives a kill: objects in an append-only file, and the dollars of a budget among them."""
+"""Store objects in an append-only file that survives a kill, such as the spending of a budget."""
 
 import json
 import os
@@ -14,9 +14,11 @@ __all__ = ["JsonLines", "budget_of"]
 
 
 class JsonLines:
-    """An append-only file of JSON objects. What a kill left of a last line is cut off when it is read.
+    """An append-only file of JSON objects, one per line; an incomplete last line after a kill is removed on reading.
 
-    :param fields: a type for each field that every object must have
+    :param path: the file; it may not exist yet
+    :param fields: the type of each field that every object must have
+    :raises BadInput: if a line is not such an object
     """
 
     def __init__(self, path: Path, **fields: type | UnionType) -> None:
@@ -40,7 +42,7 @@ class JsonLines:
             os.truncate(path, len(whole))
 
     def append(self, *records: JsonObject, durable: bool = True) -> None:
-        """Write records, in one write; with `durable` they are on disk when this returns."""
+        """Append records in a single write; with `durable` they are on disk when the call returns."""
         if self._file is None:
             self._file = self._path.open("ab")
         text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
@@ -58,14 +60,15 @@ class JsonLines:
 
 
 def budget_of(spending: JsonLines, limit: float | None) -> Budget:
-    """Return a budget with what earlier runs have spent; what a kill left open counts in full.
+    """Return a budget with the spending of earlier runs; holds that a kill left open count in full.
 
-    :param spending: the changes of the budget, which it goes on writing
+    :param spending: the changes of the budget; new changes are appended to it
+    :param limit: dollars; None is no limit
     """
     dollars: dict[str, float] = {}
     for change in spending.records:
         dollars[change.get("hold") or change.get("settled") or ""] = change["dollars"]
-    # only a hold must be on disk before the request goes out: a lost settlement errs on the safe side
+    # only a hold must be on disk before the request is sent: without its settlement it counts in full, which is safe
     return Budget(
         limit, spent=sum(dollars.values()), record=lambda change: spending.append(change, durable="hold" in change)
     )

@@ -1,17 +1,17 @@
-"""The HTTP client below `openai`: one call of `send` is one attempt, with its rate, its money and its faults counted.
+"""The HTTP client under `openai`: one call of `send` is one attempt; it limits the rate, counts money and faults.
 
     openai (retries, back-off) ─▶ MeteredClient.send: rate limits · budget · time and size of the answer ─▶ server
 
-`openai` decides when to try again by what `send` gives back: an error of httpx2, or a response with the header
-`x-should-retry`. What may pass is 408, 409, 429, 5xx, timeouts, broken connections, and pages that are no JSON.
+`openai` decides whether to retry from the result of `send`: an error of httpx2, or a response with the header
+`x-should-retry`. Retried are 408, 409, 429, 5xx, timeouts, broken connections, and answers that are not JSON.
 
-**Money.** Before a request goes out its worst price is held: every byte of the prompt as one token (a byte-level
-tokenizer makes no more of it) and `max_tokens` of answer. The answer's `usage` then settles the hold. Where the server
-may have worked but did not say (a timeout, a reset, a 502 or 504), the hold stays spent.
+**Money.** Before a request is sent, its highest possible price is held: every byte of the prompt counted as one token
+(a byte-level tokenizer makes no more) and `max_tokens` of answer. The `usage` in the answer then settles the hold. If
+the server may have worked but gave no usage (a timeout, a reset, a 502 or 504), the hold counts as spent.
 
-**The key** is added to the headers of what is sent, after `openai`: no object of `openai` holds it. No other header
-comes from the environment (`OPENAI_ORG_ID`, `OPENAI_CUSTOM_HEADERS`), redirects are not followed, and what a server says
-is freed of the key before anyone reads it. Proxies are those of the environment, as for every HTTP client.
+**The key** is added to the headers here, below `openai`: no object of `openai` holds it. No other header comes from the
+environment (`OPENAI_ORG_ID`, `OPENAI_CUSTOM_HEADERS`), redirects are not followed, and the key is removed from the
+server's answer before any other code reads it. Proxies come from the environment, as for every HTTP client.
 """
 
 import asyncio
@@ -43,18 +43,18 @@ __all__ = ["LONGEST_WAIT_SECONDS", "MeteredClient", "Rate", "Stopped", "cause_of
 
 log = logging.getLogger(__name__)
 
-LONGEST_WAIT_SECONDS = 120.0  # openai waits no longer either
-_SHORTEST_SECRET = 8  # shorter keys are placeholders ("EMPTY", "ollama") and may stand in any text
-_LARGEST_ANSWER = 64 << 20  # bytes, unpacked: 2,048 embeddings of 1,536 numbers have half of it
-_MAYBE_BILLED = {502, 504}  # a gateway gave up, perhaps after the model had answered
+LONGEST_WAIT_SECONDS = 120.0  # openai does not wait longer either
+_SHORTEST_SECRET = 8  # shorter keys are placeholders ("EMPTY", "ollama") and may occur in any text
+_LARGEST_ANSWER = 64 << 20  # bytes after decompression: 2,048 embeddings of 1,536 numbers take half of that
+_MAYBE_BILLED = {502, 504}  # a gateway gave up, possibly after the model had answered
 _SENT_HEADERS = {"accept", "accept-encoding", "connection", "content-length", "content-type", "host", "user-agent"}
 _KEPT_HEADERS = {"retry-after", "retry-after-ms", "x-request-id"}
 
 
 class Stopped(openai.OpenAIError):
-    """Carries an error of ours through `openai`, which tries again after any error but its own.
+    """Carries an error of this toolkit through `openai`, which retries after every error that is not its own.
 
-    :param failure: what is to be raised in its place
+    :param failure: the error to raise instead of this one
     """
 
     def __init__(self, failure: JobFailed) -> None:
@@ -63,13 +63,13 @@ class Stopped(openai.OpenAIError):
 
 
 class _NotJson(httpx2.RemoteProtocolError):
-    """An answer with status 200 that is no JSON object."""
+    """An answer with status 200 that is not a JSON object."""
 
 
 class Rate:
-    """A number of units per minute, evenly, in the order of the requests; at most those of one second at once.
+    """Limits units per minute, spread evenly, first come first served; at most one second's units are used at once.
 
-    A request may take more than a second's worth; the next one then waits until the rest is paid.
+    A request may need more units than one second has; the next request then waits until they are all made up for.
     """
 
     def __init__(self, per_minute: int) -> None:
@@ -89,20 +89,20 @@ class Rate:
                 self._owed -= part
 
     def correct(self, n: int) -> None:
-        """Take `n` more (or, below zero, fewer) than were taken before."""
+        """Correct the units used by `n`: more, or fewer if `n` is negative."""
         self._owed += n
 
 
 @cache
 def _certificates() -> ssl.SSLContext:
-    """The certificates that this machine trusts, read once a process: it takes as long as a hundred requests."""
+    """Return this machine's trusted certificates, read once per process; reading takes as long as 100 requests."""
     return httpx2.create_ssl_context()
 
 
 class MeteredClient(httpx2.AsyncClient):
     """Sends the requests that `openai` builds.
 
-    Counts what went wrong on the way in `faults` (cause → times) and what was sent in `n_requests`.
+    `faults` counts the failed attempts by cause, and `n_requests` counts the requests that were sent.
     """
 
     def __init__(self, endpoint: Endpoint, budget: Budget) -> None:
@@ -118,9 +118,9 @@ class MeteredClient(httpx2.AsyncClient):
         self._paused_until = 0.0
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-        """Send once; the response has its whole body, read and free of the key.
+        """Send a request once; the body of the response is fully read, and the key is removed from it.
 
-        :raises Stopped: where the budget is used up, or the body is longer than any answer.
+        :raises Stopped: if the budget is used up, or the body is longer than any valid answer.
         """
         text = request.content.decode()
         body = json.loads(text)
@@ -131,7 +131,7 @@ class MeteredClient(httpx2.AsyncClient):
             hold = await self._budget.hold(self._price.of(Usage(len(request.content), max_output)))
         except JobFailed as spent:
             raise Stopped(spent) from None
-        dollars: float | None = None  # nobody knows
+        dollars: float | None = None  # None: unknown
         try:
             response = await self._answered(request)
             if response.is_success:
@@ -159,14 +159,14 @@ class MeteredClient(httpx2.AsyncClient):
             await asyncio.sleep(pause)
 
     async def _answered(self, request: httpx2.Request) -> httpx2.Response:
-        """Return the response to one request; its parsed body is `extensions["value"]` where it is no error."""
+        """Return the response to one request; unless it is an error, its parsed body is in `extensions["value"]`."""
         self.n_requests += 1
         headers = {name: value for name, value in request.headers.items() if name in _SENT_HEADERS} | self._key_header
         sent = httpx2.Request(
             request.method, request.url, headers=headers, content=request.content, extensions=request.extensions
         )
         try:
-            async with asyncio.timeout(self._endpoint.timeout_s):  # httpx2 limits each read, not the whole
+            async with asyncio.timeout(self._endpoint.timeout_s):  # httpx2 limits each read, not the total
                 response = await super().send(sent, stream=True)
                 content = await self._bounded_body(response)
         except TimeoutError:
@@ -181,7 +181,7 @@ class MeteredClient(httpx2.AsyncClient):
             return whole
         try:
             value = json.loads(text)
-            is_list = isinstance(value, list) and request.url.path.endswith("/rerank")  # text-embeddings-inference
+            is_list = isinstance(value, list) and request.url.path.endswith("/rerank")  # of text-embeddings-inference
             whole.extensions["value"] = {"results": value} if is_list else value
         except (ValueError, RecursionError):
             raise _NotJson("no JSON", request=request) from None
@@ -190,7 +190,7 @@ class MeteredClient(httpx2.AsyncClient):
         return whole
 
     async def _bounded_body(self, response: httpx2.Response) -> bytes:
-        """Return the body, read as it comes: a server may send without end."""
+        """Return the body; it is read in chunks with a size limit, because a server may send without end."""
         content = bytearray()
         try:
             async for chunk in response.aiter_bytes():
@@ -207,7 +207,7 @@ class MeteredClient(httpx2.AsyncClient):
         return bytes(content)
 
     def _may_pass(self, response: httpx2.Response) -> bool:
-        """Return whether the same request may succeed later, and note the fault where it may."""
+        """Return whether the same request may succeed later; if so, count the fault."""
         status = response.status_code
         if status not in (408, 409, 429) and status < 500:
             return False
@@ -217,18 +217,18 @@ class MeteredClient(httpx2.AsyncClient):
         if wait is not None and wait > LONGEST_WAIT_SECONDS:
             return False
         self._note(f"status {status}")
-        if wait:  # the server speaks of the whole account: everyone waits
+        if wait:  # the limit is that of the whole account: all requests wait
             self._paused_until = max(self._paused_until, time.monotonic() + wait)
         return True
 
     def _note(self, cause: str) -> None:
         self.faults[cause] += 1
-        if self.faults[cause] == 1 and self._endpoint.max_attempts > 1:  # the next ones of its kind are counted only
+        if self.faults[cause] == 1 and self._endpoint.max_attempts > 1:  # later ones of the same kind are only counted
             log.warning("%s: %s; trying again", self._endpoint.base_url, cause)
 
 
 def cause_of(error: BaseException | None) -> tuple[str, bool]:
-    """Return what went wrong on the way in a few words, and whether the server may charge for the request."""
+    """Return the cause of a failed attempt in a few words, and whether the server may charge for the request."""
     if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
         return f"cannot connect ({type(error).__name__})", False
     if isinstance(error, httpx2.TimeoutException):
@@ -239,7 +239,7 @@ def cause_of(error: BaseException | None) -> tuple[str, bool]:
 
 
 def error_in(answer: str) -> tuple[str, str]:
-    """Return the message and the code of an error response, in one line however it looks."""
+    """Return the message, on one line, and the code of an error response of any form."""
     try:
         error = json.loads(answer)["error"]
         message, code = (error["message"], error.get("code")) if isinstance(error, dict) else (error, "")
@@ -249,7 +249,7 @@ def error_in(answer: str) -> tuple[str, str]:
 
 
 def retry_after(value: str | None) -> float | None:
-    """Return the seconds that a `Retry-After` header asks for: a number of them, or a date."""
+    """Return the seconds that a `Retry-After` header asks for, given as a number or a date; None if it is neither."""
     if value is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Count tokens without the server's tokenizer: a bound that is never exceeded, and an estimate."""
+"""Count tokens without the server's tokenizer: an upper bound and an estimate."""
 
 import math
 
@@ -8,12 +8,12 @@ __all__ = ["cut_to_tokens", "estimated_tokens", "most_tokens", "sixths_of_tokens
 
 
 def most_tokens(text: str) -> int:
-    """Return a number of tokens that no byte-level tokenizer exceeds: the number of bytes."""
+    """Return the number of bytes, an upper bound of the tokens of any byte-level tokenizer."""
     return len(text.encode("utf-8", "surrogatepass"))
 
 
 def estimated_tokens(text: str) -> int:
-    """Guess the number of tokens, rather too many: three ASCII characters make one, any other character one and a half.
+    """Estimate the number of tokens, rather too high: three ASCII characters are one, any other character is 1.5.
 
     >>> estimated_tokens("서버 개발자")
     8
@@ -22,7 +22,7 @@ def estimated_tokens(text: str) -> int:
 
 
 def cut_to_tokens(text: str, max_tokens: int) -> str:
-    """Return the longest beginning of a text that is estimated to have at most so many tokens.
+    """Return the longest prefix of a text that is estimated to have at most `max_tokens` tokens.
 
     >>> cut_to_tokens("서버 개발자", 5)
     '서버 개'
@@ -34,6 +34,6 @@ def cut_to_tokens(text: str, max_tokens: int) -> str:
 
 
 def sixths_of_tokens(text: str) -> np.ndarray:
-    """Return the estimate for each character, in whole sixths of a token. *Shape:* (n_characters,)."""
+    """Return the estimated sixths of a token of each character, as integers. *Shape:* (n_characters,)."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
     return np.where(codes < 128, 2, 9)

@@ -1,4 +1,4 @@
-"""What is read from and written to disk: artefact cards, outputs that overwrite nothing, folders that nobody trusts.
+"""Read and write files safely: artefact cards, outputs that overwrite nothing, untrusted folders.
 
-It knows no model and no table.
+This package does not run models or read tables.
 """

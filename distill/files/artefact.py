@@ -1,10 +1,11 @@
-"""One artefact format: a plain sentence-transformers model folder with `artefact.json` beside the weights.
+"""Write and check model folders: plain sentence-transformers folders with `artefact.json` beside the weights.
 
-A bi-encoder is `[Transformer, Pooling, (Dense), Normalize]`, a cross-encoder `[Transformer, Pooling, Dense…, Dense→scores]`;
-stock `SentenceTransformer(path)` and `CrossEncoder(path)` load what is written here. `artefact.json` carries what the
-weights cannot say: lineage (revisions of the parents), the resolved recipe, the data fingerprint, versions, metrics.
+A bi-encoder is `[Transformer, Pooling, (Dense), Normalize]`, a cross-encoder `[Transformer, Pooling, Dense…,
+Dense→scores]`; stock `SentenceTransformer(path)` and `CrossEncoder(path)` load these folders. `artefact.json` records
+what the weights do not contain: lineage (revisions of the parents), the resolved recipe, the data fingerprint,
+versions, metrics.
 
-A folder is written under a temporary name and renamed, so that a folder that exists is whole.
+A folder is written under a temporary name and then renamed, so every folder with a final name is complete.
 """
 
 import glob
@@ -74,12 +75,12 @@ __all__ = [
 log = logging.getLogger(__name__)
 ModelKind = Literal["bi_encoder", "cross_encoder"]
 Side = Literal["query", "document"]
-ASYMMETRIC = "asymmetric"  # in a card's details: which side the model serves, and which teacher has the other
+ASYMMETRIC = "asymmetric"  # key in a card's details: the side that the model serves, and the teacher of the other side
 CARD = "artefact.json"
-INNER_MODEL = "model"  # a folder in that of a teacher that compares tokens: its encoder
-CALIBRATION = "calibration.json"  # how its scores become probabilities
-BOARDS = "boards.json"  # its scores on tasks of MTEB
-_NOT_CONTENT = {CARD, CALIBRATION, BOARDS, "README.md"}  # what describes the model is not the model
+INNER_MODEL = "model"  # subfolder of a token-comparing teacher: holds its encoder
+CALIBRATION = "calibration.json"  # how the model's scores become probabilities
+BOARDS = "boards.json"  # the model's scores on MTEB tasks
+_NOT_CONTENT = {CARD, CALIBRATION, BOARDS, "README.md"}  # these files describe the model; its revision ignores them
 _MODEL_TYPES: dict[str, ModelKind] = {"SentenceTransformer": "bi_encoder", "CrossEncoder": "cross_encoder"}
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
 PICKLE_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -95,17 +96,17 @@ _TOKENIZERS = (
 _ROUTER = "router_config.json"
 _BELOW = ("exports/*/modules.json", "student/modules.json", "*/modules.json", "teachers/*/modules.json")
 _SHOWN_MODELS = 4
-_MADE_BY = re.compile(r"\.(\d+)(?:-\d+)?\.tmp(?:\.|$)")  # a process, and a thread of it
+_MADE_BY = re.compile(r"\.(\d+)(?:-\d+)?\.tmp(?:\.|$)")  # process id and thread id
 _GRAPHS = ("openvino/openvino_model.xml", "onnx/model.onnx", "openvino_model.xml", "model.onnx")
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """What `artefact.json` says of the model beside it.
+    """The content of `artefact.json`, which describes the model beside it.
 
-    `revision` is the content hash of the folder's other files, `files` are their names, `settings` are the hashes of those that
-    are settings (.json), and `fingerprint` is the hash of all that went in (recipe sections, data, parents): a stage whose folder
-    carries the right fingerprint is finished.
+    `revision` is the content hash of the folder's other files, and `files` lists their names. `settings` holds the
+    hashes of the settings files (.json) among them. `fingerprint` is the hash of all inputs (recipe sections, data,
+    parents): a stage is finished if its folder carries the expected fingerprint.
     """
 
     kind: str
@@ -123,11 +124,11 @@ class Artefact:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the libraries that decide what a model computes."""
+    """Return the versions of the libraries that influence what a model computes."""
     return dict(_versions())
 
 
-@cache  # reading them takes as long as writing a card; what is imported does not change
+@cache  # cached: reading the versions takes as long as writing a card, and they do not change within a process
 def _versions() -> dict[str, str]:
     names = (
         "matchdistill",
@@ -147,7 +148,7 @@ def _versions() -> dict[str, str]:
 
 
 def content_hash(value: Any) -> str:
-    """Return 16 hex digits of SHA-256 over a JSON-serialisable value; equal values hash equally in any key order.
+    """Return 16 hex digits of SHA-256 over a JSON-serialisable value; the order of keys does not matter.
 
     >>> content_hash({"b": 1, "a": [2]}) == content_hash({"a": [2], "b": 1})
     True
@@ -159,9 +160,10 @@ def content_hash(value: Any) -> str:
 def revision(folder: Path, on_bytes: OnProgress | None = None) -> str:
     """Return 16 hex digits of SHA-256 over the names and contents of a model folder's files.
 
-    `artefact.json`, `calibration.json`, `boards.json`, `README.md` and hidden files do not count: they describe the model.
+    `artefact.json`, `calibration.json`, `boards.json`, `README.md` and hidden files are ignored: they describe the
+    model.
 
-    :param on_bytes: is told how many more bytes are read
+    :param on_bytes: called with the number of bytes read since its last call
     """
     digest = hashlib.sha256()
     for path in content_files(folder):
@@ -171,7 +173,7 @@ def revision(folder: Path, on_bytes: OnProgress | None = None) -> str:
 
 
 def content_files(folder: Path) -> list[Path]:
-    """Return the files of a model folder that its revision is of."""
+    """Return the files of a model folder that its revision covers."""
     return [
         path
         for path in sorted(folder.rglob("*"))
@@ -182,7 +184,7 @@ def content_files(folder: Path) -> list[Path]:
 
 
 def write_json(path: Path, value: Any, *, sync: bool = False) -> None:
-    """Write readable JSON: a reader never sees half a file.
+    """Write indented JSON; a reader never sees a partial file.
 
     :param sync: as in `write_text`
     """
@@ -190,9 +192,11 @@ def write_json(path: Path, value: Any, *, sync: bool = False) -> None:
 
 
 def write_text(path: Path, text: str, *, sync: bool = False) -> None:
-    """Write a text, line ends as they are, under a temporary name, then rename: a reader never sees half a file.
+    """Write a text under a temporary name, then rename the file; a reader never sees a partial file.
 
-    :param sync: wait until the disk has it, before the rename: it is there after a power failure, too
+    Line ends are written unchanged.
+
+    :param sync: flush the file to disk before the rename, so that it survives a power failure
     """
     temporary = path.with_name(f".{path.name}.{maker()}.tmp")
     try:
@@ -207,7 +211,7 @@ def write_text(path: Path, text: str, *, sync: bool = False) -> None:
 
 
 def write_card(folder: Path, artefact: Artefact) -> Artefact:
-    """Write `artefact.json` into a folder whose model is complete; fills in `revision`, `files`, `settings` and `versions`."""
+    """Write `artefact.json` into a complete model folder; fill in `revision`, `files`, `settings` and `versions`."""
     files = [str(path.relative_to(folder)) for path in content_files(folder)]
     made: dict[str, Any] = {
         "revision": revision(folder),
@@ -221,9 +225,9 @@ def write_card(folder: Path, artefact: Artefact) -> Artefact:
 
 
 def read_card(folder: Path) -> Artefact | None:
-    """Read `artefact.json`; None where the folder has none (a model from elsewhere).
+    """Read `artefact.json`; return None if the folder has none (a model from another source).
 
-    :raises BadInput: where the file is there but is not what this toolkit writes.
+    :raises BadInput: if the file exists but this toolkit did not write it in this form.
     """
     path = folder / CARD
     if not os.path.lexists(path):
@@ -245,11 +249,12 @@ def read_card(folder: Path) -> Artefact | None:
 
 
 def check_unchanged(folder: Path) -> None:
-    """Check that a model folder holds the files that its card was written beside, before it goes to other machines or tools.
+    """Check that a model folder still holds the files that its card describes, before other machines or tools use it.
 
-    A folder without a card is taken as it is.
+    A folder without a card passes.
 
-    :raises BadInput: for a file that was cut off, changed, added or removed since, and for a card that is none
+    :raises BadInput: if a file was truncated, changed, added or removed since the card was written, or the card is
+        invalid
     """
     card = read_card(folder)
     if card is None or not card.revision:
@@ -264,13 +269,14 @@ def check_unchanged(folder: Path) -> None:
 
 @contextmanager
 def new_file(target: Path, *, keep: bool = True) -> Iterator[Path]:
-    """Yield a temporary file beside `target` that is renamed to it when the block ends well, and removed when it does not.
+    """Yield a temporary file beside `target`; rename it to `target` if the block succeeds, else remove it.
 
-    It has the same suffixes: writers go by them. A path that a user names goes through `distill.files.outputs` first. Leftovers of
-    killed processes under the same name are removed first.
+    The temporary file has the suffixes of `target`, because some writers choose the format by suffix. Check a path that
+    a user names with `distill.files.outputs` first. Leftovers of killed processes under the same name are removed
+    first.
 
-    :param keep: False tries only whether the file could be written
-    :raises BadInput: where there is no folder that can be written into, or a folder of that name
+    :param keep: False only tests whether the file could be written
+    :raises BadInput: if the parent is not a writable folder, or `target` is a folder
     """
     if not target.parent.is_dir():
         raise BadInput(f"{target.parent} is no folder; make it first, or name another output")
@@ -278,10 +284,10 @@ def new_file(target: Path, *, keep: bool = True) -> Iterator[Path]:
         raise BadInput(f"{target} is a folder; name a file in it")
     temporary = target.with_name(f".{maker()}.tmp.{target.name}")
     for leftover in left_by_the_dead(target.parent, f".*.tmp.{glob.escape(target.name)}"):
-        with suppress(OSError):  # where it cannot be removed it is no hindrance
+        with suppress(OSError):  # a leftover that cannot be removed does no harm
             leftover.unlink()
     try:
-        temporary.touch()  # what cannot be written is known before any work
+        temporary.touch()  # fail before any work if the file cannot be written
     except OSError as error:
         if is_full_disk(error):
             raise
@@ -290,7 +296,7 @@ def new_file(target: Path, *, keep: bool = True) -> Iterator[Path]:
         yield temporary
         if keep:
             if target.is_file():
-                temporary.chmod(target.stat().st_mode & 0o777)  # who may read it stays as it was
+                temporary.chmod(target.stat().st_mode & 0o777)  # keep the permissions of the old file
             temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
@@ -298,9 +304,9 @@ def new_file(target: Path, *, keep: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `target` and rename it to `target` when the block ends well.
+    """Yield a temporary folder beside `target` and rename it to `target` if the block succeeds.
 
-    When the block fails nothing is left behind and an existing `target` stays as it was. Leftovers of
+    If the block fails, the temporary folder is removed and an existing `target` stays as it was. Leftovers of
     killed processes under the same name are removed first.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -311,7 +317,7 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
-    """Yield a temporary folder in `parent` that is gone when the block ends; those of killed processes are removed first."""
+    """Yield a temporary folder in `parent`, remove it at the end; first remove the folders of killed processes."""
     for leftover in left_by_the_dead(parent, f".{glob.escape(name)}.*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
     temporary = parent / f".{name}.{maker()}.tmp"
@@ -324,12 +330,12 @@ def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
 
 
 def maker() -> str:
-    """Return what stands in a temporary name: this process and thread, so that no two write one file."""
+    """Return the process and thread ids for a temporary name, so that no two writers use the same file."""
     return f"{os.getpid()}-{threading.get_ident()}"
 
 
 def is_temporary(name: str) -> bool:
-    """Tell whether something here is named as files and folders are while they are written.
+    """Tell whether a name is one of the temporary names that this module uses during a write.
 
     >>> is_temporary(".report.4711.tmp"), is_temporary(".4711.tmp.scores.csv"), is_temporary("notes.tmp")
     (True, True, False)
@@ -338,7 +344,7 @@ def is_temporary(name: str) -> bool:
 
 
 def left_by_the_dead(folder: Path, pattern: str) -> list[Path]:
-    """Return what killed processes have left under temporary names, in which the process stands before `.tmp`."""
+    """Return the paths that killed processes left under temporary names, which contain the process id."""
     made = {path: _MADE_BY.search(path.name) for path in folder.glob(pattern)}
     return [path for path, by in made.items() if by is not None and not Path(f"/proc/{by[1]}").exists()]
 
@@ -350,16 +356,16 @@ def _replace_folder(temporary: Path, target: Path) -> None:
     try:
         temporary.rename(target)
     except OSError:
-        with suppress(FileNotFoundError):  # there was none
+        with suppress(FileNotFoundError):  # there was no old folder
             old.rename(target)
         raise
     shutil.rmtree(old, ignore_errors=True)
 
 
 def check_model_folder(folder: Path) -> ModelKind:
-    """Check that a model folder has all its pieces, and nothing that leads out of it, and return which kind it is.
+    """Check that a model folder is complete and refers to nothing outside itself, and return the kind of model.
 
-    :raises BadInput: naming the piece that is missing, or what is wrong with it.
+    :raises BadInput: naming the file that is missing or wrong.
     """
     if not _is_folder(folder):
         what = "it is a file; name a folder" if _is_file(folder) else "there is no such directory"
@@ -397,7 +403,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _models_in(folder: Path) -> str:
-    """Say which model folders lie below one that is none, such as a run's; exports of a student come first."""
+    """Name the model folders below a folder that is not one itself, such as a run; a student's exports come first."""
     found = (path.parent.relative_to(folder) for pattern in _BELOW for path in sorted(folder.glob(pattern)))
     held = [place for place in dict.fromkeys(found) if not place.name.startswith(".")]
     if not held:
@@ -422,9 +428,9 @@ def _read_modules(folder: Path) -> list[dict[str, str]]:
 
 
 def served_side(folder: Path) -> Side | None:
-    """Return the side of pairs that a model was trained to serve alone; None where it serves both.
+    """Return the side of pairs that a model was trained to serve alone; None if it serves both.
 
-    A Router holds both sides, whatever its card says of the small one.
+    A Router serves both sides, even if its card names the side of the small model.
     """
     card = read_card(folder)
     stated = None if card is None else card.details.get(ASYMMETRIC)
@@ -432,9 +438,9 @@ def served_side(folder: Path) -> Side | None:
 
 
 def read_routes(folder: Path) -> dict[str, list[dict[str, str]]] | None:
-    """Return the modules of each side of a sentence-transformers Router, as modules.json would list them; else None.
+    """Return the modules of each side of a sentence-transformers Router, as in modules.json; None for other models.
 
-    :raises BadInput: where the sides are not queries and documents
+    :raises BadInput: if the sides are not query and document
     """
     first, *rest = _read_modules(folder)
     if not first["type"].endswith(".Router"):
@@ -468,7 +474,7 @@ def _check_modules(folder: Path, modules: Sequence[Mapping[str, str]]) -> None:
     check_settings(folder / modules[0]["path"])
     check_shards(folder / modules[0]["path"])
     refuse_pickles(folder / modules[0]["path"], (*WEIGHT_FILES, *_GRAPHS), PICKLE_FILES)
-    if is_static_module(modules[0]):  # a table and its tokenizer, nothing to configure
+    if is_static_module(modules[0]):  # a table of vectors and its tokenizer; there is no config.json
         _require(folder, f"{base}tokenizer.json")
         _require(folder, f"{base}model.safetensors")
     else:
@@ -484,11 +490,11 @@ def _check_modules(folder: Path, modules: Sequence[Mapping[str, str]]) -> None:
 
 
 def check_named_settings(folder: Path) -> None:
-    """Check that no settings are missing that the card names: a loader would take its defaults, and score otherwise.
+    """Check that the settings files named in the card exist: without one, a loader would use defaults.
 
-    Settings that were changed since are said in the log: who changed them may have meant to.
+    Settings that changed since the card was written cause a warning only, because the change may be deliberate.
 
-    :raises BadInput: naming the first file that is missing
+    :raises BadInput: naming the first missing file
     """
     card = read_card(folder)
     if card is None:
@@ -515,9 +521,9 @@ def _settings_hash(path: Path) -> str:
 
 
 def check_tokenizer(folder: Path) -> None:
-    """Check that a folder has a tokenizer: transformers would make an empty one, to which every word is unknown.
+    """Check that a folder has a tokenizer: transformers would otherwise build an empty one that knows no word.
 
-    :raises BadInput: where it has none
+    :raises BadInput: if it has none
     """
     if not any((folder / name).is_file() for name in _TOKENIZERS):
         raise BadInput(f"{folder} has no tokenizer ({', '.join(_TOKENIZERS[:3])} …); copy the folder again, all of it")

@@ -1,9 +1,9 @@
-"""An array that grows in a file beside an output, so that a killed command continues after its last finished block.
+"""An array that grows in a file beside an output, so that a killed command continues after its last complete block.
 
     .scores.tsv.unfinished/  HASH.rows · HASH.json
 
-HASH is the hash of everything that determines the rows, so rows of another model or of other texts are never used; they
-stay until an output is finished. The .json states these inputs in words, and the number of finished rows; it is written
+HASH covers everything that determines the rows, so rows of another model or other texts are never reused; they stay
+until an output is finished. The .json file states what determines the rows and how many are complete; it is written
 after them.
 """
 
@@ -33,10 +33,11 @@ _OURS = re.compile(r"[0-9a-f]{16}\.(rows|json)")
 class GrowingArray:
     """Rows of numbers in blocks: rows of an earlier attempt are read, the others are computed and stored.
 
-    :param place: the path of the files that store them, without suffix; None stores nothing
+    :param place: the path of the files, without suffix; None stores nothing
     :param made_from: everything that determines the rows, by names for messages
-    :param width: numbers per row; 0 makes each row one number
-    :param header: bytes before the rows, if the file will become the output itself
+    :param width: numbers per row; 0 makes each row a single number
+    :param dtype: the type of the numbers
+    :param header: bytes in front of the rows, for a file that will become the output itself
     """
 
     def __init__(
@@ -50,13 +51,14 @@ class GrowingArray:
 
     @property
     def path(self) -> Path | None:
-        """The file: the header, and the rows one after the other."""
+        """The file with the header and the rows one after the other; None if nothing is stored."""
         return None if self._place is None else self._place.with_suffix(".rows")
 
     def next(self, n_rows: int, compute: Callable[[], np.ndarray]) -> np.ndarray:
-        """Return the next rows. *Shape:* (n_rows,) or (n_rows, width); stored ones are mapped into memory, not read.
+        """Return the next rows; stored ones are mapped into memory, not read. *Shape:* (n_rows,) or (n_rows, width).
 
-        :param compute: returns them; called only for rows that no earlier attempt has stored
+        :param compute: computes them; called only if an earlier attempt has not stored them
+        :raises ValueError: if `compute` returns another shape
         """
         start, stop = self._n_given, self._n_given + n_rows
         self._n_given = stop
@@ -71,14 +73,14 @@ class GrowingArray:
 
     def _store(self, path: Path, start: int, rows: np.ndarray) -> None:
         with _opened(path) as file:
-            file.truncate(self._offset(start))  # the rest was not complete
+            file.truncate(self._offset(start))  # drop an incomplete block after it
             if start == 0:
                 file.seek(0)
                 file.write(self._header)
             file.seek(self._offset(start))
             file.write(rows.tobytes())
             file.flush()
-            os.fsync(file.fileno())  # the count must never exceed the rows on disk
+            os.fsync(file.fileno())  # the stored count must never exceed the rows on disk
         n_rows = start + len(rows)
         write_json(path.with_suffix(".json"), {"made_from": self._made_from, "n_rows": n_rows}, sync=True)
         self.n_stored = n_rows
@@ -87,7 +89,7 @@ class GrowingArray:
         return len(self._header) + row * self._row_bytes
 
     def _count_stored(self) -> int:
-        """Return the number of rows that can be used from an earlier attempt."""
+        """Return how many rows of an earlier attempt can be reused."""
         if self._place is None or self.path is None or not self._place.with_suffix(".json").exists():
             return 0
         try:
@@ -112,13 +114,13 @@ def growing_array(
     dtype: type[np.floating] = np.float64,
     header: bytes = b"",
 ) -> Iterator[GrowingArray]:
-    """Yield the array of an output. Its rows stay if the block fails or is killed, and are removed if it succeeds.
+    """Yield the array of an output; its rows stay if the block fails or is killed, and are removed if it succeeds.
 
-    :param target: the output, which `distill.files.outputs.check_output_file` has accepted
+    :param target: the output, which has passed `distill.files.outputs.check_output_file`
     :param made_from: returns everything that determines the rows, by names for messages; called only if rows are stored
-    :param keep: store the rows; never done for a stream
-    :param width: numbers per row; 0 makes each row one number
-    :raises BadInput: if another process works on the same output, or somebody else's files are in the rows' place
+    :param keep: store the rows; ignored for a stream, whose rows are never stored
+    :param width: numbers per row; 0 makes each row a single number
+    :raises BadInput: if another process writes the same output, or other files are in the place of the rows
     """
     folder = target.with_name(f".{target.name}.unfinished")
     if is_stream(target) or not keep:
@@ -149,7 +151,7 @@ def growing_array(
 
 
 def take_file(source: Path, temporary: Path) -> None:
-    """Use a file as the content of an output's temporary file. It also stays: the output may still be refused."""
+    """Replace an output's temporary file by a hard link or a copy of a file; the source stays, in case of a refusal."""
     temporary.unlink()
     try:
         os.link(source, temporary)
@@ -162,12 +164,12 @@ def _rows(n_rows: int) -> str:
 
 
 def _say(target: Path, folder: Path, array: GrowingArray, decided_by: Mapping[str, str]) -> None:
-    """Log which rows of earlier attempts are used, or why none are."""
+    """Log how many rows of earlier attempts are reused, or why none are."""
     if array.n_found:
         log.warning("%s: continuing after %s", target, _rows(array.n_found))
         return
     for path in folder.glob("*.json"):
-        # a damaged attempt cannot be continued
+        # ignore a damaged file: it cannot be continued
         with suppress(BadInput, LookupError, TypeError, ValueError, AttributeError):
             other = read_json(path)
             names = [name for name, value in decided_by.items() if other["made_from"].get(name) != value]
@@ -181,9 +183,9 @@ def _say(target: Path, folder: Path, array: GrowingArray, decided_by: Mapping[st
 
 
 def _check_members(folder: Path) -> None:
-    """Refuse a folder with anything but unfinished outputs, because it is removed in the end.
+    """Check that a folder holds only files of unfinished outputs, because it is removed at the end.
 
-    :raises BadInput: naming the other content
+    :raises BadInput: naming another file that it holds
     """
     for path in folder.iterdir():
         is_ours = _OURS.fullmatch(path.name) or is_temporary(path.name)
@@ -199,7 +201,7 @@ def _opened(path: Path) -> Any:
 
 
 def _remove(folder: Path, name: str = "*") -> None:
-    """Remove the files of one attempt or of all; log those that cannot be removed."""
+    """Remove the files of one attempt or of all; log a warning if they cannot be removed."""
     try:
         for path in [*folder.glob(f"{name}.rows"), *folder.glob(f"{name}.json"), *folder.glob(".*.tmp")]:
             path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Digests of files and of texts. That of a file reports its progress: a model of many gigabytes takes minutes."""
+"""Compute digests of files and texts; for files with progress, because a model of many gigabytes takes minutes."""
 
 import hashlib
 from collections.abc import Callable, Iterable
@@ -12,7 +12,7 @@ __all__ = ["file_digest", "texts_digest"]
 
 
 class _Counted:
-    """A file that tells how many bytes are read, in the two methods that `hashlib.file_digest` asks for."""
+    """A file that reports the bytes read, with the two methods that `hashlib.file_digest` needs."""
 
     def __init__(self, file: BufferedReader, on_bytes: OnProgress) -> None:
         self._file, self._on_bytes = file, on_bytes
@@ -29,15 +29,15 @@ class _Counted:
 def file_digest(path: Path, digest: str | Callable[[], Any], on_bytes: OnProgress | None = None) -> Any:
     """Return the digest object of a file's bytes.
 
-    :param digest: as `hashlib.file_digest` takes it
-    :param on_bytes: is told of each block how many bytes it has
+    :param digest: as in `hashlib.file_digest`
+    :param on_bytes: called after each block with its number of bytes
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file if on_bytes is None else _Counted(file, on_bytes), digest)
 
 
 def texts_digest(*lists: Iterable[str]) -> str:
-    """Return 32 hex digits of BLAKE2b over lists of texts: other texts, or texts cut otherwise, have other digits."""
+    """Return 32 hex digits of BLAKE2b over lists of texts; texts that are split differently have another digest."""
     digest = hashlib.blake2b(digest_size=16)
     for number, texts in enumerate(lists):
         digest.update(f"list {number}".encode())

@@ -1,4 +1,4 @@
-"""One process at a time in a folder."""
+"""Lock folders, so that only one process at a time writes to them."""
 
 import fcntl
 import os
@@ -13,9 +13,9 @@ __all__ = ["make_locked", "only_process"]
 
 @contextmanager
 def only_process(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder as long as the block runs.
+    """Lock a folder against other processes while the block runs.
 
-    :raises BadInput: where another process is writing to it
+    :raises BadInput: if another process is writing to it
     """
     with (folder / ".lock").open("a") as lock:
         _lock(lock.fileno(), f"another process is writing to {folder}; wait for it or name another folder")
@@ -23,10 +23,10 @@ def only_process(folder: Path) -> Iterator[None]:
 
 
 def make_locked(folder: Path, held: str) -> int:
-    """Make a folder that its last user removes, and lock it: its descriptor, which holds the lock until it is closed.
+    """Create and lock a folder that its last user removes; return its descriptor, which holds the lock until closed.
 
-    :param held: the message where another process has locked it
-    :raises BadInput: where one has
+    :param held: the error message if another process has locked the folder
+    :raises BadInput: if another process has locked it
     """
     while True:
         folder.mkdir(exist_ok=True)
@@ -35,7 +35,7 @@ def make_locked(folder: Path, held: str) -> int:
             _lock(descriptor, held)
             if os.path.samestat(os.fstat(descriptor), folder.stat()):
                 return descriptor
-        except FileNotFoundError:  # the process that had it has removed it
+        except FileNotFoundError:  # the previous owner has removed the folder
             pass
         except BadInput:
             os.close(descriptor)
@@ -45,6 +45,6 @@ def make_locked(folder: Path, held: str) -> int:
 
 def _lock(descriptor: int, held: str) -> None:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go of it when the process dies
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel releases it when the process dies
     except OSError:
         raise BadInput(held) from None

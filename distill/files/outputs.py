@@ -1,10 +1,10 @@
-"""Write outputs whose path a user names: refuse bad paths, put outputs in place, replace earlier ones.
+"""Check and write every output whose path a user names.
 
-A file is written under a temporary name beside the target and renamed when it is complete. Anything else (a terminal,
-/dev/stdout, /dev/null, a named pipe) is written directly, because a rename would replace the device node by a file. A
-folder has to be new or empty, or one that the command wrote before.
+A file is written under a temporary name beside the target and renamed when it is complete. A target that is not a
+regular file (a terminal, /dev/stdout, /dev/null, a named pipe) is written to directly: a rename would replace the
+device node by a file, for root even /dev/null. A folder has to be new or empty, or one that the command wrote before.
 
-All checks run before the work, so a refused output costs no time.
+All checks run before the work, so that a refused output wastes no time.
 """
 
 import os
@@ -34,7 +34,7 @@ _STREAMS = ("/dev/", "/proc/")
 def output_file(target: Path, *, inputs: Sequence[str | Path] = (), overwrite: bool = False) -> Iterator[Path]:
     """Check an output file and yield the path to write to; see `check_output_file`.
 
-    If the block succeeds, the file is in place; if it fails, the target is unchanged.
+    The file is moved into place if the block succeeds; if it fails, an existing file stays as it was.
     """
     check_output_file(target, inputs=inputs, overwrite=overwrite)
     if is_stream(target):
@@ -42,16 +42,16 @@ def output_file(target: Path, *, inputs: Sequence[str | Path] = (), overwrite: b
         return
     with new_file(target) as temporary:
         yield temporary
-        _refuse_existing(target, overwrite)  # another process may have written it in the meantime
+        _refuse_existing(target, overwrite)  # another process may have written the target meanwhile
 
 
 def check_output_file(target: Path, *, inputs: Sequence[str | Path] = (), overwrite: bool = False) -> None:
-    """Check a path that a command is going to write a file to.
+    """Check a path to which a command will write a file.
 
-    :param inputs: the command's inputs: files, and folders with all their files
-    :param overwrite: replace an existing regular file
-    :raises BadInput: for an input, a path in a model folder, a folder, a link, a disk, an existing file,
-        and a parent that is no folder or is not writable
+    :param inputs: files and folders that the command reads
+    :param overwrite: allow replacing an existing regular file
+    :raises BadInput: if the path is an input or inside one, in a model folder, a folder, a link, a disk or a socket, if
+        the file exists already, or if its parent is not a writable folder
     """
     _refuse_inputs(target, inputs)
     if is_stream(target):
@@ -66,7 +66,7 @@ def check_output_file(target: Path, *, inputs: Sequence[str | Path] = (), overwr
         raise BadInput(f"{target.parent} is no folder; make it first, or name another output")
     _refuse_model_folder(target)
     _refuse_existing(target, overwrite)
-    with new_file(target, keep=False):  # a path that cannot be written is refused before any work
+    with new_file(target, keep=False):  # fail before any work if the file cannot be written
         pass
 
 
@@ -74,10 +74,10 @@ def check_output_file(target: Path, *, inputs: Sequence[str | Path] = (), overwr
 def output_folder(
     target: Path, *, inputs: Sequence[str | Path] = (), ours: Sequence[str] = (), overwrite: bool = False
 ) -> Iterator[Path]:
-    """Check an output folder and yield a new folder to write to; see `check_output_folder`.
+    """Check an output folder and yield a temporary folder to write to; see `check_output_folder`.
 
-    If the block succeeds, the folder is in place. If it fails, the earlier content stays, and also anything that
-    another process has put there in the meantime.
+    The folder is moved into place if the block succeeds. If the block fails, or another process has written other files
+    to the target meanwhile, the target stays as it is.
     """
     check_output_folder(target, inputs=inputs, ours=ours, overwrite=overwrite)
     with new_folder(target) as temporary:
@@ -88,13 +88,14 @@ def output_folder(
 def check_output_folder(
     target: Path, *, inputs: Sequence[str | Path] = (), ours: Sequence[str] = (), overwrite: bool = False
 ) -> None:
-    """Check a path that a command is going to write a folder to.
+    """Check a path to which a command will write a folder.
 
-    :param inputs: the command's inputs
-    :param ours: files that show that this command wrote the folder before; () accepts only new and empty folders
-    :param overwrite: write into such a folder again
-    :raises BadInput: for an input or a folder around it, a path in a model folder, a file, a link, and a folder with
-        other content
+    :param inputs: files and folders that the command reads
+    :param ours: file names by which a folder that this command wrote before is recognised; () accepts only new and
+        empty folders
+    :param overwrite: allow replacing such a folder
+    :raises BadInput: if the path is an input, inside or around one, in a model folder, a file, a link, or a folder that
+        holds other files
     """
     _refuse_inputs(target, inputs)
     _refuse_link(target)
@@ -104,7 +105,7 @@ def check_output_folder(
     _refuse_model_folder(target)
     _check_can_be_made(target)
     try:
-        # temporary files of a killed process do not count: it may have died before it wrote any of these files
+        # ignore temporary names: a killed process may have left them before it wrote a file of `ours`
         names = [] if found is None else [name for name in os.listdir(target) if not is_temporary(name)]
     except OSError as error:
         raise BadInput(f"{target} cannot be read ({error.strerror}); name another folder") from None
@@ -121,9 +122,9 @@ def check_output_folder(
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder that `check_output_folder` has accepted, and its parents.
+    """Create a folder that passed `check_output_folder`, and its parents.
 
-    :raises BadInput: if it cannot be made, for example below /proc
+    :raises BadInput: if it cannot be created, such as below /proc
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -137,9 +138,9 @@ def _shown(names: Sequence[str]) -> str:
 
 
 def _facts(path: Path) -> os.stat_result | None:
-    """Return the facts of the file at a path; None if there is none.
+    """Return the status of what a path leads to; None if nothing is there.
 
-    :raises BadInput: for an impossible path: a name that is too long, a file used as a folder
+    :raises BadInput: if the path is impossible: a name is too long, or a parent is a file
     """
     try:
         return path.stat()
@@ -151,12 +152,12 @@ def _facts(path: Path) -> os.stat_result | None:
 
 
 def is_stream(target: Path) -> bool:
-    """Tell whether a target is written directly: a terminal, a pipe, a character device."""
+    """Tell whether a target is written to directly: a terminal, a pipe or another character device."""
     found = _facts(target)
     if found is None:
         return False
     if str(target).startswith(_STREAMS) and stat.S_ISREG(found.st_mode):
-        return True  # /dev/stdout, redirected into a file by the shell
+        return True  # /dev/stdout that a shell redirects to a file
     return stat.S_ISCHR(found.st_mode) or stat.S_ISFIFO(found.st_mode)
 
 
@@ -177,7 +178,7 @@ def _refuse_inputs(target: Path, inputs: Sequence[str | Path]) -> None:
     found, place = _facts(target), _resolved(target)
     for given in map(Path, inputs):
         facts = _input_facts(given)
-        if facts is None:  # the name of a data set or model of the hub
+        if facts is None:  # such as the name of a data set or model on the hub
             continue
         if found is not None and os.path.samestat(facts, found):
             raise BadInput(f"{target} is an input of this command ({given}); name another output")
@@ -207,7 +208,7 @@ def _resolved(path: Path) -> Path:
 
 
 def _holds(folder: Path, facts: os.stat_result) -> bool:
-    """Tell whether one of a folder's files is this one under another name."""
+    """Tell whether a folder contains this file under another name (a hard link)."""
     for root, _, names in os.walk(folder):
         for name in names:
             found = _input_facts(Path(root) / name)
@@ -230,12 +231,12 @@ def _is_model_folder(folder: Path) -> bool:
             return True
         has_config = (folder / "config.json").is_file()
         return has_config and any(next(folder.glob(pattern), None) is not None for pattern in _BESIDE_CONFIG)
-    except OSError:  # a folder without permission to read
+    except OSError:  # no permission to read the folder
         return False
 
 
 def _check_can_be_made(target: Path) -> None:
-    """Check that the nearest existing folder is writable."""
+    """Check that the nearest existing parent is a writable folder."""
     nearest = target
     while _input_facts(nearest) is None and nearest != nearest.parent:
         nearest = nearest.parent
@@ -246,7 +247,7 @@ def _check_can_be_made(target: Path) -> None:
 
 
 def inert(markdown: str) -> str:
-    """Escape foreign strings for Markdown, so that they create no tag and load no picture.
+    """Escape a Markdown text so that it contains no HTML tags and loads no pictures.
 
     >>> inert("a <img src=x> ![y](http://z)")
     'a &lt;img src=x> !&#91;y](http://z)'

@@ -1,13 +1,13 @@
-"""Checks of model folders from others: what their files may contain, and which other files and hosts they may name.
+"""Check model folders from other people: what their files may contain, and which other files and hosts they may name.
 
-    files      only regular files and folders; a link stays in the folder (or in the hub's cache around it)
-    paths      relative, downwards
-    numbers    limits on layers and labels, because loaders build an object for each before they read the weights
-    modules    those of sentence-transformers that import no code which a folder names
-    code       none: `trust_remote_code` is False in every loader, and no setting of a folder turns it on
-    weights    safetensors, because opening a pickle can run any code
+    files      only regular files and folders; a link must stay in the folder (or in the hub's cache that contains it)
+    paths      relative, and inside the folder
+    numbers    of layers and labels are limited: loaders build an object for each before they read the weights
+    modules    only those of sentence-transformers that import nothing which the folder names
+    code       none: `trust_remote_code` is False for every loader, and no setting of a folder turns it on
+    weights    safetensors; a pickle can run any code when it is opened
 
-Neither torch nor transformers is imported here.
+This module imports neither torch nor transformers.
 """
 
 import json
@@ -52,8 +52,8 @@ ALLOWED_MODULES = (
     "LogitScore",
 )
 NO_CODE: Mapping[str, Any] = {"trust_remote_code": False}
-"""Arguments for every loader of other libraries that could run code from a model folder."""
-_MOST_JSON_BYTES = 200_000_000  # tokenizer.json of a large vocabulary has 40 MB
+"""Options for every third-party loader that could run code from a model folder."""
+_MOST_JSON_BYTES = 200_000_000  # the tokenizer.json of a large vocabulary has 40 MB
 _MOST_FILES = 20_000
 _NAMES_ELSEWHERE = ("tokenizer_name_or_path", "model_name_or_path", "cache_dir", "cache_folder", "subfolder", "token")
 _MOST_PARTS = {"layer": 1000, "block": 1000, "group": 1000, "expert": 10_000, "labels": 1_000_000}
@@ -61,10 +61,10 @@ _SETTINGS = ("sentence_bert_config.json", "config_sentence_transformers.json")
 
 
 def read_json(path: Path, kind: type[T] | None = None) -> Any:
-    """Read a JSON file that somebody else wrote.
+    """Read a JSON file that may come from somebody else.
 
-    :param kind: the required type of its outermost value; None is an object
-    :raises BadInput: if it is not a file, not JSON, nested too deeply, or of another type
+    :param kind: the type that its outermost value must have; None means an object
+    :raises BadInput: if it is not a regular file, not valid JSON, too large, nested too deeply, or of another type
     """
     wanted: type = dict if kind is None else kind
     try:
@@ -85,9 +85,10 @@ def read_json(path: Path, kind: type[T] | None = None) -> Any:
 
 
 def inside(folder: Path, stated: Any, where: str) -> str:
-    """Return a path from a folder's file, after checking that it stays in the folder.
+    """Return a path that a file of the folder states, after checking that it stays in the folder.
 
-    :raises BadInput: for an absolute path, one with "..", and a value that is not a string
+    :param where: the place of the path in the file, for messages
+    :raises BadInput: if it is absolute, contains "..", or is not a text
     """
     if not isinstance(stated, str) or "\0" in stated or "\\" in stated or len(stated) > 255:
         raise BadInput(f"{folder}: {where} is {str(stated)[:80]!r}; a path within the folder is expected")
@@ -98,9 +99,9 @@ def inside(folder: Path, stated: Any, where: str) -> str:
 
 
 def check_source(name: str) -> None:
-    """Check a model folder of any kind, before any library opens it; a name of the hub is left to its loader.
+    """Check a model folder of any kind before any library opens it; a hub name is not checked here.
 
-    :raises BadInput: naming the file and what is wrong with it
+    :raises BadInput: naming the file and its problem
     """
     folder = Path(name)
     if not folder.is_dir():
@@ -109,17 +110,17 @@ def check_source(name: str) -> None:
     if (folder / "modules.json").is_file():
         for number, module in enumerate(read_json(folder / "modules.json", list)):
             check_module(folder, module, f"modules.json: module {number}")
-    elif (folder / "1_Pooling" / "config.json").is_file():  # loaders would use only the transformer, with mean pooling
+    elif (folder / "1_Pooling" / "config.json").is_file():  # loaders would use the transformer alone, with mean pooling
         raise BadInput(f"{folder} is not a whole model folder: modules.json is missing beside 1_Pooling; copy it again")
     check_settings(folder)
 
 
 def check_files(folder: Path) -> None:
-    """Check that a folder has only files and folders, and no link that leads out of it.
+    """Check that a folder holds only regular files and folders, and no link that leads out of it.
 
-    :raises BadInput: naming the first other entry
+    :raises BadInput: naming the first entry that is something else
     """
-    # a snapshot of the hub's cache is a folder of links into blobs/ beside it
+    # in the hub's cache, a snapshot is a folder of links into blobs/, which is beside snapshots/
     root = (folder.parent.parent if folder.parent.name == "snapshots" else folder).resolve()
     for number, path in enumerate(_paths(folder)):
         if number > _MOST_FILES:
@@ -143,8 +144,9 @@ def _paths(folder: Path) -> Iterator[Path]:
 def check_module(folder: Path, module: Any, where: str, allowed: Sequence[str] = ALLOWED_MODULES) -> None:
     """Check an entry of modules.json.
 
-    :param allowed: the modules of sentence-transformers that may be run
-    :raises BadInput: for an invalid entry, a path out of the folder, and a module that is not allowed
+    :param where: the entry's place, for messages
+    :param allowed: names of the modules of sentence-transformers that may be run
+    :raises BadInput: if it is not a valid entry, its path leads out of the folder, or its module is not allowed
     """
     if not isinstance(module, Mapping) or "path" not in module or "type" not in module:
         raise BadInput(f"{folder}/{where} is no entry with path and type; copy the folder again or rebuild it")
@@ -165,7 +167,7 @@ def check_module(folder: Path, module: Any, where: str, allowed: Sequence[str] =
 
 
 def check_settings(folder: Path) -> None:
-    """Check that a folder's settings make a loader use no code, no other model and no path elsewhere.
+    """Check that a folder's settings make a loader run no code, load no other model and read no path outside.
 
     :raises BadInput: naming the file and the key
     """
@@ -214,7 +216,9 @@ def _check_keys(path: Path, value: Any, place: str) -> None:
 def refuse_pickles(folder: Path, wanted: Sequence[str], pickles: Sequence[str]) -> None:
     """Refuse a folder whose weights exist only as a pickle.
 
-    :raises BadInput: with the way to convert it to safetensors
+    :param wanted: the file names that are accepted instead of a pickle
+    :param pickles: the file names of pickles
+    :raises BadInput: saying how to convert the pickle to safetensors
     """
     found = next((name for name in pickles if (folder / name).is_file()), None)
     if found is not None and not any((folder / name).is_file() for name in wanted):
@@ -225,9 +229,9 @@ def refuse_pickles(folder: Path, wanted: Sequence[str], pickles: Sequence[str]) 
 
 
 def check_shards(folder: Path, index: str = "model.safetensors.index.json") -> None:
-    """Check that the shards which an index names are beside it.
+    """Check that the shards which an index names are in the folder.
 
-    :raises BadInput: for an invalid index, a path out of the folder, and a missing shard
+    :raises BadInput: if the index is invalid, a path leads out of the folder, or a shard is missing
     """
     if not (folder / index).is_file() or (folder / "model.safetensors").is_file():
         return
@@ -240,18 +244,18 @@ def check_shards(folder: Path, index: str = "model.safetensors.index.json") -> N
 
 
 def load_auto(auto_class: Any, name: str | Path, **options: Any) -> Any:
-    """Call `from_pretrained` of one of transformers' Auto classes, without running code of the model.
+    """Call `from_pretrained` of one of transformers' Auto classes, and never run code that comes with a model.
 
-    :raises BadInput: if it cannot be loaded, or only with such code
+    :raises BadInput: if the model cannot be loaded, or only with such code
     """
     with loading(str(name)):
         return auto_class.from_pretrained(str(name), **NO_CODE, **options)
 
 
 def without_booleans(values: Any) -> Any:
-    """Return a list of numbers unchanged, after checking it for true and false, which would become 1 and 0 in an array.
+    """Return a list of numbers unchanged; refuse booleans, which an array would turn into 1 and 0.
 
-    :raises TypeError: if it contains one, as arrays do for other values that are not numbers
+    :raises TypeError: if the list contains a boolean (numpy raises the same error for a value that is not a number)
     """
     if bool in map(type, values):
         raise TypeError("booleans are no numbers")

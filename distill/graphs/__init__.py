@@ -1,4 +1,4 @@
-"""One graph from token ids to the result, in OpenVINO and ONNX, checked against torch.
+"""Export a model as one graph from token ids to the result, in OpenVINO and ONNX, checked against torch.
 
-It does not quantize: `students.export` does.
+This package does not quantize; `students.export` does.
 """

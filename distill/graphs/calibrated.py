@@ -1,10 +1,10 @@
-"""A calibration inside a cross-encoder's graph: the sigmoid of its result is then the calibrated probability.
+"""Put a calibration into a cross-encoder's graph, so that the sigmoid of its output is the calibrated probability.
 
     platt, temperature   slope · logit + bias
-    isotonic             log(p / (1 − p)) of p = p₀ + Σᵢ mᵢ · (clip(logit, xᵢ, xᵢ₊₁) − xᵢ), the line through its steps
+    isotonic             log(p / (1 − p)) of p = p₀ + Σᵢ mᵢ · (clip(logit, xᵢ, xᵢ₊₁) − xᵢ), linear between its steps
 
-The result keeps its name. Readers that know nothing of a calibration apply a sigmoid to one label's logit:
-sentence-transformers, text-embeddings-inference.
+The output keeps its name. Programs that do not know about the calibration, such as sentence-transformers and
+text-embeddings-inference, apply a sigmoid to the logit of a model with one label.
 """
 
 from collections.abc import Mapping
@@ -22,11 +22,11 @@ __all__ = ["calibrate_onnx", "calibrate_openvino", "calibrated_logits"]
 
 _RESULT = "logits"
 _BEFORE = "logits_before_calibration"
-_CLIP = 2.0**-20  # of probabilities: their logits end at ±13.9, and float32 holds 1 − 2⁻²⁰
+_CLIP = 2.0**-20  # probabilities are clipped by this: logits stay within ±13.9, and float32 can represent 1 − 2⁻²⁰
 
 
 def calibrated_logits(calibration: Calibration, logits: np.ndarray) -> np.ndarray:
-    """Return what a calibrated graph gives. *Shape:* that of logits."""
+    """Return the output of a calibrated graph for given logits. *Shape:* that of logits."""
     if calibration.kind != "isotonic":
         return calibration.slope * logits + calibration.bias
     probabilities = np.clip(calibration(logits), _CLIP, 1 - _CLIP)
@@ -34,9 +34,9 @@ def calibrated_logits(calibration: Calibration, logits: np.ndarray) -> np.ndarra
 
 
 def _segments(calibration: Calibration) -> Mapping[str, np.ndarray]:
-    """Return the pieces of an isotonic line. *Shape:* low, high, rise: (n_steps − 1,); first: ().
+    """Return the segments of an isotonic calibration. *Shape:* low, high, rise: (n_steps − 1,); first: ().
 
-    :raises BadInput: for steps that are one step in float32, which the graph computes in
+    :raises BadInput: if two steps are equal in float32, in which the graph computes
     """
     scores, probabilities = (np.array(side) for side in calibration.steps)
     if (np.diff(scores.astype(np.float32)) <= 0).any():
@@ -47,9 +47,9 @@ def _segments(calibration: Calibration) -> Mapping[str, np.ndarray]:
 
 
 def calibrate_onnx(path: Path, calibration: Calibration) -> None:
-    """Put a calibration behind the logits of an ONNX graph, in place.
+    """Add a calibration after the logits of an ONNX graph, in place.
 
-    :raises BadInput: where the graph has no logits
+    :raises BadInput: if the graph has no logits
     """
     import onnx
 
@@ -109,9 +109,9 @@ def _onnx_line(calibration: Calibration) -> tuple[dict[str, np.ndarray], list[An
 
 
 def calibrate_openvino(source: Path, target: Path, calibration: Calibration) -> None:
-    """Write an OpenVINO graph with a calibration behind its logits; both paths are those of an .xml file.
+    """Write an OpenVINO graph with a calibration after its logits; both paths name an .xml file.
 
-    :raises BadInput: where the graph has no logits
+    :raises BadInput: if the graph has no logits
     """
     import openvino
 

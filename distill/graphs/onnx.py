@@ -1,8 +1,8 @@
-"""ONNX graphs of model folders, written by torch's own exporter: optimum-onnx needs an older transformers.
+"""Export model folders as ONNX graphs with torch's own exporter; optimum-onnx needs an older transformers.
 
-The TorchScript exporter is used, whose graphs ONNX Runtime runs faster than those of the newer one on a CPU (313 against
-335 ms for 32 texts of 134 tokens, MiniLM-L6), and which needs no further package. What the graph holds is told in
-`distill.graphs.trace`; what comes out counts only after `check_graph` has run it beside torch.
+The TorchScript exporter is used. On a CPU, ONNX Runtime runs its graphs faster than those of the newer exporter (313
+against 335 ms for 32 texts of 134 tokens, MiniLM-L6), and it needs no further package. `distill.graphs.trace` describes
+the content of a graph. A graph is accepted only after `check_graph` has compared it with torch.
 """
 
 import json
@@ -25,32 +25,32 @@ __all__ = ["GRAPH", "keep_outputs", "open_session", "save_onnx", "write_onnx", "
 log = logging.getLogger(__name__)
 
 GRAPH = Path("onnx") / "model.onnx"
-_OPSET = 17  # the first with LayerNormalization as one operation; any runtime of the last years reads it
-_ONE_FILE_BYTES = 2**31 - 2**20  # a protobuf cannot be larger; weights beyond that go into a file beside it
+_OPSET = 17  # the first opset with LayerNormalization as one operation; all runtimes of recent years support it
+_ONE_FILE_BYTES = 2**31 - 2**20  # the limit of protobuf; the weights of larger models go into a separate file
 
 
 def write_onnx(source: Path, folder: Path) -> dict[str, Any]:
     """Write `onnx/model.onnx` into a folder: the model of `source` in float32, checked against torch.
 
-    Models of more than 2 GB keep their weights beside it, in `onnx/model.onnx_data`.
+    A model of more than 2 GB keeps its weights in `onnx/model.onnx_data`.
 
-    :returns: how it was exported, and the greatest difference of each output from torch
-    :raises BadInput: where onnx or onnxruntime are not installed
-    :raises JobFailed: where no way of exporting gives what torch computes
+    :returns: the options of the export, and the greatest difference of each output from torch
+    :raises BadInput: if onnx or onnxruntime are not installed
+    :raises JobFailed: if no export gives the same results as torch
     """
     from distill.graphs.trace import check_graph, load_graph_module
 
     _require_packages()
     path, refused = folder / GRAPH, ""
     path.parent.mkdir(parents=True, exist_ok=True)
-    for attention in ("eager", "sdpa"):  # written out first: fewer operations than the exporter makes of sdpa
+    for attention in ("eager", "sdpa"):  # "eager" first: the exporter makes fewer operations of it than of "sdpa"
         module = load_graph_module(source, attention=attention)
         try:
             _export(module, path)
             session = open_session(path)
             names = list(module.output_names)
             differences = check_graph(module, lambda features, s=session, n=names: s.run(n, features), "the ONNX graph")  # type: ignore[misc]
-        except Exception as error:  # the tracer, the exporter and the runtime each raise their own
+        except Exception as error:  # tracer, exporter and runtime raise errors of many types
             refused = refused or " ".join(str(error).split())[:300]
             log.debug("%s with attention %s: %s", source, attention, error)
             continue
@@ -93,7 +93,7 @@ def _export(module: "GraphModule", path: Path) -> None:
 
 
 def _gather_weights(path: Path) -> None:
-    """Put the weights, of which the exporter makes a file each, into the one file that optimum asks the hub for."""
+    """Merge the weights, which the exporter writes as one file each, into the single file that optimum expects."""
     import onnx
 
     model = onnx.load(str(path))
@@ -103,7 +103,7 @@ def _gather_weights(path: Path) -> None:
 
 
 def save_onnx(model: Any, path: Path) -> None:
-    """Write a model as one file, or with its weights beside it where they are too many for one."""
+    """Write a model as one file, or with its weights in a second file if one file would be too large."""
     import onnx
 
     large = model.ByteSize() > _ONE_FILE_BYTES
@@ -115,6 +115,7 @@ def save_onnx(model: Any, path: Path) -> None:
 def open_session(path: Path, *, n_threads: int | None = None, options: Mapping[str, str] | None = None) -> Any:
     """Open a graph in ONNX Runtime on the CPU.
 
+    :param n_threads: threads of one call; None is the default of ONNX Runtime
     :param options: entries of the session's configuration, such as "session.x64quantprecision"
     """
     import onnxruntime
@@ -128,9 +129,9 @@ def open_session(path: Path, *, n_threads: int | None = None, options: Mapping[s
 
 
 def keep_outputs(path: Path, target: Path, names: Sequence[str] | None) -> None:
-    """Write a graph with only these outputs, for tools that take the first one; None keeps all.
+    """Write a copy of a graph with only these outputs, for tools that read the first one; None keeps all.
 
-    :raises BadInput: where the graph lacks one
+    :raises BadInput: if the graph lacks one of them
     """
     import onnx
 
@@ -146,12 +147,12 @@ def keep_outputs(path: Path, target: Path, names: Sequence[str] | None) -> None:
 
 
 def write_tokenizer(source: Path, folder: Path, *, max_length: int) -> Any:
-    """Write `tokenizer.json` with truncation, padding and lower-casing in it, and return transformers' tokenizer.
+    """Write `tokenizer.json` with truncation, padding and lower-casing included, and return transformers' tokenizer.
 
-    transformers sets the first two at each call and sentence-transformers the third; who has `tokenizers` alone gets them
-    from the file.
+    transformers sets the first two at each call, and sentence-transformers the third. A program that uses only
+    `tokenizers` reads them from this file.
 
-    :raises BadInput: for a tokenizer that has no such file
+    :raises BadInput: if the tokenizer cannot be saved as tokenizer.json
     """
     from tokenizers import Tokenizer, normalizers
     from transformers import AutoTokenizer

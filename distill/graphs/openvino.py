@@ -1,7 +1,7 @@
-"""OpenVINO graphs of model folders: traced, pinned to a precision, written as whole sentence-transformers folders.
+"""Export model folders as OpenVINO graphs: traced, fixed to a precision, in complete sentence-transformers folders.
 
-What the graph holds is told in `distill.graphs.trace`. The pin is kept where stock sentence-transformers reads OpenVINO options,
-in `sentence_bert_config.json`.
+`distill.graphs.trace` describes the content of the graph. The precision is stored in `sentence_bert_config.json`, where
+stock sentence-transformers reads OpenVINO options.
 """
 
 import json
@@ -44,7 +44,10 @@ _TINY = 5_000_000  # parameters
 
 
 def export_graph(source: Path, target: Path, precision: GraphPrecision) -> None:
-    """Write `target`: the folder `source` with its transformer as a graph, unchecked; labelling uses it."""
+    """Write a copy of the folder `source` to `target`, with its transformer as a graph; labelling uses it.
+
+    The graph is compared with torch in fp32 only; its results in `precision` are not checked.
+    """
     with new_folder(target) as folder:
         copy_without_weights(source, folder)
         pin_precision(folder, precision)
@@ -52,7 +55,7 @@ def export_graph(source: Path, target: Path, precision: GraphPrecision) -> None:
 
 
 def copy_without_weights(source: Path, folder: Path) -> None:
-    """Copy all but the transformer's weights and graphs; those of Dense modules, in their own folders, come along."""
+    """Copy all files but the transformer's weights and graphs; the weights of Dense modules are copied."""
     for path in sorted(source.iterdir()):
         if path.name.startswith(".") or any(path.match(pattern) for pattern in _NOT_COPIED):
             continue
@@ -60,18 +63,18 @@ def copy_without_weights(source: Path, folder: Path) -> None:
             shutil.copyfile(path, folder / path.name)
         elif path.name not in _NOT_COPIED_FOLDERS:
             shutil.copytree(path, folder / path.name)
-    make_portable(folder)  # the source may be anybody's
+    make_portable(folder)  # the source may have been saved by any release
 
 
 def pin_precision(folder: Path, precision: str | None) -> None:
-    """Store the precision where stock sentence-transformers looks: model_args.ov_config of its transformer module.
+    """Store the precision where stock sentence-transformers reads it: model_args.ov_config of the transformer module.
 
-    None, and a precision that the weights carry, pins nothing.
+    None, and a precision that is in the weights (such as int8), store nothing.
     """
     found = [folder / "sentence_bert_config.json", *sorted(folder.glob("sentence_*_config.json"))]
     path = next((path for path in found if path.is_file()), found[0])
     settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    # options for loading torch weights (dtype, attention) mean nothing to a graph
+    # options for loading torch weights (dtype, attention) do not apply to a graph
     settings.pop("model_args", None)
     settings.pop("model_kwargs", None)
     if precision is not None and precision in _STORED_HINT:
@@ -82,7 +85,7 @@ def pin_precision(folder: Path, precision: str | None) -> None:
 
 @dataclass
 class Traced:
-    """A graph, not compiled, and the config of the transformer in it, which optimum's quantizer asks for."""
+    """A graph that is not compiled, and the config of its transformer, which optimum's quantizer needs."""
 
     model: Any
     config: Any
@@ -91,7 +94,7 @@ class Traced:
 def trace(source: Path) -> Traced:
     """Trace a folder into an OpenVINO graph with float32 weights and dynamic shapes, checked against torch.
 
-    :raises JobFailed: where no way of tracing gives what torch computes
+    :raises JobFailed: if no trace gives the same results as torch
     """
     from distill.graphs.trace import load_graph_module
 
@@ -101,7 +104,7 @@ def trace(source: Path) -> Traced:
         try:
             graph = _converted(module)
             _check(module, graph)
-        except Exception as error:  # a tracer raises whatever the modelling code does under it
+        except Exception as error:  # a trace can raise any error of the modelling code
             refused = refused or " ".join(str(error).split())[:300]
             log.debug("%s with attention %s: %s", source, attention, error)
             continue
@@ -115,7 +118,7 @@ def _converted(module: "GraphModule") -> Any:
 
     from distill.graphs.trace import traceable_masks
 
-    # the tracer's warnings on data-dependent branches: what other shapes give is checked
+    # hides the tracer's warnings about data-dependent branches: other shapes are checked afterwards
     with quiet(), torch.no_grad(), traceable_masks():
         graph = openvino.convert_model(module, example_input=module.example)
     for ports, names in ((graph.inputs, module.input_names), (graph.outputs, module.output_names)):
@@ -132,13 +135,13 @@ def _check(module: "GraphModule", graph: Any) -> None:
 
     options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
     if sum(parameter.numel() for parameter in module.parameters()) < _TINY:
-        options["INFERENCE_NUM_THREADS"] = 1  # starting the others takes longer than the graph
+        options["INFERENCE_NUM_THREADS"] = 1  # starting more threads takes longer than the graph
     compiled = openvino.Core().compile_model(graph, "CPU", options)
     check_graph(module, lambda features: list(compiled(features).values()), "the OpenVINO graph")
 
 
 def save_graph(traced: Traced, folder: Path, *, half: bool = False) -> None:
-    """Write a traced (and perhaps quantized) graph with its weights as they are, float32 or int8, or in float16."""
+    """Write a traced (and perhaps quantized) graph with its weights unchanged (float32 or int8), or in float16."""
     import openvino
 
     path = folder / "openvino" / "openvino_model.xml"

@@ -1,16 +1,17 @@
-"""A model folder as one traceable module: token ids in; pooling, Dense, Normalize or the score inside.
+"""Wrap a model folder as one traceable module, from token ids to the embedding or the score.
 
     bi-encoder      input_ids, attention_mask, (token_type_ids) → last_hidden_state, sentence_embedding
     cross-encoder   the same → last_hidden_state, logits; with a classification head of its own → logits alone
 
-`sentence_embedding` and `logits` are the result. `last_hidden_state` stands beside them because stock sentence-transformers
-and optimum ask a graph for it and run pooling themselves; a runtime that does not ask for it does not pay for it.
+`sentence_embedding` and `logits` are the result. `last_hidden_state` is also an output, because stock
+sentence-transformers and optimum request it from a graph and run pooling themselves; a runtime that does not request it
+has no extra cost.
 
-The modules that are traced are those of the folder, so that a graph means what stock code means. One thing is replaced:
-transformers 5 builds attention masks with operations that no tracer follows (`IndexError` in `sdpa_mask`). Through its own
-register of mask functions a plain one is put in their place, which serves full and sliding-window attention alike; MPNet
-and DeBERTa build their masks themselves, traceably. Nothing is taken for granted: `check_graph` runs what came out beside
-torch at shapes that the tracer never saw.
+The traced modules are those of the folder, so that a graph computes what stock code computes. One function is replaced:
+transformers 5 builds attention masks with operations that no tracer supports (`IndexError` in `sdpa_mask`). A simple
+mask function is put into transformers' register of mask functions instead; it supports full and sliding-window
+attention. MPNet and DeBERTa build their own masks, which can be traced. `check_graph` compares the resulting graph with
+torch at shapes that were not used for tracing.
 """
 
 import inspect
@@ -32,16 +33,16 @@ from distill.models.modeling import is_generative, load_model, tokenizer_of, tra
 __all__ = ["TOLERANCE", "GraphModule", "check_graph", "load_graph_module", "traceable_masks"]
 
 TOLERANCE = 1e-4
-_LONGEST_CHECKED = 512  # tokens: a row of a large model's full 8,192 would take minutes
-_SHAPES = ((1, 1), (3, 5), (2, 40), (5, 17))  # rows, tokens: none is the traced one, (2, 9)
+_LONGEST_CHECKED = 512  # tokens; a row of 8,192 tokens would take minutes in a large model
+_SHAPES = ((1, 1), (3, 5), (2, 40), (5, 17))  # (rows, tokens); none is the traced shape, (2, 9)
 _TRACED = (2, 9)
 _RESULT: Mapping[ModelKind, str] = {"bi_encoder": "sentence_embedding", "cross_encoder": "logits"}
 
 
 class GraphModule(nn.Module):
-    """All modules of a folder behind tensors by position, as tracers want them.
+    """All modules of a folder as one module with positional tensor inputs, as tracers need it.
 
-    `head` names the part behind the transformer in the names of the graph's nodes.
+    `head` is the prefix of graph node names that belong to the modules after the transformer.
     """
 
     head = "modules_behind"
@@ -59,7 +60,7 @@ class GraphModule(nn.Module):
         self.output_names = ("last_hidden_state",) * bool(behind) + (_RESULT[kind],)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Run all modules.
+        """Run all modules and return the outputs in the order of `output_names`.
 
         *Shape:* inputs, in the order of `input_names`: (n_rows, n_tokens) each;
         last_hidden_state: (n_rows, n_tokens, width), sentence_embedding: (n_rows, width), logits: (n_rows, 1)
@@ -74,12 +75,15 @@ class GraphModule(nn.Module):
 
     @property
     def example(self) -> tuple[Tensor, ...]:
-        """Inputs to trace with. *Shape:* (2, 9) each, the second row padded."""
+        """Inputs for tracing. *Shape:* (2, 9) each; the second row may be padded."""
         features = self.features(*_TRACED, seed=0)
         return tuple(torch.from_numpy(features[name]) for name in self.input_names)
 
     def features(self, n_rows: int, n_tokens: int, *, seed: int, left: bool = False) -> dict[str, np.ndarray]:
-        """Draw random inputs of ragged lengths, the first row full. *Shape:* (n_rows, n_tokens) each."""
+        """Draw random inputs of different lengths; the first row has no padding. *Shape:* (n_rows, n_tokens) each.
+
+        :param left: pad on the left
+        """
         rng = np.random.default_rng(seed)
         special = set(self.tokenizer.all_special_ids)
         candidates = np.array([i for i in range(min(len(self.tokenizer), 5000)) if i not in special])
@@ -97,11 +101,11 @@ class GraphModule(nn.Module):
 
 
 def load_graph_module(source: Path, *, attention: str = "sdpa") -> GraphModule:
-    """Load a folder in float32, ready to be traced.
+    """Load a folder in float32, ready for tracing.
 
-    :param attention: "sdpa" leaves one operation that a runtime may fuse; "eager" writes it out in matrix products.
-        A family that knows only one of them keeps its own.
-    :raises BadInput: for a folder that is not whole, and for modules whose result no graph of token ids can have
+    :param attention: "sdpa" keeps attention as one operation that a runtime may fuse; "eager" writes it as matrix
+        products. A model family without SDPA keeps its own attention unless "eager" is given.
+    :raises BadInput: if the folder is incomplete, or a graph of token ids cannot compute the result of its modules
     """
     kind = check_model_folder(source)
     model = load_model(source).eval()
@@ -116,11 +120,11 @@ def load_graph_module(source: Path, *, attention: str = "sdpa") -> GraphModule:
     encoder = transformer_of(model)
     if attention == "eager" or encoder._supports_sdpa:
         encoder.set_attn_implementation(attention)
-    return GraphModule(model, kind, source).eval()  # of the whole: tracers put the parts back to what the whole says
+    return GraphModule(model, kind, source).eval()  # tracers reset parts to the mode of the whole
 
 
 def _input_names(encoder: Any, tokenizer: Any) -> tuple[str, ...]:
-    """Token types only where the tokenizer makes them and the encoder looks at them."""
+    """Return the names of the inputs, with token types only if the tokenizer makes them and the encoder uses them."""
     takes = inspect.signature(encoder.forward).parameters
     wanted = "token_type_ids" in tokenizer.model_input_names and "token_type_ids" in takes
     has_types = wanted and getattr(encoder.config, "type_vocab_size", 1) > 0
@@ -134,7 +138,7 @@ def _input_names(encoder: Any, tokenizer: Any) -> tuple[str, ...]:
 
 @contextmanager
 def traceable_masks() -> Iterator[None]:
-    """Have transformers build attention masks by a function that tracers follow, inside this block."""
+    """Make transformers build attention masks with a traceable function inside this block."""
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS as registered
 
     for name in ("eager", "sdpa"):
@@ -143,7 +147,7 @@ def traceable_masks() -> Iterator[None]:
         yield
     finally:
         for name in ("eager", "sdpa"):
-            del registered[name]  # the local entry: the global one, beneath, was never touched
+            del registered[name]  # removes the local entry; the global one below it was never changed
 
 
 def _additive_mask(
@@ -153,7 +157,7 @@ def _additive_mask(
     attention_mask: Tensor | None = None,
     **_: Any,
 ) -> Tensor:
-    """Return 0 where a token may look and a huge negative number where not.
+    """Return 0 where a token may attend and a very large negative number elsewhere.
 
     *Shape:* attention_mask: (n_rows, n_tokens); result: (n_rows, 1, 1 or n_tokens, n_tokens)
     """
@@ -166,23 +170,25 @@ def _additive_mask(
         keys = torch.arange(kv_length)[None, None, None, :]
         in_reach = mask_function(zero, zero, queries, keys)
         seen = in_reach if seen is None else seen & in_reach
-    # the least number of bfloat16 and not of float32, which a runtime in bfloat16 would round to minus infinity
+    # the minimum of bfloat16, because a runtime in bfloat16 would round the minimum of float32 to minus infinity
     return (1.0 - seen.to(torch.float32)) * torch.finfo(torch.bfloat16).min
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Is it the same?
+# Comparison with torch
 # ---------------------------------------------------------------------------------------------------------------------
 
 
 def check_graph(
     module: GraphModule, run: Callable[[dict[str, np.ndarray]], Sequence[np.ndarray]], what: str
 ) -> dict[str, float]:
-    """Run a graph beside torch at unseen shapes: one token, ragged, padded on either side, the longest.
+    """Compare a graph with torch at new shapes: one token, mixed lengths, padding on either side, the longest text.
 
-    :param run: takes named inputs, gives the outputs in the order of `output_names`
-    :returns: the greatest difference of each output, over real tokens
-    :raises JobFailed: where one is more than `TOLERANCE` (of values beyond 1: of the greatest of them)
+    :param run: takes named inputs and returns the outputs in the order of `output_names`
+    :param what: names the graph in messages
+    :returns: the greatest absolute difference of each output, over real tokens
+    :raises JobFailed: if a shape differs, or a difference is above `TOLERANCE` · max(1, greatest absolute value of
+        torch)
     """
     greatest = dict.fromkeys(module.output_names, 0.0)
     for number, features in enumerate(_checked_features(module)):
@@ -210,7 +216,7 @@ def _checked_features(module: GraphModule) -> Iterator[dict[str, np.ndarray]]:
     limit = min(module.max_length, _LONGEST_CHECKED)
     for seed, (n_rows, n_tokens) in enumerate(_SHAPES):
         yield module.features(n_rows, min(n_tokens, limit), seed=seed + 1)
-    # a classification head reads the first position: with padding there, its result means nothing in torch either
+    # a classification head reads the first position: with padding there, its result is meaningless in torch as well
     has_own_head = len(module.output_names) == 1
     yield module.features(3, min(23, limit), seed=8, left=not has_own_head or module.tokenizer.padding_side == "left")
     yield module.features(1, limit, seed=9)

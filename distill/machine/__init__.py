@@ -1,4 +1,4 @@
-"""What this machine can do: class of the CPU, threads, memory, forks, and the precision that follows.
+"""Describe and handle the machine: class of the CPU, threads, memory, forks, signals, and the resulting precision.
 
-It knows nothing of models or data.
+This package does not know models or data.
 """

@@ -1,7 +1,7 @@
-"""The CPUs that this process may use, what they are called, and what they can multiply.
+"""Find the CPUs that this process may use, their name, and the number formats that they multiply.
 
-OpenVINO, ONNX Runtime and torch count the machine's cores; a container with a quota of two on a machine of 64 then runs
-64 threads in the time of two.
+OpenVINO, ONNX Runtime and torch count the machine's cores. In a container with a quota of 2 CPUs on a machine with 64,
+they would run 64 threads on the time of 2 CPUs.
 """
 
 import math
@@ -14,8 +14,8 @@ from typing import Literal
 __all__ = ["CpuClass", "cpu_class", "cpu_features", "cpu_model", "multiplies_bf16", "multiplies_int8", "usable_cpus"]
 
 CpuClass = Literal["amx", "avx512-bf16", "avx512-vnni", "avx512", "avx2-vnni", "avx2", "other"]
-"""What decides the fastest precision, strongest first. "avx2-vnni" is a desktop CPU since 2021, "other" is no x86 of the
-last ten years."""
+"""The classes of CPUs that differ in their fastest precision, strongest first. "avx2-vnni" is a desktop CPU since 2021;
+"other" is not an x86 CPU of the last ten years."""
 
 _CLASSES: tuple[tuple[CpuClass, frozenset[str]], ...] = (
     ("amx", frozenset({"amx_int8", "amx_bf16"})),
@@ -25,7 +25,7 @@ _CLASSES: tuple[tuple[CpuClass, frozenset[str]], ...] = (
     ("avx2-vnni", frozenset({"avx2", "avx_vnni"})),
     ("avx2", frozenset({"avx2"})),
 )
-# what each value of ONEDNN_MAX_CPU_ISA leaves of the flags that are looked at here
+# the flags, of those used here, that each value of ONEDNN_MAX_CPU_ISA disables
 _BELOW_AVX512 = {"avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16", "amx_fp16"}
 _AMX = {"amx_int8", "amx_bf16", "amx_fp16"}
 _TAKEN_AWAY: dict[str, set[str]] = {
@@ -40,46 +40,47 @@ _TAKEN_AWAY: dict[str, set[str]] = {
     "AVX512_CORE_FP16": _AMX,
 }
 
-# OpenVINO's own kernels heed a cap of their own, and go wrong beside a oneDNN that is capped: Softmax of an int8 graph is not
-# compiled, or gives nothing (2026.4, AVX512 capped to AVX2). Its plugin reads the variable when it is loaded, later than this.
+# OpenVINO's own kernels have a separate limit and fail if only oneDNN is limited: Softmax of an int8 graph does not
+# compile or gives no result (2026.4, AVX512 limited to AVX2). The plugin reads the variable later, when it is loaded.
 if _cap := os.environ.get("ONEDNN_MAX_CPU_ISA"):
     os.environ.setdefault("OV_CPU_MAX_ISA", _cap)
 
 
 def cpu_class() -> CpuClass:
-    """Return the class of this CPU, as far as `ONEDNN_MAX_CPU_ISA` lets its instructions be used."""
+    """Return the class of this CPU, by the instructions that `ONEDNN_MAX_CPU_ISA` allows."""
     features = cpu_features()
     return next((name for name, needed in _CLASSES if needed <= features), "other")
 
 
 def cpu_features() -> set[str]:
-    """Return the CPU's flags less those that `ONEDNN_MAX_CPU_ISA` takes away from torch."""
+    """Return the CPU's flags without those that `ONEDNN_MAX_CPU_ISA` disables."""
     return _flags() - _TAKEN_AWAY.get(os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper(), set())
 
 
 def multiplies_bf16() -> bool:
-    """Whether the CPU multiplies bf16: elsewhere torch computes it about 60 times slower than fp32 (AVX2)."""
+    """Tell whether the CPU multiplies bf16; without it, bf16 in torch is about 60 times slower than fp32 (AVX2)."""
     return bool({"avx512_bf16", "amx_bf16"} & cpu_features())
 
 
 def multiplies_int8() -> bool:
-    """Whether the CPU sums products of 8 bits in 32 (VNNI or AMX). Elsewhere sums of two saturate at 16 bits."""
+    """Tell whether the CPU sums 8-bit products in 32 bits (VNNI or AMX); else sums of two saturate at 16 bits."""
     return bool({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"} & cpu_features())
 
 
 def usable_cpus() -> int:
-    """Return how many CPUs this process may use: its affinity, cut by its cgroup's quota (v1 or v2) and OMP_NUM_THREADS.
+    """Return how many CPUs this process may use: the minimum of affinity, cgroup quota (v1 or v2) and OMP_NUM_THREADS.
 
-    The variable is how one says that others are at work: torch heeds it alone, and would be told otherwise by a runtime.
+    Users set the variable when other programs need the machine. torch respects it by itself; the other runtimes must be
+    given the number.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # "2,1" is one number a nesting level
+    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # "2,1" has one number per nesting level
     limits = [allowed, math.floor(_cgroup_quota() or allowed), int(said) if said.isdigit() else allowed]
     return max(1, min(limits))
 
 
 def _cgroup_quota() -> float | None:
-    """CPUs a container may use; None where there is no limit."""
+    """Return the number of CPUs that the cgroup allows; None if there is no limit."""
     root = Path("/sys/fs/cgroup")
     try:
         limit, period = (root / "cpu.max").read_text().split()
@@ -92,7 +93,7 @@ def _cgroup_quota() -> float | None:
 
 
 def cpu_model() -> tuple[str, set[str]]:
-    """Return the CPU's name and its flags; where there is no /proc, what Python knows and no flags."""
+    """Return the CPU's name and flags; without /proc, return Python's name for the CPU and no flags."""
     facts = _cpuinfo()
     return facts.get("model name") or platform.processor() or platform.machine(), _flags()
 
@@ -104,7 +105,7 @@ def _flags() -> set[str]:
 
 @cache
 def _cpuinfo() -> dict[str, str]:
-    """Facts of the first CPU in /proc/cpuinfo; none where there is no /proc."""
+    """Return the fields of the first CPU in /proc/cpuinfo; none if there is no /proc."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

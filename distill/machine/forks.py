@@ -1,10 +1,11 @@
-"""State that works after `os.fork`: locks are free again, compiled models are opened anew, tokenizers have no threads.
+"""Keep state usable after `os.fork`: free locks, open compiled models anew, use tokenizers without threads.
 
-A forked child has the memory of its parent and none of its threads (gunicorn --preload, a multiprocessing pool on Linux).
-A lock that another thread held stays held; a compiled model waits for threads that are gone, and so does its destructor.
-So a child frees the locks of this module, and makes each `PerProcess` value anew when it is first needed; the parent's is
-never destroyed there. A tokenizer cannot be opened anew, so a fork waits until no thread is inside of one; its thread pool
-is gone, and a child tokenises in the calling thread.
+A forked child has the memory of its parent but none of its threads (gunicorn --preload, a multiprocessing pool on
+Linux). There, a lock that another thread held stays locked, and a compiled model waits for threads that do not exist;
+so does its destructor. A child therefore frees the locks of this module and makes each `PerProcess` value anew when it
+is first needed; the parent's value is never destroyed in the child. A tokenizer cannot be opened anew, so a fork waits
+until no thread is using one. The tokenizer's thread pool does not exist in the child, which tokenises in the calling
+thread.
 """
 
 import ctypes
@@ -22,10 +23,10 @@ _PARALLELISM = "TOKENIZERS_PARALLELISM"
 
 
 class ForkSafeLock:
-    """A lock, not reentrant; free in a forked child, whichever thread of the parent held it.
+    """A lock, not reentrant, that is free in a forked child even if a thread of the parent held it.
 
-    :param fork_waits: let a fork of another thread wait until the lock is free: for an object that a child would find as
-        that thread left it, in the middle of a call. Whoever holds the lock must not fork.
+    :param fork_waits: make a fork in another thread wait until the lock is free. Use it for an object that would be
+        unusable in a child if a thread was inside a call during the fork. The thread that holds the lock must not fork.
     """
 
     def __init__(self, *, fork_waits: bool = False) -> None:
@@ -41,22 +42,22 @@ class ForkSafeLock:
         self.release()
 
     def acquire(self) -> None:
-        """Wait for the lock and hold it."""
+        """Wait for the lock and take it."""
         self._lock.acquire()
 
     def release(self) -> None:
-        """Let the next one have it."""
+        """Release the lock."""
         self._lock.release()
 
     def free(self) -> None:
-        """Replace what a thread of the parent may hold; for a child that has one thread yet."""
+        """Replace the lock, which a thread of the parent may hold; call it in a child that still has one thread."""
         self._lock = threading.Lock()
 
 
 class PerProcess(Generic[Value]):
-    """A value that is made when it is first needed, and made anew in a forked child. Several threads may ask for it.
+    """A value that is made when it is first needed, and made anew in a forked child; several threads may use it.
 
-    It does not hold what makes it: an owner that makes it itself would then be freed by the collector only.
+    It does not store the function that makes the value: a reference cycle with its owner would delay freeing both.
     """
 
     def __init__(self) -> None:
@@ -65,16 +66,16 @@ class PerProcess(Generic[Value]):
         _values.add(self)
 
     def get(self, make: Callable[[], Value]) -> Value:
-        """Return the value of this process; `make` is called where there is none yet."""
+        """Return the value of this process; call `make` if there is none yet."""
         with self._lock:
             if not self._held:
                 self._held.append(make())
             return self._held[0]
 
     def abandon(self) -> bool:
-        """Let go of the parent's value without destroying it: its destructor would wait for threads that are not here.
+        """Drop the parent's value without destroying it; return whether there was one.
 
-        Return whether there was one.
+        Its destructor would wait for threads that do not exist in this process.
         """
         held, self._held = self._held, []
         if held:
@@ -88,15 +89,15 @@ _values: "weakref.WeakSet[PerProcess[Any]]" = weakref.WeakSet()
 
 
 def never_destroy(value: object) -> None:
-    """Hold a value until the process is gone, through the interpreter's own end as well."""
+    """Keep a value alive until the process ends, even through the interpreter's own shutdown."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
 
 
 def _leave_at_once() -> None:
-    """Let this process end before the destructors of libraries that its parent has loaded: they wait for its threads.
+    """Make this process end without the destructors of libraries that the parent loaded: they wait for missing threads.
 
-    ONNX Runtime 1.32 hangs there. Python has ended by then: its own handlers have run and its files are flushed. The C
-    library calls what was registered last first, with the exit code.
+    ONNX Runtime 1.32 hangs in them. Python has already ended by then: its exit handlers have run and its files are
+    flushed. The C library calls exit functions in reverse order of registration, with the exit code.
     """
     library = ctypes.CDLL(None)
     if hasattr(library, "on_exit"):  # glibc
@@ -104,21 +105,22 @@ def _leave_at_once() -> None:
 
 
 def is_forked_since(pid: int) -> bool:
-    """Whether this process is another than that of `pid`: a forked child of it."""
+    """Tell whether this process is not the process `pid` itself but a forked child of it."""
     return os.getpid() != pid
 
 
 class _Tokenizers:
-    """Lets a fork wait for tokenizers that are in a call, and switches their thread pool off in a child.
+    """Makes a fork wait for running calls of tokenizers, and switches off their thread pool in the child.
 
-    Another thread's call would never end in the child, where the tokenizer would stay "Already borrowed". The pool is switched
-    off without a word: the tokenizer reads the variable at each call, and after a fork it warns where it is not set.
+    A call of another thread would never end in the child, where the tokenizer would stay "Already borrowed". The pool
+    is switched off through an environment variable, which the tokenizer reads at each call; without it, the tokenizer
+    prints a warning after a fork.
     """
 
     def __init__(self) -> None:
         self.stated: str | None = None
         self._held: list[ForkSafeLock] = []
-        self._lock = threading.Lock()  # one fork at a time: a second would take "false" for what the user stated
+        self._lock = threading.Lock()  # one fork at a time: a second one would read "false" as the user's setting
 
     def before(self) -> None:
         self._lock.acquire()
@@ -147,7 +149,7 @@ def _after_in_child() -> None:
     _tokenizers.after_in_child()
     for lock in list(_locks):
         lock.free()
-    if any([value.abandon() for value in list(_values)]):  # a list: each of them
+    if any([value.abandon() for value in list(_values)]):  # a list, so that any() does not stop early
         _leave_at_once()
 
 

@@ -1,4 +1,4 @@
-"""Memory: settings for long work on a CPU, and how much this process holds."""
+"""Tune memory allocation for training on a CPU, and measure the memory of this process."""
 
 import ctypes
 import ctypes.util
@@ -13,11 +13,12 @@ _ONE_GIB = 1 << 30
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep freed blocks instead of handing them back to the kernel.
+    """Make glibc keep freed blocks instead of returning them to the kernel.
 
-    A training step frees and takes the same large blocks again and again; by default each comes back as fresh pages that
-    fault one by one. A feed-forward layer of 4,096 tokens: 10,000 page faults a step, 26 to 40 % of its time on a virtual
-    machine, against none. Elsewhere than on glibc this does nothing.
+    Training steps free and allocate the same large blocks again and again. By default, each block consists of new
+    pages, every one of which causes a page fault. For a feed-forward layer of 4,096 tokens these are 10,000 page faults
+    per step, 26 to 40 % of its time on a virtual machine; with this setting there are none. Without glibc this does
+    nothing.
     """
     if sys.platform != "linux":
         return
@@ -28,12 +29,12 @@ def keep_freed_memory() -> None:
 
 
 def resident_mb() -> float:
-    """Return the memory that this process holds now, in 10⁶ bytes; where there is no /proc, its peak."""
+    """Return the resident memory of this process, in 10⁶ bytes; without /proc, its peak."""
     return _status_mb("VmRSS")
 
 
 def peak_mb() -> float:
-    """Return the most memory that this process ever held, in 10⁶ bytes."""
+    """Return the peak resident memory of this process, in 10⁶ bytes."""
     return _status_mb("VmHWM")
 
 

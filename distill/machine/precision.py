@@ -1,4 +1,4 @@
-"""Which precision a model computes in where the recipe says `auto`: what the hardware multiplies decides."""
+"""Resolve the precision `auto` of a recipe by what the hardware multiplies."""
 
 import logging
 from typing import Literal
@@ -11,18 +11,19 @@ __all__ = ["Computed", "Stated", "resolve_precision"]
 log = logging.getLogger(__name__)
 Stated = Literal["auto", "bf16", "fp16", "fp32"]
 Computed = Literal["bf16", "fp16", "fp32"]
-_BF16_CAPABILITY = (8, 0)  # of a CUDA device: Ampere and later multiply bf16
+_BF16_CAPABILITY = (8, 0)  # compute capability of a CUDA device: Ampere and later multiply bf16
 
 
 def resolve_precision(stated: Stated, *, field: str, may_use_gpu: bool = True) -> Computed:
-    """Return the precision to compute in, and say on the log how `auto` was resolved.
+    """Return the precision to compute in, and log how `auto` was resolved.
 
-    `auto` is bf16 where the device multiplies it (CUDA of capability 8.0; a CPU with AVX512-BF16 or AMX), else fp32. On a
-    CPU with AVX2 alone a matrix product in bf16 takes about 60 times as long as in fp32. `ONEDNN_MAX_CPU_ISA` is heeded.
+    `auto` is bf16 if the device multiplies bf16 (CUDA of capability 8.0 or higher; a CPU with AVX512-BF16 or AMX), else
+    fp32. On a CPU with only AVX2, a matrix product in bf16 takes about 60 times as long as in fp32.
+    `ONEDNN_MAX_CPU_ISA` is respected.
 
     :param field: the recipe's field, for messages, such as "training.precision"
-    :param may_use_gpu: False for what runs on the CPU even where there is a GPU
-    :raises JobFailed: for fp16 without a GPU
+    :param may_use_gpu: False for work that runs on the CPU even if there is a GPU
+    :raises JobFailed: if fp16 is requested without a GPU
     """
     device, has_bf16, on_gpu = _device(may_use_gpu)
     if stated == "auto":
@@ -43,12 +44,12 @@ def resolve_precision(stated: Stated, *, field: str, may_use_gpu: bool = True) -
 
 
 def _device(may_use_gpu: bool) -> tuple[str, bool, bool]:
-    """Return what computes, whether it multiplies bf16, and whether it is a GPU."""
+    """Return the name of the device, whether it multiplies bf16, and whether it is a GPU."""
     if may_use_gpu:
         import torch
         from accelerate import PartialState
 
-        device = PartialState().device  # the CPU where ACCELERATE_USE_CPU asks for it
+        device = PartialState().device  # the CPU if ACCELERATE_USE_CPU is set
         if device.type == "cuda":
             capability = torch.cuda.get_device_capability(device)
             return torch.cuda.get_device_name(device), capability >= _BF16_CAPABILITY, True

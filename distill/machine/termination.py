@@ -1,9 +1,9 @@
-"""SIGTERM as a request: a scheduler sends it some seconds before it kills, time enough for a checkpoint, and to clear up.
+"""Handle SIGTERM as a request to stop: a scheduler sends it some seconds before it kills the process.
 
-in a training     its step ends with a checkpoint (`termination_requests`)
-anywhere else     the work ends as by Ctrl-C, so that no temporary file stays beside an output (`ended_in_order`)
+    in training       the current step ends with a checkpoint (`termination_requests`)
+    anywhere else     the work ends as by Ctrl-C, so that no temporary file stays beside an output (`ended_in_order`)
 
-A closed terminal or connection sends SIGHUP, which is taken for SIGTERM where nobody (as `nohup`) has it ignored.
+A closed terminal or connection sends SIGHUP, which is treated as SIGTERM unless it is ignored (as by `nohup`).
 """
 
 import os
@@ -19,11 +19,11 @@ __all__ = ["ended_in_order", "termination_requests"]
 
 
 _EXIT_CODE = 128 + signal.SIGTERM
-_CLEARING_SECONDS = 8.0  # less than what docker waits before it kills
+_CLEARING_SECONDS = 8.0  # less than docker waits before it kills
 
 
 class _InOrder:
-    """A handler that ends the work as Ctrl-C does. A second SIGTERM ends the process at once, and so does a long wait."""
+    """A handler that ends the work as Ctrl-C does; a second SIGTERM, or 8 seconds, end the process at once."""
 
     def __init__(self) -> None:
         self.came, self._process = False, os.getpid()
@@ -32,7 +32,7 @@ class _InOrder:
 
     def __call__(self, *_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if os.getpid() != self._process:  # a forked child has nothing to clear up
+        if os.getpid() != self._process:  # a forked child has nothing to clean up
             signal.raise_signal(signal.SIGTERM)
         self.came = True
         self._limit.start()
@@ -44,11 +44,11 @@ class _InOrder:
 
 @contextmanager
 def ended_in_order() -> Iterator[None]:
-    """Let SIGTERM, and SIGHUP, end the block as Ctrl-C does: what is unfinished is removed on the way out.
+    """Make SIGTERM and SIGHUP end the block as Ctrl-C does, so that unfinished files are removed.
 
-    A handler that somebody else has set stays, and another thread than the main one cannot set any.
+    If another handler is already set, or this is not the main thread, nothing changes.
 
-    :raises Terminated: in place of whatever SIGTERM made of the block
+    :raises Terminated: if SIGTERM came and the block raised, instead of the error of the block
     """
     if threading.current_thread() is not threading.main_thread() or _handler() is not signal.SIG_DFL:
         yield
@@ -72,7 +72,7 @@ def ended_in_order() -> Iterator[None]:
 
 
 def _hang_up(*_: object) -> None:
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the terminal sends it, and its shell once more
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the terminal sends it, and then its shell again
     signal.raise_signal(signal.SIGTERM)
 
 
@@ -82,12 +82,13 @@ def _handler() -> Any:
 
 @contextmanager
 def termination_requests(grace: Callable[[], float] | None = None) -> Iterator[Callable[[], bool]]:
-    """Yield a function that tells whether SIGTERM came; within the block it does not end the process by itself.
+    """Yield a function that tells whether SIGTERM came; inside the block SIGTERM does not end the process.
 
-    A handler that somebody else has set stays, and another thread than the main one cannot set any: then nothing is told.
+    If other code has set a handler (`ended_in_order` does not count), or this is not the main thread, the function
+    always returns False. If SIGTERM came and the block ends normally, SIGTERM is raised again after the block.
 
-    :param grace: seconds after which the process ends all the same (exit code 143): one of several processes may wait for ever
-        for another that has died, which is why their launcher sent the signal. None waits without a limit.
+    :param grace: returns the seconds after SIGTERM until the process ends anyway (exit code 143): a process may wait
+        forever for another one that has died, which is why their launcher sent the signal. None sets no limit.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
@@ -99,7 +100,7 @@ def termination_requests(grace: Callable[[], float] | None = None) -> Iterator[C
     came, limits = threading.Event(), list[threading.Timer]()
 
     def hear(*_: object) -> None:
-        if grace is not None and not came.is_set():  # a thread: the main one may wait outside of Python
+        if grace is not None and not came.is_set():  # a timer thread: the main thread may be waiting outside of Python
             limits.append(threading.Timer(grace(), os._exit, [_EXIT_CODE]))
             limits[0].daemon = True
             limits[0].start()
@@ -112,5 +113,5 @@ def termination_requests(grace: Callable[[], float] | None = None) -> Iterator[C
         signal.signal(signal.SIGTERM, before)
         for limit in limits:
             limit.cancel()
-    if came.is_set():  # the block ended by itself, and the process is to end all the same
+    if came.is_set():  # the block ended normally; SIGTERM still has to end the process
         signal.raise_signal(signal.SIGTERM)

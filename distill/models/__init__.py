@@ -1,4 +1,4 @@
-"""Model folders of sentence-transformers: what is in them, building, loading and saving them, whole and without foreign code.
+"""Read, build, load and save sentence-transformers model folders, completely and without foreign code.
 
-It neither trains nor serves.
+This package neither trains nor serves models.
 """

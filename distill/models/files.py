@@ -1,6 +1,6 @@
-"""The description of a model folder, read only from its JSON files and its tokenizer.json.
+"""Read what a model folder states about itself, from its JSON files and tokenizer.json only.
 
-Neither torch nor transformers is imported: the import takes seconds, and a graph needs neither.
+This module imports neither torch nor transformers: they take seconds to import, and running a graph needs neither.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,14 +38,14 @@ Runtime = Literal["torch", "openvino", "onnx", "numpy"]
 Precision = Literal["fp32", "bf16"]
 RUNTIMES, PRECISIONS = ("torch", "openvino", "onnx", "numpy"), ("fp32", "bf16")
 
-WHOLE_MODEL = ("sentence_embedding", "logits")  # outputs of a graph that are the result
-TRANSFORMER_ALONE = ("last_hidden_state", "token_embeddings")  # outputs that the folder's modules follow
+WHOLE_MODEL = ("sentence_embedding", "logits")  # names of graph outputs that are the final result
+TRANSFORMER_ALONE = ("last_hidden_state", "token_embeddings")  # graph outputs that other modules of the folder process
 
 GRAPHS: Mapping[Runtime, tuple[str, ...]] = {
     "openvino": ("openvino/openvino_model.xml", "openvino_model.xml"),
     "onnx": ("onnx/model.onnx", "model.onnx"),
 }
-# their positions are counted from behind the padding id, which is 1 where the config names none
+# the positions of these models start after the padding id, which is 1 if the config names none
 _OFFSET_POSITIONS = (
     "roberta",
     "roberta-prelayernorm",
@@ -62,13 +62,13 @@ _OFFSET_POSITIONS = (
     "markuplm",
 )
 _DEFAULT_PAD_ID = 1
-_OF_WIDTHS = ("shape", "mismatch in its core dimension")  # in messages of torch and numpy on matrices that do not fit
-_NO_LIMIT = 10**30  # the value in transformers for a tokenizer without a limit
+_OF_WIDTHS = ("shape", "mismatch in its core dimension")  # in messages of torch and numpy about mismatched shapes
+_NO_LIMIT = 10**30  # the value of transformers for a tokenizer that states no limit
 
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A whole model folder: `modules` as in modules.json, `settings` and `config` of its transformer, its prompts."""
+    """A complete model folder: `modules` as in modules.json, `settings` and `config` of the transformer, prompts."""
 
     folder: Path
     kind: ModelKind
@@ -80,50 +80,50 @@ class ModelFiles:
 
     @property
     def transformer_folder(self) -> Path:
-        """Where the transformer's config and tokenizer are."""
+        """The folder of the transformer's config and tokenizer."""
         return self.folder / str(self.modules[0]["path"])
 
     @property
     def model_options(self) -> Mapping[str, Any]:
-        """The loader's arguments in stock code, under either of their names."""
+        """The options that stock code passes to the transformer's loader (`model_kwargs`, formerly `model_args`)."""
         return self.settings.get("model_kwargs") or self.settings.get("model_args") or {}
 
     @property
     def is_static(self) -> bool:
-        """Whether it is a table of token vectors, without a transformer."""
+        """Whether the model is a table of token vectors, without a transformer."""
         return is_static_module(self.modules[0])
 
     @property
     def is_generative(self) -> bool:
-        """Whether it is a generative reranker: a decoder with sentence-transformers' LogitScore."""
+        """Whether the model is a decoder that answers yes or no to a pair, with sentence-transformers' LogitScore."""
         return any(str(module["type"]).endswith(".LogitScore") for module in self.modules)
 
     @property
     def held_runtime(self) -> Runtime:
-        """The default runtime: that of a graph before torch, and numpy for a static model."""
+        """The default runtime: numpy for a static model, else that of a graph in the folder, else torch."""
         if self.is_static:
             return "numpy"
         return next((runtime for runtime in GRAPHS if self.graph(runtime) is not None), "torch")
 
     def graph(self, runtime: Runtime) -> Path | None:
-        """Return the graph file of a runtime, if the folder has one."""
+        """Return the graph file for a runtime; None if the folder has none."""
         paths = (base / name for base in (self.transformer_folder, self.folder) for name in GRAPHS[runtime])
         return next((path for path in paths if path.is_file()), None)
 
 
 def read_model_files(folder: Path) -> ModelFiles:
-    """Read a model folder, ours or any of sentence-transformers.
+    """Read a model folder, written by this toolkit or by sentence-transformers.
 
-    :raises BadInput: where a piece is missing or is not valid JSON
+    :raises BadInput: if a file is missing or is not valid JSON
     """
     with loading(str(folder)):
         return _files(folder, check_model_folder(folder), read_json(folder / "modules.json", list))
 
 
 def read_sides(folder: Path) -> dict[str, ModelFiles] | None:
-    """Read a sentence-transformers Router as two models, for queries and documents; None for a folder with one model.
+    """Read a sentence-transformers Router as two models, "query" and "document"; return None for a single model.
 
-    :raises BadInput: where a piece is missing or is not valid JSON
+    :raises BadInput: if a file is missing or is not valid JSON
     """
     with loading(str(folder)):
         kind, routes = check_model_folder(folder), read_routes(folder)
@@ -132,7 +132,7 @@ def read_sides(folder: Path) -> dict[str, ModelFiles] | None:
 
 def _files(folder: Path, kind: ModelKind, modules: Sequence[Mapping[str, Any]]) -> ModelFiles:
     base = folder / modules[0]["path"]
-    # the name of today, or one of its older names
+    # the current file name, or one of its older names
     named = [base / "sentence_bert_config.json", *sorted(base.glob("sentence_*_config.json"))]
     settings = next((path for path in named if path.is_file()), None)
     stored = _read(folder / "config_sentence_transformers.json")
@@ -152,12 +152,12 @@ def _read(path: Path) -> Any:
 
 
 def check_ids(files: ModelFiles, ids: Any, n_rows: int | None = None) -> None:
-    """Check that a tokenizer's ids have rows in the table of embeddings.
+    """Check that all token ids have a row in the embedding table.
 
     *Shape:* ids: any, integers
 
-    :param n_rows: None is the vocabulary size in config.json
-    :raises BadInput: naming the id; torch would stop without naming it, and a graph may read memory after the table
+    :param n_rows: rows of the table; None is the vocabulary size in config.json
+    :raises BadInput: naming the id; torch would fail without naming it, and a graph could read memory beyond the table
     """
     stated = files.config.get("vocab_size") if n_rows is None else n_rows
     if isinstance(stated, int) and ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < stated:
@@ -169,10 +169,9 @@ def check_ids(files: ModelFiles, ids: Any, n_rows: int | None = None) -> None:
 
 @contextmanager
 def fitting_modules(files: ModelFiles) -> Iterator[None]:
-    """Refuse a folder whose modules do not fit together when they run in sequence, in torch or in numpy.
+    """Turn errors of modules that do not fit together into BadInput; use it around the code that runs the modules.
 
-    :raises BadInput: if a module needs an input that no earlier one gives, another width, or a name that is not a
-        string
+    :raises BadInput: if a module needs an input that no earlier module gives, has another width, or states a wrong name
     """
     try:
         yield
@@ -185,7 +184,7 @@ def fitting_modules(files: ModelFiles) -> Iterator[None]:
             f"{files.folder}: a module's config.json states what is no name ({error}); copy the folder again"
         ) from None
     except (RuntimeError, ValueError) as error:
-        if not any(word in str(error) for word in _OF_WIDTHS):  # memory, for one
+        if not any(word in str(error) for word in _OF_WIDTHS):  # such as out of memory
             raise
         raise BadInput(
             f"{files.folder}: the widths of its modules do not fit ({error}); copy the folder again"
@@ -193,7 +192,9 @@ def fitting_modules(files: ModelFiles) -> Iterator[None]:
 
 
 def length_limit(config: Mapping[str, Any], wanted: int | None, model_max_length: int) -> int:
-    """Return the token limit of a model: the folder's setting, limited to the positions that the model has.
+    """Return the maximum number of tokens of a model: the setting, limited to the positions that the model has.
+
+    :param wanted: the setting; None is `model_max_length` of the tokenizer
 
     >>> length_limit({"model_type": "xlm-roberta", "max_position_embeddings": 514, "pad_token_id": 1}, None, 10**30)
     512
@@ -204,9 +205,9 @@ def length_limit(config: Mapping[str, Any], wanted: int | None, model_max_length
 
 
 def usable_positions(config: Mapping[str, Any]) -> int | None:
-    """Return the number of positions of a model from its config; None if it has no table of positions.
+    """Return for how many tokens a model has positions, from its config; None if it has no position table.
 
-    RoBERTa's family counts from the padding id + 1: with 514 rows 512 are left, or 510 for a padding id of 3.
+    The RoBERTa family starts after the padding id: of 514 rows, 512 can be used with padding id 1, and 510 with 3.
 
     >>> usable_positions({"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 3})
     510
@@ -219,14 +220,15 @@ def usable_positions(config: Mapping[str, Any]) -> int | None:
     if config.get("model_type") not in _OFFSET_POSITIONS:
         return int(positions)
     pad_id = config.get("pad_token_id")
-    fixed = config.get("model_type") == "mpnet"  # transformers counts from behind 1 there, whatever the config says
+    fixed = config.get("model_type") == "mpnet"  # transformers always uses 1 for MPNet, whatever the config says
     return int(positions) - (_DEFAULT_PAD_ID if pad_id is None or fixed else int(pad_id)) - 1
 
 
 def graph_output(graph: object, names: Sequence[str], *, tokens_first: bool = False) -> str:
-    """Return the output to read: the result if the graph has it, else the token embeddings (or the reverse).
+    """Return the name of the graph output to read: the final result if there is one, else the token embeddings.
 
-    :raises BadInput: if it has neither
+    :param tokens_first: prefer the token embeddings
+    :raises BadInput: if the graph has neither
     """
     accepted = (*TRANSFORMER_ALONE, *WHOLE_MODEL) if tokens_first else (*WHOLE_MODEL, *TRANSFORMER_ALONE)
     for name in accepted:
@@ -253,7 +255,7 @@ class LightTokenizer:
 
 
 def static_tokenizer(backend: Any) -> LightTokenizer:
-    """Wrap the tokenizer of a static model, which uses no special tokens or padding; its truncation is the limit."""
+    """Wrap the tokenizer of a static model: no special tokens, no padding; its truncation gives the length limit."""
     backend.post_processor = None
     backend.no_padding()
     limit = backend.truncation or {"max_length": _NO_LIMIT, "direction": "right"}
@@ -261,7 +263,7 @@ def static_tokenizer(backend: Any) -> LightTokenizer:
 
 
 def open_tokenizer(files: ModelFiles) -> Any:
-    """Open the folder's tokenizer.json; a folder without one (old or slow tokenizers) needs transformers."""
+    """Open the folder's tokenizer; a folder without tokenizer.json (old or slow tokenizers) needs transformers."""
     base = files.transformer_folder
     if files.is_static:
         from tokenizers import Tokenizer
@@ -287,7 +289,7 @@ def _light(backend: Any, config: Mapping[str, Any], stated: Mapping[str, Any]) -
     pad = stated.get("pad_token")
     pad = pad.get("content") if isinstance(pad, Mapping) else pad
     pad_id = None if pad is None else backend.token_to_id(pad)
-    # every model accepts token types, and ignores them if it has only one; a graph names its inputs
+    # token types can always be given: a model with a single type ignores them, and a graph names its inputs
     names = stated.get("model_input_names") or ["input_ids", "token_type_ids", "attention_mask"]
     return LightTokenizer(
         backend,

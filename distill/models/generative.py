@@ -1,6 +1,6 @@
-"""Generative rerankers: a decoder that answers yes or no to a pair, as stock `CrossEncoder` opens one.
+"""Check generative rerankers and tokenize for them: decoders that answer yes or no to a pair, as in `CrossEncoder`.
 
-`distill.runtime.engine_generative` scores pairs with it.
+`distill.runtime.engine_generative` scores pairs with them.
 """
 
 from collections.abc import Sequence
@@ -21,18 +21,18 @@ _PAIRS_AT_ONCE = 256
 
 
 def default_prompt(model: Any) -> str | None:
-    """Return the instruction that a model puts before every pair, if it stores one."""
+    """Return the instruction that a model puts before every pair; None if it stores none."""
     name = model.default_prompt_name
     prompt: str | None = None if name is None else model.prompts.get(name)
     return prompt
 
 
 def check_generative(name: str, model: Any, max_length: int) -> int:
-    """Check a loaded generative reranker with one pair of two letters.
+    """Check a loaded generative reranker with one pair of one-letter texts.
 
-    :returns: tokens that template and instruction take of `max_length`
-    :raises BadInput: where its scorer asks for what the decoder does not give, its template cannot carry a pair, or leaves no
-        room for one
+    :returns: the number of tokens that template and instruction take
+    :raises BadInput: if its scorer reads an output or a token that the decoder does not have, its template does not
+        accept a pair, or leaves no room for one in `max_length`
     """
     scorer, config = model[-1], model[0].model.config
     if type(scorer).__name__ != "LogitScore" or scorer.module_input_name != _LOGITS:
@@ -55,9 +55,11 @@ def check_generative(name: str, model: Any, max_length: int) -> int:
 def tokenize_templated(
     model: Any, queries: Sequence[str], documents: Sequence[str], on_progress: OnProgress | None = None
 ) -> tuple[TokenTable, CutTexts]:
-    """Put pairs through a generative reranker's template and tokenizer, and count those that its length cuts.
+    """Apply a generative reranker's template and tokenizer to pairs, and count the pairs that are truncated.
 
-    The template stays whole: what is cut is the pair's own text, as sentence-transformers does it.
+    Only the texts of a pair are truncated, never the template, as in sentence-transformers.
+
+    :param on_progress: called with the number of pairs done since its last call
     """
     tokenizer, ids, lengths = model[0].tokenizer, [], []
     for start in range(0, len(queries), _PAIRS_AT_ONCE):
@@ -93,9 +95,9 @@ def _cut(model: Any, table: TokenTable, queries: Sequence[str], documents: Seque
 
 
 def template_tokens(model: Any) -> int:
-    """Return how many tokens a pair has besides its own: of the template, the instruction and special tokens."""
+    """Return the number of tokens that a pair has besides its texts: template, instruction and special tokens."""
     limit = model.max_seq_length
-    model.max_seq_length = _ANY_LENGTH  # a template that is longer than the model reads would be cut
+    model.max_seq_length = _ANY_LENGTH  # otherwise a template longer than the limit would be truncated
     try:
         features = model.preprocess([("a", "a")], prompt=default_prompt(model))
     finally:

@@ -1,7 +1,7 @@
-"""Late-interaction models, as sentence-transformers' `MultiVectorEncoder` opens them: its own, PyLate's and Stanford's ColBERT.
+"""Open late-interaction models with sentence-transformers' `MultiVectorEncoder`: its own, PyLate's, Stanford's ColBERT.
 
-A text becomes a vector for each of its tokens. Prompts or markers before queries and documents, query expansion with [MASK],
-and tokens that are skipped (punctuation) are what the folder says.
+Each token of a text becomes a vector. The folder defines prompts or markers before queries and documents, query
+expansion with [MASK], and skipped tokens (punctuation).
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from distill.models.whole_weights import check_finite, whole_weights
 __all__ = ["check_late_interaction", "late_interaction_lengths", "open_late_interaction", "set_lengths"]
 
 _MODULES = ("Transformer", "Dense", "Normalize", "LayerNorm", "Dropout", "MultiVectorMask", "HierarchicalTokenPooling")
-_PYLATE_DENSE = "pylate.models.Dense.Dense"  # sentence-transformers reads it as its own
+_PYLATE_DENSE = "pylate.models.Dense.Dense"  # sentence-transformers loads it as its own Dense
 _STANFORD = "HF_ColBERT"
 _TYPES = ("MultiVectorEncoder", "ColBERT")
 _PYLATE_KEYS = ("query_prefix", "document_prefix", "do_query_expansion", "attend_to_expansion_tokens")
@@ -32,7 +32,7 @@ def open_late_interaction(backbone: str | Path, *, prompts: tuple[str, str] | No
     """Open a `MultiVectorEncoder` in float32.
 
     :param prompts: of queries and documents; None keeps those of the folder
-    :raises BadInput: for what is no late-interaction model, and what it may not say
+    :raises BadInput: if it is not a late-interaction model, or its files contain something that is not allowed
     """
     import torch
     from sentence_transformers import MultiVectorEncoder
@@ -48,11 +48,11 @@ def open_late_interaction(backbone: str | Path, *, prompts: tuple[str, str] | No
 
 
 def check_late_interaction(name: str) -> None:
-    """Check that a folder, or repository of the hub, is a late-interaction model, and asks for nothing that is not run here.
+    """Check that a folder or hub repository is a late-interaction model with only allowed modules.
 
-    Anything else would be opened with a projection that is drawn at random.
+    Any other model would be opened with a randomly initialised projection.
 
-    :raises BadInput: naming what is wrong
+    :raises BadInput: naming the problem
     """
     folder = Path(name)
     if folder.is_dir():
@@ -91,7 +91,7 @@ def _is_late_interaction(name: str, modules: list[Any], stored: Mapping[str, Any
 
 
 def late_interaction_lengths(model: Any) -> tuple[int, int]:
-    """Return the most tokens that are read of a query and of a document."""
+    """Return the maximum number of tokens of a query and of a document."""
     transformer, expansion = model[0], model[0].query_expansion
     fixed = None if expansion is None or expansion["strategy"] != "fixed" else expansion["length"]
     positions = usable_positions(transformer.model.config.to_dict()) or _ANY_LENGTH
@@ -103,11 +103,11 @@ def late_interaction_lengths(model: Any) -> tuple[int, int]:
 
 
 def set_lengths(name: str, model: Any, query: int | None, document: int | None) -> None:
-    """Let a model read longer or shorter texts than its folder says; None keeps what it says.
+    """Set other maximum lengths of queries and documents than the folder states; None keeps the folder's value.
 
-    A query that is shorter than the folder expands queries to is expanded as before.
+    A query shorter than the folder's expansion length is still expanded to that length.
 
-    :raises BadInput: for more tokens than the encoder has positions, or fewer than queries are expanded to
+    :raises BadInput: if a length exceeds the encoder's positions, or the query length is below the expansion length
     """
     transformer, expansion = model[0], model[0].query_expansion
     if query is not None and expansion is not None:

@@ -1,9 +1,10 @@
-"""The layers of an encoder from outside: where they are, and what a forward pass makes in them.
+"""Find the layers of an encoder, and record their states, queries, keys and values in a forward pass.
 
     embeddings ─▶ layer 0 ─▶ state 0 ─▶ layer 1 ─▶ state 1 … ─▶ (last norm) ─▶ the last state
 
-Forward hooks read the states, and queries, keys and values behind their linear maps: before rotary positions, norms of heads
-and relative positions, whatever implementation of attention comes after. They are the same numbers in eager, SDPA and flash.
+Forward hooks read the states, and read queries, keys and values directly after their linear maps: before rotary
+positions, norms of heads and relative positions. The numbers are therefore the same for eager, SDPA and flash
+attention.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -25,18 +26,18 @@ _NAMES: Mapping[Vectors, tuple[str, ...]] = {
     "keys": ("key", "k", "k_lin", "k_proj", "key_proj"),
     "values": ("value", "v", "v_lin", "v_proj", "value_proj"),
 }
-_FUSED = "Wqkv"  # of ModernBERT: queries, then keys, then values
-_LAST_NORMS = ("final_norm", "norm")  # behind the last layer, of ModernBERT and of decoders
+_FUSED = "Wqkv"  # in ModernBERT: queries, then keys, then values
+_LAST_NORMS = ("final_norm", "norm")  # after the last layer, in ModernBERT and in decoders
 _END, _EMBEDDINGS = "end", "embeddings"
 
 
 def layer_stack(
     transformer: Any, instead: str = "name a small model as student.backbone instead"
 ) -> tuple[str, nn.ModuleList]:
-    """Return the path and the list of an encoder's layers: the one list of equal modules as long as the config says.
+    """Return the path and the list of an encoder's layers: modules of one class, as many as the config says.
 
-    :param instead: what to do where there is none, for the message
-    :raises BadInput: where there is not exactly one
+    :param instead: advice for the error message
+    :raises BadInput: if there is not exactly one such list
     """
     n_layers = transformer.config.num_hidden_layers
     stacks = [
@@ -53,7 +54,7 @@ def layer_stack(
 
 @contextmanager
 def hooked(modules: Mapping[str, nn.Module], hook: Any) -> Iterator[None]:
-    """Call hook(name, inputs, output) after every forward of the given modules; what it returns replaces the output."""
+    """Call hook(name, inputs, output) after every forward of the modules; a result other than None replaces output."""
 
     def calling(name: str) -> Any:
         return lambda module, inputs, output: hook(name, inputs, output)
@@ -68,9 +69,10 @@ def hooked(modules: Mapping[str, nn.Module], hook: Any) -> Iterator[None]:
 
 @dataclass
 class SeenLayers:
-    """What one forward pass has made.
+    """The recorded tensors of one forward pass.
 
-    *Shape:* embeddings, states[layer]: (n_sequences, n_tokens, width); vectors[layer][…]: (n_sequences, n_tokens, their width)
+    *Shape:* embeddings, states[layer]: (n_sequences, n_tokens, width); vectors[layer][…]: (n_sequences, n_tokens, their
+    width)
     """
 
     embeddings: Tensor | None = None
@@ -78,7 +80,7 @@ class SeenLayers:
     vectors: dict[int, dict[Vectors, Tensor]] = field(default_factory=dict)
 
     def part(self, rows: Tensor, n_tokens: int) -> "SeenLayers":
-        """Return what was made of some sequences, and of no token behind the first `n_tokens`. *Shape:* rows: (n_sequences,) bool."""
+        """Return the part of some sequences and their first `n_tokens` tokens. *Shape:* rows: (n_sequences,) bool."""
         return SeenLayers(
             None if self.embeddings is None else self.embeddings[rows, :n_tokens],
             {layer: state[rows, :n_tokens] for layer, state in self.states.items()},
@@ -93,8 +95,8 @@ class EncoderLayers:
     """The layers of a model's encoder.
 
     :param model: a sentence-transformers model with a transformer
-    :param who: whose it is, for messages, such as "teacher minilm"
-    :raises BadInput: where no stack of layers is found
+    :param who: the model's name for messages, such as "teacher minilm"
+    :raises BadInput: if no stack of layers is found
     """
 
     def __init__(self, model: Any, who: str) -> None:
@@ -120,13 +122,13 @@ class EncoderLayers:
         return int(self.encoder.config.num_attention_heads)
 
     def place(self, layer: int) -> int | None:
-        """Return a layer's number from 0, −1 being the last; None where there is none."""
+        """Return a layer's number counted from 0, where −1 means the last layer; None if it does not exist."""
         return layer % len(self) if -len(self) <= layer < len(self) else None
 
     def widths(self, layer: int) -> dict[Vectors, int]:
         """Return the widths of queries, keys and values, all heads together.
 
-        :raises BadInput: where the maps that make them are not known
+        :raises BadInput: if the linear maps are not found
         """
         maps = self._maps[layer]
         return {kind: int(maps[kind].out_features) // (3 if self._is_fused(layer) else 1) for kind in get_args(Vectors)}
@@ -149,7 +151,7 @@ class EncoderLayers:
         return {kind: maps[0] for kind, maps in found.items()}
 
     def _ends_in(self, layer: int) -> nn.Module:
-        """Return the module whose output is a layer's state, as transformers' `hidden_states` have it."""
+        """Return the module whose output is a layer's state, as in transformers' `hidden_states`."""
         norms = [getattr(self.encoder, name) for name in _LAST_NORMS if hasattr(self.encoder, name)]
         module: nn.Module = norms[0] if norms and layer == len(self) - 1 else self.stack[layer]
         return module
@@ -161,10 +163,11 @@ class EncoderLayers:
     def watched(
         self, states: Collection[int], vectors: Collection[int], embeddings: bool
     ) -> Iterator[list[SeenLayers]]:
-        """Yield a list that takes what each forward pass within makes.
+        """Yield a list to which each forward pass inside the block appends its recorded tensors.
 
-        :param states: layers whose states are kept
-        :param vectors: layers whose queries, keys and values are kept
+        :param states: layers whose states are recorded
+        :param vectors: layers whose queries, keys and values are recorded
+        :param embeddings: record the input of the first layer
         """
         modules: dict[str, nn.Module] = {f"state {layer}": self._ends_in(layer) for layer in states}
         modules |= {_EMBEDDINGS: self.stack[0]} if embeddings else {}
@@ -179,9 +182,9 @@ class EncoderLayers:
                 current.clear()
                 return
             value = inputs[0] if name == _EMBEDDINGS else output if isinstance(output, Tensor) else output[0]
-            current.setdefault(name, value)  # DeBERTa's maps read positions afterwards, too
+            current.setdefault(name, value)  # keep the first call: DeBERTa applies the maps to positions afterwards
 
-        # sentence-transformers calls the encoder's `forward` itself, so that hooks of the encoder do not run
+        # sentence-transformers calls the encoder's `forward` directly, so hooks of the encoder would not run
         with hooked({**modules, _END: self.module}, note):
             yield passes
 

@@ -1,4 +1,4 @@
-"""Low-rank adapters in the encoder of a model (Hu et al. 2021); whatever else it has, its head above all, is trained whole."""
+"""Add low-rank adapters to a model's encoder (Hu et al. 2021); its other parts, such as its head, are fully trained."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,9 +12,9 @@ __all__ = ["add_adapters", "merged"]
 
 
 def add_adapters(model: Any, lora: Lora) -> None:
-    """Put LoRA adapters into a model's encoder and freeze the rest of it; modules behind it and its own head stay trainable.
+    """Add LoRA adapters to a model's encoder and freeze its other weights; its head and later modules stay trainable.
 
-    :raises BadInput: for a target that the encoder does not have, naming those that it has
+    :raises BadInput: if the encoder does not have a target module, naming those that it has
     """
     from peft import LoraConfig, get_peft_model
 
@@ -22,9 +22,9 @@ def add_adapters(model: Any, lora: Lora) -> None:
     config = LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=_targets(transformer, lora)
     )
-    if is_checkpointing(transformer):
-        transformer.enable_input_require_grads()  # frozen embeddings would cut the graph
-    # of a generative reranker the head is the vocabulary's: it says yes and no as it has learned to
+    if transformer.is_gradient_checkpointing:
+        transformer.enable_input_require_grads()  # otherwise frozen embeddings would stop the gradient
+    # the head of a generative reranker is its language-model head, which stays frozen
     own_head = [] if is_generative(model) else _head(transformer)
     head = [parameter for module in own_head for parameter in module.parameters()]
     model[0].model = get_peft_model(transformer, config)
@@ -33,22 +33,22 @@ def add_adapters(model: Any, lora: Lora) -> None:
 
 
 def merged(model: Any) -> Any:
-    """Add a model's adapters to its weights, in place, before it is saved: nothing of peft is left. Others stay as they are."""
+    """Merge a model's adapters into its weights, in place; no part of peft is left. Other models are unchanged."""
     if not is_static(model) and hasattr(transformer_of(model), "merge_and_unload"):
         model[0].model = transformer_of(model).merge_and_unload()
     return model
 
 
 def _head(transformer: Any) -> list[Any]:
-    """Return what a sequence classifier has beside its encoder: the head, of one module or several."""
+    """Return the head of a sequence classifier: its modules besides the encoder, one or several."""
     encoder = transformer.base_model
     return [] if encoder is transformer else [child for child in transformer.children() if child is not encoder]
 
 
 def _targets(transformer: Any, lora: Lora) -> list[str]:
-    """Return the full names of the encoder's linear layers that the recipe's targets name.
+    """Return the full names of the encoder's layers that match the recipe's targets.
 
-    :raises BadInput: for a target that names none of them
+    :raises BadInput: if a target matches no layer, or all of them match only the head
     """
     from torch import nn
     from transformers.pytorch_utils import Conv1D

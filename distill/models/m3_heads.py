@@ -1,10 +1,11 @@
-"""BGE-m3's two linear heads on the states of an encoder's tokens (Chen et al. 2024, M3-Embedding, arXiv 2402.03216).
+"""Read and write BGE-m3's two linear heads on token states (Chen et al. 2024, M3-Embedding, arXiv 2402.03216).
 
-    sparse_linear      (width) → 1: relu of it is a token's weight
-    colbert_linear     (width) → n: its unit vector is what late interaction compares
+    sparse_linear      (width) → 1: its relu is a token's weight
+    colbert_linear     (width) → n: late interaction compares its normalised outputs
 
-They are published as pickles of tensors, sparse_linear.pt and colbert_linear.pt. A .safetensors of the same name is taken first.
-Of a pickle nothing but tensors is read (`weights_only`): one that holds anything else is refused, and runs nothing.
+They are published as pickles of tensors, sparse_linear.pt and colbert_linear.pt. A .safetensors file of the same name
+is preferred. Only tensors are read from a pickle (`weights_only`); a pickle with anything else is refused and runs no
+code.
 """
 
 import logging
@@ -22,7 +23,7 @@ __all__ = ["HEADS", "M3Heads", "find_head", "read_heads", "write_heads"]
 
 log = logging.getLogger(__name__)
 HEADS = ("sparse_linear", "colbert_linear")
-_MOST_BYTES = 1 << 30  # a square matrix of the widest encoders takes a tenth
+_MOST_BYTES = 1 << 30  # a square matrix of the widest encoders has a tenth of that
 
 
 @dataclass(frozen=True)
@@ -34,18 +35,18 @@ class M3Heads:
 
     @property
     def n_parameters(self) -> int:
-        """How many numbers they hold."""
+        """Number of parameters of both heads."""
         return sum(parameter.numel() for head in (self.sparse, self.multi_vector) for parameter in head.parameters())
 
     def to(self, device: str) -> "M3Heads":
-        """Put both onto a device."""
+        """Move both heads to a device."""
         return M3Heads(self.sparse.to(device), self.multi_vector.to(device))
 
 
 def find_head(name: str, head: str) -> Path:
-    """Return the file of a head of a folder, or of a repository of the hub.
+    """Return the file of a head in a folder or hub repository.
 
-    :raises BadInput: where there is none
+    :raises BadInput: if there is none
     """
     path = stored_file(name, f"{head}.safetensors") or stored_file(name, f"{head}.pt")
     if path is None:
@@ -56,10 +57,10 @@ def find_head(name: str, head: str) -> Path:
 
 
 def read_heads(name: str | Path, width: int) -> M3Heads:
-    """Read both heads of a folder, or of a repository of the hub.
+    """Read both heads of a folder or hub repository.
 
-    :param width: that of the encoder's states
-    :raises BadInput: where one is missing, holds anything but a matrix and a bias that fit the encoder, or NaN
+    :param width: the width of the encoder's states
+    :raises BadInput: if a head is missing, is not a matrix and a bias that fit the encoder, or contains NaN or infinity
     """
     paths = [find_head(str(name), head) for head in HEADS]
     sparse, multi_vector = (_linear(path, _tensors(path), width) for path in paths)

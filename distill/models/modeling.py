@@ -1,11 +1,12 @@
-"""sentence-transformers models from a backbone: `[Transformer, Pooling, …]`, nothing but stock modules.
+"""Build sentence-transformers models around a backbone: `[Transformer, Pooling, …]`, from stock modules only.
 
     bi-encoder       Transformer → Pooling → (Dense into the teacher's width) → Normalize
     static           StaticEmbedding → Normalize: a bi-encoder that is a table of token vectors
     cross-encoder    Transformer → Pooling → Dense + GELU … → Dense → one score
 
-The cross-encoder is the ablation's: the mean of all token embeddings, an MLP, one logit. A model with its own head (a
-reranker with a classification head, a bi-encoder with Dense layers) keeps it unless the recipe sets pooling or head.
+The cross-encoder is that of the ablation: the mean of all token embeddings, an MLP, one logit. A model with its own
+head (a reranker with a classification head, a bi-encoder with Dense layers) keeps it if the recipe sets neither pooling
+nor head.
 """
 
 import logging
@@ -56,7 +57,7 @@ DEFAULT_HEAD = (256,)  # hidden widths of a cross-encoder's MLP
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Suppress the loaders' progress bars, key reports and deprecation warnings; errors still raise."""
+    """Hide the loaders' progress bars, key reports and deprecation warnings; errors are still raised."""
     from transformers.utils import logging as transformers_logging
 
     noisy = [logging.getLogger(name) for name in ("sentence_transformers", "transformers", "optimum", "nncf")]
@@ -75,7 +76,7 @@ def quiet() -> Iterator[None]:
 
 
 def _set_levels(loggers: Sequence[logging.Logger], levels: Sequence[int]) -> None:
-    """Set only levels that differ: each change clears all loggers' caches, which takes a third of a millisecond."""
+    """Set the levels that differ: each change clears the caches of all loggers, which takes 0.3 ms."""
     for logger, level in zip(loggers, levels, strict=True):
         if logger.level != level:
             logger.setLevel(level)
@@ -92,12 +93,14 @@ def build_model(
     seed: int = 0,
     own_scorer: bool = False,
 ) -> Any:
-    """Build a model around a backbone; new layers are drawn from `seed`.
+    """Build a model around a backbone; new layers are initialised from `seed`.
 
-    :param pooling: None takes the model's own, or the mean
-    :param head: hidden widths of a cross-encoder's MLP; None takes the model's own head, or (256,)
-    :param own_scorer: a generative reranker keeps its LogitScore, unless `head` or `pooling` is given; False gives its
-        decoder a new head
+    :param pooling: None uses the model's own pooling, or the mean
+    :param head: hidden widths of a cross-encoder's MLP; None uses the model's own head, or (256,)
+    :param max_length: the most tokens of a text or pair
+    :param prompts: of queries and documents; None keeps those of the backbone
+    :param own_scorer: True lets a generative reranker keep its LogitScore, unless `head` or `pooling` is given; False
+        replaces it by a new head on the decoder
     :raises BadInput: if the name cannot be loaded
     """
     import torch
@@ -127,9 +130,9 @@ def build_model(
 
 
 def prepared(model: Any, *, max_length: int, prompts: tuple[str, str] | None) -> Any:
-    """Set a model's length and prompts, and freeze parameters that are never used.
+    """Set a model's maximum length and prompts, freeze the parameters that are never used, and return the model.
 
-    :param prompts: of queries and documents; None keeps the model's own
+    :param prompts: of queries and documents; None keeps those of the loaded model
     """
     _set_max_length(model, max_length)
     _freeze_unused(model)
@@ -143,16 +146,16 @@ def _own_modules(name: str, pooling: Pooling | None) -> list[Any]:
 
     stated = stored_json(name, "modules.json")
     if pooling is None and stated:
-        for number, module in enumerate(stated):  # checked before any code of a hub repository is imported
+        for number, module in enumerate(stated):  # also for a hub repository, before anything of it is imported
             check_module(Path(name), module, f"modules.json: module {number}")
         return list(SentenceTransformer(name, device="cpu", model_kwargs=_model_options(), **NO_CODE))
     return [_transformer(name)]
 
 
 def bi_encoder(modules: Sequence[Any], pooling: Pooling | None, output_width: int | None = None) -> Any:
-    """Build a bi-encoder from a transformer, or from all modules of a model, which then keep their pooling.
+    """Build a bi-encoder from a transformer, or from all modules of an existing one, whose pooling is then kept.
 
-    :param output_width: adds a bias-free Dense before Normalize (for embeddings in the teacher's space)
+    :param output_width: adds a Dense layer without bias before Normalize, to map embeddings into the teacher's space
     """
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Dense, Normalize
@@ -169,7 +172,7 @@ def bi_encoder(modules: Sequence[Any], pooling: Pooling | None, output_width: in
 
 
 def _usual_pooling(transformer: Any) -> Pooling:
-    """Return mean pooling, or for a decoder last-token pooling, because only the last token has read the whole text."""
+    """Return "mean", or "lasttoken" for a decoder, in which only the last token attends to the whole text."""
     kinds = getattr(transformer.model.config, "architectures", None) or []
     if not any(kind.endswith(("ForCausalLM", "LMHeadModel")) for kind in kinds):
         return "mean"
@@ -202,7 +205,7 @@ def _with_own_head(name: str) -> Any:
             f"{name} puts out {model.num_labels} scores; a cross-encoder here has one; set head to train a new one"
         )
     prompt = model.prompts.get(model.default_prompt_name or "")
-    if prompt and not is_generative(model):  # a generative model's template has a place for the prompt
+    if prompt and not is_generative(model):  # a generative model's template includes the prompt
         raise BadInput(
             f"{name} puts the prompt {prompt!r} before every pair, which no cross-encoder here does; remove its default_prompt_name, or name another model"
         )
@@ -210,7 +213,7 @@ def _with_own_head(name: str) -> Any:
 
 
 def _model_options() -> dict[str, Any]:
-    # transformers 5 loads in the checkpoint's dtype by default; weights are trained in float32
+    # transformers 5 uses the checkpoint's dtype by default; training needs float32
     import torch
 
     return {"dtype": torch.float32}
@@ -221,14 +224,14 @@ def _transformer(name: str) -> Any:
 
     if Path(name).is_dir():
         check_tokenizer(Path(name))
-    # set for every loader: otherwise transformers asks on a terminal whether to run remote code, and "y" runs it
+    # every loader needs this option: otherwise transformers asks on a terminal whether to run the code, and "y" runs it
     return Transformer(
         name, model_kwargs={**_model_options(), **NO_CODE}, processor_kwargs={**NO_CODE}, config_kwargs={**NO_CODE}
     )
 
 
 def stored_file(name: str, file_name: str) -> Path | None:
-    """Return a file of a model folder or hub repository; None if it does not exist."""
+    """Return the path of a file in a model folder or hub repository; None if it does not exist."""
     from transformers.utils import cached_file
 
     path = cached_file(
@@ -238,9 +241,9 @@ def stored_file(name: str, file_name: str) -> Path | None:
 
 
 def stored_json(name: str, file_name: str) -> dict[str, Any] | list[Any] | None:
-    """Read a JSON file of a model folder or hub repository; None if it does not exist.
+    """Read a JSON file of a model folder or hub repository; return None if it does not exist.
 
-    :raises BadInput: if it is not JSON
+    :raises BadInput: if the file is not valid JSON
     """
     path = stored_file(name, file_name)
     if path is None:
@@ -250,7 +253,7 @@ def stored_json(name: str, file_name: str) -> dict[str, Any] | list[Any] | None:
 
 
 def brings_scores(name: str) -> bool:
-    """Tell whether a model has a trained head that scores pairs: a sequence classifier's, or a Dense."""
+    """Tell whether a model has a trained scoring head: a sequence classifier's, or a Dense with output "scores"."""
     modules = stored_json(name, "modules.json")
     if not isinstance(modules, list):
         return any(architecture.endswith("ForSequenceClassification") for architecture in architectures(name))
@@ -262,7 +265,7 @@ def brings_scores(name: str) -> bool:
 
 
 def lacks_of_scorer(name: str) -> str | None:
-    """Return what is missing in a generative reranker's scorer; None if complete, or another kind of model."""
+    """Return which part of a generative reranker's scorer is missing or not described; None if nothing is missing."""
     modules = stored_json(name, "modules.json")
     if not isinstance(modules, list):
         return "modules.json is missing"
@@ -275,12 +278,12 @@ def lacks_of_scorer(name: str) -> str | None:
 
 
 def is_generative(model: Any) -> bool:
-    """Tell whether a loaded model is a generative reranker: a decoder that answers yes or no about a pair."""
+    """Tell whether a loaded model is a decoder that answers yes or no to a pair (it has a LogitScore module)."""
     return any(type(module).__name__ == "LogitScore" for module in model.children())
 
 
 def architectures(name: str, path: str = "") -> list[str]:
-    """Return the classes that a model's config names, for example ["Qwen3ForCausalLM"]."""
+    """Return the architectures that a model's config names, such as ["Qwen3ForCausalLM"]."""
     config = stored_json(name, f"{path}/config.json" if path else "config.json")
     return list(config.get("architectures") or []) if isinstance(config, dict) else []
 
@@ -307,7 +310,7 @@ def transformer_of(model: Any) -> Any:
 
 
 def tokenizer_of(model: Any) -> Any:
-    """Return a model's tokenizer, as `distill.data.tokens` takes it."""
+    """Return a model's tokenizer in the form that `distill.data.tokens` expects."""
     tokenizer = model[0].tokenizer
     return static_tokenizer(tokenizer) if is_static(model) else tokenizer
 
@@ -334,18 +337,18 @@ def replace_transformer(model: Any, transformer: Any) -> None:
 
 def _set_max_length(model: Any, max_length: int) -> None:
     if is_static(model):
-        # stock sentence-transformers cuts a text where tokenizer.json says so, and reads no special tokens
+        # stock sentence-transformers truncates as tokenizer.json says, and adds no special tokens
         static_tokenizer(model[0].tokenizer)
         model[0].tokenizer.enable_truncation(max_length)
         return
     config = transformer_of(model).config
-    positions = usable_positions(config.to_dict())  # with the defaults that config.json may leave out
+    positions = usable_positions(config.to_dict())  # includes defaults that config.json may omit
     if positions is not None and max_length > positions:
         raise BadInput(
             f"max_length {max_length} is more than the {positions} positions of this {config.model_type} encoder; set it to {positions} or less"
         )
     model.max_seq_length = max_length
-    # a stored tokenizer.json may carry the truncation and padding of whoever saved it
+    # a stored tokenizer.json may still have truncation and padding switched on
     backend = getattr(tokenizer_of(model), "backend_tokenizer", None)
     if backend is not None:
         backend.no_truncation()
@@ -353,7 +356,7 @@ def _set_max_length(model: Any, max_length: int) -> None:
 
 
 def _freeze_unused(model: Any) -> None:
-    """Freeze BERT's pooler: pooling uses token embeddings, so it gets no gradient, for which DDP would wait."""
+    """Freeze BERT's pooler: our pooling does not use it, so it never gets a gradient, and DDP would wait for one."""
     if len(model) > 1 and not is_static(model):
         pooler = getattr(transformer_of(model), "pooler", None)
         for parameter in [] if pooler is None else pooler.parameters():
@@ -361,21 +364,21 @@ def _freeze_unused(model: Any) -> None:
 
 
 def set_dropout(model: Any, probability: float) -> None:
-    """Set every dropout of a model for this run; the saved config does not change."""
+    """Set all dropout probabilities of a model for this run; the saved config keeps its own values."""
     from torch import nn
 
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = probability
-        for name in ("attention_dropout", "dropout_prob"):  # kept as plain floats by some attention classes
+        for name in ("attention_dropout", "dropout_prob"):  # some attention classes store them as plain floats
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, probability)
 
 
 def load_model(folder: Path, *, dtype: Literal["float32", "auto"] = "float32") -> Any:
-    """Load an artefact for training or labelling in torch.
+    """Load a model folder in torch, for training or labelling.
 
-    :param dtype: float32 for training; auto keeps that of the stored weights
+    :param dtype: "float32" for training; "auto" is the dtype of the stored weights
     :raises BadInput: if a file is missing or does not load
     """
     from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -390,7 +393,7 @@ def load_model(folder: Path, *, dtype: Literal["float32", "auto"] = "float32") -
 
 
 def save_model(model: Any, folder: Path) -> None:
-    """Write a model as a plain sentence-transformers folder with safetensors only, which older releases can read.
+    """Write a model as a plain sentence-transformers folder, with safetensors only, that older releases can also read.
 
     :raises JobFailed: if its weights contain NaN or infinity
     """

@@ -1,10 +1,11 @@
-"""The modules behind the transformer, in numpy: what follows a graph's token embeddings.
+"""Run the modules after the transformer in numpy, on the token embeddings that a graph returns.
 
-Read from the folder's own files, without torch: importing it takes seconds, and on a CPU each of its small operations
-starts and joins a thread pool of its own beside the graph's. Float32 throughout, whatever the graph computes in.
+The modules are read from the folder's own files, without torch: importing torch takes seconds, and on a CPU each of its
+small operations uses a thread pool of its own beside that of the graph. All computation is in float32, whatever the
+graph computes in.
 
-Numpy's own BLAS has such a pool too, whose threads go on spinning after a product and take the graph's cores: 400 short
-pairs through a three-layer int8 cross-encoder took 1.51 s, and with one BLAS thread take 0.70 s.
+Numpy's BLAS has such a pool too. Its threads keep spinning after a matrix product and occupy the graph's cores: 400
+short pairs through a three-layer int8 cross-encoder took 1.51 s, and take 0.70 s with one BLAS thread.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,7 +43,7 @@ LEGACY_POOLING = {
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Keep numpy's BLAS to the calling thread, and give it back its threads afterwards."""
+    """Limit numpy's BLAS to one thread inside the block, and restore its threads afterwards."""
     _one_thread.enter()
     try:
         yield
@@ -51,7 +52,7 @@ def one_blas_thread() -> Iterator[None]:
 
 
 class _OneThread:
-    """The switch behind `one_blas_thread`: the first of several threads sets it, the last puts it back."""
+    """The limit behind `one_blas_thread`: the first of several threads sets it, the last one removes it."""
 
     def __init__(self) -> None:
         self._lock, self._n_inside = ForkSafeLock(), 0
@@ -61,7 +62,7 @@ class _OneThread:
     def enter(self) -> None:
         with self._lock:
             if self._n_inside == 0:
-                if self._controller is None:  # looking for the libraries takes milliseconds, setting them microseconds
+                if self._controller is None:  # finding the libraries takes milliseconds, limiting them microseconds
                     import threadpoolctl
 
                     self._controller = threadpoolctl.ThreadpoolController()
@@ -89,9 +90,9 @@ class NumpyHead:
         self.n_parameters, self.output_width = n_parameters, output_width
 
     def __call__(self, tokens: _Array, mask: _Array, n_left_out: int = 0) -> _Array:
-        """Pool and transform.
+        """Pool the token embeddings and apply the following modules.
 
-        :param n_left_out: first tokens of each row that the pooling leaves out
+        :param n_left_out: number of first tokens of each row that the pooling ignores
 
         *Shape:* (n_rows, n_tokens, width), (n_rows, n_tokens) → (n_rows, output_width)
         """
@@ -107,16 +108,16 @@ class NumpyHead:
 
 
 def folder_leaves_prompt_out(folder: Path, modules: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the pooling leaves a prompt's tokens out (`include_prompt: false`, INSTRUCTOR and its like)."""
+    """Tell whether the pooling ignores the prompt's tokens (`include_prompt: false`, as in INSTRUCTOR)."""
     return any(
         _config(folder, module).get("include_prompt") is False for module in modules if _kind(module) == "Pooling"
     )
 
 
 def read_head(folder: Path, modules: Sequence[Mapping[str, Any]], width: int) -> NumpyHead | None:
-    """Read the modules behind the transformer; None where one is of a kind that numpy does not know.
+    """Read the modules after the transformer; return None if one is of a kind that is not implemented in numpy.
 
-    :param width: of the token embeddings
+    :param width: the width of the token embeddings
     """
     if not modules or _kind(modules[0]) != "Pooling":
         return None
@@ -129,11 +130,15 @@ def read_head(folder: Path, modules: Sequence[Mapping[str, Any]], width: int) ->
 
 
 def read_stages(folder: Path, modules: Sequence[Mapping[str, Any]], width: int) -> tuple[list[_Stage], int, int] | None:
-    """Read what follows a sentence embedding of this width: its functions, their number of parameters, the width after them."""
+    """Read the modules after the pooling; return their functions, number of parameters and output width.
+
+    :param width: the width of the pooled embedding
+    :returns: None if a module is of a kind that is not implemented in numpy
+    """
     stages: list[_Stage] = []
     n_parameters, output_width = 0, width
     for module in modules:
-        if _kind(module) == "Dropout":  # does nothing outside of training
+        if _kind(module) == "Dropout":  # has no effect outside of training
             continue
         read = _READERS.get(_kind(module))
         stage = None if read is None else read(folder / module["path"], _config(folder, module))
@@ -162,7 +167,7 @@ def _config(folder: Path, module: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def pooling_modes(config: Mapping[str, Any]) -> list[str]:
-    """Return the modes whose results are joined, from the key of today or its older switches.
+    """Return the pooling modes whose results are concatenated, from the current key or the older switches.
 
     >>> pooling_modes({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False})
     ['cls']
@@ -183,7 +188,7 @@ def _counted(mask: _Array) -> _Array:
     return counts
 
 
-# each takes the token embeddings, the mask of the tokens to pool, and the mask of all tokens
+# each pooling takes the token embeddings, the mask of the tokens to pool, and the mask of all tokens
 
 
 def _mean(tokens: _Array, mask: _Array, _: _Array) -> _Array:
@@ -197,7 +202,7 @@ def _mean_sqrt(tokens: _Array, mask: _Array, _: _Array) -> _Array:
 
 
 def _weighted_mean(tokens: _Array, mask: _Array, whole_mask: _Array) -> _Array:
-    places = np.cumsum(whole_mask, axis=1) * mask  # 1, 2, … from the first real token, be it pooled or not
+    places = np.cumsum(whole_mask, axis=1) * mask  # 1, 2, … from the first real token, pooled or not
     pooled: _Array = _sum(tokens, places.astype(np.float32)) / _counted(places)
     return pooled
 
@@ -208,14 +213,14 @@ def _max(tokens: _Array, mask: _Array, _: _Array) -> _Array:
 
 
 def _first(tokens: _Array, mask: _Array, _: _Array) -> _Array:
-    # the first real token, also where padding stands on the left
+    # the first real token, also with padding on the left
     chosen: _Array = tokens[np.arange(len(tokens)), mask.argmax(axis=1)]
     return chosen
 
 
 def _last(tokens: _Array, mask: _Array, _: _Array) -> _Array:
     chosen: _Array = tokens[np.arange(len(tokens)), mask.shape[1] - 1 - mask[:, ::-1].argmax(axis=1)]
-    kept: _Array = chosen * mask.any(axis=1, keepdims=True).astype(chosen.dtype)  # zero where no token is left
+    kept: _Array = chosen * mask.any(axis=1, keepdims=True).astype(chosen.dtype)  # zero if no token is left
     return kept
 
 
@@ -229,7 +234,7 @@ _POOLS: Mapping[str, _Pool] = {
 }
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What follows: each reader returns the function, its number of parameters and its output width (None: as it came)
+# Modules after the pooling: a reader returns the function, its number of parameters, its output width (None: unchanged)
 # ---------------------------------------------------------------------------------------------------------------------
 
 _Read = tuple[_Stage, int, int | None] | None
@@ -242,7 +247,7 @@ def _normalize(folder: Path, config: Mapping[str, Any]) -> _Read:
 def _dense(folder: Path, config: Mapping[str, Any]) -> _Read:
     activation = _ACTIVATIONS.get(str(config.get("activation_function", "torch.nn.Tanh")).rpartition(".")[2])
     tensors = _tensors(folder)
-    # a residual needs a second matrix, another input name a second value: rare, and left to torch's module
+    # a residual needs a second matrix, another input name a second value: both are rare and run in torch instead
     if activation is None or tensors is None or config.get("use_residual"):
         return None
     if config.get("module_input_name", "sentence_embedding") != "sentence_embedding":
@@ -270,7 +275,7 @@ def _layer_norm(folder: Path, config: Mapping[str, Any]) -> _Read:
 
 def _tensors(folder: Path) -> Mapping[str, _Array] | None:
     path = folder / "model.safetensors"
-    if not path.is_file():  # an old pickle, which torch alone reads
+    if not path.is_file():  # an old pickle, which only torch can read
         return None
     from safetensors.numpy import load_file
 
@@ -286,7 +291,7 @@ _READERS: Mapping[str, Callable[[Path, Mapping[str, Any]], _Read]] = {
 
 
 def _erf(x: _Array) -> _Array:
-    """Compute the error function to 1.5e-7 (Abramowitz & Stegun 7.1.26); importing scipy's takes a quarter second.
+    """Compute the error function to 1.5e-7 (Abramowitz & Stegun 7.1.26); importing scipy takes a quarter of a second.
 
     >>> [round(float(value), 6) for value in _erf(np.array([0.5, -2.0]))]
     [0.5205, -0.995322]

@@ -1,7 +1,7 @@
-"""The prompts of a bi-encoder, put before its queries and its documents, as a folder stores them.
+"""Read and set the prompts that a bi-encoder puts before queries and documents.
 
-Qwen3-Embedding, E5 and EmbeddingGemma store prompts in config_sentence_transformers.json, and score lower without. A
-model keeps the prompts that it comes with, unless the recipe states others; both are written into what is saved.
+Qwen3-Embedding, E5 and EmbeddingGemma store prompts in config_sentence_transformers.json, and score lower without them.
+A model keeps its stored prompts unless the recipe states others. A saved model stores the prompts that it uses.
 """
 
 import json
@@ -33,7 +33,7 @@ NO_PROMPTS = ("", "")
 
 
 def role_prompts(prompts: Mapping[str, str] | None, default_name: str | None = None) -> tuple[str, str]:
-    """Return what is put before a query and before a document; the default prompt stands where a role has none.
+    """Return the prompts for queries and documents; a role without a prompt gets the default prompt.
 
     >>> role_prompts({"query": "query: ", "passage": "passage: "})
     ('query: ', 'passage: ')
@@ -52,7 +52,7 @@ def role_prompts(prompts: Mapping[str, str] | None, default_name: str | None = N
 def folder_prompts(folder: Path) -> tuple[str, str]:
     """Return the prompts that a model folder stores for queries and documents.
 
-    :raises BadInput: where its file of prompts is no JSON
+    :raises BadInput: if its file of prompts is not valid JSON
     """
     path = folder / PROMPTS_FILE
     if not path.is_file():
@@ -70,26 +70,26 @@ def model_prompts(model: Any) -> tuple[str, str]:
 
 
 def keep_prompts(model: Any, prompts: Mapping[str, str] | None, default_name: str | None) -> None:
-    """Give a model the prompts that it came with: putting its modules together anew drops them."""
+    """Give a model its stored prompts, which are lost when a model is built from its modules."""
     stored = {name: prompt for name, prompt in (prompts or {}).items() if prompt is not None}
     model.prompts = {**model.prompts, **stored}
     model.default_prompt_name = default_name if default_name in stored else None
 
 
 def give_prompts(model: Any, prompts: tuple[str, str]) -> None:
-    """Let a recipe's prompts rule over all that a model stores for queries and documents."""
+    """Replace a model's prompts for queries and documents by those of a recipe."""
     others = {name: text for name, text in model.prompts.items() if name not in (*QUERY_PROMPTS, *DOCUMENT_PROMPTS)}
     model.prompts = {**others, "query": prompts[0], "document": prompts[1]}
-    model.default_prompt_name = None  # it would stand where a role is to have none
+    model.default_prompt_name = None  # it would apply to a role whose prompt is empty
 
 
 def leaves_prompt_out(model: Any) -> bool:
-    """Tell whether a model pools without the prompt's tokens, as INSTRUCTOR does (include_prompt: false)."""
+    """Tell whether a model's pooling ignores the prompt's tokens, as in INSTRUCTOR (include_prompt: false)."""
     return any(getattr(module, "include_prompt", True) is False for module in model)
 
 
 def encode_by_role(scorer: Any, texts: Sequence[str], roles: Sequence[int], *, progress: Any = False) -> np.ndarray:
-    """Embed texts as queries (role 0) or documents (role 1), each under the prompt of its role that the folder stores.
+    """Embed texts as queries (role 0) or documents (role 1), each with the stored prompt of its role.
 
     *Shape:* texts, roles: (n_texts,); result: (n_texts, width), float32
     """

@@ -1,9 +1,10 @@
-"""The calibration beside a model: `calibration.json`, which turns its scores into probabilities and decisions.
+"""Read and write `calibration.json` beside a model, which turns its scores into probabilities and decisions.
 
-    {"kind": "platt", "model": "bi_encoder", "slope": 11.2, "bias": -6.1, "threshold": {"score": 0.58, …}, "fitted": {…}}
+    {"kind": "platt", "model": "bi_encoder", "slope": 11.2, "bias": -6.1,
+     "threshold": {"score": 0.58, …}, "fitted": {…}}
 
-The file describes the model and is no part of its revision. It may come from anybody, so every number is checked. Stock
-sentence-transformers does not read it. Neither torch nor scikit-learn is needed here.
+The file describes the model and is not part of its revision. It may come from anybody, so every number is checked.
+Stock sentence-transformers ignores it. This module needs neither torch nor scikit-learn.
 """
 
 import math
@@ -22,16 +23,17 @@ __all__ = ["StoredCalibration", "read_calibration", "write_calibration"]
 
 _MOST_BYTES = 4_000_000
 _MOST_STEPS = 100_000
-_LARGEST = 1e12  # of a slope, a bias or a score; no fit comes near
+_LARGEST = 1e12  # of a slope, a bias or a score; fitted values are far smaller
 
 
 @dataclass(frozen=True)
 class StoredCalibration:
-    """What `calibration.json` holds.
+    """The content of `calibration.json`.
 
-    :param threshold: a pair whose score is at least this is a match; None where the recipe names no operating point
+    :param calibration: the function from scores to probabilities
+    :param threshold: a pair with at least this score is a match; None if the recipe names no operating point
     :param operating_point: how the threshold was found
-    :param fitted: what it was fitted to: {revision, section, data, pairs}
+    :param fitted: the model and data that it was fitted to: {revision, section, data, pairs}
     """
 
     calibration: Calibration
@@ -41,7 +43,7 @@ class StoredCalibration:
 
 
 def write_calibration(folder: Path, stored: StoredCalibration) -> None:
-    """Write the file into a model folder."""
+    """Write `calibration.json` into a model folder."""
     told = stored.calibration
     value: dict[str, Any] = {"kind": told.kind, "model": told.model_kind}
     if told.kind == "isotonic":
@@ -56,10 +58,10 @@ def write_calibration(folder: Path, stored: StoredCalibration) -> None:
 
 
 def read_calibration(folder: Path, model_kind: ModelKind) -> StoredCalibration | None:
-    """Read the file of a model folder; None where there is none.
+    """Read `calibration.json` of a model folder; return None if there is none.
 
-    :raises BadInput: for a file that is none of this toolkit's, that of another kind of model, and numbers that are not
-        finite or make no rising function
+    :raises BadInput: if the file has another form, is for another kind of model, or its numbers are not finite or do
+        not give an increasing function
     """
     path = folder / CALIBRATION
     if not os.path.lexists(path):

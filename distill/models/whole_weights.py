@@ -1,8 +1,8 @@
-"""Checks that loaded weights are those of the file: none missing and drawn at random, none NaN.
+"""Check that all loaded weights come from the checkpoint, with none randomly initialised and none NaN.
 
-transformers fills what a checkpoint lacks with random numbers and says so in a log that nobody reads: a layer that was left
-out, a `module.` prefix of a wrapped model, a config with more layers than the file. Such a model labels noise. Every
-loader of weights for training, labelling or export goes through `whole_weights`, and what it gives through `check_finite`.
+transformers initialises missing weights at random and only logs it. Causes are a missing layer, the `module.` prefix of
+a wrapped model, or a config with more layers than the file. Labels from such a model would be noise. Every loader of
+weights for training, labelling or export therefore uses `whole_weights`, and passes the loaded model to `check_finite`.
 """
 
 import logging
@@ -15,15 +15,15 @@ from distill.errors import BadInput, JobFailed
 __all__ = ["check_finite", "check_loaded", "not_finite", "whole_weights"]
 
 log = logging.getLogger(__name__)
-_BUFFERS = ("position_ids", "token_type_ids", "inv_freq")  # counted anew by the model, whatever the file says
+_BUFFERS = ("position_ids", "token_type_ids", "inv_freq")  # the model computes these itself
 _SHOWN = 4
 
 
 @contextmanager
 def whole_weights(name: str) -> Iterator[None]:
-    """Within the block, `from_pretrained` of transformers refuses a checkpoint that lacks tensors of its model.
+    """Make `from_pretrained` of transformers refuse a checkpoint with missing tensors, inside the block.
 
-    :param name: what is loaded, for the message
+    :param name: the name of the model, for messages
     :raises BadInput: naming the tensors that are missing or have another shape
     """
     from transformers import PreTrainedModel
@@ -32,7 +32,7 @@ def whole_weights(name: str) -> Iterator[None]:
 
     def from_pretrained(cls: type, *args: Any, **options: Any) -> Any:
         wanted = options.pop("output_loading_info", False)
-        # a shape that differs is refused below, by name; transformers would point to a report that is not shown
+        # `check_loaded` refuses differing shapes by name; the error of transformers refers to a report that is hidden
         options.setdefault("ignore_mismatched_sizes", True)
         model, info = original.__func__(cls, *args, output_loading_info=True, **options)
         check_loaded(name, model, info)
@@ -46,12 +46,12 @@ def whole_weights(name: str) -> Iterator[None]:
 
 
 def check_loaded(name: str, model: Any, info: Mapping[str, Any]) -> None:
-    """Refuse a model part of which was drawn at random, and say what its file holds besides.
+    """Refuse a model with randomly initialised weights, and log the tensors of its file that it does not use.
 
-    A pooler that nobody uses may be missing, and so may buffers that the model computes itself; weights that are tied to
-    others are not missing, transformers knows of them.
+    An unused pooler may be missing, and so may buffers that the model computes itself. transformers does not report
+    tied weights as missing.
 
-    :param info: what `from_pretrained(…, output_loading_info=True)` returns beside the model
+    :param info: the loading info from `from_pretrained(…, output_loading_info=True)`
     :raises BadInput: naming the tensors
     """
     missing = [key for key in sorted(info["missing_keys"]) if not _may_miss(key, model)]
@@ -73,13 +73,13 @@ def check_loaded(name: str, model: Any, info: Mapping[str, Any]) -> None:
 def _may_miss(key: str, model: Any) -> bool:
     if key.rpartition(".")[2] in _BUFFERS:
         return True
-    # a sequence classifier reads its pooler; a bare encoder is pooled by a module of its own
+    # a sequence classifier uses its pooler; a bare encoder is followed by a Pooling module
     is_classifier = type(model).__name__.endswith("ForSequenceClassification")
     return not is_classifier and "pooler" in key.split(".")
 
 
 def _is_of(key: str, model: Any) -> bool:
-    """Tell whether an unexpected tensor belongs to the encoder itself, such as a layer that config.json does not count."""
+    """Tell whether an unexpected tensor belongs to the encoder, such as a layer beyond the number in config.json."""
     parts = key.removeprefix(f"{model.base_model_prefix}.").split(".")
     return any(child == parts[0] for child, _ in model.base_model.named_children()) and "pooler" not in parts
 
@@ -91,7 +91,7 @@ def _named(keys: Iterable[str]) -> str:
 
 
 def not_finite(tensors: Iterable[tuple[str, Any]]) -> str | None:
-    """Return the first tensor that holds NaN or infinity, with its first such row; None where all are numbers.
+    """Return the name of the first tensor with NaN or infinity, and its first such row; None if all values are finite.
 
     >>> import torch
     >>> not_finite([("bias", torch.ones(2)), ("weight", torch.tensor([[0.0], [torch.nan]]))])
@@ -100,7 +100,7 @@ def not_finite(tensors: Iterable[tuple[str, Any]]) -> str | None:
     import torch
 
     for name, tensor in tensors:
-        # the sum is finite only if all are; one pass without a mask of the tensor's size
+        # a finite sum means that all values are finite; this needs no mask of the tensor's size
         if not tensor.is_floating_point() or torch.isfinite(tensor.sum(dtype=torch.float64)):
             continue
         bad = ~torch.isfinite(tensor)
@@ -110,11 +110,11 @@ def not_finite(tensors: Iterable[tuple[str, Any]]) -> str | None:
 
 
 def check_finite(name: str, model: Any, *, trained: bool = False) -> None:
-    """Refuse a model whose weights hold NaN or infinity.
+    """Refuse a model whose weights contain NaN or infinity.
 
-    :param trained: it was trained here, so that the work failed and not the input
+    :param trained: the model was trained in this run, so the error is JobFailed instead of BadInput
     :raises BadInput: naming the tensor
-    :raises JobFailed: the same, of a model that was trained here
+    :raises JobFailed: naming the tensor, if `trained`
     """
     found = not_finite(model.state_dict().items())
     if found is None:

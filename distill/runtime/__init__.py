@@ -1,6 +1,6 @@
-"""Fast and exact answers of a finished model: torch, OpenVINO, ONNX or numpy behind one scorer.
+"""Run a finished model fast and exactly: torch, OpenVINO, ONNX or numpy behind one scorer.
 
-It trains and exports nothing.
+This package neither trains nor exports models.
 """
 
 from typing import TYPE_CHECKING

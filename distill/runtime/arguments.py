@@ -1,6 +1,7 @@
-"""Checks of the arguments that a caller gives to the runtime: texts, vectors, numbers and names.
+"""Check the arguments that a caller passes to the runtime: texts, vectors, numbers and names.
 
-Each check returns what the code behind it works with, and raises `BadInput` with one line that names the row.
+Each check returns the value in the form that the runtime uses, or raises `BadInput` with a one-line message that names
+the argument and, if there is one, the row.
 """
 
 import numbers
@@ -16,12 +17,12 @@ __all__ = ["check_choice", "check_count", "check_text_pairs", "check_texts", "ch
 
 
 def check_texts(name: str, texts: Iterable[str], first_row: int = 0) -> list[str]:
-    """Return texts as a list of str; they may come as any sequence or iterator, a numpy array or a pandas Series.
+    """Return texts as a list of str; accepted are any sequence or iterator, a numpy array or a pandas Series.
 
-    Every str is a text, an empty one and the words "NaN" and "None" too; None, NaN and numbers are none.
+    Every str is a text, including the empty one and the words "NaN" and "None"; None, NaN and numbers are not.
 
-    :param first_row: the number of the first of them, for messages
-    :raises BadInput: for one text, for what has no order or more columns than one, and for a row that is no text
+    :param first_row: the row number of the first text, for messages
+    :raises BadInput: if it is a single text, has no order or more than one dimension, or a row is not a text
     """
     if isinstance(texts, str):
         raise BadInput(f"{name} is one text; a list of texts is expected")
@@ -34,14 +35,14 @@ def check_texts(name: str, texts: Iterable[str], first_row: int = 0) -> list[str
         if type(text) is not str:
             if not isinstance(text, str):
                 raise BadInput(f"{name}, row {first_row + row}: a text is expected, got {_shown(text)} ({_kind(text)})")
-            listed[row] = str(text)  # numpy's own kind of str
+            listed[row] = str(text)  # a str subclass, such as numpy's
     return listed
 
 
 def check_text_pairs(queries: Iterable[str], documents: Iterable[str]) -> tuple[list[str], list[str]]:
     """Return both sides of pairs as lists of str.
 
-    :raises BadInput: for what is no text, and where there are more of one side
+    :raises BadInput: if a row is not a text, or the sides differ in length
     """
     left, right = check_texts("queries", queries), check_texts("documents", documents)
     if len(left) != len(right):
@@ -51,7 +52,7 @@ def check_text_pairs(queries: Iterable[str], documents: Iterable[str]) -> tuple[
 
 
 def is_texts(values: Any) -> bool:
-    """Whether documents are texts, whatever holds them, and not the vectors of a matrix.
+    """Tell whether documents are texts, in any container, and not a matrix of vectors.
 
     >>> is_texts(["a"]), is_texts(np.array(["a"])), is_texts(np.array(["a"], dtype=object)), is_texts(np.zeros((2, 3)))
     (True, True, True, False)
@@ -59,14 +60,14 @@ def is_texts(values: Any) -> bool:
     if not hasattr(values, "__array__"):
         return True
     dtype, ndim = getattr(values, "dtype", None), getattr(values, "ndim", 1)
-    return ndim == 1 and getattr(dtype, "kind", "O") in "OSUT"  # T: numpy's strings of any length
+    return ndim == 1 and getattr(dtype, "kind", "O") in "OSUT"  # T: numpy's variable-length strings
 
 
 def check_vectors(name: str, vectors: Any, width: int, *, what: str = "n") -> np.ndarray:
     """Return vectors as a float32 or int8 matrix of this width.
 
-    :param what: how the number of rows is called in a message
-    :raises BadInput: for another shape or type, and for a row that is not finite
+    :param what: the name of the number of rows, for messages
+    :raises BadInput: if the shape or type is wrong, or a row is not finite
 
     *Shape:* (n, width), float16, float32, float64 or int8 → (n, width), float32 or int8
     """
@@ -83,7 +84,7 @@ def check_vectors(name: str, vectors: Any, width: int, *, what: str = "n") -> np
         raise BadInput(f"{name} of shape {array.shape}; ({what}, {width}) is expected")
     if array.dtype == np.int8:
         return array
-    with np.errstate(over="ignore"):  # what is too large for float32 is infinite, and told
+    with np.errstate(over="ignore"):  # values too large for float32 become infinite and are refused below
         wide = array.astype(np.float32, copy=False)
     finite = np.isfinite(wide).all(axis=1)
     if not finite.all():
@@ -94,8 +95,9 @@ def check_vectors(name: str, vectors: Any, width: int, *, what: str = "n") -> np
 def check_count(name: str, value: Any, *, least: int = 1, none: str | None = None) -> int | None:
     """Return a whole number as an int.
 
-    :param none: what None means, where it is accepted
-    :raises BadInput: for a smaller number, and for what is no whole number: a bool, a float, a text
+    :param least: the smallest accepted number
+    :param none: what None means, for messages; without it, None is not accepted
+    :raises BadInput: if the number is too small, or not a whole number: a bool, a float, a text
     """
     if value is None and none is not None:
         return None
@@ -107,9 +109,9 @@ def check_count(name: str, value: Any, *, least: int = 1, none: str | None = Non
 
 
 def check_choice(name: str, value: Any, accepted: Sequence[str], hint: str = "") -> None:
-    """Check that a name is one of those accepted, or None.
+    """Check that a name is one of the accepted ones, or None.
 
-    :raises BadInput: naming them
+    :raises BadInput: naming the accepted ones
     """
     if value is not None and value not in accepted:
         raise BadInput(f"{name} {_shown(value)}; one of {', '.join(accepted)} is accepted{hint}")
@@ -120,6 +122,6 @@ def _kind(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Return a value in one short line."""
+    """Return a value as one short line, for messages."""
     shown = " ".join(repr(value).split())
     return shown if len(shown) <= 80 else f"{shown[:77]}…"

@@ -1,13 +1,13 @@
-"""A cache folder of this user: compiled graphs, and the settings that were measured to be fastest.
+"""The user's cache folder: compiled graphs, and the settings that were measured to be fastest.
 
-`$MATCHDISTILL_CACHE` names it ("off" for none), else it is `matchdistill` in the user's cache folder. It is never the
-model's own folder, which may be read-only, shared by different machines, or hashed. If an entry cannot be written or
-read, the program goes on without it: the cache only saves time and never changes a result.
+`$MATCHDISTILL_CACHE` names it ("off" disables it); otherwise it is `matchdistill` in the user's cache folder. It is
+never the model's own folder, which may be read-only, shared by different machines, or hashed. If the cache cannot be
+read or written, everything works without it: a cache saves time and changes no result.
 
-An entry is a folder named by the hash of everything that it depends on, including a graph's content: SHA-256, 1.4 GB/s
-if the CPU has instructions for it, a third of that elsewhere. It is written under a temporary name and renamed, so that
-two processes that start together do not disturb each other. An entry has checksums; one that does not match them is
-made again. Entries unused for a month are removed when a new one is written.
+An entry is a folder, named by the hash of everything that it depends on, including a graph's content (SHA-256: 1.4 GB/s
+if the CPU has instructions for it, else a third of that). It is written under a temporary name and renamed: of two
+processes that start together, each writes its own folder and one of them is kept. An entry contains checksums, and is
+made anew if they do not match. Entries that were not used for a month are removed when a new one is written.
 """
 
 import hashlib
@@ -29,16 +29,14 @@ __all__ = ["GraphContent", "cache_folder", "cached", "file_hash", "machine_ident
 Made = TypeVar("Made")
 _UNUSED_SECONDS = 30 * 24 * 3600.0
 _LEFTOVER_SECONDS = 3600.0
-# the first two cap oneDNN's kernels (of torch too), the third OpenVINO's own: both, for a smaller CPU all through
+# the first two limit oneDNN's kernels (also in torch), the third OpenVINO's own kernels
 _CAPS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "OV_CPU_MAX_ISA")
 _CHECKSUMS = "checksums.json"
-_LARGE_MB = (
-    600  # what is kept is about twice the weights; larger graphs are compiled every time, and not read for a hash
-)
+_LARGE_MB = 600  # larger graphs are neither hashed nor cached: an entry takes about twice the size of the weights
 
 
 def cache_folder(part: str) -> Path | None:
-    """Return the folder of a part of the cache, created if needed; None if there can be no cache."""
+    """Return the folder of a part of the cache, created if needed; None if there is no usable cache."""
     stated = os.environ.get("MATCHDISTILL_CACHE", "")
     if stated == "off":
         return None
@@ -46,22 +44,22 @@ def cache_folder(part: str) -> Path | None:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         folder = (Path(stated) if stated else home / "matchdistill") / part
         folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # a read-only home, or a user without one
+    except (OSError, RuntimeError):  # the home is read-only, or the user has none
         return None
     return folder if os.access(folder, os.W_OK) else None
 
 
 def machine_identity() -> list[Any]:
-    """Return what affects a compiled graph or a measurement on this machine: the CPU's name and instructions."""
+    """Return what compiled graphs and measured settings depend on: the CPU's name, flags and limits from variables."""
     name, flags = cpu_model()
     capped = {variable: os.environ[variable] for variable in _CAPS if variable in os.environ}
     return [name, sorted(flags), *([capped] if capped else [])]
 
 
 def file_hash(path: Path) -> str:
-    """Return 64 hex digits of SHA-256 over a file's content; an unchanged file is read once per process."""
+    """Return 64 hex digits of SHA-256 over a file's content; a process reads an unchanged file only once."""
     facts = path.stat()
-    # a changed file has another ctime, which no tool can set, while a tool may restore the modification time
+    # a changed file has another ctime, which tools cannot set, unlike the time of modification
     return _file_hash(str(path.resolve()), facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
 
 
@@ -76,12 +74,13 @@ def _hash(path: str | Path) -> str:
 
 
 class GraphContent:
-    """The content of a graph's files when it was opened: a second compilation (in a fork) must use the same graph.
+    """The content of a graph's files when they were opened, to ensure that a later compilation uses the same graph.
 
-    For files of more than 600 MB only size and modification time are compared.
+    A graph is compiled again in a forked child, for example. For files of more than 600 MB, the size and the time of
+    modification are compared instead of the content.
 
-    :param paths: the files; missing ones are left out
-    :ivar content: size and hash of each
+    :param paths: the files; missing ones are ignored
+    :ivar content: size and hash of each file
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -90,18 +89,18 @@ class GraphContent:
 
     @property
     def is_large(self) -> bool:
-        """Whether it is too large to be hashed, or to be cached in compiled form."""
+        """Whether a file is too large to be hashed and cached."""
         return any(size > _LARGE_MB * 1e6 for size, _ in self.content)
 
     def identity(self) -> list[Any]:
-        """Return what identifies the graph: path, size, modification time and hash of each file."""
+        """Return what identifies the graph: path, time of modification, size and hash of each file."""
         facts = [(str(path.resolve()), path.stat().st_mtime_ns) for path in self._paths]
         return [[*fact, *content] for fact, content in zip(facts, self.content, strict=True)]
 
     def check(self) -> None:
-        """Check that the files are those that were opened.
+        """Check that the files have not changed since they were opened.
 
-        :raises BadInput: if they were replaced or removed in the meantime
+        :raises BadInput: if they were replaced or removed
         """
         try:
             same = self._read() == self.content
@@ -119,10 +118,10 @@ class GraphContent:
 
 
 def cached(part: str, identity: Any, make: Callable[[Path | None], Made]) -> Made:
-    """Return `make(folder)` with the entry's folder, or with a new folder that becomes the entry on success.
+    """Return `make(folder)` for the folder of an existing entry, or for a new folder that becomes the entry.
 
-    `make` writes its result into an empty folder, and reads it from one that is not empty. If an entry is damaged or
-    cannot be used, it is made again; if that fails as well, `make(None)` works without a cache.
+    `make` writes its result into the folder if it is empty, and reads it from the folder otherwise. A damaged or
+    unusable entry is made anew. If that fails, or there is no cache, the result is `make(None)`.
     """
     root = cache_folder(part)
     if root is None:
@@ -134,14 +133,14 @@ def cached(part: str, identity: Any, make: Callable[[Path | None], Made]) -> Mad
             made = make(entry)
             os.utime(entry)
             return made
-        except Exception:  # half a disk, another user's file: OpenVINO raises RuntimeError for all of these
+        except Exception:  # a partial file, a file of another user: OpenVINO raises RuntimeError for all of these
             shutil.rmtree(entry, ignore_errors=True)
     temporary = root / f".{entry.name}.{os.getpid()}.{time.time_ns()}.tmp"
     try:
         temporary.mkdir()
         made = make(temporary)
         (temporary / _CHECKSUMS).write_text(json.dumps(_checksums(temporary)), encoding="utf-8")
-    except Exception:  # a full disk is no reason to fail; a bad graph fails again, by itself
+    except Exception:  # a full disk must not fail here; a bad graph fails again in make(None)
         shutil.rmtree(temporary, ignore_errors=True)
         return make(None)
     _put_in_place(temporary, entry)
@@ -155,9 +154,9 @@ def _checksums(folder: Path) -> dict[str, str]:
 
 
 def _check(entry: Path) -> None:
-    """Check an entry against its checksums: the disk or another program may have changed it.
+    """Check that an entry still has the content that was written; a disk error or another program may have changed it.
 
-    :raises ValueError: if it has changed; callers treat OSError and JSON errors alike
+    :raises ValueError: if it has changed; OSError and JSON errors mean the same
     """
     if json.loads((entry / _CHECKSUMS).read_text(encoding="utf-8")) != _checksums(entry):
         raise ValueError(f"{entry} is damaged")

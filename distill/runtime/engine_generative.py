@@ -1,11 +1,11 @@
-"""Runs generative rerankers: a decoder that answers yes or no to a pair, as stock `CrossEncoder` opens one.
+"""Run generative rerankers: decoders that answer yes or no to a pair, in the form of stock `CrossEncoder`.
 
     modules.json     Transformer (transformer_task: text-generation) → LogitScore
-    the pair         goes through the folder's chat template, with its instruction (the default prompt) where it stores one
-    the score        logit of "yes" − logit of "no" at the last token; `unit` of it is what `CrossEncoder.predict` gives
+    the pair         is put into the folder's chat template, with its instruction (the default prompt) if it stores one
+    the score        logit of "yes" − logit of "no" at the last token; `unit` of it equals `CrossEncoder.predict`
 
-The folder's own scorer reads the pairs, in torch: nothing of template, instruction or padding is written anew here. Such a
-model is a teacher, frozen or trained; it is not exported, and no student is cut out of it.
+The folder's own code reads the pairs, in torch: template, instruction and padding are not reimplemented here. Such a
+model is a teacher, frozen or trained; it is not exported, and no student is cut from it.
 """
 
 import logging
@@ -29,12 +29,12 @@ from distill.runtime.settings import Opening
 __all__ = ["GenerativeScorer", "open_generative"]
 
 log = logging.getLogger(__name__)
-_PAIRS_AT_ONCE = 256  # sorted by length and reported together
+_PAIRS_AT_ONCE = 256  # pairs that are sorted by length together
 
 
 @dataclass(frozen=True)
 class GenerativeEngine:
-    """A loaded `CrossEncoder` of a decoder and a LogitScore."""
+    """A loaded `CrossEncoder` that consists of a decoder and a LogitScore."""
 
     model: Any
     precision: str
@@ -48,7 +48,7 @@ class GenerativeEngine:
 
     @property
     def batch_tokens(self) -> int:
-        """Padded tokens of a batch."""
+        """Default number of padded tokens per batch."""
         return batch_tokens_on(self.device)
 
     @property
@@ -57,19 +57,19 @@ class GenerativeEngine:
         return self.model[0].tokenizer
 
     def length_limit(self, wanted: int | None) -> int:
-        """Return how many tokens the model takes, template and instruction among them."""
+        """Return the maximum number of tokens of a pair, template and instruction included."""
         stored = self.files.settings.get("max_seq_length")
         return length_limit(self.model[0].model.config.to_dict(), wanted or stored, self.tokenizer.model_max_length)
 
     def run(self, batches: Iterable[PaddedBatch], n_left_out: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Not how pairs come here: they are texts until the template has put them together.
+        """Refuse batches of token ids: this engine needs texts, because the template joins both texts of a pair.
 
         :raises BadInput: always
         """
         raise BadInput(f"{self.files.folder} is a generative reranker: it scores pairs of texts, nothing else")
 
     def features(self, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
-        """Put pairs through the template and the tokenizer, padded on the left."""
+        """Apply the template and the tokenizer to pairs; the result is padded on the left."""
         with (
             loading(str(self.files.folder)),
             tokenizer_lock(getattr(self.tokenizer, "backend_tokenizer", self.tokenizer)),
@@ -79,7 +79,7 @@ class GenerativeEngine:
         return features
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
-        """Return the log-odds of yes. *Shape:* (n_pairs,), float32."""
+        """Return the log-odds of yes for each pair. *Shape:* (n_pairs,), float32."""
         import torch
         from sentence_transformers.util import batch_to_device
 
@@ -96,7 +96,7 @@ class GenerativeEngine:
 
 
 class GenerativeScorer(Scorer):
-    """A scorer of pairs like any other cross-encoder; its score is the log-odds of yes."""
+    """A cross-encoder whose score is the log-odds of yes."""
 
     _engine: GenerativeEngine
 
@@ -106,7 +106,7 @@ class GenerativeScorer(Scorer):
         engine.model.max_seq_length = self.max_length
 
     def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
-        """Return how many tokens are read of each pair, those of the template among them. *Shape:* (n_pairs,)."""
+        """Return the number of tokens of each pair, those of the template included. *Shape:* (n_pairs,)."""
         pairs, counts = list(zip(queries, documents, strict=True)), [np.zeros(0, dtype=np.int64)]
         for start in range(0, len(pairs), _PAIRS_AT_ONCE):
             mask = self._engine.features(pairs[start : start + _PAIRS_AT_ONCE])["attention_mask"]
@@ -126,7 +126,7 @@ class GenerativeScorer(Scorer):
         return out
 
     def _planned(self, pairs: Sequence[tuple[str, str]], budget: int) -> Iterator[list[int]]:
-        """Yield rows of pairs of about one length whose padded tokens stay in the budget: at least one row a batch."""
+        """Yield rows of pairs of similar length whose padded tokens fit the budget, at least one row per batch."""
         for start in range(0, len(pairs), _PAIRS_AT_ONCE):
             part = pairs[start : start + _PAIRS_AT_ONCE]
             lengths = self._engine.features(part)["attention_mask"].sum(1).numpy()
@@ -141,9 +141,9 @@ class GenerativeScorer(Scorer):
 
 
 def open_generative(files: ModelFiles, opening: Opening) -> GenerativeScorer:
-    """Open a folder whose modules end in LogitScore; a device of None takes a GPU where there is one.
+    """Open a folder whose modules end in LogitScore; a device of None is a GPU if there is one.
 
-    :raises BadInput: for options that such a model cannot have, and a folder that does not score a pair
+    :raises BadInput: if an option is not possible for such a model, or the folder cannot score a pair
     """
     from distill.models.modeling import load_model
 

@@ -1,11 +1,12 @@
-"""ONNX graphs in ONNX Runtime: one session for single calls, one without threads of its own that several threads call.
+"""Run graphs in ONNX Runtime, with one session for single calls and one that several threads call in parallel.
 
-A session does not scale with threads as several one-thread calls side by side do, and its fusion of addition and
-LayerNorm is slower than the two on some CPUs: of 32 × 134 tokens through MiniLM int8 the defaults took 173 ms, two
-one-thread sessions without that fusion 114 (AMD Zen 5). Which is better here is measured, see `distill.runtime.tuning`.
+One call on many threads scales worse than parallel calls on one thread each. The fusion of addition and LayerNorm is
+slower than the two operations on some CPUs. For 32 × 134 tokens through MiniLM int8, the defaults took 173 ms, and two
+one-thread sessions without that fusion took 114 ms (AMD Zen 5). `distill.runtime.tuning` measures which is better here.
 
-Threads stop spinning when a call ends: they would take the cores of the tokenizer and of the other session. Of pairs that
-arrive at half of the capacity the 99th percentile went from 37–62 to 29–32 ms (three layers of MiniLM, 2 cores).
+Threads stop spinning when a call ends, because they would occupy the cores of the tokenizer and of the other session.
+For pairs that arrive at half of the capacity, this lowered the 99th percentile from 37–62 to 29–32 ms (three layers of
+MiniLM, 2 cores).
 """
 
 from collections import deque
@@ -30,9 +31,9 @@ _INT8_MARKS = (b"DequantizeLinear", b"MatMulInteger", b"DynamicQuantizeMatMul", 
 
 
 class OnnxGraph:
-    """A graph opened for single calls, for many side by side, or (mode None) each way when it is first needed.
+    """A graph opened for single calls, for parallel calls, or (mode None) for each when it is first needed.
 
-    A forked child opens its own.
+    A forked child opens its own sessions.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class OnnxGraph:
         self.precision = _precision(path)
 
     def run(self, batches: Iterable[PaddedBatch]) -> Iterator[tuple[PaddedBatch, np.ndarray]]:
-        """Yield every batch with the graph's output, in order; while one is read the others are computed."""
+        """Yield every batch with the graph's output, in order; parallel calls compute other batches meanwhile."""
         ahead = iter(batches)
         first = list(islice(ahead, 2 * self._settings.n_streams + 1))
         many = self._mode == "throughput" or (self._mode is None and len(first) > 2 * self._settings.n_streams)
@@ -97,7 +98,7 @@ class OnnxGraph:
         with ThreadPoolExecutor(self._settings.n_streams) as threads:
             for batch in batches:
                 running.append((batch, threads.submit(self._call, session, batch)))
-                # one more than can run: nobody waits for the next batch to be padded
+                # one batch more than threads: no thread waits while the next batch is padded
                 if len(running) > self._settings.n_streams:
                     done, values = running.popleft()
                     yield done, values.result()
@@ -106,6 +107,6 @@ class OnnxGraph:
 
 
 def _precision(path: Path) -> str:
-    """Look for operator names in the file: sessions do not list nodes, and the `onnx` package is no dependency."""
+    """Return the precision by the operator names in the file: sessions do not list nodes, and `onnx` may be missing."""
     content = path.read_bytes()
     return "int8" if any(mark in content for mark in _INT8_MARKS) else "fp32"

@@ -1,4 +1,4 @@
-"""OpenVINO graphs: compiled for this machine once, run by requests that work side by side."""
+"""Run OpenVINO graphs: compiled once for this machine, run by parallel requests."""
 
 import re
 from collections import deque
@@ -19,16 +19,16 @@ from distill.runtime.settings import Mode, RunSettings
 __all__ = ["OpenVinoGraph"]
 
 _PRECISIONS: Mapping[str, str] = {"fp32": "f32", "bf16": "bf16"}
-# a scalar of a small type may be a mask or a flag, a matrix is a weight
+# a scalar of a small type may be a mask or a flag; a matrix is a weight
 _INT8 = re.compile(rb'type="FakeQuantize"|element_type="(?:i8|u8|i4|u4|nf4|f8e4m3|f8e5m2)" shape="\d+, ?\d+')
 _INT4 = re.compile(rb'element_type="(?:i4|u4)" shape="\d+, ?\d+')
-_Compiled = tuple[Any, Sequence[Any]]  # a model, and the requests that it is run by
+_Compiled = tuple[Any, Sequence[Any]]  # a compiled model and its requests
 
 
 class OpenVinoGraph:
-    """A graph compiled for single requests, for many side by side, or (mode None) each way when it is first needed.
+    """A graph compiled for single requests, for parallel requests, or (mode None) for each when it is first needed.
 
-    Requests are used again and again: a new one costs memory and time. A forked child compiles its own.
+    Requests are reused, because a new one costs memory and time. A forked child compiles its own graph.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class OpenVinoGraph:
         assert path is not None, "open_graph has looked"
         self._core, self._path, self._mode = PerProcess[Any](), path, mode
         self._n_threads, self._settings = n_threads, settings
-        # where stock sentence-transformers looks for OpenVINO options, so that both run the same
+        # the OpenVINO options that stock sentence-transformers uses, so that both compute the same
         self._options = {**(files.model_options.get("ov_config") or {})}
         if precision is not None:
             self._options["INFERENCE_PRECISION_HINT"] = _PRECISIONS[precision]
-        elif not multiplies_bf16():  # OpenVINO looks at the CPU alone, oneDNN at what ONEDNN_MAX_CPU_ISA leaves of it
+        elif not multiplies_bf16():  # OpenVINO itself ignores ONEDNN_MAX_CPU_ISA, unlike oneDNN
             self._options.setdefault("INFERENCE_PRECISION_HINT", "f32")
         self._opened = GraphContent([path, path.with_suffix(".bin")])
         self._for_one, self._for_many = PerProcess[_Compiled](), PerProcess[_Compiled]()
@@ -61,7 +61,7 @@ class OpenVinoGraph:
         self.precision = _precision(path, compiled[0])
 
     def run(self, batches: Iterable[PaddedBatch]) -> Iterator[tuple[PaddedBatch, np.ndarray]]:
-        """Yield every batch with the graph's output, in order; while one is read the others are computed."""
+        """Yield every batch with the graph's output, in order; other batches are computed meanwhile."""
         ahead = iter(batches)
         first = list(islice(ahead, 2 * self._settings.n_streams + 1))
         many = self._takes_streams or (self._mode is None and len(first) > 2 * self._settings.n_streams)
@@ -93,13 +93,13 @@ class OpenVinoGraph:
             kept = {} if folder is None else {"CACHE_DIR": str(folder)}
             return core.compile_model(str(self._path), "CPU", {**options, **kept})
 
-        # a hidden folder is one that is being written, and gets another name
+        # a hidden folder is still being written and will get another name
         if self._opened.is_large or self._path.parent.parent.name.startswith("."):
             compiled = make(None)
         else:
-            # OpenVINO names what it keeps by path, size and time, none of which tells two trainings apart
+            # OpenVINO identifies cached models by path, size and time, which can be equal for two trainings
             compiled = cached("openvino", [self._opened.identity(), options, machine_identity(), _version()], make)
-        # one more than can run: a stream need not wait while the last result is read and the next batch padded
+        # one request more than streams: no stream waits while a result is read and the next batch is padded
         return compiled, [compiled.create_infer_request() for _ in range(n_streams + (n_streams > 1))]
 
     def _run(self, requests: Sequence[Any], batches: Iterable[PaddedBatch]) -> Iterator[tuple[PaddedBatch, np.ndarray]]:
@@ -111,7 +111,7 @@ class OpenVinoGraph:
                     yield done, self._output(request)
                     free.append(request)
                 request = free.pop()
-                # the inputs are read where they lie: `running` keeps them until then
+                # inputs are not copied; `running` keeps them alive until the request is done
                 request.start_async({name: batch[1][name] for name in self.input_names}, share_inputs=True)
                 running.append((request, batch))
             while running:
@@ -123,7 +123,7 @@ class OpenVinoGraph:
 
     def _output(self, request: Any) -> np.ndarray:
         request.wait()
-        # a view of the request's own memory, good until its next start
+        # a view of the request's memory, valid until its next start
         values: np.ndarray = request.get_tensor(self.output_name).data
         return values
 
@@ -135,7 +135,7 @@ def _version() -> str:
 
 
 def _precision(path: Path, compiled: Any) -> str:
-    """Say what really runs: the fewest bits of weights or activations, else what the plugin settled on."""
+    """Return the precision that really runs: the smallest integer type in the graph, else the plugin's choice."""
     graph = path.read_bytes()
     if _INT4.search(graph):
         return "int4"
@@ -146,5 +146,5 @@ def _precision(path: Path, compiled: Any) -> str:
 
 
 def _name(port: Any) -> str:
-    name: str = min(port.get_names(), key=lambda name: ("/" in name, name))  # a port may carry inner names too
+    name: str = min(port.get_names(), key=lambda name: ("/" in name, name))  # a port may also have inner names
     return name

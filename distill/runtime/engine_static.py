@@ -1,8 +1,8 @@
-"""A static model: a table of token vectors, their mean, and what follows it. Numpy alone, microseconds a text.
+"""Run static models: a table of token vectors, their mean, and the modules after it. Numpy only, microseconds per text.
 
-Two forms of the table, which stock sentence-transformers loads as one: `embedding.weight` in float, and what model2vec
-writes, `embeddings` with a weight for each row (and perhaps a row for each token). Ours is int8 with each row's scale as
-its weight: a quarter of the size, decoded where it is looked up.
+The table has one of two forms, both of which stock sentence-transformers loads: `embedding.weight` in float, or the
+form of model2vec, `embeddings` with a weight per row (and optionally a row per token). Tables of this toolkit are int8,
+with each row's scale as its weight: a quarter of the size, decoded when a row is looked up.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,21 +20,21 @@ from distill.runtime.buckets import PaddedBatch
 
 __all__ = ["StaticEngine", "TokenVectors", "open_static"]
 
-_NO_LIMIT = 1 << 20  # tokens of a text: there are no positions to run out of
-_FEW_TEXTS = 8  # up to here looking rows up costs less than building a sparse matrix
+_NO_LIMIT = 1 << 20  # tokens of a text; there is no limit of positions
+_FEW_TEXTS = 8  # up to this number, looking up rows is faster than building a sparse matrix
 
 
 @cache
 def _has_scipy() -> bool:
-    """Tell whether a sparse matrix is there to add with; a serving install leaves its 140 MB out, and adds half as fast."""
+    """Tell whether scipy is installed for sparse sums; a serving install omits its 140 MB and sums half as fast."""
     return find_spec("scipy") is not None
 
 
 class TokenVectors:
-    """Means of token vectors.
+    """A table of token vectors that computes their means.
 
-    *Shape:* table: (n_rows, width); scales: (n_rows,), or None where the table holds the values themselves; rows: (n_tokens,)
-    the row of each token, or None where they are one to one
+    *Shape:* table: (n_rows, width); scales: (n_tokens,), or None if the table holds the values themselves; rows:
+    (n_tokens,), the row of each token, or None if row and token id are the same
     """
 
     def __init__(self, table: np.ndarray, scales: np.ndarray | None = None, rows: np.ndarray | None = None) -> None:
@@ -42,18 +42,18 @@ class TokenVectors:
 
     @property
     def precision(self) -> str:
-        """What a token's vector is stored in."""
+        """The number format of the table."""
         return {"float32": "fp32", "float16": "fp16"}.get(self.table.dtype.name, self.table.dtype.name)
 
     @property
     def n_parameters(self) -> int:
-        """Numbers that were learned."""
+        """Number of learned values."""
         return self.table.size + (0 if self._scales is None else self._scales.size)
 
     def means(self, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """Average the vectors of each text; a text without tokens is zero.
+        """Average the vectors of each text; a text without tokens becomes zero.
 
-        Tokens are added one after the other in either way, so that a text has the same bits alone and among many.
+        Both implementations add tokens one after the other, so a text gets the same bits alone and among many.
 
         *Shape:* ids: (n_tokens,), texts one after the other; lengths: (n_texts,) → (n_texts, width), float32
         """
@@ -87,7 +87,7 @@ class TokenVectors:
 
         table: np.ndarray = self.table
         if self._scales is not None or self._rows is not None or table.dtype != np.float32:
-            used, ids = np.unique(ids, return_inverse=True)  # only these rows are decoded
+            used, ids = np.unique(ids, return_inverse=True)  # decode only these rows
             table = self._vectors(used)
         ones, starts = np.ones(len(ids), dtype=np.float32), np.concatenate([[0], np.cumsum(lengths)])
         sums: np.ndarray = csr_matrix((ones, ids, starts), shape=(len(lengths), len(table))) @ table
@@ -95,7 +95,7 @@ class TokenVectors:
 
 
 class StaticEngine:
-    """A table of token vectors and the modules behind it."""
+    """A table of token vectors and the modules after it."""
 
     runtime: Runtime = "numpy"
     device, fixed_shapes, batch_tokens = "cpu", False, 16_384
@@ -106,12 +106,12 @@ class StaticEngine:
         self._vectors, self._stages, self._n_more = vectors, stages, n_more
 
     def length_limit(self, wanted: int | None) -> int:
-        """Return how many tokens the model takes: as many as are asked for, else what its tokenizer.json says."""
+        """Return the maximum number of tokens: `wanted`, else the limit of tokenizer.json."""
         return int(min(wanted or self.tokenizer.model_max_length, _NO_LIMIT))
 
     def run(self, batches: Iterable[PaddedBatch], n_left_out: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield (rows, values) of every batch; there is no pooling to leave tokens out of."""
-        # without a Dense there is no product to run: the switch alone would cost more than a text
+        """Yield (rows, values) of every batch; `n_left_out` has no effect."""
+        # without a Dense there is no matrix product, and limiting the threads would cost more than a text
         with one_blas_thread() if self._n_more else nullcontext():
             for rows, features in batches:
                 mask = features["attention_mask"].astype(bool)
@@ -126,7 +126,10 @@ class StaticEngine:
 
 
 def open_static(files: ModelFiles) -> StaticEngine:
-    """Open a folder whose first module is a `StaticEmbedding`."""
+    """Open a folder whose first module is a `StaticEmbedding`.
+
+    :raises BadInput: if the folder holds no token vectors, or a later module cannot run in numpy
+    """
     from safetensors.numpy import load_file
 
     vectors = _token_vectors(files, load_file(files.transformer_folder / "model.safetensors"))

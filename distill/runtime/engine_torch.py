@@ -1,4 +1,4 @@
-"""The folder's own modules in torch, float32 or under bf16 autocast."""
+"""Run a folder's own modules in torch, in float32 or under bf16 autocast."""
 
 import logging
 import os
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @cache
 def _one_thread_in_children() -> None:
-    """Let forked children compute on one thread: OpenMP's pool is not there, and a second thread would be waited for."""
+    """Make forked children compute on one thread: OpenMP's thread pool is not copied, so more threads would hang."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_take_one_thread)
 
@@ -41,7 +41,10 @@ def _say_one_thread() -> None:
 
 
 def place(device: str | None, n_threads: int) -> str:
-    """Return where a torch model is to lie, None being a GPU where there is one, and prepare this process and its children."""
+    """Return the device for a torch model, and set the threads of this process and its forked children.
+
+    :param device: None is a GPU if there is one, else the CPU
+    """
     import torch
 
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -52,7 +55,7 @@ def place(device: str | None, n_threads: int) -> str:
 
 
 def batch_tokens_on(device: str) -> int:
-    """Return the padded tokens of a batch: a GPU computes large batches faster, a CPU those that fit its cache."""
+    """Return the padded tokens per batch: large batches are faster on a GPU, batches that fit the cache on a CPU."""
     return 1024 if device == "cpu" else 65_536
 
 
@@ -66,9 +69,9 @@ class _Placed(Protocol):
 
 
 def check_process(engine: _Placed) -> None:
-    """Say that a forked child computes on one thread.
+    """Check that this process can run an engine; log once that a forked child computes on one thread.
 
-    :raises BadInput: in a forked child of a process that put the model onto a GPU
+    :raises BadInput: if this is a forked child of a process that put the model on a GPU
     """
     if not is_forked_since(engine.process):
         return
@@ -78,7 +81,7 @@ def check_process(engine: _Placed) -> None:
 
 
 class TorchHead:
-    """The folder's modules behind the transformer as torch has them; called like `NumpyHead`."""
+    """The folder's modules after the transformer, in torch, with the interface of `NumpyHead`."""
 
     def __init__(self, modules: Sequence[Any], width: int) -> None:
         self.modules = modules
@@ -87,7 +90,7 @@ class TorchHead:
         self.n_parameters = sum(parameter.numel() for module in modules for parameter in module.parameters())
 
     def __call__(self, tokens: np.ndarray, mask: np.ndarray, n_left_out: int = 0) -> np.ndarray:
-        """*Shape:* (n_rows, n_tokens, width), (n_rows, n_tokens) → (n_rows, output_width)."""
+        """Run the modules. *Shape:* (n_rows, n_tokens, width), (n_rows, n_tokens) → (n_rows, output_width)."""
         import torch
 
         with torch.inference_mode():
@@ -102,14 +105,14 @@ class TorchHead:
 
 
 def _result(state: Mapping[str, Any]) -> np.ndarray:
-    """Return what a row of modules ends in. *Shape:* (n_rows, output_width), float32."""
+    """Return the final result of the modules: scores or embeddings. *Shape:* (n_rows, output_width), float32."""
     values = state["scores"] if "scores" in state else state["sentence_embedding"]
     result: np.ndarray = values.float().cpu().numpy()
     return result.reshape(len(result), -1)
 
 
 def load_torch_head(files: ModelFiles, width: int, device: str) -> TorchHead:
-    """Load the modules behind the transformer onto a device."""
+    """Load the modules after the transformer onto a device."""
     _one_thread_in_children()
     return TorchHead([_module(files, module).to(device).eval() for module in files.modules[1:]], width)
 
@@ -140,7 +143,7 @@ class TorchEngine:
 
     @property
     def batch_tokens(self) -> int:
-        """Padded tokens of a batch."""
+        """Default number of padded tokens per batch."""
         return batch_tokens_on(self.device)
 
     @property
@@ -155,22 +158,22 @@ class TorchEngine:
         return int(self.transformer.config.num_labels) if own_head else self.head.output_width
 
     def length_limit(self, wanted: int | None) -> int:
-        """Return how many tokens the model takes."""
+        """Return the maximum number of tokens of a text or pair."""
         stored = self.files.settings.get("max_seq_length")
-        config = self.transformer.config.to_dict()  # with the defaults that config.json may leave out
+        config = self.transformer.config.to_dict()  # includes defaults that config.json may omit
         return length_limit(config, wanted or stored, self.tokenizer.model_max_length)
 
     def run(self, batches: Iterable[PaddedBatch], n_left_out: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield (rows, values) of every batch.
 
-        :raises BadInput: in a forked child of a process that put the model onto a GPU
+        :raises BadInput: if this is a forked child of a process that put the model on a GPU
         """
         import torch
 
         check_process(self)
         for rows, features in batches:
             check_ids(self.files, features["input_ids"])
-            with torch.inference_mode():  # left before the yield: the caller's own torch code is not ours to switch
+            with torch.inference_mode():  # ends before the yield, so as not to affect the caller's torch code
                 values = self._forward(features, n_left_out)
             yield rows, values
 
@@ -180,7 +183,7 @@ class TorchEngine:
             return _result(self.head.apply({**state, "prompt_length": n_left_out}))
 
     def states(self, features: Features) -> dict[str, Any]:
-        """Run the transformer alone: what its head takes, its own output in float32, on the device."""
+        """Run the transformer alone and return the inputs of the head, on the device; its own output is in float32."""
         import torch
 
         placed = {name: torch.from_numpy(values).to(self.device) for name, values in features.items()}
@@ -197,7 +200,12 @@ class TorchEngine:
 
 
 def open_torch(files: ModelFiles, precision: Precision | None, n_threads: int, device: str | None) -> TorchEngine:
-    """Load the modules; `device` None takes a GPU where there is one."""
+    """Load the modules of a folder.
+
+    :param precision: None is "fp32"
+    :param device: None is a GPU if there is one
+    :raises BadInput: if the folder holds no torch weights
+    """
     import torch
     from sentence_transformers.base.modules import Transformer
 
@@ -208,7 +216,7 @@ def open_torch(files: ModelFiles, precision: Precision | None, n_threads: int, d
     if not any((files.transformer_folder / name).is_file() for name in weights):
         raise BadInput(f"{files.folder} holds no torch weights, only a graph; {load_with(files.held_runtime)}")
     chosen = place(device, n_threads)
-    # transformers 5 loads the dtype of the checkpoint unless told otherwise
+    # transformers 5 uses the checkpoint's dtype by default
     kwargs = {"dtype": torch.float32}
     with quiet(), whole_weights(str(files.folder)):
         transformer = Transformer.load(

@@ -1,8 +1,8 @@
-"""Engines that run a model folder, in torch or as a graph: padded token ids in, sentence embeddings or scores out.
+"""Engines that run a model folder, in torch or as a graph: from padded token ids to sentence embeddings or scores.
 
-A graph with the output `sentence_embedding` (bi-encoder) or `logits` (cross-encoder) is the whole model. One with the
-output `last_hidden_state` is the transformer alone; the folder's other modules then run in numpy, float32. A module
-without a numpy version runs in torch, which is imported for it.
+A graph with the output `sentence_embedding` (bi-encoder) or `logits` (cross-encoder) is the whole model. A graph with
+only `last_hidden_state` is the transformer alone, and the folder's other modules run after it in numpy, in float32. If
+one of them is not implemented in numpy, they run in torch, which is then imported.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,27 +30,27 @@ from distill.wording import load_with
 
 __all__ = ["CompiledGraph", "Engine", "GraphEngine", "open_graph"]
 
-_HEAD = 1000  # first bytes of a graph's file, which contain its outermost element
+_HEAD = 1000  # bytes at the start of a graph's file that contain its root element
 
 
 class Engine(Protocol):
-    """The interface of torch and of graphs to a scorer."""
+    """The interface that a scorer uses, the same for torch and graphs."""
 
     @property
     def runtime(self) -> Runtime:
-        """What runs it."""
+        """The runtime that runs the model."""
 
     @property
     def precision(self) -> str:
-        """What it really computes in: "fp32", "bf16", "int8", "int4"."""
+        """The precision that it really computes in: "fp32", "bf16", "int8", "int4"."""
 
     @property
     def device(self) -> str:
-        """The CPU, or which GPU."""
+        """The device: "cpu", or the name of a GPU."""
 
     @property
     def tokenizer(self) -> Any:
-        """The tokenizer, as `distill.data.tokens` takes it."""
+        """The tokenizer in the form that `distill.data.tokens` expects."""
 
     @property
     def output_width(self) -> int:
@@ -58,33 +58,35 @@ class Engine(Protocol):
 
     @property
     def settings(self) -> RunSettings | None:
-        """How a graph is run; None in torch."""
+        """The settings that a graph runs with; None in torch."""
 
     @property
     def batch_tokens(self) -> int:
-        """Default number of padded tokens of a batch."""
+        """Default number of padded tokens per batch."""
 
     @property
     def fixed_shapes(self) -> bool:
-        """Whether every new shape costs memory, so that few shapes must be used."""
+        """Whether every new shape costs memory, so that only few shapes may be used."""
 
     def length_limit(self, wanted: int | None) -> int:
-        """Return the token limit: `wanted`, as far as the model allows it; None is the folder's own setting."""
+        """Return the maximum number of tokens if `wanted` are requested; None is the folder's own setting."""
 
     def run(self, batches: Iterable[PaddedBatch], n_left_out: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield (rows, values) of every batch; values may be overwritten by the next batch.
+        """Yield (rows, values) of every batch; the next step may overwrite the values.
 
-        :param n_left_out: number of first tokens of each text (a prompt) that the pooling leaves out
+        :param n_left_out: number of first tokens of each text, those of a prompt, that the pooling ignores
 
         *Shape:* features: each (n_rows, n_padded); values: (n_rows, output_width), float32
         """
 
     def count_parameters(self) -> int:
-        """Return the number of parameters of transformer and head."""
+        """Return the number of parameters of transformer and head together."""
 
 
 def _check_openvino(folder: Path, path: Path) -> None:
-    """Check that the file is a graph and has its weights; otherwise OpenVINO tries other formats, and prints to stderr.
+    """Check that a file is an OpenVINO graph with weights beside it; OpenVINO itself would try other formats.
+
+    The readers of those formats print to stderr.
 
     :raises BadInput: naming the file
     """
@@ -106,9 +108,10 @@ def open_graph(
     settings: RunSettings | None = None,
     mode: Mode | None = None,
 ) -> "GraphEngine":
-    """Open the graph of a folder; with `settings` None those stored for this machine, or the defaults, are used.
+    """Open the graph of a folder.
 
-    :raises BadInput: if the folder has no such graph
+    :param settings: None uses those stored for this machine, or the defaults
+    :raises BadInput: if the folder holds no such graph
     """
     path = files.graph(runtime)
     if path is None:
@@ -118,7 +121,7 @@ def open_graph(
         _check_openvino(files.folder, path)
     settings = settings or read_settings(files, settings_key(files, runtime, precision, n_threads))
     settings = settings or RunSettings.default(files, runtime, n_threads)
-    # the pooling inside a graph does not leave out a prompt; but the graph may also output the token embeddings
+    # pooling inside a graph cannot ignore a prompt; use the token embeddings if they are an output too
     tokens_first = any(files.prompts.values()) and folder_leaves_prompt_out(files.folder, files.modules[1:])
     graph: CompiledGraph
     if runtime == "openvino":
@@ -143,26 +146,26 @@ def open_graph(
 
 
 class CompiledGraph(Protocol):
-    """A graph ready to run; `output_width` is the last dimension of its output, 0 if the graph leaves it open."""
+    """A graph ready to run; `output_width` is the last dimension of its output, 0 if that dimension is dynamic."""
 
     @property
     def precision(self) -> str:
-        """What it really computes in: "fp32", "bf16", "int8", "int4"."""
+        """The precision that it really computes in: "fp32", "bf16", "int8", "int4"."""
 
     @property
     def input_names(self) -> Sequence[str]:
-        """The inputs that the graph takes."""
+        """The names of the graph's inputs."""
 
     @property
     def output_name(self) -> str:
-        """The output that is read."""
+        """The name of the output that is read."""
 
     @property
     def output_width(self) -> int:
         """Width of an embedding, or the number of scores."""
 
     def run(self, batches: Iterable[PaddedBatch]) -> Iterator[tuple[PaddedBatch, np.ndarray]]:
-        """Yield every batch with the graph's output, which the next batch may overwrite."""
+        """Yield every batch with the graph's output; the next step may overwrite the output."""
 
 
 class Head(Protocol):
@@ -172,11 +175,11 @@ class Head(Protocol):
     output_width: int
 
     def __call__(self, tokens: np.ndarray, mask: np.ndarray, n_left_out: int = 0) -> np.ndarray:
-        """*Shape:* (n_rows, n_padded, width), (n_rows, n_padded) → (n_rows, output_width)."""
+        """Run the modules. *Shape:* (n_rows, n_padded, width), (n_rows, n_padded) → (n_rows, output_width)."""
 
 
 class GraphEngine:
-    """A compiled graph, and the modules after it."""
+    """A compiled graph and the modules after it."""
 
     device, fixed_shapes = "cpu", True
 
@@ -193,7 +196,7 @@ class GraphEngine:
         self.output_width = width if self._head is None else self._head.output_width
 
     def length_limit(self, wanted: int | None) -> int:
-        """Return how many tokens the model takes."""
+        """Return the maximum number of tokens of a text or pair."""
         stored = self._files.settings.get("max_seq_length")
         return length_limit(self._files.config, wanted or stored, self.tokenizer.model_max_length)
 
@@ -207,7 +210,7 @@ class GraphEngine:
                 yield rows, values
 
     def _given(self, batches: Iterable[PaddedBatch]) -> Iterator[PaddedBatch]:
-        """Give the graph the inputs that it names, and those only."""
+        """Yield each batch with exactly the inputs that the graph names, and the attention mask."""
         names = self._graph.input_names
         for rows, features in batches:
             check_ids(self._files, features["input_ids"])
@@ -215,7 +218,7 @@ class GraphEngine:
             yield rows, {**given, "attention_mask": features["attention_mask"]}
 
     def count_parameters(self) -> int:
-        """Count those of the torch model, on the meta device: a graph folds and splits its constants."""
+        """Count the parameters of the torch model on the meta device: a graph folds and splits its constants."""
         import torch
         from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 

@@ -1,10 +1,11 @@
-"""Choose the fastest export of a student on this machine: as measured by `distill tune`, else as expected for its CPU.
+"""Choose the fastest export of a student on this machine: as measured by `distill tune`, else as expected of the CPU.
 
     load("runs/x/exports", precision="auto")          # or runs/x, or any export in it
 
-Every export in place has passed its gate, so all may be chosen except dynamic int8, in which a text's result depends on
-the batch. Exports of one student are identified by their cards, not by their names. A measurement is valid for the
-exports, CPU, threads and versions that it was made with; after any change the expected order is used again.
+Every finished export has passed its gate, so each may be chosen, with one exception: dynamic int8, where the result of
+a text depends on the other texts in its batch. Cards, not folder names, tell which exports belong to one student. A
+measurement is valid for the exports, CPU, threads and versions that it was made with; after any change, the expectation
+is used again.
 """
 
 import importlib.util
@@ -33,9 +34,9 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
-_CLEARLY = 1.02  # times as fast as the expected one: smaller differences are noise
+_CLEARLY = 1.02  # speed relative to the expected export; smaller differences are noise of the measurement
 _PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime", "numpy": "numpy"}
-_ORDER = ("fp32", "fp16", "int8_weights", "int8", "int4_weights")  # without instructions for 8 or 16 bits
+_ORDER = ("fp32", "fp16", "int8_weights", "int8", "int4_weights")  # for a CPU without instructions for 8 or 16 bits
 _UNJUDGED = "int8_dynamic"
 
 
@@ -49,13 +50,13 @@ class ExportFolder:
 
     @property
     def folder(self) -> Path:
-        """Its folder."""
+        """The export's folder."""
         return self.files.folder
 
 
 @dataclass(frozen=True)
 class Found:
-    """The exports of one student, their folder, and the exports that are left out, with the reason."""
+    """The exports of one student, the folder that holds them, and the exports that cannot be chosen, with reasons."""
 
     folder: Path
     exports: Sequence[ExportFolder]
@@ -63,10 +64,10 @@ class Found:
 
 
 def exports_at(path: Path) -> Found | None:
-    """Return the exports at a path: a run's folder, its folder of exports, or one export (then with its neighbours).
+    """Return the exports at a path: a run's folder, its folder of exports, or one export with those beside it.
 
-    :returns: None for a model folder that is no export
-    :raises BadInput: if it is not a model folder and has no exports, or has exports of several students
+    :returns: None if the path is a model folder that is not an export, or is not a folder
+    :raises BadInput: if a folder is neither a model folder nor holds exports, or holds exports of several students
     """
     if (path / "modules.json").is_file() or not path.is_dir():
         card = read_card(path)
@@ -104,7 +105,7 @@ def _found(root: Path, own: Artefact | None) -> Found:
 
 
 def _is_one_model(card: Artefact) -> bool:
-    """Whether it is a graph or a table: a Router of two models has a card as well."""
+    """Tell whether a card describes a single graph or table; a Router of two models also has a card."""
     return card.details.get("format") in _PACKAGES and isinstance(card.details.get("precision"), str)
 
 
@@ -123,28 +124,28 @@ def _unusable(card: Artefact, files: ModelFiles) -> str | None:
 
 
 def speeds_key(exports: Iterable[ExportFolder], n_threads: int) -> str:
-    """Return the hash of all that affects the order of these exports: each one's graph, version, CPU and threads."""
+    """Return the hash of everything that the speeds of these exports depend on: graphs, versions, CPU and threads."""
     keys = [settings_key(one.files, one.runtime, None, n_threads) for one in exports if one.runtime != "numpy"]
     return content_hash(["speeds", *sorted(keys)])
 
 
 def measured_speeds(found: Found, n_threads: int) -> list[Speed] | None:
-    """Return the speeds by `distill tune` for exactly these exports on this machine; None if not measured."""
+    """Return the speeds that `distill tune` measured of exactly these exports on this machine; None if it has not."""
     speeds = read_speeds(found.folder, lambda: speeds_key(found.exports, n_threads)) or []
     named = {one.folder for one in speeds if one.judged}
-    # a renamed folder is not found again; a table of vectors was not measured
+    # None also if a folder was renamed, or if an export is a table of vectors, which is not measured
     return speeds if named and all(one.folder.name in named for one in found.exports) else None
 
 
 def _speed(one: Speed, mode: Mode | None) -> float:
-    """Return the compared speed: of single calls, of tokens a second, or (mode None) the geometric mean of both."""
+    """Return the speed to compare: calls per ms, tokens per second, or (mode None) the geometric mean of both."""
     if mode is None:
         return sqrt(one.tokens_per_s / one.p50_ms)
     return 1 / one.p50_ms if mode == "latency" else one.tokens_per_s
 
 
 def _expected(exports: Sequence[ExportFolder]) -> tuple[ExportFolder, str]:
-    """Return the export that is expected to be fastest on this class of CPU, and why."""
+    """Return the export that is expected to be fastest on this class of CPU, and the reason."""
     first = [*(["int8"] if multiplies_int8() else []), *(["bf16"] if multiplies_bf16() else [])]
     order = [*dict.fromkeys([*first, *_ORDER, "bf16"])]
     best = min(
@@ -165,7 +166,7 @@ def _expected(exports: Sequence[ExportFolder]) -> tuple[ExportFolder, str]:
 def fastest_measured(
     exports: Sequence[ExportFolder], speeds: Sequence[Speed], mode: Mode | None
 ) -> tuple[ExportFolder, str]:
-    """Return the fastest export by measurement, and why; the expected one if none is clearly faster."""
+    """Return the export measured as fastest, or the expected one if none is clearly faster, and the reason."""
     by_name = {one.folder: one for one in speeds if one.judged}
     expected = _expected(exports)[0]
     best = max(exports, key=lambda one: _speed(by_name[one.folder.name], mode))
@@ -180,10 +181,10 @@ def fastest_measured(
 def fastest_export(
     path: Path, runtime: Runtime | None, n_threads: int, mode: Mode | None
 ) -> tuple[Path, Runtime | None]:
-    """Return the folder to open and its runtime, and log the choice with its reason.
+    """Return the folder to open and its runtime; log the choice and the reason.
 
-    :param runtime: only exports for it are considered; None is any
-    :raises BadInput: if the path has no such export
+    :param runtime: only exports for this runtime are considered; None considers all
+    :raises BadInput: if the path holds no such export
     """
     found = exports_at(path)
     if found is None:
@@ -207,7 +208,7 @@ def fastest_export(
 
 
 def faster_float(folder: Path, n_threads: int, mode: Mode | None) -> str | None:
-    """Return a message that names the fp32 export beside an int8 export if it is (expected to be) faster here."""
+    """Return a line that names the fp32 sibling of an int8 export if it is faster here (measured, else expected)."""
     with suppress(BadInput, OSError):
         found = exports_at(folder)
         speeds = None if found is None else measured_speeds(found, n_threads)

@@ -1,4 +1,4 @@
-"""Embeddings that are kept over several calls, for texts that recur in a file which is read a block at a time."""
+"""Keep embeddings over several calls, for texts that recur in a file that is read in blocks."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -9,19 +9,22 @@ import numpy as np
 __all__ = ["KeptVectors"]
 
 _MOST_BYTES = 256_000_000  # of embeddings and keys together
-_KEY_BYTES = 150  # of a hash and its place in the dictionary; a text itself may be as long as it likes
+_KEY_BYTES = 150  # of a hash and its dictionary entry; texts are not stored
 
 
 class KeptVectors:
-    """The embeddings of the first texts that come, as many as fit; later ones are computed as often as they are asked for.
+    """The embeddings of the first texts, as many as fit; those of later texts are computed at every call.
 
-    None makes room for another: the documents of a file that has all of them for each query come in one order again and
-    again, and what was met last would be forgotten just before it is wanted.
+    No embedding is evicted: if a file lists all documents for each query in the same order, least-recently-used
+    eviction would drop each embedding just before it is needed again.
+
+    :param width: the width of an embedding
+    :param most_bytes: the memory limit for embeddings and keys together
     """
 
     def __init__(self, width: int, *, most_bytes: int = _MOST_BYTES) -> None:
         n_rows = max(1, most_bytes // (4 * width + _KEY_BYTES))
-        self._vectors = np.empty((n_rows, width), dtype=np.float32)  # memory is taken as it is written
+        self._vectors = np.empty((n_rows, width), dtype=np.float32)  # memory is used only when it is written
         self._rows: dict[bytes, int] = {}
         self._n_taken = 0
         self._lock = Lock()  # two threads may score
@@ -29,9 +32,9 @@ class KeptVectors:
     def of(self, texts: Sequence[str], n_left_out: int, compute: Callable[[Sequence[str]], np.ndarray]) -> np.ndarray:
         """Return the embedding of each text. *Shape:* (n_texts, width), float32; a copy.
 
-        :param texts: each once
-        :param n_left_out: first tokens that the pooling leaves out, which the embedding depends on
-        :param compute: gives those of the texts that are not kept
+        :param texts: texts without duplicates
+        :param n_left_out: number of first tokens that the pooling ignores, which changes the embedding
+        :param compute: returns the embeddings of texts that are not kept
         """
         keys = [_key(text, n_left_out) for text in texts]
         held = np.array([self._rows.get(key, -1) for key in keys], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""`load`: any model folder as one scorer, in torch, OpenVINO, ONNX or numpy."""
+"""Open any model folder as a scorer with `load`, in torch, OpenVINO, ONNX or numpy."""
 
 import logging
 from dataclasses import replace
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class LoadArguments(TypedDict, total=False):
-    """The keyword arguments of `load` that hold for any model, for functions that hand them on."""
+    """The keyword arguments of `load` that apply to any model, for functions that pass them on."""
 
     runtime: Runtime | None
     precision: Precision | Literal["auto"] | None
@@ -55,31 +55,33 @@ def load(
     truncate: int | None = None,
     special_tokens_as_text: bool = False,
 ) -> Scorer:
-    """Load a model folder, ours or any of sentence-transformers, ready to encode or score.
+    """Load a model folder, written by this toolkit or by sentence-transformers, ready to encode or score.
 
-    Several threads may use what is returned, and so may forked children (gunicorn --preload, a multiprocessing pool): a child
-    compiles a graph anew when it first needs it, or reads it from the cache; torch computes on one thread there, and a model
-    on a GPU is refused.
+    Several threads may share the returned scorer, and so may forked children (gunicorn --preload, a multiprocessing
+    pool). A child compiles a graph anew when it first needs it, or reads it from the cache. In a child, torch computes
+    on one thread, and a model on a GPU is refused.
 
-    :param runtime: None takes what the folder holds, a graph before weights. A static model runs in numpy.
-    :param precision: None is fp32 in torch; in OpenVINO what the folder asks for, else the device's own choice
-        (bf16 where the CPU has it). An int8 graph stays int8: the precision is then that of its float remainder.
-        "auto" opens the fastest of a student's exports, where `path` is a run's folder, its folder of exports or one of
-        them: as `distill tune` measured them on this machine, with `mode` saying what counts, else as expected of the CPU
-        (int8 where it multiplies that, else bf16, else fp32); the log says which and why. Vectors of two precisions are
-        close, not equal: an index is asked in the precision that it was built in. Any other folder is opened as it is.
-    :param n_threads: None is every CPU this process may use. In torch the number holds for the whole process.
-    :param max_length: tokens of a text or of a pair; None is the model's own limit.
-    :param device: such as "cpu" or "cuda:0", torch only; None takes a GPU where there is one.
-    :param mode: how a graph is compiled: "latency" for calls of a few texts on all threads, "throughput" for many texts,
-        requests side by side; None does both, each when it is first needed, at the memory of both.
+    :param runtime: None uses a graph if the folder holds one, else the weights in torch. A static model runs in numpy.
+    :param precision: None is fp32 in torch; in OpenVINO it is the folder's setting, else the device's own choice (bf16
+        if the CPU supports it). An int8 graph stays int8: the precision then applies to its float part. "auto" opens
+        the fastest of a student's exports, if `path` is a run's folder, its folder of exports or one of them. The
+        choice follows the measurements of `distill tune` on this machine, for the given `mode`. Without measurements it
+        follows the CPU (int8 if the CPU multiplies int8, else bf16, else fp32). The log states the choice and the
+        reason. Vectors of two precisions are close but not equal, so search an index in the precision that it was built
+        in. Any other folder is opened as with None.
+    :param n_threads: None is every CPU that this process may use. In torch the number applies to the whole process.
+    :param max_length: maximum number of tokens of a text or a pair; None is the model's own limit.
+    :param device: such as "cpu" or "cuda:0", torch only; None is a GPU if there is one.
+    :param mode: how a graph is compiled: "latency" for calls with few texts, each on all threads; "throughput" for many
+        texts, with parallel requests; None compiles both, each when it is first needed, and needs the memory of both.
     :param tune: None runs a graph with the settings that `distill tune` stored for this machine, if any; True measures
-        and stores them where there are none; False takes the defaults; settings are taken as they are.
-    :param truncate: keep this many dimensions of each embedding, in unit length again (stock `truncate_dim` leaves that to
-        `normalize_embeddings=True`); right for students with `dimensions`.
-    :param special_tokens_as_text: read "[SEP]" or "</s>" in a text as ordinary text. Stock sentence-transformers reads it as the
-        special token, and so does False: whoever writes a text can then move its score. Prompts are part of the text.
-    :raises BadInput: where the folder is not whole or lacks what the runtime needs, and for an option of no such value.
+        and stores them if there are none; False uses the defaults; a RunSettings is used as given.
+    :param truncate: keep the first dimensions of each embedding, this many, and rescale it to unit length (stock
+        `truncate_dim` rescales only with `normalize_embeddings=True`); meant for students with `dimensions`.
+    :param special_tokens_as_text: True reads "[SEP]" or "</s>" in a text as ordinary text. False reads it as the
+        special token, as stock sentence-transformers does, so the author of a text can change its score. Prompts are
+        part of the text.
+    :raises BadInput: if the folder is incomplete or lacks what the runtime needs, or an option has an invalid value.
     """
     _check_options(path, runtime, precision, mode, tune)
     opening = Opening(
@@ -110,7 +112,7 @@ def load(
 
 
 def _opened(path: Path, files: ModelFiles, opening: Opening) -> Scorer:
-    """Open one model; `path` is the folder that was asked for, which messages name."""
+    """Open one model; `path` is the folder that the caller named, for messages."""
     runtime = opening.runtime or files.held_runtime
     with loading(str(path)):
         if files.is_generative:
@@ -123,7 +125,7 @@ def _opened(path: Path, files: ModelFiles, opening: Opening) -> Scorer:
 
 
 def _engine(path: Path, files: ModelFiles, runtime: Runtime, opening: Opening) -> Engine:
-    if files.is_static and runtime in ("numpy", "torch"):  # one engine, in numpy: the numbers are the same
+    if files.is_static and runtime in ("numpy", "torch"):  # both use the engine in numpy, with the same results
         from distill.runtime.engine_static import open_static
 
         return open_static(files)
@@ -154,7 +156,7 @@ def _check_options(path: object, runtime: object, precision: object, mode: objec
 def _settings(
     files: ModelFiles, runtime: Runtime, precision: Precision | None, n_threads: int, tune: bool | RunSettings | None
 ) -> RunSettings | None:
-    """Return the settings to run with; None for those that are stored, or the defaults."""
+    """Return the settings to run with; None means the stored ones or the defaults."""
     if isinstance(tune, RunSettings):
         return tune
     if tune is False:

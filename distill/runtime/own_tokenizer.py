@@ -1,7 +1,8 @@
-"""A scorer's own copy of the tokenizer: no other code sets its truncation, and it may read special tokens as text.
+"""Copy a tokenizer for a scorer, so that no other code sets its truncation; the copy can read special tokens as text.
 
-Stock sentence-transformers reads "[SEP]" or "</s>" in a text as the special token: whoever writes the text moves the score.
-As text such a string is cut like any other word, whatever the algorithm; SentencePiece's own library does the same.
+Stock sentence-transformers reads "[SEP]" or "</s>" in a text as the special token, so the author of a text can change
+its score. As text, such a string is split like any other word, by any algorithm; SentencePiece's own library does the
+same.
 """
 
 import json
@@ -18,9 +19,9 @@ __all__ = ["own_tokenizer", "special_token_ids"]
 def own_tokenizer(tokenizer: Any, *, special_tokens_as_text: bool) -> Any:
     """Return a copy of a tokenizer, with the same ids.
 
-    :param tokenizer: of transformers, or a `LightTokenizer`, which is the scorer's own already
-    :param special_tokens_as_text: read special tokens in a text as ordinary text; those around it stay
-    :raises BadInput: where that is asked of a tokenizer without a tokenizer.json
+    :param tokenizer: a tokenizer of transformers, or a `LightTokenizer`, which only the scorer uses and is not copied
+    :param special_tokens_as_text: read special tokens in a text as ordinary text; those added around a text stay
+    :raises BadInput: if `special_tokens_as_text` is set for a tokenizer without a tokenizer.json
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or not hasattr(backend, "encode_batch_fast"):
@@ -57,13 +58,14 @@ def _read(state: Mapping[str, Any]) -> Any:
 
 
 def _without_special_tokens(state: dict[str, Any]) -> dict[str, Any]:
-    """Take special tokens out of what is looked for in a text; ids, and what is put around a text, stay.
+    """Return a tokenizer state that does not recognise special tokens in a text; ids and added special tokens stay.
 
-    They are no longer cut out of a text before the model reads it, and the model's own pieces of that name get one that no
-    text holds: a Unigram model would find "</s>" among its pieces, and a WordPiece model "[SEP]" where nothing cuts at "[".
+    Special tokens are removed from the added tokens, so that they are not split off first. The pieces of the same name
+    are renamed to strings that occur in no text: otherwise a Unigram model would find "</s>" among its pieces, and a
+    WordPiece model would find "[SEP]" if its pre-tokenizer does not split at "[".
     """
     special = {token["content"] for token in state.get("added_tokens") or [] if token["special"]}
-    prefix = secrets.token_hex(8)  # drawn anew each time, so that no text can hold it on purpose
+    prefix = secrets.token_hex(8)  # random, so that no author can put it into a text
     model = dict(state["model"])
     unknown = model.get("unk_token")
     if isinstance(model["vocab"], Mapping):

@@ -1,9 +1,9 @@
-"""How a graph is run on one machine, and where the measured best of that is kept.
+"""The settings that a graph runs with on a machine, and where the measured best ones are stored.
 
-`distill tune MODEL` measures (see `distill.runtime.tuning`) and stores the result beside the model in a hidden file, which is no
-part of the model's revision, or in the cache where the folder is read-only. It is found again by CPU, threads, versions
-and graph: moved to another machine, or exported anew, a model runs on the defaults until it is tuned again. How fast the
-exports of one student are is stored in the folder that holds them, in the same way.
+`distill tune MODEL` measures (see `distill.runtime.tuning`) and stores the result beside the model in a hidden file,
+which is not part of the model's revision, or in the cache if the folder is read-only. The key of the result is a hash
+of CPU, threads, version and graph: on another machine, or after a new export, a model runs with the defaults until it
+is tuned again. The speeds of a student's exports are stored in the same way, in the folder that holds the exports.
 """
 
 import importlib.metadata
@@ -34,18 +34,18 @@ __all__ = [
 
 Mode = Literal["latency", "throughput"]
 MODES = ("latency", "throughput")
-_DEFAULT_BATCH_TOKENS = {"openvino": 1024, "onnx": 512}  # of a MiniLM; its widest states then take 6 MB, or 3
+_DEFAULT_BATCH_TOKENS = {"openvino": 1024, "onnx": 512}  # for a MiniLM, whose widest states then take 6 MB, or 3
 _MINILM_FEED_FORWARD = 1536
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What is chosen by measurement.
+    """The settings that are chosen by measurement.
 
-    `n_streams` requests of one call are computed side by side, each on its share of the threads, in calls of many
-    batches; a call of one or two is computed on `n_latency_threads` threads together. `batch_tokens` are the padded
-    tokens of a batch. `skip_layer_norm_fusion` is ONNX Runtime's, slower than the two operations that it fuses on some
-    CPUs.
+    In a call with many batches, `n_streams` requests run in parallel, each on its share of the threads. In a call with
+    few batches, each batch runs on `n_latency_threads` threads. `batch_tokens` is the number of padded tokens per
+    batch. `skip_layer_norm_fusion` enables a fusion of ONNX Runtime that on some CPUs is slower than the two operations
+    it fuses.
     """
 
     n_streams: int
@@ -55,7 +55,7 @@ class RunSettings:
 
     @classmethod
     def default(cls, files: ModelFiles, runtime: Runtime, n_threads: int) -> "RunSettings":
-        """Return what is taken where nothing was measured: a narrow model fills the same memory with more tokens."""
+        """Return the settings without measurement; a narrow model gets more tokens per batch for the same memory."""
         feed_forward = files.config.get("intermediate_size") or files.config.get("hidden_dim") or _MINILM_FEED_FORWARD
         least = _DEFAULT_BATCH_TOKENS[runtime]
         batch_tokens = max(least, min(4096, least * _MINILM_FEED_FORWARD // int(feed_forward)))
@@ -64,7 +64,7 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class Opening:
-    """How a folder is opened: the checked arguments of `distill.runtime.opening.load`."""
+    """The checked arguments of `distill.runtime.opening.load`."""
 
     runtime: Runtime | None
     precision: Precision | None
@@ -78,7 +78,7 @@ class Opening:
 
 
 def settings_key(files: ModelFiles, runtime: Runtime, precision: Precision | None, n_threads: int) -> str:
-    """Return the hash of all that the fastest settings depend on; the path does not count, a folder may be moved."""
+    """Return the hash of everything that the fastest settings depend on; the path is not part of it."""
     graph = files.graph(runtime)
     assert graph is not None
     content = GraphContent([graph, graph.with_suffix(".bin")]).content
@@ -89,11 +89,11 @@ def settings_key(files: ModelFiles, runtime: Runtime, precision: Precision | Non
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast one export ran, measured in turns with those beside it.
+    """The measured speed of one export; the exports of a student are measured in turns.
 
-    `folder` is its name; `tokens_per_s` are tokens of many texts, `p50_ms` is the median time of a call of one text, without
-    tokenisation, both medians. `judged` is False for a precision that was asked of a graph and passed no gate of its own:
-    it is shown, and not taken.
+    `folder` is the name of its folder. `tokens_per_s` is the median speed for many texts, and `p50_ms` is the median
+    time of a call with one text; both are without tokenisation. `judged` is False if the graph ran in another precision
+    than its own, which has passed no gate: that speed is shown but never chosen.
     """
 
     folder: str
@@ -105,26 +105,26 @@ class Speed:
 
 
 def read_settings(files: ModelFiles, key: str) -> RunSettings | None:
-    """Return the stored settings of a key, from beside the model or from the cache; None where there are none."""
+    """Return the stored settings of a key, from beside the model or from the cache; None if there are none."""
     for path in _places(files.folder, "tuning", key):
-        with suppress(OSError, ValueError, TypeError, KeyError):  # half written, or of another version: measured anew
+        with suppress(OSError, ValueError, TypeError, KeyError):  # a partial file, or of another version: ignore it
             stored = json.loads(path.read_text(encoding="utf-8"))["settings"]
             return RunSettings(**{field.name: stored[field.name] for field in fields(RunSettings)})
     return None
 
 
 def store_settings(files: ModelFiles, key: str, settings: RunSettings, measured: Any) -> Path:
-    """Store settings with what was measured; return where.
+    """Store settings together with the measurements, and return the path.
 
-    :raises BadInput: where neither the model folder nor the cache can be written
+    :raises BadInput: if neither the model folder nor the cache can be written
     """
     return _store(files.folder, "tuning", key, {"settings": asdict(settings), "measured": measured})
 
 
 def read_speeds(folder: Path, key_of: Callable[[], str]) -> list[Speed] | None:
-    """Return the stored speeds of the exports in a folder; None where there are none.
+    """Return the stored speeds of the exports in a folder; None if there are none.
 
-    :param key_of: gives their key; it reads every graph, and is asked only where something is stored at all
+    :param key_of: returns their key; it reads every graph, so it is called only if any speeds are stored
     """
     if not any(any(place.parent.glob(place.name)) for place in _places(folder, "speeds", "*")):
         return None
@@ -137,9 +137,9 @@ def read_speeds(folder: Path, key_of: Callable[[], str]) -> list[Speed] | None:
 
 
 def store_speeds(folder: Path, key: str, speeds: Sequence[Speed]) -> Path:
-    """Store how fast the exports in a folder are; return where.
+    """Store the speeds of the exports in a folder, and return the path.
 
-    :raises BadInput: where neither the folder nor the cache can be written
+    :raises BadInput: if neither the folder nor the cache can be written
     """
     return _store(folder, "speeds", key, {"speeds": [asdict(speed) for speed in speeds]})
 
@@ -152,7 +152,7 @@ def _store(folder: Path, what: str, key: str, value: Any) -> Path:
     raise BadInput(f"{folder} is read-only and there is no cache folder; set MATCHDISTILL_CACHE to one")
 
 
-_PREFIXES = {"tuning": "", "speeds": "speeds-"}  # of the cache's files
+_PREFIXES = {"tuning": "", "speeds": "speeds-"}  # of file names in the cache
 
 
 def _places(folder: Path, what: str, key: str) -> list[Path]:

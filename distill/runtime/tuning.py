@@ -1,16 +1,16 @@
-"""A short measured search for the fastest way to run a graph on this machine.
+"""Search by measurement for the fastest way to run a graph on this machine.
 
-    distill tune student-int8          # seconds; later loads of the folder on such a machine find the result
+    distill tune student-int8          # takes seconds; later loads of the folder on such a machine use the result
 
-The best settings depend on the CPU, the number of threads, the graph and the library's version (up to half of the
-speed), but not on the weights or the words. So random token ids of mixed lengths are timed. The search goes through one
-setting after another: streams (in ONNX Runtime with and without the LayerNorm fusion), tokens a batch, threads of a
-single call. The candidates of a setting are interleaved, and the lowest time of each counts, since other load only adds
-to it.
+The best settings depend on the CPU, the number of threads, the graph and the library's version, and change the speed by
+up to half. They do not depend on the weights or the words, so random token ids of mixed lengths are timed. Three
+settings are searched one after the other, with the candidates of each interleaved: streams (in ONNX Runtime with and
+without the LayerNorm fusion), tokens per batch, threads of a single call. The shortest time of each candidate counts,
+because other load on the machine can only add time.
 
-It also compares precisions: the exports of one student, each with its best settings, in turns, by medians of many
-rounds (`distill.runtime.fastest` uses the result). If the CPU multiplies bf16, a float graph of OpenVINO is also timed
-in bf16, or in fp32 if bf16 is its default. This is only shown, not chosen, because no gate has checked it.
+Precisions are also compared: the exports of one student, each with its own best settings, run in turns, and the median
+of many rounds counts (`distill.runtime.fastest` uses the result). If the CPU multiplies bf16, a float graph of OpenVINO
+is also run in the other of bf16 and fp32. That result is shown but never chosen, because it has passed no gate.
 """
 
 import time
@@ -33,17 +33,20 @@ __all__ = ["Measured", "alone", "compare_precisions", "fastest_settings", "measu
 
 Measured = list[dict[str, Any]]
 _BATCH_TOKENS = (256, 512, 1024, 2048, 4096)
-_LONGEST = 400  # tokens of a text of the sample; longer ones would use up the measuring time
-_SINGLE_LENGTHS = (24, 64, 160)  # tokens of the texts that single calls are timed on: short, median, long
-_ROUNDS = (2, 6)  # at least, at most
-_TURNS = (5, 101)  # of the precisions: at least, at most
-_GAIN = 0.98  # a candidate replaces the default only if its time is below this share
+_LONGEST = 400  # tokens of the longest sample text; longer ones would use up the measuring time
+_SINGLE_LENGTHS = (24, 64, 160)  # tokens of the texts that single calls are timed with: short, median, long
+_ROUNDS = (2, 6)  # for settings: at least, at most
+_TURNS = (5, 101)  # for precisions: at least, at most
+_GAIN = 0.98  # a candidate replaces the default only if it takes less than this share of the default's time
 
 
 def tune(
     files: ModelFiles, runtime: Runtime, precision: Precision | None, n_threads: int, *, seconds: float = 15.0
 ) -> tuple[RunSettings, Measured]:
-    """Search the fastest settings, store and return them; see `fastest_settings`."""
+    """Search for the fastest settings, store and return them with all measurements; see `fastest_settings`.
+
+    :raises BadInput: if the runtime is torch
+    """
     if runtime == "torch":
         raise BadInput(f"{files.folder} is a torch model: there is nothing to tune, export it first")
     settings, measured = fastest_settings(files, runtime, precision, n_threads, seconds=seconds)
@@ -56,7 +59,7 @@ def fastest_settings(
 ) -> tuple[RunSettings, Measured]:
     """Return the fastest settings found in about `seconds`, and every candidate with its tokens per second.
 
-    A model that cannot run twice over the sample in that time takes longer.
+    Each candidate runs over the sample at least three times; a slow model therefore takes longer than `seconds`.
     """
 
     def opened(settings: RunSettings, mode: Mode) -> Engine:
@@ -71,7 +74,7 @@ def fastest_settings(
     runs = {way: _throughput(engine, table, way.batch_tokens) for way, engine in engines.items()}
     best = _fastest(runs, best, seconds * 0.4, "throughput", int(table.lengths.sum()), measured)
     engine = engines[best]
-    del engines, runs  # each has its own copy of the weights
+    del engines, runs  # each engine holds a copy of the weights
     sizes = [replace(best, batch_tokens=n) for n in _BATCH_TOKENS]
     runs = {way: _throughput(engine, table, way.batch_tokens) for way in sizes}
     best = _fastest(runs, best, seconds * 0.4, "throughput", int(table.lengths.sum()), measured)
@@ -83,10 +86,10 @@ def fastest_settings(
 
 
 def compare_precisions(found: Found, n_threads: int, *, seconds: float = 15.0) -> list[Speed]:
-    """Measure which of a student's exports is fastest here, and store the result beside them; the fastest comes first.
+    """Measure which of a student's exports is fastest on this machine; store and return their speeds, fastest first.
 
-    Exports without tuned settings are tuned first, `seconds` each, because a comparison with default settings would be
-    unfair.
+    Exports without stored settings are tuned first, for `seconds` each: comparing a tuned export with one on default
+    settings would be unfair.
 
     :raises BadInput: if there are no graphs to compare
     """
@@ -103,16 +106,16 @@ def compare_precisions(found: Found, n_threads: int, *, seconds: float = 15.0) -
 
 
 def alone(files: ModelFiles, runtime: Runtime, n_threads: int) -> Found:
-    """Return a graph that is no export as if it were one, in its default precision."""
+    """Return a graph that is not a student's export as if it were one, with the precision it runs in by default."""
     return Found(
         files.folder, [ExportFolder(files, runtime, open_graph(files, runtime, None, n_threads).precision)], []
     )
 
 
 def measure_precisions(exports: Sequence[ExportFolder], n_threads: int, *, seconds: float = 15.0) -> list[Speed]:
-    """Measure the exports in turns, in one process, for about `seconds`; the fastest in tokens a second comes first.
+    """Measure the exports in turns, in one process, for about `seconds`; return the most tokens per second first.
 
-    All of them are in memory at the same time.
+    All exports are in memory at the same time.
     """
     ways = [*((one, None) for one in exports), *_asked_otherwise(exports)]
     engines = [_as_tuned(one, hint, n_threads) for one, hint in ways]
@@ -121,7 +124,7 @@ def measure_precisions(exports: Sequence[ExportFolder], n_threads: int, *, secon
     many = [_throughput(engine, table, engine.batch_tokens) for engine in engines]
     single = [_single_calls(engine, table) for engine in engines]
     for run in (*many, *single):
-        run()  # each meets its shapes
+        run()  # warm up: run each shape once
     times: list[tuple[list[float], list[float]]] = [([], []) for _ in ways]
     order, end = list(range(len(ways))), time.perf_counter() + seconds
     for turn in range(_TURNS[1]):
@@ -130,7 +133,7 @@ def measure_precisions(exports: Sequence[ExportFolder], n_threads: int, *, secon
         for place in order:
             times[place][0].append(_timed(many[place]))
             times[place][1].append(_timed(single[place]))
-        order.append(order.pop(0))  # rotate, so that no export always follows the same one
+        order.append(order.pop(0))  # rotate the order, so that no export is always first
     n_calls = len(_single_rows(table))
     speeds = [
         Speed(
@@ -147,13 +150,13 @@ def measure_precisions(exports: Sequence[ExportFolder], n_threads: int, *, secon
 
 
 def _as_tuned(export: ExportFolder, hint: Precision | None, n_threads: int) -> Engine:
-    """Open a graph with its stored settings, also in another precision."""
+    """Open a graph with its stored settings and the given precision; None is the graph's own."""
     settings = read_settings(export.files, settings_key(export.files, export.runtime, None, n_threads))
     return open_graph(export.files, export.runtime, hint, n_threads, settings)
 
 
 def _asked_otherwise(exports: Sequence[ExportFolder]) -> list[tuple[ExportFolder, Precision | None]]:
-    """Return float graphs of OpenVINO with another precision to time, if there is no export in that precision."""
+    """Return OpenVINO's float graphs, each with the other float precision to try, if no export has that precision."""
     held = {one.precision for one in exports if one.runtime == "openvino"}
     others: dict[str, Precision] = {"fp32": "bf16", "bf16": "fp32"}
     return [
@@ -173,7 +176,7 @@ def _timed(run: Callable[[], None]) -> float:
 
 
 def _powers(n_threads: int) -> Iterator[int]:
-    """Return 1, 2, 4 … and the number itself.
+    """Yield the powers of two below a number, and the number itself.
 
     >>> list(_powers(6))
     [1, 2, 4, 6]
@@ -193,10 +196,10 @@ def _fastest(
     n_tokens: int,
     measured: Measured,
 ) -> RunSettings:
-    """Time all candidates in turn until the time is up; the default stays unless another is clearly faster."""
+    """Time all candidates in turn until the time is up; return the default unless another is clearly faster."""
     times: dict[RunSettings, list[float]] = {settings: [] for settings in runs}
     for run in runs.values():
-        run()  # each meets its shapes
+        run()  # warm up: run each shape once
     end = time.perf_counter() + seconds
     for round_number in range(_ROUNDS[1]):
         if round_number >= _ROUNDS[0] and time.perf_counter() > end:
@@ -242,7 +245,7 @@ def _single_rows(table: TokenTable) -> list[int]:
 
 
 def _sample(engine: Engine, files: ModelFiles, seconds: float) -> TokenTable:
-    """Draw token ids of mixed lengths, log-uniform to 400 tokens: fewer of them for a slower model and for a shorter search."""
+    """Draw random token ids of log-uniform lengths up to 400; fewer texts for a slower model or a shorter search."""
     longest, rng = min(engine.length_limit(None), _LONGEST), np.random.default_rng(0)
     vocabulary = int(files.config.get("vocab_size", 1000))
 
@@ -259,5 +262,5 @@ def _sample(engine: Engine, files: ModelFiles, seconds: float) -> TokenTable:
     start = time.perf_counter()
     run()
     tokens_per_s = probe.lengths.sum() / (time.perf_counter() - start)
-    # a sixtieth of the time each, but enough to fill a few batches, and few enough for a short search
+    # one pass takes a sixtieth of the time; between 32 texts (a few batches) and 512 (still a short search)
     return table(int(np.clip(tokens_per_s * seconds / 60 / 100, 32, 512)))

@@ -1,12 +1,12 @@
-"""Embeddings for an index: int8 and binary, and searching them with rescoring.
+"""Convert embeddings for an index to int8 or binary, and search them with rescoring.
 
     index = Index(binary=scorer.encode(texts, output="binary"), vectors=scorer.encode(texts, output="int8"))
     rows, cosines = scorer.search(queries, index, top_k=10)
 
-int8 scales each vector by its greatest absolute value. A cosine does not depend on the scale, so nothing has to be
-calibrated or stored. Binary keeps the signs, eight a byte, 32 times smaller than float32. Its order is inexact, so it
-only finds candidates; the vectors (float32 or int8, in memory or mapped from a file) rank them
-(Yamada et al. 2021, https://aclanthology.org/2021.acl-short.123).
+int8 scales each vector by its own greatest absolute value. No scale has to be calibrated or stored, because a cosine
+does not depend on it. Binary keeps the signs, eight per byte, 32 times smaller than float32. Its ranking is inexact, so
+it only finds candidates, which are then rescored with the vectors (float32 or int8, in memory or mapped from a file;
+Yamada et al. 2021, https://aclanthology.org/2021.acl-short.123).
 """
 
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ __all__ = ["OUTPUTS", "Index", "Output", "nearest_rows", "packed", "row_cosines"
 
 Output = Literal["float32", "int8", "binary"]
 OUTPUTS = ("float32", "int8", "binary")
-_BLOCK = 65_536  # documents compared at once: bounds the memory of a search
-_PAIRS_AT_ONCE = 8192  # pairs whose vectors are gathered together
-_COSINES_AT_ONCE = 2**25  # of a block of queries: 128 MB
+_BLOCK = 65_536  # documents compared at once; limits the memory of a search
+_PAIRS_AT_ONCE = 8192  # pairs whose vectors are gathered at once
+_COSINES_AT_ONCE = 2**25  # cosines of a block of queries: 128 MB
 _BITS = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
 
 
 def packed(vectors: np.ndarray, output: Output) -> np.ndarray:
-    """Return float32 embeddings as they are, as int8, or as signs of eight dimensions a byte.
+    """Return float32 embeddings unchanged, as int8, or as signs with eight dimensions per byte.
 
     *Shape:* vectors: (n, width); result: (n, width), or (n, ceil(width / 8)) of uint8
 
@@ -46,13 +46,13 @@ def packed(vectors: np.ndarray, output: Output) -> np.ndarray:
 
 
 def top_rows(scores: np.ndarray, k: int) -> np.ndarray:
-    """Return the rows of the k greatest scores, greatest first; equal ones keep their order. *Shape:* (n,) → (k,).
+    """Return the rows of the k highest scores, highest first; equal scores keep their order. *Shape:* (n,) → (k,).
 
     >>> top_rows(np.array([0.1, 0.9, 0.5, 0.9]), 3)
     array([1, 3, 2])
     """
     if k < len(scores):
-        # all scores that reach the k-th greatest, so that the order of equal ones does not depend on the partition
+        # take all rows with at least the k-th highest score, so that the partition does not decide the order of ties
         edge = np.partition(scores, len(scores) - k)[len(scores) - k]
         chosen = np.flatnonzero(scores >= edge)
     else:
@@ -61,7 +61,7 @@ def top_rows(scores: np.ndarray, k: int) -> np.ndarray:
 
 
 def nearest_rows(queries: np.ndarray, documents: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each query the rows of the k documents with the greatest cosines, greatest first, and the cosines.
+    """Return for each query the rows of the k documents with the highest cosine, highest first, and the cosines.
 
     *Shape:* queries: (n_queries, width), documents: (n_documents, width) → (n_queries, min(k, n_documents)) each
 
@@ -82,7 +82,7 @@ def nearest_rows(queries: np.ndarray, documents: np.ndarray, k: int) -> tuple[np
 
 
 def unit_rows(vectors: np.ndarray) -> np.ndarray:
-    """Return vectors in unit length; one of zeros stays. *Shape:* (n, width) → (n, width), of the same dtype.
+    """Scale vectors to unit length; a zero vector stays zero. *Shape:* (n, width) → (n, width), of the same dtype.
 
     >>> unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
     [[0.6, 0.8], [0.0, 0.0]]
@@ -92,9 +92,11 @@ def unit_rows(vectors: np.ndarray) -> np.ndarray:
 
 
 def row_cosines(one: np.ndarray, left: np.ndarray, other: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Return the cosines of chosen rows. *Shape:* (n, width), (n_pairs,), (m, width), (n_pairs,) → (n_pairs,).
+    """Return the cosine of row left[i] of `one` and row right[i] of `other`, for each pair i.
 
-    Both arrays are normalised in place, because a copy of all embeddings would double the memory.
+    Both arrays are normalised in place: a copy of all embeddings would double the memory.
+
+    *Shape:* (n, width), (n_pairs,), (m, width), (n_pairs,) → (n_pairs,)
     """
     for vectors in (one, other):
         vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
@@ -107,11 +109,12 @@ def row_cosines(one: np.ndarray, left: np.ndarray, other: np.ndarray, right: np.
 
 @dataclass(frozen=True)
 class Index:
-    """Document embeddings to search: vectors, binary ones that find candidates, or (best) both.
+    """Embeddings of documents to search: vectors, binary embeddings, or (best) both.
 
-    `n_candidates` documents by Hamming distance are rescored for each of the `top_k` asked for.
+    With both, `n_candidates` · `top_k` documents with the smallest Hamming distance are rescored with the vectors.
 
-    *Shape:* vectors: (n_documents, width), float16, float32, float64 or int8; binary: (n_documents, ceil(width / 8)), uint8
+    *Shape:* vectors: (n_documents, width), float16, float32, float64 or int8; binary: (n_documents, ceil(width / 8)),
+    uint8
     """
 
     vectors: np.ndarray | None = None
@@ -141,11 +144,11 @@ class Index:
     def search(self, queries: np.ndarray, *, top_k: int) -> tuple[np.ndarray, np.ndarray]:
         """Return for each query the rows of its nearest documents, nearest first, and their cosines.
 
-        With binary embeddings alone the second result is the share of equal signs, mapped onto [-1, 1].
+        With binary embeddings alone, the second result is the share of equal signs, mapped to [-1, 1].
 
-        :raises BadInput: for a top_k below 1, queries of another width, and vectors that are not finite
+        :raises BadInput: if top_k is below 1, queries have another width, or a vector is not finite
 
-        *Shape:* queries: (n_queries, width), float or int8; results: (n_queries, k), k being at most the documents
+        *Shape:* queries: (n_queries, width), float or int8; results: (n_queries, min(top_k, n_documents)) each
         """
         top_k = check_count("top_k", top_k) or 1
         queries = check_vectors("queries", queries, self._width(queries), what="n_queries").astype(
@@ -163,7 +166,7 @@ class Index:
         return np.array(rows, dtype=np.int64).reshape(shape), np.array(scores, dtype=np.float32).reshape(shape)
 
     def _width(self, queries: np.ndarray) -> int:
-        """Return how wide queries have to be; binary embeddings alone leave up to seven dimensions open."""
+        """Return the required width of queries; binary embeddings alone determine it only up to seven dimensions."""
         if self.vectors is not None:
             return int(self.vectors.shape[1])
         assert self.binary is not None
@@ -174,7 +177,7 @@ class Index:
         assert self.vectors is not None
         candidates = np.sort(
             self._alike(query, top_k * self.n_candidates)[0]
-        )  # in order: they may lie in a mapped file
+        )  # sorted, because the vectors may be in a mapped file
         scores = _finite(_cosines(query, self.vectors[candidates]), candidates)
         chosen = top_rows(scores, top_k)
         return candidates[chosen], scores[chosen]
@@ -212,7 +215,7 @@ def _n_bytes(width: int) -> int:
 
 
 def _finite(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Check scores and return them. Vectors are checked only when they are searched, since they may be a mapped file.
+    """Check scores and return them unchanged. Vectors are checked only in a search: they may be in a mapped file.
 
     :raises BadInput: naming the first row whose vector is NaN or infinite
     """
@@ -223,15 +226,15 @@ def _finite(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def _cosines(query: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """*Shape:* query: (width,), of unit length; vectors: (n, width); result: (n,)."""
+    """Return the cosines. *Shape:* query: (width,), of unit length; vectors: (n, width); result: (n,)."""
     wide = vectors.astype(np.float32, copy=False)
-    with np.errstate(invalid="ignore", over="ignore"):  # `_finite` names rows that are not finite
+    with np.errstate(invalid="ignore", over="ignore"):  # `_finite` reports values that are not finite
         cosines: np.ndarray = wide @ query / np.maximum(np.linalg.norm(wide, axis=1), 1e-12)
     return cosines
 
 
 def truncated(vectors: np.ndarray, width: int) -> np.ndarray:
-    """Keep the first dimensions of each vector, in unit length again. *Shape:* (n, any) → (n, width).
+    """Keep the first dimensions of each vector and rescale it to unit length. *Shape:* (n, any) → (n, width).
 
     >>> truncated(np.array([[0.6, 0.0, 0.8]]), 2).tolist()
     [[1.0, 0.0]]

@@ -1,4 +1,4 @@
-"""Scorers of pairs, all opened by one call: models, TF-IDF, paragraphs, endpoints, cascades.
+"""Score pairs with anything, opened by one function: models, TF-IDF, paragraphs, endpoints, cascades.
 
-Measuring them is the task of `distill.evaluation`.
+This package does not measure quality or speed.
 """

@@ -1,6 +1,7 @@
-"""A server's responses on disk, by the hash of the request: vectors, or scores as vectors of one number.
+"""Store a server's answers on disk by the hash of the request: vectors, or scores as vectors of one number.
 
-Records are in append-only shards, in a folder for each identity. Any number of processes may share it.
+Records are in append-only shards, in one folder per identity (such as model and dimensions). Any number of processes
+may share the folder.
 """
 
 import hashlib
@@ -24,8 +25,11 @@ __all__ = ["AnswerStore"]
 class AnswerStore:
     """Vectors by the hash of their text, in append-only shards.
 
-    A process writes its own shard and never changes another's. A record is hash, checksum, vector. A record that is
-    incomplete after a kill, or has a wrong checksum, counts as missing.
+    Each process writes a shard of its own and never changes another one. A record is hash, checksum and vector. A
+    record that is incomplete after a kill, or has a wrong checksum, counts as missing.
+
+    :param root: the folder that contains the folders of all identities
+    :param identity: everything besides the text that determines the answers
     """
 
     def __init__(self, root: Path, identity: JsonObject) -> None:
@@ -52,7 +56,10 @@ class AnswerStore:
         return key in self._added or key in self._places
 
     def add(self, texts: Sequence[str], vectors: np.ndarray) -> None:
-        """Append vectors to this process's shard, on disk when the call returns."""
+        """Append vectors to this process's shard; they are on disk when the call returns.
+
+        :raises BadAnswer: if their width differs from that of the stored vectors
+        """
         self._check_width(vectors.shape[1])
         if self._file is None:
             self._file = (self._folder / f"{uuid4().hex}.vectors").open("xb")
@@ -77,7 +84,7 @@ class AnswerStore:
         return vectors
 
     def close(self) -> None:
-        """Close this process's shard; the next vectors go to a new one."""
+        """Close this process's shard; the next vectors go to a new shard."""
         if self._file is not None:
             self._file.close()
             self._file = None

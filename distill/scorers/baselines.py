@@ -1,8 +1,8 @@
-"""Baselines: TF-IDF, a pretrained encoder as it is, an encoder behind an endpoint, matching by paragraphs.
+"""Baselines: TF-IDF, a pretrained encoder without training, an encoder behind an endpoint, matching by paragraph.
 
-Each is a scorer like any other: a folder under `<run>/baselines/`, opened by `distill.scorers.opening`, usable in
-`distill score`, and a row of every report. A pretrained encoder is an ordinary model folder. The others have a
-`scorer.json` that describes them, and no pickle. All give a cosine, so (cos + 1) / 2 is their score in [0, 1].
+Each baseline is a folder under `<run>/baselines/`. `distill.scorers.opening` opens it, `distill score` scores with it,
+and it is a row of every report. A pretrained encoder is an ordinary model folder; each other baseline holds a
+`scorer.json` that states its kind, and no pickle. All baselines give a cosine; (cos + 1) / 2 is their score in [0, 1].
 """
 
 import logging
@@ -49,7 +49,7 @@ __getattr__ = moved_names(__name__)
 
 _VOCABULARY, _IDF = "vocabulary.json", "idf.npy"
 _PAIRS_AT_ONCE = 4096
-_MOST_UNPAIRED = 100_000  # of texts without labels: more of them change the frequencies little
+_MOST_UNPAIRED = 100_000  # texts without labels; more would change the frequencies little
 _FLOORS: tuple[tuple[Literal["word", "char", "char_wb"], tuple[int, int]], ...] = (
     ("word", (1, 1)),
     ("char_wb", (2, 4)),
@@ -61,7 +61,7 @@ _BLANK_LINES = re.compile(r"\n\s*\n")
 
 
 class _Cosines:
-    """The common part of scorers that give cosines."""
+    """Common base of the scorers that give cosines."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({getattr(self, 'settings', '')})"
@@ -77,10 +77,11 @@ class _Cosines:
 
 
 class TfIdfScorer(_Cosines):
-    """Cosines of TF-IDF vectors, by scikit-learn: fitted on the training texts, or anew on each pair.
+    """Cosine of TF-IDF vectors, with scikit-learn: fitted on the training texts, or on each pair alone.
 
-    If it is fitted on each pair alone, as in the published ablation, a term has only two possible weights: for a term
-    in both texts, and for a term in one. Terms that are rare in the language then count no more than frequent ones.
+    If it is fitted on each pair alone, as in the published ablation, a term has one of two weights: one for terms in
+    both texts, one for terms in a single text. A term that is rare in the language then counts no more than a common
+    one.
     """
 
     kind, runtime, precision, max_length = "tfidf", "scikit-learn", "fp64", None
@@ -118,7 +119,7 @@ class TfIdfScorer(_Cosines):
     def score(
         self, queries: Sequence[str], documents: Sequence[str], *, progress: bool | OnProgress = False
     ) -> np.ndarray:
-        """Return the cosine of each pair, 0 where a text has no term. *Shape:* (n_pairs,), float64 as scikit-learn's."""
+        """Return the cosine of each pair, 0 if a text has no term. *Shape:* (n_pairs,), float64 as in scikit-learn."""
         report = progress if callable(progress) else (lambda _: None)
         score = self._by_pair if self.settings.fit == "pair" else self._by_corpus
         parts = [np.zeros(0)]
@@ -142,7 +143,7 @@ class TfIdfScorer(_Cosines):
         return float((rows[0] @ rows[1].T)[0, 0])
 
     def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
-        """Terms of each pair. *Shape:* (n_pairs,)."""
+        """Return the number of terms of each pair. *Shape:* (n_pairs,)."""
         terms = _vectorizer(self.settings).build_analyzer()
         return np.array([len(terms(query)) + len(terms(doc)) for query, doc in zip(queries, documents, strict=True)])
 
@@ -163,24 +164,27 @@ def _fitted(settings: TfIdf, texts: Sequence[str]) -> Any:
 
 
 def _row_products(vectorizer: Any, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
-    """Return the product of both sides' rows, which have unit length. *Shape:* (n_pairs,), float64."""
+    """Return the dot product of query and document vectors, which have unit length. *Shape:* (n_pairs,), float64."""
     left, right = (vectorizer.transform(texts) for texts in (queries, documents))
     return np.asarray(left.multiply(right).sum(axis=1)).ravel()
 
 
 def floor_texts(split: Split, seed: int) -> list[str]:
-    """Return the texts for the fit of TF-IDF: all training texts of a student, but at most 100,000 without labels."""
+    """Return the texts that TF-IDF is fitted on: all training texts, and at most 100,000 texts without labels."""
     unpaired = split.unpaired
     drawn = [unpaired[row] for row in sample(len(unpaired), _MOST_UNPAIRED, seed)]
     return list(dict.fromkeys([*split.train.queries, *split.train.documents, *drawn]))
 
 
 def choose_tfidf(texts: Sequence[str], split: Split) -> tuple[TfIdf, dict[str, float | None]]:
-    """Return the terms whose TF-IDF, fitted on texts, ranks the validation pairs best, and the value of each.
+    """Choose the kind of terms whose TF-IDF ranks the validation pairs best; return it and the value of each kind.
 
-    Words alone are too weak a baseline for Korean: on KorSTS words have a Spearman of .565, characters 1 to 3 of .742.
-    If the pairs cannot rank (no labels, or all equal), words are used, and all values are None. If most evaluation
-    texts are in another script than the validation texts, the choice would not transfer, so characters 1 to 3 are used.
+    Words alone are too weak a baseline for Korean: on KorSTS words reach a Spearman of .565, characters 1 to 3 of .742.
+    If the validation pairs cannot be ranked (no labels, or all labels equal), words are chosen and all values are None.
+    If most evaluation texts are in another script than the validation texts, validation does not predict the
+    evaluation: characters 1 to 3 are chosen, and no values are returned.
+
+    :param texts: the texts that TF-IDF is fitted on
     """
     scripts = [
         next(iter(script_shares([*pairs.queries[:1000], *pairs.documents[:1000]])), "")
@@ -193,7 +197,7 @@ def choose_tfidf(texts: Sequence[str], split: Split) -> tuple[TfIdf, dict[str, f
         )
         return TfIdf(analyzer="char", ngrams=(1, 3)), {}
     validation = split.validation
-    from distill.training.trainset import validation_value  # it imports torch
+    from distill.training.trainset import validation_value  # imported here because it imports torch
 
     values: list[float | None] = []
     for analyzer, ngrams in _FLOORS:
@@ -201,22 +205,22 @@ def choose_tfidf(texts: Sequence[str], split: Split) -> tuple[TfIdf, dict[str, f
         scores = _row_products(fitted, validation.queries, validation.documents)
         value = math.nan if validation.labels is None else validation_value(scores, validation.labels)
         values.append(value if math.isfinite(value) else None)
-    best = max(range(len(_FLOORS)), key=lambda place: or_least(values[place]))  # the first of equal values
+    best = max(range(len(_FLOORS)), key=lambda place: or_least(values[place]))  # the first of equal ones
     names = [f"{analyzer} {ngrams[0]}–{ngrams[1]}" for analyzer, ngrams in _FLOORS]
     return TfIdf(analyzer=_FLOORS[best][0], ngrams=_FLOORS[best][1]), dict(zip(names, values, strict=True))
 
 
 def tfidf_cosines(settings: TfIdf, texts: Sequence[str], *parts: Pairs) -> list[np.ndarray]:
-    """Fit TF-IDF on texts and return the cosines of each part's pairs. *Shape:* of each part (n_pairs,), float64.
+    """Fit TF-IDF on texts and return the cosines of the pairs of each part. *Shape:* (n_pairs,) for each part, float64.
 
-    :raises BadInput: where the texts hold no term
+    :raises BadInput: if the texts contain no term
     """
     fitted = _fitted(settings, texts)
     return [_row_products(fitted, part.queries, part.documents) for part in parts]
 
 
 def term_words(settings: TfIdf) -> str:
-    """Return the terms that a TF-IDF scorer counts, in words.
+    """Return in words which terms a TF-IDF scorer counts.
 
     >>> term_words(TfIdf()), term_words(TfIdf(analyzer="char", ngrams=(1, 3)))
     ('words', 'characters 1–3')
@@ -227,9 +231,9 @@ def term_words(settings: TfIdf) -> str:
 
 
 def write_tfidf(folder: Path, settings: TfIdf, texts: Sequence[str]) -> None:
-    """Fit and write a TF-IDF scorer.
+    """Fit a TF-IDF scorer and write its folder.
 
-    :raises BadInput: where the texts hold no term
+    :raises BadInput: if the texts contain no term
     """
     write_json(folder / SCORER_FILE, settings.model_dump(mode="json"))
     if settings.fit == "pair":
@@ -245,7 +249,7 @@ def write_tfidf(folder: Path, settings: TfIdf, texts: Sequence[str]) -> None:
 
 
 class RemoteScorer(_Cosines):
-    """Cosines of embeddings from an OpenAI-compatible endpoint; each text is paid for once."""
+    """Cosine of embeddings from an OpenAI-compatible endpoint; each text is paid for once."""
 
     kind, runtime, precision, max_length, n_parameters = "remote", "remote", "unknown", None, 0
 
@@ -272,14 +276,14 @@ class RemoteScorer(_Cosines):
         return cosines.astype(np.float32)
 
     def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
-        """Estimated numbers of tokens, since the tokenizer is the server's. *Shape:* (n_pairs,)."""
+        """Return an estimate: only the server has the tokenizer. *Shape:* (n_pairs,)."""
         from distill.endpoints.tokens import estimated_tokens
 
         return np.array([estimated_tokens(q) + estimated_tokens(d) for q, d in zip(queries, documents, strict=True)])
 
 
 def has_kept_vectors(folder: Path, settings: Remote) -> bool:
-    """Tell whether any embedding of a remote baseline is on disk."""
+    """Tell whether a remote baseline has a folder of embeddings on disk; it need not hold all of them."""
     return _vectors_of(folder, settings).is_dir()
 
 
@@ -288,7 +292,7 @@ def _vectors_of(folder: Path, settings: Remote) -> Path:
 
 
 def write_remote(folder: Path, settings: Remote) -> None:
-    """Write a remote scorer; no key is written."""
+    """Write the folder of a remote scorer, without the API key."""
     write_json(folder / SCORER_FILE, settings.model_dump(mode="json"))
 
 
@@ -298,9 +302,10 @@ def write_remote(folder: Path, settings: Remote) -> None:
 
 
 def split_paragraphs(text: str, max_characters: int = 400, min_characters: int = 20) -> list[str]:
-    r"""Cut a text at blank lines; a long block also at lines, sentences, then anywhere. Returns at least one piece.
+    r"""Cut a text at blank lines; cut a long block also at line ends, then sentence ends, then anywhere.
 
-    Pieces below `min_characters`, such as headings, are joined with the next piece.
+    A piece shorter than `min_characters`, such as a heading, is joined to the next one. The result has at least one
+    piece.
 
     >>> split_paragraphs("Skills\n\nPython and SQL for ten years.\n\nNursing in intensive care.", 40, 10)
     ['Skills\nPython and SQL for ten years.', 'Nursing in intensive care.']
@@ -321,7 +326,7 @@ def split_paragraphs(text: str, max_characters: int = 400, min_characters: int =
 
 
 def _cut(block: str, at_most: int) -> Iterator[str]:
-    """Yield runs of lines, of sentences of a line, and of characters of a sentence, each as long as fits."""
+    """Yield pieces of lines, of sentences of a line or of characters of a sentence, as long as `at_most` allows."""
     held = ""
     for part, joint in _parts(block, at_most):
         if held and len(held) + len(joint) + len(part) > at_most:
@@ -345,11 +350,11 @@ def _parts(block: str, at_most: int) -> Iterator[tuple[str, str]]:
 
 
 class ParagraphScorer(_Cosines):
-    """A bi-encoder on paragraphs: the mean of the `top_k` best matches, from either side.
+    """A bi-encoder applied to paragraphs: the mean of the `top_k` best matches in both directions.
 
-    Each paragraph of the query has one best match in the document, and the k highest of these are averaged. The same is
-    done from the document's side; the score is the mean of both. So one matching part of a long text is not diluted by
-    the rest.
+    Each paragraph of the query has one best cosine among the document's paragraphs; the k highest of these are
+    averaged. The same is done from the document's side, and the score is the mean of both averages. A match in one
+    paragraph of a long text is therefore not diluted by the rest of the text.
     """
 
     kind = "paragraphs"
@@ -362,7 +367,7 @@ class ParagraphScorer(_Cosines):
 
     @property
     def n_parameters(self) -> int:
-        """Parameters of the bi-encoder."""
+        """Number of parameters of the bi-encoder."""
         return self.scorer.n_parameters
 
     def score(
@@ -393,16 +398,16 @@ class ParagraphScorer(_Cosines):
         return split_paragraphs(text, self.settings.max_characters)
 
     def _match(self, cosines: np.ndarray) -> float:
-        """*Shape:* cosines: (n_query_paragraphs, n_document_paragraphs)."""
+        """Return the score of one pair. *Shape:* cosines: (n_query_paragraphs, n_document_paragraphs)."""
         k = self.settings.top_k
         sides = (np.sort(cosines.max(axis=axis))[-k:].mean() for axis in (1, 0))
         return float(sum(sides)) / 2
 
     def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
-        """Tokens that the bi-encoder reads of each pair, without the paragraphs' special ones. *Shape:* (n_pairs,)."""
+        """Return the bi-encoder's tokens of each pair, without special tokens of paragraphs. *Shape:* (n_pairs,)."""
         return self.scorer.token_counts(queries, documents)
 
 
 def write_paragraphs(folder: Path, settings: Paragraphs) -> None:
-    """Write a paragraph scorer: its settings, and the model folder as a path relative to its own."""
+    """Write the folder of a paragraph scorer: its settings, with the path of its model relative to this folder."""
     write_json(folder / SCORER_FILE, settings.model_dump(mode="json"))

@@ -1,10 +1,11 @@
-"""Black boxes: one scorer for all teachers that are not a model, with the interface of the other teachers.
+"""Black-box teachers: one scorer for any source of answers, so that labelling, doctor and report treat all alike.
 
-    BlackBoxScorer ─▶ Answering: a file (`distill.scorers.file_answers`), an endpoint (`distill.scorers.endpoint_answers`),
+    BlackBoxScorer ─▶ Answering: a file (`distill.scorers.file_answers`),
+                                 an endpoint (`distill.scorers.endpoint_answers`),
                                  a Python function (`distill.scorers.function_answers`)
 
-Their folder, `<run>/teachers/<name>`, has a `scorer.json` that describes the source of the answers, and a card whose
-revision is that of the answers: signals of a changed file have another identity.
+The folder of such a teacher, `<run>/teachers/<name>`, holds a `scorer.json` that states the source, and a card whose
+revision is a hash of the answers: if the file of answers changes, the cached signals are no longer used.
 """
 
 import hashlib
@@ -40,15 +41,16 @@ class Answering(Protocol):
 
         *Shape:* (n_items, width) embeddings, or (n_items,) scores as logits or cosines, float32
 
-        :param items: texts, or pairs of them; each once in its role
-        :param roles: 0 for a query, 1 for a document; of pairs all 0
+        :param items: texts or pairs of texts; no item occurs twice in the same role
+        :param roles: 0 for a query, 1 for a document; 0 for every pair
+        :param progress: called with the number of items answered since its last call
         """
 
 
 class BlackBoxScorer:
-    """A black box as a model: `score`, and `encode_queries` and `encode_documents` if it gives embeddings.
+    """A black box with the interface of a model: `score`, and `encode_queries` and `encode_documents` for embeddings.
 
-    `n_parameters` is None: the number is unknown.
+    `n_parameters` is None, as it is unknown.
     """
 
     precision, max_length, n_parameters = "unknown", None, None
@@ -64,7 +66,7 @@ class BlackBoxScorer:
     def score(
         self, queries: Sequence[str], documents: Sequence[str], *, progress: bool | OnProgress = False
     ) -> np.ndarray:
-        """Return a score of each pair: a logit, a cosine, or the cosine of both embeddings. *Shape:* (n_pairs,), float32."""
+        """Return the score of each pair: logit, cosine, or cosine of embeddings. *Shape:* (n_pairs,), float32."""
         if self.settings.signal == "scores":
             return self._answers(list(zip(queries, documents, strict=True)), [0] * len(queries), progress)
         both = self._answers([*queries, *documents], [0] * len(queries) + [1] * len(documents), progress)
@@ -88,7 +90,7 @@ class BlackBoxScorer:
         return self._answers(list(texts), list(roles), progress)
 
     def cost(self) -> Mapping[str, Any] | None:
-        """Return the cost of its answers in this run, {"dollars", "requests"}; None if they are free."""
+        """Return the cost of its answers for this run, {"dollars", "requests"}; None if it is not an endpoint."""
         return self._source.cost() if isinstance(self._source, EndpointAnswers) else None
 
     def unit(self, scores: np.ndarray) -> np.ndarray:
@@ -107,21 +109,21 @@ class BlackBoxScorer:
         if not rows:
             return np.zeros((0, 1) if self.settings.signal == "embeddings" else 0, dtype=np.float32)
         answers = self._source.ask([item for _, item in numbers], [role for role, _ in numbers], report)
-        if answers.ndim == 2:  # all bi-encoders here give unit vectors
+        if answers.ndim == 2:  # all bi-encoders of this toolkit give unit vectors
             answers = unit_rows(answers)
         return answers[rows]
 
 
 class _File:
-    """The answers of a file; each call reads the whole file."""
+    """The answers in files; each call of `ask` reads the files once."""
 
     def __init__(self, name: str, settings: FileTeacher) -> None:
         self.name, self.settings = name, settings
 
     def ask(self, items: Sequence[Item], roles: Sequence[int], progress: OnProgress) -> np.ndarray:
-        """Look items up.
+        """Look up the answers to items.
 
-        :raises BadInput: if the file lacks one
+        :raises BadInput: if one is missing
         """
         found = read_answers(self.name, self.settings, items)
         if found.missing:
@@ -131,7 +133,7 @@ class _File:
 
 
 def lacking(name: str, settings: FileTeacher, missing: Sequence[Item], n_items: int, parts: str = "") -> str:
-    """Return a message on the items that a file lacks."""
+    """Return the message about items for which a file has no answer."""
     what = "texts" if settings.signal == "embeddings" else "pairs"
     path = settings.path[0] if len(settings.path) == 1 else f"{settings.path[0]} and {len(settings.path) - 1} more"
     advice = "add them to the file"
@@ -148,19 +150,19 @@ def lacking(name: str, settings: FileTeacher, missing: Sequence[Item], n_items: 
 
 
 def _n_other_way(name: str, settings: FileTeacher, missing: Sequence[Item]) -> int:
-    """Count the pairs that a file answers with query and document exchanged."""
+    """Return how many missing pairs the file contains with query and document exchanged."""
     exchanged = [(item[1], item[0]) for item in missing if not isinstance(item, str)]
     try:
         return len(exchanged) - len(read_answers(name, settings, exchanged).missing) if exchanged else 0
-    except BadInput:  # the exchanged pairs have no valid answer either
+    except BadInput:  # the answers to the exchanged pairs are invalid
         return 0
 
 
 def open_asked(run: Run, name: str, *, may_ask: bool = True, device: str | None = None) -> BlackBoxScorer | TokenScorer:
-    """Open a teacher that is used without training: a black box, or a model that compares tokens.
+    """Open a teacher of a run that is never trained: a black box, or a model that compares tokens.
 
-    :param may_ask: False sends no request: answers that are not stored are refused
-    :param device: the model's device; None is a GPU if there is one
+    :param may_ask: False sends no request to an endpoint; items without a stored answer are then refused
+    :param device: the device of a model; None is a GPU if there is one
     """
     if isinstance(run.recipe.black_boxes[name], TokenTeacher):
         return _open_model(run, name, device)
@@ -168,7 +170,7 @@ def open_asked(run: Run, name: str, *, may_ask: bool = True, device: str | None 
 
 
 def _open_model(run: Run, name: str, device: str | None) -> TokenScorer:
-    """Open a model that compares tokens, after checking its files against its card, by which signals are cached."""
+    """Open a model that compares tokens, after checking its files against its card, whose revision keys the signals."""
     folder = run.teacher(name)
     stated, now = run.require(folder, "train_teacher").revision, revision(folder)
     if now != stated:
@@ -179,9 +181,9 @@ def _open_model(run: Run, name: str, device: str | None) -> TokenScorer:
 
 
 def open_black_box(run: Run, name: str, *, may_ask: bool = True) -> BlackBoxScorer:
-    """Open a black box of a run by its recipe.
+    """Open a black box of a run with the settings of its recipe.
 
-    :param may_ask: False sends no request: answers that are not stored are refused
+    :param may_ask: False sends no request to an endpoint; items without a stored answer are then refused
     """
     settings = run.recipe.black_boxes[name]
     if isinstance(settings, EndpointTeacher):
@@ -193,16 +195,16 @@ def open_black_box(run: Run, name: str, *, may_ask: bool = True) -> BlackBoxScor
 
 
 def endpoint_of(run: Run, name: str, settings: EndpointTeacher, *, may_ask: bool = True) -> EndpointAnswers:
-    """Open an endpoint with the answers that a run has stored."""
+    """Open the answers of an endpoint, with those that a run has stored."""
     return EndpointAnswers(name, settings, run.signals(name), may_ask=may_ask)
 
 
 def answers_of(settings: BlackBox) -> Mapping[str, Any]:
     """Return everything that determines the answers of a black box, for its revision.
 
-    :raises BadInput: if a file does not exist
+    :raises BadInput: if a file cannot be read
     """
-    if isinstance(settings, EndpointTeacher):  # address, key and prices do not affect its answers
+    if isinstance(settings, EndpointTeacher):  # its address, key and prices do not change the answers
         how = {"batch_size", "budget", "cache", "endpoint", "scripts"}
         return {**settings.deciding(exclude=how), "model": settings.endpoint.model}
     if isinstance(settings, CallableTeacher):

@@ -1,19 +1,19 @@
 """A cascade: the student scores every pair, the teacher only those for which the student's score is least certain.
 
     cascade = fit_cascade(student_scores, teacher_scores, labels)      # on held-out pairs
-    routed = cascade.routed(student_scores, share=0.2)                 # the pairs that are sent to the teacher
+    routed = cascade.routed(student_scores, share=0.2)                 # the pairs that go to the teacher
     scores = cascade.combined(student_scores, teacher_scores, routed)
 
-Three small functions are fitted on held-out pairs, not on the pairs of the report:
+Three small functions are fitted on held-out pairs, which are separate from the pairs that are reported:
 
-    student      p_s = σ(a·s + b), the student's score as the probability of a match; monotone, so ranks do not change
-    both         p_b = σ(c·s + d·t + e), from both scores; the student's score is known anyway and costs nothing
-    doubt        E[(p_b − p_s)² | s], the expected change by the teacher for a pair with the student's score s
+    student      p_s = σ(a·s + b), the student's score as the probability of a match; monotone, so the ranking stays
+    both         p_b = σ(c·s + d·t + e), the probability from both scores; the student's score is available at no cost
+    doubt        E[(p_b − p_s)² | s], the expected squared change by the teacher for a pair with student score s
 
-Doubt is a smooth curve over the student's score. With binary labels it is high in the middle and low at both ends (the
+Doubt is a smooth curve over the student's score. With yes/no labels it is high in the middle and low at both ends (the
 usual band around the threshold). With graded labels it is high wherever student and teacher disagree, which a threshold
-cannot express. Pairs above a level of doubt go to the teacher. `top_k` instead sends the k best documents of each query
-to the teacher, whatever their doubt, as in reranking.
+would not show. A level of doubt is the setting: pairs at or above it go to the teacher. With `top_k`, the k best
+documents of each query go to the teacher instead, whatever their doubt; this is reranking.
 
 Cascades of classifiers: Viola & Jones 2001; deferral by estimated gain: Jitkrittum et al. 2023, arXiv 2307.02764.
 """
@@ -34,12 +34,12 @@ from distill.scorers.scoring import PairScorer
 
 __all__ = ["Cascade", "CascadeScorer", "CascadeSettings", "compares_documents", "fit_cascade"]
 
-_N_KNOTS = 33  # of the curve of doubt, at equal shares of the pairs
-_MIN_PAIRS = 50  # fewer pairs are too few for the curve: `fit_cascade` refuses them
+_N_KNOTS = 33  # of the curve of doubt, at equally spaced quantiles of the student's scores
+_MIN_PAIRS = 50  # `fit_cascade` refuses fewer: they are too few for a curve
 
 
 class Cascade(BaseModel):
-    """The fitted functions. `knots` and `doubts` are the curve of doubt over the student's score, linear between."""
+    """The fitted functions; `knots` and `doubts` are the curve of doubt over the student's score, linear in between."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,37 +51,39 @@ class Cascade(BaseModel):
     doubts: tuple[float, ...]
 
     def alone(self, student_scores: np.ndarray) -> np.ndarray:
-        """Return p_s. *Shape:* that of the scores, float64."""
+        """Return p_s. *Shape:* that of student_scores, float64."""
         slope, bias = self.student
         return _sigmoid(slope * np.asarray(student_scores, dtype=np.float64) + bias)
 
     def together(self, student_scores: np.ndarray, teacher_scores: np.ndarray) -> np.ndarray:
-        """Return p_b. *Shape:* that of the scores, float64."""
+        """Return p_b. *Shape:* that of student_scores, float64."""
         c, d, e = self.both
         return _sigmoid(c * np.asarray(student_scores, np.float64) + d * np.asarray(teacher_scores, np.float64) + e)
 
     def doubt(self, student_scores: np.ndarray) -> np.ndarray:
-        """Return the doubt of each pair: the expected change by the teacher. *Shape:* that of the scores."""
+        """Return the doubt of each pair (the teacher's expected squared change). *Shape:* that of student_scores."""
         return np.asarray(np.interp(student_scores, self.knots, self.doubts))
 
     def level(self, student_scores: np.ndarray, share: float) -> float:
-        """Return the level of doubt that sends this share of such pairs to the teacher; inf if none is sent."""
+        """Return the level of doubt that sends this share of the pairs to the teacher; inf if that is no pair."""
         n_routed = round(share * len(student_scores))
         if n_routed == 0:
             return float("inf")
         return float(np.sort(self.doubt(student_scores))[-n_routed])
 
     def routed(self, student_scores: np.ndarray, share: float) -> np.ndarray:
-        """Return the pairs for the teacher: exactly this share, those of most doubt. *Shape:* (n,), bool."""
+        """Return which pairs go to the teacher: exactly this share, with the highest doubt. *Shape:* (n,), bool."""
         order = np.argsort(-self.doubt(student_scores), kind="stable")
         chosen = np.zeros(len(order), dtype=bool)
         chosen[order[: round(share * len(order))]] = True
         return chosen
 
     def combined(self, student_scores: np.ndarray, teacher_scores: np.ndarray, routed: np.ndarray) -> np.ndarray:
-        """Return p_b for pairs that were sent to the teacher, p_s for the others.
+        """Return p_b for the pairs that went to the teacher, p_s for the others.
 
-        :param teacher_scores: read only where `routed` is True. *Shape:* each (n,)
+        *Shape:* all arguments and the result: (n,)
+
+        :param teacher_scores: only the values of `routed` pairs are used
         """
         scores = self.alone(student_scores)
         scores[routed] = self.together(student_scores[routed], teacher_scores[routed])
@@ -91,8 +93,10 @@ class Cascade(BaseModel):
 def fit_cascade(student_scores: np.ndarray, teacher_scores: np.ndarray, labels: np.ndarray) -> Cascade:
     """Fit a cascade on held-out pairs.
 
-    :param labels: in [0, 1]; grades count as probabilities. *Shape:* each (n_pairs,)
-    :raises BadInput: for fewer than 50 pairs, or if all labels or all scores are equal
+    *Shape:* all arguments: (n_pairs,)
+
+    :param labels: in [0, 1]; grades count as probabilities
+    :raises BadInput: if there are fewer than 50 pairs, or all labels or all scores of one model are equal
     :raises JobFailed: if the student's scores do not increase with the labels
     """
     if len(labels) < _MIN_PAIRS:
@@ -127,10 +131,10 @@ def _sigmoid(values: np.ndarray) -> np.ndarray:
 
 
 def _smooth_curve(scores: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Average `values` over neighbours in score; return knots and the curve there. *Shape:* each (n_knots,).
+    """Average `values` over pairs of similar score; return knots and values of the curve. *Shape:* (n_knots,) each.
 
-    Nadaraya–Watson over ranks, so that every point has the same number of neighbours; the kernel width is a twelfth of
-    the pairs.
+    This is Nadaraya–Watson smoothing over ranks, so that every knot has the same number of neighbours; the kernel's
+    standard deviation is a twelfth of the pairs.
     """
     order = np.argsort(scores, kind="stable")
     ranks = (np.arange(len(order)) + 0.5) / len(order)
@@ -142,7 +146,7 @@ def _smooth_curve(scores: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, n
 
 
 class CascadeSettings(BaseModel):
-    """What stands in the `scorer.json` of a cascade's folder; paths are seen from the folder."""
+    """The content of `scorer.json` in a cascade's folder; paths are relative to that folder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -154,9 +158,9 @@ class CascadeSettings(BaseModel):
     student_max_length: int
     teacher_max_length: int
     level: float | None = None
-    """Pairs of more doubt go to the teacher; None: no pair does for its doubt."""
+    """Pairs with at least this doubt go to the teacher; None: no pair goes because of its doubt."""
     top_k: int | None = None
-    """Best documents of each query that go to the teacher; None goes by doubt."""
+    """The number of best documents of each query that go to the teacher; None: the doubt decides."""
     cascade: Cascade
 
     def models(self) -> tuple[tuple[str, Runtime, int], tuple[str, Runtime, int]]:
@@ -169,7 +173,7 @@ class CascadeSettings(BaseModel):
 
 @dataclass(frozen=True)
 class CascadeScorer:
-    """Student and teacher as one scorer, with a level of doubt. Its scores are probabilities."""
+    """A scorer made of student, teacher and the rule that decides between them; its scores are probabilities."""
 
     student: PairScorer
     teacher: PairScorer
@@ -178,28 +182,28 @@ class CascadeScorer:
 
     @property
     def runtime(self) -> str:
-        """The student's, which scores every pair."""
+        """The student's runtime, as the student scores every pair."""
         return str(self.student.runtime)
 
     @property
     def precision(self) -> str:
-        """Of the student."""
+        """The student's precision."""
         return str(self.student.precision)
 
     @property
     def max_length(self) -> int | None:
-        """Of the student."""
+        """The student's maximum length."""
         return self.student.max_length
 
     @property
     def n_parameters(self) -> int:
-        """Of both."""
+        """The number of parameters of both models."""
         return self.student.n_parameters + self.teacher.n_parameters
 
     def score(
         self, queries: Sequence[str], documents: Sequence[str], *, progress: bool | OnProgress = False
     ) -> np.ndarray:
-        """Return the probability of a match of each pair. *Shape:* (n_pairs,), float64."""
+        """Return the probability of a match for each pair. *Shape:* (n_pairs,), float64."""
         queries, documents = check_texts("queries", queries), check_texts("documents", documents)
         student_scores = np.asarray(self.student.score(queries, documents, progress=progress), dtype=np.float64)
         routed = self.routed(queries, student_scores)
@@ -210,18 +214,18 @@ class CascadeScorer:
         return self.settings.cascade.combined(student_scores, teacher_scores, routed)
 
     def routed(self, queries: Sequence[str], student_scores: np.ndarray) -> np.ndarray:
-        """Return the pairs that are sent to the teacher. *Shape:* (n_pairs,), bool."""
+        """Return which pairs go to the teacher. *Shape:* (n_pairs,), bool."""
         if self.settings.top_k is not None:
             return top_k_of_queries(queries, student_scores, self.settings.top_k)
         level = float("inf") if self.settings.level is None else self.settings.level
         return np.asarray(self.settings.cascade.doubt(student_scores) >= level)
 
     def unit(self, scores: np.ndarray) -> np.ndarray:
-        """Return the scores: they are probabilities. *Shape:* that of scores, float32."""
+        """Return the scores unchanged, as they are probabilities. *Shape:* that of scores, float32."""
         return np.asarray(scores, dtype=np.float32)
 
     def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
-        """Tokens that the student reads of each pair. *Shape:* (n_pairs,)."""
+        """Return the number of tokens of each pair that the student reads. *Shape:* (n_pairs,)."""
         return self.student.token_counts(queries, documents)
 
     def __repr__(self) -> str:
@@ -230,12 +234,14 @@ class CascadeScorer:
 
 
 def compares_documents(scorer: PairScorer) -> bool:
-    """Tell whether a pair's score depends on other documents of its query: one call has to score all of them."""
+    """Tell whether a pair's score depends on the query's other documents, so that one call must score all of them."""
     return isinstance(scorer, CascadeScorer) and scorer.settings.top_k is not None
 
 
 def top_k_of_queries(queries: Sequence[str], scores: np.ndarray, k: int) -> np.ndarray:
-    """Return which pairs are among the k best of their query; earlier ones win ties. *Shape:* (n_pairs,), bool.
+    """Return which pairs are among the k best of their query; of equal scores the earlier one counts as better.
+
+    *Shape:* (n_pairs,), bool
 
     >>> top_k_of_queries(["a", "a", "b", "a"], np.array([0.1, 0.9, 0.0, 0.5]), 2)
     array([False,  True,  True,  True])

@@ -1,7 +1,9 @@
-"""Answers of a server about texts or pairs, each requested once; with a cost estimate and a first trial request.
+"""Get a server's answers to texts or pairs, each once: an estimate first, one answer as a test, the cost at the end.
 
-signals/<name>/answers/         vectors or scores by the hash of what was asked (`distill.scorers.answer_store`)
-/spending.jsonl   each hold and settlement of the budget, which a kill survives
+    signals/<name>/answers/          vectors or scores by the hash of the request (`distill.scorers.answer_store`)
+    signals/<name>/spending.jsonl    each hold and settlement of the budget; the file survives a kill
+
+If the recipe names a cache folder, the answers are in that folder instead.
 """
 
 import logging
@@ -27,14 +29,14 @@ __all__ = ["EndpointAnswers"]
 
 log = logging.getLogger(__name__)
 _SPENDING = "spending.jsonl"
-_GRADE_TOKENS = 20  # of an answer that holds a grade alone
-_LEAST_GRADE = 0.01  # grades 0 and 4 become 0.01 and 0.99, which have a logit and are precise enough for five values
+_GRADE_TOKENS = 20  # of an answer with only a grade
+_LEAST_GRADE = 0.01  # grades 0 and 4 become 0.01 and 0.99, which have a logit; five grades are no more exact
 
 
 class EndpointAnswers:
-    """The answers of an endpoint; stored answers of earlier runs are used first.
+    """The answers of an endpoint, with stored answers of earlier runs.
 
-    :param folder: the folder of stored answers and spending
+    :param folder: the folder of the answers and of the ledger of their cost
     :param may_ask: False sends no request
     """
 
@@ -57,10 +59,10 @@ class EndpointAnswers:
             self._source = RemoteScores(settings, cache, self.budget)
 
     def ask(self, items: Sequence[Item], roles: Sequence[int], progress: OnProgress) -> np.ndarray:
-        """Return the answers, requesting those that are not stored.
+        """Return the answers; request those that are not stored.
 
-        :raises BadInput: if the server refuses, or no request may be sent; `JobFailed` if it fails, or the budget is
-            used up
+        :raises BadInput: if the server refuses, or answers are missing and no request may be sent
+        :raises JobFailed: if the server fails, or the budget is used up
         """
         if not self.may_ask and (missing := self.missing(items, roles)):
             raise BadInput(f"{len(missing):,} of {len(items):,} were never asked")
@@ -76,15 +78,15 @@ class EndpointAnswers:
         return to_scale(f"teacher {self.name}: {self.settings.endpoint.model}", self.settings, scores, **least)
 
     def missing(self, items: Sequence[Item], roles: Sequence[int]) -> list[Any]:
-        """Return the items that would be sent: texts with prompts, or pairs."""
+        """Return what would be sent: texts with their prompts, or pairs."""
         if isinstance(self._source, RemoteEmbeddings):
             return self._source.missing(self._prompted(items, roles))
         return self._source.missing(self._pairs(items))
 
     def check(self, items: Sequence[Item], roles: Sequence[int]) -> None:
-        """Check everything that is known before training, and request the first answer, which is stored like any other.
+        """Check before training that the teacher can be asked; request and store the first missing answer.
 
-        :raises BadInput: without a key or a price, or if the estimate is above the budget
+        :raises BadInput: if there is no key or no price, or the estimate exceeds the budget
         """
         missing, endpoint = self.missing(items, roles), self.settings.endpoint
         price, spent = endpoint.price, self.budget.spent
@@ -119,7 +121,7 @@ class EndpointAnswers:
         self.ask(items[first : first + 1], roles[first : first + 1], lambda _: None)
 
     def cost(self) -> dict[str, Any]:
-        """Return the teacher's cost in this run in dollars; requests that were killed count in full."""
+        """Return the teacher's cost for this run, {"dollars", "requests"}; killed requests count in full."""
         n_requests = sum("hold" in change for change in self._spending.records)
         return {"dollars": self.budget.spent, "requests": n_requests}
 

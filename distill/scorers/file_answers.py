@@ -1,7 +1,7 @@
-"""Answers of a file for given texts or pairs: each is looked up as it is written, then in folded form, and checked.
+"""Look up and check the answers to texts or pairs in a file: by the exact text, else by the folded text.
 
-Folding is this toolkit's rule for comparing texts (`distill.data.splitting.text_key`): NFC, white space as one space.
-Only requested answers are kept and checked, so the file may have others.
+A folded text is what this toolkit compares everywhere (`distill.data.splitting.text_key`): NFC, with each run of white
+space as one space. Only the requested answers are kept and checked, so a file may hold more.
 """
 
 import logging
@@ -20,20 +20,21 @@ from distill.wording import counted
 __all__ = ["FileAnswers", "read_answers", "shown_item", "to_scale"]
 
 log = logging.getLogger(__name__)
-_SAME = 1e-3  # two answers to one text count as equal below this relative difference: servers round differently
-_LEAST_UNIT = 1e-6  # of a score in [0, 1]: 0 and 1 have no logit
+_SAME = 1e-3  # two answers to one text with a smaller relative difference count as equal: servers round differently
+_LEAST_UNIT = 1e-6  # unit scores are clipped to this distance from 0 and 1, which have no logit
 _ROUNDING = 1e-4
 _SHOWN = 60
 
 
 @dataclass(frozen=True)
 class FileAnswers:
-    """The answers to the requested items, and the items that the file lacks.
+    """The answers to the requested items, and the items without an answer.
 
     *Shape:* values: (n_found, width) embeddings, or (n_found,) logits or cosines, float32
 
-    :param rows: the row of each item's answer
-    :param n_folded: how many were found only after white space and Unicode were normalized
+    :param rows: the row in `values` of each item's answer
+    :param missing: the items without an answer
+    :param n_folded: how many items were found only by their folded text
     """
 
     rows: Mapping[Item, int]
@@ -42,17 +43,17 @@ class FileAnswers:
     n_folded: int
 
     def of(self, items: Sequence[Item]) -> np.ndarray:
-        """Return the answers to items that are not missing."""
+        """Return the answers to items, none of which may be missing."""
         return self.values[[self.rows[item] for item in items]]
 
 
 def read_answers(name: str, settings: FileTeacher, items: Sequence[Item], *, whole: bool = False) -> FileAnswers:
-    """Look items up in a teacher's files.
+    """Look up items in a teacher's files.
 
-    :param name: the teacher's, for messages
-    :param whole: these are all items of a recipe: the same answer to everything is refused
-    :raises BadInput: if a file cannot be read, or its answers are invalid: several different ones to an item, NaN,
-        vectors of several widths or of zeros, scores outside their range, the same answer to everything
+    :param name: the teacher's name, for messages
+    :param whole: True if these are all items of a recipe; the same answer to all of them is then refused
+    :raises BadInput: if a file cannot be read or an answer is invalid: different answers to one item, NaN, vectors of
+        different widths, zero vectors, scores outside their range, the same answer to all items
     """
     found = _Found.of(items)
     try:
@@ -78,7 +79,7 @@ def read_answers(name: str, settings: FileTeacher, items: Sequence[Item], *, who
 
 
 def shown_item(item: Item) -> str:
-    """Return the beginning of a text, or of both texts of a pair, for a message."""
+    """Return the start of a text, or of both texts of a pair, for a message."""
     texts = [item] if isinstance(item, str) else item
     cut = [" ".join(text.split()) for text in texts]
     return " and ".join(repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…") for text in cut)
@@ -94,7 +95,7 @@ def _key(item: Item) -> Item:
 
 @dataclass
 class _Found:
-    """Answers found so far: for each item the first exact match, and the first match in folded form."""
+    """The answers found so far: for each item the first with the exact text, and the first with the folded text."""
 
     items: list[Item]
     by_item: dict[Item, int]
@@ -102,7 +103,7 @@ class _Found:
     values: list[np.ndarray] = field(default_factory=list)
     exact: dict[int, int] = field(default_factory=dict)
     folded: dict[int, int] = field(default_factory=dict)
-    torn: dict[int, None] = field(default_factory=dict)  # items whose exact matches have different answers
+    torn: dict[int, None] = field(default_factory=dict)  # items whose exact text has different answers
     torn_folded: set[int] = field(default_factory=set)
     n_repeats: int = 0
 
@@ -131,7 +132,7 @@ class _Found:
                     self.torn_folded.add(other)
 
     def _keep(self, rows: dict[int, int], number: int, value: np.ndarray) -> bool:
-        """Keep the first answer; return whether this one is the same."""
+        """Keep the first answer; return False if this one differs from it."""
         if number in rows:
             return _is_same(self.values[rows[number]], value)
         rows[number] = len(self.values)
@@ -139,9 +140,9 @@ class _Found:
         return True
 
     def answers(self, where: str) -> FileAnswers:
-        """Return the answers.
+        """Return the answers that were found.
 
-        :raises BadInput: if an item has several different answers
+        :raises BadInput: if an item has different answers
         """
         folded = {number: row for number, row in self.folded.items() if number not in self.exact}
         torn = [*self.torn, *(number for number in folded if number in self.torn_folded)]
@@ -202,13 +203,12 @@ def _refuse(where: str, what: str, wrong: np.ndarray, item_of: Mapping[int, Item
 
 
 def to_scale(where: str, settings: ScaledAnswers, values: np.ndarray, least: float = _LEAST_UNIT) -> np.ndarray:
-    """Return scores in the stored form: cosines, or logits; scores u of scale unit become ln(u / (1 − u)).
+    """Convert scores to cosines or logits; a score u of scale "unit" becomes ln(u / (1 − u)).
 
     *Shape:* values: (n_pairs,) float64; result: the same, float32
 
     :param least: unit scores are clipped to [least, 1 − least], because 0 and 1 have no logit
-
-    :raises BadInput: for scores outside their range
+    :raises BadInput: if scores are outside their range
     """
     if settings.scale == "logit":
         return values.astype(np.float32)

@@ -1,12 +1,12 @@
-"""Rows of a file of answers, unchanged: (text, vector) or ((query, document), score), in any of five formats.
+"""Read the rows of a file of answers: (text, vector) or ((query, document), score), in any of five formats.
 
     .parquet   a column of lists (of any float type), or of numbers
-    .npz       arrays by name: texts as strings (no objects: those are pickles), vectors in two dimensions
-    .csv .tsv  a vector is a JSON list, or numbers between spaces, commas or semicolons
+    .npz       arrays by name: texts as strings (not as objects, which are pickles), vectors in two dimensions
+    .csv .tsv  a vector is a JSON list, or numbers separated by spaces, commas or semicolons
     .jsonl     a vector is a list
 
-A row without a valid text (empty, a null, a number that is not finite) is left out and counted. A vector or score is
-checked later, when it is looked up.
+A row without a valid text (empty, null, or a number that is not finite) is skipped and counted. Vectors and scores are
+checked later, and only for the items that are requested.
 """
 
 import json
@@ -38,9 +38,9 @@ _SECTION = "the teacher's columns"
 
 
 def answer_rows(settings: FileTeacher, path: str) -> Iterator[tuple[list[Item], np.ndarray]]:
-    """Yield items and their answers, batch by batch. *Shape:* answers: (n_items, width) or (n_items,), float64.
+    """Yield items and their answers in batches. *Shape:* answers: (n_items, width) or (n_items,), float64.
 
-    :raises BadInput: naming the file, and the row if there is one
+    :raises BadInput: naming the file, and the row if the problem is in one row
     """
     columns = settings.columns
     if settings.signal == "embeddings":
@@ -77,7 +77,7 @@ def _item(item: tuple[Any, ...]) -> Item:
 
 
 def _batches(path: str, names: list[str], value: str) -> Iterator[tuple[list[tuple[Any, ...]], Any]]:
-    """Yield the texts of rows with their answers."""
+    """Yield the texts and the answers of rows, in batches."""
     if path.lower().endswith(".npz"):
         yield from _npz(Path(path), names, value)
         return
@@ -180,7 +180,7 @@ def _scores(path: str, answers: Any, before: int) -> np.ndarray:
     values = np.empty(len(answers), dtype=np.float64)
     for row, answer in enumerate(answers):
         try:
-            if isinstance(answer, bool):  # else true and false would be read as 1 and 0
+            if isinstance(answer, bool):  # float() would turn true and false into 1 and 0
                 raise TypeError("booleans are no numbers")
             values[row] = np.nan if answer is None or answer == "" else float(answer)
         except (TypeError, ValueError, OverflowError):

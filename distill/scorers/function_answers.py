@@ -1,4 +1,4 @@
-"""Answers of a Python function about texts or pairs: it is called for batches of items, and its results are checked."""
+"""Get answers to texts or pairs from a Python function, called for 1,024 items at a time, and check its results."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,16 +17,16 @@ _AT_ONCE = 1024
 
 
 class FunctionAnswers:
-    """The answers of a function; None stands for a function that was not given."""
+    """The answers of a function; None means that the caller has given none."""
 
     def __init__(self, name: str, settings: CallableTeacher, function: Callable[..., Any] | None) -> None:
         self.name, self.settings, self._function = name, settings, function
 
     def ask(self, items: Sequence[Item], roles: Sequence[int], progress: OnProgress) -> np.ndarray:
-        """Call the function.
+        """Call the function for the items.
 
         :raises BadInput: if there is no function, or its result is invalid
-        :raises JobFailed: if it raises an exception
+        :raises JobFailed: if the function raises an error
         """
         if self._function is None:
             raise BadInput(

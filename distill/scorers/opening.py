@@ -1,7 +1,7 @@
-"""`open_scorer` opens any scorer of pairs from its folder: a model, a baseline or a cascade.
+"""Open any scorer of pairs from its folder: a model, a baseline, a cascade or a teacher that compares tokens.
 
-`distill score` and the benchmark use it. A folder with a `scorer.json` is a baseline or a cascade, any other one is a
-model folder.
+`distill score` and the benchmark use `open_scorer`. A folder with a `scorer.json` is one of the other kinds; a folder
+without it is a model folder.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 ResultColumns = dict[str, tuple[type, Callable[[np.ndarray], np.ndarray]]]
-"""The columns of a table of scores: the type of each, and the function that computes it from the scores."""
+"""The columns of a table of scores by name: the type of each, and the function that computes it from the scores."""
 
 
 def open_scorer(
@@ -51,19 +51,20 @@ def open_scorer(
     own: Remote | None = None,
     **arguments: Unpack[LoadArguments],
 ) -> PairScorer:
-    """Open a model folder, as `distill.runtime.opening.load` does, or a baseline's.
+    """Open the scorer in a folder; a model folder is opened as by `distill.runtime.opening.load`.
 
-    :param other_side: the teacher of a student for one side of pairs; it runs with the settings of its folder
-    :param allow_hosts: hosts to which a remote scorer may send texts and the key, such as "api.openai.com" or
-        "localhost:8000"; () allows none, since a folder from anybody may name any host
+    :param other_side: the folder of the teacher, for a student that serves one side of pairs; its own settings for
+        runtime, precision and length apply
+    :param allow_hosts: hosts that a remote scorer may send texts and the key to, such as "api.openai.com" or
+        "localhost:8000"; () allows none, because a folder may come from anybody and name any host
     :param key_variable: the environment variable with the key of that host; None is OPENAI_API_KEY
-    :param arguments: arguments of `load`, for the model inside
-    :param own: the remote baseline in the caller's own recipe, whose settings are used
-    :raises BadInput: if the folder is incomplete, or would send texts to a host that is not allowed
+    :param own: the remote baseline as the caller's own recipe states it; it is used without the check of hosts
+    :param arguments: arguments of `load` for the model inside
+    :raises BadInput: if the folder is incomplete, or names a host that is not allowed
     """
     folder = Path(path)
     if other_side is not None:
-        if arguments.get("precision") != "auto":  # with auto the path may be a folder of exports
+        if arguments.get("precision") != "auto":  # "auto" also accepts a folder of exports
             check_model_folder(folder)
         of_this_side: tuple[str, ...] = ("runtime", "precision", "max_length")
         for_both = {name: value for name, value in arguments.items() if name not in of_this_side}
@@ -87,11 +88,11 @@ def open_scorer(
 
 
 def result_columns(model: str | Path, scorer: PairScorer, *, calibrated: bool, decide: bool) -> ResultColumns:
-    """Return the columns that `distill score` writes: score, unit_score, and those of the folder's calibration.
+    """Return the columns that `distill score` writes per pair: score, unit_score, and those from the calibration.
 
     :param calibrated: add probability
-    :param decide: add match, 1 where the score reaches the folder's threshold, else 0
-    :raises BadInput: if `calibrated` or `decide` is set and the folder has no calibration, before anything is scored
+    :param decide: add match: 1 if the score reaches the folder's threshold, else 0
+    :raises BadInput: if a calibration is requested and the folder has none; raised before anything is scored
     """
     columns: ResultColumns = {"score": (float, lambda scores: scores), "unit_score": (float, scorer.unit)}
     if not (calibrated or decide):
@@ -121,7 +122,7 @@ def _open_token_scorer(folder: Path, **arguments: Unpack[LoadArguments]) -> Pair
 
 
 def check_scorer_folder(folder: Path) -> str:
-    """Check that a folder can be opened as a scorer and return its kind.
+    """Check that a folder can be opened as a scorer, and return its kind.
 
     :raises BadInput: naming the missing file
     """
@@ -139,9 +140,9 @@ def check_scorer_folder(folder: Path) -> str:
 
 
 def check_local_scorers(folders: Sequence[Path]) -> None:
-    """Check that folders can be opened as local scorers, whose speed can be measured.
+    """Check that folders can be opened as scorers that run on this machine, so that their speed can be measured.
 
-    :raises BadInput: for an incomplete folder, and for a remote scorer
+    :raises BadInput: if a folder is incomplete, or holds a remote scorer
     """
     for folder in folders:
         if check_scorer_folder(folder) == "remote":
@@ -151,7 +152,7 @@ def check_local_scorers(folders: Sequence[Path]) -> None:
 
 
 def model_folder(folder: Path) -> Path:
-    """Return the folder of the model that a scorer runs: for paragraphs the inner model, for a cascade the student."""
+    """Return the folder of the model that a scorer runs: the inner model for paragraphs, the student for a cascade."""
     settings = _read_settings(folder) if (folder / SCORER_FILE).is_file() else None
     if isinstance(settings, CascadeSettings):
         return _within(folder, settings.student)
@@ -159,7 +160,7 @@ def model_folder(folder: Path) -> Path:
 
 
 def scorer_folders(folder: Path) -> list[Path]:
-    """Return all folders on which a scorer's results depend: its own, and those of the models that it names."""
+    """Return all folders that a scorer's results depend on: its own, and those of the models that it names."""
     settings = _read_settings(folder) if (folder / SCORER_FILE).is_file() else None
     if isinstance(settings, CascadeSettings):
         return [folder, *(_within(folder, path) for path, _, _ in settings.models())]
@@ -167,7 +168,7 @@ def scorer_folders(folder: Path) -> list[Path]:
 
 
 class _NoModel(BadInput):
-    """The folder has nothing that could be opened."""
+    """The folder holds a teacher that cannot be opened as a scorer."""
 
 
 _Settings = TfIdf | Remote | Paragraphs | CascadeSettings | M3Teacher | LateInteractionTeacher
@@ -196,9 +197,11 @@ def _read_settings(folder: Path) -> _Settings:
 
 
 def _allowed(folder: Path, settings: Remote, allow_hosts: Sequence[str], key_variable: str | None) -> Remote:
-    """Return the remote scorer of a folder, if the caller allows its host.
+    """Return the settings of a remote scorer from a folder, after checking that the caller allows its host.
 
-    The folder cannot choose which secret is sent, nor where files are written.
+    The folder decides neither which key is sent nor where files are written.
+
+    :raises BadInput: if the host is not allowed, or the folder names another key variable than the caller
     """
     endpoint = settings.endpoint
     parts = urlsplit(endpoint.base_url)
@@ -216,7 +219,7 @@ def _allowed(folder: Path, settings: Remote, allow_hosts: Sequence[str], key_var
 
 
 def _cache_of(folder: Path) -> Path:
-    """Return the folder of a scorer's stored embeddings: beside the baselines of a run, else in the user's cache."""
+    """Return the folder for a scorer's embeddings: beside the baselines of a run, else in the user's cache."""
     run = folder.resolve().parent.parent
     if folder.resolve().parent.name == "baselines" and (run / "recipe.json").is_file():
         return folder.resolve().parent / "embeddings"
@@ -231,9 +234,9 @@ def _inner(folder: Path, settings: Paragraphs) -> Path:
 
 
 def _within(folder: Path, stated: str) -> Path:
-    """Return the model folder that a scorer.json names: any folder if in a run, else one inside its own folder.
+    """Return the model folder that a scorer.json names; outside of a run it must be inside the scorer's folder.
 
-    :raises BadInput: for a path outside
+    :raises BadInput: if the path is invalid or leads outside
     """
     try:
         place = (folder / stated).resolve()

@@ -1,10 +1,10 @@
-"""A student that serves one side of pairs, beside the teacher that serves the other.
+"""Combine a student that serves one side of pairs with the teacher that serves the other side.
 
     pair = pair_up(load("runs/r/exports/openvino-int8"), load("runs/r/teachers/bi"))
     scores = pair.score(queries, documents)          # the student's query vectors, the teacher's document vectors
 
-The student's card names the teacher's revision whose embedding space it uses. Vectors of another revision or model are
-refused: they would give scores that look valid but are not.
+The student's card names the revision of the teacher that it was trained with. Another revision or model has another
+vector space and would give meaningless scores that look valid, so it is refused.
 """
 
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ __all__ = ["OneSide", "check_index", "pair_up"]
 
 
 def pair_up(own: Scorer, other: Scorer) -> PairedScorer:
-    """Combine the models of the two sides into one scorer.
+    """Combine the models of both sides.
 
-    :raises BadInput: if `own` embeds both sides, or `other` is not the revision that `own` was trained with
+    :raises BadInput: if `own` serves both sides, or `other` is not the revision that `own` was trained with
     """
     if own.side is None:
         raise BadInput(f"{own.path} reads both sides of pairs; leave out the model of the other side")
@@ -40,7 +40,7 @@ def check_index(own: Path, other: Path) -> None:
     """
     card, others = read_card(own), read_card(other)
     stated: dict[str, Any] = {} if card is None else dict(card.details.get(ASYMMETRIC) or {})
-    own_revision = revision(other)  # computed from the files: the card may belong to others
+    own_revision = revision(other)  # computed from the files: the card may belong to other files
     exported_from = others.parents.values() if others is not None and others.stage == "export" else ()
     if stated.get("revision") in (own_revision, *exported_from):
         return
@@ -51,9 +51,9 @@ def check_index(own: Path, other: Path) -> None:
 
 
 class OneSide:
-    """The own side of an asymmetric student as a scorer, to measure its latency: it reads only that side of a pair.
+    """One side of an asymmetric student as a scorer, to measure its latency; only that side of a pair is encoded.
 
-    `score` returns the length of the vector, since only its time is measured.
+    `score` returns the norm of the vector, because only the time is of interest.
     """
 
     def __init__(self, scorer: Scorer) -> None:
@@ -64,13 +64,13 @@ class OneSide:
 
     @property
     def n_parameters(self) -> int:
-        """Those of the one side."""
+        """Number of parameters of this side's model."""
         return self.scorer.n_parameters
 
     def score(
         self, queries: Sequence[str], documents: Sequence[str], *, progress: bool | OnProgress = False
     ) -> np.ndarray:
-        """Encode the own side of each pair. *Shape:* (n_pairs,), float32."""
+        """Encode this side of each pair and return the norms. *Shape:* (n_pairs,), float32."""
         if self.side == "query":
             vectors = self.scorer.encode_queries(queries, progress=progress)
         else:
@@ -79,9 +79,9 @@ class OneSide:
         return lengths
 
     def unit(self, scores: np.ndarray) -> np.ndarray:
-        """Return the scores unchanged, since one side has no score. *Shape:* that of scores."""
+        """Return the values unchanged: one side has no score. *Shape:* that of scores."""
         return scores
 
     def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
-        """Tokens that the own side reads. *Shape:* (n_pairs,)."""
+        """Return the number of tokens of this side. *Shape:* (n_pairs,)."""
         return self.scorer._tokens(queries if self.side == "query" else documents).lengths

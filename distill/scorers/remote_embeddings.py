@@ -1,6 +1,6 @@
-"""Embeddings of an OpenAI-compatible endpoint, stored on disk: a text is paid for once, by whichever process is first.
+"""Get embeddings from an OpenAI-compatible endpoint and keep them on disk, so that each text is paid for once.
 
-Vectors are in append-only shards, in a folder for each model and dimensions, and are looked up by the text's hash.
+Vectors are stored by the text's hash in append-only shards, in a folder per model and dimensions.
 """
 
 import asyncio
@@ -26,21 +26,22 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EmbeddingBatch:
-    """The limits of one call."""
+    """The limits of one request."""
 
     texts: int = 256
     tokens: int = 100_000
-    """By an estimate; a longer text has a call to itself."""
+    """Estimated tokens; a longer text has a request of its own."""
 
 
 class RemoteEmbeddings:
-    """An encoder behind an endpoint, with every vector stored on disk: a text is paid for once.
+    """An encoder behind an endpoint, with every vector kept on disk, so that each text is paid for once.
 
-    `cost` is this object's spending in dollars, `n_requests` its number of requests, `n_truncated` the number of cut
+    `cost` is the dollars that this object has spent, `n_requests` counts its requests, `n_truncated` the truncated
     texts.
 
-    :param cache: a folder that separates models and dimensions; any number of processes may share it
-    :param max_tokens: the length at which a text is cut, by a cautious estimate
+    :param cache: a folder that keeps models and dimensions apart; any number of processes may share it
+    :param dimensions: the width to request; None is the server's default
+    :param max_tokens: longer texts are truncated; the estimate of tokens is rather too high than too low
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class RemoteEmbeddings:
         self._budget = budget or Budget(None)
         self._spent_before = self._budget.spent
         self._store = AnswerStore(cache, {"model": endpoint.model, "dimensions": dimensions})
-        endpoint.price  # noqa: B018  # says at once where the price is unknown
+        endpoint.price  # noqa: B018  # raises at once if the price is unknown
 
     @property
     def cost(self) -> float:
@@ -67,17 +68,17 @@ class RemoteEmbeddings:
         return self._budget.spent - self._spent_before
 
     def missing(self, texts: Sequence[str]) -> list[str]:
-        """Return the texts that would be sent: those that the cache lacks, each once, cut if too long."""
+        """Return the texts that would be sent: each once, truncated if too long, without those in the cache."""
         return [text for text in dict.fromkeys(map(self._truncated, texts)) if text not in self._store]
 
     def encode(self, texts: Sequence[str], *, on_progress: OnProgress | None = None) -> np.ndarray:
-        """Return the vectors of texts, requesting only those that the cache lacks.
+        """Return the vectors of texts; request only those that are not in the cache.
 
         *Shape:* (n_texts, width), float32
 
-        :param on_progress: called with the number of newly finished texts
+        :param on_progress: called with the number of texts done since its last call
 
-        :raises BadInput: on an empty text, which servers refuse.
+        :raises BadInput: if a text is empty, which servers refuse.
         """
         if empty := [i for i, text in enumerate(texts) if not text.strip()]:
             raise BadInput(
@@ -104,13 +105,13 @@ class RemoteEmbeddings:
         return self._store.gather(sent)
 
     async def _ask(self, texts: Sequence[str], report: OnProgress) -> None:
-        from distill.endpoints.client import Client, run_all  # needs openai, which only asking does
+        from distill.endpoints.client import Client, run_all  # imported here because only requests need openai
 
         async with Client(self.endpoint, self._budget) as client:
             batches = self._batches(texts)
 
             async def work() -> None:
-                for batch in batches:  # shared: each worker takes the next one
+                for batch in batches:  # a shared iterator: each worker takes the next batch
                     self._store.add(batch, await client.embed(batch, dimensions=self.dimensions))
                     report(len(batch))
 

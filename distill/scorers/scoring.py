@@ -1,4 +1,4 @@
-"""The common interface of all scorers of pairs: models, baselines and cascades."""
+"""The interface of everything that scores pairs: a model, a baseline or a cascade."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -10,15 +10,15 @@ from distill.progress import OnProgress
 __all__ = ["SCORER_FILE", "PairScorer"]
 
 SCORER_FILE = "scorer.json"
-"""The file that describes a scorer whose folder is not a model folder of sentence-transformers."""
+"""The file that describes the scorer in a folder that is not a sentence-transformers model folder."""
 
 
 class PairScorer(Protocol):
-    """The interface that the benchmark needs from a scorer of pairs."""
+    """The interface that the benchmark needs of a scorer of pairs."""
 
     @property
     def kind(self) -> str:
-        """Such as "bi_encoder" or "tfidf"."""
+        """The kind, such as "bi_encoder" or "tfidf"."""
 
     @property
     def runtime(self) -> str:
@@ -30,19 +30,19 @@ class PairScorer(Protocol):
 
     @property
     def max_length(self) -> int | None:
-        """The most tokens of a text or pair; None is no limit."""
+        """Maximum number of tokens of a text or pair; None is no limit."""
 
     @property
     def n_parameters(self) -> int:
-        """The number of learned parameters."""
+        """Number of learned parameters."""
 
     def score(
         self, queries: Sequence[str], documents: Sequence[str], *, progress: bool | OnProgress = False
     ) -> np.ndarray:
-        """Score pairs. *Shape:* (n_pairs,), float32 or float64."""
+        """Return the score of each pair. *Shape:* (n_pairs,), float32 or float64."""
 
     def unit(self, scores: np.ndarray) -> np.ndarray:
-        """Map scores onto [0, 1]. *Shape:* that of scores, float32."""
+        """Map scores to [0, 1]. *Shape:* that of scores, float32."""
 
     def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
-        """Tokens that are read of each pair. *Shape:* (n_pairs,)."""
+        """Return the number of tokens of each pair that are read. *Shape:* (n_pairs,)."""

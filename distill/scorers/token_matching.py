@@ -1,6 +1,6 @@
-"""Comparison of two texts by their tokens: lexical match of weighted tokens, and late interaction of token vectors.
+"""Compare two texts by their tokens: lexical match of weighted tokens, and late interaction of token vectors.
 
-Each function takes one query and one document, so neither padding nor other texts of a batch affect the score.
+Each function takes one query and one document, so that padding and other texts of a batch have no influence.
 """
 
 from dataclasses import dataclass
@@ -12,9 +12,10 @@ __all__ = ["TextOutputs", "lexical_match", "lexical_weights", "mean_max_similari
 
 @dataclass(frozen=True)
 class TextOutputs:
-    """A model's outputs for one text; None for an output that was not requested.
+    """A model's outputs for one text; None for outputs that were not requested.
 
-    *Shape:* dense: (width,), of unit length; token_ids, token_weights: (n_different_tokens,), rising ids; vectors: (n_tokens, width)
+    *Shape:* dense: (width,), of unit length; token_ids, token_weights: (n_different_tokens,), ids increasing; vectors:
+    (n_tokens, width)
     """
 
     dense: np.ndarray | None = None
@@ -24,13 +25,13 @@ class TextOutputs:
 
     @property
     def n_bytes(self) -> int:
-        """Its memory in bytes."""
+        """Bytes of memory of the outputs."""
         held = (self.dense, self.token_ids, self.token_weights, self.vectors)
         return sum(array.nbytes for array in held if array is not None)
 
 
 def lexical_weights(ids: np.ndarray, weights: np.ndarray, left_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distinct tokens of a text, in ascending order, and the greatest weight of each, without `left_out`.
+    """Return the different token ids of a text, increasing, and the greatest weight of each, without ids in `left_out`.
 
     *Shape:* ids, weights: (n_tokens,); left_out: (n,) ids; results: (n_different_tokens,)
 
@@ -46,7 +47,7 @@ def lexical_weights(ids: np.ndarray, weights: np.ndarray, left_out: np.ndarray) 
 
 
 def lexical_match(query: TextOutputs, document: TextOutputs) -> float:
-    """Return the sum, over the tokens that both texts have, of weight × weight.
+    """Return the sum of query weight × document weight over the tokens that both texts contain.
 
     >>> one = TextOutputs(token_ids=np.array([5, 7, 9]), token_weights=np.array([0.5, 0.25, 1.0]))
     >>> other = TextOutputs(token_ids=np.array([7, 9]), token_weights=np.array([1.0, 0.5]))
@@ -60,9 +61,9 @@ def lexical_match(query: TextOutputs, document: TextOutputs) -> float:
 
 
 def sum_max_similarity(query: np.ndarray, document: np.ndarray) -> float:
-    """Return the sum, over the query's tokens, of the greatest product with a token of the document (Khattab & Zaharia 2020).
+    """Return the sum over query tokens of the greatest dot product with a document token (Khattab & Zaharia 2020).
 
-    It is 0 for a text without tokens.
+    It is 0 if one of the texts has no tokens.
 
     *Shape:* query: (n_query_tokens, width); document: (n_document_tokens, width)
 
@@ -75,7 +76,7 @@ def sum_max_similarity(query: np.ndarray, document: np.ndarray) -> float:
 
 
 def mean_max_similarity(query: np.ndarray, document: np.ndarray) -> float:
-    """Return `sum_max_similarity` divided by the query's tokens; of unit vectors it lies in [-1, 1].
+    """Return `sum_max_similarity` divided by the number of query tokens; in [-1, 1] for unit vectors.
 
     *Shape:* query: (n_query_tokens, width); document: (n_document_tokens, width)
     """

@@ -1,9 +1,9 @@
-"""Readers of texts for models that compare tokens: BGE-m3's three outputs, and the token vectors of late interaction.
+"""Run models that compare tokens: BGE-m3 with its three outputs, and late interaction with a vector per token.
 
-    M3Reader                an encoder and two heads; texts in batches of about one length
+    M3Reader                an encoder and two heads; texts in batches of similar length
     LateInteractionReader   sentence-transformers' `MultiVectorEncoder`
 
-A model is in the folder `model` of its teacher's folder, and BGE-m3's heads are beside it.
+The model is in the subfolder `model` of the teacher's folder; BGE-m3's heads are beside that subfolder.
 """
 
 from collections.abc import Hashable, Sequence
@@ -41,7 +41,7 @@ _TEXTS_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class HowToRead:
-    """A caller's options for a model; None is a GPU if there is one, float32, and all threads."""
+    """The caller's options for a model; None means float32, all threads, and a GPU if there is one."""
 
     precision: Precision | None = None
     n_threads: int | None = None
@@ -50,11 +50,11 @@ class HowToRead:
 
 
 class TokenReader(Protocol):
-    """A model that reads texts one by one and compares two of them."""
+    """A model that encodes each text by itself and compares the outputs of two texts."""
 
     @property
     def precision(self) -> str:
-        """What it computes in."""
+        """The number format that it computes in."""
 
     @property
     def tokenizer(self) -> Any:
@@ -62,30 +62,30 @@ class TokenReader(Protocol):
 
     @property
     def limits(self) -> tuple[int, int]:
-        """The most tokens of a query and of a document."""
+        """The maximum number of tokens of a query and of a document."""
 
     @property
     def bytes_per_token(self) -> int:
-        """The memory in bytes that a text's outputs take per token."""
+        """Bytes of memory that the outputs of a text take per token."""
 
     @property
     def n_parameters(self) -> int:
         """Parameters of the encoder and its heads."""
 
     def key(self, text: str, role: int) -> Hashable:
-        """Return a key: texts with the same key are read alike. The role is 0 for queries and 1 for documents."""
+        """Return a key that is equal for texts with equal outputs; the role is 0 for queries and 1 for documents."""
 
     def prompted(self, texts: Sequence[str], role: int) -> list[str]:
-        """Put the prompt of the role before texts."""
+        """Put the prompt of the role in front of each text."""
 
     def read(self, texts: Sequence[str], role: int) -> list[TextOutputs]:
-        """Return the outputs of texts that the comparison needs."""
+        """Return the outputs of each text that `match` compares."""
 
     def match(self, query: TextOutputs, document: TextOutputs) -> float:
         """Return the score of a pair."""
 
     def token_counts(self, texts: Sequence[str], role: int) -> np.ndarray:
-        """Return how many tokens are read of each text. *Shape:* (n_texts,)."""
+        """Return the number of tokens of each text that the model reads. *Shape:* (n_texts,)."""
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ class TokenReader(Protocol):
 def open_m3_reader(folder: Path, settings: M3Teacher, how: HowToRead) -> "M3Reader":
     """Open a folder that `teachers.token_teachers` has written.
 
-    :raises BadInput: where it is not whole
+    :raises BadInput: if the folder is incomplete
     """
     files = read_model_files(folder / INNER_MODEL)
     engine = open_torch(files, how.precision, how.n_threads or usable_cpus(), how.device)
@@ -129,11 +129,11 @@ class M3Reader:
         return self._engine.count_parameters() + self._heads.n_parameters
 
     def key(self, text: str, role: int) -> Hashable:
-        """The text with its prompt: queries and documents are read alike."""
+        """Return the text with its prompt in front; the encoder treats queries and documents alike."""
         return self._prompts[role] + text
 
     def prompted(self, texts: Sequence[str], role: int) -> list[str]:
-        """Put the prompt of the role before texts."""
+        """Put the prompt of the role in front of each text."""
         return [self._prompts[role] + text for text in texts]
 
     def embed(self, texts: Sequence[str], role: int) -> np.ndarray:
@@ -142,11 +142,11 @@ class M3Reader:
         return np.stack([outputs.dense for outputs in read if outputs.dense is not None])
 
     def read(self, texts: Sequence[str], role: int) -> list[TextOutputs]:
-        """Return the outputs that have a weight."""
+        """Return the outputs of each text: dense always, the others if their weight is not 0."""
         return self._read(self.prompted(texts, role), dense_alone=False)
 
     def match(self, query: TextOutputs, document: TextOutputs) -> float:
-        """Return the mean of the three scores by their weights."""
+        """Return the weighted mean of the three scores."""
         weights, score = self.weights, 0.0
         if weights.dense:
             assert query.dense is not None and document.dense is not None
@@ -159,7 +159,7 @@ class M3Reader:
         return score / weights.total
 
     def token_counts(self, texts: Sequence[str], role: int) -> np.ndarray:
-        """Return how many tokens are read of each text. *Shape:* (n_texts,)."""
+        """Return the number of tokens of each text that the model reads. *Shape:* (n_texts,)."""
         return tokenize(self._tokenizer, self.prompted(texts, role), max_length=self.limits[role]).lengths
 
     def _read(self, texts: Sequence[str], *, dense_alone: bool) -> list[TextOutputs]:
@@ -184,14 +184,14 @@ class M3Reader:
         tokens = state[engine.transformer.module_output_name]  # (n_rows, n_tokens, width)
         with fitting_modules(engine.files):
             dense = _unit(engine.head.apply({**state, "prompt_length": 0})["sentence_embedding"]).cpu().numpy()
-        # a row is copied, because a view would keep its whole batch in memory
+        # copy each row: a view would keep the whole batch in memory
         parts: list[dict[str, Any]] = [{"dense": vector.copy()} for vector in dense]
         if self.weights.sparse and not dense_alone:
             weights = heads.sparse(tokens).relu()[..., 0].cpu().numpy()
             for part, ids, own, n in zip(parts, features["input_ids"], weights, lengths, strict=True):
                 part["token_ids"], part["token_weights"] = lexical_weights(ids[:n], own[:n], self._special)
         if self.weights.multi_vector and not dense_alone:
-            # the first token's state is the dense embedding, and no token of the text
+            # the first position gives the dense embedding; it is not a token of the text
             vectors = _unit(heads.multi_vector(tokens[:, 1:])).cpu().numpy()
             for part, own, n in zip(parts, vectors, lengths, strict=True):
                 part["vectors"] = own[: n - 1].copy()
@@ -212,7 +212,7 @@ def _unit(vectors: Any) -> Any:
 def open_late_reader(folder: Path, settings: LateInteractionTeacher, how: HowToRead) -> "LateInteractionReader":
     """Open a folder that `teachers.token_teachers` has written.
 
-    :raises BadInput: where it is not whole
+    :raises BadInput: if the folder is incomplete
     """
     if how.special_tokens_as_text:
         raise BadInput(
@@ -225,7 +225,7 @@ def open_late_reader(folder: Path, settings: LateInteractionTeacher, how: HowToR
 
 
 class LateInteractionReader:
-    """A `MultiVectorEncoder`."""
+    """A late-interaction model, run by sentence-transformers' `MultiVectorEncoder`."""
 
     def __init__(self, model: Any, settings: LateInteractionTeacher, precision: Precision, device: str) -> None:
         self._model, self._device, self.precision = model, device, str(precision)
@@ -240,15 +240,15 @@ class LateInteractionReader:
         return sum(parameter.numel() for parameter in self._model.parameters())
 
     def key(self, text: str, role: int) -> Hashable:
-        """The text in its role: queries and documents are read in two ways."""
+        """Return role and text: the encoder treats queries and documents differently."""
         return role, text
 
     def prompted(self, texts: Sequence[str], role: int) -> list[str]:
-        """Put the prompt of the role before texts."""
+        """Put the prompt of the role in front of each text."""
         return [self._prompts[role] + text for text in texts]
 
     def read(self, texts: Sequence[str], role: int) -> list[TextOutputs]:
-        """Return the vectors of the tokens that count."""
+        """Return the vectors of the tokens of each text that are compared."""
         import torch
 
         encode = self._model.encode_document if role else self._model.encode_query
@@ -269,11 +269,11 @@ class LateInteractionReader:
         return compare(query.vectors, document.vectors)
 
     def token_counts(self, texts: Sequence[str], role: int) -> np.ndarray:
-        """Return how many tokens are read of each text, expansions among them. *Shape:* (n_texts,)."""
+        """Return the number of tokens of each text that the model reads, with query expansion. *Shape:* (n_texts,)."""
         counts = [np.zeros(0, dtype=np.int64)]
         for start in range(0, len(texts), _TEXTS_AT_ONCE):
             part = self.prompted(texts[start : start + _TEXTS_AT_ONCE], role)
-            with quiet():  # what expansion cuts off is counted where the texts are known, see `TokenScorer.cut_texts`
+            with quiet():  # `TokenScorer.cut_texts` counts the truncated texts
                 features = self._model.preprocess(part, task=("query", "document")[role])
             read = features["attention_mask"].bool()
             if "query_expansion_positions" in features:

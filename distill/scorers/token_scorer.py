@@ -1,10 +1,10 @@
-"""Models that compare tokens, as scorers of pairs: a teacher's folder, opened by `distill.scorers.opening`.
+"""Scorers that compare tokens: teachers whose folder `distill.scorers.opening` opens like that of any other scorer.
 
-    <run>/teachers/<name>/scorer.json           which kind, and how it reads and compares
+    <run>/teachers/<name>/scorer.json           its kind, and how it reads and compares
                          /model/                the encoder, as sentence-transformers opens it
                          /sparse_linear.safetensors, colbert_linear.safetensors     BGE-m3's heads
 
-Within a call a text is read once for many pairs: the outputs of the last texts are kept, up to a gigabyte.
+Within a call, a text of many pairs is encoded once: the outputs of the latest texts are kept, up to a gigabyte.
 """
 
 from collections import OrderedDict
@@ -30,12 +30,12 @@ from distill.scorers.token_readers import HowToRead, M3Reader, TokenReader, open
 __all__ = ["TokenScorer", "open_token_scorer", "read_token_settings"]
 
 _KEPT_BYTES = 1 << 30
-_BLOCK_BYTES = 1 << 29  # the most that the texts of one block of pairs take
+_BLOCK_BYTES = 1 << 29  # the most memory that the texts of one block of pairs take
 _PAIRS_AT_ONCE = 1024
 
 
 class TokenScorer:
-    """A loaded model that compares tokens; `score` gives cosines, or sums over tokens, which are stored as logits."""
+    """A loaded model that compares tokens; `score` gives cosines, or a sum over tokens, which is treated as a logit."""
 
     runtime = "torch"
 
@@ -57,14 +57,14 @@ class TokenScorer:
     def embedding_width(self) -> int:
         """Width of the dense embeddings.
 
-        :raises BadInput: for a model that has none
+        :raises BadInput: if the model has none
         """
         return self._embedder().embedding_width
 
     def score(
         self, queries: Sequence[str], documents: Sequence[str], *, progress: bool | OnProgress = False
     ) -> np.ndarray:
-        """Return the score of each pair, which depends only on the pair. *Shape:* (n_pairs,), float32."""
+        """Return the score of each pair, which depends only on that pair. *Shape:* (n_pairs,), float32."""
         left, right = check_text_pairs(queries, documents)
         out, texts = np.empty(len(left), dtype=np.float32), _Texts(self._reader)
         with self._lock, reporter(progress, "scoring", len(left)) as report:
@@ -88,13 +88,13 @@ class TokenScorer:
         return unit_scores(self.settings.model_kind, scores)
 
     def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
-        """Return how many tokens are read of both texts of each pair. *Shape:* (n_pairs,)."""
+        """Return the number of tokens of each pair that the model reads. *Shape:* (n_pairs,)."""
         asked, told = check_text_pairs(queries, documents)
         counts: np.ndarray = self._reader.token_counts(asked, 0) + self._reader.token_counts(told, 1)
         return counts
 
     def cut_texts(self, queries: Sequence[str], documents: Sequence[str]) -> dict[str, CutTexts]:
-        """Count what `max_length` cuts off, prompts included; a side without texts is left out."""
+        """Count the texts that the length limit truncates, prompts included; a side without texts is omitted."""
         sides = {"queries": queries, "documents": documents}
         return {
             name: sample_cut_texts(self.tokenizer, self._reader.prompted(texts, role), max_length=self.limits[role])
@@ -118,21 +118,21 @@ class TokenScorer:
         return self._reader
 
     def _blocks(self, n_pairs: int) -> Iterator[slice]:
-        """Yield parts of the pairs whose texts fit into memory together, however long they are."""
+        """Yield slices of the pairs whose texts fit into memory together, even at the maximum length."""
         most = _BLOCK_BYTES // (sum(self.limits) * self._reader.bytes_per_token)
         size = max(1, min(_PAIRS_AT_ONCE, most))
         yield from (slice(start, min(start + size, n_pairs)) for start in range(0, n_pairs, size))
 
 
 class _Texts:
-    """A model's outputs for the last texts of a call."""
+    """The model's outputs for the latest texts of a call."""
 
     def __init__(self, reader: TokenReader) -> None:
         self._reader, self._n_bytes = reader, 0
         self._kept: OrderedDict[Hashable, TextOutputs] = OrderedDict()
 
     def read(self, texts: Sequence[str], role: int) -> list[TextOutputs]:
-        """Return the model's outputs for texts; texts that are kept are not read again."""
+        """Return the outputs of texts; texts with kept outputs are not encoded again."""
         keys = [self._reader.key(text, role) for text in texts]
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._kept}
         for key, outputs in zip(missing, self._reader.read(list(missing.values()), role), strict=True):
@@ -143,7 +143,7 @@ class _Texts:
         return [self._kept[key] for key in keys]
 
     def forget(self) -> None:
-        """Drop the least recently used outputs above a gigabyte."""
+        """Drop the least recently used outputs until at most a gigabyte is kept."""
         while self._n_bytes > _KEPT_BYTES:
             self._n_bytes -= self._kept.popitem(last=False)[1].n_bytes
 
@@ -151,7 +151,7 @@ class _Texts:
 def open_token_scorer(folder: Path, how: HowToRead | None = None, *, max_length: int | None = None) -> TokenScorer:
     """Open the folder of a teacher that compares tokens.
 
-    :param max_length: tokens of a text; None is the folder's setting
+    :param max_length: maximum number of tokens of a text; None is the folder's own setting
     :raises BadInput: if the folder is incomplete
     """
     settings, how = read_token_settings(folder), how or HowToRead()
@@ -164,9 +164,9 @@ def open_token_scorer(folder: Path, how: HowToRead | None = None, *, max_length:
 
 
 def read_token_settings(folder: Path) -> M3Teacher | LateInteractionTeacher:
-    """Read the settings by which a folder's model reads and compares texts.
+    """Read the settings of a folder whose model compares tokens.
 
-    :raises BadInput: if its scorer.json is not one that this toolkit writes
+    :raises BadInput: if its scorer.json has another kind or form
     """
     check_files(folder)
     raw = read_json(folder / SCORER_FILE)
