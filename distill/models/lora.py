@@ -22,7 +22,7 @@ def add_adapters(model: Any, lora: Lora) -> None:
     config = LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=_targets(transformer, lora)
     )
-    if transformer.is_gradient_checkpointing:
+    if is_checkpointing(transformer):
         transformer.enable_input_require_grads()  # otherwise frozen embeddings would stop the gradient
     # the head of a generative reranker is its language-model head, which stays frozen
     own_head = [] if is_generative(model) else _head(transformer)
