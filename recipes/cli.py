@@ -51,7 +51,7 @@ LabelRange = Annotated[str, typer.Option(help="Least and greatest label, such as
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 RuntimeOption = Annotated[
     str | None,
-    typer.Option(help="torch, openvino, onnx or numpy; default: what the folder holds, a graph before weights."),
+    typer.Option(help="torch, openvino, onnx or numpy; default: the folder's graph if it has one, else torch."),
 ]
 PrecisionOption = Annotated[
     str | None,
@@ -189,7 +189,7 @@ def benchmark(
     label_column: LabelColumn = "label",
     label_range: LabelRange = "0,1",
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="Folder of the report, where model folders are compared.")
+        Path, typer.Option("-o", "--output", help="Folder of the report, if model folders are compared.")
     ] = Path("report"),
     seconds: Annotated[
         float,
@@ -203,7 +203,7 @@ def benchmark(
         str, typer.Option(help="Arrival rates to serve, as shares of the measured capacity, such as 0.25,0.5,0.75,0.9.")
     ] = "",
     shapes: Annotated[
-        int, typer.Option(min=0, max=_MOST, help="Number of random shapes over which the growth of memory is measured.")
+        int, typer.Option(min=0, max=_MOST, help="Number of random input shapes for measuring how memory grows.")
     ] = 0,
     against: Annotated[Path | None, typer.Option(help="An earlier benchmark.json to compare with.")] = None,
     max_slowdown: Annotated[
@@ -260,7 +260,7 @@ def doctor(
     recipe: RecipePath,
     overrides: Overrides = None,
     pairs: Annotated[
-        int, typer.Option(min=50, max=_MOST, help="Number of validation pairs that each teacher is asked for.")
+        int, typer.Option(min=50, max=_MOST, help="Number of validation pairs that each teacher scores.")
     ] = 300,
     output: Annotated[
         Path | None,
@@ -273,7 +273,7 @@ def doctor(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say whether a student can learn from a recipe's pairs, teachers and cached signals; exit code 1 where it cannot."""
+    """Say whether a student can learn from a recipe's pairs, teachers and cached signals; exit code 1 if it cannot."""
     from distill.recipe.reading import load_recipe
     from recipes.commands import examine
     from recipes.options import OutputPlace
@@ -305,7 +305,7 @@ def evaluate(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run models on tasks of MTEB, and on a recipe's evaluation pairs in the same format; what is there already is not run again."""
+    """Run models on tasks of MTEB, and on a recipe's evaluation pairs in the same format; a finished task is not run again."""
     from recipes.commands import Boards, evaluate_models
     from recipes.options import OpeningOptions
 
@@ -320,7 +320,7 @@ def verify(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Check every artefact, cached signal and report against its hashes, parents and recipe; exit code 1 where one is broken."""
+    """Check every artefact, cached signal and report against its hashes, parents and recipe; exit code 1 if one is broken."""
     from recipes.commands import verify_folder
 
     verify_folder(folder, as_json=as_json)
@@ -347,8 +347,8 @@ def mine(
     documents: Annotated[
         str | None, typer.Option(help="A file of more documents to choose from, beside those of the pairs.")
     ] = None,
-    column: Annotated[str, typer.Option(help="Column of the texts in --documents, where it is a table.")] = "text",
-    retriever: Annotated[str, typer.Option(help="bm25, or a bi-encoder's folder: what finds candidates.")] = "bm25",
+    column: Annotated[str, typer.Option(help="Column of the texts in --documents, if it is a table.")] = "text",
+    retriever: Annotated[str, typer.Option(help="What finds candidates: bm25, or a bi-encoder's folder.")] = "bm25",
     teacher: Annotated[
         Path | None,
         typer.Option(help="A model folder that scores candidates; default: the retriever, if it is a model."),
@@ -356,34 +356,43 @@ def mine(
     terms: Annotated[
         str | None, typer.Option(help="What BM25 counts: word or char; default: by the script of the documents.")
     ] = None,
-    depth: Annotated[int, typer.Option(min=1, max=100_000, help="Documents that are looked at for each query.")] = 100,
+    depth: Annotated[int, typer.Option(min=1, max=100_000, help="Documents to consider for each query.")] = 100,
     strata: Annotated[
-        str, typer.Option(help="How many candidates of which ranks are drawn, such as 1-10:4,11-100:4.")
+        str, typer.Option(help="How many candidates to draw from which ranks, such as 1-10:4,11-100:4.")
     ] = "1-10:4,11-100:4",
     margin: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, callback=_finite, help="Leave out what scores more than the query's positive less this."
+            min=0,
+            max=1,
+            callback=_finite,
+            help="Leave out candidates that score more than the query's positive minus this.",
         ),
     ] = None,
     relative_margin: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, callback=_finite, help="Leave out what scores more than the query's positive less this share."
+            min=0,
+            max=1,
+            callback=_finite,
+            help="Leave out candidates that score more than the query's positive minus this share of it.",
         ),
     ] = None,
     max_score: Annotated[
         float | None,
-        typer.Option(min=0, max=1, callback=_finite, help="Leave out what scores more than this, in [0, 1]."),
+        typer.Option(min=0, max=1, callback=_finite, help="Leave out candidates that score more than this, in [0, 1]."),
     ] = None,
     percentile: Annotated[
         float | None,
         typer.Option(
-            min=0, max=100, callback=_finite, help="Leave out what scores more than this percentile of all positives."
+            min=0,
+            max=100,
+            callback=_finite,
+            help="Leave out candidates that score more than this percentile of all positives.",
         ),
     ] = None,
     labels: Annotated[
-        str, typer.Option(help="Label of what is mined: zero (a negative), or teacher (the teacher's score).")
+        str, typer.Option(help="Label of mined candidates: zero (a negative), or teacher (the teacher's score).")
     ] = "zero",
     clusters: Annotated[
         str | None,
@@ -393,22 +402,20 @@ def mine(
     precision: PrecisionOption = None,
     threads: Threads = None,
     max_length: MaxLength = None,
-    seed: Annotated[int, typer.Option(min=0, max=2_147_483_647, help="Seed of what is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2_147_483_647, help="Seed of the random choices.")] = 0,
     skip_bad_rows: Annotated[
         bool,
-        typer.Option(
-            "--skip-bad-rows", help="Leave rows that cannot be used out, and say how many; default: refuse the file."
-        ),
+        typer.Option("--skip-bad-rows", help="Leave out bad rows, and print how many; default: refuse the file."),
     ] = False,
     overwrite: Annotated[
         bool,
         typer.Option(
-            "--overwrite", help="Mine into an earlier folder with other settings; what it kept is used again."
+            "--overwrite", help="Mine into an earlier folder with other settings; its cached results are used again."
         ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Find hard negatives, or pairs to be scored by a teacher: candidates of each query, freed from likely answers."""
+    """Find hard negatives, or pairs to be scored by a teacher: candidates for each query, without likely answers."""
     from distill.mining.choosing import FalseNegatives, read_strata
     from distill.mining.mine import MiningSettings
     from recipes.mining import MiningSource, mine_file
@@ -573,7 +580,7 @@ def score(
     query_column: QueryColumn = "query",
     document_column: DocumentColumn = "document",
     other_side: Annotated[
-        Path | None, typer.Option(help="The teacher's folder, where MODEL reads one side of the pairs only.")
+        Path | None, typer.Option(help="The teacher's folder, if MODEL reads only one side of the pairs.")
     ] = None,
     runtime: RuntimeOption = None,
     precision: PrecisionOption = None,
@@ -589,20 +596,16 @@ def score(
     ] = None,
     calibrated: Annotated[
         bool,
-        typer.Option(
-            "--calibrated", help="Add the column probability, by the calibration that the model's folder carries."
-        ),
+        typer.Option("--calibrated", help="Add the column probability, from the calibration in the model's folder."),
     ] = False,
     decide: Annotated[
         bool,
-        typer.Option(
-            "--decide", help="Add the column match: 1 where the score reaches the folder's threshold, else 0."
-        ),
+        typer.Option("--decide", help="Add the column match: 1 if the score reaches the folder's threshold, else 0."),
     ] = False,
     skip_bad_rows: Annotated[
         bool,
         typer.Option(
-            "--skip-bad-rows", help="Leave rows without two texts out, and say how many; default: refuse the file."
+            "--skip-bad-rows", help="Leave out rows without two texts, and print how many; default: refuse the file."
         ),
     ] = False,
     engine: Engine = None,
@@ -647,9 +650,7 @@ def embed(
     max_length: MaxLength = None,
     truncate: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Keep this many first dimensions, of a student trained with matryoshka or dimensions."
-        ),
+        typer.Option(min=1, help="Keep the first N dimensions, of a student trained with matryoshka or dimensions."),
     ] = None,
     special_tokens_as_text: AsText = False,
     engine: Engine = None,
@@ -792,7 +793,7 @@ def prepare(
         bool, typer.Option("--blind", help="Remove names, addresses, birth dates and other personal data.")
     ] = False,
     dropped: Annotated[
-        Path | None, typer.Option(help="A .csv, .tsv, .jsonl or .parquet that lists what was dropped.")
+        Path | None, typer.Option(help="A .csv, .tsv, .jsonl or .parquet that lists the dropped text.")
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:

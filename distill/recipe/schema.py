@@ -251,8 +251,8 @@ class Data(Section):
     ] = ()
     """Pairs without labels. Only the student learns from them, through the teachers' signals."""
     labelled_share: Share | None = None
-    """Use the labels of this share of the training queries. The other training pairs are used without their labels. None uses
-    all labels."""
+    """Use the labels of this share of the training pairs, whole queries at a time. The other pairs are used without their
+    labels. None uses all labels."""
     max_labelled: Count | None = None
     """The same limit as a number: at most this many pairs keep their labels. Set this or `labelled_share`."""
     parallel: tuple[Parallel, ...] = ()
