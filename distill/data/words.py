@@ -80,10 +80,10 @@ class WordMemory:
         kinds = _kinds(backend)
         if kinds is None or not _spaces_stay_outside(tokenizer):
             return None
-        around, types = special_tokens(tokenizer), tokenize(tokenizer, ["a"], max_length=64).type_ids
-        if around is None or (types is not None and types.any()):
+        special_ids, types = special_tokens(tokenizer), tokenize(tokenizer, ["a"], max_length=64).type_ids
+        if special_ids is None or (types is not None and types.any()):
             return None
-        before, after = (np.array(ids, np.int32).tobytes() for ids in around)
+        before, after = (np.array(ids, np.int32).tobytes() for ids in special_ids)
         return cls(tokenizer, *kinds, before, after)
 
     def forget(self) -> None:
@@ -95,7 +95,7 @@ class WordMemory:
         """Return what `distill.data.tokens.tokenize` returns for these texts, with their special tokens."""
         room = max(0, 4 * max_length - len(self._before) - len(self._after))
         rows: list[bytes] = []
-        whole: list[int] = []
+        whole_rows: list[int] = []
         for start in range(0, len(texts), _CHUNK):
             with self._lock:
                 parts = [self._words_of(text) for text in texts[start : start + _CHUNK]]
@@ -105,11 +105,11 @@ class WordMemory:
                     try:
                         rows.append(self._before + b"".join(map(ids, words))[:room] + self._after)  # type: ignore[arg-type]
                     except TypeError:  # one of them is None
-                        whole.append(row)
+                        whole_rows.append(row)
                         rows.append(b"")
-        if whole:
-            table = tokenize(self._tokenizer, [texts[row] for row in whole], max_length=max_length)
-            for row, first, end in zip(whole, table.offsets[:-1], table.offsets[1:], strict=True):
+        if whole_rows:
+            table = tokenize(self._tokenizer, [texts[row] for row in whole_rows], max_length=max_length)
+            for row, first, end in zip(whole_rows, table.offsets[:-1], table.offsets[1:], strict=True):
                 rows[row] = table.ids[first:end].tobytes()
         offsets = np.concatenate([[0], np.cumsum([len(row) // 4 for row in rows], dtype=np.int64)])
         types = np.zeros(offsets[-1], np.int8) if "token_type_ids" in self._tokenizer.model_input_names else None
@@ -121,14 +121,14 @@ class WordMemory:
     def _learn(self, parts: Sequence[Sequence[str]]) -> None:
         if len(self._ids) > _MOST_WORDS:
             self._ids.clear()
-        new = set(chain.from_iterable(parts)).difference(self._ids)
-        self._ids.update(dict.fromkeys(new))
-        asked = [word for word in new if len(word) <= _LONGEST and self._stands_alone(word)]
-        if asked:
-            table = tokenize(self._tokenizer, asked, max_length=1 << 20, special_tokens=False)
+        new_words = set(chain.from_iterable(parts)).difference(self._ids)
+        self._ids.update(dict.fromkeys(new_words))
+        cacheable = [word for word in new_words if len(word) <= _LONGEST and self._stands_alone(word)]
+        if cacheable:
+            table = tokenize(self._tokenizer, cacheable, max_length=1 << 20, special_tokens=False)
             flat, ends = table.ids.tobytes(), (4 * table.offsets).tolist()
             self._ids.update(
-                (word, flat[start:end]) for word, start, end in zip(asked, ends[:-1], ends[1:], strict=True)
+                (word, flat[start:end]) for word, start, end in zip(cacheable, ends[:-1], ends[1:], strict=True)
             )
 
     def _normalized(self, text: str) -> str:
@@ -179,11 +179,13 @@ def _kinds(backend: Any) -> tuple[bool, bool] | None:
         return None
     cuts, kinds = tuple(step["type"] for step in pre_tokenizers), {step["type"] for step in normalizers}
     if cuts in _CUT_AT_SPACES:
-        known = all(step["type"] in _BY_CHARACTER or _joins_spaces(step, " ") for step in normalizers)
-        return (True, not kinds <= _BY_CHARACTER - {"Precompiled"}) if known else None
+        is_supported = all(step["type"] in _BY_CHARACTER or _joins_spaces(step, " ") for step in normalizers)
+        return (True, not kinds <= _BY_CHARACTER - {"Precompiled"}) if is_supported else None
     if cuts == ("Metaspace",):
-        known = all(step["type"] in _BY_CHARACTER | {"Strip"} or _joins_spaces(step, " ", "▁") for step in normalizers)
-        return (False, True) if known else None
+        is_supported = all(
+            step["type"] in _BY_CHARACTER | {"Strip"} or _joins_spaces(step, " ", "▁") for step in normalizers
+        )
+        return (False, True) if is_supported else None
     return None
 
 
@@ -200,8 +202,8 @@ def _spaces_stay_outside(tokenizer: Any) -> bool:
     """Return whether no added token contains white space, as written or as normalised."""
     normalizer = tokenizer.backend_tokenizer.normalizer
     added = _added_tokens(tokenizer)
-    written = [*added, *(() if normalizer is None else map(normalizer.normalize_str, added))]
-    return not any(character.isspace() for text in written for character in text)
+    spellings = [*added, *(() if normalizer is None else map(normalizer.normalize_str, added))]
+    return not any(character.isspace() for text in spellings for character in text)
 
 
 def _added_tokens(tokenizer: Any) -> list[str]:
