@@ -6,9 +6,9 @@ of their time on tokenising. The ids are always exactly the tokenizer's. Only pi
 property get a cache. They are recognised by the exact sequence of their parts:
 
 - A pre-tokenizer that splits at white space first, so that its later parts see one word (`_CUT_AT_SPACES`), after a
-  normalizer that maps each character, or each run of a letter and its marks, separately (`_BY_CHARACTER`). A space is
-  neither a letter nor a mark, so no such run crosses it. The charsmap of SentencePiece (`Precompiled`) maps grapheme
-  clusters, which may contain a space, so each word is checked with a space on either side.
+  normalizer that maps each character, or each run of a letter and its marks, separately (`_CHARACTER_NORMALIZERS`). A
+  space is neither a letter nor a mark, so no such run crosses it. The charsmap of SentencePiece (`Precompiled`) maps
+  grapheme clusters, which may contain a space, so each word is checked with a space on either side.
 - `Metaspace` alone, if it marks every word, after such normalizers and the `Strip` and the `Replace` of many spaces
   that converters of SentencePiece models write. Each word is checked here too, and several spaces in a row are not
   cached.
@@ -35,14 +35,14 @@ __all__ = ["WordMemory", "forget_words"]
 _MOST_WORDS = 65_536  # about 15 MB; beyond that all are forgotten
 _CHUNK = 1024  # texts split at a time, so that the words of a million texts are never in memory at once
 _LONGEST = 48  # characters: longer words are addresses, or a script without spaces, and rarely repeat
-_BY_CHARACTER = frozenset(
+_CHARACTER_NORMALIZERS = frozenset(
     {"BertNormalizer", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Nmt", "Precompiled"}
 )
 _CUT_AT_SPACES = frozenset(
     {("BertPreTokenizer",), ("Whitespace",), ("WhitespaceSplit",), ("WhitespaceSplit", "Metaspace")}
 )
 _MODELS = frozenset({"WordPiece", "Unigram", "BPE", "WordLevel"})
-_AROUND = frozenset({"TemplateProcessing", "BertProcessing", "RobertaProcessing"})
+_PROCESSORS = frozenset({"TemplateProcessing", "BertProcessing", "RobertaProcessing"})
 _MANY_SPACES = {"Regex": " {2,}"}
 
 _memories: "weakref.WeakSet[WordMemory]" = weakref.WeakSet()
@@ -169,7 +169,7 @@ def _is_plain_model(backend: Any) -> bool:
         return True
     state = json.loads(processor.__getstate__())
     pieces = [piece for piece in state.get("single", []) if "Sequence" in piece]
-    return state["type"] in _AROUND and (state["type"] != "TemplateProcessing" or len(pieces) == 1)
+    return state["type"] in _PROCESSORS and (state["type"] != "TemplateProcessing" or len(pieces) == 1)
 
 
 def _kinds(backend: Any) -> tuple[bool, bool] | None:
@@ -179,11 +179,11 @@ def _kinds(backend: Any) -> tuple[bool, bool] | None:
         return None
     cuts, kinds = tuple(step["type"] for step in pre_tokenizers), {step["type"] for step in normalizers}
     if cuts in _CUT_AT_SPACES:
-        is_supported = all(step["type"] in _BY_CHARACTER or _joins_spaces(step, " ") for step in normalizers)
-        return (True, not kinds <= _BY_CHARACTER - {"Precompiled"}) if is_supported else None
+        is_supported = all(step["type"] in _CHARACTER_NORMALIZERS or _joins_spaces(step, " ") for step in normalizers)
+        return (True, not kinds <= _CHARACTER_NORMALIZERS - {"Precompiled"}) if is_supported else None
     if cuts == ("Metaspace",):
         is_supported = all(
-            step["type"] in _BY_CHARACTER | {"Strip"} or _joins_spaces(step, " ", "▁") for step in normalizers
+            step["type"] in _CHARACTER_NORMALIZERS | {"Strip"} or _joins_spaces(step, " ", "▁") for step in normalizers
         )
         return (False, True) if is_supported else None
     return None

@@ -30,11 +30,13 @@ __all__ = [
 
 _LEAST = 50  # scores; fewer are not checked
 _SLACK = 1e-3  # tolerance for the rounding of cosines
-_TWICE = 1 / (1 + math.exp(-1))  # the sigmoid of 1: the highest value that a sigmoid of a probability can reach
+_SIGMOID_OF_ONE = 1 / (1 + math.exp(-1))  # the highest value that a sigmoid of a probability can reach
 _WIDE, _WIDE_TWICE = 0.3, 0.1  # least range of scores to call them probabilities, and a sigmoid of probabilities
-_FLAT, _STEEP = 0.02, 0.9  # least spread of targets in [0, 1]; largest share within 0.001 of 0 or 1
+_LEAST_TARGET_SPREAD = 0.02  # of targets in [0, 1]
+_MOST_AT_ENDS = 0.9  # largest share of targets within 0.001 of 0 or 1
 _NO_RELATION = 0.2  # an interval that contains 0: no relation if it ends below this, else too few pairs to tell
-_SAME = 0.05  # share of the scores' standard deviation: differences below it come from another precision or machine
+# share of the scores' standard deviation: differences below it come from another precision or machine
+_SAME_SHARE = 0.05
 _LEAST_CONTAMINATION, _LEAST_FLATNESS, _LEAST_BEYOND = 0.03, 0.6, 8
 _LEAST_AUC = 0.8  # least ROC-AUC of scores that can distinguish wrong labels from overlapping classes
 _NORMAL_95_ONE_SIDED = 1.645
@@ -66,7 +68,7 @@ def check_scale(about: str, scores: np.ndarray, kind: ModelKind) -> list[Finding
         return [Finding("problem", "scale", about, message, advice, numbers)]
     if low < -_SLACK or high > 1 + _SLACK or high - low < _WIDE_TWICE:
         return []  # a teacher that has hardly learned may have logits this close to each other
-    if 0.5 - _SLACK <= low and high <= _TWICE + _SLACK:
+    if 0.5 - _SLACK <= low and high <= _SIGMOID_OF_ONE + _SLACK:
         message = f"scores from {low:.3g} to {high:.3g} are taken for logits, and look like a sigmoid of a sigmoid"
         return [Finding("problem", "sigmoid twice", about, message, "take the model's raw scores as signals", numbers)]
     if high - low < _WIDE:
@@ -110,7 +112,7 @@ def check_same_scores(about: str, stored: np.ndarray, asked: np.ndarray, *, spre
     """
     difference = float(np.median(np.abs(stored - asked)))
     numbers = {"median_difference": difference, "n_pairs": len(stored)}
-    if not len(stored) or difference <= _SAME * spread:
+    if not len(stored) or difference <= _SAME_SHARE * spread:
         return []
     correlation = 0.0
     if min(np.ptp(stored), np.ptp(asked)) > 0:
@@ -139,10 +141,10 @@ def check_temperature(about: str, units: np.ndarray, temperature: float, logits:
     numbers = {"temperature": temperature, "target_std": spread, "share_at_ends": ends}
     best_temperature = max(float(logits.std()) / 2, 1e-3)
     advice = f"set score_match.temperature to about {best_temperature:.2g}"
-    if spread < _FLAT:
+    if spread < _LEAST_TARGET_SPREAD:
         message = f"at temperature {temperature:g} the targets have a standard deviation of {spread:.4f}: all pairs look alike"
         return [Finding("problem", "temperature", about, message, advice, numbers)]
-    if ends > _STEEP:
+    if ends > _MOST_AT_ENDS:
         message = f"at temperature {temperature:g}, {ends:.0%} of the targets lie within 0.001 of 0 or 1: the order of pairs is lost"
         return [Finding("warning", "temperature", about, message, advice + ", or match logits", numbers)]
     return []

@@ -21,7 +21,7 @@ __all__ = ["hand_over", "take_over"]
 
 log = logging.getLogger(__name__)
 _FILE = "beside_the_model.safetensors"
-_WORDS = {
+_TITLES = {
     "projection": "the projection",
     "scale_and_bias": "scale and bias of cosines",
     "hidden_states": "the projection of hidden states",
@@ -60,8 +60,8 @@ def take_over(step: Step, folder: Path, name: str) -> None:
     log.info(
         "%s: handed over: %s; anew: %s",
         name,
-        ", ".join(["the weights", *(_WORDS[key] for key in taken_keys)]),
-        ", ".join([*(_WORDS[key] for key in new_keys), "AdamW's moments"]),
+        ", ".join(["the weights", *(_TITLES[key] for key in taken_keys)]),
+        ", ".join([*(_TITLES[key] for key in new_keys), "AdamW's moments"]),
     )
 
 

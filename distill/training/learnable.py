@@ -50,7 +50,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 LEAST_SPREAD = 1e-4  # of scores in logits or cosines: below it a teacher's scores count as constant
-_NOTHING = 0.05  # a rank correlation below this counts as none
+_LEAST_CORRELATION = 0.05  # a rank correlation below this counts as none
 _LEAST_PAIRS = 200  # with fewer pairs a useful teacher cannot be distinguished from noise
 _NORMAL_975 = 1.959964
 _SAMPLE_TEXTS = 64  # number of texts whose embeddings are checked
@@ -353,7 +353,7 @@ def unrelated(what: str, scores: np.ndarray, labels: np.ndarray | None) -> str |
     if len(labels) < 4 or np.ptp(labels) == 0 or np.ptp(scores) == 0:
         return None
     rho, low, high = rank_correlation(scores, labels)
-    if low > 0 and high >= _NOTHING:
+    if low > 0 and high >= _LEAST_CORRELATION:
         return None
     if len(labels) < _LEAST_PAIRS:
         log.warning("%s: Spearman to the labels %.2f (%.2f to %.2f), which may be nothing", what, rho, low, high)
