@@ -161,20 +161,25 @@ def _with_stand_ins(raw: dict[str, Any], path: str | Path) -> dict[str, Any]:
     smoke = validated(Smoke, settings, path)
     folder = f"{raw.get('output_dir') or Path('runs', str(raw.get('name')))}-smoke"
 
-    def small(section: Mapping[str, Any]) -> dict[str, Any]:
+    def shrunk_section(section: Mapping[str, Any]) -> dict[str, Any]:
         shrunk = {key: value for key, value in section.items() if key not in ("training", "lora")}
         if isinstance(section.get("backbone"), str):
             stand_in = smoke.backbones.get(section["backbone"])
             if stand_in is None:
                 raise BadInput(f"{path}: smoke.backbones has nothing for {section['backbone']}")
-            learned = smoke.pretraining is not None
-            shrunk["backbone"] = _stand_in(Path(folder), section["backbone"]) if learned else stand_in.model_dump()
+            is_pretrained = smoke.pretraining is not None
+            shrunk["backbone"] = (
+                _stand_in(Path(folder), section["backbone"]) if is_pretrained else stand_in.model_dump()
+            )
         if "backbone" in section:
             shrunk["max_length"] = smoke.max_length
         return shrunk
 
     sections = {
-        part: {name: small(section) if isinstance(section, Mapping) else section for name, section in raw[part].items()}
+        part: {
+            name: shrunk_section(section) if isinstance(section, Mapping) else section
+            for name, section in raw[part].items()
+        }
         for part in ("teachers", "baselines")
         if isinstance(raw.get(part), Mapping)  # the validation below reports anything else
     }
@@ -185,8 +190,8 @@ def _with_stand_ins(raw: dict[str, Any], path: str | Path) -> dict[str, Any]:
 def _smoke_precision(raw: Mapping[str, Any]) -> Any:
     """Return the stated precision of a recipe or an override. fp16 becomes auto, because a smoke run needs no GPU."""
     training = raw.get("training")
-    stated = training.get("precision", "auto") if isinstance(training, Mapping) else "auto"
-    return "auto" if stated == "fp16" else stated
+    precision = training.get("precision", "auto") if isinstance(training, Mapping) else "auto"
+    return "auto" if precision == "fp16" else precision
 
 
 def _stand_in(folder: Path, backbone: str) -> str:
@@ -210,7 +215,7 @@ def stand_ins_of(ablation: Ablation, models: Iterable[str]) -> Recipe | None:
     smoke = ablation.smoke
     if smoke is None or smoke.pretraining is None:
         return None
-    used = {_backbone(ablation, model) for model in models}
+    used_backbones = {_backbone(ablation, model) for model in models}
     teachers = {
         _short(name): {
             "kind": "bi_encoder",
@@ -219,7 +224,7 @@ def stand_ins_of(ablation: Ablation, models: Iterable[str]) -> Recipe | None:
             "max_length": smoke.max_length,
         }
         for name, settings in smoke.backbones.items()
-        if _stand_in(ablation.folder, name) in used
+        if _stand_in(ablation.folder, name) in used_backbones
     }
     raw = {
         "name": f"{ablation.name}-{STAND_INS}",
@@ -320,9 +325,9 @@ def squeezed(name: str, cell: AblationCell, others: Mapping[str, AblationCell]) 
         if other_name == name or lacking or cell.spread is None or other.spread is None:
             continue
         wins = cell.metrics[_METRIC].value < other.metrics[_METRIC].value
-        lost = other.metrics["roc_auc"].value - cell.metrics["roc_auc"].value
-        if wins and lost > _CLEARLY and cell.spread < other.spread:
-            worse.append((lost, other_name, other))
+        auc_gap = other.metrics["roc_auc"].value - cell.metrics["roc_auc"].value
+        if wins and auc_gap > _CLEARLY and cell.spread < other.spread:
+            worse.append((auc_gap, other_name, other))
     if not worse:
         return None
     _, other_name, other = max(worse)

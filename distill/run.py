@@ -69,10 +69,12 @@ class Run:
         self.stated, self.folder, self.place = recipe, recipe.folder, max(len(recipe.stages), 1) - 1
         self.recipe = recipe.in_stages[self.place]
         self.callables = dict(callables or {})
-        known = [name for name, box in recipe.black_boxes.items() if box.form == "callable"]
+        callable_names = [name for name, box in recipe.black_boxes.items() if box.form == "callable"]
         for name, function in self.callables.items():
-            if name not in known:
-                raise BadInput(f"callables: no teacher of kind callable is called {name!r}; {suggest(name, known)}")
+            if name not in callable_names:
+                raise BadInput(
+                    f"callables: no teacher of kind callable is called {name!r}; {suggest(name, callable_names)}"
+                )
             if not callable(function):
                 raise BadInput(f"callables: {name} is {type(function).__name__}, no function")
 
@@ -302,9 +304,13 @@ class Run:
         card = self.require(self.teacher(name), "train_teacher")
         if isinstance(teacher, BlackBox):
             kind, prompts = teacher.model_kind, self.teacher_prompts(name)
-            told = Identity(card.revision, kind, 0, prompts, runtime=teacher.form, dtype=signals.dtype)
+            box_identity = Identity(card.revision, kind, 0, prompts, runtime=teacher.form, dtype=signals.dtype)
             is_model = isinstance(teacher, TokenTeacher)
-            return replace(told, precision=self._signal_precision(name, told)) if is_model else told
+            return (
+                replace(box_identity, precision=self._signal_precision(name, box_identity))
+                if is_model
+                else box_identity
+            )
         identity = Identity(
             revision=card.revision,
             kind=teacher.model_kind,
@@ -318,17 +324,17 @@ class Run:
 
     def _signal_precision(self, name: str, identity: Identity) -> Literal["bf16", "fp32"]:
         """Return the precision of a teacher's signals; with auto, a finished cache from another machine is used."""
-        stated = self.recipe.signals.precision
-        if stated != "auto":
-            return stated
-        here = self._signals_here
-        known: tuple[Literal["bf16", "fp32"], ...] = (here, "bf16", "fp32")
+        recipe_precision = self.recipe.signals.precision
+        if recipe_precision != "auto":
+            return recipe_precision
+        local_precision = self._signals_here
+        candidates: tuple[Literal["bf16", "fp32"], ...] = (local_precision, "bf16", "fp32")
         finished = (
             precision
-            for precision in known
+            for precision in candidates
             if (self.signals(name) / replace(identity, precision=precision).key / MANIFEST).is_file()
         )
-        return next(finished, here)
+        return next(finished, local_precision)
 
     @cached_property
     def _signals_here(self) -> Literal["bf16", "fp32"]:
@@ -374,7 +380,7 @@ class Run:
         :raises BadInput: if another process is working in it
         """
         self._check_place()
-        new = [place for place in (self.work, *self.work.parents) if not place.exists()]
+        new_folders = [place for place in (self.work, *self.work.parents) if not place.exists()]
         try:
             self.work.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -397,10 +403,10 @@ class Run:
             try:
                 yield
             except BadInput:
-                if self.work in new:
+                if self.work in new_folders:
                     (self.work / "lock").unlink(missing_ok=True)  # while it is held: a later process makes its own file
                 with suppress(OSError):  # not empty: it has unfinished work
-                    for place in new:
+                    for place in new_folders:
                         place.rmdir()
                 raise
 
@@ -412,10 +418,12 @@ class Run:
         check_output_folder(self.folder / "report", ours=_REPORT, overwrite=True)
         if self.work.is_dir() or (self.folder / "recipe.json").is_file() or self._has_cards():
             return
-        taken = [
+        existing = [
             name for name in (".work", *_FOLDERS) if (self.folder / name).exists() or (self.folder / name).is_symlink()
         ]
-        foreign = [name for name in taken if not (self.folder / name).is_dir() or any((self.folder / name).iterdir())]
+        foreign = [
+            name for name in existing if not (self.folder / name).is_dir() or any((self.folder / name).iterdir())
+        ]
         if foreign:
             raise BadInput(
                 f"{self.folder} holds something that no stage made ({', '.join(foreign)}); move it away or set another output_dir"
@@ -423,8 +431,8 @@ class Run:
 
     def _has_cards(self) -> bool:
         """Tell whether a stage has finished a folder here; each stage checks the inputs of its own folder."""
-        places = (f"{name}/{below}{CARD}" for name in _FOLDERS for below in ("", "*/"))
-        return any(next(self.folder.glob(place), None) is not None for place in places)
+        patterns = (f"{name}/{level}{CARD}" for name in _FOLDERS for level in ("", "*/"))
+        return any(next(self.folder.glob(pattern), None) is not None for pattern in patterns)
 
     def write_recipe(self) -> None:
         """Write the resolved recipe beside the results."""

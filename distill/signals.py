@@ -113,9 +113,9 @@ class SignalCache:
 
     def missing(self, kind: SignalKind, keys: np.ndarray) -> np.ndarray:
         """Return the first index of each key that no shard has. *Shape:* keys (n, 2) → (n_missing,)."""
-        _, first = np.unique(keys, axis=0, return_index=True)
-        first = np.sort(first)
-        return first[self._index(kind).find(keys[first]) < 0]
+        _, first_indices = np.unique(keys, axis=0, return_index=True)
+        first_indices = np.sort(first_indices)
+        return first_indices[self._index(kind).find(keys[first_indices]) < 0]
 
     def write(self, kind: SignalKind, keys: np.ndarray, values: np.ndarray) -> None:
         """Write one shard. *Shape:* keys: (n, 2); values: (n,) scores or (n, width) embeddings."""
@@ -153,12 +153,12 @@ class SignalCache:
             leftover.unlink(missing_ok=True)
         counts = {kind: self.count(kind) for kind in ("scores", "embeddings")}
         path = self.folder / MANIFEST
-        stated = read_json(path).get("seconds", 0.0) if path.is_file() else 0.0
-        before = stated if isinstance(stated, int | float) else 0.0
+        stored_seconds = read_json(path).get("seconds", 0.0) if path.is_file() else 0.0
+        earlier_seconds = stored_seconds if isinstance(stored_seconds, int | float) else 0.0
         manifest = {
             "identity": asdict(self.identity),
             "items": counts,
-            "seconds": round(before + seconds, 1),
+            "seconds": round(earlier_seconds + seconds, 1),
             **summary,
         }
         write_json(path, manifest)
@@ -180,14 +180,14 @@ class SignalCache:
         rows = self._index(kind).find(keys)
         if (rows < 0).any():
             n_missing = int((rows < 0).sum())
-            others = (
+            other_caches = (
                 sorted(path.parent.name for path in self.folder.parent.glob(f"*/{MANIFEST}"))
                 if self.folder.parent.is_dir()
                 else []
             )
             hint = (
-                f"; there is a cache of another teacher, length or precision: {', '.join(others)}"
-                if others and self.folder.name not in others
+                f"; there is a cache of another teacher, length or precision: {', '.join(other_caches)}"
+                if other_caches and self.folder.name not in other_caches
                 else ""
             )
             raise BadInput(
@@ -243,9 +243,9 @@ def _verify(path: Path, on_bytes: OnProgress | None) -> None:
     """
     if not path.is_file():
         raise BadInput(f"{path} is no file; remove it and run cache_signals again")
-    stated = _stated_checksum(path)
+    checksum = _stated_checksum(path)
     try:
-        if stated is not None and _checksum(path, on_bytes) != stated:
+        if checksum is not None and _checksum(path, on_bytes) != checksum:
             raise BadInput(f"{path} is damaged (its checksum is another); remove it and run cache_signals again")
     except OSError as error:
         raise BadInput(f"{path} cannot be read ({error.strerror}); remove it and run cache_signals again") from None
@@ -308,8 +308,8 @@ class _Index:
         out = np.empty(shape, dtype=np.float32)
         shards = np.searchsorted(self._starts, rows, side="right") - 1
         for shard in np.unique(shards):
-            chosen = shards == shard
-            out[chosen] = self._values[shard][rows[chosen] - self._starts[shard]]
+            in_shard = shards == shard
+            out[in_shard] = self._values[shard][rows[in_shard] - self._starts[shard]]
         return out
 
 
@@ -404,7 +404,7 @@ def describe_scores(scores: np.ndarray, labels: np.ndarray | None, kind: ModelKi
 
     unit = 1 / (1 + np.exp(-scores.astype(np.float64))) if kind == "cross_encoder" else (scores + 1) / 2
     low, middle, high = np.quantile(scores, [0.05, 0.5, 0.95]).tolist()
-    described: dict[str, Any] = {
+    description: dict[str, Any] = {
         "scale": "logit" if kind == "cross_encoder" else "cosine",
         "quantile_5": low,
         "median": middle,
@@ -413,5 +413,5 @@ def describe_scores(scores: np.ndarray, labels: np.ndarray | None, kind: ModelKi
         "share_saturated": float(((unit < 0.001) | (unit > 0.999)).mean()),
     }
     if labels is not None and np.ptp(scores) > 0 and np.ptp(labels) > 0:
-        described["spearman_with_labels"] = float(spearmanr(scores, labels).statistic)
-    return described
+        description["spearman_with_labels"] = float(spearmanr(scores, labels).statistic)
+    return description

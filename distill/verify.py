@@ -137,21 +137,21 @@ def _artefact(root: Path, folder: Path, on_bytes: OnProgress) -> Iterator[Verdic
 
 
 def _contents(folder: Path, card: Artefact, on_bytes: OnProgress) -> Iterator[str]:
-    now = revision(folder, on_bytes)
-    if now != card.revision:
-        yield f"its files are not those that were written (revision {card.revision}, now {now}); copy it again, or remove it and run its stage"
+    current_revision = revision(folder, on_bytes)
+    if current_revision != card.revision:
+        yield f"its files are not those that were written (revision {card.revision}, now {current_revision}); copy it again, or remove it and run its stage"
     inputs = card.details.get("inputs")
     if inputs is not None and content_hash(inputs) != card.fingerprint:
         yield f"its card was changed: the inputs that it states do not have its fingerprint {card.fingerprint}"
 
 
 def _lineage(root: Path, card: Artefact) -> Iterator[str]:
-    """Compare the stated revisions of the parents with the folders of the same names in this run."""
-    for name, stated in card.parents.items():
+    """Compare the revisions of the parents with the folders of these names in the same run."""
+    for name, stated_revision in card.parents.items():
         parent = next((path for path in _of_that_name(root, name) if path.is_dir()), None)
-        now = None if parent is None else _card(parent)
-        if now is not None and now.revision != stated:
-            yield f"it was made from {name} at revision {stated}, which is {now.revision} now; run its stage again"
+        parent_card = None if parent is None else _card(parent)
+        if parent_card is not None and parent_card.revision != stated_revision:
+            yield f"it was made from {name} at revision {stated_revision}, which is {parent_card.revision} now; run its stage again"
 
 
 def _of_that_name(root: Path, name: str) -> tuple[Path, ...]:
@@ -164,9 +164,9 @@ def _calibration(folder: Path, card: Artefact) -> Iterator[str]:
     if not (folder / CALIBRATION).exists() or card.kind not in ("bi_encoder", "cross_encoder"):
         return
     stored = read_calibration(folder, "bi_encoder" if card.kind == "bi_encoder" else "cross_encoder")
-    fitted = None if stored is None else stored.fitted.get("revision")
-    if fitted is not None and fitted != card.revision:
-        yield f"{CALIBRATION} was fitted on the scores of revision {fitted}; run its stage again"
+    fitted_revision = None if stored is None else stored.fitted.get("revision")
+    if fitted_revision is not None and fitted_revision != card.revision:
+        yield f"{CALIBRATION} was fitted on the scores of revision {fitted_revision}; run its stage again"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -182,26 +182,26 @@ def _signals(root: Path, folder: Path, on_bytes: OnProgress) -> Iterator[Verdict
     manifest = read_json(folder / MANIFEST)
     identity = _identity(folder, manifest)
     cache = SignalCache(folder.parent, identity, on_bytes)
-    counts, bad = _read_all(cache)
+    counts, n_bad = _read_all(cache)
     missing = {
-        kind: stated - counts[kind] for kind, stated in manifest.get("items", {}).items() if stated > counts[kind]
+        kind: n_stated - counts[kind] for kind, n_stated in manifest.get("items", {}).items() if n_stated > counts[kind]
     }
     for kind, n in missing.items():
         yield Verdict(place, "broken", f"{n:,} of {manifest['items'][kind]:,} {kind} are gone; run cache_signals again")
-    if bad:
+    if n_bad:
         yield Verdict(
-            place, "broken", f"{bad:,} values are NaN or infinite; remove the folder and run cache_signals again"
+            place, "broken", f"{n_bad:,} values are NaN or infinite; remove the folder and run cache_signals again"
         )
     teacher = read_card(root / "teachers" / folder.parent.name)
-    if not missing and not bad:
-        said = ", ".join(f"{n:,} {kind}" for kind, n in counts.items() if n)
-        yield Verdict(place, "ok", f"{said or 'no signals'} of revision {identity.revision}")
-    bare = cache.unchecked()
-    if bare:
+    if not missing and not n_bad:
+        summary = ", ".join(f"{n:,} {kind}" for kind, n in counts.items() if n)
+        yield Verdict(place, "ok", f"{summary or 'no signals'} of revision {identity.revision}")
+    unchecked = cache.unchecked()
+    if unchecked:
         yield Verdict(
             place,
             "note",
-            f"no checksum in the name of {counted(len(bare), 'shard')} (an earlier release, or renamed): its bytes are not checked",
+            f"no checksum in the name of {counted(len(unchecked), 'shard')} (an earlier release, or renamed): its bytes are not checked",
         )
     if teacher is not None and teacher.revision != identity.revision:
         yield Verdict(place, "note", f"its teacher is at revision {teacher.revision} now: no stage reads these signals")
@@ -213,8 +213,8 @@ def _identity(folder: Path, manifest: Mapping[str, Any]) -> Identity:
     :raises BadInput: if the manifest states no identity, or another one than the folder's name
     """
     try:
-        stated = dict(manifest["identity"])
-        identity = Identity(**{**stated, "prompts": tuple(stated["prompts"])})
+        fields = dict(manifest["identity"])
+        identity = Identity(**{**fields, "prompts": tuple(fields["prompts"])})
     except (TypeError, KeyError, ValueError):
         raise BadInput(f"{MANIFEST} states no identity; remove the folder and run cache_signals again") from None
     if identity.key != folder.name:
@@ -225,17 +225,14 @@ def _identity(folder: Path, manifest: Mapping[str, Any]) -> Identity:
 
 
 def _read_all(cache: SignalCache) -> tuple[dict[str, int], int]:
-    """Return the number of items of each kind in the shards, and the number of values that are not finite.
-
-    Reading a shard checks its checksum.
-    """
-    counts, bad = {}, 0
+    """Verify the shards' checksums; return the number of items of each kind, and of values that are not finite."""
+    counts, n_bad = {}, 0
     for kind in ("scores", "embeddings"):
         n = counts[kind] = cache.count(kind)
         for start in range(0, n, 8192):
             values = cache.read(kind, np.arange(start, min(n, start + 8192)))
-            bad += int((~np.isfinite(values)).sum())
-    return counts, bad
+            n_bad += int((~np.isfinite(values)).sum())
+    return counts, n_bad
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -248,9 +245,13 @@ def _report(root: Path, cards: Sequence[Path]) -> Iterator[Verdict]:
     if not path.is_file():
         return
     inputs = read_json(path).get("inputs")
-    stated = inputs.get("models") if isinstance(inputs, dict) else None
-    here = {card.revision for folder in cards if (card := _card(folder)) is not None}
-    gone = [name for name, measured in stated.items() if measured not in here] if isinstance(stated, dict) else []
+    revisions = inputs.get("models") if isinstance(inputs, dict) else None
+    present_revisions = {card.revision for folder in cards if (card := _card(folder)) is not None}
+    gone = (
+        [name for name, measured_revision in revisions.items() if measured_revision not in present_revisions]
+        if isinstance(revisions, dict)
+        else []
+    )
     if gone:
         yield Verdict("report", "note", f"it measured models that do not stand here any more: {', '.join(gone)}")
     else:
@@ -275,10 +276,10 @@ def _recipe(root: Path, cards: Sequence[Path]) -> Iterator[Verdict]:
             "it is missing: what the cards say of the recipe is not compared; the next stage that ends writes it",
         )
         return
-    now = read_json(root / "recipe.json")
+    recipe = read_json(root / "recipe.json")
     for folder in cards:
         card = _card(folder)
-        changes = [] if card is None else _changes(_place(root, folder), card, now)
+        changes = [] if card is None else _changes(_place(root, folder), card, recipe)
         if changes:
             more = f" and {len(changes) - _SHOWN_CHANGES} more" if len(changes) > _SHOWN_CHANGES else ""
             shown = ", ".join(changes[:_SHOWN_CHANGES]) + more
@@ -287,22 +288,24 @@ def _recipe(root: Path, cards: Sequence[Path]) -> Iterator[Verdict]:
             )
 
 
-def _of_stage(place: str, inputs: Mapping[str, Any], now: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the recipe of the training stage that made a folder of the run; a recipe without stages as it is."""
-    stages, student = now.get("stages"), now.get("student")
+def _of_stage(place: str, inputs: Mapping[str, Any], recipe: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the recipe of the training stage that made a folder of the run; the recipe itself if it has no stages."""
+    stages, student = recipe.get("stages"), recipe.get("student")
     if not isinstance(stages, dict) or not stages or not isinstance(student, dict):
-        return now
+        return recipe
     names, parts = list(stages), place.split("/")
-    learning = [name for name in names if (stages[name].get("objectives") or {}).get("labels")]
+    label_stages = [name for name in names if (stages[name].get("objectives") or {}).get("labels")]
     name = parts[1] if parts[0] == "stages" and len(parts) > 1 else names[0] if place == "built" else names[-1]
-    name = next(reversed(learning), name) if inputs.get("name") == "control" else name
+    name = next(reversed(label_stages), name) if inputs.get("name") == "control" else name
     if name not in stages:  # the recipe no longer has this stage
-        return {**now, "student": None, "objectives": None}
-    cuts = [(stages[one].get("student") or {}).get("dimensions") for one in names[: names.index(name) + 1]]
-    dimensions = next((width for width in reversed(cuts) if width), student.get("dimensions"))
-    own = {"training": stages[name].get("training") or student.get("training"), "dimensions": dimensions}
-    objectives = stages[name].get("objectives") or now.get("objectives")
-    return {**now, "student": {**student, **own}, "objectives": objectives}
+        return {**recipe, "student": None, "objectives": None}
+    stage_dimensions = [
+        (stages[earlier_name].get("student") or {}).get("dimensions") for earlier_name in names[: names.index(name) + 1]
+    ]
+    dimensions = next((width for width in reversed(stage_dimensions) if width), student.get("dimensions"))
+    stage_settings = {"training": stages[name].get("training") or student.get("training"), "dimensions": dimensions}
+    objectives = stages[name].get("objectives") or recipe.get("objectives")
+    return {**recipe, "student": {**student, **stage_settings}, "objectives": objectives}
 
 
 def _changes(place: str, card: Artefact, recipe: Mapping[str, Any]) -> list[str]:
@@ -310,35 +313,31 @@ def _changes(place: str, card: Artefact, recipe: Mapping[str, Any]) -> list[str]
     inputs = card.details.get("inputs")
     if not isinstance(inputs, dict):  # the card states no inputs to compare
         return []
-    now = _of_stage(place, inputs, recipe)
-    sections = {"student": now.get("student"), "objectives": now.get("objectives")}
-    if inputs.get("name") == "control":  # it learns the labels and not the recipe's objectives
+    stage_recipe = _of_stage(place, inputs, recipe)
+    sections = {"student": stage_recipe.get("student"), "objectives": stage_recipe.get("objectives")}
+    if inputs.get("name") == "control":  # it learns the labels, whatever the recipe's objectives are
         del sections["objectives"]
-    teachers = now.get("teachers")
+    teachers = stage_recipe.get("teachers")
     sections["teacher"] = teachers.get(inputs.get("name")) if isinstance(teachers, dict) else None
     return [line for key, section in sections.items() for line in _differing(inputs.get(key), section, key)]
 
 
-def _differing(made: Any, section: Any, place: str) -> list[str]:
-    """Return the differences in the fields that both have.
-
-    Fields of only one side are not compared: a fingerprint leaves out fields without effect, and adds values found at
-    run time.
-    """
-    if not isinstance(made, dict) or not isinstance(section, dict):
+def _differing(inputs: Any, section: Any, place: str) -> list[str]:
+    """Compare the fields that both have: a fingerprint leaves out fields without effect, and adds computed ones."""
+    if not isinstance(inputs, dict) or not isinstance(section, dict):
         return []
-    shared = [key for key in made if key in section]
-    nested = [key for key in shared if isinstance(made[key], dict) and isinstance(section[key], dict)]
-    changes = [line for key in nested for line in _differing(made[key], section[key], f"{place}.{key}")]
+    shared = [key for key in inputs if key in section]
+    nested = [key for key in shared if isinstance(inputs[key], dict) and isinstance(section[key], dict)]
+    changes = [line for key in nested for line in _differing(inputs[key], section[key], f"{place}.{key}")]
     plain = [key for key in shared if key not in nested]
-    return changes + differences({key: made[key] for key in plain}, {key: section[key] for key in plain}, place)
+    return changes + differences({key: inputs[key] for key in plain}, {key: section[key] for key in plain}, place)
 
 
 def _leftovers(root: Path) -> Iterator[Verdict]:
     """Yield a note for each remainder of unfinished work: temporary folders, and checkpoints."""
     checkpoints = (path for path in root.glob(".work/*-*") if path.is_dir() and not path.name.startswith("graph-"))
-    halves = (path for place in _folders(root) for path in place.glob(".*.tmp"))
-    for path in sorted({*halves, *checkpoints}):
+    partial_paths = (path for place in _folders(root) for path in place.glob(".*.tmp"))
+    for path in sorted({*partial_paths, *checkpoints}):
         files = (
             [path] if path.is_file() else [Path(place) / name for place, _, names in os.walk(path) for name in names]
         )

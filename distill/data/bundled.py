@@ -151,26 +151,26 @@ def _draw_profile(rng: random.Random, family: Family, n_skills: int) -> _Profile
 
 def _pair(rng: random.Random, resume: _Resume, kind: Kind) -> SyntheticPair:
     english = resume.english != (rng.random() < SWITCH_SHARE)
-    jd = _Writer(rng, english).jd(_wanted(rng, resume.profile, kind))
+    jd = _Writer(rng, english).jd(_jd_profile(rng, resume.profile, kind))
     language: Language = "mixed" if english != resume.english else "en" if english else "ko"
     return SyntheticPair(resume.text, jd, int(kind == "positive"), resume.profile.family.key, kind, language)
 
 
-def _wanted(rng: random.Random, offered: _Profile, kind: Kind) -> _Profile:
+def _jd_profile(rng: random.Random, profile: _Profile, kind: Kind) -> _Profile:
     """Return what a job description must ask for, so that it makes a pair of this kind with the résumé."""
-    family, level = offered.family, offered.level
+    family, level = profile.family, profile.level
     if kind == "random_negative":
-        return _draw_profile(rng, _other(rng, FAMILIES, FAMILIES.index(family)), JD_SKILLS)
+        return _draw_profile(rng, _draw_other(rng, FAMILIES, FAMILIES.index(family)), JD_SKILLS)
     if kind == "skill_negative":
-        specialism = _other(rng, range(len(family.specialisms)), offered.specialism)
-        language = _other(rng, range(len(FOREIGN_LANGUAGES)), offered.language)
+        specialism = _draw_other(rng, range(len(family.specialisms)), profile.specialism)
+        language = _draw_other(rng, range(len(FOREIGN_LANGUAGES)), profile.language)
         return _Profile(family, specialism, level, language, rng.sample(family.specialisms[specialism], JD_SKILLS))
     if kind == "seniority_negative":  # two steps around the circle, so that all levels are equally frequent
         level = (level + 2) % len(LEVELS)
-    return _Profile(family, offered.specialism, level, offered.language, rng.sample(offered.skills, JD_SKILLS))
+    return _Profile(family, profile.specialism, level, profile.language, rng.sample(profile.skills, JD_SKILLS))
 
 
-def _other(rng: random.Random, items: Sequence[_Item], index: int) -> _Item:
+def _draw_other(rng: random.Random, items: Sequence[_Item], index: int) -> _Item:
     """Draw any item but the one at ``index``."""
     return items[(index + rng.randrange(1, len(items))) % len(items)]
 

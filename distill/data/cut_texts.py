@@ -64,18 +64,18 @@ def count_cut_texts(
     :param lengths: number of tokens of each sequence after the cut. *Shape:* (n_sequences,)
     :param texts: the same sequences; `pair_texts` are their second texts
     """
-    full = np.flatnonzero(lengths >= max_length)
-    looked = full
-    if len(full) > _SAMPLED:
-        looked = np.sort(np.random.default_rng(_SEED).choice(full, _SAMPLED, replace=False))
-    if len(looked) == 0:
+    full_rows = np.flatnonzero(lengths >= max_length)
+    sampled_rows = full_rows
+    if len(full_rows) > _SAMPLED:
+        sampled_rows = np.sort(np.random.default_rng(_SEED).choice(full_rows, _SAMPLED, replace=False))
+    if len(sampled_rows) == 0:
         return CutTexts(len(lengths), 0, 0, max_length)
-    firsts = [texts[row] for row in looked.tolist()]
-    seconds = None if pair_texts is None else [pair_texts[row] for row in looked.tolist()]
-    lost = tokenize(tokenizer, firsts, seconds, max_length=_NO_LIMIT).lengths - lengths[looked]
-    cut = lost[lost > 0]
-    n_cut = round(len(full) * len(cut) / len(looked))
-    return CutTexts(len(lengths), n_cut, int(np.median(cut)) if len(cut) else 0, max_length)
+    first_texts = [texts[row] for row in sampled_rows.tolist()]
+    second_texts = None if pair_texts is None else [pair_texts[row] for row in sampled_rows.tolist()]
+    n_lost = tokenize(tokenizer, first_texts, second_texts, max_length=_NO_LIMIT).lengths - lengths[sampled_rows]
+    losses = n_lost[n_lost > 0]
+    n_cut = round(len(full_rows) * len(losses) / len(sampled_rows))
+    return CutTexts(len(lengths), n_cut, int(np.median(losses)) if len(losses) else 0, max_length)
 
 
 def sample_cut_texts(
@@ -85,8 +85,8 @@ def sample_cut_texts(
     rows = np.arange(len(texts))
     if len(rows) > _SAMPLED:
         rows = np.sort(np.random.default_rng(_SEED).choice(rows, _SAMPLED, replace=False))
-    seconds = None if pair_texts is None else [pair_texts[row] for row in rows.tolist()]
-    lengths = tokenize(tokenizer, [texts[row] for row in rows.tolist()], seconds, max_length=_NO_LIMIT).lengths
-    lost = lengths[lengths > max_length] - max_length
-    n_cut = round(len(texts) * len(lost) / max(len(rows), 1))
-    return CutTexts(len(texts), n_cut, int(np.median(lost)) if len(lost) else 0, max_length)
+    second_texts = None if pair_texts is None else [pair_texts[row] for row in rows.tolist()]
+    lengths = tokenize(tokenizer, [texts[row] for row in rows.tolist()], second_texts, max_length=_NO_LIMIT).lengths
+    losses = lengths[lengths > max_length] - max_length
+    n_cut = round(len(texts) * len(losses) / max(len(rows), 1))
+    return CutTexts(len(texts), n_cut, int(np.median(losses)) if len(losses) else 0, max_length)

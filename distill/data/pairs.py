@@ -157,27 +157,27 @@ class Split:
             "evaluation": len(self.evaluation),
         }
         pairs = ", ".join(f"{number:,} {kind}" for kind, number in sizes.items() if number or kind != "unlabelled")
-        more = [
+        text_counts = [
             *([counted(len(self.unlabelled), "unpaired text")] if self.unlabelled else []),
             *([counted(len(self.parallel), "translation")] if self.parallel else []),
         ]
-        return "; ".join([f"{pairs} pairs", *more])
+        return "; ".join([f"{pairs} pairs", *text_counts])
 
     def describe(self) -> dict[str, Any]:
         """Return sizes and fingerprints, for `artefact.json`."""
         parts = {"train": self.train, "validation": self.validation, "evaluation": self.evaluation}
-        described: dict[str, Any] = {
+        description: dict[str, Any] = {
             name: {"n_pairs": len(pairs), "n_queries": len(set(pairs.queries)), "fingerprint": pairs.fingerprint()}
             for name, pairs in parts.items()
         }
         texts = Pairs(self.unlabelled, [""] * len(self.unlabelled))
-        described["unlabelled"] = {"n_texts": len(texts), "fingerprint": texts.fingerprint()}
+        description["unlabelled"] = {"n_texts": len(texts), "fingerprint": texts.fingerprint()}
         if len(self.unlabelled_pairs):
             paired = {"n_pairs": len(self.unlabelled_pairs), "pairs": self.unlabelled_pairs.fingerprint()}
-            described["unlabelled"] |= paired
+            description["unlabelled"] |= paired
         translations = Pairs([source for source, _ in self.parallel], [target for _, target in self.parallel])
-        described["parallel"] = {"n_pairs": len(translations), "fingerprint": translations.fingerprint()}
-        return described
+        description["parallel"] = {"n_pairs": len(translations), "fingerprint": translations.fingerprint()}
+        return description
 
 
 @dataclass(frozen=True)
@@ -199,14 +199,15 @@ def load_split(data: Data, seed: int) -> Split:
     return _with_texts(_draw(data, seed, notes), data, seed, notes)
 
 
-def _draw(data: Data, seed: int, notes: list[str], drawn: Pairs | None = None) -> _Parts:
+def _draw(data: Data, seed: int, notes: list[str], earlier_evaluation: Pairs | None = None) -> _Parts:
     """Read labelled pairs and draw the held-out pairs.
 
-    :param drawn: evaluation pairs, if already drawn; training pairs with one of their texts are left out
+    :param earlier_evaluation: evaluation pairs, if already drawn; training pairs with one of their texts are left out
     """
     pairs = _load_pairs(data.train, data, seed, notes)
-    if drawn is not None:
-        rest, evaluation = _without(pairs, held_out_keys(drawn), notes, "training pairs"), drawn
+    if earlier_evaluation is not None:
+        evaluation = earlier_evaluation
+        rest = _without(pairs, held_out_keys(evaluation), notes, "training pairs")
         if not len(rest):
             raise BadInput(f"{data.train}: every pair holds an evaluation text; nothing is left to train on")
     elif data.evaluation is None:
@@ -219,24 +220,24 @@ def _draw(data: Data, seed: int, notes: list[str], drawn: Pairs | None = None) -
     rest, unjudged = keep_labelled(rest, data, seed, notes)  # validation labels are labels too
     share = min(data.validation_share, data.max_validation_pairs / max(len(rest), 1))
     train, validation = _held_out(rest, share, data.split, seed + 1, notes, "validation")
-    if data.evaluation is None and drawn is None:
+    if data.evaluation is None and earlier_evaluation is None:
         _check_classes(pairs, {"training": train, "evaluation": evaluation})
     notes += _unlike(train, {"evaluation": evaluation, "validation": validation})
     return _Parts(train, validation, evaluation, unjudged)
 
 
-def _with_texts(drawn: _Parts, data: Data, seed: int, notes: list[str]) -> Split:
+def _with_texts(parts: _Parts, data: Data, seed: int, notes: list[str]) -> Split:
     """Read texts and pairs without labels, remove held-out texts from them, and log all notes."""
-    train, validation, evaluation = drawn.train, drawn.validation, drawn.evaluation
+    train, validation, evaluation = parts.train, parts.validation, parts.evaluation
     held_out = held_out_keys(validation, evaluation)
-    unlabelled_pairs = load_unlabelled_pairs(data, seed, train, drawn.unjudged, held_out, notes)
+    unlabelled_pairs = load_unlabelled_pairs(data, seed, train, parts.unjudged, held_out, notes)
     texts = dict.fromkeys(text for source in data.unlabelled for text in load_texts(source, seed=seed))
     unlabelled = [text for text in texts if text_key(text) not in held_out]
     if dropped := len(texts) - len(unlabelled):
         notes.append(f"{dropped} unlabelled texts are also held-out texts and were left out of training")
-    found = list(dict.fromkeys(pair for given in data.parallel for pair in load_parallel(given, seed=seed)))
-    parallel = [pair for pair in found if held_out.isdisjoint(map(text_key, pair))]
-    if dropped := len(found) - len(parallel):
+    all_parallel = list(dict.fromkeys(pair for section in data.parallel for pair in load_parallel(section, seed=seed)))
+    parallel = [pair for pair in all_parallel if held_out.isdisjoint(map(text_key, pair))]
+    if dropped := len(all_parallel) - len(parallel):
         notes.append(f"{dropped} parallel pairs hold a held-out text and were left out of training")
     split = Split(train, validation, evaluation, unlabelled, parallel=parallel, unlabelled_pairs=unlabelled_pairs)
     notes += _few(split)
@@ -248,8 +249,8 @@ def _with_texts(drawn: _Parts, data: Data, seed: int, notes: list[str]) -> Split
 def _few(split: Split) -> list[str]:
     """Return notes on parts that are too small for training, or for choosing a checkpoint."""
     notes = []
-    learned = len(split.train) + len(split.unlabelled_pairs) + len(split.unlabelled) + len(split.parallel)
-    if learned < _FEW_TO_LEARN_FROM:
+    n_learned = len(split.train) + len(split.unlabelled_pairs) + len(split.unlabelled) + len(split.parallel)
+    if n_learned < _FEW_TO_LEARN_FROM:
         notes.append(f"{split.summary()}: so few teach little; give more pairs, with or without labels")
     elif len(split.validation) < _FEW_TO_CHOOSE_BY:
         notes.append(
@@ -269,30 +270,39 @@ def load_stage_splits(own: Data, stages: Mapping[str, Data], seed: int) -> list[
     :raises BadInput: on anything that cannot be trained on
     """
     notes: list[str] = []
-    drawn = [(own, _draw(own, seed, notes))]
-    known = [(own, _with_texts(drawn[0][1], own, seed, notes))]
+    drawn_parts = [(own, _draw(own, seed, notes))]
+    splits = [(own, _with_texts(drawn_parts[0][1], own, seed, notes))]
     for name, data in stages.items():
-        if any(data == other for other, _ in known):
+        if any(data == earlier_data for earlier_data, _ in splits):
             continue
         log.info("data of stage %s:", name)
         notes = []
-        pairs = next((found for other, found in drawn if _has_same_pairs(data, other)), None)
-        if pairs is None:
-            pairs = _draw(data, seed, notes, known[0][1].evaluation)
-            drawn.append((data, pairs))
-        known.append((data, _with_texts(pairs, data, seed, notes)))
-    held_out = [(found.validation, held_out_keys(found.validation)) for _, found in known]
-    clean = [
-        (data, _freed(found, set[str]().union(*(keys for part, keys in held_out if part is not found.validation))))
-        for data, found in known
+        parts = next(
+            (earlier_parts for earlier_data, earlier_parts in drawn_parts if _has_same_pairs(data, earlier_data)), None
+        )
+        if parts is None:
+            parts = _draw(data, seed, notes, splits[0][1].evaluation)
+            drawn_parts.append((data, parts))
+        splits.append((data, _with_texts(parts, data, seed, notes)))
+    held_out = [(split.validation, held_out_keys(split.validation)) for _, split in splits]
+    freed = [
+        (
+            data,
+            _freed(
+                split, set[str]().union(*(keys for validation, keys in held_out if validation is not split.validation))
+            ),
+        )
+        for data, split in splits
     ]
-    return [next(found for data, found in clean if data == wanted) for wanted in (*stages.values(), own)]
+    return [next(split for data, split in freed if data == stage_data) for stage_data in (*stages.values(), own)]
 
 
 def _has_same_pairs(data: Data, other: Data) -> bool:
     """Tell whether two sections differ only in data without labels, and in how pairs are grouped."""
-    own = {name: getattr(data, name) for name in ("unlabelled", "unlabelled_pairs", "parallel", "candidates")}
-    return data == other.model_copy(update=own)
+    ignored_fields = {
+        name: getattr(data, name) for name in ("unlabelled", "unlabelled_pairs", "parallel", "candidates")
+    }
+    return data == other.model_copy(update=ignored_fields)
 
 
 def _freed(split: Split, held_out: set[str]) -> Split:
@@ -372,8 +382,8 @@ def _held_out(pairs: Pairs, share: float, way: Way, seed: int, notes: list[str],
     drawn = _drawn(keys, share, seed=seed, name=name, way=way)
     if drawn.n_dropped:
         notes.append(_dropped(drawn, name))
-    if drawn.way == "component" and (said := held_together(*keys, share, sizes=drawn.sizes, seed=seed, name=name)):
-        notes.append(said)
+    if drawn.way == "component" and (note := held_together(*keys, share, sizes=drawn.sizes, seed=seed, name=name)):
+        notes.append(note)
     return pairs.select(drawn.rest), pairs.select(drawn.held)
 
 
@@ -420,8 +430,8 @@ def _load_pairs(source: str, data: Data, seed: int, notes: list[str]) -> Pairs:
             pairs = pairs.select(sample(len(pairs), data.max_pairs, seed))
     if data.resume is None:
         return pairs
-    pairs, said = _read_as_resumes(pairs, data.resume)
-    notes += said
+    pairs, resume_notes = _read_as_resumes(pairs, data.resume)
+    notes += resume_notes
     return pairs
 
 
@@ -431,25 +441,25 @@ def _read_as_resumes(pairs: Pairs, resume: Resume) -> tuple[Pairs, list[str]]:
     from distill.resumes.sections import keep_sections
 
     texts = pairs.queries if resume.side == "query" else pairs.documents
-    read: dict[str, str] = {}
+    prepared: dict[str, str] = {}
     n_whole = 0
     for text in dict.fromkeys(texts):
         # blinded before sections are cut: a name from the personal data must be found in the other sections
-        seen = blind(text).text if resume.blind else text
+        prepared_text = blind(text).text if resume.blind else text
         if resume.keep is not None:
-            kept = keep_sections(seen, resume.keep)
+            kept = keep_sections(prepared_text, resume.keep)
             n_whole += not kept.found
-            seen = kept.text if kept.found else seen
-        read[text] = seen if seen.strip() else text
+            prepared_text = kept.text if kept.found else prepared_text
+        prepared[text] = prepared_text if prepared_text.strip() else text
     notes = []
     if n_whole and resume.keep is not None:
         notes.append(
-            f"{n_whole} of {len(read)} résumés hold none of the sections {', '.join(resume.keep)} and were read whole"
+            f"{n_whole} of {len(prepared)} résumés hold none of the sections {', '.join(resume.keep)} and were read whole"
         )
-    changed = [read[text] for text in texts]
+    resume_texts = [prepared[text] for text in texts]
     if resume.side == "query":
-        return Pairs(changed, pairs.documents, pairs.labels), notes
-    return Pairs(pairs.queries, changed, pairs.labels), notes
+        return Pairs(resume_texts, pairs.documents, pairs.labels), notes
+    return Pairs(pairs.queries, resume_texts, pairs.labels), notes
 
 
 def _bundled_pairs(n_pairs: int, seed: int) -> Pairs:
@@ -499,16 +509,16 @@ def read_pairs_with_rows(
     asked: Asked = Asked(),
 ) -> tuple[Pairs, list[int]]:
     """Return pairs as `read_pairs` does, with the row of each in the source from 0; left-out rows are missing."""
-    given = PairReader(source, columns, label_range, skip_bad_rows, hub_split, labelled, asked)
+    reader = PairReader(source, columns, label_range, skip_bad_rows, hub_split, labelled, asked)
     problems: dict[int, str] = {}
 
     def parts() -> Iterator[Pairs]:
-        for block, found in given.blocks():
-            problems.update(found)
+        for block, block_problems in reader.blocks():
+            problems.update(block_problems)
             yield block
 
     pairs = _joined(parts())
-    given.check(len(pairs), problems)
+    reader.check(len(pairs), problems)
     keep = [row for row in range(len(pairs)) if row not in problems]
     return (pairs if not problems else pairs.select(keep)), keep
 
@@ -541,12 +551,12 @@ class PairReader:
         names = [columns.query, columns.document] + ([columns.label] if self.labelled else [])
         for table in column_blocks(self.source, names, hub_split=self.hub_split, section=self.asked.columns):
             documents, problems = texts_of(table[columns.document], columns.document, gaps=False)
-            queries, wrong = texts_of(table[columns.query], columns.query, gaps=False)
-            problems |= wrong
+            queries, new_problems = texts_of(table[columns.query], columns.query, gaps=False)
+            problems |= new_problems
             labels = None
             if self.labelled:
-                labels, wrong = _to_unit(table[columns.label], self.label_range, self.asked.label_range)
-                problems = wrong | problems
+                labels, new_problems = _to_unit(table[columns.label], self.label_range, self.asked.label_range)
+                problems = new_problems | problems
             block = Pairs(queries, documents, labels)
             yield block, {start + row: problem for row, problem in problems.items()}
             start += len(block)
@@ -557,8 +567,8 @@ class PairReader:
         :raises BadInput: naming the first bad rows, or if no row is left
         """
         if problems and not self.skip_bad_rows:
-            skip = self.asked.skip
-            advice = "mend or remove them" if skip is None else f"mend them or set {skip}"
+            skip_setting = self.asked.skip
+            advice = "mend or remove them" if skip_setting is None else f"mend them or set {skip_setting}"
             raise refused_rows(self.source, n_rows, problems, advice=advice)
         if problems:
             first, left_out = min(problems), f"{self.source}: {len(problems)} of {n_rows} rows left out"
@@ -572,10 +582,10 @@ class PairReader:
         :raises BadInput: as `read_pairs`
         """
         n_rows, problems, digests = 0, dict[int, str](), list[str]()
-        for block, found in self.blocks():
+        for block, block_problems in self.blocks():
             n_rows += len(block)
-            problems |= found
-            digests.append(_block_digest(block, found))
+            problems |= block_problems
+            digests.append(_block_digest(block, block_problems))
         self.check(n_rows, problems)
         return CheckedPairs(self, n_rows, problems, digests)
 
@@ -602,11 +612,13 @@ class CheckedPairs:
         :raises BadInput: if the file has changed since it was checked
         """
         start = 0
-        read = self.reader.blocks()
-        for block, found in unchanged(self.reader.source, read, self.digests, lambda given: _block_digest(*given)):
+        file_blocks = self.reader.blocks()
+        for block, block_problems in unchanged(
+            self.reader.source, file_blocks, self.digests, lambda block_and_problems: _block_digest(*block_and_problems)
+        ):
             rows = range(start, start + len(block))
-            keep = [row for row in rows if row not in found]
-            yield (block if not found else block.select(row - start for row in keep)), keep
+            keep = [row for row in rows if row not in block_problems]
+            yield (block if not block_problems else block.select(row - start for row in keep)), keep
             start = rows.stop
 
     def whole(self) -> tuple[Pairs, list[int]]:
@@ -623,7 +635,9 @@ def _block_digest(block: Pairs, problems: Mapping[int, str]) -> str:
     return texts_digest(block.queries, block.documents, labels, map(str, problems))
 
 
-def _to_unit(values: Sequence[Any], label_range: tuple[float, float], named: str) -> tuple[np.ndarray, dict[int, str]]:
+def _to_unit(
+    values: Sequence[Any], label_range: tuple[float, float], range_name: str
+) -> tuple[np.ndarray, dict[int, str]]:
     low, high = label_range
     labels, problems = np.zeros(len(values), dtype=np.float32), {}
     for i, value in enumerate(values):
@@ -631,7 +645,7 @@ def _to_unit(values: Sequence[Any], label_range: tuple[float, float], named: str
         if number is None:
             problems[i] = f"label {shown_value(value)} is not a number"
         elif not low <= number <= high:
-            problems[i] = f"label {number:g} is outside {named} [{low:g}, {high:g}]"
+            problems[i] = f"label {number:g} is outside {range_name} [{low:g}, {high:g}]"
         else:
             labels[i] = (number - low) / (high - low)
     return labels, problems
@@ -658,13 +672,13 @@ def load_texts(source: Unlabelled, *, seed: int = 0) -> list[str]:
     if found is not None and found.format == "txt":
         if source.columns != Unlabelled.model_fields["columns"].default:
             raise BadInput(f"{section}: {source.path} has one text a line and no columns; leave columns out")
-        given = [text.strip() for text in read_texts(source.path, gaps=True)]
+        all_texts = [text.strip() for text in read_texts(source.path, gaps=True)]
     else:
         table = read_text_columns(source.path, source.columns, gaps=True, section=section)
-        given = [text.strip() for name in source.columns for text in table[name]]
-    texts = list(dict.fromkeys(filter(None, given)))
-    if len(texts) < len(given):
-        log.info("%s: %d of %d texts are empty or repeats", source.path, len(given) - len(texts), len(given))
+        all_texts = [text.strip() for name in source.columns for text in table[name]]
+    texts = list(dict.fromkeys(filter(None, all_texts)))
+    if len(texts) < len(all_texts):
+        log.info("%s: %d of %d texts are empty or repeats", source.path, len(all_texts) - len(texts), len(all_texts))
     return [texts[row] for row in sample(len(texts), source.max_texts, seed)]
 
 
@@ -704,8 +718,8 @@ def keep_labelled(train: Pairs, data: Data, seed: int, notes: list[str]) -> tupl
             f"data.labelled_share, max_labelled: no query has so few pairs that {target} of {len(train)} could keep "
             "their labels; set more"
         )
-    labelled, taken = train.select(kept), set(kept)
-    rest = train.select(row for row in range(len(train)) if row not in taken)
+    labelled, kept_set = train.select(kept), set(kept)
+    rest = train.select(row for row in range(len(train)) if row not in kept_set)
     notes.append(
         f"{len(labelled)} of {len(train)} pairs keep their labels, for training and validation together; the others are used without"
     )
@@ -722,15 +736,15 @@ def load_unlabelled_pairs(
     :param held_out: keys of held-out texts (`distill.data.splitting.text_key`)
     """
     found = list(zip(rest.queries, rest.documents, strict=True))
-    found += [pair for given in data.unlabelled_pairs for pair in _source(given, data, seed, notes)]
+    found += [pair for section in data.unlabelled_pairs for pair in _source(section, data, seed, notes)]
     if not found:
         return Pairs([], [])
-    already = set(zip(train.queries, train.documents, strict=True))
-    fresh = [pair for pair in dict.fromkeys(found) if pair not in already]
-    clean = [pair for pair in fresh if held_out.isdisjoint(map(text_key, pair))]
-    if dropped := len(fresh) - len(clean):
+    training_pairs = set(zip(train.queries, train.documents, strict=True))
+    new_pairs = [pair for pair in dict.fromkeys(found) if pair not in training_pairs]
+    clean = [pair for pair in new_pairs if held_out.isdisjoint(map(text_key, pair))]
+    if dropped := len(new_pairs) - len(clean):
         notes.append(f"{dropped} unlabelled pairs hold a held-out text and were left out of training")
-    if dropped := len(found) - len(fresh):
+    if dropped := len(found) - len(new_pairs):
         notes.append(f"{dropped} unlabelled pairs are training pairs already, or came twice, and were left out")
     if not clean:
         raise BadInput(
@@ -739,23 +753,23 @@ def load_unlabelled_pairs(
     return pairs_of(clean)
 
 
-def _source(given: UnlabelledPairs, data: Data, seed: int, notes: list[str]) -> Iterable[tuple[str, str]]:
-    if given.bundled is not None:
-        pairs = _bundled(given.bundled, data, seed)
-    elif given.path is not None:
+def _source(section: UnlabelledPairs, data: Data, seed: int, notes: list[str]) -> Iterable[tuple[str, str]]:
+    if section.bundled is not None:
+        pairs = _bundled(section.bundled, data, seed)
+    elif section.path is not None:
         pairs = read_pairs(
-            given.path,
-            given.columns or data.columns,
+            section.path,
+            section.columns or data.columns,
             skip_bad_rows=data.skip_bad_rows,
             hub_split=data.hub_split,
             labelled=False,
         )
-        pairs = pairs.select(range(min(given.max_pairs or len(pairs), len(pairs))))
+        pairs = pairs.select(range(min(section.max_pairs or len(pairs), len(pairs))))
     else:
         return []
     if data.resume is not None:
-        pairs, said = _read_as_resumes(pairs, data.resume)
-        notes += said
+        pairs, resume_notes = _read_as_resumes(pairs, data.resume)
+        notes += resume_notes
     return zip(pairs.queries, pairs.documents, strict=True)
 
 
@@ -808,9 +822,9 @@ def _drawn(keys: tuple[list[str], list[str]], share: float, *, seed: int, name: 
     """
     drawn = hold_out(*keys, share, seed=seed, way=way)
     if not drawn.held or not drawn.rest:
-        other = "" if way == "auto" else ", or set data.split=auto"
+        hint = "" if way == "auto" else ", or set data.split=auto"
         raise BadInput(
-            f"{counted(len(keys[0]), 'pair')} cannot be split into training and {name}: too few texts are independent of each other; give {name} pairs of their own{other}"
+            f"{counted(len(keys[0]), 'pair')} cannot be split into training and {name}: too few texts are independent of each other; give {name} pairs of their own{hint}"
         )
     return drawn
 

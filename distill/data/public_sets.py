@@ -73,9 +73,9 @@ def advice_for(path: Path) -> str:
     >>> advice_for(Path("data/korsts/dev.csv")), advice_for(Path("mine.csv"))
     ('; distill fetch-data korsts writes it', '')
     """
-    for name, one in PUBLIC_SETS.items():
-        if path.parent.name == one.folder and path.name in one.splits:
+    for name, public_set in PUBLIC_SETS.items():
+        if path.parent.name == public_set.folder and path.name in public_set.splits:
             output = path.parent.parent
-            place = "" if output == Path("data") else f" -o {output}"
-            return f"; distill fetch-data {name}{place} writes it"
+            option = "" if output == Path("data") else f" -o {output}"
+            return f"; distill fetch-data {name}{option} writes it"
     return ""

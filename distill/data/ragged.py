@@ -83,9 +83,9 @@ class Ragged(Sequence[np.ndarray]):
         *Shape:* each of numbers: (n,) with n larger than every value
         """
         part = np.repeat(np.arange(len(self)), self.lengths)
-        taken = [given[self.values] for given in numbers]
+        entries = [array[self.values] for array in numbers]
         if not len(part):
             return Ragged.cut(np.zeros(0, dtype=np.int64), np.zeros(len(self), dtype=np.int64))
-        n = 1 + max(int(one.max()) for one in taken)
-        both = np.unique(np.concatenate([part * n + one for one in taken]))
-        return Ragged.cut(both % n, np.bincount(both // n, minlength=len(self)))
+        n = 1 + max(int(array_entries.max()) for array_entries in entries)
+        part_entries = np.unique(np.concatenate([part * n + array_entries for array_entries in entries]))
+        return Ragged.cut(part_entries % n, np.bincount(part_entries // n, minlength=len(self)))

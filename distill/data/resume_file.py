@@ -100,30 +100,30 @@ def prepare_file(
         raise BadInput(f"{source}: no such file")
     path = table.path
     _check_places(table, output, dropped)
-    done = Prepared()
+    prepared = Prepared()
     with ExitStack() as stack:
         temporary = stack.enter_context(output_file(output, inputs=[path], overwrite=overwrite))
         listing: Listing | None = None
         if dropped:
-            written = stack.enter_context(output_file(dropped, inputs=[path], overwrite=overwrite))
-            listing = stack.enter_context(table_writer(written, {"row": int, "kind": str, "text": str}))
+            temporary_listing = stack.enter_context(output_file(dropped, inputs=[path], overwrite=overwrite))
+            listing = stack.enter_context(table_writer(temporary_listing, {"row": int, "kind": str, "text": str}))
 
         def change(value: Any) -> Any:
-            done.n_rows += 1
-            return _changed(value, f"{path} row {done.n_rows}: {column}", preparation, listing, done)
+            prepared.n_rows += 1
+            return _changed(value, f"{path} row {prepared.n_rows}: {column}", preparation, listing, prepared)
 
         _COPIERS[table.format](table, temporary, column, change)
-        if done.n_rows == 0:
+        if prepared.n_rows == 0:
             raise BadInput(f"{path} has a header and no rows")
-    if done.whole:
+    if prepared.whole:
         log.warning(
             "%s: %d of %d rows have none of %s and stay whole",
             path,
-            done.whole,
-            done.n_rows,
+            prepared.whole,
+            prepared.n_rows,
             ", ".join(preparation.keep or ()),
         )
-    return done
+    return prepared
 
 
 def _check_places(table: Table, output: Path, dropped: Path | None) -> None:
@@ -132,8 +132,8 @@ def _check_places(table: Table, output: Path, dropped: Path | None) -> None:
     :raises BadInput: naming them
     """
     path = table.path
-    same = _suffix(output) == _suffix(path) and not (table.format == "parquet" and output.suffix == ".gz")
-    if not same and not is_stream(output):
+    same_format = _suffix(output) == _suffix(path) and not (table.format == "parquet" and output.suffix == ".gz")
+    if not same_format and not is_stream(output):
         gz = "" if table.format == "parquet" else ", perhaps with .gz"
         raise BadInput(f"{output} is to be of the format of {path}: *{_suffix(path)}{gz}")
     targets = [path.resolve(), output.resolve(), *([dropped.resolve()] if dropped else [])]
@@ -147,29 +147,29 @@ def _suffix(path: Path) -> str:
     return next((suffix for suffix in reversed(path.suffixes) if suffix != ".gz"), "").lower()
 
 
-def _changed(value: Any, where: str, preparation: Preparation, listing: Listing | None, done: Prepared) -> Any:
+def _changed(value: Any, where: str, preparation: Preparation, listing: Listing | None, prepared: Prepared) -> Any:
     """Return the prepared text, and list and count what was removed."""
     if is_gap(value):
         return value
     if problem := text_problem(value):
         raise BadInput(f"{where} {problem}")
     value = as_text(value)
-    went: list[tuple[str, str]] = []
+    removals: list[tuple[str, str]] = []
     if preparation.blind:
         blinded = blind_text(value)
         value = blinded.text
-        went += [(removed.kind, removed.text) for removed in blinded.removed]
-        done.n_identifiers += len(blinded.removed)
+        removals += [(removed.kind, removed.text) for removed in blinded.removed]
+        prepared.n_identifiers += len(blinded.removed)
     if preparation.keep is not None:
-        start = len(went)
+        start = len(removals)
         kept = keep_sections(value, cast(Sequence[SectionKind], preparation.keep))
-        went += [(section.kind, value[section.start : section.end].strip()) for section in kept.dropped]
+        removals += [(section.kind, value[section.start : section.end].strip()) for section in kept.dropped]
         value = kept.text
-        done.n_sections += len(went) - start
-        done.whole += not kept.found
+        prepared.n_sections += len(removals) - start
+        prepared.whole += not kept.found
     if listing:
-        for kind, text in went:
-            listing([done.n_rows, kind, text])
+        for kind, text in removals:
+            listing([prepared.n_rows, kind, text])
     return value
 
 
@@ -179,10 +179,10 @@ def _changed(value: Any, where: str, preparation: Preparation, listing: Listing 
 def _copy_csv(table: Table, target: Path, column: str, change: Change) -> None:
     with opened(target) as out:
         header, rows = delimited_rows(table.path, "csv")
-        at, write = _column(table.path, header, column), csv_rows(out)
+        index, write = _column(table.path, header, column), csv_rows(out)
         write(header)
         for row in rows:
-            row[at] = change(row[at])
+            row[index] = change(row[index])
             write(row)
 
 
@@ -190,31 +190,31 @@ def _copy_tsv(table: Table, target: Path, column: str, change: Change) -> None:
     """Copy a TSV. It has no quotes, so values hold no tabs or line breaks; new line breaks become spaces."""
     with opened(target) as out:
         header, rows = delimited_rows(table.path, "tsv")
-        at = _column(table.path, header, column)
+        index = _column(table.path, header, column)
         out.write("\t".join(header) + "\n")
         for row in rows:
-            row[at] = " ".join(change(row[at]).split("\n"))
+            row[index] = " ".join(change(row[index]).split("\n"))
             out.write("\t".join(row) + "\n")
 
 
 def _copy_jsonl(table: Table, target: Path, column: str, change: Change) -> None:
-    array, known, names = is_array(table.path), False, dict[str, None]()
+    array, has_column, names = is_array(table.path), False, dict[str, None]()
     with opened(target) as out:
         for number, (line, row) in enumerate(json_rows(table.path), start=1):
             key = named_key(column, row)
             if isinstance(row, RepeatedKeys) and key in row.names:
                 raise BadInput(f"{table.path} row {number}: {column!r} stands twice in one object")
-            known = known or key is not None
-            if not known:
+            has_column = has_column or key is not None
+            if not has_column:
                 names |= dict.fromkeys(row)
-            before = None if key is None else row[key]
-            after = change(before)
+            original = None if key is None else row[key]
+            changed = change(original)
             if array:
                 out.write("[" if number == 1 else ",\n")
-            out.write(line if after == before or key is None else with_value(line, key, after))
+            out.write(line if changed == original or key is None else with_value(line, key, changed))
             out.write("" if array else "\n")
         out.write("]\n" if array else "")
-    if names and not known:
+    if names and not has_column:
         _column(table.path, list(names), column)
 
 
@@ -223,14 +223,14 @@ def _copy_parquet(table: Table, target: Path, column: str, change: Change) -> No
     import pyarrow.parquet
 
     schema, batches = parquet_batches(table.path, _ROWS_AT_ONCE)
-    at = _column(table.path, schema.names, column)
-    kind = schema.field(at)
+    index = _column(table.path, schema.names, column)
+    kind = schema.field(index)
     with pyarrow.parquet.ParquetWriter(target, schema) as writer:
         for batch in batches:
-            values = [_kept(value, change(value)) for value in column_values(table.path, column, batch.column(at))]
+            values = [_kept(value, change(value)) for value in column_values(table.path, column, batch.column(index))]
             columns = [*batch.columns]
             try:
-                columns[at] = pyarrow.array(values, type=kind.type)
+                columns[index] = pyarrow.array(values, type=kind.type)
             except (pyarrow.ArrowException, TypeError, ValueError):
                 raise BadInput(
                     f"{table.path}: column {column} is of type {kind.type}, which holds no prepared text; write it as text"
@@ -238,9 +238,9 @@ def _copy_parquet(table: Table, target: Path, column: str, change: Change) -> No
             writer.write_batch(pyarrow.RecordBatch.from_arrays(columns, schema=schema))
 
 
-def _kept(before: Any, after: Any) -> Any:
+def _kept(original: Any, changed: Any) -> Any:
     """Return the original value, such as a number, if preparing did not change its text."""
-    return before if before is None or after == as_text(before) else after
+    return original if original is None or changed == as_text(original) else changed
 
 
 def _column(source: Path, names: Sequence[str], column: str) -> int:

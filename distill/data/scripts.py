@@ -112,12 +112,12 @@ def stratified(counts: Mapping[str, int], n: int) -> dict[str, int]:
     least = {script: min(count, n // (2 * len(counts))) for script, count in counts.items()}
     spare = n - sum(least.values())
     room = {script: count - least[script] for script, count in counts.items()}
-    wanted = {script: spare * of_it / max(1, sum(room.values())) for script, of_it in room.items()}
-    given = {script: int(share) for script, share in wanted.items()}
-    by_remainder = sorted(counts, key=lambda script: (given[script] - wanted[script], script))
-    for script in by_remainder[: spare - sum(given.values())]:
-        given[script] += 1
-    return {script: least[script] + given[script] for script in counts}
+    exact_extras = {script: spare * n_room / max(1, sum(room.values())) for script, n_room in room.items()}
+    extras = {script: int(share) for script, share in exact_extras.items()}
+    by_remainder = sorted(counts, key=lambda script: (extras[script] - exact_extras[script], script))
+    for script in by_remainder[: spare - sum(extras.values())]:
+        extras[script] += 1
+    return {script: least[script] + extras[script] for script in counts}
 
 
 def rows_with_every_script(texts: Sequence[str], n: int, least: int) -> list[int]:
@@ -127,9 +127,9 @@ def rows_with_every_script(texts: Sequence[str], n: int, least: int) -> list[int
     [0, 1, 3]
     """
     rows = list(range(min(n, len(texts))))
-    for of_script in rows_by_script(texts).values():
-        n_in = sum(row < n for row in of_script)
-        rows += of_script[n_in : max(n_in, least)]
+    for script_rows in rows_by_script(texts).values():
+        n_in = sum(row < n for row in script_rows)
+        rows += script_rows[n_in : max(n_in, least)]
     return rows
 
 

@@ -43,8 +43,8 @@ def text_key(text: str) -> str:
     >>> text_key("a\u00a0 b\u200b\n") == "a b", text_key("\u1112\u1161\u11ab") == "한"
     (True, True)
     """
-    seen = text if text.isascii() else _UNSEEN.sub("", unicodedata.normalize("NFC", text))
-    key = " ".join(seen.split())
+    visible = text if text.isascii() else _UNSEEN.sub("", unicodedata.normalize("NFC", text))
+    key = " ".join(visible.split())
     return text if key == text else key  # reuse the object: most of millions of texts are their own key
 
 
@@ -109,17 +109,17 @@ def hold_out(queries: Sequence[str], documents: Sequence[str], share: float, *, 
     :param way: what is held out whole; auto uses components, or queries if components give less than half the share
     """
     target = max(1, round(len(queries) * share))
-    chosen: Way = "component" if way == "auto" else way
-    groups = _groups(queries, documents, chosen)
+    chosen_way: Way = "component" if way == "auto" else way
+    groups = _groups(queries, documents, chosen_way)
     held = take_groups(groups, target, seed)
     if way == "auto" and len(held) < target // 2:
-        chosen, groups = "query", _groups(queries, documents, "query")
+        chosen_way, groups = "query", _groups(queries, documents, "query")
         held = take_groups(groups, target, seed)
-    taken = set(held)
+    held_set = set(held)
     texts = {text for row in held for text in (queries[row], documents[row])}
-    rest = [row for row in range(len(queries)) if row not in taken]
+    rest = [row for row in range(len(queries)) if row not in held_set]
     clean = [row for row in rest if queries[row] not in texts and documents[row] not in texts]
-    return Drawn(held, clean, len(rest) - len(clean), chosen, groups.rows.lengths)
+    return Drawn(held, clean, len(rest) - len(clean), chosen_way, groups.rows.lengths)
 
 
 def _groups(queries: Sequence[str], documents: Sequence[str], way: Way) -> Groups:
@@ -134,29 +134,31 @@ def _components(queries: Sequence[str], documents: Sequence[str]) -> Groups:
     from scipy.sparse.csgraph import connected_components
 
     places: dict[str, int] = {}
-    of_query, of_document = numbered(queries, places), numbered(documents, places)
+    query_numbers, document_numbers = numbered(queries, places), numbered(documents, places)
     n_texts = len(places)
-    edges = coo_array((np.ones(len(of_query), dtype=np.int8), (of_query, of_document)), shape=(n_texts, n_texts))
+    edges = coo_array(
+        (np.ones(len(query_numbers), dtype=np.int8), (query_numbers, document_numbers)), shape=(n_texts, n_texts)
+    )
     n_components, component = connected_components(edges, directed=False)
     names: list[str | None] = [None] * n_components
     for text, number in zip(places, component.tolist(), strict=True):
-        known = names[number]
-        if known is None or text < known:
+        smallest = names[number]
+        if smallest is None or text < smallest:
             names[number] = text
-    return Groups.of([name for name in names if name is not None], component[of_query])
+    return Groups.of([name for name in names if name is not None], component[query_numbers])
 
 
 def take_groups(groups: Groups, target: int, seed: int) -> list[int]:
     """Take whole groups in an order given by the seed until `target` rows are reached, at most half more."""
     digests = [hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogatepass")).digest() for name in groups.names]
-    sizes, taken, n_taken = groups.rows.lengths.tolist(), list[np.ndarray](), 0
+    sizes, taken_rows, n_taken = groups.rows.lengths.tolist(), list[np.ndarray](), 0
     for number in sorted(range(len(digests)), key=digests.__getitem__):
         if n_taken >= target:
             break
         if n_taken + sizes[number] <= _most(target):
-            taken.append(groups.rows[number])
+            taken_rows.append(groups.rows[number])
             n_taken += sizes[number]
-    return np.sort(np.concatenate(taken)).tolist() if taken else []
+    return np.sort(np.concatenate(taken_rows)).tolist() if taken_rows else []
 
 
 def _most(target: int) -> float:
@@ -200,8 +202,8 @@ def label_shift(
     mean = float((labels.sum(dtype=np.float64) + others.sum(dtype=np.float64)) / (n + m))
     squares = _cluster_squares(labels - mean, clusters) + _cluster_squares(others - mean, other_clusters)
     error = np.sqrt(squares / (n + m) * (1 / n + 1 / m))
-    apart = abs(float(labels.mean()) - float(others.mean()))
-    return 0.0 if apart < 1e-6 else apart / max(float(error), 1e-6)
+    difference = abs(float(labels.mean()) - float(others.mean()))
+    return 0.0 if difference < 1e-6 else difference / max(float(error), 1e-6)
 
 
 def beyond_chance(shift: float) -> bool:

@@ -109,9 +109,9 @@ def _unpacked(path: TableFile, raw: IO[bytes]) -> Any:
 
 def _encoding(path: TableFile, raw: IO[bytes]) -> str:
     head = raw.read(4)
-    for mark, what in _OTHER_FILES.items():
+    for mark, description in _OTHER_FILES.items():
         if head.startswith(mark):
-            raise BadInput(f"{path} is {what}")
+            raise BadInput(f"{path} is {description}")
     return next((encoding for mark, encoding in _MARKS.items() if head.startswith(mark)), "utf-8-sig")
 
 
@@ -131,8 +131,8 @@ def delimited_rows(path: TableFile, file_format: str) -> tuple[list[str], Iterat
 
     :raises BadInput: naming a row that has more or fewer values than the header has columns
     """
-    raw = _csv_rows(path) if file_format == "csv" else _tsv_rows(path)
-    header = next(raw, None)
+    rows = _csv_rows(path) if file_format == "csv" else _tsv_rows(path)
+    header = next(rows, None)
     if header is None:
         raise BadInput(f"{path} is empty")
     if not header:
@@ -143,13 +143,13 @@ def delimited_rows(path: TableFile, file_format: str) -> tuple[list[str], Iterat
         raise BadInput(f"{path}: the first line must name each column once, it is {str(header)[:_SHOWN]}")
     if file_format == "tsv" and "\r" in "".join(header):
         raise BadInput(f"{path}: its lines end in \\r alone; save it with \\n")
-    return header, _whole_rows(path, header, raw, file_format)
+    return header, _whole_rows(path, header, rows, file_format)
 
 
-def _whole_rows(path: TableFile, header: list[str], raw: Iterator[list[str]], file_format: str) -> Iterator[list[str]]:
+def _whole_rows(path: TableFile, header: list[str], rows: Iterator[list[str]], file_format: str) -> Iterator[list[str]]:
     number = n_empty = pending = 0
     n_columns = len(header)
-    for row in raw:
+    for row in rows:
         if not row:
             pending += 1
             continue
@@ -161,8 +161,8 @@ def _whole_rows(path: TableFile, header: list[str], raw: Iterator[list[str]], fi
         pending = 0
         number += 1
         if len(row) != n_columns:
-            found, wanted = counted(len(row), "value"), counted(n_columns, "column")
-            raise BadInput(f"{path} row {number}: {found} under {wanted}; {_ADVICE[file_format]}")
+            values_text, columns_text = counted(len(row), "value"), counted(n_columns, "column")
+            raise BadInput(f"{path} row {number}: {values_text} under {columns_text}; {_ADVICE[file_format]}")
         yield row
     if n_empty:
         log.warning("%s: %s left out, row numbers do not count them", path, counted(n_empty, "empty line"))
@@ -185,8 +185,8 @@ def _csv_rows(path: TableFile) -> Iterator[list[str]]:
 
 def _tsv_rows(path: TableFile) -> Iterator[list[str]]:
     for line in text_lines(path):
-        bare = line.removesuffix("\n").removesuffix("\r")
-        yield bare.split("\t") if bare else []
+        content = line.removesuffix("\n").removesuffix("\r")
+        yield content.split("\t") if content else []
 
 
 # --- JSON -------------------------------------------------------------------------------------------------------------
@@ -233,14 +233,14 @@ def json_rows(path: TableFile) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _array_rows(path: TableFile, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
     rows = _parsed(path, text, "it")
-    at = text.index("[") + 1
+    position = text.index("[") + 1
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             raise BadInput(f"{path} cannot be read as JSON: row {number} is {_kind(row)}; each must be an object")
-        at = text.index("{", at)
-        _, end = _DECODER.raw_decode(text, at)
-        yield text[at:end], row
-        at = end
+        position = text.index("{", position)
+        _, end = _DECODER.raw_decode(text, position)
+        yield text[position:end], row
+        position = end
 
 
 def with_value(line: str, key: str, text: str) -> str:
@@ -249,14 +249,14 @@ def with_value(line: str, key: str, text: str) -> str:
     >>> with_value('{"n": 1e5, "a": "b"}', "a", "c")
     '{"n": 1e5, "a": "c"}'
     """
-    at = line.index("{") + 1
+    position = line.index("{") + 1
     while True:
-        name, at = scanstring(line, line.index('"', at) + 1, True)
-        at = _NOT_BLANK.search(line, line.index(":", at) + 1).start()  # type: ignore[union-attr]
-        _, end = _DECODER.raw_decode(line, at)
+        name, position = scanstring(line, line.index('"', position) + 1, True)
+        position = _NOT_BLANK.search(line, line.index(":", position) + 1).start()  # type: ignore[union-attr]
+        _, end = _DECODER.raw_decode(line, position)
         if name == key:
-            return line[:at] + json.dumps(text, ensure_ascii=False) + line[end:]
-        at = end
+            return line[:position] + json.dumps(text, ensure_ascii=False) + line[end:]
+        position = end
 
 
 _NOT_BLANK = re.compile(r"[^ \t\r\n]")

@@ -64,10 +64,10 @@ def opened(path: Path) -> Iterator[IO[str]]:
     The .gz stores no time and no name, so that equal rows give equal bytes.
     """
     with path.open("wb") as raw, ExitStack() as stack:
-        packed: Any = raw
+        stream: Any = raw
         if path.suffix == ".gz":
-            packed = stack.enter_context(gzip.GzipFile("", "wb", fileobj=raw, mtime=0))
-        yield stack.enter_context(TextIOWrapper(packed, encoding="utf-8", newline=""))
+            stream = stack.enter_context(gzip.GzipFile("", "wb", fileobj=raw, mtime=0))
+        yield stack.enter_context(TextIOWrapper(stream, encoding="utf-8", newline=""))
 
 
 @contextmanager
@@ -83,11 +83,12 @@ def table_writer(path: Path, columns: Mapping[str, type]) -> Iterator[Callable[[
 
 def csv_rows(file: IO[str]) -> Callable[[Sequence[str]], None]:
     """Return a function that writes a row of a CSV, with double quotes around values that need them."""
-    plain = csv.writer(file, lineterminator="\n")
-    quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)  # before Python 3.13 a lone \r was not quoted
+    plain_writer = csv.writer(file, lineterminator="\n")
+    # before Python 3.13 a lone \r was not quoted
+    quoting_writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
 
     def write(row: Sequence[str]) -> None:
-        (quoted if any("\r" in value for value in row) else plain).writerow(row)
+        (quoting_writer if any("\r" in value for value in row) else plain_writer).writerow(row)
 
     return write
 
@@ -131,7 +132,7 @@ def _parquet_writer(path: Path, columns: Mapping[str, type]) -> Iterator[Callabl
 
         def flush() -> None:
             values = zip(*rows, strict=True) if rows else ([] for _ in columns)
-            arrays = [pyarrow.array(each, field.type) for each, field in zip(values, schema, strict=True)]
+            arrays = [pyarrow.array(column, field.type) for column, field in zip(values, schema, strict=True)]
             writer.write_batch(pyarrow.RecordBatch.from_arrays(arrays, schema=schema))
             rows.clear()
 

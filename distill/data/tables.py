@@ -103,10 +103,12 @@ def locate(source: str, *, texts: bool = False) -> Table | None:
     if not stat.S_ISREG(found.st_mode):
         raise BadInput(f"{source} is a pipe or a device, not a file; write what it holds to a file first")
     if suffix not in kinds or (suffix == ".parquet" and path.suffix == ".gz"):
-        what = "".join(path.suffixes[-2:]) if suffix == ".parquet" else suffix
-        lists = ".txt, .csv, .tsv, .jsonl and .parquet are read (all but .parquet also as .gz)"
-        tables = ".csv, .tsv, .jsonl and .parquet are read (.csv, .tsv and .jsonl also as .gz)"
-        raise BadInput(f"{source}: {lists if texts else tables}, not {what or 'a file without suffix'}")
+        format_name = "".join(path.suffixes[-2:]) if suffix == ".parquet" else suffix
+        accepted_with_texts = ".txt, .csv, .tsv, .jsonl and .parquet are read (all but .parquet also as .gz)"
+        accepted_tables = ".csv, .tsv, .jsonl and .parquet are read (.csv, .tsv and .jsonl also as .gz)"
+        raise BadInput(
+            f"{source}: {accepted_with_texts if texts else accepted_tables}, not {format_name or 'a file without suffix'}"
+        )
     if found.st_size == 0:
         raise BadInput(f"{source} is empty")
     return Table(path, kinds[suffix])
@@ -128,8 +130,8 @@ def _near(path: Path) -> str:
         return f"; there is no folder {path.parent}"
     if not path.name.startswith("."):
         names = [name for name in names if not name.startswith(".")]  # such as our own half-written files
-    near = difflib.get_close_matches(path.name, names, n=_SHOWN_NAMES, cutoff=0.5)
-    return f"; near it: {', '.join(near)}" if near else ""
+    near_names = difflib.get_close_matches(path.name, names, n=_SHOWN_NAMES, cutoff=0.5)
+    return f"; near it: {', '.join(near_names)}" if near_names else ""
 
 
 # --- columns ----------------------------------------------------------------------------------------------------------
@@ -165,8 +167,8 @@ def column_blocks(
     if table is None:
         blocks = _hub_blocks(source, names, hub_split, section)
     else:
-        read = {"jsonl": _json_blocks, "parquet": _parquet_blocks}.get(table.format, _delimited_blocks)
-        blocks = read(table, names, section)
+        read_blocks = {"jsonl": _json_blocks, "parquet": _parquet_blocks}.get(table.format, _delimited_blocks)
+        blocks = read_blocks(table, names, section)
     n_rows = 0
     for block in blocks:
         n_rows += len(block[names[0]])
@@ -181,13 +183,13 @@ def line_blocks(table: Table) -> Iterator[list[str]]:
     :raises BadInput: if its lines end in \r alone
     """
     lines = text_rows(table.path)
-    while some := list(islice(lines, _ROWS_AT_ONCE)):
-        yield some
+    while block := list(islice(lines, _ROWS_AT_ONCE)):
+        yield block
 
 
-def _missing(source: Any, name: str, has: Sequence[str], section: str) -> BadInput:
-    shown = [_shown_name(str(one)) for one in has[:_SHOWN_COLUMNS]]
-    more = f" and {len(has) - _SHOWN_COLUMNS} more" if len(has) > _SHOWN_COLUMNS else ""
+def _missing(source: Any, name: str, names: Sequence[str], section: str) -> BadInput:
+    shown = [_shown_name(str(column)) for column in names[:_SHOWN_COLUMNS]]
+    more = f" and {len(names) - _SHOWN_COLUMNS} more" if len(names) > _SHOWN_COLUMNS else ""
     return BadInput(f"{source} has no column {name!r}; it has {', '.join(shown)}{more}; set {section}")
 
 
@@ -218,40 +220,42 @@ def named_key(name: str, keys: Iterable[str]) -> str | None:
     """
     if name in keys:
         return name
-    wanted = unicodedata.normalize("NFC", name)
-    return next((key for key in keys if unicodedata.normalize("NFC", str(key)) == wanted), None)
+    normalized = unicodedata.normalize("NFC", name)
+    return next((key for key in keys if unicodedata.normalize("NFC", str(key)) == normalized), None)
 
 
 def _delimited_blocks(table: Table, names: Sequence[str], section: str) -> Iterator[dict[str, list[Any]]]:
     header, rows = delimited_rows(table.path, table.format)
     places = [header.index(held_name(table.path, name, header, section)) for name in names]
-    while some := list(islice(rows, _ROWS_AT_ONCE)):
-        yield {name: [row[place] for row in some] for name, place in zip(names, places, strict=True)}
+    while block_rows := list(islice(rows, _ROWS_AT_ONCE)):
+        yield {name: [row[place] for row in block_rows] for name, place in zip(names, places, strict=True)}
 
 
 def _json_blocks(table: Table, names: Sequence[str], section: str) -> Iterator[dict[str, list[Any]]]:
-    met, numbered, number = dict[str, None](), enumerate(json_rows(table.path), start=1), 0
-    while some := list(islice(numbered, _ROWS_AT_ONCE)):
+    seen_keys, numbered, number = dict[str, None](), enumerate(json_rows(table.path), start=1), 0
+    while block_rows := list(islice(numbered, _ROWS_AT_ONCE)):
         columns: dict[str, list[Any]] = {name: [] for name in names}
-        for number, (_, row) in some:
+        for number, (_, row) in block_rows:
             keys = {name: name if name in row else named_key(name, row) for name in names}
-            if isinstance(row, RepeatedKeys) and (twice := row.names.intersection(filter(None, keys.values()))):
-                raise BadInput(f"{table.path} row {number}: {min(twice)!r} stands twice in one object")
-            if len(met) < len(names) or number <= _SHOWN_ROWS:
-                met |= dict.fromkeys(row if number <= _SHOWN_ROWS else filter(None, keys.values()))
+            if isinstance(row, RepeatedKeys) and (repeated := row.names.intersection(filter(None, keys.values()))):
+                raise BadInput(f"{table.path} row {number}: {min(repeated)!r} stands twice in one object")
+            if len(seen_keys) < len(names) or number <= _SHOWN_ROWS:
+                seen_keys |= dict.fromkeys(row if number <= _SHOWN_ROWS else filter(None, keys.values()))
             for name, values in columns.items():
                 key = keys[name]
                 values.append(None if key is None else row[key])
         yield columns
     for name in names if number else ():
-        held_name(table.path, name, list(met), section)
+        held_name(table.path, name, list(seen_keys), section)
 
 
 def _parquet_blocks(table: Table, names: Sequence[str], section: str) -> Iterator[dict[str, list[Any]]]:
     _, batches = parquet_batches(table.path, _ROWS_AT_ONCE, names, section)
     for batch in batches:
         places = {name: held_name(table.path, name, batch.schema.names, section) for name in names}
-        columns = {name: batch.column(batch.schema.get_field_index(held)) for name, held in places.items()}
+        columns = {
+            name: batch.column(batch.schema.get_field_index(stored_name)) for name, stored_name in places.items()
+        }
         yield {name: column_values(table.path, name, column) for name, column in columns.items()}
 
 
@@ -265,12 +269,12 @@ def parquet_batches(
     import pyarrow
     import pyarrow.parquet
 
-    held: list[str] | None = None
+    stored_names: list[str] | None = None
 
     def batches() -> Iterator[Any]:
         try:
             with pyarrow.parquet.ParquetFile(path) as file:
-                yield from file.iter_batches(batch_size=n_rows, columns=held)
+                yield from file.iter_batches(batch_size=n_rows, columns=stored_names)
         except (pyarrow.ArrowException, OSError, ValueError) as error:
             raise _no_parquet(path, error) from None
 
@@ -282,7 +286,7 @@ def parquet_batches(
     if len({unicodedata.normalize("NFC", name) for name in schema.names}) != len(schema.names):
         raise BadInput(f"{path} must name each column once, it names {str(schema.names)[:200]}")
     if names is not None:
-        held = [held_name(path, name, schema.names, section) for name in names]
+        stored_names = [held_name(path, name, schema.names, section) for name in names]
     return schema, batches()
 
 
@@ -316,11 +320,12 @@ def _hub_blocks(name: str, names: Sequence[str], split: str, section: str) -> It
         raise BadInput(
             f"{name} is no file here, and as a hub dataset it cannot be loaded: {_innermost(error)}"
         ) from None
-    held = {column: held_name(name, column, dataset.column_names, section) for column in names}
-    dataset = dataset.select_columns(list(dict.fromkeys(held.values())))  # a row decodes all its columns, images too
+    spellings = {column: held_name(name, column, dataset.column_names, section) for column in names}
+    # a row decodes all its columns, images too
+    dataset = dataset.select_columns(list(dict.fromkeys(spellings.values())))
     for start in range(0, len(dataset), _ROWS_AT_ONCE):
         rows = dataset[start : start + _ROWS_AT_ONCE]
-        yield {column: list(rows[held[column]]) for column in names}
+        yield {column: list(rows[spellings[column]]) for column in names}
 
 
 def _innermost(error: BaseException) -> str:
@@ -468,10 +473,10 @@ def unchanged(
     :param digests: digests of the blocks from the first reading
     :raises BadInput: at the first block that has changed, or if there are more or fewer blocks
     """
-    n_blocks, changed = 0, BadInput(f"{source} changed while it was read; run the command again")
+    n_blocks, error = 0, BadInput(f"{source} changed while it was read; run the command again")
     for n_blocks, block in enumerate(blocks, start=1):
         if n_blocks > len(digests) or digest_of(block) != digests[n_blocks - 1]:
-            raise changed
+            raise error
         yield block
     if n_blocks != len(digests):
-        raise changed
+        raise error

@@ -40,8 +40,8 @@ class TextReader:
         """
         n_rows = n_gaps = 0
         problems, digests = dict[int, str](), list[str]()
-        for texts, found in self.blocks():
-            problems |= {n_rows + row: problem for row, problem in found.items()}
+        for texts, block_problems in self.blocks():
+            problems |= {n_rows + row: problem for row, problem in block_problems.items()}
             n_rows, n_gaps = n_rows + len(texts), n_gaps + texts.count("")
             digests.append(texts_digest(texts))
         if problems:
@@ -71,5 +71,5 @@ class CheckedTexts:
 
         :raises BadInput: if the file has changed since it was checked
         """
-        read = (texts for texts, _ in self.reader.blocks())
-        yield from unchanged(self.reader.source, read, self.digests, texts_digest)
+        file_blocks = (texts for texts, _ in self.reader.blocks())
+        yield from unchanged(self.reader.source, file_blocks, self.digests, texts_digest)

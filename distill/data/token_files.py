@@ -54,8 +54,8 @@ def tokenize_once(
         return found
     shutil.rmtree(target, ignore_errors=True)
     names = [name for name in _FILES if name != "type_ids" or has_types(tokenizer)]
-    with new_folder(target) as made:
-        files = {name: (made / f"{name}.bin").open("wb") for name in names}
+    with new_folder(target) as new_target:
+        files = {name: (new_target / f"{name}.bin").open("wb") for name in names}
         try:
             for part in token_parts(tokenizer, texts, pair_texts, max_length=max_length, on_progress=on_progress):
                 for name, file in files.items():
@@ -63,7 +63,7 @@ def tokenize_once(
         finally:
             for file in files.values():
                 file.close()
-        write_json(made / _CARD, {name: _file_digest(made / f"{name}.bin") for name in names})
+        write_json(new_target / _CARD, {name: _file_digest(new_target / f"{name}.bin") for name in names})
     table = _read(target, tokenizer, max_length)
     if table is None:
         raise BadInput(f"{target} is not what was just written there; look at the disk, and run the command again")
@@ -89,13 +89,13 @@ def _read(folder: Path, tokenizer: Any, max_length: int) -> TokenTable | None:
     card = folder / _CARD
     if not card.is_file():
         return None
-    stated = read_json(card)
-    wanted = {name for name in _FILES if name != "type_ids" or has_types(tokenizer)}
-    paths = {name: folder / f"{name}.bin" for name in wanted}
-    if set(stated) != wanted or not all(path.is_file() for path in paths.values()):
+    digests = read_json(card)
+    names = {name for name in _FILES if name != "type_ids" or has_types(tokenizer)}
+    paths = {name: folder / f"{name}.bin" for name in names}
+    if set(digests) != names or not all(path.is_file() for path in paths.values()):
         return None
-    if any(_file_digest(path) != stated[name] for name, path in paths.items()):
+    if any(_file_digest(path) != digests[name] for name, path in paths.items()):
         return None
-    held = {name: np.memmap(path, dtype=_FILES[name], mode="r").view(np.ndarray) for name, path in paths.items()}
-    offsets = starts(held["lengths"])
-    return TokenTable(held["ids"], offsets, held.get("type_ids"), pad_token_id(tokenizer), max_length)
+    arrays = {name: np.memmap(path, dtype=_FILES[name], mode="r").view(np.ndarray) for name, path in paths.items()}
+    offsets = starts(arrays["lengths"])
+    return TokenTable(arrays["ids"], offsets, arrays.get("type_ids"), pad_token_id(tokenizer), max_length)

@@ -186,16 +186,16 @@ def _fast(tokenizer: Any, max_length: int, special_tokens: bool) -> _Encode | No
 
     def encode(texts: list[str], pairs: list[str] | None) -> tuple[_Sequences, _Sequences]:
         with lock:
-            stored = backend.truncation  # a static model's folder stores its limit here
+            stored_truncation = backend.truncation  # a static model's folder stores its limit here
             backend.enable_truncation(max_length, strategy="longest_first", direction=side)
             backend.no_padding()
             try:
                 encodings = _encoded(backend, texts, pairs, special_tokens)
             finally:
-                if stored is None:
+                if stored_truncation is None:
                     backend.no_truncation()
                 else:
-                    backend.enable_truncation(**stored)
+                    backend.enable_truncation(**stored_truncation)
         return [encoding.ids for encoding in encodings], [encoding.type_ids for encoding in encodings]
 
     return encode
@@ -260,12 +260,13 @@ def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]] | None:
     """Return the ids that a tokenizer adds before and after a text, found with the text "a"; None if that fails."""
-    bare, whole = (
-        tokenize(tokenizer, ["a"], max_length=64, special_tokens=special).ids.tolist() for special in (False, True)
+    text_ids, all_ids = (
+        tokenize(tokenizer, ["a"], max_length=64, special_tokens=with_special).ids.tolist()
+        for with_special in (False, True)
     )
-    for start in range(len(whole) - len(bare) + 1):
-        if whole[start : start + len(bare)] == bare:
-            return whole[:start], whole[start + len(bare) :]
+    for start in range(len(all_ids) - len(text_ids) + 1):
+        if all_ids[start : start + len(text_ids)] == text_ids:
+            return all_ids[:start], all_ids[start + len(text_ids) :]
     return None
 
 

@@ -6,9 +6,9 @@ of their time on tokenising. The ids are always exactly the tokenizer's. Only pi
 property get a cache. They are recognised by the exact sequence of their parts:
 
 - A pre-tokenizer that splits at white space first, so that its later parts see one word (`_CUT_AT_SPACES`), after a
-  normalizer that maps each character, or each run of a letter and its marks, separately (`_BY_CHARACTER`). A space is
-  neither a letter nor a mark, so no such run crosses it. The charsmap of SentencePiece (`Precompiled`) maps grapheme
-  clusters, which may contain a space, so each word is checked with a space on either side.
+  normalizer that maps each character, or each run of a letter and its marks, separately (`_CHARACTER_NORMALIZERS`). A
+  space is neither a letter nor a mark, so no such run crosses it. The charsmap of SentencePiece (`Precompiled`) maps
+  grapheme clusters, which may contain a space, so each word is checked with a space on either side.
 - `Metaspace` alone, if it marks every word, after such normalizers and the `Strip` and the `Replace` of many spaces
   that converters of SentencePiece models write. Each word is checked here too, and several spaces in a row are not
   cached.
@@ -35,14 +35,14 @@ __all__ = ["WordMemory", "forget_words"]
 _MOST_WORDS = 65_536  # about 15 MB; beyond that all are forgotten
 _CHUNK = 1024  # texts split at a time, so that the words of a million texts are never in memory at once
 _LONGEST = 48  # characters: longer words are addresses, or a script without spaces, and rarely repeat
-_BY_CHARACTER = frozenset(
+_CHARACTER_NORMALIZERS = frozenset(
     {"BertNormalizer", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Nmt", "Precompiled"}
 )
 _CUT_AT_SPACES = frozenset(
     {("BertPreTokenizer",), ("Whitespace",), ("WhitespaceSplit",), ("WhitespaceSplit", "Metaspace")}
 )
 _MODELS = frozenset({"WordPiece", "Unigram", "BPE", "WordLevel"})
-_AROUND = frozenset({"TemplateProcessing", "BertProcessing", "RobertaProcessing"})
+_PROCESSORS = frozenset({"TemplateProcessing", "BertProcessing", "RobertaProcessing"})
 _MANY_SPACES = {"Regex": " {2,}"}
 
 _memories: "weakref.WeakSet[WordMemory]" = weakref.WeakSet()
@@ -80,10 +80,10 @@ class WordMemory:
         kinds = _kinds(backend)
         if kinds is None or not _spaces_stay_outside(tokenizer):
             return None
-        around, types = special_tokens(tokenizer), tokenize(tokenizer, ["a"], max_length=64).type_ids
-        if around is None or (types is not None and types.any()):
+        special_ids, types = special_tokens(tokenizer), tokenize(tokenizer, ["a"], max_length=64).type_ids
+        if special_ids is None or (types is not None and types.any()):
             return None
-        before, after = (np.array(ids, np.int32).tobytes() for ids in around)
+        before, after = (np.array(ids, np.int32).tobytes() for ids in special_ids)
         return cls(tokenizer, *kinds, before, after)
 
     def forget(self) -> None:
@@ -95,7 +95,7 @@ class WordMemory:
         """Return what `distill.data.tokens.tokenize` returns for these texts, with their special tokens."""
         room = max(0, 4 * max_length - len(self._before) - len(self._after))
         rows: list[bytes] = []
-        whole: list[int] = []
+        whole_rows: list[int] = []
         for start in range(0, len(texts), _CHUNK):
             with self._lock:
                 parts = [self._words_of(text) for text in texts[start : start + _CHUNK]]
@@ -105,11 +105,11 @@ class WordMemory:
                     try:
                         rows.append(self._before + b"".join(map(ids, words))[:room] + self._after)  # type: ignore[arg-type]
                     except TypeError:  # one of them is None
-                        whole.append(row)
+                        whole_rows.append(row)
                         rows.append(b"")
-        if whole:
-            table = tokenize(self._tokenizer, [texts[row] for row in whole], max_length=max_length)
-            for row, first, end in zip(whole, table.offsets[:-1], table.offsets[1:], strict=True):
+        if whole_rows:
+            table = tokenize(self._tokenizer, [texts[row] for row in whole_rows], max_length=max_length)
+            for row, first, end in zip(whole_rows, table.offsets[:-1], table.offsets[1:], strict=True):
                 rows[row] = table.ids[first:end].tobytes()
         offsets = np.concatenate([[0], np.cumsum([len(row) // 4 for row in rows], dtype=np.int64)])
         types = np.zeros(offsets[-1], np.int8) if "token_type_ids" in self._tokenizer.model_input_names else None
@@ -121,14 +121,14 @@ class WordMemory:
     def _learn(self, parts: Sequence[Sequence[str]]) -> None:
         if len(self._ids) > _MOST_WORDS:
             self._ids.clear()
-        new = set(chain.from_iterable(parts)).difference(self._ids)
-        self._ids.update(dict.fromkeys(new))
-        asked = [word for word in new if len(word) <= _LONGEST and self._stands_alone(word)]
-        if asked:
-            table = tokenize(self._tokenizer, asked, max_length=1 << 20, special_tokens=False)
+        new_words = set(chain.from_iterable(parts)).difference(self._ids)
+        self._ids.update(dict.fromkeys(new_words))
+        cacheable = [word for word in new_words if len(word) <= _LONGEST and self._stands_alone(word)]
+        if cacheable:
+            table = tokenize(self._tokenizer, cacheable, max_length=1 << 20, special_tokens=False)
             flat, ends = table.ids.tobytes(), (4 * table.offsets).tolist()
             self._ids.update(
-                (word, flat[start:end]) for word, start, end in zip(asked, ends[:-1], ends[1:], strict=True)
+                (word, flat[start:end]) for word, start, end in zip(cacheable, ends[:-1], ends[1:], strict=True)
             )
 
     def _normalized(self, text: str) -> str:
@@ -169,7 +169,7 @@ def _is_plain_model(backend: Any) -> bool:
         return True
     state = json.loads(processor.__getstate__())
     pieces = [piece for piece in state.get("single", []) if "Sequence" in piece]
-    return state["type"] in _AROUND and (state["type"] != "TemplateProcessing" or len(pieces) == 1)
+    return state["type"] in _PROCESSORS and (state["type"] != "TemplateProcessing" or len(pieces) == 1)
 
 
 def _kinds(backend: Any) -> tuple[bool, bool] | None:
@@ -179,11 +179,13 @@ def _kinds(backend: Any) -> tuple[bool, bool] | None:
         return None
     cuts, kinds = tuple(step["type"] for step in pre_tokenizers), {step["type"] for step in normalizers}
     if cuts in _CUT_AT_SPACES:
-        known = all(step["type"] in _BY_CHARACTER or _joins_spaces(step, " ") for step in normalizers)
-        return (True, not kinds <= _BY_CHARACTER - {"Precompiled"}) if known else None
+        is_supported = all(step["type"] in _CHARACTER_NORMALIZERS or _joins_spaces(step, " ") for step in normalizers)
+        return (True, not kinds <= _CHARACTER_NORMALIZERS - {"Precompiled"}) if is_supported else None
     if cuts == ("Metaspace",):
-        known = all(step["type"] in _BY_CHARACTER | {"Strip"} or _joins_spaces(step, " ", "▁") for step in normalizers)
-        return (False, True) if known else None
+        is_supported = all(
+            step["type"] in _CHARACTER_NORMALIZERS | {"Strip"} or _joins_spaces(step, " ", "▁") for step in normalizers
+        )
+        return (False, True) if is_supported else None
     return None
 
 
@@ -200,8 +202,8 @@ def _spaces_stay_outside(tokenizer: Any) -> bool:
     """Return whether no added token contains white space, as written or as normalised."""
     normalizer = tokenizer.backend_tokenizer.normalizer
     added = _added_tokens(tokenizer)
-    written = [*added, *(() if normalizer is None else map(normalizer.normalize_str, added))]
-    return not any(character.isspace() for text in written for character in text)
+    spellings = [*added, *(() if normalizer is None else map(normalizer.normalize_str, added))]
+    return not any(character.isspace() for text in spellings for character in text)
 
 
 def _added_tokens(tokenizer: Any) -> list[str]:

@@ -30,11 +30,13 @@ __all__ = [
 
 _LEAST = 50  # scores; fewer are not checked
 _SLACK = 1e-3  # tolerance for the rounding of cosines
-_TWICE = 1 / (1 + math.exp(-1))  # the sigmoid of 1: the highest value that a sigmoid of a probability can reach
+_SIGMOID_OF_ONE = 1 / (1 + math.exp(-1))  # the highest value that a sigmoid of a probability can reach
 _WIDE, _WIDE_TWICE = 0.3, 0.1  # least range of scores to call them probabilities, and a sigmoid of probabilities
-_FLAT, _STEEP = 0.02, 0.9  # least spread of targets in [0, 1]; largest share within 0.001 of 0 or 1
+_LEAST_TARGET_SPREAD = 0.02  # of targets in [0, 1]
+_MOST_AT_ENDS = 0.9  # largest share of targets within 0.001 of 0 or 1
 _NO_RELATION = 0.2  # an interval that contains 0: no relation if it ends below this, else too few pairs to tell
-_SAME = 0.05  # share of the scores' standard deviation: differences below it come from another precision or machine
+# share of the scores' standard deviation: differences below it come from another precision or machine
+_SAME_SHARE = 0.05
 _LEAST_CONTAMINATION, _LEAST_FLATNESS, _LEAST_BEYOND = 0.03, 0.6, 8
 _LEAST_AUC = 0.8  # least ROC-AUC of scores that can distinguish wrong labels from overlapping classes
 _NORMAL_95_ONE_SIDED = 1.645
@@ -45,32 +47,34 @@ def check_scale(about: str, scores: np.ndarray, kind: ModelKind) -> list[Finding
 
     *Shape:* scores: (n_pairs,)
     """
-    broken = ~np.isfinite(scores)
-    if broken.any():
-        says = f"{int(broken.sum())} of {len(scores)} scores are not finite, the first in row {int(np.flatnonzero(broken)[0])}"
-        return [Finding("problem", "finite", about, says, "compute the signals again with signals.precision=fp32")]
+    not_finite = ~np.isfinite(scores)
+    if not_finite.any():
+        message = f"{int(not_finite.sum())} of {len(scores)} scores are not finite, the first in row {int(np.flatnonzero(not_finite)[0])}"
+        return [Finding("problem", "finite", about, message, "compute the signals again with signals.precision=fp32")]
     if len(scores) < _LEAST:
         return []
     low, high, spread = float(scores.min()), float(scores.max()), float(scores.std())
     numbers = {"least": low, "greatest": high, "std": spread}
     if spread < LEAST_SPREAD:
-        says = f"all {len(scores)} scores are {low:.4g}"
-        return [Finding("problem", "constant", about, says, "train this teacher longer, or take another one", numbers)]
+        message = f"all {len(scores)} scores are {low:.4g}"
+        return [
+            Finding("problem", "constant", about, message, "train this teacher longer, or take another one", numbers)
+        ]
     if kind == "bi_encoder":
         if low >= -1 - _SLACK and high <= 1 + _SLACK:
             return []
-        says = f"scores from {low:.3g} to {high:.3g} are taken for cosines, which lie in [-1, 1]"
+        message = f"scores from {low:.3g} to {high:.3g} are taken for cosines, which lie in [-1, 1]"
         advice = "set the teacher's kind to cross_encoder where they are logits, normalise its embeddings, or lower weights.sparse of a bge_m3"
-        return [Finding("problem", "scale", about, says, advice, numbers)]
+        return [Finding("problem", "scale", about, message, advice, numbers)]
     if low < -_SLACK or high > 1 + _SLACK or high - low < _WIDE_TWICE:
         return []  # a teacher that has hardly learned may have logits this close to each other
-    if 0.5 - _SLACK <= low and high <= _TWICE + _SLACK:
-        says = f"scores from {low:.3g} to {high:.3g} are taken for logits, and look like a sigmoid of a sigmoid"
-        return [Finding("problem", "sigmoid twice", about, says, "take the model's raw scores as signals", numbers)]
+    if 0.5 - _SLACK <= low and high <= _SIGMOID_OF_ONE + _SLACK:
+        message = f"scores from {low:.3g} to {high:.3g} are taken for logits, and look like a sigmoid of a sigmoid"
+        return [Finding("problem", "sigmoid twice", about, message, "take the model's raw scores as signals", numbers)]
     if high - low < _WIDE:
         return []
-    says = f"scores from {low:.3g} to {high:.3g} are taken for logits, and look like probabilities"
-    return [Finding("problem", "scale", about, says, "take the model's raw scores (no sigmoid) as signals", numbers)]
+    message = f"scores from {low:.3g} to {high:.3g} are taken for logits, and look like probabilities"
+    return [Finding("problem", "scale", about, message, "take the model's raw scores (no sigmoid) as signals", numbers)]
 
 
 def check_against_labels(
@@ -88,15 +92,15 @@ def check_against_labels(
         return []
     rho, low, high = rank_correlation(scores[known], labels[known])
     numbers = {"spearman": rho, "low": low, "high": high, "n_pairs": int(known.sum())}
-    said = f"Spearman to the labels of {int(known.sum())} {where} pairs {rho:.3f} ({low:.3f} to {high:.3f})"
+    message = f"Spearman to the labels of {int(known.sum())} {where} pairs {rho:.3f} ({low:.3f} to {high:.3f})"
     if high < 0:
         advice = "check whether the labels, or the scores, are inverted"
-        return [Finding("problem", "against labels", about, said, advice, numbers)]
+        return [Finding("problem", "against labels", about, message, advice, numbers)]
     if low <= 0:
         level: Severity = "problem" if high < _NO_RELATION else "warning"
         advice = "check the teacher's head, its prompts and whether scores belong to their pairs; or train it longer"
-        return [Finding(level, "unrelated to labels", about, f"{said}: no relation is shown", advice, numbers)]
-    return [Finding("note", "labels", about, said, "", numbers)]
+        return [Finding(level, "unrelated to labels", about, f"{message}: no relation is shown", advice, numbers)]
+    return [Finding("note", "labels", about, message, "", numbers)]
 
 
 def check_same_scores(about: str, stored: np.ndarray, asked: np.ndarray, *, spread: float) -> list[Finding]:
@@ -106,21 +110,21 @@ def check_same_scores(about: str, stored: np.ndarray, asked: np.ndarray, *, spre
 
     *Shape:* stored, asked: (n_pairs,)
     """
-    apart = float(np.median(np.abs(stored - asked)))
-    numbers = {"median_difference": apart, "n_pairs": len(stored)}
-    if not len(stored) or apart <= _SAME * spread:
+    difference = float(np.median(np.abs(stored - asked)))
+    numbers = {"median_difference": difference, "n_pairs": len(stored)}
+    if not len(stored) or difference <= _SAME_SHARE * spread:
         return []
-    together = 0.0
+    correlation = 0.0
     if min(np.ptp(stored), np.ptp(asked)) > 0:
-        together = float(np.corrcoef(stored, asked)[0, 1])
-    numbers["correlation"] = together
-    said = f"the stored scores of {len(stored)} pairs differ from the teacher's own by {apart:.3g} (median; correlation {together:.2f})"
-    if together < 0.5:
-        said += ": rows do not belong to their pairs, or another model gave them"
+        correlation = float(np.corrcoef(stored, asked)[0, 1])
+    numbers["correlation"] = correlation
+    message = f"the stored scores of {len(stored)} pairs differ from the teacher's own by {difference:.3g} (median; correlation {correlation:.2f})"
+    if correlation < 0.5:
+        message += ": rows do not belong to their pairs, or another model gave them"
     else:
-        said += ": another revision, prompt, length or scale gave them"
+        message += ": another revision, prompt, length or scale gave them"
     advice = "remove the folder of these signals and run cache-signals again"
-    return [Finding("problem", "stored signals", about, said, advice, numbers)]
+    return [Finding("problem", "stored signals", about, message, advice, numbers)]
 
 
 def check_temperature(about: str, units: np.ndarray, temperature: float, logits: np.ndarray) -> list[Finding]:
@@ -135,14 +139,14 @@ def check_temperature(about: str, units: np.ndarray, temperature: float, logits:
         return []
     spread, ends = float(units.std()), float(((units < 0.001) | (units > 0.999)).mean())
     numbers = {"temperature": temperature, "target_std": spread, "share_at_ends": ends}
-    better = max(float(logits.std()) / 2, 1e-3)
-    advice = f"set score_match.temperature to about {better:.2g}"
-    if spread < _FLAT:
-        says = f"at temperature {temperature:g} the targets have a standard deviation of {spread:.4f}: all pairs look alike"
-        return [Finding("problem", "temperature", about, says, advice, numbers)]
-    if ends > _STEEP:
-        says = f"at temperature {temperature:g}, {ends:.0%} of the targets lie within 0.001 of 0 or 1: the order of pairs is lost"
-        return [Finding("warning", "temperature", about, says, advice + ", or match logits", numbers)]
+    best_temperature = max(float(logits.std()) / 2, 1e-3)
+    advice = f"set score_match.temperature to about {best_temperature:.2g}"
+    if spread < _LEAST_TARGET_SPREAD:
+        message = f"at temperature {temperature:g} the targets have a standard deviation of {spread:.4f}: all pairs look alike"
+        return [Finding("problem", "temperature", about, message, advice, numbers)]
+    if ends > _MOST_AT_ENDS:
+        message = f"at temperature {temperature:g}, {ends:.0%} of the targets lie within 0.001 of 0 or 1: the order of pairs is lost"
+        return [Finding("warning", "temperature", about, message, advice + ", or match logits", numbers)]
     return []
 
 
@@ -155,20 +159,22 @@ def check_group_temperature(
 
     *Shape:* logits: (n_pairs,); groups: rows of each query's candidates
     """
-    several = [rows for rows in groups if len(rows) > 1]
-    if len(several) < _LEAST:
+    lists = [rows for rows in groups if len(rows) > 1]
+    if len(lists) < _LEAST:
         return []
-    shares = [_entropy_share(logits[rows] / temperature) for rows in several]
+    shares = [_entropy_share(logits[rows] / temperature) for rows in lists]
     mean = float(np.mean(shares))
     numbers = {"temperature": temperature, "entropy_share": mean}
-    within = float(np.median([logits[rows].std() for rows in several]))
-    advice = f"set score_match.temperature to about {max(within, 1e-3):.2g}"
+    spread = float(np.median([logits[rows].std() for rows in lists]))
+    advice = f"set score_match.temperature to about {max(spread, 1e-3):.2g}"
     if mean > 0.995:
-        says = f"at temperature {temperature:g} every candidate of a query has about the same share (entropy {mean:.3f} of the greatest)"
-        return [Finding("problem", "temperature", about, says, advice, numbers)]
+        message = f"at temperature {temperature:g} every candidate of a query has about the same share (entropy {mean:.3f} of the greatest)"
+        return [Finding("problem", "temperature", about, message, advice, numbers)]
     if mean < 0.005:
-        says = f"at temperature {temperature:g} one candidate of a query has all (entropy {mean:.3f} of the greatest)"
-        return [Finding("warning", "temperature", about, says, advice, numbers)]
+        message = (
+            f"at temperature {temperature:g} one candidate of a query has all (entropy {mean:.3f} of the greatest)"
+        )
+        return [Finding("warning", "temperature", about, message, advice, numbers)]
     return []
 
 
@@ -223,14 +229,14 @@ def contamination(own: np.ndarray, others: np.ndarray) -> Contamination:
     (0.1, 1.0, True)
     """
     middle, tail = (np.quantile(others, share) for share in (0.5, 0.8))
-    beyond = int((own > tail).sum())
-    of_tail, of_middle = float((others > tail).mean()), float((others > middle).mean())
-    if beyond == 0 or of_tail == 0 or of_middle == 0:
-        return Contamination(0.0, 0.0, 0.0, beyond)
-    share = beyond / len(own)
+    n_beyond = int((own > tail).sum())
+    tail_share, middle_share = float((others > tail).mean()), float((others > middle).mean())
+    if n_beyond == 0 or tail_share == 0 or middle_share == 0:
+        return Contamination(0.0, 0.0, 0.0, n_beyond)
+    share = n_beyond / len(own)
     low = max(0.0, share - _NORMAL_95_ONE_SIDED * math.sqrt(share * (1 - share) / len(own)))
-    ratio = share / of_tail
-    return Contamination(ratio, low / of_tail, ratio / (float((own > middle).mean()) / of_middle), beyond)
+    ratio = share / tail_share
+    return Contamination(ratio, low / tail_share, ratio / (float((own > middle).mean()) / middle_share), n_beyond)
 
 
 def check_wrong_labels(about: str, scores: np.ndarray, labels: np.ndarray) -> list[Finding]:
@@ -250,16 +256,16 @@ def check_wrong_labels(about: str, scores: np.ndarray, labels: np.ndarray) -> li
     if min(len(negative), len(positive)) < _LEAST or roc_auc_score(labels == values[1], scores) < _LEAST_AUC:
         return []
     found = []
-    for check, what, share in (
+    for check, what, bound in (
         ("false negatives", "negatives have the scores of positives", contamination(negative, positive)),
         ("false positives", "positives have the scores of negatives", contamination(-positive, -negative)),
     ):
-        if share.is_shown:
-            says = f"up to {share.share:.0%} of the {what}"
+        if bound.is_shown:
+            message = f"up to {bound.share:.0%} of the {what}"
             advice = (
                 "read the suspects (-o FOLDER writes them); mend the labels, or learn from the teacher's scores alone"
             )
-            found.append(Finding("warning", check, about, says, advice, asdict(share)))
+            found.append(Finding("warning", check, about, message, advice, asdict(bound)))
     return found
 
 
@@ -271,5 +277,5 @@ def suspects(scores: np.ndarray, labels: np.ndarray, n: int) -> np.ndarray:
     from scipy.stats import rankdata
 
     ranks = [(rankdata(values) - 0.5) / len(values) for values in (scores, labels)]
-    apart = np.abs(ranks[0] - ranks[1])
-    return np.argsort(-apart, kind="stable")[:n]
+    differences = np.abs(ranks[0] - ranks[1])
+    return np.argsort(-differences, kind="stable")[:n]

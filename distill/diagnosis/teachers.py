@@ -39,11 +39,11 @@ def check_prompts(about: str, backbone: str, prompts: tuple[str, str]) -> list[F
     """Check that a model family that expects prompts has some; the family is recognised by its name alone."""
     if any(prompts):
         return []
-    wanted = next((text for pattern, text in _FAMILIES if pattern.search(backbone)), None)
-    if wanted is None:
+    expected = next((text for pattern, text in _FAMILIES if pattern.search(backbone)), None)
+    if expected is None:
         return []
-    says = f"{backbone} is of a family that was trained with prompts ({wanted}), and gets none"
-    return [Finding("warning", "prompts", about, says, "set the teacher's prompts")]
+    message = f"{backbone} is of a family that was trained with prompts ({expected}), and gets none"
+    return [Finding("warning", "prompts", about, message, "set the teacher's prompts")]
 
 
 def check_tokens(about: str, tokenizer: object, texts: Sequence[str]) -> list[Finding]:
@@ -53,29 +53,29 @@ def check_tokens(about: str, tokenizer: object, texts: Sequence[str]) -> list[Fi
     unknown = unknown_id(tokenizer)
     found = []
     for script, rows in rows_by_script(texts).items():
-        chosen = [texts[row] for row in rows]
-        n_characters = sum(len("".join(text.split())) for text in chosen)
-        if len(chosen) < _LEAST_TEXTS or not n_characters:
+        script_texts = [texts[row] for row in rows]
+        n_characters = sum(len("".join(text.split())) for text in script_texts)
+        if len(script_texts) < _LEAST_TEXTS or not n_characters:
             continue
-        ids = tokenize(tokenizer, chosen, max_length=1 << 20, special_tokens=False).ids
+        ids = tokenize(tokenizer, script_texts, max_length=1 << 20, special_tokens=False).ids
         share = float((ids == unknown).mean()) if unknown is not None and len(ids) else 0.0
-        a_character = len(ids) / n_characters
-        numbers = {"unknown": share, "tokens_per_character": a_character, "texts": len(chosen)}
+        tokens_per_character = len(ids) / n_characters
+        numbers = {"unknown": share, "tokens_per_character": tokens_per_character, "texts": len(script_texts)}
         name = script.lower()
         if share > _UNKNOWN:
-            says = f"{share:.0%} of the tokens of {len(chosen)} texts in {name} are unknown to its tokenizer"
-            found.append(Finding("problem", "language", about, says, "take a teacher of this language", numbers))
-        elif a_character > _LETTERS:
-            says = f"its tokenizer makes {a_character:.1f} tokens of a character in {name}: it does not know the script"
-            found.append(Finding("warning", "language", about, says, "take a teacher of this language", numbers))
+            message = f"{share:.0%} of the tokens of {len(script_texts)} texts in {name} are unknown to its tokenizer"
+            found.append(Finding("problem", "language", about, message, "take a teacher of this language", numbers))
+        elif tokens_per_character > _LETTERS:
+            message = f"its tokenizer makes {tokens_per_character:.1f} tokens of a character in {name}: it does not know the script"
+            found.append(Finding("warning", "language", about, message, "take a teacher of this language", numbers))
     return found
 
 
 def unknown_id(tokenizer: object) -> int | None:
     """Return the id of a tokenizer's unknown token, or None if it has none."""
-    stated = getattr(tokenizer, "unk_token_id", None)
-    if stated is not None:
-        return int(stated)
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    if unknown is not None:
+        return int(unknown)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     for token in ("[UNK]", "<unk>", "<UNK>"):
         number = None if backend is None else backend.token_to_id(token)
@@ -88,11 +88,11 @@ def check_cut(about: str, cut: CutTexts) -> list[Finding]:
     """Report how many texts are longer than the teacher's limit, and how many tokens they lose."""
     if not cut.n_cut:
         return []
-    says = f"max_length {cut.max_length} cuts {cut.share:.0%} of the texts, which lose {cut.median_lost} tokens each (median)"
+    message = f"max_length {cut.max_length} cuts {cut.share:.0%} of the texts, which lose {cut.median_lost} tokens each (median)"
     if cut.share >= _CUT and cut.median_lost >= _LOST * cut.max_length:
         advice = "set a larger max_length, or cut the texts to what matters (distill prepare)"
-        return [Finding("warning", "cut texts", about, says, advice, cut.to_json())]
-    return [Finding("note", "cut texts", about, says, "", cut.to_json())]
+        return [Finding("warning", "cut texts", about, message, advice, cut.to_json())]
+    return [Finding("note", "cut texts", about, message, "", cut.to_json())]
 
 
 def check_beside_floor(about: str, metric: str, teacher: float, floor: float, difference: Estimate) -> list[Finding]:
@@ -101,15 +101,17 @@ def check_beside_floor(about: str, metric: str, teacher: float, floor: float, di
     :param difference: teacher − TF-IDF on the same pairs, with its 95 % interval
     """
     numbers = {"metric": metric, "teacher": teacher, "floor": floor, "low": difference.low, "high": difference.high}
-    says = (
+    message = (
         f"{metric} {teacher:.3f} on the validation pairs, TF-IDF {floor:.3f} "
         f"(difference {difference.low:+.3f} to {difference.high:+.3f})"
     )
     if difference.high < 0:
         advice = "a student of it is worse than counting terms: train this teacher longer, or take a better one"
-        return [Finding("problem", "under TF-IDF", about, says, advice, numbers)]
+        return [Finding("problem", "under TF-IDF", about, message, advice, numbers)]
     if difference.value < 0:
         return [
-            Finding("warning", "under TF-IDF", about, says, "show on more pairs that it is worth distilling", numbers)
+            Finding(
+                "warning", "under TF-IDF", about, message, "show on more pairs that it is worth distilling", numbers
+            )
         ]
-    return [Finding("note", "beside TF-IDF", about, says, "", numbers)]
+    return [Finding("note", "beside TF-IDF", about, message, "", numbers)]

@@ -54,8 +54,10 @@ def check_sides(train: Pairs, others: dict[str, Pairs]) -> list[Finding]:
     swapped, mixed, right = is_swapped(pairs.select(order[half:]))
     found = []
     if mixed <= _MIXED and swapped >= _SWAPPED_ROWS:
-        says = f"in {swapped:.0%} of the rows query and document seem to be swapped"
-        found.append(Finding("warning", "swapped sides", "training pairs", says, "mend these rows", {"share": swapped}))
+        message = f"in {swapped:.0%} of the rows query and document seem to be swapped"
+        found.append(
+            Finding("warning", "swapped sides", "training pairs", message, "mend these rows", {"share": swapped})
+        )
     if right < _TOLD_APART:
         return found
     for name, part in others.items():
@@ -63,10 +65,10 @@ def check_sides(train: Pairs, others: dict[str, Pairs]) -> list[Finding]:
             continue
         *_, alike = is_swapped(_sampled(part))
         if alike <= _LIKE_OTHER:
-            says = f"its queries read like the documents of training, and its documents like the queries ({1 - alike:.0%} of the texts)"
+            message = f"its queries read like the documents of training, and its documents like the queries ({1 - alike:.0%} of the texts)"
             advice = "swap data.columns.query and data.columns.document of one of the files"
             numbers = {"recognised_in_training": right, "recognised_here": alike}
-            found.append(Finding("problem", "swapped sides", name, says, advice, numbers))
+            found.append(Finding("problem", "swapped sides", name, message, advice, numbers))
     return found
 
 
@@ -81,13 +83,13 @@ def _side_reader(pairs: Pairs) -> Any:
     texts = [*pairs.queries, *pairs.documents]
     model = MultinomialNB().fit(counts.transform(texts), np.repeat([0, 1], len(pairs)))
 
-    def read(others: Pairs) -> tuple[float, float, float]:
+    def shares_wrong(others: Pairs) -> tuple[float, float, float]:
         as_query = model.predict(counts.transform(others.queries)) == 0
         as_document = model.predict(counts.transform(others.documents)) == 1
         both_wrong, one_wrong = ~as_query & ~as_document, as_query != as_document
         return float(both_wrong.mean()), float(one_wrong.mean()), float((as_query.mean() + as_document.mean()) / 2)
 
-    return read
+    return shares_wrong
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -102,15 +104,15 @@ def check_labels(pairs: Pairs, losses: Sequence[str | None]) -> list[Finding]:
     """
     if pairs.labels is None or not len(pairs) or np.ptp(pairs.labels) > 0:
         return []
-    says = f"the label of all {len(pairs)} pairs is {float(pairs.labels[0]):g}"
+    message = f"the label of all {len(pairs)} pairs is {float(pairs.labels[0]):g}"
     if losses and all(loss == "infonce" for loss in losses):
         advice = "loss infonce learns from positives alone; the other checks of labels say nothing here"
-        return [Finding("note", "labels alike", "training pairs", says, advice)]
+        return [Finding("note", "labels alike", "training pairs", message, advice)]
     advice = "add pairs with other labels, or learn by loss infonce (bi-encoders, positives alone)"
     level: Severity = (
         "problem" if losses else "warning"
     )  # even if no model learns from labels, the control and the metrics need them
-    return [Finding(level, "labels alike", "training pairs", says, advice)]
+    return [Finding(level, "labels alike", "training pairs", message, advice)]
 
 
 def check_contradictions(pairs: Pairs) -> list[Finding]:
@@ -126,11 +128,15 @@ def check_contradictions(pairs: Pairs) -> list[Finding]:
     n_apart = sum(max(labels) - min(labels) >= 0.5 for labels in seen.values())
     found = []
     if n_apart >= max(5, 0.01 * len(seen)):
-        says = f"{n_apart} of {len(seen)} pairs stand there several times with labels half of the range apart or more"
-        found.append(Finding("warning", "contradictory labels", "training pairs", says, "keep one label of each pair"))
+        message = (
+            f"{n_apart} of {len(seen)} pairs stand there several times with labels half of the range apart or more"
+        )
+        found.append(
+            Finding("warning", "contradictory labels", "training pairs", message, "keep one label of each pair")
+        )
     if n_equal_negative >= max(5, 0.01 * len(pairs)):
-        says = f"{n_equal_negative} of {len(pairs)} pairs have the same text on both sides and the label 0"
-        found.append(Finding("warning", "false negatives", "training pairs", says, "mend or remove them"))
+        message = f"{n_equal_negative} of {len(pairs)} pairs have the same text on both sides and the label 0"
+        found.append(Finding("warning", "false negatives", "training pairs", message, "mend or remove them"))
     return found
 
 
@@ -143,13 +149,13 @@ def check_floor(pairs: Pairs, floor: np.ndarray) -> list[Finding]:
         return []
     rho, low, high = rank_correlation(floor, pairs.labels)
     numbers = {"spearman": rho, "low": low, "high": high}
-    said = f"Spearman of TF-IDF to the labels {rho:.3f} ({low:.3f} to {high:.3f})"
+    correlation = f"Spearman of TF-IDF to the labels {rho:.3f} ({low:.3f} to {high:.3f})"
     if high >= 0:
-        return [Finding("note", "floor", "training pairs", said, "", numbers)]
-    says = f"{said}: pairs with more terms in common have lower labels"
+        return [Finding("note", "floor", "training pairs", correlation, "", numbers)]
+    message = f"{correlation}: pairs with more terms in common have lower labels"
     advice = "check whether the labels are inverted (0 is no match, 1 is a match; data.label_range)"
     return [
-        Finding("problem" if high < -0.1 else "warning", "inverted labels", "training pairs", says, advice, numbers)
+        Finding("problem" if high < -0.1 else "warning", "inverted labels", "training pairs", message, advice, numbers)
     ]
 
 
@@ -183,21 +189,22 @@ def check_copies(train: Pairs, evaluation: Pairs) -> list[Finding]:
     texts = list(dict.fromkeys(map(_bare, (*evaluation.queries, *evaluation.documents))))
     near = dict(zip(texts, _near(counts.transform(texts), counts.transform(pool)), strict=True))
 
-    def held(text: str) -> set[int]:
+    def near_pairs(text: str) -> set[int]:
         return set().union(*(pairs_of[row] for row in near[_bare(text)]))
 
     sides = [
-        (held(query), held(document)) for query, document in zip(evaluation.queries, evaluation.documents, strict=True)
+        (near_pairs(query), near_pairs(document))
+        for query, document in zip(evaluation.queries, evaluation.documents, strict=True)
     ]
     n_pairs = sum(bool(left & right) for left, right in sides)
     n_texts = sum(bool(rows_near) for rows_near in near.values())
     share = n_pairs / len(evaluation)
     numbers = {"pairs": share, "texts": n_texts / len(texts)}
-    says = f"{n_pairs} of {len(evaluation)} evaluation pairs, and {n_texts} of {len(texts)} texts, have a near copy in training"
+    message = f"{n_pairs} of {len(evaluation)} evaluation pairs, and {n_texts} of {len(texts)} texts, have a near copy in training"
     if share >= _COPIED_PAIRS:
         advice = "remove them from the training file: the report is too kind otherwise"
-        return [Finding("warning", "leak", "evaluation pairs", says, advice, numbers)]
-    return [Finding("note", "leak", "evaluation pairs", says, "", numbers)]
+        return [Finding("warning", "leak", "evaluation pairs", message, advice, numbers)]
+    return [Finding("note", "leak", "evaluation pairs", message, "", numbers)]
 
 
 def _near(texts: Any, pool: Any) -> Iterator[list[int]]:
@@ -220,13 +227,20 @@ def check_scripts(train: Pairs, evaluation: Pairs) -> list[Finding]:
     if not len(train) or not len(evaluation):
         return []
     parts = [_sampled(part) for part in (train, evaluation)]
-    shares, asked = (script_shares([*part.queries, *part.documents]) for part in parts)
-    said = ", ".join(f"{script.lower()} {share:.0%}" for script, share in shares.items() if share >= 0.01)
-    found = [Finding("note", "scripts", "training texts", said, "", shares)]
-    for script, share in asked.items():
+    shares, evaluation_shares = (script_shares([*part.queries, *part.documents]) for part in parts)
+    shares_text = ", ".join(f"{script.lower()} {share:.0%}" for script, share in shares.items() if share >= 0.01)
+    found = [Finding("note", "scripts", "training texts", shares_text, "", shares)]
+    for script, share in evaluation_shares.items():
         if share >= 0.2 and shares.get(script, 0.0) < 0.01:
-            says = f"{share:.0%} of the texts are in {script.lower()}, and next to none of training"
+            message = f"{share:.0%} of the texts are in {script.lower()}, and next to none of training"
             found.append(
-                Finding("warning", "scripts", "evaluation texts", says, "train on texts of this language", asked)
+                Finding(
+                    "warning",
+                    "scripts",
+                    "evaluation texts",
+                    message,
+                    "train on texts of this language",
+                    evaluation_shares,
+                )
             )
     return found

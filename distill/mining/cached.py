@@ -56,17 +56,19 @@ class CachedScorer:
     def scores(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
         """Return the score of each pair in [0, 1]. *Shape:* (n_pairs,) float32."""
         if self.scorer.kind == "bi_encoder":
-            asked, told = list(dict.fromkeys(queries)), list(dict.fromkeys(documents))
-            left, right = self.embeddings(asked, told)
-            row_of, column_of = ({text: row for row, text in enumerate(texts)} for texts in (asked, told))
+            distinct_queries, distinct_documents = list(dict.fromkeys(queries)), list(dict.fromkeys(documents))
+            query_vectors, document_vectors = self.embeddings(distinct_queries, distinct_documents)
+            row_of, column_of = (
+                {text: row for row, text in enumerate(texts)} for texts in (distinct_queries, distinct_documents)
+            )
             rows = np.array([row_of[text] for text in queries], dtype=np.int64)
             columns = np.array([column_of[text] for text in documents], dtype=np.int64)
-            return self.scorer.unit(row_cosines(left, rows, right, columns))
+            return self.scorer.unit(row_cosines(query_vectors, rows, document_vectors, columns))
 
-        def ask(rows: np.ndarray) -> np.ndarray:
+        def compute(rows: np.ndarray) -> np.ndarray:
             return self.scorer.score([queries[row] for row in rows], [documents[row] for row in rows])
 
-        return self.scorer.unit(self._kept("scores", pair_keys(queries, documents), ask, "pairs")[:, 0])
+        return self.scorer.unit(self._kept("scores", pair_keys(queries, documents), compute, "pairs")[:, 0])
 
     def _embedded(
         self, texts: Sequence[str], prompt: str, encode: Callable[[list[str]], np.ndarray], what: str
@@ -79,7 +81,7 @@ class CachedScorer:
         self,
         kind: Literal["scores", "embeddings"],
         keys: np.ndarray,
-        ask: Callable[[np.ndarray], np.ndarray],
+        compute: Callable[[np.ndarray], np.ndarray],
         what: str,
     ) -> np.ndarray:
         """Return the values of all keys, and compute those that no shard has. *Shape:* (n, width) or (n, 1)."""
@@ -89,7 +91,7 @@ class CachedScorer:
         with progress(f"{self.scorer.path.name}: {what}", len(keys), start=len(keys) - len(missing)) as report:
             for part in _parts(len(missing), _AT_ONCE):
                 rows = missing[part]
-                values = ask(rows)
+                values = compute(rows)
                 if not np.isfinite(values).all():
                     raise JobFailed(
                         f"{self.scorer.path} says NaN or infinity of {int((~np.isfinite(values)).sum())} numbers; "

@@ -53,9 +53,9 @@ class FalseNegatives:
             found.append(np.nan_to_num(positives * (1 - self.relative_margin), nan=np.inf))
         if self.max_score is not None:
             found.append(np.full(len(positives), self.max_score))
-        known = positives[~np.isnan(positives)]
-        if self.percentile is not None and len(known):
-            found.append(np.full(len(positives), np.percentile(known, self.percentile)))
+        known_scores = positives[~np.isnan(positives)]
+        if self.percentile is not None and len(known_scores):
+            found.append(np.full(len(positives), np.percentile(known_scores, self.percentile)))
         limits: np.ndarray = np.min(found, axis=0)
         return np.where(np.isinf(limits) & self.is_set, -np.inf, limits)
 
@@ -80,17 +80,17 @@ def read_strata(text: str) -> tuple[RankStratum, ...]:
 
     :raises BadInput: if the text is no such list, or a rank is in two strata
     """
-    found = []
+    strata = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,7})-(\d{1,7}):(\d{1,7})\s*", part)
         if match is None or not 1 <= int(match[1]) <= int(match[2]) or int(match[3]) < 1:
             raise BadInput(f"strata {part.strip()!r}; ranks and a number are expected, such as 1-10:4,11-100:4")
-        found.append(RankStratum(int(match[1]), int(match[2]), int(match[3])))
-    found.sort(key=lambda stratum: stratum.first)
-    for one, other in itertools.pairwise(found):
-        if other.first <= one.last:
-            raise BadInput(f"strata {one} and {other} share a rank; let each begin behind the one before")
-    return tuple(found)
+        strata.append(RankStratum(int(match[1]), int(match[2]), int(match[3])))
+    strata.sort(key=lambda stratum: stratum.first)
+    for stratum, following in itertools.pairwise(strata):
+        if following.first <= stratum.last:
+            raise BadInput(f"strata {stratum} and {following} share a rank; let each begin behind the one before")
+    return tuple(strata)
 
 
 def draw_candidates(allowed: np.ndarray, strata: Sequence[RankStratum], seed: int) -> np.ndarray:
@@ -107,7 +107,7 @@ def draw_candidates(allowed: np.ndarray, strata: Sequence[RankStratum], seed: in
         part = slice(stratum.first - 1, stratum.last)
         order = np.where(allowed[:, part], random[:, part], np.inf)
         chosen = np.argsort(order, axis=1, kind="stable")[:, : stratum.number]
-        taken = np.zeros_like(allowed[:, part])
-        np.put_along_axis(taken, chosen, True, axis=1)
-        drawn[:, part] = taken & allowed[:, part]
+        chosen_mask = np.zeros_like(allowed[:, part])
+        np.put_along_axis(chosen_mask, chosen, True, axis=1)
+        drawn[:, part] = chosen_mask & allowed[:, part]
     return drawn

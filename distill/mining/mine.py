@@ -125,9 +125,9 @@ def mine(
     check_output_folder(folder, inputs=inputs.sources, ours=["settings.json", ".lock"], overwrite=True)
     make_folder(folder)
     with only_process(folder):
-        begun = _begin(folder, inputs, settings, retriever, teacher, overwrite=overwrite)
+        settings_json = _begin(folder, inputs, settings, retriever, teacher, overwrite=overwrite)
         mined = _mined(folder / ".work", inputs, settings, retriever, teacher)
-        _write(folder, inputs, settings, mined, begun)
+        _write(folder, inputs, settings, mined, settings_json)
     return mined
 
 
@@ -170,7 +170,7 @@ def _begin(
     overwrite: bool,
 ) -> dict[str, Any]:
     """Write the settings of the folder, or check that an earlier run had the same."""
-    content: dict[str, Any] = {
+    settings_json: dict[str, Any] = {
         "pairs": inputs.pairs.fingerprint(),
         "documents": content_hash(list(inputs.documents)),
         "retriever": "bm25" if retriever is None else retriever.name,
@@ -179,8 +179,12 @@ def _begin(
     }
     path = folder / "settings.json"
     try:
-        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() and not overwrite else content
-        changed = [_SHOWN.get(name, name) for name in content if known.get(name) != content[name]]
+        earlier_settings = (
+            json.loads(path.read_text(encoding="utf-8")) if path.is_file() and not overwrite else settings_json
+        )
+        changed = [
+            _SHOWN.get(name, name) for name in settings_json if earlier_settings.get(name) != settings_json[name]
+        ]
     except (ValueError, AttributeError):
         raise BadInput(f"{path} is damaged; name another folder, or add --overwrite") from None
     if changed:
@@ -188,8 +192,8 @@ def _begin(
             f"{folder} was begun with other settings ({', '.join(changed)}); name another folder, or add --overwrite: "
             "what was retrieved and scored is used where it fits"
         )
-    write_json(path, content)
-    return content
+    write_json(path, settings_json)
+    return settings_json
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -211,23 +215,23 @@ def _mined(
     row_of = {key: row for row, key in enumerate(document_of)}
     rows = _retrieved(work, queries, documents, settings, retriever)
     found = rows >= 0
-    own = np.array([row_of.get(text_key(query), -2) for query in queries], dtype=np.int64)
-    excluded = ~found | (rows == own[:, None])
+    own_rows = np.array([row_of.get(text_key(query), -2) for query in queries], dtype=np.int64)
+    excluded = ~found | (rows == own_rows[:, None])
     number_of = {key: number for number, key in enumerate(query_of)}
-    asked = np.array([number_of[text_key(query)] for query in pairs.queries], dtype=np.int64)
-    told = np.array([row_of[text_key(document)] for document in pairs.documents], dtype=np.int64)
-    for number, row in zip(asked, told, strict=True):
+    query_numbers = np.array([number_of[text_key(query)] for query in pairs.queries], dtype=np.int64)
+    document_rows = np.array([row_of[text_key(document)] for document in pairs.documents], dtype=np.int64)
+    for number, row in zip(query_numbers, document_rows, strict=True):
         excluded[number] |= rows[number] == row
     scores = np.full(rows.shape, np.nan, dtype=np.float32)
     limits = np.full(len(queries), np.inf)
     if teacher is not None:
-        where = np.argwhere(~excluded)
-        texts = [(queries[query], documents[rows[query, place]]) for query, place in where]
+        candidate_places = np.argwhere(~excluded)
+        texts = [(queries[query], documents[rows[query, place]]) for query, place in candidate_places]
         positives = _positives(pairs, settings)
         texts += [(pairs.queries[row], pairs.documents[row]) for row in positives]
         values = teacher.scores([query for query, _ in texts], [document for _, document in texts])
-        scores[~excluded] = values[: len(where)]
-        lowest = _lowest(values[len(where) :], asked[positives], len(queries))
+        scores[~excluded] = values[: len(candidate_places)]
+        lowest = _lowest(values[len(candidate_places) :], query_numbers[positives], len(queries))
         limits = settings.false_negatives.limits(lowest)
     without_limit = np.isneginf(limits)  # for these queries it is unknown which candidates are answers
     judged = ~excluded & ~without_limit[:, None]
@@ -250,10 +254,10 @@ def _mined(
     if settings.false_negatives.is_set:
         counts["queries without a positive, so without a limit: nothing is drawn"] = int(without_limit.sum())
     if inputs.clusters is not None:
-        bare = draw_candidates(~excluded, settings.strata, settings.seed)
+        drawn_without_limits = draw_candidates(~excluded, settings.strata, settings.seed)
         answers = _answers(inputs, queries, documents, row_of, rows)
         counts["false negatives"] = {
-            "before": _share(answers, bare),
+            "before": _share(answers, drawn_without_limits),
             "after": _share(answers, drawn),
             "other candidates left out as answers": _share(taken_for_answers, ~excluded & ~answers),
         }
@@ -283,19 +287,19 @@ def _retrieved(
     terms = None if retriever is not None else settings.terms or terms_of(documents)
     if terms is not None:
         log.info("BM25 counts %s", "words" if terms == "word" else "2 and 3 characters within words")
-    known_by = content_hash(
+    content_key = content_hash(
         [queries, documents, settings.depth, terms if retriever is None else retriever.name, "retrieved, version 1"]
     )
-    kept = work / f"retrieved-{known_by}.npy"
+    path = work / f"retrieved-{content_key}.npy"
     try:
-        loaded: np.ndarray = np.load(kept, allow_pickle=False)
+        loaded: np.ndarray = np.load(path, allow_pickle=False)
         if loaded.shape[0] == len(queries) and loaded.dtype == np.int64 and (loaded < len(documents)).all():
             return loaded
-        log.warning("%s is damaged and is made again", kept)
+        log.warning("%s is damaged and is made again", path)
     except FileNotFoundError:
         pass
     except (OSError, ValueError, EOFError):
-        log.warning("%s is damaged and is made again", kept)
+        log.warning("%s is damaged and is made again", path)
     if retriever is None:
         assert terms is not None
         rows, _ = Bm25(documents, terms=terms).search(queries, settings.depth)
@@ -304,7 +308,7 @@ def _retrieved(
     work.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()  # numpy's error for a full disk has no error number
     np.save(content, rows)
-    with new_file(kept) as temporary:
+    with new_file(path) as temporary:
         temporary.write_bytes(content.getbuffer())
     return rows
 
@@ -327,7 +331,8 @@ def _answers(
     """Return which candidates are in the cluster of their query. *Shape:* that of rows, bool."""
     assert inputs.clusters is not None
     numbers: dict[str, int] = {}
-    of_query, of_document = np.full(len(queries), -1), np.full(len(documents) + 1, -2)  # the last entry: not found
+    query_clusters = np.full(len(queries), -1)
+    document_clusters = np.full(len(documents) + 1, -2)  # the last entry: not found
     number_of = {text_key(query): number for number, query in enumerate(queries)}
     cluster_of: dict[str, str] = {}
     for query, document, *clusters in zip(inputs.pairs.queries, inputs.pairs.documents, *inputs.clusters, strict=True):
@@ -337,11 +342,11 @@ def _answers(
                     f"the text {text[:60]!r} is of the clusters {cluster_of[text_key(text)]!r} and {cluster!r}; a text has one"
                 )
         if clusters[0]:
-            of_query[number_of[text_key(query)]] = numbers.setdefault(clusters[0], len(numbers))
+            query_clusters[number_of[text_key(query)]] = numbers.setdefault(clusters[0], len(numbers))
         if clusters[1]:
-            of_document[row_of[text_key(document)]] = numbers.setdefault(clusters[1], len(numbers))
-    same: np.ndarray = of_document[rows] == of_query[:, None]
-    return same
+            document_clusters[row_of[text_key(document)]] = numbers.setdefault(clusters[1], len(numbers))
+    in_cluster: np.ndarray = document_clusters[rows] == query_clusters[:, None]
+    return in_cluster
 
 
 def _share(counted: np.ndarray, among: np.ndarray) -> float | None:
@@ -354,7 +359,7 @@ def _share(counted: np.ndarray, among: np.ndarray) -> float | None:
 
 
 def _write(
-    folder: Path, inputs: MiningInputs, settings: MiningSettings, mined: Mined, begun: Mapping[str, Any]
+    folder: Path, inputs: MiningInputs, settings: MiningSettings, mined: Mined, settings_json: Mapping[str, Any]
 ) -> None:
     pairs = inputs.pairs
     labels = np.ones(len(pairs)) if pairs.labels is None else pairs.labels
@@ -366,4 +371,4 @@ def _write(
             label = score if settings.labels == "teacher" else 0.0
             document = mined.documents[mined.rows[number, place]]
             write([mined.queries[number], document, label, "mined", int(place) + 1, score])
-    write_json(folder / "card.json", {"settings": dict(begun), "counts": mined.counts})
+    write_json(folder / "card.json", {"settings": dict(settings_json), "counts": mined.counts})

@@ -54,9 +54,9 @@ class Bm25:
         lengths = np.asarray(counts.sum(axis=1)).ravel()
         df = np.diff(counts.indptr)
         idf = np.log1p((len(documents) - df + 0.5) / (df + 0.5))
-        held_back = k1 * (1 - b + b * lengths / max(float(lengths.mean()), 1e-9))
+        saturation = k1 * (1 - b + b * lengths / max(float(lengths.mean()), 1e-9))
         tf, rows = counts.data, counts.indices
-        counts.data = (tf * (k1 + 1) / (tf + held_back[rows]) * np.repeat(idf, df)).astype(np.float32)
+        counts.data = (tf * (k1 + 1) / (tf + saturation[rows]) * np.repeat(idf, df)).astype(np.float32)
         self._weights = counts.T.tocsr()
         self.n_documents = len(documents)
 

@@ -71,13 +71,13 @@ def _from_teacher(teacher: Path, section: Teacher | Student | Encoder, seed: int
             f"{teacher} is a generative reranker: it teaches as it is, and no other model is cut out of it; name an encoder as backbone"
         )
     torch.manual_seed(seed)
-    same = section.model_kind == teacher_kind and section.pooling is None and section.head is None
+    unchanged = section.model_kind == teacher_kind and section.pooling is None and section.head is None
     if section.model_kind == "bi_encoder":
-        whole = model
-        model = bi_encoder(list(whole) if same else [whole[0]], section.pooling)
+        teacher_model = model
+        model = bi_encoder(list(teacher_model) if unchanged else [teacher_model[0]], section.pooling)
         if teacher_kind == "bi_encoder":
-            keep_prompts(model, whole.prompts, whole.default_prompt_name)
-    elif not same:
+            keep_prompts(model, teacher_model.prompts, teacher_model.default_prompt_name)
+    elif not unchanged:
         model = cross_encoder(model[0], section.pooling, section.head)
     return prepared(model, max_length=section.max_length, prompts=section.prompts)
 
@@ -89,7 +89,7 @@ def _check_frozen_scorer(run: Run, teacher: Teacher) -> None:
     """
     if teacher.kind != "cross_encoder":
         return
-    whole = isinstance(teacher.backbone, TeacherBackbone)
+    is_recipe_teacher = isinstance(teacher.backbone, TeacherBackbone)
     name = (
         str(run.teacher(teacher.backbone.teacher))
         if isinstance(teacher.backbone, TeacherBackbone)
@@ -100,21 +100,21 @@ def _check_frozen_scorer(run: Run, teacher: Teacher) -> None:
         raise BadInput(
             f"{name} is frozen, but pooling and head ask for a new, random head: leave them out, or {way_out}"
         )
-    resolved = name if whole else resolve_name(name)
+    resolved = name if is_recipe_teacher else resolve_name(name)
     with quiet(), loading(name):
         if brings_scores(resolved):
             return
-        known = architectures(resolved)
+        architecture_names = architectures(resolved)
         missing = lacks_of_scorer(resolved)
         if missing is None:
             return
-    generates = [kind for kind in known if kind.endswith("ForCausalLM")]
-    if generates or missing.endswith("/config.json is missing"):
+    generative_names = [kind for kind in architecture_names if kind.endswith("ForCausalLM")]
+    if generative_names or missing.endswith("/config.json is missing"):
         raise BadInput(
-            f"{name} is a generative reranker{f' ({generates[0]})' if generates else ''} without the description of its scorer: {missing}; copy the whole "
+            f"{name} is a generative reranker{f' ({generative_names[0]})' if generative_names else ''} without the description of its scorer: {missing}; copy the whole "
             f"folder as sentence-transformers saves it (modules.json with a LogitScore that names the tokens for yes and no), "
             f"name its sequence-classification form, or {way_out}"
         )
     raise BadInput(
-        f"{name} ({', '.join(known) or 'an encoder'}) has no head that scores pairs, and a frozen teacher gets no new one; {way_out}"
+        f"{name} ({', '.join(architecture_names) or 'an encoder'}) has no head that scores pairs, and a frozen teacher gets no new one; {way_out}"
     )

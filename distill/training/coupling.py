@@ -65,9 +65,9 @@ def run_coupled(
     :param step: the task as accelerate has wrapped it
     """
     units, passes, totals, seed_of = coupled.units, coupled.passes, coupled.totals, coupled.seed_of
-    mine = accelerator.process_index
+    own_index = accelerator.process_index
     batches = [
-        units.batch(per_process[mine], totals=totals, n_processes=accelerator.num_processes).to(accelerator.device)
+        units.batch(per_process[own_index], totals=totals, n_processes=accelerator.num_processes).to(accelerator.device)
         for per_process in passes
     ]
     parts: list[Tensor] = []  # of every pass, of every process
@@ -75,36 +75,40 @@ def run_coupled(
         torch.manual_seed(seed_of(number))
         with torch.no_grad():
             outputs = step(batch, outputs_only=True)["outputs"]
-        parts += _gathered(accelerator, outputs, [_n_outputs(units, own) for own in per_process])
-    whole = units.batch(np.concatenate([own for per_process in passes for own in per_process]), totals=totals)
-    terms, pulls, beside = _gradients(task, whole.to(accelerator.device), torch.cat(parts), coupled.factors)
-    owned = torch.split(pulls, [len(part) for part in parts])[mine :: accelerator.num_processes]
-    for number, (batch, pull) in enumerate(zip(batches, owned, strict=True)):
+        parts += _gathered(accelerator, outputs, [_n_outputs(units, unit_numbers) for unit_numbers in per_process])
+    whole = units.batch(
+        np.concatenate([unit_numbers for per_process in passes for unit_numbers in per_process]), totals=totals
+    )
+    terms, pulls, beside_gradients = _gradients(task, whole.to(accelerator.device), torch.cat(parts), coupled.factors)
+    own_pulls = torch.split(pulls, [len(part) for part in parts])[own_index :: accelerator.num_processes]
+    for number, (batch, pull) in enumerate(zip(batches, own_pulls, strict=True)):
         torch.manual_seed(seed_of(number))
         last = number == len(batches) - 1
         with nullcontext() if last else accelerator.no_sync(step):
             # DDP averages over processes, but the gradients have to be summed
-            given = (accelerator.num_processes * pull, beside if number == 0 else [])
-            found = {name: coupled.factors.get(name, 1.0) * loss for name, loss in step(batch, pulls=given).items()}
-            accelerator.backward(torch.stack(list(found.values())).sum())
-        for name in found.keys() - {"pull", "nothing"}:  # losses on layers, which are of no outputs
-            terms[name] = terms.get(name, torch.zeros((), device=accelerator.device)) + found[name].detach()
+            gradients = (accelerator.num_processes * pull, beside_gradients if number == 0 else [])
+            losses = {
+                name: coupled.factors.get(name, 1.0) * loss for name, loss in step(batch, pulls=gradients).items()
+            }
+            accelerator.backward(torch.stack(list(losses.values())).sum())
+        for name in losses.keys() - {"pull", "nothing"}:  # losses on layers, which are of no outputs
+            terms[name] = terms.get(name, torch.zeros((), device=accelerator.device)) + losses[name].detach()
     return terms, sum(int(part["attention_mask"].sum()) for batch in batches for part in batch.inputs)
 
 
-def _n_outputs(units: Units, own: np.ndarray) -> int:
-    return int(units.unit_sequences[own].sum()) if len(own) else 0
+def _n_outputs(units: Units, unit_numbers: np.ndarray) -> int:
+    return int(units.unit_sequences[unit_numbers].sum()) if len(unit_numbers) else 0
 
 
 def _gathered(accelerator: Accelerator, outputs: Tensor, sizes: Sequence[int]) -> list[Tensor]:
     """Return every process's outputs of a pass; an empty share has none. *Shape:* (n_sequences, …) each."""
     if accelerator.num_processes == 1:
         return [outputs]
-    longest, own = max(sizes), sizes[accelerator.process_index]
+    longest, own_size = max(sizes), sizes[accelerator.process_index]
     padded = outputs.new_zeros(longest, *outputs.shape[1:])
-    padded[:own] = outputs[:own]
-    everyone = torch.split(accelerator.gather(padded), longest)
-    return [part[:size] for part, size in zip(everyone, sizes, strict=True)]
+    padded[:own_size] = outputs[:own_size]
+    all_outputs = torch.split(accelerator.gather(padded), longest)
+    return [part[:size] for part, size in zip(all_outputs, sizes, strict=True)]
 
 
 def _gradients(
@@ -112,10 +116,10 @@ def _gradients(
 ) -> tuple[dict[str, Tensor], Tensor, list[Tensor]]:
     """Return a whole step's losses, and their gradients in its outputs and the parameters beside the model."""
     outputs = outputs.detach().requires_grad_()
-    learned = [parameter for parameter in task.beside_the_model() if parameter.requires_grad]
+    parameters = [parameter for parameter in task.beside_the_model() if parameter.requires_grad]
     losses = {name: factors.get(name, 1.0) * loss for name, loss in task.losses_of(whole, outputs).items()}
     if not losses:
-        return {}, torch.zeros_like(outputs), [torch.zeros_like(parameter) for parameter in learned]
+        return {}, torch.zeros_like(outputs), [torch.zeros_like(parameter) for parameter in parameters]
     total = torch.stack(list(losses.values())).sum()
-    found = torch.autograd.grad(total, [outputs, *learned], allow_unused=True, materialize_grads=True)
-    return {name: loss.detach() for name, loss in losses.items()}, found[0], list(found[1:])
+    gradients = torch.autograd.grad(total, [outputs, *parameters], allow_unused=True, materialize_grads=True)
+    return {name: loss.detach() for name, loss in losses.items()}, gradients[0], list(gradients[1:])

@@ -184,16 +184,16 @@ def _pairs(run: Run, job: Job) -> Pairs:
 
 def _attach_signals(trainset: TrainSet, pairs: Pairs, job: Job) -> None:
     terms = [term for term in job.objectives.terms().values() if isinstance(term, ScoreTerm)]
-    told_by = dict.fromkeys(term.told_by for term in terms if term.told_by is not None)
-    trainset.teacher_scores = {name: job.sources[name].scores(pairs.queries, pairs.documents) for name in told_by}
+    teacher_names = dict.fromkeys(term.told_by for term in terms if term.told_by is not None)
+    trainset.teacher_scores = {name: job.sources[name].scores(pairs.queries, pairs.documents) for name in teacher_names}
     match, labels = job.objectives.embedding_match, job.objectives.labels
     trainset.some_unread = job.some_unread
     _say_what_is_read(trainset, job)
     if match is not None:
         source = job.matched or job.sources[match.told_by]
         trainset.embeddings = source.embeddings(trainset.teacher_texts, trainset.roles)
-    related = {term.teacher for term in job.objectives.terms().values() if isinstance(term, RelationTerm)}
-    for name in sorted(related):
+    relation_teachers = {term.teacher for term in job.objectives.terms().values() if isinstance(term, RelationTerm)}
+    for name in sorted(relation_teachers):
         trainset.relations[name] = job.sources[name].embeddings(trainset.teacher_texts, trainset.roles)
     if labels is not None and (guide := labels.guide) is not None:
         vectors = job.sources[guide.teacher].embeddings(trainset.teacher_texts, trainset.roles)
@@ -205,8 +205,8 @@ def _say_what_is_read(trainset: TrainSet, job: Job) -> None:
     for name, source in job.sources.items():
         if isinstance(source, ReadScripts):
             texts = list(dict.fromkeys(trainset.teacher_texts))
-            read, scripts = int(are_read(texts, source.scripts).sum()), ", ".join(source.scripts)
-            log.info("%s: %s is trained on %d of %d texts, those in %s", job.name, name, read, len(texts), scripts)
+            n_read, scripts = int(are_read(texts, source.scripts).sum()), ", ".join(source.scripts)
+            log.info("%s: %s is trained on %d of %d texts, those in %s", job.name, name, n_read, len(texts), scripts)
 
 
 def _learn_one_side(units: TrainSet, job: Job) -> None:

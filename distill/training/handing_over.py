@@ -21,7 +21,7 @@ __all__ = ["hand_over", "take_over"]
 
 log = logging.getLogger(__name__)
 _FILE = "beside_the_model.safetensors"
-_WORDS = {
+_TITLES = {
     "projection": "the projection",
     "scale_and_bias": "scale and bias of cosines",
     "hidden_states": "the projection of hidden states",
@@ -35,10 +35,12 @@ def hand_over(step: TaskStep, folder: Path) -> None:
 
     if not isinstance(step, Step):
         return
-    learned = _beside(step)
-    if learned:
-        meant = {name: json.dumps(_meaning(name, step.objectives)) for name in learned}
-        save_file({name: value.detach().cpu().contiguous() for name, value in learned.items()}, folder / _FILE, meant)
+    parameters = _beside(step)
+    if parameters:
+        meanings = {name: json.dumps(_meaning(name, step.objectives)) for name in parameters}
+        save_file(
+            {name: value.detach().cpu().contiguous() for name, value in parameters.items()}, folder / _FILE, meanings
+        )
 
 
 def take_over(step: Step, folder: Path, name: str) -> None:
@@ -47,19 +49,19 @@ def take_over(step: Step, folder: Path, name: str) -> None:
     :param folder: the folder of the previous stage's student
     :param name: the job's name, for the log
     """
-    found = _read(folder / _FILE)
-    taken = []
+    stored_parameters = _read(folder / _FILE)
+    taken_keys = []
     for key, parameter in _beside(step).items():
-        meant, value = found.get(key, (None, parameter))
-        if meant == json.dumps(_meaning(key, step.objectives)) and value.shape == parameter.shape:
+        meaning, value = stored_parameters.get(key, (None, parameter))
+        if meaning == json.dumps(_meaning(key, step.objectives)) and value.shape == parameter.shape:
             parameter.data.copy_(value)
-            taken.append(key)
-    anew = [key for key in _beside(step) if key not in taken]
+            taken_keys.append(key)
+    new_keys = [key for key in _beside(step) if key not in taken_keys]
     log.info(
         "%s: handed over: %s; anew: %s",
         name,
-        ", ".join(["the weights", *(_WORDS[key] for key in taken)]),
-        ", ".join([*(_WORDS[key] for key in anew), "AdamW's moments"]),
+        ", ".join(["the weights", *(_TITLES[key] for key in taken_keys)]),
+        ", ".join([*(_TITLES[key] for key in new_keys), "AdamW's moments"]),
     )
 
 
@@ -70,18 +72,18 @@ def _read(path: Path) -> dict[str, tuple[str, Tensor]]:
     if not path.is_file():
         return {}
     with safetensors.safe_open(str(path), "pt") as file:  # type: ignore[no-untyped-call]
-        meant: dict[str, str] = file.metadata() or {}
-        return {name: (told, file.get_tensor(name)) for name, told in meant.items()}
+        meanings: dict[str, str] = file.metadata() or {}
+        return {name: (meaning, file.get_tensor(name)) for name, meaning in meanings.items()}
 
 
 def _beside(step: Step) -> dict[str, Tensor]:
     """Return the parameters beside the model by name."""
     projection = None if step.projection is None else step.projection.weight
-    both = {"projection": projection, "scale_and_bias": step.scale_and_bias}
+    parameters = {"projection": projection, "scale_and_bias": step.scale_and_bias}
     if step.layer_losses is not None:
         named = step.layer_losses.projections.named_parameters()
-        both |= {f"hidden_{name.partition('.')[0]}": parameter for name, parameter in named}
-    return {name: value for name, value in both.items() if value is not None}
+        parameters |= {f"hidden_{name.partition('.')[0]}": parameter for name, parameter in named}
+    return {name: value for name, value in parameters.items() if value is not None}
 
 
 def _meaning(name: str, objectives: Objectives) -> Any:

@@ -86,13 +86,13 @@ class _HiddenPlan:
 
     def loss(self, student: SeenLayers, teacher: SeenLayers, mask: Tensor) -> Tensor:
         compare = losses.token_mse if self.term.loss == "mse" else losses.token_cosine
-        found = [
-            compare(self._projected("states", student.states[own]), teacher.states[other], mask)
-            for own, other in self.pairs
+        layer_losses = [
+            compare(self._projected("states", student.states[student_layer]), teacher.states[teacher_layer], mask)
+            for student_layer, teacher_layer in self.pairs
         ]
         if student.embeddings is not None and teacher.embeddings is not None and self.term.embeddings:
-            found.append(compare(self._projected("embeddings", student.embeddings), teacher.embeddings, mask))
-        hidden = torch.stack(found).mean()
+            layer_losses.append(compare(self._projected("embeddings", student.embeddings), teacher.embeddings, mask))
+        hidden = torch.stack(layer_losses).mean()
         return hidden if self.term.attention is None else hidden + self._attention(student, teacher, mask)
 
     def _projected(self, what: str, states: Tensor) -> Tensor:
@@ -101,8 +101,13 @@ class _HiddenPlan:
 
     def _attention(self, student: SeenLayers, teacher: SeenLayers, mask: Tensor) -> Tensor:
         compare = losses.attention_mse if self.term.attention == "mse" else losses.attention_kl
-        sides = [(_queries_and_keys(student, own), _queries_and_keys(teacher, other)) for own, other in self.pairs]
-        return torch.stack([compare(own, other, mask, self.n_heads) for own, other in sides]).mean()
+        sides = [
+            (_queries_and_keys(student, student_layer), _queries_and_keys(teacher, teacher_layer))
+            for student_layer, teacher_layer in self.pairs
+        ]
+        return torch.stack(
+            [compare(student_side, teacher_side, mask, self.n_heads) for student_side, teacher_side in sides]
+        ).mean()
 
 
 def _queries_and_keys(seen: SeenLayers, layer: int) -> tuple[Tensor, Tensor]:
@@ -129,12 +134,15 @@ class _RelationPlan:
         return {kind: weight for kind, weight in weights.items() if weight}
 
     def loss(self, student: SeenLayers, teacher: SeenLayers, mask: Tensor) -> Tensor:
-        (own, other), heads = self.pairs[0], self.term.heads
-        found = [
-            weight * losses.relation_kl(student.vectors[own][kind], teacher.vectors[other][kind], mask, heads)
+        (student_layer, teacher_layer), heads = self.pairs[0], self.term.heads
+        relation_losses = [
+            weight
+            * losses.relation_kl(
+                student.vectors[student_layer][kind], teacher.vectors[teacher_layer][kind], mask, heads
+            )
             for kind, weight in self.weights.items()
         ]
-        return torch.stack(found).sum()
+        return torch.stack(relation_losses).sum()
 
 
 class LayerLosses(nn.Module):
@@ -152,9 +160,9 @@ class LayerLosses(nn.Module):
         for name, term in objectives.terms().items():
             if isinstance(term, LayerTerm):
                 self.plans[name] = self._plan(f"objectives.{name}", term, self.teachers[term.teacher].layers)
-        own = tokenizer_of(student)
+        tokenizer = tokenizer_of(student)
         self.ids = {
-            name: torch.from_numpy(token_ids(own, tokenizer_of(teacher.model)))
+            name: torch.from_numpy(token_ids(tokenizer, tokenizer_of(teacher.model)))
             for name, teacher in self.teachers.items()
         }
 
@@ -168,9 +176,9 @@ class LayerLosses(nn.Module):
                 _check_attention(f"{where}.attention", self.student, teacher)
             return _HiddenPlan(term, pairs, self.student.n_heads, self.projections)
         if isinstance(term, RelationMatch):
-            own = _place(f"{where}.student_layer", term.student_layer, self.student)
-            told = relation_layer(len(teacher)) if term.teacher_layer is None else term.teacher_layer
-            plan = _RelationPlan(term, [(own, _place(f"{where}.teacher_layer", told, teacher))])
+            student_layer = _place(f"{where}.student_layer", term.student_layer, self.student)
+            teacher_layer = relation_layer(len(teacher)) if term.teacher_layer is None else term.teacher_layer
+            plan = _RelationPlan(term, [(student_layer, _place(f"{where}.teacher_layer", teacher_layer, teacher))])
             _check_heads(f"{where}.heads", plan, self.student, teacher)
             return plan
         raise TypeError(f"{type(term).__name__} is no objective on layers")
@@ -189,36 +197,40 @@ class LayerLosses(nn.Module):
         sizes = [len(part["input_ids"]) for part in batch.inputs]
         by_part = torch.split(torch.empty_like(batch.alike).index_copy(0, batch.order, batch.alike), sizes)
         counts = [int(part["attention_mask"][rows].sum()) for part, rows in zip(batch.inputs, by_part, strict=True)]
-        found: dict[str, list[Tensor]] = {name: [] for name in self.plans}
+        losses_by_term: dict[str, list[Tensor]] = {name: [] for name in self.plans}
         for part, seen, rows, count in zip(batch.inputs, passes, by_part, counts, strict=True):
             if count:
                 share = batch.share["tokens"] * count / sum(counts)
                 for name, loss in self._losses_of_part(part, seen, rows).items():
-                    found[name].append(share * loss)
-        return {name: torch.stack(parts).sum() for name, parts in found.items() if parts}
+                    losses_by_term[name].append(share * loss)
+        return {name: torch.stack(parts).sum() for name, parts in losses_by_term.items() if parts}
 
     def _losses_of_part(self, part: Mapping[str, Tensor], seen: SeenLayers, rows: Tensor) -> dict[str, Tensor]:
         """Return the weighted losses of some sequences, means over their real tokens. *Shape:* rows: (n_sequences,) bool."""
         n_tokens = int(part["attention_mask"][rows].sum(dim=1).max())  # the teacher may have no more positions
-        given = {name: values[rows, :n_tokens] for name, values in part.items()}
-        student, told, mask = seen.part(rows, n_tokens), self._told(given), given["attention_mask"].bool()
+        inputs = {name: values[rows, :n_tokens] for name, values in part.items()}
+        student, teacher_layers, mask = (
+            seen.part(rows, n_tokens),
+            self._teacher_layers(inputs),
+            inputs["attention_mask"].bool(),
+        )
         return {
-            name: plan.term.weight * plan.loss(student, told[plan.term.teacher], mask)
+            name: plan.term.weight * plan.loss(student, teacher_layers[plan.term.teacher], mask)
             for name, plan in self.plans.items()
         }
 
     @torch.no_grad()
-    def _told(self, given: Mapping[str, Tensor]) -> dict[str, SeenLayers]:
+    def _teacher_layers(self, inputs: Mapping[str, Tensor]) -> dict[str, SeenLayers]:
         """Return each teacher's layers for the student's inputs, in its own precision."""
-        told, device = {}, given["input_ids"].device
+        teacher_layers, device = {}, inputs["input_ids"].device
         for name, teacher in self.teachers.items():
             layers, self.ids[name] = teacher.moved(device), self.ids[name].to(device)
             plans = [plan for plan in self.plans.values() if plan.term.teacher == name]
             in_bf16 = torch.autocast(device.type, dtype=torch.bfloat16, enabled=teacher.precision == "bf16")
             with in_bf16, layers.watched(*self._read(plans, 1)) as passes:
-                layers.module(teacher.features(given, self.ids[name]))
-            told[name] = passes[0]
-        return told
+                layers.module(teacher.features(inputs, self.ids[name]))
+            teacher_layers[name] = passes[0]
+        return teacher_layers
 
     def _read(self, plans: Sequence[_Plan], side: int) -> tuple[set[int], set[int], bool]:
         """Return the layers whose states and vectors are read, and whether embeddings are: student (0), teacher (1)."""
@@ -232,10 +244,10 @@ def _hidden_pairs(
 ) -> list[tuple[int, int]]:
     if not isinstance(term.layers, str):
         pairs = [
-            (_place(f"{where}.layers", own, student), _place(f"{where}.layers", other, teacher))
-            for own, other in term.layers.items()
+            (_place(f"{where}.layers", student_layer, student), _place(f"{where}.layers", teacher_layer, teacher))
+            for student_layer, teacher_layer in term.layers.items()
         ]
-        if len({own for own, _ in pairs}) < len(pairs):
+        if len({student_layer for student_layer, _ in pairs}) < len(pairs):
             raise BadInput(f"{where}.layers: {term.layers} names a layer of the student twice; name each once")
         return pairs
     n_student, n_teacher = len(student), len(teacher)
@@ -272,8 +284,8 @@ def _check_attention(where: str, student: EncoderLayers, teacher: EncoderLayers)
 
 
 def _check_heads(where: str, plan: _RelationPlan, student: EncoderLayers, teacher: EncoderLayers) -> None:
-    (own, other), heads = plan.pairs[0], plan.term.heads
-    sides = {layers.who: layers.widths(layer) for layers, layer in ((student, own), (teacher, other))}
+    (student_layer, teacher_layer), heads = plan.pairs[0], plan.term.heads
+    sides = {layers.who: layers.widths(layer) for layers, layer in ((student, student_layer), (teacher, teacher_layer))}
     widths = sorted({widths[kind] for widths in sides.values() for kind in plan.weights})
     if any(width % heads for width in widths):
         common = [n for n in range(1, widths[0] + 1) if not any(width % n for width in widths)]

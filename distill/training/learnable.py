@@ -50,7 +50,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 LEAST_SPREAD = 1e-4  # of scores in logits or cosines: below it a teacher's scores count as constant
-_NOTHING = 0.05  # a rank correlation below this counts as none
+_LEAST_CORRELATION = 0.05  # a rank correlation below this counts as none
 _LEAST_PAIRS = 200  # with fewer pairs a useful teacher cannot be distinguished from noise
 _NORMAL_975 = 1.959964
 _SAMPLE_TEXTS = 64  # number of texts whose embeddings are checked
@@ -91,7 +91,7 @@ def check_pairs(run: "Run") -> None:
     if mixtures := recipe.objectives.mixtures():
         check_mixtures(mixtures, run.split.validation)
     _check_scripts(run)
-    facts, more = _facts(run), bool(recipe.data.unlabelled_pairs)
+    facts, more_to_come = _facts(run), bool(recipe.data.unlabelled_pairs)
     for field, term in recipe.objectives.terms().items():
         _check_facts(
             "student" if run.name is None else f"stage {run.name}",
@@ -99,7 +99,7 @@ def check_pairs(run: "Run") -> None:
             facts,
             term,
             recipe.student.training.global_batch,
-            more_to_come=more,
+            more_to_come=more_to_come,
         )
 
 
@@ -125,8 +125,8 @@ def _facts(run: "Run") -> _PairFacts:
 
 def _check_scripts(run: "Run") -> None:
     """Refuse a teacher if no text is in the scripts that it reads."""
-    asked = run.recipe.teachers if run.name is None else run.recipe.objectives.teachers()
-    for name in asked:
+    names = run.recipe.teachers if run.name is None else run.recipe.objectives.teachers()
+    for name in names:
         teacher = run.recipe.teachers[name]
         if teacher.scripts is None:
             continue
@@ -176,8 +176,8 @@ def _check_signals(where: str, units: "TrainSet", term: "Term", global_batch: in
     """Check the teachers' signals."""
     if isinstance(term, ScoreMatch | MarginMatch | ListTerm | CoSent):
         if term.told_by is not None:
-            shown = f"{where} ({term.loss})" if isinstance(term, ScoreMatch) else where
-            _check_scores(shown, units, term.told_by, by_group=compares_candidates(term))
+            prefix = f"{where} ({term.loss})" if isinstance(term, ScoreMatch) else where
+            _check_scores(prefix, units, term.told_by, by_group=compares_candidates(term))
     elif isinstance(term, EmbeddingMatch):
         if units.embeddings is not None:
             _check_embeddings(where, units, term.told_by, units.embeddings)
@@ -205,9 +205,9 @@ def _check_differing(where: str, labels: np.ndarray | None) -> None:
         raise BadInput(f"{where}: the training pairs have no labels to learn from; name a teacher, or leave it out")
     known = labels[np.isfinite(labels)]
     if not len(known) or np.ptp(known) == 0:
-        stated = "no training pair has one" if not len(known) else f"every training label is {float(known[0]):g}"
+        problem = "no training pair has one" if not len(known) else f"every training label is {float(known[0]):g}"
         raise BadInput(
-            f"{where} learns the order of labels, and {stated}; add pairs with other labels (a student may name a teacher instead)"
+            f"{where} learns the order of labels, and {problem}; add pairs with other labels (a student may name a teacher instead)"
         )
 
 
@@ -243,13 +243,13 @@ def _check_guide(where: str, units: "TrainSet", guide: GuideVectors, teacher: st
     """Refuse a guide that leaves no negatives; log the share that it removes in a sample of pairs."""
     _check_embeddings(where, units, teacher, guide.embeddings)
     pairs = np.random.default_rng(0).permutation(len(units.query_rows))[:_SAMPLE_PAIRS]
-    bare = Negatives(units.query_rows, units.document_rows, units.labels, positive_from=units.positive_from).excluded(
-        pairs
-    )
+    excluded = Negatives(
+        units.query_rows, units.document_rows, units.labels, positive_from=units.positive_from
+    ).excluded(pairs)
     guided = guide.false_negatives(units.query_rows[pairs], units.document_rows[pairs])
-    left = int((~bare).sum())
-    dropped = int((guided & ~bare).sum())
-    if left and dropped == left:
+    n_negatives = int((~excluded).sum())
+    n_dropped = int((guided & ~excluded).sum())
+    if n_negatives and n_dropped == n_negatives:
         raise JobFailed(
             f"{where}: the guide {teacher} takes every document for an answer at guide.margin {guide.margin:g}; lower it "
             "(down to -2), or name a teacher whose cosines differ"
@@ -258,7 +258,7 @@ def _check_guide(where: str, units: "TrainSet", guide: GuideVectors, teacher: st
         "%s: the guide %s leaves out %.2g %% of the negatives (of %d pairs)",
         where,
         teacher,
-        100 * dropped / max(1, left),
+        100 * n_dropped / max(1, n_negatives),
         len(pairs),
     )
 
@@ -353,14 +353,14 @@ def unrelated(what: str, scores: np.ndarray, labels: np.ndarray | None) -> str |
     if len(labels) < 4 or np.ptp(labels) == 0 or np.ptp(scores) == 0:
         return None
     rho, low, high = rank_correlation(scores, labels)
-    if low > 0 and high >= _NOTHING:
+    if low > 0 and high >= _LEAST_CORRELATION:
         return None
     if len(labels) < _LEAST_PAIRS:
         log.warning("%s: Spearman to the labels %.2f (%.2f to %.2f), which may be nothing", what, rho, low, high)
         return None
-    says = "are against the labels" if high < 0 else "have nothing to do with the labels"
+    verdict = "are against the labels" if high < 0 else "have nothing to do with the labels"
     return (
-        f"{what} {says}: Spearman {rho:.3f} ({low:.3f} to {high:.3f}) over {len(labels)} pairs; "
+        f"{what} {verdict}: Spearman {rho:.3f} ({low:.3f} to {high:.3f}) over {len(labels)} pairs; "
         "take a teacher that knows such pairs (train it longer, where it is trained), label again, or set signals.allow_unrelated=true"
     )
 

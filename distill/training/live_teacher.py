@@ -72,9 +72,11 @@ class LiveTeacher:
 
     def features(self, given: Mapping[str, Tensor], ids: Tensor) -> dict[str, Tensor]:
         """Return the student's inputs for its encoder. *Shape:* values: (n, n_tokens); ids: (n_student_ids,)."""
-        known = {"attention_mask", *tokenizer_of(self.model).model_input_names}
-        same = {name: given[name] for name in ("attention_mask", "token_type_ids") if name in given and name in known}
-        return {"input_ids": ids[given["input_ids"]], **same}
+        known_names = {"attention_mask", *tokenizer_of(self.model).model_input_names}
+        shared = {
+            name: given[name] for name in ("attention_mask", "token_type_ids") if name in given and name in known_names
+        }
+        return {"input_ids": ids[given["input_ids"]], **shared}
 
     def moved(self, device: torch.device) -> EncoderLayers:
         """Return its layers on a device."""
@@ -103,10 +105,10 @@ def token_ids(student: Any, teacher: Any) -> np.ndarray:
 
     Padding tokens are mapped to each other, whatever their strings. *Shape:* (n_student_ids,)
     """
-    own, other = student.get_vocab(), teacher.get_vocab()
-    ids = np.full(max(own.values()) + 1, -1, dtype=np.int64)
-    for token, number in own.items():
-        ids[number] = other.get(token, -1)
+    student_vocabulary, teacher_vocabulary = student.get_vocab(), teacher.get_vocab()
+    ids = np.full(max(student_vocabulary.values()) + 1, -1, dtype=np.int64)
+    for token, number in student_vocabulary.items():
+        ids[number] = teacher_vocabulary.get(token, -1)
     ids[pad_token_id(student)] = pad_token_id(teacher)
     return ids
 
@@ -121,11 +123,11 @@ def tokens_read_alike(
     """
     alike = np.ones(len(units.tokens), dtype=bool)
     for teacher in teachers.values():
-        told = _teacher_tokens(teacher, units, pairs)
-        own = _read_alike(units.tokens, told, token_ids(tokenizer, tokenizer_of(teacher.model)))
-        read = _read_scripts(name, teacher, units)
-        _say(name, teacher, own[read])
-        alike &= own & read
+        teacher_tokens = _teacher_tokens(teacher, units, pairs)
+        same_tokens = _read_alike(units.tokens, teacher_tokens, token_ids(tokenizer, tokenizer_of(teacher.model)))
+        in_scripts = _read_scripts(name, teacher, units)
+        _say(name, teacher, same_tokens[in_scripts])
+        alike &= same_tokens & in_scripts
     return alike
 
 
@@ -143,29 +145,29 @@ def _read_scripts(name: str, teacher: LiveTeacher, units: TrainSet) -> np.ndarra
     """Return which sequences are in the scripts that a teacher reads, and log how many. *Shape:* (n_sequences,)."""
     if teacher.scripts is None:
         return np.ones(len(units.tokens), dtype=bool)
-    read = are_read(units.teacher_texts, teacher.scripts)
+    in_scripts = are_read(units.teacher_texts, teacher.scripts)
     scripts = ", ".join(teacher.scripts)
     log.info(
         "%s: layers of %s are trained on %d of %d texts, those in %s",
         name,
         teacher.name,
-        read.sum(),
-        len(read),
+        in_scripts.sum(),
+        len(in_scripts),
         scripts,
     )
-    return read
+    return in_scripts
 
 
 def _read_alike(student: TokenTable, teacher: TokenTable, ids: np.ndarray) -> np.ndarray:
     """Return which sequences have the same tokens and the same segments of a pair. *Shape:* (n_sequences,)."""
     alike: np.ndarray = student.lengths == teacher.lengths
     rows = np.repeat(np.arange(len(student)), student.lengths)
-    chosen, told = alike[rows], np.repeat(alike, teacher.lengths)
-    differs = ids[student.ids[chosen]] != teacher.ids[told]
+    student_mask, teacher_mask = alike[rows], np.repeat(alike, teacher.lengths)
+    differs = ids[student.ids[student_mask]] != teacher.ids[teacher_mask]
     if teacher.type_ids is not None:
         types = np.zeros_like(student.ids) if student.type_ids is None else student.type_ids
-        differs |= types[chosen] != teacher.type_ids[told]
-    alike[rows[chosen][differs]] = False
+        differs |= types[student_mask] != teacher.type_ids[teacher_mask]
+    alike[rows[student_mask][differs]] = False
     return alike
 
 
@@ -174,9 +176,9 @@ def _say(name: str, teacher: LiveTeacher, alike: np.ndarray) -> None:
     if not n_other:
         return
     prompts = "" if model_prompts(teacher.model) == NO_PROMPTS else f", prompts {list(model_prompts(teacher.model))}"
-    says = f"{name}: of {n_other} of {len(alike)} texts teacher {teacher.name} reads other tokens (its tokenizer, max_length {teacher.max_length}{prompts})"
+    message = f"{name}: of {n_other} of {len(alike)} texts teacher {teacher.name} reads other tokens (its tokenizer, max_length {teacher.max_length}{prompts})"
     if n_other > (1 - _LEAST_ALIKE) * len(alike):
         raise BadInput(
-            f"{says}; hidden_match and relation_match compare token by token: give the student the teacher's tokenizer, max_length and prompts, or leave them out; {_ACROSS_TOKENIZERS}"
+            f"{message}; hidden_match and relation_match compare token by token: give the student the teacher's tokenizer, max_length and prompts, or leave them out; {_ACROSS_TOKENIZERS}"
         )
-    log.warning("%s; hidden_match and relation_match leave these out", says)
+    log.warning("%s; hidden_match and relation_match leave these out", message)

@@ -206,16 +206,16 @@ class _Loop:
         )
 
     def _parameter_groups(self, step: TaskStep) -> list[dict[str, Any]]:
-        beside = {id(parameter) for parameter in step.beside_the_model()}
+        beside_ids = {id(parameter) for parameter in step.beside_the_model()}
         trained = [
-            parameter for parameter in step.parameters() if parameter.requires_grad and id(parameter) not in beside
+            parameter for parameter in step.parameters() if parameter.requires_grad and id(parameter) not in beside_ids
         ]
         decayed = [parameter for parameter in trained if parameter.ndim > 1]
-        plain = [parameter for parameter in trained if parameter.ndim <= 1]  # biases and norms
+        undecayed = [parameter for parameter in trained if parameter.ndim <= 1]  # biases and norms
         rate = self.settings.learning_rate
         groups = [
             {"params": decayed, "base_rate": rate, "weight_decay": self.settings.weight_decay},
-            {"params": plain, "base_rate": rate, "weight_decay": 0.0},
+            {"params": undecayed, "base_rate": rate, "weight_decay": 0.0},
             {
                 "params": step.beside_the_model(),
                 "base_rate": max(rate, self.settings.auxiliary_learning_rate),
@@ -242,10 +242,10 @@ class _Loop:
         if not state.step and self.validation is not None and self.validation.valued_at_start:
             state.history.append({"step": 0, "validation": self._evaluate()})
         show = self.accelerator.is_main_process
-        several, step_seconds = self.accelerator.num_processes > 1, 0.0
+        is_distributed, step_seconds = self.accelerator.num_processes > 1, 0.0
         with (
             progress(self.title, self.n_steps, start=state.step, show=show) as report,
-            termination_requests((lambda: _GRACE_SECONDS + step_seconds) if several else None) as must_end,
+            termination_requests((lambda: _GRACE_SECONDS + step_seconds) if is_distributed else None) as must_end,
         ):
             while state.step < self.n_steps and not state.stopped_early:
                 step_began = time.monotonic()
@@ -361,8 +361,8 @@ class _Loop:
 
     def _pass_seed(self, number: int) -> int:
         """The seed of a pass's dropout, on this process."""
-        place = [self.seed, self.state.step, number, self.accelerator.process_index]
-        return int(np.random.SeedSequence(place).generate_state(1)[0])
+        entropy = [self.seed, self.state.step, number, self.accelerator.process_index]
+        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
     def _clip(self) -> Tensor | None:
         limit = self.settings.max_grad_norm
@@ -416,8 +416,8 @@ class _Loop:
 
     def _note(self) -> str:
         last = next((row for row in reversed(self.state.history) if "learning_rate" in row), {})
-        skip = ("step", "seconds", "learning_rate", "grad_norm")
-        loss = sum(value for name, value in last.items() if name not in skip and value is not None)
+        not_losses = ("step", "seconds", "learning_rate", "grad_norm")
+        loss = sum(value for name, value in last.items() if name not in not_losses and value is not None)
         best = "" if self.state.best_value is None else f"  best {self.state.best_value:.4f}"
         return f"loss {loss:.4f}{best}" if last else ""
 
@@ -447,7 +447,7 @@ class _Loop:
         if validation is None:
             raise ValueError("evaluation needs a validation set")
         self.step.eval()
-        mine: list[tuple[np.ndarray, np.ndarray]] = []
+        own_parts: list[tuple[np.ndarray, np.ndarray]] = []
         totals = validation.counts(np.arange(len(validation)))
         with torch.no_grad():
             for per_process in self._planner(validation).evaluation():
@@ -455,9 +455,9 @@ class _Loop:
                 batch = validation.batch(units, totals=totals).to(self.accelerator.device)
                 scores = self.step(batch, predict=True)["scores"].float().cpu().numpy()
                 if len(units):
-                    mine.append((batch.rows, scores))
-        everyone = gather_object(mine) if self.accelerator.num_processes > 1 else mine
-        rows, scores = (np.concatenate([part[i] for part in everyone]) for i in (0, 1))
+                    own_parts.append((batch.rows, scores))
+        all_parts = gather_object(own_parts) if self.accelerator.num_processes > 1 else own_parts
+        rows, scores = (np.concatenate([part[i] for part in all_parts]) for i in (0, 1))
         if not np.isfinite(scores).all():
             raise JobFailed(
                 f"{self.title}: {int((~np.isfinite(scores)).sum())} of {scores.size} validation scores are NaN or infinity at step {self.state.step}; "
@@ -509,10 +509,12 @@ class _Loop:
 
         state_dict = self.accelerator.get_state_dict(self.step)
         if self.accelerator.is_main_process:
-            kept = {name: value.contiguous().cpu() for name, value in state_dict.items() if name in self.trained}
+            trained_weights = {
+                name: value.contiguous().cpu() for name, value in state_dict.items() if name in self.trained
+            }
             self.folder.mkdir(parents=True, exist_ok=True)
             with new_file(self._best_weights()) as temporary:
-                save_file(kept, temporary)
+                save_file(trained_weights, temporary)
         self.accelerator.wait_for_everyone()
 
     def best_step(self) -> TaskStep:

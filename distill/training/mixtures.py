@@ -135,14 +135,16 @@ def check_mixtures(mixtures: Mapping[str, ScoreTerm], validation: Pairs) -> None
     """
     for name in mixtures:
         labels = validation.labelled().labels
-        known = np.zeros(0) if labels is None else labels
-        if len(known) < LEAST_PAIRS:
+        known_labels = np.zeros(0) if labels is None else labels
+        if len(known_labels) < LEAST_PAIRS:
             raise BadInput(
-                f"teachers are calibrated on labelled validation pairs before they are mixed ({name}), and there are {len(known)}; "
+                f"teachers are calibrated on labelled validation pairs before they are mixed ({name}), and there are {len(known_labels)}; "
                 f"{LEAST_PAIRS} at least are needed: raise data.validation_share, or name one teacher"
             )
-        if np.ptp(known) == 0:
-            raise BadInput(f"every validation label is {known[0]:g}; teachers cannot be calibrated on them ({name})")
+        if np.ptp(known_labels) == 0:
+            raise BadInput(
+                f"every validation label is {known_labels[0]:g}; teachers cannot be calibrated on them ({name})"
+            )
 
 
 def mix_teachers(term: ScoreTerm, sources: Mapping[str, SignalSource], validation: Pairs) -> MixedSignals:
@@ -167,11 +169,11 @@ def mix_teachers(term: ScoreTerm, sources: Mapping[str, SignalSource], validatio
     if mixing.weights == "fitted":
         fitted = fitted_shares(mixed.probabilities(pairs.queries, pairs.documents), labels, list(shares.values()))
         mixed = MixedSignals(mixed.sources, calibrations, dict(zip(shares, fitted, strict=True)), mixing.weights)
-    told = ", ".join(f"{name} {share:.2f}" for name, share in mixed.shares.items())
+    shares_text = ", ".join(f"{name} {share:.2f}" for name, share in mixed.shares.items())
     log.info(
         "teachers mixed by %s weights: %s; calibrated (%s) on %d pairs",
         mixing.weights,
-        told,
+        shares_text,
         mixing.calibration,
         len(pairs),
     )
@@ -205,14 +207,14 @@ def fitted_shares(probabilities: np.ndarray, labels: np.ndarray, start: Sequence
     >>> [round(share, 3) for share in fitted_shares(np.stack([good, bad]), np.array([1.0, 0.0, 1.0, 0.0]), [0.5, 0.5])]
     [1.0, 0.0]
     """
-    said = np.clip(np.stack([probabilities, 1 - probabilities]), _CLIP, 1)  # of a match, and of none
+    likelihoods = np.clip(np.stack([probabilities, 1 - probabilities]), _CLIP, 1)  # of a match, and of none
     weights = np.stack([labels, 1 - labels])[:, None]  # (2, 1, n_pairs)
     shares = np.asarray(start, dtype=np.float64) / np.sum(start)
     for _ in range(_EM_STEPS):
-        parts = shares[None, :, None] * said
-        new = (weights * parts / parts.sum(axis=1, keepdims=True)).sum(axis=(0, 2)) / len(labels)
-        done = np.abs(new - shares).max() < _EM_DONE
-        shares = new
+        parts = shares[None, :, None] * likelihoods
+        new_shares = (weights * parts / parts.sum(axis=1, keepdims=True)).sum(axis=(0, 2)) / len(labels)
+        done = np.abs(new_shares - shares).max() < _EM_DONE
+        shares = new_shares
         if done:
             break
     return [float(share) for share in shares]

@@ -129,10 +129,10 @@ class PackedText:
         on_progress: Callable[[int], None] | None = None,
     ) -> "PackedText":
         """Tokenise texts whole, however long, and pack them."""
-        bare = tokenize(tokenizer, texts, max_length=2**30, special_tokens=False, on_progress=on_progress)
+        token_table = tokenize(tokenizer, texts, max_length=2**30, special_tokens=False, on_progress=on_progress)
         first = tokenizer.cls_token_id if tokenizer.cls_token_id is not None else tokenizer.bos_token_id
         last = tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
-        return cls(pack(bare, length=max_length, first=first, last=last), probability)
+        return cls(pack(token_table, length=max_length, first=first, last=last), probability)
 
     @property
     def cannot_rank(self) -> str | None:
@@ -199,8 +199,10 @@ class MlmStep(TaskStep):
         self.language_model, drawn = _language_model(model, pretrained)
         if drawn:
             more = f" and {len(drawn) - _SHOWN} more" if len(drawn) > _SHOWN else ""
-            where = "the encoder comes without one" if pretrained is None else f"{pretrained} does not hold it"
-            log.warning("the masked-language head starts at random in %s%s: %s", ", ".join(drawn[:_SHOWN]), more, where)
+            reason = "the encoder comes without one" if pretrained is None else f"{pretrained} does not hold it"
+            log.warning(
+                "the masked-language head starts at random in %s%s: %s", ", ".join(drawn[:_SHOWN]), more, reason
+            )
         self.details = {"mlm": {"pretrained": pretrained, "drawn_at_random": drawn}}
 
     def metrics(self, values: Sequence[float]) -> dict[str, float]:
@@ -240,10 +242,10 @@ class MlmStep(TaskStep):
         chosen = choose_tokens(may, starts, counts, draw[0])
         return self._replaced(ids, chosen, _by_word(draw[1], starts), draw[2]), chosen
 
-    def _replaced(self, ids: Tensor, chosen: Tensor, how: Tensor, which: Tensor) -> Tensor:
-        random_ids = (which * self.n_random).long().clamp(max=self.n_random - 1)
-        replaced = torch.where(how < _MASKED, torch.full_like(ids, self.mask_id), ids)
-        replaced = torch.where((how >= _MASKED) & (how < _RANDOM), random_ids, replaced)
+    def _replaced(self, ids: Tensor, chosen: Tensor, action_draw: Tensor, token_draw: Tensor) -> Tensor:
+        random_ids = (token_draw * self.n_random).long().clamp(max=self.n_random - 1)
+        replaced = torch.where(action_draw < _MASKED, torch.full_like(ids, self.mask_id), ids)
+        replaced = torch.where((action_draw >= _MASKED) & (action_draw < _RANDOM), random_ids, replaced)
         return torch.where(chosen, replaced, ids)
 
     def _logits(self, inputs: Mapping[str, Tensor], chosen: Tensor) -> Tensor:
@@ -293,14 +295,14 @@ def _language_model(model: Any, pretrained: str | None) -> tuple[Any, list[str]]
             language_model = AutoModelForMaskedLM.from_config(encoder.config)
             missing = [name for name, _ in language_model.named_parameters()]
         else:
-            language_model, told = load_auto(
+            language_model, loading_info = load_auto(
                 AutoModelForMaskedLM, pretrained, dtype=torch.float32, output_loading_info=True
             )
-            missing = [*told["missing_keys"], *(key[0] for key in told["mismatched_keys"])]
+            missing = [*loading_info["missing_keys"], *(key[0] for key in loading_info["mismatched_keys"])]
     prefix = language_model.base_model_prefix
     setattr(language_model, prefix, encoder)
     language_model.tie_weights()
     inside = {id(value) for value in encoder.parameters()}  # shared with the word embeddings, which are the encoder's
-    held = dict(language_model.named_parameters(remove_duplicate=False))
-    drawn = [name for name in missing if not name.startswith(f"{prefix}.") and id(held.get(name)) not in inside]
+    parameters = dict(language_model.named_parameters(remove_duplicate=False))
+    drawn = [name for name in missing if not name.startswith(f"{prefix}.") and id(parameters.get(name)) not in inside]
     return language_model, sorted(set(drawn))

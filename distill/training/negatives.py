@@ -66,8 +66,8 @@ class Negatives:
         queries, documents = self.query_rows[pairs], self.document_rows[pairs]
         excluded: np.ndarray = documents[:, None] == documents[None, :]
         for query in np.unique(queries):
-            known = np.isin(documents, self._answers_to(query))
-            excluded[queries == query] |= known
+            is_answer = np.isin(documents, self._answers_to(query))
+            excluded[queries == query] |= is_answer
         if self.guide is not None and len(pairs):
             excluded |= self.guide.false_negatives(queries, documents)
         return excluded

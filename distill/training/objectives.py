@@ -68,8 +68,8 @@ class Step(TaskStep):
     def beside_the_model(self) -> list[nn.Parameter]:
         """Return the parameters that are learned beside the model."""
         parts = [part for part in (self.projection, self.layer_losses) if part is not None]
-        own = [parameter for part in parts for parameter in part.parameters()]
-        return own if self.scale_and_bias is None else [*own, self.scale_and_bias]
+        parameters = [parameter for part in parts for parameter in part.parameters()]
+        return parameters if self.scale_and_bias is None else [*parameters, self.scale_and_bias]
 
     def factors(self, share: float) -> dict[str, float]:
         """Return each term's factor by its schedule, after a share of the steps."""
@@ -77,8 +77,10 @@ class Step(TaskStep):
 
     def learns_from(self, totals: Mapping[Basis, int], factors: Mapping[str, float] | None = None) -> bool:
         """Tell whether a step with these numbers of pairs, groups, texts and positives has any loss."""
-        given = {name: term for name, term in self.objectives.terms().items() if (factors or {}).get(name, 1.0) > 0}
-        return any(totals.get(basis_of(term), 0) for term in given.values())
+        active_terms = {
+            name: term for name, term in self.objectives.terms().items() if (factors or {}).get(name, 1.0) > 0
+        }
+        return any(totals.get(basis_of(term), 0) for term in active_terms.values())
 
     def forward(
         self,
@@ -119,10 +121,16 @@ class Step(TaskStep):
     def _scores(self, batch: Batch, outputs: Tensor) -> Tensor:
         return outputs if self.kind == "cross_encoder" else _cosines(outputs, batch)
 
-    def _pull(self, outputs: Tensor, gradient: Tensor, beside: list[Tensor]) -> Tensor:
+    def _pull(self, outputs: Tensor, gradient: Tensor, beside_gradients: list[Tensor]) -> Tensor:
         pulled = (outputs[: len(gradient)] * gradient).sum()
-        learned = self.beside_the_model() if beside else []
-        return sum(((one * its).sum() for one, its in zip(learned, beside, strict=True)), start=pulled)
+        parameters = self.beside_the_model() if beside_gradients else []
+        return sum(
+            (
+                (parameter * parameter_gradient).sum()
+                for parameter, parameter_gradient in zip(parameters, beside_gradients, strict=True)
+            ),
+            start=pulled,
+        )
 
     def _run(self, batch: Batch, output: str) -> Tensor:
         inputs = [bags(part) for part in batch.inputs] if self.is_static else [dict(part) for part in batch.inputs]
@@ -153,14 +161,14 @@ class Step(TaskStep):
             block_widths=self.block_widths,
             some_unread=self.some_unread,
         )
-        found = {name: loss_of(term, seen) for name, term in self.objectives.terms().items()}
-        return {name: loss for name, loss in found.items() if loss is not None}
+        losses = {name: loss_of(term, seen) for name, term in self.objectives.terms().items()}
+        return {name: loss for name, loss in losses.items() if loss is not None}
 
-    def _projected(self, own: Tensor) -> Tensor:
+    def _projected(self, embeddings: Tensor) -> Tensor:
         """Map embeddings, or their first dimensions, into the matched teacher's space."""
         if self.axes is not None:
-            return own @ self.axes[:, : own.shape[1]].T.to(own)
-        return own if self.projection is None else self.projection(own)
+            return embeddings @ self.axes[:, : embeddings.shape[1]].T.to(embeddings)
+        return embeddings if self.projection is None else self.projection(embeddings)
 
     def _nothing(self, outputs: Tensor) -> Tensor:
         """Return a zero that depends on every parameter, because DDP waits for every gradient in every pass."""

@@ -26,8 +26,8 @@ def are_read(texts: Sequence[str], scripts: Sequence[str] | None) -> np.ndarray:
     """
     if scripts is None:
         return np.ones(len(texts), dtype=bool)
-    read = {*(script.upper() for script in scripts), NO_LETTERS}
-    return np.fromiter((main_script(text) in read for text in texts), dtype=bool, count=len(texts))
+    accepted_scripts = {*(script.upper() for script in scripts), NO_LETTERS}
+    return np.fromiter((main_script(text) in accepted_scripts for text in texts), dtype=bool, count=len(texts))
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,13 @@ class ReadScripts:
 
         :raises JobFailed: by the reader, where a text that is read has no finite embedding
         """
-        known = are_read(texts, self.scripts)
-        places = np.cumsum(known) - 1
-        read = self.source.embeddings(list(compress(texts, known)), list(compress(roles, known)))
+        in_scripts = are_read(texts, self.scripts)
+        places = np.cumsum(in_scripts) - 1
+        read = self.source.embeddings(list(compress(texts, in_scripts)), list(compress(roles, in_scripts)))
 
-        def some(numbers: np.ndarray) -> np.ndarray:
+        def vectors_of(numbers: np.ndarray) -> np.ndarray:
             vectors = np.full((len(numbers), self.width), np.nan, dtype=np.float32)
-            chosen = known[numbers]
+            chosen = in_scripts[numbers]
             if chosen.any():
                 vectors[chosen] = read(places[numbers[chosen]])
             if not np.isfinite(vectors[chosen]).all():
@@ -72,7 +72,7 @@ class ReadScripts:
                 )
             return vectors
 
-        return some
+        return vectors_of
 
 
 def any_unread(sources: Iterable[SignalSource]) -> bool:

@@ -157,8 +157,8 @@ def sides(batch: Batch, embeddings: Tensor) -> tuple[Tensor, Tensor]:
     unit = nn.functional.normalize(embeddings, dim=-1)
     if batch.other_embeddings is None:
         return unit[batch.query_rows], unit[batch.document_rows]
-    own, other = unit[batch.query_rows], nn.functional.normalize(batch.other_embeddings.float(), dim=-1)
-    return (own, other) if batch.other_role else (other, own)
+    own_vectors, other_vectors = unit[batch.query_rows], nn.functional.normalize(batch.other_embeddings.float(), dim=-1)
+    return (own_vectors, other_vectors) if batch.other_role else (other_vectors, own_vectors)
 
 
 def _labels(term: Labels, seen: Seen) -> Tensor | None:
@@ -188,8 +188,8 @@ def _score_match(term: ScoreMatch, seen: Seen) -> Tensor | None:
     if not len(batch.slots if term.loss == "kl" else seen.scores):
         return None
     if term.loss == "kl":
-        student, told = seen.logits[batch.slots], seen.teacher_logits(teacher)[batch.slots]
-        loss = losses.kl_divergence(student, told, batch.slot_mask, temperature, term.teacher_temperature)
+        student, targets = seen.logits[batch.slots], seen.teacher_logits(teacher)[batch.slots]
+        loss = losses.kl_divergence(student, targets, batch.slot_mask, temperature, term.teacher_temperature)
         return term.weight * batch.share["groups"] * loss
     if term.loss == "mse":
         loss = losses.mse(seen.unit, seen.teacher_unit(teacher))
@@ -290,12 +290,12 @@ def _embedding_match(term: EmbeddingMatch, seen: Seen) -> Tensor | None:
     loss_of_embeddings = losses.embedding_cosine if term.loss == "cosine" else losses.embedding_mse
     if not seen.block_widths:
         return term.weight * seen.batch.share["texts"] * loss_of_embeddings(projected, teacher, known)
-    found, start = [], 0
+    block_losses, start = [], 0
     for share, width in zip(term.shares.values(), seen.block_widths, strict=True):
         block = slice(start, start := start + width)
-        of_block = None if known is None else known[:, block]
-        found.append(share * loss_of_embeddings(projected[:, block], teacher[:, block], of_block))
-    return term.weight * seen.batch.share["texts"] * torch.stack(found).sum()
+        known_in_block = None if known is None else known[:, block]
+        block_losses.append(share * loss_of_embeddings(projected[:, block], teacher[:, block], known_in_block))
+    return term.weight * seen.batch.share["texts"] * torch.stack(block_losses).sum()
 
 
 def _relation(term: RelationTerm, seen: Seen) -> Tensor | None:
@@ -303,11 +303,11 @@ def _relation(term: RelationTerm, seen: Seen) -> Tensor | None:
     batch = seen.batch
     if seen.embeddings is None or batch.distinct is None:
         return None
-    told, distinct = batch.relations[term.teacher], batch.distinct
+    teacher_vectors, distinct = batch.relations[term.teacher], batch.distinct
     if seen.some_unread:
-        distinct = distinct[torch.isfinite(told[distinct]).all(dim=-1)]
+        distinct = distinct[torch.isfinite(teacher_vectors[distinct]).all(dim=-1)]
     student = nn.functional.normalize(seen.embeddings[distinct], dim=-1)
-    teacher = nn.functional.normalize(told[distinct].float(), dim=-1)
+    teacher = nn.functional.normalize(teacher_vectors[distinct].float(), dim=-1)
     if len(student) < 2:
         return 0.0 * seen.scores.sum()
     return term.weight * batch.share["texts"] * _relation_loss(term, student, teacher)

@@ -104,18 +104,18 @@ class Tokenization:
         """Tokenise texts, or pairs of them, and count what was cut off."""
         if self.generative is not None and documents is not None:
             return tokenize_templated(self.generative, texts, documents, self.on_progress)
-        given = (texts,) if documents is None else (texts, documents)
-        tokens = self._tokens(*given)
-        return tokens, count_cut_texts(self.tokenizer, tokens.lengths, *given, max_length=self.max_length)
+        columns = (texts,) if documents is None else (texts, documents)
+        tokens = self._tokens(*columns)
+        return tokens, count_cut_texts(self.tokenizer, tokens.lengths, *columns, max_length=self.max_length)
 
-    def _tokens(self, *given: Sequence[str]) -> TokenTable:
+    def _tokens(self, *columns: Sequence[str]) -> TokenTable:
         options: dict[str, Any] = {"max_length": self.max_length, "on_progress": self.on_progress}
         if self.store is None:
-            return tokenize(self.tokenizer, *given, **options)
+            return tokenize(self.tokenizer, *columns, **options)
         from accelerate import PartialState
 
         with PartialState().main_process_first():  # the others read what it has written
-            return tokenize_once(self.store, self.tokenizer, *given, **options)
+            return tokenize_once(self.store, self.tokenizer, *columns, **options)
 
 
 @dataclass(frozen=True)
@@ -144,26 +144,28 @@ class _Sequences:
     def rows(self, role: int, texts: Sequence[str], teacher_texts: Sequence[str]) -> np.ndarray:
         """Return the number of each text. *Shape:* (n_texts,)."""
         role = role if self.by_role else 0
-        numbers = (self._number(role, text, taught) for text, taught in zip(texts, teacher_texts, strict=True))
+        numbers = (
+            self._number(role, text, teacher_text) for text, teacher_text in zip(texts, teacher_texts, strict=True)
+        )
         return np.fromiter(numbers, dtype=np.int64, count=len(texts))
 
-    def _number(self, role: int, text: str, taught: str) -> int:
-        new = len(self.texts)
-        if text == taught:
-            number = self._of_own[role].setdefault(text, new)
+    def _number(self, role: int, text: str, teacher_text: str) -> int:
+        new_number = len(self.texts)
+        if text == teacher_text:
+            number = self._of_own[role].setdefault(text, new_number)
         else:
-            number = self._of_translations.setdefault((role, text, taught), new)
-        if number == new:
+            number = self._of_translations.setdefault((role, text, teacher_text), new_number)
+        if number == new_number:
             self.texts.append(text)
             self.roles.append(role)
-            self.teacher_texts.append(taught)
+            self.teacher_texts.append(teacher_text)
         return number
 
     def lone_rows(self, lone: LoneTexts) -> np.ndarray:
         """Return the number of each lone text, the unlabelled first, then sources and targets."""
         sources, targets = [source for source, _ in lone.parallel], [target for _, target in lone.parallel]
-        given = ((lone.unlabelled, lone.unlabelled), (sources, sources), (targets, sources))
-        return np.concatenate([self.rows(lone.role, texts, taught) for texts, taught in given])
+        columns = ((lone.unlabelled, lone.unlabelled), (sources, sources), (targets, sources))
+        return np.concatenate([self.rows(lone.role, texts, teacher_texts) for texts, teacher_texts in columns])
 
 
 @dataclass
@@ -253,11 +255,11 @@ class TrainSet:
 
     def learn_one_side(self, role: int) -> None:
         """Learn only queries (0) or only documents (1); the roles must have been kept apart (`by_role`)."""
-        own = self.document_rows if role else self.query_rows
+        own_rows = self.document_rows if role else self.query_rows
         self.own_role = role
-        lone = np.flatnonzero(self.unit_pairs.lengths == 0)  # they come after the pairs
-        with_pairs = Ragged(self.unit_pairs.values, self.unit_pairs.offsets[: len(self) + 1 - len(lone)])
-        self.unit_texts = with_pairs.mapped(own).followed_by(Ragged.single(self.unit_texts.joined(lone)))
+        lone_units = np.flatnonzero(self.unit_pairs.lengths == 0)  # they come after the pairs
+        with_pairs = Ragged(self.unit_pairs.values, self.unit_pairs.offsets[: len(self) + 1 - len(lone_units)])
+        self.unit_texts = with_pairs.mapped(own_rows).followed_by(Ragged.single(self.unit_texts.joined(lone_units)))
 
     @property
     def cannot_rank(self) -> str | None:
@@ -321,15 +323,15 @@ class TrainSet:
         units = units if len(units) else np.array([0])
         pairs = self._pairs(units)
         rows = pairs if self.kind == "cross_encoder" else self.unit_texts.joined(units)
-        place = {int(row): i for i, row in enumerate(rows)}  # for a text in two units either place is right
+        place_of = {int(row): i for i, row in enumerate(rows)}  # for a text in two units either place is right
         inputs, order = self._inputs(rows)
         slots, slot_mask = self._slots(units)
-        query_rows, document_rows, other = self._sides(pairs)
+        query_rows, document_rows, other_embeddings = self._sides(pairs)
         return Batch(
             inputs=inputs,
             order=order,
-            query_rows=torch.tensor([place[int(row)] for row in query_rows], dtype=torch.long),
-            document_rows=torch.tensor([place[int(row)] for row in document_rows], dtype=torch.long),
+            query_rows=torch.tensor([place_of[int(row)] for row in query_rows], dtype=torch.long),
+            document_rows=torch.tensor([place_of[int(row)] for row in document_rows], dtype=torch.long),
             labels=None if self.labels is None else torch.from_numpy(self.labels[pairs]),
             teacher_scores={name: torch.from_numpy(scores[pairs]) for name, scores in self.teacher_scores.items()},
             teacher_embeddings=None if self.embeddings is None else torch.from_numpy(self.embeddings(rows)),
@@ -338,7 +340,7 @@ class TrainSet:
             excluded=torch.from_numpy(self._negatives.excluded(pairs)) if self.in_batch_negatives else None,
             share=share,
             rows=pairs,
-            other_embeddings=other,
+            other_embeddings=other_embeddings,
             other_role=None if self.own_role is None else 1 - self.own_role,
             relations={name: torch.from_numpy(embeddings(rows)) for name, embeddings in self.relations.items()},
             distinct=_distinct(rows) if self.relations else None,
@@ -356,8 +358,8 @@ class TrainSet:
             return queries, documents, None
         if self.embeddings is None:
             raise ValueError("one side is learned against the teacher's embeddings of the other; there are none")
-        own, other = (documents, queries) if self.own_role else (queries, documents)
-        return own, own, torch.from_numpy(self.embeddings(other))
+        own_rows, other_rows = (documents, queries) if self.own_role else (queries, documents)
+        return own_rows, own_rows, torch.from_numpy(self.embeddings(other_rows))
 
     def value(self, rows: np.ndarray, outputs: np.ndarray) -> float:
         """Return the validation value of predictions of pairs. *Shape:* rows, outputs: (n_pairs,)."""
@@ -379,8 +381,8 @@ class TrainSet:
 
     def _slots(self, units: np.ndarray) -> tuple[Tensor, Tensor]:
         sizes = self.unit_pairs.lengths_of(units).tolist()
-        of_groups = [size for size in sizes if size > 1]
-        slots = torch.zeros(len(of_groups), max(of_groups, default=0), dtype=torch.long)
+        group_sizes = [size for size in sizes if size > 1]
+        slots = torch.zeros(len(group_sizes), max(group_sizes, default=0), dtype=torch.long)
         mask = torch.zeros_like(slots, dtype=torch.bool)
         start = group = 0
         for size in sizes:
@@ -404,7 +406,7 @@ def group_pairs(pairs: Pairs, candidates: int | None) -> Ragged:
         return Ragged.single(np.arange(len(pairs)))
     queries = pairs.query_ids
     sizes = np.bincount(queries)
-    runs = [min(candidates, size - done) for size in sizes.tolist() for done in range(0, size, candidates)]
+    runs = [min(candidates, size - start) for size in sizes.tolist() for start in range(0, size, candidates)]
     return Ragged.cut(np.argsort(queries, kind="stable"), runs)
 
 

@@ -32,20 +32,20 @@ def taught_pairs(run: Run) -> Pairs:
     """
     split = run.split
     found = [split.train, split.unlabelled_pairs]
-    found += [_found(run, given) for given in run.recipe.data.unlabelled_pairs if given.teacher is not None]
+    found += [_found(run, settings) for settings in run.recipe.data.unlabelled_pairs if settings.teacher is not None]
     if not any(len(pairs) for pairs in found[1:]):
         return split.train
     labels = split.train.labels
     if labels is None:
         labels = np.full(len(split.train), np.nan, dtype=np.float32)
     seen = set(zip(split.train.queries, split.train.documents, strict=True))
-    more = [
+    new_pairs = [
         pair
         for pairs in found[1:]
         for pair in dict.fromkeys(zip(pairs.queries, pairs.documents, strict=True))
         if pair not in seen and not seen.add(pair)  # type: ignore[func-returns-value]
     ]
-    extra = pairs_of(more)
+    extra = pairs_of(new_pairs)
     return Pairs(
         [*split.train.queries, *extra.queries],
         [*split.train.documents, *extra.documents],
@@ -53,24 +53,24 @@ def taught_pairs(run: Run) -> Pairs:
     )
 
 
-def _found(run: Run, given: UnlabelledPairs) -> Pairs:
+def _found(run: Run, settings: UnlabelledPairs) -> Pairs:
     """Return what a teacher finds; found once for each of its revisions."""
     from accelerate import PartialState
 
-    name = str(given.teacher)
+    name = str(settings.teacher)
     texts = Pairs(
         [*run.split.train.queries, *run.split.unlabelled_pairs.queries],
         [*run.split.train.documents, *run.split.unlabelled_pairs.documents],
     )
     inputs = {
         "revision": run.require(run.teacher(name), "train_teacher").revision,
-        "per_query": given.per_query,
+        "per_query": settings.per_query,
         "texts": texts.fingerprint(),
     }
     path = run.work / f"pairs-{name}-{content_hash(inputs)}.json"
     with PartialState().main_process_first():
         if not path.is_file():
-            pairs = find_pairs(run.teacher(name), texts, per_query=given.per_query, **_how(run, name))
+            pairs = find_pairs(run.teacher(name), texts, per_query=settings.per_query, **_how(run, name))
             log.info("%s found %d pairs for %d queries", name, len(pairs), len(set(texts.queries)))
             write_json(path, list(zip(pairs.queries, pairs.documents, strict=True)))
     return pairs_of((query, document) for query, document in json.loads(path.read_text(encoding="utf-8")))
@@ -94,6 +94,6 @@ def find_pairs(teacher: Path, texts: Pairs, *, per_query: int, max_length: int |
     rows, _ = nearest_rows(scorer.encode_queries(queries), scorer.encode_documents(documents), per_query + 1)
     found = []
     for query, places in zip(queries, rows, strict=True):
-        own = [documents[place] for place in places if documents[place] != query]
-        found += [(query, document) for document in own[:per_query]]
+        near_documents = [documents[place] for place in places if documents[place] != query]
+        found += [(query, document) for document in near_documents[:per_query]]
     return pairs_of(found)

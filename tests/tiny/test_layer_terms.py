@@ -428,7 +428,7 @@ def test_the_teacher_computes_in_its_own_precision(flat, deep):
         batch = units.batch(every, totals=units.counts(every))
         with torch.autocast("cpu", dtype=torch.bfloat16):
             step(batch)
-        by_precision[precision] = step.layer_losses._told(batch.inputs[0])["deep"]
+        by_precision[precision] = step.layer_losses._teacher_layers(batch.inputs[0])["deep"]
     assert by_precision["fp32"].vectors[2]["keys"].dtype == torch.float32
     assert by_precision["bf16"].vectors[2]["keys"].dtype == torch.bfloat16
 

@@ -25,8 +25,8 @@ def in_batch_infonce(
     0.3133
     """
     similarities = queries @ documents.T / temperature  # (n_pairs, n_pairs)
-    own = torch.eye(len(queries), dtype=torch.bool, device=queries.device)
-    similarities = similarities.masked_fill(excluded & ~own, float("-inf"))
+    diagonal = torch.eye(len(queries), dtype=torch.bool, device=queries.device)
+    similarities = similarities.masked_fill(excluded & ~diagonal, float("-inf"))
     log_probabilities = similarities.log_softmax(dim=1).diagonal()
     return -(log_probabilities[positive].sum()) / positive.sum().clamp(min=1)
 
@@ -46,8 +46,8 @@ def false_negatives(
     [[False, True], [True, False]]
     """
     cosines = queries @ documents.T
-    own = cosines.diagonal()[:, None]
-    limit = own - margin if strategy == "absolute" else own - margin * own.abs()
+    own_cosines = cosines.diagonal()[:, None]
+    limit = own_cosines - margin if strategy == "absolute" else own_cosines - margin * own_cosines.abs()
     return (cosines > limit) & ~torch.eye(len(cosines), dtype=torch.bool, device=cosines.device)
 
 

@@ -54,9 +54,9 @@ def attention_mse(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor]
     1.25
     """
     difference = _scores(*student, heads) - _scores(*teacher, heads)
-    seen = mask[:, None, None, :]
-    of_rows = difference.square().masked_fill(~seen, 0.0).sum(dim=3) / seen.sum(dim=3)
-    return _mean_over_rows(of_rows, mask)
+    real = mask[:, None, None, :]
+    row_differences = difference.square().masked_fill(~real, 0.0).sum(dim=3) / real.sum(dim=3)
+    return _mean_over_rows(row_differences, mask)
 
 
 def attention_kl(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor], mask: Tensor, heads: int) -> Tensor:

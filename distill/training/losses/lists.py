@@ -189,8 +189,8 @@ def adr_mse(student_logits: Tensor, targets: Tensor, mask: Tensor, alpha: float 
     ranks = _mean_ranks(targets, mask)
     others = mask[:, None, :] & ~_own(mask)
     above = torch.sigmoid(alpha * (student_logits[:, None, :] - student_logits[:, :, None]))  # [c, b]: b above c
-    smooth = 1 + (above * others).sum(dim=2)
-    losses = ((ranks - smooth).square() / torch.log2(1 + ranks)).masked_fill(~mask, 0.0)
+    smooth_ranks = 1 + (above * others).sum(dim=2)
+    losses = ((ranks - smooth_ranks).square() / torch.log2(1 + ranks)).masked_fill(~mask, 0.0)
     return (losses.sum(dim=1) / mask.sum(dim=1).clamp(min=1)).mean()
 
 
@@ -203,14 +203,15 @@ def _pairwise(
     student_logits: Tensor, targets: Tensor, mask: Tensor, *, soft: bool, temperature: float
 ) -> tuple[Tensor, Tensor]:
     """Return the cross-entropy of every pair (a, b), and which pairs count: of two candidates the better one is a."""
-    student = (student_logits[:, :, None] - student_logits[:, None, :]) / temperature
-    teacher = (targets[:, :, None] - targets[:, None, :]) / temperature
+    student_margins = (student_logits[:, :, None] - student_logits[:, None, :]) / temperature
+    target_margins = (targets[:, :, None] - targets[:, None, :]) / temperature
     both = mask[:, :, None] & mask[:, None, :]
-    counted = both & (teacher > 0)
-    losses = functional.softplus(-student)
+    counted = both & (target_margins > 0)
+    losses = functional.softplus(-student_margins)
     if soft:
-        counted = counted | (both & (teacher == 0) & torch.ones_like(both[0]).triu(1))  # equal ones count once
-        losses = losses + torch.sigmoid(-teacher) * student  # p·softplus(−d) + (1−p)·softplus(d)
+        # equal ones count once
+        counted = counted | (both & (target_margins == 0) & torch.ones_like(both[0]).triu(1))
+        losses = losses + torch.sigmoid(-target_margins) * student_margins  # p·softplus(−d) + (1−p)·softplus(d)
     return temperature**2 * losses, counted
 
 
@@ -237,15 +238,16 @@ def _lambda_weights(
 ) -> Tensor:
     """Return the weight of every pair. *Shape:* ranks, relevance, mask: (n_queries, n) → (n_queries, n, n)."""
     gains = (torch.exp2(relevance) - 1).masked_fill(~mask, 0.0)
-    ideal = gains.sort(dim=1, descending=True).values
+    sorted_gains = gains.sort(dim=1, descending=True).values
     places = torch.arange(1, gains.shape[1] + 1, device=gains.device)
-    best = (ideal * _inverse_discount(places))[:, :k].sum(dim=1, keepdim=True)
-    gains = gains / best.clamp(min=1e-10)
+    max_dcg = (sorted_gains * _inverse_discount(places))[:, :k].sum(dim=1, keepdim=True)
+    gains = gains / max_dcg.clamp(min=1e-10)
     weights = torch.zeros_like(gains[:, :, None] - gains[:, None, :])
     if scheme != "lambdarank":
-        apart = (ranks[:, :, None] - ranks[:, None, :]).abs().clamp(min=1)  # of a candidate with itself nothing counts
-        tight = (_inverse_discount(apart) - _inverse_discount(apart + 1)).abs()
-        weights = tight * (mu if scheme == "ndcg_loss2pp" else 1.0)
+        # of a candidate with itself nothing counts
+        distances = (ranks[:, :, None] - ranks[:, None, :]).abs().clamp(min=1)
+        steps = (_inverse_discount(distances) - _inverse_discount(distances + 1)).abs()
+        weights = steps * (mu if scheme == "ndcg_loss2pp" else 1.0)
     if scheme != "ndcg_loss2":
         discounts = _inverse_discount(ranks)
         weights = weights + (discounts[:, :, None] - discounts[:, None, :]).abs()

@@ -89,10 +89,10 @@ def similarity_kl(
     >>> round(similarity_kl(torch.eye(3), teacher, 1.0).item(), 4)  # (2·0.1110 + 0)/3
     0.074
     """
-    own = torch.eye(len(student), dtype=torch.bool, device=student.device)
-    log_q = (student @ student.T / temperature).masked_fill(own, -1e9).log_softmax(dim=1)
-    log_p = (teacher @ teacher.T / (teacher_temperature or temperature)).masked_fill(own, -1e9).log_softmax(dim=1)
-    return temperature**2 * (log_p.exp() * (log_p - log_q)).masked_fill(own, 0.0).sum(dim=1).mean()
+    diagonal = torch.eye(len(student), dtype=torch.bool, device=student.device)
+    log_q = (student @ student.T / temperature).masked_fill(diagonal, -1e9).log_softmax(dim=1)
+    log_p = (teacher @ teacher.T / (teacher_temperature or temperature)).masked_fill(diagonal, -1e9).log_softmax(dim=1)
+    return temperature**2 * (log_p.exp() * (log_p - log_q)).masked_fill(diagonal, 0.0).sum(dim=1).mean()
 
 
 def cka(student: Tensor, teacher: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ def cka(student: Tensor, teacher: Tensor) -> Tensor:
     1.0
     """
     student, teacher = (vectors.float() - vectors.float().mean(dim=0) for vectors in (student, teacher))
-    own, other = student @ student.T, teacher @ teacher.T
-    scale = own.norm() * other.norm()
-    alike: Tensor = (own * other).sum() / scale.clamp(min=torch.finfo(torch.float32).tiny)
-    return 1 - alike
+    student_products, teacher_products = student @ student.T, teacher @ teacher.T
+    scale = student_products.norm() * teacher_products.norm()
+    similarity: Tensor = (student_products * teacher_products).sum() / scale.clamp(min=torch.finfo(torch.float32).tiny)
+    return 1 - similarity
