@@ -62,8 +62,8 @@ class MiningSource:
             names = [name.strip() for name in self.clusters.split(",")]
             if len(names) != 2 or not all(names):
                 raise BadInput(f"--clusters {self.clusters}: two columns with a comma between are expected")
-            of_all = read_text_columns(self.pairs, names, gaps=True, section="--clusters")
-            clusters = ([of_all[names[0]][row] for row in rows], [of_all[names[1]][row] for row in rows])
+            column_texts = read_text_columns(self.pairs, names, gaps=True, section="--clusters")
+            clusters = ([column_texts[names[0]][row] for row in rows], [column_texts[names[1]][row] for row in rows])
         more = [] if self.documents is None else read_texts(self.documents, self.column, gaps=True)
         sources = [self.pairs, *([] if self.documents is None else [self.documents])]
         return MiningInputs(pairs, more, clusters, sources)

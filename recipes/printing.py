@@ -330,7 +330,7 @@ def print_table(columns: Iterable[str], rows: list[list[str]]) -> None:
 def comparison_line(row: Mapping[str, Any]) -> str:
     """Return a line on how much slower and worse a model is than in an earlier report."""
     ratios = ", ".join(
-        f"{what} × {ratio['value']:.3f} ({ratio['low']:.3f}–{ratio['high']:.3f})"
-        for what, ratio in row["slowdown"].items()
+        f"{measure} × {ratio['value']:.3f} ({ratio['low']:.3f}–{ratio['high']:.3f})"
+        for measure, ratio in row["slowdown"].items()
     )
     return f"{row['name']}: slowdown {ratios}; metric drop {row['metric_drop']}"

@@ -98,8 +98,8 @@ class Compatibility:
             (f"recall of the teacher's {self.top_k} best", self.recall, "min_recall", thresholds.min_recall),
         )
         return [
-            f"{what} {value:.3f}, at least {limit:g} is asked for (student.asymmetric.{key})"
-            for what, value, key, limit in checks
+            f"{title} {value:.3f}, at least {limit:g} is asked for (student.asymmetric.{key})"
+            for title, value, key, limit in checks
             if not value >= limit
         ]
 

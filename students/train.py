@@ -31,18 +31,18 @@ log = logging.getLogger(__name__)
 
 def train_student(run: Run) -> None:
     """Build the student, train its unfinished stages, then its control; every process of a launch calls this."""
-    of_control = control_run(run)
-    check_control(of_control)
+    control = control_run(run)
+    check_control(control)
     say_what_keeps_from_calibrating(run)
     _check_order(run)
     for stage in run.stages:
         build_stage(stage)
         _train_stage(stage)
     build_untrained(run)
-    if run.student_section.control and of_control.split.train.labels is not None:
+    if run.student_section.control and control.split.train.labels is not None:
         # the control of an asymmetric student also learns the labels alone, but against the same given index
-        inputs = training_inputs(of_control, "control", by_labels(of_control.recipe.objectives))
-        train_control(of_control, inputs, partial(training_job, of_control))
+        inputs = training_inputs(control, "control", by_labels(control.recipe.objectives))
+        train_control(control, inputs, partial(training_job, control))
     run.drop_tokens()
     calibrate_student(run)
 

@@ -86,9 +86,11 @@ def trim_folder(
         check_form(changed)
         check_output_file(changed, inputs=input_paths, overwrite=overwrite)
     corpus = _read(texts)
-    loaded = load_model(source, dtype="auto")
-    tokenizer, report = trim_vocabulary(transformer_of(loaded), tokenizer_of(loaded), corpus.sources, **asdict(kept))
-    replace_tokenizer(loaded, tokenizer)
+    trimmed_model = load_model(source, dtype="auto")
+    tokenizer, report = trim_vocabulary(
+        transformer_of(trimmed_model), tokenizer_of(trimmed_model), corpus.sources, **asdict(kept)
+    )
+    replace_tokenizer(trimmed_model, tokenizer)
     if changed is not None:
         _list_changed(report, changed, input_paths, overwrite)
     parents, settings = {source.name: revision(source)}, asdict(kept)
@@ -106,8 +108,8 @@ def trim_folder(
         },
     )
     with output_folder(target) as folder:
-        save_model(loaded, folder)
-        check_reload(loaded, folder)
+        save_model(trimmed_model, folder)
+        check_reload(trimmed_model, folder)
         write_card(folder, card)
     return {
         "model": str(source),

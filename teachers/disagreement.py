@@ -38,8 +38,8 @@ def find_disagreement(run: Run, mixture: str, term: ScoreTerm) -> tuple[list[Fin
     """Compare the cached scores of a mixture's teachers on the training pairs; None if not all of them are cached."""
     about = f"mixture {mixture}"
     if missing := [name for name in term.named if read_card(run.teacher(name)) is None]:
-        says = f"{', '.join(missing)} is not trained yet: the mixture was not looked at"
-        return [Finding("note", "mixture", about, says)], None
+        line = f"{', '.join(missing)} is not trained yet: the mixture was not looked at"
+        return [Finding("note", "mixture", about, line)], None
     try:
         sources = {
             name: CachedSignals(SignalCache(run.signals(name), run.signal_identity(name))) for name in term.named
@@ -62,11 +62,11 @@ def _finding(about: str, mixed: MixedSignals, probabilities: np.ndarray) -> Find
         "share_far": float((spread > _FAR).mean()),
         "rank_correlation": _rank_correlation(probabilities),
     }
-    says = (
+    line = (
         f"weights {shares}; the calibrated probabilities differ by {numbers['mean_spread']:.2f} in the mean and by more than {_FAR:g} on "
         f"{100 * numbers['share_far']:.1f} % of the training pairs; mean rank correlation {numbers['rank_correlation']:.2f}"
     )
-    return Finding("note", "mixture", about, says, "", numbers)
+    return Finding("note", "mixture", about, line, "", numbers)
 
 
 def _rank_correlation(probabilities: np.ndarray) -> float:

@@ -181,8 +181,8 @@ def _examine(
     except BadInput as problem:
         return [*found, Finding("problem", "stored signals", f"signals of {name}", str(problem))], []
     if cached is None:
-        says = "no signals are cached yet: only the teacher itself was looked at"
-        return [*found, Finding("note", "signals", about, says)], []
+        line = "no signals are cached yet: only the teacher itself was looked at"
+        return [*found, Finding("note", "signals", about, line)], []
     return [*found, *_signals(run, name, scorer, cached)], _suspects(run, name, cached)
 
 
@@ -222,13 +222,13 @@ def _score_with_black_box(run: Run, name: str, pairs: Pairs) -> _ScoredTeacher:
     except BadInput as problem:
         if isinstance(box, TokenTeacher):
             return None, None, [*found, Finding("problem", "teacher", about, str(problem))]
-        says = f"what it says of validation pairs is not known, and was not looked at ({str(problem).removeprefix(f'{about}: ')})"
-        return None, None, [*found, Finding("note", "teacher", about, says)]
+        line = f"what it says of validation pairs is not known, and was not looked at ({str(problem).removeprefix(f'{about}: ')})"
+        return None, None, [*found, Finding("note", "teacher", about, line)]
 
 
 def _not_there_yet(run: Run, name: str) -> Finding:
-    says = f"not trained yet ({run.teacher(name)} is not there): neither it nor its signals were looked at"
-    return Finding("note", "teacher", f"teacher {name}", says, "run train-teacher, then the doctor again")
+    line = f"not trained yet ({run.teacher(name)} is not there): neither it nor its signals were looked at"
+    return Finding("note", "teacher", f"teacher {name}", line, "run train-teacher, then the doctor again")
 
 
 def _read_by(about: str, run: Run, scorer: TokenScorer) -> Iterator[Finding]:
@@ -261,8 +261,8 @@ def _layers(run: Run) -> list[Finding]:
         return []
     missing = [name for name in objectives.live_teachers if read_card(run.teacher(name)) is None]
     if missing or read_card(run.built) is None:
-        says = f"layers were not looked at: {'teacher ' + missing[0] if missing else 'the student'} is not there yet"
-        return [Finding("note", "layers", about, says, "run build-student, then the doctor again")]
+        line = f"layers were not looked at: {'teacher ' + missing[0] if missing else 'the student'} is not there yet"
+        return [Finding("note", "layers", about, line, "run build-student, then the doctor again")]
     try:
         LayerLosses(objectives, load_model(run.built), live_teachers(run, objectives))
     except MatchDistillError as problem:

@@ -291,9 +291,9 @@ def _fill(
             shard_size = max(n_left, 1)
     with progress(title, n_items, start=n_items - n_left, show=state.is_main_process) as report:
         for chunk in batched(own_rows.tolist(), shard_size):
-            n_of_all = min(n_left, len(chunk) * n_asking)  # the other processes are about as far
-            n_left -= n_of_all
-            with reaching(report, n_of_all) as count:
+            n_done = min(n_left, len(chunk) * n_asking)  # the other processes are about as far
+            n_left -= n_done
+            with reaching(report, n_done) as count:
                 values = _ask(scorer, missing, np.asarray(chunk), lambda n: count(n * n_asking))
             _store(cache, missing, chunk, values, title)
 

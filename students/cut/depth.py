@@ -76,10 +76,10 @@ def keep_layers(transformer: Any, layers: Sequence[int]) -> None:
     if max(layers) >= len(stack):
         raise BadInput(f"layers {list(layers)}: the backbone has {len(stack)}, counted from 0 to {len(stack) - 1}")
     config, weights = _cut_config(transformer.config, layers), _cut_weights(transformer, path, layers)
-    wrong = stock_difference(transformer, config, weights)
-    if wrong:
+    misfits = stock_difference(transformer, config, weights)
+    if misfits:
         raise BadInput(
-            f"layers {list(layers)}: a {config.model_type} whose first layer was layer {layers[0]} cannot be saved ({wrong[0]} has no place there); keep layer 0"
+            f"layers {list(layers)}: a {config.model_type} whose first layer was layer {layers[0]} cannot be saved ({misfits[0]} has no place there); keep layer 0"
         )
     rebuild(transformer, config, weights)
 

@@ -177,7 +177,10 @@ def _spread(transformer: Any, norms: Sequence[str], only_read: set[str], batches
         for name, (state_before, state_after) in rows.items():
             state = state_before if name in only_read else state_after
             moments[name].add(state, state[:, :0])
-    covariances = [each.new_new / each.n - torch.outer(each.mean_new, each.mean_new) for each in moments.values()]
+    covariances = [
+        norm_moments.new_new / norm_moments.n - torch.outer(norm_moments.mean_new, norm_moments.mean_new)
+        for norm_moments in moments.values()
+    ]
     return torch.stack([covariance / covariance.trace() for covariance in covariances]).mean(dim=0)
 
 

@@ -225,10 +225,10 @@ def rebuild(transformer: Any, config: Any, weights: Mapping[str, Tensor]) -> Non
     """
     from transformers.initialization import no_init_weights
 
-    wrong = stock_difference(transformer, config, weights)
-    if wrong:
+    misfits = stock_difference(transformer, config, weights)
+    if misfits:
         raise BadInput(
-            f"{type(transformer).__name__} cannot be loaded from such a config: {', '.join(wrong[:3])}{' …' if len(wrong) > 3 else ''} would not fit"
+            f"{type(transformer).__name__} cannot be loaded from such a config: {', '.join(misfits[:3])}{' …' if len(misfits) > 3 else ''} would not fit"
         )
     with no_init_weights():
         stock = _without_absent(type(transformer)(copy.deepcopy(config)), transformer)

@@ -243,8 +243,11 @@ class ParityReport:
         if name.startswith("arithmetic_"):
             part = name.removeprefix("arithmetic_")
             return [(" (this CPU against exact int8)", None if self.arithmetic is None else self.arithmetic[part])]
-        of_scripts = [(f" in {script}", numbers.get(name)) for script, numbers in self.scripts.items()]
-        return [("", getattr(self, name)), *(of_scripts if len(of_scripts) + len(self.scripts_too_few) > 1 else [])]
+        script_values = [(f" in {script}", numbers.get(name)) for script, numbers in self.scripts.items()]
+        return [
+            ("", getattr(self, name)),
+            *(script_values if len(script_values) + len(self.scripts_too_few) > 1 else []),
+        ]
 
     def _unsafe(self, thresholds: Thresholds) -> list[str]:
         """Return failures by weights that saturate on other CPUs, even if this CPU cannot show it."""
@@ -341,10 +344,10 @@ def _undefined(
     """Return the checks that are undefined for the export only, and those that are undefined for both."""
     if is_constant(scores):
         return (), ("rank_agreement", *(("metric_drop",) if labels is not None else ()))
-    of_labels = labels is not None and metric_difference is None
+    lacks_metric = labels is not None and metric_difference is None
     if is_constant(own_scores) or not np.isfinite(own_scores).all():
         return ("rank_agreement", "top_k_overlap", *(("metric_drop",) if labels is not None else ())), ()
-    return (), (("metric_drop",) if of_labels else ())
+    return (), (("metric_drop",) if lacks_metric else ())
 
 
 def _unique_texts(pairs: TextPairs) -> list[str]:

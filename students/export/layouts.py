@@ -182,10 +182,12 @@ def _fastembed(export: _Export, folder: Path, name: str) -> Path:
 def _text_embeddings_inference(export: _Export, folder: Path, name: str) -> Path:
     graph = folder / "model.onnx"
     keep_outputs(export.graph, graph, [export.result])
-    config, loaded = export.classifier_config(), export.loaded_config()
+    config, loaded_config = export.classifier_config(), export.loaded_config()
     # names that the tool needs and that some families, such as DistilBERT, do not use
     aliases = ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings", "pad_token_id")
-    present = {alias: getattr(loaded, alias) for alias in aliases if getattr(loaded, alias, None) is not None}
+    present = {
+        alias: getattr(loaded_config, alias) for alias in aliases if getattr(loaded_config, alias, None) is not None
+    }
     write_json(folder / "config.json", {**present, **config})
     export.write_tokenizer(folder)
     settings = {"max_seq_length": export.scorer.max_length, "do_lower_case": False}

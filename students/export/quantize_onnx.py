@@ -224,8 +224,8 @@ def smooth_scale(greatest: _Array, weights: Sequence[_Array], alpha: float) -> _
     >>> smooth_scale(np.array([16.0, 1.0]), [np.array([[1.0], [1.0]])], 0.5).tolist()
     [2.0, 0.5]
     """
-    of_weights = np.max([np.abs(values).max(axis=1) for values in weights], axis=0)
-    scale = np.maximum(greatest, 1e-5) ** alpha / np.maximum(of_weights, 1e-5) ** (1 - alpha)
+    weight_maxima = np.max([np.abs(values).max(axis=1) for values in weights], axis=0)
+    scale = np.maximum(greatest, 1e-5) ** alpha / np.maximum(weight_maxima, 1e-5) ** (1 - alpha)
     normalised: _Array = scale / np.exp(np.log(scale).mean())
     return normalised
 

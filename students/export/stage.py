@@ -379,8 +379,8 @@ def _weights_or_float(
     if writer.quantization.precision != "int4_weights":
         return writer.attempt(keep_float=keep_float), {}
     # without SmoothQuant: activations stay in float
-    plain = {"smooth_quant_alpha": -1, "keep_float": None if keep_float == "ffn_down" else keep_float}
-    shares = shrink(lambda share: writer.attempt(int4_share=share, **plain), limits)
+    settings = {"smooth_quant_alpha": -1, "keep_float": None if keep_float == "ffn_down" else keep_float}
+    shares = shrink(lambda share: writer.attempt(int4_share=share, **settings), limits)
     return shares[-1], _int4_card(shares, limits)
 
 

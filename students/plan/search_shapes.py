@@ -309,8 +309,8 @@ class _Found:
         """Return the best shape of each depth and the chosen one, the largest first; if none fits, the nearest."""
         if self.chosen is None:
             return [nearest(self.here, self.budget)]
-        shown = {*best_by_depth(self.costs[self.own], self.budget), self.chosen}
-        return sorted(shown, key=lambda shape: shape.capacity, reverse=True)
+        shapes = {*best_by_depth(self.costs[self.own], self.budget), self.chosen}
+        return sorted(shapes, key=lambda shape: shape.capacity, reverse=True)
 
     def _student(self, shape: Shape) -> dict[str, Any]:
         by_precision = {

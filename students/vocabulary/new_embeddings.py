@@ -136,8 +136,8 @@ def _similar(
 
     :param overlap: the old id of each new token that both vocabularies have
     """
-    joined = ["\n".join(texts) for texts in contexts[:_SPACE_TEXTS]]
-    table = tokenize(tokenizer, joined, max_length=_NO_LIMIT, special_tokens=False)
+    context_texts = ["\n".join(texts) for texts in contexts[:_SPACE_TEXTS]]
+    table = tokenize(tokenizer, context_texts, max_length=_NO_LIMIT, special_tokens=False)
     space = auxiliary_space(table.ids, table.offsets, n_tokens)
     has_vector = np.abs(space).sum(axis=1) > 0
     anchors = np.array([i for i in overlap if has_vector[i]], dtype=np.int64)
