@@ -126,14 +126,14 @@ def _say(message: str) -> None:
 
 def _tell_launcher(message: str) -> bool:
     """Write a message for the summary of torch's launcher, in its format; return whether there is a launcher."""
-    asked_for = os.environ.get("TORCHELASTIC_ERROR_FILE")
-    if not asked_for:
+    error_file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if not error_file:
         return False
-    said = {"message": {"message": message, "extraInfo": {"timestamp": str(int(time.time()))}}}
-    temporary = Path(f"{asked_for}.{os.getpid()}")
+    error_record = {"message": {"message": message, "extraInfo": {"timestamp": str(int(time.time()))}}}
+    temporary = Path(f"{error_file}.{os.getpid()}")
     with suppress(OSError):  # the original error is more important than this file
-        temporary.write_text(json.dumps(said), encoding="utf-8")
-        temporary.replace(asked_for)  # the launcher fails on a partial file
+        temporary.write_text(json.dumps(error_record), encoding="utf-8")
+        temporary.replace(error_file)  # the launcher fails on a partial file
         return True
     return False
 
@@ -144,13 +144,13 @@ def _is_first() -> bool:
 
 def _disk_trouble(error: BaseException) -> str | None:
     """Return a message with advice for an error of the disk; not every library raises an OSError for it."""
-    room, full = "; nothing finished was lost, make room", os.strerror(errno.ENOSPC)
+    room, no_space = "; nothing finished was lost, make room", os.strerror(errno.ENOSPC)
     if isinstance(error, OSError) and error.errno in (*_FULL, *_FORBIDDEN):
         advice = room if error.errno in _FULL else "; nothing finished was lost, allow it or name another place"
         return f"{os.strerror(error.errno)}: {error.filename or 'the disk'}{advice}"  # pyarrow sets its own text
-    said = str(error)
-    if full in said or any(words in said for words in _CANNOT_WRITE):
-        return f"{full}: the disk{room}"
+    error_text = str(error)
+    if no_space in error_text or any(words in error_text for words in _CANNOT_WRITE):
+        return f"{no_space}: the disk{room}"
     earlier = error.__cause__ or error.__context__  # an error on closing a file hides the error on writing it
     return None if earlier is None else _disk_trouble(earlier)
 

@@ -152,8 +152,8 @@ def cache_signals(
     """Compute and store the teachers' scores and embeddings of the training pairs."""
     from recipes.options import ray_options
 
-    given = {"actors": actors, "actor_cpus": actor_cpus, "actor_gpus": actor_gpus, "ray_address": ray_address}
-    ray = ray_options(engine, given)
+    ray_settings = {"actors": actors, "actor_cpus": actor_cpus, "actor_gpus": actor_gpus, "ray_address": ray_address}
+    ray = ray_options(engine, ray_settings)
     launch(recipe, overrides or [], _stages.cache_signals if ray is None else _stages.cache_signals_on(ray.actors))
 
 
@@ -536,7 +536,7 @@ def plan(
     from distill.recipe.planning import load_plan
     from recipes.printing import print_check, print_plan
 
-    given = {
+    plan_settings = {
         "budget_p95_ms": budget_p95_ms,
         "budget_mb": budget_mb,
         "length": length,
@@ -545,7 +545,7 @@ def plan(
         "vocabulary": vocabulary,
         "family": family,
     }
-    loaded, folder = load_plan(recipe, overrides or [], given, output)
+    loaded_recipe, folder = load_plan(recipe, overrides or [], plan_settings, output)
     if check is None:
         from distill.files.outputs import check_output_folder
 
@@ -559,9 +559,9 @@ def plan(
     from students.plan.search_shapes import check_model, make_plan
 
     if check is not None:
-        print_check(check_model(loaded, check), as_json=as_json)
+        print_check(check_model(loaded_recipe, check), as_json=as_json)
         return
-    make_plan(loaded, folder)
+    make_plan(loaded_recipe, folder)
     print_plan(folder, as_json=as_json)
 
 
@@ -620,19 +620,19 @@ def score(
     """Score pairs: a bi-encoder gives cosines, a cross-encoder logits; unit_score maps either to [0, 1], --calibrated to probabilities."""
     from recipes.options import OpeningOptions, OutputPlace, PairFile, Scoring, ray_options
 
-    given = {"actors": actors, "actor_cpus": actor_cpus, "actor_gpus": actor_gpus, "ray_address": ray_address}
-    ray = ray_options(engine, {**given, "keep": keep, "shard_rows": shard_rows})
-    read = PairFile(pairs, query_column, document_column, skip_bad_rows)
+    ray_settings = {"actors": actors, "actor_cpus": actor_cpus, "actor_gpus": actor_gpus, "ray_address": ray_address}
+    ray = ray_options(engine, {**ray_settings, "keep": keep, "shard_rows": shard_rows})
+    pair_file = PairFile(pairs, query_column, document_column, skip_bad_rows)
     scoring = Scoring(other_side, tuple(allow_host or ()), key_variable, calibrated, decide)
     opening = OpeningOptions(runtime, precision, threads, max_length, special_tokens_as_text)
     if ray is None:
         from recipes.score_embed import score_file
 
-        score_file(model, read, OutputPlace(output, overwrite), scoring=scoring, opening=opening)
+        score_file(model, pair_file, OutputPlace(output, overwrite), scoring=scoring, opening=opening)
         return
     from recipes.ray_jobs import score_on_ray
 
-    score_on_ray(model, read, OutputPlace(output, overwrite), scoring=scoring, opening=opening, ray=ray)
+    score_on_ray(model, pair_file, OutputPlace(output, overwrite), scoring=scoring, opening=opening, ray=ray)
 
 
 @app.command()
@@ -665,18 +665,18 @@ def embed(
     """Embed texts with a bi-encoder."""
     from recipes.options import Embedding, OpeningOptions, OutputPlace, TextFile, ray_options
 
-    given = {"actors": actors, "actor_cpus": actor_cpus, "actor_gpus": actor_gpus, "ray_address": ray_address}
-    ray = ray_options(engine, {**given, "keep": keep, "shard_rows": shard_rows})
-    read, embedding = TextFile(texts, column), Embedding(prompt, truncate)
+    ray_settings = {"actors": actors, "actor_cpus": actor_cpus, "actor_gpus": actor_gpus, "ray_address": ray_address}
+    ray = ray_options(engine, {**ray_settings, "keep": keep, "shard_rows": shard_rows})
+    text_file, embedding = TextFile(texts, column), Embedding(prompt, truncate)
     opening = OpeningOptions(runtime, precision, threads, max_length, special_tokens_as_text)
     if ray is None:
         from recipes.score_embed import embed_file
 
-        embed_file(model, read, OutputPlace(output, overwrite), embedding=embedding, opening=opening)
+        embed_file(model, text_file, OutputPlace(output, overwrite), embedding=embedding, opening=opening)
         return
     from recipes.ray_jobs import embed_on_ray
 
-    embed_on_ray(model, read, OutputPlace(output, overwrite), embedding=embedding, opening=opening, ray=ray)
+    embed_on_ray(model, text_file, OutputPlace(output, overwrite), embedding=embedding, opening=opening, ray=ray)
 
 
 @app.command()
@@ -737,8 +737,8 @@ def trim(
     from recipes.printing import print_trim
     from students.trim import KeptTokens, trim_folder
 
-    kept = KeptTokens.asked(coverage, size)
-    print_trim(trim_folder(model, target, texts, kept, changed=changed, overwrite=overwrite), as_json=as_json)
+    kept_tokens = KeptTokens.asked(coverage, size)
+    print_trim(trim_folder(model, target, texts, kept_tokens, changed=changed, overwrite=overwrite), as_json=as_json)
 
 
 @app.command()

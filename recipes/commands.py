@@ -68,16 +68,18 @@ def print_index_quality(
     """Print how many results each form of a search index keeps, as a table or JSON."""
     low, high = read_label_range(pairs.label_range)
     widths = numbers_in("--truncate", search.widths, int) if search.widths else []
-    read = read_pairs(
+    file_pairs = read_pairs(
         pairs.source,
         pairs.columns,
         label_range=(low, high),
         labelled=pairs.label_column is not None,
         asked=pairs.asked,
     )
-    more = [] if search.corpus is None else read_texts(search.corpus.source, search.corpus.column, gaps=True)
+    corpus_texts = [] if search.corpus is None else read_texts(search.corpus.source, search.corpus.column, gaps=True)
     scorer = load(model, **opening.arguments())
-    result = index_quality(scorer, read, more, widths=widths, max_queries=search.max_queries, progress=True)
+    result = index_quality(
+        scorer, file_pairs, corpus_texts, widths=widths, max_queries=search.max_queries, progress=True
+    )
     if as_json:
         print(json.dumps(result, ensure_ascii=False, indent=2))
         return
@@ -145,7 +147,7 @@ def bench(
     check()
     models = [Path(folder) for folder in folders]
     check_local_scorers(models)
-    read = read_pairs(pairs.source, pairs.columns, label_range=(low, high), asked=pairs.asked)
+    file_pairs = read_pairs(pairs.source, pairs.columns, label_range=(low, high), asked=pairs.asked)
     from distill.evaluation.compare_folders import (  # takes seconds: wrong input is refused before
         FolderMeasuring,
         bench_folders,
@@ -157,7 +159,7 @@ def bench(
         check_earlier(earlier.report, models)
     result = bench_folders(
         models,
-        read,
+        file_pairs,
         output.path,
         measuring=FolderMeasuring(Benchmark(seconds=measurement.seconds), load, counts),
         source=pairs.source,
@@ -170,11 +172,13 @@ def bench(
             print(comparison_line(row), file=sys.stderr)
 
 
-def _load_settings(asked: FolderMeasurement) -> LoadSettings:
-    rates = tuple(numbers_in("--loads", asked.loads, float))
+def _load_settings(measurement: FolderMeasurement) -> LoadSettings:
+    rates = tuple(numbers_in("--loads", measurement.loads, float))
     if any(not 0 < share < 2 for share in rates):
-        raise BadInput(f"--loads {asked.loads}: shares of the capacity are expected, as 0.25,0.5,0.9")
-    return LoadSettings(tuple(counts_in("--batches", asked.batches)), rates, asked.n_shapes, asked.seconds)
+        raise BadInput(f"--loads {measurement.loads}: shares of the capacity are expected, as 0.25,0.5,0.9")
+    return LoadSettings(
+        tuple(counts_in("--batches", measurement.batches)), rates, measurement.n_shapes, measurement.seconds
+    )
 
 
 def examine(recipe: Recipe, n_pairs: int, output: OutputPlace | None, *, as_json: bool) -> None:
@@ -239,23 +243,28 @@ def evaluate_models(
     from distill.recipe.reading import load_recipe
     from distill.report.board_scores import check_board_places, store_board_scores
 
-    named = models_at(models)
-    for folder in named.values() if card else ():
+    folders = models_at(models)
+    for folder in folders.values() if card else ():
         check_board_places(folder)
-    asked = [
+    tasks = [
         *tasks_named(list(dict.fromkeys(boards.tasks))),
         *(recipe_task(load_recipe(recipe)) for recipe in dict.fromkeys(boards.recipes)),
     ]
-    found = evaluate_on_boards(named, asked, output, **arguments)
-    bare = [name for name, scores in found.items() if card and not store_board_scores(named[name], scores)]
-    if bare:
-        print(f"no card (README.md) beside {', '.join(bare)}: the scores are in boards.json alone", file=sys.stderr)
+    scores_by_model = evaluate_on_boards(folders, tasks, output, **arguments)
+    without_card = [
+        name for name, scores in scores_by_model.items() if card and not store_board_scores(folders[name], scores)
+    ]
+    if without_card:
+        print(
+            f"no card (README.md) beside {', '.join(without_card)}: the scores are in boards.json alone",
+            file=sys.stderr,
+        )
     if as_json:
-        rows = [{**asdict(score), "model": name} for name, scores in found.items() for score in scores]
+        rows = [{**asdict(score), "model": name} for name, scores in scores_by_model.items() for score in scores]
         print(json.dumps(rows, ensure_ascii=False, indent=2))
         return
-    width = max(map(len, found))
-    for name, scores in found.items():
+    width = max(map(len, scores_by_model))
+    for name, scores in scores_by_model.items():
         for score in scores:
             print(f"{name:{width}}  {score.score:7.4f}  {score.task} ({score.metric})")
     print(f"results: {output}", file=sys.stderr)
@@ -294,20 +303,27 @@ def tune_model(model: Path, opening: OpeningOptions, *, seconds: float, as_json:
     with loading(str(model)):
         if is_model:
             files = read_model_files(model)
-            chosen = options["runtime"] or files.held_runtime
-            settings, measured = tune(files, chosen, options["precision"], threads, seconds=seconds)
+            runtime = options["runtime"] or files.held_runtime
+            settings, measured = tune(files, runtime, options["precision"], threads, seconds=seconds)
             result |= {"settings": asdict(settings), "measured": measured}
-        found = exports_at(model)
-        if is_model and chosen == "openvino" and multiplies_bf16() and (found is None or not found.exports):
-            found = alone(files, chosen, threads)  # fp32 beside bf16
-        if found is not None and (len(found.exports) > 1 or not is_model or multiplies_bf16()):
-            speeds = compare_precisions(found, threads, seconds=seconds)
-            best, why = fastest_measured([one for one in found.exports if one.runtime != "numpy"], speeds, None)
+        found_exports = exports_at(model)
+        if (
+            is_model
+            and runtime == "openvino"
+            and multiplies_bf16()
+            and (found_exports is None or not found_exports.exports)
+        ):
+            found_exports = alone(files, runtime, threads)  # fp32 beside bf16
+        if found_exports is not None and (len(found_exports.exports) > 1 or not is_model or multiplies_bf16()):
+            speeds = compare_precisions(found_exports, threads, seconds=seconds)
+            best, why = fastest_measured(
+                [export for export in found_exports.exports if export.runtime != "numpy"], speeds, None
+            )
             result |= {
                 "precisions": [asdict(speed) for speed in speeds],
                 "fastest": best.folder.name,
                 "why": why,
-                "left_out": list(found.left_out),
+                "left_out": list(found_exports.left_out),
             }
     if as_json:
         print(json.dumps(result, ensure_ascii=False, indent=2))

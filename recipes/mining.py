@@ -18,7 +18,7 @@ from recipes.options import OpeningOptions, OutputPlace
 
 __all__ = ["MiningSource", "mine_file"]
 
-_ASKED = Asked(
+_OPTION_NAMES = Asked(
     columns="--query-column, --document-column or --label-column (or --all-positive, where there are no labels)",
     skip="--skip-bad-rows",
     label_range="--label-range",
@@ -55,15 +55,15 @@ class MiningSource:
             label_range=self.label_range,
             skip_bad_rows=self.skip_bad_rows,
             labelled=label is not None,
-            asked=_ASKED,
+            asked=_OPTION_NAMES,
         )
         clusters = None
         if self.clusters is not None:
             names = [name.strip() for name in self.clusters.split(",")]
             if len(names) != 2 or not all(names):
                 raise BadInput(f"--clusters {self.clusters}: two columns with a comma between are expected")
-            of_all = read_text_columns(self.pairs, names, gaps=True, section="--clusters")
-            clusters = ([of_all[names[0]][row] for row in rows], [of_all[names[1]][row] for row in rows])
+            column_texts = read_text_columns(self.pairs, names, gaps=True, section="--clusters")
+            clusters = ([column_texts[names[0]][row] for row in rows], [column_texts[names[1]][row] for row in rows])
         more = [] if self.documents is None else read_texts(self.documents, self.column, gaps=True)
         sources = [self.pairs, *([] if self.documents is None else [self.documents])]
         return MiningInputs(pairs, more, clusters, sources)
@@ -87,9 +87,9 @@ def mine_file(
     inputs = source.read()
     folders = dict.fromkeys(path.resolve() for path in models.values() if path is not None)
     inputs = replace(inputs, sources=[*inputs.sources, *folders])
-    opened = {path: CachedScorer(load(path, **arguments), output.path / ".work" / "signals") for path in folders}
+    scorers = {path: CachedScorer(load(path, **arguments), output.path / ".work" / "signals") for path in folders}
     retriever, teacher = (
-        None if (path := models[role]) is None else opened[path.resolve()] for role in ("retriever", "teacher")
+        None if (path := models[role]) is None else scorers[path.resolve()] for role in ("retriever", "teacher")
     )
     mined = mine(output.path, inputs, settings, retriever=retriever, teacher=teacher, overwrite=output.overwrite)
     if as_json:
@@ -101,8 +101,8 @@ def mine_file(
             print(f"{value:>10,}  {name}")
     if false_negatives is not None:
         for name, value in false_negatives.items():
-            shown = "undefined" if value is None else f"{value:.2%}"
-            print(f"{shown:>10}  {'' if 'left out' in name else 'false negatives '}{name}")
+            share = "undefined" if value is None else f"{value:.2%}"
+            print(f"{share:>10}  {'' if 'left out' in name else 'false negatives '}{name}")
     n_given = len(inputs.pairs)
     print(
         f"{counted(n_given, 'given pair')} and {mined.counts['drawn']} mined → {output.path / 'pairs.jsonl'}",

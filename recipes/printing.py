@@ -108,10 +108,10 @@ def print_ablation(folder: Path, *, as_json: bool) -> None:
         return
     with (folder / "ablation.csv").open(encoding="utf-8", newline="") as file:
         header, *lines = csv.reader(file)
-    short = [
+    column_numbers = [
         i for i, name in enumerate(header) if not name.endswith(("95 %", "nDCG@10", "Spearman", "parameters published"))
     ]
-    print_table([header[i] for i in short], [[line[i] for i in short] for line in lines])
+    print_table([header[i] for i in column_numbers], [[line[i] for i in column_numbers] for line in lines])
     print(f"table: {folder / 'ablation.html'}")
 
 
@@ -126,11 +126,11 @@ def print_dial(folder: Path, *, as_json: bool) -> None:
     metric = dial["metric"]
     columns = ("asked", metric, "95 %", "drawn blindly", "− teacher, 95 %", "equals", "ms a pair", "of its cost")
     print_table(columns, [_dial_cells(place, metric) for place in dial["positions"]])
-    alone = (
+    sentences = (
         f"{name} alone {row['value']:.4f} at {row['ms_per_pair']:.3f} ms a pair" for name, row in dial["alone"].items()
     )
     print(f"evaluation pairs; equals: within the margin of {dial['margin']:g}, Holm over {len(dial['positions'])}")
-    print(f"{', '.join(alone)}\n{dial['verdict']}\ncascade: {folder / 'cascade'}")
+    print(f"{', '.join(sentences)}\n{dial['verdict']}\ncascade: {folder / 'cascade'}")
 
 
 def _dial_cells(place: Mapping[str, Any], metric: str) -> list[str]:
@@ -181,10 +181,10 @@ def print_plan(folder: Path, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(plan, ensure_ascii=False, indent=2))
         return
-    where, own, other = plan["environment"], plan["precision"], plan["other"]
-    print(f"{plan['kind']}, {plan['length']} tokens, {counted(plan['threads'], 'thread')} of {where['cpu']}")
+    environment, precision, other_precision = plan["environment"], plan["precision"], plan["other"]
+    print(f"{plan['kind']}, {plan['length']} tokens, {counted(plan['threads'], 'thread')} of {environment['cpu']}")
     print(
-        f"planned in {own} ({plan['why']}): int8 takes {plan['int8_of_fp32']:.2f} of fp32's time; {other} is shown beside it"
+        f"planned in {precision} ({plan['why']}): int8 takes {plan['int8_of_fp32']:.2f} of fp32's time; {other_precision} is shown beside it"
     )
     columns = (
         "layers",
@@ -200,7 +200,10 @@ def print_plan(folder: Path, *, as_json: bool) -> None:
         "MB",
         "predicted",
     )
-    print_table(columns, [_student_cells(student, name) for student in plan["students"] for name in (own, other)])
+    print_table(
+        columns,
+        [_student_cells(student, name) for student in plan["students"] for name in (precision, other_precision)],
+    )
     print(f"largest: by {plan['largest']}; a row without p95 was predicted, not measured. {_held_out(plan)}")
     for note in plan["notes"]:
         print(note)
@@ -315,19 +318,19 @@ def print_table(columns: Iterable[str], rows: list[list[str]]) -> None:
         table.add_column(column, justify="left" if i < 2 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    room, needed = Console(), Console(width=_WIDEST)
-    if sys.stdout.isatty() and needed.measure(table).maximum > room.width:
+    terminal, wide = Console(), Console(width=_WIDEST)
+    if sys.stdout.isatty() and wide.measure(table).maximum > terminal.width:
         for row in rows:
-            told = "; ".join(f"{column} {cell}" for column, cell in zip(columns[1:], row[1:], strict=True) if cell)
-            print(textwrap.fill(told, room.width - 1, initial_indent=f"{row[0]}: ", subsequent_indent="  "))
+            line = "; ".join(f"{column} {cell}" for column, cell in zip(columns[1:], row[1:], strict=True) if cell)
+            print(textwrap.fill(line, terminal.width - 1, initial_indent=f"{row[0]}: ", subsequent_indent="  "))
         return
-    needed.print(table)
+    wide.print(table)
 
 
 def comparison_line(row: Mapping[str, Any]) -> str:
     """Return a line on how much slower and worse a model is than in an earlier report."""
     ratios = ", ".join(
-        f"{what} × {ratio['value']:.3f} ({ratio['low']:.3f}–{ratio['high']:.3f})"
-        for what, ratio in row["slowdown"].items()
+        f"{measure} × {ratio['value']:.3f} ({ratio['low']:.3f}–{ratio['high']:.3f})"
+        for measure, ratio in row["slowdown"].items()
     )
     return f"{row['name']}: slowdown {ratios}; metric drop {row['metric_drop']}"

@@ -27,9 +27,9 @@ def embed_on_ray(
 ) -> None:
     """Embed a column of texts into a folder of Parquet shards."""
     model, arguments = _opened_as(model, opening, ray)
-    asked = asdict(embedding)
-    work = partial(EmbedActor, model, column=texts.column, **asked, **arguments)
-    settings = {**asked, "special_tokens_as_text": opening.special_tokens_as_text}
+    options = asdict(embedding)
+    work = partial(EmbedActor, model, column=texts.column, **options, **arguments)
+    settings = {**options, "special_tokens_as_text": opening.special_tokens_as_text}
     rows = find_source(texts.source, [texts.column], ray.keep, section="--column")
     work.keywords["column"] = rows.texts[0]
     _run(RayJob(rows, (model,), work, settings, ray.shard_rows), output, ray, "text")
@@ -48,17 +48,17 @@ def score_on_ray(
         )
     model, arguments = _opened_as(model, opening, ray)
     query, document = pairs.query_column, pairs.document_column
-    other = None if scoring.other_side is None else scoring.other_side.absolute()
+    other_side = None if scoring.other_side is None else scoring.other_side.absolute()
     calibration = {"calibrated": scoring.calibrated, "decide": scoring.decide}
-    work = partial(ScoreActor, model, query=query, document=document, other_side=other, **calibration, **arguments)
-    stored = model / CALIBRATION
+    work = partial(ScoreActor, model, query=query, document=document, other_side=other_side, **calibration, **arguments)
+    calibration_file = model / CALIBRATION
     settings = {
         "special_tokens_as_text": opening.special_tokens_as_text,
-        "calibration": content_hash(stored.read_text(encoding="utf-8"))
-        if any(calibration.values()) and stored.is_file()
+        "calibration": content_hash(calibration_file.read_text(encoding="utf-8"))
+        if any(calibration.values()) and calibration_file.is_file()
         else None,
     }
-    models = (*scorer_folders(model), *([] if other is None else [other]))
+    models = (*scorer_folders(model), *([] if other_side is None else [other_side]))
     rows = find_source(pairs.source, (query, document), ray.keep, section="--query-column or --document-column")
     if rows.form == "txt":
         raise BadInput(f"{pairs.source} has one text a line, and pairs have two; name a table")
@@ -86,14 +86,14 @@ def _run(job: RayJob, output: OutputPlace, ray: RayOptions, noun: str) -> None:
     folder = ShardFolder(place_at(output.address))
     tally = run_job(job, folder, ray.actors, overwrite=output.overwrite)
     counts = tally.counts
-    more = [
-        f"{counts[name]:,} {said}"
-        for name, said in (
+    notes = [
+        f"{counts[name]:,} {words}"
+        for name, words in (
             ("done_before", "were there already"),
             ("repeated", "came more than once"),
             ("left_out", "left out"),
         )
         if counts[name]
     ]
-    done = ", ".join([f"{counts['computed']:,} computed", *more])
-    print(f"{counted(counts['rows'], noun)} → {folder.place}  ({done})", file=sys.stderr)
+    summary = ", ".join([f"{counts['computed']:,} computed", *notes])
+    print(f"{counted(counts['rows'], noun)} → {folder.place}  ({summary})", file=sys.stderr)

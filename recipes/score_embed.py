@@ -44,9 +44,9 @@ def score_file(model: Path, pairs: PairFile, output: OutputPlace, *, scoring: Sc
     check_form(output.path)
     inputs: list[str | Path] = [model, pairs.source, *([] if other_side is None else [other_side])]
     check_output_file(output.path, inputs=inputs, overwrite=output.overwrite)
-    asked = Asked(columns="--query-column or --document-column", skip="--skip-bad-rows")
-    read = PairReader(
-        pairs.source, pairs.columns, skip_bad_rows=pairs.skip_bad_rows, labelled=False, asked=asked
+    option_names = Asked(columns="--query-column or --document-column", skip="--skip-bad-rows")
+    reader = PairReader(
+        pairs.source, pairs.columns, skip_bad_rows=pairs.skip_bad_rows, labelled=False, asked=option_names
     ).checked()
     scorer = open_scorer(
         model,
@@ -56,17 +56,17 @@ def score_file(model: Path, pairs: PairFile, output: OutputPlace, *, scoring: Sc
         **arguments,
     )
     columns = result_columns(model, scorer, calibrated=scoring.calibrated, decide=scoring.decide)
-    at_once = _is_done_at_once(len(read), scorer)
+    at_once = _is_done_at_once(len(reader), scorer)
     folders = [*_folders_of(model, scorer), *([] if other_side is None else [other_side])]
 
     def made_from() -> dict[str, str]:
-        return {"the pairs": texts_digest(read.digests), **_decided_by(scorer, folders, opening)}
+        return {"the pairs": texts_digest(reader.digests), **_decided_by(scorer, folders, opening)}
 
     with (
         growing_array(output.path, made_from, keep=not at_once) as stored,
         output_file(output.path, inputs=inputs, overwrite=output.overwrite) as temporary,
         table_writer(temporary, {"row": int} | {name: kind for name, (kind, _) in columns.items()}) as write,
-        progress("scoring", len(read), start=stored.n_found, show=not at_once) as report,
+        progress("scoring", len(reader), start=stored.n_found, show=not at_once) as report,
         scorer.remembering() if isinstance(scorer, Scorer) and not at_once else nullcontext(),
     ):
 
@@ -74,16 +74,16 @@ def score_file(model: Path, pairs: PairFile, output: OutputPlace, *, scoring: Sc
             with reaching(report, len(part)) as count:
                 return scorer.score(part.queries, part.documents, progress=True if at_once else count)
 
-        for block, rows in [read.whole()] if at_once else read.blocks():
+        for block, rows in [reader.whole()] if at_once else reader.blocks():
             if not rows:  # all of them are bad
                 continue
             size = len(block) if at_once else _rows_at_once(scorer)
             parts = [block.select(part) for part in batched(range(len(block)), size)]
             scores = np.concatenate([stored.next(len(part), partial(score, part)) for part in parts])
-            results = [told(scores).tolist() for _, told in columns.values()]
+            results = [result_of(scores).tolist() for _, result_of in columns.values()]
             for row, *values in zip(rows, *results, strict=True):
                 write([row + 1, *values])
-    print(f"{counted(len(read), 'pair')} → {output.path}  ({scorer!r})", file=sys.stderr)
+    print(f"{counted(len(reader), 'pair')} → {output.path}  ({scorer!r})", file=sys.stderr)
 
 
 def embed_file(
@@ -97,29 +97,29 @@ def embed_file(
     check_suffix(output.path, ".npy", "an array of embeddings")
     inputs: list[str | Path] = [model, texts.source]
     check_output_file(output.path, inputs=inputs, overwrite=output.overwrite)
-    read = TextReader(texts.source, texts.column).checked()
+    reader = TextReader(texts.source, texts.column).checked()
     scorer = load(model, truncate=embedding.truncate, **arguments)
-    at_once = _is_done_at_once(len(read), scorer)
+    at_once = _is_done_at_once(len(reader), scorer)
     width = scorer.embedding_width
     if width < scorer.whole_width:
         _say_unless_trained_at(width, scorer.path)
-    header = _npy_header((len(read), width))
+    header = _npy_header((len(reader), width))
 
     def made_from() -> dict[str, str]:
-        asked = {f"--{name}": repr(value) for name, value in asdict(embedding).items()}
-        return {"the texts": texts_digest(read.digests), **asked, **_decided_by(scorer, [scorer.path], opening)}
+        options = {f"--{name}": repr(value) for name, value in asdict(embedding).items()}
+        return {"the texts": texts_digest(reader.digests), **options, **_decided_by(scorer, [scorer.path], opening)}
 
     with (
         growing_array(output.path, made_from, keep=not at_once, width=width, dtype=np.float32, header=header) as stored,
         output_file(output.path, inputs=inputs, overwrite=output.overwrite) as temporary,
-        progress("embedding", len(read), start=stored.n_found, show=not at_once) as report,
+        progress("embedding", len(reader), start=stored.n_found, show=not at_once) as report,
     ):
 
         def embed(block: Sequence[str]) -> np.ndarray:
             with reaching(report, len(block)) as count:
                 return scorer.encode(block, progress=True if at_once else count, prompt_name=embedding.prompt)
 
-        vectors = (stored.next(len(block), partial(embed, block)) for block in read.blocks())
+        vectors = (stored.next(len(block), partial(embed, block)) for block in reader.blocks())
         if stored.path is None:
             with temporary.open("wb") as file:
                 file.write(header)
@@ -129,7 +129,7 @@ def embed_file(
             for _ in vectors:
                 pass
             take_file(stored.path, temporary)
-    print(f"{counted(len(read), 'text')} → {output.path}, {width} numbers each  ({scorer!r})", file=sys.stderr)
+    print(f"{counted(len(reader), 'text')} → {output.path}, {width} numbers each  ({scorer!r})", file=sys.stderr)
 
 
 def _say_unless_trained_at(width: int, folder: Path) -> None:
@@ -140,9 +140,11 @@ def _say_unless_trained_at(width: int, folder: Path) -> None:
         return
     widths = (objectives.get("matryoshka") or {}).get("dimensions", ())
     if width not in widths:
-        trained = f"whole and at {', '.join(map(str, widths))}" if widths else "whole alone (no objectives.matryoshka)"
+        trained_widths = (
+            f"whole and at {', '.join(map(str, widths))}" if widths else "whole alone (no objectives.matryoshka)"
+        )
         print(
-            f"{folder}: its embeddings were trained {trained}; at {width} numbers they may match worse, by how much "
+            f"{folder}: its embeddings were trained {trained_widths}; at {width} numbers they may match worse, by how much "
             "`distill index-quality --truncate` measures",
             file=sys.stderr,
         )
@@ -168,7 +170,7 @@ def _npy_header(shape: tuple[int, int]) -> bytes:
 
 def _decided_by(scorer: PairScorer, folders: Sequence[Path], opening: OpeningOptions) -> dict[str, str]:
     """Return what affects a model's numbers, by names for messages: its files, runtime settings and the machine."""
-    asked = {
+    options = {
         f"--{name.replace('_', '-')}": repr(value) for name, value in asdict(opening).items() if name != "n_threads"
     }
     n_bytes = sum(path.stat().st_size for folder in folders for path in content_files(folder))
@@ -176,7 +178,7 @@ def _decided_by(scorer: PairScorer, folders: Sequence[Path], opening: OpeningOpt
         revisions = [revision(folder, on_bytes) for folder in folders]
     return {
         "the model": " ".join(revisions),
-        **asked,
+        **options,
         "what runs": f"{scorer.runtime} {scorer.precision} {scorer.max_length} {getattr(scorer, 'device', None)}",
         "the CPU": cpu_class(),
         **versions(),

@@ -98,8 +98,8 @@ class Compatibility:
             (f"recall of the teacher's {self.top_k} best", self.recall, "min_recall", thresholds.min_recall),
         )
         return [
-            f"{what} {value:.3f}, at least {limit:g} is asked for (student.asymmetric.{key})"
-            for what, value, key, limit in checks
+            f"{title} {value:.3f}, at least {limit:g} is asked for (student.asymmetric.{key})"
+            for title, value, key, limit in checks
             if not value >= limit
         ]
 
@@ -121,12 +121,14 @@ def compare_sides(
         )
     student, teacher, other = (unit_rows(vectors.astype(np.float32)) for vectors in (student, teacher, other))
     cosines = (student * teacher).sum(axis=1)
-    found, wanted = student @ other.T, teacher @ other.T  # (n_own, n_other)
+    student_scores, teacher_scores = student @ other.T, teacher @ other.T  # (n_own, n_other)
     if role:
-        found, wanted = found.T, wanted.T
-    k = min(top_k, found.shape[1])
-    best, meant = (np.argsort(-scores, axis=1, kind="stable")[:, :k] for scores in (found, wanted))
-    shares = [len(np.intersect1d(*rows)) / k for rows in zip(best, meant, strict=True)]
+        student_scores, teacher_scores = student_scores.T, teacher_scores.T
+    k = min(top_k, student_scores.shape[1])
+    student_best, teacher_best = (
+        np.argsort(-scores, axis=1, kind="stable")[:, :k] for scores in (student_scores, teacher_scores)
+    )
+    shares = [len(np.intersect1d(*rows)) / k for rows in zip(student_best, teacher_best, strict=True)]
     return Compatibility(
         len(student),
         len(other),
@@ -150,11 +152,15 @@ def check_side(run: Run, scorer: Scorer) -> Compatibility:
     assert asymmetric is not None and teacher is not None
     role, source = asymmetric.role, _source(run, teacher)
     held_back, train = run.split.validation, run.split.train
-    own = _side(held_back, role)[:_MOST_OWN]
-    other = list(dict.fromkeys([*_side(held_back, 1 - role), *_side(train, 1 - role)]))[:_MOST_OTHER]
+    own_texts = _side(held_back, role)[:_MOST_OWN]
+    other_texts = list(dict.fromkeys([*_side(held_back, 1 - role), *_side(train, 1 - role)]))[:_MOST_OTHER]
     encode = scorer.encode_documents if role else scorer.encode_queries
     report = compare_sides(
-        encode(own), _vectors(source, own, role), _vectors(source, other, 1 - role), role=role, top_k=asymmetric.top_k
+        encode(own_texts),
+        _vectors(source, own_texts, role),
+        _vectors(source, other_texts, 1 - role),
+        role=role,
+        top_k=asymmetric.top_k,
     )
     failures = report.failures(asymmetric)
     if failures:
@@ -239,10 +245,10 @@ def write_router(folder: Path, student: Path, teacher: Path, side: Side) -> None
     with quiet():
         router = Router.for_query_document(list(models["query"]), list(models["document"]))
         prompts = {name: model.prompts.get(name) for name, model in models.items()}
-        whole = SentenceTransformer(
+        router_model = SentenceTransformer(
             modules=[router],
             device="cpu",
             prompts={name: prompt for name, prompt in prompts.items() if prompt},
             similarity_fn_name="cosine",
         )
-        save_model(whole, folder)
+        save_model(router_model, folder)

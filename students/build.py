@@ -136,7 +136,9 @@ def _build(run: Run, build: Any) -> None:
     if section.vocabulary is not None and section.vocabulary.texts:
         inputs["texts"] = student_corpus(run).fingerprint()
     elif run.learned is not run.split and _reads_text(section):
-        inputs["learned"] = {name: told for name, told in run.learned.describe().items() if name in inputs["data"]}
+        inputs["learned"] = {
+            name: description for name, description in run.learned.describe().items() if name in inputs["data"]
+        }
     if run.is_finished(run.built, inputs):
         return
     output_width = _output_width(run)
@@ -237,15 +239,15 @@ def _output_width(run: Run) -> int | None:
     return sum(_width_of(run, name) for name in matched) if matched else None
 
 
-def _width_of(run: Run, matched: str) -> int:
-    if matched in run.recipe.black_boxes:
-        width = signal_source(run, matched).width
+def _width_of(run: Run, teacher: str) -> int:
+    if teacher in run.recipe.black_boxes:
+        width = signal_source(run, teacher).width
         if not width:
             raise BadInput(
-                f"{run.signals(matched)} holds no embeddings yet; run the stage cache_signals of this recipe first"
+                f"{run.signals(teacher)} holds no embeddings yet; run the stage cache_signals of this recipe first"
             )
         return width
-    return int(load_model(run.teacher(matched)).get_embedding_dimension())
+    return int(load_model(run.teacher(teacher)).get_embedding_dimension())
 
 
 def check_reload(model: Any, folder: Path) -> None:
@@ -253,10 +255,10 @@ def check_reload(model: Any, folder: Path) -> None:
 
     :raises JobFailed: if the two differ
     """
-    again = load_model(folder)
+    reloaded = load_model(folder)
     with quiet():
-        here, there = (_outputs(one.eval()) for one in (model, again))
-    difference = float(np.abs(here - there).max())
+        outputs, reloaded_outputs = (_outputs(each.eval()) for each in (model, reloaded))
+    difference = float(np.abs(outputs - reloaded_outputs).max())
     if not difference < _TOLERANCE:
         raise JobFailed(
             f"the student built from {_name(model)} is another model when loaded again (difference {difference:.2g}); name a small model as student.backbone instead"

@@ -85,13 +85,13 @@ def _fitted_to(run: Run, folder: Path) -> dict[str, Any]:
     card = read_card(folder)
     assert card is not None
     point = section.threshold
-    beside = {"teacher": _teacher_revision(run)} if point is not None and point.value is not None else {}
+    teacher_input = {"teacher": _teacher_revision(run)} if point is not None and point.value is not None else {}
     return {
         "revision": card.revision,
         "section": section.deciding(),
         "data": validation.fingerprint(),
         "pairs": len(validation),
-        **beside,
+        **teacher_input,
     }
 
 
@@ -106,9 +106,9 @@ def _fit(run: Run, folder: Path, name: str, runtime: Runtime, fitted_to: dict[st
     (folder / CALIBRATION).unlink(missing_ok=True)
     teacher = index_teacher(run)
     precision: Precision | None = "fp32" if runtime == "torch" else None
-    other = None if teacher is None or folder == run.router else run.teacher(teacher)
+    other_side = None if teacher is None or folder == run.router else run.teacher(teacher)
     length = None if folder == run.router else student.max_length  # in a Router each side has its own limit
-    row = BenchmarkEntry(name, "student", folder, runtime, precision, length, other)
+    row = BenchmarkEntry(name, "student", folder, runtime, precision, length, other_side)
     scores = score_row(run, row, validation).scores
     calibration = fit_calibration(section.kind, student.kind, scores, validation.labels)
     if calibration is None:
@@ -122,8 +122,8 @@ def _fit(run: Run, folder: Path, name: str, runtime: Runtime, fitted_to: dict[st
     if section.threshold is not None:
         threshold, point = _threshold(run, name, section.threshold, scores, validation)
     write_calibration(folder, StoredCalibration(calibration, threshold, point, fitted_to))
-    said = "" if threshold is None else f", threshold {threshold:.4g}"
-    log.info("%s: %s calibration on %d validation pairs%s", name, section.kind, len(validation), said)
+    threshold_note = "" if threshold is None else f", threshold {threshold:.4g}"
+    log.info("%s: %s calibration on %d validation pairs%s", name, section.kind, len(validation), threshold_note)
 
 
 def _threshold(
@@ -131,12 +131,14 @@ def _threshold(
 ) -> tuple[float | None, dict[str, Any]]:
     """Return the student's threshold and how it was found; None and {} if no threshold reaches the target."""
     assert validation.labels is not None
-    by, share = ("precision", point.precision) if point.precision is not None else ("recall", point.recall)
+    metric, share = ("precision", point.precision) if point.precision is not None else ("recall", point.recall)
     details: dict[str, Any] = {}
     if point.value is not None:
         teacher = primary_teacher(run)
-        told = point_at(score_row(run, teacher_row(run, teacher), validation).scores, validation.labels, point.value)
-        by, share = point.equal, told[("precision", "recall").index(point.equal)]
+        teacher_point = point_at(
+            score_row(run, teacher_row(run, teacher), validation).scores, validation.labels, point.value
+        )
+        metric, share = point.equal, teacher_point[("precision", "recall").index(point.equal)]
         details = {"teacher": teacher, "teacher_threshold": point.value}
         if not share:
             log.warning(
@@ -144,9 +146,9 @@ def _threshold(
             )
             return None, {}
     assert share is not None
-    threshold = threshold_for(scores, validation.labels, **{by: share})
+    threshold = threshold_for(scores, validation.labels, **{metric: share})
     if threshold is None:
-        log.warning("%s gets no threshold: none reaches a %s of %.3f on the validation pairs", name, by, share)
+        log.warning("%s gets no threshold: none reaches a %s of %.3f on the validation pairs", name, metric, share)
         return None, {}
     precision, recall = point_at(scores, validation.labels, threshold)
-    return threshold, {"by": by, "share": share, "precision": precision, "recall": recall, **details}
+    return threshold, {"by": metric, "share": share, "precision": precision, "recall": recall, **details}

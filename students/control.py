@@ -79,12 +79,12 @@ def train_control(run: Run, inputs: Mapping[str, Any], make_job: MakeJob) -> Non
     if run.is_finished(run.control, inputs):
         return
     values = {} if len(ways) == 1 else _trials(run, ways, trial_steps, inputs, make_job)
-    way = max(ways, key=lambda one: or_least(values.get(one.name)))  # the first among equals
-    said: dict[str, Any] = {"loss": way.loss, "steps": steps, "trial_steps": trial_steps, "trials": values}
-    said |= {} if way.learning_rate is None else {"learning_rate": way.learning_rate}
-    log.info("control: %s, %d steps%s", way.in_words, steps, _said(values, trial_steps))
+    way = max(ways, key=lambda candidate: or_least(values.get(candidate.name)))  # the first among equals
+    summary: dict[str, Any] = {"loss": way.loss, "steps": steps, "trial_steps": trial_steps, "trials": values}
+    summary |= {} if way.learning_rate is None else {"learning_rate": way.learning_rate}
+    log.info("control: %s, %d steps%s", way.in_words, steps, _trials_in_words(values, trial_steps))
     job = make_job("control", control_objectives(run, way.loss), inputs)
-    fit(run, _changed(job, steps, way, details={**job.details, "control": said}))
+    fit(run, _changed(job, steps, way, details={**job.details, "control": summary}))
     shutil.rmtree(_trials_folder(run), ignore_errors=True)
 
 
@@ -96,29 +96,29 @@ def _ways(run: Run, losses: list[_Loss]) -> list[_Way]:
 
 def _learning_rates(run: Run) -> dict[str, list[float]]:
     """Return the learning rates to try, if they are given or differ between stages; the control's own stage first."""
-    if (stated := control_section(run).learning_rates) is not None:
-        return {"learning_rates": list(dict.fromkeys(stated))}
-    own = run.student_section.training.learning_rate
-    rates = list(dict.fromkeys([own, *(stage.student_section.training.learning_rate for stage in run.stages)]))
+    if (stated_rates := control_section(run).learning_rates) is not None:
+        return {"learning_rates": list(dict.fromkeys(stated_rates))}
+    own_rate = run.student_section.training.learning_rate
+    rates = list(dict.fromkeys([own_rate, *(stage.student_section.training.learning_rate for stage in run.stages)]))
     return {"learning_rates": rates} if len(rates) > 1 else {}
 
 
 def control_section(run: Run) -> Control:
     """Return the settings of the control's training; `control: true` means all defaults."""
-    given = run.student_section.control
-    return given if isinstance(given, Control) else Control()
+    section = run.student_section.control
+    return section if isinstance(section, Control) else Control()
 
 
 def losses_on_labels(run: Run) -> list[_Loss]:
     """Return the losses to try: the loss of the recipe's objectives first, if any, because the first wins a tie."""
     kind, reasons = run.student_section.kind, _unlearnable(run)
-    known: list[_Loss] = [loss for loss in SOLE_LOSSES[kind] if loss not in reasons]
+    learnable: list[_Loss] = [loss for loss in SOLE_LOSSES[kind] if loss not in reasons]
     terms = run.recipe.objectives.label_terms()
-    if known and terms and (len(terms) > 1 or not terms.keys() <= {"labels", "cosent"}):
-        return ["recipe", *known]
+    if learnable and terms and (len(terms) > 1 or not terms.keys() <= {"labels", "cosent"}):
+        return ["recipe", *learnable]
     labels = run.recipe.objectives.labels
-    stated = "cosent" if "cosent" in terms else None if labels is None else labels.loss
-    return sorted(known, key=lambda loss: loss != stated)
+    stated_loss = "cosent" if "cosent" in terms else None if labels is None else labels.loss
+    return sorted(learnable, key=lambda loss: loss != stated_loss)
 
 
 def check_control(run: Run) -> None:
@@ -128,9 +128,9 @@ def check_control(run: Run) -> None:
     """
     if not run.student_section.control or run.split.train.labels is None:
         return
-    reasons, stated = _unlearnable(run), control_section(run).loss
-    if stated is not None and stated in reasons:
-        raise BadInput(f"student.control.loss {stated}: {reasons[stated]}; or set student.control=false")
+    reasons, stated_loss = _unlearnable(run), control_section(run).loss
+    if stated_loss is not None and stated_loss in reasons:
+        raise BadInput(f"student.control.loss {stated_loss}: {reasons[stated_loss]}; or set student.control=false")
     if len(reasons) == len(SOLE_LOSSES[run.student_section.kind]):
         raise BadInput(
             f"labels alone teach the control nothing; set student.control=false ({next(iter(reasons.values()))})"
@@ -152,29 +152,31 @@ def _unlearnable(run: Run) -> dict[str, str]:
 
 def control_objectives(run: Run, loss: _Loss) -> Objectives:
     """Return the control's objectives for a loss, with the recipe's settings for it and its Matryoshka widths."""
-    given, terms = run.recipe.objectives, _unhelped(run.recipe.objectives)
+    recipe_objectives, terms = run.recipe.objectives, _plain_label_terms(run.recipe.objectives)
     if loss == "recipe":
-        return Objectives(**terms, matryoshka=given.matryoshka, logit_scale=given.logit_scale)
-    alone = {name: term.model_copy(update={"weight": 1.0}) for name, term in terms.items()}
-    objectives = by_labels_alone(loss, alone.get("labels", Labels()), alone.get("cosent"), given.matryoshka)
-    return objectives.model_copy(update={"logit_scale": given.logit_scale})
+        return Objectives(**terms, matryoshka=recipe_objectives.matryoshka, logit_scale=recipe_objectives.logit_scale)
+    unweighted = {name: term.model_copy(update={"weight": 1.0}) for name, term in terms.items()}
+    objectives = by_labels_alone(
+        loss, unweighted.get("labels", Labels()), unweighted.get("cosent"), recipe_objectives.matryoshka
+    )
+    return objectives.model_copy(update={"logit_scale": recipe_objectives.logit_scale})
 
 
 def by_labels(given: Objectives) -> Objectives:
     """Return the settings of a control's losses: what determines it in these objectives, besides how it is trained."""
-    terms = _unhelped(given)
+    terms = _plain_label_terms(given)
     settings = {name: term for name, term in terms.items() if name == "cosent"}
     labels = terms.get("labels", Labels())
     return Objectives(labels=labels, **settings, matryoshka=given.matryoshka, logit_scale=given.logit_scale)
 
 
-def _unhelped(given: Objectives) -> dict[str, Any]:
+def _plain_label_terms(objectives: Objectives) -> dict[str, Any]:
     """Return the label terms without a teacher's guidance, with a constant weight in all steps."""
 
-    def alone(term: Term) -> Term:
+    def plain(term: Term) -> Term:
         return term.model_copy(update={"schedule": None, **({"guide": None} if isinstance(term, Labels) else {})})
 
-    return {name: alone(term) for name, term in given.label_terms().items()}
+    return {name: plain(term) for name, term in objectives.label_terms().items()}
 
 
 def steps_of_student(run: Run) -> int:
@@ -219,15 +221,15 @@ def _trials_folder(run: Run) -> Path:
 def _changed(job: Job, steps: int, way: _Way, **changes: Any) -> Job:
     """Return the job with exactly this number of steps, whatever its number of pairs."""
     training = job.training
-    own: dict[str, Any] = {"max_steps": steps, "epochs": float(max(steps, training.epochs)), "patience": None}
+    settings: dict[str, Any] = {"max_steps": steps, "epochs": float(max(steps, training.epochs)), "patience": None}
     if way.learning_rate is not None:
-        own["learning_rate"] = way.learning_rate
+        settings["learning_rate"] = way.learning_rate
     if training.evaluations_per_epoch or "target" in changes:  # epochs are short here: one evaluation in each is enough
-        own["evaluations_per_epoch"] = 1
-    return replace(job, training=Training(**{**training.model_dump(), **own}), **changes)
+        settings["evaluations_per_epoch"] = 1
+    return replace(job, training=Training(**{**training.model_dump(), **settings}), **changes)
 
 
-def _said(values: Mapping[str, float | None], steps: int) -> str:
+def _trials_in_words(values: Mapping[str, float | None], steps: int) -> str:
     if not values:
         return ""
     return f" (validation after {steps} steps: {values_in_words(values)})"

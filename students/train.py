@@ -31,18 +31,18 @@ log = logging.getLogger(__name__)
 
 def train_student(run: Run) -> None:
     """Build the student, train its unfinished stages, then its control; every process of a launch calls this."""
-    of_control = control_run(run)
-    check_control(of_control)
+    control = control_run(run)
+    check_control(control)
     say_what_keeps_from_calibrating(run)
     _check_order(run)
     for stage in run.stages:
         build_stage(stage)
         _train_stage(stage)
     build_untrained(run)
-    if run.student_section.control and of_control.split.train.labels is not None:
+    if run.student_section.control and control.split.train.labels is not None:
         # the control of an asymmetric student also learns the labels alone, but against the same given index
-        inputs = training_inputs(of_control, "control", by_labels(of_control.recipe.objectives))
-        train_control(of_control, inputs, partial(training_job, of_control))
+        inputs = training_inputs(control, "control", by_labels(control.recipe.objectives))
+        train_control(control, inputs, partial(training_job, control))
     run.drop_tokens()
     calibrate_student(run)
 
@@ -56,11 +56,11 @@ def _check_order(run: Run) -> None:
         card = None if run.recipe.overwrite else read_card(stage.student)
         start = run.place_of(stage.start)
         if card is not None and card.parents and start not in card.parents:
-            was = next(
+            actual_start = next(
                 (name for name in card.parents if name == "built" or name.startswith("stages/")), "another folder"
             )
             raise BadInput(
-                f"{stage.student} was made from something else (it started from {was}, and is to start from {start}); stages got other names "
+                f"{stage.student} was made from something else (it started from {actual_start}, and is to start from {start}); stages got other names "
                 "or places: set output_dir to a new folder, or overwrite=true to replace it"
             )
 
@@ -116,7 +116,7 @@ def training_job(run: Run, name: str, objectives: Objectives, inputs: Mapping[st
         other_source=None if index is None else signal_source(run, index),
         live=live_teachers(run, objectives),
         details=pair_details(run)
-        | ({"mixtures": {name: dict(one.shares) for name, one in mixed.items()}} if mixed else {}),
+        | ({"mixtures": {name: dict(signals.shares) for name, signals in mixed.items()}} if mixed else {}),
         handed_over=None if is_control or run.before is None else run.before.student,
         hands_over=not is_control and run is not run.stages[-1],
     )
@@ -146,19 +146,19 @@ def training_inputs(run: Run, name: str, objectives: Objectives) -> dict[str, An
         "asymmetric": {"min_cosine", "min_recall", "top_k"},
     }
     section = student.deciding(exclude=not_learned)
-    named = {*objectives.teachers(), *filter(None, [index_teacher(run)])}
+    teachers = {*objectives.teachers(), *filter(None, [index_teacher(run)])}
     live = {
         teacher: {"max_length": run.recipe.models[teacher].max_length, "precision": run.recipe.signals.precision}
         for teacher in objectives.live_teachers
     }
     return {
-        **scripts_of(run, {*named, *objectives.live_teachers}),
+        **scripts_of(run, {*teachers, *objectives.live_teachers}),
         "stage": "train_student",
         "name": name,
         "student": section,
         "objectives": objectives.described(),
         "parents": parents,
-        "signals": {teacher: run.signal_identity(teacher).key for teacher in sorted(named)},
+        "signals": {teacher: run.signal_identity(teacher).key for teacher in sorted(teachers)},
         "seed": run.recipe.seed,
         "candidates": run.recipe.data.candidates,
         "data": {part: described[part] for part in parts},
@@ -169,9 +169,11 @@ def training_inputs(run: Run, name: str, objectives: Objectives) -> dict[str, An
 def _parents(run: Run, name: str, objectives: Objectives) -> dict[str, str]:
     """Return the revisions of all models that a student is made from."""
     start = run.stages[-1].untrained if name.startswith("control") else run.start
-    named = {*objectives.teachers(), *objectives.live_teachers, *filter(None, [index_teacher(run)])}
+    teachers = {*objectives.teachers(), *objectives.live_teachers, *filter(None, [index_teacher(run)])}
     parents = {run.place_of(start): run.require(start, "build_student").revision}
-    return parents | {one: run.require(run.teacher(one), "train_teacher").revision for one in sorted(named)}
+    return parents | {
+        teacher: run.require(run.teacher(teacher), "train_teacher").revision for teacher in sorted(teachers)
+    }
 
 
 def _projected_width(run: Run, objectives: Objectives) -> int | None:

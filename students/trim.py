@@ -72,25 +72,27 @@ def trim_folder(
     """
     source = Path(resolve_name(model))
     kind = check_model_folder(source)
-    held = read_model_files(source).held_runtime if read_sides(source) is None else "torch"
-    if held not in ("torch", "numpy"):
+    runtime = read_model_files(source).held_runtime if read_sides(source) is None else "torch"
+    if runtime not in ("torch", "numpy"):
         raise BadInput(
-            f"{source} is an export for {held}, which has no weights to cut; trim the student that it was made from"
+            f"{source} is an export for {runtime}, which has no weights to cut; trim the student that it was made from"
         )
     check_unchanged(source)  # the trimmed model gets its own card, which would hide changes to the source's files
-    read: list[str | Path] = [source, *(_source_file(text) for text in texts)]
-    check_output_folder(target, inputs=read)
+    input_paths: list[str | Path] = [source, *(_source_file(text) for text in texts)]
+    check_output_folder(target, inputs=input_paths)
     if changed is not None:
         if target.resolve() in changed.resolve().parents:
             raise BadInput(f"{changed} lies in {target}, which is to be a new folder; name a path outside of it")
         check_form(changed)
-        check_output_file(changed, inputs=read, overwrite=overwrite)
+        check_output_file(changed, inputs=input_paths, overwrite=overwrite)
     corpus = _read(texts)
-    loaded = load_model(source, dtype="auto")
-    tokenizer, report = trim_vocabulary(transformer_of(loaded), tokenizer_of(loaded), corpus.sources, **asdict(kept))
-    replace_tokenizer(loaded, tokenizer)
+    trimmed_model = load_model(source, dtype="auto")
+    tokenizer, report = trim_vocabulary(
+        transformer_of(trimmed_model), tokenizer_of(trimmed_model), corpus.sources, **asdict(kept)
+    )
+    replace_tokenizer(trimmed_model, tokenizer)
     if changed is not None:
-        _list_changed(report, changed, read, overwrite)
+        _list_changed(report, changed, input_paths, overwrite)
     parents, settings = {source.name: revision(source)}, asdict(kept)
     inputs = {"stage": "trim", "parents": parents, "corpus": corpus.fingerprint(), **settings}
     base = read_card(source) or Artefact(kind=kind, stage="trim", fingerprint="")
@@ -106,8 +108,8 @@ def trim_folder(
         },
     )
     with output_folder(target) as folder:
-        save_model(loaded, folder)
-        check_reload(loaded, folder)
+        save_model(trimmed_model, folder)
+        check_reload(trimmed_model, folder)
         write_card(folder, card)
     return {
         "model": str(source),
@@ -120,18 +122,18 @@ def trim_folder(
 
 def _read(texts: Sequence[str]) -> Corpus:
     corpus = Corpus()
-    for given in texts:
-        name, colon, columns = (given, "", "") if os.path.exists(given) else given.partition(":")
+    for argument in texts:
+        name, colon, columns = (argument, "", "") if os.path.exists(argument) else argument.partition(":")
         for column in columns.split(",") if colon else ["text"]:
-            read = read_texts(name, column, section="--texts FILE:COLUMN", gaps=True)
-            corpus.add(f"{Path(name).name.partition('.')[0]} {column}".removesuffix(" text"), read)
+            column_texts = read_texts(name, column, section="--texts FILE:COLUMN", gaps=True)
+            corpus.add(f"{Path(name).name.partition('.')[0]} {column}".removesuffix(" text"), column_texts)
     if not corpus.sources:
         raise BadInput("--texts: no text was found in the files; the tokens that they use are what is kept")
     return corpus
 
 
-def _source_file(given: str) -> str:
-    return given.partition(":")[0]
+def _source_file(argument: str) -> str:
+    return argument.partition(":")[0]
 
 
 def _list_changed(report: TrimReport, path: Path, inputs: Sequence[str | Path], overwrite: bool) -> None:

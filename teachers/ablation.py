@@ -140,20 +140,20 @@ def _cell(run: Run, model: str) -> AblationCell:
         seconds = _train(run, model)
         if not PartialState().is_main_process:
             return AblationCell({})
-        scored = score_row(run, _row(run, model), run.split.evaluation)
+        scored_row = score_row(run, _row(run, model), run.split.evaluation)
     except (BadInput, JobFailed) as error:
         log.warning("not run: %s", error)
         return AblationCell({}, problem=" ".join(str(error).split()))
     pairs = run.split.evaluation
     metrics = evaluate_scores(
-        scores=scored.scores,
+        scores=scored_row.scores,
         labels=pairs.labels,
         query_ids=pairs.query_ids,
-        unit_scores=scored.unit,
+        unit_scores=scored_row.unit,
         n_bootstrap=run.recipe.benchmark.bootstrap,
         seed=run.recipe.seed,
     )
-    return AblationCell(metrics, float(np.std(scored.unit)), scored.n_parameters, seconds)
+    return AblationCell(metrics, float(np.std(scored_row.unit)), scored_row.n_parameters, seconds)
 
 
 def _train(run: Run, model: str) -> float | None:
@@ -253,12 +253,12 @@ class _Embeddings(BaseHTTPRequestHandler):
 
         from sklearn.feature_extraction.text import HashingVectorizer
 
-        asked: dict[str, Any] = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        hashed = HashingVectorizer(n_features=256, analyzer="char", ngram_range=(3, 3)).transform(asked["input"])
+        request: dict[str, Any] = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        hashed = HashingVectorizer(n_features=256, analyzer="char", ngram_range=(3, 3)).transform(request["input"])
         vectors = np.asarray(hashed.todense()).tolist()
         answer = {
             "object": "list",
-            "model": asked["model"],
+            "model": request["model"],
             "data": [{"object": "embedding", "index": i, "embedding": vector} for i, vector in enumerate(vectors)],
             "usage": {"prompt_tokens": 0, "total_tokens": 0},
         }

@@ -54,10 +54,13 @@ def adapt(run: Run, job: Job, teacher: Teacher) -> None:
         return MlmStep(model, settings, pretrained=pretrained)
 
     fit(run, job, load_units, build_step)
-    said = run.require(job.target, "train_teacher").metrics
-    if "perplexity_before" in said:
+    metrics = run.require(job.target, "train_teacher").metrics
+    if "perplexity_before" in metrics:
         log.info(
-            "%s: perplexity %.2f before, %.2f after", job.name, said["perplexity_before"], said["perplexity_after"]
+            "%s: perplexity %.2f before, %.2f after",
+            job.name,
+            metrics["perplexity_before"],
+            metrics["perplexity_after"],
         )
 
 

@@ -111,8 +111,8 @@ def _of_pairs(settings: BlackBox, pairs: Pairs) -> list[tuple[int, Item]]:
 
 
 def _check_endpoint(run: Run, name: str, settings: EndpointTeacher) -> None:
-    asked = list(dict.fromkeys(item for own in items_of(run, name).values() for item in own))
-    endpoint_of(run, name, settings).check([item for _, item in asked], [role for role, _ in asked])
+    items = list(dict.fromkeys(item for part_items in items_of(run, name).values() for item in part_items))
+    endpoint_of(run, name, settings).check([item for _, item in items], [role for role, _ in items])
 
 
 def _check_function(run: Run, name: str) -> None:
@@ -122,17 +122,17 @@ def _check_function(run: Run, name: str) -> None:
 
 
 def _check_file(run: Run, name: str, settings: FileTeacher) -> None:
-    parts = {part: [item for _, item in own] for part, own in items_of(run, name).items()}
-    items = list(dict.fromkeys(item for own in parts.values() for item in own))
-    found = read_answers(name, settings, items, whole=True)
-    if not found.missing:
-        said = f"{found.values.shape[1]} numbers each" if found.values.ndim == 2 else "scores"
-        log.info("teacher %s: %s, %d items, %s", name, settings.in_words, len(items), said)
+    parts = {part: [item for _, item in part_items] for part, part_items in items_of(run, name).items()}
+    items = list(dict.fromkeys(item for part_items in parts.values() for item in part_items))
+    answers = read_answers(name, settings, items, whole=True)
+    if not answers.missing:
+        values_in_words = f"{answers.values.shape[1]} numbers each" if answers.values.ndim == 2 else "scores"
+        log.info("teacher %s: %s, %d items, %s", name, settings.in_words, len(items), values_in_words)
         return
-    missing = set(found.missing)
-    counts = {part: sum(item in missing for item in own) for part, own in parts.items()}
+    missing = set(answers.missing)
+    counts = {part: sum(item in missing for item in part_items) for part, part_items in parts.items()}
     by_part = ", ".join(f"{part} {count:,}" for part, count in counts.items() if count)
-    message = lacking(name, settings, found.missing, len(items), f"; {by_part}")
+    message = lacking(name, settings, answers.missing, len(items), f"; {by_part}")
     if not any(counts[part] for part in counts if part != "evaluation"):
         message += ", or leave this teacher out of the report (benchmark.teachers)"
     raise BadInput(message)

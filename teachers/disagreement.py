@@ -38,52 +38,52 @@ def find_disagreement(run: Run, mixture: str, term: ScoreTerm) -> tuple[list[Fin
     """Compare the cached scores of a mixture's teachers on the training pairs; None if not all of them are cached."""
     about = f"mixture {mixture}"
     if missing := [name for name in term.named if read_card(run.teacher(name)) is None]:
-        says = f"{', '.join(missing)} is not trained yet: the mixture was not looked at"
-        return [Finding("note", "mixture", about, says)], None
+        line = f"{', '.join(missing)} is not trained yet: the mixture was not looked at"
+        return [Finding("note", "mixture", about, line)], None
     try:
         sources = {
             name: CachedSignals(SignalCache(run.signals(name), run.signal_identity(name))) for name in term.named
         }
         mixed = mix_teachers(term, sources, run.split.validation)
-        told = mixed.probabilities(run.split.train.queries, run.split.train.documents)
+        probabilities = mixed.probabilities(run.split.train.queries, run.split.train.documents)
     except JobFailed as problem:
         return [Finding("problem", "mixture", about, str(problem))], None
     except BadInput as problem:
         return [Finding("note", "mixture", about, f"its teachers' signals were not looked at ({problem})")], None
-    return [_finding(about, mixed, told)], _worst(mixture, mixed, told, run.split.train)
+    return [_finding(about, mixed, probabilities)], _worst(mixture, mixed, probabilities, run.split.train)
 
 
-def _finding(about: str, mixed: MixedSignals, told: np.ndarray) -> Finding:
-    spread = np.ptp(told, axis=0)
+def _finding(about: str, mixed: MixedSignals, probabilities: np.ndarray) -> Finding:
+    spread = np.ptp(probabilities, axis=0)
     shares = ", ".join(f"{name} {share:.2f}" for name, share in mixed.shares.items())
     numbers: dict[str, Any] = {
         "shares": dict(mixed.shares),
         "mean_spread": float(spread.mean()),
         "share_far": float((spread > _FAR).mean()),
-        "rank_correlation": _rank_correlation(told),
+        "rank_correlation": _rank_correlation(probabilities),
     }
-    says = (
+    line = (
         f"weights {shares}; the calibrated probabilities differ by {numbers['mean_spread']:.2f} in the mean and by more than {_FAR:g} on "
         f"{100 * numbers['share_far']:.1f} % of the training pairs; mean rank correlation {numbers['rank_correlation']:.2f}"
     )
-    return Finding("note", "mixture", about, says, "", numbers)
+    return Finding("note", "mixture", about, line, "", numbers)
 
 
-def _rank_correlation(told: np.ndarray) -> float:
-    """Return the mean Spearman correlation over all pairs of teachers. *Shape:* told: (n_teachers, n_pairs)."""
+def _rank_correlation(probabilities: np.ndarray) -> float:
+    """Return the mean Spearman correlation over all pairs of teachers. *Shape:* probabilities: (n_teachers, n_pairs)."""
     from scipy.stats import rankdata
 
-    correlations = np.corrcoef(rankdata(told, axis=1))
-    return float(correlations[np.triu_indices(len(told), k=1)].mean())
+    correlations = np.corrcoef(rankdata(probabilities, axis=1))
+    return float(correlations[np.triu_indices(len(probabilities), k=1)].mean())
 
 
-def _worst(mixture: str, mixed: MixedSignals, told: np.ndarray, train: Pairs) -> Disagreement:
-    spread, mixture_of = np.ptp(told, axis=0), mixed.mixed(told)
+def _worst(mixture: str, mixed: MixedSignals, probabilities: np.ndarray, train: Pairs) -> Disagreement:
+    spread, mixed_probabilities = np.ptp(probabilities, axis=0), mixed.mixed(probabilities)
     worst = np.argsort(-spread, kind="stable")[:_MOST_SHOWN].tolist()
     labels = np.full(len(train), np.nan) if train.labels is None else train.labels
     rows = [
-        [row + 1, train.queries[row], train.documents[row], float(labels[row]), float(mixture_of[row])]
-        + [float(value) for value in told[:, row]]
+        [row + 1, train.queries[row], train.documents[row], float(labels[row]), float(mixed_probabilities[row])]
+        + [float(value) for value in probabilities[:, row]]
         + [float(spread[row])]
         for row in worst
     ]

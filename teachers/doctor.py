@@ -55,7 +55,7 @@ from teachers.disagreement import Disagreement, find_disagreement, write_disagre
 __all__ = ["Diagnosis", "diagnose", "write_diagnosis"]
 
 log = logging.getLogger(__name__)
-_ASKED_AGAIN, _COSINES = (
+_SCORED_AGAIN, _COSINES = (
     32,
     5000,
 )  # pairs that are scored again; pairs whose cosines are computed from cached embeddings
@@ -101,21 +101,21 @@ def diagnose(run: Run, *, n_pairs: int = 300) -> Diagnosis:
     """
     if len(run.stages) == 1:
         return _diagnose(run, n_pairs)
-    found = [_of_stage(str(stage.name), _diagnose(stage, n_pairs)) for stage in run.stages]
+    diagnoses = [_of_stage(str(stage.name), _diagnose(stage, n_pairs)) for stage in run.stages]
     return Diagnosis(
-        ordered(finding for one in found for finding in one.findings),
-        [row for one in found for row in one.suspects],
-        [disagreement for one in found for disagreement in one.disagreements],
+        ordered(finding for diagnosis in diagnoses for finding in diagnosis.findings),
+        [row for diagnosis in diagnoses for row in diagnosis.suspects],
+        [disagreement for diagnosis in diagnoses for disagreement in diagnosis.disagreements],
     )
 
 
 def _of_stage(name: str, diagnosis: Diagnosis) -> Diagnosis:
     """Add the name of the training stage to everything that was found."""
-    where = f"stage {name}"
+    stage = f"stage {name}"
     return Diagnosis(
-        [replace(finding, about=f"{where}: {finding.about}") for finding in diagnosis.findings],
-        [[f"{teacher}, {where}", *row] for teacher, *row in diagnosis.suspects],
-        [replace(one, mixture=f"{one.mixture}, {where}") for one in diagnosis.disagreements],
+        [replace(finding, about=f"{stage}: {finding.about}") for finding in diagnosis.findings],
+        [[f"{teacher}, {stage}", *row] for teacher, *row in diagnosis.suspects],
+        [replace(disagreement, mixture=f"{disagreement.mixture}, {stage}") for disagreement in diagnosis.disagreements],
     )
 
 
@@ -138,14 +138,14 @@ def _diagnose(run: Run, n_pairs: int) -> Diagnosis:
     worst: list[list[Any]] = []
     for name, teacher in run.recipe.teachers.items():
         if teacher.kind != "mlm":
-            of_teacher, rows = _examine(run, name, teacher, validation, floor)
-            found += of_teacher
+            teacher_findings, rows = _examine(run, name, teacher, validation, floor)
+            found += teacher_findings
             worst += rows
     found += _layers(run)
     disagreements = []
     for mixture, term in run.recipe.objectives.mixtures().items():
-        of_mixture, disagreement = find_disagreement(run, mixture, term)
-        found += of_mixture
+        mixture_findings, disagreement = find_disagreement(run, mixture, term)
+        found += mixture_findings
         disagreements += [] if disagreement is None else [disagreement]
     return Diagnosis(ordered(found), worst, disagreements)
 
@@ -167,44 +167,44 @@ def _examine(
 ) -> tuple[list[Finding], list[list[Any]]]:
     """Return the findings on one teacher, and its suspects."""
     if isinstance(teacher, Teacher):
-        scorer, asked, found = _asked_model(run, name, teacher, validation)
+        scorer, scores, found = _score_with_model(run, name, teacher, validation)
     else:
-        scorer, asked, found = _asked_box(run, name, validation)
+        scorer, scores, found = _score_with_black_box(run, name, validation)
     about = f"teacher {name}"
-    if scorer is None or asked is None:
+    if scorer is None or scores is None:
         return found, []
-    found += check_scale(about, asked, teacher.model_kind)
-    found += check_against_labels(about, asked, validation.labels, where="validation")
-    found += _beside_floor(about, asked, validation, floor)
+    found += check_scale(about, scores, teacher.model_kind)
+    found += check_against_labels(about, scores, validation.labels, where="validation")
+    found += _beside_floor(about, scores, validation, floor)
     try:
-        scores = _cached_scores(run, name) if read_card(run.teacher(name)) is not None else None
+        cached = _cached_scores(run, name) if read_card(run.teacher(name)) is not None else None
     except BadInput as problem:
         return [*found, Finding("problem", "stored signals", f"signals of {name}", str(problem))], []
-    if scores is None:
-        says = "no signals are cached yet: only the teacher itself was looked at"
-        return [*found, Finding("note", "signals", about, says)], []
-    return [*found, *_signals(run, name, scorer, scores)], _suspects(run, name, scores)
+    if cached is None:
+        line = "no signals are cached yet: only the teacher itself was looked at"
+        return [*found, Finding("note", "signals", about, line)], []
+    return [*found, *_signals(run, name, scorer, cached)], _suspects(run, name, cached)
 
 
-_Asked = tuple[
+_ScoredTeacher = tuple[
     Scorer | BlackBoxScorer | TokenScorer | None, np.ndarray | None, list[Finding]
 ]  # None: the teacher cannot score
 
 
-def _asked_model(run: Run, name: str, teacher: Teacher, pairs: Pairs) -> _Asked:
+def _score_with_model(run: Run, name: str, teacher: Teacher, pairs: Pairs) -> _ScoredTeacher:
     """Let a trained or frozen model score the pairs."""
     about, folder = f"teacher {name}", run.teacher(name)
     if read_card(folder) is None:
         return None, None, [_not_there_yet(run, name)]
     try:
         scorer = load(folder, runtime="torch", max_length=teacher.max_length)
-        asked = scorer.score(pairs.queries, pairs.documents)
+        scores = scorer.score(pairs.queries, pairs.documents)
     except MatchDistillError as problem:
         return None, None, [Finding("problem", "teacher", about, str(problem))]
-    return scorer, asked, list(_reading(run, name, teacher, scorer))
+    return scorer, scores, list(_reading(run, name, teacher, scorer))
 
 
-def _asked_box(run: Run, name: str, pairs: Pairs) -> _Asked:
+def _score_with_black_box(run: Run, name: str, pairs: Pairs) -> _ScoredTeacher:
     """Let a black box score the pairs, and check that it can answer everything that the recipe will ask."""
     about, box = f"teacher {name}", run.recipe.black_boxes[name]
     try:
@@ -222,13 +222,13 @@ def _asked_box(run: Run, name: str, pairs: Pairs) -> _Asked:
     except BadInput as problem:
         if isinstance(box, TokenTeacher):
             return None, None, [*found, Finding("problem", "teacher", about, str(problem))]
-        says = f"what it says of validation pairs is not known, and was not looked at ({str(problem).removeprefix(f'{about}: ')})"
-        return None, None, [*found, Finding("note", "teacher", about, says)]
+        line = f"what it says of validation pairs is not known, and was not looked at ({str(problem).removeprefix(f'{about}: ')})"
+        return None, None, [*found, Finding("note", "teacher", about, line)]
 
 
 def _not_there_yet(run: Run, name: str) -> Finding:
-    says = f"not trained yet ({run.teacher(name)} is not there): neither it nor its signals were looked at"
-    return Finding("note", "teacher", f"teacher {name}", says, "run train-teacher, then the doctor again")
+    line = f"not trained yet ({run.teacher(name)} is not there): neither it nor its signals were looked at"
+    return Finding("note", "teacher", f"teacher {name}", line, "run train-teacher, then the doctor again")
 
 
 def _read_by(about: str, run: Run, scorer: TokenScorer) -> Iterator[Finding]:
@@ -261,8 +261,8 @@ def _layers(run: Run) -> list[Finding]:
         return []
     missing = [name for name in objectives.live_teachers if read_card(run.teacher(name)) is None]
     if missing or read_card(run.built) is None:
-        says = f"layers were not looked at: {'teacher ' + missing[0] if missing else 'the student'} is not there yet"
-        return [Finding("note", "layers", about, says, "run build-student, then the doctor again")]
+        line = f"layers were not looked at: {'teacher ' + missing[0] if missing else 'the student'} is not there yet"
+        return [Finding("note", "layers", about, line, "run build-student, then the doctor again")]
     try:
         LayerLosses(objectives, load_model(run.built), live_teachers(run, objectives))
     except MatchDistillError as problem:
@@ -284,13 +284,13 @@ def _beside_floor(about: str, scores: np.ndarray, validation: Pairs, floor: _Flo
         return []
     columns: dict[str, Any] = {"labels": validation.labels, "query_ids": validation.query_ids}
     metrics = evaluate_scores(scores=scores, **columns, seed=0)
-    others = evaluate_scores(scores=floor.validation, **columns, seed=0)
+    floor_metrics = evaluate_scores(scores=floor.validation, **columns, seed=0)
     metric = primary_metric(metrics, validation.labels)
-    if metric not in metrics or metric not in others:
+    if metric not in metrics or metric not in floor_metrics:
         return []
-    ours, floors = (ScoredColumns.checked(each, **columns) for each in (scores, floor.validation))
-    difference = paired_difference(metric, ours, floors, seed=0)
-    return check_beside_floor(about, metric, metrics[metric].value, others[metric].value, difference)
+    own_columns, floor_columns = (ScoredColumns.checked(each, **columns) for each in (scores, floor.validation))
+    difference = paired_difference(metric, own_columns, floor_columns, seed=0)
+    return check_beside_floor(about, metric, metrics[metric].value, floor_metrics[metric].value, difference)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -314,20 +314,20 @@ def _cached_scores(run: Run, name: str) -> _Cached | None:
     """
     cache, train = SignalCache(run.signals(name), run.signal_identity(name)), run.split.train
     rows = cache.known("scores", pair_keys(train.queries, train.documents))
-    held = np.flatnonzero(rows >= 0)
-    if len(held):
-        return _Cached(held, cache.read("scores", rows[held]), of_embeddings=False)
+    cached = np.flatnonzero(rows >= 0)
+    if len(cached):
+        return _Cached(cached, cache.read("scores", rows[cached]), of_embeddings=False)
     chosen = np.array(sample(len(train), _COSINES, run.recipe.seed), dtype=np.int64)
     part, prompts = train.select(chosen.tolist()), run.teacher_prompts(name)
-    left = cache.known("embeddings", text_keys(part.queries, prompts[0]))
-    right = cache.known("embeddings", text_keys(part.documents, prompts[1]))
-    held = np.flatnonzero((left >= 0) & (right >= 0))
-    if not len(held):
+    query_rows = cache.known("embeddings", text_keys(part.queries, prompts[0]))
+    document_rows = cache.known("embeddings", text_keys(part.documents, prompts[1]))
+    cached = np.flatnonzero((query_rows >= 0) & (document_rows >= 0))
+    if not len(cached):
         return None
-    sides = [cache.read("embeddings", rows[held]) for rows in (left, right)]
+    sides = [cache.read("embeddings", rows[cached]) for rows in (query_rows, document_rows)]
     norms = [np.linalg.norm(side, axis=1) for side in sides]
     cosines = (sides[0] * sides[1]).sum(axis=1) / np.maximum(norms[0] * norms[1], 1e-12)
-    return _Cached(chosen[held], cosines, of_embeddings=True)
+    return _Cached(chosen[cached], cosines, of_embeddings=True)
 
 
 def _signals(run: Run, name: str, scorer: Scorer | BlackBoxScorer | TokenScorer, cached: _Cached) -> list[Finding]:
@@ -337,16 +337,16 @@ def _signals(run: Run, name: str, scorer: Scorer | BlackBoxScorer | TokenScorer,
     found = check_scale(about, cached.scores, kind)
     finite = np.isfinite(cached.scores)
     rows, scores = cached.rows[finite], cached.scores[finite]
-    known = None if labels is None else labels[rows]
-    found += check_against_labels(about, scores, known, where="training")
-    again = np.array(sample(len(rows), _ASKED_AGAIN, run.recipe.seed), dtype=np.int64)
-    part = train.select(rows[again].tolist())
-    asked = scorer.score(part.queries, part.documents)
-    found += check_same_scores(about, scores[again], asked, spread=float(scores.std()) if len(scores) else 0.0)
+    known_labels = None if labels is None else labels[rows]
+    found += check_against_labels(about, scores, known_labels, where="training")
+    repeated = np.array(sample(len(rows), _SCORED_AGAIN, run.recipe.seed), dtype=np.int64)
+    part = train.select(rows[repeated].tolist())
+    new_scores = scorer.score(part.queries, part.documents)
+    found += check_same_scores(about, scores[repeated], new_scores, spread=float(scores.std()) if len(scores) else 0.0)
     if not cached.of_embeddings:
         found += _temperature(run.recipe, name, scores, train.select(rows.tolist()))
-    if known is not None:
-        found += check_wrong_labels(about, scores, known)
+    if known_labels is not None:
+        found += check_wrong_labels(about, scores, known_labels)
     return found
 
 
@@ -358,17 +358,20 @@ def _temperature(recipe: Recipe, name: str, scores: np.ndarray, pairs: Pairs) ->
     match, kind = recipe.objectives.score_match, recipe.teachers[name].model_kind
     if match is None or match.teacher != name or match.loss == "logit_mse" or not len(scores):
         return []
-    about, given = f"score_match of {name}", torch.from_numpy(scores.astype(np.float64))
+    about, score_tensor = f"score_match of {name}", torch.from_numpy(scores.astype(np.float64))
     temperature = match.teacher_temperature or match.temperature
     if match.loss == "kl":
         ids = pairs.query_ids
         groups = np.split(np.argsort(ids, kind="stable"), np.cumsum(np.bincount(ids))[:-1])
         return check_group_temperature(
-            about, teacher_logits(given, kind, recipe.objectives.teacher_logit_scale).numpy(), groups, temperature
+            about,
+            teacher_logits(score_tensor, kind, recipe.objectives.teacher_logit_scale).numpy(),
+            groups,
+            temperature,
         )
-    units = teacher_unit(given, kind, temperature).numpy()
-    plain = teacher_unit(given, kind).clamp(1e-6, 1 - 1e-6)
-    return check_temperature(about, units, temperature, torch.logit(plain).numpy())
+    units = teacher_unit(score_tensor, kind, temperature).numpy()
+    plain_units = teacher_unit(score_tensor, kind).clamp(1e-6, 1 - 1e-6)
+    return check_temperature(about, units, temperature, torch.logit(plain_units).numpy())
 
 
 def _suspects(run: Run, name: str, cached: _Cached) -> list[list[Any]]:

@@ -50,8 +50,8 @@ def cache_signals(run: Run, actors: Actors | None = None) -> None:
     if run.recipe.signals.live:
         log.info("signals.live is set: the teachers are asked during training, nothing is cached")
         return
-    named = dict.fromkeys(name for stage in run.stages for name in stage.recipe.objectives.teachers())
-    for name in named:
+    names = dict.fromkeys(name for stage in run.stages for name in stage.recipe.objectives.teachers())
+    for name in names:
         _label(run, name, actors)
 
 
@@ -77,13 +77,13 @@ def _label(run: Run, name: str, actors: Actors | None) -> None:
             cut = _cut_texts(name, scorer, items, say=state.is_main_process)
             if state.is_main_process:
                 _say_what_it_cannot_read(name, scorer, items)
-        asked = None if actors is None else _asked_by_actors(run, name, scorer, actors)
+        on_actors = None if actors is None else _teacher_on_actors(run, name, scorer, actors)
         for kind, rows in todo.items():
             missing, title, size = _Missing(kind, *items[kind], rows), f"{name}: {kind}", run.recipe.signals.shard_size
-            if asked is None:
+            if on_actors is None:
                 _fill(cache, missing, scorer, title, size)
             else:
-                _fill_on_ray(cache, missing, asked, title, size)
+                _fill_on_ray(cache, missing, on_actors, title, size)
         cost = scorer.cost() if isinstance(scorer, BlackBoxScorer) else None
     state.wait_for_everyone()
     cache.refresh()
@@ -108,14 +108,14 @@ class _Texts:
     texts: list[str]
 
     @classmethod
-    def once(cls, given: Iterable[tuple[int, Iterable[str]]]) -> "_Texts":
+    def once(cls, parts: Iterable[tuple[int, Iterable[str]]]) -> "_Texts":
         """Return each text of a role once, in order of first occurrence."""
-        met: tuple[set[str], set[str]] = (set(), set())
+        seen: tuple[set[str], set[str]] = (set(), set())
         roles, texts = list[int](), list[str]()
-        for role, some in given:
-            for text in some:
-                if text not in met[role]:
-                    met[role].add(text)
+        for role, part_texts in parts:
+            for text in part_texts:
+                if text not in seen[role]:
+                    seen[role].add(text)
                     roles.append(role)
                     texts.append(text)
         return cls(roles, texts)
@@ -133,12 +133,12 @@ def _items(run: Run, name: str) -> dict[SignalKind, tuple[np.ndarray, Pairs | _T
         pairs = parts[0] if len(parts) == 1 else pairs_of(pair for part in parts for pair in _tuples(part))
         items["scores"] = (pair_keys(pairs.queries, pairs.documents), pairs)
     if stages := _asking(run, name, "embeddings"):
-        told = _Texts.once(part for stage in stages for part in _told(stage, name))
-        told = told.only(are_read(told.texts, run.recipe.teachers[name].scripts))
+        texts = _Texts.once(part for stage in stages for part in _texts_to_embed(stage, name))
+        texts = texts.only(are_read(texts.texts, run.recipe.teachers[name].scripts))
         prompts = run.teacher_prompts(name)
         # if both roles have the same prompt, a text has one key in both, and is computed once
-        prompted = [prompts[role] + text for role, text in zip(told.roles, told.texts, strict=True)]
-        items["embeddings"] = (text_keys(prompted), told)
+        prompted = [prompts[role] + text for role, text in zip(texts.roles, texts.texts, strict=True)]
+        items["embeddings"] = (text_keys(prompted), texts)
     return items
 
 
@@ -146,8 +146,8 @@ def _pairs(run: Run, name: str) -> Pairs:
     """Return the pairs of one stage, including those on which a mixture is calibrated."""
     pairs = taught_pairs(run)
     if name in run.recipe.objectives.mixed_teachers:
-        held = run.split.validation
-        pairs = Pairs([*pairs.queries, *held.queries], [*pairs.documents, *held.documents])
+        validation = run.split.validation
+        pairs = Pairs([*pairs.queries, *validation.queries], [*pairs.documents, *validation.documents])
     return pairs
 
 
@@ -155,16 +155,16 @@ def _tuples(pairs: Pairs) -> list[tuple[str, str]]:
     return list(zip(pairs.queries, pairs.documents, strict=True))
 
 
-def _told(run: Run, name: str) -> list[tuple[int, Iterable[str]]]:
+def _texts_to_embed(run: Run, name: str) -> list[tuple[int, Iterable[str]]]:
     """Return the texts of one stage by their roles."""
     pairs, own_role = _pairs(run, name), _own_role(run)
-    lone = 1 if own_role is None else own_role
+    lone_role = 1 if own_role is None else own_role
     sources = (source for source, _ in run.split.parallel)  # a translation matches the embedding of its source
     texts: list[tuple[int, Iterable[str]]] = [(0, pairs.queries), (1, pairs.documents)]
     if own_role is not None:  # one side is learned, and validated, against the teacher's vectors of the other
         validation = run.split.validation
         texts = [(0, chain(pairs.queries, validation.queries)), (1, chain(pairs.documents, validation.documents))]
-    return [*texts, (lone, run.split.unlabelled), (lone, sources)]
+    return [*texts, (lone_role, run.split.unlabelled), (lone_role, sources)]
 
 
 def _cut_texts(
@@ -175,7 +175,7 @@ def _cut_texts(
     say: bool,
 ) -> Any:
     """Return by kind of signal how much of the teacher's input its `max_length` cuts off."""
-    counted = {}
+    counts = {}
     for kind, (_, inputs) in items.items():
         cuts = scorer.cut_texts(*_sides(inputs)) if isinstance(scorer, TokenScorer) else {}
         if isinstance(scorer, Scorer):
@@ -183,10 +183,10 @@ def _cut_texts(
             room = scorer.max_length - scorer.n_template_tokens
             cuts = {"": sample_cut_texts(scorer.tokenizer, *texts, max_length=room)}
         for side, cut in cuts.items():
-            counted[f"{kind} {side}".strip()] = cut.to_json()
+            counts[f"{kind} {side}".strip()] = cut.to_json()
             if say:
                 cut.say(f"{name}: {kind} {side}".strip())
-    return counted
+    return counts
 
 
 def _say_what_it_cannot_read(
@@ -237,15 +237,15 @@ def _opening(run: Run, name: str) -> tuple[Path, LoadArguments]:
         return _graph(run, name, precision), LoadArguments(**{**opening, "runtime": "openvino"})
 
 
-def _asked_by_actors(
+def _teacher_on_actors(
     run: Run, name: str, scorer: Scorer | BlackBoxScorer | TokenScorer, actors: Actors
-) -> "_Asked | None":
+) -> "_TeacherOnActors | None":
     """Return the teacher in the form that actors open; None if this process has to compute its signals (logged)."""
     if not isinstance(scorer, Scorer):
         log.info("teacher %s is asked by this process: actors open models of embeddings or pairs alone", name)
         return None
     folder, opening = _opening(run, name)
-    return _Asked(TeacherFolder(folder.absolute(), revision(folder), opening), actors)
+    return _TeacherOnActors(TeacherFolder(folder.absolute(), revision(folder), opening), actors)
 
 
 def _graph(run: Run, name: str, precision: GraphPrecision) -> Path:
@@ -269,13 +269,13 @@ class _Missing:
 
     def columns(self, rows: Sequence[int]) -> dict[str, list[Any]]:
         """Return the inputs of some rows as columns: query and document of pairs, or role and text."""
-        given = self.inputs
-        if isinstance(given, Pairs):
+        inputs = self.inputs
+        if isinstance(inputs, Pairs):
             return {
-                "query": [given.queries[row] for row in rows],
-                "document": [given.documents[row] for row in rows],
+                "query": [inputs.queries[row] for row in rows],
+                "document": [inputs.documents[row] for row in rows],
             }
-        return {"role": [given.roles[row] for row in rows], "text": [given.texts[row] for row in rows]}
+        return {"role": [inputs.roles[row] for row in rows], "text": [inputs.texts[row] for row in rows]}
 
 
 def _fill(
@@ -283,36 +283,38 @@ def _fill(
 ) -> None:
     from accelerate import PartialState
 
-    state, n_items, left = PartialState(), len(missing.keys), len(missing.rows)
-    n_asking, mine = state.num_processes, missing.rows[state.process_index :: state.num_processes]
+    state, n_items, n_left = PartialState(), len(missing.keys), len(missing.rows)
+    n_asking, own_rows = state.num_processes, missing.rows[state.process_index :: state.num_processes]
     if isinstance(scorer, BlackBoxScorer):  # only one process calls a server, within one budget
-        n_asking, mine = 1, missing.rows[: left * state.is_main_process]
+        n_asking, own_rows = 1, missing.rows[: n_left * state.is_main_process]
         if scorer.runtime == "file":  # a file is read once for all items
-            shard_size = max(left, 1)
-    with progress(title, n_items, start=n_items - left, show=state.is_main_process) as report:
-        for chunk in batched(mine.tolist(), shard_size):
-            n_of_all = min(left, len(chunk) * n_asking)  # the other processes are about as far
-            left -= n_of_all
-            with reaching(report, n_of_all) as count:
+            shard_size = max(n_left, 1)
+    with progress(title, n_items, start=n_items - n_left, show=state.is_main_process) as report:
+        for chunk in batched(own_rows.tolist(), shard_size):
+            n_done = min(n_left, len(chunk) * n_asking)  # the other processes are about as far
+            n_left -= n_done
+            with reaching(report, n_done) as count:
                 values = _ask(scorer, missing, np.asarray(chunk), lambda n: count(n * n_asking))
             _store(cache, missing, chunk, values, title)
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _TeacherOnActors:
     """A teacher, and the actors of a cluster that run it."""
 
     teacher: TeacherFolder
     actors: Actors
 
 
-def _fill_on_ray(cache: SignalCache, missing: _Missing, asked: _Asked, title: str, shard_size: int) -> None:
+def _fill_on_ray(
+    cache: SignalCache, missing: _Missing, on_actors: _TeacherOnActors, title: str, shard_size: int
+) -> None:
     """Fill a cache with the same shards that one process writes."""
     parts = list(batched(missing.rows.tolist(), shard_size))
     chunks = [missing.columns(part) for part in parts]
     n_items = len(missing.keys)
     with progress(title, n_items, start=n_items - len(missing.rows)) as report:
-        for number, values in ask_on_ray(asked.teacher, missing.kind, chunks, asked.actors):
+        for number, values in ask_on_ray(on_actors.teacher, missing.kind, chunks, on_actors.actors):
             _store(cache, missing, parts[number], values, title)
             report(len(parts[number]))
 

@@ -99,10 +99,10 @@ def _read(path: Path) -> dict[str, Any]:
     return config
 
 
-def _device(given: Any, path: Path) -> str:
-    if not isinstance(given, str) or not _DEVICES.fullmatch(given):
-        raise BadInput(f"{path}: device is {given!r}; auto, cpu, mps, cuda and cuda:0 are accepted")
-    return given
+def _device(device: Any, path: Path) -> str:
+    if not isinstance(device, str) or not _DEVICES.fullmatch(device):
+        raise BadInput(f"{path}: device is {device!r}; auto, cpu, mps, cuda and cuda:0 are accepted")
+    return device
 
 
 def _whole(value: Any) -> int:

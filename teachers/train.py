@@ -64,8 +64,11 @@ def train_teacher(run: Run, name: str) -> None:
 def _with_training_as_made(folder: Path, inputs: dict[str, Any]) -> dict[str, Any]:
     """Return the inputs with a finished folder's training section, because it does not affect a frozen teacher."""
     card = read_card(folder)
-    made = {} if card is None else card.details.get("inputs", {}).get("teacher", {})
-    return inputs | {"teacher": inputs["teacher"] | ({"training": made["training"]} if "training" in made else {})}
+    stored_section = {} if card is None else card.details.get("inputs", {}).get("teacher", {})
+    return inputs | {
+        "teacher": inputs["teacher"]
+        | ({"training": stored_section["training"]} if "training" in stored_section else {})
+    }
 
 
 def _inputs(run: Run, name: str, teacher: Teacher) -> dict[str, Any]:

@@ -48,10 +48,10 @@ class Base:
 def fresh_bases(run: Run, texts: Sequence[str], max_length: int) -> list[Base]:
     """Return a fresh encoder for each vocabulary of the plan; a vocabulary may stay smaller if the texts are few."""
     plan, bases = run.recipe.plan, []
-    for wanted in plan.vocabulary or _VOCABULARY:
+    for size in plan.vocabulary or _VOCABULARY:
         settings = FreshBackbone(
             tokenizer="unigram" if plan.family == "xlm-roberta" else "wordpiece",
-            vocabulary=wanted,
+            vocabulary=size,
             layers=1,
             width=16,
             heads=1,
@@ -59,7 +59,7 @@ def fresh_bases(run: Run, texts: Sequence[str], max_length: int) -> list[Base]:
         )
         base = base_of(run, settings, texts)
         if run.recipe.data.train == "bundled":  # in place of a text that would fill the vocabulary
-            base = replace(base, tokenizer=_filled(base.tokenizer, wanted))
+            base = replace(base, tokenizer=_filled(base.tokenizer, size))
         base.config.vocab_size = len(base.tokenizer)
         bases.append(base)
     return bases
@@ -68,18 +68,18 @@ def fresh_bases(run: Run, texts: Sequence[str], max_length: int) -> list[Base]:
 def cut_bases(run: Run, backbone: str | TeacherBackbone, texts: Sequence[str]) -> list[Base]:
     """Return an encoder to cut layers from, for each vocabulary and width of the plan or the student's section."""
     whole, student, plan = base_of(run, backbone, texts), run.recipe.student, run.recipe.plan
-    own = Student(kind="bi_encoder", backbone=backbone) if student is None else student
-    vocabularies, narrower = [own.vocabulary], [own.width]
+    section = Student(kind="bi_encoder", backbone=backbone) if student is None else student
+    vocabularies, widths = [section.vocabulary], [section.width]
     if plan.vocabulary is not None:
-        corpus = () if own.vocabulary is None else own.vocabulary.texts
+        corpus = () if section.vocabulary is None else section.vocabulary.texts
         vocabularies = [Vocabulary(trim=Trim(size=size), texts=corpus) for size in plan.vocabulary]
     if plan.widths is not None or plan.feed_forward is not None:
         sizes = itertools.product(plan.widths or (None,), plan.feed_forward or (None,))
-        narrower = [_width(whole, hidden, share) for hidden, share in sizes]
+        widths = [_width(whole, hidden, share) for hidden, share in sizes]
     return [
-        _changed(run, whole, own.model_copy(update={"vocabulary": vocabulary, "width": width}))
+        _changed(run, whole, section.model_copy(update={"vocabulary": vocabulary, "width": width}))
         for vocabulary in vocabularies
-        for width in narrower
+        for width in widths
     ]
 
 
@@ -113,8 +113,10 @@ def _changed(run: Run, whole: Base, section: Student) -> Base:
             change_vocabulary(model, section.vocabulary, student_corpus(run, section), seed=seed)
         if section.embedding_rank is not None:
             factorise(model, section.embedding_rank, student_corpus(run, section))
-    stated = section.model_dump(mode="json", include={"vocabulary", "width"}, exclude_none=True, exclude_defaults=True)
-    return Base(transformer_of(model).config, tokenizer_of(model), whole.n_layers, stated)
+    stated_section = section.model_dump(
+        mode="json", include={"vocabulary", "width"}, exclude_none=True, exclude_defaults=True
+    )
+    return Base(transformer_of(model).config, tokenizer_of(model), whole.n_layers, stated_section)
 
 
 def _one_layer(whole: Base, max_length: int, seed: int) -> Any:

@@ -76,10 +76,10 @@ def keep_layers(transformer: Any, layers: Sequence[int]) -> None:
     if max(layers) >= len(stack):
         raise BadInput(f"layers {list(layers)}: the backbone has {len(stack)}, counted from 0 to {len(stack) - 1}")
     config, weights = _cut_config(transformer.config, layers), _cut_weights(transformer, path, layers)
-    wrong = stock_difference(transformer, config, weights)
-    if wrong:
+    misfits = stock_difference(transformer, config, weights)
+    if misfits:
         raise BadInput(
-            f"layers {list(layers)}: a {config.model_type} whose first layer was layer {layers[0]} cannot be saved ({wrong[0]} has no place there); keep layer 0"
+            f"layers {list(layers)}: a {config.model_type} whose first layer was layer {layers[0]} cannot be saved ({misfits[0]} has no place there); keep layer 0"
         )
     rebuild(transformer, config, weights)
 
@@ -123,13 +123,13 @@ def layers_by_importance(
     _check_number("importance", n_kept, len(kept))
     training = model.training
     model.eval()
-    whole, steps = outputs(model, kind, batches), []
+    whole_outputs, steps = outputs(model, kind, batches), []
     n_trials = sum(range(n_kept + 1, len(kept) + 1))
     with progress("layers: leaving out one by one", n_trials * len(batches)) as report:
         while len(kept) > n_kept:
             changes = {
-                layer: output_change(whole, said)
-                for layer, said in _without_each(model, kind, kept, batches, report).items()
+                layer: output_change(whole_outputs, reduced_outputs)
+                for layer, reduced_outputs in _without_each(model, kind, kept, batches, report).items()
             }
             least = min(changes, key=lambda layer: changes[layer])
             kept.remove(least)
@@ -147,36 +147,36 @@ def _without_each(
     _, stack = layer_stack(transformer)
     others = {layer: [other for other in kept if other != layer] for layer in kept}
     loadable = [layer for layer in kept if _is_loadable(transformer, others[layer])]
-    said: dict[int, list[Tensor]] = {layer: [] for layer in loadable}
+    outputs_without: dict[int, list[Tensor]] = {layer: [] for layer in loadable}
     for batch in batches:
-        made = dict[int, Any]()
-        with _only(transformer, [stack[layer] for layer in kept]), hooked(_named(stack, kept), _noting(made)):
+        layer_outputs = dict[int, Any]()
+        with _only(transformer, [stack[layer] for layer in kept]), hooked(_named(stack, kept), _noting(layer_outputs)):
             outputs(model, kind, [batch])
         for layer in loadable:
-            before = [_giving(stack[other], made[other]) for other in others[layer] if other < layer]
+            before = [_giving(stack[other], layer_outputs[other]) for other in others[layer] if other < layer]
             behind = [stack[other] for other in others[layer] if other > layer]
             with _only(transformer, [*before, *behind]):
-                said[layer].append(outputs(model, kind, [batch]))
+                outputs_without[layer].append(outputs(model, kind, [batch]))
         report(len(kept))
-    return {layer: torch.cat(parts) for layer, parts in said.items()}
+    return {layer: torch.cat(parts) for layer, parts in outputs_without.items()}
 
 
 def _named(stack: nn.ModuleList, layers: Sequence[int]) -> dict[str, nn.Module]:
     return {str(layer): stack[layer] for layer in layers}
 
 
-def _noting(made: dict[int, Any]) -> Callable[[str, Any, Any], None]:
+def _noting(layer_outputs: dict[int, Any]) -> Callable[[str, Any, Any], None]:
     def note(name: str, inputs: Any, output: Any) -> None:
-        made[int(name)] = output
+        layer_outputs[int(name)] = output
 
     return note
 
 
 def _giving(layer: nn.Module, output: Any) -> nn.Module:
     """Return a copy of a layer that returns a given output without computing it again."""
-    answering = copy.copy(layer)
-    answering.__dict__["forward"] = lambda *args, **kwargs: output
-    return answering
+    stand_in = copy.copy(layer)
+    stand_in.__dict__["forward"] = lambda *args, **kwargs: output
+    return stand_in
 
 
 def _is_loadable(transformer: Any, layers: Sequence[int]) -> bool:

@@ -64,8 +64,8 @@ def principal_axes(vectors: np.ndarray, n_axes: int) -> tuple[np.ndarray, float]
     >>> axes.round(3).tolist(), round(share, 3)  # E[xxᵀ] = [[.453, .480], [.480, .547]]: eigenvalues .982 and .018
     ([[0.672], [0.741]], 0.982)
     """
-    wide = vectors.astype(np.float64)
-    values, axes = np.linalg.eigh(wide.T @ wide / len(wide))  # ascending
+    doubles = vectors.astype(np.float64)
+    values, axes = np.linalg.eigh(doubles.T @ doubles / len(doubles))  # ascending
     axes, values = axes[:, ::-1][:, :n_axes], values[::-1]
     signs = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
     return (axes * signs).astype(np.float32), float(values[:n_axes].sum() / values.sum())
@@ -78,10 +78,10 @@ def least_squares(inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
     *Shape:* inputs: (n, width); targets: (n, k) → (width, k) float32
     """
-    wide = inputs.astype(np.float64)
-    width = wide.shape[1]
-    ridged = wide.T @ wide + _RIDGE_TEXTS / width * np.eye(width)
-    return np.asarray(np.linalg.solve(ridged, wide.T @ targets.astype(np.float64)), dtype=np.float32)
+    doubles = inputs.astype(np.float64)
+    width = doubles.shape[1]
+    ridged = doubles.T @ doubles + _RIDGE_TEXTS / width * np.eye(width)
+    return np.asarray(np.linalg.solve(ridged, doubles.T @ targets.astype(np.float64)), dtype=np.float32)
 
 
 def with_output(
@@ -110,8 +110,9 @@ def with_output(
     is_own = targets is not None and targets.shape == vectors.shape and _mean_cosine(vectors, targets) > _SAME_COSINE
     if section.dimensions is not None:
         space = vectors if targets is None else targets
-        own = np.array([text == told for text, told, _ in sample])  # translations would count a text twice
-        axes, details["share_kept"] = _axes(section.dimensions, space[own], is_own=targets is None)
+        # translations would count a text twice
+        is_untranslated = np.array([text == teacher_text for text, teacher_text, _ in sample])
+        axes, details["share_kept"] = _axes(section.dimensions, space[is_untranslated], is_own=targets is None)
         targets = None if targets is None else targets @ axes
     if axes is not None and (targets is None or is_own):
         weight = axes
@@ -127,17 +128,17 @@ def with_output(
 
 def _axes(n_axes: int, space: np.ndarray, is_own: bool) -> tuple[np.ndarray, float]:
     if n_axes > space.shape[1]:
-        whose = "the student's" if is_own else "the teacher's"
-        raise BadInput(f"student.dimensions {n_axes} is more than {whose} {space.shape[1]}; ask for no more")
+        owner = "the student's" if is_own else "the teacher's"
+        raise BadInput(f"student.dimensions {n_axes} is more than {owner} {space.shape[1]}; ask for no more")
     if len(space) < n_axes:
         raise BadInput(f"student.dimensions {n_axes} from {len(space)} texts; give more pairs, or data.unlabelled")
     return principal_axes(space, n_axes)
 
 
-Told = tuple[str, str, int]  # the student's text, the teacher's text, query (0) or document (1)
+_SampledText = tuple[str, str, int]  # the student's text, the teacher's text, query (0) or document (1)
 
 
-def _sample(run: Run) -> list[Told]:
+def _sample(run: Run) -> list[_SampledText]:
     """Return texts of the pairs, other texts if the pairs are few, and translations if a teacher is matched."""
     split, rng = run.split, np.random.default_rng(run.recipe.seed)
     roles = dict.fromkeys(split.train.documents, 1) | dict.fromkeys(split.train.queries, 0)
@@ -150,21 +151,21 @@ def _sample(run: Run) -> list[Told]:
     return [*_drawn(_read_by_all(run, texts), rng), *_drawn(_read_by_all(run, translations), rng)]
 
 
-def _read_by_all(run: Run, items: list[Told]) -> list[Told]:
+def _read_by_all(run: Run, items: list[_SampledText]) -> list[_SampledText]:
     """Return the items that every matched teacher can read: axes and maps are fitted on embeddings of all teachers."""
     match = run.recipe.objectives.embedding_match
     for name in () if match is None else match.named:
         scripts = run.recipe.teachers[name].scripts
         if scripts is not None:
-            items = list(compress(items, are_read([told for _, told, _ in items], scripts)))
+            items = list(compress(items, are_read([teacher_text for _, teacher_text, _ in items], scripts)))
     return items
 
 
-def _drawn(items: list[Told], rng: np.random.Generator) -> list[Told]:
+def _drawn(items: list[_SampledText], rng: np.random.Generator) -> list[_SampledText]:
     return [items[i] for i in np.sort(rng.permutation(len(items))[:_SAMPLE_TEXTS])]
 
 
-def _embedded(model: Any, sample: list[Told], prompts: tuple[str, str]) -> np.ndarray:
+def _embedded(model: Any, sample: list[_SampledText], prompts: tuple[str, str]) -> np.ndarray:
     """Embed the student's texts with a model. *Shape:* (n_texts, width), unit length."""
     texts = [prompts[role] + text for text, _, role in sample]
     # prompt="": the texts already contain the prompt that the model may store as its default
@@ -174,13 +175,13 @@ def _embedded(model: Any, sample: list[Told], prompts: tuple[str, str]) -> np.nd
     return vectors
 
 
-def _targets(run: Run, sample: list[Told], matched_width: int | None) -> np.ndarray | None:
+def _targets(run: Run, sample: list[_SampledText], matched_width: int | None) -> np.ndarray | None:
     """Return the target embeddings: the matched teacher's, else those of a teacher as the backbone; else None."""
-    told, roles = [told for _, told, _ in sample], [role for _, _, role in sample]
+    teacher_texts, roles = [text for _, text, _ in sample], [role for _, _, role in sample]
     if matched_width is not None:
         match = run.recipe.objectives.embedding_match
         assert match is not None
-        return unit_rows(embedding_source(run, match).embeddings(told, roles)(np.arange(len(told))))
+        return unit_rows(embedding_source(run, match).embeddings(teacher_texts, roles)(np.arange(len(teacher_texts))))
     if run.before is not None:  # an earlier stage has trained the model, so the backbone is no target any more
         return None
     backbone = run.student_section.backbone
@@ -188,7 +189,7 @@ def _targets(run: Run, sample: list[Told], matched_width: int | None) -> np.ndar
     if teacher is None or teacher.kind != "bi_encoder" or not isinstance(backbone, TeacherBackbone):
         return None
     scorer = load(run.teacher(backbone.teacher), runtime="torch", max_length=teacher.max_length)
-    return unit_rows(encode_by_role(scorer, told, roles))
+    return unit_rows(encode_by_role(scorer, teacher_texts, roles))
 
 
 def _mean_cosine(left: np.ndarray, right: np.ndarray) -> float:
@@ -202,17 +203,17 @@ def _with_map(model: Any, weight: np.ndarray) -> Any:
     """
     import torch
 
-    new = torch.from_numpy(np.ascontiguousarray(weight))
+    map_weight = torch.from_numpy(np.ascontiguousarray(weight))
     with torch.no_grad():
         if is_static(model):
-            return _static_along(model, model[0].embedding.weight @ new)
+            return _static_along(model, model[0].embedding.weight @ map_weight)
         body = list(model)
         last = next(module for module in reversed(body) if type(module).__name__ != "Normalize")
         if type(last).__name__ == "Dense" and _is_linear(last):
-            new = last.linear.weight.T @ new
+            map_weight = last.linear.weight.T @ map_weight
             body = body[: body.index(last)]
-        widened = bi_encoder(body, None, new.shape[1])
-        widened[len(widened) - 2].linear.weight.copy_(new.T)
+        widened = bi_encoder(body, None, map_weight.shape[1])
+        widened[len(widened) - 2].linear.weight.copy_(map_weight.T)
     return widened
 
 

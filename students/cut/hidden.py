@@ -56,8 +56,8 @@ def project_hidden(
     for features in batches:
         with _norm_rows(transformer, norms, features) as rows:
             transformer(**features)
-        for name, (entered, left) in rows.items():
-            moments[name].add(_normalised(stock.get_submodule(name), entered @ basis), left)
+        for name, (state_before, state_after) in rows.items():
+            moments[name].add(_normalised(stock.get_submodule(name), state_before @ basis), state_after)
     fits = {
         name: _fit(moments[name], basis, only_read=name in only_read, has_shift=f"{name}.bias" in weights)
         for name in norms
@@ -126,10 +126,10 @@ def _sources(
 ) -> dict[str, str]:
     """Return, for every map that reads hidden states, the norm whose output it reads: the norm with the same values."""
     names = [name for layer in layers for name in (*layer.attention_in, *layer.position_in, *layer.feed_forward_in)]
-    read: dict[str, Tensor] = {}
+    inputs_by_name: dict[str, Tensor] = {}
 
     def note(name: str, inputs: tuple[Tensor, ...], _: Tensor) -> None:
-        read.setdefault(name, _rows(inputs[0], features))
+        inputs_by_name.setdefault(name, _rows(inputs[0], features))
 
     with (
         _norm_rows(transformer, norms, features) as rows,
@@ -138,9 +138,9 @@ def _sources(
         transformer(**features)
     return {
         name: norm
-        for name, values in read.items()
-        for norm, (_, left) in rows.items()
-        if values.shape == left.shape and torch.equal(values, left)
+        for name, values in inputs_by_name.items()
+        for norm, (_, state_after) in rows.items()
+        if values.shape == state_after.shape and torch.equal(values, state_after)
     }
 
 
@@ -151,17 +151,17 @@ def _only_read(transformer: Any, layers: Sequence[Layer], norms: Sequence[str], 
     """
     path, stack = layer_stack(transformer)
     writing = {name: transformer.get_submodule(name) for name in (layers[0].attention_out, layers[0].feed_forward_out)}
-    seen: list[Tensor] = []
+    states: list[Tensor] = []
 
     def silence(_: str, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
         return torch.zeros_like(output)
 
     def note(_: str, inputs: tuple[Tensor, ...], output: Any) -> None:
-        seen.extend((inputs[0], output if isinstance(output, Tensor) else output[0]))
+        states.extend((inputs[0], output if isinstance(output, Tensor) else output[0]))
 
     with hooked(writing, silence), hooked({path: stack[0]}, note):
         transformer(**features)
-    passes_through = torch.allclose(seen[0], seen[1], atol=_PRE_NORM_TOLERANCE)
+    passes_through = torch.allclose(states[0], states[1], atol=_PRE_NORM_TOLERANCE)
     return {name for name in norms if passes_through and name.startswith(f"{path}.")}
 
 
@@ -174,10 +174,13 @@ def _spread(transformer: Any, norms: Sequence[str], only_read: set[str], batches
     for features in batches:
         with _norm_rows(transformer, norms, features) as rows:
             transformer(**features)
-        for name, (entered, left) in rows.items():
-            state = entered if name in only_read else left
+        for name, (state_before, state_after) in rows.items():
+            state = state_before if name in only_read else state_after
             moments[name].add(state, state[:, :0])
-    covariances = [each.new_new / each.n - torch.outer(each.mean_new, each.mean_new) for each in moments.values()]
+    covariances = [
+        norm_moments.new_new / norm_moments.n - torch.outer(norm_moments.mean_new, norm_moments.mean_new)
+        for norm_moments in moments.values()
+    ]
     return torch.stack([covariance / covariance.trace() for covariance in covariances]).mean(dim=0)
 
 
@@ -202,18 +205,18 @@ def choose_dimensions(covariance: Tensor, n: int) -> tuple[Tensor, float]:
 
     *Shape:* (width, width) → (width, n)
     """
-    left, chosen = covariance.double().clone(), list[int]()
-    total = float(left.trace())
+    residual, chosen = covariance.double().clone(), list[int]()
+    total = float(residual.trace())
     for _ in range(n):
-        variances = left.diagonal().clamp_min(1e-12)
-        gains = left.square().sum(dim=0) / variances
+        variances = residual.diagonal().clamp_min(1e-12)
+        gains = residual.square().sum(dim=0) / variances
         gains[chosen] = -1.0
         best = int(gains.argmax())
         chosen.append(best)
-        left = left - torch.outer(left[:, best], left[best]) / variances[best]
+        residual = residual - torch.outer(residual[:, best], residual[best]) / variances[best]
     basis = torch.zeros(len(covariance), n)
     basis[torch.tensor(sorted(chosen)), torch.arange(n)] = 1.0
-    return basis.to(covariance.device), 1 - max(0.0, float(left.trace())) / total
+    return basis.to(covariance.device), 1 - max(0.0, float(residual.trace())) / total
 
 
 def _normalised(norm: nn.Module, states: Tensor) -> Tensor:
@@ -238,7 +241,7 @@ class _Moments:
         self.n += len(new)
         added = [new.sum(dim=0), old.sum(dim=0), new.T @ new, new.T @ old]
         added = [values.double() for values in added]
-        self.sums = [one + other for one, other in zip(self.sums, added, strict=True)] if self.sums else added
+        self.sums = [total + addend for total, addend in zip(self.sums, added, strict=True)] if self.sums else added
 
     @property
     def mean_new(self) -> Tensor:
@@ -322,8 +325,8 @@ def prediction(new: Iterable[Tensor], old: Iterable[Tensor]) -> tuple[Tensor, Te
     *Shape:* each (n_rows, new_width) and (n_rows, old_width) → (old_width, new_width), (old_width,)
     """
     moments = _Moments()
-    for one, other in zip(new, old, strict=True):
-        moments.add(one, other)
+    for new_states, old_states in zip(new, old, strict=True):
+        moments.add(new_states, old_states)
     n, mean_new, mean_old = moments.n, moments.mean_new, moments.mean_old
     covariance = moments.new_new / n - torch.outer(mean_new, mean_new)
     back = ridge(covariance, moments.new_old / n - torch.outer(mean_new, mean_old))

@@ -93,10 +93,10 @@ def output_change(before: Tensor, after: Tensor) -> float:
     >>> output_change(torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[2.0], [1.0], [0.0]]))
     2.0
     """
-    one, other = (_values(values).double() for values in (before, after))
-    one, other = one - one.mean(), other - other.mean()
-    norms = float(one.norm() * other.norm())
-    return 1.0 if norms == 0 else round(1 - float(one @ other) / norms, 9)
+    values_before, values_after = (_values(values).double() for values in (before, after))
+    values_before, values_after = values_before - values_before.mean(), values_after - values_after.mean()
+    norms = float(values_before.norm() * values_after.norm())
+    return 1.0 if norms == 0 else round(1 - float(values_before @ values_after) / norms, 9)
 
 
 def _values(outputs: Tensor) -> Tensor:
@@ -125,12 +125,12 @@ def head_and_neuron_importance(
     transformer = transformer_of(model)
     n_heads = transformer.config.num_attention_heads
     names = [name for layer in layers for name in (layer.attention_out, layer.feed_forward_out)]
-    entered: dict[str, Tensor] = {}
+    part_inputs: dict[str, Tensor] = {}
 
     def noting(name: str) -> Any:
         def note(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             inputs[0].retain_grad()
-            entered[name] = inputs[0]
+            part_inputs[name] = inputs[0]
 
         return note
 
@@ -142,8 +142,8 @@ def head_and_neuron_importance(
             torch.autograd.backward(scores.sum())
             for layer in layers:
                 for name, n_gates in ((layer.attention_out, n_heads), (layer.feed_forward_out, None)):
-                    moved = _gate_gradients(entered[name], batch.n_pairs, n_gates).abs().sum(dim=0)
-                    totals[name] = totals[name] + moved if name in totals else moved
+                    gradients = _gate_gradients(part_inputs[name], batch.n_pairs, n_gates).abs().sum(dim=0)
+                    totals[name] = totals[name] + gradients if name in totals else gradients
     finally:
         for handle in handles:
             handle.remove()
@@ -155,9 +155,9 @@ def head_and_neuron_importance(
     )
 
 
-def _pair_scores(said: Tensor, kind: ModelKind, n_pairs: int) -> Tensor:
+def _pair_scores(results: Tensor, kind: ModelKind, n_pairs: int) -> Tensor:
     """Return logits or cosines. *Shape:* (n_pairs,)."""
-    return said[:, 0] if kind == "cross_encoder" else (said[:n_pairs] * said[n_pairs:]).sum(dim=-1)
+    return results[:, 0] if kind == "cross_encoder" else (results[:n_pairs] * results[n_pairs:]).sum(dim=-1)
 
 
 def _gate_gradients(value: Tensor, n_pairs: int, n_gates: int | None) -> Tensor:
@@ -167,7 +167,7 @@ def _gate_gradients(value: Tensor, n_pairs: int, n_gates: int | None) -> Tensor:
     """
     if value.grad is None:
         raise ValueError("the scores do not depend on a part whose importance is asked")
-    moved = (value.detach() * value.grad).sum(dim=1).float()  # (n_rows, width)
-    if len(moved) > n_pairs:
-        moved = moved[:n_pairs] + moved[n_pairs:]
-    return moved if n_gates is None else moved.view(n_pairs, n_gates, -1).sum(dim=-1)
+    gradients = (value.detach() * value.grad).sum(dim=1).float()  # (n_rows, width)
+    if len(gradients) > n_pairs:
+        gradients = gradients[:n_pairs] + gradients[n_pairs:]
+    return gradients if n_gates is None else gradients.view(n_pairs, n_gates, -1).sum(dim=-1)

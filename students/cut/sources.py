@@ -37,7 +37,11 @@ def _of_all_texts(run: Run, name: str) -> SignalSource:
 
 def scripts_of(run: Run, names: Iterable[str]) -> dict[str, Any]:
     """Return the scripts that teachers read, for a fingerprint; {} if all of them read all texts."""
-    scripts = {name: list(read) for name in names if (read := run.recipe.teachers[name].scripts) is not None}
+    scripts = {
+        name: list(teacher_scripts)
+        for name in names
+        if (teacher_scripts := run.recipe.teachers[name].scripts) is not None
+    }
     return {"scripts": scripts} if scripts else {}
 
 
@@ -73,11 +77,11 @@ class AlongAxes:
 
     def embeddings(self, texts: Sequence[str], roles: Sequence[int]) -> Callable[[np.ndarray], np.ndarray]:
         """Return a function from indices of these texts to embeddings along the axes, (n, width), of unit length."""
-        read = self.source.embeddings(texts, roles)
+        source_vectors = self.source.embeddings(texts, roles)
 
         def along(numbers: np.ndarray) -> np.ndarray:
-            turned: np.ndarray = read(numbers) @ self.axes
-            turned /= np.maximum(np.linalg.norm(turned, axis=1, keepdims=True), 1e-12)
-            return turned
+            vectors: np.ndarray = source_vectors(numbers) @ self.axes
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+            return vectors
 
         return along

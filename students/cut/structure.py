@@ -103,7 +103,7 @@ def find_layers(transformer: Any, features: Mapping[str, Tensor]) -> list[Layer]
 
     with hooked(maps, note):
         transformer(**features)
-    return [_parts(transformer, made) for made in calls.values()]
+    return [_parts(transformer, layer_calls) for layer_calls in calls.values()]
 
 
 def _parts(transformer: Any, calls: Sequence[tuple[str, Tensor]]) -> Layer:
@@ -118,8 +118,8 @@ def _parts(transformer: Any, calls: Sequence[tuple[str, Tensor]]) -> Layer:
     return Layer(tuple(dict.fromkeys(reading)), tuple(positions), before[-1], tuple(ups), calls[-1][0])
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
-    return one.data_ptr() == other.data_ptr() and one.shape == other.shape
+def _same(first: Tensor, second: Tensor) -> bool:
+    return first.data_ptr() == second.data_ptr() and first.shape == second.shape
 
 
 def per_head_tables(transformer: Any) -> list[str]:
@@ -173,17 +173,17 @@ def check_order(transformer: Any, layers: Sequence[Layer], features: Mapping[str
     n_heads = transformer.config.num_attention_heads
     head_size = transformer.get_submodule(layers[0].attention_out).in_features // n_heads
     weights = {name: weight.clone() for name, weight in transformer.state_dict().items()}
-    changed = dict(weights)
+    permuted = dict(weights)
     generator = torch.Generator().manual_seed(0)
     heads = torch.randperm(n_heads, generator=generator)
     for name in per_head_tables(transformer):
-        changed[f"{name}.weight"] = changed[f"{name}.weight"][:, heads]
+        permuted[f"{name}.weight"] = permuted[f"{name}.weight"][:, heads]
     for layer in layers:
-        keep_heads(changed, layer, heads.tolist(), head_size)
-        n_neurons = changed[f"{layer.feed_forward_out}.weight"].shape[1]
-        keep_neurons(changed, layer, torch.randperm(n_neurons, generator=generator).tolist())
+        keep_heads(permuted, layer, heads.tolist(), head_size)
+        n_neurons = permuted[f"{layer.feed_forward_out}.weight"].shape[1]
+        keep_neurons(permuted, layer, torch.randperm(n_neurons, generator=generator).tolist())
     before = transformer(**features)[0]
-    transformer.load_state_dict(changed)
+    transformer.load_state_dict(permuted)
     after = transformer(**features)[0]
     transformer.load_state_dict(weights)
     difference = float((before - after).abs().max() / before.abs().max())
@@ -211,9 +211,9 @@ def stock_difference(transformer: Any, config: Any, weights: Mapping[str, Tensor
     stock = stock_model(transformer, config)
     if stock is None:
         return [f"{type(transformer).__name__} refuses the config"]
-    expected = {name: weight.shape for name, weight in stock.state_dict().items()}
-    given = {name: weight.shape for name, weight in weights.items()}
-    return sorted(name for name in {*expected, *given} if expected.get(name) != given.get(name))
+    stock_shapes = {name: weight.shape for name, weight in stock.state_dict().items()}
+    shapes = {name: weight.shape for name, weight in weights.items()}
+    return sorted(name for name in {*stock_shapes, *shapes} if stock_shapes.get(name) != shapes.get(name))
 
 
 def rebuild(transformer: Any, config: Any, weights: Mapping[str, Tensor]) -> None:
@@ -225,17 +225,17 @@ def rebuild(transformer: Any, config: Any, weights: Mapping[str, Tensor]) -> Non
     """
     from transformers.initialization import no_init_weights
 
-    wrong = stock_difference(transformer, config, weights)
-    if wrong:
+    misfits = stock_difference(transformer, config, weights)
+    if misfits:
         raise BadInput(
-            f"{type(transformer).__name__} cannot be loaded from such a config: {', '.join(wrong[:3])}{' …' if len(wrong) > 3 else ''} would not fit"
+            f"{type(transformer).__name__} cannot be loaded from such a config: {', '.join(misfits[:3])}{' …' if len(misfits) > 3 else ''} would not fit"
         )
     with no_init_weights():
         stock = _without_absent(type(transformer)(copy.deepcopy(config)), transformer)
     stock.load_state_dict(dict(weights))
-    trained = {name: parameter.requires_grad for name, parameter in transformer.named_parameters()}
+    requires_grad = {name: parameter.requires_grad for name, parameter in transformer.named_parameters()}
     for name, parameter in stock.named_parameters():
-        parameter.requires_grad_(trained.get(name, True))
+        parameter.requires_grad_(requires_grad.get(name, True))
     first = next(transformer.parameters())
     stock.to(device=first.device, dtype=first.dtype).train(transformer.training)
     transformer.__dict__ = stock.__dict__  # both have the same class, so this replaces the whole object

@@ -88,13 +88,13 @@ def narrow(
         {name: value.to(transformer.device) for name, value in batch.features.items() if name in accepted}
         for batch in batches
     ]
-    few = {name: value[:_FEW_ROWS] for name, value in features[0].items()}
-    layers = find_layers(transformer, few)
+    first_rows = {name: value[:_FEW_ROWS] for name, value in features[0].items()}
+    layers = find_layers(transformer, first_rows)
     old = _sizes(transformer, layers)
     new = _planned(transformer, layers, old, width)
     details = {}
     if new != old:
-        check_order(transformer, layers, few)
+        check_order(transformer, layers, first_rows)
         if new.hidden != old.hidden:
             _check_modules(model)
         change, sample = _Change(layers, old, new), _Sample(batches, features)
@@ -131,9 +131,9 @@ def _narrow(
         rebuild(transformer, config, weights)
         return details
     weights, share = project_hidden(transformer, layers, weights, stock, sample.features, hidden_by)
-    before = [last_states(transformer, each) for each in sample.features]
+    states_before = [last_states(transformer, each) for each in sample.features]
     rebuild(transformer, config, weights)
-    back, offset = prediction((last_states(transformer, each) for each in sample.features), before)
+    back, offset = prediction((last_states(transformer, each) for each in sample.features), states_before)
     _follow(model, kind, back, offset, way_back)
     return {**details, "hidden": new.hidden, "hidden_by": hidden_by, "variance_kept": round(share, 4)}
 
@@ -199,8 +199,8 @@ def _tied(kind: str, old: _Sizes, width: Width, n_heads: int, hidden: int) -> tu
         hidden = max(1, round(hidden / size)) * size
     if hidden % size:
         below = hidden // size * size
-        near = " or ".join(str(accepted) for accepted in (below, below + size) if accepted)
-        raise BadInput(f"student.width.hidden: {hidden}; {kind} has whole heads of {size}, set {near}")
+        choices = " or ".join(str(choice) for choice in (below, below + size) if choice)
+        raise BadInput(f"student.width.hidden: {hidden}; {kind} has whole heads of {size}, set {choices}")
     if width.heads is not None and n_heads != hidden // size:
         raise BadInput(
             f"student.width.heads: {n_heads}; {kind} at hidden size {hidden} has {hidden // size} heads of {size}, leave heads out"

@@ -39,8 +39,8 @@ def settled(scores: np.ndarray, own_scores: np.ndarray) -> tuple[np.ndarray, np.
     """
     wide, own = np.asarray(scores, dtype=np.float64), np.asarray(own_scores, dtype=np.float64)
     tolerance = max(_SHARE_OF_RANGE * float(np.ptp(wide)), _rounding(wide))
-    moved = own + np.clip(wide - own, -tolerance, tolerance)
-    return _ranks(wide), _ranks(moved)
+    settled_scores = own + np.clip(wide - own, -tolerance, tolerance)
+    return _ranks(wide), _ranks(settled_scores)
 
 
 def _ranks(scores: np.ndarray) -> np.ndarray:
@@ -58,10 +58,10 @@ def rank_agreement(scores: np.ndarray, own_scores: np.ndarray) -> float | None:
 
     if not (np.isfinite(scores).all() and np.isfinite(own_scores).all()):
         return None
-    ranks, own = settled(scores, own_scores)
-    if np.ptp(ranks) == 0 or np.ptp(own) == 0 or is_constant(own_scores):
+    ranks, own_ranks = settled(scores, own_scores)
+    if np.ptp(ranks) == 0 or np.ptp(own_ranks) == 0 or is_constant(own_scores):
         return None
-    return float(spearmanr(ranks, own).statistic)
+    return float(spearmanr(ranks, own_ranks).statistic)
 
 
 def top_k_overlap(queries: Sequence[str], scores: np.ndarray, own_scores: np.ndarray) -> float | None:

@@ -67,20 +67,20 @@ def compare_arithmetics(
     if code is None:
         return None
     safe = code <= SAFE_CODE
-    told: dict[str, Any] = {
+    details: dict[str, Any] = {
         "cpu_class": cpu_class(),
         "greatest_code": code,
         "overflow_safe": safe,
         "judged": _in_words(format, safe),
     }
-    shown: Sequence[str] = list(dict.fromkeys(text for pair in pairs for text in pair))
+    texts: Sequence[str] = list(dict.fromkeys(text for pair in pairs for text in pair))
     documents: Sequence[str] | None = None
     if exported.kind == "cross_encoder":
-        shown, documents = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        texts, documents = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     own, exact = (
-        int8_results(exported, format, shown, documents, exact=exact, n_threads=n_threads) for exact in (False, True)
+        int8_results(exported, format, texts, documents, exact=exact, n_threads=n_threads) for exact in (False, True)
     )
-    return Arithmetic(**(told | (_of_embeddings if documents is None else _of_logits)(own, exact)))
+    return Arithmetic(**(details | (_of_embeddings if documents is None else _of_logits)(own, exact)))
 
 
 def _of_embeddings(own: np.ndarray, exact: np.ndarray) -> dict[str, float | None]:
@@ -92,9 +92,12 @@ def _of_embeddings(own: np.ndarray, exact: np.ndarray) -> dict[str, float | None
 
 def _of_logits(own: np.ndarray, exact: np.ndarray) -> dict[str, float | None]:
     """*Shape:* (n_pairs, 1) each."""
-    left, right = own[:, 0], exact[:, 0]
-    spread = max(float(right.std()), 1e-12)
-    return {"rank_agreement": rank_agreement(right, left), "difference": float(np.abs(left - right).max()) / spread}
+    own_logits, exact_logits = own[:, 0], exact[:, 0]
+    spread = max(float(exact_logits.std()), 1e-12)
+    return {
+        "rank_agreement": rank_agreement(exact_logits, own_logits),
+        "difference": float(np.abs(own_logits - exact_logits).max()) / spread,
+    }
 
 
 def int8_results(
@@ -134,11 +137,11 @@ def _openvino(folder: Path, name: str, exact: bool, n_threads: int | None) -> _R
     options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": n_threads or usable_cpus()}
     options |= {"LP_TRANSFORMS_MODE": "NO"} if exact else {}
     compiled = openvino.Core().compile_model(folder / "openvino" / "openvino_model.xml", "CPU", options)
-    inputs = [next(one for one in port.get_names() if "/" not in one) for port in compiled.inputs]
+    inputs = [next(input_name for input_name in port.get_names() if "/" not in input_name) for port in compiled.inputs]
     request = compiled.create_infer_request()
 
     def run(features: Mapping[str, np.ndarray]) -> np.ndarray:
-        request.infer({one: features[one] for one in inputs})
+        request.infer({input_name: features[input_name] for input_name in inputs})
         values: np.ndarray = request.get_tensor(name).data.copy()
         return values
 
@@ -149,7 +152,7 @@ def _onnx(folder: Path, name: str, exact: bool, n_threads: int | None) -> _Run:
     options = {"session.x64quantprecision": "1"} if exact else {}
     session = open_session(folder / GRAPH, n_threads=n_threads or usable_cpus(), options=options)
     inputs = [port.name for port in session.get_inputs()]
-    return lambda features: session.run([name], {one: features[one] for one in inputs})[0]
+    return lambda features: session.run([name], {input_name: features[input_name] for input_name in inputs})[0]
 
 
 def _in_words(format: ExportFormat, safe: bool) -> str:
@@ -157,8 +160,8 @@ def _in_words(format: ExportFormat, safe: bool) -> str:
     exact = bool(_VNNI & cpu_model()[1]) if format == "onnx" else multiplies_int8()
     if not exact:
         return f"sums in 16 bits, as this CPU ({cpu_class()}, no VNNI) computes them, and exact sums"
-    other = "which weights in 7 bits make equal" if safe else "in which weights in 8 bits saturate"
-    return f"exact sums, on this CPU ({cpu_class()}); not run: sums in 16 bits (AVX2 without VNNI), {other}"
+    effect = "which weights in 7 bits make equal" if safe else "in which weights in 8 bits saturate"
+    return f"exact sums, on this CPU ({cpu_class()}); not run: sums in 16 bits (AVX2 without VNNI), {effect}"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -190,10 +193,10 @@ def _codes_onnx(folder: Path) -> Iterator[np.ndarray]:
     import onnx
 
     graph = onnx.load(str(folder / GRAPH)).graph
-    stored = {value.name: value for value in graph.initializer}
+    initializers = {value.name: value for value in graph.initializer}
     unpacked = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     for node in graph.node:
         if node.op_type in ("MatMul", "MatMulInteger"):
             name = unpacked.get(node.input[1], node.input[1])
-            if name in stored and stored[name].data_type == onnx.TensorProto.INT8:
-                yield onnx.numpy_helper.to_array(stored[name])
+            if name in initializers and initializers[name].data_type == onnx.TensorProto.INT8:
+                yield onnx.numpy_helper.to_array(initializers[name])

@@ -39,12 +39,12 @@ def calibration_inputs(
     lefts, rights = [pairs[i][0] for i in drawn], [pairs[i][1] for i in drawn]
     if kind == "bi_encoder":
         singles = list(dict.fromkeys([*lefts, *rights]))
-        table, shown = tokenize(tokenizer, singles, max_length=max_length), singles
+        table, texts = tokenize(tokenizer, singles, max_length=max_length), singles
     else:
         table = tokenize(tokenizer, lefts, rights, max_length=max_length)
-        shown = [f"{left} {right}" for left, right in zip(lefts, rights, strict=True)]
+        texts = [f"{left} {right}" for left, right in zip(lefts, rights, strict=True)]
     rows: list[int] = []
-    groups = {script: np.array(group) for script, group in rows_by_script(shown).items()}
+    groups = {script: np.array(group) for script, group in rows_by_script(texts).items()}
     for script, n_rows in stratified({name: len(group) for name, group in groups.items()}, n_inputs).items():
         if n_rows:
             rows += groups[script][rows_over_lengths(table.lengths[groups[script]], n_rows, seed)].tolist()
@@ -72,12 +72,12 @@ def show_linear_inputs(transformer: Any, sample: Sample, note: Callable[[str, An
     import torch
     from torch import nn
 
-    def hook(name: str, given: Any) -> None:
-        if given[0].dim() > 2:
-            note(name, given[0].flatten(0, -2))
+    def hook(name: str, layer_inputs: Any) -> None:
+        if layer_inputs[0].dim() > 2:
+            note(name, layer_inputs[0].flatten(0, -2))
 
     hooks = [
-        module.register_forward_pre_hook(lambda _, given, name=name: hook(name, given))
+        module.register_forward_pre_hook(lambda _, layer_inputs, name=name: hook(name, layer_inputs))
         for name, module in transformer.named_modules()
         if isinstance(module, nn.Linear)
     ]
@@ -86,5 +86,5 @@ def show_linear_inputs(transformer: Any, sample: Sample, note: Callable[[str, An
             for features in sample:
                 transformer(**{name: torch.from_numpy(values) for name, values in features.items()})
         finally:
-            for each in hooks:
-                each.remove()
+            for handle in hooks:
+                handle.remove()

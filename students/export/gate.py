@@ -159,7 +159,7 @@ _ADVICE: Mapping[ExportPrecision, str] = {
 
 def thresholds_of(settings: Export, precision: ExportPrecision) -> Thresholds:
     """Return the precision's default thresholds, with those that the recipe sets."""
-    given = {
+    recipe_values = {
         "min_cosine": settings.min_cosine,
         "mean_cosine": settings.min_mean_cosine,
         "batch_cosine": settings.min_batch_cosine,
@@ -167,7 +167,9 @@ def thresholds_of(settings: Export, precision: ExportPrecision) -> Thresholds:
         "top_k_overlap": settings.min_top_k_overlap,
         "metric_drop": settings.max_metric_drop,
     }
-    return replace(DEFAULT_THRESHOLDS[precision], **{name: value for name, value in given.items() if value is not None})
+    return replace(
+        DEFAULT_THRESHOLDS[precision], **{name: value for name, value in recipe_values.items() if value is not None}
+    )
 
 
 @dataclass(frozen=True)
@@ -220,7 +222,7 @@ class ParityReport:
     def failures(self, thresholds: Thresholds) -> list[str]:
         """Return each threshold that is missed, with what was measured."""
         found = []
-        for name, limit in ((one.name, getattr(thresholds, one.name)) for one in fields(thresholds)):
+        for name, limit in ((threshold.name, getattr(thresholds, threshold.name)) for threshold in fields(thresholds)):
             if limit is None:
                 continue
             if name in self.undefined:
@@ -230,10 +232,10 @@ class ParityReport:
                 found += [
                     f"{name} in {script} is undefined: the export tells nothing apart there" for script in scripts
                 ]
-            for where, value in self._measured(name):
+            for scope, value in self._measured(name):
                 if value is not None and not (value <= limit if name in _AT_MOST else value >= limit):  # a NaN fails
-                    asked = f"{'at most' if name in _AT_MOST else 'at least'} {limit:.6g}"
-                    found.append(f"{name}{where} {value:.6g}, {asked} is asked for")
+                    bound = f"{'at most' if name in _AT_MOST else 'at least'} {limit:.6g}"
+                    found.append(f"{name}{scope} {value:.6g}, {bound} is asked for")
         return found + self._unsafe(thresholds)
 
     def _measured(self, name: str) -> list[tuple[str, float | None]]:
@@ -241,8 +243,11 @@ class ParityReport:
         if name.startswith("arithmetic_"):
             part = name.removeprefix("arithmetic_")
             return [(" (this CPU against exact int8)", None if self.arithmetic is None else self.arithmetic[part])]
-        of_scripts = [(f" in {script}", numbers.get(name)) for script, numbers in self.scripts.items()]
-        return [("", getattr(self, name)), *(of_scripts if len(of_scripts) + len(self.scripts_too_few) > 1 else [])]
+        script_values = [(f" in {script}", numbers.get(name)) for script, numbers in self.scripts.items()]
+        return [
+            ("", getattr(self, name)),
+            *(script_values if len(script_values) + len(self.scripts_too_few) > 1 else []),
+        ]
 
     def _unsafe(self, thresholds: Thresholds) -> list[str]:
         """Return failures by weights that saturate on other CPUs, even if this CPU cannot show it."""
@@ -309,15 +314,19 @@ def _by_script(
 
     :param cosines: of the unique texts of the pairs, in order; None for a cross-encoder, whose pairs are compared
     """
-    shown = [f"{left} {right}" for left, right in pairs] if cosines is None else _unique_texts(pairs)
+    texts = [f"{left} {right}" for left, right in pairs] if cosines is None else _unique_texts(pairs)
     found: dict[str, dict[str, Any]] = {}
     too_few: dict[str, int] = {}
-    for script, rows in rows_by_script(shown).items():
+    for script, rows in rows_by_script(texts).items():
         if len(rows) < N_OF_SCRIPT:
             too_few[script] = len(rows)
         elif cosines is not None:
-            of_it = cosines[rows]
-            found[script] = {"n": len(rows), "mean_cosine": float(of_it.mean()), "min_cosine": float(of_it.min())}
+            script_cosines = cosines[rows]
+            found[script] = {
+                "n": len(rows),
+                "mean_cosine": float(script_cosines.mean()),
+                "min_cosine": float(script_cosines.min()),
+            }
         else:
             agreement = rank_agreement(scores[rows], own_scores[rows])
             found[script] = {
@@ -335,10 +344,10 @@ def _undefined(
     """Return the checks that are undefined for the export only, and those that are undefined for both."""
     if is_constant(scores):
         return (), ("rank_agreement", *(("metric_drop",) if labels is not None else ()))
-    of_labels = labels is not None and metric_difference is None
+    lacks_metric = labels is not None and metric_difference is None
     if is_constant(own_scores) or not np.isfinite(own_scores).all():
         return ("rank_agreement", "top_k_overlap", *(("metric_drop",) if labels is not None else ())), ()
-    return (), (("metric_drop",) if of_labels else ())
+    return (), (("metric_drop",) if lacks_metric else ())
 
 
 def _unique_texts(pairs: TextPairs) -> list[str]:
@@ -349,8 +358,11 @@ def _compare_embeddings(
     reference: runtime.Scorer, exported: runtime.Scorer, texts: Sequence[str]
 ) -> tuple[np.ndarray, list[dict[str, Any]]]:
     unique = list(dict.fromkeys(texts))
-    ours, theirs = _exact_unit_rows(exported.encode(unique)), _exact_unit_rows(reference.encode(unique))
-    cosines = (ours * theirs).sum(axis=1)
+    exported_vectors, reference_vectors = (
+        _exact_unit_rows(exported.encode(unique)),
+        _exact_unit_rows(reference.encode(unique)),
+    )
+    cosines = (exported_vectors * reference_vectors).sum(axis=1)
     order = np.argsort(cosines, kind="stable")[:5]
     return cosines, [{"text": _short(unique[i]), "cosine": round(float(cosines[i]), 6)} for i in order]
 

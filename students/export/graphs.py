@@ -79,9 +79,9 @@ def _quantize(traced: Traced, quantization: Quantization) -> list[str]:
     """Quantize in place; return the names of the matrix products kept in float."""
     kept = kept_nodes(traced.model, quantization.keep_float)
     ignored = sorted({*kept, *behind_pooling(traced.model), *_of_two_activations(traced.model)})
-    given = named_inputs(traced.model, quantization.sample)
+    inputs = named_inputs(traced.model, quantization.sample)
     alpha, overflow_safe = quantization.smooth_quant_alpha, quantization.overflow_safe
-    quantize(traced, given, ignored=ignored, alpha=alpha, overflow_safe=overflow_safe)
+    quantize(traced, inputs, ignored=ignored, alpha=alpha, overflow_safe=overflow_safe)
     return kept
 
 

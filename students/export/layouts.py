@@ -71,17 +71,17 @@ def write_layout(source: Path, target: Path, *, tool: Tool, calibrated: bool = F
     """
     if tool not in TOOLS:
         raise BadInput(f"layout {tool!r} is not known; accepted: {', '.join(TOOLS)}")
-    held = next((name for name in ("onnx", "openvino") if _has_graph(source, name)), None)
-    if held is None:
+    source_format = next((name for name in ("onnx", "openvino") if _has_graph(source, name)), None)
+    if source_format is None:
         check_model_folder(source)
-    if held is None or (held == "openvino" and tool != "optimum"):
+    if source_format is None or (source_format == "openvino" and tool != "optimum"):
         formats = "an ONNX or OpenVINO export" if tool == "optimum" else "an ONNX export"
         raise BadInput(
             f"{source} is not what {tool} can be made from: {formats} is needed; add onnx to export.formats and run the export"
         )
     check_output_folder(target, inputs=[source])
     check_unchanged(source)
-    scorer = runtime.load(source, runtime="onnx" if held == "onnx" else "openvino")
+    scorer = runtime.load(source, runtime="onnx" if source_format == "onnx" else "openvino")
     export = _Export(source, scorer)
     calibration = _calibration_of(export) if calibrated else None
     with output_folder(target) as folder:
@@ -156,16 +156,16 @@ class _Export:
         """Write tokenizer.json and tokenizer_config.json, with changes to the latter; return the named special tokens."""
         tokenizer = write_tokenizer(self.source, folder, max_length=self.scorer.max_length)
         specials = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
-        named = {name: token for name, token in specials.items() if name.endswith("_token")}
+        named_tokens = {name: token for name, token in specials.items() if name.endswith("_token")}
         config = {
             **portable_tokenizer(self.tokenizer_config),
-            **named,
+            **named_tokens,
             "model_max_length": self.scorer.max_length,
             **changes,
         }
         config["tokenizer_class"] = config.get("tokenizer_class") or "PreTrainedTokenizerFast"
         write_json(folder / "tokenizer_config.json", config)
-        return named
+        return named_tokens
 
 
 def _fastembed(export: _Export, folder: Path, name: str) -> Path:
@@ -182,10 +182,12 @@ def _fastembed(export: _Export, folder: Path, name: str) -> Path:
 def _text_embeddings_inference(export: _Export, folder: Path, name: str) -> Path:
     graph = folder / "model.onnx"
     keep_outputs(export.graph, graph, [export.result])
-    config, loaded = export.classifier_config(), export.loaded_config()
+    config, loaded_config = export.classifier_config(), export.loaded_config()
     # names that the tool needs and that some families, such as DistilBERT, do not use
     aliases = ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings", "pad_token_id")
-    present = {alias: getattr(loaded, alias) for alias in aliases if getattr(loaded, alias, None) is not None}
+    present = {
+        alias: getattr(loaded_config, alias) for alias in aliases if getattr(loaded_config, alias, None) is not None
+    }
     write_json(folder / "config.json", {**present, **config})
     export.write_tokenizer(folder)
     settings = {"max_seq_length": export.scorer.max_length, "do_lower_case": False}
@@ -205,11 +207,11 @@ def _transformers_js(export: _Export, folder: Path, name: str) -> Path:
     graph = folder / "onnx" / ("model_quantized.onnx" if quantized else "model.onnx")
     graph.parent.mkdir()
     keep_outputs(export.graph, graph, None)  # its feature-extraction pipeline pools last_hidden_state itself
-    beside = graph.with_name(f"{graph.name}_data").is_file()
-    loader = {"dtype": "q8" if quantized else "fp32", **({"use_external_data_format": True} if beside else {})}
+    has_data_file = graph.with_name(f"{graph.name}_data").is_file()
+    loader = {"dtype": "q8" if quantized else "fp32", **({"use_external_data_format": True} if has_data_file else {})}
     write_json(folder / "config.json", {**export.classifier_config(), "transformers.js_config": loader})
-    known = _TOKENIZER_CLASSES.get(export.config["model_type"])
-    export.write_tokenizer(folder, **({} if known is None else {"tokenizer_class": known}))
+    tokenizer_class = _TOKENIZER_CLASSES.get(export.config["model_type"])
+    export.write_tokenizer(folder, **({} if tokenizer_class is None else {"tokenizer_class": tokenizer_class}))
     return graph
 
 
@@ -281,18 +283,18 @@ def _check(export: _Export, calibration: Calibration | None, graph: Path, folder
     prompts = _read(source / "config_sentence_transformers.json")
     prompt = (prompts.get("prompts") or {}).get(prompts.get("default_prompt_name") or "", "")
     if scorer.kind == "bi_encoder":
-        given: list[Any] = [prompt + text for text in _SAMPLES]
+        inputs: list[Any] = [prompt + text for text in _SAMPLES]
         expected, result = scorer.encode(_SAMPLES), "sentence_embedding"
     else:
-        given = [(left, right) for left in _SAMPLES for right in reversed(_SAMPLES)]
-        expected = scorer.score([left for left, _ in given], [right for _, right in given])[:, None]
+        inputs = [(left, right) for left in _SAMPLES for right in reversed(_SAMPLES)]
+        expected = scorer.score([left for left, _ in inputs], [right for _, right in inputs])[:, None]
         result = "logits"
     if calibration is not None:
         expected = calibrated_logits(calibration, expected)
     card = read_card(source)
     is_dynamic = card is not None and card.details.get("precision") == "int8_dynamic"
     limit = (_DYNAMIC_TOLERANCE if is_dynamic else _TOLERANCE) * max(1.0, float(np.abs(expected).max()))
-    gap = float(np.abs(_run(graph, folder / "tokenizer.json", given, result) - expected).max())
+    gap = float(np.abs(_run(graph, folder / "tokenizer.json", inputs, result) - expected).max())
     if not gap <= limit:
         raise GateFailed(f"the {tool} layout of {source} differs from it by {gap:.2g}, at most {limit:.2g} is accepted")
 
@@ -306,9 +308,13 @@ def _run(graph: Path, tokenizer_file: Path, texts: list[Any], result: str) -> np
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
     names, rows = [port.name for port in session.get_inputs()], []
     for text in texts:
-        one = tokenizer.encode(*text) if isinstance(text, tuple) else tokenizer.encode(text)
-        made = {"input_ids": one.ids, "attention_mask": one.attention_mask, "token_type_ids": one.type_ids}
-        rows.append(session.run([result], {name: np.array([made[name]], dtype=np.int64) for name in names})[0])
+        encoding = tokenizer.encode(*text) if isinstance(text, tuple) else tokenizer.encode(text)
+        features = {
+            "input_ids": encoding.ids,
+            "attention_mask": encoding.attention_mask,
+            "token_type_ids": encoding.type_ids,
+        }
+        rows.append(session.run([result], {name: np.array([features[name]], dtype=np.int64) for name in names})[0])
     return np.concatenate(rows)
 
 

@@ -61,16 +61,16 @@ def quantize_static(
     path = folder / GRAPH
     model = onnx.load(str(path))
     names = [value.name for value in model.graph.input]
-    given = [{name: inputs[name] for name in names} for inputs in sample]
+    graph_inputs = [{name: inputs[name] for name in names} for inputs in sample]
     kept, excluded = _excluded(model.graph, keep_float, may_be_idle)
     if alpha >= 0:
-        _smooth(model, path, given, alpha, excluded)
+        _smooth(model, path, graph_inputs, alpha, excluded)
     _quantize_tables(model.graph)
     with _replacing(model, path) as (prepared, written):
         quantize(
             str(prepared),
             str(written),
-            _Reader(given),
+            _Reader(graph_inputs),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["MatMul"],
             per_channel=True,
@@ -160,8 +160,8 @@ def _excluded(graph: Any, keep_float: Sequence[str], may_be_idle: bool) -> tuple
     for pattern in keep_float:
         found = {name for name in products if re.search(pattern, name)}
         if not found and not may_be_idle:
-            known = ", ".join(sorted(products)[:3])
-            raise BadInput(f"keep_float {pattern!r} matches no matrix product; there are {known} …")
+            examples = ", ".join(sorted(products)[:3])
+            raise BadInput(f"keep_float {pattern!r} matches no matrix product; there are {examples} …")
         kept |= found
     others = {node.name for node in graph.node if node.op_type == "MatMul" and node.name not in products.values()}
     # Gemm is a product of two-dimensional things: Dense layers and score. The dynamic quantizer rewrites it, under this name
@@ -224,8 +224,8 @@ def smooth_scale(greatest: _Array, weights: Sequence[_Array], alpha: float) -> _
     >>> smooth_scale(np.array([16.0, 1.0]), [np.array([[1.0], [1.0]])], 0.5).tolist()
     [2.0, 0.5]
     """
-    of_weights = np.max([np.abs(values).max(axis=1) for values in weights], axis=0)
-    scale = np.maximum(greatest, 1e-5) ** alpha / np.maximum(of_weights, 1e-5) ** (1 - alpha)
+    weight_maxima = np.max([np.abs(values).max(axis=1) for values in weights], axis=0)
+    scale = np.maximum(greatest, 1e-5) ** alpha / np.maximum(weight_maxima, 1e-5) ** (1 - alpha)
     normalised: _Array = scale / np.exp(np.log(scale).mean())
     return normalised
 
@@ -242,11 +242,11 @@ def _greatest(model: Any, path: Path, names: Sequence[str], sample: Sample) -> d
     watched.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
     place = path.with_name("watched.onnx")
     save_onnx(watched, place)
-    session, seen = open_session(place), dict.fromkeys(names, np.zeros(1, dtype=np.float32))
+    session, greatest = open_session(place), dict.fromkeys(names, np.zeros(1, dtype=np.float32))
     for inputs in sample:
         for name, values in zip(names, session.run(list(names), dict(inputs)), strict=True):
-            seen[name] = np.maximum(seen[name], np.abs(values).reshape(-1, values.shape[-1]).max(axis=0))
-    return seen
+            greatest[name] = np.maximum(greatest[name], np.abs(values).reshape(-1, values.shape[-1]).max(axis=0))
+    return greatest
 
 
 def _insert_division(graph: Any, norm: Any, group: Sequence[Any], scale: _Array) -> None:
@@ -299,15 +299,15 @@ def _added(graph: Any, name: str, values: _Array) -> str:
     """Add a weight under a free name like `name` and return it."""
     import onnx
 
-    taken = {value.name for value in graph.initializer}
-    free = next(f"{name}_{number}" for number in range(len(taken) + 1) if f"{name}_{number}" not in taken)
+    names = {value.name for value in graph.initializer}
+    new_name = next(f"{name}_{number}" for number in range(len(names) + 1) if f"{name}_{number}" not in names)
     kind = values.dtype if values.dtype == np.int8 else np.float32
-    graph.initializer.append(onnx.numpy_helper.from_array(np.ascontiguousarray(values, dtype=kind), free))
-    return free
+    graph.initializer.append(onnx.numpy_helper.from_array(np.ascontiguousarray(values, dtype=kind), new_name))
+    return new_name
 
 
 def _drop_unread(graph: Any) -> None:
-    read = {name for node in graph.node for name in node.input}
-    kept = [value for value in graph.initializer if value.name in read]
+    used_names = {name for node in graph.node for name in node.input}
+    kept = [value for value in graph.initializer if value.name in used_names]
     del graph.initializer[:]
     graph.initializer.extend(kept)

@@ -64,11 +64,11 @@ def compress_weights(traced: Traced, sample: Inputs, *, ignored: Sequence[str], 
     _call(_compress_through_optimum if has_optimum() else _compress, traced, sample, list(ignored), bits, options)
 
 
-def _call(work: Callable[..., None], *given: Any) -> None:
+def _call(work: Callable[..., None], *arguments: Any) -> None:
     with quiet():
         import nncf  # noqa: F401  # it sets up its logger as it is imported
     with quiet(), redirect_stdout(io.StringIO()):  # NNCF draws its bars on stdout
-        work(*given)
+        work(*arguments)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -145,12 +145,12 @@ def _quantize(traced: Traced, sample: Inputs, ignored: list[str], alpha: float, 
 def _compress(traced: Traced, sample: Inputs, ignored: list[str], bits: int, options: Mapping[str, Any]) -> None:
     import nncf
 
-    given = dict(options)
-    if fallback := given.pop("group_size_fallback", None):
+    arguments = dict(options)
+    if fallback := arguments.pop("group_size_fallback", None):
         settings = nncf.AdvancedCompressionParameters(group_size_fallback_mode=nncf.GroupSizeFallbackMode(fallback))
-        given["advanced_parameters"] = settings
-    if metric := given.pop("sensitivity_metric", None):
-        given["sensitivity_metric"] = nncf.SensitivityMetric(metric)
+        arguments["advanced_parameters"] = settings
+    if metric := arguments.pop("sensitivity_metric", None):
+        arguments["sensitivity_metric"] = nncf.SensitivityMetric(metric)
     mode = nncf.CompressWeightsMode.INT4_ASYM if bits == 4 else nncf.CompressWeightsMode.INT8_ASYM
     traced.model = nncf.compress_weights(
         traced.model,
@@ -158,5 +158,5 @@ def _compress(traced: Traced, sample: Inputs, ignored: list[str], bits: int, opt
         ignored_scope=nncf.IgnoredScope(names=ignored),
         dataset=nncf.Dataset(sample) if sample else None,
         subset_size=len(sample) or _DEFAULT_SAMPLES,
-        **given,
+        **arguments,
     )

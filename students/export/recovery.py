@@ -159,8 +159,8 @@ class RecoveryStep(Step):
     def _losses_at_widths(self, batch: Batch, scores: Tensor, embeddings: Tensor | None) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
         if self.settings.objectives is not None:
-            own = super()._losses_at_widths(batch, scores, embeddings)
-            terms = {name: self.settings.objectives * loss for name, loss in own.items()}
+            own_losses = super()._losses_at_widths(batch, scores, embeddings)
+            terms = {name: self.settings.objectives * loss for name, loss in own_losses.items()}
         if self.settings.match_student is None:
             return terms
         if embeddings is None:
@@ -173,7 +173,9 @@ class RecoveryStep(Step):
     def _float_results(self, batch: Batch, output: str) -> Tensor:
         assert self.float_student is not None
         with torch.no_grad():
-            results = [self.float_student(some)[output].float() for part in batch.inputs for some in _in_parts(part)]
+            results = [
+                self.float_student(features)[output].float() for part in batch.inputs for features in _in_parts(part)
+            ]
         return torch.cat(results)[batch.order]
 
 

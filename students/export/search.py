@@ -71,7 +71,7 @@ def fewest_float_layers(
     """
     trials: list[Trial] = []
 
-    def tried(alpha: float, n_float: int) -> Trial:
+    def run_trial(alpha: float, n_float: int) -> Trial:
         patterns = tuple(_pattern(name) for name in worst[:n_float])
         report = attempt(alpha, patterns)
         trial = Trial(alpha, patterns, report, tuple(report.failures(thresholds)))
@@ -88,25 +88,25 @@ def fewest_float_layers(
 
     worst = sorted(errors, key=lambda name: -errors[name])
     for alpha in alphas:
-        if not tried(alpha, 0).failures:
+        if not run_trial(alpha, 0).failures:
             return trials[-1], trials
     alpha = max(trials, key=lambda trial: trial.report.closeness).alpha
-    fails, holds, n_float = 0, None, 1
-    while holds is None and fails < len(worst):
+    n_failing, passing, n_float = 0, None, 1
+    while passing is None and n_failing < len(worst):
         n_float = min(n_float, len(worst))
-        if tried(alpha, n_float).failures:
-            fails, n_float = n_float, 2 * n_float
+        if run_trial(alpha, n_float).failures:
+            n_failing, n_float = n_float, 2 * n_float
         else:
-            holds = trials[-1]
-    if holds is None:
+            passing = trials[-1]
+    if passing is None:
         return max(trials, key=lambda trial: trial.report.closeness), trials
-    while len(holds.keep_float) - fails > 1:
-        middle = (len(holds.keep_float) + fails) // 2
-        if tried(alpha, middle).failures:
-            fails = middle
+    while len(passing.keep_float) - n_failing > 1:
+        middle = (len(passing.keep_float) + n_failing) // 2
+        if run_trial(alpha, middle).failures:
+            n_failing = middle
         else:
-            holds = trials[-1]
-    return holds, trials
+            passing = trials[-1]
+    return passing, trials
 
 
 def _pattern(name: str) -> str:
@@ -126,11 +126,12 @@ def layer_errors(transformer: Any, inputs: Sample) -> dict[str, float]:
     import torch
 
     chosen = [inputs[i] for i in np.linspace(0, len(inputs) - 1, min(_N_ERROR_INPUTS, len(inputs))).astype(int)]
-    seen: dict[str, list[Any]] = {}
-    show_linear_inputs(transformer, chosen, lambda name, rows: seen.setdefault(name, []).append(rows))
+    rows_of_layer: dict[str, list[Any]] = {}
+    show_linear_inputs(transformer, chosen, lambda name, rows: rows_of_layer.setdefault(name, []).append(rows))
     with torch.no_grad():
         return {
-            name: _int8_error(transformer.get_submodule(name).weight, torch.cat(rows)) for name, rows in seen.items()
+            name: _int8_error(transformer.get_submodule(name).weight, torch.cat(rows))
+            for name, rows in rows_of_layer.items()
         }
 
 

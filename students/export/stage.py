@@ -114,15 +114,15 @@ def _export_or_recover(run: Run, format: ExportFormat) -> None:
         if from_first_process(None):
             recover_student(run)
         return
-    asked = False
+    has_asked = False
 
     def recovered() -> Path:
-        nonlocal asked
-        asked = from_first_process(True)
+        nonlocal has_asked
+        has_asked = from_first_process(True)
         return recover_student(run)
 
     _export(run, format, "int8", recovered)
-    if not asked:
+    if not has_asked:
         from_first_process(False)
 
 
@@ -260,21 +260,21 @@ def export_model(
     with output_folder(target, ours=[CARD], overwrite=overwrite) as folder:
         writer = _Writer(source, folder, target, format, quantization, judge, n_threads)
         if precision == "int8":
-            made, trials, found = _int8(writer, limits, keep_float, recovered, may_search=may_search)
+            attempt, trials, found = _int8(writer, limits, keep_float, recovered, may_search=may_search)
         else:
-            made, found = _weights_or_float(writer, limits, "ffn_down" if keep_float == "search" else keep_float)
+            attempt, found = _weights_or_float(writer, limits, "ffn_down" if keep_float == "search" else keep_float)
             trials = []
-        check_gate(made.report, limits, source, precision)
-        details = _details(made, format, calibration, seed, trials) | found
-        details |= {} if check is None else check(made.exported)
+        check_gate(attempt.report, limits, source, precision)
+        details = _details(attempt, format, calibration, seed, trials) | found
+        details |= {} if check is None else check(attempt.exported)
         details |= {
-            "runs_in": made.exported.precision,
+            "runs_in": attempt.exported.precision,
             "exported_on": cpu_class(),
-            "parity": asdict(made.report),
+            "parity": asdict(attempt.report),
             "thresholds": asdict(limits),
         }
         _write_card(folder, kind, {source, writer.weights}, details, card)
-    return made.report
+    return attempt.report
 
 
 def _on_both(
@@ -350,26 +350,26 @@ def _int8(
     Returns the attempt in the folder, the trials of the search, and the card's entry on recovery.
     """
     source, found = writer.weights, dict[str, Any]()
-    made: _Attempt | None = None
+    attempt: _Attempt | None = None
     if keep_float != "search":
-        made = writer.attempt(keep_float=keep_float)
+        attempt = writer.attempt(keep_float=keep_float)
     elif recovered is not None:
-        made = writer.attempt()
-    if recovered is not None and made is not None and (failures := made.report.failures(limits)):
+        attempt = writer.attempt()
+    if recovered is not None and attempt is not None and (failures := attempt.report.failures(limits)):
         log.warning("%s: %s; recovering the student", writer.target, "; ".join(failures))
-        made, found = _recover(writer, made, recovered(), limits)
-    if made is not None:
-        failures = made.report.failures(limits)
+        attempt, found = _recover(writer, attempt, recovered(), limits)
+    if attempt is not None:
+        failures = attempt.report.failures(limits)
         # float layers do not help against weights that saturate
         if not (failures and may_search and writer.quantization.overflow_safe):
-            return made, [], found
+            return attempt, [], found
         log.warning("%s: %s; looking for what has to stay in float", writer.target, "; ".join(failures))
-    made, trials = _search(writer, limits)
-    if made.report.failures(limits) and writer.weights != source:
+    attempt, trials = _search(writer, limits)
+    if attempt.report.failures(limits) and writer.weights != source:
         writer.weights = source  # float layers cannot undo a change by recovery
-        made, trials = _search(writer, limits)
+        attempt, trials = _search(writer, limits)
         found["recovery"]["used"] = False
-    return made, trials, found
+    return attempt, trials, found
 
 
 def _weights_or_float(
@@ -379,8 +379,8 @@ def _weights_or_float(
     if writer.quantization.precision != "int4_weights":
         return writer.attempt(keep_float=keep_float), {}
     # without SmoothQuant: activations stay in float
-    plain = {"smooth_quant_alpha": -1, "keep_float": None if keep_float == "ffn_down" else keep_float}
-    shares = shrink(lambda share: writer.attempt(int4_share=share, **plain), limits)
+    settings = {"smooth_quant_alpha": -1, "keep_float": None if keep_float == "ffn_down" else keep_float}
+    shares = shrink(lambda share: writer.attempt(int4_share=share, **settings), limits)
     return shares[-1], _int4_card(shares, limits)
 
 
@@ -388,18 +388,18 @@ def _recover(writer: _Writer, before: _Attempt, recovered: Path, limits: Thresho
     """Export the recovered weights in the same way; keep them, also for a search, if they are closer to the source."""
     source, writer.weights = writer.weights, recovered
     after = writer.attempt(keep_float=before.quantization.keep_float)
-    helped = not after.report.failures(limits) or after.report.closeness > before.report.closeness
+    is_better = not after.report.failures(limits) or after.report.closeness > before.report.closeness
     parity = {"before": _numbers(before.report), "after": _numbers(after.report)}
-    details = {"recovery": {"revision": revision(recovered), "used": helped, **parity}}
+    details = {"recovery": {"revision": revision(recovered), "used": is_better, **parity}}
     log.info(
         "recovered with int8 simulated: %s before, %s after%s",
         _in_words(before.report),
         _in_words(after.report),
-        "" if helped else "; that is no gain, the student stays as it was",
+        "" if is_better else "; that is no gain, the student stays as it was",
     )
-    if not helped:
+    if not is_better:
         writer.weights = source
-    return (after if helped else before), details
+    return (after if is_better else before), details
 
 
 def _numbers(report: ParityReport) -> dict[str, Any]:
@@ -409,49 +409,52 @@ def _numbers(report: ParityReport) -> dict[str, Any]:
 def _search(writer: _Writer, limits: Thresholds) -> tuple[_Attempt, list[Trial]]:
     """Find the layers that have to stay in float; the folder then has the returned attempt."""
     errors = layer_errors(transformer_of(load_model(writer.weights)).eval(), writer.quantization.sample)
-    made: _Attempt | None = None
+    attempt: _Attempt | None = None
 
     def judged(alpha: float, keep: tuple[str, ...]) -> ParityReport:
-        nonlocal made
-        made = writer.attempt(smooth_quant_alpha=alpha, keep_float=keep)
-        return made.report
+        nonlocal attempt
+        attempt = writer.attempt(smooth_quant_alpha=alpha, keep_float=keep)
+        return attempt.report
 
     best, trials = fewest_float_layers(judged, errors, limits)
-    if made is None or best is not trials[-1]:  # the folder has the last trial
-        made = writer.attempt(smooth_quant_alpha=best.alpha, keep_float=best.keep_float)
-    return made, trials
+    if attempt is None or best is not trials[-1]:  # the folder has the last trial
+        attempt = writer.attempt(smooth_quant_alpha=best.alpha, keep_float=best.keep_float)
+    return attempt, trials
 
 
 def _details(
-    made: _Attempt, format: ExportFormat, calibration: TextPairs, seed: int, trials: Sequence[Trial]
+    attempt: _Attempt, format: ExportFormat, calibration: TextPairs, seed: int, trials: Sequence[Trial]
 ) -> dict[str, Any]:
-    precision = made.quantization.precision
+    precision = attempt.quantization.precision
     details: dict[str, Any] = {"format": format, "precision": precision}
     if precision in _CALIBRATED:
-        details["calibration"] = _calibration_card(made, calibration, seed)
+        details["calibration"] = _calibration_card(attempt, calibration, seed)
     if trials:
-        details["search"] = {"kept_float": list(made.kept), "trials": [trial.described() for trial in trials]}
+        details["search"] = {"kept_float": list(attempt.kept), "trials": [trial.described() for trial in trials]}
     if precision in ("int8", "int8_dynamic"):
-        code = greatest_code(made.exported.path, format)
+        code = greatest_code(attempt.exported.path, format)
         details["overflow_safe"] = code is None or code <= SAFE_CODE
     if precision == "int8_dynamic":
         details["warning"] = DYNAMIC_WARNING
     return details
 
 
-def _int4_card(tried: Sequence[_Attempt], limits: Thresholds) -> dict[str, Any]:
-    made = tried[-1]
+def _int4_card(attempts: Sequence[_Attempt], limits: Thresholds) -> dict[str, Any]:
+    last_attempt = attempts[-1]
     trials = [
         {
-            "int4_share": one.quantization.int4_share,
-            "rank_agreement": one.report.rank_agreement,
-            "mean_cosine": one.report.mean_cosine,
-            "min_cosine": one.report.min_cosine,
-            "holds": not one.report.failures(limits),
+            "int4_share": attempt.quantization.int4_share,
+            "rank_agreement": attempt.report.rank_agreement,
+            "mean_cosine": attempt.report.mean_cosine,
+            "min_cosine": attempt.report.min_cosine,
+            "holds": not attempt.report.failures(limits),
         }
-        for one in tried
+        for attempt in attempts
     ]
-    return {"weights": dict(made.stored), "search": {"int4_share": made.quantization.int4_share, "trials": trials}}
+    return {
+        "weights": dict(last_attempt.stored),
+        "search": {"int4_share": last_attempt.quantization.int4_share, "trials": trials},
+    }
 
 
 export_openvino = partial(export_model, format="openvino")
@@ -493,16 +496,16 @@ def _write_card(
     parents = {source.name: revision(source) for source in sorted(sources)}
     inputs = {"parents": parents, **{name: details.get(name) for name in ("format", "precision", "calibration")}}
     base = card or Artefact(kind=kind, stage="export", fingerprint=content_hash(inputs))
-    whole = replace(base, kind=kind, parents={**parents, **base.parents}, details={**base.details, **details})
-    write_card(folder, whole)
+    full_card = replace(base, kind=kind, parents={**parents, **base.parents}, details={**base.details, **details})
+    write_card(folder, full_card)
 
 
 def _calibration_inputs(reference: runtime.Scorer, pairs: TextPairs, n_inputs: int, seed: int) -> Sample:
     return calibration_inputs(reference.kind, reference.tokenizer, reference.max_length, pairs, n_inputs, seed)
 
 
-def _calibration_card(made: _Attempt, pairs: TextPairs, seed: int) -> dict[str, Any]:
-    sample, keep_float = made.quantization.sample, made.quantization.keep_float
+def _calibration_card(attempt: _Attempt, pairs: TextPairs, seed: int) -> dict[str, Any]:
+    sample, keep_float = attempt.quantization.sample, attempt.quantization.keep_float
     lengths = [inputs["input_ids"].shape[1] for inputs in sample]
     return {
         "fingerprint": content_hash([inputs["input_ids"].tolist() for inputs in sample]),
@@ -510,7 +513,7 @@ def _calibration_card(made: _Attempt, pairs: TextPairs, seed: int) -> dict[str, 
         "n_inputs": len(sample),
         "tokens": {"min": min(lengths), "median": float(np.median(lengths)), "max": max(lengths)},
         "seed": seed,
-        "smooth_quant_alpha": made.quantization.smooth_quant_alpha,
+        "smooth_quant_alpha": attempt.quantization.smooth_quant_alpha,
         "keep_float": keep_float if keep_float is None or isinstance(keep_float, str) else list(keep_float),
-        "n_kept_float": len(made.kept),
+        "n_kept_float": len(attempt.kept),
     }

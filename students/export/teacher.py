@@ -67,9 +67,9 @@ def _export(run: Run, name: str, format: ExportFormat, precision: ExportPrecisio
     target, inputs = run.teacher_export(name, precision, format), _inputs(run, format, precision, teacher.revision)
     if run.is_finished(target, inputs):
         return
-    known = refusal(target, inputs)
-    if known is not None:
-        log.info("%s: not made, as before: %s", target, known)
+    reason = refusal(target, inputs)
+    if reason is not None:
+        log.info("%s: not made, as before: %s", target, reason)
         return
     card = run.card(teacher.kind, "export", inputs, {"teacher": teacher.revision})
     train, validation = run.split.train, run.split.validation

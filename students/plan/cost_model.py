@@ -152,8 +152,8 @@ class CostModel:
     def predict(self, shape: Shape) -> dict[str, float]:
         """Return every cost of a shape."""
         return {
-            cost: float(sum(own[name] * term(shape) for name, term in _terms(cost).items()))
-            for cost, own in self.coefficients.items()
+            cost: float(sum(coefficients[name] * term(shape) for name, term in _terms(cost).items()))
+            for cost, coefficients in self.coefficients.items()
         }
 
 
@@ -165,8 +165,8 @@ def fit_cost_model(measurements: Sequence[Measurement]) -> CostModel:
 def _fit_one(measurements: Sequence[Measurement], cost: str) -> dict[str, float]:
     from scipy.optimize import nnls
 
-    values = np.array([getattr(one, cost) for one in measurements], dtype=np.float64)
-    rows = _design([one.shape for one in measurements], cost) / values[:, None]
+    values = np.array([getattr(measurement, cost) for measurement in measurements], dtype=np.float64)
+    rows = _design([measurement.shape for measurement in measurements], cost) / values[:, None]
     scale = rows.max(axis=0)  # scales each term: n²·layers·width and 1 differ too much in size for one solve
     solution, _ = nnls(rows / scale, np.ones(len(values)))
     return dict(zip(_terms(cost), (solution / scale).tolist(), strict=True))
@@ -193,8 +193,10 @@ def best_by_depth(costs: Mapping[Shape, _Costs], budget: CostLimits) -> list[Sha
     best: dict[int, Shape] = {}
     for shape in costs:
         if budget.fits(costs[shape]):
-            other = best.get(shape.layers)
-            best[shape.layers] = shape if other is None else max(shape, other, key=lambda one: one.capacity)
+            previous = best.get(shape.layers)
+            best[shape.layers] = (
+                shape if previous is None else max(shape, previous, key=lambda candidate: candidate.capacity)
+            )
     return sorted(best.values(), key=lambda shape: shape.capacity, reverse=True)
 
 
@@ -205,4 +207,7 @@ def nearest(costs: Mapping[Shape, _Costs], budget: CostLimits) -> Shape:
 
 def describe(model: CostModel) -> dict[str, Any]:
     """Return the coefficients that are not zero."""
-    return {cost: {name: value for name, value in own.items() if value} for cost, own in model.coefficients.items()}
+    return {
+        cost: {name: value for name, value in coefficients.items() if value}
+        for cost, coefficients in model.coefficients.items()
+    }

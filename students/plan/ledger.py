@@ -30,19 +30,19 @@ class Ledger:
 
     def __init__(self, path: Path, candidates: Candidates) -> None:
         self.path, self.candidates = path, candidates
-        where = environment()
+        machine = environment()
         self.key = content_hash(
             [
-                where["cpu"],
-                where["cpu_flags"],
-                where["cores"],
-                where["versions"],
+                machine["cpu"],
+                machine["cpu_flags"],
+                machine["cores"],
+                machine["versions"],
                 self.n_threads,
                 candidates.identity(),
             ]
         )
         self.stored = _read(path)
-        self.phases: dict[str, Any] = self.stored.setdefault(self.key, {"environment": where, "phases": {}})["phases"]
+        self.phases: dict[str, Any] = self.stored.setdefault(self.key, {"environment": machine, "phases": {}})["phases"]
 
     @property
     def n_threads(self) -> int:
@@ -68,8 +68,10 @@ class Ledger:
         :returns: for each shape of `along`, its p50 divided by that of the earlier phase (the geometric mean of both
             precisions): the drift of the machine
         """
-        known = [{one.shape for one in self.rows(phase, precision=precision)} for precision in PRECISIONS]
-        missing = [shape for shape in shapes if not all(shape in one for one in known)]
+        known_by_precision = [
+            {measurement.shape for measurement in self.rows(phase, precision=precision)} for precision in PRECISIONS
+        ]
+        missing = [shape for shape in shapes if not all(shape in known for known in known_by_precision)]
         if not missing:
             return []
         folders = self._write([*missing, *along])
@@ -91,7 +93,9 @@ class Ledger:
     def _drift(self, shape: Shape, results: Mapping[tuple[Shape, str], dict[str, Any]]) -> float:
         ratios = []
         for precision in PRECISIONS:
-            before = {one.shape: one.p50_ms for one in self.rows("measured", precision=precision)}
+            before = {
+                measurement.shape: measurement.p50_ms for measurement in self.rows("measured", precision=precision)
+            }
             ratios.append(results[shape, precision]["latency_ms"]["p50"] / before[shape])
         return float(math.prod(ratios) ** (1 / len(ratios)))
 

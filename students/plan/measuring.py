@@ -58,8 +58,8 @@ def texts_of_length(
     if not words:
         raise BadInput("a plan needs text to measure with; the recipe's training pairs hold no word")
     step = max(1, len(words) // (2 * n_texts))
-    made = [_text_from(tokenizer, words, place * step, n_each) for place in range(2 * n_texts)]
-    return (made[:n_texts], made[:n_texts]) if kind == "bi_encoder" else (made[:n_texts], made[n_texts:])
+    texts = [_text_from(tokenizer, words, place * step, n_each) for place in range(2 * n_texts)]
+    return (texts[:n_texts], texts[:n_texts]) if kind == "bi_encoder" else (texts[:n_texts], texts[n_texts:])
 
 
 def _text_from(tokenizer: Any, words: Sequence[str], start: int, n_tokens: int) -> str:

@@ -58,11 +58,11 @@ def _draw_frontier(axes: Any, result: Mapping[str, Any]) -> None:
                 markersize=4,
                 label=label,
             )
-    small = [(row["p95_ms"], row["encoder_parameters"] / 1e6) for row, fit in zip(grid, fits, strict=True) if fit]
-    axes.plot(*zip(*frontier(small), strict=True), "--", color=ACCENT, alpha=0.5) if small else None
-    others = [(row["other"]["p95_ms"], row["encoder_parameters"] / 1e6) for row in grid]
+    points = [(row["p95_ms"], row["encoder_parameters"] / 1e6) for row, fit in zip(grid, fits, strict=True) if fit]
+    axes.plot(*zip(*frontier(points), strict=True), "--", color=ACCENT, alpha=0.5) if points else None
+    other_points = [(row["other"]["p95_ms"], row["encoder_parameters"] / 1e6) for row in grid]
     axes.plot(
-        *zip(*frontier(others), strict=True), ":", color=SOFT, label=f"the same in {result['other']}, of any size"
+        *zip(*frontier(other_points), strict=True), ":", color=SOFT, label=f"the same in {result['other']}, of any size"
     )
     if result["budget"]["p95_ms"] is not None:
         axes.axvline(result["budget"]["p95_ms"], color=INK, linewidth=1, label="budget")

@@ -58,7 +58,7 @@ MARGIN = 1.10  # a repeated measurement of the same model on the same machine ma
 _N_SCOUTS, _SCOUT_SECONDS, _SCOUT_LAYERS = 3, 0.5, 4
 _AROUND = (0.25, 1.6)  # shapes are measured if their predicted cost is within this range, in multiples of the budget
 _VERIFY_ROUNDS = 3  # rounds of measuring what the cost model proposes; the model is refitted in each round
-_DRIFT_TOLD = 0.10  # the plan reports drift of the machine from this relative change on
+_DRIFT_NOTED = 0.10  # the plan reports drift of the machine from this relative change on
 _Costs = Mapping[Shape, Mapping[str, float]]
 
 
@@ -78,7 +78,10 @@ class Fastest:
 
 def fastest_precision(recipe: Recipe, ledger: Ledger, phase: str) -> Fastest:
     """Return the precision to plan in: the recipe's, or the only one exported, or the faster one as measured."""
-    fp32, int8 = ({one.shape: one.p50_ms for one in ledger.rows(phase, precision=name)} for name in PRECISIONS)
+    fp32, int8 = (
+        {measurement.shape: measurement.p50_ms for measurement in ledger.rows(phase, precision=name)}
+        for name in PRECISIONS
+    )
     ratio = float(np.median([int8[shape] / fp32[shape] for shape in int8 if shape in fp32]))
     exported = [name for name in PRECISIONS if name in recipe.export.precisions]
     if recipe.plan.precision != "auto":
@@ -127,18 +130,22 @@ def _place(folder: Path) -> Iterator[Path]:
 
 
 def _check_threads(recipe: Recipe) -> None:
-    wanted, there = recipe.plan.threads, usable_cpus()
-    if wanted is not None and wanted > there:
-        raise BadInput(f"plan.threads: {wanted}, this process may use {there}; plan on the machine that will serve")
+    n_threads, n_cpus = recipe.plan.threads, usable_cpus()
+    if n_threads is not None and n_threads > n_cpus:
+        raise BadInput(f"plan.threads: {n_threads}, this process may use {n_cpus}; plan on the machine that will serve")
 
 
 def _nothing_fits(result: Mapping[str, Any], budget: CostLimits) -> str:
-    close, other = result["students"][0], result["other"]
-    costs, beside = close["measured"], close["by_precision"][other]["measured"]
+    closest, other_precision = result["students"][0], result["other"]
+    costs, other_costs = closest["measured"], closest["by_precision"][other_precision]["measured"]
     # the other precision may meet the budget: a budget of size alone, on a CPU without int8 instructions
-    hint = f"; in {other} it meets the budget: plan.precision={other}" if budget.fits(beside) else ""
+    hint = (
+        f"; in {other_precision} it meets the budget: plan.precision={other_precision}"
+        if budget.fits(other_costs)
+        else ""
+    )
     return (
-        f"no shape meets {budget} in {result['precision']}; nearest: {Shape(**close['shape'])}: p95 {costs['p95_ms']:.2f} ms, "
+        f"no shape meets {budget} in {result['precision']}; nearest: {Shape(**closest['shape'])}: p95 {costs['p95_ms']:.2f} ms, "
         f"{costs['size_mb']:.1f} MB as measured{hint}; raise the budget, shorten the texts, or allow fewer layers, smaller widths "
         "or a smaller vocabulary"
     )
@@ -151,7 +158,11 @@ def _search(candidates: Candidates, ledger: Ledger, budget: CostLimits) -> dict[
         ledger.measure("scouts", scouts, seconds=min(_SCOUT_SECONDS, plan.seconds))
         fastest = fastest_precision(recipe, ledger, "scouts")
         rough = fit_cost_model(
-            [one for one in ledger.rows("scouts", precision=fastest.precision) if one.shape in scouts]
+            [
+                measurement
+                for measurement in ledger.rows("scouts", precision=fastest.precision)
+                if measurement.shape in scouts
+            ]
         )
         chosen = choose_shapes(shapes, scouts, rough, budget, plan.measured, recipe.seed)
         log.info("%d of %d shapes, around the budget, are measured in turns", len(chosen), len(shapes))
@@ -160,19 +171,19 @@ def _search(candidates: Candidates, ledger: Ledger, budget: CostLimits) -> dict[
     ledger.measure("measured", chosen, seconds=plan.seconds)
     fastest = fastest_precision(recipe, ledger, "measured")
     log.info("planned in %s (%s): int8 takes %.2f of fp32's time", fastest.precision, fastest.why, fastest.int8_of_fp32)
-    before = {name: fit_cost_model(ledger.rows("measured", precision=name)) for name in PRECISIONS}
+    models_before = {name: fit_cost_model(ledger.rows("measured", precision=name)) for name in PRECISIONS}
     notes = _verify(candidates, ledger, budget, shapes, fastest.precision)
-    return _Found(candidates, ledger, budget, shapes, fastest, before, notes).to_json()
+    return _Found(candidates, ledger, budget, shapes, fastest, models_before, notes).to_json()
 
 
 def _scouts(shapes: Sequence[Shape]) -> list[Shape]:
     """Return a small, a medium and a larger shape with few layers: cheap to build, and far apart."""
     least = min(shape.layers for shape in shapes)
-    few = sorted(
+    shallow = sorted(
         (shape for shape in shapes if shape.layers <= max(_SCOUT_LAYERS, least)), key=lambda shape: shape.capacity
     )
-    places = {round(share * (len(few) - 1)) for share in (0.0, 0.3, 0.6)}
-    return [few[place] for place in sorted(places)][:_N_SCOUTS]
+    places = {round(share * (len(shallow) - 1)) for share in (0.0, 0.3, 0.6)}
+    return [shallow[place] for place in sorted(places)][:_N_SCOUTS]
 
 
 def choose_shapes(
@@ -188,24 +199,24 @@ def choose_shapes(
         around = sorted(shapes, key=lambda shape: abs(math.log(excess[shape])))[: 2 * n_shapes]
     random.Random(seed).shuffle(around)
     chosen = list(scouts)
-    while len(chosen) < n_shapes and (left := [shape for shape in around if shape not in chosen]):
-        chosen.append(max(left, key=lambda shape: min(_apart(shape, other) for other in chosen)))
+    while len(chosen) < n_shapes and (remaining := [shape for shape in around if shape not in chosen]):
+        chosen.append(max(remaining, key=lambda shape: min(_apart(shape, other) for other in chosen)))
     return chosen
 
 
-def _apart(one: Shape, other: Shape) -> float:
+def _apart(first: Shape, second: Shape) -> float:
     ratios = (
-        one.layers / other.layers,
-        one.width / other.width,
-        one.vocabulary / other.vocabulary,
-        one.feed_forward * other.width / (other.feed_forward * one.width),
+        first.layers / second.layers,
+        first.width / second.width,
+        first.vocabulary / second.vocabulary,
+        first.feed_forward * second.width / (second.feed_forward * first.width),
     )
     return sum(math.log(ratio) ** 2 for ratio in ratios)
 
 
 def _costs(shapes: Sequence[Shape], measured: Sequence[Measurement]) -> dict[Shape, Mapping[str, float]]:
     """Return the costs of each shape: measured ones where there are any, else those that a fitted model predicts."""
-    model, known = fit_cost_model(measured), {one.shape: one.costs() for one in measured}
+    model, known = fit_cost_model(measured), {measurement.shape: measurement.costs() for measurement in measured}
     return {shape: known.get(shape) or model.predict(shape) for shape in shapes}
 
 
@@ -223,14 +234,16 @@ def _verify(
     plan, notes = candidates.plan, []
     for _ in range(_VERIFY_ROUNDS):
         measured = ledger.rows("measured", "verified", precision=precision)
-        known = {one.shape for one in measured}
-        wanted = [shape for shape in _proposed(_costs(shapes, measured), budget, plan.verified) if shape not in known]
-        if not wanted:
+        known = {measurement.shape for measurement in measured}
+        unmeasured = [
+            shape for shape in _proposed(_costs(shapes, measured), budget, plan.verified) if shape not in known
+        ]
+        if not unmeasured:
             break
         fitted = ledger.rows("measured", precision=precision)
-        anchor = min(fitted, key=lambda one: abs(math.log(budget.excess(one.costs())))).shape
-        for ratio in ledger.measure("verified", wanted, seconds=plan.seconds, along=[anchor]):
-            if abs(ratio - 1) > _DRIFT_TOLD:
+        anchor = min(fitted, key=lambda measurement: abs(math.log(budget.excess(measurement.costs())))).shape
+        for ratio in ledger.measure("verified", unmeasured, seconds=plan.seconds, along=[anchor]):
+            if abs(ratio - 1) > _DRIFT_NOTED:
                 notes.append(
                     f"The machine drifted: {anchor} took {ratio:.2f} times as long when the proposals were measured; a quieter machine gives a better plan."
                 )
@@ -253,7 +266,9 @@ class _Found:
     def __post_init__(self) -> None:
         self.own, self.other = self.fastest.precision, self.fastest.other
         self.rows = {name: self.ledger.rows("measured", "verified", precision=name) for name in PRECISIONS}
-        self.known = {name: {one.shape: one.costs() for one in rows} for name, rows in self.rows.items()}
+        self.known = {
+            name: {measurement.shape: measurement.costs() for measurement in rows} for name, rows in self.rows.items()
+        }
         self.model = {name: fit_cost_model(rows) for name, rows in self.rows.items()}
         self.costs = {name: _costs(self.shapes, rows) for name, rows in self.rows.items()}
         known = self.known[self.own]
@@ -294,8 +309,8 @@ class _Found:
         """Return the best shape of each depth and the chosen one, the largest first; if none fits, the nearest."""
         if self.chosen is None:
             return [nearest(self.here, self.budget)]
-        shown = {*best_by_depth(self.costs[self.own], self.budget), self.chosen}
-        return sorted(shown, key=lambda shape: shape.capacity, reverse=True)
+        shapes = {*best_by_depth(self.costs[self.own], self.budget), self.chosen}
+        return sorted(shapes, key=lambda shape: shape.capacity, reverse=True)
 
     def _student(self, shape: Shape) -> dict[str, Any]:
         by_precision = {
@@ -315,16 +330,16 @@ class _Found:
         }
 
     def _measured(self) -> list[dict[str, Any]]:
-        fitted = {one.shape for one in self.ledger.rows("measured", precision=self.own)}
+        fitted = {measurement.shape for measurement in self.ledger.rows("measured", precision=self.own)}
         return [
             {
-                "shape": asdict(one.shape),
-                **one.costs(),
-                "predicted": self.before[self.own].predict(one.shape),
-                "fitted": one.shape in fitted,
-                "other": self.known[self.other].get(one.shape),
+                "shape": asdict(measurement.shape),
+                **measurement.costs(),
+                "predicted": self.before[self.own].predict(measurement.shape),
+                "fitted": measurement.shape in fitted,
+                "other": self.known[self.other].get(measurement.shape),
             }
-            for one in self.rows[self.own]
+            for measurement in self.rows[self.own]
         ]
 
     def _on_grid(self, shape: Shape) -> dict[str, Any]:

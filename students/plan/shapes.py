@@ -149,8 +149,8 @@ class Candidates:
     def _encoder_identity(self) -> str:
         if self.cut is None:
             return self.plan.family or "bert"
-        sized = ("vocab_size", "hidden_size", "intermediate_size", "num_attention_heads")
-        return content_hash({**self._any_base.config.to_dict(), **dict.fromkeys(sized)})
+        size_keys = ("vocab_size", "hidden_size", "intermediate_size", "num_attention_heads")
+        return content_hash({**self._any_base.config.to_dict(), **dict.fromkeys(size_keys)})
 
     @property
     def _pooling(self) -> Any:
@@ -174,10 +174,10 @@ class Candidates:
                 "max_length": self.max_length,
             }
             return {"kind": self.kind, "backbone": backbone, "max_length": self.max_length, **kept}
-        named = self.cut if isinstance(self.cut, str) else self.cut.model_dump()
+        cut = self.cut if isinstance(self.cut, str) else self.cut.model_dump()
         return {
             "kind": self.kind,
-            "backbone": named,
+            "backbone": cut,
             "layers": list(evenly_kept(self._any_base.n_layers, shape.layers)),
             "max_length": self.max_length,
             **kept,

@@ -62,9 +62,9 @@ def student_corpus(run: Run, section: Student | None = None) -> Corpus:
         corpus.add("unlabelled", split.unlabelled)
         corpus.add("parallel source", [source for source, _ in split.parallel])
         corpus.add("parallel target", [target for _, target in split.parallel])
-        alone = [*split.train.queries, *split.train.documents, *split.unlabelled]
+        lone_texts = [*split.train.queries, *split.train.documents, *split.unlabelled]
         corpus.contexts.extend(split.parallel)
-        corpus.contexts.extend((text,) for text in dict.fromkeys(alone))
+        corpus.contexts.extend((text,) for text in dict.fromkeys(lone_texts))
     corpus.add("prompts", section.prompts or ())  # prompts come before every text, so none of their tokens may be lost
     return corpus
 
@@ -76,15 +76,15 @@ def read_corpus(texts: Sequence[Unlabelled], *, without: Collection[str] = (), s
     :param seed: of the draw, if only `max_texts` rows are used
     """
     corpus = Corpus()
-    for given in texts:
-        table = read_text_columns(given.path, given.columns, gaps=True, section="texts.columns")
-        rows = list(zip(*(table[column] for column in given.columns), strict=True))
+    for entry in texts:
+        table = read_text_columns(entry.path, entry.columns, gaps=True, section="texts.columns")
+        rows = list(zip(*(table[column] for column in entry.columns), strict=True))
         if without:
             rows = [row for row in rows if not any(text_key(text) in without for text in row)]
-        kept = [rows[row] for row in sample(len(rows), given.max_texts, seed)]
-        name = Path(given.path).name.partition(".")[0]
-        for column, found in zip(given.columns, zip(*kept, strict=True), strict=False):
-            corpus.add(f"{name} {column}", found)
+        kept = [rows[row] for row in sample(len(rows), entry.max_texts, seed)]
+        name = Path(entry.path).name.partition(".")[0]
+        for column, column_texts in zip(entry.columns, zip(*kept, strict=True), strict=False):
+            corpus.add(f"{name} {column}", column_texts)
         corpus.contexts.extend(context for row in kept if (context := tuple(text for text in row if text)))
     return corpus
 

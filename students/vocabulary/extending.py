@@ -63,7 +63,7 @@ def extend_vocabulary(
             "vocabulary.extend: a BPE over letters cannot be extended, only over bytes; take train, which replaces it"
         )
     normalize = _normalizer(old)
-    normal = {text: normalize(text) for given in sources.values() for text in given}
+    normal = {text: normalize(text) for source_texts in sources.values() for text in source_texts}
     letters = letters_of(settings.scripts, normal.values())
     if not letters:
         raise BadInput(f"vocabulary.extend: the text has no letter of {', '.join(settings.scripts)}")
@@ -75,10 +75,16 @@ def extend_vocabulary(
     kept = Inherited(moved, special_ids(tokenizer, old))
     contexts = contexts or [[text] for text in normal]
     starts = give_new_embeddings(transformer, (old, new), new_tokenizer, kept, (settings.start, seed), contexts)
-    read = {name: (old.read(given), new.read(given)) for name, given in sources.items()}
+    token_ids = {name: (old.read(source_texts), new.read(source_texts)) for name, source_texts in sources.items()}
     unknown = (old.unk_id, new.unk_id)
-    counts = {name: counted_tokens(given, read[name], unknown) for name, given in sources.items() if given}
-    others = {name: [letters.isdisjoint(normal[text]) for text in given] for name, given in sources.items()}
+    counts = {
+        name: counted_tokens(source_texts, token_ids[name], unknown)
+        for name, source_texts in sources.items()
+        if source_texts
+    }
+    lacks_letters = {
+        name: [letters.isdisjoint(normal[text]) for text in source_texts] for name, source_texts in sources.items()
+    }
     return new_tokenizer, ExtensionReport(
         tokenizer=old.algorithm.lower(),
         start=settings.start,
@@ -88,7 +94,7 @@ def extend_vocabulary(
         fertility={name: numbers[0] for name, numbers in counts.items()},
         unknown={name: numbers[1] for name, numbers in counts.items()},
         scripts=settings.scripts,
-        n_as_before={name: _n_read_as_before(read[name], moved, others[name]) for name in sources},
+        n_as_before={name: _n_read_as_before(token_ids[name], moved, lacks_letters[name]) for name in sources},
     )
 
 
@@ -121,12 +127,12 @@ def _trained(old: TokenizerJson, runs: Sequence[str], size: int) -> dict[str, fl
     trained = TokenizerJson.of_backend(
         train_tokenizer(old.algorithm.lower(), composed, size, {"unk_token": "[UNK]"})  # type: ignore[arg-type]
     )
-    known, scores = set(old.model_pieces.values()), _scores(old, trained)
+    known_pieces, scores = set(old.model_pieces.values()), _scores(old, trained)
     return {
-        spelt: score
+        piece: score
         for i, score in scores.items()
-        if (spelt := _spelt(old, normalize, surface(trained, trained.model_pieces[i]))) is not None
-        and spelt not in known
+        if (piece := _spelt(old, normalize, surface(trained, trained.model_pieces[i]))) is not None
+        and piece not in known_pieces
     }
 
 
@@ -158,29 +164,29 @@ def _scores(old: TokenizerJson, trained: TokenizerJson) -> dict[int, float]:
     return {i: max(score, least) for i, (_, score) in enumerate(trained.state["model"]["vocab"]) if i != unknown}
 
 
-def _spelt(old: TokenizerJson, normalize: Callable[[str], str], shown: tuple[bool, str] | None) -> str | None:
+def _spelt(old: TokenizerJson, normalize: Callable[[str], str], surface_form: tuple[bool, str] | None) -> str | None:
     """Return a piece in the old model's spelling, given whether it begins a word, and its text; None if it has none."""
-    if shown is None:
+    if surface_form is None:
         return None
-    begins, text = shown
-    spelt = normalize(text).strip(f" {WORD_MARK}")
-    if not spelt or any(sign.isspace() for sign in spelt):
+    begins, text = surface_form
+    piece = normalize(text).strip(f" {WORD_MARK}")
+    if not piece or any(sign.isspace() for sign in piece):
         return None
     if old.algorithm == "Unigram":
-        return WORD_MARK * begins + spelt
-    return spelt if begins else old.state["model"]["continuing_subword_prefix"] + spelt
+        return WORD_MARK * begins + piece
+    return piece if begins else old.state["model"]["continuing_subword_prefix"] + piece
 
 
 def _n_read_as_before(
-    read: tuple[list[list[int]], list[list[int]]], moved: Mapping[int, int], others: Sequence[bool]
+    token_ids: tuple[list[list[int]], list[list[int]]], moved: Mapping[int, int], lacks_letters: Sequence[bool]
 ) -> int:
     """Count the texts without a letter of the new tokens' scripts, and check that their tokens are unchanged.
 
-    :param read: the tokens of all texts, before and after
-    :param others: which of the texts have no such letter
+    :param token_ids: the tokens of all texts, before and after
+    :param lacks_letters: which of the texts have no such letter
     :raises JobFailed: if one of these texts has other tokens than before
     """
-    pairs = list(compress(zip(*read, strict=True), others))
+    pairs = list(compress(zip(*token_ids, strict=True), lacks_letters))
     changed = sum([moved[i] for i in before] != after for before, after in pairs)
     if changed:
         raise JobFailed(

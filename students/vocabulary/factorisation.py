@@ -137,13 +137,13 @@ def _factors(rows: Any, rank: int, frequencies: Any) -> tuple[Any, Any, Any, flo
     """
     import torch
 
-    wide = rows.double()
+    doubles = rows.double()
     weights = (
-        torch.ones(len(wide), dtype=torch.double) if frequencies is None else torch.as_tensor(frequencies).double()
+        torch.ones(len(doubles), dtype=torch.double) if frequencies is None else torch.as_tensor(frequencies).double()
     )
     weights = (weights / weights.sum())[:, None]
-    mean = (weights * wide).sum(dim=0)
-    centred = wide - mean
+    mean = (weights * doubles).sum(dim=0)
+    centred = doubles - mean
     squares, directions = torch.linalg.eigh(centred.T @ (weights * centred))  # ascending; (width,), (width, width)
     kept = directions[:, -rank:].flip(1)
     factors = centred @ kept

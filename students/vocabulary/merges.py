@@ -52,16 +52,16 @@ class _Allowed:
         self.begins_one = lru_cache(maxsize=None)(self._begins_one)
 
     def __call__(self, piece: str) -> bool:
-        held = bytes_of(piece).removeprefix(b" ")
-        letters = held.decode(errors="ignore")
+        piece_bytes = bytes_of(piece).removeprefix(b" ")
+        letters = piece_bytes.decode(errors="ignore")
         if letters:
             return all(script_of(letter) in self.names for letter in letters)
-        return len(held) == len(piece) and self.begins_one(held)
+        return len(piece_bytes) == len(piece) and self.begins_one(piece_bytes)
 
     def _begins_one(self, start: bytes) -> bool:
         """Return whether all letters that begin with these bytes (at least one) are of the scripts."""
-        found = list(_beginning_with(start))
-        return bool(found) and all(script_of(letter) in self.names for letter in found)
+        letters = list(_beginning_with(start))
+        return bool(letters) and all(script_of(letter) in self.names for letter in letters)
 
 
 def _beginning_with(start: bytes) -> Iterator[str]:
@@ -93,9 +93,9 @@ def trained_merges(
     corpus = _Corpus(words)
     queue = [(-n, pair) for pair, n in corpus.pairs.items()]
     heapq.heapify(queue)
-    found: list[tuple[str, str]] = []
-    new: set[str] = set()
-    while queue and len(new) < n_pieces:
+    merges: list[tuple[str, str]] = []
+    new_pieces: set[str] = set()
+    while queue and len(new_pieces) < n_pieces:
         negative, pair = heapq.heappop(queue)
         n = corpus.pairs[pair]
         if n < _LEAST_COUNT or not is_allowed(pair[0] + pair[1]):
@@ -103,11 +103,11 @@ def trained_merges(
         if n != -negative:  # the count is outdated
             heapq.heappush(queue, (-n, pair))
             continue
-        found.append(pair)
-        new |= {pair[0] + pair[1]} - known.keys()
+        merges.append(pair)
+        new_pieces |= {pair[0] + pair[1]} - known.keys()
         for grown in corpus.merge(pair):
             heapq.heappush(queue, (-corpus.pairs[grown], grown))
-    return found
+    return merges
 
 
 class _Corpus:
@@ -122,28 +122,28 @@ class _Corpus:
             self._count(place, 1)
 
     def _count(self, place: int, sign: int) -> set[tuple[str, str]]:
-        met = set()
+        word_pairs = set()
         for pair in pairwise(self.words[place]):
             self.pairs[pair] += sign * self.counts[place]
             self.places[pair].add(place)
-            met.add(pair)
-        return met
+            word_pairs.add(pair)
+        return word_pairs
 
     def merge(self, pair: tuple[str, str]) -> list[tuple[str, str]]:
         """Merge a pair everywhere; return the pairs in the words that changed, sorted."""
-        met: set[tuple[str, str]] = set()
+        grown: set[tuple[str, str]] = set()
         for place in sorted(self.places.pop(pair)):
             self._count(place, -1)
             self.words[place] = _merged(self.words[place], pair)
-            met |= self._count(place, 1)
-        return sorted(met)
+            grown |= self._count(place, 1)
+        return sorted(grown)
 
 
 def _merged(word: Sequence[str], pair: tuple[str, str]) -> list[str]:
-    joined: list[str] = []
+    pieces: list[str] = []
     i = 0
     while i < len(word):
-        here = i + 1 < len(word) and (word[i], word[i + 1]) == pair
-        joined.append(word[i] + word[i + 1] if here else word[i])
-        i += 2 if here else 1
-    return joined
+        is_pair = i + 1 < len(word) and (word[i], word[i + 1]) == pair
+        pieces.append(word[i] + word[i + 1] if is_pair else word[i])
+        i += 2 if is_pair else 1
+    return pieces

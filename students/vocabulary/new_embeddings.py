@@ -81,16 +81,16 @@ def _mixtures(
         if match is not None:
             weights[i] = {match: 1.0}
             copied.add(i)
-    rest = [i for i in new.model_pieces if i not in weights]
+    remaining = [i for i in new.model_pieces if i not in weights]
     if start == "mean":
-        for i in rest:
+        for i in remaining:
             parts = pieces.parts(new, new.model_pieces[i])
             if parts:
                 weights[i] = {part: parts.count(part) / len(parts) for part in set(parts)}
     elif start == "focus":
         special = {kept.tokens[i] for i in kept.special if i in kept.tokens}
         overlap = {i: next(iter(weights[i])) for i in sorted(copied - special)}
-        weights |= _similar(new_tokenizer, len(new.tokens), rest, overlap, contexts)
+        weights |= _similar(new_tokenizer, len(new.tokens), remaining, overlap, contexts)
     n_mixed = len(weights) - len(copied)
     starts = {
         "copied": len(copied),
@@ -126,25 +126,29 @@ def _rows(old: Any, mixing: Any, drawn: np.ndarray, seed: int) -> Any:
 
 
 def _similar(
-    tokenizer: Any, n_tokens: int, rest: Sequence[int], overlap: Mapping[int, int], contexts: Sequence[Sequence[str]]
+    tokenizer: Any,
+    n_tokens: int,
+    remaining: Sequence[int],
+    overlap: Mapping[int, int],
+    contexts: Sequence[Sequence[str]],
 ) -> dict[int, dict[int, float]]:
-    """Return weights of old tokens for the new tokens in `rest`, except for tokens that never occur in the corpus.
+    """Return weights of old tokens for the new tokens in `remaining`, except for tokens that never occur in the corpus.
 
     :param overlap: the old id of each new token that both vocabularies have
     """
-    joined = ["\n".join(texts) for texts in contexts[:_SPACE_TEXTS]]
-    table = tokenize(tokenizer, joined, max_length=_NO_LIMIT, special_tokens=False)
+    context_texts = ["\n".join(texts) for texts in contexts[:_SPACE_TEXTS]]
+    table = tokenize(tokenizer, context_texts, max_length=_NO_LIMIT, special_tokens=False)
     space = auxiliary_space(table.ids, table.offsets, n_tokens)
-    seen = np.abs(space).sum(axis=1) > 0
-    anchors = np.array([i for i in overlap if seen[i]], dtype=np.int64)
+    has_vector = np.abs(space).sum(axis=1) > 0
+    anchors = np.array([i for i in overlap if has_vector[i]], dtype=np.int64)
     old_ids = np.array([overlap[int(i)] for i in anchors], dtype=np.int64)
-    todo = np.array([i for i in rest if seen[i]], dtype=np.int64)
+    todo = np.array([i for i in remaining if has_vector[i]], dtype=np.int64)
     if not len(anchors):
         return {}
     found = {}
     for begin in range(0, len(todo), _SIMILARITIES_AT_ONCE):
-        some = todo[begin : begin + _SIMILARITIES_AT_ONCE]
-        for i, row in zip(some.tolist(), sparsemax(space[some] @ space[anchors].T), strict=True):
+        batch = todo[begin : begin + _SIMILARITIES_AT_ONCE]
+        for i, row in zip(batch.tolist(), sparsemax(space[batch] @ space[anchors].T), strict=True):
             chosen = np.flatnonzero(row)
             weights: dict[int, float] = {}
             for place in chosen.tolist():  # two new tokens may have the same old token
@@ -167,15 +171,15 @@ def auxiliary_space(ids: np.ndarray, offsets: np.ndarray, n_tokens: int, width: 
     n_texts = len(offsets) - 1
     matrix = csr_matrix((np.ones(len(ids), dtype=np.float32), ids, offsets), shape=(n_texts, n_tokens))
     matrix.sum_duplicates()
-    of_text, of_token = np.diff(offsets), np.bincount(ids, minlength=n_tokens)
+    text_lengths, token_counts = np.diff(offsets), np.bincount(ids, minlength=n_tokens)
     rows = np.repeat(np.arange(n_texts), np.diff(matrix.indptr))
-    expected = of_text[rows].astype(np.float64) * of_token[matrix.indices] / max(len(ids), 1)
+    expected = text_lengths[rows].astype(np.float64) * token_counts[matrix.indices] / max(len(ids), 1)
     matrix.data = np.maximum(np.log(matrix.data / expected), 0).astype(np.float32)
     width = min(width, n_texts, n_tokens)
     _, scale, directions = randomized_svd(matrix, width, n_iter=4, random_state=0)
     vectors = directions.T * np.sqrt(scale)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    vectors = np.where((of_token > 0)[:, None] & (lengths > 1e-9), vectors / np.maximum(lengths, 1e-9), 0)
+    vectors = np.where((token_counts > 0)[:, None] & (lengths > 1e-9), vectors / np.maximum(lengths, 1e-9), 0)
     return np.asarray(vectors, dtype=np.float32)
 
 

@@ -53,7 +53,7 @@ def new_vocabulary(
     :param contexts: groups of texts that belong together, such as a sentence and its translation, for the auxiliary
         space; None: each text alone
     """
-    texts = list(dict.fromkeys(text for given in sources.values() for text in given))
+    texts = list(dict.fromkeys(text for source_texts in sources.values() for text in source_texts))
     if not texts:
         raise BadInput("a new vocabulary is trained on a corpus; there are no texts")
     old = TokenizerJson.of(tokenizer)
@@ -64,10 +64,10 @@ def new_vocabulary(
     kept = Inherited(special, special)
     starts = give_new_embeddings(transformer, (old, new), new_tokenizer, kept, (settings.start, seed), contexts)
     unknown = (old.unk_id, new.unk_id)
-    counted = {
-        name: counted_tokens(given, (old.read(given), new.read(given)), unknown)
-        for name, given in sources.items()
-        if given
+    counts = {
+        name: counted_tokens(source_texts, (old.read(source_texts), new.read(source_texts)), unknown)
+        for name, source_texts in sources.items()
+        if source_texts
     }
     return new_tokenizer, NewVocabularyReport(
         tokenizer=settings.tokenizer,
@@ -75,8 +75,8 @@ def new_vocabulary(
         n_tokens=(len(old.tokens), len(new.tokens)),
         n_parameters=(n_before, transformer.num_parameters()),
         starts=starts,
-        fertility={name: numbers[0] for name, numbers in counted.items()},
-        unknown={name: numbers[1] for name, numbers in counted.items()},
+        fertility={name: numbers[0] for name, numbers in counts.items()},
+        unknown={name: numbers[1] for name, numbers in counts.items()},
     )
 
 
@@ -124,4 +124,4 @@ def counted_tokens(texts: Sequence[str], read: Sequence[list[list[int]]], unknow
     n_tokens = [sum(map(len, rows)) for rows in read]
     n_unknown = [sum(ids.count(unk_id) for ids in rows) for rows, unk_id in zip(read, unknown, strict=True)]
     fertility = tuple(n / n_words for n in n_tokens)
-    return fertility, tuple(n / max(of_all, 1) for n, of_all in zip(n_unknown, n_tokens, strict=True))
+    return fertility, tuple(n / max(total, 1) for n, total in zip(n_unknown, n_tokens, strict=True))

@@ -61,30 +61,30 @@ class OldPieces:
         skipped = self.old.named_ids()
         found: dict[tuple[bool, str], int] = {}
         for i, piece in self.old.model_pieces.items():
-            shown = surface(self.old, piece) if i not in skipped else None
-            if shown is not None:
-                found.setdefault(shown, i)
+            surface_form = surface(self.old, piece) if i not in skipped else None
+            if surface_form is not None:
+                found.setdefault(surface_form, i)
         return found
 
     def match(self, new: TokenizerJson, piece: str) -> int | None:
         """Return the old id with a new piece's text, with the same word boundary or else the other; None if none."""
-        shown = surface(new, piece)
-        if shown is None:
+        surface_form = surface(new, piece)
+        if surface_form is None:
             return None
-        begins, text = shown[0], self._normal(shown[1])
+        begins, text = surface_form[0], self._normal(surface_form[1])
         found = self._by_surface.get((begins, text), self._by_surface.get((not begins, text)))
         return found
 
     def parts(self, new: TokenizerJson, piece: str) -> list[int]:
         """Return the ids of the old pieces of a new piece's text, without unknown tokens."""
-        shown = surface(new, piece)
-        if shown is None:
+        surface_form = surface(new, piece)
+        if surface_form is None:
             return []
-        begins, text = shown
+        begins, text = surface_form
         ids = [] if begins else self._inside(self._normal(text))
         if not ids:
-            given = f" {text}" if self.old.is_byte_level else text
-            ids = [i for i in self.backend.encode(given, add_special_tokens=False).ids if i != self.old.unk_id]
+            spaced_text = f" {text}" if self.old.is_byte_level else text
+            ids = [i for i in self.backend.encode(spaced_text, add_special_tokens=False).ids if i != self.old.unk_id]
         return [i for i in ids if self.old.tokens[i] != WORD_MARK]
 
     def _inside(self, text: str) -> list[int]:

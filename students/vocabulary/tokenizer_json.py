@@ -88,8 +88,8 @@ class TokenizerJson:
     @cached_property
     def is_byte_level(self) -> bool:
         """Whether pieces are written in the 256 characters that byte-level BPE uses for bytes."""
-        found = self.state["pre_tokenizer"] or {}
-        parts = found.get("pretokenizers", [found])
+        pre_tokenizer = self.state["pre_tokenizer"] or {}
+        parts = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
         return self.algorithm == "BPE" and any(part.get("type") == "ByteLevel" for part in parts)
 
     def post_processor_ids(self) -> set[int]:
@@ -115,8 +115,8 @@ class TokenizerJson:
         found = set()
         for i, piece in self.model_pieces.items():
             letter = piece.removeprefix(prefix) if len(piece) > 1 else piece
-            whole = self.is_byte_level or letter == WORD_MARK or is_kept(letter)
-            if (len(letter) == 1 and whole) or _BYTE_PIECE.fullmatch(piece):
+            is_whole = self.is_byte_level or letter == WORD_MARK or is_kept(letter)
+            if (len(letter) == 1 and is_whole) or _BYTE_PIECE.fullmatch(piece):
                 found.add(i)
         if self.algorithm == "Unigram":
             scores = self.state["model"]["vocab"]
@@ -227,11 +227,11 @@ class TokenizerJson:
             if i in skipped or _BYTE_PIECE.fullmatch(piece):
                 continue
             if inner and piece.startswith(prefix) and len(piece) > len(prefix):
-                given = [token.value for token in model.tokenize(LEAD + piece.removeprefix(prefix))][1:]
-                reached = given == [piece] or LEAD not in self.ids  # it cannot be tested without LEAD
+                pieces = [token.value for token in model.tokenize(LEAD + piece.removeprefix(prefix))][1:]
+                is_reached = pieces == [piece] or LEAD not in self.ids  # it cannot be tested without LEAD
             else:
-                reached = [token.value for token in model.tokenize(piece)] == [piece]
-            if not reached:
+                is_reached = [token.value for token in model.tokenize(piece)] == [piece]
+            if not is_reached:
                 found.append(piece)
         return found
 
@@ -243,7 +243,7 @@ class TokenizerJson:
 
     def read(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of texts, without special tokens around them."""
-        return [one.ids for one in self.backend().encode_batch_fast(list(texts), add_special_tokens=False)]
+        return [encoding.ids for encoding in self.backend().encode_batch_fast(list(texts), add_special_tokens=False)]
 
 
 def _post_processor_ids(processor: Mapping[str, Any] | None) -> Iterator[int]:

@@ -90,42 +90,44 @@ def trim_vocabulary(
     """
     if (coverage is None) == (size is None):
         raise BadInput("give coverage or size to trim a vocabulary, one of them")
-    texts = {name: list(dict.fromkeys(given)) for name, given in sources.items()}
+    texts = {name: list(dict.fromkeys(source_texts)) for name, source_texts in sources.items()}
     if not any(texts.values()):
         raise BadInput("a vocabulary is trimmed to the tokens of a corpus; there are no texts")
     before = TokenizerJson.of(tokenizer)
     n_rows = word_embedding(transformer).num_embeddings
     if max(before.tokens) >= n_rows:
         raise BadInput(f"the tokenizer has token {max(before.tokens)}, the model {n_rows} word embeddings")
-    reading = copy.deepcopy(tokenizer)  # a copy: tokenizing resets truncation and padding
-    tables = {name: _tokenized(reading, given) for name, given in texts.items()}
+    tokenizer_copy = copy.deepcopy(tokenizer)  # a copy: tokenizing resets truncation and padding
+    tables = {name: _tokenized(tokenizer_copy, source_texts) for name, source_texts in texts.items()}
     kept = _kept(transformer, before, texts, tables, coverage=coverage, size=size)
     position = padding_position(transformer)
     order = before.in_order(kept, tokenizer.pad_token_id if position is None else position)
     after = before.cut(order)
     new_tokenizer = rebuilt(tokenizer, after)
-    new_reading = copy.deepcopy(new_tokenizer)
+    new_tokenizer_copy = copy.deepcopy(new_tokenizer)
     cut = _Cut(before, after, np.array(order), np.isin(np.arange(n_rows), order))
 
     covered = {name: _covered(before, table, texts[name], cut.survives) for name, table in tables.items()}
     drawn = _sample([text for name, rows in covered.items() for text in np.array(texts[name], dtype=object)[rows]])
-    hidden = _hidden_states(transformer, reading, drawn)
+    hidden = _hidden_states(transformer, tokenizer_copy, drawn)
     n_parameters = transformer.num_parameters()
     replace_vocabulary(transformer, lambda old: old[order].clone(), len(order), {old: i for i, old in enumerate(order)})
-    difference = _difference(hidden, _hidden_states(transformer, new_reading, drawn))
+    difference = _difference(hidden, _hidden_states(transformer, new_tokenizer_copy, drawn))
 
     changed: list[dict[str, Any]] = []
-    counted = {}
+    text_counts = {}
     for name, table in tables.items():
-        counted[name], lost = cut.counts(texts[name], table, _tokenized(new_reading, texts[name]), covered[name])
-        changed += [{"source": name, **one} for one in lost]
+        text_counts[name], text_changes = cut.counts(
+            texts[name], table, _tokenized(new_tokenizer_copy, texts[name]), covered[name]
+        )
+        changed += [{"source": name, **text_change} for text_change in text_changes]
     report = TrimReport(
         algorithm=before.algorithm,
         n_tokens=(len(before.tokens), len(order)),
         n_parameters=(n_parameters, transformer.num_parameters()),
         unreachable=(len(before.unreachable()), len(after.unreachable())),
         scripts=tuple(kept_scripts(texts)),
-        sources=counted,
+        sources=text_counts,
         n_checked=len(drawn),
         max_difference=difference,
         changed=tuple(changed),
@@ -157,8 +159,8 @@ def _kept(
 def _refuse_inexact(report: TrimReport) -> None:
     wrong = {name: counts.n_covered - counts.n_same for name, counts in report.sources.items()}
     if any(wrong.values()):
-        shown = ", ".join(f"{n} of {name}" for name, n in wrong.items() if n)
-        raise JobFailed(f"trimmed, {shown} of the texts whose tokens all survive have other pieces than before")
+        listing = ", ".join(f"{n} of {name}" for name, n in wrong.items() if n)
+        raise JobFailed(f"trimmed, {listing} of the texts whose tokens all survive have other pieces than before")
     if not report.max_difference <= _TOLERANCE:
         raise JobFailed(f"trimmed, the model differs by {report.max_difference:.2g} on texts whose tokens all survive")
 
@@ -218,13 +220,13 @@ def _covered(before: TokenizerJson, table: TokenTable, texts: Sequence[str], sur
         return rows
     n_unknown = np.concatenate([[0], np.cumsum(table.ids == before.unk_id)])[table.offsets]
     unknown = np.diff(n_unknown) > 0
-    tried = _Tried(before)
+    tried_pieces = _TriedPieces(before)
     return np.array(
-        [i for i in rows.tolist() if not unknown[i] or all(survives[list(tried.of(texts[i]))])], dtype=np.int64
+        [i for i in rows.tolist() if not unknown[i] or all(survives[list(tried_pieces.of(texts[i]))])], dtype=np.int64
     )
 
 
-class _Tried:
+class _TriedPieces:
     """The tokens that WordPiece matches in a word before it gives up and returns [UNK].
 
     If one of them were removed, another token could match there, and the word might no longer be unknown.
@@ -275,12 +277,12 @@ class _Cut:
 
         :param covered: the row numbers of the texts whose tokens are all kept
         """
-        back = self.order[new.ids]  # new tokens as old ids: (n_new_tokens,)
+        old_ids = self.order[new.ids]  # new tokens as old ids: (n_new_tokens,)
         is_covered = np.zeros(len(texts), dtype=bool)
         is_covered[covered] = True
         n_same, changed = 0, list[dict[str, str]]()
         for i, text in enumerate(texts):
-            first, second = old.ids[old.offsets[i] : old.offsets[i + 1]], back[new.offsets[i] : new.offsets[i + 1]]
+            first, second = old.ids[old.offsets[i] : old.offsets[i + 1]], old_ids[new.offsets[i] : new.offsets[i + 1]]
             if is_covered[i]:
                 n_same += np.array_equal(first, second)
             else:

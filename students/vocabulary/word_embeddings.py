@@ -72,8 +72,8 @@ def replace_vocabulary(
     if decoder is not None:
         decoder.out_features = n_tokens
     config.vocab_size = n_tokens
-    for name, old in token_ids_of_config(config).items():
-        setattr(config, name, new_ids.get(old))  # an id without a token had no meaning before either
+    for name, old_id in token_ids_of_config(config).items():
+        setattr(config, name, new_ids.get(old_id))  # an id without a token had no meaning before either
 
 
 def _counting_tokens(transformer: Any, embedding: Any) -> Sequence[tuple[Any, str]]:
