@@ -57,16 +57,16 @@ def reaching(report: Progress, total: int) -> Iterator[OnProgress]:
     >>> counts
     [2, 1]
     """
-    left = total
+    remaining = total
 
     def count(n_done: int) -> None:
-        nonlocal left
-        if (n := min(n_done, left)) > 0:
-            left -= n
+        nonlocal remaining
+        if (n := min(n_done, remaining)) > 0:
+            remaining -= n
             report(n)
 
     yield count
-    count(left)
+    count(remaining)
 
 
 @contextmanager

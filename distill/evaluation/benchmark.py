@@ -99,7 +99,7 @@ _MADE_OF_A_MODEL = (
     "teacher_export",
 )  # rows whose card does not state how a teacher or the student was trained
 # nothing is learned, or not everything; it is the teacher, and the report says so
-_NOT_SAID_UNDER = ("untrained", "stage", "teacher_export")
+_ROLES_NOT_WARNED_OF = ("untrained", "stage", "teacher_export")
 _CALIBRATED = ("student", "export")
 _SHOWN_CHANGES = 4
 _OPTIONAL = ("under_load", "first_score_seconds", "first_score_cold_seconds", "variant")
@@ -200,15 +200,15 @@ def _calibrated(
     for row in rows:
         if row.role in _CALIBRATED:
             own, kind = scored[row.name], run.student_section.kind
-            told = measured_calibration(row.path, kind, own.scores, own.unit, pairs, bootstrap)
-            added |= {} if told is None else {row.name: {"calibration": told}}
+            calibration = measured_calibration(row.path, kind, own.scores, own.unit, pairs, bootstrap)
+            added |= {} if calibration is None else {row.name: {"calibration": calibration}}
     point = None if run.recipe.student is None else run.recipe.student.calibration.threshold
     teacher = next((row for row in rows if row.role == "teacher" and row.name == primary_teacher(run)), None)
     # a black box does not score the validation pairs: only this would need them, and calls cost money
     if point is None or teacher is None or not added or (teacher.black_box is not None and point.value is None):
         return added
     entry, validation = teacher, run.split.validation
-    told = teacher_operating_point(
+    operating_point = teacher_operating_point(
         point,
         scored[entry.name].scores,
         pairs,
@@ -216,7 +216,7 @@ def _calibrated(
         validation,
         bootstrap,
     )
-    return added if told is None else added | {entry.name: {"operating_point": told}}
+    return added if operating_point is None else added | {entry.name: {"operating_point": operating_point}}
 
 
 def check_remote_baselines(run: Run) -> None:
@@ -259,7 +259,7 @@ def assemble(
     sound = [row.name for row in rows if problems[row.name] is None] or [teacher]
     primary = primary_metric(metrics[teacher if teacher in sound else sound[0]], pairs.labels)
     described = [_described(row, scored[row.name].n_parameters, metrics, speed, teacher) for row in rows]
-    described = [{**row, "problem": said} if (said := problems[row["name"]]) else row for row in described]
+    described = [{**row, "problem": problem} if (problem := problems[row["name"]]) else row for row in described]
     described = with_split(with_standing(described, pairs.labels, primary))
     broken = is_broken(described, primary)
     return {
@@ -269,10 +269,10 @@ def assemble(
         "measuring": _measuring(speed),
         "rows": described,
         "comparisons": [
-            quality.difference(primary, one, other)
-            | ({"broken_control": True} if broken and other == "control" else {})
-            for one, other in comparisons
-            if one in sound and other in sound and primary in metrics[one] and primary in metrics[other]
+            quality.difference(primary, first, second)
+            | ({"broken_control": True} if broken and second == "control" else {})
+            for first, second in comparisons
+            if first in sound and second in sound and primary in metrics[first] and primary in metrics[second]
         ],
     }
 
@@ -304,21 +304,21 @@ class _Quality:
             seed=self.bootstrap.seed,
         )
 
-    def difference(self, metric: str, one: str, other: str) -> dict[str, Any]:
+    def difference(self, metric: str, first: str, second: str) -> dict[str, Any]:
         """Return how much better the first of two rows is."""
         columns = (
-            ScoredColumns.checked(self.scored[name].scores, self.labels, self.query_ids) for name in (one, other)
+            ScoredColumns.checked(self.scored[name].scores, self.labels, self.query_ids) for name in (first, second)
         )
         difference = paired_difference(metric, *columns, n_bootstrap=self.bootstrap.n_samples, seed=self.bootstrap.seed)
-        return {"name": f"{one} − {other}", "metric": metric, **difference.to_dict()}
+        return {"name": f"{first} − {second}", "metric": metric, **difference.to_dict()}
 
 
 def _measuring(speed: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return how the measurement ended, with the widest interval and its row's name; {} without a measurement."""
     names = list(speed)
-    said = dict(speed[names[0]]["measuring"]) if names and "measuring" in speed[names[0]] else {}
-    place = said.pop("widest_place", None)
-    return said if place is None else {**said, "widest_row": names[place]}
+    measuring = dict(speed[names[0]]["measuring"]) if names and "measuring" in speed[names[0]] else {}
+    place = measuring.pop("widest_place", None)
+    return measuring if place is None else {**measuring, "widest_row": names[place]}
 
 
 def make_baselines(run: Run) -> None:
@@ -407,9 +407,9 @@ def _teacher_export_rows(run: Run) -> list[BenchmarkEntry]:
     for format, precision in wanted_teacher_exports(run):
         folder = run.teacher_export(str(name), precision, format)
         if read_card(folder) is not None:
-            shown = precision if format == "openvino" else f"{format} {precision}"
+            label = precision if format == "openvino" else f"{format} {precision}"
             length = run.recipe.models[str(name)].max_length
-            rows.append(BenchmarkEntry(f"{name} ({shown})", "teacher_export", folder, format, None, length))
+            rows.append(BenchmarkEntry(f"{name} ({label})", "teacher_export", folder, format, None, length))
     return rows
 
 
@@ -431,29 +431,35 @@ def student_rows(run: Run) -> list[BenchmarkEntry]:
         return []
     run.require(run.student, "train_student")
     length, match = recipe.student.max_length, recipe.objectives.embedding_match
-    other = run.teacher(str(match.teacher)) if recipe.student.asymmetric is not None and match is not None else None
+    other_side = (
+        run.teacher(str(match.teacher)) if recipe.student.asymmetric is not None and match is not None else None
+    )
     rows = [
-        BenchmarkEntry("untrained", "untrained", run.untrained, "torch", "fp32", length, other, measured_as="student"),
-        *(_stage_row(run, stage, length, other) for stage in run.stages[:-1]),
-        BenchmarkEntry("student", "student", run.student, "torch", "fp32", length, other),
+        BenchmarkEntry(
+            "untrained", "untrained", run.untrained, "torch", "fp32", length, other_side, measured_as="student"
+        ),
+        *(_stage_row(run, stage, length, other_side) for stage in run.stages[:-1]),
+        BenchmarkEntry("student", "student", run.student, "torch", "fp32", length, other_side),
     ]
     if read_card(run.control) is not None:
         rows.append(
-            BenchmarkEntry("control", "control", run.control, "torch", "fp32", length, other, measured_as="student")
+            BenchmarkEntry(
+                "control", "control", run.control, "torch", "fp32", length, other_side, measured_as="student"
+            )
         )
     for format, precision in recipe.exports:
         folder = run.export(precision, format)
         run.require(folder, "export")
         name = f"student ({precision})" if format == "openvino" else f"student ({format} {precision})"
-        rows.append(BenchmarkEntry(name, "export", folder, format, None, length, other))
+        rows.append(BenchmarkEntry(name, "export", folder, format, None, length, other_side))
     return rows
 
 
-def _stage_row(run: Run, stage: Run, length: int, other: Path | None) -> BenchmarkEntry:
+def _stage_row(run: Run, stage: Run, length: int, other_side: Path | None) -> BenchmarkEntry:
     """Return the row of the student after an earlier training stage; it has its own speed if a later stage cuts it."""
     is_cut = any(later.builds for later in run.stages[stage.place + 1 :])
     name, measured_as = f"after {stage.name}", None if is_cut else "student"
-    return BenchmarkEntry(name, "stage", stage.student, "torch", "fp32", length, other, measured_as=measured_as)
+    return BenchmarkEntry(name, "stage", stage.student, "torch", "fp32", length, other_side, measured_as=measured_as)
 
 
 def _baseline_rows(run: Run) -> list[BenchmarkEntry]:
@@ -465,7 +471,7 @@ def _baseline_rows(run: Run) -> list[BenchmarkEntry]:
 
 def _inputs(run: Run, rows: list[BenchmarkEntry]) -> dict[str, Any]:
     """Return all inputs of the report: models, settings, pairs, and the machine and software of the measurement."""
-    here = environment()
+    machine = environment()
     revisions = {row.name: getattr(read_card(row.path), "revision", None) for row in rows}
     calibrations = stored_calibrations({row.name: row.path for row in rows if row.role in _CALIBRATED})
     return {
@@ -473,7 +479,7 @@ def _inputs(run: Run, rows: list[BenchmarkEntry]) -> dict[str, Any]:
         "models": revisions,
         "benchmark": run.recipe.benchmark.model_dump(mode="json"),
         "evaluation": run.split.evaluation.fingerprint(),
-        "machine": {name: here[name] for name in ("cpu", "cpu_flags", "threads", "memory_gb", "python", "versions")},
+        "machine": {name: machine[name] for name in ("cpu", "cpu_flags", "threads", "memory_gb", "python", "versions")},
     }
 
 
@@ -482,27 +488,27 @@ def recipe_of_models(run: Run, rows: Sequence[BenchmarkEntry]) -> tuple[dict[str
 
     A stage may have been run with overrides that are missing now.
     """
-    given: dict[str, Any] = run.stated.model_dump(mode="json")
-    made: dict[str, Any] = json.loads(json.dumps(given))
+    stated: dict[str, Any] = run.stated.model_dump(mode="json")
+    recipe: dict[str, Any] = json.loads(json.dumps(stated))
     for row in rows:
         card = read_card(row.path)
         if card is None or row.role in _MADE_OF_A_MODEL:
             continue
         if row.role == "teacher" and row.name in card.recipe.get("teachers", {}):
-            made["teachers"][row.name] = card.recipe["teachers"][row.name]
+            recipe["teachers"][row.name] = card.recipe["teachers"][row.name]
         parts = {"student": ("student", "objectives", "data", "stages", "seed"), "export": ("export",)}.get(
             row.role, ()
         )
-        made |= {part: card.recipe[part] for part in parts if part in card.recipe}
-    if made.get("student") and given.get("student"):  # the calibration is fitted by the given recipe
-        made["student"]["calibration"] = given["student"]["calibration"]
-    found = differences(made, given)
+        recipe |= {part: card.recipe[part] for part in parts if part in card.recipe}
+    if recipe.get("student") and stated.get("student"):  # the calibration is fitted by the given recipe
+        recipe["student"]["calibration"] = stated["student"]["calibration"]
+    found = differences(recipe, stated)
     if not found:
-        return made, []
-    shown = ", ".join(found[:_SHOWN_CHANGES])
+        return recipe, []
+    changes = ", ".join(found[:_SHOWN_CHANGES])
     more = f" and {len(found) - _SHOWN_CHANGES} more" if len(found) > _SHOWN_CHANGES else ""
-    return made, [
-        f"The models were made by another recipe than the report was asked for with (made by → given: {shown}{more})."
+    return recipe, [
+        f"The models were made by another recipe than the report was asked for with (made by → given: {changes}{more})."
     ]
 
 
@@ -558,8 +564,8 @@ def measure_rows(
 
     The sample is spread evenly over the pairs, so that it has all lengths.
     """
-    chosen = np.unique(np.linspace(0, len(pairs) - 1, min(settings.throughput_pairs, len(pairs))).astype(int))
-    sample = pairs.select(chosen.tolist())
+    places = np.unique(np.linspace(0, len(pairs) - 1, min(settings.throughput_pairs, len(pairs))).astype(int))
+    sample = pairs.select(places.tolist())
     requests = [
         Request(
             row.path,
@@ -593,7 +599,8 @@ def _described(
 ) -> dict[str, Any]:
     """Return one row of `benchmark.json`, in the documented form."""
     measured = {"parameters": n_parameters, **speed[row.name]} if speed.get(row.name) else _unmeasured(row)
-    pace, beside = measured["throughput_pairs_per_s"], speed.get(teacher)  # a teacher that is not a model has no speed
+    pace = measured["throughput_pairs_per_s"]
+    teacher_speed = speed.get(teacher)  # a teacher that is not a model has no speed
     kept = {"retention": {}} if row.name == teacher else {"retention": retention(metrics[row.name], metrics[teacher])}
     return {
         "name": row.name,
@@ -608,7 +615,7 @@ def _described(
         **kept,
         "latency_ms": measured["latency_ms"],
         "throughput_pairs_per_s": pace,
-        "speedup": None if pace is None or beside is None else pace / beside["throughput_pairs_per_s"],
+        "speedup": None if pace is None or teacher_speed is None else pace / teacher_speed["throughput_pairs_per_s"],
         **{name: measured[name] for name in _RAW},
         **{name: measured[name] for name in _OPTIONAL if name in measured},
     }
@@ -636,16 +643,16 @@ def said_of_quality(result: Mapping[str, Any]) -> list[str]:
     Each is logged as well.
     """
     rows, metric = result["rows"], result["primary_metric"]
-    said = [f"{row['name']}: {row['problem']}." for row in rows if row.get("problem")]
+    warnings = [f"{row['name']}: {row['problem']}." for row in rows if row.get("problem")]
     if is_broken(rows, metric):
-        said.append(
+        warnings.append(
             "The control is broken: it is worse than the untrained student, so student − control shows nothing."
         )
     floor = floor_of(rows, metric)
-    under = [row["name"] for row in rows if row.get("under_floor") and row["role"] not in _NOT_SAID_UNDER]
+    under = [row["name"] for row in rows if row.get("under_floor") and row["role"] not in _ROLES_NOT_WARNED_OF]
     if floor is not None and under:
         value = floor["metrics"][metric]["value"]
-        said.append(
+        warnings.append(
             f"Worse than {floor['name']} ({value:.3f}), which counts common terms: {', '.join(under)}. "
             "A better teacher or more labels have to come first."
         )
@@ -655,24 +662,26 @@ def said_of_quality(result: Mapping[str, Any]) -> list[str]:
         if not row.get("under_floor") and is_level_with_floor(str(row["name"]), rows, result)
     ]
     if floor is not None and level:
-        said.append(
+        warnings.append(
             f"Not shown to be better than {floor['name']}: {', '.join(level)}. The interval of the difference includes 0."
         )
-    for line in said:
-        log.warning(line)
-    return said
+    for warning in warnings:
+        log.warning(warning)
+    return warnings
 
 
 def _control_notes(run: Run) -> list[str]:
     """Return notes on how the control's label loss was chosen."""
     card = read_card(run.control) if run.recipe.student is not None else None
-    said = None if card is None else card.details.get("control")
-    if said is None:
+    control = None if card is None else card.details.get("control")
+    if control is None:
         return []
-    tried = values_in_words(said["trials"])
-    why = f", the best of short trials ({said['trial_steps']} steps; on validation pairs: {tried})" if tried else ""
-    how = label_loss_in_words(said["loss"], said.get("learning_rate"))
-    return [f"The control is the same student trained on the labels alone, {said['steps']} steps by {how}{why}."]
+    trials = values_in_words(control["trials"])
+    why = (
+        f", the best of short trials ({control['trial_steps']} steps; on validation pairs: {trials})" if trials else ""
+    )
+    how = label_loss_in_words(control["loss"], control.get("learning_rate"))
+    return [f"The control is the same student trained on the labels alone, {control['steps']} steps by {how}{why}."]
 
 
 def _notes(run: Run, rows: list[BenchmarkEntry], speed: Mapping[str, Mapping[str, Any]]) -> list[str]:

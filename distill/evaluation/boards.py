@@ -232,7 +232,7 @@ def evaluate_on_boards(
     names = [task.metadata.name for task in tasks]
     if len(set(names)) < len(names):
         raise BadInput(
-            f"two tasks have one name ({', '.join(sorted({one for one in names if names.count(one) > 1}))}); name each once, or give recipes other names"
+            f"two tasks have one name ({', '.join(sorted({name for name in names if names.count(name) > 1}))}); name each once, or give recipes other names"
         )
     _check_folder(results)
     found = {}
@@ -283,13 +283,13 @@ def _score(model: BoardModel, task: Any, results: Path) -> BoardScore:
     import mteb
 
     metadata, cache = task.metadata, mteb.ResultCache(results)
-    stands = _stands(cache.get_task_result_path(metadata.name, model.mteb_model_meta), metadata)
+    has_result = _has_result(cache.get_task_result_path(metadata.name, model.mteb_model_meta), metadata)
     try:
         outcome = mteb.evaluate(
             model,
             task,
             cache=cache,
-            overwrite_strategy="only-missing" if stands else "always",
+            overwrite_strategy="only-missing" if has_result else "always",
             show_progress_bar=False,
             co2_tracker=False,
             encode_kwargs={"batch_size": 4096},
@@ -304,7 +304,7 @@ def _score(model: BoardModel, task: Any, results: Path) -> BoardScore:
     return BoardScore(metadata.name, metadata.type, metadata.main_score, score, str(metadata.revision), "", "")
 
 
-def _stands(path: Path, metadata: Any) -> bool:
+def _has_result(path: Path, metadata: Any) -> bool:
     """Return whether the file holds a complete result on the same data."""
     if not path.is_file():
         return False

@@ -45,7 +45,7 @@ def measured_calibration(
     if stored is None or pairs.labels is None or problem_of(scores) is not None:
         return None
     stages = {"before": unit, "after": stored.calibration(scores)}
-    told: dict[str, Any] = {
+    entry: dict[str, Any] = {
         "kind": stored.calibration.kind,
         "fitted_to": stored.fitted.get("pairs"),
         "graded": is_graded(pairs.labels),
@@ -56,8 +56,8 @@ def measured_calibration(
     }
     if stored.threshold is not None:
         found = _point(scores, stored.threshold, pairs, bootstrap)
-        told["operating_point"] = {**stored.operating_point, **_on_validation(stored), **found}
-    return told
+        entry["operating_point"] = {**stored.operating_point, **_on_validation(stored), **found}
+    return entry
 
 
 def _on_validation(stored: StoredCalibration) -> dict[str, Any]:
@@ -108,14 +108,14 @@ def is_graded(labels: np.ndarray) -> bool:
 
 def calibration_notes(rows: Sequence[Mapping[str, Any]], pairs: Pairs) -> list[str]:
     """Return notes on the pairs behind the calibrations, and on their meaning if labels are grades."""
-    told = [row["calibration"] for row in rows if row.get("calibration")]
-    if not told:
+    calibrations = [row["calibration"] for row in rows if row.get("calibration")]
+    if not calibrations:
         return []
-    n = counted(max(one["fitted_to"] or 0 for one in told), "validation pair")
+    n = counted(max(calibration["fitted_to"] or 0 for calibration in calibrations), "validation pair")
     notes = [
         f"Calibrations and thresholds were fitted to {n}, and are measured on the {len(pairs):,} evaluation pairs."
     ]
-    if any(one["graded"] for one in told):
+    if any(calibration["graded"] for calibration in calibrations):
         notes.append(
             "The labels are grades: a calibrated score is the expected grade, the ECE compares it with the mean grade, and for "
             "precision and recall a label of at least 0.5 is a match."

@@ -159,12 +159,12 @@ class _Part:
     def _columns(self, scores: np.ndarray) -> ScoredColumns:
         return ScoredColumns.checked(scores, self.pairs.labels, self.pairs.query_ids)
 
-    def claim(self, metric: str, scores: np.ndarray, other: np.ndarray, bound: float) -> Claim:
+    def claim(self, metric: str, scores: np.ndarray, other_scores: np.ndarray, bound: float) -> Claim:
         """Return the claim that scores exceed other scores in a metric by more than a bound."""
         difference, samples = paired_samples(
             metric,
             self._columns(scores),
-            self._columns(other),
+            self._columns(other_scores),
             n_bootstrap=max(MIN_RESAMPLES, self.run.recipe.benchmark.bootstrap),
             seed=self.run.recipe.seed,
         )

@@ -12,26 +12,30 @@ def say_validation(metric: str, validation: Mapping[str, Any]) -> str:
     """Return which share validation pairs choose, how many were tested, and whether there are too few pairs to tell."""
     margin, n_tested = validation["margin"], validation["n_tested"]
     within = f"equals the teacher's {metric} within the margin of {margin:g}"
-    tried = f"({n_tested} {'numbers of documents' if validation['top_k'] else 'shares'} tested, Holm)"
+    test_count = f"({n_tested} {'numbers of documents' if validation['top_k'] else 'shares'} tested, Holm)"
     equal = validation["equal_from"]
-    said = f"On {validation['n_pairs']:,} validation pairs "
+    sentence = f"On {validation['n_pairs']:,} validation pairs "
     if equal is None:
-        said += f"no share is shown to be one that {within} {tried}{_why_not(validation)}"
+        sentence += f"no share is shown to be one that {within} {test_count}{_why_not(validation)}"
     elif equal == 0:
-        said += f"the student alone {within} {tried}"
+        sentence += f"the student alone {within} {test_count}"
     else:
-        said += f"{equal:.0%} of the pairs is the least share that {within} {tried}"
+        sentence += f"{equal:.0%} of the pairs is the least share that {within} {test_count}"
     if validation["chosen_by"] == "recipe":
-        asked = f"top {validation['top_k']}" if validation["top_k"] else f"a share of {validation['chosen_share']:.0%}"
-        return f"{said}; the recipe asks for {asked}"
-    return said if equal is not None else f"{said}; so every pair goes to the teacher"
+        request = (
+            f"top {validation['top_k']}" if validation["top_k"] else f"a share of {validation['chosen_share']:.0%}"
+        )
+        return f"{sentence}; the recipe asks for {request}"
+    return sentence if equal is not None else f"{sentence}; so every pair goes to the teacher"
 
 
 def _why_not(validation: Mapping[str, Any]) -> str:
     """Return why no share equals the teacher: too few pairs, or each share is worse by more than the margin."""
     differences = [place["minus_teacher"] for place in validation["positions"]]
     return _too_few(differences, validation["n_pairs"], validation["margin"], "validation") or (
-        ": each is worse by more" if all(one["high"] < -validation["margin"] for one in differences) else ""
+        ": each is worse by more"
+        if all(difference["high"] < -validation["margin"] for difference in differences)
+        else ""
     )
 
 
@@ -41,7 +45,9 @@ def _too_few(differences: list[Mapping[str, Any]], n_pairs: int, margin: float, 
     Even a cascade identical to the teacher could then not be shown to equal it. Shares that are shown to be worse are
     not counted.
     """
-    widths = [(one["high"] - one["low"]) / 2 for one in differences if one["high"] >= -margin]
+    widths = [
+        (difference["high"] - difference["low"]) / 2 for difference in differences if difference["high"] >= -margin
+    ]
     if not widths or min(widths) < margin:
         return ""
     return (
@@ -54,24 +60,24 @@ def say_chosen(metric: str, chosen: Mapping[str, Any]) -> str:
     """Return how the chosen cascade compares with teacher and student on the evaluation pairs, and its cost."""
     tests, margin = chosen["tests"], chosen["margin"]
     difference = tests["equals_teacher"]
-    asked = "the student alone" if chosen["share"] == 0 else f"asking the teacher of {chosen['share']:.0%}"
-    said = (
-        f"On {chosen['n_pairs']:,} evaluation pairs {asked} has {metric} {chosen[metric]['value']:.4f}, "
+    cascade = "the student alone" if chosen["share"] == 0 else f"asking the teacher of {chosen['share']:.0%}"
+    sentence = (
+        f"On {chosen['n_pairs']:,} evaluation pairs {cascade} has {metric} {chosen[metric]['value']:.4f}, "
         f"{difference['value']:+.4f} to the teacher's ({difference['low']:+.4f} to {difference['high']:+.4f}), "
         f"at {chosen['share_of_teacher_cost']:.0%} of its cost: "
     )
     if tests["beats_teacher"]["holds"]:
-        said += "it beats the teacher"
+        sentence += "it beats the teacher"
     elif difference["holds"]:
-        said += f"it equals the teacher within the margin of {margin:g}"
+        sentence += f"it equals the teacher within the margin of {margin:g}"
     elif difference["high"] < -margin:
-        said += f"it is worse than the teacher by more than the margin of {margin:g}"
+        sentence += f"it is worse than the teacher by more than the margin of {margin:g}"
     else:
-        said += f"not shown to equal the teacher within the margin of {margin:g}"
-        said += _too_few([difference], chosen["n_pairs"], margin, "evaluation")
+        sentence += f"not shown to equal the teacher within the margin of {margin:g}"
+        sentence += _too_few([difference], chosen["n_pairs"], margin, "evaluation")
     if "beats_student" in tests:
-        said += " and beats" if tests["beats_student"]["holds"] else ", and is not shown to beat"
-        said += " the student alone"
+        sentence += " and beats" if tests["beats_student"]["holds"] else ", and is not shown to beat"
+        sentence += " the student alone"
     if chosen["share_of_teacher_cost"] > 1:
-        said += "; it costs more than the teacher alone"
-    return f"{said} ({chosen['n_tested']} comparisons tested, Holm)"
+        sentence += "; it costs more than the teacher alone"
+    return f"{sentence} ({chosen['n_tested']} comparisons tested, Holm)"

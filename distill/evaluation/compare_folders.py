@@ -217,8 +217,8 @@ def _compared(now: Any, before: Any, reference: Any, metric: str) -> dict[str, A
     if reference:
         latency = latency / _slowdown([_samples(row, "latency_ms") for row in reference], False)
         throughput = throughput / _slowdown([_samples(row, "throughput_pairs_per_s") for row in reference], True)
-    one, other = (row["metrics"].get(metric) for row in (now, before))
-    drop = None if one is None or other is None else other["value"] - one["value"]
+    estimate_now, estimate_before = (row["metrics"].get(metric) for row in (now, before))
+    drop = None if estimate_now is None or estimate_before is None else estimate_before["value"] - estimate_now["value"]
     return {
         "name": now["name"],
         "relative": bool(reference),

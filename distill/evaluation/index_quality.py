@@ -91,9 +91,11 @@ def index_quality(
         )
     documents = list(dict.fromkeys([*pairs.documents, *corpus]))
     queries, relevance = _questions(pairs, documents, max_queries, _SEED)
-    told = scorer.encode_documents(documents, progress=progress)
-    asked = scorer.encode_queries(queries)
-    rows = measure_forms(asked, told, relevance, widths=[scorer.embedding_width, *widths], seed=_SEED)
+    document_vectors = scorer.encode_documents(documents, progress=progress)
+    query_vectors = scorer.encode_queries(queries)
+    rows = measure_forms(
+        query_vectors, document_vectors, relevance, widths=[scorer.embedding_width, *widths], seed=_SEED
+    )
     return {
         "model": str(scorer.path),
         "revision": revision(scorer.path),
@@ -119,8 +121,8 @@ def _questions(pairs: Pairs, documents: Sequence[str], max_queries: int, seed: i
         raise BadInput("no query has a document with a label of 0.5 or more; check --label-column and --label-range")
     chosen = np.sort(np.random.default_rng(seed).permutation(len(queries))[:max_queries])
     queries = [queries[i] for i in chosen]
-    judged = [gains[query] if pairs.labels is not None else {} for query in queries]
-    return queries, Relevance(judged, [places.get(query, -1) for query in queries])
+    gains_by_query = [gains[query] if pairs.labels is not None else {} for query in queries]
+    return queries, Relevance(gains_by_query, [places.get(query, -1) for query in queries])
 
 
 def measure_forms(
@@ -134,9 +136,9 @@ def measure_forms(
     exact: np.ndarray | None = None
     values: dict[str, np.ndarray] = {}
     for width in widths:
-        asked, told = truncated(queries, width), truncated(documents, width)
-        for form, index, sizes in _forms(told):
-            found = _found(index, asked, relevance.own)
+        query_vectors, document_vectors = truncated(queries, width), truncated(documents, width)
+        for form, index, sizes in _forms(document_vectors):
+            found = _found(index, query_vectors, relevance.own)
             if exact is None:
                 exact = found
                 values = {"recall": relevance.recall(found), "ndcg": relevance.ndcg(found)}
@@ -183,14 +185,14 @@ def _estimate(values: np.ndarray, seed: int) -> dict[str, float]:
 
 def table_cells(row: Mapping[str, Any], n_documents: int) -> list[str]:
     """Return the cells of a row for the table that the command prints."""
-    judged = [_cells(row.get(name), row.get(f"{name}_lost")) for name in ("recall", "ndcg")]
+    cell_pairs = [_cells(row.get(name), row.get(f"{name}_lost")) for name in ("recall", "ndcg")]
     return [
         row["form"],
         str(row["dimensions"]),
         f"{row['bytes'] * n_documents / 1e6:.1f}",
         f"{row['bytes_searched'] * n_documents / 1e6:.1f}",
         f"{row['found_as_exact']:.4f}",
-        *(cell for pair in judged for cell in pair),
+        *(cell for pair in cell_pairs for cell in pair),
     ]
 
 

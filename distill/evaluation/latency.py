@@ -186,29 +186,29 @@ def measure_all(
         fits = [worker.fits() for worker in workers]
         for worker in workers:
             worker.take(*_same_pairs(fits, len(queries), rounds), rounds)
-        taken = Rounds(len(workers), Until() if measuring.until is None else measuring.until)
-        while taken.number < rounds or taken.go_on():
-            if taken.number >= rounds:
+        measured_rounds = Rounds(len(workers), Until() if measuring.until is None else measuring.until)
+        while measured_rounds.number < rounds or measured_rounds.go_on():
+            if measured_rounds.number >= rounds:
                 report.add(len(workers))
-            for place in taken.order:  # the first model changes from round to round
-                report(f"round {taken.number + 1}, {workers[place].name}")
-                taken.keep(place, workers[place].round(by_length=taken.number < rounds))
-            taken.number += 1
+            for place in measured_rounds.order:  # the first model changes from round to round
+                report(f"round {measured_rounds.number + 1}, {workers[place].name}")
+                measured_rounds.keep(place, workers[place].round(by_length=measured_rounds.number < rounds))
+            measured_rounds.number += 1
         if load is not None:
             for worker in workers:
                 report(f"under load, {worker.name}")
                 worker.under_load(load, measuring.seed)
         report.finish()
-        return [_whole(worker.finish(), taken, place) for place, worker in enumerate(workers)]
+        return [_whole(worker.finish(), measured_rounds, place) for place, worker in enumerate(workers)]
 
 
-def _whole(measured: dict[str, Any], taken: Rounds, place: int) -> dict[str, Any]:
+def _whole(measured: dict[str, Any], measured_rounds: Rounds, place: int) -> dict[str, Any]:
     """Add the intervals, and how the measuring ended, to a model's measurements."""
     return {
         **measured,
-        **taken.intervals(place),
-        "measuring": taken.described(),
-        "per_run": {**measured["per_run"], **taken.sizes(place)},
+        **measured_rounds.intervals(place),
+        "measuring": measured_rounds.described(),
+        "per_run": {**measured["per_run"], **measured_rounds.sizes(place)},
     }
 
 
@@ -630,7 +630,7 @@ def _serve(requests: IO[str], answers: IO[str], runtime: str) -> None:
 
 def size_mb(folder: Path, runtime: Runtime) -> float:
     """Return the size, in 10⁶ bytes, of a folder's files without the weights of other runtimes."""
-    others = [name for other, names in GRAPHS.items() if other != runtime for name in names]
+    others = [name for other_runtime, names in GRAPHS.items() if other_runtime != runtime for name in names]
     skipped = {(folder / name).with_suffix(suffix) for name in others for suffix in (".xml", ".bin", ".onnx")}
     if runtime not in ("torch", "numpy"):
         skipped |= {path for pattern in _TORCH_WEIGHTS for path in folder.glob(pattern)}

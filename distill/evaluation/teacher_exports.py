@@ -34,8 +34,8 @@ _SHOWS_THE_RUNTIME: tuple[ExportPrecision, ...] = ("fp32", "bf16", "int8")
 
 def primary_teacher(run: Run) -> str:
     """Return the teacher for retention: the main teacher of the last stage that has one, else the first teacher."""
-    named = (stage.recipe.objectives.primary_teacher for stage in reversed(run.stages))
-    return next(filter(None, named), None) or next(iter(run.recipe.teachers))
+    names = (stage.recipe.objectives.primary_teacher for stage in reversed(run.stages))
+    return next(filter(None, names), None) or next(iter(run.recipe.teachers))
 
 
 def measured_teachers(run: Run) -> list[str]:
@@ -57,13 +57,13 @@ def wanted_teacher_exports(run: Run) -> list[tuple[ExportFormat, ExportPrecision
     recipe = run.recipe
     if recipe.student is None or matched_teacher(run) is None:
         return []
-    given = recipe.benchmark.teacher_exports
-    if given is None:
-        given = tuple(precision for precision in recipe.export.precisions if precision in _SHOWS_THE_RUNTIME)
+    precisions = recipe.benchmark.teacher_exports
+    if precisions is None:
+        precisions = tuple(precision for precision in recipe.export.precisions if precision in _SHOWS_THE_RUNTIME)
     return [
         (format, precision)
         for format in recipe.export.formats
-        for precision in given
+        for precision in precisions
         if precision in recipe.export.PRECISIONS[format]
     ]
 
@@ -92,9 +92,9 @@ def refusal(folder: Path, inputs: Mapping[str, Any] | None = None) -> str | None
     if not path.is_file():
         return None
     try:
-        said: dict[str, Any] = read_json(path)
-        same = inputs is None or said["fingerprint"] == content_hash(inputs)
-        return str(said["reason"]) if same else None
+        stored: dict[str, Any] = read_json(path)
+        same = inputs is None or stored["fingerprint"] == content_hash(inputs)
+        return str(stored["reason"]) if same else None
     except (BadInput, ValueError, LookupError, TypeError):
         return None
 

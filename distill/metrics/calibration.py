@@ -50,8 +50,8 @@ class Calibration:
         """
         values = np.asarray(scores, dtype=np.float64)
         if self.kind == "isotonic":
-            told: np.ndarray = np.interp(values, *self.steps)
-            return told
+            calibrated: np.ndarray = np.interp(values, *self.steps)
+            return calibrated
         if self.kind == "temperature":
             values = _logits(self.model_kind, values)
         return sigmoid(self.slope * values + self.bias)

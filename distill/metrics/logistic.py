@@ -15,8 +15,8 @@ def sigmoid(values: np.ndarray) -> np.ndarray:
 
 def logit(probabilities: np.ndarray) -> np.ndarray:
     """Return ln(p / (1 − p)) of probabilities above 0 and below 1. *Shape:* that of probabilities."""
-    told: np.ndarray = np.log(probabilities / (1 - probabilities))
-    return told
+    logits: np.ndarray = np.log(probabilities / (1 - probabilities))
+    return logits
 
 
 def unit_scores(kind: ModelKind, scores: np.ndarray) -> np.ndarray:

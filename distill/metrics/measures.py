@@ -192,7 +192,7 @@ def estimate_shares(
 
         return share
 
-    statistics = {name: statistic(*one) for name, one in parts.items()}
+    statistics = {name: statistic(*part_and_whole) for name, part_and_whole in parts.items()}
     sampled = sampled_statistics(columns, statistics, bootstrap.n_samples, bootstrap.seed)
     estimates = dict[str, Estimate | None]()
     for name, (part, whole) in parts.items():
@@ -228,11 +228,11 @@ def paired_samples(
     known = _known(metric)
     if len(a.scores) != len(b.scores):
         raise BadInput(f"scores of b: {len(b.scores)}, of a: {len(a.scores)}; score the same pairs")
-    one, two = known.plan(a), known.plan(b)
-    if one is not None and two is not None:
-        sampled = sampled_statistics(a, {"a": one.statistic, "b": two.statistic}, n_bootstrap, seed)
+    plan_a, plan_b = known.plan(a), known.plan(b)
+    if plan_a is not None and plan_b is not None:
+        sampled = sampled_statistics(a, {"a": plan_a.statistic, "b": plan_b.statistic}, n_bootstrap, seed)
         samples = sampled["a"] - sampled["b"]
-        estimate = _estimate(one.value - two.value, samples, one.n)
+        estimate = _estimate(plan_a.value - plan_b.value, samples, plan_a.n)
         if estimate is not None:
             return estimate, samples
     raise BadInput(

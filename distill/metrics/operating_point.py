@@ -38,8 +38,8 @@ def threshold_for(
         return None
     if precision is not None:
         slope, bias = fit_logistic(ranked[:, None], matches.astype(np.float64))
-        stated = np.cumsum(sigmoid(slope * ranked + bias))[ends] / (ends + 1)
-        reached = np.flatnonzero((stated >= precision) & (slope > 0))[::-1]
+        expected_precision = np.cumsum(sigmoid(slope * ranked + bias))[ends] / (ends + 1)
+        reached = np.flatnonzero((expected_precision >= precision) & (slope > 0))[::-1]
     else:
         assert recall is not None
         reached = np.flatnonzero(np.cumsum(matches)[ends] >= recall * matches.sum() - 1e-9)
@@ -54,10 +54,10 @@ def point_at(scores: np.ndarray, labels: np.ndarray, threshold: float) -> tuple[
 
     *Shape:* scores, labels: (n_pairs,).
     """
-    called, matches = scores >= threshold, labels >= POSITIVE
-    found = int((called & matches).sum())
+    predicted, matches = scores >= threshold, labels >= POSITIVE
+    found = int((predicted & matches).sum())
     return (
-        found / int(called.sum()) if called.any() else None,
+        found / int(predicted.sum()) if predicted.any() else None,
         found / int(matches.sum()) if matches.any() else None,
     )
 
@@ -67,8 +67,8 @@ def precision_and_recall(
 ) -> tuple[Estimate | None, Estimate | None]:
     """Return precision and recall with 95 % intervals over resampled queries; `n` is the denominator's count."""
     assert columns.labels is not None
-    called, matches = columns.scores >= threshold, columns.labels >= POSITIVE
-    found: FloatArray = (called & matches).astype(np.float64)
-    wholes = {"precision": called.astype(np.float64), "recall": matches.astype(np.float64)}
-    told = estimate_shares(columns, {name: (found, whole) for name, whole in wholes.items()}, bootstrap)
-    return told["precision"], told["recall"]
+    predicted, matches = columns.scores >= threshold, columns.labels >= POSITIVE
+    found: FloatArray = (predicted & matches).astype(np.float64)
+    wholes = {"precision": predicted.astype(np.float64), "recall": matches.astype(np.float64)}
+    estimates = estimate_shares(columns, {name: (found, whole) for name, whole in wholes.items()}, bootstrap)
+    return estimates["precision"], estimates["recall"]

@@ -67,10 +67,10 @@ def reliability(
     """
     columns = ScoredColumns.checked(probabilities, labels, query_ids, unit_scores=probabilities)
     assert columns.labels is not None
-    stated, told = np.clip(columns.scores, 0, 1), columns.labels
-    numbers = equal_mass_bins(stated)
+    clipped, checked_labels = np.clip(columns.scores, 0, 1), columns.labels
+    numbers = equal_mass_bins(clipped)
     members = (numbers == np.arange(numbers.max() + 1)[:, None]).astype(np.float64)  # (n_bins, n_pairs)
-    gaps = stated - told
+    gaps = clipped - checked_labels
 
     def gap_of(row: FloatArray) -> Statistic:
         # the mean gap of the bin, times the bin's share of the pairs
@@ -84,12 +84,12 @@ def reliability(
     ece, noise = _less_its_bias(
         plain, np.abs(sampled).sum(axis=0), np.abs(sampled - whole[:, None]).sum(axis=0), len(gaps)
     )
-    parts = {str(number): (told * row, row) for number, row in enumerate(members)}
+    parts = {str(number): (checked_labels * row, row) for number, row in enumerate(members)}
     found = estimate_shares(columns, parts | {"brier": (gaps**2, np.ones(len(gaps)))}, bootstrap)
     brier = found.pop("brier")
     assert brier is not None
     bins = tuple(
-        ReliabilityBin(float(stated[numbers == int(number)].mean()), share)
+        ReliabilityBin(float(clipped[numbers == int(number)].mean()), share)
         for number, share in found.items()
         if share is not None
     )

@@ -48,9 +48,9 @@ def interval_of_median(rounds: Sequence[Sequence[float]], *, seed: int = 0) -> t
         np.array([*map(len, rounds)]),
     )
     # each drawn round gives as many samples as a round has on average
-    starts, each = np.cumsum(sizes) - sizes, -(-len(samples) // len(sizes))
+    starts, n_each = np.cumsum(sizes) - sizes, -(-len(samples) // len(sizes))
     drawn = rng.integers(len(sizes), size=(_N_RESAMPLES, len(sizes), 1))
-    within = (rng.random((_N_RESAMPLES, len(sizes), each)) * sizes[drawn]).astype(np.int64)
+    within = (rng.random((_N_RESAMPLES, len(sizes), n_each)) * sizes[drawn]).astype(np.int64)
     medians = np.median(samples[starts[drawn] + within].reshape(_N_RESAMPLES, -1), axis=1)
     # rounds of different sizes weigh alike here but not in the plain median, which must still be in the interval
     plain = float(np.median(samples))
@@ -106,9 +106,9 @@ class Rounds:
         return True
 
     def _width(self, kind: str, place: int) -> float:
-        given = self.samples[kind][place]
-        low, high = interval_of_median(given)
-        return (high - low) / float(np.median(np.concatenate(given)))
+        samples = self.samples[kind][place]
+        low, high = interval_of_median(samples)
+        return (high - low) / float(np.median(np.concatenate(samples)))
 
     def intervals(self, place: int) -> dict[str, dict[str, float]]:
         """Return the 95 % intervals of a model's p50 latency and of its throughput."""

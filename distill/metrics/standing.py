@@ -62,9 +62,9 @@ def is_level_with_floor(name: str, rows: Sequence[Row], result: Mapping[str, Any
     :param result: the report, with its `comparisons`
     """
     floors = {str(row["name"]) for row in rows if row.get("role") == "baseline" and row.get("kind") == "tfidf"}
-    for one in result.get("comparisons") or ():
-        first, _, second = str(one.get("name", "")).partition(" − ")
-        low, high = one.get("low"), one.get("high")
+    for comparison in result.get("comparisons") or ():
+        first, _, second = str(comparison.get("name", "")).partition(" − ")
+        low, high = comparison.get("low"), comparison.get("high")
         if first == name and second in floors and low is not None and high is not None and low <= 0 <= high:
             return True
     return False
@@ -81,8 +81,8 @@ def is_broken(rows: Sequence[Row], metric: str) -> bool:
     return untrained is not None and control is not None and _is_worse(control, untrained, metric)
 
 
-def _is_worse(value: float, other: float, metric: str) -> bool:
-    return value > other if metric in LOWER_IS_BETTER else value < other
+def _is_worse(value: float, reference: float, metric: str) -> bool:
+    return value > reference if metric in LOWER_IS_BETTER else value < reference
 
 
 def with_standing(rows: Sequence[dict[str, Any]], labels: np.ndarray | None, metric: str) -> list[dict[str, Any]]:

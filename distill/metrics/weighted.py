@@ -57,10 +57,10 @@ class _Ranking:
 
 def spearman(left: FloatArray, right: FloatArray) -> Statistic:
     """Return Spearman's correlation: Pearson's correlation of mean ranks."""
-    one, two = _Ranking.of(left), _Ranking.of(right)
+    left_ranking, right_ranking = _Ranking.of(left), _Ranking.of(right)
 
     def statistic(weights: FloatArray) -> FloatArray:
-        a, b = one.centred_ranks(weights), two.centred_ranks(weights)
+        a, b = left_ranking.centred_ranks(weights), right_ranking.centred_ranks(weights)
         weighted_a, weighted_b = weights * a, weights * b
         spread = np.sqrt(_columns_dot(weighted_a, a)) * np.sqrt(_columns_dot(weighted_b, b))
         return _ratio(_columns_dot(weighted_a, b), spread)
@@ -109,11 +109,11 @@ def mean(values: FloatArray, rows: IntArray) -> Statistic:
 
 def kendall(left: FloatArray, right: FloatArray) -> Statistic:
     """Return tau-b: concordant minus discordant couples, over the geometric mean of both columns' untied couples."""
-    one, two = _Ranking.of(left), _Ranking.of(right)
+    left_ranking, right_ranking = _Ranking.of(left), _Ranking.of(right)
     score = _exact_concordance(left, right) if len(left) <= _EXACT_TAU else _linear_concordance(left, right)
 
     def statistic(weights: FloatArray) -> FloatArray:
-        untied = np.sqrt(_untied(one, weights)) * np.sqrt(_untied(two, weights))
+        untied = np.sqrt(_untied(left_ranking, weights)) * np.sqrt(_untied(right_ranking, weights))
         return np.clip(_ratio(score(weights), untied), -1, 1)
 
     return statistic
@@ -125,8 +125,8 @@ def _exact_concordance(left: FloatArray, right: FloatArray) -> Statistic:
 
     def score(weights: FloatArray) -> FloatArray:
         # float32 is exact here: every partial sum is a whole number far below 2^24
-        beside = signs @ weights.astype(np.float32)
-        return _columns_dot(weights, beside.astype(np.float64)) / 2
+        sums = signs @ weights.astype(np.float32)
+        return _columns_dot(weights, sums.astype(np.float64)) / 2
 
     return score
 
@@ -141,14 +141,14 @@ def _linear_concordance(left: FloatArray, right: FloatArray) -> Statistic:
     n = len(left)
     others = np.random.default_rng(0).choice(n, _EXACT_TAU, replace=False)
     blocks = np.array_split(np.arange(n), max(1, n // 1000))
-    lean = np.concatenate([_signs(left, right, others, rows).sum(axis=1, dtype=np.float64) for rows in blocks])
-    lean *= n / _EXACT_TAU
+    gradient = np.concatenate([_signs(left, right, others, rows).sum(axis=1, dtype=np.float64) for rows in blocks])
+    gradient *= n / _EXACT_TAU
     unit = np.ones((n, 1))
     untied = np.sqrt(_untied(_Ranking.of(left), unit) * _untied(_Ranking.of(right), unit))
     whole = float(stats.kendalltau(left, right, variant="b").statistic * untied[0])
 
     def score(weights: FloatArray) -> FloatArray:
-        change: FloatArray = lean @ (weights - 1)
+        change: FloatArray = gradient @ (weights - 1)
         return whole + change
 
     return score
@@ -157,9 +157,9 @@ def _linear_concordance(left: FloatArray, right: FloatArray) -> Statistic:
 def _signs(left: FloatArray, right: FloatArray, others: IntArray, rows: IntArray | None = None) -> Any:
     """Return S: 1 if both columns order two pairs alike, -1 if not, 0 for ties. *Shape:* (rows, others), float32."""
     rows = np.arange(len(left)) if rows is None else rows
-    one = np.sign(left[rows, None] - left[others]).astype(np.float32)
-    one *= np.sign(right[rows, None] - right[others])
-    return one
+    signs = np.sign(left[rows, None] - left[others]).astype(np.float32)
+    signs *= np.sign(right[rows, None] - right[others])
+    return signs
 
 
 def _untied(ranking: _Ranking, weights: FloatArray) -> FloatArray:

@@ -102,7 +102,7 @@ class ScoreActor:
     def results(self, queries: Sequence[str], documents: Sequence[str]) -> dict[str, np.ndarray]:
         """Return the new columns. *Shape:* each (n_pairs,)."""
         scores = self.scorer.score(queries, documents)
-        return {name: told(scores) for name, (_, told) in self._columns.items()}
+        return {name: compute(scores) for name, (_, compute) in self._columns.items()}
 
 
 def _share_of_this_actor() -> LoadArguments:
@@ -110,8 +110,8 @@ def _share_of_this_actor() -> LoadArguments:
     ray: Any = sys.modules.get("ray")  # in an actor, Ray has been imported
     if ray is None or not ray.is_initialized() or ray.get_runtime_context().get_actor_id() is None:
         return {}
-    held = ray.get_runtime_context().get_assigned_resources()
-    return {"n_threads": max(1, int(held.get("CPU", 1))), "device": "cuda:0" if held.get("GPU", 0) else "cpu"}
+    resources = ray.get_runtime_context().get_assigned_resources()
+    return {"n_threads": max(1, int(resources.get("CPU", 1))), "device": "cuda:0" if resources.get("GPU", 0) else "cpu"}
 
 
 def on_this_share(model: str | Path, stated: LoadArguments) -> LoadArguments:

@@ -144,30 +144,30 @@ class ShardActor:
     def handle(self, table: pa.Table) -> Batched:
         """Compute the unfinished rows of a batch, write them, and return the outcome."""
         began, cpu_began, usable = time.monotonic(), time.process_time(), table[PROBLEM].is_null().to_numpy()
-        told = Batched("", self.name, len(table), paths=_paths(table))
+        outcome = Batched("", self.name, len(table), paths=_paths(table))
         if not usable.all():
-            told = self._told_bad(told, table, usable)
-            if told.problem is not None:
-                return told
+            outcome = self._with_bad_rows(outcome, table, usable)
+            if outcome.problem is not None:
+                return outcome
         keys = self._keys(table)
         rows, counts = self._todo(keys, usable)
-        told = replace(told, **counts)
+        outcome = replace(outcome, **counts)
         if not len(rows):
-            return told
-        told = replace(told, shard=shard_name(keys[rows]))
-        tried = attempt(lambda: self._write(told.shard, table.take(rows), keys[rows]), self.begun(told.shard))
-        told = replace(told, tries=tried.tries, problem=tried.problem, is_bad_input=tried.is_bad_input)
-        if tried.problem is not None:
-            return told
+            return outcome
+        outcome = replace(outcome, shard=shard_name(keys[rows]))
+        result = attempt(lambda: self._write(outcome.shard, table.take(rows), keys[rows]), self.begun(outcome.shard))
+        outcome = replace(outcome, tries=result.tries, problem=result.problem, is_bad_input=result.is_bad_input)
+        if result.problem is not None:
+            return outcome
         seconds, cpu_seconds = time.monotonic() - began, time.process_time() - cpu_began
-        return replace(told, computed=len(rows), seconds=seconds, cpu_seconds=cpu_seconds)
+        return replace(outcome, computed=len(rows), seconds=seconds, cpu_seconds=cpu_seconds)
 
-    def _told_bad(self, told: Batched, table: pa.Table, usable: np.ndarray) -> Batched:
+    def _with_bad_rows(self, outcome: Batched, table: pa.Table, usable: np.ndarray) -> Batched:
         place, n_bad = int(np.argmin(usable)), int((~usable).sum())
         first = f"{table[PATH][place].as_py()}: {table[PROBLEM][place].as_py()}"
         if self.job.skips:
-            return replace(told, left_out=n_bad, first_left_out=first)
-        return replace(told, problem=f"{counted(n_bad, 'row')} cannot be used ({first})", is_bad_input=True)
+            return replace(outcome, left_out=n_bad, first_left_out=first)
+        return replace(outcome, problem=f"{counted(n_bad, 'row')} cannot be used ({first})", is_bad_input=True)
 
     def _keys(self, table: pa.Table) -> np.ndarray:
         names = (*self.job.source.texts, *self.job.source.kept)
@@ -180,9 +180,9 @@ class ShardActor:
         """
         rows = np.flatnonzero(usable)
         _, first = np.unique(keys[rows], axis=0, return_index=True)
-        each = rows[np.sort(first)]
-        todo = each[self.done.find(keys[each]) < 0]
-        return todo, {"repeated": len(rows) - len(each), "done_before": len(each) - len(todo)}
+        unique = rows[np.sort(first)]
+        todo = unique[self.done.find(keys[unique]) < 0]
+        return todo, {"repeated": len(rows) - len(unique), "done_before": len(unique) - len(todo)}
 
     def _write(self, shard: str, table: pa.Table, keys: np.ndarray) -> None:
         if self.folder.has(shard):  # written by an earlier try, whose process ended before it could report

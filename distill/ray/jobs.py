@@ -64,14 +64,14 @@ def _batches(
     ray = cluster.ray
     attempts = ray.remote(num_cpus=0)(Attempts).remote()
     done = ray.put(KeySet(folder.keys()))  # kept in the driver, so that restarted actors can get it
-    told = rows.map_batches(
+    outcomes = rows.map_batches(
         _RayShardActor,
         batch_size=None,
         batch_format="pyarrow",
         fn_constructor_args=(job, folder, state, done, attempts),
         **cluster.options,
     )
-    for row in told.iter_rows():
+    for row in outcomes.iter_rows():
         yield Batched(**json.loads(row["told"]))
 
 
@@ -108,5 +108,5 @@ def told_by_ray() -> Iterator[None]:
             raise type(cause)(str(cause)) from None
         if ours is not None:  # Ray gives an error raised at the start of an actor only as text
             raise (BadInput if ours.group(1) == "BadInput" else JobFailed)(ours.group(2).strip()) from None
-        said = " ".join(f"{type(cause or error).__name__}: {cause or error}".split())
-        raise JobFailed(f"Ray gave up: {said[:_LONGEST]}; the same command goes on where it was") from None
+        message = " ".join(f"{type(cause or error).__name__}: {cause or error}".split())
+        raise JobFailed(f"Ray gave up: {message[:_LONGEST]}; the same command goes on where it was") from None

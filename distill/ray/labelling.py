@@ -79,9 +79,9 @@ class LabelActor:
         """Return one row: the chunk's number, and its values or the problem."""
         columns = table.to_pydict()
         number = columns.pop(_NUMBER)[0]
-        tried = attempt(lambda: ask(self.scorer, self.kind, columns), self.begun(str(number)))
-        values = np.zeros(0, dtype=np.float32) if tried.value is None else np.asarray(tried.value, dtype=np.float32)
-        return {"number": [number], "values": [values.tobytes()], "problem": [tried.problem or ""]}
+        result = attempt(lambda: ask(self.scorer, self.kind, columns), self.begun(str(number)))
+        values = np.zeros(0, dtype=np.float32) if result.value is None else np.asarray(result.value, dtype=np.float32)
+        return {"number": [number], "values": [values.tobytes()], "problem": [result.problem or ""]}
 
 
 class _RayLabelActor(LabelActor):
@@ -105,14 +105,14 @@ def ask_on_ray(
     with connected(actors) as cluster, told_by_ray():
         ray = cluster.ray
         attempts = ray.remote(num_cpus=0)(Attempts).remote()
-        told = ray.data.from_arrow([_table(chunk, number) for number, chunk in enumerate(chunks)]).map_batches(
+        signals = ray.data.from_arrow([_table(chunk, number) for number, chunk in enumerate(chunks)]).map_batches(
             _RayLabelActor,
             batch_size=None,
             batch_format="pyarrow",
             fn_constructor_args=(teacher, kind, attempts),
             **cluster.options,
         )
-        for row in told.iter_rows():
+        for row in signals.iter_rows():
             if row["problem"]:
                 failed.append(f"chunk {row['number']} ({_first(chunks[row['number']])}): {row['problem']}")
                 continue

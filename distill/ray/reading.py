@@ -92,8 +92,8 @@ def find_source(address: str, texts: Sequence[str], kept: Sequence[str] | None, 
     form = forms.pop()
     if form == "txt" and kept:
         raise BadInput(f"{address} has one text a line and no columns; leave --keep out")
-    named = ("text",) if form == "txt" else tuple(texts)
-    source = Source(str(place), tuple(files), form, named, named if kept is None else tuple(kept))
+    text_columns = ("text",) if form == "txt" else tuple(texts)
+    source = Source(str(place), tuple(files), form, text_columns, text_columns if kept is None else tuple(kept))
     for name in dict.fromkeys((*source.texts, *source.kept)):
         held_name(files[0], name, _columns_of(files[0], form), section if name in source.texts else "--keep")
         if name.startswith("_"):
@@ -144,14 +144,14 @@ def read_batches(source: Source, n_rows: int, n_tasks: int) -> tuple[Any, int]:
     import ray.data
 
     items = [{"path": file.path} for file in source.files]
-    told = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+    batches = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         _batches_of_paths,
         batch_size=1,
         fn_kwargs={"source": replace(source, files=source.files[:1]), "n_rows": n_rows},  # each task gets a copy
         num_cpus=0,
         compute=ray.data.TaskPoolStrategy(size=min(n_tasks, len(items))),
     )
-    return told, _rows_in(source)
+    return batches, _rows_in(source)
 
 
 def _rows_in(source: Source) -> int:
@@ -212,9 +212,9 @@ def _columns_in_parts(file: Place, source: Source, n_rows: int) -> Iterator[dict
     elif form == "jsonl":
         rows = (tuple(row.get(named_key(name, row) or name) for name in names) for _, row in json_rows(file))
     else:
-        header, given = delimited_rows(file, form)
+        header, raw_rows = delimited_rows(file, form)
         places = [header.index(held_name(file, name, header, "the columns")) for name in names]
-        rows = (tuple(row[place] for place in places) for row in given)
+        rows = (tuple(row[place] for place in places) for row in raw_rows)
     remaining = iter(rows)
     while part := list(islice(remaining, n_rows)):
         yield dict(zip(names, map(list, zip(*part, strict=True)), strict=True))
@@ -222,18 +222,18 @@ def _columns_in_parts(file: Place, source: Source, n_rows: int) -> Iterator[dict
 
 def _typed_parts(file: Place, source: Source, n_rows: int) -> Iterator[dict[str, Any]]:
     names = _columns_of(file, source.form)
-    held = {name: held_name(file, name, names, "the columns") for name in source.columns}
+    held_names = {name: held_name(file, name, names, "the columns") for name in source.columns}
     try:
         with file.open() as raw:
-            for batch in _record_batches(raw, source.form, list(held.values()), n_rows):
-                yield {name: batch.column(batch.schema.get_field_index(place)) for name, place in held.items()}
+            for batch in _record_batches(raw, source.form, list(held_names.values()), n_rows):
+                yield {name: batch.column(batch.schema.get_field_index(place)) for name, place in held_names.items()}
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _unreadable(file, source.form, error) from None
 
 
-def _record_batches(raw: IO[bytes], form: str, held: list[str], n_rows: int) -> Iterator[pa.RecordBatch]:
+def _record_batches(raw: IO[bytes], form: str, column_names: list[str], n_rows: int) -> Iterator[pa.RecordBatch]:
     if form == "parquet":
-        yield from pyarrow.parquet.ParquetFile(raw).iter_batches(batch_size=n_rows, columns=held)
+        yield from pyarrow.parquet.ParquetFile(raw).iter_batches(batch_size=n_rows, columns=column_names)
         return
     with pa.ipc.open_file(raw) as reader:
         for number in range(reader.num_record_batches):
@@ -259,14 +259,18 @@ def _checked(columns: Mapping[str, Any], texts: Sequence[str], path: str, start:
     problems: dict[int, str] = {}
     arrays: dict[str, Any] = {}
     for name, values in columns.items():
-        given = values if isinstance(values, list) else column_values(path, name, values) if name in texts else None
-        if given is None:
+        raw_values = (
+            values if isinstance(values, list) else column_values(path, name, values) if name in texts else None
+        )
+        if raw_values is None:
             arrays[name] = values
             continue
-        found = {i: problem for i, value in enumerate(given) if (problem := _problem(value, name in texts)) is not None}
+        found = {
+            i: problem for i, value in enumerate(raw_values) if (problem := _problem(value, name in texts)) is not None
+        }
         problems |= {i: f"row {start + i + 1}: {name} {problem}" for i, problem in found.items()}
-        told = (None if value is None or i in found else as_text(value) for i, value in enumerate(given))
-        arrays[name] = pa.array(told, pa.string())
+        strings = (None if value is None or i in found else as_text(value) for i, value in enumerate(raw_values))
+        arrays[name] = pa.array(strings, pa.string())
     n_rows = len(next(iter(columns.values())))
     arrays[PATH] = pa.array([path] * n_rows, pa.string())
     arrays[PROBLEM] = pa.array([problems.get(i) for i in range(n_rows)], pa.string())

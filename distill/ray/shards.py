@@ -59,11 +59,11 @@ class ShardFolder:
             check_output_folder(self.place.local, inputs=list(inputs), ours=[JOB], overwrite=True)
         elif self.place.is_file:
             raise BadInput(f"{self.place} is a file; name a folder")
-        held = self._settings()
-        if held is None and files_below(self.place, hidden=True):
+        stored = self._settings()
+        if stored is None and files_below(self.place, hidden=True):
             raise BadInput(f"{self.place} holds other files, which would be mixed up; name a new folder")
-        if held is not None and held != _as_json(settings) and not overwrite:
-            changes = ", ".join(differences(held, _as_json(settings)))
+        if stored is not None and stored != _as_json(settings) and not overwrite:
+            changes = ", ".join(differences(stored, _as_json(settings)))
             raise BadInput(
                 f"{self.place} holds rows that were made otherwise ({changes}); name a new folder, or add --overwrite"
             )
@@ -127,8 +127,8 @@ class ShardFolder:
         except (ValueError, LookupError, TypeError):
             raise BadInput(f"{file} is not what this toolkit writes; name a new folder") from None
 
-    def _write_job(self, stated: Mapping[str, Any]) -> None:
-        text = json.dumps(stated, ensure_ascii=False, indent=2, default=str) + "\n"
+    def _write_job(self, job: Mapping[str, Any]) -> None:
+        text = json.dumps(job, ensure_ascii=False, indent=2, default=str) + "\n"
         (self.place / JOB).write(text.encode(), f".{JOB}.{_process()}.tmp")
 
     def _write(self, name: str, rows: pa.Table) -> None:

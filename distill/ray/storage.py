@@ -73,10 +73,10 @@ class Place:
         :param data: bytes or a `pyarrow.Buffer`
         :param temporary: a file name that no other process uses
         """
-        beside = replace(self, path=f"{self.path.rpartition('/')[0]}/{temporary}")
-        with self.filesystem.open_output_stream(beside.path) as file:
+        temporary_place = replace(self, path=f"{self.path.rpartition('/')[0]}/{temporary}")
+        with self.filesystem.open_output_stream(temporary_place.path) as file:
             file.write(data)
-        self.filesystem.move(beside.path, self.path)
+        self.filesystem.move(temporary_place.path, self.path)
 
     def make_folder(self) -> None:
         """Create the folder and its parents."""

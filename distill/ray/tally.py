@@ -68,11 +68,11 @@ class Tally:
         """
         if not self.failed:
             return
-        shown = "; ".join(f"{batch.shard or batch.paths}: {batch.problem}" for batch in self.failed[:_SHOWN])
+        problems = "; ".join(f"{batch.shard or batch.paths}: {batch.problem}" for batch in self.failed[:_SHOWN])
         more = f"; and {len(self.failed) - _SHOWN} more" if len(self.failed) > _SHOWN else ""
         kind = BadInput if any(batch.is_bad_input for batch in self.failed) else JobFailed
         n_rows = counted(sum(batch.rows for batch in self.failed), "row")
         what = "1 batch" if len(self.failed) == 1 else f"{len(self.failed):,} batches"
         raise kind(
-            f"{what} of {n_rows} failed ({shown}{more}); the others are written, and the same command goes on with the rest"
+            f"{what} of {n_rows} failed ({problems}{more}); the others are written, and the same command goes on with the rest"
         )

@@ -133,7 +133,7 @@ class FileTeacher(ScaledAnswers):
     """Names this kind of teacher."""
     path: Annotated[
         tuple[str, ...],
-        BeforeValidator(lambda given: (given,) if isinstance(given, str) else given),
+        BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
         Field(min_length=1),
     ]
     """A .parquet, .npz, .csv, .tsv or .jsonl file (the last three also as .gz), or a list of such files."""
@@ -194,8 +194,8 @@ class EndpointTeacher(ScaledAnswers):
     @property
     def in_words(self) -> str:
         """A description of the teacher for readers: the signal, the model and the host."""
-        said = {"embeddings": "embeddings", "rerank": "rerank scores", "chat": "grades from 0 to 4"}[self.asks]
-        return f"{said} of {self.endpoint.model} at {self.endpoint.host}"
+        signals = {"embeddings": "embeddings", "rerank": "rerank scores", "chat": "grades from 0 to 4"}[self.asks]
+        return f"{signals} of {self.endpoint.model} at {self.endpoint.host}"
 
     @model_validator(mode="after")
     def _settings_are_used(self) -> "EndpointTeacher":

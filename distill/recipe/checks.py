@@ -129,8 +129,8 @@ def _cut_problems(recipe: Recipe, student: Student) -> list[str]:
         if name == first:
             problems.append(f"{where}: the first stage trains what the section student builds; cut there")
         if student.static is not None:
-            given = [key for key in ("layers", "width", "embedding_rank") if getattr(cut, key) is not None]
-            problems += [f"{where}.{key}: means nothing for a static student; leave it out" for key in given]
+            set_keys = [key for key in ("layers", "width", "embedding_rank") if getattr(cut, key) is not None]
+            problems += [f"{where}.{key}: means nothing for a static student; leave it out" for key in set_keys]
         if cut.embedding_rank is not None and is_factorised:
             problems.append(f"{where}.embedding_rank: the word embeddings are a product already; leave it out")
         if cut.dimensions is not None and width is not None and cut.dimensions >= width:
@@ -196,8 +196,8 @@ def _mlm_problems(where: str, teacher: Teacher) -> list[str]:
         return (
             [] if teacher.mlm is None else [f"{where}.mlm: only a teacher of kind mlm has it, this is a {teacher.kind}"]
         )
-    given = [name for name in _NOT_FOR_MLM if getattr(teacher, name) not in (None, False)]
-    return [f"{where}.{name}: means nothing for kind mlm; leave it out" for name in given]
+    set_keys = [name for name in _NOT_FOR_MLM if getattr(teacher, name) not in (None, False)]
+    return [f"{where}.{name}: means nothing for kind mlm; leave it out" for name in set_keys]
 
 
 def _student_problems(recipe: Recipe) -> list[str]:
@@ -228,8 +228,8 @@ def _static_problems(student: Student) -> list[str]:
         )
     if _fresh_in(student.backbone):
         problems.append("student.static: a fresh encoder has nothing to put into the table; name a teacher or a model")
-    given = [name for name in ("layers", "head", "embedding_rank") if getattr(student, name) is not None]
-    return problems + [f"student.{name}: means nothing for a static student; leave it out" for name in given]
+    set_keys = [name for name in ("layers", "head", "embedding_rank") if getattr(student, name) is not None]
+    return problems + [f"student.{name}: means nothing for a static student; leave it out" for name in set_keys]
 
 
 def _dimension_problems(student: Student, objectives: Objectives) -> list[str]:
@@ -289,15 +289,15 @@ def _cosent_problems(where: str, recipe: Recipe, model: Teacher | Student) -> li
 
 def _objective_problems(recipe: Recipe) -> list[str]:
     objectives, student = recipe.objectives, recipe.student
-    terms = [name for name, _ in objectives if name not in ("matryoshka", "logit_scale", "teacher_logit_scale")]
-    given = objectives.terms()
+    term_names = [name for name, _ in objectives if name not in ("matryoshka", "logit_scale", "teacher_logit_scale")]
+    terms = objectives.terms()
     if student is None:
-        idle = given or objectives.matryoshka
+        idle = terms or objectives.matryoshka
         return ["objectives: there is no student to learn by them; add the section student"] if idle else []
-    if not given:
-        return [f"objectives: the student learns nothing; set one of {', '.join(terms)}"]
+    if not terms:
+        return [f"objectives: the student learns nothing; set one of {', '.join(term_names)}"]
     problems = []
-    for name, term in given.items():
+    for name, term in terms.items():
         for teacher, signal in term.needs():
             where = f"objectives.{name}.guide.teacher" if name == "labels" else f"objectives.{name}.teacher"
             where += "s" * (getattr(term, "teachers", None) is not None)
@@ -318,12 +318,12 @@ def _objective_problems(recipe: Recipe) -> list[str]:
 def _unused_problems(recipe: Recipe, student: Student) -> list[str]:
     """Refuse settings of objectives that differ from their default but have no effect."""
     objectives, terms, problems = recipe.objectives, recipe.objectives.terms().values(), []
-    told = [getattr(term, "teacher", None) for term in terms if term.compares_teacher_logits]
+    teachers = [getattr(term, "teacher", None) for term in terms if term.compares_teacher_logits]
     has_cosines = student.kind == "bi_encoder" and any(term.compares_logits for term in terms)
     if objectives.logit_scale != _default(objectives, "logit_scale") and not has_cosines:
         problems.append("objectives.logit_scale: changes nothing here; it is for a bi_encoder whose terms need logits")
     if objectives.teacher_logit_scale != _default(objectives, "teacher_logit_scale") and not any(
-        name in recipe.teachers and recipe.teachers[name].model_kind == "bi_encoder" for name in told
+        name in recipe.teachers and recipe.teachers[name].model_kind == "bi_encoder" for name in teachers
     ):
         problems.append(
             "objectives.teacher_logit_scale: changes nothing here; it is for a bi_encoder teacher in terms that need logits"
@@ -440,8 +440,8 @@ def _schedule_problems(objectives: Objectives) -> list[str]:
 
 def _unlabelled_pair_problems(recipe: Recipe) -> list[str]:
     problems = []
-    for number, given in enumerate(recipe.data.unlabelled_pairs):
-        where, name = f"data.unlabelled_pairs.{number}.from", given.teacher
+    for number, source in enumerate(recipe.data.unlabelled_pairs):
+        where, name = f"data.unlabelled_pairs.{number}.from", source.teacher
         if name is not None and name not in recipe.models:
             problems.append(_no_weights(where, name, recipe, "to find pairs with"))
         elif name is not None and recipe.teachers[name].kind != "bi_encoder":
@@ -506,9 +506,9 @@ def _embedding_problems(recipe: Recipe, student: Student) -> list[str]:
 
 def _layer_problems(recipe: Recipe, student: Student) -> list[str]:
     """Refuse terms on layers if student or teacher has no layers to read, or if they read different sequences."""
-    given = {name: term for name, term in recipe.objectives.terms().items() if name in _ON_LAYERS}
+    layer_terms = {name: term for name, term in recipe.objectives.terms().items() if name in _ON_LAYERS}
     problems = []
-    for name, term in given.items():
+    for name, term in layer_terms.items():
         where, teacher = f"objectives.{name}.teacher", str(getattr(term, "teacher", None))
         if teacher not in recipe.models:
             problems.append(_no_weights(where, teacher, recipe, "whose layers could be matched"))
@@ -518,11 +518,11 @@ def _layer_problems(recipe: Recipe, student: Student) -> list[str]:
             )
         if student.static is not None:
             problems.append(f"objectives.{name}: a static student has no layers; use embedding_match")
-    others = recipe.objectives.terms().keys() - given.keys()
+    others = recipe.objectives.terms().keys() - layer_terms.keys()
     recover = recipe.export.recover
-    if given and not others and recover is not None and recover.match_student is None:
+    if layer_terms and not others and recover is not None and recover.match_student is None:
         problems.append(
-            f"export.recover.match_student: objectives on layers ({', '.join(given)}) are not learned there, and nothing else is; leave it at 1.0"
+            f"export.recover.match_student: objectives on layers ({', '.join(layer_terms)}) are not learned there, and nothing else is; leave it at 1.0"
         )
     return problems
 
@@ -545,8 +545,12 @@ def _asymmetric_problems(recipe: Recipe, student: Student) -> list[str]:
 
 
 def _export_problems(export: Export) -> list[str]:
-    made = export.wanted
-    idle = [precision for precision in export.precisions if precision not in {made_in for _, made_in in made}]
+    wanted = export.wanted
+    idle = [
+        precision
+        for precision in export.precisions
+        if precision not in {wanted_precision for _, wanted_precision in wanted}
+    ]
     problems = [
         f"export.precisions: {precision} does not come in {' or '.join(export.formats)}; "
         f"add {next(format for format, known in export.PRECISIONS.items() if precision in known)} to export.formats"
@@ -555,7 +559,7 @@ def _export_problems(export: Export) -> list[str]:
     return problems + [
         f"export.precisions: none comes in {format}; it has {', '.join(export.PRECISIONS[format])}"
         for format in export.formats
-        if format not in dict(made) and export.precisions and not idle
+        if format not in dict(wanted) and export.precisions and not idle
     ]
 
 
@@ -573,21 +577,21 @@ def _recover_problems(recipe: Recipe) -> list[str]:
 
 
 def _benchmark_problems(recipe: Recipe) -> list[str]:
-    given, formats = recipe.benchmark, recipe.export.formats
+    benchmark, formats = recipe.benchmark, recipe.export.formats
     problems = []
-    if given.max_seconds is not None and given.max_seconds < given.seconds:
+    if benchmark.max_seconds is not None and benchmark.max_seconds < benchmark.seconds:
         problems.append(
-            f"benchmark.max_seconds: {given.max_seconds:g} is less than benchmark.seconds, {given.seconds:g}, which are measured "
+            f"benchmark.max_seconds: {benchmark.max_seconds:g} is less than benchmark.seconds, {benchmark.seconds:g}, which are measured "
             "in any case"
         )
-    if given.teacher_exports and recipe.student is None:
+    if benchmark.teacher_exports and recipe.student is None:
         problems.append(
             "benchmark.teacher_exports: a teacher is exported beside the student, and there is none; leave it out"
         )
     known = {precision for format in formats for precision in recipe.export.PRECISIONS[format]}
     return problems + [
         f"benchmark.teacher_exports: {precision} does not come in {' or '.join(formats)}; accepted: {', '.join(sorted(known))}"
-        for precision in given.teacher_exports or ()
+        for precision in benchmark.teacher_exports or ()
         if precision not in known
     ]
 

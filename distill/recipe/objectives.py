@@ -279,8 +279,8 @@ class ScoreTerm(Term):
         """
         if self.teachers is None:
             return self.teacher
-        told = " + ".join(f"{name} {weight:g}" for name, weight in self.teachers.items())
-        return f"{told} ({self.how_mixed.weights}, {self.how_mixed.calibration})"
+        mixture = " + ".join(f"{name} {weight:g}" for name, weight in self.teachers.items())
+        return f"{mixture} ({self.how_mixed.weights}, {self.how_mixed.calibration})"
 
 
 class ScoreMatch(ScoreTerm):
@@ -571,16 +571,16 @@ class HiddenMatch(LayerTerm):
 
     @field_validator("layers", mode="before")
     @classmethod
-    def _a_rule_or_pairs(cls, given: Any) -> Any:
+    def _a_rule_or_pairs(cls, value: Any) -> Any:
         """Refuse other values with one message; pydantic would give one for each form of the field."""
-        pairs = isinstance(given, Mapping) and {
-            str(layer).removeprefix("-").isdigit() for both in given.items() for layer in both
+        pairs = isinstance(value, Mapping) and {
+            str(layer).removeprefix("-").isdigit() for pair in value.items() for layer in pair
         }
-        if given not in ("uniform", "last", "skip") and pairs != {True}:
+        if value not in ("uniform", "last", "skip") and pairs != {True}:
             raise ValueError(
-                f"got {given!r}; it should be uniform, last, skip, or pairs such as {{0: 1, 2: 5}} (student: teacher)"
+                f"got {value!r}; it should be uniform, last, skip, or pairs such as {{0: 1, 2: 5}} (student: teacher)"
             )
-        return given
+        return value
 
 
 class RelationMatch(LayerTerm):
@@ -728,8 +728,9 @@ class Objectives(Section):
     @property
     def primary_teacher(self) -> str | None:
         """The main teacher: of the first term on scores, else of the first other term with a teacher, else None."""
-        named = [(term.signal != "scores", term.named[0]) for term in self._of_teachers()]
-        return min(named, key=lambda one: one[0])[1] if named else None  # min returns the first of equals
+        candidates = [(term.signal != "scores", term.named[0]) for term in self._of_teachers()]
+        # min returns the first of equals
+        return min(candidates, key=lambda candidate: candidate[0])[1] if candidates else None
 
     @property
     def kept_teachers(self) -> tuple[str, ...]:
@@ -762,7 +763,9 @@ class Objectives(Section):
 
         Terms added to the toolkit later are left out if unset: finished runs stay valid.
         """
-        return {name: told for name, told in self.deciding().items() if told is not None or name in _FIRST_TERMS}
+        return {
+            name: settings for name, settings in self.deciding().items() if settings is not None or name in _FIRST_TERMS
+        }
 
     def _of_teachers(self) -> list[Any]:
         return [term for term in self.terms().values() if term.named]

@@ -67,32 +67,32 @@ def validated(schema: type[S], raw: Mapping[str, Any], path: str | Path) -> S:
     :raises BadInput: with one line for each problem
     """
     try:
-        read = schema.model_validate(raw)
-        lines = list(_truths_as_numbers(raw, read, ""))
+        parsed = schema.model_validate(raw)
+        lines = list(_truths_as_numbers(raw, parsed, ""))
     except RecursionError:
         raise BadInput(f"{path}: it is nested too deeply for a recipe") from None
     except ValidationError as error:
         lines = _problem_lines(schema, error, raw)
     if not lines:
-        return read
-    shown = [f"  {line[:_LONGEST_LINE]}" for line in lines[:_MOST_LINES]]
+        return parsed
+    shown_lines = [f"  {line[:_LONGEST_LINE]}" for line in lines[:_MOST_LINES]]
     more = [f"  and {len(lines) - _MOST_LINES} more"] if len(lines) > _MOST_LINES else []
-    raise BadInput(f"{path}: {len(lines)} problem{'s' * (len(lines) > 1)}\n" + "\n".join([*shown, *more]))
+    raise BadInput(f"{path}: {len(lines)} problem{'s' * (len(lines) > 1)}\n" + "\n".join([*shown_lines, *more]))
 
 
-def _truths_as_numbers(given: Any, read: Any, place: str) -> Iterator[str]:
+def _truths_as_numbers(raw: Any, parsed: Any, place: str) -> Iterator[str]:
     """Yield a problem for each place where pydantic read true or false (yes, no, on, off) as the number 1 or 0."""
-    if isinstance(given, Mapping):
-        for key, inner in given.items():
-            held = read.get(key) if isinstance(read, Mapping) else getattr(read, key, None)
-            yield from _truths_as_numbers(inner, held, f"{place}.{key}" if place else key)
-    elif isinstance(given, list) and isinstance(read, list | tuple) and len(given) == len(read):
-        for number, (inner, held) in enumerate(zip(given, read, strict=True)):
-            yield from _truths_as_numbers(inner, held, f"{place}[{number}]")
-    elif isinstance(given, bool):
-        held = read[0] if isinstance(read, list | tuple) and len(read) == 1 else read
-        if isinstance(held, int | float) and not isinstance(held, bool):
-            yield f"{place}: got {given}; a number is expected, and true and false are none"
+    if isinstance(raw, Mapping):
+        for key, raw_value in raw.items():
+            parsed_value = parsed.get(key) if isinstance(parsed, Mapping) else getattr(parsed, key, None)
+            yield from _truths_as_numbers(raw_value, parsed_value, f"{place}.{key}" if place else key)
+    elif isinstance(raw, list) and isinstance(parsed, list | tuple) and len(raw) == len(parsed):
+        for number, (raw_value, parsed_value) in enumerate(zip(raw, parsed, strict=True)):
+            yield from _truths_as_numbers(raw_value, parsed_value, f"{place}[{number}]")
+    elif isinstance(raw, bool):
+        parsed_value = parsed[0] if isinstance(parsed, list | tuple) and len(parsed) == 1 else parsed
+        if isinstance(parsed_value, int | float) and not isinstance(parsed_value, bool):
+            yield f"{place}: got {raw}; a number is expected, and true and false are none"
 
 
 def _unshared(value: Any) -> Any:
@@ -194,7 +194,7 @@ def _is_given(raw: Any, place: Sequence[str]) -> bool:
 
 
 def _describe(schema: type[BaseModel], place: str, problem: Any) -> list[str]:
-    kind, given = problem["type"], problem["input"]
+    kind, value = problem["type"], problem["input"]
     if kind == "extra_forbidden":
         name = place.rpartition(".")[2]
         return [f"{place}: unknown key; {suggest(name, _known_keys(schema, problem['loc']))}"]
@@ -204,13 +204,15 @@ def _describe(schema: type[BaseModel], place: str, problem: Any) -> list[str]:
         text = str(problem["ctx"]["error"])
         return text.split("\n") if not place else [f"{place}: {text}"]
     if kind == "too_short":
-        return [f"{place}: {given!r} names nothing; list one at least, or leave it out"]
+        return [f"{place}: {value!r} names nothing; list one at least, or leave it out"]
     if kind in _EXPECTED:  # pydantic's own message mentions tuples, dictionaries and instances
-        shown = repr(given)
-        return [f"{place}: got {shown if len(shown) <= _SHOWN else shown[:_SHOWN] + '…'}; {_EXPECTED[kind]}"]
-    if isinstance(given, Mapping | list):
+        representation = repr(value)
+        return [
+            f"{place}: got {representation if len(representation) <= _SHOWN else representation[:_SHOWN] + '…'}; {_EXPECTED[kind]}"
+        ]
+    if isinstance(value, Mapping | list):
         return [f"{place}: {problem['msg']}"]
-    return [f"{place}: got {given!r}; {problem['msg'].replace('Input should', 'it should')}"]
+    return [f"{place}: got {value!r}; {problem['msg'].replace('Input should', 'it should')}"]
 
 
 def _known_keys(schema: type[BaseModel], loc: Sequence[Any]) -> list[str]:
@@ -220,10 +222,10 @@ def _known_keys(schema: type[BaseModel], loc: Sequence[Any]) -> list[str]:
         if is_name:  # a teacher may be named like a section
             is_name = False
             continue
-        taken = [section for section in sections if part in _forms(section)]
+        matching = [section for section in sections if part in _forms(section)]
         fields = [section.model_fields[part] for section in sections if part in section.model_fields]
-        if len(sections) > 1 and taken:  # the part names one form of a union
-            sections = taken
+        if len(sections) > 1 and matching:  # the part names one form of a union
+            sections = matching
         elif fields:  # otherwise the part is an index in a list
             sections = list(dict.fromkeys(found for field in fields for found in _sections_in(field.annotation)))
             is_name = get_origin(fields[0].annotation) is dict

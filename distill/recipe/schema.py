@@ -177,8 +177,8 @@ class UnlabelledPairs(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> "UnlabelledPairs":
-        given = {"path": self.path, "bundled": self.bundled, "from": self.teacher}
-        named = [name for name, value in given.items() if value is not None]
+        sources = {"path": self.path, "bundled": self.bundled, "from": self.teacher}
+        named = [name for name, value in sources.items() if value is not None]
         if len(named) != 1:
             raise ValueError(
                 f"{' and '.join(named) or 'no source'} given; name one of path (a file of pairs), "
@@ -247,7 +247,7 @@ class Data(Section):
     unlabelled: tuple[Unlabelled, ...] = ()
     """Texts without pairs or labels, for objectives on embeddings (`embedding_match`, `rkd`, `similarity`, `cka`)."""
     unlabelled_pairs: Annotated[
-        tuple[UnlabelledPairs, ...], BeforeValidator(lambda given: (given,) if isinstance(given, Mapping) else given)
+        tuple[UnlabelledPairs, ...], BeforeValidator(lambda value: (value,) if isinstance(value, Mapping) else value)
     ] = ()
     """Pairs without labels. Only the student learns from them, through the teachers' signals."""
     labelled_share: Share | None = None
@@ -405,12 +405,12 @@ class Training(Section):
     """Write curves for TensorBoard."""
 
 
-def _known_kind(given: Any) -> Any:
+def _known_kind(kind: Any) -> Any:
     known = ("cross_encoder", "bi_encoder", "mlm", *BLACK_BOXES, *TOKEN_TEACHERS)
-    if given not in known:
-        shown = ", ".join(map(repr, known))
-        raise ValueError(f"got {repr(given)[:80]}; it should be one of {shown}")
-    return given
+    if kind not in known:
+        accepted = ", ".join(map(repr, known))
+        raise ValueError(f"got {repr(kind)[:80]}; it should be one of {accepted}")
+    return kind
 
 
 class Teacher(Section):
@@ -634,9 +634,9 @@ class LayerChoice(Section):
 
     @model_validator(mode="after")
     def _one_rule(self) -> "LayerChoice":
-        given = [name for name in get_args(LayerRule) if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"{' and '.join(given) or 'no rule'} given; {_LAYERS_ARE}")
+        rules = [name for name in get_args(LayerRule) if getattr(self, name) is not None]
+        if len(rules) != 1:
+            raise ValueError(f"{' and '.join(rules) or 'no rule'} given; {_LAYERS_ARE}")
         return self
 
 
@@ -1189,9 +1189,9 @@ def _merge_stages(raw: Any) -> Any:
 def _completed(stage: Any, own: Mapping[str, Any]) -> Any:
     if not isinstance(stage, Mapping):
         return stage
-    both = {
-        key: {**given, **stage[key]}
-        for key, given in own.items()
-        if isinstance(given, Mapping) and isinstance(stage.get(key), Mapping)
+    merged = {
+        key: {**defaults, **stage[key]}
+        for key, defaults in own.items()
+        if isinstance(defaults, Mapping) and isinstance(stage.get(key), Mapping)
     }
-    return {**stage, **both}
+    return {**stage, **merged}

@@ -31,10 +31,10 @@ class OperatingPoint(Section):
 
     @model_validator(mode="after")
     def _one(self) -> "OperatingPoint":
-        given = [name for name in ("precision", "recall", "value") if getattr(self, name) is not None]
-        if len(given) != 1:
+        names = [name for name in ("precision", "recall", "value") if getattr(self, name) is not None]
+        if len(names) != 1:
             raise ValueError(
-                f"{' and '.join(given) or 'nothing'} given; name one of precision, recall (shares), value (the teacher's threshold)"
+                f"{' and '.join(names) or 'nothing'} given; name one of precision, recall (shares), value (the teacher's threshold)"
             )
         if self.value is None and self.equal != "precision":
             raise ValueError("equal belongs to value; leave it out")

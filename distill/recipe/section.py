@@ -15,7 +15,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 T = TypeVar("T")
 OneOrMore = Annotated[
     tuple[T, ...],
-    BeforeValidator(lambda given: (given,) if isinstance(given, int | float) else given),
+    BeforeValidator(lambda value: (value,) if isinstance(value, int | float) else value),
     Field(min_length=1),
 ]
 Script = Literal[
@@ -35,7 +35,7 @@ Script = Literal[
 ]
 Scripts = Annotated[
     tuple[Script, ...],
-    BeforeValidator(lambda given: (given,) if isinstance(given, str) else given),
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
     Field(min_length=1),
 ]
 """Scripts in which texts are written. kana is Japanese text, including its Chinese characters."""

@@ -88,8 +88,8 @@ class M3Teacher(TokenTeacher):
     def in_words(self) -> str:
         """A description of the teacher for readers: the weighted outputs and the model."""
         outputs = ("dense", "sparse", "multi_vector")
-        counted = [f"{getattr(self.weights, name):g} {name}" for name in outputs if getattr(self.weights, name)]
-        return f"{' + '.join(counted)} of {Path(self.backbone).name}"
+        parts = [f"{getattr(self.weights, name):g} {name}" for name in outputs if getattr(self.weights, name)]
+        return f"{' + '.join(parts)} of {Path(self.backbone).name}"
 
 
 class LateInteractionTeacher(TokenTeacher):

@@ -54,12 +54,12 @@ def board_scores(folder: Path) -> list[BoardScore]:
     path = folder / BOARDS
     if not os.path.lexists(path):
         return []
-    held = read_json(path, list)
-    for row in held:
+    rows = read_json(path, list)
+    for row in rows:
         if not _is_score(row):
             raise BadInput(f"{path} holds no scores of boards; remove it, and run distill evaluate --card again")
     now = _revision(folder)
-    scores = (BoardScore(**{name: row[name] for name in _KEYS}) for row in held)
+    scores = (BoardScore(**{name: row[name] for name in _KEYS}) for row in rows)
     return [score for score in scores if score.model == now]
 
 
@@ -120,9 +120,9 @@ def with_board_scores(card: str, scores: Sequence[BoardScore]) -> str:
         return card
     ends = "\r\n" if "\r\n" in card else "\n"
     section = f"{_BEGIN}\n\n## Tasks of MTEB\n\n{inert(_table(scores))}\n\n{_END}".replace("\n", ends)
-    held = _SECTION.search(card)
-    if held is not None:
-        return f"{card[: held.start()]}{section}{card[held.end() :]}"
+    old_section = _SECTION.search(card)
+    if old_section is not None:
+        return f"{card[: old_section.start()]}{section}{card[old_section.end() :]}"
     place = _BEFORE.search(card)
     if place is None:
         return f"{card}{ends if card.endswith(ends) else 2 * ends}{section}{ends}"
@@ -130,6 +130,6 @@ def with_board_scores(card: str, scores: Sequence[BoardScore]) -> str:
 
 
 def _table(scores: Sequence[BoardScore]) -> str:
-    rows = [" | ".join([one.task, one.type, one.metric, f"{one.score:.4f}", one.opened]) for one in scores]
+    rows = [" | ".join([score.task, score.type, score.metric, f"{score.score:.4f}", score.opened]) for score in scores]
     rows = [f"| {' '.join(row.split())} |" for row in rows]
     return "\n".join(["| task | type | metric | score | opened as |", "|---|---|---|---:|---|", *rows])

@@ -49,8 +49,11 @@ def curve_of(content: BenchmarkResults) -> Curve | None:
 def _bins(row: Row, stage: str) -> list[Bin]:
     found = ((row.get("calibration") or {}).get(stage) or {}).get("bins")
     bins = []
-    for one in found if isinstance(found, list) else []:
-        numbers = [number_at(one, "probability"), *(number_at(one, "share", part) for part in ("value", "low", "high"))]
+    for entry in found if isinstance(found, list) else []:
+        numbers = [
+            number_at(entry, "probability"),
+            *(number_at(entry, "share", part) for part in ("value", "low", "high")),
+        ]
         known = [number for number in numbers if number is not None]
         if len(known) == len(numbers):
             bins.append(Bin(*known))
@@ -69,7 +72,7 @@ def calibration_table(content: BenchmarkResults) -> ReportTable | None:
         TableLine(label, str((row.get("calibration") or {}).get("kind") or ""), _cells(row, has_points), role_of(row))
         for label, row in rows
     ]
-    return ReportTable("Calibration", [" ".join(_words(content))], [ColumnHead(head) for head in heads], lines)
+    return ReportTable("Calibration", [" ".join(_caption(content))], [ColumnHead(head) for head in heads], lines)
 
 
 def _cells(row: Row, has_points: bool) -> list[Shown | None]:
@@ -78,8 +81,8 @@ def _cells(row: Row, has_points: bool) -> list[Shown | None]:
         return cells
     point = _operating_point(row)
     threshold = number_at(point, "threshold")
-    shown = None if threshold is None else Shown(three_decimals(threshold))
-    return [*cells, shown, *(_estimate(point, part) for part in _POINT)]
+    threshold_cell = None if threshold is None else Shown(three_decimals(threshold))
+    return [*cells, threshold_cell, *(_estimate(point, part) for part in _POINT)]
 
 
 def _operating_point(row: Row) -> Mapping[str, Any]:
@@ -95,22 +98,22 @@ def _estimate(values: Any, *path: str) -> Shown | None:
     return Shown(three_decimals(value), small)
 
 
-def _words(content: BenchmarkResults) -> list[str]:
+def _caption(content: BenchmarkResults) -> list[str]:
     calibrated = [row["calibration"] for row in content.rows if row.get("calibration")]
-    noise = next((known for one in calibrated if (known := number_at(one, "after", "noise")) is not None), None)
-    said = [
+    noise = next((known for entry in calibrated if (known := number_at(entry, "after", "noise")) is not None), None)
+    sentences = [
         "ECE: the mean distance between probability and share of matches, over bins of equal mass, less its estimated bias; in small "
         "type 95 % intervals. Brier: the mean of (probability − label)². Before: the unit score; after: the calibrated one.",
     ]
     if noise is not None:
-        said.append(
+        sentences.append(
             f"On as many pairs a model without error shows an ECE of about {three_decimals(noise)} before its bias is taken off."
         )
-    point = next((point for one in calibrated if (point := one.get("operating_point"))), None)
+    point = next((point for entry in calibrated if (point := entry.get("operating_point"))), None)
     share = number_at(point, "share")
     if point is not None and share is not None:
-        said.append(
+        sentences.append(
             f"The thresholds were set on validation pairs for a {point.get('by')} of {three_decimals(share)}; precision and recall "
             "here are those of the evaluation pairs."
         )
-    return said
+    return sentences

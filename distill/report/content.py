@@ -128,14 +128,14 @@ def _checked_rows(rows: Any) -> list[Row]:
 
 
 def _metrics_in(rows: Sequence[Row]) -> list[str]:
-    there = {key for row in rows for key in row.get("metrics") or {} if metric_of(row, key) is not None}
-    return [key for key in METRIC_NAMES if key in there] + sorted(there - set(METRIC_NAMES))
+    present = {key for row in rows for key in row.get("metrics") or {} if metric_of(row, key) is not None}
+    return [key for key in METRIC_NAMES if key in present] + sorted(present - set(METRIC_NAMES))
 
 
-def _primary(asked: str | None, metrics: list[str]) -> str | None:
-    if asked and asked not in metrics:
-        raise BadInput(f"primary_metric: no row has {asked!r}; there are {', '.join(metrics) or 'none'}")
-    return asked or next((key for key in (*_PRIMARY, *metrics) if key in metrics), None)
+def _primary(wanted: str | None, metrics: list[str]) -> str | None:
+    if wanted and wanted not in metrics:
+        raise BadInput(f"primary_metric: no row has {wanted!r}; there are {', '.join(metrics) or 'none'}")
+    return wanted or next((key for key in (*_PRIMARY, *metrics) if key in metrics), None)
 
 
 def _completed(row: Row, teacher: Row | None) -> Row:
@@ -144,11 +144,11 @@ def _completed(row: Row, teacher: Row | None) -> Row:
         return row
     keys = [key for key in row.get("metrics") or {} if key not in NO_SHARE]
     shares = {key: ratio(metric_of(row, key), metric_of(teacher, key)) for key in keys}
-    given = {key: value for key, value in (row.get("retention") or {}).items() if value is not None}
+    stored_shares = {key: value for key, value in (row.get("retention") or {}).items() if value is not None}
     speedup = number_at(row, "speedup")
     if speedup is None:
         speedup = ratio(throughput_of(row), throughput_of(teacher))
-    return {**row, "retention": {**shares, **given}, "speedup": speedup}
+    return {**row, "retention": {**shares, **stored_shares}, "speedup": speedup}
 
 
 def _labels(rows: Sequence[Row]) -> list[str]:
@@ -162,8 +162,8 @@ def _labels(rows: Sequence[Row]) -> list[str]:
 
 def _label(row: Row, *keys: str) -> str:
     name = str(row["name"])
-    shown = [RUNTIMES.get(str(row[key]), str(row[key])) for key in keys if row.get(key)]
-    more = [text for text in shown if text.lower() not in name.lower()]
+    details = [RUNTIMES.get(str(row[key]), str(row[key])) for key in keys if row.get(key)]
+    more = [text for text in details if text.lower() not in name.lower()]
     if more and name.endswith(")"):  # add to the brackets that the name has already
         return f"{name[:-1]}, {' '.join(more)})"
     return f"{name} ({' '.join(more)})" if more else name

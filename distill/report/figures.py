@@ -120,10 +120,10 @@ def new_figure(
     matplotlib.rcParams["font.size"] = text
     figure = Figure(figsize=(width / _DPI, height / _DPI), layout="constrained")
     FigureCanvasAgg(figure)
-    made = list(figure.subplots(1, n_axes, squeeze=False)[0])
-    for axes in made:
+    all_axes = list(figure.subplots(1, n_axes, squeeze=False)[0])
+    for axes in all_axes:
         axes.grid(axis=grid)
-    return figure, made
+    return figure, all_axes
 
 
 def log_axis(axes: Any, which: str, values: Sequence[float], *, room: int) -> None:
@@ -155,10 +155,10 @@ def wrapped(name: str, width: int) -> str:
 
     Hangul and Han letters are wider, so a line holds fewer of them. Unprintable characters become spaces.
     """
-    shown = "".join(letter if letter.isprintable() else " " for letter in name)
-    n_wide = sum(ord(letter) >= 0x1100 for letter in shown)
-    letters = max(4, int(width / (1 + 0.75 * n_wide / max(1, len(shown)))))
-    lines = textwrap.wrap(shown, letters)
+    printable = "".join(letter if letter.isprintable() else " " for letter in name)
+    n_wide = sum(ord(letter) >= 0x1100 for letter in printable)
+    letters = max(4, int(width / (1 + 0.75 * n_wide / max(1, len(printable)))))
+    lines = textwrap.wrap(printable, letters)
     if len(lines) > _LINES:
         lines = [*lines[: _LINES - 1], f"{lines[_LINES - 1][: letters - 1].rstrip()}…"]
     return "\n".join(lines) or "–"
@@ -189,16 +189,16 @@ def name_points(
     with _square_letters(axes.figure):
         _settle(axes.figure)
         marks = axes.transData.transform(points)
-        shown = {"ha": "center", "va": "center", "gid": "label", "in_layout": False}
-        texts = [axes.text(*point, _squares(name), **shown) for point, name in zip(points, names, strict=True)]
-        tried = []
+        text_options = {"ha": "center", "va": "center", "gid": "label", "in_layout": False}
+        texts = [axes.text(*point, _squares(name), **text_options) for point, name in zip(points, names, strict=True)]
+        attempts = []
         for start, forces, beside_bars in _ATTEMPTS if must or not _crowded(axes, texts) else ():
             _begin(axes, marks, texts, start)
             covered = _adjusted(axes, marks, texts, bars if beside_bars else (), forces)
-            tried.append((covered, [text.get_position() for text in texts]))
+            attempts.append((covered, [text.get_position() for text in texts]))
             if not covered:
                 break
-        covered, places = min(tried, key=lambda one: one[0], default=(1, []))
+        covered, places = min(attempts, key=lambda attempt: attempt[0], default=(1, []))
         if covered and not must:
             for text in texts:
                 text.remove()
@@ -246,7 +246,7 @@ def _adjusted(axes: Any, marks: Any, texts: Sequence[Any], bars: Sequence[Any], 
         )
     placed = [text.get_window_extent().padded(2) for text in texts]
     covered = [Bbox([mark - 4, mark + 4]) for mark in marks]
-    return sum(one.overlaps(other) for i, one in enumerate(placed) for other in [*placed[:i], *covered])
+    return sum(box.overlaps(obstacle) for i, box in enumerate(placed) for obstacle in [*placed[:i], *covered])
 
 
 @contextmanager
@@ -267,13 +267,13 @@ def _part(axes: Any, texts: Sequence[Any]) -> None:
             return
         moves = [[0.0, 0.0] for _ in texts]
         for i, j in pairs:
-            one, other = boxes[i], boxes[j]
+            first, second = boxes[i], boxes[j]
             depths = (
-                min(one.x1, other.x1) - max(one.x0, other.x0),
-                min(one.y1, other.y1) - max(one.y0, other.y0),
+                min(first.x1, second.x1) - max(first.x0, second.x0),
+                min(first.y1, second.y1) - max(first.y0, second.y0),
             )
             axis = int(depths[1] < depths[0])
-            middles = [(box.x0 + box.x1, box.y0 + box.y1)[axis] for box in (one, other)]
+            middles = [(box.x0 + box.x1, box.y0 + box.y1)[axis] for box in (first, second)]
             step = (depths[axis] / 2 + 0.5) * (1 if middles[0] > middles[1] else -1)
             moves[i][axis] += step
             moves[j][axis] -= step
@@ -305,8 +305,10 @@ def name_ends(axes: Any, ends: Sequence[tuple[float, float]], names: Sequence[st
     Call it last, because it makes room at the right and fixes the layout of the figure.
     """
     with _square_letters(axes.figure):
-        shown = {"textcoords": "offset points", "va": "center", "gid": "label", "annotation_clip": False}
-        texts = [axes.annotate(_squares(name), end, (away, 0), **shown) for name, end in zip(names, ends, strict=True)]
+        text_options = {"textcoords": "offset points", "va": "center", "gid": "label", "annotation_clip": False}
+        texts = [
+            axes.annotate(_squares(name), end, (away, 0), **text_options) for name, end in zip(names, ends, strict=True)
+        ]
         _settle(axes.figure)
         places = axes.transData.transform(ends)
         heights = [text.get_window_extent().height + 2 for text in texts]
@@ -399,7 +401,7 @@ def to_svg(figure: Any, *, kind: str, title: str, about: str) -> str:
         FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None})
     figure.set_canvas(canvas)
     root = ElementTree.fromstring(stream.getvalue())
-    shapes = {f"#{one.get('id')}": one for one in root.iter(f"{_SVG}path") if one.get("id")}
+    shapes = {f"#{path.get('id')}": path for path in root.iter(f"{_SVG}path") if path.get("id")}
     text = next((label.get_fontsize() for axes in figure.axes for label in axes.get_xticklabels()), 13)
     head = f'<svg class="{kind}" viewBox="{root.get("viewBox")}" role="img" aria-label="{escape(title)}" font-size="{text:g}">'
     parts = [part for child in root for part in _elements(child, shapes)]
@@ -418,10 +420,10 @@ def _elements(node: ElementTree.Element, shapes: Mapping[str, ElementTree.Elemen
         place = _rounded(f"{node.get('x')} {node.get('y')}")
         yield f'<path d="{_rounded(shape.get("d"))}" transform="translate({place})"{_css(shape, node)}/>'
     elif node.tag == f"{_SVG}text":
-        turned = node.get("transform", "")
-        turned = "" if turned.startswith("rotate(-0 ") else f' transform="{_rounded(turned)}"'
+        transform = node.get("transform", "")
+        transform = "" if transform.startswith("rotate(-0 ") else f' transform="{_rounded(transform)}"'
         at = "".join(f' {key}="{_rounded(node.get(key))}"' for key in ("x", "y") if node.get(key))
-        yield f"<text{at}{turned}{style}>{escape(node.text or '')}</text>"
+        yield f"<text{at}{transform}{style}>{escape(node.text or '')}</text>"
     else:
         below = [part for child in node for part in _elements(child, shapes)]
         name = node.get("id") or ""
@@ -439,8 +441,14 @@ def _css(*nodes: ElementTree.Element) -> str:
         parts = [rule.partition(":") for rule in node.get("style", "").split(";") if rule]
         rules |= {key.strip(): value.strip() for key, _, value in parts}
     rules.pop("font-family", None)
-    shown = {key: f"var(--{_VARIABLES[value]})" if value in _VARIABLES else value for key, value in rules.items()}
-    return f' style="{escape("; ".join(f"{key}: {value}" for key, value in shown.items()))}"' if shown else ""
+    declarations = {
+        key: f"var(--{_VARIABLES[value]})" if value in _VARIABLES else value for key, value in rules.items()
+    }
+    return (
+        f' style="{escape("; ".join(f"{key}: {value}" for key, value in declarations.items()))}"'
+        if declarations
+        else ""
+    )
 
 
 def _rounded(text: str | None) -> str:
@@ -481,11 +489,11 @@ def save_png(figure: Any, path: Path) -> str:
 
 def _drawable(name: str, fonts: Sequence[str], instead: str) -> str:
     """Return a name without letters that no font has. If letters are missing, `instead` is put before the rest."""
-    left = _left_of(name, fonts)
-    if left == name:
+    remaining = _left_of(name, fonts)
+    if remaining == name:
         return name
-    left = left.strip(" ()\n")
-    return f"{instead}: {left}" if any(letter.isalnum() for letter in left) else instead
+    remaining = remaining.strip(" ()\n")
+    return f"{instead}: {remaining}" if any(letter.isalnum() for letter in remaining) else instead
 
 
 def _left_of(name: str, fonts: Sequence[str]) -> str:

@@ -76,7 +76,7 @@ def _text(
     A black-box teacher gets no instructions for loading. Black boxes and models that compare tokens get no metadata.
     """
     is_model = row["kind"] not in BLACK_BOXES
-    shown = exports if row["role"] in ("student", "export") else _own_parity(row, artefact)
+    parities = exports if row["role"] in ("student", "export") else _own_parity(row, artefact)
     card = render(
         "model_card.md",
         title=f"{run.recipe.name}: {row['name']}",
@@ -84,7 +84,7 @@ def _text(
         what=_what(row, result) if is_model else None,
         quality=_quality(row, result),
         speed=_speed(row, result["environment"]) if is_model else None,
-        parity=_parity(shown) if is_model else None,
+        parity=_parity(parities) if is_model else None,
         use=use_of(row, artefact) if is_model else None,
         origin=_origin(run, row, artefact, result),
         limits=_limits(run, result),
@@ -119,14 +119,14 @@ def _metadata(
     ]
     results += [
         EvalResult(
-            task_type=one.type,
+            task_type=score.type,
             dataset_type="mteb",
-            dataset_name=one.task,
-            dataset_revision=one.data,
-            metric_type=one.metric,
-            metric_value=round(one.score, 4),
+            dataset_name=score.task,
+            dataset_revision=score.data,
+            metric_type=score.metric,
+            metric_value=round(score.score, 4),
         )
-        for one in boards
+        for score in boards
     ]
     tags = ["sentence-transformers", "cross-encoder" if cross else "feature-extraction", "knowledge-distillation"]
     data = ModelCardData(
@@ -145,7 +145,9 @@ def _metadata(
 def _hub_parents(run: Run) -> list[str]:
     """Return the names of backbones that come from the hub."""
     backbones = [teacher.backbone for teacher in run.recipe.models.values()]
-    backbones += [asked.backbone for asked in run.recipe.black_boxes.values() if isinstance(asked, TokenTeacher)]
+    backbones += [
+        black_box.backbone for black_box in run.recipe.black_boxes.values() if isinstance(black_box, TokenTeacher)
+    ]
     if run.recipe.student is not None:
         backbones.append(run.recipe.student.backbone)
     names = [backbone for backbone in backbones if isinstance(backbone, str)]
@@ -157,7 +159,7 @@ def _hub_parents(run: Run) -> list[str]:
 def _what(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
     metric = result["primary_metric"]
     floor = floor_of(result["rows"], metric)
-    teacher = next((other["name"] for other in result["rows"] if other["role"] == "teacher"), None)
+    teacher = next((other_row["name"] for other_row in result["rows"] if other_row["role"] == "teacher"), None)
     of_itself = teacher is None or row["role"] == "teacher"
     return {
         "kind": _NATURE.get(row["kind"], "bi-encoder: vectors whose cosine is the match of two texts"),
@@ -177,9 +179,9 @@ def _what(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
 
 def _quality(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
     compared = [
-        one
-        for one in result["comparisons"]
-        if row["name"] in (one["name"].split(" − ")[0], one["name"].split(" − ")[-1])
+        comparison
+        for comparison in result["comparisons"]
+        if row["name"] in (comparison["name"].split(" − ")[0], comparison["name"].split(" − ")[-1])
     ]
     return {
         "n_pairs": result["data"]["n_pairs"],
@@ -196,11 +198,11 @@ def _quality(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any
         ],
         "comparisons": [
             (
-                one["name"],
-                difference_in_words(one["value"], one["low"], one["high"], 4),
-                METRIC_NAMES.get(one["metric"]),
+                comparison["name"],
+                difference_in_words(comparison["value"], comparison["low"], comparison["high"], 4),
+                METRIC_NAMES.get(comparison["metric"]),
             )
-            for one in compared
+            for comparison in compared
         ],
     }
 
@@ -227,8 +229,8 @@ def _speed(row: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def _interval(given: Mapping[str, float] | None, form: str) -> str:
-    return "" if given is None else f" (95 %: {given['low']:{form}}–{given['high']:{form}})"
+def _interval(estimate: Mapping[str, float] | None, form: str) -> str:
+    return "" if estimate is None else f" (95 %: {estimate['low']:{form}}–{estimate['high']:{form}})"
 
 
 def _parity(exports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -242,7 +244,7 @@ def _parity(exports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
             (name, ["" if (value := found.get(key)) is None else f"{value:.5f}" for key in keys])
             for name, found in exports.items()
         ],
-        "by_script": [(name, told) for name, told in scripts.items() if len(told) > 1],
+        "by_script": [(name, phrases) for name, phrases in scripts.items() if len(phrases) > 1],
         "arithmetic": [
             {"name": name, **found["arithmetic"], "apart": _apart(found["arithmetic"])}
             for name, found in exports.items()
@@ -286,16 +288,16 @@ def use_of(row: Mapping[str, Any], artefact: Artefact) -> dict[str, Any]:
 
 
 def _calibration(row: Mapping[str, Any]) -> dict[str, Any] | None:
-    told = row.get("calibration")
-    if not told:
+    calibration = row.get("calibration")
+    if not calibration:
         return None
-    after = told["after"]["ece"]
+    after = calibration["after"]["ece"]
     return {
-        "graded": told["graded"],
-        "kind": told["kind"],
-        "fitted_to": told["fitted_to"],
+        "graded": calibration["graded"],
+        "kind": calibration["kind"],
+        "fitted_to": calibration["fitted_to"],
         "after": after,
-        "before": told["before"]["ece"],
+        "before": calibration["before"]["ece"],
         "interval": _interval(after, ".3f"),
     }
 
@@ -330,14 +332,14 @@ def _origin(run: Run, row: Mapping[str, Any], artefact: Artefact, result: Mappin
     }
 
 
-def _control(said: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _control(control: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Return how a control learned the labels, in words."""
-    if said is None:
+    if control is None:
         return None
     return {
-        "how": label_loss_in_words(said["loss"], said.get("learning_rate")),
-        "steps": said["steps"],
-        "trials": values_in_words(said["trials"]) or "none",
+        "how": label_loss_in_words(control["loss"], control.get("learning_rate")),
+        "steps": control["steps"],
+        "trials": values_in_words(control["trials"]) or "none",
     }
 
 
@@ -406,9 +408,11 @@ def _would_push(folder: Path, repository: str, private: bool) -> str:
         validate_repo_id(repository)
     except HFValidationError as error:
         raise BadInput(f"{repository}: {' '.join(str(error).split())}") from None
-    sent = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
-    sent = [path for path in sent if not any(part.startswith(".") for part in path.parts)]
-    sizes = [(folder / path).stat().st_size for path in sent]
-    lines = [f"{size:>13,} bytes  {path}" for size, path in zip(sizes, sent, strict=True)]
-    what = f"{counted(len(sent), 'file')}, {sum(sizes):,} bytes, to {repository} ({'private' if private else 'public'})"
+    paths = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
+    paths = [path for path in paths if not any(part.startswith(".") for part in path.parts)]
+    sizes = [(folder / path).stat().st_size for path in paths]
+    lines = [f"{size:>13,} bytes  {path}" for size, path in zip(sizes, paths, strict=True)]
+    what = (
+        f"{counted(len(paths), 'file')}, {sum(sizes):,} bytes, to {repository} ({'private' if private else 'public'})"
+    )
     return "\n".join([*lines, f"would send {what}; nothing was sent"])

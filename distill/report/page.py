@@ -32,7 +32,11 @@ def page(content: BenchmarkResults, pictures: Pictures) -> str:
         metric=metric_name(content.primary or ""),
         lower_is_better=content.primary in LOWER_IS_BETTER,
         kept=_kept(content),
-        comparisons=[_comparison(one) for one in raw.get("comparisons") or [] if number_at(one, "value") is not None],
+        comparisons=[
+            _comparison(comparison)
+            for comparison in raw.get("comparisons") or []
+            if number_at(comparison, "value") is not None
+        ],
         by_length=length_table(lines) if lines else None,
         batches=batch_tables(grids_of(content)),
         under_load=load_table(services) if services else None,
@@ -50,14 +54,14 @@ def _kept(content: BenchmarkResults) -> list[tuple[str, str, str]]:
     if content.teacher is None:
         return []
     others = [(label, row) for label, row in content.labelled() if row.get("role") != "teacher"]
-    said = [(label, kept(row, content), worth(row, content) or "") for label, row in others]
-    return [(label, text, more[:1].upper() + more[1:]) for label, text, more in said if text is not None]
+    phrases = [(label, kept(row, content), worth(row, content) or "") for label, row in others]
+    return [(label, text, more[:1].upper() + more[1:]) for label, text, more in phrases if text is not None]
 
 
-def _comparison(one: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    value, low, high = (number_at(one, part) for part in ("value", "low", "high"))
+def _comparison(comparison: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    value, low, high = (number_at(comparison, part) for part in ("value", "low", "high"))
     number = "" if value is None else difference_in_words(value, low, high)
-    return str(one.get("name", "")), metric_name(str(one.get("metric", ""))), number, verdict(one)
+    return str(comparison.get("name", "")), metric_name(str(comparison.get("metric", ""))), number, verdict(comparison)
 
 
 def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:

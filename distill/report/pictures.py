@@ -124,8 +124,8 @@ def _scattered(
     """
     columns, letters = (1, 38) if shape.width < 500 else (2, 50)
     numbered = zip(names, points, strict=True)
-    said = [wrapped(f"{number}  {point.label}", letters) for number, point in numbered] if key else []
-    height = shape.height + 1.7 * shape.text * _lines_of_key(said, columns)
+    key_entries = [wrapped(f"{number}  {point.label}", letters) for number, point in numbered] if key else []
+    height = shape.height + 1.7 * shape.text * _lines_of_key(key_entries, columns)
     figure, (axes,) = new_figure(shape.width, height, text=shape.text)
     _name_axes(figure, axes, across, metric)
     log_axis(axes, "x", [point.x for point in points], room=int(shape.width / 52))
@@ -141,15 +141,15 @@ def _scattered(
         bars += axes.plot([point.x] * 2, [point.low, point.high], **bar)
         marks += axes.plot(point.x, point.y, gid=f"mark {point.role}", linestyle="", clip_on=False, **style)
     if key:
-        figure.legend(marks, said, loc="outside lower left", ncols=columns, handletextpad=0.2, borderpad=0)
+        figure.legend(marks, key_entries, loc="outside lower left", ncols=columns, handletextpad=0.2, borderpad=0)
     placed = name_points(axes, [(point.x, point.y) for point in points], names, bars, must=key)
     return figure if placed else None
 
 
-def _lines_of_key(said: Sequence[str], columns: int) -> int:
+def _lines_of_key(key_entries: Sequence[str], columns: int) -> int:
     """Return the number of lines in the key's longest column."""
-    lines, entries = [text.count("\n") + 1 for text in said], -(-len(said) // columns)
-    return max((sum(lines[start : start + entries]) for start in range(0, len(lines), entries or 1)), default=0)
+    lines, per_column = [text.count("\n") + 1 for text in key_entries], -(-len(key_entries) // columns)
+    return max((sum(lines[start : start + per_column]) for start in range(0, len(lines), per_column or 1)), default=0)
 
 
 @drawing()
@@ -200,19 +200,19 @@ def _reliability(curve: Curve, shape: _Shape) -> Picture:
     names, marks = ("unit score", f"calibrated ({curve.kind})"), []
     for stage, color, face in zip(STAGES, (SOFT, ACCENT), (PAPER, ACCENT), strict=True):
         bins = curve.bins[stage]
-        for one in bins:
+        for entry in bins:
             bar = {"color": color, "alpha": 0.55, "linewidth": 1.25, "gid": f"bar {stage}", "clip_on": False}
-            axes.plot([one.probability] * 2, [one.low, one.high], **bar)
-        points = [(one.probability, one.share) for one in bins]
+            axes.plot([entry.probability] * 2, [entry.low, entry.high], **bar)
+        points = [(entry.probability, entry.share) for entry in bins]
         style = {"color": color, "marker": "o", "mfc": face, "mew": 1.75, "markersize": 6.5, "clip_on": False}
         marks += axes.plot(*zip(*points, strict=True), gid=f"trace {stage}", **style)
     figure.legend(marks, names, loc="outside lower left", ncols=2, borderpad=0)
-    said = [
-        f"{name}: {', '.join(f'{three_decimals(one.share)} at {three_decimals(one.probability)}' for one in curve.bins[stage])}"
+    descriptions = [
+        f"{name}: {', '.join(f'{three_decimals(entry.share)} at {three_decimals(entry.probability)}' for entry in curve.bins[stage])}"
         for name, stage in zip(names, STAGES, strict=True)
     ]
     title = f"{curve.label}: share of matches by probability, before and after calibration"
-    return Picture(figure, shape.kind, title, "; ".join(said))
+    return Picture(figure, shape.kind, title, "; ".join(descriptions))
 
 
 def _name_axes(figure: Any, axes: Any, across: str, up: str) -> None:
@@ -238,5 +238,5 @@ def _style(role: str) -> dict[str, Any]:
 
 def _read_out(curves: Sequence[tuple[str, Sequence[tuple[float, float]]]]) -> str:
     """Return the curves in words, for readers who cannot see the picture."""
-    said = [(name, [f"{three_digits(p50)} ms at {across:g}" for across, p50 in points]) for name, points in curves]
-    return "; ".join(f"{name}: {', '.join(points)}" for name, points in said)
+    readings = [(name, [f"{three_digits(p50)} ms at {across:g}" for across, p50 in points]) for name, points in curves]
+    return "; ".join(f"{name}: {', '.join(points)}" for name, points in readings)

@@ -105,8 +105,8 @@ def points_of(content: BenchmarkResults, x: Callable[[Row], float | None], less:
     :param x: returns a row's latency or throughput
     :param less: whether less of `x` is better (latency); False: more is better (throughput)
     """
-    given = [_point(label, row, content.primary or "", x(row)) for label, row in content.labelled()]
-    found = [point for point in given if point is not None]
+    candidates = [_point(label, row, content.primary or "", x(row)) for label, row in content.labelled()]
+    found = [point for point in candidates if point is not None]
     sign = -1 if content.primary in LOWER_IS_BETTER else 1
     keys = [(point.x if less else -point.x, -sign * point.y) for point in found]
     front = [not any(other != own and other[0] <= own[0] and other[1] <= own[1] for other in keys) for own in keys]
@@ -125,9 +125,9 @@ def lines_of(content: BenchmarkResults) -> list[Line]:
     lines = []
     for label, row in content.labelled():
         points = [
-            LengthTime(**known, p95=number_at(one, "p95"))
-            for one in row.get("latency_by_length") or []
-            if (known := _positive(one, ("tokens", "p50"))) is not None
+            LengthTime(**known, p95=number_at(entry, "p95"))
+            for entry in row.get("latency_by_length") or []
+            if (known := _positive(entry, ("tokens", "p50"))) is not None
         ]
         if points:
             lines.append(Line(label, role_of(row), sorted(points, key=lambda point: point.tokens)))
@@ -138,8 +138,8 @@ def grids_of(content: BenchmarkResults) -> list[Grid]:
     """Return the models that were measured in batches."""
     grids = []
     for label, row in content.labelled():
-        given = [_positive(one, ("batch", "tokens", "p50")) for one in _under_load(row, "batches")]
-        cells = [BatchTime(**one) for one in given if one is not None]
+        measured = [_positive(entry, ("batch", "tokens", "p50")) for entry in _under_load(row, "batches")]
+        cells = [BatchTime(**numbers) for numbers in measured if numbers is not None]
         if cells:
             grids.append(Grid(label, cells))
     return grids
@@ -149,11 +149,11 @@ def services_of(content: BenchmarkResults) -> list[Service]:
     """Return the models that were measured with randomly arriving pairs."""
     services = []
     for label, row in content.labelled():
-        given = [_positive(one, ("load", "rate", *PERCENTILES)) for one in _under_load(row, "open_loop")]
+        measured = [_positive(entry, ("load", "rate", *PERCENTILES)) for entry in _under_load(row, "open_loop")]
         loads = [
-            Load(one["load"], one["rate"], {name: one[name] for name in PERCENTILES})
-            for one in given
-            if one is not None
+            Load(numbers["load"], numbers["rate"], {name: numbers[name] for name in PERCENTILES})
+            for numbers in measured
+            if numbers is not None
         ]
         if loads:
             capacity = number_at(row, "under_load", "capacity_pairs_per_s")

@@ -110,7 +110,7 @@ def main_table(content: BenchmarkResults) -> ReportTable:
         TableLine(
             label,
             nature(row, content.reference),
-            [_cell(row, *one) for one in zip(columns, best, strict=True)],
+            [_cell(row, *column_and_best) for column_and_best in zip(columns, best, strict=True)],
             role_of(row),
         )
         for label, row in content.labelled()
@@ -146,14 +146,14 @@ def _share_column(primary: str | None) -> _Column:
 def _speed_columns(reference: str) -> list[_Column]:
     def tail(row: Row) -> list[str]:
         parts = [(name, number_at(row, "latency_ms", name)) for name in ("p95", "p99")]
-        said = [f"{name} {three_digits(value)}" for name, value in parts if value is not None]
+        lines = [f"{name} {three_digits(value)}" for name, value in parts if value is not None]
         batch = number_at(row, "latency_ms", "batch")
-        said = [*_measured_interval(row, "latency"), *said]
-        return [f"batch {batch:.0f}", *said] if batch and batch != 1 else said
+        lines = [*_measured_interval(row, "latency"), *lines]
+        return [f"batch {batch:.0f}", *lines] if batch and batch != 1 else lines
 
     def speedup(row: Row) -> list[str]:
         factor, split = number_at(row, "speedup"), speed_share(row)
-        said = [] if factor is None or row.get("role") == "teacher" else [f"{times(factor)} {reference}"]
+        lines = [] if factor is None or row.get("role") == "teacher" else [f"{times(factor)} {reference}"]
         # one factor per line, because the column is narrow
         parts = (
             []
@@ -162,7 +162,7 @@ def _speed_columns(reference: str) -> list[_Column]:
         )
         return [
             *_measured_interval(row, "throughput"),
-            *said,
+            *lines,
             *(f"= {part}" if not i else part for i, part in enumerate(parts)),
         ]
 
@@ -198,12 +198,12 @@ def _best(column: _Column, rows: Sequence[Row]) -> float | None:
 def _caption(content: BenchmarkResults) -> list[str]:
     data, environment = content.raw.get("data") or {}, content.raw.get("environment") or {}
     counts = [(data.get("n_pairs"), "pairs"), (data.get("n_queries"), "queries")]
-    said = listed([f"{number:,} {word}" for number, word in counts if isinstance(number, int)] or ["the data"])
+    data_in_words = listed([f"{number:,} {word}" for number, word in counts if isinstance(number, int)] or ["the data"])
     cpu = environment.get("cpu")
     threads = environment.get("threads")
     where = f" on {cpu}{f', {threads} threads' if threads else ''}" if cpu else ""
     quality = (
-        f"Small type under a quality: its 95 % bootstrap interval over {said}. Bold: the best apart from the {content.reference}; where "
+        f"Small type under a quality: its 95 % bootstrap interval over {data_in_words}. Bold: the best apart from the {content.reference}; where "
         "intervals overlap much, that order is not settled."
     )
     if NO_SHARE.intersection(content.metrics) - LOWER_IS_BETTER:
@@ -257,8 +257,8 @@ def _pair_counts(latency: float | None, throughput: float | None) -> str:
 
 def measuring_ended(content: BenchmarkResults) -> str:
     """Return a note on the intervals of speed, and on the reason why measuring stopped; "" if it is unknown."""
-    said = content.raw.get("measuring") or {}
-    rounds, seconds, limit = (number_at(said, key) for key in ("rounds", "seconds", "interval"))
+    measuring = content.raw.get("measuring") or {}
+    rounds, seconds, limit = (number_at(measuring, key) for key in ("rounds", "seconds", "interval"))
     if rounds is None:
         return ""
     text = f"Small type under p50 and pairs/s: 95 % intervals over {rounds:.0f} rounds of all rows"
@@ -266,9 +266,9 @@ def measuring_ended(content: BenchmarkResults) -> str:
         text += f" ({three_digits(seconds)} s of measuring)"
     if limit is None:
         return f"{text}."
-    width, row = number_at(said, "widest"), said.get("widest_row")
+    width, row = number_at(measuring, "widest"), measuring.get("widest_row")
     widest = "" if width is None else f" The widest is {percent(width)} of its value{f' ({row})' if row else ''}."
-    if said.get("ended_by") == "interval":
+    if measuring.get("ended_by") == "interval":
         return f"{text}, which ended with every interval within {percent(limit)} of its value.{widest}"
     return (
         f"{text}, which the limit of time ended before every interval was within {percent(limit)} of its value.{widest}"

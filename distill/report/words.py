@@ -157,8 +157,8 @@ def headline(content: BenchmarkResults) -> str:
         value = metric_of(row, key)
         return f"{label}: not measured" if value is None else f"{label}: {metric_name(key)} {three_decimals(value)}"
     cost = " and ".join(_costs(row, content.teacher))
-    said = f"{label}: {percent(share)} of the {content.reference}’s {_spoken(key)}{f' at {cost}' if cost else ''}"
-    return ". ".join([said, *warnings(content)])
+    sentence = f"{label}: {percent(share)} of the {content.reference}’s {_metric_in_sentence(key)}{f' at {cost}' if cost else ''}"
+    return ". ".join([sentence, *warnings(content)])
 
 
 def _keeps_most(ours: Sequence[tuple[str, Row]], key: str) -> tuple[str, Row]:
@@ -174,13 +174,13 @@ def _keeps_most(ours: Sequence[tuple[str, Row]], key: str) -> tuple[str, Row]:
 def kept(row: Row, content: BenchmarkResults) -> str | None:
     """Return a model's shares of its teacher's quality, with its costs, as a phrase; None if no share is known."""
     shares = [(key, number_at(row, "retention", key)) for key in content.metrics]
-    known = [f"{percent(share)} of its {_spoken(key)}" for key, share in shares if share is not None]
+    known = [f"{percent(share)} of its {_metric_in_sentence(key)}" for key, share in shares if share is not None]
     if not known:
         return None
-    said = listed(known).replace("of its", f"of the {content.reference}’s", 1)
+    shares_in_words = listed(known).replace("of its", f"of the {content.reference}’s", 1)
     verb = "keeps" if row.get("role") in (*_OURS, "teacher_export") else "reaches"
     costs = _costs(row, content.teacher)
-    return f"{verb} {said}{f', at {listed(costs)}' if costs else ''}"
+    return f"{verb} {shares_in_words}{f', at {listed(costs)}' if costs else ''}"
 
 
 def warnings(content: BenchmarkResults) -> list[str]:
@@ -188,13 +188,13 @@ def warnings(content: BenchmarkResults) -> list[str]:
     under = [
         label for label, row in content.labelled() if row.get("under_floor") and row.get("role") in ("teacher", *_OURS)
     ]
-    said = [f"Worse than TF-IDF, which counts common terms: {listed(under)}"] if under else []
+    sentences = [f"Worse than TF-IDF, which counts common terms: {listed(under)}"] if under else []
     level = [
         label
         for label, row in content.labelled()
         if not row.get("under_floor") and is_level_with_floor(str(row["name"]), content.rows, content.raw)
     ]
-    return said + ([f"Not shown to be better than TF-IDF: {listed(level)}"] if level else [])
+    return sentences + ([f"Not shown to be better than TF-IDF: {listed(level)}"] if level else [])
 
 
 def worth(row: Row, content: BenchmarkResults) -> str | None:
@@ -205,9 +205,9 @@ def worth(row: Row, content: BenchmarkResults) -> str | None:
     key = content.primary or ""
     known = worth_in_parts(row, key)
     best = number_at(row, "retention_best", key)
-    other = best is not None and abs(best - (number_at(row, "retention", key) or best)) > 1e-9
-    known = [f"{percent(best)} of its value", *known] if other and best is not None else known
-    return f"of the best teacher’s {_spoken(key)}: {listed(known)}" if known else None
+    differs = best is not None and abs(best - (number_at(row, "retention", key) or best)) > 1e-9
+    known = [f"{percent(best)} of its value", *known] if differs and best is not None else known
+    return f"of the best teacher’s {_metric_in_sentence(key)}: {listed(known)}" if known else None
 
 
 def worth_in_parts(row: Row, key: str) -> list[str]:
@@ -246,8 +246,8 @@ def _costs(row: Row, teacher: Row | None) -> list[str]:
     speedup = number_at(row, "speedup")
     size = ratio(number_at(row, "size_mb"), number_at(teacher, "size_mb"))
     split = speed_share(row)
-    said = [] if speedup is None else [f"{times(speedup)} its speed{f' ({split})' if split else ''}"]
-    return said + ([] if not size or size < 0 else [f"{_part(size)} {'of ' if size < 1 else ''}its size"])
+    phrases = [] if speedup is None else [f"{times(speedup)} its speed{f' ({split})' if split else ''}"]
+    return phrases + ([] if not size or size < 0 else [f"{_part(size)} {'of ' if size < 1 else ''}its size"])
 
 
 def _part(share: float) -> str:
@@ -261,7 +261,7 @@ def _part(share: float) -> str:
     return f"1/{1 / share:.0f}" if share < 0.4 else f"{share * 100:.0f}\u00a0%"
 
 
-def _spoken(key: str) -> str:
+def _metric_in_sentence(key: str) -> str:
     """Return the name of a metric for use within a sentence."""
     return "average precision" if key == "average_precision" else metric_name(key)
 

@@ -83,9 +83,9 @@ def blind(text: str) -> Blinded:
     removed = [Removed(kind, text[start:end], start, end) for kind, start, end in found]
     token = 0 if HANGUL.search(plain) else 1
     pieces, position = [], 0
-    for one in removed:
-        pieces += [text[position : one.start], PLACEHOLDERS[one.kind][token]]
-        position = one.end
+    for part in removed:
+        pieces += [text[position : part.start], PLACEHOLDERS[part.kind][token]]
+        position = part.end
     return Blinded("".join([*pieces, text[position:]]), removed)
 
 

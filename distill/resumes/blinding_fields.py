@@ -189,7 +189,7 @@ def labelled(plain: str, personal: Sequence[ResumeSection]) -> Iterator[Span]:
         cell = _starts_cell(plain, match.start())
         if not cell and (gap == " " or "\n" in gap or not _IS_PLAIN_LABEL.match(plain, match.start())):
             continue
-        if field.personal and not (cell and any(one.start <= match.start() < one.end for one in personal)):
+        if field.personal and not (cell and any(span.start <= match.start() < span.end for span in personal)):
             continue
         pattern = _LOOSE_VALUES[number] if gap == " " and not match["quote"] else _VALUES[number]
         value = pattern.match(plain, match.end()) if pattern else None

@@ -100,6 +100,6 @@ def sounds_alike(korean: str, latin: str) -> bool:
     pairs = list(zip(korean.split(), latin.replace(".", " ").split(), strict=False))
     same_number = len(korean.split()) == len(latin.split())
     return same_number and all(
-        "가" <= word[0] <= "힣" and other[0].lower() in _INITIALS[(ord(word[0]) - ord("가")) // 588]
-        for word, other in pairs
+        "가" <= korean_word[0] <= "힣" and latin_word[0].lower() in _INITIALS[(ord(korean_word[0]) - ord("가")) // 588]
+        for korean_word, latin_word in pairs
     )

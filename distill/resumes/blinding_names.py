@@ -144,9 +144,9 @@ def _names_of_line(line: re.Match[str], number: int) -> Iterator[Span]:
 def _is_of_a_label(line: str, cell: re.Match[str]) -> bool:
     """Return whether a cell is a label, or the note after a label: 주소(도로명)."""
     before = line[: cell.start()]
-    noted = before.endswith("(") and LABEL_ALONE.fullmatch(before[:-1].rpartition("/")[2].strip())
+    in_brackets = before.endswith("(") and LABEL_ALONE.fullmatch(before[:-1].rpartition("/")[2].strip())
     label = LABEL_ALONE.match(cell[0].lstrip())
-    return bool(noted or (label and not cell[0].lstrip()[label.end() : label.end() + 1].isalpha()))
+    return bool(in_brackets or (label and not cell[0].lstrip()[label.end() : label.end() + 1].isalpha()))
 
 
 _OTHER_SPELLING = re.compile(
@@ -217,9 +217,9 @@ def _korean_occurrences(plain: str, name: str) -> Iterator[tuple[int, int]]:
                 yield start, end
                 if hanja := _HANJA_NOTE.match(plain, end):
                     yield hanja.span(1)
-    given = compact[2 if compact[:2] in LONG_SURNAMES else 1 :]
-    if len(given) == 2:
-        for start, end in _places(plain, given):
+    given_name = compact[2 if compact[:2] in LONG_SURNAMES else 1 :]
+    if len(given_name) == 2:
+        for start, end in _places(plain, given_name):
             if "一" <= plain[start - 1 : start] <= "龥":  # 盧아름
                 yield start - 1, end
             elif not _is_hangul(plain[start - 1 : start]) and _ADDRESSED.match(plain, end):

@@ -131,8 +131,8 @@ def content_kind(line: str) -> SectionKind | None:
     job = _JOB.search(line)
     if LANGUAGE.match(line):
         return "languages"
-    if SENTENCE.search(line) and ((told := _told(line)) != "summary" or not (dated and (company or school))):
-        return told
+    if SENTENCE.search(line) and ((kind := _sentence_kind(line)) != "summary" or not (dated and (company or school))):
+        return kind
     if _MILITARY.search(line):
         return "military"
     if school and not company and not (job and dated and not re.search("졸업|학사|석사|박사", line)):
@@ -148,7 +148,7 @@ def content_kind(line: str) -> SectionKind | None:
     return None
 
 
-def _told(line: str) -> SectionKind:
+def _sentence_kind(line: str) -> SectionKind:
     """Return the kind of a sentence.
 
     Experience: a verb of work with a time. Education: a verb of study with a school. Skills: several things that the

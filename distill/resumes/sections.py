@@ -312,7 +312,7 @@ def _cuts(words: str, start: int, end: int) -> list[int]:
 def _split(source: Plain) -> list[ResumeSection]:
     sections: list[ResumeSection] = []
     current: _Open | None = None
-    headed = False  # after the first heading, content alone rarely starts a section
+    has_heading = False  # after the first heading, content alone rarely starts a section
     blank_before = True
     for start, end in _segments(source.text):
         line = source.text[start:end].rstrip()
@@ -322,14 +322,16 @@ def _split(source: Plain) -> list[ResumeSection]:
         heading = _heading(line)
         if heading and current and current.kind == "personal" and heading.inline and _ASIDE.match(line):
             heading = None
-        if heading and not _opens(heading, current, headed, blank_before):
+        if heading and not _opens(heading, current, has_heading, blank_before):
             heading = None
-        elif heading is None and headed and current:
+        elif heading is None and has_heading and current:
             heading = _unknown_heading(line, current, blank_before)
         if heading:
             following = _Open(heading.kind, start, heading, start)
-            headed = True
-        elif (kind := _unheaded(line, current, headed, blank_before)) and (current is None or kind != current.kind):
+            has_heading = True
+        elif (kind := _unheaded(line, current, has_heading, blank_before)) and (
+            current is None or kind != current.kind
+        ):
             following = _Open(kind, start, None, start)
         else:
             blank_before = False
@@ -347,9 +349,9 @@ def _split(source: Plain) -> list[ResumeSection]:
     return sections
 
 
-def _opens(heading: _Heading, current: _Open | None, headed: bool, blank_before: bool) -> bool:
+def _opens(heading: _Heading, current: _Open | None, has_heading: bool, blank_before: bool) -> bool:
     """Return whether a heading starts a new section; if not, it is within the current one."""
-    if current is None or current.heading is None or not headed:
+    if current is None or current.heading is None or not has_heading:
         return True
     opener = current.heading
     if heading.weak and not opener.weak:
@@ -370,9 +372,9 @@ def _opens(heading: _Heading, current: _Open | None, headed: bool, blank_before:
     return same_style or blank_before or not (inside and opener.style)
 
 
-def _unheaded(line: str, current: _Open | None, headed: bool, blank_before: bool) -> SectionKind | None:
+def _unheaded(line: str, current: _Open | None, has_heading: bool, blank_before: bool) -> SectionKind | None:
     """Return the kind of a line without a heading, if it starts another section; else None."""
-    if headed and current is not None:
+    if has_heading and current is not None:
         return _within(line, current)
     kind = content_kind(line)
     if current is None and kind in ("experience", "education") and len(line) <= _MAX_FIRST and not is_dated(line):
@@ -405,18 +407,18 @@ def _within(line: str, current: _Open) -> SectionKind | None:
     return content_kind(line) if current.kind == "personal" and current.heading is None else None
 
 
-def _closed(source: Plain, opened: _Open, end: int) -> ResumeSection:
-    """Return the finished section with offsets in the original text; `opened` and `end` refer to the plain text."""
-    heading, bounds = opened.heading, (source.boundary(opened.start), source.boundary(end))
+def _closed(source: Plain, section: _Open, end: int) -> ResumeSection:
+    """Return the finished section with offsets in the original text; `section` and `end` refer to the plain text."""
+    heading, bounds = section.heading, (source.boundary(section.start), source.boundary(end))
     if heading is None:
-        return ResumeSection(opened.kind, "", source.original[slice(*bounds)].strip(), *bounds)
-    at = opened.segment_start
+        return ResumeSection(section.kind, "", source.original[slice(*bounds)].strip(), *bounds)
+    at = section.segment_start
     title = source.original[slice(*source.span(at, at + heading.title_end))].strip()
     body = source.original[slice(*source.span(at + heading.body_start, end))].strip()
     first, *rest = _LINE_END.split(body, maxsplit=1)
     if not heading.inline and not HAS_WORD.search(first):  # remove the underline below a heading
         body = "".join(rest).strip()
-    return ResumeSection(opened.kind, title, body, *bounds)
+    return ResumeSection(section.kind, title, body, *bounds)
 
 
 _LINE_END = re.compile("\r\n?|\n")

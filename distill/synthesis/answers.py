@@ -149,11 +149,11 @@ class NearDuplicates:
     def find(self, text: str) -> str | None:
         """Return the name of the first added text that is nearly the same; None if there is none."""
         minima = self._signature(text)
-        met = sorted({row for band in self._split(minima) for row in self._bands.get(band, ())})
-        if not met:
+        candidates = sorted({row for band in self._split(minima) for row in self._bands.get(band, ())})
+        if not candidates:
             return None
-        alike = (self._minima[met] == minima).mean(axis=1) >= self._threshold
-        return self._names[met[int(alike.argmax())]] if alike.any() else None
+        alike = (self._minima[candidates] == minima).mean(axis=1) >= self._threshold
+        return self._names[candidates[int(alike.argmax())]] if alike.any() else None
 
     def add(self, name: str, text: str) -> None:
         """Add a text, for later comparisons."""

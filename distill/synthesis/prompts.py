@@ -95,12 +95,12 @@ def make_settings(**options: Any) -> SynthesisSettings:
 
     :raises BadInput: with every invalid option.
     """
-    given: Record = {name: value for name, value in options.items() if value is not None}
-    if isinstance(given.get("languages"), str):
-        given["languages"] = tuple(given["languages"].replace(" ", "").split(","))
-    endpoint = {name: given.pop(name) for name in list(given) if name in Endpoint.model_fields}
+    fields: Record = {name: value for name, value in options.items() if value is not None}
+    if isinstance(fields.get("languages"), str):
+        fields["languages"] = tuple(fields["languages"].replace(" ", "").split(","))
+    endpoint = {name: fields.pop(name) for name in list(fields) if name in Endpoint.model_fields}
     try:
-        return SynthesisSettings(endpoint=Endpoint(**{"model": "gpt-4o-mini"} | endpoint), **given)
+        return SynthesisSettings(endpoint=Endpoint(**{"model": "gpt-4o-mini"} | endpoint), **fields)
     except ValidationError as error:
         problems = (
             f"{option_of('.'.join(map(str, e['loc'])))}: {e['msg'].removeprefix('Value error, ')}"
@@ -335,8 +335,8 @@ def _details(cell: Stratum, rng: random.Random) -> dict[str, str]:
     def listed(skills: Sequence[Skill]) -> str:
         return ", ".join(f"{s.ko[0]}({s.en[0]})" if cell.language == "ko" else s.en[0] for s in skills)
 
-    own, other = rng.sample(cell.family.specialisms, 2)
-    own_skills, other_skills = rng.sample(own, 4), rng.sample(other, 3)
+    own_specialism, other_specialism = rng.sample(cell.family.specialisms, 2)
+    own_skills, other_skills = rng.sample(own_specialism, 4), rng.sample(other_specialism, 3)
     level = LEVELS[cell.level]
     years = rng.randint(*level.years)
     history = HISTORY_PROMPTS[cell.language]["experienced" if years else "beginner"]

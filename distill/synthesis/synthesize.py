@@ -181,8 +181,8 @@ class _Store:
 
     def usage(self) -> Usage:
         """Return the tokens of the stored answers."""
-        each = [record["usage"] for record in self._answers.records]
-        return Usage(sum(usage["input_tokens"] for usage in each), sum(usage["output_tokens"] for usage in each))
+        usages = [record["usage"] for record in self._answers.records]
+        return Usage(sum(usage["input_tokens"] for usage in usages), sum(usage["output_tokens"] for usage in usages))
 
     def _write_pairs(self) -> JsonLines:
         path = self.folder / "pairs.jsonl"
@@ -207,13 +207,15 @@ class _Store:
         """Return a slot's résumé with the match of the next slot of another family, if possible in its language."""
         record, n = self.answers[slot], self.settings.n_requests
 
-        def is_other(other: Record) -> bool:
-            return bool(other["family"] != record["family"])
+        def is_other_family(candidate: Record) -> bool:
+            return bool(candidate["family"] != record["family"])
 
         def others() -> Iterator[Record]:
-            return filter(is_other, (self.answers[(slot + step) % n] for step in range(1, n)))
+            return filter(is_other_family, (self.answers[(slot + step) % n] for step in range(1, n)))
 
-        partner = next((other for other in others() if other["language"] == record["language"]), None) or next(others())
+        partner = next(
+            (candidate for candidate in others() if candidate["language"] == record["language"]), None
+        ) or next(others())
         return self._pair(record, partner["jobs"][0], "random_negative", jd_language=partner["language"])
 
     def _pair(self, record: Record, job: Mapping[str, str], kind: str, jd_language: str | None = None) -> Record:
@@ -280,14 +282,16 @@ def _check_settings(folder: Path, content: Record) -> None:
         write_json(path, content)
         return
     try:
-        begun: Record = json.loads(path.read_text(encoding="utf-8"))
+        stored: Record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
-        begun = {}
-    if not isinstance(begun, dict) or not begun:
+        stored = {}
+    if not isinstance(stored, dict) or not stored:
         raise BadInput(f"{path} is damaged; restore it or name another folder") from None
-    if changed := [name for name in content if begun.get(name) != content[name]]:
-        named = ", ".join(f"{option_of(name)} was {begun.get(name)!r} and is now {content[name]!r}" for name in changed)
-        raise BadInput(f"{folder} was begun with other settings: {named}; set them back or name another folder")
+    if changed := [name for name in content if stored.get(name) != content[name]]:
+        changes = ", ".join(
+            f"{option_of(name)} was {stored.get(name)!r} and is now {content[name]!r}" for name in changed
+        )
+        raise BadInput(f"{folder} was begun with other settings: {changes}; set them back or name another folder")
 
 
 # ------------------------------------------------------------------------------------------------ the run
