@@ -51,7 +51,9 @@ LabelRange = Annotated[str, typer.Option(help="Least and greatest label, such as
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 RuntimeOption = Annotated[
     str | None,
-    typer.Option(help="torch, openvino, onnx or numpy; default: the folder's graph, else torch (a static model: numpy)."),
+    typer.Option(
+        help="torch, openvino, onnx or numpy; default: the folder's graph, else torch (a static model: numpy)."
+    ),
 ]
 PrecisionOption = Annotated[
     str | None,
