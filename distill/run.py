@@ -30,9 +30,10 @@ from distill.errors import BadInput, is_full_disk
 from distill.files.artefact import CARD, INNER_MODEL, Artefact, content_hash, read_card, write_json
 from distill.files.outputs import check_output_folder
 from distill.machine.precision import resolve_precision
+from distill.models.backbone import check_student_layers
 from distill.models.prompts import NO_PROMPTS, folder_prompts
 from distill.recipe.checks import suggest
-from distill.recipe.schema import BlackBox, FurtherCut, M3Teacher, Recipe, Student, TokenTeacher
+from distill.recipe.schema import BlackBox, FileTeacher, FurtherCut, M3Teacher, Recipe, Student, TokenTeacher
 from distill.signals import MANIFEST, Identity
 
 __all__ = ["Run", "differences"]
@@ -109,6 +110,17 @@ class Run:
         if not self.stated.stages:
             return load_split(self.recipe.data, self.recipe.seed)
         return self.stages[-1]._splits[self.place]
+
+    def check_files(self) -> None:
+        """Check what needs no model to be opened: files of teachers exist, and layers that stay are in the backbone.
+
+        :raises BadInput: naming what is missing
+        """
+        check_student_layers(self.stated)
+        for name, teacher in self.stated.black_boxes.items():
+            for path in teacher.path if isinstance(teacher, FileTeacher) else ():
+                if not Path(path).exists():
+                    raise BadInput(f"teacher {name}: {path}: no such file")
 
     def read_data(self) -> None:
         """Read the data of all stages, which are kept, and log how many pairs and texts each stage has.
@@ -415,6 +427,8 @@ class Run:
 
         :raises BadInput: for a model folder, a path in one, and a folder of something else
         """
+        if self.folder.is_file():
+            raise BadInput(f"output_dir {self.folder} is a file; name a folder")
         check_output_folder(self.folder / "report", ours=_REPORT, overwrite=True)
         if self.work.is_dir() or (self.folder / "recipe.json").is_file() or self._has_cards():
             return

@@ -165,6 +165,7 @@ def launch(recipe_path: str, overrides: Sequence[str], load_stages: "LoadStages"
 
     run = Run(load_recipe(recipe_path, overrides))
     with run.lock() if _is_first() else nullcontext():
+        run.check_files()
         run.read_data()
         join_processes()
         for stage in load_stages():

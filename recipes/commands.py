@@ -191,6 +191,7 @@ def examine(recipe: Recipe, n_pairs: int, output: OutputPlace | None, *, as_json
     if output is not None:
         check_output_folder(output.path, ours=["doctor.json"], overwrite=output.overwrite)
     run = Run(recipe)
+    run.check_files()
     run.read_data()
     join_processes()
     from teachers.doctor import diagnose, write_diagnosis  # takes seconds: wrong pairs are refused before

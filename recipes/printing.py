@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 _WIDEST = 10_000  # of a table, in characters
+_MANY_UNKNOWN = 0.02  # share of the tokens of a source, as the doctor has it
 
 
 def print_tuned(result: Mapping[str, Any]) -> None:
@@ -276,7 +277,7 @@ def print_trim(report: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(report, ensure_ascii=False, indent=2))
         return
-    columns = ("source", "texts", "unchanged", "of tokens", "tokens/word", "after", "unknown", "after")
+    columns = ("source", "texts", "unchanged", "of tokens", "tokens/word", "after", "unknown", "unknown after")
     rows = []
     for name, counts in report["sources"].items():
         fertility, unknown = counts["fertility"], counts["unknown"]
@@ -291,6 +292,11 @@ def print_trim(report: Mapping[str, Any], *, as_json: bool) -> None:
             ]
         )
     print_table(columns, rows)
+    for name, counts in report["sources"].items():
+        if counts["unknown"][0] > _MANY_UNKNOWN:
+            print(
+                f"{name}: {counts['unknown'][0]:.0%} of its tokens are unknown to the model, trimmed or not: it cannot read them."
+            )
     for name, (before, after) in (
         (f"{report['algorithm']} tokens", report["n_tokens"]),
         ("parameters", report["n_parameters"]),
@@ -304,7 +310,7 @@ def print_trim(report: Mapping[str, Any], *, as_json: bool) -> None:
     )
     if report["not_taken_over"]:
         print(
-            f"Not taken over from {report['model']}: {', '.join(report['not_taken_over'])}. What they say is of the model before it was trimmed."
+            f"Not taken over from {report['model']}: {', '.join(report['not_taken_over'])}. They describe the model before it was trimmed."
         )
 
 

@@ -68,6 +68,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 _BUNDLED_CANDIDATES = 4  # documents per query in the bundled data
+_OUTSIDE = re.compile(r"label (\S+) is outside ")
 _A_NUMBER = re.compile(r"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\s*")
 _FEW_TO_LEARN_FROM, _FEW_TO_CHOOSE_BY = 100, 20  # pairs and texts; pairs
 T = TypeVar("T")
@@ -251,8 +252,10 @@ def _few(split: Split) -> list[str]:
     notes = []
     n_learned = len(split.train) + len(split.unlabelled_pairs) + len(split.unlabelled) + len(split.parallel)
     if n_learned < _FEW_TO_LEARN_FROM:
-        notes.append(f"{split.summary()}: so few teach little; give more pairs, with or without labels")
-    elif len(split.validation) < _FEW_TO_CHOOSE_BY:
+        notes.append(
+            f"only {n_learned} pairs and texts to learn from: add pairs, of which unlabelled ones count as well"
+        )
+    if len(split.validation) < _FEW_TO_CHOOSE_BY:
         notes.append(
             f"{counted(len(split.validation), 'validation pair')}: the best checkpoint is chosen by chance; "
             "set a larger data.validation_share"
@@ -567,14 +570,21 @@ class PairReader:
         :raises BadInput: naming the first bad rows, or if no row is left
         """
         if problems and not self.skip_bad_rows:
-            skip_setting = self.asked.skip
-            advice = "mend or remove them" if skip_setting is None else f"mend them or set {skip_setting}"
-            raise refused_rows(self.source, n_rows, problems, advice=advice)
+            raise refused_rows(self.source, n_rows, problems, advice=self._advice(n_rows, problems))
         if problems:
             first, left_out = min(problems), f"{self.source}: {len(problems)} of {n_rows} rows left out"
             log.warning("%s (first: row %d, %s)", left_out, first + 1, problems[first])
         if len(problems) == n_rows:
             raise BadInput(f"{self.source}: no usable row is left of {counted(n_rows, 'row')}")
+
+    def _advice(self, n_rows: int, problems: Mapping[int, str]) -> str:
+        outside = [float(label[1]) for label in map(_OUTSIDE.match, problems.values()) if label is not None]
+        if len(outside) == len(problems) and 4 * len(problems) > n_rows:  # fewer are slips
+            low, high = min(*outside, self.label_range[0]), max(*outside, self.label_range[1])
+            return f"set {self.asked.label_range} to the lowest and the highest possible label, here {low:g} and {high:g} or beyond"
+        if self.asked.skip is None or 2 * len(problems) > n_rows:  # skipping them is no remedy
+            return "mend or remove them"
+        return f"mend them or set {self.asked.skip}"
 
     def checked(self) -> "CheckedPairs":
         """Read every row once, keeping none, so that bad rows are reported before any work.

@@ -52,7 +52,7 @@ class Preparation:
         """Raise `BadInput` for an unknown kind of section, or if there is nothing to do."""
         if self.keep is None:
             if not self.blind:
-                raise BadInput("there is nothing to do: name sections to keep, or ask for blinding")
+                raise BadInput("there is nothing to do: give --keep SECTIONS or --blind")
             return
         if unknown := [kind for kind in self.keep if kind not in SECTION_KINDS]:
             raise BadInput(f"{unknown[0]!r} is no kind of section; {', '.join(SECTION_KINDS)} are")
@@ -135,10 +135,10 @@ def _check_places(table: Table, output: Path, dropped: Path | None) -> None:
     same_format = _suffix(output) == _suffix(path) and not (table.format == "parquet" and output.suffix == ".gz")
     if not same_format and not is_stream(output):
         gz = "" if table.format == "parquet" else ", perhaps with .gz"
-        raise BadInput(f"{output} is to be of the format of {path}: *{_suffix(path)}{gz}")
+        raise BadInput(f"{output}: the output has the format of the input, *{_suffix(path)}{gz}")
     targets = [path.resolve(), output.resolve(), *([dropped.resolve()] if dropped else [])]
     if len(set(targets)) < len(targets):
-        raise BadInput(f"{' and '.join(map(str, targets))} must be different files")
+        raise BadInput(f"{output}: the input, the output and the list of dropped text must be different files")
     if dropped:
         check_form(dropped)
 

@@ -59,6 +59,12 @@ _FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".json": "jsonl", "
 _HUB_NAME = re.compile(r"[A-Za-z\d][\w.-]{0,95}/[A-Za-z\d][\w.-]{0,95}")
 _ROWS_AT_ONCE = 10_000
 _SHOWN_ROWS, _SHOWN_VALUE, _SHOWN_NAMES, _SHOWN_COLUMNS = 5, 60, 3, 30
+_SEPARATORS = {
+    "\t": "tabs: name the file .tsv",
+    ";": "semicolons: save it with commas",
+    "|": "bars: save it with commas",
+    ",": "commas: name the file .csv",
+}
 _EMPTY, _INVISIBLE = "is empty", "holds only invisible characters"
 # a character that shows something: not white space, not a control character, not default-ignorable in Unicode
 _VISIBLE = re.compile(
@@ -190,7 +196,10 @@ def line_blocks(table: Table) -> Iterator[list[str]]:
 def _missing(source: Any, name: str, names: Sequence[str], section: str) -> BadInput:
     shown = [_shown_name(str(column)) for column in names[:_SHOWN_COLUMNS]]
     more = f" and {len(names) - _SHOWN_COLUMNS} more" if len(names) > _SHOWN_COLUMNS else ""
-    return BadInput(f"{source} has no column {name!r}; it has {', '.join(shown)}{more}; set {section}")
+    advice = f"set {section}"
+    if len(names) == 1 and (separator := next((one for one in _SEPARATORS if one in str(names[0])), None)):
+        advice = f"its columns are separated by {_SEPARATORS[separator]}"
+    return BadInput(f"{source} has no column {name!r}; it has {', '.join(shown)}{more}; {advice}")
 
 
 def _shown_name(name: str) -> str:

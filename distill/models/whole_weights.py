@@ -65,6 +65,7 @@ def check_loaded(name: str, model: Any, info: Mapping[str, Any]) -> None:
         )
     if mismatched:
         raise BadInput(f"{name}: {_named(mismatched)} of {kind} have another shape in the file than in config.json")
+    unexpected = [key for key in unexpected if not key.endswith("position_ids")]  # a buffer that older releases stored
     if unexpected:
         tell = log.warning if any(_is_of(key, model) for key in unexpected) else log.info
         tell("%s: the file also holds %s, which %s has no place for; left out", name, _named(unexpected), kind)

@@ -207,7 +207,8 @@ def worth(row: Row, content: BenchmarkResults) -> str | None:
     best = number_at(row, "retention_best", key)
     differs = best is not None and abs(best - (number_at(row, "retention", key) or best)) > 1e-9
     known = [f"{percent(best)} of its value", *known] if differs and best is not None else known
-    return f"of the best teacher’s {_metric_in_sentence(key)}: {listed(known)}" if known else None
+    base = "best teacher" if content.reference == "teacher" else content.reference
+    return f"of the {base}’s {_metric_in_sentence(key)}: {listed(known)}" if known else None
 
 
 def worth_in_parts(row: Row, key: str) -> list[str]:

@@ -240,7 +240,7 @@ def test_a_trimmed_model_is_whole(finished, tmp_path, capsys):
     student = shutil.copytree(finished.student, tmp_path / "student")
     (student / "README.md").write_text("its report\n")
     assert main(["trim", str(student), str(target), "--texts", str(texts)]) == 0
-    assert f"Not taken over from {student}: README.md. What they say is of the model" in capsys.readouterr().out
+    assert f"Not taken over from {student}: README.md. They describe the model" in capsys.readouterr().out
     assert main(["trim", str(finished.export("fp32")), str(tmp_path / "graph"), "--texts", str(texts)]) == 2
     assert "is an export for openvino, which has no weights to cut; trim the student" in capsys.readouterr().err
     assert main(["verify", str(target)]) == 0

@@ -177,7 +177,7 @@ class TestRows:
         assert "8 of 8 rows cannot be used" in message
         assert "row 5" in message
         assert "row 6" not in message
-        assert message.endswith("; and 3 more); mend them or set data.skip_bad_rows=true")
+        assert message.endswith("; and 3 more); mend or remove them")
 
     def test_bad_ones_are_left_out_where_asked_for_and_counted(self, tmp_path, caplog):
         path = write_lines(
@@ -371,8 +371,23 @@ class TestLoadSplit:
         data = Data(train=self.write(tmp_path), unlabelled=[{"path": str(texts)}], validation_share=0.1)
         (note,) = load_split(data, seed=1).notes
         assert note.startswith("10 validation pairs: the best checkpoint is chosen by chance")
-        (note,) = load_split(data.model_copy(update={"unlabelled": ()}), seed=1).notes
-        assert note.startswith("80 training, 10 validation, 10 evaluation pairs: so few teach little")
+        few, _ = load_split(data.model_copy(update={"unlabelled": ()}), seed=1).notes
+        assert few == "only 80 pairs and texts to learn from: add pairs, of which unlabelled ones count as well"
+
+    def test_labels_of_another_range_ask_for_it_and_not_to_be_skipped(self, tmp_path):
+        lines = (f"q{i}\td{i}\t{i % 6}" for i in range(60))
+        grades = str(write_lines(tmp_path / "grades.tsv", "query\tdocument\tlabel", *lines))
+        with pytest.raises(BadInput, match=r"; set label_range to .* label, here 0 and 5 or beyond$"):
+            load_split(Data(train=grades), seed=1)
+        lines = (f"q{i}\td{i}\t{5 if i == 3 else i % 2}" for i in range(60))  # one label is a slip
+        slip = str(write_lines(tmp_path / "slip.tsv", "query\tdocument\tlabel", *lines))
+        with pytest.raises(BadInput, match=r"; mend them or set data\.skip_bad_rows=true$"):
+            load_split(Data(train=slip), seed=1)
+
+    def test_another_separator_is_said(self, tmp_path):
+        table = str(write_lines(tmp_path / "table.csv", "query;document;label", "a;b;1"))
+        with pytest.raises(BadInput, match="separated by semicolons: save it with commas"):
+            load_split(Data(train=table), seed=1)
 
     def test_says_that_an_evaluation_file_leaks(self, tmp_path):
         rows = ["query\tdocument\tlabel", "q0\tnew\t1", "fresh\tfresher\t0"]
